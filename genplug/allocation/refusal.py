@@ -1,0 +1,22 @@
+"""Refusals: why a request gets no answer, as a text for the person whose pod it is and a code for the wire."""
+
+from enum import StrEnum
+
+
+class RefusalCode(StrEnum):
+    """gRPC status names (kubelet-contract 10: 49, 50, 56)."""
+
+    NOT_FOUND = "NOT_FOUND"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+
+
+class Refusal(Exception):  # noqa: N818 - it is no error of ours: a request is refused
+    """A request that cannot be answered; ``code`` goes on the wire, the text names device and reason.
+
+    The kubelet puts the text into the pod's status (kubelet-contract 5.3), so it holds no secrets.
+    """
+
+    def __init__(self, code: RefusalCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,100 @@
+"""Selectors: what a ``where`` asks of one attribute of a candidate (config-language: ``where``). Pure predicates.
+
+Texts compare without case and with or without ``0x``. A test of something the attribute is not (a number of a word)
+does not hold; it never raises.
+"""
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from genplug.config.place import Place
+
+_QUANTITY = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)([KMGTPE]i?|k)?\Z")
+_POWERS = {"K": 1, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+
+
+class Pattern(Protocol):
+    """A compiled regular expression of an engine that takes linear time (RE2)."""
+
+    def search(self, text: str, /) -> object | None:
+        """Find the first match."""
+        ...
+
+
+@frozen
+class Selector:
+    """All that is asked of one attribute; None and empty mean: not asked.
+
+    ``any_of`` and ``none_of`` hold globs in comparable form (:func:`comparable`).
+    """
+
+    any_of: tuple[str, ...] = ()
+    none_of: tuple[str, ...] = ()
+    matches: Pattern | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    exists: bool | None = None
+    text: str = ""
+    """As an operator would say it, for messages: ``nvidia*``, ``min 64Gi``."""
+
+    def holds(self, value: str | None) -> bool:
+        """Say whether a value passes; None is an attribute that does not exist."""
+        if value is None:
+            return self.exists is False
+        if self.exists is False:
+            return False
+        if self.any_of and not _is_any(value, self.any_of):
+            return False
+        if self.none_of and _is_any(value, self.none_of):
+            return False
+        if self.matches is not None and self.matches.search(value) is None:
+            return False
+        return self._is_in_range(value)
+
+    def _is_in_range(self, value: str) -> bool:
+        if self.minimum is None and self.maximum is None:
+            return True
+        number = quantity(value)
+        if number is None:
+            return False
+        return (self.minimum is None or number >= self.minimum) and (self.maximum is None or number <= self.maximum)
+
+
+@frozen
+class Condition:
+    """One line of a ``where``: an attribute, what is asked of it, and where that was written."""
+
+    place: Place
+    attribute: str
+    selector: Selector
+
+
+def comparable(text: str) -> str:
+    """Return a text as selectors compare it: lower case, without ``0x``."""
+    return text.strip().lower().removeprefix("0x")
+
+
+def quantity(text: str) -> float | None:
+    """Read ``12``, ``1.5``, ``64Gi``, ``10M`` or ``0x1f`` as a number; None if it is none."""
+    text = text.strip()
+    if text.lower().startswith("0x"):
+        try:
+            return int(text, 16)
+        except ValueError:
+            return None
+    if (found := _QUANTITY.match(text)) is None:
+        return None
+    number, unit = found.groups()
+    if unit is None:
+        return float(number)
+    base = 1024.0 if unit.endswith("i") else 1000.0
+    return float(number) * float(base ** _POWERS[unit[0]])
+
+
+def _is_any(value: str, globs: Sequence[str]) -> bool:
+    text = comparable(value)
+    return any(fnmatch.fnmatchcase(text, one) for one in globs)

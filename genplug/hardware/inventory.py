@@ -1,0 +1,119 @@
+"""What discovery found on the node: devices, what became of every candidate, clashes, folders to watch. Frozen values.
+
+``discover.py`` makes an :class:`Inventory`; ``genplug.health`` judges it; nothing here reads a file.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from attrs import frozen
+
+from genplug.config.place import Place
+from genplug.config.template import Values
+
+
+class Kind(StrEnum):
+    """What a path of the host is, symlinks followed."""
+
+    CHAR = "char"
+    BLOCK = "block"
+    DIRECTORY = "directory"
+    FILE = "file"
+    SOCKET = "socket"
+    FIFO = "fifo"
+
+
+@frozen
+class Look:
+    """One look at a path: what stands there now.
+
+    ``resolved`` is the path with every symlink followed, as the host says it; ``major`` and ``minor`` are 0 where
+    ``kind`` is no device node.
+    """
+
+    resolved: str
+    kind: Kind
+    major: int = 0
+    minor: int = 0
+
+    @property
+    def is_device(self) -> bool:
+        """Whether this is a character or block node."""
+        return self.kind in (Kind.CHAR, Kind.BLOCK)
+
+    @property
+    def numbers(self) -> tuple[Kind, int, int]:
+        """What makes a node the node it is for the kernel: kind, major, minor."""
+        return (self.kind, self.major, self.minor)
+
+
+@frozen
+class DeviceNode:
+    """A device node that a container gets.
+
+    ``path`` is the host's path as found (it may be a symlink), ``container_path`` where the container sees it,
+    ``permissions`` a subset of ``rwm``; ``look`` is what stood at ``path`` when the device was found.
+    """
+
+    path: str
+    container_path: str
+    permissions: str
+    look: Look
+
+
+@frozen
+class Device:
+    """One schedulable device: what the kubelet counts and a container gets.
+
+    ``id`` is a DNS label, at most 63 characters, stable over restart and replug (``hardware/ids.py``); ``key`` is the
+    text it was made of. ``candidates`` are the paths it was made of; ``nodes`` make it what it is, ``companions`` are
+    handed out beside them. ``attributes`` hold the values of all candidates. ``numa`` is the NUMA node, or None where
+    the kernel knows none. ``faults`` are reasons why it must not be handed out, found while it was put together
+    (a companion is missing, a template lacks a value); empty for a sound device.
+    """
+
+    id: str
+    key: str
+    resource: str
+    place: Place
+    candidates: tuple[str, ...]
+    nodes: tuple[DeviceNode, ...]
+    companions: tuple[DeviceNode, ...]
+    attributes: Values
+    numa: int | None = None
+    faults: tuple[str, ...] = ()
+
+
+@frozen
+class Considered:
+    """What became of one path that a glob found: part of ``device`` (an ID), or left out for ``reason``."""
+
+    path: str
+    resource: str
+    place: Place
+    device: str | None
+    reason: str
+
+
+@frozen
+class Clash:
+    """One node that two devices claim. The first keeps it; the second is left out. ``place`` is the second's line."""
+
+    path: str
+    place: Place
+    message: str
+
+
+@frozen
+class Inventory:
+    """Everything that one scan found.
+
+    ``devices`` holds every resource of the configuration, also those without a device, in the configuration's order,
+    and devices in natural order of their keys. ``folders`` are the host's directories whose change may change the
+    result (host paths; the nearest existing one where a pattern's folder is not there yet).
+    """
+
+    devices: Mapping[str, tuple[Device, ...]]
+    considered: tuple[Considered, ...]
+    clashes: tuple[Clash, ...]
+    folders: frozenset[str]

@@ -1,0 +1,37 @@
+"""Verdicts: whether a device may be handed out, why not, and since when."""
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from genplug.hardware.inventory import Device
+
+
+@frozen
+class Verdict:
+    """``reason`` is one line an operator understands, empty while healthy; ``since`` is monotonic seconds."""
+
+    healthy: bool
+    reason: str
+    since: float
+
+
+@frozen
+class Judged:
+    """A device with its verdict. ``gone_since`` is set (monotonic seconds) while it, or a part of it, is missing."""
+
+    device: Device
+    verdict: Verdict
+    gone_since: float | None = None
+
+
+@frozen
+class Judgement:
+    """All devices of the node by resource, gone ones included while they linger.
+
+    ``next_change`` is the monotonic time at which judging again without any event would give another result (a gone
+    device's time is over), or None.
+    """
+
+    devices: Mapping[str, tuple[Judged, ...]]
+    next_change: float | None = None
