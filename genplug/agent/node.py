@@ -1,0 +1,188 @@
+"""The node's side: reads the configuration and the hardware when they change, and publishes a snapshot when that matters.
+
+Files and devices are read in a worker thread: a file system that hangs must not hold up streams or Allocate.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from genplug.agent.settings import Settings
+from genplug.agent.timing import Reading, Scanning
+from genplug.config.load import load
+from genplug.config.model import Config
+from genplug.config.problem import ConfigInvalidError, rendered
+from genplug.hardware.discover import discover, rescan
+from genplug.hardware.host import Host
+from genplug.hardware.inventory import Inventory
+from genplug.hardware.watch import FolderWatch
+from genplug.health.presence import judge
+from genplug.health.verdict import Judgement
+from genplug.observe.journal import Event, Journal
+from genplug.observe.status import ConfigStatus
+
+
+@frozen
+class Snapshot:
+    """The newest truth about the node, all parts of one configuration."""
+
+    config: Config
+    inventory: Inventory
+    judgement: Judgement
+
+
+class ClaimedTwiceError(Exception):
+    """A changed configuration claims nodes twice on this node; the text names resources and lines."""
+
+
+class NodeFollower:
+    """Follows files and devices; calls ``publish`` in the loop with each new snapshot and the one before."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: Host,
+        watch: FolderWatch,
+        journal: Journal,
+        publish: Callable[[Snapshot, Snapshot | None], None],
+    ) -> None:
+        self.config_status = ConfigStatus()
+        self._settings = settings
+        self._host = host
+        self._watch = watch
+        self._journal = journal
+        self._publish = publish
+        self._snapshot: Snapshot | None = None
+        self._news = asyncio.Event()
+        self._reading = Reading(due=0.0)
+        self._scanning = Scanning(net=float("inf"))
+        self._changed: set[str] = set()
+
+    def reload(self) -> None:
+        """Read the configuration now, whether or not an event told of a change."""
+        self._reading = Reading(due=0.0)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Follow the node until cancelled."""
+        while True:
+            now = time.monotonic()
+            if self._reading.due <= now:
+                await self._read()
+            elif self._scanning.next <= now:
+                await self._scan(is_net=self._scanning.net <= now)
+            elif self._snapshot is not None and (self._snapshot.judgement.next_change or now + 1) <= now:
+                self._judge(self._snapshot.config, self._snapshot.inventory)
+            await self._next_due()
+
+    async def _next_due(self) -> None:
+        times = [self._reading.due, self._scanning.next]
+        if self._snapshot is not None and self._snapshot.judgement.next_change is not None:
+            times.append(self._snapshot.judgement.next_change)
+        try:
+            async with asyncio.timeout(max(min(times) - time.monotonic(), 0)):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        self._news.clear()
+
+    async def _read(self) -> None:
+        # Events from here on speak of what this reading may miss.
+        self._reading = self._reading.after_reading(time.monotonic(), self._settings.rescan)
+        try:
+            loaded = await asyncio.to_thread(load, self._settings.config, self._settings.node_name)
+            folders = loaded.folders
+            await self._adopt(loaded.config)
+        except ConfigInvalidError as error:
+            folders = error.folders
+            self._refuse(rendered(error.problems))
+        except ClaimedTwiceError as error:
+            self._refuse(str(error))
+        if self._watch_config(folders):
+            # What changed before these folders were watched, no event will tell.
+            self._reading = self._reading.after_event(time.monotonic())
+
+    async def _adopt(self, config: Config) -> None:
+        before = self._snapshot
+        if before is not None and config.sha256 == before.config.sha256:
+            self.config_status = evolve(self.config_status, error="")
+            self._journal.write(Event.CONFIG_UNCHANGED, "the configuration's files say what is already in force")
+            return
+        inventory = await asyncio.to_thread(discover, config, self._host)
+        known = {clash.path for clash in before.inventory.clashes} if before else {c.path for c in inventory.clashes}
+        if new := [clash.message for clash in inventory.clashes if clash.path not in known]:
+            raise ClaimedTwiceError("\n".join(new))
+        self.config_status = ConfigStatus(config.files, config.sha256, time.time())
+        self._journal.write(
+            Event.CONFIG_LOADED,
+            f"configuration with {len(config.resources)} resources is in force",
+            files=config.files,
+            config_sha256=config.sha256[:12],
+        )
+        self._judge(config, inventory)
+        self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=True)
+
+    def _refuse(self, error: str) -> None:
+        if error == self.config_status.error:
+            return
+        self.config_status = evolve(self.config_status, error=error)
+        stays = "the last good configuration stays in force" if self._snapshot else "nothing is offered until it is mended"
+        self._journal.write(Event.CONFIG_INVALID, f"the configuration was refused; {stays}:\n{error}")
+
+    async def _scan(self, *, is_net: bool) -> None:
+        if (before := self._snapshot) is None:
+            self._scanning = Scanning(net=float("inf"))
+            return
+        changed, self._changed = frozenset(self._changed), set()
+        if is_net:
+            inventory = await asyncio.to_thread(discover, before.config, self._host)
+        else:
+            inventory = await asyncio.to_thread(rescan, before.config, self._host, before.inventory, changed)
+        has_found = inventory != before.inventory
+        self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=has_found)
+        if self._changed:
+            self._scanning = self._scanning.after_event(time.monotonic())
+        if has_found:
+            self._judge(before.config, inventory)
+
+    def _judge(self, config: Config, inventory: Inventory) -> None:
+        before = self._snapshot
+        keep_gone = {name: resource.health.keep_gone_seconds for name, resource in config.resources.items()}
+        judgement = judge(inventory, before.judgement if before else None, keep_gone, time.monotonic())
+        self._snapshot = Snapshot(config, inventory, judgement)
+        self._tell_clashes(before.inventory if before else None, inventory)
+        self._watch_devices(inventory.folders)
+        self._publish(self._snapshot, before)
+
+    def _tell_clashes(self, before: Inventory | None, after: Inventory) -> None:
+        known = {clash.message for clash in before.clashes} if before else set()
+        for clash in after.clashes:
+            if clash.message not in known:
+                self._journal.write(Event.NODE_CLAIMED_TWICE, clash.message, path=clash.path)
+
+    def _watch_config(self, folders: Iterable[Path]) -> bool:
+        def changed(_folder: Path, _names: frozenset[str]) -> None:
+            self._reading = self._reading.after_event(time.monotonic())
+            self._news.set()
+
+        return self._set_watch("config", frozenset(folders), changed, contents=True)
+
+    def _watch_devices(self, folders: frozenset[str]) -> None:
+        seen = {self._host.real(folder): folder for folder in folders}
+
+        def changed(folder: Path, _names: frozenset[str]) -> None:
+            self._changed.add(seen.get(folder, "/"))
+            self._scanning = self._scanning.after_event(time.monotonic())
+            self._news.set()
+
+        # Stand-in files get their text after they appear; real nodes are complete at once.
+        self._set_watch("devices", frozenset(seen), changed, contents=self._host.stand_ins)
+
+    def _set_watch(
+        self, name: str, folders: frozenset[Path], changed: Callable[[Path, frozenset[str]], None], *, contents: bool
+    ) -> bool:
+        is_new = self._watch.set(name, folders, changed, contents=contents)
+        return is_new

@@ -1,0 +1,36 @@
+"""What an agent is told when it starts."""
+
+from pathlib import Path
+
+from attrs import frozen
+
+from genplug.kubelet.sockets import KUBELET_SOCKET
+
+
+@frozen
+class Settings:
+    """The flags of ``genplug run``. Times are seconds.
+
+    ``config`` are files or directories; ``root`` is where the host's file system is seen; ``listen`` is an address for
+    the pages, or None. ``rescan`` and ``poll`` are the nets behind the events of node and kubelet; ``drain`` is how
+    often the pods of removed resources are looked for.
+    """
+
+    config: tuple[Path, ...]
+    root: Path = Path("/")
+    kubelet_dir: Path = Path("/var/lib/kubelet")
+    node_name: str | None = None
+    listen: tuple[str, int] | None = None
+    rescan: float = 60.0
+    poll: float = 5.0
+    drain: float = 10.0
+
+    @property
+    def plugins_dir(self) -> Path:
+        """The folder of kubelet.sock and of our sockets."""
+        return self.kubelet_dir / "device-plugins"
+
+    @property
+    def pod_resources(self) -> Path:
+        """The socket of the pod-resources API."""
+        return self.kubelet_dir / "pod-resources" / KUBELET_SOCKET

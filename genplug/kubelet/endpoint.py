@@ -1,0 +1,194 @@
+"""One resource's endpoint: performs what the state machine of ``generation.py`` decides, and tells it what happened.
+
+Everything with an effect is here; every decision is there. One task per endpoint reads events in order; binding,
+registering and stopping run beside it and report back as events, so nothing an endpoint does can block another.
+"""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import grpc
+
+from genplug.kubelet.api.services import DEVICE_PLUGIN
+from genplug.kubelet.generation import (
+    Action,
+    Event,
+    Generation,
+    KubeletSeen,
+    OwnSocketLost,
+    Phase,
+    Registered,
+    RegisterFailed,
+    Retired,
+    Served,
+    ServeFailed,
+    StreamClosed,
+    StreamOpened,
+    TimePassed,
+    first_step,
+    next_step,
+)
+from genplug.kubelet.latest import Latest
+from genplug.kubelet.registration import CHANNEL_OPTIONS, Registrar, RegistrationError, in_words
+from genplug.kubelet.reports import CallFailed, Moved, Reporter
+from genplug.kubelet.service import Answers, Service
+from genplug.kubelet.sockets import Folder, FolderUnusableError, Identity, identity_of, private_umask, socket_name
+
+_SELF_PROBE = 5.0
+_DRAIN = 0.5
+"""Seconds that calls under way get to finish when a server is stopped."""
+
+
+class Endpoint:
+    """A resource at the kubelet. ``answers`` is where its owner puts each new state of the resource.
+
+    ``run`` serves until ``stop``; ``see`` is told what the kubelet's folder holds whenever that may have changed.
+    """
+
+    def __init__(self, resource: str, answers: Latest[Answers], registrar: Registrar, report: Reporter) -> None:
+        self.resource = resource
+        self.answers = answers
+        self._registrar = registrar
+        self._report = report
+        self._folder = registrar.folder
+        self._events: asyncio.Queue[tuple[int | None, Event] | None] = asyncio.Queue()
+        self._generation = Generation(0, Phase.PAUSE, time.monotonic())
+        self._server: grpc.aio.Server | None = None
+        self._service: Service | None = None
+        self._socket: Path | None = None
+        self._bound: Identity | None = None
+        self._work: asyncio.Task[None] | None = None
+
+    @property
+    def generation(self) -> Generation:
+        """Where the endpoint is now."""
+        return self._generation
+
+    def see(self, folder: Folder) -> None:
+        """Take note of the kubelet's folder: its socket, and whether our own is still ours."""
+        if self._socket is not None and self._bound is not None and folder.own.get(self._socket.name) != self._bound:
+            self._happened(OwnSocketLost(), self._generation.number)
+        self._happened(KubeletSeen(folder.kubelet))
+
+    async def run(self, folder: Folder) -> None:
+        """Serve the resource until :meth:`stop`."""
+        step = first_step(folder.kubelet, time.monotonic())
+        try:
+            while True:
+                self._move(step.generation)
+                if step.action is not None:
+                    self._perform(step.action)
+                if (event := await self._next_event()) is None:
+                    return
+                step = next_step(self._generation, event, time.monotonic(), random.random())  # noqa: S311 - jitter
+        finally:
+            if self._work is not None:
+                self._work.cancel()
+            await self._stop_server()
+
+    def stop(self) -> None:
+        """End :meth:`run`: streams are closed, calls under way answered, the own socket removed."""
+        self._events.put_nowait(None)
+
+    async def _next_event(self) -> Event | None:
+        """Return what happened next; news of an earlier generation's server is dropped, None is the end."""
+        due = self._generation.due
+        timeout = None if due is None else max(due - time.monotonic(), 0)
+        while True:
+            try:
+                async with asyncio.timeout(timeout):
+                    item = await self._events.get()
+            except TimeoutError:
+                return TimePassed()
+            if item is None:
+                return None
+            number, event = item
+            if number in (None, self._generation.number):
+                return event
+
+    def _happened(self, event: Event, number: int | None = None) -> None:
+        """Queue an event; ``number`` is the generation that it concerns, None for whichever there is."""
+        self._events.put_nowait((number, event))
+
+    def _move(self, after: Generation) -> None:
+        before, self._generation = self._generation, after
+        if (before.phase, before.number, before.is_live) != (after.phase, after.number, after.is_live):
+            self._report(Moved(self.resource, before, after))
+
+    def _perform(self, action: Action) -> None:
+        # A Register under way when the generation retires has nobody to report to.
+        if self._work is not None:
+            self._work.cancel()
+        self._work = asyncio.create_task(self._work_on(action, self._generation.number))
+
+    async def _work_on(self, action: Action, number: int) -> None:
+        try:
+            match action:
+                case Action.SERVE:
+                    event = await self._serve(number)
+                case Action.REGISTER:
+                    event = await self._register()
+                case Action.RETIRE:
+                    event = await self._retire()
+        except Exception as error:  # noqa: BLE001 - a mistake of ours is reported and retried, never a silent end
+            self._report(CallFailed(self.resource, action, error))
+            failed: dict[Action, Event] = {
+                Action.SERVE: ServeFailed(repr(error)),
+                Action.REGISTER: RegisterFailed(repr(error)),
+                Action.RETIRE: Retired(),
+            }
+            event = failed[action]
+        self._happened(event, number)
+
+    async def _serve(self, number: int) -> Event:
+        await self._stop_server()
+
+        def happened(event: StreamOpened | StreamClosed) -> None:
+            self._happened(event, number)
+
+        try:
+            self._service = Service(self.resource, self.answers, happened, self._report)
+            self._socket = self._folder / socket_name(self.resource, self._folder)
+            self._server = grpc.aio.server(handlers=[self._service])
+            with private_umask():
+                self._server.add_insecure_port(f"unix:{self._socket}")
+            await self._server.start()
+            self._bound = identity_of(self._socket)
+            await _proved(self._socket)
+        except (RuntimeError, OSError, FolderUnusableError, grpc.aio.AioRpcError) as error:
+            return ServeFailed(in_words(error))
+        return Served()
+
+    async def _register(self) -> Event:
+        # Looked at again at the last moment: a kubelet that is just starting may have wiped it (contract 3, race 2).
+        if self._socket is None or identity_of(self._socket) != self._bound:
+            return OwnSocketLost()
+        try:
+            await self._registrar.register(self.resource, self._socket.name)
+        except RegistrationError as error:
+            return RegisterFailed(str(error))
+        return Registered()
+
+    async def _retire(self) -> Event:
+        await self._stop_server()
+        return Retired()
+
+    async def _stop_server(self) -> None:
+        server, service, socket, bound = self._server, self._service, self._socket, self._bound
+        self._server = self._service = self._socket = self._bound = None
+        if service is not None:
+            service.close()
+        if server is not None:
+            await server.stop(_DRAIN)
+        # C-core unlinks its path when it stops; what it leaves, and only what is still ours, goes here.
+        if socket is not None and bound is not None and identity_of(socket) == bound:
+            socket.unlink(missing_ok=True)
+
+
+async def _proved(socket: Path) -> None:
+    """Call the own server once: it must answer before the kubelet dials it (contract 2.3)."""
+    async with grpc.aio.insecure_channel(f"unix:{socket}", options=CHANNEL_OPTIONS) as channel:
+        call = channel.unary_unary(f"/{DEVICE_PLUGIN}/GetDevicePluginOptions")
+        await call(b"", timeout=_SELF_PROBE, wait_for_ready=True)

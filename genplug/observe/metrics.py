@@ -1,0 +1,101 @@
+"""Metrics for Prometheus: gauges read from the newest status, counters from the journal. docs/metrics.md lists them."""
+
+import platform
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from genplug.observe.journal import Entry, Event, Journal
+from genplug.observe.status import Status
+
+_ALLOCATE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
+
+
+class Metrics:
+    """One registry for one agent."""
+
+    def __init__(self, status: Callable[[], Status], journal: Journal) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.registry.register(_StatusCollector(status))
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"genplug_{name}", text, labels, registry=self.registry)
+
+        self._registrations = counter("registrations", "Registrations that came to an end.", "resource", "result")
+        self._lists = counter("list_and_watch_updates", "Lists sent to the kubelet.", "resource")
+        self._allocations = counter("allocations", "Allocate calls.", "resource", "result")
+        self._reloads = counter("config_reloads", "Configurations read because files changed.", "result")
+        self._restarts = counter("kubelet_restarts", "New kubelet.sock files seen.")
+        self._health = counter("device_health_transitions", "Devices that changed health.", "resource", "to")
+        self._mistakes = counter("internal_errors", "Calls that failed by a mistake of genplug's own.", "resource")
+        self._seconds = Histogram(
+            "genplug_allocate_duration_seconds",
+            "genplug's own time for an Allocate call.",
+            ("resource",),
+            buckets=_ALLOCATE_BUCKETS,
+            registry=self.registry,
+        )
+        journal.listen(self._count)
+
+    def _count(self, entry: Entry) -> None:
+        resource = str(entry.facts.get("resource", ""))
+        match entry.event:
+            case Event.REGISTERED:
+                self._registrations.labels(resource, "success").inc()
+            case Event.REGISTRATION_FAILED:
+                self._registrations.labels(resource, "failure").inc()
+            case Event.LIST_SENT:
+                self._lists.labels(resource).inc()
+            case Event.ALLOCATED | Event.ALLOCATION_REFUSED:
+                result = "success" if entry.event is Event.ALLOCATED else "refused"
+                self._allocations.labels(resource, result).inc()
+                self._seconds.labels(resource).observe(float(str(entry.facts["seconds"])))
+            case Event.CONFIG_LOADED | Event.CONFIG_UNCHANGED:
+                self._reloads.labels("success").inc()
+            case Event.CONFIG_INVALID:
+                self._reloads.labels("failure").inc()
+            case Event.KUBELET_RESTARTED:
+                self._restarts.inc()
+            case Event.DEVICE_HEALTHY | Event.DEVICE_UNHEALTHY:
+                to = "healthy" if entry.event is Event.DEVICE_HEALTHY else "unhealthy"
+                self._health.labels(resource, to).inc()
+            case Event.CALL_FAILED:
+                self._mistakes.labels(resource).inc()
+            case _:
+                pass
+
+
+class _StatusCollector(Collector):
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        status = self._status()
+        build = {"version": status.version, "python": platform.python_version()}
+        yield InfoMetricFamily("genplug_build", "Version of genplug and of Python.", build)
+        config = status.config
+        yield InfoMetricFamily("genplug_config", "The configuration in force.", {"sha256": config.sha256})
+        yield GaugeMetricFamily(
+            "genplug_config_last_reload_successful", "1 when the newest files are in force.", int(not config.error)
+        )
+        yield GaugeMetricFamily(
+            "genplug_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last put in force.",
+            config.loaded_at or 0,
+        )
+        yield GaugeMetricFamily("genplug_ready", "1 when every resource is registered.", int(status.is_ready))
+        devices = GaugeMetricFamily("genplug_devices", "Devices listed at the kubelet.", labels=("resource", "state"))
+        registered = GaugeMetricFamily("genplug_registered", "1 when the kubelet listens.", labels=("resource",))
+        streams = GaugeMetricFamily("genplug_list_and_watch_streams", "Open streams.", labels=("resource",))
+        for resource in status.resources:
+            devices.add_metric((resource.name, "healthy"), resource.healthy)
+            devices.add_metric((resource.name, "unhealthy"), resource.unhealthy)
+            registered.add_metric((resource.name,), int(resource.is_registered))
+            streams.add_metric((resource.name,), resource.streams)
+        yield from (devices, registered, streams)

@@ -1,0 +1,91 @@
+"""The state of the agent as one frozen value: what readiness, metrics, ``/statusz`` and the demo's table show."""
+
+from attrs import asdict, frozen
+
+
+@frozen
+class DeviceStatus:
+    """One grant as the kubelet sees it, with the reason the kubelet is not told."""
+
+    id: str
+    paths: tuple[str, ...]
+    healthy: bool
+    reason: str
+
+
+@frozen
+class ResourceStatus:
+    """One resource: its devices and where its endpoint is.
+
+    ``is_registered`` means that the kubelet has a stream open; ``reason`` says why not. ``is_removed`` marks a resource
+    that left the configuration and waits for its last pod.
+    """
+
+    name: str
+    phase: str
+    generation: int
+    streams: int
+    is_registered: bool
+    is_removed: bool
+    reason: str
+    devices: tuple[DeviceStatus, ...]
+    notes: tuple[str, ...]
+    """Why there are no devices, or fewer than one may expect."""
+
+    @property
+    def healthy(self) -> int:
+        """How many devices may be handed out."""
+        return sum(device.healthy for device in self.devices)
+
+    @property
+    def unhealthy(self) -> int:
+        """How many are listed and must not be used."""
+        return len(self.devices) - self.healthy
+
+
+@frozen
+class ConfigStatus:
+    """Which configuration is in force, and what is wrong with the newest files (``error``, empty when nothing is).
+
+    ``loaded_at`` is the wall clock's time (seconds since the epoch) of the last success, None before it.
+    """
+
+    files: tuple[str, ...] = ()
+    sha256: str = ""
+    loaded_at: float | None = None
+    error: str = ""
+
+
+@frozen
+class Status:
+    """The whole agent. ``kubelet`` says what it waits for there, empty when nothing."""
+
+    version: str
+    node: str | None
+    config: ConfigStatus
+    kubelet: str
+    resources: tuple[ResourceStatus, ...]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a configuration is in force and every resource of it is registered with a live stream."""
+        return not self.unready
+
+    @property
+    def unready(self) -> tuple[str, ...]:
+        """Everything that keeps the agent from being ready, one sentence each."""
+        reasons = []
+        if self.config.loaded_at is None:
+            reasons.append(f"no configuration is loaded: {self.config.error or 'it has not been read yet'}")
+        if self.kubelet:
+            reasons.append(f"kubelet: {self.kubelet}")
+        reasons += [
+            f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'just starting'}"
+            for resource in self.resources
+            if not resource.is_registered and not resource.is_removed
+        ]
+        return tuple(reasons)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the document that ``/statusz`` serves."""
+        return {"apiVersion": "genplug.io/v1alpha1", "kind": "Status", "ready": self.is_ready, **asdict(self)}

@@ -1,0 +1,124 @@
+"""From changes to journal entries: what is worth telling when lists, endpoints and configurations change. No state."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from genplug.allocation.offer import ResourceOffer
+from genplug.health.verdict import Judged, Judgement
+from genplug.kubelet.generation import Generation, Phase
+from genplug.kubelet.reports import Allocated, CallFailed, ListSent, Moved, Report
+from genplug.observe.journal import Event, Journal
+from genplug.observe.status import DeviceStatus, ResourceStatus
+
+MOST_LINES = 20
+"""Devices of one resource told one by one at a time; more are summed up."""
+
+
+def tell_report(journal: Journal, report: Report) -> None:
+    """Write what an endpoint reported."""
+    match report:
+        case Moved(resource, before, after):
+            _tell_move(journal, resource, before, after)
+        case ListSent(resource, devices, healthy):
+            text = f"{resource}: list of {devices} devices sent, {healthy} healthy"
+            journal.write(Event.LIST_SENT, text, resource=resource, devices=devices, healthy=healthy)
+        case Allocated(resource, ids, seconds, ""):
+            text = f"{resource}: {', '.join(ids) or 'nothing'} given to a container"
+            journal.write(Event.ALLOCATED, text, resource=resource, devices=ids, seconds=seconds)
+        case Allocated(resource, ids, seconds, refusal):
+            journal.write(Event.ALLOCATION_REFUSED, refusal, resource=resource, devices=ids, seconds=seconds)
+        case CallFailed(resource, method, error):
+            text = f"{resource}: {method} failed: {error!r}. This is a mistake of genplug's own; please report it"
+            journal.write(Event.CALL_FAILED, text, resource=resource, method=method)
+            logging.getLogger("genplug").error("%s", text, exc_info=error)
+
+
+def tell_devices(journal: Journal, before: Judgement | None, after: Judgement) -> None:
+    """Write which devices came, went, or changed health."""
+    for resource, judged in after.devices.items():
+        known = {one.device.id: one for one in before.devices.get(resource, ())} if before else {}
+        # At the first look only what is wrong is news.
+        lines = _device_lines(resource, known, judged, is_first=before is None or resource not in before.devices)
+        for event, text, device in lines[:MOST_LINES]:
+            journal.write(event, text, resource=resource, device=device)
+        if len(lines) > MOST_LINES:
+            text = f"{resource}: and {len(lines) - MOST_LINES} more devices changed"
+            journal.write(Event.DEVICES_CHANGED, text, resource=resource)
+
+
+def tell_offer(journal: Journal, before: ResourceOffer | None, after: ResourceOffer, notes: Sequence[str]) -> None:
+    """Write how many devices a resource offers, if that changed; and why, if there are none."""
+    if before is not None and before.listed == after.listed:
+        return
+    name = after.resource.name
+    healthy = sum(one.healthy for one in after.listed)
+    unhealthy = len(after.listed) - healthy
+    was = f", was {sum(one.healthy for one in before.listed)}" if before is not None else ""
+    text = f"{name}: {healthy} healthy{was}" + (f", {unhealthy} unhealthy" if unhealthy else "")
+    if not after.listed:
+        text += "".join(f"; {note}" for note in notes[:3])
+    journal.write(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)
+
+
+def resource_status(
+    name: str, generation: Generation, offer: ResourceOffer | None, *, is_removed: bool, notes: Sequence[str]
+) -> ResourceStatus:
+    """Return the status of one resource."""
+    grants = offer.grants.values() if offer else ()
+    return ResourceStatus(
+        name=name,
+        phase=generation.phase.value,
+        generation=generation.number,
+        streams=generation.streams,
+        is_registered=generation.is_live,
+        is_removed=is_removed,
+        reason=generation.reason,
+        devices=tuple(
+            DeviceStatus(
+                grant.id,
+                tuple(path for judged in grant.devices for path in judged.device.candidates),
+                grant.healthy,
+                grant.reason,
+            )
+            for grant in grants
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _tell_move(journal: Journal, resource: str, before: Generation, after: Generation) -> None:
+    facts = {"resource": resource, "generation": after.number, "phase": after.phase.value}
+    if after.is_live and not before.is_live:
+        journal.write(Event.REGISTERED, f"{resource}: registered, the kubelet listens", **facts)
+    elif before.is_live and not after.is_live:
+        text = f"{resource}: the kubelet no longer listens: {after.reason or 'stopping'}"
+        journal.write(Event.DISCONNECTED, text, **facts)
+    elif after.failures > before.failures:
+        journal.write(Event.REGISTRATION_FAILED, f"{resource}: {after.reason}; will try again", **facts)
+    else:
+        text = f"{resource}: {before.phase.value} → {after.phase.value}"
+        journal.write(Event.ENDPOINT_MOVED, text + (f" ({after.reason})" if after.reason else ""), **facts)
+    if after.phase is Phase.PAUSE and after.kubelet is None:
+        journal.write(Event.ENDPOINT_MOVED, f"{resource}: holds until kubelet.sock appears", **facts)
+
+
+def _device_lines(
+    resource: str, known: Mapping[str, Judged], judged: Sequence[Judged], *, is_first: bool
+) -> list[tuple[Event, str, str]]:
+    lines = []
+    for one in judged:
+        device, verdict = one.device, one.verdict
+        was = known.get(device.id)
+        if not verdict.healthy and (was is None or was.verdict != verdict):
+            lines.append((Event.DEVICE_UNHEALTHY, f"{resource}: {device.id} is unhealthy: {verdict.reason}", device.id))
+        elif verdict.healthy and was is not None and not was.verdict.healthy:
+            lines.append((Event.DEVICE_HEALTHY, f"{resource}: {device.id} is healthy again", device.id))
+        elif was is None and not is_first:
+            text = f"{resource}: {device.id} is new ({', '.join(device.candidates)})"
+            lines.append((Event.DEVICE_HEALTHY, text, device.id))
+    listed = {one.device.id for one in judged}
+    for name, one in known.items():
+        if name not in listed:
+            text = f"{resource}: {name} left the list; {one.verdict.reason or 'the configuration no longer matches it'}"
+            lines.append((Event.DEVICE_LEFT, text, name))
+    return lines
