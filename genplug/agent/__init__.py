@@ -4,3 +4,8 @@
 endpoint per resource; ``agent`` runs the two side by side. They exchange frozen :class:`~genplug.agent.node.Snapshot`
 values, in one direction.
 """
+
+from genplug.agent.agent import Agent
+from genplug.agent.settings import Settings
+
+__all__ = ["Agent", "Settings"]

@@ -1,4 +1,4 @@
-"""The node's side: reads the configuration and the hardware when they change, and publishes a snapshot when that matters.
+"""The node's side: reads configuration and hardware when they change, and publishes a snapshot when that matters.
 
 Files and devices are read in a worker thread: a file system that hangs must not hold up streams or Allocate.
 """
@@ -50,12 +50,12 @@ class NodeFollower:
         publish: Callable[[Snapshot, Snapshot | None], None],
     ) -> None:
         self.config_status = ConfigStatus()
+        self.snapshot: Snapshot | None = None
         self._settings = settings
         self._host = host
         self._watch = watch
         self._journal = journal
         self._publish = publish
-        self._snapshot: Snapshot | None = None
         self._news = asyncio.Event()
         self._reading = Reading(due=0.0)
         self._scanning = Scanning(net=float("inf"))
@@ -74,14 +74,14 @@ class NodeFollower:
                 await self._read()
             elif self._scanning.next <= now:
                 await self._scan(is_net=self._scanning.net <= now)
-            elif self._snapshot is not None and (self._snapshot.judgement.next_change or now + 1) <= now:
-                self._judge(self._snapshot.config, self._snapshot.inventory)
+            elif self.snapshot is not None and (self.snapshot.judgement.next_change or now + 1) <= now:
+                self._judge(self.snapshot.config, self.snapshot.inventory)
             await self._next_due()
 
     async def _next_due(self) -> None:
         times = [self._reading.due, self._scanning.next]
-        if self._snapshot is not None and self._snapshot.judgement.next_change is not None:
-            times.append(self._snapshot.judgement.next_change)
+        if self.snapshot is not None and self.snapshot.judgement.next_change is not None:
+            times.append(self.snapshot.judgement.next_change)
         try:
             async with asyncio.timeout(max(min(times) - time.monotonic(), 0)):
                 await self._news.wait()
@@ -106,7 +106,7 @@ class NodeFollower:
             self._reading = self._reading.after_event(time.monotonic())
 
     async def _adopt(self, config: Config) -> None:
-        before = self._snapshot
+        before = self.snapshot
         if before is not None and config.sha256 == before.config.sha256:
             self.config_status = evolve(self.config_status, error="")
             self._journal.write(Event.CONFIG_UNCHANGED, "the configuration's files say what is already in force")
@@ -129,11 +129,13 @@ class NodeFollower:
         if error == self.config_status.error:
             return
         self.config_status = evolve(self.config_status, error=error)
-        stays = "the last good configuration stays in force" if self._snapshot else "nothing is offered until it is mended"
+        stays = (
+            "the last good configuration stays in force" if self.snapshot else "nothing is offered until it is mended"
+        )
         self._journal.write(Event.CONFIG_INVALID, f"the configuration was refused; {stays}:\n{error}")
 
     async def _scan(self, *, is_net: bool) -> None:
-        if (before := self._snapshot) is None:
+        if (before := self.snapshot) is None:
             self._scanning = Scanning(net=float("inf"))
             return
         changed, self._changed = frozenset(self._changed), set()
@@ -149,13 +151,13 @@ class NodeFollower:
             self._judge(before.config, inventory)
 
     def _judge(self, config: Config, inventory: Inventory) -> None:
-        before = self._snapshot
+        before = self.snapshot
         keep_gone = {name: resource.health.keep_gone_seconds for name, resource in config.resources.items()}
         judgement = judge(inventory, before.judgement if before else None, keep_gone, time.monotonic())
-        self._snapshot = Snapshot(config, inventory, judgement)
+        self.snapshot = Snapshot(config, inventory, judgement)
         self._tell_clashes(before.inventory if before else None, inventory)
         self._watch_devices(inventory.folders)
-        self._publish(self._snapshot, before)
+        self._publish(self.snapshot, before)
 
     def _tell_clashes(self, before: Inventory | None, after: Inventory) -> None:
         known = {clash.message for clash in before.clashes} if before else set()
@@ -168,7 +170,7 @@ class NodeFollower:
             self._reading = self._reading.after_event(time.monotonic())
             self._news.set()
 
-        return self._set_watch("config", frozenset(folders), changed, contents=True)
+        return self._watch.set("config", frozenset(folders), changed, contents=True)
 
     def _watch_devices(self, folders: frozenset[str]) -> None:
         seen = {self._host.real(folder): folder for folder in folders}
@@ -179,10 +181,4 @@ class NodeFollower:
             self._news.set()
 
         # Stand-in files get their text after they appear; real nodes are complete at once.
-        self._set_watch("devices", frozenset(seen), changed, contents=self._host.stand_ins)
-
-    def _set_watch(
-        self, name: str, folders: frozenset[Path], changed: Callable[[Path, frozenset[str]], None], *, contents: bool
-    ) -> bool:
-        is_new = self._watch.set(name, folders, changed, contents=contents)
-        return is_new
+        self._watch.set("devices", frozenset(seen), changed, contents=self._host.stand_ins)

@@ -1,4 +1,4 @@
-"""When to look again: joins bursts of events without holding up the first of them. Pure; times are monotonic seconds."""
+"""When to look again: joins bursts of events without holding up the first. Pure; times are monotonic seconds."""
 
 from attrs import evolve, frozen
 

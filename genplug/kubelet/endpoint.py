@@ -11,7 +11,8 @@ from pathlib import Path
 
 import grpc
 
-from genplug.kubelet.api.services import DEVICE_PLUGIN
+from genplug.kubelet.api.services import DEVICE_PLUGIN, path
+from genplug.kubelet.calling import CallError, call
 from genplug.kubelet.generation import (
     Action,
     Event,
@@ -31,7 +32,7 @@ from genplug.kubelet.generation import (
     next_step,
 )
 from genplug.kubelet.latest import Latest
-from genplug.kubelet.registration import CHANNEL_OPTIONS, Registrar, RegistrationError, in_words
+from genplug.kubelet.registration import Registrar
 from genplug.kubelet.reports import CallFailed, Moved, Reporter
 from genplug.kubelet.service import Answers, Service
 from genplug.kubelet.sockets import Folder, FolderUnusableError, Identity, identity_of, private_umask, socket_name
@@ -156,9 +157,12 @@ class Endpoint:
                 self._server.add_insecure_port(f"unix:{self._socket}")
             await self._server.start()
             self._bound = identity_of(self._socket)
-            await _proved(self._socket)
-        except (RuntimeError, OSError, FolderUnusableError, grpc.aio.AioRpcError) as error:
-            return ServeFailed(in_words(error))
+            # It must answer before the kubelet dials it (contract 2.3).
+            await call(
+                self._socket, path(DEVICE_PLUGIN, "GetDevicePluginOptions"), b"", deadline=_SELF_PROBE, wait=True
+            )
+        except (RuntimeError, OSError, FolderUnusableError, CallError) as error:
+            return ServeFailed(str(error))
         return Served()
 
     async def _register(self) -> Event:
@@ -167,7 +171,7 @@ class Endpoint:
             return OwnSocketLost()
         try:
             await self._registrar.register(self.resource, self._socket.name)
-        except RegistrationError as error:
+        except CallError as error:
             return RegisterFailed(str(error))
         return Registered()
 
@@ -185,10 +189,3 @@ class Endpoint:
         # C-core unlinks its path when it stops; what it leaves, and only what is still ours, goes here.
         if socket is not None and bound is not None and identity_of(socket) == bound:
             socket.unlink(missing_ok=True)
-
-
-async def _proved(socket: Path) -> None:
-    """Call the own server once: it must answer before the kubelet dials it (contract 2.3)."""
-    async with grpc.aio.insecure_channel(f"unix:{socket}", options=CHANNEL_OPTIONS) as channel:
-        call = channel.unary_unary(f"/{DEVICE_PLUGIN}/GetDevicePluginOptions")
-        await call(b"", timeout=_SELF_PROBE, wait_for_ready=True)

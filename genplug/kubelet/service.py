@@ -16,7 +16,7 @@ from genplug.allocation.offer import Listed
 from genplug.allocation.refusal import Refusal
 from genplug.kubelet import wire
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.kubelet.api.services import DEVICE_PLUGIN
+from genplug.kubelet.api.services import DEVICE_PLUGIN, path
 from genplug.kubelet.generation import StreamClosed, StreamOpened
 from genplug.kubelet.latest import Latest
 from genplug.kubelet.reports import Allocated, CallFailed, ListSent, Reporter
@@ -24,7 +24,7 @@ from genplug.kubelet.reports import Allocated, CallFailed, ListSent, Reporter
 MESSAGE_INTERVAL = 1.0
 """Seconds between two lists on one stream: each costs the kubelet a checkpoint with fsync (contract 4)."""
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = grpc.aio.ServicerContext[Any, bytes]
 
 
 class Answers(Protocol):
@@ -60,16 +60,16 @@ class Service(grpc.GenericRpcHandler):
         self._report = report
         self._closing = asyncio.Event()
         unary = grpc.unary_unary_rpc_method_handler
-        calls: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        calls: dict[str, grpc.RpcMethodHandler[Any, bytes]] = {
             "GetDevicePluginOptions": unary(self._options),
             "ListAndWatch": grpc.unary_stream_rpc_method_handler(self._list_and_watch),
             "GetPreferredAllocation": unary(self._prefer, pb.PreferredAllocationRequest.FromString),
             "Allocate": unary(self._allocate, pb.AllocateRequest.FromString),
             "PreStartContainer": unary(self._pre_start),
         }
-        self._handlers = {f"/{DEVICE_PLUGIN}/{name}": handler for name, handler in calls.items()}
+        self._handlers = {path(DEVICE_PLUGIN, name): handler for name, handler in calls.items()}
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, bytes] | None":
         """Return the handler of a method; None lets gRPC answer UNIMPLEMENTED."""
         return self._handlers.get(handler_call_details.method)
 

@@ -7,7 +7,6 @@ the two equal.
 import logging
 from collections.abc import Callable, Mapping
 from enum import Enum
-from types import MappingProxyType
 
 from attrs import field, frozen
 
@@ -56,7 +55,7 @@ class Entry:
 
     event: Event
     text: str
-    facts: Mapping[str, object] = field(factory=dict, converter=MappingProxyType)
+    facts: Mapping[str, object] = field(factory=dict)
 
 
 class Journal:

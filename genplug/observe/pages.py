@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as LoopTimeoutError
 from socketserver import ThreadingMixIn
+from typing import cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -60,7 +61,7 @@ class Pages:
         verbose = "verbose" in environment.get("QUERY_STRING", "")
         match path:
             case "/metrics":
-                return self._metrics(environment, start)
+                return cast("Iterable[bytes]", self._metrics(environment, start))
             case "/healthz":
                 alive = self._is_loop_turning()
                 return _text(start, alive, "ok\n" if alive else "the event loop does not turn\n")

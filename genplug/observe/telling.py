@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from genplug.allocation.offer import ResourceOffer
+from genplug.hardware.inventory import Inventory
 from genplug.health.verdict import Judged, Judgement
 from genplug.kubelet.generation import Generation, Phase
 from genplug.kubelet.reports import Allocated, CallFailed, ListSent, Moved, Report
@@ -60,19 +61,27 @@ def tell_offer(journal: Journal, before: ResourceOffer | None, after: ResourceOf
     journal.write(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)
 
 
+def offer_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
+    """Return, by resource, why it has fewer devices than one may expect: paths left out, globs that found nothing."""
+    notes: dict[str, list[str]] = {}
+    for one in inventory.considered:
+        if one.device is None:
+            notes.setdefault(one.resource, []).append(f"{one.path}: {one.reason}")
+    return {resource: tuple(lines) for resource, lines in notes.items()}
+
+
 def resource_status(
-    name: str, generation: Generation, offer: ResourceOffer | None, *, is_removed: bool, notes: Sequence[str]
+    name: str, generation: Generation | None, offer: ResourceOffer, *, is_removed: bool, notes: Sequence[str]
 ) -> ResourceStatus:
-    """Return the status of one resource."""
-    grants = offer.grants.values() if offer else ()
+    """Return the status of one resource; without a generation nothing serves it yet."""
     return ResourceStatus(
         name=name,
-        phase=generation.phase.value,
-        generation=generation.number,
-        streams=generation.streams,
-        is_registered=generation.is_live,
+        phase=generation.phase.value if generation else "none",
+        generation=generation.number if generation else 0,
+        streams=generation.streams if generation else 0,
+        is_registered=generation is not None and generation.is_live,
         is_removed=is_removed,
-        reason=generation.reason,
+        reason=generation.reason if generation else "the kubelet's folder is not ours yet",
         devices=tuple(
             DeviceStatus(
                 grant.id,
@@ -80,7 +89,7 @@ def resource_status(
                 grant.healthy,
                 grant.reason,
             )
-            for grant in grants
+            for grant in offer.grants.values()
         ),
         notes=tuple(notes),
     )

@@ -1,0 +1,88 @@
+"""One node's agent: the node's side and the kubelet's side, run side by side until told to stop."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from genplug import __version__
+from genplug.agent.kubelet import KubeletFollower
+from genplug.agent.node import NodeFollower, Snapshot
+from genplug.agent.settings import Settings
+from genplug.hardware.host import Host
+from genplug.hardware.watch import FolderWatch
+from genplug.kubelet.sockets import FolderGoneError
+from genplug.observe.journal import Event, Journal
+from genplug.observe.status import Status
+
+
+class Agent:
+    """Serves one node. Made and used inside a running loop; ``run`` it once."""
+
+    def __init__(self, settings: Settings, journal: Journal | None = None) -> None:
+        self.settings = settings
+        self.journal = journal or Journal()
+        self.listens_on: int | None = None
+        """The port of the pages, once there are any."""
+        host, self._watch = Host.at(settings.root), FolderWatch()
+        self._kubelet = KubeletFollower(settings, host, self._watch, self.journal)
+        self._node = NodeFollower(settings, host, self._watch, self.journal, self._kubelet.publish)
+        self._stopping = asyncio.Event()
+
+    @property
+    def status(self) -> Status:
+        """What people and probes are told; a frozen value, safe to ask for from another thread."""
+        settings = self.settings
+        return Status(
+            __version__, settings.node_name, self._node.config_status, self._kubelet.trouble, self._kubelet.statuses()
+        )
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The newest truth about the node, None before the first configuration."""
+        return self._node.snapshot
+
+    def stop(self) -> None:
+        """End :meth:`run` in order: streams closed, calls under way answered, own sockets removed."""
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Read the configuration now (SIGHUP)."""
+        self._node.reload()
+
+    async def run(self) -> None:
+        """Serve the node until :meth:`stop`.
+
+        Raises:
+            FolderGoneError: the kubelet's folder was replaced on the host; only a restart can see the new one.
+            OSError: ``listen`` is an address that cannot be listened on.
+        """
+        settings = self.settings
+        files = ", ".join(map(str, settings.config))
+        facts = {"version": __version__, "root": str(settings.root), "kubelet_dir": str(settings.kubelet_dir)}
+        self.journal.write(Event.STARTED, f"genplug {__version__} reads {files}", node=settings.node_name, **facts)
+        with ExitStack() as resources:
+            resources.callback(self._watch.close)
+            if settings.listen is not None:
+                resources.callback(self._listen(*settings.listen))
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    sides = [tasks.create_task(self._node.run()), tasks.create_task(self._kubelet.run())]
+                    await self._stopping.wait()
+                    self.journal.write(Event.STOPPING, "closing streams and removing sockets")
+                    for side in sides:
+                        side.cancel()
+            except* FolderGoneError as gone:
+                error = gone.exceptions[0]
+                while isinstance(error, ExceptionGroup):
+                    error = error.exceptions[0]
+                self.journal.write(Event.FOLDER_GONE, str(error))
+                raise error from None
+
+    def _listen(self, host: str, port: int) -> Callable[[], None]:
+        # Imported here: an agent without pages does not pay for the metrics library.
+        from genplug.observe.metrics import Metrics  # noqa: PLC0415
+        from genplug.observe.pages import Pages  # noqa: PLC0415
+
+        pages = Pages(host, port, lambda: self.status, Metrics(lambda: self.status, self.journal))
+        self.listens_on = pages.port
+        return pages.close

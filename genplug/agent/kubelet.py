@@ -1,0 +1,203 @@
+"""The kubelet's side: holds its folder, keeps one endpoint per resource, and lets removed resources go when unused."""
+
+import asyncio
+from pathlib import Path
+
+from genplug.agent.node import Snapshot
+from genplug.agent.settings import Settings
+from genplug.allocation.answers import Answers
+from genplug.allocation.offer import ResourceOffer
+from genplug.allocation.offers import offered
+from genplug.config.model import Resource
+from genplug.hardware.host import Host
+from genplug.hardware.watch import FolderWatch
+from genplug.kubelet.calling import CallError
+from genplug.kubelet.endpoint import Endpoint
+from genplug.kubelet.latest import Latest
+from genplug.kubelet.podresources import devices_in_use
+from genplug.kubelet.registration import Registrar
+from genplug.kubelet.service import Answers as EndpointAnswers
+from genplug.kubelet.sockets import KUBELET_SOCKET, PREFIX, Folder, FolderGoneError, FolderUnusableError, HeldFolder
+from genplug.observe.journal import Event, Journal
+from genplug.observe.status import ResourceStatus
+from genplug.observe.telling import offer_notes, resource_status, tell_devices, tell_offer, tell_report
+
+LOCK_INTERVAL = 1.0
+"""Seconds between two tries to take the folder from another genplug."""
+
+
+class KubeletFollower:
+    """Follows the kubelet's folder and serves what is published. One task group owns all endpoints."""
+
+    def __init__(self, settings: Settings, host: Host, watch: FolderWatch, journal: Journal) -> None:
+        self.trouble = "its folder has not been looked at yet"
+        self._settings = settings
+        self._host = host
+        self._watch = watch
+        self._journal = journal
+        self._tasks = asyncio.TaskGroup()
+        self._news = asyncio.Event()
+        self._folder: Folder | None = None
+        self._registrar: Registrar | None = None
+        self._snapshot: Snapshot | None = None
+        self._offers: dict[str, ResourceOffer] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        self._draining: dict[str, asyncio.Task[None]] = {}
+
+    def statuses(self) -> tuple[ResourceStatus, ...]:
+        """Return the status of every resource, removed ones that still wait for their pods included."""
+        notes = offer_notes(self._snapshot.inventory) if self._snapshot else {}
+        return tuple(
+            resource_status(
+                name,
+                self._endpoints[name].generation if name in self._endpoints else None,
+                offer,
+                is_removed=name in self._draining,
+                notes=notes.get(name, ()),
+            )
+            for name, offer in tuple(self._offers.items())
+        )
+
+    def publish(self, snapshot: Snapshot, before: Snapshot | None) -> None:
+        """Bring what every endpoint answers up to a snapshot; touch only what differs."""
+        self._snapshot = snapshot
+        tell_devices(self._journal, before.judgement if before else None, snapshot.judgement)
+        notes = offer_notes(snapshot.inventory)
+        for name, resource in snapshot.config.resources.items():
+            offer = offered(resource, snapshot.judgement.devices.get(name, ()))
+            tell_offer(self._journal, self._offers.get(name), offer, notes.get(name, ()))
+            self._offer(offer)
+            if (drain := self._draining.pop(name, None)) is not None:
+                drain.cancel()
+        for name in self._offers.keys() - snapshot.config.resources.keys() - self._draining.keys():
+            self._remove(self._offers[name].resource)
+
+    async def run(self) -> None:
+        """Serve until cancelled; then end every endpoint in order.
+
+        Raises:
+            FolderGoneError: the folder was replaced on the host; nothing served here can be seen by a kubelet again.
+        """
+        held = await self._hold_folder()
+        try:
+            async with self._tasks:
+                await self._follow_folder(held)
+        finally:
+            held.close()
+
+    async def _hold_folder(self) -> HeldFolder:
+        """Return the folder once it is usable and ours alone."""
+        path = self._settings.plugins_dir
+        while True:
+            try:
+                held = HeldFolder(path)
+            except FolderUnusableError as error:
+                await self._wait_for_folder(Event.FOLDER_UNUSABLE, str(error), self._settings.poll)
+                continue
+            try:
+                held.check_writable()
+                if held.lock():
+                    leftovers = held.remove_leftovers()
+                    self._journal.write(Event.FOLDER_HELD, f"{path} is ours", leftovers=leftovers)
+                    return held
+                text = f"another genplug serves {path}; waiting for it to end (two would take each other's resources)"
+                await self._wait_for_folder(Event.FOLDER_LOCKED, text, LOCK_INTERVAL)
+            except (FolderUnusableError, OSError) as error:
+                await self._wait_for_folder(Event.FOLDER_UNUSABLE, str(error), self._settings.poll)
+            except FolderGoneError:
+                pass
+            held.close()
+
+    async def _wait_for_folder(self, event: Event, text: str, seconds: float) -> None:
+        if text != self.trouble:
+            self.trouble = text
+            self._journal.write(event, text)
+        await asyncio.sleep(seconds)
+
+    async def _follow_folder(self, held: HeldFolder) -> None:
+        self._registrar = Registrar(held.path)
+        self._watch.set("kubelet", {held.path}, self._folder_changed, contents=False)
+        try:
+            while True:
+                self._news.clear()
+                self._see(held.look())
+                try:
+                    async with asyncio.timeout(self._settings.poll):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+        except asyncio.CancelledError:
+            for drain in self._draining.values():
+                drain.cancel()
+            for endpoint in self._endpoints.values():
+                endpoint.stop()
+            # The task group now waits for the endpoints: streams closed, calls under way answered, sockets removed.
+
+    def _folder_changed(self, _folder: Path, names: frozenset[str]) -> None:
+        # The kubelet's checkpoint is rewritten here on every list and allocation: none of our business. No name at all
+        # means that events were lost.
+        if not names or any(name == KUBELET_SOCKET or name.startswith(PREFIX) for name in names):
+            self._news.set()
+
+    def _see(self, folder: Folder) -> None:
+        before, self._folder = self._folder, folder
+        if folder.kubelet is None:
+            if before is None or before.kubelet is not None:
+                self.trouble = f"{self._settings.plugins_dir / KUBELET_SOCKET} is not there: is the kubelet running?"
+                self._journal.write(Event.KUBELET_GONE, f"{self.trouble} Waiting for it")
+        else:
+            self.trouble = ""
+            if before is not None and before.kubelet != folder.kubelet:
+                self._journal.write(Event.KUBELET_RESTARTED, "kubelet.sock is a new one: a kubelet started")
+        for endpoint in self._endpoints.values():
+            endpoint.see(folder)
+        for name, offer in self._offers.items():
+            if name not in self._endpoints:
+                self._serve(offer)
+
+    def _offer(self, offer: ResourceOffer) -> None:
+        name = offer.resource.name
+        if self._offers.get(name) == offer:
+            return
+        self._offers[name] = offer
+        if name in self._endpoints:
+            self._endpoints[name].answers.set(Answers(offer, self._host))
+        else:
+            self._serve(offer)
+
+    def _serve(self, offer: ResourceOffer) -> None:
+        if self._registrar is None or self._folder is None:
+            return
+        answers: Latest[EndpointAnswers] = Latest(Answers(offer, self._host))
+        name = offer.resource.name
+        endpoint = Endpoint(name, answers, self._registrar, lambda report: tell_report(self._journal, report))
+        self._endpoints[name] = endpoint
+        self._tasks.create_task(endpoint.run(self._folder), name=f"endpoint {name}")
+
+    def _remove(self, resource: Resource) -> None:
+        text = f"{resource.name}: no longer configured; its list is empty, its endpoint stays until no pod uses it"
+        self._journal.write(Event.RESOURCE_REMOVED, text, resource=resource.name)
+        self._offer(offered(resource, ()))
+        if self._registrar is None:
+            del self._offers[resource.name]
+        else:
+            self._draining[resource.name] = self._tasks.create_task(self._drain(resource.name))
+
+    async def _drain(self, name: str) -> None:
+        trouble = ""
+        while True:
+            # Not at once: a pod admitted a moment ago is not in the kubelet's answer yet.
+            await asyncio.sleep(self._settings.drain)
+            try:
+                used = await devices_in_use(self._settings.pod_resources)
+            except CallError as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    text = f"{name}: cannot tell whether a pod still uses it, so its endpoint stays: {trouble}"
+                    self._journal.write(Event.PODS_UNKNOWN, text, resource=name)
+                continue
+            if not used.get(name):
+                break
+        self._journal.write(Event.RESOURCE_DRAINED, f"{name}: no pod uses it; its endpoint ends", resource=name)
+        self._endpoints.pop(name).stop()
+        del self._offers[name], self._draining[name]
