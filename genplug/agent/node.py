@@ -69,14 +69,22 @@ class NodeFollower:
     async def run(self) -> None:
         """Follow the node until cancelled."""
         while True:
-            now = time.monotonic()
-            if self._reading.due <= now:
-                await self._read()
-            elif self._scanning.next <= now:
-                await self._scan(is_net=self._scanning.net <= now)
-            elif self.snapshot is not None and (self.snapshot.judgement.next_change or now + 1) <= now:
-                self._judge(self.snapshot.config, self.snapshot.inventory)
+            try:
+                await self._follow(time.monotonic())
+            except Exception as error:  # noqa: BLE001 - a mistake of ours: what ran keeps running, the nets try again
+                text = f"following files and devices failed: {error!r}. A mistake of genplug's own; please report it"
+                self._journal.failure(text, error)
+                self._reading = self._reading.after_reading(time.monotonic(), self._settings.rescan)
+                self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=True)
             await self._next_due()
+
+    async def _follow(self, now: float) -> None:
+        if self._reading.due <= now:
+            await self._read()
+        elif self._scanning.next <= now:
+            await self._scan(is_net=self._scanning.net <= now)
+        elif self.snapshot is not None and (self.snapshot.judgement.next_change or now + 1) <= now:
+            self._judge(self.snapshot.config, self.snapshot.inventory)
 
     async def _next_due(self) -> None:
         times = [self._reading.due, self._scanning.next]
@@ -102,7 +110,7 @@ class NodeFollower:
         except ClaimedTwiceError as error:
             self._refuse(str(error))
         if self._watch_config(folders):
-            # What changed before these folders were watched, no event will tell.
+            # As with devices: what changed before they were watched.
             self._reading = self._reading.after_event(time.monotonic())
 
     async def _adopt(self, config: Config) -> None:
@@ -111,19 +119,20 @@ class NodeFollower:
             self.config_status = evolve(self.config_status, error="")
             self._journal.write(Event.CONFIG_UNCHANGED, "the configuration's files say what is already in force")
             return
-        inventory = await asyncio.to_thread(discover, config, self._host)
+        inventory = await asyncio.to_thread(discover, config, self._host, before.inventory if before else None)
         known = {clash.path for clash in before.inventory.clashes} if before else {c.path for c in inventory.clashes}
         if new := [clash.message for clash in inventory.clashes if clash.path not in known]:
             raise ClaimedTwiceError("\n".join(new))
         self.config_status = ConfigStatus(config.files, config.sha256, time.time())
         self._journal.write(
             Event.CONFIG_LOADED,
-            f"configuration with {len(config.resources)} resources is in force",
+            f"a configuration of {len(config.resources)} resource(s) is in force",
             files=config.files,
             config_sha256=config.sha256[:12],
         )
+        # Not a find in a burst of events: the first change after it goes out at once.
+        self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=False)
         self._judge(config, inventory)
-        self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=True)
 
     def _refuse(self, error: str) -> None:
         if error == self.config_status.error:
@@ -139,16 +148,16 @@ class NodeFollower:
             self._scanning = Scanning(net=float("inf"))
             return
         changed, self._changed = frozenset(self._changed), set()
-        if is_net:
-            inventory = await asyncio.to_thread(discover, before.config, self._host)
-        else:
-            inventory = await asyncio.to_thread(rescan, before.config, self._host, before.inventory, changed)
+        where = None if is_net else changed
+        inventory = await asyncio.to_thread(rescan, before.config, self._host, before.inventory, where)
         has_found = inventory != before.inventory
         self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=has_found)
         if self._changed:
             self._scanning = self._scanning.after_event(time.monotonic())
         if has_found:
             self._judge(before.config, inventory)
+        else:
+            self._watch_devices(inventory.folders)
 
     def _judge(self, config: Config, inventory: Inventory) -> None:
         before = self.snapshot
@@ -170,7 +179,7 @@ class NodeFollower:
             self._reading = self._reading.after_event(time.monotonic())
             self._news.set()
 
-        return self._watch.set("config", frozenset(folders), changed, contents=True)
+        return self._watch.set("config", folders, changed, contents=True)
 
     def _watch_devices(self, folders: frozenset[str]) -> None:
         seen = {self._host.real(folder): folder for folder in folders}
@@ -181,4 +190,8 @@ class NodeFollower:
             self._news.set()
 
         # Stand-in files get their text after they appear; real nodes are complete at once.
-        self._watch.set("devices", frozenset(seen), changed, contents=self._host.stand_ins)
+        if self._watch.set("devices", seen, changed, contents=self._host.stand_ins):
+            # What changed in these folders before they were watched, no event will tell.
+            changed(self._settings.root, frozenset())
+        for warning in self._watch.take_warnings():
+            self._journal.write(Event.WATCH_DEGRADED, warning)

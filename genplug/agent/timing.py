@@ -8,7 +8,7 @@ MOST_PATIENCE = 0.2
 """Seconds after which they are read in any case."""
 SCAN_INTERVAL = 1.0
 """Seconds between two scans that events asked for, the first of which found something."""
-IDLE_SCAN_INTERVAL = 0.05
+IDLE_SCAN_INTERVAL = 0.01
 """The same after a scan that found nothing: noise in a folder must not hold up news."""
 
 

@@ -6,8 +6,9 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import field, frozen
 
+from genplug.config.model import Resource
 from genplug.config.place import Place
 from genplug.config.template import Values
 
@@ -96,6 +97,15 @@ class Considered:
 
 
 @frozen
+class Unmatched:
+    """A glob that found nothing: why a resource may have fewer devices than its writer thinks."""
+
+    glob: str
+    resource: str
+    place: Place
+
+
+@frozen
 class Clash:
     """One node that two devices claim. The first keeps it; the second is left out. ``place`` is the second's line."""
 
@@ -105,15 +115,29 @@ class Clash:
 
 
 @frozen
+class ResourceScan:
+    """What one resource found, before the resources are compared: devices in the order in which they claim nodes."""
+
+    resource: Resource
+    devices: tuple[Device, ...]
+    considered: tuple[Considered, ...]
+    unmatched: tuple[Unmatched, ...]
+    folders: frozenset[str]
+
+
+@frozen
 class Inventory:
     """Everything that one scan found.
 
     ``devices`` holds every resource of the configuration, also those without a device, in the configuration's order,
     and devices in natural order of their keys. ``folders`` are the host's directories whose change may change the
-    result (host paths; the nearest existing one where a pattern's folder is not there yet).
+    result (host paths without symlinks; the nearest existing one where a pattern's folder is not there yet).
+    ``scans`` is what it was put together from, by resource.
     """
 
     devices: Mapping[str, tuple[Device, ...]]
     considered: tuple[Considered, ...]
     clashes: tuple[Clash, ...]
     folders: frozenset[str]
+    unmatched: tuple[Unmatched, ...] = ()
+    scans: Mapping[str, ResourceScan] = field(factory=dict, eq=False, repr=False)

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import field, frozen
 
-from genplug.hardware.inventory import Device
+from genplug.hardware.inventory import Device, Inventory
 
 
 @frozen
@@ -18,11 +18,15 @@ class Verdict:
 
 @frozen
 class Judged:
-    """A device with its verdict. ``gone_since`` is set (monotonic seconds) while it, or a part of it, is missing."""
+    """A device with its verdict. ``gone_since`` is set (monotonic seconds) while it, or a part of it, is missing.
+
+    ``gone`` are the paths of the nodes that are missing; ``device`` still holds them.
+    """
 
     device: Device
     verdict: Verdict
     gone_since: float | None = None
+    gone: tuple[str, ...] = ()
 
 
 @frozen
@@ -30,8 +34,9 @@ class Judgement:
     """All devices of the node by resource, gone ones included while they linger.
 
     ``next_change`` is the monotonic time at which judging again without any event would give another result (a gone
-    device's time is over), or None.
+    device's time is over), or None. ``inventory`` is what was judged.
     """
 
     devices: Mapping[str, tuple[Judged, ...]]
     next_change: float | None = None
+    inventory: Inventory | None = field(default=None, eq=False, repr=False)

@@ -69,9 +69,10 @@ class Endpoint:
 
     def see(self, folder: Folder) -> None:
         """Take note of the kubelet's folder: its socket, and whether our own is still ours."""
+        # In this order: that a new kubelet wiped our socket is a restart, and not the old one's doing.
+        self._happened(KubeletSeen(folder.kubelet))
         if self._socket is not None and self._bound is not None and folder.own.get(self._socket.name) != self._bound:
             self._happened(OwnSocketLost(), self._generation.number)
-        self._happened(KubeletSeen(folder.kubelet))
 
     async def run(self, folder: Folder) -> None:
         """Serve the resource until :meth:`stop`."""

@@ -69,6 +69,11 @@ class Journal:
         """Let a listener hear of every entry from now on."""
         self._listeners.append(listener)
 
+    def failure(self, text: str, error: BaseException, **facts: object) -> None:
+        """Record a mistake of our own, with its traceback."""
+        self.write(Event.CALL_FAILED, text, **facts)
+        self._logger.error("%s", text, exc_info=error)
+
     def write(self, event: Event, text: str, **facts: object) -> None:
         """Record that something happened."""
         entry = Entry(event, text, facts)

@@ -1,11 +1,10 @@
-"""The pages of ``--listen``: ``/healthz``, ``/readyz``, ``/metrics``, ``/statusz``, served by a thread of their own.
+"""The pages of ``--listen``: ``/healthz``, ``/readyz``, ``/metrics``, ``/statusz``, served by threads of their own.
 
 They read frozen snapshots only, so a slow scraper holds up nothing. ``/healthz`` asks the loop to turn once.
 """
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as LoopTimeoutError
 from socketserver import ThreadingMixIn
@@ -44,7 +43,9 @@ class Pages:
         self._metrics = make_wsgi_app(metrics.registry)
         self._loop = asyncio.get_running_loop()
         self._server = make_server(host, port, self._answer, _Server, _Quiet)
-        threading.Thread(target=self._server.serve_forever, name="pages", daemon=True).start()
+        self._server.timeout = 0
+        # The loop only accepts; each request is answered by a thread. (serve_forever would wake up twice a second.)
+        self._loop.add_reader(self._server.fileno(), self._server.handle_request)
 
     @property
     def port(self) -> int:
@@ -53,7 +54,7 @@ class Pages:
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
+        self._loop.remove_reader(self._server.fileno())
         self._server.server_close()
 
     def _answer(self, environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:

@@ -1,6 +1,5 @@
 """From changes to journal entries: what is worth telling when lists, endpoints and configurations change. No state."""
 
-import logging
 from collections.abc import Mapping, Sequence
 
 from genplug.allocation.offer import ResourceOffer
@@ -30,8 +29,7 @@ def tell_report(journal: Journal, report: Report) -> None:
             journal.write(Event.ALLOCATION_REFUSED, refusal, resource=resource, devices=ids, seconds=seconds)
         case CallFailed(resource, method, error):
             text = f"{resource}: {method} failed: {error!r}. This is a mistake of genplug's own; please report it"
-            journal.write(Event.CALL_FAILED, text, resource=resource, method=method)
-            logging.getLogger("genplug").error("%s", text, exc_info=error)
+            journal.failure(text, error, resource=resource, method=method)
 
 
 def tell_devices(journal: Journal, before: Judgement | None, after: Judgement) -> None:
@@ -64,6 +62,9 @@ def tell_offer(journal: Journal, before: ResourceOffer | None, after: ResourceOf
 def offer_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
     """Return, by resource, why it has fewer devices than one may expect: paths left out, globs that found nothing."""
     notes: dict[str, list[str]] = {}
+    for unmatched in inventory.unmatched:
+        text = f"nothing matches {unmatched.glob} ({unmatched.place})"
+        notes.setdefault(unmatched.resource, []).append(text)
     for one in inventory.considered:
         if one.device is None:
             notes.setdefault(one.resource, []).append(f"{one.path}: {one.reason}")
@@ -102,7 +103,7 @@ def _tell_move(journal: Journal, resource: str, before: Generation, after: Gener
     elif before.is_live and not after.is_live:
         text = f"{resource}: the kubelet no longer listens: {after.reason or 'stopping'}"
         journal.write(Event.DISCONNECTED, text, **facts)
-    elif after.failures > before.failures:
+    elif after.failures > before.failures and after.phase in (Phase.WAIT, Phase.SERVE):
         journal.write(Event.REGISTRATION_FAILED, f"{resource}: {after.reason}; will try again", **facts)
     else:
         text = f"{resource}: {before.phase.value} → {after.phase.value}"

@@ -1,0 +1,150 @@
+"""The answer to Allocate for one container: device IDs in, container edits out, or a refusal with the reason.
+
+Everything is looked at again now: a runtime would create an empty directory in place of a missing mount source, and
+hand out whatever stands where a node once was (contract 5.4, 9.2). Nothing is remembered, so the same question has
+the same answer (contract 5.1).
+"""
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+from genplug.allocation.edits import ContainerEdits, MountEdit, NodeEdit
+from genplug.allocation.offer import ResourceOffer
+from genplug.allocation.refusal import Refusal, RefusalCode
+from genplug.config.model import MountSpec
+from genplug.config.natural import natural_key
+from genplug.config.template import MissingAttributeError, Template, Values
+from genplug.hardware.attributes import merged
+from genplug.hardware.candidates import KIND_NAMES
+from genplug.hardware.host import Host
+from genplug.hardware.inventory import Device, DeviceNode, Look
+
+
+def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerEdits:
+    """Return what a container with these devices gets; the order of ``ids`` and repeats do not matter.
+
+    Raises:
+        Refusal: an ID is unknown, a device is not healthy or no longer what it was, or two things want one place.
+    """
+    if not ids:
+        return ContainerEdits()
+    devices = _granted(offer, ids)
+    attributes = merged(device.attributes for device in devices)
+    allocate = offer.resource.allocate
+    return ContainerEdits(
+        env=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.env),
+        mounts=_mounts(allocate.mounts, devices, host),
+        nodes=_nodes(devices, host),
+        annotations=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.annotations),
+    )
+
+
+def _granted(offer: ResourceOffer, ids: Sequence[str]) -> tuple[Device, ...]:
+    """Return the devices behind the IDs in natural order, each once."""
+    devices: dict[str, Device] = {}
+    name = offer.resource.name
+    for one in dict.fromkeys(ids):
+        grant = offer.grants.get(one)
+        if grant is None:
+            raise Refusal(
+                RefusalCode.NOT_FOUND,
+                f"{name} has no device {one!r} on this node: it left the hardware or the configuration",
+            )
+        if not grant.healthy:
+            raise _not_now(f"{name} device {one}", grant.reason)
+        devices.update((judged.device.id, judged.device) for judged in grant.devices if judged.verdict.healthy)
+    if len(devices) == 1:
+        return tuple(devices.values())
+    return tuple(sorted(devices.values(), key=lambda device: (natural_key(device.key), device.id)))
+
+
+def _nodes(devices: Sequence[Device], host: Host) -> tuple[NodeEdit, ...]:
+    edits: dict[str, NodeEdit] = {}
+    looks: dict[str, tuple[Device, Look]] = {}
+    everything = (
+        *((device, node) for device in devices for node in device.nodes),
+        *((device, node) for device in devices for node in device.companions),
+    )
+    for device, node in everything:
+        look = _looked_again(device, node, host)
+        place = node.container_path
+        first = edits.get(place)
+        if first is None:
+            edits[place] = NodeEdit(look.resolved, place, node.permissions)
+            looks[place] = (device, look)
+        elif looks[place][1].numbers != look.numbers:
+            raise _not_now(
+                f"{device.resource} devices {looks[place][0].id} and {device.id}",
+                f"{first.host_path} and {look.resolved} both want to be {place} in the container; "
+                "give each a path of its own with 'as'",
+            )
+        else:
+            both = "".join(letter for letter in "rwm" if letter in first.permissions + node.permissions)
+            edits[place] = NodeEdit(first.host_path, place, both)
+    return tuple(edits.values())
+
+
+def _looked_again(device: Device, node: DeviceNode, host: Host) -> Look:
+    look = host.look(node.path)
+    if look is None:
+        reason = f"{node.path} {host.absence(node.path) or 'does not exist'}"
+    elif not look.is_device:
+        reason = f"{node.path} is {KIND_NAMES[look.kind]} now, not a device node"
+    elif look.numbers != node.look.numbers:
+        reason = f"{node.path} is {_named(look)} now and was {_named(node.look)} when it was found"
+    else:
+        return look
+    raise _not_now(f"{device.resource} device {device.id}", reason)
+
+
+def _mounts(specs: Sequence[MountSpec], devices: Sequence[Device], host: Host) -> tuple[MountEdit, ...]:
+    """Return the mounts, each spec once for each device and value that it speaks of."""
+    edits: dict[str, MountEdit] = {}
+    for spec in specs:
+        for device in devices:
+            for source, place in _mount_paths(spec, device):
+                look = host.look(source)
+                if look is None:
+                    if spec.optional:
+                        continue
+                    absence = host.absence(source) or "does not exist"
+                    raise _not_now(f"{device.resource} device {device.id}", f"the mount source {source} {absence}")
+                edit = MountEdit(look.resolved, place, spec.read_only)
+                if (first := edits.setdefault(place, edit)) != edit:
+                    raise _not_now(
+                        f"{device.resource} device {device.id}",
+                        f"{first.host_path} and {edit.host_path} are both to be mounted at {place}, or differently",
+                    )
+    return tuple(edits.values())
+
+
+def _mount_paths(spec: MountSpec, device: Device) -> Iterator[tuple[str, str]]:
+    names = sorted((spec.host_path.names | spec.container_path.names) & device.attributes.keys())
+    for values in product(*(device.attributes[name] for name in names)):
+        chosen: Values = {**device.attributes, **{name: (text,) for name, text in zip(names, values, strict=True)}}
+        try:
+            paths = (spec.host_path.render(chosen), spec.container_path.render(chosen))
+        except MissingAttributeError as error:
+            reason = f"a mount needs '{error.name}', which it does not have"
+            raise _not_now(f"{device.resource} device {device.id}", reason) from None
+        for path in paths:
+            if not path.startswith("/"):
+                raise _not_now(f"{device.resource} device {device.id}", f"a mount's path '{path}' is not absolute")
+        yield posixpath.normpath(paths[0]), posixpath.normpath(paths[1])
+
+
+def _rendered(template: Template, attributes: Values, offer: ResourceOffer) -> str:
+    try:
+        return template.render(attributes)
+    except MissingAttributeError as error:
+        reason = f"'{template.text}' needs '{error.name}', which no device of the container has"
+        raise _not_now(offer.resource.name, reason) from None
+
+
+def _named(look: Look) -> str:
+    return f"{look.kind} {look.major}:{look.minor}"
+
+
+def _not_now(what: str, reason: str) -> Refusal:
+    return Refusal(RefusalCode.FAILED_PRECONDITION, f"{what} cannot be given to a container: {reason}")

@@ -1,0 +1,51 @@
+"""From judged devices to what a resource lists: each device once, several times (replicas), or a pool of tokens."""
+
+from collections.abc import Iterator, Sequence
+
+from genplug.allocation.offer import Grant, Listed, ResourceOffer
+from genplug.config.model import Resource
+from genplug.hardware.ids import replica_id, token_ids
+from genplug.health.verdict import Judged
+
+_MOST_REASONS = 3
+
+
+def offered(resource: Resource, judged: Sequence[Judged]) -> ResourceOffer:
+    """Return what a resource offers, given its judged devices in natural order."""
+    grants = tuple(_tokens(resource, judged) if resource.tokens is not None else _devices(resource, judged))
+    return ResourceOffer(
+        resource=resource,
+        grants={grant.id: grant for grant in grants},
+        listed=tuple(Listed(grant.id, grant.healthy, _numa(grant)) for grant in grants),
+    )
+
+
+def _devices(resource: Resource, judged: Sequence[Judged]) -> Iterator[Grant]:
+    for one in judged:
+        verdict = one.verdict
+        if resource.replicas == 1:
+            yield Grant(one.device.id, (one,), verdict.healthy, verdict.reason)
+            continue
+        for number in range(resource.replicas):
+            yield Grant(replica_id(one.device.id, number), (one,), verdict.healthy, verdict.reason)
+
+
+def _tokens(resource: Resource, judged: Sequence[Judged]) -> Iterator[Grant]:
+    pool = tuple(judged)
+    if not pool or resource.tokens is None:
+        return
+    healthy = any(one.verdict.healthy for one in pool)
+    reason = "" if healthy else _why_none(pool)
+    for token in token_ids(resource.name, resource.tokens):
+        yield Grant(token, pool, healthy, reason)
+
+
+def _why_none(pool: Sequence[Judged]) -> str:
+    reasons = list(dict.fromkeys(one.verdict.reason for one in pool))
+    more = f"; and {len(reasons) - _MOST_REASONS} more reasons" if len(reasons) > _MOST_REASONS else ""
+    return f"no device of the pool is healthy: {'; '.join(reasons[:_MOST_REASONS])}{more}"
+
+
+def _numa(grant: Grant) -> int | None:
+    """Return where a grant is; a token gives devices from everywhere."""
+    return grant.devices[0].device.numa if len(grant.devices) == 1 else None

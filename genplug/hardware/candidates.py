@@ -1,0 +1,122 @@
+"""From globs to candidates: what a source finds, and for everything left out the reason, in an operator's words."""
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from genplug.config.model import CandidateType, Resource, Source
+from genplug.config.template import Values
+from genplug.hardware.attributes import own_attributes
+from genplug.hardware.host import Host
+from genplug.hardware.inventory import Considered, Kind, Look, Unmatched
+
+_WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
+    CandidateType.DEVICE: ("a device node", frozenset({Kind.CHAR, Kind.BLOCK})),
+    CandidateType.CHAR: ("a character device", frozenset({Kind.CHAR})),
+    CandidateType.BLOCK: ("a block device", frozenset({Kind.BLOCK})),
+    CandidateType.DIRECTORY: ("a directory", frozenset({Kind.DIRECTORY})),
+    CandidateType.FILE: ("a file", frozenset({Kind.FILE})),
+    CandidateType.SOCKET: ("a socket", frozenset({Kind.SOCKET})),
+    CandidateType.ANY: ("anything", frozenset(Kind)),
+}
+
+KIND_NAMES = {
+    Kind.CHAR: "a character device",
+    Kind.BLOCK: "a block device",
+    Kind.DIRECTORY: "a directory",
+    Kind.FILE: "a regular file",
+    Kind.SOCKET: "a socket",
+    Kind.FIFO: "a named pipe",
+}
+"""What a path is, for messages."""
+
+
+@frozen
+class Candidate:
+    """One path that passed a source's filters; ``source`` counts from 0, ``glob`` is the pattern that found it."""
+
+    path: str
+    look: Look
+    attributes: Values
+    source: int
+    glob: str
+
+
+@frozen
+class Candidates:
+    """All candidates of a resource in the order of sources, globs and paths, each node once; and what was left out."""
+
+    taken: tuple[Candidate, ...]
+    left_out: tuple[Considered, ...]
+    unmatched: tuple[Unmatched, ...]
+
+
+def find_candidates(resource: Resource, host: Host, folders: set[str]) -> Candidates:
+    """Find a resource's candidates; ``folders`` gets the host's folders whose change may change them."""
+    taken: list[Candidate] = []
+    left_out: list[Considered] = []
+    unmatched: list[Unmatched] = []
+    known: dict[object, str] = {}
+    for number, source in enumerate(resource.sources):
+        paths: set[str] = set()
+        for glob in source.globs:
+            found = host.glob(glob)
+            folders |= found.folders
+            if not found.paths:
+                unmatched.append(Unmatched(glob.text, resource.name, source.place))
+            for path, look in _nodes_before_links(found.paths, host, folders):
+                if path in paths:
+                    continue
+                paths.add(path)
+                sifted = _sifted(path, look, source, host)
+                if not isinstance(sifted, str):
+                    # What makes two paths one thing: the kernel's numbers, or the place for what has none.
+                    identity = look.numbers if look is not None and look.is_device else look and look.resolved
+                    if (same := known.setdefault(identity, path)) is path:
+                        taken.append(Candidate(path, sifted[0], sifted[1], number, glob.text))
+                        continue
+                    sifted = f"the same node as {same}" if same != path else "already found by a source above"
+                left_out.append(Considered(readable(path), resource.name, source.place, None, sifted))
+    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched))
+
+
+def readable(path: str) -> str:
+    r"""Return a path as it can be printed and sent: bytes that are no UTF-8 as ``\x..``."""
+    return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _nodes_before_links(paths: tuple[str, ...], host: Host, folders: set[str]) -> Iterator[tuple[str, Look | None]]:
+    """Look at paths; symlinks come last, for a node's ID must not depend on who links to it."""
+    links = []
+    for path in paths:
+        look = host.see(path, folders)
+        if look is not None and look.resolved == path:
+            yield path, look
+        else:
+            links.append((path, look))
+    yield from links
+
+
+def _sifted(path: str, look: Look | None, source: Source, host: Host) -> tuple[Look, Values] | str:
+    """Return what is known of a candidate, or the reason why the path is none."""
+    if look is None:
+        return host.absence(path) or "vanished while it was looked at"
+    if not path.isascii() and readable(path) != path:
+        return "its name is not UTF-8, which neither the kubelet nor a container would understand"
+    for glob in source.exclude:
+        if glob.matches(path):
+            return f"excluded by '{glob.text}' ({source.place})"
+    wanted, kinds = _WANTED[source.type]
+    if look.kind not in kinds:
+        return f"is {KIND_NAMES[look.kind]}, wanted {wanted}"
+    attributes = own_attributes(path, look)
+    return _failed_condition(attributes, source) or (look, attributes)
+
+
+def _failed_condition(attributes: Values, source: Source) -> str:
+    for condition in source.where:
+        value = ",".join(attributes[condition.attribute]) if condition.attribute in attributes else None
+        if not condition.selector.holds(value):
+            was = f"it has no {condition.attribute}" if value is None else f"{condition.attribute} is '{value}'"
+            return f"where: {was}, wanted {condition.selector.text} ({condition.place})"
+    return ""

@@ -1,0 +1,164 @@
+"""``Host``: the only door to the node's file system, wherever this process sees it (``/``, ``/host``, a captured tree).
+
+Paths that go in and out are the host's own. Looking never raises: what cannot be seen is not there, and
+:meth:`Host.absence` says why.
+"""
+
+import errno
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import field, frozen
+
+from genplug.config.globs import Glob
+from genplug.config.natural import natural_key
+from genplug.hardware.inventory import Kind, Look
+from genplug.hardware.tree import Found, Tree
+
+STAND_INS_MARKER = ".genplug-stand-ins"
+"""A root other than ``/`` that holds this file has regular files standing for device nodes (tests, demo)."""
+
+_STAND_IN = re.compile(rb"\s*(char|block) (\d{1,7}):(\d{1,7})\s*\Z")
+_STAND_IN_BYTES = 64
+
+_KINDS = {
+    stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFSOCK: Kind.SOCKET,
+    stat.S_IFIFO: Kind.FIFO,
+}
+
+
+@frozen
+class Host:
+    """The node's file system as seen under ``root``.
+
+    With ``stand_ins``, a regular file whose text is ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` stands for that
+    device node; use :meth:`at` unless a test decides. A host that ``remembers`` lists each folder and looks at each
+    path once: it is for one scan only.
+
+    Raises:
+        ValueError: stand-ins are wanted under ``/``.
+    """
+
+    root: Path = Path("/")
+    stand_ins: bool = field(default=False, kw_only=True)
+    remembers: bool = field(default=False, kw_only=True)
+    _tree: Tree = field(init=False, eq=False, repr=False)
+    _looks: dict[str, Look | None] = field(factory=dict, init=False, eq=False, repr=False)
+    _around: dict[str, set[str]] = field(factory=dict, init=False, eq=False, repr=False)
+
+    @_tree.default
+    def _tree_of_root(self) -> Tree:
+        return Tree(os.fspath(self.root).rstrip("/"), self.remembers)
+
+    def __attrs_post_init__(self) -> None:
+        if self.stand_ins and _is_the_real_root(self.root):
+            raise ValueError("files stand for device nodes only under a root other than /")
+
+    @classmethod
+    def at(cls, root: Path) -> "Host":
+        """Return the host seen under ``root``; stand-ins count where the marker file lies in it."""
+        return cls(root, stand_ins=not _is_the_real_root(root) and (root / STAND_INS_MARKER).is_file())
+
+    def remembering(self) -> "Host":
+        """Return this host for the length of one scan."""
+        return Host(self.root, stand_ins=self.stand_ins, remembers=True)
+
+    def look(self, path: str) -> Look | None:
+        """Look at a path, every symlink followed; None where nothing can be seen."""
+        return self.see(path, set())
+
+    def see(self, path: str, folders: set[str]) -> Look | None:
+        """Look at a path and add to ``folders`` the existing folders whose change may change what is seen."""
+        if not self.remembers:
+            return self._seen(path, folders)
+        if path not in self._looks:
+            self._looks[path] = self._seen(path, around := set[str]())
+            if around != {_parent(path)}:
+                self._around[path] = around
+        folders.update(self._around.get(path) or (_parent(path),))
+        return self._looks[path]
+
+    def exists(self, path: str) -> bool:
+        """Say whether something stands at a path, symlinks followed."""
+        return self.look(path) is not None
+
+    def absence(self, path: str) -> str:
+        """Say why nothing can be seen at a path, to follow its name in a sentence; empty where something is there."""
+        try:
+            self._tree.followed(path, set())
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return "is a symlink that leads round in a circle"
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR}:
+                return f"cannot be looked at: {os.strerror(error.errno or 0)}"
+        except ValueError:
+            return "is no possible path"
+        else:
+            return ""
+        try:
+            return f"is a symlink to {self._tree.target(path)}, which does not exist"
+        except OSError:
+            return "does not exist"
+
+    def glob(self, glob: Glob) -> Found:
+        """Find what matches. ``**`` stays out of symlinked folders, any other segment goes through them.
+
+        A symlink that leads nowhere is found too, so that somebody can be told.
+        """
+        return self._tree.find(glob)
+
+    def listing(self, path: str) -> tuple[str, ...]:
+        """Return the names in a folder in natural order; none where there is no such folder."""
+        look = self.look(path)
+        if look is None:
+            return ()
+        entries = self._tree.entries("" if look.resolved == "/" else look.resolved)
+        return tuple(sorted((entry.name for entry in entries), key=natural_key))
+
+    def real(self, path: str) -> Path:
+        """Return where this process sees a host path: symlinks followed if it exists, else as it is written."""
+        with suppress(OSError, ValueError):
+            path, _ = self._tree.followed(path, set())
+        return Path(self._tree.prefix + path)
+
+    def _seen(self, path: str, folders: set[str]) -> Look | None:
+        try:
+            resolved, status = self._tree.followed(path, folders)
+        except (OSError, ValueError):
+            return None
+        folders.add(_parent(resolved))
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
+        if kind in {Kind.CHAR, Kind.BLOCK}:
+            return Look(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev))
+        if kind is Kind.FILE and self.stand_ins:
+            return self._stand_in(resolved)
+        return Look(resolved, kind)
+
+    def _stand_in(self, resolved: str) -> Look:
+        try:
+            with Path(self._tree.prefix + resolved).open("rb", buffering=0) as file:
+                found = _STAND_IN.match(file.read(_STAND_IN_BYTES) or b"")
+        except OSError:
+            found = None
+        if found is None:
+            return Look(resolved, Kind.FILE)
+        kind, major, minor = found.groups()
+        return Look(resolved, Kind(kind.decode()), int(major), int(minor))
+
+
+def _parent(path: str) -> str:
+    return path[: path.rfind("/")] or "/"
+
+
+def _is_the_real_root(root: Path) -> bool:
+    try:
+        return root.samefile("/")
+    except OSError:
+        return False

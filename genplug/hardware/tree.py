@@ -1,0 +1,180 @@
+"""A tree of files seen under a prefix: following symlinks, listing folders, finding what a glob matches.
+
+Symlinks are followed here and not by the kernel, because under another root an absolute target means that root's path.
+Paths are the tree's own; folders that have been followed are written without symlinks, the root as ``""``.
+"""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+
+from attrs import field, frozen
+
+from genplug.config.globs import Glob, Segment
+from genplug.config.natural import natural_key
+
+_LITERAL_START = re.compile(r"[^*?[]*")
+_MOST_LINKS = 40  # as the kernel: path_resolution(7)
+
+
+@frozen
+class Found:
+    """What a glob found: paths in natural order, and the existing folders whose change may change that."""
+
+    paths: tuple[str, ...]
+    folders: frozenset[str]
+
+
+@frozen
+class Entry:
+    """One name in a folder, as the folder itself tells: without a look at the file."""
+
+    name: str
+    is_link: bool
+    is_directory: bool
+
+
+@frozen
+class Tree:
+    """The files under ``prefix``, which is empty for the real root.
+
+    A tree that ``remembers`` lists each folder once and is for one scan only.
+    """
+
+    prefix: str
+    remembers: bool = False
+    _listings: dict[str, tuple[Entry, ...]] = field(factory=dict, init=False, eq=False, repr=False)
+
+    def followed(self, path: str, folders: set[str]) -> tuple[str, os.stat_result]:
+        """Return a path without symlinks and its status; ``folders`` gets those that decided, in a failure too.
+
+        Raises:
+            OSError: nothing is there, the symlinks lead in a circle, or somebody forbids it.
+            ValueError: no file system has such a path.
+        """
+        folder, _, name = path.rpartition("/")
+        # A folder listed under this very path has no symlink in it: most paths of a scan are done here.
+        is_known = folder in self._listings and name not in {"", ".", ".."}
+        at, rest = (folder, [name]) if is_known else ("", _reversed_names(path))
+        status: os.stat_result | None = None
+        links = 0
+        while rest:
+            name = rest.pop()
+            if name == "..":
+                at, status = at.rpartition("/")[0], None
+                continue
+            here = f"{at}/{name}"
+            try:
+                status = os.lstat(self.prefix + here)
+            except OSError:
+                folders.add(at or "/")
+                raise
+            if not stat.S_ISLNK(status.st_mode):
+                at = here
+                continue
+            folders.add(at or "/")
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target, status = self.target(here), None
+            rest += _reversed_names(target)
+            if target.startswith("/"):
+                at = ""
+        return at or "/", status or os.lstat(f"{self.prefix}{at}/")
+
+    def target(self, link: str) -> str:
+        """Return the text of a symlink.
+
+        Raises:
+            OSError: it is none.
+        """
+        return os.readlink(self.prefix + link)  # noqa: PTH115 - Path() would tidy the text, which the kernel does not
+
+    def entries(self, at: str) -> tuple[Entry, ...]:
+        """List a folder given without symlinks; nothing where it cannot be listed."""
+        if (known := self._listings.get(at)) is not None:
+            return known
+        try:
+            with os.scandir(f"{self.prefix}{at}/") as scan:
+                entries = tuple(Entry(e.name, e.is_symlink(), e.is_dir(follow_symlinks=False)) for e in scan)
+        except OSError:
+            return ()
+        if self.remembers:
+            self._listings[at] = entries
+        return entries
+
+    def find(self, glob: Glob) -> Found:
+        """Find what matches. ``**`` stays out of symlinked folders, any other segment goes through them.
+
+        A symlink that leads nowhere is found too, so that somebody can be told.
+        """
+        walk = _Walk(self)
+        for segments in glob:
+            walk.find("", "", segments)
+        return Found(tuple(sorted(walk.paths, key=natural_key)), frozenset(walk.folders))
+
+
+@frozen
+class _Walk:
+    """One search: ``paths`` that match so far, and ``folders`` that decided it.
+
+    Everywhere, ``path`` is a folder as the pattern spells it and ``at`` the same without symlinks.
+    """
+
+    tree: Tree
+    paths: set[str] = field(factory=set)
+    folders: set[str] = field(factory=set)
+
+    def find(self, path: str, at: str, segments: tuple[Segment, ...]) -> None:
+        """Add what matches the segments in a folder."""
+        head, rest = segments[0], segments[1:]
+        if head.is_any_depth:
+            self._find_below(path, at, rest)
+        elif rest and head.is_literal:
+            self._enter(path, at, head.text, rest)
+        elif head.is_literal:
+            self.folders.add(at or "/")
+            if os.path.lexists(f"{self.tree.prefix}{at}/{head.text}"):
+                self.paths.add(f"{path}/{head.text}")
+        else:
+            self.folders.add(at or "/")
+            # Most names of /dev fall at the first letters, long before the regular expression.
+            start = _LITERAL_START.match(head.text)[0]  # type: ignore[index] # it matches any text, if only at its start
+            matching = [e for e in self.tree.entries(at) if e.name.startswith(start) and head.matches(e.name)]
+            if not rest:
+                self.paths.update(f"{path}/{entry.name}" for entry in matching)
+                return
+            for entry in matching:
+                if entry.is_directory or entry.is_link:
+                    self._enter(path, at, entry.name, rest)
+
+    def _find_below(self, path: str, at: str, rest: tuple[Segment, ...]) -> None:
+        for inner, inner_at in self._folders_below(path, at):
+            if rest:
+                self.find(inner, inner_at, rest)
+            else:
+                self.paths.update((inner or "/", *(f"{inner}/{entry.name}" for entry in self.tree.entries(inner_at))))
+
+    def _folders_below(self, path: str, at: str) -> Iterator[tuple[str, str]]:
+        waiting = [(path, at)]
+        while waiting:
+            path, at = waiting.pop()
+            self.folders.add(at or "/")
+            yield path, at
+            waiting += ((f"{path}/{e.name}", f"{at}/{e.name}") for e in self.tree.entries(at) if e.is_directory)
+
+    def _enter(self, path: str, at: str, name: str, rest: tuple[Segment, ...]) -> None:
+        try:
+            resolved, status = self.tree.followed(f"{at}/{name}", self.folders)
+        except (OSError, ValueError):
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self.find(f"{path}/{name}", "" if resolved == "/" else resolved, rest)
+        else:
+            self.folders.add(resolved.rpartition("/")[0] or "/")
+
+
+def _reversed_names(path: str) -> list[str]:
+    return [name for name in reversed(path.split("/")) if name and name != "."]

@@ -1,0 +1,131 @@
+"""Presence: what was there and is not any more stays in the list, Unhealthy, for a while. Pure; time is monotonic.
+
+The kubelet shows an allocated device that is missing from the list as healthy (contract 4), so a device that
+vanished lingers with its reason for ``keepGoneSeconds``; so does one that lost a part of its nodes, after which it is
+judged by what it still has. What a changed configuration no longer asks for is not gone and does not linger.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from attrs import Attribute, astuple, evolve
+
+from genplug.config.model import Resource
+from genplug.config.natural import natural_key
+from genplug.config.place import Place
+from genplug.hardware.inventory import Device, Inventory
+from genplug.health.verdict import Judged, Judgement, Verdict
+
+
+def judge(inventory: Inventory, previous: Judgement | None, keep_gone: Mapping[str, float], now: float) -> Judgement:
+    """Judge every device of an inventory.
+
+    ``keep_gone`` holds, for each resource, the seconds for which what vanished stays; ``now`` is monotonic seconds.
+    What is as in ``previous`` comes back as the very same objects.
+    """
+    present = {device.id for devices in inventory.devices.values() for device in devices}
+    judged: dict[str, tuple[Judged, ...]] = {}
+    deadlines: list[float] = []
+    for name, devices in inventory.devices.items():
+        keep = keep_gone.get(name, 0.0)
+        known = _known(name, inventory, previous)
+        all_judged = [_judged(device, known.get(device.id), keep, now) for device in devices]
+        vanished = [one for id_, one in known.items() if id_ not in present]
+        if vanished:
+            reasons = _reasons(name, inventory)
+            lingering = (_lingering(one, reasons, keep, now) for one in vanished)
+            all_judged = sorted([*all_judged, *(one for one in lingering if one is not None)], key=_order)
+        judged[name] = tuple(all_judged)
+        deadlines += (one.gone_since + keep for one in all_judged if one.gone_since is not None)
+    return Judgement(judged, min(deadlines, default=None), inventory)
+
+
+def _known(name: str, inventory: Inventory, previous: Judgement | None) -> dict[str, Judged]:
+    """Return what was judged of a resource; nothing where its configuration has changed what is looked for."""
+    if previous is None or name not in previous.devices:
+        return {}
+    known = {one.device.id: one for one in previous.devices[name]}
+    if _asks_alike(name, inventory, previous.inventory):
+        return known
+    # What is missing may still be there and only not be asked for; a verdict's time stays.
+    present = {device.id: device for device in inventory.devices[name]}
+    return {id_: evolve(one, device=present[id_]) for id_, one in known.items() if id_ in present}
+
+
+def _asks_alike(name: str, inventory: Inventory, before: Inventory | None) -> bool:
+    if before is None or name not in before.scans or name not in inventory.scans:
+        return True
+    old, new = before.scans[name].resource, inventory.scans[name].resource
+    return old is new or _question(old) == _question(new)
+
+
+def _question(resource: Resource) -> tuple[object, ...]:
+    """Return what decides which devices a resource has, wherever in the file it stands."""
+
+    def counts(attribute: "Attribute[object]", value: object) -> bool:
+        # A selector's compiled pattern has no equality of its own; its text is compared.
+        return not isinstance(value, Place) and attribute.name != "matches"
+
+    sources = tuple(astuple(source, filter=counts) for source in resource.sources)
+    return (resource.overlap, sources)
+
+
+def _judged(device: Device, before: Judged | None, keep: float, now: float) -> Judged:
+    lost = _lost(device, before)
+    since = _gone_since(lost, before, now)
+    if since is None or now >= since + keep:
+        return _kept(Judged(device, _verdict(device.faults, before, now)), before)
+    missing = tuple(node for node in (before.device.nodes if before is not None else ()) if node.path in lost)
+    whole = evolve(device, nodes=tuple(sorted((*device.nodes, *missing), key=lambda node: natural_key(node.path))))
+    reasons = (*(f"{path} is gone" for path in lost), *device.faults)
+    return _kept(Judged(whole, _verdict(reasons, before, now), since, lost), before)
+
+
+def _lost(device: Device, before: Judged | None) -> tuple[str, ...]:
+    """Return the paths of the nodes that a device had and has not."""
+    if before is None or device.nodes == before.device.nodes:
+        return ()
+    has = {node.path for node in device.nodes}
+    return tuple(node.path for node in before.device.nodes if node.path not in has)
+
+
+def _lingering(before: Judged, reasons: Mapping[str, str], keep: float, now: float) -> Judged | None:
+    device = before.device
+    paths = tuple(dict.fromkeys((*device.candidates, *(node.path for node in device.nodes))))
+    since = _gone_since(paths, before, now)
+    if since is None or now >= since + keep:
+        return None
+    said = tuple(f"{path} {reasons.get(path, 'is gone')}" for path in device.candidates)
+    return _kept(Judged(device, _verdict(said, before, now), since, paths), before)
+
+
+def _gone_since(gone: tuple[str, ...], before: Judged | None, now: float) -> float | None:
+    """Return since when all of this is gone: from now on where it has become more."""
+    if not gone:
+        return None
+    if before is not None and before.gone_since is not None and set(gone) <= set(before.gone):
+        return before.gone_since
+    return now
+
+
+def _reasons(name: str, inventory: Inventory) -> dict[str, str]:
+    """Return why paths that are there make no device any more, or not the one they made."""
+    return {
+        one.path: f"is no longer usable: {one.reason}" if one.device is None else f"belongs to device {one.device} now"
+        for one in inventory.considered
+        if one.resource == name
+    }
+
+
+def _verdict(reasons: Iterable[str], before: Judged | None, now: float) -> Verdict:
+    reason = "; ".join(reasons)
+    if before is not None and before.verdict.reason == reason:
+        return before.verdict
+    return Verdict(not reason, reason, now)
+
+
+def _kept(judged: Judged, before: Judged | None) -> Judged:
+    return before if before is not None and before == judged else judged
+
+
+def _order(judged: Judged) -> tuple[object, str]:
+    return natural_key(judged.device.key), judged.device.id

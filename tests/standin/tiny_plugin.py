@@ -1,0 +1,131 @@
+"""The smallest plugin there is, written by hand: what the stand-in is tested against."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Self
+
+import grpc
+
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.kubelet.api.services import API_VERSION, DEVICE_PLUGIN, HEALTHY, REGISTRATION, UNHEALTHY
+
+
+class TinyPlugin:
+    """Serves a list of devices on a socket and writes down the calls that come."""
+
+    def __init__(self, folder: Path, resource: str, *devices: str, socket: str = "tiny.sock", **options: bool) -> None:
+        self.folder, self.resource, self.socket = folder, resource, socket
+        self.options = pb.DevicePluginOptions(**options)
+        self.calls: list[tuple[str, float]] = []
+        self.requests: list[object] = []
+        self.listed: list[pb.Device] = [device(name) for name in devices]
+        self.refusal = ""
+        self.answers_containers = True
+        self.preferred: list[str] = []
+        self.stream_ended = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._closing = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        unary = grpc.unary_unary_rpc_method_handler
+        handlers = {
+            "GetDevicePluginOptions": unary(self._options, None, pb.DevicePluginOptions.SerializeToString),
+            "ListAndWatch": grpc.unary_stream_rpc_method_handler(
+                self._list, None, pb.ListAndWatchResponse.SerializeToString
+            ),
+            "GetPreferredAllocation": unary(
+                self._prefer, pb.PreferredAllocationRequest.FromString, pb.PreferredAllocationResponse.SerializeToString
+            ),
+            "Allocate": unary(self._allocate, pb.AllocateRequest.FromString, pb.AllocateResponse.SerializeToString),
+            "PreStartContainer": unary(self._pre_start, pb.PreStartContainerRequest.FromString),
+        }
+        self._server = grpc.aio.server()
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(DEVICE_PLUGIN, handlers)])
+        self._server.add_insecure_port(f"unix:{self.folder / self.socket}")
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._closing.set()
+        await self._server.stop(None)
+
+    async def register(
+        self, *, version: str = API_VERSION, endpoint: str | None = None, says: pb.DevicePluginOptions | None = None
+    ) -> None:
+        request = pb.RegisterRequest(
+            version=version,
+            endpoint=self.socket if endpoint is None else endpoint,
+            resource_name=self.resource,
+            options=says or self.options,
+        )
+        async with grpc.aio.insecure_channel(
+            f"unix:{self.folder / 'kubelet.sock'}", options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            await channel.unary_unary(f"/{REGISTRATION}/Register")(request.SerializeToString(), timeout=20)
+        self._called("(registered)")
+
+    def offer(self, *devices: pb.Device) -> None:
+        self.listed = list(devices)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.calls]
+
+    def _called(self, name: str, request: object = None) -> None:
+        self.calls.append((name, time.monotonic()))
+        self.requests.append(request)
+
+    async def _options(self, _request: bytes, _context: object) -> pb.DevicePluginOptions:
+        self._called("GetDevicePluginOptions")
+        return self.options
+
+    async def _list(self, _request: bytes, _context: object) -> AsyncIterator[pb.ListAndWatchResponse]:
+        self._called("ListAndWatch")
+        try:
+            while not self._closing.is_set():
+                changed = self._changed
+                yield pb.ListAndWatchResponse(devices=self.listed)
+                await self._any(changed, self._closing)
+        finally:
+            self.stream_ended.set()
+
+    async def _any(self, *events: asyncio.Event) -> None:
+        waiting = [asyncio.ensure_future(event.wait()) for event in events]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+
+    async def _prefer(self, request: pb.PreferredAllocationRequest, _context: object) -> pb.PreferredAllocationResponse:
+        self._called("GetPreferredAllocation", request)
+        answer = pb.ContainerPreferredAllocationResponse(deviceIDs=self.preferred)
+        return pb.PreferredAllocationResponse(container_responses=[answer])
+
+    async def _allocate(self, request: pb.AllocateRequest, context: grpc.aio.ServicerContext) -> pb.AllocateResponse:
+        self._called("Allocate", request)
+        if self.refusal:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.refusal)
+        answers = [
+            pb.ContainerAllocateResponse(envs={"IDS": ",".join(sorted(one.devices_ids))})
+            for one in request.container_requests
+        ]
+        return pb.AllocateResponse(container_responses=answers if self.answers_containers else [])
+
+    async def _pre_start(self, request: pb.PreStartContainerRequest, context: grpc.aio.ServicerContext) -> bytes:
+        self._called("PreStartContainer", request)
+        if self.refusal:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.refusal)
+        return b""
+
+
+def device(name: str, *numa: int, healthy: bool = True) -> pb.Device:
+    return pb.Device(
+        ID=name,
+        health=HEALTHY if healthy else UNHEALTHY,
+        topology=pb.TopologyInfo(nodes=[pb.NUMANode(ID=node) for node in numa]) if numa else None,
+    )
