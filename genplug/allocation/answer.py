@@ -30,7 +30,7 @@ def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerE
     if not ids:
         return ContainerEdits()
     devices = _granted(offer, ids)
-    attributes = merged(device.attributes for device in devices)
+    attributes = merged([device.attributes for device in devices])
     allocate = offer.resource.allocate
     return ContainerEdits(
         env=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.env),

@@ -4,7 +4,7 @@ An attribute that cannot be known does not exist: it is missing, never empty.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from genplug.config.natural import natural_key
 from genplug.config.template import Values
@@ -27,13 +27,12 @@ def own_attributes(path: str, look: Look) -> dict[str, tuple[str, ...]]:
     return values
 
 
-def merged(parts: Iterable[Values]) -> Values:
+def merged(parts: Sequence[Values]) -> Values:
     """Return the values of several candidates or devices together, in natural order and without repeats."""
-    together = list(parts)
-    if len(together) == 1:
-        return together[0]
+    if len(parts) == 1:
+        return parts[0]
     values: dict[str, set[str]] = {}
-    for part in together:
+    for part in parts:
         for name, texts in part.items():
             values.setdefault(name, set()).update(texts)
     return {name: tuple(sorted(texts, key=natural_key)) for name, texts in values.items()}

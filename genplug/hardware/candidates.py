@@ -33,13 +33,13 @@ KIND_NAMES = {
 
 @frozen
 class Candidate:
-    """One path that passed a source's filters; ``source`` counts from 0, ``glob`` is the pattern that found it."""
+    """One path that passed a source's filters; ``source`` counts from 0, ``found_by`` says which glob found it."""
 
     path: str
     look: Look
     attributes: Values
     source: int
-    glob: str
+    found_by: str
 
 
 @frozen
@@ -61,6 +61,7 @@ def find_candidates(resource: Resource, host: Host, folders: set[str]) -> Candid
         paths: set[str] = set()
         for glob in source.globs:
             found = host.glob(glob)
+            found_by = f"found by '{glob.text}'"
             folders |= found.folders
             if not found.paths:
                 unmatched.append(Unmatched(glob.text, resource.name, source.place))
@@ -70,10 +71,9 @@ def find_candidates(resource: Resource, host: Host, folders: set[str]) -> Candid
                 paths.add(path)
                 sifted = _sifted(path, look, source, host)
                 if not isinstance(sifted, str):
-                    # What makes two paths one thing: the kernel's numbers, or the place for what has none.
-                    identity = look.numbers if look is not None and look.is_device else look and look.resolved
-                    if (same := known.setdefault(identity, path)) is path:
-                        taken.append(Candidate(path, sifted[0], sifted[1], number, glob.text))
+                    candidate = Candidate(path, *sifted, number, found_by)
+                    if (same := known.setdefault(_identity(candidate.look), path)) is path:
+                        taken.append(candidate)
                         continue
                     sifted = f"the same node as {same}" if same != path else "already found by a source above"
                 left_out.append(Considered(readable(path), resource.name, source.place, None, sifted))
@@ -95,6 +95,11 @@ def _nodes_before_links(paths: tuple[str, ...], host: Host, folders: set[str]) -
         else:
             links.append((path, look))
     yield from links
+
+
+def _identity(look: Look) -> object:
+    """Return what makes two paths one thing: the kernel's numbers, or the place of what has none."""
+    return look.numbers if look.is_device else look.resolved
 
 
 def _sifted(path: str, look: Look | None, source: Source, host: Host) -> tuple[Look, Values] | str:

@@ -1,6 +1,6 @@
 """From candidates to schedulable devices: groups, keys, IDs, nodes, companions, and the faults found on the way."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import evolve, frozen
 
@@ -73,7 +73,7 @@ def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Gro
             keyed.append(_Group(name, is_node_name and together[0].look.is_device, together))
             continue
         try:
-            identity = source.id.render(merged(member.attributes for member in together))
+            identity = source.id.render(merged([member.attributes for member in together]))
         except MissingAttributeError as error:
             reason = f"its id needs '{error.name}', which it does not have"
             left_out += ((member, reason) for member in together)
@@ -83,42 +83,43 @@ def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Gro
 
 
 def _device(  # noqa: PLR0913, PLR0917 - what a device is made of
-    resource: Resource, source: Source, group: _Group, needed: Sequence[tuple[str, str]], host: Host, folders: set[str]
+    resource: Resource, source: Source, group: _Group, needed: Mapping[str, str], host: Host, folders: set[str]
 ) -> Device:
-    attributes = merged(candidate.attributes for candidate in group.candidates)
+    attributes = merged([candidate.attributes for candidate in group.candidates])
     if source.nodes:
         nodes, faults = specified_nodes(source.nodes, attributes, host, folders)
     else:
         nodes, faults = own_nodes(group.candidates)
     companions, missing = specified_nodes(source.companions, attributes, host, folders)
     own, beside, collisions = without_collisions(nodes, companions)
-    faults += [*(f"companion {fault}" for fault in missing), *collisions]
+    if missing or collisions:
+        faults += [*(f"companion {fault}" for fault in missing), *collisions]
     if not own and not faults:
         faults = ["none of its device nodes exists"]
-    faults += [
-        f"{place} needs '{name}', which this device does not have" for name, place in needed if name not in attributes
-    ]
+    if not needed.keys() <= attributes.keys():
+        lacking = [name for name in needed if name not in attributes]
+        faults += [f"{needed[name]} needs '{name}', which this device does not have" for name in lacking]
     return Device(
         id=device_id(resource.name, group.key, is_node_name=group.is_node_name and not resource.overlap),
         key=group.key,
         resource=resource.name,
         place=source.place,
-        candidates=tuple(candidate.path for candidate in group.candidates),
+        candidates=tuple([candidate.path for candidate in group.candidates]),
         nodes=own,
         companions=beside,
         attributes=attributes,
-        faults=tuple(dict.fromkeys(faults)),
+        faults=tuple(dict.fromkeys(faults)) if faults else (),
     )
 
 
-def _needed_at_allocate(resource: Resource) -> tuple[tuple[str, str], ...]:
+def _needed_at_allocate(resource: Resource) -> dict[str, str]:
     """Return each attribute that Allocate cannot do without, and the first place that needs it."""
     needed: dict[str, str] = {}
     for place, template in _allocate_templates(resource):
         for reference in template.references:
             if not reference.has_default:
                 needed.setdefault(reference.name, place)
-    return tuple(needed.items())
+    return needed
 
 
 def _allocate_templates(resource: Resource) -> Iterator[tuple[str, Template]]:
@@ -132,7 +133,7 @@ def _allocate_templates(resource: Resource) -> Iterator[tuple[str, Template]]:
 
 
 def _taken(device: Device, candidate: Candidate) -> Considered:
-    return Considered(candidate.path, device.resource, device.place, device.id, f"found by '{candidate.glob}'")
+    return Considered(candidate.path, device.resource, device.place, device.id, candidate.found_by)
 
 
 def _left_out(resource: Resource, source: Source, candidate: Candidate, reason: str) -> Considered:

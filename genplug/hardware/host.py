@@ -135,7 +135,7 @@ class Host:
             return None
         folders.add(_parent(resolved))
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
-        if kind in {Kind.CHAR, Kind.BLOCK}:
+        if kind is Kind.CHAR or kind is Kind.BLOCK:
             return Look(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev))
         if kind is Kind.FILE and self.stand_ins:
             return self._stand_in(resolved)

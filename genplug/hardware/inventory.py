@@ -40,7 +40,7 @@ class Look:
     @property
     def is_device(self) -> bool:
         """Whether this is a character or block node."""
-        return self.kind in (Kind.CHAR, Kind.BLOCK)
+        return self.kind is Kind.CHAR or self.kind is Kind.BLOCK
 
     @property
     def numbers(self) -> tuple[Kind, int, int]:

@@ -66,8 +66,8 @@ def without_collisions(
 
     A companion that is a node of the device as well is left out: the node's permissions count.
     """
-    if len(nodes) + len(companions) <= 1:
-        return tuple(nodes), tuple(companions), []
+    if len(nodes) <= 1 and not companions:
+        return tuple(nodes), (), []
     places: dict[str, DeviceNode] = {}
     faults: list[str] = []
     kept: dict[bool, list[DeviceNode]] = {False: [], True: []}

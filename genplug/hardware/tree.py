@@ -56,8 +56,19 @@ class Tree:
         """
         folder, _, name = path.rpartition("/")
         # A folder listed under this very path has no symlink in it: most paths of a scan are done here.
-        is_known = folder in self._listings and name not in {"", ".", ".."}
-        at, rest = (folder, [name]) if is_known else ("", _reversed_names(path))
+        if folder in self._listings and name not in {"", ".", ".."}:
+            try:
+                status = os.lstat(self.prefix + path)
+            except OSError:
+                folders.add(folder or "/")
+                raise
+            if not stat.S_ISLNK(status.st_mode):
+                return path, status
+            return self._stepped(folder, [name], path, folders)
+        return self._stepped("", _reversed_names(path), path, folders)
+
+    def _stepped(self, at: str, rest: list[str], path: str, folders: set[str]) -> tuple[str, os.stat_result]:
+        """Go on from a folder without symlinks, one name after the other; ``rest`` holds them last name first."""
         status: os.stat_result | None = None
         links = 0
         while rest:

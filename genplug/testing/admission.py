@@ -28,12 +28,12 @@ async def allocate(request: Request, ledger: Ledger, endpoint: Endpoint | None, 
     Raises:
         DeviceManagerError: there are too few, or the plugin refused.
     """
-    available = ledger.free(request, shuffle)
+    available = ledger.free(request)
     if not available:
         return ledger.allocations[request.key]
     if endpoint is None:
         raise DeviceManagerError(f"unknown Device Plugin {request.resource}")
-    ids = await _chosen(request, available, endpoint)
+    ids = await _chosen(request, available, endpoint, shuffle)
     ledger.take(request.resource, ids)
     try:
         answer = await endpoint.client.allocate([ids])
@@ -70,17 +70,20 @@ def rejection(error: DeviceManagerError, version: tuple[int, int]) -> AdmissionE
     return AdmissionError("UnexpectedAdmissionError", message, str(error))
 
 
-async def _chosen(request: Request, available: list[str], endpoint: Endpoint) -> list[str]:
-    """Take what the plugin prefers of the available devices, and any others for the rest (contract 5.2, step 5)."""
-    preferred: set[str] = set()
-    if endpoint.options.get_preferred_allocation_available:
-        try:
-            answer = await endpoint.client.prefer(available, (), request.count)
-        except grpc.aio.AioRpcError as error:
-            raise DeviceManagerError(
-                f"device plugin GetPreferredAllocation rpc failed with err: {go_error(error)}"
-            ) from error
-        if answer.container_responses:
-            preferred = set(answer.container_responses[0].deviceIDs)
-    ranked = [one for one in available if one in preferred] + [one for one in available if one not in preferred]
+async def _chosen(request: Request, available: list[str], endpoint: Endpoint, shuffle: random.Random) -> list[str]:
+    """Take what the plugin prefers of the available devices, and any others for the rest (contract 5.2, step 5).
+
+    Like a set in Go, the choice and everything sent has no order that means anything.
+    """
+    if not endpoint.options.get_preferred_allocation_available:
+        return shuffle.sample(available, request.count)
+    shuffle.shuffle(available)
+    try:
+        answer = await endpoint.client.prefer(available, (), request.count)
+    except grpc.aio.AioRpcError as error:
+        raise DeviceManagerError(
+            f"device plugin GetPreferredAllocation rpc failed with err: {go_error(error)}"
+        ) from error
+    preferred = set(answer.container_responses[0].deviceIDs) if answer.container_responses else set()
+    ranked = sorted(available, key=lambda one: one not in preferred)
     return ranked[: request.count]

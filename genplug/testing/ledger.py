@@ -4,7 +4,6 @@ The rules and texts are those of contract 2.3 to 2.6, 4 and 5, of Kubernetes 1.3
 wording.
 """
 
-import random
 from collections.abc import Iterable
 
 from attrs import define, field, frozen
@@ -120,8 +119,8 @@ class Ledger:
         allocatable = {name: len(known.healthy) for name, known in self._known.items()}
         return NodeStatus(gone | capacity, gone | allocatable)
 
-    def free(self, request: Request, shuffle: random.Random) -> list[str]:
-        """Return the devices to choose from, in an order without meaning; none if the container holds its own.
+    def free(self, request: Request) -> list[str]:
+        """Return the devices to choose from; none if the container holds its own.
 
         Raises:
             DeviceManagerError: the request cannot be met.
@@ -152,7 +151,6 @@ class Ledger:
                 f"requested number of devices unavailable for {resource}. "
                 f"Requested: {count}, Available: {len(available)}"
             )
-        shuffle.shuffle(available)
         return available
 
     def take(self, resource: str, ids: Iterable[str]) -> None:

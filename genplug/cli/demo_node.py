@@ -1,0 +1,58 @@
+"""The node that both forms of the demo play on: its devices, its configuration, its table."""
+
+from genplug.cli.tables import table
+from genplug.observe.status import Status
+from genplug.testing.node import FakeNode
+
+SERIAL = "example.com/serial"
+FUSE = "example.com/fuse"
+CAMERA = "example.com/camera"
+
+CONFIG = """\
+# yaml-language-server: $schema=https://genplug.io/schemas/genplug.schema.json
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  example.com/serial:            # what a pod asks for
+    devices:
+    - glob: /dev/ttyUSB*         # each match is one device
+    allocate:
+      env: {SERIAL_PORTS: "${path}"}
+  example.com/fuse:
+    devices:
+    - glob: /dev/fuse
+    tokens: 3                    # any three containers may share it
+"""
+WITH_CAMERA = (
+    CONFIG
+    + """\
+  example.com/camera:
+    devices:
+    - glob: /dev/video[0-9]*
+"""
+)
+BROKEN = WITH_CAMERA.replace("glob: /dev/video", "golb: /dev/video")
+
+
+def demo_node() -> FakeNode:
+    """Return a node with three serial adapters, a camera and FUSE, all of them plain files."""
+    node = FakeNode(stand_ins=True)
+    for number in range(3):
+        node.plug(f"/dev/ttyUSB{number}", major=188, minor=number)
+    node.plug("/dev/video0", major=81, minor=0)
+    node.plug("/dev/fuse", major=10, minor=229)
+    node.write_config(CONFIG, how="rename")
+    return node
+
+
+def status_table(status: Status) -> str:
+    """Return what the agent offers as a table, one device a line."""
+    rows = []
+    for resource in status.resources:
+        state = "removed" if resource.is_removed else "registered" if resource.is_registered else resource.phase
+        for device in resource.devices:
+            health = "healthy" if device.healthy else "UNHEALTHY"
+            rows.append((resource.name, state, device.id, health, ", ".join(device.paths), device.reason))
+        if not resource.devices:
+            rows.append((resource.name, state, "-", "none", "-", "; ".join(resource.notes)))
+    return table(("RESOURCE", "KUBELET", "DEVICE", "HEALTH", "PATH", "REASON"), rows)

@@ -1,0 +1,10 @@
+from collections.abc import Iterator
+
+import pytest
+from hardware_values import NodeTree, node_tree
+
+
+@pytest.fixture
+def tree() -> Iterator[NodeTree]:
+    with node_tree() as made:
+        yield made
