@@ -16,9 +16,8 @@ from genplug.config.model import MountSpec
 from genplug.config.natural import natural_key
 from genplug.config.template import MissingAttributeError, Template, Values
 from genplug.hardware.attributes import merged
-from genplug.hardware.candidates import KIND_NAMES
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import Device, DeviceNode, Look
+from genplug.hardware.inventory import KIND_NAMES, Device, DeviceNode, Look
 
 
 def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerEdits:
@@ -30,8 +29,8 @@ def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerE
     if not ids:
         return ContainerEdits()
     devices = _granted(offer, ids)
-    attributes = merged([device.attributes for device in devices])
     allocate = offer.resource.allocate
+    attributes = _attributes(devices, (*allocate.env, *allocate.annotations))
     return ContainerEdits(
         env=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.env),
         mounts=_mounts(allocate.mounts, devices, host),
@@ -57,6 +56,14 @@ def _granted(offer: ResourceOffer, ids: Sequence[str]) -> tuple[Device, ...]:
     if len(devices) == 1:
         return tuple(devices.values())
     return tuple(sorted(devices.values(), key=lambda device: (natural_key(device.key), device.id)))
+
+
+def _attributes(devices: Sequence[Device], named: Sequence[tuple[str, Template]]) -> Values:
+    """Return the attributes that templates speak of, of all devices together."""
+    if len(devices) == 1:
+        return devices[0].attributes
+    names = frozenset[str]().union(*(template.names for _, template in named))
+    return merged([{name: device.attributes[name] for name in names & device.attributes.keys()} for device in devices])
 
 
 def _nodes(devices: Sequence[Device], host: Host) -> tuple[NodeEdit, ...]:

@@ -8,7 +8,7 @@ from genplug.config.model import CandidateType, Resource, Source
 from genplug.config.template import Values
 from genplug.hardware.attributes import own_attributes
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import Considered, Kind, Look, Unmatched
+from genplug.hardware.inventory import KIND_NAMES, Considered, Kind, Look, Unmatched
 
 _WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
     CandidateType.DEVICE: ("a device node", frozenset({Kind.CHAR, Kind.BLOCK})),
@@ -19,16 +19,6 @@ _WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
     CandidateType.SOCKET: ("a socket", frozenset({Kind.SOCKET})),
     CandidateType.ANY: ("anything", frozenset(Kind)),
 }
-
-KIND_NAMES = {
-    Kind.CHAR: "a character device",
-    Kind.BLOCK: "a block device",
-    Kind.DIRECTORY: "a directory",
-    Kind.FILE: "a regular file",
-    Kind.SOCKET: "a socket",
-    Kind.FIFO: "a named pipe",
-}
-"""What a path is, for messages."""
 
 
 @frozen
@@ -80,6 +70,14 @@ def find_candidates(resource: Resource, host: Host, folders: set[str]) -> Candid
     return Candidates(tuple(taken), tuple(left_out), tuple(unmatched))
 
 
+NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
+
+
+def is_sendable(path: str) -> bool:
+    """Say whether a path can be told to the kubelet: its messages hold UTF-8 only."""
+    return path.isascii() or readable(path) == path
+
+
 def readable(path: str) -> str:
     r"""Return a path as it can be printed and sent: bytes that are no UTF-8 as ``\x..``."""
     return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -106,8 +104,8 @@ def _sifted(path: str, look: Look | None, source: Source, host: Host) -> tuple[L
     """Return what is known of a candidate, or the reason why the path is none."""
     if look is None:
         return host.absence(path) or "vanished while it was looked at"
-    if not path.isascii() and readable(path) != path:
-        return "its name is not UTF-8, which neither the kubelet nor a container would understand"
+    if not is_sendable(path) or not is_sendable(look.resolved):
+        return NOT_SENDABLE
     for glob in source.exclude:
         if glob.matches(path):
             return f"excluded by '{glob.text}' ({source.place})"

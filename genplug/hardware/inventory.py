@@ -24,6 +24,17 @@ class Kind(StrEnum):
     FIFO = "fifo"
 
 
+KIND_NAMES = {
+    Kind.CHAR: "a character device",
+    Kind.BLOCK: "a block device",
+    Kind.DIRECTORY: "a directory",
+    Kind.FILE: "a regular file",
+    Kind.SOCKET: "a socket",
+    Kind.FIFO: "a named pipe",
+}
+"""What a path is, for messages."""
+
+
 @frozen
 class Look:
     """One look at a path: what stands there now.

@@ -7,9 +7,9 @@ from genplug.config.globs import Glob, GlobError, has_magic
 from genplug.config.model import NodeSpec
 from genplug.config.template import MissingAttributeError, Values
 from genplug.hardware.attributes import own_attributes
-from genplug.hardware.candidates import KIND_NAMES, Candidate
+from genplug.hardware.candidates import NOT_SENDABLE, Candidate, is_sendable, readable
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import DeviceNode
+from genplug.hardware.inventory import KIND_NAMES, DeviceNode
 
 DEFAULT_PERMISSIONS = "rw"
 
@@ -100,6 +100,8 @@ def _node(path: str, spec: NodeSpec, attributes: Values, host: Host, folders: se
     look = host.see(path, folders)
     if look is None:
         return None if spec.optional else f"{path} {host.absence(path) or 'does not exist'}"
+    if not is_sendable(path) or not is_sendable(look.resolved):
+        return f"{readable(path)}: {NOT_SENDABLE}"
     if not look.is_device:
         return f"{path} is {KIND_NAMES[look.kind]}, not a device node"
     if spec.container_path is None:

@@ -70,6 +70,8 @@ def _question(resource: Resource) -> tuple[object, ...]:
 
 
 def _judged(device: Device, before: Judged | None, keep: float, now: float) -> Judged:
+    if before is not None and before.device is device and before.gone_since is None:
+        return before
     lost = _lost(device, before)
     since = _gone_since(lost, before, now)
     if since is None or now >= since + keep:

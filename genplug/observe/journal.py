@@ -63,6 +63,8 @@ class Journal:
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("genplug")
+        # A program that sets up no log gets none, instead of Python's last resort on stderr.
+        self._logger.addHandler(logging.NullHandler())
         self._listeners: list[Callable[[Entry], None]] = []
 
     def listen(self, listener: Callable[[Entry], None]) -> None:

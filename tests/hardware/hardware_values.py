@@ -63,7 +63,7 @@ def node_tree() -> Iterator[NodeTree]:
         shutil.rmtree(root)
 
 
-def source(
+def source(  # noqa: PLR0913 - the keys of the language
     *globs: str,
     exclude: tuple[str, ...] = (),
     type: CandidateType = CandidateType.DEVICE,  # noqa: A002 - the language's own word

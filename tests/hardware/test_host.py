@@ -195,7 +195,7 @@ segments = st.sampled_from(["*", "?", "b*", "[ab]*", "{a,d}", "**", "a", "b1", "
     remembers=st.booleans(),
 )
 def test_a_glob_finds_exactly_the_paths_whose_text_matches(
-    files: list[list[str]], pattern: list[str], remembers: bool
+    *, files: list[list[str]], pattern: list[str], remembers: bool
 ) -> None:
     glob = Glob.parse("/" + "/".join(pattern))
     with node_tree() as tree:

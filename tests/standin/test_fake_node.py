@@ -13,7 +13,7 @@ from genplug.testing.node import FakeNode
 
 CONFIG = """
 apiVersion: genplug.io/v1alpha1
-kind: Config
+kind: DevicePluginConfig
 resources:
   example.com/x:
     devices:

@@ -71,6 +71,7 @@ async def test_a_kubelet_that_does_not_read_takes_nothing_in_and_goes_on_message
         await kubelet.until(X, lambda devices: len(devices) == 10_000)
         plugin.offer(device("a"))
         await hold.reached(2)
+        await kubelet.call(X).options()
         assert len(kubelet.messages(X)) == 1
         hold.open()
         await kubelet.until(X, healthy={"a"})

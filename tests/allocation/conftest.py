@@ -1,0 +1,10 @@
+from collections.abc import Iterator
+
+import pytest
+from allocation_values import Node, made_node
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with made_node() as made:
+        yield made

@@ -1,0 +1,390 @@
+"""What the kubelet is told, when, and when it is left in peace (contract 10: 31, 33, 36 to 39, 41 to 43, 46)."""
+
+import ast
+import asyncio
+import itertools
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import genplug
+from genplug.agent import Agent
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.observe.journal import Entry, Event
+from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.node import FakeNode
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+X = "example.com/x"
+Y = "example.com/y"
+CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
+
+
+def heard(agent: Agent) -> "asyncio.Queue[Entry]":
+    """What the agent writes into its journal from now on."""
+    entries: asyncio.Queue[Entry] = asyncio.Queue()
+    agent.journal.listen(entries.put_nowait)
+    return entries
+
+
+async def told(entries: "asyncio.Queue[Entry]", event: Event, times: int = 1) -> Entry:
+    async with asyncio.timeout(10):
+        while times:
+            entry = await entries.get()
+            times -= entry.event is event
+    return entry
+
+
+def listed(kubelet: KubeletStandIn, resource: str = X) -> list[list[tuple[str, str]]]:
+    """Every list of a resource as it came over the wire: IDs and health, repeats included."""
+    lists = (pb.ListAndWatchResponse.FromString(message.raw) for message in kubelet.messages(resource))
+    return [[(device.ID, device.health) for device in one.devices] for one in lists]
+
+
+@contextmanager
+def bound(source: Path, target: Path, options: str) -> Iterator[None]:
+    target.mkdir()
+    subprocess.run(["mount", "--bind", source, target], check=True)
+    try:
+        subprocess.run(["mount", "-o", f"remount,bind,{options}", target], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", target], check=True)
+
+
+async def test_31_allocate_answers_beside_twenty_idle_connections(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(CONFIG):
+        await node.kubelet.until(X, healthy={"x0"})
+        async with node.kubelet.idle_connections(X, 20):
+            allocation = await asyncio.wait_for(node.kubelet.admit(X), 5)
+    assert allocation.ids == ("x0",)
+
+
+@pytest.mark.root
+async def test_33_a_read_only_folder_is_reported_and_tried_again(node: FakeNode, kubelet: KubeletStandIn) -> None:
+    node.plug("/dev/x0")
+    seen = node.folder / "m"
+    with bound(node.kubelet_dir, seen, "ro"):
+        async with node.running(CONFIG, kubelet_dir=seen, poll=0.1) as agent:
+            entries = heard(agent)
+            said = await told(entries, Event.FOLDER_UNUSABLE)
+            assert str(seen / "device-plugins") in said.text
+            assert "read-only" in said.text
+            await told(entries, Event.CONFIG_LOADED)
+            assert not agent.status.is_ready
+            assert agent.status.unready[0] == f"kubelet: {said.text}"
+            assert not kubelet.attempts
+
+            subprocess.run(["mount", "-o", "remount,bind,rw", seen], check=True)
+            await told(entries, Event.REGISTERED)
+            assert agent.status.is_ready
+            await kubelet.until(X, healthy={"x0"})
+
+
+async def test_33_a_missing_folder_is_reported_and_waited_for(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    late = KubeletStandIn(node.folder / "l")
+    async with node.running(CONFIG, kubelet_dir=node.folder / "l", poll=0.1) as agent:
+        entries = heard(agent)
+        said = await told(entries, Event.FOLDER_UNUSABLE)
+        assert str(node.folder / "l" / "device-plugins") in said.text
+        assert not agent.status.is_ready
+        async with late:
+            await late.until(X, healthy={"x0"})
+
+
+async def test_36_a_wall_clock_that_jumps_by_days_changes_nothing(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, jumps = time.time, itertools.cycle([0, 86400, 0, -86400])
+    monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
+    for name in ("x0", "x1"):
+        node.plug(f"/dev/{name}")
+    config = CONFIG.replace("}]}", "}], health: {keepGoneSeconds: 1}}")
+    async with node.running(config, rescan=0.2, poll=0.2) as agent:
+        entries = heard(agent)
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        node.unplug("/dev/x1")
+        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+        await node.kubelet.until(X, healthy={"x0"}, unhealthy={}, timeout=3)
+        gone, left = node.kubelet.messages(X)[-2:]
+        assert 0.9 < left.time - gone.time < 2
+
+        await node.kubelet.restart()
+        await node.kubelet.until(X, healthy={"x0"}, timeout=3)
+        await told(entries, Event.CONFIG_UNCHANGED, times=3)
+        assert len(node.kubelet.registrations) == 2
+
+
+def test_36_no_decision_asks_the_wall_clock() -> None:
+    package = Path(genplug.__file__).parent
+    wall_clock = re.compile(r"time\.(time|time_ns|localtime|gmtime)|datetime\.(now|utcnow|today)")
+    modules = [
+        path.relative_to(package)
+        for path in package.rglob("*.py")
+        if not {"observe", "testing"}.intersection(path.relative_to(package).parts)
+    ]
+    asked_for = [
+        f"{module}: {ast.unparse(asking.func)}({ast.unparse(value)})"
+        for module in modules
+        for asking in ast.walk(ast.parse((package / module).read_text()))
+        if isinstance(asking, ast.Call)
+        for value in (*asking.args, *(keyword.value for keyword in asking.keywords))
+        if isinstance(value, ast.Call) and wall_clock.fullmatch(ast.unparse(value.func))
+    ]
+    read = sum(len(wall_clock.findall((package / module).read_text())) for module in modules)
+    assert asked_for == ["agent/node.py: ConfigStatus(time.time())"]
+    assert read == len(asked_for), "somebody reads the wall clock who does not only show it to people"
+
+
+async def test_37_an_empty_list_is_sent_at_once_and_is_no_silence(node: FakeNode) -> None:
+    async with node.running(CONFIG):
+        registration = await node.kubelet.registered(X)
+        await node.kubelet.when(lambda: bool(node.kubelet.messages(X)))
+        first = node.kubelet.messages(X)[0]
+        assert first.raw == b""
+        assert first.time - registration.time < 0.5
+        assert node.kubelet.node_status().capacity == {X: 0}
+
+        async with node.kubelet.connected(X) as second:
+            asked = time.monotonic()
+            async for message in second.watch():
+                break
+        assert message.raw == b""
+        assert message.time - asked < 0.5
+
+
+async def test_38_each_change_is_one_full_list_and_without_a_change_there_is_none(node: FakeNode) -> None:
+    for name in ("x0", "ctl"):
+        node.plug(f"/dev/{name}")
+    config = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*, with: [/dev/ctl]}]}}"
+    changes: list[tuple[Callable[[], None], set[str], set[str]]] = [
+        (partial(node.plug, "/dev/x1"), {"x0", "x1"}, set()),
+        (partial(node.unplug, "/dev/x1"), {"x0"}, {"x1"}),
+        (partial(node.unplug, "/dev/ctl"), set(), {"x0", "x1"}),
+    ]
+    async with node.running(config, rescan=0.05, poll=0.05) as agent:
+        entries = heard(agent)
+        await node.kubelet.until(X, healthy={"x0"})
+        # Every one of these rounds looks at files, devices and the kubelet's folder again.
+        await told(entries, Event.CONFIG_UNCHANGED, times=20)
+        assert len(node.kubelet.messages(X)) == 1
+
+        for change, healthy, unhealthy in changes:
+            changed = time.monotonic()
+            change()
+            await node.kubelet.until(X, healthy=healthy, unhealthy=unhealthy)
+            assert node.kubelet.messages(X)[-1].time - changed < 2
+        await told(entries, Event.CONFIG_UNCHANGED, times=20)
+
+    assert [[one for one, _ in devices] for devices in listed(node.kubelet)] == [
+        ["x0"],
+        ["x0", "x1"],
+        ["x0", "x1"],
+        ["x0", "x1"],
+    ]
+
+
+async def test_the_first_change_goes_out_at_once_and_what_follows_is_joined(node: FakeNode) -> None:
+    names = [f"x{number}" for number in range(30)]
+    node.plug("/dev/x0")
+    async with node.running(CONFIG):
+        await node.kubelet.until(X, healthy={"x0"})
+        plugged = time.monotonic()
+        for name in names[1:]:
+            node.plug(f"/dev/{name}")
+            # The pace of the burst: over a second in all.
+            await asyncio.sleep(0.04)
+        await node.kubelet.until(X, healthy=names)
+
+    times = [message.time for message in node.kubelet.messages(X)]
+    assert times[1] - plugged < 0.5
+    assert [later - earlier > 0.95 for earlier, later in itertools.pairwise(times[1:])] == [True] * (len(times) - 2)
+    assert len(times) <= 4
+
+
+async def test_39_a_thousand_events_in_a_second_are_a_few_messages(node: FakeNode) -> None:
+    def shake() -> None:
+        for _ in range(10):
+            for number in range(50):
+                node.plug(f"/dev/x{number}")
+            for number in range(1 if _ == 9 else 0, 50):
+                node.unplug(f"/dev/x{number}")
+
+    async with node.running(CONFIG.replace("}]}", "}], health: {keepGoneSeconds: 0}}")):
+        await node.kubelet.registered(X)
+        await asyncio.to_thread(shake)
+        await node.kubelet.until(X, healthy={"x0"}, unhealthy=())
+        assert len(node.kubelet.messages(X)) <= 4
+
+
+async def test_a_slow_reader_gets_the_newest_list_and_none_of_those_it_missed(
+    node: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    def config(replicas: int) -> str:
+        return CONFIG.replace("}]}", f"}}], replicas: {replicas}}}")
+
+    node.plug("/dev/x0")
+    hold = kubelet.hostile.stop_reading(X)
+    # Lists of hundreds of kilobytes: no buffer on the way takes one of them whole.
+    async with node.running(config(20_000)) as agent:
+        entries = heard(agent)
+        await hold.reached()
+        for replicas in range(20_001, 20_006):
+            node.write_config(config(replicas), how="rename")
+            await told(entries, Event.CONFIG_LOADED)
+        hold.open()
+        await kubelet.until(X, lambda devices: len(devices) == 20_005)
+        assert [len(message.devices) for message in kubelet.messages(X)] in ([20_000, 20_005], [20_005])
+
+
+async def test_41_a_node_that_is_found_three_times_is_one_device(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    node.link("/dev/by-id/first", "../x0")
+    config = HEAD + (
+        "resources:\n"
+        "  example.com/x:\n"
+        "    devices:\n"
+        "    - glob: [/dev/by-id/*, '/dev/x*', /dev/x0]\n"
+        "    - glob: '/dev/x[0-9]'\n"
+    )
+    async with node.running(config):
+        await node.kubelet.until(X)
+        assert listed(node.kubelet) == [[("x0", "Healthy")]]
+
+
+async def test_42_a_node_that_two_resources_match_belongs_to_the_first(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    node.link("/dev/by-id/first", "/dev/x0")
+    config = HEAD + (
+        "resources:\n"
+        "  example.com/x:\n"
+        "    devices: [{glob: '/dev/x*'}]\n"
+        "  example.com/y:\n"
+        "    devices: [{glob: /dev/by-id/*}]\n"
+    )
+    async with node.running(config) as agent:
+        said = await told(heard(agent), Event.NODE_CLAIMED_TWICE)
+        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.when(lambda: bool(node.kubelet.messages(Y)))
+        assert listed(node.kubelet, Y) == [[]]
+    for named in (X, Y, "genplug.yaml:5:", "genplug.yaml:7:", "share: {overlap: true}"):
+        assert named in said.text
+
+
+async def test_42_with_overlap_on_both_sides_the_ids_differ(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    one = "{devices: [{glob: '/dev/x*'}], share: {overlap: true}}"
+    async with node.running(f"{HEAD}resources: {{example.com/x: {one}, example.com/y: {one}}}"):
+        first, second = await node.kubelet.until(X), await node.kubelet.until(Y)
+        assert len(first.healthy) == len(second.healthy) == 1
+        assert first.ids.isdisjoint(second.ids)
+        for resource in (X, Y):
+            allocation = await node.kubelet.admit(resource, pod=resource)
+            assert [device.host_path for device in allocation.response.devices] == ["/dev/x0"]
+
+
+async def test_42_a_change_that_claims_a_node_twice_is_refused_whole(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(CONFIG) as agent:
+        entries = heard(agent)
+        await node.kubelet.until(X, healthy={"x0"})
+        node.write_config(
+            HEAD + "resources: {example.com/y: {devices: [{glob: /dev/x0}]}, example.com/x: {devices: [{glob: /dev/x*}]}}"
+        )
+        said = await told(entries, Event.CONFIG_INVALID)
+        assert X in said.text
+        assert Y in said.text
+        node.plug("/dev/x1")
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        assert {one.resource for one in node.kubelet.registrations} == {X}
+
+
+async def test_43_a_device_that_vanished_while_allocated_lingers_unhealthy_and_returns_under_its_id(
+    node: FakeNode,
+) -> None:
+    for name in ("x0", "x1"):
+        node.plug(f"/dev/{name}")
+    async with node.running(CONFIG.replace("}]}", "}], health: {keepGoneSeconds: 1.5}}")) as agent:
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.admit(X, pod="user", ids={"x1"})
+        node.unplug("/dev/x1")
+        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+        [gone] = [device for device in agent.status.resources[0].devices if not device.healthy]
+        assert gone.id == "x1"
+        assert "/dev/x1" in gone.reason
+        assert "gone" in gone.reason
+        await node.kubelet.until(X, healthy={"x0"}, unhealthy=())
+        kept, dropped = node.kubelet.messages(X)[-2:]
+        assert dropped.time - kept.time > 1.2
+
+        node.plug("/dev/x1")
+        await node.kubelet.until(X, healthy={"x0", "x1"}, unhealthy=())
+
+
+AWKWARD = (
+    "xUSB0",
+    "x:1",
+    "x_1",
+    "x.1",
+    "x-r0",
+    "x-t1",
+    "x-abcdef",
+    "x y",
+    "xé",
+    "x" * 80,
+    "x" * 79 + "y",
+    "xbus/usb/001/002",
+    "xbus-usb-001-002",
+)
+
+
+async def test_46_health_and_ids_are_spelt_as_the_kubelet_wants_and_survive_restart_and_reload(node: FakeNode) -> None:
+    for name in ("x0", *AWKWARD, "y0", "gone"):
+        node.plug(f"/dev/{name}")
+    config = HEAD + (
+        "resources:\n"
+        "  example.com/x:\n"
+        "    devices: [{glob: ['/dev/x*', /dev/x*/*/*/*]}]\n"
+        "  example.com/y:\n"
+        "    devices: [{glob: /dev/y0}]\n"
+        "    replicas: 2\n"
+        "  example.com/pool:\n"
+        "    devices: [{glob: /dev/gone}]\n"
+        "    tokens: 2\n"
+    )
+    names = (X, Y, "example.com/pool")
+
+    async def ids() -> dict[str, list[tuple[str, str]]]:
+        for name in names:
+            await node.kubelet.until(name)
+        return {name: listed(node.kubelet, name)[-1] for name in names}
+
+    async with node.running(config) as agent:
+        first = await ids()
+        entries = heard(agent)
+        node.write_config(config.replace("replicas: 2", "replicas: 2\n    allocate: {env: {A: b}}"))
+        await told(entries, Event.CONFIG_LOADED)
+        node.unplug("/dev/gone")
+        await node.kubelet.until("example.com/pool", healthy=())
+        assert {health for _, health in listed(node.kubelet, "example.com/pool")[-1]} == {"Unhealthy"}
+        node.plug("/dev/gone")
+        await node.kubelet.until("example.com/pool", unhealthy=())
+        assert await ids() == first
+    await node.kubelet.restart()
+    async with node.running():
+        assert await ids() == first
+
+    every = [one for name in names for one in first[name]]
+    label = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+    assert [one for one, _ in every if not label.fullmatch(one)] == []
+    assert {health for _, health in every} == {"Healthy"}
+    assert len({one for one, _ in every}) == len(every) == 1 + len(AWKWARD) + 2 + 2
+    assert first[X][0] == ("x0", "Healthy")
