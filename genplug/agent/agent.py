@@ -11,7 +11,7 @@ from genplug.agent.settings import Settings
 from genplug.hardware.host import Host
 from genplug.hardware.watch import FolderWatch
 from genplug.kubelet.sockets import FolderGoneError
-from genplug.observe.journal import Event, Journal
+from genplug.observe.journal import Entry, Event, Journal
 from genplug.observe.status import Status
 
 
@@ -27,6 +27,7 @@ class Agent:
         self._kubelet = KubeletFollower(settings, host, self._watch, self.journal)
         self._node = NodeFollower(settings, host, self._watch, self.journal, self._kubelet.publish)
         self._stopping = asyncio.Event()
+        self.journal.listen(self._look_again)
 
     @property
     def status(self) -> Status:
@@ -77,6 +78,11 @@ class Agent:
                     error = error.exceptions[0]
                 self.journal.write(Event.FOLDER_GONE, str(error))
                 raise error from None
+
+    def _look_again(self, entry: Entry) -> None:
+        # Allocate looks at the nodes themselves: what it refuses may be news that no event told.
+        if entry.event is Event.ALLOCATION_REFUSED:
+            self._node.look_again()
 
     def _listen(self, host: str, port: int) -> Callable[[], None]:
         # Imported here: an agent without pages does not pay for the metrics library.

@@ -66,6 +66,12 @@ class NodeFollower:
         self._reading = Reading(due=0.0)
         self._news.set()
 
+    def look_again(self) -> None:
+        """Scan for devices soon: something was seen to be not as the newest snapshot has it."""
+        self._changed.add("/")
+        self._scanning = self._scanning.after_event(time.monotonic())
+        self._news.set()
+
     async def run(self) -> None:
         """Follow the node until cancelled."""
         while True:
@@ -185,13 +191,13 @@ class NodeFollower:
         seen = {self._host.real(folder): folder for folder in folders}
 
         def changed(folder: Path, _names: frozenset[str]) -> None:
-            self._changed.add(seen.get(folder, "/"))
+            self._changed.add(seen[folder])
             self._scanning = self._scanning.after_event(time.monotonic())
             self._news.set()
 
         # Stand-in files get their text after they appear; real nodes are complete at once.
         if self._watch.set("devices", seen, changed, contents=self._host.stand_ins):
             # What changed in these folders before they were watched, no event will tell.
-            changed(self._settings.root, frozenset())
+            self.look_again()
         for warning in self._watch.take_warnings():
             self._journal.write(Event.WATCH_DEGRADED, warning)

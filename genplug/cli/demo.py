@@ -24,5 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and return the exit code."""
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     module = importlib.import_module("genplug.cli.demo_script" if arguments.script else "genplug.cli.demo_live")
     return int(module.play())

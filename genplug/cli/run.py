@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.config = arguments.config or os.environ[f"{PREFIX}CONFIG"].split(":")
     # Before gRPC is loaded: it must not hook fork, which this process never does (grpc/grpc#17986).
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return int(importlib.import_module("genplug.cli.serving").serve(arguments))
 
 

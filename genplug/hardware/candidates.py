@@ -7,7 +7,7 @@ from attrs import frozen
 from genplug.config.model import CandidateType, Resource, Source
 from genplug.config.template import Values
 from genplug.hardware.attributes import own_attributes
-from genplug.hardware.host import Host
+from genplug.hardware.host import Host, is_sendable, readable
 from genplug.hardware.inventory import KIND_NAMES, Considered, Kind, Look, Unmatched
 
 _WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
@@ -71,16 +71,6 @@ def find_candidates(resource: Resource, host: Host, folders: set[str]) -> Candid
 
 
 NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
-
-
-def is_sendable(path: str) -> bool:
-    """Say whether a path can be told to the kubelet: its messages hold UTF-8 only."""
-    return path.isascii() or readable(path) == path
-
-
-def readable(path: str) -> str:
-    r"""Return a path as it can be printed and sent: bytes that are no UTF-8 as ``\x..``."""
-    return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _nodes_before_links(paths: tuple[str, ...], host: Host, folders: set[str]) -> Iterator[tuple[str, Look | None]]:

@@ -8,8 +8,8 @@ from genplug.config.model import Resource, Source
 from genplug.config.natural import natural_key
 from genplug.config.template import MissingAttributeError, Template
 from genplug.hardware.attributes import merged
-from genplug.hardware.candidates import Candidate, readable
-from genplug.hardware.host import Host
+from genplug.hardware.candidates import Candidate
+from genplug.hardware.host import Host, readable
 from genplug.hardware.ids import device_id
 from genplug.hardware.inventory import Considered, Device
 from genplug.hardware.nodes import own_nodes, specified_nodes, without_collisions

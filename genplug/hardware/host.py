@@ -103,7 +103,7 @@ class Host:
         else:
             return ""
         try:
-            return f"is a symlink to {self._tree.target(path)}, which does not exist"
+            return f"is a symlink to {readable(self._tree.target(path))}, which does not exist"
         except OSError:
             return "does not exist"
 
@@ -151,6 +151,16 @@ class Host:
             return Look(resolved, Kind.FILE)
         kind, major, minor = found.groups()
         return Look(resolved, Kind(kind.decode()), int(major), int(minor))
+
+
+def is_sendable(path: str) -> bool:
+    """Say whether a path can be told to the kubelet: its messages hold UTF-8 only."""
+    return path.isascii() or readable(path) == path
+
+
+def readable(path: str) -> str:
+    r"""Return a path as it can be printed and sent: bytes that are no UTF-8 as ``\x..``."""
+    return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _parent(path: str) -> str:

@@ -7,8 +7,8 @@ from genplug.config.globs import Glob, GlobError, has_magic
 from genplug.config.model import NodeSpec
 from genplug.config.template import MissingAttributeError, Values
 from genplug.hardware.attributes import own_attributes
-from genplug.hardware.candidates import NOT_SENDABLE, Candidate, is_sendable, readable
-from genplug.hardware.host import Host
+from genplug.hardware.candidates import NOT_SENDABLE, Candidate
+from genplug.hardware.host import Host, is_sendable, readable
 from genplug.hardware.inventory import KIND_NAMES, DeviceNode
 
 DEFAULT_PERMISSIONS = "rw"

@@ -1,0 +1,93 @@
+"""The pages of --listen, asked over HTTP of an agent that runs."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+
+from genplug.agent import Agent
+from genplug.observe.journal import Entry, Event
+from genplug.testing.node import FakeNode
+
+CONFIG = """\
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x: {devices: [{glob: /dev/x*}]}
+"""
+LISTEN = ("127.0.0.1", 0)
+
+
+async def got(agent: Agent, page: str) -> tuple[int, str]:
+    """Return status and text of a page, asked from a thread: the loop must be free to answer."""
+
+    def ask() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{agent.listens_on}{page}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    return await asyncio.to_thread(ask)
+
+
+async def heard(agent: Agent, event: Event) -> Entry:
+    """Wait for the next log entry of an event."""
+    found: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+    agent.journal.listen(lambda e: found.set_result(e) if e.event is event and not found.done() else None)
+    return await asyncio.wait_for(found, 10)
+
+
+async def test_ready_when_every_resource_has_a_stream(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(CONFIG, listen=LISTEN) as agent:
+        await node.kubelet.until("a.io/x", healthy={"x0"})
+        status, text = await got(agent, "/readyz?verbose")
+        assert (status, text) == (200, "ready\n[+] a.io/x: 1 healthy, 0 unhealthy\n")
+
+
+async def test_not_ready_without_a_kubelet_and_says_so(node: FakeNode) -> None:
+    async with node.running(CONFIG, listen=LISTEN) as agent:
+        await node.kubelet.registered("a.io/x")
+        gone = asyncio.create_task(heard(agent, Event.DISCONNECTED))
+        await node.kubelet.crash()
+        await gone
+        status, text = await got(agent, "/readyz?verbose")
+        assert status == 503
+        assert "a.io/x: not registered" in text
+
+
+async def test_a_refused_configuration_leaves_it_ready_and_is_shown(node: FakeNode) -> None:
+    async with node.running(CONFIG, listen=LISTEN) as agent:
+        await node.kubelet.registered("a.io/x")
+        refused = asyncio.create_task(heard(agent, Event.CONFIG_INVALID))
+        node.write_config(CONFIG.replace("glob", "golb"))
+        await refused
+        status, text = await got(agent, "/readyz?verbose")
+        assert status == 200
+        assert "genplug.yaml:4:23: error[GP006]: unknown key 'golb'" in text
+        metrics = (await got(agent, "/metrics"))[1]
+        assert "genplug_config_last_reload_successful 0.0" in metrics
+
+
+async def test_a_wrong_configuration_at_the_start_is_waited_out(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running("resources: [", listen=LISTEN) as agent:
+        await heard(agent, Event.CONFIG_INVALID)
+        status, text = await got(agent, "/readyz?verbose")
+        assert status == 503
+        assert "no configuration is loaded" in text
+        node.write_config(CONFIG)
+        await node.kubelet.until("a.io/x", healthy={"x0"})
+
+
+async def test_the_other_pages_answer(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(CONFIG, listen=LISTEN, node_name="node-a") as agent:
+        await node.kubelet.until("a.io/x", healthy={"x0"})
+        assert await got(agent, "/healthz") == (200, "ok\n")
+        status = json.loads((await got(agent, "/statusz"))[1])
+        assert (status["kind"], status["ready"], status["node"]) == ("Status", True, "node-a")
+        assert status["resources"][0]["devices"][0]["paths"] == ["/dev/x0"]
+        assert (await got(agent, "/elsewhere"))[0] == 404
+        assert 'genplug_devices{resource="a.io/x",state="healthy"} 1.0' in (await got(agent, "/metrics"))[1]
