@@ -55,5 +55,5 @@ def _hash(resource: str, key: str) -> str:
     digest = hashlib.blake2b(f"{resource}\0{key}".encode(errors="surrogateescape"), digest_size=20).digest()
     letters = base64.b32encode(digest).decode().lower()
     hashes = (letters[start : start + _HASH_LETTERS] for start in range(len(letters) - _HASH_LETTERS))
-    # One in 4 096 hashes is r or t with digits: it would read as the end of a replica's or a token's ID.
+    # One hash in 70 000 is r or t with digits: it would read as the end of a replica's or a token's ID.
     return next(one for one in hashes if _LIKE_A_SUFFIX.match(one) is None)

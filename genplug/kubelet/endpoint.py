@@ -158,6 +158,8 @@ class Endpoint:
                 self._server.add_insecure_port(f"unix:{self._socket}")
             await self._server.start()
             self._bound = identity_of(self._socket)
+            if self._bound is None:
+                return ServeFailed("it was removed as soon as it was bound")
             # It must answer before the kubelet dials it (contract 2.3).
             await call(
                 self._socket, path(DEVICE_PLUGIN, "GetDevicePluginOptions"), b"", deadline=_SELF_PROBE, wait=True

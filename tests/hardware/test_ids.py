@@ -4,7 +4,7 @@ import inspect
 import re
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.hardware.ids import device_id, replica_id, token_ids
@@ -76,9 +76,7 @@ def test_ids_never_collide(entries: list[tuple[str, str, bool]], one: int, other
     assert not replicas & tokens
 
 
-@given(st.text(alphabet="abcr2t34567", min_size=1, max_size=8), numbers)
-def test_no_hash_reads_like_the_end_of_a_replica_or_a_token(key: str, number: int) -> None:
-    hashed = device_id("a.example/x", key, is_node_name=False)
-    assume(number > 9)
-    assert not re.search(r"-[rt]\d+\Z", hashed)
-    assert hashed != replica_id(hashed.rpartition("-")[0], number)
+def test_no_hash_reads_like_the_end_of_a_replica_or_a_token() -> None:
+    # Of so many hashes some would, by chance.
+    hashed = (device_id("a.example/x", str(number), is_node_name=False) for number in range(300_000))
+    assert not [one for one in hashed if re.search(r"-[rt]\d+\Z", one)]

@@ -70,9 +70,10 @@ def test_43_a_vanished_device_stays_unhealthy_for_its_time_and_then_leaves() -> 
 
 
 def test_43_a_returned_device_is_healthy_under_its_id() -> None:
-    first = judge(inventory(device("x0")), None, KEEP, 100)
+    same = device("x0")
+    first = judge(inventory(same), None, KEEP, 100)
     gone = judge(inventory(), first, KEEP, 110)
-    back = judge(inventory(device("x0")), gone, KEEP, 120)
+    back = judge(inventory(same), gone, KEEP, 120)
     assert only(back) == Judged(device("x0"), Verdict(healthy=True, reason="", since=120))
     assert back.next_change is None
 

@@ -1,0 +1,401 @@
+"""What a container gets and what it is refused, asked through the socket (contract 10: 49 to 58, 60, 61, 63, 66)."""
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from genplug.agent import Agent
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.observe.journal import Entry, Event
+from genplug.testing.node import FakeNode
+from genplug.testing.plugin_client import PluginClient
+from genplug.testing.records import AdmissionError
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+X = "example.com/x"
+CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
+RICH = HEAD + (
+    "resources:\n"
+    "  example.com/x:\n"
+    "    devices: [{glob: /dev/x*, with: [/dev/ctl, /dev/aux]}]\n"
+    "    allocate:\n"
+    "      env: {ZONE: '${name|upper}', ALL: '${path}', COUNT: '${path|count}'}\n"
+    "      mounts:\n"
+    "      - {hostPath: '/opt/${name}', containerPath: '/opt/${name}', readOnly: true}\n"
+    "      annotations: {example.com/z: '${index}', example.com/a: '${minor}'}\n"
+)
+
+
+def heard(agent: Agent) -> "asyncio.Queue[Entry]":
+    """What the agent writes into its journal from now on."""
+    entries: asyncio.Queue[Entry] = asyncio.Queue()
+    agent.journal.listen(entries.put_nowait)
+    return entries
+
+
+async def told(entries: "asyncio.Queue[Entry]", event: Event) -> Entry:
+    async with asyncio.timeout(10):
+        while (entry := await entries.get()).event is not event:
+            pass
+    return entry
+
+
+@asynccontextmanager
+async def plugin(node: FakeNode, config: str = CONFIG, devices: int = 3) -> AsyncIterator[PluginClient]:
+    """The kubelet's connection to the agent on a node with so many devices, all of them listed."""
+    for number in range(devices):
+        node.plug(f"/dev/x{number}")
+    async with node.running(config):
+        await node.kubelet.until(X, lambda listed: len(listed.healthy) >= devices)
+        yield node.kubelet.call(X)
+
+
+async def refusal(client: PluginClient, *containers: Sequence[str]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.allocate(containers)
+    return refused.value.code(), refused.value.details() or ""
+
+
+def paths(response: pb.ContainerAllocateResponse) -> list[str]:
+    return [device.host_path for device in response.devices]
+
+
+async def test_49_an_unknown_id_is_not_found_by_name_and_nothing_is_given(node: FakeNode) -> None:
+    async with plugin(node) as client:
+        for containers in ([["x0", "nosuch"]], [["x0"], ["nosuch"]], [[""]]):
+            code, text = await refusal(client, *containers)
+            assert code is grpc.StatusCode.NOT_FOUND
+            assert repr(containers[-1][-1]) in text
+            assert X in text
+        assert paths((await client.allocate([["x0"]])).container_responses[0]) == ["/dev/x0"]
+
+
+async def test_50_an_unhealthy_device_is_refused_with_its_reason(node: FakeNode) -> None:
+    async with plugin(node) as client:
+        node.unplug("/dev/x1")
+        await node.kubelet.until(X, healthy={"x0", "x2"}, unhealthy={"x1"})
+        code, text = await refusal(client, ["x0"], ["x1"])
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "x1" in text
+    assert "/dev/x1 is gone" in text
+
+
+async def test_50_a_device_that_vanished_a_moment_ago_is_refused_before_the_list_knows(node: FakeNode) -> None:
+    async with plugin(node) as client:
+        # After a change that was found, the next look is a second away.
+        node.plug("/dev/x3")
+        await node.kubelet.until(X, healthy={"x0", "x1", "x2", "x3"})
+        node.unplug("/dev/x1")
+        with pytest.raises(AdmissionError) as rejected:
+            await node.kubelet.admit(X, ids={"x1"}, pod="late")
+        assert "x1" in node.kubelet.resource(X).healthy
+        assert rejected.value.reason == "UnexpectedAdmissionError"
+        assert "code = FailedPrecondition" in rejected.value.message
+        assert "example.com/x device x1 cannot be given to a container: /dev/x1 does not exist" in rejected.value.message
+        # No half answer, and what is there is still given.
+        assert (await refusal(client, ["x0"], ["x1"]))[0] is grpc.StatusCode.FAILED_PRECONDITION
+        await node.kubelet.admit(X, ids={"x0"}, pod="early")
+
+
+async def test_51_the_same_device_asked_for_twice_is_the_same_answer(node: FakeNode) -> None:
+    for path in ("/dev/ctl", "/dev/aux"):
+        node.plug(path)
+    for number in range(3):
+        node.write(f"/opt/x{number}", "")
+    async with plugin(node, RICH) as client:
+        init = await node.kubelet.admit(X, ids={"x1"}, pod="pod", container="init")
+        retried = await client.allocate([["x1"]])
+        assert retried.container_responses[0] == init.response
+    async with plugin(node.again(), RICH) if hasattr(node, "again") else node.running():
+        await node.kubelet.until(X, healthy={"x0", "x1", "x2"})
+        again = await node.kubelet.call(X).allocate([["x1"]])
+    assert again.container_responses[0] == init.response
+    assert paths(init.response) == ["/dev/x1", "/dev/ctl", "/dev/aux"]
+
+
+async def test_52_an_id_given_twice_in_a_request_counts_once(node: FakeNode) -> None:
+    config = CONFIG.replace("}]}", "}], allocate: {env: {COUNT: '${path|count}', ALL: '${path}'}}}")
+    async with plugin(node, config) as client:
+        once, twice = (await client.allocate([["x1"], ["x1", "x1"]])).container_responses
+    assert once == twice
+    assert dict(twice.envs) == {"COUNT": "1", "ALL": "/dev/x1"}
+    assert paths(twice) == ["/dev/x1"]
+
+
+async def test_53_empty_requests_get_as_many_empty_answers(node: FakeNode) -> None:
+    config = CONFIG.replace("}]}", "}], allocate: {env: {ALL: '${path}'}}}")
+    async with plugin(node, config) as client:
+        assert await client.allocate([]) == pb.AllocateResponse()
+        assert await client.raw("Allocate", b"") == b""
+        empty = pb.ContainerAllocateResponse()
+        assert list((await client.allocate([[], []])).container_responses) == [empty, empty]
+        first, middle, last = (await client.allocate([[], ["x0"], []])).container_responses
+        assert first == last == empty
+        assert paths(middle) == ["/dev/x0"]
+
+
+async def test_54_three_containers_are_answered_in_their_order(node: FakeNode) -> None:
+    async with plugin(node) as client:
+        answer = await client.allocate([["x2"], ["x0"], ["x1", "x2"]])
+    assert [paths(one) for one in answer.container_responses] == [["/dev/x2"], ["/dev/x0"], ["/dev/x1", "/dev/x2"]]
+
+
+async def test_55_ids_in_any_order_give_one_answer_in_natural_order(node: FakeNode) -> None:
+    for path in ("/dev/ctl", "/dev/aux"):
+        node.plug(path)
+    for number in range(12):
+        node.write(f"/opt/x{number}", "")
+    ids = ["x2", "x10", "x11", "x1"]
+    shuffle = random.Random(5)
+    async with plugin(node, RICH, devices=12) as client:
+        answers = set()
+        for _ in range(10):
+            shuffle.shuffle(ids)
+            request = pb.AllocateRequest(container_requests=[pb.ContainerAllocateRequest(devices_ids=ids)])
+            answers.add(await client.raw("Allocate", request.SerializeToString()))
+    [raw] = answers
+    [answer] = pb.AllocateResponse.FromString(raw).container_responses
+    ordered = ["x1", "x2", "x10", "x11"]
+    assert paths(answer) == [f"/dev/{name}" for name in (*ordered, "ctl", "aux")]
+    assert [mount.host_path for mount in answer.mounts] == [f"/opt/{name}" for name in ordered]
+    assert dict(answer.envs) == {
+        "ZONE": "X1,X2,X10,X11",
+        "ALL": "/dev/x1,/dev/x2,/dev/x10,/dev/x11",
+        "COUNT": "4",
+    }
+    assert dict(answer.annotations) == {"example.com/z": "1,2,10,11", "example.com/a": "3,4,12,13"}
+
+
+async def test_56_two_devices_that_want_one_place_are_refused_together_and_given_alone(node: FakeNode) -> None:
+    config = CONFIG.replace("/dev/x*}", "/dev/x*, nodes: [{path: '${path}', as: /dev/mine}]}")
+    async with plugin(node, config) as client:
+        first, second = sorted(node.kubelet.resource(X))[:2]
+        code, text = await refusal(client, [first, second])
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        for named in (first, second, "/dev/mine", "'as'"):
+            assert named in text
+        alone = (await client.allocate([[first], [second]])).container_responses
+        assert [[device.container_path for device in one.devices] for one in alone] == [["/dev/mine"], ["/dev/mine"]]
+        assert paths(alone[0]) != paths(alone[1])
+
+
+async def test_56_a_template_gives_each_device_a_place_of_its_own(node: FakeNode) -> None:
+    config = CONFIG.replace("/dev/x*}", "/dev/x*, nodes: [{path: '${path}', as: '/dev/mine${index}'}]}")
+    async with plugin(node, config) as client:
+        [answer] = (await client.allocate([list(node.kubelet.resource(X))])).container_responses
+    assert [(device.host_path, device.container_path) for device in answer.devices] == [
+        (f"/dev/x{number}", f"/dev/mine{number}") for number in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("[{path: '${path}'}]", "rw"),
+        ("[{path: '${path}', permissions: r}]", "r"),
+        ("[{path: '${path}', permissions: rwm}]", "rwm"),
+        ("null", "rw"),
+    ],
+)
+async def test_57_permissions_are_those_written_and_rw_where_none_are(node: FakeNode, written: str, sent: str) -> None:
+    node.plug("/dev/ctl")
+    config = CONFIG.replace("/dev/x*}", f"/dev/x*, nodes: {written}, with: [/dev/ctl]}}")
+    if written == "null":
+        config = config.replace("nodes: null, ", "")
+    async with plugin(node, config, devices=1):
+        allocation = await node.kubelet.admit(X)
+    assert [device.permissions for device in allocation.response.devices] == [sent, "rw"]
+
+
+@pytest.mark.parametrize("permissions", ["x", "''", "rwrw", "rwx", "RW", "null", "7"])
+async def test_57_wrong_permissions_are_refused_at_load(node: FakeNode, permissions: str) -> None:
+    node.plug("/dev/x0")
+    wrong = CONFIG.replace("/dev/x*}", f"/dev/x*, nodes: [{{path: '${{path}}', permissions: {permissions}}}]}}")
+    async with node.running(wrong) as agent:
+        said = await told(heard(agent), Event.CONFIG_INVALID)
+        assert f"genplug.yaml:3:{wrong.splitlines()[2].index('permissions') + 1}" in said.text.replace(
+            f":3:{wrong.splitlines()[2].index('permissions') + 14}:",
+            f":3:{wrong.splitlines()[2].index('permissions') + 1}:",
+        )
+        assert not agent.status.is_ready
+
+
+async def test_58_a_missing_mount_source_is_an_error_and_is_not_made(node: FakeNode) -> None:
+    config = CONFIG.replace(
+        "}]}",
+        "}], allocate: {mounts: [{hostPath: /opt/driver, containerPath: /usr/lib/driver},"
+        " {hostPath: /opt/extra, containerPath: /opt/extra, optional: true}]}}",
+    )
+    async with plugin(node, config) as client:
+        with pytest.raises(AdmissionError, match="the mount source /opt/driver does not exist"):
+            await node.kubelet.admit(X)
+        assert not node.real("/opt").exists()
+        assert (await refusal(client, ["x0"]))[0] is grpc.StatusCode.FAILED_PRECONDITION
+
+        node.write("/opt/driver/lib.so", "")
+        allocation = await node.kubelet.admit(X)
+        [mount] = allocation.response.mounts
+        assert (mount.host_path, mount.container_path, mount.read_only) == ("/opt/driver", "/usr/lib/driver", False)
+
+
+async def test_60_a_hundred_calls_at_once_are_all_answered_soon(node: FakeNode) -> None:
+    for number in range(100):
+        node.plug(f"/dev/x{number}")
+    node.write_config(CONFIG)
+    await node.kubelet.start()
+    # In a process of its own, as in life; here it would share the client's time.
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "genplug", "run", "--log-level", "error", "--config", node.config_dir),
+        *("--root", node.root, "--kubelet-dir", node.kubelet_dir),
+    )
+    try:
+        await node.kubelet.until(X, lambda devices: len(devices.healthy) == 100)
+        client = node.kubelet.call(X)
+
+        async def one(number: int) -> float:
+            started = time.perf_counter()
+            answer = await client.allocate([[f"x{number}"]])
+            assert paths(answer.container_responses[0]) == [f"/dev/x{number}"]
+            return time.perf_counter() - started
+
+        # The best of ten, for whatever else this machine does.
+        rounds = [sorted(await asyncio.gather(*map(one, range(100)))) for _ in range(10)]
+        assert min(times[98] for times in rounds) < 0.05
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_60_an_answer_during_reloads_is_of_one_configuration_throughout(node: FakeNode) -> None:
+    def config(name: str) -> str:
+        allocate = f"allocate: {{env: {{NAME: {name}}}, annotations: {{example.com/name: {name}}}}}"
+        nodes = f"nodes: [{{path: '${{path}}', as: '/dev/{name}${{index}}'}}]"
+        return HEAD + f"resources: {{example.com/x: {{devices: [{{glob: /dev/x*, {nodes}}}], {allocate}}}}}"
+
+    async with plugin(node, config("a")) as client:
+        ids = list(node.kubelet.resource(X))
+        seen: dict[str, int] = {}
+        for swap in range(12):
+            node.write_config(config("ab"[swap % 2]), how="rename")
+            before = dict(seen)
+            # Until the answers have turned: every call in between is one that a reload may meet.
+            async with asyncio.timeout(10):
+                while seen.get("ab"[swap % 2], 0) <= before.get("ab"[swap % 2], 0):
+                    answers = await asyncio.gather(*(client.allocate([ids, ids[:1], ids[1:]]) for _ in range(4)))
+                    for answer in answers:
+                        [name] = {
+                            spoken
+                            for one in answer.container_responses
+                            for spoken in (
+                                one.envs["NAME"],
+                                one.annotations["example.com/name"],
+                                *(device.container_path[len("/dev/") : -1] for device in one.devices),
+                            )
+                        }
+                        seen[name] = seen.get(name, 0) + 1
+        assert seen.keys() == {"a", "b"}
+        assert node.kubelet.streams(X) == 1
+
+
+async def test_61_calls_that_are_given_up_leave_nothing_behind(node: FakeNode) -> None:
+    async with plugin(node) as client:
+        expected = await client.allocate([["x0"]])
+        request = pb.AllocateRequest(container_requests=[pb.ContainerAllocateRequest(devices_ids=["x0"])])
+        descriptors, tasks = os.listdir("/proc/self/fd"), len(asyncio.all_tasks())
+        for number in range(50):
+            call = asyncio.create_task(client.allocate([["x0"]]))
+            for _ in range(number % 10):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+        for _ in range(20):
+            with pytest.raises(grpc.aio.AioRpcError) as late:
+                await client.raw("Allocate", request.SerializeToString(), timeout=1e-6)
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+        assert await client.allocate([["x0"]]) == expected
+        async with asyncio.timeout(5):
+            while len(asyncio.all_tasks()) > tasks:
+                await asyncio.sleep(0)
+        assert os.listdir("/proc/self/fd") == descriptors
+        assert (await node.kubelet.admit(X, 3)).ids == ("x0", "x1", "x2")
+        assert node.kubelet.streams(X) == 1
+
+
+MANY = [f"y{number}" for number in range(10_000)]
+
+
+@pytest.mark.parametrize(
+    ("available", "must_include", "size", "preferred"),
+    [
+        pytest.param(["x2", "x0", "x1"], [], 2, ["x0", "x1"], id="natural order"),
+        pytest.param(["x2", "x0", "x1"], [], 0, [], id="size 0"),
+        pytest.param(["x2", "x0", "x1"], [], -1, [], id="negative size"),
+        pytest.param(["x2", "x0"], [], 5, ["x0", "x2"], id="more than available"),
+        pytest.param([], [], 1, [], id="none available"),
+        pytest.param(["x2", "x0", "x1"], ["x2"], 2, ["x0", "x2"], id="must include"),
+        pytest.param(["x1", "x0"], ["x2"], 1, ["x0"], id="must include what is not available"),
+        pytest.param(["x2", "x0", "x1"], ["x2", "x1"], 1, ["x1"], id="must include more than the size"),
+        pytest.param(["x1", "nosuch", "x0"], ["nosuch"], 2, ["nosuch", "x0"], id="unknown ids"),
+        pytest.param(["x1", "x1", "x0", "x0"], ["x1", "x1"], 2, ["x0", "x1"], id="repeats"),
+        pytest.param([*MANY, "x1"], ["y9999"], 3, ["x1", "y0", "y9999"], id="10 000 available"),
+    ],
+)
+async def test_63_a_preference_is_a_right_subset_whatever_is_asked(
+    node: FakeNode, available: list[str], must_include: list[str], size: int, preferred: list[str]
+) -> None:
+    async with plugin(node) as client:
+        random.Random(1).shuffle(available)
+        answers = [await client.prefer(available, must_include, size) for _ in range(2)]
+    assert answers[0] == answers[1]
+    [answer] = answers[0].container_responses
+    assert sorted(answer.deviceIDs) == preferred
+
+
+async def test_63_a_preference_is_given_for_every_container_and_for_none(node: FakeNode) -> None:
+    async with plugin(node) as client:
+        assert await client.raw("GetPreferredAllocation", b"") == b""
+        asked = pb.ContainerPreferredAllocationRequest(available_deviceIDs=["x1", "x0"], allocation_size=1)
+        request = pb.PreferredAllocationRequest(container_requests=[asked, pb.ContainerPreferredAllocationRequest()])
+        raw = await client.raw("GetPreferredAllocation", request.SerializeToString())
+    answers = pb.PreferredAllocationResponse.FromString(raw).container_responses
+    assert [list(one.deviceIDs) for one in answers] == [["x0"], []]
+
+
+async def test_66_unknown_calls_are_unimplemented_and_unknown_fields_are_ignored(node: FakeNode) -> None:
+    async with plugin(node) as client:
+        for method in ("Deallocate", "allocate", ""):
+            with pytest.raises(grpc.aio.AioRpcError) as unknown:
+                await client.raw(method)
+            assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+        # Field 99, a number, and field 98, a text, in both levels of a request of some later version.
+        later = b"\x98\x06\x07" + b"\x92\x06\x03new"
+        container = pb.ContainerAllocateRequest(devices_ids=["x0"]).SerializeToString() + later
+        request = b"\x0a" + bytes([len(container)]) + container + later
+        assert pb.AllocateRequest.FromString(request).container_requests[0].devices_ids == ["x0"]
+        answer = pb.AllocateResponse.FromString(await client.raw("Allocate", request))
+        assert answer == await client.allocate([["x0"]])
+        assert await client.raw("GetDevicePluginOptions", later) == await client.raw("GetDevicePluginOptions")
+        assert await client.raw("PreStartContainer", later) == b""
+        assert node.kubelet.streams(X) == 1
+
+
+async def test_66_a_request_that_is_no_message_harms_nobody(node: FakeNode) -> None:
+    async with plugin(node) as client:
+        for method in ("Allocate", "GetPreferredAllocation"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.raw(method, b"\xff\xff\xff")
+        assert paths((await client.allocate([["x0"]])).container_responses[0]) == ["/dev/x0"]
+
+
+def test_this_file_needs_no_more_than_a_node() -> None:
+    assert Path(__file__).exists()
