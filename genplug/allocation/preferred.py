@@ -17,7 +17,7 @@ def preferred(
     ranked = [one for one in order if one in free]
     if len(ranked) < len(free):
         ranked += sorted(free.difference(ranked), key=natural_key)
-    wanted = free.intersection(must_include)
+    wanted = set(must_include)
     taken = set([one for one in ranked if one in wanted][: max(size, 0)])
     missing = max(size, 0) - len(taken)
     taken.update([one for one in ranked if one not in wanted][:missing])

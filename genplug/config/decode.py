@@ -326,7 +326,7 @@ def _texts(node: Node | None) -> list[str]:
 
 def _number(node: Node | None, default: float) -> float:
     is_number = isinstance(node, ScalarNode) and isinstance(node.value, int | float)
-    return node.value if is_number and isinstance(node, ScalarNode) and node.value else default  # type: ignore[return-value]
+    return float(node.value) if is_number else default  # type: ignore[union-attr, arg-type]
 
 
 def _place(node: MapNode, key: str) -> Place:

@@ -469,7 +469,7 @@ def put(tree: NodeTree, path: str, target: str, minor: int) -> str:
 
 
 @given(steps, st.randoms(use_true_random=False))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_the_inventory_does_not_depend_on_the_order_in_which_things_appeared(
     steps: list[Step], shuffle: Random
 ) -> None:
@@ -485,7 +485,7 @@ def test_the_inventory_does_not_depend_on_the_order_in_which_things_appeared(
 
 
 @given(steps, steps)
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_a_partial_scan_finds_what_a_full_one_finds(before: list[Step], after: list[Step]) -> None:
     with node_tree() as tree:
         for step in before:
@@ -499,7 +499,7 @@ def test_a_partial_scan_finds_what_a_full_one_finds(before: list[Step], after: l
 
 
 @given(steps, paths)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_an_id_stays_whatever_else_comes_or_goes(steps: list[Step], path: str) -> None:
     spec = config(resource(X, source("/dev/{x,y}*")))
     with node_tree() as tree:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hardware_values import NodeTree, node_tree
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genplug.config.globs import Glob
@@ -195,6 +195,7 @@ segments = st.sampled_from(["*", "?", "b*", "[ab]*", "{a,d}", "**", "a", "b1", "
     pattern=st.lists(segments, min_size=1, max_size=4),
     remembers=st.booleans(),
 )
+@settings(deadline=None)
 def test_a_glob_finds_exactly_the_paths_whose_text_matches(
     *, files: list[list[str]], pattern: list[str], remembers: bool
 ) -> None:
