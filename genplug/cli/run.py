@@ -94,11 +94,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _add(parser: argparse.ArgumentParser, flag: str, *, default: str, **options: Any) -> None:  # noqa: ANN401 - argparse's
     variable = PREFIX + flag.removeprefix("--").replace("-", "_").upper()
-    parser.add_argument(flag, default=os.environ.get(variable) or default, **options)
+    value = os.environ.get(variable) or default
+    # argparse looks at the choices of what is typed only.
+    if "choices" in options and value not in options["choices"]:
+        parser.error(f"{variable}={value}: choose from {', '.join(options['choices'])}")
+    parser.add_argument(flag, default=value, **options)
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) >= 1 << 16:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) >= 1 << 16:
         raise ValueError("write HOST:PORT, for example 127.0.0.1:9808, or :9808 for every address")
     return host.strip("[]"), int(port)
