@@ -64,9 +64,10 @@ class KubeletFollower:
         tell_devices(self._journal, before.judgement if before else None, snapshot.judgement)
         notes = offer_notes(snapshot.inventory)
         for name, resource in snapshot.config.resources.items():
-            offer = offered(resource, snapshot.judgement.devices.get(name, ()))
-            tell_offer(self._journal, self._offers.get(name), offer, notes.get(name, ()))
-            self._offer(offer)
+            if name not in self._offers or before is None or not _is_alike(name, before, snapshot):
+                offer = offered(resource, snapshot.judgement.devices[name])
+                tell_offer(self._journal, self._offers.get(name), offer, notes.get(name, ()))
+                self._offer(offer)
             if (drain := self._draining.pop(name, None)) is not None:
                 drain.cancel()
         for name in self._offers.keys() - snapshot.config.resources.keys() - self._draining.keys():
@@ -201,3 +202,10 @@ class KubeletFollower:
         self._journal.write(Event.RESOURCE_DRAINED, f"{name}: no pod uses it; its endpoint ends", resource=name)
         self._endpoints.pop(name).stop()
         del self._offers[name], self._draining[name]
+
+
+def _is_alike(name: str, before: Snapshot, after: Snapshot) -> bool:
+    """Say whether a resource offers the same in two snapshots; what did not change is the very same object."""
+    if name not in before.config.resources or before.config.resources[name] != after.config.resources[name]:
+        return False
+    return before.judgement.devices[name] == after.judgement.devices[name]

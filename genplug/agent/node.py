@@ -59,7 +59,8 @@ class NodeFollower:
         self._news = asyncio.Event()
         self._reading = Reading(due=0.0)
         self._scanning = Scanning(net=float("inf"))
-        self._changed: set[str] = set()
+        self._changes: dict[str, frozenset[str]] = {}
+        self._is_all_changed = False
 
     def reload(self) -> None:
         """Read the configuration now, whether or not an event told of a change."""
@@ -68,7 +69,7 @@ class NodeFollower:
 
     def look_again(self) -> None:
         """Scan for devices soon: something was seen to be not as the newest snapshot has it."""
-        self._changed.add("/")
+        self._is_all_changed = True
         self._scanning = self._scanning.after_event(time.monotonic())
         self._news.set()
 
@@ -153,12 +154,12 @@ class NodeFollower:
         if (before := self.snapshot) is None:
             self._scanning = Scanning(net=float("inf"))
             return
-        changed, self._changed = frozenset(self._changed), set()
-        where = None if is_net else changed
-        inventory = await asyncio.to_thread(rescan, before.config, self._host, before.inventory, where)
+        changes = None if is_net or self._is_all_changed else self._changes
+        self._changes, self._is_all_changed = {}, False
+        inventory = await asyncio.to_thread(rescan, before.config, self._host, before.inventory, changes)
         has_found = inventory != before.inventory
         self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=has_found)
-        if self._changed:
+        if self._changes or self._is_all_changed:
             self._scanning = self._scanning.after_event(time.monotonic())
         if has_found:
             self._judge(before.config, inventory)
@@ -190,8 +191,10 @@ class NodeFollower:
     def _watch_devices(self, folders: frozenset[str]) -> None:
         seen = {self._host.real(folder): folder for folder in folders}
 
-        def changed(folder: Path, _names: frozenset[str]) -> None:
-            self._changed.add(seen[folder])
+        def changed(folder: Path, names: frozenset[str]) -> None:
+            known = self._changes.get(seen[folder])
+            # No names mean that anything may have changed there.
+            self._changes[seen[folder]] = frozenset() if not names or known == frozenset() else names | (known or names)
             self._scanning = self._scanning.after_event(time.monotonic())
             self._news.set()
 

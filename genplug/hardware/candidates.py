@@ -8,6 +8,7 @@ from genplug.config.model import CandidateType, Resource, Source
 from genplug.config.template import Values
 from genplug.hardware.attributes import own_attributes
 from genplug.hardware.host import Host, is_sendable, readable
+from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import KIND_NAMES, Considered, Kind, Look, Unmatched
 
 _WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
@@ -41,8 +42,8 @@ class Candidates:
     unmatched: tuple[Unmatched, ...]
 
 
-def find_candidates(resource: Resource, host: Host, folders: set[str]) -> Candidates:
-    """Find a resource's candidates; ``folders`` gets the host's folders whose change may change them."""
+def find_candidates(resource: Resource, host: Host, interests: Interests) -> Candidates:
+    """Find a resource's candidates; ``interests`` get what may change them."""
     taken: list[Candidate] = []
     left_out: list[Considered] = []
     unmatched: list[Unmatched] = []
@@ -52,10 +53,10 @@ def find_candidates(resource: Resource, host: Host, folders: set[str]) -> Candid
         for glob in source.globs:
             found = host.glob(glob)
             found_by = f"found by '{glob.text}'"
-            folders |= found.folders
+            interests.update(found.interests)
             if not found.paths:
                 unmatched.append(Unmatched(glob.text, resource.name, source.place))
-            for path, look in _nodes_before_links(found.paths, host, folders):
+            for path, look in _nodes_before_links(found.paths, host, interests):
                 if path in paths:
                     continue
                 paths.add(path)
@@ -73,11 +74,11 @@ def find_candidates(resource: Resource, host: Host, folders: set[str]) -> Candid
 NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
 
 
-def _nodes_before_links(paths: tuple[str, ...], host: Host, folders: set[str]) -> Iterator[tuple[str, Look | None]]:
+def _nodes_before_links(paths: tuple[str, ...], host: Host, interests: Interests) -> Iterator[tuple[str, Look | None]]:
     """Look at paths; symlinks come last, for a node's ID must not depend on who links to it."""
     links = []
     for path in paths:
-        look = host.see(path, folders)
+        look = host.see(path, interests)
         if look is not None and look.resolved == path:
             yield path, look
         else:

@@ -11,6 +11,7 @@ from genplug.hardware.attributes import merged
 from genplug.hardware.candidates import Candidate
 from genplug.hardware.host import Host, readable
 from genplug.hardware.ids import device_id
+from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import Considered, Device
 from genplug.hardware.nodes import own_nodes, specified_nodes, without_collisions
 
@@ -23,11 +24,11 @@ class _Group:
 
 
 def make_devices(
-    resource: Resource, candidates: Sequence[Candidate], host: Host, folders: set[str]
+    resource: Resource, candidates: Sequence[Candidate], host: Host, interests: Interests
 ) -> tuple[tuple[Device, ...], tuple[Considered, ...]]:
     """Make a resource's devices, in the order in which they claim nodes, and say what became of every candidate.
 
-    ``folders`` gets the host's folders whose change may change the result.
+    ``interests`` get what may change the result.
     """
     devices: dict[str, Device] = {}
     considered: list[Considered] = []
@@ -37,7 +38,7 @@ def make_devices(
         groups, ungrouped = _grouped(source, own)
         considered += (_left_out(resource, source, candidate, reason) for candidate, reason in ungrouped)
         for group in sorted(groups, key=lambda group: natural_key(group.key)):
-            device = _device(resource, source, group, needed, host, folders)
+            device = _device(resource, source, group, needed, host, interests)
             first = devices.setdefault(device.id, device)
             if first is device:
                 considered += (_taken(device, candidate) for candidate in group.candidates)
@@ -83,14 +84,14 @@ def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Gro
 
 
 def _device(  # noqa: PLR0913, PLR0917 - what a device is made of
-    resource: Resource, source: Source, group: _Group, needed: Mapping[str, str], host: Host, folders: set[str]
+    resource: Resource, source: Source, group: _Group, needed: Mapping[str, str], host: Host, interests: Interests
 ) -> Device:
     attributes = merged([candidate.attributes for candidate in group.candidates])
     if source.nodes:
-        nodes, faults = specified_nodes(source.nodes, attributes, host, folders)
+        nodes, faults = specified_nodes(source.nodes, attributes, host, interests)
     else:
         nodes, faults = own_nodes(group.candidates)
-    companions, missing = specified_nodes(source.companions, attributes, host, folders)
+    companions, missing = specified_nodes(source.companions, attributes, host, interests)
     own, beside, collisions = without_collisions(nodes, companions)
     if missing or collisions:
         faults += [*(f"companion {fault}" for fault in missing), *collisions]

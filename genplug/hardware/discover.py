@@ -4,14 +4,13 @@ Each resource is scanned on its own; then the resources are compared, since one 
 of one resource only (config-language: From paths to devices). :func:`rescan` scans only what a change can have touched.
 """
 
-from collections.abc import Collection
-
 from genplug.config.model import Config, Resource
 from genplug.config.natural import natural_key
 from genplug.hardware.candidates import find_candidates
 from genplug.hardware.claims import settled
 from genplug.hardware.devices import make_devices
 from genplug.hardware.host import Host
+from genplug.hardware.interests import Changes, Interests, is_concerned
 from genplug.hardware.inventory import Device, Inventory, ResourceScan
 
 
@@ -24,19 +23,18 @@ def discover(config: Config, host: Host, previous: Inventory | None = None) -> I
     return rescan(config, host, previous, None)
 
 
-def rescan(config: Config, host: Host, previous: Inventory | None, changed: Collection[str] | None) -> Inventory:
-    """Find the devices again after something changed in some folders (as ``Inventory.folders`` names them).
+def rescan(config: Config, host: Host, previous: Inventory | None, changes: Changes | None) -> Inventory:
+    """Find the devices again after some names changed in some folders (as ``Inventory.folders`` names them).
 
-    Resources that those folders cannot concern are taken over from ``previous``; the result is that of
-    :func:`discover`. None, or ``/`` among the folders, means that anything may have changed.
+    Resources that those changes cannot concern are taken over from ``previous``; the result is that of
+    :func:`discover`. None means that anything may have changed.
     """
     remembering = host.remembering()
-    everywhere = None if changed is None or "/" in changed else frozenset(changed)
     known = previous.scans if previous is not None else {}
     scans = {}
     for name, resource in config.resources.items():
         before = known.get(name)
-        is_untouched = before is not None and everywhere is not None and everywhere.isdisjoint(before.folders)
+        is_untouched = before is not None and changes is not None and not is_concerned(before.interests, changes)
         if before is not None and is_untouched and before.resource == resource:
             scans[name] = before
         else:
@@ -46,23 +44,23 @@ def rescan(config: Config, host: Host, previous: Inventory | None, changed: Coll
         devices={name: _in_order(config.resources[name], devices) for name, devices in claims.devices.items()},
         considered=claims.considered,
         clashes=claims.clashes,
-        folders=frozenset().union(*(scan.folders for scan in scans.values())),
+        folders=frozenset().union(*(scan.interests for scan in scans.values())),
         unmatched=tuple(note for scan in scans.values() for note in scan.unmatched),
         scans=scans,
     )
 
 
 def _scanned(resource: Resource, host: Host, before: ResourceScan | None) -> ResourceScan:
-    folders: set[str] = set()
-    candidates = find_candidates(resource, host, folders)
-    devices, considered = make_devices(resource, candidates.taken, host, folders)
+    interests = Interests()
+    candidates = find_candidates(resource, host, interests)
+    devices, considered = make_devices(resource, candidates.taken, host, interests)
     known = {device.id: device for device in before.devices} if before is not None else {}
     scan = ResourceScan(
         resource=resource,
         devices=tuple(known[one.id] if known.get(one.id) == one else one for one in devices),
         considered=(*considered, *candidates.left_out),
         unmatched=candidates.unmatched,
-        folders=frozenset(folders),
+        interests=interests.frozen(),
     )
     return before if before is not None and scan == before else scan
 

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from genplug.config.globs import Glob
 from genplug.config.natural import natural_key
+from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import Kind, Look
 from genplug.hardware.tree import Found, Tree
 
@@ -51,7 +52,7 @@ class Host:
     remembers: bool = field(default=False, kw_only=True)
     _tree: Tree = field(init=False, eq=False, repr=False)
     _looks: dict[str, Look | None] = field(factory=dict, init=False, eq=False, repr=False)
-    _around: dict[str, set[str]] = field(factory=dict, init=False, eq=False, repr=False)
+    _around: dict[str, Interests] = field(factory=dict, init=False, eq=False, repr=False)
 
     @_tree.default
     def _tree_of_root(self) -> Tree:
@@ -72,17 +73,21 @@ class Host:
 
     def look(self, path: str) -> Look | None:
         """Look at a path, every symlink followed; None where nothing can be seen."""
-        return self.see(path, set())
+        return self._seen(path, Interests())
 
-    def see(self, path: str, folders: set[str]) -> Look | None:
-        """Look at a path and add to ``folders`` the existing folders whose change may change what is seen."""
+    def see(self, path: str, interests: Interests) -> Look | None:
+        """Look at a path and add to ``interests`` what may change what is seen."""
         if not self.remembers:
-            return self._seen(path, folders)
+            return self._seen(path, interests)
         if path not in self._looks:
-            self._looks[path] = self._seen(path, around := set[str]())
-            if around != {_parent(path)}:
+            look = self._looks[path] = self._seen(path, around := Interests())
+            # Most paths are what they say, in a folder that is: no need to keep what their own text tells.
+            if look is None or look.resolved != path:
                 self._around[path] = around
-        folders.update(self._around.get(path) or (_parent(path),))
+        if (known := self._around.get(path)) is not None:
+            interests.update(known)
+        else:
+            interests.add_name(*_parted(path))
         return self._looks[path]
 
     def exists(self, path: str) -> bool:
@@ -92,7 +97,7 @@ class Host:
     def absence(self, path: str) -> str:
         """Say why nothing can be seen at a path, to follow its name in a sentence; empty where something is there."""
         try:
-            self._tree.followed(path, set())
+            self._tree.followed(path, Interests())
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return "is a symlink that leads round in a circle"
@@ -125,15 +130,15 @@ class Host:
     def real(self, path: str) -> Path:
         """Return where this process sees a host path: symlinks followed if it exists, else as it is written."""
         with suppress(OSError, ValueError):
-            path, _ = self._tree.followed(path, set())
+            path, _ = self._tree.followed(path, Interests())
         return Path(self._tree.prefix + path)
 
-    def _seen(self, path: str, folders: set[str]) -> Look | None:
+    def _seen(self, path: str, interests: Interests) -> Look | None:
         try:
-            resolved, status = self._tree.followed(path, folders)
+            resolved, status = self._tree.followed(path, interests)
         except (OSError, ValueError):
             return None
-        folders.add(_parent(resolved))
+        interests.add_name(*_parted(resolved))
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
         if kind is Kind.CHAR or kind is Kind.BLOCK:
             return Look(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev))
@@ -163,8 +168,9 @@ def readable(path: str) -> str:
     return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _parent(path: str) -> str:
-    return path[: path.rfind("/")] or "/"
+def _parted(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder, name
 
 
 def _is_the_real_root(root: Path) -> bool:

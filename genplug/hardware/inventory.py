@@ -11,6 +11,7 @@ from attrs import field, frozen
 from genplug.config.model import Resource
 from genplug.config.place import Place
 from genplug.config.template import Values
+from genplug.hardware.interests import Interest
 
 
 class Kind(StrEnum):
@@ -133,7 +134,8 @@ class ResourceScan:
     devices: tuple[Device, ...]
     considered: tuple[Considered, ...]
     unmatched: tuple[Unmatched, ...]
-    folders: frozenset[str]
+    interests: Mapping[str, Interest]
+    """What its result depends on, by folder."""
 
 
 @frozen

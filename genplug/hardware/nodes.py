@@ -9,6 +9,7 @@ from genplug.config.template import MissingAttributeError, Values
 from genplug.hardware.attributes import own_attributes
 from genplug.hardware.candidates import NOT_SENDABLE, Candidate
 from genplug.hardware.host import Host, is_sendable, readable
+from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import KIND_NAMES, DeviceNode
 
 DEFAULT_PERMISSIONS = "rw"
@@ -34,18 +35,18 @@ def own_nodes(candidates: Sequence[Candidate]) -> tuple[list[DeviceNode], list[s
 
 
 def specified_nodes(
-    specs: Sequence[NodeSpec], attributes: Values, host: Host, folders: set[str]
+    specs: Sequence[NodeSpec], attributes: Values, host: Host, interests: Interests
 ) -> tuple[list[DeviceNode], list[str]]:
     """Return the nodes that specs ask for with these attributes, in the specs' order, and faults.
 
-    ``folders`` gets the host's folders whose change may change the result.
+    ``interests`` get what may change the result.
     """
     nodes: list[DeviceNode] = []
     faults: list[str] = []
     for spec in specs:
         try:
-            for path in _paths(spec, attributes, host, folders):
-                node = _node(path, spec, attributes, host, folders)
+            for path in _paths(spec, attributes, host, interests):
+                node = _node(path, spec, attributes, host, interests)
                 if isinstance(node, str):
                     faults.append(node)
                 elif node is not None and node not in nodes:
@@ -80,7 +81,7 @@ def without_collisions(
     return tuple(kept[False]), tuple(kept[True]), faults
 
 
-def _paths(spec: NodeSpec, attributes: Values, host: Host, folders: set[str]) -> Iterator[str]:
+def _paths(spec: NodeSpec, attributes: Values, host: Host, interests: Interests) -> Iterator[str]:
     is_glob = any(isinstance(part, str) and has_magic(part) for part in spec.path.parts)
     if not is_glob:
         yield from spec.path.render_each(attributes)
@@ -88,16 +89,16 @@ def _paths(spec: NodeSpec, attributes: Values, host: Host, folders: set[str]) ->
     quoted = {name: tuple(value.translate(_LITERAL) for value in values) for name, values in attributes.items()}
     for text in spec.path.render_each(quoted):
         found = host.glob(Glob.parse(text))
-        folders |= found.folders
+        interests.update(found.interests)
         if not found.paths and not spec.optional:
             raise _NothingMatchesError(f"nothing matches {text} ({spec.place})")
         yield from found.paths
 
 
-def _node(path: str, spec: NodeSpec, attributes: Values, host: Host, folders: set[str]) -> DeviceNode | str | None:
+def _node(path: str, spec: NodeSpec, attributes: Values, host: Host, interests: Interests) -> DeviceNode | str | None:
     if not path.startswith("/"):
         return f"'{path}' is not an absolute path ({spec.place})"
-    look = host.see(path, folders)
+    look = host.see(path, interests)
     if look is None:
         return None if spec.optional else f"{path} {host.absence(path) or 'does not exist'}"
     if not is_sendable(path) or not is_sendable(look.resolved):

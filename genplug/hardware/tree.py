@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from genplug.config.globs import Glob, Segment
 from genplug.config.natural import natural_key
+from genplug.hardware.interests import Interests
 
 _LITERAL_START = re.compile(r"[^*?[]*")
 _MOST_LINKS = 40  # as the kernel: path_resolution(7)
@@ -21,10 +22,15 @@ _MOST_LINKS = 40  # as the kernel: path_resolution(7)
 
 @frozen
 class Found:
-    """What a glob found: paths in natural order, and the existing folders whose change may change that."""
+    """What a glob found: paths in natural order, and what in which existing folders may change that."""
 
     paths: tuple[str, ...]
-    folders: frozenset[str]
+    interests: Interests
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The folders that matter."""
+        return self.interests.folders
 
 
 @frozen
@@ -47,8 +53,8 @@ class Tree:
     remembers: bool = False
     _listings: dict[str, tuple[Entry, ...]] = field(factory=dict, init=False, eq=False, repr=False)
 
-    def followed(self, path: str, folders: set[str]) -> tuple[str, os.stat_result]:
-        """Return a path without symlinks and its status; ``folders`` gets those that decided, in a failure too.
+    def followed(self, path: str, interests: Interests) -> tuple[str, os.stat_result]:
+        """Return a path without symlinks and its status; ``interests`` get what decided that, in a failure too.
 
         Raises:
             OSError: nothing is there, the symlinks lead in a circle, or somebody forbids it.
@@ -60,14 +66,14 @@ class Tree:
             try:
                 status = os.lstat(self.prefix + path)
             except OSError:
-                folders.add(folder or "/")
+                interests.add_name(folder, name)
                 raise
             if not stat.S_ISLNK(status.st_mode):
                 return path, status
-            return self._stepped(folder, [name], path, folders)
-        return self._stepped("", _reversed_names(path), path, folders)
+            return self._stepped(folder, [name], path, interests)
+        return self._stepped("", _reversed_names(path), path, interests)
 
-    def _stepped(self, at: str, rest: list[str], path: str, folders: set[str]) -> tuple[str, os.stat_result]:
+    def _stepped(self, at: str, rest: list[str], path: str, interests: Interests) -> tuple[str, os.stat_result]:
         """Go on from a folder without symlinks, one name after the other; ``rest`` holds them last name first."""
         status: os.stat_result | None = None
         links = 0
@@ -80,12 +86,12 @@ class Tree:
             try:
                 status = os.lstat(self.prefix + here)
             except OSError:
-                folders.add(at or "/")
+                interests.add_name(at, name)
                 raise
             if not stat.S_ISLNK(status.st_mode):
                 at = here
                 continue
-            folders.add(at or "/")
+            interests.add_name(at, name)
             links += 1
             if links > _MOST_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
@@ -124,19 +130,19 @@ class Tree:
         walk = _Walk(self)
         for segments in glob:
             walk.find("", "", segments)
-        return Found(tuple(sorted(walk.paths, key=natural_key)), frozenset(walk.folders))
+        return Found(tuple(sorted(walk.paths, key=natural_key)), walk.interests)
 
 
 @frozen
 class _Walk:
-    """One search: ``paths`` that match so far, and ``folders`` that decided it.
+    """One search: ``paths`` that match so far, and the ``interests`` that decided it.
 
     Everywhere, ``path`` is a folder as the pattern spells it and ``at`` the same without symlinks.
     """
 
     tree: Tree
     paths: set[str] = field(factory=set)
-    folders: set[str] = field(factory=set)
+    interests: Interests = field(factory=Interests)
 
     def find(self, path: str, at: str, segments: tuple[Segment, ...]) -> None:
         """Add what matches the segments in a folder."""
@@ -146,11 +152,11 @@ class _Walk:
         elif rest and head.is_literal:
             self._enter(path, at, head.text, rest)
         elif head.is_literal:
-            self.folders.add(at or "/")
+            self.interests.add_name(at, head.text)
             if os.path.lexists(f"{self.tree.prefix}{at}/{head.text}"):
                 self.paths.add(f"{path}/{head.text}")
         else:
-            self.folders.add(at or "/")
+            self.interests.add_pattern(at, head)
             # Most names of /dev fall at the first letters, long before the regular expression.
             start = _LITERAL_START.match(head.text)[0]  # type: ignore[index] # it matches any text, if only at its start
             matching = [e for e in self.tree.entries(at) if e.name.startswith(start) and head.matches(e.name)]
@@ -172,19 +178,20 @@ class _Walk:
         waiting = [(path, at)]
         while waiting:
             path, at = waiting.pop()
-            self.folders.add(at or "/")
+            self.interests.add_any(at)
             yield path, at
             waiting += ((f"{path}/{e.name}", f"{at}/{e.name}") for e in self.tree.entries(at) if e.is_directory)
 
     def _enter(self, path: str, at: str, name: str, rest: tuple[Segment, ...]) -> None:
         try:
-            resolved, status = self.tree.followed(f"{at}/{name}", self.folders)
+            resolved, status = self.tree.followed(f"{at}/{name}", self.interests)
         except (OSError, ValueError):
             return
         if stat.S_ISDIR(status.st_mode):
             self.find(f"{path}/{name}", "" if resolved == "/" else resolved, rest)
         else:
-            self.folders.add(resolved.rpartition("/")[0] or "/")
+            folder, _, last = resolved.rpartition("/")
+            self.interests.add_name(folder, last)
 
 
 def _reversed_names(path: str) -> list[str]:

@@ -450,8 +450,8 @@ EVERYTHING = config(
 )
 
 
-def put(tree: NodeTree, path: str, target: str, minor: int) -> str:
-    """Put something at a path, in place of whatever was there; return the folder that changed."""
+def put(tree: NodeTree, path: str, target: str, minor: int) -> tuple[str, str]:
+    """Put something at a path, in place of whatever was there; return folder and name that changed, "" for any."""
     at = tree.at(path)
     existing = at.parent
     while not existing.is_dir():
@@ -464,8 +464,8 @@ def put(tree: NodeTree, path: str, target: str, minor: int) -> str:
         else:
             tree.plug(path, f"240:{minor}")
     except OSError:
-        return "/dev"
-    return "/" + str(existing.relative_to(tree.root)).removeprefix(".")
+        return "/dev", ""
+    return "/" + str(existing.relative_to(tree.root)).removeprefix("."), at.relative_to(existing).parts[0]
 
 
 @given(steps, st.randoms(use_true_random=False))
@@ -491,8 +491,14 @@ def test_a_partial_scan_finds_what_a_full_one_finds(before: list[Step], after: l
         for step in before:
             put(tree, *step)
         previous = discover(EVERYTHING, tree.host)
-        changed = {put(tree, *step) for step in after}
-        partial = rescan(EVERYTHING, tree.host, previous, changed)
+        changed = [put(tree, *step) for step in after]
+        changes = {
+            folder: frozenset(name for at, name in changed if at == folder)
+            if (folder, "") not in changed
+            else frozenset()
+            for folder, _ in changed
+        }
+        partial = rescan(EVERYTHING, tree.host, previous, changes)
         full = discover(EVERYTHING, tree.host)
         assert partial == full
         assert partial.scans == full.scans
@@ -519,18 +525,20 @@ def test_a_partial_scan_leaves_untouched_resources_alone(tree: NodeTree) -> None
     before = discover(spec, tree.host)
     tree.plug("/dev/x1", "1:2")
     tree.plug("/dev/dri/card1", "1:3")
-    after = rescan(spec, tree.host, before, {"/dev/dri"})
+    after = rescan(spec, tree.host, before, {"/dev/dri": frozenset({"card1"}), "/dev": frozenset({"y7"})})
     assert ids(after) == ["x0"]
     assert [device.key for device in devices(after, "b.example/y")] == ["dri/card0", "dri/card1"]
     assert after.scans[X] is before.scans[X]
-    assert ids(rescan(spec, tree.host, before, {"/"})) == ["x0", "x1"]
+    assert ids(rescan(spec, tree.host, before, {"/dev": frozenset({"x1"})})) == ["x0", "x1"]
+    assert ids(rescan(spec, tree.host, before, {"/dev": frozenset()})) == ["x0", "x1"]
+    assert ids(rescan(spec, tree.host, before, None)) == ["x0", "x1"]
 
 
 def test_a_partial_scan_under_another_configuration_scans_what_changed(tree: NodeTree) -> None:
     tree.plug("/dev/x0", "1:0")
     tree.plug("/dev/y0", "1:1")
     before = discover(config(resource(X, source("/dev/x*"))), tree.host)
-    after = rescan(config(resource(X, source("/dev/y*"))), tree.host, before, set())
+    after = rescan(config(resource(X, source("/dev/y*"))), tree.host, before, {})
     assert ids(after) == ["y0"]
 
 

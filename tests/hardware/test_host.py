@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from genplug.config.globs import Glob
 from genplug.hardware.host import STAND_INS_MARKER, Host
+from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import Kind, Look
 
 
@@ -175,9 +176,9 @@ def test_a_look_names_the_folders_that_decide_it(tree: NodeTree) -> None:
             ("/proc/nothing/here", {"/"}),
         ):
             for _ in range(2):
-                around: set[str] = set()
+                around = Interests()
                 host.see(path, around)
-                assert around == expected, path
+                assert around.folders == expected, path
 
 
 def test_a_listing_of_nothing_is_empty(tree: NodeTree) -> None:
