@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -11,6 +12,9 @@ from pathlib import Path
 from genplug.agent import Agent, Settings
 from genplug.kubelet.sockets import FolderGoneError
 from genplug.observe.logformat import set_up_logging
+
+_STARTED = 5.0
+"""Seconds after which the process is taken to have started."""
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -33,9 +37,17 @@ def serve(arguments: argparse.Namespace) -> int:
     os._exit(code)
 
 
+def _collect_garbage() -> None:
+    gc.collect()
+    # Modules, configuration and inventory are not looked at again: a collection in the midst of an Allocate is short.
+    gc.freeze()
+    gc.enable()
+
+
 async def _run(settings: Settings) -> int:
     agent = Agent(settings)
     loop = asyncio.get_running_loop()
+    loop.call_later(_STARTED, _collect_garbage)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
