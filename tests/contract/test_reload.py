@@ -1,0 +1,427 @@
+"""A changed configuration, however it is changed: what is touched, what stays (contract 10: 68 to 70, 72 to 75)."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+import urllib.request
+from collections.abc import Iterable
+from typing import Literal
+
+import pytest
+
+from genplug.agent import Agent
+from genplug.observe.journal import Entry, Event
+from genplug.testing.config_files import WAYS, swap_config_map
+from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.node import FakeNode
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+X, Y, Z = "example.com/x", "example.com/y", "example.com/z"
+FIRST = HEAD + "resources: {example.com/x: {devices: [{glob: '/dev/x[0-4]'}]}}"
+SECOND = HEAD + "resources: {example.com/x: {devices: [{glob: '/dev/x[1-5]'}]}}"
+
+
+def offering(resources: Iterable[str]) -> str:
+    """A configuration with these resources, each with the devices of its last letter."""
+    return HEAD + f"resources: {{{', '.join(f'{one}: {{devices: [{{glob: /dev/{one[-1]}*}}]}}' for one in resources)}}}"
+
+
+def heard(agent: Agent) -> "asyncio.Queue[Entry]":
+    """What the agent writes into its journal from now on."""
+    entries: asyncio.Queue[Entry] = asyncio.Queue()
+    agent.journal.listen(entries.put_nowait)
+    return entries
+
+
+async def told(entries: "asyncio.Queue[Entry]", event: Event) -> Entry:
+    async with asyncio.timeout(10):
+        while (entry := await entries.get()).event is not event:
+            pass
+    return entry
+
+
+async def metric(agent: Agent, name: str) -> float:
+    def page() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{agent.listens_on}/metrics") as answer:
+            return str(answer.read().decode())
+
+    [line] = [line for line in (await asyncio.to_thread(page)).splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[1])
+
+
+def sockets(kubelet: KubeletStandIn) -> dict[str, int]:
+    """The plugins' sockets by name, with their inodes."""
+    return {path.name: path.stat().st_ino for path in kubelet.plugins_dir.glob("*.sock") if path != kubelet.socket}
+
+
+def deafened(node: FakeNode, text: str) -> None:
+    """Change the configuration's file so that no event tells: through a link from elsewhere (inotify(7), caveats)."""
+    outside = node.folder / "outside"
+    if not outside.exists():
+        os.link(node.config_dir / "genplug.yaml", outside)
+    outside.write_text(text)
+
+
+@pytest.mark.parametrize("how", sorted(WAYS))
+async def test_a_file_is_followed_however_it_is_written(
+    node: FakeNode, how: Literal["in_place", "rename", "editor", "configmap"]
+) -> None:
+    for number in range(6):
+        node.plug(f"/dev/x{number}")
+    node.write_config(FIRST, how=how)
+    async with node.running():
+        await node.kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        written = time.monotonic()
+        for text, healthy in ((SECOND, "12345"), (FIRST, "01234")):
+            node.write_config(text, how=how)
+            await node.kubelet.until(X, healthy={f"x{number}" for number in healthy}, unhealthy=())
+        assert node.kubelet.messages(X)[1].time - written < 0.5
+        assert len(node.kubelet.registrations) == 1
+
+
+async def test_a_reload_that_is_asked_for_finds_what_no_event_told(node: FakeNode) -> None:
+    for number in range(6):
+        node.plug(f"/dev/x{number}")
+    async with node.running(FIRST) as agent:
+        entries = heard(agent)
+        # The second look, at what changed before the folder was watched.
+        await told(entries, Event.CONFIG_UNCHANGED)
+        await node.kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        deafened(node, SECOND)
+        # It was not told: what is found now is found with the old configuration.
+        node.unplug("/dev/x0")
+        await node.kubelet.until(X, healthy={"x1", "x2", "x3", "x4"}, unhealthy={"x0"})
+        agent.reload()
+        await told(entries, Event.CONFIG_LOADED)
+        await node.kubelet.until(X, healthy={"x1", "x2", "x3", "x4", "x5"}, unhealthy=())
+
+
+async def test_sighup_is_such_a_request(node: FakeNode, kubelet: KubeletStandIn) -> None:
+    for number in range(6):
+        node.plug(f"/dev/x{number}")
+    node.write_config(FIRST)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "genplug", "run", "--log-level", "debug", "--config", node.config_dir),
+        *("--root", node.root, "--kubelet-dir", node.kubelet_dir),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        await kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        assert process.stderr is not None
+        # The second look, at what changed before the folder was watched.
+        await process.stderr.readuntil(Event.CONFIG_UNCHANGED.code.encode())
+        deafened(node, SECOND)
+        process.send_signal(signal.SIGHUP)
+        await kubelet.until(X, healthy={"x1", "x2", "x3", "x4", "x5"}, timeout=5)
+    finally:
+        process.terminate()
+        await process.communicate()
+    assert process.returncode == 0
+
+
+async def test_a_lost_event_is_made_good_by_the_next_look(node: FakeNode) -> None:
+    for number in range(6):
+        node.plug(f"/dev/x{number}")
+    async with node.running(FIRST, rescan=0.3):
+        await node.kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        for text, healthy in ((SECOND, "12345"), (FIRST, "01234")):
+            deafened(node, text)
+            await node.kubelet.until(X, healthy={f"x{number}" for number in healthy}, timeout=3)
+
+
+async def test_a_lost_event_of_a_device_is_made_good_by_the_next_look() -> None:
+    async with FakeNode(stand_ins=True) as node:
+        for number in range(2):
+            node.plug(f"/dev/x{number}")
+        outside = node.folder / "outside"
+        os.link(node.real("/dev/x1"), outside)
+        async with node.running(FIRST, rescan=0.3):
+            await node.kubelet.until(X, healthy={"x0", "x1"})
+            # Whatever looks are due after the start are over when this is found.
+            node.plug("/dev/x2")
+            await node.kubelet.until(X, healthy={"x0", "x1", "x2"})
+            outside.write_text("broken")
+            await node.kubelet.until(X, healthy={"x0", "x2"}, unhealthy={"x1"}, timeout=3)
+
+
+INVALID = {
+    "not YAML": (HEAD + "resources: [\n", "4:1"),
+    "unknown key": (HEAD + "resources:\n  example.com/x: {devices: [{golb: /dev/x*}]}\n", "4:30"),
+    "wrong type": (HEAD + "resources:\n  example.com/x: {devices: /dev/x*}\n", "4:28"),
+    "two mistakes": (HEAD + "resources:\n  example.com/x: {devices: [{glob: x}], replicas: none}\n", "4:36 4:51"),
+    "empty file": ("", "1:1"),
+    "key deleted": (HEAD, "1:1"),
+    "null resources": (HEAD + "resources:\n", "3:1"),
+    "another kind": (FIRST.replace("DevicePluginConfig", "ConfigMap"), "2:7"),
+    "not supported yet": (
+        HEAD + "resources:\n  example.com/x: {devices: [{glob: /dev/x*}], aliases: [a.io/b]}\n",
+        "4:47",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "positions"), INVALID.values(), ids=INVALID)
+async def test_68_an_invalid_file_changes_nothing_and_is_reported(node: FakeNode, text: str, positions: str) -> None:
+    kubelet = node.kubelet
+    node.plug("/dev/x0")
+    async with node.running(FIRST, listen=("127.0.0.1", 0)) as agent:
+        entries = heard(agent)
+        await told(entries, Event.REGISTERED)
+        before, in_force = sockets(kubelet), agent.status.config
+        assert await metric(agent, "genplug_config_last_reload_successful") == 1
+
+        node.write_config(text)
+        said = await told(entries, Event.CONFIG_INVALID)
+        for one in positions.split():
+            assert f"{node.config_dir}/genplug.yaml:{one}: error" in said.text
+            assert f"{node.config_dir}/genplug.yaml:{one}: error" in agent.status.config.error
+        assert agent.status.config.sha256 == in_force.sha256
+        assert agent.status.is_ready
+        assert await metric(agent, "genplug_config_last_reload_successful") == 0
+
+        # The last good one is in force, for devices too; no stream or socket was touched.
+        node.plug("/dev/x1")
+        await kubelet.until(X, healthy={"x0", "x1"})
+        assert [len(message.devices) for message in kubelet.messages(X)] == [1, 2]
+        assert sockets(kubelet) == before
+        assert len(kubelet.attempts) == kubelet.streams(X) == 1
+
+        node.write_config(FIRST)
+        await told(entries, Event.CONFIG_UNCHANGED)
+        assert not agent.status.config.error
+        assert await metric(agent, "genplug_config_last_reload_successful") == 1
+
+
+async def test_68_a_deleted_file_leaves_the_last_good_configuration(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(FIRST) as agent:
+        entries = heard(agent)
+        await told(entries, Event.REGISTERED)
+        (node.config_dir / "genplug.yaml").unlink()
+        said = await told(entries, Event.CONFIG_INVALID)
+        assert str(node.config_dir) in said.text
+        node.plug("/dev/x1")
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        assert len(node.kubelet.attempts) == 1
+
+        node.write_config(SECOND)
+        await node.kubelet.until(X, healthy={"x1"}, unhealthy=())
+        assert not agent.status.config.error
+
+
+async def test_68_an_invalid_file_at_the_start_offers_nothing_until_it_is_mended(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(INVALID["not YAML"][0]) as agent:
+        said = await told(heard(agent), Event.CONFIG_INVALID)
+        assert not agent.status.is_ready
+        assert any("no configuration is loaded" in reason for reason in agent.status.unready)
+        assert f"{node.config_dir}/genplug.yaml:4:1: error" in said.text
+        assert not node.kubelet.attempts
+        node.write_config(FIRST)
+        await node.kubelet.until(X, healthy={"x0"})
+
+
+async def test_69_a_change_of_one_resource_leaves_the_others_in_peace(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    for name in ("x0", "y0", "y1"):
+        node.plug(f"/dev/{name}")
+    async with node.running(offering([X, Y])):
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0", "y1"})
+        before = sockets(kubelet)
+
+        node.write_config(offering([X, Y]).replace("/dev/y*", "/dev/y1"))
+        await kubelet.until(Y, healthy={"y1"}, unhealthy=())
+        # A list that was wrongly sent would stand before this one.
+        node.plug("/dev/x1")
+        await kubelet.until(X, healthy={"x0", "x1"})
+        assert [len(message.devices) for message in kubelet.messages(X)] == [1, 2]
+        assert [len(message.devices) for message in kubelet.messages(Y)] == [2, 1]
+        assert sockets(kubelet) == before
+        assert len(kubelet.attempts) == 2
+
+
+async def test_69_a_comment_changes_nothing_and_an_answer_changes_without_a_list(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(offering([X])) as agent:
+        entries = heard(agent)
+        await told(entries, Event.REGISTERED)
+        before = sockets(node.kubelet)
+        node.write_config("# Written by somebody.\n" + offering([X]))
+        await told(entries, Event.CONFIG_UNCHANGED)
+
+        node.write_config(offering([X]).replace("}]}", "}], allocate: {env: {NEW: '${path}'}}}"))
+        await told(entries, Event.CONFIG_LOADED)
+        allocation = await node.kubelet.admit(X)
+        assert dict(allocation.response.envs) == {"NEW": "/dev/x0"}
+
+        node.plug("/dev/x1")
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        assert len(node.kubelet.messages(X)) == 2
+        assert sockets(node.kubelet) == before
+        assert len(node.kubelet.attempts) == 1
+
+
+async def test_70_changed_globs_go_through_the_open_stream(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    for number in range(6):
+        node.plug(f"/dev/x{number}")
+    async with node.running(FIRST):
+        await kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        before = sockets(kubelet)
+        for text, healthy in ((SECOND, "12345"), (FIRST.replace("[0-4]", "nothing"), ""), (FIRST, "01234")):
+            node.write_config(text, how="rename")
+            # What the configuration no longer asks for is not gone: it does not linger.
+            await kubelet.until(X, healthy={f"x{number}" for number in healthy}, unhealthy=())
+        assert sockets(kubelet) == before
+        assert len(kubelet.attempts) == kubelet.streams(X) == 1
+        assert {message.endpoint for message in kubelet.messages(X)} == {str(kubelet.plugins_dir / next(iter(before)))}
+
+
+async def test_72_an_added_resource_is_registered_and_a_renamed_one_changes_places(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    for name in ("x0", "y0"):
+        node.plug(f"/dev/{name}")
+    async with node.running(offering([X]), drain=0.1) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        before = sockets(kubelet)
+        node.write_config(offering([X, Y]))
+        await kubelet.until(Y, healthy={"y0"})
+        assert sockets(kubelet).items() > before.items()
+        assert len(kubelet.messages(X)) == 1
+
+        renamed = offering([X, Y]).replace(Y, "example.com/renamed")
+        node.write_config(renamed)
+        await kubelet.until("example.com/renamed", healthy={"y0"})
+        assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == Y
+        await kubelet.when(lambda: kubelet.streams(Y) == 0)
+        assert [len(message.devices) for message in kubelet.messages(Y)] == [1, 0]
+        assert [one.resource for one in kubelet.registrations] == [X, Y, "example.com/renamed"]
+        await kubelet.when(lambda: len(sockets(kubelet)) == 2)
+        assert [one.name for one in agent.status.resources] == [X, "example.com/renamed"]
+        assert kubelet.streams(X) == len(kubelet.messages(X)) == 1
+
+
+async def test_73_a_removed_resource_keeps_answering_until_its_last_pod_is_gone(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    for name in ("x0", "y0", "z0"):
+        node.plug(f"/dev/{name}")
+    async with node.running(offering([X, Y, Z]), drain=0.1) as agent:
+        entries = heard(agent)
+        for resource in (X, Y, Z):
+            await kubelet.until(resource)
+        held = await kubelet.admit(X, pod="user")
+
+        node.write_config(offering([Y, Z]), how="rename")
+        await told(entries, Event.RESOURCE_REMOVED)
+        await kubelet.until(X, lambda devices: not devices)
+        # That these two end, one after the other, shows that the pods were looked for meanwhile.
+        for remaining, resource in (([Z], Y), ([], Z)):
+            node.write_config(offering(remaining), how="rename")
+            assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == resource
+        [removed] = agent.status.resources
+        assert (removed.name, removed.is_removed, removed.is_registered) == (X, True, True)
+        # What the kubelet needs to start the container again: a connected endpoint, and PreStartContainer.
+        assert kubelet.streams(X) == 1
+        await kubelet.call(X).pre_start(held.ids)
+        assert kubelet.node_status().capacity[X] == 0
+
+        # So it is after a restart of the kubelet, for the pod is still there.
+        await kubelet.restart()
+        await kubelet.registered(X, times=2)
+        await kubelet.when(lambda: kubelet.streams(X) == 1)
+        await kubelet.call(X).pre_start(held.ids)
+
+        await kubelet.remove_pod("user")
+        assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == X
+        await kubelet.when(lambda: kubelet.streams(X) == 0)
+        assert agent.status.resources == ()
+
+
+async def test_73_while_pods_cannot_be_asked_for_a_removed_resource_stays(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.running(offering([X]), drain=0.1) as agent:
+        entries = heard(agent)
+        await node.kubelet.until(X)
+        pods = node.kubelet.pod_resources_socket
+        pods.rename(pods.with_name("away"))
+        node.write_config(HEAD + "resources: {}")
+        said = await told(entries, Event.PODS_UNKNOWN)
+        assert X in said.text
+        assert agent.status.resources[0].is_registered
+        pods.with_name("away").rename(pods)
+        await told(entries, Event.RESOURCE_DRAINED)
+
+
+async def test_73_a_removed_resource_that_comes_back_is_the_same_endpoint(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    node.plug("/dev/x0")
+    async with node.running(offering([X]), drain=0.1) as agent:
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.admit(X, pod="user")
+        before = sockets(kubelet)
+        node.write_config(HEAD + "resources: {}")
+        await kubelet.until(X, lambda devices: not devices)
+        node.write_config(offering([X]))
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.remove_pod("user")
+
+        # It is not drained any more: another resource that was removed later is.
+        entries = heard(agent)
+        node.write_config(offering([X, Y]))
+        await kubelet.registered(Y)
+        node.write_config(offering([X]))
+        assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == Y
+        assert kubelet.streams(X) == 1
+        assert before.items() <= sockets(kubelet).items()
+        assert [one.resource for one in kubelet.registrations] == [X, Y]
+        assert not agent.status.resources[0].is_removed
+
+
+async def test_74_two_swaps_of_the_config_map_in_a_moment_end_with_the_newest(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    for name in ("x0", "y0", "z0"):
+        node.plug(f"/dev/{name}")
+    swap_config_map(node.config_dir, {"genplug.yaml": FIRST})
+    async with node.running() as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        for first, second in (("z", "y"), ("y", "z")):
+            for letter in (first, second):
+                swap_config_map(node.config_dir, {"genplug.yaml": FIRST.replace("/dev/x", f"/dev/{letter}")})
+            await kubelet.until(X, healthy={f"{second}0"}, unhealthy=())
+        # And stays so: this is found with the configuration in force.
+        node.plug("/dev/z1")
+        await kubelet.until(X, healthy={"z0", "z1"}, unhealthy=())
+        assert kubelet.streams(X) == len(kubelet.attempts) == 1
+    assert Event.CONFIG_INVALID not in {entries.get_nowait().event for _ in range(entries.qsize())}
+
+
+async def test_75_a_storm_of_reloads_ends_with_the_last_and_costs_little(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    for number in range(100):
+        node.plug(f"/dev/x{number}")
+
+    def config(number: int) -> str:
+        return HEAD + f"resources: {{example.com/x: {{devices: [{{glob: '/dev/x{number}'}}]}}}}"
+
+    def storm() -> None:
+        for number in range(1, 100):
+            node.write_config(config(number), how="rename")
+            # The pace of the storm: a change every few milliseconds.
+            time.sleep(0.005)
+
+    async with node.running(config(0)) as agent:
+        entries = heard(agent)
+        await told(entries, Event.REGISTERED)
+        started = time.monotonic()
+        await asyncio.to_thread(storm)
+        lasted = time.monotonic() - started
+        await kubelet.until(X, healthy={"x99"}, unhealthy=())
+        read = sum(entries.get_nowait().event is Event.CONFIG_LOADED for _ in range(entries.qsize()))
+        assert 0 < read < 30
+        assert len(kubelet.messages(X)) <= 3 + lasted
+        assert len(kubelet.attempts) == kubelet.streams(X) == 1
