@@ -1,6 +1,6 @@
 """From paths to a configuration: reading, merging, checking and decoding in one go, with every mistake at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -48,17 +48,17 @@ def load_text(text: str, name: str) -> Config:
     return _decoded((Text(name, text),), Problems())
 
 
-def load_texts(texts: Sequence[Text]) -> Config:
-    """Decode the texts of several files, which merge in this order.
+def load_texts(texts: Sequence[Text], shown: Mapping[str, str]) -> Config:
+    """Decode several texts, which merge in this order; ``shown`` are the files whose lines messages show.
 
     Raises:
         ConfigInvalidError: with every mistake found.
     """
-    return _decoded(texts, Problems())
+    return _decoded(texts, Problems(), shown)
 
 
-def _decoded(texts: Sequence[Text], problems: Problems) -> Config:
-    lines = {one.name: one.text for one in texts}
+def _decoded(texts: Sequence[Text], problems: Problems, shown: Mapping[str, str] | None = None) -> Config:
+    lines = shown or {one.name: one.text for one in texts}
     trees = [read(one.text, one.name, problems) for one in texts]
     # After a file that is no YAML, what the others lack would be reported as missing: only an echo.
     if problems.found:
