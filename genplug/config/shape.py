@@ -1,0 +1,152 @@
+"""A quick yes or no to whether a document fits our JSON Schema, for the many times that it does.
+
+jsonschema says *what* is wrong, and costs 30 ms at every start and 4 MiB for ever; so it is asked only when this says
+no. It knows the keywords of draft-07 that ``schemas/genplug.schema.json`` uses and no others: a schema with another one
+does not pass :func:`check_keywords`, which a test holds the shipped one to. That both agree is a test too.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+Schema = Mapping[str, Any]
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
+}
+_NOTES = frozenset(
+    {"$schema", "$id", "title", "description", "default", "examples", "definitions", "markdownDescription"}
+)
+_KNOWN = frozenset(
+    {
+        "$ref",
+        "additionalProperties",
+        "allOf",
+        "enum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "items",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "minimum",
+        "oneOf",
+        "pattern",
+        "properties",
+        "required",
+        "type",
+        "uniqueItems",
+    }
+)
+
+
+def check_keywords(schema: Schema) -> frozenset[str]:
+    """Return the keywords of a schema, everywhere in it, that :func:`fits` does not know."""
+    return frozenset(_unknown(schema))
+
+
+def fits(schema: Schema, document: object, root: Schema | None = None) -> bool:
+    """Say whether a document of dicts, lists and scalars fits; ``root`` is where ``$ref`` begins."""
+    root = schema if root is None else root
+    if "$ref" in schema:
+        # Beside a reference draft-07 sees nothing else.
+        return fits(_referred(root, schema["$ref"]), document, root)
+    if not _is_of_type(schema.get("type"), document) or ("enum" in schema and document not in schema["enum"]):
+        return False
+    if not all(fits(one, document, root) for one in schema.get("allOf", ())):
+        return False
+    if "oneOf" in schema and sum(fits(one, document, root) for one in schema["oneOf"]) != 1:
+        return False
+    if isinstance(document, str):
+        return _is_string(schema, document)
+    if isinstance(document, dict):
+        return _is_object(schema, document, root)
+    if isinstance(document, list):
+        return _is_array(schema, document, root)
+    return isinstance(document, bool) or not isinstance(document, int | float) or _is_number(schema, document)
+
+
+def _is_of_type(wanted: str | list[str] | None, document: object) -> bool:
+    if wanted is None:
+        return True
+    names = [wanted] if isinstance(wanted, str) else wanted
+    if isinstance(document, bool):
+        return "boolean" in names
+    # JSON has one kind of number: 2.0 is an integer.
+    is_integral = isinstance(document, float) and document.is_integer() and "integer" in names
+    return is_integral or any(isinstance(document, _TYPES[name]) for name in names)
+
+
+def _is_string(schema: Schema, text: str) -> bool:
+    if not schema.get("minLength", 0) <= len(text) <= schema.get("maxLength", len(text)):
+        return False
+    return "pattern" not in schema or re.search(schema["pattern"], text) is not None
+
+
+def _is_number(schema: Schema, number: float) -> bool:
+    return (
+        number >= schema.get("minimum", number)
+        and number <= schema.get("maximum", number)
+        and ("exclusiveMinimum" not in schema or number > schema["exclusiveMinimum"])
+        and ("exclusiveMaximum" not in schema or number < schema["exclusiveMaximum"])
+    )
+
+
+def _is_array(schema: Schema, items: list[object], root: Schema) -> bool:
+    if not schema.get("minItems", 0) <= len(items) <= schema.get("maxItems", len(items)):
+        return False
+    if schema.get("uniqueItems") and any(item in items[:number] for number, item in enumerate(items)):
+        return False
+    return "items" not in schema or all(fits(schema["items"], item, root) for item in items)
+
+
+def _is_object(schema: Schema, entries: dict[str, object], root: Schema) -> bool:
+    if not schema.get("minProperties", 0) <= len(entries) <= schema.get("maxProperties", len(entries)):
+        return False
+    if not entries.keys() >= set(schema.get("required", ())):
+        return False
+    known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    for key, value in entries.items():
+        rule = known.get(key, others)
+        if rule is False or (rule is not True and not fits(rule, value, root)):
+            return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _steps(reference: str) -> tuple[str, ...]:
+    return tuple(step for step in reference.removeprefix("#").split("/") if step)
+
+
+def _referred(root: Schema, reference: str) -> Schema:
+    found: Any = root
+    for step in _steps(reference):
+        found = found[step]
+    return found  # type: ignore[no-any-return] # a reference of our own schema leads to a schema
+
+
+def _unknown(schema: object) -> Iterator[str]:
+    if not isinstance(schema, Mapping):
+        return
+    for keyword, value in schema.items():
+        if keyword in ("properties", "definitions"):
+            for inner in value.values():
+                yield from _unknown(inner)
+        elif keyword in ("items", "additionalProperties"):
+            yield from _unknown(value)
+        elif keyword in ("allOf", "oneOf"):
+            for inner in value:
+                yield from _unknown(inner)
+        elif keyword not in _KNOWN | _NOTES:
+            yield keyword
