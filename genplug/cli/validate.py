@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Check a configuration and print every mistake in it, with file, line, column and what to write instead.
 PATH is a file, a directory as a ConfigMap mounts it, a ConfigMap manifest, or '-' for standard input (a configuration,
-or what `helm template` and `kubectl get -o yaml` print). Files of one call merge, as with several --config.
+or what `helm template` and `kubectl get -o yaml` print). Files and directories of one call merge, as with several
+--config; each manifest and standard input stand for themselves.
 """
 EPILOG = """\
 examples:
@@ -40,92 +41,95 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print and return the exit code."""
-    from genplug.config.problem import ConfigInvalidError, rendered  # noqa: PLC0415 - --help needs none of this
+    from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - --help needs none of this
 
     valid: list[Config] = []
-    problems: dict[Problem, None] = {}
+    problems: list[Problem] = []
     for check in _checks(arguments.paths, arguments.node_name):
         try:
             valid.append(check())
         except ConfigInvalidError as error:
-            problems |= dict.fromkeys(error.problems)
+            problems += error.problems
+    # What is wrong in the rest is wrong with each node's file over it, too.
+    found = ConfigInvalidError(problems)
     if arguments.output == "json":
-        print(json.dumps(_document(valid, list(problems)), indent=2, ensure_ascii=False))
-    elif problems:
-        print(rendered(problems), file=sys.stderr)
-        print(f"\n{len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
+        print(json.dumps(_document(valid, found.problems), indent=2, ensure_ascii=False))
+    elif found.problems:
+        count = len(found.problems)
+        print(f"{found}\n\n{count} problem{'' if count == 1 else 's'}", file=sys.stderr)
     elif not arguments.quiet:
-        for line in dict.fromkeys(_summary(config) for config in valid):
-            print(line)
-    return 78 if problems else 0
+        for config in valid:
+            print(_summary(config))
+    return 78 if found.problems else 0
 
 
 def _checks(paths: Sequence[str], node_name: str | None) -> Iterator[Callable[[], "Config"]]:
     """Yield one call for each configuration that the paths hold."""
-    from genplug.config.configmap import is_manifest  # noqa: PLC0415 - see run
-    from genplug.config.load import load, load_text  # noqa: PLC0415 - see run
+    from genplug.config.load import load  # noqa: PLC0415 - see run
+    from genplug.config.sources import nodes_of  # noqa: PLC0415 - see run
 
     together = []
     for path in paths:
-        name = _STDIN if path == "-" else path
-        text = _text(path)
-        if text is not None and is_manifest(text, name):
-            yield from _manifest_checks(text, name, node_name)
-        elif path == "-":
-            yield partial(load_text, text or "", name)
+        if path == "-":
+            yield from _stdin_checks(node_name)
+        elif (text := _manifest_text(path)) is not None:
+            yield from _manifest_checks(text, path, node_name)
         else:
             together.append(Path(path))
     if together:
-        for node in [node_name] if node_name else [None, *_overlays(together)]:
-            yield lambda node=node: load(together, node).config  # type: ignore[misc]
+        for node in [node_name] if node_name else [None, *nodes_of(together)]:
+            yield lambda node=node: load(together, node).config  # type: ignore[misc] # of a lambda's default
+
+
+def _manifest_text(path: str) -> str | None:
+    """Return the text of a manifest; None of anything else: ``load`` is to read it, and to complain."""
+    from genplug.config.configmap import is_manifest  # noqa: PLC0415 - see run
+
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig") if Path(path).is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if is_manifest(text) else None
+
+
+def _stdin_checks(node_name: str | None) -> Iterator[Callable[[], "Config"]]:
+    from genplug.config.configmap import MOST_BYTES, is_manifest  # noqa: PLC0415 - see run
+    from genplug.config.load import load_text  # noqa: PLC0415 - see run
+    from genplug.config.problem import ConfigInvalidError, Problems  # noqa: PLC0415 - see run
+    from genplug.config.sources import decoded  # noqa: PLC0415 - see run
+
+    problems = Problems()
+    read = decoded(sys.stdin.buffer.read(MOST_BYTES + 1), _STDIN, problems)
+    if read is None:
+        yield partial(_raise, ConfigInvalidError(problems.found))
+    elif is_manifest(read.text):
+        yield from _manifest_checks(read.text, _STDIN, node_name)
+    else:
+        yield partial(load_text, read.text, _STDIN)
 
 
 def _manifest_checks(text: str, name: str, node_name: str | None) -> Iterator[Callable[[], "Config"]]:
     from genplug.config.configmap import manifests  # noqa: PLC0415 - see run
-    from genplug.config.load import load_texts  # noqa: PLC0415 - see run
-    from genplug.config.sources import OVERLAY  # noqa: PLC0415 - see run
+    from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - see run
 
-    found = manifests(text, name)
-    if not found:
-        yield partial(_nothing, name)
-    for one in found:
-        if not node_name:
-            yield partial(load_texts, one.base, {name: text})
-        for key, overlay in one.overlays.items():
-            if node_name in (None, Path(key).stem.removeprefix(OVERLAY)):
-                yield partial(load_texts, (*one.base, overlay), {name: text})
-
-
-def _nothing(name: str) -> "Config":
-    from genplug.config.place import Place  # noqa: PLC0415 - see run
-    from genplug.config.problem import Code, ConfigInvalidError, Problem  # noqa: PLC0415 - see run
-
-    hint = "a ConfigMap's data needs a key that ends in .yaml, .yml or .json with a configuration as its text"
-    message = "no ConfigMap in it holds a configuration"
-    raise ConfigInvalidError([Problem(Code.NO_RESOURCES, Place(name, 1, 1), message, hint=hint)])
-
-
-def _text(path: str) -> str | None:
-    """Return what standard input or a file says; None where it is a directory or cannot be read."""
-    if path == "-":
-        return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return None
+        found = manifests(text, name)
+    except ConfigInvalidError as error:
+        yield partial(_raise, error)
+        return
+    for manifest in found:
+        for node in [node_name] if node_name else [None, *sorted(set(manifest.nodes.values()))]:
+            yield partial(manifest.load, node)
 
 
-def _overlays(paths: Sequence[Path]) -> list[str]:
-    """Return the names of the nodes that have a file of their own in directories."""
-    from genplug.config.sources import OVERLAY, is_config_file  # noqa: PLC0415 - see run
-
-    names = [one.name for path in paths if path.is_dir() for one in path.iterdir() if is_config_file(one.name)]
-    return sorted({Path(name).stem.removeprefix(OVERLAY) for name in names if name.startswith(OVERLAY)})
+def _raise(error: Exception) -> "Config":
+    raise error
 
 
 def _summary(config: "Config") -> str:
-    count = len(config.resources)
-    return f"{', '.join(config.files)}: valid, {count} resource{'' if count == 1 else 's'}"
+    files, resources = len(config.files), len(config.resources)
+    counted = f"{files} file{'' if files == 1 else 's'}, {resources} resource{'' if resources == 1 else 's'}"
+    return f"{', '.join(config.files)}: valid, {counted}"
 
 
 def _document(valid: Sequence["Config"], problems: Sequence["Problem"]) -> dict[str, object]:
@@ -133,13 +137,16 @@ def _document(valid: Sequence["Config"], problems: Sequence["Problem"]) -> dict[
         "apiVersion": "genplug.io/v1alpha1",
         "kind": "Validation",
         "valid": not problems,
-        "configurations": [{"files": list(one.files), "resources": list(one.resources)} for one in valid],
+        "configurations": [
+            {"files": list(one.files), "resources": list(one.resources), "sha256": one.sha256} for one in valid
+        ],
         "problems": [
             {
                 "code": one.code.value,
                 "file": one.place.file,
                 "line": one.place.line,
                 "column": one.place.column,
+                "width": one.width,
                 "path": one.tree,
                 "message": one.message,
                 "expected": one.expected,

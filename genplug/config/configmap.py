@@ -1,76 +1,113 @@
 """Configurations inside ConfigMap manifests, as kubectl and ``helm template`` print them, with positions in that file.
 
-Each ``data`` key that names a configuration file is one; its text is put back on the lines and columns of the manifest
-that it came from, so that every message points into the file that the operator has open.
+Each ``data`` key that names a configuration file is one. What is wrong in it is told at its place in the manifest: a
+literal block (``|``) stands there line by line; in a value of another style only the value itself can be pointed at.
 """
 
-import textwrap
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from genplug.config.document import MapNode, Node, ScalarNode, read_all
-from genplug.config.problem import Problems
-from genplug.config.sources import OVERLAY, Text, is_config_file
+from genplug.config.document import ListNode, MapNode, Node, ScalarNode, lines_of, read_all
+from genplug.config.load import load_texts
+from genplug.config.model import Config
+from genplug.config.place import Place
+from genplug.config.problem import Code, ConfigInvalidError, Problem, Problems
+from genplug.config.sources import Text, is_config_file, node_of
+
+MOST_BYTES = 16 << 20
+"""What ``helm template`` prints of a large chart, its definitions of custom resources included."""
+_KIND = re.compile(r"""^[ \t{,]*["']?kind["']?\s*:\s*["']?(ConfigMap|ConfigMapList|List)\b""", re.MULTILINE)
+_OURS = ("DevicePluginConfig", "genplug.io/")
 
 
 @frozen
 class Manifest:
-    """One ConfigMap's files: those of every node, and those of single nodes by their keys (``node.<node-name>.yaml``)."""
+    """One ConfigMap: its files by what messages call them, those of every node first, and which node one is for."""
 
-    name: str
-    base: tuple[Text, ...]
-    overlays: Mapping[str, Text]
+    file: str
+    lines: tuple[str, ...]
+    scalars: Mapping[str, ScalarNode]
+    nodes: Mapping[str, str]
+
+    def load(self, node_name: str | None) -> Config:
+        """Decode what a node of this name would be given.
+
+        Raises:
+            ConfigInvalidError: with every mistake found, at its place in the manifest.
+        """
+        names = [name for name in self.scalars if self.nodes.get(name) in (None, node_name)]
+        try:
+            return load_texts([Text(name, self.scalars[name].text) for name in names])
+        except ConfigInvalidError as error:
+            raise ConfigInvalidError(map(self._moved, error.problems)) from None
+
+    def _moved(self, problem: Problem) -> Problem:
+        place = self._place(problem.place)
+        first = self._place(problem.first) if problem.first else None
+        is_exact = self.scalars[problem.place.file].start is not None
+        width = problem.width if is_exact else 1
+        return evolve(problem, place=place, first=first, width=width, line=self.lines[place.line - 1])
+
+    def _place(self, place: Place) -> Place:
+        scalar = self.scalars[place.file]
+        if scalar.start is None:
+            return scalar.place
+        start = scalar.start
+        return Place(self.file, start.line + place.line - 1, start.column + place.column - 1)
 
 
-def is_manifest(text: str, file: str) -> bool:
-    """Say whether a text is of Kubernetes objects and no configuration of its own."""
-    trees = read_all(text, file, Problems()) or []
-    return any(isinstance(tree, MapNode) and "kind" in tree.entries and not _is_config(tree) for tree in trees)
+def is_manifest(text: str) -> bool:
+    """Say whether a text looks like Kubernetes objects with a ConfigMap among them."""
+    return _KIND.search(text) is not None
 
 
 def manifests(text: str, file: str) -> tuple[Manifest, ...]:
-    """Return the ConfigMaps of a stream that hold configurations; objects of other kinds are passed over."""
-    trees = read_all(text, file, Problems()) or []
-    found = (_manifest(tree, text, file) for tree in trees if isinstance(tree, MapNode))
-    return tuple(one for one in found if one.base or one.overlays)
+    """Return the ConfigMaps of a text that hold configurations; objects of other kinds are passed over.
 
-
-def _is_config(tree: MapNode) -> bool:
-    return _value(tree.get("kind")) == "DevicePluginConfig" or "resources" in tree.entries
-
-
-def _manifest(tree: MapNode, text: str, file: str) -> Manifest:
-    metadata = tree.get("metadata")
-    name = _value(metadata.get("name")) if isinstance(metadata, MapNode) else ""
-    data = tree.get("data")
-    if _value(tree.get("kind")) != "ConfigMap" or not isinstance(data, MapNode):
-        return Manifest(name, (), {})
-    lines = text.split("\n")
-    texts = [
-        (key, Text(file, _in_place(entry.value, lines)))
-        for key, entry in sorted(data.entries.items())
-        if is_config_file(key) and isinstance(entry.value, ScalarNode)
-    ]
-    return Manifest(
-        name,
-        tuple(one for key, one in texts if not key.startswith(OVERLAY)),
-        {key: one for key, one in texts if key.startswith(OVERLAY)},
-    )
-
-
-def _in_place(node: ScalarNode, lines: list[str]) -> str:
-    """Return a scalar's text with as many lines and columns before it as the manifest has.
-
-    A literal block stands in the manifest line by line, indented: indentation at the top level of YAML is free as long
-    as it is the same everywhere, so its lines are taken as they are. Any other style is moved to its first line.
+    Raises:
+        ConfigInvalidError: the text is no YAML, or no ConfigMap in it holds a configuration.
     """
-    wanted = node.text.rstrip("\n").split("\n")
-    block = lines[node.place.line : node.place.line + len(wanted)]
-    if textwrap.dedent("\n".join(block)).split("\n") == wanted:
-        return "\n" * node.place.line + "\n".join(block) + "\n"
-    return "\n" * (node.place.line - 1) + node.text
+    problems = Problems()
+    trees = read_all(text, file, problems, MOST_BYTES)
+    lines = tuple(lines_of(text))
+    if trees is None:
+        last = problems.found[-1]
+        raise ConfigInvalidError([evolve(last, line=lines[last.place.line - 1])])
+    found = [_manifest(one, file, lines) for tree in trees for one in _config_maps(tree)]
+    ours = [one for one in found if any(word in scalar.text for scalar in one.scalars.values() for word in _OURS)]
+    # A single ConfigMap is meant, whatever is in it; of many, dashboards and scripts are other people's.
+    chosen = tuple(ours or (one for one in found if len(found) == 1 and one.scalars))
+    if not chosen:
+        message = "no ConfigMap in it holds a configuration"
+        hint = "'data' needs a key that ends in .yaml, .yml or .json, with a configuration as its text"
+        raise ConfigInvalidError([Problem(Code.NO_RESOURCES, Place(file, 1, 1), message, hint=hint, line=lines[0])])
+    return chosen
 
 
-def _value(node: Node | None) -> str:
+def _config_maps(tree: Node | None) -> Iterator[MapNode]:
+    if not isinstance(tree, MapNode):
+        return
+    items = tree.get("items")
+    for item in items.items if isinstance(items, ListNode) else ():
+        yield from _config_maps(item)
+    if _text(tree.get("kind")) == "ConfigMap":
+        yield tree
+
+
+def _manifest(tree: MapNode, file: str, lines: tuple[str, ...]) -> Manifest:
+    metadata, data = tree.get("metadata"), tree.get("data")
+    config_map = _text(metadata.get("name")) if isinstance(metadata, MapNode) else ""
+    entries = sorted(data.entries.items()) if isinstance(data, MapNode) else []
+    # What a kubelet makes of the keys are files of these names.
+    keys = [key for key, entry in entries if is_config_file(key) and isinstance(entry.value, ScalarNode)]
+    keys.sort(key=lambda key: node_of(key) is not None)
+    names = {f"{file}[{config_map}/{key}]": key for key in keys}
+    scalars = {name: entry.value for name, key in names.items() for one, entry in entries if one == key}
+    nodes = {name: node for name, key in names.items() if (node := node_of(key)) is not None}
+    return Manifest(file, lines, scalars, nodes)  # type: ignore[arg-type] # only keys with scalars were taken
+
+
+def _text(node: Node | None) -> str:
     return node.text if isinstance(node, ScalarNode) else ""

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-import bracex
 from attrs import field, frozen
 
 MOST_ALTERNATIVES = 1000
 """How many patterns one pattern's braces may expand to."""
 
 _MAGIC = re.compile(r"[*?[]")
+_RANGE = re.compile(r"([^-])-(.)")
 
 
 class GlobError(ValueError):
@@ -63,18 +63,16 @@ class Glob:
         Raises:
             GlobError: it is relative, empty, unbalanced, climbs with ``..`` or expands without bound.
         """
-        if not text.startswith("/"):
-            raise GlobError("a glob must be an absolute path", 0, f"write '/dev/{text}' if that is what you mean")
-        _check_balance(text)
-        try:
-            patterns = bracex.expand(text, limit=MOST_ALTERNATIVES)
-        except bracex.ExpansionLimitException:
-            raise GlobError(f"the braces expand to more than {MOST_ALTERNATIVES} patterns", text.index("{")) from None
+        if not text.startswith(("/", "{")):
+            hint = f"write '/dev/{text.removeprefix('dev/')}' if that is what you mean"
+            raise GlobError("a glob must be an absolute path", 0, hint)
+        _check_characters(text)
+        patterns = _expanded(text) if "{" in text else [text]
         return cls(text, tuple(dict.fromkeys(_segments(pattern, text) for pattern in patterns)))
 
     def matches(self, path: str) -> bool:
         """Say whether an absolute path matches, by its text alone."""
-        names = tuple(part for part in path.split("/") if part)
+        names = tuple(name for name in path.split("/") if name)
         return any(_matches(segments, names) for segments in self.alternatives)
 
     def __iter__(self) -> Iterator[tuple[Segment, ...]]:
@@ -86,10 +84,23 @@ def has_magic(text: str) -> bool:
     return bool(_MAGIC.search(text)) or "{" in text
 
 
+def _expanded(text: str) -> list[str]:
+    # Imported here: most globs have no braces.
+    import bracex  # noqa: PLC0415
+
+    try:
+        patterns: list[str] = bracex.expand(text, limit=MOST_ALTERNATIVES)
+    except (bracex.ExpansionLimitException, RecursionError):
+        raise GlobError(f"the braces expand to more than {MOST_ALTERNATIVES} patterns", text.index("{")) from None
+    if any("{" in pattern or "}" in pattern for pattern in patterns):
+        raise GlobError("braces without alternatives", text.index("{"), "write {a,b} or {0..3}, or leave them out")
+    return patterns
+
+
 def _segments(pattern: str, text: str) -> tuple[Segment, ...]:
     if not pattern.startswith("/"):
         raise GlobError(f"one alternative, {pattern!r}, is not an absolute path", 0)
-    names = [name for name in pattern.split("/") if name]
+    names = [name for name in pattern.split("/") if name not in ("", ".")]
     if not names:
         raise GlobError("the root directory is no device", 0)
     if ".." in names:
@@ -110,31 +121,63 @@ def _segment(name: str, text: str) -> Segment:
 
 
 def _matches(segments: tuple[Segment, ...], names: tuple[str, ...]) -> bool:
-    if not segments:
-        return not names
-    head, rest = segments[0], segments[1:]
-    if head.is_any_depth:
-        return any(_matches(rest, names[skipped:]) for skipped in range(len(names) + 1))
-    return bool(names) and head.matches(names[0]) and _matches(rest, names[1:])
+    # All places in the pattern that the names so far can have led to: never more work than segments times names.
+    reached = _with_skips({0}, segments)
+    for name in names:
+        inside = (at for at in reached if at < len(segments))
+        steps = {at if segments[at].is_any_depth else at + 1 for at in inside if _passes(segments[at], name)}
+        reached = _with_skips(steps, segments)
+    return len(segments) in reached
 
 
-def _check_balance(text: str) -> None:
-    depth, opened, position = 0, 0, 0
+def _passes(segment: Segment, name: str) -> bool:
+    return segment.is_any_depth or segment.matches(name)
+
+
+def _with_skips(reached: set[int], segments: tuple[Segment, ...]) -> set[int]:
+    """Add where ``**`` leads that stands for no folder at all."""
+    for at, segment in enumerate(segments):
+        if at in reached and segment.is_any_depth:
+            reached.add(at + 1)
+    return reached
+
+
+def _check_characters(text: str) -> None:
+    """Refuse what a shell or another program reads in another way, or what cannot match anything."""
+    if "${" in text:
+        raise GlobError("a glob is no template", text.index("${"), "write '*' and select with 'where'")
+    if "\\" in text:
+        raise GlobError("a glob has no escapes", text.index("\\"), "write [*] for a literal '*'")
+    opened: list[int] = []
+    position = 0
     while position < len(text):
         character = text[position]
         if character == "[":
-            # As fnmatch reads it: a ']' right after '[' or '[!' is a member, not the end.
-            start = position + (2 if text[position + 1 : position + 2] == "!" else 1)
-            end = text.find("]", start + 1)
-            if end < 0 or "/" in text[position:end]:
-                raise GlobError("'[' without a ']'", position, "write '[[]' for a literal '['")
-            position = end
+            position = _end_of_set(text, position, in_braces=bool(opened))
         elif character == "{":
-            depth, opened = depth + 1, position
+            opened.append(position)
         elif character == "}":
-            depth -= 1
-            if depth < 0:
+            if not opened:
                 raise GlobError("'}' without a '{'", position)
+            opened.pop()
         position += 1
-    if depth:
-        raise GlobError("'{' without a '}'", opened)
+    if opened:
+        raise GlobError("'{' without a '}'", opened[-1])
+
+
+def _end_of_set(text: str, position: int, *, in_braces: bool) -> int:
+    """Return where the ``[...]`` ends that begins here."""
+    if text[position + 1 : position + 2] == "^":
+        raise GlobError("'[^' is read in different ways", position, "write '[!...]' for any other character")
+    # As fnmatch reads it: a ']' right after '[' or '[!' is a member, not the end.
+    start = position + (2 if text[position + 1 : position + 2] == "!" else 1)
+    end = text.find("]", start + 1)
+    if end < 0 or "/" in text[position:end]:
+        raise GlobError("'[' without a ']'", position, "write '[[]' for a literal '['")
+    members = text[start:end]
+    if "{" in members or "}" in members or (in_braces and "," in members):
+        raise GlobError("braces and their commas may not stand in '[...]'", position, "write the alternatives out")
+    for found in _RANGE.finditer(text, start, end):
+        if found[1] > found[2]:
+            raise GlobError(f"the range {found[0]} is empty", found.start(), f"write {found[2]}-{found[1]}")
+    return end

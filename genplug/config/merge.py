@@ -1,6 +1,7 @@
-"""Merging of trees: maps key by key, everything else is replaced, ``null`` deletes. Places go with their values."""
+"""Merging of trees: maps merge key by key, all else is replaced, ``null`` deletes. Places go with their values."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import reduce
 
 from genplug.config.document import Entry, MapNode, Node, ScalarNode
 
@@ -8,24 +9,40 @@ NOT_DEFAULTS = ("devices", "aliases")
 """Keys of a resource that belong to it alone."""
 
 
-def merged(trees: Iterable[MapNode]) -> MapNode:
-    """Return what several trees say together, later ones over earlier ones. Takes at least one."""
-    result, *others = trees
-    for other in others:
-        result = _over(result, other)
-    return _without_nulls(result)
+def merged(trees: Sequence[MapNode]) -> MapNode:
+    """Return what several trees (at least one) say together, later ones over earlier ones.
+
+    A ``null`` stays in it as what it deletes with: it has to delete in ``defaults`` too.
+    """
+    return reduce(_over, trees)
 
 
 def with_defaults(tree: MapNode) -> MapNode:
     """Return the tree with ``defaults`` laid under each resource."""
-    defaults, resources = tree.get("defaults"), tree.get("resources")
-    if not isinstance(defaults, MapNode) or not isinstance(resources, MapNode):
+    defaults, resources = shared_defaults(tree), tree.get("resources")
+    if defaults is None or not isinstance(resources, MapNode):
         return tree
-    base = MapNode(defaults.place, {key: e for key, e in defaults.entries.items() if key not in NOT_DEFAULTS})
-    entries = {name: Entry(entry.key, _laid_under(base, entry.value)) for name, entry in resources.entries.items()}
-    whole = dict(tree.entries)
-    whole["resources"] = Entry(whole["resources"].key, MapNode(resources.place, entries))
-    return MapNode(tree.place, whole)
+    entries = {name: Entry(entry.key, _laid_under(defaults, entry.value)) for name, entry in resources.entries.items()}
+    resources_entry = Entry(tree.entries["resources"].key, MapNode(resources.place, entries))
+    return MapNode(tree.place, {**tree.entries, "resources": resources_entry})
+
+
+def shared_defaults(tree: MapNode) -> MapNode | None:
+    """Return those ``defaults`` that resources can share; None where there are none."""
+    defaults = tree.get("defaults")
+    if not isinstance(defaults, MapNode):
+        return None
+    return MapNode(defaults.place, {key: e for key, e in defaults.entries.items() if key not in NOT_DEFAULTS})
+
+
+def without_nulls(tree: MapNode) -> MapNode:
+    """Return the tree without the keys that are ``null``."""
+    entries = {}
+    for key, entry in tree.entries.items():
+        if is_null(entry.value):
+            continue
+        entries[key] = Entry(entry.key, without_nulls(entry.value)) if isinstance(entry.value, MapNode) else entry
+    return MapNode(tree.place, entries)
 
 
 def is_null(node: Node) -> bool:
@@ -34,10 +51,8 @@ def is_null(node: Node) -> bool:
 
 
 def _laid_under(base: MapNode, resource: Node) -> Node:
-    if not isinstance(resource, MapNode):
-        return resource
-    over = _over(base, resource)
-    return _without_nulls(MapNode(resource.place, over.entries))
+    # A resource without keys of its own has a place of its own all the same.
+    return MapNode(resource.place, _over(base, resource).entries) if isinstance(resource, MapNode) else resource
 
 
 def _over(base: MapNode, top: MapNode) -> MapNode:
@@ -49,13 +64,3 @@ def _over(base: MapNode, top: MapNode) -> MapNode:
         else:
             entries[key] = entry
     return MapNode(top.place, entries)
-
-
-def _without_nulls(tree: MapNode) -> MapNode:
-    entries = {}
-    for key, entry in tree.entries.items():
-        if is_null(entry.value):
-            continue
-        value = _without_nulls(entry.value) if isinstance(entry.value, MapNode) else entry.value
-        entries[key] = Entry(entry.key, value)
-    return MapNode(tree.place, entries)

@@ -36,9 +36,19 @@ class Code(StrEnum):
     NOT_SUPPORTED = "GP018"
 
 
+_WIDEST_LINE = 160
+"""Of a longer line, only what is around the caret is shown."""
+_BEFORE_CARET = 60
+# A file may hold anything, and a terminal obeys control characters. U+2400 and on are their pictures, one column each.
+_PICTURES = {code: 0x2400 + code for code in range(32) if code != ord("\t")} | {0x7F: 0x2421}
+
+
 @frozen
 class Problem:
-    """One mistake. ``width`` is how many characters the caret marks; ``tree`` is the path of keys to it."""
+    """One mistake. ``width`` is how many characters the caret marks; ``tree`` is the path of keys to it.
+
+    ``first`` is where the other half of the mistake stands, if it has two.
+    """
 
     code: Code
     place: Place
@@ -47,6 +57,7 @@ class Problem:
     expected: str = ""
     hint: str = ""
     width: int = 1
+    first: Place | None = None
     line: str = ""
 
 
@@ -57,7 +68,9 @@ class ConfigInvalidError(Exception):
     """
 
     def __init__(self, problems: Iterable[Problem], folders: Iterable[Path] = ()) -> None:
-        self.problems = tuple(sorted(set(problems), key=_order))
+        # What stands in `defaults` is met again in each resource, and is one mistake.
+        unique = {(one.code, one.place, one.message): one for one in reversed(tuple(problems))}
+        self.problems = tuple(sorted(unique.values(), key=_order))
         self.folders = frozenset(folders)
         super().__init__(rendered(self.problems))
 
@@ -81,18 +94,32 @@ def rendered(problems: Iterable[Problem]) -> str:
 def _rendered(problem: Problem) -> str:
     tree = f"  [{problem.tree}]" if problem.tree else ""
     lines = [f"{problem.place}: error[{problem.code}]: {problem.message}{tree}"]
+    margin = " " * max(5, len(str(problem.place.line)))
     if problem.line:
-        number = str(problem.place.line)
+        source, column = _window(problem.line, problem.place.column)
         # A tab is one column to the reader of the file and must stay one here.
-        lead = "".join("\t" if one == "\t" else " " for one in problem.line[: problem.place.column - 1])
-        room = max(len(problem.line) - problem.place.column + 1, 1)
-        lines.append(f"{number:>5} | {problem.line}")
-        lines.append(f"{'':>5} | {lead}{'^' * max(min(problem.width, room), 1)}")
+        lead = "".join("\t" if one == "\t" else " " for one in source[: column - 1])
+        room = max(len(source) - column + 1, 1)
+        lines.append(f"{problem.place.line:>5} | {source}")
+        lines.append(f"{margin} | {lead}{'^' * max(min(problem.width, room), 1)}")
+    if problem.first:
+        lines.append(f"{margin} = first: {problem.first}")
     if problem.expected:
-        lines.append(f"{'':>5} = expected: {problem.expected}")
+        lines.append(f"{margin} = expected: {problem.expected}")
     if problem.hint:
-        lines.append(f"{'':>5} = help: {problem.hint}")
-    return "\n".join(lines)
+        lines.append(f"{margin} = help: {problem.hint}")
+    return "\n".join(line.translate(_PICTURES) for line in lines)
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    """Return what to show of a line, and the column of its caret there."""
+    if len(line) <= _WIDEST_LINE:
+        return line, column
+    start = max(min(column - 1 - _BEFORE_CARET, len(line) - _WIDEST_LINE), 0)
+    shown = line[start : start + _WIDEST_LINE]
+    head = "…" if start else ""
+    tail = "…" if start + _WIDEST_LINE < len(line) else ""
+    return f"{head}{shown}{tail}", column - start + len(head)
 
 
 def _order(problem: Problem) -> tuple[str, int, int, str, str]:

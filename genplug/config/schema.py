@@ -6,15 +6,16 @@ a schema cannot say.
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genplug.config.document import ListNode, MapNode, Node, ScalarNode, plain
+from genplug.config.merge import NOT_DEFAULTS
 from genplug.config.place import Place
 from genplug.config.problem import Code, Problems
+from genplug.config.shape import fits
 
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator
@@ -22,92 +23,122 @@ if TYPE_CHECKING:
 SCHEMA = "genplug.schema.json"
 _Error = Any
 """``jsonschema.ValidationError``, whose fields are unions that a reader of one kind of error need not unpack."""
-_WORDS = {
+_TYPES = {
     "string": "a text",
     "integer": "a whole number",
     "number": "a number",
     "boolean": "true or false",
     "array": "a list",
     "object": "a map",
-    "null": "null",
 }
+_CHECKED_BEFORE = ("apiVersion", "kind", "resources")
+"""What ``load.py`` looks at in each file has been reported where it is wrong or missing."""
 
 
 def schema_text() -> str:
     """Return the JSON Schema as it is shipped: in the wheel beside this package, in a checkout at its top."""
-    shipped = resources.files("genplug") / "schemas" / SCHEMA
-    if shipped.is_file():
-        return shipped.read_text("utf-8")
-    return (Path(__file__).parents[2] / "schemas" / SCHEMA).read_text("utf-8")
+    package = Path(__file__).parents[1]
+    shipped = package / "schemas" / SCHEMA
+    return (shipped if shipped.is_file() else package.parent / "schemas" / SCHEMA).read_text("utf-8")
 
 
 def check_shape(tree: MapNode, problems: Problems) -> None:
     """Note everything in which a tree differs from the schema."""
-    for error in _validator().iter_errors(plain(tree)):
-        _note(error, tree, problems)
+    content, schema = plain(tree), _schema()
+    if not fits(schema, content):
+        for error in _validator().iter_errors(content):
+            _note(error, tree, problems)
 
 
 def closest(word: str, known: Iterable[str]) -> str:
     """Return a hint that names the known word which this one may be a slip of; empty without one."""
-    known = sorted(known)
-    lowered = {one.lower(): one for one in known}
+    lowered = {one.lower(): one for one in sorted(known)}
     found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f"did you mean {lowered[found[0]]!r}?" if found else ""
 
 
+def dotted(path: Iterable[str | int]) -> str:
+    """Return a path of keys as people write it: ``resources.a.io/x.devices[0].glob``."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return dict(json.loads(schema_text()))
+
+
 @cache
 def _validator() -> "Draft7Validator":
-    # Imported here: it costs 30 ms, and a program that only asks for its schema need not pay.
+    # Imported here: only who made a mistake waits for it.
     from jsonschema import Draft7Validator  # noqa: PLC0415
 
-    return Draft7Validator(json.loads(schema_text()))
+    return Draft7Validator(_schema())
 
 
 def _note(error: _Error, tree: MapNode, problems: Problems) -> None:
     path = list(error.absolute_path)
-    if error.validator == "allOf" and error.context:
-        for inner in error.context:
-            _note(inner, tree, problems)
-        return
     node, place, width = _found(tree, path)
     where = dotted(path)
     match error.validator:
         case "additionalProperties":
             _note_unknown(error, node, where, problems)
         case "required":
-            _note_missing(error, place, where, problems)
+            _note_missing(error, place, where, width, problems)
         case "oneOf":
             _note_probe(error, place, where, problems)
         case "type":
-            expected = _expected(error.schema)
-            hint = _type_hint(error.instance, error.schema)
-            message = f"this is {_kind(error.instance)}"
+            message, expected = f"this is {_kind(error.instance)}", _expected(error.schema)
+            hint = _type_hint(node, error.schema)
             problems.add(Code.WRONG_TYPE, place, message, tree=where, expected=expected, hint=hint, width=width)
+        case "enum" if where not in _CHECKED_BEFORE:
+            choices = error.validator_value
+            message, hint = f"{_shown(error.instance)} is no choice here", closest(str(error.instance), choices)
+            expected = f"one of {', '.join(choices)}"
+            problems.add(Code.WRONG_VALUE, place, message, tree=where, expected=expected, hint=hint, width=width)
         case "enum":
-            _note_choice(error, place, where, width, problems)
+            pass
         case _:
             message = f"{_shown(error.instance)} is not allowed here"
-            expected = _bound(error)
-            problems.add(Code.WRONG_VALUE, place, message, tree=where, expected=expected, width=width)
+            problems.add(Code.WRONG_VALUE, place, message, tree=where, expected=_bound(error), width=width)
 
 
 def _note_unknown(error: _Error, node: Node | None, where: str, problems: Problems) -> None:
     known = error.schema.get("properties", {})
     for key in error.instance:
         if key not in known and isinstance(node, MapNode):
-            hint = closest(key, known) or f"there are {', '.join(known)}"
-            place = node.entries[key].key
-            problems.add(Code.UNKNOWN_KEY, place, f"unknown key {key!r}", tree=where, hint=hint, width=len(key))
+            place, width = node.entries[key].key, len(key)
+            hint = _home(key, where, known) or closest(key, known) or f"there are {', '.join(known)}"
+            problems.add(Code.UNKNOWN_KEY, place, f"unknown key {key!r}", tree=where, hint=hint, width=width)
 
 
-def _note_missing(error: _Error, place: Place, where: str, problems: Problems) -> None:
-    missing = str(error.message).split("'")[1]
-    # A key that is nearly the missing one has been reported already; this would be its echo.
-    unknown = set(error.instance) - set(error.schema.get("properties", {}))
-    if closest(missing, unknown):
-        return
-    description = error.schema["properties"].get(missing, {}).get("description", "")
-    problems.add(Code.MISSING_KEY, place, f"{missing!r} is missing here", tree=where, expected=description)
+def _home(key: str, where: str, known: Mapping[str, Any]) -> str:
+    """Return a hint that says where a key belongs that is only in the wrong place; empty if it belongs nowhere near."""
+    if where == "defaults" and key in NOT_DEFAULTS:
+        return "it is of one resource only: write it there"
+    for name, schema in known.items():
+        inner = schema.get("allOf", [schema])[0]
+        inner = inner.get("items", inner)
+        if "$ref" in inner:
+            inner = _schema()["definitions"][inner["$ref"].rpartition("/")[2]]
+        if key in inner.get("properties", {}):
+            return f"it belongs under {name!r}"
+    return ""
+
+
+def _note_missing(error: _Error, place: Place, where: str, width: int, problems: Problems) -> None:
+    known = error.schema["properties"]
+    unknown = set(error.instance) - set(known)
+    for key in error.validator_value:
+        # A key that is nearly the missing one has been reported already; this would be its echo.
+        if key in error.instance or (not where and key == "resources") or closest(key, unknown):
+            continue
+        schema = known[key]
+        hint = f"add {key}: {_shown(schema['examples'][0])}" if not where or "examples" in schema else ""
+        message, expected = f"{key!r} is missing here", schema["description"]
+        problems.add(Code.MISSING_KEY, place, message, tree=where, expected=expected, hint=hint, width=width)
 
 
 def _note_probe(error: _Error, place: Place, where: str, problems: Problems) -> None:
@@ -119,77 +150,46 @@ def _note_probe(error: _Error, place: Place, where: str, problems: Problems) -> 
     problems.add(Code.WRONG_VALUE, place, message, tree=where, expected=f"exactly one of {', '.join(kinds)}")
 
 
-def _note_choice(error: _Error, place: Place, where: str, width: int, problems: Problems) -> None:
-    choices = [str(one) for one in error.validator_value]
-    is_version = where in ("apiVersion", "kind")
-    problems.add(
-        Code.WRONG_VERSION if is_version else Code.WRONG_VALUE,
-        place,
-        f"{_shown(error.instance)} is not one of the choices",
-        tree=where,
-        expected=" or ".join(choices),
-        hint=closest(str(error.instance), choices),
-        width=width,
-    )
-
-
-def _found(tree: MapNode, path: Sequence[str | int]) -> tuple[Node | None, Place, int]:
-    """Return the node at a path, where to point, and how wide."""
+def _found(tree: MapNode, path: Sequence[str | int]) -> tuple[Node, Place, int]:
+    """Return the node at a path, where to point, and how wide: at a scalar itself, else at the key before it."""
     node: Node = tree
     place, width = tree.place, 1
     for step in path:
         if isinstance(node, MapNode) and isinstance(step, str):
-            node = node.entries[step].value
-            # A key's whole block is best shown at the key.
-            place, width = (
-                (node.place, max(len(node.text), 1))
-                if isinstance(node, ScalarNode)
-                else (tree_key(tree, path, step), len(step))
-            )
+            place, width, node = node.entries[step].key, len(step), node.entries[step].value
         elif isinstance(node, ListNode) and isinstance(step, int):
             node = node.items[step]
-            place, width = node.place, len(node.text) if isinstance(node, ScalarNode) else 1
+            place, width = node.place, 1
+        if isinstance(node, ScalarNode):
+            place, width = node.at(0), len(node.text)
     return node, place, max(width, 1)
 
 
-def tree_key(tree: MapNode, path: Sequence[str | int], last: str) -> Place:
-    """Return the place of the key ``last`` on a path."""
-    node: Node = tree
-    place = tree.place
-    for step in path:
-        if isinstance(node, MapNode) and isinstance(step, str):
-            place, node = node.entries[step].key, node.entries[step].value
-        elif isinstance(node, ListNode) and isinstance(step, int):
-            node = node.items[step]
-        if step == last:
-            break
-    return place
-
-
-def dotted(path: Iterable[str | int]) -> str:
-    """Return a path of keys as people write it: ``resources.a.io/x.devices[0].glob``."""
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
-
-
-def _expected(schema: dict[str, Any]) -> str:
+def _expected(schema: Mapping[str, Any]) -> str:
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    words = " or ".join(_WORDS[one] for one in types if one != "null")
-    example = next(iter(schema.get("examples", ())), None)
-    return words + (f", for example {json.dumps(example)}" if example is not None else "")
+    return " or ".join(_TYPES[one] for one in types if one != "null") + _example(schema)
 
 
-def _type_hint(instance: object, schema: dict[str, Any]) -> str:
-    wants_text = "string" in schema["type"]
-    if wants_text and isinstance(instance, bool | int | float):
-        return f'quote it: "{json.dumps(instance)}"'
-    if "array" in schema["type"] and isinstance(instance, dict):
-        return "put '- ' before it: this is a list, even of one"
-    if schema["type"] in ("integer", "number") and isinstance(instance, str):
-        return "write a decimal number without quotes and without leading zeros"
-    if schema["type"] == "boolean" and isinstance(instance, str):
+def _example(schema: Mapping[str, Any]) -> str:
+    examples = schema.get("examples", ())
+    return f", for example {json.dumps(examples[0])}" if examples else ""
+
+
+def _type_hint(node: Node, schema: Mapping[str, Any]) -> str:
+    wanted = schema["type"]
+    if isinstance(node, MapNode):
+        if "string" in wanted and node.entries and all(plain(one.value) is None for one in node.entries.values()):
+            return "quote a text with braces: YAML reads it as a map"
+        return "put '- ' before it: this is a list, even of one" if "array" in wanted else ""
+    if isinstance(node, ListNode):
+        return "write keys instead of '- ' entries" if "object" in wanted else ""
+    if "string" in wanted and not isinstance(node.value, str | None):
+        return f'quote it: "{node.text}"'
+    if "object" in wanted and node.text.startswith("/") and len(schema.get("required", ())) == 1:
+        return f"write '{schema['required'][0]}: {node.text}'"
+    if wanted in ("integer", "number") and isinstance(node.value, str):
+        return "write a decimal number, without quotes and without leading zeros"
+    if wanted == "boolean" and isinstance(node.value, str):
         return "only true and false are truth values here; on, off, yes and no are texts"
     return ""
 
@@ -200,21 +200,20 @@ def _bound(error: _Error) -> str:
         "minimum": f"at least {value}",
         "maximum": f"at most {value}",
         "exclusiveMinimum": f"more than {value}",
-        "exclusiveMaximum": f"less than {value}",
         "minLength": "a text that is not empty",
         "minItems": "at least one entry",
-        "pattern": f"a text that fits {value}",
+        "minProperties": "at least one key",
+        "pattern": error.schema.get("description", "").rstrip("."),
     }
-    text = texts.get(str(error.validator), str(error.message))
-    example = next(iter(error.schema.get("examples", ())), None)
-    return text + (f", for example {json.dumps(example)}" if example is not None else "")
+    said = texts.get(error.validator) or str(error.message)
+    return said + _example(error.schema)
 
 
 def _kind(instance: object) -> str:
     if isinstance(instance, bool):
         return f"a truth value ({json.dumps(instance)})"
     if isinstance(instance, int | float):
-        return f"a number ({instance})"
+        return f"a number ({_shown(instance)})"
     if isinstance(instance, str):
         return f"a text ({_shown(instance)})"
     if instance is None:

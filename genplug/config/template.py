@@ -196,5 +196,8 @@ def _filter(text: str, offset: int) -> Filter:
     wanted = (EACH.get(name) or ALL[name])[0]
     if len(arguments) != wanted:
         hint = f"write {name}:OLD:NEW" if wanted else f"write {name} alone"
-        raise TemplateError(f"filter {name!r} takes {wanted} arguments, not {len(arguments)}", offset, hint)
+        message = f"filter {name!r} takes {wanted or 'no'} arguments, not {len(arguments)}"
+        raise TemplateError(message, offset, hint)
+    if wanted and not arguments[0]:
+        raise TemplateError(f"filter {name!r} has nothing to replace", offset, f"write {name}:OLD:NEW")
     return Filter(name, arguments)

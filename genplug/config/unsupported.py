@@ -1,55 +1,79 @@
 """What the language has and this version does not do: refused at its place, with what to do instead, never ignored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from genplug.config.document import Entry, ListNode, MapNode, Node, ScalarNode, plain
+from genplug.config.document import Entry, ListNode, MapNode, Node, ScalarNode
 from genplug.config.problem import Code, Problems
 
-_WAITS = "remove it; what it asks for would not happen, and nobody would be told"
-_HEALTH = (
-    "periodSeconds",
-    "timeoutSeconds",
-    "failureThreshold",
-    "successThreshold",
-    "onError",
-    "sticky",
-    "probes",
-)
+_NUMBERS = "remove it; today a device is healthy while its nodes exist, and that is looked at by events"
+_KEYS: Mapping[str, Mapping[str, str]] = {
+    "": {
+        "slices": "write 'replicas' with the number, in a resource for each number",
+        "aliases": "write a second resource of that name with its own devices",
+        "preStart": "let an init container of the pod do it",
+    },
+    "share": {"maxPerContainer": "remove it; only the pod's own limit bounds how many it gets"},
+    "allocate": {"cdiDevices": "write what the container needs as 'nodes', 'env' and 'mounts'"},
+    "preferredAllocation": {"by": "remove it; the kubelet chooses among the free devices"},
+    "health": {
+        "periodSeconds": _NUMBERS,
+        "timeoutSeconds": _NUMBERS,
+        "failureThreshold": _NUMBERS,
+        "successThreshold": _NUMBERS,
+        "onError": _NUMBERS,
+        "sticky": _NUMBERS,
+        "probes": "remove it; today a device is healthy while its nodes exist",
+    },
+}
+"""Part of a resource to its keys that this version does not have, and what to do today."""
+_VALUES: Mapping[tuple[str, str], tuple[object, str]] = {
+    ("share", "distinct"): (False, "remove it; two grants of one device may meet in one container"),
+    ("allocate", "inject"): ("nodes", "remove it; nodes are named in the answer to the kubelet"),
+    ("", "topology"): ("none", "remove it or write 'none'; the kubelet is told no NUMA node"),
+    ("preferredAllocation", "policy"): ("none", "remove it or write 'none'; the kubelet chooses by itself"),
+}
+"""Part and key to the one value that this version has."""
+_ATTRIBUTES = "select and name by path, name, index, type, major, minor and target"
 
 
 def note_unsupported(node: MapNode, where: str, problems: Problems) -> None:
     """Note every key of a resource (or of ``defaults``) that this version cannot honour."""
-    for path, entry, hint in _found(node):
-        message = f"{path!r} is not supported yet"
-        width = len(path.rpartition(".")[2])
+    for path, value, entry, hint in _found(node):
+        message, width = f"{path + value!r} is not supported yet", len(path.rpartition(".")[2])
         problems.add(Code.NOT_SUPPORTED, entry.key, message, tree=f"{where}.{path}", hint=hint, width=width)
 
 
-def _found(node: MapNode) -> Iterator[tuple[str, Entry, str]]:
-    yield from _keys(node, "", ("slices", "aliases", "preStart"), _WAITS)
-    yield from _keys(node.get("share"), "share.", ("maxPerContainer",), _WAITS)
-    yield from _unless(node.get("share"), "share.", "distinct", value=False)
-    yield from _keys(node.get("allocate"), "allocate.", ("cdiDevices",), "let 'nodes' and 'mounts' say what it needs")
-    yield from _unless(node.get("allocate"), "allocate.", "inject", value="nodes")
-    yield from _unless(node, "", "topology", value="none")
-    yield from _unless(node.get("preferredAllocation"), "preferredAllocation.", "policy", value="none")
-    yield from _keys(node.get("preferredAllocation"), "preferredAllocation.", ("by",), _WAITS)
-    yield from _keys(node.get("health"), "health.", _HEALTH, "remove it; today the nodes' presence is what is probed")
+def own_attributes(tree: Node) -> frozenset[str]:
+    """Return the names of all attributes that a configuration defines."""
+    if isinstance(tree, ListNode):
+        return frozenset().union(*map(own_attributes, tree.items))
+    if not isinstance(tree, MapNode):
+        return frozenset()
+    own = tree.get("attributes")
+    inner = (own_attributes(entry.value) for entry in tree.entries.values())
+    return frozenset(own.entries if isinstance(own, MapNode) else ()).union(*inner)
+
+
+def _found(node: MapNode) -> Iterator[tuple[str, str, Entry, str]]:
+    for part, keys in _KEYS.items():
+        for key, entry in _entries(node, part):
+            if key in keys:
+                yield _path(part, key), "", entry, keys[key]
+            elif (known := _VALUES.get((part, key))) and isinstance(entry.value, ScalarNode):
+                value, hint = known
+                if entry.value.value != value:
+                    yield _path(part, key), f": {entry.value.text}", entry, hint
     devices = node.get("devices")
     for number, source in enumerate(devices.items if isinstance(devices, ListNode) else ()):
-        hint = "this version knows path, name, index, type, major, minor and target"
-        yield from _keys(source, f"devices[{number}].", ("attributes",), hint)
+        if isinstance(source, MapNode) and "attributes" in source.entries:
+            yield f"devices[{number}].attributes", "", source.entries["attributes"], _ATTRIBUTES
 
 
-def _keys(node: Node | None, prefix: str, keys: tuple[str, ...], hint: str) -> Iterator[tuple[str, Entry, str]]:
-    if isinstance(node, MapNode):
-        for key in keys:
-            if key in node.entries:
-                yield f"{prefix}{key}", node.entries[key], hint
+def _entries(node: MapNode, part: str) -> Iterator[tuple[str, Entry]]:
+    inner = node.get(part) if part else node
+    if isinstance(inner, MapNode):
+        yield from inner.entries.items()
 
 
-def _unless(node: Node | None, prefix: str, key: str, *, value: object) -> Iterator[tuple[str, Entry, str]]:
-    if isinstance(node, MapNode) and key in node.entries:
-        written = node.entries[key].value
-        if isinstance(written, ScalarNode) and plain(written) != value:
-            yield f"{prefix}{key}", node.entries[key], f"this version has '{key}: {str(value).lower()}' only; remove it"
+def _path(part: str, key: str) -> str:
+    return f"{part}.{key}" if part else key

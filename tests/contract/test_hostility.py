@@ -1,0 +1,427 @@
+"""Strange peers on the sockets, a second copy, signals and a dead mount (contract 10: 16, 17, 26, 28 to 30, 35)."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from genplug.agent import Agent
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.kubelet.api.services import DEVICE_PLUGIN
+from genplug.kubelet.api.services import path as method_path
+from genplug.kubelet.sockets import FolderGoneError
+from genplug.observe.journal import Entry, Event
+from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.node import FakeNode
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+X, Y = "example.com/x", "example.com/y"
+CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
+BOTH = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}, example.com/y: {devices: [{glob: /dev/y*}]}}"
+
+# HTTP/2 as far as it takes to be a peer that gRPC's own client cannot be (RFC 9113, 3.4 and 6).
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, SETTINGS, WINDOW_UPDATE = 0, 1, 4, 8
+END_STREAM, END_HEADERS, INITIAL_WINDOW_SIZE = 1, 4, 4
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def request(method: str) -> bytes:
+    """The headers of a gRPC call, in HPACK's plainest form (RFC 7541, 6.1 and 6.2.2)."""
+
+    def text(written: str) -> bytes:
+        return bytes([len(written)]) + written.encode()
+
+    post_http = b"\x83\x86"
+    named = b"\x04" + text(method) + b"\x01" + text("localhost")
+    return (
+        post_http
+        + named
+        + b"".join(
+            b"\x00" + text(name) + text(value)
+            for name, value in (("content-type", "application/grpc"), ("te", "trailers"))
+        )
+    )
+
+
+class Deaf:
+    """A peer that opened ListAndWatch and takes not a byte of it, until it is told to ``listen``."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._read = b""
+
+    async def open(self) -> None:
+        no_window = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0))
+        headers = frame(HEADERS, END_HEADERS, 1, request(method_path(DEVICE_PLUGIN, "ListAndWatch")))
+        self._writer.write(PREFACE + no_window + headers + frame(DATA, END_STREAM, 1, bytes(5)))
+        # The answer's headers need no window: the call has begun.
+        while (await self._frame())[0] != HEADERS:
+            pass
+
+    def listen(self) -> None:
+        wide = (10 << 20).to_bytes(4, "big")
+        self._writer.write(frame(WINDOW_UPDATE, 0, 0, wide) + frame(WINDOW_UPDATE, 0, 1, wide))
+
+    async def message(self) -> pb.ListAndWatchResponse:
+        async with asyncio.timeout(10):
+            while len(self._read) < 5 or len(self._read) < 5 + int.from_bytes(self._read[1:5], "big"):
+                kind, payload = await self._frame()
+                self._read += payload if kind == DATA else b""
+        end = 5 + int.from_bytes(self._read[1:5], "big")
+        whole, self._read = self._read[5:end], self._read[end:]
+        return pb.ListAndWatchResponse.FromString(whole)
+
+    async def _frame(self) -> tuple[int, bytes]:
+        head = await self._reader.readexactly(9)
+        return head[3], await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+
+
+@contextlib.asynccontextmanager
+async def deaf(socket: Path) -> AsyncIterator[Deaf]:
+    reader, writer = await asyncio.open_unix_connection(socket)
+    peer = Deaf(reader, writer)
+    await peer.open()
+    yield peer
+    writer.close()
+
+
+def heard(agent: Agent) -> "asyncio.Queue[Entry]":
+    """What the agent writes into its journal from now on."""
+    entries: asyncio.Queue[Entry] = asyncio.Queue()
+    agent.journal.listen(entries.put_nowait)
+    return entries
+
+
+async def told(entries: "asyncio.Queue[Entry]", event: Event) -> Entry:
+    async with asyncio.timeout(10):
+        while (entry := await entries.get()).event is not event:
+            pass
+    return entry
+
+
+async def logged(process: Process, event: Event) -> dict[str, str]:
+    """The next entry of an event in a process's log."""
+    assert process.stderr is not None
+    async with asyncio.timeout(10):
+        while (entry := json.loads(await process.stderr.readline()))["event"] != event.code:
+            pass
+    return dict(entry)
+
+
+async def ended(process: Process) -> tuple[int, float]:
+    """A process's exit code once it has ended, and how long that took."""
+    started = time.monotonic()
+    await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode is not None
+    return process.returncode, time.monotonic() - started
+
+
+def own_sockets(kubelet: KubeletStandIn) -> dict[Path, int]:
+    """The plugins' sockets with their inodes."""
+    found = [one for one in kubelet.plugins_dir.iterdir() if one.is_socket() and one != kubelet.socket]
+    return {one: one.stat().st_ino for one in found}
+
+
+@contextlib.asynccontextmanager
+async def process_on(node: FakeNode, config: str = CONFIG) -> AsyncIterator[Process]:
+    """Run genplug on a node as a process of its own, and kill what is left of it."""
+    node.write_config(config)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "genplug", "run", "--log-format", "json", "--config", node.config_dir),
+        *("--root", node.root, "--kubelet-dir", node.kubelet_dir),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+@pytest.fixture
+def plugged(node: FakeNode) -> FakeNode:
+    for name in ("x0", "y0"):
+        node.plug(f"/dev/{name}")
+    return node
+
+
+async def test_16_a_second_process_waits_for_the_first_and_touches_nothing_of_it(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with plugged.running(CONFIG):
+        await kubelet.until(X, healthy={"x0"})
+        before = own_sockets(kubelet)
+        async with process_on(plugged) as second:
+            said = await logged(second, Event.FOLDER_LOCKED)
+            assert str(kubelet.plugins_dir) in said["msg"]
+            second.terminate()
+            assert (await ended(second))[0] == 0
+        assert own_sockets(kubelet) == before
+        assert kubelet.streams(X) == len(kubelet.attempts) == 1
+
+
+async def test_16_a_second_process_takes_over_when_the_first_has_ended(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with contextlib.AsyncExitStack() as later:
+        async with plugged.running(CONFIG):
+            await kubelet.until(X, healthy={"x0"})
+            second = await later.enter_async_context(process_on(plugged))
+            await logged(second, Event.FOLDER_LOCKED)
+            await kubelet.admit(X, pod="before")
+        await kubelet.registered(X, 2)
+        await kubelet.until(X, healthy={"x0"})
+        assert kubelet.streams(X) == len(own_sockets(kubelet)) == 1
+        assert len(kubelet.attempts) == 2
+
+
+async def test_17_an_old_server_that_is_slow_to_end_does_not_take_the_new_ones_socket_along(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with plugged.running(CONFIG) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        [first] = own_sockets(kubelet)
+        # A stream that cannot end by itself: nobody takes the last words on it.
+        async with deaf(first):
+            first.unlink()
+            await kubelet.registered(X, 2)
+            [second] = own_sockets(kubelet)
+            assert second != first
+            # The whole time that a server has for its end, and more.
+            await asyncio.sleep(1)
+        await told(entries, Event.REGISTERED)
+        assert list(own_sockets(kubelet)) == [second]
+        async with kubelet.connected(X) as dialled:
+            await dialled.options()
+
+
+async def test_26_the_process_ends_with_a_reason_when_its_folder_is_replaced(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with process_on(plugged) as process:
+        await kubelet.until(X, healthy={"x0"})
+        shutil.rmtree(kubelet.plugins_dir)
+        kubelet.plugins_dir.mkdir()
+        said = await logged(process, Event.FOLDER_GONE)
+        assert f"{kubelet.plugins_dir} was deleted or replaced" in said["msg"]
+        code, seconds = await ended(process)
+        assert code == 1
+        assert seconds < 5
+        assert own_sockets(kubelet) == {}
+
+
+@contextlib.contextmanager
+def mounted(source: Path, target: Path) -> Iterator[None]:
+    """Mount a folder at another path, as a container gets it."""
+    target.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", source, target], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", target], check=True)
+
+
+@pytest.mark.root
+async def test_26_a_mount_whose_folder_was_deleted_on_the_host_is_noticed(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    seen = plugged.folder / "m"
+
+    async def serve() -> None:
+        async with plugged.running(CONFIG, kubelet_dir=seen, poll=0.2):
+            await kubelet.until(X, healthy={"x0"})
+            shutil.rmtree(kubelet.plugins_dir)
+            kubelet.plugins_dir.mkdir()
+            await asyncio.sleep(1)
+
+    with mounted(kubelet.plugins_dir, seen / "device-plugins"):
+        with pytest.raises(FolderGoneError, match="deleted or replaced"):
+            await serve()
+        assert list((seen / "device-plugins").iterdir()) == []
+
+
+async def test_28_two_lists_of_one_server_are_both_right_and_do_not_end_together(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with plugged.running(CONFIG) as agent:
+        await kubelet.until(X, healthy={"x0"})
+        async with kubelet.connected(X) as one, kubelet.connected(X) as other:
+            lists, others = one.watch(), other.watch()
+            for second in (lists, others):
+                asked = time.monotonic()
+                first = await anext(second)
+                assert first.devices.healthy == {"x0"}
+                assert first.time - asked < 0.5
+            plugged.plug("/dev/x1")
+            assert (await anext(lists)).devices.healthy == (await anext(others)).devices.healthy == {"x0", "x1"}
+            await kubelet.until(X, healthy={"x0", "x1"})
+
+            await others.aclose()
+            plugged.unplug("/dev/x1")
+            assert (await anext(lists)).devices.unhealthy == {"x1"}
+            await kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+
+            kubelet.cancel_stream(X)
+            await kubelet.when(lambda: kubelet.streams(X) == 0)
+            plugged.plug("/dev/x1")
+            assert (await anext(lists)).devices.healthy == {"x0", "x1"}
+            assert agent.status.resources[0].streams == 1
+            await lists.aclose()
+
+
+async def test_29_a_list_that_is_never_read_keeps_only_the_newest_and_holds_nobody_up(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    def config(tokens: int) -> str:
+        return BOTH.replace("/dev/x*}]", f"/dev/x*}}], tokens: {tokens}")
+
+    # More than gRPC's core takes from us before anybody reads it.
+    async with plugged.running(config(3000)) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, lambda devices: len(devices) == 3000)
+        await told(entries, Event.CONFIG_UNCHANGED)
+        [socket] = [one for one in own_sockets(kubelet) if one.name == kubelet.call(X).socket.rpartition("/")[2]]
+        async with deaf(socket) as peer:
+            for tokens in range(3001, 3011):
+                plugged.write_config(config(tokens), how="rename")
+                await told(entries, Event.CONFIG_LOADED)
+            assert agent.status.resources[0].streams == 2
+            asked = time.monotonic()
+            await kubelet.admit(X, 3)
+            plugged.plug("/dev/y1")
+            await kubelet.until(Y, healthy={"y0", "y1"})
+            assert time.monotonic() - asked < 1
+            await kubelet.until(X, lambda devices: len(devices) == 3010)
+
+            peer.listen()
+            assert [len((await peer.message()).devices) for _ in range(2)] == [3000, 3010]
+            plugged.unplug("/dev/x0")
+            assert {one.health for one in (await peer.message()).devices} == {"Unhealthy"}
+
+
+async def test_30_whatever_is_said_to_a_socket_its_server_serves_on(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
+    list_and_watch = request(method_path(DEVICE_PLUGIN, "ListAndWatch"))
+    allocate = request(method_path(DEVICE_PLUGIN, "Allocate"))
+    said = {
+        "nothing": b"",
+        "garbage": bytes(range(256)) * 256,
+        "HTTP/1.1": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
+        "half a preface": PREFACE[:10],
+        "no settings": PREFACE + b"\xff" * 100,
+        "a frame too long": PREFACE + frame(SETTINGS, 0, 0, b"") + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01",
+        "headers that are none": PREFACE + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, END_HEADERS, 1, b"\xff" * 50),
+        "a list without an end of the request": PREFACE
+        + frame(SETTINGS, 0, 0, b"")
+        + frame(HEADERS, END_HEADERS, 1, list_and_watch),
+        "half an Allocate": PREFACE
+        + frame(SETTINGS, 0, 0, b"")
+        + frame(HEADERS, END_HEADERS, 1, allocate)
+        + frame(DATA, 0, 1, b"\x00\x00\x00\x00\x64abc"),
+    }
+    async with plugged.running(CONFIG) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        [socket] = own_sockets(kubelet)
+        async with contextlib.AsyncExitStack() as later:
+            for number, words in enumerate([*said.values(), *said.values()]):
+                _, writer = await asyncio.open_unix_connection(socket)
+                later.callback(writer.close)
+                writer.write(words)
+                await writer.drain()
+                # Half of them only stop talking, the others hang up in the midst of it.
+                if number < len(said):
+                    writer.write_eof()
+                else:
+                    writer.transport.abort()
+            for message in (b"\xff\xff", b"\x0a\x7f"):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await kubelet.call(X).raw("Allocate", message)
+            with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+                await kubelet.call(X).raw("Deallocate")
+            assert (await asyncio.wait_for(kubelet.admit(X), 2)).ids == ("x0",)
+            plugged.plug("/dev/x1")
+            await kubelet.until(X, healthy={"x0", "x1"})
+            async with kubelet.connected(X) as dialled:
+                assert (await anext(dialled.watch())).devices.healthy == {"x0", "x1"}
+        assert kubelet.streams(X) == len(kubelet.attempts) == 1
+        assert not {Event.CALL_FAILED, Event.DISCONNECTED} & {
+            entries.get_nowait().event for _ in range(entries.qsize())
+        }
+
+
+async def test_35_sigterm_closes_lists_removes_sockets_and_ends_at_once(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with process_on(plugged, BOTH) as process:
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0"})
+        assert len(own_sockets(kubelet)) == 2
+        process.send_signal(signal.SIGTERM)
+        code, seconds = await ended(process)
+        assert code == 0
+        assert seconds < 2
+        assert own_sockets(kubelet) == {}
+        await kubelet.until(X, healthy=(), unhealthy={"x0"})
+        await kubelet.until(Y, healthy=(), unhealthy={"y0"})
+
+
+async def test_35_sigterm_ends_it_at_once_whatever_it_waits_for(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
+    hold = kubelet.hostile.hang(Y)
+    async with process_on(plugged, BOTH) as process:
+        await hold.reached()
+        await kubelet.until(X, healthy={"x0"})
+        async with deaf(Path(kubelet.call(X).socket)):
+            process.send_signal(signal.SIGTERM)
+            code, seconds = await ended(process)
+        assert code == 0
+        assert seconds < 2
+        assert own_sockets(kubelet) == {}
+
+
+async def test_35_sigterm_ends_it_at_once_without_a_kubelet(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
+    await kubelet.crash()
+    kubelet.socket.unlink()
+    async with process_on(plugged) as process:
+        await logged(process, Event.KUBELET_GONE)
+        process.send_signal(signal.SIGTERM)
+        code, seconds = await ended(process)
+        assert code == 0
+        assert seconds < 2
+        assert own_sockets(kubelet) == {}
+
+
+async def test_35_what_a_killed_process_left_is_cleared_away_by_the_next(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with process_on(plugged) as process:
+        await kubelet.until(X, healthy={"x0"})
+        process.kill()
+        await process.wait()
+        await kubelet.until(X, healthy=(), unhealthy={"x0"})
+    [left] = own_sockets(kubelet)
+    async with plugged.running(CONFIG) as agent:
+        said = await told(heard(agent), Event.FOLDER_HELD)
+        assert said.facts["leftovers"] == (left.name,)
+        await kubelet.until(X, healthy={"x0"})
+        assert not left.exists()
+        assert kubelet.streams(X) == len(own_sockets(kubelet)) == 1
+        assert len(kubelet.attempts) == 2

@@ -1,0 +1,408 @@
+"""A kubelet that comes back, wipes, hangs up or stays away (contract 10: 19 to 25, 27)."""
+
+import asyncio
+import gc
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from genplug.agent import Agent
+from genplug.allocation.edits import ContainerEdits
+from genplug.allocation.offer import Listed
+from genplug.kubelet import generation
+from genplug.kubelet.latest import Latest
+from genplug.kubelet.registration import Registrar
+from genplug.kubelet.service import Answers, Service
+from genplug.observe.journal import Entry, Event
+from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.node import FakeNode
+from genplug.testing.records import Attempt, Message, Registration
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+X, Y = "example.com/x", "example.com/y"
+CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
+BOTH = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}, example.com/y: {devices: [{glob: /dev/y*}]}}"
+
+
+class Watchful(KubeletStandIn):
+    """Writes down how many lists of a resource are open when it is registered again."""
+
+    def __init__(self, kubelet_dir: Path, **manners: Any) -> None:
+        super().__init__(kubelet_dir, **manners)
+        self.open_at_attempts: list[int] = []
+
+    def note(self, record: Attempt | Registration | Message) -> None:
+        if isinstance(record, Attempt):
+            self.open_at_attempts.append(self.streams(record.resource))
+        super().note(record)
+
+
+def heard(agent: Agent) -> "asyncio.Queue[Entry]":
+    """What the agent writes into its journal from now on."""
+    entries: asyncio.Queue[Entry] = asyncio.Queue()
+    agent.journal.listen(entries.put_nowait)
+    return entries
+
+
+async def told(entries: "asyncio.Queue[Entry]", event: Event, words: str = "") -> Entry:
+    async with asyncio.timeout(10):
+        while (entry := await entries.get()).event is not event or words not in entry.text:
+            pass
+    return entry
+
+
+def own_sockets(kubelet: KubeletStandIn) -> set[Path]:
+    return {one for one in kubelet.plugins_dir.iterdir() if one.is_socket() and one != kubelet.socket}
+
+
+def offering(names: Sequence[str]) -> str:
+    """A configuration in which every resource has the devices of the last part of its name."""
+    lines = (f"  {name}: {{devices: [{{glob: '/dev/{name.rpartition('/')[2]}*'}}]}}\n" for name in names)
+    return f"{HEAD}resources:\n{''.join(lines)}"
+
+
+async def settled(number: Callable[[], int], most: int) -> int:
+    """A number that falls to this or below it in time, however late gRPC's core lets go of things."""
+    try:
+        async with asyncio.timeout(5):
+            while number() > most:
+                gc.collect()
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pass
+    return number()
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def threads() -> int:
+    """All of this process; those of gRPC's core are none of Python's."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def resident() -> int:
+    """This process's memory in KiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+@asynccontextmanager
+async def moved(path: Path) -> AsyncIterator[None]:
+    """Replace a socket by another one with the same server behind it, as a server does that listens again."""
+    real = path.with_name(".moved.sock")
+    path.rename(real)  # noqa: ASYNC240 - a rename does not wait
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while some := await reader.read(1 << 16):
+            writer.write(some)
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_unix_connection(real)
+        await asyncio.gather(forward(reader, inner_writer), forward(inner_reader, writer))
+
+    async with await asyncio.start_unix_server(connected, path):
+        yield
+
+
+@pytest.fixture
+def plugged(node: FakeNode) -> FakeNode:
+    for name in ("x0", "y0"):
+        node.plug(f"/dev/{name}")
+    return node
+
+
+async def test_19_nothing_is_registered_while_an_old_list_of_it_is_open(plugged: FakeNode) -> None:
+    plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir, disconnect_bug=True)
+    troubles: list[Callable[[], None]] = [lambda: kubelet.cancel_stream(X), kubelet.wipe]
+    async with plugged.running(CONFIG):
+        for number, trouble in enumerate(troubles, 2):
+            await kubelet.until(X, healthy={"x0"})
+            trouble()
+            await kubelet.registered(X, number)
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.restart()
+        await kubelet.until(X, healthy={"x0"})
+    assert kubelet.open_at_attempts == [0] * 4
+
+
+async def test_20_a_restarted_kubelet_gets_every_resource_once_and_within_two_seconds(node: FakeNode) -> None:
+    names = [f"example.com/r{letter}" for letter in "abcdefghij"]
+    for name in names:
+        node.plug(f"/dev/{name.rpartition('/')[2]}0")
+    kubelet = node.kubelet
+    async with node.running(offering(names), poll=0.1):
+        await kubelet.when(lambda: all(map(kubelet.resource, names)))
+        for _ in range(2):
+            known = len(kubelet.attempts)
+            restarted = time.monotonic()
+            await kubelet.restart()
+            await kubelet.when(lambda: all(map(kubelet.resource, names)))
+            assert kubelet.registrations[-1].time - restarted < 2
+            # Another look at everything, and then another: nothing more comes of it.
+            node.plug(f"/dev/ra{kubelet.starts}")
+            await kubelet.until(names[0], lambda devices: f"ra{kubelet.starts}" in devices)
+            await asyncio.sleep(0.3)
+            assert sorted(one.resource for one in kubelet.attempts[known:]) == names
+            assert {one.start for one in kubelet.registrations[-10:]} == {kubelet.starts}
+            assert [kubelet.streams(name) for name in names] == [1] * 10
+
+
+async def test_20_a_kubelet_that_was_away_for_long_gets_every_resource_once_and_within_two_seconds(
+    plugged: FakeNode,
+) -> None:
+    kubelet = plugged.kubelet
+    async with plugged.running(BOTH) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.crash()
+        kubelet.socket.unlink()
+        for _ in range(2):
+            await told(entries, Event.ENDPOINT_MOVED, "holds until kubelet.sock appears")
+        started = time.monotonic()
+        await kubelet.start()
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0"})
+        assert kubelet.registrations[-1].time - started < 2
+        assert sorted(one.resource for one in kubelet.attempts) == [X, X, Y, Y]
+
+
+async def test_21_a_socket_that_was_made_again_before_the_wipe_is_made_once_more(plugged: FakeNode) -> None:
+    kubelet = plugged.kubelet
+    async with plugged.running(CONFIG) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.crash()
+        # The stale kubelet.sock is there: a new socket was made for it, and nobody listened.
+        await told(entries, Event.REGISTRATION_FAILED)
+        [early] = own_sockets(kubelet)
+        assert early.name != kubelet.registrations[0].endpoint
+        started = time.monotonic()
+        await kubelet.start()
+        assert not early.exists()
+        await kubelet.until(X, healthy={"x0"})
+        assert kubelet.registrations[-1].time - started < 2
+        assert len(kubelet.attempts) == 2
+        assert own_sockets(kubelet) == {kubelet.plugins_dir / kubelet.registrations[-1].endpoint}
+
+
+async def test_21_a_socket_that_is_wiped_while_it_is_registered_is_made_again(plugged: FakeNode) -> None:
+    # This kubelet gives up dialing soon, so that its refusal comes into the midst of it.
+    plugged.kubelet = kubelet = KubeletStandIn(plugged.kubelet_dir, dial_timeout=0.3)
+    await kubelet.start()
+    with kubelet.hostile.hang(X) as hold:
+        async with plugged.running(CONFIG):
+            await hold.reached()
+            [wiped] = own_sockets(kubelet)
+            kubelet.wipe()
+            hold.open()
+            await kubelet.until(X, healthy={"x0"})
+            assert kubelet.attempts[0].endpoint == wiped.name
+            assert own_sockets(kubelet) == {kubelet.plugins_dir / kubelet.registrations[-1].endpoint}
+            assert kubelet.streams(X) == 1
+
+
+async def test_22_wiped_sockets_are_made_and_registered_again_at_the_same_kubelet(plugged: FakeNode) -> None:
+    kubelet = plugged.kubelet
+    async with plugged.running(BOTH):
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0"})
+        [of_x] = [one for one in own_sockets(kubelet) if one.name == kubelet.registrations[0].endpoint]
+        of_x.unlink()
+        await kubelet.registered(kubelet.registrations[0].resource, 2)
+        await kubelet.until(X, healthy={"x0"})
+        kubelet.wipe()
+        await kubelet.when(lambda: len(kubelet.registrations) == 5)
+        # The kubelet has the disconnect bug: what came too early would be Unhealthy by now.
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0"})
+        assert len(kubelet.attempts) == len({one.endpoint for one in kubelet.attempts}) == 5
+        assert {one.name for one in own_sockets(kubelet)} == {one.endpoint for one in kubelet.registrations[-2:]}
+        await kubelet.admit(X)
+
+
+async def test_22_a_socket_that_somebody_else_put_in_its_place_is_not_taken_for_its_own(plugged: FakeNode) -> None:
+    kubelet = plugged.kubelet
+    async with plugged.running(CONFIG):
+        await kubelet.until(X, healthy={"x0"})
+        [first] = own_sockets(kubelet)
+        with socket.socket(socket.AF_UNIX) as stranger:
+            first.unlink()
+            stranger.bind(str(first))
+        await kubelet.registered(X, 2)
+        await kubelet.until(X, healthy={"x0"})
+        assert kubelet.registrations[-1].endpoint != first.name
+
+
+async def test_23_beside_an_open_list_a_new_kubelet_sock_is_given_time_and_then_one_registration(
+    plugged: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 3 <= generation.SETTLING <= 5
+    monkeypatch.setattr(generation, "SETTLING", 0.5)
+    plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir)
+    async with plugged.running(CONFIG, poll=0.1) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        async with moved(kubelet.socket):
+            await told(entries, Event.KUBELET_RESTARTED)
+            replaced = time.monotonic()
+            plugged.plug("/dev/x1")
+            await kubelet.until(X, healthy={"x0", "x1"})
+            assert len(kubelet.attempts) == 1
+            await kubelet.registered(X, 2)
+            assert kubelet.attempts[1].time - replaced > 0.45
+            plugged.plug("/dev/x2")
+            await kubelet.until(X, healthy={"x0", "x1", "x2"})
+            # Nothing more comes of it, however often it is looked at.
+            await asyncio.sleep(0.7)
+            assert kubelet.open_at_attempts == [0, 0]
+            assert kubelet.streams(X) == agent.status.resources[0].streams == 1
+
+
+async def test_23_a_new_kubelet_sock_whose_kubelet_opens_the_list_by_itself_changes_nothing(
+    plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "SETTLING", 0.5)
+    async with plugged.running(CONFIG) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        async with moved(kubelet.socket), kubelet.connected(X) as dialled:
+            await told(entries, Event.KUBELET_RESTARTED)
+            lists = dialled.watch()
+            assert (await anext(lists)).devices.healthy == {"x0"}
+            await asyncio.sleep(0.7)
+            plugged.plug("/dev/x1")
+            assert (await anext(lists)).devices.healthy == {"x0", "x1"}
+            await kubelet.until(X, healthy={"x0", "x1"})
+            assert len(kubelet.attempts) == 1
+            await lists.aclose()
+
+
+@pytest.mark.parametrize("is_kubelet_there", [True, False])
+async def test_24_without_kubelet_sock_for_long_it_serves_on_and_idles(
+    plugged: FakeNode, *, is_kubelet_there: bool
+) -> None:
+    kubelet = plugged.kubelet
+    async with plugged.running(BOTH, poll=0.02) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0"})
+        if not is_kubelet_there:
+            await kubelet.crash()
+        kubelet.socket.unlink()
+        await told(entries, Event.KUBELET_GONE)
+        # Whatever comes at once has come by then.
+        await asyncio.sleep(0.2)
+        while not entries.empty():
+            entries.get_nowait()
+
+        tasks, memory, used = len(asyncio.all_tasks()), resident(), time.process_time()
+        await asyncio.sleep(2)
+        # A hundred looks at the folder; a loop without a pause would have taken all of the two seconds.
+        assert time.process_time() - used < 0.2
+        assert resident() - memory < 1024
+        assert len(asyncio.all_tasks()) <= tasks
+        assert agent.status.unready[0].startswith(f"kubelet: {kubelet.socket} is not there")
+        if is_kubelet_there:
+            assert entries.empty()
+            plugged.plug("/dev/x1")
+            await kubelet.until(X, healthy={"x0", "x1"})
+            await kubelet.admit(X, ids={"x1"})
+        else:
+            # What is bound now, the next kubelet would wipe.
+            assert own_sockets(kubelet) == set()
+        known = len(kubelet.attempts)
+        await kubelet.restart()
+        await kubelet.until(X, lambda devices: "x0" in devices.healthy)
+        await kubelet.until(Y, healthy={"y0"})
+        assert sorted(one.resource for one in kubelet.attempts[known:]) == [X, Y]
+
+
+async def test_25_fifty_restarts_in_a_row_end_in_order_and_leave_nothing_behind(node: FakeNode) -> None:
+    names = [f"example.com/{letter}" for letter in "xyz"]
+    for letter in "xyz":
+        node.plug(f"/dev/{letter}0")
+    kubelet = node.kubelet
+
+    async def listed() -> None:
+        for name in names:
+            await kubelet.until(name, healthy={f"{name[-1]}0"})
+
+    async with node.running(offering(names)) as agent:
+        await listed()
+        for _ in range(2):
+            await kubelet.restart()
+            await listed()
+        before = {"tasks": len(asyncio.all_tasks()), "descriptors": descriptors(), "threads": threads()}
+        for _ in range(50):
+            await kubelet.restart()
+            await asyncio.sleep(0.2)
+        await listed()
+
+        assert [kubelet.streams(name) for name in names] == [1, 1, 1]
+        assert [one.streams for one in agent.status.resources] == [1, 1, 1]
+        assert {one.name for one in own_sockets(kubelet)} == {one.endpoint for one in kubelet.registrations[-3:]}
+        assert len(kubelet.registrations) <= 53 * 3
+        assert await settled(lambda: len(asyncio.all_tasks()), before["tasks"]) <= before["tasks"]
+        assert await settled(descriptors, before["descriptors"]) <= before["descriptors"]
+        # gRPC's core keeps a few more or fewer, as the load was.
+        assert await settled(threads, before["threads"]) <= before["threads"] + 2
+
+
+async def test_27_a_list_that_the_kubelet_cancels_is_registered_again_after_a_pause(plugged: FakeNode) -> None:
+    kubelet = plugged.kubelet
+    async with plugged.running(BOTH) as agent:
+        entries = heard(agent)
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0"})
+        kubelet.cancel_stream(X)
+        cancelled = time.monotonic()
+        await kubelet.until(X, healthy=(), unhealthy={"x0"})
+        await kubelet.registered(X, 2)
+        assert 1 < kubelet.attempts[-1].time - cancelled < 3
+        await kubelet.until(X, healthy={"x0"})
+        said = await told(entries, Event.DISCONNECTED)
+        assert said.facts["resource"] == X
+        assert "the kubelet closed its stream" in said.text
+        assert sorted(one.resource for one in kubelet.attempts) == [X, X, Y]
+        await kubelet.admit(X)
+
+
+class OneDevice:
+    """What a stray copy of a plugin offers."""
+
+    listed = (Listed("stray", healthy=True, numa=None),)
+
+    def allocate(self, ids: Sequence[str]) -> ContainerEdits:
+        raise NotImplementedError(ids)
+
+    def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> Sequence[str]:
+        raise NotImplementedError(available, must_include, size)
+
+
+async def test_27_the_end_of_a_stray_copy_that_takes_our_list_along_is_recovered_from(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    answers: Latest[Answers] = Latest(OneDevice())
+    stray = grpc.aio.server(handlers=[Service(X, answers, lambda _: None, lambda _: None)])
+    stray.add_insecure_port(f"unix:{kubelet.plugins_dir}/stray.sock")
+    await stray.start()
+    await Registrar(kubelet.plugins_dir).register(X, "stray.sock")
+    await kubelet.until(X, healthy={"stray"})
+    async with plugged.running(CONFIG):
+        await kubelet.until(X, healthy={"x0"})
+        # The kubelet finds the new connection under the old one's name, and closes that (contract 2.3).
+        await stray.stop(None)
+        await kubelet.until(X, healthy=(), unhealthy={"x0"})
+        await kubelet.until(X, healthy={"x0"})
+        assert kubelet.streams(X) == 1
+        assert len(kubelet.attempts) == 3

@@ -1,0 +1,408 @@
+"""How resources come to the kubelet, whatever it says to that (contract 10: 1 to 8, 10 to 15, 18)."""
+
+import asyncio
+import itertools
+import os
+import socket
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from genplug.agent import Agent
+from genplug.kubelet import generation, registration
+from genplug.kubelet.api.services import DEVICE_PLUGIN, REGISTRATION, path
+from genplug.observe.journal import Entry, Event
+from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.node import FakeNode
+from genplug.testing.plugin_client import PluginClient
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+X, Y = "example.com/x", "example.com/y"
+CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
+BOTH = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}, example.com/y: {devices: [{glob: /dev/y*}]}}"
+WRONG_VERSION = 'requested API version "v1beta1" is not supported by kubelet. Supported version is ["v1"]'
+WRONG_NAME = f'the ResourceName "{X}" is invalid'
+
+Timed = tuple[float, Entry]
+
+
+def heard(agent: Agent) -> "asyncio.Queue[Timed]":
+    """What the agent writes into its journal from now on, and when."""
+    entries: asyncio.Queue[Timed] = asyncio.Queue()
+    agent.journal.listen(lambda entry: entries.put_nowait((time.monotonic(), entry)))
+    return entries
+
+
+async def told(entries: "asyncio.Queue[Timed]", event: Event, words: str = "") -> Timed:
+    async with asyncio.timeout(10):
+        while True:
+            when, entry = await entries.get()
+            if entry.event is event and words in entry.text:
+                return when, entry
+
+
+def times(entries: "asyncio.Queue[Timed]", event: Event) -> int:
+    """How often this was told since the last look."""
+    return sum(entries.get_nowait()[1].event is event for _ in range(entries.qsize()))
+
+
+def own_sockets(kubelet: KubeletStandIn) -> set[Path]:
+    return {one for one in kubelet.plugins_dir.iterdir() if one.is_socket() and one != kubelet.socket}
+
+
+def resources(names: Iterable[str]) -> str:
+    """A configuration in which every resource has the one device ``/dev/<last part of its name>``."""
+    lines = (f"  ? {name}\n  : {{devices: [{{glob: /dev/{name.rpartition('/')[2]}}}]}}\n" for name in names)
+    return f"{HEAD}resources:\n{''.join(lines)}"
+
+
+@pytest.fixture
+def plugged(node: FakeNode) -> FakeNode:
+    for name in ("x0", "y0"):
+        node.plug(f"/dev/{name}")
+    return node
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Every call that a server in this process gets, the kubelet's and the plugins', with its time."""
+    calls: list[tuple[str, float]] = []
+
+    class Noted(grpc.aio.ServerInterceptor):
+        async def intercept_service(
+            self,
+            continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+            handler_call_details: grpc.HandlerCallDetails,
+        ) -> Any:
+            calls.append((handler_call_details.method, time.monotonic()))
+            return await continuation(handler_call_details)
+
+    server = grpc.aio.server
+    monkeypatch.setattr(grpc.aio, "server", lambda **options: server(**options, interceptors=[Noted()]))
+    return calls
+
+
+@pytest.fixture
+def without_umask() -> Iterator[None]:
+    before = os.umask(0o000)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="gp", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+async def test_01_without_kubelet_sock_it_waits_and_registers_as_soon_as_there_is_one(plugged: FakeNode) -> None:
+    late = KubeletStandIn(plugged.folder / "l")
+    late.plugins_dir.mkdir(parents=True)
+    async with plugged.running(CONFIG, kubelet_dir=plugged.folder / "l") as agent:
+        entries = heard(agent)
+        _, said = await told(entries, Event.KUBELET_GONE)
+        assert str(late.socket) in said.text
+        await told(entries, Event.ENDPOINT_MOVED, "waiting for kubelet.sock")
+        assert [reason.split(":")[0] for reason in agent.status.unready] == ["kubelet", X]
+        started = time.monotonic()
+        async with late:
+            await late.until(X, healthy={"x0"})
+            assert late.registrations[0].time - started < 2
+            await told(entries, Event.REGISTERED)
+            assert agent.status.is_ready
+
+
+async def test_02_a_stale_kubelet_sock_is_tried_less_and_less_often_and_a_new_one_at_once(plugged: FakeNode) -> None:
+    late = KubeletStandIn(plugged.folder / "l")
+    await late.start()
+    await late.crash()
+    assert late.socket.is_socket()
+    async with plugged.running(CONFIG, kubelet_dir=plugged.folder / "l") as agent:
+        entries = heard(agent)
+        failures = [await told(entries, Event.REGISTRATION_FAILED) for _ in range(3)]
+        assert all("connection refused" in entry.text for _, entry in failures)
+        first, second, third = (when for when, _ in failures)
+        assert 0.1 <= second - first < 1 <= third - second
+        # Left alone it would be tried again in two seconds.
+        started = time.monotonic()
+        async with late:
+            await late.until(X, healthy={"x0"})
+            assert late.registrations[0].time - started < 1
+            assert len(late.attempts) == 1
+
+
+async def test_03_its_own_server_has_answered_before_it_registers(
+    served: list[tuple[str, float]], plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    with kubelet.hostile.hang() as hold:
+        async with plugged.running(BOTH):
+            await hold.reached(2)
+            assert [method for method, _ in served] == [
+                *[path(DEVICE_PLUGIN, "GetDevicePluginOptions")] * 2,
+                *[path(REGISTRATION, "Register")] * 2,
+            ]
+            # And it does so at that moment, to everything.
+            for attempt in kubelet.attempts:
+                client = PluginClient(attempt.resource, str(kubelet.plugins_dir / attempt.endpoint))
+                await client.dial(1)
+                await client.raw("Allocate", timeout=1)
+                assert (await anext(client.watch())).devices.healthy == {f"{attempt.resource[-1]}0"}
+                await client.close()
+
+
+async def test_04_a_kubelet_that_dials_back_inside_register_is_answered(
+    served: list[tuple[str, float]], plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    assert kubelet.version >= (1, 25)
+    async with plugged.running(CONFIG):
+        registered = await kubelet.registered(X)
+        await kubelet.until(X, healthy={"x0"})
+    [attempt] = kubelet.attempts
+    inside = [method for method, when in served if attempt.time < when < registered.time]
+    assert inside == [path(DEVICE_PLUGIN, "GetDevicePluginOptions")]
+    assert registered.time - attempt.time < 1
+
+
+async def test_04_a_kubelet_that_dials_back_after_register_is_waited_for(served: list[tuple[str, float]]) -> None:
+    async with FakeNode(version=(1, 24)) as node:
+        node.plug("/dev/x0")
+        async with node.running(CONFIG):
+            registered = await node.kubelet.registered(X)
+            await node.kubelet.until(X, healthy={"x0"})
+        assert len(node.kubelet.attempts) == 1
+    assert [method for method, when in served if when > registered.time] == [path(DEVICE_PLUGIN, "ListAndWatch")]
+
+
+@pytest.mark.parametrize("version", [(1, 24), (1, 32)])
+async def test_05_registered_without_a_stream_is_tried_again_with_the_same_server(
+    version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert generation.FIRST_STREAM == 15
+    monkeypatch.setattr(generation, "FIRST_STREAM", 0.3)
+    async with FakeNode(version=version) as node:
+        node.plug("/dev/x0")
+        node.kubelet.hostile.ignore(X)
+        async with node.running(CONFIG) as agent:
+            entries = heard(agent)
+            _, said = await told(entries, Event.REGISTRATION_FAILED)
+            assert "never opened ListAndWatch" in said.text
+            assert not agent.status.is_ready
+            await node.kubelet.registered(X, 2)
+            first, second = node.kubelet.registrations
+            assert 0.3 < second.time - first.time < 1
+            assert first.endpoint == second.endpoint
+
+            node.kubelet.hostile.relent()
+            await node.kubelet.until(X, healthy={"x0"})
+            assert node.kubelet.streams(X) == 1
+            assert agent.status.is_ready
+
+
+async def test_06_a_register_that_takes_its_time_is_waited_for_while_others_go_on(
+    plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A tenth of the real times: the kubelet takes 15 s, and is given at least 20 s.
+    monkeypatch.setattr(registration, "DEADLINE", registration.DEADLINE / 10)
+    assert registration.DEADLINE >= 2
+    kubelet.hostile.delay(1.5, X)
+    async with plugged.running(BOTH) as agent:
+        entries = heard(agent)
+        await kubelet.until(Y, healthy={"y0"}, timeout=1)
+        await kubelet.admit(Y)
+        assert kubelet.registrations[0].resource == Y
+        await kubelet.until(X, healthy={"x0"})
+        assert times(entries, Event.REGISTRATION_FAILED) == 0
+        assert sorted(one.resource for one in kubelet.attempts) == [X, Y]
+
+
+async def test_06_a_register_that_never_returns_is_given_up_and_tried_again(
+    plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "DEADLINE", 0.3)
+    hold = kubelet.hostile.hang(X)
+    async with plugged.running(CONFIG) as agent:
+        _, said = await told(heard(agent), Event.REGISTRATION_FAILED)
+        assert f"no answer from {kubelet.socket}" in said.text
+        await hold.reached(2)
+        kubelet.hostile.relent()
+        await kubelet.until(X, healthy={"x0"})
+        assert kubelet.streams(X) == 1
+
+
+async def test_07_a_kubelet_of_another_version_is_told_once_for_each_try_and_asked_ever_more_slowly(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    kubelet.hostile.refuse(WRONG_VERSION)
+    async with plugged.running(CONFIG, listen=("127.0.0.1", 0)) as agent:
+        entries = heard(agent)
+        failures = [await told(entries, Event.REGISTRATION_FAILED) for _ in range(3)]
+        assert all(WRONG_VERSION in entry.text for _, entry in failures)
+        assert len(kubelet.attempts) == 3
+        gaps = [later.time - earlier.time for earlier, later in itertools.pairwise(kubelet.attempts)]
+        assert 0.1 <= gaps[0] < 1 <= gaps[1]
+
+        url = f"http://127.0.0.1:{agent.listens_on}/metrics"
+        page = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode().splitlines()
+        assert f'genplug_registered{{resource="{X}"}} 0.0' in page
+        assert f'genplug_registrations_total{{resource="{X}",result="failure"}} 3.0' in page
+
+
+async def test_08_a_resource_whose_name_is_refused_is_shown_as_failed_and_others_go_on(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    kubelet.hostile.refuse(WRONG_NAME, X)
+    async with plugged.running(BOTH) as agent:
+        entries = heard(agent)
+        await told(entries, Event.REGISTRATION_FAILED)
+        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.admit(Y)
+        [reason] = agent.status.unready
+        assert reason.startswith(f"{X}: not registered")
+        assert WRONG_NAME in reason
+
+        # Another kubelet may think otherwise, and is asked at once.
+        kubelet.hostile.relent()
+        await kubelet.restart()
+        await kubelet.until(X, healthy={"x0"}, timeout=2)
+
+
+@pytest.mark.parametrize("version", [(1, 24), (1, 32)])
+async def test_10_options_are_the_same_in_the_request_and_in_every_answer(version: tuple[int, int]) -> None:
+    async with FakeNode(version=version) as node:
+        node.plug("/dev/x0")
+        async with node.running(CONFIG):
+            await node.kubelet.until(X, healthy={"x0"})
+            # Until 1.24 the kubelet goes by the request, since 1.25 by the first answer.
+            [registered] = node.kubelet.registrations
+            for _ in range(3):
+                options = await node.kubelet.call(X).options()
+                assert options.pre_start_required is registered.pre_start_required
+                assert options.get_preferred_allocation_available is registered.get_preferred_allocation_available
+
+
+async def test_11_every_resource_has_a_socket_and_a_registration_and_none_waits_for_another(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    hold = kubelet.hostile.hang(X)
+    async with plugged.running(BOTH):
+        await hold.reached()
+        await kubelet.until(Y, healthy={"y0"}, timeout=2)
+        kubelet.hostile.relent()
+        kubelet.hostile.refuse(WRONG_NAME, X)
+        await kubelet.restart()
+        await kubelet.until(Y, healthy={"y0"}, timeout=2)
+        kubelet.hostile.relent()
+        await kubelet.until(X, healthy={"x0"})
+        endpoints = {one.endpoint for one in kubelet.registrations[-2:]}
+        assert {one.name for one in own_sockets(kubelet)} == endpoints
+        assert len(endpoints) == 2
+
+
+async def test_12_300_resources_register_a_few_at_a_time_and_on_no_more_threads(
+    node: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    names = [f"example.com/r{number}" for number in range(300)]
+    for number in range(300):
+        node.plug(f"/dev/r{number}")
+
+    def threads() -> int:
+        # Those of gRPC's core are none of Python's.
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    async with node.running(resources(names[:10])):
+        await kubelet.when(lambda: all(map(kubelet.resource, names[:10])))
+        for_ten = threads()
+        with kubelet.hostile.hang() as hold:
+            node.write_config(resources(names))
+            await hold.reached(registration.AT_ONCE)
+            # All others have their server by then, and could knock as well.
+            async with asyncio.timeout(10):
+                while len(own_sockets(kubelet)) < 300:  # noqa: ASYNC110 - nothing tells of the last socket
+                    await asyncio.sleep(0.01)
+            await kubelet.admit(names[0])
+            assert hold.arrived == registration.AT_ONCE <= 32
+        await kubelet.when(lambda: all(map(kubelet.resource, names)), 30)
+        assert threads() <= for_ten + 4
+        assert len(kubelet.attempts) == 300
+        assert len({one.endpoint for one in kubelet.registrations}) == 300
+
+
+@pytest.mark.parametrize("deepest", [False, True])
+async def test_13_the_longest_names_and_the_deepest_folder_fit_a_sockets_path(short: Path, *, deepest: bool) -> None:
+    domain = ".".join(("d" * 60, "o" * 60, "m" * 60, "a" * 61))
+    names = [f"{domain}/{'n' * 62}{last}" for last in "xy"]
+    assert len(names[0]) == 244 + 1 + 63
+    # 107 bytes are a path's limit, 30 the shortest name that is still our own: 76 are left for the folder.
+    folder = short / ("f" * (76 - len(f"{short}//k/device-plugins")) if deepest else "f")
+    async with FakeNode(folder) as node:
+        for name in names:
+            node.plug(f"/dev/{name.rpartition('/')[2]}")
+        async with node.running(resources(names)):
+            for name in names:
+                await node.kubelet.until(name, lambda devices: len(devices.healthy) == 1)
+        paths = {os.fsencode(node.kubelet.plugins_dir / one.endpoint) for one in node.kubelet.registrations}
+    assert len(paths) == 2
+    longest = max(map(len, paths))
+    assert longest == 107 if deepest else longest < 107
+
+
+@pytest.mark.usefixtures("without_umask")
+async def test_14_sockets_are_the_owners_alone_whatever_umask_the_process_has(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with plugged.running(BOTH):
+        for name in "xy":
+            await kubelet.until(f"example.com/{name}", healthy={f"{name}0"})
+        sockets = own_sockets(kubelet)
+        assert len(sockets) == 2
+        assert [one.stat().st_mode & 0o077 for one in sockets] == [0, 0]
+
+
+async def test_15_a_crashed_processs_socket_goes_and_what_is_no_socket_is_passed_by(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    stale = kubelet.plugins_dir / "genplug-example-com-x-00000000-00000000.sock"
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(stale))
+    file, folder = kubelet.plugins_dir / "genplug-file.sock", kubelet.plugins_dir / "genplug-folder.sock"
+    file.write_text("")
+    folder.mkdir()
+    async with plugged.running(CONFIG) as agent:
+        entries = heard(agent)
+        _, held = await told(entries, Event.FOLDER_HELD)
+        assert held.facts["leftovers"] == (stale.name,)
+        await kubelet.until(X, healthy={"x0"})
+        assert not stale.exists()
+        assert file.exists()
+        assert folder.exists()
+        assert len(kubelet.attempts) == 1
+
+
+async def test_18_files_of_others_in_the_folder_are_nobodys_business(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    def others() -> set[str]:
+        return {one.name for one in kubelet.plugins_dir.iterdir()} & {"DEPRECATION", ".tmp123", ".tmp124", "other.sock"}
+
+    (kubelet.plugins_dir / "DEPRECATION").touch()
+    (kubelet.plugins_dir / ".tmp123").write_text("half a checkpoint")
+    async with plugged.running(CONFIG) as agent:
+        entries = heard(agent)
+        await told(entries, Event.REGISTERED)
+        await kubelet.until(X, healthy={"x0"})
+        (kubelet.plugins_dir / ".tmp124").touch()
+        (kubelet.plugins_dir / "DEPRECATION").unlink()
+        (kubelet.plugins_dir / "DEPRECATION").touch()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(kubelet.plugins_dir / "other.sock"))
+        plugged.plug("/dev/x1")
+        await kubelet.until(X, healthy={"x0", "x1"})
+        assert times(entries, Event.ENDPOINT_MOVED) == 0
+        assert len(kubelet.attempts) == 1
+    assert others() == {"DEPRECATION", ".tmp123", ".tmp124", "other.sock"}
