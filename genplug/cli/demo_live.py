@@ -76,10 +76,11 @@ def _draw(node: FakeNode, agent: Agent, news: _News) -> None:
 def _what_to_try(node: FakeNode) -> str:
     config = node.config_dir / "genplug.yaml"
     genplug = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "genplug" else f"{sys.executable} -m genplug"
-    return f"""\
-Try, in a second terminal:
-  rm {node.real("/dev/ttyUSB1")}                          unplug a device
-  echo 'char 188:1' > {node.real("/dev/ttyUSB1")}         plug it in again: the same ID
-  $EDITOR {config}                             edit the configuration; break it, and read the error here
-  kill -USR1 {os.getpid()}                                        restart the kubelet
-  {genplug} plan --root {node.root} --config {config} --allocate {SERIAL}=2"""
+    tries = (
+        (f"rm {node.real('/dev/ttyUSB1')}", "unplug a device"),
+        (f"echo 'char 188:1' > {node.real('/dev/ttyUSB1')}", "plug it in again: the same ID"),
+        (f"$EDITOR {config}", "edit the configuration; break it, and read the error here"),
+        (f"kill -USR1 {os.getpid()}", "restart the kubelet"),
+        (f"{genplug} plan --root {node.root} --config {config} --allocate {SERIAL}=2", ""),
+    )
+    return "Try, in a second terminal:\n" + "\n".join(f"  {command:<56}  {why}".rstrip() for command, why in tries)
