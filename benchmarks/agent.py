@@ -1,0 +1,141 @@
+"""A node with devices, and a real ``genplug run`` process on it; the kubelet's stand-in lives in this process."""
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from attrs import field, frozen
+
+from genplug.testing.node import FakeNode
+
+SETTLED = 1.3
+"""Seconds of quiet after which a change counts as a first one: scans and messages are a second apart in a burst."""
+_LONG = 60.0
+
+
+@frozen
+class Node:
+    """A fake node with ``resources`` resources of ``each`` devices, configured as by a ConfigMap."""
+
+    fake: FakeNode
+    resources: tuple[str, ...]
+    each: int
+
+    def device(self, resource: int, number: int) -> str:
+        return f"/dev/acc{resource}-{number}"
+
+    def configure(self, *, replicas: int = 1) -> None:
+        """Write the configuration; ``replicas`` are those of the first resource."""
+        lines = ["apiVersion: genplug.io/v1alpha1", "kind: DevicePluginConfig", "resources:"]
+        for number, name in enumerate(self.resources):
+            lines += [f"  {name}:", f"    devices: [{{glob: '/dev/acc{number}-*'}}]"]
+            lines += ['    allocate: {env: {ACCELERATORS: "${path}"}}', "    health: {keepGoneSeconds: 3600}"]
+            lines += [f"    replicas: {replicas if number == 0 else 1}"]
+        self.fake.write_config("\n".join(lines) + "\n", how="configmap")
+
+    async def listed(self, since: float) -> float:
+        """Wait until every resource's list is complete; return when the last one came, in seconds after ``since``."""
+        kubelet = self.fake.kubelet
+        await kubelet.when(lambda: all(len(kubelet.resource(one)) == self.each for one in self.resources), _LONG)
+        return max(kubelet.messages(one)[-1].time for one in self.resources) - since
+
+    async def arrived(self, number: int, since: float) -> float:
+        """Wait until the first resource has received its list ``number``; return when, in seconds after ``since``."""
+        kubelet, resource = self.fake.kubelet, self.resources[0]
+        await kubelet.when(lambda: len(kubelet.messages(resource)) >= number, _LONG)
+        return kubelet.messages(resource)[number - 1].time - since
+
+
+@asynccontextmanager
+async def node(resources: int = 10, each: int = 100) -> AsyncIterator[Node]:
+    names = tuple(f"example.com/accelerator-{number}" for number in range(resources))
+    async with FakeNode() as fake:
+        made = Node(fake, names, each)
+        for resource in range(resources):
+            for number in range(each):
+                fake.plug(made.device(resource, number))
+        made.configure()
+        await fake.kubelet.start()
+        yield made
+
+
+@frozen
+class Agent:
+    """A process that runs; ``started`` is the monotonic time just before it was made."""
+
+    pid: int
+    started: float
+    proc: Path = field(init=False)
+
+    @proc.default
+    def _proc(self) -> Path:
+        return Path("/proc", str(self.pid))
+
+    def footprint(self) -> dict[str, float]:
+        """Return what the process holds, by the name of the figure."""
+        kib = {line.split()[0]: int(line.split()[1]) for line in _lines(self.proc / "smaps_rollup") if " kB" in line}
+        return {
+            "RSS": kib["Rss:"] / 1024,
+            "anonymous memory": kib["Anonymous:"] / 1024,
+            "threads": len(list((self.proc / "task").iterdir())),
+            "file descriptors": len(list((self.proc / "fd").iterdir())),
+        }
+
+    def cpu_seconds(self) -> float:
+        # Of living threads, in nanoseconds; the process's own sum comes in ticks of 10 ms.
+        return sum(int(_lines(task / "schedstat")[0].split()[0]) for task in (self.proc / "task").iterdir()) / 1e9
+
+    def wakeups(self, threads: Iterable[Path] | None = None) -> int:
+        """Return how often threads (all of the process, if none are given) gave up the processor to wait."""
+        found = (self.proc / "task").iterdir() if threads is None else threads
+        lines = [line for task in found for line in _lines(task / "status")]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
+@asynccontextmanager
+async def agent(node: Node, *flags: str) -> AsyncIterator[Agent]:
+    """Run an agent with the defaults of production, its log (JSON, level info) to a file."""
+    fake = node.fake
+    where = {"--config": fake.config_dir, "--root": fake.root, "--kubelet-dir": fake.kubelet_dir}
+    command = [sys.executable, "-m", "genplug", "run", *flags]
+    for flag, path in where.items():
+        command += [flag, str(path)]
+    with (fake.folder / "log").open("ab") as log:
+        started = time.monotonic()
+        process = await asyncio.create_subprocess_exec(*command, stderr=log)
+    try:
+        yield Agent(process.pid, started)
+    except TimeoutError as error:
+        raise RuntimeError(f"{error}; the agent's log ends with\n{_last_words(fake)}") from error
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        code = await process.wait()
+    if code:
+        raise RuntimeError(f"genplug run ended with {code}:\n{_last_words(fake)}")
+
+
+@asynccontextmanager
+async def as_installed() -> AsyncIterator[None]:
+    """Give processes started inside what an installed genplug has: compiled modules, and no settings of this shell."""
+    with tempfile.TemporaryDirectory(prefix="gp") as folder:
+        for name in ("PYTHONDONTWRITEBYTECODE", *(name for name in os.environ if name.startswith("GENPLUG_"))):
+            os.environ.pop(name, None)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        async with node(1, 1) as small, agent(small, "--listen", "127.0.0.1:0") as process:
+            await small.listed(process.started)
+        yield
+
+
+def _last_words(fake: FakeNode) -> str:
+    return (fake.folder / "log").read_text()[-2000:]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()

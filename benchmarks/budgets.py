@@ -1,0 +1,71 @@
+"""Every figure that is measured, with its unit, and its budget where docs/design.md ("Budgets") sets one.
+
+``peer`` is what the best peer that has the feature was measured at (docs/design.md too; empty where it has none).
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from attrs import frozen
+
+SOURCE = "docs/design.md, Budgets"
+
+
+@frozen
+class Budget:
+    """A figure: its unit, and the most it may be; None where it is told for information only."""
+
+    unit: str
+    most: float | None = None
+    peer: str = ""
+
+
+BUDGETS: Final[Mapping[str, Budget]] = MappingProxyType(
+    {
+        "yardstick: python -c 'import asyncio, grpc.aio'": Budget("ms"),
+        "start to list, 10 resources, 1000 devices": Budget("ms", 250, "16"),
+        "Allocate 1 of 1000 devices, p50": Budget("ms", 0.35, "0.17-0.20"),
+        "Allocate 1 of 1000 devices, p99": Budget("ms", 1),
+        "Allocate 8 of 1000 devices, p50": Budget("ms"),
+        "Allocate 8 of 1000 devices, p99": Budget("ms"),
+        "an empty call (GetDevicePluginOptions), p50": Budget("ms"),
+        "an empty call (GetDevicePluginOptions), p99": Budget("ms"),
+        "node appears to list": Budget("ms", 20, "4300"),
+        "node vanishes to list": Budget("ms", 20),
+        "configuration swapped to list": Budget("ms", 100),
+        "kubelet started to 10 resources listed": Budget("ms", 300, "5300"),
+        "RSS": Budget("MiB", 52, "14"),
+        "anonymous memory": Budget("MiB", 28),
+        "threads": Budget(""),
+        "file descriptors": Budget(""),
+        "RSS with --listen": Budget("MiB"),
+        "anonymous memory with --listen": Budget("MiB"),
+        "threads with --listen": Budget(""),
+        "file descriptors with --listen": Budget(""),
+        "idle CPU": Budget("% of a core", 0.1),
+        "idle wake-ups of the main thread": Budget("/s", 0.2),
+        "idle wake-ups of all threads": Budget("/s"),
+        "10000 devices: start to list": Budget("ms"),
+        "10000 devices: list": Budget("bytes"),
+        "10000 devices: Allocate 1, p50": Budget("ms"),
+        "10000 devices: Allocate 1, p99": Budget("ms"),
+        "10000 devices: node appears to list": Budget("ms"),
+        "10000 devices: RSS": Budget("MiB"),
+        "10000 devices: anonymous memory": Budget("MiB"),
+        "10000 devices: threads": Budget(""),
+        "10000 devices: file descriptors": Budget(""),
+        "300 resources: start to list": Budget("ms"),
+        "300 resources: RSS": Budget("MiB"),
+        "300 resources: anonymous memory": Budget("MiB"),
+        "300 resources: threads": Budget(""),
+        "300 resources: file descriptors": Budget(""),
+        "50 kubelet restarts: last one to list": Budget("ms"),
+        "50 kubelet restarts: RSS gained": Budget("MiB"),
+        "50 kubelet restarts: anonymous memory gained": Budget("MiB"),
+        "50 kubelet restarts: threads gained": Budget("", 0),
+        "50 kubelet restarts: file descriptors gained": Budget("", 0),
+        "genplug --help": Budget("ms", 40),
+        "genplug validate, 100 resources": Budget("ms", 150),
+    }
+)

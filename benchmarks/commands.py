@@ -1,0 +1,59 @@
+"""Commands as whole processes, from the shell's fork to the exit code."""
+
+import asyncio
+import sys
+import tempfile
+import time
+
+from benchmarks.figures import Samples
+from benchmarks.runs import Runs
+
+
+async def yardstick(runs: Runs) -> Samples:
+    """Python with what no agent can do without: how fast the machine is today."""
+    return {"yardstick: python -c 'import asyncio, grpc.aio'": await _timed(runs, "-c", "import asyncio, grpc.aio")}
+
+
+async def usage(runs: Runs) -> Samples:
+    """``--help``, as whole processes."""
+    return {"genplug --help": await _timed(runs, "-m", "genplug", "--help")}
+
+
+async def validate(runs: Runs) -> Samples:
+    """``validate`` of a configuration of 100 resources."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
+        config.write(_config(100))
+        config.flush()
+        return {"genplug validate, 100 resources": await _timed(runs, "-m", "genplug", "validate", config.name)}
+
+
+async def _timed(runs: Runs, *arguments: str) -> list[float]:
+    """Return how long a command took (milliseconds), after one run that warms the disk."""
+    values = []
+    for number in range(runs.commands + 1):
+        started = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(
+                f"python {' '.join(arguments)} ended with {process.returncode}: {errors.decode()[-500:]}"
+            )
+        values += [1000 * (time.perf_counter() - started)] if number else []
+    return values
+
+
+def _config(resources: int) -> str:
+    """Return a configuration of some six lines a resource."""
+    lines = ["apiVersion: genplug.io/v1alpha1", "kind: DevicePluginConfig", "resources:"]
+    for number in range(resources):
+        lines += [
+            f"  example.com/accelerator-{number}:",
+            "    devices:",
+            f"    - glob: /dev/acc{number}-*",
+            f"      exclude: /dev/acc{number}-0",
+            "    allocate:",
+            '      env: {ACCELERATORS: "${path}"}',
+        ]
+    return "\n".join(lines) + "\n"

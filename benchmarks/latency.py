@@ -1,0 +1,142 @@
+"""How long things take: start, Allocate, changes of devices and configuration, restarts of the kubelet."""
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Sequence
+
+import grpc
+
+from benchmarks.agent import SETTLED, Node, agent, node
+from benchmarks.figures import Samples
+from benchmarks.runs import Runs
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.kubelet.api.services import DEVICE_PLUGIN, path
+
+_MS = 1000
+_WARM_UP = 500
+
+
+async def start(runs: Runs) -> Samples:
+    """Process start to the last of ten resources' lists."""
+    values = []
+    async with node() as fresh:
+        for _ in range(runs.starts):
+            async with agent(fresh) as process:
+                values.append(_MS * await fresh.listed(process.started))
+            await fresh.fake.kubelet.restart()
+    return {"start to list, 10 resources, 1000 devices": values}
+
+
+async def allocate(runs: Runs) -> Samples:
+    """Allocate and an empty call, as a client on the socket sees them."""
+    samples: dict[str, list[float]] = {}
+    async with node(1, 1000) as one, agent(one) as process:
+        await one.listed(process.started)
+        await asyncio.sleep(SETTLED)
+        for _ in range(runs.repeats):
+            for name, size in (("Allocate 1 of 1000 devices", 1), ("Allocate 8 of 1000 devices", 8)):
+                await _allocates(one, name, size, runs.calls, samples)
+            await _calls(one, "GetDevicePluginOptions", [b""] * runs.calls, _EMPTY, samples)
+    return samples
+
+
+async def changes(runs: Runs) -> Samples:
+    """A node that appears or vanishes, the first change after a quiet time."""
+    async with node() as busy, agent(busy) as process:
+        await busy.listed(process.started)
+        appears, vanishes = await appear_and_vanish(busy, runs.changes)
+    return {"node appears to list": appears, "node vanishes to list": vanishes}
+
+
+async def reload(runs: Runs) -> Samples:
+    """A ConfigMap's ``..data`` is swapped: one resource of ten offers each device twice, and once again."""
+    values = []
+    async with node() as busy, agent(busy) as process:
+        await busy.listed(process.started)
+        for number in range(runs.changes):
+            await asyncio.sleep(SETTLED)
+            lists = len(busy.fake.kubelet.messages(busy.resources[0]))
+            swapped = time.monotonic()
+            busy.configure(replicas=1 if number % 2 else 2)
+            values.append(_MS * await busy.arrived(lists + 1, swapped))
+    return {"configuration swapped to list": values}
+
+
+async def restart(runs: Runs) -> Samples:
+    """The kubelet ends, is away for as long as a service's restart takes, and starts again.
+
+    Counted from just before it starts: reading its checkpoint and emptying its folder are a few ms of the figure.
+    """
+    values = []
+    async with node() as busy, agent(busy) as process:
+        await busy.listed(process.started)
+        for number in range(runs.restarts):
+            await asyncio.sleep(SETTLED)
+            await busy.fake.kubelet.crash()
+            await asyncio.sleep((0.2, 1.0, 3.0)[number % 3])
+            appears = time.monotonic()
+            await busy.fake.kubelet.start()
+            values.append(_MS * await busy.listed(appears))
+    return {"kubelet started to 10 resources listed": values}
+
+
+async def appear_and_vanish(busy: Node, times: int) -> tuple[list[float], list[float]]:
+    """Plug and unplug devices of the first resource; return both in milliseconds until the list came."""
+    taken: tuple[list[float], list[float]] = [], []
+    for number in range(times):
+        for change, values in zip((busy.fake.plug, busy.fake.unplug), taken, strict=True):
+            await asyncio.sleep(SETTLED)
+            lists = len(busy.fake.kubelet.messages(busy.resources[0]))
+            changed = time.monotonic()
+            change(busy.device(0, busy.each + number))
+            values.append(_MS * await busy.arrived(lists + 1, changed))
+    return taken
+
+
+async def allocate_some(busy: Node, name: str, calls: int) -> Samples:
+    """Call Allocate for one device of the first resource, some thousand times."""
+    samples: dict[str, list[float]] = {}
+    await _allocates(busy, name, 1, calls, samples)
+    return samples
+
+
+_EMPTY = "an empty call (GetDevicePluginOptions)"
+
+
+async def _allocates(busy: Node, name: str, size: int, calls: int, samples: dict[str, list[float]]) -> None:
+    ids = sorted(busy.fake.kubelet.resource(busy.resources[0]).healthy)
+    choice = random.Random(size)
+    asked = [pb.ContainerAllocateRequest(devices_ids=choice.sample(ids, size)) for _ in range(calls)]
+    requests = [pb.AllocateRequest(container_requests=[one]).SerializeToString() for one in asked]
+    answer = await _calls(busy, "Allocate", requests, name, samples)
+    given = len(pb.AllocateResponse.FromString(answer).container_responses[0].devices)
+    if given != size:
+        raise RuntimeError(f"{size} devices were asked for and {given} given")
+
+
+async def _calls(
+    busy: Node, method: str, requests: Sequence[bytes], name: str, samples: dict[str, list[float]]
+) -> bytes:
+    """Add the p50 and the p99 of calls to the samples (milliseconds), and return the last answer."""
+    socket = busy.fake.kubelet.call(busy.resources[0]).socket
+    # A thread: gRPC's threaded client measures nothing but the call, this loop's own turns would be part of it.
+    seconds, answer = await asyncio.to_thread(_timed, socket, method, requests)
+    cuts = statistics.quantiles(seconds, n=100)
+    for percentile in (50, 99):
+        samples.setdefault(f"{name}, p{percentile}", []).append(_MS * cuts[percentile - 1])
+    return answer
+
+
+def _timed(socket: str, method: str, requests: Sequence[bytes]) -> tuple[list[float], bytes]:
+    with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path(DEVICE_PLUGIN, method))
+        for request in requests[:_WARM_UP]:
+            call(request)
+        seconds = []
+        for request in requests:
+            before = time.perf_counter()
+            answer = call(request)
+            seconds.append(time.perf_counter() - before)
+    return seconds, answer

@@ -1,0 +1,22 @@
+"""How often and how long each thing is measured."""
+
+from attrs import frozen
+
+
+@frozen
+class Runs:
+    """Numbers of runs; ``settle`` and ``idle`` are seconds."""
+
+    starts: int = 15
+    repeats: int = 5
+    calls: int = 5000
+    changes: int = 20
+    restarts: int = 12
+    footprints: int = 3
+    settle: float = 10.0
+    idle: float = 30.0
+    crashes: int = 50
+    commands: int = 15
+
+
+QUICK = Runs(starts=3, repeats=1, calls=1000, changes=3, restarts=3, footprints=1, settle=3, idle=10, commands=3)
