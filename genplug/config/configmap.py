@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from attrs import evolve, frozen
 
-from genplug.config.document import ListNode, MapNode, Node, ScalarNode, lines_of, read_all
+from genplug.config.document import ListNode, MapNode, Node, ScalarNode, lines_of, read_all, with_lines
 from genplug.config.load import load_texts
 from genplug.config.model import Config
 from genplug.config.place import Place
@@ -18,7 +18,8 @@ from genplug.config.sources import Text, is_config_file, node_of
 
 MOST_BYTES = 16 << 20
 """What ``helm template`` prints of a large chart, its definitions of custom resources included."""
-_KIND = re.compile(r"""^[ \t{,]*["']?kind["']?\s*:\s*["']?(ConfigMap|ConfigMapList|List)\b""", re.MULTILINE)
+_KIND = re.compile(r"""^["']?kind["']?[ \t]*:[ \t]*["']?(ConfigMap|ConfigMapList|List)\b""", re.MULTILINE)
+_JSON_KIND = re.compile(r'"kind"\s*:\s*"(ConfigMap|ConfigMapList|List)"')
 _OURS = ("DevicePluginConfig", "genplug.io/")
 
 
@@ -60,22 +61,23 @@ class Manifest:
 
 def is_manifest(text: str) -> bool:
     """Say whether a text looks like Kubernetes objects with a ConfigMap among them."""
-    return _KIND.search(text) is not None
+    return (_JSON_KIND if text.lstrip().startswith("{") else _KIND).search(text) is not None
 
 
 def manifests(text: str, file: str) -> tuple[Manifest, ...]:
     """Return the ConfigMaps of a text that hold configurations; objects of other kinds are passed over.
 
     Raises:
-        ConfigInvalidError: the text is no YAML, or no ConfigMap in it holds a configuration.
+        ConfigInvalidError: the text is no YAML, no ConfigMap in it holds a configuration, or one has a key twice.
     """
     problems = Problems()
     trees = read_all(text, file, problems, MOST_BYTES)
     lines = tuple(lines_of(text))
     if trees is None:
-        last = problems.found[-1]
-        raise ConfigInvalidError([evolve(last, line=lines[last.place.line - 1])])
-    found = [_manifest(one, file, lines) for tree in trees for one in _config_maps(tree)]
+        # What was noted before is about objects that may be none of ours.
+        raise ConfigInvalidError(with_lines(Problems(problems.found[-1:]), {file: text}))
+    config_maps = [one for tree in trees for one in _config_maps(tree)]
+    found = [_manifest(one, file, lines) for one in config_maps]
     ours = [one for one in found if any(word in scalar.text for scalar in one.scalars.values() for word in _OURS)]
     # A single ConfigMap is meant, whatever is in it; of many, dashboards and scripts are other people's.
     chosen = tuple(ours or (one for one in found if len(found) == 1 and one.scalars))
@@ -83,7 +85,16 @@ def manifests(text: str, file: str) -> tuple[Manifest, ...]:
         message = "no ConfigMap in it holds a configuration"
         hint = "'data' needs a key that ends in .yaml, .yml or .json, with a configuration as its text"
         raise ConfigInvalidError([Problem(Code.NO_RESOURCES, Place(file, 1, 1), message, hint=hint, line=lines[0])])
+    keys = {key for one, tree in zip(found, config_maps, strict=True) if one in chosen for key in _keys(tree)}
+    if twice := [one for one in problems.found if one.first in keys]:
+        raise ConfigInvalidError(with_lines(Problems(twice), {file: text}))
     return chosen
+
+
+def _keys(config_map: MapNode) -> Iterator[Place]:
+    for part in (config_map, config_map.get("data")):
+        if isinstance(part, MapNode):
+            yield from (entry.key for entry in part.entries.values())
 
 
 def _config_maps(tree: Node | None) -> Iterator[MapNode]:

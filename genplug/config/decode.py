@@ -7,6 +7,7 @@ reads templates, globs and selectors.
 
 import hashlib
 import json
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 
 from attrs import frozen
@@ -94,7 +95,7 @@ class _Decoder:
             hint = "write one resource for each name, with a 'where' that selects its devices"
             self.problems.add(Code.NOT_SUPPORTED, place, message, tree=where, hint=hint, width=width)
         elif fault := resource_name_fault(name):
-            hint = "write it as vendor.example/thing"
+            hint = "write a domain of your own and a name: vendor.example/thing"
             self.problems.add(Code.RESOURCE_NAME, place, f"{name!r}: {fault}", tree=where, hint=hint, width=width)
 
     def _source(self, node: MapNode, where: str) -> Source:
@@ -171,7 +172,7 @@ class _Decoder:
             mount = self._mount(item, f"{where}[{number}]") if isinstance(item, MapNode) else None
             if mount is None:
                 continue
-            target = mount.container_path.text.rstrip("/")
+            target = posixpath.normpath(mount.container_path.text)
             if target in taken:
                 message = f"two mounts of one container at {target!r}: the runtime would hide one under the other"
                 hint = "give one another containerPath"

@@ -101,11 +101,15 @@ def plain(node: Node) -> Plain:
 def read(text: str, file: str, problems: Problems) -> Node | None:
     """Return the tree of a text with one document; None, and a problem noted, where there is none."""
     trees = read_all(text, file, problems)
-    if trees is None or len(trees) <= 1:
-        return trees[0] if trees else None
+    if not trees:
+        return None
+    # A '---' at the end, as programs print it, begins nothing.
+    _, *others = trees = [one for one in trees if not (isinstance(one, ScalarNode) and not one.text)] or trees[:1]
+    if not others:
+        return trees[0]
     message = "a second document begins here; a configuration is one"
     hint = "remove the '---' above it, or make it a file of its own: files are merged"
-    problems.add(Code.SYNTAX, trees[1].place, message, hint=hint)
+    problems.add(Code.SYNTAX, others[0].place, message, hint=hint)
     return None
 
 
@@ -227,6 +231,8 @@ class _Composer:
                 hint = "write the keys out, or put what all resources share under 'defaults'"
                 message = "merge keys ('<<') are not part of this language"
                 self._problems.add(Code.SYNTAX, key.place, message, hint=hint, width=2)
+                # What it would bring must not be called missing.
+                entries.update(value.entries if isinstance(value, MapNode) else {})
             elif key.text in entries:
                 message = f"{key.text!r} stands here a second time"
                 hint = "keep one of the two; YAML alone would silently take the last"

@@ -66,9 +66,7 @@ class Glob:
         if not text.startswith(("/", "{")):
             hint = f"write '/dev/{text.removeprefix('dev/')}' if that is what you mean"
             raise GlobError("a glob must be an absolute path", 0, hint)
-        _check_characters(text)
-        patterns = _expanded(text) if "{" in text else [text]
-        return cls(text, tuple(dict.fromkeys(_segments(pattern, text) for pattern in patterns)))
+        return cls(text, tuple(dict.fromkeys(_segments(pattern, text) for pattern in patterns(text))))
 
     def matches(self, path: str) -> bool:
         """Say whether an absolute path matches, by its text alone."""
@@ -77,6 +75,16 @@ class Glob:
 
     def __iter__(self) -> Iterator[tuple[Segment, ...]]:
         return iter(self.alternatives)
+
+
+def patterns(text: str) -> list[str]:
+    """Return the brace-free patterns of a glob over names that are no paths.
+
+    Raises:
+        GlobError: it is unbalanced, means different things to different programs, or expands without bound.
+    """
+    _check_characters(text)
+    return _expanded(text) if "{" in text else [text]
 
 
 def has_magic(text: str) -> bool:
@@ -89,12 +97,12 @@ def _expanded(text: str) -> list[str]:
     import bracex  # noqa: PLC0415
 
     try:
-        patterns: list[str] = bracex.expand(text, limit=MOST_ALTERNATIVES)
+        expanded: list[str] = bracex.expand(text, limit=MOST_ALTERNATIVES)
     except (bracex.ExpansionLimitException, RecursionError):
         raise GlobError(f"the braces expand to more than {MOST_ALTERNATIVES} patterns", text.index("{")) from None
-    if any("{" in pattern or "}" in pattern for pattern in patterns):
+    if any("{" in pattern or "}" in pattern for pattern in expanded):
         raise GlobError("braces without alternatives", text.index("{"), "write {a,b} or {0..3}, or leave them out")
-    return patterns
+    return expanded
 
 
 def _segments(pattern: str, text: str) -> tuple[Segment, ...]:

@@ -102,8 +102,9 @@ def _is_ours(maps: Sequence[MapNode], problems: Problems) -> bool:
         for key, value in _VERSION.items():
             written = tree.get(key)
             if isinstance(written, ScalarNode) and isinstance(written.value, str) and written.value != value:
-                slip = closest(written.text, (value,))
-                hint = slip or _FOREIGN.get(written.text, "")
+                foreign = _FOREIGN.get(written.text, "")
+                slip = "" if foreign else closest(written.text, (value,))
+                hint = foreign or slip
                 message, width = f"{written.text!r} is not what genplug reads", len(written.text)
                 problems.add(
                     Code.WRONG_VERSION, written.place, message, tree=key, expected=value, hint=hint, width=width

@@ -67,7 +67,8 @@ def resource_name_fault(name: str) -> str:
 
 def env_name_fault(name: str) -> str:
     """Say why a name is none for an environment variable; empty if it is."""
-    return "" if _ENV.match(name) else "an environment variable's name is letters, digits, '_', '-' and '.'"
+    fault = "a variable's name is letters, digits, '_', '-' and '.', and begins with no digit"
+    return "" if _ENV.match(name) else fault
 
 
 def annotation_key_fault(key: str) -> str:

@@ -39,6 +39,8 @@ class Code(StrEnum):
 _WIDEST_LINE = 160
 """Of a longer line, only what is around the caret is shown."""
 _BEFORE_CARET = 60
+_MOST_TEXT = 400
+"""Characters of a message or a path of keys; a longer one quotes something endless, and is cut in its middle."""
 # A file may hold anything, and a terminal obeys control characters. U+2400 and on are their pictures, one column each.
 _PICTURES = {code: 0x2400 + code for code in range(32) if code != ord("\t")} | {0x7F: 0x2421}
 
@@ -108,7 +110,12 @@ def _rendered(problem: Problem) -> str:
         lines.append(f"{margin} = expected: {problem.expected}")
     if problem.hint:
         lines.append(f"{margin} = help: {problem.hint}")
-    return "\n".join(line.translate(_PICTURES) for line in lines)
+    return "\n".join(_shortened(line).translate(_PICTURES) for line in lines)
+
+
+def _shortened(line: str) -> str:
+    half = _MOST_TEXT // 2
+    return line if len(line) <= _MOST_TEXT else f"{line[:half]}…{line[-half:]}"
 
 
 def _window(line: str, column: int) -> tuple[str, int]:

@@ -118,14 +118,17 @@ def _home(key: str, where: str, known: Mapping[str, Any]) -> str:
     """Return a hint that says where a key belongs that is only in the wrong place; empty if it belongs nowhere near."""
     if where == "defaults" and key in NOT_DEFAULTS:
         return "it is of one resource only: write it there"
-    for name, schema in known.items():
-        inner = schema.get("allOf", [schema])[0]
-        inner = inner.get("items", inner)
-        if "$ref" in inner:
-            inner = _schema()["definitions"][inner["$ref"].rpartition("/")[2]]
-        if key in inner.get("properties", {}):
-            return f"it belongs under {name!r}"
-    return ""
+    homes = (name for name, schema in known.items() if key in _inner(schema).get("properties", {}))
+    return next((f"it belongs under {name!r}" for name in homes), "")
+
+
+def _inner(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of the maps in what a schema describes."""
+    if "allOf" in schema:
+        return _inner(schema["allOf"][0])
+    if "$ref" in schema:
+        return _inner(_schema()["definitions"][schema["$ref"].rpartition("/")[2]])
+    return _inner(schema["items"]) if isinstance(schema.get("items"), dict) else schema
 
 
 def _note_missing(error: _Error, place: Place, where: str, width: int, problems: Problems) -> None:

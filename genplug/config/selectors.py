@@ -5,6 +5,7 @@ does not hold; it never raises.
 """
 
 import fnmatch
+import math
 import re
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,7 +14,7 @@ from attrs import frozen
 
 from genplug.config.place import Place
 
-_QUANTITY = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)([KMGTPE]i?|k)?\Z")
+_QUANTITY = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)([KMGTPE]i?|k)?\Z")
 _POWERS = {"K": 1, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
@@ -79,7 +80,7 @@ def comparable(text: str) -> str:
 
 
 def quantity(text: str) -> float | None:
-    """Read ``12``, ``1.5``, ``64Gi``, ``10M`` or ``0x1f`` as a number; None if it is none."""
+    """Read ``12``, ``1e3``, ``64Gi``, ``10M`` or ``0x1f``; None if it is no number, or one beyond any float."""
     text = text.strip()
     if text.lower().startswith("0x"):
         try:
@@ -89,10 +90,9 @@ def quantity(text: str) -> float | None:
     if (found := _QUANTITY.match(text)) is None:
         return None
     number, unit = found.groups()
-    if unit is None:
-        return float(number)
-    base = 1024.0 if unit.endswith("i") else 1000.0
-    return float(number) * float(base ** _POWERS[unit[0]])
+    base = 1024.0 if unit and unit.endswith("i") else 1000.0
+    counted = float(number) * float(base ** _POWERS[unit[0]] if unit else 1)
+    return counted if math.isfinite(counted) else None
 
 
 def _is_any(value: str, globs: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ A ConfigMap's folder is swapped as a whole by its ``..data`` link: the link is r
 it, and it must still be the same afterwards. Other files are compared before and after.
 """
 
+import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -73,9 +74,10 @@ def decoded(content: bytes, name: str, problems: Problems) -> Text | None:
     try:
         return Text(name, content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        before = content[: error.start]
+        # Counted from behind the byte order mark, if there is one.
+        before = error.object[: error.start]
         place = Place(name, before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode()) + 1)
-        message = f"the byte 0x{content[error.start]:02x} is not UTF-8"
+        message = f"the byte 0x{error.object[error.start]:02x} is not UTF-8"
         problems.add(Code.UNREADABLE, place, message, hint="save the file as UTF-8 text")
         return None
 
@@ -144,7 +146,8 @@ def _folders(path: Path) -> Iterator[Path]:
         if not path.is_symlink():
             break
         yield path.parent
-        path = path.parent.resolve() / path.readlink()
+        target = Path(os.path.realpath(path.parent)) / path.readlink()
+        path = Path(os.path.realpath(target.parent)) / target.name
     # What is not there yet may be made: then its nearest ancestor tells.
     yield next((one for one in (path, *path.parents) if _is_folder(one)), Path("/"))
 

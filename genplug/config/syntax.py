@@ -60,7 +60,7 @@ def in_words(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Complaint:
     if line < len(lines) and lines[line][column : column + 1] == "\t":
         message, hint = _KNOWN[0][2:]
     # Past the last line there is nothing to show.
-    while line and not lines[min(line, len(lines) - 1)].strip():
-        line -= 1
-        column = max(len(lines[line]) - 1, 0)
+    shown = next((at for at in range(min(line, len(lines) - 1), -1, -1) if lines[at].strip()), 0)
+    if shown < line:
+        line, column = shown, max(len(lines[shown]) - 1, 0)
     return Complaint(line + 1, column + 1, f"this is not YAML: {message}", hint)

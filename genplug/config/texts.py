@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from attrs import frozen
 
 from genplug.config.document import ListNode, MapNode, Node, ScalarNode, plain
-from genplug.config.globs import Glob, GlobError
+from genplug.config.globs import Glob, GlobError, patterns
 from genplug.config.names import CANDIDATE_ATTRIBUTES, LATER_ATTRIBUTES, is_later_attribute
 from genplug.config.place import Place
 from genplug.config.problem import Code, Problems
@@ -86,14 +86,12 @@ class Texts:
 
     def _selector(self, node: Node, where: str) -> Selector:
         if not isinstance(node, MapNode):
-            texts = _texts(node)
-            return Selector(any_of=tuple(map(comparable, texts)), text=" or ".join(texts))
-        any_of, none_of = _texts(node.get("in")), _texts(node.get("notIn"))
+            return Selector(any_of=self._choices(node, where), text=" or ".join(one.text for one in _texts(node)))
         minimum, maximum = (self._quantity(node.get(key), where) for key in ("min", "max"))
         exists = node.get("exists")
         selector = Selector(
-            any_of=tuple(map(comparable, any_of)),
-            none_of=tuple(map(comparable, none_of)),
+            any_of=self._choices(node.get("in"), f"{where}.in"),
+            none_of=self._choices(node.get("notIn"), f"{where}.notIn"),
             matches=self._regex(node.get("matches"), where),
             minimum=minimum,
             maximum=maximum,
@@ -102,6 +100,17 @@ class Texts:
         )
         self._check_possible(selector, node, where)
         return selector
+
+    def _choices(self, node: Node | None, where: str) -> tuple[str, ...]:
+        """Return what a selector's globs choose from, in comparable form."""
+        chosen: list[str] = []
+        for one in _texts(node):
+            try:
+                chosen += map(comparable, patterns(one.text))
+            except GlobError as error:
+                place, message = one.at(error.offset), f"{one.text!r}: {error}"
+                self.problems.add(Code.GLOB, place, message, tree=where, hint=error.hint)
+        return tuple(chosen)
 
     def _check_possible(self, selector: Selector, node: MapNode, where: str) -> None:
         if selector.minimum is not None and selector.maximum is not None and selector.minimum > selector.maximum:
@@ -157,6 +166,6 @@ def _unknown(parts: Iterable[str | Reference]) -> tuple[str]:
     return ("x",) if isinstance(next(iter(parts)), str) else ("/x",)
 
 
-def _texts(node: Node | None) -> list[str]:
+def _texts(node: Node | None) -> list[ScalarNode]:
     items = node.items if isinstance(node, ListNode) else (node,)
-    return [item.text for item in items if isinstance(item, ScalarNode) and isinstance(item.value, str)]
+    return [item for item in items if isinstance(item, ScalarNode) and isinstance(item.value, str)]

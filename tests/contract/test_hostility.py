@@ -263,7 +263,7 @@ async def test_28_two_lists_of_one_server_are_both_right_and_do_not_end_together
 ) -> None:
     async with plugged.running(CONFIG) as agent:
         await kubelet.until(X, healthy={"x0"})
-        async with kubelet.connected(X) as one, kubelet.connected(X) as other:
+        async with asyncio.timeout(10), kubelet.connected(X) as one, kubelet.connected(X) as other:
             lists, others = one.watch(), other.watch()
             for second in (lists, others):
                 asked = time.monotonic()

@@ -134,6 +134,24 @@ async def test_19_nothing_is_registered_while_an_old_list_of_it_is_open(plugged:
     assert kubelet.open_at_attempts == [0] * 4
 
 
+async def test_19_a_kubelet_that_is_slow_to_notice_the_end_of_a_list_is_waited_for(plugged: FakeNode) -> None:
+    # It has the disconnect bug: what it noticed too late would take the new list along (contract 2.3).
+    plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir, disconnect_bug=True)
+    async with plugged.running(CONFIG):
+        await kubelet.until(X, healthy={"x0"})
+        hold = kubelet.hostile.stop_reading(X)
+        plugged.plug("/dev/x1")
+        await hold.reached()
+        kubelet.wipe()
+        await asyncio.sleep(0.5)
+        assert kubelet.streams(X) == 1
+        kubelet.hostile.relent()
+        await kubelet.registered(X, 2)
+        await kubelet.until(X, healthy={"x0", "x1"})
+        await kubelet.admit(X, 2)
+    assert kubelet.open_at_attempts == [0, 0]
+
+
 async def test_20_a_restarted_kubelet_gets_every_resource_once_and_within_two_seconds(node: FakeNode) -> None:
     names = [f"example.com/r{letter}" for letter in "abcdefghij"]
     for name in names:

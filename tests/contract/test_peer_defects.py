@@ -91,7 +91,9 @@ async def test_defect_3_an_unknown_type_is_refused(node: FakeNode, kind: str) ->
     config = CONFIG.replace("}]}", f", type: {kind}}}]}}")
     async with node.running(config) as agent:
         said = await told(heard(agent), Event.CONFIG_INVALID)
-        assert f"genplug.yaml:3:{config.splitlines()[2].index(kind + '}]') + 1}: error" in said.text
+        # Behind the quote, where the text begins.
+        column = config.splitlines()[2].index(kind + "}]") + 1 + kind.startswith("'")
+        assert f"genplug.yaml:3:{column}: error" in said.text
         assert not node.kubelet.attempts
 
 

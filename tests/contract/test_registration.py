@@ -118,6 +118,20 @@ async def test_01_without_kubelet_sock_it_waits_and_registers_as_soon_as_there_i
             assert agent.status.is_ready
 
 
+async def test_01_a_kubelet_sock_that_appears_without_a_wipe_is_registered_with_at_once(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    hidden = kubelet.socket.rename(kubelet.socket.with_name(".hidden"))
+    async with plugged.running(CONFIG) as agent:
+        await told(heard(agent), Event.ENDPOINT_MOVED, "waiting for kubelet.sock")
+        sockets = own_sockets(kubelet)
+        appeared = time.monotonic()
+        hidden.rename(kubelet.socket)
+        await kubelet.until(X, healthy={"x0"})
+        assert kubelet.registrations[0].time - appeared < 2
+        assert own_sockets(kubelet) == sockets - {hidden}
+
+
 async def test_02_a_stale_kubelet_sock_is_tried_less_and_less_often_and_a_new_one_at_once(plugged: FakeNode) -> None:
     late = KubeletStandIn(plugged.folder / "l")
     await late.start()
@@ -129,7 +143,7 @@ async def test_02_a_stale_kubelet_sock_is_tried_less_and_less_often_and_a_new_on
         assert all("connection refused" in entry.text for _, entry in failures)
         first, second, third = (when for when, _ in failures)
         assert 0.1 <= second - first < 1 <= third - second
-        # Left alone it would be tried again in two seconds.
+        # Left alone, it would be tried again in two seconds.
         started = time.monotonic()
         async with late:
             await late.until(X, healthy={"x0"})

@@ -147,7 +147,7 @@ async def test_a_lost_event_of_a_device_is_made_good_by_the_next_look() -> None:
 
 
 INVALID = {
-    "not YAML": (HEAD + "resources: [\n", "4:1"),
+    "not YAML": (HEAD + "resources: [\n", "3:12"),
     "unknown key": (HEAD + "resources:\n  example.com/x: {devices: [{golb: /dev/x*}]}\n", "4:30"),
     "wrong type": (HEAD + "resources:\n  example.com/x: {devices: /dev/x*}\n", "4:28"),
     "two mistakes": (HEAD + "resources:\n  example.com/x: {devices: [{glob: x}], replicas: none}\n", "4:36 4:51"),
@@ -217,7 +217,7 @@ async def test_68_an_invalid_file_at_the_start_offers_nothing_until_it_is_mended
         said = await told(heard(agent), Event.CONFIG_INVALID)
         assert not agent.status.is_ready
         assert any("no configuration is loaded" in reason for reason in agent.status.unready)
-        assert f"{node.config_dir}/genplug.yaml:4:1: error" in said.text
+        assert f"{node.config_dir}/genplug.yaml:3:12: error" in said.text
         assert not node.kubelet.attempts
         node.write_config(FIRST)
         await node.kubelet.until(X, healthy={"x0"})

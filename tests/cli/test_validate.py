@@ -1,0 +1,206 @@
+"""``genplug validate`` and ``genplug schema``, as a person and a pipeline see them."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genplug.cli.main import main
+from genplug.config.schema import schema_text
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+VALID = HEAD + "resources:\n  example.com/x: {devices: [{glob: /dev/x*}]}\n"
+INVALID = HEAD + "resources:\n  example.com/x: {devces: [{glob: /dev/x*}]}\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def manifest(text: str) -> str:
+    indented = "".join(f"    {line}\n" for line in text.splitlines())
+    return f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: genplug}}\ndata:\n  genplug.yaml: |\n{indented}"
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_valid_file_is_said_to_be_valid_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(VALID)
+    assert main(["validate", "a.yaml"]) == 0
+    assert capsys.readouterr() == ("a.yaml: valid, 1 file, 1 resource\n", "")
+
+
+def test_nothing_is_said_of_a_valid_file_to_who_wants_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(VALID)
+    assert main(["validate", "-q", "a.yaml"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_mistakes_go_to_stderr_with_their_number_and_the_exit_code_says_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(INVALID)
+    assert main(["validate", "-q", "a.yaml"]) == 78
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "a.yaml:4:19: error[GP006]: unknown key 'devces'  [resources.example.com/x]",
+        "    4 |   example.com/x: {devces: [{glob: /dev/x*}]}",
+        "      |                   ^^^^^^",
+        "      = help: did you mean 'devices'?",
+        "",
+        "1 problem",
+    ]
+
+
+def test_files_and_folders_of_one_call_merge(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(VALID)
+    Path("c").mkdir()
+    Path("c/b.json").write_text('{"resources": {"example.com/y": {"devices": [{"glob": "/dev/y"}]}}}')
+    assert main(["validate", "a.yaml", "c"]) == 0
+    assert capsys.readouterr().out == "a.yaml, c/b.json: valid, 2 files, 2 resources\n"
+
+
+def test_every_nodes_own_file_is_checked_over_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(VALID)
+    Path("node.w1.yaml").write_text("resources: {example.com/x: null}\n")
+    assert main(["validate", "."]) == 0
+    assert capsys.readouterr().out == (
+        "a.yaml: valid, 1 file, 1 resource\na.yaml, node.w1.yaml: valid, 2 files, 0 resources\n"
+    )
+    Path("node.w2.yaml").write_text("resources: {example.com/x: {replcas: 2}}\n")
+    Path("a.yaml").write_text(VALID.replace("/dev/x", "dev/x"))
+    assert main(["validate", "."]) == 78
+    said = capsys.readouterr().err
+    # What is wrong in the rest is told once, however many nodes have files of their own.
+    assert [line.split(": error")[0] for line in said.splitlines() if ": error" in line] == [
+        "a.yaml:4:36",
+        "node.w2.yaml:1:29",
+    ]
+
+
+def test_only_the_named_nodes_file_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(VALID)
+    Path("node.w1.yaml").write_text("resources: {example.com/x: {replicas: 2}}\n")
+    Path("node.w2.yaml").write_text("wrong")
+    assert main(["validate", "--node-name", "w1", "."]) == 0
+    assert capsys.readouterr().out == "a.yaml, node.w1.yaml: valid, 2 files, 1 resource\n"
+    assert main(["validate", "--node-name", "w2", "."]) == 78
+
+
+def test_standard_input_is_a_configuration(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    feed(monkeypatch, VALID.encode())
+    assert main(["validate", "-"]) == 0
+    assert capsys.readouterr().out == "<stdin>: valid, 1 file, 1 resource\n"
+    feed(monkeypatch, INVALID.encode())
+    assert main(["validate", "-"]) == 78
+    assert "<stdin>:4:19: error[GP006]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "1:1: error[GP004]"), (b"a: \xff", "1:4: error[GP001]"), (b"a" * (1 << 21), "1:1: error[GP001]")],
+)
+def test_bad_input_is_told_and_no_traceback(
+    content: bytes, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(monkeypatch, content)
+    assert main(["validate", "-"]) == 78
+    assert capsys.readouterr().err.startswith(f"<stdin>:{told}")
+
+
+def test_a_rendered_chart_on_standard_input_is_checked_with_its_own_positions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(monkeypatch, f"kind: ServiceAccount\n---\n{manifest(VALID)}".encode())
+    assert main(["validate", "-"]) == 0
+    assert capsys.readouterr().out == "<stdin>[genplug/genplug.yaml]: valid, 1 file, 1 resource\n"
+    feed(monkeypatch, f"kind: ServiceAccount\n---\n{manifest(INVALID)}".encode())
+    assert main(["validate", "-"]) == 78
+    assert "<stdin>:11:23: error[GP006]: unknown key 'devces'" in capsys.readouterr().err
+
+
+def test_a_manifest_beside_other_files_stands_for_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(VALID)
+    Path("cm.yaml").write_text(manifest(VALID))
+    Path("wrong.yaml").write_text("kind: ConfigMap\n")
+    assert main(["validate", "a.yaml", "cm.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "cm.yaml[genplug/genplug.yaml]: valid, 1 file, 1 resource",
+        "a.yaml: valid, 1 file, 1 resource",
+    ]
+    assert main(["validate", "a.yaml", "wrong.yaml"]) == 78
+    assert "wrong.yaml:1:1: error[GP004]: no ConfigMap in it holds a configuration" in capsys.readouterr().err
+
+
+def test_a_pipeline_gets_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(INVALID)
+    assert main(["validate", "a.yaml", "-o", "json"]) == 78
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert json.loads(said.out) == {
+        "apiVersion": "genplug.io/v1alpha1",
+        "kind": "Validation",
+        "valid": False,
+        "configurations": [],
+        "problems": [
+            {
+                "code": "GP006",
+                "file": "a.yaml",
+                "line": 4,
+                "column": 19,
+                "width": 6,
+                "path": "resources.example.com/x",
+                "message": "unknown key 'devces'",
+                "expected": "",
+                "hint": "did you mean 'devices'?",
+            }
+        ],
+    }
+    Path("a.yaml").write_text(VALID)
+    assert main(["validate", "a.yaml", "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (configuration,) = document["configurations"]
+    assert (document["valid"], document["problems"]) == (True, [])
+    assert (configuration["files"], configuration["resources"]) == (["a.yaml"], ["example.com/x"])
+    assert len(configuration["sha256"]) == 64
+
+
+def test_a_path_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "missing.yaml"]) == 78
+    assert "missing.yaml:1:1: error[GP001]" in capsys.readouterr().err
+
+
+def test_it_needs_a_path(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["validate"])
+    assert caught.value.code == 2
+    assert "PATH" in capsys.readouterr().err
+
+
+def test_it_loads_neither_grpc_nor_the_loop_and_jsonschema_only_for_mistakes(folder: Path) -> None:
+    (folder / "a.yaml").write_text(VALID)
+    script = "import sys; from genplug.cli.main import main; main(['validate', 'a.yaml']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    summary, modules = done.stdout.splitlines()
+    assert summary == "a.yaml: valid, 1 file, 1 resource"
+    assert "genplug.config.load" in modules.split()
+    assert not {"grpc", "google.protobuf", "asyncio", "jsonschema", "re2", "bracex"} & set(modules.split())
+
+
+def test_the_schema_is_printed_as_it_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert capsys.readouterr() == (schema_text(), "")
+
+
+@pytest.mark.parametrize("command", ["validate", "schema"])
+def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"genplug {command}" in capsys.readouterr().out.partition("example")[2]

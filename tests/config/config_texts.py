@@ -1,0 +1,33 @@
+"""Configurations for the tests of this folder, and what loading them comes to."""
+
+from genplug.config.load import load_text
+from genplug.config.model import Resource
+from genplug.config.problem import Code, ConfigInvalidError, Problem
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+NAME = "example.com/x"
+
+
+def resource(body: str, name: str = NAME) -> str:
+    """Return a configuration of one resource; ``body`` is its YAML."""
+    lines = "".join(f"    {line}\n" for line in body.strip("\n").split("\n"))
+    return f"{HEAD}resources:\n  {name}:\n{lines}"
+
+
+def loaded(body: str) -> Resource:
+    """Return the resource that a valid body makes."""
+    return load_text(resource(body), "c.yaml").resources[NAME]
+
+
+def problems(text: str) -> tuple[Problem, ...]:
+    """Return what is wrong with a configuration; nothing if it is valid."""
+    try:
+        load_text(text, "c.yaml")
+    except ConfigInvalidError as error:
+        return error.problems
+    return ()
+
+
+def codes(body: str) -> list[Code]:
+    """Return the codes of what is wrong with a body."""
+    return [one.code for one in problems(resource(body))]
