@@ -1,6 +1,7 @@
 """Which files make a configuration, and that they are read as one consistent set."""
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -147,16 +148,19 @@ def test_a_file_that_never_ends_is_a_problem() -> None:
     assert [one.code for one in refused(Path("/dev/zero"))] == [Code.UNREADABLE]
 
 
-def test_a_file_that_nobody_may_read_is_a_problem(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(config("a"))
-    (tmp_path / "a.yaml").chmod(0)
-    user = os.geteuid()
-    # Root may read everything: for a moment this process is nobody.
-    os.seteuid(user or 65534)
-    try:
-        assert [one.code for one in refused(tmp_path)] == [Code.UNREADABLE]
-    finally:
-        os.seteuid(user)
+def test_a_file_that_nobody_may_read_is_a_problem() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder, user = Path(name), os.geteuid()
+        folder.chmod(0o755)
+        (folder / "a.yaml").write_text(config("a"))
+        (folder / "a.yaml").chmod(0)
+        # Root may read everything: for a moment this process is nobody.
+        os.seteuid(user or 65534)
+        try:
+            found = refused(folder)
+        finally:
+            os.seteuid(user)
+    assert [one.code for one in found] == [Code.UNREADABLE]
 
 
 def test_the_byte_that_is_not_utf8_is_pointed_at(tmp_path: Path) -> None:

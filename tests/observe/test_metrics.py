@@ -10,7 +10,10 @@ from genplug.observe.metrics import Metrics
 from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-DEVICES = (DeviceStatus("x0", ("/dev/x0",), healthy=True, reason=""), DeviceStatus("x1", (), healthy=False, reason="gone"))
+DEVICES = (
+    DeviceStatus("x0", ("/dev/x0",), healthy=True, reason=""),
+    DeviceStatus("x1", (), healthy=False, reason="gone"),
+)
 STATUS = Status(
     "1.2.3",
     "node-a",
