@@ -33,6 +33,10 @@ from genplug.config.texts import Texts
 from genplug.config.unsupported import note_unsupported, own_attributes
 
 _PERMISSIONS = "rwm"
+_MOST_VARIABLE = 131_071
+"""Bytes of ``NAME=value``; with a longer one the kernel starts no program (execve's MAX_ARG_STRLEN)."""
+_MOST_ANSWER = 4 << 20
+"""Bytes of an answer to Allocate that the kubelet takes (contract 1.5)."""
 _DEVICES = (CandidateType.DEVICE, CandidateType.CHAR, CandidateType.BLOCK)
 
 
@@ -149,11 +153,26 @@ class _Decoder:
     def _allocate(self, node: Node | None, where: str) -> AllocateSpec:
         if not isinstance(node, MapNode):
             return AllocateSpec()
-        return AllocateSpec(
+        spec = AllocateSpec(
             env=self._named(node.get("env"), f"{where}.env", env_name_fault),
             mounts=tuple(self._mounts(node.get("mounts"), f"{where}.mounts")),
             annotations=self._named(node.get("annotations"), f"{where}.annotations", annotation_key_fault),
         )
+        self._check_sizes(spec, node, where)
+        return spec
+
+    def _check_sizes(self, spec: AllocateSpec, node: MapNode, where: str) -> None:
+        places = {name: entry.key for name, entry in _entries(node.get("env"))}
+        for name, template in spec.env:
+            if len(f"{name}={template.text}".encode()) > _MOST_VARIABLE:
+                message = f"{name!r} is longer than {_MOST_VARIABLE} bytes: no program could be started with it"
+                tree, hint = f"{where}.env", "put it into a file, and mount that"
+                self.problems.add(Code.WRONG_VALUE, places[name], message, tree=tree, hint=hint, width=len(name))
+        paths = [template.text for mount in spec.mounts for template in (mount.host_path, mount.container_path)]
+        named = [f"{name}{template.text}" for name, template in (*spec.env, *spec.annotations)]
+        if len("".join((*paths, *named)).encode()) > _MOST_ANSWER:
+            message = f"a container would be given more than the {_MOST_ANSWER >> 20} MiB that the kubelet takes"
+            self.problems.add(Code.WRONG_VALUE, _first(node), message, tree=where, hint="put it into files")
 
     def _named(self, node: Node | None, where: str, fault: Callable[[str], str]) -> tuple[tuple[str, Template], ...]:
         named = []

@@ -5,7 +5,6 @@ PCI address ``0000:00:02.0`` is no number; a key stands once; nothing expands wi
 reader. It works on parser events: PyYAML's own composer recurses in C and dies of deep nesting.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -15,6 +14,7 @@ from attrs import evolve, frozen
 
 from genplug.config.place import Place
 from genplug.config.problem import Code, Problem, Problems
+from genplug.config.scalars import Scalar, resolved
 from genplug.config.syntax import in_words
 
 MOST_BYTES = 1 << 20
@@ -23,11 +23,6 @@ MOST_NODES = 200_000
 """Keys and values of a file, those that its aliases repeat counted each time."""
 MOST_DEPTH = 50
 
-Scalar = str | int | float | bool | None
-
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
-_MOST_DIGITS = 300
-_WORDS: Mapping[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _Event: TypeAlias = Any
 """One of PyYAML's events: an alias, a scalar, or the start of a list or map; their fields have no common type."""
@@ -275,7 +270,7 @@ class _Composer:
             message = "a text with the character NUL in it, which no path, name or variable may hold"
             self._problems.add(Code.SYNTAX, place, message, hint="remove the '\\0'")
         if not event.style:
-            return ScalarNode(place, _resolved(text), text, place if self._is_exact(event, 0) else None)
+            return ScalarNode(place, resolved(text), text, place if self._is_exact(event, 0) else None)
         if event.style == "|":
             return ScalarNode(place, text, text, self._block_start(place, text))
         start = Place(place.file, place.line, place.column + 1) if self._is_exact(event, 2) else None
@@ -295,14 +290,3 @@ class _Composer:
 
     def _place(self, event: _Event) -> Place:
         return Place(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
-
-
-def _resolved(text: str) -> Scalar:
-    if text in _WORDS:
-        return _WORDS[text]
-    if (found := _NUMBER.match(text)) is None or len(text) > _MOST_DIGITS:
-        return text
-    if found[1] is None and found[2] is None:
-        return int(text)
-    # What no float can hold is no number to anybody.
-    return number if math.isfinite(number := float(text)) else text

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import re2
 from jsonschema import Draft7Validator
 
 from genplug.config.document import plain, read
@@ -50,6 +51,13 @@ def test_nothing_takes_keys_that_it_does_not_know(path: str, schema: dict[str, A
     if "object" in types and path != "/resources":
         assert "additionalProperties" in schema
         assert schema["additionalProperties"] is not True
+
+
+def test_its_patterns_are_of_a_kind_that_helm_can_read_too() -> None:
+    patterns = [schema["pattern"] for schema in KEYS.values() if "pattern" in schema]
+    assert patterns
+    for pattern in patterns:
+        re2.compile(pattern)
 
 
 LANGUAGE = """

@@ -197,7 +197,7 @@ def while_read(pipe: Path, *changes: Callable[[], object]) -> Iterator[None]:
                 writer.write("old")
 
     os.mkfifo(pipe)
-    server = threading.Thread(target=serve)
+    server = threading.Thread(target=serve, daemon=True)
     server.start()
     yield
     server.join()
@@ -249,6 +249,12 @@ def test_files_that_come_and_go_meanwhile_are_seen(tmp_path: Path) -> None:
 
     with while_read(tmp_path / "a.yaml", change):
         assert reading(tmp_path) == (["a", "c"], [])
+
+
+def test_a_file_that_only_comes_meanwhile_is_read_too(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    with while_read(first, lambda: second.write_text("b"), lambda: first.write_text("a")):
+        assert reading(tmp_path) == (["a", "b"], [])
 
 
 def test_files_that_never_come_to_rest_are_a_problem(tmp_path: Path) -> None:

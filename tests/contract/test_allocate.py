@@ -11,10 +11,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from listening import heard, told
 
-from genplug.agent import Agent
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.observe.journal import Entry, Event
+from genplug.observe.journal import Event
 from genplug.testing.node import FakeNode
 from genplug.testing.plugin_client import PluginClient
 from genplug.testing.records import AdmissionError
@@ -32,20 +32,6 @@ RICH = HEAD + (
     "      - {hostPath: '/opt/${name}', containerPath: '/opt/${name}', readOnly: true}\n"
     "      annotations: {example.com/z: '${index}', example.com/a: '${minor}'}\n"
 )
-
-
-def heard(agent: Agent) -> "asyncio.Queue[Entry]":
-    """What the agent writes into its journal from now on."""
-    entries: asyncio.Queue[Entry] = asyncio.Queue()
-    agent.journal.listen(entries.put_nowait)
-    return entries
-
-
-async def told(entries: "asyncio.Queue[Entry]", event: Event) -> Entry:
-    async with asyncio.timeout(10):
-        while (entry := await entries.get()).event is not event:
-            pass
-    return entry
 
 
 @asynccontextmanager
@@ -233,7 +219,9 @@ async def test_57_wrong_permissions_are_refused_at_load(node: FakeNode, permissi
     wrong = CONFIG.replace("/dev/x*}", f"/dev/x*, nodes: [{{path: '${{path}}', permissions: {permissions}}}]}}")
     async with node.running(wrong) as agent:
         said = await told(heard(agent), Event.CONFIG_INVALID)
-        assert f"genplug.yaml:3:{wrong.splitlines()[2].index(permissions + '}') + 1}: error" in said.text
+        # Behind the quote, where the text begins.
+        column = wrong.splitlines()[2].index(permissions + "}") + 1 + permissions.startswith("'")
+        assert f"genplug.yaml:3:{column}: error" in said.text
         assert "permissions" in said.text
         assert not agent.status.is_ready
 

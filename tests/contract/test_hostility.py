@@ -15,13 +15,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from listening import heard, told
 
-from genplug.agent import Agent
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN
 from genplug.kubelet.api.services import path as method_path
 from genplug.kubelet.sockets import FolderGoneError
-from genplug.observe.journal import Entry, Event
+from genplug.observe.journal import Event
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node import FakeNode
 
@@ -99,20 +99,6 @@ async def deaf(socket: Path) -> AsyncIterator[Deaf]:
     await peer.open()
     yield peer
     writer.close()
-
-
-def heard(agent: Agent) -> "asyncio.Queue[Entry]":
-    """What the agent writes into its journal from now on."""
-    entries: asyncio.Queue[Entry] = asyncio.Queue()
-    agent.journal.listen(entries.put_nowait)
-    return entries
-
-
-async def told(entries: "asyncio.Queue[Entry]", event: Event) -> Entry:
-    async with asyncio.timeout(10):
-        while (entry := await entries.get()).event is not event:
-            pass
-    return entry
 
 
 async def logged(process: Process, event: Event) -> dict[str, str]:
@@ -205,8 +191,8 @@ async def test_17_an_old_server_that_is_slow_to_end_does_not_take_the_new_ones_s
             await kubelet.registered(X, 2)
             [second] = own_sockets(kubelet)
             assert second != first
-            # The whole time that a server has for its end, and more.
-            await asyncio.sleep(1)
+            # Longer than a server is given for its end.
+            await asyncio.sleep(0.7)
         await told(entries, Event.REGISTERED)
         assert list(own_sockets(kubelet)) == [second]
         async with kubelet.connected(X) as dialled:

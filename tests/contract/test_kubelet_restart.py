@@ -12,15 +12,15 @@ from typing import Any
 
 import grpc
 import pytest
+from listening import heard, told
 
-from genplug.agent import Agent
 from genplug.allocation.edits import ContainerEdits
 from genplug.allocation.offer import Listed
 from genplug.kubelet import generation
 from genplug.kubelet.latest import Latest
 from genplug.kubelet.registration import Registrar
 from genplug.kubelet.service import Answers, Service
-from genplug.observe.journal import Entry, Event
+from genplug.observe.journal import Event
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node import FakeNode
 from genplug.testing.records import Attempt, Message, Registration
@@ -42,20 +42,6 @@ class Watchful(KubeletStandIn):
         if isinstance(record, Attempt):
             self.open_at_attempts.append(self.streams(record.resource))
         super().note(record)
-
-
-def heard(agent: Agent) -> "asyncio.Queue[Entry]":
-    """What the agent writes into its journal from now on."""
-    entries: asyncio.Queue[Entry] = asyncio.Queue()
-    agent.journal.listen(entries.put_nowait)
-    return entries
-
-
-async def told(entries: "asyncio.Queue[Entry]", event: Event, words: str = "") -> Entry:
-    async with asyncio.timeout(10):
-        while (entry := await entries.get()).event is not event or words not in entry.text:
-            pass
-    return entry
 
 
 def own_sockets(kubelet: KubeletStandIn) -> set[Path]:
@@ -159,19 +145,15 @@ async def test_20_a_restarted_kubelet_gets_every_resource_once_and_within_two_se
     kubelet = node.kubelet
     async with node.running(offering(names), poll=0.1):
         await kubelet.when(lambda: all(map(kubelet.resource, names)))
-        for _ in range(2):
-            known = len(kubelet.attempts)
-            restarted = time.monotonic()
-            await kubelet.restart()
-            await kubelet.when(lambda: all(map(kubelet.resource, names)))
-            assert kubelet.registrations[-1].time - restarted < 2
-            # Another look at everything, and then another: nothing more comes of it.
-            node.plug(f"/dev/ra{kubelet.starts}")
-            await kubelet.until(names[0], lambda devices: f"ra{kubelet.starts}" in devices)
-            await asyncio.sleep(0.3)
-            assert sorted(one.resource for one in kubelet.attempts[known:]) == names
-            assert {one.start for one in kubelet.registrations[-10:]} == {kubelet.starts}
-            assert [kubelet.streams(name) for name in names] == [1] * 10
+        restarted = time.monotonic()
+        await kubelet.restart()
+        await kubelet.when(lambda: all(map(kubelet.resource, names)))
+        assert kubelet.registrations[-1].time - restarted < 2
+        # Several more looks at everything: nothing else comes of them.
+        await asyncio.sleep(0.5)
+        assert sorted(one.resource for one in kubelet.attempts[10:]) == names
+        assert {one.start for one in kubelet.registrations[10:]} == {2}
+        assert [kubelet.streams(name) for name in names] == [1] * 10
 
 
 async def test_20_a_kubelet_that_was_away_for_long_gets_every_resource_once_and_within_two_seconds(
@@ -234,16 +216,12 @@ async def test_22_wiped_sockets_are_made_and_registered_again_at_the_same_kubele
     async with plugged.running(BOTH):
         await kubelet.until(X, healthy={"x0"})
         await kubelet.until(Y, healthy={"y0"})
-        [of_x] = [one for one in own_sockets(kubelet) if one.name == kubelet.registrations[0].endpoint]
-        of_x.unlink()
-        await kubelet.registered(kubelet.registrations[0].resource, 2)
-        await kubelet.until(X, healthy={"x0"})
         kubelet.wipe()
-        await kubelet.when(lambda: len(kubelet.registrations) == 5)
+        await kubelet.when(lambda: len(kubelet.registrations) == 4)
         # The kubelet has the disconnect bug: what came too early would be Unhealthy by now.
         await kubelet.until(X, healthy={"x0"})
         await kubelet.until(Y, healthy={"y0"})
-        assert len(kubelet.attempts) == len({one.endpoint for one in kubelet.attempts}) == 5
+        assert len(kubelet.attempts) == len({one.endpoint for one in kubelet.attempts}) == 4
         assert {one.name for one in own_sockets(kubelet)} == {one.endpoint for one in kubelet.registrations[-2:]}
         await kubelet.admit(X)
 
@@ -324,9 +302,9 @@ async def test_24_without_kubelet_sock_for_long_it_serves_on_and_idles(
             entries.get_nowait()
 
         tasks, memory, used = len(asyncio.all_tasks()), resident(), time.process_time()
-        await asyncio.sleep(2)
-        # A hundred looks at the folder; a loop without a pause would have taken all of the two seconds.
-        assert time.process_time() - used < 0.2
+        await asyncio.sleep(1.5)
+        # 75 looks at the folder; a loop without a pause would have taken all of that time.
+        assert time.process_time() - used < 0.15
         assert resident() - memory < 1024
         assert len(asyncio.all_tasks()) <= tasks
         assert agent.status.unready[0].startswith(f"kubelet: {kubelet.socket} is not there")
@@ -361,9 +339,10 @@ async def test_25_fifty_restarts_in_a_row_end_in_order_and_leave_nothing_behind(
             await kubelet.restart()
             await listed()
         before = {"tasks": len(asyncio.all_tasks()), "descriptors": descriptors(), "threads": threads()}
-        for _ in range(50):
+        began = time.monotonic()
+        for number in range(1, 51):
             await kubelet.restart()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(max(began + number * 0.2 - time.monotonic(), 0))
         await listed()
 
         assert [kubelet.streams(name) for name in names] == [1, 1, 1]

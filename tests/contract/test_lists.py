@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from listening import heard, told
 
 import genplug
-from genplug.agent import Agent
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.observe.journal import Entry, Event
+from genplug.observe.journal import Event
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node import FakeNode
 
@@ -24,21 +24,6 @@ HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X = "example.com/x"
 Y = "example.com/y"
 CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
-
-
-def heard(agent: Agent) -> "asyncio.Queue[Entry]":
-    """What the agent writes into its journal from now on."""
-    entries: asyncio.Queue[Entry] = asyncio.Queue()
-    agent.journal.listen(entries.put_nowait)
-    return entries
-
-
-async def told(entries: "asyncio.Queue[Entry]", event: Event, times: int = 1) -> Entry:
-    async with asyncio.timeout(10):
-        while times:
-            entry = await entries.get()
-            times -= entry.event is event
-    return entry
 
 
 def listed(kubelet: KubeletStandIn, resource: str = X) -> list[list[tuple[str, str]]]:

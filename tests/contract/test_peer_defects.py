@@ -6,29 +6,15 @@ import urllib.request
 
 import grpc
 import pytest
+from listening import heard, told
 
-from genplug.agent import Agent
-from genplug.observe.journal import Entry, Event
+from genplug.observe.journal import Event
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X, Y = "example.com/x", "example.com/y"
 CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
-
-
-def heard(agent: Agent) -> "asyncio.Queue[Entry]":
-    """What the agent writes into its journal from now on."""
-    entries: asyncio.Queue[Entry] = asyncio.Queue()
-    agent.journal.listen(entries.put_nowait)
-    return entries
-
-
-async def told(entries: "asyncio.Queue[Entry]", event: Event) -> Entry:
-    async with asyncio.timeout(10):
-        while (entry := await entries.get()).event is not event:
-            pass
-    return entry
 
 
 async def given(kubelet: KubeletStandIn, resource: str, one: str) -> list[str]:

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 import pytest
+from listening import heard, told
 
 from genplug.agent import Agent
-from genplug.observe.journal import Entry, Event
+from genplug.observe.journal import Event
 from genplug.testing.config_files import WAYS, swap_config_map
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node import FakeNode
@@ -26,20 +27,6 @@ SECOND = HEAD + "resources: {example.com/x: {devices: [{glob: '/dev/x[1-5]'}]}}"
 def offering(resources: Iterable[str]) -> str:
     """A configuration with these resources, each with the devices of its last letter."""
     return HEAD + f"resources: {{{', '.join(f'{one}: {{devices: [{{glob: /dev/{one[-1]}*}}]}}' for one in resources)}}}"
-
-
-def heard(agent: Agent) -> "asyncio.Queue[Entry]":
-    """What the agent writes into its journal from now on."""
-    entries: asyncio.Queue[Entry] = asyncio.Queue()
-    agent.journal.listen(entries.put_nowait)
-    return entries
-
-
-async def told(entries: "asyncio.Queue[Entry]", event: Event) -> Entry:
-    async with asyncio.timeout(10):
-        while (entry := await entries.get()).event is not event:
-            pass
-    return entry
 
 
 async def metric(agent: Agent, name: str) -> float:

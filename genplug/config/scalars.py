@@ -1,0 +1,26 @@
+"""What an unquoted scalar is: true, false, null, a decimal number, or the text it was written as; nothing else.
+
+YAML 1.1 would make the PCI address ``0000:00:02.0`` a number, ``0403`` an octal one and ``on`` true.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+Scalar = str | int | float | bool | None
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
+_MOST_DIGITS = 300
+_WORDS: Mapping[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
+
+
+def resolved(text: str) -> Scalar:
+    """Return the value of a scalar that stands without quotes."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if (found := _NUMBER.match(text)) is None or len(text) > _MOST_DIGITS:
+        return text
+    if found[1] is None and found[2] is None:
+        return int(text)
+    # What no float can hold is no number to anybody.
+    return number if math.isfinite(number := float(text)) else text
