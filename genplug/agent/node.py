@@ -11,7 +11,7 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from genplug.agent.settings import Settings
-from genplug.agent.timing import Reading, Scanning
+from genplug.agent.timing import SECOND_LOOK, Reading, Scanning
 from genplug.config.load import load
 from genplug.config.model import Config
 from genplug.config.problem import ConfigInvalidError, rendered
@@ -117,8 +117,8 @@ class NodeFollower:
         except ClaimedTwiceError as error:
             self._refuse(str(error))
         if self._watch_config(folders):
-            # As with devices: what changed before they were watched.
-            self._reading = self._reading.after_event(time.monotonic())
+            # What changed before these folders were watched, no event will tell: another look, not in the way of this.
+            self._reading = self._reading.no_later_than(time.monotonic() + SECOND_LOOK)
 
     async def _adopt(self, config: Config) -> None:
         before = self.snapshot

@@ -6,6 +6,8 @@ QUIET = 0.02
 """Seconds without another event after which changed files of a configuration are read."""
 MOST_PATIENCE = 0.2
 """Seconds after which they are read in any case."""
+SECOND_LOOK = 1.0
+"""Seconds after which files are read again that may have changed between their reading and their being watched."""
 SCAN_INTERVAL = 1.0
 """Seconds between two scans that events asked for, the first of which found something."""
 IDLE_SCAN_INTERVAL = 0.01
@@ -23,6 +25,10 @@ class Reading:
         """Return the plan after a file changed: soon, but not in the middle of a burst of writes."""
         touched = now if self.touched is None else self.touched
         return Reading(min(now + QUIET, touched + MOST_PATIENCE), touched)
+
+    def no_later_than(self, due: float) -> "Reading":
+        """Return the plan with another reading at a time, unless one comes before."""
+        return evolve(self, due=min(self.due, due))
 
     def after_reading(self, now: float, interval: float) -> "Reading":
         """Return the plan after a reading: again in ``interval``, should an event get lost."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from genplug.config.model import Config
+    from genplug.config.place import Place
     from genplug.config.problem import Problem
 
 DESCRIPTION = """\
@@ -143,15 +144,18 @@ def _document(valid: Sequence["Config"], problems: Sequence["Problem"]) -> dict[
         "problems": [
             {
                 "code": one.code.value,
-                "file": one.place.file,
-                "line": one.place.line,
-                "column": one.place.column,
+                **_position(one.place),
                 "width": one.width,
                 "path": one.tree,
                 "message": one.message,
+                "first": _position(one.first) if one.first else None,
                 "expected": one.expected,
                 "hint": one.hint,
             }
             for one in problems
         ],
     }
+
+
+def _position(place: "Place") -> dict[str, object]:
+    return {"file": place.file, "line": place.line, "column": place.column}

@@ -157,11 +157,16 @@ def test_a_pipeline_gets_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> N
                 "width": 6,
                 "path": "resources.example.com/x",
                 "message": "unknown key 'devces'",
+                "first": None,
                 "expected": "",
                 "hint": "did you mean 'devices'?",
             }
         ],
     }
+    Path("a.yaml").write_text(VALID + "  example.com/x: {}\n")
+    assert main(["validate", "a.yaml", "-o", "json"]) == 78
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["line"], problem["first"]) == (5, {"file": "a.yaml", "line": 4, "column": 3})
     Path("a.yaml").write_text(VALID)
     assert main(["validate", "a.yaml", "-o", "json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -257,6 +257,22 @@ def test_a_file_that_only_comes_meanwhile_is_read_too(tmp_path: Path) -> None:
         assert reading(tmp_path) == (["a", "b"], [])
 
 
+def test_a_config_map_whose_old_folder_lingers_is_read_anew(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / f"..{name}").mkdir()
+        (tmp_path / f"..{name}" / "b.yaml").write_text(name)
+    (tmp_path / "..new" / "a.yaml").write_text("new")
+    (tmp_path / "..data").symlink_to("..old")
+
+    def change() -> None:
+        (tmp_path / "..tmp").symlink_to("..new")
+        (tmp_path / "..tmp").rename(tmp_path / "..data")
+        os.mkfifo(tmp_path / "..old" / "a.yaml")
+
+    with while_read(tmp_path / "..old" / "a.yaml", change):
+        assert reading(tmp_path) == (["new", "new"], [])
+
+
 def test_files_that_never_come_to_rest_are_a_problem(tmp_path: Path) -> None:
     other = tmp_path / "b.yaml"
     other.write_text("")
