@@ -173,12 +173,12 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES, ids=[one[:20] for one in GOOD_NAMES])
-def test_a_resource_name_that_the_kubelet_takes(name: str) -> None:
+def test_09_a_resource_name_that_the_kubelet_takes(name: str) -> None:
     assert list(load_text(resource(DEVICES, f'"{name}"'), "c.yaml").resources) == [name]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=[one[:20] or "nothing" for one in BAD_NAMES])
-def test_a_resource_name_that_the_kubelet_refuses_is_refused_with_the_reason(name: str) -> None:
+def test_09_a_resource_name_that_the_kubelet_refuses_is_refused_with_the_reason(name: str) -> None:
     (problem,) = problems(resource(DEVICES, f'"{name}"'))
     assert problem.code is Code.RESOURCE_NAME
     assert resource_name_fault(name) in problem.message

@@ -109,7 +109,8 @@ def test_json_is_read_as_what_it_means(value: object) -> None:
 class Quoted(yaml.SafeDumper):
     """Writes every text in quotes, as its idea of a plain text is another, and floats as JSON does."""
 
-    ignore_aliases = staticmethod(lambda _data: True)
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the name that it overrides
+        return True
 
 
 Quoted.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))

@@ -97,7 +97,8 @@ def test_a_glob_in_it_is_as_strict_as_one_over_paths(written: str) -> None:
 @given(st.text(max_size=30))
 def test_no_value_of_an_attribute_upsets_a_selector(value: str) -> None:
     assert Selector(any_of=("*",)).holds(value)
-    assert Selector(minimum=1, maximum=2).holds(value) == (quantity(value) is not None and 1 <= quantity(value) <= 2)
+    number = quantity(value)
+    assert Selector(minimum=1, maximum=2).holds(value) == (number is not None and 1 <= number <= 2)
 
 
 @given(st.text("0xabAB", max_size=6))
