@@ -5,7 +5,7 @@ Files and devices are read in a worker thread: a file system that hangs must not
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -14,7 +14,7 @@ from genplug.agent.settings import Settings
 from genplug.agent.timing import SECOND_LOOK, Reading, Scanning
 from genplug.config.load import load
 from genplug.config.model import Config
-from genplug.config.problem import ConfigInvalidError, rendered
+from genplug.config.problem import ConfigInvalidError, Problem, rendered
 from genplug.hardware.discover import discover, rescan
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
@@ -23,6 +23,9 @@ from genplug.health.presence import judge
 from genplug.health.verdict import Judgement
 from genplug.observe.journal import Event, Journal
 from genplug.observe.status import ConfigStatus
+
+MOST_PROBLEMS = 20
+"""Mistakes of a configuration that log and pages show."""
 
 
 @frozen
@@ -113,7 +116,7 @@ class NodeFollower:
             await self._adopt(loaded.config)
         except ConfigInvalidError as error:
             folders = error.folders
-            self._refuse(rendered(error.problems))
+            self._refuse(_in_short(error.problems))
         except ClaimedTwiceError as error:
             self._refuse(str(error))
         if self._watch_config(folders):
@@ -204,3 +207,10 @@ class NodeFollower:
             self.look_again()
         for warning in self._watch.take_warnings():
             self._journal.write(Event.WATCH_DEGRADED, warning)
+
+
+def _in_short(problems: Sequence[Problem]) -> str:
+    """Return the problems as the log and the pages show them: who has hundreds wants the first ones and the number."""
+    text = rendered(problems[:MOST_PROBLEMS])
+    left = len(problems) - MOST_PROBLEMS
+    return text + (f"\nand {left} more; `genplug validate` prints them all" if left > 0 else "")

@@ -47,7 +47,8 @@ def decode(tree: MapNode, files: Sequence[str], problems: Problems) -> Config:
     if (defaults := shared_defaults(tree)) is not None:
         decoder.check_shared(defaults, "defaults")
     resources = {name: decoder.resource(name, entry) for name, entry in _entries(tree.get("resources"))}
-    content = json.dumps(plain(tree), sort_keys=True).encode()
+    # The order counts: of two resources that claim one node, the first keeps it.
+    content = json.dumps(plain(tree)).encode()
     return Config(resources, tuple(files), hashlib.sha256(content).hexdigest())
 
 

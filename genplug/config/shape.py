@@ -6,7 +6,7 @@ does not pass :func:`check_keywords`, which a test holds the shipped one to. Tha
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -62,7 +62,7 @@ def fits(schema: Schema, document: object, root: Schema | None = None) -> bool:
     if "$ref" in schema:
         # Beside a reference draft-07 sees nothing else.
         return fits(_referred(root, schema["$ref"]), document, root)
-    if not _is_of_type(schema.get("type"), document) or ("enum" in schema and document not in schema["enum"]):
+    if not _is_of_type(schema.get("type"), document) or ("enum" in schema and not _is_among(document, schema["enum"])):
         return False
     if not all(fits(one, document, root) for one in schema.get("allOf", ())):
         return False
@@ -88,6 +88,11 @@ def _is_of_type(wanted: str | list[str] | None, document: object) -> bool:
     return is_integral or any(isinstance(document, _TYPES[name]) for name in names)
 
 
+def _is_among(document: object, others: Sequence[object]) -> bool:
+    # To JSON, true is not 1.
+    return any(one == document and isinstance(one, bool) == isinstance(document, bool) for one in others)
+
+
 def _is_string(schema: Schema, text: str) -> bool:
     if not schema.get("minLength", 0) <= len(text) <= schema.get("maxLength", len(text)):
         return False
@@ -106,7 +111,7 @@ def _is_number(schema: Schema, number: float) -> bool:
 def _is_array(schema: Schema, items: list[object], root: Schema) -> bool:
     if not schema.get("minItems", 0) <= len(items) <= schema.get("maxItems", len(items)):
         return False
-    if schema.get("uniqueItems") and any(item in items[:number] for number, item in enumerate(items)):
+    if schema.get("uniqueItems") and any(_is_among(item, items[:number]) for number, item in enumerate(items)):
         return False
     return "items" not in schema or all(fits(schema["items"], item, root) for item in items)
 

@@ -91,3 +91,11 @@ async def test_the_other_pages_answer(node: FakeNode) -> None:
         assert status["resources"][0]["devices"][0]["paths"] == ["/dev/x0"]
         assert (await got(agent, "/elsewhere"))[0] == 404
         assert 'genplug_devices{resource="a.io/x",state="healthy"} 1.0' in (await got(agent, "/metrics"))[1]
+
+
+async def test_of_hundreds_of_mistakes_the_first_ones_and_the_number_are_told(node: FakeNode) -> None:
+    wrong = "".join(f"  a.io/x{number}: {{devices: [{{golb: /dev/x}}]}}\n" for number in range(100))
+    async with node.running(CONFIG.rsplit("\n", 2)[0] + "\n" + wrong, listen=LISTEN) as agent:
+        refused = await heard(agent, Event.CONFIG_INVALID)
+    assert refused.text.count("error[") == 20
+    assert refused.text.endswith("and 80 more; `genplug validate` prints them all")

@@ -125,6 +125,14 @@ def test_a_rendered_chart_on_standard_input_is_checked_with_its_own_positions(
     assert "<stdin>:11:23: error[GP006]: unknown key 'devces'" in capsys.readouterr().err
 
 
+def test_every_nodes_own_key_of_a_manifest_is_checked_over_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    own = "  node.w1.yaml: 'resources: {example.com/x: {replicas: 0}}'\n"
+    Path("cm.yaml").write_text(manifest(VALID) + own)
+    assert main(["validate", "cm.yaml"]) == 78
+    assert "cm.yaml:10:56: error[GP009]" in capsys.readouterr().err
+    assert main(["validate", "--node-name", "w2", "cm.yaml"]) == 0
+
+
 def test_a_manifest_beside_other_files_stands_for_itself(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(VALID)
     Path("cm.yaml").write_text(manifest(VALID))

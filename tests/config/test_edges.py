@@ -116,3 +116,33 @@ def test_a_manifest_that_ends_in_the_middle_is_a_problem_and_no_traceback(text: 
     with pytest.raises(ConfigInvalidError) as caught:
         manifests(text, "cm.yaml")
     assert {one.code for one in caught.value.problems} == {Code.SYNTAX}
+
+
+def refused(*texts: str) -> list[tuple[Code, str]]:
+    with pytest.raises(ConfigInvalidError) as caught:
+        load_texts([Text(f"{number}.yaml", text) for number, text in enumerate(texts)])
+    return [(one.code, str(one.place)) for one in caught.value.problems]
+
+
+def test_a_file_that_cannot_be_read_makes_the_others_no_worse() -> None:
+    # Without the first, the second would lack its version, its kind and its devices.
+    assert refused(resource(DEVICES) + "  - x", "resources: {example.com/x: {replicas: 2}}") == [
+        (Code.SYNTAX, "0.yaml:6:3")
+    ]
+
+
+def test_a_wrong_version_is_told_even_of_a_file_that_another_covers() -> None:
+    assert refused("apiVersion: genplug.io/v2\n", resource(DEVICES)) == [(Code.WRONG_VERSION, "0.yaml:1:13")]
+
+
+def test_the_sum_tells_two_orders_apart() -> None:
+    pairs = [f"  example.com/{name}: {{devices: [{{glob: /dev/x}}]}}\n" for name in "ab"]
+    one, other = (f"{HEAD}resources:\n{''.join(two)}" for two in (pairs, reversed(pairs)))
+    # Of two resources that claim one node, the first keeps it.
+    assert load_text(one, "c.yaml").sha256 != load_text(other, "c.yaml").sha256
+
+
+def test_the_sum_is_over_what_is_meant_and_not_over_how_it_is_written() -> None:
+    written = ("devices: [{glob: /dev/x*}]", "# x\ndevices:\n- 'glob': \"/dev/x*\"", "devices: [{glob: /dev/y*}]")
+    first, same, other = (load_text(resource(one), "c.yaml").sha256 for one in written)
+    assert first == same != other

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
@@ -60,3 +61,35 @@ def test_a_keyword_that_it_does_not_know_is_noticed() -> None:
 @settings(max_examples=400, deadline=None)
 def test_it_agrees_with_jsonschema(document: object) -> None:
     assert fits(SCHEMA, document) == VALIDATOR.is_valid(document)
+
+
+KEYWORDS: list[dict[str, Any]] = [
+    *({"type": kind} for kind in ("string", "integer", "number", "boolean", "array", "object", "null")),
+    {"type": ["string", "integer"]},
+    {"enum": ["a", 1, None]},
+    {"minimum": 1, "maximum": 2},
+    {"exclusiveMinimum": 1, "exclusiveMaximum": 2},
+    {"minLength": 1, "maxLength": 2},
+    {"pattern": "^a+$"},
+    {"minItems": 1, "maxItems": 2},
+    {"uniqueItems": True},
+    {"items": {"type": "integer"}},
+    {"minProperties": 1, "maxProperties": 1},
+    {"required": ["a"]},
+    {"properties": {"a": {"type": "integer"}}},
+    {"properties": {"a": {}}, "additionalProperties": False},
+    {"properties": {"a": {}}, "additionalProperties": {"type": "integer"}},
+    {"allOf": [{"type": "integer"}, {"minimum": 1}]},
+    {"oneOf": [{"type": "integer"}, {"minimum": 1}]},
+    {"definitions": {"x": {"type": "integer"}}, "$ref": "#/definitions/x"},
+]
+few = st.none() | st.booleans() | st.sampled_from([0, 1, 1.0, 1.5, 2, 2.5, 3, "", "a", "aa", "aaa", "b"])
+documents = few | st.lists(few, max_size=3) | st.dictionaries(st.sampled_from("ab"), few)
+
+
+@pytest.mark.parametrize("schema", KEYWORDS, ids=str)
+@given(document=documents)
+@settings(deadline=None)
+def test_it_agrees_on_every_keyword(schema: dict[str, Any], document: object) -> None:
+    assert check_keywords(schema) == frozenset()
+    assert fits(schema, document) == Draft7Validator(schema).is_valid(document)

@@ -292,6 +292,8 @@ async def test_24_without_kubelet_sock_for_long_it_serves_on_and_idles(
         entries = heard(agent)
         await kubelet.until(X, healthy={"x0"})
         await kubelet.until(Y, healthy={"y0"})
+        # The second look at new folders of the configuration belongs to the start.
+        await told(entries, Event.CONFIG_UNCHANGED)
         if not is_kubelet_there:
             await kubelet.crash()
         kubelet.socket.unlink()
