@@ -3,15 +3,14 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from genplug.agent import Agent
 from genplug.cli.demo_node import BROKEN, CAMERA, FUSE, SERIAL, WITH_CAMERA, demo_node, status_table
-from genplug.observe.journal import Entry, Event
+from genplug.observe.journal import Event
+from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
-
-_PATIENCE = 10.0
 
 
 class StepFailedError(Exception):
@@ -84,29 +83,16 @@ async def _reloads(node: FakeNode, agent: Agent) -> None:
         await node.kubelet.until(CAMERA, lambda devices: len(devices.healthy) == 1)
     _show(f"{CAMERA} is offered; nothing else was touched")
     async with _step("somebody breaks the configuration"):
-        refused = _heard(agent, Event.CONFIG_INVALID)
+        entries = heard(agent)
         node.write_config(BROKEN, how="rename")
-        entry = await refused()
+        entry = await told(entries, Event.CONFIG_INVALID)
     _show(entry.text)
     _check("golb" in entry.text, "the error does not show the mistake")
     _check(bool(node.kubelet.resource(CAMERA).healthy), "the last good configuration does not stay in force")
     async with _step("and mends it"):
-        mended = _heard(agent, Event.CONFIG_UNCHANGED)
         node.write_config(WITH_CAMERA, how="rename")
-        await mended()
+        await told(entries, Event.CONFIG_UNCHANGED)
     _show("the file says again what is in force; no stream was touched")
-
-
-def _heard(agent: Agent, event: Event) -> Callable[[], Awaitable[Entry]]:
-    """Return something to await for the next entry of an event, counted from now."""
-    heard: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-
-    def hear(entry: Entry) -> None:
-        if entry.event is event and not heard.done():
-            heard.set_result(entry)
-
-    agent.journal.listen(hear)
-    return lambda: asyncio.wait_for(heard, _PATIENCE)
 
 
 @asynccontextmanager

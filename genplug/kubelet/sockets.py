@@ -118,10 +118,10 @@ class HeldFolder:
         """Give the folder and its lock back."""
         os.close(self._descriptor)
 
-    def lock(self, *, wait: bool = False) -> bool:
-        """Take the folder for this process; say whether it worked. With ``wait`` it blocks until it does."""
+    def lock(self) -> bool:
+        """Take the folder for this process; say whether it worked."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

@@ -6,7 +6,8 @@ import urllib.error
 import urllib.request
 
 from genplug.agent import Agent
-from genplug.observe.journal import Entry, Event
+from genplug.observe.journal import Event
+from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
 
 CONFIG = """\
@@ -31,13 +32,6 @@ async def got(agent: Agent, page: str) -> tuple[int, str]:
     return await asyncio.to_thread(ask)
 
 
-async def heard(agent: Agent, event: Event) -> Entry:
-    """Wait for the next log entry of an event."""
-    found: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-    agent.journal.listen(lambda e: found.set_result(e) if e.event is event and not found.done() else None)
-    return await asyncio.wait_for(found, 10)
-
-
 async def test_ready_when_every_resource_has_a_stream(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG, listen=LISTEN) as agent:
@@ -49,9 +43,9 @@ async def test_ready_when_every_resource_has_a_stream(node: FakeNode) -> None:
 async def test_not_ready_without_a_kubelet_and_says_so(node: FakeNode) -> None:
     async with node.running(CONFIG, listen=LISTEN) as agent:
         await node.kubelet.registered("a.io/x")
-        gone = asyncio.create_task(heard(agent, Event.DISCONNECTED))
+        entries = heard(agent)
         await node.kubelet.crash()
-        await gone
+        await told(entries, Event.DISCONNECTED)
         status, text = await got(agent, "/readyz?verbose")
         assert status == 503
         assert "a.io/x: not registered" in text
@@ -60,9 +54,9 @@ async def test_not_ready_without_a_kubelet_and_says_so(node: FakeNode) -> None:
 async def test_a_refused_configuration_leaves_it_ready_and_is_shown(node: FakeNode) -> None:
     async with node.running(CONFIG, listen=LISTEN) as agent:
         await node.kubelet.registered("a.io/x")
-        refused = asyncio.create_task(heard(agent, Event.CONFIG_INVALID))
+        entries = heard(agent)
         node.write_config(CONFIG.replace("glob", "golb"))
-        await refused
+        await told(entries, Event.CONFIG_INVALID)
         status, text = await got(agent, "/readyz?verbose")
         assert status == 200
         assert "genplug.yaml:4:23: error[GP006]: unknown key 'golb'" in text
@@ -73,7 +67,7 @@ async def test_a_refused_configuration_leaves_it_ready_and_is_shown(node: FakeNo
 async def test_a_wrong_configuration_at_the_start_is_waited_out(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running("resources: [", listen=LISTEN) as agent:
-        await heard(agent, Event.CONFIG_INVALID)
+        await told(heard(agent), Event.CONFIG_INVALID)
         status, text = await got(agent, "/readyz?verbose")
         assert status == 503
         assert "no configuration is loaded" in text
@@ -96,6 +90,6 @@ async def test_the_other_pages_answer(node: FakeNode) -> None:
 async def test_of_hundreds_of_mistakes_the_first_ones_and_the_number_are_told(node: FakeNode) -> None:
     wrong = "".join(f"  a.io/x{number}: {{devices: [{{golb: /dev/x}}]}}\n" for number in range(100))
     async with node.running(CONFIG.rsplit("\n", 2)[0] + "\n" + wrong, listen=LISTEN) as agent:
-        refused = await heard(agent, Event.CONFIG_INVALID)
+        refused = await told(heard(agent), Event.CONFIG_INVALID)
     assert refused.text.count("error[") == 20
     assert refused.text.endswith("and 80 more; `genplug validate` prints them all")

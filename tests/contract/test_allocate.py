@@ -11,10 +11,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from listening import heard, told
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.journal import Event
+from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
 from genplug.testing.plugin_client import PluginClient
 from genplug.testing.records import AdmissionError

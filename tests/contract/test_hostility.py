@@ -15,7 +15,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from listening import heard, told
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN
@@ -23,6 +22,7 @@ from genplug.kubelet.api.services import path as method_path
 from genplug.kubelet.sockets import FolderGoneError
 from genplug.observe.journal import Event
 from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"

@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 import pytest
-from listening import heard, told
 
 from genplug.allocation.edits import ContainerEdits
 from genplug.allocation.offer import Listed
@@ -22,6 +21,7 @@ from genplug.kubelet.registration import Registrar
 from genplug.kubelet.service import Answers, Service
 from genplug.observe.journal import Event
 from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
 from genplug.testing.records import Attempt, Message, Registration
 

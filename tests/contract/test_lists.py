@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from listening import heard, told
 
 import genplug
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.journal import Event
 from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"

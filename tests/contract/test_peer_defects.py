@@ -6,10 +6,10 @@ import urllib.request
 
 import grpc
 import pytest
-from listening import heard, told
 
 from genplug.observe.journal import Event
 from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 import pytest
-from listening import heard, told
 
 from genplug.agent import Agent
 from genplug.observe.journal import Event
 from genplug.testing.config_files import WAYS, swap_config_map
 from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
