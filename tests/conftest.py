@@ -1,5 +1,6 @@
-"""What every test can use, and what happens to tests that need root where there is none."""
+"""What every test can use, and what happens to tests whose need is missing."""
 
+import importlib.util
 import os
 
 import pytest
@@ -7,9 +8,17 @@ import pytest
 pytest_plugins = ["genplug.testing.plugin"]
 
 
+NEEDS = {
+    "root": (os.geteuid() == 0, "needs root: run pytest as root for the tests on real device nodes and mounts"),
+    "generator": (importlib.util.find_spec("grpc_tools") is not None, "needs the generator of the dev extra"),
+}
+"""What a marker asks for: whether it is there, and what to do about it."""
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("root") is None or os.geteuid() == 0:
-        return
-    if os.environ.get("CI"):
-        pytest.fail("this test needs root, and CI must not leave it out")
-    pytest.skip("needs root: run pytest as root for the tests on real device nodes and mounts")
+    for marker, (is_there, reason) in NEEDS.items():
+        if item.get_closest_marker(marker) is None or is_there:
+            continue
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}; CI must not leave this test out")
+        pytest.skip(reason)

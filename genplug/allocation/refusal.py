@@ -8,7 +8,6 @@ class RefusalCode(StrEnum):
 
     NOT_FOUND = "NOT_FOUND"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
-    INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
 
 class Refusal(Exception):  # noqa: N818 - it is no error of ours: a request is refused

@@ -60,8 +60,8 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def descriptors() -> list[Path]:
-    return sorted(Path("/proc/self/fd").iterdir())
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_49_an_unknown_id_is_not_found_by_name_and_nothing_is_given(node: FakeNode) -> None:
@@ -332,9 +332,8 @@ async def test_61_calls_that_are_given_up_leave_nothing_behind(node: FakeNode) -
 
         assert await client.allocate([["x0"]]) == expected
         async with asyncio.timeout(5):
-            while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - nothing tells when a task has gone
+            while len(asyncio.all_tasks()) > tasks or descriptors() > before:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
-        assert descriptors() == before
         assert (await node.kubelet.admit(X, 3)).ids == ("x0", "x1", "x2")
         assert node.kubelet.streams(X) == 1
 
