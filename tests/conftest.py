@@ -2,15 +2,34 @@
 
 import importlib.util
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["genplug.testing.plugin"]
 
 
+TOOLS = Path(os.environ.get("GENPLUG_TOOLS", Path.home() / ".cache/genplug/tools"))
+IS_ROOT = os.geteuid() == 0
+
+
+def _has(*programs: str) -> bool:
+    return all(shutil.which(program) for program in programs)
+
+
 NEEDS = {
-    "root": (os.geteuid() == 0, "needs root: run pytest as root for the tests on real device nodes and mounts"),
+    "cluster": (
+        IS_ROOT and _has("containerd", "etcd", "runc") and any(TOOLS.glob("kubernetes/*/kubelet")),
+        "needs a Kubernetes of its own: as root, .ci/tools and tests/cluster/build",
+    ),
     "generator": (importlib.util.find_spec("grpc_tools") is not None, "needs the generator of the dev extra"),
+    "helm": (
+        all((TOOLS / name).exists() for name in ("helm3", "helm4", "kubectl")) and _has("promtool"),
+        "needs helm 3 and 4, kubectl and promtool: run .ci/tools",
+    ),
+    "image": (IS_ROOT and _has("buildah", "mmdebstrap"), "needs buildah and mmdebstrap: as root, run .ci/tools"),
+    "root": (IS_ROOT, "needs root: run pytest as root for the tests on real device nodes and mounts"),
 }
 """What a marker asks for: whether it is there, and what to do about it."""
 

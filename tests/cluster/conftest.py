@@ -1,0 +1,48 @@
+"""A kubelet alone, and a whole cluster, of each version of Kubernetes that tests/cluster/build has built."""
+
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import images
+import pytest
+from cluster import TOOLS, Cluster
+from machine import Machine
+from node import Node
+
+VERSIONS = sorted(
+    (one.parent for one in TOOLS.glob("kubernetes/*/kubelet")),
+    key=lambda folder: [int(part) for part in folder.name.split(".")],
+)
+"""Folders of programs, oldest first."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs of the machine beside a test that failed."""
+    report = yield
+    machines = [one.machine for one in getattr(item, "funcargs", {}).values() if isinstance(one, Cluster | Node)]
+    if report.failed and machines:
+        report.sections.append(("the machine's logs", machines[0].logs()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of the image of the tests' pods."""
+    return images.busybox(tmp_path_factory.mktemp("busybox"))
+
+
+def machine() -> Machine:
+    """A machine in a folder with a short name, for sockets lie in it."""
+    return Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp")))
+
+
+@pytest.fixture(scope="module", params=VERSIONS, ids=lambda folder: folder.name)
+def node(request: pytest.FixtureRequest, busybox: Path) -> Iterator[Node]:
+    """containerd and a kubelet that nobody else speaks to."""
+    with machine() as one:
+        node = Node(one, request.param, images.BUSYBOX)
+        node.start()
+        node.load(busybox)
+        yield node

@@ -1,0 +1,135 @@
+"""etcd and the Kubernetes control plane on a machine of the test's own, and kubectl to speak with it."""
+
+import json
+import secrets
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from machine import Machine
+
+_PORT = 6443
+_USERS = (
+    # name, groups
+    ("admin", "system:masters"),
+    ("system:kube-controller-manager", ""),
+    ("system:kube-scheduler", ""),
+    ("system:node:node-1", "system:nodes"),
+    ("editor", ""),
+)
+
+
+class ControlPlane:
+    """etcd, kube-apiserver, kube-scheduler and kube-controller-manager.
+
+    ``binaries`` is the folder of a Kubernetes version's programs; kubectl may be of another version.
+    """
+
+    def __init__(self, machine: Machine, binaries: Path, kubectl: Path) -> None:
+        self.machine = machine
+        self._binaries = binaries
+        self._kubectl = kubectl
+        self._folder = machine.folder / "control-plane"
+
+    def start(self) -> None:
+        """Start all of it and wait until the API server is ready."""
+        machine, folder = self.machine, self._folder
+        folder.mkdir()
+        etcd = machine.start(
+            "etcd", "etcd", "--data-dir", folder / "etcd", "--unsafe-no-fsync", "--log-level", "error",
+        )  # fmt: skip
+        tokens = {name: secrets.token_hex(16) for name, _ in _USERS}
+        (folder / "tokens.csv").write_text(
+            "".join(f'{tokens[name]},{name},{name},"{groups}"\n' for name, groups in _USERS)
+        )
+        for name, token in tokens.items():
+            self.kubeconfig(name).write_text(json.dumps(_kubeconfig(token)))
+        key = folder / "service-accounts.key"
+        subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+        self.server = machine.start(
+            "kube-apiserver",
+            self._binaries / "kube-apiserver",
+            "--etcd-servers=http://127.0.0.1:2379",
+            f"--cert-dir={folder}/certificates",
+            f"--secure-port={_PORT}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--token-auth-file={folder}/tokens.csv",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--service-cluster-ip-range=10.78.0.0/24",
+            "--allow-privileged=true",
+            "--feature-gates=ResourceHealthStatus=true",
+        )
+        ready = machine.command([self._kubectl, "--kubeconfig", self.kubeconfig("admin"), "get", "--raw", "/readyz"])
+        self.server.until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")
+        assert etcd
+        machine.start(
+            "kube-controller-manager",
+            self._binaries / "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
+            f"--service-account-private-key-file={key}",
+            "--use-service-account-credentials=true",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            f"--cert-dir={folder}/certificates",
+        )
+        machine.start(
+            "kube-scheduler",
+            self._binaries / "kube-scheduler",
+            f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            f"--cert-dir={folder}/certificates",
+        )
+
+    def kubeconfig(self, user: str) -> Path:
+        """Give the file with which a user speaks to the API server."""
+        return self._folder / f"{user.replace(':', '-')}.json"
+
+    def kubectl(
+        self, *arguments: str | Path, text: str | None = None, user: str = "admin", seconds: float = 120
+    ) -> str:
+        """Run kubectl, give what it prints.
+
+        Raises:
+            subprocess.CalledProcessError: it failed; its notes hold what it said.
+        """
+        return self.machine.run(
+            self._kubectl, "--kubeconfig", self.kubeconfig(user), *arguments, text=text, seconds=seconds
+        )
+
+    def get(self, *arguments: str) -> Any:
+        """Read an object or a list as JSON."""
+        return json.loads(self.kubectl("get", "-o", "json", *arguments))
+
+    def apply(self, *objects: object) -> None:
+        """Create or change objects."""
+        self.kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def wait(self, target: str, condition: str, *arguments: str, seconds: float = 60) -> None:
+        """Wait by a watch until a condition of ``kubectl wait --for`` holds.
+
+        Raises:
+            subprocess.CalledProcessError: not in time; its notes hold what kubectl said.
+        """
+        self.kubectl("wait", target, f"--for={condition}", f"--timeout={seconds}s", *arguments, seconds=seconds + 20)
+
+
+def _kubeconfig(token: str) -> dict[str, object]:
+    """A kubeconfig for the server of this machine, whose certificate is its own."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": "c", "cluster": {"server": f"https://127.0.0.1:{_PORT}", "insecure-skip-tls-verify": True}}
+        ],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }

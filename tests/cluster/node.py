@@ -1,0 +1,118 @@
+"""containerd and a kubelet on a machine of the test's own."""
+
+import json
+from pathlib import Path
+
+from machine import ADDRESS, Machine, Program
+
+_CONTAINERD = """
+version = 2
+root = "{folder}/containerd"
+state = "/run/containerd-state"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper"]
+oom_score = 0
+[grpc]
+  address = "/run/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{sandbox}"
+  disable_apparmor = true
+  disable_hugetlb_controller = true
+  restrict_oom_score_adj = true
+  enable_selinux = false
+  tolerate_missing_hugetlb_controller = true
+  stream_server_address = "127.0.0.1"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "{snapshotter}"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{folder}/cni.d"
+"""
+
+_NETWORK = {
+    "cniVersion": "0.4.0",
+    "name": "pods",
+    "plugins": [
+        {
+            "type": "ptp",
+            "ipMasq": False,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]], "dataDir": "/run/cni-ipam"},
+        },
+        {"type": "loopback"},
+    ],
+}
+
+
+class Node:
+    """containerd and the kubelet of one machine.
+
+    ``binaries`` is the folder of a Kubernetes version's programs. With ``kubeconfig`` the kubelet is a node of a
+    cluster; without, it runs the static pods of ``manifests`` alone.
+    """
+
+    name = "node-1"
+
+    def __init__(self, machine: Machine, binaries: Path, sandbox: str, kubeconfig: Path | None = None) -> None:
+        self.machine = machine
+        self.manifests = machine.folder / "manifests"
+        self._binaries = binaries
+        self._sandbox = sandbox
+        self._kubeconfig = kubeconfig
+        self.kubelet: Program | None = None
+
+    def start(self) -> None:
+        """Start containerd, then the kubelet."""
+        folder = self.machine.folder
+        self.manifests.mkdir()
+        (folder / "cni.d").mkdir()
+        (folder / "cni.d/pods.conflist").write_text(json.dumps(_NETWORK))
+        config = folder / "containerd.toml"
+        config.write_text(_CONTAINERD.format(folder=folder, sandbox=self._sandbox, snapshotter="overlayfs"))
+        self.containerd = self.machine.start("containerd", "containerd", "--config", config)
+        self.containerd.until((folder / "run/containerd.sock").exists, "its socket")
+        self.start_kubelet()
+
+    def load(self, archive: Path) -> None:
+        """Import an image archive."""
+        self.machine.run(
+            "ctr", "--address", "/run/containerd.sock", "--namespace", "k8s.io", "images", "import", archive
+        )
+
+    def start_kubelet(self) -> None:
+        """Start the kubelet, the first time or again."""
+        folder = self.machine.folder
+        config = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "address": "0.0.0.0",
+            "readOnlyPort": 10255,
+            "healthzPort": 10248,
+            "cgroupsPerQOS": False,
+            "enforceNodeAllocatable": [],
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": "",
+            "failSwapOn": False,
+            "failCgroupV1": False,
+            "staticPodPath": str(self.manifests),
+            "containerRuntimeEndpoint": "unix:///run/containerd.sock",
+            "volumePluginDir": str(folder / "volume-plugins"),
+            "imageGCHighThresholdPercent": 100,
+            "evictionHard": {"memory.available": "10Mi"},
+            "registerNode": self._kubeconfig is not None,
+            "nodeStatusUpdateFrequency": "10s",
+            "syncFrequency": "10s",
+            "fileCheckFrequency": "1s",
+        }
+        (folder / "kubelet.json").write_text(json.dumps(config))
+        arguments = ["--config", folder / "kubelet.json", "--root-dir", "/var/lib/kubelet",
+                     "--hostname-override", self.name, "--node-ip", ADDRESS, "--v", "2"]  # fmt: skip
+        if self._kubeconfig:
+            arguments += ["--kubeconfig", self._kubeconfig]
+        self.kubelet = self.machine.start("kubelet", self._binaries / "kubelet", *arguments)
+        self.kubelet.until((self.machine.kubelet / "device-plugins/kubelet.sock").exists, "its socket for plugins")
