@@ -7,9 +7,11 @@ import pytest
 from attrs import field, frozen
 
 from genplug.config.load import load
+from genplug.config.problem import ConfigInvalidError
 from genplug.testing.node import FakeNode
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
+POLICIES = CONFIGS.with_name("policies")
 
 
 @frozen
@@ -132,13 +134,24 @@ ROWS: dict[str, Row] = {
 }
 
 
+def policy_of(name: str) -> Path | None:
+    """Return the policy that an example needs; most need none but the default."""
+    return policy if (policy := POLICIES / name).exists() else None
+
+
+def test_every_policy_is_that_of_an_example_which_needs_it() -> None:
+    for path in POLICIES.iterdir():
+        with pytest.raises(ConfigInvalidError, match="GP019"):
+            load((CONFIGS / path.name,))
+
+
 def test_every_example_has_a_row_and_every_row_an_example() -> None:
     assert sorted(ROWS) == sorted(path.name for path in CONFIGS.iterdir())
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.iterdir()))
 def test_an_example_is_valid(name: str) -> None:
-    assert load((CONFIGS / name,)).config.resources.keys() == ROWS[name].offered.keys()
+    assert load((CONFIGS / name,), policy=policy_of(name)).config.resources.keys() == ROWS[name].offered.keys()
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
@@ -150,7 +163,7 @@ async def test_an_example_offers_what_it_promises(node: FakeNode, name: str) -> 
         node.link(path, target)
     for path in row.folders:
         node.real(path).mkdir(parents=True)
-    async with node.running((CONFIGS / name).read_text()):
+    async with node.running((CONFIGS / name).read_text(), policy=policy_of(name)):
         for resource, expected in row.offered.items():
             devices = await node.kubelet.until(resource)
             answers = (await node.kubelet.call(resource).allocate([[one] for one in devices])).container_responses

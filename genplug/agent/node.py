@@ -14,6 +14,7 @@ from genplug.agent.settings import Settings
 from genplug.agent.timing import SECOND_LOOK, Reading, Scanning
 from genplug.config.load import load
 from genplug.config.model import Config
+from genplug.config.policy import load_policy
 from genplug.config.problem import ConfigInvalidError, Problem, rendered
 from genplug.hardware.discover import discover, rescan
 from genplug.hardware.host import Host
@@ -108,36 +109,55 @@ class NodeFollower:
         self._news.clear()
 
     async def _read(self) -> None:
+        settings = self._settings
         # Events from here on speak of what this reading may miss.
-        self._reading = self._reading.after_reading(time.monotonic(), self._settings.rescan)
+        self._reading = self._reading.after_reading(time.monotonic(), settings.rescan)
         try:
-            loaded = await asyncio.to_thread(load, self._settings.config, self._settings.node_name)
+            loaded = await asyncio.to_thread(load, settings.config, settings.node_name, settings.policy)
             folders = loaded.folders
             await self._adopt(loaded.config)
         except ConfigInvalidError as error:
             folders = error.folders
+            await self._bound()
             self._refuse(_in_short(error.problems))
         except ClaimedTwiceError as error:
+            await self._bound()
             self._refuse(str(error))
         if self._watch_config(folders):
             # What changed before these folders were watched, no event will tell: another look, not in the way of this.
             self._reading = self._reading.no_later_than(time.monotonic() + SECOND_LOOK)
 
+    async def _bound(self) -> None:
+        """Let a changed policy hold at once, whatever is wrong with the configuration beside it."""
+        if self.snapshot is None:
+            return
+        try:
+            policy = (await asyncio.to_thread(load_policy, self._settings.policy)).policy
+        except ConfigInvalidError:
+            # It stays, and has been told of with the other mistakes.
+            return
+        if policy != self.snapshot.config.policy:
+            await self._adopt(self.snapshot.config.bounded(policy))
+
     async def _adopt(self, config: Config) -> None:
         before = self.snapshot
-        if before is not None and config.sha256 == before.config.sha256:
+        is_changed = before is None or config.sha256 != before.config.sha256
+        if before is not None and not is_changed and config.policy == before.config.policy:
             self.config_status = evolve(self.config_status, error="")
             self._journal.write(Event.CONFIG_UNCHANGED, "the configuration's files say what is already in force")
             return
         inventory = await asyncio.to_thread(discover, config, self._host, before.inventory if before else None)
         known = {clash.path for clash in before.inventory.clashes} if before else {c.path for c in inventory.clashes}
-        if new := [clash.message for clash in inventory.clashes if clash.path not in known]:
+        new = [clash.message for clash in inventory.clashes if clash.path not in known]
+        # A policy holds whatever it brings to light.
+        if new and is_changed:
             raise ClaimedTwiceError("\n".join(new))
         self.config_status = ConfigStatus(config.files, config.sha256, time.time())
         self._journal.write(
             Event.CONFIG_LOADED,
             f"a configuration of {len(config.resources)} resource(s) is in force",
             files=config.files,
+            policy=config.policy.name,
             config_sha256=config.sha256[:12],
         )
         # Not a find in a burst of events: the first change after it goes out at once.

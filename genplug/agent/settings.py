@@ -11,9 +11,10 @@ from genplug.kubelet.sockets import KUBELET_SOCKET
 class Settings:
     """The flags of ``genplug run``. Times are seconds.
 
-    ``config`` are files or directories; ``root`` is where the host's file system is seen; ``listen`` is an address for
-    the pages, or None. ``rescan`` and ``poll`` are the nets behind the events of node and kubelet; ``drain`` is how
-    often the pods of removed resources are looked for.
+    ``config`` are files or directories; ``policy`` is the file of what they may do at most, None for the default;
+    ``root`` is where the host's file system is seen; ``listen`` is an address for the pages, or None. ``rescan`` and
+    ``poll`` are the nets behind the events of node and kubelet; ``drain`` is how often the pods of removed resources
+    are looked for.
     """
 
     config: tuple[Path, ...]
@@ -24,6 +25,7 @@ class Settings:
     rescan: float = 60.0
     poll: float = 5.0
     drain: float = 10.0
+    policy: Path | None = None
 
     @property
     def plugins_dir(self) -> Path:

@@ -14,6 +14,7 @@ from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.refusal import Refusal, RefusalCode
 from genplug.config.model import MountSpec
 from genplug.config.natural import natural_key
+from genplug.config.policy import Policy
 from genplug.config.template import MissingAttributeError, Template, Values
 from genplug.hardware.attributes import merged
 from genplug.hardware.host import Host
@@ -33,7 +34,7 @@ def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerE
     attributes = _attributes(devices, (*allocate.env, *allocate.annotations))
     return ContainerEdits(
         env=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.env),
-        mounts=_mounts(allocate.mounts, devices, host),
+        mounts=_mounts(allocate.mounts, devices, offer.resource.policy, host),
         nodes=_nodes(devices, host),
         annotations=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.annotations),
     )
@@ -105,18 +106,15 @@ def _looked_again(device: Device, node: DeviceNode, host: Host) -> Look:
     raise _not_now(f"{device.resource} device {device.id}", reason)
 
 
-def _mounts(specs: Sequence[MountSpec], devices: Sequence[Device], host: Host) -> tuple[MountEdit, ...]:
+def _mounts(specs: Sequence[MountSpec], devices: Sequence[Device], policy: Policy, host: Host) -> tuple[MountEdit, ...]:
     """Return the mounts, each spec once for each device and value that it speaks of."""
     edits: dict[str, MountEdit] = {}
     for spec in specs:
         for device in devices:
             for source, place in _mount_paths(spec, device):
-                look = host.look(source)
+                look = _mount_source(source, spec, device, policy, host)
                 if look is None:
-                    if spec.optional:
-                        continue
-                    absence = host.absence(source) or "does not exist"
-                    raise _not_now(f"{device.resource} device {device.id}", f"the mount source {source} {absence}")
+                    continue
                 edit = MountEdit(look.resolved, place, spec.read_only)
                 if (first := edits.setdefault(place, edit)) != edit:
                     raise _not_now(
@@ -124,6 +122,21 @@ def _mounts(specs: Sequence[MountSpec], devices: Sequence[Device], host: Host) -
                         f"{first.host_path} and {edit.host_path} are both to be mounted at {place}, or differently",
                     )
     return tuple(edits.values())
+
+
+def _mount_source(source: str, spec: MountSpec, device: Device, policy: Policy, host: Host) -> Look | None:
+    """Return what is to be mounted, which the policy allows under its own path too; None if it need not be there."""
+    what = f"{device.resource} device {device.id}"
+    if fault := policy.mount_fault(source, read_only=spec.read_only):
+        raise _not_now(what, f"the mount of {source} is {fault}")
+    look = host.look(source)
+    if look is None:
+        if spec.optional:
+            return None
+        raise _not_now(what, f"the mount source {source} {host.absence(source) or 'does not exist'}")
+    if fault := policy.mount_fault(look.resolved, read_only=spec.read_only):
+        raise _not_now(what, f"the mount of {source}, which leads to {look.resolved}, is {fault}")
+    return look
 
 
 def _mount_paths(spec: MountSpec, device: Device) -> Iterator[tuple[str, str]]:

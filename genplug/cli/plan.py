@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genplug.cli.options import add_policy
+
 if TYPE_CHECKING:
     from genplug.allocation.answers import Answers
     from genplug.hardware.inventory import DeviceNode, Inventory
@@ -21,6 +23,7 @@ examples:
   genplug plan --config genplug.yaml
   genplug plan --config /etc/genplug --root /host -o json
   genplug plan --config genplug.yaml --allocate nvidia.com/gpu=2     print the exact answer for a container
+  genplug plan --config genplug.yaml --policy policy.yaml            under the policy that the agent runs with
 
 exit codes: 0 fine, 1 --allocate was refused, 78 invalid configuration, or one that claims a node twice here
 """
@@ -30,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("--config", action="extend", nargs="+", metavar="PATH", required=True, help="file or directory")
+    add_policy(parser)
     parser.add_argument("--root", metavar="DIR", default="/", help="where the host's file system is seen (default: /)")
     parser.add_argument("--node-name", metavar="NAME", help="merge node.NAME.yaml last")
     parser.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="(default: table)")
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     from genplug.health.presence import judge  # noqa: PLC0415
 
     try:
-        config = load(tuple(map(Path, arguments.config)), arguments.node_name).config
+        config = load(tuple(map(Path, arguments.config)), arguments.node_name, arguments.policy).config
     except ConfigInvalidError as error:
         print(rendered(error.problems), file=sys.stderr)
         return 78

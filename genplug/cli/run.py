@@ -7,18 +7,21 @@ import os
 import sys
 from typing import Any
 
+from genplug.cli.options import add_policy
+
 PREFIX = "GENPLUG_"
 DESCRIPTION = """\
 Serve this node: read the configuration, find the devices, register each resource with the kubelet, answer it, and
 follow every change of files, devices and kubelet. Ends on SIGTERM; SIGHUP reads the configuration again.
-A wrong configuration never ends it: at the start it waits for a right one, later the last good one stays in force.
+A wrong configuration or policy never ends it: at the start it waits for a right one, later the last good one stays in
+force. It never runs without the policy that it is given.
 """
 EPILOG = """\
 example:
   genplug run --config /etc/genplug --root /host --listen 0.0.0.0:9808
 
 Every flag can be an environment variable: GENPLUG_CONFIG (paths separated by ':'), GENPLUG_KUBELET_DIR, GENPLUG_ROOT,
-GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL. A flag wins.
+GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL. A flag wins.
 """
 
 
@@ -35,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         required=not config,
         help="a file, or a directory as a ConfigMap mounts it; later files merge over earlier ones",
     )
+    add_policy(parser)
     _add(
         parser,
         "--kubelet-dir",

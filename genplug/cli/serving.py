@@ -28,6 +28,7 @@ def serve(arguments: argparse.Namespace) -> int:
         kubelet_dir=Path(arguments.kubelet_dir),
         node_name=arguments.node_name,
         listen=arguments.listen,
+        policy=arguments.policy,
     )
     # Neither asyncio.run nor the interpreter's own end: both wait for worker threads, and one may hang in a dead file
     # system.

@@ -6,35 +6,43 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from genplug.cli.options import add_policy
 
 if TYPE_CHECKING:
     from genplug.config.model import Config
     from genplug.config.place import Place
+    from genplug.config.policy import Policy
     from genplug.config.problem import Problem
 
 DESCRIPTION = """\
 Check a configuration and print every mistake in it, with file, line, column and what to write instead.
 PATH is a file, a directory as a ConfigMap mounts it, a ConfigMap manifest, or '-' for standard input (a configuration,
 or what `helm template` and `kubectl get -o yaml` print). Files and directories of one call merge, as with several
---config; each manifest and standard input stand for themselves.
+--config; each manifest and standard input stand for themselves. What a policy has to allow, such as mounts, is checked
+against the file of --policy; without one, against the default policy. A policy in a manifest is checked by itself.
 """
 EPILOG = """\
 examples:
   genplug validate genplug.yaml
   helm template ./chart | genplug validate -
   genplug validate /etc/genplug -o json
+  genplug validate genplug.yaml --policy policy.yaml
 
 Without --node-name, every node.<node-name>.yaml is checked over the rest, one after the other.
 exit codes: 0 valid, 2 wrong usage, 78 invalid
 """
 _STDIN = "<stdin>"
+_Check: TypeAlias = "Callable[[], Config | Policy]"
+"""Decodes one configuration or policy, or raises what is wrong with it."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, directory, ConfigMap manifest, or '-'")
+    add_policy(parser)
     parser.add_argument("--node-name", metavar="NAME", help="check as on this node: with node.NAME.yaml only")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(default: text)")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing when all is well")
@@ -42,11 +50,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print and return the exit code."""
-    from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - --help needs none of this
+    from genplug.config.model import Config  # noqa: PLC0415 - --help needs none of this
+    from genplug.config.policy import load_policy  # noqa: PLC0415 - as above
+    from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - as above
 
-    valid: list[Config] = []
+    valid: list[Config | Policy] = []
     problems: list[Problem] = []
-    for check in _checks(arguments.paths, arguments.node_name):
+    policy: Policy | None = None
+    try:
+        policy = load_policy(arguments.policy).policy
+    except ConfigInvalidError as error:
+        problems += error.problems
+    for check in _checks(arguments.paths, arguments.node_name, policy):
         try:
             valid.append(check())
         except ConfigInvalidError as error:
@@ -54,36 +69,37 @@ def run(arguments: argparse.Namespace) -> int:
     # What is wrong in the rest is wrong with each node's file over it, too.
     found = ConfigInvalidError(problems)
     if arguments.output == "json":
-        print(json.dumps(_document(valid, found.problems), indent=2, ensure_ascii=False))
+        configs = [one for one in valid if isinstance(one, Config)]
+        print(json.dumps(_document(configs, found.problems), indent=2, ensure_ascii=False))
     elif found.problems:
         count = len(found.problems)
         print(f"{found}\n\n{count} problem{'' if count == 1 else 's'}", file=sys.stderr)
     elif not arguments.quiet:
-        for config in valid:
-            print(_summary(config))
+        for one in valid:
+            print(_summary(one) if isinstance(one, Config) else f"{one.file}: valid policy")
     return 78 if found.problems else 0
 
 
-def _checks(paths: Sequence[str], node_name: str | None) -> Iterator[Callable[[], "Config"]]:
+def _checks(paths: Sequence[str], node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
     """Yield one call for each configuration that the paths hold."""
-    from genplug.config.load import load  # noqa: PLC0415 - see run
+    from genplug.config.load import load_files  # noqa: PLC0415 - see run
     from genplug.config.sources import nodes_of  # noqa: PLC0415 - see run
 
     together = []
     for path in paths:
         if path == "-":
-            yield from _stdin_checks(node_name)
+            yield from _stdin_checks(node_name, policy)
         elif (text := _manifest_text(path)) is not None:
-            yield from _manifest_checks(text, path, node_name)
+            yield from _manifest_checks(text, path, node_name, policy)
         else:
             together.append(Path(path))
     if together:
         for node in [node_name] if node_name else [None, *nodes_of(together)]:
-            yield lambda node=node: load(together, node).config  # type: ignore[misc] # of a lambda's default
+            yield lambda node=node: load_files(together, node, policy).config  # type: ignore[misc] # of a lambda's default
 
 
 def _manifest_text(path: str) -> str | None:
-    """Return the text of a manifest; None of anything else: ``load`` is to read it, and to complain."""
+    """Return the text of a manifest; None of anything else: ``load_files`` is to read it, and to complain."""
     from genplug.config.configmap import is_manifest  # noqa: PLC0415 - see run
 
     try:
@@ -93,7 +109,7 @@ def _manifest_text(path: str) -> str | None:
     return text if is_manifest(text) else None
 
 
-def _stdin_checks(node_name: str | None) -> Iterator[Callable[[], "Config"]]:
+def _stdin_checks(node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
     from genplug.config.configmap import MOST_BYTES, is_manifest  # noqa: PLC0415 - see run
     from genplug.config.load import load_text  # noqa: PLC0415 - see run
     from genplug.config.problem import ConfigInvalidError, Problems  # noqa: PLC0415 - see run
@@ -104,12 +120,12 @@ def _stdin_checks(node_name: str | None) -> Iterator[Callable[[], "Config"]]:
     if read is None:
         yield partial(_raise, ConfigInvalidError(problems.found))
     elif is_manifest(read.text):
-        yield from _manifest_checks(read.text, _STDIN, node_name)
+        yield from _manifest_checks(read.text, _STDIN, node_name, policy)
     else:
-        yield partial(load_text, read.text, _STDIN)
+        yield partial(load_text, read.text, _STDIN, policy)
 
 
-def _manifest_checks(text: str, name: str, node_name: str | None) -> Iterator[Callable[[], "Config"]]:
+def _manifest_checks(text: str, name: str, node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
     from genplug.config.configmap import manifests  # noqa: PLC0415 - see run
     from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - see run
 
@@ -119,8 +135,11 @@ def _manifest_checks(text: str, name: str, node_name: str | None) -> Iterator[Ca
         yield partial(_raise, error)
         return
     for manifest in found:
+        if policies := manifest.policies:
+            yield from (partial(manifest.policy, one) for one in policies)
+            continue
         for node in [node_name] if node_name else [None, *sorted(set(manifest.nodes.values()))]:
-            yield partial(manifest.load, node)
+            yield partial(manifest.load, node, policy)
 
 
 def _raise(error: Exception) -> "Config":

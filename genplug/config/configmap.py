@@ -1,7 +1,8 @@
 """Configurations inside ConfigMap manifests, as kubectl and ``helm template`` print them, with positions in that file.
 
-Each ``data`` key that names a configuration file is one. What is wrong in it is told at its place in the manifest: a
-literal block (``|``) stands there line by line; in a value of another style only the value itself can be pointed at.
+Each ``data`` key that names a configuration file is one; a ConfigMap of policies is decoded as such. What is wrong in
+it is told at its place in the manifest: a literal block (``|``) stands there line by line; in a value of another style
+only the value itself can be pointed at.
 """
 
 import re
@@ -13,6 +14,7 @@ from genplug.config.document import ListNode, MapNode, Node, ScalarNode, lines_o
 from genplug.config.load import load_texts
 from genplug.config.model import Config
 from genplug.config.place import Place
+from genplug.config.policy import DEFAULT_POLICY, Policy, decoded_policy, is_policy
 from genplug.config.problem import Code, ConfigInvalidError, Problem, Problems
 from genplug.config.sources import Text, is_config_file, node_of
 
@@ -32,15 +34,31 @@ class Manifest:
     scalars: Mapping[str, ScalarNode]
     nodes: Mapping[str, str]
 
-    def load(self, node_name: str | None) -> Config:
-        """Decode what a node of this name would be given.
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The files, if all are policies. Among a configuration's files one is a mistake, and ``load`` tells it."""
+        return tuple(self.scalars) if all(is_policy(one.text) for one in self.scalars.values()) else ()
+
+    def policy(self, name: str) -> Policy:
+        """Decode one of the policies.
+
+        Raises:
+            ConfigInvalidError: with every mistake found, at its place in the manifest.
+        """
+        try:
+            return decoded_policy(Text(name, self.scalars[name].text))
+        except ConfigInvalidError as error:
+            raise ConfigInvalidError(map(self._moved, error.problems)) from None
+
+    def load(self, node_name: str | None, policy: Policy | None = DEFAULT_POLICY) -> Config:
+        """Decode what a node of this name would be given, as with :func:`~genplug.config.load.load_texts`.
 
         Raises:
             ConfigInvalidError: with every mistake found, at its place in the manifest.
         """
         names = [name for name in self.scalars if self.nodes.get(name) in (None, node_name)]
         try:
-            return load_texts([Text(name, self.scalars[name].text) for name in names])
+            return load_texts([Text(name, self.scalars[name].text) for name in names], policy)
         except ConfigInvalidError as error:
             raise ConfigInvalidError(map(self._moved, error.problems)) from None
 

@@ -27,6 +27,7 @@ from genplug.config.model import (
 )
 from genplug.config.names import annotation_key_fault, env_name_fault, resource_name_fault
 from genplug.config.place import Place
+from genplug.config.policy import DEFAULT_POLICY, Policy
 from genplug.config.problem import Code, Problems
 from genplug.config.template import Template
 from genplug.config.texts import Texts
@@ -40,22 +41,26 @@ _MOST_ANSWER = 4 << 20
 _DEVICES = (CandidateType.DEVICE, CandidateType.CHAR, CandidateType.BLOCK)
 
 
-def decode(tree: MapNode, files: Sequence[str], problems: Problems) -> Config:
-    """Return the model of a tree whose defaults are laid under its resources; it is whole if nothing was noted."""
-    decoder = _Decoder(problems, Texts(problems, own_attributes(tree)))
+def decode(tree: MapNode, files: Sequence[str], problems: Problems, policy: Policy | None = DEFAULT_POLICY) -> Config:
+    """Return the model of a tree whose defaults are laid under its resources; it is whole if nothing was noted.
+
+    Without a policy nothing is refused as not allowed.
+    """
+    decoder = _Decoder(problems, Texts(problems, own_attributes(tree)), policy)
     # First: of a mistake that each resource repeats, the one noted first is shown.
     if (defaults := shared_defaults(tree)) is not None:
         decoder.check_shared(defaults, "defaults")
     resources = {name: decoder.resource(name, entry) for name, entry in _entries(tree.get("resources"))}
     # The order counts: of two resources that claim one node, the first keeps it.
     content = json.dumps(plain(tree)).encode()
-    return Config(resources, tuple(files), hashlib.sha256(content).hexdigest())
+    return Config(resources, tuple(files), hashlib.sha256(content).hexdigest(), policy or DEFAULT_POLICY)
 
 
 @frozen
 class _Decoder:
     problems: Problems
     texts: Texts
+    policy: Policy | None
 
     def resource(self, name: str, entry: Entry) -> Resource:
         where = f"resources.{name}"
@@ -76,6 +81,7 @@ class _Decoder:
             overlap=_is(node.entries.get("share"), "overlap", value=True),
             allocate=allocate,
             health=health,
+            policy=self.policy or DEFAULT_POLICY,
         )
 
     def check_shared(self, node: MapNode, where: str) -> tuple[AllocateSpec, HealthSpec]:
@@ -102,6 +108,9 @@ class _Decoder:
         elif fault := resource_name_fault(name):
             hint = "write a domain of your own and a name: vendor.example/thing"
             self.problems.add(Code.RESOURCE_NAME, place, f"{name!r}: {fault}", tree=where, hint=hint, width=width)
+        elif self.policy is not None and (fault := self.policy.resource_fault(name)):
+            message, hint = f"the resource {name!r} is {fault}", self.policy.help
+            self.problems.add(Code.NOT_ALLOWED, place, message, tree=where, hint=hint, width=width)
 
     def _source(self, node: MapNode, where: str) -> Source:
         globs = self.texts.globs(node.get("glob"), f"{where}.glob")
@@ -212,7 +221,17 @@ class _Decoder:
             self.problems.add(Code.PATH, place, message, tree=where, hint=hint)
         entry = Entry(node.place, node)
         read_only, optional = not _is(entry, "readOnly", value=False), _is(entry, "optional", value=True)
+        self._check_mount(node.entries["hostPath"].value, host_path, where, read_only=read_only)
         return MountSpec(_first(node), host_path, container_path, read_only, optional)
+
+    def _check_mount(self, node: Node, host_path: Template, where: str, *, read_only: bool) -> None:
+        # What a template becomes is known, and asked about, when a container is to get it.
+        if self.policy is None or not isinstance(node, ScalarNode) or (host_path.names and self.policy.allows_mounts):
+            return
+        path = "/" if host_path.names else posixpath.normpath(host_path.render({}))
+        if path.startswith("/") and (fault := self.policy.mount_fault(path, read_only=read_only)):
+            message, width = f"the mount of {node.text!r} is {fault}", len(node.text)
+            self.problems.add(Code.NOT_ALLOWED, node.at(0), message, tree=where, hint=self.policy.help, width=width)
 
 
 def _items(node: Node | None) -> tuple[Node, ...]:

@@ -6,32 +6,48 @@ from pathlib import Path
 from attrs import frozen
 
 from genplug.config.decode import decode
-from genplug.config.document import MapNode, ScalarNode, read, with_lines
+from genplug.config.document import MapNode, read, with_lines
+from genplug.config.kinds import FileKind, is_of_kind
 from genplug.config.merge import is_null, merged, with_defaults, without_nulls
 from genplug.config.model import Config
 from genplug.config.place import Place
-from genplug.config.problem import Code, ConfigInvalidError, Problems
+from genplug.config.policy import DEFAULT_POLICY, LoadedPolicy, Policy, load_policy
+from genplug.config.problem import Code, ConfigInvalidError, Problem, Problems
 from genplug.config.schema import check_shape, closest
 from genplug.config.sources import Text, read_files
 
-_VERSION = {"apiVersion": "genplug.io/v1alpha1", "kind": "DevicePluginConfig"}
 _NOTHING = "to offer nothing on purpose, write 'resources: {}'"
-_FOREIGN = {
-    "ConfigMap": "the files in it are the configuration: 'genplug validate' reads it so, 'run' its mounted volume",
-    "DevicePluginPolicy": "policies are not supported yet",
-}
 
 
 @frozen
 class Loaded:
-    """A configuration, and the folders to watch for changes of its files."""
+    """A configuration, and the folders to watch for changes of its files and its policy."""
 
     config: Config
     folders: frozenset[Path]
 
 
-def load(paths: Sequence[Path], node_name: str | None = None) -> Loaded:
-    """Read, merge and decode files and directories.
+def load(paths: Sequence[Path], node_name: str | None = None, policy: Path | None = None) -> Loaded:
+    """Read, merge and decode files and directories under the policy in a file, or under the default one.
+
+    Raises:
+        ConfigInvalidError: with every mistake found, and the folders to watch for a better one.
+    """
+    bounds, wrong = _bounds(policy)
+    try:
+        loaded = load_files(paths, node_name, None if wrong else bounds.policy)
+    except ConfigInvalidError as error:
+        raise ConfigInvalidError((*wrong, *error.problems), error.folders | bounds.folders) from None
+    folders = loaded.folders | bounds.folders
+    if wrong:
+        raise ConfigInvalidError(wrong, folders)
+    return Loaded(loaded.config, folders)
+
+
+def load_files(paths: Sequence[Path], node_name: str | None, policy: Policy | None) -> Loaded:
+    """Read, merge and decode files and directories under a policy.
+
+    With None for a policy nobody is asked what is allowed: to find the mistakes beside those of a wrong policy.
 
     Raises:
         ConfigInvalidError: with every mistake found, and the folders to watch for a better one.
@@ -41,38 +57,46 @@ def load(paths: Sequence[Path], node_name: str | None = None) -> Loaded:
     if not paths:
         problems.add(Code.UNREADABLE, Place("--config", 1, 1), "no file or folder was given")
     try:
-        return Loaded(_decoded(reading.texts, problems), reading.folders)
+        return Loaded(_decoded(reading.texts, problems, policy), reading.folders)
     except ConfigInvalidError as error:
         raise ConfigInvalidError(error.problems, reading.folders) from None
 
 
-def load_text(text: str, name: str) -> Config:
+def load_text(text: str, name: str, policy: Policy | None = DEFAULT_POLICY) -> Config:
     """Decode one file's text; ``name`` is what messages call it.
 
     Raises:
         ConfigInvalidError: with every mistake found.
     """
-    return load_texts((Text(name, text),))
+    return load_texts((Text(name, text),), policy)
 
 
-def load_texts(texts: Sequence[Text]) -> Config:
-    """Decode the texts of several files, which merge in this order.
+def load_texts(texts: Sequence[Text], policy: Policy | None = DEFAULT_POLICY) -> Config:
+    """Decode the texts of several files, which merge in this order; for the policy see :func:`load_files`.
 
     Raises:
         ConfigInvalidError: with every mistake found.
     """
-    return _decoded(texts, Problems())
+    return _decoded(texts, Problems(), policy)
 
 
-def _decoded(texts: Sequence[Text], problems: Problems) -> Config:
+def _bounds(path: Path | None) -> tuple[LoadedPolicy, tuple[Problem, ...]]:
+    """Return the policy in a file, or what is wrong with it and where to watch for a better one."""
+    try:
+        return load_policy(path), ()
+    except ConfigInvalidError as error:
+        return LoadedPolicy(DEFAULT_POLICY, error.folders), error.problems
+
+
+def _decoded(texts: Sequence[Text], problems: Problems, policy: Policy | None) -> Config:
     lines = {one.name: one.text for one in texts}
     config = None
     # After a file that is none, what the others lack would be reported as missing: only an echo.
-    if (maps := _maps(texts, problems)) and _is_ours(maps, problems):
+    if (maps := _maps(texts, problems)) and is_of_kind(maps, FileKind.CONFIG, problems):
         tree = merged(maps)
         _check_resources(tree, maps, problems)
         check_shape(without_nulls(tree), problems)
-        config = decode(without_nulls(with_defaults(tree)), tuple(lines), problems)
+        config = decode(without_nulls(with_defaults(tree)), tuple(lines), problems, policy)
     if config is None or problems.found:
         raise ConfigInvalidError(with_lines(problems, lines))
     return config
@@ -93,25 +117,6 @@ def _maps(texts: Sequence[Text], problems: Problems) -> list[MapNode]:
         elif len(problems.found) == at_start:
             problems.add(Code.NO_RESOURCES, Place(text.name, 1, 1), "the file is empty", hint=_NOTHING)
     return trees if len(trees) == len(texts) and not noted else []
-
-
-def _is_ours(maps: Sequence[MapNode], problems: Problems) -> bool:
-    """Note wrong versions, in every file: one that a later file covers must not go unnoticed; say whether to go on."""
-    is_ours = True
-    for tree in maps:
-        for key, value in _VERSION.items():
-            written = tree.get(key)
-            if isinstance(written, ScalarNode) and isinstance(written.value, str) and written.value != value:
-                foreign = _FOREIGN.get(written.text, "")
-                slip = "" if foreign else closest(written.text, (value,))
-                hint = foreign or slip
-                message, width = f"{written.text!r} is not what genplug reads", len(written.text)
-                problems.add(
-                    Code.WRONG_VERSION, written.place, message, tree=key, expected=value, hint=hint, width=width
-                )
-                # Another kind altogether: each of its keys would be called unknown.
-                is_ours = is_ours and (key == "apiVersion" or bool(slip))
-    return is_ours
 
 
 def _check_resources(tree: MapNode, maps: Sequence[MapNode], problems: Problems) -> None:

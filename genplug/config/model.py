@@ -7,10 +7,11 @@ One decoder (``decode.py``) makes these values; nobody changes them. Field names
 from collections.abc import Mapping
 from enum import StrEnum
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from genplug.config.globs import Glob
 from genplug.config.place import Place
+from genplug.config.policy import DEFAULT_POLICY, Policy
 from genplug.config.selectors import Condition
 from genplug.config.template import Template
 
@@ -90,7 +91,8 @@ class Resource:
     """One resource name and all that was said about it.
 
     ``replicas`` (at least 1) lists each device that often; ``tokens``, if given, makes one pool of that many grants
-    instead. ``overlap`` allows a node of this resource in another resource that allows it too.
+    instead. ``overlap`` allows a node of this resource in another resource that allows it too. ``policy`` bounds which
+    nodes and mounts it may hand out.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Resource:
     overlap: bool = False
     allocate: AllocateSpec = field(factory=AllocateSpec)
     health: HealthSpec = field(factory=HealthSpec)
+    policy: Policy = DEFAULT_POLICY
 
 
 @frozen
@@ -108,9 +111,16 @@ class Config:
     """A whole configuration: resources by name in the order of the files.
 
     ``files`` are the files it was read from; ``sha256`` is over the merged content, so that two nodes, or a ConfigMap
-    and a node, can be compared.
+    and a node, can be compared. ``policy`` is what bounds it, and each of its resources.
     """
 
     resources: Mapping[str, Resource]
     files: tuple[str, ...]
     sha256: str
+    policy: Policy = DEFAULT_POLICY
+
+    def bounded(self, policy: Policy) -> "Config":
+        """Return what is left of the configuration under another policy."""
+        allowed = {name: one for name, one in self.resources.items() if not policy.resource_fault(name)}
+        resources = {name: evolve(one, policy=policy) for name, one in allowed.items()}
+        return evolve(self, resources=resources, policy=policy)

@@ -34,6 +34,7 @@ class Code(StrEnum):
     NAME = "GP016"
     CONFLICT = "GP017"
     NOT_SUPPORTED = "GP018"
+    NOT_ALLOWED = "GP019"
 
 
 _WIDEST_LINE = 160

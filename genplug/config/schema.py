@@ -1,6 +1,6 @@
-"""The shape of a configuration: the JSON Schema, and its complaints as problems that a person can act on.
+"""The shape of a configuration or policy: its JSON Schema, and its complaints as problems that a person can act on.
 
-The schema (``schemas/genplug.schema.json``) is the public description of the language's form; ``decode.py`` checks what
+The schemas (``schemas/``) are the public description of the language's form; ``decode.py`` and ``policy.py`` check what
 a schema cannot say.
 """
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft7Validator
 
 SCHEMA = "genplug.schema.json"
+POLICY_SCHEMA = "genplug-policy.schema.json"
 _Error = Any
 """``jsonschema.ValidationError``, whose fields are unions that a reader of one kind of error need not unpack."""
 _TYPES = {
@@ -35,18 +36,18 @@ _CHECKED_BEFORE = ("apiVersion", "kind", "resources")
 """What ``load.py`` looks at in each file has been reported where it is wrong or missing."""
 
 
-def schema_text() -> str:
-    """Return the JSON Schema as it is shipped: in the wheel beside this package, in a checkout at its top."""
+def schema_text(name: str = SCHEMA) -> str:
+    """Return a JSON Schema as it is shipped: in the wheel beside this package, in a checkout at its top."""
     package = Path(__file__).parents[1]
-    shipped = package / "schemas" / SCHEMA
-    return (shipped if shipped.is_file() else package.parent / "schemas" / SCHEMA).read_text("utf-8")
+    shipped = package / "schemas" / name
+    return (shipped if shipped.is_file() else package.parent / "schemas" / name).read_text("utf-8")
 
 
-def check_shape(tree: MapNode, problems: Problems) -> None:
-    """Note everything in which a tree differs from the schema."""
-    content, schema = plain(tree), _schema()
+def check_shape(tree: MapNode, problems: Problems, name: str = SCHEMA) -> None:
+    """Note everything in which a tree differs from a schema."""
+    content, schema = plain(tree), _schema(name)
     if not fits(schema, content):
-        for error in _validator().iter_errors(content):
+        for error in _validator(name).iter_errors(content):
             _note(error, tree, problems)
 
 
@@ -66,16 +67,16 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 @cache
-def _schema() -> dict[str, Any]:
-    return dict(json.loads(schema_text()))
+def _schema(name: str) -> dict[str, Any]:
+    return dict(json.loads(schema_text(name)))
 
 
 @cache
-def _validator() -> "Draft7Validator":
+def _validator(name: str) -> "Draft7Validator":
     # Imported here: only who made a mistake waits for it.
     from jsonschema import Draft7Validator  # noqa: PLC0415
 
-    return Draft7Validator(_schema())
+    return Draft7Validator(_schema(name))
 
 
 def _note(error: _Error, tree: MapNode, problems: Problems) -> None:
@@ -127,7 +128,7 @@ def _inner(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     if "allOf" in schema:
         return _inner(schema["allOf"][0])
     if "$ref" in schema:
-        return _inner(_schema()["definitions"][schema["$ref"].rpartition("/")[2]])
+        return _inner(_schema(SCHEMA)["definitions"][schema["$ref"].rpartition("/")[2]])
     return _inner(schema["items"]) if isinstance(schema.get("items"), dict) else schema
 
 

@@ -14,6 +14,7 @@ from genplug.hardware.ids import device_id
 from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import Considered, Device
 from genplug.hardware.nodes import own_nodes, specified_nodes, without_collisions
+from genplug.hardware.protected import refusal
 
 
 @frozen
@@ -39,6 +40,9 @@ def make_devices(
         considered += (_left_out(resource, source, candidate, reason) for candidate, reason in ungrouped)
         for group in sorted(groups, key=lambda group: natural_key(group.key)):
             device = _device(resource, source, group, needed, host, interests)
+            if refused := refusal(device, resource.policy):
+                considered += (_left_out(resource, source, candidate, refused) for candidate in group.candidates)
+                continue
             first = devices.setdefault(device.id, device)
             if first is device:
                 considered += (_taken(device, candidate) for candidate in group.candidates)

@@ -8,8 +8,10 @@ from tempfile import mkdtemp
 
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.offers import offered
+from genplug.config.globs import Glob
 from genplug.config.model import AllocateSpec, MountSpec, Resource
 from genplug.config.place import Place
+from genplug.config.policy import Policy
 from genplug.config.template import Template
 from genplug.hardware.attributes import merged, own_attributes
 from genplug.hardware.host import STAND_INS_MARKER, Host
@@ -18,6 +20,8 @@ from genplug.health.verdict import Judged, Verdict
 
 X = "a.example/x"
 PLACE = Place("devices.yaml", 5, 7)
+MOUNTS = Policy(writable=(Glob.parse("/**"),))
+"""Of mounts the default policy has none."""
 
 
 class Node:
@@ -76,7 +80,7 @@ def resource(
         mounts=mounts,
         annotations=tuple((name, Template.parse(text)) for name, text in (annotations or {}).items()),
     )
-    return Resource(X, PLACE, (), replicas=replicas, tokens=tokens, allocate=allocate)
+    return Resource(X, PLACE, (), replicas=replicas, tokens=tokens, allocate=allocate, policy=MOUNTS)
 
 
 def healthy(*devices: Device) -> tuple[Judged, ...]:

@@ -14,6 +14,9 @@ from genplug.allocation.answer import answered
 from genplug.allocation.answers import Answers
 from genplug.allocation.edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.allocation.refusal import Refusal, RefusalCode
+from genplug.config.globs import Glob
+from genplug.config.model import MountSpec
+from genplug.config.policy import DEFAULT_POLICY, Policy
 from genplug.hardware.host import Host
 
 
@@ -287,3 +290,29 @@ def test_the_machines_own_null_device_is_given(node: Node) -> None:
     device = node.device("null", evolve(node.node("/dev/any"), path="/dev/null", container_path="/dev/n", look=look))
     edits = answered(offer(resource(), *healthy(device)), ["null"], host)
     assert edits.nodes == (NodeEdit("/dev/null", "/dev/n", "rw"),)
+
+
+def test_a_mount_is_asked_about_under_its_own_path_and_under_the_one_it_leads_to(node: Node) -> None:
+    for path in ("/etc", "/opt/real"):
+        node.at(path).mkdir(parents=True)
+    node.at("/opt/out0").symlink_to("/etc")
+    node.at("/opt/in0").symlink_to("real")
+    node.at("/opt/up0").symlink_to("real/../../etc")
+    device = node.device("x0")
+    policy = Policy("policy.yaml", mounts=(Glob.parse("/opt"),))
+
+    def answers(*mounts: MountSpec, policy: Policy = policy) -> Answers:
+        return Answers(offer(evolve(resource(mounts=mounts), policy=policy), *healthy(device)), node.host)
+
+    allowed = answers(mount("/opt/in${index}", "/m"))
+    assert allowed.allocate(["x0"]).mounts == (MountEdit("/opt/real", "/m", read_only=True),)
+    by_allow = "is refused by 'mounts.allow' of policy.yaml, which allows /opt"
+    for path in ("/opt/out0", "/opt/out${index}", "/opt/up0"):
+        said = refused(answers(mount(path, "/m")), "x0")
+        assert said.endswith(f"{path.replace('${index}', '0')}, which leads to /etc, {by_allow}")
+    # Nor is anybody told whether it is there.
+    for path in ("/etc", "/e${name}", "/opt/${name}/../../etc"):
+        assert by_allow in refused(answers(mount(path, "/m", optional=True)), "x0")
+    writable = mount("/opt/in0", "/m", read_only=False)
+    assert "is refused by 'mounts.writable' of policy.yaml" in refused(answers(writable), "x0")
+    assert "of the default policy, which allows nothing" in refused(answers(writable, policy=DEFAULT_POLICY), "x0")

@@ -1,11 +1,15 @@
 """Configurations for the tests of this folder, and what loading them comes to."""
 
+from genplug.config.globs import Glob
 from genplug.config.load import load_text
 from genplug.config.model import Resource
+from genplug.config.policy import Policy
 from genplug.config.problem import Code, ConfigInvalidError, Problem
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 NAME = "example.com/x"
+MOUNTS = Policy(writable=(Glob.parse("/**"),))
+"""Of mounts the default policy has none."""
 
 
 def resource(body: str, name: str = NAME) -> str:
@@ -16,13 +20,13 @@ def resource(body: str, name: str = NAME) -> str:
 
 def loaded(body: str) -> Resource:
     """Return the resource that a valid body makes."""
-    return load_text(resource(body), "c.yaml").resources[NAME]
+    return load_text(resource(body), "c.yaml", MOUNTS).resources[NAME]
 
 
 def problems(text: str) -> tuple[Problem, ...]:
     """Return what is wrong with a configuration; nothing if it is valid."""
     try:
-        load_text(text, "c.yaml")
+        load_text(text, "c.yaml", MOUNTS)
     except ConfigInvalidError as error:
         return error.problems
     return ()

@@ -73,7 +73,10 @@ def test_a_file_of_nothing_but_marks_is_empty() -> None:
 
 def test_a_policy_is_told_to_be_one_and_not_a_slip_or_a_bad_configuration() -> None:
     (problem,) = problems("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nresources: ['*']\n")
-    assert (problem.code, problem.hint) == (Code.WRONG_VERSION, "policies are not supported yet")
+    assert (problem.code, problem.hint) == (
+        Code.WRONG_VERSION,
+        "a policy is no part of the configuration that it bounds: pass its file with --policy",
+    )
 
 
 def test_a_long_value_is_not_repeated_at_length() -> None:

@@ -14,6 +14,11 @@ from genplug.config.load import load
 from genplug.config.problem import Code, ConfigInvalidError, rendered
 
 GOLDEN = Path(__file__).parent / "golden"
+POLICIES = {
+    "gp017-mounts.yaml": Path("policies", "mounts.yaml"),
+    "gp019-policy.yaml": Path("policies", "narrow.yaml"),
+}
+"""The policy, for those that are not told about the default one."""
 CASES = sorted(path.name for path in GOLDEN.glob("*.yaml"))
 ERRORS = Path(__file__).parents[2] / "docs" / "errors.md"
 
@@ -22,7 +27,7 @@ ERRORS = Path(__file__).parents[2] / "docs" / "errors.md"
 def test_a_mistake_is_told_in_these_words(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(GOLDEN)
     with pytest.raises(ConfigInvalidError) as caught:
-        load([Path(name)])
+        load([Path(name)], policy=POLICIES.get(name))
     said = rendered(caught.value.problems) + "\n"
     golden = Path(name).with_suffix(".txt")
     if os.environ.get("GENPLUG_UPDATE_GOLDEN"):

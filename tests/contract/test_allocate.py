@@ -34,12 +34,17 @@ RICH = HEAD + (
 )
 
 
+POLICY = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/opt]}\n"
+
+
 @asynccontextmanager
 async def plugin(node: FakeNode, config: str = CONFIG, devices: int = 3) -> AsyncIterator[PluginClient]:
     """The kubelet's connection to the agent on a node with so many devices, all of them listed."""
     for number in range(devices):
         node.plug(f"/dev/x{number}")
-    async with node.running(config):
+    policy = node.folder / "policy.yaml"
+    policy.write_text(POLICY)
+    async with node.running(config, policy=policy):
         await node.kubelet.until(X, lambda listed: len(listed.healthy) >= devices)
         yield node.kubelet.call(X)
 
@@ -112,7 +117,7 @@ async def test_51_the_same_device_asked_for_twice_is_the_same_answer(node: FakeN
         init = await node.kubelet.admit(X, ids={"x1"}, pod="pod", container="init")
         retried = await client.allocate([["x1"]])
         assert retried.container_responses[0] == init.response
-    async with node.running():
+    async with node.running(policy=node.folder / "policy.yaml"):
         await node.kubelet.until(X, healthy={"x0", "x1", "x2"})
         again = await node.kubelet.call(X).allocate([["x1"]])
     assert again.container_responses[0] == init.response

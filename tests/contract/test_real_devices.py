@@ -33,6 +33,15 @@ REAL = (
     f"{HEAD}defaults: {{allocate: {{env: {{PATHS: '${{path}}', NUMBERS: '${{major}}:${{minor}}'}}}}}}\nresources:\n"
     + "".join(f"  {name}: {{devices: [{{glob: '{one}'}}]}}\n" for name, one in RESOURCES.items())
 )
+# Loop devices are block devices.
+POLICY = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\ndevices: {block: true}\n"
+
+
+@pytest.fixture
+def policy(node: FakeNode) -> Path:
+    path = node.folder / "policy.yaml"
+    path.write_text(POLICY)
+    return path
 
 
 @pytest.fixture
@@ -97,9 +106,9 @@ def as_planned(answer: pb.ContainerAllocateResponse) -> dict[str, object]:
     }
 
 
-async def test_the_devices_of_this_machine_are_listed_with_their_true_numbers(node: FakeNode) -> None:
+async def test_the_devices_of_this_machine_are_listed_with_their_true_numbers(node: FakeNode, policy: Path) -> None:
     present = on_this_machine()
-    async with node.running(REAL, root=Path("/")) as agent:
+    async with node.running(REAL, root=Path("/"), policy=policy) as agent:
         await until_all_listed(node, present)
         for resource, paths in present.items():
             assert agent.snapshot is not None
@@ -108,7 +117,7 @@ async def test_the_devices_of_this_machine_are_listed_with_their_true_numbers(no
             nodes = [node for device in found for node in device.nodes]
             looks = {one.path: f"{one.look.kind} {one.look.major}:{one.look.minor}" for one in nodes}
             assert looks == {path: numbers(path) for path in paths}
-        planned = await plan(node.config_dir)
+        planned = await plan(node.config_dir, "--policy", str(policy))
     shown = {
         one["path"]: one["numbers"]
         for resource in planned["resources"]
@@ -118,12 +127,14 @@ async def test_the_devices_of_this_machine_are_listed_with_their_true_numbers(no
     assert shown == {path: numbers(path) for paths in present.values() for path in paths}
 
 
-async def test_plan_prints_what_allocate_answers_for_the_devices_of_this_machine(node: FakeNode) -> None:
+async def test_plan_prints_what_allocate_answers_for_the_devices_of_this_machine(node: FakeNode, policy: Path) -> None:
     present = {resource: paths for resource, paths in on_this_machine().items() if paths}
-    async with node.running(REAL, root=Path("/")):
+    async with node.running(REAL, root=Path("/"), policy=policy):
         await until_all_listed(node, present)
         requests = [argument for resource in present for argument in ("--allocate", f"{resource}=1")]
-        printed = await plan(node.config_dir, *requests, "--allocate", "example.com/everywhere=3")
+        printed = await plan(
+            node.config_dir, "--policy", str(policy), *requests, "--allocate", "example.com/everywhere=3"
+        )
         assert [one["resource"] for one in printed["containers"]] == [*present, "example.com/everywhere"]
         for one in printed["containers"]:
             resource, ids = one.pop("resource"), one.pop("ids")

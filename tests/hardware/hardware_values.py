@@ -10,11 +10,14 @@ from tempfile import mkdtemp
 from genplug.config.globs import Glob
 from genplug.config.model import AllocateSpec, CandidateType, Config, NodeSpec, Resource, Source
 from genplug.config.place import Place
+from genplug.config.policy import Policy
 from genplug.config.selectors import Condition, Selector
 from genplug.config.template import Template
 from genplug.hardware.host import STAND_INS_MARKER, Host
 
 PLACE = Place("devices.yaml", 5, 7)
+BLOCK = Policy(block=True)
+"""Of block devices the default policy has none."""
 
 
 class NodeTree:
@@ -98,9 +101,15 @@ def where(attribute: str, selector: Selector) -> Condition:
     return Condition(PLACE, attribute, selector)
 
 
-def resource(name: str, *sources: Source, env: dict[str, str] | None = None, overlap: bool = False) -> Resource:
+def resource(
+    name: str,
+    *sources: Source,
+    env: dict[str, str] | None = None,
+    overlap: bool = False,
+    policy: Policy = BLOCK,
+) -> Resource:
     allocate = AllocateSpec(env=tuple((key, Template.parse(text)) for key, text in (env or {}).items()))
-    return Resource(name, Place("devices.yaml", 3, 3), sources, overlap=overlap, allocate=allocate)
+    return Resource(name, Place("devices.yaml", 3, 3), sources, overlap=overlap, allocate=allocate, policy=policy)
 
 
 def config(*resources: Resource) -> Config:

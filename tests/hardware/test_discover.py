@@ -82,8 +82,8 @@ def test_a_candidates_attributes(tree: NodeTree) -> None:
     ],
 )
 def test_type_says_what_a_path_must_be(tree: NodeTree, wanted: CandidateType, expected: set[str]) -> None:
-    tree.plug("/dev/c", "1:1")
-    tree.plug("/dev/b", "1:1", kind="block")
+    tree.plug("/dev/c", "240:1")
+    tree.plug("/dev/b", "240:1", kind="block")
     tree.folder("/dev/d")
     tree.write("/dev/f")
     found = discover(config(resource(X, source("/dev/?", type=wanted))), tree.host)
@@ -95,9 +95,9 @@ def test_type_says_what_a_path_must_be(tree: NodeTree, wanted: CandidateType, ex
 def test_every_path_left_out_has_its_reason(tree: NodeTree) -> None:
     tree.folder("/dev/dir")
     tree.write("/dev/file")
-    tree.plug("/dev/good", "1:1")
-    tree.plug("/dev/bad", "1:2")
-    tree.plug("/dev/not9", "1:3")
+    tree.plug("/dev/good", "240:1")
+    tree.plug("/dev/bad", "240:2")
+    tree.plug("/dev/not9", "240:3")
     tree.link("/dev/nowhere", "gone\udcff")
     tree.link("/dev/also-good", "good")
     spec = source(
@@ -181,8 +181,8 @@ def test_a_replugged_symlink_has_its_id_under_another_number(tree: NodeTree) -> 
 
 
 def test_a_name_that_is_not_utf_8_is_left_out_and_said(tree: NodeTree) -> None:
-    tree.plug("/dev/x\udcff", "1:1")
-    tree.plug("/dev/xé", "1:2")
+    tree.plug("/dev/x\udcff", "240:1")
+    tree.plug("/dev/xé", "240:2")
     found = discover(config(resource(X, source("/dev/x*"))), tree.host)
     assert [device.key for device in devices(found)] == ["xé"]
     assert reason(found, "/dev/x\\xff") == (
@@ -203,8 +203,8 @@ def test_real_nodes_are_found_under_their_real_numbers(tree: NodeTree) -> None:
 
 
 def test_what_a_link_or_a_node_spec_leads_to_must_be_utf_8_too(tree: NodeTree) -> None:
-    tree.plug("/dev/bytes/\udcff", "1:1")
-    tree.plug("/dev/y", "1:2")
+    tree.plug("/dev/bytes/\udcff", "240:1")
+    tree.plug("/dev/y", "240:2")
     tree.link("/dev/x", "bytes/\udcff")
     spec = source("/dev/y", nodes=(node("/dev/bytes/*"),))
     found = discover(config(resource(X, source("/dev/x")), resource("b.example/y", spec)), tree.host)
@@ -234,30 +234,30 @@ def test_candidates_of_one_group_are_one_device(tree: NodeTree) -> None:
 
 
 def test_a_candidate_without_the_groups_attribute_is_left_out(tree: NodeTree) -> None:
-    tree.plug("/dev/x", "1:1")
-    tree.plug("/dev/x1", "1:2")
+    tree.plug("/dev/x", "240:1")
+    tree.plug("/dev/x1", "240:2")
     found = discover(config(resource(X, source("/dev/x*", group_by="${index}"))), tree.host)
     assert [device.key for device in devices(found)] == ["1"]
     assert reason(found, "/dev/x") == "groupBy needs 'index', which it does not have"
 
 
 def test_a_device_without_its_ids_attribute_is_left_out(tree: NodeTree) -> None:
-    tree.plug("/dev/x", "1:1")
+    tree.plug("/dev/x", "240:1")
     found = discover(config(resource(X, source("/dev/x", id="disk-${index}"))), tree.host)
     assert ids(found) == []
     assert reason(found, "/dev/x") == "its id needs 'index', which it does not have"
 
 
 def test_an_id_template_names_the_device(tree: NodeTree) -> None:
-    tree.plug("/dev/x4", "1:4")
+    tree.plug("/dev/x4", "240:4")
     [device] = devices(discover(config(resource(X, source("/dev/x*", id="Disk ${index}"))), tree.host))
     assert device.key == "Disk 4"
     assert device.id.startswith("disk-4-")
 
 
 def test_two_devices_that_ask_for_one_id_are_one_unhealthy_device(tree: NodeTree) -> None:
-    tree.plug("/dev/x1", "1:1")
-    tree.plug("/dev/x2", "1:2")
+    tree.plug("/dev/x1", "240:1")
+    tree.plug("/dev/x2", "240:2")
     found = discover(config(resource(X, source("/dev/x*", id="disk"))), tree.host)
     [device] = devices(found)
     assert device.candidates == ("/dev/x1",)
@@ -291,16 +291,16 @@ def test_a_node_path_may_be_a_glob_and_as_speaks_of_each_node(tree: NodeTree) ->
 
 
 def test_a_value_is_no_pattern_inside_a_glob(tree: NodeTree) -> None:
-    tree.plug("/dev/x[1]", "1:1")
-    tree.plug("/dev/x[1]a", "1:2")
-    tree.plug("/dev/x1a", "1:3")
+    tree.plug("/dev/x[1]", "240:1")
+    tree.plug("/dev/x[1]a", "240:2")
+    tree.plug("/dev/x1a", "240:3")
     spec = source("/dev/x[[]1]", nodes=(node("${path}?"),))
     [device] = devices(discover(config(resource(X, spec)), tree.host))
     assert [one.path for one in device.nodes] == ["/dev/x[1]a"]
 
 
 def test_a_missing_companion_is_a_fault_unless_it_is_optional(tree: NodeTree) -> None:
-    tree.plug("/dev/x0", "1:0")
+    tree.plug("/dev/x0", "240:0")
     wanted = source("/dev/x?", companions=(node("/dev/ctl"),))
     [device] = devices(discover(config(resource(X, wanted)), tree.host))
     assert device.faults == ("companion /dev/ctl does not exist",)
@@ -311,9 +311,9 @@ def test_a_missing_companion_is_a_fault_unless_it_is_optional(tree: NodeTree) ->
 
 
 def test_what_is_wrong_with_nodes_is_said(tree: NodeTree) -> None:
-    tree.plug("/dev/x0", "1:0")
-    tree.plug("/dev/y", "1:1")
-    tree.plug("/dev/z", "1:2")
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/y", "240:1")
+    tree.plug("/dev/z", "240:2")
     tree.folder("/dev/dir")
     spec = source(
         "/dev/x?",
@@ -345,14 +345,14 @@ def test_what_is_wrong_with_nodes_is_said(tree: NodeTree) -> None:
 
 
 def test_a_device_without_any_node_is_a_fault_and_no_phantom(tree: NodeTree) -> None:
-    tree.plug("/dev/x0", "1:0")
+    tree.plug("/dev/x0", "240:0")
     spec = source("/dev/x?", nodes=(node("/dev/maybe", optional=True),))
     [device] = devices(discover(config(resource(X, spec)), tree.host))
     assert device.faults == ("none of its device nodes exists",)
 
 
 def test_a_companion_that_is_the_node_itself_is_handed_out_once(tree: NodeTree) -> None:
-    tree.plug("/dev/x0", "1:0")
+    tree.plug("/dev/x0", "240:0")
     spec = source("/dev/x?", companions=(node("/dev/x0", permissions="rwm"),))
     [device] = devices(discover(config(resource(X, spec)), tree.host))
     assert device.companions == ()
@@ -361,8 +361,8 @@ def test_a_companion_that_is_the_node_itself_is_handed_out_once(tree: NodeTree) 
 
 
 def test_a_template_of_allocate_without_a_value_is_a_fault_said_once(tree: NodeTree) -> None:
-    tree.plug("/dev/x", "1:0")
-    tree.plug("/dev/x1", "1:1")
+    tree.plug("/dev/x", "240:0")
+    tree.plug("/dev/x1", "240:1")
     env = {"A": "${index}", "B": "${index} again", "C": "${index|default:none}", "D": "${target|default:}"}
     faulty, sound = devices(discover(config(resource(X, source("/dev/x*"), env=env)), tree.host))
     assert faulty.faults == ("allocate.env A needs 'index', which this device does not have",)
@@ -519,12 +519,12 @@ def test_an_id_stays_whatever_else_comes_or_goes(steps: list[Step], path: str) -
 
 
 def test_a_partial_scan_leaves_untouched_resources_alone(tree: NodeTree) -> None:
-    tree.plug("/dev/x0", "1:0")
-    tree.plug("/dev/dri/card0", "1:1")
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/dri/card0", "240:1")
     spec = config(resource(X, source("/dev/x*")), resource("b.example/y", source("/dev/dri/card*")))
     before = discover(spec, tree.host)
-    tree.plug("/dev/x1", "1:2")
-    tree.plug("/dev/dri/card1", "1:3")
+    tree.plug("/dev/x1", "240:2")
+    tree.plug("/dev/dri/card1", "240:3")
     after = rescan(spec, tree.host, before, {"/dev/dri": frozenset({"card1"}), "/dev": frozenset({"y7"})})
     assert ids(after) == ["x0"]
     assert [device.key for device in devices(after, "b.example/y")] == ["dri/card0", "dri/card1"]
@@ -535,19 +535,19 @@ def test_a_partial_scan_leaves_untouched_resources_alone(tree: NodeTree) -> None
 
 
 def test_a_partial_scan_under_another_configuration_scans_what_changed(tree: NodeTree) -> None:
-    tree.plug("/dev/x0", "1:0")
-    tree.plug("/dev/y0", "1:1")
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/y0", "240:1")
     before = discover(config(resource(X, source("/dev/x*"))), tree.host)
     after = rescan(config(resource(X, source("/dev/y*"))), tree.host, before, {})
     assert ids(after) == ["y0"]
 
 
 def test_what_did_not_change_comes_back_as_the_same_object(tree: NodeTree) -> None:
-    tree.plug("/dev/x0", "1:0")
-    tree.plug("/dev/x1", "1:1")
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/x1", "240:1")
     spec = config(resource(X, source("/dev/x*")))
     before = discover(spec, tree.host)
-    tree.plug("/dev/x2", "1:2")
+    tree.plug("/dev/x2", "240:2")
     after = discover(spec, tree.host, before)
     assert [new is old for new, old in zip(devices(after), devices(before), strict=False)] == [True, True]
     assert after.scans[X] is not before.scans[X]
