@@ -1,5 +1,6 @@
 """A kubelet alone, and a whole cluster, of each version of Kubernetes that tests/cluster/build has built."""
 
+import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -46,3 +47,21 @@ def node(request: pytest.FixtureRequest, busybox: Path) -> Iterator[Node]:
         node.start()
         node.load(busybox)
         yield node
+
+
+@pytest.fixture(scope="session")
+def genplug_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of genplug's image, built as for a release."""
+    archive = tmp_path_factory.mktemp("image") / "genplug.tar"
+    build = ["deploy/image/build.sh", "--tag", "registry.example/genplug:test", "--output", archive]
+    subprocess.run(build, check=True, cwd=Path(__file__).parents[2])
+    return archive
+
+
+@pytest.fixture(scope="module", params=VERSIONS, ids=lambda folder: folder.name)
+def cluster(request: pytest.FixtureRequest, busybox: Path, genplug_image: Path) -> Iterator[Cluster]:
+    """A cluster of one node."""
+    with machine() as one:
+        cluster = Cluster(one, request.param, TOOLS)
+        cluster.start(busybox, genplug_image)
+        yield cluster

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import Machine
+from node import features
 
 _PORT = 6443
 _USERS = (
@@ -64,7 +65,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             "--service-cluster-ip-range=10.78.0.0/24",
             "--allow-privileged=true",
-            "--feature-gates=ResourceHealthStatus=true",
+            *(f"--feature-gates={name}={str(value).lower()}" for name, value in features(self._binaries).items()),
         )
         ready = machine.command([self._kubectl, "--kubeconfig", self.kubeconfig("admin"), "get", "--raw", "/readyz"])
         self.server.until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")

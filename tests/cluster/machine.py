@@ -23,6 +23,7 @@ _KERNEL = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/pa
 """Settings of the whole kernel that a kubelet changes, and that are put back."""
 ADDRESS = "10.76.0.1"
 """The machine's own, on a network that leads nowhere."""
+_APART = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
 _INIT = """
 set -e
 mount --make-rshared /
@@ -106,20 +107,7 @@ class Machine:
         binds = "\n".join(f"mount --rbind {self.folder}/{name} {target}" for name, target in _OWN.items())
         script = _INIT.format(targets=" ".join(_OWN.values()), binds=binds, address=ADDRESS)
         self._init = subprocess.Popen(
-            [
-                "unshare",
-                "--mount",
-                "--pid",
-                "--net",
-                "--uts",
-                "--ipc",
-                "--fork",
-                "--kill-child",
-                "--mount-proc",
-                "sh",
-                "-c",
-                script,
-            ],  # fmt: skip
+            [*_APART, "sh", "-c", script],
             stdout=subprocess.PIPE,
             stderr=(self.folder / "machine.log").open("w"),
             text=True,

@@ -1,9 +1,14 @@
 """containerd and a kubelet on a machine of the test's own."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+import grpc
 from machine import ADDRESS, Machine, Program
+
+from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
+from genplug.kubelet.api.services import POD_RESOURCES, path
 
 _CONTAINERD = """
 version = 2
@@ -45,6 +50,15 @@ _NETWORK = {
         {"type": "loopback"},
     ],
 }
+
+
+def features(binaries: Path) -> dict[str, bool]:
+    """Which features to turn on that a version has and leaves off: the health of a pod's devices in its status."""
+    minor = int(binaries.name.split(".")[1])
+    return {"ResourceHealthStatus": True} if minor >= _HEALTH_IN_STATUS else {}
+
+
+_HEALTH_IN_STATUS = 31
 
 
 class Node:
@@ -104,6 +118,7 @@ class Node:
             "volumePluginDir": str(folder / "volume-plugins"),
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "10Mi"},
+            "featureGates": features(self._binaries),
             "registerNode": self._kubeconfig is not None,
             "nodeStatusUpdateFrequency": "10s",
             "syncFrequency": "10s",
@@ -116,3 +131,26 @@ class Node:
             arguments += ["--kubeconfig", self._kubeconfig]
         self.kubelet = self.machine.start("kubelet", self._binaries / "kubelet", *arguments)
         self.kubelet.until((self.machine.kubelet / "device-plugins/kubelet.sock").exists, "its socket for plugins")
+
+    def allocatable_devices(self) -> dict[str, set[str]]:
+        """Ask the kubelet's pod-resources API which devices it has to give, by resource."""
+        answer = pb.AllocatableResourcesResponse.FromString(self._ask("GetAllocatableResources"))
+        return _by_resource(answer.devices)
+
+    def given_devices(self) -> dict[str, set[str]]:
+        """Ask the kubelet's pod-resources API which devices pods hold, by resource."""
+        answer = pb.ListPodResourcesResponse.FromString(self._ask("List"))
+        return _by_resource(
+            devices for pod in answer.pod_resources for container in pod.containers for devices in container.devices
+        )
+
+    def _ask(self, method: str) -> bytes:
+        with grpc.insecure_channel(f"unix:{self.machine.kubelet}/pod-resources/kubelet.sock") as channel:
+            return channel.unary_unary(path(POD_RESOURCES, method))(b"", timeout=10)
+
+
+def _by_resource(listed: Iterable[pb.ContainerDevices]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for one in listed:
+        found.setdefault(one.resource_name, set()).update(one.device_ids)
+    return found
