@@ -25,8 +25,10 @@ NEEDS = {
     ),
     "generator": (importlib.util.find_spec("grpc_tools") is not None, "needs the generator of the dev extra"),
     "helm": (
-        all((TOOLS / name).exists() for name in ("helm3", "helm4", "kubectl")) and _has("promtool"),
-        "needs helm 3 and 4, kubectl and promtool: run .ci/tools",
+        all((TOOLS / name).exists() for name in ("helm3", "helm4", "kubectl"))
+        and _has("promtool")
+        and importlib.util.find_spec("kubernetes_validate") is not None,
+        "needs helm 3 and 4, kubectl and promtool, and the dev extra: run .ci/tools",
     ),
     "image": (IS_ROOT and _has("buildah", "mmdebstrap"), "needs buildah and mmdebstrap: as root, run .ci/tools"),
     "root": (IS_ROOT, "needs root: run pytest as root for the tests on real device nodes and mounts"),

@@ -287,6 +287,7 @@ def test_uninstalling_leaves_no_socket_and_no_promise(cluster: Cluster) -> None:
     folder = cluster.machine.kubelet / "device-plugins"
     assert {one.name for one in folder.iterdir()} == {"kubelet.sock", "kubelet_internal_checkpoint"}
     assert cluster.container_ids() == before
+    cluster.wait("pods", "delete", "--namespace", NAMESPACE, "--selector", "app.kubernetes.io/name=genplug")
     namespaced = cluster.kubectl(
         "get", "all,configmap,serviceaccount", "--namespace", NAMESPACE, "--output", "name"
     ).split()
