@@ -81,10 +81,14 @@ given=(--secret "id=pip.conf,src=$secrets/pip.conf")
 [ ! -e "$secrets/ca.pem" ] || given+=(--secret "id=ca.pem,src=$secrets/ca.pem")
 while read -r base; do given+=(--build-arg "$base"); done <<<"$bases"
 
-buildah bud --quiet --isolation chroot --layers --pull=never --identity-label=false --timestamp "${SOURCE_DATE_EPOCH:-0}" \
-  --arch "$arch" --file deploy/Containerfile --target "$target" --tag "$tag" --ignorefile .dockerignore \
-  "${given[@]}" --build-arg "BUILDPLATFORM=linux/$(dpkg --print-architecture)" --build-arg "TARGETARCH=$arch" \
-  --build-arg "VERSION=$version" --build-arg "REVISION=$revision" . >/dev/null
+# Written out: this buildah takes a label with a build argument from an earlier build, whatever the argument was then.
+epoch=${SOURCE_DATE_EPOCH:-0}
+created=$(date --utc --date "@$epoch" +%Y-%m-%dT%H:%M:%SZ)
+sed "s|\${CREATED}|$created|; s|\${VERSION}|$version|; s|\${REVISION}|$revision|" deploy/Containerfile >"$secrets/Containerfile"
+
+buildah bud --quiet --isolation chroot --layers --pull=never --identity-label=false --timestamp "$epoch" \
+  --arch "$arch" --file "$secrets/Containerfile" --target "$target" --tag "$tag" --ignorefile .dockerignore \
+  "${given[@]}" --build-arg "BUILDPLATFORM=linux/$(dpkg --print-architecture)" --build-arg "TARGETARCH=$arch" . >/dev/null
 
 if [ -n "$output" ]; then
   rm -rf "$output"

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from genplug.agent import Agent
 from genplug.cli.demo_node import BROKEN, CAMERA, FUSE, SERIAL, WITH_CAMERA, demo_node, status_table
@@ -30,8 +30,9 @@ def play() -> int:
 
 async def _play() -> None:
     async with demo_node() as node:
-        async with node.running() as agent:
-            kubelet = node.kubelet
+        kubelet = node.kubelet
+        async with AsyncExitStack() as started:
+            agent = await started.enter_async_context(node.running())
             async with _step("the agent starts and registers its resources with the kubelet"):
                 await kubelet.until(SERIAL, lambda devices: len(devices.healthy) == 3)  # noqa: PLR2004 - as plugged
                 await kubelet.until(FUSE, lambda devices: len(devices.healthy) == 3)  # noqa: PLR2004 - as configured
@@ -46,7 +47,7 @@ async def _play() -> None:
                 await kubelet.until(CAMERA, lambda devices: len(devices.healthy) == 1)
             _show("each resource registered again, once")
             async with _step("the agent is told to stop"):
-                agent.stop()
+                await started.aclose()
                 await kubelet.when(lambda: kubelet.streams(SERIAL) == 0)
         left = sorted(path.name for path in kubelet.plugins_dir.glob("genplug-*"))
         _check(not left, f"sockets were left behind: {left}")

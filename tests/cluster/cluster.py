@@ -17,12 +17,13 @@ NAMESPACE = "genplug"
 
 
 class Cluster:
-    """One machine with a control plane, containerd, a kubelet, and what helm installs there."""
+    """One machine with a control plane, containerd, a kubelet (hasty or not), and what helm installs there."""
 
-    def __init__(self, machine: Machine, binaries: Path, tools: Path) -> None:
+    def __init__(self, machine: Machine, binaries: Path, tools: Path, *, is_hasty: bool = True) -> None:
         self.machine = machine
         self.control = ControlPlane(machine, binaries, tools / "kubectl")
-        self.node = Node(machine, binaries, images.BUSYBOX, self.control.kubeconfig(f"system:node:{Node.name}"))
+        user = self.control.kubeconfig(f"system:node:{Node.name}")
+        self.node = Node(machine, binaries, images.BUSYBOX, user, is_hasty=is_hasty)
         self._helm = tools / "helm4"
         self.kubectl = self.control.kubectl
         self.get = self.control.get

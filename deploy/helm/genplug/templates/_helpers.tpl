@@ -26,7 +26,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $labels "app.kubernetes.io/component" "agent" -}}
 {{- $_ := set $labels "app.kubernetes.io/part-of" "genplug" -}}
 {{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63) -}}
-{{- merge $labels (.Values.commonLabels | default dict) | toYaml -}}
+{{- /* The pool is a label that an object has or has not. */ -}}
+{{- merge $labels (omit .Values.commonLabels "genplug.io/pool") | toYaml -}}
 {{- end -}}
 
 {{- define "genplug.serviceAccountName" -}}
