@@ -9,6 +9,7 @@ from genplug import __version__
 
 COMMANDS = {
     "run": "serve this node: what the DaemonSet runs",
+    "status": "show what the running agent of this node does",
     "validate": "check a configuration or a ConfigMap and print every mistake in it",
     "plan": "show what this node would offer, and why each device is in or out",
     "schema": "print the JSON Schema of the configuration",
@@ -16,7 +17,7 @@ COMMANDS = {
 }
 
 _EPILOG = """\
-exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 78 invalid configuration
+exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 4 not ready, 78 invalid configuration
 every flag of 'run' can also be given as an environment variable, e.g. GENPLUG_LOG_LEVEL=debug
 """
 

@@ -5,9 +5,11 @@ They read frozen snapshots only, so a slow scraper holds up nothing. ``/healthz`
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as LoopTimeoutError
-from socketserver import ThreadingMixIn
+from ipaddress import ip_address
+from socketserver import TCPServer, ThreadingMixIn
 from typing import cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -23,6 +25,21 @@ _LOOP_TURN = 2.0
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        host, _ = address
+        # Every address of a node or pod that may have IPv6 only; an IPv4 caller is seen as ::ffff:a.b.c.d then.
+        is_v6 = ":" in host or (host == "" and socket.has_dualstack_ipv6())
+        self.address_family = socket.AF_INET6 if is_v6 else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Bind without asking the name service for a name that nobody wants: at a node's start it may not answer."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
 
 
 class _Quiet(WSGIRequestHandler):
@@ -68,6 +85,10 @@ class Pages:
                 return _text(start, alive, "ok\n" if alive else "the event loop does not turn\n")
             case "/readyz":
                 return self._readiness(start, verbose=verbose)
+            case "/statusz" if not _is_from_here(environment):
+                # It names every path and every mistake: for those who are on the node (or in the pod) anyway.
+                start("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+                return [b"/statusz is told to callers on this host only; see genplug status\n"]
             case "/statusz":
                 start("200 OK", [("Content-Type", "application/json")])
                 return [json.dumps(self._status().as_json(), indent=1).encode() + b"\n"]
@@ -97,6 +118,11 @@ class Pages:
         except (LoopTimeoutError, asyncio.CancelledError):
             return False
         return True
+
+
+def _is_from_here(environment: WSGIEnvironment) -> bool:
+    caller = ip_address(environment["REMOTE_ADDR"])
+    return (getattr(caller, "ipv4_mapped", None) or caller).is_loopback
 
 
 def _text(start: StartResponse, good: bool, text: str) -> Iterable[bytes]:  # noqa: FBT001 - private

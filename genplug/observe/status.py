@@ -87,5 +87,10 @@ class Status:
         return tuple(reasons)
 
     def as_json(self) -> dict[str, object]:
-        """Return the document that ``/statusz`` serves."""
-        return {"apiVersion": "genplug.io/v1alpha1", "kind": "Status", "ready": self.is_ready, **asdict(self)}
+        """Return the document that ``/statusz`` serves and ``genplug status -o json`` prints."""
+        resources = [
+            {**asdict(resource), "healthy": resource.healthy, "unhealthy": resource.unhealthy}
+            for resource in self.resources
+        ]
+        head = {"apiVersion": "genplug.io/v1alpha1", "kind": "Status", "ready": self.is_ready, "unready": self.unready}
+        return {**head, **asdict(self), "resources": resources}

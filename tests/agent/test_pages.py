@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import subprocess
 import urllib.error
 import urllib.request
 
@@ -19,12 +21,12 @@ resources:
 LISTEN = ("127.0.0.1", 0)
 
 
-async def got(agent: Agent, page: str) -> tuple[int, str]:
+async def got(agent: Agent, page: str, host: str = "127.0.0.1") -> tuple[int, str]:
     """Return status and text of a page, asked from a thread: the loop must be free to answer."""
 
     def ask() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{agent.listens_on}{page}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{host}:{agent.listens_on}{page}", timeout=10) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -93,3 +95,26 @@ async def test_of_hundreds_of_mistakes_the_first_ones_and_the_number_are_told(no
         refused = await told(heard(agent), Event.CONFIG_INVALID)
     assert refused.text.count("error[") == 20
     assert refused.text.endswith("and 80 more; `genplug validate` prints them all")
+
+
+def addresses() -> list[str]:
+    """The addresses of this machine that are not loopback."""
+    found = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout.split()
+    return [f"[{one}]" if ":" in one else one for one in found]
+
+
+async def test_the_whole_status_is_told_on_this_host_only(node: FakeNode) -> None:
+    async with node.running(CONFIG, listen=("", 0)) as agent:
+        await node.kubelet.registered("a.io/x")
+        assert (await got(agent, "/statusz"))[0] == 200
+        for address in addresses():
+            assert (await got(agent, "/healthz", address))[0] == 200
+            status, text = await got(agent, "/statusz", address)
+            assert (status, text) == (403, "/statusz is told to callers on this host only; see genplug status\n")
+
+
+async def test_every_address_means_those_of_ip_version_6_too(node: FakeNode) -> None:
+    assert socket.has_dualstack_ipv6()
+    async with node.running(CONFIG, listen=("", 0)) as agent:
+        await node.kubelet.registered("a.io/x")
+        assert (await got(agent, "/statusz", "[::1]"))[0] == 200

@@ -1,0 +1,164 @@
+"""``genplug status``, asked of an agent that runs."""
+
+import asyncio
+import json
+import socket
+
+import pytest
+import yaml
+
+from genplug.agent import Agent
+from genplug.cli.main import main
+from genplug.observe.journal import Event
+from genplug.testing.listening import heard, told
+from genplug.testing.node import FakeNode
+
+CONFIG = """\
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x: {devices: [{glob: /dev/x*}]}
+  a.io/none: {devices: [{glob: /dev/none*}]}
+"""
+LISTEN = ("127.0.0.1", 0)
+
+
+async def status(agent: Agent, *arguments: str) -> int:
+    """Run the command in a thread: the agent's loop must be free to answer."""
+    return await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{agent.listens_on}", *arguments])
+
+
+@pytest.fixture
+def plugged(node: FakeNode) -> FakeNode:
+    node.plug("/dev/x0")
+    node.plug("/dev/x1")
+    return node
+
+
+async def test_a_ready_agent_tells_its_counts_and_why_one_is_zero(
+    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plugged.running(CONFIG, listen=LISTEN, node_name="node-7") as agent:
+        await plugged.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        await plugged.kubelet.until("a.io/none", healthy=())
+        assert await status(agent) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(" on node-7: ready")
+    assert lines[1].startswith("configuration ")
+    rows = {line.split()[0]: line.split() for line in lines[3:]}
+    assert rows["RESOURCE"] == ["RESOURCE", "HEALTHY", "UNHEALTHY", "REGISTERED", "REMARKS"]
+    assert rows["a.io/x"] == ["a.io/x", "2", "0", "yes"]
+    assert rows["a.io/none"][:4] == ["a.io/none", "0", "0", "yes"]
+    assert "/dev/none*" in " ".join(rows["a.io/none"][4:])
+
+
+async def test_a_device_that_vanished_is_told_with_its_reason(
+    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+        await plugged.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        plugged.unplug("/dev/x1")
+        await plugged.kubelet.until("a.io/x", healthy={"x0"}, unhealthy={"x1"})
+        assert await status(agent, "-o", "wide", "a.io/x") == 0
+    out = capsys.readouterr().out
+    assert "a.io/none" not in out
+    [device] = [line for line in out.splitlines() if line.startswith("x1")]
+    assert device.split()[1] == "UNHEALTHY"
+    assert device.endswith("/dev/x1 is gone")
+
+
+async def test_an_agent_without_a_kubelet_is_not_ready_and_says_so(
+    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+        await plugged.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        entries = heard(agent)
+        await plugged.kubelet.crash()
+        await told(entries, Event.DISCONNECTED)
+        assert await status(agent) == 4
+        out = capsys.readouterr().out
+        assert "NOT READY" in out.splitlines()[0]
+        assert "a.io/x: not registered" in out
+
+
+async def test_waiting_ends_with_the_time_given_or_when_the_kubelet_is_there(
+    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+        await plugged.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        entries = heard(agent)
+        await plugged.kubelet.crash()
+        await told(entries, Event.DISCONNECTED)
+        assert await status(agent, "--wait", "--timeout", "0.1") == 4
+        said = capsys.readouterr()
+        assert said.err.count("waiting: ") == 1
+        assert "a.io/x: not registered" in said.err
+        await plugged.kubelet.start()
+        assert await status(agent, "--wait") == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(": ready")
+
+
+async def test_a_refused_configuration_is_shown_and_leaves_it_ready(
+    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+        await plugged.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        entries = heard(agent)
+        plugged.write_config(CONFIG.replace("glob: /dev/x*", "golb: /dev/x*"))
+        await told(entries, Event.CONFIG_INVALID)
+        assert await status(agent) == 0
+    out = capsys.readouterr().out
+    assert "the newest files were refused" in out
+    assert "did you mean 'glob'?" in out
+
+
+async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+        await plugged.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        await plugged.kubelet.until("a.io/none", healthy=())
+        assert await status(agent, "-o", "json") == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert await status(agent, "-o", "yaml") == 0
+        assert yaml.safe_load(capsys.readouterr().out) == answer
+        assert await status(agent, "-o", "name") == 0
+        assert capsys.readouterr().out.split() == ["a.io/x", "a.io/none"]
+    assert list(answer) == [
+        "apiVersion", "kind", "ready", "unready", "version", "node", "config", "kubelet", "resources",
+    ]  # fmt: skip
+    assert (answer["apiVersion"], answer["kind"]) == ("genplug.io/v1alpha1", "Status")
+    assert list(answer["resources"][0]) == [
+        "name", "phase", "generation", "streams", "is_registered", "is_removed", "reason", "devices", "notes",
+        "healthy", "unhealthy",
+    ]  # fmt: skip
+    assert answer["resources"][0]["devices"][0] == {"id": "x0", "paths": ["/dev/x0"], "healthy": True, "reason": ""}
+
+
+async def test_a_resource_that_is_not_there_is_a_mistake_of_the_caller(
+    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+        await plugged.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        assert await status(agent, "a.io/y") == 2
+    assert "no resource a.io/y; it has a.io/x, a.io/none" in capsys.readouterr().err
+
+
+def test_without_an_agent_it_says_where_it_looked(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        assert main(["status", "--address", f":{port}"]) == 1
+    error = capsys.readouterr().err
+    assert f"http://127.0.0.1:{port}/statusz" in error
+    assert "--listen" in error
+
+
+async def test_something_else_that_answers_is_no_agent(capsys: pytest.CaptureFixture[str]) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 404 Not Found\r\n\r\nnothing here")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{port}"]) == 1
+    assert "is no genplug: 404 nothing here" in capsys.readouterr().err
