@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,6 +71,25 @@ class Cluster:
         [agent] = self.agents()
         name = agent["metadata"]["name"]
         return json.loads(self.kubectl("exec", "--namespace", NAMESPACE, name, "--", "genplug", "status", "-o", "json"))
+
+    def is_ready(self) -> bool:
+        """Ask the agent's readiness page as the kubelet's probe does, which works without a kubelet too."""
+        [agent] = self.agents()
+        page = f"http://{agent['status']['podIP']}:9808/readyz"
+        try:
+            return self.machine.run("wget", "--quiet", "--output-document=-", page).startswith("ready")
+        except subprocess.CalledProcessError:
+            return False
+
+    def restart_kubelet(self) -> float:
+        """Kill the kubelet and start it again; give the seconds until every resource is registered."""
+        assert self.node.kubelet
+        self.node.kubelet.end(signal.SIGKILL)
+        seconds_until(lambda: not self.is_ready())
+        began = time.monotonic()
+        self.node.start_kubelet()
+        seconds_until(self.is_ready)
+        return time.monotonic() - began
 
     def allocatable(self, resource: str) -> str | None:
         """How many of a resource the node has for pods, None if it knows no such resource."""

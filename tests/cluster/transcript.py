@@ -5,7 +5,6 @@ default here, so the figures are those of a node that nobody tuned.
 """
 
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import images
-from cluster import NAMESPACE, TOOLS, Cluster, container, pod, seconds_until
+from cluster import NAMESPACE, TOOLS, Cluster, container, pod
 from machine import Machine
 from node import Node
 
@@ -112,12 +111,7 @@ def figures(cluster: Cluster) -> None:
         return time.monotonic() - began
 
     def restarted(_: int) -> float:
-        assert cluster.node.kubelet
-        cluster.node.kubelet.end(signal.SIGKILL)
-        began = time.monotonic()
-        cluster.node.start_kubelet()
-        seconds_until(lambda: all(one["is_registered"] for one in cluster.status()["resources"]))
-        return time.monotonic() - began
+        return cluster.restart_kubelet()
 
     def rolled(run: int) -> float:
         text = json.dumps({"spec": {"template": {"metadata": {"annotations": {"run": str(run)}}}}})
