@@ -94,8 +94,10 @@ class _StatusCollector(Collector):
         registered = GaugeMetricFamily("genplug_registered", "1 when the kubelet listens.", labels=("resource",))
         streams = GaugeMetricFamily("genplug_list_and_watch_streams", "Open streams.", labels=("resource",))
         for resource in status.resources:
-            devices.add_metric((resource.name, "healthy"), resource.healthy)
-            devices.add_metric((resource.name, "unhealthy"), resource.unhealthy)
-            registered.add_metric((resource.name,), int(resource.is_registered))
+            if not resource.is_removed:
+                # What left the configuration on purpose is nothing to be woken up for.
+                devices.add_metric((resource.name, "healthy"), resource.healthy)
+                devices.add_metric((resource.name, "unhealthy"), resource.unhealthy)
+                registered.add_metric((resource.name,), int(resource.is_registered))
             streams.add_metric((resource.name,), resource.streams)
         yield from (devices, registered, streams)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from attrs import evolve
 from prometheus_client import generate_latest
 
 from genplug.observe.journal import Event, Journal
@@ -35,6 +36,14 @@ def test_gauges_follow_the_status() -> None:
     assert 'genplug_registered{resource="a.io/x"} 1.0' in text
     assert "genplug_config_last_reload_success_timestamp_seconds 12.5" in text
     assert "genplug_ready 1.0" in text
+
+
+def test_a_resource_that_left_the_configuration_raises_no_alarm_while_its_pods_run() -> None:
+    left = evolve(STATUS, resources=(evolve(STATUS.resources[0], is_removed=True, is_registered=False, devices=()),))
+    text = scraped(status=left)
+    assert "genplug_devices{" not in text
+    assert "genplug_registered{" not in text
+    assert 'genplug_list_and_watch_streams{resource="a.io/x"} 1.0' in text
 
 
 def test_counters_follow_the_journal() -> None:

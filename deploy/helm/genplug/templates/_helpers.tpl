@@ -27,7 +27,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $labels "app.kubernetes.io/part-of" "genplug" -}}
 {{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63) -}}
 {{- /* The pool is a label that an object has or has not. */ -}}
-{{- merge $labels (omit .Values.commonLabels "genplug.io/pool") | toYaml -}}
+{{- merge $labels (omit (.Values.commonLabels | default dict) "genplug.io/pool") | toYaml -}}
 {{- end -}}
 
 {{- define "genplug.serviceAccountName" -}}
@@ -36,7 +36,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "genplug.image" -}}
 {{- $name := .Values.image.repository -}}
-{{- with .Values.global.imageRegistry -}}
+{{- with (.Values.global | default dict).imageRegistry -}}
 {{- /* As a container runtime reads it: a first part with a dot or a port, or localhost, is a registry. */ -}}
 {{- $name = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $name "") -}}
 {{- end -}}
