@@ -30,7 +30,10 @@ NEEDS = {
         and importlib.util.find_spec("kubernetes_validate") is not None,
         "needs helm 3 and 4, kubectl and promtool, and the dev extra: run .ci/tools",
     ),
-    "image": (IS_ROOT and _has("buildah", "mmdebstrap"), "needs buildah and mmdebstrap: as root, run .ci/tools"),
+    "image": (
+        IS_ROOT and _has("buildah", "mmdebstrap", "runc", "umoci"),
+        "needs buildah, mmdebstrap, runc and umoci: as root, run .ci/tools",
+    ),
     "root": (IS_ROOT, "needs root: run pytest as root for the tests on real device nodes and mounts"),
 }
 """What a marker asks for: whether it is there, and what to do about it."""
