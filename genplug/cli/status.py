@@ -3,10 +3,11 @@
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from http.client import HTTPConnection, HTTPException
+from contextlib import closing
 from typing import Any
 
 from genplug.cli.tables import table
@@ -19,7 +20,8 @@ EPILOG = """\
 examples:
   genplug status
   genplug status -o wide nvidia.com/gpu                  each device with its health and the reason
-  genplug status --wait --timeout 60                     until the agent is ready
+  genplug status --wait --timeout 2m                     until the agent is ready
+  genplug status --brief                                 ready or not, why, and the configuration: no table
   kubectl exec --namespace genplug daemonset/genplug -- genplug status
 
 The agent must run with --listen. -o json is for programs: its keys stay.
@@ -27,12 +29,15 @@ exit codes: 0 ready, 1 the agent cannot be reached, 2 wrong usage or no such res
 """
 DEFAULT_ADDRESS = "127.0.0.1:9808"
 _LISTEN = "GENPLUG_LISTEN"
-_WILDCARDS = {"", "0.0.0.0", "::", "[::]"}  # noqa: S104 - addresses to replace, nothing is bound
+_WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 - addresses to replace, nothing is bound
 _PAUSE = 0.5
 """Seconds between two questions of ``--wait``."""
 _DEADLINE = 5.0
 _UNREACHABLE, _UNKNOWN, _NOT_READY = 1, 2, 4
+_FORBIDDEN = 403
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
+Address = tuple[str, int]
 JSON = Mapping[str, Any]
 """The document of ``/statusz``; see :class:`genplug.observe.status.Status`."""
 
@@ -48,15 +53,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
+        type=_address,
         default=os.environ.get(_LISTEN) or DEFAULT_ADDRESS,
         help=f"what the agent listens on (default: {_LISTEN} of the environment, else {DEFAULT_ADDRESS})",
     )
     parser.add_argument(
         "-o", "--output", choices=("table", "wide", "json", "yaml", "name"), default="table", help="(default: table)"
     )
+    parser.add_argument(
+        "--brief", action="store_true", help="say only whether it is ready, why not, and what is in force"
+    )
     parser.add_argument("--wait", action="store_true", help="wait until the agent answers and is ready")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=60.0, help="how long --wait waits at most (default: 60)"
+        "--timeout",
+        metavar="DURATION",
+        type=_duration,
+        default="60s",
+        help="how long --wait waits at most, e.g. 90s, 1m30s, or plain seconds (default: 60s)",
     )
 
 
@@ -73,27 +86,32 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"genplug status: the agent has no resource {', '.join(unknown)}; {has}", file=sys.stderr)
         return _UNKNOWN
     shown = [one for one in status["resources"] if not arguments.resources or one["name"] in arguments.resources]
-    print(_printed({**status, "resources": shown}, arguments.output))
+    print(_printed({**status, "resources": shown}, arguments.output, brief=arguments.brief))
     return 0 if status["ready"] else _NOT_READY
 
 
-def ask(address: str) -> JSON:
-    """Ask the agent that listens on ``HOST:PORT``; an address that means every host is asked on this one.
+def ask(address: Address) -> JSON:
+    """Ask the agent that listens on an address; one that means every host is asked on this one.
 
     Raises:
         UnreachableError: no agent answers there.
     """
-    host, _, port = address.rpartition(":")
-    host = "127.0.0.1" if host in _WILDCARDS else host.strip("[]")
-    where = f"http://{host}:{port}/statusz"
+    from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - --help does not need it: 20 ms
+
+    host, port = address
+    host = "127.0.0.1" if host in _WILDCARDS else host
+    where = f"http://{f'[{host}]' if ':' in host else host}:{port}/statusz"
     try:
-        connection = HTTPConnection(host, int(port), timeout=_DEADLINE)
-        connection.request("GET", "/statusz")
-        answer = connection.getresponse()
-        text = answer.read().decode()
+        with closing(HTTPConnection(host, port, timeout=_DEADLINE)) as connection:
+            connection.request("GET", "/statusz")
+            answer = connection.getresponse()
+            text = answer.read().decode(errors="replace")
     except (OSError, HTTPException, ValueError) as error:
         hint = "is the agent running on this node, and with --listen? --address says where to look instead"
         raise UnreachableError(f"no answer from {where} ({error}); {hint}") from None
+    if answer.status == _FORBIDDEN:
+        hint = f"ask at 127.0.0.1:{port} on its own host, and let it listen there: --listen 127.0.0.1:{port} or :{port}"
+        raise UnreachableError(f"{where} tells callers by the loopback address only; {hint}")
     try:
         status = json.loads(text)
     except ValueError:
@@ -101,6 +119,21 @@ def ask(address: str) -> JSON:
     if not isinstance(status, dict) or "resources" not in status:
         raise UnreachableError(f"what answers at {where} is no genplug: {answer.status} {text[:100].strip()}")
     return status
+
+
+def _address(text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write HOST:PORT, for example {DEFAULT_ADDRESS} ({_LISTEN} is taken where the flag is not given)"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _duration(text: str) -> float:
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+|\d+(\.\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a length of time, for example 90s or 1m30s")
+    return sum(float(count) * _UNITS[unit] for count, unit in re.findall(r"([\d.]+)(ms|s|m|h|)", text))
 
 
 def _awaited(arguments: argparse.Namespace) -> JSON:
@@ -121,10 +154,10 @@ def _awaited(arguments: argparse.Namespace) -> JSON:
         if waits_for != told:
             print(f"waiting: {waits_for}", file=sys.stderr, flush=True)
             told = waits_for
-        time.sleep(_PAUSE)
+        time.sleep(max(0.0, min(_PAUSE, deadline - time.monotonic())))
 
 
-def _printed(status: JSON, output: str) -> str:
+def _printed(status: JSON, output: str, *, brief: bool) -> str:
     match output:
         case "json":
             return json.dumps(status, indent=2)
@@ -134,8 +167,10 @@ def _printed(status: JSON, output: str) -> str:
             return str(yaml.safe_dump(status, sort_keys=False)).rstrip()
         case "name":
             return "\n".join(one["name"] for one in status["resources"])
-    parts = ["\n".join(_summary(status)), _resources(status["resources"])]
-    if output == "wide":
+    parts = ["\n".join(_summary(status))]
+    if not brief:
+        parts.append(_resources(status["resources"]))
+    if output == "wide" and not brief:
         parts += [_devices(one) for one in status["resources"]]
     return "\n\n".join(part for part in parts if part)
 
@@ -157,10 +192,17 @@ def _resources(resources: Sequence[JSON]) -> str:
     if not resources:
         return "no resources"
     rows = [
-        (one["name"], str(one["healthy"]), str(one["unhealthy"]), _registration(one), "; ".join(_remarks(one)))
+        (
+            one["name"],
+            str(one["healthy"]),
+            str(one["unhealthy"]),
+            _registration(one),
+            str(one["streams"]),
+            "; ".join(_remarks(one)),
+        )
         for one in resources
     ]
-    return table(("RESOURCE", "HEALTHY", "UNHEALTHY", "REGISTERED", "REMARKS"), rows)
+    return table(("RESOURCE", "HEALTHY", "UNHEALTHY", "REGISTERED", "STREAMS", "REMARKS"), rows)
 
 
 def _registration(resource: JSON) -> str:
