@@ -162,7 +162,7 @@ class KubeletFollower:
             return
         self._offers[name] = offer
         if name in self._endpoints:
-            self._endpoints[name].answers.set(Answers(offer, self._host))
+            self._endpoints[name].update(Answers(offer, self._host))
         else:
             self._serve(offer)
 

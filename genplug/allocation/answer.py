@@ -12,7 +12,7 @@ from itertools import product
 from genplug.allocation.edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.refusal import Refusal, RefusalCode
-from genplug.config.model import MountSpec
+from genplug.config.model import MountSpec, Resource
 from genplug.config.natural import natural_key
 from genplug.config.policy import Policy
 from genplug.config.template import MissingAttributeError, Template, Values
@@ -29,6 +29,7 @@ def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerE
     """
     if not ids:
         return ContainerEdits()
+    _check_share(offer, ids)
     devices = _granted(offer, ids)
     allocate = offer.resource.allocate
     attributes = _attributes(devices, (*allocate.env, *allocate.annotations))
@@ -38,6 +39,30 @@ def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerE
         nodes=_nodes(devices, host),
         annotations=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.annotations),
     )
+
+
+def _check_share(offer: ResourceOffer, ids: Sequence[str]) -> None:
+    """Refuse what ``share`` does not let one container have."""
+    resource, asked = offer.resource, dict.fromkeys(ids)
+    most = resource.most_per_container
+    if most is not None and len(asked) > most:
+        raise _too_many(resource, f"it asks for {len(asked)}, and share.maxPerContainer is {most}")
+    if not resource.distinct or resource.tokens is not None:
+        return
+    given: dict[str, str] = {}
+    for one in asked:
+        for judged in offer.grants[one].devices if one in offer.grants else ():
+            if (first := given.setdefault(judged.device.id, one)) != one:
+                where = ", ".join(judged.device.candidates)
+                raise _too_many(
+                    resource, f"{first} and {one} are the same device ({where}), and share.distinct is true"
+                )
+
+
+def _too_many(resource: Resource, reason: str) -> Refusal:
+    advice = "let the container ask for fewer, or change the resource in the configuration"
+    message = f"{resource.name} cannot be given to a container: {reason} ({resource.place}); {advice}"
+    return Refusal(RefusalCode.FAILED_PRECONDITION, message)
 
 
 def _granted(offer: ResourceOffer, ids: Sequence[str]) -> tuple[Device, ...]:

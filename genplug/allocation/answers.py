@@ -6,7 +6,7 @@ from attrs import frozen
 
 from genplug.allocation.answer import answered
 from genplug.allocation.edits import ContainerEdits
-from genplug.allocation.offer import Listed, ResourceOffer
+from genplug.allocation.offer import Listed, Options, ResourceOffer
 from genplug.allocation.preferred import preferred
 from genplug.hardware.host import Host
 
@@ -23,6 +23,11 @@ class Answers:
         """The list for the kubelet; equal when nothing changed."""
         return self.offer.listed
 
+    @property
+    def options(self) -> Options:
+        """What the kubelet is told of the endpoint; it reads it once, when it connects."""
+        return self.offer.options
+
     def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         """Return what a container with these devices gets.
 
@@ -33,4 +38,13 @@ class Answers:
 
     def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> tuple[str, ...]:
         """Return which of the available devices to take; never raises."""
-        return preferred(available, must_include, size, self.offer.grants)
+        offer = self.offer
+        return preferred(
+            available,
+            must_include,
+            size,
+            offer.grants,
+            groups=offer.groups,
+            policy=offer.resource.preference.policy,
+            distinct=offer.resource.distinct,
+        )

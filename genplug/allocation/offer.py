@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from genplug.config.model import Resource
+from genplug.config.model import Preference, Resource
 from genplug.health.verdict import Judged
 
 
@@ -15,6 +15,13 @@ class Listed:
     id: str
     healthy: bool
     numa: int | None = None
+
+
+@frozen
+class Options:
+    """What the kubelet reads once, when it connects: whether it is to ask which devices we prefer."""
+
+    prefers: bool = False
 
 
 @frozen
@@ -38,3 +45,11 @@ class ResourceOffer:
     resource: Resource
     grants: Mapping[str, Grant]
     listed: tuple[Listed, ...]
+    groups: Mapping[str, tuple[str, ...]] = {}
+    """For the choice among grants: in which groups each is, the outermost first; the innermost is its device."""
+
+    @property
+    def options(self) -> Options:
+        """What the kubelet is told of the resource's endpoint."""
+        resource = self.resource
+        return Options(prefers=resource.distinct or resource.preference.policy is not Preference.NONE)

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from attrs import evolve
+
 from genplug.allocation.offer import Grant, Listed, ResourceOffer
 from genplug.config.model import Resource
+from genplug.config.template import MissingAttributeError, Template
 from genplug.hardware.ids import replica_id, token_ids
+from genplug.hardware.inventory import Device
 from genplug.health.verdict import Judged
 
 _MOST_REASONS = 3
@@ -13,11 +17,32 @@ _MOST_REASONS = 3
 def offered(resource: Resource, judged: Sequence[Judged]) -> ResourceOffer:
     """Return what a resource offers, given its judged devices in natural order."""
     grants = tuple(_tokens(resource, judged) if resource.tokens is not None else _devices(resource, judged))
-    return ResourceOffer(
+    offer = ResourceOffer(
         resource=resource,
         grants={grant.id: grant for grant in grants},
         listed=tuple(Listed(grant.id, grant.healthy, _numa(grant)) for grant in grants),
     )
+    return evolve(offer, groups=_groups(resource, grants)) if offer.options.prefers else offer
+
+
+def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str, ...]]:
+    """Say in which groups each grant is; a token is in none: it gives every device, wherever."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for grant in grants:
+        if len(grant.devices) == 1:
+            device = grant.devices[0].device
+            groups[grant.id] = (_group(resource.preference.by, device), device.id)
+    return groups
+
+
+def _group(by: Template | None, device: Device) -> str:
+    if by is None:
+        return "" if device.numa is None else str(device.numa)
+    try:
+        return by.render(device.attributes)
+    except MissingAttributeError:
+        # Devices that cannot be told apart stand together.
+        return ""
 
 
 def _devices(resource: Resource, judged: Sequence[Judged]) -> Iterator[Grant]:

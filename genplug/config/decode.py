@@ -22,6 +22,8 @@ from genplug.config.model import (
     HealthSpec,
     MountSpec,
     NodeSpec,
+    Preference,
+    PreferenceSpec,
     Resource,
     Source,
 )
@@ -72,6 +74,7 @@ class _Decoder:
             if isinstance(item, MapNode)
         )
         allocate, health = self.check_shared(node, where)
+        share = node.get("share")
         return Resource(
             name=name,
             place=entry.key,
@@ -79,6 +82,11 @@ class _Decoder:
             replicas=int(_number(node.get("replicas"), 1)),
             tokens=int(_number(node.get("tokens"), 0)) or None,
             overlap=_is(node.entries.get("share"), "overlap", value=True),
+            most_per_container=int(_number(share.get("maxPerContainer"), 0)) or None
+            if isinstance(share, MapNode)
+            else None,
+            distinct=_is(node.entries.get("share"), "distinct", value=True),
+            preference=self._preference(node.get("preferredAllocation"), f"{where}.preferredAllocation"),
             allocate=allocate,
             health=health,
             policy=self.policy or DEFAULT_POLICY,
@@ -98,6 +106,15 @@ class _Decoder:
         keep = health.get("keepGoneSeconds") if isinstance(health, MapNode) else None
         allocate = self._allocate(node.get("allocate"), f"{where}.allocate")
         return allocate, HealthSpec(_number(keep, HealthSpec().keep_gone_seconds))
+
+    def _preference(self, node: Node | None, where: str) -> PreferenceSpec:
+        if not isinstance(node, MapNode):
+            return PreferenceSpec()
+        written = node.get("policy")
+        is_known = isinstance(written, ScalarNode) and written.value in list(Preference)
+        # Who says by what wants a preference.
+        policy = Preference(str(written.value)) if is_known and isinstance(written, ScalarNode) else Preference.PACKED
+        return PreferenceSpec(policy, self.texts.template(node.get("by"), f"{where}.by"))
 
     def _check_resource_name(self, name: str, place: Place, where: str) -> None:
         width = max(len(name), 1)

@@ -28,6 +28,22 @@ class CandidateType(StrEnum):
     ANY = "any"
 
 
+class Preference(StrEnum):
+    """Which of the free devices to suggest (config-language: ``preferredAllocation.policy``)."""
+
+    NONE = "none"
+    PACKED = "packed"
+    SPREAD = "spread"
+
+
+@frozen
+class PreferenceSpec:
+    """``preferredAllocation``: the policy, and what makes a group (``by``); None is by NUMA node."""
+
+    policy: Preference = Preference.NONE
+    by: Template | None = None
+
+
 @frozen
 class NodeSpec:
     """A device node of a device (``nodes``) or a companion (``with``).
@@ -91,8 +107,9 @@ class Resource:
     """One resource name and all that was said about it.
 
     ``replicas`` (at least 1) lists each device that often; ``tokens``, if given, makes one pool of that many grants
-    instead. ``overlap`` allows a node of this resource in another resource that allows it too. ``policy`` bounds which
-    nodes and mounts it may hand out.
+    instead. ``overlap`` allows a node of this resource in another resource that allows it too; one container gets at
+    most ``most_per_container`` grants, and with ``distinct`` no two of one device. ``policy`` bounds which nodes and
+    mounts it may hand out.
     """
 
     name: str
@@ -101,6 +118,9 @@ class Resource:
     replicas: int = 1
     tokens: int | None = None
     overlap: bool = False
+    most_per_container: int | None = None
+    distinct: bool = False
+    preference: PreferenceSpec = PreferenceSpec()
     allocate: AllocateSpec = field(factory=AllocateSpec)
     health: HealthSpec = field(factory=HealthSpec)
     policy: Policy = DEFAULT_POLICY

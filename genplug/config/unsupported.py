@@ -12,9 +12,7 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
         "aliases": "write a second resource of that name with its own devices",
         "preStart": "let an init container of the pod do it",
     },
-    "share": {"maxPerContainer": "remove it; only the pod's own limit bounds how many it gets"},
     "allocate": {"cdiDevices": "write what the container needs as 'nodes', 'env' and 'mounts'"},
-    "preferredAllocation": {"by": "remove it; the kubelet chooses among the free devices"},
     "health": {
         "periodSeconds": _NUMBERS,
         "timeoutSeconds": _NUMBERS,
@@ -27,10 +25,8 @@ _KEYS: Mapping[str, Mapping[str, str]] = {
 }
 """Part of a resource to its keys that this version does not have, and what to do today."""
 _VALUES: Mapping[tuple[str, str], tuple[object, str]] = {
-    ("share", "distinct"): (False, "remove it; two grants of one device may meet in one container"),
     ("allocate", "inject"): ("nodes", "remove it; nodes are named in the answer to the kubelet"),
     ("", "topology"): ("none", "remove it or write 'none'; the kubelet is told no NUMA node"),
-    ("preferredAllocation", "policy"): ("none", "remove it or write 'none'; the kubelet chooses by itself"),
 }
 """Part and key to the one value that this version has."""
 _ATTRIBUTES = "select and name by path, name, index, type, major, minor and target"

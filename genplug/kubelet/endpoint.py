@@ -18,6 +18,7 @@ from genplug.kubelet.generation import (
     Event,
     Generation,
     KubeletSeen,
+    OptionsChanged,
     OwnSocketLost,
     Phase,
     Registered,
@@ -43,9 +44,10 @@ _DRAIN = 0.5
 
 
 class Endpoint:
-    """A resource at the kubelet. ``answers`` is where its owner puts each new state of the resource.
+    """A resource at the kubelet. ``answers`` is the newest state of the resource.
 
-    ``run`` serves until ``stop``; ``see`` is told what the kubelet's folder holds whenever that may have changed.
+    ``run`` serves until ``stop``; ``update`` is given each new state, ``see`` what the kubelet's folder holds whenever
+    that may have changed.
     """
 
     def __init__(self, resource: str, answers: Latest[Answers], registrar: Registrar, report: Reporter) -> None:
@@ -66,6 +68,13 @@ class Endpoint:
     def generation(self) -> Generation:
         """Where the endpoint is now."""
         return self._generation
+
+    def update(self, answers: Answers) -> None:
+        """Answer by a new state from now on; where its options differ, the kubelet has to connect anew to read them."""
+        before = self.answers.value.options
+        self.answers.set(answers)
+        if answers.options != before:
+            self._happened(OptionsChanged())
 
     def see(self, folder: Folder) -> None:
         """Take note of the kubelet's folder: its socket, and whether our own is still ours."""
@@ -173,7 +182,7 @@ class Endpoint:
         if self._socket is None or identity_of(self._socket) != self._bound:
             return OwnSocketLost()
         try:
-            await self._registrar.register(self.resource, self._socket.name)
+            await self._registrar.register(self.resource, self._socket.name, self.answers.value.options)
         except CallError as error:
             return RegisterFailed(str(error))
         return Registered()

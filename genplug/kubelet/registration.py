@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from genplug.allocation.offer import Options
 from genplug.kubelet import wire
 from genplug.kubelet.api.services import REGISTRATION, path
 from genplug.kubelet.calling import call
@@ -21,12 +22,12 @@ class Registrar:
         self.folder = folder
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def register(self, resource: str, socket: str) -> None:
+    async def register(self, resource: str, socket: str, options: Options = Options()) -> None:  # noqa: B008 - frozen
         """Register a resource whose endpoint listens on the given socket name in the folder.
 
         Raises:
             CallError: it was refused, timed out, or nobody listens.
         """
-        request = wire.register_bytes(resource, socket)
+        request = wire.register_bytes(resource, socket, options)
         async with self._turns:
             await call(self.folder / KUBELET_SOCKET, path(REGISTRATION, "Register"), request, deadline=DEADLINE)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import grpc
 
 from genplug.allocation.edits import ContainerEdits
-from genplug.allocation.offer import Listed
+from genplug.allocation.offer import Listed, Options
 from genplug.allocation.refusal import Refusal
 from genplug.kubelet import wire
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
@@ -33,6 +33,11 @@ class Answers(Protocol):
     @property
     def listed(self) -> tuple[Listed, ...]:
         """The list for the kubelet; equal when nothing changed."""
+        ...
+
+    @property
+    def options(self) -> Options:
+        """What the kubelet reads once, when it connects."""
         ...
 
     def allocate(self, ids: Sequence[str]) -> ContainerEdits:
@@ -78,7 +83,7 @@ class Service(grpc.GenericRpcHandler):
         self._closing.set()
 
     async def _options(self, _request: bytes, _context: Context) -> bytes:
-        return wire.options_bytes()
+        return wire.options_bytes(self._answers.value.options)
 
     async def _list_and_watch(self, _request: bytes, _context: Context) -> AsyncIterator[bytes]:
         self._happened(StreamOpened())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from genplug.allocation.edits import ContainerEdits
-from genplug.allocation.offer import Listed
+from genplug.allocation.offer import Listed, Options
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import API_VERSION, HEALTHY, UNHEALTHY
 
@@ -30,16 +30,21 @@ def preferred_bytes(containers: Iterable[Sequence[str]]) -> bytes:
     return pb.PreferredAllocationResponse(container_responses=parts).SerializeToString()
 
 
-def options_bytes() -> bytes:
-    """Return the ``DevicePluginOptions`` of every endpoint of this version: no pre-start call, no preference."""
-    return pb.DevicePluginOptions().SerializeToString()
+def options_bytes(options: Options) -> bytes:
+    """Return the ``DevicePluginOptions`` of an endpoint; no endpoint of this version has a pre-start call."""
+    return _options(options).SerializeToString()
 
 
-def register_bytes(resource: str, socket: str) -> bytes:
+def register_bytes(resource: str, socket: str, options: Options) -> bytes:
     """Return a ``RegisterRequest``; it carries the options too, for kubelets <= 1.24 (contract 2.1)."""
-    options = pb.DevicePluginOptions()
-    request = pb.RegisterRequest(version=API_VERSION, endpoint=socket, resource_name=resource, options=options)
+    request = pb.RegisterRequest(
+        version=API_VERSION, endpoint=socket, resource_name=resource, options=_options(options)
+    )
     return request.SerializeToString()
+
+
+def _options(options: Options) -> pb.DevicePluginOptions:
+    return pb.DevicePluginOptions(get_preferred_allocation_available=options.prefers)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -234,16 +234,23 @@ def test_what_means_nothing_is_refused_once(body: str, expected: list[Code]) -> 
     assert codes(body) == expected
 
 
+def test_who_says_by_what_wants_packed_devices_and_nothing_said_is_no_preference() -> None:
+    specs = [
+        loaded(f"{DEVICES}\n{body}").preference
+        for body in ("", "preferredAllocation: {policy: spread}", "preferredAllocation: {by: '${index}'}")
+    ]
+    assert [(one.policy.value, one.by.text if one.by else None) for one in specs] == [
+        ("none", None),
+        ("spread", None),
+        ("packed", "${index}"),
+    ]
+
+
 UNSUPPORTED = [
     "slices: 2",
     "aliases: [a.io/b]",
-    "share: {maxPerContainer: 1}",
-    "share: {distinct: true}",
     "allocate: {cdiDevices: [a/b=c]}",
     "allocate: {inject: cdi}",
-    "preferredAllocation: {policy: packed}",
-    "preferredAllocation: {policy: spread}",
-    "preferredAllocation: {by: '${index}'}",
     "topology: auto",
     "preStart: {exec: {command: [/x]}}",
     "health: {periodSeconds: 1}",

@@ -1,4 +1,4 @@
-"""What a container gets and what it is refused, asked through the socket (contract 10: 49 to 58, 60, 61, 63, 66)."""
+"""What a container gets and is refused, asked through the socket (contract 10: 49 to 58, 60, 61, 63, 64, 66)."""
 
 import asyncio
 import os
@@ -381,6 +381,48 @@ async def test_63_a_preference_is_given_for_every_container_and_for_none(node: F
         raw = await client.raw("GetPreferredAllocation", request.SerializeToString())
     answers = pb.PreferredAllocationResponse.FromString(raw).container_responses
     assert [list(one.deviceIDs) for one in answers] == [["x0"], []]
+
+
+def sharing(rest: str) -> str:
+    return HEAD + f"resources: {{example.com/x: {{devices: [{{glob: /dev/x*}}], {rest}}}}}"
+
+
+async def test_64_the_kubelet_gives_replicas_as_they_are_preferred(node: FakeNode) -> None:
+    async with plugin(node, sharing("replicas: 4, preferredAllocation: {policy: packed}")):
+        assert node.kubelet.registrations[-1].get_preferred_allocation_available
+        packed = await node.kubelet.admit(X, 3, pod="packed")
+        assert len({one.partition("-r")[0] for one in packed.ids}) == 1
+
+
+async def test_64_the_kubelet_gives_different_devices_where_replicas_are_spread(node: FakeNode) -> None:
+    async with plugin(node, sharing("replicas: 4, preferredAllocation: {policy: spread}")):
+        spread = await node.kubelet.admit(X, 3, pod="spread")
+        assert {one.partition("-r")[0] for one in spread.ids} == {"x0", "x1", "x2"}
+
+
+async def test_64_devices_are_packed_by_what_the_configuration_says(node: FakeNode) -> None:
+    async with plugin(node, sharing("preferredAllocation: {policy: packed, by: '${minor|default:0}'}")):
+        assert (await node.kubelet.admit(X, 2)).ids == ("x0", "x1")
+
+
+async def test_a_container_gets_one_device_once_where_grants_must_be_distinct(node: FakeNode) -> None:
+    async with plugin(node, sharing("replicas: 2, share: {distinct: true}")) as client:
+        assert {one.partition("-r")[0] for one in (await node.kubelet.admit(X, 3)).ids} == {"x0", "x1", "x2"}
+        code, text = await refusal(client, ["x1-r0", "x1-r1"])
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "x1-r0 and x1-r1 are the same device (/dev/x1), and share.distinct is true" in text
+        assert "genplug.yaml:" in text
+        # In two containers of one pod they may meet.
+        await client.allocate([["x1-r0"], ["x1-r1"]])
+
+
+async def test_a_container_that_asks_for_more_than_it_may_have_is_refused(node: FakeNode) -> None:
+    async with plugin(node, sharing("share: {maxPerContainer: 2}")) as client:
+        code, text = await refusal(client, ["x0", "x1", "x2"])
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "it asks for 3, and share.maxPerContainer is 2" in text
+        await client.allocate([["x0", "x1"], ["x2"]])
+        await client.allocate([["x0", "x1", "x1"]])
 
 
 async def test_66_unknown_calls_are_unimplemented_and_unknown_fields_are_ignored(node: FakeNode) -> None:

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from genplug.allocation.edits import ContainerEdits
-from genplug.allocation.offer import Listed
+from genplug.allocation.offer import Listed, Options
 from genplug.kubelet import generation
 from genplug.kubelet.latest import Latest
 from genplug.kubelet.registration import Registrar
@@ -380,6 +380,7 @@ class OneDevice:
     """What a stray copy of a plugin offers."""
 
     listed = (Listed("stray", healthy=True, numa=None),)
+    options = Options()
 
     def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         raise NotImplementedError(ids)

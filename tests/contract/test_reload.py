@@ -267,6 +267,34 @@ async def test_70_changed_globs_go_through_the_open_stream(node: FakeNode) -> No
         assert {message.endpoint for message in kubelet.messages(X)} == {str(kubelet.plugins_dir / next(iter(before)))}
 
 
+async def test_71_changed_options_are_registered_anew_and_another_policy_is_not(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    for name in ("x0", "y0"):
+        node.plug(f"/dev/{name}")
+
+    def preferring(policy: str) -> str:
+        x = f"{X}: {{devices: [{{glob: /dev/x*}}], preferredAllocation: {{policy: {policy}}}}}"
+        return HEAD + f"resources: {{{x}, {Y}: {{devices: [{{glob: /dev/y*}}]}}}}"
+
+    async with node.running(preferring("none")):
+        await kubelet.until(X, healthy={"x0"})
+        await kubelet.until(Y, healthy={"y0"})
+        before = sockets(kubelet)
+
+        node.write_config(preferring("packed"))
+        registered = await kubelet.registered(X, 2)
+        assert registered.get_preferred_allocation_available
+        await kubelet.until(X, healthy={"x0"})
+        assert len(sockets(kubelet).items() & before.items()) == 1
+        assert kubelet.streams(X) == kubelet.streams(Y) == 1
+
+        node.write_config(preferring("spread"))
+        # A registration that was wrongly made would come before this list.
+        node.plug("/dev/x1")
+        await kubelet.until(X, healthy={"x0", "x1"})
+        assert sorted(one.resource for one in kubelet.attempts) == [X, X, Y]
+
+
 async def test_72_an_added_resource_is_registered_and_a_renamed_one_changes_places(node: FakeNode) -> None:
     kubelet = node.kubelet
     for name in ("x0", "y0"):
