@@ -36,7 +36,7 @@ class ControlPlane:
         """Start all of it and wait until the API server is ready."""
         machine, folder = self.machine, self._folder
         folder.mkdir()
-        etcd = machine.start(
+        machine.start(
             "etcd", "etcd", "--data-dir", folder / "etcd", "--unsafe-no-fsync", "--log-level", "error",
         )  # fmt: skip
         tokens = {name: secrets.token_hex(16) for name, _ in _USERS}
@@ -47,7 +47,7 @@ class ControlPlane:
             self.kubeconfig(name).write_text(json.dumps(_kubeconfig(token)))
         key = folder / "service-accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-        self.server = machine.start(
+        server = machine.start(
             "kube-apiserver",
             self._binaries / "kube-apiserver",
             "--etcd-servers=http://127.0.0.1:2379",
@@ -68,8 +68,7 @@ class ControlPlane:
             *(f"--feature-gates={name}={str(value).lower()}" for name, value in features(self._binaries).items()),
         )
         ready = machine.command([self._kubectl, "--kubeconfig", self.kubeconfig("admin"), "get", "--raw", "/readyz"])
-        self.server.until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")
-        assert etcd
+        server.until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")
         machine.start(
             "kube-controller-manager",
             self._binaries / "kube-controller-manager",

@@ -34,7 +34,6 @@ mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t devpts -o newinstance,ptmxmode=0666 none /dev/pts
 mount -t tmpfs none /dev/shm
 ln -sf pts/ptmx /dev/ptmx
-mount -t sysfs none /sys -o remount,bind 2>/dev/null || true
 ip link set lo up
 ip link add node type bridge
 ip address add {address}/24 dev node
