@@ -23,7 +23,7 @@ class Agent:
         self.journal = journal or Journal()
         self.listens_on: int | None = None
         """The port of the pages, once there are any."""
-        host, self._watch = Host.at(settings.root), FolderWatch()
+        host, self._watch = Host.at(settings.root, node_name=settings.node_name), FolderWatch()
         self._kubelet = KubeletFollower(settings, host, self._watch, self.journal)
         self._node = NodeFollower(settings, host, self._watch, self.journal, self._kubelet.publish)
         self._stopping = asyncio.Event()

@@ -63,14 +63,14 @@ class KubeletFollower:
         self._snapshot = snapshot
         tell_devices(self._journal, before.judgement if before else None, snapshot.judgement)
         notes = offer_notes(snapshot.inventory)
-        for name, resource in snapshot.config.resources.items():
+        for name, resource in snapshot.judgement.resources.items():
             if name not in self._offers or before is None or not _is_alike(name, before, snapshot):
                 offer = offered(resource, snapshot.judgement.devices[name])
                 tell_offer(self._journal, self._offers.get(name), offer, notes.get(name, ()))
                 self._offer(offer)
             if (drain := self._draining.pop(name, None)) is not None:
                 drain.cancel()
-        for name in self._offers.keys() - snapshot.config.resources.keys() - self._draining.keys():
+        for name in self._offers.keys() - snapshot.judgement.resources.keys() - self._draining.keys():
             self._remove(self._offers[name].resource)
 
     async def run(self) -> None:
@@ -206,6 +206,7 @@ class KubeletFollower:
 
 def _is_alike(name: str, before: Snapshot, after: Snapshot) -> bool:
     """Say whether a resource offers the same in two snapshots; what did not change is the very same object."""
-    if name not in before.config.resources or before.config.resources[name] != after.config.resources[name]:
+    known = before.judgement.resources.get(name)
+    if known is None or (known is not after.judgement.resources[name] and known != after.judgement.resources[name]):
         return False
     return before.judgement.devices[name] == after.judgement.devices[name]

@@ -187,15 +187,16 @@ class NodeFollower:
         if has_found:
             self._judge(before.config, inventory)
         else:
-            self._watch_devices(inventory.folders)
+            self._watch_devices(inventory)
 
     def _judge(self, config: Config, inventory: Inventory) -> None:
         before = self.snapshot
-        keep_gone = {name: resource.health.keep_gone_seconds for name, resource in config.resources.items()}
+        resources = {**(before.judgement.resources if before else {}), **inventory.resources}
+        keep_gone = {name: resource.health.keep_gone_seconds for name, resource in resources.items()}
         judgement = judge(inventory, before.judgement if before else None, keep_gone, time.monotonic())
         self.snapshot = Snapshot(config, inventory, judgement)
         self._tell_clashes(before.inventory if before else None, inventory)
-        self._watch_devices(inventory.folders)
+        self._watch_devices(inventory)
         self._publish(self.snapshot, before)
 
     def _tell_clashes(self, before: Inventory | None, after: Inventory) -> None:
@@ -211,8 +212,9 @@ class NodeFollower:
 
         return self._watch.set("config", folders, changed, contents=True)
 
-    def _watch_devices(self, folders: frozenset[str]) -> None:
-        seen = {self._host.real(folder): folder for folder in folders}
+    def _watch_devices(self, inventory: Inventory) -> None:
+        folders = inventory.folders | inventory.folders_of_attributes
+        seen = {self._host.real(folder): folder for folder in folders if self._host.tells_of(folder)}
 
         def changed(folder: Path, names: frozenset[str]) -> None:
             known = self._changes.get(seen[folder])

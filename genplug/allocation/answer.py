@@ -13,12 +13,13 @@ from genplug.allocation.edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.refusal import Refusal, RefusalCode
 from genplug.config.model import MountSpec, Resource
+from genplug.config.names import SLICE, cdi_device_fault
 from genplug.config.natural import natural_key
 from genplug.config.policy import Policy
 from genplug.config.template import MissingAttributeError, Template, Values
-from genplug.hardware.attributes import merged
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import KIND_NAMES, Device, DeviceNode, Look
+from genplug.hardware.values import merged
 
 
 def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerEdits:
@@ -32,12 +33,13 @@ def answered(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerE
     _check_share(offer, ids)
     devices = _granted(offer, ids)
     allocate = offer.resource.allocate
-    attributes = _attributes(devices, (*allocate.env, *allocate.annotations))
+    attributes = _attributes(offer, ids, devices)
     return ContainerEdits(
         env=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.env),
         mounts=_mounts(allocate.mounts, devices, offer.resource.policy, host),
         nodes=_nodes(devices, host),
         annotations=tuple((name, _rendered(template, attributes, offer)) for name, template in allocate.annotations),
+        cdi_devices=_cdi_devices(offer, attributes),
     )
 
 
@@ -84,12 +86,17 @@ def _granted(offer: ResourceOffer, ids: Sequence[str]) -> tuple[Device, ...]:
     return tuple(sorted(devices.values(), key=lambda device: (natural_key(device.key), device.id)))
 
 
-def _attributes(devices: Sequence[Device], named: Sequence[tuple[str, Template]]) -> Values:
+def _attributes(offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Device]) -> Values:
     """Return the attributes that templates speak of, of all devices together."""
+    allocate = offer.resource.allocate
+    named = (*(template for _, template in (*allocate.env, *allocate.annotations)), *allocate.cdi_devices)
+    slices = sorted({number for one in ids if (number := offer.grants[one].slice) is not None})
+    sliced: Values = {SLICE: tuple(map(str, slices))} if slices else {}
     if len(devices) == 1:
-        return devices[0].attributes
-    names = frozenset[str]().union(*(template.names for _, template in named))
-    return merged([{name: device.attributes[name] for name in names & device.attributes.keys()} for device in devices])
+        return {**devices[0].attributes, **sliced} if sliced else devices[0].attributes
+    names = frozenset[str]().union(*(template.names for template in named))
+    parts = [{name: device.attributes[name] for name in names & device.attributes.keys()} for device in devices]
+    return {**merged(parts), **sliced}
 
 
 def _nodes(devices: Sequence[Device], host: Host) -> tuple[NodeEdit, ...]:
@@ -177,6 +184,22 @@ def _mount_paths(spec: MountSpec, device: Device) -> Iterator[tuple[str, str]]:
             if not path.startswith("/"):
                 raise _not_now(f"{device.resource} device {device.id}", f"a mount's path '{path}' is not absolute")
         yield posixpath.normpath(paths[0]), posixpath.normpath(paths[1])
+
+
+def _cdi_devices(offer: ResourceOffer, attributes: Values) -> tuple[str, ...]:
+    """Return the names of CDI devices, each spec once for each value that it speaks of."""
+    names: dict[str, None] = {}
+    for template in offer.resource.allocate.cdi_devices:
+        try:
+            rendered = template.render_each(attributes)
+        except MissingAttributeError as error:
+            reason = f"'{template.text}' needs '{error.name}', which no device of the container has"
+            raise _not_now(offer.resource.name, reason) from None
+        for name in rendered:
+            if fault := cdi_device_fault(name) or offer.resource.policy.cdi_fault(name):
+                raise _not_now(offer.resource.name, f"the CDI device '{name}' is none to hand out: {fault}")
+            names[name] = None
+    return tuple(names)
 
 
 def _rendered(template: Template, attributes: Values, offer: ResourceOffer) -> str:

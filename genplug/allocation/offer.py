@@ -10,11 +10,11 @@ from genplug.health.verdict import Judged
 
 @frozen
 class Listed:
-    """One line of the list that the kubelet gets (v1beta1 ``Device``); ``numa`` is None for no topology."""
+    """One line of the list that the kubelet gets (v1beta1 ``Device``); ``numa`` is empty for no topology."""
 
     id: str
     healthy: bool
-    numa: int | None = None
+    numa: tuple[int, ...] = ()
 
 
 @frozen
@@ -29,13 +29,15 @@ class Grant:
     """One unit that the kubelet can give to a container.
 
     ``devices`` is the one device it stands for (replicas included), or every device of the pool for a token.
-    ``reason`` says why it is not healthy, empty while it is.
+    ``reason`` says why it is not healthy, empty while it is. ``slice`` is its number where the device is listed in
+    slices: counted through over the node where the device has a number of its own.
     """
 
     id: str
     devices: tuple[Judged, ...]
     healthy: bool
     reason: str = ""
+    slice: int | None = None
 
 
 @frozen
@@ -51,5 +53,9 @@ class ResourceOffer:
     @property
     def options(self) -> Options:
         """What the kubelet is told of the resource's endpoint."""
-        resource = self.resource
-        return Options(prefers=resource.distinct or resource.preference.policy is not Preference.NONE)
+        preference = self.resource.preference
+        is_wanted = preference.policy is not Preference.NONE
+        if not preference.is_written:
+            # What nobody asked for is worth the kubelet's question only where there is something to choose.
+            is_wanted = len({listed.numa for listed in self.listed}) > 1
+        return Options(prefers=self.resource.distinct or is_wanted)

@@ -7,7 +7,7 @@ from attrs import evolve
 from genplug.allocation.offer import Grant, Listed, ResourceOffer
 from genplug.config.model import Resource
 from genplug.config.template import MissingAttributeError, Template
-from genplug.hardware.ids import replica_id, token_ids
+from genplug.hardware.ids import replica_id, slice_id, token_ids
 from genplug.hardware.inventory import Device
 from genplug.health.verdict import Judged
 
@@ -17,10 +17,14 @@ _MOST_REASONS = 3
 def offered(resource: Resource, judged: Sequence[Judged]) -> ResourceOffer:
     """Return what a resource offers, given its judged devices in natural order."""
     grants = tuple(_tokens(resource, judged) if resource.tokens is not None else _devices(resource, judged))
+    # Where one device has no NUMA node the kubelet would find no place for it beside those that have (contract 4).
+    has_topology = resource.tokens is None and all(one.device.numa for one in judged)
     offer = ResourceOffer(
         resource=resource,
         grants={grant.id: grant for grant in grants},
-        listed=tuple(Listed(grant.id, grant.healthy, _numa(grant)) for grant in grants),
+        listed=tuple(
+            Listed(grant.id, grant.healthy, grant.devices[0].device.numa if has_topology else ()) for grant in grants
+        ),
     )
     return evolve(offer, groups=_groups(resource, grants)) if offer.options.prefers else offer
 
@@ -37,7 +41,7 @@ def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str,
 
 def _group(by: Template | None, device: Device) -> str:
     if by is None:
-        return "" if device.numa is None else str(device.numa)
+        return ",".join(map(str, device.numa))
     try:
         return by.render(device.attributes)
     except MissingAttributeError:
@@ -47,12 +51,22 @@ def _group(by: Template | None, device: Device) -> str:
 
 def _devices(resource: Resource, judged: Sequence[Judged]) -> Iterator[Grant]:
     for one in judged:
-        verdict = one.verdict
-        if resource.replicas == 1:
-            yield Grant(one.device.id, (one,), verdict.healthy, verdict.reason)
-            continue
-        for number in range(resource.replicas):
-            yield Grant(replica_id(one.device.id, number), (one,), verdict.healthy, verdict.reason)
+        device, verdict = one.device, one.verdict
+        if resource.slices is not None:
+            first = _index(device) * device.slices
+            for number in range(device.slices):
+                yield Grant(slice_id(device.id, number), (one,), verdict.healthy, verdict.reason, slice=first + number)
+        elif resource.replicas == 1:
+            yield Grant(device.id, (one,), verdict.healthy, verdict.reason)
+        else:
+            for number in range(resource.replicas):
+                yield Grant(replica_id(device.id, number), (one,), verdict.healthy, verdict.reason)
+
+
+def _index(device: Device) -> int:
+    """Return a device's own number, 0 where it has none or several."""
+    index = device.attributes.get("index", ())
+    return int(index[0]) if len(index) == 1 else 0
 
 
 def _tokens(resource: Resource, judged: Sequence[Judged]) -> Iterator[Grant]:
@@ -69,8 +83,3 @@ def _why_none(pool: Sequence[Judged]) -> str:
     reasons = list(dict.fromkeys(one.verdict.reason for one in pool))
     more = f"; and {len(reasons) - _MOST_REASONS} more reasons" if len(reasons) > _MOST_REASONS else ""
     return f"no device of the pool is healthy: {'; '.join(reasons[:_MOST_REASONS])}{more}"
-
-
-def _numa(grant: Grant) -> int | None:
-    """Return where a grant is; a token gives devices from everywhere."""
-    return grant.devices[0].device.numa if len(grant.devices) == 1 else None

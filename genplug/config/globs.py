@@ -87,6 +87,14 @@ def patterns(text: str) -> list[str]:
     return _expanded(text) if "{" in text else [text]
 
 
+_LITERAL = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]", "{": "?", "}": "?", ",": "?"})
+
+
+def literal(text: str) -> str:
+    """Return a text as it stands for itself in a glob; braces cannot be quoted and match any one character."""
+    return text.translate(_LITERAL)
+
+
 def has_magic(text: str) -> bool:
     """Say whether a text holds anything that a glob would expand."""
     return bool(_MAGIC.search(text)) or "{" in text

@@ -5,7 +5,7 @@ import re
 CANDIDATE_ATTRIBUTES = ("path", "name", "index", "type", "major", "minor", "target")
 """Attributes that a candidate has by itself."""
 
-LATER_ATTRIBUTES = (
+SYSFS_ATTRIBUTES = (
     "sysfs",
     "subsystem",
     "driver",
@@ -30,16 +30,27 @@ LATER_ATTRIBUTES = (
     "ib.guid",
     "drm.card",
     "drm.render",
-    "node.name",
-    "slice",
 )
-"""Attributes of the language that this version cannot read yet."""
-LATER_PREFIXES = ("attr.", "env.")
+"""Attributes that begin at the device's place in /sys."""
+FILE_PREFIX = "attr."
+"""Before the name of a file of the device's in /sys."""
+ENVIRONMENT_PREFIX = "env."
+"""Before the name of a variable of the program's own environment."""
+NODE_NAME = "node.name"
+SLICE = "slice"
+"""The number of a slice; only where a container gets slices."""
+
+KNOWN_ATTRIBUTES = (*CANDIDATE_ATTRIBUTES, *SYSFS_ATTRIBUTES, NODE_NAME)
+"""Every attribute of the language that has one name."""
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?\Z")
+_NOT_IN_NAMES = re.compile(r"[^-A-Za-z0-9_.]+")
 _ENV = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")
+_CDI_VENDOR = re.compile(r"[A-Za-z](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?\Z")
+_CDI_DEVICE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:]*[A-Za-z0-9])?\Z")
+_ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 _MOST_PREFIX = 244
 _MOST_NAME = 63
 _RESERVED_ANNOTATIONS = ("cdi.k8s.io/", "io.kubernetes.")
@@ -65,6 +76,11 @@ def resource_name_fault(name: str) -> str:
     return ""
 
 
+def in_resource_name(text: str) -> str:
+    """Return a value as it can stand in a resource's name: what may not be there becomes ``-``."""
+    return _NOT_IN_NAMES.sub("-", text).strip("-_.")
+
+
 def env_name_fault(name: str) -> str:
     """Say why a name is none for an environment variable; empty if it is."""
     fault = "a variable's name is letters, digits, '_', '-' and '.', and begins with no digit"
@@ -81,6 +97,31 @@ def annotation_key_fault(key: str) -> str:
     return ""
 
 
-def is_later_attribute(name: str) -> bool:
-    """Say whether the language has an attribute that this version cannot read yet."""
-    return name in LATER_ATTRIBUTES or name.startswith(LATER_PREFIXES)
+def cdi_device_fault(name: str) -> str:
+    """Say why a name is none of a CDI device (contract 8: names); empty if it is one."""
+    kind, equals, device = name.partition("=")
+    vendor, slash, of_class = kind.partition("/")
+    if not equals or not slash:
+        return "a CDI device's name is VENDOR/CLASS=DEVICE"
+    if not _CDI_VENDOR.match(vendor) or not _CDI_VENDOR.match(of_class):
+        return "vendor and class begin with a letter and hold letters, digits, '_', '-' and '.'"
+    if not _CDI_DEVICE.match(device):
+        return "a device's name holds letters, digits, '_', '-', '.' and ':', with a letter or digit at both ends"
+    return ""
+
+
+def is_attribute_name(name: str) -> bool:
+    """Say whether an attribute can be called so."""
+    return _ATTRIBUTE.match(name) is not None
+
+
+def is_known_attribute(name: str) -> bool:
+    """Say whether the language has an attribute of this name."""
+    if name.startswith((FILE_PREFIX, ENVIRONMENT_PREFIX)):
+        return len(name.partition(".")[2]) > 0
+    return name in KNOWN_ATTRIBUTES
+
+
+def needs_sysfs(name: str) -> bool:
+    """Say whether an attribute of the language is read at the device's place in /sys."""
+    return name in SYSFS_ATTRIBUTES or name.startswith(FILE_PREFIX)

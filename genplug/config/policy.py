@@ -26,7 +26,8 @@ class Policy:
     """What may be offered, handed out and mounted; as it is made without arguments, it holds where no file says more.
 
     ``resources`` are globs without braces over whole names, ``file`` is what messages call it, empty without a file. A
-    path of a mount is allowed by a glob that matches it or a folder that it lies in.
+    path of a mount is allowed by a glob that matches it or a folder that it lies in. ``programs`` may be run, ``cdi``
+    are globs over qualified names of CDI devices that others define.
     """
 
     file: str = ""
@@ -36,6 +37,8 @@ class Policy:
     block: bool = False
     mounts: tuple[Glob, ...] = ()
     writable: tuple[Glob, ...] = ()
+    programs: tuple[Glob, ...] = ()
+    cdi: tuple[str, ...] = ("*",)
 
     @property
     def name(self) -> str:
@@ -79,6 +82,18 @@ class Policy:
         if not any(glob.matches(folder) for glob in self.mounts for folder in folders):
             return self._refused("mounts.allow", _listed([glob.text for glob in (*self.mounts, *self.writable)]))
         return "" if read_only else self._refused("mounts.writable", _listed([glob.text for glob in self.writable]))
+
+    def exec_fault(self, program: str) -> str:
+        """Say which rule refuses to run a program of this path; empty if it may be run."""
+        if any(glob.matches(program) for glob in self.programs):
+            return ""
+        return self._refused("exec.allow", _listed([glob.text for glob in self.programs]))
+
+    def cdi_fault(self, name: str) -> str:
+        """Say which rule refuses a CDI device of this qualified name; empty if it may be handed out."""
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.cdi):
+            return ""
+        return self._refused("cdi.allow", _listed(self.cdi))
 
     def _refused(self, rule: str, allowed: str) -> str:
         return f"refused by '{rule}' of {self.name}, which allows {allowed}"
@@ -156,28 +171,30 @@ def _decoded(tree: MapNode, file: str, problems: Problems) -> Policy:
         written = inner.get(key) if isinstance(inner, MapNode) else None
         return texts.globs(written, f"{part}.{key}") if isinstance(written, ListNode) else None
 
-    # Of programs to run: there is nothing yet that runs one, but a mistake is one today.
-    globs("exec", "allow")
+    cdi = tree.get("cdi")
+    cdi_names = cdi.get("allow") if isinstance(cdi, MapNode) else None
     names, allow = tree.get("resources"), globs("devices", "allow")
     return Policy(
         file=file,
-        resources=DEFAULT_POLICY.resources if names is None else tuple(_names(names, problems)),
+        resources=DEFAULT_POLICY.resources if names is None else tuple(_names(names, "resources", problems)),
         allow=DEFAULT_POLICY.allow if allow is None else allow,
         deny=globs("devices", "deny") or (),
         block=_is_true(tree.get("devices"), "block"),
         mounts=globs("mounts", "allow") or (),
         writable=globs("mounts", "writable") or (),
+        programs=globs("exec", "allow") or (),
+        cdi=DEFAULT_POLICY.cdi if cdi_names is None else tuple(_names(cdi_names, "cdi.allow", problems)),
     )
 
 
-def _names(node: Node, problems: Problems) -> Iterator[str]:
+def _names(node: Node, where: str, problems: Problems) -> Iterator[str]:
     for one in node.items if isinstance(node, ListNode) else ():
         if isinstance(one, ScalarNode) and isinstance(one.value, str):
             try:
                 yield from patterns(one.text)
             except GlobError as error:
                 place, message = one.at(error.offset), f"{one.text!r}: {error}"
-                problems.add(Code.GLOB, place, message, tree="resources", hint=error.hint)
+                problems.add(Code.GLOB, place, message, tree=where, hint=error.hint)
 
 
 def _is_true(node: Node | None, key: str) -> bool:

@@ -8,22 +8,14 @@ import fnmatch
 import math
 import re
 from collections.abc import Sequence
-from typing import Protocol
 
 from attrs import frozen
 
+from genplug.config.patterns import Pattern
 from genplug.config.place import Place
 
 _QUANTITY = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)([KMGTPE]i?|k)?\Z")
 _POWERS = {"K": 1, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
-
-
-class Pattern(Protocol):
-    """A compiled regular expression of an engine that takes linear time (RE2)."""
-
-    def search(self, text: str, /) -> object | None:
-        """Find the first match."""
-        ...
 
 
 @frozen
@@ -42,15 +34,19 @@ class Selector:
     text: str = ""
     """As an operator would say it, for messages: ``nvidia*``, ``min 64Gi``."""
 
-    def holds(self, value: str | None) -> bool:
-        """Say whether a value passes; None is an attribute that does not exist."""
-        if value is None:
+    def holds(self, values: Sequence[str]) -> bool:
+        """Say whether an attribute passes: with one of its values, and for ``notIn`` with all of them.
+
+        An attribute without a value does not exist.
+        """
+        if not values:
             return self.exists is False
-        if self.exists is False:
+        if self.exists is False or (self.none_of and any(_is_any(value, self.none_of) for value in values)):
             return False
+        return any(self._is_wanted(value) for value in values)
+
+    def _is_wanted(self, value: str) -> bool:
         if self.any_of and not _is_any(value, self.any_of):
-            return False
-        if self.none_of and _is_any(value, self.none_of):
             return False
         if self.matches is not None and self.matches.search(value) is None:
             return False

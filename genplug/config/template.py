@@ -152,15 +152,15 @@ class Template:
         """Every name that it speaks of."""
         return frozenset(reference.name for reference in self.references)
 
-    def render(self, values: Values) -> str:
-        """Return the text with every reference replaced.
+    def render(self, values: Values, quoted: Callable[[str], str] = str) -> str:
+        """Return the text with every reference replaced by what ``quoted`` makes of what it stands for.
 
         Raises:
             MissingAttributeError: a name has no value and no default.
         """
-        return "".join(part if isinstance(part, str) else part.rendered(values) for part in self.parts)
+        return "".join(part if isinstance(part, str) else quoted(part.rendered(values)) for part in self.parts)
 
-    def render_each(self, values: Values) -> tuple[str, ...]:
+    def render_each(self, values: Values, quoted: Callable[[str], str] = str) -> tuple[str, ...]:
         """Return one text for each value of the names used (each combination, where several names have several).
 
         Raises:
@@ -168,7 +168,8 @@ class Template:
         """
         names = sorted(name for name in self.names if name in values)
         choices = product(*(values[name] for name in names))
-        texts = (self.render({**values, **{n: (v,) for n, v in zip(names, one, strict=True)}}) for one in choices)
+        used = {reference.name: values[reference.name] for reference in self.references if reference.name in values}
+        texts = (self.render({**used, **{n: (v,) for n, v in zip(names, one, strict=True)}}, quoted) for one in choices)
         return tuple(dict.fromkeys(texts))
 
 

@@ -1,30 +1,33 @@
 """Texts with a meaning inside: templates, globs and selectors, each read with its mistakes noted where they stand."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
-from genplug.config.document import ListNode, MapNode, Node, ScalarNode, plain
+from genplug.config.document import Entry, ListNode, MapNode, Node, ScalarNode, plain
 from genplug.config.globs import Glob, GlobError, patterns
-from genplug.config.names import CANDIDATE_ATTRIBUTES, LATER_ATTRIBUTES, is_later_attribute
+from genplug.config.names import ENVIRONMENT_PREFIX, FILE_PREFIX, KNOWN_ATTRIBUTES, SLICE, is_known_attribute
+from genplug.config.patterns import Pattern, PatternError, compiled
 from genplug.config.place import Place
 from genplug.config.problem import Code, Problems
 from genplug.config.schema import closest
-from genplug.config.selectors import Condition, Pattern, Selector, comparable, quantity
+from genplug.config.selectors import Condition, Selector, comparable, quantity
 from genplug.config.template import Reference, Template, TemplateError
 
-_KNOWN = ", ".join(CANDIDATE_ATTRIBUTES)
-_SAMPLES = {name: ("/x",) if name in ("path", "target") else ("x",) for name in CANDIDATE_ATTRIBUTES}
-"""What the attributes will be is not known at load; that two of them are absolute paths is."""
+_KNOWN = (
+    f"{', '.join(KNOWN_ATTRIBUTES)}, {FILE_PREFIX}<file>, {ENVIRONMENT_PREFIX}<NAME> and your own under 'attributes'"
+)
+_LONG_PATH = "/x" * 16
+_PATHS = ("path", "target", "sysfs")
+"""What the attributes will be is not known at load; that these are absolute paths is."""
 
 
 @frozen
 class Texts:
     """A reader of texts.
 
-    ``own`` are the names of the configuration's own attributes: where they are defined they have been refused, and
-    where they are used is no second mistake.
+    ``own`` are the names of the configuration's own attributes in the place that is read.
     """
 
     problems: Problems
@@ -50,7 +53,7 @@ class Texts:
         # An empty text has been refused by the schema.
         if template is None or not isinstance(node, ScalarNode) or not node.text:
             return None
-        sample = template.render({name: _SAMPLES.get(name, _unknown(template.parts)) for name in template.names})
+        sample = template.render({name: self._sample(name, template.parts) for name in template.names})
         width = len(node.text)
         if not sample.startswith("/"):
             message = f"{node.text!r} is not an absolute path"
@@ -134,36 +137,69 @@ class Texts:
     def _regex(self, node: Node | None, where: str) -> Pattern | None:
         if not isinstance(node, ScalarNode) or not isinstance(node.value, str):
             return None
-        # Imported here: only who writes a regular expression pays for the engine.
-        import re2  # noqa: PLC0415
+        return self._pattern(node, node.value, where)
 
-        options = re2.Options()
-        options.log_errors = False
+    def find(self, node: Node | None, where: str) -> Template | None:
+        """Read a regular expression with templates in it."""
+        template = self.template(node, where)
+        if template is None or not isinstance(node, ScalarNode):
+            return None
+        # What a value will be is not known at load; that it stands for itself is.
+        sample = template.render(dict.fromkeys(template.names, ("x",)))
+        return template if self._pattern(node, sample, where) is not None else None
+
+    def _pattern(self, node: ScalarNode, text: str, where: str) -> Pattern | None:
         try:
-            pattern: Pattern = re2.compile(node.value, options)
-        except re2.error as error:
-            reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+            return compiled(text)
+        except PatternError as error:
             hint = "the syntax is RE2's: no look-ahead and no back-references, so that none can hang"
-            message = f"{node.text!r} is no regular expression: {reason}"
+            message = f"{node.text!r} is no regular expression: {error}"
             self.problems.add(Code.SELECTOR, node.at(0), message, tree=where, hint=hint, width=len(node.text))
             return None
-        return pattern
+
+    def _sample(self, name: str, parts: Sequence[str | Reference]) -> tuple[str]:
+        """Return a text for an attribute: a path where it is one or, at the start of a path, may be one."""
+        # A name that has been refused must not be refused again for what it might have been.
+        may_be = name in self.own or name.startswith(ENVIRONMENT_PREFIX) or not is_known_attribute(name)
+        is_first = isinstance(parts[0], Reference) and parts[0].name == name
+        return (_LONG_PATH if name in _PATHS or (may_be and is_first) else "x",)
 
     def _check_attribute(self, name: str, place: Place, where: str) -> None:
-        if name in CANDIDATE_ATTRIBUTES or name in self.own:
+        if is_known_attribute(name) or name in self.own:
             return
-        if is_later_attribute(name):
-            message, hint = f"the attribute {name!r} is not supported yet", f"this version has {_KNOWN}"
-            self.problems.add(Code.NOT_SUPPORTED, place, message, tree=where, hint=hint, width=len(name))
-            return
-        hint = closest(name, (*CANDIDATE_ATTRIBUTES, *LATER_ATTRIBUTES)) or f"there are {_KNOWN}"
-        message = f"unknown attribute {name!r}"
+        if name == SLICE:
+            message, hint = "only slices have the attribute 'slice'", "write 'slices' with the number for each device"
+        else:
+            message = f"unknown attribute {name!r}"
+            hint = closest(name, (*KNOWN_ATTRIBUTES, *self.own)) or f"there are {_KNOWN}"
         self.problems.add(Code.UNKNOWN_ATTRIBUTE, place, message, tree=where, hint=hint, width=len(name))
 
 
-def _unknown(parts: Iterable[str | Reference]) -> tuple[str]:
-    # A name that has been refused must not be refused again for what it might have been.
-    return ("x",) if isinstance(next(iter(parts)), str) else ("/x",)
+def items(node: Node | None) -> tuple[Node, ...]:
+    """Return the entries of a list; none where there is none."""
+    return node.items if isinstance(node, ListNode) else ()
+
+
+def entries(node: Node | None) -> Iterator[tuple[str, Entry]]:
+    """Yield the keys and entries of a map; none where there is none."""
+    if isinstance(node, MapNode):
+        yield from node.entries.items()
+
+
+def says(node: Node | None, key: str, *, value: bool) -> bool:
+    """Say whether a map has a key with this truth value."""
+    found = node.get(key) if isinstance(node, MapNode) else None
+    return isinstance(found, ScalarNode) and found.value is value
+
+
+def number(node: Node | None, default: float) -> float:
+    """Return a number as written, or the default."""
+    return float(node.value) if isinstance(node, ScalarNode) and isinstance(node.value, int | float) else default
+
+
+def first_place(node: MapNode) -> Place:
+    """Return where the first key of a map stands."""
+    return next((entry.key for entry in node.entries.values()), node.place)
 
 
 def _texts(node: Node | None) -> list[ScalarNode]:

@@ -1,15 +1,17 @@
 """From globs to candidates: what a source finds, and for everything left out the reason, in an operator's words."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from attrs import frozen
 
 from genplug.config.model import CandidateType, Resource, Source
+from genplug.config.selectors import Condition
 from genplug.config.template import Values
-from genplug.hardware.attributes import own_attributes
+from genplug.hardware.attributes.facts import Facts
 from genplug.hardware.host import Host, is_sendable, readable
-from genplug.hardware.interests import Interests
-from genplug.hardware.inventory import KIND_NAMES, Considered, Kind, Look, Unmatched
+from genplug.hardware.interests import Interests, Touch
+from genplug.hardware.inventory import KIND_NAMES, Candidate, Considered, Examined, Kind, Look, Unmatched
+from genplug.hardware.wanted import wanted
 
 _WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
     CandidateType.DEVICE: ("a device node", frozenset({Kind.CHAR, Kind.BLOCK})),
@@ -23,67 +25,109 @@ _WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
 
 
 @frozen
-class Candidate:
-    """One path that passed a source's filters; ``source`` counts from 0, ``found_by`` says which glob found it."""
-
-    path: str
-    look: Look
-    attributes: Values
-    source: int
-    found_by: str
-
-
-@frozen
 class Candidates:
     """All candidates of a resource in the order of sources, globs and paths, each node once; and what was left out."""
 
     taken: tuple[Candidate, ...]
     left_out: tuple[Considered, ...]
     unmatched: tuple[Unmatched, ...]
+    examined: Examined
 
 
-def find_candidates(resource: Resource, host: Host, interests: Interests) -> Candidates:
-    """Find a resource's candidates; ``interests`` get what may change them."""
+def find_candidates(
+    resource: Resource, host: Host, interests: Interests, before: Examined | None = None, touch: Touch | None = None
+) -> Candidates:
+    """Find a resource's candidates; ``interests`` get what may change them.
+
+    What an earlier scan of the same resource examined ``before`` is looked at again only where ``touch`` concerns it.
+    """
+    found_by, unmatched = _found(resource, host, interests)
+    examined: dict[tuple[int, str], Candidate] = {}
+    for (number, path), glob in found_by.items():
+        known = before.get((number, path)) if before is not None and touch is not None else None
+        if known is None or touch is None or touch.concerns(known.way) or touch.concerns(known.depends):
+            known = _examined(path, resource, number, glob, host)
+        for step in known.way:
+            interests.add_name(*_parted(step))
+        examined[number, path] = known
     taken: list[Candidate] = []
     left_out: list[Considered] = []
-    unmatched: list[Unmatched] = []
-    known: dict[object, Candidate] = {}
+    firsts: dict[object, Candidate] = {}
+    for (number, path), candidate in _nodes_before_links(examined):
+        reason = candidate.reason
+        if not reason and candidate.look is not None:
+            if (same := firsts.setdefault(_identity(candidate.look), candidate)) is candidate:
+                taken.append(candidate)
+                continue
+            reason = f"the same node as {same.path}" if same.path != path else "already found by a source above"
+        left_out.append(Considered(readable(path), resource.name, resource.sources[number].place, None, reason))
+    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), examined)
+
+
+NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
+
+
+def kind_fault(path: str, look: Look | None, source: Source, host: Host) -> str:
+    """Say why a path is none that a source asks for, whatever its attributes are; empty if it is one."""
+    if look is None:
+        return host.absence(path) or "vanished while it was looked at"
+    if not is_sendable(path) or not is_sendable(look.resolved):
+        return NOT_SENDABLE
+    for glob in source.exclude:
+        if glob.matches(path):
+            return f"excluded by '{glob.text}' ({source.place})"
+    wanted_name, kinds = _WANTED[source.type]
+    return "" if look.kind in kinds else f"is {KIND_NAMES[look.kind]}, wanted {wanted_name}"
+
+
+def condition_fault(condition: Condition, attributes: Values) -> str:
+    """Say why a candidate with these attributes does not pass a condition; empty if it does."""
+    values = attributes.get(condition.attribute, ())
+    if condition.selector.holds(values):
+        return ""
+    was = f"{condition.attribute} is '{','.join(values)}'" if values else f"it has no {condition.attribute}"
+    return f"where: {was}, wanted {condition.selector.text} ({condition.place})"
+
+
+def _found(resource: Resource, host: Host, interests: Interests) -> tuple[dict[tuple[int, str], str], list[Unmatched]]:
+    """Return every path that a glob finds and which glob did, and the globs that find nothing."""
     found_by: dict[tuple[int, str], str] = {}
+    unmatched: list[Unmatched] = []
     for number, source in enumerate(resource.sources):
         for glob in source.globs:
             found = host.glob(glob)
             interests.update(found.interests)
             if not found.paths:
                 unmatched.append(Unmatched(glob.text, resource.name, source.place))
+            by = f"found by '{glob.text}'"
             for path in found.paths:
-                found_by.setdefault((number, path), f"found by '{glob.text}'")
-    for (number, path), look in _nodes_before_links(found_by, host, interests):
-        source = resource.sources[number]
-        sifted = _sifted(path, look, source, host)
-        if not isinstance(sifted, str):
-            candidate = Candidate(path, *sifted, number, found_by[number, path])
-            if (same := known.setdefault(_identity(candidate.look), candidate)) is candidate:
-                taken.append(candidate)
-                continue
-            sifted = f"the same node as {same.path}" if same.path != path else "already found by a source above"
-        left_out.append(Considered(readable(path), resource.name, source.place, None, sifted))
-    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched))
+                found_by.setdefault((number, path), by)
+    return found_by, unmatched
 
 
-NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
+def _examined(path: str, resource: Resource, number: int, found_by: str, host: Host) -> Candidate:
+    """Look at a path and read what its source asks of it."""
+    source = resource.sources[number]
+    look = host.see(path, around := Interests())
+    is_plain = look is not None and look.resolved == path
+    way = (path,) if is_plain else tuple(f"{at}/{name}" for at, names in around.names.items() for name in names)
+    reason = kind_fault(path, look, source, host)
+    if look is None or reason:
+        return Candidate(path, look, {}, number, found_by, reason, way)
+    facts = Facts(path, look, source, host)
+    reason = next((fault for one in source.where if (fault := condition_fault(one, facts))), "")
+    attributes = {} if reason else facts.read(wanted(resource, source))
+    return Candidate(path, look, attributes, number, found_by, reason, way, tuple(sorted(facts.depends)))
 
 
-def _nodes_before_links(
-    found: Iterable[tuple[int, str]], host: Host, interests: Interests
-) -> Iterator[tuple[tuple[int, str], Look | None]]:
-    """Look at paths; symlinks come last, for a node's ID must not depend on who links to it."""
+def _nodes_before_links(examined: Examined) -> Iterable[tuple[tuple[int, str], Candidate]]:
+    """Order candidates: symlinks come last, for a node's ID must not depend on who links to it."""
     links = []
-    for place in found:
-        look = host.see(place[1], interests)
-        if look is not None and look.resolved == place[1]:
-            yield place, look
+    for place, candidate in examined.items():
+        if candidate.look is not None and candidate.look.resolved == candidate.path:
+            yield place, candidate
         else:
-            links.append((place, look))
+            links.append((place, candidate))
     yield from links
 
 
@@ -92,26 +136,6 @@ def _identity(look: Look) -> object:
     return look.numbers if look.is_device else look.resolved
 
 
-def _sifted(path: str, look: Look | None, source: Source, host: Host) -> tuple[Look, Values] | str:
-    """Return what is known of a candidate, or the reason why the path is none."""
-    if look is None:
-        return host.absence(path) or "vanished while it was looked at"
-    if not is_sendable(path) or not is_sendable(look.resolved):
-        return NOT_SENDABLE
-    for glob in source.exclude:
-        if glob.matches(path):
-            return f"excluded by '{glob.text}' ({source.place})"
-    wanted, kinds = _WANTED[source.type]
-    if look.kind not in kinds:
-        return f"is {KIND_NAMES[look.kind]}, wanted {wanted}"
-    attributes = own_attributes(path, look)
-    return _failed_condition(attributes, source) or (look, attributes)
-
-
-def _failed_condition(attributes: Values, source: Source) -> str:
-    for condition in source.where:
-        value = ",".join(attributes[condition.attribute]) if condition.attribute in attributes else None
-        if not condition.selector.holds(value):
-            was = f"it has no {condition.attribute}" if value is None else f"{condition.attribute} is '{value}'"
-            return f"where: {was}, wanted {condition.selector.text} ({condition.place})"
-    return ""
+def _parted(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder, name

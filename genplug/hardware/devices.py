@@ -1,20 +1,24 @@
 """From candidates to schedulable devices: groups, keys, IDs, nodes, companions, and the faults found on the way."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from genplug.config.model import Resource, Source
+from genplug.config.model import AllocateSpec, Resource, Source
 from genplug.config.natural import natural_key
-from genplug.config.template import MissingAttributeError, Template
-from genplug.hardware.attributes import merged
-from genplug.hardware.candidates import Candidate
+from genplug.config.template import MissingAttributeError, Values
 from genplug.hardware.host import Host, readable
 from genplug.hardware.ids import device_id
 from genplug.hardware.interests import Interests
-from genplug.hardware.inventory import Considered, Device
+from genplug.hardware.inventory import KIND_NAMES, Candidate, Considered, Device
+from genplug.hardware.naming import resource_name
 from genplug.hardware.nodes import own_nodes, specified_nodes, without_collisions
 from genplug.hardware.protected import refusal
+from genplug.hardware.values import merged
+from genplug.hardware.wanted import needed_at_allocate
+
+MOST_SLICES = 1000
+"""Slices of one device: as many as the schema allows replicas."""
 
 
 @frozen
@@ -24,38 +28,56 @@ class _Group:
     candidates: tuple[Candidate, ...]
 
 
-def make_devices(
-    resource: Resource, candidates: Sequence[Candidate], host: Host, interests: Interests
-) -> tuple[tuple[Device, ...], tuple[Considered, ...]]:
-    """Make a resource's devices, in the order in which they claim nodes, and say what became of every candidate.
+@frozen
+class Made:
+    """The devices of a resource in the order in which they claim nodes, and what became of every candidate.
 
-    ``interests`` get what may change the result.
+    ``beside`` is what may change them beside their candidates.
+    """
+
+    devices: tuple[Device, ...]
+    considered: tuple[Considered, ...]
+    beside: Interests
+
+
+def make_devices(
+    resource: Resource,
+    candidates: Sequence[Candidate],
+    host: Host,
+    known: Mapping[tuple[str, ...], Device] | None = None,
+    beside: Interests | None = None,
+) -> Made:
+    """Make a resource's devices.
+
+    ``known`` are devices, by their candidates, that are as they were; ``beside`` is what they depend on.
     """
     devices: dict[str, Device] = {}
     considered: list[Considered] = []
-    needed = _needed_at_allocate(resource)
+    maker = _Maker(resource, host, needed_at_allocate(resource), beside or Interests())
     for number, source in enumerate(resource.sources):
         own = [candidate for candidate in candidates if candidate.source == number]
         groups, ungrouped = _grouped(source, own)
         considered += (_left_out(resource, source, candidate, reason) for candidate, reason in ungrouped)
         for group in sorted(groups, key=lambda group: natural_key(group.key)):
-            device = _device(resource, source, group, needed, host, interests)
-            if refused := refusal(device, resource.policy):
-                considered += (_left_out(resource, source, candidate, refused) for candidate in group.candidates)
+            paths = tuple([candidate.path for candidate in group.candidates])
+            device = known[paths] if known and paths in known else maker.device(source, group, paths)
+            if isinstance(device, str) or (refused := refusal(device, resource.policy)):
+                reason = device if isinstance(device, str) else refused
+                considered += (_left_out(resource, source, candidate, reason) for candidate in group.candidates)
                 continue
             first = devices.setdefault(device.id, device)
             if first is device:
                 considered += (_taken(device, candidate) for candidate in group.candidates)
                 continue
             same = f"has the same ID '{device.id}'"
-            paths = ", ".join(device.candidates)
             fault = (
-                f"{paths} ({device.place}) {same}; give each an id of its own, with a template that tells them apart"
+                f"{', '.join(paths)} ({device.place}) {same}; give each an id of its own, with a template that tells "
+                "them apart"
             )
             devices[device.id] = evolve(first, faults=(*first.faults, fault))
             reason = f"{', '.join(first.candidates)} {same}"
             considered += (_left_out(resource, source, candidate, reason) for candidate in group.candidates)
-    return tuple(devices.values()), tuple(considered)
+    return Made(tuple(devices.values()), tuple(considered), maker.beside)
 
 
 def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Group], list[tuple[Candidate, str]]]:
@@ -75,7 +97,7 @@ def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Gro
         if source.id is None:
             is_node_name = source.group_by is None and not source.nodes and key.startswith("/dev/")
             name = key.removeprefix("/dev/") if source.group_by is None else key
-            keyed.append(_Group(name, is_node_name and together[0].look.is_device, together))
+            keyed.append(_Group(name, is_node_name and together[0].is_node, together))
             continue
         try:
             identity = source.id.render(merged([member.attributes for member in together]))
@@ -87,54 +109,74 @@ def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Gro
     return keyed, left_out
 
 
-def _device(  # noqa: PLR0913, PLR0917 - what a device is made of
-    resource: Resource, source: Source, group: _Group, needed: Mapping[str, str], host: Host, interests: Interests
-) -> Device:
-    attributes = merged([candidate.attributes for candidate in group.candidates])
-    if source.nodes:
-        nodes, faults = specified_nodes(source.nodes, attributes, host, interests)
-    else:
-        nodes, faults = own_nodes(group.candidates)
-    companions, missing = specified_nodes(source.companions, attributes, host, interests)
-    own, beside, collisions = without_collisions(nodes, companions)
-    if missing or collisions:
+@frozen
+class _Maker:
+    """Makes devices of groups; ``beside`` collects what else they depend on."""
+
+    resource: Resource
+    host: Host
+    needed: Mapping[str, str]
+    beside: Interests
+
+    def device(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | str:
+        """Return the device of a group, or the reason why it is none."""
+        resource = self.resource
+        attributes = merged([candidate.attributes for candidate in group.candidates])
+        name, reason = resource_name(resource, attributes)
+        if reason:
+            return reason
+        if source.nodes:
+            nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.beside)
+        else:
+            nodes, faults = own_nodes(group.candidates), _gives_nothing(resource, group)
+        companions, missing = specified_nodes(source.companions, attributes, self.host, self.beside)
+        own, beside, collisions = without_collisions(nodes, companions)
         faults += [*(f"companion {fault}" for fault in missing), *collisions]
-    if not own and not faults:
-        faults = ["none of its device nodes exists"]
-    if not needed.keys() <= attributes.keys():
-        lacking = [name for name in needed if name not in attributes]
-        faults += [f"{needed[name]} needs '{name}', which this device does not have" for name in lacking]
-    return Device(
-        id=device_id(resource.name, group.key, is_node_name=group.is_node_name and not resource.overlap),
-        key=group.key,
-        resource=resource.name,
-        place=source.place,
-        candidates=tuple([candidate.path for candidate in group.candidates]),
-        nodes=own,
-        companions=beside,
-        attributes=attributes,
-        faults=tuple(dict.fromkeys(faults)) if faults else (),
-    )
+        if source.nodes and not own and not faults:
+            faults = ["none of its device nodes exists"]
+        slices, fault = _slices(resource, attributes)
+        faults += [fault] if fault else []
+        if not self.needed.keys() <= attributes.keys():
+            lacking = [one for one in self.needed if one not in attributes]
+            faults += [f"{self.needed[one]} needs '{one}', which this device does not have" for one in lacking]
+        return Device(
+            id=device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap),
+            key=group.key,
+            resource=name,
+            place=source.place,
+            candidates=paths,
+            nodes=own,
+            companions=beside,
+            attributes=attributes,
+            numa=tuple(int(one) for one in attributes.get("numaNode", ())) if resource.has_topology else (),
+            slices=slices,
+            faults=tuple(dict.fromkeys(faults)) if faults else (),
+        )
 
 
-def _needed_at_allocate(resource: Resource) -> dict[str, str]:
-    """Return each attribute that Allocate cannot do without, and the first place that needs it."""
-    needed: dict[str, str] = {}
-    for place, template in _allocate_templates(resource):
-        for reference in template.references:
-            if not reference.has_default:
-                needed.setdefault(reference.name, place)
-    return needed
+def _gives_nothing(resource: Resource, group: _Group) -> list[str]:
+    """Return a fault for each candidate of which a container would get nothing."""
+    if resource.allocate != AllocateSpec():
+        return []
+    return [
+        f"{candidate.path} is {KIND_NAMES[candidate.look.kind]}, not a device node, and 'allocate' says nothing: a "
+        "container would get nothing of it"
+        for candidate in group.candidates
+        if candidate.look is not None and not candidate.is_node
+    ]
 
 
-def _allocate_templates(resource: Resource) -> Iterator[tuple[str, Template]]:
-    for name, template in resource.allocate.env:
-        yield f"allocate.env {name}", template
-    for mount in resource.allocate.mounts:
-        yield f"a mount ({mount.place})", mount.host_path
-        yield f"a mount ({mount.place})", mount.container_path
-    for name, template in resource.allocate.annotations:
-        yield f"allocate.annotations {name}", template
+def _slices(resource: Resource, attributes: Values) -> tuple[int, str]:
+    """Return in how many slices a device is listed, and what is wrong with that."""
+    if resource.slices is None:
+        return 1, ""
+    try:
+        text = resource.slices.render(attributes)
+    except MissingAttributeError as error:
+        return 1, f"slices needs '{error.name}', which this device does not have"
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SLICES:
+        return 1, f"slices is '{text}' for this device, wanted a number from 1 to {MOST_SLICES}"
+    return int(text), ""
 
 
 def _taken(device: Device, candidate: Candidate) -> Considered:

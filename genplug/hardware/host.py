@@ -8,22 +8,25 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from genplug.config.globs import Glob
 from genplug.config.natural import natural_key
 from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import Kind, Look
-from genplug.hardware.tree import Found, Tree
+from genplug.hardware.tree import Found, Tree, Witness
 
 STAND_INS_MARKER = ".genplug-stand-ins"
 """A root other than ``/`` that holds this file has regular files standing for device nodes (tests, demo)."""
 
 _STAND_IN = re.compile(rb"\s*(char|block) (\d{1,7}):(\d{1,7})\s*\Z")
 _STAND_IN_BYTES = 64
+MOST_TEXT = 1 << 16
+"""Bytes of a file that are read: attributes are small."""
 
 _KINDS = {
     stat.S_IFCHR: Kind.CHAR,
@@ -40,8 +43,9 @@ class Host:
     """The node's file system as seen under ``root``.
 
     With ``stand_ins``, a regular file whose text is ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` stands for that
-    device node; use :meth:`at` unless a test decides. A host that ``remembers`` lists each folder and looks at each
-    path once: it is for one scan only.
+    device node; use :meth:`at` unless a test decides. A host that ``remembers`` lists each folder, looks at each path
+    and reads each file once: it is for one scan only. ``witness`` is told what is touched (:data:`Witness`).
+    ``environment`` and ``node_name`` are what the program was started with.
 
     Raises:
         ValueError: stand-ins are wanted under ``/``.
@@ -50,26 +54,32 @@ class Host:
     root: Path = Path("/")
     stand_ins: bool = field(default=False, kw_only=True)
     remembers: bool = field(default=False, kw_only=True)
+    witness: Witness | None = field(default=None, kw_only=True)
+    environment: Mapping[str, str] = field(factory=lambda: os.environ, kw_only=True, eq=False, repr=False)
+    node_name: str | None = field(default=None, kw_only=True)
     _tree: Tree = field(init=False, eq=False, repr=False)
     _looks: dict[str, Look | None] = field(factory=dict, init=False, eq=False, repr=False)
     _around: dict[str, Interests] = field(factory=dict, init=False, eq=False, repr=False)
+    _texts: dict[str, str | None] = field(factory=dict, init=False, eq=False, repr=False)
 
     @_tree.default
     def _tree_of_root(self) -> Tree:
-        return Tree(os.fspath(self.root).rstrip("/"), self.remembers)
+        prefix = os.fspath(self.root).rstrip("/")
+        return Tree(prefix, self.remembers) if self.witness is None else Tree(prefix, self.remembers, self.witness)
 
     def __attrs_post_init__(self) -> None:
         if self.stand_ins and _is_the_real_root(self.root):
             raise ValueError("files stand for device nodes only under a root other than /")
 
     @classmethod
-    def at(cls, root: Path) -> "Host":
+    def at(cls, root: Path, *, node_name: str | None = None, witness: Witness | None = None) -> "Host":
         """Return the host seen under ``root``; stand-ins count where the marker file lies in it."""
-        return cls(root, stand_ins=not _is_the_real_root(root) and (root / STAND_INS_MARKER).is_file())
+        stand_ins = not _is_the_real_root(root) and (root / STAND_INS_MARKER).is_file()
+        return cls(root, stand_ins=stand_ins, node_name=node_name, witness=witness)
 
     def remembering(self) -> "Host":
         """Return this host for the length of one scan."""
-        return Host(self.root, stand_ins=self.stand_ins, remembers=True)
+        return evolve(self, remembers=True)
 
     def look(self, path: str) -> Look | None:
         """Look at a path, every symlink followed; None where nothing can be seen."""
@@ -89,6 +99,29 @@ class Host:
         else:
             interests.add_name(*_parted(path))
         return self._looks[path]
+
+    def resolved(self, path: str, kind: Kind = Kind.DIRECTORY) -> str | None:
+        """Return a path without symlinks if it leads to something of this kind."""
+        if not self.remembers:
+            look = self.look(path)
+        elif path in self._looks:
+            look = self._looks[path]
+        else:
+            look = self.see(path, Interests())
+        return look.resolved if look is not None and look.kind is kind else None
+
+    def text(self, path: str) -> str | None:
+        """Return the text of a regular file, stripped; None where it cannot be read, also for a moment."""
+        if path in self._texts:
+            return self._texts[path]
+        text = None
+        with suppress(OSError, ValueError):
+            resolved, status = self._tree.followed(path, Interests())
+            if stat.S_ISREG(status.st_mode):
+                text = self._tree.read(resolved, MOST_TEXT).decode(errors="replace").strip("\0 \t\r\n")
+        if self.remembers:
+            self._texts[path] = text
+        return text
 
     def exists(self, path: str) -> bool:
         """Say whether something stands at a path, symlinks followed."""
@@ -119,6 +152,13 @@ class Host:
         """
         return self._tree.find(glob)
 
+    def tells_of(self, folder: str) -> bool:
+        """Say whether the kernel tells of changes in a folder: it does not in what it makes up itself."""
+        return not any(
+            (folder == top or folder.startswith(f"{top}/")) and os.path.ismount(self._tree.prefix + top)
+            for top in ("/sys", "/proc")
+        )
+
     def listing(self, path: str) -> tuple[str, ...]:
         """Return the names in a folder in natural order; none where there is no such folder."""
         look = self.look(path)
@@ -148,8 +188,7 @@ class Host:
 
     def _stand_in(self, resolved: str) -> Look:
         try:
-            with Path(self._tree.prefix + resolved).open("rb", buffering=0) as file:
-                found = _STAND_IN.match(file.read(_STAND_IN_BYTES) or b"")
+            found = _STAND_IN.match(self._tree.read(resolved, _STAND_IN_BYTES))
         except OSError:
             found = None
         if found is None:

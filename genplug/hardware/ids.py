@@ -3,8 +3,8 @@
 An ID must not depend on which other devices are present, or it would move under running pods. It is the key made into
 a label; a short hash over resource and key follows it wherever two keys could give one label. The hash is left out
 only for the plain case, where the key is the very name of the node, which one device of the node can have.
-No ID is a prefix of another kind: ``-r<n>`` (replicas) and ``-t<n>`` (tokens) end no device's ID, and what looks like
-our hash ends only a hashed one.
+No ID is a prefix of another kind: ``-r<n>`` (replicas), ``-s<n>`` (slices) and ``-t<n>`` (tokens) end no device's ID,
+and what looks like our hash ends only a hashed one.
 """
 
 import base64
@@ -17,8 +17,8 @@ MOST_LETTERS = 48
 _HASH_LETTERS = 6
 _OTHER = re.compile(r"[^a-z0-9]+")
 _PLAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\Z")
-_RESERVED_END = re.compile(r"-(?:[rt]\d+|[a-z2-7]{6})\Z")
-_LIKE_A_SUFFIX = re.compile(r"[rt]\d+\Z")
+_RESERVED_END = re.compile(r"-(?:[rst]\d+|[a-z2-7]{6})\Z")
+_LIKE_A_SUFFIX = re.compile(r"[rst]\d+\Z")
 
 
 def device_id(resource: str, key: str, *, is_node_name: bool) -> str:
@@ -35,6 +35,11 @@ def device_id(resource: str, key: str, *, is_node_name: bool) -> str:
 def replica_id(device: str, number: int) -> str:
     """Return the ID of one of several grants of a device; ``number`` counts from 0."""
     return f"{device}-r{number}"
+
+
+def slice_id(device: str, number: int) -> str:
+    """Return the ID of a slice of a device; ``number`` counts from 0 in the device."""
+    return f"{device}-s{number}"
 
 
 def token_ids(resource: str, count: int) -> tuple[str, ...]:
@@ -55,5 +60,5 @@ def _hash(resource: str, key: str) -> str:
     digest = hashlib.blake2b(f"{resource}\0{key}".encode(errors="surrogateescape"), digest_size=20).digest()
     letters = base64.b32encode(digest).decode().lower()
     hashes = (letters[start : start + _HASH_LETTERS] for start in range(len(letters) - _HASH_LETTERS))
-    # One hash in 70 000 is r or t with digits: it would read as the end of a replica's or a token's ID.
+    # One hash in 50 000 is r, s or t with digits: it would read as the end of a replica's or a token's ID.
     return next(one for one in hashes if _LIKE_A_SUFFIX.match(one) is None)

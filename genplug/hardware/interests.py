@@ -3,7 +3,7 @@
 So a change of one name in ``/dev`` costs a scan of those resources that can care, and not of all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from attrs import define, field, frozen
@@ -80,3 +80,27 @@ class Interests:
 def is_concerned(interests: Mapping[str, Interest], changes: Changes) -> bool:
     """Say whether changes matter to a scan with these interests; a change of the root's folder itself always does."""
     return any(folder in interests and interests[folder].concerns(names) for folder, names in changes.items())
+
+
+@frozen
+class Touch:
+    """What changes can have touched: for things that depend on paths, as candidates do on what was read of them.
+
+    A thing depends on a path (it was looked at or read), or on the names in a folder (its path and ``/`` at the end).
+    It is touched by a change of the path, of a folder above it, and of a name in the folder.
+    """
+
+    paths: frozenset[str]
+    prefixes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, changes: Changes) -> "Touch":
+        """Return what these changes touch."""
+        paths = {f"{folder.rstrip('/')}/{name}" for folder, names in changes.items() for name in names}
+        folders = {f"{folder.rstrip('/')}/" for folder in changes}
+        anything = {f"{folder.rstrip('/')}/" for folder, names in changes.items() if not names}
+        return cls(frozenset(paths | folders), tuple({f"{path}/" for path in paths} | anything))
+
+    def concerns(self, depends: Iterable[str]) -> bool:
+        """Say whether a thing that depends on these is touched."""
+        return any(one in self.paths or one.startswith(self.prefixes) for one in depends)

@@ -5,13 +5,14 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeAlias
 
 from attrs import field, frozen
 
 from genplug.config.model import Resource
 from genplug.config.place import Place
 from genplug.config.template import Values
-from genplug.hardware.interests import Interest
+from genplug.hardware.interests import Interest, Interests
 
 
 class Kind(StrEnum):
@@ -61,6 +62,33 @@ class Look:
 
 
 @frozen
+class Candidate:
+    """One path that a glob of a source found; ``source`` counts from 0, ``found_by`` says which glob it was.
+
+    ``reason`` says why it is left out, empty if it is not. ``way`` are the paths that were looked at to see it, links
+    included; ``depends`` are the other paths whose change may change what is known of it.
+    """
+
+    path: str
+    look: Look | None
+    attributes: Values
+    source: int
+    found_by: str
+    reason: str = ""
+    way: tuple[str, ...] = ()
+    depends: tuple[str, ...] = ()
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is a device node."""
+        return self.look is not None and self.look.is_device
+
+
+Examined: TypeAlias = Mapping[tuple[int, str], Candidate]
+"""Every path that was looked at, by source and path."""
+
+
+@frozen
 class DeviceNode:
     """A device node that a container gets.
 
@@ -80,8 +108,9 @@ class Device:
 
     ``id`` is a DNS label, at most 63 characters, stable over restart and replug (``hardware/ids.py``); ``key`` is the
     text it was made of. ``candidates`` are the paths it was made of; ``nodes`` make it what it is, ``companions`` are
-    handed out beside them. ``attributes`` hold the values of all candidates. ``numa`` is the NUMA node, or None where
-    the kernel knows none. ``faults`` are reasons why it must not be handed out, found while it was put together
+    handed out beside them. ``attributes`` hold the values of all candidates. ``numa`` are the NUMA nodes that it stands
+    on, none where the kernel knows none. ``slices`` is in how many slices it is listed. ``faults`` are reasons why it
+    must not be handed out, found while it was put together
     (a companion is missing, a template lacks a value); empty for a sound device.
     """
 
@@ -93,7 +122,8 @@ class Device:
     nodes: tuple[DeviceNode, ...]
     companions: tuple[DeviceNode, ...]
     attributes: Values
-    numa: int | None = None
+    numa: tuple[int, ...] = ()
+    slices: int = 1
     faults: tuple[str, ...] = ()
 
 
@@ -136,16 +166,21 @@ class ResourceScan:
     unmatched: tuple[Unmatched, ...]
     interests: Mapping[str, Interest]
     """What its result depends on, by folder."""
+    examined: Examined = field(factory=dict, repr=False)
+    """Every path that was looked at."""
+    beside: Interests = field(factory=Interests, eq=False, repr=False)
+    """What its devices depend on beside their candidates; part of ``interests``."""
 
 
 @frozen
 class Inventory:
     """Everything that one scan found.
 
-    ``devices`` holds every resource of the configuration, also those without a device, in the configuration's order,
-    and devices in natural order of their keys. ``folders`` are the host's directories whose change may change the
+    ``devices`` holds every resource, also those without a device, in the configuration's order, and devices in natural
+    order of their keys; ``resources`` says what each of them is. A resource whose name is a template is there under the
+    names that its devices have. ``folders`` are the host's directories whose change may change the
     result (host paths without symlinks; the nearest existing one where a pattern's folder is not there yet).
-    ``scans`` is what it was put together from, by resource.
+    ``scans`` is what it was put together from, by the name that is written.
     """
 
     devices: Mapping[str, tuple[Device, ...]]
@@ -153,4 +188,11 @@ class Inventory:
     clashes: tuple[Clash, ...]
     folders: frozenset[str]
     unmatched: tuple[Unmatched, ...] = ()
+    resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)
     scans: Mapping[str, ResourceScan] = field(factory=dict, eq=False, repr=False)
+
+    @property
+    def folders_of_attributes(self) -> frozenset[str]:
+        """The folders of what was read of candidates; in the kernel's own none tells of a change."""
+        examined = (one for scan in self.scans.values() for one in scan.examined.values())
+        return frozenset(path.rpartition("/")[0] or "/" for one in examined for path in one.depends)

@@ -3,35 +3,31 @@
 import posixpath
 from collections.abc import Iterator, Sequence
 
-from genplug.config.globs import Glob, GlobError, has_magic
+from genplug.config.globs import Glob, GlobError, has_magic, literal
 from genplug.config.model import NodeSpec
 from genplug.config.template import MissingAttributeError, Values
-from genplug.hardware.attributes import own_attributes
-from genplug.hardware.candidates import NOT_SENDABLE, Candidate
+from genplug.hardware.candidates import NOT_SENDABLE
 from genplug.hardware.host import Host, is_sendable, readable
 from genplug.hardware.interests import Interests
-from genplug.hardware.inventory import KIND_NAMES, DeviceNode
+from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
+from genplug.hardware.values import own_attributes
 
 DEFAULT_PERMISSIONS = "rw"
-
-_LITERAL = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]", "{": "?", "}": "?", ",": "?"})
-"""Makes an attribute's value stand for itself in a glob; braces cannot be quoted and match any one character."""
 
 
 class _NothingMatchesError(Exception):
     """A glob that must find a node finds none."""
 
 
-def own_nodes(candidates: Sequence[Candidate]) -> tuple[list[DeviceNode], list[str]]:
-    """Return the candidates as nodes, each under its own path in the container, and faults."""
-    nodes, faults = [], []
-    for candidate in candidates:
-        path, look = candidate.path, candidate.look
-        if look.is_device:
-            nodes.append(DeviceNode(path, path, DEFAULT_PERMISSIONS, look))
-        else:
-            faults.append(f"{path} is {KIND_NAMES[look.kind]}, not a device node")
-    return nodes, faults
+def own_nodes(candidates: Sequence[Candidate]) -> list[DeviceNode]:
+    """Return those candidates that are nodes, each under its own path in the container.
+
+    A device of other things (a function without a node, a folder, a socket) gives what ``allocate`` says, and no node.
+    """
+    found = ((candidate.path, candidate.look) for candidate in candidates)
+    return [
+        DeviceNode(path, path, DEFAULT_PERMISSIONS, look) for path, look in found if look is not None and look.is_device
+    ]
 
 
 def specified_nodes(
@@ -86,8 +82,7 @@ def _paths(spec: NodeSpec, attributes: Values, host: Host, interests: Interests)
     if not is_glob:
         yield from spec.path.render_each(attributes)
         return
-    quoted = {name: tuple(value.translate(_LITERAL) for value in values) for name, values in attributes.items()}
-    for text in spec.path.render_each(quoted):
+    for text in spec.path.render_each(attributes, literal):
         found = host.glob(Glob.parse(text))
         interests.update(found.interests)
         if not found.paths and not spec.optional:

@@ -8,7 +8,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from typing import TypeAlias
 
 from attrs import field, frozen
 
@@ -18,6 +20,22 @@ from genplug.hardware.interests import Interests
 
 _LITERAL_START = re.compile(r"[^*?[]*")
 _MOST_LINKS = 40  # as the kernel: path_resolution(7)
+
+
+class Act(Enum):
+    """How a path was touched."""
+
+    LOOKED = auto()
+    LISTED = auto()
+    READ = auto()
+
+
+Witness: TypeAlias = Callable[[Act, str], None]
+"""Is told of every path (without symlinks, but for the last name of one that is looked at) that a tree touches."""
+
+
+def _unseen(_act: Act, _path: str) -> None:
+    """Witness nothing."""
 
 
 @frozen
@@ -46,11 +64,14 @@ class Entry:
 class Tree:
     """The files under ``prefix``, which is empty for the real root.
 
-    A tree that ``remembers`` lists each folder once and is for one scan only.
+    A tree that ``remembers`` lists each folder once and is for one scan only; ``witness`` is told what is touched.
     """
 
     prefix: str
     remembers: bool = False
+    witness: Witness = _unseen
+    _straight: set[str] = field(factory=set, init=False, eq=False, repr=False)
+    """Folders that have been seen to have no symlink in their path."""
     _listings: dict[str, tuple[Entry, ...]] = field(factory=dict, init=False, eq=False, repr=False)
 
     def followed(self, path: str, interests: Interests) -> tuple[str, os.stat_result]:
@@ -61,8 +82,9 @@ class Tree:
             ValueError: no file system has such a path.
         """
         folder, _, name = path.rpartition("/")
-        # A folder listed under this very path has no symlink in it: most paths of a scan are done here.
-        if folder in self._listings and name not in {"", ".", ".."}:
+        # Most paths of a scan are done here.
+        if folder in self._straight and name not in {"", ".", ".."}:
+            self.witness(Act.LOOKED, path)
             try:
                 status = os.lstat(self.prefix + path)
             except OSError:
@@ -83,6 +105,7 @@ class Tree:
                 at, status = at.rpartition("/")[0], None
                 continue
             here = f"{at}/{name}"
+            self.witness(Act.LOOKED, here)
             try:
                 status = os.lstat(self.prefix + here)
             except OSError:
@@ -92,6 +115,7 @@ class Tree:
                 at = here
                 continue
             interests.add_name(at, name)
+            self._found_straight(at)
             links += 1
             if links > _MOST_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
@@ -99,7 +123,12 @@ class Tree:
             rest += _reversed_names(target)
             if target.startswith("/"):
                 at = ""
+        self._found_straight(at.rpartition("/")[0])
         return at or "/", status or os.lstat(f"{self.prefix}{at}/")
+
+    def _found_straight(self, folder: str) -> None:
+        if self.remembers:
+            self._straight.add(folder)
 
     def target(self, link: str) -> str:
         """Return the text of a symlink.
@@ -113,6 +142,7 @@ class Tree:
         """List a folder given without symlinks; nothing where it cannot be listed."""
         if (known := self._listings.get(at)) is not None:
             return known
+        self.witness(Act.LISTED, at or "/")
         try:
             with os.scandir(f"{self.prefix}{at}/") as scan:
                 entries = tuple(Entry(e.name, e.is_symlink(), e.is_dir(follow_symlinks=False)) for e in scan)
@@ -120,7 +150,21 @@ class Tree:
             return ()
         if self.remembers:
             self._listings[at] = entries
+            self._straight.add(at)
         return entries
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return the first bytes of a regular file, given without symlinks; it does not wait for anybody.
+
+        Raises:
+            OSError: it cannot be opened or read.
+        """
+        self.witness(Act.READ, path)
+        file = os.open(self.prefix + path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return os.read(file, most)
+        finally:
+            os.close(file)
 
     def find(self, glob: Glob) -> Found:
         """Find what matches. ``**`` stays out of symlinked folders, any other segment goes through them.
@@ -153,6 +197,7 @@ class _Walk:
             self._enter(path, at, head.text, rest)
         elif head.is_literal:
             self.interests.add_name(at, head.text)
+            self.tree.witness(Act.LOOKED, f"{at}/{head.text}")
             if os.path.lexists(f"{self.tree.prefix}{at}/{head.text}"):
                 self.paths.add(f"{path}/{head.text}")
         else:

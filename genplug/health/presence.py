@@ -5,7 +5,7 @@ vanished lingers with its reason for ``keepGoneSeconds``; so does one that lost 
 judged by what it still has. What a changed configuration no longer asks for is not gone and does not linger.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from attrs import Attribute, astuple, evolve
 
@@ -25,18 +25,40 @@ def judge(inventory: Inventory, previous: Judgement | None, keep_gone: Mapping[s
     present = {device.id for devices in inventory.devices.values() for device in devices}
     judged: dict[str, tuple[Judged, ...]] = {}
     deadlines: list[float] = []
-    for name, devices in inventory.devices.items():
-        keep = keep_gone.get(name, 0.0)
+    for name, devices in {**_nameless(inventory, previous), **inventory.devices}.items():
+        keep, resource = keep_gone.get(name, 0.0), _resource(name, inventory, previous)
         known = _known(name, inventory, previous)
         all_judged = [_judged(device, known.get(device.id), keep, now) for device in devices]
         vanished = [one for id_, one in known.items() if id_ not in present]
         if vanished:
-            reasons = _reasons(name, inventory)
+            reasons = _reasons({name, resource.written_name if resource is not None else name}, inventory)
             lingering = (_lingering(one, reasons, keep, now) for one in vanished)
             all_judged = sorted([*all_judged, *(one for one in lingering if one is not None)], key=_order)
+        if name not in inventory.devices and not all_judged:
+            continue
         judged[name] = tuple(all_judged)
         deadlines += (one.gone_since + keep for one in all_judged if one.gone_since is not None)
-    return Judgement(judged, min(deadlines, default=None), inventory)
+    resources = {name: _resource(name, inventory, previous) for name in judged}
+    known_resources = {name: one for name, one in resources.items() if one is not None}
+    return Judgement(judged, min(deadlines, default=None), inventory, known_resources)
+
+
+def _nameless(inventory: Inventory, previous: Judgement | None) -> dict[str, tuple[Device, ...]]:
+    """Return the resources that had their name from devices of which none is left: they stay while those linger."""
+    if previous is None:
+        return {}
+    return {
+        name: ()
+        for name, resource in previous.resources.items()
+        if name not in inventory.devices and resource.name != resource.written_name
+        if resource.written_name in inventory.scans
+    }
+
+
+def _resource(name: str, inventory: Inventory, previous: Judgement | None) -> Resource | None:
+    if name in inventory.resources or previous is None:
+        return inventory.resources.get(name)
+    return previous.resources.get(name)
 
 
 def _known(name: str, inventory: Inventory, previous: Judgement | None) -> dict[str, Judged]:
@@ -44,18 +66,19 @@ def _known(name: str, inventory: Inventory, previous: Judgement | None) -> dict[
     if previous is None or name not in previous.devices:
         return {}
     known = {one.device.id: one for one in previous.devices[name]}
-    if _asks_alike(name, inventory, previous.inventory):
+    if _asks_alike(name, inventory, previous):
         return known
     # What is missing may still be there and only not be asked for; a verdict's time stays.
-    present = {device.id: device for device in inventory.devices[name]}
+    present = {device.id: device for device in inventory.devices.get(name, ())}
     return {id_: evolve(one, device=present[id_]) for id_, one in known.items() if id_ in present}
 
 
-def _asks_alike(name: str, inventory: Inventory, before: Inventory | None) -> bool:
-    if before is None or name not in before.scans or name not in inventory.scans:
-        return True
-    old, new = before.scans[name].resource, inventory.scans[name].resource
-    return old is new or _question(old) == _question(new)
+def _asks_alike(name: str, inventory: Inventory, previous: Judgement) -> bool:
+    old = previous.resources.get(name)
+    new = inventory.resources.get(name)
+    if new is None and old is not None and old.written_name in inventory.scans:
+        new = inventory.scans[old.written_name].resource
+    return old is None or new is None or old is new or _question(old) == _question(new)
 
 
 def _question(resource: Resource) -> tuple[object, ...]:
@@ -109,12 +132,12 @@ def _gone_since(gone: tuple[str, ...], before: Judged | None, now: float) -> flo
     return now
 
 
-def _reasons(name: str, inventory: Inventory) -> dict[str, str]:
+def _reasons(names: Container[str], inventory: Inventory) -> dict[str, str]:
     """Return why paths that are there make no device any more, or not the one they made."""
     return {
         one.path: f"is no longer usable: {one.reason}" if one.device is None else f"belongs to device {one.device} now"
         for one in inventory.considered
-        if one.resource == name
+        if one.resource in names
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from genplug.config.model import Resource
 from genplug.hardware.inventory import Device, Inventory
 
 
@@ -34,9 +35,11 @@ class Judgement:
     """All devices of the node by resource, gone ones included while they linger.
 
     ``next_change`` is the monotonic time at which judging again without any event would give another result (a gone
-    device's time is over), or None. ``inventory`` is what was judged.
+    device's time is over), or None. ``inventory`` is what was judged, ``resources`` says what each resource is, those
+    included whose last device lingers and that had their name from it.
     """
 
     devices: Mapping[str, tuple[Judged, ...]]
     next_change: float | None = None
     inventory: Inventory | None = field(default=None, eq=False, repr=False)
+    resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)

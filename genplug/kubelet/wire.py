@@ -50,8 +50,8 @@ def _options(options: Options) -> pb.DevicePluginOptions:
 @lru_cache(maxsize=1 << 16)
 def _listed_part(listed: Listed) -> bytes:
     device = pb.Device(ID=listed.id, health=HEALTHY if listed.healthy else UNHEALTHY)
-    if listed.numa is not None:
-        device.topology.nodes.add(ID=listed.numa)
+    for node in listed.numa:
+        device.topology.nodes.add(ID=node)
     return pb.ListAndWatchResponse(devices=[device]).SerializeToString()
 
 

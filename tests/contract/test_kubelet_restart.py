@@ -379,7 +379,7 @@ async def test_27_a_list_that_the_kubelet_cancels_is_registered_again_after_a_pa
 class OneDevice:
     """What a stray copy of a plugin offers."""
 
-    listed = (Listed("stray", healthy=True, numa=None),)
+    listed = (Listed("stray", healthy=True),)
     options = Options()
 
     def allocate(self, ids: Sequence[str]) -> ContainerEdits:

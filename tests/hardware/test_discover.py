@@ -500,8 +500,12 @@ def test_a_partial_scan_finds_what_a_full_one_finds(before: list[Step], after: l
         }
         partial = rescan(EVERYTHING, tree.host, previous, changes)
         full = discover(EVERYTHING, tree.host)
-        assert partial == full
-        assert partial.scans == full.scans
+        assert (partial.devices, partial.considered, partial.clashes) == (full.devices, full.considered, full.clashes)
+        assert partial.unmatched == full.unmatched
+        # What a device that is gone needed beside its own node may be watched for longer.
+        assert partial.folders >= full.folders
+        for name, scan in full.scans.items():
+            assert partial.scans[name].examined == scan.examined
 
 
 @given(steps, paths)
@@ -561,7 +565,9 @@ def test_peer_3_no_device_is_offered_that_gives_nothing(tree: NodeTree) -> None:
     tree.folder("/dev/x0")
     found = discover(config(resource(X, source("/dev/x0", type=CandidateType.ANY))), tree.host)
     [device] = devices(found)
-    assert device.faults == ("/dev/x0 is a directory, not a device node",)
+    assert device.faults == (
+        "/dev/x0 is a directory, not a device node, and 'allocate' says nothing: a container would get nothing of it",
+    )
 
 
 def test_peer_6_a_lost_member_does_not_pair_the_others_anew(tree: NodeTree) -> None:

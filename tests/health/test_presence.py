@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from genplug.config.globs import Glob
 from genplug.config.model import CandidateType, Resource, Source
 from genplug.config.place import Place
-from genplug.hardware.inventory import Considered, Device, DeviceNode, Inventory, Kind, Look, ResourceScan
+from genplug.hardware.inventory import Considered, Device, DeviceNode, Inventory, Kind, Look
 from genplug.health.presence import judge
 from genplug.health.verdict import Judged, Judgement, Verdict
 
@@ -168,7 +168,7 @@ def test_a_device_that_moved_to_another_resource_does_not_linger_in_the_first() 
 def scanned(glob: str, place: Place, *devices: Device) -> Inventory:
     source = Source(place, (Glob.parse(glob),), (), CandidateType.DEVICE, (), None, (), (), None)
     resource = Resource(X, place, (source,))
-    return evolve(inventory(*devices), scans={X: ResourceScan(resource, devices, (), (), frozenset())})
+    return evolve(inventory(*devices), resources={X: resource})
 
 
 def test_70_what_a_changed_configuration_does_not_ask_for_leaves_at_once() -> None:
@@ -251,7 +251,7 @@ def test_judging_again_at_the_time_it_named_is_when_it_differs(
     now, judgement = 0.0, None
     for present, pause in history:
         now += pause
-        found = inventory(*(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in present.items() if ps))
+        found = inventory(*(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in sorted(present.items()) if ps))
         judgement = judge(found, judgement, KEEP, now)
     assert judgement is not None
     if judgement.next_change is None:

@@ -1,4 +1,4 @@
-"""A candidate's own attributes (config-language: ``path name index type major minor target``). Pure.
+"""Values of attributes: those that a path and a look at it give by themselves, and those of several together. Pure.
 
 An attribute that cannot be known does not exist: it is missing, never empty.
 """

@@ -1,0 +1,9 @@
+"""What the modules of the families have in common: the form of a reader of one attribute."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from genplug.hardware.attributes.place import Fact, Place
+
+Reader: TypeAlias = Callable[[Place], Fact | None]
+"""Reads one attribute; None where it does not exist."""

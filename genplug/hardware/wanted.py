@@ -1,0 +1,54 @@
+"""Which attributes a device needs: those that the configuration speaks of, and no others. Pure."""
+
+from collections.abc import Iterator
+
+from genplug.config.model import Resource, Source
+from genplug.config.names import SLICE
+from genplug.config.template import Template
+
+
+def wanted(resource: Resource, source: Source) -> frozenset[str]:
+    """Return the names of all attributes that a device of a source needs, beside those that ``where`` asks for."""
+    templates = (*_templates_of(source), *_templates_of_resource(resource))
+    names = frozenset[str]().union(*(template.names for template in templates)) - {SLICE}
+    return names | {"numaNode"} if resource.has_topology else names
+
+
+def needed_at_allocate(resource: Resource) -> dict[str, str]:
+    """Return each attribute that Allocate cannot do without, and the first place that needs it."""
+    needed: dict[str, str] = {}
+    for place, template in _allocate_templates(resource):
+        for reference in template.references:
+            if not reference.has_default and reference.name != SLICE:
+                needed.setdefault(reference.name, place)
+    return needed
+
+
+def _templates_of(source: Source) -> Iterator[Template]:
+    for spec in (*source.nodes, *source.companions):
+        yield spec.path
+        if spec.container_path is not None:
+            yield spec.container_path
+    yield from (one for one in (source.group_by, source.id) if one is not None)
+
+
+def _templates_of_resource(resource: Resource) -> Iterator[Template]:
+    yield from (template for _, template in _allocate_templates(resource))
+    optional = (resource.name_template, resource.slices, resource.preference.by)
+    yield from (one for one in optional if one is not None)
+
+
+def _allocate_templates(resource: Resource) -> Iterator[tuple[str, Template]]:
+    allocate = resource.allocate
+    for name, template in allocate.env:
+        yield f"allocate.env {name}", template
+    for mount in allocate.mounts:
+        yield f"a mount ({mount.place})", mount.host_path
+        yield f"a mount ({mount.place})", mount.container_path
+    for name, template in allocate.annotations:
+        yield f"allocate.annotations {name}", template
+    for template in allocate.cdi_devices:
+        yield "allocate.cdiDevices", template
+    if resource.pre_start is not None:
+        for template in resource.pre_start.command:
+            yield f"preStart ({resource.pre_start.place})", template
