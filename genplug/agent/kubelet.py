@@ -1,9 +1,13 @@
 """The kubelet's side: holds its folder, keeps one endpoint per resource, and lets removed resources go when unused."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from attrs import evolve
+
 from genplug.agent.node import Snapshot
+from genplug.agent.pools import Pools
 from genplug.agent.settings import Settings
 from genplug.allocation.answers import Answers
 from genplug.allocation.offer import ResourceOffer
@@ -16,6 +20,7 @@ from genplug.kubelet.endpoint import Endpoint
 from genplug.kubelet.latest import Latest
 from genplug.kubelet.podresources import devices_in_use
 from genplug.kubelet.registration import Registrar
+from genplug.kubelet.reports import Allocated, Report
 from genplug.kubelet.service import Answers as EndpointAnswers
 from genplug.kubelet.sockets import KUBELET_SOCKET, PREFIX, Folder, FolderGoneError, FolderUnusableError, HeldFolder
 from genplug.observe.journal import Event, Journal
@@ -40,9 +45,12 @@ class KubeletFollower:
         self._folder: Folder | None = None
         self._registrar: Registrar | None = None
         self._snapshot: Snapshot | None = None
+        self._whole: dict[str, ResourceOffer] = {}
+        """What each resource would offer if pods had nothing of it under other names."""
         self._offers: dict[str, ResourceOffer] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._draining: dict[str, asyncio.Task[None]] = {}
+        self._pools = Pools(settings, journal, self._offer_again)
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, removed ones that still wait for their pods included."""
@@ -63,14 +71,19 @@ class KubeletFollower:
         self._snapshot = snapshot
         tell_devices(self._journal, before.judgement if before else None, snapshot.judgement)
         notes = offer_notes(snapshot.inventory)
-        for name, resource in snapshot.judgement.resources.items():
-            if name not in self._offers or before is None or not _is_alike(name, before, snapshot):
-                offer = offered(resource, snapshot.judgement.devices[name])
-                tell_offer(self._journal, self._offers.get(name), offer, notes.get(name, ()))
-                self._offer(offer)
-            if (drain := self._draining.pop(name, None)) is not None:
-                drain.cancel()
-        for name in self._offers.keys() - snapshot.judgement.resources.keys() - self._draining.keys():
+        resources = snapshot.judgement.resources
+        self._pools.follow(resources.values())
+        for name, resource in resources.items():
+            is_changed = before is None or not _is_alike(name, before, snapshot)
+            for one in (name, *resource.aliases):
+                if is_changed or one not in self._offers:
+                    under = resource if one == name else evolve(resource, name=one, aliases=())
+                    self._whole[one] = offered(under, snapshot.judgement.devices[name])
+                    self._offer_again((one,), notes.get(name, ()))
+                if (drain := self._draining.pop(one, None)) is not None:
+                    drain.cancel()
+        wanted = {one for name, resource in resources.items() for one in (name, *resource.aliases)}
+        for name in self._offers.keys() - wanted - self._draining.keys():
             self._remove(self._offers[name].resource)
 
     async def run(self) -> None:
@@ -82,7 +95,11 @@ class KubeletFollower:
         held = await self._hold_folder()
         try:
             async with self._tasks:
-                await self._follow_folder(held)
+                pools = self._tasks.create_task(self._pools.run(), name="pools")
+                try:
+                    await self._follow_folder(held)
+                finally:
+                    pools.cancel()
         finally:
             held.close()
 
@@ -156,6 +173,14 @@ class KubeletFollower:
             if name not in self._endpoints:
                 self._serve(offer)
 
+    def _offer_again(self, names: Iterable[str], notes: Sequence[str] = ()) -> None:
+        """Offer what is left of resources."""
+        for name in names:
+            if name in self._whole:
+                offer = self._pools.left(self._whole[name])
+                tell_offer(self._journal, self._offers.get(name), offer, notes)
+                self._offer(offer)
+
     def _offer(self, offer: ResourceOffer) -> None:
         name = offer.resource.name
         if self._offers.get(name) == offer:
@@ -171,13 +196,19 @@ class KubeletFollower:
             return
         answers: Latest[EndpointAnswers] = Latest(Answers(offer, self._host))
         name = offer.resource.name
-        endpoint = Endpoint(name, answers, self._registrar, lambda report: tell_report(self._journal, report))
+        endpoint = Endpoint(name, answers, self._registrar, self._reported)
         self._endpoints[name] = endpoint
         self._tasks.create_task(endpoint.run(self._folder), name=f"endpoint {name}")
+
+    def _reported(self, report: Report) -> None:
+        if isinstance(report, Allocated) and not report.refusal:
+            self._pools.given(report.resource, report.ids)
+        tell_report(self._journal, report)
 
     def _remove(self, resource: Resource) -> None:
         text = f"{resource.name}: no longer configured; its list is empty, its endpoint stays until no pod uses it"
         self._journal.write(Event.RESOURCE_REMOVED, text, resource=resource.name)
+        self._whole.pop(resource.name, None)
         self._offer(offered(resource, ()))
         if self._registrar is None:
             del self._offers[resource.name]

@@ -2,9 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from genplug.cli.options import add_policy
 
 if TYPE_CHECKING:
     from genplug.allocation.answers import Answers
+    from genplug.hardware.explain import Explained
     from genplug.hardware.inventory import DeviceNode, Inventory
 
 DESCRIPTION = """\
@@ -23,6 +25,7 @@ examples:
   genplug plan --config genplug.yaml
   genplug plan --config /etc/genplug --root /host -o json
   genplug plan --config genplug.yaml --allocate nvidia.com/gpu=2     print the exact answer for a container
+  genplug plan --config genplug.yaml --explain         every condition and attribute, and the file it was read from
   genplug plan --config genplug.yaml --policy policy.yaml            under the policy that the agent runs with
 
 exit codes: 0 fine, 1 --allocate was refused, 78 invalid configuration, or one that claims a node twice here
@@ -37,6 +40,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", default="/", help="where the host's file system is seen (default: /)")
     parser.add_argument("--node-name", metavar="NAME", help="merge node.NAME.yaml last")
     parser.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="(default: table)")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say of each path which condition let it in or out, and from which file each attribute came",
+    )
     parser.add_argument(
         "--allocate",
         action="append",
@@ -54,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from genplug.config.load import load  # noqa: PLC0415
     from genplug.config.problem import ConfigInvalidError, rendered  # noqa: PLC0415
     from genplug.hardware.discover import discover  # noqa: PLC0415
+    from genplug.hardware.explain import explained  # noqa: PLC0415
     from genplug.hardware.host import Host  # noqa: PLC0415
     from genplug.health.presence import judge  # noqa: PLC0415
 
@@ -62,22 +71,31 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigInvalidError as error:
         print(rendered(error.problems), file=sys.stderr)
         return 78
-    host = Host.at(Path(arguments.root))
+    host = Host.at(Path(arguments.root), node_name=arguments.node_name or os.environ.get("NODE_NAME"))
     inventory = discover(config, host)
     judgement = judge(inventory, None, {}, time.monotonic())
     answers = {
         name: Answers(offered(resource, judgement.devices.get(name, ())), host)
-        for name, resource in config.resources.items()
+        for name, resource in inventory.resources.items()
     }
+    # A name that no device fills in is shown as it is written.
+    for name, scan in inventory.scans.items():
+        if not any(one.written_name == name for one in inventory.resources.values()):
+            answers[name] = Answers(offered(scan.resource, ()), host)
     for clash in inventory.clashes:
         print(clash.message, file=sys.stderr)
     code = 78 if inventory.clashes else 0
     document = _document(answers, inventory)
+    explanation = tuple(explained(inventory, host)) if arguments.explain else ()
+    if arguments.explain:
+        document["explanations"] = [_explanation(one) for one in explanation]
     if arguments.allocate:
         document, refused = _allocated(answers, arguments.allocate)
         code = max(code, refused)
     if arguments.output == "table" and not arguments.allocate:
         print(_table(answers, inventory))
+        if arguments.explain:
+            print("\n" + _prose(explanation))
     elif arguments.output == "yaml":
         import yaml  # noqa: PLC0415
 
@@ -111,7 +129,7 @@ def _document(answers: "Mapping[str, Answers]", inventory: "Inventory") -> dict[
         considered = [
             {"path": seen.path, "device": seen.device, "reason": seen.reason, "source": str(seen.place)}
             for seen in inventory.considered
-            if seen.resource == name
+            if seen.resource in {name, one.offer.resource.written_name}
         ]
         resources.append(
             {"name": name, "source": str(one.offer.resource.place), "devices": devices, "considered": considered}
@@ -154,6 +172,49 @@ def _table(answers: "Mapping[str, Answers]", inventory: "Inventory") -> str:
     if out:
         parts += ["", "left out:", table(("RESOURCE", "PATH", "REASON"), out)]
     return "\n".join(parts)
+
+
+def _explanation(one: "Explained") -> dict[str, Any]:
+    return {
+        "path": one.path,
+        "resource": one.resource,
+        "source": str(one.place),
+        "foundBy": one.found_by,
+        "device": one.device,
+        "reason": one.reason,
+        "checks": [
+            {"condition": check.condition, "passed": check.passed, "seen": list(check.seen), "file": check.origin}
+            for check in one.checks
+        ],
+        "attributes": [
+            {"name": attribute.name, "values": list(attribute.values), "file": attribute.origin}
+            for attribute in one.attributes
+        ],
+    }
+
+
+def _prose(explanation: "Sequence[Explained]") -> str:
+    """Return the explanation for people: a paragraph for each path."""
+    lines = []
+    for one in explanation:
+        fate = f"device {one.device}" if one.device is not None else f"left out: {one.reason or 'see above'}"
+        lines += ["", f"{one.path}: {fate}", f"  {one.resource} ({one.place}), {one.found_by}"]
+        for check in one.checks:
+            word = "in " if check.passed else "out"
+            seen = f"it is {_shown(check.seen)}" if check.seen else "it does not exist"
+            lines.append(f"  {word} by where {check.condition}: {seen}" + _origin(check.origin))
+        for attribute in one.attributes:
+            said = f"= {_shown(attribute.values)}" if attribute.values else "does not exist"
+            lines.append(f"  {attribute.name} {said}" + _origin(attribute.origin))
+    return "\n".join(lines[1:])
+
+
+def _shown(values: "Sequence[str]") -> str:
+    return ", ".join(repr(value) for value in values)
+
+
+def _origin(origin: str) -> str:
+    return f"   <- {origin}" if origin else ""
 
 
 def _allocated(answers: "Mapping[str, Answers]", requests: list[tuple[str, int]]) -> tuple[dict[str, Any], int]:

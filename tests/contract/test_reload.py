@@ -143,8 +143,8 @@ INVALID = {
     "null resources": (HEAD + "resources:\n", "3:1"),
     "another kind": (FIRST.replace("DevicePluginConfig", "ConfigMap"), "2:7"),
     "not supported yet": (
-        HEAD + "resources:\n  example.com/x: {devices: [{glob: /dev/x*}], aliases: [a.io/b]}\n",
-        "4:47",
+        HEAD + "resources:\n  example.com/x: {devices: [{glob: /dev/x*}], health: {sticky: true}}\n",
+        "4:56",
     ),
 }
 

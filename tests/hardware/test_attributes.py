@@ -1,4 +1,4 @@
-"""Attributes: what each is read from, that it is read only where it is used, and that what cannot be read is not there."""
+"""Attributes: what each is read from, how own ones join files, and that what cannot be read is not there."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -178,7 +178,11 @@ def test_what_the_program_was_started_with_is_an_attribute_too(tmp_path: Path, m
     resources = """
   a.example/x:
     devices: [{glob: /dev/x}]
-    allocate: {env: {NODE: "${node.name}", TOPOLOGY: "${env.GENPLUG_TEST_TOPOLOGY}", NONE: "${env.GENPLUG_TEST_NONE|default:-}"}}
+    allocate:
+      env:
+        NODE: ${node.name}
+        TOPOLOGY: ${env.GENPLUG_TEST_TOPOLOGY}
+        NONE: ${env.GENPLUG_TEST_NONE|default:-}
 """
     [device] = found("/dev/x char 240:0", resources, tmp_path, node_name="node-a").devices["a.example/x"]
     assert (device.attributes["node.name"], device.attributes["env.GENPLUG_TEST_TOPOLOGY"]) == (("node-a",), ("2x2",))

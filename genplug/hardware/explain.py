@@ -1,0 +1,95 @@
+"""Why each candidate is in or out: every condition with what it saw, every attribute with the file it came from.
+
+The same reading as a scan's, done again for people: a scan does not keep where things came from.
+"""
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from genplug.config.model import Resource
+from genplug.config.place import Place
+from genplug.hardware.attributes.facts import Facts
+from genplug.hardware.candidates import condition_fault, kind_fault
+from genplug.hardware.host import Host, readable
+from genplug.hardware.inventory import Candidate, Inventory
+from genplug.hardware.wanted import wanted
+
+
+@frozen
+class Checked:
+    """One condition of a ``where``: what it asks, whether the candidate passed, what was seen and in which file."""
+
+    condition: str
+    passed: bool
+    seen: tuple[str, ...]
+    origin: str
+
+
+@frozen
+class Attribute:
+    """One attribute that the configuration uses; without values it does not exist for this candidate."""
+
+    name: str
+    values: tuple[str, ...]
+    origin: str
+
+
+@frozen
+class Explained:
+    """One candidate: which resource (as written) and source looked at it, what became of it, and why."""
+
+    path: str
+    resource: str
+    place: Place
+    found_by: str
+    device: str | None
+    reason: str
+    checks: tuple[Checked, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+
+
+def explained(inventory: Inventory, host: Host) -> Iterator[Explained]:
+    """Explain every candidate of a scan of this host, in the order in which they were found."""
+    host = host.remembering()
+    fates = {(one.path, one.place): one for one in inventory.considered}
+    for scan in inventory.scans.values():
+        for candidate in scan.examined.values():
+            source = scan.resource.sources[candidate.source]
+            fate = fates.get((readable(candidate.path), source.place))
+            checks, attributes = _read(candidate, scan.resource, host)
+            yield Explained(
+                path=readable(candidate.path),
+                resource=scan.resource.name,
+                place=source.place,
+                found_by=candidate.found_by,
+                device=fate.device if fate is not None else None,
+                reason=fate.reason if fate is not None and fate.device is None else "",
+                checks=checks,
+                attributes=attributes,
+            )
+
+
+def _read(candidate: Candidate, resource: Resource, host: Host) -> tuple[tuple[Checked, ...], tuple[Attribute, ...]]:
+    source = resource.sources[candidate.source]
+    look = host.look(candidate.path)
+    if look is None or kind_fault(candidate.path, look, source, host):
+        return (), ()
+    facts = Facts(candidate.path, look, source, host)
+    checks = []
+    for condition in source.where:
+        fact, fault = facts.fact(condition.attribute), condition_fault(condition, facts)
+        seen, origin = (fact.values, fact.origin) if fact is not None else ((), "")
+        asked = f"{condition.attribute}: {condition.selector.text} ({condition.place})"
+        checks.append(Checked(asked, not fault, seen, origin))
+    # Others are made of the own attributes: where one of those is missing, the reason is seen here.
+    names = {own.name for own in source.attributes}
+    if all(check.passed for check in checks):
+        names |= wanted(resource, source)
+    facts.read(names)
+    return tuple(checks), tuple(_attribute(name, facts) for name in sorted(names | set(facts)))
+
+
+def _attribute(name: str, facts: Facts) -> Attribute:
+    fact = facts.fact(name)
+    return Attribute(name, *((fact.values, fact.origin) if fact is not None else ((), "")))
