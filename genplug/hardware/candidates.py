@@ -42,11 +42,12 @@ def find_candidates(
     What an earlier scan of the same resource examined ``before`` is looked at again only where ``touch`` concerns it.
     """
     found_by, unmatched = _found(resource, host, interests)
+    names = [wanted(resource, source) for source in resource.sources]
     examined: dict[tuple[int, str], Candidate] = {}
     for (number, path), glob in found_by.items():
         known = before.get((number, path)) if before is not None and touch is not None else None
         if known is None or touch is None or touch.concerns(known.way) or touch.concerns(known.depends):
-            known = _examined(path, resource, number, glob, host)
+            known = _examined(path, resource.sources[number], number, glob, names[number], host)
         for step in known.way:
             interests.add_name(*_parted(step))
         examined[number, path] = known
@@ -105,9 +106,10 @@ def _found(resource: Resource, host: Host, interests: Interests) -> tuple[dict[t
     return found_by, unmatched
 
 
-def _examined(path: str, resource: Resource, number: int, found_by: str, host: Host) -> Candidate:
+def _examined(  # noqa: PLR0913, PLR0917 - what a candidate is made of
+    path: str, source: Source, number: int, found_by: str, names: frozenset[str], host: Host
+) -> Candidate:
     """Look at a path and read what its source asks of it."""
-    source = resource.sources[number]
     look = host.see(path, around := Interests())
     is_plain = look is not None and look.resolved == path
     way = (path,) if is_plain else tuple(f"{at}/{name}" for at, names in around.names.items() for name in names)
@@ -116,7 +118,7 @@ def _examined(path: str, resource: Resource, number: int, found_by: str, host: H
         return Candidate(path, look, {}, number, found_by, reason, way)
     facts = Facts(path, look, source, host)
     reason = next((fault for one in source.where if (fault := condition_fault(one, facts))), "")
-    attributes = {} if reason else facts.read(wanted(resource, source))
+    attributes = {} if reason else facts.read(names)
     return Candidate(path, look, attributes, number, found_by, reason, way, tuple(sorted(facts.depends)))
 
 

@@ -61,9 +61,8 @@ def make_devices(
         for group in sorted(groups, key=lambda group: natural_key(group.key)):
             paths = tuple([candidate.path for candidate in group.candidates])
             device = known[paths] if known and paths in known else maker.device(source, group, paths)
-            if isinstance(device, str) or (refused := refusal(device, resource.policy)):
-                reason = device if isinstance(device, str) else refused
-                considered += (_left_out(resource, source, candidate, reason) for candidate in group.candidates)
+            if isinstance(device, str):
+                considered += (_left_out(resource, source, candidate, device) for candidate in group.candidates)
                 continue
             first = devices.setdefault(device.id, device)
             if first is device:
@@ -139,7 +138,7 @@ class _Maker:
         if not self.needed.keys() <= attributes.keys():
             lacking = [one for one in self.needed if one not in attributes]
             faults += [f"{self.needed[one]} needs '{one}', which this device does not have" for one in lacking]
-        return Device(
+        device = Device(
             id=device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap),
             key=group.key,
             resource=name,
@@ -152,6 +151,7 @@ class _Maker:
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
         )
+        return refusal(device, resource.policy) or device
 
 
 def _gives_nothing(resource: Resource, group: _Group) -> list[str]:

@@ -91,6 +91,8 @@ class Tree:
                 interests.add_name(folder, name)
                 raise
             if not stat.S_ISLNK(status.st_mode):
+                if stat.S_ISDIR(status.st_mode):
+                    self._found_straight(path)
                 return path, status
             return self._stepped(folder, [name], path, interests)
         return self._stepped("", _reversed_names(path), path, interests)
@@ -123,8 +125,9 @@ class Tree:
             rest += _reversed_names(target)
             if target.startswith("/"):
                 at = ""
-        self._found_straight(at.rpartition("/")[0])
-        return at or "/", status or os.lstat(f"{self.prefix}{at}/")
+        status = status or os.lstat(f"{self.prefix}{at}/")
+        self._found_straight(at if stat.S_ISDIR(status.st_mode) else at.rpartition("/")[0])
+        return at or "/", status
 
     def _found_straight(self, folder: str) -> None:
         if self.remembers:
