@@ -18,6 +18,7 @@ from genplug.config.policy import load_policy
 from genplug.config.problem import ConfigInvalidError, Problem, rendered
 from genplug.hardware.discover import discover, rescan
 from genplug.hardware.host import Host
+from genplug.hardware.interests import Changes, Touch, is_concerned, within
 from genplug.hardware.inventory import Inventory
 from genplug.hardware.watch import FolderWatch
 from genplug.health.presence import judge
@@ -65,6 +66,9 @@ class NodeFollower:
         self._scanning = Scanning(net=float("inf"))
         self._changes: dict[str, frozenset[str]] = {}
         self._is_all_changed = False
+        self._read_of: Inventory | None = None
+        self._read_paths: frozenset[str] = frozenset()
+        """Where a change can touch what was read for the inventory before."""
 
     def reload(self) -> None:
         """Read the configuration now, whether or not an event told of a change."""
@@ -74,6 +78,29 @@ class NodeFollower:
     def look_again(self) -> None:
         """Scan for devices soon: something was seen to be not as the newest snapshot has it."""
         self._is_all_changed = True
+        self._scanning = self._scanning.after_event(time.monotonic())
+        self._news.set()
+
+    def heard(self, changes: Changes) -> None:
+        """Take note of changes in folders of /sys, of which the kernel tells by events and inotify does not."""
+        if self.snapshot is None or not self._matters(self.snapshot.inventory, changes):
+            return
+        for folder, names in changes.items():
+            self._note(folder, names)
+
+    def _matters(self, inventory: Inventory, changes: Changes) -> bool:
+        """Say whether changes can touch a device: a node's network has many that do not."""
+        if self._read_of is not inventory:
+            examined = (one for scan in inventory.scans.values() for one in scan.examined.values())
+            self._read_of, self._read_paths = inventory, within(path for one in examined for path in one.depends)
+        if any(is_concerned(scan.interests, changes) for scan in inventory.scans.values()):
+            return True
+        return not self._read_paths.isdisjoint(Touch.of(changes).paths)
+
+    def _note(self, folder: str, names: frozenset[str]) -> None:
+        known = self._changes.get(folder)
+        # No names mean that anything may have changed there.
+        self._changes[folder] = frozenset() if not names or known == frozenset() else names | (known or names)
         self._scanning = self._scanning.after_event(time.monotonic())
         self._news.set()
 
@@ -217,11 +244,7 @@ class NodeFollower:
         seen = {self._host.real(folder): folder for folder in folders if self._host.tells_of(folder)}
 
         def changed(folder: Path, names: frozenset[str]) -> None:
-            known = self._changes.get(seen[folder])
-            # No names mean that anything may have changed there.
-            self._changes[seen[folder]] = frozenset() if not names or known == frozenset() else names | (known or names)
-            self._scanning = self._scanning.after_event(time.monotonic())
-            self._news.set()
+            self._note(seen[folder], names)
 
         # Stand-in files get their text after they appear; real nodes are complete at once.
         if self._watch.set("devices", seen, changed, contents=self._host.stand_ins):

@@ -82,6 +82,18 @@ def is_concerned(interests: Mapping[str, Interest], changes: Changes) -> bool:
     return any(folder in interests and interests[folder].concerns(names) for folder, names in changes.items())
 
 
+def within(paths: Iterable[str]) -> frozenset[str]:
+    """Return paths and every folder above them: where a change can touch what depends on one of the paths."""
+    found: set[str] = set()
+    for path in paths:
+        found.add(path)
+        at = path.rstrip("/")
+        while at and at not in found:
+            found.add(at)
+            at = at.rpartition("/")[0]
+    return frozenset(found)
+
+
 @frozen
 class Touch:
     """What changes can have touched: for things that depend on paths, as candidates do on what was read of them.

@@ -59,6 +59,7 @@ def test_the_agent_sees_the_host_read_only_but_for_the_kubelets_sockets() -> Non
     assert host_paths(default(MINIMAL)) == {
         "/dev": ("/host/dev", True),
         "/sys": ("/host/sys", True),
+        "/proc/driver": ("/host/proc/driver", True),
         "/var/lib/kubelet/device-plugins": ("/var/lib/kubelet/device-plugins", False),
         "/var/lib/kubelet/pod-resources": ("/var/lib/kubelet/pod-resources", True),
     }
