@@ -91,7 +91,7 @@ class NodeFollower:
     def _matters(self, inventory: Inventory, changes: Changes) -> bool:
         """Say whether changes can touch a device: a node's network has many that do not."""
         if self._read_of is not inventory:
-            examined = (one for scan in inventory.scans.values() for one in scan.examined.values())
+            examined = (one for scan in inventory.scans.values() for one in scan.candidates)
             self._read_of, self._read_paths = inventory, within(path for one in examined for path in one.depends)
         if any(is_concerned(scan.interests, changes) for scan in inventory.scans.values()):
             return True

@@ -1,6 +1,6 @@
 """From globs to candidates: what a source finds, and for everything left out the reason, in an operator's words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
@@ -41,28 +41,33 @@ def find_candidates(
 
     What an earlier scan of the same resource examined ``before`` is looked at again only where ``touch`` concerns it.
     """
-    found_by, unmatched = _found(resource, host, interests)
-    names = [wanted(resource, source) for source in resource.sources]
-    examined: dict[tuple[int, str], Candidate] = {}
-    for (number, path), glob in found_by.items():
-        known = before.get((number, path)) if before is not None and touch is not None else None
-        if known is None or touch is None or touch.concerns(known.way) or touch.concerns(known.depends):
-            known = _examined(path, resource.sources[number], number, glob, names[number], host)
-        for step in known.way:
-            interests.add_name(*_parted(step))
-        examined[number, path] = known
+    examined: list[Mapping[str, Candidate]] = []
+    unmatched: list[Unmatched] = []
+    for number, source in enumerate(resource.sources):
+        names = wanted(resource, source)
+        known = before[number] if before is not None and touch is not None else {}
+        found: dict[str, Candidate] = {}
+        for path, by in _found(resource, source, host, interests, unmatched).items():
+            one = known.get(path)
+            if one is None or touch is None or touch.concerns(one.steps) or touch.concerns(one.depends):
+                one = _examined(path, source, number, by, names, host)
+            for step in one.steps:
+                interests.add_name(*_parted(step))
+            found[path] = one
+        examined.append(found)
     taken: list[Candidate] = []
     left_out: list[Considered] = []
     firsts: dict[object, Candidate] = {}
-    for (number, path), candidate in _nodes_before_links(examined):
-        reason = candidate.reason
+    for candidate in _nodes_before_links(one for found in examined for one in found.values()):
+        path, reason = candidate.path, candidate.reason
         if not reason and candidate.look is not None:
             if (same := firsts.setdefault(_identity(candidate.look), candidate)) is candidate:
                 taken.append(candidate)
                 continue
             reason = f"the same node as {same.path}" if same.path != path else "already found by a source above"
-        left_out.append(Considered(readable(path), resource.name, resource.sources[number].place, None, reason))
-    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), examined)
+        place = resource.sources[candidate.source].place
+        left_out.append(Considered(readable(path), resource.name, place, None, reason))
+    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined))
 
 
 NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
@@ -90,20 +95,20 @@ def condition_fault(condition: Condition, attributes: Values) -> str:
     return f"where: {was}, wanted {condition.selector.text} ({condition.place})"
 
 
-def _found(resource: Resource, host: Host, interests: Interests) -> tuple[dict[tuple[int, str], str], list[Unmatched]]:
-    """Return every path that a glob finds and which glob did, and the globs that find nothing."""
-    found_by: dict[tuple[int, str], str] = {}
-    unmatched: list[Unmatched] = []
-    for number, source in enumerate(resource.sources):
-        for glob in source.globs:
-            found = host.glob(glob)
-            interests.update(found.interests)
-            if not found.paths:
-                unmatched.append(Unmatched(glob.text, resource.name, source.place))
-            by = f"found by '{glob.text}'"
-            for path in found.paths:
-                found_by.setdefault((number, path), by)
-    return found_by, unmatched
+def _found(
+    resource: Resource, source: Source, host: Host, interests: Interests, unmatched: list[Unmatched]
+) -> dict[str, str]:
+    """Return every path that a source's globs find, and which one did; note the globs that find nothing."""
+    found_by: dict[str, str] = {}
+    for glob in source.globs:
+        found = host.glob(glob)
+        interests.update(found.interests)
+        if not found.paths:
+            unmatched.append(Unmatched(glob.text, resource.name, source.place))
+        by = f"found by '{glob.text}'"
+        for path in found.paths:
+            found_by.setdefault(path, by)
+    return found_by
 
 
 def _examined(  # noqa: PLR0913, PLR0917 - what a candidate is made of
@@ -112,7 +117,7 @@ def _examined(  # noqa: PLR0913, PLR0917 - what a candidate is made of
     """Look at a path and read what its source asks of it."""
     look = host.see(path, around := Interests())
     is_plain = look is not None and look.resolved == path
-    way = (path,) if is_plain else tuple(f"{at}/{name}" for at, names in around.names.items() for name in names)
+    way = () if is_plain else tuple(f"{at}/{name}" for at, names in around.names.items() for name in names)
     reason = kind_fault(path, look, source, host)
     if look is None or reason:
         return Candidate(path, look, {}, number, found_by, reason, way)
@@ -122,14 +127,14 @@ def _examined(  # noqa: PLR0913, PLR0917 - what a candidate is made of
     return Candidate(path, look, attributes, number, found_by, reason, way, tuple(sorted(facts.depends)))
 
 
-def _nodes_before_links(examined: Examined) -> Iterable[tuple[tuple[int, str], Candidate]]:
+def _nodes_before_links(examined: Iterable[Candidate]) -> Iterator[Candidate]:
     """Order candidates: symlinks come last, for a node's ID must not depend on who links to it."""
     links = []
-    for place, candidate in examined.items():
+    for candidate in examined:
         if candidate.look is not None and candidate.look.resolved == candidate.path:
-            yield place, candidate
+            yield candidate
         else:
-            links.append((place, candidate))
+            links.append(candidate)
     yield from links
 
 

@@ -53,7 +53,7 @@ def rescan(config: Config, host: Host, previous: Inventory | None, changes: Chan
 def _is_touched(scan: ResourceScan, changes: Changes, touch: Touch) -> bool:
     if is_concerned(scan.interests, changes):
         return True
-    return any(touch.concerns(one.depends) for one in scan.examined.values() if one.depends)
+    return any(touch.concerns(one.depends) for one in scan.candidates if one.depends)
 
 
 def _scanned(
@@ -88,7 +88,12 @@ def _scanned(
 
 def _untouched(before: ResourceScan, examined: Examined) -> dict[tuple[str, ...], Device]:
     """Return the devices, by their candidates, of which no candidate has been looked at again."""
-    same = {path for (_, path), one in examined.items() if before.examined.get((one.source, path)) is one}
+    same = {
+        path
+        for found, known in zip(examined, before.examined, strict=True)
+        for path, one in found.items()
+        if known.get(path) is one
+    }
     # A device that had to tell of another with its ID is put together anew.
     return {one.candidates: one for one in before.devices if same.issuperset(one.candidates) and not one.faults}
 

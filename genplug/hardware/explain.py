@@ -54,7 +54,7 @@ def explained(inventory: Inventory, host: Host) -> Iterator[Explained]:
     host = host.remembering()
     fates = {(one.path, one.place): one for one in inventory.considered}
     for scan in inventory.scans.values():
-        for candidate in scan.examined.values():
+        for candidate in scan.candidates:
             source = scan.resource.sources[candidate.source]
             fate = fates.get((readable(candidate.path), source.place))
             checks, attributes = _read(candidate, scan.resource, host)

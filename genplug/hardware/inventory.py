@@ -3,7 +3,7 @@
 ``discover.py`` makes an :class:`Inventory`; ``genplug.health`` judges it; nothing here reads a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -65,8 +65,8 @@ class Look:
 class Candidate:
     """One path that a glob of a source found; ``source`` counts from 0, ``found_by`` says which glob it was.
 
-    ``reason`` says why it is left out, empty if it is not. ``way`` are the paths that were looked at to see it, links
-    included; ``depends`` are the other paths whose change may change what is known of it.
+    ``reason`` says why it is left out, empty if it is not. ``way`` are the paths that were looked at to see it, where
+    links lead to it, else empty; ``depends`` are the other paths whose change may change what is known of it.
     """
 
     path: str
@@ -79,13 +79,18 @@ class Candidate:
     depends: tuple[str, ...] = ()
 
     @property
+    def steps(self) -> tuple[str, ...]:
+        """The paths that were looked at to see it."""
+        return self.way or (self.path,)
+
+    @property
     def is_node(self) -> bool:
         """Whether it is a device node."""
         return self.look is not None and self.look.is_device
 
 
-Examined: TypeAlias = Mapping[tuple[int, str], Candidate]
-"""Every path that was looked at, by source and path."""
+Examined: TypeAlias = tuple[Mapping[str, Candidate], ...]
+"""For each source of a resource every path that was looked at."""
 
 
 @frozen
@@ -166,10 +171,15 @@ class ResourceScan:
     unmatched: tuple[Unmatched, ...]
     interests: Mapping[str, Interest]
     """What its result depends on, by folder."""
-    examined: Examined = field(factory=dict, repr=False)
+    examined: Examined = field(default=(), repr=False)
     """Every path that was looked at."""
     beside: Interests = field(factory=Interests, eq=False, repr=False)
     """What its devices depend on beside their candidates; part of ``interests``."""
+
+    @property
+    def candidates(self) -> Iterator[Candidate]:
+        """Every candidate, in the order of sources and paths."""
+        return (one for found in self.examined for one in found.values())
 
 
 @frozen
@@ -194,5 +204,5 @@ class Inventory:
     @property
     def folders_of_attributes(self) -> frozenset[str]:
         """The folders of what was read of candidates; in the kernel's own none tells of a change."""
-        examined = (one for scan in self.scans.values() for one in scan.examined.values())
+        examined = (one for scan in self.scans.values() for one in scan.candidates)
         return frozenset(path.rpartition("/")[0] or "/" for one in examined for path in one.depends)

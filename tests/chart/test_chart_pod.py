@@ -70,7 +70,7 @@ def test_the_kubelets_folders_of_another_distribution_are_seen_where_the_agent_l
     seen = host_paths(default(over(MINIMAL, {"daemonset": settings})))
     assert seen["/opt/kubelet/device-plugins"] == ("/var/lib/kubelet/device-plugins", False)
     assert seen["/var/lib/k0s/kubelet/pod-resources"] == ("/var/lib/kubelet/pod-resources", True)
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 def test_folders_of_mounts_are_seen_read_only_below_host() -> None:

@@ -92,8 +92,8 @@ class Facts(Mapping[str, tuple[str, ...]]):
         look = self._look
         if look.is_device:
             link = f"/sys/dev/{look.kind.value}/{look.major}:{look.minor}"
-            directory = self._host.resolved(link)
-            self.depends.add(link)
+            if (directory := self._host.resolved(link)) is not None:
+                self.depends.add(link)
         elif look.resolved.startswith("/sys/"):
             directory = look.resolved if look.kind is Kind.DIRECTORY else look.resolved.rpartition("/")[0]
         else:
