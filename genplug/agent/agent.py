@@ -9,6 +9,7 @@ from genplug.agent.kubelet import KubeletFollower
 from genplug.agent.node import NodeFollower, Snapshot
 from genplug.agent.settings import Settings
 from genplug.hardware.host import Host
+from genplug.hardware.uevents import Uevents, changes
 from genplug.hardware.watch import FolderWatch
 from genplug.kubelet.sockets import FolderGoneError
 from genplug.observe.journal import Entry, Event, Journal
@@ -63,6 +64,11 @@ class Agent:
         self.journal.write(Event.STARTED, f"genplug {__version__} reads {files}", node=settings.node_name, **facts)
         with ExitStack() as resources:
             resources.callback(self._watch.close)
+            uevents = resources.enter_context(
+                Uevents(lambda event: self._node.heard(changes(event)), self._node.look_again)
+            )
+            if uevents.failure:
+                self.journal.write(Event.WATCH_DEGRADED, uevents.failure)
             if settings.listen is not None:
                 resources.callback(self._listen(*settings.listen))
             try:

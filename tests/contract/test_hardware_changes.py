@@ -1,0 +1,80 @@
+"""Hardware that comes, goes and is renumbered: what the kernel tells, the kubelet hears, under the same ID."""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from genplug.agent import Agent
+from genplug.testing.node import FakeNode
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
+X = "example.com/x"
+SERIAL = HEAD + (
+    f"  {X}:\n    devices: [{{glob: '/dev/ttyUSB*', id: '${{usb.serial}}'}}]\n"
+    "    allocate: {env: {PORT: '${path}'}}\n    topology: none\n"
+)
+
+
+def plug_serial(node: FakeNode, number: int, serial: str) -> None:
+    usb = f"/sys/devices/usb1/1-{number}"
+    node.write(f"{usb}/idVendor", "0403\n")
+    node.write(f"{usb}/serial", serial)
+    node.write(f"{usb}/tty/ttyUSB{number}/dev", f"188:{number}\n")
+    node.link(f"/sys/dev/char/188:{number}", f"../../devices/usb1/1-{number}/tty/ttyUSB{number}")
+    node.plug(f"/dev/ttyUSB{number}", major=188, minor=number)
+
+
+async def test_a_device_that_comes_back_under_another_number_keeps_its_id(node: FakeNode) -> None:
+    plug_serial(node, 0, "A50285BI")
+    async with node.running(SERIAL):
+        [before] = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 1)
+        node.unplug("/dev/ttyUSB0")
+        await node.kubelet.until(X, unhealthy={before})
+        plug_serial(node, 3, "A50285BI")
+        await node.kubelet.until(X, healthy={before})
+        given = await node.kubelet.admit(X, ids={before})
+        assert given.response.envs == {"PORT": "/dev/ttyUSB3"}
+
+
+async def test_an_attribute_that_changes_changes_what_is_offered(node: FakeNode) -> None:
+    config = HEAD + f"  {X}: {{devices: [{{glob: '/dev/x*', where: {{attr.state: enabled}}}}]}}\n"
+    for number, state in enumerate(("enabled", "disabled")):
+        node.write(f"/sys/devices/x{number}/state", state)
+        node.link(f"/sys/dev/char/240:{number}", f"../../devices/x{number}")
+        node.plug(f"/dev/x{number}", major=240, minor=number)
+    async with node.running(config):
+        await node.kubelet.until(X, healthy={"x0"})
+        node.write("/sys/devices/x1/state", "enabled")
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+
+
+@contextmanager
+def tap(name: str) -> Iterator[None]:
+    """A network device of the kernel's: it is in /sys as long as its file is open."""
+    file = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(file, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))  # TUNSETIFF, a tap without header
+        yield
+    finally:
+        os.close(file)
+
+
+@pytest.mark.root
+async def test_the_kernel_tells_of_devices_of_sys_that_no_folder_tells_of(node: FakeNode) -> None:
+    config = (
+        HEAD
+        + f"  {X}: {{devices: [{{glob: '/sys/class/net/gptap*', id: '${{name}}'}}], allocate: {{env: {{X: x}}}}}}\n"
+    )
+    node.write_config(config)
+    await node.kubelet.start()
+    # The real /sys; the net behind the events is out of the way.
+    async with node.running(config, root=node.root.__class__("/"), rescan=3600.0) as agent:
+        await node.kubelet.until(X, lambda listed: not listed.ids)
+        assert isinstance(agent, Agent)
+        with tap("gptap0"):
+            [one] = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 1)
+        await node.kubelet.until(X, unhealthy={one})
