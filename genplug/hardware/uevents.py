@@ -42,7 +42,7 @@ class Uevent:
 
 
 def parse(message: bytes) -> Uevent | None:
-    """Read a message of the kernel, ``ACTION@DEVPATH`` and ``KEY=VALUE`` parts with a zero after each; None for any other."""
+    """Read a message of the kernel: ``ACTION@DEVPATH``, then ``KEY=VALUE`` parts, each ended by a zero; else None."""
     header, *parts = message.decode(errors="surrogateescape").split("\0")
     action, at, devpath = header.partition("@")
     values = dict(part.partition("=")[::2] for part in parts if "=" in part)
