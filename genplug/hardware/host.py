@@ -60,6 +60,7 @@ class Host:
     _tree: Tree = field(init=False, eq=False, repr=False)
     _looks: dict[str, Look | None] = field(factory=dict, init=False, eq=False, repr=False)
     _around: dict[str, Interests] = field(factory=dict, init=False, eq=False, repr=False)
+    _resolved: dict[tuple[str, Kind], str | None] = field(factory=dict, init=False, eq=False, repr=False)
     _texts: dict[str, str | None] = field(factory=dict, init=False, eq=False, repr=False)
 
     @_tree.default
@@ -102,13 +103,13 @@ class Host:
 
     def resolved(self, path: str, kind: Kind = Kind.DIRECTORY) -> str | None:
         """Return a path without symlinks if it leads to something of this kind."""
-        if not self.remembers:
-            look = self.look(path)
-        elif path in self._looks:
-            look = self._looks[path]
-        else:
-            look = self.see(path, Interests())
-        return look.resolved if look is not None and look.kind is kind else None
+        if (path, kind) in self._resolved:
+            return self._resolved[path, kind]
+        look = self._seen(path, Interests())
+        resolved = look.resolved if look is not None and look.kind is kind else None
+        if self.remembers:
+            self._resolved[path, kind] = resolved
+        return resolved
 
     def text(self, path: str) -> str | None:
         """Return the text of a regular file, stripped; None where it cannot be read, also for a moment."""
