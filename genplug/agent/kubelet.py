@@ -1,7 +1,7 @@
 """The kubelet's side: holds its folder, keeps one endpoint per resource, and lets removed resources go when unused."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import evolve
@@ -25,7 +25,7 @@ from genplug.kubelet.service import Answers as EndpointAnswers
 from genplug.kubelet.sockets import KUBELET_SOCKET, PREFIX, Folder, FolderGoneError, FolderUnusableError, HeldFolder
 from genplug.observe.journal import Event, Journal
 from genplug.observe.status import ResourceStatus
-from genplug.observe.telling import offer_notes, resource_status, tell_devices, tell_offer, tell_report
+from genplug.observe.telling import nameless_status, offer_notes, resource_status, tell_devices, tell_offer, tell_report
 
 LOCK_INTERVAL = 1.0
 """Seconds between two tries to take the folder from another genplug."""
@@ -55,16 +55,21 @@ class KubeletFollower:
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, removed ones that still wait for their pods included."""
         notes = offer_notes(self._snapshot.inventory) if self._snapshot else {}
-        return tuple(
+        nameless = self._snapshot.nameless if self._snapshot else ()
+        return tuple(nameless_status(name, notes.get(name, ())) for name in nameless) + tuple(
             resource_status(
                 name,
                 self._endpoints[name].generation if name in self._endpoints else None,
                 offer,
                 is_removed=name in self._draining,
-                notes=notes.get(name, ()),
+                notes=(*notes.get(name, ()), *self._notes_as_written(offer, notes)),
             )
             for name, offer in tuple(self._offers.items())
         )
+
+    def _notes_as_written(self, offer: ResourceOffer, notes: Mapping[str, Sequence[str]]) -> Sequence[str]:
+        written = offer.resource.written_name
+        return notes.get(written, ()) if written != offer.resource.name else ()
 
     def publish(self, snapshot: Snapshot, before: Snapshot | None) -> None:
         """Bring what every endpoint answers up to a snapshot; touch only what differs."""

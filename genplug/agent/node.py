@@ -25,6 +25,7 @@ from genplug.health.presence import judge
 from genplug.health.verdict import Judgement
 from genplug.observe.journal import Event, Journal
 from genplug.observe.status import ConfigStatus
+from genplug.observe.telling import tell_names
 
 MOST_PROBLEMS = 20
 """Mistakes of a configuration that log and pages show."""
@@ -37,6 +38,12 @@ class Snapshot:
     config: Config
     inventory: Inventory
     judgement: Judgement
+
+    @property
+    def nameless(self) -> tuple[str, ...]:
+        """The resources whose names are templates that no device fills in."""
+        named = {one.written_name for one in self.judgement.resources.values()}
+        return tuple(name for name in self.config.resources if name not in named)
 
 
 class ClaimedTwiceError(Exception):
@@ -223,6 +230,7 @@ class NodeFollower:
         judgement = judge(inventory, before.judgement if before else None, keep_gone, time.monotonic())
         self.snapshot = Snapshot(config, inventory, judgement)
         self._tell_clashes(before.inventory if before else None, inventory)
+        tell_names(self._journal, before.inventory if before else None, inventory)
         self._watch_devices(inventory)
         self._publish(self.snapshot, before)
 

@@ -21,6 +21,12 @@ MOST_SLICES = 1000
 """Slices of one device: as many as the schema allows replicas."""
 
 
+class Misnamed(str):
+    """Why a device is left out: the name that its resource would have."""
+
+    __slots__ = ()
+
+
 @frozen
 class _Group:
     key: str
@@ -123,7 +129,7 @@ class _Maker:
         attributes = merged([candidate.attributes for candidate in group.candidates])
         name, reason = resource_name(resource, attributes)
         if reason:
-            return reason
+            return Misnamed(reason)
         if source.nodes:
             nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.beside)
         else:
@@ -184,4 +190,5 @@ def _taken(device: Device, candidate: Candidate) -> Considered:
 
 
 def _left_out(resource: Resource, source: Source, candidate: Candidate, reason: str) -> Considered:
-    return Considered(readable(candidate.path), resource.name, source.place, None, reason)
+    is_misnamed = isinstance(reason, Misnamed)
+    return Considered(readable(candidate.path), resource.name, source.place, None, reason, is_misnamed)

@@ -128,7 +128,7 @@ def _under_names(
 def _nameless(considered: Considered, lost: Mapping[str, str]) -> Considered:
     if considered.device is None or considered.device not in lost:
         return considered
-    return evolve(considered, device=None, reason=lost[considered.device])
+    return evolve(considered, device=None, reason=lost[considered.device], is_misnamed=True)
 
 
 def _in_order(resource: Resource, devices: tuple[Device, ...]) -> tuple[Device, ...]:

@@ -134,13 +134,17 @@ class Device:
 
 @frozen
 class Considered:
-    """What became of one path that a glob found: part of ``device`` (an ID), or left out for ``reason``."""
+    """What became of one path that a glob found: part of ``device`` (an ID), or left out for ``reason``.
+
+    ``is_misnamed`` marks what is left out for the name that its resource would have.
+    """
 
     path: str
     resource: str
     place: Place
     device: str | None
     reason: str
+    is_misnamed: bool = False
 
 
 @frozen

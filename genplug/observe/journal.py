@@ -35,6 +35,7 @@ class Event(Enum):
     DEVICE_HEALTHY = ("device_healthy", logging.INFO, "a device may be used again")
     DEVICE_LEFT = ("device_left", logging.WARNING, "a device that was gone left the list")
     NODE_CLAIMED_TWICE = ("node_claimed_twice", logging.ERROR, "two devices claim one node; the first keeps it")
+    NAME_REFUSED = ("name_refused", logging.WARNING, "a device is left out for the name that its resource would have")
     RESOURCE_REMOVED = ("resource_removed", logging.INFO, "a resource left the configuration; its list is empty now")
     RESOURCE_DRAINED = ("resource_drained", logging.INFO, "no pod uses a removed resource; its endpoint ends")
     PODS_UNKNOWN = ("pods_unknown", logging.WARNING, "pod-resources cannot be asked; removed resources stay")

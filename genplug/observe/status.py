@@ -18,7 +18,8 @@ class ResourceStatus:
     """One resource: its devices and where its endpoint is.
 
     ``is_registered`` means that the kubelet has a stream open; ``reason`` says why not. ``is_removed`` marks a resource
-    that left the configuration and waits for its last pod.
+    that left the configuration and waits for its last pod, ``is_nameless`` one whose name is a template that no device
+    fills in: there is nothing to register.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ResourceStatus:
     devices: tuple[DeviceStatus, ...]
     notes: tuple[str, ...]
     """Why there are no devices, or fewer than one may expect."""
+    is_nameless: bool = False
 
     @property
     def healthy(self) -> int:
@@ -82,7 +84,7 @@ class Status:
         reasons += [
             f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'just starting'}"
             for resource in self.resources
-            if not resource.is_registered and not resource.is_removed
+            if not (resource.is_registered or resource.is_removed or resource.is_nameless)
         ]
         return tuple(reasons)
 

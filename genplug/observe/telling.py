@@ -59,6 +59,19 @@ def tell_offer(journal: Journal, before: ResourceOffer | None, after: ResourceOf
     journal.write(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)
 
 
+def tell_names(journal: Journal, before: Inventory | None, after: Inventory) -> None:
+    """Write which devices are left out because of the names that their resources would have."""
+    known = {(one.path, one.reason) for one in before.considered if one.is_misnamed} if before is not None else set()
+    lines = [one for one in after.considered if one.is_misnamed and (one.path, one.reason) not in known]
+    for one in lines[:MOST_LINES]:
+        journal.write(
+            Event.NAME_REFUSED, f"{one.resource}: {one.path} is left out: {one.reason}", resource=one.resource
+        )
+    if len(lines) > MOST_LINES:
+        text = f"and {len(lines) - MOST_LINES} more devices are left out for the names of their resources"
+        journal.write(Event.NAME_REFUSED, text)
+
+
 def offer_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
     """Return, by resource, why it has fewer devices than one may expect: paths left out, globs that found nothing."""
     notes: dict[str, list[str]] = {}
@@ -94,6 +107,12 @@ def resource_status(
         ),
         notes=tuple(notes),
     )
+
+
+def nameless_status(name: str, notes: Sequence[str]) -> ResourceStatus:
+    """Return the status of a resource whose name is a template that no device fills in."""
+    reason = "no device fills in its name, so there is nothing to register"
+    return ResourceStatus(name, "none", 0, 0, False, False, reason, (), tuple(notes), is_nameless=True)  # noqa: FBT003 - its fields
 
 
 def _tell_move(journal: Journal, resource: str, before: Generation, after: Generation) -> None:

@@ -114,7 +114,51 @@ async def test_a_name_that_the_kubelet_would_refuse_is_left_out_and_told(node: F
         await node.kubelet.until("fpga.example.com/region-good", lambda listed: len(listed.healthy) == 1)
         [considered] = [one for one in agent.snapshot.inventory.considered if one.device is None]  # type: ignore[union-attr]
         assert "the part after '/' has 71 characters, 63 are allowed" in considered.reason
+        assert "71 characters" in agent.status.resources[0].notes[0]
         assert [one.name for one in agent.status.resources] == ["fpga.example.com/region-good"]
+
+
+async def test_a_name_that_nothing_fills_in_is_shown_as_it_is_written_with_the_reason(node: FakeNode) -> None:
+    async with node.running(REGIONS) as agent:
+        entries = heard(agent)
+        region(node, "fpga0", "x" * 64)
+        assert "71 characters" in (await told(entries, Event.NAME_REFUSED)).text
+        [status] = agent.status.resources
+        assert (status.name, status.healthy, status.is_nameless) == (
+            "fpga.example.com/region-${attr.compat_id}",
+            0,
+            True,
+        )
+        assert "71 characters" in status.notes[0]
+        assert agent.status.is_ready
+
+
+FAULT = (
+    HEAD
+    + f"""\
+  {X}:
+    devices: [{{glob: '/dev/x*', with: [/dev/control]}}]
+    aliases: [{OLD}]
+    COUNT
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "ids"), [("replicas: 3", {"x0-r0", "x0-r1", "x0-r2"}), ("slices: 2", {"x0-s0", "x0-s1"})]
+)
+async def test_one_fault_reaches_every_replica_slice_and_alias_in_one_message(
+    node: FakeNode, count: str, ids: set[str]
+) -> None:
+    plug(node, "x0", "control")
+    async with node.running(FAULT.replace("COUNT", count)):
+        for name in (X, OLD):
+            await node.kubelet.until(name, healthy=ids)
+        before = {name: len(node.kubelet.messages(name)) for name in (X, OLD)}
+        node.unplug("/dev/control")
+        for name in (X, OLD):
+            await node.kubelet.until(name, unhealthy=ids)
+            assert len(node.kubelet.messages(name)) == before[name] + 1
 
 
 async def test_a_storm_of_names_is_capped_with_the_reason(node: FakeNode) -> None:
