@@ -199,7 +199,8 @@ def _check_aliases(written: Mapping[str, Entry], resources: Mapping[str, Resourc
             what = "tokens" if resource.tokens is not None else "a name of templates"
             message, hint = f"a resource with {what} has no aliases", "remove them, or write a second resource"
             problems.add(Code.CONFLICT, place, message, tree=tree, hint=hint, width=len("aliases"))
-        for alias in resource.aliases:
-            if (first := taken.setdefault(alias, place)) is not place:
-                message, hint = f"{alias!r} is the name of another resource", "each name belongs to one resource"
-                problems.add(Code.CONFLICT, place, message, tree=tree, hint=hint, width=len("aliases"), first=first)
+        for item in items(node.get("aliases")):
+            alias = item.text if isinstance(item, ScalarNode) else ""
+            if (first := taken.setdefault(alias, item.place)) is not item.place:
+                message, hint = f"{alias!r} is a name already", "each name belongs to one resource, once"
+                problems.add(Code.CONFLICT, item.place, message, tree=tree, hint=hint, width=len(alias), first=first)

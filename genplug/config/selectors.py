@@ -34,7 +34,7 @@ class Selector:
     text: str = ""
     """As an operator would say it, for messages: ``nvidia*``, ``min 64Gi``."""
 
-    def holds(self, values: Sequence[str]) -> bool:
+    def holds(self, values: tuple[str, ...]) -> bool:
         """Say whether an attribute passes: with one of its values, and for ``notIn`` with all of them.
 
         An attribute without a value does not exist.

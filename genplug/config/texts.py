@@ -7,7 +7,7 @@ from attrs import frozen
 
 from genplug.config.document import Entry, ListNode, MapNode, Node, ScalarNode, plain
 from genplug.config.globs import Glob, GlobError, patterns
-from genplug.config.names import ENVIRONMENT_PREFIX, FILE_PREFIX, KNOWN_ATTRIBUTES, SLICE, is_known_attribute
+from genplug.config.names import ENVIRONMENT_PREFIX, KNOWN_ATTRIBUTES, SLICE, is_known_attribute
 from genplug.config.patterns import Pattern, PatternError, compiled
 from genplug.config.place import Place
 from genplug.config.problem import Code, Problems
@@ -15,9 +15,7 @@ from genplug.config.schema import closest
 from genplug.config.selectors import Condition, Selector, comparable, quantity
 from genplug.config.template import Reference, Template, TemplateError
 
-_KNOWN = (
-    f"{', '.join(KNOWN_ATTRIBUTES)}, {FILE_PREFIX}<file>, {ENVIRONMENT_PREFIX}<NAME> and your own under 'attributes'"
-)
+_LISTED = "docs/config-language.md lists them; define your own under the source's 'attributes'"
 _LONG_PATH = "/x" * 16
 _PATHS = ("path", "target", "sysfs")
 """What the attributes will be is not known at load; that these are absolute paths is."""
@@ -171,7 +169,7 @@ class Texts:
             message, hint = "only slices have the attribute 'slice'", "write 'slices' with the number for each device"
         else:
             message = f"unknown attribute {name!r}"
-            hint = closest(name, (*KNOWN_ATTRIBUTES, *self.own)) or f"there are {_KNOWN}"
+            hint = closest(name, (*KNOWN_ATTRIBUTES, *self.own)) or _LISTED
         self.problems.add(Code.UNKNOWN_ATTRIBUTE, place, message, tree=where, hint=hint, width=len(name))
 
 

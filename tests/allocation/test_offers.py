@@ -29,7 +29,7 @@ def test_tokens_are_a_pool_in_natural_order_that_gives_everything(node: Node) ->
     x0, x1 = node.device("x0"), node.device("x1")
     made = offer(resource(tokens=12), *healthy(x0), unhealthy(x1, "broken"))
     assert [one.id.rpartition("-")[2] for one in made.listed] == [f"t{number}" for number in range(12)]
-    assert all(one.healthy and one.numa is None for one in made.listed)
+    assert all(one.healthy and one.numa == () for one in made.listed)
     assert list(made.grants) == [one.id for one in made.listed]
     assert {len(grant.devices) for grant in made.grants.values()} == {2}
 

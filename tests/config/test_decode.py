@@ -1,12 +1,15 @@
 """From YAML to the model: what each key becomes, and what is refused for its meaning."""
 
 import pytest
+from attrs import evolve
 from config_texts import HEAD, codes, loaded, problems, resource
 
+from genplug.config.globs import Glob
 from genplug.config.load import load_text
 from genplug.config.model import AllocateSpec, CandidateType, HealthSpec
 from genplug.config.names import annotation_key_fault, env_name_fault, resource_name_fault
-from genplug.config.problem import Code
+from genplug.config.policy import Policy
+from genplug.config.problem import Code, ConfigInvalidError
 
 DEVICES = "devices: [{glob: /dev/x*}]"
 
@@ -101,8 +104,8 @@ def test_what_candidates_must_be(source: str, kind: CandidateType) -> None:
 @pytest.mark.parametrize(
     "source", ["{glob: /sys/x}", "{glob: '{/dev/a,/sys/b}'}", "{glob: /dev/x, type: any, nodes: []}"]
 )
-def test_candidates_that_are_no_nodes_need_nodes(source: str) -> None:
-    assert codes(f"devices: [{source}]") == [Code.NOT_SUPPORTED]
+def test_candidates_that_are_no_nodes_need_none(source: str) -> None:
+    assert loaded(f"devices: [{source}]").sources[0].nodes == ()
 
 
 @pytest.mark.parametrize(("asked", "given"), [("r", "r"), ("w", "w"), ("wr", "rw"), ("mwr", "rwm"), ("rm", "rm")])
@@ -206,6 +209,11 @@ def test_no_annotation_can_have_this_key(key: str) -> None:
     assert annotation_key_fault(key)
 
 
+def _own(attributes: str, more: str = "id: '${name}'") -> str:
+    """A resource with a source that defines attributes."""
+    return f"devices: [{{glob: /dev/x, attributes: {{{attributes}}}, {more}}}]"
+
+
 REFUSED = {
     "replicas and tokens": (f"{DEVICES}\nreplicas: 2\ntokens: 2", [Code.CONFLICT]),
     "no replicas": (f"{DEVICES}\nreplicas: 0", [Code.WRONG_VALUE]),
@@ -221,7 +229,37 @@ REFUSED = {
         [Code.PATH],
     ),
     "an unknown attribute": (f"{DEVICES}\nallocate: {{env: {{A: '${{nme}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
-    "an attribute of later": (f"{DEVICES}\nallocate: {{env: {{A: '${{attr.size}}'}}}}", [Code.NOT_SUPPORTED]),
+    "a prefix without a name": (f"{DEVICES}\nallocate: {{env: {{A: '${{attr.}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
+    "a slice where there are none": (f"{DEVICES}\nallocate: {{env: {{A: '${{slice}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
+    "slices that are no number": (f"{DEVICES}\nslices: two", [Code.WRONG_VALUE]),
+    "slices and replicas": (f"{DEVICES}\nslices: 2\nreplicas: 2", [Code.CONFLICT]),
+    "slices and tokens": (f"{DEVICES}\nslices: 2\ntokens: 2", [Code.CONFLICT]),
+    "an alias that is no name": (f"{DEVICES}\naliases: [x]", [Code.RESOURCE_NAME]),
+    "an alias of its own name": (f"{DEVICES}\naliases: [example.com/x]", [Code.CONFLICT]),
+    "an alias twice": (f"{DEVICES}\naliases: [a.io/y, a.io/y]", [Code.CONFLICT]),
+    "aliases of a pool": (f"{DEVICES}\naliases: [a.io/y]\ntokens: 2", [Code.CONFLICT]),
+    "a CDI device without a class": (f"{DEVICES}\nallocate: {{cdiDevices: [a.io=x]}}", [Code.NAME]),
+    "a CDI device without a name": (f"{DEVICES}\nallocate: {{cdiDevices: [a.io/b=]}}", [Code.NAME]),
+    "a program that no policy allows": (f"{DEVICES}\npreStart: {{exec: {{command: [/x]}}}}", [Code.NOT_ALLOWED]),
+    "a program that is looked for": (f"{DEVICES}\npreStart: {{exec: {{command: [x]}}}}", [Code.PATH]),
+    "a program of templates": (f"{DEVICES}\npreStart: {{exec: {{command: ['/${{name}}']}}}}", [Code.PATH]),
+    "an own attribute of the language's name": (_own("driver: {path: /x}"), [Code.NAME]),
+    "an own attribute of a prefix": (_own("attr.x: {path: /x}"), [Code.NAME]),
+    "an own attribute without a name": (_own("'1': {path: /x}"), [Code.NAME]),
+    "an own attribute of a relative path": (_own("a: {path: x}"), [Code.PATH]),
+    "an own attribute of itself": (_own("a: {path: '/${a}'}"), [Code.CONFLICT]),
+    "own attributes in a circle": (_own("a: {path: '/${b}'}, b: {path: /x, find: '${a}'}"), [Code.CONFLICT] * 2),
+    "an own attribute of an unknown one": (_own("a: {path: '/${b}'}"), [Code.UNKNOWN_ATTRIBUTE]),
+    "an expression that looks ahead": (_own("a: {path: /x, find: '(?!x)'}"), [Code.SELECTOR]),
+    "a place that needs the place": (_own("a: {path: /x}", "sysfs: '/sys/${pci.address}'"), [Code.CONFLICT]),
+    "a place that needs it by an own attribute": (
+        _own("a: {path: '/x/${numaNode}'}", "sysfs: '/sys/${a}'"),
+        [Code.CONFLICT],
+    ),
+    "another source's attribute": (
+        "devices: [{glob: /dev/x, attributes: {a: {path: /x}}}, {glob: /dev/y, id: '${a}'}]",
+        [Code.UNKNOWN_ATTRIBUTE],
+    ),
     "an unknown attribute in a condition": (
         "devices: [{glob: /dev/x, where: {nme: x}}]",
         [Code.UNKNOWN_ATTRIBUTE],
@@ -234,25 +272,19 @@ def test_what_means_nothing_is_refused_once(body: str, expected: list[Code]) -> 
     assert codes(body) == expected
 
 
-def test_who_says_by_what_wants_packed_devices_and_nothing_said_is_no_preference() -> None:
+def test_neighbours_are_preferred_unless_somebody_says_otherwise() -> None:
     specs = [
         loaded(f"{DEVICES}\n{body}").preference
         for body in ("", "preferredAllocation: {policy: spread}", "preferredAllocation: {by: '${index}'}")
     ]
-    assert [(one.policy.value, one.by.text if one.by else None) for one in specs] == [
-        ("none", None),
-        ("spread", None),
-        ("packed", "${index}"),
+    assert [(one.policy.value, one.by.text if one.by else None, one.is_written) for one in specs] == [
+        ("packed", None, False),
+        ("spread", None, True),
+        ("packed", "${index}", True),
     ]
 
 
 UNSUPPORTED = [
-    "slices: 2",
-    "aliases: [a.io/b]",
-    "allocate: {cdiDevices: [a/b=c]}",
-    "allocate: {inject: cdi}",
-    "topology: auto",
-    "preStart: {exec: {command: [/x]}}",
     "health: {periodSeconds: 1}",
     "health: {timeoutSeconds: 1}",
     "health: {failureThreshold: 1}",
@@ -273,22 +305,81 @@ def test_what_this_version_cannot_do_is_refused_with_what_to_do_instead(body: st
 
 def test_what_this_version_cannot_do_is_refused_once_where_defaults_ask_for_it() -> None:
     names = "".join(f"  a.io/{name}: {{devices: [{{glob: /dev/{name}}}]}}\n" for name in "abc")
-    found = problems(f"{HEAD}defaults: {{topology: auto}}\nresources:\n{names}")
+    found = problems(f"{HEAD}defaults: {{health: {{sticky: true}}}}\nresources:\n{names}")
     assert [(one.code, one.tree, str(one.place)) for one in found] == [
-        (Code.NOT_SUPPORTED, "defaults.topology", "c.yaml:3:12")
+        (Code.NOT_SUPPORTED, "defaults.health.sticky", "c.yaml:3:21")
     ]
 
 
-def test_own_attributes_are_refused_where_they_are_defined_and_not_where_they_are_used() -> None:
+def test_own_attributes_are_known_in_their_source_and_to_the_whole_resource() -> None:
     body = """
 devices:
 - glob: /dev/x
-  attributes: {uuid: {path: /x}}
+  attributes:
+    bdf: {path: /proc/gpus/*/information, find: 'Minor: ${minor}', dir: true}
+    uuid: {path: "/proc/gpus/${bdf}/information", find: '(?P<value>GPU-.*)', all: true}
+  sysfs: /sys/bus/pci/devices/${bdf}
   groupBy: ${uuid}
   where: {uuid: x}
 allocate: {env: {UUID: "${uuid}"}}
+preferredAllocation: {by: "${bdf}"}
 """
-    assert codes(body) == [Code.NOT_SUPPORTED]
+    (source,) = loaded(body).sources
+    bdf, uuid = source.attributes
+    assert (bdf.name, bdf.takes_folder, bdf.takes_all, bdf.names) == ("bdf", True, False, {"minor"})
+    assert (uuid.name, uuid.takes_folder, uuid.takes_all, uuid.names) == ("uuid", False, True, {"bdf"})
+    assert source.sysfs is not None
+
+
+def test_defaults_may_speak_of_the_attributes_of_any_resource() -> None:
+    own = "devices: [{glob: /dev/x, attributes: {uuid: {path: /x}}}]"
+    assert (
+        problems(f"{HEAD}defaults: {{allocate: {{env: {{A: '${{uuid}}'}}}}}}\nresources:\n  a.io/x: {{{own}}}\n") == ()
+    )
+
+
+def test_a_name_of_templates_is_a_name_with_anything_in_their_places() -> None:
+    config = load_text(f"{HEAD}resources:\n  a.io/x-${{attr.model|lower}}: {{devices: [{{glob: /dev/x}}]}}\n", "c.yaml")
+    (one,) = config.resources.values()
+    assert one.name_template is not None
+    assert one.written_name == one.name == "a.io/x-${attr.model|lower}"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("${name}/x", Code.RESOURCE_NAME),
+        ("a.io/-${name}", Code.RESOURCE_NAME),
+        ("a.io/" + "x" * 63 + "${name}", Code.RESOURCE_NAME),
+        ("a.io/x-${nme}", Code.UNKNOWN_ATTRIBUTE),
+        ("a.io/x-${name", Code.TEMPLATE),
+    ],
+)
+def test_a_name_of_templates_that_can_be_none_is_refused(name: str, code: Code) -> None:
+    found = problems(f"{HEAD}resources:\n  '{name}': {{devices: [{{glob: /dev/x}}]}}\n")
+    assert [one.code for one in found] == [code]
+
+
+def test_what_a_policy_allows_may_run_and_what_it_does_not_is_not_handed_out() -> None:
+    policy = Policy(programs=(Glob.parse("/opt/*"),), cdi=("nvidia.com/gpu=*",), resources=("example.com/x",))
+    body = """
+devices: [{glob: /dev/x}]
+preStart: {exec: {command: [/opt/reset, "${path}"]}, timeoutSeconds: 5}
+allocate: {cdiDevices: ["nvidia.com/gpu=${index}", vendor.com/x=all]}
+aliases: [a.io/y]
+"""
+    with pytest.raises(ConfigInvalidError) as refused:
+        load_text(resource(body), "c.yaml", policy)
+    assert [(one.code, one.place.line) for one in refused.value.problems] == [
+        (Code.NOT_ALLOWED, 7),
+        (Code.NOT_ALLOWED, 8),
+    ]
+    one = load_text(resource(body), "c.yaml", evolve(policy, cdi=("*",), resources=("*",))).resources["example.com/x"]
+    assert one.pre_start is not None
+    assert ([part.text for part in one.pre_start.command], one.pre_start.timeout_seconds) == (
+        ["/opt/reset", "${path}"],
+        5,
+    )
 
 
 def test_nothing_on_purpose_is_a_configuration() -> None:
