@@ -8,6 +8,7 @@ from genplug.allocation.answer import answered
 from genplug.allocation.edits import ContainerEdits
 from genplug.allocation.offer import Listed, Options, ResourceOffer
 from genplug.allocation.preferred import preferred
+from genplug.allocation.prestart import ProgramRun, program_runs
 from genplug.hardware.host import Host
 
 
@@ -35,6 +36,14 @@ class Answers:
             Refusal: it cannot be given; the text names device and reason.
         """
         return answered(self.offer, ids, self.host)
+
+    def starts(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
+        """Return what is to run before a container with these devices starts.
+
+        Raises:
+            Refusal: it cannot be said.
+        """
+        return program_runs(self.offer, ids)
 
     def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> tuple[str, ...]:
         """Return which of the available devices to take; never raises."""

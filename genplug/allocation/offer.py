@@ -19,9 +19,10 @@ class Listed:
 
 @frozen
 class Options:
-    """What the kubelet reads once, when it connects: whether it is to ask which devices we prefer."""
+    """What the kubelet reads once, when it connects: whether to ask which devices we prefer, and before a start."""
 
     prefers: bool = False
+    starts: bool = False
 
 
 @frozen
@@ -58,4 +59,4 @@ class ResourceOffer:
         if not preference.is_written:
             # What nobody asked for is worth the kubelet's question only where there is something to choose.
             is_wanted = len({listed.numa for listed in self.listed}) > 1
-        return Options(prefers=self.resource.distinct or is_wanted)
+        return Options(self.resource.distinct or is_wanted, self.resource.pre_start is not None)

@@ -36,6 +36,16 @@ class Allocated:
 
 
 @frozen
+class PreStarted:
+    """What runs before a container starts ran in ``seconds``; ``refusal`` says what failed, empty for a success."""
+
+    resource: str
+    ids: tuple[str, ...]
+    seconds: float
+    refusal: str = ""
+
+
+@frozen
 class CallFailed:
     """A call hit a mistake of ours: ``error`` is for the log, the kubelet got a status or a harmless answer."""
 
@@ -44,5 +54,5 @@ class CallFailed:
     error: Exception
 
 
-Report = Moved | ListSent | Allocated | CallFailed
+Report = Moved | ListSent | Allocated | PreStarted | CallFailed
 Reporter = Callable[[Report], None]

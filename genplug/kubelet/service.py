@@ -13,13 +13,14 @@ import grpc
 
 from genplug.allocation.edits import ContainerEdits
 from genplug.allocation.offer import Listed, Options
+from genplug.allocation.prestart import ProgramRun
 from genplug.allocation.refusal import Refusal
-from genplug.kubelet import wire
+from genplug.kubelet import program, wire
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN, path
 from genplug.kubelet.generation import StreamClosed, StreamOpened
 from genplug.kubelet.latest import Latest
-from genplug.kubelet.reports import Allocated, CallFailed, ListSent, Reporter
+from genplug.kubelet.reports import Allocated, CallFailed, ListSent, PreStarted, Reporter
 
 MESSAGE_INTERVAL = 1.0
 """Seconds between two lists on one stream: each costs the kubelet a checkpoint with fsync (contract 4)."""
@@ -42,6 +43,10 @@ class Answers(Protocol):
 
     def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         """Return what a container with these devices gets, or raise :class:`Refusal`."""
+        ...
+
+    def starts(self, ids: Sequence[str]) -> Sequence[ProgramRun]:
+        """Return what is to run before a container starts, or raise :class:`Refusal`."""
         ...
 
     def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> Sequence[str]:
@@ -70,7 +75,7 @@ class Service(grpc.GenericRpcHandler):
             "ListAndWatch": grpc.unary_stream_rpc_method_handler(self._list_and_watch),
             "GetPreferredAllocation": unary(self._prefer, pb.PreferredAllocationRequest.FromString),
             "Allocate": unary(self._allocate, pb.AllocateRequest.FromString),
-            "PreStartContainer": unary(self._pre_start),
+            "PreStartContainer": unary(self._pre_start, pb.PreStartContainerRequest.FromString),
         }
         self._handlers = {path(DEVICE_PLUGIN, name): handler for name, handler in calls.items()}
 
@@ -132,7 +137,19 @@ class Service(grpc.GenericRpcHandler):
             chosen = [() for _ in request.container_requests]
         return wire.preferred_bytes(chosen)
 
-    async def _pre_start(self, _request: bytes, _context: Context) -> bytes:
+    async def _pre_start(self, request: pb.PreStartContainerRequest, context: Context) -> bytes:
+        started, ids = time.perf_counter(), tuple(request.devices_ids)
+        code, refusal = grpc.StatusCode.OK, ""
+        try:
+            await program.run_all(self._answers.value.starts(ids))
+        except Refusal as refused:
+            code, refusal = grpc.StatusCode[refused.code.value], str(refused)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the pod's owner and the log are told
+            self._report(CallFailed(self._resource, "PreStartContainer", error))
+            code, refusal = grpc.StatusCode.INTERNAL, f"genplug failed on {self._resource}: {error!r}; see its log"
+        self._report(PreStarted(self._resource, ids, time.perf_counter() - started, refusal))
+        if refusal:
+            await context.abort(code, refusal)
         return b""
 
 

@@ -31,7 +31,7 @@ def preferred_bytes(containers: Iterable[Sequence[str]]) -> bytes:
 
 
 def options_bytes(options: Options) -> bytes:
-    """Return the ``DevicePluginOptions`` of an endpoint; no endpoint of this version has a pre-start call."""
+    """Return the ``DevicePluginOptions`` of an endpoint."""
     return _options(options).SerializeToString()
 
 
@@ -44,7 +44,7 @@ def register_bytes(resource: str, socket: str, options: Options) -> bytes:
 
 
 def _options(options: Options) -> pb.DevicePluginOptions:
-    return pb.DevicePluginOptions(get_preferred_allocation_available=options.prefers)
+    return pb.DevicePluginOptions(pre_start_required=options.starts, get_preferred_allocation_available=options.prefers)
 
 
 @lru_cache(maxsize=1 << 16)

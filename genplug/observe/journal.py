@@ -41,6 +41,7 @@ class Event(Enum):
     PODS_UNKNOWN = ("pods_unknown", logging.WARNING, "pod-resources cannot be asked; removed resources stay")
     ALLOCATED = ("allocated", logging.INFO, "a container got devices")
     ALLOCATION_REFUSED = ("allocation_refused", logging.WARNING, "a container got nothing, with the reason")
+    PRE_START_FAILED = ("pre_start_failed", logging.WARNING, "a program before a container's start failed; tried again")
     CALL_FAILED = ("call_failed", logging.ERROR, "a mistake of genplug's own; please report it")
     WATCH_DEGRADED = ("watch_degraded", logging.WARNING, "changes of some folders are only seen by looking again")
 

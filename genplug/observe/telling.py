@@ -6,7 +6,7 @@ from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.inventory import Inventory
 from genplug.health.verdict import Judged, Judgement
 from genplug.kubelet.generation import Generation, Phase
-from genplug.kubelet.reports import Allocated, CallFailed, ListSent, Moved, Report
+from genplug.kubelet.reports import Allocated, CallFailed, ListSent, Moved, PreStarted, Report
 from genplug.observe.journal import Event, Journal
 from genplug.observe.status import DeviceStatus, ResourceStatus
 
@@ -27,6 +27,8 @@ def tell_report(journal: Journal, report: Report) -> None:
             journal.write(Event.ALLOCATED, text, resource=resource, devices=ids, seconds=seconds)
         case Allocated(resource, ids, seconds, refusal):
             journal.write(Event.ALLOCATION_REFUSED, refusal, resource=resource, devices=ids, seconds=seconds)
+        case PreStarted(resource, ids, seconds, refusal) if refusal:
+            journal.write(Event.PRE_START_FAILED, refusal, resource=resource, devices=ids, seconds=seconds)
         case CallFailed(resource, method, error):
             text = f"{resource}: {method} failed: {error!r}. This is a mistake of genplug's own; please report it"
             journal.failure(text, error, resource=resource, method=method)

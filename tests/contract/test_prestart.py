@@ -1,0 +1,166 @@
+"""preStart: a program for each device before a container starts, and what the pod's owner reads when it fails (5.5)."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from genplug.observe.journal import Event
+from genplug.testing.listening import heard, told
+from genplug.testing.node import FakeNode
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
+X, Y = "example.com/x", "example.com/y"
+
+
+@pytest.fixture
+def script(node: FakeNode) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = node.folder / "reset"
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+def config(program: Path, *arguments: str, timeout: float = 20, name: str = X) -> str:
+    command = ", ".join(f"'{one}'" for one in (program, *arguments))
+    pre_start = f"preStart: {{exec: {{command: [{command}]}}, timeoutSeconds: {timeout}}}"
+    return f"{HEAD}  {name}: {{devices: [{{glob: /dev/x*}}], {pre_start}}}\n"
+
+
+def policy(node: FakeNode) -> Path:
+    path = node.folder / "policy.yaml"
+    allow = f"exec: {{allow: ['{node.folder}/*']}}"
+    path.write_text(f"apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n{allow}\n")
+    return path
+
+
+async def test_a_program_runs_once_for_each_device_with_its_attributes(
+    node: FakeNode, script: Callable[[str], Path]
+) -> None:
+    ran = node.folder / "ran"
+    program = script(f'echo "$@" >> {ran}')
+    node.plug("/dev/x0")
+    node.plug("/dev/x1")
+    async with node.running(config(program, "--reset", "${path}"), policy=policy(node)):
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        assert node.kubelet.registrations[-1].pre_start_required
+        await node.kubelet.admit(X, 2, pod="both")
+        assert sorted(ran.read_text().splitlines()) == ["--reset /dev/x0", "--reset /dev/x1"]
+
+
+async def test_where_nothing_runs_the_kubelet_does_not_ask_and_a_change_registers_anew(
+    node: FakeNode, script: Callable[[str], Path]
+) -> None:
+    program = script("exit 0")
+    node.plug("/dev/x0")
+    async with node.running(f"{HEAD}  {X}: {{devices: [{{glob: /dev/x*}}]}}\n", policy=policy(node)):
+        await node.kubelet.until(X, healthy={"x0"})
+        assert not node.kubelet.registrations[-1].pre_start_required
+        node.write_config(config(program))
+        await node.kubelet.registered(X, times=2)
+        assert node.kubelet.registrations[-1].pre_start_required
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("echo loud; echo 'the card did not answer' >&2; exit 7", "ended with 7: the card did not answer"),
+        ("kill -9 $$", "was killed by signal 9"),
+        ("exit 1", "ended with 1"),
+    ],
+)
+async def test_a_failure_names_device_program_and_its_last_words(
+    node: FakeNode, script: Callable[[str], Path], text: str, said: str
+) -> None:
+    program = script(text)
+    node.plug("/dev/x0")
+    async with node.running(config(program), policy=policy(node)) as agent:
+        await node.kubelet.until(X, healthy={"x0"})
+        entries = heard(agent)
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await node.kubelet.call(X).pre_start(["x0"])
+        assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"{X} device x0 is not ready for a container: preStart ran {program}, which {said}" in (
+            failed.value.details() or ""
+        )
+        assert said in (await told(entries, Event.PRE_START_FAILED)).text
+
+
+async def test_a_program_that_hangs_is_ended_with_all_that_it_started(
+    node: FakeNode, script: Callable[[str], Path]
+) -> None:
+    child = node.folder / "child"
+    program = script(f"sleep 600 & echo $! > {child}; echo waiting; wait")
+    node.plug("/dev/x0")
+    async with node.running(config(program, timeout=0.5), policy=policy(node)):
+        await node.kubelet.until(X, healthy={"x0"})
+        began = time.monotonic()
+        with pytest.raises(grpc.aio.AioRpcError, match=r"took longer than 0.5 s: waiting"):
+            await node.kubelet.call(X).pre_start(["x0"])
+        assert time.monotonic() - began < 10
+        await gone(int(child.read_text()))
+
+
+async def test_a_program_whose_caller_gave_up_is_ended(node: FakeNode, script: Callable[[str], Path]) -> None:
+    started = node.folder / "started"
+    os.mkfifo(started)
+    program = script(f"echo $$ > {started}; sleep 600")
+    node.plug("/dev/x0")
+    async with node.running(config(program), policy=policy(node)):
+        await node.kubelet.until(X, healthy={"x0"})
+        asking = asyncio.create_task(node.kubelet.call(X).pre_start(["x0"]))
+        process = int(await asyncio.to_thread(started.read_text))
+        asking.cancel()
+        await gone(process)
+
+
+async def test_one_that_hangs_holds_up_nobody_else(node: FakeNode, script: Callable[[str], Path]) -> None:
+    program = script('[ "$1" = /dev/x1 ] || sleep 600')
+    node.plug("/dev/x0")
+    node.plug("/dev/x1")
+    async with node.running(config(program, "${path}"), policy=policy(node)):
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        hanging = asyncio.create_task(node.kubelet.call(X).pre_start(["x0"]))
+        async with asyncio.timeout(10):
+            await node.kubelet.call(X).pre_start(["x1"])
+            await node.kubelet.call(X).allocate([["x1"]])
+        assert not hanging.done()
+        hanging.cancel()
+
+
+@pytest.mark.parametrize("what", ["unknown", "missing"])
+async def test_what_cannot_run_is_refused_with_the_reason(
+    node: FakeNode, script: Callable[[str], Path], what: str
+) -> None:
+    program = script("exit 0")
+    node.plug("/dev/x0")
+    async with node.running(config(program), policy=policy(node)):
+        await node.kubelet.until(X, healthy={"x0"})
+        program.unlink()
+        reasons = {"unknown": "has no device 'x9'", "missing": "cannot be started"}
+        with pytest.raises(grpc.aio.AioRpcError, match=reasons[what]):
+            await node.kubelet.call(X).pre_start(["x9" if what == "unknown" else "x0"])
+
+
+async def gone(process: int) -> None:
+    """Wait until a process has ended; the kernel tells by its descriptor."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        async with asyncio.timeout(10):
+            await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
