@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attrs import evolve
 
+from genplug.agent.cdi import CdiFiles
 from genplug.agent.node import Snapshot
 from genplug.agent.pools import Pools
 from genplug.agent.settings import Settings
@@ -51,6 +52,7 @@ class KubeletFollower:
         self._endpoints: dict[str, Endpoint] = {}
         self._draining: dict[str, asyncio.Task[None]] = {}
         self._pools = Pools(settings, journal, self._offer_again)
+        self._cdi = CdiFiles(host.place(settings.cdi_dir), host, journal)
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, removed ones that still wait for their pods included."""
@@ -100,11 +102,15 @@ class KubeletFollower:
         held = await self._hold_folder()
         try:
             async with self._tasks:
-                pools = self._tasks.create_task(self._pools.run(), name="pools")
+                beside = [
+                    self._tasks.create_task(self._pools.run(), name="pools"),
+                    self._tasks.create_task(self._cdi.clean(self._settings), name="CDI files"),
+                ]
                 try:
                     await self._follow_folder(held)
                 finally:
-                    pools.cancel()
+                    for task in beside:
+                        task.cancel()
         finally:
             held.close()
 
@@ -149,6 +155,8 @@ class KubeletFollower:
                         await self._news.wait()
                 except TimeoutError:
                     pass
+                if self._cdi.has_trouble:
+                    self._offer_again(tuple(self._whole))
         except asyncio.CancelledError:
             for drain in self._draining.values():
                 drain.cancel()
@@ -182,7 +190,7 @@ class KubeletFollower:
         """Offer what is left of resources."""
         for name in names:
             if name in self._whole:
-                offer = self._pools.left(self._whole[name])
+                offer = self._cdi.written(self._pools.left(self._whole[name]))
                 tell_offer(self._journal, self._offers.get(name), offer, notes)
                 self._offer(offer)
 
@@ -192,18 +200,21 @@ class KubeletFollower:
             return
         self._offers[name] = offer
         if name in self._endpoints:
-            self._endpoints[name].update(Answers(offer, self._host))
+            self._endpoints[name].update(self._answers(offer))
         else:
             self._serve(offer)
 
     def _serve(self, offer: ResourceOffer) -> None:
         if self._registrar is None or self._folder is None:
             return
-        answers: Latest[EndpointAnswers] = Latest(Answers(offer, self._host))
+        answers: Latest[EndpointAnswers] = Latest(self._answers(offer))
         name = offer.resource.name
         endpoint = Endpoint(name, answers, self._registrar, self._reported)
         self._endpoints[name] = endpoint
         self._tasks.create_task(endpoint.run(self._folder), name=f"endpoint {name}")
+
+    def _answers(self, offer: ResourceOffer) -> Answers:
+        return Answers(offer, self._host, self._cdi.restore)
 
     def _reported(self, report: Report) -> None:
         if isinstance(report, Allocated) and not report.refusal:
@@ -237,6 +248,7 @@ class KubeletFollower:
                 break
         self._journal.write(Event.RESOURCE_DRAINED, f"{name}: no pod uses it; its endpoint ends", resource=name)
         self._endpoints.pop(name).stop()
+        self._cdi.remove(name)
         del self._offers[name], self._draining[name]
 
 

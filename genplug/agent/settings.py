@@ -14,7 +14,7 @@ class Settings:
     ``config`` are files or directories; ``policy`` is the file of what they may do at most, None for the default;
     ``root`` is where the host's file system is seen; ``listen`` is an address for the pages, or None. ``rescan`` and
     ``poll`` are the nets behind the events of node and kubelet; ``drain`` is how often the pods of removed resources
-    are looked for.
+    are looked for. ``cdi_dir`` is the host's folder of CDI files.
     """
 
     config: tuple[Path, ...]
@@ -26,6 +26,7 @@ class Settings:
     poll: float = 5.0
     drain: float = 10.0
     policy: Path | None = None
+    cdi_dir: str = "/var/run/cdi"
 
     @property
     def plugins_dir(self) -> Path:

@@ -1,14 +1,16 @@
 """One consistent state of a resource, as its endpoint holds it: what it lists, gives and prefers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 
 from genplug.allocation.answer import answered
+from genplug.allocation.cdi import by_cdi
 from genplug.allocation.edits import ContainerEdits
 from genplug.allocation.offer import Listed, Options, ResourceOffer
 from genplug.allocation.preferred import preferred
 from genplug.allocation.prestart import ProgramRun, program_runs
+from genplug.config.natural import natural_key
 from genplug.hardware.host import Host
 
 
@@ -18,6 +20,8 @@ class Answers:
 
     offer: ResourceOffer
     host: Host
+    restore: Callable[[str], None] | None = field(default=None, eq=False)
+    """Sees to it that the CDI file of a resource is there; raises :class:`Refusal`."""
 
     @property
     def listed(self) -> tuple[Listed, ...]:
@@ -35,7 +39,12 @@ class Answers:
         Raises:
             Refusal: it cannot be given; the text names device and reason.
         """
-        return answered(self.offer, ids, self.host)
+        edits = answered(self.offer, ids, self.host)
+        if not ids or not self.offer.resource.allocate.injects_by_cdi:
+            return edits
+        if self.restore is not None:
+            self.restore(self.offer.resource.name)
+        return by_cdi(edits, self.offer.resource.name, tuple(sorted(set(ids), key=natural_key)))
 
     def starts(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
         """Return what is to run before a container with these devices starts.

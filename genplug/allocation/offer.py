@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from genplug.config.model import Preference, Resource
 from genplug.health.verdict import Judged
@@ -50,6 +50,19 @@ class ResourceOffer:
     listed: tuple[Listed, ...]
     groups: Mapping[str, tuple[str, ...]] = {}
     """For the choice among grants: in which groups each is, the outermost first; the innermost is its device."""
+
+    def without(self, reasons: Mapping[str, str]) -> "ResourceOffer":
+        """Return the offer with some of its grants unhealthy, each for a reason more."""
+        if not reasons:
+            return self
+        grants = {
+            one.id: evolve(one, healthy=False, reason="; ".join(filter(None, (one.reason, reasons[one.id]))))
+            if one.id in reasons
+            else one
+            for one in self.grants.values()
+        }
+        listed = tuple(evolve(one, healthy=False) if one.id in reasons else one for one in self.listed)
+        return evolve(self, grants=grants, listed=listed)
 
     @property
     def options(self) -> Options:

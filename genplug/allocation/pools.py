@@ -7,9 +7,9 @@ seconds. The kubelet knows nothing of names that mean one device, so the withhel
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from attrs import evolve, frozen
+from attrs import frozen
 
-from genplug.allocation.offer import Grant, Listed, ResourceOffer
+from genplug.allocation.offer import ResourceOffer
 
 
 @frozen
@@ -47,25 +47,7 @@ def withheld(offer: ResourceOffer, pool: Pool | None) -> ResourceOffer:
     """Return an offer without what pods have under other names; None for a pool of which nothing is known yet."""
     if pool is None:
         reason = "it has several names, and the kubelet has not told yet under which of them pods have devices"
-        return _unhealthy(offer, dict.fromkeys(offer.grants, reason))
+        return offer.without(dict.fromkeys(offer.grants, reason))
     own = offer.resource.name
     others = {one: name for name, one in pool if name != own and (own, one) not in pool}
-    return _unhealthy(offer, {one: f"a pod has it as {name}" for one, name in others.items() if one in offer.grants})
-
-
-def _unhealthy(offer: ResourceOffer, reasons: Mapping[str, str]) -> ResourceOffer:
-    if not reasons:
-        return offer
-
-    def grant(one: Grant) -> Grant:
-        reason = "; ".join(filter(None, (one.reason, reasons.get(one.id))))
-        return evolve(one, healthy=False, reason=reason) if one.id in reasons else one
-
-    def listed(one: Listed) -> Listed:
-        return evolve(one, healthy=False) if one.id in reasons else one
-
-    return evolve(
-        offer,
-        grants={one.id: grant(one) for one in offer.grants.values()},
-        listed=tuple(listed(one) for one in offer.listed),
-    )
+    return offer.without({one: f"a pod has it as {name}" for one, name in others.items() if one in offer.grants})

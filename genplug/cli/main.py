@@ -6,12 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from genplug import __version__
+from genplug.cli.options import RootError
 
 COMMANDS = {
     "run": "serve this node: what the DaemonSet runs",
     "status": "show what the running agent of this node does",
     "validate": "check a configuration or a ConfigMap and print every mistake in it",
     "plan": "show what this node would offer, and why each device is in or out",
+    "init": "print a configuration to start from: for a kind of hardware, or for what this machine has",
+    "capture": "write what a configuration reads of this node into an archive, to send it or to plan with it elsewhere",
     "schema": "print the JSON Schema of the configuration",
     "demo": "try it: a make-believe node and kubelet in a temporary folder, no cluster and no root",
 }
@@ -43,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return int(parsed.run(parsed))
+    except RootError as error:
+        print(f"genplug {parsed.command}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

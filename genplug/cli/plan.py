@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genplug.cli.options import add_policy
+from genplug.cli.options import add_policy, add_root
 
 if TYPE_CHECKING:
     from genplug.allocation.answers import Answers
@@ -27,8 +27,10 @@ examples:
   genplug plan --config genplug.yaml --allocate nvidia.com/gpu=2     print the exact answer for a container
   genplug plan --config genplug.yaml --explain         every condition and attribute, and the file it was read from
   genplug plan --config genplug.yaml --policy policy.yaml            under the policy that the agent runs with
+  genplug plan --config genplug.yaml --root node.tar.gz              of the node that 'genplug capture' wrote down
 
-exit codes: 0 fine, 1 --allocate was refused, 78 invalid configuration, or one that claims a node twice here
+exit codes: 0 fine, 1 --allocate was refused, 2 wrong usage, 78 invalid configuration, or one that claims a node twice
+here
 """
 
 
@@ -37,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("--config", action="extend", nargs="+", metavar="PATH", required=True, help="file or directory")
     add_policy(parser)
-    parser.add_argument("--root", metavar="DIR", default="/", help="where the host's file system is seen (default: /)")
+    add_root(parser)
     parser.add_argument("--node-name", metavar="NAME", help="merge node.NAME.yaml last")
     parser.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="(default: table)")
     parser.add_argument(
@@ -57,7 +59,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan and return the exit code."""
-    from genplug.allocation.answers import Answers  # noqa: PLC0415 - --help needs none of this
+    from genplug.cli.roots import opened_root  # noqa: PLC0415 - --help needs none of this
+
+    with opened_root(arguments.root) as arguments.root:
+        return _planned(arguments)
+
+
+def _planned(arguments: argparse.Namespace) -> int:
+    from genplug.allocation.answers import Answers  # noqa: PLC0415 - see run
     from genplug.allocation.offers import offered  # noqa: PLC0415
     from genplug.config.load import load  # noqa: PLC0415
     from genplug.config.problem import ConfigInvalidError, rendered  # noqa: PLC0415
@@ -71,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigInvalidError as error:
         print(rendered(error.problems), file=sys.stderr)
         return 78
-    host = Host.at(Path(arguments.root), node_name=arguments.node_name or os.environ.get("NODE_NAME"))
+    host = Host.at(arguments.root, node_name=arguments.node_name or os.environ.get("NODE_NAME"))
     inventory = discover(config, host)
     judgement = judge(inventory, None, {}, time.monotonic())
     answers = {

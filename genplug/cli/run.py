@@ -51,7 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--root",
         default="/",
         metavar="DIR",
-        help="where the host's file system is seen, e.g. /host in a container (default: /)",
+        help="where the host's file system is seen, e.g. /host in a container, or an archive of 'genplug capture' "
+        "(default: /)",
     )
     parser.add_argument(
         "--node-name",

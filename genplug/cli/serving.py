@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from genplug.agent import Agent, Settings
+from genplug.cli.roots import opened_root
 from genplug.kubelet.sockets import FolderGoneError
 from genplug.observe.logformat import set_up_logging
 
@@ -22,17 +23,18 @@ def serve(arguments: argparse.Namespace) -> int:
     is_text = arguments.log_format == "text" or (arguments.log_format == "auto" and sys.stderr.isatty())
     set_up_logging("text" if is_text else "json", arguments.log_level)
     os.umask(0o077)
-    settings = Settings(
-        config=tuple(map(Path, arguments.config)),
-        root=Path(arguments.root),
-        kubelet_dir=Path(arguments.kubelet_dir),
-        node_name=arguments.node_name,
-        listen=arguments.listen,
-        policy=arguments.policy,
-    )
-    # Neither asyncio.run nor the interpreter's own end: both wait for worker threads, and one may hang in a dead file
-    # system.
-    code = asyncio.new_event_loop().run_until_complete(_run(settings))
+    with opened_root(arguments.root) as root:
+        settings = Settings(
+            config=tuple(map(Path, arguments.config)),
+            root=root,
+            kubelet_dir=Path(arguments.kubelet_dir),
+            node_name=arguments.node_name,
+            listen=arguments.listen,
+            policy=arguments.policy,
+        )
+        # Neither asyncio.run nor the interpreter's own end: both wait for worker threads, and one may hang in a dead
+        # file system.
+        code = asyncio.new_event_loop().run_until_complete(_run(settings))
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)

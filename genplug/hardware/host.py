@@ -174,6 +174,14 @@ class Host:
             path, _ = self._tree.followed(path, Interests())
         return Path(self._tree.prefix + path)
 
+    def place(self, path: str) -> Path:
+        """Return where this process sees a host path of which the last parts may not be there yet."""
+        at, rest = path, ""
+        while at not in {"", "/"} and self.look(at) is None:
+            at, _, name = at.rpartition("/")
+            rest = f"{name}/{rest}"
+        return self.real(at or "/") / rest
+
     def _seen(self, path: str, interests: Interests) -> Look | None:
         try:
             resolved, status = self._tree.followed(path, interests)

@@ -43,6 +43,8 @@ class Event(Enum):
     ALLOCATION_REFUSED = ("allocation_refused", logging.WARNING, "a container got nothing, with the reason")
     PRE_START_FAILED = ("pre_start_failed", logging.WARNING, "a program before a container's start failed; tried again")
     CALL_FAILED = ("call_failed", logging.ERROR, "a mistake of genplug's own; please report it")
+    CDI_UNWRITABLE = ("cdi_unwritable", logging.ERROR, "a CDI file cannot be written or removed; tried again")
+    CDI_REMOVED = ("cdi_removed", logging.INFO, "a CDI file of an earlier process that no pod uses was removed")
     WATCH_DEGRADED = ("watch_degraded", logging.WARNING, "changes of some folders are only seen by looking again")
 
     def __init__(self, code: str, level: int, meaning: str) -> None:
