@@ -34,6 +34,10 @@ NEEDS = {
         IS_ROOT and _has("buildah", "mmdebstrap", "runc", "umoci"),
         "needs buildah, mmdebstrap, runc and umoci: as root, run .ci/tools",
     ),
+    "podman": (
+        IS_ROOT and _has("podman", "runc", "busybox"),
+        "needs podman, runc and busybox to read CDI files: as root, run .ci/tools",
+    ),
     "root": (IS_ROOT, "needs root: run pytest as root for the tests on real device nodes and mounts"),
 }
 """What a marker asks for: whether it is there, and what to do about it."""

@@ -27,21 +27,21 @@ _MOST_CLASS = 63
 def kind_of(resource: str) -> str:
     """Return the CDI kind, ``vendor/class``, that stands for a resource.
 
-    A vendor begins with a letter, a class has no dot before 0.6.0; a hash follows where that changed something, so that
-    no two resources have one kind.
+    A vendor begins with a letter, a class has no dot before 0.6.0, and a runtime of before 2023 ends on a name of one
+    letter (podman 4.3). A hash follows where one of these changed something, so that no two resources have one kind.
     """
     vendor, _, name = resource.partition("/")
     made_vendor = vendor if vendor[:1].isalpha() else f"x{vendor}"
     made_class = _OTHER.sub("-", name).strip("-_")
     made_class = made_class if made_class[:1].isalpha() else f"x{made_class}"
-    if (made_vendor, made_class) != (vendor, name):
+    if (made_vendor, made_class) != (vendor, name) or len(made_class) == 1:
         made_class = f"{made_class[: _MOST_CLASS - 7]}-{_hash(resource)}"
     return f"{made_vendor}/{made_class}"
 
 
 def qualified(resource: str, device: str) -> str:
     """Return the name by which a runtime knows a device of ours."""
-    return f"{kind_of(resource)}={device}"
+    return f"{kind_of(resource)}={_device_name(device)}"
 
 
 def by_cdi(edits: ContainerEdits, resource: str, ids: tuple[str, ...]) -> ContainerEdits:
@@ -57,7 +57,10 @@ def spec_text(resource: str, devices: Mapping[str, ContainerEdits]) -> str | Non
     spec = {
         "cdiVersion": _version(devices),
         "kind": kind_of(resource),
-        "devices": [{"name": one, "containerEdits": _edits(edits)} for one, edits in devices.items()],
+        "devices": [
+            {"name": _device_name(one), "containerEdits": _edits(edits) or _nothing(resource, one)}
+            for one, edits in devices.items()
+        ],
     }
     return json.dumps(spec, indent=1) + "\n"
 
@@ -74,6 +77,10 @@ def is_ours(name: str) -> bool:
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
+def _device_name(device: str) -> str:
+    return device if len(device) > 1 else f"{device}-{_hash(device)}"
+
+
 def _version(devices: Mapping[str, ContainerEdits]) -> str:
     """Return the lowest version that says all this: a runtime refuses versions that it does not know."""
     has_host_path = any(node.host_path != node.container_path for edits in devices.values() for node in edits.nodes)
@@ -86,8 +93,12 @@ def _edits(edits: ContainerEdits) -> dict[str, Any]:
         said["deviceNodes"] = [_node(node) for node in edits.nodes]
     if edits.mounts:
         said["mounts"] = [_mount(mount) for mount in edits.mounts]
-    # A device that says nothing is refused; what changes nothing is not.
-    return said or {"env": []}
+    return said
+
+
+def _nothing(resource: str, device: str) -> dict[str, Any]:
+    """Return edits that do no harm: for a device without any, runtimes refuse the whole file."""
+    return {"env": [f"GENPLUG_CDI_DEVICE={qualified(resource, device)}"]}
 
 
 def _node(node: NodeEdit) -> dict[str, str]:

@@ -21,7 +21,8 @@ example:
   genplug run --config /etc/genplug --root /host --listen 0.0.0.0:9808
 
 Every flag can be an environment variable: GENPLUG_CONFIG (paths separated by ':'), GENPLUG_KUBELET_DIR, GENPLUG_ROOT,
-GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL. A flag wins.
+GENPLUG_CDI_DIR, GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT,
+GENPLUG_LOG_LEVEL. A flag wins.
 """
 
 
@@ -53,6 +54,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the host's file system is seen, e.g. /host in a container, or an archive of 'genplug capture' "
         "(default: /)",
+    )
+    _add(
+        parser,
+        "--cdi-dir",
+        default="/var/run/cdi",
+        metavar="DIR",
+        help="the host's folder of CDI files, for 'inject: cdi' (default: /var/run/cdi)",
     )
     parser.add_argument(
         "--node-name",

@@ -31,6 +31,7 @@ def serve(arguments: argparse.Namespace) -> int:
             node_name=arguments.node_name,
             listen=arguments.listen,
             policy=arguments.policy,
+            cdi_dir=arguments.cdi_dir,
         )
         # Neither asyncio.run nor the interpreter's own end: both wait for worker threads, and one may hang in a dead
         # file system.

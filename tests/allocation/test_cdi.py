@@ -16,7 +16,7 @@ from genplug.allocation.edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.config.names import cdi_device_fault, resource_name_fault
 
 SCHEMAS = Path(__file__).parent / "cdi"
-X = "example.com/x"
+X = "example.com/card"
 PLAIN = ContainerEdits(nodes=(NodeEdit("/dev/x0", "/dev/x0", "rw"),))
 RENAMED = ContainerEdits(nodes=(NodeEdit("/dev/ttyUSB3", "/dev/ttyDEV0", "rwm"),))
 MOUNTED = ContainerEdits(
@@ -40,7 +40,7 @@ def spec(text: str | None) -> dict[str, Any]:
 def test_a_spec_has_a_device_for_each_id_with_its_nodes_and_mounts() -> None:
     assert spec(spec_text(X, {"x0": MOUNTED, "x1": ContainerEdits()})) == {
         "cdiVersion": "0.3.0",
-        "kind": "example.com/x",
+        "kind": "example.com/card",
         "devices": [
             {
                 "name": "x0",
@@ -60,7 +60,7 @@ def test_a_spec_has_a_device_for_each_id_with_its_nodes_and_mounts() -> None:
                     ],
                 },
             },
-            {"name": "x1", "containerEdits": {"env": []}},
+            {"name": "x1", "containerEdits": {"env": ["GENPLUG_CDI_DEVICE=example.com/card=x1"]}},
         ],
     }
 
@@ -86,11 +86,13 @@ def test_without_devices_there_is_no_spec() -> None:
 
 def test_an_answer_names_devices_and_keeps_what_depends_on_the_set() -> None:
     edits = by_cdi(MOUNTED, X, ("x0", "x1"))
-    assert edits == ContainerEdits(env=(("A", "b"),), cdi_devices=("example.com/x=x0", "example.com/x=x1"))
+    assert edits == ContainerEdits(env=(("A", "b"),), cdi_devices=("example.com/card=x0", "example.com/card=x1"))
 
 
 NAMES = st.builds(
-    "{}/{}".format, st.from_regex(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True), st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", fullmatch=True)
+    "{}/{}".format,
+    st.from_regex(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", fullmatch=True),
 ).filter(lambda name: not resource_name_fault(name))
 
 
@@ -106,6 +108,12 @@ def test_two_resources_have_two_kinds_and_two_files(one: str, other: str) -> Non
     if one != other:
         assert kind_of(one) != kind_of(other)
         assert file_name(one) != file_name(other)
+
+
+def test_no_name_has_one_letter_which_ends_an_old_runtime() -> None:
+    kind, device = qualified("example.com/x", "y").split("=")
+    assert (len(kind.partition("/")[2]), len(device)) == (8, 8)
+    assert spec(spec_text("example.com/x", {"y": PLAIN}))["devices"][0]["name"] == device
 
 
 @pytest.mark.parametrize("pair", [("a.io/b.c", "a.io/b-c"), ("a.io/b_c", "a.io_b/c"), ("1.io/x", "x1.io/x")])

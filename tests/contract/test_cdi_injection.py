@@ -12,9 +12,9 @@ from genplug.testing.listening import heard, told
 from genplug.testing.node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
-X = "example.com/x"
+X = "example.com/card"
 CONFIG = HEAD + f"  {X}: {{devices: [{{glob: /dev/x*}}], allocate: {{env: {{X: '${{path}}'}}, inject: cdi}}}}\n"
-FILE = "/var/run/cdi/genplug-example.com_x.json"
+FILE = "/var/run/cdi/genplug-example.com_card.json"
 
 
 def devices(path: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ async def test_an_answer_names_what_the_file_defines(node: FakeNode) -> None:
             one: {"deviceNodes": [{"path": f"/dev/{one}", "permissions": "rw"}]} for one in ("x0", "x1")
         }
         answer = (await node.kubelet.admit(X, 2, ids={"x0", "x1"})).response
-        assert [one.name for one in answer.cdi_devices] == ["example.com/x=x0", "example.com/x=x1"]
+        assert [one.name for one in answer.cdi_devices] == ["example.com/card=x0", "example.com/card=x1"]
         assert (list(answer.devices), dict(answer.envs)) == ([], {"X": "/dev/x0,/dev/x1"})
 
 

@@ -31,7 +31,7 @@ MIB = 2**20
 def copied(checkout: Path, folder: Path) -> Path:
     """What an image is made of, with other times."""
     folder.mkdir()
-    for name in (".dockerignore", "LICENSE", "README.md", "deploy", "genplug", "pyproject.toml", "schemas"):
+    for name in (".dockerignore", "LICENSE", "README.md", "deploy", "examples", "genplug", "pyproject.toml", "schemas"):
         source, target = checkout / name, folder / name
         if source.is_dir():
             shutil.copytree(source, target, copy_function=shutil.copy)
