@@ -48,6 +48,8 @@ def specified_nodes(
                 elif node is not None and node not in nodes:
                     nodes.append(node)
         except MissingAttributeError as error:
+            if spec.optional:
+                continue
             faults.append(f"'{error.name}', which a path at {spec.place} needs, has no value for this device")
         except GlobError as error:
             faults.append(f"a path at {spec.place} cannot be used: {error}")

@@ -280,6 +280,22 @@ def test_an_own_attribute_is_a_text_a_capture_or_a_name(
     assert (",".join(shown["mine"]) if "mine" in shown else None) == value
 
 
+def test_a_condition_may_ask_for_what_the_place_is_made_of(tmp_path: Path) -> None:
+    resources = JOINED.replace('where: {pci.vendor: "10DE"}', 'where: {bdf: "0000:5e:*", pci.vendor: "10de"}')
+    [device] = found(NVIDIA, resources, tmp_path).devices["nvidia.com/gpu"]
+    assert (device.key, device.numa) == ("GPU-1bbb", (1,))
+
+
+def test_an_optional_node_of_an_attribute_that_is_missing_is_a_missing_node(tmp_path: Path) -> None:
+    resources = """
+  a.example/x: {devices: [{glob: /dev/x0, with: [{path: "/dev/${usb.port}", optional: true}]}]}
+  a.example/y: {devices: [{glob: /dev/x1, with: ["/dev/${usb.port}"]}]}
+"""
+    devices = found("/dev/x0 char 240:0\n/dev/x1 char 240:1", resources, tmp_path).devices
+    assert devices["a.example/x"][0].faults == ()
+    assert "'usb.port', which a path at devices.yaml:6:50 needs" in devices["a.example/y"][0].faults[0]
+
+
 def test_a_selector_passes_with_one_of_several_values_and_excludes_with_any(tmp_path: Path) -> None:
     resources = """
   a.example/x:

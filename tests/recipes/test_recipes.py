@@ -5,6 +5,7 @@ alone stands in ``expected/*.yaml``. ``GENPLUG_UPDATE_GOLDEN=1`` writes what is 
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
@@ -18,14 +19,17 @@ from genplug.allocation.answers import Answers
 from genplug.allocation.offers import offered
 from genplug.config.load import load
 from genplug.config.model import Config
+from genplug.config.problem import ConfigInvalidError
 from genplug.hardware.discover import discover
 from genplug.hardware.host import Host
 from genplug.health.presence import judge
+from genplug.testing.node import FakeNode
 from genplug.testing.trees import grow
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "examples" / "configs"
 POLICIES = HERE.parents[1] / "examples" / "policies"
+_PLACE = re.compile(r" \([^()]*:\d+:\d+\)")
 RECIPES = sorted(path.stem for path in CONFIGS.iterdir())
 HEADER = "\napiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
 
@@ -83,7 +87,7 @@ def observed(name: str, root: Path) -> dict[str, Any]:
             if (count := sum(1 for one in answers.offer.grants.values() if one.devices == grant.devices)) > 1:
                 shown[grant.id]["grants"] = count
         resources[resource] = shown
-    left_out = {one.path: one.reason for one in inventory.considered if one.device is None}
+    left_out = {one.path: _PLACE.sub("", one.reason) for one in inventory.considered if one.device is None}
     return {"resources": resources, "left_out": left_out}
 
 
@@ -127,3 +131,30 @@ def test_a_recipe_finds_the_same_on_every_look(name: str, root: Path) -> None:
 def test_each_tree_and_each_expectation_is_a_recipes() -> None:
     assert {path.stem for path in (HERE / "trees").iterdir()} == set(RECIPES)
     assert {path.stem for path in (HERE / "expected").iterdir()} == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+async def test_a_recipe_is_served_to_the_kubelet(name: str) -> None:
+    policy = POLICIES / f"{name}.yaml"
+    expected = yaml.safe_load((HERE / "expected" / f"{name}.yaml").read_text())["resources"]
+    async with FakeNode(stand_ins=True) as node:
+        grow((HERE / "trees" / f"{name}.tree").read_text(), node.root)
+        async with node.running((CONFIGS / f"{name}.yaml").read_text(), policy=policy if policy.exists() else None):
+            for resource, devices in expected.items():
+                ids = {one for one, gets in devices.items() if "unhealthy" not in gets}
+                listed = await node.kubelet.until(resource, lambda now, ids=ids: now.healthy >= ids)
+                answers = await node.kubelet.call(resource).allocate([[one] for one in sorted(ids)])
+                got = {
+                    one: [_from_to(node.host_path, node.container_path, node.permissions) for node in answer.devices]
+                    for one, answer in zip(sorted(ids), answers.container_responses, strict=True)
+                }
+                assert got == {one: devices[one].get("nodes", []) for one in ids}
+                assert {one: list(listed[one].numa) for one in ids} == {
+                    one: devices[one].get("numa", []) for one in ids
+                }
+
+
+def test_every_policy_is_that_of_a_recipe_which_needs_it() -> None:
+    for path in POLICIES.iterdir():
+        with pytest.raises(ConfigInvalidError, match="GP019"):
+            load((CONFIGS / path.name,))

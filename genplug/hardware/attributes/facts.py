@@ -66,7 +66,8 @@ class Facts(Mapping[str, tuple[str, ...]]):
 
     def _read(self, name: str) -> Fact | None:
         if name in self._own:
-            return joined(self._own[name], self, self._placed())
+            # Not where the device stands: that may be made of this very attribute.
+            return joined(self._own[name], self, Place(self._path, self._look, self._host, None, self.depends))
         if name.startswith(FILE_PREFIX):
             return self._placed().nearest(name.removeprefix(FILE_PREFIX))
         if name.startswith(ENVIRONMENT_PREFIX):
