@@ -65,7 +65,7 @@ class Agent:
         with ExitStack() as resources:
             resources.callback(self._watch.close)
             uevents = resources.enter_context(
-                Uevents(lambda event: self._node.heard(changes(event)), self._node.look_again)
+                Uevents(lambda event: self._node.heard(changes(event)), lambda: self._lost(uevents))
             )
             if uevents.failure:
                 self.journal.write(Event.WATCH_DEGRADED, uevents.failure)
@@ -84,6 +84,11 @@ class Agent:
                     error = error.exceptions[0]
                 self.journal.write(Event.FOLDER_GONE, str(error))
                 raise error from None
+
+    def _lost(self, uevents: Uevents) -> None:
+        if uevents.failure:
+            self.journal.write(Event.WATCH_DEGRADED, uevents.failure)
+        self._node.look_again()
 
     def _look_again(self, entry: Entry) -> None:
         # Allocate looks at the nodes themselves: what it refuses may be news that no event told.

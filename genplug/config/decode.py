@@ -78,7 +78,6 @@ class _Decoder:
         self._check_counting(node, where)
         share, health, topology = node.get("share"), node.get("health"), node.get("topology")
         own = self.texts.own | {SLICE} if "slices" in node.entries else self.texts.own
-        allocating = evolve(self.texts, own=own)
         return Resource(
             name="",
             place=node.place,
@@ -92,10 +91,10 @@ class _Decoder:
             or None,
             distinct=says(share, "distinct", value=True),
             preference=self._preference(node.get("preferredAllocation"), f"{where}.preferredAllocation"),
-            allocate=AllocateReader(self.problems, allocating, self.policy).allocate(
+            allocate=AllocateReader(self.problems, evolve(self.texts, own=own), self.policy).allocate(
                 node.get("allocate"), f"{where}.allocate"
             ),
-            pre_start=evolve(self, texts=allocating).pre_start(node.get("preStart"), f"{where}.preStart"),
+            pre_start=self._pre_start(node.get("preStart"), f"{where}.preStart"),
             health=HealthSpec(
                 number(
                     health.get("keepGoneSeconds") if isinstance(health, MapNode) else None,
@@ -120,7 +119,8 @@ class _Decoder:
         if isinstance(node, ScalarNode) and isinstance(node.value, int) and not isinstance(node.value, bool):
             return Template.parse(str(node.value))
         template = self.texts.template(node, where)
-        if template is not None and isinstance(node, ScalarNode) and not template.names:
+        # An empty text has been refused by the schema.
+        if template is not None and isinstance(node, ScalarNode) and node.text and not template.names:
             message, hint = (
                 f"{node.text!r} is no number of slices",
                 'write a number, or a template: "${attr.core_count}"',
@@ -136,8 +136,7 @@ class _Decoder:
         policy = Preference(str(written.value)) if is_known and isinstance(written, ScalarNode) else Preference.PACKED
         return PreferenceSpec(policy, self.texts.template(node.get("by"), f"{where}.by"), is_written=True)
 
-    def pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
-        """Read the program that runs before a container starts."""
+    def _pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
         written = node.get("exec") if isinstance(node, MapNode) else None
         command = written.get("command") if isinstance(written, MapNode) else None
         if not isinstance(node, MapNode) or not items(command):
@@ -147,8 +146,10 @@ class _Decoder:
         program = items(command)[0]
         if arguments[0] is not None and isinstance(program, ScalarNode):
             width = max(len(program.text), 1)
-            if arguments[0].names or not program.text.startswith("/"):
-                message, hint = f"{program.text!r} is not the path of a program", "write it in full, without templates"
+            # What climbs would be allowed by a glob over the folder that it climbs out of.
+            if arguments[0].names or not program.text.startswith("/") or ".." in program.text.split("/"):
+                message = f"{program.text!r} is not the path of a program"
+                hint = "write it in full, without templates and without '..'"
                 self.problems.add(Code.PATH, program.at(0), message, tree=tree, hint=hint, width=width)
             elif self.policy is not None and (fault := self.policy.exec_fault(program.text)):
                 message, hint = f"to run {program.text!r} is {fault}", self.policy.help
@@ -171,10 +172,13 @@ class _Decoder:
         if template is None:
             return None
         sample = template.render(dict.fromkeys(template.names, ("x",)))
-        if "${" in name.partition("/")[0] or (fault := resource_name_fault(sample)):
-            fault = fault if "${" not in name.partition("/")[0] else "the domain before '/' cannot hold a template"
+        if "${" in name.partition("/")[0]:
+            message = f"{name!r}: the domain before '/' cannot hold a template"
+        else:
+            fault = resource_name_fault(sample)
+            message = f"{name!r} would be {sample!r}, or longer: {fault}" if fault else ""
+        if message:
             hint = "write a domain of your own and a name: vendor.example/thing-${model}"
-            message = f"{name!r}: {fault}"
             self.problems.add(Code.RESOURCE_NAME, place, message, tree=where, hint=hint, width=len(name))
         return template
 
@@ -197,7 +201,8 @@ def _check_aliases(written: Mapping[str, Entry], resources: Mapping[str, Resourc
         tree, place = f"resources.{name}.aliases", node.entries["aliases"].key
         if resource.tokens is not None or resource.name_template is not None:
             what = "tokens" if resource.tokens is not None else "a name of templates"
-            message, hint = f"a resource with {what} has no aliases", "remove them, or write a second resource"
+            message = f"a resource with {what} has no aliases"
+            hint = "remove them, or write a second resource of the same devices, with share: {overlap: true} in both"
             problems.add(Code.CONFLICT, place, message, tree=tree, hint=hint, width=len("aliases"))
         for item in items(node.get("aliases")):
             alias = item.text if isinstance(item, ScalarNode) else ""

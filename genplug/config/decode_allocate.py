@@ -3,11 +3,11 @@
 import posixpath
 from collections.abc import Callable, Iterator
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from genplug.config.document import MapNode, Node, ScalarNode
 from genplug.config.model import AllocateSpec, MountSpec
-from genplug.config.names import annotation_key_fault, cdi_device_fault, env_name_fault
+from genplug.config.names import SLICE, annotation_key_fault, cdi_device_fault, env_name_fault
 from genplug.config.place import Place
 from genplug.config.policy import Policy
 from genplug.config.problem import Code, Problems
@@ -75,7 +75,7 @@ class AllocateReader:
             sample = template.render(dict.fromkeys(template.names, ("x",)))
             width = max(len(item.text), 1)
             if fault := cdi_device_fault(sample):
-                hint = "the qualified name of a CDI device: vendor.example/class=device"
+                hint = "write the qualified name of a CDI device: vendor.example/class=device"
                 message = f"{item.text!r}: {fault}"
                 self.problems.add(Code.NAME, item.at(0), message, tree=where, hint=hint, width=width)
             elif self.policy is not None and not template.names and (fault := self.policy.cdi_fault(sample)):
@@ -100,8 +100,10 @@ class AllocateReader:
             yield mount
 
     def _mount(self, node: MapNode, where: str) -> MountSpec | None:
-        host_path = self.texts.path(node.get("hostPath"), where)
-        container_path = self.texts.path(node.get("containerPath"), where)
+        # Mounts are those of devices, whichever of their slices a container has.
+        texts = evolve(self.texts, own=self.texts.own - {SLICE})
+        host_path = texts.path(node.get("hostPath"), where)
+        container_path = texts.path(node.get("containerPath"), where)
         if host_path is None or container_path is None:
             return None
         if not container_path.text.strip("/"):

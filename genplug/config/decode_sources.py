@@ -7,7 +7,7 @@ from attrs import frozen
 from genplug.config.document import Entry, MapNode, Node, ScalarNode
 from genplug.config.globs import Glob
 from genplug.config.model import CandidateType, NodeSpec, OwnAttribute, Source
-from genplug.config.names import is_attribute_name, is_known_attribute, needs_sysfs
+from genplug.config.names import SLICE, is_attribute_name, is_known_attribute, needs_sysfs
 from genplug.config.problem import Code, Problems
 from genplug.config.template import Template
 from genplug.config.texts import Texts, entries, first_place, items, says
@@ -55,7 +55,8 @@ class _SourceReader:
                 found[name] = own
         for own in found.values():
             if (circle := _circle(own, found)) is not None:
-                message, hint = f"{' needs '.join(map(repr, circle))}", "an attribute cannot be made of itself"
+                message = f"{own.name!r} needs {', which needs '.join(map(repr, circle[1:]))}"
+                hint = "an attribute cannot be made of itself"
                 self.problems.add(Code.CONFLICT, own.place, message, tree=where, hint=hint, width=len(own.name))
         return found
 
@@ -67,7 +68,7 @@ class _SourceReader:
                 "begin with a letter; then letters, digits, '_', '-' and '.'",
             )
             self.problems.add(Code.NAME, entry.key, message, tree=where, hint=hint, width=width)
-        elif is_known_attribute(name):
+        elif is_known_attribute(name) or name == SLICE:
             message, hint = f"{name!r} is an attribute of the language", "give yours another name"
             self.problems.add(Code.NAME, entry.key, message, tree=where, hint=hint, width=width)
         fields = entry.value
@@ -83,13 +84,17 @@ class _SourceReader:
     def _sysfs(self, node: MapNode, own: Mapping[str, OwnAttribute], where: str) -> Template | None:
         written, tree = node.get("sysfs"), f"{where}.sysfs"
         template = self.texts.path(written, tree)
-        if template is None or written is None:
+        if template is None or not isinstance(written, ScalarNode):
             return None
-        for name in sorted(_all_names(template.names, own)):
-            if needs_sysfs(name):
-                message = f"{name!r} is read where 'sysfs' says that the device stands"
+        for reference in template.references:
+            name = reference.name
+            needed = next(filter(needs_sysfs, sorted(_all_names(name, own))), None)
+            if needed is not None:
+                what = repr(name) if needed == name else f"{name!r} needs {needed!r}, which"
+                message = f"{what} is read where 'sysfs' says that the device stands"
                 hint = "name it by what is known without it: path, name, index, minor, own attributes of other files"
-                self.problems.add(Code.CONFLICT, written.place, message, tree=tree, hint=hint)
+                place = written.at(reference.offset)
+                self.problems.add(Code.CONFLICT, place, message, tree=tree, hint=hint, width=len(name))
         return template
 
     def _nodes(self, node: Node | None, where: str) -> tuple[NodeSpec, ...]:
@@ -123,9 +128,9 @@ def _names(source: Node) -> frozenset[str]:
     return frozenset(own.entries if isinstance(own, MapNode) else ())
 
 
-def _all_names(names: frozenset[str], own: Mapping[str, OwnAttribute]) -> frozenset[str]:
-    """Return the names and all that own attributes among them are made of."""
-    known, waiting = set[str](), set(names)
+def _all_names(name: str, own: Mapping[str, OwnAttribute]) -> frozenset[str]:
+    """Return a name and, if it is one of an own attribute, all that this is made of."""
+    known, waiting = set[str](), {name}
     while waiting:
         known.add(name := waiting.pop())
         if name in own:

@@ -206,5 +206,10 @@ class Config:
             for name, one in self.resources.items()
             if one.name_template is not None or not policy.resource_fault(name)
         }
-        resources = {name: evolve(one, policy=policy) for name, one in allowed.items()}
+        resources = {
+            name: evolve(
+                one, policy=policy, aliases=tuple(alias for alias in one.aliases if not policy.resource_fault(alias))
+            )
+            for name, one in allowed.items()
+        }
         return evolve(self, resources=resources, policy=policy)

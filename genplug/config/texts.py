@@ -166,7 +166,8 @@ class Texts:
         if is_known_attribute(name) or name in self.own:
             return
         if name == SLICE:
-            message, hint = "only slices have the attribute 'slice'", "write 'slices' with the number for each device"
+            message = "'slice', the number of a slice, is not known here"
+            hint = "it is in allocate.env, annotations and cdiDevices of a resource with 'slices'"
         else:
             message = f"unknown attribute {name!r}"
             hint = closest(name, (*KNOWN_ATTRIBUTES, *self.own)) or _LISTED

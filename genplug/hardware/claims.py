@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from attrs import evolve, frozen
 
-from genplug.hardware.inventory import Clash, Considered, Device, DeviceNode, Kind, ResourceScan
+from genplug.hardware.inventory import Clash, Considered, Device, DeviceNode, ResourceScan
 
 
 @frozen
@@ -23,8 +23,8 @@ class _Claim:
 
 
 def settled(scans: Mapping[str, ResourceScan]) -> Settled:
-    """Give each device node to one device of one resource, unless all who want it allow an overlap."""
-    claims: dict[tuple[Kind, int, int], _Claim] = {}
+    """Give each device node, or path of a device without nodes, to one device, unless all who want it may overlap."""
+    claims: dict[object, _Claim] = {}
     devices: dict[str, tuple[Device, ...]] = {}
     considered: list[Considered] = []
     clashes: list[Clash] = []
@@ -34,30 +34,40 @@ def settled(scans: Mapping[str, ResourceScan]) -> Settled:
             taken = list(_taken(device, claims, may_overlap=scan.resource.overlap))
             if taken:
                 lost[device.id] = taken[0][1]
-                clashes += (_clash(node, claim.device, device) for node, claim in taken)
+                clashes += (_clash(thing, claim.device, device) for thing, claim in taken)
                 continue
             claim = _Claim(device, scan.resource.overlap)
-            for node in device.nodes:
-                claims.setdefault(node.look.numbers, claim)
+            for key, _ in _things(device):
+                claims.setdefault(key, claim)
         devices[name] = tuple(device for device in scan.devices if device.id not in lost)
         considered += (_after(one, lost) for one in scan.considered) if lost else scan.considered
     return Settled(devices, tuple(considered), tuple(clashes))
 
 
-def _taken(
-    device: Device, claims: Mapping[tuple[Kind, int, int], _Claim], *, may_overlap: bool
-) -> Iterator[tuple[DeviceNode, _Claim]]:
+def _things(device: Device) -> Iterator[tuple[object, DeviceNode | str]]:
+    """Yield what a device claims, and what makes it the same thing: its nodes, or its paths where it has none."""
     for node in device.nodes:
-        claim = claims.get(node.look.numbers)
+        yield node.look.numbers, node
+    if not device.nodes:
+        yield from ((path, path) for path in device.candidates)
+
+
+def _taken(
+    device: Device, claims: Mapping[object, _Claim], *, may_overlap: bool
+) -> Iterator[tuple[DeviceNode | str, _Claim]]:
+    for key, thing in _things(device):
+        claim = claims.get(key)
         if claim is not None and not (may_overlap and claim.may_overlap):
-            yield node, claim
+            yield thing, claim
 
 
-def _clash(node: DeviceNode, first: Device, second: Device) -> Clash:
+def _clash(thing: DeviceNode | str, first: Device, second: Device) -> Clash:
+    path = thing if isinstance(thing, str) else thing.path
+    numbers = "" if isinstance(thing, str) else f" ({thing.look.kind} {thing.look.major}:{thing.look.minor})"
     return Clash(
-        node.path,
+        path,
         second.place,
-        f"{node.path} ({node.look.kind} {node.look.major}:{node.look.minor}) is claimed by {first.resource} "
+        f"{path}{numbers} is claimed by {first.resource} "
         f"at {first.place} and by {second.resource} at {second.place}: the first keeps it, device {second.id} of "
         f"{second.resource} is left out. Exclude it from one, or say share: {{overlap: true}} in both",
     )

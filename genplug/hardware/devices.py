@@ -15,7 +15,7 @@ from genplug.hardware.naming import resource_name
 from genplug.hardware.nodes import own_nodes, specified_nodes, without_collisions
 from genplug.hardware.protected import refusal
 from genplug.hardware.values import merged
-from genplug.hardware.wanted import needed_at_allocate
+from genplug.hardware.wanted import is_slice_named, needed_at_allocate
 
 MOST_SLICES = 1000
 """Slices of one device: as many as the schema allows replicas."""
@@ -182,6 +182,8 @@ def _slices(resource: Resource, attributes: Values) -> tuple[int, str]:
         return 1, f"slices needs '{error.name}', which this device does not have"
     if not text.isdecimal() or not 1 <= int(text) <= MOST_SLICES:
         return 1, f"slices is '{text}' for this device, wanted a number from 1 to {MOST_SLICES}"
+    if len(attributes.get("index", ())) != 1 and is_slice_named(resource):
+        return 1, "${slice} counts by a device's own 'index', and this device has not one of its own"
     return int(text), ""
 
 

@@ -105,7 +105,9 @@ def _under_names(
     resources: dict[str, Resource] = {}
     devices: dict[str, tuple[Device, ...]] = {}
     considered = claims.considered
-    written = {name: one for name, one in config.resources.items() if one.name_template is None}
+    written = {
+        name: one for one in config.resources.values() if one.name_template is None for name in (one.name, *one.aliases)
+    }
     for name, resource in config.resources.items():
         under = named(resource, claims.devices[name], {**written, **resources} if name not in written else {})
         for made, ones in under.devices.items():

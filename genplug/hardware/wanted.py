@@ -24,6 +24,11 @@ def needed_at_allocate(resource: Resource) -> dict[str, str]:
     return needed
 
 
+def is_slice_named(resource: Resource) -> bool:
+    """Say whether a container is told the numbers of its slices."""
+    return any(SLICE in template.names for _, template in _allocate_templates(resource))
+
+
 def _templates_of(source: Source) -> Iterator[Template]:
     for spec in (*source.nodes, *source.companions):
         yield spec.path

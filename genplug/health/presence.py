@@ -106,12 +106,14 @@ def _judged(device: Device, before: Judged | None, keep: float, now: float) -> J
 
 
 def _lost(device: Device, before: Judged | None) -> tuple[str, ...]:
-    """Return the paths of the nodes that a device had and has not; with as many as before it is whole."""
-    # What was plugged in anew may have other numbers and names; who it is, its ID says.
-    if before is None or len(device.nodes) >= len(before.device.nodes):
+    """Return the paths of the nodes that a device had and has not; none where all are others."""
+    if before is None or device.nodes == before.device.nodes:
         return ()
     has = {node.path for node in device.nodes}
-    return tuple(node.path for node in before.device.nodes if node.path not in has)
+    lost = tuple(node.path for node in before.device.nodes if node.path not in has)
+    # What was plugged in anew may have other numbers and names; who it is, its ID says.
+    is_another_time = len(lost) == len(before.device.nodes) and len(device.nodes) >= len(lost)
+    return () if is_another_time else lost
 
 
 def _lingering(before: Judged, reasons: Mapping[str, str], keep: float, now: float) -> Judged | None:

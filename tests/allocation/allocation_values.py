@@ -13,9 +13,9 @@ from genplug.config.model import AllocateSpec, MountSpec, Resource
 from genplug.config.place import Place
 from genplug.config.policy import Policy
 from genplug.config.template import Template
-from genplug.hardware.values import merged, own_attributes
 from genplug.hardware.host import STAND_INS_MARKER, Host
 from genplug.hardware.inventory import Device, DeviceNode, Kind, Look
+from genplug.hardware.values import merged, own_attributes
 from genplug.health.verdict import Judged, Verdict
 
 X = "a.example/x"

@@ -1,4 +1,4 @@
-"""CDI specs: valid by the specification's own schema, of the lowest version that says it, one kind for each resource."""
+"""CDI specs: valid by the specification's own schema, of the lowest version that says it, a kind for each resource."""
 
 import json
 from pathlib import Path

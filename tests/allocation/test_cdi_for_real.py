@@ -14,7 +14,10 @@ from genplug.allocation.edits import ContainerEdits, MountEdit, NodeEdit
 X = "example.com/card"
 # The folder of specs is the machine's own: the container's runtime gets a mount namespace with another one.
 # So has its state, whose path must be short.
-IN_A_NAMESPACE = 'mkdir -p /run/cdi /run/podman-test && mount -t tmpfs none /run/podman-test && mount -t tmpfs none /run/cdi && cp "$1" /run/cdi && shift && exec "$@"'
+IN_A_NAMESPACE = """
+for folder in /run/cdi /run/podman-test; do mkdir -p $folder && mount -t tmpfs none $folder; done
+cp "$1" /run/cdi && shift && exec "$@"
+"""
 
 
 def run(folder: Path, spec: Path, device: str, script: str) -> subprocess.CompletedProcess[str]:

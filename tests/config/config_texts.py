@@ -8,8 +8,8 @@ from genplug.config.problem import Code, ConfigInvalidError, Problem
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 NAME = "example.com/x"
-MOUNTS = Policy(writable=(Glob.parse("/**"),))
-"""Of mounts the default policy has none."""
+GENEROUS = Policy(writable=(Glob.parse("/**"),), programs=(Glob.parse("/opt/**"),))
+"""Of mounts and programs the default policy has none."""
 
 
 def resource(body: str, name: str = NAME) -> str:
@@ -20,13 +20,13 @@ def resource(body: str, name: str = NAME) -> str:
 
 def loaded(body: str) -> Resource:
     """Return the resource that a valid body makes."""
-    return load_text(resource(body), "c.yaml", MOUNTS).resources[NAME]
+    return load_text(resource(body), "c.yaml", GENEROUS).resources[NAME]
 
 
 def problems(text: str) -> tuple[Problem, ...]:
     """Return what is wrong with a configuration; nothing if it is valid."""
     try:
-        load_text(text, "c.yaml", MOUNTS)
+        load_text(text, "c.yaml", GENEROUS)
     except ConfigInvalidError as error:
         return error.problems
     return ()

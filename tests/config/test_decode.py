@@ -81,7 +81,18 @@ health: {keepGoneSeconds: 1.5}
         ("/c", False, True),
     ]
     assert [(name, template.text) for name, template in found.allocate.annotations] == [("example.com/x", "${name}")]
+    assert (found.has_topology, found.allocate.injects_by_cdi, found.allocate.cdi_devices) == (False, False, ())
     assert second.type is CandidateType.DEVICE
+
+
+@pytest.mark.parametrize(("written", "by_cdi"), [("", False), ("inject: nodes", False), ("inject: cdi", True)])
+def test_nodes_are_handed_out_as_nodes_unless_cdi_is_asked_for(written: str, *, by_cdi: bool) -> None:
+    assert loaded(f"{DEVICES}\nallocate: {{{written}}}").allocate.injects_by_cdi is by_cdi
+
+
+def test_cdi_devices_of_others_are_names_in_the_order_in_which_they_are_written() -> None:
+    found = loaded(f"{DEVICES}\nallocate: {{cdiDevices: ['b.io/x=${{index}}', a.io/x=all]}}")
+    assert [one.text for one in found.allocate.cdi_devices] == ["b.io/x=${index}", "a.io/x=all"]
 
 
 TYPES = {
@@ -275,12 +286,20 @@ def test_what_means_nothing_is_refused_once(body: str, expected: list[Code]) -> 
 def test_neighbours_are_preferred_unless_somebody_says_otherwise() -> None:
     specs = [
         loaded(f"{DEVICES}\n{body}").preference
-        for body in ("", "preferredAllocation: {policy: spread}", "preferredAllocation: {by: '${index}'}")
+        for body in (
+            "",
+            "preferredAllocation: {policy: spread}",
+            "preferredAllocation: {by: '${index}'}",
+            "preferredAllocation: {}",
+            "preferredAllocation: null",
+        )
     ]
     assert [(one.policy.value, one.by.text if one.by else None, one.is_written) for one in specs] == [
         ("packed", None, False),
         ("spread", None, True),
         ("packed", "${index}", True),
+        ("packed", None, True),
+        ("packed", None, False),
     ]
 
 

@@ -17,6 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 POLICIES = {
     "gp017-mounts.yaml": Path("policies", "mounts.yaml"),
     "gp019-policy.yaml": Path("policies", "narrow.yaml"),
+    "gp019-programs-and-cdi.yaml": Path("policies", "narrow.yaml"),
 }
 """The policy, for those that are not told about the default one."""
 CASES = sorted(path.name for path in GOLDEN.glob("*.yaml"))

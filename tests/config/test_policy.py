@@ -66,6 +66,8 @@ def test_the_page_shows_the_default_policy() -> None:
         "resources: null\ndevices: null\nmounts:\nexec: null\nopenProbe: null",
         "devices: {}\nmounts: {}\nexec: {allow: null}",
         "devices: {allow: null, deny: null, block: null}",
+        "cdi:",
+        "cdi: {allow: null}",
     ],
 )
 def test_what_is_left_out_or_null_is_as_by_default(body: str) -> None:
@@ -75,9 +77,14 @@ def test_what_is_left_out_or_null_is_as_by_default(body: str) -> None:
 
 
 def test_an_empty_list_allows_nothing() -> None:
-    found = policy("resources: []\ndevices: {allow: []}")
-    assert found.resource_fault("example.com/x").endswith("which allows nothing")
-    assert found.device_fault("/dev/x").endswith("which allows nothing")
+    found = policy("resources: []\ndevices: {allow: []}\nexec: {allow: []}\ncdi: {allow: []}")
+    faults = (
+        found.resource_fault("example.com/x"),
+        found.device_fault("/dev/x"),
+        found.exec_fault("/opt/x"),
+        found.cdi_fault("a.io/b=x"),
+    )
+    assert all(fault.endswith("which allows nothing") for fault in faults)
 
 
 def test_every_mistake_of_a_policy_is_told_at_once_at_its_place() -> None:
@@ -87,6 +94,7 @@ def test_every_mistake_of_a_policy_is_told_at_once_at_its_place() -> None:
         "devices: {allow: [dev/x], deny: ['/dev/[z-a]'], block: yes}\n"
         "mounts: {allow: /opt, writable: [/a/../b]}\n"
         "exec: {allow: [check]}\n"
+        "cdi: {allow: [a.io/b=*, 'a.io/[b'], deny: []}\n"
     )
     assert mistakes(text) == [
         ("3:1", Code.UNKNOWN_KEY),
@@ -97,6 +105,8 @@ def test_every_mistake_of_a_policy_is_told_at_once_at_its_place() -> None:
         ("6:17", Code.WRONG_TYPE),
         ("6:37", Code.GLOB),
         ("7:16", Code.GLOB),
+        ("8:31", Code.GLOB),
+        ("8:37", Code.UNKNOWN_KEY),
     ]
 
 
@@ -196,6 +206,15 @@ def test_a_resource_is_offered_only_under_a_name_that_is_allowed(globs: str, nam
         assert one.startswith(f"the resource '{name}' is refused by 'resources' of policy.yaml, which allows ")
 
 
+def test_an_alias_is_a_name_that_the_policy_is_asked_about() -> None:
+    said = refused(
+        f"{DEVICES}\naliases: [nvidia.com/gpu, old.example/gpu]", policy("resources: [nvidia.com/*]"), "nvidia.com/x"
+    )
+    assert said == [
+        "the resource 'old.example/gpu' is refused by 'resources' of policy.yaml, which allows nvidia.com/*"
+    ]
+
+
 def test_a_name_that_is_none_is_not_refused_a_second_time() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
         load_text(resource(DEVICES, "wrong"), "c.yaml", policy("resources: [nvidia.com/*]"))
@@ -255,6 +274,123 @@ def test_a_mount_of_the_defaults_is_refused_once_and_where_it_stands() -> None:
     assert (str(problem.place), problem.tree) == ("c.yaml:3:43", "defaults.allocate.mounts[0]")
 
 
+# Programs
+
+
+def pre_start(*command: str) -> str:
+    return f"{DEVICES}\npreStart: {{exec: {{command: {json.dumps(command)}}}, timeoutSeconds: 5}}"
+
+
+def test_without_a_policy_nothing_is_run() -> None:
+    (said,) = refused(pre_start("/opt/reset"), DEFAULT_POLICY)
+    assert said == "to run '/opt/reset' is refused by 'exec.allow' of the default policy, which allows nothing"
+
+
+@pytest.mark.parametrize(
+    ("globs", "program", "is_allowed"),
+    [
+        ("[/opt/reset]", "/opt/reset", True),
+        ("[/opt/reset]", "/opt/reset2", False),
+        ("[/opt]", "/opt/reset", False),
+        ("[/opt/*]", "/opt/reset", True),
+        ("[/opt/*]", "/opt/a/reset", False),
+        ("['/opt/**']", "/opt/a/reset", True),
+        ("['/opt/**']", "/opt", True),
+        ("['/usr/{bin,sbin}/x']", "/usr/sbin/x", True),
+        ("[/a, /b]", "/b", True),
+    ],
+)
+def test_a_program_is_run_if_a_glob_matches_its_whole_path(globs: str, program: str, *, is_allowed: bool) -> None:
+    said = refused(pre_start(program), policy(f"exec: {{allow: {globs}}}"))
+    assert (not said) is is_allowed
+
+
+def test_what_a_program_is_told_may_hold_templates_and_is_nobodys_to_refuse() -> None:
+    under = policy("exec: {allow: [/opt/reset]}")
+    spec = load_text(resource(pre_start("/opt/reset", "/etc/shadow", "${path}", "")), "c.yaml", under)
+    found = spec.resources["example.com/x"].pre_start
+    assert found is not None
+    assert [part.text for part in found.command] == ["/opt/reset", "/etc/shadow", "${path}", ""]
+    assert found.timeout_seconds == 5
+
+
+@pytest.mark.parametrize(
+    "program", ["reset", "./reset", "", "~/reset", "/opt/${name}", "${path}", "/opt/../bin/sh", "/opt/.."]
+)
+def test_a_program_is_named_by_its_path_whatever_a_policy_allows(program: str) -> None:
+    with pytest.raises(ConfigInvalidError) as caught:
+        load_text(resource(pre_start(program)), "c.yaml", policy("exec: {allow: ['/**']}"))
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.message) == (Code.PATH, f"{program!r} is not the path of a program")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "preStart: {}",
+        "preStart: {exec: {}}",
+        "preStart: {exec: {command: []}}",
+        "preStart: {exec: {command: /opt/x}}",
+        "preStart: {exec: {command: [/opt/x], shell: true}}",
+        "preStart: {exec: {command: [/opt/x]}, timeoutSeconds: 0}",
+        # The kubelet gives 30 s.
+        "preStart: {exec: {command: [/opt/x]}, timeoutSeconds: 30}",
+    ],
+)
+def test_a_program_needs_a_command_and_an_end(body: str) -> None:
+    with pytest.raises(ConfigInvalidError) as caught:
+        load_text(resource(f"{DEVICES}\n{body}"), "c.yaml", policy("exec: {allow: ['/**']}"))
+    assert len(caught.value.problems) == 1
+
+
+def test_a_program_of_the_defaults_is_refused_once_and_where_it_stands() -> None:
+    text = HEAD + (
+        "defaults: {preStart: {exec: {command: [/bin/sh]}}}\n"
+        f"resources: {{a.io/x: {{{DEVICES}}}, a.io/y: {{{DEVICES}}}}}\n"
+    )
+    with pytest.raises(ConfigInvalidError) as caught:
+        load_text(text, "c.yaml")
+    (problem,) = caught.value.problems
+    assert (str(problem.place), problem.tree) == ("c.yaml:3:40", "defaults.preStart.exec.command")
+
+
+# CDI devices
+
+
+def cdi(name: str) -> str:
+    return f"{DEVICES}\nallocate: {{cdiDevices: ['{name}']}}"
+
+
+@pytest.mark.parametrize(
+    ("globs", "name", "is_allowed"),
+    [
+        ("['*']", "a.io/b=x", True),
+        ("[nvidia.com/gpu=*]", "nvidia.com/gpu=0", True),
+        ("[nvidia.com/gpu=*]", "nvidia.com/gpu=0:1", True),
+        ("[nvidia.com/gpu=*]", "nvidia.com/gpu2=0", False),
+        ("[nvidia.com/gpu=*]", "evil.io/gpu=nvidia.com", False),
+        ("['{nvidia,amd}.com/gpu=0']", "amd.com/gpu=0", True),
+        ("[]", "a.io/b=x", False),
+    ],
+)
+def test_a_cdi_device_of_others_is_handed_out_only_if_its_name_is_allowed(
+    globs: str, name: str, *, is_allowed: bool
+) -> None:
+    said = refused(cdi(name), policy(f"cdi: {{allow: {globs}}}"))
+    assert (not said) is is_allowed
+    for one in said:
+        assert one.startswith(f"the CDI device '{name}' is refused by 'cdi.allow' of policy.yaml, which allows ")
+
+
+def test_the_default_policy_allows_every_cdi_device() -> None:
+    assert refused(cdi("a.io/b=x"), DEFAULT_POLICY) == []
+
+
+@pytest.mark.parametrize("name", ["nvidia.com/gpu=${index}", "evil.io/${name}=x"])
+def test_a_cdi_device_of_templates_is_asked_about_when_a_container_is_to_get_it(name: str) -> None:
+    assert refused(cdi(name), policy("cdi: {allow: []}")) == []
+
+
 # Both together
 
 
@@ -289,6 +425,19 @@ def test_a_configuration_carries_its_policy_and_keeps_its_sum(tmp_path: Path) ->
 def test_under_a_narrower_policy_the_resources_are_left_that_it_allows() -> None:
     config: Config = load_text(HEAD + f"resources: {{a.io/x: {{{DEVICES}}}, b.io/x: {{{DEVICES}}}}}\n", "c.yaml")
     assert list(config.bounded(policy("resources: [b.io/*]")).resources) == ["b.io/x"]
+
+
+def test_under_a_narrower_policy_a_resource_keeps_the_aliases_that_it_allows() -> None:
+    text = resource(f"{DEVICES}\naliases: [old.example/x, b.io/x]", "a.io/x")
+    config = load_text(text, "c.yaml")
+    assert config.bounded(policy("resources: [a.io/*, b.io/*]")).resources["a.io/x"].aliases == ("b.io/x",)
+    assert not config.bounded(policy("resources: [old.example/x]")).resources
+
+
+def test_under_a_narrower_policy_names_that_devices_make_are_asked_about_when_they_are_made() -> None:
+    config = load_text(resource(DEVICES, "'a.io/${name}'"), "c.yaml")
+    (left,) = config.bounded(policy("resources: [b.io/*]")).resources.values()
+    assert left.policy.resource_fault("a.io/x0")
 
 
 # In a manifest

@@ -47,6 +47,28 @@ def test_these_pass_and_those_do_not(written: str, values: tuple[list[str | None
         assert not one.holds((value,) if value is not None else ()), value
 
 
+SEVERAL = {
+    "a*": ([("b", "a1"), ("a1", "a2")], [("b", "c"), ()]),
+    "[a, b]": ([("x", "b")], [("x", "y")]),
+    "{notIn: a*}": ([("b",), ("b", "c")], [("b", "a1"), ("a1", "b"), ()]),
+    # One value passes it all, and not each test another one.
+    "{in: [a1, b2], matches: '2$'}": ([("a1", "b2")], [("a1", "c2")]),
+    "{in: [a1, b2], notIn: c*}": ([("a1", "b2"), ("a1", "x")], [("a1", "c2")]),
+    "{min: 2, max: 4}": ([("1", "3", "9")], [("1", "9"), ("one", "5")]),
+    "{exists: true}": ([("a", "b")], [()]),
+    "{exists: false}": ([()], [("a", "b")]),
+}
+
+
+@pytest.mark.parametrize(("written", "values"), SEVERAL.items(), ids=SEVERAL)
+def test_of_several_values_one_has_to_pass_and_none_may_be_what_is_not_wanted(
+    written: str, values: tuple[list[tuple[str, ...]], list[tuple[str, ...]]]
+) -> None:
+    one = selector(written)
+    assert [several for several in values[0] if not one.holds(several)] == []
+    assert [several for several in values[1] if one.holds(several)] == []
+
+
 @pytest.mark.parametrize(
     "written",
     ["{matches: '('}", "{matches: '(?=a)'}", r"{matches: '(a)\1'}", "{min: a}", "{max: 1Q}", "{min: 2, max: 1}"],

@@ -228,7 +228,8 @@ def test_no_device_is_healthy_while_it_misses_a_node_and_none_lingers_for_ever(
                 assert not judged[name].verdict.healthy
             if name not in present and now >= missing_since.get(name, now) + 60:
                 assert name not in judged
-            if lost and name in present:
+            # All others: it was plugged in anew.
+            if lost and present.get(name, set()) & before[name]:
                 assert not judged[name].verdict.healthy
         assert present.keys() <= judged.keys()
         ids = [one.device.id for one in judgement.devices[X]]
@@ -251,7 +252,9 @@ def test_judging_again_at_the_time_it_named_is_when_it_differs(
     now, judgement = 0.0, None
     for present, pause in history:
         now += pause
-        found = inventory(*(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in sorted(present.items()) if ps))
+        found = inventory(
+            *(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in sorted(present.items()) if ps)
+        )
         judgement = judge(found, judgement, KEEP, now)
     assert judgement is not None
     if judgement.next_change is None:
