@@ -200,6 +200,7 @@ async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: py
     assert (answer["apiVersion"], answer["kind"]) == ("genplug.io/v1alpha1", "Status")
     assert list(answer["resources"][0]) == [
         "name", "phase", "generation", "streams", "is_registered", "is_removed", "reason", "devices", "notes",
+        "is_nameless",
         "healthy", "unhealthy",
     ]  # fmt: skip
     assert answer["resources"][0]["devices"][0] == {"id": "x0", "paths": ["/dev/x0"], "healthy": True, "reason": ""}
