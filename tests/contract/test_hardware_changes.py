@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,3 +79,24 @@ async def test_the_kernel_tells_of_devices_of_sys_that_no_folder_tells_of(node: 
         with tap("gptap0"):
             [one] = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 1)
         await node.kubelet.until(X, unhealthy={one})
+
+
+async def test_sockets_and_folders_are_devices_that_a_container_gets_as_mounts(node: FakeNode) -> None:
+    policy = node.folder / "policy.yaml"
+    policy.write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/run/v]}\n")
+    mount = "mounts: [{hostPath: '${path}', containerPath: '/in${path}'}]"
+    config = HEAD + "".join(
+        f"  example.com/{kind}: {{devices: [{{glob: '/run/v/*', type: {kind}}}], allocate: {{{mount}}}}}\n"
+        for kind in ("socket", "directory")
+    )
+    node.real("/run/v/folder").mkdir(parents=True)
+    node.write("/run/v/file", "neither")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(node.real("/run/v/s.sock")))
+        async with node.running(config, policy=policy):
+            for kind, name in (("socket", "s.sock"), ("directory", "folder")):
+                [one] = await node.kubelet.until(f"example.com/{kind}", lambda listed: len(listed.healthy) == 1)
+                [given] = (await node.kubelet.admit(f"example.com/{kind}", ids={one}, pod=kind)).response.mounts
+                assert (given.host_path, given.container_path) == (f"/run/v/{name}", f"/in/run/v/{name}")
+            node.unplug("/run/v/s.sock")
+            await node.kubelet.until("example.com/socket", lambda listed: len(listed.unhealthy) == 1)
