@@ -45,6 +45,7 @@ class _SourceReader:
             id=self.texts.template(node.get("id"), f"{where}.id"),
             attributes=tuple(attributes.values()),
             sysfs=self._sysfs(node, attributes, where),
+            is_id_verbatim=self._is_id_verbatim(node, where),
         )
 
     def _attributes(self, node: Node | None, where: str) -> dict[str, OwnAttribute]:
@@ -80,6 +81,15 @@ class _SourceReader:
             return None
         takes_folder, takes_all = says(fields, "dir", value=True), says(fields, "all", value=True)
         return OwnAttribute(entry.key, name, path, find, takes_folder, takes_all)
+
+    def _is_id_verbatim(self, node: MapNode, where: str) -> bool:
+        if not says(node, "verbatimId", value=True):
+            return False
+        if "id" not in node.entries:
+            message, hint = "'verbatimId' without an 'id' to take as it is", 'write one: id: "${pci.address}"'
+            place, tree = node.entries["verbatimId"].key, f"{where}.verbatimId"
+            self.problems.add(Code.MISSING_KEY, place, message, tree=tree, hint=hint, width=len("verbatimId"))
+        return True
 
     def _sysfs(self, node: MapNode, own: Mapping[str, OwnAttribute], where: str) -> Template | None:
         written, tree = node.get("sysfs"), f"{where}.sysfs"

@@ -90,7 +90,8 @@ class OwnAttribute:
 class Source:
     """One entry of ``devices``: globs, what is left out, and how candidates become devices.
 
-    ``sysfs`` says where in /sys a device stands that the kernel does not link there.
+    ``sysfs`` says where in /sys a device stands that the kernel does not link there. With ``is_id_verbatim`` the ID is
+    what ``id`` renders to as it is, for those who read IDs from the kubelet.
     """
 
     place: Place
@@ -105,6 +106,7 @@ class Source:
     id: Template | None
     attributes: tuple[OwnAttribute, ...] = ()
     sysfs: Template | None = None
+    is_id_verbatim: bool = False
 
 
 @frozen

@@ -8,7 +8,7 @@ from genplug.config.model import AllocateSpec, Resource, Source
 from genplug.config.natural import natural_key
 from genplug.config.template import MissingAttributeError, Values
 from genplug.hardware.host import Host, readable
-from genplug.hardware.ids import device_id
+from genplug.hardware.ids import device_id, verbatim_fault
 from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import KIND_NAMES, Candidate, Considered, Device
 from genplug.hardware.naming import resource_name
@@ -144,8 +144,12 @@ class _Maker:
         if not self.needed.keys() <= attributes.keys():
             lacking = [one for one in self.needed if one not in attributes]
             faults += [f"{self.needed[one]} needs '{one}', which this device does not have" for one in lacking]
+        id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
+        if source.is_id_verbatim:
+            fault = verbatim_fault(group.key)
+            id_, faults = (id_, [*faults, f"its ID '{group.key}' {fault}"]) if fault else (group.key, faults)
         device = Device(
-            id=device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap),
+            id=id_,
             key=group.key,
             resource=name,
             place=source.place,

@@ -17,6 +17,7 @@ MOST_LETTERS = 48
 _HASH_LETTERS = 6
 _OTHER = re.compile(r"[^a-z0-9]+")
 _PLAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\Z")
+_VERBATIM = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:]*[A-Za-z0-9])?\Z")
 _RESERVED_END = re.compile(r"-(?:[rst]\d+|[a-z2-7]{6})\Z")
 _LIKE_A_SUFFIX = re.compile(r"[rst]\d+\Z")
 
@@ -30,6 +31,18 @@ def device_id(resource: str, key: str, *, is_node_name: bool) -> str:
     if is_node_name and _is_plain(key):
         return key
     return f"{_label(key)}-{_hash(resource, key)}"
+
+
+def verbatim_fault(key: str) -> str:
+    """Say why a text cannot be an ID as it is; empty if it can.
+
+    The kubelet takes any text; CDI, replicas and slices of ours do not (contract 8: names).
+    """
+    if len(key) > MOST_LETTERS:
+        return f"has {len(key)} characters, {MOST_LETTERS} are allowed"
+    if not _VERBATIM.match(key):
+        return "may hold letters, digits, '-', '_', '.' and ':', with a letter or digit at both ends"
+    return "ends as one of genplug's own does" if _RESERVED_END.search(key) else ""
 
 
 def replica_id(device: str, number: int) -> str:

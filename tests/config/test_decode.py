@@ -241,6 +241,7 @@ REFUSED = {
     ),
     "an unknown attribute": (f"{DEVICES}\nallocate: {{env: {{A: '${{nme}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
     "a prefix without a name": (f"{DEVICES}\nallocate: {{env: {{A: '${{attr.}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
+    "an ID as it is, without one": ("devices: [{glob: /dev/x, verbatimId: true}]", [Code.MISSING_KEY]),
     "a slice where there are none": (f"{DEVICES}\nallocate: {{env: {{A: '${{slice}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
     "slices that are no number": (f"{DEVICES}\nslices: two", [Code.WRONG_VALUE]),
     "slices and replicas": (f"{DEVICES}\nslices: 2\nreplicas: 2", [Code.CONFLICT]),

@@ -296,6 +296,18 @@ def test_an_optional_node_of_an_attribute_that_is_missing_is_a_missing_node(tmp_
     assert "'usb.port', which a path at devices.yaml:6:50 needs" in devices["a.example/y"][0].faults[0]
 
 
+def test_an_id_is_taken_as_it_is_where_somebody_reads_it(tmp_path: Path) -> None:
+    resources = """
+  a.example/x:
+    devices: [{glob: "/sys/bus/pci/devices/*", where: {pci.vendor: 10de}, id: "${WHAT}", verbatimId: true}]
+    allocate: {env: {X: x}}
+"""
+    good = found(PCI, resources.replace("WHAT", "pci.address"), tmp_path).devices["a.example/x"]
+    assert [one.id for one in good] == ["0000:3b:00.0", "0000:3b:00.1"]
+    bad = found("", resources.replace("WHAT", "path"), tmp_path).devices["a.example/x"]
+    assert bad[0].faults[0].startswith("its ID '/sys/bus/pci/devices/0000:3b:00.0' may hold letters")
+
+
 def test_a_selector_passes_with_one_of_several_values_and_excludes_with_any(tmp_path: Path) -> None:
     resources = """
   a.example/x:
