@@ -16,7 +16,7 @@ from genplug.config.load import load
 from genplug.config.model import Config
 from genplug.config.policy import load_policy
 from genplug.config.problem import ConfigInvalidError, Problem, rendered
-from genplug.hardware.discover import discover, rescan
+from genplug.hardware.discover import rescan
 from genplug.hardware.host import Host
 from genplug.hardware.interests import Changes, Touch, is_concerned, within
 from genplug.hardware.inventory import Inventory
@@ -180,7 +180,9 @@ class NodeFollower:
             self.config_status = evolve(self.config_status, error="")
             self._journal.write(Event.CONFIG_UNCHANGED, "the configuration's files say what is already in force")
             return
-        inventory = await asyncio.to_thread(discover, config, self._host, before.inventory if before else None)
+        # Of what is asked as before, events tell what changed on the node: only the rest is looked for anew.
+        found = before.inventory if before else None
+        inventory = await asyncio.to_thread(rescan, config, self._host, found, {} if found is not None else None)
         known = {clash.path for clash in before.inventory.clashes} if before else {c.path for c in inventory.clashes}
         new = [clash.message for clash in inventory.clashes if clash.path not in known]
         # A policy holds whatever it brings to light.
@@ -196,6 +198,8 @@ class NodeFollower:
         )
         # Not a find in a burst of events: the first change after it goes out at once.
         self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=False)
+        if self._changes or self._is_all_changed:
+            self._scanning = self._scanning.after_event(time.monotonic())
         self._judge(config, inventory)
 
     def _refuse(self, error: str) -> None:

@@ -50,9 +50,10 @@ def find_candidates(
         for path, by in _found(resource, source, host, interests, unmatched).items():
             one = known.get(path)
             if one is None or touch is None or touch.concerns(one.steps) or touch.concerns(one.depends):
-                one = _examined(path, source, number, by, names, host)
-            for step in one.steps:
-                interests.add_name(*_parted(step))
+                one = _examined(path, source, number, by, names, host, interests)
+            else:
+                for step in one.steps:
+                    interests.add_name(*_parted(step))
             found[path] = one
         examined.append(found)
     taken: list[Candidate] = []
@@ -112,19 +113,23 @@ def _found(
 
 
 def _examined(  # noqa: PLR0913, PLR0917 - what a candidate is made of
-    path: str, source: Source, number: int, found_by: str, names: frozenset[str], host: Host
+    path: str, source: Source, number: int, found_by: str, names: frozenset[str], host: Host, interests: Interests
 ) -> Candidate:
     """Look at a path and read what its source asks of it."""
-    look = host.see(path, around := Interests())
-    is_plain = look is not None and look.resolved == path
-    way = () if is_plain else tuple(f"{at}/{name}" for at, names in around.names.items() for name in names)
+    look = host.see(path, interests)
+    way: tuple[str, ...] = ()
+    if look is None or look.resolved != path:
+        host.see(path, around := Interests())
+        way = tuple(f"{at}/{name}" for at, names_there in around.names.items() for name in names_there)
     reason = kind_fault(path, look, source, host)
     if look is None or reason:
         return Candidate(path, look, {}, number, found_by, reason, way)
     facts = Facts(path, look, source, host)
     reason = next((fault for one in source.where if (fault := condition_fault(one, facts))), "")
     attributes = {} if reason else facts.read(names)
-    return Candidate(path, look, attributes, number, found_by, reason, way, tuple(sorted(facts.depends)))
+    return Candidate(
+        path, look, attributes, number, found_by, reason, way, tuple(sorted(facts.depends)) if facts.depends else ()
+    )
 
 
 def _nodes_before_links(examined: Iterable[Candidate]) -> Iterator[Candidate]:

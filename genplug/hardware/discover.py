@@ -42,7 +42,7 @@ def rescan(config: Config, host: Host, previous: Inventory | None, changes: Chan
         before = known.get(name)
         if before is None or before.resource != resource or changes is None or touch is None:
             scans[name] = _scanned(resource, remembering, before)
-        elif _is_touched(before, changes, touch):
+        elif changes and _is_touched(before, changes, touch):
             scans[name] = _scanned(resource, remembering, before, changes, touch)
         else:
             scans[name] = before

@@ -72,6 +72,8 @@ class Tree:
     witness: Witness = _unseen
     _straight: set[str] = field(factory=set, init=False, eq=False, repr=False)
     """Folders that have been seen to have no symlink in their path."""
+    _missing: dict[str, tuple[str, str]] = field(factory=dict, init=False, eq=False, repr=False)
+    """Folders that have been seen not to be there, and the folder and name that were looked for in vain."""
     _listings: dict[str, tuple[Entry, ...]] = field(factory=dict, init=False, eq=False, repr=False)
 
     def followed(self, path: str, interests: Interests) -> tuple[str, os.stat_result]:
@@ -82,6 +84,9 @@ class Tree:
             ValueError: no file system has such a path.
         """
         folder, _, name = path.rpartition("/")
+        if (lacking := self._missing.get(folder)) is not None:
+            interests.add_name(*lacking)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         # Most paths of a scan are done here.
         if folder in self._straight and name not in {"", ".", ".."}:
             self.witness(Act.LOOKED, path)
@@ -110,6 +115,11 @@ class Tree:
             self.witness(Act.LOOKED, here)
             try:
                 status = os.lstat(self.prefix + here)
+            except FileNotFoundError:
+                interests.add_name(at, name)
+                if self.remembers and rest and not links:
+                    self._missing[path.rpartition("/")[0]] = (at, name)
+                raise
             except OSError:
                 interests.add_name(at, name)
                 raise

@@ -53,6 +53,20 @@ async def test_an_attribute_that_changes_changes_what_is_offered(node: FakeNode)
         await node.kubelet.until(X, healthy={"x0", "x1"})
 
 
+async def test_a_device_that_comes_with_a_new_configuration_is_seen(node: FakeNode) -> None:
+    config = HEAD + f"  {X}: {{devices: [{{glob: '/dev/x*'}}]}}\n"
+    more = config + "  example.com/y: {devices: [{glob: '/dev/y*'}]}\n"
+    node.plug("/dev/x0")
+    node.plug("/dev/y0")
+    # Without the net only events tell.
+    async with node.running(config, rescan=3600.0):
+        await node.kubelet.until(X, healthy={"x0"})
+        node.write_config(more)
+        node.plug("/dev/x1")
+        await node.kubelet.until("example.com/y", healthy={"y0"})
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+
+
 @contextmanager
 def tap(name: str) -> Iterator[None]:
     """A network device of the kernel's: it is in /sys as long as its file is open."""

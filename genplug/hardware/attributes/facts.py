@@ -33,9 +33,8 @@ class Facts(Mapping[str, tuple[str, ...]]):
         self.depends: set[str] = set()
         self._path, self._look, self._source, self._host = path, look, source, host
         self._own = {own.name: own for own in source.attributes}
-        self._known: dict[str, Fact | None] = {
-            name: Fact(values, "the path itself") for name, values in own_attributes(path, look).items()
-        }
+        self._by_itself = own_attributes(path, look)
+        self._known: dict[str, Fact | None] = {}
         self._place: Place | None = None
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
@@ -45,13 +44,16 @@ class Facts(Mapping[str, tuple[str, ...]]):
         return fact.values
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, fact in self._known.items() if fact is not None)
+        yield from self._by_itself
+        yield from (name for name, fact in self._known.items() if fact is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def fact(self, name: str) -> Fact | None:
         """Return an attribute and where it comes from; None where it does not exist."""
+        if name in self._by_itself:
+            return Fact(self._by_itself[name], "the path itself")
         if name not in self._known:
             # While it is read it does not exist: what is made of itself has been refused at load.
             self._known[name] = None
@@ -62,7 +64,8 @@ class Facts(Mapping[str, tuple[str, ...]]):
         """Read these attributes and return all that is known."""
         for name in names:
             self.fact(name)
-        return {name: fact.values for name, fact in self._known.items() if fact is not None}
+        read = {name: fact.values for name, fact in self._known.items() if fact is not None}
+        return {**self._by_itself, **read} if read else self._by_itself
 
     def _read(self, name: str) -> Fact | None:
         if name in self._own:
@@ -77,8 +80,9 @@ class Facts(Mapping[str, tuple[str, ...]]):
             return Fact((self._host.node_name,), "--node-name") if self._host.node_name else None
         if name in _NUMBERS:
             return _number(self._placed(), _NUMBERS[name])
-        reader = READERS.get(name)
-        return reader(self._placed()) if reader is not None else None
+        place = self._placed()
+        # Most nodes without a place are of no interest to any family.
+        return READERS[name](place) if name in READERS and place.is_somewhere else None
 
     def _placed(self) -> Place:
         if self._place is None:

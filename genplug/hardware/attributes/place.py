@@ -21,6 +21,7 @@ DEPENDS_ON_LISTING = "/"
 _TOPS = ("/sys/devices", "/sys", "/", "")
 _MOST_STEPS = 64
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
+_VFIO = "/dev/vfio/"
 _VFIO_GROUP = re.compile(r"/dev/vfio/(?:noiommu-)?(\d+)\Z")
 
 
@@ -44,6 +45,11 @@ class Place:
     host: Host
     directory: str | None
     depends: set[str] = field(factory=set)
+
+    @property
+    def is_somewhere(self) -> bool:
+        """Whether there is anything in /sys to begin at: a directory, or the functions of a VFIO group."""
+        return self.directory is not None or self.look.resolved.startswith(_VFIO)
 
     @cached_property
     def ancestors(self) -> tuple[str, ...]:
