@@ -29,6 +29,7 @@ BUDGETS: Final[Mapping[str, Budget]] = MappingProxyType(
         "Allocate 1 of 1000 devices, p99": Budget("ms", 1),
         "Allocate 8 of 1000 devices, p50": Budget("ms"),
         "Allocate 8 of 1000 devices, p99": Budget("ms"),
+        "Allocate, 100 at once, p99": Budget("ms", 50),
         "an empty call (GetDevicePluginOptions), p50": Budget("ms"),
         "an empty call (GetDevicePluginOptions), p99": Budget("ms"),
         "node appears to list": Budget("ms", 20, "4300"),

@@ -16,6 +16,7 @@ from genplug.kubelet.api.services import DEVICE_PLUGIN, path
 
 _MS = 1000
 _WARM_UP = 500
+_CROWD = 100
 
 
 async def start(runs: Runs) -> Samples:
@@ -38,6 +39,7 @@ async def allocate(runs: Runs) -> Samples:
         for _ in range(runs.repeats):
             for name, size in (("Allocate 1 of 1000 devices", 1), ("Allocate 8 of 1000 devices", 8)):
                 await _allocates(one, name, size, runs.calls, samples)
+            await _crowds(one, "Allocate, 100 at once", runs.calls // 100, samples)
             await _calls(one, "GetDevicePluginOptions", [b""] * runs.calls, _EMPTY, samples)
     return samples
 
@@ -127,6 +129,30 @@ async def _calls(
     for percentile in (50, 99):
         samples.setdefault(f"{name}, p{percentile}", []).append(_MS * cuts[percentile - 1])
     return answer
+
+
+async def _crowds(busy: Node, name: str, rounds: int, samples: dict[str, list[float]]) -> None:
+    """Let a hundred containers ask at the same time, again and again."""
+    ids = sorted(busy.fake.kubelet.resource(busy.resources[0]).healthy)[:_CROWD]
+    asked = [pb.ContainerAllocateRequest(devices_ids=[one]) for one in ids]
+    requests = [pb.AllocateRequest(container_requests=[one]).SerializeToString() for one in asked]
+    socket = busy.fake.kubelet.call(busy.resources[0]).socket
+    seconds = await asyncio.to_thread(_timed_together, socket, requests, rounds)
+    samples.setdefault(f"{name}, p99", []).append(_MS * statistics.quantiles(seconds, n=100)[98])
+
+
+def _timed_together(socket: str, requests: Sequence[bytes], rounds: int) -> list[float]:
+    seconds: list[float] = []
+    with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path(DEVICE_PLUGIN, "Allocate"))
+        for _ in range(rounds):
+            before = time.perf_counter()
+            under_way = [call.future(request) for request in requests]
+            for one in under_way:
+                one.add_done_callback(lambda _, before=before: seconds.append(time.perf_counter() - before))
+            for one in under_way:
+                one.result()
+    return seconds
 
 
 def _timed(socket: str, method: str, requests: Sequence[bytes]) -> tuple[list[float], bytes]:

@@ -7,7 +7,9 @@ registering and stopping run beside it and report back as events, so nothing an 
 import asyncio
 import random
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -95,8 +97,7 @@ class Endpoint:
                     return
                 step = next_step(self._generation, event, time.monotonic(), random.random())  # noqa: S311 - jitter
         finally:
-            if self._work is not None:
-                self._work.cancel()
+            await _ended(self._work)
             await self._stop_server()
 
     def stop(self) -> None:
@@ -129,12 +130,11 @@ class Endpoint:
             self._report(Moved(self.resource, before, after))
 
     def _perform(self, action: Action) -> None:
-        # A Register under way when the generation retires has nobody to report to.
-        if self._work is not None:
-            self._work.cancel()
-        self._work = asyncio.create_task(self._work_on(action, self._generation.number))
+        self._work = asyncio.create_task(self._work_on(action, self._generation.number, self._work))
 
-    async def _work_on(self, action: Action, number: int) -> None:
+    async def _work_on(self, action: Action, number: int, before: asyncio.Task[None] | None) -> None:
+        # A Register under way when the generation retires has nobody to report to.
+        await _ended(before)
         try:
             match action:
                 case Action.SERVE:
@@ -165,7 +165,7 @@ class Endpoint:
             self._server = grpc.aio.server(handlers=[self._service])
             with private_umask():
                 self._server.add_insecure_port(f"unix:{self._socket}")
-            await self._server.start()
+            await _whole(self._server.start())
             self._bound = identity_of(self._socket)
             if self._bound is None:
                 return ServeFailed("it was removed as soon as it was bound")
@@ -197,7 +197,27 @@ class Endpoint:
         if service is not None:
             service.close()
         if server is not None:
-            await server.stop(_DRAIN)
+            await _whole(server.stop(_DRAIN))
         # C-core unlinks its path when it stops; what it leaves, and only what is still ours, goes here.
         if socket is not None and bound is not None and identity_of(socket) == bound:
             socket.unlink(missing_ok=True)
+
+
+async def _ended(work: asyncio.Task[None] | None) -> None:
+    """Cancel work and wait until it has ended, whatever its end."""
+    if work is not None:
+        work.cancel()
+        await _whole(asyncio.wait([work]))
+
+
+async def _whole(step: Coroutine[Any, Any, object]) -> None:
+    """Do a step to its end even when cancelled.
+
+    A server that is stopped while it starts makes C-core follow a null pointer: the end of the process.
+    """
+    doing = asyncio.ensure_future(step)
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise

@@ -83,6 +83,14 @@ class Observed(ABC):
         await self.when(holds, timeout, missing)
         return self.resource(resource)
 
+    async def lost(self, *resources: str, timeout: float = 10) -> None:
+        """Wait until the kubelet knows that the plugins of resources are gone: no list of them is open.
+
+        Raises:
+            TimeoutError: not within ``timeout`` seconds.
+        """
+        await self.when(lambda: not any(map(self.streams, resources)), timeout, lambda: f"{resources} still have lists")
+
     async def registered(self, resource: str, times: int = 1, timeout: float = 10) -> Registration:
         """Wait until a resource was registered so often, and return the newest registration.
 

@@ -1,9 +1,7 @@
 """What a container gets and is refused, asked through the socket (contract 10: 49 to 58, 60, 61, 63, 64, 66)."""
 
 import asyncio
-import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -59,12 +57,6 @@ def paths(response: pb.ContainerAllocateResponse) -> list[str]:
     return [device.host_path for device in response.devices]
 
 
-def cpu_seconds(process: int) -> float:
-    """The time for which a process has worked (proc_pid_stat(5): utime and stime)."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -117,6 +109,7 @@ async def test_51_the_same_device_asked_for_twice_is_the_same_answer(node: FakeN
         init = await node.kubelet.admit(X, ids={"x1"}, pod="pod", container="init")
         retried = await client.allocate([["x1"]])
         assert retried.container_responses[0] == init.response
+    await node.kubelet.lost(X)
     async with node.running(policy=node.folder / "policy.yaml"):
         await node.kubelet.until(X, healthy={"x0", "x1", "x2"})
         again = await node.kubelet.call(X).allocate([["x1"]])
@@ -249,37 +242,12 @@ async def test_58_a_missing_mount_source_is_an_error_and_is_not_made(node: FakeN
         assert (mount.host_path, mount.container_path, mount.read_only) == ("/opt/driver", "/usr/lib/driver", True)
 
 
-async def test_60_a_hundred_calls_at_once_are_all_answered_soon(node: FakeNode) -> None:
-    for number in range(100):
-        node.plug(f"/dev/x{number}")
-    node.write_config(CONFIG)
-    await node.kubelet.start()
-    # In a process of its own, as in life; here it would share the client's time.
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "genplug", "run", "--log-level", "error", "--config", node.config_dir),
-        *("--root", node.root, "--kubelet-dir", node.kubelet_dir),
-    )
-    try:
-        await node.kubelet.until(X, lambda devices: len(devices.healthy) == 100)
-        client = node.kubelet.call(X)
-
-        async def one(number: int) -> float:
-            started = time.perf_counter()
-            answer = await client.allocate([[f"x{number}"]])
-            assert paths(answer.container_responses[0]) == [f"/dev/x{number}"]
-            return time.perf_counter() - started
-
-        best, before = 1.0, cpu_seconds(process.pid)
-        for _ in range(20):
-            best = min(best, sorted(await asyncio.gather(*map(one, range(100))))[98])
-        # One thread answers, one call after the other, so this is its work for 99 of them. It is what counts where the
-        # machine is busy with something else: the clock on the wall includes that, and the time of this client.
-        working = 99 * (cpu_seconds(process.pid) - before) / 2000
-        assert min(best, working) < 0.05
-        assert best < 0.1
-    finally:
-        process.terminate()
-        await process.wait()
+async def test_60_a_hundred_calls_at_once_get_each_their_own_answer(node: FakeNode) -> None:
+    async with plugin(node, devices=100) as client:
+        # How soon is for the benchmark to say ("100 at once").
+        for _ in range(5):
+            answers = await asyncio.gather(*(client.allocate([[f"x{number}"]]) for number in range(100)))
+            assert [paths(one.container_responses[0]) for one in answers] == [[f"/dev/x{n}"] for n in range(100)]
 
 
 async def test_60_an_answer_during_reloads_is_of_one_configuration_throughout(node: FakeNode) -> None:

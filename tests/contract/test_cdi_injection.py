@@ -93,6 +93,7 @@ async def test_what_an_earlier_process_left_goes_at_the_start_unless_a_pod_uses_
     async with node.running(CONFIG):
         await node.kubelet.until(X, healthy={"x0"})
         await node.kubelet.admit(X, pod="stays")
+    await node.kubelet.lost(X)
     stale, foreign = node.real("/var/run/cdi/genplug-old.example_y.json"), node.real("/var/run/cdi/vendor.json")
     stale.write_text("{}")
     foreign.write_text("{}")

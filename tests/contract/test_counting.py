@@ -54,6 +54,7 @@ async def test_after_a_restart_nothing_is_given_twice(node: FakeNode) -> None:
         await node.kubelet.until(X, healthy={"x0", "x1"})
         await node.kubelet.admit(X, ids={"x0"}, pod="stays")
         await node.kubelet.until(OLD, unhealthy={"x0"})
+    await node.kubelet.lost(X, OLD)
     async with node.running(ALIASES, drain=0.1):
         await node.kubelet.until(OLD, healthy={"x1"}, unhealthy={"x0"})
         # A list never said otherwise: until the kubelet has told who has what, nothing is healthy.
