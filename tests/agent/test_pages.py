@@ -43,8 +43,9 @@ async def test_ready_when_every_resource_has_a_stream(node: FakeNode) -> None:
 
 
 async def test_not_ready_without_a_kubelet_and_says_so(node: FakeNode) -> None:
+    node.plug("/dev/x0")
     async with node.running(CONFIG, listen=LISTEN) as agent:
-        await node.kubelet.registered("a.io/x")
+        await node.kubelet.until("a.io/x", healthy={"x0"})
         entries = heard(agent)
         await node.kubelet.crash()
         await told(entries, Event.DISCONNECTED)

@@ -47,7 +47,8 @@ async def test_an_attribute_that_changes_changes_what_is_offered(node: FakeNode)
         node.write(f"/sys/devices/x{number}/state", state)
         node.link(f"/sys/dev/char/240:{number}", f"../../devices/x{number}")
         node.plug(f"/dev/x{number}", major=240, minor=number)
-    async with node.running(config):
+    # Of a value that changes in /sys no event tells.
+    async with node.running(config, rescan=0.1):
         await node.kubelet.until(X, healthy={"x0"})
         node.write("/sys/devices/x1/state", "enabled")
         await node.kubelet.until(X, healthy={"x0", "x1"})
