@@ -9,7 +9,7 @@ from genplug.agent.kubelet import KubeletFollower
 from genplug.agent.node import NodeFollower, Snapshot
 from genplug.agent.settings import Settings
 from genplug.hardware.host import Host
-from genplug.hardware.uevents import Uevents, changes
+from genplug.hardware.uevents import Uevents
 from genplug.hardware.watch import FolderWatch
 from genplug.kubelet.sockets import FolderGoneError
 from genplug.observe.journal import Entry, Event, Journal
@@ -35,7 +35,12 @@ class Agent:
         """What people and probes are told; a frozen value, safe to ask for from another thread."""
         settings = self.settings
         return Status(
-            __version__, settings.node_name, self._node.config_status, self._kubelet.trouble, self._kubelet.statuses()
+            __version__,
+            settings.node_name,
+            self._node.config_status,
+            self._kubelet.trouble,
+            self._kubelet.statuses(),
+            self._node.health,
         )
 
     @property
@@ -64,9 +69,8 @@ class Agent:
         self.journal.write(Event.STARTED, f"genplug {__version__} reads {files}", node=settings.node_name, **facts)
         with ExitStack() as resources:
             resources.callback(self._watch.close)
-            uevents = resources.enter_context(
-                Uevents(lambda event: self._node.heard(changes(event)), lambda: self._lost(uevents))
-            )
+            uevents = resources.enter_context(Uevents(self._node.told, lambda: self._lost(uevents)))
+            self._node.uevents_failure = uevents.failure
             if uevents.failure:
                 self.journal.write(Event.WATCH_DEGRADED, uevents.failure)
             if settings.listen is not None:
@@ -86,6 +90,7 @@ class Agent:
                 raise error from None
 
     def _lost(self, uevents: Uevents) -> None:
+        self._node.uevents_failure = uevents.failure
         if uevents.failure:
             self.journal.write(Event.WATCH_DEGRADED, uevents.failure)
         self._node.look_again()

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
@@ -20,12 +21,17 @@ from genplug.hardware.discover import rescan
 from genplug.hardware.host import Host
 from genplug.hardware.interests import Changes, Touch, is_concerned, within
 from genplug.hardware.inventory import Inventory
+from genplug.hardware.uevents import Uevent, changes
 from genplug.hardware.watch import FolderWatch
-from genplug.health.presence import judge
-from genplug.health.verdict import Judgement
+from genplug.health.presence import NO_FINDINGS, judge
+from genplug.health.report import HealthStatus, News
+from genplug.health.verdict import Findings, Judgement, Key
 from genplug.observe.journal import Event, Journal
 from genplug.observe.status import ConfigStatus
-from genplug.observe.telling import tell_names
+from genplug.observe.telling import tell_health, tell_names
+
+if TYPE_CHECKING:
+    from genplug.health.monitor import Monitor
 
 MOST_PROBLEMS = 20
 """Mistakes of a configuration that log and pages show."""
@@ -68,6 +74,12 @@ class NodeFollower:
         self._watch = watch
         self._journal = journal
         self._publish = publish
+        self.uevents_failure = ""
+        """Why the kernel's events cannot be heard, empty where they can."""
+        self._monitor: Monitor | None = None
+        self._monitoring: asyncio.Task[None] | None = None
+        self._is_rejudged = False
+        """Whether what probes say has changed since the newest snapshot."""
         self._news = asyncio.Event()
         self._reading = Reading(due=0.0)
         self._scanning = Scanning(net=float("inf"))
@@ -111,8 +123,27 @@ class NodeFollower:
         self._scanning = self._scanning.after_event(time.monotonic())
         self._news.set()
 
+    @property
+    def health(self) -> HealthStatus:
+        """How it stands with the probes."""
+        return self._monitor.status if self._monitor is not None else HealthStatus()
+
+    def told(self, event: Uevent) -> None:
+        """Take note of an event of the kernel's: of what changed under /sys, and of what it says of a device."""
+        self.heard(changes(event))
+        if self._monitor is not None:
+            self._monitor.heard(event)
+
     async def run(self) -> None:
         """Follow the node until cancelled."""
+        try:
+            await self._run()
+        finally:
+            if self._monitoring is not None:
+                self._monitoring.cancel()
+                await asyncio.wait([self._monitoring])
+
+    async def _run(self) -> None:
         while True:
             try:
                 await self._follow(time.monotonic())
@@ -128,11 +159,13 @@ class NodeFollower:
             await self._read()
         elif self._scanning.next <= now:
             await self._scan(is_net=self._scanning.net <= now)
-        elif self.snapshot is not None and (self.snapshot.judgement.next_change or now + 1) <= now:
+        elif self.snapshot is not None and (
+            self._is_rejudged or (self.snapshot.judgement.next_change or now + 1) <= now
+        ):
             self._judge(self.snapshot.config, self.snapshot.inventory)
 
     async def _next_due(self) -> None:
-        times = [self._reading.due, self._scanning.next]
+        times = [self._reading.due, self._scanning.next, *([0.0] if self._is_rejudged and self.snapshot else ())]
         if self.snapshot is not None and self.snapshot.judgement.next_change is not None:
             times.append(self.snapshot.judgement.next_change)
         try:
@@ -200,6 +233,7 @@ class NodeFollower:
         self._scanning = self._scanning.after_scan(time.monotonic(), self._settings.rescan, has_found=False)
         if self._changes or self._is_all_changed:
             self._scanning = self._scanning.after_event(time.monotonic())
+        await self._look_first(inventory)
         self._judge(config, inventory)
 
     def _refuse(self, error: str) -> None:
@@ -228,15 +262,51 @@ class NodeFollower:
             self._watch_devices(inventory)
 
     def _judge(self, config: Config, inventory: Inventory) -> None:
-        before = self.snapshot
+        before, self._is_rejudged = self.snapshot, False
         resources = {**(before.judgement.resources if before else {}), **inventory.resources}
         keep_gone = {name: resource.health.keep_gone_seconds for name, resource in resources.items()}
-        judgement = judge(inventory, before.judgement if before else None, keep_gone, time.monotonic())
+        judgement = judge(
+            inventory, before.judgement if before else None, keep_gone, time.monotonic(), self._findings(inventory)
+        )
         self.snapshot = Snapshot(config, inventory, judgement)
         self._tell_clashes(before.inventory if before else None, inventory)
         tell_names(self._journal, before.inventory if before else None, inventory)
         self._watch_devices(inventory)
         self._publish(self.snapshot, before)
+
+    def _findings(self, inventory: Inventory) -> Findings:
+        """Have probes look at what is there now, and return what they say of it so far."""
+        if self._monitor is None:
+            return NO_FINDINGS
+        devices = self.snapshot.judgement.devices if self.snapshot is not None else {}
+        listed = {Key(name, one.device.id) for name, judged in devices.items() for one in judged}
+        self._monitor.watch(inventory, listed)
+        return self._monitor.findings(time.monotonic())
+
+    async def _look_first(self, inventory: Inventory) -> None:
+        """Before anything is offered, let the probes say what they see at once: it is not offered and taken back."""
+        if self._monitor is None and any(one.health.probes for one in inventory.resources.values()):
+            # Imported here: a configuration without probes does not pay for what they need.
+            from genplug.health.monitor import Monitor  # noqa: PLC0415
+
+            self._monitor = Monitor(self._host, self._judge_again, self._tell_health, lambda: self.uevents_failure)
+            self._monitoring = asyncio.create_task(self._monitor.run())
+            self._monitoring.add_done_callback(self._monitoring_ended)
+        if self._monitor is not None and self.snapshot is None:
+            self._monitor.watch(inventory, frozenset())
+            await self._monitor.first_looks()
+
+    def _tell_health(self, news: News) -> None:
+        tell_health(self._journal, news)
+
+    def _monitoring_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            text = f"probes do not look any more: {error!r}. A mistake of genplug's own; please report it"
+            self._journal.failure(text, error)
+
+    def _judge_again(self) -> None:
+        self._is_rejudged = True
+        self._news.set()
 
     def _tell_clashes(self, before: Inventory | None, after: Inventory) -> None:
         known = {clash.message for clash in before.clashes} if before else set()

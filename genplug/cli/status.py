@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 from genplug.cli.tables import table
@@ -35,6 +36,7 @@ _PAUSE = 0.5
 _DEADLINE = 5.0
 _UNREACHABLE, _UNKNOWN, _NOT_READY = 1, 2, 4
 _FORBIDDEN = 403
+_MOST_NAMED = 3
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 Address = tuple[str, int]
@@ -186,6 +188,20 @@ def _summary(status: JSON) -> Iterator[str]:
         if config["error"]:
             yield "the newest files were refused, and what is above stays in force:"
             yield from (f"  {line}" for line in config["error"].splitlines())
+    yield from _health(status.get("health", {}))
+
+
+def _health(health: JSON) -> Iterator[str]:
+    if not health.get("probes"):
+        return
+    hung = health["readers"]["hung"] + health["callers"]["hung"]
+    hanging = f"; {hung} hang" if hung else ""
+    yield f"{health['probes']} probes ask {health['questions']} questions, {health['looks']} answers so far{hanging}"
+    for trouble in health["troubles"]:
+        devices = trouble["devices"]
+        more = f" and {len(devices) - _MOST_NAMED} more" if len(devices) > _MOST_NAMED else ""
+        named = ", ".join(devices[:_MOST_NAMED]) + more
+        yield f"  {trouble['resource']}: probe {trouble['probe']} cannot look at {named}: {trouble['error']}"
 
 
 def _resources(resources: Sequence[JSON]) -> str:
@@ -225,11 +241,21 @@ def _remarks(resource: JSON) -> Iterator[str]:
 
 def _devices(resource: JSON) -> str:
     rows = [
-        (device["id"], "healthy" if device["healthy"] else "UNHEALTHY", ",".join(device["paths"]), device["reason"])
+        (
+            device["id"],
+            "healthy" if device["healthy"] else "UNHEALTHY",
+            _since(device.get("since", "")),
+            ",".join(device["paths"]),
+            device["reason"],
+        )
         for device in resource["devices"]
     ]
-    heads = ("DEVICE", "HEALTH", "PATHS", "REASON")
+    heads = ("DEVICE", "HEALTH", "SINCE", "PATHS", "REASON")
     return f"{resource['name']}\n{table(heads, rows)}" if rows else ""
+
+
+def _since(at: str) -> str:
+    return _age(time.time() - datetime.fromisoformat(at).timestamp()) if at else ""
 
 
 def _age(seconds: float) -> str:

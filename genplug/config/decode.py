@@ -1,8 +1,8 @@
 """The one decoder: a merged tree in, the frozen model out, and every mistake of meaning noted at its place.
 
 It runs on trees that the schema found fault with too, so that one run tells everything; what has the wrong shape is
-passed over here, because the schema has said so. ``decode_sources.py`` and ``decode_allocate.py`` read two large parts
-of a resource, ``texts.py`` templates, globs and selectors; ``unsupported.py`` refuses what this version cannot do.
+passed over here, because the schema has said so. ``decode_sources.py``, ``decode_allocate.py`` and ``decode_health.py``
+read the large parts of a resource, ``texts.py`` templates, globs and selectors.
 """
 
 import hashlib
@@ -12,17 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from attrs import evolve, frozen
 
 from genplug.config.decode_allocate import AllocateReader
+from genplug.config.decode_health import HealthReader
+from genplug.config.decode_programs import read_command
 from genplug.config.decode_sources import own_names, read_source
 from genplug.config.document import Entry, MapNode, Node, ScalarNode, plain
 from genplug.config.merge import shared_defaults
-from genplug.config.model import Config, HealthSpec, Preference, PreferenceSpec, PreStartSpec, Resource
+from genplug.config.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource
 from genplug.config.names import SLICE, resource_name_fault
 from genplug.config.place import Place
 from genplug.config.policy import DEFAULT_POLICY, Policy
 from genplug.config.problem import Code, Problems
 from genplug.config.template import Template
 from genplug.config.texts import Texts, entries, items, number, says
-from genplug.config.unsupported import note_unsupported
 
 _PRE_START_SECONDS = 20.0
 
@@ -74,9 +75,8 @@ class _Decoder:
 
     def shared(self, node: MapNode, where: str) -> Resource:
         """Read what ``defaults`` and resources have in common, and note what is wrong in it."""
-        note_unsupported(node, where, self.problems)
         self._check_counting(node, where)
-        share, health, topology = node.get("share"), node.get("health"), node.get("topology")
+        share, topology = node.get("share"), node.get("topology")
         own = self.texts.own | {SLICE} if "slices" in node.entries else self.texts.own
         return Resource(
             name="",
@@ -95,12 +95,7 @@ class _Decoder:
                 node.get("allocate"), f"{where}.allocate"
             ),
             pre_start=self._pre_start(node.get("preStart"), f"{where}.preStart"),
-            health=HealthSpec(
-                number(
-                    health.get("keepGoneSeconds") if isinstance(health, MapNode) else None,
-                    HealthSpec().keep_gone_seconds,
-                )
-            ),
+            health=HealthReader(self.problems, self.texts, self.policy).health(node.get("health"), f"{where}.health"),
             policy=self.policy or DEFAULT_POLICY,
         )
 
@@ -139,23 +134,10 @@ class _Decoder:
     def _pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
         written = node.get("exec") if isinstance(node, MapNode) else None
         command = written.get("command") if isinstance(written, MapNode) else None
-        if not isinstance(node, MapNode) or not items(command):
+        arguments = read_command(command, f"{where}.exec.command", self.texts, self.policy, self.problems)
+        if not isinstance(node, MapNode) or not arguments:
             return None
-        tree = f"{where}.exec.command"
-        arguments = tuple(self.texts.template(item, tree) for item in items(command))
-        program = items(command)[0]
-        if arguments[0] is not None and isinstance(program, ScalarNode):
-            width = max(len(program.text), 1)
-            # What climbs would be allowed by a glob over the folder that it climbs out of.
-            if arguments[0].names or not program.text.startswith("/") or ".." in program.text.split("/"):
-                message = f"{program.text!r} is not the path of a program"
-                hint = "write it in full, without templates and without '..'"
-                self.problems.add(Code.PATH, program.at(0), message, tree=tree, hint=hint, width=width)
-            elif self.policy is not None and (fault := self.policy.exec_fault(program.text)):
-                message, hint = f"to run {program.text!r} is {fault}", self.policy.help
-                self.problems.add(Code.NOT_ALLOWED, program.at(0), message, tree=tree, hint=hint, width=width)
-        whole = tuple(argument for argument in arguments if argument is not None)
-        return PreStartSpec(node.place, whole, number(node.get("timeoutSeconds"), _PRE_START_SECONDS))
+        return PreStartSpec(node.place, arguments, number(node.get("timeoutSeconds"), _PRE_START_SECONDS))
 
     def _aliases(self, node: Node | None, where: str) -> Iterator[str]:
         for item in items(node):

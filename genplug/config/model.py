@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from genplug.config.globs import Glob
 from genplug.config.place import Place
 from genplug.config.policy import DEFAULT_POLICY, Policy
+from genplug.config.probes import HealthSpec
 from genplug.config.selectors import Condition
 from genplug.config.template import Template
 
@@ -142,13 +143,6 @@ class PreStartSpec:
     place: Place
     command: tuple[Template, ...]
     timeout_seconds: float
-
-
-@frozen
-class HealthSpec:
-    """How long a device that vanished stays in the list, Unhealthy (seconds)."""
-
-    keep_gone_seconds: float = 60.0
 
 
 @frozen

@@ -27,7 +27,7 @@ class Policy:
 
     ``resources`` are globs without braces over whole names, ``file`` is what messages call it, empty without a file. A
     path of a mount is allowed by a glob that matches it or a folder that it lies in. ``programs`` may be run, ``cdi``
-    are globs over qualified names of CDI devices that others define.
+    are globs over qualified names of CDI devices that others define. With ``open_probe`` probes may open device nodes.
     """
 
     file: str = ""
@@ -39,6 +39,7 @@ class Policy:
     writable: tuple[Glob, ...] = ()
     programs: tuple[Glob, ...] = ()
     cdi: tuple[str, ...] = ("*",)
+    open_probe: bool = False
 
     @property
     def name(self) -> str:
@@ -88,6 +89,10 @@ class Policy:
         if any(glob.matches(program) for glob in self.programs):
             return ""
         return self._refused("exec.allow", _listed([glob.text for glob in self.programs]))
+
+    def open_fault(self) -> str:
+        """Say which rule refuses to open device nodes; empty if probes may."""
+        return "" if self.open_probe else f"refused by 'openProbe' of {self.name}, which is false"
 
     def cdi_fault(self, name: str) -> str:
         """Say which rule refuses a CDI device of this qualified name; empty if it may be handed out."""
@@ -184,6 +189,7 @@ def _decoded(tree: MapNode, file: str, problems: Problems) -> Policy:
         writable=globs("mounts", "writable") or (),
         programs=globs("exec", "allow") or (),
         cdi=DEFAULT_POLICY.cdi if cdi_names is None else tuple(_names(cdi_names, "cdi.allow", problems)),
+        open_probe=_is_true(tree, "openProbe"),
     )
 
 

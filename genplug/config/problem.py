@@ -33,7 +33,6 @@ class Code(StrEnum):
     PATH = "GP015"
     NAME = "GP016"
     CONFLICT = "GP017"
-    NOT_SUPPORTED = "GP018"
     NOT_ALLOWED = "GP019"
 
 

@@ -88,7 +88,7 @@ class Texts:
     def _selector(self, node: Node, where: str) -> Selector:
         if not isinstance(node, MapNode):
             return Selector(any_of=self._choices(node, where), text=" or ".join(one.text for one in _texts(node)))
-        minimum, maximum = (self._quantity(node.get(key), where) for key in ("min", "max"))
+        minimum, maximum = (self.quantity(node.get(key), where) for key in ("min", "max"))
         exists = node.get("exists")
         selector = Selector(
             any_of=self._choices(node.get("in"), f"{where}.in"),
@@ -122,7 +122,8 @@ class Texts:
             hint = "remove 'exists: false' or the other tests"
             self.problems.add(Code.SELECTOR, place, message, tree=where, hint=hint, width=len("exists"))
 
-    def _quantity(self, node: Node | None, where: str) -> float | None:
+    def quantity(self, node: Node | None, where: str) -> float | None:
+        """Read a number or a quantity; None where there is none, or a mistake in it."""
         if not isinstance(node, ScalarNode) or isinstance(node.value, bool | None):
             return None
         found = quantity(node.text)
@@ -131,6 +132,10 @@ class Texts:
             width = len(node.text)
             self.problems.add(Code.SELECTOR, node.at(0), message, tree=where, expected=expected, width=width)
         return found
+
+    def pattern(self, node: Node | None, where: str) -> str | None:
+        """Read a regular expression without templates, and return its text."""
+        return node.text if isinstance(node, ScalarNode) and self._regex(node, where) is not None else None
 
     def _regex(self, node: Node | None, where: str) -> Pattern | None:
         if not isinstance(node, ScalarNode) or not isinstance(node.value, str):

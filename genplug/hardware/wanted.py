@@ -4,13 +4,19 @@ from collections.abc import Iterator
 
 from genplug.config.model import Resource, Source
 from genplug.config.names import SLICE
+from genplug.config.probes import PciCheck, UeventCheck, templates
 from genplug.config.template import Template
+
+_BY_ITSELF = {PciCheck: frozenset({"pci.address"}), UeventCheck: frozenset({"sysfs"})}
+"""What a probe needs where the configuration does not say whom it is about."""
 
 
 def wanted(resource: Resource, source: Source) -> frozenset[str]:
     """Return the names of all attributes that a device of a source needs, beside those that ``where`` asks for."""
-    templates = (*_templates_of(source), *_templates_of_resource(resource))
-    names = frozenset[str]().union(*(template.names for template in templates)) - {SLICE}
+    spoken_of = (*_templates_of(source), *_templates_of_resource(resource))
+    names = frozenset[str]().union(*(template.names for template in spoken_of)) - {SLICE}
+    for probe in resource.health.probes:
+        names |= _BY_ITSELF.get(type(probe.check), frozenset())
     return names | {"numaNode"} if resource.has_topology else names
 
 
@@ -41,6 +47,8 @@ def _templates_of_resource(resource: Resource) -> Iterator[Template]:
     yield from (template for _, template in _allocate_templates(resource))
     optional = (resource.name_template, resource.slices, resource.preference.by)
     yield from (one for one in optional if one is not None)
+    for probe in resource.health.probes:
+        yield from templates(probe.check)
 
 
 def _allocate_templates(resource: Resource) -> Iterator[tuple[str, Template]]:

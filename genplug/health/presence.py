@@ -13,13 +13,22 @@ from genplug.config.model import Resource
 from genplug.config.natural import natural_key
 from genplug.config.place import Place
 from genplug.hardware.inventory import Device, Inventory
-from genplug.health.verdict import Judged, Judgement, Verdict
+from genplug.health.verdict import PRESENCE, Ailment, Findings, Judged, Judgement, Key, Verdict
+
+NO_FINDINGS = Findings()
 
 
-def judge(inventory: Inventory, previous: Judgement | None, keep_gone: Mapping[str, float], now: float) -> Judgement:
+def judge(
+    inventory: Inventory,
+    previous: Judgement | None,
+    keep_gone: Mapping[str, float],
+    now: float,
+    findings: Findings = NO_FINDINGS,
+) -> Judgement:
     """Judge every device of an inventory.
 
-    ``keep_gone`` holds, for each resource, the seconds for which what vanished stays; ``now`` is monotonic seconds.
+    ``keep_gone`` holds, for each resource, the seconds for which what vanished stays; ``now`` is monotonic seconds;
+    ``findings`` is what probes say of what is there. A new device without a verdict is not listed yet.
     What is as in ``previous`` comes back as the very same objects.
     """
     present = {device.id for devices in inventory.devices.values() for device in devices}
@@ -28,7 +37,13 @@ def judge(inventory: Inventory, previous: Judgement | None, keep_gone: Mapping[s
     for name, devices in {**_nameless(inventory, previous), **inventory.devices}.items():
         keep, resource = keep_gone.get(name, 0.0), _resource(name, inventory, previous)
         known = _known(name, inventory, previous)
-        all_judged = [_judged(device, known.get(device.id), keep, now) for device in devices]
+        waiting = {id_: until for (one, id_), until in findings.awaited.items() if one == name and id_ not in known}
+        deadlines += waiting.values()
+        all_judged = [
+            _judged(device, known.get(device.id), keep, now, findings.ailments.get(Key(name, device.id), ()))
+            for device in devices
+            if device.id not in waiting
+        ]
         vanished = [one for id_, one in known.items() if id_ not in present]
         if vanished:
             reasons = _reasons({name, resource.written_name if resource is not None else name}, inventory)
@@ -92,17 +107,17 @@ def _question(resource: Resource) -> tuple[object, ...]:
     return (resource.overlap, sources)
 
 
-def _judged(device: Device, before: Judged | None, keep: float, now: float) -> Judged:
-    if before is not None and before.device is device and before.gone_since is None:
+def _judged(device: Device, before: Judged | None, keep: float, now: float, ailments: tuple[Ailment, ...]) -> Judged:
+    if before is not None and before.device is device and before.gone_since is None and before.ailments == ailments:
         return before
     lost = _lost(device, before)
     since = _gone_since(lost, before, now)
     if since is None or now >= since + keep:
-        return _kept(Judged(device, _verdict(device.faults, before, now)), before)
+        return _kept(Judged(device, _verdict(device.faults, before, now, ailments), ailments=ailments), before)
     missing = tuple(node for node in (before.device.nodes if before is not None else ()) if node.path in lost)
     whole = evolve(device, nodes=tuple(sorted((*device.nodes, *missing), key=lambda node: natural_key(node.path))))
     reasons = (*(f"{path} is gone" for path in lost), *device.faults)
-    return _kept(Judged(whole, _verdict(reasons, before, now), since, lost), before)
+    return _kept(Judged(whole, _verdict(reasons, before, now, ailments), since, lost, ailments), before)
 
 
 def _lost(device: Device, before: Judged | None) -> tuple[str, ...]:
@@ -144,11 +159,13 @@ def _reasons(names: Container[str], inventory: Inventory) -> dict[str, str]:
     }
 
 
-def _verdict(reasons: Iterable[str], before: Judged | None, now: float) -> Verdict:
-    reason = "; ".join(reasons)
+def _verdict(reasons: Iterable[str], before: Judged | None, now: float, ailments: tuple[Ailment, ...] = ()) -> Verdict:
+    seen = tuple(reasons)
+    reason = "; ".join((*seen, *(f"probe {one.probe}: {one.reason}" for one in ailments)))
     if before is not None and before.verdict.reason == reason:
         return before.verdict
-    return Verdict(not reason, reason, now)
+    probe = PRESENCE if seen else ailments[0].probe if ailments else ""
+    return Verdict(not reason, reason, now, probe)
 
 
 def _kept(judged: Judged, before: Judged | None) -> Judged:

@@ -1,20 +1,55 @@
 """Verdicts: whether a device may be handed out, why not, and since when."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from attrs import field, frozen
 
 from genplug.config.model import Resource
 from genplug.hardware.inventory import Device, Inventory
 
+PRESENCE = "presence"
+"""What looks at whether a device's nodes are there: the probe that every device has."""
+
+
+class Key(NamedTuple):
+    """Which device of which resource."""
+
+    resource: str
+    device: str
+
+
+@frozen
+class Ailment:
+    """What a probe finds wrong with a device: the probe's name, and the reason with the value seen and wanted."""
+
+    probe: str
+    reason: str
+
+
+@frozen
+class Findings:
+    """What probes say: what is wrong with a device, in the order of its probes; nothing of one that is well.
+
+    ``awaited`` are new devices of which no verdict is known yet, and until when (monotonic seconds) to wait for it.
+    """
+
+    ailments: Mapping[Key, tuple[Ailment, ...]] = field(factory=dict)
+    awaited: Mapping[Key, float] = field(factory=dict)
+
 
 @frozen
 class Verdict:
-    """``reason`` is one line an operator understands, empty while healthy; ``since`` is monotonic seconds."""
+    """Whether a device may be handed out.
+
+    ``reason`` is one line an operator understands, empty while healthy; ``since`` is monotonic seconds; ``probe`` is
+    whose verdict it is, empty while healthy.
+    """
 
     healthy: bool
     reason: str
     since: float
+    probe: str = ""
 
 
 @frozen
@@ -28,6 +63,7 @@ class Judged:
     verdict: Verdict
     gone_since: float | None = None
     gone: tuple[str, ...] = ()
+    ailments: tuple[Ailment, ...] = ()
 
 
 @frozen

@@ -45,6 +45,9 @@ class Event(Enum):
     CALL_FAILED = ("call_failed", logging.ERROR, "a mistake of genplug's own; please report it")
     CDI_UNWRITABLE = ("cdi_unwritable", logging.ERROR, "a CDI file cannot be written or removed; tried again")
     CDI_REMOVED = ("cdi_removed", logging.INFO, "a CDI file of an earlier process that no pod uses was removed")
+    PROBE_ERROR = ("probe_error", logging.WARNING, "a probe cannot look at devices; onError says what that means")
+    PROBE_RECOVERED = ("probe_recovered", logging.INFO, "a probe can look at devices again")
+    PROBES_EXHAUSTED = ("probes_exhausted", logging.ERROR, "so many workers hang that nobody is left to look")
     WATCH_DEGRADED = ("watch_degraded", logging.WARNING, "changes of some folders are only seen by looking again")
 
     def __init__(self, code: str, level: int, meaning: str) -> None:

@@ -1,13 +1,15 @@
 """Metrics for Prometheus: gauges read from the newest status, counters from the journal. docs/metrics.md lists them."""
 
 import platform
+from collections import Counter as Counted
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from genplug.health.report import HealthStatus
 from genplug.observe.journal import Entry, Event, Journal
 from genplug.observe.status import Status
 
@@ -101,3 +103,27 @@ class _StatusCollector(Collector):
                 registered.add_metric((resource.name,), int(resource.is_registered))
             streams.add_metric((resource.name,), resource.streams)
         yield from (devices, registered, streams)
+        yield from _of_health(status.health)
+
+
+def _of_health(health: HealthStatus) -> Iterable[Metric]:
+    yield GaugeMetricFamily("genplug_probes", "Probes, each counted for each of its devices.", health.probes)
+    yield GaugeMetricFamily("genplug_probe_questions", "What probes ask, each question once.", health.questions)
+    yield CounterMetricFamily("genplug_probe_looks", "Questions of probes that were answered.", health.looks)
+    errors = GaugeMetricFamily(
+        "genplug_probe_errors", "Devices that a probe cannot look at.", labels=("resource", "probe")
+    )
+    counts: Counted[tuple[str, str]] = Counted()
+    for trouble in health.troubles:
+        counts[trouble.resource, trouble.probe] += len(trouble.devices)
+    for labels, number in counts.items():
+        errors.add_metric(labels, number)
+    workers = GaugeMetricFamily("genplug_probe_workers", "Processes that look.", labels=("state",))
+    hung = health.readers.hung
+    workers.add_metric(("working",), health.readers.workers + health.callers.workers - hung)
+    workers.add_metric(("hung",), hung)
+    yield from (errors, workers)
+    yield CounterMetricFamily("genplug_probe_worker_cpu_seconds", "Processor time of the workers.", health.seconds)
+    yield GaugeMetricFamily(
+        "genplug_probes_exhausted", "1 when nobody is left to look: too many workers hang.", int(health.is_exhausted)
+    )

@@ -2,15 +2,22 @@
 
 from attrs import asdict, frozen
 
+from genplug.health.report import NO_HEALTH, HealthStatus
+
 
 @frozen
 class DeviceStatus:
-    """One grant as the kubelet sees it, with the reason the kubelet is not told."""
+    """One grant as the kubelet sees it, with the reason the kubelet is not told.
+
+    ``probe`` is whose verdict it is, empty while healthy; ``since`` is when it was given (ISO 8601, UTC).
+    """
 
     id: str
     paths: tuple[str, ...]
     healthy: bool
     reason: str
+    probe: str = ""
+    since: str = ""
 
 
 @frozen
@@ -67,6 +74,7 @@ class Status:
     config: ConfigStatus
     kubelet: str
     resources: tuple[ResourceStatus, ...]
+    health: HealthStatus = NO_HEALTH
 
     @property
     def is_ready(self) -> bool:
@@ -81,6 +89,9 @@ class Status:
             reasons.append(f"no configuration is loaded: {self.config.error or 'it has not been read yet'}")
         if self.kubelet:
             reasons.append(f"kubelet: {self.kubelet}")
+        if self.health.is_exhausted:
+            hung = self.health.readers.hung + self.health.callers.hung
+            reasons.append(f"health: {hung} reads of devices hang, nobody is left to look; presence is still told")
         reasons += [
             f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'just starting'}"
             for resource in self.resources

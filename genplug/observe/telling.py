@@ -1,15 +1,19 @@
 """From changes to journal entries: what is worth telling when lists, endpoints and configurations change. No state."""
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
-from genplug.allocation.offer import ResourceOffer
+from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.inventory import Inventory
+from genplug.health.report import Exhausted, News, Trouble
 from genplug.health.verdict import Judged, Judgement
 from genplug.kubelet.generation import Generation, Phase
 from genplug.kubelet.reports import Allocated, CallFailed, ListSent, Moved, PreStarted, Report
 from genplug.observe.journal import Event, Journal
 from genplug.observe.status import DeviceStatus, ResourceStatus
 
+_MOST_NAMED = 3
 MOST_LINES = 20
 """Devices of one resource told one by one at a time; more are summed up."""
 
@@ -74,6 +78,29 @@ def tell_names(journal: Journal, before: Inventory | None, after: Inventory) -> 
         journal.write(Event.NAME_REFUSED, text)
 
 
+def tell_health(journal: Journal, news: News) -> None:
+    """Write what keeps probes from looking, and what does not any more."""
+    match news:
+        case Exhausted(hung, is_over=False):
+            text = (
+                f"{hung} reads of devices hang, and no more workers are started: probes do not look any more, devices "
+                "are judged by presence and by what was known; genplug status names the devices"
+            )
+            journal.write(Event.PROBES_EXHAUSTED, text, hung=hung)
+        case Exhausted(hung):
+            journal.write(Event.PROBE_RECOVERED, f"probes look again; {hung} reads of devices still hang", hung=hung)
+        case Trouble(resource, probe, error, devices, is_over):
+            facts = {"resource": resource, "probe": probe, "devices": devices}
+            if is_over:
+                text = f"{resource}: probe {probe} can look again; it could not: {error}"
+                journal.write(Event.PROBE_RECOVERED, text, **facts)
+            else:
+                named = ", ".join(devices[:_MOST_NAMED])
+                more = f" and {len(devices) - _MOST_NAMED} more" if len(devices) > _MOST_NAMED else ""
+                text = f"{resource}: probe {probe} cannot look at {named}{more}: {error}"
+                journal.write(Event.PROBE_ERROR, text, **facts)
+
+
 def offer_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
     """Return, by resource, why it has fewer devices than one may expect: paths left out, globs that found nothing."""
     notes: dict[str, list[str]] = {}
@@ -104,11 +131,19 @@ def resource_status(
                 tuple(path for judged in grant.devices for path in judged.device.candidates),
                 grant.healthy,
                 grant.reason,
+                *_whose(grant),
             )
             for grant in offer.grants.values()
         ),
         notes=tuple(notes),
     )
+
+
+def _whose(grant: Grant) -> tuple[str, str]:
+    """Return the probe whose verdict decides about a grant, and when that was given (ISO 8601, UTC)."""
+    verdict = max((one.verdict for one in grant.devices), key=lambda one: one.since)
+    at = datetime.fromtimestamp(time.time() - time.monotonic() + verdict.since, UTC)
+    return "" if grant.healthy else verdict.probe, at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def nameless_status(name: str, notes: Sequence[str]) -> ResourceStatus:

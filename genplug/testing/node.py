@@ -51,6 +51,8 @@ class FakeNode:
             (self.root / STAND_INS_MARKER).touch()
         self.kubelet = KubeletStandIn(self.kubelet_dir, version=version)
         self._numbers: dict[str, tuple[int, int]] = {}
+        self._log: int | None = None
+        self._lines = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,6 +63,8 @@ class FakeNode:
     async def close(self) -> None:
         """Stop the kubelet; remove the folder if it was made here."""
         await self.kubelet.stop()
+        if self._log is not None:
+            os.close(self._log)
         if self._is_ours:
             shutil.rmtree(self.folder)
 
@@ -105,6 +109,17 @@ class FakeNode:
         place = self.real(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
+
+    def kernel_log(self, *lines: str) -> None:
+        """Let the kernel's log hold lines, or get more: a pipe stands for it, from the first call on."""
+        if self._log is None:
+            place = self.real("/dev/kmsg")
+            os.mkfifo(place)
+            self._log = os.open(place, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        for line in lines:
+            self._lines += bool(line)
+            if line:
+                os.write(self._log, f"4,{self._lines},0,-;{line}\n".encode())
 
     def write_config(
         self,

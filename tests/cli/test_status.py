@@ -5,6 +5,7 @@ import asyncio
 import json
 import socket
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -196,6 +197,7 @@ async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: py
         assert capsys.readouterr().out.split() == ["a.io/x", "a.io/none"]
     assert list(answer) == [
         "apiVersion", "kind", "ready", "unready", "version", "node", "config", "kubelet", "resources",
+        "health",
     ]  # fmt: skip
     assert (answer["apiVersion"], answer["kind"]) == ("genplug.io/v1alpha1", "Status")
     assert list(answer["resources"][0]) == [
@@ -203,7 +205,9 @@ async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: py
         "is_nameless",
         "healthy", "unhealthy",
     ]  # fmt: skip
-    assert answer["resources"][0]["devices"][0] == {"id": "x0", "paths": ["/dev/x0"], "healthy": True, "reason": ""}
+    device = answer["resources"][0]["devices"][0]
+    assert datetime.fromisoformat(device.pop("since")) <= datetime.now(UTC)
+    assert device == {"id": "x0", "paths": ["/dev/x0"], "healthy": True, "reason": "", "probe": ""}
 
 
 async def test_a_resource_that_is_not_there_is_a_mistake_of_the_caller(

@@ -304,33 +304,6 @@ def test_neighbours_are_preferred_unless_somebody_says_otherwise() -> None:
     ]
 
 
-UNSUPPORTED = [
-    "health: {periodSeconds: 1}",
-    "health: {timeoutSeconds: 1}",
-    "health: {failureThreshold: 1}",
-    "health: {successThreshold: 1}",
-    "health: {onError: keep}",
-    "health: {sticky: true}",
-    "health: {probes: []}",
-]
-
-
-@pytest.mark.parametrize("body", UNSUPPORTED)
-def test_what_this_version_cannot_do_is_refused_with_what_to_do_instead(body: str) -> None:
-    (problem,) = problems(resource(f"{DEVICES}\n{body}"))
-    assert problem.code is Code.NOT_SUPPORTED
-    assert problem.hint
-    assert problem.line[problem.place.column - 1 :].startswith(problem.tree.rpartition(".")[2])
-
-
-def test_what_this_version_cannot_do_is_refused_once_where_defaults_ask_for_it() -> None:
-    names = "".join(f"  a.io/{name}: {{devices: [{{glob: /dev/{name}}}]}}\n" for name in "abc")
-    found = problems(f"{HEAD}defaults: {{health: {{sticky: true}}}}\nresources:\n{names}")
-    assert [(one.code, one.tree, str(one.place)) for one in found] == [
-        (Code.NOT_SUPPORTED, "defaults.health.sticky", "c.yaml:3:21")
-    ]
-
-
 def test_own_attributes_are_known_in_their_source_and_to_the_whole_resource() -> None:
     body = """
 devices:

@@ -142,10 +142,6 @@ INVALID = {
     "key deleted": (HEAD, "1:1"),
     "null resources": (HEAD + "resources:\n", "3:1"),
     "another kind": (FIRST.replace("DevicePluginConfig", "ConfigMap"), "2:7"),
-    "not supported yet": (
-        HEAD + "resources:\n  example.com/x: {devices: [{glob: /dev/x*}], health: {sticky: true}}\n",
-        "4:56",
-    ),
 }
 
 

@@ -9,7 +9,7 @@ from genplug.config.model import CandidateType, Resource, Source
 from genplug.config.place import Place
 from genplug.hardware.inventory import Considered, Device, DeviceNode, Inventory, Kind, Look
 from genplug.health.presence import judge
-from genplug.health.verdict import Judged, Judgement, Verdict
+from genplug.health.verdict import PRESENCE, Judged, Judgement, Verdict
 
 X, Y = "a.example/x", "b.example/y"
 PLACE = Place("devices.yaml", 5, 7)
@@ -47,7 +47,7 @@ def test_what_is_there_is_healthy_since_it_was_seen() -> None:
 def test_a_fault_is_the_reason() -> None:
     faults = ("companion /dev/ctl does not exist", "allocate.env A needs 'index', which this device does not have")
     judgement = judge(inventory(device("x0", faults=faults)), None, KEEP, 100)
-    assert only(judgement).verdict == Verdict(healthy=False, reason="; ".join(faults), since=100)
+    assert only(judgement).verdict == Verdict(healthy=False, reason="; ".join(faults), since=100, probe=PRESENCE)
     assert judgement.next_change is None
 
 
@@ -59,7 +59,7 @@ def test_43_a_vanished_device_stays_unhealthy_for_its_time_and_then_leaves() -> 
     first = judge(inventory(device("x0"), device("x1")), None, KEEP, 100)
     gone = judge(inventory(device("x1")), first, KEEP, 110)
     assert [one.device.id for one in gone.devices[X]] == ["x0", "x1"]
-    assert gone.devices[X][0].verdict == Verdict(healthy=False, reason="/dev/x0 is gone", since=110)
+    assert gone.devices[X][0].verdict == Verdict(healthy=False, reason="/dev/x0 is gone", since=110, probe=PRESENCE)
     assert gone.devices[X][0].gone_since == 110
     assert gone.next_change == 170
     still = judge(inventory(device("x1")), gone, KEEP, 169.9)
@@ -96,7 +96,7 @@ def test_a_device_that_lost_a_node_is_unhealthy_and_then_judged_by_what_it_has()
     whole, rest = device("hca", "/dev/umad0", "/dev/uverbs0"), device("hca", "/dev/uverbs0")
     first = judge(inventory(whole), None, KEEP, 100)
     lost = judge(inventory(rest), first, KEEP, 110)
-    assert only(lost).verdict == Verdict(healthy=False, reason="/dev/umad0 is gone", since=110)
+    assert only(lost).verdict == Verdict(healthy=False, reason="/dev/umad0 is gone", since=110, probe=PRESENCE)
     assert only(lost).device.nodes == whole.nodes
     assert lost.next_change == 170
     assert judge(inventory(rest), lost, KEEP, 150).devices == lost.devices
@@ -136,7 +136,7 @@ def test_the_time_of_a_verdict_moves_only_with_the_verdict() -> None:
         assert only(judgement).verdict.since == 100
     judgement = judge(inventory(device("x0", faults=("broken",))), judgement, KEEP, 130)
     judgement = judge(inventory(device("x0", faults=("broken",))), judgement, KEEP, 140)
-    assert only(judgement).verdict == Verdict(healthy=False, reason="broken", since=130)
+    assert only(judgement).verdict == Verdict(healthy=False, reason="broken", since=130, probe=PRESENCE)
 
 
 def test_a_path_that_is_there_but_no_device_any_more_says_why() -> None:

@@ -1,0 +1,81 @@
+"""How a worker sees the host: paths under its root, each resolved once, and texts read once in a batch of questions."""
+
+import errno
+import os
+from collections.abc import MutableMapping
+
+from attrs import field, frozen
+
+from genplug.hardware.host import MOST_TEXT, Host
+from genplug.hardware.inventory import Kind
+
+_READ = frozenset({Kind.FILE, Kind.FIFO})
+"""What is read. To open a device can change it: that is for the ``open`` probe, where the policy allows it."""
+_MOST_KNOWN = 100_000
+
+
+@frozen
+class Eyes:
+    """The host's files. ``begin`` forgets the texts; nothing here waits less than the file makes it wait."""
+
+    host: Host
+    _real: MutableMapping[str, str] = field(factory=dict)
+    _texts: MutableMapping[str, str | int] = field(factory=dict)
+
+    def begin(self) -> None:
+        """Begin a batch: what is read from here on is read anew."""
+        self._texts.clear()
+        if len(self._real) > _MOST_KNOWN:
+            self._real.clear()
+
+    def text(self, path: str) -> str | int:
+        """Return a file's text, stripped, or the errno that keeps it from being read."""
+        if path not in self._texts:
+            self._texts[path] = self._text(path)
+        return self._texts[path]
+
+    def bytes(self, path: str, most: int) -> bytes:
+        """Return the first bytes of a file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        known = self._real.get(path)
+        if known is not None:
+            try:
+                return _bytes(known, most)
+            except FileNotFoundError:
+                # It may stand behind another link by now.
+                del self._real[path]
+        return _bytes(self._resolved(path), most)
+
+    def target(self, path: str) -> str | None:
+        """Return the name of what a link leads to; None where there is none."""
+        try:
+            folder, _, name = path.rpartition("/")
+            return (self.host.real(folder) / name).readlink().name
+        except OSError:
+            return None
+
+    def _text(self, path: str) -> str | int:
+        try:
+            return self.bytes(path, MOST_TEXT).decode(errors="replace").strip("\0 \t\r\n")
+        except OSError as error:
+            return error.errno or errno.EIO
+
+    def _resolved(self, path: str) -> str:
+        look = self.host.look(path)
+        if look is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if look.kind not in _READ:
+            raise OSError(errno.EISDIR if look.kind is Kind.DIRECTORY else errno.ENXIO, "not a file", path)
+        real = self._real[path] = os.fspath(self.host.real(path))
+        return real
+
+
+def _bytes(real: str, most: int) -> bytes:
+    file = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        return os.read(file, most)
+    finally:
+        os.close(file)

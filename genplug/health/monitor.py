@@ -1,0 +1,458 @@
+"""The monitor: has the probes of every device looked at in their time, off the loop, and knows where each stands.
+
+What to ask is spread over the period, and what two probes ask alike in one round is asked once. The kernel's log and
+its events are heard as they come. Nothing here decides what a look means: that do the probes and
+:mod:`~genplug.health.standing`.
+"""
+
+import asyncio
+import heapq
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from attrs import define, evolve, field
+
+from genplug.config.model import Resource
+from genplug.config.probes import HealthSpec, KernelLogCheck
+from genplug.hardware.host import Host
+from genplug.hardware.inventory import Device, Inventory
+from genplug.hardware.uevents import Uevent
+from genplug.health.asks import Ask, Reply
+from genplug.health.bound import Bound, bound
+from genplug.health.kmsg import PATH, KernelLog, Line
+from genplug.health.probes import kernel_log, uevent
+from genplug.health.report import Exhausted, HealthStatus, News, Trouble
+from genplug.health.standing import Outcome, Result, Standing, come_back, next_standing, unknown
+from genplug.health.verdict import Ailment, Findings, Key
+from genplug.health.workers import Callers, Crew, Readers
+
+FIRST_LOOK = 1.0
+"""Seconds for which a new device waits for its first verdict before it is listed without one."""
+_TICKS = 20
+"""Into how many parts a period is cut: what is due in one of them is asked together."""
+_LONGEST_TICK = 0.5
+_GOLDEN = (math.sqrt(5) - 1) / 2
+"""Multiples of it, without what is before the point, are spread evenly however many there are."""
+
+
+@define(eq=False)
+class _Watched:
+    """A probe of a device, and where it stands."""
+
+    bound: Bound
+    standing: Standing
+    since: float
+    memory: Any = None
+    number: int = -1
+    """The number of the newest line of the kernel's log that counted."""
+
+
+@define(eq=False)
+class _Look:
+    """A question that is put every ``period`` seconds, and whose probes wait for the reply."""
+
+    ask: Ask
+    timeout: float
+    period: float
+    is_call: bool
+    due: float
+    phase: float
+    watched: dict[tuple[Key, str], _Watched] = field(factory=dict)
+    is_under_way: bool = False
+    count: int = 0
+    reply: Reply | None = None
+
+    def later(self, now: float) -> float:
+        """Return when it is due next: in its own part of the period, together with others."""
+        tick = min(_LONGEST_TICK, self.period / _TICKS)
+        turns = math.floor((now - self.phase) / self.period) + 1
+        return math.ceil((self.phase + turns * self.period) / tick) * tick
+
+
+class Monitor:
+    """Watches over the devices of an inventory. Made and used inside a running loop; ``run`` it once.
+
+    ``changed`` is called when a device's ailments did, ``tell`` with what keeps probes from looking, and what does not
+    any more. ``uevents_failure`` says why the kernel's events cannot be heard, empty where they can.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        changed: Callable[[], None],
+        tell: Callable[[News], None],
+        uevents_failure: Callable[[], str],
+    ) -> None:
+        self._host = host
+        self._changed, self._tell = changed, tell
+        self._uevents_failure = uevents_failure
+        self._devices: dict[Key, tuple[Device, HealthSpec]] = {}
+        self._watched: dict[Key, dict[str, _Watched]] = {}
+        self._left: dict[Key, dict[str, _Watched]] = {}
+        self._looks: dict[tuple[Ask, float, float], _Look] = {}
+        self._plan: list[tuple[float, int, _Look]] = []
+        self._made = 0
+        self._answered = 0
+        self._news = asyncio.Event()
+        self._first = asyncio.Event()
+        self._readers: Crew = Readers(host, self._crew_changed)
+        self._callers: Crew = Callers(host, self._crew_changed)
+        self._log: KernelLog | None = None
+        self._is_exhausted = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._troubles: dict[tuple[str, str, str], set[str]] = {}
+        """The devices that a probe of a resource cannot look at, by resource, probe and reason."""
+        self._new_troubles: set[tuple[str, str, str]] = set()
+
+    @property
+    def status(self) -> HealthStatus:
+        """How it stands with the probes."""
+        return HealthStatus(
+            probes=sum(map(len, self._watched.values())),
+            questions=len(self._looks),
+            looks=self._answered,
+            rounds=min((look.count for look in self._looks.values()), default=0),
+            seconds=self._readers.seconds + self._callers.seconds,
+            readers=self._readers.status,
+            callers=self._callers.status,
+            troubles=tuple(Trouble(*key, tuple(sorted(devices))) for key, devices in sorted(self._troubles.items())),
+        )
+
+    def findings(self, now: float) -> Findings:
+        """Return what the probes say of the devices now (monotonic seconds)."""
+        ailments, awaited = {}, {}
+        for key, probes in self._watched.items():
+            sick = [Ailment(name, one.standing.reason) for name, one in probes.items() if not one.standing.healthy]
+            if sick:
+                ailments[key] = tuple(sick)
+            until = max((one.since + FIRST_LOOK for one in probes.values() if one.standing.is_awaited), default=now)
+            if until > now:
+                awaited[key] = until
+        return Findings(ailments, awaited)
+
+    async def first_looks(self) -> None:
+        """Wait until every device has its first verdict, or has waited long enough for it."""
+        deadline = time.monotonic() + FIRST_LOOK
+        while self.findings(time.monotonic()).awaited:
+            self._first.clear()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._first.wait()
+            except TimeoutError:
+                return
+
+    def watch(self, inventory: Inventory, listed: AbstractSet[Key]) -> None:
+        """Watch over the devices of an inventory from now on, and no others.
+
+        ``listed`` are all devices that were judged before, those that are gone and linger included: one of them that
+        comes back has to prove itself.
+        """
+        now, wanted = time.monotonic(), dict(_probed(inventory))
+        for key in self._watched.keys() - wanted.keys():
+            self._left[key] = self._watched[key]
+            self._forget(key)
+        for key in self._left.keys() - listed - wanted.keys():
+            # Who may never be well again before a restart is remembered for ever.
+            self._left[key] = {name: one for name, one in self._left[key].items() if _is_stuck(one)}
+            if not self._left[key]:
+                del self._left[key]
+        fresh = []
+        for key, (device, resource) in wanted.items():
+            before = self._devices.get(key)
+            if before is None or before[0] is not device or before[1] != resource.health:
+                fresh += self._watch_device(key, device, resource.health, now)
+        if fresh:
+            self._begin(fresh, now)
+
+    def heard(self, event: Uevent) -> None:
+        """Take note of an event of the kernel's."""
+        is_changed = False
+        for probes in self._watched.values():
+            for one in probes.values():
+                result = None
+                if one.bound.events is not None:
+                    result = uevent.judged(one.bound.events, event)
+                elif one.bound.lines is not None and event.action == "bind":
+                    # What the log said of a device was said under the driver that it had before.
+                    result = Result(Outcome.PASSED) if uevent.concerns(one.bound.places, event) else None
+                if result is not None:
+                    is_changed |= self._judge(one, result, time.monotonic())
+        self._settle(is_changed=is_changed)
+
+    async def run(self) -> None:
+        """Have the probes look until cancelled."""
+        try:
+            while True:
+                self._start_due(time.monotonic())
+                due = self._plan[0][0] if self._plan else None
+                try:
+                    async with asyncio.timeout(None if due is None else max(due - time.monotonic(), 0)):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+                self._news.clear()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._readers.close()
+            self._callers.close()
+            if self._log is not None:
+                self._log.close()
+
+    def _watch_device(self, key: Key, device: Device, health: HealthSpec, now: float) -> list[_Watched]:
+        """Watch over a device as it is now; return the probes that begin anew."""
+        known, came_back = self._watched.get(key, {}), self._left.pop(key, None)
+        watched: dict[str, _Watched] = {}
+        fresh = []
+        for spec in health.probes:
+            new = bound(key, device, spec)
+            old = known.get(spec.name)
+            if old is not None and _is_same(old.bound, new):
+                one = evolve(known.pop(spec.name), bound=new)
+            elif came_back is not None and spec.name in came_back and _is_stuck(came_back[spec.name]):
+                one = evolve(came_back[spec.name], bound=new)
+            else:
+                one = _Watched(new, _beginning(new, now, has_come_back=came_back is not None), now)
+                fresh.append(one)
+            watched[spec.name] = one
+            if new.ask is not None and not _is_stuck(one):
+                self._subscribe(one, new.ask, now)
+            if old is not None:
+                # Only now: a question that others put too, or that stays the same, goes on in its rhythm.
+                self._unsubscribe(old)
+        for old in known.values():
+            self._unsubscribe(old)
+            self._untrouble(old, old.standing.error)
+        self._devices[key], self._watched[key] = (device, health), watched
+        return fresh
+
+    def _forget(self, key: Key) -> None:
+        self._devices.pop(key, None)
+        for one in self._watched.pop(key, {}).values():
+            self._untrouble(one, one.standing.error)
+            self._unsubscribe(one)
+
+    def _subscribe(self, one: _Watched, ask: Ask, now: float) -> None:
+        numbers = one.bound.spec.numbers
+        name = (ask, numbers.timeout, numbers.period)
+        look = self._looks.get(name)
+        if look is None:
+            self._made += 1
+            phase = now + numbers.period * (self._made * _GOLDEN % 1)
+            look = _Look(ask, numbers.timeout, numbers.period, one.bound.is_call, now, phase)
+            self._looks[name] = look
+            heapq.heappush(self._plan, (now, self._made, look))
+            self._news.set()
+        elif one.standing.is_awaited and look.reply is not None:
+            # Others have asked already: what they were told is the first look.
+            self._judge_reply(one, look.reply, now)
+        look.watched[one.bound.key, one.bound.spec.name] = one
+
+    def _unsubscribe(self, one: _Watched) -> None:
+        if one.bound.ask is None:
+            return
+        numbers, key = one.bound.spec.numbers, (one.bound.key, one.bound.spec.name)
+        name = (one.bound.ask, numbers.timeout, numbers.period)
+        look = self._looks.get(name)
+        if look is not None and look.watched.get(key) is one:
+            del look.watched[key]
+            if not look.watched:
+                del self._looks[name]
+
+    def _begin(self, fresh: Iterable[_Watched], now: float) -> None:
+        """Give the first verdict to those that are not asked but told."""
+        listening = []
+        for one in fresh:
+            if one.bound.fault:
+                self._judge(one, Result(Outcome.ERROR, one.bound.fault), now)
+            elif one.bound.events is not None:
+                failure = self._uevents_failure()
+                self._judge(one, Result(Outcome.ERROR if failure else Outcome.PASSED, failure), now)
+            elif one.bound.lines is not None:
+                listening.append(one)
+        if listening:
+            self._spawn(self._read_log(listening))
+        self._settle(is_changed=False)
+
+    async def _read_log(self, listening: Sequence[_Watched]) -> None:
+        """Let the log's lines from before now count, too, for those that have just begun to listen."""
+        if self._log is None or self._log.failure:
+            if self._log is not None:
+                self._log.close()
+            self._log = KernelLog(self._host.real(PATH), self._lines, self._log_failed)
+            lines = await self._log.follow()
+        else:
+            lines = await self._log.held()
+        now, log = time.monotonic(), self._log
+        for one in listening:
+            if log.failure:
+                self._judge(one, Result(Outcome.ERROR, log.failure), now)
+                continue
+            newest = _newest(one, lines)
+            # What was heard meanwhile is newer.
+            if one.number < 0 or (newest is not None and newest[0] > one.number):
+                self._judge(one, newest[1] if newest is not None else Result(Outcome.PASSED), now)
+        self._settle(is_changed=True)
+
+    def _lines(self, lines: Sequence[Line]) -> None:
+        listening = [one for probes in self._watched.values() for one in probes.values() if one.bound.lines]
+        is_changed, now = False, time.monotonic()
+        for spec, of_spec in _by_spec(listening).items():
+            told = [line for line in lines if any(one.search(line.text) for one in kernel_log.hint(spec))]
+            for one in of_spec if told else ():
+                newest = _newest(one, told)
+                if newest is not None:
+                    one.number = newest[0]
+                    is_changed |= self._judge(one, newest[1], now)
+        self._settle(is_changed=is_changed)
+
+    def _log_failed(self) -> None:
+        now, failure = time.monotonic(), self._log.failure if self._log is not None else ""
+        for probes in self._watched.values():
+            for one in probes.values():
+                if one.bound.lines is not None:
+                    self._judge(one, Result(Outcome.ERROR, failure), now)
+        self._settle(is_changed=True)
+
+    def _start_due(self, now: float) -> None:
+        due: dict[bool, list[_Look]] = {False: [], True: []}
+        while self._plan and self._plan[0][0] <= now:
+            _, number, look = heapq.heappop(self._plan)
+            if not look.watched:
+                continue
+            look.due = look.later(now)
+            heapq.heappush(self._plan, (look.due, number, look))
+            if not look.is_under_way:
+                look.is_under_way = True
+                due[look.is_call].append(look)
+        for is_call, looks in due.items():
+            crew = self._callers if is_call else self._readers
+            # A worker's share is small enough that the first are not told late.
+            for start in range(0, len(looks), crew.share):
+                self._spawn(self._round(looks[start : start + crew.share], crew))
+
+    async def _round(self, looks: Sequence[_Look], crew: Crew) -> None:
+        try:
+            replies = await crew.ask([(look.ask, look.timeout) for look in looks])
+        except Exception as error:  # noqa: BLE001 - no worker could be started, or a mistake of ours: said, and tried again
+            replies = [Reply(error=f"nobody could be sent to look: {error!r}")] * len(looks)
+        now, is_changed = time.monotonic(), False
+        for look, reply in zip(looks, replies, strict=True):
+            look.is_under_way = False
+            look.count += 1
+            is_same, look.reply = look.reply == reply, reply
+            for one in tuple(look.watched.values()):
+                # Most looks find what the last one found, and that was well.
+                if not (is_same and one.standing.is_steady and not _counts(one)):
+                    is_changed |= self._judge_reply(one, reply, now)
+        self._answered += len(looks)
+        self._settle(is_changed=is_changed)
+
+    def _judge_reply(self, one: _Watched, reply: Reply, now: float) -> bool:
+        try:
+            result, one.memory = one.bound.judged(reply, one.memory, now)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours is an error of this probe, and of no other
+            result = Result(Outcome.ERROR, f"failed by a mistake of genplug's own: {error!r}; please report it")
+        return self._judge(one, result, now)
+
+    def _judge(self, one: _Watched, result: Result, now: float) -> bool:
+        """Take a look's result; say whether that changes what is said of the device."""
+        before = one.standing
+        after = one.standing = next_standing(before, result, one.bound.numbers, now)
+        if after.error != before.error:
+            self._trouble(one, before.error)
+        if not after.healthy and one.bound.numbers.sticky:
+            self._unsubscribe(one)
+        # A new device is listed once it is known.
+        return after.healthy != before.healthy or before.is_awaited
+
+    def _trouble(self, one: _Watched, before: str) -> None:
+        """Note that what keeps a probe from looking at a device is another thing than before, or nothing."""
+        self._untrouble(one, before)
+        if one.standing.error:
+            trouble = self._name(one, one.standing.error)
+            if not before and trouble not in self._troubles:
+                self._new_troubles.add(trouble)
+            self._troubles.setdefault(trouble, set()).add(one.bound.key.device)
+
+    def _untrouble(self, one: _Watched, error: str) -> None:
+        name = self._name(one, error)
+        devices = self._troubles.get(name, set())
+        devices.discard(one.bound.key.device)
+        if not devices and self._troubles.pop(name, None) is not None and not one.standing.error:
+            self._tell(Trouble(*name, (one.bound.key.device,), is_over=True))
+
+    @staticmethod
+    def _name(one: _Watched, error: str) -> tuple[str, str, str]:
+        return one.bound.key.resource, one.bound.spec.name, error
+
+    def _settle(self, *, is_changed: bool) -> None:
+        """Tell what came of a round: one line for all devices of a resource that have the same trouble."""
+        for name in sorted(self._new_troubles & self._troubles.keys()):
+            self._tell(Trouble(*name, tuple(sorted(self._troubles[name]))))
+        self._new_troubles.clear()
+        self._first.set()
+        if is_changed:
+            self._changed()
+
+    def _crew_changed(self) -> None:
+        status = self.status
+        if status.is_exhausted != self._is_exhausted:
+            self._is_exhausted = status.is_exhausted
+            hung = status.readers.hung + status.callers.hung
+            self._tell(Exhausted(hung, is_over=not self._is_exhausted))
+
+    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _probed(inventory: Inventory) -> Iterable[tuple[Key, tuple[Device, Resource]]]:
+    for name, devices in inventory.devices.items():
+        resource = inventory.resources.get(name)
+        if resource is not None and resource.health.probes:
+            for device in devices:
+                yield Key(name, device.id), (device, resource)
+
+
+def _beginning(new: Bound, now: float, *, has_come_back: bool) -> Standing:
+    needed = new.numbers.success_threshold
+    if not has_come_back or new.ask is None or needed == 1:
+        return unknown(now)
+    return come_back(f"it was gone and has come back; {needed} looks in a row have to find it well", now)
+
+
+def _is_same(old: Bound, new: Bound) -> bool:
+    """Say whether what was found by one probe holds for another: they look at the same."""
+    return (old.ask, old.fault, old.places) == (new.ask, new.fault, new.places) and old.spec.check == new.spec.check
+
+
+def _is_stuck(one: _Watched) -> bool:
+    return one.bound.spec.numbers.sticky and not one.standing.healthy
+
+
+def _counts(one: _Watched) -> bool:
+    """Say whether an unchanged reply can mean something else than before: a window of time moves on."""
+    return bool(getattr(one.bound.spec.check, "counter", None))
+
+
+def _newest(one: _Watched, lines: Iterable[Line]) -> tuple[int, Result] | None:
+    """Return the last line that means something for a device, and what."""
+    newest = None
+    if one.bound.lines is not None:
+        for line in lines:
+            if (result := kernel_log.judged(one.bound.lines, line.text)) is not None:
+                newest = (line.number, result)
+    return newest
+
+
+def _by_spec(listening: Iterable[_Watched]) -> Mapping[KernelLogCheck, list[_Watched]]:
+    found: dict[KernelLogCheck, list[_Watched]] = {}
+    for one in listening:
+        if isinstance(one.bound.spec.check, KernelLogCheck):
+            found.setdefault(one.bound.spec.check, []).append(one)
+    return found

@@ -1,0 +1,34 @@
+"""Counters by their increase over a window of time; a counter that starts anew has not fallen. Pure."""
+
+from attrs import frozen
+
+
+@frozen
+class Counted:
+    """A counter's history: ``total`` counts through resets, ``samples`` are its totals by time within the window."""
+
+    last: float
+    total: float
+    samples: tuple[tuple[float, float], ...]
+
+
+def counted(before: Counted | None, value: float, now: float, window: float) -> Counted:
+    """Return the history after another look."""
+    if before is None:
+        return Counted(value, 0.0, ((now, 0.0),))
+    # After a driver's reload or a device's reset it begins at 0 again: what it shows has come since.
+    total = before.total + (value - before.last if value >= before.last else value)
+    kept = [sample for sample in before.samples if sample[0] >= now - window]
+    # The last one before the window is where the window begins.
+    older = before.samples[len(before.samples) - len(kept) - 1 : len(before.samples) - len(kept)]
+    samples = (*older, *kept)
+    if not samples or samples[-1][1] != total or len(samples) == 1:
+        samples = (*samples, (now, total))
+    return Counted(value, total, samples)
+
+
+def increase(history: Counted, now: float, window: float) -> float:
+    """Return by how much the counter rose in the window that ends now."""
+    before = [total for at, total in history.samples if at <= now - window]
+    start = before[-1] if before else history.samples[0][1]
+    return history.total - start

@@ -1,0 +1,115 @@
+"""``file``: the text of a file of the host, or of all that a glob finds, compared with what is wanted.
+
+A question is ``("file", glob, ...)``; its answer has for each glob the files found, each with its text or an errno.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from genplug.config.globs import Glob
+from genplug.config.patterns import compiled, value_of
+from genplug.config.probes import FileCheck, Missing
+from genplug.config.template import Values
+from genplug.health.asks import Ask
+from genplug.health.eyes import Eyes
+from genplug.health.probes.compare import NotANumberError, fault, number
+from genplug.health.probes.counter import Counted, counted, increase
+from genplug.health.standing import Outcome, Result
+
+Texts: TypeAlias = tuple[tuple[str, str | int], ...]
+Answer: TypeAlias = tuple[tuple[str, Texts], ...]
+Memory: TypeAlias = Mapping[str, Counted]
+"""The counters of each file."""
+
+_MAGIC = frozenset("*?[{")
+
+
+def ask(check: FileCheck, values: Values) -> Ask:
+    """Return the question for a device with these attributes.
+
+    Raises:
+        MissingAttributeError: the path needs one that it does not have.
+    """
+    return ("file", *check.path.render_each(values))
+
+
+def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
+    """Read the files; runs in a worker, and may never return."""
+    return tuple((pattern, tuple(_texts(pattern, eyes))) for pattern in question[1:])
+
+
+def judged(check: FileCheck, answer: Answer, memory: Memory | None, now: float) -> tuple[Result, Memory]:
+    """Return what the texts mean. Pure; ``now`` is monotonic seconds."""
+    kept = dict(memory or {})
+    results = [_missing(check, pattern) for pattern, texts in answer if not texts]
+    for _, texts in answer:
+        for path, text in texts:
+            if isinstance(text, int):
+                results.append(Result(Outcome.ERROR, f"{path} cannot be read: {os.strerror(text)}"))
+            else:
+                results.append(_compared(check, path, text, kept, now))
+    return _together(check, results), kept
+
+
+def _texts(pattern: str, eyes: Eyes) -> Iterator[tuple[str, str | int]]:
+    paths: tuple[str, ...] = (pattern,)
+    if not _MAGIC.isdisjoint(pattern):
+        paths = tuple(sorted(eyes.host.glob(Glob.parse(pattern)).paths))
+    for path in paths:
+        text = eyes.text(path)
+        if text == errno.EINVAL and path.endswith("/carrier"):
+            # An interface that is down refuses to say (net/core/net-sysfs.c): it has no carrier.
+            text = "0"
+        if text != errno.ENOENT:
+            yield path, text
+
+
+def _missing(check: FileCheck, pattern: str) -> Result:
+    match check.missing:
+        case Missing.OK:
+            return Result(Outcome.PASSED)
+        case Missing.FAIL:
+            return Result(Outcome.FAILED, f"{pattern} is not there")
+        case Missing.ERROR:
+            return Result(Outcome.ERROR, f"{pattern} is not there")
+
+
+def _compared(check: FileCheck, path: str, text: str, kept: dict[str, Counted], now: float) -> Result:
+    value = text
+    if check.find is not None:
+        pattern = compiled(check.find)
+        found = pattern.search(text)
+        taken = value_of(found, pattern) if found is not None else None
+        if taken is None:
+            return Result(Outcome.ERROR, f"{path}: nothing in it matches '{check.find}'")
+        value = taken
+    try:
+        said = fault(value, check.wanted)
+        if not said and check.counter is not None:
+            said = _risen(check, path, number(value), kept, now)
+    except NotANumberError as error:
+        return Result(Outcome.ERROR, f"{path} {error}")
+    return Result(Outcome.FAILED, f"{path} {said}") if said else Result(Outcome.PASSED)
+
+
+def _risen(check: FileCheck, path: str, value: float, kept: dict[str, Counted], now: float) -> str:
+    if check.counter is None:
+        return ""
+    history = kept[path] = counted(kept.get(path), value, now, check.counter.seconds)
+    rise = increase(history, now, check.counter.seconds)
+    if rise <= check.counter.most:
+        return ""
+    most, seconds = check.counter.most, check.counter.seconds
+    return f"is {value:g}, {rise:g} more within {seconds:g} s, wanted at most {most:g} more"
+
+
+def _together(check: FileCheck, results: list[Result]) -> Result:
+    """Return one result of all files: the worst where all have to be well, else the best."""
+    first: dict[Outcome, Result] = {}
+    for one in results:
+        first.setdefault(one.outcome, one)
+    worst_first = (Outcome.FAILED, Outcome.ERROR, Outcome.PASSED)
+    order = worst_first if check.needs_all else tuple(reversed(worst_first))
+    return next(first[outcome] for outcome in order if outcome in first)

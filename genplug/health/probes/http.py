@@ -1,0 +1,63 @@
+"""``http``: a URL answers with the status that means health. Nothing is followed, and no proxy asked.
+
+A question is ``("http", url, ...)``; its answer has for each URL the status and its words.
+"""
+
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from genplug.config.probes import HttpCheck
+from genplug.config.template import Values
+from genplug.health.asks import Ask
+from genplug.health.eyes import Eyes
+from genplug.health.standing import Outcome, Result
+
+Answer: TypeAlias = tuple[tuple[str, int, str], ...]
+
+
+def ask(check: HttpCheck, values: Values) -> Ask:
+    """Return the question for a device with these attributes.
+
+    Raises:
+        MissingAttributeError: the URL needs one that it does not have.
+    """
+    return ("http", *check.url.render_each(values))
+
+
+def look(question: Ask, _eyes: Eyes, timeout: float) -> Answer:
+    """Ask each URL; runs in a worker.
+
+    Raises:
+        OSError: nobody answered, or not in time.
+        ValueError: it is no URL.
+    """
+    return tuple((url, *_asked(url, timeout)) for url in question[1:])
+
+
+def judged(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
+    """Return what the statuses mean. Pure."""
+    for url, status, words in answer:
+        if status != check.expect_status:
+            text = f"{url} answers {status} {words}".rstrip() + f", wanted {check.expect_status}"
+            return Result(Outcome.FAILED, text), None
+    return Result(Outcome.PASSED), None
+
+
+def _asked(url: str, timeout: float) -> tuple[int, str]:
+    # Imported here, in the worker that asks: it brings TLS with it.
+    from http import client  # noqa: PLC0415
+
+    parts = urlsplit(url)
+    kinds = {"http": client.HTTPConnection, "https": client.HTTPSConnection}
+    connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=timeout)
+    try:
+        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        answer = connection.getresponse()
+    except client.HTTPException as error:
+        raise OSError(f"{url} does not answer in HTTP: {error!r}") from error
+    except OSError as error:
+        raise OSError(f"{url} does not answer: {error.strerror or error}") from error
+    else:
+        return answer.status, answer.reason
+    finally:
+        connection.close()

@@ -1,0 +1,54 @@
+"""``kernelLog``: lines of the kernel's log. The last line that says something decides. Pure."""
+
+from attrs import frozen
+
+from genplug.config.patterns import Pattern, compiled, filled
+from genplug.config.probes import KernelLogCheck
+from genplug.config.template import Template, Values
+from genplug.health.standing import Outcome, Result
+
+_MOST_SHOWN = 160
+
+
+@frozen(eq=False)
+class LinePatterns:
+    """What lines say of one device: that it is at fault, that it is not after all, that it is well again."""
+
+    fail: tuple[Pattern, ...]
+    ignore: tuple[Pattern, ...] = ()
+    clear: tuple[Pattern, ...] = ()
+
+
+def bound(check: KernelLogCheck, values: Values) -> LinePatterns:
+    """Return the patterns for a device with these attributes.
+
+    Raises:
+        MissingAttributeError: one needs an attribute that it does not have.
+        PatternError: with its attributes one cannot be read.
+    """
+    return LinePatterns(*(tuple(filled(one, values)) if one else () for one in (check.fail, check.ignore, check.clear)))
+
+
+def hint(check: KernelLogCheck) -> tuple[Pattern, ...]:
+    """Return patterns that match whatever those of any device match: most lines are of no interest to any."""
+    return tuple(_of_any(one) for one in (check.fail, check.clear) if one is not None)
+
+
+def judged(patterns: LinePatterns, line: str) -> Result | None:
+    """Return what a line means for a device; None where it means nothing."""
+    if _is_in(line, patterns.clear):
+        return Result(Outcome.PASSED)
+    if not _is_in(line, patterns.fail) or _is_in(line, patterns.ignore):
+        return None
+    shown = " ".join(line.split())
+    cut = shown if len(shown) <= _MOST_SHOWN else f"{shown[: _MOST_SHOWN - 3]}..."
+    return Result(Outcome.FAILED, f"the kernel's log says: {cut}")
+
+
+def _of_any(template: Template) -> Pattern:
+    sample = dict.fromkeys(template.names, ("x",))
+    return compiled(template.render(sample, (lambda _: ".*") if template.names else str))
+
+
+def _is_in(line: str, patterns: tuple[Pattern, ...]) -> bool:
+    return any(one.search(line) is not None for one in patterns)

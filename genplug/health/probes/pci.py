@@ -1,0 +1,120 @@
+"""``pci``: a function is on the bus, answers, has the driver that it had, and a link as wide as it should be.
+
+A question is ``("pci", address, ...)``; its answer has for each address what is in its directory, or None where there
+is none. What is there: the kernel's Documentation/ABI/testing/sysfs-bus-pci.
+"""
+
+import os
+from typing import NamedTuple, TypeAlias
+
+from attrs import frozen
+
+from genplug.config.probes import PciCheck
+from genplug.config.template import MissingAttributeError, Values
+from genplug.health.asks import Ask
+from genplug.health.eyes import Eyes
+from genplug.health.standing import Outcome, Result
+
+DEVICES = "/sys/bus/pci/devices"
+_NOBODY = b"\xff\xff\xff\xff"
+_DEAD_WIDTH = "63"
+"""What a link's status register says when nobody answers: all its bits are ones."""
+
+
+class Seen(NamedTuple):
+    """What there is of a function: its first bytes, empty where it sleeps or an errno; its driver's name; its width."""
+
+    config: bytes | int
+    driver: str
+    width: str
+
+
+Answer: TypeAlias = tuple[tuple[str, tuple[bytes | int, str, str] | None], ...]
+
+
+@frozen
+class First:
+    """What a function was like at the first look."""
+
+    driver: str
+    width: str
+
+
+Memory: TypeAlias = dict[str, First]
+
+
+def ask(check: PciCheck, values: Values) -> Ask:
+    """Return the question for a device with these attributes.
+
+    Raises:
+        MissingAttributeError: it is no PCI device, or the address needs an attribute that it does not have.
+    """
+    if check.address is not None:
+        return ("pci", *check.address.render_each(values))
+    if "pci.address" not in values:
+        raise MissingAttributeError("pci.address")
+    return ("pci", *values["pci.address"])
+
+
+def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
+    """Look at the functions; runs in a worker, and may never return."""
+    return tuple((address, _seen(f"{DEVICES}/{address}", eyes)) for address in question[1:])
+
+
+def judged(check: PciCheck, answer: Answer, memory: Memory | None, _now: float) -> tuple[Result, Memory]:
+    """Return what it means what was seen of the functions: the first fault of any. Pure."""
+    firsts = dict(memory or {})
+    result = Result(Outcome.PASSED)
+    for address, fields in answer:
+        seen = Seen(*fields) if fields is not None else None
+        if seen is not None:
+            firsts.setdefault(address, First(seen.driver, seen.width))
+        one = _judged(check, address, seen, firsts.get(address))
+        if result.outcome is Outcome.PASSED or (one.outcome is Outcome.FAILED and result.outcome is Outcome.ERROR):
+            result = one
+    return result, firsts
+
+
+def _seen(directory: str, eyes: Eyes) -> Seen | None:
+    if not eyes.host.exists(directory):
+        return None
+    # To read the configuration space wakes a device that sleeps.
+    sleeps = eyes.text(f"{directory}/power/runtime_status") == "suspended"
+    config: bytes | int = b""
+    if not sleeps:
+        try:
+            config = eyes.bytes(f"{directory}/config", len(_NOBODY))
+        except OSError as error:
+            config = error.errno or 0
+    width = eyes.text(f"{directory}/current_link_width")
+    return Seen(config, eyes.target(f"{directory}/driver") or "", width if isinstance(width, str) else "")
+
+
+def _judged(check: PciCheck, address: str, seen: Seen | None, first: First | None) -> Result:
+    if seen is None or first is None:
+        return Result(Outcome.FAILED, f"{address} is not on the PCI bus any more")
+    if seen.config == _NOBODY:
+        text = f"{address} does not answer: its configuration space reads as ones only, it has fallen off the bus"
+        return Result(Outcome.FAILED, text)
+    if seen.driver != first.driver:
+        is_, was = (f"driver '{one}'" if one else "no driver" for one in (seen.driver, first.driver))
+        return Result(Outcome.FAILED, f"{address} has {is_}, wanted {was} as at the first look")
+    if isinstance(seen.config, int):
+        return Result(Outcome.ERROR, f"{DEVICES}/{address}/config cannot be read: {os.strerror(seen.config)}")
+    return _width(check, address, seen, first)
+
+
+def _width(check: PciCheck, address: str, seen: Seen, first: First) -> Result:
+    if check.min_width is None and not check.keeps_width:
+        return Result(Outcome.PASSED)
+    if not seen.width.isdecimal():
+        return Result(Outcome.ERROR, f"{DEVICES}/{address}/current_link_width cannot be read")
+    if seen.width == _DEAD_WIDTH:
+        return Result(Outcome.FAILED, f"{address} does not answer: its link reads as ones only")
+    wanted = check.min_width or 0
+    if check.keeps_width and first.width.isdecimal():
+        wanted = max(wanted, int(first.width))
+    if int(seen.width) < wanted:
+        as_at = " as at the first look" if wanted != check.min_width else ""
+        return Result(Outcome.FAILED, f"the link of {address} is x{seen.width}, wanted at least x{wanted}{as_at}")
+    return Result(Outcome.PASSED)

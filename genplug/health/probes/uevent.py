@@ -1,0 +1,55 @@
+"""``uevent``: events that the kernel sends of a device, of what is below it and of what it stands on. Pure.
+
+A pattern is compared with each ``KEY=VALUE`` of an event, ``ACTION`` and ``DEVPATH`` among them. The last event that
+says something decides.
+"""
+
+from attrs import frozen
+
+from genplug.config.patterns import Pattern, filled
+from genplug.config.probes import UeventCheck
+from genplug.config.template import MissingAttributeError, Values
+from genplug.hardware.uevents import Uevent
+from genplug.health.standing import Outcome, Result
+
+
+@frozen(eq=False)
+class EventPatterns:
+    """Whose events count (directories in /sys), and what they say of the device."""
+
+    paths: tuple[str, ...]
+    fail: tuple[Pattern, ...]
+    clear: tuple[Pattern, ...] = ()
+
+
+def bound(check: UeventCheck, values: Values) -> EventPatterns:
+    """Return the patterns for a device with these attributes.
+
+    Raises:
+        MissingAttributeError: one needs an attribute that it does not have, or it has no place in /sys.
+        PatternError: with its attributes one cannot be read.
+    """
+    if check.path is None and "sysfs" not in values:
+        raise MissingAttributeError("sysfs")
+    paths = check.path.render_each(values) if check.path is not None else values["sysfs"]
+    clear = tuple(filled(check.clear, values)) if check.clear is not None else ()
+    return EventPatterns(tuple(paths), tuple(filled(check.fail, values)), clear)
+
+
+def judged(patterns: EventPatterns, event: Uevent) -> Result | None:
+    """Return what an event means for a device; None where it means nothing."""
+    if not concerns(patterns.paths, event):
+        return None
+    told = [f"{key}={value}" for key, value in event.values.items()]
+    if any(one.search(text) for one in patterns.clear for text in told):
+        return Result(Outcome.PASSED)
+    said = next((text for one in patterns.fail for text in told if one.search(text)), None)
+    if said is None:
+        return None
+    return Result(Outcome.FAILED, f"the kernel sent {said} ({event.action} of /sys{event.devpath})")
+
+
+def concerns(paths: tuple[str, ...], event: Uevent) -> bool:
+    """Say whether an event is of one of these directories, of what is below it, or of what it is below."""
+    of = f"/sys{event.devpath}/"
+    return any(of.startswith(f"{path}/") or f"{path}/".startswith(of) for path in paths)

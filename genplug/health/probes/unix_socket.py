@@ -1,0 +1,66 @@
+"""``unixSocket``: somebody listens on a socket of the host's.
+
+A question is ``("unixSocket", path, ...)``; its answer has for each path an errno, 0 where somebody listens.
+"""
+
+import errno
+import os
+import socket
+from typing import TypeAlias
+
+from genplug.config.probes import UnixSocketCheck
+from genplug.config.template import Values
+from genplug.health.asks import Ask
+from genplug.health.eyes import Eyes
+from genplug.health.standing import Outcome, Result
+
+Answer: TypeAlias = tuple[tuple[str, int], ...]
+_NOBODY = {errno.ENOENT: "is not there", errno.ECONNREFUSED: "is there, and nobody listens on it"}
+
+
+def ask(check: UnixSocketCheck, values: Values) -> Ask:
+    """Return the question for a device with these attributes.
+
+    Raises:
+        MissingAttributeError: the path needs one that it does not have.
+    """
+    return ("unixSocket", *check.path.render_each(values))
+
+
+def look(question: Ask, eyes: Eyes, timeout: float) -> Answer:
+    """Connect to each socket; runs in a worker.
+
+    Raises:
+        TimeoutError: nobody took the connection in time.
+    """
+    return tuple((path, _connected(eyes, path, timeout)) for path in question[1:])
+
+
+def judged(_check: UnixSocketCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
+    """Return what came of connecting means. Pure."""
+    for path, number in answer:
+        if number in _NOBODY:
+            return Result(Outcome.FAILED, f"{path} {_NOBODY[number]}"), None
+        if number:
+            return Result(Outcome.ERROR, f"{path} cannot be connected to: {os.strerror(number)}"), None
+    return Result(Outcome.PASSED), None
+
+
+def _connected(eyes: Eyes, path: str, timeout: float) -> int:
+    real = eyes.host.real(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connecting:
+        connecting.settimeout(timeout)
+        # A socket's address has room for 107 bytes: the folder is named by its descriptor.
+        try:
+            folder = os.open(real.parent, os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            return error.errno or errno.EIO
+        try:
+            connecting.connect(f"/proc/self/fd/{folder}/{real.name}")
+        except TimeoutError:
+            raise TimeoutError(f"{path} did not take a connection within {timeout:g} s") from None
+        except OSError as error:
+            return error.errno or errno.EIO
+        finally:
+            os.close(folder)
+    return 0
