@@ -23,6 +23,10 @@ NEEDS = {
         IS_ROOT and _has("containerd", "etcd", "runc") and any(TOOLS.glob("kubernetes/*/kubelet")),
         "needs a Kubernetes of its own: as root, .ci/tools and tests/cluster/build",
     ),
+    "fuse": (
+        IS_ROOT and Path("/dev/fuse").is_char_device(),
+        "needs /dev/fuse for files that hang: as root, modprobe fuse",
+    ),
     "generator": (importlib.util.find_spec("grpc_tools") is not None, "needs the generator of the dev extra"),
     "helm": (
         all((TOOLS / name).exists() for name in ("helm3", "helm4", "kubectl"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from genplug.config.model import Config
     from genplug.hardware.host import Host
     from genplug.hardware.tree import Act, Tree
+    from genplug.health.asks import Ask
 
 DESCRIPTION = """\
 Write what a configuration reads of this node into an archive, so that others can plan with it elsewhere:
@@ -37,6 +38,8 @@ exit codes: 0 fine, 1 it could not be written, 2 wrong usage, 78 invalid configu
 """
 _PATIENCE = 3.0
 """Seconds after which it says how far it is."""
+_CONFIG_HEAD = 4
+"""Bytes of a PCI function's configuration space that a probe reads."""
 _NOT_OF_DEV = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/hugepages", "/dev/fd")  # noqa: S108 - to stay out of it
 """Names under /dev that are of processes and not of hardware."""
 
@@ -124,14 +127,35 @@ def _touched(configs: "Iterable[Config]", root: Path, node_name: str | None) -> 
     from genplug.hardware.discover import discover  # noqa: PLC0415 - see run
     from genplug.hardware.explain import explained  # noqa: PLC0415 - see run
     from genplug.hardware.host import Host  # noqa: PLC0415 - see run
+    from genplug.health.bound import questions  # noqa: PLC0415 - see run
 
     touched = _Touched()
     host = Host.at(root, node_name=node_name or os.environ.get("NODE_NAME"), witness=touched)
     for config in configs:
         # `--explain` reads on where a scan stops at the first condition that does not hold.
-        for _ in explained(discover(config, host), host):
+        inventory = discover(config, host)
+        for _ in explained(inventory, host):
             pass
+        for name, devices in inventory.devices.items():
+            for question in questions(inventory.resources[name], devices):
+                _read(question, host)
     return touched
+
+
+def _read(question: "Ask", host: "Host") -> None:
+    """Read what a probe reads of files, and nothing that a probe only calls or opens."""
+    from genplug.config.globs import Glob  # noqa: PLC0415 - see run
+    from genplug.health.probes import pci  # noqa: PLC0415 - see run
+
+    kind, *arguments = question
+    if kind == "file":
+        for path in (path for glob in arguments for path in host.glob(Glob.parse(glob)).paths):
+            host.text(path)
+    elif kind == "pci":
+        for directory in (f"{pci.DEVICES}/{address}" for address in arguments):
+            host.look(f"{directory}/driver")
+            for name in pci.FILES:
+                host.text(f"{directory}/{name}")
 
 
 def _members(touched: _Touched, root: Path) -> "Iterator[tuple[TarInfo, bytes]]":
@@ -206,7 +230,8 @@ def _filled(  # noqa: PLR0913 - what is known of a path
     elif (look := host.look(path)) is not None and look.is_device:
         return f"{look.kind} {look.major}:{look.minor}\n".encode()
     elif is_read and _is_of_kernel(path):
-        return tree.read(path, MOST_TEXT)
+        # To read all of a configuration space can disturb a device.
+        return tree.read(path, _CONFIG_HEAD if path.endswith("/config") else MOST_TEXT)
     return b""
 
 

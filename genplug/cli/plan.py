@@ -26,6 +26,7 @@ examples:
   genplug plan --config /etc/genplug --root /host -o json
   genplug plan --config genplug.yaml --allocate nvidia.com/gpu=2     print the exact answer for a container
   genplug plan --config genplug.yaml --explain         every condition and attribute, and the file it was read from
+  genplug plan --config genplug.yaml --probe                         have every probe look once
   genplug plan --config genplug.yaml --policy policy.yaml            under the policy that the agent runs with
   genplug plan --config genplug.yaml --root node.tar.gz              of the node that 'genplug capture' wrote down
 
@@ -46,6 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--explain",
         action="store_true",
         help="say of each path which condition let it in or out, and from which file each attribute came",
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="have every probe look once, programs and URLs included, and show what it says; only the kernel's events "
+        "are left to the agent",
     )
     parser.add_argument(
         "--allocate",
@@ -73,7 +80,8 @@ def _planned(arguments: argparse.Namespace) -> int:
     from genplug.hardware.discover import discover  # noqa: PLC0415
     from genplug.hardware.explain import explained  # noqa: PLC0415
     from genplug.hardware.host import Host  # noqa: PLC0415
-    from genplug.health.presence import judge  # noqa: PLC0415
+    from genplug.health.once import first_findings  # noqa: PLC0415
+    from genplug.health.presence import NO_FINDINGS, judge  # noqa: PLC0415
 
     try:
         config = load(tuple(map(Path, arguments.config)), arguments.node_name, arguments.policy).config
@@ -82,7 +90,10 @@ def _planned(arguments: argparse.Namespace) -> int:
         return 78
     host = Host.at(arguments.root, node_name=arguments.node_name or os.environ.get("NODE_NAME"))
     inventory = discover(config, host)
-    judgement = judge(inventory, None, {}, time.monotonic())
+    findings, troubles = first_findings(inventory, host) if arguments.probe else (NO_FINDINGS, ())
+    for trouble in troubles:
+        print(f"{trouble.resource}: probe {trouble.probe} cannot look: {trouble.error}", file=sys.stderr)
+    judgement = judge(inventory, None, {}, time.monotonic(), findings)
     answers = {
         name: Answers(offered(resource, judgement.devices.get(name, ())), host)
         for name, resource in inventory.resources.items()

@@ -1,12 +1,15 @@
 """A probe of the configuration and a device together: what to ask, or what to listen for. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import evolve, frozen
 
+from genplug.config.model import Resource
 from genplug.config.patterns import PatternError
+from genplug.config.policy import Policy
 from genplug.config.probes import (
+    Check,
     ExecCheck,
     FileCheck,
     HttpCheck,
@@ -75,10 +78,22 @@ class Bound:
         return _JUDGES[type(self.spec.check)](self.spec.check, reply.answer, memory, now)
 
 
-def bound(key: Key, device: Device, spec: ProbeSpec) -> Bound:
-    """Return a probe for a device."""
+def questions(resource: Resource, devices: Iterable[Device]) -> tuple[Ask, ...]:
+    """Return every question that the probes of a resource ask of its devices, each once."""
+    every = (
+        bound(Key(resource.name, device.id), device, probe, resource.policy).ask
+        for device in devices
+        for probe in resource.health.probes
+    )
+    return tuple(dict.fromkeys(ask for ask in every if ask is not None))
+
+
+def bound(key: Key, device: Device, spec: ProbeSpec, policy: Policy) -> Bound:
+    """Return a probe for a device; what the policy does not allow (any more) has that as its fault."""
     check, values = spec.check, device.attributes
     places = tuple(values.get("sysfs", ()))
+    if refused := _refused(check, policy):
+        return Bound(key, spec, fault=refused)
     try:
         match check:
             case PciCheck():
@@ -101,3 +116,12 @@ def bound(key: Key, device: Device, spec: ProbeSpec) -> Bound:
         return Bound(key, spec, fault=f"needs '{error.name}', which this device does not have")
     except PatternError as error:
         return Bound(key, spec, fault=f"its pattern cannot be read with this device's attributes: {error}")
+
+
+def _refused(check: Check, policy: Policy) -> str:
+    match check:
+        case ExecCheck(command) if fault := policy.exec_fault(command[0].text):
+            return f"to run {command[0].text} is {fault}"
+        case OpenCheck() if fault := policy.open_fault():
+            return f"to open device nodes is {fault}"
+    return ""

@@ -130,5 +130,5 @@ def _record(file: int) -> bytes | None:
             # Some were overwritten before they were read; the next is the oldest that is left.
             continue
         if not record:
-            raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         return record

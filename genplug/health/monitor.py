@@ -16,14 +16,15 @@ from typing import Any
 from attrs import define, evolve, field
 
 from genplug.config.model import Resource
-from genplug.config.probes import HealthSpec, KernelLogCheck
+from genplug.config.policy import Policy
+from genplug.config.probes import FileCheck, HealthSpec, KernelLogCheck
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Device, Inventory
 from genplug.hardware.uevents import Uevent
 from genplug.health.asks import Ask, Reply
 from genplug.health.bound import Bound, bound
 from genplug.health.kmsg import PATH, KernelLog, Line
-from genplug.health.probes import kernel_log, uevent
+from genplug.health.probes import file, kernel_log, uevent
 from genplug.health.report import Exhausted, HealthStatus, News, Trouble
 from genplug.health.standing import Outcome, Result, Standing, come_back, next_standing, unknown
 from genplug.health.verdict import Ailment, Findings, Key
@@ -31,9 +32,9 @@ from genplug.health.workers import Callers, Crew, Readers
 
 FIRST_LOOK = 1.0
 """Seconds for which a new device waits for its first verdict before it is listed without one."""
-_TICKS = 20
+_TICKS = 10
 """Into how many parts a period is cut: what is due in one of them is asked together."""
-_LONGEST_TICK = 0.5
+_LONGEST_TICK = 1.0
 _GOLDEN = (math.sqrt(5) - 1) / 2
 """Multiples of it, without what is before the point, are spread evenly however many there are."""
 
@@ -89,7 +90,7 @@ class Monitor:
         self._host = host
         self._changed, self._tell = changed, tell
         self._uevents_failure = uevents_failure
-        self._devices: dict[Key, tuple[Device, HealthSpec]] = {}
+        self._devices: dict[Key, tuple[Device, HealthSpec, Policy]] = {}
         self._watched: dict[Key, dict[str, _Watched]] = {}
         self._left: dict[Key, dict[str, _Watched]] = {}
         self._looks: dict[tuple[Ask, float, float], _Look] = {}
@@ -133,16 +134,17 @@ class Monitor:
                 awaited[key] = until
         return Findings(ailments, awaited)
 
-    async def first_looks(self) -> None:
-        """Wait until every device has its first verdict, or has waited long enough for it."""
-        deadline = time.monotonic() + FIRST_LOOK
-        while self.findings(time.monotonic()).awaited:
+    async def first_looks(self, patience: float = FIRST_LOOK) -> Findings:
+        """Return the findings once every probe has looked, or could not; what is known after so many seconds."""
+        deadline = time.monotonic() + patience
+        while any(one.standing.is_awaited for probes in self._watched.values() for one in probes.values()):
             self._first.clear()
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     await self._first.wait()
             except TimeoutError:
-                return
+                break
+        return self.findings(time.monotonic())
 
     def watch(self, inventory: Inventory, listed: AbstractSet[Key]) -> None:
         """Watch over the devices of an inventory from now on, and no others.
@@ -162,10 +164,13 @@ class Monitor:
         fresh = []
         for key, (device, resource) in wanted.items():
             before = self._devices.get(key)
-            if before is None or before[0] is not device or before[1] != resource.health:
-                fresh += self._watch_device(key, device, resource.health, now)
+            if before is None or before[0] is not device or before[1:] != (resource.health, resource.policy):
+                fresh += self._watch_device(key, device, resource, now)
         if fresh:
             self._begin(fresh, now)
+        if not self._looks:
+            self._readers.rest()
+            self._callers.rest()
 
     def heard(self, event: Uevent) -> None:
         """Take note of an event of the kernel's."""
@@ -202,13 +207,13 @@ class Monitor:
             if self._log is not None:
                 self._log.close()
 
-    def _watch_device(self, key: Key, device: Device, health: HealthSpec, now: float) -> list[_Watched]:
+    def _watch_device(self, key: Key, device: Device, resource: Resource, now: float) -> list[_Watched]:
         """Watch over a device as it is now; return the probes that begin anew."""
         known, came_back = self._watched.get(key, {}), self._left.pop(key, None)
         watched: dict[str, _Watched] = {}
         fresh = []
-        for spec in health.probes:
-            new = bound(key, device, spec)
+        for spec in resource.health.probes:
+            new = bound(key, device, spec, resource.policy)
             old = known.get(spec.name)
             if old is not None and _is_same(old.bound, new):
                 one = evolve(known.pop(spec.name), bound=new)
@@ -226,7 +231,7 @@ class Monitor:
         for old in known.values():
             self._unsubscribe(old)
             self._untrouble(old, old.standing.error)
-        self._devices[key], self._watched[key] = (device, health), watched
+        self._devices[key], self._watched[key] = (device, resource.health, resource.policy), watched
         return fresh
 
     def _forget(self, key: Key) -> None:
@@ -346,7 +351,7 @@ class Monitor:
             is_same, look.reply = look.reply == reply, reply
             for one in tuple(look.watched.values()):
                 # Most looks find what the last one found, and that was well.
-                if not (is_same and one.standing.is_steady and not _counts(one)):
+                if not (is_same and one.standing.is_steady and not _has_risen(one)):
                     is_changed |= self._judge_reply(one, reply, now)
         self._answered += len(looks)
         self._settle(is_changed=is_changed)
@@ -435,9 +440,10 @@ def _is_stuck(one: _Watched) -> bool:
     return one.bound.spec.numbers.sticky and not one.standing.healthy
 
 
-def _counts(one: _Watched) -> bool:
-    """Say whether an unchanged reply can mean something else than before: a window of time moves on."""
-    return bool(getattr(one.bound.spec.check, "counter", None))
+def _has_risen(one: _Watched) -> bool:
+    """Say whether an unchanged reply can mean something else than before: a counter's rise leaves its window."""
+    check = one.bound.spec.check
+    return isinstance(check, FileCheck) and check.counter is not None and file.has_risen(one.memory)
 
 
 def _newest(one: _Watched, lines: Iterable[Line]) -> tuple[int, Result] | None:

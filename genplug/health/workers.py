@@ -34,6 +34,8 @@ CALLERS = 64
 """Calls (programs, URLs, sockets) that one worker has under way at the same time, hanging ones included."""
 _STARTING = 30.0
 """Seconds that a worker may take to start, or to send what it has."""
+_REAPED = 0.5
+"""Seconds after which an ended worker is waited for: it is killed, and needs no more."""
 _GRACE = 1.0
 """Seconds after its time in which a call can still end by itself."""
 _GLANCE = 0.5
@@ -147,6 +149,10 @@ class Crew(ABC):
         """The process IDs of the workers."""
         return tuple(one.process.pid for one in self._all)
 
+    @abstractmethod
+    def rest(self) -> None:
+        """End what has nothing to do: nobody asks any more."""
+
     def close(self) -> None:
         """End every worker, at once; what hangs is not waited for."""
         for worker in self._all:
@@ -158,26 +164,33 @@ class Crew(ABC):
         return self._spent + sum(map(_seconds, self.processes))
 
     def _begun(self, threads: int) -> _Process:
+        worker = _Process(self._host, threads)
+        self._all.add(worker)
+        return worker
+
+    def _end(self, worker: _Process) -> None:
+        """End a worker, and see to it that nothing of it stays in the table of processes."""
+        worker.close()
+        asyncio.get_running_loop().call_later(_REAPED, self._reap)
+
+    def _reap(self) -> None:
         for one in [one for one in self._all if one.is_closed]:
             # What has ended is gone from /proc once it is waited for: its time is noted before.
             seconds = _seconds(one.process.pid)
             if one.process.poll() is not None:
                 self._spent += seconds
                 self._all.discard(one)
-        worker = _Process(self._host, threads)
-        self._all.add(worker)
-        return worker
 
 
 class Readers(Crew):
     """Workers that answer one question after the other; one that hangs is found out by its progress."""
 
-    share = 200
+    share = 400
 
     def __init__(self, host: Host, changed: Callable[[], None]) -> None:
         super().__init__(host, changed)
         self._idle: list[_Process] = []
-        self._working = 0
+        self._working = self._waiting = 0
         self._stuck: dict[_Process, asyncio.Task[None]] = {}
         self._number = 0
         self._turn = asyncio.Condition()
@@ -212,10 +225,19 @@ class Readers(Crew):
             task.cancel()
         super().close()
 
+    def rest(self) -> None:
+        """End what has nothing to do: nobody asks any more."""
+        while self._idle:
+            self._end(self._idle.pop())
+
     async def _taken(self) -> _Process | None:
         """Return a worker that has nothing to do; None where all that there may be hang."""
         async with self._turn:
-            await self._turn.wait_for(lambda: self._idle or self._working < READERS)
+            self._waiting += 1
+            try:
+                await self._turn.wait_for(lambda: self._idle or self._working < READERS)
+            finally:
+                self._waiting -= 1
             if not self._idle and len(self._stuck) >= MOST_HUNG:
                 return None
             worker = self._idle.pop() if self._idle else self._begun(1)
@@ -241,19 +263,23 @@ class Readers(Crew):
             its, index, _ = worker.progress.read()
             at = index if its == number and index < len(questions) else 0
             got.setdefault(at, Reply(error="the worker that looked died"))
-            worker.close()
+            self._end(worker)
         finally:
             async with self._turn:
                 self._working -= 1
-                if is_fit:
+                # One is enough until there is more to do than it can.
+                if is_fit and self._waiting >= len(self._idle):
                     self._idle.append(worker)
+                elif is_fit:
+                    self._end(worker)
                 self._turn.notify_all()
+            if not is_fit:
+                self._changed()
         return list(got.items())
 
     def _give_up(self, worker: _Process, question: Ask) -> None:
         self._hanging.add(question)
         self._stuck[worker] = asyncio.ensure_future(self._waited_for(worker, question))
-        self._changed()
 
     async def _waited_for(self, worker: _Process, question: Ask) -> None:
         """Wait, for ever if need be, until a worker that hangs does not any more."""
@@ -261,7 +287,7 @@ class Readers(Crew):
             await worker.received(None)
         self._hanging.discard(question)
         del self._stuck[worker]
-        worker.close()
+        self._end(worker)
         async with self._turn:
             self._turn.notify_all()
         self._changed()
@@ -296,6 +322,13 @@ class Callers(Crew):
             self._receiving.cancel()
         super().close()
 
+    def rest(self) -> None:
+        """End what has nothing to do: nobody asks any more."""
+        if self._worker is not None and self._receiving is not None and not self._waiting:
+            self._receiving.cancel()
+            self._end(self._worker)
+            self._worker = None
+
     async def _asked(self, question: Ask, seconds: float) -> Reply:
         if question in self._hanging:
             return _STILL_HANGING
@@ -327,7 +360,7 @@ class Callers(Crew):
                 break
             for number, _, reply in message or ():
                 self._came(number, Reply(*reply))
-        worker.close()
+        self._end(worker)
         self._worker = None
         for number in list(self._waiting):
             self._came(number, Reply(error="the worker that looked died"))

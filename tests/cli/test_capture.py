@@ -319,3 +319,42 @@ def test_who_waits_long_is_told_how_far_it_is(
     monkeypatch.setattr(capture, "_PATIENCE", 0.0)
     captured(node)
     assert "looks so far, the last at '/" in capsys.readouterr().err
+
+
+PROBED = """
+/dev/x0 char 240:0
+/sys/dev/char/240:0 -> ../../devices/pci0000:00/0000:00:02.0/x/x0
+/sys/devices/pci0000:00/0000:00:02.0/x/x0/uevent =
+/sys/devices/pci0000:00/0000:00:02.0/x/x0/errors = 3
+/sys/devices/pci0000:00/0000:00:02.0/vendor = 0x10de
+/sys/devices/pci0000:00/0000:00:02.0/config = head and much more
+/sys/devices/pci0000:00/0000:00:02.0/current_link_width = 4
+/sys/devices/pci0000:00/0000:00:02.0/subsystem -> ../../../bus/pci
+/sys/devices/pci0000:00/0000:00:02.0/driver -> ../../../bus/pci/drivers/xdrv
+/sys/bus/pci/drivers/xdrv folder
+/sys/bus/pci/devices/0000:00:02.0 -> ../../../devices/pci0000:00/0000:00:02.0
+/sys/class/manager/one/state = write error
+"""
+PROBES = """
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x:
+    devices: [{glob: /dev/x*}]
+    health:
+      probes:
+      - pci: {minLinkWidth: 8}
+      - file: {path: "${sysfs}/errors", max: 2}
+      - file: {path: "/sys/class/manager/*/state", equals: operating}
+"""
+
+
+def test_what_probes_read_is_in_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grow(PROBED, tmp_path / "root")
+    (tmp_path / "c.yaml").write_text(PROBES)
+    here = plan(tmp_path / "c.yaml", tmp_path / "root", ["--probe"], capsys)
+    for said in ("is x4, wanted at least x8", "errors is '3', wanted at most 2", "state is 'write error', wanted"):
+        assert said in here
+    archive = captured(tmp_path)
+    assert plan(tmp_path / "c.yaml", archive, ["--probe"], capsys) == here
+    assert contents(archive)["sys/devices/pci0000:00/0000:00:02.0/config"] == "head"

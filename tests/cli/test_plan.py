@@ -103,3 +103,20 @@ async def test_a_wrong_configuration_exits_78_with_its_mistakes(
 def test_a_missing_file_exits_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", str(tmp_path / "missing.yaml")]) == 78
     assert "there is no such file or folder" in capsys.readouterr().err
+
+
+def test_probes_look_once_where_that_is_asked_for(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    three.write("/sys/x0/state", "ok")
+    three.write("/sys/x1/state", "dead")
+    file = three.write_config(
+        "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n  a.io/x:\n"
+        "    devices: [{glob: '/dev/x*'}]\n"
+        "    health: {probes: [{file: {path: '/sys/${name}/state', equals: ok}}, {http: {url: 'http://127.0.0.1:1/'}}]}\n"
+    )
+    assert main(["plan", "--config", str(file), "--root", str(three.root)]) == 0
+    assert "unhealthy" not in capsys.readouterr().out
+    assert main(["plan", "--config", str(file), "--root", str(three.root), "--probe"]) == 0
+    said = capsys.readouterr()
+    assert "probe state: /sys/x1/state is 'dead', wanted 'ok'" in said.out
+    assert said.out.count("unhealthy") == 1
+    assert "a.io/x: probe http cannot look: http://127.0.0.1:1/ does not answer: Connection refused" in said.err

@@ -22,7 +22,7 @@ def counted(before: Counted | None, value: float, now: float, window: float) -> 
     # The last one before the window is where the window begins.
     older = before.samples[len(before.samples) - len(kept) - 1 : len(before.samples) - len(kept)]
     samples = (*older, *kept)
-    if not samples or samples[-1][1] != total or len(samples) == 1:
+    if not samples or samples[-1][1] != total:
         samples = (*samples, (now, total))
     return Counted(value, total, samples)
 

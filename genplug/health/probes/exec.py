@@ -19,6 +19,8 @@ from genplug.health.eyes import Eyes
 from genplug.health.standing import Outcome, Result
 
 Answer: TypeAlias = tuple[int, str]
+OF_WORKER = ("PYTHONPATH", "MALLOC_ARENA_MAX")
+"""Variables that a worker is started with."""
 _MOST_OUTPUT = 4096
 """Bytes of output that are kept, the last ones: the end says what went wrong."""
 _MOST_SAID = 200
@@ -48,6 +50,8 @@ def look(question: Ask, _eyes: Eyes, timeout: float) -> Answer:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        # What was set for the worker is not for what it runs.
+        env={name: value for name, value in os.environ.items() if name not in OF_WORKER},
     )
     try:
         output, has_ended = _followed(process, time.monotonic() + timeout)

@@ -53,6 +53,11 @@ def judged(check: FileCheck, answer: Answer, memory: Memory | None, now: float) 
     return _together(check, results), kept
 
 
+def has_risen(memory: Memory | None) -> bool:
+    """Say whether a counter has risen within its window, so that the rise will be over some time."""
+    return any(history.samples[0][1] != history.total for history in (memory or {}).values())
+
+
 def _texts(pattern: str, eyes: Eyes) -> Iterator[tuple[str, str | int]]:
     paths: tuple[str, ...] = (pattern,)
     if not _MAGIC.isdisjoint(pattern):

@@ -16,6 +16,8 @@ from genplug.health.eyes import Eyes
 from genplug.health.standing import Outcome, Result
 
 DEVICES = "/sys/bus/pci/devices"
+FILES = ("config", "power/runtime_status", "current_link_width")
+"""What is read of a function."""
 _NOBODY = b"\xff\xff\xff\xff"
 _DEAD_WIDTH = "63"
 """What a link's status register says when nobody answers: all its bits are ones."""
@@ -75,7 +77,7 @@ def judged(check: PciCheck, answer: Answer, memory: Memory | None, _now: float) 
     return result, firsts
 
 
-def _seen(directory: str, eyes: Eyes) -> Seen | None:
+def _seen(directory: str, eyes: Eyes) -> tuple[bytes | int, str, str] | None:
     if not eyes.host.exists(directory):
         return None
     # To read the configuration space wakes a device that sleeps.
@@ -87,7 +89,8 @@ def _seen(directory: str, eyes: Eyes) -> Seen | None:
         except OSError as error:
             config = error.errno or 0
     width = eyes.text(f"{directory}/current_link_width")
-    return Seen(config, eyes.target(f"{directory}/driver") or "", width if isinstance(width, str) else "")
+    # Plain, as everything that comes from a worker.
+    return config, eyes.target(f"{directory}/driver") or "", width if isinstance(width, str) else ""
 
 
 def _judged(check: PciCheck, address: str, seen: Seen | None, first: First | None) -> Result:

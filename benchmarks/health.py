@@ -1,0 +1,101 @@
+"""What probes cost while all is well, and what one device that hangs costs the others."""
+
+import asyncio
+import os
+import time
+
+from benchmarks.agent import Agent, Node, agent, node
+from benchmarks.figures import Samples
+from benchmarks.latency import allocate_some
+from benchmarks.runs import Runs
+
+_MS = 1000
+_PERIODS = 1000
+_PERIOD = 0.02
+
+
+async def probes(runs: Runs) -> Samples:
+    """1000 devices with three file probes each, every file another, at the default period of 10 s."""
+    async with node(1, 1000) as busy:
+        for number in range(busy.each):
+            for name in ("state", "errors", "temp"):
+                busy.fake.write(f"/sys/{_name(busy, number)}/{name}", "0")
+        _configure(busy, period=10)
+        async with agent(busy) as process:
+            await busy.listed(process.started)
+            listed = time.monotonic() - process.started
+            await asyncio.sleep(runs.settle)
+            before = _cpu(process)
+            await asyncio.sleep(runs.idle)
+            after = _cpu(process)
+            workers = [one.footprint() for one in _workers(process)]
+    agent_cpu, workers_cpu = (100 * (late - early) / runs.idle for early, late in zip(before, after, strict=True))
+    return {
+        "1000 devices, 3 probes each: start to list": [_MS * listed],
+        "1000 devices, 3 probes each: CPU of the agent": [agent_cpu],
+        "1000 devices, 3 probes each: CPU of the workers": [workers_cpu],
+        "1000 devices, 3 probes each: CPU of both": [agent_cpu + workers_cpu],
+        "a worker: RSS": [max(one["RSS"] for one in workers)],
+        "a worker: anonymous memory": [max(one["anonymous memory"] for one in workers)],
+    }
+
+
+async def hanging(runs: Runs) -> Samples:
+    """8 devices, one of which hangs in each of its three probes for ever: the others' Allocate, memory, the end."""
+    async with node(1, 8) as busy:
+        for number in range(busy.each):
+            folder = busy.fake.real(f"/sys/{_name(busy, number)}")
+            folder.mkdir(parents=True)
+            for name in ("state", "errors", "temp"):
+                if number:
+                    (folder / name).write_text("0")
+                else:
+                    os.mkfifo(folder / name)
+        _configure(busy, period=10)
+        async with agent(busy) as process:
+            await busy.listed(process.started)
+            await asyncio.sleep(runs.settle)
+            samples = dict(await allocate_some(busy, "8 devices, 1 hangs: Allocate", runs.calls))
+        await busy.fake.kubelet.restart()
+        _configure(busy, period=_PERIOD)
+        async with agent(busy) as process:
+            await busy.listed(process.started)
+            await asyncio.sleep(runs.settle)
+            early = _held(process)
+            await asyncio.sleep(_PERIODS * _PERIOD)
+            gained = _held(process) - early
+            stops = time.monotonic()
+        samples["8 devices, 1 hangs: anonymous memory gained in 1000 periods"] = [gained]
+        samples["8 devices, 1 hangs: SIGTERM to the end"] = [_MS * (time.monotonic() - stops)]
+    return samples
+
+
+def _name(busy: Node, number: int) -> str:
+    return busy.device(0, number).rpartition("/")[2]
+
+
+def _configure(busy: Node, period: float) -> None:
+    probes = (
+        "{file: {path: '/sys/${name}/state', equals: 0}}",
+        "{file: {path: '/sys/${name}/errors', maxIncrease: 0, perSeconds: 3600}}",
+        "{file: {path: '/sys/${name}/temp', max: 95000}}",
+    )
+    busy.fake.write_config(
+        "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
+        f"  {busy.resources[0]}:\n    devices: [{{glob: '/dev/acc0-*'}}]\n"
+        f"    health: {{periodSeconds: {period}, timeoutSeconds: 0.5, probes: [{', '.join(probes)}]}}\n",
+        how="configmap",
+    )
+
+
+def _workers(process: Agent) -> list[Agent]:
+    children = (process.proc / "task" / str(process.pid) / "children").read_text().split()
+    return [Agent(int(child), process.started) for child in children]
+
+
+def _cpu(process: Agent) -> tuple[float, float]:
+    return process.cpu_seconds(), sum(one.cpu_seconds() for one in _workers(process))
+
+
+def _held(process: Agent) -> float:
+    return sum(one.footprint()["anonymous memory"] for one in (process, *_workers(process)))

@@ -1,0 +1,261 @@
+"""Files whose reads hang for as long as a test says: a small FUSE file system, for root and where /dev/fuse is.
+
+It speaks the kernel's protocol itself (``linux/fuse.h``), so that nothing has to be installed. A thread of this process
+serves it, and that sets the limits: the process must leave the context (a failing test does, a test run that is
+interrupted does too). One that is killed from outside frees readers in other processes, but leaves the dead mount
+behind, and cannot die itself while one of its own threads hangs in a read; ``umount -f -l`` on the folder helps with
+both.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MNT_FORCE, _MNT_DETACH = 1, 2
+
+_VERSION = (7, 31)  # Linux 5.4's; a newer kernel speaks it too
+_MAX_WRITE = 4096  # nothing is written, but the kernel takes no less
+_REQUEST_SIZE = 8192  # the kernel refuses to read into less
+_FOPEN_DIRECT_IO, _FOPEN_NOFLUSH = 1, 32  # no page cache; no word at a close, which would fail after the end
+_ROOT_NODE = 1
+
+_IN_HEADER = struct.Struct("=IIQQIIIHH")  # len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
+_OUT_HEADER = struct.Struct("=IiQ")  # len, error, unique
+_READ_IN = struct.Struct("=QQI")  # fh, offset, size; the rest is of no interest
+_INTERRUPT_IN = struct.Struct("=Q")  # unique
+_INIT_OUT = struct.Struct("=IIIIHHI36x")  # major, minor, max_readahead, flags, two of background, max_write
+_ATTR = struct.Struct("=QQQ QQQ III IIII 12x")  # ino, size, blocks, three times, their ns, mode, nlink, uid, gid
+_ATTR_VALID = struct.Struct("=QII")  # seconds, ns, padding
+_ENTRY_VALID = struct.Struct("=QQQQII")  # nodeid, generation, seconds of entry and attributes, their ns
+_OPEN_OUT = struct.Struct("=QII")  # fh, flags, padding
+_DIRENT = struct.Struct("=QQII")  # ino, offset of the next, length of the name, type; then the name, in eights
+_STATFS_OUT = struct.Struct("=QQQQQ III 28x")  # blocks, three times free, files, bsize, namelen, frsize
+
+
+class _Opcode(IntEnum):
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    OPEN = 14
+    READ = 15
+    STATFS = 17
+    RELEASE = 18
+    INIT = 26
+    OPENDIR = 27
+    READDIR = 28
+    RELEASEDIR = 29
+    INTERRUPT = 36
+    BATCH_FORGET = 42
+
+
+class _Request(NamedTuple):
+    unique: int
+    node: int
+    body: bytes
+
+
+@dataclass
+class _File:
+    """A file as it is now; ``kept`` are the offset and size of every read that waits, by the request's number."""
+
+    node: int
+    text: bytes
+    changed: int = field(default_factory=time.time_ns)
+    hangs: bool = False
+    kept: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+class HangingFiles:
+    """Read-only files with these texts in a folder, which is made if missing; mounted as long as the context is open.
+
+    Only reads hang, never a look at names or attributes. Nothing is cached, so a text counts at the next read; inotify
+    sees none of it. The methods are for any thread; only ``wait_for_reader`` blocks, so a coroutine calls it by
+    ``asyncio.to_thread``. Leaving the context fails whatever is still being read with EIO.
+    """
+
+    def __init__(self, folder: Path, texts: Mapping[str, str]) -> None:
+        self._folder = folder.resolve()
+        self._files = {
+            name: _File(node, text.encode()) for node, (name, text) in enumerate(texts.items(), start=_ROOT_NODE + 1)
+        }
+        self._by_node = {file.node: file for file in self._files.values()}
+        self._changed = threading.Condition()
+        self._is_ending = False
+        self._kernel = -1
+        self._thread = threading.Thread(target=self._serve, name=f"files of {folder}", daemon=True)
+        self._answers: dict[int, Callable[[_Request], bytes | None]] = {
+            _Opcode.LOOKUP: self._look_up,
+            _Opcode.FORGET: lambda _: None,
+            _Opcode.GETATTR: lambda request: _ATTR_VALID.pack(0, 0, 0) + self._attributes(request.node),
+            _Opcode.OPEN: lambda _: _OPEN_OUT.pack(0, _FOPEN_DIRECT_IO | _FOPEN_NOFLUSH, 0),
+            _Opcode.READ: self._read,
+            _Opcode.STATFS: lambda _: _STATFS_OUT.pack(0, 0, 0, len(self._files), 0, 4096, 255, 4096),
+            _Opcode.RELEASE: lambda _: b"",
+            _Opcode.INIT: lambda _: _INIT_OUT.pack(*_VERSION, 0, 0, 0, 0, _MAX_WRITE),
+            _Opcode.OPENDIR: lambda _: _OPEN_OUT.pack(0, 0, 0),
+            _Opcode.READDIR: self._read_folder,
+            _Opcode.RELEASEDIR: lambda _: b"",
+            _Opcode.INTERRUPT: self._interrupt,
+            _Opcode.BATCH_FORGET: lambda _: None,
+        }
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._kernel = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        options = f"fd={self._kernel},rootmode=40000,user_id=0,group_id=0".encode()
+        flags = ctypes.c_ulong(_MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+        try:
+            _check(_LIBC.mount(b"hanging-files", bytes(self._folder), b"fuse", flags, options), self._folder)
+        except OSError:
+            os.close(self._kernel)
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._is_ending = True
+            for file in self._files.values():
+                self._answer_kept(file)
+        # Detaching alone would keep the connection, and this thread, while anybody has a file open: the force ends it.
+        _check(_LIBC.umount2(bytes(self._folder), _MNT_FORCE | _MNT_DETACH), self._folder)
+        self._thread.join()
+
+    def hang(self, name: str) -> None:
+        """Let no read of a file return from now on."""
+        with self._changed:
+            self._files[name].hangs = True
+
+    def release(self, name: str) -> None:
+        """Answer the reads of a file that hang, with its text as it is now, and later ones at once."""
+        with self._changed:
+            self._files[name].hangs = False
+            self._answer_kept(self._files[name])
+
+    def write(self, name: str, text: str) -> None:
+        """Give a file another text."""
+        with self._changed:
+            self._files[name].text = text.encode()
+            self._files[name].changed = time.time_ns()
+
+    def wait_for_reader(self, name: str, timeout: float = 10) -> None:
+        """Block until a read of a file hangs.
+
+        Raises:
+            TimeoutError: none did within ``timeout`` seconds.
+        """
+        file = self._files[name]
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(file.kept), timeout):
+                raise TimeoutError(f"after {timeout} s: nobody reads {name}")
+
+    def _serve(self) -> None:
+        try:
+            while request := self._next():
+                self._handle(*request)
+        finally:
+            os.close(self._kernel)
+
+    def _next(self) -> tuple[int, _Request] | None:
+        """Wait for the kernel's next request and its opcode; there is none after the end of the mount."""
+        while True:
+            try:
+                raw = os.read(self._kernel, _REQUEST_SIZE)
+            except FileNotFoundError:  # its asker gave up while it was being handed over
+                continue
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return None
+                raise
+            _, opcode, unique, node, *_ = _IN_HEADER.unpack_from(raw)
+            return opcode, _Request(unique, node, raw[_IN_HEADER.size :])
+
+    def _handle(self, opcode: int, request: _Request) -> None:
+        with self._changed:
+            if opcode not in self._answers:
+                self._answer(request.unique, error=errno.ENOSYS)
+                return
+            try:
+                answer = self._answers[opcode](request)
+            except OSError as error:
+                self._answer(request.unique, error=error.errno or errno.EIO)
+                return
+            if answer is not None:
+                self._answer(request.unique, answer)
+
+    def _answer(self, unique: int, payload: bytes = b"", error: int = 0) -> None:
+        with suppress(FileNotFoundError):  # nobody waits for it any more
+            os.write(self._kernel, _OUT_HEADER.pack(_OUT_HEADER.size + len(payload), -error, unique) + payload)
+
+    def _answer_kept(self, file: _File) -> None:
+        for unique, (offset, size) in file.kept.items():
+            if self._is_ending:
+                self._answer(unique, error=errno.EIO)
+            else:
+                self._answer(unique, file.text[offset : offset + size])
+        file.kept.clear()
+
+    def _read(self, request: _Request) -> bytes | None:
+        file = self._by_node[request.node]
+        _, offset, size = _READ_IN.unpack_from(request.body)
+        if self._is_ending:
+            raise OSError(errno.EIO, "the files are going away")
+        if not file.hangs:
+            return file.text[offset : offset + size]
+        file.kept[request.unique] = (offset, size)
+        self._changed.notify_all()
+        return None
+
+    def _interrupt(self, request: _Request) -> None:
+        """Let go of a read whose process has a signal: the kernel lets it die, or handle that, only after an answer."""
+        (unique,) = _INTERRUPT_IN.unpack_from(request.body)
+        for file in self._files.values():
+            if file.kept.pop(unique, None):
+                self._answer(unique, error=errno.EINTR)
+
+    def _look_up(self, request: _Request) -> bytes:
+        file = self._files.get(os.fsdecode(request.body.rstrip(b"\0")))
+        if file is None:
+            raise OSError(errno.ENOENT, "no such file")
+        return _ENTRY_VALID.pack(file.node, 0, 0, 0, 0, 0) + self._attributes(file.node)
+
+    def _attributes(self, node: int) -> bytes:
+        file = self._by_node.get(node)
+        size, changed = (len(file.text), file.changed) if file else (0, 0)
+        seconds, rest = divmod(changed, 1_000_000_000)
+        mode, links = (stat.S_IFREG | 0o444, 1) if file else (stat.S_IFDIR | 0o555, 2)
+        return _ATTR.pack(node, size, 0, seconds, seconds, seconds, rest, rest, rest, mode, links, 0, 0)
+
+    def _read_folder(self, request: _Request) -> bytes:
+        _, offset, size = _READ_IN.unpack_from(request.body)
+        names = {".": _ROOT_NODE, "..": _ROOT_NODE} | {name: file.node for name, file in self._files.items()}
+        listing = b""
+        for place, (name, node) in list(enumerate(names.items(), start=1))[offset:]:
+            raw = os.fsencode(name)
+            kind = (stat.S_IFREG if node in self._by_node else stat.S_IFDIR) >> 12
+            entry = _DIRENT.pack(node, place, len(raw), kind) + raw + b"\0" * (-len(raw) % 8)
+            if len(listing) + len(entry) > size:
+                break
+            listing += entry
+        return listing
+
+
+def _check(result: int, path: Path) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))

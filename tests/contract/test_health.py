@@ -1,0 +1,403 @@
+"""Health by probes: what the kubelet is told, and what it is not bothered with (contract 10: 44, 47, 48, 78)."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from genplug.agent import Agent
+from genplug.observe.journal import Entry, Event
+from genplug.observe.status import DeviceStatus
+from genplug.testing.hanging import HangingFiles
+from genplug.testing.listening import heard, told
+from genplug.testing.node import FakeNode
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
+X, OLD = "example.com/x", "example.com/old"
+STATE = "file: {path: '/sys/${name}/state', equals: ok}"
+
+
+def config(*probes: str, health: str = "", resource: str = "") -> str:
+    numbers = "periodSeconds: 0.05, timeoutSeconds: 5, failureThreshold: 1, successThreshold: 1"
+    extra = f"    {resource}\n" if resource else ""
+    return (
+        f"{HEAD}  {X}:\n    devices: [{{glob: /dev/x*}}]\n{extra}"
+        f"    health: {{{health or numbers}, probes: [{', '.join(f'{{{one}}}' for one in probes)}]}}\n"
+    )
+
+
+def plug(node: FakeNode, *names: str, state: str = "ok") -> None:
+    for name in names:
+        node.write(f"/sys/{name}/state", state)
+        node.plug(f"/dev/{name}")
+
+
+def device(agent: Agent, name: str) -> DeviceStatus:
+    (found,) = [one for one in agent.status.resources[0].devices if one.id == name]
+    return found
+
+
+async def rounds(agent: Agent, more: int) -> None:
+    """Wait until every probe has looked so often again."""
+    until = agent.status.health.rounds + more
+    async with asyncio.timeout(30):
+        # No event tells of a look that changes nothing.
+        while agent.status.health.rounds < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_fault_is_told_with_its_reason_and_its_end_too(node: FakeNode) -> None:
+    plug(node, "x0", "x1")
+    async with node.running(config(STATE)) as agent:
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        entries = heard(agent)
+        node.write("/sys/x1/state", "dead")
+        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+        said = (await told(entries, Event.DEVICE_UNHEALTHY)).text
+        assert said == "example.com/x: x1 is unhealthy: probe state: /sys/x1/state is 'dead', wanted 'ok'"
+        one = device(agent, "x1")
+        assert (one.probe, one.reason) == ("state", "probe state: /sys/x1/state is 'dead', wanted 'ok'")
+        with pytest.raises(Exception, match="wanted 'ok'"):
+            await node.kubelet.call(X).allocate([["x1"]])
+        node.write("/sys/x1/state", "ok")
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        assert (await told(entries, Event.DEVICE_HEALTHY)).text == "example.com/x: x1 is healthy again"
+
+
+async def test_what_is_faulty_at_the_start_is_never_listed_as_healthy(node: FakeNode) -> None:
+    plug(node, *(f"x{number}" for number in range(20)))
+    node.write("/sys/x7/state", "dead")
+    health = "periodSeconds: 0.1, failureThreshold: 3"
+    async with node.running(config(STATE, health=health)) as agent:
+        await node.kubelet.until(X)
+        await rounds(agent, 3)
+        (only,) = node.kubelet.messages(X)
+        assert only.devices.unhealthy == {"x7"}
+
+
+async def test_a_new_device_is_listed_once_it_is_known(node: FakeNode) -> None:
+    plug(node, "x0")
+    async with node.running(config(STATE)):
+        await node.kubelet.until(X, healthy={"x0"})
+        plug(node, "x1", state="dead")
+        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+        assert [len(message.devices.by_id) for message in node.kubelet.messages(X)] == [1, 2]
+
+
+async def test_44_a_device_that_flaps_is_left_alone_and_one_that_is_down_is_not(node: FakeNode) -> None:
+    plug(node, "x0", "x1")
+    health = "periodSeconds: 0.05, failureThreshold: 3, successThreshold: 2"
+    async with node.running(config(STATE, health=health)) as agent:
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        for _ in range(10):
+            # For one look, or two at most: what is written stays until the next has begun.
+            node.write("/sys/x0/state", "down")
+            await rounds(agent, 1)
+            node.write("/sys/x0/state", "ok")
+            await rounds(agent, 2)
+        assert len(node.kubelet.messages(X)) == 1
+        node.write("/sys/x0/state", "down")
+        await node.kubelet.until(X, healthy={"x1"}, unhealthy={"x0"})
+        node.write("/sys/x0/state", "ok")
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+
+
+async def test_44_what_flaps_all_the_time_is_told_once_a_second_at_most(node: FakeNode) -> None:
+    plug(node, "x0")
+    async with node.running(config(STATE)) as agent:
+        await node.kubelet.until(X, healthy={"x0"})
+        for number in range(30):
+            node.write("/sys/x0/state", "down" if number % 2 else "ok")
+            await rounds(agent, 1)
+        # The first is the list of the start; news waits for nothing but the news before.
+        arrived = [message.time for message in node.kubelet.messages(X)][1:]
+        assert len(arrived) > 1
+        assert all(later - earlier > 0.9 for earlier, later in pairwise(arrived))
+
+
+@contextlib.contextmanager
+def sick_files(node: FakeNode, *names: str) -> Iterator[HangingFiles]:
+    with HangingFiles(node.real("/sys/sick"), dict.fromkeys(names, "ok\n")) as files:
+        yield files
+
+
+@pytest.mark.fuse
+async def test_47_a_probe_that_hangs_is_its_own_devices_trouble(node: FakeNode) -> None:
+    names = [f"x{number}" for number in range(8)]
+    with sick_files(node, *names) as files:
+        for name in names:
+            node.plug(f"/dev/{name}")
+        probe = "name: status, timeoutSeconds: 0.2, onError: unhealthy, file: {path: '/sys/sick/${name}', equals: ok}"
+        async with node.running(config(probe)) as agent:
+            await node.kubelet.until(X, healthy=names)
+            entries = heard(agent)
+            files.hang("x3")
+            await node.kubelet.until(X, healthy=set(names) - {"x3"}, unhealthy={"x3"})
+            assert device(agent, "x3").reason.startswith("probe status: did not answer within 0.2 s")
+            said = await told(entries, Event.PROBE_ERROR)
+            assert said.text == "example.com/x: probe status cannot look at x3: did not answer within 0.2 s"
+            # The others are looked at as before, and given.
+            files.write("x5", "dead\n")
+            await node.kubelet.until(X, healthy=set(names) - {"x3", "x5"}, unhealthy={"x3", "x5"})
+            await node.kubelet.admit(X, 6)
+            assert agent.status.health.readers.hung == 1
+            assert agent.status.is_ready
+            files.release("x3")
+            files.write("x5", "ok\n")
+            await node.kubelet.until(X, healthy=names)
+            assert agent.status.health.readers.hung == 0
+            assert agent.status.health.troubles == ()
+            await told(entries, Event.PROBE_RECOVERED)
+
+
+@pytest.mark.fuse
+async def test_47_a_hang_at_the_very_start_holds_nothing_up_for_long(node: FakeNode) -> None:
+    with sick_files(node, "x0", "x1") as files:
+        files.hang("x0")
+        for name in ("x0", "x1"):
+            node.plug(f"/dev/{name}")
+        async with node.running(config("file: {path: '/sys/sick/${name}', equals: ok}")):
+            # The timeout is 5 s; what is known before it is told.
+            await node.kubelet.until(X, healthy={"x0", "x1"}, timeout=4)
+
+
+async def test_when_too_many_hang_presence_still_counts_and_readiness_says_so(node: FakeNode) -> None:
+    names = [f"x{number}" for number in range(10)]
+    for name in names:
+        node.plug(f"/dev/{name}")
+        os.mkfifo(node.real("/sys") / name)
+    async with node.running(config("timeoutSeconds: 0.05, file: {path: '/sys/${name}', equals: ok}")) as agent:
+        entries = heard(agent)
+        await node.kubelet.until(X, healthy=names)
+        await told(entries, Event.PROBES_EXHAUSTED)
+        assert not agent.status.is_ready
+        assert "health: 8 reads of devices hang, nobody is left to look" in agent.status.unready[0]
+        node.unplug("/dev/x4")
+        await node.kubelet.until(X, healthy=set(names) - {"x4"}, unhealthy={"x4"})
+        await node.kubelet.admit(X, 9)
+        files = [await asyncio.to_thread(os.open, node.real("/sys") / name, os.O_RDWR) for name in names]
+        for file in files:
+            os.write(file, b"ok")
+        await told(entries, Event.PROBE_RECOVERED, "probes look again")
+        assert agent.status.is_ready
+        for file in files:
+            os.close(file)
+
+
+async def test_a_probe_that_hangs_does_not_keep_the_program_from_ending(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    os.mkfifo(node.real("/sys") / "x0")
+    node.write_config(config("file: {path: '/sys/${name}', equals: ok}"))
+    await node.kubelet.start()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "genplug", "run", "--config", node.config_dir),
+        *("--root", node.root, "--kubelet-dir", node.kubelet_dir),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        await node.kubelet.until(X, healthy={"x0"})
+        # Whoever has opened the pipe to read is the worker: it hangs in its read from here on.
+        writer = await asyncio.to_thread(os.open, node.real("/sys") / "x0", os.O_WRONLY)
+        process.terminate()
+        async with asyncio.timeout(2):
+            assert await process.wait() == 0
+        os.close(writer)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+
+async def test_48_a_probe_that_fails_by_itself_has_an_error_and_ends_nothing(node: FakeNode) -> None:
+    plug(node, "x0")
+    # What this becomes is known when there is a device: a port that is no number.
+    broken = "onError: unhealthy, http: {url: 'http://127.0.0.1:${name}/'}"
+    async with node.running(config(broken, STATE)) as agent:
+        await node.kubelet.until(X, unhealthy={"x0"})
+        assert device(agent, "x0").reason.startswith("probe http: ValueError: Port could not be cast")
+        node.write_config(config(STATE))
+        await node.kubelet.until(X, healthy={"x0"})
+        assert node.kubelet.streams(X) == 1
+        assert len(node.kubelet.attempts) == 1
+
+
+@pytest.mark.root
+async def test_78_a_node_that_may_not_be_opened_is_no_fault_of_the_device(node: FakeNode) -> None:
+    policy = node.folder / "policy.yaml"
+    policy.write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nopenProbe: true\n")
+    devices = node.real("/dev")
+    # As where the device cgroup forbids it: the node is there, and to open it is denied.
+    await asyncio.to_thread(subprocess.run, ["mount", "-t", "tmpfs", "-o", "nodev", "nodev", devices], check=True)
+    try:
+        os.mknod(devices / "x0", 0o666 | 0o020000, os.makedev(1, 3))
+        async with node.running(config("open: {}"), policy=policy) as agent:
+            entries = heard(agent)
+            await node.kubelet.until(X, healthy={"x0"})
+            (trouble,) = agent.status.health.troubles
+            assert trouble.error.startswith("probe not permitted: /dev/x0 may not be opened by genplug")
+            node.write_config(config("onError: unhealthy, open: {}"))
+            await node.kubelet.until(X, unhealthy={"x0"})
+            assert "probe not permitted" in device(agent, "x0").reason
+            assert "probe not permitted" in (await told(entries, Event.DEVICE_UNHEALTHY)).text
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", "-l", devices], check=True)
+
+
+@pytest.mark.parametrize(
+    ("resource", "sick"),
+    [
+        ("replicas: 3", {"x0-r0", "x0-r1", "x0-r2"}),
+        ("slices: 2", {"x0-s0", "x0-s1"}),
+        ("aliases: [example.com/old]", {"x0"}),
+    ],
+)
+async def test_one_fault_reaches_all_that_is_made_of_a_device_in_one_message(
+    node: FakeNode, resource: str, sick: set[str]
+) -> None:
+    plug(node, "x0", "x1")
+    async with node.running(config(STATE, resource=resource)):
+        await node.kubelet.until(X, lambda devices: len(devices.healthy) == 2 * len(sick))
+        before = len(node.kubelet.messages(X))
+        node.write("/sys/x0/state", "dead")
+        for name in (X, OLD) if "aliases" in resource else (X,):
+            await node.kubelet.until(name, lambda devices: devices.unhealthy == sick)
+        assert len(node.kubelet.messages(X)) == before + 1
+
+
+async def test_a_pool_is_unwell_when_its_last_device_is(node: FakeNode) -> None:
+    plug(node, "x0", "x1")
+    async with node.running(config(STATE, resource="tokens: 5")):
+        await node.kubelet.until(X, lambda devices: len(devices.healthy) == 5)
+        node.write("/sys/x0/state", "dead")
+        node.write("/sys/x1/state", "dead")
+        await node.kubelet.until(X, lambda devices: len(devices.unhealthy) == 5)
+        node.write("/sys/x1/state", "ok")
+        await node.kubelet.until(X, lambda devices: len(devices.healthy) == 5)
+
+
+async def test_a_device_that_comes_back_has_to_prove_itself(node: FakeNode) -> None:
+    plug(node, "x0", "x1")
+    health = "periodSeconds: 0.2, failureThreshold: 1, successThreshold: 3"
+    async with node.running(config(STATE, health=health)) as agent:
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        node.unplug("/dev/x1")
+        await node.kubelet.until(X, unhealthy={"x1"})
+        entries = heard(agent)
+        node.plug("/dev/x1")
+        said = await told(entries, Event.DEVICE_UNHEALTHY)
+        assert said.text.endswith("it was gone and has come back; 3 looks in a row have to find it well")
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+
+
+async def test_what_is_sticky_stays_unhealthy_whatever_comes(node: FakeNode) -> None:
+    plug(node, "x0", "x1")
+    health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1, sticky: true"
+    async with node.running(config(STATE, health=health)) as agent:
+        node.write("/sys/x0/state", "dead")
+        await node.kubelet.until(X, unhealthy={"x0"})
+        node.write("/sys/x0/state", "ok")
+        node.unplug("/dev/x0")
+        entries = heard(agent)
+        await told(entries, Event.DEVICE_UNHEALTHY, "is gone")
+        node.plug("/dev/x0")
+        await told(entries, Event.DEVICE_UNHEALTHY, "wanted 'ok'")
+        await rounds(agent, 3)
+        assert node.kubelet.resource(X).unhealthy == {"x0"}
+    await node.kubelet.lost(X)
+    async with node.running():
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+
+
+async def test_a_reload_changes_what_is_looked_at_and_nothing_else(node: FakeNode) -> None:
+    plug(node, "x0", "x1")
+    node.write("/sys/x0/state", "dead")
+    async with node.running(config(STATE)) as agent:
+        await node.kubelet.until(X, healthy={"x1"}, unhealthy={"x0"})
+        since = device(agent, "x0").since
+        entries = heard(agent)
+        node.write_config(config(STATE, "name: other, file: {path: '/sys/${name}/other', missing: ok}"))
+        await told(entries, Event.CONFIG_LOADED)
+        await rounds(agent, 2)
+        assert (device(agent, "x0").since, len(node.kubelet.messages(X))) == (since, 1)
+        node.write_config(config("file: {path: '/sys/${name}/state', equals: dead}"))
+        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+        node.write_config(HEAD + f"  {X}: {{devices: [{{glob: /dev/x*}}]}}\n")
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        assert agent.status.health.probes == 0
+
+
+async def test_the_log_counts_from_before_the_start_and_as_it_comes(node: FakeNode) -> None:
+    plug(node, "x0", "x1", "x2")
+    node.kernel_log("x0: fault 1", "x1: fault 2", "x1: reset")
+    log = "kernelLog: {fail: '${name}: fault', ignore: 'fault 9', clear: '${name}: reset'}"
+    async with node.running(config(log)) as agent:
+        await node.kubelet.until(X, healthy={"x1", "x2"}, unhealthy={"x0"})
+        assert device(agent, "x0").reason == "probe kernelLog: the kernel's log says: x0: fault 1"
+        assert len(node.kubelet.messages(X)) == 1
+        node.kernel_log("x0: reset", "x1: fault 9", "x2: fault 3")
+        await node.kubelet.until(X, healthy={"x0", "x1"}, unhealthy={"x2"})
+
+
+async def test_a_log_that_may_not_be_read_is_said_once(node: FakeNode) -> None:
+    plug(node, "x0", "x1")
+    entries: list[Entry] = []
+    async with node.running(config("kernelLog: {fail: fault}")) as agent:
+        agent.journal.listen(entries.append)
+        await node.kubelet.until(X, healthy={"x0", "x1"})
+        (trouble,) = agent.status.health.troubles
+        assert trouble.devices == ("x0", "x1")
+        assert "the kernel's log" in trouble.error
+        assert "cannot be read: No such file or directory" in trouble.error
+        assert sum(entry.event is Event.PROBE_ERROR for entry in entries) <= 1
+
+
+@pytest.mark.root
+async def test_an_event_of_the_kernels_is_a_fault_and_another_its_end(node: FakeNode) -> None:
+    place = Path("/sys/devices/virtual/mem/null")
+    plug(node, "x0")
+    probe = f"uevent: {{fail: 'WEDGED=(rebind|bus-reset)', clear: 'WEDGED=none', path: {place}}}"
+
+    def send(what: str) -> None:
+        # The kernel sends what is written here to all who listen (Documentation/ABI/testing/sysfs-uevent).
+        (place / "uevent").write_text(f"change 5a3f1c3e-0d6b-4c0c-9a39-5a1f4e1d2c3b WEDGED={what}")
+
+    async with node.running(config(probe)) as agent:
+        await node.kubelet.until(X, healthy={"x0"})
+        send("rebind")
+        await node.kubelet.until(X, unhealthy={"x0"})
+        assert "WEDGED=rebind (change of /sys/devices/virtual/mem/null)" in device(agent, "x0").reason
+        send("none")
+        await node.kubelet.until(X, healthy={"x0"})
+
+
+async def test_questions_that_many_have_are_asked_once(node: FakeNode) -> None:
+    names = [f"x{number}" for number in range(20)]
+    plug(node, *names)
+    node.write("/sys/carrier", "1")
+    async with node.running(config("file: {path: /sys/carrier, equals: 1}")) as agent:
+        await node.kubelet.until(X, healthy=names)
+        health = agent.status.health
+        assert (health.probes, health.questions) == (20, 1)
+        node.write("/sys/carrier", "0")
+        await node.kubelet.until(X, unhealthy=names)
+        assert len(node.kubelet.messages(X)) == 2
+
+
+async def test_a_killed_worker_is_replaced(node: FakeNode) -> None:
+    plug(node, "x0")
+    async with node.running(config(STATE)) as agent:
+        await node.kubelet.until(X, healthy={"x0"})
+        children = await asyncio.to_thread(
+            subprocess.run, ["pgrep", "-P", str(os.getpid()), "-f", "genplug.health.worker"], capture_output=True
+        )
+        for child in children.stdout.split():
+            os.kill(int(child), signal.SIGKILL)
+        await rounds(agent, 3)
+        node.write("/sys/x0/state", "dead")
+        await node.kubelet.until(X, unhealthy={"x0"})
