@@ -93,6 +93,8 @@ class Monitor:
         self._devices: dict[Key, tuple[Device, HealthSpec, Policy]] = {}
         self._watched: dict[Key, dict[str, _Watched]] = {}
         self._left: dict[Key, dict[str, _Watched]] = {}
+        self._told: tuple[_Watched, ...] = ()
+        """Those of them that are not asked, but told by the kernel."""
         self._looks: dict[tuple[Ask, float, float], _Look] = {}
         self._plan: list[tuple[float, int, _Look]] = []
         self._made = 0
@@ -154,6 +156,7 @@ class Monitor:
         """
         now, wanted = time.monotonic(), dict(_probed(inventory))
         for key in self._watched.keys() - wanted.keys():
+            # Gone, and perhaps back some time.
             self._left[key] = self._watched[key]
             self._forget(key)
         for key in self._left.keys() - listed - wanted.keys():
@@ -166,6 +169,8 @@ class Monitor:
             before = self._devices.get(key)
             if before is None or before[0] is not device or before[1:] != (resource.health, resource.policy):
                 fresh += self._watch_device(key, device, resource, now)
+        every = (one for probes in self._watched.values() for one in probes.values())
+        self._told = tuple(one for one in every if one.bound.events is not None or one.bound.lines is not None)
         if fresh:
             self._begin(fresh, now)
         if not self._looks:
@@ -175,16 +180,15 @@ class Monitor:
     def heard(self, event: Uevent) -> None:
         """Take note of an event of the kernel's."""
         is_changed = False
-        for probes in self._watched.values():
-            for one in probes.values():
-                result = None
-                if one.bound.events is not None:
-                    result = uevent.judged(one.bound.events, event)
-                elif one.bound.lines is not None and event.action == "bind":
-                    # What the log said of a device was said under the driver that it had before.
-                    result = Result(Outcome.PASSED) if uevent.concerns(one.bound.places, event) else None
-                if result is not None:
-                    is_changed |= self._judge(one, result, time.monotonic())
+        for one in self._told:
+            result = None
+            if one.bound.events is not None:
+                result = uevent.judged(one.bound.events, event)
+            elif event.action == "bind" and uevent.concerns(one.bound.places, event):
+                # What the log said of a device was said under the driver that it had before.
+                result = Result(Outcome.PASSED)
+            if result is not None:
+                is_changed |= self._judge(one, result, time.monotonic())
         self._settle(is_changed=is_changed)
 
     async def run(self) -> None:
@@ -291,35 +295,37 @@ class Monitor:
             lines = await self._log.follow()
         else:
             lines = await self._log.held()
-        now, log = time.monotonic(), self._log
-        for one in listening:
-            if log.failure:
-                self._judge(one, Result(Outcome.ERROR, log.failure), now)
-                continue
-            newest = _newest(one, lines)
-            # What was heard meanwhile is newer.
-            if one.number < 0 or (newest is not None and newest[0] > one.number):
-                self._judge(one, newest[1] if newest is not None else Result(Outcome.PASSED), now)
+        log, names = self._log, {(one.bound.key, one.bound.spec.name) for one in listening}
+        # As they are by now: a reload may have come between.
+        self._judge_lines([one for one in self._told if (one.bound.key, one.bound.spec.name) in names], lines)
+        for one in self._told:
+            if one.bound.lines is not None and one.standing.is_awaited:
+                failed = Result(Outcome.ERROR, log.failure) if log.failure else Result(Outcome.PASSED)
+                self._judge(one, failed, time.monotonic())
         self._settle(is_changed=True)
 
     def _lines(self, lines: Sequence[Line]) -> None:
-        listening = [one for probes in self._watched.values() for one in probes.values() if one.bound.lines]
+        self._settle(is_changed=self._judge_lines(self._told, lines))
+
+    def _judge_lines(self, listening: Iterable[_Watched], lines: Sequence[Line]) -> bool:
+        """Judge by what the log says; say whether that changes what is said of a device."""
         is_changed, now = False, time.monotonic()
         for spec, of_spec in _by_spec(listening).items():
-            told = [line for line in lines if any(one.search(line.text) for one in kernel_log.hint(spec))]
+            hints = kernel_log.hint(spec)
+            told = [line for line in lines if any(one.search(line.text) for one in hints)]
             for one in of_spec if told else ():
                 newest = _newest(one, told)
-                if newest is not None:
+                # What was heard while the lines from before were read is newer than they are.
+                if newest is not None and newest[0] > one.number:
                     one.number = newest[0]
                     is_changed |= self._judge(one, newest[1], now)
-        self._settle(is_changed=is_changed)
+        return is_changed
 
     def _log_failed(self) -> None:
         now, failure = time.monotonic(), self._log.failure if self._log is not None else ""
-        for probes in self._watched.values():
-            for one in probes.values():
-                if one.bound.lines is not None:
-                    self._judge(one, Result(Outcome.ERROR, failure), now)
+        for one in self._told:
+            if one.bound.lines is not None:
+                self._judge(one, Result(Outcome.ERROR, failure), now)
         self._settle(is_changed=True)
 
     def _start_due(self, now: float) -> None:

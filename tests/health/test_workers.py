@@ -161,10 +161,10 @@ async def test_calls_wait_side_by_side(root: Path) -> None:
     # Each waits for the other: one after the other they would never end.
     for name in ("one", "two"):
         os.mkfifo(root / name)
-    script = 'echo here >"$1" & read line <"$2"'
+    scripts = ('echo here >"$1"; read line <"$2"', 'read line <"$1"; echo here >"$2"')
     async with crew(Callers, root) as (callers, _):
-        pairs = ((root / "one", root / "two"), (root / "two", root / "one"))
-        questions = [(("exec", "/bin/sh", "-c", script, "sh", *map(str, pair)), AMPLE) for pair in pairs]
+        pipes = (str(root / "one"), str(root / "two"))
+        questions = [(("exec", "/bin/sh", "-c", script, "sh", *pipes), AMPLE) for script in scripts]
         assert await callers.ask(questions) == [Reply((0, "")), Reply((0, ""))]
         assert callers.status.workers == 1
 
