@@ -34,6 +34,8 @@ CALLERS = 64
 """Calls (programs, URLs, sockets) that one worker has under way at the same time, hanging ones included."""
 _STARTING = 30.0
 """Seconds that a worker may take to start, or to send what it has."""
+_SPARE = 60.0
+"""Seconds after which a worker that was not needed ends."""
 _REAPED = 0.5
 """Seconds after which an ended worker is waited for: it is killed, and needs no more."""
 _GRACE = 1.0
@@ -66,6 +68,7 @@ class _Process:
             theirs.close()
             os.close(page)
         self.is_closed = False
+        self.idle_since = 0.0
         self._socket = ours
         self._opening = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -190,7 +193,7 @@ class Readers(Crew):
     def __init__(self, host: Host, changed: Callable[[], None]) -> None:
         super().__init__(host, changed)
         self._idle: list[_Process] = []
-        self._working = self._waiting = 0
+        self._working = 0
         self._stuck: dict[_Process, asyncio.Task[None]] = {}
         self._number = 0
         self._turn = asyncio.Condition()
@@ -230,14 +233,16 @@ class Readers(Crew):
         while self._idle:
             self._end(self._idle.pop())
 
+    def _spare(self) -> None:
+        """End a worker that the others have had no need of for long."""
+        # The last one to rest is the first to be taken.
+        if len(self._idle) > 1 and time.monotonic() - self._idle[0].idle_since >= _SPARE:
+            self._end(self._idle.pop(0))
+
     async def _taken(self) -> _Process | None:
         """Return a worker that has nothing to do; None where all that there may be hang."""
         async with self._turn:
-            self._waiting += 1
-            try:
-                await self._turn.wait_for(lambda: self._idle or self._working < READERS)
-            finally:
-                self._waiting -= 1
+            await self._turn.wait_for(lambda: self._idle or self._working < READERS)
             if not self._idle and len(self._stuck) >= MOST_HUNG:
                 return None
             worker = self._idle.pop() if self._idle else self._begun(1)
@@ -267,11 +272,11 @@ class Readers(Crew):
         finally:
             async with self._turn:
                 self._working -= 1
-                # One is enough until there is more to do than it can.
-                if is_fit and self._waiting >= len(self._idle):
+                if is_fit:
+                    worker.idle_since = time.monotonic()
                     self._idle.append(worker)
-                elif is_fit:
-                    self._end(worker)
+                    if len(self._idle) > 1:
+                        asyncio.get_running_loop().call_later(_SPARE, self._spare)
                 self._turn.notify_all()
             if not is_fit:
                 self._changed()
