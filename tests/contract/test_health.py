@@ -389,15 +389,18 @@ async def test_questions_that_many_have_are_asked_once(node: FakeNode) -> None:
         assert len(node.kubelet.messages(X)) == 2
 
 
+def workers() -> list[int]:
+    """The processes that look for the agents of this process."""
+    children = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    return [one for one in children if b"genplug.health.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
 async def test_a_killed_worker_is_replaced(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(config(STATE)) as agent:
         await node.kubelet.until(X, healthy={"x0"})
-        children = await asyncio.to_thread(
-            subprocess.run, ["pgrep", "-P", str(os.getpid()), "-f", "genplug.health.worker"], capture_output=True
-        )
-        for child in children.stdout.split():
-            os.kill(int(child), signal.SIGKILL)
+        for worker in workers():
+            os.kill(worker, signal.SIGKILL)
         await rounds(agent, 3)
         node.write("/sys/x0/state", "dead")
         await node.kubelet.until(X, unhealthy={"x0"})

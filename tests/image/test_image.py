@@ -182,6 +182,39 @@ async def test_the_kubelet_gets_its_devices_from_it(image: Image, node: FakeNode
     assert [device.host_path for device in allocation.response.devices] == ["/dev/x1"]
 
 
+async def test_its_probes_look_and_call(image: Image, node: FakeNode, kubelet: KubeletStandIn) -> None:
+    node.plug("/dev/x0")
+    node.write("/sys/x0/state", "ok")
+    node.write_config("""
+        apiVersion: genplug.io/v1alpha1
+        kind: DevicePluginConfig
+        resources:
+          example.com/x:
+            devices: [{glob: "/dev/x*"}]
+            health:
+              periodSeconds: 0.1
+              onError: unhealthy
+              probes:
+              - file: {path: "/sys/${name}/state", equals: ok}
+              - exec: {command: [/usr/bin/genplug, --version]}
+    """)
+    (node.folder / "policy.yaml").write_text(
+        "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nexec: {allow: [/usr/bin/genplug]}\n"
+    )
+    mounts = {
+        "/host": (node.root, "ro"),
+        "/etc/genplug": (node.config_dir, "ro"),
+        "/policy.yaml": (node.folder / "policy.yaml", "ro"),
+        "/var/lib/kubelet/device-plugins": (kubelet.plugins_dir, "rw"),
+        "/var/lib/kubelet/pod-resources": (kubelet.pod_resources_socket.parent, "ro"),
+    }
+    flags = ("--config", "/etc/genplug", "--root", "/host", "--policy", "/policy.yaml")
+    async with image.running("run", *flags, mounts=mounts):
+        await kubelet.until("example.com/x", healthy={"x0"})
+        node.write("/sys/x0/state", "dead")
+        await kubelet.until("example.com/x", unhealthy={"x0"})
+
+
 def test_the_debug_variant_is_the_same_with_a_shell(image: Image, debug_image: Image) -> None:
     added = debug_image.files.keys() - image.files.keys()
     assert "/busybox/sh" in added
