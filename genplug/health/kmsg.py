@@ -85,7 +85,7 @@ class KernelLog:
 
     def _fail(self, error: OSError) -> None:
         hint = "; the pod has to be privileged for it" if error.errno in {errno.EPERM, errno.EACCES} else ""
-        self.failure = f"the kernel's log ({self._path}) cannot be read: {os.strerror(error.errno or 0)}{hint}"
+        self.failure = f"the kernel's log ({PATH}) cannot be read: {os.strerror(error.errno or 0)}{hint}"
 
     def _read(self) -> None:
         lines: list[Line] = []
