@@ -38,8 +38,6 @@ exit codes: 0 fine, 1 it could not be written, 2 wrong usage, 78 invalid configu
 """
 _PATIENCE = 3.0
 """Seconds after which it says how far it is."""
-_CONFIG_HEAD = 4
-"""Bytes of a PCI function's configuration space that a probe reads."""
 _NOT_OF_DEV = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/hugepages", "/dev/fd")  # noqa: S108 - to stay out of it
 """Names under /dev that are of processes and not of hardware."""
 
@@ -220,6 +218,7 @@ def _filled(  # noqa: PLR0913 - what is known of a path
 
     from genplug.cli.roots import KIND  # noqa: PLC0415 - see run
     from genplug.hardware.host import MOST_TEXT  # noqa: PLC0415 - see run
+    from genplug.health.probes.pci import HEADER  # noqa: PLC0415 - see run
 
     if stat.S_ISLNK(mode):
         member.linkname, member.type = tree.target(path), SYMTYPE
@@ -231,7 +230,7 @@ def _filled(  # noqa: PLR0913 - what is known of a path
         return f"{look.kind} {look.major}:{look.minor}\n".encode()
     elif is_read and _is_of_kernel(path):
         # To read all of a configuration space can disturb a device.
-        return tree.read(path, _CONFIG_HEAD if path.endswith("/config") else MOST_TEXT)
+        return tree.read(path, HEADER if path.endswith("/config") else MOST_TEXT)
     return b""
 
 

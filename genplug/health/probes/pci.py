@@ -18,7 +18,11 @@ from genplug.health.standing import Outcome, Result
 DEVICES = "/sys/bus/pci/devices"
 FILES = ("config", "power/runtime_status", "current_link_width")
 """What is read of a function."""
-_NOBODY = b"\xff\xff\xff\xff"
+HEADER = 64
+"""Bytes that are read of a configuration space: its standard header. A virtual function has ones for its vendor and
+device (SR-IOV specification, VF configuration space), but not for all of it.
+"""
+_ONES = 0xFF
 _DEAD_WIDTH = "63"
 """What a link's status register says when nobody answers: all its bits are ones."""
 
@@ -85,7 +89,7 @@ def _seen(directory: str, eyes: Eyes) -> tuple[bytes | int, str, str] | None:
     config: bytes | int = b""
     if not sleeps:
         try:
-            config = eyes.bytes(f"{directory}/config", len(_NOBODY))
+            config = eyes.bytes(f"{directory}/config", HEADER)
         except OSError as error:
             config = error.errno or 0
     width = eyes.text(f"{directory}/current_link_width")
@@ -96,7 +100,7 @@ def _seen(directory: str, eyes: Eyes) -> tuple[bytes | int, str, str] | None:
 def _judged(check: PciCheck, address: str, seen: Seen | None, first: First | None) -> Result:
     if seen is None or first is None:
         return Result(Outcome.FAILED, f"{address} is not on the PCI bus any more")
-    if seen.config == _NOBODY:
+    if isinstance(seen.config, bytes) and seen.config and set(seen.config) == {_ONES}:
         text = f"{address} does not answer: its configuration space reads as ones only, it has fallen off the bus"
         return Result(Outcome.FAILED, text)
     if seen.driver != first.driver:
