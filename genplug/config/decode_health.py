@@ -169,7 +169,8 @@ class HealthReader:
         return (found, node.text) if found is not None and isinstance(node, ScalarNode) else None
 
     def _bits(self, node: Node | None, where: str) -> int | None:
-        if not isinstance(node, ScalarNode) or isinstance(node.value, bool | None):
+        # Of another number the schema has said that it is none of these.
+        if not isinstance(node, ScalarNode) or isinstance(node.value, bool | float | None):
             return None
         found = quantity(node.text)
         if found is None or found < 1 or found != int(found):
