@@ -147,10 +147,12 @@ def _read(question: "Ask", host: "Host") -> None:
 
     kind, *arguments = question
     if kind == "file":
-        for path in (path for glob in arguments for path in host.glob(Glob.parse(glob)).paths):
-            host.text(path)
+        is_glob, *paths = arguments
+        for written in paths:
+            for path in host.glob(Glob.parse(written)).paths if is_glob else (written,):
+                host.text(path)
     elif kind == "pci":
-        for directory in (f"{pci.DEVICES}/{address}" for address in arguments):
+        for directory in (f"{pci.DEVICES}/{address}" for address in arguments[1:]):
             host.look(f"{directory}/driver")
             for name in pci.FILES:
                 host.text(f"{directory}/{name}")

@@ -184,7 +184,7 @@ class Monitor:
             result = None
             if one.bound.events is not None:
                 result = uevent.judged(one.bound.events, event)
-            elif event.action == "bind" and uevent.concerns(one.bound.places, event):
+            elif uevent.is_bound_anew(one.bound.places, event):
                 # What the log said of a device was said under the driver that it had before.
                 result = Result(Outcome.PASSED)
             if result is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from genplug.config.place import Place
 from genplug.config.probes import (
     Check,
     Counter,
@@ -23,6 +24,7 @@ from genplug.config.probes import (
     Missing,
     OpenCheck,
     PciCheck,
+    ProbeSpec,
     UnixSocketCheck,
     Wanted,
 )
@@ -58,10 +60,7 @@ class Looking:
         return result
 
 
-def _spec(check: Check) -> Any:
-    from genplug.config.place import Place  # noqa: PLC0415
-    from genplug.config.probes import ProbeSpec  # noqa: PLC0415
-
+def _spec(check: Check) -> ProbeSpec:
     return ProbeSpec(Place("c.yaml", 1, 1), "probe", check)
 
 
@@ -153,6 +152,14 @@ def test_every_value_of_an_attribute_is_looked_at(tmp_path: Path) -> None:
         write(tmp_path, f"/sys/nmem{number}/flags", flags)
     look = reading(tmp_path, FileCheck(t("/sys/${dimm}/flags"), wanted=Wanted(equals="")), dimm=("nmem0", "nmem1"))
     assert look() == Result(Outcome.FAILED, "/sys/nmem1/flags is 'save_fail', wanted ''")
+
+
+def test_a_value_stands_for_itself_in_a_path(tmp_path: Path) -> None:
+    write(tmp_path, "/sys/a[1]/state", "ok")
+    write(tmp_path, "/sys/a1/state", "bad")
+    for path in ("/sys/${name}/state", "/sys/${name}/sta*"):
+        look = reading(tmp_path, FileCheck(t(path), wanted=Wanted(equals="ok"), missing=Missing.FAIL), name=("a[1]",))
+        assert look() == WELL
 
 
 @pytest.mark.root
@@ -275,6 +282,8 @@ def test_a_function_that_leaves_the_bus_or_does_not_answer(tmp_path: Path, funct
     # One that sleeps is not woken to be asked.
     write(function, "power/runtime_status", "suspended\n")
     assert look() == WELL
+    write(function, "current_link_width", "63\n")
+    assert function_look(tmp_path, PciCheck(keeps_width=True))() == WELL
     write(function, "power/runtime_status", "active\n")
     # A virtual function has ones for its vendor and device, and not for the rest.
     (function / "config").write_bytes(b"\xff" * 4 + b"\x06\x04\x10\x00" * 15)

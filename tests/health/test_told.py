@@ -155,6 +155,21 @@ def test_whose_events_count_can_be_written_and_the_reason_says_what_was_sent() -
     assert (result.outcome, result.reason) == (Outcome.FAILED, "the kernel sent ACTION=unbind (unbind of /sys/bus/x/a)")
 
 
+@pytest.mark.parametrize(
+    ("devpath", "driver", "expected"),
+    [
+        (DEVICE, "i915", True),
+        (f"{DEVICE}/drm/card0", "x", True),
+        (f"{DEVICE}/drm/card0/below", "x", False),
+        (f"{DEVICE}/mlx5_core.rdma.0", "mlx5_ib", False),
+        ("/devices/pci0000:00", "pcieport", False),
+    ],
+)
+def test_a_driver_is_bound_to_a_device_or_to_what_it_is_a_part_of(devpath: str, driver: str, *, expected: bool) -> None:
+    event = Uevent("bind", devpath, "pci", {"ACTION": "bind", "DEVPATH": devpath, "DRIVER": driver})
+    assert uevent.is_bound_anew((f"/sys{DEVICE}/drm/card0",), event) is expected
+
+
 def test_a_device_without_a_place_has_no_events() -> None:
     with pytest.raises(MissingAttributeError, match="sysfs"):
         uevent.bound(WEDGED, {})

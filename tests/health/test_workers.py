@@ -59,21 +59,21 @@ def root(tmp_path: Path) -> Path:
 
 async def test_answers_come_in_the_order_of_the_questions(root: Path) -> None:
     async with crew(Readers, root) as (readers, _):
-        questions = [(("file", f"/{name}"), AMPLE) for name in ("b", "a", "nosuch", "c")]
+        questions = [(("file", "", f"/{name}"), AMPLE) for name in ("b", "a", "nosuch", "c")]
         assert await readers.ask(questions) == [
             text("/b", "b"), text("/a", "a"), Reply((("/nosuch", ()),)), text("/c", "c"),
         ]  # fmt: skip
         assert (readers.status.workers, readers.status.hung) == (1, 0)
         (root / "a").write_text("A")
-        assert await readers.ask([(("file", "/a"), AMPLE)]) == [text("/a", "A")]
+        assert await readers.ask([(("file", "", "/a"), AMPLE)]) == [text("/a", "A")]
         assert readers.status.workers == 1
 
 
 async def test_a_read_that_hangs_is_an_error_of_its_own_and_is_not_begun_again(root: Path) -> None:
     os.mkfifo(root / "pipe")
     async with crew(Readers, root) as (readers, changes):
-        hangs, sound = (("file", "/pipe"), SOON), (("file", "/a"), AMPLE)
-        first = await readers.ask([sound, hangs, (("file", "/b"), AMPLE)])
+        hangs, sound = (("file", "", "/pipe"), SOON), (("file", "", "/a"), AMPLE)
+        first = await readers.ask([sound, hangs, (("file", "", "/b"), AMPLE)])
         assert first == [text("/a", "a"), Reply(error="did not answer within 0.2 s"), text("/b", "b")]
         assert (readers.status.workers, readers.status.hung) == (2, 1)
         again = await readers.ask([hangs, sound])
@@ -84,7 +84,7 @@ async def test_a_read_that_hangs_is_an_error_of_its_own_and_is_not_begun_again(r
         os.write(writer, b"well\n")
         await changes.until_hung(0)
         os.write(writer, b"well\n")
-        assert await readers.ask([(("file", "/pipe"), AMPLE)]) == [text("/pipe", "well")]
+        assert await readers.ask([(("file", "", "/pipe"), AMPLE)]) == [text("/pipe", "well")]
         os.close(writer)
 
 
@@ -92,7 +92,7 @@ async def test_a_read_that_hangs_is_an_error_of_its_own_and_is_not_begun_again(r
 async def test_a_file_system_that_hangs_costs_one_worker_and_heals(root: Path) -> None:
     with HangingFiles(root / "sick", {"state": "ok\n", "other": "ok\n"}) as files:
         async with crew(Readers, root) as (readers, changes):
-            hangs, sound = (("file", "/sick/state"), SOON), (("file", "/sick/other"), AMPLE)
+            hangs, sound = (("file", "", "/sick/state"), SOON), (("file", "", "/sick/other"), AMPLE)
             assert await readers.ask([hangs, sound]) == [text("/sick/state", "ok"), text("/sick/other", "ok")]
             files.hang("state")
             for _ in range(3):
@@ -109,11 +109,11 @@ async def test_when_as_many_hang_as_may_nobody_is_left_and_the_first_answer_ends
     for number in range(MOST_HUNG + 1):
         os.mkfifo(root / f"pipe{number}")
     async with crew(Readers, root) as (readers, changes):
-        asked = [(("file", f"/pipe{number}"), 0.05) for number in range(MOST_HUNG)]
+        asked = [(("file", "", f"/pipe{number}"), 0.05) for number in range(MOST_HUNG)]
         assert {reply.error for reply in await readers.ask(asked)} == {"did not answer within 0.05 s"}
         assert readers.status.is_exhausted
         assert len(readers.processes) == MOST_HUNG
-        (reply,) = await readers.ask([(("file", "/a"), AMPLE)])
+        (reply,) = await readers.ask([(("file", "", "/a"), AMPLE)])
         assert "nobody is left to look: 8 workers hang" in reply.error
         assert len(readers.processes) == MOST_HUNG
         writer = await asyncio.to_thread(os.open, root / "pipe3", os.O_RDWR)
@@ -121,14 +121,14 @@ async def test_when_as_many_hang_as_may_nobody_is_left_and_the_first_answer_ends
         await changes.until_hung(MOST_HUNG - 1)
         os.close(writer)
         assert not readers.status.is_exhausted
-        assert await readers.ask([(("file", "/a"), AMPLE)]) == [text("/a", "a")]
+        assert await readers.ask([(("file", "", "/a"), AMPLE)]) == [text("/a", "a")]
 
 
 async def test_a_worker_that_dies_costs_the_question_that_it_was_at(root: Path) -> None:
     os.mkfifo(root / "pipe")
     async with crew(Readers, root) as (readers, _):
         asking = asyncio.ensure_future(
-            readers.ask([(("file", "/a"), AMPLE), (("file", "/pipe"), AMPLE), (("file", "/b"), AMPLE)])
+            readers.ask([(("file", "", "/a"), AMPLE), (("file", "", "/pipe"), AMPLE), (("file", "", "/b"), AMPLE)])
         )
         # Once the pipe has a reader, that is the worker.
         writer = await asyncio.to_thread(os.open, root / "pipe", os.O_WRONLY)
@@ -141,7 +141,7 @@ async def test_a_worker_that_dies_costs_the_question_that_it_was_at(root: Path) 
 async def test_to_end_does_not_wait_for_what_hangs(root: Path) -> None:
     os.mkfifo(root / "pipe")
     async with crew(Readers, root) as (readers, _):
-        await readers.ask([(("file", "/pipe"), SOON), (("file", "/a"), AMPLE)])
+        await readers.ask([(("file", "", "/pipe"), SOON), (("file", "", "/a"), AMPLE)])
         processes = readers.processes
         assert len(processes) == 2
     for process in processes:
@@ -151,7 +151,7 @@ async def test_to_end_does_not_wait_for_what_hangs(root: Path) -> None:
 
 async def test_no_worker_has_grpc_or_the_loop_in_it(root: Path) -> None:
     async with crew(Readers, root) as (readers, _):
-        await readers.ask([(("file", "/a"), AMPLE)])
+        await readers.ask([(("file", "", "/a"), AMPLE)])
         maps = await asyncio.to_thread(Path(f"/proc/{readers.processes[0]}/maps").read_text)
         assert "cygrpc" not in maps
         assert "_asyncio" not in maps

@@ -1,6 +1,7 @@
 """``file``: the text of a file of the host, or of all that a glob finds, compared with what is wanted.
 
-A question is ``("file", glob, ...)``; its answer has for each glob the files found, each with its text or an errno.
+A question is ``("file", "glob" or "", path, ...)``; its answer has for each path the files found, each with its text or
+an errno.
 """
 
 import errno
@@ -8,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from genplug.config.globs import Glob
+from genplug.config.globs import Glob, has_magic, literal
 from genplug.config.patterns import compiled, value_of
 from genplug.config.probes import FileCheck, Missing
 from genplug.config.template import Values
@@ -23,7 +24,7 @@ Answer: TypeAlias = tuple[tuple[str, Texts], ...]
 Memory: TypeAlias = Mapping[str, Counted]
 """The counters of each file."""
 
-_MAGIC = frozenset("*?[{")
+GLOB = "glob"
 
 
 def ask(check: FileCheck, values: Values) -> Ask:
@@ -32,12 +33,14 @@ def ask(check: FileCheck, values: Values) -> Ask:
     Raises:
         MissingAttributeError: the path needs one that it does not have.
     """
-    return ("file", *check.path.render_each(values))
+    is_glob = any(isinstance(part, str) and has_magic(part) for part in check.path.parts)
+    return ("file", GLOB if is_glob else "", *check.path.render_each(values, literal if is_glob else str))
 
 
 def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
     """Read the files; runs in a worker, and may never return."""
-    return tuple((pattern, tuple(_texts(pattern, eyes))) for pattern in question[1:])
+    is_glob = question[1] == GLOB
+    return tuple((path, tuple(_texts(path, eyes, is_glob=is_glob))) for path in question[2:])
 
 
 def judged(check: FileCheck, answer: Answer, memory: Memory | None, now: float) -> tuple[Result, Memory]:
@@ -58,11 +61,8 @@ def has_risen(memory: Memory | None) -> bool:
     return any(history.samples[0][1] != history.total for history in (memory or {}).values())
 
 
-def _texts(pattern: str, eyes: Eyes) -> Iterator[tuple[str, str | int]]:
-    paths: tuple[str, ...] = (pattern,)
-    if not _MAGIC.isdisjoint(pattern):
-        paths = tuple(sorted(eyes.host.glob(Glob.parse(pattern)).paths))
-    for path in paths:
+def _texts(written: str, eyes: Eyes, *, is_glob: bool) -> Iterator[tuple[str, str | int]]:
+    for path in eyes.host.glob(Glob.parse(written)).paths if is_glob else (written,):
         text = eyes.text(path)
         if text == errno.EINVAL and path.endswith("/carrier"):
             # An interface that is down refuses to say (net/core/net-sysfs.c): it has no carrier.

@@ -1,7 +1,7 @@
 """``pci``: a function is on the bus, answers, has the driver that it had, and a link as wide as it should be.
 
-A question is ``("pci", address, ...)``; its answer has for each address what is in its directory, or None where there
-is none. What is there: the kernel's Documentation/ABI/testing/sysfs-bus-pci.
+A question is ``("pci", "width" or "", address, ...)``; its answer has for each address what is in its directory, or
+None where there is none. What is there: the kernel's Documentation/ABI/testing/sysfs-bus-pci.
 """
 
 import os
@@ -55,16 +55,19 @@ def ask(check: PciCheck, values: Values) -> Ask:
     Raises:
         MissingAttributeError: it is no PCI device, or the address needs an attribute that it does not have.
     """
+    # To read the width can wake a device, too.
+    width = "width" if check.min_width is not None or check.keeps_width else ""
     if check.address is not None:
-        return ("pci", *check.address.render_each(values))
+        return ("pci", width, *check.address.render_each(values))
     if "pci.address" not in values:
         raise MissingAttributeError("pci.address")
-    return ("pci", *values["pci.address"])
+    return ("pci", width, *values["pci.address"])
 
 
 def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
     """Look at the functions; runs in a worker, and may never return."""
-    return tuple((address, _seen(f"{DEVICES}/{address}", eyes)) for address in question[1:])
+    reads_width = bool(question[1])
+    return tuple((address, _seen(f"{DEVICES}/{address}", eyes, reads_width=reads_width)) for address in question[2:])
 
 
 def judged(check: PciCheck, answer: Answer, memory: Memory | None, _now: float) -> tuple[Result, Memory]:
@@ -74,17 +77,19 @@ def judged(check: PciCheck, answer: Answer, memory: Memory | None, _now: float) 
     for address, fields in answer:
         seen = Seen(*fields) if fields is not None else None
         if seen is not None:
-            firsts.setdefault(address, First(seen.driver, seen.width))
+            first = firsts.setdefault(address, First(seen.driver, seen.width))
+            # One that slept at the first look had no width then.
+            firsts[address] = First(first.driver, first.width or seen.width)
         one = _judged(check, address, seen, firsts.get(address))
         if result.outcome is Outcome.PASSED or (one.outcome is Outcome.FAILED and result.outcome is Outcome.ERROR):
             result = one
     return result, firsts
 
 
-def _seen(directory: str, eyes: Eyes) -> tuple[bytes | int, str, str] | None:
+def _seen(directory: str, eyes: Eyes, *, reads_width: bool) -> tuple[bytes | int, str, str] | None:
     if not eyes.host.exists(directory):
         return None
-    # To read the configuration space wakes a device that sleeps.
+    # To read more wakes a device that sleeps, or finds nobody.
     sleeps = eyes.text(f"{directory}/power/runtime_status") == "suspended"
     config: bytes | int = b""
     if not sleeps:
@@ -92,7 +97,7 @@ def _seen(directory: str, eyes: Eyes) -> tuple[bytes | int, str, str] | None:
             config = eyes.bytes(f"{directory}/config", HEADER)
         except OSError as error:
             config = error.errno or 0
-    width = eyes.text(f"{directory}/current_link_width")
+    width = eyes.text(f"{directory}/current_link_width") if reads_width and not sleeps else ""
     # Plain, as everything that comes from a worker.
     return config, eyes.target(f"{directory}/driver") or "", width if isinstance(width, str) else ""
 
@@ -112,7 +117,8 @@ def _judged(check: PciCheck, address: str, seen: Seen | None, first: First | Non
 
 
 def _width(check: PciCheck, address: str, seen: Seen, first: First) -> Result:
-    if check.min_width is None and not check.keeps_width:
+    sleeps = seen.config == b""
+    if sleeps or (check.min_width is None and not check.keeps_width):
         return Result(Outcome.PASSED)
     if not seen.width.isdecimal():
         return Result(Outcome.ERROR, f"{DEVICES}/{address}/current_link_width cannot be read")

@@ -49,6 +49,16 @@ def judged(patterns: EventPatterns, event: Uevent) -> Result | None:
     return Result(Outcome.FAILED, f"the kernel sent {said} ({event.action} of /sys{event.devpath})")
 
 
+def is_bound_anew(places: tuple[str, ...], event: Uevent) -> bool:
+    """Say whether a driver was bound to the device that stands at one of these places, or to what that is a part of.
+
+    What is below it has drivers of its own, and so have the bridges above.
+    """
+    of = f"/sys{event.devpath}/"
+    is_own = any(f"{place}/".startswith(of) for place in places)
+    return event.action == "bind" and is_own and event.values.get("DRIVER") != "pcieport"
+
+
 def concerns(paths: tuple[str, ...], event: Uevent) -> bool:
     """Say whether an event is of one of these directories, of what is below it, or of what it is below."""
     of = f"/sys{event.devpath}/"
