@@ -158,6 +158,15 @@ async def test_it_validates_a_configuration(image: Image) -> None:
         assert await process.wait() == 0
 
 
+def mounts_of(node: FakeNode, kubelet: KubeletStandIn) -> dict[str, tuple[Path, str]]:
+    return {
+        "/host": (node.root, "ro"),
+        "/etc/genplug": (node.config_dir, "ro"),
+        "/var/lib/kubelet/device-plugins": (kubelet.plugins_dir, "rw"),
+        "/var/lib/kubelet/pod-resources": (kubelet.pod_resources_socket.parent, "ro"),
+    }
+
+
 async def test_the_kubelet_gets_its_devices_from_it(image: Image, node: FakeNode, kubelet: KubeletStandIn) -> None:
     for number in range(2):
         node.plug(f"/dev/x{number}")
@@ -168,14 +177,8 @@ async def test_the_kubelet_gets_its_devices_from_it(image: Image, node: FakeNode
           example.com/x:
             devices: [{glob: "/dev/x*"}]
     """)
-    mounts = {
-        "/host": (node.root, "ro"),
-        "/etc/genplug": (node.config_dir, "ro"),
-        "/var/lib/kubelet/device-plugins": (kubelet.plugins_dir, "rw"),
-        "/var/lib/kubelet/pod-resources": (kubelet.pod_resources_socket.parent, "ro"),
-    }
     start = time.monotonic()
-    async with image.running("run", "--config", "/etc/genplug", "--root", "/host", mounts=mounts):
+    async with image.running("run", "--config", "/etc/genplug", "--root", "/host", mounts=mounts_of(node, kubelet)):
         await kubelet.until("example.com/x", healthy={"x0", "x1"})
         print(f"the first list arrived {time.monotonic() - start:.3f} s after runc was started")
         allocation = await kubelet.admit("example.com/x", 1, pod="first", ids={"x1"})
@@ -201,13 +204,7 @@ async def test_its_probes_look_and_call(image: Image, node: FakeNode, kubelet: K
     (node.folder / "policy.yaml").write_text(
         "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nexec: {allow: [/usr/bin/genplug]}\n"
     )
-    mounts = {
-        "/host": (node.root, "ro"),
-        "/etc/genplug": (node.config_dir, "ro"),
-        "/policy.yaml": (node.folder / "policy.yaml", "ro"),
-        "/var/lib/kubelet/device-plugins": (kubelet.plugins_dir, "rw"),
-        "/var/lib/kubelet/pod-resources": (kubelet.pod_resources_socket.parent, "ro"),
-    }
+    mounts = mounts_of(node, kubelet) | {"/policy.yaml": (node.folder / "policy.yaml", "ro")}
     flags = ("--config", "/etc/genplug", "--root", "/host", "--policy", "/policy.yaml")
     async with image.running("run", *flags, mounts=mounts):
         await kubelet.until("example.com/x", healthy={"x0"})

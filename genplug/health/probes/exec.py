@@ -23,6 +23,8 @@ OF_WORKER = ("PYTHONPATH", "MALLOC_ARENA_MAX")
 """Variables that a worker is started with."""
 _MOST_OUTPUT = 4096
 """Bytes of output that are kept, the last ones: the end says what went wrong."""
+_PIPE = 1 << 16
+"""Bytes that lie in a pipe at most (pipe(7))."""
 _MOST_SAID = 200
 _GONE = 1.0
 """Seconds that a killed program may take to be gone."""
@@ -95,9 +97,9 @@ def _followed(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[byte
             if pipe in ready and not _read(pipe, output):
                 waiting.unregister(pipe)
             if end in ready:
-                # What it wrote last may still lie in the pipe.
-                while _read(pipe, output):
-                    pass
+                # What it wrote last may still lie in the pipe; whoever else writes into it is not waited for.
+                for _ in range(_PIPE // _MOST_OUTPUT):
+                    _read(pipe, output)
                 return bytes(output), True
     finally:
         os.close(end)
