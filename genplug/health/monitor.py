@@ -30,7 +30,7 @@ from genplug.health.standing import Outcome, Result, Standing, come_back, next_s
 from genplug.health.verdict import Ailment, Findings, Key
 from genplug.health.workers import Callers, Crew, Readers
 
-FIRST_LOOK = 1.0
+FIRST_LOOK = 2.0
 """Seconds for which a new device waits for its first verdict before it is listed without one."""
 _TICKS = 10
 """Into how many parts a period is cut: what is due in one of them is asked together."""
