@@ -1,6 +1,7 @@
 """Decoding of ``health``: the numbers that all probes share, and each probe with its own."""
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from attrs import evolve, frozen
@@ -53,6 +54,8 @@ class HealthReader:
 
     def _probes(self, node: Node | None, where: str, shared: ProbeNumbers) -> Iterator[ProbeSpec]:
         taken: dict[str, Place] = {}
+        # Names that are made give way to those that are written, wherever they stand.
+        written = frozenset(_text(item.get("name")) or "" for item in items(node) if isinstance(item, MapNode))
         for index, item in enumerate(items(node)):
             if not isinstance(item, MapNode):
                 continue
@@ -61,26 +64,23 @@ class HealthReader:
                 continue
             entry = item.entries[kind]
             check = _KINDS[kind](self, entry, f"{where}[{index}].{kind}")
-            name = self._name(item, entry, kind, taken, f"{where}[{index}]")
+            name = self._written_name(item, taken, f"{where}[{index}]")
+            if not name:
+                name = _free_name(_made_name(kind, entry.value), written | taken.keys())
+                taken[name] = entry.key
             if check is not None:
                 yield ProbeSpec(entry.key, name, check, _numbers(item, shared))
 
-    def _name(self, item: MapNode, entry: Entry, kind: str, taken: dict[str, Place], where: str) -> str:
-        """Return a probe's name, unique among its resource's: written, or made of what it looks at."""
+    def _written_name(self, item: MapNode, taken: dict[str, Place], where: str) -> str:
         written = item.get("name")
-        if isinstance(written, ScalarNode) and written.text:
-            if (first := taken.setdefault(written.text, written.place)) is not written.place:
-                message, hint = f"two probes are called {written.text!r}", "log and metrics tell probes apart by names"
-                place, width = written.at(0), len(written.text)
-                self.problems.add(Code.CONFLICT, place, message, tree=where, hint=hint, width=width, first=first)
-            return written.text
-        name = made = _made_name(kind, entry.value)
-        count = 1
-        while name in taken:
-            count += 1
-            name = f"{made}-{count}"
-        taken[name] = entry.key
-        return name
+        if not isinstance(written, ScalarNode):
+            return ""
+        if (first := taken.get(written.text)) is not None:
+            message, hint = f"two probes are called {written.text!r}", "log and metrics tell probes apart by names"
+            place, width = written.at(0), len(written.text)
+            self.problems.add(Code.CONFLICT, place, message, tree=where, hint=hint, width=width, first=first)
+        taken.setdefault(written.text, written.place)
+        return written.text
 
     def _pci(self, entry: Entry, where: str) -> Check | None:
         fields = _fields(entry)
@@ -205,6 +205,15 @@ def _made_name(kind: str, value: Node) -> str:
     path = _text(value.get("path")) if kind == "file" and isinstance(value, MapNode) else None
     name = (path or "").rstrip("/").rpartition("/")[2]
     return name if name and not set(name) & set("*?[]{}$") else kind
+
+
+def _free_name(made: str, taken: AbstractSet[str]) -> str:
+    """Return a name that no other probe has: as it was made, or with a number behind it."""
+    name, count = made, 1
+    while name in taken:
+        count += 1
+        name = f"{made}-{count}"
+    return name
 
 
 def _numbers(node: MapNode, shared: ProbeNumbers) -> ProbeNumbers:

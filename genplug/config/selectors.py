@@ -15,6 +15,7 @@ from genplug.config.patterns import Pattern
 from genplug.config.place import Place
 
 _QUANTITY = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)([KMGTPE]i?|k)?\Z")
+_MOST_DIGITS = 40
 _POWERS = {"K": 1, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
@@ -86,6 +87,9 @@ def quantity(text: str) -> float | None:
     if (found := _QUANTITY.match(text)) is None:
         return None
     number, unit = found.groups()
+    if unit is None and len(number) <= _MOST_DIGITS and number.lstrip("+-").isdecimal():
+        # To the last digit: a register of 64 bits does not fit into a float.
+        return int(number)
     base = 1024.0 if unit and unit.endswith("i") else 1000.0
     counted = float(number) * float(base ** _POWERS[unit[0]] if unit else 1)
     return counted if math.isfinite(counted) else None

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import MutableMapping
 
 from attrs import field, frozen
@@ -45,7 +46,7 @@ class Eyes:
             try:
                 return _bytes(known, most)
             except FileNotFoundError:
-                # It may stand behind another link by now.
+                # It may stand behind a link by now.
                 del self._real[path]
         return _bytes(self._resolved(path), most)
 
@@ -69,13 +70,25 @@ class Eyes:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if look.kind not in _READ:
             raise OSError(errno.EISDIR if look.kind is Kind.DIRECTORY else errno.ENXIO, "not a file", path)
-        real = self._real[path] = os.fspath(self.host.real(path))
+        real = os.fspath(self.host.real(path))
+        # What links lead to may be another file the next time.
+        if look.resolved == path:
+            self._real[path] = real
         return real
 
 
 def _bytes(real: str, most: int) -> bytes:
+    mode = os.stat(real).st_mode  # noqa: PTH116 - a Path costs more than the look
+    # Whatever stood there before: what stands there now may be a device.
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+        raise OSError(number, os.strerror(number), real)
     file = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        return os.read(file, most)
+        found = os.read(file, most)
+        # The kernel tells a long text in parts of a page; a pipe's end would be waited for.
+        while stat.S_ISREG(mode) and len(found) < most and (part := os.read(file, most - len(found))):
+            found += part
+        return found
     finally:
         os.close(file)

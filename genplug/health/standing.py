@@ -4,6 +4,7 @@ The names are those of Pod probes. The first verdict comes at once, whatever the
 the program starts is no news that has to prove itself, and a device that is well must not wait.
 """
 
+from collections.abc import Iterable
 from enum import Enum, auto
 
 from attrs import evolve, frozen
@@ -25,6 +26,14 @@ class Result:
 
     outcome: Outcome
     reason: str = ""
+
+
+def worst(results: Iterable[Result]) -> Result:
+    """Return the first failure, else the first error, else that all is well."""
+    first: dict[Outcome, Result] = {}
+    for one in results:
+        first.setdefault(one.outcome, one)
+    return first.get(Outcome.FAILED) or first.get(Outcome.ERROR) or Result(Outcome.PASSED)
 
 
 @frozen

@@ -17,7 +17,7 @@ from genplug.health.asks import Ask
 from genplug.health.eyes import Eyes
 from genplug.health.probes.compare import NotANumberError, fault, number
 from genplug.health.probes.counter import Counted, counted, increase
-from genplug.health.standing import Outcome, Result
+from genplug.health.standing import Outcome, Result, worst
 
 Texts: TypeAlias = tuple[tuple[str, str | int], ...]
 Answer: TypeAlias = tuple[tuple[str, Texts], ...]
@@ -111,10 +111,9 @@ def _risen(check: FileCheck, path: str, value: float, kept: dict[str, Counted], 
 
 
 def _together(check: FileCheck, results: list[Result]) -> Result:
-    """Return one result of all files: the worst where all have to be well, else the best."""
-    first: dict[Outcome, Result] = {}
-    for one in results:
-        first.setdefault(one.outcome, one)
-    worst_first = (Outcome.FAILED, Outcome.ERROR, Outcome.PASSED)
-    order = worst_first if check.needs_all else tuple(reversed(worst_first))
-    return next(first[outcome] for outcome in order if outcome in first)
+    """Return one result of all files: the worst where all have to be well; of any, one that is well is enough."""
+    if not check.needs_all:
+        for outcome in (Outcome.PASSED, Outcome.ERROR):
+            if (found := next((one for one in results if one.outcome is outcome), None)) is not None:
+                return found
+    return worst(results)

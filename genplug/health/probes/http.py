@@ -3,7 +3,10 @@
 A question is ``("http", url, ...)``; its answer has for each URL the status and its words.
 """
 
-from typing import TypeAlias
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from genplug.config.probes import HttpCheck
@@ -12,7 +15,11 @@ from genplug.health.asks import Ask
 from genplug.health.eyes import Eyes
 from genplug.health.standing import Outcome, Result
 
+if TYPE_CHECKING:
+    from http import client
+
 Answer: TypeAlias = tuple[tuple[str, int, str], ...]
+_MOST_WORDS = 80
 
 
 def ask(check: HttpCheck, values: Values) -> Ask:
@@ -38,7 +45,8 @@ def judged(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tupl
     """Return what the statuses mean. Pure."""
     for url, status, words in answer:
         if status != check.expect_status:
-            text = f"{url} answers {status} {words}".rstrip() + f", wanted {check.expect_status}"
+            said = f"{status} {words[:_MOST_WORDS]}".strip()
+            text = f"{url} answers {said}, wanted {check.expect_status}"
             return Result(Outcome.FAILED, text), None
     return Result(Outcome.PASSED), None
 
@@ -50,14 +58,28 @@ def _asked(url: str, timeout: float) -> tuple[int, str]:
     parts = urlsplit(url)
     kinds = {"http": client.HTTPConnection, "https": client.HTTPSConnection}
     connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=timeout)
+    # A timeout of its own is for each part of an answer, and they may come one by one.
+    is_late = threading.Event()
+    patience = threading.Timer(timeout, _hang_up, (connection, is_late))
+    patience.start()
     try:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         answer = connection.getresponse()
-    except client.HTTPException as error:
+    except (OSError, client.HTTPException) as error:
+        if is_late.is_set() or isinstance(error, TimeoutError):
+            raise TimeoutError(f"{url} does not answer within {timeout:g} s") from None
+        if isinstance(error, OSError) and not isinstance(error, client.HTTPException):
+            raise OSError(f"{url} does not answer: {error.strerror or error}") from error
         raise OSError(f"{url} does not answer in HTTP: {error!r}") from error
-    except OSError as error:
-        raise OSError(f"{url} does not answer: {error.strerror or error}") from error
     else:
         return answer.status, answer.reason
     finally:
+        patience.cancel()
         connection.close()
+
+
+def _hang_up(connection: "client.HTTPConnection", is_late: threading.Event) -> None:
+    is_late.set()
+    if connection.sock is not None:
+        with suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)

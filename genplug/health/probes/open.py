@@ -12,7 +12,7 @@ from genplug.config.probes import OpenCheck
 from genplug.hardware.inventory import DeviceNode
 from genplug.health.asks import Ask
 from genplug.health.eyes import Eyes
-from genplug.health.standing import Outcome, Result
+from genplug.health.standing import Outcome, Result, worst
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
 _OTHER = -1
@@ -35,17 +35,20 @@ def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
 
 def judged(_check: OpenCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
     """Return what came of opening means. Pure."""
-    for path, number in answer:
-        if number in _NOT_PERMITTED:
-            text = f"{path} may not be opened by genplug ({os.strerror(number)}): the pod has to be privileged"
-            return Result(Outcome.ERROR, f"probe not permitted: {text}"), None
-        if number == _OTHER:
-            # Presence sees that by itself, and says what it means.
-            return Result(Outcome.ERROR, f"{path} is another device now"), None
-        # Whoever has it for himself alone is a container that it was given to.
-        if number not in {0, errno.EBUSY}:
-            return Result(Outcome.FAILED, f"{path} cannot be opened: {os.strerror(number)}"), None
-    return Result(Outcome.PASSED), None
+    return worst(_judged(path, number) for path, number in answer), None
+
+
+def _judged(path: str, number: int) -> Result:
+    if number in _NOT_PERMITTED:
+        text = f"{path} may not be opened by genplug ({os.strerror(number)}): the pod has to be privileged"
+        return Result(Outcome.ERROR, f"probe not permitted: {text}")
+    if number == _OTHER:
+        # Presence sees that by itself, and says what it means.
+        return Result(Outcome.ERROR, f"{path} is another device now")
+    # Whoever has it for himself alone is a container that it was given to.
+    if number not in {0, errno.EBUSY}:
+        return Result(Outcome.FAILED, f"{path} cannot be opened: {os.strerror(number)}")
+    return Result(Outcome.PASSED)
 
 
 def _numbers(numbers: tuple[object, int, int]) -> str:

@@ -13,7 +13,7 @@ from genplug.config.probes import PciCheck
 from genplug.config.template import MissingAttributeError, Values
 from genplug.health.asks import Ask
 from genplug.health.eyes import Eyes
-from genplug.health.standing import Outcome, Result
+from genplug.health.standing import Outcome, Result, worst
 
 DEVICES = "/sys/bus/pci/devices"
 FILES = ("config", "power/runtime_status", "current_link_width")
@@ -73,17 +73,23 @@ def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
 def judged(check: PciCheck, answer: Answer, memory: Memory | None, _now: float) -> tuple[Result, Memory]:
     """Return what it means what was seen of the functions: the first fault of any. Pure."""
     firsts = dict(memory or {})
-    result = Result(Outcome.PASSED)
+    results = []
     for address, fields in answer:
         seen = Seen(*fields) if fields is not None else None
         if seen is not None:
-            first = firsts.setdefault(address, First(seen.driver, seen.width))
-            # One that slept at the first look had no width then.
-            firsts[address] = First(first.driver, first.width or seen.width)
-        one = _judged(check, address, seen, firsts.get(address))
-        if result.outcome is Outcome.PASSED or (one.outcome is Outcome.FAILED and result.outcome is Outcome.ERROR):
-            result = one
-    return result, firsts
+            first = firsts.get(address, First(seen.driver, ""))
+            # One that slept or did not answer at the first look had no width then.
+            firsts[address] = First(first.driver, first.width or ("" if _is_dead(seen) else seen.width))
+        results.append(_judged(check, address, seen, firsts.get(address)))
+    return worst(results), firsts
+
+
+def _is_dead(seen: Seen) -> bool:
+    return seen.width == _DEAD_WIDTH or _is_silent(seen)
+
+
+def _is_silent(seen: Seen) -> bool:
+    return isinstance(seen.config, bytes) and bool(seen.config) and set(seen.config) == {_ONES}
 
 
 def _seen(directory: str, eyes: Eyes, *, reads_width: bool) -> tuple[bytes | int, str, str] | None:
@@ -105,7 +111,7 @@ def _seen(directory: str, eyes: Eyes, *, reads_width: bool) -> tuple[bytes | int
 def _judged(check: PciCheck, address: str, seen: Seen | None, first: First | None) -> Result:
     if seen is None or first is None:
         return Result(Outcome.FAILED, f"{address} is not on the PCI bus any more")
-    if isinstance(seen.config, bytes) and seen.config and set(seen.config) == {_ONES}:
+    if _is_silent(seen):
         text = f"{address} does not answer: its configuration space reads as ones only, it has fallen off the bus"
         return Result(Outcome.FAILED, text)
     if seen.driver != first.driver:

@@ -12,7 +12,7 @@ from genplug.config.probes import UnixSocketCheck
 from genplug.config.template import Values
 from genplug.health.asks import Ask
 from genplug.health.eyes import Eyes
-from genplug.health.standing import Outcome, Result
+from genplug.health.standing import Outcome, Result, worst
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
 _NOBODY = {errno.ENOENT: "is not there", errno.ECONNREFUSED: "is there, and nobody listens on it"}
@@ -38,12 +38,15 @@ def look(question: Ask, eyes: Eyes, timeout: float) -> Answer:
 
 def judged(_check: UnixSocketCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
     """Return what came of connecting means. Pure."""
-    for path, number in answer:
-        if number in _NOBODY:
-            return Result(Outcome.FAILED, f"{path} {_NOBODY[number]}"), None
-        if number:
-            return Result(Outcome.ERROR, f"{path} cannot be connected to: {os.strerror(number)}"), None
-    return Result(Outcome.PASSED), None
+    return worst(_judged(path, number) for path, number in answer), None
+
+
+def _judged(path: str, number: int) -> Result:
+    if number in _NOBODY:
+        return Result(Outcome.FAILED, f"{path} {_NOBODY[number]}")
+    if number:
+        return Result(Outcome.ERROR, f"{path} cannot be connected to: {os.strerror(number)}")
+    return Result(Outcome.PASSED)
 
 
 def _connected(eyes: Eyes, path: str, timeout: float) -> int:
