@@ -54,8 +54,15 @@ class KernelLog:
         if self._file is None:
             return ()
         held = await asyncio.to_thread(_all, self._file)
-        if self._file is not None:
-            self._loop.add_reader(self._file, self._read)
+        try:
+            if self._file is not None:
+                self._loop.add_reader(self._file, self._read)
+        except OSError as error:
+            # A file or a folder stands there, of which nobody tells when there is more.
+            os.close(self._file)
+            self._file = None
+            self._fail(error)
+            return ()
         return held
 
     async def held(self) -> tuple[Line, ...]:

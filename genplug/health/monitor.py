@@ -288,6 +288,16 @@ class Monitor:
 
     async def _read_log(self, listening: Sequence[_Watched]) -> None:
         """Let the log's lines from before now count, too, for those that have just begun to listen."""
+        try:
+            await self._judge_history(listening)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours is an error of these probes, and of no other
+            failed = Result(Outcome.ERROR, f"failed by a mistake of genplug's own: {error!r}; please report it")
+            for one in self._told:
+                if one.bound.lines is not None and one.standing.is_awaited:
+                    self._judge(one, failed, time.monotonic())
+        self._settle(is_changed=True)
+
+    async def _judge_history(self, listening: Sequence[_Watched]) -> None:
         if self._log is None or self._log.failure:
             if self._log is not None:
                 self._log.close()
@@ -302,7 +312,6 @@ class Monitor:
             if one.bound.lines is not None and one.standing.is_awaited:
                 failed = Result(Outcome.ERROR, log.failure) if log.failure else Result(Outcome.PASSED)
                 self._judge(one, failed, time.monotonic())
-        self._settle(is_changed=True)
 
     def _lines(self, lines: Sequence[Line]) -> None:
         self._settle(is_changed=self._judge_lines(self._told, lines))

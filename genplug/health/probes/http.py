@@ -65,6 +65,9 @@ def _asked(url: str, timeout: float) -> tuple[int, str]:
     try:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         answer = connection.getresponse()
+        if is_late.is_set():
+            # To hang up looks like the end of the headers.
+            raise TimeoutError
     except (OSError, client.HTTPException) as error:
         if is_late.is_set() or isinstance(error, TimeoutError):
             raise TimeoutError(f"{url} does not answer within {timeout:g} s") from None

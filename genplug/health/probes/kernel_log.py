@@ -2,7 +2,7 @@
 
 from attrs import frozen
 
-from genplug.config.patterns import Pattern, compiled, filled
+from genplug.config.patterns import Pattern, PatternError, compiled, filled
 from genplug.config.probes import KernelLogCheck
 from genplug.config.template import Template, Values
 from genplug.health.standing import Outcome, Result
@@ -46,8 +46,31 @@ def judged(patterns: LinePatterns, line: str) -> Result | None:
 
 
 def _of_any(template: Template) -> Pattern:
-    sample = dict.fromkeys(template.names, ("x",))
-    return compiled(template.render(sample, (lambda _: ".*") if template.names else str))
+    """Return a pattern that matches what the template's pattern matches with any values; at worst, every line."""
+    text, is_in_class = "", False
+    for part in template.parts:
+        if isinstance(part, str):
+            text += part
+            is_in_class = _ends_in_class(part, is_in_class=is_in_class)
+        elif is_in_class:
+            return compiled("")
+        else:
+            text += "(?:.*)"
+    try:
+        return compiled(text)
+    except PatternError:
+        return compiled("")
+
+
+def _ends_in_class(text: str, *, is_in_class: bool) -> bool:
+    """Say whether a part of an expression ends between the brackets of a class of characters."""
+    is_escaped = False
+    for character in text:
+        if is_escaped or character == "\\":
+            is_escaped = not is_escaped
+        elif character in "[]":
+            is_in_class = character == "["
+    return is_in_class
 
 
 def _is_in(line: str, patterns: tuple[Pattern, ...]) -> bool:

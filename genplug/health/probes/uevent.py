@@ -33,7 +33,7 @@ def bound(check: UeventCheck, values: Values) -> EventPatterns:
         raise MissingAttributeError("sysfs")
     paths = check.path.render_each(values) if check.path is not None else values["sysfs"]
     clear = tuple(filled(check.clear, values)) if check.clear is not None else ()
-    return EventPatterns(tuple(paths), tuple(filled(check.fail, values)), clear)
+    return EventPatterns(tuple(path.rstrip("/") for path in paths), tuple(filled(check.fail, values)), clear)
 
 
 def judged(patterns: EventPatterns, event: Uevent) -> Result | None:
