@@ -24,7 +24,7 @@ from genplug.hardware.inventory import Inventory
 from genplug.hardware.uevents import Uevent, changes
 from genplug.hardware.watch import FolderWatch
 from genplug.health.presence import NO_FINDINGS, judge
-from genplug.health.report import HealthStatus, News
+from genplug.health.report import NO_HEALTH, HealthStatus, News
 from genplug.health.verdict import Findings, Judgement, Key
 from genplug.observe.journal import Event, Journal
 from genplug.observe.status import ConfigStatus
@@ -126,7 +126,7 @@ class NodeFollower:
     @property
     def health(self) -> HealthStatus:
         """How it stands with the probes."""
-        return self._monitor.status if self._monitor is not None else HealthStatus()
+        return self._monitor.status if self._monitor is not None else NO_HEALTH
 
     def told(self, event: Uevent) -> None:
         """Take note of an event of the kernel's: of what changed under /sys, and of what it says of a device."""

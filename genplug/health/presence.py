@@ -37,10 +37,11 @@ def judge(
     for name, devices in {**_nameless(inventory, previous), **inventory.devices}.items():
         keep, resource = keep_gone.get(name, 0.0), _resource(name, inventory, previous)
         known = _known(name, inventory, previous)
-        waiting = {id_: until for (one, id_), until in findings.awaited.items() if one == name and id_ not in known}
-        deadlines += waiting.values()
+        keys = {device.id: Key(name, device.id) for device in devices}
+        waiting = {id_ for id_, key in keys.items() if key in findings.awaited and id_ not in known}
+        deadlines += (findings.awaited[keys[id_]] for id_ in waiting)
         all_judged = [
-            _judged(device, known.get(device.id), keep, now, findings.ailments.get(Key(name, device.id), ()))
+            _judged(device, known.get(device.id), keep, now, findings.ailments.get(keys[device.id], ()))
             for device in devices
             if device.id not in waiting
         ]
