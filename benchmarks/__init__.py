@@ -1,1 +1,1 @@
-"""Benchmarks: the budgets of docs/design.md, measured on a real agent process. ``python -m benchmarks --help``."""
+"""Measure the budgets of docs/explanation/design.md on a real agent process. ``python -m benchmarks --help``."""

@@ -1,6 +1,6 @@
-"""Every figure that is measured, with its unit, and its budget where docs/design.md ("Budgets") sets one.
+"""Every figure that is measured, with its unit, and its budget where docs/explanation/design.md ("Budgets") sets one.
 
-``peer`` is what the best peer that has the feature was measured at (docs/design.md too; empty where it has none).
+``peer`` is the figure of the best peer that has the feature (docs/explanation/design.md), empty where no peer has it.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import frozen
 
-SOURCE = "docs/design.md, Budgets"
+SOURCE = "docs/explanation/design.md, Budgets"
 
 
 @frozen

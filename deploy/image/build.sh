@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the image from Debian's packages and wheels, with no container registry and no daemon. As root, on Debian, after
-# .ci/tools. docs/image.md has the rest.
+# .ci/tools. docs/how-to/build-image.md has the rest.
 #
 #   build.sh [--arch amd64|arm64] [--debug] [--tag NAME] [--output FILE] [--fresh]
 #

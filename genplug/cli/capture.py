@@ -1,4 +1,4 @@
-"""``genplug capture``: what configurations read of a node, as an archive that ``--root`` takes. docs/capture.md."""
+"""``genplug capture``: write the files that configurations read to an archive (docs/how-to/capture.md)."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
 """The configuration language: files with positions in, one frozen :class:`~genplug.config.model.Config` out.
 
-Nothing here knows of hardware, the kubelet or time; docs/config-language.md is the page it implements.
+Nothing here knows of hardware, the kubelet or time; docs/reference/configuration.md is the page it implements.
 """

@@ -1,7 +1,7 @@
 """The frozen model of a configuration: what every other part of the program is told, and all it is told.
 
 One decoder (``decode.py``) makes these values; nobody changes them. Field names follow the configuration language
-(docs/config-language.md); a ``place`` says where in which file a thing was written, for messages to people.
+(docs/reference/configuration.md); a ``place`` says where in which file a thing was written, for messages to people.
 """
 
 from collections.abc import Mapping

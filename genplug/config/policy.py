@@ -1,7 +1,7 @@
 """The policy: what a configuration may do at most, written by those who have the node and not by its editors.
 
 The value answers for names and paths; by which numbers a device node is refused whatever a policy says,
-``genplug.hardware.protected`` knows. docs/config-language.md: The policy.
+``genplug.hardware.protected`` knows. docs/reference/configuration.md: The policy.
 """
 
 import fnmatch

@@ -1,7 +1,7 @@
 """The model of ``health``: what is looked at beside the presence of nodes, and what a look means. Frozen values.
 
-Field names follow the configuration language (docs/health.md). Patterns that hold no templates are kept as their texts:
-:func:`genplug.config.patterns.compiled` knows each of them.
+Field names follow the configuration language (docs/reference/health.md).
+Patterns that hold no templates are kept as their texts: :func:`genplug.config.patterns.compiled` knows each of them.
 """
 
 from enum import StrEnum

@@ -1,7 +1,7 @@
 """Problems: mistakes in a configuration, as values, and the one place where they become text for a person.
 
-The form is that of good compilers: a place that editors jump to, a stable code (docs/errors.md explains each), the line
-with a caret, what was expected, one hint.
+The form is that of good compilers: a place that editors jump to, a stable code (docs/reference/errors.md explains each),
+the line with a caret, what was expected, one hint.
 """
 
 from collections.abc import Iterable

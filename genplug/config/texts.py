@@ -15,7 +15,7 @@ from genplug.config.schema import closest
 from genplug.config.selectors import Condition, Selector, comparable, quantity
 from genplug.config.template import Reference, Template, TemplateError
 
-_LISTED = "docs/config-language.md lists them; define your own under the source's 'attributes'"
+_LISTED = "docs/reference/configuration.md lists them; define your own under the source's 'attributes'"
 _LONG_PATH = "/x" * 16
 _PATHS = ("path", "target", "sysfs")
 """What the attributes will be is not known at load; that these are absolute paths is."""

@@ -1,7 +1,7 @@
 """The journal: everything worth telling happens here once, as an entry of a closed list of events.
 
-Log lines and counters are both made of entries, so they cannot disagree. docs/events.md lists the events; a test keeps
-the two equal.
+Log lines and counters are both made of entries, so they cannot disagree. docs/reference/events.md lists the events;
+a test keeps the two equal.
 """
 
 import logging

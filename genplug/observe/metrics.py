@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: gauges read from the newest status, counters from the journal. docs/metrics.md lists them."""
+"""Export metrics for Prometheus (docs/reference/metrics.md): gauges from the status, counters from the events."""
 
 import platform
 from collections import Counter as Counted

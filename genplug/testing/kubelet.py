@@ -6,7 +6,7 @@
         allocation = await kubelet.admit("example.com/x", 1, pod="a")
 
 It does what the kubelet does in the kubelet's order and with its texts, its bugs included; ``hostile`` adds what only a
-sick one does. docs/testing.md says what it does not imitate. One event loop; nothing polls.
+sick one does. docs/how-to/test-a-plugin.md says what it does not imitate. One event loop; nothing polls.
 """
 
 import asyncio

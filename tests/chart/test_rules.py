@@ -49,9 +49,9 @@ def names(rule: dict) -> list[str]:
 
 
 def documented() -> dict[str, set[str]]:
-    """Return every series of docs/metrics.md with the labels of its own."""
+    """Return every series of docs/reference/metrics.md with the labels of its own."""
     series: dict[str, set[str]] = {}
-    for line in (ROOT / "docs/metrics.md").read_text().splitlines():
+    for line in (ROOT / "docs/reference/metrics.md").read_text().splitlines():
         if not line.startswith("| `genplug_"):
             continue
         name, kind, labels, _ = (cell.strip() for cell in line.strip("|").split("|"))
@@ -104,7 +104,7 @@ def test_promtool_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
 def test_every_metric_and_label_that_is_asked_for_is_documented(where: str) -> None:
     series = documented()
     # What the client library adds is documented as a family: `process_*`.
-    families = set(re.findall(r"`(process|python)_\*`", (ROOT / "docs/metrics.md").read_text()))
+    families = set(re.findall(r"`(process|python)_\*`", (ROOT / "docs/reference/metrics.md").read_text()))
     for name, matchers in METRIC.findall(queries()[where]):
         asked = set(re.findall(r"(\w+)\s*[=!]~?", matchers)) - TARGET_LABELS
         assert name in series or name.split("_")[0] in families, name
@@ -119,7 +119,7 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
 
 
 def test_every_alert_has_its_section_in_the_docs_and_every_section_its_alert() -> None:
-    sections = re.findall(r"^## (\w+)\n\n(\w+) · ", (ROOT / "docs/alerts.md").read_text(), re.MULTILINE)
+    sections = re.findall(r"^## (\w+)\n\n(\w+) · ", (ROOT / "docs/reference/alerts.md").read_text(), re.MULTILINE)
     assert sections == [(alert["alert"], alert["labels"]["severity"]) for alert in alerts()]
 
 
@@ -145,7 +145,7 @@ def test_the_chart_renders_every_alert_for_its_own_agents_with_a_link_to_its_sec
     assert names(rule) == [alert["alert"] for alert in alerts()]
     for alert in rule["spec"]["groups"][0]["rules"]:
         assert set(re.findall(r'job="([^"]*)"', alert["expr"])) == {"devices/edge-genplug"}
-        assert alert["annotations"]["runbook_url"].endswith(f"/docs/alerts.md#{alert['alert'].lower()}")
+        assert alert["annotations"]["runbook_url"].endswith(f"/docs/reference/alerts.md#{alert['alert'].lower()}")
         assert ":9808" not in alert["annotations"]["description"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
     promtool("check", "rules", tmp_path / "rules.yaml")

@@ -1,4 +1,4 @@
-"""Plays an operator's first minutes on a cluster and prints the transcript of docs/cluster.md, then takes its figures.
+"""Plays an operator's first minutes on a cluster and prints docs/get-started/cluster.md's transcript, then takes its figures.
 
 As root, after .ci/tools and tests/cluster/build: ``python tests/cluster/transcript.py [VERSION]``. The kubelet is as by
 default here, so the figures are those of a node that nobody tuned.

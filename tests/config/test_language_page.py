@@ -1,4 +1,4 @@
-"""docs/config-language.md says at its top what works; that is true, and leaves no key out."""
+"""docs/reference/configuration.md says at its top what works; that is true, and leaves no key out."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from genplug.config.names import KNOWN_ATTRIBUTES
 from genplug.config.problem import Problems
 from genplug.config.schema import schema_text
 
-PAGE = Path(__file__).parents[2] / "docs" / "config-language.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 TEXT = PAGE.read_text()
 VERSION = {"apiVersion": "genplug.io/v1alpha1", "kind": "DevicePluginConfig"}
 SCHEMA: Mapping[str, Any] = json.loads(schema_text())

@@ -21,7 +21,7 @@ POLICIES = {
 }
 """The policy, for those that are not told about the default one."""
 CASES = sorted(path.name for path in GOLDEN.glob("*.yaml"))
-ERRORS = Path(__file__).parents[2] / "docs" / "errors.md"
+ERRORS = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 
 
 @pytest.mark.parametrize("name", CASES)

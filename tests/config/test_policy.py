@@ -20,7 +20,7 @@ from genplug.config.sources import Text
 
 POLICY_HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
 DEVICES = "devices: [{glob: /dev/x*}]"
-PAGE = Path(__file__).parents[2] / "docs" / "config-language.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 SCHEMA = json.loads(schema_text(POLICY_SCHEMA))
 KEYS = dict(described(SCHEMA))
 

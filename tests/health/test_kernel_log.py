@@ -129,7 +129,7 @@ XID = check(
     ignore=r"NVRM: Xid \(PCI:[^)]*\): (13|31|43|45|68|109),",
     clear=r"NVRM: loading NVIDIA UNIX|PCI:${pci.address|replace:.0:}\).*GPU recovery action changed from .* to 0x0",
 )
-"""As docs/health.md has it."""
+"""As docs/reference/health.md has it."""
 
 
 @pytest.mark.parametrize("number", [13, 31, 43, 45, 68, 109])

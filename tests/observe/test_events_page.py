@@ -1,11 +1,11 @@
-"""docs/events.md lists exactly the events there are."""
+"""docs/reference/events.md lists exactly the events there are."""
 
 import logging
 from pathlib import Path
 
 from genplug.observe.journal import Event
 
-PAGE = Path(__file__).parents[2] / "docs" / "events.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "events.md"
 
 
 def test_the_page_lists_every_event_with_its_level_and_meaning() -> None:

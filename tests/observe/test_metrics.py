@@ -10,7 +10,7 @@ from genplug.observe.journal import Event, Journal
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
 
-PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 DEVICES = (
     DeviceStatus("x0", ("/dev/x0",), healthy=True, reason=""),
     DeviceStatus("x1", (), healthy=False, reason="gone"),

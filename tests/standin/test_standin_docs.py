@@ -1,11 +1,11 @@
-"""The example of docs/testing.md, run as a reader would run it."""
+"""The example of docs/how-to/test-a-plugin.md, run as a reader would run it."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "test-a-plugin.md"
 
 
 def test_the_example_runs_as_it_is_printed(tmp_path: Path) -> None:
