@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from genplug.testing.node import FakeNode
+from genplug.testing.node.fake_node import FakeNode
 
 SETTLED = 1.3
 """Seconds of quiet after which a change counts as a first one: scans and messages are a second apart in a burst."""

@@ -10,10 +10,10 @@ from benchmarks.figures import Samples
 from benchmarks.runs import Runs
 from genplug.allocation.preferred import preferred
 from genplug.config.load import load_text
-from genplug.config.model import Preference
-from genplug.hardware.discover import discover, rescan
+from genplug.hardware.discovery import discover, rescan
 from genplug.hardware.host import Host
-from genplug.testing.trees import grow
+from genplug.spec.model import Preference
+from genplug.testing.node.file_trees import grow
 
 _DEVICES = 1000
 _CONFIG = """\

@@ -9,10 +9,10 @@ from genplug.agent.kubelet import KubeletFollower
 from genplug.agent.node import NodeFollower, Snapshot
 from genplug.agent.settings import Settings
 from genplug.hardware.host import Host
+from genplug.hardware.inotify import FolderWatch
 from genplug.hardware.uevents import Uevents
-from genplug.hardware.watch import FolderWatch
-from genplug.kubelet.sockets import FolderGoneError
-from genplug.observe.journal import Entry, Event, Journal
+from genplug.kubelet.plugin_dir import FolderGoneError
+from genplug.observe.events import Entry, Event, Journal
 from genplug.observe.status import Status
 
 
@@ -102,8 +102,8 @@ class Agent:
 
     def _listen(self, host: str, port: int) -> Callable[[], None]:
         # Imported here: an agent without pages does not pay for the metrics library.
+        from genplug.observe.http import Pages  # noqa: PLC0415
         from genplug.observe.metrics import Metrics  # noqa: PLC0415
-        from genplug.observe.pages import Pages  # noqa: PLC0415
 
         pages = Pages(host, port, lambda: self.status, Metrics(lambda: self.status, self.journal))
         self.listens_on = pages.port

@@ -6,27 +6,34 @@ from pathlib import Path
 
 from attrs import evolve
 
-from genplug.agent.cdi import CdiFiles
+from genplug.agent.alias_pools import Pools
+from genplug.agent.cdi_writer import CdiFiles
 from genplug.agent.node import Snapshot
-from genplug.agent.pools import Pools
 from genplug.agent.settings import Settings
-from genplug.allocation.answers import Answers
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.offers import offered
-from genplug.config.model import Resource
+from genplug.allocation.resource_state import Answers
 from genplug.hardware.host import Host
-from genplug.hardware.watch import FolderWatch
-from genplug.kubelet.calling import CallError
+from genplug.hardware.inotify import FolderWatch
+from genplug.kubelet.client import CallError
 from genplug.kubelet.endpoint import Endpoint
-from genplug.kubelet.latest import Latest
-from genplug.kubelet.podresources import devices_in_use
+from genplug.kubelet.events import Allocated, Report
+from genplug.kubelet.latest_value import Latest
+from genplug.kubelet.plugin_dir import KUBELET_SOCKET, PREFIX, Folder, FolderGoneError, FolderUnusableError, HeldFolder
+from genplug.kubelet.pod_resources import devices_in_use
 from genplug.kubelet.registration import Registrar
-from genplug.kubelet.reports import Allocated, Report
-from genplug.kubelet.service import Answers as EndpointAnswers
-from genplug.kubelet.sockets import KUBELET_SOCKET, PREFIX, Folder, FolderGoneError, FolderUnusableError, HeldFolder
-from genplug.observe.journal import Event, Journal
+from genplug.kubelet.servicer import Answers as EndpointAnswers
+from genplug.observe.events import Event, Journal
+from genplug.observe.messages import (
+    nameless_status,
+    offer_notes,
+    resource_status,
+    tell_devices,
+    tell_offer,
+    tell_report,
+)
 from genplug.observe.status import ResourceStatus
-from genplug.observe.telling import nameless_status, offer_notes, resource_status, tell_devices, tell_offer, tell_report
+from genplug.spec.model import Resource
 
 LOCK_INTERVAL = 1.0
 """Seconds between two tries to take the folder from another genplug."""

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from genplug.agent.debounce import SECOND_LOOK, Reading, Scanning
 from genplug.agent.settings import Settings
-from genplug.agent.timing import SECOND_LOOK, Reading, Scanning
+from genplug.config.diagnostics import ConfigInvalidError, Problem, rendered
 from genplug.config.load import load
-from genplug.config.model import Config
 from genplug.config.policy import load_policy
-from genplug.config.problem import ConfigInvalidError, Problem, rendered
-from genplug.hardware.discover import rescan
+from genplug.hardware.dependencies import Changes, Touch, is_concerned, within
+from genplug.hardware.discovery import rescan
 from genplug.hardware.host import Host
-from genplug.hardware.interests import Changes, Touch, is_concerned, within
+from genplug.hardware.inotify import FolderWatch
 from genplug.hardware.inventory import Inventory
 from genplug.hardware.uevents import Uevent, changes
-from genplug.hardware.watch import FolderWatch
 from genplug.health.presence import NO_FINDINGS, judge
-from genplug.health.report import NO_HEALTH, HealthStatus, News
+from genplug.health.status import NO_HEALTH, HealthStatus, News
 from genplug.health.verdict import Findings, Judgement, Key
-from genplug.observe.journal import Event, Journal
+from genplug.observe.events import Event, Journal
+from genplug.observe.messages import tell_health, tell_names
 from genplug.observe.status import ConfigStatus
-from genplug.observe.telling import tell_health, tell_names
+from genplug.spec.model import Config
 
 if TYPE_CHECKING:
     from genplug.health.monitor import Monitor

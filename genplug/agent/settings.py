@@ -4,7 +4,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from genplug.kubelet.sockets import KUBELET_SOCKET
+from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
 
 @frozen

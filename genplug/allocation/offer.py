@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from attrs import evolve, frozen
 
-from genplug.config.model import Preference, Resource
 from genplug.health.verdict import Judged
+from genplug.spec.model import Preference, Resource
 
 
 @frozen

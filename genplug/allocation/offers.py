@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from attrs import evolve
 
 from genplug.allocation.offer import Grant, Listed, ResourceOffer
-from genplug.config.model import Resource
-from genplug.config.template import MissingAttributeError, Template
-from genplug.hardware.ids import replica_id, slice_id, token_ids
+from genplug.hardware.device_ids import replica_id, slice_id, token_ids
 from genplug.hardware.inventory import Device
 from genplug.health.verdict import Judged
+from genplug.spec.model import Resource
+from genplug.spec.template import MissingAttributeError, Template
 
 _MOST_REASONS = 3
 

@@ -7,8 +7,8 @@ Packed takes from as few groups as it can, spread from as many; inside a group t
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 
-from genplug.config.model import Preference
-from genplug.config.natural import natural_key
+from genplug.spec.model import Preference
+from genplug.spec.natural_sort import natural_key
 
 Groups = Mapping[str, tuple[str, ...]]
 """Grant ID to the groups that it is in, the outermost first. A grant that is not named is in none."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from genplug.allocation.errors import Refusal, RefusalCode
 from genplug.allocation.offer import ResourceOffer
-from genplug.allocation.refusal import Refusal, RefusalCode
-from genplug.config.template import MissingAttributeError
+from genplug.spec.template import MissingAttributeError
 
 
 @frozen

@@ -14,10 +14,10 @@ from genplug.cli.options import add_policy, add_root
 if TYPE_CHECKING:
     from tarfile import TarInfo
 
-    from genplug.config.model import Config
+    from genplug.hardware.file_tree import Act, Tree
     from genplug.hardware.host import Host
-    from genplug.hardware.tree import Act, Tree
-    from genplug.health.asks import Ask
+    from genplug.health.workers.protocol import Ask
+    from genplug.spec.model import Config
 
 DESCRIPTION = """\
 Write what a configuration reads of this node into an archive, so that others can plan with it elsewhere:
@@ -54,8 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the archive and return the exit code."""
-    from genplug.cli.roots import opened_root  # noqa: PLC0415 - --help needs none of this
-    from genplug.config.problem import ConfigInvalidError, rendered  # noqa: PLC0415 - as above
+    from genplug.capture.archive import opened_root  # noqa: PLC0415 - --help needs none of this
+    from genplug.config.diagnostics import ConfigInvalidError, rendered  # noqa: PLC0415 - as above
 
     out = None if arguments.output == "-" else Path(arguments.output)
     if out is None and sys.stdout.isatty():
@@ -92,7 +92,7 @@ class _Touched:
     """A witness: the paths that were touched, those of them that were listed, and those that were read."""
 
     def __init__(self) -> None:
-        from genplug.hardware.tree import Act  # noqa: PLC0415 - see run
+        from genplug.hardware.file_tree import Act  # noqa: PLC0415 - see run
 
         self.acts: dict[Act, set[str]] = {act: set() for act in Act}
         self._count, self._said = 0, time.monotonic()
@@ -107,9 +107,9 @@ class _Touched:
 
 def _configs(arguments: argparse.Namespace) -> "Iterator[Config]":
     """Yield the configuration that is asked for, or those of all recipes that this version understands."""
-    from genplug.cli.recipes import shipped_recipes  # noqa: PLC0415 - see run
+    from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415 - see run
     from genplug.config.load import load, load_text  # noqa: PLC0415 - see run
-    from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - see run
+    from genplug.recipes.catalog import shipped_recipes  # noqa: PLC0415 - see run
 
     if arguments.config:
         yield load(tuple(map(Path, arguments.config)), arguments.node_name, arguments.policy).config
@@ -122,10 +122,10 @@ def _configs(arguments: argparse.Namespace) -> "Iterator[Config]":
 
 
 def _touched(configs: "Iterable[Config]", root: Path, node_name: str | None) -> _Touched:
-    from genplug.hardware.discover import discover  # noqa: PLC0415 - see run
+    from genplug.hardware.discovery import discover  # noqa: PLC0415 - see run
     from genplug.hardware.explain import explained  # noqa: PLC0415 - see run
     from genplug.hardware.host import Host  # noqa: PLC0415 - see run
-    from genplug.health.bound import questions  # noqa: PLC0415 - see run
+    from genplug.health.binding import questions  # noqa: PLC0415 - see run
 
     touched = _Touched()
     host = Host.at(root, node_name=node_name or os.environ.get("NODE_NAME"), witness=touched)
@@ -142,8 +142,8 @@ def _touched(configs: "Iterable[Config]", root: Path, node_name: str | None) -> 
 
 def _read(question: "Ask", host: "Host") -> None:
     """Read what a probe reads of files, and nothing that a probe only calls or opens."""
-    from genplug.config.globs import Glob  # noqa: PLC0415 - see run
     from genplug.health.probes import pci  # noqa: PLC0415 - see run
+    from genplug.spec.globs import Glob  # noqa: PLC0415 - see run
 
     kind, *arguments = question
     if kind == "file":
@@ -165,8 +165,8 @@ def _members(touched: _Touched, root: Path) -> "Iterator[tuple[TarInfo, bytes]]"
     """
     from tarfile import TarInfo  # noqa: PLC0415 - see run
 
+    from genplug.hardware.file_tree import Act, Tree  # noqa: PLC0415 - see run
     from genplug.hardware.host import STAND_INS_MARKER, Host  # noqa: PLC0415 - see run
-    from genplug.hardware.tree import Act, Tree  # noqa: PLC0415 - see run
 
     host, tree = Host.at(root), Tree(os.fspath(root).rstrip("/"))
     paths = set[str]().union(*touched.acts.values(), _of_dev(tree))
@@ -218,7 +218,7 @@ def _filled(  # noqa: PLR0913 - what is known of a path
     """
     from tarfile import DIRTYPE, SYMTYPE  # noqa: PLC0415 - see run
 
-    from genplug.cli.roots import KIND  # noqa: PLC0415 - see run
+    from genplug.capture.archive import KIND  # noqa: PLC0415 - see run
     from genplug.hardware.host import MOST_TEXT  # noqa: PLC0415 - see run
     from genplug.health.probes.pci import HEADER  # noqa: PLC0415 - see run
 
@@ -248,7 +248,7 @@ def _packed(members: "Iterable[tuple[TarInfo, bytes]]") -> tuple[bytes, int]:
     from gzip import GzipFile  # noqa: PLC0415 - see run
     from io import BytesIO  # noqa: PLC0415 - see run
 
-    from genplug.cli.roots import MOST_BYTES, MOST_MEMBERS  # noqa: PLC0415 - see run
+    from genplug.capture.archive import MOST_BYTES, MOST_MEMBERS  # noqa: PLC0415 - see run
 
     count, buffer = 0, BytesIO()
     with (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from genplug.agent import Agent
 from genplug.cli.demo_node import SERIAL, demo_node, status_table
-from genplug.observe.journal import Entry, Event
-from genplug.testing.node import FakeNode
+from genplug.observe.events import Entry, Event
+from genplug.testing.node.fake_node import FakeNode
 
 _MOST_NEWS = 8
 _SETTLED = 0.05

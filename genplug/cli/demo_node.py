@@ -2,7 +2,7 @@
 
 from genplug.cli.tables import table
 from genplug.observe.status import Status
-from genplug.testing.node import FakeNode
+from genplug.testing.node.fake_node import FakeNode
 
 SERIAL = "example.com/serial"
 FUSE = "example.com/fuse"

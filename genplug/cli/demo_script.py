@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from genplug.agent import Agent
 from genplug.cli.demo_node import BROKEN, CAMERA, FUSE, SERIAL, WITH_CAMERA, demo_node, status_table
-from genplug.observe.journal import Event
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
+from genplug.observe.events import Event
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
 
 
 class StepFailedError(Exception):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from genplug.cli.options import add_root
 
 if TYPE_CHECKING:
-    from genplug.cli.recipes import Recipe
     from genplug.hardware.host import Host
     from genplug.hardware.inventory import Device
+    from genplug.recipes.catalog import Recipe
 
 DESCRIPTION = """\
 Print a configuration to start from, with comments. With KIND, the recipe for that kind of hardware. Without, it looks
@@ -39,8 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a configuration and return the exit code."""
-    from genplug.cli.recipes import shipped_recipes  # noqa: PLC0415 - --help needs none of this
     from genplug.cli.tables import table  # noqa: PLC0415 - as above
+    from genplug.recipes.catalog import shipped_recipes  # noqa: PLC0415 - --help needs none of this
 
     recipes = shipped_recipes()
     if arguments.list:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _for_what_is_here(recipes: "Collection[Recipe]", arguments: argparse.Namespace) -> int:
-    from genplug.cli.roots import opened_root  # noqa: PLC0415 - see run
+    from genplug.capture.archive import opened_root  # noqa: PLC0415 - see run
     from genplug.hardware.host import Host  # noqa: PLC0415 - see run
 
     with opened_root(arguments.root) as root:
@@ -94,10 +94,10 @@ class Choice(NamedTuple):
 
 def chosen(recipes: "Collection[Recipe]", host: "Host") -> Choice:
     """Return the recipes that find devices which no recipe before them has."""
-    from genplug.config.globs import Glob  # noqa: PLC0415 - see run
     from genplug.config.load import load_text  # noqa: PLC0415 - see run
-    from genplug.config.policy import Policy  # noqa: PLC0415 - see run
-    from genplug.hardware.discover import discover  # noqa: PLC0415 - see run
+    from genplug.hardware.discovery import discover  # noqa: PLC0415 - see run
+    from genplug.spec.globs import Glob  # noqa: PLC0415 - see run
+    from genplug.spec.policy import Policy  # noqa: PLC0415 - see run
 
     everything = (Glob.parse("/**"),)
     allowing = Policy(allow=everything, block=True, mounts=everything, writable=everything, programs=everything)
@@ -145,9 +145,9 @@ def _identities(device: "Device") -> list[object]:
 
 
 def _needs_a_policy(recipe: "Recipe", host: "Host", found: int) -> bool:
+    from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415 - see run
     from genplug.config.load import load_text  # noqa: PLC0415 - see run
-    from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - see run
-    from genplug.hardware.discover import discover  # noqa: PLC0415 - see run
+    from genplug.hardware.discovery import discover  # noqa: PLC0415 - see run
 
     try:
         inventory = discover(load_text(recipe.text, recipe.kind), host)
@@ -158,7 +158,7 @@ def _needs_a_policy(recipe: "Recipe", host: "Host", found: int) -> bool:
 
 def spliced(choice: Choice, number: int) -> str:
     """Return one configuration with the resources of all recipes that were taken, under their comments."""
-    from genplug.cli.recipes import HEADER  # noqa: PLC0415 - see run
+    from genplug.recipes.catalog import HEADER  # noqa: PLC0415 - see run
 
     lines = [f"# Made by 'genplug init', which looked at this machine with {number} recipes. It found:"]
     lines += [f"#   {one.recipe.kind}: {one.note}" for one in choice.taken]

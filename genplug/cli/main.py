@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from genplug import __version__
-from genplug.cli.options import RootError
+from genplug.capture.archive import RootError
 
 COMMANDS = {
     "run": "serve this node: what the DaemonSet runs",

@@ -8,12 +8,8 @@ POLICY = "GENPLUG_POLICY"
 ROOT_HELP = "where the host's file system is seen, or an archive that 'genplug capture' wrote (default: /)"
 
 
-class RootError(Exception):
-    """What ``--root`` names is neither a folder nor an archive of one; the text says why. The exit code is 2."""
-
-
 def add_root(parser: argparse.ArgumentParser) -> None:
-    """Add ``--root``; what is given is a text for :func:`genplug.cli.roots.opened_root`."""
+    """Add ``--root``; what is given is a text for :func:`genplug.capture.archive.opened_root`."""
     parser.add_argument("--root", metavar="DIR", default="/", help=ROOT_HELP)
 
 

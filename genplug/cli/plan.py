@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from genplug.cli.options import add_policy, add_root
 
 if TYPE_CHECKING:
-    from genplug.allocation.answers import Answers
+    from genplug.allocation.resource_state import Answers
     from genplug.hardware.explain import Explained
     from genplug.hardware.inventory import DeviceNode, Inventory
 
@@ -66,22 +66,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan and return the exit code."""
-    from genplug.cli.roots import opened_root  # noqa: PLC0415 - --help needs none of this
+    from genplug.capture.archive import opened_root  # noqa: PLC0415 - --help needs none of this
 
     with opened_root(arguments.root) as arguments.root:
         return _planned(arguments)
 
 
 def _planned(arguments: argparse.Namespace) -> int:
-    from genplug.allocation.answers import Answers  # noqa: PLC0415 - see run
     from genplug.allocation.offers import offered  # noqa: PLC0415
+    from genplug.allocation.resource_state import Answers  # noqa: PLC0415 - see run
+    from genplug.config.diagnostics import ConfigInvalidError, rendered  # noqa: PLC0415
     from genplug.config.load import load  # noqa: PLC0415
-    from genplug.config.problem import ConfigInvalidError, rendered  # noqa: PLC0415
-    from genplug.hardware.discover import discover  # noqa: PLC0415
+    from genplug.hardware.discovery import discover  # noqa: PLC0415
     from genplug.hardware.explain import explained  # noqa: PLC0415
     from genplug.hardware.host import Host  # noqa: PLC0415
-    from genplug.health.once import first_findings  # noqa: PLC0415
     from genplug.health.presence import NO_FINDINGS, judge  # noqa: PLC0415
+    from genplug.health.run_once import first_findings  # noqa: PLC0415
 
     try:
         config = load(tuple(map(Path, arguments.config)), arguments.node_name, arguments.policy).config
@@ -238,7 +238,7 @@ def _origin(origin: str) -> str:
 
 
 def _allocated(answers: "Mapping[str, Answers]", requests: list[tuple[str, int]]) -> tuple[dict[str, Any], int]:
-    from genplug.allocation.refusal import Refusal  # noqa: PLC0415
+    from genplug.allocation.errors import Refusal  # noqa: PLC0415
 
     given, code = [], 0
     for resource, number in requests:

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from genplug.agent import Agent, Settings
-from genplug.cli.roots import opened_root
-from genplug.kubelet.sockets import FolderGoneError
-from genplug.observe.logformat import set_up_logging
+from genplug.capture.archive import opened_root
+from genplug.kubelet.plugin_dir import FolderGoneError
+from genplug.observe.log_format import set_up_logging
 
 _STARTED = 5.0
 """Seconds after which the process is taken to have started."""

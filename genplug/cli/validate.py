@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from genplug.cli.options import add_policy
 
 if TYPE_CHECKING:
-    from genplug.config.model import Config
-    from genplug.config.place import Place
-    from genplug.config.policy import Policy
-    from genplug.config.problem import Problem
+    from genplug.config.diagnostics import Problem
+    from genplug.spec.location import Place
+    from genplug.spec.model import Config
+    from genplug.spec.policy import Policy
 
 DESCRIPTION = """\
 Check a configuration and print every mistake in it, with file, line, column and what to write instead.
@@ -50,9 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print and return the exit code."""
-    from genplug.config.model import Config  # noqa: PLC0415 - --help needs none of this
+    from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415 - as above
     from genplug.config.policy import load_policy  # noqa: PLC0415 - as above
-    from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - as above
+    from genplug.spec.model import Config  # noqa: PLC0415 - --help needs none of this
 
     valid: list[Config | Policy] = []
     problems: list[Problem] = []
@@ -82,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _checks(paths: Sequence[str], node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
     """Yield one call for each configuration that the paths hold."""
+    from genplug.config.files import nodes_of  # noqa: PLC0415 - see run
     from genplug.config.load import load_files  # noqa: PLC0415 - see run
-    from genplug.config.sources import nodes_of  # noqa: PLC0415 - see run
 
     together = []
     for path in paths:
@@ -100,7 +100,7 @@ def _checks(paths: Sequence[str], node_name: str | None, policy: "Policy | None"
 
 def _manifest_text(path: str) -> str | None:
     """Return the text of a manifest; None of anything else: ``load_files`` is to read it, and to complain."""
-    from genplug.config.configmap import is_manifest  # noqa: PLC0415 - see run
+    from genplug.config.manifest import is_manifest  # noqa: PLC0415 - see run
 
     try:
         text = Path(path).read_bytes().decode("utf-8-sig") if Path(path).is_file() else ""
@@ -110,10 +110,10 @@ def _manifest_text(path: str) -> str | None:
 
 
 def _stdin_checks(node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
-    from genplug.config.configmap import MOST_BYTES, is_manifest  # noqa: PLC0415 - see run
+    from genplug.config.diagnostics import ConfigInvalidError, Problems  # noqa: PLC0415 - see run
+    from genplug.config.files import decoded  # noqa: PLC0415 - see run
     from genplug.config.load import load_text  # noqa: PLC0415 - see run
-    from genplug.config.problem import ConfigInvalidError, Problems  # noqa: PLC0415 - see run
-    from genplug.config.sources import decoded  # noqa: PLC0415 - see run
+    from genplug.config.manifest import MOST_BYTES, is_manifest  # noqa: PLC0415 - see run
 
     problems = Problems()
     read = decoded(sys.stdin.buffer.read(MOST_BYTES + 1), _STDIN, problems)
@@ -126,8 +126,8 @@ def _stdin_checks(node_name: str | None, policy: "Policy | None") -> Iterator[_C
 
 
 def _manifest_checks(text: str, name: str, node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
-    from genplug.config.configmap import manifests  # noqa: PLC0415 - see run
-    from genplug.config.problem import ConfigInvalidError  # noqa: PLC0415 - see run
+    from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415 - see run
+    from genplug.config.manifest import manifests  # noqa: PLC0415 - see run
 
     try:
         found = manifests(text, name)

@@ -5,16 +5,17 @@ from pathlib import Path
 
 from attrs import frozen
 
-from genplug.config.decode import decode
-from genplug.config.document import MapNode, read, with_lines
-from genplug.config.kinds import FileKind, is_of_kind
+from genplug.config.decode.config import decode
+from genplug.config.diagnostics import Code, ConfigInvalidError, Problem, Problems
+from genplug.config.file_kind import FileKind, is_of_kind
+from genplug.config.files import Text, read_files
 from genplug.config.merge import is_null, merged, with_defaults, without_nulls
-from genplug.config.model import Config
-from genplug.config.place import Place
-from genplug.config.policy import DEFAULT_POLICY, LoadedPolicy, Policy, load_policy
-from genplug.config.problem import Code, ConfigInvalidError, Problem, Problems
+from genplug.config.policy import LoadedPolicy, load_policy
 from genplug.config.schema import check_shape, closest
-from genplug.config.sources import Text, read_files
+from genplug.config.yaml_tree import MapNode, read, with_lines
+from genplug.spec.location import Place
+from genplug.spec.model import Config
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 _NOTHING = "to offer nothing on purpose, write 'resources: {}'"
 

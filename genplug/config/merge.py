@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import reduce
 
-from genplug.config.document import Entry, MapNode, Node, ScalarNode
+from genplug.config.yaml_tree import Entry, MapNode, Node, ScalarNode
 
 NOT_DEFAULTS = ("devices", "aliases")
 """Keys of a resource that belong to it alone."""

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genplug.config.document import ListNode, MapNode, Node, ScalarNode, plain
+from genplug.config.diagnostics import Code, Problems
 from genplug.config.merge import NOT_DEFAULTS
-from genplug.config.place import Place
-from genplug.config.problem import Code, Problems
-from genplug.config.shape import fits
+from genplug.config.schema_fast_path import fits
+from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, plain
+from genplug.spec.location import Place
 
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator

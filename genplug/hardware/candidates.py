@@ -4,14 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
-from genplug.config.model import CandidateType, Resource, Source
-from genplug.config.selectors import Condition
-from genplug.config.template import Values
-from genplug.hardware.attributes.facts import Facts
+from genplug.hardware.attributes.lazy import Facts
+from genplug.hardware.dependencies import Interests, Touch
 from genplug.hardware.host import Host, is_sendable, readable
-from genplug.hardware.interests import Interests, Touch
 from genplug.hardware.inventory import KIND_NAMES, Candidate, Considered, Examined, Kind, Look, Unmatched
-from genplug.hardware.wanted import wanted
+from genplug.hardware.required_attributes import wanted
+from genplug.spec.model import CandidateType, Resource, Source
+from genplug.spec.selectors import Condition
+from genplug.spec.template import Values
 
 _WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
     CandidateType.DEVICE: ("a device node", frozenset({Kind.CHAR, Kind.BLOCK})),

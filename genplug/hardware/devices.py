@@ -4,18 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from genplug.config.model import AllocateSpec, Resource, Source
-from genplug.config.natural import natural_key
-from genplug.config.template import MissingAttributeError, Values
+from genplug.hardware.candidate_attributes import merged
+from genplug.hardware.denied_nodes import refusal
+from genplug.hardware.dependencies import Interests
+from genplug.hardware.device_ids import device_id, verbatim_fault
+from genplug.hardware.device_nodes import own_nodes, specified_nodes, without_collisions
 from genplug.hardware.host import Host, readable
-from genplug.hardware.ids import device_id, verbatim_fault
-from genplug.hardware.interests import Interests
 from genplug.hardware.inventory import KIND_NAMES, Candidate, Considered, Device
-from genplug.hardware.naming import resource_name
-from genplug.hardware.nodes import own_nodes, specified_nodes, without_collisions
-from genplug.hardware.protected import refusal
-from genplug.hardware.values import merged
-from genplug.hardware.wanted import is_slice_named, needed_at_allocate
+from genplug.hardware.required_attributes import is_slice_named, needed_at_allocate
+from genplug.hardware.resource_naming import resource_name
+from genplug.spec.model import AllocateSpec, Resource, Source
+from genplug.spec.natural_sort import natural_key
+from genplug.spec.template import MissingAttributeError, Values
 
 MOST_SLICES = 1000
 """Slices of one device: as many as the schema allows replicas."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from genplug.config.model import Resource
-from genplug.config.place import Place
-from genplug.hardware.attributes.facts import Facts
+from genplug.hardware.attributes.lazy import Facts
 from genplug.hardware.candidates import condition_fault, kind_fault
 from genplug.hardware.host import Host, readable
 from genplug.hardware.inventory import Candidate, Inventory
-from genplug.hardware.wanted import wanted
+from genplug.hardware.required_attributes import wanted
+from genplug.spec.location import Place
+from genplug.spec.model import Resource
 
 
 @frozen

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from genplug.config.globs import Glob
-from genplug.config.natural import natural_key
-from genplug.hardware.interests import Interests
+from genplug.hardware.dependencies import Interests
+from genplug.hardware.file_tree import Found, Tree, Witness
 from genplug.hardware.inventory import Kind, Look
-from genplug.hardware.tree import Found, Tree, Witness
+from genplug.spec.globs import Glob
+from genplug.spec.natural_sort import natural_key
 
 STAND_INS_MARKER = ".genplug-stand-ins"
 """A root other than ``/`` that holds this file has regular files standing for device nodes (tests, demo)."""

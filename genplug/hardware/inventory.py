@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from genplug.config.model import Resource
-from genplug.config.place import Place
-from genplug.config.template import Values
-from genplug.hardware.interests import Interest, Interests
+from genplug.hardware.dependencies import Interest, Interests
+from genplug.spec.location import Place
+from genplug.spec.model import Resource
+from genplug.spec.template import Values
 
 
 class Kind(StrEnum):

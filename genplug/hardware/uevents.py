@@ -17,7 +17,7 @@ from typing import Self
 
 from attrs import frozen
 
-from genplug.hardware.interests import Changes
+from genplug.hardware.dependencies import Changes
 
 _KOBJECT_UEVENT = 15  # NETLINK_KOBJECT_UEVENT of linux/netlink.h
 _KERNEL_GROUP = 1

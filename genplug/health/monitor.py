@@ -2,7 +2,7 @@
 
 What to ask is spread over the period, and what two probes ask alike in one round is asked once. The kernel's log and
 its events are heard as they come. Nothing here decides what a look means: that do the probes and
-:mod:`~genplug.health.standing`.
+:mod:`~genplug.health.thresholds`.
 """
 
 import asyncio
@@ -15,20 +15,20 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from genplug.config.model import Resource
-from genplug.config.policy import Policy
-from genplug.config.probes import FileCheck, HealthSpec, KernelLogCheck
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Device, Inventory
 from genplug.hardware.uevents import Uevent
-from genplug.health.asks import Ask, Reply
-from genplug.health.bound import Bound, bound
-from genplug.health.kmsg import PATH, KernelLog, Line
+from genplug.health.binding import Bound, bound
+from genplug.health.kernel_log import PATH, KernelLog, Line
 from genplug.health.probes import file, kernel_log, uevent
-from genplug.health.report import Exhausted, HealthStatus, News, Trouble
-from genplug.health.standing import Outcome, Result, Standing, come_back, next_standing, unknown
+from genplug.health.status import Exhausted, HealthStatus, News, Trouble
+from genplug.health.thresholds import Outcome, Result, Standing, come_back, next_standing, unknown
 from genplug.health.verdict import Ailment, Findings, Key
-from genplug.health.workers import Callers, Crew, Readers
+from genplug.health.workers.pools import Callers, Crew, Readers
+from genplug.health.workers.protocol import Ask, Reply
+from genplug.spec.model import Resource
+from genplug.spec.policy import Policy
+from genplug.spec.probes import FileCheck, HealthSpec, KernelLogCheck
 
 FIRST_LOOK = 2.0
 """Seconds for which a new device waits for its first verdict before it is listed without one."""

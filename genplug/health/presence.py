@@ -9,11 +9,11 @@ from collections.abc import Container, Iterable, Mapping
 
 from attrs import Attribute, astuple, evolve
 
-from genplug.config.model import Resource
-from genplug.config.natural import natural_key
-from genplug.config.place import Place
 from genplug.hardware.inventory import Device, Inventory
 from genplug.health.verdict import PRESENCE, Ailment, Findings, Judged, Judgement, Key, Verdict
+from genplug.spec.location import Place
+from genplug.spec.model import Resource
+from genplug.spec.natural_sort import natural_key
 
 NO_FINDINGS = Findings()
 

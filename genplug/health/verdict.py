@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from attrs import field, frozen
 
-from genplug.config.model import Resource
 from genplug.hardware.inventory import Device, Inventory
+from genplug.spec.model import Resource
 
 PRESENCE = "presence"
 """What looks at whether a device's nodes are there: the probe that every device has."""

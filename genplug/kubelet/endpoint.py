@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 
 from genplug.kubelet.api.services import DEVICE_PLUGIN, path
-from genplug.kubelet.calling import CallError, call
-from genplug.kubelet.generation import (
+from genplug.kubelet.client import CallError, call
+from genplug.kubelet.endpoint_state import (
     Action,
     Event,
     Generation,
@@ -34,11 +34,11 @@ from genplug.kubelet.generation import (
     first_step,
     next_step,
 )
-from genplug.kubelet.latest import Latest
+from genplug.kubelet.events import CallFailed, Moved, Reporter
+from genplug.kubelet.latest_value import Latest
+from genplug.kubelet.plugin_dir import Folder, FolderUnusableError, Identity, identity_of, private_umask, socket_name
 from genplug.kubelet.registration import Registrar
-from genplug.kubelet.reports import CallFailed, Moved, Reporter
-from genplug.kubelet.service import Answers, Service
-from genplug.kubelet.sockets import Folder, FolderUnusableError, Identity, identity_of, private_umask, socket_name
+from genplug.kubelet.servicer import Answers, Service
 
 _SELF_PROBE = 5.0
 _DRAIN = 0.5

@@ -6,8 +6,8 @@ from pathlib import Path
 from genplug.allocation.offer import Options
 from genplug.kubelet import wire
 from genplug.kubelet.api.services import REGISTRATION, path
-from genplug.kubelet.calling import call
-from genplug.kubelet.sockets import KUBELET_SOCKET
+from genplug.kubelet.client import call
+from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
 DEADLINE = 25.0
 """Seconds for Register: the kubelet dials us back inside it, with 10 s of its own, and must not be cut short."""

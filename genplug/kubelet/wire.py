@@ -7,7 +7,7 @@ kept: a list of 10 000 devices is a join of ready bytes.
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from genplug.allocation.edits import ContainerEdits
+from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.offer import Listed, Options
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import API_VERSION, HEALTHY, UNHEALTHY

@@ -9,8 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from genplug.health.report import HealthStatus
-from genplug.observe.journal import Entry, Event, Journal
+from genplug.health.status import HealthStatus
+from genplug.observe.events import Entry, Event, Journal
 from genplug.observe.status import Status
 
 _ALLOCATE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)

@@ -2,7 +2,7 @@
 
 from attrs import asdict, frozen
 
-from genplug.health.report import NO_HEALTH, HealthStatus
+from genplug.health.status import NO_HEALTH, HealthStatus
 
 
 @frozen

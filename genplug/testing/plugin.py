@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from genplug.testing.kubelet import KubeletStandIn
-from genplug.testing.node import FakeNode
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.fake_node import FakeNode
 
 
 @pytest_asyncio.fixture

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from chart_rendering import (
+
+from genplug.config.load import load
+from tests.support.chart import (
     CI_FILES,
     FUSE,
     HELMS,
@@ -24,8 +26,6 @@ from chart_rendering import (
     pools_that_read_ours,
     render,
 )
-
-from genplug.config.load import load
 
 pytestmark = pytest.mark.helm
 

@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from chart_rendering import CI_FILES, HELMS, MINIMAL, ROOT, TOOLS, RenderError, loaded, objects, over, render
+
+from tests.support.chart import CI_FILES, HELMS, MINIMAL, ROOT, TOOLS, RenderError, loaded, objects, over, render
 
 # Where it is missing in CI, every other test of the chart fails for it.
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs the dev extra")

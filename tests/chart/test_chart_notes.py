@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chart_rendering import CHART, FUSE, MINIMAL, TOOLS, Values, daemonsets, loaded, over, render
+
+from tests.support.chart import CHART, FUSE, MINIMAL, TOOLS, Values, daemonsets, loaded, over, render
 
 # Where it is missing in CI, every other test of the chart fails for it.
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs the dev extra")

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from chart_rendering import FUSE, HELMS, MINIMAL, Manifest, RenderError, agent, at, daemonsets, over, pod, render
+
+from tests.support.chart import FUSE, HELMS, MINIMAL, Manifest, RenderError, agent, at, daemonsets, over, pod, render
 
 pytestmark = pytest.mark.helm
 

@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from chart_rendering import (
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.support.chart import (
     FUSE,
     HELMS,
     MINIMAL,
@@ -19,8 +22,6 @@ from chart_rendering import (
     policy,
     render,
 )
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 pytestmark = pytest.mark.helm
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chart_rendering import CHART, CI_FILES, HELMS, MINIMAL, ROOT, TOOLS, agent, daemonsets, loaded, over, render
+
+from tests.support.chart import CHART, CI_FILES, HELMS, MINIMAL, ROOT, TOOLS, agent, daemonsets, loaded, over, render
 
 pytestmark = pytest.mark.helm
 

@@ -7,7 +7,19 @@ from typing import Any
 
 import jsonschema
 import pytest
-from chart_rendering import CHART, FUSE, HELMS, MINIMAL, RenderError, configuration, daemonsets, loaded, over, render
+
+from tests.support.chart import (
+    CHART,
+    FUSE,
+    HELMS,
+    MINIMAL,
+    RenderError,
+    configuration,
+    daemonsets,
+    loaded,
+    over,
+    render,
+)
 
 pytestmark = pytest.mark.helm
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import images
-from control_plane import ControlPlane
-from machine import Machine
-from node import Node
+from tests.cluster import images
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.machine import Machine
+from tests.cluster.node import Node
 
 CHART = Path(__file__).parents[2] / "deploy/helm/genplug"
 NAMESPACE = "genplug"

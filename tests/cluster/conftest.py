@@ -5,11 +5,12 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import images
 import pytest
-from cluster import TOOLS, Cluster
-from machine import Machine
-from node import Node
+
+from tests.cluster import images
+from tests.cluster.cluster import TOOLS, Cluster
+from tests.cluster.machine import Machine
+from tests.cluster.node import Node
 
 VERSIONS = sorted(
     (one.parent for one in TOOLS.glob("kubernetes/*/kubelet")),

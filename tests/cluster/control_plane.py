@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from machine import Machine
-from node import features
+from tests.cluster.machine import Machine
+from tests.cluster.node import features
 
 _PORT = 6443
 _USERS = (

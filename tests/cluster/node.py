@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
-from machine import ADDRESS, Machine, Program
 
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from genplug.kubelet.api.services import POD_RESOURCES, path
+from tests.cluster.machine import ADDRESS, Machine, Program
 
 _CONTAINERD = """
 version = 2

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from cluster import NAMESPACE, Cluster, container, device_numbers, pod, seconds_until
-from node import Node
+
+from tests.cluster.cluster import NAMESPACE, Cluster, container, device_numbers, pod, seconds_until
+from tests.cluster.node import Node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.helm, pytest.mark.image, pytest.mark.timeout(300)]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import container, device_numbers, pod, seconds_until
-from machine import Program
-from node import Node
+
+from tests.cluster.cluster import container, device_numbers, pod, seconds_until
+from tests.cluster.machine import Program
+from tests.cluster.node import Node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

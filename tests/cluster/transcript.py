@@ -1,6 +1,6 @@
-"""Plays an operator's first minutes on a cluster and prints docs/get-started/cluster.md's transcript, then takes its figures.
+"""Play an operator's first minutes on a cluster, print the transcript of docs/get-started/cluster.md, and measure.
 
-As root, after .ci/tools and tests/cluster/build: ``python tests/cluster/transcript.py [VERSION]``. The kubelet is as by
+As root, after .ci/tools and tests/cluster/build: ``python -m tests.cluster.transcript [VERSION]``. The kubelet is as by
 default here, so the figures are those of a node that nobody tuned.
 """
 
@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import images
-from cluster import NAMESPACE, TOOLS, Cluster, container, pod
-from machine import Machine
-from node import Node
+from tests.cluster import images
+from tests.cluster.cluster import NAMESPACE, TOOLS, Cluster, container, pod
+from tests.cluster.machine import Machine
+from tests.cluster.node import Node
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "registry.example/genplug:0.1.0"

@@ -11,11 +11,11 @@ import grpc
 import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.observe.journal import Event
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
-from genplug.testing.plugin_client import PluginClient
-from genplug.testing.records import AdmissionError
+from genplug.observe.events import Event
+from genplug.testing.kubelet.plugin_client import PluginClient
+from genplug.testing.kubelet.records import AdmissionError
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X = "example.com/x"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from genplug.agent import Agent
-from genplug.testing.node import FakeNode
+from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
 X = "example.com/x"

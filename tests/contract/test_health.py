@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from genplug.agent import Agent
-from genplug.observe.journal import Entry, Event
+from genplug.observe.events import Entry, Event
 from genplug.observe.status import DeviceStatus
-from genplug.testing.hanging import HangingFiles
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
+from genplug.testing.node.hanging_files import HangingFiles
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
 X, OLD = "example.com/x", "example.com/old"
@@ -392,7 +392,7 @@ async def test_questions_that_many_have_are_asked_once(node: FakeNode) -> None:
 def workers() -> list[int]:
     """The processes that look for the agents of this process."""
     children = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-    return [one for one in children if b"genplug.health.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return [one for one in children if b"genplug.health.workers.main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 async def test_a_killed_worker_is_replaced(node: FakeNode) -> None:

@@ -19,11 +19,11 @@ import pytest
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN
 from genplug.kubelet.api.services import path as method_path
-from genplug.kubelet.sockets import FolderGoneError
-from genplug.observe.journal import Event
-from genplug.testing.kubelet import KubeletStandIn
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
+from genplug.kubelet.plugin_dir import FolderGoneError
+from genplug.observe.events import Event
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X, Y = "example.com/x", "example.com/y"

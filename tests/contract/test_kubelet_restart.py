@@ -13,17 +13,17 @@ from typing import Any
 import grpc
 import pytest
 
-from genplug.allocation.edits import ContainerEdits
+from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.offer import Listed, Options
-from genplug.kubelet import generation
-from genplug.kubelet.latest import Latest
+from genplug.kubelet import endpoint_state as generation
+from genplug.kubelet.latest_value import Latest
 from genplug.kubelet.registration import Registrar
-from genplug.kubelet.service import Answers, Service
-from genplug.observe.journal import Event
-from genplug.testing.kubelet import KubeletStandIn
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
-from genplug.testing.records import Attempt, Message, Registration
+from genplug.kubelet.servicer import Answers, Service
+from genplug.observe.events import Event
+from genplug.testing.kubelet.records import Attempt, Message, Registration
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X, Y = "example.com/x", "example.com/y"

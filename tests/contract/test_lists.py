@@ -15,10 +15,10 @@ import pytest
 
 import genplug
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.observe.journal import Event
-from genplug.testing.kubelet import KubeletStandIn
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
+from genplug.observe.events import Event
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X = "example.com/x"

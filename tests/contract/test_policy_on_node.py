@@ -5,12 +5,12 @@ from typing import Literal
 
 import pytest
 
-from genplug.observe.journal import Event
-from genplug.testing.config_files import WAYS, in_place, swap_config_map
-from genplug.testing.kubelet import KubeletStandIn
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
-from genplug.testing.records import AdmissionError
+from genplug.observe.events import Event
+from genplug.testing.kubelet.records import AdmissionError
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.config_files import WAYS, in_place, swap_config_map
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
 
 X, Y = "example.com/x", "example.com/y"
 CONFIG = (

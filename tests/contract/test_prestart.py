@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from genplug.observe.journal import Event
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
+from genplug.observe.events import Event
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
 X, Y = "example.com/x", "example.com/y"

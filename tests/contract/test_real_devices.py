@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.testing.node import FakeNode
-from genplug.testing.records import AdmissionError
+from genplug.testing.kubelet.records import AdmissionError
+from genplug.testing.node.fake_node import FakeNode
 
 pytestmark = pytest.mark.root
 

@@ -15,12 +15,13 @@ import grpc
 import pytest
 
 from genplug.agent import Agent
-from genplug.kubelet import generation, registration
+from genplug.kubelet import endpoint_state as generation
+from genplug.kubelet import registration
 from genplug.kubelet.api.services import DEVICE_PLUGIN, REGISTRATION, path
-from genplug.observe.journal import Entry, Event
-from genplug.testing.kubelet import KubeletStandIn
-from genplug.testing.node import FakeNode
-from genplug.testing.plugin_client import PluginClient
+from genplug.observe.events import Entry, Event
+from genplug.testing.kubelet.plugin_client import PluginClient
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X, Y = "example.com/x", "example.com/y"

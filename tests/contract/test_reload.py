@@ -12,11 +12,11 @@ from typing import Literal
 import pytest
 
 from genplug.agent import Agent
-from genplug.observe.journal import Event
-from genplug.testing.config_files import WAYS, swap_config_map
-from genplug.testing.kubelet import KubeletStandIn
-from genplug.testing.listening import heard, told
-from genplug.testing.node import FakeNode
+from genplug.observe.events import Event
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.config_files import WAYS, swap_config_map
+from genplug.testing.node.events import heard, told
+from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X, Y, Z = "example.com/x", "example.com/y", "example.com/z"

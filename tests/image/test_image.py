@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from unpacked import Image
 
 from genplug import __version__
-from genplug.testing.kubelet import KubeletStandIn
-from genplug.testing.node import FakeNode
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.fake_node import FakeNode
+from tests.support.image import Image
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 

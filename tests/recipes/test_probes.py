@@ -30,16 +30,16 @@ import yaml
 
 from genplug.agent import Agent
 from genplug.config.load import load
-from genplug.config.model import Config
-from genplug.config.probes import HttpCheck, UeventCheck, UnixSocketCheck
-from genplug.hardware.discover import discover
+from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.hardware.uevents import Uevent
 from genplug.health.probes import uevent
-from genplug.health.standing import Outcome
+from genplug.health.thresholds import Outcome
 from genplug.observe.status import DeviceStatus
-from genplug.testing.node import FakeNode
-from genplug.testing.trees import grow
+from genplug.spec.model import Config
+from genplug.spec.probes import HttpCheck, UeventCheck, UnixSocketCheck
+from genplug.testing.node.fake_node import FakeNode
+from genplug.testing.node.file_trees import grow
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "examples" / "configs"

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import yaml
 
-from genplug.allocation.answers import Answers
 from genplug.allocation.offers import offered
+from genplug.allocation.resource_state import Answers
+from genplug.config.diagnostics import ConfigInvalidError
 from genplug.config.load import load
-from genplug.config.model import Config
-from genplug.config.problem import ConfigInvalidError
-from genplug.hardware.discover import discover
+from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.health.presence import judge
-from genplug.testing.node import FakeNode
-from genplug.testing.trees import grow
+from genplug.spec.model import Config
+from genplug.testing.node.fake_node import FakeNode
+from genplug.testing.node.file_trees import grow
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "examples" / "configs"

@@ -6,8 +6,8 @@ adapter. One adapter has one ``uverbs`` node and, for each port, a ``umad`` and 
 
 from collections.abc import Mapping
 
-from genplug.hardware.attributes.place import Fact, Place, together
 from genplug.hardware.attributes.reader import Reader
+from genplug.hardware.attributes.sysfs_device import Fact, Place, together
 
 _CLASS = "/sys/class/infiniband"
 

@@ -5,8 +5,8 @@ Documentation/ABI/testing/sysfs-bus-pci; virtual functions: Documentation/PCI/pc
 
 from collections.abc import Mapping
 
-from genplug.hardware.attributes.place import Fact, Place, together
 from genplug.hardware.attributes.reader import Reader
+from genplug.hardware.attributes.sysfs_device import Fact, Place, together
 
 _VIRTUAL = "virtfn"
 

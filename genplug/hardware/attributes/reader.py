@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from genplug.hardware.attributes.place import Fact, Place
+from genplug.hardware.attributes.sysfs_device import Fact, Place
 
 Reader: TypeAlias = Callable[[Place], Fact | None]
 """Reads one attribute; None where it does not exist."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from genplug.hardware.attributes.place import Fact, Place, together
 from genplug.hardware.attributes.reader import Reader
+from genplug.hardware.attributes.sysfs_device import Fact, Place, together
 
 
 def _sysfs(place: Place) -> Fact | None:

@@ -5,8 +5,8 @@ Documentation/ABI/testing/sysfs-bus-usb.
 
 from collections.abc import Mapping
 
-from genplug.hardware.attributes.place import Fact, Place
 from genplug.hardware.attributes.reader import Reader
+from genplug.hardware.attributes.sysfs_device import Fact, Place
 
 
 def _device(place: Place) -> str | None:

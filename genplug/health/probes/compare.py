@@ -1,8 +1,8 @@
 """What a file's value has to be: comparisons of a text, each with the value seen and the value wanted. Pure."""
 
-from genplug.config.patterns import compiled
-from genplug.config.probes import Wanted
-from genplug.config.selectors import quantity
+from genplug.spec.probes import Wanted
+from genplug.spec.regex import compiled
+from genplug.spec.selectors import quantity
 
 _MOST_SHOWN = 80
 

@@ -12,11 +12,11 @@ import time
 from contextlib import suppress
 from typing import TypeAlias
 
-from genplug.config.probes import ExecCheck
-from genplug.config.template import Values
-from genplug.health.asks import Ask
-from genplug.health.eyes import Eyes
-from genplug.health.standing import Outcome, Result
+from genplug.health.thresholds import Outcome, Result
+from genplug.health.workers.file_reader import Eyes
+from genplug.health.workers.protocol import Ask
+from genplug.spec.probes import ExecCheck
+from genplug.spec.template import Values
 
 Answer: TypeAlias = tuple[int, str]
 OF_WORKER = ("PYTHONPATH", "MALLOC_ARENA_MAX")

@@ -9,15 +9,15 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from genplug.config.globs import Glob, has_magic, literal
-from genplug.config.patterns import compiled, value_of
-from genplug.config.probes import FileCheck, Missing
-from genplug.config.template import Values
-from genplug.health.asks import Ask
-from genplug.health.eyes import Eyes
 from genplug.health.probes.compare import NotANumberError, fault, number
 from genplug.health.probes.counter import Counted, counted, increase
-from genplug.health.standing import Outcome, Result, worst
+from genplug.health.thresholds import Outcome, Result, worst
+from genplug.health.workers.file_reader import Eyes
+from genplug.health.workers.protocol import Ask
+from genplug.spec.globs import Glob, has_magic, literal
+from genplug.spec.probes import FileCheck, Missing
+from genplug.spec.regex import compiled, value_of
+from genplug.spec.template import Values
 
 Texts: TypeAlias = tuple[tuple[str, str | int], ...]
 Answer: TypeAlias = tuple[tuple[str, Texts], ...]

@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-from genplug.config.probes import HttpCheck
-from genplug.config.template import Values
-from genplug.health.asks import Ask
-from genplug.health.eyes import Eyes
-from genplug.health.standing import Outcome, Result
+from genplug.health.thresholds import Outcome, Result
+from genplug.health.workers.file_reader import Eyes
+from genplug.health.workers.protocol import Ask
+from genplug.spec.probes import HttpCheck
+from genplug.spec.template import Values
 
 if TYPE_CHECKING:
     from http import client

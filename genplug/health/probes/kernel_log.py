@@ -2,10 +2,10 @@
 
 from attrs import frozen
 
-from genplug.config.patterns import Pattern, PatternError, compiled, filled
-from genplug.config.probes import KernelLogCheck
-from genplug.config.template import Template, Values
-from genplug.health.standing import Outcome, Result
+from genplug.health.thresholds import Outcome, Result
+from genplug.spec.probes import KernelLogCheck
+from genplug.spec.regex import Pattern, PatternError, compiled, filled
+from genplug.spec.template import Template, Values
 
 _MOST_SHOWN = 160
 

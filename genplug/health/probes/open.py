@@ -8,11 +8,11 @@ import errno
 import os
 from typing import TypeAlias
 
-from genplug.config.probes import OpenCheck
 from genplug.hardware.inventory import DeviceNode
-from genplug.health.asks import Ask
-from genplug.health.eyes import Eyes
-from genplug.health.standing import Outcome, Result, worst
+from genplug.health.thresholds import Outcome, Result, worst
+from genplug.health.workers.file_reader import Eyes
+from genplug.health.workers.protocol import Ask
+from genplug.spec.probes import OpenCheck
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
 _OTHER = -1

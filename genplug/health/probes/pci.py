@@ -9,11 +9,11 @@ from typing import NamedTuple, TypeAlias
 
 from attrs import frozen
 
-from genplug.config.probes import PciCheck
-from genplug.config.template import MissingAttributeError, Values
-from genplug.health.asks import Ask
-from genplug.health.eyes import Eyes
-from genplug.health.standing import Outcome, Result, worst
+from genplug.health.thresholds import Outcome, Result, worst
+from genplug.health.workers.file_reader import Eyes
+from genplug.health.workers.protocol import Ask
+from genplug.spec.probes import PciCheck
+from genplug.spec.template import MissingAttributeError, Values
 
 DEVICES = "/sys/bus/pci/devices"
 FILES = ("config", "power/runtime_status", "current_link_width")

@@ -6,11 +6,11 @@ says something decides.
 
 from attrs import frozen
 
-from genplug.config.patterns import Pattern, filled
-from genplug.config.probes import UeventCheck
-from genplug.config.template import MissingAttributeError, Values
 from genplug.hardware.uevents import Uevent
-from genplug.health.standing import Outcome, Result
+from genplug.health.thresholds import Outcome, Result
+from genplug.spec.probes import UeventCheck
+from genplug.spec.regex import Pattern, filled
+from genplug.spec.template import MissingAttributeError, Values
 
 
 @frozen(eq=False)

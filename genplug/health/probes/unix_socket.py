@@ -8,11 +8,11 @@ import os
 import socket
 from typing import TypeAlias
 
-from genplug.config.probes import UnixSocketCheck
-from genplug.config.template import Values
-from genplug.health.asks import Ask
-from genplug.health.eyes import Eyes
-from genplug.health.standing import Outcome, Result, worst
+from genplug.health.thresholds import Outcome, Result, worst
+from genplug.health.workers.file_reader import Eyes
+from genplug.health.workers.protocol import Ask
+from genplug.spec.probes import UnixSocketCheck
+from genplug.spec.template import Values
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
 _NOBODY = {errno.ENOENT: "is not there", errno.ECONNREFUSED: "is there, and nobody listens on it"}

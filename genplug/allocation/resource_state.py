@@ -1,0 +1,68 @@
+"""One consistent state of a resource, as its endpoint holds it: what it lists, gives and prefers."""
+
+from collections.abc import Callable, Sequence
+
+from attrs import field, frozen
+
+from genplug.allocation.allocate import answered
+from genplug.allocation.cdi_spec import by_cdi
+from genplug.allocation.container_edits import ContainerEdits
+from genplug.allocation.offer import Listed, Options, ResourceOffer
+from genplug.allocation.preferred import preferred
+from genplug.allocation.prestart import ProgramRun, program_runs
+from genplug.hardware.host import Host
+from genplug.spec.natural_sort import natural_key
+
+
+@frozen
+class Answers:
+    """An offer and the host on which it holds; whoever took one sees one configuration throughout."""
+
+    offer: ResourceOffer
+    host: Host
+    restore: Callable[[str], None] | None = field(default=None, eq=False)
+    """Sees to it that the CDI file of a resource is there; raises :class:`Refusal`."""
+
+    @property
+    def listed(self) -> tuple[Listed, ...]:
+        """The list for the kubelet; equal when nothing changed."""
+        return self.offer.listed
+
+    @property
+    def options(self) -> Options:
+        """What the kubelet is told of the endpoint; it reads it once, when it connects."""
+        return self.offer.options
+
+    def allocate(self, ids: Sequence[str]) -> ContainerEdits:
+        """Return what a container with these devices gets.
+
+        Raises:
+            Refusal: it cannot be given; the text names device and reason.
+        """
+        edits = answered(self.offer, ids, self.host)
+        if not ids or not self.offer.resource.allocate.injects_by_cdi:
+            return edits
+        if self.restore is not None:
+            self.restore(self.offer.resource.name)
+        return by_cdi(edits, self.offer.resource.name, tuple(sorted(set(ids), key=natural_key)))
+
+    def starts(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
+        """Return what is to run before a container with these devices starts.
+
+        Raises:
+            Refusal: it cannot be said.
+        """
+        return program_runs(self.offer, ids)
+
+    def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> tuple[str, ...]:
+        """Return which of the available devices to take; never raises."""
+        offer = self.offer
+        return preferred(
+            available,
+            must_include,
+            size,
+            offer.grants,
+            groups=offer.groups,
+            policy=offer.resource.preference.policy,
+            distinct=offer.resource.distinct,
+        )

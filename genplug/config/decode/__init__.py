@@ -1,0 +1,1 @@
+"""Decoders: from validated YAML trees to the values of ``genplug.spec``."""

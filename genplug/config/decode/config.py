@@ -1,0 +1,193 @@
+"""The one decoder: a merged tree in, the frozen model out, and every mistake of meaning noted at its place.
+
+It runs on trees that the schema found fault with too, so that one run tells everything; what has the wrong shape is
+passed over here, because the schema has said so. ``decode_sources.py``, ``decode_allocate.py`` and ``decode_health.py``
+read the large parts of a resource, ``texts.py`` templates, globs and selectors.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from attrs import evolve, frozen
+
+from genplug.config.decode.allocate import AllocateReader
+from genplug.config.decode.command import read_command
+from genplug.config.decode.devices import own_names, read_source
+from genplug.config.decode.health import HealthReader
+from genplug.config.decode.values import Texts, entries, items, number, says
+from genplug.config.diagnostics import Code, Problems
+from genplug.config.merge import shared_defaults
+from genplug.config.yaml_tree import Entry, MapNode, Node, ScalarNode, plain
+from genplug.spec.location import Place
+from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource
+from genplug.spec.names import SLICE, resource_name_fault
+from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.template import Template
+
+_PRE_START_SECONDS = 20.0
+
+
+def decode(tree: MapNode, files: Sequence[str], problems: Problems, policy: Policy | None = DEFAULT_POLICY) -> Config:
+    """Return the model of a tree whose defaults are laid under its resources; it is whole if nothing was noted.
+
+    Without a policy nothing is refused as not allowed.
+    """
+    written = dict(entries(tree.get("resources")))
+    own = {name: own_names(entry.value) for name, entry in written.items() if isinstance(entry.value, MapNode)}
+    # First: of a mistake that each resource repeats, the one noted first is shown.
+    if (defaults := shared_defaults(tree)) is not None:
+        _Decoder(problems, Texts(problems, frozenset().union(*own.values(), {SLICE})), policy).shared(
+            defaults, "defaults"
+        )
+    resources = {
+        name: _Decoder(problems, Texts(problems, own.get(name, frozenset())), policy).resource(name, entry)
+        for name, entry in written.items()
+    }
+    _check_aliases(written, resources, problems)
+    # The order counts: of two resources that claim one node, the first keeps it.
+    content = json.dumps(plain(tree)).encode()
+    return Config(resources, tuple(files), hashlib.sha256(content).hexdigest(), policy or DEFAULT_POLICY)
+
+
+@frozen
+class _Decoder:
+    problems: Problems
+    texts: Texts
+    policy: Policy | None
+
+    def resource(self, name: str, entry: Entry) -> Resource:
+        where = f"resources.{name}"
+        node = entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
+        shared = self.shared(node, where)
+        return evolve(
+            shared,
+            name=name,
+            place=entry.key,
+            name_template=self._name(name, entry.key, where),
+            sources=tuple(
+                read_source(item, f"{where}.devices[{number}]", self.problems)
+                for number, item in enumerate(items(node.get("devices")))
+                if isinstance(item, MapNode)
+            ),
+            aliases=tuple(self._aliases(node.get("aliases"), f"{where}.aliases")),
+        )
+
+    def shared(self, node: MapNode, where: str) -> Resource:
+        """Read what ``defaults`` and resources have in common, and note what is wrong in it."""
+        self._check_counting(node, where)
+        share, topology = node.get("share"), node.get("topology")
+        own = self.texts.own | {SLICE} if "slices" in node.entries else self.texts.own
+        return Resource(
+            name="",
+            place=node.place,
+            sources=(),
+            replicas=int(number(node.get("replicas"), 1)),
+            tokens=int(number(node.get("tokens"), 0)) or None,
+            slices=self._slices(node.get("slices"), f"{where}.slices"),
+            has_topology=not (isinstance(topology, ScalarNode) and topology.value == "none"),
+            overlap=says(share, "overlap", value=True),
+            most_per_container=int(number(share.get("maxPerContainer") if isinstance(share, MapNode) else None, 0))
+            or None,
+            distinct=says(share, "distinct", value=True),
+            preference=self._preference(node.get("preferredAllocation"), f"{where}.preferredAllocation"),
+            allocate=AllocateReader(self.problems, evolve(self.texts, own=own), self.policy).allocate(
+                node.get("allocate"), f"{where}.allocate"
+            ),
+            pre_start=self._pre_start(node.get("preStart"), f"{where}.preStart"),
+            health=HealthReader(self.problems, self.texts, self.policy).health(node.get("health"), f"{where}.health"),
+            policy=self.policy or DEFAULT_POLICY,
+        )
+
+    def _check_counting(self, node: MapNode, where: str) -> None:
+        written = [(node.entries[key].key, key) for key in ("replicas", "tokens", "slices") if key in node.entries]
+        if len(written) > 1:
+            (first, one), (later, other) = sorted(written, key=lambda found: (found[0].line, found[0].column))[:2]
+            message = (
+                f"{one} and {other} exclude each other: a device is listed so many times, in so many slices, or all "
+                "are one pool"
+            )
+            hint = "remove one; one that comes from 'defaults' is removed by writing it here as null"
+            self.problems.add(Code.CONFLICT, later, message, tree=where, hint=hint, width=len(other), first=first)
+
+    def _slices(self, node: Node | None, where: str) -> Template | None:
+        if isinstance(node, ScalarNode) and isinstance(node.value, int) and not isinstance(node.value, bool):
+            return Template.parse(str(node.value))
+        template = self.texts.template(node, where)
+        # An empty text has been refused by the schema.
+        if template is not None and isinstance(node, ScalarNode) and node.text and not template.names:
+            message, hint = (
+                f"{node.text!r} is no number of slices",
+                'write a number, or a template: "${attr.core_count}"',
+            )
+            self.problems.add(Code.WRONG_VALUE, node.at(0), message, tree=where, hint=hint, width=len(node.text))
+        return template
+
+    def _preference(self, node: Node | None, where: str) -> PreferenceSpec:
+        if not isinstance(node, MapNode):
+            return PreferenceSpec()
+        written = node.get("policy")
+        is_known = isinstance(written, ScalarNode) and written.value in list(Preference)
+        policy = Preference(str(written.value)) if is_known and isinstance(written, ScalarNode) else Preference.PACKED
+        return PreferenceSpec(policy, self.texts.template(node.get("by"), f"{where}.by"), is_written=True)
+
+    def _pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
+        written = node.get("exec") if isinstance(node, MapNode) else None
+        command = written.get("command") if isinstance(written, MapNode) else None
+        arguments = read_command(command, f"{where}.exec.command", self.texts, self.policy, self.problems)
+        if not isinstance(node, MapNode) or not arguments:
+            return None
+        return PreStartSpec(node.place, arguments, number(node.get("timeoutSeconds"), _PRE_START_SECONDS))
+
+    def _aliases(self, node: Node | None, where: str) -> Iterator[str]:
+        for item in items(node):
+            if isinstance(item, ScalarNode) and isinstance(item.value, str):
+                self._check_resource_name(item.text, item.at(0), where)
+                yield item.text
+
+    def _name(self, name: str, place: Place, where: str) -> Template | None:
+        """Return the template of a name that devices fill in; a plain name is checked here."""
+        if "${" not in name:
+            self._check_resource_name(name, place, where)
+            return None
+        template = self.texts.template(ScalarNode(place, name, name, None), where)
+        if template is None:
+            return None
+        sample = template.render(dict.fromkeys(template.names, ("x",)))
+        if "${" in name.partition("/")[0]:
+            message = f"{name!r}: the domain before '/' cannot hold a template"
+        else:
+            fault = resource_name_fault(sample)
+            message = f"{name!r} would be {sample!r}, or longer: {fault}" if fault else ""
+        if message:
+            hint = "write a domain of your own and a name: vendor.example/thing-${model}"
+            self.problems.add(Code.RESOURCE_NAME, place, message, tree=where, hint=hint, width=len(name))
+        return template
+
+    def _check_resource_name(self, name: str, place: Place, where: str) -> None:
+        width = max(len(name), 1)
+        if fault := resource_name_fault(name):
+            hint = "write a domain of your own and a name: vendor.example/thing"
+            self.problems.add(Code.RESOURCE_NAME, place, f"{name!r}: {fault}", tree=where, hint=hint, width=width)
+        elif self.policy is not None and (fault := self.policy.resource_fault(name)):
+            message, hint = f"the resource {name!r} is {fault}", self.policy.help
+            self.problems.add(Code.NOT_ALLOWED, place, message, tree=where, hint=hint, width=width)
+
+
+def _check_aliases(written: Mapping[str, Entry], resources: Mapping[str, Resource], problems: Problems) -> None:
+    """Note aliases that are other resources' names, and those of what cannot have any."""
+    taken = {name: entry.key for name, entry in written.items()}
+    for name, resource in resources.items():
+        if not resource.aliases or not isinstance(node := written[name].value, MapNode):
+            continue
+        tree, place = f"resources.{name}.aliases", node.entries["aliases"].key
+        if resource.tokens is not None or resource.name_template is not None:
+            what = "tokens" if resource.tokens is not None else "a name of templates"
+            message = f"a resource with {what} has no aliases"
+            hint = "remove them, or write a second resource of the same devices, with share: {overlap: true} in both"
+            problems.add(Code.CONFLICT, place, message, tree=tree, hint=hint, width=len("aliases"))
+        for item in items(node.get("aliases")):
+            alias = item.text if isinstance(item, ScalarNode) else ""
+            if (first := taken.setdefault(alias, item.place)) is not item.place:
+                message, hint = f"{alias!r} is a name already", "each name belongs to one resource, once"
+                problems.add(Code.CONFLICT, item.place, message, tree=tree, hint=hint, width=len(alias), first=first)

@@ -1,0 +1,134 @@
+"""Problems: mistakes in a configuration, as values, and the one place where they become text for a person.
+
+A problem is printed as a compiler prints it: a location that editors jump to, a stable code
+(docs/reference/errors.md explains each), the line with a caret, what was expected, one hint.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+
+from attrs import field, frozen
+
+from genplug.spec.location import Place
+
+
+class Code(StrEnum):
+    """What kind of mistake; the codes are public and stay."""
+
+    UNREADABLE = "GP001"
+    SYNTAX = "GP002"
+    DUPLICATE_KEY = "GP003"
+    NO_RESOURCES = "GP004"
+    WRONG_VERSION = "GP005"
+    UNKNOWN_KEY = "GP006"
+    MISSING_KEY = "GP007"
+    WRONG_TYPE = "GP008"
+    WRONG_VALUE = "GP009"
+    RESOURCE_NAME = "GP010"
+    GLOB = "GP011"
+    TEMPLATE = "GP012"
+    UNKNOWN_ATTRIBUTE = "GP013"
+    SELECTOR = "GP014"
+    PATH = "GP015"
+    NAME = "GP016"
+    CONFLICT = "GP017"
+    NOT_ALLOWED = "GP019"
+
+
+_WIDEST_LINE = 160
+"""Of a longer line, only what is around the caret is shown."""
+_BEFORE_CARET = 60
+_MOST_TEXT = 400
+"""Characters of a message or a path of keys; a longer one quotes something endless, and is cut in its middle."""
+# A file may hold anything, and a terminal obeys control characters. U+2400 and on are their pictures, one column each.
+_PICTURES = {code: 0x2400 + code for code in range(32) if code != ord("\t")} | {0x7F: 0x2421}
+
+
+@frozen
+class Problem:
+    """One mistake. ``width`` is how many characters the caret marks; ``tree`` is the path of keys to it.
+
+    ``first`` is where the other half of the mistake stands, if it has two.
+    """
+
+    code: Code
+    place: Place
+    message: str
+    tree: str = ""
+    expected: str = ""
+    hint: str = ""
+    width: int = 1
+    first: Place | None = None
+    line: str = ""
+
+
+class ConfigInvalidError(Exception):
+    """A configuration that cannot be used. ``problems`` are all of its mistakes, in the order of the files.
+
+    ``folders`` are those to watch for a better one.
+    """
+
+    def __init__(self, problems: Iterable[Problem], folders: Iterable[Path] = ()) -> None:
+        # What stands in `defaults` is met again in each resource, and is one mistake.
+        unique = {(one.code, one.place, one.message): one for one in reversed(tuple(problems))}
+        self.problems = tuple(sorted(unique.values(), key=_order))
+        self.folders = frozenset(folders)
+        super().__init__(rendered(self.problems))
+
+
+@frozen
+class Problems:
+    """A collector of mistakes: readers add to it and go on, so that one run finds them all."""
+
+    found: list[Problem] = field(factory=list)
+
+    def add(self, code: Code, place: Place, message: str, **more: object) -> None:
+        """Note a mistake; ``more`` are fields of :class:`Problem`."""
+        self.found.append(Problem(code, place, message, **more))  # type: ignore[arg-type]
+
+
+def rendered(problems: Iterable[Problem]) -> str:
+    """Return the problems as text for a terminal or a log."""
+    return "\n".join(map(_rendered, problems))
+
+
+def _rendered(problem: Problem) -> str:
+    tree = f"  [{problem.tree}]" if problem.tree else ""
+    lines = [f"{problem.place}: error[{problem.code}]: {problem.message}{tree}"]
+    margin = " " * max(5, len(str(problem.place.line)))
+    if problem.line:
+        source, column = _window(problem.line, problem.place.column)
+        # A tab is one column to the reader of the file and must stay one here.
+        lead = "".join("\t" if one == "\t" else " " for one in source[: column - 1])
+        room = max(len(source) - column + 1, 1)
+        lines.append(f"{problem.place.line:>5} | {source}")
+        lines.append(f"{margin} | {lead}{'^' * max(min(problem.width, room), 1)}")
+    if problem.first:
+        lines.append(f"{margin} = first: {problem.first}")
+    if problem.expected:
+        lines.append(f"{margin} = expected: {problem.expected}")
+    if problem.hint:
+        lines.append(f"{margin} = help: {problem.hint}")
+    return "\n".join(_shortened(line).translate(_PICTURES) for line in lines)
+
+
+def _shortened(line: str) -> str:
+    half = _MOST_TEXT // 2
+    return line if len(line) <= _MOST_TEXT else f"{line[:half]}…{line[-half:]}"
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    """Return what to show of a line, and the column of its caret there."""
+    if len(line) <= _WIDEST_LINE:
+        return line, column
+    start = max(min(column - 1 - _BEFORE_CARET, len(line) - _WIDEST_LINE), 0)
+    shown = line[start : start + _WIDEST_LINE]
+    head = "…" if start else ""
+    tail = "…" if start + _WIDEST_LINE < len(line) else ""
+    return f"{head}{shown}{tail}", column - start + len(head)
+
+
+def _order(problem: Problem) -> tuple[str, int, int, str, str]:
+    place = problem.place
+    return (place.file, place.line, place.column, problem.code, problem.message)

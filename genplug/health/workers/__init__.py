@@ -1,0 +1,1 @@
+"""Worker processes that run probes, and the pools that own them."""

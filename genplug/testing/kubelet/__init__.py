@@ -1,0 +1,1 @@
+"""A kubelet stand-in for the tests of device plugins. It knows the wire types only, and nothing of the agent."""

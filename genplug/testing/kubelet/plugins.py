@@ -1,0 +1,184 @@
+"""The kubelet's side of registration and lists: what 1.25 and later do, what 1.24 and earlier did (contract 2.1, 2.3).
+
+Clients are kept by resource name alone, and with that comes the disconnect bug of 1.25 to 1.35: when an old stream
+ends, the client found under its name is the new one, and it is that one which is closed.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from posixpath import normpath
+from typing import Any
+
+import grpc
+from attrs import frozen
+from google.protobuf.message import DecodeError
+
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.testing.kubelet.admission import Endpoint
+from genplug.testing.kubelet.device_manager import Ledger
+from genplug.testing.kubelet.faults import Hostility, RefusedError
+from genplug.testing.kubelet.names import objection
+from genplug.testing.kubelet.plugin_client import DialError, PluginClient, go_error
+from genplug.testing.kubelet.records import Message, listed
+
+
+@frozen
+class Manners:
+    """How a kubelet behaves: as its version does, and as it was asked to. ``dial_timeout`` is seconds."""
+
+    dials_inside_register: bool
+    has_disconnect_bug: bool
+    dial_timeout: float
+    hostile: Hostility
+
+
+class Plugins:
+    """The plugins of one run of the kubelet; ``received`` hears of every list, ``changed`` of everything else."""
+
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Ledger,
+        manners: Manners,
+        received: Callable[[Message], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._folder = folder
+        self._ledger = ledger
+        self._manners = manners
+        self._received = received
+        self._changed = changed
+        self._clients: dict[str, PluginClient] = {}
+        self._opened: set[PluginClient] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
+        self.endpoints: dict[str, Endpoint] = {}
+        self.streams: Counter[str] = Counter()
+
+    async def register(self, request: pb.RegisterRequest) -> pb.DevicePluginOptions:
+        """Do what Register does, and return the options that count.
+
+        Raises:
+            RefusedError: with the kubelet's text.
+        """
+        resource = request.resource_name
+        await self._manners.hostile.before_register(resource)
+        if text := objection(request.version, resource):
+            raise RefusedError(text)
+        if self._manners.hostile.is_ignored(resource):
+            return request.options
+        client = PluginClient(resource, normpath(f"{self._folder}/{request.endpoint}"))
+        self._opened.add(client)
+        if not self._manners.dials_inside_register:
+            self._spawn(self._connect_later(client, request.options))
+            return request.options
+        # A plugin that hangs up does not stop the kubelet.
+        await asyncio.shield(self._spawn(self._connect(client)))
+        return self.endpoints[resource].options
+
+    def cancel_lists(self, resource: str) -> None:
+        """Cancel the ListAndWatch of a resource, as the kubelet's own cancellation looks to a plugin."""
+        self.client(resource).cancel_lists()
+
+    def client(self, resource: str) -> PluginClient:
+        """Return the connection that serves a resource.
+
+        Raises:
+            LookupError: there is none.
+        """
+        if resource not in self._clients:
+            raise LookupError(f"no plugin is connected for {resource}; there are {sorted(self._clients)}")
+        return self._clients[resource]
+
+    async def close(self) -> None:
+        """Drop everything at once, as the end of the process does; a mistake of the stand-in's own comes up here."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*map(self._drop, list(self._opened)))
+        if self._failures:
+            raise self._failures[0]
+
+    async def _drop(self, client: PluginClient) -> None:
+        self._opened.discard(client)
+        await client.close()
+
+    async def _connect(self, client: PluginClient) -> None:
+        if self._manners.has_disconnect_bug:
+            self._clients[client.resource] = client
+        try:
+            await client.dial(self._manners.dial_timeout)
+            options = await client.options()
+        except (DialError, grpc.aio.AioRpcError) as error:
+            if self._manners.has_disconnect_bug:
+                # The second bug of contract 2.3: the record of an older client that still runs goes too.
+                self._clients.pop(client.resource, None)
+            await self._drop(client)
+            if isinstance(error, grpc.aio.AioRpcError):
+                raise RefusedError(f"failed to get device plugin options: {go_error(error)}") from error
+            raise RefusedError(str(error)) from error
+        self._serve(client, options)
+        self._spawn(self._run(client))
+
+    async def _connect_later(self, client: PluginClient, options: pb.DevicePluginOptions) -> None:
+        try:
+            await client.dial(self._manners.dial_timeout)
+        except DialError:
+            await self._drop(client)
+            return
+        self._serve(client, options)
+        await self._run(client)
+
+    def _serve(self, client: PluginClient, options: pb.DevicePluginOptions) -> None:
+        self._clients[client.resource] = client
+        self.endpoints[client.resource] = Endpoint(client, options)
+        self._ledger.connect(client.resource)
+
+    async def _run(self, client: PluginClient) -> None:
+        """Read the one ListAndWatch of a registration until it ends, however it ends."""
+        resource = client.resource
+        stream = client.list_and_watch()
+        self.streams[resource] += 1
+        self._changed()
+        try:
+            while True:
+                await self._manners.hostile.before_read(resource)
+                if not isinstance(raw := await stream.read(), bytes):
+                    break
+                arrived = time.monotonic()
+                devices = self._ledger.receive(resource, listed(raw))
+                self._received(Message(resource, client.socket, arrived, raw, devices))
+        except (grpc.aio.AioRpcError, DecodeError):
+            pass
+        except asyncio.CancelledError:
+            # A cancelled stream says the same as a cancelled task.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+        finally:
+            self.streams[resource] -= 1
+            self._changed()
+        await self._ended(client)
+
+    async def _ended(self, client: PluginClient) -> None:
+        current = self._clients.get(client.resource)
+        if current is client or (current is not None and self._manners.has_disconnect_bug):
+            del self._clients[client.resource]
+            self._ledger.disconnect(client.resource, time.monotonic())
+            self._changed()
+            await self._drop(current)
+        await self._drop(client)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RefusedError):
+            self._failures.append(error)

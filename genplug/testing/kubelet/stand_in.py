@@ -1,0 +1,259 @@
+"""A kubelet stand-in: the device manager of a real one as a plugin sees it, on real sockets.
+
+    async with KubeletStandIn(Path("/tmp/k")) as kubelet:
+        ...                                     # start a plugin on /tmp/k/device-plugins
+        await kubelet.until("example.com/x", healthy={"x0", "x1"})
+        allocation = await kubelet.admit("example.com/x", 1, pod="a")
+
+It does what the kubelet does in the kubelet's order and with its texts, its bugs included; ``hostile`` adds what only a
+sick one does. docs/how-to/test-a-plugin.md says what it does not imitate. One event loop; nothing polls.
+"""
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+import grpc
+
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.kubelet.api.services import REGISTRATION
+from genplug.testing.kubelet import checkpoint
+from genplug.testing.kubelet.admission import LAST_OLD_TEXTS, allocate, pre_start, rejection
+from genplug.testing.kubelet.device_manager import DeviceManagerError, Ledger, Request
+from genplug.testing.kubelet.faults import Hostility, RefusedError
+from genplug.testing.kubelet.plugin_client import DIAL_TIMEOUT, PluginClient
+from genplug.testing.kubelet.plugins import Manners, Plugins
+from genplug.testing.kubelet.pod_resources import pod_resources
+from genplug.testing.kubelet.recorder import Observed
+from genplug.testing.kubelet.records import Allocation, Attempt, Devices, Message, NodeStatus, Registration
+
+SOCKET = "kubelet.sock"
+FIRST_SYNCHRONOUS = (1, 25)
+FIRST_WITHOUT_DISCONNECT_BUG = (1, 36)
+
+
+class KubeletStandIn(Observed):
+    """A kubelet whose folder is ``kubelet_dir``; its sockets are in ``device-plugins`` and ``pod-resources`` there.
+
+    ``version`` decides how it registers plugins, ``disconnect_bug`` overrides what that version has. ``seed`` fixes the
+    order in which it chooses devices; ``dial_timeout`` is seconds, 10 as in the kubelet.
+    """
+
+    def __init__(
+        self,
+        kubelet_dir: Path,
+        *,
+        version: tuple[int, int] = (1, 32),
+        disconnect_bug: bool | None = None,
+        seed: int = 0,
+        dial_timeout: float = DIAL_TIMEOUT,
+    ) -> None:
+        super().__init__()
+        self.version = version
+        self.plugins_dir = kubelet_dir / "device-plugins"
+        self.socket = self.plugins_dir / SOCKET
+        self.pod_resources_socket = kubelet_dir / "pod-resources" / SOCKET
+        self.hostile = Hostility()
+        self.starts = 0
+        if disconnect_bug is None:
+            disconnect_bug = FIRST_SYNCHRONOUS <= version < FIRST_WITHOUT_DISCONNECT_BUG
+        self._manners = Manners(version >= FIRST_SYNCHRONOUS, disconnect_bug, dial_timeout, self.hostile)
+        self._shuffle = random.Random(seed)  # noqa: S311 - the order of a Go set is no secret
+        self._admission = asyncio.Lock()
+        self._checkpoint = checkpoint.Checkpoint(self.plugins_dir)
+        self._running: AsyncExitStack | None = None
+        self._forget()
+
+    async def start(self) -> None:
+        """Come up as the kubelet does: read the checkpoint, empty the folder, listen, serve (contract 3)."""
+        if self.is_running:
+            raise RuntimeError("this kubelet is already running")
+        self.plugins_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        self._forget()
+        restored = self._checkpoint.read()
+        self._ledger.restore(restored.resources, restored.allocations, time.monotonic())
+        self.wipe(spare=())
+        self.starts += 1
+        registration = {
+            "Register": grpc.unary_unary_rpc_method_handler(
+                self._register, pb.RegisterRequest.FromString, pb.Empty.SerializeToString
+            )
+        }
+        async with AsyncExitStack() as running:
+            running.push_async_callback(self._plugins.close)
+            handler = grpc.method_handlers_generic_handler(REGISTRATION, registration)
+            await running.enter_async_context(_listening(self.socket, handler))
+            self.pod_resources_socket.parent.mkdir(mode=0o750, exist_ok=True)
+            handler = pod_resources(lambda: self._ledger)
+            await running.enter_async_context(_listening(self.pod_resources_socket, handler))
+            self._running = running.pop_all()
+        self.changed()
+
+    async def crash(self) -> None:
+        """End at once. Connections die; kubelet.sock stays and refuses connections, for a kubelet removes nothing."""
+        if self._running is not None:
+            running, self._running = self._running, None
+            await running.aclose()
+            self._forget()
+            self.changed()
+
+    async def stop(self) -> None:
+        """End; from outside, a kubelet that is stopped looks like one that crashed."""
+        await self.crash()
+
+    async def restart(self) -> None:
+        """Crash and start again. Allocations survive in the checkpoint, lists do not."""
+        await self.crash()
+        await self.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._running is not None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.stop()
+
+    def wipe(self, spare: Collection[str] = (SOCKET,)) -> None:
+        """Delete every file in the folder but the checkpoint and what is to be spared; folders stay."""
+        for entry in list(self.plugins_dir.iterdir()):
+            if entry.name not in (checkpoint.NAME, *spare) and (entry.is_symlink() or not entry.is_dir()):
+                entry.unlink(missing_ok=True)
+
+    def resource(self, resource: str) -> Devices:
+        """Return a resource's devices as the kubelet has them now; empty for an unknown resource."""
+        return self._ledger.devices(resource)
+
+    def streams(self, resource: str) -> int:
+        """Return how many lists of a resource the kubelet has open."""
+        return self._plugins.streams[resource]
+
+    def node_status(self) -> NodeStatus:
+        """Return capacity and allocatable as of a sync of the node's status (contract 2.6)."""
+        return self._ledger.node_status(time.monotonic())
+
+    async def admit(
+        self,
+        resource: str,
+        count: int = 1,
+        *,
+        pod: str = "pod",
+        container: str = "main",
+        ids: Iterable[str] | None = None,
+    ) -> Allocation:
+        """Admit a container that asks for devices, one at a time as the kubelet does; ``ids`` narrows its choice.
+
+        A container that was admitted before keeps its devices; only PreStartContainer is called again.
+
+        Raises:
+            AdmissionError: the pod is rejected, or the container cannot be started.
+        """
+        request = Request(pod, container, resource, count, None if ids is None else frozenset(ids))
+        async with self._admission:
+            endpoint = self._plugins.endpoints.get(resource)
+            try:
+                allocation = await allocate(request, self._ledger, endpoint, self._shuffle)
+            except DeviceManagerError as error:
+                raise rejection(error, self.version) from error
+            self._save_allocations()
+        if endpoint is not None and endpoint.options.pre_start_required:
+            await pre_start(allocation, endpoint)
+        return allocation
+
+    async def remove_pod(self, pod: str) -> None:
+        """Free what a pod holds; plugins are not told (contract 5.1)."""
+        async with self._admission:
+            self._ledger.release(pod)
+            self._save_allocations()
+
+    def call(self, resource: str) -> PluginClient:
+        """Return the kubelet's connection to the plugin of a resource, to call it at will.
+
+        Raises:
+            LookupError: no plugin is connected for it.
+        """
+        return self._plugins.client(resource)
+
+    def cancel_stream(self, resource: str) -> None:
+        """Cancel the list of a resource; the kubelet then takes it as ended and does not open another."""
+        self._plugins.cancel_lists(resource)
+
+    @asynccontextmanager
+    async def connected(self, resource: str) -> AsyncIterator[PluginClient]:
+        """Connect to a resource's plugin once more, for instance to ``watch`` a second list."""
+        client = PluginClient(resource, self.call(resource).socket)
+        try:
+            await client.dial()
+            yield client
+        finally:
+            await client.close()
+
+    @asynccontextmanager
+    async def idle_connections(self, resource: str, number: int) -> AsyncIterator[None]:
+        """Connect so often to a resource's plugin and say nothing."""
+        async with AsyncExitStack() as open_connections:
+            for _ in range(number):
+                _, writer = await asyncio.open_unix_connection(self.call(resource).socket)
+                open_connections.callback(writer.close)
+            yield
+
+    def _forget(self) -> None:
+        self._ledger = Ledger(cannot="can't" if self.version <= LAST_OLD_TEXTS else "cannot")
+        self._plugins = Plugins(self.plugins_dir, self._ledger, self._manners, self._received, self.changed)
+
+    async def _register(
+        self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext[pb.RegisterRequest, pb.Empty]
+    ) -> pb.Empty:
+        self.note(Attempt(request.resource_name, request.endpoint, request.version))
+        try:
+            options = await self._plugins.register(request)
+        except RefusedError as error:
+            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        self.note(
+            Registration(
+                request.resource_name,
+                request.endpoint,
+                options.pre_start_required,
+                options.get_preferred_allocation_available,
+                self.starts,
+            )
+        )
+        return pb.Empty()
+
+    def _received(self, message: Message) -> None:
+        self._checkpoint.list_arrived(message.resource, self._ledger.healthy(message.resource))
+        self._checkpoint.write()
+        self.note(message)
+
+    def _save_allocations(self) -> None:
+        self._checkpoint.allocations_are(self._ledger.allocations.values())
+        self._checkpoint.write()
+
+
+@asynccontextmanager
+async def _listening(socket: Path, handler: grpc.GenericRpcHandler) -> AsyncIterator[None]:
+    """Serve on a socket, and leave its file behind at the end, as a process does that just ends.
+
+    C-core unlinks the path that it was given when its server stops. It is given one that leads through a symbolic link,
+    which is removed first.
+    """
+    server = grpc.aio.server(handlers=[handler])
+    with tempfile.TemporaryDirectory(prefix="gp") as aliases:
+        alias = Path(aliases) / "a"
+        alias.symlink_to(socket.parent.resolve())
+        server.add_insecure_port(f"unix:{alias / socket.name}")
+        await server.start()
+        try:
+            yield
+        finally:
+            alias.unlink()
+            await server.stop(None)

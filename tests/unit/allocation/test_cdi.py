@@ -1,0 +1,129 @@
+"""CDI specs: valid by the specification's own schema, of the lowest version that says it, a kind for each resource."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+from referencing import Registry
+from referencing.jsonschema import DRAFT7
+
+from genplug.allocation.cdi_spec import by_cdi, file_name, is_ours, kind_of, qualified, spec_text
+from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
+from genplug.spec.names import cdi_device_fault, resource_name_fault
+
+SCHEMAS = Path(__file__).parent / "cdi"
+X = "example.com/card"
+PLAIN = ContainerEdits(nodes=(NodeEdit("/dev/x0", "/dev/x0", "rw"),))
+RENAMED = ContainerEdits(nodes=(NodeEdit("/dev/ttyUSB3", "/dev/ttyDEV0", "rwm"),))
+MOUNTED = ContainerEdits(
+    env=(("A", "b"),),
+    nodes=PLAIN.nodes,
+    mounts=(MountEdit("/opt/lib", "/usr/lib/x", read_only=True), MountEdit("/var/x", "/var/x", read_only=False)),
+)
+
+
+def spec(text: str | None) -> dict[str, Any]:
+    """Return a spec's content, seen to be one by the specification's schema."""
+    assert text is not None
+    registry: Registry[Any] = Registry()
+    for name in ("schema.json", "defs.json"):
+        registry = registry.with_resource(name, DRAFT7.create_resource(json.loads((SCHEMAS / name).read_text())))
+    content = json.loads(text)
+    Draft7Validator(json.loads((SCHEMAS / "schema.json").read_text()), registry=registry).validate(content)
+    return dict(content)
+
+
+def test_a_spec_has_a_device_for_each_id_with_its_nodes_and_mounts() -> None:
+    assert spec(spec_text(X, {"x0": MOUNTED, "x1": ContainerEdits()})) == {
+        "cdiVersion": "0.3.0",
+        "kind": "example.com/card",
+        "devices": [
+            {
+                "name": "x0",
+                "containerEdits": {
+                    "deviceNodes": [{"path": "/dev/x0", "permissions": "rw"}],
+                    "mounts": [
+                        {
+                            "hostPath": "/opt/lib",
+                            "containerPath": "/usr/lib/x",
+                            "options": ["ro", "nosuid", "nodev", "rbind", "rprivate"],
+                        },
+                        {
+                            "hostPath": "/var/x",
+                            "containerPath": "/var/x",
+                            "options": ["rw", "nosuid", "nodev", "rbind", "rprivate"],
+                        },
+                    ],
+                },
+            },
+            {"name": "x1", "containerEdits": {"env": ["GENPLUG_CDI_DEVICE=example.com/card=x1"]}},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("devices", "version"),
+    [({"x0": PLAIN}, "0.3.0"), ({"x0": PLAIN, "x1": RENAMED}, "0.5.0"), ({"0x": PLAIN}, "0.5.0")],
+)
+def test_the_version_is_the_lowest_that_says_it(devices: dict[str, ContainerEdits], version: str) -> None:
+    assert spec(spec_text(X, devices))["cdiVersion"] == version
+
+
+def test_a_renamed_node_says_where_the_host_has_it() -> None:
+    [device] = spec(spec_text(X, {"x0": RENAMED}))["devices"]
+    assert device["containerEdits"]["deviceNodes"] == [
+        {"path": "/dev/ttyDEV0", "hostPath": "/dev/ttyUSB3", "permissions": "rwm"}
+    ]
+
+
+def test_without_devices_there_is_no_spec() -> None:
+    assert spec_text(X, {}) is None
+
+
+def test_an_answer_names_devices_and_keeps_what_depends_on_the_set() -> None:
+    edits = by_cdi(MOUNTED, X, ("x0", "x1"))
+    assert edits == ContainerEdits(env=(("A", "b"),), cdi_devices=("example.com/card=x0", "example.com/card=x1"))
+
+
+NAMES = st.builds(
+    "{}/{}".format,
+    st.from_regex(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", fullmatch=True),
+).filter(lambda name: not resource_name_fault(name))
+
+
+@given(NAMES)
+def test_every_resource_has_a_kind_that_cdi_allows(name: str) -> None:
+    assert cdi_device_fault(qualified(name, "x0")) == ""
+    assert "." not in kind_of(name).partition("/")[2]
+    assert len(kind_of(name).partition("/")[2]) <= 63
+
+
+@given(NAMES, NAMES)
+def test_two_resources_have_two_kinds_and_two_files(one: str, other: str) -> None:
+    if one != other:
+        assert kind_of(one) != kind_of(other)
+        assert file_name(one) != file_name(other)
+
+
+def test_no_name_has_one_letter_which_ends_an_old_runtime() -> None:
+    kind, device = qualified("example.com/x", "y").split("=")
+    assert (len(kind.partition("/")[2]), len(device)) == (8, 8)
+    assert spec(spec_text("example.com/x", {"y": PLAIN}))["devices"][0]["name"] == device
+
+
+@pytest.mark.parametrize("pair", [("a.io/b.c", "a.io/b-c"), ("a.io/b_c", "a.io_b/c"), ("1.io/x", "x1.io/x")])
+def test_names_that_normalise_alike_stay_apart(pair: tuple[str, str]) -> None:
+    assert kind_of(pair[0]) != kind_of(pair[1])
+
+
+def test_a_file_of_ours_is_known_by_its_name() -> None:
+    assert file_name("rdma/hca") == "genplug-rdma_hca.json"
+    assert is_ours(file_name("a" * 200 + ".io/" + "x" * 63))
+    assert len(file_name("a" * 200 + ".io/" + "x" * 63)) < 255
+    assert not is_ours("nvidia.json")
+    assert not is_ours("genplug-rdma_hca.new")

@@ -1,0 +1,56 @@
+"""A CDI file of ours, read by a container runtime: podman makes a container with the node and the mount in it."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from genplug.allocation.cdi_spec import file_name, qualified, spec_text
+from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
+
+X = "example.com/card"
+# The folder of specs is the machine's own: the container's runtime gets a mount namespace with another one.
+# So has its state, whose path must be short.
+IN_A_NAMESPACE = """
+for folder in /run/cdi /run/podman-test; do mkdir -p $folder && mount -t tmpfs none $folder; done
+cp "$1" /run/cdi && shift && exec "$@"
+"""
+
+
+def run(folder: Path, spec: Path, device: str, script: str) -> subprocess.CompletedProcess[str]:
+    root = folder / "root"
+    (root / "bin").mkdir(parents=True, exist_ok=True)
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin" / "busybox")
+    podman = (
+        f"podman --cgroup-manager cgroupfs --runtime runc --storage-driver vfs --root {folder}/store "
+        f"--runroot /run/podman-test run --rm --network none --ulimit nofile=512:512 --ulimit nproc=512:512 "
+        f"--device {device} --rootfs {root} /bin/busybox sh -c"
+    )
+    command = ["unshare", "--mount", "sh", "-c", IN_A_NAMESPACE, "sh", str(spec), *podman.split(), script]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.podman
+def test_a_container_gets_the_node_and_the_mount_that_the_file_speaks_of(tmp_path: Path) -> None:
+    node, library = tmp_path / "null", tmp_path / "library"
+    os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    library.mkdir()
+    (library / "driver.so").write_text("a library")
+    edits = ContainerEdits(
+        nodes=(NodeEdit(str(node), "/dev/card0", "rw"),),
+        mounts=(MountEdit(str(library), "/usr/lib/card", read_only=True),),
+    )
+    spec = tmp_path / file_name(X)
+    spec.write_text(spec_text(X, {"0card": edits, "1card": ContainerEdits()}) or "")
+    script = "stat -c %t:%T /dev/card0; echo x > /dev/card0; cat /usr/lib/card/*; touch /usr/lib/card/y; echo $?"
+    ended = run(tmp_path, spec, qualified(X, "0card"), script)
+    assert ended.stdout == "1:3\na library1\n", ended.stderr
+    # The other device is one of the same file, with nothing in it.
+    other = run(tmp_path, spec, qualified(X, "1card"), "ls /dev/card0")
+    assert "No such file" in other.stderr
+    unknown = run(tmp_path, spec, qualified(X, "2card"), "true")
+    assert unknown.returncode
+    assert "unresolvable CDI devices" in unknown.stderr

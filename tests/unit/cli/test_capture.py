@@ -1,0 +1,362 @@
+r"""``genplug capture``: `plan` gives with the archive what it gives on the node, and nothing else is in the archive."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from genplug.capture import archive as roots
+from genplug.cli import capture
+from genplug.cli.main import main
+from genplug.hardware.host import STAND_INS_MARKER
+from genplug.testing.node.file_trees import grow
+
+CONFIGS = Path(__file__).parents[3] / "examples" / "configs"
+TREES = Path(__file__).parents[2] / "recipes" / "trees"
+TREE = r"""
+/dev/nvidia0 char 195:0
+/dev/nvidia1 char 195:1
+/dev/nvidia7 char 195:7
+/dev/nvidiactl char 195:255
+/dev/nvidia-caps/nvidia-cap1 char 234:1
+/dev/bus/usb/001/002 char 189:1
+/dev/sda block 8:0
+/dev/serial/by-id/usb-FTDI_A1 -> ../../ttyUSB0
+/dev/serial/by-id/usb-FTDI_GONE -> ../../ttyUSB9
+/dev/serial/by-id/usb-FTDI_ROUND -> usb-FTDI_ROUND
+/dev/absolute -> /dev/nvidia0
+/dev/ttyUSB0 char 188:0
+/dev/notes = secret of /dev
+/dev/log -> /run/systemd/journal/dev-log
+/dev/pts/0 char 136:0
+/dev/shm/segment = secret of a process
+/dev/mqueue/queue = secret of a process
+/dev/hugepages/page = secret of a process
+/dev/fd -> /proc/self/fd
+/proc/driver/nvidia/gpus/0000:3b:00.0/information = Model: X\nGPU UUID: GPU-0aaa\nDevice Minor: 0
+/proc/driver/nvidia/gpus/0000:5e:00.0/information = Model: X\nGPU UUID: GPU-1bbb\nDevice Minor: 1
+/proc/driver/nvidia/version = secret of nobody who asks
+/proc/1/environ = SECRET=of init
+/proc/self -> 1
+/sys/bus/pci/devices/0000:3b:00.0 -> ../../../devices/pci0000:3a/0000:3b:00.0
+/sys/bus/pci/devices/0000:5e:00.0 -> ../../../devices/pci0000:5d/0000:5e:00.0
+/sys/devices/pci0000:3a/0000:3b:00.0/class = 0x030200
+/sys/devices/pci0000:3a/0000:3b:00.0/device = 0x20b0
+/sys/devices/pci0000:3a/0000:3b:00.0/drm/card3/ folder
+/sys/devices/pci0000:3a/0000:3b:00.0/drm/renderD131/ folder
+/sys/devices/pci0000:3a/0000:3b:00.0/numa_node = 1
+/sys/devices/pci0000:3a/0000:3b:00.0/serial = secret of nobody who asks
+/sys/devices/pci0000:5d/0000:5e:00.0/class = 0x030000
+/sys/devices/pci0000:5d/0000:5e:00.0/device = 0x15f8
+/sys/devices/pci0000:5d/0000:5e:00.0/drm/card4/ folder
+/sys/devices/pci0000:5d/0000:5e:00.0/numa_node = -1
+/sys/devices/virtual/long/0000000000000000000000000000000000000000000000000000000000000000000000000000000000/x = long
+/sys/class/x/long -> ../../devices/virtual/long
+/run/vendor/x.sock socket
+/run/vendor/key = secret of another program
+/etc/shadow = secret of the host
+/home/user/.ssh/id_rsa = secret of the host
+"""
+CONFIG = r"""
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  nvidia.com/a100:
+    topology: auto
+    devices:
+    - glob: /dev/nvidia[0-9]*
+      attributes:
+        bdf: {path: /proc/driver/nvidia/gpus/*/information, find: 'Device Minor:\s*${minor}\b', dir: true}
+        uuid: {path: "/proc/driver/nvidia/gpus/${bdf}/information", find: 'GPU UUID:\s*(\S+)'}
+      sysfs: /sys/bus/pci/devices/${bdf}
+      where: {pci.device: "20b*", attr.class: "0x0302*"}
+      id: ${uuid}
+      with: [/dev/nvidiactl, {path: /dev/nvidia-missing, optional: true}]
+    allocate: {env: {CARD: "${drm.card}", RENDER: "${drm.render}", UUID: "${uuid}"}}
+  a.io/serial:
+    devices: [{glob: /dev/serial/by-id/*, nodes: [{path: "${path}", as: /dev/tty0}]}]
+  a.io/socket:
+    devices: [{glob: /run/vendor/*, type: socket}]
+    allocate: {env: {SOCKET: "${path}"}}
+  a.io/long:
+    devices:
+    - glob: /sys/class/x/*/*
+      attributes:
+        said: {path: "${path}/x"}
+    allocate: {env: {SAID: "${said}"}}
+"""
+# What is read there is on the node only.
+CURIOUS = """\
+  a.io/curious:
+    devices:
+    - glob: /dev/nvidia0
+      attributes:
+        key: {path: /run/vendor/key}
+        environment: {path: /proc/self/environ}
+      where: {key: {exists: true}, environment: {exists: true}}
+    share: {overlap: true}
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    grow(TREE, tmp_path / "root")
+    (tmp_path / "root" / "dev" / os.fsdecode(b"nvidia8\xff")).write_text("char 195:8\n")
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def captured(folder: Path, *flags: str, name: str = "node.tar.gz") -> Path:
+    flags = ("--config", str(folder / "c.yaml"), *flags) if "--config" not in flags else flags
+    assert main(["capture", "-o", str(folder / name), "--root", str(folder / "root"), *flags]) == 0
+    return folder / name
+
+
+def plan(config: Path, root: Path, flags: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["plan", "--config", str(config), "--root", str(root), *flags]) == 0
+    return capsys.readouterr().out
+
+
+def contents(archive: Path) -> dict[str, str]:
+    """Return what an archive holds: of a file its text, of a link its target, of a folder a slash."""
+    with tarfile.open(archive) as opened:
+        return {
+            one.name: "/" if one.isdir() else f"-> {one.linkname}" if one.issym() else _text(opened, one)
+            for one in opened
+        }
+
+
+def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read().decode()
+
+
+@pytest.mark.parametrize("flags", [["-o", "json"], ["-o", "json", "--explain"], ["-o", "table", "--explain"]], ids=str)
+def test_a_plan_with_the_archive_is_that_of_the_node(
+    node: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = plan(node / "c.yaml", node / "root", flags, capsys)
+    assert plan(node / "c.yaml", captured(node), flags, capsys) == here
+    if "--explain" not in flags:
+        offered = {one["name"]: one["devices"] for one in json.loads(here)["resources"]}
+        assert {name: len(devices) for name, devices in offered.items()} == {
+            "nvidia.com/a100": 1,
+            "a.io/serial": 1,
+            "a.io/socket": 1,
+            "a.io/long": 1,
+        }
+
+
+def test_an_allocation_with_the_archive_is_that_of_the_node(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--allocate", "nvidia.com/a100=1", "--allocate", "a.io/socket=1"]
+    here = plan(node / "c.yaml", node / "root", flags, capsys)
+    assert plan(node / "c.yaml", captured(node), flags, capsys) == here
+    assert json.loads(here)["containers"][0]["envs"] == {"CARD": "card3", "RENDER": "renderD131", "UUID": "GPU-0aaa"}
+
+
+@pytest.mark.parametrize("kind", sorted(path.stem for path in TREES.glob("*.tree")))
+def test_without_a_configuration_it_is_what_every_recipe_reads(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grow((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
+    archive = tmp_path / "all.tar.gz"
+    assert main(["capture", "-o", str(archive), "--root", str(tmp_path / "root")]) == 0
+    recipe, policy = CONFIGS / f"{kind}.yaml", CONFIGS.with_name("policies") / f"{kind}.yaml"
+    flags = ["-o", "json", "--explain", *(["--policy", str(policy)] if policy.exists() else [])]
+    here = plan(recipe, tmp_path / "root", flags, capsys)
+    assert plan(recipe, archive, flags, capsys) == here
+    assert any(one["devices"] for one in json.loads(here)["resources"])
+
+
+def test_nothing_is_in_it_but_what_is_read_and_the_names_of_dev(node: Path) -> None:
+    (node / "c.yaml").write_text(CONFIG + CURIOUS)
+    inside = contents(captured(node))
+    assert "secret" not in str(inside).lower()
+    assert {name: text for name, text in inside.items() if text != "/" and not name.startswith("dev/")} == {
+        STAND_INS_MARKER: "",
+        "proc/driver/nvidia/gpus/0000:3b:00.0/information": "Model: X\nGPU UUID: GPU-0aaa\nDevice Minor: 0\n",
+        "proc/driver/nvidia/gpus/0000:5e:00.0/information": "Model: X\nGPU UUID: GPU-1bbb\nDevice Minor: 1\n",
+        "proc/self": "-> 1",
+        # Read, and still nobody's business.
+        "proc/1/environ": "",
+        "run/vendor/key": "",
+        "run/vendor/x.sock": "",
+        "sys/bus/pci/devices/0000:3b:00.0": "-> ../../../devices/pci0000:3a/0000:3b:00.0",
+        "sys/bus/pci/devices/0000:5e:00.0": "-> ../../../devices/pci0000:5d/0000:5e:00.0",
+        "sys/class/x/long": "-> ../../devices/virtual/long",
+        "sys/devices/pci0000:3a/0000:3b:00.0/class": "0x030200\n",
+        "sys/devices/pci0000:3a/0000:3b:00.0/device": "0x20b0\n",
+        "sys/devices/pci0000:3a/0000:3b:00.0/numa_node": "1\n",
+        # Only --explain reads on.
+        "sys/devices/pci0000:5d/0000:5e:00.0/class": "0x030000\n",
+        "sys/devices/pci0000:5d/0000:5e:00.0/device": "0x15f8\n",
+        f"sys/devices/virtual/long/{'0' * 82}/x": "long\n",
+    }
+
+
+def test_of_dev_it_takes_names_links_and_numbers_without_what_is_of_processes(node: Path) -> None:
+    (node / "c.yaml").write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources: {}\n")
+    inside = contents(captured(node))
+    assert inside.pop(STAND_INS_MARKER) == ""
+    assert {name.removeprefix("dev/"): text for name, text in inside.items() if text != "/"} == {
+        "absolute": "-> /dev/nvidia0",
+        "bus/usb/001/002": "char 189:1\n",
+        "log": "-> /run/systemd/journal/dev-log",
+        "notes": "",
+        "nvidia-caps/nvidia-cap1": "char 234:1\n",
+        "nvidia0": "char 195:0\n",
+        "nvidia1": "char 195:1\n",
+        "nvidia7": "char 195:7\n",
+        "nvidia8\udcff": "char 195:8\n",
+        "nvidiactl": "char 195:255\n",
+        "sda": "block 8:0\n",
+        "serial/by-id/usb-FTDI_A1": "-> ../../ttyUSB0",
+        "serial/by-id/usb-FTDI_GONE": "-> ../../ttyUSB9",
+        "serial/by-id/usb-FTDI_ROUND": "-> usb-FTDI_ROUND",
+        "ttyUSB0": "char 188:0\n",
+    }
+
+
+def test_an_archive_depends_on_the_node_only_and_is_its_owners(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = captured(node, name="first.tar.gz")
+    said = capsys.readouterr()
+    for path in [node / "root", *(node / "root").rglob("*")]:
+        os.utime(path, (1, 1), follow_symlinks=False)
+    second = captured(node, name="second.tar.gz")
+    assert first.read_bytes() == second.read_bytes()
+    # Where gzip keeps a time (RFC 1952, 2.3).
+    assert first.read_bytes()[4:8] == bytes(4)
+    assert stat.S_IMODE(first.stat().st_mode) == 0o600
+    with tarfile.open(first) as archive:
+        members = archive.getmembers()
+    names = [one.name for one in members]
+    assert names[1:] == sorted(names[1:])
+    assert {(one.uid, one.gid, one.uname, one.gname, one.mtime) for one in members} == {(0, 0, "", "", 0)}
+    assert said.out == ""
+    assert f"first.tar.gz: {len(members)} entries, {first.stat().st_size} bytes" in said.err
+    assert sorted(path.name for path in node.iterdir()) == ["c.yaml", "first.tar.gz", "root", "second.tar.gz"]
+
+
+def test_an_archive_of_an_archive_is_the_same_archive(node: Path) -> None:
+    first = captured(node)
+    second = node / "again.tar.gz"
+    assert main(["capture", "-o", str(second), "--config", str(node / "c.yaml"), "--root", str(first)]) == 0
+    assert contents(second) == contents(first)
+
+
+def test_the_archive_can_go_to_a_pipe(node: Path) -> None:
+    command = [sys.executable, "-m", "genplug", "capture", "-o", "-", "--config", node / "c.yaml"]
+    done = subprocess.run([*command, "--root", node / "root"], capture_output=True, check=True)
+    assert done.stdout == captured(node).read_bytes()
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        assert f"stdout: {len(archive.getnames())} entries".encode() in done.stderr
+
+
+@pytest.mark.root
+def test_real_nodes_become_files_that_anybody_can_unpack(tmp_path: Path) -> None:
+    (tmp_path / "root" / "dev").mkdir(parents=True)
+    os.mknod(tmp_path / "root" / "dev" / "x0", 0o600 | stat.S_IFCHR, os.makedev(240, 7))
+    os.mknod(tmp_path / "root" / "dev" / "pipe", 0o600 | stat.S_IFIFO)
+    (tmp_path / "root" / "dev" / "char").write_text("char 1:1")
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    archive = captured(tmp_path)
+    assert contents(archive)["dev/x0"] == "char 240:7\n"
+    # A file of a real /dev stands for nothing but itself.
+    assert contents(archive)["dev/char"] == ""
+    with roots.opened_root(str(archive)) as root:
+        assert (root / "dev" / "x0").is_file()
+        assert (root / "dev" / "pipe").is_fifo()
+
+
+def test_an_archive_is_replaced_as_a_whole_or_not_at_all(
+    node: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = captured(node).read_bytes()
+    (node / "root/dev/nvidia9").write_text("char 195:9")
+    monkeypatch.setattr(roots, "MOST_MEMBERS", 20)
+    command = ["capture", "--root", str(node / "root"), "--config", str(node / "c.yaml"), "-o"]
+    assert main([*command, str(node / "node.tar.gz")]) == 1
+    assert "more than an archive may hold (20 paths" in capsys.readouterr().err
+    assert (node / "node.tar.gz").read_bytes() == before
+    monkeypatch.undo()
+    assert captured(node).read_bytes() != before
+    assert main([*command, str(node / "missing" / "node.tar.gz")]) == 1
+    assert "it cannot be written: No such file or directory" in capsys.readouterr().err
+    assert sorted(path.name for path in node.iterdir()) == ["c.yaml", "node.tar.gz", "root"]
+
+
+def test_what_is_no_file_is_not_replaced(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(node / "pipe")
+    for out in ("/dev/null", str(node), str(node / "pipe")):
+        assert main(["capture", "-o", out, "--root", str(node / "root")]) == 2
+        assert f"-o {out}: it exists and is no regular file" in capsys.readouterr().err
+    assert (node / "pipe").is_fifo()
+
+
+def test_a_wrong_configuration_and_a_wrong_root_are_told(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (node / "c.yaml").write_text(CONFIG.replace("glob:", "golb:"))
+    command = ["capture", "-o", str(node / "x.tar.gz"), "--root"]
+    assert main([*command, str(node / "root"), "--config", str(node / "c.yaml")]) == 78
+    assert "unknown key 'golb'" in capsys.readouterr().err
+    assert main([*command, str(node / "missing")]) == 2
+    assert "genplug capture: --root" in capsys.readouterr().err
+    assert not (node / "x.tar.gz").exists()
+
+
+def test_who_waits_long_is_told_how_far_it_is(
+    node: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captured(node)
+    assert "looks so far" not in capsys.readouterr().err
+    monkeypatch.setattr(capture, "_PATIENCE", 0.0)
+    captured(node)
+    assert "looks so far, the last at '/" in capsys.readouterr().err
+
+
+PROBED = """
+/dev/x0 char 240:0
+/sys/dev/char/240:0 -> ../../devices/pci0000:00/0000:00:02.0/x/x0
+/sys/devices/pci0000:00/0000:00:02.0/x/x0/uevent =
+/sys/devices/pci0000:00/0000:00:02.0/x/x0/errors = 3
+/sys/devices/pci0000:00/0000:00:02.0/vendor = 0x10de
+/sys/devices/pci0000:00/0000:00:02.0/config = a header of 64 bytes, all of which are read, and no more than those
+/sys/devices/pci0000:00/0000:00:02.0/current_link_width = 4
+/sys/devices/pci0000:00/0000:00:02.0/subsystem -> ../../../bus/pci
+/sys/devices/pci0000:00/0000:00:02.0/driver -> ../../../bus/pci/drivers/xdrv
+/sys/bus/pci/drivers/xdrv folder
+/sys/bus/pci/devices/0000:00:02.0 -> ../../../devices/pci0000:00/0000:00:02.0
+/sys/class/manager/one/state = write error
+"""
+PROBES = """
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x:
+    devices: [{glob: /dev/x*}]
+    health:
+      probes:
+      - pci: {minLinkWidth: 8}
+      - file: {path: "${sysfs}/errors", max: 2}
+      - file: {path: "/sys/class/manager/*/state", equals: operating}
+"""
+
+
+def test_what_probes_read_is_in_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grow(PROBED, tmp_path / "root")
+    (tmp_path / "c.yaml").write_text(PROBES)
+    here = plan(tmp_path / "c.yaml", tmp_path / "root", ["--probe"], capsys)
+    for said in ("is x4, wanted at least x8", "errors is '3', wanted at most 2", "state is 'write error', wanted"):
+        assert said in here
+    archive = captured(tmp_path)
+    assert plan(tmp_path / "c.yaml", archive, ["--probe"], capsys) == here
+    header = contents(archive)["sys/devices/pci0000:00/0000:00:02.0/config"]
+    assert header == "a header of 64 bytes, all of which are read, and no more than th"

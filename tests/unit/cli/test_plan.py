@@ -1,0 +1,122 @@
+"""``genplug plan`` as its users see it: the table, the document, the exact answer, the exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from genplug.cli.main import main
+from genplug.testing.node.fake_node import FakeNode
+
+CONFIG = """\
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x:
+    devices: [{glob: /dev/x*, exclude: [/dev/x9]}]
+    allocate: {env: {XS: "${path}"}}
+  a.io/none:
+    devices: [{glob: /dev/none*}]
+"""
+OVERLAP = """\
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x: {devices: [{glob: /dev/x*}]}
+  b.io/y: {devices: [{glob: /dev/x0}]}
+"""
+
+
+def plan(node: FakeNode, config: str, *flags: str) -> int:
+    path = node.write_config(config)
+    return main(["plan", "--config", str(path), "--root", str(node.root), *flags])
+
+
+@pytest.fixture
+def three(node: FakeNode) -> FakeNode:
+    for number, path in enumerate(("/dev/x0", "/dev/x1", "/dev/x9")):
+        node.plug(path, major=240, minor=number)
+    return node
+
+
+async def test_the_table_says_what_is_offered_what_is_left_out_and_why_a_count_is_zero(
+    three: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(three, CONFIG) == 0
+    text = capsys.readouterr().out
+    assert "a.io/x      x0       healthy   /dev/x0 (char 240:0)" in text
+    assert "a.io/none   -        none" in text
+    assert "a.io/none: nothing matches /dev/none*" in text
+    assert "/dev/x9" in text
+    assert "excluded by '/dev/x9'" in text
+    assert str(three.root) not in text
+
+
+async def test_the_document_holds_nodes_with_their_numbers(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(three, CONFIG, "-o", "json") == 0
+    document = json.loads(capsys.readouterr().out)
+    offered = {resource["name"]: resource["devices"] for resource in document["resources"]}
+    assert [device["id"] for device in offered["a.io/x"]] == ["x0", "x1"]
+    assert offered["a.io/x"][1]["nodes"][0]["numbers"] == "char 240:1"
+    assert offered["a.io/none"] == []
+
+
+async def test_allocate_prints_what_the_kubelet_would_get(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(three, CONFIG, "--allocate", "a.io/x=2") == 0
+    printed = json.loads(capsys.readouterr().out)["containers"][0]
+    async with three.running():
+        await three.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        answer = (await three.kubelet.call("a.io/x").allocate([printed["ids"]])).container_responses[0]
+    assert printed["envs"] == dict(answer.envs) == {"XS": "/dev/x0,/dev/x1"}
+    nodes = [(one.container_path, one.host_path, one.permissions) for one in answer.devices]
+    assert [(one["container_path"], one["host_path"], one["permissions"]) for one in printed["devices"]] == nodes
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [("a.io/x=3", "only 2 of 2 devices are healthy"), ("a.io/z=1", "there is no resource 'a.io/z'")],
+)
+async def test_an_allocation_that_cannot_be_is_said_and_exits_1(
+    three: FakeNode, capsys: pytest.CaptureFixture[str], request_: str, reason: str
+) -> None:
+    assert plan(three, CONFIG, "--allocate", request_) == 1
+    assert reason in capsys.readouterr().err
+
+
+async def test_a_node_claimed_twice_names_both_lines_and_exits_78(
+    three: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(three, OVERLAP) == 78
+    error = capsys.readouterr().err
+    assert "/dev/x0 (char 240:0) is claimed by a.io/x at " in error
+    assert "genplug.yaml:4:" in error
+    assert "genplug.yaml:5:" in error
+
+
+async def test_a_wrong_configuration_exits_78_with_its_mistakes(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(node, CONFIG.replace("exclude", "exlude")) == 78
+    assert "did you mean 'exclude'?" in capsys.readouterr().err
+
+
+def test_a_missing_file_exits_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", str(tmp_path / "missing.yaml")]) == 78
+    assert "there is no such file or folder" in capsys.readouterr().err
+
+
+def test_probes_look_once_where_that_is_asked_for(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    three.write("/sys/x0/state", "ok")
+    three.write("/sys/x1/state", "dead")
+    file = three.write_config(
+        "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n  a.io/x:\n"
+        "    devices: [{glob: '/dev/x*'}]\n"
+        "    health: {probes: [{file: {path: '/sys/${name}/state', equals: ok}}, {http: {url: 'http://127.0.0.1:1/'}}]}\n"
+    )
+    assert main(["plan", "--config", str(file), "--root", str(three.root)]) == 0
+    assert "unhealthy" not in capsys.readouterr().out
+    assert main(["plan", "--config", str(file), "--root", str(three.root), "--probe"]) == 0
+    said = capsys.readouterr()
+    assert "probe state: /sys/x1/state is 'dead', wanted 'ok'" in said.out
+    assert said.out.count("unhealthy") == 1
+    assert "a.io/x: probe http cannot look: http://127.0.0.1:1/ does not answer: Connection refused" in said.err

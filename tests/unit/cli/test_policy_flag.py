@@ -1,0 +1,97 @@
+"""``--policy`` and ``GENPLUG_POLICY``, alike for the commands that take them."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from genplug.cli import run
+from genplug.cli.main import main
+from genplug.testing.node.fake_node import FakeNode
+
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+CONFIG = HEAD + (
+    "resources:\n  a.io/x:\n    devices: [{glob: /dev/x*}]\n"
+    "    allocate: {mounts: [{hostPath: /opt, containerPath: /opt}]}\n"
+)
+POLICY = (
+    "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/opt]}\ndevices: {deny: [/dev/x1]}\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GENPLUG_POLICY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(CONFIG)
+    Path("policy.yaml").write_text(POLICY)
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    run.configure(parser)
+    return parser.parse_args(["--config", "c.yaml", *arguments])
+
+
+def test_run_takes_it_as_a_flag_or_a_variable_and_the_flag_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed().policy is None
+    monkeypatch.setenv("GENPLUG_POLICY", "/from/variable")
+    assert parsed().policy == Path("/from/variable")
+    assert parsed("--policy", "/from/flag").policy == Path("/from/flag")
+
+
+def test_validate_without_it_refuses_mounts_and_says_how_to_pass_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", "c.yaml"]) == 78
+    said = capsys.readouterr().err
+    assert "c.yaml:6:36: error[GP019]" in said
+    assert "pass --policy FILE" in said
+    assert main(["validate", "c.yaml", "--policy", "policy.yaml"]) == 0
+    monkeypatch.setenv("GENPLUG_POLICY", "policy.yaml")
+    assert main(["validate", "c.yaml"]) == 0
+
+
+@pytest.mark.parametrize("command", [["validate", "c.yaml"], ["plan", "--config", "c.yaml"]])
+def test_a_wrong_policy_is_told_with_what_else_is_wrong(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("policy.yaml").write_text(POLICY.replace("mounts", "mount"))
+    Path("c.yaml").write_text(CONFIG.replace("glob", "golb"))
+    assert main([*command, "--policy", "policy.yaml"]) == 78
+    said = capsys.readouterr().err
+    assert "policy.yaml:3:1: error[GP006]: unknown key 'mount'" in said
+    assert "c.yaml:5:16: error[GP006]: unknown key 'golb'" in said
+    assert "GP019" not in said
+
+
+def test_validate_checks_the_policy_in_a_manifest_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    def manifest(name: str, text: str) -> str:
+        indented = "".join(f"    {line}\n" for line in text.splitlines())
+        return f"---\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n  {name}.yaml: |\n{indented}"
+
+    Path("all.yaml").write_text(manifest("config", HEAD + "resources: {}\n") + manifest("policy", POLICY))
+    assert main(["validate", "all.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "all.yaml[config/config.yaml]: valid, 1 file, 0 resources",
+        "all.yaml[policy/policy.yaml]: valid policy",
+    ]
+    assert main(["validate", "all.yaml", "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["valid"]
+    assert len(document["configurations"]) == 1
+
+
+def test_plan_shows_what_is_refused_and_by_which_rule(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(2):
+        node.plug(f"/dev/x{number}", major=240, minor=number)
+    node.plug("/dev/xm", major=1, minor=1)
+    node.write("/opt/lib", "")
+    flags = ["--config", "c.yaml", "--policy", "policy.yaml", "--root", str(node.root)]
+    assert main(["plan", *flags]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert ["a.io/x", "/dev/x1", "refused by 'devices.deny' of policy.yaml: '/dev/x1'"] in lines
+    built_in = "refused by the built-in list, whatever a policy says: char 1:1 is /dev/mem, the memory of the host"
+    assert ["a.io/x", "/dev/xm", built_in] in lines
+    assert main(["plan", *flags, "--allocate", "a.io/x=1"]) == 0
+    (given,) = json.loads(capsys.readouterr().out)["containers"]
+    assert [one["host_path"] for one in given["mounts"]] == ["/opt"]

@@ -1,0 +1,277 @@
+"""``--root`` of an archive: it gives what its folder gives, and a hostile one writes nothing outside and no end."""
+
+import asyncio
+import gzip
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from genplug.capture import archive as roots
+from genplug.cli.main import main
+from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.node.fake_node import FakeNode
+from genplug.testing.node.file_trees import grow
+
+CONFIG = """\
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x: {devices: [{glob: "/dev/{x,by-id/*}"}]}
+"""
+TREE = """
+/dev/x char 240:0
+/dev/y char 240:1
+/dev/by-id/absolute -> /dev/y
+/dev/by-id/relative -> ../x
+/dev/by-id/nowhere -> ../../../../etc/passwd
+/dev/by-id/folder -> /dev
+/sys/a/b/ folder
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files, in which nothing is left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    assert not list(folder.iterdir())
+
+
+def plan(folder: Path, root: Path | str, *flags: str) -> int:
+    (folder / "c.yaml").write_text(CONFIG)
+    return main(["plan", "--config", str(folder / "c.yaml"), "--root", str(root), *flags])
+
+
+@pytest.mark.parametrize("name", ["node.tar", "node.tar.gz", "node.tgz"])
+@pytest.mark.usefixtures("temporary")
+def test_an_archive_gives_what_its_folder_gives(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grow(TREE, tmp_path / "root")
+    with tarfile.open(tmp_path / name, "w" if name.endswith("r") else "w:gz") as archive:
+        # As `tar -C root -c .` writes it.
+        archive.add(tmp_path / "root", ".")
+    assert plan(tmp_path, tmp_path / "root", "-o", "json") == 0
+    document = capsys.readouterr().out
+    assert plan(tmp_path, tmp_path / name, "-o", "json") == 0
+    assert capsys.readouterr().out == document
+    [resource] = json.loads(document)["resources"]
+    assert [one["nodes"][0]["resolved"] for one in resource["devices"]] == ["/dev/y", "/dev/x"]
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", content: bytes = b"", **fields: str) -> bytes:
+    """Return one member as it stands in an archive; ``fields`` go to its extended header."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size, info.pax_headers = kind, link, len(content), fields
+    padding = b"\0" * (-len(content) % tarfile.BLOCKSIZE)
+    return info.tobuf(tarfile.PAX_FORMAT) + content + padding
+
+
+def written(path: Path, *members: bytes) -> Path:
+    with gzip.open(path, "wb") as file:
+        file.write(b"".join(members) + b"\0" * 2 * tarfile.BLOCKSIZE)
+    return path
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """Return all that is in a folder: kinds, texts and targets."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        mode = path.lstat().st_mode
+        text = str(path.readlink()) if path.is_symlink() else path.read_text("latin-1") if stat.S_ISREG(mode) else ""
+        found[str(path.relative_to(folder))] = f"{stat.filemode(mode)[0]}{text}"
+    return found
+
+
+HOSTILE: dict[str, tuple[Callable[[str], list[bytes]], str]] = {
+    "a climbing name": (lambda _: [member("../../evil", content=b"x")], "would lie outside"),
+    "a name that climbs later": (lambda _: [member("dev/../../evil", content=b"x")], "would lie outside"),
+    "an absolute name": (lambda outside: [member(f"{outside}/evil", content=b"x")], "would lie outside"),
+    "an absolute folder": (lambda outside: [member(f"{outside}/evil", tarfile.DIRTYPE)], "would lie outside"),
+    "a climbing link": (lambda outside: [member("../evil", tarfile.SYMTYPE, outside)], "would lie outside"),
+    "a file through a link": (
+        lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", content=b"x")],
+        "twice, as different things",
+    ),
+    "a file in place of a link": (
+        lambda outside: [member("a", tarfile.SYMTYPE, f"{outside}/kept"), member("a", content=b"x")],
+        "twice, as different things",
+    ),
+    "a link through a link": (
+        lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", tarfile.SYMTYPE, "x")],
+        "twice, as different things",
+    ),
+    "a folder through a link": (
+        lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", tarfile.DIRTYPE)],
+        "twice, as different things",
+    ),
+    "a link in place of everything": (
+        lambda outside: [member("./", tarfile.SYMTYPE, outside)],
+        "twice, as different things",
+    ),
+    "a file in a file": (
+        lambda _: [member("a", content=b"x"), member("a/b", content=b"x")],
+        "twice, as different things",
+    ),
+    "a name with a zero byte": (lambda _: [member("a", content=b"x", path="a\0b")], "null byte"),
+    "a name without end": (lambda _: [member("a", content=b"x", path="x" * 5000)], "File name too long"),
+    "folders without end": (lambda _: [member("/".join("x" * 1000), tarfile.DIRTYPE)], "more than 100 deep"),
+    "a header without end": (lambda _: [member("a", path="x" * (5 << 20))], "is no header"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.usefixtures("temporary")
+def test_a_hostile_archive_is_refused_and_writes_nothing_outside(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "outside"
+    grow("/kept = 1", outside)
+    members, reason = HOSTILE[what]
+    archive = written(tmp_path / "node.tar.gz", *members(str(outside)))
+    before = everything(tmp_path)
+    assert plan(tmp_path, archive) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"genplug plan: --root {archive}: ")
+    assert reason in said.err
+    assert everything(tmp_path) == before | {"c.yaml": f"-{CONFIG}"}
+
+
+@pytest.mark.usefixtures("temporary")
+def test_only_files_folders_and_links_are_unpacked_with_rights_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    info = tarfile.TarInfo("dev/suid")
+    info.mode, info.uid = 0o6777, 12345
+    archive = written(
+        tmp_path / "node.tar.gz",
+        info.tobuf(),
+        member("dev/empty/", tarfile.DIRTYPE),
+        member("dev/link", tarfile.SYMTYPE, "/nowhere"),
+        member("dev/null", tarfile.CHRTYPE),
+        member("dev/sda", tarfile.BLKTYPE),
+        member("dev/pipe", tarfile.FIFOTYPE),
+        member("dev/hard", tarfile.LNKTYPE, str(tmp_path / "secret")),
+        member("run/x.sock", **{roots.KIND: "socket"}),
+        member("run/x.pipe", **{roots.KIND: "fifo"}),
+        member("run/x.what", **{roots.KIND: "what"}),
+    )
+    with roots.opened_root(str(archive)) as root:
+        assert everything(root) == {
+            "dev": "d",
+            "dev/empty": "d",
+            "dev/link": "l/nowhere",
+            "dev/suid": "-",
+            "run": "d",
+            "run/x.pipe": "p",
+            "run/x.sock": "s",
+            "run/x.what": "-",
+        }
+        assert stat.S_IMODE(root.stat().st_mode) == 0o700
+        status = (root / "dev/suid").stat()
+        assert (status.st_uid, status.st_mode & 0o7111) == (os.geteuid(), 0)
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("bound", "members"),
+    [
+        (("MOST_MEMBERS", 3), [member(f"dev/x{number}") for number in range(4)]),
+        (("MOST_BYTES", 1 << 20), [member("dev/x", content=b"\0" * (2 << 20))]),
+        (("MOST_BYTES", 1 << 20), [member(f"dev/x{number}", content=b"\0" * 400_000) for number in range(3)]),
+        # A file of holes: what is not stored would be written all the same.
+        (
+            ("MOST_BYTES", 1 << 20),
+            [member("dev/x", content=b"x", **{"GNU.sparse.map": "0,1", "GNU.sparse.size": "2097152"})],
+        ),
+        # Much to read and nothing to write.
+        (("MOST_BYTES", 1 << 20), [member(f"dev/x{number}", comment="c" * 1000) for number in range(600)]),
+    ],
+    ids=["many", "large", "large together", "holes", "headers"],
+)
+@pytest.mark.usefixtures("temporary")
+def test_there_is_an_end_to_what_is_unpacked(
+    bound: tuple[str, int],
+    members: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    archive = written(tmp_path / "node.tar.gz", *members)
+    with roots.opened_root(str(archive)) as root:
+        assert len(list((root / "dev").iterdir())) == len(members)
+    monkeypatch.setattr(roots, *bound)
+    assert plan(tmp_path, archive) == 2
+    assert "it holds more than" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("temporary")
+def test_what_is_no_archive_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = written(tmp_path / "whole.tar.gz", member("dev/x", content=os.urandom(5000)))
+    (tmp_path / "half.tar.gz").write_bytes(whole.read_bytes()[:3000])
+    (tmp_path / "broken.tar.gz").write_bytes(whole.read_bytes()[:3000] + b"x" * 3000)
+    (tmp_path / "text.tar").write_text("text\n" * 1000)
+    (tmp_path / "empty.tar").touch()
+    (tmp_path / "node.zip").touch()
+    os.mkfifo(tmp_path / "pipe.tar")
+    for name, reason in {
+        "half.tar.gz": "it is no archive, or only a part of one",
+        "broken.tar.gz": "it is no archive",
+        "text.tar": "it is no archive",
+        "empty.tar": "it is no archive",
+        "node.zip": "it is neither a folder nor an archive",
+        "pipe.tar": "it is neither a folder nor an archive",
+        "missing": "there is no such folder or archive; give a folder, or a .tar, .tar.gz, .tgz",
+    }.items():
+        assert plan(tmp_path, tmp_path / name) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert f"--root {tmp_path / name}: {reason}" in " ".join(said.err.split())
+
+
+async def test_an_agent_runs_on_an_archive_and_leaves_nothing(
+    node: FakeNode, kubelet: KubeletStandIn, temporary: Path
+) -> None:
+    grow(TREE, node.folder / "tree")
+    with tarfile.open(node.folder / "node.tar.gz", "w:gz") as archive:
+        archive.add(node.folder / "tree", ".")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "genplug", "run", "--config", node.write_config(CONFIG)),
+        *("--root", node.folder / "node.tar.gz", "--kubelet-dir", node.kubelet_dir),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        devices = await kubelet.until("a.io/x")
+        assert len(devices.healthy) == 2
+        assert [name[:13] for name in os.listdir(temporary)] == ["genplug-root-"]  # noqa: PTH208 - no Path in a loop
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == 0
+
+
+def test_an_agent_without_its_root_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "genplug", "run", "--config", tmp_path, "--root", tmp_path / "host"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "genplug run: --root" in done.stderr
+    assert "there is no such folder or archive" in done.stderr
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_folder_may_be_named_as_an_archive_and_a_packed_one_as_one_that_is_not(tmp_path: Path) -> None:
+    (tmp_path / "folder.tar").mkdir()
+    with roots.opened_root(str(tmp_path / "folder.tar")) as root:
+        assert root == tmp_path / "folder.tar"
+    with roots.opened_root(str(written(tmp_path / "packed.tar", member("dev/x")))) as root:
+        assert (root / "dev/x").is_file()

@@ -1,0 +1,135 @@
+"""Globs: which paths match, and which patterns are refused because they would match nothing or something else."""
+
+import itertools
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genplug.spec.globs import Glob, GlobError
+
+MATCHES = {
+    "/dev/nvidia[0-9]": (["/dev/nvidia0"], ["/dev/nvidia", "/dev/nvidia10", "/dev/nvidiactl"]),
+    "/dev/nvidia[!c]*": (["/dev/nvidia0", "/dev/nvidia-uvm"], ["/dev/nvidiactl", "/dev/nvidia"]),
+    "/dev/tty?": (["/dev/tty1"], ["/dev/tty", "/dev/tty10", "/dev/tty/1"]),
+    "/dev/{uverbs,umad}*": (["/dev/uverbs0", "/dev/umad"], ["/dev/issm0"]),
+    "/dev/video{0..2}": (["/dev/video0", "/dev/video2"], ["/dev/video3"]),
+    "{/dev/a,/sys/b}": (["/dev/a", "/sys/b"], ["/dev/b"]),
+    "/dev/*": (["/dev/a"], ["/dev/a/b", "/dev/.a", "/dev", "/dev/"]),
+    "/dev/.*": (["/dev/.a"], ["/dev/a"]),
+    "/dev/**/x": (["/dev/x", "/dev/a/x", "/dev/a/b/x"], ["/dev/a/y", "/x"]),
+    "/dev/**": (["/dev", "/dev/a", "/dev/a/b"], ["/sys/a"]),
+    "/**/a/**/b": (["/a/b", "/x/a/y/z/b"], ["/b/a", "/a"]),
+    "/dev//./x": (["/dev/x"], []),
+    "/dev/[[]x]": (["/dev/[x]"], ["/dev/x"]),
+    "/dev/[]-]x": (["/dev/]x", "/dev/-x"], ["/dev/ax"]),
+    "/dev/a.c": (["/dev/a.c"], ["/dev/abc"]),
+    "/dev/Ä*": (["/dev/Ä1"], ["/dev/ä1"]),
+}
+
+
+@pytest.mark.parametrize(("pattern", "paths"), MATCHES.items(), ids=MATCHES)
+def test_a_glob_matches_these_and_not_those(pattern: str, paths: tuple[list[str], list[str]]) -> None:
+    glob = Glob.parse(pattern)
+    for path in paths[0]:
+        assert glob.matches(path), path
+    for path in paths[1]:
+        assert not glob.matches(path), path
+
+
+REFUSED = {
+    "dev/x": 0,
+    "": 0,
+    "{/dev/a,b}": 0,
+    "/": 0,
+    "//": 0,
+    "/dev/../x": 5,
+    "/dev/{a,..}/x": 8,
+    "/dev/a**": 6,
+    "/dev/[ab": 5,
+    "/dev/[a/b]": 5,
+    "/dev/[]": 5,
+    "/dev/[^a]": 5,
+    "/dev/[b-a]": 6,
+    "/dev/[a-c5-1]": 9,
+    "/dev/{a,b": 5,
+    "/dev/a}": 6,
+    "/dev/{a}": 5,
+    "/dev/{}": 5,
+    "/dev/[{a,b}]": 5,
+    "/dev/{a[,]b,c}": 7,
+    "/dev/${name}": 5,
+    "/dev/a\\*": 6,
+    "/dev/" + "{a,b}" * 20: 5,
+    "/dev/{1..1000000000}": 5,
+    "/dev/" + "{" * 3000 + "a,b" + "}" * 3000: 5,
+}
+
+
+@pytest.mark.parametrize(("pattern", "offset"), REFUSED.items(), ids=[one[:20] or "nothing" for one in REFUSED])
+def test_a_glob_that_means_nothing_is_refused_where_it_is_wrong(pattern: str, offset: int) -> None:
+    with pytest.raises(GlobError) as caught:
+        Glob.parse(pattern)
+    assert str(caught.value)
+    assert caught.value.offset == offset
+
+
+def oracle(pattern: str, path: str) -> bool:
+    """Say whether a path matches, as slowly and plainly as it can be said."""
+    parts, names = pattern.strip("/").split("/"), path.strip("/").split("/")
+    return any(
+        len(chosen) == len(names) and all(map(part_matches, chosen, names))
+        for counts in itertools.product(range(len(names) + 1), repeat=parts.count("**"))
+        for chosen in [spelled(parts, list(counts))]
+    )
+
+
+def spelled(parts: list[str], counts: list[int]) -> list[str | None]:
+    """Return the parts with each ``**`` as that many names of any kind (None)."""
+    chosen: list[str | None] = []
+    for part in parts:
+        chosen += [None] * counts.pop(0) if part == "**" else [part]
+    return chosen
+
+
+def part_matches(part: str | None, name: str) -> bool:
+    return part is None or ((part[0] == "." or name[0] != ".") and characters_match(part, name))
+
+
+def characters_match(part: str, name: str) -> bool:
+    if not part:
+        return not name
+    if part[0] == "*":
+        return any(characters_match(part[1:], name[skipped:]) for skipped in range(len(name) + 1))
+    return bool(name) and part[0] in ("?", name[0]) and characters_match(part[1:], name[1:])
+
+
+part = st.text("ab.?*", min_size=1, max_size=4).filter(lambda one: one not in (".", "..") and "**" not in one)
+patterns = st.lists(part | st.just("**"), min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+names = st.text("ab.", min_size=1, max_size=4).filter(lambda one: one not in (".", ".."))
+paths = st.lists(names, min_size=1, max_size=4).map(lambda one: "/" + "/".join(one))
+
+
+@given(patterns, paths)
+@settings(deadline=None, max_examples=500)
+def test_it_agrees_with_a_slow_and_plain_oracle(pattern: str, path: str) -> None:
+    assert Glob.parse(pattern).matches(path) == oracle(pattern, path)
+
+
+@given(st.text("ab/*?[]{},.!^-\\$0", max_size=12))
+@settings(deadline=None, max_examples=500)
+def test_any_text_is_a_glob_or_refused_in_words(text: str) -> None:
+    offset = 0
+    try:
+        Glob.parse(text).matches("/dev/a/b")
+    except GlobError as error:
+        offset = error.offset
+    assert 0 <= offset <= len(text)
+
+
+def test_many_folders_of_any_depth_take_no_time() -> None:
+    glob = Glob.parse("/**/a" * 20 + "/b")
+    started = time.process_time()
+    assert not glob.matches("/a" * 200)
+    assert time.process_time() - started < 1

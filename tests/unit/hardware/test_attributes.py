@@ -1,0 +1,319 @@
+"""Attributes: what each is read from, how own ones join files, and that what cannot be read is not there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from genplug.config.load import load_text
+from genplug.hardware.discovery import discover
+from genplug.hardware.host import Host
+from genplug.hardware.inventory import Inventory
+from genplug.testing.node.file_trees import grow
+
+PCI = """
+/sys/bus/pci/devices/0000:3b:00.0 -> ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0
+/sys/bus/pci/devices/0000:3b:00.1 -> ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1
+/sys/bus/pci/devices/0000:3b:02.3 -> ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:02.3
+/sys/bus/pci/drivers/good/ folder
+/sys/bus/pci/drivers/pcieport/ folder
+/sys/devices/pci0000:3a/0000:3a:00.0/driver -> ../../../bus/pci/drivers/pcieport
+/sys/devices/pci0000:3a/0000:3a:00.0/subsystem -> ../../../bus/pci
+/sys/devices/pci0000:3a/0000:3a:00.0/numa_node = 1
+/sys/devices/pci0000:3a/0000:3a:00.0/only_here = of the bridge
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/subsystem -> ../../../../bus/pci
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/driver -> ../../../../bus/pci/drivers/good
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/vendor = 0x10de
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/device = 0x15f8
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/subsystem_vendor = 0x10df
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/subsystem_device = 0x118f
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/class = 0x030200
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/numa_node = -1
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/local_cpulist = 0-7
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/serial_number = first line\\nsecond
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/says_nothing =
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/iommu_group -> ../../../../kernel/iommu_groups/42
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/virtfn0 -> ../0000:3b:02.2
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/virtfn1 -> ../0000:3b:02.3
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/dev = 226:0
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/device -> ../../../0000:3b:00.0
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/subsystem -> ../../../../../../class/drm
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/card0-DP-1/ folder
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/renderD128/dev = 226:128
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1/subsystem -> ../../../../bus/pci
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1/vendor = 0x10de
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:02.3/physfn -> ../0000:3b:00.0
+/sys/class/drm/ folder
+/sys/kernel/iommu_groups/42/devices/0000:3b:00.0 -> ../../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0
+/sys/kernel/iommu_groups/42/devices/0000:3b:00.1 -> ../../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1
+/sys/dev/char/226:0 -> ../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0
+/dev/dri/card0 char 226:0
+/dev/vfio/42 char 511:0
+/dev/lonely char 240:0
+"""
+
+CARD = "/dev/dri/card0"
+FUNCTION = "/sys/bus/pci/devices/0000:3b:00.0"
+
+
+def found(tree: str, resources: str, root: Path, **host: object) -> Inventory:
+    grow(tree, root)
+    config = load_text(
+        f"apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n{resources}", "devices.yaml"
+    )
+    return discover(config, Host.at(root, **host))  # type: ignore[arg-type]
+
+
+def attribute(name: str, path: str, tree: str, root: Path) -> str | None:
+    """Return an attribute of a path as a template shows it; None where it does not exist."""
+    resources = f"""
+  a.example/x:
+    topology: none
+    devices: [{{glob: "{path}", id: "${{{name}|default:-none-}}"}}]
+    allocate: {{env: {{X: x}}}}
+"""
+    [device] = found(tree, resources, root).devices["a.example/x"]
+    return None if device.key == "-none-" else device.key
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("sysfs", CARD, "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0"),
+        ("sysfs", FUNCTION, "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"),
+        ("sysfs", f"{FUNCTION}/vendor", "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"),
+        ("sysfs", "/dev/lonely", None),
+        ("subsystem", CARD, "drm"),
+        ("subsystem", FUNCTION, "pci"),
+        ("driver", CARD, "good"),
+        # It is not bound; the driver of its bridge is none of its own.
+        ("driver", "/sys/bus/pci/devices/0000:3b:00.1", None),
+        # -1 is no node, and the bridge above knows one.
+        ("numaNode", CARD, "1"),
+        ("numaNode", "/dev/vfio/42", "1"),
+        ("numaNode", "/dev/lonely", None),
+        ("localCpus", CARD, "0-7"),
+        ("major", CARD, "226"),
+        ("minor", "/sys/bus/pci/devices/0000:3b:00.0/drm/renderD128", "128"),
+        ("pci.address", CARD, "0000:3b:00.0"),
+        ("pci.address", "/dev/vfio/42", "0000:3b:00.0,0000:3b:00.1"),
+        ("pci.slot", "/dev/vfio/42", "0000:3b:00"),
+        ("pci.vendor", CARD, "0x10de"),
+        ("pci.vendor", "/dev/vfio/42", "0x10de"),
+        ("pci.device", CARD, "0x15f8"),
+        ("pci.subsystemVendor", CARD, "0x10df"),
+        ("pci.subsystemDevice", CARD, "0x118f"),
+        ("pci.class", CARD, "0x030200"),
+        ("pci.vendor", "/dev/lonely", None),
+        ("iommu.group", CARD, "42"),
+        ("sriov.pf", "/sys/bus/pci/devices/0000:3b:02.3", "0000:3b:00.0"),
+        ("sriov.vfIndex", "/sys/bus/pci/devices/0000:3b:02.3", "1"),
+        ("sriov.pf", FUNCTION, None),
+        ("drm.card", FUNCTION, "card0"),
+        ("drm.render", CARD, "renderD128"),
+        ("attr.serial_number", CARD, "first line"),
+        ("attr.only_here", CARD, "of the bridge"),
+        ("attr.says_nothing", CARD, None),
+        ("attr.no_such_file", CARD, None),
+        # A folder is no file.
+        ("attr.drm", CARD, None),
+    ],
+)
+def test_an_attribute_is_read_where_the_kernel_says_it(name: str, path: str, value: str | None, tmp_path: Path) -> None:
+    assert attribute(name, path, PCI, tmp_path) == value
+
+
+USB = """
+/dev/ttyUSB0 char 188:0
+/sys/dev/char/188:0 -> ../../devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.2/1-1.2:1.0/ttyUSB0/tty/ttyUSB0
+/sys/devices/pci0000:00/0000:00:14.0/usb1/idVendor = 1d6b
+/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.2/idVendor = 0403
+/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.2/idProduct = 6001
+/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.2/serial = A50285BI
+/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.2/1-1.2:1.0/ttyUSB0/tty/ttyUSB0/dev = 188:0
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("usb.vendor", "0403"), ("usb.product", "6001"), ("usb.serial", "A50285BI"), ("usb.port", "1-1.2")],
+)
+def test_a_usb_port_is_that_of_the_nearest_device(name: str, value: str, tmp_path: Path) -> None:
+    assert attribute(name, "/dev/ttyUSB0", USB, tmp_path) == value
+
+
+HCA = """
+/dev/infiniband/uverbs0 char 231:192
+/dev/infiniband/umad1 char 231:1
+/sys/dev/char/231:192 -> ../../devices/pci0000:40/0000:41:00.0/infiniband_verbs/uverbs0
+/sys/dev/char/231:1 -> ../../devices/pci0000:40/0000:41:00.0/infiniband_mad/umad1
+/sys/devices/pci0000:40/0000:41:00.0/infiniband_verbs/uverbs0/ibdev = mlx5_0
+/sys/devices/pci0000:40/0000:41:00.0/infiniband_mad/umad1/ibdev = mlx5_0
+/sys/devices/pci0000:40/0000:41:00.0/infiniband/mlx5_0/node_guid = b859:9f03:00c8:5a42
+/sys/devices/pci0000:40/0000:41:00.0/infiniband/mlx5_0/ports/1/link_layer = InfiniBand
+/sys/devices/pci0000:40/0000:41:00.0/infiniband/mlx5_0/ports/2/link_layer = Ethernet
+/sys/class/infiniband/mlx5_0 -> ../../devices/pci0000:40/0000:41:00.0/infiniband/mlx5_0
+/sys/bus/pci/devices/0000:41:00.0 -> ../../../devices/pci0000:40/0000:41:00.0
+"""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/dev/infiniband/uverbs0",
+        "/dev/infiniband/umad1",
+        "/sys/class/infiniband/mlx5_0",
+        "/sys/class/infiniband/mlx5_0/ports/1",
+        "/sys/bus/pci/devices/0000:41:00.0",
+    ],
+)
+def test_every_node_of_an_adapter_knows_which_it_is_and_what_its_ports_are(path: str, tmp_path: Path) -> None:
+    assert attribute("ib.device", path, HCA, tmp_path) == "mlx5_0"
+    assert attribute("ib.guid", path, "", tmp_path) == "b859:9f03:00c8:5a42"
+    assert attribute("ib.linkLayer", path, "", tmp_path) == "Ethernet,InfiniBand"
+
+
+def test_what_the_program_was_started_with_is_an_attribute_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENPLUG_TEST_TOPOLOGY", "2x2")
+    resources = """
+  a.example/x:
+    devices: [{glob: /dev/x}]
+    allocate:
+      env:
+        NODE: ${node.name}
+        TOPOLOGY: ${env.GENPLUG_TEST_TOPOLOGY}
+        NONE: ${env.GENPLUG_TEST_NONE|default:-}
+"""
+    [device] = found("/dev/x char 240:0", resources, tmp_path, node_name="node-a").devices["a.example/x"]
+    assert (device.attributes["node.name"], device.attributes["env.GENPLUG_TEST_TOPOLOGY"]) == (("node-a",), ("2x2",))
+    assert "env.GENPLUG_TEST_NONE" not in device.attributes
+
+
+NVIDIA = r"""
+/dev/nvidia0 char 195:0
+/dev/nvidia1 char 195:1
+/dev/nvidia10 char 195:10
+/proc/driver/nvidia/gpus/0000:3b:00.0/information = Model: \t\t NVIDIA A100\nGPU UUID: \t GPU-0aaa\nDevice Minor: \t 10
+/proc/driver/nvidia/gpus/0000:5e:00.0/information = Model: \t\t NVIDIA A100\nGPU UUID: \t GPU-1bbb\nDevice Minor: \t 1
+/sys/bus/pci/devices/0000:3b:00.0 -> ../../../devices/pci0000:3a/0000:3b:00.0
+/sys/bus/pci/devices/0000:5e:00.0 -> ../../../devices/pci0000:5d/0000:5e:00.0
+/sys/devices/pci0000:3a/0000:3b:00.0/numa_node = 0
+/sys/devices/pci0000:3a/0000:3b:00.0/vendor = 0x10de
+/sys/devices/pci0000:5d/0000:5e:00.0/numa_node = 1
+/sys/devices/pci0000:5d/0000:5e:00.0/vendor = 0x10de
+""".replace(r"\t", "\t")
+
+JOINED = r"""
+  nvidia.com/gpu:
+    devices:
+    - glob: /dev/nvidia[0-9]*
+      attributes:
+        bdf: {path: /proc/driver/nvidia/gpus/*/information, find: 'Device Minor:\s*${minor}\b', dir: true}
+        uuid: {path: "/proc/driver/nvidia/gpus/${bdf}/information", find: 'GPU UUID:\s*(?P<value>\S+)'}
+      sysfs: "/sys/bus/pci/devices/${bdf}"
+      where: {pci.vendor: "10DE"}
+      id: ${uuid}
+    allocate: {env: {NVIDIA_VISIBLE_DEVICES: "${uuid}"}}
+"""
+
+
+def test_a_node_that_the_kernel_does_not_link_is_joined_by_its_number_and_stands_where_the_source_says(
+    tmp_path: Path,
+) -> None:
+    inventory = found(NVIDIA, JOINED, tmp_path)
+    devices = {device.candidates[0]: device for device in inventory.devices["nvidia.com/gpu"]}
+    assert {path: (one.key, one.numa) for path, one in devices.items()} == {
+        "/dev/nvidia1": ("GPU-1bbb", (1,)),
+        "/dev/nvidia10": ("GPU-0aaa", (0,)),
+    }
+    [left] = [one for one in inventory.considered if one.device is None]
+    assert (left.path, left.reason) == (
+        "/dev/nvidia0",
+        "where: it has no pci.vendor, wanted 10DE (devices.yaml:12:15)",
+    )
+
+
+FILES = r"""
+/dev/x0 char 240:0
+/run/a.b/one = first: 1\nsecond: 2\nsecond: 3
+/run/aXb/one = first: 9
+/run/links/to -> ../a.b
+/run/dimms/nmem0 = ok
+/run/dimms/nmem10 = not_armed
+/run/dimms/nmem2 = ok
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "value"),
+    [
+        ("{path: /run/a.b/one}", "first: 1\nsecond: 2\nsecond: 3"),
+        ("{path: /run/a.b/one, find: 'second: .'}", "second: 2"),
+        ("{path: /run/a.b/one, find: 'second: (.)'}", "2"),
+        ("{path: /run/a.b/one, find: '(s)econd: (?P<value>.)'}", "2"),
+        ("{path: /run/a.b/one, find: 'second: (.)', all: true}", "2,3"),
+        ("{path: '/run/*/one', find: 'first: 1', dir: true}", "a.b"),
+        ("{path: '/run/*/one', find: 'first: (.)', all: true}", "1,9"),
+        ("{path: '/run/dimms/nmem*', all: true}", "not_armed,ok"),
+        ("{path: /run/links/to}", "a.b"),
+        ("{path: '/run/d*'}", "dimms"),
+        ("{path: /run/none}", None),
+        ("{path: /run/a.b/one, find: third}", None),
+        # The value stands for itself: its dot is a dot, its star no star.
+        ("{path: '/run/${env.GENPLUG_TEST_DOT}/o*', find: 'first: (.)'}", "1"),
+        ("{path: '/run/${env.GENPLUG_TEST_STAR}/one'}", None),
+        ("{path: /run/a.b/one, find: 'second. ${env.GENPLUG_TEST_STAR}'}", None),
+    ],
+)
+def test_an_own_attribute_is_a_text_a_capture_or_a_name(
+    own: str, value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENPLUG_TEST_DOT", "a.b")
+    monkeypatch.setenv("GENPLUG_TEST_STAR", "*")
+    resources = f"""
+  a.example/x:
+    devices: [{{glob: /dev/x0, attributes: {{mine: {own}}}}}]
+    allocate: {{env: {{X: "${{mine|default:none}}"}}}}
+"""
+    [device] = found(FILES, resources, tmp_path).devices["a.example/x"]
+    shown: Mapping[str, tuple[str, ...]] = device.attributes
+    assert (",".join(shown["mine"]) if "mine" in shown else None) == value
+
+
+def test_a_condition_may_ask_for_what_the_place_is_made_of(tmp_path: Path) -> None:
+    resources = JOINED.replace('where: {pci.vendor: "10DE"}', 'where: {bdf: "0000:5e:*", pci.vendor: "10de"}')
+    [device] = found(NVIDIA, resources, tmp_path).devices["nvidia.com/gpu"]
+    assert (device.key, device.numa) == ("GPU-1bbb", (1,))
+
+
+def test_an_optional_node_of_an_attribute_that_is_missing_is_a_missing_node(tmp_path: Path) -> None:
+    resources = """
+  a.example/x: {devices: [{glob: /dev/x0, with: [{path: "/dev/${usb.port}", optional: true}]}]}
+  a.example/y: {devices: [{glob: /dev/x1, with: ["/dev/${usb.port}"]}]}
+"""
+    devices = found("/dev/x0 char 240:0\n/dev/x1 char 240:1", resources, tmp_path).devices
+    assert devices["a.example/x"][0].faults == ()
+    assert "'usb.port', which a path at devices.yaml:6:50 needs" in devices["a.example/y"][0].faults[0]
+
+
+def test_an_id_is_taken_as_it_is_where_somebody_reads_it(tmp_path: Path) -> None:
+    resources = """
+  a.example/x:
+    devices: [{glob: "/sys/bus/pci/devices/*", where: {pci.vendor: 10de}, id: "${WHAT}", verbatimId: true}]
+    allocate: {env: {X: x}}
+"""
+    good = found(PCI, resources.replace("WHAT", "pci.address"), tmp_path).devices["a.example/x"]
+    assert [one.id for one in good] == ["0000:3b:00.0", "0000:3b:00.1"]
+    bad = found("", resources.replace("WHAT", "path"), tmp_path).devices["a.example/x"]
+    assert bad[0].faults[0].startswith("its ID '/sys/bus/pci/devices/0000:3b:00.0' may hold letters")
+
+
+def test_a_selector_passes_with_one_of_several_values_and_excludes_with_any(tmp_path: Path) -> None:
+    resources = """
+  a.example/x:
+    devices: [{glob: /dev/vfio/42, where: {pci.address: "*:3b:00.1"}}]
+  a.example/y:
+    devices: [{glob: /dev/vfio/42, where: {pci.address: {notIn: "*:3b:00.1"}}}]
+"""
+    devices = found(PCI, resources, tmp_path).devices
+    assert [len(devices[name]) for name in ("a.example/x", "a.example/y")] == [1, 0]

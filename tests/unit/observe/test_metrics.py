@@ -1,0 +1,66 @@
+"""Metrics say what the journal and the status say, and the page lists them."""
+
+import re
+from pathlib import Path
+
+from attrs import evolve
+from prometheus_client import generate_latest
+
+from genplug.observe.events import Event, Journal
+from genplug.observe.metrics import Metrics
+from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
+DEVICES = (
+    DeviceStatus("x0", ("/dev/x0",), healthy=True, reason=""),
+    DeviceStatus("x1", (), healthy=False, reason="gone"),
+)
+STATUS = Status(
+    "1.2.3",
+    "node-a",
+    ConfigStatus(("a.yaml",), "abc", 12.5),
+    "",
+    (ResourceStatus("a.io/x", "live", 3, 1, True, False, "", DEVICES, ()),),  # noqa: FBT003 - a row of a table
+)
+
+
+def scraped(journal: Journal | None = None, status: Status = STATUS) -> str:
+    metrics = Metrics(lambda: status, journal or Journal())
+    return generate_latest(metrics.registry).decode()
+
+
+def test_gauges_follow_the_status() -> None:
+    text = scraped()
+    assert 'genplug_devices{resource="a.io/x",state="healthy"} 1.0' in text
+    assert 'genplug_devices{resource="a.io/x",state="unhealthy"} 1.0' in text
+    assert 'genplug_registered{resource="a.io/x"} 1.0' in text
+    assert "genplug_config_last_reload_success_timestamp_seconds 12.5" in text
+    assert "genplug_ready 1.0" in text
+
+
+def test_a_resource_that_left_the_configuration_raises_no_alarm_while_its_pods_run() -> None:
+    left = evolve(STATUS, resources=(evolve(STATUS.resources[0], is_removed=True, is_registered=False, devices=()),))
+    text = scraped(status=left)
+    assert "genplug_devices{" not in text
+    assert "genplug_registered{" not in text
+    assert 'genplug_list_and_watch_streams{resource="a.io/x"} 1.0' in text
+
+
+def test_counters_follow_the_journal() -> None:
+    journal = Journal()
+    metrics = Metrics(lambda: STATUS, journal)
+    journal.write(Event.ALLOCATED, "given", resource="a.io/x", devices=("x0",), seconds=0.0002)
+    journal.write(Event.ALLOCATION_REFUSED, "gone", resource="a.io/x", devices=("x1",), seconds=0.0001)
+    journal.write(Event.CONFIG_INVALID, "line 3")
+    text = generate_latest(metrics.registry).decode()
+    assert 'genplug_allocations_total{resource="a.io/x",result="success"} 1.0' in text
+    assert 'genplug_allocations_total{resource="a.io/x",result="refused"} 1.0' in text
+    assert 'genplug_allocate_duration_seconds_count{resource="a.io/x"} 2.0' in text
+    assert 'genplug_config_reloads_total{result="failure"} 1.0' in text
+
+
+def test_the_page_lists_every_metric_of_ours() -> None:
+    served = set(re.findall(r"^# TYPE (genplug_\w+) (?!gauge$)?", scraped(), re.MULTILINE))
+    served = {name for name in served if not name.endswith("_created")}
+    listed = set(re.findall(r"^\| `(genplug_\w+)`", PAGE.read_text(), re.MULTILINE))
+    assert served == listed
