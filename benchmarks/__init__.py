@@ -1,1 +1,1 @@
-"""Measure the budgets of docs/explanation/design.md on a real agent process. ``python -m benchmarks --help``."""
+"""Measure the budgets of docs/explanation/benchmarks.md on a real agent process. ``python -m benchmarks --help``."""

@@ -1,6 +1,6 @@
-"""Every figure that is measured, with its unit, and its budget where docs/explanation/design.md ("Budgets") sets one.
+"""Every figure with its unit, and its budget where there is one (docs/explanation/benchmarks.md, "Budgets").
 
-``peer`` is the figure of the best peer that has the feature (docs/explanation/design.md), empty where no peer has it.
+``peer`` is the figure of the best peer that has the feature, empty where no peer has it.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import frozen
 
-SOURCE = "docs/explanation/design.md, Budgets"
+SOURCE = "docs/explanation/benchmarks.md, Budgets"
 
 
 @frozen

@@ -1,0 +1,140 @@
+"""Fill the figures of the benchmarks into the pages that state them.
+
+``docs/explanation/benchmarks.json`` is the only source of these figures;
+``python -m benchmarks --json FILE`` writes it.
+``python docs/generate_figures.py`` rewrites the marked regions of the pages. With ``--check`` it writes nothing and
+exits with 1 if a region differs from the source.
+"""
+# ruff: noqa: INP001 - a script beside the pages it changes; it is not part of a package
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+DOCS = Path(__file__).resolve().parent
+SOURCE = DOCS / "explanation" / "benchmarks.json"
+PAGES: Final = (DOCS.parent / "README.md", *sorted(DOCS.glob("**/*.md")))
+
+_REGION = re.compile(r"(?P<start><!-- figures: (?P<name>[a-z]+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL)
+
+Figure = Mapping[str, Any]
+"""One entry of ``figures`` in the source: ``name``, ``unit``, ``median``, ``min``, ``max``, ``budget``, ``peer``."""
+
+_COST: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Resident memory (RSS)": "RSS",
+        "Resident memory with HTTP endpoints (`--listen`)": "RSS with --listen",
+        "Resident memory, one resource with 10 000 devices": "10000 devices: RSS",
+        "Resident memory, 300 resources with 10 devices each": "300 resources: RSS",
+        "Start of the process to all device lists at the kubelet": "start to list, 10 resources, 1000 devices",
+        "Allocate, median, of which an empty gRPC call is most": "Allocate 1 of 1000 devices, p50",
+        "Device node appears, to the device list at the kubelet": "node appears to list",
+        "Kubelet restarts, to all device lists": "kubelet started to 10 resources listed",
+        "ConfigMap changes in the container, to the device list at the kubelet": "configuration swapped to list",
+        "Processor time when idle": "idle CPU",
+    }
+)
+"""What the README calls a figure, and the name of the figure."""
+
+
+def main() -> int:
+    """Rewrite the regions, or with ``--check`` report the pages that differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page differs")
+    check = parser.parse_args().check
+    source = json.loads(SOURCE.read_text())
+    stale = [path for path in PAGES if render_page(path.read_text(), source) != path.read_text()]
+    for path in stale:
+        if check:
+            print(f"{path}: figures differ from {SOURCE.name}; run python docs/generate_figures.py", file=sys.stderr)
+        else:
+            path.write_text(render_page(path.read_text(), source))
+            print(f"{path}: written")
+    return int(check and bool(stale))
+
+
+def render_page(text: str, source: Mapping[str, Any]) -> str:
+    """Return a page with its marked regions rendered from the source."""
+    figures = {figure["name"]: figure for figure in source["figures"]}
+    return _REGION.sub(lambda match: f"{match['start']}{_TABLES[match['name']](figures, source)}{match['end']}", text)
+
+
+def _cost_table(figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
+    rows = [(label, _amount(figures[name]), _peer(figures[name])) for label, name in _COST.items()]
+    return _table(("Quantity", "genplug", "Best peer (Go)"), rows)
+
+
+def _full_table(figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            figure["name"],
+            _amount(figure),
+            f"{_number(figure['min'])} to {_number(figure['max'])}",
+            str(len(figure["values"]) if "values" in figure else figure["runs"]),
+            "" if figure["budget"] is None else _number(figure["budget"]),
+            {None: "", True: "met", False: "**missed**"}[figure["met"]],
+            _peer(figure),
+        )
+        for figure in figures.values()
+    ]
+    return _table(("Figure", "Median", "Range", "Runs", "Budget", "", "Best peer"), rows)
+
+
+def _budget_table(figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
+    rows = [
+        (figure["name"], f"{_number(figure['budget'])} {figure['unit']}".rstrip(), _peer(figure))
+        for figure in figures.values()
+        if figure["budget"] is not None
+    ]
+    return _table(("Figure", "Budget", "Best peer"), rows)
+
+
+def _conditions(_figures: Mapping[str, Figure], source: Mapping[str, Any]) -> str:
+    conditions = source["conditions"]
+    return (
+        f"\ngenplug {conditions['genplug']}, Python {conditions['python']}, Linux {conditions['kernel']}, "
+        f"{conditions['cores']} cores of {conditions['cpu']}, "
+        f"load average before the run {conditions['load before']}.\n\n"
+    )
+
+
+_TABLES: Final[Mapping[str, Callable[[Mapping[str, Figure], Mapping[str, Any]], str]]] = MappingProxyType(
+    {"cost": _cost_table, "all": _full_table, "budgets": _budget_table, "conditions": _conditions}
+)
+
+
+def _amount(figure: Figure) -> str:
+    return _with_unit(figure["median"], figure["unit"])
+
+
+def _peer(figure: Figure) -> str:
+    """Return the figure of the best peer, which is a number or a range, or nothing if no peer has the feature."""
+    if not figure["peer"]:
+        return ""
+    low, _, high = figure["peer"].partition("-")
+    return f"{low} to {high} {figure['unit']}" if high else _with_unit(float(low), figure["unit"])
+
+
+def _with_unit(value: float, unit: str) -> str:
+    if unit == "ms" and value >= 1000:  # noqa: PLR2004 - milliseconds of a second
+        return f"{_number(value / 1000)} s"
+    return f"{_number(value)} {unit}".rstrip()
+
+
+def _number(value: float) -> str:
+    """Return at most three significant digits, whole numbers in full."""
+    return f"{value:.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n" + "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
