@@ -2,8 +2,8 @@
 
 The first lines of a block tell its kind:
 
-- ``apiVersion: genplug.io/...``: a configuration or a policy. A configuration that needs a policy is checked with the
-  policies of the same page.
+- ``apiVersion: genplug.io/...``: a configuration or a policy. A configuration is checked with the
+  policy that follows it, if one does.
 - ``# Merge over RECIPE.yaml``: a second file, merged over a recipe of ``examples/configs``.
 - ``# values.yaml``: values of the Helm chart; ``config`` and ``policy`` are checked.
 - ``# PROGRAM: FILE``: a file of another program, as the pages under ``migrate/`` show it.
@@ -44,14 +44,14 @@ def is_policy(block: str) -> bool:
     return block.startswith("apiVersion: genplug.io/") and "kind: DevicePluginPolicy" in block
 
 
-def page_policy(page: Path, directory: Path) -> Path | None:
-    """Return the policy that the page shows, if any."""
-    policies = [block for block in yaml_blocks(page) if is_policy(block)]
-    assert len(policies) <= 1, f"{page}: expected at most one policy, found {len(policies)}"
-    if not policies:
+def following_policy(page: Path, block: str, directory: Path) -> Path | None:
+    """Return the policy that the page shows as the next YAML block, if any."""
+    blocks = yaml_blocks(page)
+    following = blocks[blocks.index(block) + 1 :][:1]
+    if not following or not is_policy(following[0]):
         return None
     path = directory / "policy.yaml"
-    path.write_text(policies[0])
+    path.write_text(following[0])
     return path
 
 
@@ -81,14 +81,14 @@ def test_yaml_block_is_valid_file_of_its_kind(page: Path, block: str, tmp_path: 
     if recipe := re.fullmatch(r"# Merge over ([\w-]+)\.yaml", first):
         policy = POLICIES / f"{recipe[1]}.yaml"
         path.write_text(yaml.safe_dump(HEADER | content))
-        shown = policy if policy.exists() else page_policy(page, tmp_path)
+        shown = policy if policy.exists() else following_policy(page, block, tmp_path)
         check_config((CONFIGS / f"{recipe[1]}.yaml", path), shown)
     elif first == "# values.yaml":
         check_values(content, tmp_path)
     elif is_policy(block):
         check_values({"policy": content}, tmp_path)
     elif first.startswith("apiVersion: genplug.io/"):
-        check_config((path,), page_policy(page, tmp_path))
+        check_config((path,), following_policy(page, block, tmp_path))
     elif "apiVersion" in content:
         assert content["kind"]
         assert content["metadata"]["name"]
