@@ -35,20 +35,20 @@ class Node:
         lines = ["apiVersion: genplug.io/v1alpha1", "kind: DevicePluginConfig", "resources:"]
         for number, name in enumerate(self.resources):
             lines += [f"  {name}:", f"    devices: [{{glob: '/dev/acc{number}-*'}}]"]
-            lines += ['    allocate: {env: {ACCELERATORS: "${path}"}}', "    health: {keepGoneSeconds: 3600}"]
+            lines += ['    allocate: {env: {ACCELERATORS: "${path}"}}', "    health: {removalGracePeriodSeconds: 3600}"]
             lines += [f"    replicas: {replicas if number == 0 else 1}"]
         self.fake.write_config("\n".join(lines) + "\n", how="configmap")
 
     async def listed(self, since: float) -> float:
         """Wait until every resource's list is complete; return when the last one came, in seconds after ``since``."""
         kubelet = self.fake.kubelet
-        await kubelet.when(lambda: all(len(kubelet.resource(one)) == self.each for one in self.resources), _LONG)
+        await kubelet.wait_for(lambda: all(len(kubelet.resource(one)) == self.each for one in self.resources), _LONG)
         return max(kubelet.messages(one)[-1].time for one in self.resources) - since
 
     async def arrived(self, number: int, since: float) -> float:
         """Wait until the first resource has received its list ``number``; return when, in seconds after ``since``."""
         kubelet, resource = self.fake.kubelet, self.resources[0]
-        await kubelet.when(lambda: len(kubelet.messages(resource)) >= number, _LONG)
+        await kubelet.wait_for(lambda: len(kubelet.messages(resource)) >= number, _LONG)
         return kubelet.messages(resource)[number - 1].time - since
 
 
@@ -106,7 +106,7 @@ async def agent(node: Node, *flags: str) -> AsyncIterator[Agent]:
     command = [sys.executable, "-m", "genplug", "run", *flags]
     for flag, path in where.items():
         command += [flag, str(path)]
-    with (fake.folder / "log").open("ab") as log:
+    with (fake.directory / "log").open("ab") as log:
         started = time.monotonic()
         process = await asyncio.create_subprocess_exec(*command, stderr=log)
     try:
@@ -124,17 +124,17 @@ async def agent(node: Node, *flags: str) -> AsyncIterator[Agent]:
 @asynccontextmanager
 async def as_installed() -> AsyncIterator[None]:
     """Give processes started inside what an installed genplug has: compiled modules, and no settings of this shell."""
-    with tempfile.TemporaryDirectory(prefix="gp") as folder:
+    with tempfile.TemporaryDirectory(prefix="gp") as directory:
         for name in ("PYTHONDONTWRITEBYTECODE", *(name for name in os.environ if name.startswith("GENPLUG_"))):
             os.environ.pop(name, None)
-        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        os.environ["PYTHONPYCACHEPREFIX"] = directory
         async with node(1, 1) as small, agent(small, "--listen", "127.0.0.1:0") as process:
             await small.listed(process.started)
         yield
 
 
 def _last_words(fake: FakeNode) -> str:
-    return (fake.folder / "log").read_text()[-2000:]
+    return (fake.directory / "log").read_text()[-2000:]
 
 
 def _lines(path: Path) -> list[str]:

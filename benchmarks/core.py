@@ -8,12 +8,12 @@ from pathlib import Path
 
 from benchmarks.figures import Samples
 from benchmarks.runs import Runs
-from genplug.allocation.preferred import preferred
+from genplug.allocation.preferred import choose_preferred
 from genplug.config.load import load_text
 from genplug.hardware.discovery import discover, rescan
 from genplug.hardware.host import Host
 from genplug.spec.model import Preference
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 _DEVICES = 1000
 _CONFIG = """\
@@ -28,9 +28,9 @@ resources:
 
 async def scans(runs: Runs) -> Samples:
     """A full scan of 1 000 devices with three attributes each and a NUMA node, and one after a change of one device."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        grow(_tree(), root)
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        build_tree(_tree(), root)
         config, host = load_text(_CONFIG, "benchmark"), Host.at(root)
         before = discover(config, host)
         change = {"/sys/devices/bridge5": frozenset({"x555"})}
@@ -46,7 +46,7 @@ async def preferences(runs: Runs) -> Samples:
     groups = {one: (str(number % 8), one) for number, one in enumerate(order)}
     return {
         f"preferred 8 of 10000, {policy}": _timed(
-            runs, partial(preferred, order, order[:2], 8, order, groups=groups, policy=policy)
+            runs, partial(choose_preferred, order, order[:2], 8, order, groups=groups, policy=policy)
         )
         for policy in (Preference.PACKED, Preference.SPREAD)
     }

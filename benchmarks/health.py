@@ -44,13 +44,13 @@ async def hanging(runs: Runs) -> Samples:
     """8 devices, one of which hangs in each of its three probes for ever: the others' Allocate, memory, the end."""
     async with node(1, 8) as busy:
         for number in range(busy.each):
-            folder = busy.fake.real(f"/sys/{_name(busy, number)}")
-            folder.mkdir(parents=True)
+            directory = busy.fake.real(f"/sys/{_name(busy, number)}")
+            directory.mkdir(parents=True)
             for name in ("state", "errors", "temp"):
                 if number:
-                    (folder / name).write_text("0")
+                    (directory / name).write_text("0")
                 else:
-                    os.mkfifo(folder / name)
+                    os.mkfifo(directory / name)
         _configure(busy, period=10)
         async with agent(busy) as process:
             await busy.listed(process.started)

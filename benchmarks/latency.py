@@ -69,7 +69,7 @@ async def reload(runs: Runs) -> Samples:
 async def restart(runs: Runs) -> Samples:
     """The kubelet ends, is away for as long as a service's restart takes, and starts again.
 
-    Counted from just before it starts: reading its checkpoint and emptying its folder are a few ms of the figure.
+    Counted from just before it starts: reading its checkpoint and emptying its directory are a few ms of the figure.
     """
     values = []
     async with node() as busy, agent(busy) as process:

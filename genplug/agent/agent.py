@@ -5,30 +5,30 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from genplug import __version__
-from genplug.agent.kubelet import KubeletFollower
+from genplug.agent.kubelet import KubeletController
 from genplug.agent.node import NodeFollower, Snapshot
 from genplug.agent.settings import Settings
 from genplug.hardware.host import Host
-from genplug.hardware.inotify import FolderWatch
-from genplug.hardware.uevents import Uevents
-from genplug.kubelet.plugin_dir import FolderGoneError
-from genplug.observe.events import Entry, Event, Journal
+from genplug.hardware.inotify import DirectoryWatcher
+from genplug.hardware.uevents import UeventListener
+from genplug.kubelet.plugin_dir import PluginDirReplacedError
+from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import Status
 
 
 class Agent:
     """Serves one node. Made and used inside a running loop; ``run`` it once."""
 
-    def __init__(self, settings: Settings, journal: Journal | None = None) -> None:
+    def __init__(self, settings: Settings, event_log: EventLog | None = None) -> None:
         self.settings = settings
-        self.journal = journal or Journal()
+        self.event_log = event_log or EventLog()
         self.listens_on: int | None = None
         """The port of the pages, once there are any."""
-        host, self._watch = Host.at(settings.root, node_name=settings.node_name), FolderWatch()
-        self._kubelet = KubeletFollower(settings, host, self._watch, self.journal)
-        self._node = NodeFollower(settings, host, self._watch, self.journal, self._kubelet.publish)
+        host, self._watch = Host.at(settings.root, node_name=settings.node_name), DirectoryWatcher()
+        self._kubelet = KubeletController(settings, host, self._watch, self.event_log)
+        self._node = NodeFollower(settings, host, self._watch, self.event_log, self._kubelet.publish)
         self._stopping = asyncio.Event()
-        self.journal.listen(self._look_again)
+        self.event_log.listen(self._on_log_event)
 
     @property
     def status(self) -> Status:
@@ -38,7 +38,7 @@ class Agent:
             __version__,
             settings.node_name,
             self._node.config_status,
-            self._kubelet.trouble,
+            self._kubelet.error,
             self._kubelet.statuses(),
             self._node.health,
         )
@@ -60,51 +60,53 @@ class Agent:
         """Serve the node until :meth:`stop`.
 
         Raises:
-            FolderGoneError: the kubelet's folder was replaced on the host; only a restart can see the new one.
+            PluginDirReplacedError: the kubelet's directory was replaced on the host; only a restart helps.
             OSError: ``listen`` is an address that cannot be listened on.
         """
         settings = self.settings
         files = ", ".join(map(str, settings.config))
         facts = {"version": __version__, "root": str(settings.root), "kubelet_dir": str(settings.kubelet_dir)}
-        self.journal.write(Event.STARTED, f"genplug {__version__} reads {files}", node=settings.node_name, **facts)
+        self.event_log.emit(Event.STARTED, f"genplug {__version__} reads {files}", node=settings.node_name, **facts)
         with ExitStack() as resources:
             resources.callback(self._watch.close)
-            uevents = resources.enter_context(Uevents(self._node.told, lambda: self._lost(uevents)))
+            uevents = resources.enter_context(
+                UeventListener(self._node.on_uevent, lambda: self._on_uevents_state_changed(uevents))
+            )
             self._node.uevents_failure = uevents.failure
             if uevents.failure:
-                self.journal.write(Event.WATCH_DEGRADED, uevents.failure)
+                self.event_log.emit(Event.WATCH_DEGRADED, uevents.failure)
             if settings.listen is not None:
                 resources.callback(self._listen(*settings.listen))
             try:
                 async with asyncio.TaskGroup() as tasks:
                     sides = [tasks.create_task(self._node.run()), tasks.create_task(self._kubelet.run())]
                     await self._stopping.wait()
-                    self.journal.write(Event.STOPPING, "closing streams and removing sockets")
+                    self.event_log.emit(Event.STOPPING, "closing streams and removing sockets")
                     for side in sides:
                         side.cancel()
-            except* FolderGoneError as gone:
+            except* PluginDirReplacedError as gone:
                 error = gone.exceptions[0]
                 while isinstance(error, ExceptionGroup):
                     error = error.exceptions[0]
-                self.journal.write(Event.FOLDER_GONE, str(error))
+                self.event_log.emit(Event.PLUGIN_DIR_REPLACED, str(error))
                 raise error from None
 
-    def _lost(self, uevents: Uevents) -> None:
+    def _on_uevents_state_changed(self, uevents: UeventListener) -> None:
         self._node.uevents_failure = uevents.failure
         if uevents.failure:
-            self.journal.write(Event.WATCH_DEGRADED, uevents.failure)
-        self._node.look_again()
+            self.event_log.emit(Event.WATCH_DEGRADED, uevents.failure)
+        self._node.request_rescan()
 
-    def _look_again(self, entry: Entry) -> None:
+    def _on_log_event(self, entry: LogEvent) -> None:
         # Allocate looks at the nodes themselves: what it refuses may be news that no event told.
         if entry.event is Event.ALLOCATION_REFUSED:
-            self._node.look_again()
+            self._node.request_rescan()
 
     def _listen(self, host: str, port: int) -> Callable[[], None]:
         # Imported here: an agent without pages does not pay for the metrics library.
-        from genplug.observe.http import Pages  # noqa: PLC0415
+        from genplug.observe.http import StatusServer  # noqa: PLC0415
         from genplug.observe.metrics import Metrics  # noqa: PLC0415
 
-        pages = Pages(host, port, lambda: self.status, Metrics(lambda: self.status, self.journal))
+        pages = StatusServer(host, port, lambda: self.status, Metrics(lambda: self.status, self.event_log))
         self.listens_on = pages.port
         return pages.close

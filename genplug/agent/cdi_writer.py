@@ -1,6 +1,6 @@
 """The CDI files of a node: written whole or not at all, restored where somebody removed them, removed when unused.
 
-Container runtimes read the folder's ``*.json`` whenever it changes and whenever they miss a name (contract 8).
+Container runtimes read the directory's ``*.json`` whenever it changes and whenever they miss a name (contract 8).
 """
 
 import asyncio
@@ -8,34 +8,34 @@ import os
 from pathlib import Path
 
 from genplug.agent.settings import Settings
-from genplug.allocation.allocate import answered
+from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.cdi_spec import file_name, is_ours, spec_text
 from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.errors import Refusal, RefusalCode
+from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.host import Host
 from genplug.kubelet.client import CallError
 from genplug.kubelet.pod_resources import devices_in_use
-from genplug.observe.events import Event, Journal
+from genplug.observe.events import Event, EventLog
 
 
 class CdiUnwritableError(Exception):
     """A CDI file cannot be written; the text says which and what to do."""
 
 
-class CdiFiles:
-    """The files of ours in a folder, with what a container gets with each device of a resource that asks for them."""
+class CdiSpecWriter:
+    """Writes and removes genplug's CDI files, one for each resource that is injected by CDI."""
 
-    def __init__(self, folder: Path, host: Host, journal: Journal) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path, host: Host, event_log: EventLog) -> None:
+        self._directory = directory
         self._host = host
-        self._journal = journal
+        self._event_log = event_log
         self._edits: dict[str, dict[str, tuple[Grant, ContainerEdits]]] = {}
         self._texts: dict[str, str] = {}
         self._written: dict[str, tuple[str, int]] = {}
         self._trouble: dict[str, str] = {}
 
-    def written(self, offer: ResourceOffer) -> ResourceOffer:
+    def write_spec(self, offer: ResourceOffer) -> ResourceOffer:
         """Write the file of an offer that asks for one, and return what can be offered then."""
         name = offer.resource.name
         if not offer.resource.allocate.injects_by_cdi:
@@ -50,15 +50,15 @@ class CdiFiles:
         except CdiUnwritableError as error:
             if self._trouble.get(name) != str(error):
                 self._trouble[name] = str(error)
-                self._journal.write(
+                self._event_log.emit(
                     Event.CDI_UNWRITABLE, f"{error}. Its devices are not given until then", resource=name
                 )
-            return offer.without(dict.fromkeys(offer.grants, str(error)))
+            return offer.mark_unhealthy(dict.fromkeys(offer.grants, str(error)))
         self._trouble.pop(name, None)
         return offer
 
     @property
-    def has_trouble(self) -> bool:
+    def has_error(self) -> bool:
         """Whether a file could not be written the last time."""
         return bool(self._trouble)
 
@@ -71,7 +71,7 @@ class CdiFiles:
         try:
             self._write(resource, self._texts[resource])
         except CdiUnwritableError as error:
-            raise Refusal(RefusalCode.FAILED_PRECONDITION, str(error)) from None
+            raise AllocationError(AllocationErrorCode.FAILED_PRECONDITION, str(error)) from None
 
     def remove(self, resource: str) -> None:
         """Remove a resource's file, if there is one."""
@@ -81,7 +81,7 @@ class CdiFiles:
         self._trouble.pop(resource, None)
         self._remove(file_name(resource))
 
-    async def clean(self, settings: Settings) -> None:
+    async def remove_stale_files(self, settings: Settings) -> None:
         """Remove what an earlier process left and no pod uses; ask until that is known of all of it."""
         while leftovers := self._leftovers():
             try:
@@ -90,8 +90,8 @@ class CdiFiles:
                 used = leftovers
             for name in sorted(leftovers - used):
                 self._remove(name)
-                text = f"{self._folder / name} of an earlier genplug is removed: no pod uses it"
-                self._journal.write(Event.CDI_REMOVED, text)
+                text = f"{self._directory / name} of an earlier genplug is removed: no pod uses it"
+                self._event_log.emit(Event.CDI_REMOVED, text)
             await asyncio.sleep(settings.drain)
 
     def _edits_of(self, offer: ResourceOffer) -> dict[str, tuple[Grant, ContainerEdits]]:
@@ -104,21 +104,21 @@ class CdiFiles:
                 edits[one] = known
             elif grant.healthy:
                 try:
-                    edits[one] = (grant, answered(offer, [one], self._host))
-                except Refusal:
+                    edits[one] = (grant, allocate_edits(offer, [one], self._host))
+                except AllocationError:
                     # The next scan finds what is wrong with it; Allocate refuses it until then.
                     continue
         self._edits[offer.resource.name] = edits
         return edits
 
     def _write(self, resource: str, text: str) -> None:
-        path = self._folder / file_name(resource)
+        path = self._directory / file_name(resource)
         if self._written.get(resource) == (text, _inode(path)):
             return
         # Another ending: a runtime that looks meanwhile does not take it for a spec.
         new = path.with_suffix(".new")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(parents=True, exist_ok=True)
             with new.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
@@ -132,17 +132,17 @@ class CdiFiles:
 
     def _leftovers(self) -> set[str]:
         try:
-            names = os.listdir(self._folder)  # noqa: PTH208 - names, not paths
+            names = os.listdir(self._directory)  # noqa: PTH208 - names, not paths
         except OSError:
             return set()
         return {name for name in names if is_ours(name)} - {file_name(one) for one in self._texts}
 
     def _remove(self, name: str) -> None:
         try:
-            (self._folder / name).unlink(missing_ok=True)
+            (self._directory / name).unlink(missing_ok=True)
         except OSError as error:
-            text = f"the CDI file {self._folder / name} of nobody cannot be removed: {error.strerror}"
-            self._journal.write(Event.CDI_UNWRITABLE, text)
+            text = f"the CDI file {self._directory / name} of nobody cannot be removed: {error.strerror}"
+            self._event_log.emit(Event.CDI_UNWRITABLE, text)
 
 
 def _inode(path: Path) -> int:

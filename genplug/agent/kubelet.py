@@ -1,4 +1,4 @@
-"""The kubelet's side: holds its folder, keeps one endpoint per resource, and lets removed resources go when unused."""
+"""Watches the device-plugins directory, manages one endpoint per resource and drains removed resources."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,51 +6,58 @@ from pathlib import Path
 
 from attrs import evolve
 
-from genplug.agent.alias_pools import Pools
-from genplug.agent.cdi_writer import CdiFiles
+from genplug.agent.alias_pools import AliasPools
+from genplug.agent.cdi_writer import CdiSpecWriter
 from genplug.agent.node import Snapshot
 from genplug.agent.settings import Settings
 from genplug.allocation.offer import ResourceOffer
-from genplug.allocation.offers import offered
-from genplug.allocation.resource_state import Answers
+from genplug.allocation.offers import build_offer
+from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
-from genplug.hardware.inotify import FolderWatch
+from genplug.hardware.inotify import DirectoryWatcher
 from genplug.kubelet.client import CallError
 from genplug.kubelet.endpoint import Endpoint
 from genplug.kubelet.events import Allocated, Report
-from genplug.kubelet.latest_value import Latest
-from genplug.kubelet.plugin_dir import KUBELET_SOCKET, PREFIX, Folder, FolderGoneError, FolderUnusableError, HeldFolder
+from genplug.kubelet.latest_value import LatestValue
+from genplug.kubelet.plugin_dir import (
+    KUBELET_SOCKET,
+    PREFIX,
+    PluginDir,
+    PluginDirListing,
+    PluginDirReplacedError,
+    PluginDirUnusableError,
+)
 from genplug.kubelet.pod_resources import devices_in_use
 from genplug.kubelet.registration import Registrar
-from genplug.kubelet.servicer import Answers as EndpointAnswers
-from genplug.observe.events import Event, Journal
+from genplug.kubelet.servicer import ResourceBackend as EndpointAnswers
+from genplug.observe.events import Event, EventLog
 from genplug.observe.messages import (
-    nameless_status,
+    log_device_changes,
+    log_offer_change,
+    log_report,
     offer_notes,
     resource_status,
-    tell_devices,
-    tell_offer,
-    tell_report,
+    status_without_instances,
 )
 from genplug.observe.status import ResourceStatus
 from genplug.spec.model import Resource
 
 LOCK_INTERVAL = 1.0
-"""Seconds between two tries to take the folder from another genplug."""
+"""Seconds between two tries to take the directory from another genplug."""
 
 
-class KubeletFollower:
-    """Follows the kubelet's folder and serves what is published. One task group owns all endpoints."""
+class KubeletController:
+    """Follows the kubelet's directory and serves what is published. One task group owns all endpoints."""
 
-    def __init__(self, settings: Settings, host: Host, watch: FolderWatch, journal: Journal) -> None:
-        self.trouble = "its folder has not been looked at yet"
+    def __init__(self, settings: Settings, host: Host, watch: DirectoryWatcher, event_log: EventLog) -> None:
+        self.error = "its directory has not been looked at yet"
         self._settings = settings
         self._host = host
         self._watch = watch
-        self._journal = journal
+        self._event_log = event_log
         self._tasks = asyncio.TaskGroup()
         self._news = asyncio.Event()
-        self._folder: Folder | None = None
+        self._directory: PluginDirListing | None = None
         self._registrar: Registrar | None = None
         self._snapshot: Snapshot | None = None
         self._whole: dict[str, ResourceOffer] = {}
@@ -58,14 +65,14 @@ class KubeletFollower:
         self._offers: dict[str, ResourceOffer] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._draining: dict[str, asyncio.Task[None]] = {}
-        self._pools = Pools(settings, journal, self._offer_again)
-        self._cdi = CdiFiles(host.place(settings.cdi_dir), host, journal)
+        self._pools = AliasPools(settings, event_log, self._refresh_offers)
+        self._cdi = CdiSpecWriter(host.locate(settings.cdi_dir), host, event_log)
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, removed ones that still wait for their pods included."""
         notes = offer_notes(self._snapshot.inventory) if self._snapshot else {}
-        nameless = self._snapshot.nameless if self._snapshot else ()
-        return tuple(nameless_status(name, notes.get(name, ())) for name in nameless) + tuple(
+        nameless = self._snapshot.resources_without_instances if self._snapshot else ()
+        return tuple(status_without_instances(name, notes.get(name, ())) for name in nameless) + tuple(
             resource_status(
                 name,
                 self._endpoints[name].generation if name in self._endpoints else None,
@@ -77,23 +84,23 @@ class KubeletFollower:
         )
 
     def _notes_as_written(self, offer: ResourceOffer, notes: Mapping[str, Sequence[str]]) -> Sequence[str]:
-        written = offer.resource.written_name
+        written = offer.resource.configured_name
         return notes.get(written, ()) if written != offer.resource.name else ()
 
     def publish(self, snapshot: Snapshot, before: Snapshot | None) -> None:
         """Bring what every endpoint answers up to a snapshot; touch only what differs."""
         self._snapshot = snapshot
-        tell_devices(self._journal, before.judgement if before else None, snapshot.judgement)
+        log_device_changes(self._event_log, before.health if before else None, snapshot.health)
         notes = offer_notes(snapshot.inventory)
-        resources = snapshot.judgement.resources
-        self._pools.follow(resources.values())
+        resources = snapshot.health.resources
+        self._pools.update_resources(resources.values())
         for name, resource in resources.items():
-            is_changed = before is None or not _is_alike(name, before, snapshot)
+            is_changed = before is None or not _is_unchanged(name, before, snapshot)
             for one in (name, *resource.aliases):
                 if is_changed or one not in self._offers:
                     under = resource if one == name else evolve(resource, name=one, aliases=())
-                    self._whole[one] = offered(under, snapshot.judgement.devices[name])
-                    self._offer_again((one,), notes.get(name, ()))
+                    self._whole[one] = build_offer(under, snapshot.health.devices[name])
+                    self._refresh_offers((one,), notes.get(name, ()))
                 if (drain := self._draining.pop(one, None)) is not None:
                     drain.cancel()
         wanted = {one for name, resource in resources.items() for one in (name, *resource.aliases)}
@@ -104,66 +111,67 @@ class KubeletFollower:
         """Serve until cancelled; then end every endpoint in order.
 
         Raises:
-            FolderGoneError: the folder was replaced on the host; nothing served here can be seen by a kubelet again.
+            PluginDirReplacedError: the directory was replaced on the host; nothing served here can be seen by a kubelet
+            again.
         """
-        held = await self._hold_folder()
+        held = await self._hold_directory()
         try:
             async with self._tasks:
                 beside = [
                     self._tasks.create_task(self._pools.run(), name="pools"),
-                    self._tasks.create_task(self._cdi.clean(self._settings), name="CDI files"),
+                    self._tasks.create_task(self._cdi.remove_stale_files(self._settings), name="CDI files"),
                 ]
                 try:
-                    await self._follow_folder(held)
+                    await self._follow_directory(held)
                 finally:
                     for task in beside:
                         task.cancel()
         finally:
             held.close()
 
-    async def _hold_folder(self) -> HeldFolder:
-        """Return the folder once it is usable and ours alone."""
+    async def _hold_directory(self) -> PluginDir:
+        """Return the directory once it is usable and ours alone."""
         path = self._settings.plugins_dir
         while True:
             try:
-                held = HeldFolder(path)
-            except FolderUnusableError as error:
-                await self._wait_for_folder(Event.FOLDER_UNUSABLE, str(error), self._settings.poll)
+                held = PluginDir(path)
+            except PluginDirUnusableError as error:
+                await self._wait_for_directory(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll)
                 continue
             try:
                 held.check_writable()
                 if held.lock():
                     leftovers = held.remove_leftovers()
-                    self._journal.write(Event.FOLDER_HELD, f"{path} is ours", leftovers=leftovers)
+                    self._event_log.emit(Event.PLUGIN_DIR_ACQUIRED, f"{path} is ours", leftovers=leftovers)
                     return held
                 text = f"another genplug serves {path}; waiting for it to end (two would take each other's resources)"
-                await self._wait_for_folder(Event.FOLDER_LOCKED, text, LOCK_INTERVAL)
-            except (FolderUnusableError, OSError) as error:
-                await self._wait_for_folder(Event.FOLDER_UNUSABLE, str(error), self._settings.poll)
-            except FolderGoneError:
+                await self._wait_for_directory(Event.PLUGIN_DIR_LOCKED, text, LOCK_INTERVAL)
+            except (PluginDirUnusableError, OSError) as error:
+                await self._wait_for_directory(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll)
+            except PluginDirReplacedError:
                 pass
             held.close()
 
-    async def _wait_for_folder(self, event: Event, text: str, seconds: float) -> None:
-        if text != self.trouble:
-            self.trouble = text
-            self._journal.write(event, text)
+    async def _wait_for_directory(self, event: Event, text: str, seconds: float) -> None:
+        if text != self.error:
+            self.error = text
+            self._event_log.emit(event, text)
         await asyncio.sleep(seconds)
 
-    async def _follow_folder(self, held: HeldFolder) -> None:
+    async def _follow_directory(self, held: PluginDir) -> None:
         self._registrar = Registrar(held.path)
-        self._watch.set("kubelet", {held.path}, self._folder_changed, contents=False)
+        self._watch.set("kubelet", {held.path}, self._directory_changed, contents=False)
         try:
             while True:
                 self._news.clear()
-                self._see(held.look())
+                self._on_directory_listing(held.list_sockets())
                 try:
                     async with asyncio.timeout(self._settings.poll):
                         await self._news.wait()
                 except TimeoutError:
                     pass
-                if self._cdi.has_trouble:
-                    self._offer_again(tuple(self._whole))
+                if self._cdi.has_error:
+                    self._refresh_offers(tuple(self._whole))
         except asyncio.CancelledError:
             for drain in self._draining.values():
                 drain.cancel()
@@ -171,68 +179,68 @@ class KubeletFollower:
                 endpoint.stop()
             # The task group now waits for the endpoints: streams closed, calls under way answered, sockets removed.
 
-    def _folder_changed(self, _folder: Path, names: frozenset[str]) -> None:
+    def _directory_changed(self, _directory: Path, names: frozenset[str]) -> None:
         # The kubelet's checkpoint is rewritten here on every list and allocation: none of our business. No name at all
         # means that events were lost.
         if not names or any(name == KUBELET_SOCKET or name.startswith(PREFIX) for name in names):
             self._news.set()
 
-    def _see(self, folder: Folder) -> None:
-        before, self._folder = self._folder, folder
-        if folder.kubelet is None:
+    def _on_directory_listing(self, directory: PluginDirListing) -> None:
+        before, self._directory = self._directory, directory
+        if directory.kubelet is None:
             if before is None or before.kubelet is not None:
-                self.trouble = f"{self._settings.plugins_dir / KUBELET_SOCKET} is not there: is the kubelet running?"
-                self._journal.write(Event.KUBELET_GONE, f"{self.trouble} Waiting for it")
+                self.error = f"{self._settings.plugins_dir / KUBELET_SOCKET} is not there: is the kubelet running?"
+                self._event_log.emit(Event.KUBELET_SOCKET_MISSING, f"{self.error} Waiting for it")
         else:
-            self.trouble = ""
-            if before is not None and before.kubelet != folder.kubelet:
-                self._journal.write(Event.KUBELET_RESTARTED, "kubelet.sock is a new one: a kubelet started")
+            self.error = ""
+            if before is not None and before.kubelet != directory.kubelet:
+                self._event_log.emit(Event.KUBELET_RESTARTED, "kubelet.sock is a new one: a kubelet started")
         for endpoint in self._endpoints.values():
-            endpoint.see(folder)
+            endpoint.on_directory_listing(directory)
         for name, offer in self._offers.items():
             if name not in self._endpoints:
                 self._serve(offer)
 
-    def _offer_again(self, names: Iterable[str], notes: Sequence[str] = ()) -> None:
+    def _refresh_offers(self, names: Iterable[str], notes: Sequence[str] = ()) -> None:
         """Offer what is left of resources."""
         for name in names:
             if name in self._whole:
-                offer = self._cdi.written(self._pools.left(self._whole[name]))
-                tell_offer(self._journal, self._offers.get(name), offer, notes)
-                self._offer(offer)
+                offer = self._cdi.write_spec(self._pools.remaining_offer(self._whole[name]))
+                log_offer_change(self._event_log, self._offers.get(name), offer, notes)
+                self._publish_offer(offer)
 
-    def _offer(self, offer: ResourceOffer) -> None:
+    def _publish_offer(self, offer: ResourceOffer) -> None:
         name = offer.resource.name
         if self._offers.get(name) == offer:
             return
         self._offers[name] = offer
         if name in self._endpoints:
-            self._endpoints[name].update(self._answers(offer))
+            self._endpoints[name].update(self._build_state(offer))
         else:
             self._serve(offer)
 
     def _serve(self, offer: ResourceOffer) -> None:
-        if self._registrar is None or self._folder is None:
+        if self._registrar is None or self._directory is None:
             return
-        answers: Latest[EndpointAnswers] = Latest(self._answers(offer))
+        answers: LatestValue[EndpointAnswers] = LatestValue(self._build_state(offer))
         name = offer.resource.name
-        endpoint = Endpoint(name, answers, self._registrar, self._reported)
+        endpoint = Endpoint(name, answers, self._registrar, self._on_report)
         self._endpoints[name] = endpoint
-        self._tasks.create_task(endpoint.run(self._folder), name=f"endpoint {name}")
+        self._tasks.create_task(endpoint.run(self._directory), name=f"endpoint {name}")
 
-    def _answers(self, offer: ResourceOffer) -> Answers:
-        return Answers(offer, self._host, self._cdi.restore)
+    def _build_state(self, offer: ResourceOffer) -> ResourceState:
+        return ResourceState(offer, self._host, self._cdi.restore)
 
-    def _reported(self, report: Report) -> None:
+    def _on_report(self, report: Report) -> None:
         if isinstance(report, Allocated) and not report.refusal:
-            self._pools.given(report.resource, report.ids)
-        tell_report(self._journal, report)
+            self._pools.record_allocation(report.resource, report.ids)
+        log_report(self._event_log, report)
 
     def _remove(self, resource: Resource) -> None:
         text = f"{resource.name}: no longer configured; its list is empty, its endpoint stays until no pod uses it"
-        self._journal.write(Event.RESOURCE_REMOVED, text, resource=resource.name)
+        self._event_log.emit(Event.RESOURCE_REMOVED, text, resource=resource.name)
         self._whole.pop(resource.name, None)
-        self._offer(offered(resource, ()))
+        self._publish_offer(build_offer(resource, ()))
         if self._registrar is None:
             del self._offers[resource.name]
         else:
@@ -249,19 +257,19 @@ class KubeletFollower:
                 if str(error) != trouble:
                     trouble = str(error)
                     text = f"{name}: cannot tell whether a pod still uses it, so its endpoint stays: {trouble}"
-                    self._journal.write(Event.PODS_UNKNOWN, text, resource=name)
+                    self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text, resource=name)
                 continue
             if not used.get(name):
                 break
-        self._journal.write(Event.RESOURCE_DRAINED, f"{name}: no pod uses it; its endpoint ends", resource=name)
+        self._event_log.emit(Event.RESOURCE_DRAINED, f"{name}: no pod uses it; its endpoint ends", resource=name)
         self._endpoints.pop(name).stop()
         self._cdi.remove(name)
         del self._offers[name], self._draining[name]
 
 
-def _is_alike(name: str, before: Snapshot, after: Snapshot) -> bool:
+def _is_unchanged(name: str, before: Snapshot, after: Snapshot) -> bool:
     """Say whether a resource offers the same in two snapshots; what did not change is the very same object."""
-    known = before.judgement.resources.get(name)
-    if known is None or (known is not after.judgement.resources[name] and known != after.judgement.resources[name]):
+    known = before.health.resources.get(name)
+    if known is None or (known is not after.health.resources[name] and known != after.health.resources[name]):
         return False
-    return before.judgement.devices[name] == after.judgement.devices[name]
+    return before.health.devices[name] == after.health.devices[name]

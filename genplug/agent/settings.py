@@ -14,7 +14,7 @@ class Settings:
     ``config`` are files or directories; ``policy`` is the file of what they may do at most, None for the default;
     ``root`` is where the host's file system is seen; ``listen`` is an address for the pages, or None. ``rescan`` and
     ``poll`` are the nets behind the events of node and kubelet; ``drain`` is how often the pods of removed resources
-    are looked for. ``cdi_dir`` is the host's folder of CDI files.
+    are looked for. ``cdi_dir`` is the host's directory of CDI files.
     """
 
     config: tuple[Path, ...]
@@ -30,7 +30,7 @@ class Settings:
 
     @property
     def plugins_dir(self) -> Path:
-        """The folder of kubelet.sock and of our sockets."""
+        """The directory of kubelet.sock and of our sockets."""
         return self.kubelet_dir / "device-plugins"
 
     @property

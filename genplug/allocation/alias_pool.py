@@ -24,12 +24,12 @@ Pool: TypeAlias = Mapping[tuple[str, str], Holding]
 """What pods have of one pool: by name of the resource and ID of the grant."""
 
 
-def given(pool: Pool, name: str, ids: Iterable[str], now: float) -> Pool:
+def record_allocation(pool: Pool, name: str, ids: Iterable[str], now: float) -> Pool:
     """Return the pool after an answer to Allocate."""
     return {**pool, **{(name, one): Holding(now, seen=False) for one in ids if (name, one) not in pool}}
 
 
-def seen(pool: Pool, names: Iterable[str], used: Mapping[str, Iterable[str]], now: float, grace: float) -> Pool:
+def record_usage(pool: Pool, names: Iterable[str], used: Mapping[str, Iterable[str]], now: float, grace: float) -> Pool:
     """Return the pool after a look at the devices that pods use, by resource.
 
     For ``grace`` seconds after an answer its pod need not be seen yet: it is being admitted.
@@ -43,11 +43,11 @@ def seen(pool: Pool, names: Iterable[str], used: Mapping[str, Iterable[str]], no
     return {**awaited, **holdings}
 
 
-def withheld(offer: ResourceOffer, pool: Pool | None) -> ResourceOffer:
+def without_held(offer: ResourceOffer, pool: Pool | None) -> ResourceOffer:
     """Return an offer without what pods have under other names; None for a pool of which nothing is known yet."""
     if pool is None:
         reason = "it has several names, and the kubelet has not told yet under which of them pods have devices"
-        return offer.without(dict.fromkeys(offer.grants, reason))
+        return offer.mark_unhealthy(dict.fromkeys(offer.grants, reason))
     own = offer.resource.name
     others = {one: name for name, one in pool if name != own and (own, one) not in pool}
-    return offer.without({one: f"a pod has it as {name}" for one, name in others.items() if one in offer.grants})
+    return offer.mark_unhealthy({one: f"a pod has it as {name}" for one, name in others.items() if one in offer.grants})

@@ -19,12 +19,12 @@ _PREFIX, _SUFFIX = "genplug-", ".json"
 _BASE_VERSION = "0.3.0"
 _LATER_VERSION = "0.5.0"
 """Has ``hostPath`` of a node, and device names that begin with a digit."""
-_MOST_FILE_NAME = 200
+_MAX_FILE_NAME = 200
 _OTHER = re.compile(r"[^-A-Za-z0-9_]+")
-_MOST_CLASS = 63
+_MAX_CLASS = 63
 
 
-def kind_of(resource: str) -> str:
+def cdi_kind(resource: str) -> str:
     """Return the CDI kind, ``vendor/class``, that stands for a resource.
 
     A vendor begins with a letter, a class has no dot before 0.6.0, and a runtime of before 2023 ends on a name of one
@@ -35,18 +35,18 @@ def kind_of(resource: str) -> str:
     made_class = _OTHER.sub("-", name).strip("-_")
     made_class = made_class if made_class[:1].isalpha() else f"x{made_class}"
     if (made_vendor, made_class) != (vendor, name) or len(made_class) == 1:
-        made_class = f"{made_class[: _MOST_CLASS - 7]}-{_hash(resource)}"
+        made_class = f"{made_class[: _MAX_CLASS - 7]}-{_hash(resource)}"
     return f"{made_vendor}/{made_class}"
 
 
-def qualified(resource: str, device: str) -> str:
+def qualified_name(resource: str, device: str) -> str:
     """Return the name by which a runtime knows a device of ours."""
-    return f"{kind_of(resource)}={_device_name(device)}"
+    return f"{cdi_kind(resource)}={_device_name(device)}"
 
 
-def by_cdi(edits: ContainerEdits, resource: str, ids: tuple[str, ...]) -> ContainerEdits:
+def as_cdi_reference(edits: ContainerEdits, resource: str, ids: tuple[str, ...]) -> ContainerEdits:
     """Return what an answer says where nodes and mounts are in the CDI file."""
-    names = dict.fromkeys((*(qualified(resource, one) for one in ids), *edits.cdi_devices))
+    names = dict.fromkeys((*(qualified_name(resource, one) for one in ids), *edits.cdi_devices))
     return evolve(edits, nodes=(), mounts=(), cdi_devices=tuple(names))
 
 
@@ -56,7 +56,7 @@ def spec_text(resource: str, devices: Mapping[str, ContainerEdits]) -> str | Non
         return None
     spec = {
         "cdiVersion": _version(devices),
-        "kind": kind_of(resource),
+        "kind": cdi_kind(resource),
         "devices": [
             {"name": _device_name(one), "containerEdits": _edits(edits) or _nothing(resource, one)}
             for one, edits in devices.items()
@@ -69,11 +69,11 @@ def file_name(resource: str) -> str:
     """Return what a resource's file is called; ``_`` is in no domain, so no two names meet."""
     domain, _, name = resource.partition("/")
     made = f"{_PREFIX}{domain}_{name}{_SUFFIX}"
-    return made if len(made) <= _MOST_FILE_NAME else f"{_PREFIX}{_hash(resource)}{_SUFFIX}"
+    return made if len(made) <= _MAX_FILE_NAME else f"{_PREFIX}{_hash(resource)}{_SUFFIX}"
 
 
 def is_ours(name: str) -> bool:
-    """Say whether a file of the runtime's folder was written by genplug."""
+    """Say whether a file of the runtime's directory was written by genplug."""
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
@@ -98,7 +98,7 @@ def _edits(edits: ContainerEdits) -> dict[str, Any]:
 
 def _nothing(resource: str, device: str) -> dict[str, Any]:
     """Return edits that do no harm: for a device without any, runtimes refuse the whole file."""
-    return {"env": [f"GENPLUG_CDI_DEVICE={qualified(resource, device)}"]}
+    return {"env": [f"GENPLUG_CDI_DEVICE={qualified_name(resource, device)}"]}
 
 
 def _node(node: NodeEdit) -> dict[str, str]:

@@ -3,19 +3,19 @@
 from enum import StrEnum
 
 
-class RefusalCode(StrEnum):
+class AllocationErrorCode(StrEnum):
     """gRPC status names (kubelet-contract 10: 49, 50, 56)."""
 
     NOT_FOUND = "NOT_FOUND"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
 
 
-class Refusal(Exception):  # noqa: N818 - it is no error of ours: a request is refused
+class AllocationError(Exception):
     """A request that cannot be answered; ``code`` goes on the wire, the text names device and reason.
 
     The kubelet puts the text into the pod's status (kubelet-contract 5.3), so it holds no secrets.
     """
 
-    def __init__(self, code: RefusalCode, message: str) -> None:
+    def __init__(self, code: AllocationErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code

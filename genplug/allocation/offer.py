@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from attrs import evolve, frozen
 
-from genplug.health.verdict import Judged
+from genplug.health.verdict import DeviceHealth
 from genplug.spec.model import Preference, Resource
 
 
 @frozen
-class Listed:
+class ListedDevice:
     """One line of the list that the kubelet gets (v1beta1 ``Device``); ``numa`` is empty for no topology."""
 
     id: str
@@ -18,11 +18,11 @@ class Listed:
 
 
 @frozen
-class Options:
+class PluginOptions:
     """What the kubelet reads once, when it connects: whether to ask which devices we prefer, and before a start."""
 
-    prefers: bool = False
-    starts: bool = False
+    get_preferred_allocation_available: bool = False
+    pre_start_required: bool = False
 
 
 @frozen
@@ -35,7 +35,7 @@ class Grant:
     """
 
     id: str
-    devices: tuple[Judged, ...]
+    devices: tuple[DeviceHealth, ...]
     healthy: bool
     reason: str = ""
     slice: int | None = None
@@ -47,11 +47,11 @@ class ResourceOffer:
 
     resource: Resource
     grants: Mapping[str, Grant]
-    listed: tuple[Listed, ...]
+    listed: tuple[ListedDevice, ...]
     groups: Mapping[str, tuple[str, ...]] = {}
     """For the choice among grants: in which groups each is, the outermost first; the innermost is its device."""
 
-    def without(self, reasons: Mapping[str, str]) -> "ResourceOffer":
+    def mark_unhealthy(self, reasons: Mapping[str, str]) -> "ResourceOffer":
         """Return the offer with some of its grants unhealthy, each for a reason more."""
         if not reasons:
             return self
@@ -65,11 +65,11 @@ class ResourceOffer:
         return evolve(self, grants=grants, listed=listed)
 
     @property
-    def options(self) -> Options:
+    def options(self) -> PluginOptions:
         """What the kubelet is told of the resource's endpoint."""
         preference = self.resource.preference
         is_wanted = preference.policy is not Preference.NONE
         if not preference.is_written:
             # What nobody asked for is worth the kubelet's question only where there is something to choose.
             is_wanted = len({listed.numa for listed in self.listed}) > 1
-        return Options(self.resource.distinct or is_wanted, self.resource.pre_start is not None)
+        return PluginOptions(self.resource.distinct or is_wanted, self.resource.pre_start is not None)

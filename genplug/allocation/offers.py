@@ -4,17 +4,17 @@ from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
-from genplug.allocation.offer import Grant, Listed, ResourceOffer
+from genplug.allocation.offer import Grant, ListedDevice, ResourceOffer
 from genplug.hardware.device_ids import replica_id, slice_id, token_ids
 from genplug.hardware.inventory import Device
-from genplug.health.verdict import Judged
+from genplug.health.verdict import DeviceHealth
 from genplug.spec.model import Resource
 from genplug.spec.template import MissingAttributeError, Template
 
-_MOST_REASONS = 3
+_MAX_REASONS = 3
 
 
-def offered(resource: Resource, judged: Sequence[Judged]) -> ResourceOffer:
+def build_offer(resource: Resource, judged: Sequence[DeviceHealth]) -> ResourceOffer:
     """Return what a resource offers, given its judged devices in natural order."""
     grants = tuple(_tokens(resource, judged) if resource.tokens is not None else _devices(resource, judged))
     # Where one device has no NUMA node the kubelet would find no place for it beside those that have (contract 4).
@@ -23,10 +23,13 @@ def offered(resource: Resource, judged: Sequence[Judged]) -> ResourceOffer:
         resource=resource,
         grants={grant.id: grant for grant in grants},
         listed=tuple(
-            Listed(grant.id, grant.healthy, grant.devices[0].device.numa if has_topology else ()) for grant in grants
+            ListedDevice(grant.id, grant.healthy, grant.devices[0].device.numa if has_topology else ())
+            for grant in grants
         ),
     )
-    return evolve(offer, groups=_groups(resource, grants)) if offer.options.prefers else offer
+    return (
+        evolve(offer, groups=_groups(resource, grants)) if offer.options.get_preferred_allocation_available else offer
+    )
 
 
 def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str, ...]]:
@@ -49,7 +52,7 @@ def _group(by: Template | None, device: Device) -> str:
         return ""
 
 
-def _devices(resource: Resource, judged: Sequence[Judged]) -> Iterator[Grant]:
+def _devices(resource: Resource, judged: Sequence[DeviceHealth]) -> Iterator[Grant]:
     for one in judged:
         device, verdict = one.device, one.verdict
         if resource.slices is not None:
@@ -69,17 +72,17 @@ def _index(device: Device) -> int:
     return int(index[0]) if len(index) == 1 else 0
 
 
-def _tokens(resource: Resource, judged: Sequence[Judged]) -> Iterator[Grant]:
+def _tokens(resource: Resource, judged: Sequence[DeviceHealth]) -> Iterator[Grant]:
     pool = tuple(judged)
     if not pool or resource.tokens is None:
         return
     healthy = any(one.verdict.healthy for one in pool)
-    reason = "" if healthy else _why_none(pool)
+    reason = "" if healthy else _missing_devices_reason(pool)
     for token in token_ids(resource.name, resource.tokens):
         yield Grant(token, pool, healthy, reason)
 
 
-def _why_none(pool: Sequence[Judged]) -> str:
+def _missing_devices_reason(pool: Sequence[DeviceHealth]) -> str:
     reasons = list(dict.fromkeys(one.verdict.reason for one in pool))
-    more = f"; and {len(reasons) - _MOST_REASONS} more reasons" if len(reasons) > _MOST_REASONS else ""
-    return f"no device of the pool is healthy: {'; '.join(reasons[:_MOST_REASONS])}{more}"
+    more = f"; and {len(reasons) - _MAX_REASONS} more reasons" if len(reasons) > _MAX_REASONS else ""
+    return f"no device of the pool is healthy: {'; '.join(reasons[:_MAX_REASONS])}{more}"

@@ -8,13 +8,13 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 
 from genplug.spec.model import Preference
-from genplug.spec.natural_sort import natural_key
+from genplug.spec.natural_sort import natural_sort_key
 
 Groups = Mapping[str, tuple[str, ...]]
 """Grant ID to the groups that it is in, the outermost first. A grant that is not named is in none."""
 
 
-def preferred(  # noqa: PLR0913 - the request's three, and how to choose
+def choose_preferred(  # noqa: PLR0913 - the request's three, and how to choose
     available: Sequence[str],
     must_include: Sequence[str],
     size: int,
@@ -33,13 +33,13 @@ def preferred(  # noqa: PLR0913 - the request's three, and how to choose
     free = set(available)
     ranked = [one for one in order if one in free]
     if len(ranked) < len(free):
-        ranked += sorted(free.difference(ranked), key=natural_key)
+        ranked += sorted(free.difference(ranked), key=natural_sort_key)
     wanted = set(must_include)
     taken = [one for one in ranked if one in wanted][: max(size, 0)]
     rest = [one for one in ranked if one not in wanted]
     if distinct:
         rest = _distinct_first(rest, taken, max(size, 0) - len(taken), groups)
-    chosen = {*taken, *_chosen(rest, taken, max(size, 0) - len(taken), groups, policy, level=0)}
+    chosen = {*taken, *_choose(rest, taken, max(size, 0) - len(taken), groups, policy, level=0)}
     return tuple(one for one in ranked if one in chosen)
 
 
@@ -56,7 +56,7 @@ def _distinct_first(rest: Sequence[str], taken: Sequence[str], missing: int, gro
     return first if len(first) >= missing else list(rest)
 
 
-def _chosen(  # noqa: PLR0913, PLR0917 - one level of the same question
+def _choose(  # noqa: PLR0913, PLR0917 - one level of the same question
     rest: Sequence[str], taken: Sequence[str], missing: int, groups: Groups, policy: Preference, level: int
 ) -> list[str]:
     if missing <= 0:
@@ -75,7 +75,7 @@ def _chosen(  # noqa: PLR0913, PLR0917 - one level of the same question
         one
         for group, count in counts.items()
         if count
-        for one in _chosen(free[group], held.get(group, ()), count, groups, policy, level + 1)
+        for one in _choose(free[group], held.get(group, ()), count, groups, policy, level + 1)
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from genplug.allocation.errors import Refusal, RefusalCode
+from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.offer import ResourceOffer
 from genplug.spec.template import MissingAttributeError
 
@@ -31,22 +31,24 @@ def program_runs(offer: ResourceOffer, ids: Sequence[str]) -> tuple[ProgramRun, 
     spec, resource = offer.resource.pre_start, offer.resource
     if spec is None:
         return ()
-    if fault := resource.policy.exec_fault(spec.command[0].text):
-        raise _not_now(f"{resource.name}: to run {spec.command[0].text} before a container starts is {fault}")
+    if fault := resource.policy.exec_error(spec.command[0].text):
+        raise _failed_precondition(
+            f"{resource.name}: to run {spec.command[0].text} before a container starts is {fault}"
+        )
     runs: dict[tuple[str, ...], ProgramRun] = {}
     for one in dict.fromkeys(ids):
         if one not in offer.grants:
             text = f"{resource.name} has no device {one!r} on this node: it left the hardware or the configuration"
-            raise Refusal(RefusalCode.NOT_FOUND, text)
+            raise AllocationError(AllocationErrorCode.NOT_FOUND, text)
         for device in (judged.device for judged in offer.grants[one].devices):
             try:
                 arguments = tuple(part.render(device.attributes) for part in spec.command)
             except MissingAttributeError as error:
-                text = f"preStart ({spec.place}) needs '{error.name}', which it does not have"
-                raise _not_now(f"{resource.name} device {device.id}: {text}") from None
+                text = f"preStart ({spec.location}) needs '{error.name}', which it does not have"
+                raise _failed_precondition(f"{resource.name} device {device.id}: {text}") from None
             runs.setdefault(arguments, ProgramRun(resource.name, device.id, arguments, spec.timeout_seconds))
     return tuple(runs.values())
 
 
-def _not_now(text: str) -> Refusal:
-    return Refusal(RefusalCode.FAILED_PRECONDITION, text)
+def _failed_precondition(text: str) -> AllocationError:
+    return AllocationError(AllocationErrorCode.FAILED_PRECONDITION, text)

@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 
 from attrs import field, frozen
 
-from genplug.allocation.allocate import answered
-from genplug.allocation.cdi_spec import by_cdi
+from genplug.allocation.allocate import allocate_edits
+from genplug.allocation.cdi_spec import as_cdi_reference
 from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.offer import Listed, Options, ResourceOffer
-from genplug.allocation.preferred import preferred
+from genplug.allocation.offer import ListedDevice, PluginOptions, ResourceOffer
+from genplug.allocation.preferred import choose_preferred
 from genplug.allocation.prestart import ProgramRun, program_runs
 from genplug.hardware.host import Host
-from genplug.spec.natural_sort import natural_key
+from genplug.spec.natural_sort import natural_sort_key
 
 
 @frozen
-class Answers:
+class ResourceState:
     """An offer and the host on which it holds; whoever took one sees one configuration throughout."""
 
     offer: ResourceOffer
@@ -24,12 +24,12 @@ class Answers:
     """Sees to it that the CDI file of a resource is there; raises :class:`Refusal`."""
 
     @property
-    def listed(self) -> tuple[Listed, ...]:
+    def listed(self) -> tuple[ListedDevice, ...]:
         """The list for the kubelet; equal when nothing changed."""
         return self.offer.listed
 
     @property
-    def options(self) -> Options:
+    def options(self) -> PluginOptions:
         """What the kubelet is told of the endpoint; it reads it once, when it connects."""
         return self.offer.options
 
@@ -39,14 +39,14 @@ class Answers:
         Raises:
             Refusal: it cannot be given; the text names device and reason.
         """
-        edits = answered(self.offer, ids, self.host)
+        edits = allocate_edits(self.offer, ids, self.host)
         if not ids or not self.offer.resource.allocate.injects_by_cdi:
             return edits
         if self.restore is not None:
             self.restore(self.offer.resource.name)
-        return by_cdi(edits, self.offer.resource.name, tuple(sorted(set(ids), key=natural_key)))
+        return as_cdi_reference(edits, self.offer.resource.name, tuple(sorted(set(ids), key=natural_sort_key)))
 
-    def starts(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
+    def pre_start_programs(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
         """Return what is to run before a container with these devices starts.
 
         Raises:
@@ -54,10 +54,10 @@ class Answers:
         """
         return program_runs(self.offer, ids)
 
-    def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> tuple[str, ...]:
+    def choose_preferred(self, available: Sequence[str], must_include: Sequence[str], size: int) -> tuple[str, ...]:
         """Return which of the available devices to take; never raises."""
         offer = self.offer
-        return preferred(
+        return choose_preferred(
             available,
             must_include,
             size,

@@ -14,9 +14,9 @@ from genplug.cli.options import add_policy, add_root
 if TYPE_CHECKING:
     from tarfile import TarInfo
 
-    from genplug.hardware.file_tree import Act, Tree
+    from genplug.hardware.file_tree import Access, FileTree
     from genplug.hardware.host import Host
-    from genplug.health.workers.protocol import Ask
+    from genplug.health.workers.protocol import ProbeRequest
     from genplug.spec.model import Config
 
 DESCRIPTION = """\
@@ -54,8 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the archive and return the exit code."""
-    from genplug.capture.archive import opened_root  # noqa: PLC0415 - --help needs none of this
-    from genplug.config.diagnostics import ConfigInvalidError, rendered  # noqa: PLC0415 - as above
+    from genplug.capture.archive import open_root  # noqa: PLC0415 - --help needs none of this
+    from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415 - as above
 
     out = None if arguments.output == "-" else Path(arguments.output)
     if out is None and sys.stdout.isatty():
@@ -68,9 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         configs = tuple(_configs(arguments))
     except ConfigInvalidError as error:
-        print(rendered(error.problems), file=sys.stderr)
+        print(format_diagnostics(error.problems), file=sys.stderr)
         return 78
-    with opened_root(arguments.root) as root:
+    with open_root(arguments.root) as root:
         try:
             content, count = _packed(_members(_touched(configs, root, arguments.node_name), root))
             _write(content, out)
@@ -92,12 +92,12 @@ class _Touched:
     """A witness: the paths that were touched, those of them that were listed, and those that were read."""
 
     def __init__(self) -> None:
-        from genplug.hardware.file_tree import Act  # noqa: PLC0415 - see run
+        from genplug.hardware.file_tree import Access  # noqa: PLC0415 - see run
 
-        self.acts: dict[Act, set[str]] = {act: set() for act in Act}
+        self.acts: dict[Access, set[str]] = {act: set() for act in Access}
         self._count, self._said = 0, time.monotonic()
 
-    def __call__(self, act: "Act", path: str) -> None:
+    def __call__(self, act: "Access", path: str) -> None:
         self.acts[act].add(path)
         self._count += 1
         if time.monotonic() > self._said + _PATIENCE:
@@ -123,24 +123,24 @@ def _configs(arguments: argparse.Namespace) -> "Iterator[Config]":
 
 def _touched(configs: "Iterable[Config]", root: Path, node_name: str | None) -> _Touched:
     from genplug.hardware.discovery import discover  # noqa: PLC0415 - see run
-    from genplug.hardware.explain import explained  # noqa: PLC0415 - see run
+    from genplug.hardware.explain import explain  # noqa: PLC0415 - see run
     from genplug.hardware.host import Host  # noqa: PLC0415 - see run
-    from genplug.health.binding import questions  # noqa: PLC0415 - see run
+    from genplug.health.binding import probe_requests  # noqa: PLC0415 - see run
 
     touched = _Touched()
     host = Host.at(root, node_name=node_name or os.environ.get("NODE_NAME"), witness=touched)
     for config in configs:
         # `--explain` reads on where a scan stops at the first condition that does not hold.
         inventory = discover(config, host)
-        for _ in explained(inventory, host):
+        for _ in explain(inventory, host):
             pass
         for name, devices in inventory.devices.items():
-            for question in questions(inventory.resources[name], devices):
+            for question in probe_requests(inventory.resources[name], devices):
                 _read(question, host)
     return touched
 
 
-def _read(question: "Ask", host: "Host") -> None:
+def _read(question: "ProbeRequest", host: "Host") -> None:
     """Read what a probe reads of files, and nothing that a probe only calls or opens."""
     from genplug.health.probes import pci  # noqa: PLC0415 - see run
     from genplug.spec.globs import Glob  # noqa: PLC0415 - see run
@@ -150,36 +150,36 @@ def _read(question: "Ask", host: "Host") -> None:
         is_glob, *paths = arguments
         for written in paths:
             for path in host.glob(Glob.parse(written)).paths if is_glob else (written,):
-                host.text(path)
+                host.read_text(path)
     elif kind == "pci":
         for directory in (f"{pci.DEVICES}/{address}" for address in arguments[1:]):
-            host.look(f"{directory}/driver")
+            host.stat(f"{directory}/driver")
             for name in pci.FILES:
-                host.text(f"{directory}/{name}")
+                host.read_text(f"{directory}/{name}")
 
 
 def _members(touched: _Touched, root: Path) -> "Iterator[tuple[TarInfo, bytes]]":
-    """Yield what is touched and all of /dev as members of an archive and their bytes: folders before what is in them.
+    """Yield the archive members for every accessed path and for all of /dev; a directory precedes its entries.
 
     Every path of a witness is without symlinks, but for its last name.
     """
     from tarfile import TarInfo  # noqa: PLC0415 - see run
 
-    from genplug.hardware.file_tree import Act, Tree  # noqa: PLC0415 - see run
+    from genplug.hardware.file_tree import Access, FileTree  # noqa: PLC0415 - see run
     from genplug.hardware.host import STAND_INS_MARKER, Host  # noqa: PLC0415 - see run
 
-    host, tree = Host.at(root), Tree(os.fspath(root).rstrip("/"))
+    host, tree = Host.at(root), FileTree(os.fspath(root).rstrip("/"))
     paths = set[str]().union(*touched.acts.values(), _of_dev(tree))
     # Attributes are made of names, too.
     paths |= {
-        f"{at}/{entry.name}" for at in touched.acts[Act.LISTED] if _is_of_kernel(at) for entry in tree.entries(at)
+        f"{at}/{entry.name}" for at in touched.acts[Access.LISTED] if _is_of_kernel(at) for entry in tree.entries(at)
     }
     paths |= {str(parent) for path in paths for parent in Path(path).parents}
-    folders, left_out = {""}, []
+    directories, left_out = {""}, []
     yield TarInfo(STAND_INS_MARKER), b""
     for path in sorted(paths - {"/"}):
         # A tree can change while it is looked at.
-        if path.rpartition("/")[0] not in folders:
+        if path.rpartition("/")[0] not in directories:
             continue
         try:
             mode = os.lstat(tree.prefix + path).st_mode
@@ -187,19 +187,19 @@ def _members(touched: _Touched, root: Path) -> "Iterator[tuple[TarInfo, bytes]]"
             continue
         member, content = TarInfo(path.lstrip("/")), b""
         try:
-            content = _filled(member, mode, path, host, tree, is_read=path in touched.acts[Act.READ])
+            content = _filled(member, mode, path, host, tree, is_read=path in touched.acts[Access.READ])
         except OSError as error:
             # That it is there counts, even if nobody can read it.
             left_out += [path] if isinstance(error, PermissionError) else []
         if member.isdir():
-            folders.add(path)
+            directories.add(path)
         member.size = len(content)
         yield member, content
     if left_out:
         _say(f"without the text of {len(left_out)} files that only others may read, such as {left_out[0]}")
 
 
-def _of_dev(tree: "Tree") -> Iterator[str]:
+def _of_dev(tree: "FileTree") -> Iterator[str]:
     waiting = ["/dev"]
     while waiting:
         for entry in tree.entries(at := waiting.pop()):
@@ -209,7 +209,7 @@ def _of_dev(tree: "Tree") -> Iterator[str]:
 
 
 def _filled(  # noqa: PLR0913 - what is known of a path
-    member: "TarInfo", mode: int, path: str, host: "Host", tree: "Tree", *, is_read: bool
+    member: "TarInfo", mode: int, path: str, host: "Host", tree: "FileTree", *, is_read: bool
 ) -> bytes:
     """Say in a member what stands at a path, and return its bytes.
 
@@ -219,7 +219,7 @@ def _filled(  # noqa: PLR0913 - what is known of a path
     from tarfile import DIRTYPE, SYMTYPE  # noqa: PLC0415 - see run
 
     from genplug.capture.archive import KIND  # noqa: PLC0415 - see run
-    from genplug.hardware.host import MOST_TEXT  # noqa: PLC0415 - see run
+    from genplug.hardware.host import MAX_TEXT  # noqa: PLC0415 - see run
     from genplug.health.probes.pci import HEADER  # noqa: PLC0415 - see run
 
     if stat.S_ISLNK(mode):
@@ -228,11 +228,11 @@ def _filled(  # noqa: PLR0913 - what is known of a path
         member.type, member.mode = DIRTYPE, 0o755
     elif stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
         member.pax_headers = {KIND: "socket" if stat.S_ISSOCK(mode) else "fifo"}
-    elif (look := host.look(path)) is not None and look.is_device:
+    elif (look := host.stat(path)) is not None and look.is_device:
         return f"{look.kind} {look.major}:{look.minor}\n".encode()
     elif is_read and _is_of_kernel(path):
         # To read all of a configuration space can disturb a device.
-        return tree.read(path, HEADER if path.endswith("/config") else MOST_TEXT)
+        return tree.read(path, HEADER if path.endswith("/config") else MAX_TEXT)
     return b""
 
 
@@ -248,7 +248,7 @@ def _packed(members: "Iterable[tuple[TarInfo, bytes]]") -> tuple[bytes, int]:
     from gzip import GzipFile  # noqa: PLC0415 - see run
     from io import BytesIO  # noqa: PLC0415 - see run
 
-    from genplug.capture.archive import MOST_BYTES, MOST_MEMBERS  # noqa: PLC0415 - see run
+    from genplug.capture.archive import MAX_BYTES, MAX_MEMBERS  # noqa: PLC0415 - see run
 
     count, buffer = 0, BytesIO()
     with (
@@ -257,10 +257,10 @@ def _packed(members: "Iterable[tuple[TarInfo, bytes]]") -> tuple[bytes, int]:
     ):
         for count, (member, content) in enumerate(members, 1):
             archive.addfile(member, BytesIO(content))
-            if count > MOST_MEMBERS or archive.offset > MOST_BYTES:
+            if count > MAX_MEMBERS or archive.offset > MAX_BYTES:
                 raise _TooMuchError(
-                    f"the configuration reads more than an archive may hold ({MOST_MEMBERS} paths, "
-                    f"{MOST_BYTES >> 20} MiB): name a --config with narrower globs; it was at {member.name!r}"
+                    f"the configuration reads more than an archive may hold ({MAX_MEMBERS} paths, "
+                    f"{MAX_BYTES >> 20} MiB): name a --config with narrower globs; it was at {member.name!r}"
                 )
     return buffer.getvalue(), count
 

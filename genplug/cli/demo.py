@@ -6,7 +6,7 @@ import os
 
 DESCRIPTION = """\
 Try genplug without a cluster, hardware or root: a make-believe node with devices that are plain files and a stand-in
-for the kubelet, in a temporary folder that is removed at the end. The agent on it is the real one.
+for the kubelet, in a temporary directory that is removed at the end. The agent on it is the real one.
 """
 EPILOG = """\
 examples:

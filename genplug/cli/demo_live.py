@@ -9,10 +9,10 @@ from pathlib import Path
 
 from genplug.agent import Agent
 from genplug.cli.demo_node import SERIAL, demo_node, status_table
-from genplug.observe.events import Entry, Event
+from genplug.observe.events import Event, LogEvent
 from genplug.testing.node.fake_node import FakeNode
 
-_MOST_NEWS = 8
+_MAX_NEWS = 8
 _SETTLED = 0.05
 """Seconds of quiet before the table is drawn again."""
 
@@ -21,7 +21,7 @@ def play() -> int:
     """Show the table until Ctrl-C, and return the exit code."""
     with suppress(KeyboardInterrupt):
         asyncio.run(_play())
-    print("\nThe demo's folder is removed. Next: README.md, `genplug validate --help`, `genplug run --help`.")
+    print("\nThe demo's directory is removed. Next: README.md, `genplug validate --help`, `genplug run --help`.")
     return 0
 
 
@@ -29,7 +29,7 @@ async def _play() -> None:
     async with demo_node() as node, node.running() as agent:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _restart_kubelet, node)
         news = _News()
-        agent.journal.listen(news.hear)
+        agent.event_log.listen(news.hear)
         while True:
             _draw(node, agent, news)
             await news.settled()
@@ -42,10 +42,10 @@ class _News:
         self.lines: list[str] = []
         self._heard = asyncio.Event()
 
-    def hear(self, entry: Entry) -> None:
+    def hear(self, entry: LogEvent) -> None:
         """Take note of a log entry."""
-        if entry.event not in (Event.LIST_SENT, Event.ENDPOINT_MOVED, Event.CONFIG_UNCHANGED):
-            self.lines = [*self.lines, *entry.text.splitlines()][-_MOST_NEWS:]
+        if entry.event not in (Event.LIST_SENT, Event.ENDPOINT_PHASE_CHANGED, Event.CONFIG_UNCHANGED):
+            self.lines = [*self.lines, *entry.text.splitlines()][-_MAX_NEWS:]
         self._heard.set()
 
     async def settled(self) -> None:

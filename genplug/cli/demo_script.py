@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from genplug.agent import Agent
 from genplug.cli.demo_node import BROKEN, CAMERA, FUSE, SERIAL, WITH_CAMERA, demo_node, status_table
 from genplug.observe.events import Event
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 
@@ -34,21 +34,21 @@ async def _play() -> None:
         async with AsyncExitStack() as started:
             agent = await started.enter_async_context(node.running())
             async with _step("the agent starts and registers its resources with the kubelet"):
-                await kubelet.until(SERIAL, lambda devices: len(devices.healthy) == 3)  # noqa: PLR2004 - as plugged
-                await kubelet.until(FUSE, lambda devices: len(devices.healthy) == 3)  # noqa: PLR2004 - as configured
+                await kubelet.wait_for_list(SERIAL, lambda devices: len(devices.healthy) == 3)  # noqa: PLR2004 - as plugged
+                await kubelet.wait_for_list(FUSE, lambda devices: len(devices.healthy) == 3)  # noqa: PLR2004 - as configured
             _show(status_table(agent.status))
             first = await _allocates(node)
             await _replugs(node, agent, first)
             await _reloads(node, agent)
-            async with _step("the kubelet restarts and wipes its folder"):
+            async with _step("the kubelet restarts and wipes its directory"):
                 times = len(kubelet.registrations)
                 await kubelet.restart()
-                await kubelet.when(lambda: len(kubelet.registrations) == times + 3)
-                await kubelet.until(CAMERA, lambda devices: len(devices.healthy) == 1)
+                await kubelet.wait_for(lambda: len(kubelet.registrations) == times + 3)
+                await kubelet.wait_for_list(CAMERA, lambda devices: len(devices.healthy) == 1)
             _show("each resource registered again, once")
             async with _step("the agent is told to stop"):
                 await started.aclose()
-                await kubelet.when(lambda: kubelet.streams(SERIAL) == 0)
+                await kubelet.wait_for(lambda: kubelet.streams(SERIAL) == 0)
         left = sorted(path.name for path in kubelet.plugins_dir.glob("genplug-*"))
         _check(not left, f"sockets were left behind: {left}")
         _show("its sockets are gone")
@@ -70,29 +70,29 @@ async def _replugs(node: FakeNode, agent: Agent, used: str) -> None:
     path = next(path for path, name in listed.items() if path.startswith("/dev/ttyUSB") and name != used)
     async with _step(f"{path} is unplugged"):
         node.unplug(path)
-        await node.kubelet.until(SERIAL, lambda devices: listed[path] in devices.unhealthy)
+        await node.kubelet.wait_for_list(SERIAL, lambda devices: listed[path] in devices.unhealthy)
     _show(status_table(agent.status))
     async with _step(f"{path} is plugged in again"):
         node.plug(path)
-        await node.kubelet.until(SERIAL, lambda devices: listed[path] in devices.healthy)
+        await node.kubelet.wait_for_list(SERIAL, lambda devices: listed[path] in devices.healthy)
     _show(f"the same ID is healthy again: {listed[path]}")
 
 
 async def _reloads(node: FakeNode, agent: Agent) -> None:
     async with _step("the configuration gets a resource more"):
         node.write_config(WITH_CAMERA, how="rename")
-        await node.kubelet.until(CAMERA, lambda devices: len(devices.healthy) == 1)
+        await node.kubelet.wait_for_list(CAMERA, lambda devices: len(devices.healthy) == 1)
     _show(f"{CAMERA} is offered; nothing else was touched")
     async with _step("somebody breaks the configuration"):
-        entries = heard(agent)
+        entries = record_events(agent)
         node.write_config(BROKEN, how="rename")
-        entry = await told(entries, Event.CONFIG_INVALID)
+        entry = await next_event(entries, Event.CONFIG_INVALID)
     _show(entry.text)
     _check("golb" in entry.text, "the error does not show the mistake")
     _check(bool(node.kubelet.resource(CAMERA).healthy), "the last good configuration does not stay in force")
     async with _step("and mends it"):
         node.write_config(WITH_CAMERA, how="rename")
-        await told(entries, Event.CONFIG_UNCHANGED)
+        await next_event(entries, Event.CONFIG_UNCHANGED)
     _show("the file says again what is in force; no stream was touched")
 
 

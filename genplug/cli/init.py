@@ -49,20 +49,20 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.kind is None:
         return _for_what_is_here(recipes.values(), arguments)
     if arguments.kind not in recipes:
-        from genplug.config.schema import closest  # noqa: PLC0415 - as above
+        from genplug.config.schema import did_you_mean  # noqa: PLC0415 - as above
 
-        hint = closest(arguments.kind, recipes) or "'genplug init --list' names those that there are"
+        hint = did_you_mean(arguments.kind, recipes) or "'genplug init --list' names those that there are"
         _say(f"there is no recipe {arguments.kind!r}: {hint}")
         return 2
     return _written(recipes[arguments.kind].text, arguments.output)
 
 
 def _for_what_is_here(recipes: "Collection[Recipe]", arguments: argparse.Namespace) -> int:
-    from genplug.capture.archive import opened_root  # noqa: PLC0415 - see run
+    from genplug.capture.archive import open_root  # noqa: PLC0415 - see run
     from genplug.hardware.host import Host  # noqa: PLC0415 - see run
 
-    with opened_root(arguments.root) as root:
-        choice = chosen(recipes, Host.at(root))
+    with open_root(arguments.root) as root:
+        choice = select_recipes(recipes, Host.at(root))
     if not choice.taken:
         _say(
             f"none of the {len(recipes)} recipes finds anything under {arguments.root}. In a container the host's /dev "
@@ -71,7 +71,7 @@ def _for_what_is_here(recipes: "Collection[Recipe]", arguments: argparse.Namespa
             "--explain' says why it finds nothing"
         )
         return 1
-    code = _written(spliced(choice, len(recipes)), arguments.output)
+    code = _written(merge_recipes(choice, len(recipes)), arguments.output)
     if code == 0:
         found = ", ".join(f"{one.recipe.kind} ({one.note})" for one in choice.taken)
         _say(f"found {found}; 'genplug plan --config FILE' shows what it offers")
@@ -92,7 +92,7 @@ class Choice(NamedTuple):
     left_out: dict[str, str]
 
 
-def chosen(recipes: "Collection[Recipe]", host: "Host") -> Choice:
+def select_recipes(recipes: "Collection[Recipe]", host: "Host") -> Choice:
     """Return the recipes that find devices which no recipe before them has."""
     from genplug.config.load import load_text  # noqa: PLC0415 - see run
     from genplug.hardware.discovery import discover  # noqa: PLC0415 - see run
@@ -141,7 +141,7 @@ def _rival(device: "Device", owners: dict[object, tuple[str, bool]], *, may_over
 
 
 def _identities(device: "Device") -> list[object]:
-    return [node.look.numbers for node in device.nodes] or list(device.candidates)
+    return [node.info.numbers for node in device.nodes] or list(device.candidates)
 
 
 def _needs_a_policy(recipe: "Recipe", host: "Host", found: int) -> bool:
@@ -156,7 +156,7 @@ def _needs_a_policy(recipe: "Recipe", host: "Host", found: int) -> bool:
     return sum(map(len, inventory.devices.values())) < found
 
 
-def spliced(choice: Choice, number: int) -> str:
+def merge_recipes(choice: Choice, number: int) -> str:
     """Return one configuration with the resources of all recipes that were taken, under their comments."""
     from genplug.recipes.catalog import HEADER  # noqa: PLC0415 - see run
 

@@ -16,7 +16,7 @@ COMMANDS = {
     "init": "print a configuration to start from: for a kind of hardware, or for what this machine has",
     "capture": "write what a configuration reads of this node into an archive, to send it or to plan with it elsewhere",
     "schema": "print the JSON Schema of the configuration",
-    "demo": "try it: a make-believe node and kubelet in a temporary folder, no cluster and no root",
+    "demo": "try it: a make-believe node and kubelet in a temporary directory, no cluster and no root",
 }
 
 _EPILOG = """\

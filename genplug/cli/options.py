@@ -9,7 +9,7 @@ ROOT_HELP = "where the host's file system is seen, or an archive that 'genplug c
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
-    """Add ``--root``; what is given is a text for :func:`genplug.capture.archive.opened_root`."""
+    """Add ``--root``; what is given is a text for :func:`genplug.capture.archive.open_root`."""
     parser.add_argument("--root", metavar="DIR", default="/", help=ROOT_HELP)
 
 

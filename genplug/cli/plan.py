@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from genplug.cli.options import add_policy, add_root
 
 if TYPE_CHECKING:
-    from genplug.allocation.resource_state import Answers
-    from genplug.hardware.explain import Explained
+    from genplug.allocation.resource_state import ResourceState
+    from genplug.hardware.explain import CandidateExplanation
     from genplug.hardware.inventory import DeviceNode, Inventory
 
 DESCRIPTION = """\
@@ -66,47 +66,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan and return the exit code."""
-    from genplug.capture.archive import opened_root  # noqa: PLC0415 - --help needs none of this
+    from genplug.capture.archive import open_root  # noqa: PLC0415 - --help needs none of this
 
-    with opened_root(arguments.root) as arguments.root:
+    with open_root(arguments.root) as arguments.root:
         return _planned(arguments)
 
 
 def _planned(arguments: argparse.Namespace) -> int:
-    from genplug.allocation.offers import offered  # noqa: PLC0415
-    from genplug.allocation.resource_state import Answers  # noqa: PLC0415 - see run
-    from genplug.config.diagnostics import ConfigInvalidError, rendered  # noqa: PLC0415
+    from genplug.allocation.offers import build_offer  # noqa: PLC0415
+    from genplug.allocation.resource_state import ResourceState  # noqa: PLC0415 - see run
+    from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415
     from genplug.config.load import load  # noqa: PLC0415
     from genplug.hardware.discovery import discover  # noqa: PLC0415
-    from genplug.hardware.explain import explained  # noqa: PLC0415
+    from genplug.hardware.explain import explain  # noqa: PLC0415
     from genplug.hardware.host import Host  # noqa: PLC0415
-    from genplug.health.presence import NO_FINDINGS, judge  # noqa: PLC0415
-    from genplug.health.run_once import first_findings  # noqa: PLC0415
+    from genplug.health.presence import NO_PROBE_RESULTS, evaluate_health  # noqa: PLC0415
+    from genplug.health.run_once import run_probes_once  # noqa: PLC0415
 
     try:
         config = load(tuple(map(Path, arguments.config)), arguments.node_name, arguments.policy).config
     except ConfigInvalidError as error:
-        print(rendered(error.problems), file=sys.stderr)
+        print(format_diagnostics(error.problems), file=sys.stderr)
         return 78
     host = Host.at(arguments.root, node_name=arguments.node_name or os.environ.get("NODE_NAME"))
     inventory = discover(config, host)
-    findings, troubles = first_findings(inventory, host) if arguments.probe else (NO_FINDINGS, ())
+    findings, troubles = run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, ())
     for trouble in troubles:
         print(f"{trouble.resource}: probe {trouble.probe} cannot look: {trouble.error}", file=sys.stderr)
-    judgement = judge(inventory, None, {}, time.monotonic(), findings)
+    judgement = evaluate_health(inventory, None, {}, time.monotonic(), findings)
     answers = {
-        name: Answers(offered(resource, judgement.devices.get(name, ())), host)
+        name: ResourceState(build_offer(resource, judgement.devices.get(name, ())), host)
         for name, resource in inventory.resources.items()
     }
     # A name that no device fills in is shown as it is written.
     for name, scan in inventory.scans.items():
-        if not any(one.written_name == name for one in inventory.resources.values()):
-            answers[name] = Answers(offered(scan.resource, ()), host)
-    for clash in inventory.clashes:
-        print(clash.message, file=sys.stderr)
-    code = 78 if inventory.clashes else 0
+        if not any(one.configured_name == name for one in inventory.resources.values()):
+            answers[name] = ResourceState(build_offer(scan.resource, ()), host)
+    for conflict in inventory.conflicts:
+        print(conflict.message, file=sys.stderr)
+    code = 78 if inventory.conflicts else 0
     document = _document(answers, inventory)
-    explanation = tuple(explained(inventory, host)) if arguments.explain else ()
+    explanation = tuple(explain(inventory, host)) if arguments.explain else ()
     if arguments.explain:
         document["explanations"] = [_explanation(one) for one in explanation]
     if arguments.allocate:
@@ -132,7 +132,7 @@ def _request(text: str) -> tuple[str, int]:
     return resource, int(number)
 
 
-def _document(answers: "Mapping[str, Answers]", inventory: "Inventory") -> dict[str, Any]:
+def _document(answers: "Mapping[str, ResourceState]", inventory: "Inventory") -> dict[str, Any]:
     resources = []
     for name, one in answers.items():
         devices = [
@@ -147,21 +147,21 @@ def _document(answers: "Mapping[str, Answers]", inventory: "Inventory") -> dict[
             for grant in one.offer.grants.values()
         ]
         considered = [
-            {"path": seen.path, "device": seen.device, "reason": seen.reason, "source": str(seen.place)}
-            for seen in inventory.considered
-            if seen.resource in {name, one.offer.resource.written_name}
+            {"path": seen.path, "device": seen.device, "reason": seen.reason, "source": str(seen.location)}
+            for seen in inventory.outcomes
+            if seen.resource in {name, one.offer.resource.configured_name}
         ]
         resources.append(
-            {"name": name, "source": str(one.offer.resource.place), "devices": devices, "considered": considered}
+            {"name": name, "source": str(one.offer.resource.location), "devices": devices, "considered": considered}
         )
-    clashes = [clash.message for clash in inventory.clashes]
-    return {"apiVersion": "genplug.io/v1alpha1", "kind": "Plan", "resources": resources, "clashes": clashes}
+    conflicts = [conflict.message for conflict in inventory.conflicts]
+    return {"apiVersion": "genplug.io/v1alpha1", "kind": "Plan", "resources": resources, "conflicts": conflicts}
 
 
 def _node(node: "DeviceNode") -> dict[str, str]:
     return {
         "path": node.path,
-        "resolved": node.look.resolved,
+        "resolved": node.info.resolved,
         "containerPath": node.container_path,
         "permissions": node.permissions,
         "numbers": _numbers(node),
@@ -169,10 +169,10 @@ def _node(node: "DeviceNode") -> dict[str, str]:
 
 
 def _numbers(node: "DeviceNode") -> str:
-    return f"{node.look.kind} {node.look.major}:{node.look.minor}"
+    return f"{node.info.kind} {node.info.major}:{node.info.minor}"
 
 
-def _table(answers: "Mapping[str, Answers]", inventory: "Inventory") -> str:
+def _table(answers: "Mapping[str, ResourceState]", inventory: "Inventory") -> str:
     from genplug.cli.tables import table  # noqa: PLC0415
 
     rows = []
@@ -184,9 +184,9 @@ def _table(answers: "Mapping[str, Answers]", inventory: "Inventory") -> str:
             rows.append((name, grant.id, "healthy" if grant.healthy else "unhealthy", nodes, grant.reason))
         if not one.offer.grants:
             rows.append((name, "-", "none", "-", "nothing on this node matches"))
-    notes = [f"{note.resource}: nothing matches {note.glob} ({note.place})" for note in inventory.unmatched]
+    notes = [f"{note.resource}: nothing matches {note.glob} ({note.location})" for note in inventory.unmatched_globs]
     parts = [table(("RESOURCE", "DEVICE", "STATE", "NODES", "REASON"), rows)] if rows else ["no resources: {}"]
-    out = [(seen.resource, seen.path, seen.reason) for seen in inventory.considered if seen.device is None]
+    out = [(seen.resource, seen.path, seen.reason) for seen in inventory.outcomes if seen.device is None]
     if notes:
         parts += ["", *notes]
     if out:
@@ -194,11 +194,11 @@ def _table(answers: "Mapping[str, Answers]", inventory: "Inventory") -> str:
     return "\n".join(parts)
 
 
-def _explanation(one: "Explained") -> dict[str, Any]:
+def _explanation(one: "CandidateExplanation") -> dict[str, Any]:
     return {
         "path": one.path,
         "resource": one.resource,
-        "source": str(one.place),
+        "source": str(one.location),
         "foundBy": one.found_by,
         "device": one.device,
         "reason": one.reason,
@@ -213,12 +213,12 @@ def _explanation(one: "Explained") -> dict[str, Any]:
     }
 
 
-def _prose(explanation: "Sequence[Explained]") -> str:
+def _prose(explanation: "Sequence[CandidateExplanation]") -> str:
     """Return the explanation for people: a paragraph for each path."""
     lines = []
     for one in explanation:
         fate = f"device {one.device}" if one.device is not None else f"left out: {one.reason or 'see above'}"
-        lines += ["", f"{one.path}: {fate}", f"  {one.resource} ({one.place}), {one.found_by}"]
+        lines += ["", f"{one.path}: {fate}", f"  {one.resource} ({one.location}), {one.found_by}"]
         for check in one.checks:
             word = "in " if check.passed else "out"
             seen = f"it is {_shown(check.seen)}" if check.seen else "it does not exist"
@@ -237,15 +237,15 @@ def _origin(origin: str) -> str:
     return f"   <- {origin}" if origin else ""
 
 
-def _allocated(answers: "Mapping[str, Answers]", requests: list[tuple[str, int]]) -> tuple[dict[str, Any], int]:
-    from genplug.allocation.errors import Refusal  # noqa: PLC0415
+def _allocated(answers: "Mapping[str, ResourceState]", requests: list[tuple[str, int]]) -> tuple[dict[str, Any], int]:
+    from genplug.allocation.errors import AllocationError  # noqa: PLC0415
 
     given, code = [], 0
     for resource, number in requests:
         answer: dict[str, Any] = {"resource": resource}
         try:
             answer |= _answer(answers, resource, number)
-        except (Refusal, LookupError) as refusal:
+        except (AllocationError, LookupError) as refusal:
             answer["refused"] = str(refusal.args[0])
             print(f"{resource}={number}: {refusal.args[0]}", file=sys.stderr)
             code = 1
@@ -253,14 +253,14 @@ def _allocated(answers: "Mapping[str, Answers]", requests: list[tuple[str, int]]
     return {"apiVersion": "genplug.io/v1alpha1", "kind": "Allocation", "containers": given}, code
 
 
-def _answer(answers: "Mapping[str, Answers]", resource: str, number: int) -> dict[str, Any]:
+def _answer(answers: "Mapping[str, ResourceState]", resource: str, number: int) -> dict[str, Any]:
     if resource not in answers:
         raise LookupError(f"there is no resource {resource!r}; there are {', '.join(answers) or 'none'}")
     one = answers[resource]
     healthy = [listed.id for listed in one.listed if listed.healthy]
     if number > len(healthy):
         raise LookupError(f"only {len(healthy)} of {len(one.listed)} devices are healthy; `genplug plan` says why")
-    ids = one.prefer(healthy, (), number)
+    ids = one.choose_preferred(healthy, (), number)
     edits = one.allocate(ids)
     # The names are those of v1beta1 ContainerAllocateResponse.
     return {

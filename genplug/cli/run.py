@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kubelet-dir",
         default="/var/lib/kubelet",
         metavar="DIR",
-        help="the kubelet's folder, with device-plugins/ in it (default: /var/lib/kubelet)",
+        help="the kubelet's directory, with device-plugins/ in it (default: /var/lib/kubelet)",
     )
     _add(
         parser,
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cdi-dir",
         default="/var/run/cdi",
         metavar="DIR",
-        help="the host's folder of CDI files, for 'inject: cdi' (default: /var/run/cdi)",
+        help="the host's directory of CDI files, for 'inject: cdi' (default: /var/run/cdi)",
     )
     parser.add_argument(
         "--node-name",

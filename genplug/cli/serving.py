@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from genplug.agent import Agent, Settings
-from genplug.capture.archive import opened_root
-from genplug.kubelet.plugin_dir import FolderGoneError
+from genplug.capture.archive import open_root
+from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.log_format import set_up_logging
 
 _STARTED = 5.0
@@ -23,7 +23,7 @@ def serve(arguments: argparse.Namespace) -> int:
     is_text = arguments.log_format == "text" or (arguments.log_format == "auto" and sys.stderr.isatty())
     set_up_logging("text" if is_text else "json", arguments.log_level)
     os.umask(0o077)
-    with opened_root(arguments.root) as root:
+    with open_root(arguments.root) as root:
         settings = Settings(
             config=tuple(map(Path, arguments.config)),
             root=root,
@@ -57,7 +57,7 @@ async def _run(settings: Settings) -> int:
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
     try:
         await agent.run()
-    except FolderGoneError:
+    except PluginDirReplacedError:
         return 1
     except OSError as error:
         print(f"genplug run: --listen {settings.listen}: {error.strerror}", file=sys.stderr)

@@ -36,7 +36,7 @@ _PAUSE = 0.5
 _DEADLINE = 5.0
 _UNREACHABLE, _UNKNOWN, _NOT_READY = 1, 2, 4
 _FORBIDDEN = 403
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 Address = tuple[str, int]
@@ -78,7 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the status and return the exit code."""
     try:
-        status = _awaited(arguments) if arguments.wait else ask(arguments.address)
+        status = _wait_until_ready(arguments) if arguments.wait else ask(arguments.address)
     except UnreachableError as error:
         print(f"genplug status: {error}", file=sys.stderr)
         return _UNREACHABLE
@@ -138,7 +138,7 @@ def _duration(text: str) -> float:
     return sum(float(count) * _UNITS[unit] for count, unit in re.findall(r"([\d.]+)(ms|s|m|h|)", text))
 
 
-def _awaited(arguments: argparse.Namespace) -> JSON:
+def _wait_until_ready(arguments: argparse.Namespace) -> JSON:
     """Ask until the agent is ready or the time is over; what is waited for is told when it changes."""
     deadline = time.monotonic() + arguments.timeout
     told = ""
@@ -199,8 +199,8 @@ def _health(health: JSON) -> Iterator[str]:
     yield f"{health['probes']} probes ask {health['questions']} questions, {health['looks']} answers so far{hanging}"
     for trouble in health["troubles"]:
         devices = trouble["devices"]
-        more = f" and {len(devices) - _MOST_NAMED} more" if len(devices) > _MOST_NAMED else ""
-        named = ", ".join(devices[:_MOST_NAMED]) + more
+        more = f" and {len(devices) - _MAX_NAMED} more" if len(devices) > _MAX_NAMED else ""
+        named = ", ".join(devices[:_MAX_NAMED]) + more
         yield f"  {trouble['resource']}: probe {trouble['probe']} cannot look at {named}: {trouble['error']}"
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from genplug.cli.options import add_policy
 
 if TYPE_CHECKING:
-    from genplug.config.diagnostics import Problem
-    from genplug.spec.location import Place
+    from genplug.config.diagnostics import Diagnostic
+    from genplug.spec.location import SourceLocation
     from genplug.spec.model import Config
     from genplug.spec.policy import Policy
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from genplug.spec.model import Config  # noqa: PLC0415 - --help needs none of this
 
     valid: list[Config | Policy] = []
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     policy: Policy | None = None
     try:
         policy = load_policy(arguments.policy).policy
@@ -110,13 +110,13 @@ def _manifest_text(path: str) -> str | None:
 
 
 def _stdin_checks(node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
-    from genplug.config.diagnostics import ConfigInvalidError, Problems  # noqa: PLC0415 - see run
-    from genplug.config.files import decoded  # noqa: PLC0415 - see run
+    from genplug.config.diagnostics import ConfigInvalidError, Diagnostics  # noqa: PLC0415 - see run
+    from genplug.config.files import decode_utf8  # noqa: PLC0415 - see run
     from genplug.config.load import load_text  # noqa: PLC0415 - see run
-    from genplug.config.manifest import MOST_BYTES, is_manifest  # noqa: PLC0415 - see run
+    from genplug.config.manifest import MAX_BYTES, is_manifest  # noqa: PLC0415 - see run
 
-    problems = Problems()
-    read = decoded(sys.stdin.buffer.read(MOST_BYTES + 1), _STDIN, problems)
+    problems = Diagnostics()
+    read = decode_utf8(sys.stdin.buffer.read(MAX_BYTES + 1), _STDIN, problems)
     if read is None:
         yield partial(_raise, ConfigInvalidError(problems.found))
     elif is_manifest(read.text):
@@ -152,7 +152,7 @@ def _summary(config: "Config") -> str:
     return f"{', '.join(config.files)}: valid, {counted}"
 
 
-def _document(valid: Sequence["Config"], problems: Sequence["Problem"]) -> dict[str, object]:
+def _document(valid: Sequence["Config"], problems: Sequence["Diagnostic"]) -> dict[str, object]:
     return {
         "apiVersion": "genplug.io/v1alpha1",
         "kind": "Validation",
@@ -163,11 +163,11 @@ def _document(valid: Sequence["Config"], problems: Sequence["Problem"]) -> dict[
         "problems": [
             {
                 "code": one.code.value,
-                **_position(one.place),
+                **_position(one.location),
                 "width": one.width,
-                "path": one.tree,
+                "path": one.key_path,
                 "message": one.message,
-                "first": _position(one.first) if one.first else None,
+                "first": _position(one.related_location) if one.related_location else None,
                 "expected": one.expected,
                 "hint": one.hint,
             }
@@ -176,5 +176,5 @@ def _document(valid: Sequence["Config"], problems: Sequence["Problem"]) -> dict[
     }
 
 
-def _position(place: "Place") -> dict[str, object]:
-    return {"file": place.file, "line": place.line, "column": place.column}
+def _position(location: "SourceLocation") -> dict[str, object]:
+    return {"file": location.file, "line": location.line, "column": location.column}

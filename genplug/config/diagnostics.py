@@ -10,10 +10,10 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from genplug.spec.location import Place
+from genplug.spec.location import SourceLocation
 
 
-class Code(StrEnum):
+class ErrorCode(StrEnum):
     """What kind of mistake; the codes are public and stay."""
 
     UNREADABLE = "GP001"
@@ -39,83 +39,96 @@ class Code(StrEnum):
 _WIDEST_LINE = 160
 """Of a longer line, only what is around the caret is shown."""
 _BEFORE_CARET = 60
-_MOST_TEXT = 400
+_MAX_TEXT = 400
 """Characters of a message or a path of keys; a longer one quotes something endless, and is cut in its middle."""
 # A file may hold anything, and a terminal obeys control characters. U+2400 and on are their pictures, one column each.
 _PICTURES = {code: 0x2400 + code for code in range(32) if code != ord("\t")} | {0x7F: 0x2421}
 
 
 @frozen
-class Problem:
-    """One mistake. ``width`` is how many characters the caret marks; ``tree`` is the path of keys to it.
+class Diagnostic:
+    """One mistake in a configuration.
 
-    ``first`` is where the other half of the mistake stands, if it has two.
+    ``width`` is the number of characters that the caret marks, ``key_path`` the path of keys to the mistake.
+    ``related_location`` is the location of the other half of the mistake, if it has two.
     """
 
-    code: Code
-    place: Place
+    code: ErrorCode
+    location: SourceLocation
     message: str
-    tree: str = ""
+    key_path: str = ""
     expected: str = ""
     hint: str = ""
     width: int = 1
-    first: Place | None = None
+    related_location: SourceLocation | None = None
     line: str = ""
 
 
 class ConfigInvalidError(Exception):
     """A configuration that cannot be used. ``problems`` are all of its mistakes, in the order of the files.
 
-    ``folders`` are those to watch for a better one.
+    ``directories`` are those to watch for a better one.
     """
 
-    def __init__(self, problems: Iterable[Problem], folders: Iterable[Path] = ()) -> None:
+    def __init__(self, problems: Iterable[Diagnostic], directories: Iterable[Path] = ()) -> None:
         # What stands in `defaults` is met again in each resource, and is one mistake.
-        unique = {(one.code, one.place, one.message): one for one in reversed(tuple(problems))}
+        unique = {(one.code, one.location, one.message): one for one in reversed(tuple(problems))}
         self.problems = tuple(sorted(unique.values(), key=_order))
-        self.folders = frozenset(folders)
-        super().__init__(rendered(self.problems))
+        self.directories = frozenset(directories)
+        super().__init__(format_diagnostics(self.problems))
 
 
 @frozen
-class Problems:
+class Diagnostics:
     """A collector of mistakes: readers add to it and go on, so that one run finds them all."""
 
-    found: list[Problem] = field(factory=list)
+    found: list[Diagnostic] = field(factory=list)
 
-    def add(self, code: Code, place: Place, message: str, **more: object) -> None:
-        """Note a mistake; ``more`` are fields of :class:`Problem`."""
-        self.found.append(Problem(code, place, message, **more))  # type: ignore[arg-type]
+    def add(  # noqa: PLR0913 - the fields of a diagnostic
+        self,
+        code: ErrorCode,
+        location: SourceLocation,
+        message: str,
+        *,
+        key_path: str = "",
+        expected: str = "",
+        hint: str = "",
+        width: int = 1,
+        related_location: SourceLocation | None = None,
+        line: str = "",
+    ) -> None:
+        """Record a mistake; the arguments are the fields of :class:`Diagnostic`."""
+        self.found.append(Diagnostic(code, location, message, key_path, expected, hint, width, related_location, line))
 
 
-def rendered(problems: Iterable[Problem]) -> str:
+def format_diagnostics(problems: Iterable[Diagnostic]) -> str:
     """Return the problems as text for a terminal or a log."""
-    return "\n".join(map(_rendered, problems))
+    return "\n".join(map(_format_diagnostic, problems))
 
 
-def _rendered(problem: Problem) -> str:
-    tree = f"  [{problem.tree}]" if problem.tree else ""
-    lines = [f"{problem.place}: error[{problem.code}]: {problem.message}{tree}"]
-    margin = " " * max(5, len(str(problem.place.line)))
+def _format_diagnostic(problem: Diagnostic) -> str:
+    tree = f"  [{problem.key_path}]" if problem.key_path else ""
+    lines = [f"{problem.location}: error[{problem.code}]: {problem.message}{tree}"]
+    margin = " " * max(5, len(str(problem.location.line)))
     if problem.line:
-        source, column = _window(problem.line, problem.place.column)
+        source, column = _window(problem.line, problem.location.column)
         # A tab is one column to the reader of the file and must stay one here.
         lead = "".join("\t" if one == "\t" else " " for one in source[: column - 1])
         room = max(len(source) - column + 1, 1)
-        lines.append(f"{problem.place.line:>5} | {source}")
+        lines.append(f"{problem.location.line:>5} | {source}")
         lines.append(f"{margin} | {lead}{'^' * max(min(problem.width, room), 1)}")
-    if problem.first:
-        lines.append(f"{margin} = first: {problem.first}")
+    if problem.related_location:
+        lines.append(f"{margin} = first: {problem.related_location}")
     if problem.expected:
         lines.append(f"{margin} = expected: {problem.expected}")
     if problem.hint:
         lines.append(f"{margin} = help: {problem.hint}")
-    return "\n".join(_shortened(line).translate(_PICTURES) for line in lines)
+    return "\n".join(_shorten(line).translate(_PICTURES) for line in lines)
 
 
-def _shortened(line: str) -> str:
-    half = _MOST_TEXT // 2
-    return line if len(line) <= _MOST_TEXT else f"{line[:half]}…{line[-half:]}"
+def _shorten(line: str) -> str:
+    half = _MAX_TEXT // 2
+    return line if len(line) <= _MAX_TEXT else f"{line[:half]}…{line[-half:]}"
 
 
 def _window(line: str, column: int) -> tuple[str, int]:
@@ -129,6 +142,6 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return f"{head}{shown}{tail}", column - start + len(head)
 
 
-def _order(problem: Problem) -> tuple[str, int, int, str, str]:
-    place = problem.place
-    return (place.file, place.line, place.column, problem.code, problem.message)
+def _order(problem: Diagnostic) -> tuple[str, int, int, str, str]:
+    location = problem.location
+    return (location.file, location.line, location.column, problem.code, problem.message)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from genplug.config.diagnostics import Code, Problems
-from genplug.config.schema import closest
+from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.schema import did_you_mean
 from genplug.config.yaml_tree import MapNode, ScalarNode
 
 VERSION = "genplug.io/v1alpha1"
@@ -30,7 +30,7 @@ _FOREIGN: Mapping[FileKind, Mapping[str, str]] = {
 """What else a file can be that was given for one of a kind, and what to do with it."""
 
 
-def is_of_kind(trees: Sequence[MapNode], kind: FileKind, problems: Problems) -> bool:
+def check_kind(trees: Sequence[MapNode], kind: FileKind, problems: Diagnostics) -> bool:
     """Note wrong versions, in every file: one that a later file covers must not go unnoticed; say whether to go on."""
     is_ours = True
     for tree in trees:
@@ -38,11 +38,17 @@ def is_of_kind(trees: Sequence[MapNode], kind: FileKind, problems: Problems) -> 
             written = tree.get(key)
             if isinstance(written, ScalarNode) and isinstance(written.value, str) and written.value != value:
                 foreign = _FOREIGN[kind].get(written.text, "")
-                slip = "" if foreign else closest(written.text, (value,))
+                slip = "" if foreign else did_you_mean(written.text, (value,))
                 hint = foreign or slip
                 message, width = f"{written.text!r} is not what genplug reads", len(written.text)
                 problems.add(
-                    Code.WRONG_VERSION, written.place, message, tree=key, expected=value, hint=hint, width=width
+                    ErrorCode.WRONG_VERSION,
+                    written.location,
+                    message,
+                    key_path=key,
+                    expected=value,
+                    hint=hint,
+                    width=width,
                 )
                 # Another kind altogether: each of its keys would be called unknown.
                 is_ours = is_ours and (key == "apiVersion" or bool(slip))

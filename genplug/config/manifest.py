@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 
 from attrs import evolve, frozen
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, Problem, Problems
-from genplug.config.files import Text, is_config_file, node_of
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, Diagnostics, ErrorCode
+from genplug.config.files import ConfigFile, is_config_file, node_of
 from genplug.config.load import load_texts
-from genplug.config.policy import decoded_policy, is_policy
-from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, lines_of, read_all, with_lines
-from genplug.spec.location import Place
+from genplug.config.policy import decode_policy, is_policy
+from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, attach_source_lines, lines_of, parse_documents
+from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 """What ``helm template`` prints of a large chart, its definitions of custom resources included."""
 _KIND = re.compile(r"""^["']?kind["']?[ \t]*:[ \t]*["']?(ConfigMap|ConfigMapList|List)\b""", re.MULTILINE)
 _JSON_KIND = re.compile(r'"kind"\s*:\s*"(ConfigMap|ConfigMapList|List)"')
@@ -47,7 +47,7 @@ class Manifest:
             ConfigInvalidError: with every mistake found, at its place in the manifest.
         """
         try:
-            return decoded_policy(Text(name, self.scalars[name].text))
+            return decode_policy(ConfigFile(name, self.scalars[name].text))
         except ConfigInvalidError as error:
             raise ConfigInvalidError(map(self._moved, error.problems)) from None
 
@@ -59,23 +59,25 @@ class Manifest:
         """
         names = [name for name in self.scalars if self.nodes.get(name) in (None, node_name)]
         try:
-            return load_texts([Text(name, self.scalars[name].text) for name in names], policy)
+            return load_texts([ConfigFile(name, self.scalars[name].text) for name in names], policy)
         except ConfigInvalidError as error:
             raise ConfigInvalidError(map(self._moved, error.problems)) from None
 
-    def _moved(self, problem: Problem) -> Problem:
-        place = self._place(problem.place)
-        first = self._place(problem.first) if problem.first else None
-        is_exact = self.scalars[problem.place.file].start is not None
+    def _moved(self, problem: Diagnostic) -> Diagnostic:
+        location = self._place(problem.location)
+        first = self._place(problem.related_location) if problem.related_location else None
+        is_exact = self.scalars[problem.location.file].start is not None
         width = problem.width if is_exact else 1
-        return evolve(problem, place=place, first=first, width=width, line=self.lines[place.line - 1])
+        return evolve(
+            problem, location=location, related_location=first, width=width, line=self.lines[location.line - 1]
+        )
 
-    def _place(self, place: Place) -> Place:
-        scalar = self.scalars[place.file]
+    def _place(self, location: SourceLocation) -> SourceLocation:
+        scalar = self.scalars[location.file]
         if scalar.start is None:
-            return scalar.place
+            return scalar.location
         start = scalar.start
-        return Place(self.file, start.line + place.line - 1, start.column + place.column - 1)
+        return SourceLocation(self.file, start.line + location.line - 1, start.column + location.column - 1)
 
 
 def is_manifest(text: str) -> bool:
@@ -89,12 +91,12 @@ def manifests(text: str, file: str) -> tuple[Manifest, ...]:
     Raises:
         ConfigInvalidError: the text is no YAML, no ConfigMap in it holds a configuration, or one has a key twice.
     """
-    problems = Problems()
-    trees = read_all(text, file, problems, MOST_BYTES)
+    problems = Diagnostics()
+    trees = parse_documents(text, file, problems, MAX_BYTES)
     lines = tuple(lines_of(text))
     if trees is None:
         # What was noted before is about objects that may be none of ours.
-        raise ConfigInvalidError(with_lines(Problems(problems.found[-1:]), {file: text}))
+        raise ConfigInvalidError(attach_source_lines(Diagnostics(problems.found[-1:]), {file: text}))
     config_maps = [one for tree in trees for one in _config_maps(tree)]
     found = [_manifest(one, file, lines) for one in config_maps]
     ours = [one for one in found if any(word in scalar.text for scalar in one.scalars.values() for word in _OURS)]
@@ -103,14 +105,16 @@ def manifests(text: str, file: str) -> tuple[Manifest, ...]:
     if not chosen:
         message = "no ConfigMap in it holds a configuration"
         hint = "'data' needs a key that ends in .yaml, .yml or .json, with a configuration as its text"
-        raise ConfigInvalidError([Problem(Code.NO_RESOURCES, Place(file, 1, 1), message, hint=hint, line=lines[0])])
+        raise ConfigInvalidError(
+            [Diagnostic(ErrorCode.NO_RESOURCES, SourceLocation(file, 1, 1), message, hint=hint, line=lines[0])]
+        )
     keys = {key for one, tree in zip(found, config_maps, strict=True) if one in chosen for key in _keys(tree)}
-    if twice := [one for one in problems.found if one.first in keys]:
-        raise ConfigInvalidError(with_lines(Problems(twice), {file: text}))
+    if twice := [one for one in problems.found if one.related_location in keys]:
+        raise ConfigInvalidError(attach_source_lines(Diagnostics(twice), {file: text}))
     return chosen
 
 
-def _keys(config_map: MapNode) -> Iterator[Place]:
+def _keys(config_map: MapNode) -> Iterator[SourceLocation]:
     for part in (config_map, config_map.get("data")):
         if isinstance(part, MapNode):
             yield from (entry.key for entry in part.entries.values())

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from functools import reduce
 
-from genplug.config.yaml_tree import Entry, MapNode, Node, ScalarNode
+from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 
 NOT_DEFAULTS = ("devices", "aliases")
 """Keys of a resource that belong to it alone."""
 
 
-def merged(trees: Sequence[MapNode]) -> MapNode:
+def merge(trees: Sequence[MapNode]) -> MapNode:
     """Return what several trees (at least one) say together, later ones over earlier ones.
 
     A ``null`` stays in it as what it deletes with: it has to delete in ``defaults`` too.
@@ -17,14 +17,16 @@ def merged(trees: Sequence[MapNode]) -> MapNode:
     return reduce(_over, trees)
 
 
-def with_defaults(tree: MapNode) -> MapNode:
+def apply_defaults(tree: MapNode) -> MapNode:
     """Return the tree with ``defaults`` laid under each resource."""
     defaults, resources = shared_defaults(tree), tree.get("resources")
     if defaults is None or not isinstance(resources, MapNode):
         return tree
-    entries = {name: Entry(entry.key, _laid_under(defaults, entry.value)) for name, entry in resources.entries.items()}
-    resources_entry = Entry(tree.entries["resources"].key, MapNode(resources.place, entries))
-    return MapNode(tree.place, {**tree.entries, "resources": resources_entry})
+    entries = {
+        name: MapEntry(entry.key, _laid_under(defaults, entry.value)) for name, entry in resources.entries.items()
+    }
+    resources_entry = MapEntry(tree.entries["resources"].key, MapNode(resources.location, entries))
+    return MapNode(tree.location, {**tree.entries, "resources": resources_entry})
 
 
 def shared_defaults(tree: MapNode) -> MapNode | None:
@@ -32,17 +34,17 @@ def shared_defaults(tree: MapNode) -> MapNode | None:
     defaults = tree.get("defaults")
     if not isinstance(defaults, MapNode):
         return None
-    return MapNode(defaults.place, {key: e for key, e in defaults.entries.items() if key not in NOT_DEFAULTS})
+    return MapNode(defaults.location, {key: e for key, e in defaults.entries.items() if key not in NOT_DEFAULTS})
 
 
-def without_nulls(tree: MapNode) -> MapNode:
+def drop_nulls(tree: MapNode) -> MapNode:
     """Return the tree without the keys that are ``null``."""
     entries = {}
     for key, entry in tree.entries.items():
         if is_null(entry.value):
             continue
-        entries[key] = Entry(entry.key, without_nulls(entry.value)) if isinstance(entry.value, MapNode) else entry
-    return MapNode(tree.place, entries)
+        entries[key] = MapEntry(entry.key, drop_nulls(entry.value)) if isinstance(entry.value, MapNode) else entry
+    return MapNode(tree.location, entries)
 
 
 def is_null(node: Node) -> bool:
@@ -52,7 +54,7 @@ def is_null(node: Node) -> bool:
 
 def _laid_under(base: MapNode, resource: Node) -> Node:
     # A resource without keys of its own has a place of its own all the same.
-    return MapNode(resource.place, _over(base, resource).entries) if isinstance(resource, MapNode) else resource
+    return MapNode(resource.location, _over(base, resource).entries) if isinstance(resource, MapNode) else resource
 
 
 def _over(base: MapNode, top: MapNode) -> MapNode:
@@ -60,7 +62,7 @@ def _over(base: MapNode, top: MapNode) -> MapNode:
     for key, entry in top.entries.items():
         below = entries.get(key)
         if below is not None and isinstance(below.value, MapNode) and isinstance(entry.value, MapNode):
-            entries[key] = Entry(entry.key, _over(below.value, entry.value))
+            entries[key] = MapEntry(entry.key, _over(below.value, entry.value))
         else:
             entries[key] = entry
-    return MapNode(top.place, entries)
+    return MapNode(top.location, entries)

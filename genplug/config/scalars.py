@@ -10,15 +10,15 @@ from collections.abc import Mapping
 Scalar = str | int | float | bool | None
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
-_MOST_DIGITS = 300
+_MAX_DIGITS = 300
 _WORDS: Mapping[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
 
 
-def resolved(text: str) -> Scalar:
+def resolve_scalar(text: str) -> Scalar:
     """Return the value of a scalar that stands without quotes."""
     if text in _WORDS:
         return _WORDS[text]
-    if (found := _NUMBER.match(text)) is None or len(text) > _MOST_DIGITS:
+    if (found := _NUMBER.match(text)) is None or len(text) > _MAX_DIGITS:
         return text
     if found[1] is None and found[2] is None:
         return int(text)

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genplug.config.diagnostics import Code, Problems
+from genplug.config.diagnostics import Diagnostics, ErrorCode
 from genplug.config.merge import NOT_DEFAULTS
-from genplug.config.schema_fast_path import fits
-from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, plain
-from genplug.spec.location import Place
+from genplug.config.schema_fast_path import is_valid
+from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, to_python
+from genplug.spec.location import SourceLocation
 
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator
@@ -43,22 +43,22 @@ def schema_text(name: str = SCHEMA) -> str:
     return (shipped if shipped.is_file() else package.parent / "schemas" / name).read_text("utf-8")
 
 
-def check_shape(tree: MapNode, problems: Problems, name: str = SCHEMA) -> None:
+def check_schema(tree: MapNode, problems: Diagnostics, name: str = SCHEMA) -> None:
     """Note everything in which a tree differs from a schema."""
-    content, schema = plain(tree), _schema(name)
-    if not fits(schema, content):
+    content, schema = to_python(tree), _schema(name)
+    if not is_valid(schema, content):
         for error in _validator(name).iter_errors(content):
             _note(error, tree, problems)
 
 
-def closest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint that names the known word which this one may be a slip of; empty without one."""
     lowered = {one.lower(): one for one in sorted(known)}
     found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f"did you mean {lowered[found[0]]!r}?" if found else ""
 
 
-def dotted(path: Iterable[str | int]) -> str:
+def format_key_path(path: Iterable[str | int]) -> str:
     """Return a path of keys as people write it: ``resources.a.io/x.devices[0].glob``."""
     text = ""
     for step in path:
@@ -79,40 +79,46 @@ def _validator(name: str) -> "Draft7Validator":
     return Draft7Validator(_schema(name))
 
 
-def _note(error: _Error, tree: MapNode, problems: Problems) -> None:
+def _note(error: _Error, tree: MapNode, problems: Diagnostics) -> None:
     path = list(error.absolute_path)
-    node, place, width = _found(tree, path)
-    where = dotted(path)
+    node, location, width = _found(tree, path)
+    where = format_key_path(path)
     match error.validator:
         case "additionalProperties":
             _note_unknown(error, node, where, problems)
         case "required":
-            _note_missing(error, place, where, width, problems)
+            _note_missing(error, location, where, width, problems)
         case "oneOf":
-            _note_probe(error, place, where, problems)
+            _note_probe(error, location, where, problems)
         case "type":
             message, expected = f"this is {_kind(error.instance)}", _expected(error.schema)
             hint = _type_hint(node, error.schema)
-            problems.add(Code.WRONG_TYPE, place, message, tree=where, expected=expected, hint=hint, width=width)
+            problems.add(
+                ErrorCode.WRONG_TYPE, location, message, key_path=where, expected=expected, hint=hint, width=width
+            )
         case "enum" if where not in _CHECKED_BEFORE:
             choices = error.validator_value
-            message, hint = f"{_shown(error.instance)} is no choice here", closest(str(error.instance), choices)
+            message, hint = f"{_shown(error.instance)} is no choice here", did_you_mean(str(error.instance), choices)
             expected = f"one of {', '.join(choices)}"
-            problems.add(Code.WRONG_VALUE, place, message, tree=where, expected=expected, hint=hint, width=width)
+            problems.add(
+                ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=expected, hint=hint, width=width
+            )
         case "enum":
             pass
         case _:
             message = f"{_shown(error.instance)} is not allowed here"
-            problems.add(Code.WRONG_VALUE, place, message, tree=where, expected=_bound(error), width=width)
+            problems.add(ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=_bound(error), width=width)
 
 
-def _note_unknown(error: _Error, node: Node | None, where: str, problems: Problems) -> None:
+def _note_unknown(error: _Error, node: Node | None, where: str, problems: Diagnostics) -> None:
     known = error.schema.get("properties", {})
     for key in error.instance:
         if key not in known and isinstance(node, MapNode):
-            place, width = node.entries[key].key, len(key)
-            hint = _home(key, where, known) or closest(key, known) or f"there are {', '.join(known)}"
-            problems.add(Code.UNKNOWN_KEY, place, f"unknown key {key!r}", tree=where, hint=hint, width=width)
+            location, width = node.entries[key].key, len(key)
+            hint = _home(key, where, known) or did_you_mean(key, known) or f"there are {', '.join(known)}"
+            problems.add(
+                ErrorCode.UNKNOWN_KEY, location, f"unknown key {key!r}", key_path=where, hint=hint, width=width
+            )
 
 
 def _home(key: str, where: str, known: Mapping[str, Any]) -> str:
@@ -132,41 +138,45 @@ def _inner(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     return _inner(schema["items"]) if isinstance(schema.get("items"), dict) else schema
 
 
-def _note_missing(error: _Error, place: Place, where: str, width: int, problems: Problems) -> None:
+def _note_missing(error: _Error, location: SourceLocation, where: str, width: int, problems: Diagnostics) -> None:
     known = error.schema["properties"]
     unknown = set(error.instance) - set(known)
     for key in error.validator_value:
         # A key that is nearly the missing one has been reported already; this would be its echo.
-        if key in error.instance or (not where and key == "resources") or closest(key, unknown):
+        if key in error.instance or (not where and key == "resources") or did_you_mean(key, unknown):
             continue
         schema = known[key]
         hint = f"add {key}: {_shown(schema['examples'][0])}" if not where or "examples" in schema else ""
         message, expected = f"{key!r} is missing here", schema["description"]
-        problems.add(Code.MISSING_KEY, place, message, tree=where, expected=expected, hint=hint, width=width)
+        problems.add(
+            ErrorCode.MISSING_KEY, location, message, key_path=where, expected=expected, hint=hint, width=width
+        )
 
 
-def _note_probe(error: _Error, place: Place, where: str, problems: Problems) -> None:
+def _note_probe(error: _Error, location: SourceLocation, where: str, problems: Diagnostics) -> None:
     kinds = [branch["required"][0] for branch in error.validator_value]
     present = [kind for kind in kinds if kind in error.instance]
     if not present and set(error.instance) - set(error.schema["properties"]):
         return
     message = f"a probe has one kind, this has {' and '.join(present) if present else 'none'}"
-    problems.add(Code.WRONG_VALUE, place, message, tree=where, expected=f"exactly one of {', '.join(kinds)}")
+    problems.add(
+        ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=f"exactly one of {', '.join(kinds)}"
+    )
 
 
-def _found(tree: MapNode, path: Sequence[str | int]) -> tuple[Node, Place, int]:
+def _found(tree: MapNode, path: Sequence[str | int]) -> tuple[Node, SourceLocation, int]:
     """Return the node at a path, where to point, and how wide: at a scalar itself, else at the key before it."""
     node: Node = tree
-    place, width = tree.place, 1
+    location, width = tree.location, 1
     for step in path:
         if isinstance(node, MapNode) and isinstance(step, str):
-            place, width, node = node.entries[step].key, len(step), node.entries[step].value
+            location, width, node = node.entries[step].key, len(step), node.entries[step].value
         elif isinstance(node, ListNode) and isinstance(step, int):
             node = node.items[step]
-            place, width = node.place, 1
+            location, width = node.location, 1
         if isinstance(node, ScalarNode):
-            place, width = node.at(0), len(node.text)
-    return node, place, max(width, 1)
+            location, width = node.at(0), len(node.text)
+    return node, location, max(width, 1)
 
 
 def _expected(schema: Mapping[str, Any]) -> str:
@@ -182,7 +192,7 @@ def _example(schema: Mapping[str, Any]) -> str:
 def _type_hint(node: Node, schema: Mapping[str, Any]) -> str:
     wanted = schema["type"]
     if isinstance(node, MapNode):
-        if "string" in wanted and node.entries and all(plain(one.value) is None for one in node.entries.values()):
+        if "string" in wanted and node.entries and all(to_python(one.value) is None for one in node.entries.values()):
             return "quote a text with braces: YAML reads it as a map"
         return "put '- ' before it: this is a list, even of one" if "array" in wanted else ""
     if isinstance(node, ListNode):

@@ -56,17 +56,17 @@ def check_keywords(schema: Schema) -> frozenset[str]:
     return frozenset(_unknown(schema))
 
 
-def fits(schema: Schema, document: object, root: Schema | None = None) -> bool:
+def is_valid(schema: Schema, document: object, root: Schema | None = None) -> bool:
     """Say whether a document of dicts, lists and scalars fits; ``root`` is where ``$ref`` begins."""
     root = schema if root is None else root
     if "$ref" in schema:
         # Beside a reference draft-07 sees nothing else.
-        return fits(_referred(root, schema["$ref"]), document, root)
+        return is_valid(_referred(root, schema["$ref"]), document, root)
     if not _is_of_type(schema.get("type"), document) or ("enum" in schema and not _is_among(document, schema["enum"])):
         return False
-    if not all(fits(one, document, root) for one in schema.get("allOf", ())):
+    if not all(is_valid(one, document, root) for one in schema.get("allOf", ())):
         return False
-    if "oneOf" in schema and sum(fits(one, document, root) for one in schema["oneOf"]) != 1:
+    if "oneOf" in schema and sum(is_valid(one, document, root) for one in schema["oneOf"]) != 1:
         return False
     if isinstance(document, str):
         return _is_string(schema, document)
@@ -113,7 +113,7 @@ def _is_array(schema: Schema, items: list[object], root: Schema) -> bool:
         return False
     if schema.get("uniqueItems") and any(_is_among(item, items[:number]) for number, item in enumerate(items)):
         return False
-    return "items" not in schema or all(fits(schema["items"], item, root) for item in items)
+    return "items" not in schema or all(is_valid(schema["items"], item, root) for item in items)
 
 
 def _is_object(schema: Schema, entries: dict[str, object], root: Schema) -> bool:
@@ -124,7 +124,7 @@ def _is_object(schema: Schema, entries: dict[str, object], root: Schema) -> bool
     known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     for key, value in entries.items():
         rule = known.get(key, others)
-        if rule is False or (rule is not True and not fits(rule, value, root)):
+        if rule is False or (rule is not True and not is_valid(rule, value, root)):
             return False
     return True
 

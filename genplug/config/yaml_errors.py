@@ -6,7 +6,7 @@ from typing import NamedTuple
 import yaml
 
 
-class Complaint(NamedTuple):
+class ParserDiagnostic(NamedTuple):
     """Where, what, and what to do; line and column are counted from 1."""
 
     line: int
@@ -21,7 +21,7 @@ _INDENT = "check the indentation here and on the line before, and the quotes"
 _COLON = "quote a text that holds ': '; if this is a key, check the indentation here and on the line before"
 _BRACKETS = "close the bracket, or quote the text: in {...} and [...] texts with braces and commas need quotes"
 
-# (what libyaml says, whether the beginning of the construct is the better place, words, hint)
+# (what libyaml says, whether the beginning of the construct is the better location, words, hint)
 _KNOWN: tuple[tuple[str, bool, str, str], ...] = (
     ("tab character", False, "a tab stands where the indentation is", _TABS),
     ("cannot start any token", False, "no value can begin with this character", _QUOTE),
@@ -44,7 +44,7 @@ _KNOWN: tuple[tuple[str, bool, str, str], ...] = (
 )
 
 
-def in_words(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Complaint:
+def explain_yaml_error(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> ParserDiagnostic:
     """Return a parser's complaint for a person; ``lines`` are those of the file."""
     said = str(error.problem or error.context or "it cannot be read")
     known = next((one for one in _KNOWN if one[0] in said), None)
@@ -63,4 +63,4 @@ def in_words(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Complaint:
     shown = next((at for at in range(min(line, len(lines) - 1), -1, -1) if lines[at].strip()), 0)
     if shown < line:
         line, column = shown, max(len(lines[shown]) - 1, 0)
-    return Complaint(line + 1, column + 1, f"this is not YAML: {message}", hint)
+    return ParserDiagnostic(line + 1, column + 1, f"this is not YAML: {message}", hint)

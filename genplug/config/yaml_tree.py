@@ -1,4 +1,4 @@
-"""YAML with positions: text in, a frozen tree out in which every key and value knows its place.
+"""YAML with positions: text in, a frozen tree out in which every key and value knows its location.
 
 Strict where YAML is treacherous (config-language: One file): only JSON-like scalars are anything but strings, so the
 PCI address ``0000:00:02.0`` is no number; a key stands once; nothing expands without bound. JSON is read by the same
@@ -12,16 +12,16 @@ from typing import Any, TypeAlias
 import yaml
 from attrs import evolve, frozen
 
-from genplug.config.diagnostics import Code, Problem, Problems
-from genplug.config.scalars import Scalar, resolved
-from genplug.config.yaml_errors import in_words
-from genplug.spec.location import Place
+from genplug.config.diagnostics import Diagnostic, Diagnostics, ErrorCode
+from genplug.config.scalars import Scalar, resolve_scalar
+from genplug.config.yaml_errors import explain_yaml_error
+from genplug.spec.location import SourceLocation
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 """A ConfigMap holds no more."""
-MOST_NODES = 200_000
+MAX_NODES = 200_000
 """Keys and values of a file, those that its aliases repeat counted each time."""
-MOST_DEPTH = 50
+MAX_DEPTH = 50
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _Event: TypeAlias = Any
@@ -37,33 +37,33 @@ class ScalarNode:
     escapes, or as a literal block (``|``). Else it is None.
     """
 
-    place: Place
+    location: SourceLocation
     value: Scalar
     text: str
-    start: Place | None
+    start: SourceLocation | None
 
-    def at(self, offset: int) -> Place:
+    def at(self, offset: int) -> SourceLocation:
         """Return the place of a character of the text (counted from 0), as exactly as it is known."""
         if self.start is None:
-            return self.place
+            return self.location
         line_start = self.text.rfind("\n", 0, offset) + 1
         line = self.start.line + self.text.count("\n", 0, offset)
-        return Place(self.start.file, line, self.start.column + offset - line_start)
+        return SourceLocation(self.start.file, line, self.start.column + offset - line_start)
 
 
 @frozen
 class ListNode:
     """A list of nodes."""
 
-    place: Place
+    location: SourceLocation
     items: tuple["Node", ...]
 
 
 @frozen
-class Entry:
+class MapEntry:
     """A key's place and its value."""
 
-    key: Place
+    key: SourceLocation
     value: "Node"
 
 
@@ -71,8 +71,8 @@ class Entry:
 class MapNode:
     """A map in the order of the file."""
 
-    place: Place
-    entries: Mapping[str, Entry]
+    location: SourceLocation
+    entries: Mapping[str, MapEntry]
 
     def get(self, key: str) -> "Node | None":
         """Return the value of a key, or None where it is not."""
@@ -84,18 +84,18 @@ Node: TypeAlias = ScalarNode | ListNode | MapNode
 Plain: TypeAlias = Scalar | list["Plain"] | dict[str, "Plain"]
 
 
-def plain(node: Node) -> Plain:
-    """Return a tree without its places, as dicts and lists."""
+def to_python(node: Node) -> Plain:
+    """Return a tree without its locations, as dicts and lists."""
     if isinstance(node, MapNode):
-        return {key: plain(entry.value) for key, entry in node.entries.items()}
+        return {key: to_python(entry.value) for key, entry in node.entries.items()}
     if isinstance(node, ListNode):
-        return [plain(item) for item in node.items]
+        return [to_python(item) for item in node.items]
     return node.value
 
 
-def read(text: str, file: str, problems: Problems) -> Node | None:
+def parse_document(text: str, file: str, problems: Diagnostics) -> Node | None:
     """Return the tree of a text with one document; None, and a problem noted, where there is none."""
-    trees = read_all(text, file, problems)
+    trees = parse_documents(text, file, problems)
     if not trees:
         return None
     # A '---' at the end, as programs print it, begins nothing.
@@ -104,35 +104,40 @@ def read(text: str, file: str, problems: Problems) -> Node | None:
         return trees[0]
     message = "a second document begins here; a configuration is one"
     hint = "remove the '---' above it, or make it a file of its own: files are merged"
-    problems.add(Code.SYNTAX, others[0].place, message, hint=hint)
+    problems.add(ErrorCode.SYNTAX, others[0].location, message, hint=hint)
     return None
 
 
-def read_all(text: str, file: str, problems: Problems, most_bytes: int = MOST_BYTES) -> list[Node] | None:
+def parse_documents(text: str, file: str, problems: Diagnostics, most_bytes: int = MAX_BYTES) -> list[Node] | None:
     """Return the tree of each document in a text; None, and a problem noted, where it cannot be read."""
-    start = Place(file, 1, 1)
+    start = SourceLocation(file, 1, 1)
     if len(text) > most_bytes or len(text.encode("utf-8", "surrogatepass")) > most_bytes:
         message = f"the file is larger than {most_bytes >> 20} MiB, more than is read"
-        problems.add(Code.UNREADABLE, start, message, hint="a ConfigMap holds no more than 1 MiB either")
+        problems.add(ErrorCode.UNREADABLE, start, message, hint="a ConfigMap holds no more than 1 MiB either")
         return None
     try:
         return list(_Composer(text, file, problems).documents())
     except _UnusableError as error:
-        problems.add(Code.SYNTAX, error.place, str(error), hint=error.hint)
+        problems.add(ErrorCode.SYNTAX, error.location, str(error), hint=error.hint)
     except yaml.MarkedYAMLError as error:
-        line, column, message, hint = in_words(error, lines_of(text))
-        problems.add(Code.SYNTAX, Place(file, line, column), message, hint=hint)
+        line, column, message, hint = explain_yaml_error(error, lines_of(text))
+        problems.add(ErrorCode.SYNTAX, SourceLocation(file, line, column), message, hint=hint)
     except yaml.reader.ReaderError as error:
         # The C parser counts bytes of UTF-8.
         *before, last = lines_of(text.encode()[: error.position].decode(errors="replace"))
         message = f"the character U+{ord(error.character) if isinstance(error.character, str) else error.character:04X}"
         hint = "remove it; was the file saved as UTF-8 text?"
-        place = Place(file, len(before) + 1, len(last) + 1)
-        problems.add(Code.SYNTAX, place, f"{message} may not stand in YAML", hint=hint)
+        location = SourceLocation(file, len(before) + 1, len(last) + 1)
+        problems.add(ErrorCode.SYNTAX, location, f"{message} may not stand in YAML", hint=hint)
     except UnicodeEncodeError as error:
         *before, last = lines_of(text[: error.start])
         message = "half of a surrogate pair is no character"
-        problems.add(Code.SYNTAX, Place(file, len(before) + 1, len(last) + 1), message, hint="save the file as UTF-8")
+        problems.add(
+            ErrorCode.SYNTAX,
+            SourceLocation(file, len(before) + 1, len(last) + 1),
+            message,
+            hint="save the file as UTF-8",
+        )
     return None
 
 
@@ -141,21 +146,21 @@ def lines_of(text: str) -> list[str]:
     return _LINE_BREAK.split(text)
 
 
-def with_lines(problems: Problems, texts: Mapping[str, str]) -> Iterator[Problem]:
+def attach_source_lines(problems: Diagnostics, texts: Mapping[str, str]) -> Iterator[Diagnostic]:
     """Yield the problems with the source lines that they speak of."""
     lines = {file: lines_of(text) for file, text in texts.items()}
     for problem in problems.found:
-        source = lines.get(problem.place.file, [])
-        number = problem.place.line - 1
+        source = lines.get(problem.location.file, [])
+        number = problem.location.line - 1
         yield evolve(problem, line=source[number] if number < len(source) else "")
 
 
 class _UnusableError(Exception):
     """The text cannot be made a tree at all."""
 
-    def __init__(self, place: Place, message: str, hint: str) -> None:
+    def __init__(self, location: SourceLocation, message: str, hint: str) -> None:
         super().__init__(message)
-        self.place = place
+        self.location = location
         self.hint = hint
 
 
@@ -171,7 +176,7 @@ class _Anchored:
 class _Composer:
     """Makes trees of the events of one text."""
 
-    def __init__(self, text: str, file: str, problems: Problems) -> None:
+    def __init__(self, text: str, file: str, problems: Diagnostics) -> None:
         self._text = text
         self._file = file
         self._problems = problems
@@ -188,31 +193,31 @@ class _Composer:
 
     def _node(self, event: _Event, depth: int) -> tuple[Node, int]:
         """Return the node that an event begins, and how many levels it has."""
-        place = self._place(event)
+        location = self._place(event)
         self._nodes += 1
-        self._check_size(place, depth)
+        self._check_size(location, depth)
         if isinstance(event, yaml.AliasEvent):
-            return self._aliased(event, place, depth)
+            return self._aliased(event, location, depth)
         if event.tag is not None:
             message = f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not part of this language"
             hint = "remove it; to make a value a text, put it in quotes"
-            self._problems.add(Code.SYNTAX, place, message, hint=hint)
+            self._problems.add(ErrorCode.SYNTAX, location, message, hint=hint)
         before = self._nodes
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         node: Node
         if isinstance(event, yaml.MappingStartEvent):
-            node, height = self._map(place, depth)
+            node, height = self._map(location, depth)
         elif isinstance(event, yaml.SequenceStartEvent):
-            node, height = self._list(place, depth)
+            node, height = self._list(location, depth)
         else:
-            node, height = self._scalar(event, place), 0
+            node, height = self._scalar(event, location), 0
         if event.anchor is not None:
             self._anchors[event.anchor] = _Anchored(node, self._nodes - before, height)
         return node, height
 
-    def _map(self, place: Place, depth: int) -> tuple[MapNode, int]:
-        entries: dict[str, Entry] = {}
+    def _map(self, location: SourceLocation, depth: int) -> tuple[MapNode, int]:
+        entries: dict[str, MapEntry] = {}
         highest = 0
         while not isinstance(event := next(self._events), _BLOCK_END):
             key, _ = self._node(event, depth + 1)
@@ -221,72 +226,76 @@ class _Composer:
             highest = max(highest, height)
             if not isinstance(key, ScalarNode) or isinstance(event, yaml.AliasEvent):
                 hint = 'quote it if it is a text; templates are written in quotes: "${name}"'
-                self._problems.add(Code.SYNTAX, self._place(event), "a key must be a text", hint=hint)
+                self._problems.add(ErrorCode.SYNTAX, self._place(event), "a key must be a text", hint=hint)
             elif key.text == "<<" and not event.style:
                 hint = "write the keys out, or put what all resources share under 'defaults'"
                 message = "merge keys ('<<') are not part of this language"
-                self._problems.add(Code.SYNTAX, key.place, message, hint=hint, width=2)
+                self._problems.add(ErrorCode.SYNTAX, key.location, message, hint=hint, width=2)
                 # What it would bring must not be called missing.
                 entries.update(value.entries if isinstance(value, MapNode) else {})
             elif key.text in entries:
                 message = f"{key.text!r} stands here a second time"
                 hint = "keep one of the two; YAML alone would silently take the last"
                 first, width = entries[key.text].key, max(len(key.text), 1)
-                self._problems.add(Code.DUPLICATE_KEY, key.place, message, hint=hint, first=first, width=width)
+                self._problems.add(
+                    ErrorCode.DUPLICATE_KEY, key.location, message, hint=hint, related_location=first, width=width
+                )
             else:
-                entries[key.text] = Entry(key.place, value)
-        return MapNode(place, entries), highest + 1
+                entries[key.text] = MapEntry(key.location, value)
+        return MapNode(location, entries), highest + 1
 
-    def _list(self, place: Place, depth: int) -> tuple[ListNode, int]:
+    def _list(self, location: SourceLocation, depth: int) -> tuple[ListNode, int]:
         items, highest = [], 0
         while not isinstance(event := next(self._events), _BLOCK_END):
             item, height = self._node(event, depth + 1)
             items.append(item)
             highest = max(highest, height)
-        return ListNode(place, tuple(items)), highest + 1
+        return ListNode(location, tuple(items)), highest + 1
 
-    def _aliased(self, event: _Event, place: Place, depth: int) -> tuple[Node, int]:
+    def _aliased(self, event: _Event, location: SourceLocation, depth: int) -> tuple[Node, int]:
         if event.anchor not in self._anchors:
             hint = "quote a text that begins with '*', as globs do"
-            raise _UnusableError(place, f"'*{event.anchor}' repeats an anchor that is not defined above", hint)
+            raise _UnusableError(location, f"'*{event.anchor}' repeats an anchor that is not defined above", hint)
         anchored = self._anchors[event.anchor]
         if anchored is None:
-            raise _UnusableError(place, f"'*{event.anchor}' stands inside the very anchor it repeats", "write it out")
+            raise _UnusableError(
+                location, f"'*{event.anchor}' stands inside the very anchor it repeats", "write it out"
+            )
         self._nodes += anchored.nodes
-        self._check_size(place, depth + anchored.height)
+        self._check_size(location, depth + anchored.height)
         return anchored.node, anchored.height
 
-    def _check_size(self, place: Place, depth: int) -> None:
-        if depth > MOST_DEPTH:
-            message = f"this is nested more than {MOST_DEPTH} levels deep"
-            raise _UnusableError(place, message, "is a bracket or an anchor repeated by mistake?")
-        if self._nodes > MOST_NODES:
-            message = f"with this the file comes to more than {MOST_NODES} values"
-            raise _UnusableError(place, message, "aliases of aliases multiply: write out what is needed")
+    def _check_size(self, location: SourceLocation, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            message = f"this is nested more than {MAX_DEPTH} levels deep"
+            raise _UnusableError(location, message, "is a bracket or an anchor repeated by mistake?")
+        if self._nodes > MAX_NODES:
+            message = f"with this the file comes to more than {MAX_NODES} values"
+            raise _UnusableError(location, message, "aliases of aliases multiply: write out what is needed")
 
-    def _scalar(self, event: _Event, place: Place) -> ScalarNode:
+    def _scalar(self, event: _Event, location: SourceLocation) -> ScalarNode:
         text = event.value
         if "\0" in text:
             message = "a text with the character NUL in it, which no path, name or variable may hold"
-            self._problems.add(Code.SYNTAX, place, message, hint="remove the '\\0'")
+            self._problems.add(ErrorCode.SYNTAX, location, message, hint="remove the '\\0'")
         if not event.style:
-            return ScalarNode(place, resolved(text), text, place if self._is_exact(event, 0) else None)
+            return ScalarNode(location, resolve_scalar(text), text, location if self._is_exact(event, 0) else None)
         if event.style == "|":
-            return ScalarNode(place, text, text, self._block_start(place, text))
-        start = Place(place.file, place.line, place.column + 1) if self._is_exact(event, 2) else None
-        return ScalarNode(place, text, text, start)
+            return ScalarNode(location, text, text, self._block_start(location, text))
+        start = SourceLocation(location.file, location.line, location.column + 1) if self._is_exact(event, 2) else None
+        return ScalarNode(location, text, text, start)
 
     def _is_exact(self, event: _Event, quotes: int) -> bool:
         # Escapes and folds all change the length.
         written: int = event.end_mark.index - event.start_mark.index - quotes
         return written == len(event.value) and bool(event.start_mark.line == event.end_mark.line)
 
-    def _block_start(self, place: Place, text: str) -> Place | None:
+    def _block_start(self, location: SourceLocation, text: str) -> SourceLocation | None:
         self._lines = self._lines or lines_of(self._text)
-        for number, line in enumerate(text.split("\n"), place.line):
+        for number, line in enumerate(text.split("\n"), location.line):
             if line.strip():
-                return Place(place.file, place.line + 1, len(self._lines[number]) - len(line) + 1)
+                return SourceLocation(location.file, location.line + 1, len(self._lines[number]) - len(line) + 1)
         return None
 
-    def _place(self, event: _Event) -> Place:
-        return Place(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
+    def _place(self, event: _Event) -> SourceLocation:
+        return SourceLocation(self._file, event.start_mark.line + 1, event.start_mark.column + 1)

@@ -6,14 +6,14 @@ An attribute that cannot be known does not exist: it is missing, never empty.
 import re
 from collections.abc import Sequence
 
-from genplug.hardware.inventory import Look
-from genplug.spec.natural_sort import natural_key
+from genplug.hardware.inventory import PathInfo
+from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import Values
 
 _TRAILING_NUMBER = re.compile(r"[0-9]+\Z")
 
 
-def own_attributes(path: str, look: Look) -> dict[str, tuple[str, ...]]:
+def custom_attributes(path: str, look: PathInfo) -> dict[str, tuple[str, ...]]:
     """Return the attributes of one path; for a symlink, path and name are the link's, the rest is its target's."""
     name = path.rpartition("/")[2]
     values: dict[str, tuple[str, ...]] = {"path": (path,), "name": (name,), "type": (look.kind.value,)}
@@ -27,7 +27,7 @@ def own_attributes(path: str, look: Look) -> dict[str, tuple[str, ...]]:
     return values
 
 
-def merged(parts: Sequence[Values]) -> Values:
+def merge_values(parts: Sequence[Values]) -> Values:
     """Return the values of several candidates or devices together, in natural order and without repeats."""
     if len(parts) == 1:
         return parts[0]
@@ -35,4 +35,4 @@ def merged(parts: Sequence[Values]) -> Values:
     for part in parts:
         for name, texts in part.items():
             values.setdefault(name, set()).update(texts)
-    return {name: tuple(sorted(texts, key=natural_key)) for name, texts in values.items()}
+    return {name: tuple(sorted(texts, key=natural_sort_key)) for name, texts in values.items()}

@@ -4,11 +4,19 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
-from genplug.hardware.attributes.lazy import Facts
-from genplug.hardware.dependencies import Interests, Touch
-from genplug.hardware.host import Host, is_sendable, readable
-from genplug.hardware.inventory import KIND_NAMES, Candidate, Considered, Examined, Kind, Look, Unmatched
-from genplug.hardware.required_attributes import wanted
+from genplug.hardware.attributes.lazy import LazyAttributes
+from genplug.hardware.dependencies import ChangeSet, Dependencies
+from genplug.hardware.host import Host, is_utf8, printable
+from genplug.hardware.inventory import (
+    KIND_NAMES,
+    Candidate,
+    CandidateOutcome,
+    CandidatesBySource,
+    Kind,
+    PathInfo,
+    UnmatchedGlob,
+)
+from genplug.hardware.required_attributes import required_attributes
 from genplug.spec.model import CandidateType, Resource, Source
 from genplug.spec.selectors import Condition
 from genplug.spec.template import Values
@@ -29,103 +37,107 @@ class Candidates:
     """All candidates of a resource in the order of sources, globs and paths, each node once; and what was left out."""
 
     taken: tuple[Candidate, ...]
-    left_out: tuple[Considered, ...]
-    unmatched: tuple[Unmatched, ...]
-    examined: Examined
+    left_out: tuple[CandidateOutcome, ...]
+    unmatched: tuple[UnmatchedGlob, ...]
+    by_source: CandidatesBySource
 
 
 def find_candidates(
-    resource: Resource, host: Host, interests: Interests, before: Examined | None = None, touch: Touch | None = None
+    resource: Resource,
+    host: Host,
+    dependencies: Dependencies,
+    before: CandidatesBySource | None = None,
+    touch: ChangeSet | None = None,
 ) -> Candidates:
-    """Find a resource's candidates; ``interests`` get what may change them.
+    """Find a resource's candidates; ``dependencies`` get what may change them.
 
     What an earlier scan of the same resource examined ``before`` is looked at again only where ``touch`` concerns it.
     """
     examined: list[Mapping[str, Candidate]] = []
-    unmatched: list[Unmatched] = []
+    unmatched: list[UnmatchedGlob] = []
     for number, source in enumerate(resource.sources):
-        names = wanted(resource, source)
+        names = required_attributes(resource, source)
         known = before[number] if before is not None and touch is not None else {}
         found: dict[str, Candidate] = {}
-        for path, by in _found(resource, source, host, interests, unmatched).items():
+        for path, by in _found(resource, source, host, dependencies, unmatched).items():
             one = known.get(path)
-            if one is None or touch is None or touch.concerns(one.steps) or touch.concerns(one.depends):
-                one = _examined(path, source, number, by, names, host, interests)
+            if one is None or touch is None or touch.affects(one.symlink_chain) or touch.affects(one.depends):
+                one = _examine(path, source, number, by, names, host, dependencies)
             else:
-                for step in one.steps:
-                    interests.add_name(*_parted(step))
+                for step in one.symlink_chain:
+                    dependencies.add_name(*_parted(step))
             found[path] = one
         examined.append(found)
     taken: list[Candidate] = []
-    left_out: list[Considered] = []
+    left_out: list[CandidateOutcome] = []
     firsts: dict[object, Candidate] = {}
     for candidate in _nodes_before_links(one for found in examined for one in found.values()):
         path, reason = candidate.path, candidate.reason
-        if not reason and candidate.look is not None:
-            if (same := firsts.setdefault(_identity(candidate.look), candidate)) is candidate:
+        if not reason and candidate.info is not None:
+            if (same := firsts.setdefault(_identity(candidate.info), candidate)) is candidate:
                 taken.append(candidate)
                 continue
             reason = f"the same node as {same.path}" if same.path != path else "already found by a source above"
-        place = resource.sources[candidate.source].place
-        left_out.append(Considered(readable(path), resource.name, place, None, reason))
+        location = resource.sources[candidate.source].location
+        left_out.append(CandidateOutcome(printable(path), resource.name, location, None, reason))
     return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined))
 
 
 NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
 
 
-def kind_fault(path: str, look: Look | None, source: Source, host: Host) -> str:
+def kind_error(path: str, look: PathInfo | None, source: Source, host: Host) -> str:
     """Say why a path is none that a source asks for, whatever its attributes are; empty if it is one."""
     if look is None:
-        return host.absence(path) or "vanished while it was looked at"
-    if not is_sendable(path) or not is_sendable(look.resolved):
+        return host.missing_reason(path) or "vanished while it was looked at"
+    if not is_utf8(path) or not is_utf8(look.resolved):
         return NOT_SENDABLE
     for glob in source.exclude:
         if glob.matches(path):
-            return f"excluded by '{glob.text}' ({source.place})"
+            return f"excluded by '{glob.text}' ({source.location})"
     wanted_name, kinds = _WANTED[source.type]
     return "" if look.kind in kinds else f"is {KIND_NAMES[look.kind]}, wanted {wanted_name}"
 
 
-def condition_fault(condition: Condition, attributes: Values) -> str:
+def condition_error(condition: Condition, attributes: Values) -> str:
     """Say why a candidate with these attributes does not pass a condition; empty if it does."""
     values = attributes.get(condition.attribute, ())
-    if condition.selector.holds(values):
+    if condition.selector.accepts(values):
         return ""
     was = f"{condition.attribute} is '{','.join(values)}'" if values else f"it has no {condition.attribute}"
-    return f"where: {was}, wanted {condition.selector.text} ({condition.place})"
+    return f"where: {was}, wanted {condition.selector.text} ({condition.location})"
 
 
 def _found(
-    resource: Resource, source: Source, host: Host, interests: Interests, unmatched: list[Unmatched]
+    resource: Resource, source: Source, host: Host, dependencies: Dependencies, unmatched: list[UnmatchedGlob]
 ) -> dict[str, str]:
     """Return every path that a source's globs find, and which one did; note the globs that find nothing."""
     found_by: dict[str, str] = {}
     for glob in source.globs:
         found = host.glob(glob)
-        interests.update(found.interests)
+        dependencies.update(found.dependencies)
         if not found.paths:
-            unmatched.append(Unmatched(glob.text, resource.name, source.place))
+            unmatched.append(UnmatchedGlob(glob.text, resource.name, source.location))
         by = f"found by '{glob.text}'"
         for path in found.paths:
             found_by.setdefault(path, by)
     return found_by
 
 
-def _examined(  # noqa: PLR0913, PLR0917 - what a candidate is made of
-    path: str, source: Source, number: int, found_by: str, names: frozenset[str], host: Host, interests: Interests
+def _examine(  # noqa: PLR0913, PLR0917 - what a candidate is made of
+    path: str, source: Source, number: int, found_by: str, names: frozenset[str], host: Host, dependencies: Dependencies
 ) -> Candidate:
     """Look at a path and read what its source asks of it."""
-    look = host.see(path, interests)
+    look = host.stat_tracked(path, dependencies)
     way: tuple[str, ...] = ()
     if look is None or look.resolved != path:
-        host.see(path, around := Interests())
+        host.stat_tracked(path, around := Dependencies())
         way = tuple(f"{at}/{name}" for at, names_there in around.names.items() for name in names_there)
-    reason = kind_fault(path, look, source, host)
+    reason = kind_error(path, look, source, host)
     if look is None or reason:
         return Candidate(path, look, {}, number, found_by, reason, way)
-    facts = Facts(path, look, source, host)
-    reason = next((fault for one in source.where if (fault := condition_fault(one, facts))), "")
+    facts = LazyAttributes(path, look, source, host)
+    reason = next((fault for one in source.where if (fault := condition_error(one, facts))), "")
     attributes = {} if reason else facts.read(names)
     return Candidate(
         path, look, attributes, number, found_by, reason, way, tuple(sorted(facts.depends)) if facts.depends else ()
@@ -136,18 +148,18 @@ def _nodes_before_links(examined: Iterable[Candidate]) -> Iterator[Candidate]:
     """Order candidates: symlinks come last, for a node's ID must not depend on who links to it."""
     links = []
     for candidate in examined:
-        if candidate.look is not None and candidate.look.resolved == candidate.path:
+        if candidate.info is not None and candidate.info.resolved == candidate.path:
             yield candidate
         else:
             links.append(candidate)
     yield from links
 
 
-def _identity(look: Look) -> object:
+def _identity(look: PathInfo) -> object:
     """Return what makes two paths one thing: the kernel's numbers, or the place of what has none."""
     return look.numbers if look.is_device else look.resolved
 
 
 def _parted(path: str) -> tuple[str, str]:
-    folder, _, name = path.rpartition("/")
-    return folder, name
+    directory, _, name = path.rpartition("/")
+    return directory, name

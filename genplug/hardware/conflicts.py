@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping
 
 from attrs import evolve, frozen
 
-from genplug.hardware.inventory import Clash, Considered, Device, DeviceNode, ResourceScan
+from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, DeviceNode, ResourceScan
 
 
 @frozen
-class Settled:
+class Resolution:
     """The scans of all resources after each node has its one owner."""
 
     devices: Mapping[str, tuple[Device, ...]]
-    considered: tuple[Considered, ...]
-    clashes: tuple[Clash, ...]
+    outcomes: tuple[CandidateOutcome, ...]
+    conflicts: tuple[DeviceConflict, ...]
 
 
 @frozen
@@ -22,32 +22,32 @@ class _Claim:
     may_overlap: bool
 
 
-def settled(scans: Mapping[str, ResourceScan]) -> Settled:
+def resolve_conflicts(scans: Mapping[str, ResourceScan]) -> Resolution:
     """Give each device node, or path of a device without nodes, to one device, unless all who want it may overlap."""
     claims: dict[object, _Claim] = {}
     devices: dict[str, tuple[Device, ...]] = {}
-    considered: list[Considered] = []
-    clashes: list[Clash] = []
+    considered: list[CandidateOutcome] = []
+    conflicts: list[DeviceConflict] = []
     for name, scan in scans.items():
         lost: dict[str, _Claim] = {}
         for device in scan.devices:
             taken = list(_taken(device, claims, may_overlap=scan.resource.overlap))
             if taken:
                 lost[device.id] = taken[0][1]
-                clashes += (_clash(thing, claim.device, device) for thing, claim in taken)
+                conflicts += (_conflict(thing, claim.device, device) for thing, claim in taken)
                 continue
             claim = _Claim(device, scan.resource.overlap)
             for key, _ in _things(device):
                 claims.setdefault(key, claim)
         devices[name] = tuple(device for device in scan.devices if device.id not in lost)
-        considered += (_after(one, lost) for one in scan.considered) if lost else scan.considered
-    return Settled(devices, tuple(considered), tuple(clashes))
+        considered += (_after(one, lost) for one in scan.outcomes) if lost else scan.outcomes
+    return Resolution(devices, tuple(considered), tuple(conflicts))
 
 
 def _things(device: Device) -> Iterator[tuple[object, DeviceNode | str]]:
     """Yield what a device claims, and what makes it the same thing: its nodes, or its paths where it has none."""
     for node in device.nodes:
-        yield node.look.numbers, node
+        yield node.info.numbers, node
     if not device.nodes:
         yield from ((path, path) for path in device.candidates)
 
@@ -61,20 +61,20 @@ def _taken(
             yield thing, claim
 
 
-def _clash(thing: DeviceNode | str, first: Device, second: Device) -> Clash:
+def _conflict(thing: DeviceNode | str, first: Device, second: Device) -> DeviceConflict:
     path = thing if isinstance(thing, str) else thing.path
-    numbers = "" if isinstance(thing, str) else f" ({thing.look.kind} {thing.look.major}:{thing.look.minor})"
-    return Clash(
+    numbers = "" if isinstance(thing, str) else f" ({thing.info.kind} {thing.info.major}:{thing.info.minor})"
+    return DeviceConflict(
         path,
-        second.place,
+        second.location,
         f"{path}{numbers} is claimed by {first.resource} "
-        f"at {first.place} and by {second.resource} at {second.place}: the first keeps it, device {second.id} of "
+        f"at {first.location} and by {second.resource} at {second.location}: the first keeps it, device {second.id} of "
         f"{second.resource} is left out. Exclude it from one, or say share: {{overlap: true}} in both",
     )
 
 
-def _after(considered: Considered, lost: Mapping[str, _Claim]) -> Considered:
+def _after(considered: CandidateOutcome, lost: Mapping[str, _Claim]) -> CandidateOutcome:
     if considered.device is None or considered.device not in lost:
         return considered
     owner = lost[considered.device].device
-    return evolve(considered, device=None, reason=f"claimed by resource {owner.resource} at {owner.place}")
+    return evolve(considered, device=None, reason=f"claimed by resource {owner.resource} at {owner.location}")

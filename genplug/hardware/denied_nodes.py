@@ -8,7 +8,7 @@ and get one at boot; their nodes are known by the names that the kernel itself g
 import re
 from collections.abc import Mapping
 
-from genplug.hardware.inventory import Device, Kind, Look
+from genplug.hardware.inventory import Device, Kind, PathInfo
 from genplug.spec.policy import Policy
 
 _ANY = range(1 << 20)
@@ -52,26 +52,26 @@ _DISK_PATHS = re.compile(r"/dev/(?:nvme[0-9]|nvme-fabrics|ng[0-9]|bsg/)")
 """The same for drivers whose numbers are given out at boot."""
 
 
-def refusal(device: Device, policy: Policy) -> str:
+def denial_reason(device: Device, policy: Policy) -> str:
     """Say which node of a device may not be handed out, and by which rule; empty if all may."""
     for node in (*device.nodes, *device.companions):
-        if reason := denied(node.look, policy):
+        if reason := denied(node.info, policy):
             return reason if node.path in device.candidates else f"it would bring {node.path}, {reason}"
     return ""
 
 
-def denied(look: Look, policy: Policy) -> str:
+def denied(look: PathInfo, policy: Policy) -> str:
     """Say by which rule a device node may not be handed out; empty if it may."""
     if look.kind is Kind.CHAR and (what := _found(_CHARS, look)):
         rule = "the built-in list, whatever a policy says"
     elif not policy.block and (what := _disk(look)):
         rule = f"'devices.block' of {policy.name}"
     else:
-        return policy.device_fault(look.resolved)
+        return policy.device_error(look.resolved)
     return f"refused by {rule}: {look.kind} {look.major}:{look.minor} is {what}"
 
 
-def _disk(look: Look) -> str:
+def _disk(look: PathInfo) -> str:
     """Say what a node has to do with block devices; empty for nothing."""
     if look.kind is Kind.BLOCK:
         return "a block device, a disk or what is built of disks"
@@ -80,7 +80,7 @@ def _disk(look: Look) -> str:
     return _found(_DISK_CHARS, look)
 
 
-def _found(table: Mapping[int, Mapping[range, str]], look: Look) -> str:
+def _found(table: Mapping[int, Mapping[range, str]], look: PathInfo) -> str:
     # Most majors are none of these, and this is asked of every node of every scan.
     if (minors := table.get(look.major)) is None:
         return ""

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import re
 
-MOST_LETTERS = 48
+MAX_LETTERS = 48
 """Where a label is cut: with ``-<hash>`` and ``-r<six digits>`` it has 63 characters."""
 
 _HASH_LETTERS = 6
@@ -33,13 +33,13 @@ def device_id(resource: str, key: str, *, is_node_name: bool) -> str:
     return f"{_label(key)}-{_hash(resource, key)}"
 
 
-def verbatim_fault(key: str) -> str:
+def verbatim_error(key: str) -> str:
     """Say why a text cannot be an ID as it is; empty if it can.
 
     The kubelet takes any text; CDI, replicas and slices of ours do not (contract 8: names).
     """
-    if len(key) > MOST_LETTERS:
-        return f"has {len(key)} characters, {MOST_LETTERS} are allowed"
+    if len(key) > MAX_LETTERS:
+        return f"has {len(key)} characters, {MAX_LETTERS} are allowed"
     if not _VERBATIM.match(key):
         return "may hold letters, digits, '-', '_', '.' and ':', with a letter or digit at both ends"
     return "ends as one of genplug's own does" if _RESERVED_END.search(key) else ""
@@ -62,11 +62,11 @@ def token_ids(resource: str, count: int) -> tuple[str, ...]:
 
 
 def _is_plain(key: str) -> bool:
-    return len(key) <= MOST_LETTERS and _PLAIN.match(key) is not None and _RESERVED_END.search(key) is None
+    return len(key) <= MAX_LETTERS and _PLAIN.match(key) is not None and _RESERVED_END.search(key) is None
 
 
 def _label(text: str) -> str:
-    return _OTHER.sub("-", text.lower()).strip("-")[:MOST_LETTERS].strip("-") or "device"
+    return _OTHER.sub("-", text.lower()).strip("-")[:MAX_LETTERS].strip("-") or "device"
 
 
 def _hash(resource: str, key: str) -> str:

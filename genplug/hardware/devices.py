@@ -4,24 +4,24 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from genplug.hardware.candidate_attributes import merged
-from genplug.hardware.denied_nodes import refusal
-from genplug.hardware.dependencies import Interests
-from genplug.hardware.device_ids import device_id, verbatim_fault
+from genplug.hardware.candidate_attributes import merge_values
+from genplug.hardware.denied_nodes import denial_reason
+from genplug.hardware.dependencies import Dependencies
+from genplug.hardware.device_ids import device_id, verbatim_error
 from genplug.hardware.device_nodes import own_nodes, specified_nodes, without_collisions
-from genplug.hardware.host import Host, readable
-from genplug.hardware.inventory import KIND_NAMES, Candidate, Considered, Device
+from genplug.hardware.host import Host, printable
+from genplug.hardware.inventory import KIND_NAMES, Candidate, CandidateOutcome, Device
 from genplug.hardware.required_attributes import is_slice_named, needed_at_allocate
 from genplug.hardware.resource_naming import resource_name
 from genplug.spec.model import AllocateSpec, Resource, Source
-from genplug.spec.natural_sort import natural_key
+from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import MissingAttributeError, Values
 
-MOST_SLICES = 1000
+MAX_SLICES = 1000
 """Slices of one device: as many as the schema allows replicas."""
 
 
-class Misnamed(str):
+class InvalidResourceName(str):
     """Why a device is left out: the name that its resource would have."""
 
     __slots__ = ()
@@ -35,36 +35,36 @@ class _Group:
 
 
 @frozen
-class Made:
+class BuiltDevices:
     """The devices of a resource in the order in which they claim nodes, and what became of every candidate.
 
     ``beside`` is what may change them beside their candidates.
     """
 
     devices: tuple[Device, ...]
-    considered: tuple[Considered, ...]
-    beside: Interests
+    outcomes: tuple[CandidateOutcome, ...]
+    extra_dependencies: Dependencies
 
 
-def make_devices(
+def build_devices(
     resource: Resource,
     candidates: Sequence[Candidate],
     host: Host,
     known: Mapping[tuple[str, ...], Device] | None = None,
-    beside: Interests | None = None,
-) -> Made:
+    beside: Dependencies | None = None,
+) -> BuiltDevices:
     """Make a resource's devices.
 
     ``known`` are devices, by their candidates, that are as they were; ``beside`` is what they depend on.
     """
     devices: dict[str, Device] = {}
-    considered: list[Considered] = []
-    maker = _Maker(resource, host, needed_at_allocate(resource), beside or Interests())
+    considered: list[CandidateOutcome] = []
+    maker = _DeviceBuilder(resource, host, needed_at_allocate(resource), beside or Dependencies())
     for number, source in enumerate(resource.sources):
         own = [candidate for candidate in candidates if candidate.source == number]
         groups, ungrouped = _grouped(source, own)
         considered += (_left_out(resource, source, candidate, reason) for candidate, reason in ungrouped)
-        for group in sorted(groups, key=lambda group: natural_key(group.key)):
+        for group in sorted(groups, key=lambda group: natural_sort_key(group.key)):
             paths = tuple([candidate.path for candidate in group.candidates])
             device = known[paths] if known and paths in known else maker.device(source, group, paths)
             if isinstance(device, str):
@@ -76,13 +76,14 @@ def make_devices(
                 continue
             same = f"has the same ID '{device.id}'"
             fault = (
-                f"{', '.join(paths)} ({device.place}) {same}; give each an id of its own, with a template that tells "
+                f"{', '.join(paths)} ({device.location}) {same}; give each an id of its own, with a "
+                "template that tells "
                 "them apart"
             )
             devices[device.id] = evolve(first, faults=(*first.faults, fault))
             reason = f"{', '.join(first.candidates)} {same}"
             considered += (_left_out(resource, source, candidate, reason) for candidate in group.candidates)
-    return Made(tuple(devices.values()), tuple(considered), maker.beside)
+    return BuiltDevices(tuple(devices.values()), tuple(considered), maker.beside)
 
 
 def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Group], list[tuple[Candidate, str]]]:
@@ -98,14 +99,16 @@ def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Gro
         groups.setdefault(key, []).append(candidate)
     keyed: list[_Group] = []
     for key, members in groups.items():
-        together = tuple(sorted(members, key=lambda member: natural_key(member.path)) if len(members) > 1 else members)
+        together = tuple(
+            sorted(members, key=lambda member: natural_sort_key(member.path)) if len(members) > 1 else members
+        )
         if source.id is None:
             is_node_name = source.group_by is None and not source.nodes and key.startswith("/dev/")
             name = key.removeprefix("/dev/") if source.group_by is None else key
             keyed.append(_Group(name, is_node_name and together[0].is_node, together))
             continue
         try:
-            identity = source.id.render(merged([member.attributes for member in together]))
+            identity = source.id.render(merge_values([member.attributes for member in together]))
         except MissingAttributeError as error:
             reason = f"its id needs '{error.name}', which it does not have"
             left_out += ((member, reason) for member in together)
@@ -115,21 +118,21 @@ def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Gro
 
 
 @frozen
-class _Maker:
+class _DeviceBuilder:
     """Makes devices of groups; ``beside`` collects what else they depend on."""
 
     resource: Resource
     host: Host
     needed: Mapping[str, str]
-    beside: Interests
+    beside: Dependencies
 
     def device(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | str:
         """Return the device of a group, or the reason why it is none."""
         resource = self.resource
-        attributes = merged([candidate.attributes for candidate in group.candidates])
+        attributes = merge_values([candidate.attributes for candidate in group.candidates])
         name, reason = resource_name(resource, attributes)
         if reason:
-            return Misnamed(reason)
+            return InvalidResourceName(reason)
         if source.nodes:
             nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.beside)
         else:
@@ -146,13 +149,13 @@ class _Maker:
             faults += [f"{self.needed[one]} needs '{one}', which this device does not have" for one in lacking]
         id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
         if source.is_id_verbatim:
-            fault = verbatim_fault(group.key)
+            fault = verbatim_error(group.key)
             id_, faults = (id_, [*faults, f"its ID '{group.key}' {fault}"]) if fault else (group.key, faults)
         device = Device(
             id=id_,
             key=group.key,
             resource=name,
-            place=source.place,
+            location=source.location,
             candidates=paths,
             nodes=own,
             companions=beside,
@@ -161,7 +164,7 @@ class _Maker:
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
         )
-        return refusal(device, resource.policy) or device
+        return denial_reason(device, resource.policy) or device
 
 
 def _gives_nothing(resource: Resource, group: _Group) -> list[str]:
@@ -169,10 +172,10 @@ def _gives_nothing(resource: Resource, group: _Group) -> list[str]:
     if resource.allocate != AllocateSpec():
         return []
     return [
-        f"{candidate.path} is {KIND_NAMES[candidate.look.kind]}, not a device node, and 'allocate' says nothing: a "
+        f"{candidate.path} is {KIND_NAMES[candidate.info.kind]}, not a device node, and 'allocate' says nothing: a "
         "container would get nothing of it"
         for candidate in group.candidates
-        if candidate.look is not None and not candidate.is_node
+        if candidate.info is not None and not candidate.is_node
     ]
 
 
@@ -184,17 +187,17 @@ def _slices(resource: Resource, attributes: Values) -> tuple[int, str]:
         text = resource.slices.render(attributes)
     except MissingAttributeError as error:
         return 1, f"slices needs '{error.name}', which this device does not have"
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_SLICES:
-        return 1, f"slices is '{text}' for this device, wanted a number from 1 to {MOST_SLICES}"
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_SLICES:
+        return 1, f"slices is '{text}' for this device, wanted a number from 1 to {MAX_SLICES}"
     if len(attributes.get("index", ())) != 1 and is_slice_named(resource):
         return 1, "${slice} counts by a device's own 'index', and this device has not one of its own"
     return int(text), ""
 
 
-def _taken(device: Device, candidate: Candidate) -> Considered:
-    return Considered(candidate.path, device.resource, device.place, device.id, candidate.found_by)
+def _taken(device: Device, candidate: Candidate) -> CandidateOutcome:
+    return CandidateOutcome(candidate.path, device.resource, device.location, device.id, candidate.found_by)
 
 
-def _left_out(resource: Resource, source: Source, candidate: Candidate, reason: str) -> Considered:
-    is_misnamed = isinstance(reason, Misnamed)
-    return Considered(readable(candidate.path), resource.name, source.place, None, reason, is_misnamed)
+def _left_out(resource: Resource, source: Source, candidate: Candidate, reason: str) -> CandidateOutcome:
+    is_misnamed = isinstance(reason, InvalidResourceName)
+    return CandidateOutcome(printable(candidate.path), resource.name, source.location, None, reason, is_misnamed)

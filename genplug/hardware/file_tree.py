@@ -1,7 +1,7 @@
-"""A tree of files seen under a prefix: following symlinks, listing folders, finding what a glob matches.
+"""A tree of files seen under a prefix: following symlinks, listing directories, finding what a glob matches.
 
 Symlinks are followed here and not by the kernel, because under another root an absolute target means that root's path.
-Paths are the tree's own; folders that have been followed are written without symlinks, the root as ``""``.
+Paths are the tree's own; directories that have been followed are written without symlinks, the root as ``""``.
 """
 
 import errno
@@ -14,15 +14,15 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from genplug.hardware.dependencies import Interests
+from genplug.hardware.dependencies import Dependencies
 from genplug.spec.globs import Glob, Segment
-from genplug.spec.natural_sort import natural_key
+from genplug.spec.natural_sort import natural_sort_key
 
 _LITERAL_START = re.compile(r"[^*?[]*")
-_MOST_LINKS = 40  # as the kernel: path_resolution(7)
+_MAX_LINKS = 40  # as the kernel: path_resolution(7)
 
 
-class Act(Enum):
+class Access(Enum):
     """How a path was touched."""
 
     LOOKED = auto()
@@ -30,30 +30,30 @@ class Act(Enum):
     READ = auto()
 
 
-Witness: TypeAlias = Callable[[Act, str], None]
+AccessRecorder: TypeAlias = Callable[[Access, str], None]
 """Is told of every path (without symlinks, but for the last name of one that is looked at) that a tree touches."""
 
 
-def _unseen(_act: Act, _path: str) -> None:
+def _unseen(_act: Access, _path: str) -> None:
     """Witness nothing."""
 
 
 @frozen
-class Found:
-    """What a glob found: paths in natural order, and what in which existing folders may change that."""
+class GlobResult:
+    """What a glob found: paths in natural order, and what in which existing directories may change that."""
 
     paths: tuple[str, ...]
-    interests: Interests
+    dependencies: Dependencies
 
     @property
-    def folders(self) -> frozenset[str]:
-        """The folders that matter."""
-        return self.interests.folders
+    def directories(self) -> frozenset[str]:
+        """The directories that matter."""
+        return self.dependencies.directories
 
 
 @frozen
 class Entry:
-    """One name in a folder, as the folder itself tells: without a look at the file."""
+    """One name in a directory, as the directory itself tells: without a look at the file."""
 
     name: str
     is_link: bool
@@ -61,49 +61,49 @@ class Entry:
 
 
 @frozen
-class Tree:
+class FileTree:
     """The files under ``prefix``, which is empty for the real root.
 
-    A tree that ``remembers`` lists each folder once and is for one scan only; ``witness`` is told what is touched.
+    A tree that ``remembers`` lists each directory once and is for one scan only; ``witness`` is told what is touched.
     """
 
     prefix: str
-    remembers: bool = False
-    witness: Witness = _unseen
+    is_cached: bool = False
+    recorder: AccessRecorder = _unseen
     _straight: set[str] = field(factory=set, init=False, eq=False, repr=False)
-    """Folders that have been seen to have no symlink in their path."""
+    """Directories that have been seen to have no symlink in their path."""
     _missing: dict[str, tuple[str, str]] = field(factory=dict, init=False, eq=False, repr=False)
-    """Folders that have been seen not to be there, and the folder and name that were looked for in vain."""
+    """Directories that have been seen not to be there, and the directory and name that were looked for in vain."""
     _listings: dict[str, tuple[Entry, ...]] = field(factory=dict, init=False, eq=False, repr=False)
 
-    def followed(self, path: str, interests: Interests) -> tuple[str, os.stat_result]:
-        """Return a path without symlinks and its status; ``interests`` get what decided that, in a failure too.
+    def resolve(self, path: str, dependencies: Dependencies) -> tuple[str, os.stat_result]:
+        """Return a path without symlinks and its status; ``dependencies`` get what decided that, in a failure too.
 
         Raises:
             OSError: nothing is there, the symlinks lead in a circle, or somebody forbids it.
             ValueError: no file system has such a path.
         """
-        folder, _, name = path.rpartition("/")
-        if (lacking := self._missing.get(folder)) is not None:
-            interests.add_name(*lacking)
+        directory, _, name = path.rpartition("/")
+        if (lacking := self._missing.get(directory)) is not None:
+            dependencies.add_name(*lacking)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         # Most paths of a scan are done here.
-        if folder in self._straight and name not in {"", ".", ".."}:
-            self.witness(Act.LOOKED, path)
+        if directory in self._straight and name not in {"", ".", ".."}:
+            self.recorder(Access.LOOKED, path)
             try:
                 status = os.lstat(self.prefix + path)
             except OSError:
-                interests.add_name(folder, name)
+                dependencies.add_name(directory, name)
                 raise
             if not stat.S_ISLNK(status.st_mode):
                 if stat.S_ISDIR(status.st_mode):
                     self._found_straight(path)
                 return path, status
-            return self._stepped(folder, [name], path, interests)
-        return self._stepped("", _reversed_names(path), path, interests)
+            return self._stepped(directory, [name], path, dependencies)
+        return self._stepped("", _reversed_names(path), path, dependencies)
 
-    def _stepped(self, at: str, rest: list[str], path: str, interests: Interests) -> tuple[str, os.stat_result]:
-        """Go on from a folder without symlinks, one name after the other; ``rest`` holds them last name first."""
+    def _stepped(self, at: str, rest: list[str], path: str, dependencies: Dependencies) -> tuple[str, os.stat_result]:
+        """Go on from a directory without symlinks, one name after the other; ``rest`` holds them last name first."""
         status: os.stat_result | None = None
         links = 0
         while rest:
@@ -112,24 +112,24 @@ class Tree:
                 at, status = at.rpartition("/")[0], None
                 continue
             here = f"{at}/{name}"
-            self.witness(Act.LOOKED, here)
+            self.recorder(Access.LOOKED, here)
             try:
                 status = os.lstat(self.prefix + here)
             except FileNotFoundError:
-                interests.add_name(at, name)
-                if self.remembers and rest and not links:
+                dependencies.add_name(at, name)
+                if self.is_cached and rest and not links:
                     self._missing[path.rpartition("/")[0]] = (at, name)
                 raise
             except OSError:
-                interests.add_name(at, name)
+                dependencies.add_name(at, name)
                 raise
             if not stat.S_ISLNK(status.st_mode):
                 at = here
                 continue
-            interests.add_name(at, name)
+            dependencies.add_name(at, name)
             self._found_straight(at)
             links += 1
-            if links > _MOST_LINKS:
+            if links > _MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             target, status = self.target(here), None
             rest += _reversed_names(target)
@@ -139,9 +139,9 @@ class Tree:
         self._found_straight(at if stat.S_ISDIR(status.st_mode) else at.rpartition("/")[0])
         return at or "/", status
 
-    def _found_straight(self, folder: str) -> None:
-        if self.remembers:
-            self._straight.add(folder)
+    def _found_straight(self, directory: str) -> None:
+        if self.is_cached:
+            self._straight.add(directory)
 
     def target(self, link: str) -> str:
         """Return the text of a symlink.
@@ -152,16 +152,16 @@ class Tree:
         return os.readlink(self.prefix + link)  # noqa: PTH115 - Path() would tidy the text, which the kernel does not
 
     def entries(self, at: str) -> tuple[Entry, ...]:
-        """List a folder given without symlinks; nothing where it cannot be listed."""
+        """List a directory given without symlinks; nothing where it cannot be listed."""
         if (known := self._listings.get(at)) is not None:
             return known
-        self.witness(Act.LISTED, at or "/")
+        self.recorder(Access.LISTED, at or "/")
         try:
             with os.scandir(f"{self.prefix}{at}/") as scan:
                 entries = tuple(Entry(e.name, e.is_symlink(), e.is_dir(follow_symlinks=False)) for e in scan)
         except OSError:
             return ()
-        if self.remembers:
+        if self.is_cached:
             self._listings[at] = entries
             self._straight.add(at)
         return entries
@@ -172,49 +172,49 @@ class Tree:
         Raises:
             OSError: it cannot be opened or read.
         """
-        self.witness(Act.READ, path)
+        self.recorder(Access.READ, path)
         file = os.open(self.prefix + path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             return os.read(file, most)
         finally:
             os.close(file)
 
-    def find(self, glob: Glob) -> Found:
-        """Find what matches. ``**`` stays out of symlinked folders, any other segment goes through them.
+    def find(self, glob: Glob) -> GlobResult:
+        """Find what matches. ``**`` stays out of symlinked directories, any other segment goes through them.
 
         A symlink that leads nowhere is found too, so that somebody can be told.
         """
         walk = _Walk(self)
         for segments in glob:
             walk.find("", "", segments)
-        return Found(tuple(sorted(walk.paths, key=natural_key)), walk.interests)
+        return GlobResult(tuple(sorted(walk.paths, key=natural_sort_key)), walk.dependencies)
 
 
 @frozen
 class _Walk:
-    """One search: ``paths`` that match so far, and the ``interests`` that decided it.
+    """One search: ``paths`` that match so far, and the ``dependencies`` that decided it.
 
-    Everywhere, ``path`` is a folder as the pattern spells it and ``at`` the same without symlinks.
+    Everywhere, ``path`` is a directory as the pattern spells it and ``at`` the same without symlinks.
     """
 
-    tree: Tree
+    tree: FileTree
     paths: set[str] = field(factory=set)
-    interests: Interests = field(factory=Interests)
+    dependencies: Dependencies = field(factory=Dependencies)
 
     def find(self, path: str, at: str, segments: tuple[Segment, ...]) -> None:
-        """Add what matches the segments in a folder."""
+        """Add what matches the segments in a directory."""
         head, rest = segments[0], segments[1:]
         if head.is_any_depth:
             self._find_below(path, at, rest)
         elif rest and head.is_literal:
             self._enter(path, at, head.text, rest)
         elif head.is_literal:
-            self.interests.add_name(at, head.text)
-            self.tree.witness(Act.LOOKED, f"{at}/{head.text}")
+            self.dependencies.add_name(at, head.text)
+            self.tree.recorder(Access.LOOKED, f"{at}/{head.text}")
             if os.path.lexists(f"{self.tree.prefix}{at}/{head.text}"):
                 self.paths.add(f"{path}/{head.text}")
         else:
-            self.interests.add_pattern(at, head)
+            self.dependencies.add_pattern(at, head)
             # Most names of /dev fall at the first letters, long before the regular expression.
             start = _LITERAL_START.match(head.text)[0]  # type: ignore[index] # it matches any text, if only at its start
             matching = [e for e in self.tree.entries(at) if e.name.startswith(start) and head.matches(e.name)]
@@ -226,30 +226,30 @@ class _Walk:
                     self._enter(path, at, entry.name, rest)
 
     def _find_below(self, path: str, at: str, rest: tuple[Segment, ...]) -> None:
-        for inner, inner_at in self._folders_below(path, at):
+        for inner, inner_at in self._directories_below(path, at):
             if rest:
                 self.find(inner, inner_at, rest)
             else:
                 self.paths.update((inner or "/", *(f"{inner}/{entry.name}" for entry in self.tree.entries(inner_at))))
 
-    def _folders_below(self, path: str, at: str) -> Iterator[tuple[str, str]]:
+    def _directories_below(self, path: str, at: str) -> Iterator[tuple[str, str]]:
         waiting = [(path, at)]
         while waiting:
             path, at = waiting.pop()
-            self.interests.add_any(at)
+            self.dependencies.add_any(at)
             yield path, at
             waiting += ((f"{path}/{e.name}", f"{at}/{e.name}") for e in self.tree.entries(at) if e.is_directory)
 
     def _enter(self, path: str, at: str, name: str, rest: tuple[Segment, ...]) -> None:
         try:
-            resolved, status = self.tree.followed(f"{at}/{name}", self.interests)
+            resolved, status = self.tree.resolve(f"{at}/{name}", self.dependencies)
         except (OSError, ValueError):
             return
         if stat.S_ISDIR(status.st_mode):
             self.find(f"{path}/{name}", "" if resolved == "/" else resolved, rest)
         else:
-            folder, _, last = resolved.rpartition("/")
-            self.interests.add_name(folder, last)
+            directory, _, last = resolved.rpartition("/")
+            self.dependencies.add_name(directory, last)
 
 
 def _reversed_names(path: str) -> list[str]:

@@ -14,18 +14,18 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from genplug.hardware.dependencies import Interests
-from genplug.hardware.file_tree import Found, Tree, Witness
-from genplug.hardware.inventory import Kind, Look
+from genplug.hardware.dependencies import Dependencies
+from genplug.hardware.file_tree import AccessRecorder, FileTree, GlobResult
+from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.globs import Glob
-from genplug.spec.natural_sort import natural_key
+from genplug.spec.natural_sort import natural_sort_key
 
 STAND_INS_MARKER = ".genplug-stand-ins"
 """A root other than ``/`` that holds this file has regular files standing for device nodes (tests, demo)."""
 
 _STAND_IN = re.compile(rb"\s*(char|block) (\d{1,7}):(\d{1,7})\s*\Z")
 _STAND_IN_BYTES = 64
-MOST_TEXT = 1 << 16
+MAX_TEXT = 1 << 16
 """Bytes of a file that are read: attributes are small."""
 
 _KINDS = {
@@ -43,8 +43,8 @@ class Host:
     """The node's file system as seen under ``root``.
 
     With ``stand_ins``, a regular file whose text is ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` stands for that
-    device node; use :meth:`at` unless a test decides. A host that ``remembers`` lists each folder, looks at each path
-    and reads each file once: it is for one scan only. ``witness`` is told what is touched (:data:`Witness`).
+    device node; use :meth:`at` unless a test decides. A host that ``remembers`` lists each directory, looks at each
+    path and reads each file once: it is for one scan only. ``witness`` is told what is touched (:data:`Witness`).
     ``environment`` and ``node_name`` are what the program was started with.
 
     Raises:
@@ -53,85 +53,89 @@ class Host:
 
     root: Path = Path("/")
     stand_ins: bool = field(default=False, kw_only=True)
-    remembers: bool = field(default=False, kw_only=True)
-    witness: Witness | None = field(default=None, kw_only=True)
+    is_cached: bool = field(default=False, kw_only=True)
+    recorder: AccessRecorder | None = field(default=None, kw_only=True)
     environment: Mapping[str, str] = field(factory=lambda: os.environ, kw_only=True, eq=False, repr=False)
     node_name: str | None = field(default=None, kw_only=True)
-    _tree: Tree = field(init=False, eq=False, repr=False)
-    _looks: dict[str, Look | None] = field(factory=dict, init=False, eq=False, repr=False)
-    _around: dict[str, Interests] = field(factory=dict, init=False, eq=False, repr=False)
+    _tree: FileTree = field(init=False, eq=False, repr=False)
+    _looks: dict[str, PathInfo | None] = field(factory=dict, init=False, eq=False, repr=False)
+    _around: dict[str, Dependencies] = field(factory=dict, init=False, eq=False, repr=False)
     _resolved: dict[tuple[str, Kind], str | None] = field(factory=dict, init=False, eq=False, repr=False)
     _texts: dict[str, str | None] = field(factory=dict, init=False, eq=False, repr=False)
 
     @_tree.default
-    def _tree_of_root(self) -> Tree:
+    def _tree_of_root(self) -> FileTree:
         prefix = os.fspath(self.root).rstrip("/")
-        return Tree(prefix, self.remembers) if self.witness is None else Tree(prefix, self.remembers, self.witness)
+        return (
+            FileTree(prefix, self.is_cached)
+            if self.recorder is None
+            else FileTree(prefix, self.is_cached, self.recorder)
+        )
 
     def __attrs_post_init__(self) -> None:
         if self.stand_ins and _is_the_real_root(self.root):
             raise ValueError("files stand for device nodes only under a root other than /")
 
     @classmethod
-    def at(cls, root: Path, *, node_name: str | None = None, witness: Witness | None = None) -> "Host":
+    def at(cls, root: Path, *, node_name: str | None = None, witness: AccessRecorder | None = None) -> "Host":
         """Return the host seen under ``root``; stand-ins count where the marker file lies in it."""
         stand_ins = not _is_the_real_root(root) and (root / STAND_INS_MARKER).is_file()
-        return cls(root, stand_ins=stand_ins, node_name=node_name, witness=witness)
+        return cls(root, stand_ins=stand_ins, node_name=node_name, recorder=witness)
 
-    def remembering(self) -> "Host":
+    def cached(self) -> "Host":
         """Return this host for the length of one scan."""
-        return evolve(self, remembers=True)
+        return evolve(self, is_cached=True)
 
-    def look(self, path: str) -> Look | None:
+    def stat(self, path: str) -> PathInfo | None:
         """Look at a path, every symlink followed; None where nothing can be seen."""
-        return self._seen(path, Interests())
+        return self._seen(path, Dependencies())
 
-    def see(self, path: str, interests: Interests) -> Look | None:
-        """Look at a path and add to ``interests`` what may change what is seen."""
-        if not self.remembers:
-            return self._seen(path, interests)
+    def stat_tracked(self, path: str, dependencies: Dependencies) -> PathInfo | None:
+        """Look at a path and add to ``dependencies`` what may change what is seen."""
+        if not self.is_cached:
+            return self._seen(path, dependencies)
         if path not in self._looks:
-            look = self._looks[path] = self._seen(path, around := Interests())
-            # Most paths are what they say, in a folder that is: no need to keep what their own text tells.
+            look = self._looks[path] = self._seen(path, around := Dependencies())
+            # Most paths are what they say, in a directory that is: no need to keep what their own text tells.
             if look is None or look.resolved != path:
                 self._around[path] = around
         if (known := self._around.get(path)) is not None:
-            interests.update(known)
+            dependencies.update(known)
         else:
-            interests.add_name(*_parted(path))
+            dependencies.add_name(*_parted(path))
         return self._looks[path]
 
-    def resolved(self, path: str, kind: Kind = Kind.DIRECTORY) -> str | None:
+    def resolve(self, path: str, kind: Kind = Kind.DIRECTORY) -> str | None:
         """Return a path without symlinks if it leads to something of this kind."""
         if (path, kind) in self._resolved:
             return self._resolved[path, kind]
-        look = self._seen(path, Interests())
+        look = self._seen(path, Dependencies())
         resolved = look.resolved if look is not None and look.kind is kind else None
-        if self.remembers:
+        if self.is_cached:
             self._resolved[path, kind] = resolved
         return resolved
 
-    def text(self, path: str) -> str | None:
+    def read_text(self, path: str) -> str | None:
         """Return the text of a regular file, stripped; None where it cannot be read, also for a moment."""
         if path in self._texts:
             return self._texts[path]
         text = None
         with suppress(OSError, ValueError):
-            resolved, status = self._tree.followed(path, Interests())
+            resolved, status = self._tree.resolve(path, Dependencies())
             if stat.S_ISREG(status.st_mode):
-                text = self._tree.read(resolved, MOST_TEXT).decode(errors="replace").strip("\0 \t\r\n")
-        if self.remembers:
+                text = self._tree.read(resolved, MAX_TEXT).decode(errors="replace").strip("\0 \t\r\n")
+        if self.is_cached:
             self._texts[path] = text
         return text
 
     def exists(self, path: str) -> bool:
         """Say whether something stands at a path, symlinks followed."""
-        return self.look(path) is not None
+        return self.stat(path) is not None
 
-    def absence(self, path: str) -> str:
+    def missing_reason(self, path: str) -> str:
         """Say why nothing can be seen at a path, to follow its name in a sentence; empty where something is there."""
         try:
-            self._tree.followed(path, Interests())
+            self._tree.resolve(path, Dependencies())
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return "is a symlink that leads round in a circle"
@@ -142,83 +146,83 @@ class Host:
         else:
             return ""
         try:
-            return f"is a symlink to {readable(self._tree.target(path))}, which does not exist"
+            return f"is a symlink to {printable(self._tree.target(path))}, which does not exist"
         except OSError:
             return "does not exist"
 
-    def glob(self, glob: Glob) -> Found:
-        """Find what matches. ``**`` stays out of symlinked folders, any other segment goes through them.
+    def glob(self, glob: Glob) -> GlobResult:
+        """Find what matches. ``**`` stays out of symlinked directories, any other segment goes through them.
 
         A symlink that leads nowhere is found too, so that somebody can be told.
         """
         return self._tree.find(glob)
 
-    def tells_of(self, folder: str) -> bool:
-        """Say whether the kernel tells of changes in a folder: it does not in what it makes up itself."""
+    def supports_inotify(self, directory: str) -> bool:
+        """Say whether the kernel tells of changes in a directory: it does not in what it makes up itself."""
         return not any(
-            (folder == top or folder.startswith(f"{top}/")) and os.path.ismount(self._tree.prefix + top)
+            (directory == top or directory.startswith(f"{top}/")) and os.path.ismount(self._tree.prefix + top)
             for top in ("/sys", "/proc")
         )
 
-    def listing(self, path: str) -> tuple[str, ...]:
-        """Return the names in a folder in natural order; none where there is no such folder."""
-        look = self.look(path)
+    def list_directory(self, path: str) -> tuple[str, ...]:
+        """Return the names in a directory in natural order; none where there is no such directory."""
+        look = self.stat(path)
         if look is None:
             return ()
         entries = self._tree.entries("" if look.resolved == "/" else look.resolved)
-        return tuple(sorted((entry.name for entry in entries), key=natural_key))
+        return tuple(sorted((entry.name for entry in entries), key=natural_sort_key))
 
-    def real(self, path: str) -> Path:
+    def real_path(self, path: str) -> Path:
         """Return where this process sees a host path: symlinks followed if it exists, else as it is written."""
         with suppress(OSError, ValueError):
-            path, _ = self._tree.followed(path, Interests())
+            path, _ = self._tree.resolve(path, Dependencies())
         return Path(self._tree.prefix + path)
 
-    def place(self, path: str) -> Path:
+    def locate(self, path: str) -> Path:
         """Return where this process sees a host path of which the last parts may not be there yet."""
         at, rest = path, ""
-        while at not in {"", "/"} and self.look(at) is None:
+        while at not in {"", "/"} and self.stat(at) is None:
             at, _, name = at.rpartition("/")
             rest = f"{name}/{rest}"
-        return self.real(at or "/") / rest
+        return self.real_path(at or "/") / rest
 
-    def _seen(self, path: str, interests: Interests) -> Look | None:
+    def _seen(self, path: str, dependencies: Dependencies) -> PathInfo | None:
         try:
-            resolved, status = self._tree.followed(path, interests)
+            resolved, status = self._tree.resolve(path, dependencies)
         except (OSError, ValueError):
             return None
-        interests.add_name(*_parted(resolved))
+        dependencies.add_name(*_parted(resolved))
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
         if kind is Kind.CHAR or kind is Kind.BLOCK:
-            return Look(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev))
+            return PathInfo(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev))
         if kind is Kind.FILE and self.stand_ins:
             return self._stand_in(resolved)
-        return Look(resolved, kind)
+        return PathInfo(resolved, kind)
 
-    def _stand_in(self, resolved: str) -> Look:
+    def _stand_in(self, resolved: str) -> PathInfo:
         try:
             found = _STAND_IN.match(self._tree.read(resolved, _STAND_IN_BYTES))
         except OSError:
             found = None
         if found is None:
-            return Look(resolved, Kind.FILE)
+            return PathInfo(resolved, Kind.FILE)
         kind, major, minor = found.groups()
-        return Look(resolved, Kind(kind.decode()), int(major), int(minor))
+        return PathInfo(resolved, Kind(kind.decode()), int(major), int(minor))
 
 
-def is_sendable(path: str) -> bool:
+def is_utf8(path: str) -> bool:
     """Say whether a path can be told to the kubelet: its messages hold UTF-8 only."""
-    return path.isascii() or readable(path) == path
+    return path.isascii() or printable(path) == path
 
 
-def readable(path: str) -> str:
+def printable(path: str) -> str:
     r"""Return a path as it can be printed and sent: bytes that are no UTF-8 as ``\x..``."""
     return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _parted(path: str) -> tuple[str, str]:
-    folder, _, name = path.rpartition("/")
-    return folder, name
+    directory, _, name = path.rpartition("/")
+    return directory, name
 
 
 def _is_the_real_root(root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What discovery found on the node: devices, what became of every candidate, clashes, folders to watch. Frozen values.
+"""The results of discovery, as frozen values: devices, the outcome of every candidate, conflicts, dependencies.
 
 ``discover.py`` makes an :class:`Inventory`; ``genplug.health`` judges it; nothing here reads a file.
 """
@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from genplug.hardware.dependencies import Interest, Interests
-from genplug.spec.location import Place
+from genplug.hardware.dependencies import Dependencies, DirectoryDependency
+from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
 from genplug.spec.template import Values
 
@@ -38,7 +38,7 @@ KIND_NAMES = {
 
 
 @frozen
-class Look:
+class PathInfo:
     """One look at a path: what stands there now.
 
     ``resolved`` is the path with every symlink followed, as the host says it; ``major`` and ``minor`` are 0 where
@@ -70,26 +70,26 @@ class Candidate:
     """
 
     path: str
-    look: Look | None
+    info: PathInfo | None
     attributes: Values
     source: int
     found_by: str
     reason: str = ""
-    way: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
 
     @property
-    def steps(self) -> tuple[str, ...]:
+    def symlink_chain(self) -> tuple[str, ...]:
         """The paths that were looked at to see it."""
-        return self.way or (self.path,)
+        return self.links or (self.path,)
 
     @property
     def is_node(self) -> bool:
         """Whether it is a device node."""
-        return self.look is not None and self.look.is_device
+        return self.info is not None and self.info.is_device
 
 
-Examined: TypeAlias = tuple[Mapping[str, Candidate], ...]
+CandidatesBySource: TypeAlias = tuple[Mapping[str, Candidate], ...]
 """For each source of a resource every path that was looked at."""
 
 
@@ -104,7 +104,7 @@ class DeviceNode:
     path: str
     container_path: str
     permissions: str
-    look: Look
+    info: PathInfo
 
 
 @frozen
@@ -122,7 +122,7 @@ class Device:
     id: str
     key: str
     resource: str
-    place: Place
+    location: SourceLocation
     candidates: tuple[str, ...]
     nodes: tuple[DeviceNode, ...]
     companions: tuple[DeviceNode, ...]
@@ -133,7 +133,7 @@ class Device:
 
 
 @frozen
-class Considered:
+class CandidateOutcome:
     """What became of one path that a glob found: part of ``device`` (an ID), or left out for ``reason``.
 
     ``is_misnamed`` marks what is left out for the name that its resource would have.
@@ -141,27 +141,30 @@ class Considered:
 
     path: str
     resource: str
-    place: Place
+    location: SourceLocation
     device: str | None
     reason: str
     is_misnamed: bool = False
 
 
 @frozen
-class Unmatched:
+class UnmatchedGlob:
     """A glob that found nothing: why a resource may have fewer devices than its writer thinks."""
 
     glob: str
     resource: str
-    place: Place
+    location: SourceLocation
 
 
 @frozen
-class Clash:
-    """One node that two devices claim. The first keeps it; the second is left out. ``place`` is the second's line."""
+class DeviceConflict:
+    """One node that two devices claim. The first keeps it; the second is left out.
+
+    ``location`` is the second's line.
+    """
 
     path: str
-    place: Place
+    location: SourceLocation
     message: str
 
 
@@ -171,19 +174,19 @@ class ResourceScan:
 
     resource: Resource
     devices: tuple[Device, ...]
-    considered: tuple[Considered, ...]
-    unmatched: tuple[Unmatched, ...]
-    interests: Mapping[str, Interest]
-    """What its result depends on, by folder."""
-    examined: Examined = field(default=(), repr=False)
+    outcomes: tuple[CandidateOutcome, ...]
+    unmatched_globs: tuple[UnmatchedGlob, ...]
+    dependencies: Mapping[str, DirectoryDependency]
+    """What its result depends on, by directory."""
+    candidates_by_source: CandidatesBySource = field(default=(), repr=False)
     """Every path that was looked at."""
-    beside: Interests = field(factory=Interests, eq=False, repr=False)
-    """What its devices depend on beside their candidates; part of ``interests``."""
+    extra_dependencies: Dependencies = field(factory=Dependencies, eq=False, repr=False)
+    """What its devices depend on beside their candidates; part of ``dependencies``."""
 
     @property
     def candidates(self) -> Iterator[Candidate]:
         """Every candidate, in the order of sources and paths."""
-        return (one for found in self.examined for one in found.values())
+        return (one for found in self.candidates_by_source for one in found.values())
 
 
 @frozen
@@ -192,21 +195,21 @@ class Inventory:
 
     ``devices`` holds every resource, also those without a device, in the configuration's order, and devices in natural
     order of their keys; ``resources`` says what each of them is. A resource whose name is a template is there under the
-    names that its devices have. ``folders`` are the host's directories whose change may change the
-    result (host paths without symlinks; the nearest existing one where a pattern's folder is not there yet).
+    names that its devices have. ``directories`` are the host's directories whose change may change the
+    result (host paths without symlinks; the nearest existing one where a pattern's directory is not there yet).
     ``scans`` is what it was put together from, by the name that is written.
     """
 
     devices: Mapping[str, tuple[Device, ...]]
-    considered: tuple[Considered, ...]
-    clashes: tuple[Clash, ...]
-    folders: frozenset[str]
-    unmatched: tuple[Unmatched, ...] = ()
+    outcomes: tuple[CandidateOutcome, ...]
+    conflicts: tuple[DeviceConflict, ...]
+    directories: frozenset[str]
+    unmatched_globs: tuple[UnmatchedGlob, ...] = ()
     resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)
     scans: Mapping[str, ResourceScan] = field(factory=dict, eq=False, repr=False)
 
     @property
-    def folders_of_attributes(self) -> frozenset[str]:
-        """The folders of what was read of candidates; in the kernel's own none tells of a change."""
+    def directories_of_attributes(self) -> frozenset[str]:
+        """The directories of what was read of candidates; in the kernel's own none tells of a change."""
         examined = (one for scan in self.scans.values() for one in scan.candidates)
         return frozenset(path.rpartition("/")[0] or "/" for one in examined for path in one.depends)

@@ -25,10 +25,10 @@ _KERNEL_GROUP = 1
 
 _RECEIVE_BUFFER_FORCED = 33  # SO_RCVBUFFORCE of asm-generic/socket.h, which the socket module does not name
 _RECEIVE_BUFFER = 1 << 20
-_MOST_BYTES = 1 << 14
+_MAX_BYTES = 1 << 14
 """More than any message has: its values fill 2 KiB at most (UEVENT_BUFFER_SIZE), its first line repeats two of them."""
 
-_MOST_MESSAGES = 200
+_MAX_MESSAGES = 200
 """Messages dealt with before the loop's other work gets its turn."""
 
 _OWNER_OF_NAMESPACE = 0xB701  # NS_GET_USERNS of linux/nsfs.h
@@ -48,7 +48,7 @@ class Uevent:
     values: Mapping[str, str]
 
 
-def parse(message: bytes) -> Uevent | None:
+def parse_uevent(message: bytes) -> Uevent | None:
     """Read a message of the kernel: ``ACTION@DEVPATH`` and ``KEY=VALUE`` parts, each with a zero byte at its end.
 
     None is said of a message of udev's (it begins with ``libudev``), of a broken one and of one that was cut.
@@ -65,44 +65,44 @@ def parse(message: bytes) -> Uevent | None:
     return Uevent(action, devpath, subsystem, values)
 
 
-def changes(event: Uevent) -> Changes:
-    """Return the folders of /sys in which names changed, or may have, because of an event.
+def affected_paths(event: Uevent) -> Changes:
+    """Return the directories of /sys in which names changed, or may have, because of an event.
 
     What an event does not say, this does not either: the driver that a device was unbound from, its IOMMU group.
     """
     found: dict[str, set[str]] = {}
     for devpath in filter(None, (event.devpath, event.values.get("DEVPATH_OLD"))):
-        for folder, name in _names(devpath, event.subsystem):
-            found.setdefault(folder, set()).add(name)
+        for directory, name in _names(devpath, event.subsystem):
+            found.setdefault(directory, set()).add(name)
     name = event.devpath.rpartition("/")[2]
     if event.action in {"bind", "unbind"}:
-        # The symlink "driver" comes and goes in the device's own folder, and whatever files the driver makes there.
+        # The symlink "driver" comes and goes in the device's own directory, and whatever files the driver makes there.
         found[f"/sys{event.devpath}"] = set()
         if driver := event.values.get("DRIVER"):
             found[f"/sys/bus/{event.subsystem}/drivers/{driver}"] = {name}
     if "MAJOR" in event.values and "MINOR" in event.values:
         kind = "block" if event.subsystem == "block" else "char"
         found[f"/sys/dev/{kind}"] = {f"{event.values['MAJOR']}:{event.values['MINOR']}"}
-    return {folder: frozenset(names) for folder, names in found.items()}
+    return {directory: frozenset(names) for directory, names in found.items()}
 
 
 def _names(devpath: str, subsystem: str) -> Iterator[tuple[str, str]]:
-    """Yield the folders in which there is a name for a device, and that name."""
+    """Yield the directories in which there is a name for a device, and that name."""
     parent, _, name = devpath.rpartition("/")
-    above, _, folder = parent.rpartition("/")
+    above, _, directory = parent.rpartition("/")
     yield f"/sys{parent}", name
     # Whether a subsystem is a bus or a class, an event does not say.
     yield f"/sys/bus/{subsystem}/devices", name
     yield f"/sys/class/{subsystem}", name
-    if folder == subsystem:
-        # A class's folder in its parent device's (.../0000:00:02.0/drm) comes with the first device and goes with the
-        # last, without an event of its own.
-        yield f"/sys{above}", folder
+    if directory == subsystem:
+        # A class's directory in its parent device's (.../0000:00:02.0/drm) comes with the first device and goes with
+        # the last, without an event of its own.
+        yield f"/sys{above}", directory
     if subsystem == "block":
         yield "/sys/block", name
 
 
-class Uevents:
+class UeventListener:
     """Listens to the kernel's uevents. It belongs to the loop that it is made in.
 
     ``heard`` is called in the loop with each event, ``lost`` after the kernel had to drop some. Nothing raises where
@@ -153,9 +153,9 @@ class Uevents:
     def _read(self) -> None:
         """Take what messages there are; if there are more, the loop calls again."""
         taken = 0
-        while self._socket is not None and taken < _MOST_MESSAGES:
+        while self._socket is not None and taken < _MAX_MESSAGES:
             try:
-                message, _, _, sender = self._socket.recvmsg(_MOST_BYTES)
+                message, _, _, sender = self._socket.recvmsg(_MAX_BYTES)
             except BlockingIOError:
                 self._drained()
                 return
@@ -169,7 +169,7 @@ class Uevents:
                 continue
             taken += 1
             # Whoever is privileged can send to this socket too; only the kernel does so from port 0.
-            event = parse(message) if sender[0] == 0 else None
+            event = parse_uevent(message) if sender[0] == 0 else None
             if event is not None:
                 self._heard(event)
 

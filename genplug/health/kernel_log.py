@@ -9,22 +9,22 @@ from pathlib import Path
 from attrs import frozen
 
 PATH = "/dev/kmsg"
-_MOST_BYTES = 1 << 14
+_MAX_BYTES = 1 << 14
 """More than any record has (CONSOLE_EXT_LOG_MAX is 8 KiB): of one that does not fit, the kernel gives nothing."""
-_MOST_RECORDS = 500
+_MAX_RECORDS = 500
 """Records taken before the loop's other work gets its turn."""
 _KERNEL = 0
 
 
 @frozen
-class Line:
+class LogRecord:
     """One message of the kernel's own. ``number`` counts through since the machine started."""
 
     number: int
     text: str
 
 
-def parsed(record: bytes) -> Iterator[Line]:
+def parse_record(record: bytes) -> Iterator[LogRecord]:
     """Yield the kernel's messages of what was read at once; what programs wrote into the log is left out."""
     for raw in record.decode(errors="replace").splitlines():
         head, semicolon, text = raw.partition(";")
@@ -33,7 +33,7 @@ def parsed(record: bytes) -> Iterator[Line]:
         if not semicolon or raw.startswith(" ") or not all(one.isdecimal() for one in fields[:2]) or len(fields) < 3:  # noqa: PLR2004
             continue
         if int(fields[0]) >> 3 == _KERNEL:
-            yield Line(int(fields[1]), text)
+            yield LogRecord(int(fields[1]), text)
 
 
 class KernelLog:
@@ -42,13 +42,13 @@ class KernelLog:
     ``heard`` is called in the loop with what comes; ``failure`` is why nothing can be read, empty where it can.
     """
 
-    def __init__(self, path: Path, heard: Callable[[Sequence[Line]], None], failed: Callable[[], None]) -> None:
+    def __init__(self, path: Path, heard: Callable[[Sequence[LogRecord]], None], failed: Callable[[], None]) -> None:
         self.failure = ""
         self._path, self._heard, self._failed = path, heard, failed
         self._loop = asyncio.get_running_loop()
         self._file: int | None = None
 
-    async def follow(self) -> tuple[Line, ...]:
+    async def follow(self) -> tuple[LogRecord, ...]:
         """Open the log, return what it holds, and hear from now on."""
         self._file = self._open()
         if self._file is None:
@@ -58,14 +58,14 @@ class KernelLog:
             if self._file is not None:
                 self._loop.add_reader(self._file, self._read)
         except OSError as error:
-            # A file or a folder stands there, of which nobody tells when there is more.
+            # A file or a directory stands there, of which nobody tells when there is more.
             os.close(self._file)
             self._file = None
             self._fail(error)
             return ()
         return held
 
-    async def held(self) -> tuple[Line, ...]:
+    async def read_existing(self) -> tuple[LogRecord, ...]:
         """Return once more what the log holds."""
         file = self._open()
         if file is None:
@@ -95,8 +95,8 @@ class KernelLog:
         self.failure = f"the kernel's log ({PATH}) cannot be read: {os.strerror(error.errno or 0)}{hint}"
 
     def _read(self) -> None:
-        lines: list[Line] = []
-        for _ in range(_MOST_RECORDS):
+        lines: list[LogRecord] = []
+        for _ in range(_MAX_RECORDS):
             try:
                 record = _record(self._file) if self._file is not None else None
             except OSError as error:
@@ -106,16 +106,16 @@ class KernelLog:
                 break
             if record is None:
                 break
-            lines += parsed(record)
+            lines += parse_record(record)
         if lines:
             self._heard(lines)
 
 
-def _all(file: int) -> tuple[Line, ...]:
-    lines: list[Line] = []
+def _all(file: int) -> tuple[LogRecord, ...]:
+    lines: list[LogRecord] = []
     try:
         while (record := _record(file)) is not None:
-            lines += parsed(record)
+            lines += parse_record(record)
     except OSError:
         # Whoever follows it will meet this too, and say so.
         pass
@@ -130,7 +130,7 @@ def _record(file: int) -> bytes | None:
     """
     while True:
         try:
-            record = os.read(file, _MOST_BYTES)
+            record = os.read(file, _MAX_BYTES)
         except BlockingIOError:
             return None
         except BrokenPipeError:

@@ -18,19 +18,19 @@ from attrs import define, evolve, field
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Device, Inventory
 from genplug.hardware.uevents import Uevent
-from genplug.health.binding import Bound, bound
-from genplug.health.kernel_log import PATH, KernelLog, Line
+from genplug.health.binding import BoundProbe, bind_probe
+from genplug.health.kernel_log import PATH, KernelLog, LogRecord
 from genplug.health.probes import file, kernel_log, uevent
-from genplug.health.status import Exhausted, HealthStatus, News, Trouble
-from genplug.health.thresholds import Outcome, Result, Standing, come_back, next_standing, unknown
-from genplug.health.verdict import Ailment, Findings, Key
-from genplug.health.workers.pools import Callers, Crew, Readers
-from genplug.health.workers.protocol import Ask, Reply
+from genplug.health.status import MonitorEvent, MonitorStatus, PoolExhausted, ProbeError
+from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state, returned_state
+from genplug.health.verdict import DeviceRef, ProbeFailure, ProbeResults
+from genplug.health.workers.pools import CallPool, ReadPool, WorkerPool
+from genplug.health.workers.protocol import ProbeRequest, ProbeResponse
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
 from genplug.spec.probes import FileCheck, HealthSpec, KernelLogCheck
 
-FIRST_LOOK = 2.0
+FIRST_RESULT_TIMEOUT = 2.0
 """Seconds for which a new device waits for its first verdict before it is listed without one."""
 _TICKS = 10
 """Into how many parts a period is cut: what is due in one of them is asked together."""
@@ -40,11 +40,11 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @define(eq=False)
-class _Watched:
+class _ProbeInstance:
     """A probe of a device, and where it stands."""
 
-    bound: Bound
-    standing: Standing
+    bound: BoundProbe
+    state: ProbeState
     since: float
     memory: Any = None
     number: int = -1
@@ -52,19 +52,19 @@ class _Watched:
 
 
 @define(eq=False)
-class _Look:
+class _ScheduledRequest:
     """A question that is put every ``period`` seconds, and whose probes wait for the reply."""
 
-    ask: Ask
+    ask: ProbeRequest
     timeout: float
     period: float
     is_call: bool
     due: float
     phase: float
-    watched: dict[tuple[Key, str], _Watched] = field(factory=dict)
+    watched: dict[tuple[DeviceRef, str], _ProbeInstance] = field(factory=dict)
     is_under_way: bool = False
     count: int = 0
-    reply: Reply | None = None
+    reply: ProbeResponse | None = None
 
     def later(self, now: float) -> float:
         """Return when it is due next: in its own part of the period, together with others."""
@@ -73,7 +73,7 @@ class _Look:
         return math.ceil((self.phase + turns * self.period) / tick) * tick
 
 
-class Monitor:
+class ProbeMonitor:
     """Watches over the devices of an inventory. Made and used inside a running loop; ``run`` it once.
 
     ``changed`` is called when a device's ailments did, ``tell`` with what keeps probes from looking, and what does not
@@ -84,25 +84,25 @@ class Monitor:
         self,
         host: Host,
         changed: Callable[[], None],
-        tell: Callable[[News], None],
+        tell: Callable[[MonitorEvent], None],
         uevents_failure: Callable[[], str],
     ) -> None:
         self._host = host
         self._changed, self._tell = changed, tell
         self._uevents_failure = uevents_failure
-        self._devices: dict[Key, tuple[Device, HealthSpec, Policy]] = {}
-        self._watched: dict[Key, dict[str, _Watched]] = {}
-        self._left: dict[Key, dict[str, _Watched]] = {}
-        self._told: tuple[_Watched, ...] = ()
+        self._devices: dict[DeviceRef, tuple[Device, HealthSpec, Policy]] = {}
+        self._watched: dict[DeviceRef, dict[str, _ProbeInstance]] = {}
+        self._left: dict[DeviceRef, dict[str, _ProbeInstance]] = {}
+        self._told: tuple[_ProbeInstance, ...] = ()
         """Those of them that are not asked, but told by the kernel."""
-        self._looks: dict[tuple[Ask, float, float], _Look] = {}
-        self._plan: list[tuple[float, int, _Look]] = []
+        self._looks: dict[tuple[ProbeRequest, float, float], _ScheduledRequest] = {}
+        self._plan: list[tuple[float, int, _ScheduledRequest]] = []
         self._made = 0
         self._answered = 0
         self._news = asyncio.Event()
         self._first = asyncio.Event()
-        self._readers: Crew = Readers(host, self._crew_changed)
-        self._callers: Crew = Callers(host, self._crew_changed)
+        self._readers: WorkerPool = ReadPool(host, self._crew_changed)
+        self._callers: WorkerPool = CallPool(host, self._crew_changed)
         self._log: KernelLog | None = None
         self._is_exhausted = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,44 +111,46 @@ class Monitor:
         self._new_troubles: set[tuple[str, str, str]] = set()
 
     @property
-    def status(self) -> HealthStatus:
+    def status(self) -> MonitorStatus:
         """How it stands with the probes."""
-        return HealthStatus(
+        return MonitorStatus(
             probes=sum(map(len, self._watched.values())),
-            questions=len(self._looks),
-            looks=self._answered,
-            rounds=min((look.count for look in self._looks.values()), default=0),
-            seconds=self._readers.seconds + self._callers.seconds,
-            readers=self._readers.status,
-            callers=self._callers.status,
-            troubles=tuple(Trouble(*key, tuple(sorted(devices))) for key, devices in sorted(self._troubles.items())),
+            targets=len(self._looks),
+            runs=self._answered,
+            min_runs=min((look.count for look in self._looks.values()), default=0),
+            cpu_seconds=self._readers.cpu_seconds + self._callers.cpu_seconds,
+            read_workers=self._readers.status,
+            call_workers=self._callers.status,
+            errors=tuple(ProbeError(*key, tuple(sorted(devices))) for key, devices in sorted(self._troubles.items())),
         )
 
-    def findings(self, now: float) -> Findings:
+    def current_results(self, now: float) -> ProbeResults:
         """Return what the probes say of the devices now (monotonic seconds)."""
         ailments, awaited = {}, {}
         for key, probes in self._watched.items():
-            sick = [Ailment(name, one.standing.reason) for name, one in probes.items() if not one.standing.healthy]
+            sick = [ProbeFailure(name, one.state.reason) for name, one in probes.items() if not one.state.healthy]
             if sick:
                 ailments[key] = tuple(sick)
-            until = max((one.since + FIRST_LOOK for one in probes.values() if one.standing.is_awaited), default=now)
+            until = max(
+                (one.since + FIRST_RESULT_TIMEOUT for one in probes.values() if one.state.is_pending), default=now
+            )
             if until > now:
                 awaited[key] = until
-        return Findings(ailments, awaited)
+        return ProbeResults(ailments, awaited)
 
-    async def first_looks(self, patience: float = FIRST_LOOK) -> Findings:
+    async def wait_first_results(self, patience: float = FIRST_RESULT_TIMEOUT) -> ProbeResults:
         """Return the findings once every probe has looked, or could not; what is known after so many seconds."""
         deadline = time.monotonic() + patience
-        while any(one.standing.is_awaited for probes in self._watched.values() for one in probes.values()):
+        while any(one.state.is_pending for probes in self._watched.values() for one in probes.values()):
             self._first.clear()
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     await self._first.wait()
             except TimeoutError:
                 break
-        return self.findings(time.monotonic())
+        return self.current_results(time.monotonic())
 
-    def watch(self, inventory: Inventory, listed: AbstractSet[Key]) -> None:
+    def update_devices(self, inventory: Inventory, listed: AbstractSet[DeviceRef]) -> None:
         """Watch over the devices of an inventory from now on, and no others.
 
         ``listed`` are all devices that were judged before, those that are gone and linger included: one of them that
@@ -161,7 +163,7 @@ class Monitor:
             self._forget(key)
         for key in self._left.keys() - listed - wanted.keys():
             # Who may never be well again before a restart is remembered for ever.
-            self._left[key] = {name: one for name, one in self._left[key].items() if _is_stuck(one)}
+            self._left[key] = {name: one for name, one in self._left[key].items() if _is_sticky_failed(one)}
             if not self._left[key]:
                 del self._left[key]
         fresh = []
@@ -174,22 +176,22 @@ class Monitor:
         if fresh:
             self._begin(fresh, now)
         if not self._looks:
-            self._readers.rest()
-            self._callers.rest()
+            self._readers.stop_idle()
+            self._callers.stop_idle()
 
-    def heard(self, event: Uevent) -> None:
+    def on_uevent(self, event: Uevent) -> None:
         """Take note of an event of the kernel's."""
         is_changed = False
         for one in self._told:
             result = None
             if one.bound.events is not None:
-                result = uevent.judged(one.bound.events, event)
-            elif uevent.is_bound_anew(one.bound.places, event):
+                result = uevent.evaluate(one.bound.events, event)
+            elif uevent.is_driver_rebind(one.bound.locations, event):
                 # What the log said of a device was said under the driver that it had before.
                 result = Result(Outcome.PASSED)
             if result is not None:
                 is_changed |= self._judge(one, result, time.monotonic())
-        self._settle(is_changed=is_changed)
+        self._flush_events(is_changed=is_changed)
 
     async def run(self) -> None:
         """Have the probes look until cancelled."""
@@ -211,67 +213,67 @@ class Monitor:
             if self._log is not None:
                 self._log.close()
 
-    def _watch_device(self, key: Key, device: Device, resource: Resource, now: float) -> list[_Watched]:
+    def _watch_device(self, key: DeviceRef, device: Device, resource: Resource, now: float) -> list[_ProbeInstance]:
         """Watch over a device as it is now; return the probes that begin anew."""
         known, came_back = self._watched.get(key, {}), self._left.pop(key, None)
-        watched: dict[str, _Watched] = {}
+        watched: dict[str, _ProbeInstance] = {}
         fresh = []
         for spec in resource.health.probes:
-            new = bound(key, device, spec, resource.policy)
+            new = bind_probe(key, device, spec, resource.policy)
             old = known.get(spec.name)
             if old is not None and _is_same(old.bound, new):
                 one = evolve(known.pop(spec.name), bound=new)
-            elif came_back is not None and spec.name in came_back and _is_stuck(came_back[spec.name]):
+            elif came_back is not None and spec.name in came_back and _is_sticky_failed(came_back[spec.name]):
                 one = evolve(came_back[spec.name], bound=new)
             else:
-                one = _Watched(new, _beginning(new, now, has_come_back=came_back is not None), now)
+                one = _ProbeInstance(new, _beginning(new, now, has_come_back=came_back is not None), now)
                 fresh.append(one)
             watched[spec.name] = one
-            if new.ask is not None and not _is_stuck(one):
-                self._subscribe(one, new.ask, now)
+            if new.request is not None and not _is_sticky_failed(one):
+                self._subscribe(one, new.request, now)
             if old is not None:
                 # Only now: a question that others put too, or that stays the same, goes on in its rhythm.
                 self._unsubscribe(old)
         for old in known.values():
             self._unsubscribe(old)
-            self._untrouble(old, old.standing.error)
+            self._clear_error(old, old.state.error)
         self._devices[key], self._watched[key] = (device, resource.health, resource.policy), watched
         return fresh
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: DeviceRef) -> None:
         self._devices.pop(key, None)
         for one in self._watched.pop(key, {}).values():
-            self._untrouble(one, one.standing.error)
+            self._clear_error(one, one.state.error)
             self._unsubscribe(one)
 
-    def _subscribe(self, one: _Watched, ask: Ask, now: float) -> None:
-        numbers = one.bound.spec.numbers
+    def _subscribe(self, one: _ProbeInstance, ask: ProbeRequest, now: float) -> None:
+        numbers = one.bound.spec.timing
         name = (ask, numbers.timeout, numbers.period)
         look = self._looks.get(name)
         if look is None:
             self._made += 1
             phase = now + numbers.period * (self._made * _GOLDEN % 1)
-            look = _Look(ask, numbers.timeout, numbers.period, one.bound.is_call, now, phase)
+            look = _ScheduledRequest(ask, numbers.timeout, numbers.period, one.bound.is_call, now, phase)
             self._looks[name] = look
             heapq.heappush(self._plan, (now, self._made, look))
             self._news.set()
-        elif one.standing.is_awaited and look.reply is not None:
+        elif one.state.is_pending and look.reply is not None:
             # Others have asked already: what they were told is the first look.
             self._judge_reply(one, look.reply, now)
         look.watched[one.bound.key, one.bound.spec.name] = one
 
-    def _unsubscribe(self, one: _Watched) -> None:
-        if one.bound.ask is None:
+    def _unsubscribe(self, one: _ProbeInstance) -> None:
+        if one.bound.request is None:
             return
-        numbers, key = one.bound.spec.numbers, (one.bound.key, one.bound.spec.name)
-        name = (one.bound.ask, numbers.timeout, numbers.period)
+        numbers, key = one.bound.spec.timing, (one.bound.key, one.bound.spec.name)
+        name = (one.bound.request, numbers.timeout, numbers.period)
         look = self._looks.get(name)
         if look is not None and look.watched.get(key) is one:
             del look.watched[key]
             if not look.watched:
                 del self._looks[name]
 
-    def _begin(self, fresh: Iterable[_Watched], now: float) -> None:
+    def _begin(self, fresh: Iterable[_ProbeInstance], now: float) -> None:
         """Give the first verdict to those that are not asked but told."""
         listening = []
         for one in fresh:
@@ -284,43 +286,43 @@ class Monitor:
                 listening.append(one)
         if listening:
             self._spawn(self._read_log(listening))
-        self._settle(is_changed=False)
+        self._flush_events(is_changed=False)
 
-    async def _read_log(self, listening: Sequence[_Watched]) -> None:
+    async def _read_log(self, listening: Sequence[_ProbeInstance]) -> None:
         """Let the log's lines from before now count, too, for those that have just begun to listen."""
         try:
             await self._judge_history(listening)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an error of these probes, and of no other
             failed = Result(Outcome.ERROR, f"failed by a mistake of genplug's own: {error!r}; please report it")
             for one in self._told:
-                if one.bound.lines is not None and one.standing.is_awaited:
+                if one.bound.lines is not None and one.state.is_pending:
                     self._judge(one, failed, time.monotonic())
-        self._settle(is_changed=True)
+        self._flush_events(is_changed=True)
 
-    async def _judge_history(self, listening: Sequence[_Watched]) -> None:
+    async def _judge_history(self, listening: Sequence[_ProbeInstance]) -> None:
         if self._log is None or self._log.failure:
             if self._log is not None:
                 self._log.close()
-            self._log = KernelLog(self._host.real(PATH), self._lines, self._log_failed)
+            self._log = KernelLog(self._host.real_path(PATH), self._lines, self._log_failed)
             lines = await self._log.follow()
         else:
-            lines = await self._log.held()
+            lines = await self._log.read_existing()
         log, names = self._log, {(one.bound.key, one.bound.spec.name) for one in listening}
         # As they are by now: a reload may have come between.
         self._judge_lines([one for one in self._told if (one.bound.key, one.bound.spec.name) in names], lines)
         for one in self._told:
-            if one.bound.lines is not None and one.standing.is_awaited:
+            if one.bound.lines is not None and one.state.is_pending:
                 failed = Result(Outcome.ERROR, log.failure) if log.failure else Result(Outcome.PASSED)
                 self._judge(one, failed, time.monotonic())
 
-    def _lines(self, lines: Sequence[Line]) -> None:
-        self._settle(is_changed=self._judge_lines(self._told, lines))
+    def _lines(self, lines: Sequence[LogRecord]) -> None:
+        self._flush_events(is_changed=self._judge_lines(self._told, lines))
 
-    def _judge_lines(self, listening: Iterable[_Watched], lines: Sequence[Line]) -> bool:
+    def _judge_lines(self, listening: Iterable[_ProbeInstance], lines: Sequence[LogRecord]) -> bool:
         """Judge by what the log says; say whether that changes what is said of a device."""
         is_changed, now = False, time.monotonic()
         for spec, of_spec in _by_spec(listening).items():
-            hints = kernel_log.hint(spec)
+            hints = kernel_log.prefilter_patterns(spec)
             told = [line for line in lines if any(one.search(line.text) for one in hints)]
             for one in of_spec if told else ():
                 newest = _newest(one, told)
@@ -335,10 +337,10 @@ class Monitor:
         for one in self._told:
             if one.bound.lines is not None:
                 self._judge(one, Result(Outcome.ERROR, failure), now)
-        self._settle(is_changed=True)
+        self._flush_events(is_changed=True)
 
     def _start_due(self, now: float) -> None:
-        due: dict[bool, list[_Look]] = {False: [], True: []}
+        due: dict[bool, list[_ScheduledRequest]] = {False: [], True: []}
         while self._plan and self._plan[0][0] <= now:
             _, number, look = heapq.heappop(self._plan)
             if not look.watched:
@@ -354,11 +356,11 @@ class Monitor:
             for start in range(0, len(looks), crew.share):
                 self._spawn(self._round(looks[start : start + crew.share], crew))
 
-    async def _round(self, looks: Sequence[_Look], crew: Crew) -> None:
+    async def _round(self, looks: Sequence[_ScheduledRequest], crew: WorkerPool) -> None:
         try:
             replies = await crew.ask([(look.ask, look.timeout) for look in looks])
         except Exception as error:  # noqa: BLE001 - no worker could be started, or a mistake of ours: said, and tried again
-            replies = [Reply(error=f"nobody could be sent to look: {error!r}")] * len(looks)
+            replies = [ProbeResponse(error=f"nobody could be sent to look: {error!r}")] * len(looks)
         now, is_changed = time.monotonic(), False
         for look, reply in zip(looks, replies, strict=True):
             look.is_under_way = False
@@ -366,53 +368,53 @@ class Monitor:
             is_same, look.reply = look.reply == reply, reply
             for one in tuple(look.watched.values()):
                 # Most looks find what the last one found, and that was well.
-                if not (is_same and one.standing.is_steady and not _has_risen(one)):
+                if not (is_same and one.state.is_stable_healthy and not _has_risen(one)):
                     is_changed |= self._judge_reply(one, reply, now)
         self._answered += len(looks)
-        self._settle(is_changed=is_changed)
+        self._flush_events(is_changed=is_changed)
 
-    def _judge_reply(self, one: _Watched, reply: Reply, now: float) -> bool:
+    def _judge_reply(self, one: _ProbeInstance, reply: ProbeResponse, now: float) -> bool:
         try:
-            result, one.memory = one.bound.judged(reply, one.memory, now)
+            result, one.memory = one.bound.evaluate(reply, one.memory, now)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is an error of this probe, and of no other
             result = Result(Outcome.ERROR, f"failed by a mistake of genplug's own: {error!r}; please report it")
         return self._judge(one, result, now)
 
-    def _judge(self, one: _Watched, result: Result, now: float) -> bool:
+    def _judge(self, one: _ProbeInstance, result: Result, now: float) -> bool:
         """Take a look's result; say whether that changes what is said of the device."""
-        before = one.standing
-        after = one.standing = next_standing(before, result, one.bound.numbers, now)
+        before = one.state
+        after = one.state = next_state(before, result, one.bound.timing, now)
         if after.error != before.error:
-            self._trouble(one, before.error)
-        if not after.healthy and one.bound.numbers.sticky:
+            self._record_error(one, before.error)
+        if not after.healthy and one.bound.timing.sticky:
             self._unsubscribe(one)
         # A new device is listed once it is known.
-        return after.healthy != before.healthy or before.is_awaited
+        return after.healthy != before.healthy or before.is_pending
 
-    def _trouble(self, one: _Watched, before: str) -> None:
+    def _record_error(self, one: _ProbeInstance, before: str) -> None:
         """Note that what keeps a probe from looking at a device is another thing than before, or nothing."""
-        self._untrouble(one, before)
-        if one.standing.error:
-            trouble = self._name(one, one.standing.error)
+        self._clear_error(one, before)
+        if one.state.error:
+            trouble = self._name(one, one.state.error)
             if not before and trouble not in self._troubles:
                 self._new_troubles.add(trouble)
             self._troubles.setdefault(trouble, set()).add(one.bound.key.device)
 
-    def _untrouble(self, one: _Watched, error: str) -> None:
+    def _clear_error(self, one: _ProbeInstance, error: str) -> None:
         name = self._name(one, error)
         devices = self._troubles.get(name, set())
         devices.discard(one.bound.key.device)
-        if not devices and self._troubles.pop(name, None) is not None and not one.standing.error:
-            self._tell(Trouble(*name, (one.bound.key.device,), is_over=True))
+        if not devices and self._troubles.pop(name, None) is not None and not one.state.error:
+            self._tell(ProbeError(*name, (one.bound.key.device,), resolved=True))
 
     @staticmethod
-    def _name(one: _Watched, error: str) -> tuple[str, str, str]:
+    def _name(one: _ProbeInstance, error: str) -> tuple[str, str, str]:
         return one.bound.key.resource, one.bound.spec.name, error
 
-    def _settle(self, *, is_changed: bool) -> None:
+    def _flush_events(self, *, is_changed: bool) -> None:
         """Tell what came of a round: one line for all devices of a resource that have the same trouble."""
         for name in sorted(self._new_troubles & self._troubles.keys()):
-            self._tell(Trouble(*name, tuple(sorted(self._troubles[name]))))
+            self._tell(ProbeError(*name, tuple(sorted(self._troubles[name]))))
         self._new_troubles.clear()
         self._first.set()
         if is_changed:
@@ -422,8 +424,8 @@ class Monitor:
         status = self.status
         if status.is_exhausted != self._is_exhausted:
             self._is_exhausted = status.is_exhausted
-            hung = status.readers.hung + status.callers.hung
-            self._tell(Exhausted(hung, is_over=not self._is_exhausted))
+            hung = status.read_workers.hung + status.call_workers.hung
+            self._tell(PoolExhausted(hung, resolved=not self._is_exhausted))
 
     def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
         task = asyncio.ensure_future(work)
@@ -431,48 +433,52 @@ class Monitor:
         task.add_done_callback(self._tasks.discard)
 
 
-def _probed(inventory: Inventory) -> Iterable[tuple[Key, tuple[Device, Resource]]]:
+def _probed(inventory: Inventory) -> Iterable[tuple[DeviceRef, tuple[Device, Resource]]]:
     for name, devices in inventory.devices.items():
         resource = inventory.resources.get(name)
         if resource is not None and resource.health.probes:
             for device in devices:
-                yield Key(name, device.id), (device, resource)
+                yield DeviceRef(name, device.id), (device, resource)
 
 
-def _beginning(new: Bound, now: float, *, has_come_back: bool) -> Standing:
-    needed = new.numbers.success_threshold
-    if not has_come_back or new.ask is None or needed == 1:
-        return unknown(now)
-    return come_back(f"it was gone and has come back; {needed} looks in a row have to find it well", now)
+def _beginning(new: BoundProbe, now: float, *, has_come_back: bool) -> ProbeState:
+    needed = new.timing.success_threshold
+    if not has_come_back or new.request is None or needed == 1:
+        return initial_state(now)
+    return returned_state(f"it was gone and has come back; {needed} looks in a row have to find it well", now)
 
 
-def _is_same(old: Bound, new: Bound) -> bool:
+def _is_same(old: BoundProbe, new: BoundProbe) -> bool:
     """Say whether what was found by one probe holds for another: they look at the same."""
-    return (old.ask, old.fault, old.places) == (new.ask, new.fault, new.places) and old.spec.check == new.spec.check
+    return (old.request, old.fault, old.locations) == (
+        new.request,
+        new.fault,
+        new.locations,
+    ) and old.spec.check == new.spec.check
 
 
-def _is_stuck(one: _Watched) -> bool:
-    return one.bound.spec.numbers.sticky and not one.standing.healthy
+def _is_sticky_failed(one: _ProbeInstance) -> bool:
+    return one.bound.spec.timing.sticky and not one.state.healthy
 
 
-def _has_risen(one: _Watched) -> bool:
+def _has_risen(one: _ProbeInstance) -> bool:
     """Say whether an unchanged reply can mean something else than before: a counter's rise leaves its window."""
     check = one.bound.spec.check
-    return isinstance(check, FileCheck) and check.counter is not None and file.has_risen(one.memory)
+    return isinstance(check, FileCheck) and check.counter is not None and file.has_increased(one.memory)
 
 
-def _newest(one: _Watched, lines: Iterable[Line]) -> tuple[int, Result] | None:
+def _newest(one: _ProbeInstance, lines: Iterable[LogRecord]) -> tuple[int, Result] | None:
     """Return the last line that means something for a device, and what."""
     newest = None
     if one.bound.lines is not None:
         for line in lines:
-            if (result := kernel_log.judged(one.bound.lines, line.text)) is not None:
+            if (result := kernel_log.evaluate(one.bound.lines, line.text)) is not None:
                 newest = (line.number, result)
     return newest
 
 
-def _by_spec(listening: Iterable[_Watched]) -> Mapping[KernelLogCheck, list[_Watched]]:
-    found: dict[KernelLogCheck, list[_Watched]] = {}
+def _by_spec(listening: Iterable[_ProbeInstance]) -> Mapping[KernelLogCheck, list[_ProbeInstance]]:
+    found: dict[KernelLogCheck, list[_ProbeInstance]] = {}
     for one in listening:
         if isinstance(one.bound.spec.check, KernelLogCheck):
             found.setdefault(one.bound.spec.check, []).append(one)

@@ -6,7 +6,7 @@ from attrs import frozen
 
 
 @frozen
-class CrewStatus:
+class PoolStatus:
     """How many workers there are, how many questions hang, and whether that leaves no worker for the others."""
 
     workers: int = 0
@@ -14,33 +14,33 @@ class CrewStatus:
     is_exhausted: bool = False
 
 
-NO_CREW = CrewStatus()
+NO_POOL_STATUS = PoolStatus()
 
 
 @frozen
-class Trouble:
-    """Why a probe cannot look at some devices of a resource (IDs), or could not until now (``is_over``)."""
+class ProbeError:
+    """Why a probe cannot look at some devices of a resource (IDs), or could not until now (``resolved``)."""
 
     resource: str
     probe: str
     error: str
     devices: tuple[str, ...]
-    is_over: bool = False
+    resolved: bool = False
 
 
 @frozen
-class Exhausted:
-    """So many workers hang that nobody is left to look, or that was so until now (``is_over``)."""
+class PoolExhausted:
+    """So many workers hang that nobody is left to look, or that was so until now (``resolved``)."""
 
     hung: int
-    is_over: bool = False
+    resolved: bool = False
 
 
-News: TypeAlias = Trouble | Exhausted
+MonitorEvent: TypeAlias = ProbeError | PoolExhausted
 
 
 @frozen
-class HealthStatus:
+class MonitorStatus:
     """How it stands with the probes: how many there are, how often they looked, and what keeps them from it.
 
     ``looks`` counts answered questions: what several probes ask alike is one. ``rounds`` is how many looks each
@@ -48,18 +48,18 @@ class HealthStatus:
     """
 
     probes: int = 0
-    questions: int = 0
-    looks: int = 0
-    rounds: int = 0
-    seconds: float = 0.0
-    readers: CrewStatus = NO_CREW
-    callers: CrewStatus = NO_CREW
-    troubles: tuple[Trouble, ...] = ()
+    targets: int = 0
+    runs: int = 0
+    min_runs: int = 0
+    cpu_seconds: float = 0.0
+    read_workers: PoolStatus = NO_POOL_STATUS
+    call_workers: PoolStatus = NO_POOL_STATUS
+    errors: tuple[ProbeError, ...] = ()
 
     @property
     def is_exhausted(self) -> bool:
         """Whether nobody is left to look."""
-        return self.readers.is_exhausted or self.callers.is_exhausted
+        return self.read_workers.is_exhausted or self.call_workers.is_exhausted
 
 
-NO_HEALTH = HealthStatus()
+NO_MONITOR_STATUS = MonitorStatus()

@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 from attrs import evolve, frozen
 
-from genplug.spec.probes import OnError, ProbeNumbers
+from genplug.spec.probes import OnError, ProbeTiming
 
 
 class Outcome(Enum):
@@ -28,7 +28,7 @@ class Result:
     reason: str = ""
 
 
-def worst(results: Iterable[Result]) -> Result:
+def worst_result(results: Iterable[Result]) -> Result:
     """Return the first failure, else the first error, else that all is well."""
     first: dict[Outcome, Result] = {}
     for one in results:
@@ -37,7 +37,7 @@ def worst(results: Iterable[Result]) -> Result:
 
 
 @frozen
-class Standing:
+class ProbeState:
     """Where a probe stands: whether the device is well by it, why not, and since when (monotonic seconds).
 
     ``is_known`` is false before the first look. ``failures`` and ``successes`` are looks in a row that speak against
@@ -53,27 +53,27 @@ class Standing:
     error: str = ""
 
     @property
-    def is_awaited(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether the first look is not over yet."""
         return not self.is_known and not self.error
 
     @property
-    def is_steady(self) -> bool:
+    def is_stable_healthy(self) -> bool:
         """Whether another look that passes changes nothing."""
         return self.is_known and self.healthy and not self.failures and not self.error
 
 
-def come_back(reason: str, now: float) -> Standing:
+def returned_state(reason: str, now: float) -> ProbeState:
     """Return the standing of a device that was gone and is there again: it has to prove itself first."""
-    return Standing(healthy=False, reason=reason, since=now, is_known=True)
+    return ProbeState(healthy=False, reason=reason, since=now, is_known=True)
 
 
-def unknown(now: float) -> Standing:
+def initial_state(now: float) -> ProbeState:
     """Return the standing before the first look: a device is not unwell because nobody has looked yet."""
-    return Standing(healthy=True, reason="", since=now)
+    return ProbeState(healthy=True, reason="", since=now)
 
 
-def next_standing(before: Standing, result: Result, numbers: ProbeNumbers, now: float) -> Standing:
+def next_state(before: ProbeState, result: Result, numbers: ProbeTiming, now: float) -> ProbeState:
     """Return the standing after a look."""
     if result.outcome is Outcome.ERROR:
         return _after_error(before, result.reason, numbers, now)
@@ -86,19 +86,19 @@ def next_standing(before: Standing, result: Result, numbers: ProbeNumbers, now: 
         return evolve(before, successes=0, is_known=True)
     if before.is_known and failures < numbers.failure_threshold:
         return evolve(before, failures=failures, successes=0)
-    return Standing(healthy=False, reason=result.reason, since=now, is_known=True)
+    return ProbeState(healthy=False, reason=result.reason, since=now, is_known=True)
 
 
-def _after_success(before: Standing, numbers: ProbeNumbers, now: float) -> Standing:
+def _after_success(before: ProbeState, numbers: ProbeTiming, now: float) -> ProbeState:
     if before.healthy:
         return evolve(before, failures=0, is_known=True) if before.failures or not before.is_known else before
     successes = before.successes + 1
     if numbers.sticky or successes < numbers.success_threshold:
         return evolve(before, successes=successes)
-    return Standing(healthy=True, reason="", since=now, is_known=True)
+    return ProbeState(healthy=True, reason="", since=now, is_known=True)
 
 
-def _after_error(before: Standing, error: str, numbers: ProbeNumbers, now: float) -> Standing:
+def _after_error(before: ProbeState, error: str, numbers: ProbeTiming, now: float) -> ProbeState:
     """Go by ``onError``; an error as such is neither a failure nor a success, and breaks no row of them."""
     match numbers.on_error:
         case OnError.KEEP:
@@ -106,5 +106,5 @@ def _after_error(before: Standing, error: str, numbers: ProbeNumbers, now: float
         case OnError.HEALTHY:
             return evolve(_after_success(before, numbers, now), error=error)
         case OnError.UNHEALTHY:
-            failed = next_standing(before, Result(Outcome.FAILED, error), numbers, now)
+            failed = next_state(before, Result(Outcome.FAILED, error), numbers, now)
             return evolve(failed, error=error)

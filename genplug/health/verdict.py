@@ -12,7 +12,7 @@ PRESENCE = "presence"
 """What looks at whether a device's nodes are there: the probe that every device has."""
 
 
-class Key(NamedTuple):
+class DeviceRef(NamedTuple):
     """Which device of which resource."""
 
     resource: str
@@ -20,7 +20,7 @@ class Key(NamedTuple):
 
 
 @frozen
-class Ailment:
+class ProbeFailure:
     """What a probe finds wrong with a device: the probe's name, and the reason with the value seen and wanted."""
 
     probe: str
@@ -28,14 +28,14 @@ class Ailment:
 
 
 @frozen
-class Findings:
+class ProbeResults:
     """What probes say: what is wrong with a device, in the order of its probes; nothing of one that is well.
 
     ``awaited`` are new devices of which no verdict is known yet, and until when (monotonic seconds) to wait for it.
     """
 
-    ailments: Mapping[Key, tuple[Ailment, ...]] = field(factory=dict)
-    awaited: Mapping[Key, float] = field(factory=dict)
+    failures: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = field(factory=dict)
+    pending: Mapping[DeviceRef, float] = field(factory=dict)
 
 
 @frozen
@@ -53,7 +53,7 @@ class Verdict:
 
 
 @frozen
-class Judged:
+class DeviceHealth:
     """A device with its verdict. ``gone_since`` is set (monotonic seconds) while it, or a part of it, is missing.
 
     ``gone`` are the paths of the nodes that are missing; ``device`` still holds them.
@@ -63,11 +63,11 @@ class Judged:
     verdict: Verdict
     gone_since: float | None = None
     gone: tuple[str, ...] = ()
-    ailments: tuple[Ailment, ...] = ()
+    failures: tuple[ProbeFailure, ...] = ()
 
 
 @frozen
-class Judgement:
+class HealthSnapshot:
     """All devices of the node by resource, gone ones included while they linger.
 
     ``next_change`` is the monotonic time at which judging again without any event would give another result (a gone
@@ -75,7 +75,7 @@ class Judgement:
     included whose last device lingers and that had their name from it.
     """
 
-    devices: Mapping[str, tuple[Judged, ...]]
+    devices: Mapping[str, tuple[DeviceHealth, ...]]
     next_change: float | None = None
     inventory: Inventory | None = field(default=None, eq=False, repr=False)
     resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)

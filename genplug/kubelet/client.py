@@ -35,10 +35,10 @@ async def call(socket: Path, path: str, request: bytes, *, deadline: float, wait
         try:
             return await method(request, timeout=deadline, wait_for_ready=wait)
         except grpc.aio.AioRpcError as error:
-            raise CallError(_in_words(error, socket, deadline)) from error
+            raise CallError(_describe_error(error, socket, deadline)) from error
 
 
-def _in_words(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -> str:
+def _describe_error(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -> str:
     details = error.details() or "no details"
     if os.strerror(errno.ECONNREFUSED) in details:
         return f"nobody listens on {socket} (connection refused)"

@@ -34,11 +34,18 @@ from genplug.kubelet.endpoint_state import (
     first_step,
     next_step,
 )
-from genplug.kubelet.events import CallFailed, Moved, Reporter
-from genplug.kubelet.latest_value import Latest
-from genplug.kubelet.plugin_dir import Folder, FolderUnusableError, Identity, identity_of, private_umask, socket_name
+from genplug.kubelet.events import CallFailed, PhaseChanged, Reporter
+from genplug.kubelet.latest_value import LatestValue
+from genplug.kubelet.plugin_dir import (
+    PluginDirListing,
+    PluginDirUnusableError,
+    SocketIdentity,
+    identity_of,
+    private_umask,
+    socket_name,
+)
 from genplug.kubelet.registration import Registrar
-from genplug.kubelet.servicer import Answers, Service
+from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
 
 _SELF_PROBE = 5.0
 _DRAIN = 0.5
@@ -48,22 +55,24 @@ _DRAIN = 0.5
 class Endpoint:
     """A resource at the kubelet. ``answers`` is the newest state of the resource.
 
-    ``run`` serves until ``stop``; ``update`` is given each new state, ``see`` what the kubelet's folder holds whenever
-    that may have changed.
+    ``run`` serves until ``stop``; ``update`` is given each new state, ``see`` what the kubelet's directory holds
+    whenever that may have changed.
     """
 
-    def __init__(self, resource: str, answers: Latest[Answers], registrar: Registrar, report: Reporter) -> None:
+    def __init__(
+        self, resource: str, answers: LatestValue[ResourceBackend], registrar: Registrar, report: Reporter
+    ) -> None:
         self.resource = resource
         self.answers = answers
         self._registrar = registrar
         self._report = report
-        self._folder = registrar.folder
+        self._directory = registrar.directory
         self._events: asyncio.Queue[tuple[int | None, Event] | None] = asyncio.Queue()
         self._generation = Generation(0, Phase.PAUSE, time.monotonic())
         self._server: grpc.aio.Server | None = None
-        self._service: Service | None = None
+        self._service: DevicePluginServicer | None = None
         self._socket: Path | None = None
-        self._bound: Identity | None = None
+        self._bound: SocketIdentity | None = None
         self._work: asyncio.Task[None] | None = None
 
     @property
@@ -71,23 +80,23 @@ class Endpoint:
         """Where the endpoint is now."""
         return self._generation
 
-    def update(self, answers: Answers) -> None:
+    def update(self, answers: ResourceBackend) -> None:
         """Answer by a new state from now on; where its options differ, the kubelet has to connect anew to read them."""
         before = self.answers.value.options
         self.answers.set(answers)
         if answers.options != before:
             self._happened(OptionsChanged())
 
-    def see(self, folder: Folder) -> None:
-        """Take note of the kubelet's folder: its socket, and whether our own is still ours."""
+    def on_directory_listing(self, directory: PluginDirListing) -> None:
+        """Take note of the kubelet's directory: its socket, and whether our own is still ours."""
         # In this order: that a new kubelet wiped our socket is a restart, and not the old one's doing.
-        self._happened(KubeletSeen(folder.kubelet))
-        if self._socket is not None and self._bound is not None and folder.own.get(self._socket.name) != self._bound:
+        self._happened(KubeletSeen(directory.kubelet))
+        if self._socket is not None and self._bound is not None and directory.own.get(self._socket.name) != self._bound:
             self._happened(OwnSocketLost(), self._generation.number)
 
-    async def run(self, folder: Folder) -> None:
+    async def run(self, directory: PluginDirListing) -> None:
         """Serve the resource until :meth:`stop`."""
-        step = first_step(folder.kubelet, time.monotonic())
+        step = first_step(directory.kubelet, time.monotonic())
         try:
             while True:
                 self._move(step.generation)
@@ -127,7 +136,7 @@ class Endpoint:
     def _move(self, after: Generation) -> None:
         before, self._generation = self._generation, after
         if (before.phase, before.number, before.is_live) != (after.phase, after.number, after.is_live):
-            self._report(Moved(self.resource, before, after))
+            self._report(PhaseChanged(self.resource, before, after))
 
     def _perform(self, action: Action) -> None:
         self._work = asyncio.create_task(self._work_on(action, self._generation.number, self._work))
@@ -160,12 +169,12 @@ class Endpoint:
             self._happened(event, number)
 
         try:
-            self._service = Service(self.resource, self.answers, happened, self._report)
-            self._socket = self._folder / socket_name(self.resource, self._folder)
+            self._service = DevicePluginServicer(self.resource, self.answers, happened, self._report)
+            self._socket = self._directory / socket_name(self.resource, self._directory)
             self._server = grpc.aio.server(handlers=[self._service])
             with private_umask():
                 self._server.add_insecure_port(f"unix:{self._socket}")
-            await _whole(self._server.start())
+            await _run_uncancelled(self._server.start())
             self._bound = identity_of(self._socket)
             if self._bound is None:
                 return ServeFailed("it was removed as soon as it was bound")
@@ -173,7 +182,7 @@ class Endpoint:
             await call(
                 self._socket, path(DEVICE_PLUGIN, "GetDevicePluginOptions"), b"", deadline=_SELF_PROBE, wait=True
             )
-        except (RuntimeError, OSError, FolderUnusableError, CallError) as error:
+        except (RuntimeError, OSError, PluginDirUnusableError, CallError) as error:
             return ServeFailed(str(error))
         return Served()
 
@@ -197,7 +206,7 @@ class Endpoint:
         if service is not None:
             service.close()
         if server is not None:
-            await _whole(server.stop(_DRAIN))
+            await _run_uncancelled(server.stop(_DRAIN))
         # C-core unlinks its path when it stops; what it leaves, and only what is still ours, goes here.
         if socket is not None and bound is not None and identity_of(socket) == bound:
             socket.unlink(missing_ok=True)
@@ -207,10 +216,10 @@ async def _ended(work: asyncio.Task[None] | None) -> None:
     """Cancel work and wait until it has ended, whatever its end."""
     if work is not None:
         work.cancel()
-        await _whole(asyncio.wait([work]))
+        await _run_uncancelled(asyncio.wait([work]))
 
 
-async def _whole(step: Coroutine[Any, Any, object]) -> None:
+async def _run_uncancelled(step: Coroutine[Any, Any, object]) -> None:
     """Do a step to its end even when cancelled.
 
     A server that is stopped while it starts makes C-core follow a null pointer: the end of the process.

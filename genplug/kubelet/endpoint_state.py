@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from attrs import evolve, frozen
 
-from genplug.kubelet.plugin_dir import Identity
+from genplug.kubelet.plugin_dir import SocketIdentity
 
 Seconds = float
 
@@ -69,7 +69,7 @@ class ServeFailed:
 class KubeletSeen:
     """What kubelet.sock is now; None where there is none."""
 
-    socket: Identity | None
+    socket: SocketIdentity | None
 
 
 @frozen
@@ -143,8 +143,8 @@ class Generation:
     since: Seconds
     due: Seconds | None = None
     failures: int = 0
-    kubelet: Identity | None = None
-    partner: Identity | None = None
+    kubelet: SocketIdentity | None = None
+    registered_with: SocketIdentity | None = None
     streams: int = 0
     stream_ended: Seconds | None = None
     reason: str = ""
@@ -163,7 +163,7 @@ class Step:
     action: Action | None = None
 
 
-def first_step(kubelet: Identity | None, now: Seconds) -> Step:
+def first_step(kubelet: SocketIdentity | None, now: Seconds) -> Step:
     """Return the step that begins an endpoint's life."""
     return Step(Generation(1, Phase.SERVE, now, kubelet=kubelet), Action.SERVE)
 
@@ -225,7 +225,7 @@ def _register_or_wait(generation: Generation, now: Seconds) -> Step:
         return Step(_moved(generation, Phase.LIVE, now))
     if generation.kubelet is None:
         return Step(_moved(generation, Phase.WAIT, now, why="waiting for kubelet.sock to appear"))
-    moved = evolve(_moved(generation, Phase.REGISTER, now, why=generation.reason), partner=generation.kubelet)
+    moved = evolve(_moved(generation, Phase.REGISTER, now, why=generation.reason), registered_with=generation.kubelet)
     return Step(moved, Action.REGISTER)
 
 
@@ -236,7 +236,7 @@ def _registered(generation: Generation, now: Seconds) -> Step:
     return Step(_moved(generation, Phase.PENDING, now, now + FIRST_STREAM, why))
 
 
-def _kubelet_seen(generation: Generation, socket: Identity | None, now: Seconds) -> Step:
+def _kubelet_seen(generation: Generation, socket: SocketIdentity | None, now: Seconds) -> Step:
     if socket == generation.kubelet:
         return Step(generation)
     seen = evolve(generation, kubelet=socket)
@@ -260,9 +260,9 @@ def _kubelet_seen(generation: Generation, socket: Identity | None, now: Seconds)
 
 def _stream_opened(generation: Generation, now: Seconds) -> Step:
     if generation.phase in (Phase.PENDING, Phase.WAIT):
-        return Step(evolve(_moved(generation, Phase.LIVE, now), partner=generation.kubelet))
+        return Step(evolve(_moved(generation, Phase.LIVE, now), registered_with=generation.kubelet))
     if generation.phase is Phase.LIVE:
-        return Step(evolve(generation, due=None, reason="", partner=generation.kubelet))
+        return Step(evolve(generation, due=None, reason="", registered_with=generation.kubelet))
     return Step(generation)
 
 
@@ -271,7 +271,7 @@ def _stream_closed(generation: Generation, now: Seconds) -> Step:
     closed = evolve(generation, streams=left, stream_ended=now)
     if closed.phase is not Phase.LIVE or left:
         return Step(closed)
-    if closed.kubelet is not None and closed.kubelet != closed.partner:
+    if closed.kubelet is not None and closed.kubelet != closed.registered_with:
         return _retire(closed, "the kubelet was restarted", now)
     return Step(evolve(closed, due=now + STREAM_RETURN, reason="the kubelet closed its stream"))
 
@@ -302,12 +302,12 @@ def _retire(generation: Generation, why: str, now: Seconds) -> Step:
     failures = generation.failures
     if generation.phase is Phase.LIVE:
         # A kubelet that hangs up soon each time is a failure that repeats, and each round costs pods (contract 3).
-        is_steady = now - generation.since >= STEADY or generation.kubelet != generation.partner
+        is_steady = now - generation.since >= STEADY or generation.kubelet != generation.registered_with
         failures = 0 if is_steady else failures + 1
     # Whoever still has a stream open is alive, and has its end to digest, whatever became of kubelet.sock.
-    partner = generation.kubelet if generation.streams else generation.partner
+    partner = generation.kubelet if generation.streams else generation.registered_with
     moved = _moved(generation, Phase.RETIRE, now, why=why)
-    return Step(evolve(moved, failures=failures, partner=partner), Action.RETIRE)
+    return Step(evolve(moved, failures=failures, registered_with=partner), Action.RETIRE)
 
 
 def _retired(generation: Generation, now: Seconds, jitter: float) -> Step:
@@ -316,7 +316,7 @@ def _retired(generation: Generation, now: Seconds, jitter: float) -> Step:
         # Whatever is bound now, a starting kubelet wipes (contract 3, race 2): hold until its socket appears.
         return Step(paused)
     digested = now
-    if paused.kubelet == paused.partner and paused.stream_ended is not None:
+    if paused.kubelet == paused.registered_with and paused.stream_ended is not None:
         digested = paused.stream_ended + DISCONNECT
     if paused.failures > 1:
         digested = max(digested, now + delay(paused.failures, jitter))

@@ -8,7 +8,7 @@ from genplug.kubelet.endpoint_state import Generation
 
 
 @frozen
-class Moved:
+class PhaseChanged:
     """An endpoint came to another phase."""
 
     resource: str
@@ -54,5 +54,5 @@ class CallFailed:
     error: Exception
 
 
-Report = Moved | ListSent | Allocated | PreStarted | CallFailed
+Report = PhaseChanged | ListSent | Allocated | PreStarted | CallFailed
 Reporter = Callable[[Report], None]

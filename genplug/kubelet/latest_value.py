@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Latest(Generic[Value]):
+class LatestValue(Generic[Value]):
     """A value and the news that it changed; for one event loop."""
 
     def __init__(self, value: Value) -> None:
@@ -29,6 +29,6 @@ class Latest(Generic[Value]):
         changed.set()
 
     @property
-    def notice(self) -> asyncio.Event:
+    def changed(self) -> asyncio.Event:
         """The event of the next change. Take it before the value, and no change in between is missed."""
         return self._changed

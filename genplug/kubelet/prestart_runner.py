@@ -7,12 +7,12 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Iterable
 from contextlib import suppress
 
-from genplug.allocation.errors import Refusal, RefusalCode
+from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.prestart import ProgramRun
 
-_MOST_OUTPUT = 4096
+_MAX_OUTPUT = 4096
 """Bytes of output that are kept, the last ones: the end says what went wrong."""
-_MOST_SAID = 300
+_MAX_SAID = 300
 
 
 async def run_all(programs: Iterable[ProgramRun]) -> None:
@@ -25,7 +25,7 @@ async def run_all(programs: Iterable[ProgramRun]) -> None:
         async with asyncio.TaskGroup() as tasks:
             for one in programs:
                 tasks.create_task(run(one))
-    except* Refusal as refused:
+    except* AllocationError as refused:
         error = refused.exceptions[0]
         raise error from None
 
@@ -62,9 +62,9 @@ async def run(program: ProgramRun) -> None:
 async def _read(process: Process, output: bytearray) -> None:
     if process.stdout is None:
         return
-    while part := await process.stdout.read(_MOST_OUTPUT):
+    while part := await process.stdout.read(_MAX_OUTPUT):
         output += part
-        del output[:-_MOST_OUTPUT]
+        del output[:-_MAX_OUTPUT]
 
 
 def _kill_group(process: Process) -> None:
@@ -74,8 +74,8 @@ def _kill_group(process: Process) -> None:
 
 def _said(output: bytes | bytearray) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
-    return f": {lines[-1].strip()[-_MOST_SAID:]}" if lines else ""
+    return f": {lines[-1].strip()[-_MAX_SAID:]}" if lines else ""
 
 
-def _failed(text: str) -> Refusal:
-    return Refusal(RefusalCode.FAILED_PRECONDITION, text)
+def _failed(text: str) -> AllocationError:
+    return AllocationError(AllocationErrorCode.FAILED_PRECONDITION, text)

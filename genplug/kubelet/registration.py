@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from genplug.allocation.offer import Options
+from genplug.allocation.offer import PluginOptions
 from genplug.kubelet import wire
 from genplug.kubelet.api.services import REGISTRATION, path
 from genplug.kubelet.client import call
@@ -16,18 +16,18 @@ AT_ONCE = 16
 
 
 class Registrar:
-    """Registers resources with the kubelet of a device-plugins folder."""
+    """Registers resources with the kubelet of a device-plugins directory."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def register(self, resource: str, socket: str, options: Options = Options()) -> None:  # noqa: B008 - frozen
-        """Register a resource whose endpoint listens on the given socket name in the folder.
+    async def register(self, resource: str, socket: str, options: PluginOptions = PluginOptions()) -> None:  # noqa: B008 - frozen
+        """Register a resource whose endpoint listens on the given socket name in the directory.
 
         Raises:
             CallError: it was refused, timed out, or nobody listens.
         """
         request = wire.register_bytes(resource, socket, options)
         async with self._turns:
-            await call(self.folder / KUBELET_SOCKET, path(REGISTRATION, "Register"), request, deadline=DEADLINE)
+            await call(self.directory / KUBELET_SOCKET, path(REGISTRATION, "Register"), request, deadline=DEADLINE)

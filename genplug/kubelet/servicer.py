@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import grpc
 
 from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.errors import Refusal
-from genplug.allocation.offer import Listed, Options
+from genplug.allocation.errors import AllocationError
+from genplug.allocation.offer import ListedDevice, PluginOptions
 from genplug.allocation.prestart import ProgramRun
 from genplug.kubelet import prestart_runner as program
 from genplug.kubelet import wire
@@ -21,7 +21,7 @@ from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN, path
 from genplug.kubelet.endpoint_state import StreamClosed, StreamOpened
 from genplug.kubelet.events import Allocated, CallFailed, ListSent, PreStarted, Reporter
-from genplug.kubelet.latest_value import Latest
+from genplug.kubelet.latest_value import LatestValue
 
 MESSAGE_INTERVAL = 1.0
 """Seconds between two lists on one stream: each costs the kubelet a checkpoint with fsync (contract 4)."""
@@ -29,16 +29,16 @@ MESSAGE_INTERVAL = 1.0
 Context = grpc.aio.ServicerContext[Any, bytes]
 
 
-class Answers(Protocol):
+class ResourceBackend(Protocol):
     """One consistent state of a resource, as its endpoint needs it."""
 
     @property
-    def listed(self) -> tuple[Listed, ...]:
+    def listed(self) -> tuple[ListedDevice, ...]:
         """The list for the kubelet; equal when nothing changed."""
         ...
 
     @property
-    def options(self) -> Options:
+    def options(self) -> PluginOptions:
         """What the kubelet reads once, when it connects."""
         ...
 
@@ -46,22 +46,22 @@ class Answers(Protocol):
         """Return what a container with these devices gets, or raise :class:`Refusal`."""
         ...
 
-    def starts(self, ids: Sequence[str]) -> Sequence[ProgramRun]:
+    def pre_start_programs(self, ids: Sequence[str]) -> Sequence[ProgramRun]:
         """Return what is to run before a container starts, or raise :class:`Refusal`."""
         ...
 
-    def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> Sequence[str]:
+    def choose_preferred(self, available: Sequence[str], must_include: Sequence[str], size: int) -> Sequence[str]:
         """Return which of the available devices to take."""
         ...
 
 
-class Service(grpc.GenericRpcHandler):
+class DevicePluginServicer(grpc.GenericRpcHandler):
     """Serves one generation; ``happened`` hears of streams, ``report`` of lists and allocations."""
 
     def __init__(
         self,
         resource: str,
-        answers: Latest[Answers],
+        answers: LatestValue[ResourceBackend],
         happened: Callable[[StreamOpened | StreamClosed], None],
         report: Reporter,
     ) -> None:
@@ -93,10 +93,10 @@ class Service(grpc.GenericRpcHandler):
 
     async def _list_and_watch(self, _request: bytes, _context: Context) -> AsyncIterator[bytes]:
         self._happened(StreamOpened())
-        sent: tuple[Listed, ...] | None = None
+        sent: tuple[ListedDevice, ...] | None = None
         try:
             while not self._closing.is_set():
-                notice, listed = self._answers.notice, self._answers.value.listed
+                notice, listed = self._answers.changed, self._answers.value.listed
                 if listed != sent:
                     is_change, sent = sent is not None, listed
                     yield wire.list_bytes(listed)
@@ -115,7 +115,7 @@ class Service(grpc.GenericRpcHandler):
         answer = b""
         try:
             answer = wire.allocate_bytes(map(answers.allocate, asked))
-        except Refusal as refused:
+        except AllocationError as refused:
             code, refusal = grpc.StatusCode[refused.code.value], str(refused)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the pod's owner and the log are told
             self._report(CallFailed(self._resource, "Allocate", error))
@@ -130,7 +130,7 @@ class Service(grpc.GenericRpcHandler):
         answers = self._answers.value
         try:
             chosen = [
-                answers.prefer(one.available_deviceIDs, one.must_include_deviceIDs, one.allocation_size)
+                answers.choose_preferred(one.available_deviceIDs, one.must_include_deviceIDs, one.allocation_size)
                 for one in request.container_requests
             ]
         except Exception as error:  # noqa: BLE001 - an error here fails the pod; no preference does not (contract 5.2)
@@ -142,8 +142,8 @@ class Service(grpc.GenericRpcHandler):
         started, ids = time.perf_counter(), tuple(request.devices_ids)
         code, refusal = grpc.StatusCode.OK, ""
         try:
-            await program.run_all(self._answers.value.starts(ids))
-        except Refusal as refused:
+            await program.run_all(self._answers.value.pre_start_programs(ids))
+        except AllocationError as refused:
             code, refusal = grpc.StatusCode[refused.code.value], str(refused)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the pod's owner and the log are told
             self._report(CallFailed(self._resource, "PreStartContainer", error))

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.offer import Listed, Options
+from genplug.allocation.offer import ListedDevice, PluginOptions
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import API_VERSION, HEALTHY, UNHEALTHY
 
 
-def list_bytes(listed: Iterable[Listed]) -> bytes:
+def list_bytes(listed: Iterable[ListedDevice]) -> bytes:
     """Return a ``ListAndWatchResponse``."""
     return b"".join(map(_listed_part, listed))
 
@@ -30,12 +30,12 @@ def preferred_bytes(containers: Iterable[Sequence[str]]) -> bytes:
     return pb.PreferredAllocationResponse(container_responses=parts).SerializeToString()
 
 
-def options_bytes(options: Options) -> bytes:
+def options_bytes(options: PluginOptions) -> bytes:
     """Return the ``DevicePluginOptions`` of an endpoint."""
     return _options(options).SerializeToString()
 
 
-def register_bytes(resource: str, socket: str, options: Options) -> bytes:
+def register_bytes(resource: str, socket: str, options: PluginOptions) -> bytes:
     """Return a ``RegisterRequest``; it carries the options too, for kubelets <= 1.24 (contract 2.1)."""
     request = pb.RegisterRequest(
         version=API_VERSION, endpoint=socket, resource_name=resource, options=_options(options)
@@ -43,12 +43,15 @@ def register_bytes(resource: str, socket: str, options: Options) -> bytes:
     return request.SerializeToString()
 
 
-def _options(options: Options) -> pb.DevicePluginOptions:
-    return pb.DevicePluginOptions(pre_start_required=options.starts, get_preferred_allocation_available=options.prefers)
+def _options(options: PluginOptions) -> pb.DevicePluginOptions:
+    return pb.DevicePluginOptions(
+        pre_start_required=options.pre_start_required,
+        get_preferred_allocation_available=options.get_preferred_allocation_available,
+    )
 
 
 @lru_cache(maxsize=1 << 16)
-def _listed_part(listed: Listed) -> bytes:
+def _listed_part(listed: ListedDevice) -> bytes:
     device = pb.Device(ID=listed.id, health=HEALTHY if listed.healthy else UNHEALTHY)
     for node in listed.numa:
         device.topology.nodes.add(ID=node)

@@ -47,7 +47,7 @@ class _Quiet(WSGIRequestHandler):
         """Leave requests out of the log."""
 
 
-class Pages:
+class StatusServer:
     """Serves the pages on an address until closed; for use inside the agent's loop."""
 
     def __init__(self, host: str, port: int, status: Callable[[], Status], metrics: Metrics) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 
-from genplug.observe.events import Entry
+from genplug.observe.events import LogEvent
 
 
 class JsonFormatter(logging.Formatter):
@@ -14,7 +14,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        entry: Entry | None = getattr(record, "entry", None)
+        entry: LogEvent | None = getattr(record, "entry", None)
         line: dict[str, object] = {"ts": _stamp(record), "level": record.levelname.lower()}
         line["event"] = entry.event.code if entry else record.name
         line["msg"] = record.getMessage()
@@ -30,7 +30,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        entry: Entry | None = getattr(record, "entry", None)
+        entry: LogEvent | None = getattr(record, "entry", None)
         code = entry.event.code if entry else record.name
         facts = "".join(f"  {name}={_plain(fact)}" for name, fact in (entry.facts if entry else {}).items())
         text = record.getMessage().replace("\n", "\n    ")

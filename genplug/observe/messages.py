@@ -1,4 +1,7 @@
-"""From changes to journal entries: what is worth telling when lists, endpoints and configurations change. No state."""
+"""From changes to event_log entries: what is worth telling when lists, endpoints and configurations change.
+
+No state.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,52 +9,54 @@ from datetime import UTC, datetime
 
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.inventory import Inventory
-from genplug.health.status import Exhausted, News, Trouble
-from genplug.health.verdict import Judged, Judgement
+from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError
+from genplug.health.verdict import DeviceHealth, HealthSnapshot
 from genplug.kubelet.endpoint_state import Generation, Phase
-from genplug.kubelet.events import Allocated, CallFailed, ListSent, Moved, PreStarted, Report
-from genplug.observe.events import Event, Journal
+from genplug.kubelet.events import Allocated, CallFailed, ListSent, PhaseChanged, PreStarted, Report
+from genplug.observe.events import Event, EventLog
 from genplug.observe.status import DeviceStatus, ResourceStatus
 
-_MOST_NAMED = 3
-MOST_LINES = 20
+_MAX_NAMED = 3
+MAX_LINES = 20
 """Devices of one resource told one by one at a time; more are summed up."""
 
 
-def tell_report(journal: Journal, report: Report) -> None:
+def log_report(event_log: EventLog, report: Report) -> None:
     """Write what an endpoint reported."""
     match report:
-        case Moved(resource, before, after):
-            _tell_move(journal, resource, before, after)
+        case PhaseChanged(resource, before, after):
+            _log_phase_change(event_log, resource, before, after)
         case ListSent(resource, devices, healthy):
             text = f"{resource}: list of {devices} devices sent, {healthy} healthy"
-            journal.write(Event.LIST_SENT, text, resource=resource, devices=devices, healthy=healthy)
+            event_log.emit(Event.LIST_SENT, text, resource=resource, devices=devices, healthy=healthy)
         case Allocated(resource, ids, seconds, ""):
             text = f"{resource}: {', '.join(ids) or 'nothing'} given to a container"
-            journal.write(Event.ALLOCATED, text, resource=resource, devices=ids, seconds=seconds)
+            event_log.emit(Event.ALLOCATED, text, resource=resource, devices=ids, seconds=seconds)
         case Allocated(resource, ids, seconds, refusal):
-            journal.write(Event.ALLOCATION_REFUSED, refusal, resource=resource, devices=ids, seconds=seconds)
+            event_log.emit(Event.ALLOCATION_REFUSED, refusal, resource=resource, devices=ids, seconds=seconds)
         case PreStarted(resource, ids, seconds, refusal) if refusal:
-            journal.write(Event.PRE_START_FAILED, refusal, resource=resource, devices=ids, seconds=seconds)
+            event_log.emit(Event.PRE_START_FAILED, refusal, resource=resource, devices=ids, seconds=seconds)
         case CallFailed(resource, method, error):
             text = f"{resource}: {method} failed: {error!r}. This is a mistake of genplug's own; please report it"
-            journal.failure(text, error, resource=resource, method=method)
+            event_log.emit_failure(text, error, resource=resource, method=method)
 
 
-def tell_devices(journal: Journal, before: Judgement | None, after: Judgement) -> None:
+def log_device_changes(event_log: EventLog, before: HealthSnapshot | None, after: HealthSnapshot) -> None:
     """Write which devices came, went, or changed health."""
     for resource, judged in after.devices.items():
         known = {one.device.id: one for one in before.devices.get(resource, ())} if before else {}
         # At the first look only what is wrong is news.
         lines = _device_lines(resource, known, judged, is_first=before is None or resource not in before.devices)
-        for event, text, device in lines[:MOST_LINES]:
-            journal.write(event, text, resource=resource, device=device)
-        if len(lines) > MOST_LINES:
-            text = f"{resource}: and {len(lines) - MOST_LINES} more devices changed"
-            journal.write(Event.DEVICES_CHANGED, text, resource=resource)
+        for event, text, device in lines[:MAX_LINES]:
+            event_log.emit(event, text, resource=resource, device=device)
+        if len(lines) > MAX_LINES:
+            text = f"{resource}: and {len(lines) - MAX_LINES} more devices changed"
+            event_log.emit(Event.DEVICES_CHANGED, text, resource=resource)
 
 
-def tell_offer(journal: Journal, before: ResourceOffer | None, after: ResourceOffer, notes: Sequence[str]) -> None:
+def log_offer_change(
+    event_log: EventLog, before: ResourceOffer | None, after: ResourceOffer, notes: Sequence[str]
+) -> None:
     """Write how many devices a resource offers, if that changed; and why, if there are none."""
     if before is not None and before.listed == after.listed:
         return
@@ -62,52 +67,52 @@ def tell_offer(journal: Journal, before: ResourceOffer | None, after: ResourceOf
     text = f"{name}: {healthy} healthy{was}" + (f", {unhealthy} unhealthy" if unhealthy else "")
     if not after.listed:
         text += "".join(f"; {note}" for note in notes[:3])
-    journal.write(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)
+    event_log.emit(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)
 
 
-def tell_names(journal: Journal, before: Inventory | None, after: Inventory) -> None:
+def log_rejected_names(event_log: EventLog, before: Inventory | None, after: Inventory) -> None:
     """Write which devices are left out because of the names that their resources would have."""
-    known = {(one.path, one.reason) for one in before.considered if one.is_misnamed} if before is not None else set()
-    lines = [one for one in after.considered if one.is_misnamed and (one.path, one.reason) not in known]
-    for one in lines[:MOST_LINES]:
-        journal.write(
-            Event.NAME_REFUSED, f"{one.resource}: {one.path} is left out: {one.reason}", resource=one.resource
+    known = {(one.path, one.reason) for one in before.outcomes if one.is_misnamed} if before is not None else set()
+    lines = [one for one in after.outcomes if one.is_misnamed and (one.path, one.reason) not in known]
+    for one in lines[:MAX_LINES]:
+        event_log.emit(
+            Event.RESOURCE_NAME_REJECTED, f"{one.resource}: {one.path} is left out: {one.reason}", resource=one.resource
         )
-    if len(lines) > MOST_LINES:
-        text = f"and {len(lines) - MOST_LINES} more devices are left out for the names of their resources"
-        journal.write(Event.NAME_REFUSED, text)
+    if len(lines) > MAX_LINES:
+        text = f"and {len(lines) - MAX_LINES} more devices are left out for the names of their resources"
+        event_log.emit(Event.RESOURCE_NAME_REJECTED, text)
 
 
-def tell_health(journal: Journal, news: News) -> None:
+def log_monitor_event(event_log: EventLog, news: MonitorEvent) -> None:
     """Write what keeps probes from looking, and what does not any more."""
     match news:
-        case Exhausted(hung, is_over=False):
+        case PoolExhausted(hung, resolved=False):
             text = (
                 f"{hung} reads of devices hang, and no more workers are started: probes do not look any more, devices "
                 "are judged by presence and by what was known; genplug status names the devices"
             )
-            journal.write(Event.PROBES_EXHAUSTED, text, hung=hung)
-        case Exhausted(hung):
-            journal.write(Event.PROBE_RECOVERED, f"probes look again; {hung} reads of devices still hang", hung=hung)
-        case Trouble(resource, probe, error, devices, is_over):
+            event_log.emit(Event.PROBE_WORKERS_EXHAUSTED, text, hung=hung)
+        case PoolExhausted(hung):
+            event_log.emit(Event.PROBE_RECOVERED, f"probes look again; {hung} reads of devices still hang", hung=hung)
+        case ProbeError(resource, probe, error, devices, is_over):
             facts = {"resource": resource, "probe": probe, "devices": devices}
             if is_over:
                 text = f"{resource}: probe {probe} can look again; it could not: {error}"
-                journal.write(Event.PROBE_RECOVERED, text, **facts)
+                event_log.emit(Event.PROBE_RECOVERED, text, **facts)
             else:
-                named = ", ".join(devices[:_MOST_NAMED])
-                more = f" and {len(devices) - _MOST_NAMED} more" if len(devices) > _MOST_NAMED else ""
+                named = ", ".join(devices[:_MAX_NAMED])
+                more = f" and {len(devices) - _MAX_NAMED} more" if len(devices) > _MAX_NAMED else ""
                 text = f"{resource}: probe {probe} cannot look at {named}{more}: {error}"
-                journal.write(Event.PROBE_ERROR, text, **facts)
+                event_log.emit(Event.PROBE_ERROR, text, **facts)
 
 
 def offer_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
     """Return, by resource, why it has fewer devices than one may expect: paths left out, globs that found nothing."""
     notes: dict[str, list[str]] = {}
-    for unmatched in inventory.unmatched:
-        text = f"nothing matches {unmatched.glob} ({unmatched.place})"
+    for unmatched in inventory.unmatched_globs:
+        text = f"nothing matches {unmatched.glob} ({unmatched.location})"
         notes.setdefault(unmatched.resource, []).append(text)
-    for one in inventory.considered:
+    for one in inventory.outcomes:
         if one.device is None:
             notes.setdefault(one.resource, []).append(f"{one.path}: {one.reason}")
     return {resource: tuple(lines) for resource, lines in notes.items()}
@@ -124,14 +129,14 @@ def resource_status(
         streams=generation.streams if generation else 0,
         is_registered=generation is not None and generation.is_live,
         is_removed=is_removed,
-        reason=generation.reason if generation else "the kubelet's folder is not ours yet",
+        reason=generation.reason if generation else "the kubelet's directory is not ours yet",
         devices=tuple(
             DeviceStatus(
                 grant.id,
                 tuple(path for judged in grant.devices for path in judged.device.candidates),
                 grant.healthy,
                 grant.reason,
-                *_whose(grant),
+                *_deciding_probe(grant),
             )
             for grant in offer.grants.values()
         ),
@@ -139,37 +144,37 @@ def resource_status(
     )
 
 
-def _whose(grant: Grant) -> tuple[str, str]:
+def _deciding_probe(grant: Grant) -> tuple[str, str]:
     """Return the probe whose verdict decides about a grant, and when that was given (ISO 8601, UTC)."""
     verdict = max((one.verdict for one in grant.devices), key=lambda one: one.since)
     at = datetime.fromtimestamp(time.time() - time.monotonic() + verdict.since, UTC)
     return "" if grant.healthy else verdict.probe, at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def nameless_status(name: str, notes: Sequence[str]) -> ResourceStatus:
+def status_without_instances(name: str, notes: Sequence[str]) -> ResourceStatus:
     """Return the status of a resource whose name is a template that no device fills in."""
     reason = "no device fills in its name, so there is nothing to register"
-    return ResourceStatus(name, "none", 0, 0, False, False, reason, (), tuple(notes), is_nameless=True)  # noqa: FBT003 - its fields
+    return ResourceStatus(name, "none", 0, 0, False, False, reason, (), tuple(notes), has_no_instances=True)  # noqa: FBT003 - its fields
 
 
-def _tell_move(journal: Journal, resource: str, before: Generation, after: Generation) -> None:
+def _log_phase_change(event_log: EventLog, resource: str, before: Generation, after: Generation) -> None:
     facts = {"resource": resource, "generation": after.number, "phase": after.phase.value}
     if after.is_live and not before.is_live:
-        journal.write(Event.REGISTERED, f"{resource}: registered, the kubelet listens", **facts)
+        event_log.emit(Event.REGISTERED, f"{resource}: registered, the kubelet listens", **facts)
     elif before.is_live and not after.is_live:
         text = f"{resource}: the kubelet no longer listens: {after.reason or 'stopping'}"
-        journal.write(Event.DISCONNECTED, text, **facts)
+        event_log.emit(Event.DISCONNECTED, text, **facts)
     elif after.failures > before.failures and after.phase in (Phase.WAIT, Phase.SERVE):
-        journal.write(Event.REGISTRATION_FAILED, f"{resource}: {after.reason}; will try again", **facts)
+        event_log.emit(Event.REGISTRATION_FAILED, f"{resource}: {after.reason}; will try again", **facts)
     else:
         text = f"{resource}: {before.phase.value} → {after.phase.value}"
-        journal.write(Event.ENDPOINT_MOVED, text + (f" ({after.reason})" if after.reason else ""), **facts)
+        event_log.emit(Event.ENDPOINT_PHASE_CHANGED, text + (f" ({after.reason})" if after.reason else ""), **facts)
     if after.phase is Phase.PAUSE and after.kubelet is None:
-        journal.write(Event.ENDPOINT_MOVED, f"{resource}: holds until kubelet.sock appears", **facts)
+        event_log.emit(Event.ENDPOINT_PHASE_CHANGED, f"{resource}: holds until kubelet.sock appears", **facts)
 
 
 def _device_lines(
-    resource: str, known: Mapping[str, Judged], judged: Sequence[Judged], *, is_first: bool
+    resource: str, known: Mapping[str, DeviceHealth], judged: Sequence[DeviceHealth], *, is_first: bool
 ) -> list[tuple[Event, str, str]]:
     lines = []
     for one in judged:
@@ -186,5 +191,5 @@ def _device_lines(
     for name, one in known.items():
         if name not in listed:
             text = f"{resource}: {name} left the list; {one.verdict.reason or 'the configuration no longer matches it'}"
-            lines.append((Event.DEVICE_LEFT, text, name))
+            lines.append((Event.DEVICE_REMOVED, text, name))
     return lines

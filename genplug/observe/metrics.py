@@ -9,8 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from genplug.health.status import HealthStatus
-from genplug.observe.events import Entry, Event, Journal
+from genplug.health.status import MonitorStatus
+from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import Status
 
 _ALLOCATE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
@@ -19,7 +19,7 @@ _ALLOCATE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 
 class Metrics:
     """One registry for one agent."""
 
-    def __init__(self, status: Callable[[], Status], journal: Journal) -> None:
+    def __init__(self, status: Callable[[], Status], event_log: EventLog) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -43,9 +43,9 @@ class Metrics:
             buckets=_ALLOCATE_BUCKETS,
             registry=self.registry,
         )
-        journal.listen(self._count)
+        event_log.listen(self._count)
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entry: LogEvent) -> None:
         resource = str(entry.facts.get("resource", ""))
         match entry.event:
             case Event.REGISTERED:
@@ -67,7 +67,7 @@ class Metrics:
             case Event.DEVICE_HEALTHY | Event.DEVICE_UNHEALTHY:
                 to = "healthy" if entry.event is Event.DEVICE_HEALTHY else "unhealthy"
                 self._health.labels(resource, to).inc()
-            case Event.CALL_FAILED:
+            case Event.INTERNAL_ERROR:
                 self._mistakes.labels(resource).inc()
             case _:
                 pass
@@ -93,7 +93,9 @@ class _StatusCollector(Collector):
         )
         yield GaugeMetricFamily("genplug_ready", "1 when every resource is registered.", int(status.is_ready))
         devices = GaugeMetricFamily("genplug_devices", "Devices listed at the kubelet.", labels=("resource", "state"))
-        registered = GaugeMetricFamily("genplug_registered", "1 when the kubelet listens.", labels=("resource",))
+        registered = GaugeMetricFamily(
+            "genplug_resource_registered", "1 when the kubelet listens.", labels=("resource",)
+        )
         streams = GaugeMetricFamily("genplug_list_and_watch_streams", "Open streams.", labels=("resource",))
         for resource in status.resources:
             if not resource.is_removed:
@@ -106,24 +108,26 @@ class _StatusCollector(Collector):
         yield from _of_health(status.health)
 
 
-def _of_health(health: HealthStatus) -> Iterable[Metric]:
+def _of_health(health: MonitorStatus) -> Iterable[Metric]:
     yield GaugeMetricFamily("genplug_probes", "Probes, each counted for each of its devices.", health.probes)
-    yield GaugeMetricFamily("genplug_probe_questions", "What probes ask, each question once.", health.questions)
-    yield CounterMetricFamily("genplug_probe_looks", "Questions of probes that were answered.", health.looks)
+    yield GaugeMetricFamily("genplug_probe_targets", "What probes ask, each question once.", health.targets)
+    yield CounterMetricFamily("genplug_probe_runs", "Questions of probes that were answered.", health.runs)
     errors = GaugeMetricFamily(
         "genplug_probe_errors", "Devices that a probe cannot look at.", labels=("resource", "probe")
     )
     counts: Counted[tuple[str, str]] = Counted()
-    for trouble in health.troubles:
+    for trouble in health.errors:
         counts[trouble.resource, trouble.probe] += len(trouble.devices)
     for labels, number in counts.items():
         errors.add_metric(labels, number)
     workers = GaugeMetricFamily("genplug_probe_workers", "Processes that look.", labels=("state",))
-    hung = health.readers.hung
-    workers.add_metric(("working",), health.readers.workers + health.callers.workers - hung)
+    hung = health.read_workers.hung
+    workers.add_metric(("working",), health.read_workers.workers + health.call_workers.workers - hung)
     workers.add_metric(("hung",), hung)
     yield from (errors, workers)
-    yield CounterMetricFamily("genplug_probe_worker_cpu_seconds", "Processor time of the workers.", health.seconds)
+    yield CounterMetricFamily("genplug_probe_worker_cpu_seconds", "Processor time of the workers.", health.cpu_seconds)
     yield GaugeMetricFamily(
-        "genplug_probes_exhausted", "1 when nobody is left to look: too many workers hang.", int(health.is_exhausted)
+        "genplug_probe_workers_exhausted",
+        "1 when nobody is left to look: too many workers hang.",
+        int(health.is_exhausted),
     )

@@ -2,7 +2,7 @@
 
 from attrs import asdict, frozen
 
-from genplug.health.status import NO_HEALTH, HealthStatus
+from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus
 
 
 @frozen
@@ -25,8 +25,8 @@ class ResourceStatus:
     """One resource: its devices and where its endpoint is.
 
     ``is_registered`` means that the kubelet has a stream open; ``reason`` says why not. ``is_removed`` marks a resource
-    that left the configuration and waits for its last pod, ``is_nameless`` one whose name is a template that no device
-    fills in: there is nothing to register.
+    that left the configuration and waits for its last pod, ``has_no_instances`` one whose name is a template that no
+    device fills in: there is nothing to register.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ResourceStatus:
     devices: tuple[DeviceStatus, ...]
     notes: tuple[str, ...]
     """Why there are no devices, or fewer than one may expect."""
-    is_nameless: bool = False
+    has_no_instances: bool = False
 
     @property
     def healthy(self) -> int:
@@ -74,7 +74,7 @@ class Status:
     config: ConfigStatus
     kubelet: str
     resources: tuple[ResourceStatus, ...]
-    health: HealthStatus = NO_HEALTH
+    health: MonitorStatus = NO_MONITOR_STATUS
 
     @property
     def is_ready(self) -> bool:
@@ -90,12 +90,12 @@ class Status:
         if self.kubelet:
             reasons.append(f"kubelet: {self.kubelet}")
         if self.health.is_exhausted:
-            hung = self.health.readers.hung + self.health.callers.hung
+            hung = self.health.read_workers.hung + self.health.call_workers.hung
             reasons.append(f"health: {hung} reads of devices hang, nobody is left to look; presence is still told")
         reasons += [
             f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'just starting'}"
             for resource in self.resources
-            if not (resource.is_registered or resource.is_removed or resource.is_nameless)
+            if not (resource.is_registered or resource.is_removed or resource.has_no_instances)
         ]
         return tuple(reasons)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from genplug.spec.natural_sort import natural_key
+from genplug.spec.natural_sort import natural_sort_key
 
 HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
 
@@ -39,6 +39,6 @@ def shipped_recipes() -> dict[str, Recipe]:
     """Return every recipe by its kind, in natural order: in the wheel beside this package, in a checkout at its top."""
     package = Path(__file__).parents[1]
     shipped = package / "recipes" / "configs"
-    folder = shipped if shipped.is_dir() else package.parent / "examples" / "configs"
-    paths = sorted(folder.glob("*.yaml"), key=lambda path: natural_key(path.stem))
+    directory = shipped if shipped.is_dir() else package.parent / "examples" / "configs"
+    paths = sorted(directory.glob("*.yaml"), key=lambda path: natural_sort_key(path.stem))
     return {path.stem: Recipe(path.stem, path.read_text("utf-8")) for path in paths}

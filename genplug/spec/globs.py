@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from attrs import field, frozen
 
-MOST_ALTERNATIVES = 1000
+MAX_ALTERNATIVES = 1000
 """How many patterns one pattern's braces may expand to."""
 
 _MAGIC = re.compile(r"[*?[]")
@@ -29,7 +29,7 @@ class GlobError(ValueError):
 
 @frozen
 class Segment:
-    """One part of a path between slashes: a literal name, a pattern for one name, or any number of folders (``**``)."""
+    """A path segment: a literal name, a pattern for one name, or any number of directories (``**``)."""
 
     text: str
     regex: re.Pattern[str] | None = None
@@ -66,7 +66,7 @@ class Glob:
         if not text.startswith(("/", "{")):
             hint = f"write '/dev/{text.removeprefix('dev/')}' if that is what you mean"
             raise GlobError("a glob must be an absolute path", 0, hint)
-        return cls(text, tuple(dict.fromkeys(_segments(pattern, text) for pattern in patterns(text))))
+        return cls(text, tuple(dict.fromkeys(_segments(pattern, text) for pattern in expand_braces(text))))
 
     def matches(self, path: str) -> bool:
         """Say whether an absolute path matches, by its text alone."""
@@ -77,7 +77,7 @@ class Glob:
         return iter(self.alternatives)
 
 
-def patterns(text: str) -> list[str]:
+def expand_braces(text: str) -> list[str]:
     """Return the brace-free patterns of a glob over names that are no paths.
 
     Raises:
@@ -105,9 +105,9 @@ def _expanded(text: str) -> list[str]:
     import bracex  # noqa: PLC0415
 
     try:
-        expanded: list[str] = bracex.expand(text, limit=MOST_ALTERNATIVES)
+        expanded: list[str] = bracex.expand(text, limit=MAX_ALTERNATIVES)
     except (bracex.ExpansionLimitException, RecursionError):
-        raise GlobError(f"the braces expand to more than {MOST_ALTERNATIVES} patterns", text.index("{")) from None
+        raise GlobError(f"the braces expand to more than {MAX_ALTERNATIVES} patterns", text.index("{")) from None
     if any("{" in pattern or "}" in pattern for pattern in expanded):
         raise GlobError("braces without alternatives", text.index("{"), "write {a,b} or {0..3}, or leave them out")
     return expanded
@@ -129,7 +129,7 @@ def _segment(name: str, text: str) -> Segment:
     if name == "**":
         return Segment(name, is_any_depth=True)
     if "**" in name:
-        hint = "write '**/' for any number of folders, '*' for any name"
+        hint = "write '**/' for any number of directories, '*' for any name"
         raise GlobError("'**' must stand alone between slashes", text.index("**"), hint)
     if not _MAGIC.search(name):
         return Segment(name)
@@ -151,7 +151,7 @@ def _passes(segment: Segment, name: str) -> bool:
 
 
 def _with_skips(reached: set[int], segments: tuple[Segment, ...]) -> set[int]:
-    """Add where ``**`` leads that stands for no folder at all."""
+    """Add where ``**`` leads that stands for no directory at all."""
     for at, segment in enumerate(segments):
         if at in reached and segment.is_any_depth:
             reached.add(at + 1)

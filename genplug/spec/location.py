@@ -4,7 +4,7 @@ from attrs import frozen
 
 
 @frozen
-class Place:
+class SourceLocation:
     """``file:line:column``, lines and columns counted from 1."""
 
     file: str

@@ -1,7 +1,7 @@
 """The frozen model of a configuration: what every other part of the program is told, and all it is told.
 
 One decoder (``decode.py``) makes these values; nobody changes them. Field names follow the configuration language
-(docs/reference/configuration.md); a ``place`` says where in which file a thing was written, for messages to people.
+(docs/reference/configuration.md); a ``location`` says where in which file a thing was written, for messages to people.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from enum import StrEnum
 from attrs import evolve, field, frozen
 
 from genplug.spec.globs import Glob
-from genplug.spec.location import Place
+from genplug.spec.location import SourceLocation
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import HealthSpec
 from genplug.spec.selectors import Condition
@@ -58,7 +58,7 @@ class NodeSpec:
     where the node keeps its path in the container. ``permissions`` is a subset of ``rwm`` in that order.
     """
 
-    place: Place
+    location: SourceLocation
     path: Template
     container_path: Template | None
     permissions: str
@@ -66,20 +66,20 @@ class NodeSpec:
 
 
 @frozen
-class OwnAttribute:
+class CustomAttribute:
     """An attribute of the configuration's own: which file to read, and what of it is the value.
 
     ``path`` renders to one path or glob for each value of the attributes it names, ``find`` to a regular expression in
-    which values stand for themselves (:func:`genplug.spec.regex.compiled`). With ``takes_all`` every file and
-    every match counts, else the first; with ``takes_folder`` the name of the file's folder is the value.
+    which values stand for themselves (:func:`genplug.spec.regex.compiled`). With ``collect_all`` every file and
+    every match counts, else the first; with ``takes_directory`` the name of the file's directory is the value.
     """
 
-    place: Place
+    location: SourceLocation
     name: str
     path: Template
     find: Template | None = None
-    takes_folder: bool = False
-    takes_all: bool = False
+    use_dir_name: bool = False
+    collect_all: bool = False
 
     @property
     def names(self) -> frozenset[str]:
@@ -95,7 +95,7 @@ class Source:
     what ``id`` renders to as it is, for those who read IDs from the kubelet.
     """
 
-    place: Place
+    location: SourceLocation
     globs: tuple[Glob, ...]
     exclude: tuple[Glob, ...]
     type: CandidateType
@@ -105,7 +105,7 @@ class Source:
     """Empty: the candidates themselves are the nodes."""
     companions: tuple[NodeSpec, ...]
     id: Template | None
-    attributes: tuple[OwnAttribute, ...] = ()
+    attributes: tuple[CustomAttribute, ...] = ()
     sysfs: Template | None = None
     is_id_verbatim: bool = False
 
@@ -114,7 +114,7 @@ class Source:
 class MountSpec:
     """A mount of a container, as written: templates are rendered at Allocate."""
 
-    place: Place
+    location: SourceLocation
     host_path: Template
     container_path: Template
     read_only: bool
@@ -140,7 +140,7 @@ class AllocateSpec:
 class PreStartSpec:
     """A program that runs before a container starts (``preStart``): its arguments, and seconds it may take."""
 
-    place: Place
+    location: SourceLocation
     command: tuple[Template, ...]
     timeout_seconds: float
 
@@ -154,12 +154,12 @@ class Resource:
     ``replicas`` (at least 1) lists each device that often; ``tokens``, if given, makes one pool of that many grants
     instead; ``slices``, if given, renders to a number for each device. ``aliases`` are more names for the same devices.
     ``has_topology`` tells the kubelet the NUMA node. ``overlap`` allows a node of this resource in another resource
-    that allows it too; one container gets at most ``most_per_container`` grants, and with ``distinct`` no two of one
+    that allows it too; one container gets at most ``max_per_container`` grants, and with ``distinct`` no two of one
     device. ``policy`` bounds which nodes and mounts it may hand out.
     """
 
     name: str
-    place: Place
+    location: SourceLocation
     sources: tuple[Source, ...]
     name_template: Template | None = None
     replicas: int = 1
@@ -168,7 +168,7 @@ class Resource:
     aliases: tuple[str, ...] = ()
     has_topology: bool = True
     overlap: bool = False
-    most_per_container: int | None = None
+    max_per_container: int | None = None
     distinct: bool = False
     preference: PreferenceSpec = PreferenceSpec()
     allocate: AllocateSpec = field(factory=AllocateSpec)
@@ -177,7 +177,7 @@ class Resource:
     policy: Policy = DEFAULT_POLICY
 
     @property
-    def written_name(self) -> str:
+    def configured_name(self) -> str:
         """The name as the configuration has it."""
         return self.name_template.text if self.name_template is not None else self.name
 
@@ -195,16 +195,16 @@ class Config:
     sha256: str
     policy: Policy = DEFAULT_POLICY
 
-    def bounded(self, policy: Policy) -> "Config":
+    def restricted_by(self, policy: Policy) -> "Config":
         """Return what is left of the configuration under another policy."""
         allowed = {
             name: one
             for name, one in self.resources.items()
-            if one.name_template is not None or not policy.resource_fault(name)
+            if one.name_template is not None or not policy.resource_error(name)
         }
         resources = {
             name: evolve(
-                one, policy=policy, aliases=tuple(alias for alias in one.aliases if not policy.resource_fault(alias))
+                one, policy=policy, aliases=tuple(alias for alias in one.aliases if not policy.resource_error(alias))
             )
             for name, one in allowed.items()
         }

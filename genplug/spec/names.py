@@ -51,12 +51,12 @@ _ENV = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")
 _CDI_VENDOR = re.compile(r"[A-Za-z](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?\Z")
 _CDI_DEVICE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:]*[A-Za-z0-9])?\Z")
 _ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
-_MOST_PREFIX = 244
-_MOST_NAME = 63
+_MAX_PREFIX = 244
+_MAX_NAME = 63
 _RESERVED_ANNOTATIONS = ("cdi.k8s.io/", "io.kubernetes.")
 
 
-def resource_name_fault(name: str) -> str:
+def resource_name_error(name: str) -> str:
     """Say why the kubelet would refuse a resource name (contract 2.2: ``IsExtendedResourceName``); empty if not."""
     prefix, slash, rest = name.partition("/")
     if not slash or "/" in rest:
@@ -65,39 +65,39 @@ def resource_name_fault(name: str) -> str:
         return "names under kubernetes.io/ belong to Kubernetes itself"
     if prefix.startswith("requests."):
         return "a name may not start with 'requests.', which quotas use"
-    if len(prefix) > _MOST_PREFIX:
-        return f"the part before '/' has {len(prefix)} characters, {_MOST_PREFIX} are allowed"
+    if len(prefix) > _MAX_PREFIX:
+        return f"the part before '/' has {len(prefix)} characters, {_MAX_PREFIX} are allowed"
     if not _SUBDOMAIN.match(prefix):
         return "the part before '/' is no DNS name (lower-case letters, digits, '-' and '.')"
-    if len(rest) > _MOST_NAME:
-        return f"the part after '/' has {len(rest)} characters, {_MOST_NAME} are allowed"
+    if len(rest) > _MAX_NAME:
+        return f"the part after '/' has {len(rest)} characters, {_MAX_NAME} are allowed"
     if not _NAME.match(rest):
         return "the part after '/' must be letters, digits, '-', '_' and '.', with a letter or digit at both ends"
     return ""
 
 
-def in_resource_name(text: str) -> str:
+def sanitize_for_resource_name(text: str) -> str:
     """Return a value as it can stand in a resource's name: what may not be there becomes ``-``."""
     return _NOT_IN_NAMES.sub("-", text).strip("-_.")
 
 
-def env_name_fault(name: str) -> str:
+def env_name_error(name: str) -> str:
     """Say why a name is none for an environment variable; empty if it is."""
     fault = "a variable's name is letters, digits, '_', '-' and '.', and begins with no digit"
     return "" if _ENV.match(name) else fault
 
 
-def annotation_key_fault(key: str) -> str:
+def annotation_key_error(key: str) -> str:
     """Say why a key may not annotate a container (contract 9.2); empty if it may."""
     if key.startswith(_RESERVED_ANNOTATIONS):
         return "this prefix belongs to the kubelet and the runtime: it could hand out other devices"
     prefix, slash, name = key.rpartition("/")
-    if (slash and not _SUBDOMAIN.match(prefix)) or not _NAME.match(name) or len(name) > _MOST_NAME:
+    if (slash and not _SUBDOMAIN.match(prefix)) or not _NAME.match(name) or len(name) > _MAX_NAME:
         return "an annotation's key is an optional domain and '/', then a name of at most 63 characters"
     return ""
 
 
-def cdi_device_fault(name: str) -> str:
+def cdi_device_error(name: str) -> str:
     """Say why a name is none of a CDI device (contract 8: names); empty if it is one."""
     kind, equals, device = name.partition("=")
     vendor, slash, of_class = kind.partition("/")

@@ -18,8 +18,9 @@ class Policy:
     """What may be offered, handed out and mounted; as it is made without arguments, it holds where no file says more.
 
     ``resources`` are globs without braces over whole names, ``file`` is what messages call it, empty without a file. A
-    path of a mount is allowed by a glob that matches it or a folder that it lies in. ``programs`` may be run, ``cdi``
-    are globs over qualified names of CDI devices that others define. With ``open_probe`` probes may open device nodes.
+    path of a mount is allowed by a glob that matches it or a directory that it lies in. ``programs`` may be run,
+    ``cdi`` are globs over qualified names of CDI devices that others define. With ``open_probe`` probes may open device
+    nodes.
     """
 
     file: str = ""
@@ -52,13 +53,13 @@ class Policy:
         """Whether anything at all may be mounted."""
         return bool(self.mounts or self.writable)
 
-    def resource_fault(self, name: str) -> str:
+    def resource_error(self, name: str) -> str:
         """Say which rule refuses a resource of this name; empty if it may be offered."""
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.resources):
             return ""
         return self._refused("resources", _listed(self.resources))
 
-    def device_fault(self, path: str) -> str:
+    def device_error(self, path: str) -> str:
         """Say which rule refuses a device node at this path (symlinks followed); empty if it may be handed out."""
         for glob in self.deny:
             if glob.matches(path):
@@ -67,26 +68,26 @@ class Policy:
             return ""
         return self._refused("devices.allow", _listed([glob.text for glob in self.allow]))
 
-    def mount_fault(self, path: str, *, read_only: bool) -> str:
+    def mount_error(self, path: str, *, read_only: bool) -> str:
         """Say which rule refuses a mount of this path of the host; empty if it may be mounted."""
-        folders = [path, *map(str, PurePosixPath(path).parents)]
-        if any(glob.matches(folder) for glob in self.writable for folder in folders):
+        directories = [path, *map(str, PurePosixPath(path).parents)]
+        if any(glob.matches(directory) for glob in self.writable for directory in directories):
             return ""
-        if not any(glob.matches(folder) for glob in self.mounts for folder in folders):
+        if not any(glob.matches(directory) for glob in self.mounts for directory in directories):
             return self._refused("mounts.allow", _listed([glob.text for glob in (*self.mounts, *self.writable)]))
         return "" if read_only else self._refused("mounts.writable", _listed([glob.text for glob in self.writable]))
 
-    def exec_fault(self, program: str) -> str:
+    def exec_error(self, program: str) -> str:
         """Say which rule refuses to run a program of this path; empty if it may be run."""
         if any(glob.matches(program) for glob in self.programs):
             return ""
         return self._refused("exec.allow", _listed([glob.text for glob in self.programs]))
 
-    def open_fault(self) -> str:
+    def open_error(self) -> str:
         """Say which rule refuses to open device nodes; empty if probes may."""
         return "" if self.open_probe else f"refused by 'openProbe' of {self.name}, which is false"
 
-    def cdi_fault(self, name: str) -> str:
+    def cdi_error(self, name: str) -> str:
         """Say which rule refuses a CDI device of this qualified name; empty if it may be handed out."""
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.cdi):
             return ""

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from genplug.spec.location import Place
+from genplug.spec.location import SourceLocation
 from genplug.spec.template import Template
 
 
@@ -21,7 +21,7 @@ class OnError(StrEnum):
     HEALTHY = "healthy"
 
 
-class Missing(StrEnum):
+class OnMissing(StrEnum):
     """What it means that there is no such file (config-language: ``file.missing``)."""
 
     ERROR = "error"
@@ -30,7 +30,7 @@ class Missing(StrEnum):
 
 
 @frozen
-class ProbeNumbers:
+class ProbeTiming:
     """How often a probe looks (seconds), how long a look may take (seconds), and how many looks decide."""
 
     period: float = 10.0
@@ -42,7 +42,7 @@ class ProbeNumbers:
 
 
 @frozen
-class Wanted:
+class ValueCheck:
     """What a file's value has to be; None: not asked. ``bits_clear`` is a mask of bits that have to be 0.
 
     ``minimum`` and ``maximum`` come with the text that was written, for reasons.
@@ -58,23 +58,23 @@ class Wanted:
 
 
 @frozen
-class Counter:
+class CounterLimit:
     """A value that only counts up: it may rise by ``most`` in a window of so many ``seconds``."""
 
-    most: float
-    seconds: float
+    max_increase: float
+    window_seconds: float
 
 
 @frozen
 class PciCheck:
     """``pci``: the functions at these addresses, or those of the device; the least width of their links (lanes).
 
-    ``keeps_width`` wants no less than there was at the first look.
+    ``keep_initial_width`` wants no less than there was at the first look.
     """
 
     address: Template | None = None
     min_width: int | None = None
-    keeps_width: bool = False
+    keep_initial_width: bool = False
 
 
 @frozen
@@ -83,10 +83,10 @@ class FileCheck:
 
     path: Template
     find: str | None = None
-    wanted: Wanted = Wanted()
-    counter: Counter | None = None
-    needs_all: bool = True
-    missing: Missing = Missing.ERROR
+    expected: ValueCheck = ValueCheck()
+    counter: CounterLimit | None = None
+    require_all: bool = True
+    missing: OnMissing = OnMissing.ERROR
 
 
 @frozen
@@ -145,21 +145,21 @@ Check: TypeAlias = (
 class ProbeSpec:
     """One probe: its name in reasons, log and metrics, unique in its resource; what it looks at; its numbers."""
 
-    place: Place = field(eq=False)
+    location: SourceLocation = field(eq=False)
     name: str
     check: Check
-    numbers: ProbeNumbers = ProbeNumbers()
+    timing: ProbeTiming = ProbeTiming()
 
 
 @frozen
 class HealthSpec:
     """How long a device that vanished stays in the list, Unhealthy (seconds), and what else is looked at."""
 
-    keep_gone_seconds: float = 60.0
+    removal_grace_period_seconds: float = 60.0
     probes: tuple[ProbeSpec, ...] = ()
 
 
-def templates(check: Check) -> tuple[Template, ...]:
+def check_templates(check: Check) -> tuple[Template, ...]:
     """Return every template of a check."""
     match check:
         case PciCheck():

@@ -37,7 +37,7 @@ class Pattern(Protocol):
 
 
 @lru_cache(maxsize=4096)
-def compiled(text: str) -> Pattern:
+def compile_regex(text: str) -> Pattern:
     """Compile an expression.
 
     Raises:
@@ -57,7 +57,7 @@ def compiled(text: str) -> Pattern:
     return pattern
 
 
-def filled(template: Template, values: Values) -> Iterator[Pattern]:
+def render_regexes(template: Template, values: Values) -> Iterator[Pattern]:
     """Yield an expression's template as expressions, one for each value of the names used.
 
     Raises:
@@ -67,10 +67,10 @@ def filled(template: Template, values: Values) -> Iterator[Pattern]:
     import re2  # noqa: PLC0415 - see compiled
 
     for text in template.render_each(values, re2.escape if template.names else str):
-        yield compiled(text)
+        yield compile_regex(text)
 
 
-def value_of(match: Match, pattern: Pattern) -> str | None:
+def matched_value(match: Match, pattern: Pattern) -> str | None:
     """Return what a match says: the capture named ``value``, else the first capture, else all of it."""
     try:
         return match.group("value")

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from genplug.spec.location import Place
+from genplug.spec.location import SourceLocation
 from genplug.spec.regex import Pattern
 
 _QUANTITY = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)([KMGTPE]i?|k)?\Z")
-_MOST_DIGITS = 40
+_MAX_DIGITS = 40
 _POWERS = {"K": 1, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
@@ -35,7 +35,7 @@ class Selector:
     text: str = ""
     """As an operator would say it, for messages: ``nvidia*``, ``min 64Gi``."""
 
-    def holds(self, values: tuple[str, ...]) -> bool:
+    def accepts(self, values: tuple[str, ...]) -> bool:
         """Say whether an attribute passes: with one of its values, and for ``notIn`` with all of them.
 
         An attribute without a value does not exist.
@@ -66,7 +66,7 @@ class Selector:
 class Condition:
     """One line of a ``where``: an attribute, what is asked of it, and where that was written."""
 
-    place: Place
+    location: SourceLocation
     attribute: str
     selector: Selector
 
@@ -87,7 +87,7 @@ def quantity(text: str) -> float | None:
     if (found := _QUANTITY.match(text)) is None:
         return None
     number, unit = found.groups()
-    if unit is None and len(number) <= _MOST_DIGITS and number.lstrip("+-").isdecimal():
+    if unit is None and len(number) <= _MAX_DIGITS and number.lstrip("+-").isdecimal():
         # To the last digit: a register of 64 bits does not fit into a float.
         return int(number)
     base = 1024.0 if unit and unit.endswith("i") else 1000.0

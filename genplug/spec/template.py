@@ -86,8 +86,8 @@ class Reference:
         """Whether a missing value is filled in."""
         return any(one.name == "default" for one in self.filters)
 
-    def rendered(self, values: Values) -> str:
-        """Return what stands in the reference's place.
+    def render(self, values: Values) -> str:
+        """Return what stands in the reference's location.
 
         Raises:
             MissingAttributeError: the name has no value and the reference no default.
@@ -158,7 +158,7 @@ class Template:
         Raises:
             MissingAttributeError: a name has no value and no default.
         """
-        return "".join(part if isinstance(part, str) else quoted(part.rendered(values)) for part in self.parts)
+        return "".join(part if isinstance(part, str) else quoted(part.render(values)) for part in self.parts)
 
     def render_each(self, values: Values, quoted: Callable[[str], str] = str) -> tuple[str, ...]:
         """Return one text for each value of the names used (each combination, where several names have several).

@@ -32,9 +32,9 @@ pytestmark = pytest.mark.helm
 RECIPES = sorted((Path(__file__).parents[2] / "examples/configs").glob("*.yaml"))
 
 
-def as_mounted(found: Manifests, pool: str, volume: str, folder: Path) -> Path:
+def as_mounted(found: Manifests, pool: str, volume: str, directory: Path) -> Path:
     """Write a ConfigMap's files as the agents see them."""
-    path = folder / f"{pool}-{volume}"
+    path = directory / f"{pool}-{volume}"
     path.mkdir()
     for name, text in mounted(found, pool, volume).items():
         (path / name).write_text(text)

@@ -16,11 +16,11 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs t
 pytestmark = pytest.mark.helm
 
 
-def notes(values: Values, folder: Path, namespace: str = "devices") -> str:
-    (folder / "values.yaml").write_text(json.dumps(values))
+def notes(values: Values, directory: Path, namespace: str = "devices") -> str:
+    (directory / "values.yaml").write_text(json.dumps(values))
     # helm 3 asks a cluster for this.
     command = [TOOLS / "helm4", "install", "genplug", CHART, "--namespace", namespace, "--dry-run=client"]
-    command += ["--values", folder / "values.yaml", "--kubeconfig", folder / "none"]
+    command += ["--values", directory / "values.yaml", "--kubeconfig", directory / "none"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout.split("\nNOTES:\n")[1]

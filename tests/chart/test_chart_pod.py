@@ -66,7 +66,7 @@ def test_the_agent_sees_the_host_read_only_but_for_the_kubelets_sockets() -> Non
     }
 
 
-def test_the_kubelets_folders_of_another_distribution_are_seen_where_the_agent_looks() -> None:
+def test_the_kubelets_directories_of_another_distribution_are_seen_where_the_agent_looks() -> None:
     settings = {"kubeletDir": "/var/lib/k0s/kubelet/", "devicePluginsDir": "/opt/kubelet/device-plugins"}
     seen = host_paths(default(over(MINIMAL, {"daemonset": settings})))
     assert seen["/opt/kubelet/device-plugins"] == ("/var/lib/kubelet/device-plugins", False)
@@ -74,7 +74,7 @@ def test_the_kubelets_folders_of_another_distribution_are_seen_where_the_agent_l
     assert len(seen) == 5
 
 
-def test_folders_of_mounts_are_seen_read_only_below_host() -> None:
+def test_directories_of_mounts_are_seen_read_only_below_host() -> None:
     settings = {"hostMounts": ["/usr/local", "/srv"], "cdiSpecDir": "/var/run/cdi"}
     seen = host_paths(default(over(MINIMAL, {"daemonset": settings})))
     assert seen["/usr/local"] == ("/host/usr/local", True)
@@ -169,9 +169,9 @@ REFUSED: dict[str, tuple[dict[str, Any], list[tuple[dict[str, Any], str]]]] = {
 """What a configuration demands -> the settings in turn, each with what is still refused then."""
 
 
-def check_refusals(case: str, place: str, helm: str) -> None:
+def check_refusals(case: str, location: str, helm: str) -> None:
     demand, steps = REFUSED[case]
-    inside = tuple(place.split(".")[:-1])
+    inside = tuple(location.split(".")[:-1])
     values = over(MINIMAL, at((*inside, "config", "resources", FUSE), demand)) if inside else with_resource(**demand)
     for settings, text in steps:
         values = over(values, at(inside, settings))
@@ -180,7 +180,7 @@ def check_refusals(case: str, place: str, helm: str) -> None:
             continue
         with pytest.raises(RenderError) as refused:
             render(values, helm=helm)
-        assert text.format(place) in str(refused.value)
+        assert text.format(location) in str(refused.value)
         assert f"Resource {FUSE} in pool {inside[-1] if inside else 'default'}" in str(refused.value)
 
 
@@ -238,7 +238,7 @@ def test_a_new_version_of_the_chart_alone_restarts_nothing() -> None:
     assert not {"helm.sh/chart", "app.kubernetes.io/version"} & metadata["labels"].keys()
 
 
-def test_configmaps_are_mounted_as_folders_so_that_they_are_updated() -> None:
+def test_configmaps_are_mounted_as_directories_so_that_they_are_updated() -> None:
     daemonset = default(over(MINIMAL, {"policy": {"resources": ["*"]}}))
     mounts = {mount["name"]: mount for mount in agent(daemonset)["volumeMounts"]}
     assert mounts["config"] == {"name": "config", "mountPath": "/etc/genplug", "readOnly": True}

@@ -272,7 +272,7 @@ COMMON = over(
                 SERIAL: {
                     "devices": [{"glob": "/dev/ttyUSB*"}],
                     "allocate": {"env": {"PORTS": "${path}"}, "annotations": {"a.example/b": "c"}},
-                    "health": {"sticky": True, "keepGoneSeconds": 300, "probes": [{"pci": {}}]},
+                    "health": {"sticky": True, "removalGracePeriodSeconds": 300, "probes": [{"pci": {}}]},
                 }
             }
         },
@@ -334,7 +334,7 @@ EMPTY = {
     "'' of the pod": (("daemonset", "priorityClassName"), ""),
     "[] of the pod": (("daemonset", "tolerations"), []),
     "false of a resource": (("config", "resources", SERIAL, "health", "sticky"), False),
-    "0 of a resource": (("config", "resources", SERIAL, "health", "keepGoneSeconds"), 0),
+    "0 of a resource": (("config", "resources", SERIAL, "health", "removalGracePeriodSeconds"), 0),
     "'' of a resource": (("config", "resources", SERIAL, "allocate", "env", "PORTS"), ""),
     "[] of a resource": (("config", "resources", SERIAL, "health", "probes"), []),
     "false of the policy": (("policy", "devices", "block"), False),

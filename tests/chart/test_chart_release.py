@@ -114,7 +114,7 @@ def test_as_a_dependency_the_chart_is_what_it_is_alone(helm: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_the_package_has_what_the_folder_has(helm: str, tmp_path: Path) -> None:
+def test_the_package_has_what_the_directory_has(helm: str, tmp_path: Path) -> None:
     subprocess.run([TOOLS / helm, "package", CHART, "--destination", tmp_path], check=True, capture_output=True)
     (package,) = tmp_path.iterdir()
     assert package.name == f"genplug-{chart()['version']}.tgz"

@@ -50,7 +50,7 @@ class Cluster:
         """Run helm; the values are given as a file on its standard input."""
         given = ["--values", "-"] if values is not None else []
         return self.machine.run(
-            "env", f"KUBECONFIG={self.control.kubeconfig('admin')}", f"HOME={self.machine.folder}",
+            "env", f"KUBECONFIG={self.control.kubeconfig('admin')}", f"HOME={self.machine.directory}",
             self._helm, "--namespace", NAMESPACE, *arguments, *given,
             text=None if values is None else json.dumps(values),
         )  # fmt: skip

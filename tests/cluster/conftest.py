@@ -14,11 +14,11 @@ from tests.cluster.node import Node
 
 VERSIONS = sorted(
     (one.parent for one in TOOLS.glob("kubernetes/*/kubelet")),
-    key=lambda folder: [int(part) for part in folder.name.split(".")],
+    key=lambda directory: [int(part) for part in directory.name.split(".")],
 )
-"""Folders of programs, oldest first."""
+"""Directories of programs, oldest first."""
 # Without any the tests must still be there, to be told what they need.
-EACH_VERSION = {"params": VERSIONS or [None], "ids": lambda folder: folder.name if folder else "none-built"}
+EACH_VERSION = {"params": VERSIONS or [None], "ids": lambda directory: directory.name if directory else "none-built"}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -38,7 +38,7 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def machine() -> Machine:
-    """A machine in a folder with a short name, for sockets lie in it."""
+    """A machine in a directory with a short name, for sockets lie in it."""
     return Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp")))
 
 

@@ -23,41 +23,41 @@ _USERS = (
 class ControlPlane:
     """etcd, kube-apiserver, kube-scheduler and kube-controller-manager.
 
-    ``binaries`` is the folder of a Kubernetes version's programs; kubectl may be of another version.
+    ``binaries`` is the directory of a Kubernetes version's programs; kubectl may be of another version.
     """
 
     def __init__(self, machine: Machine, binaries: Path, kubectl: Path) -> None:
         self.machine = machine
         self._binaries = binaries
         self._kubectl = kubectl
-        self._folder = machine.folder / "control-plane"
+        self._directory = machine.directory / "control-plane"
 
     def start(self) -> None:
         """Start all of it and wait until the API server is ready."""
-        machine, folder = self.machine, self._folder
-        folder.mkdir()
+        machine, directory = self.machine, self._directory
+        directory.mkdir()
         machine.start(
-            "etcd", "etcd", "--data-dir", folder / "etcd", "--unsafe-no-fsync", "--log-level", "error",
+            "etcd", "etcd", "--data-dir", directory / "etcd", "--unsafe-no-fsync", "--log-level", "error",
         )  # fmt: skip
         tokens = {name: secrets.token_hex(16) for name, _ in _USERS}
-        (folder / "tokens.csv").write_text(
+        (directory / "tokens.csv").write_text(
             "".join(f'{tokens[name]},{name},{name},"{groups}"\n' for name, groups in _USERS)
         )
         for name, token in tokens.items():
             self.kubeconfig(name).write_text(json.dumps(_kubeconfig(token)))
-        key = folder / "service-accounts.key"
+        key = directory / "service-accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         server = machine.start(
             "kube-apiserver",
             self._binaries / "kube-apiserver",
             "--etcd-servers=http://127.0.0.1:2379",
-            f"--cert-dir={folder}/certificates",
+            f"--cert-dir={directory}/certificates",
             f"--secure-port={_PORT}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
             "--endpoint-reconciler-type=none",
             "--kubelet-preferred-address-types=InternalIP",
-            f"--token-auth-file={folder}/tokens.csv",
+            f"--token-auth-file={directory}/tokens.csv",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -77,7 +77,7 @@ class ControlPlane:
             "--use-service-account-credentials=true",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
-            f"--cert-dir={folder}/certificates",
+            f"--cert-dir={directory}/certificates",
         )
         machine.start(
             "kube-scheduler",
@@ -85,12 +85,12 @@ class ControlPlane:
             f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
-            f"--cert-dir={folder}/certificates",
+            f"--cert-dir={directory}/certificates",
         )
 
     def kubeconfig(self, user: str) -> Path:
         """Give the file with which a user speaks to the API server."""
-        return self._folder / f"{user.replace(':', '-')}.json"
+        return self._directory / f"{user.replace(':', '-')}.json"
 
     def kubectl(
         self, *arguments: str | Path, text: str | None = None, user: str = "admin", seconds: float = 120

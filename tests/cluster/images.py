@@ -9,15 +9,23 @@ BUSYBOX = "docker.io/library/busybox:1"
 """The image of the test's pods, and the sandbox of every pod."""
 
 
-def busybox(folder: Path) -> Path:
+def busybox(directory: Path) -> Path:
     """Build the image of busybox as an archive that containerd imports; Debian's busybox-static is all of it."""
-    archive = folder / "busybox.tar"
-    store = ["buildah", "--root", str(folder / "store"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
+    archive = directory / "busybox.tar"
+    store = [
+        "buildah",
+        "--root",
+        str(directory / "store"),
+        "--runroot",
+        str(directory / "run"),
+        "--storage-driver",
+        "vfs",
+    ]
 
     def buildah(*arguments: str) -> str:
         return subprocess.run([*store, *arguments], check=True, capture_output=True, text=True, env=_ENVIRONMENT).stdout
 
-    tree = folder / "tree"
+    tree = directory / "tree"
     (tree / "bin").mkdir(parents=True)
     program = shutil.which("busybox")
     assert program, "busybox-static is one of the packages of .ci/tools"

@@ -1,7 +1,7 @@
 """A machine of the test's own: mounts, processes and network apart from the real one, gone with its first process.
 
 A kubelet writes to places that are compiled into it (``/var/lib/kubelet/device-plugins``) or agreed upon (``/run``,
-``/var/log/pods``). In a mount namespace these are folders of the test; in a process namespace everything that was
+``/var/log/pods``). In a mount namespace these are directories of the test; in a process namespace everything that was
 started, shims and containers included, ends with the first process; in a network namespace ports are free.
 """
 
@@ -18,7 +18,7 @@ from typing import Self
 _NODES = ("fuse", "kvm", "kmsg", "null", "zero", "full", "random", "urandom", "tty", "net/tun")
 """What of the real ``/dev`` the machine has, where it is there."""
 _OWN = {"dev": "/dev", "kubelet": "/var/lib/kubelet", "cni": "/var/lib/cni", "run": "/run", "log": "/var/log"}
-"""Folders of the machine, and where its processes see them."""
+"""Directories of the machine, and where its processes see them."""
 _KERNEL = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
 """Settings of the whole kernel that a kubelet changes, and that are put back."""
 ADDRESS = "10.76.0.1"
@@ -84,31 +84,31 @@ class Program:
 
 
 class Machine:
-    """Namespaces and folders; a context manager, and nothing of it is left afterwards.
+    """Namespaces and directories; a context manager, and nothing of it is left afterwards.
 
-    ``folder`` is where everything lies; ``dev``, ``kubelet``, ``run`` and ``log`` in it are the machine's own.
+    ``directory`` is where everything lies; ``dev``, ``kubelet``, ``run`` and ``log`` in it are the machine's own.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.dev = folder / "dev"
-        self.kubelet = folder / "kubelet"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.dev = directory / "dev"
+        self.kubelet = directory / "kubelet"
         self._programs: list[Program] = []
 
     def __enter__(self) -> Self:
         self._kernel = {name: Path("/proc/sys", name).read_text() for name in _KERNEL}
         self._groups = _control_groups()
         for name in _OWN:
-            (self.folder / name).mkdir(parents=True)
+            (self.directory / name).mkdir(parents=True)
         for name in _NODES:
             if (real := Path("/dev", name)).exists():
                 self.plug(f"/dev/{name}", real.stat().st_rdev)
-        binds = "\n".join(f"mount --rbind {self.folder}/{name} {target}" for name, target in _OWN.items())
+        binds = "\n".join(f"mount --rbind {self.directory}/{name} {target}" for name, target in _OWN.items())
         script = _INIT.format(targets=" ".join(_OWN.values()), binds=binds, address=ADDRESS)
         self._init = subprocess.Popen(
             [*_APART, "sh", "-c", script],
             stdout=subprocess.PIPE,
-            stderr=(self.folder / "machine.log").open("w"),
+            stderr=(self.directory / "machine.log").open("w"),
             text=True,
         )
         assert self._init.stdout
@@ -124,7 +124,7 @@ class Machine:
             Path("/proc/sys", name).write_text(value)
         for group in sorted(_control_groups() - self._groups, reverse=True):
             group.rmdir()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.directory)
 
     @property
     def first_process(self) -> int:
@@ -152,8 +152,8 @@ class Machine:
             raise
 
     def start(self, name: str, *arguments: str | Path, environment: dict[str, str] | None = None) -> Program:
-        """Start a program that stays; its log is ``<name>.log`` in the folder."""
-        log = self.folder / f"{name}.log"
+        """Start a program that stays; its log is ``<name>.log`` in the directory."""
+        log = self.directory / f"{name}.log"
         with log.open("ab") as file:
             process = subprocess.Popen(
                 self.command(arguments), stdout=file, stderr=file, stdin=subprocess.DEVNULL,
@@ -169,14 +169,14 @@ class Machine:
 
     def plug(self, path: str, device: int) -> None:
         """Make a character device node in the machine's ``/dev``."""
-        node = self.folder / path.removeprefix("/")
+        node = self.directory / path.removeprefix("/")
         node.parent.mkdir(parents=True, exist_ok=True)
         os.mknod(node, 0o666 | stat.S_IFCHR, device)
         node.chmod(0o666)
 
     def unplug(self, path: str) -> None:
         """Remove a device node."""
-        (self.folder / path.removeprefix("/")).unlink()
+        (self.directory / path.removeprefix("/")).unlink()
 
 
 def _control_groups() -> set[Path]:

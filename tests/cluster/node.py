@@ -12,7 +12,7 @@ from tests.cluster.machine import ADDRESS, Machine, Program
 
 _CONTAINERD = """
 version = 2
-root = "{folder}/containerd"
+root = "{directory}/containerd"
 state = "/run/containerd-state"
 disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper"]
@@ -35,7 +35,7 @@ oom_score = 0
         SystemdCgroup = false
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
-    conf_dir = "{folder}/cni.d"
+    conf_dir = "{directory}/cni.d"
 """
 
 _NETWORK = {
@@ -64,7 +64,7 @@ _HEALTH_IN_STATUS = 31
 class Node:
     """containerd and the kubelet of one machine.
 
-    ``binaries`` is the folder of a Kubernetes version's programs. With ``kubeconfig`` the kubelet is a node of a
+    ``binaries`` is the directory of a Kubernetes version's programs. With ``kubeconfig`` the kubelet is a node of a
     cluster; without, it runs the static pods of ``manifests`` alone. A hasty one tells the node's status every second
     instead of every ten, and looks for changed ConfigMaps every five seconds instead of every sixty.
     """
@@ -76,7 +76,7 @@ class Node:
     ) -> None:
         self._pace = {"nodeStatusUpdateFrequency": "1s", "syncFrequency": "5s"} if is_hasty else {}
         self.machine = machine
-        self.manifests = machine.folder / "manifests"
+        self.manifests = machine.directory / "manifests"
         self._binaries = binaries
         self._sandbox = sandbox
         self._kubeconfig = kubeconfig
@@ -84,14 +84,14 @@ class Node:
 
     def start(self) -> None:
         """Start containerd, then the kubelet."""
-        folder = self.machine.folder
+        directory = self.machine.directory
         self.manifests.mkdir()
-        (folder / "cni.d").mkdir()
-        (folder / "cni.d/pods.conflist").write_text(json.dumps(_NETWORK))
-        config = folder / "containerd.toml"
-        config.write_text(_CONTAINERD.format(folder=folder, sandbox=self._sandbox, snapshotter="overlayfs"))
+        (directory / "cni.d").mkdir()
+        (directory / "cni.d/pods.conflist").write_text(json.dumps(_NETWORK))
+        config = directory / "containerd.toml"
+        config.write_text(_CONTAINERD.format(directory=directory, sandbox=self._sandbox, snapshotter="overlayfs"))
         self.containerd = self.machine.start("containerd", "containerd", "--config", config)
-        self.containerd.until((folder / "run/containerd.sock").exists, "its socket")
+        self.containerd.until((directory / "run/containerd.sock").exists, "its socket")
         self.start_kubelet()
 
     def load(self, archive: Path) -> None:
@@ -102,7 +102,7 @@ class Node:
 
     def start_kubelet(self) -> None:
         """Start the kubelet, the first time or again."""
-        folder = self.machine.folder
+        directory = self.machine.directory
         config = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -119,15 +119,15 @@ class Node:
             "failCgroupV1": False,
             "staticPodPath": str(self.manifests),
             "containerRuntimeEndpoint": "unix:///run/containerd.sock",
-            "volumePluginDir": str(folder / "volume-plugins"),
+            "volumePluginDir": str(directory / "volume-plugins"),
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "10Mi"},
             "featureGates": features(self._binaries),
             "registerNode": self._kubeconfig is not None,
             "fileCheckFrequency": "1s",
         } | self._pace
-        (folder / "kubelet.json").write_text(json.dumps(config))
-        arguments = ["--config", folder / "kubelet.json", "--root-dir", "/var/lib/kubelet",
+        (directory / "kubelet.json").write_text(json.dumps(config))
+        arguments = ["--config", directory / "kubelet.json", "--root-dir", "/var/lib/kubelet",
                      "--hostname-override", self.name, "--node-ip", ADDRESS, "--v", "2"]  # fmt: skip
         if self._kubeconfig:
             arguments += ["--kubeconfig", self._kubeconfig]

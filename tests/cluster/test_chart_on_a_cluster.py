@@ -279,8 +279,8 @@ def test_uninstalling_leaves_no_socket_and_no_promise(cluster: Cluster) -> None:
     cluster.helm("uninstall", "genplug", "--wait")
     for name in RESOURCES:
         cluster.until_allocatable(name, 0)
-    folder = cluster.machine.kubelet / "device-plugins"
-    assert {one.name for one in folder.iterdir()} == {"kubelet.sock", "kubelet_internal_checkpoint"}
+    directory = cluster.machine.kubelet / "device-plugins"
+    assert {one.name for one in directory.iterdir()} == {"kubelet.sock", "kubelet_internal_checkpoint"}
     assert cluster.container_ids() == before
     cluster.wait("pods", "delete", "--namespace", NAMESPACE, "--selector", "app.kubernetes.io/name=genplug")
     namespaced = cluster.kubectl(

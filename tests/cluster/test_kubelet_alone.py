@@ -31,7 +31,7 @@ GENPLUG = Path(sys.executable).with_name("genplug")
 
 
 def start_genplug(node: Node) -> Program:
-    config = node.machine.folder / "genplug.yaml"
+    config = node.machine.directory / "genplug.yaml"
     config.write_text(CONFIG)
     program = node.machine.start("genplug", GENPLUG, "run", "--config", config, "--listen", "127.0.0.1:9808")
     program.until(lambda: is_ready(node), "readiness")
@@ -71,7 +71,7 @@ def run(node: Node, *pods: dict[str, Any]) -> None:
 
 def said(node: Node, one: dict[str, Any]) -> str:
     """What the main container of a pod printed, without the runtime's time stamps."""
-    logs = (node.machine.folder / "log/pods").glob(f"default_{one['metadata']['name']}-*/main/*.log")
+    logs = (node.machine.directory / "log/pods").glob(f"default_{one['metadata']['name']}-*/main/*.log")
     return "".join(line.split(" ", 3)[3] for log in logs for line in log.read_text().splitlines(keepends=True))
 
 

@@ -64,17 +64,17 @@ def main(version: str = "1.34") -> None:
     with Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp"))) as machine:
         for number in range(3):
             machine.plug(f"/dev/thing{number}", (240 << 8) + number)
-        work = machine.folder / "work"
+        work = machine.directory / "work"
         work.mkdir()
         (work / "deploy").symlink_to(REPOSITORY / "deploy")
         for name, text in FILES.items():
             (work / name).write_text(text)
-        archive = machine.folder / "genplug.tar"
+        archive = machine.directory / "genplug.tar"
         build = [REPOSITORY / "deploy/image/build.sh", "--tag", IMAGE, "--output", archive]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
         cluster = Cluster(machine, binaries, TOOLS, is_hasty=False)
-        cluster.start(images.busybox(machine.folder), archive)
-        programs = machine.folder / "bin"
+        cluster.start(images.busybox(machine.directory), archive)
+        programs = machine.directory / "bin"
         programs.mkdir()
         (programs / "helm").symlink_to(TOOLS / "helm4")
         (programs / "kubectl").symlink_to(TOOLS / "kubectl")
@@ -89,10 +89,10 @@ def main(version: str = "1.34") -> None:
 
 def shell(cluster: Cluster, command: str) -> str:
     """Run a command line in the machine as an operator types it."""
-    environment = f"KUBECONFIG={cluster.control.kubeconfig('admin')} HOME={cluster.machine.folder}"
-    path = f"PATH={cluster.machine.folder}/bin:$PATH"
+    environment = f"KUBECONFIG={cluster.control.kubeconfig('admin')} HOME={cluster.machine.directory}"
+    path = f"PATH={cluster.machine.directory}/bin:$PATH"
     return cluster.machine.run(
-        "sh", "-c", f"cd {cluster.machine.folder}/work; export {environment} {path}; {command} 2>&1"
+        "sh", "-c", f"cd {cluster.machine.directory}/work; export {environment} {path}; {command} 2>&1"
     )
 
 

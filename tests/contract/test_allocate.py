@@ -14,7 +14,7 @@ from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.events import Event
 from genplug.testing.kubelet.plugin_client import PluginClient
 from genplug.testing.kubelet.records import AdmissionError
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
@@ -40,10 +40,10 @@ async def plugin(node: FakeNode, config: str = CONFIG, devices: int = 3) -> Asyn
     """The kubelet's connection to the agent on a node with so many devices, all of them listed."""
     for number in range(devices):
         node.plug(f"/dev/x{number}")
-    policy = node.folder / "policy.yaml"
+    policy = node.directory / "policy.yaml"
     policy.write_text(POLICY)
     async with node.running(config, policy=policy):
-        await node.kubelet.until(X, lambda listed: len(listed.healthy) >= devices)
+        await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) >= devices)
         yield node.kubelet.call(X)
 
 
@@ -74,7 +74,7 @@ async def test_49_an_unknown_id_is_not_found_by_name_and_nothing_is_given(node: 
 async def test_50_an_unhealthy_device_is_refused_with_its_reason(node: FakeNode) -> None:
     async with plugin(node) as client:
         node.unplug("/dev/x1")
-        await node.kubelet.until(X, healthy={"x0", "x2"}, unhealthy={"x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x2"}, unhealthy={"x1"})
         code, text = await refusal(client, ["x0"], ["x1"])
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert "x1" in text
@@ -85,7 +85,7 @@ async def test_50_a_device_that_vanished_a_moment_ago_is_refused_before_the_list
     async with plugin(node) as client:
         # After a change that was found, the next look is a second away.
         node.plug("/dev/x3")
-        await node.kubelet.until(X, healthy={"x0", "x1", "x2", "x3"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3"})
         node.unplug("/dev/x1")
         with pytest.raises(AdmissionError) as rejected:
             await node.kubelet.admit(X, ids={"x1"}, pod="late")
@@ -109,9 +109,9 @@ async def test_51_the_same_device_asked_for_twice_is_the_same_answer(node: FakeN
         init = await node.kubelet.admit(X, ids={"x1"}, pod="pod", container="init")
         retried = await client.allocate([["x1"]])
         assert retried.container_responses[0] == init.response
-    await node.kubelet.lost(X)
-    async with node.running(policy=node.folder / "policy.yaml"):
-        await node.kubelet.until(X, healthy={"x0", "x1", "x2"})
+    await node.kubelet.wait_disconnected(X)
+    async with node.running(policy=node.directory / "policy.yaml"):
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2"})
         again = await node.kubelet.call(X).allocate([["x1"]])
     assert again.container_responses[0] == init.response
     assert paths(init.response) == ["/dev/x1", "/dev/ctl", "/dev/aux"]
@@ -216,7 +216,7 @@ async def test_57_wrong_permissions_are_refused_at_load(node: FakeNode, permissi
     node.plug("/dev/x0")
     wrong = CONFIG.replace("/dev/x*}", f"/dev/x*, nodes: [{{path: '${{path}}', permissions: {permissions}}}]}}")
     async with node.running(wrong) as agent:
-        said = await told(heard(agent), Event.CONFIG_INVALID)
+        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         # Behind the quote, where the text begins.
         column = wrong.splitlines()[2].index(permissions + "}") + 1 + permissions.startswith("'")
         assert f"genplug.yaml:3:{column}: error" in said.text

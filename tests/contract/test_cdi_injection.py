@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from genplug.observe.events import Event
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
@@ -25,7 +25,7 @@ async def test_an_answer_names_what_the_file_defines(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.plug("/dev/x1")
     async with node.running(CONFIG):
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert devices(node.real(FILE)) == {
             one: {"deviceNodes": [{"path": f"/dev/{one}", "permissions": "rw"}]} for one in ("x0", "x1")
         }
@@ -38,12 +38,12 @@ async def test_the_file_follows_the_devices_and_keeps_what_is_not_well(node: Fak
     node.plug("/dev/x0")
     node.plug("/dev/x1")
     async with node.running(CONFIG + "    # \n"):
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.plug("/dev/x2")
-        await node.kubelet.until(X, healthy={"x0", "x1", "x2"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2"})
         assert devices(node.real(FILE)).keys() == {"x0", "x1", "x2"}
         node.unplug("/dev/x0")
-        await node.kubelet.until(X, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
         # Its container may be started again once it is back.
         assert devices(node.real(FILE)).keys() == {"x0", "x1", "x2"}
 
@@ -51,56 +51,56 @@ async def test_the_file_follows_the_devices_and_keeps_what_is_not_well(node: Fak
 async def test_a_file_that_was_lost_is_there_again_before_a_container_needs_it(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.real(FILE).unlink()
         node.real(FILE).parent.rmdir()
         await node.kubelet.admit(X)
         assert devices(node.real(FILE)).keys() == {"x0"}
 
 
-async def test_a_folder_that_cannot_be_written_keeps_the_devices_back_until_it_can(node: FakeNode) -> None:
+async def test_a_directory_that_cannot_be_written_keeps_the_devices_back_until_it_can(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    folder = node.real(FILE).parent
-    folder.parent.mkdir(parents=True)
-    folder.write_text("in the way")
+    directory = node.real(FILE).parent
+    directory.parent.mkdir(parents=True)
+    directory.write_text("in the way")
     async with node.running(CONFIG, poll=0.1) as agent:
-        await node.kubelet.until(X, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
         [device] = agent.status.resources[0].devices
         assert "the CDI file" in device.reason
         assert "cannot be written" in device.reason
         with pytest.raises(grpc.aio.AioRpcError, match="cannot be written"):
             await node.kubelet.call(X).allocate([["x0"]])
-        folder.unlink()
-        await node.kubelet.until(X, healthy={"x0"})
+        directory.unlink()
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
 
 
 async def test_the_file_of_a_removed_resource_stays_until_no_pod_uses_it(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG, drain=0.1) as agent:
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         await node.kubelet.admit(X, pod="last")
-        entries = heard(agent)
+        entries = record_events(agent)
         node.write_config(HEAD.replace("resources:", "resources: {}"))
-        await told(entries, Event.RESOURCE_REMOVED)
+        await next_event(entries, Event.RESOURCE_REMOVED)
         assert node.real(FILE).exists()
         await node.kubelet.remove_pod("last")
-        await told(entries, Event.RESOURCE_DRAINED)
+        await next_event(entries, Event.RESOURCE_DRAINED)
         assert not node.real(FILE).exists()
 
 
 async def test_what_an_earlier_process_left_goes_at_the_start_unless_a_pod_uses_it(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         await node.kubelet.admit(X, pod="stays")
-    await node.kubelet.lost(X)
+    await node.kubelet.wait_disconnected(X)
     stale, foreign = node.real("/var/run/cdi/genplug-old.example_y.json"), node.real("/var/run/cdi/vendor.json")
     stale.write_text("{}")
     foreign.write_text("{}")
     node.plug("/dev/y0")
     async with node.running(HEAD + "  example.com/y: {devices: [{glob: /dev/y*}]}\n", drain=0.1) as agent:
-        entries = heard(agent)
-        await told(entries, Event.CDI_REMOVED)
+        entries = record_events(agent)
+        await next_event(entries, Event.CDI_REMOVED)
         assert not stale.exists()
         assert node.real(FILE).exists()
         assert foreign.exists()

@@ -3,7 +3,7 @@
 import pytest
 
 from genplug.observe.events import Event
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
@@ -23,43 +23,43 @@ async def test_a_device_given_under_one_name_is_withheld_under_the_others_until_
     plug(node, "x0", "x1")
     async with node.running(ALIASES, drain=0.1):
         for name in (X, OLD, OLDER):
-            await node.kubelet.until(name, healthy={"x0", "x1"})
+            await node.kubelet.wait_for_list(name, healthy={"x0", "x1"})
         given = await node.kubelet.admit(OLD, ids={"x1"}, pod="old")
         assert given.response.envs == {"X": "x1"}
         for name in (X, OLDER):
-            await node.kubelet.until(name, healthy={"x0"}, unhealthy={"x1"})
-        await node.kubelet.until(OLD, healthy={"x0", "x1"})
+            await node.kubelet.wait_for_list(name, healthy={"x0"}, unhealthy={"x1"})
+        await node.kubelet.wait_for_list(OLD, healthy={"x0", "x1"})
         await node.kubelet.remove_pod("old")
         for name in (X, OLD, OLDER):
-            await node.kubelet.until(name, healthy={"x0", "x1"})
+            await node.kubelet.wait_for_list(name, healthy={"x0", "x1"})
 
 
 async def test_two_pods_at_once_never_get_one_device_under_two_names(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(ALIASES) as agent:
         for name in (X, OLD, OLDER):
-            await node.kubelet.until(name, healthy={"x0"})
-        entries = heard(agent)
+            await node.kubelet.wait_for_list(name, healthy={"x0"})
+        entries = record_events(agent)
         # Asked past the kubelet's list, as by a kubelet that has not read the newest one yet.
         first, second = node.kubelet.call(X), node.kubelet.call(OLD)
         await first.allocate([["x0"]])
         with pytest.raises(Exception, match=f"a pod has it as {X}"):
             await second.allocate([["x0"]])
-        await told(entries, Event.ALLOCATION_REFUSED)
+        await next_event(entries, Event.ALLOCATION_REFUSED)
 
 
 async def test_after_a_restart_nothing_is_given_twice(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     async with node.running(ALIASES, drain=0.1):
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await node.kubelet.admit(X, ids={"x0"}, pod="stays")
-        await node.kubelet.until(OLD, unhealthy={"x0"})
-    await node.kubelet.lost(X, OLD)
+        await node.kubelet.wait_for_list(OLD, unhealthy={"x0"})
+    await node.kubelet.wait_disconnected(X, OLD)
     async with node.running(ALIASES, drain=0.1):
-        await node.kubelet.until(OLD, healthy={"x1"}, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(OLD, healthy={"x1"}, unhealthy={"x0"})
         # A list never said otherwise: until the kubelet has told who has what, nothing is healthy.
         assert all("x0" not in message.devices.healthy for message in node.kubelet.messages(OLD)[-2:])
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 async def test_slices_are_counted_through_over_the_node(node: FakeNode) -> None:
@@ -70,18 +70,18 @@ async def test_slices_are_counted_through_over_the_node(node: FakeNode) -> None:
     plug(node, "neuron0", "neuron3")
     async with node.running(config):
         cores = {f"neuron{device}-s{core}" for device in (0, 3) for core in (0, 1)}
-        await node.kubelet.until("aws.amazon.com/neuroncore", healthy=cores)
+        await node.kubelet.wait_for_list("aws.amazon.com/neuroncore", healthy=cores)
         some = await node.kubelet.admit("aws.amazon.com/neuroncore", 2, ids={"neuron3-s1", "neuron0-s1"}, pod="two")
         assert some.response.envs == {"NEURON_RT_VISIBLE_CORES": "1,7"}
         assert [one.host_path for one in some.response.devices] == ["/dev/neuron0", "/dev/neuron3"]
         node.unplug("/dev/neuron3")
-        await node.kubelet.until("aws.amazon.com/neuroncore", unhealthy={"neuron3-s0", "neuron3-s1"})
+        await node.kubelet.wait_for_list("aws.amazon.com/neuroncore", unhealthy={"neuron3-s0", "neuron3-s1"})
 
 
 REGIONS = HEAD + (
     "  fpga.example.com/region-${attr.compat_id}:\n"
     "    devices: [{glob: /sys/class/fpga/*, nodes: ['/dev/${name}'], id: '${name}'}]\n"
-    "    health: {keepGoneSeconds: 0.2}\n"
+    "    health: {removalGracePeriodSeconds: 0.2}\n"
 )
 
 
@@ -93,15 +93,17 @@ def region(node: FakeNode, name: str, compat_id: str) -> None:
 async def test_devices_make_and_retire_the_resources_that_are_named_after_them(node: FakeNode) -> None:
     region(node, "fpga0", "aaaa")
     async with node.running(REGIONS, drain=0.1) as agent:
-        first = await node.kubelet.until("fpga.example.com/region-aaaa", lambda listed: len(listed.healthy) == 1)
-        entries = heard(agent)
+        first = await node.kubelet.wait_for_list(
+            "fpga.example.com/region-aaaa", lambda listed: len(listed.healthy) == 1
+        )
+        entries = record_events(agent)
         region(node, "fpga1", "b b/b")
-        await node.kubelet.until("fpga.example.com/region-b-b-b", lambda listed: len(listed.healthy) == 1)
+        await node.kubelet.wait_for_list("fpga.example.com/region-b-b-b", lambda listed: len(listed.healthy) == 1)
         assert first.healthy == node.kubelet.resource("fpga.example.com/region-aaaa").healthy
         # The region is programmed anew: its device moves to another resource.
         node.write("/sys/class/fpga/fpga0/compat_id", "cccc")
-        await node.kubelet.until("fpga.example.com/region-cccc", lambda listed: len(listed.healthy) == 1)
-        await told(entries, Event.RESOURCE_DRAINED)
+        await node.kubelet.wait_for_list("fpga.example.com/region-cccc", lambda listed: len(listed.healthy) == 1)
+        await next_event(entries, Event.RESOURCE_DRAINED)
         assert {one.name for one in agent.status.resources} == {
             "fpga.example.com/region-b-b-b",
             "fpga.example.com/region-cccc",
@@ -112,8 +114,8 @@ async def test_a_name_that_the_kubelet_would_refuse_is_left_out_and_told(node: F
     region(node, "fpga0", "x" * 64)
     region(node, "fpga1", "good")
     async with node.running(REGIONS) as agent:
-        await node.kubelet.until("fpga.example.com/region-good", lambda listed: len(listed.healthy) == 1)
-        [considered] = [one for one in agent.snapshot.inventory.considered if one.device is None]  # type: ignore[union-attr]
+        await node.kubelet.wait_for_list("fpga.example.com/region-good", lambda listed: len(listed.healthy) == 1)
+        [considered] = [one for one in agent.snapshot.inventory.outcomes if one.device is None]  # type: ignore[union-attr]
         assert "the part after '/' has 71 characters, 63 are allowed" in considered.reason
         assert "71 characters" in agent.status.resources[0].notes[0]
         assert [one.name for one in agent.status.resources] == ["fpga.example.com/region-good"]
@@ -121,11 +123,11 @@ async def test_a_name_that_the_kubelet_would_refuse_is_left_out_and_told(node: F
 
 async def test_a_name_that_nothing_fills_in_is_shown_as_it_is_written_with_the_reason(node: FakeNode) -> None:
     async with node.running(REGIONS) as agent:
-        entries = heard(agent)
+        entries = record_events(agent)
         region(node, "fpga0", "x" * 64)
-        assert "71 characters" in (await told(entries, Event.NAME_REFUSED)).text
+        assert "71 characters" in (await next_event(entries, Event.RESOURCE_NAME_REJECTED)).text
         [status] = agent.status.resources
-        assert (status.name, status.healthy, status.is_nameless) == (
+        assert (status.name, status.healthy, status.has_no_instances) == (
             "fpga.example.com/region-${attr.compat_id}",
             0,
             True,
@@ -154,11 +156,11 @@ async def test_one_fault_reaches_every_replica_slice_and_alias_in_one_message(
     plug(node, "x0", "control")
     async with node.running(FAULT.replace("COUNT", count)):
         for name in (X, OLD):
-            await node.kubelet.until(name, healthy=ids)
+            await node.kubelet.wait_for_list(name, healthy=ids)
         before = {name: len(node.kubelet.messages(name)) for name in (X, OLD)}
         node.unplug("/dev/control")
         for name in (X, OLD):
-            await node.kubelet.until(name, unhealthy=ids)
+            await node.kubelet.wait_for_list(name, unhealthy=ids)
             assert len(node.kubelet.messages(name)) == before[name] + 1
 
 
@@ -166,9 +168,9 @@ async def test_a_storm_of_names_is_capped_with_the_reason(node: FakeNode) -> Non
     for number in range(103):
         region(node, f"fpga{number}", f"{number:04}")
     async with node.running(REGIONS) as agent:
-        await node.kubelet.until("fpga.example.com/region-0099", lambda listed: len(listed.healthy) == 1)
+        await node.kubelet.wait_for_list("fpga.example.com/region-0099", lambda listed: len(listed.healthy) == 1)
         assert len(agent.status.resources) == 100
-        left = [one.reason for one in agent.snapshot.inventory.considered if one.device is None]  # type: ignore[union-attr]
+        left = [one.reason for one in agent.snapshot.inventory.outcomes if one.device is None]  # type: ignore[union-attr]
         assert len(left) == 3
         assert "has made 100 names, which is the most" in left[0]
 
@@ -185,10 +187,10 @@ async def test_45_the_numa_node_is_told_for_all_devices_or_for_none(node: FakeNo
     on_numa_node(node, "x0", "0\n")
     on_numa_node(node, "x1", "1\n")
     async with node.running(NUMA):
-        devices = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 2)
+        devices = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 2)
         assert sorted(device.numa for device in (devices[one] for one in devices)) == [(0,), (1,)]
         on_numa_node(node, "x2", "-1\n")
-        devices = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 3)
+        devices = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 3)
         assert {devices[one].numa for one in devices} == {()}
 
 
@@ -198,7 +200,7 @@ async def test_45_where_devices_stand_on_several_numa_nodes_the_kubelet_asks_and
     for number in range(4):
         on_numa_node(node, f"x{number}", f"{number % 2}\n")
     async with node.running(NUMA):
-        devices = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 4)
+        devices = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 4)
         assert node.kubelet.registrations[-1].get_preferred_allocation_available
         given = await node.kubelet.admit(X, 2, pod="two")
         assert len({devices[one].numa for one in given.ids}) == 1
@@ -208,12 +210,12 @@ async def test_45_where_they_stand_on_one_the_kubelet_does_not_ask(node: FakeNod
     for number in range(2):
         on_numa_node(node, f"x{number}", "1\n")
     async with node.running(NUMA):
-        await node.kubelet.until(X, lambda listed: len(listed.healthy) == 2)
+        await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 2)
         assert not node.kubelet.registrations[-1].get_preferred_allocation_available
 
 
 async def test_topology_none_tells_no_numa_node(node: FakeNode) -> None:
     on_numa_node(node, "x0", "0\n")
     async with node.running(NUMA.replace("}]}", "}], topology: none}")):
-        devices = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 1)
+        devices = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
         assert [devices[one].numa for one in devices] == [()]

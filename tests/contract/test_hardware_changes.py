@@ -32,11 +32,11 @@ def plug_serial(node: FakeNode, number: int, serial: str) -> None:
 async def test_a_device_that_comes_back_under_another_number_keeps_its_id(node: FakeNode) -> None:
     plug_serial(node, 0, "A50285BI")
     async with node.running(SERIAL):
-        [before] = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 1)
+        [before] = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
         node.unplug("/dev/ttyUSB0")
-        await node.kubelet.until(X, unhealthy={before})
+        await node.kubelet.wait_for_list(X, unhealthy={before})
         plug_serial(node, 3, "A50285BI")
-        await node.kubelet.until(X, healthy={before})
+        await node.kubelet.wait_for_list(X, healthy={before})
         given = await node.kubelet.admit(X, ids={before})
         assert given.response.envs == {"PORT": "/dev/ttyUSB3"}
 
@@ -49,9 +49,9 @@ async def test_an_attribute_that_changes_changes_what_is_offered(node: FakeNode)
         node.plug(f"/dev/x{number}", major=240, minor=number)
     # Of a value that changes in /sys no event tells.
     async with node.running(config, rescan=0.1):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write("/sys/devices/x1/state", "enabled")
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 async def test_a_device_that_comes_with_a_new_configuration_is_seen(node: FakeNode) -> None:
@@ -61,11 +61,11 @@ async def test_a_device_that_comes_with_a_new_configuration_is_seen(node: FakeNo
     node.plug("/dev/y0")
     # Without the net only events tell.
     async with node.running(config, rescan=3600.0):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write_config(more)
         node.plug("/dev/x1")
-        await node.kubelet.until("example.com/y", healthy={"y0"})
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list("example.com/y", healthy={"y0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def tap(name: str) -> Iterator[None]:
 
 
 @pytest.mark.root
-async def test_the_kernel_tells_of_devices_of_sys_that_no_folder_tells_of(node: FakeNode) -> None:
+async def test_the_kernel_tells_of_devices_of_sys_that_no_directory_tells_of(node: FakeNode) -> None:
     config = (
         HEAD
         + f"  {X}: {{devices: [{{glob: '/sys/class/net/gptap*', id: '${{name}}'}}], allocate: {{env: {{X: x}}}}}}\n"
@@ -89,29 +89,29 @@ async def test_the_kernel_tells_of_devices_of_sys_that_no_folder_tells_of(node: 
     await node.kubelet.start()
     # The real /sys; the net behind the events is out of the way.
     async with node.running(config, root=node.root.__class__("/"), rescan=3600.0) as agent:
-        await node.kubelet.until(X, lambda listed: not listed.ids)
+        await node.kubelet.wait_for_list(X, lambda listed: not listed.ids)
         assert isinstance(agent, Agent)
         with tap("gptap0"):
-            [one] = await node.kubelet.until(X, lambda listed: len(listed.healthy) == 1)
-        await node.kubelet.until(X, unhealthy={one})
+            [one] = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
+        await node.kubelet.wait_for_list(X, unhealthy={one})
 
 
-async def test_sockets_and_folders_are_devices_that_a_container_gets_as_mounts(node: FakeNode) -> None:
-    policy = node.folder / "policy.yaml"
+async def test_sockets_and_directories_are_devices_that_a_container_gets_as_mounts(node: FakeNode) -> None:
+    policy = node.directory / "policy.yaml"
     policy.write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/run/v]}\n")
     mount = "mounts: [{hostPath: '${path}', containerPath: '/in${path}'}]"
     config = HEAD + "".join(
         f"  example.com/{kind}: {{devices: [{{glob: '/run/v/*', type: {kind}}}], allocate: {{{mount}}}}}\n"
         for kind in ("socket", "directory")
     )
-    node.real("/run/v/folder").mkdir(parents=True)
+    node.real("/run/v/directory").mkdir(parents=True)
     node.write("/run/v/file", "neither")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(node.real("/run/v/s.sock")))
         async with node.running(config, policy=policy):
-            for kind, name in (("socket", "s.sock"), ("directory", "folder")):
-                [one] = await node.kubelet.until(f"example.com/{kind}", lambda listed: len(listed.healthy) == 1)
+            for kind, name in (("socket", "s.sock"), ("directory", "directory")):
+                [one] = await node.kubelet.wait_for_list(f"example.com/{kind}", lambda listed: len(listed.healthy) == 1)
                 [given] = (await node.kubelet.admit(f"example.com/{kind}", ids={one}, pod=kind)).response.mounts
                 assert (given.host_path, given.container_path) == (f"/run/v/{name}", f"/in/run/v/{name}")
             node.unplug("/run/v/s.sock")
-            await node.kubelet.until("example.com/socket", lambda listed: len(listed.unhealthy) == 1)
+            await node.kubelet.wait_for_list("example.com/socket", lambda listed: len(listed.unhealthy) == 1)

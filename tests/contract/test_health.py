@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from genplug.agent import Agent
-from genplug.observe.events import Entry, Event
+from genplug.observe.events import Event, LogEvent
 from genplug.observe.status import DeviceStatus
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.hanging_files import HangingFiles
 
@@ -46,29 +46,29 @@ def device(agent: Agent, name: str) -> DeviceStatus:
 
 async def rounds(agent: Agent, more: int) -> None:
     """Wait until every probe has looked so often again."""
-    until = agent.status.health.rounds + more
+    until = agent.status.health.min_runs + more
     async with asyncio.timeout(30):
         # No event tells of a look that changes nothing.
-        while agent.status.health.rounds < until:  # noqa: ASYNC110
+        while agent.status.health.min_runs < until:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 async def test_a_fault_is_told_with_its_reason_and_its_end_too(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     async with node.running(config(STATE)) as agent:
-        await node.kubelet.until(X, healthy={"x0", "x1"})
-        entries = heard(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        entries = record_events(agent)
         node.write("/sys/x1/state", "dead")
-        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
-        said = (await told(entries, Event.DEVICE_UNHEALTHY)).text
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
+        said = (await next_event(entries, Event.DEVICE_UNHEALTHY)).text
         assert said == "example.com/x: x1 is unhealthy: probe state: /sys/x1/state is 'dead', wanted 'ok'"
         one = device(agent, "x1")
         assert (one.probe, one.reason) == ("state", "probe state: /sys/x1/state is 'dead', wanted 'ok'")
         with pytest.raises(Exception, match="wanted 'ok'"):
             await node.kubelet.call(X).allocate([["x1"]])
         node.write("/sys/x1/state", "ok")
-        await node.kubelet.until(X, healthy={"x0", "x1"})
-        assert (await told(entries, Event.DEVICE_HEALTHY)).text == "example.com/x: x1 is healthy again"
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        assert (await next_event(entries, Event.DEVICE_HEALTHY)).text == "example.com/x: x1 is healthy again"
 
 
 async def test_what_is_faulty_at_the_start_is_never_listed_as_healthy(node: FakeNode) -> None:
@@ -76,7 +76,7 @@ async def test_what_is_faulty_at_the_start_is_never_listed_as_healthy(node: Fake
     node.write("/sys/x7/state", "dead")
     health = "periodSeconds: 0.1, failureThreshold: 3"
     async with node.running(config(STATE, health=health)) as agent:
-        await node.kubelet.until(X)
+        await node.kubelet.wait_for_list(X)
         await rounds(agent, 3)
         (only,) = node.kubelet.messages(X)
         assert only.devices.unhealthy == {"x7"}
@@ -85,9 +85,9 @@ async def test_what_is_faulty_at_the_start_is_never_listed_as_healthy(node: Fake
 async def test_a_new_device_is_listed_once_it_is_known(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(config(STATE)):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         plug(node, "x1", state="dead")
-        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
         assert [len(message.devices.by_id) for message in node.kubelet.messages(X)] == [1, 2]
 
 
@@ -95,7 +95,7 @@ async def test_44_a_device_that_flaps_is_left_alone_and_one_that_is_down_is_not(
     plug(node, "x0", "x1")
     health = "periodSeconds: 0.05, failureThreshold: 3, successThreshold: 2"
     async with node.running(config(STATE, health=health)) as agent:
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         for _ in range(10):
             # For one look, or two at most: what is written stays until the next has begun.
             node.write("/sys/x0/state", "down")
@@ -104,15 +104,15 @@ async def test_44_a_device_that_flaps_is_left_alone_and_one_that_is_down_is_not(
             await rounds(agent, 2)
         assert len(node.kubelet.messages(X)) == 1
         node.write("/sys/x0/state", "down")
-        await node.kubelet.until(X, healthy={"x1"}, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x1"}, unhealthy={"x0"})
         node.write("/sys/x0/state", "ok")
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 async def test_44_what_flaps_all_the_time_is_told_once_a_second_at_most(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(config(STATE)) as agent:
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         for number in range(30):
             node.write("/sys/x0/state", "down" if number % 2 else "ok")
             await rounds(agent, 1)
@@ -136,25 +136,25 @@ async def test_47_a_probe_that_hangs_is_its_own_devices_trouble(node: FakeNode) 
             node.plug(f"/dev/{name}")
         probe = "name: status, timeoutSeconds: 0.2, onError: unhealthy, file: {path: '/sys/sick/${name}', equals: ok}"
         async with node.running(config(probe)) as agent:
-            await node.kubelet.until(X, healthy=names)
-            entries = heard(agent)
+            await node.kubelet.wait_for_list(X, healthy=names)
+            entries = record_events(agent)
             files.hang("x3")
-            await node.kubelet.until(X, healthy=set(names) - {"x3"}, unhealthy={"x3"})
+            await node.kubelet.wait_for_list(X, healthy=set(names) - {"x3"}, unhealthy={"x3"})
             assert device(agent, "x3").reason.startswith("probe status: did not answer within 0.2 s")
-            said = await told(entries, Event.PROBE_ERROR)
+            said = await next_event(entries, Event.PROBE_ERROR)
             assert said.text == "example.com/x: probe status cannot look at x3: did not answer within 0.2 s"
             # The others are looked at as before, and given.
             files.write("x5", "dead\n")
-            await node.kubelet.until(X, healthy=set(names) - {"x3", "x5"}, unhealthy={"x3", "x5"})
+            await node.kubelet.wait_for_list(X, healthy=set(names) - {"x3", "x5"}, unhealthy={"x3", "x5"})
             await node.kubelet.admit(X, 6)
-            assert agent.status.health.readers.hung == 1
+            assert agent.status.health.read_workers.hung == 1
             assert agent.status.is_ready
             files.release("x3")
             files.write("x5", "ok\n")
-            await node.kubelet.until(X, healthy=names)
-            assert agent.status.health.readers.hung == 0
-            assert agent.status.health.troubles == ()
-            await told(entries, Event.PROBE_RECOVERED)
+            await node.kubelet.wait_for_list(X, healthy=names)
+            assert agent.status.health.read_workers.hung == 0
+            assert agent.status.health.errors == ()
+            await next_event(entries, Event.PROBE_RECOVERED)
 
 
 @pytest.mark.fuse
@@ -165,7 +165,7 @@ async def test_47_a_hang_at_the_very_start_holds_nothing_up_for_long(node: FakeN
             node.plug(f"/dev/{name}")
         async with node.running(config("file: {path: '/sys/sick/${name}', equals: ok}")):
             # The timeout is 5 s; what is known before it is told.
-            await node.kubelet.until(X, healthy={"x0", "x1"}, timeout=4)
+            await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, timeout=4)
 
 
 async def test_when_too_many_hang_presence_still_counts_and_readiness_says_so(node: FakeNode) -> None:
@@ -174,18 +174,18 @@ async def test_when_too_many_hang_presence_still_counts_and_readiness_says_so(no
         node.plug(f"/dev/{name}")
         os.mkfifo(node.real("/sys") / name)
     async with node.running(config("timeoutSeconds: 0.05, file: {path: '/sys/${name}', equals: ok}")) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy=names)
-        await told(entries, Event.PROBES_EXHAUSTED)
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy=names)
+        await next_event(entries, Event.PROBE_WORKERS_EXHAUSTED)
         assert not agent.status.is_ready
         assert "health: 8 reads of devices hang, nobody is left to look" in agent.status.unready[0]
         node.unplug("/dev/x4")
-        await node.kubelet.until(X, healthy=set(names) - {"x4"}, unhealthy={"x4"})
+        await node.kubelet.wait_for_list(X, healthy=set(names) - {"x4"}, unhealthy={"x4"})
         await node.kubelet.admit(X, 9)
         files = [await asyncio.to_thread(os.open, node.real("/sys") / name, os.O_RDWR) for name in names]
         for file in files:
             os.write(file, b"ok")
-        await told(entries, Event.PROBE_RECOVERED, "probes look again")
+        await next_event(entries, Event.PROBE_RECOVERED, "probes look again")
         assert agent.status.is_ready
         for file in files:
             os.close(file)
@@ -202,7 +202,7 @@ async def test_a_probe_that_hangs_does_not_keep_the_program_from_ending(node: Fa
         stderr=subprocess.DEVNULL,
     )
     try:
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         # Whoever has opened the pipe to read is the worker: it hangs in its read from here on.
         writer = await asyncio.to_thread(os.open, node.real("/sys") / "x0", os.O_WRONLY)
         process.terminate()
@@ -219,17 +219,17 @@ async def test_48_a_probe_that_fails_by_itself_has_an_error_and_ends_nothing(nod
     # What this becomes is known when there is a device: a port that is no number.
     broken = "onError: unhealthy, http: {url: 'http://127.0.0.1:${name}/'}"
     async with node.running(config(broken, STATE)) as agent:
-        await node.kubelet.until(X, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
         assert device(agent, "x0").reason.startswith("probe http: ValueError: Port could not be cast")
         node.write_config(config(STATE))
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert node.kubelet.streams(X) == 1
         assert len(node.kubelet.attempts) == 1
 
 
 @pytest.mark.root
 async def test_78_a_node_that_may_not_be_opened_is_no_fault_of_the_device(node: FakeNode) -> None:
-    policy = node.folder / "policy.yaml"
+    policy = node.directory / "policy.yaml"
     policy.write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nopenProbe: true\n")
     devices = node.real("/dev")
     # As where the device cgroup forbids it: the node is there, and to open it is denied.
@@ -237,14 +237,14 @@ async def test_78_a_node_that_may_not_be_opened_is_no_fault_of_the_device(node: 
     try:
         os.mknod(devices / "x0", 0o666 | 0o020000, os.makedev(1, 3))
         async with node.running(config("open: {}"), policy=policy) as agent:
-            entries = heard(agent)
-            await node.kubelet.until(X, healthy={"x0"})
-            (trouble,) = agent.status.health.troubles
+            entries = record_events(agent)
+            await node.kubelet.wait_for_list(X, healthy={"x0"})
+            (trouble,) = agent.status.health.errors
             assert trouble.error.startswith("probe not permitted: /dev/x0 may not be opened by genplug")
             node.write_config(config("onError: unhealthy, open: {}"))
-            await node.kubelet.until(X, unhealthy={"x0"})
+            await node.kubelet.wait_for_list(X, unhealthy={"x0"})
             assert "probe not permitted" in device(agent, "x0").reason
-            assert "probe not permitted" in (await told(entries, Event.DEVICE_UNHEALTHY)).text
+            assert "probe not permitted" in (await next_event(entries, Event.DEVICE_UNHEALTHY)).text
     finally:
         await asyncio.to_thread(subprocess.run, ["umount", "-l", devices], check=True)
 
@@ -262,37 +262,37 @@ async def test_one_fault_reaches_all_that_is_made_of_a_device_in_one_message(
 ) -> None:
     plug(node, "x0", "x1")
     async with node.running(config(STATE, resource=resource)):
-        await node.kubelet.until(X, lambda devices: len(devices.healthy) == 2 * len(sick))
+        await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 2 * len(sick))
         before = len(node.kubelet.messages(X))
         node.write("/sys/x0/state", "dead")
         for name in (X, OLD) if "aliases" in resource else (X,):
-            await node.kubelet.until(name, lambda devices: devices.unhealthy == sick)
+            await node.kubelet.wait_for_list(name, lambda devices: devices.unhealthy == sick)
         assert len(node.kubelet.messages(X)) == before + 1
 
 
 async def test_a_pool_is_unwell_when_its_last_device_is(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     async with node.running(config(STATE, resource="tokens: 5")):
-        await node.kubelet.until(X, lambda devices: len(devices.healthy) == 5)
+        await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 5)
         node.write("/sys/x0/state", "dead")
         node.write("/sys/x1/state", "dead")
-        await node.kubelet.until(X, lambda devices: len(devices.unhealthy) == 5)
+        await node.kubelet.wait_for_list(X, lambda devices: len(devices.unhealthy) == 5)
         node.write("/sys/x1/state", "ok")
-        await node.kubelet.until(X, lambda devices: len(devices.healthy) == 5)
+        await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 5)
 
 
 async def test_a_device_that_comes_back_has_to_prove_itself(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     health = "periodSeconds: 0.2, failureThreshold: 1, successThreshold: 3"
     async with node.running(config(STATE, health=health)) as agent:
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.unplug("/dev/x1")
-        await node.kubelet.until(X, unhealthy={"x1"})
-        entries = heard(agent)
+        await node.kubelet.wait_for_list(X, unhealthy={"x1"})
+        entries = record_events(agent)
         node.plug("/dev/x1")
-        said = await told(entries, Event.DEVICE_UNHEALTHY)
+        said = await next_event(entries, Event.DEVICE_UNHEALTHY)
         assert said.text.endswith("it was gone and has come back; 3 looks in a row have to find it well")
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 async def test_what_is_sticky_stays_unhealthy_whatever_comes(node: FakeNode) -> None:
@@ -300,35 +300,35 @@ async def test_what_is_sticky_stays_unhealthy_whatever_comes(node: FakeNode) -> 
     health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1, sticky: true"
     async with node.running(config(STATE, health=health)) as agent:
         node.write("/sys/x0/state", "dead")
-        await node.kubelet.until(X, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
         node.write("/sys/x0/state", "ok")
         node.unplug("/dev/x0")
-        entries = heard(agent)
-        await told(entries, Event.DEVICE_UNHEALTHY, "is gone")
+        entries = record_events(agent)
+        await next_event(entries, Event.DEVICE_UNHEALTHY, "is gone")
         node.plug("/dev/x0")
-        await told(entries, Event.DEVICE_UNHEALTHY, "wanted 'ok'")
+        await next_event(entries, Event.DEVICE_UNHEALTHY, "wanted 'ok'")
         await rounds(agent, 3)
         assert node.kubelet.resource(X).unhealthy == {"x0"}
-    await node.kubelet.lost(X)
+    await node.kubelet.wait_disconnected(X)
     async with node.running():
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 async def test_a_reload_changes_what_is_looked_at_and_nothing_else(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     node.write("/sys/x0/state", "dead")
     async with node.running(config(STATE)) as agent:
-        await node.kubelet.until(X, healthy={"x1"}, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x1"}, unhealthy={"x0"})
         since = device(agent, "x0").since
-        entries = heard(agent)
+        entries = record_events(agent)
         node.write_config(config(STATE, "name: other, file: {path: '/sys/${name}/other', missing: ok}"))
-        await told(entries, Event.CONFIG_LOADED)
+        await next_event(entries, Event.CONFIG_LOADED)
         await rounds(agent, 2)
         assert (device(agent, "x0").since, len(node.kubelet.messages(X))) == (since, 1)
         node.write_config(config("file: {path: '/sys/${name}/state', equals: dead}"))
-        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
         node.write_config(HEAD + f"  {X}: {{devices: [{{glob: /dev/x*}}]}}\n")
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert agent.status.health.probes == 0
 
 
@@ -337,20 +337,20 @@ async def test_the_log_counts_from_before_the_start_and_as_it_comes(node: FakeNo
     node.kernel_log("x0: fault 1", "x1: fault 2", "x1: reset")
     log = "kernelLog: {fail: '${name}: fault', ignore: 'fault 9', clear: '${name}: reset'}"
     async with node.running(config(log)) as agent:
-        await node.kubelet.until(X, healthy={"x1", "x2"}, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x1", "x2"}, unhealthy={"x0"})
         assert device(agent, "x0").reason == "probe kernelLog: the kernel's log says: x0: fault 1"
         assert len(node.kubelet.messages(X)) == 1
         node.kernel_log("x0: reset", "x1: fault 9", "x2: fault 3")
-        await node.kubelet.until(X, healthy={"x0", "x1"}, unhealthy={"x2"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, unhealthy={"x2"})
 
 
 async def test_a_log_that_may_not_be_read_is_said_once(node: FakeNode) -> None:
     plug(node, "x0", "x1")
-    entries: list[Entry] = []
+    entries: list[LogEvent] = []
     async with node.running(config("kernelLog: {fail: fault}")) as agent:
-        agent.journal.listen(entries.append)
-        await node.kubelet.until(X, healthy={"x0", "x1"})
-        (trouble,) = agent.status.health.troubles
+        agent.event_log.listen(entries.append)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        (trouble,) = agent.status.health.errors
         assert trouble.devices == ("x0", "x1")
         assert "the kernel's log" in trouble.error
         assert "cannot be read: No such file or directory" in trouble.error
@@ -359,21 +359,21 @@ async def test_a_log_that_may_not_be_read_is_said_once(node: FakeNode) -> None:
 
 @pytest.mark.root
 async def test_an_event_of_the_kernels_is_a_fault_and_another_its_end(node: FakeNode) -> None:
-    place = Path("/sys/devices/virtual/mem/null")
+    location = Path("/sys/devices/virtual/mem/null")
     plug(node, "x0")
-    probe = f"uevent: {{fail: 'WEDGED=(rebind|bus-reset)', clear: 'WEDGED=none', path: {place}}}"
+    probe = f"uevent: {{fail: 'WEDGED=(rebind|bus-reset)', clear: 'WEDGED=none', path: {location}}}"
 
     def send(what: str) -> None:
         # The kernel sends what is written here to all who listen (Documentation/ABI/testing/sysfs-uevent).
-        (place / "uevent").write_text(f"change 5a3f1c3e-0d6b-4c0c-9a39-5a1f4e1d2c3b WEDGED={what}")
+        (location / "uevent").write_text(f"change 5a3f1c3e-0d6b-4c0c-9a39-5a1f4e1d2c3b WEDGED={what}")
 
     async with node.running(config(probe)) as agent:
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         send("rebind")
-        await node.kubelet.until(X, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
         assert "WEDGED=rebind (change of /sys/devices/virtual/mem/null)" in device(agent, "x0").reason
         send("none")
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
 
 
 async def test_questions_that_many_have_are_asked_once(node: FakeNode) -> None:
@@ -381,11 +381,11 @@ async def test_questions_that_many_have_are_asked_once(node: FakeNode) -> None:
     plug(node, *names)
     node.write("/sys/carrier", "1")
     async with node.running(config("file: {path: /sys/carrier, equals: 1}")) as agent:
-        await node.kubelet.until(X, healthy=names)
+        await node.kubelet.wait_for_list(X, healthy=names)
         health = agent.status.health
-        assert (health.probes, health.questions) == (20, 1)
+        assert (health.probes, health.targets) == (20, 1)
         node.write("/sys/carrier", "0")
-        await node.kubelet.until(X, unhealthy=names)
+        await node.kubelet.wait_for_list(X, unhealthy=names)
         assert len(node.kubelet.messages(X)) == 2
 
 
@@ -398,9 +398,9 @@ def workers() -> list[int]:
 async def test_a_killed_worker_is_replaced(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(config(STATE)) as agent:
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         for worker in workers():
             os.kill(worker, signal.SIGKILL)
         await rounds(agent, 3)
         node.write("/sys/x0/state", "dead")
-        await node.kubelet.until(X, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})

@@ -19,10 +19,10 @@ import pytest
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN
 from genplug.kubelet.api.services import path as method_path
-from genplug.kubelet.plugin_dir import FolderGoneError
+from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
@@ -152,10 +152,10 @@ async def test_16_a_second_process_waits_for_the_first_and_touches_nothing_of_it
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with plugged.running(CONFIG):
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         before = own_sockets(kubelet)
         async with process_on(plugged) as second:
-            said = await logged(second, Event.FOLDER_LOCKED)
+            said = await logged(second, Event.PLUGIN_DIR_LOCKED)
             assert str(kubelet.plugins_dir) in said["msg"]
             second.terminate()
             assert (await ended(second))[0] == 0
@@ -168,12 +168,12 @@ async def test_16_a_second_process_takes_over_when_the_first_has_ended(
 ) -> None:
     async with contextlib.AsyncExitStack() as later:
         async with plugged.running(CONFIG):
-            await kubelet.until(X, healthy={"x0"})
+            await kubelet.wait_for_list(X, healthy={"x0"})
             second = await later.enter_async_context(process_on(plugged))
-            await logged(second, Event.FOLDER_LOCKED)
+            await logged(second, Event.PLUGIN_DIR_LOCKED)
             await kubelet.admit(X, pod="before")
-        await kubelet.registered(X, 2)
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_registered(X, 2)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert kubelet.streams(X) == len(own_sockets(kubelet)) == 1
         assert len(kubelet.attempts) == 2
 
@@ -182,31 +182,31 @@ async def test_17_an_old_server_that_is_slow_to_end_does_not_take_the_new_ones_s
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with plugged.running(CONFIG) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         [first] = own_sockets(kubelet)
         # A stream that cannot end by itself: nobody takes the last words on it.
         async with deaf(first):
             first.unlink()
-            await kubelet.registered(X, 2)
+            await kubelet.wait_registered(X, 2)
             [second] = own_sockets(kubelet)
             assert second != first
             # Longer than a server is given for its end.
             await asyncio.sleep(0.7)
-        await told(entries, Event.REGISTERED)
+        await next_event(entries, Event.REGISTERED)
         assert list(own_sockets(kubelet)) == [second]
         async with kubelet.connected(X) as dialled:
             await dialled.options()
 
 
-async def test_26_the_process_ends_with_a_reason_when_its_folder_is_replaced(
+async def test_26_the_process_ends_with_a_reason_when_its_directory_is_replaced(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with process_on(plugged) as process:
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         shutil.rmtree(kubelet.plugins_dir)
         kubelet.plugins_dir.mkdir()
-        said = await logged(process, Event.FOLDER_GONE)
+        said = await logged(process, Event.PLUGIN_DIR_REPLACED)
         assert f"{kubelet.plugins_dir} was deleted or replaced" in said["msg"]
         code, seconds = await ended(process)
         assert code == 1
@@ -216,7 +216,7 @@ async def test_26_the_process_ends_with_a_reason_when_its_folder_is_replaced(
 
 @contextlib.contextmanager
 def mounted(source: Path, target: Path) -> Iterator[None]:
-    """Mount a folder at another path, as a container gets it."""
+    """Mount a directory at another path, as a container gets it."""
     target.mkdir(parents=True)
     subprocess.run(["mount", "--bind", source, target], check=True)
     try:
@@ -226,20 +226,20 @@ def mounted(source: Path, target: Path) -> Iterator[None]:
 
 
 @pytest.mark.root
-async def test_26_a_mount_whose_folder_was_deleted_on_the_host_is_noticed(
+async def test_26_a_mount_whose_directory_was_deleted_on_the_host_is_noticed(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    seen = plugged.folder / "m"
+    seen = plugged.directory / "m"
 
     async def serve() -> None:
         async with plugged.running(CONFIG, kubelet_dir=seen, poll=0.2):
-            await kubelet.until(X, healthy={"x0"})
+            await kubelet.wait_for_list(X, healthy={"x0"})
             shutil.rmtree(kubelet.plugins_dir)
             kubelet.plugins_dir.mkdir()
             await asyncio.sleep(1)
 
     with mounted(kubelet.plugins_dir, seen / "device-plugins"):
-        with pytest.raises(FolderGoneError, match="deleted or replaced"):
+        with pytest.raises(PluginDirReplacedError, match="deleted or replaced"):
             await serve()
         assert list((seen / "device-plugins").iterdir()) == []
 
@@ -248,7 +248,7 @@ async def test_28_two_lists_of_one_server_are_both_right_and_do_not_end_together
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with plugged.running(CONFIG) as agent:
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         async with asyncio.timeout(10), kubelet.connected(X) as one, kubelet.connected(X) as other:
             lists, others = one.watch(), other.watch()
             for second in (lists, others):
@@ -258,15 +258,15 @@ async def test_28_two_lists_of_one_server_are_both_right_and_do_not_end_together
                 assert first.time - asked < 0.5
             plugged.plug("/dev/x1")
             assert (await anext(lists)).devices.healthy == (await anext(others)).devices.healthy == {"x0", "x1"}
-            await kubelet.until(X, healthy={"x0", "x1"})
+            await kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
             await others.aclose()
             plugged.unplug("/dev/x1")
             assert (await anext(lists)).devices.unhealthy == {"x1"}
-            await kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+            await kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
 
             kubelet.cancel_stream(X)
-            await kubelet.when(lambda: kubelet.streams(X) == 0)
+            await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
             plugged.plug("/dev/x1")
             assert (await anext(lists)).devices.healthy == {"x0", "x1"}
             assert agent.status.resources[0].streams == 1
@@ -281,21 +281,21 @@ async def test_29_a_list_that_is_never_read_keeps_only_the_newest_and_holds_nobo
 
     # More than gRPC's core takes from us before anybody reads it.
     async with plugged.running(config(3000)) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, lambda devices: len(devices) == 3000)
-        await told(entries, Event.CONFIG_UNCHANGED)
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, lambda devices: len(devices) == 3000)
+        await next_event(entries, Event.CONFIG_UNCHANGED)
         [socket] = [one for one in own_sockets(kubelet) if one.name == kubelet.call(X).socket.rpartition("/")[2]]
         async with deaf(socket) as peer:
             for tokens in range(3001, 3011):
                 plugged.write_config(config(tokens), how="rename")
-                await told(entries, Event.CONFIG_LOADED)
+                await next_event(entries, Event.CONFIG_LOADED)
             assert agent.status.resources[0].streams == 2
             asked = time.monotonic()
             await kubelet.admit(X, 3)
             plugged.plug("/dev/y1")
-            await kubelet.until(Y, healthy={"y0", "y1"})
+            await kubelet.wait_for_list(Y, healthy={"y0", "y1"})
             assert time.monotonic() - asked < 1
-            await kubelet.until(X, lambda devices: len(devices) == 3010)
+            await kubelet.wait_for_list(X, lambda devices: len(devices) == 3010)
 
             peer.listen()
             assert [len((await peer.message()).devices) for _ in range(2)] == [3000, 3010]
@@ -324,8 +324,8 @@ async def test_30_whatever_is_said_to_a_socket_its_server_serves_on(plugged: Fak
         + frame(DATA, 0, 1, b"\x00\x00\x00\x00\x64abc"),
     }
     async with plugged.running(CONFIG) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         [socket] = own_sockets(kubelet)
         async with contextlib.AsyncExitStack() as later:
             for number, words in enumerate([*said.values(), *said.values()]):
@@ -345,11 +345,11 @@ async def test_30_whatever_is_said_to_a_socket_its_server_serves_on(plugged: Fak
                 await kubelet.call(X).raw("Deallocate")
             assert (await asyncio.wait_for(kubelet.admit(X), 2)).ids == ("x0",)
             plugged.plug("/dev/x1")
-            await kubelet.until(X, healthy={"x0", "x1"})
+            await kubelet.wait_for_list(X, healthy={"x0", "x1"})
             async with kubelet.connected(X) as dialled:
                 assert (await anext(dialled.watch())).devices.healthy == {"x0", "x1"}
         assert kubelet.streams(X) == len(kubelet.attempts) == 1
-        assert not {Event.CALL_FAILED, Event.DISCONNECTED} & {
+        assert not {Event.INTERNAL_ERROR, Event.DISCONNECTED} & {
             entries.get_nowait().event for _ in range(entries.qsize())
         }
 
@@ -358,23 +358,23 @@ async def test_35_sigterm_closes_lists_removes_sockets_and_ends_at_once(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with process_on(plugged, BOTH) as process:
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         assert len(own_sockets(kubelet)) == 2
         process.send_signal(signal.SIGTERM)
         code, seconds = await ended(process)
         assert code == 0
         assert seconds < 2
         assert own_sockets(kubelet) == {}
-        await kubelet.until(X, healthy=(), unhealthy={"x0"})
-        await kubelet.until(Y, healthy=(), unhealthy={"y0"})
+        await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy=(), unhealthy={"y0"})
 
 
 async def test_35_sigterm_ends_it_at_once_whatever_it_waits_for(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     hold = kubelet.hostile.hang(Y)
     async with process_on(plugged, BOTH) as process:
         await hold.reached()
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         async with deaf(Path(kubelet.call(X).socket)):
             process.send_signal(signal.SIGTERM)
             code, seconds = await ended(process)
@@ -387,7 +387,7 @@ async def test_35_sigterm_ends_it_at_once_without_a_kubelet(plugged: FakeNode, k
     await kubelet.crash()
     kubelet.socket.unlink()
     async with process_on(plugged) as process:
-        await logged(process, Event.KUBELET_GONE)
+        await logged(process, Event.KUBELET_SOCKET_MISSING)
         process.send_signal(signal.SIGTERM)
         code, seconds = await ended(process)
         assert code == 0
@@ -399,15 +399,15 @@ async def test_35_what_a_killed_process_left_is_cleared_away_by_the_next(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with process_on(plugged) as process:
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         process.kill()
         await process.wait()
-        await kubelet.until(X, healthy=(), unhealthy={"x0"})
+        await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
     [left] = own_sockets(kubelet)
     async with plugged.running(CONFIG) as agent:
-        said = await told(heard(agent), Event.FOLDER_HELD)
+        said = await next_event(record_events(agent), Event.PLUGIN_DIR_ACQUIRED)
         assert said.facts["leftovers"] == (left.name,)
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert not left.exists()
         assert kubelet.streams(X) == len(own_sockets(kubelet)) == 1
         assert len(kubelet.attempts) == 2

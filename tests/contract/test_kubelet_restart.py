@@ -13,17 +13,16 @@ from typing import Any
 import grpc
 import pytest
 
-from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.offer import Listed, Options
 from genplug.kubelet import endpoint_state as generation
-from genplug.kubelet.latest_value import Latest
+from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.registration import Registrar
-from genplug.kubelet.servicer import Answers, Service
+from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
 from genplug.observe.events import Event
 from genplug.testing.kubelet.records import Attempt, Message, Registration
 from genplug.testing.kubelet.stand_in import KubeletStandIn
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.one_device import OneDevice
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 X, Y = "example.com/x", "example.com/y"
@@ -111,12 +110,12 @@ async def test_19_nothing_is_registered_while_an_old_list_of_it_is_open(plugged:
     troubles: list[Callable[[], None]] = [lambda: kubelet.cancel_stream(X), kubelet.wipe]
     async with plugged.running(CONFIG):
         for number, trouble in enumerate(troubles, 2):
-            await kubelet.until(X, healthy={"x0"})
+            await kubelet.wait_for_list(X, healthy={"x0"})
             trouble()
-            await kubelet.registered(X, number)
-        await kubelet.until(X, healthy={"x0"})
+            await kubelet.wait_registered(X, number)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.restart()
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
     assert kubelet.open_at_attempts == [0] * 4
 
 
@@ -124,16 +123,16 @@ async def test_19_a_kubelet_that_is_slow_to_notice_the_end_of_a_list_is_waited_f
     # It has the disconnect bug: what it noticed too late would take the new list along (contract 2.3).
     plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir, disconnect_bug=True)
     async with plugged.running(CONFIG):
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         hold = kubelet.hostile.stop_reading(X)
         plugged.plug("/dev/x1")
         await hold.reached()
         kubelet.wipe()
         await asyncio.sleep(0.5)
         assert kubelet.streams(X) == 1
-        kubelet.hostile.relent()
-        await kubelet.registered(X, 2)
-        await kubelet.until(X, healthy={"x0", "x1"})
+        kubelet.hostile.clear()
+        await kubelet.wait_registered(X, 2)
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await kubelet.admit(X, 2)
     assert kubelet.open_at_attempts == [0, 0]
 
@@ -144,10 +143,10 @@ async def test_20_a_restarted_kubelet_gets_every_resource_once_and_within_two_se
         node.plug(f"/dev/{name.rpartition('/')[2]}0")
     kubelet = node.kubelet
     async with node.running(offering(names), poll=0.1):
-        await kubelet.when(lambda: all(map(kubelet.resource, names)))
+        await kubelet.wait_for(lambda: all(map(kubelet.resource, names)))
         restarted = time.monotonic()
         await kubelet.restart()
-        await kubelet.when(lambda: all(map(kubelet.resource, names)))
+        await kubelet.wait_for(lambda: all(map(kubelet.resource, names)))
         assert kubelet.registrations[-1].time - restarted < 2
         # Several more looks at everything: nothing else comes of them.
         await asyncio.sleep(0.5)
@@ -161,17 +160,17 @@ async def test_20_a_kubelet_that_was_away_for_long_gets_every_resource_once_and_
 ) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(BOTH) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         await kubelet.crash()
         kubelet.socket.unlink()
         for _ in range(2):
-            await told(entries, Event.ENDPOINT_MOVED, "holds until kubelet.sock appears")
+            await next_event(entries, Event.ENDPOINT_PHASE_CHANGED, "holds until kubelet.sock appears")
         started = time.monotonic()
         await kubelet.start()
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         assert kubelet.registrations[-1].time - started < 2
         assert sorted(one.resource for one in kubelet.attempts) == [X, X, Y, Y]
 
@@ -179,17 +178,17 @@ async def test_20_a_kubelet_that_was_away_for_long_gets_every_resource_once_and_
 async def test_21_a_socket_that_was_made_again_before_the_wipe_is_made_once_more(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(CONFIG) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.crash()
         # The stale kubelet.sock is there: a new socket was made for it, and nobody listened.
-        await told(entries, Event.REGISTRATION_FAILED)
+        await next_event(entries, Event.REGISTRATION_FAILED)
         [early] = own_sockets(kubelet)
         assert early.name != kubelet.registrations[0].endpoint
         started = time.monotonic()
         await kubelet.start()
         assert not early.exists()
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert kubelet.registrations[-1].time - started < 2
         assert len(kubelet.attempts) == 2
         assert own_sockets(kubelet) == {kubelet.plugins_dir / kubelet.registrations[-1].endpoint}
@@ -205,7 +204,7 @@ async def test_21_a_socket_that_is_wiped_while_it_is_registered_is_made_again(pl
             [wiped] = own_sockets(kubelet)
             kubelet.wipe()
             hold.open()
-            await kubelet.until(X, healthy={"x0"})
+            await kubelet.wait_for_list(X, healthy={"x0"})
             assert kubelet.attempts[0].endpoint == wiped.name
             assert own_sockets(kubelet) == {kubelet.plugins_dir / kubelet.registrations[-1].endpoint}
             assert kubelet.streams(X) == 1
@@ -214,13 +213,13 @@ async def test_21_a_socket_that_is_wiped_while_it_is_registered_is_made_again(pl
 async def test_22_wiped_sockets_are_made_and_registered_again_at_the_same_kubelet(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(BOTH):
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         kubelet.wipe()
-        await kubelet.when(lambda: len(kubelet.registrations) == 4)
+        await kubelet.wait_for(lambda: len(kubelet.registrations) == 4)
         # The kubelet has the disconnect bug: what came too early would be Unhealthy by now.
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         assert len(kubelet.attempts) == len({one.endpoint for one in kubelet.attempts}) == 4
         assert {one.name for one in own_sockets(kubelet)} == {one.endpoint for one in kubelet.registrations[-2:]}
         await kubelet.admit(X)
@@ -229,13 +228,13 @@ async def test_22_wiped_sockets_are_made_and_registered_again_at_the_same_kubele
 async def test_22_a_socket_that_somebody_else_put_in_its_place_is_not_taken_for_its_own(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(CONFIG):
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         [first] = own_sockets(kubelet)
         with socket.socket(socket.AF_UNIX) as stranger:
             first.unlink()
             stranger.bind(str(first))
-        await kubelet.registered(X, 2)
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_registered(X, 2)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert kubelet.registrations[-1].endpoint != first.name
 
 
@@ -246,18 +245,18 @@ async def test_23_beside_an_open_list_a_new_kubelet_sock_is_given_time_and_then_
     monkeypatch.setattr(generation, "SETTLING", 0.5)
     plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir)
     async with plugged.running(CONFIG, poll=0.1) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         async with moved(kubelet.socket):
-            await told(entries, Event.KUBELET_RESTARTED)
+            await next_event(entries, Event.KUBELET_RESTARTED)
             replaced = time.monotonic()
             plugged.plug("/dev/x1")
-            await kubelet.until(X, healthy={"x0", "x1"})
+            await kubelet.wait_for_list(X, healthy={"x0", "x1"})
             assert len(kubelet.attempts) == 1
-            await kubelet.registered(X, 2)
+            await kubelet.wait_registered(X, 2)
             assert kubelet.attempts[1].time - replaced > 0.45
             plugged.plug("/dev/x2")
-            await kubelet.until(X, healthy={"x0", "x1", "x2"})
+            await kubelet.wait_for_list(X, healthy={"x0", "x1", "x2"})
             # Nothing more comes of it, however often it is looked at.
             await asyncio.sleep(0.7)
             assert kubelet.open_at_attempts == [0, 0]
@@ -269,16 +268,16 @@ async def test_23_a_new_kubelet_sock_whose_kubelet_opens_the_list_by_itself_chan
 ) -> None:
     monkeypatch.setattr(generation, "SETTLING", 0.5)
     async with plugged.running(CONFIG) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         async with moved(kubelet.socket), kubelet.connected(X) as dialled:
-            await told(entries, Event.KUBELET_RESTARTED)
+            await next_event(entries, Event.KUBELET_RESTARTED)
             lists = dialled.watch()
             assert (await anext(lists)).devices.healthy == {"x0"}
             await asyncio.sleep(0.7)
             plugged.plug("/dev/x1")
             assert (await anext(lists)).devices.healthy == {"x0", "x1"}
-            await kubelet.until(X, healthy={"x0", "x1"})
+            await kubelet.wait_for_list(X, healthy={"x0", "x1"})
             assert len(kubelet.attempts) == 1
             await lists.aclose()
 
@@ -289,15 +288,15 @@ async def test_24_without_kubelet_sock_for_long_it_serves_on_and_idles(
 ) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(BOTH, poll=0.02) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0"})
-        # The second look at new folders of the configuration belongs to the start.
-        await told(entries, Event.CONFIG_UNCHANGED)
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
+        # The second look at new directories of the configuration belongs to the start.
+        await next_event(entries, Event.CONFIG_UNCHANGED)
         if not is_kubelet_there:
             await kubelet.crash()
         kubelet.socket.unlink()
-        await told(entries, Event.KUBELET_GONE)
+        await next_event(entries, Event.KUBELET_SOCKET_MISSING)
         # Whatever comes at once has come by then.
         await asyncio.sleep(0.2)
         while not entries.empty():
@@ -305,7 +304,7 @@ async def test_24_without_kubelet_sock_for_long_it_serves_on_and_idles(
 
         tasks, memory, used = len(asyncio.all_tasks()), resident(), time.process_time()
         await asyncio.sleep(1.5)
-        # 75 looks at the folder; a loop without a pause would have taken all of that time.
+        # 75 looks at the directory; a loop without a pause would have taken all of that time.
         assert time.process_time() - used < 0.15
         assert resident() - memory < 1024
         assert len(asyncio.all_tasks()) <= tasks
@@ -313,15 +312,15 @@ async def test_24_without_kubelet_sock_for_long_it_serves_on_and_idles(
         if is_kubelet_there:
             assert entries.empty()
             plugged.plug("/dev/x1")
-            await kubelet.until(X, healthy={"x0", "x1"})
+            await kubelet.wait_for_list(X, healthy={"x0", "x1"})
             await kubelet.admit(X, ids={"x1"})
         else:
             # What is bound now, the next kubelet would wipe.
             assert own_sockets(kubelet) == set()
         known = len(kubelet.attempts)
         await kubelet.restart()
-        await kubelet.until(X, lambda devices: "x0" in devices.healthy)
-        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.wait_for_list(X, lambda devices: "x0" in devices.healthy)
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         assert sorted(one.resource for one in kubelet.attempts[known:]) == [X, Y]
 
 
@@ -333,7 +332,7 @@ async def test_25_fifty_restarts_in_a_row_end_in_order_and_leave_nothing_behind(
 
     async def listed() -> None:
         for name in names:
-            await kubelet.until(name, healthy={f"{name[-1]}0"})
+            await kubelet.wait_for_list(name, healthy={f"{name[-1]}0"})
 
     async with node.running(offering(names)) as agent:
         await listed()
@@ -360,49 +359,36 @@ async def test_25_fifty_restarts_in_a_row_end_in_order_and_leave_nothing_behind(
 async def test_27_a_list_that_the_kubelet_cancels_is_registered_again_after_a_pause(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(BOTH) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         kubelet.cancel_stream(X)
         cancelled = time.monotonic()
-        await kubelet.until(X, healthy=(), unhealthy={"x0"})
-        await kubelet.registered(X, 2)
+        await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
+        await kubelet.wait_registered(X, 2)
         assert 1 < kubelet.attempts[-1].time - cancelled < 3
-        await kubelet.until(X, healthy={"x0"})
-        said = await told(entries, Event.DISCONNECTED)
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        said = await next_event(entries, Event.DISCONNECTED)
         assert said.facts["resource"] == X
         assert "the kubelet closed its stream" in said.text
         assert sorted(one.resource for one in kubelet.attempts) == [X, X, Y]
         await kubelet.admit(X)
 
 
-class OneDevice:
-    """What a stray copy of a plugin offers."""
-
-    listed = (Listed("stray", healthy=True),)
-    options = Options()
-
-    def allocate(self, ids: Sequence[str]) -> ContainerEdits:
-        raise NotImplementedError(ids)
-
-    def prefer(self, available: Sequence[str], must_include: Sequence[str], size: int) -> Sequence[str]:
-        raise NotImplementedError(available, must_include, size)
-
-
 async def test_27_the_end_of_a_stray_copy_that_takes_our_list_along_is_recovered_from(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    answers: Latest[Answers] = Latest(OneDevice())
-    stray = grpc.aio.server(handlers=[Service(X, answers, lambda _: None, lambda _: None)])
+    answers: LatestValue[ResourceBackend] = LatestValue(OneDevice("stray"))
+    stray = grpc.aio.server(handlers=[DevicePluginServicer(X, answers, lambda _: None, lambda _: None)])
     stray.add_insecure_port(f"unix:{kubelet.plugins_dir}/stray.sock")
     await stray.start()
     await Registrar(kubelet.plugins_dir).register(X, "stray.sock")
-    await kubelet.until(X, healthy={"stray"})
+    await kubelet.wait_for_list(X, healthy={"stray"})
     async with plugged.running(CONFIG):
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         # The kubelet finds the new connection under the old one's name, and closes that (contract 2.3).
         await stray.stop(None)
-        await kubelet.until(X, healthy=(), unhealthy={"x0"})
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert kubelet.streams(X) == 1
         assert len(kubelet.attempts) == 3

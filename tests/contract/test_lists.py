@@ -17,7 +17,7 @@ import genplug
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
@@ -50,43 +50,43 @@ def bound(source: Path, target: Path, options: str) -> Iterator[None]:
 async def test_31_allocate_answers_beside_twenty_idle_connections(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         async with node.kubelet.idle_connections(X, 20):
             allocation = await asyncio.wait_for(node.kubelet.admit(X), 5)
     assert allocation.ids == ("x0",)
 
 
 @pytest.mark.root
-async def test_33_a_read_only_folder_is_reported_and_tried_again(node: FakeNode, kubelet: KubeletStandIn) -> None:
+async def test_33_a_read_only_directory_is_reported_and_tried_again(node: FakeNode, kubelet: KubeletStandIn) -> None:
     node.plug("/dev/x0")
-    seen = node.folder / "m"
+    seen = node.directory / "m"
     with bound(node.kubelet_dir, seen, "ro"):
         async with node.running(CONFIG, kubelet_dir=seen, poll=0.1) as agent:
-            entries = heard(agent)
-            said = await told(entries, Event.FOLDER_UNUSABLE)
+            entries = record_events(agent)
+            said = await next_event(entries, Event.PLUGIN_DIR_UNUSABLE)
             assert str(seen / "device-plugins") in said.text
             assert "read-only" in said.text
-            await told(entries, Event.CONFIG_LOADED)
+            await next_event(entries, Event.CONFIG_LOADED)
             assert not agent.status.is_ready
             assert agent.status.unready[0] == f"kubelet: {said.text}"
             assert not kubelet.attempts
 
             remount(seen, "rw")
-            await told(entries, Event.REGISTERED)
+            await next_event(entries, Event.REGISTERED)
             assert agent.status.is_ready
-            await kubelet.until(X, healthy={"x0"})
+            await kubelet.wait_for_list(X, healthy={"x0"})
 
 
-async def test_33_a_missing_folder_is_reported_and_waited_for(node: FakeNode) -> None:
+async def test_33_a_missing_directory_is_reported_and_waited_for(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    late = KubeletStandIn(node.folder / "l")
-    async with node.running(CONFIG, kubelet_dir=node.folder / "l", poll=0.1) as agent:
-        entries = heard(agent)
-        said = await told(entries, Event.FOLDER_UNUSABLE)
-        assert str(node.folder / "l" / "device-plugins") in said.text
+    late = KubeletStandIn(node.directory / "l")
+    async with node.running(CONFIG, kubelet_dir=node.directory / "l", poll=0.1) as agent:
+        entries = record_events(agent)
+        said = await next_event(entries, Event.PLUGIN_DIR_UNUSABLE)
+        assert str(node.directory / "l" / "device-plugins") in said.text
         assert not agent.status.is_ready
         async with late:
-            await late.until(X, healthy={"x0"})
+            await late.wait_for_list(X, healthy={"x0"})
 
 
 async def test_36_a_wall_clock_that_jumps_by_days_changes_nothing(
@@ -96,19 +96,19 @@ async def test_36_a_wall_clock_that_jumps_by_days_changes_nothing(
     monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
     for name in ("x0", "x1"):
         node.plug(f"/dev/{name}")
-    config = CONFIG.replace("}]}", "}], health: {keepGoneSeconds: 1}}")
+    config = CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 1}}")
     async with node.running(config, rescan=0.2, poll=0.2) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.unplug("/dev/x1")
-        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
-        await node.kubelet.until(X, healthy={"x0"}, unhealthy={}, timeout=3)
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={}, timeout=3)
         gone, left = node.kubelet.messages(X)[-2:]
         assert 0.9 < left.time - gone.time < 2
 
         await node.kubelet.restart()
-        await node.kubelet.until(X, healthy={"x0"}, timeout=3)
-        await told(entries, Event.CONFIG_UNCHANGED, times=3)
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, timeout=3)
+        await next_event(entries, Event.CONFIG_UNCHANGED, times=3)
         assert len(node.kubelet.registrations) == 2
 
 
@@ -137,8 +137,8 @@ def test_36_no_decision_asks_the_wall_clock() -> None:
 
 async def test_37_an_empty_list_is_sent_at_once_and_is_no_silence(node: FakeNode) -> None:
     async with node.running(CONFIG):
-        registration = await node.kubelet.registered(X)
-        await node.kubelet.when(lambda: bool(node.kubelet.messages(X)))
+        registration = await node.kubelet.wait_registered(X)
+        await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(X)))
         first = node.kubelet.messages(X)[0]
         assert first.raw == b""
         assert first.time - registration.time < 0.5
@@ -161,18 +161,18 @@ async def test_38_each_change_is_one_full_list_and_without_a_change_there_is_non
         (partial(node.unplug, "/dev/ctl"), set(), {"x0", "x1"}),
     ]
     async with node.running(config, rescan=0.05, poll=0.05) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy={"x0"})
-        # Every one of these rounds looks at files, devices and the kubelet's folder again.
-        await told(entries, Event.CONFIG_UNCHANGED, times=20)
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        # Every one of these rounds looks at files, devices and the kubelet's directory again.
+        await next_event(entries, Event.CONFIG_UNCHANGED, times=20)
         assert len(node.kubelet.messages(X)) == 1
 
         for change, healthy, unhealthy in changes:
             changed = time.monotonic()
             change()
-            await node.kubelet.until(X, healthy=healthy, unhealthy=unhealthy)
+            await node.kubelet.wait_for_list(X, healthy=healthy, unhealthy=unhealthy)
             assert node.kubelet.messages(X)[-1].time - changed < 2
-        await told(entries, Event.CONFIG_UNCHANGED, times=20)
+        await next_event(entries, Event.CONFIG_UNCHANGED, times=20)
 
     assert [[one for one, _ in devices] for devices in listed(node.kubelet)] == [
         ["x0"],
@@ -186,13 +186,13 @@ async def test_the_first_change_goes_out_at_once_and_what_follows_is_joined(node
     names = [f"x{number}" for number in range(30)]
     node.plug("/dev/x0")
     async with node.running(CONFIG):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         plugged = time.monotonic()
         for name in names[1:]:
             node.plug(f"/dev/{name}")
             # The pace of the burst: over a second in all.
             await asyncio.sleep(0.04)
-        await node.kubelet.until(X, healthy=names)
+        await node.kubelet.wait_for_list(X, healthy=names)
 
     times = [message.time for message in node.kubelet.messages(X)]
     assert times[1] - plugged < 0.5
@@ -204,13 +204,13 @@ async def test_changes_of_every_kind_share_the_second_between_two_lists(node: Fa
     for name in ("x0", "y0", "z0"):
         node.plug(f"/dev/{name}")
     async with node.running(CONFIG) as agent:
-        entries = heard(agent)
-        await told(entries, Event.CONFIG_UNCHANGED)
+        entries = record_events(agent)
+        await next_event(entries, Event.CONFIG_UNCHANGED)
         for letters in ("y", "z", "xy", "xyz"):
             node.write_config(CONFIG.replace("/dev/x*", f"'/dev/[{letters}]*'"))
-            await told(entries, Event.CONFIG_LOADED)
+            await next_event(entries, Event.CONFIG_LOADED)
         node.plug("/dev/x1")
-        await node.kubelet.until(X, healthy={"x0", "x1", "y0", "z0"}, unhealthy=())
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "y0", "z0"}, unhealthy=())
     times = [message.time for message in node.kubelet.messages(X)]
     assert min(later - earlier for earlier, later in itertools.pairwise(times[1:])) > 0.95
     assert listed(node.kubelet)[1] == [("y0", "Healthy")]
@@ -228,9 +228,9 @@ async def test_39_a_thousand_events_in_a_second_are_a_few_messages(node: FakeNod
         node.plug("/dev/x0")
 
     async with node.running(CONFIG):
-        await node.kubelet.registered(X)
+        await node.kubelet.wait_registered(X)
         await asyncio.to_thread(shake)
-        await node.kubelet.until(X, lambda devices: devices.healthy == {"x0"})
+        await node.kubelet.wait_for_list(X, lambda devices: devices.healthy == {"x0"})
         assert len(node.kubelet.messages(X)) <= 4
 
 
@@ -245,13 +245,13 @@ async def test_a_slow_reader_gets_the_newest_list_and_none_of_those_it_missed(
     hold = kubelet.hostile.stop_reading(X)
     # Lists of hundreds of kilobytes: the buffers on the way take a few of them and not all ten.
     async with node.running(config(990)) as agent:
-        entries = heard(agent)
+        entries = record_events(agent)
         await hold.reached()
         for replicas in range(991, 1000):
             node.write_config(config(replicas), how="rename")
-            await told(entries, Event.CONFIG_LOADED, times=1 if replicas > 991 else 2)
+            await next_event(entries, Event.CONFIG_LOADED, times=1 if replicas > 991 else 2)
         hold.open()
-        await kubelet.until(X, lambda devices: len(devices) == 20 * 999)
+        await kubelet.wait_for_list(X, lambda devices: len(devices) == 20 * 999)
     read = [len(message.devices) // 20 for message in kubelet.messages(X)]
     assert read[-1] == 999
     assert len(read) <= 5
@@ -263,11 +263,11 @@ async def test_41_a_node_that_is_found_four_times_is_one_device(node: FakeNode, 
     node.link("/dev/by-id/first", "../x0")
     config = HEAD + f"resources: {{example.com/x: {{devices: [{{glob: {globs}}}, {{glob: '/dev/x[0-9]'}}]}}}}"
     async with node.running(config) as agent:
-        await node.kubelet.until(X)
+        await node.kubelet.wait_for_list(X)
         [[(one, health)]] = listed(node.kubelet)
         assert health == "Healthy"
         assert agent.snapshot is not None
-        assert not agent.snapshot.inventory.clashes
+        assert not agent.snapshot.inventory.conflicts
         allocation = await node.kubelet.admit(X, ids={one})
         assert [device.host_path for device in allocation.response.devices] == ["/dev/x0"]
 
@@ -283,9 +283,9 @@ async def test_42_a_node_that_two_resources_match_belongs_to_the_first(node: Fak
         "    devices: [{glob: /dev/by-id/*}]\n"
     )
     async with node.running(config) as agent:
-        said = await told(heard(agent), Event.NODE_CLAIMED_TWICE)
-        await node.kubelet.until(X, healthy={"x0"})
-        await node.kubelet.when(lambda: bool(node.kubelet.messages(Y)))
+        said = await next_event(record_events(agent), Event.DEVICE_NODE_CONFLICT)
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(Y)))
         assert listed(node.kubelet, Y) == [[]]
     for named in (X, Y, "genplug.yaml:5:", "genplug.yaml:7:", "share: {overlap: true}"):
         assert named in said.text
@@ -295,7 +295,7 @@ async def test_42_with_overlap_on_both_sides_the_ids_differ(node: FakeNode) -> N
     node.plug("/dev/x0")
     one = "{devices: [{glob: '/dev/x*'}], share: {overlap: true}}"
     async with node.running(f"{HEAD}resources: {{example.com/x: {one}, example.com/y: {one}}}"):
-        first, second = await node.kubelet.until(X), await node.kubelet.until(Y)
+        first, second = await node.kubelet.wait_for_list(X), await node.kubelet.wait_for_list(Y)
         assert len(first.healthy) == len(second.healthy) == 1
         assert first.ids.isdisjoint(second.ids)
         for resource in (X, Y):
@@ -306,17 +306,17 @@ async def test_42_with_overlap_on_both_sides_the_ids_differ(node: FakeNode) -> N
 async def test_42_a_change_that_claims_a_node_twice_is_refused_whole(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write_config(
             HEAD
             + "resources: {example.com/y: {devices: [{glob: /dev/x0}]}, example.com/x: {devices: [{glob: /dev/x*}]}}"
         )
-        said = await told(entries, Event.CONFIG_INVALID)
+        said = await next_event(entries, Event.CONFIG_INVALID)
         assert X in said.text
         assert Y in said.text
         node.plug("/dev/x1")
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert {one.resource for one in node.kubelet.registrations} == {X}
 
 
@@ -325,30 +325,30 @@ async def test_43_a_device_that_vanished_while_allocated_lingers_unhealthy_and_r
 ) -> None:
     for name in ("x0", "x1"):
         node.plug(f"/dev/{name}")
-    async with node.running(CONFIG.replace("}]}", "}], health: {keepGoneSeconds: 1.5}}")) as agent:
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+    async with node.running(CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 1.5}}")) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await node.kubelet.admit(X, pod="user", ids={"x1"})
         node.unplug("/dev/x1")
-        await node.kubelet.until(X, healthy={"x0"}, unhealthy={"x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
         [gone] = [device for device in agent.status.resources[0].devices if not device.healthy]
         assert gone.id == "x1"
         assert "/dev/x1" in gone.reason
         assert "gone" in gone.reason
-        await node.kubelet.until(X, healthy={"x0"}, unhealthy=())
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy=())
         kept, dropped = node.kubelet.messages(X)[-2:]
         assert dropped.time - kept.time > 1.2
 
         node.plug("/dev/x1")
-        await node.kubelet.until(X, healthy={"x0", "x1"}, unhealthy=())
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, unhealthy=())
 
 
 async def test_43_what_is_to_be_kept_no_second_leaves_the_list_at_once(node: FakeNode) -> None:
     for name in ("x0", "x1"):
         node.plug(f"/dev/{name}")
-    async with node.running(CONFIG.replace("}]}", "}], health: {keepGoneSeconds: 0}}")):
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+    async with node.running(CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 0}}")):
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.unplug("/dev/x1")
-        await node.kubelet.until(X, lambda devices: devices.healthy == {"x0"})
+        await node.kubelet.wait_for_list(X, lambda devices: devices.healthy == {"x0"})
     assert listed(node.kubelet)[-1] == [("x0", "Healthy")]
 
 
@@ -387,19 +387,19 @@ async def test_46_health_and_ids_are_spelt_as_the_kubelet_wants_and_survive_rest
 
     async def ids() -> dict[str, list[tuple[str, str]]]:
         for name in names:
-            await node.kubelet.until(name)
+            await node.kubelet.wait_for_list(name)
         return {name: listed(node.kubelet, name)[-1] for name in names}
 
     async with node.running(config) as agent:
         first = await ids()
-        entries = heard(agent)
+        entries = record_events(agent)
         node.write_config(config.replace("replicas: 2", "replicas: 2\n    allocate: {env: {A: b}}"))
-        await told(entries, Event.CONFIG_LOADED)
+        await next_event(entries, Event.CONFIG_LOADED)
         node.unplug("/dev/gone")
-        await node.kubelet.until("example.com/pool", healthy=())
+        await node.kubelet.wait_for_list("example.com/pool", healthy=())
         assert {health for _, health in listed(node.kubelet, "example.com/pool")[-1]} == {"Unhealthy"}
         node.plug("/dev/gone")
-        await node.kubelet.until("example.com/pool", unhealthy=())
+        await node.kubelet.wait_for_list("example.com/pool", unhealthy=())
         assert await ids() == first
     await node.kubelet.restart()
     async with node.running():

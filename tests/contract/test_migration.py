@@ -18,20 +18,20 @@ async def test_device_of_running_pod_stays_in_use_when_genplug_lists_its_id(
     node.plug("/dev/x1")
     async with TinyPlugin(kubelet.plugins_dir, X, "X0", "X1") as old:
         await old.register()
-        await kubelet.until(X, healthy={"X0", "X1"})
+        await kubelet.wait_for_list(X, healthy={"X0", "X1"})
         await kubelet.admit(X, 1, pod="before", ids={"X0"})
-    await kubelet.until(X, unhealthy={"X0", "X1"})
+    await kubelet.wait_for_list(X, unhealthy={"X0", "X1"})
 
     async with node.running(CONFIG % "true"):
-        await kubelet.until(X, healthy={"X0", "X1"})
+        await kubelet.wait_for_list(X, healthy={"X0", "X1"})
         after = await kubelet.admit(X, 1, pod="after")
         assert after.ids == ("X1",)
         assert [device.host_path for device in after.response.devices] == ["/dev/x1"]
-    await kubelet.until(X, lambda devices: not devices.healthy)
+    await kubelet.wait_for_list(X, lambda devices: not devices.healthy)
 
     async with TinyPlugin(kubelet.plugins_dir, X, "X0", "X1", socket="again.sock") as old:
         await old.register()
-        await kubelet.until(X, healthy={"X0", "X1"})
+        await kubelet.wait_for_list(X, healthy={"X0", "X1"})
         await kubelet.remove_pod("before")
         assert (await kubelet.admit(X, 1, pod="back")).ids == ("X0",)
 
@@ -42,10 +42,10 @@ async def test_device_of_running_pod_is_free_when_genplug_lists_another_id(
     node.plug("/dev/x0")
     async with TinyPlugin(kubelet.plugins_dir, X, "X0") as old:
         await old.register()
-        await kubelet.until(X, healthy={"X0"})
+        await kubelet.wait_for_list(X, healthy={"X0"})
         await kubelet.admit(X, 1, pod="before")
 
     async with node.running(CONFIG % "false"):
-        await kubelet.until(X, lambda devices: len(devices.healthy) == 1 and "X0" not in devices.ids)
+        await kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 1 and "X0" not in devices.ids)
         after = await kubelet.admit(X, 1, pod="after")
         assert [device.host_path for device in after.response.devices] == ["/dev/x0"]

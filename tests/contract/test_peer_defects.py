@@ -9,7 +9,7 @@ import pytest
 
 from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
@@ -24,7 +24,7 @@ async def given(kubelet: KubeletStandIn, resource: str, one: str) -> list[str]:
 
 
 async def until_listed(kubelet: KubeletStandIn, resource: str) -> None:
-    await kubelet.when(lambda: bool(kubelet.messages(resource)))
+    await kubelet.wait_for(lambda: bool(kubelet.messages(resource)))
 
 
 def ever_listed(kubelet: KubeletStandIn, resource: str) -> set[str]:
@@ -34,16 +34,16 @@ def ever_listed(kubelet: KubeletStandIn, resource: str) -> set[str]:
 async def test_defect_1_no_change_is_lost_after_kubelet_restarts_and_no_old_list_lives_on(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG) as agent:
-        entries = heard(agent)
-        await told(entries, Event.REGISTERED)
-        await node.kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await next_event(entries, Event.REGISTERED)
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         tasks = len(asyncio.all_tasks())
         for start in range(1, 5):
             await node.kubelet.restart()
-            await told(entries, Event.REGISTERED)
-            await node.kubelet.until(X, healthy={f"x{number}" for number in range(start)})
+            await next_event(entries, Event.REGISTERED)
+            await node.kubelet.wait_for_list(X, healthy={f"x{number}" for number in range(start)})
             node.plug(f"/dev/x{start}")
-            await node.kubelet.until(X, healthy={f"x{number}" for number in range(start + 1)})
+            await node.kubelet.wait_for_list(X, healthy={f"x{number}" for number in range(start + 1)})
             assert agent.status.resources[0].streams == node.kubelet.streams(X) == 1
         # Two lists for each start, the first and the change: nobody else sent one.
         assert [len(message.devices) for message in node.kubelet.messages(X)] == [1, 1, 2, 2, 3, 3, 4, 4, 5]
@@ -56,7 +56,7 @@ async def test_defect_1_no_change_is_lost_after_kubelet_restarts_and_no_old_list
 async def test_defect_2_a_bad_glob_is_an_error_with_its_place_and_no_silent_zero(node: FakeNode, glob: str) -> None:
     node.plug("/dev/x0")
     async with node.running(f"{HEAD}resources:\n  example.com/x:\n    devices:\n    - glob: {glob}\n") as agent:
-        said = await told(heard(agent), Event.CONFIG_INVALID)
+        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         assert f"{node.config_dir}/genplug.yaml:6:" in said.text
         assert "glob" in said.text
         assert not agent.status.is_ready
@@ -65,7 +65,7 @@ async def test_defect_2_a_bad_glob_is_an_error_with_its_place_and_no_silent_zero
 
 async def test_defect_2_a_good_glob_that_finds_nothing_is_told_with_its_place(node: FakeNode) -> None:
     async with node.running(CONFIG) as agent:
-        await told(heard(agent), Event.REGISTERED)
+        await next_event(record_events(agent), Event.REGISTERED)
         [note] = agent.status.resources[0].notes
     assert note.startswith("nothing matches /dev/x* (")
     assert f"{node.config_dir}/genplug.yaml:3:" in note
@@ -76,7 +76,7 @@ async def test_defect_3_an_unknown_type_is_refused(node: FakeNode, kind: str) ->
     node.plug("/dev/x0")
     config = CONFIG.replace("}]}", f", type: {kind}}}]}}")
     async with node.running(config) as agent:
-        said = await told(heard(agent), Event.CONFIG_INVALID)
+        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         # Behind the quote, where the text begins.
         column = config.splitlines()[2].index(kind + "}]") + 1 + kind.startswith("'")
         assert f"genplug.yaml:3:{column}: error" in said.text
@@ -96,7 +96,7 @@ async def test_defect_3_every_unit_on_offer_brings_a_device_node(node: FakeNode)
     )
     async with node.running(config) as agent:
         for resource, path in ((X, "/dev/x0"), (Y, "/dev/y0")):
-            devices = await node.kubelet.until(resource)
+            devices = await node.kubelet.wait_for_list(resource)
             assert len(devices.healthy) == len(devices) == 2
             for one in devices:
                 assert await given(node.kubelet, resource, one) == [path]
@@ -112,7 +112,7 @@ async def test_defect_3_every_unit_on_offer_brings_a_device_node(node: FakeNode)
 async def test_defect_4_a_name_written_twice_is_an_error_at_both_places(node: FakeNode) -> None:
     resource = "  example.com/x: {devices: [{glob: /dev/x*}]}\n"
     async with node.running(f"{HEAD}resources:\n{resource}  a.io/y: {{devices: []}}\n{resource}") as agent:
-        said = await told(heard(agent), Event.CONFIG_INVALID)
+        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
     assert f"{node.config_dir}/genplug.yaml:6:3: error" in said.text
     assert "4:3" in said.text
 
@@ -123,7 +123,7 @@ async def test_defect_4_names_of_one_letter_and_with_every_allowed_sign_register
     one = "{devices: [{glob: /dev/x0}], share: {overlap: true}}"
     async with node.running(f"{HEAD}resources: {{{', '.join(f'{name}: {one}' for name in names)}}}"):
         for name in names:
-            [device] = await node.kubelet.until(name)
+            [device] = await node.kubelet.wait_for_list(name)
             assert await given(node.kubelet, name, device) == ["/dev/x0"]
 
 
@@ -138,7 +138,7 @@ async def test_defect_5_names_of_any_length_register(node: FakeNode) -> None:
     text = "".join(resources).replace("\n", "\n  ").rstrip()
     async with node.running(f"{HEAD}resources:\n  {text}\n"):
         for name in names:
-            await node.kubelet.until(name, healthy={f"{name[-1]}0"})
+            await node.kubelet.wait_for_list(name, healthy={f"{name[-1]}0"})
     endpoints = [one.endpoint for one in node.kubelet.registrations]
     assert len(set(endpoints)) == 3
     assert max(len(os.fsencode(f"/var/lib/kubelet/device-plugins/{one}")) for one in endpoints) <= 107
@@ -157,16 +157,16 @@ async def test_defect_6_ids_stay_where_they_are_when_members_of_a_group_come_and
         node.plug(f"/dev/a{number}")
         node.plug(f"/dev/b{number}")
     async with node.running(config):
-        first, second, third = await node.kubelet.until(X)
+        first, second, third = await node.kubelet.wait_for_list(X)
         everything = {first, second, third}
         await node.kubelet.admit(X, pod="user", ids={second})
         node.unplug("/dev/b1")
         node.unplug("/dev/a0")
         node.unplug("/dev/b0")
-        await node.kubelet.until(X, healthy={third}, unhealthy={first, second})
+        await node.kubelet.wait_for_list(X, healthy={third}, unhealthy={first, second})
         node.plug("/dev/extra2")
         node.plug("/dev/b1")
-        await node.kubelet.until(X, healthy={second, third}, unhealthy={first})
+        await node.kubelet.wait_for_list(X, healthy={second, third}, unhealthy={first})
         assert await given(node.kubelet, X, second) == ["/dev/a1", "/dev/b1"]
         assert await given(node.kubelet, X, third) == ["/dev/a2", "/dev/b2", "/dev/extra2"]
         assert ever_listed(node.kubelet, X) == everything
@@ -177,14 +177,14 @@ async def test_defect_6_an_adapter_plugged_again_under_another_number_keeps_its_
     node.plug("/dev/ttyUSB0")
     node.link(link, "../../ttyUSB0")
     async with node.running(CONFIG.replace("/dev/x*", "/dev/serial/by-id/*")):
-        [one] = await node.kubelet.until(X)
+        [one] = await node.kubelet.wait_for_list(X)
         await node.kubelet.admit(X, pod="user")
         node.unplug(link)
         node.unplug("/dev/ttyUSB0")
-        await node.kubelet.until(X, unhealthy={one})
+        await node.kubelet.wait_for_list(X, unhealthy={one})
         node.plug("/dev/ttyUSB1")
         node.link(link, "../../ttyUSB1")
-        await node.kubelet.until(X, healthy={one}, unhealthy=())
+        await node.kubelet.wait_for_list(X, healthy={one}, unhealthy=())
         assert await given(node.kubelet, X, one) == ["/dev/ttyUSB1"]
         assert ever_listed(node.kubelet, X) == {one}
 
@@ -195,12 +195,12 @@ async def test_defect_6_a_link_that_appears_late_does_not_rename_the_device_it_l
 ) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG.replace("/dev/x*", globs)):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         await node.kubelet.admit(X, pod="user")
         node.link("/dev/by-id/late", "../x0")
         # Found no earlier than the link; with another name the used device would be free once more.
         node.plug("/dev/x1")
-        await node.kubelet.until(X, lambda devices: "x1" in devices.healthy)
+        await node.kubelet.wait_for_list(X, lambda devices: "x1" in devices.healthy)
         assert ever_listed(node.kubelet, X) == {"x0", "x1"}
 
 
@@ -209,7 +209,7 @@ async def test_defect_7_identical_adapters_are_a_unit_each(node: FakeNode) -> No
         node.plug(f"/dev/ttyUSB{number}")
         node.link(f"/dev/serial/by-path/pci-0000:00:14.0-usb-0:{number}:1.0-port0", f"../../ttyUSB{number}")
     async with node.running(CONFIG.replace("/dev/x*", "/dev/serial/by-path/*")):
-        first, second = await node.kubelet.until(X)
+        first, second = await node.kubelet.wait_for_list(X)
         assert await given(node.kubelet, X, first) == ["/dev/ttyUSB0"]
         assert await given(node.kubelet, X, second) == ["/dev/ttyUSB1"]
 
@@ -219,14 +219,14 @@ async def test_defect_7_a_group_that_is_not_whole_is_not_offered(node: FakeNode)
     for name in ("x0", "x1", "control0"):
         node.plug(f"/dev/{name}")
     async with node.running(config) as agent:
-        whole, partly = await node.kubelet.until(X)
-        await node.kubelet.until(X, healthy={whole}, unhealthy={partly})
+        whole, partly = await node.kubelet.wait_for_list(X)
+        await node.kubelet.wait_for_list(X, healthy={whole}, unhealthy={partly})
         [_, status] = agent.status.resources[0].devices
         assert "/dev/control1 does not exist" in status.reason
         with pytest.raises(grpc.aio.AioRpcError, match="/dev/control1 does not exist"):
             await given(node.kubelet, X, partly)
         node.plug("/dev/control1")
-        await node.kubelet.until(X, healthy={whole, partly})
+        await node.kubelet.wait_for_list(X, healthy={whole, partly})
         assert await given(node.kubelet, X, partly) == ["/dev/x1", "/dev/control1"]
 
 
@@ -243,7 +243,7 @@ async def test_defect_8_numbers_mean_what_is_written_in_selectors(node: FakeNode
     one = "{{devices: [{{glob: /dev/x*, where: {{minor: {}}}}}], share: {{overlap: true}}}}"
     resources = (f"  example.com/{number}: {one.format(written)}\n" for number, written in enumerate(selected))
     async with node.running(f"{HEAD}resources:\n{''.join(resources)}") as agent:
-        entries = heard(agent)
+        entries = record_events(agent)
         for number, minors in enumerate(selected.values()):
             resource = f"example.com/{number}"
             await until_listed(node.kubelet, resource)
@@ -252,7 +252,7 @@ async def test_defect_8_numbers_mean_what_is_written_in_selectors(node: FakeNode
 
         # What YAML takes for a number is asked for in quotes: nobody guesses how it was meant to be read.
         node.write_config(CONFIG.replace("}]}", ", where: {minor: 2838}}]}"))
-        assert 'quote it: "2838"' in (await told(entries, Event.CONFIG_INVALID)).text
+        assert 'quote it: "2838"' in (await next_event(entries, Event.CONFIG_INVALID)).text
 
 
 async def test_defect_8_a_container_gets_the_text_that_is_written_or_the_file_is_refused(node: FakeNode) -> None:
@@ -260,13 +260,13 @@ async def test_defect_8_a_container_gets_the_text_that_is_written_or_the_file_is
     node.plug("/dev/x0")
     env = ", ".join(f"V{number}: {text}" for number, text in enumerate(written))
     async with node.running(CONFIG.replace("}]}", f"}}], allocate: {{env: {{{env}}}}}}}")) as agent:
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         allocation = await node.kubelet.admit(X)
         assert [allocation.response.envs[f"V{number}"] for number in range(len(written))] == written
 
-        entries = heard(agent)
+        entries = record_events(agent)
         node.write_config(CONFIG.replace("}]}", "}], allocate: {env: {PRODUCT: 2838}}}"))
-        assert 'quote it: "2838"' in (await told(entries, Event.CONFIG_INVALID)).text
+        assert 'quote it: "2838"' in (await next_event(entries, Event.CONFIG_INVALID)).text
 
 
 async def test_defect_9_a_device_is_one_resources_alone_and_is_counted_once(node: FakeNode) -> None:
@@ -278,8 +278,8 @@ async def test_defect_9_a_device_is_one_resources_alone_and_is_counted_once(node
         "  example.com/y: {devices: [{glob: /dev/x*}]}\n"
     )
     async with node.running(config, listen=("127.0.0.1", 0)) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await until_listed(node.kubelet, Y)
         assert not node.kubelet.resource(Y)
         with pytest.raises(grpc.aio.AioRpcError, match="no device 'x0'"):
@@ -287,7 +287,7 @@ async def test_defect_9_a_device_is_one_resources_alone_and_is_counted_once(node
         assert X in " ".join(agent.status.resources[1].notes)
 
         await node.kubelet.admit(X, 2)
-        await told(entries, Event.ALLOCATED)
+        await next_event(entries, Event.ALLOCATED)
         url = f"http://127.0.0.1:{agent.listens_on}/metrics"
         page = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode().splitlines()
     for line in (

@@ -9,7 +9,7 @@ from genplug.observe.events import Event
 from genplug.testing.kubelet.records import AdmissionError
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.config_files import WAYS, in_place, swap_config_map
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 X, Y = "example.com/x", "example.com/y"
@@ -25,12 +25,12 @@ NO_X1 = HEAD + "devices: {deny: [/dev/x1]}\n"
 
 @pytest.fixture
 def policy(node: FakeNode) -> Path:
-    """The policy's file, alone in its folder as a ConfigMap of its own is."""
+    """The policy's file, alone in its directory as a ConfigMap of its own is."""
     for path in ("/dev/x0", "/dev/x1", "/dev/y0"):
         node.plug(path)
-    folder = node.folder / "p"
-    folder.mkdir()
-    return folder / "policy.yaml"
+    directory = node.directory / "p"
+    directory.mkdir()
+    return directory / "policy.yaml"
 
 
 def registered(kubelet: KubeletStandIn) -> list[str]:
@@ -42,7 +42,7 @@ async def test_without_a_policy_nobody_is_given_the_host(node: FakeNode) -> None
     node.plug("/dev/x1", major=1, minor=1)
     node.plug("/dev/x2", major=8, minor=0, kind="block")
     async with node.running(CONFIG) as agent:
-        assert (await node.kubelet.until(X, healthy={"x0"})).ids == {"x0"}
+        assert (await node.kubelet.wait_for_list(X, healthy={"x0"})).ids == {"x0"}
         # Whoever looks is told why it is only one.
         (notes,) = (one.notes for one in agent.status.resources if one.name == X)
         assert any(note.startswith("/dev/x1: refused by the built-in list") for note in notes)
@@ -52,11 +52,11 @@ async def test_without_a_policy_nobody_is_given_the_host(node: FakeNode) -> None
 async def test_what_appears_later_is_refused_as_well(node: FakeNode, policy: Path) -> None:
     in_place(policy, NO_X1.replace("x1", "x2"))
     async with node.running(CONFIG, policy=policy):
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.plug("/dev/x2")
         node.plug("/dev/x3", major=5, minor=1)
         node.plug("/dev/x4")
-        await node.kubelet.until(X, healthy={"x0", "x1", "x4"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x4"})
         assert all({"x2", "x3"}.isdisjoint(message.devices) for message in node.kubelet.messages(X))
 
 
@@ -66,13 +66,13 @@ async def test_a_changed_policy_holds_however_it_is_written(
 ) -> None:
     WAYS[how](policy, HEAD)
     async with node.running(CONFIG, policy=policy):
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         WAYS[how](policy, NO_X1)
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         with pytest.raises(AdmissionError):
             await node.kubelet.admit(X, ids={"x1"})
         WAYS[how](policy, HEAD)
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         # Nothing was registered anew for it.
         assert len(node.kubelet.attempts) == 2
 
@@ -82,7 +82,7 @@ def unlink(path: Path) -> None:
 
 
 BROKEN = {
-    "it is missing": (None, "there is no such file or folder"),
+    "it is missing": (None, "there is no such file or directory"),
     "it is no YAML": (HEAD + "devices: [\n", "policy.yaml:3:10: error[GP002]"),
     "it has a mistake": (HEAD + "devices: {block: maybe}\n", "policy.yaml:3:18: error[GP008]"),
     "it is a configuration": (CONFIG, "policy.yaml:2:7: error[GP005]"),
@@ -97,8 +97,8 @@ async def test_at_the_start_a_right_policy_is_waited_for_and_nothing_is_offered_
     if text is not None:
         in_place(policy, text)
     async with node.running(CONFIG, policy=policy) as agent:
-        entries = heard(agent)
-        said = await told(entries, Event.CONFIG_INVALID)
+        entries = record_events(agent)
+        said = await next_event(entries, Event.CONFIG_INVALID)
         assert words in said.text
         assert "nothing is offered until it is mended" in said.text
         assert not agent.status.is_ready
@@ -106,7 +106,7 @@ async def test_at_the_start_a_right_policy_is_waited_for_and_nothing_is_offered_
         assert agent.snapshot is None
         assert not node.kubelet.attempts
         in_place(policy, NO_X1)
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert not agent.status.config.error
 
 
@@ -116,30 +116,30 @@ async def test_a_policy_that_becomes_wrong_leaves_the_last_good_one_in_force(
 ) -> None:
     in_place(policy, NO_X1)
     async with node.running(CONFIG, policy=policy) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         unlink(policy)
         if text is not None:
             in_place(policy, text)
-        said = await told(entries, Event.CONFIG_INVALID, words)
+        said = await next_event(entries, Event.CONFIG_INVALID, words)
         assert "the last good configuration stays in force" in said.text
         assert words in agent.status.config.error
         node.plug("/dev/x2")
-        assert (await node.kubelet.until(X, healthy={"x0", "x2"})).ids == {"x0", "x2"}
+        assert (await node.kubelet.wait_for_list(X, healthy={"x0", "x2"})).ids == {"x0", "x2"}
         assert len(node.kubelet.attempts) == 2
         in_place(policy, NO_X1)
-        await told(entries, Event.CONFIG_UNCHANGED)
+        await next_event(entries, Event.CONFIG_UNCHANGED)
         assert not agent.status.config.error
 
 
 async def test_a_configuration_that_the_policy_does_not_allow_is_refused_whole(node: FakeNode, policy: Path) -> None:
     in_place(policy, HEAD + "resources: [example.com/y]\n")
     async with node.running(CONFIG, policy=policy) as agent:
-        said = await told(heard(agent), Event.CONFIG_INVALID)
+        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         assert f"genplug.yaml:4:3: error[GP019]: the resource '{X}' is refused by 'resources' of {policy}" in said.text
         assert not node.kubelet.attempts
         node.write_config(CONFIG.replace("  example.com/x: {devices: [{glob: /dev/x*}]}\n", ""))
-        await node.kubelet.until(Y, healthy={"y0"})
+        await node.kubelet.wait_for_list(Y, healthy={"y0"})
         assert registered(node.kubelet) == [Y]
 
 
@@ -148,31 +148,31 @@ async def test_a_narrower_policy_holds_at_once_over_the_configuration_that_it_do
 ) -> None:
     in_place(policy, HEAD)
     async with node.running(CONFIG, policy=policy, drain=0.1) as agent:
-        entries = heard(agent)
+        entries = record_events(agent)
         for resource in (X, Y):
-            await node.kubelet.until(resource)
+            await node.kubelet.wait_for_list(resource)
         in_place(policy, NO_X1.replace("x1", "y0") + "resources: [example.com/y]\n")
-        await told(entries, Event.CONFIG_INVALID, "error[GP019]")
-        assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == X
-        await node.kubelet.until(Y, healthy=())
+        await next_event(entries, Event.CONFIG_INVALID, "error[GP019]")
+        assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == X
+        await node.kubelet.wait_for_list(Y, healthy=())
         assert "error[GP019]" in agent.status.config.error
 
         # What the configuration says, it says still: a wider policy is all that it takes.
         in_place(policy, HEAD)
-        await node.kubelet.until(X, healthy={"x0", "x1"})
-        await node.kubelet.until(Y, healthy={"y0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(Y, healthy={"y0"})
         assert not agent.status.config.error
 
 
 async def test_a_narrower_policy_holds_at_once_beside_a_broken_configuration(node: FakeNode, policy: Path) -> None:
     swap_config_map(policy.parent, {policy.name: HEAD})
     async with node.running(CONFIG, policy=policy) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.write_config("resources: [")
-        await told(entries, Event.CONFIG_INVALID)
+        await next_event(entries, Event.CONFIG_INVALID)
         swap_config_map(policy.parent, {policy.name: NO_X1})
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert "error[GP002]" in agent.status.config.error
 
 
@@ -181,11 +181,11 @@ async def test_a_changed_policy_holds_even_where_it_brings_to_light_that_two_res
 ) -> None:
     in_place(policy, HEAD + "devices: {deny: [/dev/y0]}\n")
     async with node.running(CONFIG.replace("/dev/x*", "'/dev/{x,y}*'"), policy=policy) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         in_place(policy, NO_X1)
-        await told(entries, Event.NODE_CLAIMED_TWICE, "the first keeps it")
-        await node.kubelet.until(X, healthy={"x0", "y0"})
+        await next_event(entries, Event.DEVICE_NODE_CONFLICT, "the first keeps it")
+        await node.kubelet.wait_for_list(X, healthy={"x0", "y0"})
 
 
 async def test_mounts_are_given_where_the_policy_allows_them_and_a_pod_is_told_where_not(
@@ -199,8 +199,8 @@ async def test_mounts_are_given_where_the_policy_allows_them_and_a_pod_is_told_w
     node.write("/etc/shadow", "")
     in_place(policy, HEAD + "mounts: {allow: [/opt]}\n")
     async with node.running(MOUNTING, policy=policy) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         allocation = await node.kubelet.admit(X, ids={"x0"})
         [mount] = allocation.response.mounts
         assert (mount.host_path, mount.container_path, mount.read_only) == ("/opt/x0", "/m", True)
@@ -211,20 +211,20 @@ async def test_mounts_are_given_where_the_policy_allows_them_and_a_pod_is_told_w
 
         # The configuration is refused now; what it asks for is refused to the next pod.
         in_place(policy, HEAD)
-        await told(entries, Event.CONFIG_INVALID, "error[GP019]")
+        await next_event(entries, Event.CONFIG_INVALID, "error[GP019]")
         await node.kubelet.remove_pod("pod")
         with pytest.raises(AdmissionError) as rejected:
             await node.kubelet.admit(X, ids={"x0"}, pod="late")
         assert "which allows nothing" in rejected.value.cause
 
 
-async def test_a_policy_in_the_configurations_own_folder_is_an_error_that_says_where_it_belongs(
+async def test_a_policy_in_the_configurations_own_directory_is_an_error_that_says_where_it_belongs(
     node: FakeNode, policy: Path
 ) -> None:
     in_place(policy, HEAD)
     in_place(node.config_dir / "policy.yaml", HEAD)
     async with node.running(CONFIG, policy=policy) as agent:
-        said = await told(heard(agent), Event.CONFIG_INVALID)
+        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         assert f"{node.config_dir}/policy.yaml:2:7: error[GP005]" in said.text
         assert "pass its file with --policy" in said.text
         assert not node.kubelet.attempts

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from genplug.observe.events import Event
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
@@ -20,7 +20,7 @@ X, Y = "example.com/x", "example.com/y"
 @pytest.fixture
 def script(node: FakeNode) -> Callable[[str], Path]:
     def write(text: str) -> Path:
-        path = node.folder / "reset"
+        path = node.directory / "reset"
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
         return path
@@ -35,8 +35,8 @@ def config(program: Path, *arguments: str, timeout: float = 20, name: str = X) -
 
 
 def policy(node: FakeNode) -> Path:
-    path = node.folder / "policy.yaml"
-    allow = f"exec: {{allow: ['{node.folder}/*']}}"
+    path = node.directory / "policy.yaml"
+    allow = f"exec: {{allow: ['{node.directory}/*']}}"
     path.write_text(f"apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n{allow}\n")
     return path
 
@@ -44,12 +44,12 @@ def policy(node: FakeNode) -> Path:
 async def test_a_program_runs_once_for_each_device_with_its_attributes(
     node: FakeNode, script: Callable[[str], Path]
 ) -> None:
-    ran = node.folder / "ran"
+    ran = node.directory / "ran"
     program = script(f'echo "$@" >> {ran}')
     node.plug("/dev/x0")
     node.plug("/dev/x1")
     async with node.running(config(program, "--reset", "${path}"), policy=policy(node)):
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert node.kubelet.registrations[-1].pre_start_required
         await node.kubelet.admit(X, 2, pod="both")
         assert sorted(ran.read_text().splitlines()) == ["--reset /dev/x0", "--reset /dev/x1"]
@@ -61,10 +61,10 @@ async def test_where_nothing_runs_the_kubelet_does_not_ask_and_a_change_register
     program = script("exit 0")
     node.plug("/dev/x0")
     async with node.running(f"{HEAD}  {X}: {{devices: [{{glob: /dev/x*}}]}}\n", policy=policy(node)):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert not node.kubelet.registrations[-1].pre_start_required
         node.write_config(config(program))
-        await node.kubelet.registered(X, times=2)
+        await node.kubelet.wait_registered(X, times=2)
         assert node.kubelet.registrations[-1].pre_start_required
 
 
@@ -82,25 +82,25 @@ async def test_a_failure_names_device_program_and_its_last_words(
     program = script(text)
     node.plug("/dev/x0")
     async with node.running(config(program), policy=policy(node)) as agent:
-        await node.kubelet.until(X, healthy={"x0"})
-        entries = heard(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        entries = record_events(agent)
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await node.kubelet.call(X).pre_start(["x0"])
         assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert f"{X} device x0 is not ready for a container: preStart ran {program}, which {said}" in (
             failed.value.details() or ""
         )
-        assert said in (await told(entries, Event.PRE_START_FAILED)).text
+        assert said in (await next_event(entries, Event.PRE_START_FAILED)).text
 
 
 async def test_a_program_that_hangs_is_ended_with_all_that_it_started(
     node: FakeNode, script: Callable[[str], Path]
 ) -> None:
-    child = node.folder / "child"
+    child = node.directory / "child"
     program = script(f"sleep 600 & echo $! > {child}; echo waiting; wait")
     node.plug("/dev/x0")
     async with node.running(config(program, timeout=0.5), policy=policy(node)):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         began = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError, match=r"took longer than 0.5 s: waiting"):
             await node.kubelet.call(X).pre_start(["x0"])
@@ -109,12 +109,12 @@ async def test_a_program_that_hangs_is_ended_with_all_that_it_started(
 
 
 async def test_a_program_whose_caller_gave_up_is_ended(node: FakeNode, script: Callable[[str], Path]) -> None:
-    started = node.folder / "started"
+    started = node.directory / "started"
     os.mkfifo(started)
     program = script(f"echo $$ > {started}; sleep 600")
     node.plug("/dev/x0")
     async with node.running(config(program), policy=policy(node)):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         asking = asyncio.create_task(node.kubelet.call(X).pre_start(["x0"]))
         process = int(await asyncio.to_thread(started.read_text))
         asking.cancel()
@@ -126,7 +126,7 @@ async def test_one_that_hangs_holds_up_nobody_else(node: FakeNode, script: Calla
     node.plug("/dev/x0")
     node.plug("/dev/x1")
     async with node.running(config(program, "${path}"), policy=policy(node)):
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         hanging = asyncio.create_task(node.kubelet.call(X).pre_start(["x0"]))
         async with asyncio.timeout(10):
             await node.kubelet.call(X).pre_start(["x1"])
@@ -142,7 +142,7 @@ async def test_what_cannot_run_is_refused_with_the_reason(
     program = script("exit 0")
     node.plug("/dev/x0")
     async with node.running(config(program), policy=policy(node)):
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
         program.unlink()
         reasons = {"unknown": "has no device 'x9'", "missing": "cannot be started"}
         with pytest.raises(grpc.aio.AioRpcError, match=reasons[what]):

@@ -39,7 +39,7 @@ POLICY = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\ndevices: {b
 
 @pytest.fixture
 def policy(node: FakeNode) -> Path:
-    path = node.folder / "policy.yaml"
+    path = node.directory / "policy.yaml"
     path.write_text(POLICY)
     return path
 
@@ -63,7 +63,7 @@ def found(pattern: str) -> tuple[str, ...]:
 
 async def until_all_listed(node: FakeNode, present: Mapping[str, Sequence[str]]) -> None:
     for resource, paths in present.items():
-        await node.kubelet.when(lambda: bool(node.kubelet.messages(resource)))  # noqa: B023 - awaited here
+        await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(resource)))  # noqa: B023 - awaited here
         assert len(node.kubelet.resource(resource).healthy) == len(paths)
 
 
@@ -115,7 +115,7 @@ async def test_the_devices_of_this_machine_are_listed_with_their_true_numbers(no
             found = agent.snapshot.inventory.devices[resource]
             assert {device.id for device in found} == node.kubelet.resource(resource).ids
             nodes = [node for device in found for node in device.nodes]
-            looks = {one.path: f"{one.look.kind} {one.look.major}:{one.look.minor}" for one in nodes}
+            looks = {one.path: f"{one.info.kind} {one.info.major}:{one.info.minor}" for one in nodes}
             assert looks == {path: numbers(path) for path in paths}
         planned = await plan(node.config_dir, "--policy", str(policy))
     shown = {
@@ -160,7 +160,7 @@ CHANGES: dict[str, tuple[Callable[[FakeNode], object], str]] = {
         "/dev/x0 is char 240:77 now and was char 240:0 when it was found",
     ),
     "it became a block device": (lambda node: node.plug("/dev/x0", kind="block"), "/dev/x0 is block 240:0 now"),
-    "it became a folder": (lambda node: node.real("/dev/x0").mkdir(), "/dev/x0 is a directory now"),
+    "it became a directory": (lambda node: node.real("/dev/x0").mkdir(), "/dev/x0 is a directory now"),
     "it became a file": (lambda node: node.write("/dev/x0", "char 240:0"), "/dev/x0 is a regular file now"),
     "it became a link to the disk": (lambda node: node.link("/dev/x0", "/dev/sda"), "/dev/x0 is block 8:0 now"),
     "it became a link to memory": (lambda node: node.link("/dev/x0", "mem"), "/dev/x0 is char 1:1 now"),
@@ -178,10 +178,10 @@ async def test_59_what_a_node_turned_into_since_the_list_is_not_given(
     real.plug("/dev/sda", major=8, minor=0, kind="block")
     real.plug("/dev/mem", major=1, minor=1)
     async with real.running(CONFIG):
-        await real.kubelet.until(X, healthy={"x0", "x1"})
+        await real.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         # After a change that was found, the next look is a second away.
         real.plug("/dev/x2")
-        await real.kubelet.until(X, healthy={"x0", "x1", "x2"})
+        await real.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2"})
         real.unplug("/dev/x0")
         change(real)
         with pytest.raises(AdmissionError) as rejected:
@@ -195,10 +195,10 @@ async def test_59_what_a_node_turned_into_since_the_list_is_not_given(
 async def test_59_a_node_that_only_moved_is_given_where_it_is(real: FakeNode) -> None:
     real.plug("/dev/x0")
     async with real.running(CONFIG):
-        await real.kubelet.until(X, healthy={"x0"})
+        await real.kubelet.wait_for_list(X, healthy={"x0"})
         # After a change that was found, the next look is a second away.
         real.plug("/dev/x1")
-        await real.kubelet.until(X, healthy={"x0", "x1"})
+        await real.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         real.plug("/dev/moved", minor=0)
         real.unplug("/dev/x0")
         real.link("/dev/x0", "moved")
@@ -210,11 +210,11 @@ async def test_59_a_node_that_only_moved_is_given_where_it_is(real: FakeNode) ->
 async def test_a_node_that_changed_its_numbers_is_given_again_once_it_was_looked_at(real: FakeNode) -> None:
     real.plug("/dev/x0")
     async with real.running(CONFIG):
-        await real.kubelet.until(X, healthy={"x0"})
+        await real.kubelet.wait_for_list(X, healthy={"x0"})
         real.unplug("/dev/x0")
         real.plug("/dev/x0", minor=77)
         # Found no earlier than the change before it.
         real.plug("/dev/x1")
-        await real.kubelet.until(X, healthy={"x0", "x1"})
+        await real.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         allocation = await real.kubelet.admit(X, ids={"x0"})
     assert [device.host_path for device in allocation.response.devices] == ["/dev/x0"]

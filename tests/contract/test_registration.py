@@ -18,7 +18,7 @@ from genplug.agent import Agent
 from genplug.kubelet import endpoint_state as generation
 from genplug.kubelet import registration
 from genplug.kubelet.api.services import DEVICE_PLUGIN, REGISTRATION, path
-from genplug.observe.events import Entry, Event
+from genplug.observe.events import Event, LogEvent
 from genplug.testing.kubelet.plugin_client import PluginClient
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
@@ -30,13 +30,13 @@ BOTH = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}, example.
 WRONG_VERSION = 'requested API version "v1beta1" is not supported by kubelet. Supported version is ["v1"]'
 WRONG_NAME = f'the ResourceName "{X}" is invalid'
 
-Timed = tuple[float, Entry]
+Timed = tuple[float, LogEvent]
 
 
 def heard(agent: Agent) -> "asyncio.Queue[Timed]":
-    """What the agent writes into its journal from now on, and when."""
+    """What the agent writes into its event_log from now on, and when."""
     entries: asyncio.Queue[Timed] = asyncio.Queue()
-    agent.journal.listen(lambda entry: entries.put_nowait((time.monotonic(), entry)))
+    agent.event_log.listen(lambda entry: entries.put_nowait((time.monotonic(), entry)))
     return entries
 
 
@@ -98,22 +98,22 @@ def without_umask() -> Iterator[None]:
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="gp", dir="/tmp") as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(prefix="gp", dir="/tmp") as directory:
+        yield Path(directory)
 
 
 async def test_01_without_kubelet_sock_it_waits_and_registers_as_soon_as_there_is_one(plugged: FakeNode) -> None:
-    late = KubeletStandIn(plugged.folder / "l")
+    late = KubeletStandIn(plugged.directory / "l")
     late.plugins_dir.mkdir(parents=True)
-    async with plugged.running(CONFIG, kubelet_dir=plugged.folder / "l") as agent:
+    async with plugged.running(CONFIG, kubelet_dir=plugged.directory / "l") as agent:
         entries = heard(agent)
-        _, said = await told(entries, Event.KUBELET_GONE)
+        _, said = await told(entries, Event.KUBELET_SOCKET_MISSING)
         assert str(late.socket) in said.text
-        await told(entries, Event.ENDPOINT_MOVED, "waiting for kubelet.sock")
+        await told(entries, Event.ENDPOINT_PHASE_CHANGED, "waiting for kubelet.sock")
         assert [reason.split(":")[0] for reason in agent.status.unready] == ["kubelet", X]
         started = time.monotonic()
         async with late:
-            await late.until(X, healthy={"x0"})
+            await late.wait_for_list(X, healthy={"x0"})
             assert late.registrations[0].time - started < 2
             await told(entries, Event.REGISTERED)
             assert agent.status.is_ready
@@ -124,21 +124,21 @@ async def test_01_a_kubelet_sock_that_appears_without_a_wipe_is_registered_with_
 ) -> None:
     hidden = kubelet.socket.rename(kubelet.socket.with_name(".hidden"))
     async with plugged.running(CONFIG) as agent:
-        await told(heard(agent), Event.ENDPOINT_MOVED, "waiting for kubelet.sock")
+        await told(heard(agent), Event.ENDPOINT_PHASE_CHANGED, "waiting for kubelet.sock")
         sockets = own_sockets(kubelet)
         appeared = time.monotonic()
         hidden.rename(kubelet.socket)
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert kubelet.registrations[0].time - appeared < 2
         assert own_sockets(kubelet) == sockets - {hidden}
 
 
 async def test_02_a_stale_kubelet_sock_is_tried_less_and_less_often_and_a_new_one_at_once(plugged: FakeNode) -> None:
-    late = KubeletStandIn(plugged.folder / "l")
+    late = KubeletStandIn(plugged.directory / "l")
     await late.start()
     await late.crash()
     assert late.socket.is_socket()
-    async with plugged.running(CONFIG, kubelet_dir=plugged.folder / "l") as agent:
+    async with plugged.running(CONFIG, kubelet_dir=plugged.directory / "l") as agent:
         entries = heard(agent)
         failures = [await told(entries, Event.REGISTRATION_FAILED) for _ in range(3)]
         assert all("connection refused" in entry.text for _, entry in failures)
@@ -147,7 +147,7 @@ async def test_02_a_stale_kubelet_sock_is_tried_less_and_less_often_and_a_new_on
         # Left alone, it would be tried again in two seconds.
         started = time.monotonic()
         async with late:
-            await late.until(X, healthy={"x0"})
+            await late.wait_for_list(X, healthy={"x0"})
             assert late.registrations[0].time - started < 1
             assert len(late.attempts) == 1
 
@@ -178,8 +178,8 @@ async def test_04_a_kubelet_that_dials_back_inside_register_is_answered(
 ) -> None:
     assert kubelet.version >= (1, 25)
     async with plugged.running(CONFIG):
-        registered = await kubelet.registered(X)
-        await kubelet.until(X, healthy={"x0"})
+        registered = await kubelet.wait_registered(X)
+        await kubelet.wait_for_list(X, healthy={"x0"})
     [attempt] = kubelet.attempts
     inside = [method for method, when in served if attempt.time < when < registered.time]
     assert inside == [path(DEVICE_PLUGIN, "GetDevicePluginOptions")]
@@ -190,8 +190,8 @@ async def test_04_a_kubelet_that_dials_back_after_register_is_waited_for(served:
     async with FakeNode(version=(1, 24)) as node:
         node.plug("/dev/x0")
         async with node.running(CONFIG):
-            registered = await node.kubelet.registered(X)
-            await node.kubelet.until(X, healthy={"x0"})
+            registered = await node.kubelet.wait_registered(X)
+            await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert len(node.kubelet.attempts) == 1
     assert [method for method, when in served if when > registered.time] == [path(DEVICE_PLUGIN, "ListAndWatch")]
 
@@ -210,13 +210,13 @@ async def test_05_registered_without_a_stream_is_tried_again_with_the_same_serve
             _, said = await told(entries, Event.REGISTRATION_FAILED)
             assert "never opened ListAndWatch" in said.text
             assert not agent.status.is_ready
-            await node.kubelet.registered(X, 2)
+            await node.kubelet.wait_registered(X, 2)
             first, second = node.kubelet.registrations
             assert 0.3 < second.time - first.time < 1
             assert first.endpoint == second.endpoint
 
-            node.kubelet.hostile.relent()
-            await node.kubelet.until(X, healthy={"x0"})
+            node.kubelet.hostile.clear()
+            await node.kubelet.wait_for_list(X, healthy={"x0"})
             assert node.kubelet.streams(X) == 1
             assert agent.status.is_ready
 
@@ -230,10 +230,10 @@ async def test_06_a_register_that_takes_its_time_is_waited_for_while_others_go_o
     kubelet.hostile.delay(1.5, X)
     async with plugged.running(BOTH) as agent:
         entries = heard(agent)
-        await kubelet.until(Y, healthy={"y0"}, timeout=1)
+        await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=1)
         await kubelet.admit(Y)
         assert kubelet.registrations[0].resource == Y
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert times(entries, Event.REGISTRATION_FAILED) == 0
         assert sorted(one.resource for one in kubelet.attempts) == [X, Y]
 
@@ -247,8 +247,8 @@ async def test_06_a_register_that_never_returns_is_given_up_and_tried_again(
         _, said = await told(heard(agent), Event.REGISTRATION_FAILED)
         assert f"no answer from {kubelet.socket}" in said.text
         await hold.reached(2)
-        kubelet.hostile.relent()
-        await kubelet.until(X, healthy={"x0"})
+        kubelet.hostile.clear()
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert kubelet.streams(X) == 1
 
 
@@ -266,7 +266,7 @@ async def test_07_a_kubelet_of_another_version_is_told_once_for_each_try_and_ask
 
         url = f"http://127.0.0.1:{agent.listens_on}/metrics"
         page = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode().splitlines()
-        assert f'genplug_registered{{resource="{X}"}} 0.0' in page
+        assert f'genplug_resource_registered{{resource="{X}"}} 0.0' in page
         assert f'genplug_registrations_total{{resource="{X}",result="failure"}} 3.0' in page
 
 
@@ -277,16 +277,16 @@ async def test_08_a_resource_whose_name_is_refused_is_shown_as_failed_and_others
     async with plugged.running(BOTH) as agent:
         entries = heard(agent)
         await told(entries, Event.REGISTRATION_FAILED)
-        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         await kubelet.admit(Y)
         [reason] = agent.status.unready
         assert reason.startswith(f"{X}: not registered")
         assert WRONG_NAME in reason
 
         # Another kubelet may think otherwise, and is asked at once.
-        kubelet.hostile.relent()
+        kubelet.hostile.clear()
         await kubelet.restart()
-        await kubelet.until(X, healthy={"x0"}, timeout=2)
+        await kubelet.wait_for_list(X, healthy={"x0"}, timeout=2)
 
 
 @pytest.mark.parametrize("version", [(1, 24), (1, 32)])
@@ -294,7 +294,7 @@ async def test_10_options_are_the_same_in_the_request_and_in_every_answer(versio
     async with FakeNode(version=version) as node:
         node.plug("/dev/x0")
         async with node.running(CONFIG):
-            await node.kubelet.until(X, healthy={"x0"})
+            await node.kubelet.wait_for_list(X, healthy={"x0"})
             # Until 1.24 the kubelet goes by the request, since 1.25 by the first answer.
             [registered] = node.kubelet.registrations
             for _ in range(3):
@@ -309,13 +309,13 @@ async def test_11_every_resource_has_a_socket_and_a_registration_and_none_waits_
     hold = kubelet.hostile.hang(X)
     async with plugged.running(BOTH):
         await hold.reached()
-        await kubelet.until(Y, healthy={"y0"}, timeout=2)
-        kubelet.hostile.relent()
+        await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=2)
+        kubelet.hostile.clear()
         kubelet.hostile.refuse(WRONG_NAME, X)
         await kubelet.restart()
-        await kubelet.until(Y, healthy={"y0"}, timeout=2)
-        kubelet.hostile.relent()
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=2)
+        kubelet.hostile.clear()
+        await kubelet.wait_for_list(X, healthy={"x0"})
         endpoints = {one.endpoint for one in kubelet.registrations[-2:]}
         assert {one.name for one in own_sockets(kubelet)} == endpoints
         assert len(endpoints) == 2
@@ -333,7 +333,7 @@ async def test_12_300_resources_register_a_few_at_a_time_and_on_no_more_threads(
         return len(list(Path("/proc/self/task").iterdir()))
 
     async with node.running(resources(names[:10])):
-        await kubelet.when(lambda: all(map(kubelet.resource, names[:10])))
+        await kubelet.wait_for(lambda: all(map(kubelet.resource, names[:10])))
         for_ten = threads()
         with kubelet.hostile.hang() as hold:
             node.write_config(resources(names))
@@ -344,25 +344,25 @@ async def test_12_300_resources_register_a_few_at_a_time_and_on_no_more_threads(
                     await asyncio.sleep(0.01)
             await kubelet.admit(names[0])
             assert hold.arrived == registration.AT_ONCE <= 32
-        await kubelet.when(lambda: all(map(kubelet.resource, names)), 30)
+        await kubelet.wait_for(lambda: all(map(kubelet.resource, names)), 30)
         assert threads() <= for_ten + 4
         assert len(kubelet.attempts) == 300
         assert len({one.endpoint for one in kubelet.registrations}) == 300
 
 
 @pytest.mark.parametrize("deepest", [False, True])
-async def test_13_the_longest_names_and_the_deepest_folder_fit_a_sockets_path(short: Path, *, deepest: bool) -> None:
+async def test_13_the_longest_names_and_the_deepest_directory_fit_a_sockets_path(short: Path, *, deepest: bool) -> None:
     domain = ".".join(("d" * 60, "o" * 60, "m" * 60, "a" * 61))
     names = [f"{domain}/{'n' * 62}{last}" for last in "xy"]
     assert len(names[0]) == 244 + 1 + 63
-    # 107 bytes are a path's limit, 30 the shortest name that is still our own: 76 are left for the folder.
-    folder = short / ("f" * (76 - len(f"{short}//k/device-plugins")) if deepest else "f")
-    async with FakeNode(folder) as node:
+    # 107 bytes are a path's limit, 30 the shortest name that is still our own: 76 are left for the directory.
+    directory = short / ("f" * (76 - len(f"{short}//k/device-plugins")) if deepest else "f")
+    async with FakeNode(directory) as node:
         for name in names:
             node.plug(f"/dev/{name.rpartition('/')[2]}")
         async with node.running(resources(names)):
             for name in names:
-                await node.kubelet.until(name, lambda devices: len(devices.healthy) == 1)
+                await node.kubelet.wait_for_list(name, lambda devices: len(devices.healthy) == 1)
         paths = {os.fsencode(node.kubelet.plugins_dir / one.endpoint) for one in node.kubelet.registrations}
     assert len(paths) == 2
     longest = max(map(len, paths))
@@ -375,7 +375,7 @@ async def test_14_sockets_are_the_owners_alone_whatever_umask_the_process_has(
 ) -> None:
     async with plugged.running(BOTH):
         for name in "xy":
-            await kubelet.until(f"example.com/{name}", healthy={f"{name}0"})
+            await kubelet.wait_for_list(f"example.com/{name}", healthy={f"{name}0"})
         sockets = own_sockets(kubelet)
         assert len(sockets) == 2
         assert [one.stat().st_mode & 0o077 for one in sockets] == [0, 0]
@@ -387,21 +387,21 @@ async def test_15_a_crashed_processs_socket_goes_and_what_is_no_socket_is_passed
     stale = kubelet.plugins_dir / "genplug-example-com-x-00000000-00000000.sock"
     with socket.socket(socket.AF_UNIX) as crashed:
         crashed.bind(str(stale))
-    file, folder = kubelet.plugins_dir / "genplug-file.sock", kubelet.plugins_dir / "genplug-folder.sock"
+    file, directory = kubelet.plugins_dir / "genplug-file.sock", kubelet.plugins_dir / "genplug-directory.sock"
     file.write_text("")
-    folder.mkdir()
+    directory.mkdir()
     async with plugged.running(CONFIG) as agent:
         entries = heard(agent)
-        _, held = await told(entries, Event.FOLDER_HELD)
+        _, held = await told(entries, Event.PLUGIN_DIR_ACQUIRED)
         assert held.facts["leftovers"] == (stale.name,)
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert not stale.exists()
         assert file.exists()
-        assert folder.exists()
+        assert directory.exists()
         assert len(kubelet.attempts) == 1
 
 
-async def test_18_files_of_others_in_the_folder_are_nobodys_business(
+async def test_18_files_of_others_in_the_directory_are_nobodys_business(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     def others() -> set[str]:
@@ -412,14 +412,14 @@ async def test_18_files_of_others_in_the_folder_are_nobodys_business(
     async with plugged.running(CONFIG) as agent:
         entries = heard(agent)
         await told(entries, Event.REGISTERED)
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         (kubelet.plugins_dir / ".tmp124").touch()
         (kubelet.plugins_dir / "DEPRECATION").unlink()
         (kubelet.plugins_dir / "DEPRECATION").touch()
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(kubelet.plugins_dir / "other.sock"))
         plugged.plug("/dev/x1")
-        await kubelet.until(X, healthy={"x0", "x1"})
-        assert times(entries, Event.ENDPOINT_MOVED) == 0
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        assert times(entries, Event.ENDPOINT_PHASE_CHANGED) == 0
         assert len(kubelet.attempts) == 1
     assert others() == {"DEPRECATION", ".tmp123", ".tmp124", "other.sock"}

@@ -15,7 +15,7 @@ from genplug.agent import Agent
 from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.config_files import WAYS, swap_config_map
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
@@ -45,7 +45,7 @@ def sockets(kubelet: KubeletStandIn) -> dict[str, int]:
 
 def deafened(node: FakeNode, text: str) -> None:
     """Change the configuration's file so that no event tells: through a link from elsewhere (inotify(7), caveats)."""
-    outside = node.folder / "outside"
+    outside = node.directory / "outside"
     if not outside.exists():
         os.link(node.config_dir / "genplug.yaml", outside)
     outside.write_text(text)
@@ -59,11 +59,11 @@ async def test_a_file_is_followed_however_it_is_written(
         node.plug(f"/dev/x{number}")
     node.write_config(FIRST, how=how)
     async with node.running():
-        await node.kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         written = time.monotonic()
         for text, healthy in ((SECOND, "12345"), (FIRST, "01234")):
             node.write_config(text, how=how)
-            await node.kubelet.until(X, healthy={f"x{number}" for number in healthy}, unhealthy=())
+            await node.kubelet.wait_for_list(X, healthy={f"x{number}" for number in healthy}, unhealthy=())
         assert node.kubelet.messages(X)[1].time - written < 0.5
         assert len(node.kubelet.registrations) == 1
 
@@ -72,17 +72,17 @@ async def test_a_reload_that_is_asked_for_finds_what_no_event_told(node: FakeNod
     for number in range(6):
         node.plug(f"/dev/x{number}")
     async with node.running(FIRST) as agent:
-        entries = heard(agent)
-        # The second look, at what changed before the folder was watched.
-        await told(entries, Event.CONFIG_UNCHANGED)
-        await node.kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        entries = record_events(agent)
+        # The second look, at what changed before the directory was watched.
+        await next_event(entries, Event.CONFIG_UNCHANGED)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         deafened(node, SECOND)
         # It was not told: what is found now is found with the old configuration.
         node.unplug("/dev/x0")
-        await node.kubelet.until(X, healthy={"x1", "x2", "x3", "x4"}, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x1", "x2", "x3", "x4"}, unhealthy={"x0"})
         agent.reload()
-        await told(entries, Event.CONFIG_LOADED)
-        await node.kubelet.until(X, healthy={"x1", "x2", "x3", "x4", "x5"}, unhealthy=())
+        await next_event(entries, Event.CONFIG_LOADED)
+        await node.kubelet.wait_for_list(X, healthy={"x1", "x2", "x3", "x4", "x5"}, unhealthy=())
 
 
 async def test_sighup_is_such_a_request(node: FakeNode, kubelet: KubeletStandIn) -> None:
@@ -95,13 +95,13 @@ async def test_sighup_is_such_a_request(node: FakeNode, kubelet: KubeletStandIn)
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        await kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        await kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         assert process.stderr is not None
-        # The second look, at what changed before the folder was watched.
+        # The second look, at what changed before the directory was watched.
         await process.stderr.readuntil(Event.CONFIG_UNCHANGED.code.encode())
         deafened(node, SECOND)
         process.send_signal(signal.SIGHUP)
-        await kubelet.until(X, healthy={"x1", "x2", "x3", "x4", "x5"}, timeout=5)
+        await kubelet.wait_for_list(X, healthy={"x1", "x2", "x3", "x4", "x5"}, timeout=5)
     finally:
         process.terminate()
         await process.communicate()
@@ -112,25 +112,25 @@ async def test_a_lost_event_is_made_good_by_the_next_look(node: FakeNode) -> Non
     for number in range(6):
         node.plug(f"/dev/x{number}")
     async with node.running(FIRST, rescan=0.3):
-        await node.kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         for text, healthy in ((SECOND, "12345"), (FIRST, "01234")):
             deafened(node, text)
-            await node.kubelet.until(X, healthy={f"x{number}" for number in healthy}, timeout=3)
+            await node.kubelet.wait_for_list(X, healthy={f"x{number}" for number in healthy}, timeout=3)
 
 
 async def test_a_lost_event_of_a_device_is_made_good_by_the_next_look() -> None:
     async with FakeNode(stand_ins=True) as node:
         for number in range(2):
             node.plug(f"/dev/x{number}")
-        outside = node.folder / "outside"
+        outside = node.directory / "outside"
         os.link(node.real("/dev/x1"), outside)
         async with node.running(FIRST, rescan=0.3):
-            await node.kubelet.until(X, healthy={"x0", "x1"})
+            await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
             # Whatever looks are due after the start are over when this is found.
             node.plug("/dev/x2")
-            await node.kubelet.until(X, healthy={"x0", "x1", "x2"})
+            await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2"})
             outside.write_text("broken")
-            await node.kubelet.until(X, healthy={"x0", "x2"}, unhealthy={"x1"}, timeout=3)
+            await node.kubelet.wait_for_list(X, healthy={"x0", "x2"}, unhealthy={"x1"}, timeout=3)
 
 
 INVALID = {
@@ -150,13 +150,13 @@ async def test_68_an_invalid_file_changes_nothing_and_is_reported(node: FakeNode
     kubelet = node.kubelet
     node.plug("/dev/x0")
     async with node.running(FIRST, listen=("127.0.0.1", 0)) as agent:
-        entries = heard(agent)
-        await told(entries, Event.REGISTERED)
+        entries = record_events(agent)
+        await next_event(entries, Event.REGISTERED)
         before, in_force = sockets(kubelet), agent.status.config
         assert await metric(agent, "genplug_config_last_reload_successful") == 1
 
         node.write_config(text)
-        said = await told(entries, Event.CONFIG_INVALID)
+        said = await next_event(entries, Event.CONFIG_INVALID)
         for one in positions.split():
             assert f"{node.config_dir}/genplug.yaml:{one}: error" in said.text
             assert f"{node.config_dir}/genplug.yaml:{one}: error" in agent.status.config.error
@@ -166,13 +166,13 @@ async def test_68_an_invalid_file_changes_nothing_and_is_reported(node: FakeNode
 
         # The last good one is in force, for devices too; no stream or socket was touched.
         node.plug("/dev/x1")
-        await kubelet.until(X, healthy={"x0", "x1"})
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert [len(message.devices) for message in kubelet.messages(X)] == [1, 2]
         assert sockets(kubelet) == before
         assert len(kubelet.attempts) == kubelet.streams(X) == 1
 
         node.write_config(FIRST)
-        await told(entries, Event.CONFIG_UNCHANGED)
+        await next_event(entries, Event.CONFIG_UNCHANGED)
         assert not agent.status.config.error
         assert await metric(agent, "genplug_config_last_reload_successful") == 1
 
@@ -180,30 +180,30 @@ async def test_68_an_invalid_file_changes_nothing_and_is_reported(node: FakeNode
 async def test_68_a_deleted_file_leaves_the_last_good_configuration(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(FIRST) as agent:
-        entries = heard(agent)
-        await told(entries, Event.REGISTERED)
+        entries = record_events(agent)
+        await next_event(entries, Event.REGISTERED)
         (node.config_dir / "genplug.yaml").unlink()
-        said = await told(entries, Event.CONFIG_INVALID)
+        said = await next_event(entries, Event.CONFIG_INVALID)
         assert str(node.config_dir) in said.text
         node.plug("/dev/x1")
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert len(node.kubelet.attempts) == 1
 
         node.write_config(SECOND)
-        await node.kubelet.until(X, healthy={"x1"}, unhealthy=())
+        await node.kubelet.wait_for_list(X, healthy={"x1"}, unhealthy=())
         assert not agent.status.config.error
 
 
 async def test_68_an_invalid_file_at_the_start_offers_nothing_until_it_is_mended(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(INVALID["not YAML"][0]) as agent:
-        said = await told(heard(agent), Event.CONFIG_INVALID)
+        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         assert not agent.status.is_ready
         assert any("no configuration is loaded" in reason for reason in agent.status.unready)
         assert f"{node.config_dir}/genplug.yaml:3:12: error" in said.text
         assert not node.kubelet.attempts
         node.write_config(FIRST)
-        await node.kubelet.until(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
 
 
 async def test_69_a_change_of_one_resource_leaves_the_others_in_peace(node: FakeNode) -> None:
@@ -211,15 +211,15 @@ async def test_69_a_change_of_one_resource_leaves_the_others_in_peace(node: Fake
     for name in ("x0", "y0", "y1"):
         node.plug(f"/dev/{name}")
     async with node.running(offering([X, Y])):
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0", "y1"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0", "y1"})
         before = sockets(kubelet)
 
         node.write_config(offering([X, Y]).replace("/dev/y*", "/dev/y1"))
-        await kubelet.until(Y, healthy={"y1"}, unhealthy=())
+        await kubelet.wait_for_list(Y, healthy={"y1"}, unhealthy=())
         # A list that was wrongly sent would stand before this one.
         node.plug("/dev/x1")
-        await kubelet.until(X, healthy={"x0", "x1"})
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert [len(message.devices) for message in kubelet.messages(X)] == [1, 2]
         assert [len(message.devices) for message in kubelet.messages(Y)] == [2, 1]
         assert sockets(kubelet) == before
@@ -229,19 +229,19 @@ async def test_69_a_change_of_one_resource_leaves_the_others_in_peace(node: Fake
 async def test_69_a_comment_changes_nothing_and_an_answer_changes_without_a_list(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(offering([X])) as agent:
-        entries = heard(agent)
-        await told(entries, Event.REGISTERED)
+        entries = record_events(agent)
+        await next_event(entries, Event.REGISTERED)
         before = sockets(node.kubelet)
         node.write_config("# Written by somebody.\n" + offering([X]))
-        await told(entries, Event.CONFIG_UNCHANGED)
+        await next_event(entries, Event.CONFIG_UNCHANGED)
 
         node.write_config(offering([X]).replace("}]}", "}], allocate: {env: {NEW: '${path}'}}}"))
-        await told(entries, Event.CONFIG_LOADED)
+        await next_event(entries, Event.CONFIG_LOADED)
         allocation = await node.kubelet.admit(X)
         assert dict(allocation.response.envs) == {"NEW": "/dev/x0"}
 
         node.plug("/dev/x1")
-        await node.kubelet.until(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert len(node.kubelet.messages(X)) == 2
         assert sockets(node.kubelet) == before
         assert len(node.kubelet.attempts) == 1
@@ -252,12 +252,12 @@ async def test_70_changed_globs_go_through_the_open_stream(node: FakeNode) -> No
     for number in range(6):
         node.plug(f"/dev/x{number}")
     async with node.running(FIRST):
-        await kubelet.until(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        await kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         before = sockets(kubelet)
         for text, healthy in ((SECOND, "12345"), (FIRST.replace("[0-4]", "nothing"), ""), (FIRST, "01234")):
             node.write_config(text, how="rename")
             # What the configuration no longer asks for is not gone: it does not linger.
-            await kubelet.until(X, healthy={f"x{number}" for number in healthy}, unhealthy=())
+            await kubelet.wait_for_list(X, healthy={f"x{number}" for number in healthy}, unhealthy=())
         assert sockets(kubelet) == before
         assert len(kubelet.attempts) == kubelet.streams(X) == 1
         assert {message.endpoint for message in kubelet.messages(X)} == {str(kubelet.plugins_dir / next(iter(before)))}
@@ -273,21 +273,21 @@ async def test_71_changed_options_are_registered_anew_and_another_policy_is_not(
         return HEAD + f"resources: {{{x}, {Y}: {{devices: [{{glob: /dev/y*}}]}}}}"
 
     async with node.running(preferring("none")):
-        await kubelet.until(X, healthy={"x0"})
-        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         before = sockets(kubelet)
 
         node.write_config(preferring("packed"))
-        registered = await kubelet.registered(X, 2)
+        registered = await kubelet.wait_registered(X, 2)
         assert registered.get_preferred_allocation_available
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         assert len(sockets(kubelet).items() & before.items()) == 1
         assert kubelet.streams(X) == kubelet.streams(Y) == 1
 
         node.write_config(preferring("spread"))
         # A registration that was wrongly made would come before this list.
         node.plug("/dev/x1")
-        await kubelet.until(X, healthy={"x0", "x1"})
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert sorted(one.resource for one in kubelet.attempts) == [X, X, Y]
 
 
@@ -296,22 +296,22 @@ async def test_72_an_added_resource_is_registered_and_a_renamed_one_changes_plac
     for name in ("x0", "y0"):
         node.plug(f"/dev/{name}")
     async with node.running(offering([X]), drain=0.1) as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         before = sockets(kubelet)
         node.write_config(offering([X, Y]))
-        await kubelet.until(Y, healthy={"y0"})
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         assert sockets(kubelet).items() > before.items()
         assert len(kubelet.messages(X)) == 1
 
         renamed = offering([X, Y]).replace(Y, "example.com/renamed")
         node.write_config(renamed)
-        await kubelet.until("example.com/renamed", healthy={"y0"})
-        assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == Y
-        await kubelet.when(lambda: kubelet.streams(Y) == 0)
+        await kubelet.wait_for_list("example.com/renamed", healthy={"y0"})
+        assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == Y
+        await kubelet.wait_for(lambda: kubelet.streams(Y) == 0)
         assert [len(message.devices) for message in kubelet.messages(Y)] == [1, 0]
         assert [one.resource for one in kubelet.registrations] == [X, Y, "example.com/renamed"]
-        await kubelet.when(lambda: len(sockets(kubelet)) == 2)
+        await kubelet.wait_for(lambda: len(sockets(kubelet)) == 2)
         assert [one.name for one in agent.status.resources] == [X, "example.com/renamed"]
         assert kubelet.streams(X) == len(kubelet.messages(X)) == 1
 
@@ -321,18 +321,18 @@ async def test_73_a_removed_resource_keeps_answering_until_its_last_pod_is_gone(
     for name in ("x0", "y0", "z0"):
         node.plug(f"/dev/{name}")
     async with node.running(offering([X, Y, Z]), drain=0.1) as agent:
-        entries = heard(agent)
+        entries = record_events(agent)
         for resource in (X, Y, Z):
-            await kubelet.until(resource)
+            await kubelet.wait_for_list(resource)
         held = await kubelet.admit(X, pod="user")
 
         node.write_config(offering([Y, Z]), how="rename")
-        await told(entries, Event.RESOURCE_REMOVED)
-        await kubelet.until(X, lambda devices: not devices)
+        await next_event(entries, Event.RESOURCE_REMOVED)
+        await kubelet.wait_for_list(X, lambda devices: not devices)
         # That these two end, one after the other, shows that the pods were looked for meanwhile.
         for remaining, resource in (([Z], Y), ([], Z)):
             node.write_config(offering(remaining), how="rename")
-            assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == resource
+            assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == resource
         [removed] = agent.status.resources
         assert (removed.name, removed.is_removed, removed.is_registered) == (X, True, True)
         # What the kubelet needs to start the container again: a connected endpoint, and PreStartContainer.
@@ -342,50 +342,50 @@ async def test_73_a_removed_resource_keeps_answering_until_its_last_pod_is_gone(
 
         # So it is after a restart of the kubelet, for the pod is still there.
         await kubelet.restart()
-        await kubelet.registered(X, times=2)
-        await kubelet.when(lambda: kubelet.streams(X) == 1)
+        await kubelet.wait_registered(X, times=2)
+        await kubelet.wait_for(lambda: kubelet.streams(X) == 1)
         await kubelet.call(X).pre_start(held.ids)
 
         await kubelet.remove_pod("user")
-        assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == X
-        await kubelet.when(lambda: kubelet.streams(X) == 0)
+        assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == X
+        await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
         assert agent.status.resources == ()
 
 
 async def test_73_while_pods_cannot_be_asked_for_a_removed_resource_stays(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(offering([X]), drain=0.1) as agent:
-        entries = heard(agent)
-        await node.kubelet.until(X)
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X)
         pods = node.kubelet.pod_resources_socket
         pods.rename(pods.with_name("away"))
         node.write_config(HEAD + "resources: {}")
-        said = await told(entries, Event.PODS_UNKNOWN)
+        said = await next_event(entries, Event.POD_RESOURCES_UNAVAILABLE)
         assert X in said.text
         assert agent.status.resources[0].is_registered
         pods.with_name("away").rename(pods)
-        await told(entries, Event.RESOURCE_DRAINED)
+        await next_event(entries, Event.RESOURCE_DRAINED)
 
 
 async def test_73_a_removed_resource_that_comes_back_is_the_same_endpoint(node: FakeNode) -> None:
     kubelet = node.kubelet
     node.plug("/dev/x0")
     async with node.running(offering([X]), drain=0.1) as agent:
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.admit(X, pod="user")
         before = sockets(kubelet)
         node.write_config(HEAD + "resources: {}")
-        await kubelet.until(X, lambda devices: not devices)
+        await kubelet.wait_for_list(X, lambda devices: not devices)
         node.write_config(offering([X]))
-        await kubelet.until(X, healthy={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.remove_pod("user")
 
         # It is not drained any more: another resource that was removed later is.
-        entries = heard(agent)
+        entries = record_events(agent)
         node.write_config(offering([X, Y]))
-        await kubelet.registered(Y)
+        await kubelet.wait_registered(Y)
         node.write_config(offering([X]))
-        assert (await told(entries, Event.RESOURCE_DRAINED)).facts["resource"] == Y
+        assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == Y
         assert kubelet.streams(X) == 1
         assert before.items() <= sockets(kubelet).items()
         assert [one.resource for one in kubelet.registrations] == [X, Y]
@@ -398,15 +398,15 @@ async def test_74_two_swaps_of_the_config_map_in_a_moment_end_with_the_newest(no
         node.plug(f"/dev/{name}")
     swap_config_map(node.config_dir, {"genplug.yaml": FIRST})
     async with node.running() as agent:
-        entries = heard(agent)
-        await kubelet.until(X, healthy={"x0"})
+        entries = record_events(agent)
+        await kubelet.wait_for_list(X, healthy={"x0"})
         for first, second in (("z", "y"), ("y", "z")):
             for letter in (first, second):
                 swap_config_map(node.config_dir, {"genplug.yaml": FIRST.replace("/dev/x", f"/dev/{letter}")})
-            await kubelet.until(X, healthy={f"{second}0"}, unhealthy=())
+            await kubelet.wait_for_list(X, healthy={f"{second}0"}, unhealthy=())
         # And stays so: this is found with the configuration in force.
         node.plug("/dev/z1")
-        await kubelet.until(X, healthy={"z0", "z1"}, unhealthy=())
+        await kubelet.wait_for_list(X, healthy={"z0", "z1"}, unhealthy=())
         assert kubelet.streams(X) == len(kubelet.attempts) == 1
     assert Event.CONFIG_INVALID not in {entries.get_nowait().event for _ in range(entries.qsize())}
 
@@ -426,12 +426,12 @@ async def test_75_a_storm_of_reloads_ends_with_the_last_and_costs_little(node: F
             time.sleep(0.005)
 
     async with node.running(config(0)) as agent:
-        entries = heard(agent)
-        await told(entries, Event.REGISTERED)
+        entries = record_events(agent)
+        await next_event(entries, Event.REGISTERED)
         started = time.monotonic()
         await asyncio.to_thread(storm)
         lasted = time.monotonic() - started
-        await kubelet.until(X, healthy={"x99"}, unhealthy=())
+        await kubelet.wait_for_list(X, healthy={"x99"}, unhealthy=())
         read = sum(entries.get_nowait().event is Event.CONFIG_LOADED for _ in range(entries.qsize()))
         assert 0 < read < 30
         assert len(kubelet.messages(X)) <= 3 + lasted

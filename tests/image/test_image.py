@@ -28,16 +28,16 @@ ELF_MACHINE = {"amd64": 62, "arm64": 183}
 MIB = 2**20
 
 
-def copied(checkout: Path, folder: Path) -> Path:
+def copied(checkout: Path, directory: Path) -> Path:
     """What an image is made of, with other times."""
-    folder.mkdir()
+    directory.mkdir()
     for name in (".dockerignore", "LICENSE", "README.md", "deploy", "examples", "genplug", "pyproject.toml", "schemas"):
-        source, target = checkout / name, folder / name
+        source, target = checkout / name, directory / name
         if source.is_dir():
             shutil.copytree(source, target, copy_function=shutil.copy)
         else:
             shutil.copy(source, target)
-    return folder
+    return directory
 
 
 def built(checkout: Path, output: Path, *options: str, **environment: str) -> Path:
@@ -54,21 +54,21 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    folder = tmp_path_factory.mktemp("image")
-    return Image.unpacked(built(checkout, folder / "layout"), folder / "bundle")
+    directory = tmp_path_factory.mktemp("image")
+    return Image.unpacked(built(checkout, directory / "layout"), directory / "bundle")
 
 
 @pytest.fixture(scope="session")
 def debug_image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    folder = tmp_path_factory.mktemp("debug")
-    return Image.unpacked(built(checkout, folder / "layout", "--debug"), folder / "bundle")
+    directory = tmp_path_factory.mktemp("debug")
+    return Image.unpacked(built(checkout, directory / "layout", "--debug"), directory / "bundle")
 
 
 @pytest.fixture(scope="session")
 def foreign_image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The image of the platform that this machine is not."""
-    folder = tmp_path_factory.mktemp("foreign")
-    return Image.unpacked(built(checkout, folder / "layout", "--arch", ELSEWHERE), folder / "bundle")
+    directory = tmp_path_factory.mktemp("foreign")
+    return Image.unpacked(built(checkout, directory / "layout", "--arch", ELSEWHERE), directory / "bundle")
 
 
 def test_only_python_and_genplug_can_be_executed(image: Image) -> None:
@@ -179,7 +179,7 @@ async def test_the_kubelet_gets_its_devices_from_it(image: Image, node: FakeNode
     """)
     start = time.monotonic()
     async with image.running("run", "--config", "/etc/genplug", "--root", "/host", mounts=mounts_of(node, kubelet)):
-        await kubelet.until("example.com/x", healthy={"x0", "x1"})
+        await kubelet.wait_for_list("example.com/x", healthy={"x0", "x1"})
         print(f"the first list arrived {time.monotonic() - start:.3f} s after runc was started")
         allocation = await kubelet.admit("example.com/x", 1, pod="first", ids={"x1"})
     assert [device.host_path for device in allocation.response.devices] == ["/dev/x1"]
@@ -201,15 +201,15 @@ async def test_its_probes_look_and_call(image: Image, node: FakeNode, kubelet: K
               - file: {path: "/sys/${name}/state", equals: ok}
               - exec: {command: [/usr/bin/genplug, --version]}
     """)
-    (node.folder / "policy.yaml").write_text(
+    (node.directory / "policy.yaml").write_text(
         "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nexec: {allow: [/usr/bin/genplug]}\n"
     )
-    mounts = mounts_of(node, kubelet) | {"/policy.yaml": (node.folder / "policy.yaml", "ro")}
+    mounts = mounts_of(node, kubelet) | {"/policy.yaml": (node.directory / "policy.yaml", "ro")}
     flags = ("--config", "/etc/genplug", "--root", "/host", "--policy", "/policy.yaml")
     async with image.running("run", *flags, mounts=mounts):
-        await kubelet.until("example.com/x", healthy={"x0"})
+        await kubelet.wait_for_list("example.com/x", healthy={"x0"})
         node.write("/sys/x0/state", "dead")
-        await kubelet.until("example.com/x", unhealthy={"x0"})
+        await kubelet.wait_for_list("example.com/x", unhealthy={"x0"})
 
 
 def test_the_debug_variant_is_the_same_with_a_shell(image: Image, debug_image: Image) -> None:

@@ -39,7 +39,7 @@ from genplug.observe.status import DeviceStatus
 from genplug.spec.model import Config
 from genplug.spec.probes import HttpCheck, UeventCheck, UnixSocketCheck
 from genplug.testing.node.fake_node import FakeNode
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "examples" / "configs"
@@ -101,40 +101,40 @@ class Machine:
 
     def change(self, what: Mapping[str, Any]) -> None:
         for path, text in what.get("write", {}).items():
-            place = self.node.real(path)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            self._keep(place)
-            self._write(place, text.encode("latin-1"))
+            location = self.node.real(path)
+            location.parent.mkdir(parents=True, exist_ok=True)
+            self._keep(location)
+            self._write(location, text.encode("latin-1"))
         for path in what.get("remove", ()):
-            place = self.node.real(path)
-            self._keep(place)
-            place.unlink()
+            location = self.node.real(path)
+            self._keep(location)
+            location.unlink()
         if lines := what.get("log"):
             self.node.kernel_log(*lines)
 
     def put_back(self) -> None:
-        for place, before in self._before.items():
+        for location, before in self._before.items():
             if isinstance(before, bytes):
-                self._write(place, before)
+                self._write(location, before)
             elif before is None:
-                place.unlink()
+                location.unlink()
             else:
-                place.symlink_to(before)
+                location.symlink_to(before)
         self._before.clear()
 
-    def _write(self, place: Path, text: bytes) -> None:
+    def _write(self, location: Path, text: bytes) -> None:
         # At once, as the kernel's texts change: half of a text is another fault.
-        whole = self.node.folder / "writing"
+        whole = self.node.directory / "writing"
         whole.write_bytes(text)
-        whole.replace(place.resolve())
+        whole.replace(location.resolve())
 
-    def _keep(self, place: Path) -> None:
+    def _keep(self, location: Path) -> None:
         now: bytes | str | None = None
-        if place.is_symlink():
-            now = str(place.readlink())
-        elif place.exists():
-            now = place.read_bytes()
-        self._before.setdefault(place, now)
+        if location.is_symlink():
+            now = str(location.readlink())
+        elif location.exists():
+            now = location.read_bytes()
+        self._before.setdefault(location, now)
 
 
 def offered(name: str) -> dict[str, set[str]]:
@@ -154,7 +154,7 @@ def grants(agent: Agent) -> dict[str, DeviceStatus]:
 async def settled(node: FakeNode, agent: Agent, name: str, is_sick: Callable[[str], bool]) -> None:
     """Wait until the kubelet has been told that exactly these are Unhealthy."""
     for resource, ids in offered(name).items():
-        await node.kubelet.until(
+        await node.kubelet.wait_for_list(
             resource,
             lambda now, ids=ids: now.ids >= ids and all(is_sick(one) != device.healthy for one, device in now.items()),
         )
@@ -163,10 +163,10 @@ async def settled(node: FakeNode, agent: Agent, name: str, is_sick: Callable[[st
 
 async def looked_again(agent: Agent) -> None:
     """Wait until every probe has begun and ended a look after now."""
-    until = agent.status.health.rounds + 2
+    until = agent.status.health.min_runs + 2
     async with asyncio.timeout(20):
         # No event tells of a look that changes nothing.
-        while agent.status.health.rounds < until:  # noqa: ASYNC110
+        while agent.status.health.min_runs < until:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -188,12 +188,12 @@ async def test_a_fault_is_seen_on_its_machine_and_what_looks_like_one_is_let_be(
         return any(fnmatchcase(device, pattern) for pattern in sick)
 
     async with FakeNode(stand_ins=True) as node:
-        grow((HERE / "trees" / f"{name}.tree").read_text(), node.root)
+        build_tree((HERE / "trees" / f"{name}.tree").read_text(), node.root)
         node.kernel_log("")
         Machine(node).change(case.get("before", {}))
         async with node.running(hasty(recipe(name)), policy=policy(name)) as agent:
             await settled(node, agent, name, lambda _: False)
-            assert not [one for one in agent.status.health.troubles if one.probe != WEDGED]
+            assert not [one for one in agent.status.health.errors if one.probe != WEDGED]
             machine = Machine(node)
             machine.change(case)
             if not sick:
@@ -255,7 +255,7 @@ def test_each_list_of_faults_is_a_recipes() -> None:
     ],
 )
 def test_a_gpu_that_its_driver_gave_up_is_known_by_an_event(name: str, card: str, sick: str, tmp_path: Path) -> None:
-    grow((HERE / "trees" / f"{name}.tree").read_text(), tmp_path)
+    build_tree((HERE / "trees" / f"{name}.tree").read_text(), tmp_path)
     inventory = discover(loaded(name), Host.at(tmp_path))
 
     def said(action: str, devpath: str, **values: str) -> dict[str, Outcome]:
@@ -265,7 +265,7 @@ def test_a_gpu_that_its_driver_gave_up_is_known_by_an_event(name: str, card: str
             (check,) = [one.check for one in inventory.resources[resource].health.probes if one.name == WEDGED]
             for device in devices:
                 assert isinstance(check, UeventCheck)
-                if result := uevent.judged(uevent.bound(check, device.attributes), event):
+                if result := uevent.evaluate(uevent.bind_patterns(check, device.attributes), event):
                     found[device.id] = result.outcome
         return found
 

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import yaml
 
-from genplug.allocation.offers import offered
-from genplug.allocation.resource_state import Answers
+from genplug.allocation.offers import build_offer
+from genplug.allocation.resource_state import ResourceState
 from genplug.config.diagnostics import ConfigInvalidError
 from genplug.config.load import load
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
-from genplug.health.presence import judge
+from genplug.health.presence import evaluate_health
 from genplug.spec.model import Config
 from genplug.testing.node.fake_node import FakeNode
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "examples" / "configs"
@@ -47,7 +47,7 @@ def loaded(name: str) -> Config:
     return load((CONFIGS / f"{name}.yaml",), policy=policy if policy.exists() else None).config
 
 
-def given(answers: Answers, one: str) -> dict[str, Any]:
+def given(answers: ResourceState, one: str) -> dict[str, Any]:
     """Return what a container gets with one device, without what it does not get."""
     edits = answers.allocate([one])
     said = {
@@ -70,11 +70,11 @@ def observed(name: str, root: Path) -> dict[str, Any]:
     """Return what a recipe offers on its tree, and what it leaves out."""
     host = Host.at(root, node_name="node-a")
     inventory = discover(loaded(name), host)
-    assert not inventory.clashes
-    judgement = judge(inventory, None, {}, 0.0)
+    assert not inventory.conflicts
+    judgement = evaluate_health(inventory, None, {}, 0.0)
     resources: dict[str, Any] = {}
     for resource, devices in judgement.devices.items():
-        answers = Answers(offered(judgement.resources[resource], devices), host)
+        answers = ResourceState(build_offer(judgement.resources[resource], devices), host)
         shown: dict[str, Any] = {}
         for grant in answers.offer.grants.values():
             first = grant.devices[0].device.id
@@ -87,13 +87,13 @@ def observed(name: str, root: Path) -> dict[str, Any]:
             if (count := sum(1 for one in answers.offer.grants.values() if one.devices == grant.devices)) > 1:
                 shown[grant.id]["grants"] = count
         resources[resource] = shown
-    left_out = {one.path: _PLACE.sub("", one.reason) for one in inventory.considered if one.device is None}
+    left_out = {one.path: _PLACE.sub("", one.reason) for one in inventory.outcomes if one.device is None}
     return {"resources": resources, "left_out": left_out}
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_gives_on_its_machine_what_it_promises(name: str, root: Path) -> None:
-    grow((HERE / "trees" / f"{name}.tree").read_text(), root)
+    build_tree((HERE / "trees" / f"{name}.tree").read_text(), root)
     found, path = observed(name, root), HERE / "expected" / f"{name}.yaml"
     if os.environ.get("GENPLUG_UPDATE_GOLDEN"):
         path.write_text(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120))
@@ -105,7 +105,7 @@ def test_a_recipe_gives_on_its_machine_what_it_promises(name: str, root: Path) -
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_offers_something_and_explains_itself(name: str, root: Path) -> None:
-    grow((HERE / "trees" / f"{name}.tree").read_text(), root)
+    build_tree((HERE / "trees" / f"{name}.tree").read_text(), root)
     found = observed(name, root)
     assert any(found["resources"].values())
     text = (CONFIGS / f"{name}.yaml").read_text()
@@ -116,7 +116,7 @@ def test_a_recipe_offers_something_and_explains_itself(name: str, root: Path) ->
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_finds_the_same_on_every_look(name: str, root: Path) -> None:
-    grow((HERE / "trees" / f"{name}.tree").read_text(), root)
+    build_tree((HERE / "trees" / f"{name}.tree").read_text(), root)
     config, host = loaded(name), Host.at(root)
     first = discover(config, host)
     again = discover(config, host, first)
@@ -138,11 +138,11 @@ async def test_a_recipe_is_served_to_the_kubelet(name: str) -> None:
     policy = POLICIES / f"{name}.yaml"
     expected = yaml.safe_load((HERE / "expected" / f"{name}.yaml").read_text())["resources"]
     async with FakeNode(stand_ins=True) as node:
-        grow((HERE / "trees" / f"{name}.tree").read_text(), node.root)
+        build_tree((HERE / "trees" / f"{name}.tree").read_text(), node.root)
         async with node.running((CONFIGS / f"{name}.yaml").read_text(), policy=policy if policy.exists() else None):
             for resource, devices in expected.items():
                 ids = {one for one, gets in devices.items() if "unhealthy" not in gets}
-                listed = await node.kubelet.until(resource, lambda now, ids=ids: now.healthy >= ids)
+                listed = await node.kubelet.wait_for_list(resource, lambda now, ids=ids: now.healthy >= ids)
                 answers = await node.kubelet.call(resource).allocate([[one] for one in sorted(ids)])
                 got = {
                     one: [_from_to(node.host_path, node.container_path, node.permissions) for node in answer.devices]

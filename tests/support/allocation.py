@@ -1,4 +1,4 @@
-"""What tests of allocation are made of: a node's files in a folder, judged devices, and the offers made of them."""
+"""What tests of allocation are made of: a node's files in a directory, judged devices, and the offers made of them."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,25 +7,25 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from genplug.allocation.offer import ResourceOffer
-from genplug.allocation.offers import offered
-from genplug.hardware.candidate_attributes import merged, own_attributes
+from genplug.allocation.offers import build_offer
+from genplug.hardware.candidate_attributes import custom_attributes, merge_values
 from genplug.hardware.host import STAND_INS_MARKER, Host
-from genplug.hardware.inventory import Device, DeviceNode, Kind, Look
-from genplug.health.verdict import Judged, Verdict
+from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo
+from genplug.health.verdict import DeviceHealth, Verdict
 from genplug.spec.globs import Glob
-from genplug.spec.location import Place
+from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, MountSpec, Resource
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
 
 X = "a.example/x"
-PLACE = Place("devices.yaml", 5, 7)
+LOCATION = SourceLocation("devices.yaml", 5, 7)
 MOUNTS = Policy(writable=(Glob.parse("/**"),))
 """Of mounts the default policy has none."""
 
 
 class Node:
-    """A node's file system in a folder, with stand-ins for device nodes, and the devices that were found on it."""
+    """A node's file system in a directory, with stand-ins for device nodes, and the devices that were found on it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,15 +44,15 @@ class Node:
         """Return a device node as it was found, plugged in now if it is not yet."""
         if not self.host.exists(path):
             self.plug(path, minor=sum(ord(letter) * 31**at for at, letter in enumerate(path)) % 10**6)
-        look = self.host.look(path)
-        return DeviceNode(path, container_path or path, permissions, look or Look(path, Kind.CHAR))
+        look = self.host.stat(path)
+        return DeviceNode(path, container_path or path, permissions, look or PathInfo(path, Kind.CHAR))
 
     def device(self, key: str, *nodes: DeviceNode, companions: tuple[DeviceNode, ...] = ()) -> Device:
         """Return a device; without nodes it has the one that its key names."""
         nodes = nodes or (self.node(f"/dev/{key}"),)
-        attributes = merged([own_attributes(node.path, node.look) for node in nodes])
+        attributes = merge_values([custom_attributes(node.path, node.info) for node in nodes])
         candidates = tuple(node.path for node in nodes)
-        return Device(key, key, X, PLACE, candidates, nodes, companions, attributes)
+        return Device(key, key, X, LOCATION, candidates, nodes, companions, attributes)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def made_node() -> Iterator[Node]:
 
 
 def mount(host_path: str, container_path: str, *, read_only: bool = True, optional: bool = False) -> MountSpec:
-    return MountSpec(PLACE, Template.parse(host_path), Template.parse(container_path), read_only, optional)
+    return MountSpec(LOCATION, Template.parse(host_path), Template.parse(container_path), read_only, optional)
 
 
 def resource(
@@ -80,16 +80,16 @@ def resource(
         mounts=mounts,
         annotations=tuple((name, Template.parse(text)) for name, text in (annotations or {}).items()),
     )
-    return Resource(X, PLACE, (), replicas=replicas, tokens=tokens, allocate=allocate, policy=MOUNTS)
+    return Resource(X, LOCATION, (), replicas=replicas, tokens=tokens, allocate=allocate, policy=MOUNTS)
 
 
-def healthy(*devices: Device) -> tuple[Judged, ...]:
-    return tuple(Judged(device, Verdict(healthy=True, reason="", since=0)) for device in devices)
+def healthy(*devices: Device) -> tuple[DeviceHealth, ...]:
+    return tuple(DeviceHealth(device, Verdict(healthy=True, reason="", since=0)) for device in devices)
 
 
-def unhealthy(device: Device, reason: str) -> Judged:
-    return Judged(device, Verdict(healthy=False, reason=reason, since=0))
+def unhealthy(device: Device, reason: str) -> DeviceHealth:
+    return DeviceHealth(device, Verdict(healthy=False, reason=reason, since=0))
 
 
-def offer(spec: Resource, *judged: Judged) -> ResourceOffer:
-    return offered(spec, judged)
+def offer(spec: Resource, *judged: DeviceHealth) -> ResourceOffer:
+    return build_offer(spec, judged)

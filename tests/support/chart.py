@@ -77,9 +77,9 @@ def output(
     command = [str(TOOLS / helm), "template", "genplug", str(chart), "--namespace", "devices"]
     command += ["--kube-version", kube_version] if kube_version else []
     command += [option for one in api_versions for option in ("--api-versions", one)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for number, values in enumerate(files):
-            path = Path(folder, f"{number}.yaml")
+            path = Path(directory, f"{number}.yaml")
             path.write_text(values if isinstance(values, str) else json.dumps(values))
             command += ["--values", str(path)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)

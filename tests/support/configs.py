@@ -1,6 +1,6 @@
-"""Configurations for the tests of this folder, and what loading them comes to."""
+"""Configurations for the tests of this directory, and what loading them comes to."""
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, Problem
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
 from genplug.config.load import load_text
 from genplug.spec.globs import Glob
 from genplug.spec.model import Resource
@@ -23,7 +23,7 @@ def loaded(body: str) -> Resource:
     return load_text(resource(body), "c.yaml", GENEROUS).resources[NAME]
 
 
-def problems(text: str) -> tuple[Problem, ...]:
+def problems(text: str) -> tuple[Diagnostic, ...]:
     """Return what is wrong with a configuration; nothing if it is valid."""
     try:
         load_text(text, "c.yaml", GENEROUS)
@@ -32,6 +32,6 @@ def problems(text: str) -> tuple[Problem, ...]:
     return ()
 
 
-def codes(body: str) -> list[Code]:
+def codes(body: str) -> list[ErrorCode]:
     """Return the codes of what is wrong with a body."""
     return [one.code for one in problems(resource(body))]

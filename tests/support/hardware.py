@@ -1,4 +1,4 @@
-"""What tests of discovery are made of: a node's files in a folder, and short ways to write a configuration."""
+"""What tests of discovery are made of: a node's files in a directory, and short ways to write a configuration."""
 
 import os
 import shutil
@@ -9,19 +9,19 @@ from tempfile import mkdtemp
 
 from genplug.hardware.host import STAND_INS_MARKER, Host
 from genplug.spec.globs import Glob
-from genplug.spec.location import Place
+from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, CandidateType, Config, NodeSpec, Resource, Source
 from genplug.spec.policy import Policy
 from genplug.spec.selectors import Condition, Selector
 from genplug.spec.template import Template
 
-PLACE = Place("devices.yaml", 5, 7)
+LOCATION = SourceLocation("devices.yaml", 5, 7)
 BLOCK = Policy(block=True)
 """Of block devices the default policy has none."""
 
 
 class NodeTree:
-    """A node's file system in a folder, with stand-ins for device nodes; ``host`` is the door to it."""
+    """A node's file system in a directory, with stand-ins for device nodes; ``host`` is the door to it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -42,7 +42,7 @@ class NodeTree:
         self.at(path).parent.mkdir(parents=True, exist_ok=True)
         self.at(path).write_text(text)
 
-    def folder(self, path: str) -> None:
+    def directory(self, path: str) -> None:
         self.at(path).mkdir(parents=True, exist_ok=True)
 
     def link(self, path: str, target: str) -> None:
@@ -75,10 +75,10 @@ def source(  # noqa: PLR0913 - the keys of the language
     nodes: tuple[NodeSpec, ...] = (),
     companions: tuple[NodeSpec, ...] = (),
     id: str | None = None,  # noqa: A002 - the language's own word
-    place: Place = PLACE,
+    location: SourceLocation = LOCATION,
 ) -> Source:
     return Source(
-        place=place,
+        location=location,
         globs=tuple(Glob.parse(glob) for glob in globs),
         exclude=tuple(Glob.parse(glob) for glob in exclude),
         type=type,
@@ -91,14 +91,19 @@ def source(  # noqa: PLR0913 - the keys of the language
 
 
 def node(
-    path: str, as_: str | None = None, permissions: str = "rw", place: Place = PLACE, *, optional: bool = False
+    path: str,
+    as_: str | None = None,
+    permissions: str = "rw",
+    location: SourceLocation = LOCATION,
+    *,
+    optional: bool = False,
 ) -> NodeSpec:
     container_path = Template.parse(as_) if as_ is not None else None
-    return NodeSpec(place, Template.parse(path), container_path, permissions, optional)
+    return NodeSpec(location, Template.parse(path), container_path, permissions, optional)
 
 
 def where(attribute: str, selector: Selector) -> Condition:
-    return Condition(PLACE, attribute, selector)
+    return Condition(LOCATION, attribute, selector)
 
 
 def resource(
@@ -109,7 +114,9 @@ def resource(
     policy: Policy = BLOCK,
 ) -> Resource:
     allocate = AllocateSpec(env=tuple((key, Template.parse(text)) for key, text in (env or {}).items()))
-    return Resource(name, Place("devices.yaml", 3, 3), sources, overlap=overlap, allocate=allocate, policy=policy)
+    return Resource(
+        name, SourceLocation("devices.yaml", 3, 3), sources, overlap=overlap, allocate=allocate, policy=policy
+    )
 
 
 def config(*resources: Resource) -> Config:

@@ -54,7 +54,7 @@ class Image:
     async def running(
         self, *arguments: str, mounts: Mapping[str, tuple[Path, str]]
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Run it meanwhile; ``mounts`` are folders of this machine, ``ro`` or ``rw``, by their place in it."""
+        """Run it meanwhile; ``mounts`` are directories of this machine, ``ro`` or ``rw``, by their place in it."""
         with self._container(arguments, mounts) as command:
             process = await asyncio.create_subprocess_exec(*command)
             try:
@@ -78,9 +78,9 @@ class Image:
         del changed["linux"]["resources"]
         changed["mounts"] = [one for one in changed["mounts"] if one["type"] != "cgroup"]
         changed["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
-        for place, (folder, mode) in (mounts or {}).items():
+        for location, (directory, mode) in (mounts or {}).items():
             changed["mounts"].append(
-                {"destination": place, "type": "bind", "source": str(folder), "options": ["rbind", mode]}
+                {"destination": location, "type": "bind", "source": str(directory), "options": ["rbind", mode]}
             )
         (self.bundle / "config.json").write_text(json.dumps(changed))
         try:

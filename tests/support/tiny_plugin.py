@@ -15,8 +15,10 @@ from genplug.kubelet.api.services import API_VERSION, DEVICE_PLUGIN, HEALTHY, RE
 class TinyPlugin:
     """Serves a list of devices on a socket and writes down the calls that come."""
 
-    def __init__(self, folder: Path, resource: str, *devices: str, socket: str = "tiny.sock", **options: bool) -> None:
-        self.folder, self.resource, self.socket = folder, resource, socket
+    def __init__(
+        self, directory: Path, resource: str, *devices: str, socket: str = "tiny.sock", **options: bool
+    ) -> None:
+        self.directory, self.resource, self.socket = directory, resource, socket
         self.options = pb.DevicePluginOptions(**options)
         self.calls: list[tuple[str, float]] = []
         self.requests: list[object] = []
@@ -43,7 +45,7 @@ class TinyPlugin:
         }
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(DEVICE_PLUGIN, handlers)])
-        self._server.add_insecure_port(f"unix:{self.folder / self.socket}")
+        self._server.add_insecure_port(f"unix:{self.directory / self.socket}")
         await self._server.start()
         return self
 
@@ -61,7 +63,7 @@ class TinyPlugin:
             options=says or self.options,
         )
         async with grpc.aio.insecure_channel(
-            f"unix:{self.folder / 'kubelet.sock'}", options=[("grpc.use_local_subchannel_pool", 1)]
+            f"unix:{self.directory / 'kubelet.sock'}", options=[("grpc.use_local_subchannel_pool", 1)]
         ) as channel:
             await channel.unary_unary(f"/{REGISTRATION}/Register")(request.SerializeToString(), timeout=20)
         self._called("(registered)")

@@ -1,4 +1,4 @@
-"""The one decoder: a merged tree in, the frozen model out, and every mistake of meaning noted at its place.
+"""The one decoder: a merged tree in, the frozen model out, and every mistake of meaning noted at its location.
 
 It runs on trees that the schema found fault with too, so that one run tells everything; what has the wrong shape is
 passed over here, because the schema has said so. ``decode_sources.py``, ``decode_allocate.py`` and ``decode_health.py``
@@ -13,57 +13,61 @@ from attrs import evolve, frozen
 
 from genplug.config.decode.allocate import AllocateReader
 from genplug.config.decode.command import read_command
-from genplug.config.decode.devices import own_names, read_source
+from genplug.config.decode.devices import custom_attribute_names, read_source
 from genplug.config.decode.health import HealthReader
-from genplug.config.decode.values import Texts, entries, items, number, says
-from genplug.config.diagnostics import Code, Problems
+from genplug.config.decode.values import ValueDecoder, entries, is_set, items, number
+from genplug.config.diagnostics import Diagnostics, ErrorCode
 from genplug.config.merge import shared_defaults
-from genplug.config.yaml_tree import Entry, MapNode, Node, ScalarNode, plain
-from genplug.spec.location import Place
+from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode, to_python
+from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource
-from genplug.spec.names import SLICE, resource_name_fault
+from genplug.spec.names import SLICE, resource_name_error
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template
 
 _PRE_START_SECONDS = 20.0
 
 
-def decode(tree: MapNode, files: Sequence[str], problems: Problems, policy: Policy | None = DEFAULT_POLICY) -> Config:
+def decode(
+    tree: MapNode, files: Sequence[str], problems: Diagnostics, policy: Policy | None = DEFAULT_POLICY
+) -> Config:
     """Return the model of a tree whose defaults are laid under its resources; it is whole if nothing was noted.
 
     Without a policy nothing is refused as not allowed.
     """
     written = dict(entries(tree.get("resources")))
-    own = {name: own_names(entry.value) for name, entry in written.items() if isinstance(entry.value, MapNode)}
+    own = {
+        name: custom_attribute_names(entry.value) for name, entry in written.items() if isinstance(entry.value, MapNode)
+    }
     # First: of a mistake that each resource repeats, the one noted first is shown.
     if (defaults := shared_defaults(tree)) is not None:
-        _Decoder(problems, Texts(problems, frozenset().union(*own.values(), {SLICE})), policy).shared(
+        _Decoder(problems, ValueDecoder(problems, frozenset().union(*own.values(), {SLICE})), policy).shared(
             defaults, "defaults"
         )
     resources = {
-        name: _Decoder(problems, Texts(problems, own.get(name, frozenset())), policy).resource(name, entry)
+        name: _Decoder(problems, ValueDecoder(problems, own.get(name, frozenset())), policy).resource(name, entry)
         for name, entry in written.items()
     }
     _check_aliases(written, resources, problems)
     # The order counts: of two resources that claim one node, the first keeps it.
-    content = json.dumps(plain(tree)).encode()
+    content = json.dumps(to_python(tree)).encode()
     return Config(resources, tuple(files), hashlib.sha256(content).hexdigest(), policy or DEFAULT_POLICY)
 
 
 @frozen
 class _Decoder:
-    problems: Problems
-    texts: Texts
+    problems: Diagnostics
+    texts: ValueDecoder
     policy: Policy | None
 
-    def resource(self, name: str, entry: Entry) -> Resource:
+    def resource(self, name: str, entry: MapEntry) -> Resource:
         where = f"resources.{name}"
         node = entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
         shared = self.shared(node, where)
         return evolve(
             shared,
             name=name,
-            place=entry.key,
+            location=entry.key,
             name_template=self._name(name, entry.key, where),
             sources=tuple(
                 read_source(item, f"{where}.devices[{number}]", self.problems)
@@ -80,16 +84,16 @@ class _Decoder:
         own = self.texts.own | {SLICE} if "slices" in node.entries else self.texts.own
         return Resource(
             name="",
-            place=node.place,
+            location=node.location,
             sources=(),
             replicas=int(number(node.get("replicas"), 1)),
             tokens=int(number(node.get("tokens"), 0)) or None,
             slices=self._slices(node.get("slices"), f"{where}.slices"),
             has_topology=not (isinstance(topology, ScalarNode) and topology.value == "none"),
-            overlap=says(share, "overlap", value=True),
-            most_per_container=int(number(share.get("maxPerContainer") if isinstance(share, MapNode) else None, 0))
+            overlap=is_set(share, "overlap", value=True),
+            max_per_container=int(number(share.get("maxPerContainer") if isinstance(share, MapNode) else None, 0))
             or None,
-            distinct=says(share, "distinct", value=True),
+            distinct=is_set(share, "distinct", value=True),
             preference=self._preference(node.get("preferredAllocation"), f"{where}.preferredAllocation"),
             allocate=AllocateReader(self.problems, evolve(self.texts, own=own), self.policy).allocate(
                 node.get("allocate"), f"{where}.allocate"
@@ -108,7 +112,9 @@ class _Decoder:
                 "are one pool"
             )
             hint = "remove one; one that comes from 'defaults' is removed by writing it here as null"
-            self.problems.add(Code.CONFLICT, later, message, tree=where, hint=hint, width=len(other), first=first)
+            self.problems.add(
+                ErrorCode.CONFLICT, later, message, key_path=where, hint=hint, width=len(other), related_location=first
+            )
 
     def _slices(self, node: Node | None, where: str) -> Template | None:
         if isinstance(node, ScalarNode) and isinstance(node.value, int) and not isinstance(node.value, bool):
@@ -120,7 +126,9 @@ class _Decoder:
                 f"{node.text!r} is no number of slices",
                 'write a number, or a template: "${attr.core_count}"',
             )
-            self.problems.add(Code.WRONG_VALUE, node.at(0), message, tree=where, hint=hint, width=len(node.text))
+            self.problems.add(
+                ErrorCode.WRONG_VALUE, node.at(0), message, key_path=where, hint=hint, width=len(node.text)
+            )
         return template
 
     def _preference(self, node: Node | None, where: str) -> PreferenceSpec:
@@ -137,7 +145,7 @@ class _Decoder:
         arguments = read_command(command, f"{where}.exec.command", self.texts, self.policy, self.problems)
         if not isinstance(node, MapNode) or not arguments:
             return None
-        return PreStartSpec(node.place, arguments, number(node.get("timeoutSeconds"), _PRE_START_SECONDS))
+        return PreStartSpec(node.location, arguments, number(node.get("timeoutSeconds"), _PRE_START_SECONDS))
 
     def _aliases(self, node: Node | None, where: str) -> Iterator[str]:
         for item in items(node):
@@ -145,49 +153,59 @@ class _Decoder:
                 self._check_resource_name(item.text, item.at(0), where)
                 yield item.text
 
-    def _name(self, name: str, place: Place, where: str) -> Template | None:
+    def _name(self, name: str, location: SourceLocation, where: str) -> Template | None:
         """Return the template of a name that devices fill in; a plain name is checked here."""
         if "${" not in name:
-            self._check_resource_name(name, place, where)
+            self._check_resource_name(name, location, where)
             return None
-        template = self.texts.template(ScalarNode(place, name, name, None), where)
+        template = self.texts.template(ScalarNode(location, name, name, None), where)
         if template is None:
             return None
         sample = template.render(dict.fromkeys(template.names, ("x",)))
         if "${" in name.partition("/")[0]:
             message = f"{name!r}: the domain before '/' cannot hold a template"
         else:
-            fault = resource_name_fault(sample)
+            fault = resource_name_error(sample)
             message = f"{name!r} would be {sample!r}, or longer: {fault}" if fault else ""
         if message:
             hint = "write a domain of your own and a name: vendor.example/thing-${model}"
-            self.problems.add(Code.RESOURCE_NAME, place, message, tree=where, hint=hint, width=len(name))
+            self.problems.add(ErrorCode.RESOURCE_NAME, location, message, key_path=where, hint=hint, width=len(name))
         return template
 
-    def _check_resource_name(self, name: str, place: Place, where: str) -> None:
+    def _check_resource_name(self, name: str, location: SourceLocation, where: str) -> None:
         width = max(len(name), 1)
-        if fault := resource_name_fault(name):
+        if fault := resource_name_error(name):
             hint = "write a domain of your own and a name: vendor.example/thing"
-            self.problems.add(Code.RESOURCE_NAME, place, f"{name!r}: {fault}", tree=where, hint=hint, width=width)
-        elif self.policy is not None and (fault := self.policy.resource_fault(name)):
+            self.problems.add(
+                ErrorCode.RESOURCE_NAME, location, f"{name!r}: {fault}", key_path=where, hint=hint, width=width
+            )
+        elif self.policy is not None and (fault := self.policy.resource_error(name)):
             message, hint = f"the resource {name!r} is {fault}", self.policy.help
-            self.problems.add(Code.NOT_ALLOWED, place, message, tree=where, hint=hint, width=width)
+            self.problems.add(ErrorCode.NOT_ALLOWED, location, message, key_path=where, hint=hint, width=width)
 
 
-def _check_aliases(written: Mapping[str, Entry], resources: Mapping[str, Resource], problems: Problems) -> None:
+def _check_aliases(written: Mapping[str, MapEntry], resources: Mapping[str, Resource], problems: Diagnostics) -> None:
     """Note aliases that are other resources' names, and those of what cannot have any."""
     taken = {name: entry.key for name, entry in written.items()}
     for name, resource in resources.items():
         if not resource.aliases or not isinstance(node := written[name].value, MapNode):
             continue
-        tree, place = f"resources.{name}.aliases", node.entries["aliases"].key
+        tree, location = f"resources.{name}.aliases", node.entries["aliases"].key
         if resource.tokens is not None or resource.name_template is not None:
             what = "tokens" if resource.tokens is not None else "a name of templates"
             message = f"a resource with {what} has no aliases"
             hint = "remove them, or write a second resource of the same devices, with share: {overlap: true} in both"
-            problems.add(Code.CONFLICT, place, message, tree=tree, hint=hint, width=len("aliases"))
+            problems.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len("aliases"))
         for item in items(node.get("aliases")):
             alias = item.text if isinstance(item, ScalarNode) else ""
-            if (first := taken.setdefault(alias, item.place)) is not item.place:
+            if (first := taken.setdefault(alias, item.location)) is not item.location:
                 message, hint = f"{alias!r} is a name already", "each name belongs to one resource, once"
-                problems.add(Code.CONFLICT, item.place, message, tree=tree, hint=hint, width=len(alias), first=first)
+                problems.add(
+                    ErrorCode.CONFLICT,
+                    item.location,
+                    message,
+                    key_path=tree,
+                    hint=hint,
+                    width=len(alias),
+                    related_location=first,
+                )

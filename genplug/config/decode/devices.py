@@ -4,37 +4,37 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from genplug.config.decode.values import Texts, entries, first_place, items, says
-from genplug.config.diagnostics import Code, Problems
-from genplug.config.yaml_tree import Entry, MapNode, Node, ScalarNode
+from genplug.config.decode.values import ValueDecoder, entries, first_key_location, is_set, items
+from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 from genplug.spec.globs import Glob
-from genplug.spec.model import CandidateType, NodeSpec, OwnAttribute, Source
+from genplug.spec.model import CandidateType, CustomAttribute, NodeSpec, Source
 from genplug.spec.names import SLICE, is_attribute_name, is_known_attribute, needs_sysfs
 from genplug.spec.template import Template
 
 _PERMISSIONS = "rwm"
 
 
-def own_names(resource: MapNode) -> frozenset[str]:
+def custom_attribute_names(resource: MapNode) -> frozenset[str]:
     """Return the names of all attributes that the sources of a resource define."""
     return frozenset().union(*map(_names, items(resource.get("devices"))))
 
 
-def read_source(node: MapNode, where: str, problems: Problems) -> Source:
+def read_source(node: MapNode, where: str, problems: Diagnostics) -> Source:
     """Return what one entry of ``devices`` says; the attributes that it defines are known in it."""
-    return _SourceReader(problems, Texts(problems, _names(node))).source(node, where)
+    return _SourceReader(problems, ValueDecoder(problems, _names(node))).source(node, where)
 
 
 @frozen
 class _SourceReader:
-    problems: Problems
-    texts: Texts
+    problems: Diagnostics
+    texts: ValueDecoder
 
     def source(self, node: MapNode, where: str) -> Source:
         globs = self.texts.globs(node.get("glob"), f"{where}.glob")
         attributes = self._attributes(node.get("attributes"), f"{where}.attributes")
         return Source(
-            place=first_place(node),
+            location=first_key_location(node),
             globs=globs,
             exclude=self.texts.globs(node.get("exclude"), f"{where}.exclude"),
             type=_type(node, globs),
@@ -48,30 +48,32 @@ class _SourceReader:
             is_id_verbatim=self._is_id_verbatim(node, where),
         )
 
-    def _attributes(self, node: Node | None, where: str) -> dict[str, OwnAttribute]:
+    def _attributes(self, node: Node | None, where: str) -> dict[str, CustomAttribute]:
         found = {}
         for name, entry in entries(node):
             own = self._attribute(name, entry, f"{where}.{name}")
             if own is not None:
                 found[name] = own
         for own in found.values():
-            if (circle := _circle(own, found)) is not None:
+            if (circle := _find_cycle(own, found)) is not None:
                 message = f"{own.name!r} needs {', which needs '.join(map(repr, circle[1:]))}"
                 hint = "an attribute cannot be made of itself"
-                self.problems.add(Code.CONFLICT, own.place, message, tree=where, hint=hint, width=len(own.name))
+                self.problems.add(
+                    ErrorCode.CONFLICT, own.location, message, key_path=where, hint=hint, width=len(own.name)
+                )
         return found
 
-    def _attribute(self, name: str, entry: Entry, where: str) -> OwnAttribute | None:
+    def _attribute(self, name: str, entry: MapEntry, where: str) -> CustomAttribute | None:
         width = max(len(name), 1)
         if not is_attribute_name(name):
             message, hint = (
                 f"{name!r} cannot be the name of an attribute",
                 "begin with a letter; then letters, digits, '_', '-' and '.'",
             )
-            self.problems.add(Code.NAME, entry.key, message, tree=where, hint=hint, width=width)
+            self.problems.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
         elif is_known_attribute(name) or name == SLICE:
             message, hint = f"{name!r} is an attribute of the language", "give yours another name"
-            self.problems.add(Code.NAME, entry.key, message, tree=where, hint=hint, width=width)
+            self.problems.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
         fields = entry.value
         if not isinstance(fields, MapNode):
             return None
@@ -79,19 +81,21 @@ class _SourceReader:
         find = self.texts.find(fields.get("find"), f"{where}.find")
         if path is None:
             return None
-        takes_folder, takes_all = says(fields, "dir", value=True), says(fields, "all", value=True)
-        return OwnAttribute(entry.key, name, path, find, takes_folder, takes_all)
+        takes_directory, takes_all = is_set(fields, "dir", value=True), is_set(fields, "all", value=True)
+        return CustomAttribute(entry.key, name, path, find, takes_directory, takes_all)
 
     def _is_id_verbatim(self, node: MapNode, where: str) -> bool:
-        if not says(node, "verbatimId", value=True):
+        if not is_set(node, "verbatimId", value=True):
             return False
         if "id" not in node.entries:
             message, hint = "'verbatimId' without an 'id' to take as it is", 'write one: id: "${pci.address}"'
-            place, tree = node.entries["verbatimId"].key, f"{where}.verbatimId"
-            self.problems.add(Code.MISSING_KEY, place, message, tree=tree, hint=hint, width=len("verbatimId"))
+            location, tree = node.entries["verbatimId"].key, f"{where}.verbatimId"
+            self.problems.add(
+                ErrorCode.MISSING_KEY, location, message, key_path=tree, hint=hint, width=len("verbatimId")
+            )
         return True
 
-    def _sysfs(self, node: MapNode, own: Mapping[str, OwnAttribute], where: str) -> Template | None:
+    def _sysfs(self, node: MapNode, own: Mapping[str, CustomAttribute], where: str) -> Template | None:
         written, tree = node.get("sysfs"), f"{where}.sysfs"
         template = self.texts.path(written, tree)
         if template is None or not isinstance(written, ScalarNode):
@@ -103,8 +107,8 @@ class _SourceReader:
                 what = repr(name) if needed == name else f"{name!r} needs {needed!r}, which"
                 message = f"{what} is read where 'sysfs' says that the device stands"
                 hint = "name it by what is known without it: path, name, index, minor, own attributes of other files"
-                place = written.at(reference.offset)
-                self.problems.add(Code.CONFLICT, place, message, tree=tree, hint=hint, width=len(name))
+                location = written.at(reference.offset)
+                self.problems.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len(name))
         return template
 
     def _nodes(self, node: Node | None, where: str) -> tuple[NodeSpec, ...]:
@@ -112,7 +116,7 @@ class _SourceReader:
         return tuple(spec for spec in specs if spec is not None)
 
     def _node(self, node: Node, where: str) -> NodeSpec | None:
-        fields = node if isinstance(node, MapNode) else MapNode(node.place, {"path": Entry(node.place, node)})
+        fields = node if isinstance(node, MapNode) else MapNode(node.location, {"path": MapEntry(node.location, node)})
         path = self.texts.path(fields.get("path"), where, is_glob=True)
         container_path = self.texts.path(fields.get("as"), where)
         asked = fields.get("permissions")
@@ -120,8 +124,8 @@ class _SourceReader:
         permissions = "".join(letter for letter in _PERMISSIONS if letter in letters)
         if path is None:
             return None
-        optional = says(node, "optional", value=True)
-        return NodeSpec(node.place, path, container_path, permissions, optional)
+        optional = is_set(node, "optional", value=True)
+        return NodeSpec(node.location, path, container_path, permissions, optional)
 
 
 def _type(node: MapNode, globs: Sequence[Glob]) -> CandidateType:
@@ -138,7 +142,7 @@ def _names(source: Node) -> frozenset[str]:
     return frozenset(own.entries if isinstance(own, MapNode) else ())
 
 
-def _all_names(name: str, own: Mapping[str, OwnAttribute]) -> frozenset[str]:
+def _all_names(name: str, own: Mapping[str, CustomAttribute]) -> frozenset[str]:
     """Return a name and, if it is one of an own attribute, all that this is made of."""
     known, waiting = set[str](), {name}
     while waiting:
@@ -148,7 +152,7 @@ def _all_names(name: str, own: Mapping[str, OwnAttribute]) -> frozenset[str]:
     return frozenset(known)
 
 
-def _circle(start: OwnAttribute, own: Mapping[str, OwnAttribute]) -> list[str] | None:
+def _find_cycle(start: CustomAttribute, own: Mapping[str, CustomAttribute]) -> list[str] | None:
     """Return the way from an attribute back to itself, or None."""
     ways = [[start.name]]
     seen = set[str]()

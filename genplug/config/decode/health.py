@@ -7,28 +7,28 @@ from typing import Final
 from attrs import evolve, frozen
 
 from genplug.config.decode.command import read_command
-from genplug.config.decode.values import Texts, items, number, says
-from genplug.config.diagnostics import Code, Problems
-from genplug.config.yaml_tree import Entry, MapNode, Node, ScalarNode
-from genplug.spec.location import Place
+from genplug.config.decode.values import ValueDecoder, is_set, items, number
+from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
+from genplug.spec.location import SourceLocation
 from genplug.spec.policy import Policy
 from genplug.spec.probes import (
     Check,
-    Counter,
+    CounterLimit,
     ExecCheck,
     FileCheck,
     HealthSpec,
     HttpCheck,
     KernelLogCheck,
-    Missing,
     OnError,
+    OnMissing,
     OpenCheck,
     PciCheck,
-    ProbeNumbers,
     ProbeSpec,
+    ProbeTiming,
     UeventCheck,
     UnixSocketCheck,
-    Wanted,
+    ValueCheck,
 )
 from genplug.spec.selectors import quantity
 
@@ -40,20 +40,22 @@ _OK: Final = 200
 class HealthReader:
     """Reads a ``health``; without a policy nothing is refused as not allowed."""
 
-    problems: Problems
-    texts: Texts
+    problems: Diagnostics
+    texts: ValueDecoder
     policy: Policy | None
 
     def health(self, node: Node | None, where: str) -> HealthSpec:
         """Return how health is told."""
         if not isinstance(node, MapNode):
             return HealthSpec()
-        shared = _numbers(node, evolve(ProbeNumbers(), sticky=says(node, "sticky", value=True)))
+        shared = _numbers(node, evolve(ProbeTiming(), sticky=is_set(node, "sticky", value=True)))
         probes = tuple(self._probes(node.get("probes"), f"{where}.probes", shared))
-        return HealthSpec(number(node.get("keepGoneSeconds"), HealthSpec().keep_gone_seconds), probes)
+        return HealthSpec(
+            number(node.get("removalGracePeriodSeconds"), HealthSpec().removal_grace_period_seconds), probes
+        )
 
-    def _probes(self, node: Node | None, where: str, shared: ProbeNumbers) -> Iterator[ProbeSpec]:
-        taken: dict[str, Place] = {}
+    def _probes(self, node: Node | None, where: str, shared: ProbeTiming) -> Iterator[ProbeSpec]:
+        taken: dict[str, SourceLocation] = {}
         # Names that are made give way to those that are written, wherever they stand.
         written = frozenset(_text(item.get("name")) or "" for item in items(node) if isinstance(item, MapNode))
         for index, item in enumerate(items(node)):
@@ -71,29 +73,31 @@ class HealthReader:
             if check is not None:
                 yield ProbeSpec(entry.key, name, check, _numbers(item, shared))
 
-    def _written_name(self, item: MapNode, taken: dict[str, Place], where: str) -> str:
+    def _written_name(self, item: MapNode, taken: dict[str, SourceLocation], where: str) -> str:
         written = item.get("name")
         if not isinstance(written, ScalarNode):
             return ""
         if (first := taken.get(written.text)) is not None:
             message, hint = f"two probes are called {written.text!r}", "log and metrics tell probes apart by names"
-            place, width = written.at(0), len(written.text)
-            self.problems.add(Code.CONFLICT, place, message, tree=where, hint=hint, width=width, first=first)
-        taken.setdefault(written.text, written.place)
+            location, width = written.at(0), len(written.text)
+            self.problems.add(
+                ErrorCode.CONFLICT, location, message, key_path=where, hint=hint, width=width, related_location=first
+            )
+        taken.setdefault(written.text, written.location)
         return written.text
 
-    def _pci(self, entry: Entry, where: str) -> Check | None:
+    def _pci(self, entry: MapEntry, where: str) -> Check | None:
         fields = _fields(entry)
         width = fields.get("minLinkWidth")
         keeps_width = isinstance(width, ScalarNode) and width.value == _AT_START
         address = self.texts.template(fields.get("address"), f"{where}.address")
         return PciCheck(address, int(number(width, 0)) or None, keeps_width)
 
-    def _file(self, entry: Entry, where: str) -> Check | None:
+    def _file(self, entry: MapEntry, where: str) -> Check | None:
         fields = _fields(entry)
         path = self.texts.path(fields.get("path"), f"{where}.path", is_glob=True)
         find = self.texts.pattern(fields.get("find"), f"{where}.find")
-        wanted = Wanted(
+        wanted = ValueCheck(
             equals=_text(fields.get("equals")),
             not_equals=_text(fields.get("notEquals")),
             matches=self.texts.pattern(fields.get("matches"), f"{where}.matches"),
@@ -103,8 +107,10 @@ class HealthReader:
             bits_clear=self._bits(fields.get("bitsClear"), f"{where}.bitsClear"),
         )
         if wanted.minimum and wanted.maximum and wanted.minimum[0] > wanted.maximum[0]:
-            message, place = "no number is both at least 'min' and at most 'max'", fields.entries["min"].key
-            self.problems.add(Code.SELECTOR, place, message, tree=where, hint="swap the two", width=len("min"))
+            message, location = "no number is both at least 'min' and at most 'max'", fields.entries["min"].key
+            self.problems.add(
+                ErrorCode.SELECTOR, location, message, key_path=where, hint="swap the two", width=len("min")
+            )
         counter = self._counter(fields, where)
         if path is None:
             return None
@@ -114,53 +120,53 @@ class HealthReader:
             find,
             wanted,
             counter,
-            needs_all=_text(fields.get("need")) != "any",
-            missing=Missing(missing) if missing in list(Missing) else Missing.ERROR,
+            require_all=_text(fields.get("require")) != "any",
+            missing=OnMissing(missing) if missing in list(OnMissing) else OnMissing.ERROR,
         )
 
-    def _counter(self, fields: MapNode, where: str) -> Counter | None:
+    def _counter(self, fields: MapNode, where: str) -> CounterLimit | None:
         together = ("maxIncrease", "perSeconds")
         written = [key for key in together if key in fields.entries]
         if len(written) == 1:
             (there,), (lacking,) = written, [key for key in together if key not in written]
             message, hint = f"{there!r} without {lacking!r}", "a counter may rise by 'maxIncrease' in 'perSeconds'"
-            place = fields.entries[there].key
-            self.problems.add(Code.MISSING_KEY, place, message, tree=where, hint=hint, width=len(there))
+            location = fields.entries[there].key
+            self.problems.add(ErrorCode.MISSING_KEY, location, message, key_path=where, hint=hint, width=len(there))
         if len(written) < len(together):
             return None
-        return Counter(*(number(fields.get(key), 0) for key in together))
+        return CounterLimit(*(number(fields.get(key), 0) for key in together))
 
-    def _kernel_log(self, entry: Entry, where: str) -> Check | None:
+    def _kernel_log(self, entry: MapEntry, where: str) -> Check | None:
         fields = _fields(entry)
         keys = ("fail", "ignore", "clear")
         fail, ignore, clear = (self.texts.find(fields.get(key), f"{where}.{key}") for key in keys)
         return KernelLogCheck(fail, ignore, clear) if fail is not None else None
 
-    def _uevent(self, entry: Entry, where: str) -> Check | None:
+    def _uevent(self, entry: MapEntry, where: str) -> Check | None:
         fields = _fields(entry)
         fail, clear = (self.texts.find(fields.get(key), f"{where}.{key}") for key in ("fail", "clear"))
         path = self.texts.path(fields.get("path"), f"{where}.path")
         return UeventCheck(fail, clear, path) if fail is not None else None
 
-    def _open(self, entry: Entry, where: str) -> Check | None:
-        if self.policy is not None and (fault := self.policy.open_fault()):
+    def _open(self, entry: MapEntry, where: str) -> Check | None:
+        if self.policy is not None and (fault := self.policy.open_error()):
             message, hint = f"to open device nodes is {fault}", self.policy.help
-            self.problems.add(Code.NOT_ALLOWED, entry.key, message, tree=where, hint=hint, width=len("open"))
+            self.problems.add(ErrorCode.NOT_ALLOWED, entry.key, message, key_path=where, hint=hint, width=len("open"))
         mode = _text(_fields(entry).get("mode"))
         return OpenCheck(mode) if mode in {"r", "w", "rw"} else OpenCheck()
 
-    def _exec(self, entry: Entry, where: str) -> Check | None:
+    def _exec(self, entry: MapEntry, where: str) -> Check | None:
         command = _fields(entry).get("command")
         arguments = read_command(command, f"{where}.command", self.texts, self.policy, self.problems)
         return ExecCheck(arguments) if arguments else None
 
-    def _http(self, entry: Entry, where: str) -> Check | None:
+    def _http(self, entry: MapEntry, where: str) -> Check | None:
         fields = _fields(entry)
         url = self.texts.template(fields.get("url"), f"{where}.url")
         status = int(number(fields.get("expectStatus"), _OK))
         return HttpCheck(url, status) if url is not None else None
 
-    def _unix_socket(self, entry: Entry, where: str) -> Check | None:
+    def _unix_socket(self, entry: MapEntry, where: str) -> Check | None:
         path = self.texts.path(_fields(entry).get("path"), f"{where}.path")
         return UnixSocketCheck(path) if path is not None else None
 
@@ -175,12 +181,14 @@ class HealthReader:
         found = quantity(node.text)
         if found is None or found < 1 or found != int(found):
             message, hint = f"{node.text!r} is no mask of bits", "write a number, for example 0x4"
-            self.problems.add(Code.WRONG_VALUE, node.at(0), message, tree=where, hint=hint, width=len(node.text))
+            self.problems.add(
+                ErrorCode.WRONG_VALUE, node.at(0), message, key_path=where, hint=hint, width=len(node.text)
+            )
             return None
         return int(found)
 
 
-_KINDS: Final[Mapping[str, Callable[[HealthReader, Entry, str], Check | None]]] = {
+_KINDS: Final[Mapping[str, Callable[[HealthReader, MapEntry, str], Check | None]]] = {
     "pci": HealthReader._pci,  # noqa: SLF001 - a table of the class's own methods
     "file": HealthReader._file,  # noqa: SLF001
     "kernelLog": HealthReader._kernel_log,  # noqa: SLF001
@@ -192,7 +200,7 @@ _KINDS: Final[Mapping[str, Callable[[HealthReader, Entry, str], Check | None]]] 
 }
 
 
-def _fields(entry: Entry) -> MapNode:
+def _fields(entry: MapEntry) -> MapNode:
     return entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
 
 
@@ -216,9 +224,9 @@ def _free_name(made: str, taken: AbstractSet[str]) -> str:
     return name
 
 
-def _numbers(node: MapNode, shared: ProbeNumbers) -> ProbeNumbers:
+def _numbers(node: MapNode, shared: ProbeTiming) -> ProbeTiming:
     on_error = _text(node.get("onError"))
-    return ProbeNumbers(
+    return ProbeTiming(
         period=number(node.get("periodSeconds"), shared.period),
         timeout=number(node.get("timeoutSeconds"), shared.timeout),
         failure_threshold=int(number(node.get("failureThreshold"), shared.failure_threshold)),

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
-from genplug.config.diagnostics import Code, Problems
-from genplug.config.schema import closest
-from genplug.config.yaml_tree import Entry, ListNode, MapNode, Node, ScalarNode, plain
-from genplug.spec.globs import Glob, GlobError, patterns
-from genplug.spec.location import Place
+from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.schema import did_you_mean
+from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode, to_python
+from genplug.spec.globs import Glob, GlobError, expand_braces
+from genplug.spec.location import SourceLocation
 from genplug.spec.names import ENVIRONMENT_PREFIX, KNOWN_ATTRIBUTES, SLICE, is_known_attribute
-from genplug.spec.regex import Pattern, PatternError, compiled
+from genplug.spec.regex import Pattern, PatternError, compile_regex
 from genplug.spec.selectors import Condition, Selector, comparable, quantity
 from genplug.spec.template import Reference, Template, TemplateError
 
@@ -22,13 +22,13 @@ _PATHS = ("path", "target", "sysfs")
 
 
 @frozen
-class Texts:
+class ValueDecoder:
     """A reader of texts.
 
     ``own`` are the names of the configuration's own attributes in the place that is read.
     """
 
-    problems: Problems
+    problems: Diagnostics
     own: frozenset[str] = frozenset()
 
     def template(self, node: Node | None, where: str) -> Template | None:
@@ -38,8 +38,8 @@ class Texts:
         try:
             template = Template.parse(node.value)
         except TemplateError as error:
-            place = node.at(error.offset)
-            self.problems.add(Code.TEMPLATE, place, str(error), tree=where, hint=error.hint)
+            location = node.at(error.offset)
+            self.problems.add(ErrorCode.TEMPLATE, location, str(error), key_path=where, hint=error.hint)
             return None
         for reference in template.references:
             self._check_attribute(reference.name, node.at(reference.offset), where)
@@ -55,10 +55,12 @@ class Texts:
         width = len(node.text)
         if not sample.startswith("/"):
             message = f"{node.text!r} is not an absolute path"
-            self.problems.add(Code.PATH, node.at(0), message, tree=where, hint="begin it with '/'", width=width)
+            self.problems.add(
+                ErrorCode.PATH, node.at(0), message, key_path=where, hint="begin it with '/'", width=width
+            )
         elif ".." in sample.split("/"):
             message, hint = f"{node.text!r} climbs with '..'", "write the path without it"
-            self.problems.add(Code.PATH, node.at(0), message, tree=where, hint=hint, width=width)
+            self.problems.add(ErrorCode.PATH, node.at(0), message, key_path=where, hint=hint, width=width)
         elif is_glob:
             self._glob(node, sample, where)
         return template
@@ -81,8 +83,8 @@ class Texts:
             return Glob.parse(text)
         except GlobError as error:
             # A path's sample is another text than the one written.
-            place = node.at(error.offset if text == node.text else 0)
-            self.problems.add(Code.GLOB, place, f"{node.text!r}: {error}", tree=where, hint=error.hint)
+            location = node.at(error.offset if text == node.text else 0)
+            self.problems.add(ErrorCode.GLOB, location, f"{node.text!r}: {error}", key_path=where, hint=error.hint)
             return None
 
     def _selector(self, node: Node, where: str) -> Selector:
@@ -97,7 +99,7 @@ class Texts:
             minimum=minimum,
             maximum=maximum,
             exists=exists.value if isinstance(exists, ScalarNode) and isinstance(exists.value, bool) else None,
-            text=", ".join(f"{key} {json.dumps(plain(entry.value))}" for key, entry in node.entries.items()),
+            text=", ".join(f"{key} {json.dumps(to_python(entry.value))}" for key, entry in node.entries.items()),
         )
         self._check_possible(selector, node, where)
         return selector
@@ -107,20 +109,22 @@ class Texts:
         chosen: list[str] = []
         for one in _texts(node):
             try:
-                chosen += map(comparable, patterns(one.text))
+                chosen += map(comparable, expand_braces(one.text))
             except GlobError as error:
-                place, message = one.at(error.offset), f"{one.text!r}: {error}"
-                self.problems.add(Code.GLOB, place, message, tree=where, hint=error.hint)
+                location, message = one.at(error.offset), f"{one.text!r}: {error}"
+                self.problems.add(ErrorCode.GLOB, location, message, key_path=where, hint=error.hint)
         return tuple(chosen)
 
     def _check_possible(self, selector: Selector, node: MapNode, where: str) -> None:
         if selector.minimum is not None and selector.maximum is not None and selector.minimum > selector.maximum:
-            message, place = "no number is both at least 'min' and at most 'max'", node.entries["min"].key
-            self.problems.add(Code.SELECTOR, place, message, tree=where, hint="swap the two", width=len("min"))
+            message, location = "no number is both at least 'min' and at most 'max'", node.entries["min"].key
+            self.problems.add(
+                ErrorCode.SELECTOR, location, message, key_path=where, hint="swap the two", width=len("min")
+            )
         if selector.exists is False and len(node.entries) > 1:
-            message, place = "what must not exist has no value to test", node.entries["exists"].key
+            message, location = "what must not exist has no value to test", node.entries["exists"].key
             hint = "remove 'exists: false' or the other tests"
-            self.problems.add(Code.SELECTOR, place, message, tree=where, hint=hint, width=len("exists"))
+            self.problems.add(ErrorCode.SELECTOR, location, message, key_path=where, hint=hint, width=len("exists"))
 
     def quantity(self, node: Node | None, where: str) -> float | None:
         """Read a number or a quantity; None where there is none, or a mistake in it."""
@@ -130,7 +134,7 @@ class Texts:
         if found is None:
             message, expected = f"{node.text!r} is no number", "a number or a quantity, for example 8 or 64Gi"
             width = len(node.text)
-            self.problems.add(Code.SELECTOR, node.at(0), message, tree=where, expected=expected, width=width)
+            self.problems.add(ErrorCode.SELECTOR, node.at(0), message, key_path=where, expected=expected, width=width)
         return found
 
     def pattern(self, node: Node | None, where: str) -> str | None:
@@ -153,11 +157,11 @@ class Texts:
 
     def _pattern(self, node: ScalarNode, text: str, where: str) -> Pattern | None:
         try:
-            return compiled(text)
+            return compile_regex(text)
         except PatternError as error:
             hint = "the syntax is RE2's: no look-ahead and no back-references, so that none can hang"
             message = f"{node.text!r} is no regular expression: {error}"
-            self.problems.add(Code.SELECTOR, node.at(0), message, tree=where, hint=hint, width=len(node.text))
+            self.problems.add(ErrorCode.SELECTOR, node.at(0), message, key_path=where, hint=hint, width=len(node.text))
             return None
 
     def _sample(self, name: str, parts: Sequence[str | Reference]) -> tuple[str]:
@@ -167,7 +171,7 @@ class Texts:
         is_first = isinstance(parts[0], Reference) and parts[0].name == name
         return (_LONG_PATH if name in _PATHS or (may_be and is_first) else "x",)
 
-    def _check_attribute(self, name: str, place: Place, where: str) -> None:
+    def _check_attribute(self, name: str, location: SourceLocation, where: str) -> None:
         if is_known_attribute(name) or name in self.own:
             return
         if name == SLICE:
@@ -175,8 +179,8 @@ class Texts:
             hint = "it is in allocate.env, annotations and cdiDevices of a resource with 'slices'"
         else:
             message = f"unknown attribute {name!r}"
-            hint = closest(name, (*KNOWN_ATTRIBUTES, *self.own)) or _LISTED
-        self.problems.add(Code.UNKNOWN_ATTRIBUTE, place, message, tree=where, hint=hint, width=len(name))
+            hint = did_you_mean(name, (*KNOWN_ATTRIBUTES, *self.own)) or _LISTED
+        self.problems.add(ErrorCode.UNKNOWN_ATTRIBUTE, location, message, key_path=where, hint=hint, width=len(name))
 
 
 def items(node: Node | None) -> tuple[Node, ...]:
@@ -184,13 +188,13 @@ def items(node: Node | None) -> tuple[Node, ...]:
     return node.items if isinstance(node, ListNode) else ()
 
 
-def entries(node: Node | None) -> Iterator[tuple[str, Entry]]:
+def entries(node: Node | None) -> Iterator[tuple[str, MapEntry]]:
     """Yield the keys and entries of a map; none where there is none."""
     if isinstance(node, MapNode):
         yield from node.entries.items()
 
 
-def says(node: Node | None, key: str, *, value: bool) -> bool:
+def is_set(node: Node | None, key: str, *, value: bool) -> bool:
     """Say whether a map has a key with this truth value."""
     found = node.get(key) if isinstance(node, MapNode) else None
     return isinstance(found, ScalarNode) and found.value is value
@@ -201,9 +205,9 @@ def number(node: Node | None, default: float) -> float:
     return float(node.value) if isinstance(node, ScalarNode) and isinstance(node.value, int | float) else default
 
 
-def first_place(node: MapNode) -> Place:
+def first_key_location(node: MapNode) -> SourceLocation:
     """Return where the first key of a map stands."""
-    return next((entry.key for entry in node.entries.values()), node.place)
+    return next((entry.key for entry in node.entries.values()), node.location)
 
 
 def _texts(node: Node | None) -> list[ScalarNode]:

@@ -1,19 +1,19 @@
-"""Direct rendering: the card and the render node of one device, which lie side by side in its ``drm`` folder."""
+"""Direct rendering: the card and the render node of one device, which lie side by side in its ``drm`` directory."""
 
 from collections.abc import Mapping
 
 from genplug.hardware.attributes.reader import Reader
-from genplug.hardware.attributes.sysfs_device import Fact, Place
+from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice
 
 
 def _sibling(kind: str) -> Reader:
-    def read(place: Place) -> Fact | None:
-        for at in place.ancestors:
-            folder = at if at.rpartition("/")[2] == "drm" else f"{at}/drm"
-            if place.host.resolved(folder) is not None:
+    def read(sysfs_device: SysfsDevice) -> AttributeValue | None:
+        for at in sysfs_device.ancestors:
+            directory = at if at.rpartition("/")[2] == "drm" else f"{at}/drm"
+            if sysfs_device.host.resolve(directory) is not None:
                 # Connectors lie there too on some kernels: card0-DP-1.
-                names = [name for name in place.names(folder) if name.removeprefix(kind).isdigit()]
-                return Fact(tuple(names), folder) if names else None
+                names = [name for name in sysfs_device.names(directory) if name.removeprefix(kind).isdigit()]
+                return AttributeValue(tuple(names), directory) if names else None
         return None
 
     return read

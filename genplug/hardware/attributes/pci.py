@@ -6,49 +6,51 @@ Documentation/ABI/testing/sysfs-bus-pci; virtual functions: Documentation/PCI/pc
 from collections.abc import Mapping
 
 from genplug.hardware.attributes.reader import Reader
-from genplug.hardware.attributes.sysfs_device import Fact, Place, together
+from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice, merge_attribute_values
 
 _VIRTUAL = "virtfn"
 
 
-def _address(place: Place) -> Fact | None:
-    return together(Fact((at.rpartition("/")[2],), at) for at in place.functions)
+def _address(sysfs_device: SysfsDevice) -> AttributeValue | None:
+    return merge_attribute_values(AttributeValue((at.rpartition("/")[2],), at) for at in sysfs_device.functions)
 
 
-def _slot(place: Place) -> Fact | None:
-    return together(Fact((at.rpartition("/")[2].rpartition(".")[0],), at) for at in place.functions)
+def _slot(sysfs_device: SysfsDevice) -> AttributeValue | None:
+    return merge_attribute_values(
+        AttributeValue((at.rpartition("/")[2].rpartition(".")[0],), at) for at in sysfs_device.functions
+    )
 
 
-def _iommu_group(place: Place) -> Fact | None:
-    steps = (at for way in place.ways for at in way)
-    return next((fact for at in steps if (fact := place.link(f"{at}/iommu_group")) is not None), None)
+def _iommu_group(sysfs_device: SysfsDevice) -> AttributeValue | None:
+    steps = (at for way in sysfs_device.ancestor_chains for at in way)
+    return next((fact for at in steps if (fact := sysfs_device.link(f"{at}/iommu_group")) is not None), None)
 
 
-def _physical(place: Place) -> Fact | None:
-    return together(place.link(f"{at}/physfn") for at in place.functions)
+def _physical(sysfs_device: SysfsDevice) -> AttributeValue | None:
+    return merge_attribute_values(sysfs_device.link(f"{at}/physfn") for at in sysfs_device.functions)
 
 
-def _virtual_index(place: Place) -> Fact | None:
-    return together(_index_of(place, at) for at in place.functions)
+def _virtual_index(sysfs_device: SysfsDevice) -> AttributeValue | None:
+    return merge_attribute_values(_index_of(sysfs_device, at) for at in sysfs_device.functions)
 
 
-def _index_of(place: Place, function: str) -> Fact | None:
-    physical = place.host.resolved(f"{function}/physfn")
+def _index_of(sysfs_device: SysfsDevice, function: str) -> AttributeValue | None:
+    physical = sysfs_device.host.resolve(f"{function}/physfn")
     if physical is None:
         return None
-    for name in place.names(physical):
-        if name.startswith(_VIRTUAL) and place.host.resolved(f"{physical}/{name}") == function:
-            return Fact((name.removeprefix(_VIRTUAL),), f"{physical}/{name}")
+    for name in sysfs_device.names(physical):
+        if name.startswith(_VIRTUAL) and sysfs_device.host.resolve(f"{physical}/{name}") == function:
+            return AttributeValue((name.removeprefix(_VIRTUAL),), f"{physical}/{name}")
     return None
 
 
 READERS: Mapping[str, Reader] = {
     "pci.address": _address,
-    "pci.vendor": lambda place: place.of_functions("vendor"),
-    "pci.device": lambda place: place.of_functions("device"),
-    "pci.subsystemVendor": lambda place: place.of_functions("subsystem_vendor"),
-    "pci.subsystemDevice": lambda place: place.of_functions("subsystem_device"),
-    "pci.class": lambda place: place.of_functions("class"),
+    "pci.vendor": lambda sysfs_device: sysfs_device.read_from_functions("vendor"),
+    "pci.device": lambda sysfs_device: sysfs_device.read_from_functions("device"),
+    "pci.subsystemVendor": lambda sysfs_device: sysfs_device.read_from_functions("subsystem_vendor"),
+    "pci.subsystemDevice": lambda sysfs_device: sysfs_device.read_from_functions("subsystem_device"),
+    "pci.class": lambda sysfs_device: sysfs_device.read_from_functions("class"),
     "pci.slot": _slot,
     "iommu.group": _iommu_group,
     "sriov.pf": _physical,

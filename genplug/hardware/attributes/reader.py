@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from genplug.hardware.attributes.sysfs_device import Fact, Place
+from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice
 
-Reader: TypeAlias = Callable[[Place], Fact | None]
+Reader: TypeAlias = Callable[[SysfsDevice], AttributeValue | None]
 """Reads one attribute; None where it does not exist."""

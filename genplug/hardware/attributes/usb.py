@@ -6,24 +6,24 @@ Documentation/ABI/testing/sysfs-bus-usb.
 from collections.abc import Mapping
 
 from genplug.hardware.attributes.reader import Reader
-from genplug.hardware.attributes.sysfs_device import Fact, Place
+from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice
 
 
-def _device(place: Place) -> str | None:
-    return next((at for at in place.ancestors if place.file(f"{at}/idVendor") is not None), None)
+def _device(sysfs_device: SysfsDevice) -> str | None:
+    return next((at for at in sysfs_device.ancestors if sysfs_device.file(f"{at}/idVendor") is not None), None)
 
 
 def _of_device(name: str) -> Reader:
-    def read(place: Place) -> Fact | None:
-        device = _device(place)
-        return place.file(f"{device}/{name}") if device is not None else None
+    def read(sysfs_device: SysfsDevice) -> AttributeValue | None:
+        device = _device(sysfs_device)
+        return sysfs_device.file(f"{device}/{name}") if device is not None else None
 
     return read
 
 
-def _port(place: Place) -> Fact | None:
-    device = _device(place)
-    return Fact((device.rpartition("/")[2],), device) if device is not None else None
+def _port(sysfs_device: SysfsDevice) -> AttributeValue | None:
+    device = _device(sysfs_device)
+    return AttributeValue((device.rpartition("/")[2],), device) if device is not None else None
 
 
 READERS: Mapping[str, Reader] = {

@@ -4,7 +4,7 @@ from attrs import frozen
 
 
 @frozen
-class Counted:
+class CounterHistory:
     """A counter's history: ``total`` counts through resets, ``samples`` are its totals by time within the window."""
 
     last: float
@@ -12,10 +12,10 @@ class Counted:
     samples: tuple[tuple[float, float], ...]
 
 
-def counted(before: Counted | None, value: float, now: float, window: float) -> Counted:
+def add_sample(before: CounterHistory | None, value: float, now: float, window: float) -> CounterHistory:
     """Return the history after another look."""
     if before is None:
-        return Counted(value, 0.0, ((now, 0.0),))
+        return CounterHistory(value, 0.0, ((now, 0.0),))
     # After a driver's reload or a device's reset it begins at 0 again: what it shows has come since.
     total = before.total + (value - before.last if value >= before.last else value)
     kept = [sample for sample in before.samples if sample[0] >= now - window]
@@ -24,10 +24,10 @@ def counted(before: Counted | None, value: float, now: float, window: float) -> 
     samples = (*older, *kept)
     if not samples or samples[-1][1] != total:
         samples = (*samples, (now, total))
-    return Counted(value, total, samples)
+    return CounterHistory(value, total, samples)
 
 
-def increase(history: Counted, now: float, window: float) -> float:
+def increase_in_window(history: CounterHistory, now: float, window: float) -> float:
     """Return by how much the counter rose in the window that ends now."""
     before = [total for at, total in history.samples if at <= now - window]
     start = before[-1] if before else history.samples[0][1]

@@ -13,24 +13,24 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from genplug.health.thresholds import Outcome, Result
-from genplug.health.workers.file_reader import Eyes
-from genplug.health.workers.protocol import Ask
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import ExecCheck
 from genplug.spec.template import Values
 
 Answer: TypeAlias = tuple[int, str]
 OF_WORKER = ("PYTHONPATH", "MALLOC_ARENA_MAX")
 """Variables that a worker is started with."""
-_MOST_OUTPUT = 4096
+_MAX_OUTPUT = 4096
 """Bytes of output that are kept, the last ones: the end says what went wrong."""
 _PIPE = 1 << 16
 """Bytes that lie in a pipe at most (pipe(7))."""
-_MOST_SAID = 200
+_MAX_SAID = 200
 _GONE = 1.0
 """Seconds that a killed program may take to be gone."""
 
 
-def ask(check: ExecCheck, values: Values) -> Ask:
+def make_request(check: ExecCheck, values: Values) -> ProbeRequest:
     """Return the question for a device with these attributes.
 
     Raises:
@@ -39,7 +39,7 @@ def ask(check: ExecCheck, values: Values) -> Ask:
     return ("exec", *(part.render(values) for part in check.command))
 
 
-def look(question: Ask, _eyes: Eyes, timeout: float) -> Answer:
+def run(question: ProbeRequest, _eyes: CachedFileReader, timeout: float) -> Answer:
     """Run the program; runs in a worker.
 
     Raises:
@@ -64,7 +64,7 @@ def look(question: Ask, _eyes: Eyes, timeout: float) -> Answer:
         if process.stdout is not None:
             process.stdout.close()
     lines = output.decode(errors="replace").strip().splitlines()
-    said = lines[-1].strip()[-_MOST_SAID:] if lines else ""
+    said = lines[-1].strip()[-_MAX_SAID:] if lines else ""
     if not has_ended:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_GONE)
@@ -72,7 +72,7 @@ def look(question: Ask, _eyes: Eyes, timeout: float) -> Answer:
     return process.wait(), said
 
 
-def judged(check: ExecCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
+def evaluate(check: ExecCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
     """Return what the program's end means. Pure."""
     status, said = answer
     if status == 0:
@@ -98,7 +98,7 @@ def _followed(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[byte
                 waiting.unregister(pipe)
             if end in ready:
                 # What it wrote last may still lie in the pipe; whoever else writes into it is not waited for.
-                for _ in range(_PIPE // _MOST_OUTPUT):
+                for _ in range(_PIPE // _MAX_OUTPUT):
                     _read(pipe, output)
                 return bytes(output), True
     finally:
@@ -109,9 +109,9 @@ def _followed(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[byte
 def _read(pipe: int, output: bytearray) -> bool:
     """Take what is in a pipe, and say whether there was anything."""
     try:
-        part = os.read(pipe, _MOST_OUTPUT)
+        part = os.read(pipe, _MAX_OUTPUT)
     except BlockingIOError:
         return False
     output += part
-    del output[:-_MOST_OUTPUT]
+    del output[:-_MAX_OUTPUT]
     return bool(part)

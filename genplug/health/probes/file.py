@@ -9,25 +9,25 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from genplug.health.probes.compare import NotANumberError, fault, number
-from genplug.health.probes.counter import Counted, counted, increase
-from genplug.health.thresholds import Outcome, Result, worst
-from genplug.health.workers.file_reader import Eyes
-from genplug.health.workers.protocol import Ask
+from genplug.health.probes.compare import NotANumberError, mismatch_reason, parse_number
+from genplug.health.probes.counter import CounterHistory, add_sample, increase_in_window
+from genplug.health.thresholds import Outcome, Result, worst_result
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.globs import Glob, has_magic, literal
-from genplug.spec.probes import FileCheck, Missing
-from genplug.spec.regex import compiled, value_of
+from genplug.spec.probes import FileCheck, OnMissing
+from genplug.spec.regex import compile_regex, matched_value
 from genplug.spec.template import Values
 
 Texts: TypeAlias = tuple[tuple[str, str | int], ...]
 Answer: TypeAlias = tuple[tuple[str, Texts], ...]
-Memory: TypeAlias = Mapping[str, Counted]
+Memory: TypeAlias = Mapping[str, CounterHistory]
 """The counters of each file."""
 
 GLOB = "glob"
 
 
-def ask(check: FileCheck, values: Values) -> Ask:
+def make_request(check: FileCheck, values: Values) -> ProbeRequest:
     """Return the question for a device with these attributes.
 
     Raises:
@@ -37,13 +37,13 @@ def ask(check: FileCheck, values: Values) -> Ask:
     return ("file", GLOB if is_glob else "", *check.path.render_each(values, literal if is_glob else str))
 
 
-def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
+def run(question: ProbeRequest, eyes: CachedFileReader, _timeout: float) -> Answer:
     """Read the files; runs in a worker, and may never return."""
     is_glob = question[1] == GLOB
     return tuple((path, tuple(_texts(path, eyes, is_glob=is_glob))) for path in question[2:])
 
 
-def judged(check: FileCheck, answer: Answer, memory: Memory | None, now: float) -> tuple[Result, Memory]:
+def evaluate(check: FileCheck, answer: Answer, memory: Memory | None, now: float) -> tuple[Result, Memory]:
     """Return what the texts mean. Pure; ``now`` is monotonic seconds."""
     kept = dict(memory or {})
     results = [_missing(check, pattern) for pattern, texts in answer if not texts]
@@ -56,12 +56,12 @@ def judged(check: FileCheck, answer: Answer, memory: Memory | None, now: float) 
     return _together(check, results), kept
 
 
-def has_risen(memory: Memory | None) -> bool:
+def has_increased(memory: Memory | None) -> bool:
     """Say whether a counter has risen within its window, so that the rise will be over some time."""
     return any(history.samples[0][1] != history.total for history in (memory or {}).values())
 
 
-def _texts(written: str, eyes: Eyes, *, is_glob: bool) -> Iterator[tuple[str, str | int]]:
+def _texts(written: str, eyes: CachedFileReader, *, is_glob: bool) -> Iterator[tuple[str, str | int]]:
     for path in eyes.host.glob(Glob.parse(written)).paths if is_glob else (written,):
         text = eyes.text(path)
         if text == errno.EINVAL and path.endswith("/carrier"):
@@ -73,47 +73,47 @@ def _texts(written: str, eyes: Eyes, *, is_glob: bool) -> Iterator[tuple[str, st
 
 def _missing(check: FileCheck, pattern: str) -> Result:
     match check.missing:
-        case Missing.OK:
+        case OnMissing.OK:
             return Result(Outcome.PASSED)
-        case Missing.FAIL:
+        case OnMissing.FAIL:
             return Result(Outcome.FAILED, f"{pattern} is not there")
-        case Missing.ERROR:
+        case OnMissing.ERROR:
             return Result(Outcome.ERROR, f"{pattern} is not there")
 
 
-def _compared(check: FileCheck, path: str, text: str, kept: dict[str, Counted], now: float) -> Result:
+def _compared(check: FileCheck, path: str, text: str, kept: dict[str, CounterHistory], now: float) -> Result:
     value = text
     if check.find is not None:
-        pattern = compiled(check.find)
+        pattern = compile_regex(check.find)
         found = pattern.search(text)
-        taken = value_of(found, pattern) if found is not None else None
+        taken = matched_value(found, pattern) if found is not None else None
         if taken is None:
             return Result(Outcome.ERROR, f"{path}: nothing in it matches '{check.find}'")
         value = taken
     try:
-        said = fault(value, check.wanted)
+        said = mismatch_reason(value, check.expected)
         if not said and check.counter is not None:
-            said = _risen(check, path, number(value), kept, now)
+            said = _risen(check, path, parse_number(value), kept, now)
     except NotANumberError as error:
         return Result(Outcome.ERROR, f"{path} {error}")
     return Result(Outcome.FAILED, f"{path} {said}") if said else Result(Outcome.PASSED)
 
 
-def _risen(check: FileCheck, path: str, value: float, kept: dict[str, Counted], now: float) -> str:
+def _risen(check: FileCheck, path: str, value: float, kept: dict[str, CounterHistory], now: float) -> str:
     if check.counter is None:
         return ""
-    history = kept[path] = counted(kept.get(path), value, now, check.counter.seconds)
-    rise = increase(history, now, check.counter.seconds)
-    if rise <= check.counter.most:
+    history = kept[path] = add_sample(kept.get(path), value, now, check.counter.window_seconds)
+    rise = increase_in_window(history, now, check.counter.window_seconds)
+    if rise <= check.counter.max_increase:
         return ""
-    most, seconds = check.counter.most, check.counter.seconds
+    most, seconds = check.counter.max_increase, check.counter.window_seconds
     return f"is {value:g}, {rise:g} more within {seconds:g} s, wanted at most {most:g} more"
 
 
 def _together(check: FileCheck, results: list[Result]) -> Result:
     """Return one result of all files: the worst where all have to be well; of any, one that is well is enough."""
-    if not check.needs_all:
+    if not check.require_all:
         for outcome in (Outcome.PASSED, Outcome.ERROR):
             if (found := next((one for one in results if one.outcome is outcome), None)) is not None:
                 return found
-    return worst(results)
+    return worst_result(results)

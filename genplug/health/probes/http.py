@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from genplug.health.thresholds import Outcome, Result
-from genplug.health.workers.file_reader import Eyes
-from genplug.health.workers.protocol import Ask
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import HttpCheck
 from genplug.spec.template import Values
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from http import client
 
 Answer: TypeAlias = tuple[tuple[str, int, str], ...]
-_MOST_WORDS = 80
+_MAX_WORDS = 80
 
 
-def ask(check: HttpCheck, values: Values) -> Ask:
+def make_request(check: HttpCheck, values: Values) -> ProbeRequest:
     """Return the question for a device with these attributes.
 
     Raises:
@@ -31,7 +31,7 @@ def ask(check: HttpCheck, values: Values) -> Ask:
     return ("http", *check.url.render_each(values))
 
 
-def look(question: Ask, _eyes: Eyes, timeout: float) -> Answer:
+def run(question: ProbeRequest, _eyes: CachedFileReader, timeout: float) -> Answer:
     """Ask each URL; runs in a worker.
 
     Raises:
@@ -41,11 +41,11 @@ def look(question: Ask, _eyes: Eyes, timeout: float) -> Answer:
     return tuple((url, *_asked(url, timeout)) for url in question[1:])
 
 
-def judged(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
+def evaluate(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
     """Return what the statuses mean. Pure."""
     for url, status, words in answer:
         if status != check.expect_status:
-            said = f"{status} {words[:_MOST_WORDS]}".strip()
+            said = f"{status} {words[:_MAX_WORDS]}".strip()
             text = f"{url} answers {said}, wanted {check.expect_status}"
             return Result(Outcome.FAILED, text), None
     return Result(Outcome.PASSED), None

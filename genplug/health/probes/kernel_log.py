@@ -4,10 +4,10 @@ from attrs import frozen
 
 from genplug.health.thresholds import Outcome, Result
 from genplug.spec.probes import KernelLogCheck
-from genplug.spec.regex import Pattern, PatternError, compiled, filled
+from genplug.spec.regex import Pattern, PatternError, compile_regex, render_regexes
 from genplug.spec.template import Template, Values
 
-_MOST_SHOWN = 160
+_MAX_SHOWN = 160
 
 
 @frozen(eq=False)
@@ -19,29 +19,31 @@ class LinePatterns:
     clear: tuple[Pattern, ...] = ()
 
 
-def bound(check: KernelLogCheck, values: Values) -> LinePatterns:
+def bind_patterns(check: KernelLogCheck, values: Values) -> LinePatterns:
     """Return the patterns for a device with these attributes.
 
     Raises:
         MissingAttributeError: one needs an attribute that it does not have.
         PatternError: with its attributes one cannot be read.
     """
-    return LinePatterns(*(tuple(filled(one, values)) if one else () for one in (check.fail, check.ignore, check.clear)))
+    return LinePatterns(
+        *(tuple(render_regexes(one, values)) if one else () for one in (check.fail, check.ignore, check.clear))
+    )
 
 
-def hint(check: KernelLogCheck) -> tuple[Pattern, ...]:
-    """Return patterns that match whatever those of any device match: most lines are of no interest to any."""
+def prefilter_patterns(check: KernelLogCheck) -> tuple[Pattern, ...]:
+    """Return patterns that match whatever those of any device match: most lines are of no dependency to any."""
     return tuple(_of_any(one) for one in (check.fail, check.clear) if one is not None)
 
 
-def judged(patterns: LinePatterns, line: str) -> Result | None:
+def evaluate(patterns: LinePatterns, line: str) -> Result | None:
     """Return what a line means for a device; None where it means nothing."""
     if _is_in(line, patterns.clear):
         return Result(Outcome.PASSED)
     if not _is_in(line, patterns.fail) or _is_in(line, patterns.ignore):
         return None
     shown = " ".join(line.split())
-    cut = shown if len(shown) <= _MOST_SHOWN else f"{shown[: _MOST_SHOWN - 3]}..."
+    cut = shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 3]}..."
     return Result(Outcome.FAILED, f"the kernel's log says: {cut}")
 
 
@@ -53,13 +55,13 @@ def _of_any(template: Template) -> Pattern:
             text += part
             is_in_class = _ends_in_class(part, is_in_class=is_in_class)
         elif is_in_class:
-            return compiled("")
+            return compile_regex("")
         else:
             text += "(?:.*)"
     try:
-        return compiled(text)
+        return compile_regex(text)
     except PatternError:
-        return compiled("")
+        return compile_regex("")
 
 
 def _ends_in_class(text: str, *, is_in_class: bool) -> bool:

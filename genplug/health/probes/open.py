@@ -9,9 +9,9 @@ import os
 from typing import TypeAlias
 
 from genplug.hardware.inventory import DeviceNode
-from genplug.health.thresholds import Outcome, Result, worst
-from genplug.health.workers.file_reader import Eyes
-from genplug.health.workers.protocol import Ask
+from genplug.health.thresholds import Outcome, Result, worst_result
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import OpenCheck
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
@@ -20,22 +20,22 @@ _MODES = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR}
 _NOT_PERMITTED = frozenset({errno.EPERM, errno.EACCES})
 
 
-def ask(check: OpenCheck, nodes: tuple[DeviceNode, ...]) -> Ask:
+def make_request(check: OpenCheck, nodes: tuple[DeviceNode, ...]) -> ProbeRequest:
     """Return the question for a device with these nodes."""
-    told = (part for node in nodes for part in (node.path, _numbers(node.look.numbers)))
+    told = (part for node in nodes for part in (node.path, _numbers(node.info.numbers)))
     return ("open", check.mode, *told)
 
 
-def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
+def run(question: ProbeRequest, eyes: CachedFileReader, _timeout: float) -> Answer:
     """Open the nodes, one after the other; runs in a worker, and may never return."""
     mode, told = question[1], question[2:]
     nodes = zip(told[::2], told[1::2], strict=True)
     return tuple((path, _opened(eyes, path, numbers, mode)) for path, numbers in nodes)
 
 
-def judged(_check: OpenCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
+def evaluate(_check: OpenCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
     """Return what came of opening means. Pure."""
-    return worst(_judged(path, number) for path, number in answer), None
+    return worst_result(_judged(path, number) for path, number in answer), None
 
 
 def _judged(path: str, number: int) -> Result:
@@ -56,15 +56,15 @@ def _numbers(numbers: tuple[object, int, int]) -> str:
     return f"{kind} {major}:{minor}"
 
 
-def _opened(eyes: Eyes, path: str, numbers: str, mode: str) -> int:
-    look = eyes.host.look(path)
+def _opened(eyes: CachedFileReader, path: str, numbers: str, mode: str) -> int:
+    look = eyes.host.stat(path)
     if look is None:
         return errno.ENOENT
     if _numbers(look.numbers) != numbers:
         return _OTHER
     try:
         # Not to wait for a carrier, and not to become anybody's terminal.
-        os.close(os.open(eyes.host.real(path), _MODES[mode] | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+        os.close(os.open(eyes.host.real_path(path), _MODES[mode] | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError as error:
         return error.errno or errno.EIO
     return 0

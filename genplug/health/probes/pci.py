@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeAlias
 
 from attrs import frozen
 
-from genplug.health.thresholds import Outcome, Result, worst
-from genplug.health.workers.file_reader import Eyes
-from genplug.health.workers.protocol import Ask
+from genplug.health.thresholds import Outcome, Result, worst_result
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import PciCheck
 from genplug.spec.template import MissingAttributeError, Values
 
@@ -27,7 +27,7 @@ _DEAD_WIDTH = "63"
 """What a link's status register says when nobody answers: all its bits are ones."""
 
 
-class Seen(NamedTuple):
+class FunctionState(NamedTuple):
     """What there is of a function: its first bytes, empty where it sleeps or an errno; its driver's name; its width."""
 
     config: bytes | int
@@ -39,24 +39,24 @@ Answer: TypeAlias = tuple[tuple[str, tuple[bytes | int, str, str] | None], ...]
 
 
 @frozen
-class First:
+class Baseline:
     """What a function was like at the first look."""
 
     driver: str
     width: str
 
 
-Memory: TypeAlias = dict[str, First]
+Memory: TypeAlias = dict[str, Baseline]
 
 
-def ask(check: PciCheck, values: Values) -> Ask:
+def make_request(check: PciCheck, values: Values) -> ProbeRequest:
     """Return the question for a device with these attributes.
 
     Raises:
         MissingAttributeError: it is no PCI device, or the address needs an attribute that it does not have.
     """
     # To read the width can wake a device, too.
-    width = "width" if check.min_width is not None or check.keeps_width else ""
+    width = "width" if check.min_width is not None or check.keep_initial_width else ""
     if check.address is not None:
         return ("pci", width, *check.address.render_each(values))
     if "pci.address" not in values:
@@ -64,35 +64,35 @@ def ask(check: PciCheck, values: Values) -> Ask:
     return ("pci", width, *values["pci.address"])
 
 
-def look(question: Ask, eyes: Eyes, _timeout: float) -> Answer:
+def run(question: ProbeRequest, eyes: CachedFileReader, _timeout: float) -> Answer:
     """Look at the functions; runs in a worker, and may never return."""
     reads_width = bool(question[1])
     return tuple((address, _seen(f"{DEVICES}/{address}", eyes, reads_width=reads_width)) for address in question[2:])
 
 
-def judged(check: PciCheck, answer: Answer, memory: Memory | None, _now: float) -> tuple[Result, Memory]:
+def evaluate(check: PciCheck, answer: Answer, memory: Memory | None, _now: float) -> tuple[Result, Memory]:
     """Return what it means what was seen of the functions: the first fault of any. Pure."""
     firsts = dict(memory or {})
     results = []
     for address, fields in answer:
-        seen = Seen(*fields) if fields is not None else None
+        seen = FunctionState(*fields) if fields is not None else None
         if seen is not None:
-            first = firsts.get(address, First(seen.driver, ""))
+            first = firsts.get(address, Baseline(seen.driver, ""))
             # One that slept or did not answer at the first look had no width then.
-            firsts[address] = First(first.driver, first.width or ("" if _is_dead(seen) else seen.width))
+            firsts[address] = Baseline(first.driver, first.width or ("" if _is_dead(seen) else seen.width))
         results.append(_judged(check, address, seen, firsts.get(address)))
-    return worst(results), firsts
+    return worst_result(results), firsts
 
 
-def _is_dead(seen: Seen) -> bool:
+def _is_dead(seen: FunctionState) -> bool:
     return seen.width == _DEAD_WIDTH or _is_silent(seen)
 
 
-def _is_silent(seen: Seen) -> bool:
+def _is_silent(seen: FunctionState) -> bool:
     return isinstance(seen.config, bytes) and bool(seen.config) and set(seen.config) == {_ONES}
 
 
-def _seen(directory: str, eyes: Eyes, *, reads_width: bool) -> tuple[bytes | int, str, str] | None:
+def _seen(directory: str, eyes: CachedFileReader, *, reads_width: bool) -> tuple[bytes | int, str, str] | None:
     if not eyes.host.exists(directory):
         return None
     # To read more wakes a device that sleeps, or finds nobody.
@@ -108,7 +108,7 @@ def _seen(directory: str, eyes: Eyes, *, reads_width: bool) -> tuple[bytes | int
     return config, eyes.target(f"{directory}/driver") or "", width if isinstance(width, str) else ""
 
 
-def _judged(check: PciCheck, address: str, seen: Seen | None, first: First | None) -> Result:
+def _judged(check: PciCheck, address: str, seen: FunctionState | None, first: Baseline | None) -> Result:
     if seen is None or first is None:
         return Result(Outcome.FAILED, f"{address} is not on the PCI bus any more")
     if _is_silent(seen):
@@ -122,16 +122,16 @@ def _judged(check: PciCheck, address: str, seen: Seen | None, first: First | Non
     return _width(check, address, seen, first)
 
 
-def _width(check: PciCheck, address: str, seen: Seen, first: First) -> Result:
+def _width(check: PciCheck, address: str, seen: FunctionState, first: Baseline) -> Result:
     sleeps = seen.config == b""
-    if sleeps or (check.min_width is None and not check.keeps_width):
+    if sleeps or (check.min_width is None and not check.keep_initial_width):
         return Result(Outcome.PASSED)
     if not seen.width.isdecimal():
         return Result(Outcome.ERROR, f"{DEVICES}/{address}/current_link_width cannot be read")
     if seen.width == _DEAD_WIDTH:
         return Result(Outcome.FAILED, f"{address} does not answer: its link reads as ones only")
     wanted = check.min_width or 0
-    if check.keeps_width and first.width.isdecimal():
+    if check.keep_initial_width and first.width.isdecimal():
         wanted = max(wanted, int(first.width))
     if int(seen.width) < wanted:
         as_at = " as at the first look" if wanted != check.min_width else ""

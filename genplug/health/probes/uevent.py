@@ -9,7 +9,7 @@ from attrs import frozen
 from genplug.hardware.uevents import Uevent
 from genplug.health.thresholds import Outcome, Result
 from genplug.spec.probes import UeventCheck
-from genplug.spec.regex import Pattern, filled
+from genplug.spec.regex import Pattern, render_regexes
 from genplug.spec.template import MissingAttributeError, Values
 
 
@@ -22,7 +22,7 @@ class EventPatterns:
     clear: tuple[Pattern, ...] = ()
 
 
-def bound(check: UeventCheck, values: Values) -> EventPatterns:
+def bind_patterns(check: UeventCheck, values: Values) -> EventPatterns:
     """Return the patterns for a device with these attributes.
 
     Raises:
@@ -32,13 +32,13 @@ def bound(check: UeventCheck, values: Values) -> EventPatterns:
     if check.path is None and "sysfs" not in values:
         raise MissingAttributeError("sysfs")
     paths = check.path.render_each(values) if check.path is not None else values["sysfs"]
-    clear = tuple(filled(check.clear, values)) if check.clear is not None else ()
-    return EventPatterns(tuple(path.rstrip("/") for path in paths), tuple(filled(check.fail, values)), clear)
+    clear = tuple(render_regexes(check.clear, values)) if check.clear is not None else ()
+    return EventPatterns(tuple(path.rstrip("/") for path in paths), tuple(render_regexes(check.fail, values)), clear)
 
 
-def judged(patterns: EventPatterns, event: Uevent) -> Result | None:
+def evaluate(patterns: EventPatterns, event: Uevent) -> Result | None:
     """Return what an event means for a device; None where it means nothing."""
-    if not concerns(patterns.paths, event):
+    if not is_about_device(patterns.paths, event):
         return None
     told = [f"{key}={value}" for key, value in event.values.items()]
     if any(one.search(text) for one in patterns.clear for text in told):
@@ -49,17 +49,17 @@ def judged(patterns: EventPatterns, event: Uevent) -> Result | None:
     return Result(Outcome.FAILED, f"the kernel sent {said} ({event.action} of /sys{event.devpath})")
 
 
-def is_bound_anew(places: tuple[str, ...], event: Uevent) -> bool:
-    """Say whether a driver was bound to the device that stands at one of these places, or to what that is a part of.
+def is_driver_rebind(locations: tuple[str, ...], event: Uevent) -> bool:
+    """Say whether a driver was bound to the device that stands at one of these locations, or to what that is a part of.
 
     What is below it has drivers of its own, and so have the bridges above.
     """
     of = f"/sys{event.devpath}/"
-    is_own = any(f"{place}/".startswith(of) for place in places)
+    is_own = any(f"{location}/".startswith(of) for location in locations)
     return event.action == "bind" and is_own and event.values.get("DRIVER") != "pcieport"
 
 
-def concerns(paths: tuple[str, ...], event: Uevent) -> bool:
+def is_about_device(paths: tuple[str, ...], event: Uevent) -> bool:
     """Say whether an event is of one of these directories, of what is below it, or of what it is below."""
     of = f"/sys{event.devpath}/"
     return any(of.startswith(f"{path}/") or f"{path}/".startswith(of) for path in paths)

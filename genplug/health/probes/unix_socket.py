@@ -8,9 +8,9 @@ import os
 import socket
 from typing import TypeAlias
 
-from genplug.health.thresholds import Outcome, Result, worst
-from genplug.health.workers.file_reader import Eyes
-from genplug.health.workers.protocol import Ask
+from genplug.health.thresholds import Outcome, Result, worst_result
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import UnixSocketCheck
 from genplug.spec.template import Values
 
@@ -18,7 +18,7 @@ Answer: TypeAlias = tuple[tuple[str, int], ...]
 _NOBODY = {errno.ENOENT: "is not there", errno.ECONNREFUSED: "is there, and nobody listens on it"}
 
 
-def ask(check: UnixSocketCheck, values: Values) -> Ask:
+def make_request(check: UnixSocketCheck, values: Values) -> ProbeRequest:
     """Return the question for a device with these attributes.
 
     Raises:
@@ -27,7 +27,7 @@ def ask(check: UnixSocketCheck, values: Values) -> Ask:
     return ("unixSocket", *check.path.render_each(values))
 
 
-def look(question: Ask, eyes: Eyes, timeout: float) -> Answer:
+def run(question: ProbeRequest, eyes: CachedFileReader, timeout: float) -> Answer:
     """Connect to each socket; runs in a worker.
 
     Raises:
@@ -36,9 +36,9 @@ def look(question: Ask, eyes: Eyes, timeout: float) -> Answer:
     return tuple((path, _connected(eyes, path, timeout)) for path in question[1:])
 
 
-def judged(_check: UnixSocketCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
+def evaluate(_check: UnixSocketCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
     """Return what came of connecting means. Pure."""
-    return worst(_judged(path, number) for path, number in answer), None
+    return worst_result(_judged(path, number) for path, number in answer), None
 
 
 def _judged(path: str, number: int) -> Result:
@@ -49,21 +49,21 @@ def _judged(path: str, number: int) -> Result:
     return Result(Outcome.PASSED)
 
 
-def _connected(eyes: Eyes, path: str, timeout: float) -> int:
-    real = eyes.host.real(path)
+def _connected(eyes: CachedFileReader, path: str, timeout: float) -> int:
+    real = eyes.host.real_path(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connecting:
         connecting.settimeout(timeout)
-        # A socket's address has room for 107 bytes: the folder is named by its descriptor.
+        # A socket's address has room for 107 bytes: the directory is named by its descriptor.
         try:
-            folder = os.open(real.parent, os.O_PATH | os.O_CLOEXEC)
+            directory = os.open(real.parent, os.O_PATH | os.O_CLOEXEC)
         except OSError as error:
             return error.errno or errno.EIO
         try:
-            connecting.connect(f"/proc/self/fd/{folder}/{real.name}")
+            connecting.connect(f"/proc/self/fd/{directory}/{real.name}")
         except TimeoutError:
             raise TimeoutError(f"{path} did not take a connection within {timeout:g} s") from None
         except OSError as error:
             return error.errno or errno.EIO
         finally:
-            os.close(folder)
+            os.close(directory)
     return 0

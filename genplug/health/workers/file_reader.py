@@ -7,26 +7,26 @@ from collections.abc import MutableMapping
 
 from attrs import field, frozen
 
-from genplug.hardware.host import MOST_TEXT, Host
+from genplug.hardware.host import MAX_TEXT, Host
 from genplug.hardware.inventory import Kind
 
 _READ = frozenset({Kind.FILE, Kind.FIFO})
 """What is read. To open a device can change it: that is for the ``open`` probe, where the policy allows it."""
-_MOST_KNOWN = 100_000
+_MAX_KNOWN = 100_000
 
 
 @frozen
-class Eyes:
+class CachedFileReader:
     """The host's files. ``begin`` forgets the texts; nothing here waits less than the file makes it wait."""
 
     host: Host
     _real: MutableMapping[str, str] = field(factory=dict)
     _texts: MutableMapping[str, str | int] = field(factory=dict)
 
-    def begin(self) -> None:
+    def clear_cache(self) -> None:
         """Begin a batch: what is read from here on is read anew."""
         self._texts.clear()
-        if len(self._real) > _MOST_KNOWN:
+        if len(self._real) > _MAX_KNOWN:
             self._real.clear()
 
     def text(self, path: str) -> str | int:
@@ -53,24 +53,24 @@ class Eyes:
     def target(self, path: str) -> str | None:
         """Return the name of what a link leads to; None where there is none."""
         try:
-            folder, _, name = path.rpartition("/")
-            return (self.host.real(folder) / name).readlink().name
+            directory, _, name = path.rpartition("/")
+            return (self.host.real_path(directory) / name).readlink().name
         except OSError:
             return None
 
     def _text(self, path: str) -> str | int:
         try:
-            return self.bytes(path, MOST_TEXT).decode(errors="replace").strip("\0 \t\r\n")
+            return self.bytes(path, MAX_TEXT).decode(errors="replace").strip("\0 \t\r\n")
         except OSError as error:
             return error.errno or errno.EIO
 
     def _resolved(self, path: str) -> str:
-        look = self.host.look(path)
+        look = self.host.stat(path)
         if look is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if look.kind not in _READ:
             raise OSError(errno.EISDIR if look.kind is Kind.DIRECTORY else errno.ENXIO, "not a file", path)
-        real = os.fspath(self.host.real(path))
+        real = os.fspath(self.host.real_path(path))
         # What links lead to may be another file the next time.
         if look.resolved == path:
             self._real[path] = real

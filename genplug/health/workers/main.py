@@ -24,16 +24,16 @@ from typing import Any
 from genplug.hardware.host import Host
 from genplug.health.probes import exec as exec_probe
 from genplug.health.probes import file, http, open, pci, unix_socket  # noqa: A004 - the kinds are called so
-from genplug.health.workers.file_reader import Eyes
-from genplug.health.workers.protocol import Ask
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.protocol import ProbeRequest
 
-LOOKS: Mapping[str, Callable[[Ask, Eyes, float], Any]] = {
-    "file": file.look,
-    "pci": pci.look,
-    "open": open.look,
-    "exec": exec_probe.look,
-    "http": http.look,
-    "unixSocket": unix_socket.look,
+PROBE_FUNCTIONS: Mapping[str, Callable[[ProbeRequest, CachedFileReader, float], Any]] = {
+    "file": file.run,
+    "pci": pci.run,
+    "open": open.run,
+    "exec": exec_probe.run,
+    "http": http.run,
+    "unixSocket": unix_socket.run,
 }
 """What answers the questions of each kind."""
 LENGTH = struct.Struct("=I")
@@ -63,10 +63,10 @@ class Progress:
         self._page.close()
 
 
-def answered(question: Ask, eyes: Eyes, timeout: float) -> tuple[Any, str]:
+def run_probe(question: ProbeRequest, eyes: CachedFileReader, timeout: float) -> tuple[Any, str]:
     """Answer a question; the second is why there is no answer, empty where there is one."""
     try:
-        return LOOKS[question[0]](question, eyes, timeout), ""
+        return PROBE_FUNCTIONS[question[0]](question, eyes, timeout), ""
     except OSError as error:
         return None, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     except Exception as error:  # noqa: BLE001 - whatever went wrong with one question, the next is answered
@@ -78,20 +78,20 @@ def main(root: str, stand_ins: str, threads: int, progress: Progress) -> None:
     host = Host(Path(root), stand_ins=stand_ins == "1")
     talk = socket.socket(fileno=0)
     if threads == 1:
-        _one_by_one(talk, Eyes(host), progress)
+        _serve_sequential(talk, CachedFileReader(host), progress)
     else:
-        _side_by_side(talk, host, threads)
+        _serve_concurrent(talk, host, threads)
 
 
-def _one_by_one(talk: socket.socket, eyes: Eyes, progress: Progress) -> None:
+def _serve_sequential(talk: socket.socket, eyes: CachedFileReader, progress: Progress) -> None:
     while (message := _received(talk)) is not None:
         number, questions = message
-        eyes.begin()
+        eyes.clear_cache()
         done: list[tuple[int, int, tuple[Any, str]]] = []
         flushed = time.monotonic()
         for index, (question, timeout) in enumerate(questions):
             progress.write(number, index)
-            done.append((number, index, answered(question, eyes, timeout)))
+            done.append((number, index, run_probe(question, eyes, timeout)))
             if (now := time.monotonic()) > flushed + _FLUSH:
                 _send(talk, done)
                 done, flushed = [], now
@@ -99,14 +99,14 @@ def _one_by_one(talk: socket.socket, eyes: Eyes, progress: Progress) -> None:
         _send(talk, done)
 
 
-def _side_by_side(talk: socket.socket, host: Host, threads: int) -> None:
-    waiting: queue.SimpleQueue[tuple[int, int, Ask, float]] = queue.SimpleQueue()
+def _serve_concurrent(talk: socket.socket, host: Host, threads: int) -> None:
+    waiting: queue.SimpleQueue[tuple[int, int, ProbeRequest, float]] = queue.SimpleQueue()
     lock = threading.Lock()
 
     def work() -> None:
         while True:
             number, index, question, timeout = waiting.get()
-            done = (number, index, answered(question, Eyes(host), timeout))
+            done = (number, index, run_probe(question, CachedFileReader(host), timeout))
             with lock:
                 _send(talk, [done])
 

@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-Ask: TypeAlias = tuple[str, ...]
+ProbeRequest: TypeAlias = tuple[str, ...]
 """A question: the kind of probe (the module of :mod:`genplug.health.probes` that answers it), and what it is about."""
 
 
 @frozen
-class Reply:
+class ProbeResponse:
     """What came of a question: an answer (its form is the kind's own), or why there is none."""
 
     answer: Any = None

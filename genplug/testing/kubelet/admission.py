@@ -6,7 +6,7 @@ import grpc
 from attrs import frozen
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.testing.kubelet.device_manager import DeviceManagerError, Ledger, Request
+from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
 from genplug.testing.kubelet.plugin_client import PluginClient, go_error
 from genplug.testing.kubelet.records import AdmissionError, Allocation
 
@@ -22,7 +22,9 @@ class Endpoint:
     options: pb.DevicePluginOptions
 
 
-async def allocate(request: Request, ledger: Ledger, endpoint: Endpoint | None, shuffle: random.Random) -> Allocation:
+async def allocate(
+    request: Request, ledger: DeviceManager, endpoint: Endpoint | None, shuffle: random.Random
+) -> Allocation:
     """Choose devices, call Allocate and remember the answer; a container that holds its devices keeps them.
 
     Raises:

@@ -1,7 +1,7 @@
 """The kubelet's ``kubelet_internal_checkpoint``: allocations and known resources, as JSON (contract 3).
 
 Written as a temporary file and a rename with every list and every allocation, like the real one, so that a plugin's
-watch on the folder sees the same noise. Each part is rendered once, when it changes. What is left out: the checksum
+watch on the directory sees the same noise. Each part is rendered once, when it changes. What is left out: the checksum
 (always 0) and the fsync.
 """
 
@@ -30,10 +30,10 @@ class Restored:
 
 
 class Checkpoint:
-    """The checkpoint file of one folder."""
+    """The checkpoint file of one directory."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / NAME
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / NAME
         self._registered: dict[str, str] = {}
         self._entries: dict[tuple[str, str, str], str] = {}
 
@@ -50,7 +50,7 @@ class Checkpoint:
         }
 
     def write(self) -> None:
-        """Write the file; a folder that is gone is nothing to fail over."""
+        """Write the file; a directory that is gone is nothing to fail over."""
         data = f'{{"PodDeviceEntries":[{",".join(self._entries.values())}],'
         data += f'"RegisteredDevices":{{{",".join(self._registered.values())}}}}}'
         temporary = self._path.with_name(f".{secrets.randbelow(10**9)}")

@@ -5,18 +5,18 @@ import asyncio
 from collections.abc import Callable
 
 
-class News:
+class Condition:
     """Tells every waiter that something changed; for one event loop."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
 
-    def spread(self) -> None:
+    def notify_all(self) -> None:
         """Wake all waiters, to look again."""
         current, self._next = self._next, asyncio.Event()
         current.set()
 
-    async def until(
+    async def wait_for(
         self, claim: Callable[[], bool], timeout: float | None = None, missing: Callable[[], str] | None = None
     ) -> None:
         """Wait until a claim holds; ``missing`` says at the time what did not come, for the error.

@@ -43,7 +43,7 @@ class _Known:
     unhealthy: set[str] = field(factory=set)
 
 
-class Ledger:
+class DeviceManager:
     """Lists, endpoints and allocations of one run of the kubelet."""
 
     def __init__(self, *, cannot: str = "cannot") -> None:

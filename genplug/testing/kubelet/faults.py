@@ -10,7 +10,7 @@ from typing import Self
 
 from attrs import define
 
-from genplug.testing.kubelet.condition import News
+from genplug.testing.kubelet.condition import Condition
 
 EVERY = "*"
 """Stands for every resource."""
@@ -20,20 +20,20 @@ class RefusedError(Exception):
     """Register is answered with UNKNOWN and this text."""
 
 
-class Hold:
+class Gate:
     """A door, shut until it is opened for good or for some; as a context manager it is opened at the end."""
 
     def __init__(self) -> None:
         self.arrived = 0
         """How many came so far."""
         self._passes: float = 0
-        self._news = News()
+        self._news = Condition()
 
     async def passed(self) -> None:
         """Wait at the door."""
         self.arrived += 1
-        self._news.spread()
-        await self._news.until(lambda: self._passes > 0)
+        self._news.notify_all()
+        await self._news.wait_for(lambda: self._passes > 0)
         self._passes -= 1
 
     async def reached(self, times: int = 1, timeout: float = 10) -> None:
@@ -42,14 +42,14 @@ class Hold:
         Raises:
             TimeoutError: fewer came within ``timeout`` seconds.
         """
-        await self._news.until(
+        await self._news.wait_for(
             lambda: self.arrived >= times, timeout, lambda: f"{self.arrived} of {times} came to the hold"
         )
 
     def open(self, times: float = float("inf")) -> None:
         """Let so many pass, those to come included; without a number, everybody from now on."""
         self._passes += times
-        self._news.spread()
+        self._news.notify_all()
 
     def __enter__(self) -> Self:
         return self
@@ -63,11 +63,11 @@ class _Faults:
     refusal: str = ""
     delay: float = 0.0
     is_ignored: bool = False
-    register: Hold | None = None
-    reading: Hold | None = None
+    register: Gate | None = None
+    reading: Gate | None = None
 
 
-class Hostility:
+class FaultInjector:
     """The faults of one kubelet, by resource; they outlive its restarts.
 
     What was asked for one resource goes before what was asked for ``EVERY``.
@@ -84,21 +84,21 @@ class Hostility:
         """Take time before looking at a Register."""
         self._made(resource).delay = seconds
 
-    def hang(self, resource: str = EVERY) -> Hold:
+    def hang(self, resource: str = EVERY) -> Gate:
         """Let Register hang at a hold, before any check."""
-        self._made(resource).register = hold = Hold()
+        self._made(resource).register = hold = Gate()
         return hold
 
     def ignore(self, resource: str = EVERY) -> None:
         """Answer Register with OK and dial nobody: what a failed dial looks like until 1.24."""
         self._made(resource).is_ignored = True
 
-    def stop_reading(self, resource: str = EVERY) -> Hold:
+    def stop_reading(self, resource: str = EVERY) -> Gate:
         """Open lists and read nothing of them; each ``open(1)`` of the hold lets one message be read."""
-        self._made(resource).reading = hold = Hold()
+        self._made(resource).reading = hold = Gate()
         return hold
 
-    def relent(self, resource: str = EVERY) -> None:
+    def clear(self, resource: str = EVERY) -> None:
         """Forget the faults of a resource and open its holds; ``EVERY`` means all resources."""
         for name in [name for name in self._by_resource if resource in (EVERY, name)]:
             faults = self._by_resource.pop(name)

@@ -12,7 +12,7 @@ _LONGEST_SUBDOMAIN = 253
 _LONGEST_NAME = 63
 
 
-def objection(version: str, resource: str) -> str:
+def registration_error(version: str, resource: str) -> str:
     """Return why the kubelet refuses a registration, empty if it does not."""
     if version != API_VERSION:
         return (

@@ -18,21 +18,21 @@ from google.protobuf.message import DecodeError
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.testing.kubelet.admission import Endpoint
-from genplug.testing.kubelet.device_manager import Ledger
-from genplug.testing.kubelet.faults import Hostility, RefusedError
-from genplug.testing.kubelet.names import objection
+from genplug.testing.kubelet.device_manager import DeviceManager
+from genplug.testing.kubelet.faults import FaultInjector, RefusedError
+from genplug.testing.kubelet.names import registration_error
 from genplug.testing.kubelet.plugin_client import DialError, PluginClient, go_error
 from genplug.testing.kubelet.records import Message, listed
 
 
 @frozen
-class Manners:
+class KubeletBehaviour:
     """How a kubelet behaves: as its version does, and as it was asked to. ``dial_timeout`` is seconds."""
 
     dials_inside_register: bool
     has_disconnect_bug: bool
     dial_timeout: float
-    hostile: Hostility
+    hostile: FaultInjector
 
 
 class Plugins:
@@ -40,13 +40,13 @@ class Plugins:
 
     def __init__(
         self,
-        folder: Path,
-        ledger: Ledger,
-        manners: Manners,
+        directory: Path,
+        ledger: DeviceManager,
+        manners: KubeletBehaviour,
         received: Callable[[Message], None],
         changed: Callable[[], None],
     ) -> None:
-        self._folder = folder
+        self._directory = directory
         self._ledger = ledger
         self._manners = manners
         self._received = received
@@ -66,11 +66,11 @@ class Plugins:
         """
         resource = request.resource_name
         await self._manners.hostile.before_register(resource)
-        if text := objection(request.version, resource):
+        if text := registration_error(request.version, resource):
             raise RefusedError(text)
         if self._manners.hostile.is_ignored(resource):
             return request.options
-        client = PluginClient(resource, normpath(f"{self._folder}/{request.endpoint}"))
+        client = PluginClient(resource, normpath(f"{self._directory}/{request.endpoint}"))
         self._opened.add(client)
         if not self._manners.dials_inside_register:
             self._spawn(self._connect_later(client, request.options))

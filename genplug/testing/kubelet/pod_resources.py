@@ -10,13 +10,13 @@ import grpc
 
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from genplug.kubelet.api.services import POD_RESOURCES
-from genplug.testing.kubelet.device_manager import Ledger
+from genplug.testing.kubelet.device_manager import DeviceManager
 from genplug.testing.kubelet.records import Allocation
 
 NAMESPACE = "default"
 
 
-def pod_resources(ledger: Callable[[], Ledger]) -> grpc.GenericRpcHandler:
+def pod_resources(ledger: Callable[[], DeviceManager]) -> grpc.GenericRpcHandler:
     """Return the service; ``ledger`` gives the newest one at each call."""
 
     async def list_pods(_request: pb.ListPodResourcesRequest, _context: object) -> pb.ListPodResourcesResponse:

@@ -4,18 +4,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-from genplug.testing.kubelet.condition import News
+from genplug.testing.kubelet.condition import Condition
 from genplug.testing.kubelet.records import Attempt, Devices, Message, Registration
 
 
-class Observed(ABC):
+class Recorder(ABC):
     """The record of a kubelet."""
 
     def __init__(self) -> None:
         self._attempts: list[Attempt] = []
         self._registrations: list[Registration] = []
         self._messages: dict[str, list[Message]] = {}
-        self._news = News()
+        self._news = Condition()
 
     @abstractmethod
     def resource(self, resource: str) -> Devices:
@@ -39,7 +39,7 @@ class Observed(ABC):
         """Return every list of a resource in the order of arrival, of all streams."""
         return tuple(self._messages.get(resource, ()))
 
-    async def when(
+    async def wait_for(
         self, claim: Callable[[], bool], timeout: float | None = 10, missing: Callable[[], str] | None = None
     ) -> None:
         """Wait until a claim about this kubelet holds; it is looked at after every change.
@@ -47,9 +47,9 @@ class Observed(ABC):
         Raises:
             TimeoutError: not within ``timeout`` seconds; ``missing`` says what did not come.
         """
-        await self._news.until(claim, timeout, missing)
+        await self._news.wait_for(claim, timeout, missing)
 
-    async def until(
+    async def wait_for_list(
         self,
         resource: str,
         claim: Callable[[Devices], bool] = bool,
@@ -80,18 +80,20 @@ class Observed(ABC):
                 f"{sorted(devices.unhealthy)}, with {self.streams(resource)} streams and {self._tries(resource)}"
             )
 
-        await self.when(holds, timeout, missing)
+        await self.wait_for(holds, timeout, missing)
         return self.resource(resource)
 
-    async def lost(self, *resources: str, timeout: float = 10) -> None:
+    async def wait_disconnected(self, *resources: str, timeout: float = 10) -> None:
         """Wait until the kubelet knows that the plugins of resources are gone: no list of them is open.
 
         Raises:
             TimeoutError: not within ``timeout`` seconds.
         """
-        await self.when(lambda: not any(map(self.streams, resources)), timeout, lambda: f"{resources} still have lists")
+        await self.wait_for(
+            lambda: not any(map(self.streams, resources)), timeout, lambda: f"{resources} still have lists"
+        )
 
-    async def registered(self, resource: str, times: int = 1, timeout: float = 10) -> Registration:
+    async def wait_registered(self, resource: str, times: int = 1, timeout: float = 10) -> Registration:
         """Wait until a resource was registered so often, and return the newest registration.
 
         Raises:
@@ -101,7 +103,7 @@ class Observed(ABC):
         def registrations() -> list[Registration]:
             return [one for one in self._registrations if one.resource == resource]
 
-        await self.when(
+        await self.wait_for(
             lambda: len(registrations()) >= times, timeout, lambda: f"{resource} has {self._tries(resource)}"
         )
         return registrations()[-1]
@@ -119,7 +121,7 @@ class Observed(ABC):
 
     def changed(self) -> None:
         """Wake whoever waits, to look again."""
-        self._news.spread()
+        self._news.notify_all()
 
     def _tries(self, resource: str) -> str:
         attempts = sum(one.resource == resource for one in self._attempts)

@@ -24,12 +24,12 @@ from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import REGISTRATION
 from genplug.testing.kubelet import checkpoint
 from genplug.testing.kubelet.admission import LAST_OLD_TEXTS, allocate, pre_start, rejection
-from genplug.testing.kubelet.device_manager import DeviceManagerError, Ledger, Request
-from genplug.testing.kubelet.faults import Hostility, RefusedError
+from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
+from genplug.testing.kubelet.faults import FaultInjector, RefusedError
 from genplug.testing.kubelet.plugin_client import DIAL_TIMEOUT, PluginClient
-from genplug.testing.kubelet.plugins import Manners, Plugins
+from genplug.testing.kubelet.plugins import KubeletBehaviour, Plugins
 from genplug.testing.kubelet.pod_resources import pod_resources
-from genplug.testing.kubelet.recorder import Observed
+from genplug.testing.kubelet.recorder import Recorder
 from genplug.testing.kubelet.records import Allocation, Attempt, Devices, Message, NodeStatus, Registration
 
 SOCKET = "kubelet.sock"
@@ -37,8 +37,8 @@ FIRST_SYNCHRONOUS = (1, 25)
 FIRST_WITHOUT_DISCONNECT_BUG = (1, 36)
 
 
-class KubeletStandIn(Observed):
-    """A kubelet whose folder is ``kubelet_dir``; its sockets are in ``device-plugins`` and ``pod-resources`` there.
+class KubeletStandIn(Recorder):
+    """A kubelet whose directory is ``kubelet_dir``; its sockets are in ``device-plugins`` and ``pod-resources`` there.
 
     ``version`` decides how it registers plugins, ``disconnect_bug`` overrides what that version has. ``seed`` fixes the
     order in which it chooses devices; ``dial_timeout`` is seconds, 10 as in the kubelet.
@@ -58,11 +58,11 @@ class KubeletStandIn(Observed):
         self.plugins_dir = kubelet_dir / "device-plugins"
         self.socket = self.plugins_dir / SOCKET
         self.pod_resources_socket = kubelet_dir / "pod-resources" / SOCKET
-        self.hostile = Hostility()
+        self.hostile = FaultInjector()
         self.starts = 0
         if disconnect_bug is None:
             disconnect_bug = FIRST_SYNCHRONOUS <= version < FIRST_WITHOUT_DISCONNECT_BUG
-        self._manners = Manners(version >= FIRST_SYNCHRONOUS, disconnect_bug, dial_timeout, self.hostile)
+        self._manners = KubeletBehaviour(version >= FIRST_SYNCHRONOUS, disconnect_bug, dial_timeout, self.hostile)
         self._shuffle = random.Random(seed)  # noqa: S311 - the order of a Go set is no secret
         self._admission = asyncio.Lock()
         self._checkpoint = checkpoint.Checkpoint(self.plugins_dir)
@@ -70,7 +70,7 @@ class KubeletStandIn(Observed):
         self._forget()
 
     async def start(self) -> None:
-        """Come up as the kubelet does: read the checkpoint, empty the folder, listen, serve (contract 3)."""
+        """Come up as the kubelet does: read the checkpoint, empty the directory, listen, serve (contract 3)."""
         if self.is_running:
             raise RuntimeError("this kubelet is already running")
         self.plugins_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -124,7 +124,7 @@ class KubeletStandIn(Observed):
         await self.stop()
 
     def wipe(self, spare: Collection[str] = (SOCKET,)) -> None:
-        """Delete every file in the folder but the checkpoint and what is to be spared; folders stay."""
+        """Delete every file in the directory but the checkpoint and what is to be spared; directories stay."""
         for entry in list(self.plugins_dir.iterdir()):
             if entry.name not in (checkpoint.NAME, *spare) and (entry.is_symlink() or not entry.is_dir()):
                 entry.unlink(missing_ok=True)
@@ -207,7 +207,7 @@ class KubeletStandIn(Observed):
             yield
 
     def _forget(self) -> None:
-        self._ledger = Ledger(cannot="can't" if self.version <= LAST_OLD_TEXTS else "cannot")
+        self._ledger = DeviceManager(cannot="can't" if self.version <= LAST_OLD_TEXTS else "cannot")
         self._plugins = Plugins(self.plugins_dir, self._ledger, self._manners, self._received, self.changed)
 
     async def _register(

@@ -1,4 +1,4 @@
-"""A configuration's file, written as people and programs write files: each way makes other events in its folder."""
+"""A configuration's file, written as people and programs write files: each way makes other events in its directory."""
 
 import secrets
 import shutil
@@ -34,31 +34,31 @@ def as_vim(path: Path, text: str) -> None:
 
 def as_config_map(path: Path, text: str) -> None:
     """Add or replace one file of a ConfigMap volume."""
-    folder = path.parent
-    now = {one.name: one.read_text() for one in folder.iterdir() if one.is_symlink() and one.is_file()}
-    swap_config_map(folder, now | {path.name: text})
+    directory = path.parent
+    now = {one.name: one.read_text() for one in directory.iterdir() if one.is_symlink() and one.is_file()}
+    swap_config_map(directory, now | {path.name: text})
 
 
-def swap_config_map(folder: Path, files: Mapping[str, str]) -> None:
-    """Make a folder hold exactly these files, as the kubelet updates a ConfigMap volume.
+def swap_config_map(directory: Path, files: Mapping[str, str]) -> None:
+    """Make a directory hold exactly these files, as the kubelet updates a ConfigMap volume.
 
-    A folder with a time for a name is written, ``..data`` is swapped to it by a rename, names are links into
-    ``..data``, and the old folder goes last.
+    A directory with a time for a name is written, ``..data`` is swapped to it by a rename, names are links into
+    ``..data``, and the old directory goes last.
     """
-    data = folder / "..data"
-    old = folder / data.readlink() if data.is_symlink() else None
-    new = folder / f"{time.strftime('..%Y_%m_%d_%H_%M_%S')}.{secrets.randbelow(10**9)}"
+    data = directory / "..data"
+    old = directory / data.readlink() if data.is_symlink() else None
+    new = directory / f"{time.strftime('..%Y_%m_%d_%H_%M_%S')}.{secrets.randbelow(10**9)}"
     new.mkdir()
     for name, text in files.items():
         (new / name).write_text(text)
-    swap = folder / "..data_tmp"
+    swap = directory / "..data_tmp"
     swap.symlink_to(new.name)
     swap.rename(data)
     for name in files:
-        if not (folder / name).is_symlink():
-            (folder / name).unlink(missing_ok=True)
-            (folder / name).symlink_to(Path("..data", name))
-    for entry in list(folder.iterdir()):
+        if not (directory / name).is_symlink():
+            (directory / name).unlink(missing_ok=True)
+            (directory / name).symlink_to(Path("..data", name))
+    for entry in list(directory.iterdir()):
         if entry.is_symlink() and not entry.name.startswith("..") and entry.name not in files:
             entry.unlink()
     if old is not None:

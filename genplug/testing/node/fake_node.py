@@ -1,4 +1,4 @@
-"""A fake node: a folder with devices, a configuration and a kubelet, and genplug's agent run on it in this process.
+"""A fake node: a directory with devices, a configuration and a kubelet, and genplug's agent run on it in this process.
 
 async with FakeNode() as node:
     node.plug("/dev/x0")
@@ -30,23 +30,23 @@ _TYPES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK}
 
 
 class FakeNode:
-    """A node under ``folder``: the host's root, the kubelet's folder and the folder of the configuration.
+    """A node under ``directory``: the host's root, the kubelet's directory and the directory of the configuration.
 
-    Without a folder a short one is made (a socket's path has 107 bytes) and removed at the end. Devices are real nodes
-    where this process may make them, else files that stand for them; ``stand_ins`` decides instead.
+    Without a directory a short one is made (a socket's path has 107 bytes) and removed at the end. Devices are real
+    nodes where this process may make them, else files that stand for them; ``stand_ins`` decides instead.
     """
 
     def __init__(
-        self, folder: Path | None = None, *, version: tuple[int, int] = (1, 32), stand_ins: bool | None = None
+        self, directory: Path | None = None, *, version: tuple[int, int] = (1, 32), stand_ins: bool | None = None
     ) -> None:
-        self._is_ours = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
-        self.root = self.folder / "r"
-        self.kubelet_dir = self.folder / "k"
-        self.config_dir = self.folder / "c"
+        self._is_ours = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
+        self.root = self.directory / "r"
+        self.kubelet_dir = self.directory / "k"
+        self.config_dir = self.directory / "c"
         for path in (self.root / "dev", self.root / "sys", self.kubelet_dir, self.config_dir):
             path.mkdir(parents=True, exist_ok=True)
-        self.stand_ins = not _can_make_nodes(self.folder) if stand_ins is None else stand_ins
+        self.stand_ins = not _can_make_nodes(self.directory) if stand_ins is None else stand_ins
         if self.stand_ins:
             (self.root / STAND_INS_MARKER).touch()
         self.kubelet = KubeletStandIn(self.kubelet_dir, version=version)
@@ -61,12 +61,12 @@ class FakeNode:
         await self.close()
 
     async def close(self) -> None:
-        """Stop the kubelet; remove the folder if it was made here."""
+        """Stop the kubelet; remove the directory if it was made here."""
         await self.kubelet.stop()
         if self._log is not None:
             os.close(self._log)
         if self._is_ours:
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.directory)
 
     def real(self, path: str) -> Path:
         """Return where a path of the host lies."""
@@ -84,14 +84,14 @@ class FakeNode:
         known = self._numbers.get(path, (MAJOR, len(self._numbers)))
         numbers = (known[0] if major is None else major, known[1] if minor is None else minor)
         self._numbers[path] = numbers
-        place = self.real(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        location = self.real(path)
+        location.parent.mkdir(parents=True, exist_ok=True)
         if self.stand_ins:
-            complete = self.folder / "plugging"
+            complete = self.directory / "plugging"
             complete.write_text(f"{kind} {numbers[0]}:{numbers[1]}")
-            complete.rename(place)
+            complete.rename(location)
         else:
-            os.mknod(place, 0o660 | _TYPES[kind], os.makedev(*numbers))
+            os.mknod(location, 0o660 | _TYPES[kind], os.makedev(*numbers))
 
     def unplug(self, path: str) -> None:
         """Let a device node, a link or a file disappear."""
@@ -99,23 +99,23 @@ class FakeNode:
 
     def link(self, path: str, target: str) -> None:
         """Make a symbolic link, as udev does; an absolute target is a path of the host."""
-        place = self.real(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        place.symlink_to(target)
+        location = self.real(path)
+        location.parent.mkdir(parents=True, exist_ok=True)
+        location.unlink(missing_ok=True)
+        location.symlink_to(target)
 
     def write(self, path: str, text: str) -> None:
         """Write a file of the host, for instance one of sysfs."""
-        place = self.real(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
+        location = self.real(path)
+        location.parent.mkdir(parents=True, exist_ok=True)
+        location.write_text(text)
 
     def kernel_log(self, *lines: str) -> None:
         """Let the kernel's log hold lines, or get more: a pipe stands for it, from the first call on."""
         if self._log is None:
-            place = self.real("/dev/kmsg")
-            os.mkfifo(place)
-            self._log = os.open(place, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            location = self.real("/dev/kmsg")
+            os.mkfifo(location)
+            self._log = os.open(location, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         for line in lines:
             self._lines += bool(line)
             if line:
@@ -171,8 +171,8 @@ async def _served(agent: "Agent", stopping: asyncio.Event) -> None:
         raise RuntimeError("the agent ended before it was told to")
 
 
-def _can_make_nodes(folder: Path) -> bool:
-    trial = folder / "trial"
+def _can_make_nodes(directory: Path) -> bool:
+    trial = directory / "trial"
     try:
         os.mknod(trial, 0o600 | stat.S_IFCHR, os.makedev(MAJOR, 0))
     except OSError:

@@ -1,14 +1,14 @@
-r"""Trees: a part of a machine's files as a text, one entry a line, made real in a folder.
+r"""Trees: a part of a machine's files as a text, one entry a line, made real in a directory.
 
-# what a line can be: a device node, a link, a file with its text, a folder, a socket
+# what a line can be: a device node, a link, a file with its text, a directory, a socket
 /dev/nvidia0 char 195:0
 /sys/bus/pci/devices/0000:3b:00.0 -> ../../../devices/pci0000:3a/0000:3b:00.0
 /sys/devices/pci0000:3a/0000:3b:00.0/vendor = 0x10de
-/run/vendor/ folder
+/run/vendor/ directory
 /run/vendor/x.sock socket
 
-Parent folders are made; ``\n`` in a file's text is a line break. Device nodes are stand-ins (``STAND_INS_MARKER``), so
-that anybody can make them.
+Parent directories are made; ``\n`` in a file's text is a line break. Device nodes are stand-ins (``STAND_INS_MARKER``),
+so that anybody can make them.
 """
 
 import os
@@ -21,15 +21,15 @@ from genplug.hardware.host import STAND_INS_MARKER
 _NODE = re.compile(r"(/\S+) (char|block) (\d+:\d+)")
 _LINK = re.compile(r"(/\S+) -> (\S+)")
 _FILE = re.compile(r"(/\S+) = ?(.*)")
-_OTHER = re.compile(r"(/\S+?)/? (folder|socket)")
+_OTHER = re.compile(r"(/\S+?)/? (directory|socket)")
 
 
 class TreeError(ValueError):
     """A line that says nothing; the text names it."""
 
 
-def grow(text: str, root: Path) -> None:
-    """Make the files of a tree under a folder.
+def build_tree(text: str, root: Path) -> None:
+    """Make the files of a tree under a directory.
 
     Raises:
         TreeError: a line is none of a tree's.
@@ -55,26 +55,26 @@ def _grow(entry: str, root: Path) -> None:
     elif found := _FILE.fullmatch(entry):
         _place(root, found[1]).write_text(found[2].replace("\\n", "\n") + "\n")
     elif found := _OTHER.fullmatch(entry):
-        place = _place(root, found[1])
-        if found[2] == "folder":
-            place.mkdir(exist_ok=True)
+        location = _place(root, found[1])
+        if found[2] == "directory":
+            location.mkdir(exist_ok=True)
         else:
-            _bind(place)
+            _bind(location)
     else:
         raise TreeError
 
 
 def _place(root: Path, path: str) -> Path:
-    place = root / path.lstrip("/")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return place
+    location = root / path.lstrip("/")
+    location.parent.mkdir(parents=True, exist_ok=True)
+    return location
 
 
-def _bind(place: Path) -> None:
-    # A socket's path has 107 bytes; a folder that is open has a short one.
-    folder = os.open(place.parent, os.O_PATH | os.O_DIRECTORY)
+def _bind(location: Path) -> None:
+    # A socket's path has 107 bytes; a directory that is open has a short one.
+    directory = os.open(location.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(f"/proc/self/fd/{folder}/{place.name}")
+            listener.bind(f"/proc/self/fd/{directory}/{location.name}")
     finally:
-        os.close(folder)
+        os.close(directory)

@@ -3,7 +3,7 @@
 It speaks the kernel's protocol itself (``linux/fuse.h``), so that nothing has to be installed. A thread of this process
 serves it, and that sets the limits: the process must leave the context (a failing test does, a test run that is
 interrupted does too). One that is killed from outside frees readers in other processes, but leaves the dead mount
-behind, and cannot die itself while one of its own threads hangs in a read; ``umount -f -l`` on the folder helps with
+behind, and cannot die itself while one of its own threads hangs in a read; ``umount -f -l`` on the directory helps with
 both.
 """
 
@@ -34,7 +34,7 @@ _ROOT_NODE = 1
 
 _IN_HEADER = struct.Struct("=IIQQIIIHH")  # len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 _OUT_HEADER = struct.Struct("=IiQ")  # len, error, unique
-_READ_IN = struct.Struct("=QQI")  # fh, offset, size; the rest is of no interest
+_READ_IN = struct.Struct("=QQI")  # fh, offset, size; the rest is of no dependency
 _INTERRUPT_IN = struct.Struct("=Q")  # unique
 _INIT_OUT = struct.Struct("=IIIIHHI36x")  # major, minor, max_readahead, flags, two of background, max_write
 _ATTR = struct.Struct("=QQQ QQQ III IIII 12x")  # ino, size, blocks, three times, their ns, mode, nlink, uid, gid
@@ -79,15 +79,15 @@ class _File:
 
 
 class HangingFiles:
-    """Read-only files with these texts in a folder, which is made if missing; mounted as long as the context is open.
+    """Read-only files with these contents in a directory, mounted while the context is open.
 
     Only reads hang, never a look at names or attributes. Nothing is cached, so a text counts at the next read; inotify
     sees none of it. The methods are for any thread; only ``wait_for_reader`` blocks, so a coroutine calls it by
     ``asyncio.to_thread``. Leaving the context fails whatever is still being read with EIO.
     """
 
-    def __init__(self, folder: Path, texts: Mapping[str, str]) -> None:
-        self._folder = folder.resolve()
+    def __init__(self, directory: Path, texts: Mapping[str, str]) -> None:
+        self._directory = directory.resolve()
         self._files = {
             name: _File(node, text.encode()) for node, (name, text) in enumerate(texts.items(), start=_ROOT_NODE + 1)
         }
@@ -95,7 +95,7 @@ class HangingFiles:
         self._changed = threading.Condition()
         self._is_ending = False
         self._kernel = -1
-        self._thread = threading.Thread(target=self._serve, name=f"files of {folder}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=f"files of {directory}", daemon=True)
         self._answers: dict[int, Callable[[_Request], bytes | None]] = {
             _Opcode.LOOKUP: self._look_up,
             _Opcode.FORGET: lambda _: None,
@@ -106,19 +106,19 @@ class HangingFiles:
             _Opcode.RELEASE: lambda _: b"",
             _Opcode.INIT: lambda _: _INIT_OUT.pack(*_VERSION, 0, 0, 0, 0, _MAX_WRITE),
             _Opcode.OPENDIR: lambda _: _OPEN_OUT.pack(0, 0, 0),
-            _Opcode.READDIR: self._read_folder,
+            _Opcode.READDIR: self._read_directory,
             _Opcode.RELEASEDIR: lambda _: b"",
             _Opcode.INTERRUPT: self._interrupt,
             _Opcode.BATCH_FORGET: lambda _: None,
         }
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
         self._kernel = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         options = f"fd={self._kernel},rootmode=40000,user_id=0,group_id=0".encode()
         flags = ctypes.c_ulong(_MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
         try:
-            _check(_LIBC.mount(b"hanging-files", bytes(self._folder), b"fuse", flags, options), self._folder)
+            _check(_LIBC.mount(b"hanging-files", bytes(self._directory), b"fuse", flags, options), self._directory)
         except OSError:
             os.close(self._kernel)
             raise
@@ -133,7 +133,7 @@ class HangingFiles:
             for file in self._files.values():
                 self._answer_kept(file)
         # Detaching alone would keep the connection, and this thread, while anybody has a file open: the force ends it.
-        _check(_LIBC.umount2(bytes(self._folder), _MNT_FORCE | _MNT_DETACH), self._folder)
+        _check(_LIBC.umount2(bytes(self._directory), _MNT_FORCE | _MNT_DETACH), self._directory)
         self._thread.join()
 
     def hang(self, name: str) -> None:
@@ -241,14 +241,14 @@ class HangingFiles:
         mode, links = (stat.S_IFREG | 0o444, 1) if file else (stat.S_IFDIR | 0o555, 2)
         return _ATTR.pack(node, size, 0, seconds, seconds, seconds, rest, rest, rest, mode, links, 0, 0)
 
-    def _read_folder(self, request: _Request) -> bytes:
+    def _read_directory(self, request: _Request) -> bytes:
         _, offset, size = _READ_IN.unpack_from(request.body)
         names = {".": _ROOT_NODE, "..": _ROOT_NODE} | {name: file.node for name, file in self._files.items()}
         listing = b""
-        for place, (name, node) in list(enumerate(names.items(), start=1))[offset:]:
+        for location, (name, node) in list(enumerate(names.items(), start=1))[offset:]:
             raw = os.fsencode(name)
             kind = (stat.S_IFREG if node in self._by_node else stat.S_IFDIR) >> 12
-            entry = _DIRENT.pack(node, place, len(raw), kind) + raw + b"\0" * (-len(raw) % 8)
+            entry = _DIRENT.pack(node, location, len(raw), kind) + raw + b"\0" * (-len(raw) % 8)
             if len(listing) + len(entry) > size:
                 break
             listing += entry

@@ -11,9 +11,9 @@ from jsonschema import Draft7Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
-from genplug.allocation.cdi_spec import by_cdi, file_name, is_ours, kind_of, qualified, spec_text
+from genplug.allocation.cdi_spec import as_cdi_reference, cdi_kind, file_name, is_ours, qualified_name, spec_text
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
-from genplug.spec.names import cdi_device_fault, resource_name_fault
+from genplug.spec.names import cdi_device_error, resource_name_error
 
 SCHEMAS = Path(__file__).parent / "cdi"
 X = "example.com/card"
@@ -85,7 +85,7 @@ def test_without_devices_there_is_no_spec() -> None:
 
 
 def test_an_answer_names_devices_and_keeps_what_depends_on_the_set() -> None:
-    edits = by_cdi(MOUNTED, X, ("x0", "x1"))
+    edits = as_cdi_reference(MOUNTED, X, ("x0", "x1"))
     assert edits == ContainerEdits(env=(("A", "b"),), cdi_devices=("example.com/card=x0", "example.com/card=x1"))
 
 
@@ -93,32 +93,32 @@ NAMES = st.builds(
     "{}/{}".format,
     st.from_regex(r"[a-z0-9]{1,4}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True),
     st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", fullmatch=True),
-).filter(lambda name: not resource_name_fault(name))
+).filter(lambda name: not resource_name_error(name))
 
 
 @given(NAMES)
 def test_every_resource_has_a_kind_that_cdi_allows(name: str) -> None:
-    assert cdi_device_fault(qualified(name, "x0")) == ""
-    assert "." not in kind_of(name).partition("/")[2]
-    assert len(kind_of(name).partition("/")[2]) <= 63
+    assert cdi_device_error(qualified_name(name, "x0")) == ""
+    assert "." not in cdi_kind(name).partition("/")[2]
+    assert len(cdi_kind(name).partition("/")[2]) <= 63
 
 
 @given(NAMES, NAMES)
 def test_two_resources_have_two_kinds_and_two_files(one: str, other: str) -> None:
     if one != other:
-        assert kind_of(one) != kind_of(other)
+        assert cdi_kind(one) != cdi_kind(other)
         assert file_name(one) != file_name(other)
 
 
 def test_no_name_has_one_letter_which_ends_an_old_runtime() -> None:
-    kind, device = qualified("example.com/x", "y").split("=")
+    kind, device = qualified_name("example.com/x", "y").split("=")
     assert (len(kind.partition("/")[2]), len(device)) == (8, 8)
     assert spec(spec_text("example.com/x", {"y": PLAIN}))["devices"][0]["name"] == device
 
 
 @pytest.mark.parametrize("pair", [("a.io/b.c", "a.io/b-c"), ("a.io/b_c", "a.io_b/c"), ("1.io/x", "x1.io/x")])
 def test_names_that_normalise_alike_stay_apart(pair: tuple[str, str]) -> None:
-    assert kind_of(pair[0]) != kind_of(pair[1])
+    assert cdi_kind(pair[0]) != cdi_kind(pair[1])
 
 
 def test_a_file_of_ours_is_known_by_its_name() -> None:

@@ -8,24 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from genplug.allocation.cdi_spec import file_name, qualified, spec_text
+from genplug.allocation.cdi_spec import file_name, qualified_name, spec_text
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 
 X = "example.com/card"
-# The folder of specs is the machine's own: the container's runtime gets a mount namespace with another one.
+# The directory of specs is the machine's own: the container's runtime gets a mount namespace with another one.
 # So has its state, whose path must be short.
 IN_A_NAMESPACE = """
-for folder in /run/cdi /run/podman-test; do mkdir -p $folder && mount -t tmpfs none $folder; done
+for directory in /run/cdi /run/podman-test; do mkdir -p $directory && mount -t tmpfs none $directory; done
 cp "$1" /run/cdi && shift && exec "$@"
 """
 
 
-def run(folder: Path, spec: Path, device: str, script: str) -> subprocess.CompletedProcess[str]:
-    root = folder / "root"
+def run(directory: Path, spec: Path, device: str, script: str) -> subprocess.CompletedProcess[str]:
+    root = directory / "root"
     (root / "bin").mkdir(parents=True, exist_ok=True)
     shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin" / "busybox")
     podman = (
-        f"podman --cgroup-manager cgroupfs --runtime runc --storage-driver vfs --root {folder}/store "
+        f"podman --cgroup-manager cgroupfs --runtime runc --storage-driver vfs --root {directory}/store "
         f"--runroot /run/podman-test run --rm --network none --ulimit nofile=512:512 --ulimit nproc=512:512 "
         f"--device {device} --rootfs {root} /bin/busybox sh -c"
     )
@@ -46,11 +46,11 @@ def test_a_container_gets_the_node_and_the_mount_that_the_file_speaks_of(tmp_pat
     spec = tmp_path / file_name(X)
     spec.write_text(spec_text(X, {"0card": edits, "1card": ContainerEdits()}) or "")
     script = "stat -c %t:%T /dev/card0; echo x > /dev/card0; cat /usr/lib/card/*; touch /usr/lib/card/y; echo $?"
-    ended = run(tmp_path, spec, qualified(X, "0card"), script)
+    ended = run(tmp_path, spec, qualified_name(X, "0card"), script)
     assert ended.stdout == "1:3\na library1\n", ended.stderr
     # The other device is one of the same file, with nothing in it.
-    other = run(tmp_path, spec, qualified(X, "1card"), "ls /dev/card0")
+    other = run(tmp_path, spec, qualified_name(X, "1card"), "ls /dev/card0")
     assert "No such file" in other.stderr
-    unknown = run(tmp_path, spec, qualified(X, "2card"), "true")
+    unknown = run(tmp_path, spec, qualified_name(X, "2card"), "true")
     assert unknown.returncode
     assert "unresolvable CDI devices" in unknown.stderr

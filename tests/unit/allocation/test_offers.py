@@ -3,7 +3,7 @@
 import pytest
 from attrs import evolve
 
-from genplug.allocation.offer import Listed
+from genplug.allocation.offer import ListedDevice
 from genplug.hardware.inventory import Device
 from genplug.spec.model import Preference, PreferenceSpec
 from genplug.spec.template import Template
@@ -13,19 +13,19 @@ from tests.support.allocation import Node, healthy, offer, resource, unhealthy
 def test_each_device_is_listed_once_with_its_health(node: Node) -> None:
     x2, x10 = node.device("x2"), node.device("x10")
     made = offer(resource(), *healthy(x2), unhealthy(x10, "/dev/x10 is gone"))
-    assert made.listed == (Listed("x2", healthy=True), Listed("x10", healthy=False))
+    assert made.listed == (ListedDevice("x2", healthy=True), ListedDevice("x10", healthy=False))
     assert made.grants["x10"].reason == "/dev/x10 is gone"
     assert made.grants["x2"].devices == healthy(x2)
 
 
-def test_replicas_list_each_device_several_times_and_share_its_fault(node: Node) -> None:
+def test_replicas_list_each_device_several_times_and_share_its_error(node: Node) -> None:
     x0, x1 = node.device("x0"), node.device("x1")
     made = offer(resource(replicas=2), *healthy(x0), unhealthy(x1, "broken"))
     assert made.listed == (
-        Listed("x0-r0", healthy=True),
-        Listed("x0-r1", healthy=True),
-        Listed("x1-r0", healthy=False),
-        Listed("x1-r1", healthy=False),
+        ListedDevice("x0-r0", healthy=True),
+        ListedDevice("x0-r1", healthy=True),
+        ListedDevice("x1-r0", healthy=False),
+        ListedDevice("x1-r1", healthy=False),
     )
     assert made.grants["x1-r1"].reason == "broken"
 
@@ -99,14 +99,14 @@ def test_replicas_and_slices_stand_where_their_device_does_and_tokens_nowhere(no
     assert [one.numa for one in offer(resource(tokens=2), *healthy(x0, x1)).listed] == [(), ()]
 
 
-def test_slices_list_each_device_as_often_as_its_own_number_says_and_share_its_fault(node: Node) -> None:
+def test_slices_list_each_device_as_often_as_its_own_number_says_and_share_its_error(node: Node) -> None:
     sliced = evolve(resource(), slices=Template.parse("${attr.n}"))
     made = offer(sliced, *healthy(on(node, "x0", slices=3)), unhealthy(on(node, "x1", slices=1), "broken"))
     assert made.listed == (
-        Listed("x0-s0", healthy=True),
-        Listed("x0-s1", healthy=True),
-        Listed("x0-s2", healthy=True),
-        Listed("x1-s0", healthy=False),
+        ListedDevice("x0-s0", healthy=True),
+        ListedDevice("x0-s1", healthy=True),
+        ListedDevice("x0-s2", healthy=True),
+        ListedDevice("x1-s0", healthy=False),
     )
     assert made.grants["x1-s0"].reason == "broken"
 
@@ -146,9 +146,9 @@ def test_the_kubelet_asks_which_to_take_where_somebody_says_so_or_devices_are_ap
 ) -> None:
     devices = [on(node, f"x{number}", *nodes) for number, nodes in enumerate(numa)]
     spec = evolve(resource(), preference=preference)
-    assert offer(spec, *healthy(*devices)).options.prefers is is_asked
+    assert offer(spec, *healthy(*devices)).options.get_preferred_allocation_available is is_asked
     # Two grants of one device are kept out of one container by the choice.
-    assert offer(evolve(spec, distinct=True), *healthy(*devices)).options.prefers
+    assert offer(evolve(spec, distinct=True), *healthy(*devices)).options.get_preferred_allocation_available
 
 
 def test_devices_stand_in_groups_by_numa_node_or_by_what_is_written(node: Node) -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.allocation.preferred import preferred
-from genplug.allocation.resource_state import Answers
+from genplug.allocation.preferred import choose_preferred
+from genplug.allocation.resource_state import ResourceState
 from genplug.spec.model import Preference
 from tests.support.allocation import Node, healthy, offer, resource
 
@@ -28,7 +28,7 @@ from tests.support.allocation import Node, healthy, offer, resource
     ],
 )
 def test_63_the_choice(available: list[str], must_include: list[str], size: int, expected: tuple[str, ...]) -> None:
-    assert preferred(available, must_include, size) == expected
+    assert choose_preferred(available, must_include, size) == expected
 
 
 ids = st.lists(st.one_of(st.sampled_from([f"x{number}" for number in range(12)]), st.text(max_size=5)), max_size=15)
@@ -39,24 +39,24 @@ def test_63_whatever_is_asked_the_choice_is_valid(
     *, available: list[str], must_include: list[str], size: int, knows_the_order: bool
 ) -> None:
     order = [f"x{number}" for number in range(10)] if knows_the_order else []
-    chosen = preferred(available, must_include, size, order)
+    chosen = choose_preferred(available, must_include, size, order)
     free = set(available)
     assert len(chosen) == len(set(chosen)) == min(max(size, 0), len(free))
     assert set(chosen) <= free
     wanted = free & set(must_include)
     assert wanted <= set(chosen) or set(chosen) <= wanted
-    assert chosen == preferred(available[::-1], must_include[::-1], size, order)
+    assert chosen == choose_preferred(available[::-1], must_include[::-1], size, order)
 
 
 def test_63_ten_thousand_devices_take_no_time(node: Node) -> None:
     device = node.device("x")
     spec = resource(replicas=10_000)
-    answers = Answers(offer(spec, *healthy(device)), node.host)
+    answers = ResourceState(offer(spec, *healthy(device)), node.host)
     available = sorted(answers.offer.grants)
     took = []
     for _ in range(5):
         started = time.perf_counter()
-        chosen = answers.prefer(available, available[-3:], 8)
+        chosen = answers.choose_preferred(available, available[-3:], 8)
         took.append(time.perf_counter() - started)
     assert chosen == tuple(f"x-r{number}" for number in (0, 1, 2, 3, 4, 9997, 9998, 9999))
     assert min(took) < 0.010
@@ -67,7 +67,7 @@ def chosen(policy: str, groups: dict[str, str], size: int, *must_include: str, t
     order = list(groups)
     free = [one for one in order if one not in taken]
     paths = {one: (group, one) for one, group in groups.items()}
-    return "".join(preferred(free, must_include, size, order, groups=paths, policy=Preference(policy)))
+    return "".join(choose_preferred(free, must_include, size, order, groups=paths, policy=Preference(policy)))
 
 
 TWO = dict.fromkeys("abcd", "0") | dict.fromkeys("efgh", "1")
@@ -106,16 +106,16 @@ def replicated(*, distinct: bool = False, policy: str = "none") -> dict[str, Any
 
 def test_64_replicas_of_one_device_are_packed_or_spread() -> None:
     available = list(replicated()["order"])
-    assert preferred(available, [], 3, **replicated(policy="packed")) == ("x0", "x1", "x2")
-    assert preferred(available, [], 3, **replicated(policy="spread")) == ("x0", "y0", "z0")
-    assert preferred(available, ["y1"], 3, **replicated(policy="packed")) == ("y0", "y1", "y2")
+    assert choose_preferred(available, [], 3, **replicated(policy="packed")) == ("x0", "x1", "x2")
+    assert choose_preferred(available, [], 3, **replicated(policy="spread")) == ("x0", "y0", "z0")
+    assert choose_preferred(available, ["y1"], 3, **replicated(policy="packed")) == ("y0", "y1", "y2")
 
 
 def test_distinct_takes_different_devices_while_there_are_and_then_the_others_too() -> None:
     available = list(replicated()["order"])
-    assert preferred(available, [], 3, **replicated(distinct=True)) == ("x0", "y0", "z0")
-    assert preferred(available, ["y1"], 3, **replicated(distinct=True, policy="packed")) == ("x0", "y1", "z0")
-    assert len(preferred(available, [], 5, **replicated(distinct=True))) == 5
+    assert choose_preferred(available, [], 3, **replicated(distinct=True)) == ("x0", "y0", "z0")
+    assert choose_preferred(available, ["y1"], 3, **replicated(distinct=True, policy="packed")) == ("x0", "y1", "z0")
+    assert len(choose_preferred(available, [], 5, **replicated(distinct=True))) == 5
 
 
 @given(
@@ -131,7 +131,7 @@ def test_63_a_preference_is_a_right_subset_by_any_policy(
     free = data.draw(st.lists(st.sampled_from([*groups, "?"]), unique=True))
     wanted = data.draw(st.lists(st.sampled_from([*groups, "!"]), unique=True))
     paths = {one: (group, one) for one, group in groups.items()}
-    found = preferred(free, wanted, size, sorted(groups), groups=paths, policy=policy, distinct=distinct)
+    found = choose_preferred(free, wanted, size, sorted(groups), groups=paths, policy=policy, distinct=distinct)
     assert len(found) == len(set(found)) == min(max(size, 0), len(free))
     assert set(found) <= set(free)
     must = set(free) & set(wanted)

@@ -16,7 +16,7 @@ from genplug.capture import archive as roots
 from genplug.cli import capture
 from genplug.cli.main import main
 from genplug.hardware.host import STAND_INS_MARKER
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 CONFIGS = Path(__file__).parents[3] / "examples" / "configs"
 TREES = Path(__file__).parents[2] / "recipes" / "trees"
@@ -34,7 +34,7 @@ TREE = r"""
 /dev/absolute -> /dev/nvidia0
 /dev/ttyUSB0 char 188:0
 /dev/notes = secret of /dev
-/dev/log -> /run/systemd/journal/dev-log
+/dev/log -> /run/systemd/event_log/dev-log
 /dev/pts/0 char 136:0
 /dev/shm/segment = secret of a process
 /dev/mqueue/queue = secret of a process
@@ -49,13 +49,13 @@ TREE = r"""
 /sys/bus/pci/devices/0000:5e:00.0 -> ../../../devices/pci0000:5d/0000:5e:00.0
 /sys/devices/pci0000:3a/0000:3b:00.0/class = 0x030200
 /sys/devices/pci0000:3a/0000:3b:00.0/device = 0x20b0
-/sys/devices/pci0000:3a/0000:3b:00.0/drm/card3/ folder
-/sys/devices/pci0000:3a/0000:3b:00.0/drm/renderD131/ folder
+/sys/devices/pci0000:3a/0000:3b:00.0/drm/card3/ directory
+/sys/devices/pci0000:3a/0000:3b:00.0/drm/renderD131/ directory
 /sys/devices/pci0000:3a/0000:3b:00.0/numa_node = 1
 /sys/devices/pci0000:3a/0000:3b:00.0/serial = secret of nobody who asks
 /sys/devices/pci0000:5d/0000:5e:00.0/class = 0x030000
 /sys/devices/pci0000:5d/0000:5e:00.0/device = 0x15f8
-/sys/devices/pci0000:5d/0000:5e:00.0/drm/card4/ folder
+/sys/devices/pci0000:5d/0000:5e:00.0/drm/card4/ directory
 /sys/devices/pci0000:5d/0000:5e:00.0/numa_node = -1
 /sys/devices/virtual/long/0000000000000000000000000000000000000000000000000000000000000000000000000000000000/x = long
 /sys/class/x/long -> ../../devices/virtual/long
@@ -107,16 +107,16 @@ CURIOUS = """\
 
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
-    grow(TREE, tmp_path / "root")
+    build_tree(TREE, tmp_path / "root")
     (tmp_path / "root" / "dev" / os.fsdecode(b"nvidia8\xff")).write_text("char 195:8\n")
     (tmp_path / "c.yaml").write_text(CONFIG)
     return tmp_path
 
 
-def captured(folder: Path, *flags: str, name: str = "node.tar.gz") -> Path:
-    flags = ("--config", str(folder / "c.yaml"), *flags) if "--config" not in flags else flags
-    assert main(["capture", "-o", str(folder / name), "--root", str(folder / "root"), *flags]) == 0
-    return folder / name
+def captured(directory: Path, *flags: str, name: str = "node.tar.gz") -> Path:
+    flags = ("--config", str(directory / "c.yaml"), *flags) if "--config" not in flags else flags
+    assert main(["capture", "-o", str(directory / name), "--root", str(directory / "root"), *flags]) == 0
+    return directory / name
 
 
 def plan(config: Path, root: Path, flags: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -126,7 +126,7 @@ def plan(config: Path, root: Path, flags: Sequence[str], capsys: pytest.CaptureF
 
 
 def contents(archive: Path) -> dict[str, str]:
-    """Return what an archive holds: of a file its text, of a link its target, of a folder a slash."""
+    """Return what an archive holds: of a file its text, of a link its target, of a directory a slash."""
     with tarfile.open(archive) as opened:
         return {
             one.name: "/" if one.isdir() else f"-> {one.linkname}" if one.issym() else _text(opened, one)
@@ -167,7 +167,7 @@ def test_an_allocation_with_the_archive_is_that_of_the_node(node: Path, capsys: 
 def test_without_a_configuration_it_is_what_every_recipe_reads(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grow((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
+    build_tree((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
     archive = tmp_path / "all.tar.gz"
     assert main(["capture", "-o", str(archive), "--root", str(tmp_path / "root")]) == 0
     recipe, policy = CONFIGS / f"{kind}.yaml", CONFIGS.with_name("policies") / f"{kind}.yaml"
@@ -210,7 +210,7 @@ def test_of_dev_it_takes_names_links_and_numbers_without_what_is_of_processes(no
     assert {name.removeprefix("dev/"): text for name, text in inside.items() if text != "/"} == {
         "absolute": "-> /dev/nvidia0",
         "bus/usb/001/002": "char 189:1\n",
-        "log": "-> /run/systemd/journal/dev-log",
+        "log": "-> /run/systemd/event_log/dev-log",
         "notes": "",
         "nvidia-caps/nvidia-cap1": "char 234:1\n",
         "nvidia0": "char 195:0\n",
@@ -272,7 +272,7 @@ def test_real_nodes_become_files_that_anybody_can_unpack(tmp_path: Path) -> None
     assert contents(archive)["dev/x0"] == "char 240:7\n"
     # A file of a real /dev stands for nothing but itself.
     assert contents(archive)["dev/char"] == ""
-    with roots.opened_root(str(archive)) as root:
+    with roots.open_root(str(archive)) as root:
         assert (root / "dev" / "x0").is_file()
         assert (root / "dev" / "pipe").is_fifo()
 
@@ -282,7 +282,7 @@ def test_an_archive_is_replaced_as_a_whole_or_not_at_all(
 ) -> None:
     before = captured(node).read_bytes()
     (node / "root/dev/nvidia9").write_text("char 195:9")
-    monkeypatch.setattr(roots, "MOST_MEMBERS", 20)
+    monkeypatch.setattr(roots, "MAX_MEMBERS", 20)
     command = ["capture", "--root", str(node / "root"), "--config", str(node / "c.yaml"), "-o"]
     assert main([*command, str(node / "node.tar.gz")]) == 1
     assert "more than an archive may hold (20 paths" in capsys.readouterr().err
@@ -332,7 +332,7 @@ PROBED = """
 /sys/devices/pci0000:00/0000:00:02.0/current_link_width = 4
 /sys/devices/pci0000:00/0000:00:02.0/subsystem -> ../../../bus/pci
 /sys/devices/pci0000:00/0000:00:02.0/driver -> ../../../bus/pci/drivers/xdrv
-/sys/bus/pci/drivers/xdrv folder
+/sys/bus/pci/drivers/xdrv directory
 /sys/bus/pci/devices/0000:00:02.0 -> ../../../devices/pci0000:00/0000:00:02.0
 /sys/class/manager/one/state = write error
 """
@@ -351,7 +351,7 @@ resources:
 
 
 def test_what_probes_read_is_in_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    grow(PROBED, tmp_path / "root")
+    build_tree(PROBED, tmp_path / "root")
     (tmp_path / "c.yaml").write_text(PROBES)
     here = plan(tmp_path / "c.yaml", tmp_path / "root", ["--probe"], capsys)
     for said in ("is x4, wanted at least x8", "errors is '3', wanted at most 2", "state is 'write error', wanted"):

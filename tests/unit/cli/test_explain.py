@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from genplug.cli.main import main
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 TREE = r"""
 /dev/nvidia0 char 195:0
@@ -38,7 +38,7 @@ resources:
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    grow(TREE, tmp_path / "root")
+    build_tree(TREE, tmp_path / "root")
     (tmp_path / "c.yaml").write_text(CONFIG)
     return ["plan", "--config", str(tmp_path / "c.yaml"), "--root", str(tmp_path / "root"), "--explain"]
 

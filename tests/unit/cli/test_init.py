@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import genplug
-from genplug.cli.init import chosen, spliced
+from genplug.cli.init import merge_recipes, select_recipes
 from genplug.cli.main import main
 from genplug.config.load import load_text
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.recipes.catalog import HEADER, Recipe, shipped_recipes
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 REPOSITORY = Path(__file__).parents[3]
 CONFIGS = REPOSITORY / "examples" / "configs"
@@ -70,7 +70,7 @@ def test_a_machine_with_nothing_is_told_what_to_do(tmp_path: Path, capsys: pytes
 def test_a_machine_gets_the_recipe_that_is_for_it(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grow((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
+    build_tree((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
     out = tmp_path / "c.yaml"
     assert main(["init", "--root", str(tmp_path / "root"), "-o", str(out)]) == 0
     # Under a policy that allows what it asks for.
@@ -96,12 +96,12 @@ NONE = recipe("none", "  a.io/none:\n    devices: [{glob: /dev/none}]\n")
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    grow("/dev/x0 char 240:0\n/dev/x1 char 240:1\n/dev/y0 char 240:2\n/sys/class/f/f0/ folder", tmp_path)
+    build_tree("/dev/x0 char 240:0\n/dev/x1 char 240:1\n/dev/y0 char 240:2\n/sys/class/f/f0/ directory", tmp_path)
     return Host.at(tmp_path)
 
 
 def test_recipes_that_find_something_stand_in_one_file_under_their_comments(host: Host) -> None:
-    assert spliced(chosen([X, NONE, Y], host), 3) == (
+    assert merge_recipes(select_recipes([X, NONE, Y], host), 3) == (
         "# Made by 'genplug init', which looked at this machine with 3 recipes. It found:\n"
         "#   all-x: 2 devices\n"
         "#   y: 1 device\n"
@@ -138,12 +138,12 @@ def test_recipes_that_find_something_stand_in_one_file_under_their_comments(host
     ids=["nodes", "names", "only one of them may overlap"],
 )
 def test_a_recipe_whose_devices_another_has_is_left_out_and_named(second: Recipe, reason: str, host: Host) -> None:
-    choice = chosen([X, second], host)
+    choice = select_recipes([X, second], host)
     assert [one.recipe for one in choice.taken] == [X]
     assert choice.left_out == {second.kind: reason}
-    text = spliced(choice, 2)
+    text = merge_recipes(choice, 2)
     assert f"#   {second.kind}: {reason}\n" in text
-    assert not discover(load_text(text, "c.yaml"), host).clashes
+    assert not discover(load_text(text, "c.yaml"), host).conflicts
 
 
 def test_recipes_that_may_overlap_do(host: Host) -> None:
@@ -151,20 +151,20 @@ def test_recipes_that_may_overlap_do(host: Host) -> None:
         recipe(kind, f"  a.io/{kind}:\n    devices: [{{glob: /dev/x*}}]\n    share: {{overlap: true}}\n")
         for kind in ("one", "two")
     ]
-    choice = chosen(both, host)
+    choice = select_recipes(both, host)
     assert [one.recipe for one in choice.taken] == both
-    assert not discover(load_text(spliced(choice, 2), "c.yaml"), host).clashes
+    assert not discover(load_text(merge_recipes(choice, 2), "c.yaml"), host).conflicts
 
 
 def test_functions_without_a_node_are_known_by_their_path(host: Host) -> None:
     text = "    devices: [{glob: /sys/class/f/*}]\n    allocate: {env: {F: f}}\n"
-    choice = chosen([recipe("f", f"  a.io/f:\n{text}"), recipe("g", f"  a.io/g:\n{text}")], host)
+    choice = select_recipes([recipe("f", f"  a.io/f:\n{text}"), recipe("g", f"  a.io/g:\n{text}")], host)
     assert choice.left_out == {"g": "its devices are those of f"}
 
 
 def test_a_recipe_with_devices_of_its_own_stays_and_says_which_are_not(host: Host) -> None:
     some = recipe("some", "  a.io/some:\n    devices: [{glob: '/dev/[xy]0'}]\n")
-    choice = chosen([X, some], host)
+    choice = select_recipes([X, some], host)
     assert not choice.left_out
     assert choice.taken[1].note == "2 devices, 1 of them in all-x too: exclude from one what both have"
 
@@ -178,20 +178,20 @@ def test_a_recipe_with_devices_of_its_own_stays_and_says_which_are_not(host: Hos
     ids=["mounts", "block devices"],
 )
 def test_a_recipe_that_needs_a_policy_says_so(resource: str, host: Host) -> None:
-    grow("/dev/sdz block 8:0", host.root)
-    [taken] = chosen([recipe("m", f"  a.io/m:\n{resource}")], host).taken
+    build_tree("/dev/sdz block 8:0", host.root)
+    [taken] = select_recipes([recipe("m", f"  a.io/m:\n{resource}")], host).taken
     assert taken.note == "2 devices; it asks for what only a policy allows, as its comments say"
 
 
 def test_a_recipe_that_fails_does_not_cost_the_others(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    choice = chosen([recipe("bad", "  a.io/bad:\n    devices: [{golb: x}]\n"), X], host)
+    choice = select_recipes([recipe("bad", "  a.io/bad:\n    devices: [{golb: x}]\n"), X], host)
     assert [one.recipe for one in choice.taken] == [X]
     said = capsys.readouterr().err
     assert "without the recipe bad, which fails here: bad.yaml:8:" in said
     assert "unknown key 'golb'" in said
 
 
-def test_installed_it_finds_the_recipes_in_its_own_folder(tmp_path: Path) -> None:
+def test_installed_it_finds_the_recipes_in_its_own_directory(tmp_path: Path) -> None:
     """As the wheel has it, which takes them by ``force-include`` of pyproject.toml."""
     shutil.copytree(Path(genplug.__file__).parent, tmp_path / "genplug", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "genplug" / "recipes" / "configs").mkdir()

@@ -65,7 +65,7 @@ async def test_allocate_prints_what_the_kubelet_would_get(three: FakeNode, capsy
     assert plan(three, CONFIG, "--allocate", "a.io/x=2") == 0
     printed = json.loads(capsys.readouterr().out)["containers"][0]
     async with three.running():
-        await three.kubelet.until("a.io/x", healthy={"x0", "x1"})
+        await three.kubelet.wait_for_list("a.io/x", healthy={"x0", "x1"})
         answer = (await three.kubelet.call("a.io/x").allocate([printed["ids"]])).container_responses[0]
     assert printed["envs"] == dict(answer.envs) == {"XS": "/dev/x0,/dev/x1"}
     nodes = [(one.container_path, one.host_path, one.permissions) for one in answer.devices]
@@ -102,7 +102,7 @@ async def test_a_wrong_configuration_exits_78_with_its_mistakes(
 
 def test_a_missing_file_exits_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", str(tmp_path / "missing.yaml")]) == 78
-    assert "there is no such file or folder" in capsys.readouterr().err
+    assert "there is no such file or directory" in capsys.readouterr().err
 
 
 def test_probes_look_once_where_that_is_asked_for(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""``--root`` of an archive: it gives what its folder gives, and a hostile one writes nothing outside and no end."""
+"""``--root`` of an archive: it gives what its directory gives, and a hostile one writes nothing outside and no end."""
 
 import asyncio
 import gzip
@@ -19,7 +19,7 @@ from genplug.capture import archive as roots
 from genplug.cli.main import main
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 CONFIG = """\
 apiVersion: genplug.io/v1alpha1
@@ -33,31 +33,33 @@ TREE = """
 /dev/by-id/absolute -> /dev/y
 /dev/by-id/relative -> ../x
 /dev/by-id/nowhere -> ../../../../etc/passwd
-/dev/by-id/folder -> /dev
-/sys/a/b/ folder
+/dev/by-id/directory -> /dev
+/sys/a/b/ directory
 """
 
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for temporary files, in which nothing is left."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setenv("TMPDIR", str(folder))
-    yield folder
-    assert not list(folder.iterdir())
+    """The directory for temporary files, in which nothing is left."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    monkeypatch.setenv("TMPDIR", str(directory))
+    yield directory
+    assert not list(directory.iterdir())
 
 
-def plan(folder: Path, root: Path | str, *flags: str) -> int:
-    (folder / "c.yaml").write_text(CONFIG)
-    return main(["plan", "--config", str(folder / "c.yaml"), "--root", str(root), *flags])
+def plan(directory: Path, root: Path | str, *flags: str) -> int:
+    (directory / "c.yaml").write_text(CONFIG)
+    return main(["plan", "--config", str(directory / "c.yaml"), "--root", str(root), *flags])
 
 
 @pytest.mark.parametrize("name", ["node.tar", "node.tar.gz", "node.tgz"])
 @pytest.mark.usefixtures("temporary")
-def test_an_archive_gives_what_its_folder_gives(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    grow(TREE, tmp_path / "root")
+def test_an_archive_gives_what_its_directory_gives(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_tree(TREE, tmp_path / "root")
     with tarfile.open(tmp_path / name, "w" if name.endswith("r") else "w:gz") as archive:
         # As `tar -C root -c .` writes it.
         archive.add(tmp_path / "root", ".")
@@ -83,13 +85,13 @@ def written(path: Path, *members: bytes) -> Path:
     return path
 
 
-def everything(folder: Path) -> dict[str, str]:
-    """Return all that is in a folder: kinds, texts and targets."""
+def everything(directory: Path) -> dict[str, str]:
+    """Return all that is in a directory: kinds, texts and targets."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(directory.rglob("*")):
         mode = path.lstat().st_mode
         text = str(path.readlink()) if path.is_symlink() else path.read_text("latin-1") if stat.S_ISREG(mode) else ""
-        found[str(path.relative_to(folder))] = f"{stat.filemode(mode)[0]}{text}"
+        found[str(path.relative_to(directory))] = f"{stat.filemode(mode)[0]}{text}"
     return found
 
 
@@ -97,7 +99,7 @@ HOSTILE: dict[str, tuple[Callable[[str], list[bytes]], str]] = {
     "a climbing name": (lambda _: [member("../../evil", content=b"x")], "would lie outside"),
     "a name that climbs later": (lambda _: [member("dev/../../evil", content=b"x")], "would lie outside"),
     "an absolute name": (lambda outside: [member(f"{outside}/evil", content=b"x")], "would lie outside"),
-    "an absolute folder": (lambda outside: [member(f"{outside}/evil", tarfile.DIRTYPE)], "would lie outside"),
+    "an absolute directory": (lambda outside: [member(f"{outside}/evil", tarfile.DIRTYPE)], "would lie outside"),
     "a climbing link": (lambda outside: [member("../evil", tarfile.SYMTYPE, outside)], "would lie outside"),
     "a file through a link": (
         lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", content=b"x")],
@@ -111,7 +113,7 @@ HOSTILE: dict[str, tuple[Callable[[str], list[bytes]], str]] = {
         lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", tarfile.SYMTYPE, "x")],
         "twice, as different things",
     ),
-    "a folder through a link": (
+    "a directory through a link": (
         lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", tarfile.DIRTYPE)],
         "twice, as different things",
     ),
@@ -125,7 +127,7 @@ HOSTILE: dict[str, tuple[Callable[[str], list[bytes]], str]] = {
     ),
     "a name with a zero byte": (lambda _: [member("a", content=b"x", path="a\0b")], "null byte"),
     "a name without end": (lambda _: [member("a", content=b"x", path="x" * 5000)], "File name too long"),
-    "folders without end": (lambda _: [member("/".join("x" * 1000), tarfile.DIRTYPE)], "more than 100 deep"),
+    "directories without end": (lambda _: [member("/".join("x" * 1000), tarfile.DIRTYPE)], "more than 100 deep"),
     "a header without end": (lambda _: [member("a", path="x" * (5 << 20))], "is no header"),
 }
 
@@ -136,7 +138,7 @@ def test_a_hostile_archive_is_refused_and_writes_nothing_outside(
     what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outside = tmp_path / "outside"
-    grow("/kept = 1", outside)
+    build_tree("/kept = 1", outside)
     members, reason = HOSTILE[what]
     archive = written(tmp_path / "node.tar.gz", *members(str(outside)))
     before = everything(tmp_path)
@@ -149,7 +151,7 @@ def test_a_hostile_archive_is_refused_and_writes_nothing_outside(
 
 
 @pytest.mark.usefixtures("temporary")
-def test_only_files_folders_and_links_are_unpacked_with_rights_of_their_own(tmp_path: Path) -> None:
+def test_only_files_directories_and_links_are_unpacked_with_rights_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s")
     info = tarfile.TarInfo("dev/suid")
     info.mode, info.uid = 0o6777, 12345
@@ -166,7 +168,7 @@ def test_only_files_folders_and_links_are_unpacked_with_rights_of_their_own(tmp_
         member("run/x.pipe", **{roots.KIND: "fifo"}),
         member("run/x.what", **{roots.KIND: "what"}),
     )
-    with roots.opened_root(str(archive)) as root:
+    with roots.open_root(str(archive)) as root:
         assert everything(root) == {
             "dev": "d",
             "dev/empty": "d",
@@ -186,16 +188,16 @@ def test_only_files_folders_and_links_are_unpacked_with_rights_of_their_own(tmp_
 @pytest.mark.parametrize(
     ("bound", "members"),
     [
-        (("MOST_MEMBERS", 3), [member(f"dev/x{number}") for number in range(4)]),
-        (("MOST_BYTES", 1 << 20), [member("dev/x", content=b"\0" * (2 << 20))]),
-        (("MOST_BYTES", 1 << 20), [member(f"dev/x{number}", content=b"\0" * 400_000) for number in range(3)]),
+        (("MAX_MEMBERS", 3), [member(f"dev/x{number}") for number in range(4)]),
+        (("MAX_BYTES", 1 << 20), [member("dev/x", content=b"\0" * (2 << 20))]),
+        (("MAX_BYTES", 1 << 20), [member(f"dev/x{number}", content=b"\0" * 400_000) for number in range(3)]),
         # A file of holes: what is not stored would be written all the same.
         (
-            ("MOST_BYTES", 1 << 20),
+            ("MAX_BYTES", 1 << 20),
             [member("dev/x", content=b"x", **{"GNU.sparse.map": "0,1", "GNU.sparse.size": "2097152"})],
         ),
         # Much to read and nothing to write.
-        (("MOST_BYTES", 1 << 20), [member(f"dev/x{number}", comment="c" * 1000) for number in range(600)]),
+        (("MAX_BYTES", 1 << 20), [member(f"dev/x{number}", comment="c" * 1000) for number in range(600)]),
     ],
     ids=["many", "large", "large together", "holes", "headers"],
 )
@@ -208,7 +210,7 @@ def test_there_is_an_end_to_what_is_unpacked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     archive = written(tmp_path / "node.tar.gz", *members)
-    with roots.opened_root(str(archive)) as root:
+    with roots.open_root(str(archive)) as root:
         assert len(list((root / "dev").iterdir())) == len(members)
     monkeypatch.setattr(roots, *bound)
     assert plan(tmp_path, archive) == 2
@@ -229,9 +231,9 @@ def test_what_is_no_archive_is_told(tmp_path: Path, capsys: pytest.CaptureFixtur
         "broken.tar.gz": "it is no archive",
         "text.tar": "it is no archive",
         "empty.tar": "it is no archive",
-        "node.zip": "it is neither a folder nor an archive",
-        "pipe.tar": "it is neither a folder nor an archive",
-        "missing": "there is no such folder or archive; give a folder, or a .tar, .tar.gz, .tgz",
+        "node.zip": "it is neither a directory nor an archive",
+        "pipe.tar": "it is neither a directory nor an archive",
+        "missing": "there is no such directory or archive; give a directory, or a .tar, .tar.gz, .tgz",
     }.items():
         assert plan(tmp_path, tmp_path / name) == 2
         said = capsys.readouterr()
@@ -242,16 +244,16 @@ def test_what_is_no_archive_is_told(tmp_path: Path, capsys: pytest.CaptureFixtur
 async def test_an_agent_runs_on_an_archive_and_leaves_nothing(
     node: FakeNode, kubelet: KubeletStandIn, temporary: Path
 ) -> None:
-    grow(TREE, node.folder / "tree")
-    with tarfile.open(node.folder / "node.tar.gz", "w:gz") as archive:
-        archive.add(node.folder / "tree", ".")
+    build_tree(TREE, node.directory / "tree")
+    with tarfile.open(node.directory / "node.tar.gz", "w:gz") as archive:
+        archive.add(node.directory / "tree", ".")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "genplug", "run", "--config", node.write_config(CONFIG)),
-        *("--root", node.folder / "node.tar.gz", "--kubelet-dir", node.kubelet_dir),
+        *("--root", node.directory / "node.tar.gz", "--kubelet-dir", node.kubelet_dir),
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        devices = await kubelet.until("a.io/x")
+        devices = await kubelet.wait_for_list("a.io/x")
         assert len(devices.healthy) == 2
         assert [name[:13] for name in os.listdir(temporary)] == ["genplug-root-"]  # noqa: PTH208 - no Path in a loop
     finally:
@@ -265,13 +267,13 @@ def test_an_agent_without_its_root_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "genplug run: --root" in done.stderr
-    assert "there is no such folder or archive" in done.stderr
+    assert "there is no such directory or archive" in done.stderr
 
 
 @pytest.mark.usefixtures("temporary")
-def test_a_folder_may_be_named_as_an_archive_and_a_packed_one_as_one_that_is_not(tmp_path: Path) -> None:
-    (tmp_path / "folder.tar").mkdir()
-    with roots.opened_root(str(tmp_path / "folder.tar")) as root:
-        assert root == tmp_path / "folder.tar"
-    with roots.opened_root(str(written(tmp_path / "packed.tar", member("dev/x")))) as root:
+def test_a_directory_may_be_named_as_an_archive_and_a_packed_one_as_one_that_is_not(tmp_path: Path) -> None:
+    (tmp_path / "directory.tar").mkdir()
+    with roots.open_root(str(tmp_path / "directory.tar")) as root:
+        assert root == tmp_path / "directory.tar"
+    with roots.open_root(str(written(tmp_path / "packed.tar", member("dev/x")))) as root:
         assert (root / "dev/x").is_file()

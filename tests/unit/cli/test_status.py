@@ -14,7 +14,7 @@ from genplug.agent import Agent
 from genplug.cli.main import main
 from genplug.cli.status import configure
 from genplug.observe.events import Event
-from genplug.testing.node.events import heard, told
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
 CONFIG = """\
@@ -34,7 +34,7 @@ async def status(agent: Agent, *arguments: str) -> int:
 
 async def registered(agent: Agent) -> None:
     """Wait until an agent that just began has told that the kubelet listens to both resources."""
-    await told(heard(agent), Event.REGISTERED, times=2)
+    await next_event(record_events(agent), Event.REGISTERED, times=2)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ async def test_a_device_that_vanished_is_told_with_its_reason(
     async with plugged.running(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
         plugged.unplug("/dev/x1")
-        await plugged.kubelet.until("a.io/x", healthy={"x0"}, unhealthy={"x1"})
+        await plugged.kubelet.wait_for_list("a.io/x", healthy={"x0"}, unhealthy={"x1"})
         assert await status(agent, "-o", "wide", "a.io/x") == 0
     out = capsys.readouterr().out
     assert "a.io/none" not in out
@@ -146,9 +146,9 @@ async def test_an_agent_without_a_kubelet_is_not_ready_and_says_so(
 ) -> None:
     async with plugged.running(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
-        entries = heard(agent)
+        entries = record_events(agent)
         await plugged.kubelet.crash()
-        await told(entries, Event.DISCONNECTED, times=2)
+        await next_event(entries, Event.DISCONNECTED, times=2)
         assert await status(agent) == 4
         out = capsys.readouterr().out
         assert "NOT READY" in out.splitlines()[0]
@@ -160,9 +160,9 @@ async def test_waiting_ends_with_the_time_given_or_when_the_kubelet_is_there(
 ) -> None:
     async with plugged.running(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
-        entries = heard(agent)
+        entries = record_events(agent)
         await plugged.kubelet.crash()
-        await told(entries, Event.DISCONNECTED, times=2)
+        await next_event(entries, Event.DISCONNECTED, times=2)
         assert await status(agent, "--wait", "--timeout", "100ms") == 4
         said = capsys.readouterr()
         assert said.err.count("waiting: ") == 1
@@ -177,9 +177,9 @@ async def test_a_refused_configuration_is_shown_and_leaves_it_ready(
 ) -> None:
     async with plugged.running(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
-        entries = heard(agent)
+        entries = record_events(agent)
         plugged.write_config(CONFIG.replace("glob: /dev/x*", "golb: /dev/x*"))
-        await told(entries, Event.CONFIG_INVALID)
+        await next_event(entries, Event.CONFIG_INVALID)
         assert await status(agent) == 0
     out = capsys.readouterr().out
     assert "the newest files were refused" in out
@@ -202,7 +202,7 @@ async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: py
     assert (answer["apiVersion"], answer["kind"]) == ("genplug.io/v1alpha1", "Status")
     assert list(answer["resources"][0]) == [
         "name", "phase", "generation", "streams", "is_registered", "is_removed", "reason", "devices", "notes",
-        "is_nameless",
+        "has_no_instances",
         "healthy", "unhealthy",
     ]  # fmt: skip
     device = answer["resources"][0]["devices"][0]

@@ -17,7 +17,7 @@ INVALID = HEAD + "resources:\n  example.com/x: {devces: [{glob: /dev/x*}]}\n"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -58,7 +58,7 @@ def test_mistakes_go_to_stderr_with_their_number_and_the_exit_code_says_it(capsy
     ]
 
 
-def test_files_and_folders_of_one_call_merge(capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_and_directories_of_one_call_merge(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(VALID)
     Path("c").mkdir()
     Path("c/b.json").write_text('{"resources": {"example.com/y": {"devices": [{"glob": "/dev/y"}]}}}')
@@ -196,8 +196,8 @@ def test_it_needs_a_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert "PATH" in capsys.readouterr().err
 
 
-def test_it_loads_neither_grpc_nor_the_loop_and_jsonschema_only_for_mistakes(folder: Path) -> None:
-    (folder / "a.yaml").write_text(VALID)
+def test_it_loads_neither_grpc_nor_the_loop_and_jsonschema_only_for_mistakes(directory: Path) -> None:
+    (directory / "a.yaml").write_text(VALID)
     script = "import sys; from genplug.cli.main import main; main(['validate', 'a.yaml']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     summary, modules = done.stdout.splitlines()

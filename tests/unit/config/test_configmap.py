@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, Problem
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
 from genplug.config.manifest import is_manifest, manifests
 from tests.support.configs import HEAD
 
@@ -45,7 +45,7 @@ def resources(text: str, node_name: str | None = None) -> list[str]:
     return [name.removeprefix("example.com/") for name in manifest.load(node_name).resources]
 
 
-def refused(text: str, node_name: str | None = None) -> tuple[Problem, ...]:
+def refused(text: str, node_name: str | None = None) -> tuple[Diagnostic, ...]:
     try:
         for manifest in manifests(text, "cm.yaml"):
             manifest.load(node_name)
@@ -56,7 +56,7 @@ def refused(text: str, node_name: str | None = None) -> tuple[Problem, ...]:
 
 def told(text: str, node_name: str | None = None) -> list[tuple[str, str]]:
     """Return where the problems are, and what the carets stand under."""
-    return [(str(one.place), one.line[one.place.column - 1 :][: one.width]) for one in refused(text, node_name)]
+    return [(str(one.location), one.line[one.location.column - 1 :][: one.width]) for one in refused(text, node_name)]
 
 
 def test_of_a_rendered_chart_the_one_config_map_is_read_that_holds_a_configuration() -> None:
@@ -79,7 +79,7 @@ def test_a_mistake_in_a_literal_block_is_told_at_its_place_in_the_manifest() -> 
 def test_a_mistake_of_yaml_is_told_at_its_place_too() -> None:
     assert told(RENDERED.replace("devices: [{glob: /dev/x}]", "devices: 'x")) == [("cm.yaml:25:18", "'")]
     twice = refused(RENDERED.replace("      example.com/x:\n", "      example.com/x: null\n      example.com/x:\n"))
-    assert [(str(one.place), str(one.first)) for one in twice] == [("cm.yaml:25:7", "cm.yaml:24:7")]
+    assert [(str(one.location), str(one.related_location)) for one in twice] == [("cm.yaml:25:7", "cm.yaml:24:7")]
 
 
 def test_a_mistake_in_a_quoted_value_is_told_at_its_place_where_that_is_known() -> None:
@@ -105,8 +105,8 @@ def test_two_config_maps_are_two_configurations() -> None:
 
 def test_a_single_config_map_is_meant_whatever_is_in_it() -> None:
     text = "kind: ConfigMap\ndata:\n  a.yaml: |\n    resorces: {}\n"
-    assert {one.code for one in refused(text)} == {Code.UNKNOWN_KEY, Code.MISSING_KEY}
-    assert {str(one.place) for one in refused(text)} == {"cm.yaml:4:5"}
+    assert {one.code for one in refused(text)} == {ErrorCode.UNKNOWN_KEY, ErrorCode.MISSING_KEY}
+    assert {str(one.location) for one in refused(text)} == {"cm.yaml:4:5"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_single_config_map_is_meant_whatever_is_in_it() -> None:
 )
 def test_no_configuration_anywhere_is_a_problem(text: str) -> None:
     assert is_manifest(text)
-    assert [one.code for one in refused(text)] == [Code.NO_RESOURCES]
+    assert [one.code for one in refused(text)] == [ErrorCode.NO_RESOURCES]
 
 
 def test_a_stream_that_is_no_yaml_is_a_problem_at_its_place() -> None:
@@ -128,7 +128,7 @@ def test_a_stream_that_is_no_yaml_is_a_problem_at_its_place() -> None:
 
 
 def test_an_empty_value_is_an_empty_file() -> None:
-    assert [one.code for one in refused('kind: ConfigMap\ndata: {a.yaml: ""}\n')] == [Code.NO_RESOURCES]
+    assert [one.code for one in refused('kind: ConfigMap\ndata: {a.yaml: ""}\n')] == [ErrorCode.NO_RESOURCES]
 
 
 @pytest.mark.parametrize("text", [HEAD + "resources: {}\n", "", "a: ConfigMap\n", "data: |\n  x: ConfigMap\n"])
@@ -146,4 +146,4 @@ def test_no_text_gets_anything_but_an_answer(text: str) -> None:
     head = "kind: ConfigMap\ndata:\n  a.yaml: "
     # Whatever it is, it is no valid configuration.
     for whole in (text, f"{head}|\n    {text}", head + text):
-        assert {one.place.file for one in refused(whole)} == {"cm.yaml"}
+        assert {one.location.file for one in refused(whole)} == {"cm.yaml"}

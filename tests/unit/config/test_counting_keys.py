@@ -2,7 +2,7 @@
 
 import pytest
 
-from genplug.config.diagnostics import Code
+from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
@@ -12,9 +12,9 @@ DEVICES = "devices: [{glob: /dev/x*}]"
 SLICES = "slices: '${attr.core_count}'"
 
 
-def said(text: str) -> list[tuple[Code, str, str]]:
+def said(text: str) -> list[tuple[ErrorCode, str, str]]:
     """Return the codes, places and messages of what is wrong with a configuration."""
-    return [(one.code, str(one.place).partition(":")[2], one.message) for one in problems(text)]
+    return [(one.code, str(one.location).partition(":")[2], one.message) for one in problems(text)]
 
 
 # How often
@@ -37,15 +37,15 @@ def test_a_resource_is_counted_in_one_way() -> None:
 )
 def test_two_ways_of_counting_are_refused_and_both_are_shown(written: str, message: str) -> None:
     (problem,) = problems(resource(f"{DEVICES}\n{written}"))
-    assert (problem.code, problem.place.line) == (Code.CONFLICT, 7)
-    assert problem.first is not None
-    assert problem.first.line == 6
+    assert (problem.code, problem.location.line) == (ErrorCode.CONFLICT, 7)
+    assert problem.related_location is not None
+    assert problem.related_location.line == 6
     assert problem.message.startswith(message)
 
 
 def test_a_way_of_counting_that_defaults_bring_is_removed_by_null() -> None:
     text = HEAD + f"defaults: {{replicas: 2}}\nresources: {{a.io/x: {{{DEVICES}, slices: 2%s}}}}\n"
-    assert [one.code for one in problems(text % "")] == [Code.CONFLICT]
+    assert [one.code for one in problems(text % "")] == [ErrorCode.CONFLICT]
     found = load_text(text % ", replicas: null", "c.yaml").resources["a.io/x"]
     assert (found.replicas, found.slices) == (1, Template.parse("2"))
 
@@ -60,21 +60,21 @@ def test_slices_are_a_number_or_what_a_template_makes_of_each_device(written: st
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        ("0", Code.WRONG_VALUE),
-        ("-1", Code.WRONG_VALUE),
-        ("1001", Code.WRONG_VALUE),
-        ("two", Code.WRONG_VALUE),
-        ("'4'", Code.WRONG_VALUE),
-        ("''", Code.WRONG_VALUE),
-        ("$${x}", Code.WRONG_VALUE),
-        ("1.5", Code.WRONG_TYPE),
-        ("true", Code.WRONG_TYPE),
-        ("[2]", Code.WRONG_TYPE),
-        ("'${attr.x'", Code.TEMPLATE),
-        ("'${nme}'", Code.UNKNOWN_ATTRIBUTE),
+        ("0", ErrorCode.WRONG_VALUE),
+        ("-1", ErrorCode.WRONG_VALUE),
+        ("1001", ErrorCode.WRONG_VALUE),
+        ("two", ErrorCode.WRONG_VALUE),
+        ("'4'", ErrorCode.WRONG_VALUE),
+        ("''", ErrorCode.WRONG_VALUE),
+        ("$${x}", ErrorCode.WRONG_VALUE),
+        ("1.5", ErrorCode.WRONG_TYPE),
+        ("true", ErrorCode.WRONG_TYPE),
+        ("[2]", ErrorCode.WRONG_TYPE),
+        ("'${attr.x'", ErrorCode.TEMPLATE),
+        ("'${nme}'", ErrorCode.UNKNOWN_ATTRIBUTE),
     ],
 )
-def test_slices_that_are_no_number_are_refused_once(written: str, expected: Code) -> None:
+def test_slices_that_are_no_number_are_refused_once(written: str, expected: ErrorCode) -> None:
     assert codes(f"{DEVICES}\nslices: {written}") == [expected]
 
 
@@ -91,7 +91,7 @@ def test_a_container_is_told_the_numbers_of_its_slices_where_there_are_any(alloc
     body = f"{DEVICES}\nallocate: {allocate}"
     assert codes(f"{body}\nslices: 2") == []
     for other in ("", "\nreplicas: 2", "\ntokens: 2"):
-        assert codes(body + other) == [Code.UNKNOWN_ATTRIBUTE]
+        assert codes(body + other) == [ErrorCode.UNKNOWN_ATTRIBUTE]
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_a_container_is_told_the_numbers_of_its_slices_where_there_are_any(alloc
 def test_what_is_one_for_a_whole_device_has_no_slice(body: str) -> None:
     (problem,) = problems(resource(f"{body}\nslices: 2"))
     assert (problem.code, problem.message) == (
-        Code.UNKNOWN_ATTRIBUTE,
+        ErrorCode.UNKNOWN_ATTRIBUTE,
         "'slice', the number of a slice, is not known here",
     )
 
 
 def test_slices_are_not_made_of_slices() -> None:
-    assert codes(f"{DEVICES}\nslices: '${{slice}}'") == [Code.UNKNOWN_ATTRIBUTE]
+    assert codes(f"{DEVICES}\nslices: '${{slice}}'") == [ErrorCode.UNKNOWN_ATTRIBUTE]
 
 
 def test_defaults_may_speak_of_slices_and_hold_for_resources_that_have_some() -> None:
@@ -130,7 +130,7 @@ def test_defaults_may_speak_of_slices_and_hold_for_resources_that_have_some() ->
     )
     assert said(text % ", slices: 3") == []
     # a.io/y has no slices, and the text that speaks of them stands in the defaults.
-    assert [(code, place) for code, place, _ in said(text % "")] == [(Code.UNKNOWN_ATTRIBUTE, "3:35")]
+    assert [(code, location) for code, location, _ in said(text % "")] == [(ErrorCode.UNKNOWN_ATTRIBUTE, "3:35")]
 
 
 # Under which names
@@ -145,7 +145,7 @@ def test_aliases_are_more_names_of_a_resource_in_the_order_in_which_they_are_wri
     "alias", ["x", "a/b/c", "kubernetes.io/x", "requests.a.io/x", "'a.io/x-${name}'", "''", f"a.io/{'x' * 64}"]
 )
 def test_an_alias_is_a_resource_name_that_the_kubelet_takes(alias: str) -> None:
-    assert codes(f"{DEVICES}\naliases: [{alias}]") == [Code.RESOURCE_NAME]
+    assert codes(f"{DEVICES}\naliases: [{alias}]") == [ErrorCode.RESOURCE_NAME]
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_an_alias_is_a_resource_name_that_the_kubelet_takes(alias: str) -> None:
 def test_a_name_belongs_to_one_resource_once(x: str, y: str, taken: tuple[str, str]) -> None:
     text = f"{HEAD}resources:\n a.io/x: {{{DEVICES},\n aliases: {x}}}\n a.io/y: {{{DEVICES},\n aliases: {y}}}\n"
     (problem,) = problems(text)
-    assert (problem.code, problem.message) == (Code.CONFLICT, f"{problem.message.split()[0]} is a name already")
-    assert problem.first is not None
-    assert (str(problem.place), str(problem.first)) == tuple(f"c.yaml:{place}" for place in taken)
+    assert (problem.code, problem.message) == (ErrorCode.CONFLICT, f"{problem.message.split()[0]} is a name already")
+    assert problem.related_location is not None
+    assert (str(problem.location), str(problem.related_location)) == tuple(f"c.yaml:{location}" for location in taken)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_name_belongs_to_one_resource_once(x: str, y: str, taken: tuple[str, s
     ],
 )
 def test_a_pool_of_tokens_and_names_of_templates_have_no_aliases(name: str, more: str, message: str) -> None:
-    assert said(resource(f"{DEVICES}\n{more}\naliases: [b.io/x]", name)) == [(Code.CONFLICT, "7:5", message)]
+    assert said(resource(f"{DEVICES}\n{more}\naliases: [b.io/x]", name)) == [(ErrorCode.CONFLICT, "7:5", message)]
 
 
 @pytest.mark.parametrize("more", ["replicas: 2", "slices: 2", "share: {distinct: true}"])
@@ -197,8 +197,8 @@ def test_what_is_a_device_of_its_own_may_have_aliases(more: str) -> None:
     ],
 )
 def test_a_name_of_templates_that_no_device_could_fill_in_is_refused(name: str, message: str) -> None:
-    ((code, place, told),) = said(resource(DEVICES, f"'{name}'"))
-    assert (code, place) == (Code.RESOURCE_NAME, "4:3")
+    ((code, location, told),) = said(resource(DEVICES, f"'{name}'"))
+    assert (code, location) == (ErrorCode.RESOURCE_NAME, "4:3")
     assert told.startswith(repr(name))
     assert f": {message}" in told
 
@@ -210,13 +210,13 @@ def test_a_name_of_templates_is_taken_and_filled_in_later(name: str) -> None:
     body = "devices: [{glob: /dev/x, attributes: {model: {path: /x}}}]"
     found = load_text(resource(body, f"'{name}'"), "c.yaml").resources[name]
     assert found.name_template == Template.parse(name)
-    assert found.written_name == name
+    assert found.configured_name == name
 
 
 def test_what_name_devices_make_is_not_known_at_load_and_the_policy_not_asked() -> None:
     nothing = Policy(resources=())
     config = load_text(resource(DEVICES, "'a.io/${name}'"), "c.yaml", nothing)
-    assert list(config.resources) == list(config.bounded(nothing).resources) == ["a.io/${name}"]
+    assert list(config.resources) == list(config.restricted_by(nothing).resources) == ["a.io/${name}"]
     assert config.resources["a.io/${name}"].policy is nothing
 
 
@@ -230,4 +230,4 @@ def test_the_numa_node_is_told_unless_somebody_says_otherwise(written: str, *, i
 
 @pytest.mark.parametrize("written", ["numa", "''"])
 def test_of_topology_there_are_two_kinds(written: str) -> None:
-    assert codes(f"{DEVICES}\ntopology: {written}") == [Code.WRONG_VALUE]
+    assert codes(f"{DEVICES}\ntopology: {written}") == [ErrorCode.WRONG_VALUE]

@@ -3,11 +3,11 @@
 import pytest
 from attrs import evolve
 
-from genplug.config.diagnostics import Code, ConfigInvalidError
+from genplug.config.diagnostics import ConfigInvalidError, ErrorCode
 from genplug.config.load import load_text
 from genplug.spec.globs import Glob
 from genplug.spec.model import AllocateSpec, CandidateType, HealthSpec
-from genplug.spec.names import annotation_key_fault, env_name_fault, resource_name_fault
+from genplug.spec.names import annotation_key_error, env_name_error, resource_name_error
 from genplug.spec.policy import Policy
 from tests.support.configs import HEAD, codes, loaded, problems, resource
 
@@ -28,7 +28,7 @@ def test_a_resource_that_says_no_more_than_its_devices() -> None:
         (),
         None,
     )
-    assert (str(found.place), str(source.place)) == ("c.yaml:4:3", "c.yaml:5:16")
+    assert (str(found.location), str(source.location)) == ("c.yaml:4:3", "c.yaml:5:16")
 
 
 def test_everything_that_this_version_does() -> None:
@@ -56,7 +56,7 @@ allocate:
   inject: nodes
 preferredAllocation: {policy: none}
 topology: none
-health: {keepGoneSeconds: 1.5}
+health: {removalGracePeriodSeconds: 1.5}
 """)
     first, second = found.sources
     assert (found.replicas, found.tokens, found.overlap) == (1, 7, True)
@@ -129,10 +129,10 @@ def test_permissions_are_told_in_one_order(asked: str, given: str) -> None:
 def test_other_permissions_are_refused(asked: str) -> None:
     for key in ("nodes", "with"):
         (code,) = codes(f"devices: [{{glob: /dev/x, {key}: [{{path: /dev/x, permissions: {asked}}}]}}]")
-        assert code in {Code.WRONG_VALUE, Code.WRONG_TYPE}
+        assert code in {ErrorCode.WRONG_VALUE, ErrorCode.WRONG_TYPE}
 
 
-PATHS: dict[str, list[Code]] = {
+PATHS: dict[str, list[ErrorCode]] = {
     "/dev/x": [],
     "${path}": [],
     "${target}/y": [],
@@ -140,17 +140,17 @@ PATHS: dict[str, list[Code]] = {
     "/dev${path}": [],
     "${path|replace:x:y}": [],
     "/dev/..x": [],
-    "${name}": [Code.PATH],
-    "${path|basename}": [Code.PATH],
-    "dev/x": [Code.PATH],
-    "./x": [Code.PATH],
-    "/dev/../x": [Code.PATH],
-    "${path}/..": [Code.PATH],
+    "${name}": [ErrorCode.PATH],
+    "${path|basename}": [ErrorCode.PATH],
+    "dev/x": [ErrorCode.PATH],
+    "./x": [ErrorCode.PATH],
+    "/dev/../x": [ErrorCode.PATH],
+    "${path}/..": [ErrorCode.PATH],
 }
 
 
 @pytest.mark.parametrize(("path", "expected"), PATHS.items(), ids=PATHS)
-def test_a_path_is_absolute_and_does_not_climb(path: str, expected: list[Code]) -> None:
+def test_a_path_is_absolute_and_does_not_climb(path: str, expected: list[ErrorCode]) -> None:
     bodies = [
         f"devices: [{{glob: /dev/x, nodes: ['{path}']}}]",
         f"devices: [{{glob: /dev/x, nodes: [{{path: /dev/x, as: '{path}'}}]}}]",
@@ -194,30 +194,30 @@ def test_09_a_resource_name_that_the_kubelet_takes(name: str) -> None:
 @pytest.mark.parametrize("name", BAD_NAMES, ids=[one[:20] or "nothing" for one in BAD_NAMES])
 def test_09_a_resource_name_that_the_kubelet_refuses_is_refused_with_the_reason(name: str) -> None:
     (problem,) = problems(resource(DEVICES, f'"{name}"'))
-    assert problem.code is Code.RESOURCE_NAME
-    assert resource_name_fault(name) in problem.message
+    assert problem.code is ErrorCode.RESOURCE_NAME
+    assert resource_name_error(name) in problem.message
 
 
 @pytest.mark.parametrize("name", ["A", "_A1", "a.b-c"])
 def test_a_variable_can_have_this_name(name: str) -> None:
-    assert not env_name_fault(name)
+    assert not env_name_error(name)
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A=B", "A B", "Ä", "A\n"])
 def test_no_variable_can_have_this_name(name: str) -> None:
-    assert env_name_fault(name)
+    assert env_name_error(name)
 
 
 @pytest.mark.parametrize("key", ["a", "example.com/a", "a.b_c"])
 def test_an_annotation_can_have_this_key(key: str) -> None:
-    assert not annotation_key_fault(key)
+    assert not annotation_key_error(key)
 
 
 @pytest.mark.parametrize(
     "key", ["", "cdi.k8s.io/x", "io.kubernetes.x", "io.kubernetes.cri/x", "a/b/c", "A/b", "a b", "x" * 64, "a/"]
 )
 def test_no_annotation_can_have_this_key(key: str) -> None:
-    assert annotation_key_fault(key)
+    assert annotation_key_error(key)
 
 
 def _own(attributes: str, more: str = "id: '${name}'") -> str:
@@ -226,61 +226,64 @@ def _own(attributes: str, more: str = "id: '${name}'") -> str:
 
 
 REFUSED = {
-    "replicas and tokens": (f"{DEVICES}\nreplicas: 2\ntokens: 2", [Code.CONFLICT]),
-    "no replicas": (f"{DEVICES}\nreplicas: 0", [Code.WRONG_VALUE]),
-    "too many replicas": (f"{DEVICES}\nreplicas: 1001", [Code.WRONG_VALUE]),
-    "half a replica": (f"{DEVICES}\nreplicas: 1.5", [Code.WRONG_TYPE]),
-    "too many tokens": (f"{DEVICES}\ntokens: 10001", [Code.WRONG_VALUE]),
-    "no devices": ("replicas: 2", [Code.MISSING_KEY]),
-    "an empty list of devices": ("devices: []", [Code.WRONG_VALUE]),
-    "a null device": ("devices: [null]", [Code.WRONG_TYPE]),
-    "a number as name of a variable's value": (f"{DEVICES}\nallocate: {{env: {{A: 1}}}}", [Code.WRONG_TYPE]),
+    "replicas and tokens": (f"{DEVICES}\nreplicas: 2\ntokens: 2", [ErrorCode.CONFLICT]),
+    "no replicas": (f"{DEVICES}\nreplicas: 0", [ErrorCode.WRONG_VALUE]),
+    "too many replicas": (f"{DEVICES}\nreplicas: 1001", [ErrorCode.WRONG_VALUE]),
+    "half a replica": (f"{DEVICES}\nreplicas: 1.5", [ErrorCode.WRONG_TYPE]),
+    "too many tokens": (f"{DEVICES}\ntokens: 10001", [ErrorCode.WRONG_VALUE]),
+    "no devices": ("replicas: 2", [ErrorCode.MISSING_KEY]),
+    "an empty list of devices": ("devices: []", [ErrorCode.WRONG_VALUE]),
+    "a null device": ("devices: [null]", [ErrorCode.WRONG_TYPE]),
+    "a number as name of a variable's value": (f"{DEVICES}\nallocate: {{env: {{A: 1}}}}", [ErrorCode.WRONG_TYPE]),
     "a mount over everything": (
         f"{DEVICES}\nallocate: {{mounts: [{{hostPath: /a, containerPath: /}}]}}",
-        [Code.PATH],
+        [ErrorCode.PATH],
     ),
-    "an unknown attribute": (f"{DEVICES}\nallocate: {{env: {{A: '${{nme}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
-    "a prefix without a name": (f"{DEVICES}\nallocate: {{env: {{A: '${{attr.}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
-    "an ID as it is, without one": ("devices: [{glob: /dev/x, verbatimId: true}]", [Code.MISSING_KEY]),
-    "a slice where there are none": (f"{DEVICES}\nallocate: {{env: {{A: '${{slice}}'}}}}", [Code.UNKNOWN_ATTRIBUTE]),
-    "slices that are no number": (f"{DEVICES}\nslices: two", [Code.WRONG_VALUE]),
-    "slices and replicas": (f"{DEVICES}\nslices: 2\nreplicas: 2", [Code.CONFLICT]),
-    "slices and tokens": (f"{DEVICES}\nslices: 2\ntokens: 2", [Code.CONFLICT]),
-    "an alias that is no name": (f"{DEVICES}\naliases: [x]", [Code.RESOURCE_NAME]),
-    "an alias of its own name": (f"{DEVICES}\naliases: [example.com/x]", [Code.CONFLICT]),
-    "an alias twice": (f"{DEVICES}\naliases: [a.io/y, a.io/y]", [Code.CONFLICT]),
-    "aliases of a pool": (f"{DEVICES}\naliases: [a.io/y]\ntokens: 2", [Code.CONFLICT]),
-    "a CDI device without a class": (f"{DEVICES}\nallocate: {{cdiDevices: [a.io=x]}}", [Code.NAME]),
-    "a CDI device without a name": (f"{DEVICES}\nallocate: {{cdiDevices: [a.io/b=]}}", [Code.NAME]),
-    "a program that no policy allows": (f"{DEVICES}\npreStart: {{exec: {{command: [/x]}}}}", [Code.NOT_ALLOWED]),
-    "a program that is looked for": (f"{DEVICES}\npreStart: {{exec: {{command: [x]}}}}", [Code.PATH]),
-    "a program of templates": (f"{DEVICES}\npreStart: {{exec: {{command: ['/${{name}}']}}}}", [Code.PATH]),
-    "an own attribute of the language's name": (_own("driver: {path: /x}"), [Code.NAME]),
-    "an own attribute of a prefix": (_own("attr.x: {path: /x}"), [Code.NAME]),
-    "an own attribute without a name": (_own("'1': {path: /x}"), [Code.NAME]),
-    "an own attribute of a relative path": (_own("a: {path: x}"), [Code.PATH]),
-    "an own attribute of itself": (_own("a: {path: '/${a}'}"), [Code.CONFLICT]),
-    "own attributes in a circle": (_own("a: {path: '/${b}'}, b: {path: /x, find: '${a}'}"), [Code.CONFLICT] * 2),
-    "an own attribute of an unknown one": (_own("a: {path: '/${b}'}"), [Code.UNKNOWN_ATTRIBUTE]),
-    "an expression that looks ahead": (_own("a: {path: /x, find: '(?!x)'}"), [Code.SELECTOR]),
-    "a place that needs the place": (_own("a: {path: /x}", "sysfs: '/sys/${pci.address}'"), [Code.CONFLICT]),
+    "an unknown attribute": (f"{DEVICES}\nallocate: {{env: {{A: '${{nme}}'}}}}", [ErrorCode.UNKNOWN_ATTRIBUTE]),
+    "a prefix without a name": (f"{DEVICES}\nallocate: {{env: {{A: '${{attr.}}'}}}}", [ErrorCode.UNKNOWN_ATTRIBUTE]),
+    "an ID as it is, without one": ("devices: [{glob: /dev/x, verbatimId: true}]", [ErrorCode.MISSING_KEY]),
+    "a slice where there are none": (
+        f"{DEVICES}\nallocate: {{env: {{A: '${{slice}}'}}}}",
+        [ErrorCode.UNKNOWN_ATTRIBUTE],
+    ),
+    "slices that are no number": (f"{DEVICES}\nslices: two", [ErrorCode.WRONG_VALUE]),
+    "slices and replicas": (f"{DEVICES}\nslices: 2\nreplicas: 2", [ErrorCode.CONFLICT]),
+    "slices and tokens": (f"{DEVICES}\nslices: 2\ntokens: 2", [ErrorCode.CONFLICT]),
+    "an alias that is no name": (f"{DEVICES}\naliases: [x]", [ErrorCode.RESOURCE_NAME]),
+    "an alias of its own name": (f"{DEVICES}\naliases: [example.com/x]", [ErrorCode.CONFLICT]),
+    "an alias twice": (f"{DEVICES}\naliases: [a.io/y, a.io/y]", [ErrorCode.CONFLICT]),
+    "aliases of a pool": (f"{DEVICES}\naliases: [a.io/y]\ntokens: 2", [ErrorCode.CONFLICT]),
+    "a CDI device without a class": (f"{DEVICES}\nallocate: {{cdiDevices: [a.io=x]}}", [ErrorCode.NAME]),
+    "a CDI device without a name": (f"{DEVICES}\nallocate: {{cdiDevices: [a.io/b=]}}", [ErrorCode.NAME]),
+    "a program that no policy allows": (f"{DEVICES}\npreStart: {{exec: {{command: [/x]}}}}", [ErrorCode.NOT_ALLOWED]),
+    "a program that is looked for": (f"{DEVICES}\npreStart: {{exec: {{command: [x]}}}}", [ErrorCode.PATH]),
+    "a program of templates": (f"{DEVICES}\npreStart: {{exec: {{command: ['/${{name}}']}}}}", [ErrorCode.PATH]),
+    "an own attribute of the language's name": (_own("driver: {path: /x}"), [ErrorCode.NAME]),
+    "an own attribute of a prefix": (_own("attr.x: {path: /x}"), [ErrorCode.NAME]),
+    "an own attribute without a name": (_own("'1': {path: /x}"), [ErrorCode.NAME]),
+    "an own attribute of a relative path": (_own("a: {path: x}"), [ErrorCode.PATH]),
+    "an own attribute of itself": (_own("a: {path: '/${a}'}"), [ErrorCode.CONFLICT]),
+    "own attributes in a circle": (_own("a: {path: '/${b}'}, b: {path: /x, find: '${a}'}"), [ErrorCode.CONFLICT] * 2),
+    "an own attribute of an unknown one": (_own("a: {path: '/${b}'}"), [ErrorCode.UNKNOWN_ATTRIBUTE]),
+    "an expression that looks ahead": (_own("a: {path: /x, find: '(?!x)'}"), [ErrorCode.SELECTOR]),
+    "a place that needs the place": (_own("a: {path: /x}", "sysfs: '/sys/${pci.address}'"), [ErrorCode.CONFLICT]),
     "a place that needs it by an own attribute": (
         _own("a: {path: '/x/${numaNode}'}", "sysfs: '/sys/${a}'"),
-        [Code.CONFLICT],
+        [ErrorCode.CONFLICT],
     ),
     "another source's attribute": (
         "devices: [{glob: /dev/x, attributes: {a: {path: /x}}}, {glob: /dev/y, id: '${a}'}]",
-        [Code.UNKNOWN_ATTRIBUTE],
+        [ErrorCode.UNKNOWN_ATTRIBUTE],
     ),
     "an unknown attribute in a condition": (
         "devices: [{glob: /dev/x, where: {nme: x}}]",
-        [Code.UNKNOWN_ATTRIBUTE],
+        [ErrorCode.UNKNOWN_ATTRIBUTE],
     ),
 }
 
 
 @pytest.mark.parametrize(("body", "expected"), REFUSED.values(), ids=REFUSED)
-def test_what_means_nothing_is_refused_once(body: str, expected: list[Code]) -> None:
+def test_what_means_nothing_is_refused_once(body: str, expected: list[ErrorCode]) -> None:
     assert codes(body) == expected
 
 
@@ -319,8 +322,8 @@ preferredAllocation: {by: "${bdf}"}
 """
     (source,) = loaded(body).sources
     bdf, uuid = source.attributes
-    assert (bdf.name, bdf.takes_folder, bdf.takes_all, bdf.names) == ("bdf", True, False, {"minor"})
-    assert (uuid.name, uuid.takes_folder, uuid.takes_all, uuid.names) == ("uuid", False, True, {"bdf"})
+    assert (bdf.name, bdf.use_dir_name, bdf.collect_all, bdf.names) == ("bdf", True, False, {"minor"})
+    assert (uuid.name, uuid.use_dir_name, uuid.collect_all, uuid.names) == ("uuid", False, True, {"bdf"})
     assert source.sysfs is not None
 
 
@@ -335,20 +338,20 @@ def test_a_name_of_templates_is_a_name_with_anything_in_their_places() -> None:
     config = load_text(f"{HEAD}resources:\n  a.io/x-${{attr.model|lower}}: {{devices: [{{glob: /dev/x}}]}}\n", "c.yaml")
     (one,) = config.resources.values()
     assert one.name_template is not None
-    assert one.written_name == one.name == "a.io/x-${attr.model|lower}"
+    assert one.configured_name == one.name == "a.io/x-${attr.model|lower}"
 
 
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        ("${name}/x", Code.RESOURCE_NAME),
-        ("a.io/-${name}", Code.RESOURCE_NAME),
-        ("a.io/" + "x" * 63 + "${name}", Code.RESOURCE_NAME),
-        ("a.io/x-${nme}", Code.UNKNOWN_ATTRIBUTE),
-        ("a.io/x-${name", Code.TEMPLATE),
+        ("${name}/x", ErrorCode.RESOURCE_NAME),
+        ("a.io/-${name}", ErrorCode.RESOURCE_NAME),
+        ("a.io/" + "x" * 63 + "${name}", ErrorCode.RESOURCE_NAME),
+        ("a.io/x-${nme}", ErrorCode.UNKNOWN_ATTRIBUTE),
+        ("a.io/x-${name", ErrorCode.TEMPLATE),
     ],
 )
-def test_a_name_of_templates_that_can_be_none_is_refused(name: str, code: Code) -> None:
+def test_a_name_of_templates_that_can_be_none_is_refused(name: str, code: ErrorCode) -> None:
     found = problems(f"{HEAD}resources:\n  '{name}': {{devices: [{{glob: /dev/x}}]}}\n")
     assert [one.code for one in found] == [code]
 
@@ -363,9 +366,9 @@ aliases: [a.io/y]
 """
     with pytest.raises(ConfigInvalidError) as refused:
         load_text(resource(body), "c.yaml", policy)
-    assert [(one.code, one.place.line) for one in refused.value.problems] == [
-        (Code.NOT_ALLOWED, 7),
-        (Code.NOT_ALLOWED, 8),
+    assert [(one.code, one.location.line) for one in refused.value.problems] == [
+        (ErrorCode.NOT_ALLOWED, 7),
+        (ErrorCode.NOT_ALLOWED, 8),
     ]
     one = load_text(resource(body), "c.yaml", evolve(policy, cdi=("*",), resources=("*",))).resources["example.com/x"]
     assert one.pre_start is not None
@@ -381,10 +384,10 @@ def test_nothing_on_purpose_is_a_configuration() -> None:
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
     found = problems(resource("devices:\n- glob: x\n  typ: char\nreplicas: many\nallocate: {env: {1A: '${nme}'}}"))
-    assert [(one.code, one.place.line) for one in found] == [
-        (Code.GLOB, 6),
-        (Code.UNKNOWN_KEY, 7),
-        (Code.WRONG_TYPE, 8),
-        (Code.NAME, 9),
-        (Code.UNKNOWN_ATTRIBUTE, 9),
+    assert [(one.code, one.location.line) for one in found] == [
+        (ErrorCode.GLOB, 6),
+        (ErrorCode.UNKNOWN_KEY, 7),
+        (ErrorCode.WRONG_TYPE, 8),
+        (ErrorCode.NAME, 9),
+        (ErrorCode.UNKNOWN_ATTRIBUTE, 9),
     ]

@@ -9,16 +9,16 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, Problems
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCode
 from genplug.config.load import load_text
-from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, plain, read, read_all
-from genplug.spec.location import Place
+from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, parse_document, parse_documents, to_python
+from genplug.spec.location import SourceLocation
 from tests.support.configs import HEAD, problems
 
 
 def tree_of(text: str) -> Node:
-    found = Problems()
-    tree = read(text, "f", found)
+    found = Diagnostics()
+    tree = parse_document(text, "f", found)
     assert found.found == []
     assert tree is not None
     return tree
@@ -102,8 +102,8 @@ json_values = st.recursive(
 @given(json_values)
 @settings(deadline=None)
 def test_json_is_read_as_what_it_means(value: object) -> None:
-    assert plain(tree_of(json.dumps(value))) == value
-    assert plain(tree_of(json.dumps(value, indent=2, ensure_ascii=False))) == value
+    assert to_python(tree_of(json.dumps(value))) == value
+    assert to_python(tree_of(json.dumps(value, indent=2, ensure_ascii=False))) == value
 
 
 class Quoted(yaml.SafeDumper):
@@ -119,19 +119,22 @@ Quoted.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:ya
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(TEXT), st.lists))
 @settings(deadline=None)
 def test_what_another_program_writes_as_yaml_is_read_as_that(value: object) -> None:
-    assert plain(tree_of(yaml.dump({"key": value}, Dumper=Quoted, allow_unicode=True))) == {"key": value}
+    assert to_python(tree_of(yaml.dump({"key": value}, Dumper=Quoted, allow_unicode=True))) == {"key": value}
 
 
 def test_every_key_and_value_knows_its_place() -> None:
     tree = tree_of('# a comment\na:\n  - "x"\n  - {b: 12}\n')
     assert isinstance(tree, MapNode)
-    assert tree.entries["a"].key == Place("f", 2, 1)
+    assert tree.entries["a"].key == SourceLocation("f", 2, 1)
     items = tree.get("a")
     assert isinstance(items, ListNode)
-    assert items.items[0].place == Place("f", 3, 5)
+    assert items.items[0].location == SourceLocation("f", 3, 5)
     inner = items.items[1]
     assert isinstance(inner, MapNode)
-    assert (inner.entries["b"].key, inner.entries["b"].value.place) == (Place("f", 4, 6), Place("f", 4, 9))
+    assert (inner.entries["b"].key, inner.entries["b"].value.location) == (
+        SourceLocation("f", 4, 6),
+        SourceLocation("f", 4, 9),
+    )
 
 
 PLACES = {
@@ -148,15 +151,15 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(("written", "place"), PLACES.values(), ids=PLACES)
-def test_a_character_of_a_text_is_found_in_the_file(written: str, place: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("written", "location"), PLACES.values(), ids=PLACES)
+def test_a_character_of_a_text_is_found_in_the_file(written: str, location: tuple[int, int]) -> None:
     node = scalar(written)
-    assert node.at(node.text.index("x}")) == Place("f", *place)
+    assert node.at(node.text.index("x}")) == SourceLocation("f", *location)
 
 
 def test_lines_that_end_as_on_other_systems_are_counted_as_yaml_counts_them() -> None:
     found = problems(HEAD.replace("\n", "\r\n") + "resources: {}\r\nreplica: 1\r\n")
-    assert [(str(one.place), one.line) for one in found] == [("c.yaml:4:1", "replica: 1")]
+    assert [(str(one.location), one.line) for one in found] == [("c.yaml:4:1", "replica: 1")]
 
 
 WRONG = {
@@ -190,34 +193,38 @@ WRONG = {
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
 def test_what_is_not_of_the_language_is_one_clear_problem(text: str) -> None:
-    found = Problems()
-    read(text, "f", found)
+    found = Diagnostics()
+    parse_document(text, "f", found)
     (problem,) = found.found
-    assert problem.code in {Code.SYNTAX, Code.DUPLICATE_KEY, Code.UNREADABLE}
+    assert problem.code in {ErrorCode.SYNTAX, ErrorCode.DUPLICATE_KEY, ErrorCode.UNREADABLE}
     assert problem.message
     assert problem.hint
 
 
 def test_a_duplicate_key_is_told_with_both_places() -> None:
-    found = Problems()
-    read("a: 1\nb:\n  c: 1\n  c: 2\n", "f", found)
+    found = Diagnostics()
+    parse_document("a: 1\nb:\n  c: 1\n  c: 2\n", "f", found)
     (problem,) = found.found
-    assert (problem.place, problem.first) == (Place("f", 4, 3), Place("f", 3, 3))
+    assert (problem.location, problem.related_location) == (SourceLocation("f", 4, 3), SourceLocation("f", 3, 3))
 
 
 def test_all_slips_that_leave_a_tree_are_told_at_once_with_those_of_its_meaning() -> None:
     found = problems(HEAD + "resources: {a.io/x: {devices: [{glob: x}], replicas: 1, replicas: 2}}\nresources: {}\n")
-    assert [one.code for one in found] == [Code.GLOB, Code.DUPLICATE_KEY, Code.DUPLICATE_KEY]
+    assert [one.code for one in found] == [ErrorCode.GLOB, ErrorCode.DUPLICATE_KEY, ErrorCode.DUPLICATE_KEY]
 
 
 def test_an_alias_stands_for_what_it_repeats() -> None:
-    assert plain(tree_of("a: &a {x: [1]}\nb: *a\nc: [*a]\n")) == {"a": {"x": [1]}, "b": {"x": [1]}, "c": [{"x": [1]}]}
+    assert to_python(tree_of("a: &a {x: [1]}\nb: *a\nc: [*a]\n")) == {
+        "a": {"x": [1]},
+        "b": {"x": [1]},
+        "c": [{"x": [1]}],
+    }
 
 
 def test_an_anchor_ends_with_its_document() -> None:
-    found = Problems()
-    assert read_all("a: &a 1\n---\nb: *a\n", "f", found) is None
-    assert [one.place for one in found.found] == [Place("f", 3, 4)]
+    found = Diagnostics()
+    assert parse_documents("a: &a 1\n---\nb: *a\n", "f", found) is None
+    assert [one.location for one in found.found] == [SourceLocation("f", 3, 4)]
 
 
 @given(st.binary(max_size=200))

@@ -128,7 +128,7 @@ def test_any_text_is_a_glob_or_refused_in_words(text: str) -> None:
     assert 0 <= offset <= len(text)
 
 
-def test_many_folders_of_any_depth_take_no_time() -> None:
+def test_many_directories_of_any_depth_take_no_time() -> None:
     glob = Glob.parse("/**/a" * 20 + "/b")
     started = time.process_time()
     assert not glob.matches("/a" * 200)

@@ -3,7 +3,7 @@
 import pytest
 from attrs import evolve
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, Problem
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
 from genplug.config.load import load_text
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -12,10 +12,10 @@ from genplug.spec.probes import (
     FileCheck,
     HealthSpec,
     OnError,
-    ProbeNumbers,
     ProbeSpec,
+    ProbeTiming,
     UeventCheck,
-    templates,
+    check_templates,
 )
 from genplug.spec.template import Template
 from tests.support.configs import GENEROUS, HEAD, NAME, loaded, resource
@@ -40,13 +40,13 @@ def names(written: str) -> list[str]:
     return [one.name for one in probes(written)]
 
 
-def mistakes(written: str, policy: Policy = ALL_ALLOWED) -> tuple[Problem, ...]:
+def mistakes(written: str, policy: Policy = ALL_ALLOWED) -> tuple[Diagnostic, ...]:
     with pytest.raises(ConfigInvalidError) as caught:
         health(written, policy)
     return caught.value.problems
 
 
-def mistake(probe: str, policy: Policy = ALL_ALLOWED) -> Problem:
+def mistake(probe: str, policy: Policy = ALL_ALLOWED) -> Diagnostic:
     """The one thing that is wrong with one probe."""
     (only,) = mistakes(f"{BEGIN}{probe}}}]}}", policy)
     return only
@@ -58,25 +58,25 @@ def at(probe: str, part: str) -> str:
 
 
 NUMBERS = {
-    "periodSeconds: 7": ProbeNumbers(period=7),
-    "timeoutSeconds: 0.5": ProbeNumbers(timeout=0.5),
-    "failureThreshold: 1": ProbeNumbers(failure_threshold=1),
-    "successThreshold: 9": ProbeNumbers(success_threshold=9),
-    "onError: healthy": ProbeNumbers(on_error=OnError.HEALTHY),
+    "periodSeconds: 7": ProbeTiming(period=7),
+    "timeoutSeconds: 0.5": ProbeTiming(timeout=0.5),
+    "failureThreshold: 1": ProbeTiming(failure_threshold=1),
+    "successThreshold: 9": ProbeTiming(success_threshold=9),
+    "onError: healthy": ProbeTiming(on_error=OnError.HEALTHY),
 }
 
 
 @pytest.mark.parametrize(("written", "numbers"), NUMBERS.items(), ids=NUMBERS)
-def test_a_number_is_of_all_probes_or_of_one_and_changes_no_other(written: str, numbers: ProbeNumbers) -> None:
+def test_a_number_is_of_all_probes_or_of_one_and_changes_no_other(written: str, numbers: ProbeTiming) -> None:
     of_all = health(f"health: {{{written}, probes: [{{pci: {{}}}}, {{open: {{}}}}]}}").probes
-    assert [one.numbers for one in of_all] == [numbers, numbers]
+    assert [one.timing for one in of_all] == [numbers, numbers]
     of_one = probes(f"{{pci: {{}}, {written}}}, {{open: {{}}}}")
-    assert [one.numbers for one in of_one] == [numbers, ProbeNumbers()]
+    assert [one.timing for one in of_one] == [numbers, ProbeTiming()]
 
 
 def test_a_probe_may_go_back_to_what_is_the_default() -> None:
     (probe,) = health("health: {onError: unhealthy, periodSeconds: 1, probes: [{pci: {}, onError: keep}]}").probes
-    assert probe.numbers == ProbeNumbers(period=1)
+    assert probe.timing == ProbeTiming(period=1)
 
 
 def test_health_without_a_key_is_that_of_a_resource_without_health() -> None:
@@ -86,33 +86,33 @@ def test_health_without_a_key_is_that_of_a_resource_without_health() -> None:
 def test_defaults_of_the_file_are_the_numbers_of_probes_too() -> None:
     text = f"{HEAD}defaults: {{health: {{timeoutSeconds: 4}}}}\nresources: {{a.io/x: {{{DEVICES}, "
     config = load_text(f"{text}health: {{probes: [{{pci: {{}}}}]}}}}}}", "c.yaml")
-    assert [one.numbers for one in config.resources["a.io/x"].health.probes] == [ProbeNumbers(timeout=4)]
+    assert [one.timing for one in config.resources["a.io/x"].health.probes] == [ProbeTiming(timeout=4)]
 
 
 @pytest.mark.parametrize(
     ("written", "key", "code"),
     [
-        ("periodSeconds: 0", "periodSeconds", Code.WRONG_VALUE),
-        ("timeoutSeconds: -1", "timeoutSeconds", Code.WRONG_VALUE),
-        ("failureThreshold: 0", "failureThreshold", Code.WRONG_VALUE),
-        ("successThreshold: 1.5", "successThreshold", Code.WRONG_TYPE),
-        ("onError: perhaps", "onError", Code.WRONG_VALUE),
-        ("sticky: yes", "sticky", Code.WRONG_TYPE),
-        ("keepGoneSeconds: -1", "keepGoneSeconds", Code.WRONG_VALUE),
+        ("periodSeconds: 0", "periodSeconds", ErrorCode.WRONG_VALUE),
+        ("timeoutSeconds: -1", "timeoutSeconds", ErrorCode.WRONG_VALUE),
+        ("failureThreshold: 0", "failureThreshold", ErrorCode.WRONG_VALUE),
+        ("successThreshold: 1.5", "successThreshold", ErrorCode.WRONG_TYPE),
+        ("onError: perhaps", "onError", ErrorCode.WRONG_VALUE),
+        ("sticky: yes", "sticky", ErrorCode.WRONG_TYPE),
+        ("removalGracePeriodSeconds: -1", "removalGracePeriodSeconds", ErrorCode.WRONG_VALUE),
     ],
 )
-def test_a_number_that_none_can_be_is_marked_where_it_stands(written: str, key: str, code: Code) -> None:
+def test_a_number_that_none_can_be_is_marked_where_it_stands(written: str, key: str, code: ErrorCode) -> None:
     (problem,) = mistakes(f"health: {{{written}}}")
     value = written.partition(": ")[2]
     column = 5 + len(f"health: {{{key}: ")
-    assert (problem.code, str(problem.place)) == (code, f"c.yaml:6:{column}")
-    assert (problem.width, problem.tree) == (len(value), f"resources.{NAME}.health.{key}")
+    assert (problem.code, str(problem.location)) == (code, f"c.yaml:6:{column}")
+    assert (problem.width, problem.key_path) == (len(value), f"resources.{NAME}.health.{key}")
 
 
 def test_sticky_and_the_time_to_keep_are_of_the_resource_and_not_of_a_probe() -> None:
-    assert (mistake("pci: {}, sticky: true").code, mistake("pci: {}, keepGoneSeconds: 1").code) == (
-        Code.UNKNOWN_KEY,
-        Code.UNKNOWN_KEY,
+    assert (mistake("pci: {}, sticky: true").code, mistake("pci: {}, removalGracePeriodSeconds: 1").code) == (
+        ErrorCode.UNKNOWN_KEY,
+        ErrorCode.UNKNOWN_KEY,
     )
 
 
@@ -143,14 +143,16 @@ def test_a_made_name_gives_way_to_a_written_one_that_comes_later() -> None:
 def test_a_name_that_is_written_twice_is_marked_and_the_first_shown() -> None:
     written = "health:\n  probes:\n  - {name: link, pci: {}}\n  - {pci: {}}\n  - {name: link, open: {}}"
     (problem,) = mistakes(written)
-    assert (problem.code, problem.message) == (Code.CONFLICT, "two probes are called 'link'")
-    assert (str(problem.place), problem.width, str(problem.first)) == ("c.yaml:10:16", 4, "c.yaml:8:16")
+    assert (problem.code, problem.message) == (ErrorCode.CONFLICT, "two probes are called 'link'")
+    assert (str(problem.location), problem.width, str(problem.related_location)) == ("c.yaml:10:16", 4, "c.yaml:8:16")
     assert problem.hint == "log and metrics tell probes apart by names"
-    assert problem.tree == f"resources.{NAME}.health.probes[2]"
+    assert problem.key_path == f"resources.{NAME}.health.probes[2]"
 
 
 def test_an_alias_gives_a_probe_its_name_a_second_time() -> None:
-    assert [one.code for one in mistakes("health: {probes: [&one {name: link, pci: {}}, *one]}")] == [Code.CONFLICT]
+    assert [one.code for one in mistakes("health: {probes: [&one {name: link, pci: {}}, *one]}")] == [
+        ErrorCode.CONFLICT
+    ]
 
 
 def test_resources_may_call_their_probes_alike() -> None:
@@ -163,7 +165,7 @@ def test_resources_may_call_their_probes_alike() -> None:
 def test_a_probe_that_only_moved_is_equal_and_looked_up_as_the_same() -> None:
     here = probes("{file: {path: /sys/x, min: 1Ki, bitsClear: 4}}")
     there = health("health:\n  onError: keep\n\n  probes:\n  - file: {bitsClear: '0x4', path: /sys/x, min: 1Ki}").probes
-    assert here[0].place != there[0].place
+    assert here[0].location != there[0].location
     assert (here, hash(here)) == (there, hash(there))
     assert here != probes("{name: other, file: {path: /sys/x, min: 1Ki, bitsClear: 4}}")
     assert here != probes("{file: {path: /sys/x, min: 1Ki, bitsClear: 4}, timeoutSeconds: 3}")
@@ -176,16 +178,16 @@ VALUES = {"true": "true", "10": "10", "1.0": "1.0", "'0x10'": "0x10", "''": "", 
 def test_a_value_is_wanted_as_it_is_written(written: str, text: str) -> None:
     (probe,) = probes(f"{{file: {{path: /sys/x, equals: {written}, notEquals: {written}}}}}")
     assert isinstance(probe.check, FileCheck)
-    assert (probe.check.wanted.equals, probe.check.wanted.not_equals) == (text, text)
+    assert (probe.check.expected.equals, probe.check.expected.not_equals) == (text, text)
 
 
 def test_bounds_keep_what_was_written_for_reasons_and_may_be_the_same() -> None:
     (probe,) = probes("{file: {path: /sys/x, min: -1.5, max: '-1.5'}}")
     assert isinstance(probe.check, FileCheck)
-    assert (probe.check.wanted.minimum, probe.check.wanted.maximum) == ((-1.5, "-1.5"), (-1.5, "-1.5"))
+    assert (probe.check.expected.minimum, probe.check.expected.maximum) == ((-1.5, "-1.5"), (-1.5, "-1.5"))
     (probe,) = probes("{file: {path: /sys/x, min: 0x10, max: 64Gi}}")
     assert isinstance(probe.check, FileCheck)
-    assert (probe.check.wanted.minimum, probe.check.wanted.maximum) == ((16, "0x10"), (64 * 2**30, "64Gi"))
+    assert (probe.check.expected.minimum, probe.check.expected.maximum) == ((16, "0x10"), (64 * 2**30, "64Gi"))
 
 
 MASKS = {"4": 4, "'0x4'": 4, "0x4": 4, "'4'": 4, "1Ki": 1024, "0x8000000000000001": 2**63 + 1}
@@ -195,13 +197,13 @@ MASKS = {"4": 4, "'0x4'": 4, "0x4": 4, "'4'": 4, "1Ki": 1024, "0x800000000000000
 def test_a_mask_is_a_number_however_it_is_written(written: str, mask: int) -> None:
     (probe,) = probes(f"{{file: {{path: /sys/x, bitsClear: {written}}}}}")
     assert isinstance(probe.check, FileCheck)
-    assert probe.check.wanted.bits_clear == mask
+    assert probe.check.expected.bits_clear == mask
 
 
 def test_a_decimal_mask_of_64_bits_keeps_its_lowest() -> None:
     (probe,) = probes(f"{{file: {{path: /sys/x, bitsClear: {2**63 + 1}}}}}")
     assert isinstance(probe.check, FileCheck)
-    assert probe.check.wanted.bits_clear == 2**63 + 1
+    assert probe.check.expected.bits_clear == 2**63 + 1
 
 
 @pytest.mark.parametrize("written", ["'-4'", "'0x'", "'0.5'", "many", "'0'", "-1"])
@@ -209,25 +211,25 @@ def test_what_is_no_mask_is_marked_and_an_example_shown(written: str) -> None:
     probe = f"file: {{path: /sys/x, bitsClear: {written}}}"
     problem = mistake(probe)
     text = written.strip("'")
-    assert (problem.code, problem.message) == (Code.WRONG_VALUE, f"{text!r} is no mask of bits")
-    assert (str(problem.place), problem.hint) == (at(probe, text), "write a number, for example 0x4")
-    assert (problem.width, problem.tree) == (len(text), f"{TREE}.file.bitsClear")
+    assert (problem.code, problem.message) == (ErrorCode.WRONG_VALUE, f"{text!r} is no mask of bits")
+    assert (str(problem.location), problem.hint) == (at(probe, text), "write a number, for example 0x4")
+    assert (problem.width, problem.key_path) == (len(text), f"{TREE}.file.bitsClear")
 
 
 @pytest.mark.parametrize(("there", "lacking"), [("maxIncrease", "perSeconds"), ("perSeconds", "maxIncrease")])
 def test_half_a_counter_is_marked_at_the_half_that_is_there(there: str, lacking: str) -> None:
     probe = f"file: {{path: /sys/x, {there}: 2}}"
     problem = mistake(probe)
-    assert (problem.code, problem.message) == (Code.MISSING_KEY, f"{there!r} without {lacking!r}")
-    assert (str(problem.place), problem.width, problem.tree) == (at(probe, there), len(there), f"{TREE}.file")
+    assert (problem.code, problem.message) == (ErrorCode.MISSING_KEY, f"{there!r} without {lacking!r}")
+    assert (str(problem.location), problem.width, problem.key_path) == (at(probe, there), len(there), f"{TREE}.file")
     assert problem.hint == "a counter may rise by 'maxIncrease' in 'perSeconds'"
 
 
 def test_bounds_that_nothing_is_within_are_marked_at_the_lower_one() -> None:
     probe = "file: {path: /sys/x, max: 1Ki, min: 1025}"
     problem = mistake(probe)
-    assert (problem.code, str(problem.place), problem.hint) == (Code.SELECTOR, at(probe, "min"), "swap the two")
-    assert problem.tree == f"{TREE}.file"
+    assert (problem.code, str(problem.location), problem.hint) == (ErrorCode.SELECTOR, at(probe, "min"), "swap the two")
+    assert problem.key_path == f"{TREE}.file"
 
 
 PATTERNS = (
@@ -245,15 +247,15 @@ PATTERNS = (
 @pytest.mark.parametrize("probe", PATTERNS)
 def test_every_pattern_is_one_that_re2_reads(probe: str) -> None:
     problem = mistake(probe.replace("%", "Xid (?!13)"))
-    assert problem.code is Code.SELECTOR
+    assert problem.code is ErrorCode.SELECTOR
     assert problem.message.startswith("'Xid (?!13)' is no regular expression: ")
     assert problem.hint == "the syntax is RE2's: no look-ahead and no back-references, so that none can hang"
-    assert (str(problem.place), problem.width) == (at(probe, "%"), len("Xid (?!13)"))
+    assert (str(problem.location), problem.width) == (at(probe, "%"), len("Xid (?!13)"))
 
 
 @pytest.mark.parametrize("pattern", ["(?<=a)b", r"(a)\1", "(a", "a**", "a{2000}"])
 def test_what_could_hang_or_means_nothing_is_no_pattern(pattern: str) -> None:
-    assert mistake(f"kernelLog: {{fail: '{pattern}'}}").code is Code.SELECTOR
+    assert mistake(f"kernelLog: {{fail: '{pattern}'}}").code is ErrorCode.SELECTOR
 
 
 TEMPLATES = (
@@ -274,8 +276,8 @@ TEMPLATES = (
 @pytest.mark.parametrize("probe", TEMPLATES)
 def test_every_template_speaks_of_attributes_that_there_are(probe: str) -> None:
     problem = mistake(probe.replace("%", "${pci.adress}"))
-    assert (problem.code, problem.message) == (Code.UNKNOWN_ATTRIBUTE, "unknown attribute 'pci.adress'")
-    assert (str(problem.place), problem.hint) == (
+    assert (problem.code, problem.message) == (ErrorCode.UNKNOWN_ATTRIBUTE, "unknown attribute 'pci.adress'")
+    assert (str(problem.location), problem.hint) == (
         f"c.yaml:6:{COLUMN + probe.index('%') + 2}",
         "did you mean 'pci.address'?",
     )
@@ -283,41 +285,41 @@ def test_every_template_speaks_of_attributes_that_there_are(probe: str) -> None:
 
 @pytest.mark.parametrize("probe", TEMPLATES)
 def test_a_template_that_is_not_closed_is_a_mistake_everywhere(probe: str) -> None:
-    assert mistake(probe.replace("%", "${name")).code is Code.TEMPLATE
+    assert mistake(probe.replace("%", "${name")).code is ErrorCode.TEMPLATE
 
 
 @pytest.mark.parametrize("probe", TEMPLATES)
 def test_templates_of_a_check_are_all_that_it_has(probe: str) -> None:
     (found,) = probes(f"{{{probe.replace('%', '${name}')}}}")
-    assert any(one.names == {"name"} for one in templates(found.check))
+    assert any(one.names == {"name"} for one in check_templates(found.check))
 
 
 @pytest.mark.parametrize("probe", ["file: {path: '%'}", "uevent: {fail: a, path: '%'}", "unixSocket: {path: '%'}"])
 @pytest.mark.parametrize(("path", "words"), [("sys/x", "is not an absolute path"), ("/sys/../x", "climbs with '..'")])
 def test_every_path_is_absolute_and_does_not_climb(probe: str, path: str, words: str) -> None:
     problem = mistake(probe.replace("%", path))
-    assert (problem.code, problem.message) == (Code.PATH, f"{path!r} {words}")
-    assert str(problem.place) == at(probe, "%")
+    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{path!r} {words}")
+    assert str(problem.location) == at(probe, "%")
 
 
 @pytest.mark.parametrize("program", ["check", "./check", "${path}", "/opt/${name}", "/opt/../bin/sh"])
 def test_a_program_is_a_whole_path_that_everybody_can_read(program: str) -> None:
     problem = mistake(f"exec: {{command: ['{program}', -v]}}")
-    assert (problem.code, problem.message) == (Code.PATH, f"{program!r} is not the path of a program")
+    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the path of a program")
     assert problem.hint == "write it in full, without templates and without '..'"
-    assert problem.tree == f"{TREE}.exec.command"
+    assert problem.key_path == f"{TREE}.exec.command"
 
 
 def test_what_no_policy_allows_is_refused_and_the_policy_named() -> None:
     probe = "exec: {command: [/usr/bin/check, -v]}"
     problem = mistake(probe, DEFAULT_POLICY)
-    assert problem.code is Code.NOT_ALLOWED
+    assert problem.code is ErrorCode.NOT_ALLOWED
     assert problem.message.startswith("to run '/usr/bin/check' is refused by 'exec.allow' of ")
-    assert (str(problem.place), problem.hint) == (at(probe, "/usr"), DEFAULT_POLICY.help)
+    assert (str(problem.location), problem.hint) == (at(probe, "/usr"), DEFAULT_POLICY.help)
     opening = mistake("open: {}", DEFAULT_POLICY)
-    assert opening.code is Code.NOT_ALLOWED
+    assert opening.code is ErrorCode.NOT_ALLOWED
     assert opening.message.startswith("to open device nodes is refused by 'openProbe' of ")
-    assert (str(opening.place), opening.width, opening.hint) == (f"c.yaml:6:{COLUMN}", 4, DEFAULT_POLICY.help)
+    assert (str(opening.location), opening.width, opening.hint) == (f"c.yaml:6:{COLUMN}", 4, DEFAULT_POLICY.help)
 
 
 def test_what_a_policy_allows_is_read() -> None:
@@ -325,15 +327,15 @@ def test_what_a_policy_allows_is_read() -> None:
     exec_probe, open_probe = probes("{exec: {command: [/usr/bin/check-gpu, '${path}']}}, {open: {mode: w}}", policy)
     assert exec_probe.check == ExecCheck((Template.parse("/usr/bin/check-gpu"), Template.parse("${path}")))
     assert open_probe.name == "open"
-    assert mistake("exec: {command: [/usr/bin/sh]}", policy).code is Code.NOT_ALLOWED
+    assert mistake("exec: {command: [/usr/bin/sh]}", policy).code is ErrorCode.NOT_ALLOWED
 
 
 def test_a_probe_of_two_kinds_or_of_none_is_told_what_kinds_there_are() -> None:
     two, none = mistake("pci: {}, file: {path: /sys/x}"), mistake("name: x")
-    assert (two.code, two.message) == (Code.WRONG_VALUE, "a probe has one kind, this has pci and file")
-    assert (none.code, none.message) == (Code.WRONG_VALUE, "a probe has one kind, this has none")
+    assert (two.code, two.message) == (ErrorCode.WRONG_VALUE, "a probe has one kind, this has pci and file")
+    assert (none.code, none.message) == (ErrorCode.WRONG_VALUE, "a probe has one kind, this has none")
     kinds = "exactly one of pci, file, kernelLog, uevent, open, exec, http, unixSocket"
-    assert (two.expected, none.expected, two.tree) == (kinds, kinds, TREE)
+    assert (two.expected, none.expected, two.key_path) == (kinds, kinds, TREE)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +351,7 @@ def test_a_probe_of_two_kinds_or_of_none_is_told_what_kinds_there_are() -> None:
 )
 def test_what_a_kind_cannot_do_without_is_missed(probe: str, key: str) -> None:
     problem = mistake(probe)
-    assert problem.code is Code.MISSING_KEY
+    assert problem.code is ErrorCode.MISSING_KEY
     assert f"{key!r}" in problem.message
 
 
@@ -357,10 +359,17 @@ def test_every_mistake_of_a_health_is_told_at_once() -> None:
     written = "{file: {path: x, bitsClear: many, min: 2, max: 1, perSeconds: 1}}, {pci: {address: '${n'}}, {open: {}}"
     found = mistakes(f"health: {{probes: [{written}]}}", DEFAULT_POLICY)
     assert sorted(one.code for one in found) == sorted(
-        [Code.PATH, Code.WRONG_VALUE, Code.SELECTOR, Code.MISSING_KEY, Code.TEMPLATE, Code.NOT_ALLOWED]
+        [
+            ErrorCode.PATH,
+            ErrorCode.WRONG_VALUE,
+            ErrorCode.SELECTOR,
+            ErrorCode.MISSING_KEY,
+            ErrorCode.TEMPLATE,
+            ErrorCode.NOT_ALLOWED,
+        ]
     )
 
 
-def test_an_events_path_may_be_written_as_a_folder() -> None:
+def test_an_events_path_may_be_written_as_a_directory() -> None:
     (probe,) = loaded(f"{DEVICES}\nhealth: {{probes: [{{uevent: {{fail: a, path: '${{sysfs}}'}}}}]}}").health.probes
     assert probe.check == UeventCheck(Template.parse("a"), path=Template.parse("${sysfs}"))

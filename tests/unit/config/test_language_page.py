@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from genplug.config.diagnostics import Problems
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.schema import schema_text
-from genplug.config.yaml_tree import MapNode, plain, read
+from genplug.config.yaml_tree import MapNode, parse_document, to_python
 from genplug.spec.names import KNOWN_ATTRIBUTES
 from tests.support.configs import problems
 
@@ -33,9 +33,9 @@ def quoted(cell: str) -> list[str]:
 
 def configuration(example: str) -> str:
     """Return a whole configuration of a table's example: some keys of it, or some of a resource with devices."""
-    keys = read(example, "example", Problems())
+    keys = parse_document(example, "example", Diagnostics())
     assert isinstance(keys, MapNode), example
-    content: Any = plain(keys)
+    content: Any = to_python(keys)
     if not content.keys() <= {"defaults", "resources"}:
         content = {"resources": {"a.io/x": {"devices": [{"glob": "/dev/x*"}]} | content}}
     return json.dumps(VERSION | {"resources": {}} | content)

@@ -5,11 +5,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.config.files import Text
+from genplug.config.files import ConfigFile
 from genplug.config.load import load_texts
-from genplug.config.merge import merged, with_defaults, without_nulls
-from genplug.config.yaml_tree import Entry, ListNode, MapNode, ScalarNode, plain
-from genplug.spec.location import Place
+from genplug.config.merge import apply_defaults, drop_nulls, merge
+from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, ScalarNode, to_python
+from genplug.spec.location import SourceLocation
 from tests.support.configs import HEAD
 
 keys = st.sampled_from("abc")
@@ -23,12 +23,12 @@ maps = st.recursive(
 
 def tree(content: Any, file: str = "f") -> Any:
     """Return content as a tree of one file."""
-    place = Place(file, 1, 1)
+    location = SourceLocation(file, 1, 1)
     if isinstance(content, dict):
-        return MapNode(place, {key: Entry(place, tree(value, file)) for key, value in content.items()})
+        return MapNode(location, {key: MapEntry(location, tree(value, file)) for key, value in content.items()})
     if isinstance(content, list):
-        return ListNode(place, tuple(tree(item, file) for item in content))
-    return ScalarNode(place, content, str(content), None)
+        return ListNode(location, tuple(tree(item, file) for item in content))
+    return ScalarNode(location, content, str(content), None)
 
 
 def over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def pruned(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def content_of(*contents: dict[str, Any]) -> object:
-    return plain(without_nulls(merged([tree(one) for one in contents])))
+    return to_python(drop_nulls(merge([tree(one) for one in contents])))
 
 
 @given(maps, maps, maps)
@@ -69,13 +69,13 @@ def test_every_key_and_value_keeps_the_file_that_it_is_from(one: dict[str, Any],
                 inner = second.get(key, {})
                 check(entry.value, inner if isinstance(inner, dict) else {})
             else:
-                assert entry.value.place.file == entry.key.file
+                assert entry.value.location.file == entry.key.file
 
-    check(merged([tree(one, "one"), tree(two, "two")]), two)
+    check(merge([tree(one, "one"), tree(two, "two")]), two)
 
 
 def test_defaults_lie_under_each_resource_but_its_devices_and_aliases() -> None:
-    whole = with_defaults(
+    whole = apply_defaults(
         tree(
             {
                 "defaults": {"devices": [1], "aliases": [2], "share": {"a": 1, "b": 2}},
@@ -83,7 +83,7 @@ def test_defaults_lie_under_each_resource_but_its_devices_and_aliases() -> None:
             }
         )
     )
-    assert plain(whole) == {
+    assert to_python(whole) == {
         "defaults": {"devices": [1], "aliases": [2], "share": {"a": 1, "b": 2}},
         "resources": {"x": {"share": {"a": 1, "b": 3}}},
     }
@@ -98,7 +98,7 @@ resources:
 
 
 def resources(*texts: str) -> dict[str, tuple[int, int | None]]:
-    config = load_texts([Text(f"{number}.yaml", text) for number, text in enumerate(texts)])
+    config = load_texts([ConfigFile(f"{number}.yaml", text) for number, text in enumerate(texts)])
     return {name: (one.replicas, one.tokens) for name, one in config.resources.items()}
 
 
@@ -124,14 +124,16 @@ def test_a_key_that_was_deleted_can_be_written_anew() -> None:
 
 
 def test_a_list_is_replaced_as_a_whole() -> None:
-    config = load_texts([Text("a", DEFAULTS), Text("b", "resources: {a.io/x: {devices: [{glob: /dev/z*}]}}\n")])
+    config = load_texts(
+        [ConfigFile("a", DEFAULTS), ConfigFile("b", "resources: {a.io/x: {devices: [{glob: /dev/z*}]}}\n")]
+    )
     assert [glob.text for source in config.resources["a.io/x"].sources for glob in source.globs] == ["/dev/z*"]
-    assert str(config.resources["a.io/x"].sources[0].place) == "b:1:33"
+    assert str(config.resources["a.io/x"].sources[0].location) == "b:1:33"
 
 
 def test_the_digest_is_of_what_is_said_and_not_of_how() -> None:
     def digest(*texts: str) -> str:
-        return load_texts([Text(str(number), text) for number, text in enumerate(texts)]).sha256
+        return load_texts([ConfigFile(str(number), text) for number, text in enumerate(texts)]).sha256
 
     other_layout = "# a comment\n" + DEFAULTS.replace("{glob: /dev/x}", '{"glob": "/dev/x"}')
     assert digest(DEFAULTS) == digest(other_layout) == digest(DEFAULTS, "{}")

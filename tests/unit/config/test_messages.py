@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, rendered
+from genplug.config.diagnostics import ConfigInvalidError, ErrorCode, format_diagnostics
 from genplug.config.load import load
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,7 +29,7 @@ def test_a_mistake_is_told_in_these_words(name: str, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(GOLDEN)
     with pytest.raises(ConfigInvalidError) as caught:
         load([Path(name)], policy=POLICIES.get(name))
-    said = rendered(caught.value.problems) + "\n"
+    said = format_diagnostics(caught.value.problems) + "\n"
     golden = Path(name).with_suffix(".txt")
     if os.environ.get("GENPLUG_UPDATE_GOLDEN"):
         golden.write_text(said)
@@ -43,8 +43,8 @@ def test_a_text_is_named_after_the_code_that_it_shows(name: str) -> None:
     assert set(re.findall(r"error\[(GP\d+)]", said)) == {code}
 
 
-@pytest.mark.parametrize("code", Code)
-def test_every_code_has_its_texts_and_its_section(code: Code) -> None:
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_code_has_its_texts_and_its_section(code: ErrorCode) -> None:
     assert [name for name in CASES if name.startswith(code.value.lower())]
     assert re.search(rf"^## {code.value}: \S", ERRORS.read_text(), re.MULTILINE)
 

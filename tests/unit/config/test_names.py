@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.spec.names import (
-    annotation_key_fault,
-    cdi_device_fault,
-    env_name_fault,
-    in_resource_name,
+    annotation_key_error,
+    cdi_device_error,
+    env_name_error,
     is_attribute_name,
-    resource_name_fault,
+    resource_name_error,
+    sanitize_for_resource_name,
 )
 from genplug.spec.template import Template, TemplateError
 
@@ -18,33 +18,33 @@ from genplug.spec.template import Template, TemplateError
 def test_a_prefix_of_244_characters_is_the_longest() -> None:
     longest = ".".join(["a" * 60, "b" * 60, "c" * 60, "d" * 61])
     assert len(longest) == 244
-    assert resource_name_fault(f"{longest}/x") == ""
-    assert "245 characters, 244 are allowed" in resource_name_fault(f"{longest}e/x")
+    assert resource_name_error(f"{longest}/x") == ""
+    assert "245 characters, 244 are allowed" in resource_name_error(f"{longest}e/x")
 
 
 @pytest.mark.parametrize("name", ["A", "_a", "NVIDIA_VISIBLE_DEVICES", "a.b-c", "x1"])
 def test_a_variables_name_is_as_kubernetes_has_it(name: str) -> None:
-    assert env_name_fault(name) == ""
+    assert env_name_error(name) == ""
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a=b", "ä"])
 def test_what_is_no_variables_name_is_said(name: str) -> None:
-    assert "a variable's name is" in env_name_fault(name)
+    assert "a variable's name is" in env_name_error(name)
 
 
 @pytest.mark.parametrize("key", ["example.com/x", "x", "a.b/c_d"])
 def test_an_annotation_may_have_a_domain(key: str) -> None:
-    assert annotation_key_fault(key) == ""
+    assert annotation_key_error(key) == ""
 
 
 @pytest.mark.parametrize("key", ["cdi.k8s.io/x", "io.kubernetes.cri/x", "a/b/c", "a b", f"a/{'x' * 64}"])
 def test_an_annotation_that_could_hand_out_devices_or_is_none_is_refused(key: str) -> None:
-    assert annotation_key_fault(key) != ""
+    assert annotation_key_error(key) != ""
 
 
 @pytest.mark.parametrize("name", ["a.io/b=x", "nvidia.com/gpu=GPU-1a:0", "V-1.io/c_l.a-ss=0", "a/b=0", "a.io/b=x.y_z"])
 def test_a_cdi_devices_name_is_as_cdi_has_it(name: str) -> None:
-    assert cdi_device_fault(name) == ""
+    assert cdi_device_error(name) == ""
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_cdi_devices_name_is_as_cdi_has_it(name: str) -> None:
     ],
 )
 def test_what_is_no_cdi_devices_name_is_said(name: str, fault: str) -> None:
-    assert fault in cdi_device_fault(name)
+    assert fault in cdi_device_error(name)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_what_is_no_cdi_devices_name_is_said(name: str, fault: str) -> None:
     ],
 )
 def test_a_value_stands_in_a_name_without_what_may_not_be_there(value: str, name: str) -> None:
-    assert in_resource_name(value) == name
+    assert sanitize_for_resource_name(value) == name
 
 
 @given(st.text(max_size=40))
 def test_whatever_a_value_is_it_makes_a_name_or_none_at_all(value: str) -> None:
-    assert not in_resource_name(value) or not resource_name_fault(f"a.io/{in_resource_name(value)}")
+    assert not sanitize_for_resource_name(value) or not resource_name_error(f"a.io/{sanitize_for_resource_name(value)}")
 
 
 @given(st.text("aZ_09.-|{}$: ä\n", max_size=6))

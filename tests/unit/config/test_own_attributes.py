@@ -2,8 +2,8 @@
 
 import pytest
 
-from genplug.config.diagnostics import Code
-from genplug.spec.model import OwnAttribute
+from genplug.config.diagnostics import ErrorCode
+from genplug.spec.model import CustomAttribute
 from genplug.spec.names import KNOWN_ATTRIBUTES, SYSFS_ATTRIBUTES
 from tests.support.configs import codes, loaded, problems, resource
 
@@ -13,33 +13,35 @@ def source(attributes: str, more: str = "type: any") -> str:
     return f"devices: [{{glob: /dev/x, attributes: {{{attributes}}}, {more}}}]"
 
 
-def own(attributes: str) -> OwnAttribute:
+def own(attributes: str) -> CustomAttribute:
     """Return the last of the attributes."""
     return loaded(source(attributes)).sources[0].attributes[-1]
 
 
-def said(body: str) -> list[tuple[Code, str, str]]:
+def said(body: str) -> list[tuple[ErrorCode, str, str]]:
     """Return the codes and messages of what is wrong, and the text that each points at."""
-    return [(one.code, one.message, one.line[one.place.column - 1 :][: one.width]) for one in problems(resource(body))]
+    return [
+        (one.code, one.message, one.line[one.location.column - 1 :][: one.width]) for one in problems(resource(body))
+    ]
 
 
 def test_of_an_own_attribute_only_the_path_is_needed() -> None:
     found = own("a: {path: /x/*}")
-    assert (found.name, found.path.text, found.find, found.takes_folder, found.takes_all) == (
+    assert (found.name, found.path.text, found.find, found.use_dir_name, found.collect_all) == (
         "a",
         "/x/*",
         None,
         False,
         False,
     )
-    assert (found.names, str(found.place)) == (frozenset(), "c.yaml:5:43")
+    assert (found.names, str(found.location)) == (frozenset(), "c.yaml:5:43")
 
 
 @pytest.mark.parametrize(("written", "is_taken"), [("", False), ("false", False), ("true", True)])
-def test_the_folder_and_all_matches_are_taken_where_that_is_said(written: str, *, is_taken: bool) -> None:
+def test_the_directory_and_all_matches_are_taken_where_that_is_said(written: str, *, is_taken: bool) -> None:
     asked = f", dir: {written}, all: {written}" if written else ""
     found = own(f"a: {{path: /x{asked}}}")
-    assert (found.takes_folder, found.takes_all) == (is_taken, is_taken)
+    assert (found.use_dir_name, found.collect_all) == (is_taken, is_taken)
 
 
 def test_an_own_attribute_is_made_of_what_its_path_and_its_expression_name() -> None:
@@ -50,7 +52,7 @@ def test_an_own_attribute_is_made_of_what_its_path_and_its_expression_name() -> 
 @pytest.mark.parametrize("name", [*KNOWN_ATTRIBUTES, "attr.x", "attr.x.y", "env.X", "slice"])
 def test_no_own_attribute_has_a_name_of_the_language(name: str) -> None:
     assert said(source(f"{name}: {{path: /x}}")) == [
-        (Code.NAME, f"{name!r} is an attribute of the language", name),
+        (ErrorCode.NAME, f"{name!r} is an attribute of the language", name),
     ]
 
 
@@ -62,37 +64,37 @@ def test_an_own_attribute_may_be_called_what_a_template_can_name(name: str) -> N
 @pytest.mark.parametrize("name", ["1a", "a b", "ä", "a|b", ".a", "-a", "a}"])
 def test_an_own_attribute_is_not_called_what_no_template_can_name(name: str) -> None:
     assert said(source(f"'{name}': {{path: /x}}")) == [
-        (Code.NAME, f"{name!r} cannot be the name of an attribute", f"'{name}'"[: len(name)]),
+        (ErrorCode.NAME, f"{name!r} cannot be the name of an attribute", f"'{name}'"[: len(name)]),
     ]
 
 
 @pytest.mark.parametrize(
     ("attribute", "expected"),
     [
-        ("{path: x}", Code.PATH),
-        ("{path: '${name}/x'}", Code.PATH),
-        ("{path: /x/../y}", Code.PATH),
-        ("{path: '/x/[${minor}'}", Code.GLOB),
-        ("{path: '/x/**y'}", Code.GLOB),
-        ("{path: ''}", Code.WRONG_VALUE),
-        ("{find: x}", Code.MISSING_KEY),
-        ("{path: /x, find: ''}", Code.WRONG_VALUE),
-        ("{path: /x, fnd: x}", Code.UNKNOWN_KEY),
-        ("{path: /x, all: yes}", Code.WRONG_TYPE),
-        ("{path: /x, find: '${nme}'}", Code.UNKNOWN_ATTRIBUTE),
-        ("{path: /x, find: '${name'}", Code.TEMPLATE),
-        ("/x", Code.WRONG_TYPE),
-        ("null", Code.WRONG_TYPE),
+        ("{path: x}", ErrorCode.PATH),
+        ("{path: '${name}/x'}", ErrorCode.PATH),
+        ("{path: /x/../y}", ErrorCode.PATH),
+        ("{path: '/x/[${minor}'}", ErrorCode.GLOB),
+        ("{path: '/x/**y'}", ErrorCode.GLOB),
+        ("{path: ''}", ErrorCode.WRONG_VALUE),
+        ("{find: x}", ErrorCode.MISSING_KEY),
+        ("{path: /x, find: ''}", ErrorCode.WRONG_VALUE),
+        ("{path: /x, fnd: x}", ErrorCode.UNKNOWN_KEY),
+        ("{path: /x, all: yes}", ErrorCode.WRONG_TYPE),
+        ("{path: /x, find: '${nme}'}", ErrorCode.UNKNOWN_ATTRIBUTE),
+        ("{path: /x, find: '${name'}", ErrorCode.TEMPLATE),
+        ("/x", ErrorCode.WRONG_TYPE),
+        ("null", ErrorCode.WRONG_TYPE),
     ],
 )
-def test_an_own_attribute_that_could_find_nothing_is_refused(attribute: str, expected: Code) -> None:
+def test_an_own_attribute_that_could_find_nothing_is_refused(attribute: str, expected: ErrorCode) -> None:
     assert codes(source(f"a: {attribute}")) == [expected]
 
 
 @pytest.mark.parametrize("find", ["(", "(?=x)", "(?!x)", r"(a)\1", "x**", "[${minor}", "${minor}("])
 def test_an_expression_that_re2_does_not_read_is_refused(find: str) -> None:
     ((code, message, at),) = said(source(f"a: {{path: /x, find: '{find}'}}"))
-    assert (code, at) == (Code.SELECTOR, find)
+    assert (code, at) == (ErrorCode.SELECTOR, find)
     assert message.startswith(f"{find!r} is no regular expression: ")
 
 
@@ -123,7 +125,7 @@ def test_an_expression_may_hold_templates_wherever_a_text_can_stand(find: str) -
     ],
 )
 def test_own_attributes_in_a_circle_are_refused_with_the_way_round(attributes: str, circles: list[str]) -> None:
-    assert [message for code, message, _ in said(source(attributes)) if code is Code.CONFLICT] == circles
+    assert [message for code, message, _ in said(source(attributes)) if code is ErrorCode.CONFLICT] == circles
 
 
 def test_the_order_in_which_own_attributes_are_written_does_not_matter() -> None:
@@ -145,28 +147,28 @@ def test_a_slip_in_an_own_attributes_name_is_told_with_the_name_that_is_meant() 
 
 
 @pytest.mark.parametrize(
-    "place", ["/sys/class/x", "/sys/${name}", "${path}", "/sys/${minor}", "/sys/${env.A}/${node.name}", "/sys/${a}"]
+    "location", ["/sys/class/x", "/sys/${name}", "${path}", "/sys/${minor}", "/sys/${env.A}/${node.name}", "/sys/${a}"]
 )
-def test_the_place_in_sys_is_made_of_what_is_known_without_it(place: str) -> None:
-    (found,) = loaded(source("a: {path: '/proc/${minor}'}", f"sysfs: '{place}'")).sources
+def test_the_place_in_sys_is_made_of_what_is_known_without_it(location: str) -> None:
+    (found,) = loaded(source("a: {path: '/proc/${minor}'}", f"sysfs: '{location}'")).sources
     assert found.sysfs is not None
-    assert found.sysfs.text == place
+    assert found.sysfs.text == location
 
 
 @pytest.mark.parametrize("name", [*SYSFS_ATTRIBUTES, "attr.uevent"])
 def test_the_place_in_sys_is_not_made_of_what_is_read_there(name: str) -> None:
     assert said(source("a: {path: /x}", f"sysfs: '/sys/${{{name}}}'")) == [
-        (Code.CONFLICT, f"{name!r} is read where 'sysfs' says that the device stands", name),
+        (ErrorCode.CONFLICT, f"{name!r} is read where 'sysfs' says that the device stands", name),
     ]
 
 
 def test_the_place_in_sys_is_not_made_of_own_attributes_that_are_read_there() -> None:
     attributes = "a: {path: '/x/${b}'}, b: {path: /x, find: '${pci.address}'}, c: {path: /x}"
     assert said(source(attributes, "sysfs: '/sys/${c}/${a}'")) == [
-        (Code.CONFLICT, "'a' needs 'pci.address', which is read where 'sysfs' says that the device stands", "a"),
+        (ErrorCode.CONFLICT, "'a' needs 'pci.address', which is read where 'sysfs' says that the device stands", "a"),
     ]
 
 
-@pytest.mark.parametrize("place", ["x", "${name}", "/sys/../x"])
-def test_the_place_in_sys_is_an_absolute_path(place: str) -> None:
-    assert codes(source("a: {path: /x}", f"sysfs: '{place}'")) == [Code.PATH]
+@pytest.mark.parametrize("location", ["x", "${name}", "/sys/../x"])
+def test_the_place_in_sys_is_an_absolute_path(location: str) -> None:
+    assert codes(source("a: {path: /x}", f"sysfs: '{location}'")) == [ErrorCode.PATH]

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.spec.regex import PatternError, compiled, filled, value_of
+from genplug.spec.regex import PatternError, compile_regex, matched_value, render_regexes
 from genplug.spec.template import MissingAttributeError, Template
 
 
 def value(expression: str, text: str) -> str | None:
     """Return the value of the first match."""
-    pattern = compiled(expression)
+    pattern = compile_regex(expression)
     match = pattern.search(text)
-    return value_of(match, pattern) if match is not None else None
+    return matched_value(match, pattern) if match is not None else None
 
 
 @pytest.mark.parametrize(
@@ -36,29 +36,29 @@ def test_the_value_is_the_capture_of_that_name_else_the_first_else_all(expressio
 @pytest.mark.parametrize("expression", ["(", "(?=a)", r"(a)\1", "x**", "[z-a]"])
 def test_what_re2_does_not_read_is_said_in_its_words(expression: str) -> None:
     with pytest.raises(PatternError) as caught:
-        compiled(expression)
+        compile_regex(expression)
     assert str(caught.value)
     assert not str(caught.value).startswith("b'")
 
 
 def test_there_is_an_expression_for_each_value() -> None:
-    patterns = list(filled(Template.parse("^${minor}:${name}$"), {"minor": ("1", "2"), "name": ("a",)}))
+    patterns = list(render_regexes(Template.parse("^${minor}:${name}$"), {"minor": ("1", "2"), "name": ("a",)}))
     assert [[text for text in ("1:a", "2:a", "12:a") if one.search(text)] for one in patterns] == [["1:a"], ["2:a"]]
 
 
 def test_an_attribute_without_a_value_makes_no_expression() -> None:
     with pytest.raises(MissingAttributeError):
-        list(filled(Template.parse("${minor}"), {}))
+        list(render_regexes(Template.parse("${minor}"), {}))
 
 
 def test_without_templates_an_expression_is_taken_as_it_is_written() -> None:
-    (pattern,) = filled(Template.parse("a.c"), {})
+    (pattern,) = render_regexes(Template.parse("a.c"), {})
     assert pattern.search("abc")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8))
 def test_whatever_a_value_is_it_stands_for_itself(text: str) -> None:
-    (pattern,) = filled(Template.parse(r"\A${a}\z"), {"a": (text,)})
+    (pattern,) = render_regexes(Template.parse(r"\A${a}\z"), {"a": (text,)})
     assert pattern.search(text)
     for other in ("", f"{text}{text}", text[:-1], f"{text}x"):
         assert not pattern.search(other)

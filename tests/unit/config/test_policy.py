@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, rendered
-from genplug.config.files import Text
+from genplug.config.diagnostics import ConfigInvalidError, ErrorCode, format_diagnostics
+from genplug.config.files import ConfigFile
 from genplug.config.load import load, load_text
 from genplug.config.manifest import manifests
-from genplug.config.policy import decoded_policy, load_policy
+from genplug.config.policy import decode_policy, load_policy
 from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.config.schema_fast_path import check_keywords
 from genplug.spec.model import Config
@@ -28,14 +28,14 @@ KEYS = dict(described(SCHEMA))
 
 def policy(body: str) -> Policy:
     """Return the policy that a valid body makes."""
-    return decoded_policy(Text("policy.yaml", POLICY_HEAD + body))
+    return decode_policy(ConfigFile("policy.yaml", POLICY_HEAD + body))
 
 
-def mistakes(text: str) -> list[tuple[str, Code]]:
+def mistakes(text: str) -> list[tuple[str, ErrorCode]]:
     """Return the lines and columns of what is wrong with a policy, and the codes."""
     with pytest.raises(ConfigInvalidError) as caught:
-        decoded_policy(Text("policy.yaml", text))
-    return [(str(one.place).partition(":")[2], one.code) for one in caught.value.problems]
+        decode_policy(ConfigFile("policy.yaml", text))
+    return [(str(one.location).partition(":")[2], one.code) for one in caught.value.problems]
 
 
 def refused(body: str, under: Policy, name: str = "example.com/x") -> list[str]:
@@ -43,7 +43,7 @@ def refused(body: str, under: Policy, name: str = "example.com/x") -> list[str]:
     try:
         load_text(resource(body, name), "c.yaml", under)
     except ConfigInvalidError as error:
-        return [one.message for one in error.problems if one.code is Code.NOT_ALLOWED]
+        return [one.message for one in error.problems if one.code is ErrorCode.NOT_ALLOWED]
     return []
 
 
@@ -57,7 +57,7 @@ def mount(host_path: str, *, writable: bool = False) -> str:
 
 def test_the_page_shows_the_default_policy() -> None:
     (shown,) = (one for one in PAGE.read_text().split("```") if "kind: DevicePluginPolicy" in one)
-    assert decoded_policy(Text("", shown.removeprefix("yaml\n"))) == DEFAULT_POLICY == load_policy(None).policy
+    assert decode_policy(ConfigFile("", shown.removeprefix("yaml\n"))) == DEFAULT_POLICY == load_policy(None).policy
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_what_is_left_out_or_null_is_as_by_default(body: str) -> None:
 def test_an_empty_list_allows_nothing() -> None:
     found = policy("resources: []\ndevices: {allow: []}\nexec: {allow: []}\ncdi: {allow: []}")
     faults = (
-        found.resource_fault("example.com/x"),
-        found.device_fault("/dev/x"),
-        found.exec_fault("/opt/x"),
-        found.cdi_fault("a.io/b=x"),
+        found.resource_error("example.com/x"),
+        found.device_error("/dev/x"),
+        found.exec_error("/opt/x"),
+        found.cdi_error("a.io/b=x"),
     )
     assert all(fault.endswith("which allows nothing") for fault in faults)
 
@@ -98,40 +98,40 @@ def test_every_mistake_of_a_policy_is_told_at_once_at_its_place() -> None:
         "cdi: {allow: [a.io/b=*, 'a.io/[b'], deny: []}\n"
     )
     assert mistakes(text) == [
-        ("3:1", Code.UNKNOWN_KEY),
-        ("4:21", Code.GLOB),
-        ("5:19", Code.GLOB),
-        ("5:41", Code.GLOB),
-        ("5:56", Code.WRONG_TYPE),
-        ("6:17", Code.WRONG_TYPE),
-        ("6:37", Code.GLOB),
-        ("7:16", Code.GLOB),
-        ("8:31", Code.GLOB),
-        ("8:37", Code.UNKNOWN_KEY),
+        ("3:1", ErrorCode.UNKNOWN_KEY),
+        ("4:21", ErrorCode.GLOB),
+        ("5:19", ErrorCode.GLOB),
+        ("5:41", ErrorCode.GLOB),
+        ("5:56", ErrorCode.WRONG_TYPE),
+        ("6:17", ErrorCode.WRONG_TYPE),
+        ("6:37", ErrorCode.GLOB),
+        ("7:16", ErrorCode.GLOB),
+        ("8:31", ErrorCode.GLOB),
+        ("8:37", ErrorCode.UNKNOWN_KEY),
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", [("1:1", Code.WRONG_TYPE)]),
-        ("# nothing\n", [("1:1", Code.WRONG_TYPE)]),
-        ("[]", [("1:1", Code.WRONG_TYPE)]),
-        ("a: [", [("1:4", Code.SYNTAX)]),
-        ("{}", [("1:1", Code.MISSING_KEY), ("1:1", Code.MISSING_KEY)]),
-        (POLICY_HEAD + "openProbe: false\nopenProbe: true\n", [("4:1", Code.DUPLICATE_KEY)]),
-        (POLICY_HEAD.replace("v1alpha1", "v2"), [("1:13", Code.WRONG_VERSION)]),
-        (HEAD + "resources: {}\n", [("2:7", Code.WRONG_VERSION)]),
+        ("", [("1:1", ErrorCode.WRONG_TYPE)]),
+        ("# nothing\n", [("1:1", ErrorCode.WRONG_TYPE)]),
+        ("[]", [("1:1", ErrorCode.WRONG_TYPE)]),
+        ("a: [", [("1:4", ErrorCode.SYNTAX)]),
+        ("{}", [("1:1", ErrorCode.MISSING_KEY), ("1:1", ErrorCode.MISSING_KEY)]),
+        (POLICY_HEAD + "openProbe: false\nopenProbe: true\n", [("4:1", ErrorCode.DUPLICATE_KEY)]),
+        (POLICY_HEAD.replace("v1alpha1", "v2"), [("1:13", ErrorCode.WRONG_VERSION)]),
+        (HEAD + "resources: {}\n", [("2:7", ErrorCode.WRONG_VERSION)]),
     ],
 )
-def test_what_is_no_policy_is_refused(text: str, expected: list[tuple[str, Code]]) -> None:
+def test_what_is_no_policy_is_refused(text: str, expected: list[tuple[str, ErrorCode]]) -> None:
     assert mistakes(text) == expected
 
 
 def test_a_mistake_in_a_policy_is_told_in_the_form_of_one_in_a_configuration() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
-        decoded_policy(Text("policy.yaml", HEAD + "resources: {}\n"))
-    assert rendered(caught.value.problems) == (
+        decode_policy(ConfigFile("policy.yaml", HEAD + "resources: {}\n"))
+    assert format_diagnostics(caught.value.problems) == (
         "policy.yaml:2:7: error[GP005]: 'DevicePluginConfig' is not what genplug reads  [kind]\n"
         "    2 | kind: DevicePluginConfig\n"
         "      |       ^^^^^^^^^^^^^^^^^^\n"
@@ -140,16 +140,16 @@ def test_a_mistake_in_a_policy_is_told_in_the_form_of_one_in_a_configuration() -
     )
 
 
-def test_a_policy_is_one_file_and_its_folders_are_watched_for_a_better_one(tmp_path: Path) -> None:
+def test_a_policy_is_one_file_and_its_directories_are_watched_for_a_better_one(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     for make, words in ((lambda: None, "there is no such file"), (lambda: file.write_text("a: ["), "error[GP002]")):
         make()
         with pytest.raises(ConfigInvalidError) as caught:
             load_policy(file)
         assert words in str(caught.value)
-        assert caught.value.folders == {tmp_path}
+        assert caught.value.directories == {tmp_path}
     file.write_text(POLICY_HEAD)
-    assert load_policy(file).folders == {tmp_path}
+    assert load_policy(file).directories == {tmp_path}
     with pytest.raises(ConfigInvalidError, match=f"a policy is one file[^$]*name the file: {file}"):
         load_policy(tmp_path)
 
@@ -181,7 +181,7 @@ def test_the_defaults_of_the_schema_are_those_of_the_program() -> None:
         if "properties" in inner
     }
     whole = {"apiVersion": "genplug.io/v1alpha1", "kind": "DevicePluginPolicy"} | body
-    assert decoded_policy(Text("", json.dumps(whole))) == DEFAULT_POLICY
+    assert decode_policy(ConfigFile("", json.dumps(whole))) == DEFAULT_POLICY
 
 
 # Names
@@ -219,7 +219,7 @@ def test_an_alias_is_a_name_that_the_policy_is_asked_about() -> None:
 def test_a_name_that_is_none_is_not_refused_a_second_time() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
         load_text(resource(DEVICES, "wrong"), "c.yaml", policy("resources: [nvidia.com/*]"))
-    assert [one.code for one in caught.value.problems] == [Code.RESOURCE_NAME]
+    assert [one.code for one in caught.value.problems] == [ErrorCode.RESOURCE_NAME]
 
 
 # Mounts
@@ -247,7 +247,7 @@ def test_without_a_policy_nothing_is_mounted(path: str) -> None:
         ("[/srv, '/{usr,opt}/lib']", "/usr/lib", True),
     ],
 )
-def test_a_path_is_mounted_if_a_glob_matches_it_or_a_folder_around_it(
+def test_a_path_is_mounted_if_a_glob_matches_it_or_a_directory_around_it(
     globs: str, path: str, *, is_allowed: bool
 ) -> None:
     for rule, writable in (("allow", False), ("writable", False), ("writable", True)):
@@ -272,7 +272,7 @@ def test_a_mount_of_the_defaults_is_refused_once_and_where_it_stands() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
         load_text(text, "c.yaml")
     (problem,) = caught.value.problems
-    assert (str(problem.place), problem.tree) == ("c.yaml:3:43", "defaults.allocate.mounts[0]")
+    assert (str(problem.location), problem.key_path) == ("c.yaml:3:43", "defaults.allocate.mounts[0]")
 
 
 # Programs
@@ -322,7 +322,7 @@ def test_a_program_is_named_by_its_path_whatever_a_policy_allows(program: str) -
     with pytest.raises(ConfigInvalidError) as caught:
         load_text(resource(pre_start(program)), "c.yaml", policy("exec: {allow: ['/**']}"))
     (problem,) = caught.value.problems
-    assert (problem.code, problem.message) == (Code.PATH, f"{program!r} is not the path of a program")
+    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the path of a program")
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_program_of_the_defaults_is_refused_once_and_where_it_stands() -> None
     with pytest.raises(ConfigInvalidError) as caught:
         load_text(text, "c.yaml")
     (problem,) = caught.value.problems
-    assert (str(problem.place), problem.tree) == ("c.yaml:3:40", "defaults.preStart.exec.command")
+    assert (str(problem.location), problem.key_path) == ("c.yaml:3:40", "defaults.preStart.exec.command")
 
 
 # CDI devices
@@ -406,10 +406,10 @@ def test_mistakes_of_a_policy_and_of_the_configuration_are_told_together(tmp_pat
     with pytest.raises(ConfigInvalidError) as caught:
         load([file], policy=bounds)
     # What a wrong policy would have allowed nobody knows.
-    assert [one.code for one in caught.value.problems] == [Code.UNKNOWN_KEY, Code.UNKNOWN_KEY]
-    assert {Path(one.place.file) for one in caught.value.problems} == {file, bounds}
+    assert [one.code for one in caught.value.problems] == [ErrorCode.UNKNOWN_KEY, ErrorCode.UNKNOWN_KEY]
+    assert {Path(one.location.file) for one in caught.value.problems} == {file, bounds}
     assert all(one.line for one in caught.value.problems)
-    assert caught.value.folders == {file.parent, bounds.parent}
+    assert caught.value.directories == {file.parent, bounds.parent}
 
 
 def test_a_configuration_carries_its_policy_and_keeps_its_sum(tmp_path: Path) -> None:
@@ -420,25 +420,25 @@ def test_a_configuration_carries_its_policy_and_keeps_its_sum(tmp_path: Path) ->
     assert bounded.sha256 == plain.sha256
     assert bounded.policy.block
     assert bounded.resources["example.com/x"].policy is bounded.policy
-    assert bounded == plain.bounded(bounded.policy) != plain
+    assert bounded == plain.restricted_by(bounded.policy) != plain
 
 
 def test_under_a_narrower_policy_the_resources_are_left_that_it_allows() -> None:
     config: Config = load_text(HEAD + f"resources: {{a.io/x: {{{DEVICES}}}, b.io/x: {{{DEVICES}}}}}\n", "c.yaml")
-    assert list(config.bounded(policy("resources: [b.io/*]")).resources) == ["b.io/x"]
+    assert list(config.restricted_by(policy("resources: [b.io/*]")).resources) == ["b.io/x"]
 
 
 def test_under_a_narrower_policy_a_resource_keeps_the_aliases_that_it_allows() -> None:
     text = resource(f"{DEVICES}\naliases: [old.example/x, b.io/x]", "a.io/x")
     config = load_text(text, "c.yaml")
-    assert config.bounded(policy("resources: [a.io/*, b.io/*]")).resources["a.io/x"].aliases == ("b.io/x",)
-    assert not config.bounded(policy("resources: [old.example/x]")).resources
+    assert config.restricted_by(policy("resources: [a.io/*, b.io/*]")).resources["a.io/x"].aliases == ("b.io/x",)
+    assert not config.restricted_by(policy("resources: [old.example/x]")).resources
 
 
 def test_under_a_narrower_policy_names_that_devices_make_are_asked_about_when_they_are_made() -> None:
     config = load_text(resource(DEVICES, "'a.io/${name}'"), "c.yaml")
-    (left,) = config.bounded(policy("resources: [b.io/*]")).resources.values()
-    assert left.policy.resource_fault("a.io/x0")
+    (left,) = config.restricted_by(policy("resources: [b.io/*]")).resources.values()
+    assert left.policy.resource_error("a.io/x0")
 
 
 # In a manifest
@@ -458,7 +458,7 @@ def test_a_policy_in_a_manifest_is_one_and_its_mistakes_stand_in_the_manifest() 
     with pytest.raises(ConfigInvalidError) as caught:
         bounds.policy(name)
     (problem,) = caught.value.problems
-    assert str(problem.place) == f"all.yaml:{text.splitlines().index('    devices: []') + 1}:5"
+    assert str(problem.location) == f"all.yaml:{text.splitlines().index('    devices: []') + 1}:5"
 
 
 def test_a_policy_among_the_files_of_a_configuration_is_a_mistake() -> None:

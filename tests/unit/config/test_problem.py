@@ -1,15 +1,15 @@
-"""How problems look: places, carets, long and hostile lines, order, and each told once."""
+"""How problems look: locations, carets, long and hostile lines, order, and each told once."""
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, Problem, rendered
-from genplug.spec.location import Place
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode, format_diagnostics
+from genplug.spec.location import SourceLocation
 
 
-def problem(line: str, column: int, **more: object) -> Problem:
-    return Problem(Code.GLOB, Place("f", 3, column), "wrong", line=line, **more)  # type: ignore[arg-type]
+def problem(line: str, column: int, **more: object) -> Diagnostic:
+    return Diagnostic(ErrorCode.GLOB, SourceLocation("f", 3, column), "wrong", line=line, **more)  # type: ignore[arg-type]
 
 
 def test_the_caret_stands_under_what_is_meant() -> None:
-    assert rendered([problem("key: value", 6, width=5, tree="a.b", expected="more", hint="less")]) == (
+    assert format_diagnostics([problem("key: value", 6, width=5, key_path="a.b", expected="more", hint="less")]) == (
         "f:3:6: error[GP011]: wrong  [a.b]\n"
         "    3 | key: value\n"
         "      |      ^^^^^\n"
@@ -19,52 +19,56 @@ def test_the_caret_stands_under_what_is_meant() -> None:
 
 
 def test_the_other_half_of_a_mistake_is_pointed_at() -> None:
-    assert "      = first: f:1:2" in rendered([problem("x", 1, first=Place("f", 1, 2))])
+    assert "      = first: f:1:2" in format_diagnostics([problem("x", 1, related_location=SourceLocation("f", 1, 2))])
 
 
 def test_a_tab_stays_a_tab_under_the_line() -> None:
-    assert rendered([problem("\tx:\ty", 5)]).split("\n")[2] == "      | \t  \t^"
+    assert format_diagnostics([problem("\tx:\ty", 5)]).split("\n")[2] == "      | \t  \t^"
 
 
 def test_a_caret_never_runs_past_the_line() -> None:
-    assert rendered([problem("abc", 2, width=50)]).endswith("|  ^^")
-    assert rendered([problem("abc", 10, width=50)]).endswith("|    ^")
+    assert format_diagnostics([problem("abc", 2, width=50)]).endswith("|  ^^")
+    assert format_diagnostics([problem("abc", 10, width=50)]).endswith("|    ^")
 
 
 def test_a_number_of_many_digits_moves_the_bars_together() -> None:
-    lines = rendered([Problem(Code.GLOB, Place("f", 1234567, 1), "wrong", line="x", hint="y")]).split("\n")
+    lines = format_diagnostics(
+        [Diagnostic(ErrorCode.GLOB, SourceLocation("f", 1234567, 1), "wrong", line="x", hint="y")]
+    ).split("\n")
     assert {line.index(mark) for line, mark in zip(lines[1:], "||=", strict=True)} == {8}
 
 
 def test_of_a_long_line_only_what_is_around_the_caret_is_shown() -> None:
     for column in (1, 100, 5000, 9995):
         line = "x" * (column - 1) + "HERE" + "x" * (10_000 - column - 3)
-        _, source, caret = rendered([problem(line, column, width=4)]).split("\n")
+        _, source, caret = format_diagnostics([problem(line, column, width=4)]).split("\n")
         assert len(source) < 200
         assert source[caret.index("^") : caret.rindex("^") + 1] == "HERE"
 
 
 def test_a_terminal_is_sent_no_control_characters() -> None:
-    said = rendered([problem("a\x1b[2Jb\x7f", 1, hint="\x07", tree="\x1b")])
+    said = format_diagnostics([problem("a\x1b[2Jb\x7f", 1, hint="\x07", key_path="\x1b")])
     assert said.replace("\n", "").isprintable()
     assert "␛" in said
 
 
 def test_an_endless_text_in_a_message_is_cut() -> None:
-    endless = Problem(Code.NAME, Place("f", 1, 1), "n" * 100_000, tree="t" * 100_000, hint="h" * 100_000)
-    assert all(len(line) < 500 for line in rendered([endless]).split("\n"))
+    endless = Diagnostic(
+        ErrorCode.NAME, SourceLocation("f", 1, 1), "n" * 100_000, key_path="t" * 100_000, hint="h" * 100_000
+    )
+    assert all(len(line) < 500 for line in format_diagnostics([endless]).split("\n"))
 
 
 def test_problems_are_told_once_and_in_the_order_of_the_files() -> None:
-    def at(file: str, line: int, column: int, tree: str) -> Problem:
-        return Problem(Code.GLOB, Place(file, line, column), "wrong", tree=tree)
+    def at(file: str, line: int, column: int, tree: str) -> Diagnostic:
+        return Diagnostic(ErrorCode.GLOB, SourceLocation(file, line, column), "wrong", key_path=tree)
 
     found = [at("b", 1, 1, ""), at("a", 10, 1, ""), at("a", 9, 7, ""), at("a", 9, 2, "first"), at("a", 9, 2, "echo")]
     error = ConfigInvalidError(found)
-    assert [(str(one.place), one.tree) for one in error.problems] == [
+    assert [(str(one.location), one.key_path) for one in error.problems] == [
         ("a:9:2", "first"),
         ("a:9:7", ""),
         ("a:10:1", ""),
         ("b:1:1", ""),
     ]
-    assert str(error) == rendered(error.problems)
+    assert str(error) == format_diagnostics(error.problems)

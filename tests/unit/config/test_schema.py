@@ -8,9 +8,9 @@ import pytest
 import re2
 from jsonschema import Draft7Validator
 
-from genplug.config.diagnostics import Problems
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.schema import schema_text
-from genplug.config.yaml_tree import plain, read
+from genplug.config.yaml_tree import parse_document, to_python
 
 SCHEMA = json.loads(schema_text())
 VALIDATOR = Draft7Validator(SCHEMA)
@@ -101,7 +101,7 @@ resources:
       successThreshold: 2
       onError: keep
       sticky: false
-      keepGoneSeconds: 60
+      removalGracePeriodSeconds: 60
       probes:
       - pci: {minLinkWidth: 8}
         name: link
@@ -109,7 +109,7 @@ resources:
         onError: unhealthy
       - file: {path: "${sysfs}/aer_dev_fatal", find: 'F (?P<value>\\d+)', maxIncrease: 0, perSeconds: 3600}
       - file: {path: /x, equals: operating, notEquals: x, matches: y, notMatches: z, min: 1, max: 2, bitsClear: 0x4}
-      - file: {path: /x, need: all, missing: fail}
+      - file: {path: /x, require: all, missing: fail}
       - kernelLog: {fail: 'NVRM: Xid', clear: 'GPU recovery'}
       - open: {mode: rw}
       - exec: {command: [/usr/bin/check, "${path}"]}
@@ -121,6 +121,6 @@ resources:
 
 
 def test_all_that_the_language_has_is_in_it() -> None:
-    tree = read(LANGUAGE, "page", Problems())
+    tree = parse_document(LANGUAGE, "page", Diagnostics())
     assert tree is not None
-    assert [error.message for error in VALIDATOR.iter_errors(plain(tree))] == []
+    assert [error.message for error in VALIDATOR.iter_errors(to_python(tree))] == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from genplug.config.schema import schema_text
-from genplug.config.schema_fast_path import check_keywords, fits
+from genplug.config.schema_fast_path import check_keywords, is_valid
 
 SCHEMA = json.loads(schema_text())
 VALIDATOR = Draft7Validator(SCHEMA)
@@ -20,7 +20,7 @@ scalars = (
 
 
 def slips(schema: dict[str, Any]) -> st.SearchStrategy[object]:
-    """Return documents that are nearly of a schema: right, or wrong in some place."""
+    """Return documents that are nearly of a schema: right, or wrong in some location."""
     if "$ref" in schema:
         return slips(SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]])
     if "allOf" in schema:
@@ -60,7 +60,7 @@ def test_a_keyword_that_it_does_not_know_is_noticed() -> None:
 @given(slips(SCHEMA))
 @settings(max_examples=400, deadline=None)
 def test_it_agrees_with_jsonschema(document: object) -> None:
-    assert fits(SCHEMA, document) == VALIDATOR.is_valid(document)
+    assert is_valid(SCHEMA, document) == VALIDATOR.is_valid(document)
 
 
 KEYWORDS: list[dict[str, Any]] = [
@@ -92,4 +92,4 @@ documents = few | st.lists(few, max_size=3) | st.dictionaries(st.sampled_from("a
 @settings(deadline=None)
 def test_it_agrees_on_every_keyword(schema: dict[str, Any], document: object) -> None:
     assert check_keywords(schema) == frozenset()
-    assert fits(schema, document) == Draft7Validator(schema).is_valid(document)
+    assert is_valid(schema, document) == Draft7Validator(schema).is_valid(document)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genplug.config.diagnostics import Code, ConfigInvalidError, Problem, Problems
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, Diagnostics, ErrorCode
 from genplug.config.files import nodes_of, read_files
 from genplug.config.load import load
 from genplug.testing.node.config_files import swap_config_map
@@ -27,7 +27,7 @@ def resources(*paths: Path, node_name: str | None = None) -> list[str]:
     return [name.removeprefix("example.com/") for name in load(paths, node_name).config.resources]
 
 
-def refused(*paths: Path, node_name: str | None = None) -> tuple[Problem, ...]:
+def refused(*paths: Path, node_name: str | None = None) -> tuple[Diagnostic, ...]:
     with pytest.raises(ConfigInvalidError) as caught:
         load(paths, node_name)
     return caught.value.problems
@@ -37,10 +37,10 @@ def test_one_file_is_a_configuration_whatever_its_name(tmp_path: Path) -> None:
     file = tmp_path / "conf"
     file.write_text(config("a"))
     assert resources(file) == ["a"]
-    assert load([file]).folders == {tmp_path}
+    assert load([file]).directories == {tmp_path}
 
 
-def test_the_files_of_a_folder_merge_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_the_files_of_a_directory_merge_in_the_order_of_their_names(tmp_path: Path) -> None:
     (tmp_path / "20.yml").write_text("resources: {example.com/b: null, example.com/c: {devices: [{glob: /dev/c}]}}\n")
     (tmp_path / "10.yaml").write_text(config("a", "b"))
     (tmp_path / "30.json").write_text('{"resources": {"example.com/d": {"devices": [{"glob": "/dev/d"}]}}}')
@@ -48,7 +48,7 @@ def test_the_files_of_a_folder_merge_in_the_order_of_their_names(tmp_path: Path)
     (tmp_path / ".hidden.yaml").write_text("no configuration")
     (tmp_path / "40.yaml~").write_text("no configuration")
     assert resources(tmp_path) == ["a", "c", "d"]
-    assert load([tmp_path]).folders == {tmp_path}
+    assert load([tmp_path]).directories == {tmp_path}
     assert load([tmp_path]).config.files == tuple(str(tmp_path / name) for name in ("10.yaml", "20.yml", "30.json"))
 
 
@@ -58,7 +58,7 @@ def test_several_paths_merge_in_their_order(tmp_path: Path) -> None:
     first.write_text(config("a"))
     (second / "b.yaml").write_text("resources: {example.com/a: null, example.com/b: {devices: [{glob: /dev/b}]}}\n")
     assert resources(first, second) == ["b"]
-    assert load([first, second]).folders == {tmp_path, second}
+    assert load([first, second]).directories == {tmp_path, second}
 
 
 def test_a_nodes_own_file_merges_last_and_on_that_node_only(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_nodes_own_file_merges_last_and_on_that_node_only(tmp_path: Path) -> N
 
 def test_a_nodes_own_file_merges_after_those_of_later_paths(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    for folder in (one, two):
-        folder.mkdir()
+    for directory in (one, two):
+        directory.mkdir()
     (one / "node.w1.yaml").write_text("resources: {example.com/b: null}\n")
     (one / "a.yaml").write_text(config("a"))
     (two / "b.yaml").write_text(config("b"))
@@ -84,18 +84,18 @@ def test_a_nodes_own_file_merges_after_those_of_later_paths(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("swaps", [1, 2])
-def test_a_config_maps_folder_is_read_through_its_link(tmp_path: Path, swaps: int) -> None:
+def test_a_config_maps_directory_is_read_through_its_link(tmp_path: Path, swaps: int) -> None:
     for number in range(swaps):
         swap_config_map(tmp_path, {"a.yaml": config(f"a{number}"), "b.yaml": "{}"})
     assert resources(tmp_path) == [f"a{swaps - 1}"]
-    assert load([tmp_path]).folders == {tmp_path}
+    assert load([tmp_path]).directories == {tmp_path}
     assert load([tmp_path]).config.files == (str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
 
 
-def test_a_file_inside_a_config_maps_folder_is_watched_where_it_is_swapped(tmp_path: Path) -> None:
+def test_a_file_inside_a_config_maps_directory_is_watched_where_it_is_swapped(tmp_path: Path) -> None:
     swap_config_map(tmp_path, {"a.yaml": config("a")})
     assert resources(tmp_path / "a.yaml") == ["a"]
-    assert tmp_path in load([tmp_path / "a.yaml"]).folders
+    assert tmp_path in load([tmp_path / "a.yaml"]).directories
 
 
 def test_every_link_on_the_way_is_watched(tmp_path: Path) -> None:
@@ -104,69 +104,69 @@ def test_every_link_on_the_way_is_watched(tmp_path: Path) -> None:
     (tmp_path / "real" / "c.yaml").write_text(config("a"))
     (tmp_path / "links" / "c.yaml").symlink_to("../real/c.yaml")
     (tmp_path / "more" / "c.yaml").symlink_to(tmp_path / "links" / "c.yaml")
-    assert load([tmp_path / "more" / "c.yaml"]).folders == {tmp_path / one for one in ("real", "links", "more")}
-    (tmp_path / "more" / "folder").symlink_to("../real")
-    assert load([tmp_path / "more" / "folder"]).folders == {tmp_path / "more", tmp_path / "real"}
+    assert load([tmp_path / "more" / "c.yaml"]).directories == {tmp_path / one for one in ("real", "links", "more")}
+    (tmp_path / "more" / "directory").symlink_to("../real")
+    assert load([tmp_path / "more" / "directory"]).directories == {tmp_path / "more", tmp_path / "real"}
 
 
-def test_what_is_not_there_is_a_problem_and_its_nearest_folder_is_watched(tmp_path: Path) -> None:
+def test_what_is_not_there_is_a_problem_and_its_nearest_directory_is_watched(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalidError) as caught:
         load([tmp_path / "not" / "there.yaml"])
-    assert [one.code for one in caught.value.problems] == [Code.UNREADABLE]
-    assert caught.value.folders == {tmp_path}
+    assert [one.code for one in caught.value.problems] == [ErrorCode.UNREADABLE]
+    assert caught.value.directories == {tmp_path}
 
 
 def test_links_in_a_circle_are_a_problem(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").symlink_to("b.yaml")
     (tmp_path / "b.yaml").symlink_to("a.yaml")
-    assert [one.code for one in refused(tmp_path / "a.yaml")] == [Code.UNREADABLE]
+    assert [one.code for one in refused(tmp_path / "a.yaml")] == [ErrorCode.UNREADABLE]
 
 
 def test_no_path_at_all_is_a_problem() -> None:
-    assert [one.code for one in refused()] == [Code.UNREADABLE]
+    assert [one.code for one in refused()] == [ErrorCode.UNREADABLE]
 
 
-def test_a_folder_without_configuration_is_a_problem(tmp_path: Path) -> None:
-    assert [one.code for one in refused(tmp_path)] == [Code.UNREADABLE]
+def test_a_directory_without_configuration_is_a_problem(tmp_path: Path) -> None:
+    assert [one.code for one in refused(tmp_path)] == [ErrorCode.UNREADABLE]
     (tmp_path / "node.w1.yaml").write_text(config("a"))
-    assert [one.code for one in refused(tmp_path)] == [Code.UNREADABLE]
+    assert [one.code for one in refused(tmp_path)] == [ErrorCode.UNREADABLE]
     assert resources(tmp_path, node_name="w1") == ["a"]
 
 
-def test_a_folder_with_the_name_of_a_file_is_a_problem(tmp_path: Path) -> None:
+def test_a_directory_with_the_name_of_a_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").mkdir()
     (tmp_path / "b.yaml").write_text(config("b"))
     (problem,) = refused(tmp_path)
-    assert (problem.code, problem.place.file) == (Code.UNREADABLE, str(tmp_path / "a.yaml"))
+    assert (problem.code, problem.location.file) == (ErrorCode.UNREADABLE, str(tmp_path / "a.yaml"))
 
 
 def test_a_path_that_no_system_has_is_a_problem() -> None:
-    assert [one.code for one in refused(Path("/tmp/a\0b"))] == [Code.UNREADABLE]
+    assert [one.code for one in refused(Path("/tmp/a\0b"))] == [ErrorCode.UNREADABLE]
 
 
 def test_a_file_that_never_ends_is_a_problem() -> None:
-    assert [one.code for one in refused(Path("/dev/zero"))] == [Code.UNREADABLE]
+    assert [one.code for one in refused(Path("/dev/zero"))] == [ErrorCode.UNREADABLE]
 
 
 def test_a_file_that_nobody_may_read_is_a_problem() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        folder, user = Path(name), os.geteuid()
-        folder.chmod(0o755)
-        (folder / "a.yaml").write_text(config("a"))
-        (folder / "a.yaml").chmod(0)
+        directory, user = Path(name), os.geteuid()
+        directory.chmod(0o755)
+        (directory / "a.yaml").write_text(config("a"))
+        (directory / "a.yaml").chmod(0)
         # Root may read everything: for a moment this process is nobody.
         os.seteuid(user or 65534)
         try:
-            found = refused(folder)
+            found = refused(directory)
         finally:
             os.seteuid(user)
-    assert [one.code for one in found] == [Code.UNREADABLE]
+    assert [one.code for one in found] == [ErrorCode.UNREADABLE]
 
 
 def test_the_byte_that_is_not_utf8_is_pointed_at(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes("a: ü\nb: ü\xff".encode("latin-1").replace(b"\xfc", "ü".encode()))
     (problem,) = refused(tmp_path)
-    assert (problem.code, problem.place.line, problem.place.column) == (Code.UNREADABLE, 2, 5)
+    assert (problem.code, problem.location.line, problem.location.column) == (ErrorCode.UNREADABLE, 2, 5)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def while_read(pipe: Path, *changes: Callable[[], object]) -> Iterator[None]:
     server.join()
 
 
-def reading(path: Path) -> tuple[list[str], list[Problem]]:
-    problems = Problems()
+def reading(path: Path) -> tuple[list[str], list[Diagnostic]]:
+    problems = Diagnostics()
     found = read_files([path], None, problems)
     return [one.text for one in found.texts], problems.found
 
@@ -257,7 +257,7 @@ def test_a_file_that_only_comes_meanwhile_is_read_too(tmp_path: Path) -> None:
         assert reading(tmp_path) == (["a", "b"], [])
 
 
-def test_a_config_map_whose_old_folder_lingers_is_read_anew(tmp_path: Path) -> None:
+def test_a_config_map_whose_old_directory_lingers_is_read_anew(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / f"..{name}").mkdir()
         (tmp_path / f"..{name}" / "b.yaml").write_text(name)

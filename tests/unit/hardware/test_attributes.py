@@ -9,14 +9,14 @@ from genplug.config.load import load_text
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 PCI = """
 /sys/bus/pci/devices/0000:3b:00.0 -> ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0
 /sys/bus/pci/devices/0000:3b:00.1 -> ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1
 /sys/bus/pci/devices/0000:3b:02.3 -> ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:02.3
-/sys/bus/pci/drivers/good/ folder
-/sys/bus/pci/drivers/pcieport/ folder
+/sys/bus/pci/drivers/good/ directory
+/sys/bus/pci/drivers/pcieport/ directory
 /sys/devices/pci0000:3a/0000:3a:00.0/driver -> ../../../bus/pci/drivers/pcieport
 /sys/devices/pci0000:3a/0000:3a:00.0/subsystem -> ../../../bus/pci
 /sys/devices/pci0000:3a/0000:3a:00.0/numa_node = 1
@@ -38,12 +38,12 @@ PCI = """
 /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/dev = 226:0
 /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/device -> ../../../0000:3b:00.0
 /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/subsystem -> ../../../../../../class/drm
-/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/card0-DP-1/ folder
+/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0/card0-DP-1/ directory
 /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/renderD128/dev = 226:128
 /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1/subsystem -> ../../../../bus/pci
 /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1/vendor = 0x10de
 /sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:02.3/physfn -> ../0000:3b:00.0
-/sys/class/drm/ folder
+/sys/class/drm/ directory
 /sys/kernel/iommu_groups/42/devices/0000:3b:00.0 -> ../../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0
 /sys/kernel/iommu_groups/42/devices/0000:3b:00.1 -> ../../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1
 /sys/dev/char/226:0 -> ../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0
@@ -57,7 +57,7 @@ FUNCTION = "/sys/bus/pci/devices/0000:3b:00.0"
 
 
 def found(tree: str, resources: str, root: Path, **host: object) -> Inventory:
-    grow(tree, root)
+    build_tree(tree, root)
     config = load_text(
         f"apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n{resources}", "devices.yaml"
     )
@@ -115,7 +115,7 @@ def attribute(name: str, path: str, tree: str, root: Path) -> str | None:
         ("attr.only_here", CARD, "of the bridge"),
         ("attr.says_nothing", CARD, None),
         ("attr.no_such_file", CARD, None),
-        # A folder is no file.
+        # A directory is no file.
         ("attr.drm", CARD, None),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_node_that_the_kernel_does_not_link_is_joined_by_its_number_and_stands
         "/dev/nvidia1": ("GPU-1bbb", (1,)),
         "/dev/nvidia10": ("GPU-0aaa", (0,)),
     }
-    [left] = [one for one in inventory.considered if one.device is None]
+    [left] = [one for one in inventory.outcomes if one.device is None]
     assert (left.path, left.reason) == (
         "/dev/nvidia0",
         "where: it has no pci.vendor, wanted 10DE (devices.yaml:12:15)",

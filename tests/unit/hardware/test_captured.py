@@ -8,11 +8,11 @@ import pytest
 
 from genplug.config.load import load_text
 from genplug.hardware.discovery import discover, rescan
-from genplug.hardware.file_tree import Act
+from genplug.hardware.file_tree import Access
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
 from genplug.spec.model import Config
-from genplug.testing.node.file_trees import grow
+from genplug.testing.node.file_trees import build_tree
 
 SYSROOTS = Path(__file__).parents[2] / "sysroots"
 
@@ -25,12 +25,12 @@ def machine(name: str, root: Path, *nodes: str) -> Host:
     """Return a captured machine, with device nodes that its /sys speaks of."""
     with tarfile.open(SYSROOTS / f"{name}.tar.gz") as archive:
         archive.extractall(root, filter="tar")
-    grow("\n".join(nodes), root)
+    build_tree("\n".join(nodes), root)
     return Host.at(root)
 
 
 def left_out(inventory: Inventory) -> dict[str, str]:
-    return {one.path: one.reason for one in inventory.considered if one.device is None}
+    return {one.path: one.reason for one in inventory.outcomes if one.device is None}
 
 
 DAX = """
@@ -57,10 +57,10 @@ def test_devdax_offers_what_the_driver_left_free(tmp_path: Path) -> None:
         "/sys/bus/nd/devices/nmem0/nfit/flags = smart_notify",
         "/sys/bus/nd/devices/nmem1/nfit/flags = not_armed smart_notify",
     ]
-    grow("\n".join([*dimms, *flags]), tmp_path)
+    build_tree("\n".join([*dimms, *flags]), tmp_path)
     inventory = discover(config(DAX), host)
     first, second = inventory.devices["pmem.example.com/devdax"]
-    assert [(node.path, node.look.major, node.look.minor) for one in (first, second) for node in one.nodes] == [
+    assert [(node.path, node.info.major, node.info.minor) for one in (first, second) for node in one.nodes] == [
         ("/dev/dax0.0", 252, 1),
         ("/dev/dax1.3", 252, 6),
     ]
@@ -146,30 +146,30 @@ def thousand(tmp_path: Path) -> Path:
             f"/dev/x{number} char 240:{number}",
         ]
     entries += [f"/sys/devices/bridge{number}/numa_node = {number % 2}" for number in range(10)]
-    grow("\n".join(entries), tmp_path)
+    build_tree("\n".join(entries), tmp_path)
     return tmp_path
 
 
 def test_a_scan_reads_each_file_once_and_only_what_is_asked_for(thousand: Path) -> None:
-    acts: Counter[tuple[Act, str]] = Counter()
+    acts: Counter[tuple[Access, str]] = Counter()
     inventory = discover(config(THOUSAND), Host.at(thousand, witness=lambda act, path: acts.update([(act, path)])))
     assert len(inventory.devices["a.example/x"]) == 1000
-    read = {path: count for (act, path), count in acts.items() if act is Act.READ and path.startswith("/sys")}
+    read = {path: count for (act, path), count in acts.items() if act is Access.READ and path.startswith("/sys")}
     # Three files of each device, and the NUMA node of each bridge.
     assert (len(read), set(read.values())) == (3010, {1})
-    listed = [path for act, path in acts if act is Act.LISTED]
+    listed = [path for act, path in acts if act is Access.LISTED]
     assert listed == ["/sys/bus/x/devices"]
 
 
 def test_after_one_change_the_work_is_that_of_one_device(thousand: Path) -> None:
-    acts: list[tuple[Act, str]] = []
+    acts: list[tuple[Access, str]] = []
     host = Host.at(thousand, witness=lambda act, path: acts.append((act, path)))
     spec = config(THOUSAND)
     before = discover(spec, host)
     acts.clear()
     (thousand / "sys/devices/bridge5/x555/size").write_text("7")
     after = rescan(spec, host, before, {"/sys/devices/bridge5": frozenset({"x555"})})
-    assert sorted(path for act, path in acts if act is Act.READ) == [
+    assert sorted(path for act, path in acts if act is Access.READ) == [
         "/dev/x555",
         "/sys/devices/bridge5/numa_node",
         *(f"/sys/devices/bridge5/x555/{name}" for name in ("serial", "size", "state")),
@@ -184,19 +184,19 @@ def test_after_one_change_the_work_is_that_of_one_device(thousand: Path) -> None
 
 
 def test_a_device_that_comes_is_read_and_no_other(thousand: Path) -> None:
-    acts: list[tuple[Act, str]] = []
+    acts: list[tuple[Access, str]] = []
     host = Host.at(thousand, witness=lambda act, path: acts.append((act, path)))
     spec = config(THOUSAND)
     before = discover(spec, host)
     acts.clear()
-    grow(
+    build_tree(
         "/sys/bus/x/devices/y0 -> ../../../devices/bridge9/y0\n/sys/devices/bridge9/y0/state = enabled\n"
         "/sys/devices/bridge9/y0/size = 1\n/sys/devices/bridge9/y0/serial = y\n/dev/y0 char 240:9999",
         thousand,
     )
     after = rescan(spec, host, before, {"/sys/bus/x/devices": frozenset({"y0"}), "/dev": frozenset({"y0"})})
     assert len(after.devices["a.example/x"]) == 1001
-    assert {path for act, path in acts if act is Act.READ and path.startswith("/sys")} == {
+    assert {path for act, path in acts if act is Access.READ and path.startswith("/sys")} == {
         "/sys/devices/bridge9/numa_node",
         *(f"/sys/devices/bridge9/y0/{name}" for name in ("serial", "size", "state")),
     }

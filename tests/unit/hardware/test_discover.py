@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from genplug.hardware.discovery import discover, rescan
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import Device, Inventory, Unmatched
-from genplug.spec.location import Place
+from genplug.hardware.inventory import Device, Inventory, UnmatchedGlob
+from genplug.spec.location import SourceLocation
 from genplug.spec.model import CandidateType, Config
 from genplug.spec.selectors import Selector
-from tests.support.hardware import PLACE, NodeTree, config, node, node_tree, resource, source, where
+from tests.support.hardware import LOCATION, NodeTree, config, node, node_tree, resource, source, where
 
 X = "a.example/x"
 
@@ -30,7 +30,7 @@ def ids(inventory: Inventory, name: str = X) -> list[str]:
 
 
 def reason(inventory: Inventory, path: str, name: str = X) -> str:
-    [considered] = [one for one in inventory.considered if one.path == path and one.resource == name]
+    [considered] = [one for one in inventory.outcomes if one.path == path and one.resource == name]
     return considered.reason if considered.device is None else f"in {considered.device}: {considered.reason}"
 
 
@@ -44,15 +44,18 @@ def test_each_node_is_a_device_in_natural_order(tree: NodeTree) -> None:
     assert ids(found) == ["nvidia1", "nvidia2", "nvidia10"]
     [one] = devices(found)[0].nodes
     assert (one.path, one.container_path, one.permissions) == ("/dev/nvidia1", "/dev/nvidia1", "rw")
-    assert (one.look.major, one.look.minor) == (195, 1)
+    assert (one.info.major, one.info.minor) == (195, 1)
     assert reason(found, "/dev/nvidia1") == "in nvidia1: found by '/dev/nvidia[0-9]*'"
 
 
 def test_a_resource_without_a_device_is_in_the_inventory(tree: NodeTree) -> None:
     found = discover(config(resource(X, source("/dev/none*", "/dev/also-none"))), tree.host)
     assert found.devices == {X: ()}
-    assert found.unmatched == (Unmatched("/dev/none*", X, PLACE), Unmatched("/dev/also-none", X, PLACE))
-    assert found.folders == {"/dev"}
+    assert found.unmatched_globs == (
+        UnmatchedGlob("/dev/none*", X, LOCATION),
+        UnmatchedGlob("/dev/also-none", X, LOCATION),
+    )
+    assert found.directories == {"/dev"}
 
 
 def test_a_candidates_attributes(tree: NodeTree) -> None:
@@ -84,16 +87,16 @@ def test_a_candidates_attributes(tree: NodeTree) -> None:
 def test_type_says_what_a_path_must_be(tree: NodeTree, wanted: CandidateType, expected: set[str]) -> None:
     tree.plug("/dev/c", "240:1")
     tree.plug("/dev/b", "240:1", kind="block")
-    tree.folder("/dev/d")
+    tree.directory("/dev/d")
     tree.write("/dev/f")
     found = discover(config(resource(X, source("/dev/?", type=wanted))), tree.host)
     assert {device.key for device in devices(found)} == expected
-    left_out = {one.path.removeprefix("/dev/") for one in found.considered if one.device is None}
+    left_out = {one.path.removeprefix("/dev/") for one in found.outcomes if one.device is None}
     assert left_out == {"b", "c", "d", "f"} - expected
 
 
 def test_every_path_left_out_has_its_reason(tree: NodeTree) -> None:
-    tree.folder("/dev/dir")
+    tree.directory("/dev/dir")
     tree.write("/dev/file")
     tree.plug("/dev/good", "240:1")
     tree.plug("/dev/bad", "240:2")
@@ -107,7 +110,7 @@ def test_every_path_left_out_has_its_reason(tree: NodeTree) -> None:
     )
     found = discover(config(resource(X, spec)), tree.host)
     assert ids(found) == ["good"]
-    assert {one.path: one.reason for one in found.considered if one.device is None} == {
+    assert {one.path: one.reason for one in found.outcomes if one.device is None} == {
         "/dev/dir": "is a directory, wanted a device node",
         "/dev/file": "is a regular file, wanted a device node",
         "/dev/bad": "excluded by '/dev/b?d' (devices.yaml:5:7)",
@@ -144,7 +147,7 @@ def test_41_a_node_found_twice_in_a_resource_is_one_device(tree: NodeTree) -> No
     assert len(ids(found)) == 1
     assert devices(found)[0].candidates == ("/dev/ttyUSB0",)
     assert reason(found, "/dev/serial/by-id/adapter") == "the same node as /dev/ttyUSB0"
-    reasons = [one.reason for one in found.considered if one.path == "/dev/ttyUSB0"]
+    reasons = [one.reason for one in found.outcomes if one.path == "/dev/ttyUSB0"]
     assert reasons == ["found by '/dev/ttyUSB*'", "already found by a source above"]
 
 
@@ -163,8 +166,8 @@ def test_a_symlink_keeps_its_name_and_gives_its_target(tree: NodeTree) -> None:
     [device] = devices(found)
     assert device.id.startswith("serial-by-id-usb-ftdi-a1-")
     assert device.nodes[0].container_path == "/dev/serial/by-id/usb-FTDI_A1"
-    assert device.nodes[0].look.resolved == "/dev/ttyUSB3"
-    assert found.folders == {"/dev/serial/by-id", "/dev"}
+    assert device.nodes[0].info.resolved == "/dev/ttyUSB3"
+    assert found.directories == {"/dev/serial/by-id", "/dev"}
 
 
 def test_a_replugged_symlink_has_its_id_under_another_number(tree: NodeTree) -> None:
@@ -196,7 +199,7 @@ def test_real_nodes_are_found_under_their_real_numbers(tree: NodeTree) -> None:
     tree.mknod("/dev/loop0", 7, 0, stat.S_IFBLK)
     real = Host.at(tree.root)
     found = discover(config(resource(X, source("/dev/{fuse,loop*}"))), real)
-    assert [(d.id, d.nodes[0].look.numbers) for d in devices(found)] == [
+    assert [(d.id, d.nodes[0].info.numbers) for d in devices(found)] == [
         ("fuse", ("char", 10, 229)),
         ("loop0", ("block", 7, 0)),
     ]
@@ -314,7 +317,7 @@ def test_what_is_wrong_with_nodes_is_said(tree: NodeTree) -> None:
     tree.plug("/dev/x0", "240:0")
     tree.plug("/dev/y", "240:1")
     tree.plug("/dev/z", "240:2")
-    tree.folder("/dev/dir")
+    tree.directory("/dev/dir")
     spec = source(
         "/dev/x?",
         nodes=(
@@ -378,17 +381,17 @@ def two_claims(first: Config, tree: NodeTree) -> Inventory:
     return discover(first, tree.host)
 
 
-ALL = source("/dev/x*", place=Place("devices.yaml", 10, 5))
-ONE = source("/dev/x1", place=Place("devices.yaml", 20, 5))
+ALL = source("/dev/x*", location=SourceLocation("devices.yaml", 10, 5))
+ONE = source("/dev/x1", location=SourceLocation("devices.yaml", 20, 5))
 
 
 def test_42_a_node_belongs_to_the_first_resource_that_claims_it(tree: NodeTree) -> None:
     found = two_claims(config(resource(X, ALL), resource("b.example/y", ONE)), tree)
     assert ids(found) == ["x0", "x1"]
     assert ids(found, "b.example/y") == []
-    [clash] = found.clashes
-    assert (clash.path, clash.place) == ("/dev/x1", ONE.place)
-    assert clash.message == (
+    [conflict] = found.conflicts
+    assert (conflict.path, conflict.location) == ("/dev/x1", ONE.location)
+    assert conflict.message == (
         "/dev/x1 (char 240:1) is claimed by a.example/x at devices.yaml:10:5 and by b.example/y at devices.yaml:20:5: "
         "the first keeps it, device x1 of b.example/y is left out. "
         "Exclude it from one, or say share: {overlap: true} in both"
@@ -402,14 +405,14 @@ def test_42_a_node_claimed_under_another_name_clashes_too(tree: NodeTree) -> Non
     found = two_claims(config(resource(X, link), resource("b.example/y", ALL)), tree)
     assert len(ids(found)) == 1
     assert ids(found, "b.example/y") == ["x0"]
-    assert len(found.clashes) == 1
+    assert len(found.conflicts) == 1
 
 
-@pytest.mark.parametrize(("first", "second", "clashes"), [(True, True, 0), (True, False, 1), (False, True, 1)])
-def test_42_both_must_allow_an_overlap(tree: NodeTree, *, first: bool, second: bool, clashes: int) -> None:
+@pytest.mark.parametrize(("first", "second", "conflicts"), [(True, True, 0), (True, False, 1), (False, True, 1)])
+def test_42_both_must_allow_an_overlap(tree: NodeTree, *, first: bool, second: bool, conflicts: int) -> None:
     found = two_claims(config(resource(X, ALL, overlap=first), resource("b.example/y", ONE, overlap=second)), tree)
-    assert len(found.clashes) == clashes
-    assert len(ids(found, "b.example/y")) == 1 - clashes
+    assert len(found.conflicts) == conflicts
+    assert len(ids(found, "b.example/y")) == 1 - conflicts
 
 
 def test_42_ids_differ_where_resources_overlap(tree: NodeTree) -> None:
@@ -422,7 +425,7 @@ def test_two_devices_of_one_resource_cannot_have_one_node(tree: NodeTree) -> Non
     tree.plug("/dev/shared", "240:9")
     found = two_claims(config(resource(X, spec)), tree)
     assert [device.key for device in devices(found)] == ["x0"]
-    assert [clash.path for clash in found.clashes] == ["/dev/shared"]
+    assert [conflict.path for conflict in found.conflicts] == ["/dev/shared"]
 
 
 def test_companions_may_be_shared(tree: NodeTree) -> None:
@@ -430,7 +433,7 @@ def test_companions_may_be_shared(tree: NodeTree) -> None:
     spec = source("/dev/x?", companions=(node("/dev/ctl"),))
     found = two_claims(config(resource(X, spec)), tree)
     assert len(ids(found)) == 2
-    assert not found.clashes
+    assert not found.conflicts
 
 
 # The same whatever the order, and the same again after a partial scan
@@ -451,7 +454,7 @@ EVERYTHING = config(
 
 
 def put(tree: NodeTree, path: str, target: str, minor: int) -> tuple[str, str]:
-    """Put something at a path, in place of whatever was there; return folder and name that changed, "" for any."""
+    """Put something at a path, in place of whatever was there; return directory and name that changed, "" for any."""
     at = tree.at(path)
     existing = at.parent
     while not existing.is_dir():
@@ -493,19 +496,19 @@ def test_a_partial_scan_finds_what_a_full_one_finds(before: list[Step], after: l
         previous = discover(EVERYTHING, tree.host)
         changed = [put(tree, *step) for step in after]
         changes = {
-            folder: frozenset(name for at, name in changed if at == folder)
-            if (folder, "") not in changed
+            directory: frozenset(name for at, name in changed if at == directory)
+            if (directory, "") not in changed
             else frozenset()
-            for folder, _ in changed
+            for directory, _ in changed
         }
         partial = rescan(EVERYTHING, tree.host, previous, changes)
         full = discover(EVERYTHING, tree.host)
-        assert (partial.devices, partial.considered, partial.clashes) == (full.devices, full.considered, full.clashes)
-        assert partial.unmatched == full.unmatched
+        assert (partial.devices, partial.outcomes, partial.conflicts) == (full.devices, full.outcomes, full.conflicts)
+        assert partial.unmatched_globs == full.unmatched_globs
         # What a device that is gone needed beside its own node may be watched for longer.
-        assert partial.folders >= full.folders
+        assert partial.directories >= full.directories
         for name, scan in full.scans.items():
-            assert partial.scans[name].examined == scan.examined
+            assert partial.scans[name].candidates_by_source == scan.candidates_by_source
 
 
 @given(steps, paths)
@@ -562,7 +565,7 @@ def test_what_did_not_change_comes_back_as_the_same_object(tree: NodeTree) -> No
 
 
 def test_peer_3_no_device_is_offered_that_gives_nothing(tree: NodeTree) -> None:
-    tree.folder("/dev/x0")
+    tree.directory("/dev/x0")
     found = discover(config(resource(X, source("/dev/x0", type=CandidateType.ANY))), tree.host)
     [device] = devices(found)
     assert device.faults == (
@@ -603,8 +606,8 @@ def test_peer_9_no_node_is_in_two_resources(tree: NodeTree) -> None:
 
 
 @pytest.mark.root
-def test_a_machines_own_device_folder_can_be_scanned() -> None:
+def test_a_machines_own_device_directory_can_be_scanned() -> None:
     found = discover(config(resource(X, source("/dev/{null,zero}"))), Host())
     assert ids(found) == ["null", "zero"]
     assert Path("/dev/zero").stat().st_rdev == os.makedev(1, 5)
-    assert devices(found)[1].nodes[0].look.numbers == ("char", 1, 5)
+    assert devices(found)[1].nodes[0].info.numbers == ("char", 1, 5)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.hardware.dependencies import Interests
+from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import STAND_INS_MARKER, Host
-from genplug.hardware.inventory import Kind, Look
+from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.globs import Glob
 from tests.support.hardware import NodeTree, node_tree
 
@@ -20,26 +20,26 @@ def find(tree: NodeTree, pattern: str) -> tuple[str, ...]:
     return tree.host.glob(Glob.parse(pattern)).paths
 
 
-def folders(tree: NodeTree, pattern: str) -> set[str]:
-    return set(tree.host.glob(Glob.parse(pattern)).folders)
+def directories(tree: NodeTree, pattern: str) -> set[str]:
+    return set(tree.host.glob(Glob.parse(pattern)).directories)
 
 
 def test_a_stand_in_is_the_device_that_its_text_says(tree: NodeTree) -> None:
     tree.write("/dev/a", "char 195:3\n")
     tree.write("/dev/b", "block 7:0")
-    assert tree.host.look("/dev/a") == Look("/dev/a", Kind.CHAR, 195, 3)
-    assert tree.host.look("/dev/b") == Look("/dev/b", Kind.BLOCK, 7, 0)
+    assert tree.host.stat("/dev/a") == PathInfo("/dev/a", Kind.CHAR, 195, 3)
+    assert tree.host.stat("/dev/b") == PathInfo("/dev/b", Kind.BLOCK, 7, 0)
 
 
 @pytest.mark.parametrize("text", ["", "char", "char 1", "char 1:2:3", "fifo 1:2", "char 1:2 and more" * 20, "\0"])
 def test_a_file_that_says_anything_else_is_a_file(tree: NodeTree, text: str) -> None:
     tree.write("/dev/a", text)
-    assert tree.host.look("/dev/a") == Look("/dev/a", Kind.FILE)
+    assert tree.host.stat("/dev/a") == PathInfo("/dev/a", Kind.FILE)
 
 
 def test_without_the_marker_nothing_stands_for_a_device(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("char 1:3")
-    assert Host.at(tmp_path).look("/a") == Look("/a", Kind.FILE)
+    assert Host.at(tmp_path).stat("/a") == PathInfo("/a", Kind.FILE)
 
 
 def test_under_the_real_root_nothing_ever_stands_for_a_device(tmp_path: Path) -> None:
@@ -56,24 +56,26 @@ def test_a_real_node_has_the_kernels_numbers(tmp_path: Path) -> None:
     os.mknod(tmp_path / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     os.mknod(tmp_path / "disk", stat.S_IFBLK | 0o600, os.makedev(259, 70000))
     host = Host.at(tmp_path)
-    assert host.look("/null") == Look("/null", Kind.CHAR, 1, 3)
-    assert host.look("/disk") == Look("/disk", Kind.BLOCK, 259, 70000)
+    assert host.stat("/null") == PathInfo("/null", Kind.CHAR, 1, 3)
+    assert host.stat("/disk") == PathInfo("/disk", Kind.BLOCK, 259, 70000)
 
 
 def test_the_machines_own_null_device_is_seen_through_the_real_root() -> None:
     host = Host()
-    assert host.look("/dev/null") == Look("/dev/null", Kind.CHAR, 1, 3)
-    assert host.real("/dev/null") == Path("/dev/null")
+    assert host.stat("/dev/null") == PathInfo("/dev/null", Kind.CHAR, 1, 3)
+    assert host.real_path("/dev/null") == Path("/dev/null")
     assert host.glob(Glob.parse("/dev/nul[l]")).paths == ("/dev/null",)
 
 
 def test_every_kind_is_told_apart(tree: NodeTree) -> None:
-    tree.folder("/dev/dir")
+    tree.directory("/dev/dir")
     tree.write("/dev/file")
     os.mkfifo(tree.at("/dev/fifo"))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tree.at("/dev/sock")))
-        kinds = {name: look.kind for name in tree.host.listing("/dev") if (look := tree.host.look(f"/dev/{name}"))}
+        kinds = {
+            name: look.kind for name in tree.host.list_directory("/dev") if (look := tree.host.stat(f"/dev/{name}"))
+        }
     assert kinds == {"dir": Kind.DIRECTORY, "fifo": Kind.FIFO, "file": Kind.FILE, "sock": Kind.SOCKET}
 
 
@@ -84,16 +86,16 @@ def test_symlinks_stay_under_the_root_however_they_are_written(tree: NodeTree) -
     tree.link("/dev/serial/climbing", "../../../../../../dev/ttyUSB0")
     tree.link("/dev/twice", "serial/by-id/relative")
     tree.link("/serial", "/dev/serial")
-    expected = Look("/dev/ttyUSB0", Kind.CHAR, 188, 0)
+    expected = PathInfo("/dev/ttyUSB0", Kind.CHAR, 188, 0)
     for path in ("/dev/absolute", "/dev/serial/by-id/relative", "/dev/serial/climbing", "/dev/twice"):
-        assert tree.host.look(path) == expected, path
-    assert tree.host.look("/serial/by-id/relative") == expected
-    assert tree.host.real("/serial/by-id/relative") == tree.at("/dev/ttyUSB0")
+        assert tree.host.stat(path) == expected, path
+    assert tree.host.stat("/serial/by-id/relative") == expected
+    assert tree.host.real_path("/serial/by-id/relative") == tree.at("/dev/ttyUSB0")
 
 
 def test_a_link_out_of_the_root_does_not_lead_out(tree: NodeTree) -> None:
     tree.link("/dev/null", "/etc/hostname")
-    assert tree.host.look("/dev/null") is None
+    assert tree.host.stat("/dev/null") is None
 
 
 def test_what_cannot_be_seen_is_not_there_and_the_reason_can_be_asked(tree: NodeTree) -> None:
@@ -110,7 +112,7 @@ def test_what_cannot_be_seen_is_not_there_and_the_reason_can_be_asked(tree: Node
         "/dev/" + "x" * 300: "cannot be looked at: File name too long",
         "/dev/file": "",
     }
-    assert {path: tree.host.absence(path) for path in reasons} == reasons
+    assert {path: tree.host.missing_reason(path) for path in reasons} == reasons
     assert {path for path in reasons if tree.host.exists(path)} == {"/dev/file"}
 
 
@@ -128,7 +130,7 @@ def test_a_glob_does_not_match_hidden_names(tree: NodeTree) -> None:
     assert find(tree, "/dev/.h*") == ("/dev/.hidden",)
 
 
-def test_a_glob_goes_through_symlinked_folders_but_two_stars_do_not(tree: NodeTree) -> None:
+def test_a_glob_goes_through_symlinked_directories_but_two_stars_do_not(tree: NodeTree) -> None:
     tree.plug("/dev/real/x")
     tree.link("/dev/alias", "real")
     tree.link("/dev/real/round", "..")
@@ -142,33 +144,33 @@ def test_a_link_that_leads_nowhere_is_found(tree: NodeTree) -> None:
     assert find(tree, "/dev/x") == find(tree, "/dev/?") == ("/dev/x",)
 
 
-def test_the_folders_that_matter_are_those_that_were_listed(tree: NodeTree) -> None:
+def test_the_directories_that_matter_are_those_that_were_listed(tree: NodeTree) -> None:
     tree.plug("/dev/dri/card0")
-    tree.folder("/dev/dri/by-path")
-    assert folders(tree, "/dev/dri/card*") == {"/dev/dri"}
-    assert folders(tree, "/dev/dri/card0") == {"/dev/dri"}
-    assert folders(tree, "/dev/dri/**") == {"/dev/dri", "/dev/dri/by-path"}
-    assert folders(tree, "/dev/**/card*") == {"/dev", "/dev/dri", "/dev/dri/by-path"}
+    tree.directory("/dev/dri/by-path")
+    assert directories(tree, "/dev/dri/card*") == {"/dev/dri"}
+    assert directories(tree, "/dev/dri/card0") == {"/dev/dri"}
+    assert directories(tree, "/dev/dri/**") == {"/dev/dri", "/dev/dri/by-path"}
+    assert directories(tree, "/dev/**/card*") == {"/dev", "/dev/dri", "/dev/dri/by-path"}
 
 
-def test_where_a_patterns_folder_is_missing_the_nearest_existing_one_matters(tree: NodeTree) -> None:
-    assert folders(tree, "/dev/infiniband/uverbs*") == {"/dev"}
-    assert folders(tree, "/run/a/b/c*") == {"/"}
-    tree.write("/dev/infiniband", "a file, not a folder")
-    assert folders(tree, "/dev/infiniband/uverbs*") == {"/dev"}
+def test_where_a_patterns_directory_is_missing_the_nearest_existing_one_matters(tree: NodeTree) -> None:
+    assert directories(tree, "/dev/infiniband/uverbs*") == {"/dev"}
+    assert directories(tree, "/run/a/b/c*") == {"/"}
+    tree.write("/dev/infiniband", "a file, not a directory")
+    assert directories(tree, "/dev/infiniband/uverbs*") == {"/dev"}
 
 
-def test_where_a_folder_is_reached_by_a_symlink_the_links_folder_matters_too(tree: NodeTree) -> None:
+def test_where_a_directory_is_reached_by_a_symlink_the_links_directory_matters_too(tree: NodeTree) -> None:
     tree.plug("/run/devices/x0")
     tree.link("/dev/mine", "/run/devices")
-    assert folders(tree, "/dev/mine/x*") == {"/dev", "/run/devices"}
+    assert directories(tree, "/dev/mine/x*") == {"/dev", "/run/devices"}
 
 
-def test_a_look_names_the_folders_that_decide_it(tree: NodeTree) -> None:
+def test_a_look_names_the_directories_that_decide_it(tree: NodeTree) -> None:
     tree.plug("/dev/ttyUSB0")
     tree.link("/dev/serial/by-id/there", "../../ttyUSB0")
     tree.link("/dev/serial/by-id/lost", "../../bus/usb/1")
-    for host in (tree.host, tree.host.remembering()):
+    for host in (tree.host, tree.host.cached()):
         for path, expected in (
             ("/dev/serial/by-id/there", {"/dev/serial/by-id", "/dev"}),
             ("/dev/serial/by-id/lost", {"/dev/serial/by-id", "/dev"}),
@@ -176,15 +178,15 @@ def test_a_look_names_the_folders_that_decide_it(tree: NodeTree) -> None:
             ("/proc/nothing/here", {"/"}),
         ):
             for _ in range(2):
-                around = Interests()
-                host.see(path, around)
-                assert around.folders == expected, path
+                around = Dependencies()
+                host.stat_tracked(path, around)
+                assert around.directories == expected, path
 
 
 def test_a_listing_of_nothing_is_empty(tree: NodeTree) -> None:
     tree.write("/dev/file")
-    assert tree.host.listing("/dev/missing") == tree.host.listing("/dev/file") == ()
-    assert tree.host.listing("/") == (STAND_INS_MARKER, "dev")
+    assert tree.host.list_directory("/dev/missing") == tree.host.list_directory("/dev/file") == ()
+    assert tree.host.list_directory("/") == (STAND_INS_MARKER, "dev")
 
 
 names = st.sampled_from(["a", "b1", "b10", ".c", "d"])
@@ -208,11 +210,11 @@ def test_a_glob_finds_exactly_the_paths_whose_text_matches(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
         everything = ["/", *(f"/{path.relative_to(tree.root)}" for path in tree.root.rglob("*"))]
-        host = tree.host.remembering() if remembers else tree.host
+        host = tree.host.cached() if remembers else tree.host
         found = set(host.glob(glob).paths)
         expected = {path for path in everything if glob.matches(path)}
         if pattern[-1] == "**" and len(pattern) > 1:
-            # As in a shell, what stands before '**' is a folder.
+            # As in a shell, what stands before '**' is a directory.
             before = Glob.parse("/" + "/".join(pattern[:-1]))
             expected -= {path for path in expected if before.matches(path) and tree.at(path).is_file()} - found
         assert found == expected

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.hardware.device_ids import device_id, replica_id, slice_id, token_ids, verbatim_fault
+from genplug.hardware.device_ids import device_id, replica_id, slice_id, token_ids, verbatim_error
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 
@@ -84,11 +84,11 @@ def test_no_hash_reads_like_the_end_of_a_replica_or_a_token() -> None:
 
 @pytest.mark.parametrize("key", ["0000:3b:01.0", "GPU-4cf8db2d", "a", "x" * 48, "mlx5_0"])
 def test_what_others_read_can_be_an_id_as_it_is(key: str) -> None:
-    assert verbatim_fault(key) == ""
+    assert verbatim_error(key) == ""
 
 
 @pytest.mark.parametrize(
     "key", ["", "x" * 49, "a b", "/dev/x", "-x", "x.", "ü", "x,y", replica_id("x", 1), slice_id("x", 1), "x-t0"]
 )
 def test_what_could_be_mistaken_or_refused_is_no_id_as_it_is(key: str) -> None:
-    assert verbatim_fault(key) != ""
+    assert verbatim_error(key) != ""

@@ -8,7 +8,7 @@ import pytest
 from genplug.hardware.denied_nodes import denied
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import Inventory, Kind, Look
+from genplug.hardware.inventory import Inventory, Kind, PathInfo
 from genplug.spec.globs import Glob
 from genplug.spec.model import CandidateType
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -76,12 +76,12 @@ HARMLESS = {
 }
 
 
-def char(path: str, numbers: tuple[int, int]) -> Look:
-    return Look(path, Kind.CHAR, *numbers)
+def char(path: str, numbers: tuple[int, int]) -> PathInfo:
+    return PathInfo(path, Kind.CHAR, *numbers)
 
 
 def reason(inventory: Inventory, path: str) -> str:
-    [considered] = [one for one in inventory.considered if one.path == path]
+    [considered] = [one for one in inventory.outcomes if one.path == path]
     return considered.reason if considered.device is None else ""
 
 
@@ -96,7 +96,7 @@ def test_what_gives_a_container_the_host_is_given_by_no_policy(path: str, number
 
 @pytest.mark.parametrize(("path", "numbers"), BLOCK.items(), ids=BLOCK)
 def test_block_devices_are_given_only_where_a_policy_says_so(path: str, numbers: tuple[int, int]) -> None:
-    look = Look(path, Kind.BLOCK, *numbers)
+    look = PathInfo(path, Kind.BLOCK, *numbers)
     said = f"refused by 'devices.block' of the default policy: block {numbers[0]}:{numbers[1]} is a block device"
     assert denied(look, DEFAULT_POLICY).startswith(said)
     assert not denied(look, EVERYTHING)
@@ -157,7 +157,7 @@ def test_a_refused_device_takes_no_id_and_no_node_from_another(tree: NodeTree) -
     assert [device.candidates for device in found.devices[X]] == [("/dev/b",)]
     assert not found.devices[X][0].faults
     assert [device.candidates for device in found.devices["b.example/y"]] == [("/dev/x1",)]
-    assert not found.clashes
+    assert not found.conflicts
 
 
 def test_the_globs_of_a_policy_are_compared_with_where_a_link_leads(tree: NodeTree) -> None:

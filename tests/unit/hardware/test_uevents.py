@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from genplug.hardware.uevents import Uevent, Uevents, changes, parse
+from genplug.hardware.uevents import Uevent, UeventListener, affected_paths, parse_uevent
 
 # Captured from a kernel; the bind's was asked for by writing to the device's file "uevent".
 BIND = (
@@ -52,7 +52,7 @@ UNBIND = BIND.replace(b"bind", b"unbind").replace(b"SYNTH_UUID=0\0DRIVER=virtio_
 
 
 def read(message: bytes) -> Uevent:
-    event = parse(message)
+    event = parse_uevent(message)
     assert event is not None
     return event
 
@@ -86,7 +86,7 @@ def test_a_value_may_contain_what_separates_and_a_part_may_have_none() -> None:
 
 @pytest.mark.parametrize("message", [BIND, CHAR, BLOCK, PCI, MOVE, DRIVER])
 def test_a_message_that_was_cut_anywhere_is_none(message: bytes) -> None:
-    assert [length for length in range(len(message)) if parse(message[:length]) is not None] == []
+    assert [length for length in range(len(message)) if parse_uevent(message[:length]) is not None] == []
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,14 @@ def test_a_message_that_was_cut_anywhere_is_none(message: bytes) -> None:
     ],
 )
 def test_what_the_kernel_does_not_write_is_none(message: bytes) -> None:
-    assert parse(message) is None
+    assert parse_uevent(message) is None
 
 
 def named(event: Uevent) -> dict[str, set[str]]:
-    return {folder: set(names) for folder, names in changes(event).items()}
+    return {directory: set(names) for directory, names in affected_paths(event).items()}
 
 
-def test_a_device_has_a_name_in_its_parents_folder_its_subsystems_and_that_of_the_numbers() -> None:
+def test_a_device_has_a_name_in_its_parents_directory_its_subsystems_and_that_of_the_numbers() -> None:
     assert named(read(PCI)) == {
         "/sys/devices/pci0000:00": {"0000:00:01.0"},
         "/sys/bus/pci/devices": {"0000:00:01.0"},
@@ -126,7 +126,7 @@ def test_a_device_has_a_name_in_its_parents_folder_its_subsystems_and_that_of_th
     }
 
 
-def test_a_classs_folder_comes_and_goes_with_its_devices_without_an_event_of_its_own() -> None:
+def test_a_classs_directory_comes_and_goes_with_its_devices_without_an_event_of_its_own() -> None:
     assert named(read(BLOCK)) == {
         "/sys/devices/pci0000:00/0000:00:02.0/virtio1/block": {"vda"},
         "/sys/devices/pci0000:00/0000:00:02.0/virtio1": {"block"},
@@ -147,7 +147,7 @@ def test_a_renamed_device_changes_both_names() -> None:
     }
 
 
-def test_a_bound_device_has_a_name_in_its_drivers_folder_and_anything_may_be_new_in_its_own() -> None:
+def test_a_bound_device_has_a_name_in_its_drivers_directory_and_anything_may_be_new_in_its_own() -> None:
     bus = {
         "/sys/devices/pci0000:00/0000:00:05.0": {"virtio4"},
         "/sys/bus/virtio/devices": {"virtio4"},
@@ -158,7 +158,7 @@ def test_a_bound_device_has_a_name_in_its_drivers_folder_and_anything_may_be_new
     assert named(read(UNBIND)) == bus
 
 
-def test_a_driver_that_comes_changes_its_buss_folder_of_drivers() -> None:
+def test_a_driver_that_comes_changes_its_buss_directory_of_drivers() -> None:
     assert named(read(DRIVER))["/sys/bus/pci/drivers"] == {"virtio-pci"}
 
 
@@ -228,7 +228,7 @@ def network_device(name: bytes) -> Iterator[Callable[[bytes], None]]:
 @pytest.mark.root
 async def test_what_the_kernel_tells_is_heard() -> None:
     heard = Heard()
-    with Uevents(heard, heard.lost) as uevents:
+    with UeventListener(heard, heard.lost) as uevents:
         assert not uevents.failure
         event = await heard.until_named(ask_for_event())
     assert heard.losses == 0
@@ -243,10 +243,10 @@ async def test_the_names_of_a_device_that_comes_is_renamed_and_goes_are_where_it
 
     async def told(action: str, name: str) -> set[Path]:
         event = await heard.until(lambda one: (one.action, one.devpath) == (action, f"/devices/virtual/net/{name}"))
-        return {Path(folder) / one for folder, names in changes(event).items() for one in names}
+        return {Path(directory) / one for directory, names in affected_paths(event).items() for one in names}
 
     in_class, in_devices = Path("/sys/class/net"), Path("/sys/devices/virtual/net")
-    with Uevents(heard, heard.lost):
+    with UeventListener(heard, heard.lost):
         with network_device(old.encode()) as rename:
             assert await told("add", old) >= {in_class / old, in_devices / old}
             assert (in_class / old).exists()
@@ -266,7 +266,7 @@ ENOUGH_TO_OVERFLOW = 6000
 @pytest.mark.root
 async def test_what_the_kernel_had_to_drop_is_told_once_and_hearing_goes_on() -> None:
     heard = Heard()
-    with Uevents(heard, heard.lost) as uevents:
+    with UeventListener(heard, heard.lost) as uevents:
         for _ in range(ENOUGH_TO_OVERFLOW):
             ask_for_event()
         await heard.until_lost()
@@ -292,7 +292,7 @@ async def test_what_is_dropped_while_the_rest_is_read_is_told_too() -> None:
         told.append("lost")
         lost.set()
 
-    with Uevents(note, note_loss):
+    with UeventListener(note, note_loss):
         for _ in range(ENOUGH_TO_OVERFLOW):
             ask_for_event()
         async with asyncio.timeout(10):
@@ -303,7 +303,7 @@ async def test_what_is_dropped_while_the_rest_is_read_is_told_too() -> None:
 @pytest.mark.root
 async def test_many_events_leave_other_work_its_turn() -> None:
     heard, turns = Heard(), [0]
-    with Uevents(heard, heard.lost):
+    with UeventListener(heard, heard.lost):
         for _ in range(1000):
             ask_for_event()
         async with asyncio.timeout(10):
@@ -323,7 +323,7 @@ def listening_ports() -> set[int]:
 async def test_what_another_process_sends_is_not_heard() -> None:
     heard = Heard()
     before = listening_ports()
-    with Uevents(heard, heard.lost), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15) as other:
+    with UeventListener(heard, heard.lost), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15) as other:
         [port] = listening_ports() - before - {other.getsockname()[0]}
         assert other.sendto(BLOCK, (port, 0)) == len(BLOCK)
         await heard.until_named(ask_for_event())
@@ -333,11 +333,11 @@ async def test_what_another_process_sends_is_not_heard() -> None:
 LISTEN = """
 import asyncio, sys, uuid
 from pathlib import Path
-from genplug.hardware.uevents import Uevents
+from genplug.hardware.uevents import UeventListener
 
 async def main():
     heard = asyncio.Queue()
-    with Uevents(heard.put_nowait, lambda: None) as uevents:
+    with UeventListener(heard.put_nowait, lambda: None) as uevents:
         print(uevents.failure, flush=True)
         sys.stdin.readline()
         async with asyncio.timeout(10):
@@ -377,7 +377,7 @@ async def test_without_a_socket_nothing_fails_and_an_operator_is_told() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        uevents = Uevents(Heard(), Heard().lost)
+        uevents = UeventListener(Heard(), Heard().lost)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "seen by the slow rescan only" in uevents.failure
@@ -390,11 +390,11 @@ async def test_without_a_socket_nothing_fails_and_an_operator_is_told() -> None:
 async def test_after_closing_nothing_is_heard_and_nothing_is_open() -> None:
     open_before = open_descriptors()
     heard, other = Heard(), Heard()
-    uevents = Uevents(heard, heard.lost)
+    uevents = UeventListener(heard, heard.lost)
     name = ask_for_event()
     uevents.close()
     uevents.close()
-    with Uevents(other, other.lost):
+    with UeventListener(other, other.lost):
         await other.until_named(ask_for_event())
     assert name not in {event.values.get("SYNTH_UUID") for event in heard.all}
     assert open_descriptors() == open_before
@@ -409,7 +409,7 @@ async def test_who_hears_may_close() -> None:
         heard(event)
         uevents.close()
 
-    uevents = Uevents(note, heard.lost)
+    uevents = UeventListener(note, heard.lost)
     ask_for_event()
     ask_for_event()
     await heard.until(lambda _: True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from genplug.hardware.inotify import GONE, FolderWatch
+from genplug.hardware.inotify import GONE, DirectoryWatcher
 
 
 class Notices:
@@ -21,19 +21,19 @@ class Notices:
         self.all: list[tuple[Path, frozenset[str]]] = []
         self._news = asyncio.Event()
 
-    def __call__(self, folder: Path, names: frozenset[str]) -> None:
-        self.all.append((folder, names))
+    def __call__(self, directory: Path, names: frozenset[str]) -> None:
+        self.all.append((directory, names))
         self._news.set()
 
-    async def until(self, folder: Path, *names: str) -> None:
-        """Wait until these names were reported; no names: until anything may have changed in the folder."""
+    async def until(self, directory: Path, *names: str) -> None:
+        """Wait until these names were reported; no names: until anything may have changed in the directory."""
         async with asyncio.timeout(5):
-            while not self._has(folder, set(names)):
+            while not self._has(directory, set(names)):
                 self._news.clear()
                 await self._news.wait()
 
-    def _has(self, folder: Path, names: set[str]) -> bool:
-        said = [one for where, one in self.all if where == folder]
+    def _has(self, directory: Path, names: set[str]) -> bool:
+        said = [one for where, one in self.all if where == directory]
         return names <= {name for one in said for name in one} if names else frozenset() in said
 
 
@@ -41,24 +41,24 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def settled(watch: FolderWatch, folder: Path) -> None:
+async def settled(watch: DirectoryWatcher, directory: Path) -> None:
     """Wait until everything that happened so far has been told, by an event after it."""
     marker = Notices()
-    watch.set("settled", [folder], marker)
-    (folder / "marker").touch()
-    await marker.until(folder, "marker")
+    watch.set("settled", [directory], marker)
+    (directory / "marker").touch()
+    await marker.until(directory, "marker")
     await asyncio.sleep(0)
     watch.unset("settled")
-    (folder / "marker").unlink()
+    (directory / "marker").unlink()
 
 
 @pytest.fixture
-async def watch() -> AsyncIterator[FolderWatch]:
-    with FolderWatch() as made:
+async def watch() -> AsyncIterator[DirectoryWatcher]:
+    with DirectoryWatcher() as made:
         yield made
 
 
-async def test_what_comes_goes_and_is_renamed_is_told_by_name(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_what_comes_goes_and_is_renamed_is_told_by_name(watch: DirectoryWatcher, tmp_path: Path) -> None:
     notices = Notices()
     assert watch.set("devices", [tmp_path], notices)
     (tmp_path / "created").touch()
@@ -71,7 +71,7 @@ async def test_what_comes_goes_and_is_renamed_is_told_by_name(watch: FolderWatch
     await notices.until(tmp_path, "renamed", "link")
 
 
-async def test_a_notice_comes_within_milliseconds(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_a_notice_comes_within_milliseconds(watch: DirectoryWatcher, tmp_path: Path) -> None:
     notices = Notices()
     watch.set("devices", [tmp_path], notices)
     took = []
@@ -83,7 +83,7 @@ async def test_a_notice_comes_within_milliseconds(watch: FolderWatch, tmp_path: 
     assert sorted(took)[10] < 0.005
 
 
-async def test_a_burst_is_told_in_few_notices(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_a_burst_is_told_in_few_notices(watch: DirectoryWatcher, tmp_path: Path) -> None:
     notices = Notices()
     watch.set("devices", [tmp_path], notices)
     for number in range(500):
@@ -92,7 +92,9 @@ async def test_a_burst_is_told_in_few_notices(watch: FolderWatch, tmp_path: Path
     assert len(notices.all) <= 2
 
 
-async def test_writing_into_a_file_counts_only_where_contents_are_wanted(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_writing_into_a_file_counts_only_where_contents_are_wanted(
+    watch: DirectoryWatcher, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     names, contents = Notices(), Notices()
     watch.set("names", [tmp_path], names)
@@ -103,7 +105,7 @@ async def test_writing_into_a_file_counts_only_where_contents_are_wanted(watch: 
     assert "file" not in {name for _, said in names.all for name in said}
 
 
-async def test_opening_a_device_folders_file_wakes_nobody(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_opening_a_device_directories_file_wakes_nobody(watch: DirectoryWatcher, tmp_path: Path) -> None:
     (tmp_path / "null").touch()
     notices = Notices()
     watch.set("devices", [tmp_path], notices)
@@ -113,7 +115,9 @@ async def test_opening_a_device_folders_file_wakes_nobody(watch: FolderWatch, tm
     assert {name for _, said in notices.all for name in said} <= {"marker"}
 
 
-async def test_two_subscriptions_hear_of_one_folder_and_end_on_their_own(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_two_subscriptions_hear_of_one_directory_and_end_on_their_own(
+    watch: DirectoryWatcher, tmp_path: Path
+) -> None:
     one, other = Notices(), Notices()
     assert watch.set("one", [tmp_path], one)
     assert not watch.set("other", [tmp_path], other)
@@ -126,7 +130,7 @@ async def test_two_subscriptions_hear_of_one_folder_and_end_on_their_own(watch: 
     assert "b" not in {name for _, said in one.all for name in said}
 
 
-async def test_one_folder_under_two_names_is_told_under_both(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_one_directory_under_two_names_is_told_under_both(watch: DirectoryWatcher, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "alias").symlink_to("real")
     notices = Notices()
@@ -139,7 +143,7 @@ async def test_one_folder_under_two_names_is_told_under_both(watch: FolderWatch,
     await notices.until(tmp_path / "alias", "y")
 
 
-async def test_a_changed_set_stops_the_old_folders_notices(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_a_changed_set_stops_the_old_directories_notices(watch: DirectoryWatcher, tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
     notices = Notices()
@@ -149,34 +153,36 @@ async def test_a_changed_set_stops_the_old_folders_notices(watch: FolderWatch, t
     (tmp_path / "old" / "x").touch()
     (tmp_path / "new" / "y").touch()
     await notices.until(tmp_path / "new", "y")
-    assert {folder for folder, _ in notices.all} == {tmp_path / "new"}
+    assert {directory for directory, _ in notices.all} == {tmp_path / "new"}
 
 
 @pytest.mark.parametrize("how", ["removed", "moved away", "replaced"])
-async def test_a_folder_that_vanished_and_returned_is_watched_again(
-    watch: FolderWatch, tmp_path: Path, how: str
+async def test_a_directory_that_vanished_and_returned_is_watched_again(
+    watch: DirectoryWatcher, tmp_path: Path, how: str
 ) -> None:
-    folder = tmp_path / "dri"
-    folder.mkdir()
+    directory = tmp_path / "dri"
+    directory.mkdir()
     notices = Notices()
-    watch.set("devices", [folder], notices)
+    watch.set("devices", [directory], notices)
     if how == "removed":
-        folder.rmdir()
+        directory.rmdir()
     else:
-        folder.rename(tmp_path / "away")
+        directory.rename(tmp_path / "away")
     if how == "replaced":
-        folder.mkdir()
-    await notices.until(folder)
-    assert watch.unwatched == {folder: GONE}
-    folder.mkdir(exist_ok=True)
-    assert watch.set("devices", [folder], notices)
+        directory.mkdir()
+    await notices.until(directory)
+    assert watch.unwatched == {directory: GONE}
+    directory.mkdir(exist_ok=True)
+    assert watch.set("devices", [directory], notices)
     assert watch.unwatched == {}
-    (folder / "card0").touch()
-    await notices.until(folder, "card0")
+    (directory / "card0").touch()
+    await notices.until(directory, "card0")
     assert watch.take_warnings() == ()
 
 
-async def test_a_folder_that_vanished_before_it_was_watched_is_news_once(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_a_directory_that_vanished_before_it_was_watched_is_news_once(
+    watch: DirectoryWatcher, tmp_path: Path
+) -> None:
     missing = tmp_path / "missing"
     assert watch.set("devices", [missing], Notices())
     assert watch.unwatched == {missing: GONE}
@@ -189,7 +195,9 @@ def longest_queue() -> int:
     return int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 
-async def test_an_overflowing_queue_means_that_anything_may_have_changed(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_an_overflowing_queue_means_that_anything_may_have_changed(
+    watch: DirectoryWatcher, tmp_path: Path
+) -> None:
     other = tmp_path / "quiet"
     other.mkdir()
     busy = tmp_path / "busy"
@@ -207,28 +215,28 @@ async def test_an_overflowing_queue_means_that_anything_may_have_changed(watch: 
 AT_THE_LIMIT = """
 import asyncio, sys
 from pathlib import Path
-from genplug.hardware.inotify import FolderWatch
+from genplug.hardware.inotify import DirectoryWatcher
 
 limit, base = Path("/proc/sys/user/max_inotify_watches"), Path(sys.argv[1])
-folders = [base / name for name in "abc"]
+directories = [base / name for name in "abc"]
 
 async def main():
-    for folder in folders:
-        folder.mkdir()
+    for directory in directories:
+        directory.mkdir()
     told = asyncio.Event()
-    notice = lambda folder, names: told.set()
-    with FolderWatch() as watch:
-        watch.set("devices", folders[:1], notice)
+    notice = lambda directory, names: told.set()
+    with DirectoryWatcher() as watch:
+        watch.set("devices", directories[:1], notice)
         limit.write_text("1")
-        assert not watch.set("devices", folders, notice)
-        assert set(watch.unwatched) == set(folders[1:]), watch.unwatched
+        assert not watch.set("devices", directories, notice)
+        assert set(watch.unwatched) == set(directories[1:]), watch.unwatched
         [warning] = watch.take_warnings()
-        assert not watch.set("devices", folders, notice)
+        assert not watch.set("devices", directories, notice)
         assert watch.take_warnings() == ()
-        (folders[0] / "x").touch()
+        (directories[0] / "x").touch()
         await asyncio.wait_for(told.wait(), 5)
         limit.write_text("100")
-        assert watch.set("devices", folders, notice)
+        assert watch.set("devices", directories, notice)
         assert watch.unwatched == {}
         print(warning)
 
@@ -246,12 +254,12 @@ def test_32_at_the_watch_limit_it_says_so_once_and_names_the_unwatched(tmp_path:
     assert "fs.inotify.max_user_watches" in done.stdout
 
 
-async def test_32_without_a_descriptor_every_folder_is_unwatched_and_nothing_fails(tmp_path: Path) -> None:
+async def test_32_without_a_descriptor_every_directory_is_unwatched_and_nothing_fails(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    FolderWatch().close()  # imports what needs files
+    DirectoryWatcher().close()  # imports what needs files
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_descriptors() - 1, hard))
     try:
-        watch = FolderWatch()
+        watch = DirectoryWatcher()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert not watch.set("devices", [tmp_path], Notices())
@@ -262,26 +270,26 @@ async def test_32_without_a_descriptor_every_folder_is_unwatched_and_nothing_fai
 
 async def test_after_closing_nothing_is_told_and_nothing_is_open(tmp_path: Path) -> None:
     open_before = open_descriptors()
-    watch = FolderWatch()
+    watch = DirectoryWatcher()
     notices = Notices()
     watch.set("devices", [tmp_path], notices)
     (tmp_path / "x").touch()
     watch.close()
     watch.close()
-    with FolderWatch() as another:
+    with DirectoryWatcher() as another:
         await settled(another, tmp_path)
     assert notices.all == []
     assert open_descriptors() == open_before
 
 
-async def test_a_callback_may_change_the_subscriptions(watch: FolderWatch, tmp_path: Path) -> None:
+async def test_a_callback_may_change_the_subscriptions(watch: DirectoryWatcher, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
     notices = Notices()
 
-    def follow(folder: Path, names: frozenset[str]) -> None:
-        notices(folder, names)
+    def follow(directory: Path, names: frozenset[str]) -> None:
+        notices(directory, names)
         watch.set("devices", [second], notices)
 
     watch.set("devices", [first], follow)

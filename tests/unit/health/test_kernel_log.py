@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.health.kernel_log import KernelLog, Line, parsed
+from genplug.health.kernel_log import KernelLog, LogRecord, parse_record
 from genplug.health.probes import kernel_log
 from genplug.health.thresholds import Outcome, Result
 from genplug.spec.probes import KernelLogCheck
@@ -27,7 +27,7 @@ def check(fail: str, ignore: str | None = None, clear: str | None = None) -> Ker
 
 
 def judged(one: KernelLogCheck, line: str, **values: tuple[str, ...]) -> Result | None:
-    return kernel_log.judged(kernel_log.bound(one, values), line)
+    return kernel_log.evaluate(kernel_log.bind_patterns(one, values), line)
 
 
 def outcomes(one: KernelLogCheck, *lines: str, **values: tuple[str, ...]) -> list[str]:
@@ -38,26 +38,26 @@ def outcomes(one: KernelLogCheck, *lines: str, **values: tuple[str, ...]) -> lis
 
 @pytest.mark.parametrize("priority", range(8))
 def test_what_the_kernel_says_counts_however_urgent_it_is(priority: int) -> None:
-    assert list(parsed(b"%d,7,1,-;text\n" % priority)) == [Line(7, "text")]
+    assert list(parse_record(b"%d,7,1,-;text\n" % priority)) == [LogRecord(7, "text")]
 
 
 @pytest.mark.parametrize("facility", [1, 3, 4, 10, 16, 23])
 def test_what_programs_say_does_not_count(facility: int) -> None:
-    assert list(parsed(b"%d,7,1,-;NVRM: Xid (PCI:0000:3b:00): 79\n" % (facility << 3 | 6))) == []
+    assert list(parse_record(b"%d,7,1,-;NVRM: Xid (PCI:0000:3b:00): 79\n" % (facility << 3 | 6))) == []
 
 
 @pytest.mark.parametrize(
     ("record", "lines"),
     [
         # Whatever fields a later kernel adds (Documentation/ABI/testing/dev-kmsg).
-        (b"6,339,5140900,-,caller=T1;text\n", [Line(339, "text")]),
-        (b"6,1,0,-;\n", [Line(1, "")]),
-        (b"6,1,0,-; indented; and more\n", [Line(1, " indented; and more")]),
-        (b"6,1,0,-;text\n SUBSYSTEM=pci\n DEVICE=+pci:0000:00:02.0\n", [Line(1, "text")]),
-        (b"6,1,0,-;text\n 6,2,0,-;is the first line's\n", [Line(1, "text")]),
-        (b"6,1,0,c;a\n6,2,0,+;b\n", [Line(1, "a"), Line(2, "b")]),
-        (b"6,1,0,-;no end", [Line(1, "no end")]),
-        (b"6,1,0,-;caf\xe9\n", [Line(1, "caf\N{REPLACEMENT CHARACTER}")]),
+        (b"6,339,5140900,-,caller=T1;text\n", [LogRecord(339, "text")]),
+        (b"6,1,0,-;\n", [LogRecord(1, "")]),
+        (b"6,1,0,-; indented; and more\n", [LogRecord(1, " indented; and more")]),
+        (b"6,1,0,-;text\n SUBSYSTEM=pci\n DEVICE=+pci:0000:00:02.0\n", [LogRecord(1, "text")]),
+        (b"6,1,0,-;text\n 6,2,0,-;is the first line's\n", [LogRecord(1, "text")]),
+        (b"6,1,0,c;a\n6,2,0,+;b\n", [LogRecord(1, "a"), LogRecord(2, "b")]),
+        (b"6,1,0,-;no end", [LogRecord(1, "no end")]),
+        (b"6,1,0,-;caf\xe9\n", [LogRecord(1, "caf\N{REPLACEMENT CHARACTER}")]),
         (b"", []),
         (b"\n\n", []),
         (b"no record at all\n", []),
@@ -70,13 +70,13 @@ def test_what_programs_say_does_not_count(facility: int) -> None:
         (b"<6>text; of an old kernel\n", []),
     ],
 )
-def test_a_record_is_a_line_of_the_kernels_or_nothing(record: bytes, lines: list[Line]) -> None:
-    assert list(parsed(record)) == lines
+def test_a_record_is_a_line_of_the_kernels_or_nothing(record: bytes, lines: list[LogRecord]) -> None:
+    assert list(parse_record(record)) == lines
 
 
 @given(st.one_of(st.binary(max_size=60), st.text("0123456789,;- \nx", max_size=60).map(str.encode)))
 def test_no_record_breaks_the_reader(record: bytes) -> None:
-    assert all(line.number >= 0 for line in parsed(record))
+    assert all(line.number >= 0 for line in parse_record(record))
 
 
 def test_a_line_that_clears_is_no_failure_even_if_it_matches_that_too() -> None:
@@ -188,8 +188,8 @@ HINTED: list[tuple[str, Values, str]] = [
 @pytest.mark.parametrize(("pattern", "values", "line"), HINTED, ids=[one[0] for one in HINTED])
 def test_whatever_means_something_for_a_device_is_worth_a_look(pattern: str, values: Values, line: str) -> None:
     for one in (check(pattern), check("never", clear=pattern)):
-        assert kernel_log.judged(kernel_log.bound(one, values), line) is not None
-        assert any(hint.search(line) for hint in kernel_log.hint(one))
+        assert kernel_log.evaluate(kernel_log.bind_patterns(one, values), line) is not None
+        assert any(hint.search(line) for hint in kernel_log.prefilter_patterns(one))
 
 
 FRAGMENTS = ("${name}", "(${name}|x)", "(a|b)?", "a", ":", "[a-c0-9]+", "^", "$", r"\b", "(?i)", ".*", "${index}")
@@ -204,12 +204,12 @@ def test_no_line_that_means_something_is_passed_over(
     filled = {"${name}": name, "(${name}|x)": name, "${index}": index, "[a-c0-9]+": "b1", "(a|b)?": "b"}
     likely = "".join(filled.get(part, part) for part in fragments)
     for line in (likely, f"{before}{likely}{after}", f"{before}{name}{after}", before):
-        if kernel_log.judged(kernel_log.bound(one, {"name": (name,), "index": (index,)}), line) is not None:
-            assert any(hint.search(line) for hint in kernel_log.hint(one))
+        if kernel_log.evaluate(kernel_log.bind_patterns(one, {"name": (name,), "index": (index,)}), line) is not None:
+            assert any(hint.search(line) for hint in kernel_log.prefilter_patterns(one))
 
 
 def test_most_lines_are_worth_no_look() -> None:
-    assert not any(one.search("usb 1-1: new high-speed USB device") for one in kernel_log.hint(XID))
+    assert not any(one.search("usb 1-1: new high-speed USB device") for one in kernel_log.prefilter_patterns(XID))
 
 
 class Fifo:
@@ -238,13 +238,13 @@ def records(*numbers: int) -> list[str]:
     return [f"4,{number},0,-;line {number}" for number in numbers]
 
 
-def told(*numbers: int) -> list[Line]:
-    return [Line(number, f"line {number}") for number in numbers]
+def told(*numbers: int) -> list[LogRecord]:
+    return [LogRecord(number, f"line {number}") for number in numbers]
 
 
-async def heard(queue: "asyncio.Queue[Sequence[Line]]", count: int) -> list[Line]:
+async def heard(queue: "asyncio.Queue[Sequence[LogRecord]]", count: int) -> list[LogRecord]:
     """So many lines, as they come."""
-    got: list[Line] = []
+    got: list[LogRecord] = []
     while len(got) < count:
         got += await asyncio.wait_for(queue.get(), 10)
     return got
@@ -255,7 +255,7 @@ def nobody() -> None:
 
 
 async def test_every_line_is_told_once_and_in_order(tmp_path: Path) -> None:
-    log, queue = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[Line]]()
+    log, queue = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[LogRecord]]()
     log.write(*records(1, 2), "30,3,0,-;systemd[1]: line 3", *records(4))
     following = KernelLog(log.path, queue.put_nowait, nobody)
     assert list(await following.follow()) == told(1, 2, 4)
@@ -269,7 +269,7 @@ async def test_every_line_is_told_once_and_in_order(tmp_path: Path) -> None:
 
 
 async def test_what_programs_write_wakes_nobody(tmp_path: Path) -> None:
-    log, queue = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[Line]]()
+    log, queue = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[LogRecord]]()
     following = KernelLog(log.path, queue.put_nowait, nobody)
     assert await following.follow() == ()
     log.write("30,1,0,-;systemd[1]: line 1")
@@ -284,11 +284,11 @@ async def test_what_programs_write_wakes_nobody(tmp_path: Path) -> None:
 
 
 async def test_what_the_log_holds_can_be_asked_for_while_it_is_followed(tmp_path: Path) -> None:
-    log, queue = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[Line]]()
+    log, queue = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[LogRecord]]()
     following = KernelLog(log.path, queue.put_nowait, nobody)
     # Of a pipe everything is read once, by whoever comes first: that is all it holds.
     log.write(*records(1))
-    assert list(await following.held()) == told(1)
+    assert list(await following.read_existing()) == told(1)
     log.write(*records(2))
     assert list(await following.follow()) == told(2)
     log.write(*records(3))
@@ -298,12 +298,12 @@ async def test_what_the_log_holds_can_be_asked_for_while_it_is_followed(tmp_path
 
 
 async def test_who_is_closed_hears_no_more(tmp_path: Path) -> None:
-    log, closed = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[Line]]()
+    log, closed = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[LogRecord]]()
     following = KernelLog(log.path, closed.put_nowait, nobody)
     await following.follow()
     following.close()
     following.close()
-    queue = asyncio.Queue[Sequence[Line]]()
+    queue = asyncio.Queue[Sequence[LogRecord]]()
     after = KernelLog(log.path, queue.put_nowait, nobody)
     await after.follow()
     log.write(*records(1))
@@ -314,7 +314,7 @@ async def test_who_is_closed_hears_no_more(tmp_path: Path) -> None:
 
 
 async def test_a_log_that_ends_is_said_to_once_after_its_last_lines(tmp_path: Path) -> None:
-    log, queue, failed = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[Line]](), asyncio.Queue[str]()
+    log, queue, failed = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[LogRecord]](), asyncio.Queue[str]()
     following = KernelLog(log.path, queue.put_nowait, lambda: failed.put_nowait(following.failure))
     await following.follow()
     log.write(*records(1))
@@ -327,7 +327,7 @@ async def test_a_log_that_ends_is_said_to_once_after_its_last_lines(tmp_path: Pa
 
 async def test_a_log_that_is_not_there_is_a_failure_of_its_own(tmp_path: Path) -> None:
     following = KernelLog(tmp_path / "kmsg", lambda _: nobody(), nobody)
-    for look in (following.follow, following.held):
+    for look in (following.follow, following.read_existing):
         assert await look() == ()
         assert following.failure == "the kernel's log (/dev/kmsg) cannot be read: No such file or directory"
     following.close()
@@ -355,7 +355,7 @@ def link_to_null(path: Path) -> None:
     path.symlink_to("/dev/null")
 
 
-@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, link_to_null], ids=["file", "folder", "null"])
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, link_to_null], ids=["file", "directory", "null"])
 async def test_what_is_no_log_is_a_failure(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "kmsg")
     failed = asyncio.Event()
@@ -399,7 +399,7 @@ async def test_of_the_real_log_the_kernels_own_lines_are_read_and_no_others() ->
 async def test_what_the_real_log_held_it_holds_still() -> None:
     os.close(real_log())
     log = KernelLog(KMSG, lambda _: None, nobody)
-    first, second = await log.held(), await log.held()
+    first, second = await log.read_existing(), await log.read_existing()
     known = {line.number: line.text for line in second}
     assert first
     assert {known.get(line.number, line.text) == line.text for line in first} == {True}

@@ -21,9 +21,9 @@ from genplug.hardware.inventory import DeviceNode
 from genplug.health.probes import exec as exec_probe
 from genplug.health.probes import http, open, unix_socket  # noqa: A004 - the kinds are called so
 from genplug.health.thresholds import Outcome, Result
-from genplug.health.workers.file_reader import Eyes
-from genplug.health.workers.main import answered
-from genplug.health.workers.protocol import Ask
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.main import run_probe
+from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import ExecCheck, HttpCheck, OpenCheck, UnixSocketCheck
 from genplug.spec.template import MissingAttributeError, Template
 
@@ -33,9 +33,11 @@ IN_NO_TIME = 5.0
 t = Template.parse
 
 
-def result(root: Path, question: Ask, judged: Callable[[Any], tuple[Result, None]], timeout: float = 10) -> Result:
+def result(
+    root: Path, question: ProbeRequest, judged: Callable[[Any], tuple[Result, None]], timeout: float = 10
+) -> Result:
     """What a worker's answer means."""
-    answer, error = answered(question, Eyes(Host(root)), timeout)
+    answer, error = run_probe(question, CachedFileReader(Host(root)), timeout)
     return Result(Outcome.ERROR, error) if error else judged(answer)[0]
 
 
@@ -43,11 +45,11 @@ def opened(root: Path, *nodes: str, mode: str = "rw") -> Result:
     """Open nodes, each given as ``PATH KIND NUMBERS``."""
     check = OpenCheck(mode)
     told = [part for node in nodes for part in node.split(" ", 1)]
-    return result(root, ("open", mode, *told), lambda answer: open.judged(check, answer, None, 0))
+    return result(root, ("open", mode, *told), lambda answer: open.evaluate(check, answer, None, 0))
 
 
 def device(root: Path, path: str) -> DeviceNode:
-    look = Host(root).look(path)
+    look = Host(root).stat(path)
     assert look is not None
     return DeviceNode(path, path, "rw", look)
 
@@ -62,20 +64,20 @@ def nodes(tmp_path: Path) -> Path:
 
 @pytest.mark.root
 def test_a_question_has_each_node_with_its_numbers(nodes: Path) -> None:
-    asked = open.ask(OpenCheck("r"), (device(nodes, "/null"), device(nodes, "/zero")))
+    asked = open.make_request(OpenCheck("r"), (device(nodes, "/null"), device(nodes, "/zero")))
     assert asked == ("open", "r", "/null", "char 1:3", "/zero", "char 1:5")
-    assert result(nodes, asked, lambda answer: open.judged(OpenCheck("r"), answer, None, 0)) == WELL
+    assert result(nodes, asked, lambda answer: open.evaluate(OpenCheck("r"), answer, None, 0)) == WELL
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("mode", ["r", "w", "rw"])
 def test_a_node_is_opened_as_is_written(nodes: Path, mode: str) -> None:
     assert opened(nodes, "/null char 1:3", "/zero char 1:5", mode=mode) == WELL
-    # A folder stands for what may be opened to be read only.
-    (nodes / "folder").mkdir()
-    kind = str(device(nodes, "/folder").look.numbers[0])
+    # A directory stands for what may be opened to be read only.
+    (nodes / "directory").mkdir()
+    kind = str(device(nodes, "/directory").info.numbers[0])
     expected = Outcome.PASSED if mode == "r" else Outcome.FAILED
-    assert opened(nodes, f"/folder {kind} 0:0", mode=mode).outcome is expected
+    assert opened(nodes, f"/directory {kind} 0:0", mode=mode).outcome is expected
 
 
 @pytest.mark.root
@@ -105,13 +107,13 @@ def test_a_node_is_found_behind_a_link_under_the_root(nodes: Path) -> None:
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES])
 def test_what_may_not_be_opened_says_what_the_pod_lacks(number: int) -> None:
     said = f"/dev/x0 may not be opened by genplug ({os.strerror(number)}): the pod has to be privileged"
-    result, _ = open.judged(OpenCheck(), (("/dev/x0", number),), None, 0)
+    result, _ = open.evaluate(OpenCheck(), (("/dev/x0", number),), None, 0)
     assert result == Result(Outcome.ERROR, f"probe not permitted: {said}")
 
 
 def test_one_that_is_in_use_hides_no_other() -> None:
     answer = (("/dev/x0", errno.EBUSY), ("/dev/x1", errno.EIO))
-    assert open.judged(OpenCheck(), answer, None, 0)[0] == Result(
+    assert open.evaluate(OpenCheck(), answer, None, 0)[0] == Result(
         Outcome.FAILED, f"/dev/x1 cannot be opened: {os.strerror(errno.EIO)}"
     )
 
@@ -119,15 +121,15 @@ def test_one_that_is_in_use_hides_no_other() -> None:
 @pytest.mark.parametrize("first", [errno.EPERM, errno.EACCES, -1])
 def test_a_node_that_cannot_be_looked_at_hides_no_other_that_fails(first: int) -> None:
     for answer in ((("/dev/x0", first), ("/dev/x1", errno.ENXIO)), (("/dev/x1", errno.ENXIO), ("/dev/x0", first))):
-        assert open.judged(OpenCheck(), answer, None, 0)[0] == Result(
+        assert open.evaluate(OpenCheck(), answer, None, 0)[0] == Result(
             Outcome.FAILED, f"/dev/x1 cannot be opened: {os.strerror(errno.ENXIO)}"
         )
 
 
 def ran(*command: str, timeout: float = 10) -> Result:
     check = ExecCheck(tuple(t(part) for part in command))
-    asked = exec_probe.ask(check, {})
-    return result(Path("/"), asked, lambda answer: exec_probe.judged(check, answer, None, 0), timeout)
+    asked = exec_probe.make_request(check, {})
+    return result(Path("/"), asked, lambda answer: exec_probe.evaluate(check, answer, None, 0), timeout)
 
 
 def shell(script: str, timeout: float = 10) -> Result:
@@ -136,11 +138,11 @@ def shell(script: str, timeout: float = 10) -> Result:
 
 def test_a_program_is_given_its_arguments_as_they_are() -> None:
     check = ExecCheck((t("/bin/check"), t("--device=${path}"), t("$HOME; reboot")))
-    assert exec_probe.ask(check, {"path": ("/dev/a b", "/dev/c")}) == (
+    assert exec_probe.make_request(check, {"path": ("/dev/a b", "/dev/c")}) == (
         "exec", "/bin/check", "--device=/dev/a b,/dev/c", "$HOME; reboot",
     )  # fmt: skip
     with pytest.raises(MissingAttributeError):
-        exec_probe.ask(check, {})
+        exec_probe.make_request(check, {})
     said = ran("/bin/sh", "-c", 'echo "$0|$1"; exit 1', "$HOME; a  b", "*")
     assert said == Result(Outcome.FAILED, "/bin/sh ended with 1: $HOME; a  b|*")
 
@@ -167,13 +169,13 @@ def test_what_a_program_says_does_not_matter_while_it_ends_with_0() -> None:
 
 def test_a_program_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     assert ran("/nosuch") == Result(Outcome.ERROR, "No such file or directory: /nosuch")
-    place = tmp_path / "check"
-    place.write_text("#!/nosuch\n")
-    assert ran(str(place)) == Result(Outcome.ERROR, f"Permission denied: {place}")
-    place.chmod(0o755)
-    assert ran(str(place)).outcome is Outcome.ERROR
-    place.write_bytes(b"\x7fELF, but no more than that")
-    assert ran(str(place)) == Result(Outcome.ERROR, f"Exec format error: {place}")
+    location = tmp_path / "check"
+    location.write_text("#!/nosuch\n")
+    assert ran(str(location)) == Result(Outcome.ERROR, f"Permission denied: {location}")
+    location.chmod(0o755)
+    assert ran(str(location)).outcome is Outcome.ERROR
+    location.write_bytes(b"\x7fELF, but no more than that")
+    assert ran(str(location)) == Result(Outcome.ERROR, f"Exec format error: {location}")
     assert ran("/bin/echo", "a\0b").outcome is Outcome.ERROR
 
 
@@ -314,8 +316,8 @@ def server() -> Iterator[Server]:
 
 def fetched(url: str, *, expect: int = 200, timeout: float = 10) -> Result:
     check = HttpCheck(t(url), expect)
-    asked = http.ask(check, {})
-    return result(Path("/"), asked, lambda answer: http.judged(check, answer, None, 0), timeout)
+    asked = http.make_request(check, {})
+    return result(Path("/"), asked, lambda answer: http.evaluate(check, answer, None, 0), timeout)
 
 
 @pytest.mark.parametrize(("status", "expect"), [(200, 200), (204, 204), (404, 404), (302, 302), (503, 503)])
@@ -323,7 +325,7 @@ def test_the_status_that_is_wanted_is_health_whatever_it_is(server: Server, stat
     assert server.fetch(f"/{status}", expect=expect) == WELL
 
 
-def test_any_other_status_is_a_fault(server: Server) -> None:
+def test_any_other_status_is_a_failure(server: Server) -> None:
     for status, expect, words in ((204, 200, "No Content"), (503, 200, "Service Unavailable"), (200, 204, "OK")):
         said = f"{server.url}/{status} answers {status} {words}, wanted {expect}"
         assert server.fetch(f"/{status}", expect=expect) == Result(Outcome.FAILED, said)
@@ -348,11 +350,11 @@ def test_no_proxy_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_several_pages_have_to_answer_all(server: Server) -> None:
     check = HttpCheck(t(f"{server.url}/${{state}}"))
-    asked = http.ask(check, {"state": ("200", "503")})
+    asked = http.make_request(check, {"state": ("200", "503")})
     assert asked == ("http", f"{server.url}/200", f"{server.url}/503")
-    answer, error = answered(asked, Eyes(Host()), 10)
+    answer, error = run_probe(asked, CachedFileReader(Host()), 10)
     assert error == ""
-    assert http.judged(check, answer, None, 0)[0].reason == (
+    assert http.evaluate(check, answer, None, 0)[0].reason == (
         f"{server.url}/503 answers 503 Service Unavailable, wanted 200"
     )
 
@@ -391,27 +393,27 @@ def test_what_a_page_says_of_itself_is_kept_short(server: Server) -> None:
 
 def connected(root: Path, *paths: str, timeout: float = 10) -> Result:
     check = UnixSocketCheck(t("/unused"))
-    return result(root, ("unixSocket", *paths), lambda answer: unix_socket.judged(check, answer, None, 0), timeout)
+    return result(root, ("unixSocket", *paths), lambda answer: unix_socket.evaluate(check, answer, None, 0), timeout)
 
 
 @contextmanager
-def listening(place: Path, kind: int = socket.SOCK_STREAM, backlog: int = 8) -> Iterator[socket.socket]:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(place.parent, os.O_PATH)
+def listening(location: Path, kind: int = socket.SOCK_STREAM, backlog: int = 8) -> Iterator[socket.socket]:
+    location.parent.mkdir(parents=True, exist_ok=True)
+    directory = os.open(location.parent, os.O_PATH)
     try:
         with socket.socket(socket.AF_UNIX, kind) as listener:
-            # The folder's own path may be too long.
-            listener.bind(f"/proc/self/fd/{folder}/{place.name}")
+            # The directory's own path may be too long.
+            listener.bind(f"/proc/self/fd/{directory}/{location.name}")
             if kind == socket.SOCK_STREAM:
                 listener.listen(backlog)
             yield listener
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
 def test_a_socket_is_asked_for_with_each_value() -> None:
     check = UnixSocketCheck(t("/run/${name}.sock"))
-    assert unix_socket.ask(check, {"name": ("a", "b")}) == ("unixSocket", "/run/a.sock", "/run/b.sock")
+    assert unix_socket.make_request(check, {"name": ("a", "b")}) == ("unixSocket", "/run/a.sock", "/run/b.sock")
 
 
 def test_a_socket_on_which_somebody_listens_is_well_and_its_listener_hears_no_word(tmp_path: Path) -> None:
@@ -437,10 +439,10 @@ def test_a_path_of_a_socket_may_be_long(tmp_path: Path) -> None:
     assert connected(tmp_path, path) == Result(Outcome.FAILED, f"{path} is there, and nobody listens on it")
 
 
-def test_nobody_on_one_of_several_sockets_is_a_fault(tmp_path: Path) -> None:
+def test_nobody_on_one_of_several_sockets_is_a_failure(tmp_path: Path) -> None:
     with listening(tmp_path / "run/s"):
         assert connected(tmp_path, "/run/s", "/run/t") == Result(Outcome.FAILED, "/run/t is not there")
-        assert connected(tmp_path, "/nofolder/s") == Result(Outcome.FAILED, "/nofolder/s is not there")
+        assert connected(tmp_path, "/nodirectory/s") == Result(Outcome.FAILED, "/nodirectory/s is not there")
 
 
 def test_what_is_no_socket_is_not_listened_on(tmp_path: Path) -> None:
@@ -459,13 +461,13 @@ def test_a_listener_that_takes_nobody_is_an_error_in_its_time(tmp_path: Path) ->
 
 def test_a_socket_that_cannot_be_looked_at_hides_no_other_that_fails() -> None:
     for answer in ((("/a", errno.EAGAIN), ("/b", errno.ENOENT)), (("/b", errno.ENOENT), ("/a", errno.EAGAIN))):
-        assert unix_socket.judged(UnixSocketCheck(t("/x")), answer, None, 0)[0] == Result(
+        assert unix_socket.evaluate(UnixSocketCheck(t("/x")), answer, None, 0)[0] == Result(
             Outcome.FAILED, "/b is not there"
         )
 
 
 def test_who_may_not_connect_is_told_so() -> None:
     answer = (("/s", errno.EACCES),)
-    assert unix_socket.judged(UnixSocketCheck(t("/x")), answer, None, 0)[0] == Result(
+    assert unix_socket.evaluate(UnixSocketCheck(t("/x")), answer, None, 0)[0] == Result(
         Outcome.ERROR, "/s cannot be connected to: Permission denied"
     )

@@ -10,7 +10,7 @@ import pytest
 from genplug.hardware.host import Host
 from genplug.health.probes import pci
 from genplug.health.thresholds import Outcome, Result
-from genplug.health.workers.file_reader import Eyes
+from genplug.health.workers.file_reader import CachedFileReader
 from genplug.spec.probes import PciCheck
 from genplug.spec.template import MissingAttributeError, Template
 
@@ -28,8 +28,8 @@ class Function:
     def __init__(self, root: Path, address: str, driver: str = "nvidia", width: str = "16") -> None:
         self.root = root
         self.link = root / "sys/bus/pci/devices" / address
-        self.place = root / "sys/devices/pci0000:3a" / address
-        self.place.mkdir(parents=True)
+        self.location = root / "sys/devices/pci0000:3a" / address
+        self.location.mkdir(parents=True)
         self.link.parent.mkdir(parents=True, exist_ok=True)
         self.link.symlink_to(f"../../../devices/pci0000:3a/{address}")
         self.write("current_link_width", f"{width}\n")
@@ -37,19 +37,19 @@ class Function:
         self.drives(driver)
 
     def write(self, name: str, text: str) -> None:
-        (self.place / name).parent.mkdir(exist_ok=True)
-        (self.place / name).write_text(text)
+        (self.location / name).parent.mkdir(exist_ok=True)
+        (self.location / name).write_text(text)
 
     def answers(self, config: bytes) -> None:
         # The kernel shows all of it to root.
-        (self.place / "config").write_bytes(config + bytes(192))
+        (self.location / "config").write_bytes(config + bytes(192))
 
     def drives(self, driver: str) -> None:
         """Bind another driver, or none."""
-        (self.place / "driver").unlink(missing_ok=True)
+        (self.location / "driver").unlink(missing_ok=True)
         if driver:
             (self.root / "sys/bus/pci/drivers" / driver).mkdir(parents=True, exist_ok=True)
-            (self.place / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
+            (self.location / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
 
     def sleeps(self, *, really: bool = True) -> None:
         self.write("power/runtime_status", "suspended\n" if really else "active\n")
@@ -59,13 +59,13 @@ class Looking:
     """A probe that looks again and again."""
 
     def __init__(self, root: Path, check: PciCheck, *addresses: str) -> None:
-        self.check, self.eyes = check, Eyes(Host(root))
-        self.question = pci.ask(check, {"pci.address": addresses or (A,)})
+        self.check, self.eyes = check, CachedFileReader(Host(root))
+        self.question = pci.make_request(check, {"pci.address": addresses or (A,)})
         self.memory: pci.Memory | None = None
 
     def __call__(self) -> Result:
-        self.eyes.begin()
-        result, self.memory = pci.judged(self.check, pci.look(self.question, self.eyes, 1), self.memory, 0)
+        self.eyes.clear_cache()
+        result, self.memory = pci.evaluate(self.check, pci.run(self.question, self.eyes, 1), self.memory, 0)
         return result
 
 
@@ -74,7 +74,7 @@ def function(tmp_path: Path) -> Function:
     return Function(tmp_path, A)
 
 
-AT_START, ANY, EIGHT = PciCheck(keeps_width=True), PciCheck(), PciCheck(min_width=8)
+AT_START, ANY, EIGHT = PciCheck(keep_initial_width=True), PciCheck(), PciCheck(min_width=8)
 
 
 @pytest.mark.usefixtures("function")
@@ -92,7 +92,7 @@ def test_one_byte_that_is_not_all_ones_is_an_answer(tmp_path: Path, function: Fu
     assert look() == Result(Outcome.FAILED, DOES_NOT_ANSWER)
 
 
-def test_a_function_that_is_dead_or_gone_at_the_first_look_is_a_fault(tmp_path: Path, function: Function) -> None:
+def test_a_function_that_is_dead_or_gone_at_the_first_look_is_a_failure(tmp_path: Path, function: Function) -> None:
     function.answers(DEAD)
     assert Looking(tmp_path, ANY)() == Result(Outcome.FAILED, DOES_NOT_ANSWER)
     function.link.unlink()
@@ -139,8 +139,8 @@ def test_what_went_with_one_driver_comes_back_with_another(tmp_path: Path, funct
         (AT_START, "8", "8", ""),
         (AT_START, "8", "16", ""),
         (AT_START, "16", "8", "x8, wanted at least x16 as at the first look"),
-        (PciCheck(min_width=8, keeps_width=True), "16", "8", "x8, wanted at least x16 as at the first look"),
-        (PciCheck(min_width=8, keeps_width=True), "4", "4", "x4, wanted at least x8"),
+        (PciCheck(min_width=8, keep_initial_width=True), "16", "8", "x8, wanted at least x16 as at the first look"),
+        (PciCheck(min_width=8, keep_initial_width=True), "4", "4", "x4, wanted at least x8"),
         (ANY, "16", "1", ""),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_width_that_cannot_be_read_is_an_error_and_no_measure(
     tmp_path: Path, function: Function, check: PciCheck
 ) -> None:
     error = Result(Outcome.ERROR, f"/sys/bus/pci/devices/{A}/current_link_width cannot be read")
-    (function.place / "current_link_width").unlink()
+    (function.location / "current_link_width").unlink()
     look = Looking(tmp_path, check)
     assert look() == error
     function.write("current_link_width", "Unknown")
@@ -197,8 +197,8 @@ def test_a_configuration_space_that_cannot_be_read_is_an_error_but_a_lost_driver
 ) -> None:
     look = Looking(tmp_path, ANY)
     assert look() == WELL
-    (function.place / "config").unlink()
-    (function.place / "config").mkdir()
+    (function.location / "config").unlink()
+    (function.location / "config").mkdir()
     why = f"/sys/bus/pci/devices/{A}/config cannot be read: {os.strerror(errno.EISDIR)}"
     assert look() == Result(Outcome.ERROR, why)
     function.drives("")
@@ -238,9 +238,9 @@ def test_what_would_wake_a_function_or_says_nothing_is_not_read(
     tmp_path: Path, function: Function, check: PciCheck, *, sleeps: bool, untouched: tuple[str, ...]
 ) -> None:
     for name in untouched:
-        (function.place / name).unlink(missing_ok=True)
+        (function.location / name).unlink(missing_ok=True)
         # Who reads it waits for ever.
-        os.mkfifo(function.place / name)
+        os.mkfifo(function.location / name)
     function.sleeps(really=sleeps)
     assert Looking(tmp_path, check)() == WELL
 
@@ -249,7 +249,7 @@ def test_of_several_functions_a_fault_counts_before_an_error(tmp_path: Path, fun
     other = Function(tmp_path, B)
     look = Looking(tmp_path, ANY, A, B)
     assert look() == WELL
-    (function.place / "config").unlink()
+    (function.location / "config").unlink()
     assert look().outcome is Outcome.ERROR
     other.drives("vfio-pci")
     assert look() == Result(Outcome.FAILED, f"{B} has driver 'vfio-pci', wanted driver 'nvidia' as at the first look")
@@ -267,17 +267,17 @@ def test_each_function_is_measured_by_itself(tmp_path: Path, function: Function)
 
 def test_another_address_is_looked_at_instead_of_the_devices_own(tmp_path: Path, function: Function) -> None:
     check = PciCheck(address=t("${sriov.pf}"))
-    assert pci.ask(check, {"pci.address": ("0000:3b:02.1",), "sriov.pf": (A,)}) == ("pci", "", A)
-    assert pci.ask(check, {"sriov.pf": (A,)}) == ("pci", "", A)
+    assert pci.make_request(check, {"pci.address": ("0000:3b:02.1",), "sriov.pf": (A,)}) == ("pci", "", A)
+    assert pci.make_request(check, {"sriov.pf": (A,)}) == ("pci", "", A)
     function.answers(DEAD)
-    answer = pci.look(pci.ask(check, {"sriov.pf": (A,)}), Eyes(Host(tmp_path)), 1)
-    assert pci.judged(check, answer, None, 0)[0] == Result(Outcome.FAILED, DOES_NOT_ANSWER)
+    answer = pci.run(pci.make_request(check, {"sriov.pf": (A,)}), CachedFileReader(Host(tmp_path)), 1)
+    assert pci.evaluate(check, answer, None, 0)[0] == Result(Outcome.FAILED, DOES_NOT_ANSWER)
 
 
 @pytest.mark.parametrize(("check", "lacking"), [(ANY, "pci.address"), (PciCheck(address=t("${sriov.pf}")), "sriov.pf")])
 def test_a_device_without_an_address_cannot_be_asked(check: PciCheck, lacking: str) -> None:
     with pytest.raises(MissingAttributeError) as caught:
-        pci.ask(check, {"name": ("x",)})
+        pci.make_request(check, {"name": ("x",)})
     assert caught.value.name == lacking
 
 

@@ -4,148 +4,152 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.hardware.inventory import Considered, Device, DeviceNode, Inventory, Kind, Look
-from genplug.health.presence import judge
-from genplug.health.verdict import PRESENCE, Judged, Judgement, Verdict
+from genplug.hardware.inventory import CandidateOutcome, Device, DeviceNode, Inventory, Kind, PathInfo
+from genplug.health.presence import evaluate_health
+from genplug.health.verdict import PRESENCE, DeviceHealth, HealthSnapshot, Verdict
 from genplug.spec.globs import Glob
-from genplug.spec.location import Place
+from genplug.spec.location import SourceLocation
 from genplug.spec.model import CandidateType, Resource, Source
 
 X, Y = "a.example/x", "b.example/y"
-PLACE = Place("devices.yaml", 5, 7)
+LOCATION = SourceLocation("devices.yaml", 5, 7)
 KEEP = {X: 60.0, Y: 60.0}
 
 
 def node(path: str, minor: int = 0) -> DeviceNode:
-    return DeviceNode(path, path, "rw", Look(path, Kind.CHAR, 240, minor))
+    return DeviceNode(path, path, "rw", PathInfo(path, Kind.CHAR, 240, minor))
 
 
 def device(name: str, *paths: str, resource: str = X, faults: tuple[str, ...] = ()) -> Device:
     nodes = tuple(node(path) for path in paths or (f"/dev/{name}",))
     candidates = tuple(one.path for one in nodes)
-    return Device(name, name, resource, PLACE, candidates, nodes, (), {}, faults=faults)
+    return Device(name, name, resource, LOCATION, candidates, nodes, (), {}, faults=faults)
 
 
 def inventory(
-    *devices: Device, considered: tuple[Considered, ...] = (), resources: tuple[str, ...] = (X,)
+    *devices: Device, considered: tuple[CandidateOutcome, ...] = (), resources: tuple[str, ...] = (X,)
 ) -> Inventory:
     by_resource = {name: tuple(one for one in devices if one.resource == name) for name in resources}
     return Inventory(by_resource, considered, (), frozenset({"/dev"}))
 
 
-def only(judgement: Judgement) -> Judged:
+def only(judgement: HealthSnapshot) -> DeviceHealth:
     [one] = judgement.devices[X]
     return one
 
 
 def test_what_is_there_is_healthy_since_it_was_seen() -> None:
-    judgement = judge(inventory(device("x0")), None, KEEP, 100)
+    judgement = evaluate_health(inventory(device("x0")), None, KEEP, 100)
     assert only(judgement).verdict == Verdict(healthy=True, reason="", since=100)
     assert judgement.next_change is None
 
 
 def test_a_fault_is_the_reason() -> None:
     faults = ("companion /dev/ctl does not exist", "allocate.env A needs 'index', which this device does not have")
-    judgement = judge(inventory(device("x0", faults=faults)), None, KEEP, 100)
+    judgement = evaluate_health(inventory(device("x0", faults=faults)), None, KEEP, 100)
     assert only(judgement).verdict == Verdict(healthy=False, reason="; ".join(faults), since=100, probe=PRESENCE)
     assert judgement.next_change is None
 
 
 def test_at_the_first_judgement_nothing_lingers() -> None:
-    assert judge(inventory(), None, KEEP, 100).devices == {X: ()}
+    assert evaluate_health(inventory(), None, KEEP, 100).devices == {X: ()}
 
 
 def test_43_a_vanished_device_stays_unhealthy_for_its_time_and_then_leaves() -> None:
-    first = judge(inventory(device("x0"), device("x1")), None, KEEP, 100)
-    gone = judge(inventory(device("x1")), first, KEEP, 110)
+    first = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
+    gone = evaluate_health(inventory(device("x1")), first, KEEP, 110)
     assert [one.device.id for one in gone.devices[X]] == ["x0", "x1"]
     assert gone.devices[X][0].verdict == Verdict(healthy=False, reason="/dev/x0 is gone", since=110, probe=PRESENCE)
     assert gone.devices[X][0].gone_since == 110
     assert gone.next_change == 170
-    still = judge(inventory(device("x1")), gone, KEEP, 169.9)
+    still = evaluate_health(inventory(device("x1")), gone, KEEP, 169.9)
     assert still.devices == gone.devices
-    left = judge(inventory(device("x1")), still, KEEP, gone.next_change)
+    left = evaluate_health(inventory(device("x1")), still, KEEP, gone.next_change)
     assert [one.device.id for one in left.devices[X]] == ["x1"]
     assert left.next_change is None
 
 
 def test_43_a_returned_device_is_healthy_under_its_id() -> None:
     same = device("x0")
-    first = judge(inventory(same), None, KEEP, 100)
-    gone = judge(inventory(), first, KEEP, 110)
-    back = judge(inventory(same), gone, KEEP, 120)
-    assert only(back) == Judged(device("x0"), Verdict(healthy=True, reason="", since=120))
+    first = evaluate_health(inventory(same), None, KEEP, 100)
+    gone = evaluate_health(inventory(), first, KEEP, 110)
+    back = evaluate_health(inventory(same), gone, KEEP, 120)
+    assert only(back) == DeviceHealth(device("x0"), Verdict(healthy=True, reason="", since=120))
     assert back.next_change is None
 
 
 def test_43_a_device_that_returns_with_other_numbers_is_healthy_too() -> None:
-    first = judge(inventory(device("x0")), None, KEEP, 100)
-    gone = judge(inventory(), first, KEEP, 110)
+    first = evaluate_health(inventory(device("x0")), None, KEEP, 100)
+    gone = evaluate_health(inventory(), first, KEEP, 110)
     renumbered = evolve(device("x0"), nodes=(node("/dev/x0", minor=9),))
-    back = judge(inventory(renumbered), gone, KEEP, 120)
+    back = evaluate_health(inventory(renumbered), gone, KEEP, 120)
     assert only(back).verdict.healthy
     assert only(back).device is renumbered
 
 
 def test_without_a_time_to_keep_a_vanished_device_leaves_at_once() -> None:
-    first = judge(inventory(device("x0")), None, {X: 0}, 100)
-    assert judge(inventory(), first, {X: 0}, 100).devices == {X: ()}
+    first = evaluate_health(inventory(device("x0")), None, {X: 0}, 100)
+    assert evaluate_health(inventory(), first, {X: 0}, 100).devices == {X: ()}
 
 
 def test_a_device_that_lost_a_node_is_unhealthy_and_then_judged_by_what_it_has() -> None:
     whole, rest = device("hca", "/dev/umad0", "/dev/uverbs0"), device("hca", "/dev/uverbs0")
-    first = judge(inventory(whole), None, KEEP, 100)
-    lost = judge(inventory(rest), first, KEEP, 110)
+    first = evaluate_health(inventory(whole), None, KEEP, 100)
+    lost = evaluate_health(inventory(rest), first, KEEP, 110)
     assert only(lost).verdict == Verdict(healthy=False, reason="/dev/umad0 is gone", since=110, probe=PRESENCE)
     assert only(lost).device.nodes == whole.nodes
     assert lost.next_change == 170
-    assert judge(inventory(rest), lost, KEEP, 150).devices == lost.devices
-    later = judge(inventory(rest), lost, KEEP, 170)
-    assert only(later) == Judged(rest, Verdict(healthy=True, reason="", since=170))
+    assert evaluate_health(inventory(rest), lost, KEEP, 150).devices == lost.devices
+    later = evaluate_health(inventory(rest), lost, KEEP, 170)
+    assert only(later) == DeviceHealth(rest, Verdict(healthy=True, reason="", since=170))
     assert later.next_change is None
 
 
 def test_a_device_whose_lost_node_returns_is_healthy_at_once() -> None:
     whole, rest = device("hca", "/dev/umad0", "/dev/uverbs0"), device("hca", "/dev/uverbs0")
-    lost = judge(inventory(rest), judge(inventory(whole), None, KEEP, 100), KEEP, 110)
-    assert only(judge(inventory(whole), lost, KEEP, 120)) == Judged(whole, Verdict(healthy=True, reason="", since=120))
+    lost = evaluate_health(inventory(rest), evaluate_health(inventory(whole), None, KEEP, 100), KEEP, 110)
+    assert only(evaluate_health(inventory(whole), lost, KEEP, 120)) == DeviceHealth(
+        whole, Verdict(healthy=True, reason="", since=120)
+    )
 
 
 def test_a_second_lost_node_has_a_time_of_its_own() -> None:
     whole = device("hca", "/dev/a", "/dev/b", "/dev/c")
-    first = judge(inventory(whole), None, KEEP, 100)
-    one_lost = judge(inventory(device("hca", "/dev/b", "/dev/c")), first, KEEP, 110)
-    two_lost = judge(inventory(device("hca", "/dev/c")), one_lost, KEEP, 160)
+    first = evaluate_health(inventory(whole), None, KEEP, 100)
+    one_lost = evaluate_health(inventory(device("hca", "/dev/b", "/dev/c")), first, KEEP, 110)
+    two_lost = evaluate_health(inventory(device("hca", "/dev/c")), one_lost, KEEP, 160)
     assert only(two_lost).verdict.reason == "/dev/a is gone; /dev/b is gone"
     assert two_lost.next_change == 220
-    one_back = judge(inventory(device("hca", "/dev/a", "/dev/c")), two_lost, KEEP, 200)
+    one_back = evaluate_health(inventory(device("hca", "/dev/a", "/dev/c")), two_lost, KEEP, 200)
     assert only(one_back).verdict.reason == "/dev/b is gone"
     assert one_back.next_change == 220
 
 
 def test_a_fault_of_what_is_left_is_said_beside_the_loss() -> None:
-    first = judge(inventory(device("hca", "/dev/a", "/dev/b")), None, KEEP, 100)
-    lost = judge(inventory(device("hca", "/dev/b", faults=("companion /dev/cm does not exist",))), first, KEEP, 110)
+    first = evaluate_health(inventory(device("hca", "/dev/a", "/dev/b")), None, KEEP, 100)
+    lost = evaluate_health(
+        inventory(device("hca", "/dev/b", faults=("companion /dev/cm does not exist",))), first, KEEP, 110
+    )
     assert only(lost).verdict.reason == "/dev/a is gone; companion /dev/cm does not exist"
 
 
 def test_the_time_of_a_verdict_moves_only_with_the_verdict() -> None:
-    judgement = judge(inventory(device("x0")), None, KEEP, 100)
+    judgement = evaluate_health(inventory(device("x0")), None, KEEP, 100)
     for now in (110, 120):
-        judgement = judge(inventory(device("x0")), judgement, KEEP, now)
+        judgement = evaluate_health(inventory(device("x0")), judgement, KEEP, now)
         assert only(judgement).verdict.since == 100
-    judgement = judge(inventory(device("x0", faults=("broken",))), judgement, KEEP, 130)
-    judgement = judge(inventory(device("x0", faults=("broken",))), judgement, KEEP, 140)
+    judgement = evaluate_health(inventory(device("x0", faults=("broken",))), judgement, KEEP, 130)
+    judgement = evaluate_health(inventory(device("x0", faults=("broken",))), judgement, KEEP, 140)
     assert only(judgement).verdict == Verdict(healthy=False, reason="broken", since=130, probe=PRESENCE)
 
 
 def test_a_path_that_is_there_but_no_device_any_more_says_why() -> None:
-    first = judge(inventory(device("x0"), device("x1")), None, KEEP, 100)
+    first = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
     considered = (
-        Considered("/dev/x0", X, PLACE, None, "is a directory, wanted a device node"),
-        Considered("/dev/x1", X, PLACE, "pair-abcdef", "found by '/dev/x*'"),
+        CandidateOutcome("/dev/x0", X, LOCATION, None, "is a directory, wanted a device node"),
+        CandidateOutcome("/dev/x1", X, LOCATION, "pair-abcdef", "found by '/dev/x*'"),
     )
-    after = judge(inventory(considered=considered), first, KEEP, 110)
+    after = evaluate_health(inventory(considered=considered), first, KEEP, 110)
     assert [one.verdict.reason for one in after.devices[X]] == [
         "/dev/x0 is no longer usable: is a directory, wanted a device node",
         "/dev/x1 belongs to device pair-abcdef now",
@@ -153,48 +157,48 @@ def test_a_path_that_is_there_but_no_device_any_more_says_why() -> None:
 
 
 def test_a_resource_that_left_the_configuration_leaves_with_all_its_devices() -> None:
-    first = judge(inventory(device("x0"), device("y0", resource=Y), resources=(X, Y)), None, KEEP, 100)
-    after = judge(inventory(device("x0")), first, KEEP, 110)
+    first = evaluate_health(inventory(device("x0"), device("y0", resource=Y), resources=(X, Y)), None, KEEP, 100)
+    after = evaluate_health(inventory(device("x0")), first, KEEP, 110)
     assert set(after.devices) == {X}
 
 
 def test_a_device_that_moved_to_another_resource_does_not_linger_in_the_first() -> None:
-    first = judge(inventory(device("x0"), resources=(X, Y)), None, KEEP, 100)
-    after = judge(inventory(device("x0", resource=Y), resources=(X, Y)), first, KEEP, 110)
+    first = evaluate_health(inventory(device("x0"), resources=(X, Y)), None, KEEP, 100)
+    after = evaluate_health(inventory(device("x0", resource=Y), resources=(X, Y)), first, KEEP, 110)
     assert after.devices[X] == ()
     assert [one.verdict.healthy for one in after.devices[Y]] == [True]
 
 
-def scanned(glob: str, place: Place, *devices: Device) -> Inventory:
-    source = Source(place, (Glob.parse(glob),), (), CandidateType.DEVICE, (), None, (), (), None)
-    resource = Resource(X, place, (source,))
+def scanned(glob: str, location: SourceLocation, *devices: Device) -> Inventory:
+    source = Source(location, (Glob.parse(glob),), (), CandidateType.DEVICE, (), None, (), (), None)
+    resource = Resource(X, location, (source,))
     return evolve(inventory(*devices), resources={X: resource})
 
 
 def test_70_what_a_changed_configuration_does_not_ask_for_leaves_at_once() -> None:
-    first = judge(scanned("/dev/x*", PLACE, device("x0"), device("x1")), None, KEEP, 100)
-    after = judge(scanned("/dev/x1", PLACE, device("x1")), first, KEEP, 110)
+    first = evaluate_health(scanned("/dev/x*", LOCATION, device("x0"), device("x1")), None, KEEP, 100)
+    after = evaluate_health(scanned("/dev/x1", LOCATION, device("x1")), first, KEEP, 110)
     assert [(one.device.id, one.verdict) for one in after.devices[X]] == [
         ("x1", Verdict(healthy=True, reason="", since=100))
     ]
 
 
 def test_70_a_node_that_a_changed_configuration_does_not_ask_for_is_not_lost() -> None:
-    first = judge(scanned("/dev/*", PLACE, device("x", "/dev/a", "/dev/b")), None, KEEP, 100)
-    after = judge(scanned("/dev/a", PLACE, device("x", "/dev/a")), first, KEEP, 110)
-    assert only(after) == Judged(device("x", "/dev/a"), Verdict(healthy=True, reason="", since=100))
+    first = evaluate_health(scanned("/dev/*", LOCATION, device("x", "/dev/a", "/dev/b")), None, KEEP, 100)
+    after = evaluate_health(scanned("/dev/a", LOCATION, device("x", "/dev/a")), first, KEEP, 110)
+    assert only(after) == DeviceHealth(device("x", "/dev/a"), Verdict(healthy=True, reason="", since=100))
 
 
 def test_69_the_same_configuration_in_another_line_changes_nothing() -> None:
-    first = judge(scanned("/dev/x*", PLACE, device("x0")), None, KEEP, 100)
-    after = judge(scanned("/dev/x*", Place("devices.yaml", 9, 7)), first, KEEP, 110)
+    first = evaluate_health(scanned("/dev/x*", LOCATION, device("x0")), None, KEEP, 100)
+    after = evaluate_health(scanned("/dev/x*", SourceLocation("devices.yaml", 9, 7)), first, KEEP, 110)
     assert only(after).verdict.reason == "/dev/x0 is gone"
 
 
 def test_what_did_not_change_comes_back_as_the_same_object() -> None:
-    first = judge(inventory(device("x0"), device("x1")), None, KEEP, 100)
-    gone = judge(inventory(device("x0")), first, KEEP, 110)
-    again = judge(inventory(device("x0")), gone, KEEP, 120)
+    first = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
+    gone = evaluate_health(inventory(device("x0")), first, KEEP, 110)
+    again = evaluate_health(inventory(device("x0")), gone, KEEP, 120)
     assert gone.devices[X][0] is first.devices[X][0]
     assert all(new is old for new, old in zip(again.devices[X], gone.devices[X], strict=True))
 
@@ -218,7 +222,7 @@ def test_no_device_is_healthy_while_it_misses_a_node_and_none_lingers_for_ever(
         now += pause
         present = {name: letters for name, letters in state.items() if letters}
         found = inventory(*(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in sorted(present.items())))
-        judgement = judge(found, judgement, KEEP, now)
+        judgement = evaluate_health(found, judgement, KEEP, now)
         judged = {one.device.id: one for one in judgement.devices[X]}
         for name in {*before, *present, *missing_since}:
             lost = before.get(name, set()) - present.get(name, set())
@@ -239,7 +243,7 @@ def test_no_device_is_healthy_while_it_misses_a_node_and_none_lingers_for_ever(
         assert judgement.next_change is None or now < judgement.next_change <= now + 60
         before = {name: set(letters) for name, letters in present.items()}
     assert judgement is not None
-    end = judge(found, judgement, KEEP, now + 60)
+    end = evaluate_health(found, judgement, KEEP, now + 60)
     assert [one.device for one in end.devices[X]] == list(found.devices[X])
     assert all(one.verdict.healthy for one in end.devices[X])
     assert end.next_change is None
@@ -255,11 +259,11 @@ def test_judging_again_at_the_time_it_named_is_when_it_differs(
         found = inventory(
             *(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in sorted(present.items()) if ps)
         )
-        judgement = judge(found, judgement, KEEP, now)
+        judgement = evaluate_health(found, judgement, KEEP, now)
     assert judgement is not None
     if judgement.next_change is None:
-        assert judge(found, judgement, KEEP, now + 1000).devices == judgement.devices
+        assert evaluate_health(found, judgement, KEEP, now + 1000).devices == judgement.devices
     else:
-        just_before = judge(found, judgement, KEEP, judgement.next_change - 0.001)
+        just_before = evaluate_health(found, judgement, KEEP, judgement.next_change - 0.001)
         assert just_before.devices == judgement.devices
-        assert judge(found, judgement, KEEP, judgement.next_change).devices != judgement.devices
+        assert evaluate_health(found, judgement, KEEP, judgement.next_change).devices != judgement.devices

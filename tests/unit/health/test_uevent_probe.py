@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.hardware.uevents import Uevent, parse
+from genplug.hardware.uevents import Uevent, parse_uevent
 from genplug.health.probes import uevent
 from genplug.health.probes.uevent import EventPatterns
 from genplug.health.thresholds import Outcome, Result
@@ -23,19 +23,19 @@ def event(action: str, devpath: str, **values: str) -> Uevent:
     """An event as it comes from the kernel."""
     told = {"ACTION": action, "DEVPATH": devpath, "SUBSYSTEM": "pci", **values, "SEQNUM": "4711"}
     parts = [f"{action}@{devpath}", *(f"{key}={value}" for key, value in told.items()), ""]
-    found = parse("\0".join(parts).encode())
+    found = parse_uevent("\0".join(parts).encode())
     assert found is not None
     return found
 
 
 def patterns(fail: str, clear: str | None = None, path: str | None = None, **values: tuple[str, ...]) -> EventPatterns:
     check = UeventCheck(t(fail), t(clear) if clear else None, t(path) if path else None)
-    return uevent.bound(check, {"sysfs": (f"/sys{CARD}",), **values})
+    return uevent.bind_patterns(check, {"sysfs": (f"/sys{CARD}",), **values})
 
 
 def outcomes(one: EventPatterns, *events: Uevent) -> list[str]:
     """What each event comes to, as a word."""
-    results = (uevent.judged(one, told) for told in events)
+    results = (uevent.evaluate(one, told) for told in events)
     return [result.outcome.name if result is not None else "" for result in results]
 
 
@@ -61,12 +61,12 @@ def outcomes(one: EventPatterns, *events: Uevent) -> list[str]:
     ],
 )
 def test_an_event_is_of_a_device_of_what_is_below_it_and_of_what_it_stands_on(devpath: str, *, counts: bool) -> None:
-    assert uevent.concerns((f"/sys{CARD}",), event("change", devpath)) is counts
+    assert uevent.is_about_device((f"/sys{CARD}",), event("change", devpath)) is counts
     assert outcomes(patterns("."), event("change", devpath)) == ["FAILED" if counts else ""]
 
 
 def test_an_event_of_any_of_several_directories_counts() -> None:
-    both = uevent.bound(UeventCheck(t(".")), {"sysfs": (f"/sys{CARD}", "/sys/devices/x")})
+    both = uevent.bind_patterns(UeventCheck(t(".")), {"sysfs": (f"/sys{CARD}", "/sys/devices/x")})
     assert outcomes(both, event("change", CARD), event("change", "/devices/x/y"), event("change", "/devices/z")) == [
         "FAILED", "FAILED", "",
     ]  # fmt: skip
@@ -97,10 +97,10 @@ def test_a_directory_may_be_written_with_a_slash_at_its_end() -> None:
 
 def test_a_device_that_stands_nowhere_needs_a_path_of_its_own() -> None:
     with pytest.raises(MissingAttributeError, match="sysfs"):
-        uevent.bound(UeventCheck(t("a")), {})
+        uevent.bind_patterns(UeventCheck(t("a")), {})
     with pytest.raises(MissingAttributeError, match="bridge"):
-        uevent.bound(UeventCheck(t("a"), path=t("/sys/${bridge}")), {"sysfs": ("/sys/devices/x",)})
-    assert uevent.bound(UeventCheck(t("a"), path=t("/sys/x")), {}).paths == ("/sys/x",)
+        uevent.bind_patterns(UeventCheck(t("a"), path=t("/sys/${bridge}")), {"sysfs": ("/sys/devices/x",)})
+    assert uevent.bind_patterns(UeventCheck(t("a"), path=t("/sys/x")), {}).paths == ("/sys/x",)
 
 
 def test_a_pattern_is_compared_with_each_key_and_value_by_itself() -> None:
@@ -180,21 +180,21 @@ def test_what_goes_can_be_a_fault_and_what_comes_its_end() -> None:
 
 
 def test_a_reason_says_what_was_sent_of_what() -> None:
-    result = uevent.judged(patterns("reb"), event("change", f"{CARD}/card0-DP-1", WEDGED="rebind"))
+    result = uevent.evaluate(patterns("reb"), event("change", f"{CARD}/card0-DP-1", WEDGED="rebind"))
     assert result == Result(Outcome.FAILED, f"the kernel sent WEDGED=rebind (change of /sys{CARD}/card0-DP-1)")
 
 
 def test_a_driver_is_bound_to_what_a_device_is_part_of() -> None:
-    places = (f"/sys{CARD}",)
-    assert uevent.is_bound_anew(places, event("bind", FUNCTION, DRIVER="amdgpu"))
-    assert uevent.is_bound_anew(("/sys/devices/x", *places), event("bind", FUNCTION, DRIVER="amdgpu"))
+    locations = (f"/sys{CARD}",)
+    assert uevent.is_driver_rebind(locations, event("bind", FUNCTION, DRIVER="amdgpu"))
+    assert uevent.is_driver_rebind(("/sys/devices/x", *locations), event("bind", FUNCTION, DRIVER="amdgpu"))
     for action in ("unbind", "add", "change", "remove"):
-        assert not uevent.is_bound_anew(places, event(action, FUNCTION, DRIVER="amdgpu"))
+        assert not uevent.is_driver_rebind(locations, event(action, FUNCTION, DRIVER="amdgpu"))
     for other in (f"{CARD}/card0-DP-1", f"{BRIDGE}/0000:03:00.1", f"{FUNCTION}0"):
-        assert not uevent.is_bound_anew(places, event("bind", other, DRIVER="amdgpu"))
-    assert not uevent.is_bound_anew((), event("bind", FUNCTION, DRIVER="amdgpu"))
+        assert not uevent.is_driver_rebind(locations, event("bind", other, DRIVER="amdgpu"))
+    assert not uevent.is_driver_rebind((), event("bind", FUNCTION, DRIVER="amdgpu"))
     # A bridge above says nothing of what is below it.
-    assert not uevent.is_bound_anew(places, event("bind", BRIDGE, DRIVER="pcieport"))
+    assert not uevent.is_driver_rebind(locations, event("bind", BRIDGE, DRIVER="pcieport"))
 
 
 names = st.lists(st.sampled_from(["a", "b", "aa", "a:0"]), min_size=1, max_size=4)
@@ -204,4 +204,4 @@ names = st.lists(st.sampled_from(["a", "b", "aa", "a:0"]), min_size=1, max_size=
 def test_events_concern_those_on_one_way_down_and_no_others(own: list[str], other: list[str]) -> None:
     is_on_one_way = all(one == two for one, two in zip(own, other, strict=False))
     told = event("change", f"/devices/{'/'.join(other)}")
-    assert uevent.concerns((f"/sys/devices/{'/'.join(own)}",), told) is is_on_one_way
+    assert uevent.is_about_device((f"/sys/devices/{'/'.join(own)}",), told) is is_on_one_way

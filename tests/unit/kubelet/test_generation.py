@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from genplug.kubelet import endpoint_state as g
 from genplug.kubelet.endpoint_state import Action, Generation, Phase, Step, first_step, next_step
-from genplug.kubelet.plugin_dir import Identity
+from genplug.kubelet.plugin_dir import SocketIdentity
 
-OLD, NEW = Identity(1, 1, 1), Identity(1, 2, 2)
+OLD, NEW = SocketIdentity(1, 1, 1), SocketIdentity(1, 2, 2)
 
 
-def after(*events: tuple[float, g.Event], kubelet: Identity | None = OLD) -> Step:
+def after(*events: tuple[float, g.Event], kubelet: SocketIdentity | None = OLD) -> Step:
     """Play events at their times from the beginning of an endpoint's life."""
     step = first_step(kubelet, 0.0)
     for now, event in events:

@@ -1,4 +1,4 @@
-"""Names, identities, the lock and the leftovers of the kubelet's folder."""
+"""Names, identities, the lock and the leftovers of the kubelet's directory."""
 
 import os
 import socket
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from genplug.kubelet.plugin_dir import (
     LONGEST_PATH,
-    FolderGoneError,
-    FolderUnusableError,
-    HeldFolder,
+    PluginDir,
+    PluginDirReplacedError,
+    PluginDirUnusableError,
     identity_of,
     private_umask,
     socket_name,
@@ -24,7 +24,7 @@ KUBELET = Path("/var/lib/kubelet/device-plugins")
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="gp", dir="/tmp") as name:
         yield Path(name)
 
@@ -51,25 +51,25 @@ def test_a_short_name_says_what_it_is_of() -> None:
     assert socket_name("nvidia.com/gpu", KUBELET).startswith("genplug-nvidia-com-gpu-")
 
 
-def test_a_folder_too_deep_for_any_socket_is_refused_with_a_way_out(folder: Path) -> None:
-    with pytest.raises(FolderUnusableError, match="shorter --kubelet-dir"):
-        socket_name("a/b", folder / ("x" * 90))
+def test_a_directory_too_deep_for_any_socket_is_refused_with_a_way_out(directory: Path) -> None:
+    with pytest.raises(PluginDirUnusableError, match="shorter --kubelet-dir"):
+        socket_name("a/b", directory / ("x" * 90))
 
 
-def test_14_a_socket_is_for_its_owner_alone_whatever_the_environment_says(folder: Path) -> None:
+def test_14_a_socket_is_for_its_owner_alone_whatever_the_environment_says(directory: Path) -> None:
     before = os.umask(0o000)
     try:
         with private_umask():
-            server = bound(folder / "a.sock")
+            server = bound(directory / "a.sock")
         assert os.umask(0o000) == 0o000
     finally:
         os.umask(before)
         server.close()
-    assert (folder / "a.sock").stat().st_mode & 0o077 == 0
+    assert (directory / "a.sock").stat().st_mode & 0o077 == 0
 
 
-def test_a_socket_made_anew_at_the_same_path_is_another(folder: Path) -> None:
-    path = folder / "kubelet.sock"
+def test_a_socket_made_anew_at_the_same_path_is_another(directory: Path) -> None:
+    path = directory / "kubelet.sock"
     first = bound(path)
     was = identity_of(path)
     path.unlink()
@@ -80,14 +80,14 @@ def test_a_socket_made_anew_at_the_same_path_is_another(folder: Path) -> None:
     second.close()
 
 
-def test_what_is_no_socket_has_no_identity(folder: Path) -> None:
-    (folder / "kubelet.sock").write_text("")
-    assert identity_of(folder / "kubelet.sock") is None
-    assert identity_of(folder / "missing") is None
+def test_what_is_no_socket_has_no_identity(directory: Path) -> None:
+    (directory / "kubelet.sock").write_text("")
+    assert identity_of(directory / "kubelet.sock") is None
+    assert identity_of(directory / "missing") is None
 
 
-def test_16_a_second_process_does_not_get_the_folder_and_gets_it_when_the_first_ends(folder: Path) -> None:
-    first, second = HeldFolder(folder), HeldFolder(folder)
+def test_16_a_second_process_does_not_get_the_directory_and_gets_it_when_the_first_ends(directory: Path) -> None:
+    first, second = PluginDir(directory), PluginDir(directory)
     assert first.lock()
     assert not second.lock()
     first.close()
@@ -95,15 +95,15 @@ def test_16_a_second_process_does_not_get_the_folder_and_gets_it_when_the_first_
     second.close()
 
 
-def test_15_and_18_leftovers_go_and_nothing_else(folder: Path) -> None:
-    servers = [bound(folder / name) for name in ("genplug-a.sock", "kubelet.sock", "other.sock")]
+def test_15_and_18_leftovers_go_and_nothing_else(directory: Path) -> None:
+    servers = [bound(directory / name) for name in ("genplug-a.sock", "kubelet.sock", "other.sock")]
     for name in ("DEPRECATION", ".tmp123", "genplug-file.sock", "kubelet_internal_checkpoint"):
-        (folder / name).write_text("")
-    (folder / "genplug-dir.sock").mkdir()
-    held = HeldFolder(folder)
+        (directory / name).write_text("")
+    (directory / "genplug-dir.sock").mkdir()
+    held = PluginDir(directory)
     assert held.lock()
     assert held.remove_leftovers() == ("genplug-a.sock",)
-    assert {entry.name for entry in folder.iterdir()} == {
+    assert {entry.name for entry in directory.iterdir()} == {
         "kubelet.sock",
         "other.sock",
         "DEPRECATION",
@@ -117,18 +117,18 @@ def test_15_and_18_leftovers_go_and_nothing_else(folder: Path) -> None:
         server.close()
 
 
-def test_26_a_folder_deleted_and_made_again_is_gone_for_good(folder: Path) -> None:
-    plugins = folder / "device-plugins"
+def test_26_a_directory_deleted_and_made_again_is_gone_for_good(directory: Path) -> None:
+    plugins = directory / "device-plugins"
     plugins.mkdir()
-    held = HeldFolder(plugins)
-    assert held.look().kubelet is None
+    held = PluginDir(plugins)
+    assert held.list_sockets().kubelet is None
     plugins.rmdir()
     plugins.mkdir()
-    with pytest.raises(FolderGoneError, match="deleted or replaced"):
-        held.look()
+    with pytest.raises(PluginDirReplacedError, match="deleted or replaced"):
+        held.list_sockets()
     held.close()
 
 
-def test_33_a_missing_folder_is_said_to_be_missing(folder: Path) -> None:
-    with pytest.raises(FolderUnusableError, match="--kubelet-dir"):
-        HeldFolder(folder / "device-plugins")
+def test_33_a_missing_directory_is_said_to_be_missing(directory: Path) -> None:
+    with pytest.raises(PluginDirUnusableError, match="--kubelet-dir"):
+        PluginDir(directory / "device-plugins")

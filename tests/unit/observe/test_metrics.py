@@ -1,4 +1,4 @@
-"""Metrics say what the journal and the status say, and the page lists them."""
+"""Metrics say what the event log and the status say, and the page lists them."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from attrs import evolve
 from prometheus_client import generate_latest
 
-from genplug.observe.events import Event, Journal
+from genplug.observe.events import Event, EventLog
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
 
@@ -24,8 +24,8 @@ STATUS = Status(
 )
 
 
-def scraped(journal: Journal | None = None, status: Status = STATUS) -> str:
-    metrics = Metrics(lambda: status, journal or Journal())
+def scraped(event_log: EventLog | None = None, status: Status = STATUS) -> str:
+    metrics = Metrics(lambda: status, event_log or EventLog())
     return generate_latest(metrics.registry).decode()
 
 
@@ -33,7 +33,7 @@ def test_gauges_follow_the_status() -> None:
     text = scraped()
     assert 'genplug_devices{resource="a.io/x",state="healthy"} 1.0' in text
     assert 'genplug_devices{resource="a.io/x",state="unhealthy"} 1.0' in text
-    assert 'genplug_registered{resource="a.io/x"} 1.0' in text
+    assert 'genplug_resource_registered{resource="a.io/x"} 1.0' in text
     assert "genplug_config_last_reload_success_timestamp_seconds 12.5" in text
     assert "genplug_ready 1.0" in text
 
@@ -42,16 +42,16 @@ def test_a_resource_that_left_the_configuration_raises_no_alarm_while_its_pods_r
     left = evolve(STATUS, resources=(evolve(STATUS.resources[0], is_removed=True, is_registered=False, devices=()),))
     text = scraped(status=left)
     assert "genplug_devices{" not in text
-    assert "genplug_registered{" not in text
+    assert "genplug_resource_registered{" not in text
     assert 'genplug_list_and_watch_streams{resource="a.io/x"} 1.0' in text
 
 
 def test_counters_follow_the_journal() -> None:
-    journal = Journal()
-    metrics = Metrics(lambda: STATUS, journal)
-    journal.write(Event.ALLOCATED, "given", resource="a.io/x", devices=("x0",), seconds=0.0002)
-    journal.write(Event.ALLOCATION_REFUSED, "gone", resource="a.io/x", devices=("x1",), seconds=0.0001)
-    journal.write(Event.CONFIG_INVALID, "line 3")
+    event_log = EventLog()
+    metrics = Metrics(lambda: STATUS, event_log)
+    event_log.emit(Event.ALLOCATED, "given", resource="a.io/x", devices=("x0",), seconds=0.0002)
+    event_log.emit(Event.ALLOCATION_REFUSED, "gone", resource="a.io/x", devices=("x1",), seconds=0.0001)
+    event_log.emit(Event.CONFIG_INVALID, "line 3")
     text = generate_latest(metrics.registry).decode()
     assert 'genplug_allocations_total{resource="a.io/x",result="success"} 1.0' in text
     assert 'genplug_allocations_total{resource="a.io/x",result="refused"} 1.0' in text

@@ -7,6 +7,6 @@ import pytest
 
 @pytest.fixture
 def kubelet_dir() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's name."""
-    with tempfile.TemporaryDirectory(prefix="gp", dir="/tmp") as folder:
-        yield Path(folder)
+    """A directory whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="gp", dir="/tmp") as directory:
+        yield Path(directory)

@@ -46,12 +46,12 @@ async def test_devices_are_files_that_stand_for_them_elsewhere(drawn: FakeNode) 
     drawn.plug("/dev/disk", kind="block")
     host = Host.at(drawn.root)
 
-    look = host.look("/dev/ttyUSB0")
+    look = host.stat("/dev/ttyUSB0")
     assert look is not None
     assert look.numbers == ("char", 188, 0)
-    assert host.look("/dev/disk").kind == "block"
+    assert host.stat("/dev/disk").kind == "block"
     drawn.unplug("/dev/disk")
-    assert host.look("/dev/disk") is None
+    assert host.stat("/dev/disk") is None
 
 
 async def test_a_device_plugged_again_has_its_numbers_again(drawn: FakeNode) -> None:
@@ -70,7 +70,7 @@ async def test_links_lead_to_paths_of_the_host(drawn: FakeNode) -> None:
     drawn.link("/dev/serial/by-id/absolute", "/dev/ttyUSB0")
     drawn.link("/dev/serial/by-id/relative", "../../ttyUSB0")
     for name in ("absolute", "relative"):
-        look = Host.at(drawn.root).look(f"/dev/serial/by-id/{name}")
+        look = Host.at(drawn.root).stat(f"/dev/serial/by-id/{name}")
         assert look is not None
         assert look.resolved == "/dev/ttyUSB0"
 
@@ -87,7 +87,7 @@ async def test_a_configuration_is_written_and_written_again_in_every_way(
     assert shown == {"genplug.yaml": "three", "other.yaml": "two"}
 
 
-async def test_a_config_map_is_one_link_to_a_folder_and_loses_what_is_left_out(drawn: FakeNode) -> None:
+async def test_a_config_map_is_one_link_to_a_directory_and_loses_what_is_left_out(drawn: FakeNode) -> None:
     swap_config_map(drawn.config_dir, {"a.yaml": "a", "b.yaml": "b"})
     first = (drawn.config_dir / "..data").readlink()
     swap_config_map(drawn.config_dir, {"a.yaml": "new"})
@@ -102,30 +102,30 @@ async def test_a_config_map_is_one_link_to_a_folder_and_loses_what_is_left_out(d
 async def test_the_agent_runs_on_the_node_and_ends_with_the_block(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG):
-        devices = await node.kubelet.until("example.com/x", lambda devices: len(devices.healthy) == 1)
+        devices = await node.kubelet.wait_for_list("example.com/x", lambda devices: len(devices.healthy) == 1)
         allocation = await node.kubelet.admit("example.com/x")
         assert allocation.ids == tuple(devices)
         assert [spec.host_path for spec in allocation.response.devices] == ["/dev/x0"]
-    await node.kubelet.when(lambda: node.kubelet.streams("example.com/x") == 0)
+    await node.kubelet.wait_for(lambda: node.kubelet.streams("example.com/x") == 0)
     assert sorted(path.name for path in node.kubelet.plugins_dir.glob("*.sock")) == ["kubelet.sock"]
 
 
 async def test_a_failure_in_the_block_is_itself_and_the_agent_is_stopped(node: FakeNode) -> None:
     async def fail() -> None:
         async with node.running(CONFIG):
-            await node.kubelet.registered("example.com/x")
+            await node.kubelet.wait_registered("example.com/x")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    await node.kubelet.when(lambda: node.kubelet.streams("example.com/x") == 0)
+    await node.kubelet.wait_for(lambda: node.kubelet.streams("example.com/x") == 0)
 
 
 async def test_an_agent_that_ends_before_its_time_fails_the_block(node: FakeNode) -> None:
     async def end_early() -> None:
         async with node.running(CONFIG) as agent:
             agent.stop()
-            await node.kubelet.when(lambda: False)
+            await node.kubelet.wait_for(lambda: False)
 
     with pytest.raises(RuntimeError, match="the agent ended before it was told to"):
         await end_early()

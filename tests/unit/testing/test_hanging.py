@@ -15,13 +15,13 @@ pytestmark = pytest.mark.fuse
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     return tmp_path / "files"
 
 
 @pytest.fixture
-def files(folder: Path) -> Iterator[HangingFiles]:
-    with HangingFiles(folder, {"state": "ok\n", "other": "fine\n"}) as files:
+def files(directory: Path) -> Iterator[HangingFiles]:
+    with HangingFiles(directory, {"state": "ok\n", "other": "fine\n"}) as files:
         yield files
 
 
@@ -34,78 +34,78 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, out
 
 
-def names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+def names_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
 
 
-def is_mounted(folder: Path) -> bool:
-    return f" {folder} fuse " in Path("/proc/self/mounts").read_text()
-
-
-@pytest.mark.usefixtures("files")
-def test_files_are_read_as_any_others(folder: Path) -> None:
-    assert outcome(reader(folder / "state")) == (0, "ok\n")
-    assert (folder / "other").read_text() == "fine\n"
-    assert is_mounted(folder)
+def is_mounted(directory: Path) -> bool:
+    return f" {directory} fuse " in Path("/proc/self/mounts").read_text()
 
 
 @pytest.mark.usefixtures("files")
-def test_names_are_listed_and_globbed(folder: Path) -> None:
-    assert names_in(folder) == {"other", "state"}
-    assert [path.name for path in folder.glob("st*") if path.is_file()] == ["state"]
-    assert [entry.stat().st_size for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)] == [5, 3]
-    assert not (folder / "missing").exists()
+def test_files_are_read_as_any_others(directory: Path) -> None:
+    assert outcome(reader(directory / "state")) == (0, "ok\n")
+    assert (directory / "other").read_text() == "fine\n"
+    assert is_mounted(directory)
 
 
-def test_more_names_than_fit_into_one_answer(folder: Path) -> None:
+@pytest.mark.usefixtures("files")
+def test_names_are_listed_and_globbed(directory: Path) -> None:
+    assert names_in(directory) == {"other", "state"}
+    assert [path.name for path in directory.glob("st*") if path.is_file()] == ["state"]
+    assert [entry.stat().st_size for entry in sorted(os.scandir(directory), key=lambda entry: entry.name)] == [5, 3]
+    assert not (directory / "missing").exists()
+
+
+def test_more_names_than_fit_into_one_answer(directory: Path) -> None:
     names = {f"{number:03}-{'x' * 200}" for number in range(600)}
-    with HangingFiles(folder, dict.fromkeys(names, "")):
-        assert names_in(folder) == names
+    with HangingFiles(directory, dict.fromkeys(names, "")):
+        assert names_in(directory) == names
 
 
-def test_a_long_text_comes_whole(folder: Path) -> None:
+def test_a_long_text_comes_whole(directory: Path) -> None:
     text = "".join(f"{number}\n" for number in range(100_000))
-    with HangingFiles(folder, {"long": text}):
-        assert outcome(reader(folder / "long")) == (0, text)
+    with HangingFiles(directory, {"long": text}):
+        assert outcome(reader(directory / "long")) == (0, text)
 
 
 @pytest.mark.usefixtures("files")
-def test_nobody_writes_through_the_mount(folder: Path) -> None:
+def test_nobody_writes_through_the_mount(directory: Path) -> None:
     with pytest.raises(OSError, match="Read-only"):
-        (folder / "state").write_text("bad\n")
+        (directory / "state").write_text("bad\n")
 
 
-def test_another_text_counts_at_once(files: HangingFiles, folder: Path) -> None:
-    with (folder / "state").open() as opened:
+def test_another_text_counts_at_once(files: HangingFiles, directory: Path) -> None:
+    with (directory / "state").open() as opened:
         assert opened.read() == "ok\n"
-        before = (folder / "state").stat()
+        before = (directory / "state").stat()
 
         files.write("state", "very bad\n")
 
         opened.seek(0)
         assert opened.read() == "very bad\n"
-    after = (folder / "state").stat()
+    after = (directory / "state").stat()
     assert after.st_size == len("very bad\n")
     assert after.st_mtime_ns > before.st_mtime_ns
 
 
-def test_only_reads_of_the_file_hang(files: HangingFiles, folder: Path) -> None:
+def test_only_reads_of_the_file_hang(files: HangingFiles, directory: Path) -> None:
     files.hang("state")
-    hanging = reader(folder / "state")
+    hanging = reader(directory / "state")
     files.wait_for_reader("state")
 
-    assert outcome(reader(folder / "other")) == (0, "fine\n")
-    assert (folder / "state").stat().st_size == 3
+    assert outcome(reader(directory / "other")) == (0, "fine\n")
+    assert (directory / "state").stat().st_size == 3
     assert hanging.poll() is None
 
     files.release("state")
     assert outcome(hanging) == (0, "ok\n")
-    assert outcome(reader(folder / "state")) == (0, "ok\n")
+    assert outcome(reader(directory / "state")) == (0, "ok\n")
 
 
-def test_a_released_reader_gets_the_text_of_now(files: HangingFiles, folder: Path) -> None:
+def test_a_released_reader_gets_the_text_of_now(files: HangingFiles, directory: Path) -> None:
     files.hang("state")
-    hanging = [reader(folder / "state") for _ in range(3)]
+    hanging = [reader(directory / "state") for _ in range(3)]
     files.wait_for_reader("state")
 
     files.write("state", "bad\n")
@@ -120,17 +120,17 @@ def test_a_reader_that_does_not_come_is_told(files: HangingFiles) -> None:
         files.wait_for_reader("state", timeout=0.01)
 
 
-async def test_a_coroutine_can_wait_for_a_reader_of_its_own_process(files: HangingFiles, folder: Path) -> None:
+async def test_a_coroutine_can_wait_for_a_reader_of_its_own_process(files: HangingFiles, directory: Path) -> None:
     files.hang("state")
-    reading = asyncio.create_task(asyncio.to_thread((folder / "state").read_text))
+    reading = asyncio.create_task(asyncio.to_thread((directory / "state").read_text))
     await asyncio.to_thread(files.wait_for_reader, "state")
     files.release("state")
     assert await reading == "ok\n"
 
 
-def test_a_hanging_reader_can_be_killed(files: HangingFiles, folder: Path) -> None:
+def test_a_hanging_reader_can_be_killed(files: HangingFiles, directory: Path) -> None:
     files.hang("state")
-    hanging = reader(folder / "state")
+    hanging = reader(directory / "state")
     files.wait_for_reader("state")
 
     hanging.kill()
@@ -140,32 +140,32 @@ def test_a_hanging_reader_can_be_killed(files: HangingFiles, folder: Path) -> No
         files.wait_for_reader("state", timeout=0.01)
 
 
-def test_the_end_leaves_no_reader_and_no_mount(folder: Path) -> None:
-    with HangingFiles(folder, {"state": "ok\n"}) as files:
+def test_the_end_leaves_no_reader_and_no_mount(directory: Path) -> None:
+    with HangingFiles(directory, {"state": "ok\n"}) as files:
         files.hang("state")
-        hanging = [reader(folder / "state") for _ in range(3)]
+        hanging = [reader(directory / "state") for _ in range(3)]
         files.wait_for_reader("state")
 
     assert [outcome(one) for one in hanging] == [(1, "")] * 3
-    assert not is_mounted(folder)
-    assert names_in(folder) == set()
+    assert not is_mounted(directory)
+    assert names_in(directory) == set()
 
 
-def test_the_end_does_not_wait_for_whoever_has_a_file_open(folder: Path) -> None:
-    with HangingFiles(folder, {"state": "ok\n"}):
-        opened = os.open(folder / "state", os.O_RDONLY)
+def test_the_end_does_not_wait_for_whoever_has_a_file_open(directory: Path) -> None:
+    with HangingFiles(directory, {"state": "ok\n"}):
+        opened = os.open(directory / "state", os.O_RDONLY)
 
-    assert not is_mounted(folder)
+    assert not is_mounted(directory)
     with pytest.raises(OSError, match="not connected"):
         os.read(opened, 10)
     os.close(opened)
 
 
-def test_a_failing_test_leaves_no_reader_and_no_mount(folder: Path) -> None:
+def test_a_failing_test_leaves_no_reader_and_no_mount(directory: Path) -> None:
     def fail() -> None:
-        with HangingFiles(folder, {"state": "ok\n"}) as files:
+        with HangingFiles(directory, {"state": "ok\n"}) as files:
             files.hang("state")
-            hanging.append(reader(folder / "state"))
+            hanging.append(reader(directory / "state"))
             files.wait_for_reader("state")
             raise RuntimeError("of the test")
 
@@ -174,12 +174,12 @@ def test_a_failing_test_leaves_no_reader_and_no_mount(folder: Path) -> None:
         fail()
 
     assert outcome(hanging[0]) == (1, "")
-    assert not is_mounted(folder)
+    assert not is_mounted(directory)
 
 
-def test_a_folder_serves_again_and_again(folder: Path) -> None:
+def test_a_directory_serves_again_and_again(directory: Path) -> None:
     descriptors = len(names_in(Path("/proc/self/fd")))
     for number in range(3):
-        with HangingFiles(folder, {"state": str(number)}):
-            assert (folder / "state").read_text() == str(number)
+        with HangingFiles(directory, {"state": str(number)}):
+            assert (directory / "state").read_text() == str(number)
     assert len(names_in(Path("/proc/self/fd"))) == descriptors

@@ -24,7 +24,7 @@ X = "example.com/x"
 async def plugin(kubelet: KubeletStandIn) -> AsyncIterator[TinyPlugin]:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", "b", "c") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a", "b", "c"})
+        await kubelet.wait_for_list(X, healthy={"a", "b", "c"})
         yield plugin
 
 
@@ -47,7 +47,7 @@ async def test_devices_come_in_an_order_that_the_seed_decides(kubelet_dir: Path)
             TinyPlugin(kubelet.plugins_dir, X, *"abcdefgh") as plugin,
         ):
             await plugin.register()
-            await kubelet.until(X)
+            await kubelet.wait_for_list(X)
             await kubelet.admit(X, 8)
             return list(plugin.requests[-1].container_requests[0].devices_ids)
 
@@ -84,7 +84,7 @@ async def test_unknown_and_unhealthy_resources_have_texts_of_their_own(
     with pytest.raises(AdmissionError, match="due to cannot allocate unregistered device"):
         await kubelet.admit("example.com/z")
     plugin.offer(device("a", healthy=False))
-    await kubelet.until(X, unhealthy={"a"})
+    await kubelet.wait_for_list(X, unhealthy={"a"})
     with pytest.raises(AdmissionError, match="no healthy devices present; cannot allocate unhealthy devices"):
         await kubelet.admit(X)
 
@@ -100,7 +100,7 @@ async def test_a_container_admitted_again_keeps_its_devices_while_they_are_healt
     assert changed.value.cause == 'pod "p" container "main" changed request for resource "example.com/x" from 2 to 1'
 
     plugin.offer(*(device(one, healthy=one not in held.ids) for one in "abc"))
-    await kubelet.until(X, unhealthy=held.ids)
+    await kubelet.wait_for_list(X, unhealthy=held.ids)
     with pytest.raises(AdmissionError, match="previously allocated devices are no longer healthy"):
         await kubelet.admit(X, 2, pod="p")
 
@@ -147,7 +147,7 @@ async def test_a_plugin_with_the_option_is_asked_what_it_prefers_and_nonsense_in
     async with TinyPlugin(kubelet.plugins_dir, X, *"abcd", get_preferred_allocation_available=True) as plugin:
         plugin.preferred = ["c", "nonsense", "b"]
         await plugin.register()
-        await kubelet.until(X)
+        await kubelet.wait_for_list(X)
         allocation = await kubelet.admit(X, 3)
 
         (request,) = [one for one in plugin.requests if isinstance(one, pb.PreferredAllocationRequest)]
@@ -161,7 +161,7 @@ async def test_a_plugin_with_the_option_is_asked_what_it_prefers_and_nonsense_in
 async def test_a_failing_pre_start_call_fails_the_container_and_not_its_admission(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", pre_start_required=True) as plugin:
         await plugin.register()
-        await kubelet.until(X)
+        await kubelet.wait_for_list(X)
         await kubelet.admit(X, pod="p")
         assert plugin.names[-2:] == ["Allocate", "PreStartContainer"]
         assert list(plugin.requests[-1].devices_ids) == ["a"]
@@ -178,7 +178,7 @@ async def test_a_failing_pre_start_call_fails_the_container_and_not_its_admissio
 
 async def test_pod_resources_tells_of_pods_and_of_healthy_devices(kubelet: KubeletStandIn, plugin: TinyPlugin) -> None:
     plugin.offer(device("a", 0, 1), device("b"), device("c", healthy=False))
-    await kubelet.until(X, healthy={"a", "b"})
+    await kubelet.wait_for_list(X, healthy={"a", "b"})
     await kubelet.admit(X, pod="p", container="one", ids={"a"})
     await kubelet.admit(X, pod="p", container="two", ids={"b"})
 

@@ -20,7 +20,7 @@ async def test_a_held_register_hangs_until_it_is_let_go(kubelet: KubeletStandIn)
             assert kubelet.registrations == ()
             assert not registering.done()
             assert plugin.calls == []
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
 
 
 async def test_a_fault_of_one_resource_leaves_the_others_alone(kubelet: KubeletStandIn) -> None:
@@ -33,11 +33,11 @@ async def test_a_fault_of_one_resource_leaves_the_others_alone(kubelet: KubeletS
             await refused.register()
         assert (error.value.code(), error.value.details()) == (grpc.StatusCode.UNKNOWN, "go away")
         await taken.register()
-        await kubelet.until(Y, healthy={"a"})
+        await kubelet.wait_for_list(Y, healthy={"a"})
 
-        kubelet.hostile.relent()
+        kubelet.hostile.clear()
         await refused.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
 
 
 async def test_a_delayed_register_takes_its_time(kubelet: KubeletStandIn) -> None:
@@ -51,7 +51,7 @@ async def test_an_ignored_plugin_is_told_ok_and_never_called(kubelet: KubeletSta
     kubelet.hostile.ignore(X)
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.registered(X)
+        await kubelet.wait_registered(X)
         assert plugin.names == ["(registered)"]
         assert kubelet.streams(X) == 0
 
@@ -68,26 +68,26 @@ async def test_a_kubelet_that_does_not_read_takes_nothing_in_and_goes_on_message
         assert kubelet.streams(X) == 1
 
         hold.open(1)
-        await kubelet.until(X, lambda devices: len(devices) == 10_000)
+        await kubelet.wait_for_list(X, lambda devices: len(devices) == 10_000)
         plugin.offer(device("a"))
         await hold.reached(2)
         await kubelet.call(X).options()
         assert len(kubelet.messages(X)) == 1
         hold.open()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
 
 
 async def test_a_second_list_of_one_plugin_lives_beside_the_first(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         async with kubelet.connected(X) as second:
             lists = second.watch()
             assert (await anext(lists)).devices.healthy == {"a"}
             plugin.offer(device("b"))
             assert (await anext(lists)).devices.healthy == {"b"}
             await lists.aclose()
-        await kubelet.until(X, healthy={"b"})
+        await kubelet.wait_for_list(X, healthy={"b"})
         assert plugin.names.count("ListAndWatch") == 2
         assert kubelet.streams(X) == 1
 
@@ -95,7 +95,7 @@ async def test_a_second_list_of_one_plugin_lives_beside_the_first(kubelet: Kubel
 async def test_idle_connections_are_open_until_they_are_closed(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         async with kubelet.idle_connections(X, 20):
             answer = await kubelet.call(X).allocate([["a"]])
         assert answer.container_responses[0].envs == {"IDS": "a"}
@@ -105,14 +105,14 @@ async def test_a_list_of_more_than_4_mib_ends_the_stream(kubelet: KubeletStandIn
     async with TinyPlugin(kubelet.plugins_dir, X) as plugin:
         plugin.offer(*(device(f"{n:0>63}") for n in range(60_000)))
         await plugin.register()
-        await kubelet.when(lambda: "ListAndWatch" in plugin.names and kubelet.streams(X) == 0)
+        await kubelet.wait_for(lambda: "ListAndWatch" in plugin.names and kubelet.streams(X) == 0)
         assert kubelet.messages(X) == ()
 
 
 async def test_any_bytes_can_be_sent_to_any_method(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await kubelet.call(X).raw("Deallocate")
         assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,4 +1,4 @@
-"""How the stand-in starts, ends and starts again, and what it leaves in its folder."""
+"""How the stand-in starts, ends and starts again, and what it leaves in its directory."""
 
 import json
 import socket
@@ -19,20 +19,24 @@ def connect(path: Path) -> None:
         client.connect(str(path))
 
 
-async def test_a_start_deletes_every_file_but_the_checkpoint_and_spares_folders(kubelet_dir: Path) -> None:
-    folder = kubelet_dir / "device-plugins"
-    (folder / "kept").mkdir(parents=True)
-    (folder / "kept" / "deep.sock").touch()
+async def test_a_start_deletes_every_file_but_the_checkpoint_and_spares_directories(kubelet_dir: Path) -> None:
+    directory = kubelet_dir / "device-plugins"
+    (directory / "kept").mkdir(parents=True)
+    (directory / "kept" / "deep.sock").touch()
     for name in ("file", ".hidden", "kubelet.sock", "DEPRECATION"):
-        (folder / name).touch()
-    (folder / "link-to-a-folder").symlink_to("kept")
+        (directory / name).touch()
+    (directory / "link-to-a-directory").symlink_to("kept")
     left = socket.socket(socket.AF_UNIX)
-    left.bind(str(folder / "left.sock"))
-    (folder / "kubelet_internal_checkpoint").write_text("not JSON")
+    left.bind(str(directory / "left.sock"))
+    (directory / "kubelet_internal_checkpoint").write_text("not JSON")
 
     async with KubeletStandIn(kubelet_dir) as kubelet:
-        assert sorted(path.name for path in folder.iterdir()) == ["kept", "kubelet.sock", "kubelet_internal_checkpoint"]
-        assert (folder / "kept" / "deep.sock").exists()
+        assert sorted(path.name for path in directory.iterdir()) == [
+            "kept",
+            "kubelet.sock",
+            "kubelet_internal_checkpoint",
+        ]
+        assert (directory / "kept" / "deep.sock").exists()
         assert stat.S_ISSOCK(kubelet.socket.stat().st_mode)
     left.close()
 
@@ -40,7 +44,7 @@ async def test_a_start_deletes_every_file_but_the_checkpoint_and_spares_folders(
 async def test_a_crash_leaves_a_socket_that_refuses_connections_and_ends_the_streams(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         before = kubelet.socket.stat()
         await kubelet.crash()
 
@@ -61,30 +65,30 @@ async def test_a_restart_makes_a_new_socket_wipes_the_plugins_and_knows_resource
 ) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         before = kubelet.socket.stat().st_mtime_ns
         await kubelet.restart()
 
         connect(kubelet.socket)
         assert kubelet.socket.stat().st_mtime_ns != before
-        assert not (plugin.folder / plugin.socket).exists()
+        assert not (plugin.directory / plugin.socket).exists()
         assert kubelet.node_status().capacity == {X: 0}
         assert kubelet.starts == 2
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         assert [one.start for one in kubelet.registrations] == [1, 2]
 
 
 async def test_allocations_survive_a_restart_by_the_checkpoint(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", "b") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a", "b"})
+        await kubelet.wait_for_list(X, healthy={"a", "b"})
         held = await kubelet.admit(X, pod="p")
         await kubelet.restart()
     async with TinyPlugin(kubelet.plugins_dir, X, "a", "b") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a", "b"})
+        await kubelet.wait_for_list(X, healthy={"a", "b"})
 
         assert await kubelet.admit(X, pod="p") == held
         assert "Allocate" not in plugin.names
@@ -94,7 +98,7 @@ async def test_allocations_survive_a_restart_by_the_checkpoint(kubelet: KubeletS
 async def test_the_checkpoint_has_the_real_ones_form_and_is_replaced_whole(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         path = kubelet.plugins_dir / "kubelet_internal_checkpoint"
         before = path.stat().st_ino
         await kubelet.admit(X, pod="p", container="c")
@@ -115,10 +119,10 @@ async def test_the_checkpoint_has_the_real_ones_form_and_is_replaced_whole(kubel
 async def test_a_wipe_while_running_spares_the_kubelets_own_socket_only(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         kubelet.wipe()
 
-        assert not (plugin.folder / plugin.socket).exists()
+        assert not (plugin.directory / plugin.socket).exists()
         connect(kubelet.socket)
         assert kubelet.streams(X) == 1
 
@@ -131,7 +135,7 @@ async def test_fifty_restarts_leave_no_descriptor_behind(kubelet: KubeletStandIn
     async def live_and_die() -> None:
         async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
             await plugin.register()
-            await kubelet.until(X)
+            await kubelet.wait_for_list(X)
             await kubelet.restart()
 
     await live_and_die()

@@ -18,7 +18,7 @@ async def test_a_plugin_is_asked_for_options_before_register_returns_and_for_its
 ) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", "b") as plugin:
         await plugin.register()
-        devices = await kubelet.until(X, healthy={"a", "b"})
+        devices = await kubelet.wait_for_list(X, healthy={"a", "b"})
 
         assert plugin.names[:1] == ["GetDevicePluginOptions"]
         assert sorted(plugin.names[1:]) == ["(registered)", "ListAndWatch"]
@@ -30,15 +30,15 @@ async def test_a_plugin_is_asked_for_options_before_register_returns_and_for_its
 async def test_options_count_as_the_plugin_answers_them_not_as_register_says(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register(says=pb.DevicePluginOptions(pre_start_required=True))
-        assert not (await kubelet.registered(X)).pre_start_required
+        assert not (await kubelet.wait_registered(X)).pre_start_required
 
 
 async def test_each_list_replaces_the_one_before(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", "b") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a", "b"})
+        await kubelet.wait_for_list(X, healthy={"a", "b"})
         plugin.offer(device("b", healthy=False), device("c", 0, 1))
-        devices = await kubelet.until(X, healthy={"c"}, unhealthy={"b"})
+        devices = await kubelet.wait_for_list(X, healthy={"c"}, unhealthy={"b"})
 
         assert devices["c"].numa == (0, 1)
         assert [sorted(one.devices) for one in kubelet.messages(X)] == [["a", "b"], ["b", "c"]]
@@ -51,10 +51,10 @@ async def test_each_list_replaces_the_one_before(kubelet: KubeletStandIn) -> Non
 async def test_when_the_stream_ends_its_devices_are_unhealthy_and_no_other_is_opened(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         kubelet.cancel_stream(X)
-        await kubelet.until(X, healthy=(), unhealthy={"a"})
-        await kubelet.when(lambda: kubelet.streams(X) == 0)
+        await kubelet.wait_for_list(X, healthy=(), unhealthy={"a"})
+        await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
 
         assert plugin.names.count("ListAndWatch") == 1
         assert kubelet.node_status().allocatable == {X: 0}
@@ -92,7 +92,7 @@ async def test_what_the_kubelet_refuses_is_refused_in_its_words(
 async def test_names_that_look_odd_and_are_valid_are_taken(kubelet: KubeletStandIn, resource: str) -> None:
     async with TinyPlugin(kubelet.plugins_dir, resource, "a") as plugin:
         await plugin.register()
-        await kubelet.until(resource, healthy={"a"})
+        await kubelet.wait_for_list(resource, healthy={"a"})
 
 
 async def test_an_endpoint_that_does_not_answer_fails_register_with_the_words_of_go(kubelet_dir: Path) -> None:
@@ -114,11 +114,11 @@ async def test_a_kubelet_up_to_1_24_answers_first_dials_later_and_takes_options_
         TinyPlugin(kubelet.plugins_dir, X, "a", pre_start_required=True) as plugin,
     ):
         await plugin.register(endpoint="nobody.sock")
-        assert (await kubelet.registered(X)).pre_start_required
+        assert (await kubelet.wait_registered(X)).pre_start_required
         assert kubelet.streams(X) == 0
 
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         # Who hears first of an answer and of a call that follows it is not said.
         assert sorted(plugin.names) == ["(registered)", "(registered)", "ListAndWatch"]
 
@@ -133,18 +133,18 @@ async def test_the_end_of_an_old_stream_closes_the_new_client_in_versions_with_t
     ):
         async with TinyPlugin(kubelet.plugins_dir, X, "a", socket="old.sock") as old:
             await old.register()
-            await kubelet.until(X, healthy={"a"})
+            await kubelet.wait_for_list(X, healthy={"a"})
             await new.register()
-            await kubelet.when(lambda: kubelet.streams(X) == 2 and len(kubelet.messages(X)) == 2)
+            await kubelet.wait_for(lambda: kubelet.streams(X) == 2 and len(kubelet.messages(X)) == 2)
         if has_bug:
-            await kubelet.until(X, unhealthy={"a"})
-            await kubelet.when(lambda: kubelet.streams(X) == 0)
+            await kubelet.wait_for_list(X, unhealthy={"a"})
+            await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
             with pytest.raises(LookupError, match="no plugin is connected"):
                 kubelet.call(X)
         else:
-            await kubelet.when(lambda: kubelet.streams(X) == 1)
+            await kubelet.wait_for(lambda: kubelet.streams(X) == 1)
             new.offer(device("b"))
-            await kubelet.until(X, healthy={"b"})
+            await kubelet.wait_for_list(X, healthy={"b"})
 
 
 async def test_the_bug_can_be_switched_off(kubelet_dir: Path) -> None:
@@ -154,10 +154,10 @@ async def test_the_bug_can_be_switched_off(kubelet_dir: Path) -> None:
     ):
         async with TinyPlugin(kubelet.plugins_dir, X, "a", socket="old.sock") as old:
             await old.register()
-            await kubelet.until(X, healthy={"a"})
+            await kubelet.wait_for_list(X, healthy={"a"})
             await new.register()
-            await kubelet.when(lambda: kubelet.streams(X) == 2)
-        await kubelet.when(lambda: kubelet.streams(X) == 1)
+            await kubelet.wait_for(lambda: kubelet.streams(X) == 2)
+        await kubelet.wait_for(lambda: kubelet.streams(X) == 1)
         assert kubelet.resource(X).healthy == {"a"}
 
 
@@ -165,19 +165,19 @@ async def test_a_failed_second_registration_leaves_phantom_devices_where_the_sec
     async with KubeletStandIn(kubelet_dir, dial_timeout=0.2) as kubelet:
         async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
             await plugin.register()
-            await kubelet.until(X, healthy={"a"})
+            await kubelet.wait_for_list(X, healthy={"a"})
             with pytest.raises(grpc.aio.AioRpcError):
                 await plugin.register(endpoint="nobody.sock")
-        await kubelet.when(lambda: kubelet.streams(X) == 0)
+        await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
         assert kubelet.resource(X).healthy == {"a"}
 
 
 async def test_until_says_what_it_missed(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
-        await kubelet.until(X, healthy={"a"})
+        await kubelet.wait_for_list(X, healthy={"a"})
         with pytest.raises(TimeoutError) as missed:
-            await kubelet.until(X, healthy={"a", "b"}, timeout=0.05)
+            await kubelet.wait_for_list(X, healthy={"a", "b"}, timeout=0.05)
         assert str(missed.value) == (
             "after 0.05 s: example.com/x is not healthy ['a', 'b'], but healthy ['a'], unhealthy [], "
             "with 1 streams and 1 calls of Register, 1 accepted"
@@ -189,6 +189,6 @@ async def test_300_plugins_register_at_once(kubelet: KubeletStandIn) -> None:
     try:
         await asyncio.gather(*(plugin.__aenter__() for plugin in plugins))
         await asyncio.gather(*(plugin.register() for plugin in plugins))
-        await kubelet.when(lambda: len(kubelet.node_status().allocatable) == 300)
+        await kubelet.wait_for(lambda: len(kubelet.node_status().allocatable) == 300)
     finally:
         await asyncio.gather(*(plugin.__aexit__() for plugin in plugins))
