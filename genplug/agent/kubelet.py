@@ -10,8 +10,7 @@ from genplug.agent.alias_pools import AliasPools
 from genplug.agent.cdi_writer import CdiSpecWriter
 from genplug.agent.node import Snapshot
 from genplug.agent.settings import Settings
-from genplug.allocation.offer import ResourceOffer
-from genplug.allocation.offers import build_offer
+from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
 from genplug.hardware.inotify import DirectoryWatcher

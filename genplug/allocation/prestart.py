@@ -5,21 +5,10 @@ The kubelet asks before each start of the container, restarts included (contract
 
 from collections.abc import Sequence
 
-from attrs import frozen
-
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.offer import ResourceOffer
+from genplug.allocation.results import ProgramRun
 from genplug.spec.template import MissingAttributeError
-
-
-@frozen
-class ProgramRun:
-    """A program to run for a device: its arguments, the program's path first, and seconds it may take."""
-
-    resource: str
-    device: str
-    arguments: tuple[str, ...]
-    timeout: float
 
 
 def program_runs(offer: ResourceOffer, ids: Sequence[str]) -> tuple[ProgramRun, ...]:

@@ -7,9 +7,10 @@ from attrs import field, frozen
 from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.cdi_spec import as_cdi_reference
 from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.offer import ListedDevice, PluginOptions, ResourceOffer
+from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.preferred import choose_preferred
-from genplug.allocation.prestart import ProgramRun, program_runs
+from genplug.allocation.prestart import program_runs
+from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.hardware.host import Host
 from genplug.spec.natural_sort import natural_sort_key
 

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _planned(arguments: argparse.Namespace) -> int:
-    from genplug.allocation.offers import build_offer  # noqa: PLC0415
+    from genplug.allocation.offer import build_offer  # noqa: PLC0415
     from genplug.allocation.resource_state import ResourceState  # noqa: PLC0415 - see run
     from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415
     from genplug.config.load import load  # noqa: PLC0415

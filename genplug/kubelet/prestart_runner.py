@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
-from genplug.allocation.prestart import ProgramRun
+from genplug.allocation.results import ProgramRun
 
 _MAX_OUTPUT = 4096
 """Bytes of output that are kept, the last ones: the end says what went wrong."""

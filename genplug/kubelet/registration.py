@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from genplug.allocation.offer import PluginOptions
+from genplug.allocation.results import PluginOptions
 from genplug.kubelet import wire
 from genplug.kubelet.api.services import REGISTRATION, path
 from genplug.kubelet.client import call

@@ -13,8 +13,7 @@ import grpc
 
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import AllocationError
-from genplug.allocation.offer import ListedDevice, PluginOptions
-from genplug.allocation.prestart import ProgramRun
+from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.kubelet import prestart_runner as program
 from genplug.kubelet import wire
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.offer import ListedDevice, PluginOptions
+from genplug.allocation.results import ListedDevice, PluginOptions
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import API_VERSION, HEALTHY, UNHEALTHY
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from genplug.allocation.offers import build_offer
+from genplug.allocation.offer import build_offer
 from genplug.allocation.resource_state import ResourceState
 from genplug.config.diagnostics import ConfigInvalidError
 from genplug.config.load import load

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from genplug.allocation.offer import ResourceOffer
-from genplug.allocation.offers import build_offer
+from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.hardware.candidate_attributes import custom_attributes, merge_values
 from genplug.hardware.host import STAND_INS_MARKER, Host
 from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.offer import ListedDevice, PluginOptions
-from genplug.allocation.prestart import ProgramRun
+from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 
 
 class OneDevice:

@@ -2,7 +2,7 @@
 
     async with KubeletStandIn(Path("/tmp/k")) as kubelet:
         ...                                     # start a plugin on /tmp/k/device-plugins
-        await kubelet.until("example.com/x", healthy={"x0", "x1"})
+        await kubelet.wait_for_list("example.com/x", healthy={"x0", "x1"})
         allocation = await kubelet.admit("example.com/x", 1, pod="a")
 
 It does what the kubelet does in the kubelet's order and with its texts, its bugs included; ``hostile`` adds what only a

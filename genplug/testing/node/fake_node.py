@@ -3,7 +3,7 @@
 async with FakeNode() as node:
     node.plug("/dev/x0")
     async with node.running("..."):
-        await node.kubelet.until("example.com/x", healthy={...})
+        await node.kubelet.wait_for_list("example.com/x", healthy={...})
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 import pytest
 from attrs import evolve
 
-from genplug.allocation.offer import ListedDevice
+from genplug.allocation.results import ListedDevice
 from genplug.hardware.inventory import Device
 from genplug.spec.model import Preference, PreferenceSpec
 from genplug.spec.template import Template

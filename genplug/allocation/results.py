@@ -1,0 +1,33 @@
+"""The results of an allocation, as values that the kubelet package serves; knows nothing of the node or of health."""
+
+from attrs import frozen
+
+
+@frozen
+class ListedDevice:
+    """One device in the list that the kubelet receives (v1beta1 ``Device``); ``numa`` is empty without topology."""
+
+    id: str
+    healthy: bool
+    numa: tuple[int, ...] = ()
+
+
+@frozen
+class PluginOptions:
+    """The options of a plugin (v1beta1 ``DevicePluginOptions``), which the kubelet reads once, when it connects."""
+
+    get_preferred_allocation_available: bool = False
+    pre_start_required: bool = False
+
+
+@frozen
+class ProgramRun:
+    """A program to run for a device before a container starts.
+
+    ``arguments`` begin with the path of the program, ``timeout`` is in seconds.
+    """
+
+    resource: str
+    device: str
+    arguments: tuple[str, ...]
+    timeout: float
