@@ -1,0 +1,86 @@
+"""Tracks which file operation each thread is in, and refuses operations that are known to hang.
+
+A read of a file whose driver or server does not answer does not return, and nothing can end it: the thread that waits
+for it is lost until then. :class:`HungPaths` keeps a second thread from being lost to the same path.
+"""
+
+import threading
+import time
+from datetime import UTC, datetime
+
+from attrs import field, frozen
+
+from genplug.hardware.file_tree import Access
+
+_NAMES = {Access.LOOKED: "stat", Access.LISTED: "list", Access.READ: "read"}
+
+
+class HangError(Exception):
+    """A file operation has not returned in its time, or a function has not finished in its time.
+
+    The text is a clause that gives the reason; it stays the same while the operation hangs.
+    """
+
+
+@frozen
+class Operation:
+    """A file operation that a thread has begun. ``started`` is monotonic seconds."""
+
+    access: Access
+    path: str
+    started: float
+
+    @property
+    def hang_reason(self) -> str:
+        """Why nothing is known of the path: a clause that stays the same while the operation hangs."""
+        at = datetime.fromtimestamp(time.time() - time.monotonic() + self.started, UTC)
+        text = at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return f"{_NAMES[self.access]} of {self.path} has not returned since {text}"
+
+
+@frozen
+class HungPaths:
+    """The current file operation of every thread, and the operations that hang. Safe to use from any thread."""
+
+    # Plain tuples: a scan records tens of thousands of operations.
+    _current: dict[int, tuple[Access, str, float]] = field(factory=dict, init=False)
+    _limits: dict[int, tuple[float, float]] = field(factory=dict, init=False)
+    _hung: dict[tuple[Access, str], str] = field(factory=dict, init=False)
+
+    def record(self, access: Access, path: str) -> None:
+        """Record that this thread begins an operation.
+
+        Raises:
+            HangError: another thread hangs in the same operation, or the time limit of this thread is over.
+        """
+        if self._hung and (reason := self._hung.get((access, path))) is not None:
+            raise HangError(reason)
+        now, thread = time.monotonic(), threading.get_ident()
+        if (limit := self._limits.get(thread)) is not None and now > limit[0]:
+            raise HangError(f"it has not finished within {limit[1]:g} s")
+        self._current[thread] = (access, path, now)
+
+    def begin(self, seconds: float) -> None:
+        """Give this thread a time limit, and forget its last operation."""
+        thread = threading.get_ident()
+        self._current.pop(thread, None)
+        self._limits[thread] = (time.monotonic() + seconds, seconds)
+
+    def end(self) -> None:
+        """Forget the time limit and the last operation of this thread."""
+        thread = threading.get_ident()
+        self._current.pop(thread, None)
+        self._limits.pop(thread, None)
+
+    def current(self, thread: int) -> Operation | None:
+        """Return the operation that a thread began last, None if it has not begun any."""
+        found = self._current.get(thread)
+        return None if found is None else Operation(*found)
+
+    def add(self, operation: Operation) -> None:
+        """Refuse an operation from now on: it hangs."""
+        self._hung[operation.access, operation.path] = operation.hang_reason
+
+    def discard(self, operation: Operation) -> None:
+        """Allow an operation again: it has returned."""
+        self._hung.pop((operation.access, operation.path), None)

@@ -1,0 +1,58 @@
+"""Supervision: a task that fails by an internal error is started again, counted and reported."""
+
+import asyncio
+
+import pytest
+
+from genplug.agent.supervision import Supervised
+from genplug.observe.events import Event, EventLog, LogEvent
+
+
+@pytest.fixture
+def log() -> EventLog:
+    return EventLog()
+
+
+async def test_a_failed_task_is_started_again_and_logged(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.01)
+    events: list[LogEvent] = []
+    log.listen(events.append)
+    runs: asyncio.Queue[str] = asyncio.Queue()
+
+    async def fail_once() -> None:
+        runs.put_nowait(task.failure)
+        if not task.restarts:
+            raise ValueError("a bug")
+        task.confirm()
+        await asyncio.Event().wait()
+
+    task = Supervised("device scanner", fail_once, log)
+    running = asyncio.create_task(task.run())
+    assert await asyncio.wait_for(runs.get(), 10) == ""
+    assert "ValueError('a bug')" in await asyncio.wait_for(runs.get(), 10)
+    assert (task.failure, task.restarts) == ("", 1)
+    assert [event.event for event in events] == [Event.INTERNAL_ERROR]
+    assert "device scanner" in events[0].text
+    running.cancel()
+
+
+async def test_a_task_that_ends_counts_as_failed(log: EventLog) -> None:
+    failed = asyncio.Event()
+    log.listen(lambda _: failed.set())
+
+    async def end() -> None:
+        pass
+
+    task = Supervised("reconciler", end, log)
+    running = asyncio.create_task(task.run())
+    await asyncio.wait_for(failed.wait(), 10)
+    assert "the reconciler failed" in task.failure
+    running.cancel()
+
+
+async def test_a_supervised_task_ends_when_cancelled(log: EventLog) -> None:
+    running = asyncio.create_task(Supervised("reconciler", asyncio.Event().wait, log).run())
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
