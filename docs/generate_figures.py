@@ -27,16 +27,16 @@ Figure = Mapping[str, Any]
 
 _COST: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Resident memory (RSS)": "RSS",
-        "Resident memory with HTTP endpoints (`--listen`)": "RSS with --listen",
-        "Resident memory, one resource with 10 000 devices": "10000 devices: RSS",
-        "Resident memory, 300 resources with 10 devices each": "300 resources: RSS",
-        "Start of the process to all device lists at the kubelet": "start to list, 10 resources, 1000 devices",
-        "Allocate, median, of which an empty gRPC call is most": "Allocate 1 of 1000 devices, p50",
-        "Device node appears, to the device list at the kubelet": "node appears to list",
-        "Kubelet restarts, to all device lists": "kubelet started to 10 resources listed",
-        "ConfigMap changes in the container, to the device list at the kubelet": "configuration swapped to list",
-        "Processor time when idle": "idle CPU",
+        "Memory (RSS)": "RSS",
+        "Memory, 10 000 devices in one resource": "10000 devices: RSS",
+        "Memory, 300 resources": "300 resources: RSS",
+        "Process start to device lists": "start to list, 10 resources, 1000 devices",
+        "`Allocate`": "Allocate 1 of 1000 devices, p50",
+        "of which an empty gRPC call": "an empty call (GetDevicePluginOptions), p50",
+        "New device node to device list": "node appears to list",
+        "Kubelet restart to device lists": "kubelet started to 10 resources listed",
+        "Changed ConfigMap to device list": "configuration swapped to list",
+        "Idle processor time": "idle CPU",
     }
 )
 """What the README calls a figure, and the name of the figure."""

@@ -23,6 +23,10 @@ NEEDS = {
         IS_ROOT and _has("containerd", "etcd", "runc") and any(TOOLS.glob("kubernetes/*/kubelet")),
         "needs a Kubernetes of its own: as root, .ci/tools and tests/cluster/build",
     ),
+    "docs": (
+        all(importlib.util.find_spec(name) is not None for name in ("furo", "myst_parser", "sphinx")),
+        "needs Sphinx: install the docs extra",
+    ),
     "fuse": (
         IS_ROOT and Path("/dev/fuse").is_char_device(),
         "needs /dev/fuse for files that hang: as root, modprobe fuse",
