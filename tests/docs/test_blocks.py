@@ -126,11 +126,11 @@ def resource_with(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_configuration(content: Mapping[str, Any], location: str) -> None:
-    """Load a part of a configuration; attributes that the part does not define are defined for it."""
+    """Load a part of a configuration: devices and attributes that the part does not define are defined for it."""
     text = json.dumps(content)
     used = {name.partition("|")[0] for name in re.findall(r"(?<!\$)\$\{([\w.|:-]+)", text)}
-    for resource in content.get("resources", {}).values():
-        for source in (resource or {}).get("devices", []):
+    for resource in filter(None, content.get("resources", {}).values()):
+        for source in resource.setdefault("devices", [{"glob": "/dev/x*"}]):
             defined = source.setdefault("attributes", {})
             for name in used - set(KNOWN_ATTRIBUTES) - {"slice"}:
                 if "." not in name:
