@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 from genplug.cli.main import COMMANDS
-from genplug.config.diagnostics import ConfigInvalidError, Problems
-from genplug.config.files import Text
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
+from genplug.config.files import ConfigFile
 from genplug.config.load import load_text
-from genplug.config.policy import decoded_policy
+from genplug.config.policy import decode_policy
 from genplug.config.schema import schema_text
-from genplug.config.yaml_tree import plain, read
+from genplug.config.yaml_tree import parse_document, to_python
 from genplug.spec.globs import Glob
 from genplug.spec.names import KNOWN_ATTRIBUTES
 from genplug.spec.policy import Policy
@@ -100,7 +100,7 @@ def check_yaml(text: str, location: str) -> None:
         elif content.get("kind") == "DevicePluginConfig":
             load_text(text, location, EVERYTHING)
         elif content.get("kind") == "DevicePluginPolicy":
-            decoded_policy(Text(location, text))
+            decode_policy(ConfigFile(location, text))
         elif "apiVersion" in content:
             assert {"apiVersion", "kind"} <= content.keys(), location
             assert content.get("metadata", {}).get("name"), location
@@ -140,10 +140,10 @@ def check_configuration(content: Mapping[str, Any], location: str) -> None:
 
 def parsed(text: str) -> Any:
     """Return the values of a YAML text by the rules of the configuration, where ``0403`` is a string."""
-    problems = Problems()
-    tree = read(text, "block", problems)
+    problems = Diagnostics()
+    tree = parse_document(text, "block", problems)
     assert tree is not None, problems.found
-    return plain(tree)
+    return to_python(tree)
 
 
 def check_chart_values(values: Mapping[str, Any], location: str) -> None:
