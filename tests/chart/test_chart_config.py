@@ -111,7 +111,7 @@ def test_an_existing_configmap_is_mounted_and_none_is_rendered_for_it(helm: str)
 
 def test_an_existing_configmap_beside_resources_of_the_same_level_is_refused() -> None:
     values = over(MINIMAL, {"config": {"existingConfigMap": "mine"}})
-    with pytest.raises(RenderError, match="read the ConfigMap mine, and config has defaults, resources or nodes too"):
+    with pytest.raises(RenderError, match="read the ConfigMap mine, but config also sets defaults, resources or nodes"):
         render(values)
 
 
@@ -140,7 +140,7 @@ def test_without_a_policy_there_is_no_object_for_it() -> None:
 def test_nothing_to_offer_is_refused_with_an_example_of_what_to_write() -> None:
     with pytest.raises(RenderError, match=r"Pool default has no resources(.|\n)*devices: ") as refused:
         render({})
-    example = str(refused.value).split("-f:\n", 1)[1].split("\n\nOr ", 1)[0]
+    example = str(refused.value).split("-f:\n", 1)[1].split("\n\nAlternatively, ", 1)[0]
     assert daemonsets(render(loaded(example)))
 
 

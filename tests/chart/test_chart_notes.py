@@ -48,5 +48,5 @@ def test_every_command_of_genplug_in_the_notes_is_there(tmp_path: Path) -> None:
 
 
 def test_the_namespace_default_is_warned_of_and_a_namespace_of_its_own_is_not(tmp_path: Path) -> None:
-    assert "A namespace of their own is safer" in notes(MINIMAL, tmp_path, "default")
-    assert "A namespace of their own is safer" not in notes(MINIMAL, tmp_path)
+    assert "The agents run in the namespace default." in notes(MINIMAL, tmp_path, "default")
+    assert "The agents run in the namespace default." not in notes(MINIMAL, tmp_path)

@@ -145,11 +145,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[tuple[dict[str, Any], str]]]] = {
     ),
     "exec probe": (
         EXEC,
-        [({}, "Name the program in {}policy.exec.allow"), (at(("policy", "exec", "allow"), ["/bin/true"]), "")],
+        [({}, "Add the program to {}policy.exec.allow"), (at(("policy", "exec", "allow"), ["/bin/true"]), "")],
     ),
     "preStart": (
         {"preStart": {"exec": {"command": ["/opt/reset"]}}},
-        [({}, "Name the program in {}policy.exec.allow"), (at(("policy", "exec", "allow"), ["/opt/reset"]), "")],
+        [({}, "Add the program to {}policy.exec.allow"), (at(("policy", "exec", "allow"), ["/opt/reset"]), "")],
     ),
     "inject: cdi": (
         {"allocate": {"inject": "cdi"}},
@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[tuple[dict[str, Any], str]]]] = {
             ({}, "to {}daemonset.hostMounts"),
             # Only whole parts of a path count.
             (at(("daemonset", "hostMounts"), ["/opt/x/li"]), "to {}daemonset.hostMounts"),
-            (at(("daemonset", "hostMounts"), ["/opt/x"]), "Name the path in {}policy.mounts.allow"),
+            (at(("daemonset", "hostMounts"), ["/opt/x"]), "Add the path to {}policy.mounts.allow"),
             (at(("policy", "mounts", "allow"), ["/opt/x/**"]), ""),
         ],
     ),

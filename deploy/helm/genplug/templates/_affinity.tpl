@@ -1,7 +1,8 @@
 {{- /*
-genplug.affinity: the affinity of a pool's pods, so that exactly one pool has each node: a pool has the nodes with one of
-its label values, the default pool those with none of all pools' (NotIn holds too where a node lacks the label). The
-operator's terms are alternatives, so the requirement goes into each of them. Takes root, pool, pools.
+genplug.affinity returns the affinity of a pool's pods, as YAML. Each node belongs to exactly one pool: a pool requires one
+of its label values, and the default pool requires that no pool has the node's value (NotIn also matches a node without the
+label). Node selector terms are alternatives, so the requirement is added to each term of the operator's own affinity.
+Arguments: root, pool (its name), pools (the result of genplug.pools).
 */ -}}
 {{- define "genplug.affinity" -}}
 {{- $affinity := deepCopy ((get .pools .pool).daemonset.affinity | default dict) -}}

@@ -8,7 +8,10 @@
 {{- .Values.fullnameOverride | default $full | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* genplug.poolName: <fullname> of the default pool's objects, <fullname>-<pool> of the others'; takes root, pool. */ -}}
+{{- /*
+genplug.poolName returns the name of a pool's objects: <fullname> for the default pool, <fullname>-<pool> for others.
+Arguments: root, pool (its name).
+*/ -}}
 {{- define "genplug.poolName" -}}
 {{- $full := include "genplug.fullname" .root -}}
 {{- eq .pool "default" | ternary $full (printf "%s-%s" $full .pool) -}}
@@ -26,7 +29,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $labels "app.kubernetes.io/component" "agent" -}}
 {{- $_ := set $labels "app.kubernetes.io/part-of" "genplug" -}}
 {{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63) -}}
-{{- /* The pool is a label that an object has or has not. */ -}}
+{{- /* Only the objects of a pool have the pool label: selectors depend on it. */ -}}
 {{- merge $labels (omit (.Values.commonLabels | default dict) "genplug.io/pool") | toYaml -}}
 {{- end -}}
 
@@ -37,7 +40,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "genplug.image" -}}
 {{- $name := .Values.image.repository -}}
 {{- with (.Values.global | default dict).imageRegistry -}}
-{{- /* As a container runtime reads it: a first part with a dot or a port, or localhost, is a registry. */ -}}
+{{- /* As in container runtimes, the first part is a registry if it contains a dot or a port or is localhost. */ -}}
 {{- $name = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $name "") -}}
 {{- end -}}
 {{- with .Values.image.digest -}}
@@ -47,7 +50,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{- /* genplug.configMap: the name of the ConfigMap that a pool's agents read; takes root, pool, settings. */ -}}
+{{- /*
+genplug.configMap returns the name of the ConfigMap that the agents of a pool read.
+Arguments: root, pool (its name), settings (its merged settings).
+*/ -}}
 {{- define "genplug.configMap" -}}
 {{- .settings.config.existingConfigMap | default (printf "%s-config" (include "genplug.poolName" .)) -}}
 {{- end -}}

@@ -1,6 +1,8 @@
 {{- /*
-genplug.merge merges the map `from` into the map `into`, in place: maps key by key, all else replaces, also by false, 0,
-"" and []; null deletes, or replaces where keepNull is true. (mergeOverwrite would let null stand as a value.)
+genplug.merge merges the map `from` into the map `into`, in place. Maps are merged key by key; every other value replaces
+the previous one, including false, 0, "" and []. null removes the key, or is stored if keepNull is true. (Sprig's
+mergeOverwrite always stores null.)
+Arguments: into, from, keepNull (default false).
 */ -}}
 {{- define "genplug.merge" -}}
 {{- $keepNull := .keepNull | default false -}}

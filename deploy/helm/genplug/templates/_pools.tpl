@@ -1,6 +1,6 @@
 {{- /*
-genplug.pools: what each enabled pool is when everything is merged, as YAML: name -> {labelValues, config, policy,
-daemonset}. Refuses what would not work on a node.
+genplug.pools returns the enabled pools with their merged settings, as YAML: name -> {labelValues, config, policy,
+daemonset}. Fails if two pools claim the same nodes, if no pool is enabled, or if genplug.checkConfig finds a conflict.
 */ -}}
 {{- define "genplug.pools" -}}
 {{- $pools := dict -}}
@@ -13,7 +13,7 @@ daemonset}. Refuses what would not work on a node.
 {{- include "genplug.merge" (dict "into" $pool "from" (pick $.Values "config" "policy" "daemonset")) -}}
 {{- include "genplug.merge" (dict "into" $pool "from" (omit $own "enabled")) -}}
 {{- $_ := set $pool "policy" ($pool.policy | default dict) -}}
-{{- /* What is null for a node is for the agent to delete, over whatever the pool has. */ -}}
+{{- /* null is kept in the configuration of a node: the agent removes the key when it merges the node's file. */ -}}
 {{- $nodes := dict -}}
 {{- range $level := list $.Values.config ($own.config | default dict) -}}
 {{- range $node, $spec := $level.nodes -}}
@@ -29,7 +29,7 @@ daemonset}. Refuses what would not work on a node.
 {{- if ne $name "default" -}}
 {{- range $value := $pool.labelValues -}}
 {{- if hasKey $claimed $value -}}
-{{- fail (printf "\n\npools.%s and pools.%s both claim the nodes with the label %s=%s: of two agents on a node, the second waits for ever. Give each pool label values of its own (pools.<name>.labelValues; left out, it is the pool's name), or set `enabled: false` for one of the two.\n" (get $claimed $value) $name $.Values.poolLabel $value) -}}
+{{- fail (printf "\n\npools.%s and pools.%s both claim the nodes with the label %s=%s. Only one agent can serve a node. Set different values in pools.<name>.labelValues (default: the pool's name), or set `enabled: false` for one of the pools.\n" (get $claimed $value) $name $.Values.poolLabel $value) -}}
 {{- end -}}
 {{- $_ := set $claimed $value $name -}}
 {{- end -}}
@@ -38,18 +38,18 @@ daemonset}. Refuses what would not work on a node.
 {{- end -}}
 {{- end -}}
 {{- if not $pools -}}
-{{- fail "\n\nEvery pool is disabled, so there is nothing to install. Set pools.default.enabled to true, or enable another pool.\n" -}}
+{{- fail "\n\nEvery pool is disabled: expected at least one enabled pool. Set pools.default.enabled to true, or enable another pool.\n" -}}
 {{- end -}}
 {{- toYaml $pools -}}
 {{- end -}}
 
 {{- /*
-genplug.checkConfig refuses a pool's configuration that could not work with the pool's other settings; takes pool,
-settings, and the unmerged configurations own and common.
+genplug.checkConfig fails if a pool's configuration conflicts with the pool's other settings.
+Arguments: pool (its name), settings (its merged settings), own and common (the configurations before the merge).
 */ -}}
 {{- define "genplug.checkConfig" -}}
 {{- $config := .settings.config -}}
-{{- $where := eq .pool "default" | ternary "" (printf "pools.%s." .pool) -}}
+{{- $prefix := eq .pool "default" | ternary "" (printf "pools.%s." .pool) -}}
 {{- if $config.existingConfigMap -}}
 {{- $level := .common -}}
 {{- $key := "config" -}}
@@ -58,32 +58,33 @@ settings, and the unmerged configurations own and common.
 {{- $key = printf "pools.%s.config" .pool -}}
 {{- end -}}
 {{- if or $level.resources $level.defaults $level.nodes -}}
-{{- fail (printf "\n\nThe nodes of pool %s read the ConfigMap %s, and %s has defaults, resources or nodes too: the agent reads one or the other. Move these into the ConfigMap, or set %s.existingConfigMap to \"\".\n" .pool $config.existingConfigMap $key $key) -}}
+{{- fail (printf "\n\nThe agents of pool %s read the ConfigMap %s, but %s also sets defaults, resources or nodes. Move these into the ConfigMap, or set %s.existingConfigMap to \"\".\n" .pool $config.existingConfigMap $key $key) -}}
 {{- end -}}
 {{- else -}}
-{{- $offers := $config.resources -}}
+{{- $resources := $config.resources -}}
 {{- range $config.nodes -}}
-{{- $offers = or $offers .resources -}}
+{{- $resources = or $resources .resources -}}
 {{- end -}}
-{{- if not $offers -}}
-{{- fail (printf "\n\nPool %s has no resources, so its agents would offer nothing. Say which devices become which resource, in a values file that you give with -f:\n\nconfig:\n  resources:\n    devices.example.com/fuse:          # what a pod asks for\n      devices: [{glob: /dev/fuse}]     # which device nodes it stands for\n      tokens: 100                      # any hundred containers may share it\n\nOr name a ConfigMap of yours in config.existingConfigMap, or turn the pool off with pools.%s.enabled=false. More examples: https://github.com/genplug/genplug/tree/main/examples/configs\n" .pool .pool) -}}
+{{- if not $resources -}}
+{{- fail (printf "\n\nPool %s has no resources: its agents would not advertise any device. Describe which devices become which resource, in a values file that you pass with -f:\n\nconfig:\n  resources:\n    devices.example.com/fuse:          # the resource that a pod requests\n      devices: [{glob: /dev/fuse}]     # the device nodes that it provides\n      tokens: 100                      # up to 100 containers share them\n\nAlternatively, set config.existingConfigMap to the name of your own ConfigMap, or disable the pool with pools.%s.enabled=false. Examples: https://github.com/genplug/genplug/tree/main/examples/configs\n" .pool .pool) -}}
 {{- end -}}
-{{- $context := dict "pool" .pool "daemonset" .settings.daemonset "policy" .settings.policy "where" $where -}}
-{{- include "genplug.checkDemands" (merge (dict "config" $config) $context) -}}
+{{- $context := dict "pool" .pool "daemonset" .settings.daemonset "policy" .settings.policy "prefix" $prefix -}}
+{{- include "genplug.checkRequirements" (merge (dict "config" $config) $context) -}}
 {{- range $node, $spec := $config.nodes -}}
 {{- $merged := dict -}}
 {{- include "genplug.merge" (dict "into" $merged "from" (pick $config "defaults" "resources")) -}}
 {{- include "genplug.merge" (dict "into" $merged "from" $spec) -}}
-{{- include "genplug.checkDemands" (merge (dict "config" $merged "node" $node) $context) -}}
+{{- include "genplug.checkRequirements" (merge (dict "config" $merged "node" $node) $context) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- /*
-genplug.checkDemands refuses what a configuration needs of the pod or the policy and does not have; takes pool, node,
-where (what stands before the keys of this pool), config, daemonset, policy.
+genplug.checkRequirements fails if a configuration requires a setting of the pod or of the policy that is off.
+Arguments: pool (its name), node (its name, or unset for all nodes of the pool), prefix (of the pool's values, for example
+"pools.lab."), config, daemonset, policy.
 */ -}}
-{{- define "genplug.checkDemands" -}}
+{{- define "genplug.checkRequirements" -}}
 {{- $ := . -}}
 {{- $on := printf "in pool %s" .pool -}}
 {{- with .node -}}
@@ -94,42 +95,42 @@ where (what stands before the keys of this pool), config, daemonset, policy.
 {{- include "genplug.merge" (dict "into" $all "from" ($.config.defaults | default dict)) -}}
 {{- include "genplug.merge" (dict "into" $all "from" ($spec | default dict)) -}}
 {{- if not $all.devices -}}
-{{- fail (printf "\n\nResource %s %s has no devices: say which device nodes it stands for, as in `devices: [{glob: /dev/ttyUSB*}]`. Null in place of the whole resource deletes it.\n" $resource $on) -}}
+{{- fail (printf "\n\nResource %s %s has no devices. Set the device nodes that it provides, for example `devices: [{glob: /dev/ttyUSB*}]`. To remove the resource, set it to null.\n" $resource $on) -}}
 {{- end -}}
 {{- range $index, $probe := dig "health" "probes" list $all -}}
 {{- $what := printf "\n\nResource %s %s: health.probes[%d]" $resource $on $index -}}
 {{- if and (hasKey $probe "open") (not $.daemonset.privileged) -}}
-{{- fail (printf "%s opens device nodes, which a container may not do with devices of the host. Set %sdaemonset.privileged to true, or leave the probe out.\n" $what $.where) -}}
+{{- fail (printf "%s opens device nodes, which only a privileged container may do. Set %sdaemonset.privileged to true, or remove the probe.\n" $what $.prefix) -}}
 {{- end -}}
 {{- if and (hasKey $probe "open") (not (dig "openProbe" false $.policy)) -}}
-{{- fail (printf "%s opens device nodes, which the policy does not allow. Set %spolicy.openProbe to true, or leave the probe out.\n" $what $.where) -}}
+{{- fail (printf "%s opens device nodes, which the policy does not allow. Set %spolicy.openProbe to true, or remove the probe.\n" $what $.prefix) -}}
 {{- end -}}
 {{- if and (hasKey $probe "kernelLog") (not $.daemonset.privileged) -}}
-{{- fail (printf "%s reads the kernel's log, and only a privileged container can read /dev/kmsg. Set %sdaemonset.privileged to true, or leave the probe out.\n" $what $.where) -}}
+{{- fail (printf "%s reads the kernel log, and only a privileged container can read /dev/kmsg. Set %sdaemonset.privileged to true, or remove the probe.\n" $what $.prefix) -}}
 {{- end -}}
 {{- if hasKey $probe "exec" -}}
-{{- include "genplug.checkExec" (dict "what" (printf "%s.exec" $what) "where" $.where "policy" $.policy) -}}
+{{- include "genplug.checkExec" (dict "what" (printf "%s.exec" $what) "prefix" $.prefix "policy" $.policy) -}}
 {{- end -}}
 {{- end -}}
 {{- if $all.preStart -}}
-{{- include "genplug.checkExec" (dict "what" (printf "\n\nResource %s %s: preStart" $resource $on) "where" $.where "policy" $.policy) -}}
+{{- include "genplug.checkExec" (dict "what" (printf "\n\nResource %s %s: preStart" $resource $on) "prefix" $.prefix "policy" $.policy) -}}
 {{- end -}}
 {{- $allocate := $all.allocate | default dict -}}
 {{- if and (eq (toString $allocate.inject) "cdi") (not $.daemonset.cdiSpecDir) -}}
-{{- fail (printf "\n\nResource %s %s: `inject: cdi` writes CDI files, and the agent has no folder for them. Set %sdaemonset.cdiSpecDir to one that the container runtime reads, mostly /var/run/cdi.\n" $resource $on $.where) -}}
+{{- fail (printf "\n\nResource %s %s: `inject: cdi` writes CDI files, but no directory is mounted for them. Set %sdaemonset.cdiSpecDir to a directory that the container runtime reads, usually /var/run/cdi.\n" $resource $on $.prefix) -}}
 {{- end -}}
 {{- range $mount := $allocate.mounts -}}
-{{- $seen := hasPrefix "$" $mount.hostPath -}}
-{{- range $folder := concat (list "/dev" "/sys") ($.daemonset.hostMounts | default list) -}}
-{{- $seen = or $seen (hasPrefix (printf "%s/" (trimSuffix "/" $folder)) (printf "%s/" $mount.hostPath)) -}}
+{{- $isVisible := hasPrefix "$" $mount.hostPath -}}
+{{- range $directory := concat (list "/dev" "/sys") ($.daemonset.hostMounts | default list) -}}
+{{- $isVisible = or $isVisible (hasPrefix (printf "%s/" (trimSuffix "/" $directory)) (printf "%s/" $mount.hostPath)) -}}
 {{- end -}}
-{{- $what := printf "\n\nResource %s %s: allocate.mounts hands out %s of the host" $resource $on $mount.hostPath -}}
-{{- if not $seen -}}
-{{- fail (printf "%s, and the agent cannot look whether it is there: it would refuse every container. Add the path, or a folder above it that is on every node of the pool, to %sdaemonset.hostMounts.\n" $what $.where) -}}
+{{- $what := printf "\n\nResource %s %s: allocate.mounts contains the host path %s" $resource $on $mount.hostPath -}}
+{{- if not $isVisible -}}
+{{- fail (printf "%s, which is not mounted into the agent: the agent could not verify it and would reject every container. Add the path, or a parent directory that exists on every node of the pool, to %sdaemonset.hostMounts.\n" $what $.prefix) -}}
 {{- end -}}
 {{- $mounts := $.policy.mounts | default dict -}}
 {{- if not (or $mounts.allow $mounts.writable) -}}
-{{- fail (printf "%s, and the policy allows no mounts. Name the path in %spolicy.mounts.allow.\n" $what $.where) -}}
+{{- fail (printf "%s, but the policy allows no mounts. Add the path to %spolicy.mounts.allow.\n" $what $.prefix) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -137,6 +138,6 @@ where (what stands before the keys of this pool), config, daemonset, policy.
 
 {{- define "genplug.checkExec" -}}
 {{- if not (dig "exec" "allow" list .policy) -}}
-{{- fail (printf "%s runs a program, and the policy allows none. Name the program in %spolicy.exec.allow, or leave it out.\n" .what .where) -}}
+{{- fail (printf "%s runs a program, but the policy allows no programs. Add the program to %spolicy.exec.allow, or remove it from the configuration.\n" .what .prefix) -}}
 {{- end -}}
 {{- end -}}
