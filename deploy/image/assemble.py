@@ -1,9 +1,9 @@
-"""What the image holds, taken together in the build stage of deploy/Containerfile. Runs nothing of the target platform.
+"""Assemble the layers of the image in the build stage of deploy/Containerfile, without running the target platform.
 
-``runtime`` takes out of /build/python (a Debian with /usr/bin/python3.11) the interpreter, its library and what both
-are linked with, adds the locked dependencies as wheels of the target platform, and compiles all of it. ``genplug`` adds
-the package itself as a second layer, and the links of the debug variant. Everything not named here stays out: there is
-no shell to forget.
+``assemble.py runtime`` copies the interpreter, its library and the shared libraries of both from /build/python (a
+Debian root with /usr/bin/python3.11), adds the locked dependencies as wheels for the target platform, and compiles the
+bytecode. ``assemble.py genplug`` adds the package as a second layer, and the links of the debug variant. Only the files
+named here are copied, so the image contains no shell and no package tools.
 """  # noqa: INP001 - a script of the build stage, not a package
 
 import compileall
@@ -25,11 +25,11 @@ DEBUG = BUILD / "layers/debug"
 PYTHON = "usr/bin/python3.11"
 STDLIB = "usr/lib/python3.11"
 PACKAGES = "usr/lib/python3/dist-packages"
-"""Debian's own place for packages: ``python3.11 -m genplug`` finds it too."""
+"""Debian's directory for packages, which is in the search path of ``python3.11 -m genplug``."""
 
-MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+MACHINES_BY_ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
 
-LEFT_OUT_OF_STDLIB = (
+EXCLUDED_STDLIB_PATTERNS = (
     "config-3.11-*",
     "ensurepip",
     "idlelib",
@@ -50,9 +50,9 @@ LEFT_OUT_OF_STDLIB = (
     "lib-dynload/nis*",
     "lib-dynload/readline*",
 )
-"""Parts that pull in libraries or megabytes and that no service imports."""
+"""Modules that need further libraries or much space and that genplug does not import."""
 
-LEFT_OUT_OF_WHEELS = ("*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.h", "bin", "testdata", "tests", "test_*")
+EXCLUDED_WHEEL_PATTERNS = ("*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.h", "bin", "testdata", "tests", "test_*")
 
 LAUNCHER = f"""\
 #!/{PYTHON} -ISB
@@ -63,40 +63,40 @@ from genplug.cli.main import main
 
 sys.exit(main())
 """
-"""-I and -S: nothing of the environment or the working directory is looked at, and starting costs less."""
+"""-I and -S ignore the environment and the working directory and make the start faster."""
 
 APPLETS = """
 ash awk base64 basename cat chmod clear cmp cp cut date dd df diff dirname dmesg du env false find free grep gunzip
 gzip head hexdump hostname id ip kill less ln ls md5sum mkdir mknod mount mv nc netstat nproc od pidof ping ps pwd
 readlink realpath reset rm rmdir sed seq sh sha256sum sleep sort stat strings stty sync tail tar tee test timeout top
 touch tr true tty umount uname uniq uptime vi wc wget which whoami xargs yes zcat
-""".split()  # noqa: SIM905 - eighty quoted names are no better
+""".split()  # noqa: SIM905 - a list of eighty quoted names is harder to read
 
 
 def main(step: str) -> None:
-    """Make the layers that a step names."""
-    # Bytecode is written in the order of its making, which must not depend on the day.
+    """Assemble the layers of a step, ``runtime`` or ``genplug``."""
+    # The bytecode of a set depends on the hash seed. Restart with a fixed seed, so that builds are reproducible.
     if os.environ.get("PYTHONHASHSEED") != "0":
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606 - ourselves
-    {"runtime": make_runtime, "genplug": make_genplug}[step]()
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606 - this script
+    {"runtime": assemble_runtime, "genplug": assemble_genplug}[step]()
 
 
-def make_runtime() -> None:
-    """Take the interpreter, its library, the dependencies and the shared libraries all of them are linked with."""
-    copy(PYTHON)
-    copy(STDLIB)
-    for pattern in LEFT_OUT_OF_STDLIB:
+def assemble_runtime() -> None:
+    """Assemble the layer with the interpreter, its library, the dependencies and their shared libraries."""
+    copy_from_base(PYTHON)
+    copy_from_base(STDLIB)
+    for pattern in EXCLUDED_STDLIB_PATTERNS:
         for path in (RUNTIME / STDLIB).glob(pattern):
             remove(path)
     for cache in (RUNTIME / STDLIB).rglob("__pycache__"):
         remove(cache)
     install_wheels(RUNTIME, "--require-hashes", "--requirement", str(BUILD / "requirements.lock"))
     copy_linked_libraries()
-    copy_licences_and_status()
+    copy_package_records()
     write(RUNTIME / "etc/passwd", "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n")
     write(RUNTIME / "etc/group", "root:x:0:\nnogroup:x:65534:\n")
     write(RUNTIME / "etc/nsswitch.conf", "hosts: files dns\n")
-    write(RUNTIME / "etc/os-release", resolved(Path("etc/os-release")).read_text())
+    write(RUNTIME / "etc/os-release", resolve_in_base(Path("etc/os-release")).read_text())
     for mount in ("dev", "proc", "run", "sys"):
         (RUNTIME / mount).mkdir()
     (RUNTIME / "tmp").mkdir()
@@ -104,21 +104,23 @@ def make_runtime() -> None:
     precompile(RUNTIME)
 
 
-def make_genplug() -> None:
-    """Add the package, its launcher, and the links of the debug variant."""
+def assemble_genplug() -> None:
+    """Assemble the layer with the package and its launcher, and the layer with the links of the debug variant."""
     tools = BUILD / "tools"
-    pip("install", "--target", str(tools), "--no-deps", "--require-hashes", "--requirement", str(BUILD / "build.lock"))
+    run_pip(
+        "install", "--target", str(tools), "--no-deps", "--require-hashes", "--requirement", str(BUILD / "build.lock")
+    )
     wheels = BUILD / "wheels"
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(BUILD / "source"), path=tools)
+    run_pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(BUILD / "source"), path=tools)
     install_wheels(GENPLUG, "--no-index", *map(str, wheels.glob("*.whl")))
     write(GENPLUG / "usr/bin/genplug", LAUNCHER, mode=0o755)
     precompile(GENPLUG)
     for applet in APPLETS:
-        link(DEBUG / "busybox" / applet, "busybox")
+        create_link(DEBUG / "busybox" / applet, "busybox")
 
 
-def copy(path: str) -> None:
-    """Take a file or a folder out of the base, links as links."""
+def copy_from_base(path: str) -> None:
+    """Copy a file or a directory of the base into the runtime layer; symbolic links are kept."""
     source, target = SOURCE / path, RUNTIME / path
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
@@ -128,28 +130,28 @@ def copy(path: str) -> None:
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file and the folders above it."""
+    """Write a file and create its parent directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(mode)
 
 
-def link(path: Path, target: str) -> None:
-    """Make a symbolic link and the folders above it."""
+def create_link(path: Path, target: str) -> None:
+    """Create a symbolic link and its parent directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(target)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, unless one above it went before."""
+    """Remove a file or a directory; do nothing if it does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def pip(*arguments: str, path: Path | None = None) -> None:
-    """Run the build stage's pip with the configuration the build was given, if it was given one."""
+def run_pip(*arguments: str, path: Path | None = None) -> None:
+    """Run pip with the secrets of the build, if it has any; ``path`` is the PYTHONPATH."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     secrets = Path("/run/secrets")
     if (secrets / "pip.conf").exists():
@@ -159,16 +161,18 @@ def pip(*arguments: str, path: Path | None = None) -> None:
     if path is not None:
         environment["PYTHONPATH"] = str(path)
     command, *rest = arguments
-    subprocess.run(  # noqa: S603 - the arguments are this file's
+    subprocess.run(  # noqa: S603 - the arguments come from this file
         [sys.executable, "-m", "pip", command, "--quiet", "--no-cache-dir", *rest], env=environment, check=True
     )
 
 
 def install_wheels(layer: Path, *arguments: str) -> None:
-    """Unpack wheels for the target platform; nothing is built and nothing is run."""
-    platforms = [f"--platform={tag}_{machine()}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    """Unpack wheels for the target platform into a layer, without building or running anything."""
+    platforms = [
+        f"--platform={tag}_{get_target_machine()}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+    ]
     target = layer / PACKAGES
-    pip(
+    run_pip(
         "install",
         f"--target={target}",
         "--no-deps",
@@ -179,74 +183,81 @@ def install_wheels(layer: Path, *arguments: str) -> None:
         *platforms,
         *arguments,
     )
-    for pattern in LEFT_OUT_OF_WHEELS:
+    for pattern in EXCLUDED_WHEEL_PATTERNS:
         for path in list(target.rglob(pattern)):
             remove(path)
     for record in target.glob("*.dist-info/RECORD"):
-        # It names files that are left out, in an order that is not ours.
+        # It lists files that were removed, and its order is not reproducible.
         remove(record)
 
 
-def machine() -> str:
-    """Name the target platform by the name wheels and library folders have for it."""
-    return MACHINES[os.environ["TARGETARCH"]] if os.environ.get("TARGETARCH") else os.uname().machine
+def get_target_machine() -> str:
+    """Return the machine name of the target platform, as in wheel tags and library directories."""
+    return MACHINES_BY_ARCH[os.environ["TARGETARCH"]] if os.environ.get("TARGETARCH") else os.uname().machine
 
 
 def copy_linked_libraries() -> None:
-    """Every shared library that something in the layer is linked with, and the loader."""
-    # glibc opens the first of them by name when a thread is cancelled; nothing is linked with it for that.
-    wanted, there = {"libgcc_s.so.1"}, set[str]()
+    """Copy the loader and every shared library that a file of the runtime layer is linked with, transitively."""
+    # No file is linked with libgcc_s, but glibc loads it by name when a thread is cancelled.
+    required, copied = {"libgcc_s.so.1"}, set[str]()
     for path in RUNTIME.rglob("*"):
         if path.is_file() and is_elf(path):
-            wanted |= needed(path)
-    while missing := wanted - there:
+            required |= read_linked_libraries(path)
+    while missing := required - copied:
         for name in missing:
-            wanted |= needed(copy_library(name))
-        there |= missing
+            required |= read_linked_libraries(copy_library(name))
+        copied |= missing
 
 
 def copy_library(name: str) -> Path:
-    """Take a library by the name it is linked by, whatever links the base has for it."""
+    """Copy the library with this name from the base into the runtime layer and return the copy.
+
+    Raises:
+        SystemExit: The base does not contain the library.
+    """
     if name.startswith("/"):
-        # The loader: executables name it by its path.
+        # The loader is recorded with its path.
         return copy_resolved(Path(name.lstrip("/")), Path(name.lstrip("/")))
-    folder = f"lib/{machine()}-linux-gnu"
-    for found in (Path("usr") / folder / name, Path(folder) / name):
-        if resolved(found).exists():
-            return copy_resolved(found, Path("usr") / folder / name)
-    sys.exit(f"the base has no {name} in /{folder} or /usr/{folder}, but something in the image needs it")
+    directory = f"lib/{get_target_machine()}-linux-gnu"
+    for path in (Path("usr") / directory / name, Path(directory) / name):
+        if resolve_in_base(path).exists():
+            return copy_resolved(path, Path("usr") / directory / name)
+    sys.exit(
+        f"PYTHON_BASE does not contain {name} in /{directory} or /usr/{directory}, but a file of the image is linked "
+        "with it: add its Debian package to PYTHON_BASE (deploy/image/base.sh)"
+    )
 
 
 def copy_resolved(path: Path, name: Path) -> Path:
-    """Take what a path of the base leads to, under one name."""
+    """Copy the target of a path of the base into the runtime layer as ``name`` and return the copy."""
     target = RUNTIME / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(resolved(path), target)
+    shutil.copyfile(resolve_in_base(path), target)
     target.chmod(0o755 if is_elf(target) else 0o644)
     return target
 
 
-def resolved(path: Path) -> Path:
-    """Where a path of the base leads, absolute links being the base's own."""
-    parts, seen = list(path.parts), Path()
+def resolve_in_base(path: Path) -> Path:
+    """Return the path with its symbolic links resolved; absolute links are relative to the root of the base."""
+    parts, resolved = list(path.parts), Path()
     while parts:
         part = parts.pop(0)
-        seen = seen.parent if part == ".." else seen / part
-        if (SOURCE / seen).is_symlink():
-            target = (SOURCE / seen).readlink()
+        resolved = resolved.parent if part == ".." else resolved / part
+        if (SOURCE / resolved).is_symlink():
+            target = (SOURCE / resolved).readlink()
             parts = [*(target.parts[1:] if target.is_absolute() else target.parts), *parts]
-            seen = Path() if target.is_absolute() else seen.parent
-    return SOURCE / seen
+            resolved = Path() if target.is_absolute() else resolved.parent
+    return SOURCE / resolved
 
 
 def is_elf(path: Path) -> bool:
-    """Whether a file is an executable or a shared library."""
+    """Return whether a file is an executable or a shared library."""
     with path.open("rb") as file:
         return file.read(4) == b"\x7fELF"
 
 
-def needed(path: Path) -> set[str]:
-    """Read what libraries a 64-bit little-endian ELF file is linked with, and the path of its loader."""
+def read_linked_libraries(path: Path) -> set[str]:
+    """Return the libraries that a 64-bit little-endian ELF file is linked with, and the path of its loader."""
     data = path.read_bytes()
     offset, size, count = struct.unpack_from("<Q14xHH", data, 32)
     segments = [struct.unpack_from("<IIQQQQQQ", data, offset + number * size) for number in range(count)]
@@ -264,12 +275,16 @@ def needed(path: Path) -> set[str]:
     return names
 
 
-def copy_licences_and_status() -> None:
-    """For each Debian package of which something is left: its licence, and the record that scanners read."""
-    left = {resolved(path.relative_to(RUNTIME)) for path in RUNTIME.rglob("*") if path.is_file()}
+def copy_package_records() -> None:
+    """Copy the licence and the dpkg record, which scanners read, of each Debian package with a file in the layer."""
+    sources = {resolve_in_base(path.relative_to(RUNTIME)) for path in RUNTIME.rglob("*") if path.is_file()}
     for record in sorted((SOURCE / "var/lib/dpkg/status.d").glob("*.md5sums")):
-        # A line is a sum, two spaces, and a path.
-        lines = [line for line in record.read_text().splitlines(keepends=True) if resolved(Path(line[34:-1])) in left]
+        # A line consists of an MD5 sum (32 characters), two spaces and a path.
+        lines = [
+            line
+            for line in record.read_text().splitlines(keepends=True)
+            if resolve_in_base(Path(line[34:-1])) in sources
+        ]
         if not lines:
             continue
         control = record.with_suffix("")
@@ -281,20 +296,24 @@ def copy_licences_and_status() -> None:
 
 
 def precompile(layer: Path) -> None:
-    """Write bytecode beside every source, valid whatever the clock says; later the root is read-only."""
-    for folder in filter(Path.exists, (layer / STDLIB, layer / PACKAGES)):
-        for path in folder.rglob("*"):
-            # Some sources and some wheels come as executable files.
+    """Write bytecode next to every source, because the root is read-only at run time; time stamps are not checked.
+
+    Raises:
+        SystemExit: A source does not compile.
+    """
+    for directory in filter(Path.exists, (layer / STDLIB, layer / PACKAGES)):
+        for path in directory.rglob("*"):
+            # Some sources in Debian packages and wheels are executable.
             path.chmod(0o755 if path.is_dir() else 0o644)
         if not compileall.compile_dir(
-            folder,
+            directory,
             maxlevels=99,
             quiet=1,
             stripdir=str(layer),
             prependdir="/",
             invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
         ):
-            sys.exit(f"{folder} holds sources that do not compile")
+            sys.exit(f"{directory} contains sources that do not compile; the errors are above")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Makes, out of Debian's packages, what deploy/Containerfile takes from a registry otherwise: an image with python3.11 for
-# one architecture, one with busybox for it, and one with pip for this machine. Packages are unpacked, never configured,
-# so no program of the other architecture runs. As root, with mmdebstrap and buildah; deploy/image/build.sh calls it.
+# Builds the base images of deploy/Containerfile from Debian packages instead of pulling them from a registry: one with
+# python3.11 and one with busybox for the target architecture, and one with pip for this machine. Packages are unpacked
+# but not configured, so no program of the target architecture runs. Requires root, mmdebstrap and buildah. Called by
+# deploy/image/build.sh.
 #
-#   base.sh ARCH     (amd64, arm64)
+#   base.sh ARCH     (amd64 or arm64)
 #
-# Prints a line NAME=IMAGE for each of PYTHON_BASE, BUSYBOX and BASE. Each is made once; build.sh --fresh makes them again.
-# shellcheck disable=SC2016 # the hooks are mmdebstrap's to expand
+# Prints a line VARIABLE=IMAGE for each of PYTHON_BASE, BUSYBOX and BASE. An image that exists is reused;
+# build.sh --fresh removes them first.
+# shellcheck disable=SC2016 # mmdebstrap expands the variables in the hooks
 set -euo pipefail
 
 release=bookworm
 arch=$1
 
-# The host's own sources where it is that Debian, which is where a mirror is known; Debian's public ones otherwise.
+# If the host runs the same Debian release, use its package sources, which may name a mirror. Otherwise mmdebstrap uses
+# Debian's public sources.
 sources=()
 if grep -qs "^VERSION_CODENAME=$release$" /etc/os-release; then
   for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
@@ -31,15 +34,15 @@ VERSION_CODENAME=$release
 ID=debian
 OS
 
-# make VARIABLE NAME ARCH PACKAGE...
-make() {
+# build_base VARIABLE NAME ARCH PACKAGE...
+build_base() {
   local variable=$1 name=$2 arch=$3 image key
   shift 3
-  # A hash of how it is made is its tag: another list of packages is another image.
+  # The tag is a hash of the inputs, so that a changed list of packages results in another image.
   key=$(printf '%s\n' "$release" "$arch" "$*" "$(sha256sum <"$0")" | sha256sum | cut -c1-12)
   image=localhost/genplug-$name:$arch-$key
   if ! buildah inspect --type image "$image" >/dev/null 2>&1; then
-    # What dpkg would have recorded, in the form of images without dpkg: status.d/PACKAGE and its list of files.
+    # Scanners find the packages of an image without dpkg in status.d/PACKAGE and status.d/PACKAGE.md5sums.
     mmdebstrap --quiet --mode=root --variant=extract --architectures="$arch" --include="$(IFS=,; echo "$*")" \
       --aptopt='Apt::Install-Recommends "false"' --aptopt="$work/apt.conf" \
       --setup-hook='cd "$1" && mkdir -p etc usr/bin usr/lib usr/lib64 usr/sbin && ln -s usr/bin usr/lib usr/lib64 usr/sbin .' \
@@ -61,6 +64,6 @@ make() {
   echo "$variable=$image"
 }
 
-make PYTHON_BASE python "$arch" python3.11-minimal libpython3.11-stdlib libstdc++6
-make BUSYBOX busybox "$arch" busybox-static
-make BASE build "$(dpkg --print-architecture)" python3.11 python3-pip
+build_base PYTHON_BASE python "$arch" python3.11-minimal libpython3.11-stdlib libstdc++6
+build_base BUSYBOX busybox "$arch" busybox-static
+build_base BASE build "$(dpkg --print-architecture)" python3.11 python3-pip
