@@ -17,8 +17,8 @@ OLDEST = 26
 VERSIONS = [
     one for one in dict.fromkeys(map(utils.major_minor, utils.all_versions())) if int(one.split(".")[1]) >= OLDEST
 ]
-CUSTOM = {"PodMonitor", "PrometheusRule"}
-"""Kinds of the Prometheus operator, which Kubernetes has no schema for."""
+CUSTOM = {"PodMonitor", "PrometheusRule", "SecurityContextConstraints"}
+"""Kinds of the Prometheus operator and of OpenShift, for which Kubernetes has no schema."""
 POLICIES_SINCE = 30
 
 
