@@ -1,4 +1,4 @@
-"""A typo fails while helm renders, before any node sees it; and every value is described."""
+"""The schema of the values: a misspelt key fails while Helm renders, and every value has a description."""
 
 import json
 import re
@@ -14,17 +14,17 @@ from tests.support.chart import (
     HELMS,
     MINIMAL,
     RenderError,
-    configuration,
-    daemonsets,
-    loaded,
-    over,
+    get_daemonsets,
+    load_yaml,
+    merge_values,
+    read_configuration,
     render,
 )
 
 pytestmark = pytest.mark.helm
 
 RESOURCE = "config: {resources: {a.example/x: %s}}"
-TYPOS = {
+MISSPELT_VALUES = {
     "imag: {tag: edge}": "imag",
     "image: {repo: docker.io/x}": "repo",
     "image: {tag: 1.20}": "tag",
@@ -74,41 +74,41 @@ TYPOS = {
     "admissionPolicy: {failureAction: [Refuse]}": "failureAction",
     "resourceQuota: {namespaces: {team-a: {a.example/x: two}}}": "a.example/x",
 }
-"""What somebody writes -> the key that helm must name."""
+"""Invalid values -> the key that the error message must contain."""
 
 
 @pytest.mark.parametrize("helm", HELMS)
-@pytest.mark.parametrize("typo", TYPOS)
-def test_a_typo_is_refused_by_the_name_of_its_key(typo: str, helm: str) -> None:
-    with pytest.raises(RenderError) as refused:
-        render(MINIMAL, typo, helm=helm)
-    text = str(refused.value)
+@pytest.mark.parametrize("misspelt", MISSPELT_VALUES)
+def test_misspelt_key_is_rejected_with_its_name(misspelt: str, helm: str) -> None:
+    with pytest.raises(RenderError) as error:
+        render(MINIMAL, misspelt, helm=helm)
+    text = str(error.value)
     assert "values don't meet the specifications of the schema(s)" in text
-    # helm 4 writes paths as JSON pointers, where a slash in a key is ~1.
-    assert re.search(rf"(?<![\w-]){re.escape(TYPOS[typo])}(?![\w-])", text.replace("~1", "/")), text
+    # Helm 4 prints JSON pointers, in which a slash in a key is ~1.
+    assert re.search(rf"(?<![\w-]){re.escape(MISSPELT_VALUES[misspelt])}(?![\w-])", text.replace("~1", "/")), text
 
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_what_a_parent_chart_has_among_its_globals_is_no_typo(helm: str) -> None:
+def test_globals_of_a_parent_chart_are_accepted(helm: str) -> None:
     assert render(MINIMAL, "global: {storageClass: fast, postgresql: {auth: {}}}", helm=helm)
 
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_a_part_of_a_resource_may_be_in_another_file_than_its_devices(helm: str) -> None:
+def test_incomplete_resource_is_merged_over_an_earlier_file(helm: str) -> None:
     part = {"config": {"resources": {FUSE: {"tokens": 5}}}}
-    later = {**part, "pools": {"lab": over(part, {"config": {"resources": {FUSE: {"tokens": 6}}}})}}
+    later = {**part, "pools": {"lab": merge_values(part, {"config": {"resources": {FUSE: {"tokens": 6}}}})}}
     found = render(MINIMAL, later, helm=helm)
-    tokens = {pool: configuration(found, pool)["resources"][FUSE]["tokens"] for pool in daemonsets(found)}
+    tokens = {pool: read_configuration(found, pool)["resources"][FUSE]["tokens"] for pool in get_daemonsets(found)}
     assert tokens == {"default": 5, "lab": 6}
 
 
-def schema() -> dict[str, Any]:
+def read_schema() -> dict[str, Any]:
     read: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
     return read
 
 
-def values() -> dict[str, Any]:
-    read: dict[str, Any] = loaded((CHART / "values.yaml").read_text())
+def read_values() -> dict[str, Any]:
+    read: dict[str, Any] = load_yaml((CHART / "values.yaml").read_text())
     return read
 
 
@@ -123,55 +123,55 @@ KEYWORDS = set(jsonschema.Draft7Validator.VALIDATORS) | {
 }
 
 
-def keywords(part: Any) -> Iterator[str]:
-    """Every keyword of a schema, which the names of properties are not."""
+def iterate_keywords(part: Any) -> Iterator[str]:
+    """Yield every keyword of a schema; names of properties are not keywords."""
     if isinstance(part, list):
-        for one in part:
-            yield from keywords(one)
+        for item in part:
+            yield from iterate_keywords(item)
     if isinstance(part, dict):
         for key, value in part.items():
             yield key
             if key in {"properties", "patternProperties", "definitions"}:
-                for one in value.values():
-                    yield from keywords(one)
+                for definition in value.values():
+                    yield from iterate_keywords(definition)
             elif key not in {"default", "enum", "examples", "const"}:
-                yield from keywords(value)
+                yield from iterate_keywords(value)
 
 
-def test_the_schema_says_nothing_that_helm_3_would_ignore_without_a_word() -> None:
-    assert schema()["$schema"] == "http://json-schema.org/draft-07/schema#"
-    jsonschema.Draft7Validator.check_schema(schema())
-    assert set(keywords(schema())) <= KEYWORDS
+def test_schema_uses_draft_07_keywords_only() -> None:
+    assert read_schema()["$schema"] == "http://json-schema.org/draft-07/schema#"
+    jsonschema.Draft7Validator.check_schema(read_schema())
+    assert set(iterate_keywords(read_schema())) <= KEYWORDS
 
 
-def expanded(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema with what it refers to; its own words win."""
+def resolve_references(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema merged over the definitions that it refers to."""
     result: dict[str, Any] = {}
-    for one in [*part.get("allOf", ()), *([part] if "$ref" in part else ())]:
-        target: Any = schema()
-        for step in one["$ref"].removeprefix("#/").split("/"):
+    for reference in [*part.get("allOf", ()), *([part] if "$ref" in part else ())]:
+        target: Any = read_schema()
+        for step in reference["$ref"].removeprefix("#/").split("/"):
             target = target[step]
-        result |= expanded(target)
+        result |= resolve_references(target)
     return result | {key: value for key, value in part.items() if key not in {"allOf", "$ref"}}
 
 
-def undescribed(tree: Mapping[str, Any], part: Mapping[str, Any], path: str) -> Iterator[str]:
+def find_undescribed(tree: Mapping[str, Any], part: Mapping[str, Any], path: str) -> Iterator[str]:
     for key, value in tree.items():
-        one = part.get("properties", {}).get(key)
-        if one is None:
-            # A map from names, like labels: its keys are the operator's.
+        definition = part.get("properties", {}).get(key)
+        if definition is None:
+            # The operator chooses the keys of a map such as labels.
             if not isinstance(part.get("additionalProperties"), dict):
                 yield f"{path}{key} is not in the schema"
             continue
-        if not one.get("description"):
+        if not definition.get("description"):
             yield f"{path}{key} has no description"
         if isinstance(value, Mapping):
-            yield from undescribed(value, expanded(one), f"{path}{key}.")
+            yield from find_undescribed(value, resolve_references(definition), f"{path}{key}.")
 
 
 def test_every_value_is_in_the_schema_with_a_description() -> None:
-    assert list(undescribed(values(), schema(), "")) == []
-    assert list(undescribed({"image": {"repo": ""}}, schema(), "")) == ["image.repo is not in the schema"]
+    assert list(find_undescribed(read_values(), read_schema(), "")) == []
+    assert list(find_undescribed({"image": {"repo": ""}}, read_schema(), "")) == ["image.repo is not in the schema"]
 
 
 def test_every_value_has_a_description_above_it() -> None:
@@ -182,13 +182,13 @@ def test_every_value_has_a_description_above_it() -> None:
     assert len(keys) > 80
 
 
-def templates() -> str:
+def read_templates() -> str:
     return "\n".join(path.read_text() for path in sorted((CHART / "templates").rglob("*")) if path.is_file())
 
 
-def has(tree: Any, path: Sequence[str]) -> bool:
+def has_path(tree: Any, path: Sequence[str]) -> bool:
     for key in path:
-        # An empty map is free for the operator, so what is in it cannot be told.
+        # The operator chooses the keys of a map that is empty by default.
         if tree == {}:
             return True
         if not isinstance(tree, Mapping) or key not in tree:
@@ -197,40 +197,40 @@ def has(tree: Any, path: Sequence[str]) -> bool:
     return True
 
 
-def test_every_value_that_a_template_uses_is_in_the_values() -> None:
-    used = set(re.findall(r"\.Values((?:\.\w+)+)", templates()))
+def test_every_value_used_by_a_template_is_in_values_yaml() -> None:
+    used = set(re.findall(r"\.Values((?:\.\w+)+)", read_templates()))
     assert len(used) > 20
-    assert [path for path in sorted(used) if not has(values(), path.strip(".").split("."))] == []
+    assert [path for path in sorted(used) if not has_path(read_values(), path.strip(".").split("."))] == []
 
 
-@pytest.mark.parametrize("key", values())
-def test_null_for_a_whole_value_is_taken_or_refused_by_its_name(key: str) -> None:
-    if key in schema()["required"]:
+@pytest.mark.parametrize("key", read_values())
+def test_null_for_a_top_level_value_is_accepted_or_rejected_with_its_name(key: str) -> None:
+    if key in read_schema()["required"]:
         with pytest.raises(RenderError, match=f"missing property '{key}'"):
             render(MINIMAL, {key: None})
     else:
         assert render(MINIMAL, {key: None})
 
 
-def leaves(tree: Mapping[str, Any], *path: str) -> Iterator[tuple[str, ...]]:
-    """Every value that a template handles by its name; what is in some maps goes into an object whole."""
+def iterate_leaves(tree: Mapping[str, Any], *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every value that a template accesses by name; some maps are copied as a whole."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value and "daemonset" not in path and key != "labels":
-            yield from leaves(value, *path, key)
+            yield from iterate_leaves(value, *path, key)
         else:
             yield *path, key
 
 
 def test_every_value_is_used_by_a_template() -> None:
-    text = templates()
-    unused = [path for path in leaves(values()) if not re.search(rf'[."]{path[-1]}\b', text)]
+    text = read_templates()
+    unused = [path for path in iterate_leaves(read_values()) if not re.search(rf'[."]{path[-1]}\b', text)]
     assert unused == []
 
 
-def test_the_file_with_everything_on_shows_how_each_value_is_written() -> None:
-    everything = loaded((CHART / "ci/everything-on-values.yaml").read_text())
-    # The digest stands in for the tag, and resources for a ConfigMap of the operator's own.
-    assert [path for path in leaves(values()) if not has(everything, path)] == [
+def test_everything_on_file_sets_every_value() -> None:
+    everything = load_yaml((CHART / "ci/everything-on-values.yaml").read_text())
+    # Exceptions: the digest replaces the tag, and resources exclude an existing ConfigMap.
+    assert [path for path in iterate_leaves(read_values()) if not has_path(everything, path)] == [
         ("image", "tag"),
         ("config", "existingConfigMap"),
     ]

@@ -2,11 +2,21 @@
 
 import pytest
 
-from tests.support.chart import HELMS, MINIMAL, Manifest, RenderError, agent, daemonsets, over, pod, render
+from tests.support.chart import (
+    HELMS,
+    MINIMAL,
+    Manifest,
+    RenderError,
+    get_agent,
+    get_daemonsets,
+    get_pod_spec,
+    merge_values,
+    render,
+)
 
 pytestmark = pytest.mark.helm
 
-ENABLED = over(MINIMAL, {"securityContextConstraints": {"create": True}})
+ENABLED = merge_values(MINIMAL, {"securityContextConstraints": {"create": True}})
 OPENSHIFT = ["security.openshift.io/v1"]
 
 
@@ -19,10 +29,10 @@ def find_constraints(manifests: dict[tuple[str, str], Manifest]) -> Manifest:
 @pytest.mark.parametrize("is_privileged", [False, True])
 def test_constraints_permit_what_the_agent_pod_requests(helm: str, is_privileged: bool) -> None:  # noqa: FBT001
     pools = {"lab": {"daemonset": {"privileged": is_privileged}}}
-    found = render(over(ENABLED, {"pools": pools}), helm=helm, api_versions=OPENSHIFT)
+    found = render(merge_values(ENABLED, {"pools": pools}), helm=helm, api_versions=OPENSHIFT)
     constraints = find_constraints(found)
-    for daemonset in daemonsets(found).values():
-        spec, security = pod(daemonset), agent(daemonset)["securityContext"]
+    for daemonset in get_daemonsets(found).values():
+        spec, security = get_pod_spec(daemonset), get_agent(daemonset)["securityContext"]
         assert constraints["users"] == [f"system:serviceaccount:devices:{spec['serviceAccountName']}"]
         sources = {source for volume in spec["volumes"] for source in volume if source != "name"}
         assert sources <= set(constraints["volumes"])
@@ -44,7 +54,7 @@ def test_constraints_forbid_privileged_containers_unless_a_pool_is_privileged() 
 def test_constraints_are_rejected_on_a_cluster_without_their_api(helm: str) -> None:
     with pytest.raises(RenderError, match=r"does not have the API security\.openshift\.io/v1: expected OpenShift"):
         render(ENABLED, helm=helm)
-    forced = over(ENABLED, {"securityContextConstraints": {"force": True}})
+    forced = merge_values(ENABLED, {"securityContextConstraints": {"force": True}})
     assert find_constraints(render(forced, helm=helm))["metadata"]["name"] == "genplug.devices"
 
 

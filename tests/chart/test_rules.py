@@ -1,55 +1,56 @@
-"""The alerts and the dashboard: promtool judges them, and they name nothing that genplug does not have."""
+"""The alerts and the dashboard: promtool accepts them, and every metric that they use is documented."""
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from tests.support.chart import CHART, HELMS, ROOT, TOOLS, run_program
+
 pytestmark = pytest.mark.helm
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "deploy/helm/genplug"
 FILES = CHART / "files"
 RULES = FILES / "rules.yaml"
 CASES = Path(__file__).with_name("rules_test.yaml")
-TOOLS = Path(os.environ.get("GENPLUG_TOOLS") or Path.home() / ".cache/genplug/tools")
 
 RESOURCES = "config.resources.a\\.example/x.devices[0].glob=/dev/x*"
 ENABLED = ("--set", "metrics.prometheusRule.enabled=true", "--set", RESOURCES)
 WITH_CRD = ("--api-versions", "monitoring.coreos.com/v1")
 
+Document = dict[str, Any]
+
 METRIC = re.compile(r"\b((?:genplug|process|python)_\w+)(?:\{([^}]*)\})?")
 TARGET_LABELS = {"job", "namespace", "pod", "node", "pool"}
-"""What the PodMonitor puts on every series."""
+"""Labels that the PodMonitor adds to every series."""
 
 
-def promtool(*arguments: str | Path) -> str:
-    run = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+def run_promtool(*arguments: str | Path) -> str:
+    run = run_program("promtool", *arguments)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
 
 
-def helm(major: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [TOOLS / major, "template", "edge", CHART, "--namespace", "devices", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run_helm_template(helm: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_program(TOOLS / helm, "template", "edge", CHART, "--namespace", "devices", *arguments)
 
 
-def rendered(major: str, *arguments: str) -> dict:
-    run = helm(major, "--show-only", "templates/prometheusrule.yaml", *ENABLED, *WITH_CRD, *arguments)
+def render_rule(helm: str, *arguments: str) -> Document:
+    run = run_helm_template(helm, "--show-only", "templates/prometheusrule.yaml", *ENABLED, *WITH_CRD, *arguments)
     assert run.returncode == 0, run.stderr
-    return yaml.safe_load(run.stdout)
+    rule: Document = yaml.safe_load(run.stdout)
+    return rule
 
 
-def names(rule: dict) -> list[str]:
+def list_alert_names(rule: Document) -> list[str]:
     return [alert["alert"] for group in rule["spec"]["groups"] for alert in group["rules"]]
 
 
-def documented() -> dict[str, set[str]]:
-    """Return every series of docs/reference/metrics.md with the labels of its own."""
+def read_documented_series() -> dict[str, set[str]]:
+    """Return every series in docs/reference/metrics.md with its labels."""
     series: dict[str, set[str]] = {}
     for line in (ROOT / "docs/reference/metrics.md").read_text().splitlines():
         if not line.startswith("| `genplug_"):
@@ -61,112 +62,111 @@ def documented() -> dict[str, set[str]]:
     return series
 
 
-def alerts() -> list[dict]:
+def read_alerts() -> list[Document]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def dashboard() -> dict:
-    return json.loads((FILES / "dashboard.json").read_text())
+def read_dashboard() -> Document:
+    content: Document = json.loads((FILES / "dashboard.json").read_text())
+    return content
 
 
-def queries() -> dict[str, str]:
-    """Return every PromQL expression of ours by where it stands."""
-    found = {alert["alert"]: alert["expr"] for alert in alerts()}
-    for panel in dashboard()["panels"]:
+def read_queries() -> dict[str, str]:
+    """Return every PromQL expression of the alerts and the dashboard by its location."""
+    found = {alert["alert"]: alert["expr"] for alert in read_alerts()}
+    for panel in read_dashboard()["panels"]:
         for target in panel.get("targets", ()):
             found[f"panel {panel['title']}, {target['refId']}"] = target["expr"]
     return found
 
 
 def test_promtool_accepts_the_rules() -> None:
-    assert f"{len(alerts())} rules found" in promtool("check", "rules", RULES)
+    assert f"{len(read_alerts())} rules found" in run_promtool("check", "rules", RULES)
 
 
-def test_every_alert_fires_where_it_should_and_keeps_still_where_it_should() -> None:
-    promtool("test", "rules", CASES)
+def test_alerts_pass_their_promtool_cases() -> None:
+    run_promtool("test", "rules", CASES)
 
 
-def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
+def test_every_alert_has_a_case_that_fires_and_a_case_that_does_not() -> None:
     checks = [check for case in yaml.safe_load(CASES.read_text())["tests"] for check in case["alert_rule_test"]]
-    every = {alert["alert"] for alert in alerts()}
+    every = {alert["alert"] for alert in read_alerts()}
     assert {check["alertname"] for check in checks if check.get("exp_alerts")} == every
     assert {check["alertname"] for check in checks if not check.get("exp_alerts")} == every
 
 
-def test_promtool_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
-    expressions = [expr.replace("$__rate_interval", "5m") for where, expr in queries().items() if "panel" in where]
+def test_promtool_accepts_the_dashboard_queries(tmp_path: Path) -> None:
+    expressions = [expr.replace("$__rate_interval", "5m") for where, expr in read_queries().items() if "panel" in where]
     rules = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(expressions)]
     (tmp_path / "panels.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    assert f"{len(rules)} rules found" in promtool("check", "rules", tmp_path / "panels.yaml")
+    assert f"{len(rules)} rules found" in run_promtool("check", "rules", tmp_path / "panels.yaml")
 
 
-@pytest.mark.parametrize("where", queries())
-def test_every_metric_and_label_that_is_asked_for_is_documented(where: str) -> None:
-    series = documented()
-    # What the client library adds is documented as a family: `process_*`.
+@pytest.mark.parametrize("where", read_queries())
+def test_metrics_and_labels_of_a_query_are_documented(where: str) -> None:
+    series = read_documented_series()
+    # Metrics of the client library are documented as families, for example `process_*`.
     families = set(re.findall(r"`(process|python)_\*`", (ROOT / "docs/reference/metrics.md").read_text()))
-    for name, matchers in METRIC.findall(queries()[where]):
-        asked = set(re.findall(r"(\w+)\s*[=!]~?", matchers)) - TARGET_LABELS
+    for name, matchers in METRIC.findall(read_queries()[where]):
+        labels = set(re.findall(r"(\w+)\s*[=!]~?", matchers)) - TARGET_LABELS
         assert name in series or name.split("_")[0] in families, name
-        assert asked <= series.get(name, set()), name
+        assert labels <= series.get(name, set()), name
 
 
-def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
-    for alert in alerts():
+def test_every_alert_has_a_severity_and_a_next_step() -> None:
+    for alert in read_alerts():
         assert alert["labels"]["severity"] in {"critical", "warning"}
         assert alert["annotations"].keys() == {"summary", "description"}
         assert "kubectl" in alert["annotations"]["description"] or "query" in alert["annotations"]["description"]
 
 
-def test_every_alert_has_its_section_in_the_docs_and_every_section_its_alert() -> None:
+def test_documented_sections_match_the_alerts() -> None:
     sections = re.findall(r"^## (\w+)\n\n(\w+) · ", (ROOT / "docs/reference/alerts.md").read_text(), re.MULTILINE)
-    assert sections == [(alert["alert"], alert["labels"]["severity"]) for alert in alerts()]
+    assert sections == [(alert["alert"], alert["labels"]["severity"]) for alert in read_alerts()]
 
 
-def test_the_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> None:
-    panels = dashboard()["panels"]
+def test_dashboard_panels_have_unique_ids_and_do_not_overlap() -> None:
+    panels = read_dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells = [
         (x, y)
         for panel in panels
-        for at in [panel["gridPos"]]
-        for x in range(at["x"], at["x"] + at["w"])
-        for y in range(at["y"], at["y"] + at["h"])
+        for area in [panel["gridPos"]]
+        for x in range(area["x"], area["x"] + area["w"])
+        for y in range(area["y"], area["y"] + area["h"])
     ]
     assert len(set(cells)) == len(cells)
     assert max(x for x, _ in cells) < 24
 
 
-@pytest.mark.parametrize("major", ["helm3", "helm4"])
-def test_the_chart_renders_every_alert_for_its_own_agents_with_a_link_to_its_section(
-    major: str, tmp_path: Path
-) -> None:
-    rule = rendered(major, "--set", "metrics.port=9900")
-    assert names(rule) == [alert["alert"] for alert in alerts()]
+@pytest.mark.parametrize("helm", HELMS)
+def test_chart_renders_every_alert_with_its_job_and_runbook_url(helm: str, tmp_path: Path) -> None:
+    rule = render_rule(helm, "--set", "metrics.port=9900")
+    assert list_alert_names(rule) == [alert["alert"] for alert in read_alerts()]
     for alert in rule["spec"]["groups"][0]["rules"]:
         assert set(re.findall(r'job="([^"]*)"', alert["expr"])) == {"devices/edge-genplug"}
         assert alert["annotations"]["runbook_url"].endswith(f"/docs/reference/alerts.md#{alert['alert'].lower()}")
         assert ":9808" not in alert["annotations"]["description"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
-    promtool("check", "rules", tmp_path / "rules.yaml")
+    run_promtool("check", "rules", tmp_path / "rules.yaml")
 
 
-@pytest.mark.parametrize("major", ["helm3", "helm4"])
-def test_the_chart_leaves_out_what_is_disabled_and_what_cannot_hold(major: str) -> None:
-    every = [alert["alert"] for alert in alerts()]
-    disabled = rendered(major, "--set", "metrics.prometheusRule.disabled={GenplugNotReady,GenplugAgentDown}")
-    assert sorted(names(disabled)) == sorted(set(every) - {"GenplugNotReady", "GenplugAgentDown"})
-    # A node with a file of its own has another configuration than its pool for good.
+@pytest.mark.parametrize("helm", HELMS)
+def test_chart_omits_disabled_alerts_and_config_differs_with_node_configurations(helm: str) -> None:
+    every = [alert["alert"] for alert in read_alerts()]
+    disabled = render_rule(helm, "--set", "metrics.prometheusRule.disabled={GenplugNotReady,GenplugAgentDown}")
+    assert sorted(list_alert_names(disabled)) == sorted(set(every) - {"GenplugNotReady", "GenplugAgentDown"})
+    # A node with its own configuration always differs from its pool.
     node = "config.nodes.n1.resources.a\\.example/y.devices[0].glob=/dev/y"
-    assert sorted(names(rendered(major, "--set", node))) == sorted(set(every) - {"GenplugConfigDiffers"})
+    assert sorted(list_alert_names(render_rule(helm, "--set", node))) == sorted(set(every) - {"GenplugConfigDiffers"})
 
 
-@pytest.mark.parametrize("major", ["helm3", "helm4"])
+@pytest.mark.parametrize("helm", HELMS)
 @pytest.mark.parametrize("key", ["metrics.prometheusRule", "metrics.podMonitor"])
-def test_the_chart_says_what_to_do_where_the_operator_is_missing(major: str, key: str) -> None:
+def test_missing_prometheus_operator_is_rejected_with_the_value_to_set(helm: str, key: str) -> None:
     enabled = ("--set", f"{key}.enabled=true", "--set", RESOURCES)
-    refused = helm(major, *enabled)
-    assert refused.returncode == 1
-    assert f"set {key}.force to true" in refused.stderr
-    assert helm(major, *enabled, "--set", f"{key}.force=true").returncode == 0
-    assert helm(major, *enabled, *WITH_CRD).returncode == 0
+    rejected = run_helm_template(helm, *enabled)
+    assert rejected.returncode == 1
+    assert f"set {key}.force to true" in rejected.stderr
+    assert run_helm_template(helm, *enabled, "--set", f"{key}.force=true").returncode == 0
+    assert run_helm_template(helm, *enabled, *WITH_CRD).returncode == 0
