@@ -16,7 +16,12 @@ from pathlib import Path
 from attrs import frozen
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "deploy/README.md",
+    ROOT / "deploy/helm/genplug/README.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+)
 
 _FENCE = re.compile(r"^ *(?P<fence>`{3,}|:{3,}) *(?P<info>[^`\s]*)")
 _MARKER = re.compile(r"^ *<!-- (?P<name>file|invalid|no-run|not-checked): (?P<value>.+) -->$")
