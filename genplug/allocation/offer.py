@@ -61,7 +61,7 @@ class ResourceOffer:
         """What the kubelet is told of the resource's endpoint."""
         preference = self.resource.preference
         is_wanted = preference.policy is not Preference.NONE
-        if not preference.is_written:
+        if not preference.is_explicit:
             # What nobody asked for is worth the kubelet's question only where there is something to choose.
             is_wanted = len({listed.numa for listed in self.listed}) > 1
         return PluginOptions(self.resource.distinct or is_wanted, self.resource.pre_start is not None)

@@ -8,7 +8,7 @@ from genplug.hardware.candidates import NOT_SENDABLE
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host, is_utf8, printable
 from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
-from genplug.spec.globs import Glob, GlobError, has_magic, literal
+from genplug.spec.globs import Glob, GlobError, escape_glob, has_magic
 from genplug.spec.model import NodeSpec
 from genplug.spec.template import MissingAttributeError, Values
 
@@ -85,7 +85,7 @@ def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Depende
     if not is_glob:
         yield from spec.path.render_each(attributes)
         return
-    for text in spec.path.render_each(attributes, literal):
+    for text in spec.path.render_each(attributes, escape_glob):
         found = host.glob(Glob.parse(text))
         dependencies.update(found.dependencies)
         if not found.paths and not spec.optional:

@@ -1,7 +1,7 @@
-"""Globs over absolute paths: ``*``, ``?``, ``[...]``, ``{a,b}`` and ``**``. Pure; ``Host.glob`` walks with them.
+"""Globs over absolute paths: ``*``, ``?``, ``[...]``, ``{a,b}`` and ``**``. Pure; ``Host.glob`` searches with them.
 
-A pattern is checked when it is read: a mistake in it is an error at load and never a resource that stays empty.
-As in a shell, a wildcard does not match a leading dot, and nothing but ``**`` crosses a slash.
+A glob is checked when it is parsed, so a mistake is a load error and never an empty resource. As in a shell, a wildcard
+does not match a leading dot, and only ``**`` matches a slash.
 """
 
 import fnmatch
@@ -12,14 +12,17 @@ from functools import lru_cache
 from attrs import field, frozen
 
 MAX_ALTERNATIVES = 1000
-"""How many patterns one pattern's braces may expand to."""
+"""The most globs that the braces of one glob may expand to."""
 
 _MAGIC = re.compile(r"[*?[]")
 _RANGE = re.compile(r"([^-])-(.)")
 
 
 class GlobError(ValueError):
-    """A pattern that means nothing; ``offset`` is where in it (characters, from 0), ``hint`` what to write instead."""
+    """An invalid glob.
+
+    ``offset`` is the position of the mistake (in characters, from 0), ``hint`` what to write instead.
+    """
 
     def __init__(self, message: str, offset: int, hint: str = "") -> None:
         super().__init__(message)
@@ -37,11 +40,11 @@ class Segment:
 
     @property
     def is_literal(self) -> bool:
-        """Whether only the very name ``text`` matches."""
+        """Whether only the name ``text`` matches."""
         return self.regex is None and not self.is_any_depth
 
     def matches(self, name: str) -> bool:
-        """Say whether a file of this name matches."""
+        """Return whether a file name matches."""
         if self.regex is None:
             return not self.is_any_depth and name == self.text
         if name.startswith(".") and not self.text.startswith("."):
@@ -51,17 +54,17 @@ class Segment:
 
 @frozen
 class Glob:
-    """A parsed pattern: ``text`` as written, and its brace-free ``alternatives``, each a tuple of segments."""
+    """A parsed glob: ``text`` as written, and its brace-free ``alternatives``, each a tuple of segments."""
 
     text: str
     alternatives: tuple[tuple[Segment, ...], ...] = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> "Glob":
-        """Read a pattern.
+        """Parse a glob.
 
         Raises:
-            GlobError: it is relative, empty, unbalanced, climbs with ``..`` or expands without bound.
+            GlobError: it is relative, empty or unbalanced, contains ``..``, or expands to too many alternatives.
         """
         if not text.startswith(("/", "{")):
             hint = f"write '/dev/{text.removeprefix('dev/')}' if that is what you mean"
@@ -69,7 +72,7 @@ class Glob:
         return cls(text, tuple(dict.fromkeys(_segments(pattern, text) for pattern in expand_braces(text))))
 
     def matches(self, path: str) -> bool:
-        """Say whether an absolute path matches, by its text alone."""
+        """Return whether an absolute path matches; does not access the file system."""
         names = tuple(name for name in path.split("/") if name)
         return any(_matches(segments, names) for segments in self.alternatives)
 
@@ -78,10 +81,10 @@ class Glob:
 
 
 def expand_braces(text: str) -> list[str]:
-    """Return the brace-free patterns of a glob over names that are no paths.
+    """Return the brace-free alternatives of a glob.
 
     Raises:
-        GlobError: it is unbalanced, means different things to different programs, or expands without bound.
+        GlobError: it is unbalanced, is read differently by other programs, or expands to too many alternatives.
     """
     _check_characters(text)
     return _expanded(text) if "{" in text else [text]
@@ -90,13 +93,13 @@ def expand_braces(text: str) -> list[str]:
 _LITERAL = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]", "{": "?", "}": "?", ",": "?"})
 
 
-def literal(text: str) -> str:
-    """Return a text as it stands for itself in a glob; braces cannot be quoted and match any one character."""
+def escape_glob(text: str) -> str:
+    """Return a glob that matches a string; braces and commas cannot be escaped, so ``?`` replaces them."""
     return text.translate(_LITERAL)
 
 
 def has_magic(text: str) -> bool:
-    """Say whether a text holds anything that a glob would expand."""
+    """Return whether a string contains a wildcard or a brace."""
     return bool(_MAGIC.search(text)) or "{" in text
 
 
@@ -109,7 +112,7 @@ def _expanded(text: str) -> list[str]:
     except (bracex.ExpansionLimitException, RecursionError):
         raise GlobError(f"the braces expand to more than {MAX_ALTERNATIVES} patterns", text.index("{")) from None
     if any("{" in pattern or "}" in pattern for pattern in expanded):
-        raise GlobError("braces without alternatives", text.index("{"), "write {a,b} or {0..3}, or leave them out")
+        raise GlobError("braces without alternatives", text.index("{"), "write {a,b} or {0..3}, or remove the braces")
     return expanded
 
 
@@ -118,9 +121,9 @@ def _segments(pattern: str, text: str) -> tuple[Segment, ...]:
         raise GlobError(f"one alternative, {pattern!r}, is not an absolute path", 0)
     names = [name for name in pattern.split("/") if name not in ("", ".")]
     if not names:
-        raise GlobError("the root directory is no device", 0)
+        raise GlobError("the root directory is not a device", 0)
     if ".." in names:
-        raise GlobError("'..' may not stand in a glob", max(text.find(".."), 0), "write the path without it")
+        raise GlobError("'..' is not allowed in a glob", max(text.find(".."), 0), "write the path without it")
     return tuple(_segment(name, text) for name in names)
 
 
@@ -130,14 +133,14 @@ def _segment(name: str, text: str) -> Segment:
         return Segment(name, is_any_depth=True)
     if "**" in name:
         hint = "write '**/' for any number of directories, '*' for any name"
-        raise GlobError("'**' must stand alone between slashes", text.index("**"), hint)
+        raise GlobError("'**' must be a complete path segment", text.index("**"), hint)
     if not _MAGIC.search(name):
         return Segment(name)
     return Segment(name, re.compile(fnmatch.translate(name)))
 
 
 def _matches(segments: tuple[Segment, ...], names: tuple[str, ...]) -> bool:
-    # All places in the pattern that the names so far can have led to: never more work than segments times names.
+    # Track every position in the pattern that the names so far can reach: at most segments times names steps.
     reached = _with_skips({0}, segments)
     for name in names:
         inside = (at for at in reached if at < len(segments))
@@ -151,7 +154,7 @@ def _passes(segment: Segment, name: str) -> bool:
 
 
 def _with_skips(reached: set[int], segments: tuple[Segment, ...]) -> set[int]:
-    """Add where ``**`` leads that stands for no directory at all."""
+    """Add the positions reached when ``**`` matches no directory."""
     for at, segment in enumerate(segments):
         if at in reached and segment.is_any_depth:
             reached.add(at + 1)
@@ -159,9 +162,9 @@ def _with_skips(reached: set[int], segments: tuple[Segment, ...]) -> set[int]:
 
 
 def _check_characters(text: str) -> None:
-    """Refuse what a shell or another program reads in another way, or what cannot match anything."""
+    """Reject characters that shells and other programs read differently, and sets that cannot match."""
     if "${" in text:
-        raise GlobError("a glob is no template", text.index("${"), "write '*' and select with 'where'")
+        raise GlobError("a glob is not a template", text.index("${"), "write '*' and select with 'where'")
     if "\\" in text:
         raise GlobError("a glob has no escapes", text.index("\\"), "write [*] for a literal '*'")
     opened: list[int] = []
@@ -182,17 +185,19 @@ def _check_characters(text: str) -> None:
 
 
 def _end_of_set(text: str, position: int, *, in_braces: bool) -> int:
-    """Return where the ``[...]`` ends that begins here."""
+    """Return the offset of the ``]`` that closes the set at ``position``."""
     if text[position + 1 : position + 2] == "^":
-        raise GlobError("'[^' is read in different ways", position, "write '[!...]' for any other character")
-    # As fnmatch reads it: a ']' right after '[' or '[!' is a member, not the end.
+        raise GlobError("'[^' is ambiguous", position, "write '[!...]' for any other character")
+    # As in fnmatch, a ']' directly after '[' or '[!' is a member of the set.
     start = position + (2 if text[position + 1 : position + 2] == "!" else 1)
     end = text.find("]", start + 1)
     if end < 0 or "/" in text[position:end]:
         raise GlobError("'[' without a ']'", position, "write '[[]' for a literal '['")
     members = text[start:end]
     if "{" in members or "}" in members or (in_braces and "," in members):
-        raise GlobError("braces and their commas may not stand in '[...]'", position, "write the alternatives out")
+        raise GlobError(
+            "braces and their commas are not allowed in '[...]'", position, "write each alternative separately"
+        )
     for found in _RANGE.finditer(text, start, end):
         if found[1] > found[2]:
             raise GlobError(f"the range {found[0]} is empty", found.start(), f"write {found[2]}-{found[1]}")

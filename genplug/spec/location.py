@@ -1,11 +1,11 @@
-"""Where something was written: the position that every message about a configuration carries."""
+"""Positions in source files, which every error message about a configuration carries."""
 
 from attrs import frozen
 
 
 @frozen
 class SourceLocation:
-    """``file:line:column``, lines and columns counted from 1."""
+    """A position ``file:line:column``; lines and columns count from 1."""
 
     file: str
     line: int

@@ -1,7 +1,7 @@
-"""The frozen model of a configuration: what every other part of the program is told, and all it is told.
+"""The model of a configuration, as frozen values. Every other package works with these values only.
 
-One decoder (``decode.py``) makes these values; nobody changes them. Field names follow the configuration language
-(docs/reference/configuration.md); a ``location`` says where in which file a thing was written, for messages to people.
+``genplug.config.decode`` builds them. Field names follow docs/reference/configuration.md. A ``location`` is the
+position in the source file, for error messages.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from genplug.spec.template import Template
 
 
 class CandidateType(StrEnum):
-    """What a path must be to become a candidate (config-language: ``type``)."""
+    """The file type that a path must have to become a candidate (``type``)."""
 
     DEVICE = "device"
     CHAR = "char"
@@ -30,7 +30,7 @@ class CandidateType(StrEnum):
 
 
 class Preference(StrEnum):
-    """Which of the free devices to suggest (config-language: ``preferredAllocation.policy``)."""
+    """Which of the free devices to prefer (``preferredAllocation.policy``)."""
 
     NONE = "none"
     PACKED = "packed"
@@ -39,23 +39,24 @@ class Preference(StrEnum):
 
 @frozen
 class PreferenceSpec:
-    """``preferredAllocation``: the policy, and what makes a group (``by``); None is by NUMA node.
+    """``preferredAllocation``: the policy and the template that groups devices (``by``); None groups by NUMA node.
 
-    ``is_written`` is whether the configuration says so: what nobody wrote is not worth a question of the kubelet's
-    where all devices stand on one NUMA node.
+    ``is_explicit`` is whether the configuration sets it. Without an explicit policy, the kubelet is asked to call
+    GetPreferredAllocation only if the devices span several NUMA nodes.
     """
 
     policy: Preference = Preference.PACKED
     by: Template | None = None
-    is_written: bool = False
+    is_explicit: bool = False
 
 
 @frozen
 class NodeSpec:
     """A device node of a device (``nodes``) or a companion (``with``).
 
-    ``path`` renders to one path or glob for each value of the attributes it names; ``container_path`` (``as``) is None
-    where the node keeps its path in the container. ``permissions`` is a subset of ``rwm`` in that order.
+    ``path`` renders to a path or glob for each value of the attributes it refers to. ``container_path`` (``as``) is
+    None if the path in the container equals the path on the host. ``permissions`` is a subset of ``rwm``, in that
+    order.
     """
 
     location: SourceLocation
@@ -67,11 +68,12 @@ class NodeSpec:
 
 @frozen
 class CustomAttribute:
-    """An attribute of the configuration's own: which file to read, and what of it is the value.
+    """A custom attribute (``attributes``): the file to read and which part of it is the value.
 
-    ``path`` renders to one path or glob for each value of the attributes it names, ``find`` to a regular expression in
-    which values stand for themselves (:func:`genplug.spec.regex.compiled`). With ``collect_all`` every file and
-    every match counts, else the first; with ``takes_directory`` the name of the file's directory is the value.
+    ``path`` renders to a path or glob for each value of the attributes it refers to. ``find`` renders to a regular
+    expression in which attribute values are escaped (:func:`genplug.spec.regex.render_regexes`). With ``collect_all``
+    every file and every match gives a value, otherwise only the first. With ``use_dir_name`` the value is the name of
+    the file's directory.
     """
 
     location: SourceLocation
@@ -83,16 +85,16 @@ class CustomAttribute:
 
     @property
     def names(self) -> frozenset[str]:
-        """The attributes that it is made of."""
+        """The names of the attributes that its templates refer to."""
         return self.path.names | (self.find.names if self.find is not None else frozenset())
 
 
 @frozen
 class Source:
-    """One entry of ``devices``: globs, what is left out, and how candidates become devices.
+    """An entry of ``devices``: globs, exclusions, and how candidates become devices.
 
-    ``sysfs`` says where in /sys a device stands that the kernel does not link there. With ``is_id_verbatim`` the ID is
-    what ``id`` renders to as it is, for those who read IDs from the kubelet.
+    ``sysfs`` renders to the sysfs directory of a device that the kernel does not link to one. With ``is_id_verbatim``
+    the device ID is exactly what ``id`` renders to, for programs that read IDs from the kubelet.
     """
 
     location: SourceLocation
@@ -102,7 +104,7 @@ class Source:
     where: tuple[Condition, ...]
     group_by: Template | None
     nodes: tuple[NodeSpec, ...]
-    """Empty: the candidates themselves are the nodes."""
+    """If empty, the candidates themselves are the device nodes."""
     companions: tuple[NodeSpec, ...]
     id: Template | None
     attributes: tuple[CustomAttribute, ...] = ()
@@ -112,7 +114,7 @@ class Source:
 
 @frozen
 class MountSpec:
-    """A mount of a container, as written: templates are rendered at Allocate."""
+    """A mount of a container (``allocate.mounts``); its templates are rendered at Allocate."""
 
     location: SourceLocation
     host_path: Template
@@ -123,10 +125,10 @@ class MountSpec:
 
 @frozen
 class AllocateSpec:
-    """What a container gets beside its device nodes. Order is that of the file.
+    """What a container gets in addition to its device nodes (``allocate``), in the order of the file.
 
-    ``cdi_devices`` are names that somebody else's CDI files define; with ``injects_by_cdi`` nodes and mounts go into
-    CDI files of our own.
+    ``cdi_devices`` are qualified names that other programs' CDI files define. With ``injects_by_cdi``, device nodes and
+    mounts are written to CDI files instead of the Allocate response.
     """
 
     env: tuple[tuple[str, Template], ...] = ()
@@ -138,7 +140,7 @@ class AllocateSpec:
 
 @frozen
 class PreStartSpec:
-    """A program that runs before a container starts (``preStart``): its arguments, and seconds it may take."""
+    """A program that runs before a container starts (``preStart``): its arguments and its timeout in seconds."""
 
     location: SourceLocation
     command: tuple[Template, ...]
@@ -147,15 +149,19 @@ class PreStartSpec:
 
 @frozen
 class Resource:
-    """One resource name and all that was said about it.
+    """A resource: its name and its configuration.
 
-    Where ``name_template`` is given, the configuration's ``name`` is its text; devices make one resource of it for each
-    name that they have, which differ from it in ``name`` alone (``genplug.hardware.resource_naming``).
-    ``replicas`` (at least 1) lists each device that often; ``tokens``, if given, makes one pool of that many grants
-    instead; ``slices``, if given, renders to a number for each device. ``aliases`` are more names for the same devices.
-    ``has_topology`` tells the kubelet the NUMA node. ``overlap`` allows a node of this resource in another resource
-    that allows it too; one container gets at most ``max_per_container`` grants, and with ``distinct`` no two of one
-    device. ``policy`` bounds which nodes and mounts it may hand out.
+    If ``name_template`` is set, ``name`` is its text, and discovery creates a resource for each name that the devices
+    render it to; these differ in ``name`` only (``genplug.hardware.resource_naming``).
+
+    - ``replicas`` (at least 1): how often each device is listed.
+    - ``tokens``: the number of grants of one pool that stands for all devices, or None.
+    - ``slices``: renders to the number of slices of each device, or None.
+    - ``aliases``: further resource names for the same devices.
+    - ``has_topology``: whether the kubelet is told the NUMA nodes.
+    - ``overlap``: whether a device node may also belong to another resource that sets it.
+    - ``max_per_container``: the most grants that a container gets; with ``distinct``, at most one per device.
+    - ``policy``: limits the device nodes and mounts that it may hand out.
     """
 
     name: str
@@ -178,16 +184,16 @@ class Resource:
 
     @property
     def configured_name(self) -> str:
-        """The name as the configuration has it."""
+        """The name as it is written in the configuration."""
         return self.name_template.text if self.name_template is not None else self.name
 
 
 @frozen
 class Config:
-    """A whole configuration: resources by name in the order of the files.
+    """A complete configuration: its resources by name, in the order of the files.
 
-    ``files`` are the files it was read from; ``sha256`` is over the merged content, so that two nodes, or a ConfigMap
-    and a node, can be compared. ``policy`` is what bounds it, and each of its resources.
+    ``files`` are the files it was read from. ``sha256`` is the digest of the merged content, which compares the
+    configuration of two nodes, or of a ConfigMap and a node. ``policy`` limits every resource.
     """
 
     resources: Mapping[str, Resource]
@@ -196,7 +202,7 @@ class Config:
     policy: Policy = DEFAULT_POLICY
 
     def restricted_by(self, policy: Policy) -> "Config":
-        """Return what is left of the configuration under another policy."""
+        """Return this configuration without the resources and aliases that ``policy`` forbids."""
         allowed = {
             name: one
             for name, one in self.resources.items()

@@ -1,9 +1,9 @@
-"""Names that somebody else makes rules for: resources, environment variables, annotations; and attribute names."""
+"""Validation of externally defined names (resources, environment variables, annotations, CDI) and attribute names."""
 
 import re
 
 CANDIDATE_ATTRIBUTES = ("path", "name", "index", "type", "major", "minor", "target")
-"""Attributes that a candidate has by itself."""
+"""Attributes of every candidate."""
 
 SYSFS_ATTRIBUTES = (
     "sysfs",
@@ -31,17 +31,17 @@ SYSFS_ATTRIBUTES = (
     "drm.card",
     "drm.render",
 )
-"""Attributes that begin at the device's place in /sys."""
+"""Attributes that are read from the device's sysfs directory."""
 FILE_PREFIX = "attr."
-"""Before the name of a file of the device's in /sys."""
+"""Prefix of attributes that name a file in the device's sysfs directory."""
 ENVIRONMENT_PREFIX = "env."
-"""Before the name of a variable of the program's own environment."""
+"""Prefix of attributes that name an environment variable of the genplug process."""
 NODE_NAME = "node.name"
 SLICE = "slice"
-"""The number of a slice; only where a container gets slices."""
+"""The number of a slice; only defined for containers that get slices."""
 
 KNOWN_ATTRIBUTES = (*CANDIDATE_ATTRIBUTES, *SYSFS_ATTRIBUTES, NODE_NAME)
-"""Every attribute of the language that has one name."""
+"""Every built-in attribute with a fixed name."""
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
@@ -57,71 +57,84 @@ _RESERVED_ANNOTATIONS = ("cdi.k8s.io/", "io.kubernetes.")
 
 
 def resource_name_error(name: str) -> str:
-    """Say why the kubelet would refuse a resource name (contract 2.2: ``IsExtendedResourceName``); empty if not."""
+    """Return why the kubelet would reject a resource name, or an empty string.
+
+    The rules are those of ``IsExtendedResourceName`` (docs/internals/kubelet-contract.md §2.2).
+    """
     prefix, slash, rest = name.partition("/")
     if not slash or "/" in rest:
-        return "a resource name is a domain, one '/', and a name"
+        return "a resource name consists of a domain, one '/' and a name"
     if "kubernetes.io/" in name:
-        return "names under kubernetes.io/ belong to Kubernetes itself"
+        return "names under kubernetes.io/ are reserved for Kubernetes"
     if prefix.startswith("requests."):
-        return "a name may not start with 'requests.', which quotas use"
+        return "a name must not start with 'requests.', which is reserved for quotas"
     if len(prefix) > _MAX_PREFIX:
-        return f"the part before '/' has {len(prefix)} characters, {_MAX_PREFIX} are allowed"
+        return f"the part before '/' has {len(prefix)} characters, at most {_MAX_PREFIX} are allowed"
     if not _SUBDOMAIN.match(prefix):
-        return "the part before '/' is no DNS name (lower-case letters, digits, '-' and '.')"
+        return "the part before '/' is not a DNS name (lower-case letters, digits, '-' and '.')"
     if len(rest) > _MAX_NAME:
-        return f"the part after '/' has {len(rest)} characters, {_MAX_NAME} are allowed"
+        return f"the part after '/' has {len(rest)} characters, at most {_MAX_NAME} are allowed"
     if not _NAME.match(rest):
-        return "the part after '/' must be letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+        return (
+            "the part after '/' must consist of letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+        )
     return ""
 
 
 def sanitize_for_resource_name(text: str) -> str:
-    """Return a value as it can stand in a resource's name: what may not be there becomes ``-``."""
+    """Return a value for use in a resource name: characters that are not allowed become ``-``."""
     return _NOT_IN_NAMES.sub("-", text).strip("-_.")
 
 
 def env_name_error(name: str) -> str:
-    """Say why a name is none for an environment variable; empty if it is."""
-    fault = "a variable's name is letters, digits, '_', '-' and '.', and begins with no digit"
-    return "" if _ENV.match(name) else fault
+    """Return why a name is not a valid environment variable name, or an empty string."""
+    error = "environment variable names consist of letters, digits, '_', '-' and '.', and must not start with a digit"
+    return "" if _ENV.match(name) else error
 
 
 def annotation_key_error(key: str) -> str:
-    """Say why a key may not annotate a container (contract 9.2); empty if it may."""
+    """Return why a key is not allowed as a container annotation, or an empty string.
+
+    See docs/internals/kubelet-contract.md §9.2.
+    """
     if key.startswith(_RESERVED_ANNOTATIONS):
-        return "this prefix belongs to the kubelet and the runtime: it could hand out other devices"
+        return (
+            "this prefix is reserved for the kubelet and the container runtime, which could inject other devices for it"
+        )
     prefix, slash, name = key.rpartition("/")
     if (slash and not _SUBDOMAIN.match(prefix)) or not _NAME.match(name) or len(name) > _MAX_NAME:
-        return "an annotation's key is an optional domain and '/', then a name of at most 63 characters"
+        return "an annotation key consists of an optional domain and '/', then a name of at most 63 characters"
     return ""
 
 
 def cdi_device_error(name: str) -> str:
-    """Say why a name is none of a CDI device (contract 8: names); empty if it is one."""
+    """Return why a name is not a qualified CDI device name, or an empty string.
+
+    See docs/internals/kubelet-contract.md §8.
+    """
     kind, equals, device = name.partition("=")
     vendor, slash, of_class = kind.partition("/")
     if not equals or not slash:
-        return "a CDI device's name is VENDOR/CLASS=DEVICE"
+        return "a CDI device name has the form VENDOR/CLASS=DEVICE"
     if not _CDI_VENDOR.match(vendor) or not _CDI_VENDOR.match(of_class):
-        return "vendor and class begin with a letter and hold letters, digits, '_', '-' and '.'"
+        return "vendor and class start with a letter and consist of letters, digits, '_', '-' and '.'"
     if not _CDI_DEVICE.match(device):
-        return "a device's name holds letters, digits, '_', '-', '.' and ':', with a letter or digit at both ends"
+        return "a CDI device name consists of letters, digits, '_-.:', and begins and ends with a letter or digit"
     return ""
 
 
 def is_attribute_name(name: str) -> bool:
-    """Say whether an attribute can be called so."""
+    """Return whether a name is a valid attribute name."""
     return _ATTRIBUTE.match(name) is not None
 
 
 def is_known_attribute(name: str) -> bool:
-    """Say whether the language has an attribute of this name."""
+    """Return whether a name is a built-in attribute."""
     if name.startswith((FILE_PREFIX, ENVIRONMENT_PREFIX)):
         return len(name.partition(".")[2]) > 0
     return name in KNOWN_ATTRIBUTES
 
 
 def needs_sysfs(name: str) -> bool:
-    """Say whether an attribute of the language is read at the device's place in /sys."""
+    """Return whether a built-in attribute is read from the device's sysfs directory."""
     return name in SYSFS_ATTRIBUTES or name.startswith(FILE_PREFIX)

@@ -15,12 +15,15 @@ from genplug.spec.globs import Glob
 
 @frozen
 class Policy:
-    """What may be offered, handed out and mounted; as it is made without arguments, it holds where no file says more.
+    """Limits on what a configuration may offer, hand out, mount and run. The defaults apply without a policy file.
 
-    ``resources`` are globs without braces over whole names, ``file`` is what messages call it, empty without a file. A
-    path of a mount is allowed by a glob that matches it or a directory that it lies in. ``programs`` may be run,
-    ``cdi`` are globs over qualified names of CDI devices that others define. With ``open_probe`` probes may open device
-    nodes.
+    - ``file``: the name of the policy file for messages; empty without a file.
+    - ``resources``: globs (without braces) over complete resource names.
+    - ``allow``, ``deny``: globs over the resolved paths of device nodes; ``deny`` wins. ``block`` allows block devices.
+    - ``mounts``, ``writable``: globs over host paths; a path is also allowed if a glob matches one of its parents.
+    - ``programs``: globs over the paths of programs that probes and ``preStart`` may run.
+    - ``cdi``: globs over the qualified names of other programs' CDI devices.
+    - ``open_probe``: whether probes may open device nodes.
     """
 
     file: str = ""
@@ -36,69 +39,69 @@ class Policy:
 
     @property
     def name(self) -> str:
-        """The policy in a sentence."""
+        """What messages call this policy."""
         return self.file or "the default policy"
 
     @property
     def help(self) -> str:
-        """Who can allow what is not allowed."""
+        """The hint of messages about a forbidden thing: who can allow it."""
         if self.file:
-            return f"ask those who administer the nodes to allow it in {self.file}"
+            return f"ask the node administrators to allow it in {self.file}"
         return (
-            "only a policy can allow it: ask those who administer the nodes; to check with theirs, pass --policy FILE"
+            "only a policy can allow it: ask the node administrators; to validate with their policy, pass --policy FILE"
         )
 
     @property
     def allows_mounts(self) -> bool:
-        """Whether anything at all may be mounted."""
+        """Whether any path may be mounted."""
         return bool(self.mounts or self.writable)
 
     def resource_error(self, name: str) -> str:
-        """Say which rule refuses a resource of this name; empty if it may be offered."""
+        """Return which rule forbids a resource name, or an empty string."""
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.resources):
             return ""
-        return self._refused("resources", _listed(self.resources))
+        return self._refuse("resources", _format_list(self.resources))
 
     def device_error(self, path: str) -> str:
-        """Say which rule refuses a device node at this path (symlinks followed); empty if it may be handed out."""
+        """Return which rule forbids a device node at this resolved path, or an empty string."""
         for glob in self.deny:
             if glob.matches(path):
                 return f"refused by 'devices.deny' of {self.name}: {glob.text!r}"
         if any(glob.matches(path) for glob in self.allow):
             return ""
-        return self._refused("devices.allow", _listed([glob.text for glob in self.allow]))
+        return self._refuse("devices.allow", _format_list([glob.text for glob in self.allow]))
 
     def mount_error(self, path: str, *, read_only: bool) -> str:
-        """Say which rule refuses a mount of this path of the host; empty if it may be mounted."""
+        """Return which rule forbids a mount of this host path, or an empty string."""
         directories = [path, *map(str, PurePosixPath(path).parents)]
         if any(glob.matches(directory) for glob in self.writable for directory in directories):
             return ""
         if not any(glob.matches(directory) for glob in self.mounts for directory in directories):
-            return self._refused("mounts.allow", _listed([glob.text for glob in (*self.mounts, *self.writable)]))
-        return "" if read_only else self._refused("mounts.writable", _listed([glob.text for glob in self.writable]))
+            return self._refuse("mounts.allow", _format_list([glob.text for glob in (*self.mounts, *self.writable)]))
+        return "" if read_only else self._refuse("mounts.writable", _format_list([glob.text for glob in self.writable]))
 
     def exec_error(self, program: str) -> str:
-        """Say which rule refuses to run a program of this path; empty if it may be run."""
+        """Return which rule forbids running the program at this path, or an empty string."""
         if any(glob.matches(program) for glob in self.programs):
             return ""
-        return self._refused("exec.allow", _listed([glob.text for glob in self.programs]))
+        return self._refuse("exec.allow", _format_list([glob.text for glob in self.programs]))
 
     def open_error(self) -> str:
-        """Say which rule refuses to open device nodes; empty if probes may."""
+        """Return which rule forbids probes to open device nodes, or an empty string."""
         return "" if self.open_probe else f"refused by 'openProbe' of {self.name}, which is false"
 
     def cdi_error(self, name: str) -> str:
-        """Say which rule refuses a CDI device of this qualified name; empty if it may be handed out."""
+        """Return which rule forbids a CDI device of this qualified name, or an empty string."""
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.cdi):
             return ""
-        return self._refused("cdi.allow", _listed(self.cdi))
+        return self._refuse("cdi.allow", _format_list(self.cdi))
 
-    def _refused(self, rule: str, allowed: str) -> str:
+    def _refuse(self, rule: str, allowed: str) -> str:
         return f"refused by '{rule}' of {self.name}, which allows {allowed}"
 
 
 DEFAULT_POLICY = Policy()
 
 
-def _listed(texts: Sequence[str]) -> str:
+def _format_list(texts: Sequence[str]) -> str:
     return ", ".join(texts) or "nothing"

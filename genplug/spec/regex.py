@@ -1,6 +1,7 @@
-"""Regular expressions of an operator: RE2, whose time is linear in the text, so that none can hang the program.
+"""Regular expressions from a configuration, compiled by RE2.
 
-RE2 has no look-ahead and no back-references. Values of attributes stand for themselves in an expression.
+RE2 takes time linear in the length of the text, so an expression cannot hang the agent. It has no look-ahead and no
+back-references. Attribute values are escaped in an expression.
 """
 
 from collections.abc import Iterator
@@ -11,19 +12,19 @@ from genplug.spec.template import Template, Values
 
 
 class PatternError(ValueError):
-    """An expression that RE2 does not read; the text says what is wrong with it."""
+    """An invalid regular expression; the message is that of RE2."""
 
 
 class Match(Protocol):
-    """Where an expression matched."""
+    """A match of a regular expression."""
 
     def group(self, which: int | str = 0, /) -> str | None:
-        """Return the text of a capture, or of all for 0."""
+        """Return the text of a capture group, or of the whole match for 0."""
         ...
 
 
 class Pattern(Protocol):
-    """A compiled expression."""
+    """A compiled regular expression."""
 
     groups: int
 
@@ -38,12 +39,12 @@ class Pattern(Protocol):
 
 @lru_cache(maxsize=4096)
 def compile_regex(text: str) -> Pattern:
-    """Compile an expression.
+    """Compile a regular expression.
 
     Raises:
-        PatternError: it cannot be read.
+        PatternError: it is invalid.
     """
-    # Imported here: only who writes a regular expression pays for the engine.
+    # Imported here: a configuration without regular expressions does not load the engine.
     import re2  # noqa: PLC0415
 
     options = re2.Options()
@@ -58,20 +59,20 @@ def compile_regex(text: str) -> Pattern:
 
 
 def render_regexes(template: Template, values: Values) -> Iterator[Pattern]:
-    """Yield an expression's template as expressions, one for each value of the names used.
+    """Yield the regular expressions that a template renders to, one for each value of the attributes it refers to.
 
     Raises:
-        MissingAttributeError: a name has no value and no default.
-        PatternError: with these values it cannot be read.
+        MissingAttributeError: an attribute has no value and no default.
+        PatternError: a rendered expression is invalid.
     """
-    import re2  # noqa: PLC0415 - see compiled
+    import re2  # noqa: PLC0415 - see compile_regex
 
     for text in template.render_each(values, re2.escape if template.names else str):
         yield compile_regex(text)
 
 
 def matched_value(match: Match, pattern: Pattern) -> str | None:
-    """Return what a match says: the capture named ``value``, else the first capture, else all of it."""
+    """Return the capture group named ``value``, else the first group, else the whole match."""
     try:
         return match.group("value")
     except IndexError:

@@ -1,8 +1,8 @@
-r"""Templates: ``${name|filter:argument}`` in the strings of a configuration (config-language: Templates).
+r"""Templates: ``${name|filter:argument}`` in the strings of a configuration.
 
-A name stands for a tuple of values: one for a plain candidate, several for a device made of several nodes or for a
-container with several devices. Filters work on each value, the last four on all of them; what is left is joined by
-``,``. The set of names is not known here: the decoder checks it, so that a name nobody provides is an error at load.
+A name refers to a tuple of values: one for a plain candidate, several for a device of several nodes or a container with
+several devices. The filters in :data:`EACH` apply to each value, those in :data:`ALL` to the tuple; the result is
+joined by ``,``. The decoder checks the names, so an unknown name is a load error.
 """
 
 import json
@@ -14,14 +14,17 @@ from itertools import product
 from attrs import frozen
 
 Values = Mapping[str, tuple[str, ...]]
-"""Attribute name to its values, in natural order, without repeats. A name that is missing does not exist."""
+"""Attribute values by attribute name, in natural order, without repeats. A missing name does not exist."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 _GIB = 1 << 30
 
 
 class TemplateError(ValueError):
-    """A template that cannot be read; ``offset`` is where (characters, from 0), ``hint`` what to write instead."""
+    """An invalid template.
+
+    ``offset`` is the position of the mistake (in characters, from 0), ``hint`` what to write instead.
+    """
 
     def __init__(self, message: str, offset: int, hint: str = "") -> None:
         super().__init__(message)
@@ -30,7 +33,7 @@ class TemplateError(ValueError):
 
 
 class MissingAttributeError(LookupError):
-    """A name without a value where the template gives no default; ``name`` is which."""
+    """An attribute (``name``) without a value, for which the template has no default."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"${{{name}}} has no value here")
@@ -52,7 +55,7 @@ EACH: Mapping[str, tuple[int, Callable[..., str]]] = {
     "replace": (2, str.replace),
     "gib": (0, _gib),
 }
-"""Filters on one value: number of arguments and function."""
+"""Filters that apply to each value: number of arguments and function."""
 
 ALL: Mapping[str, tuple[int, Callable[..., str]]] = {
     "join": (1, lambda values, separator: separator.join(values)),
@@ -60,14 +63,14 @@ ALL: Mapping[str, tuple[int, Callable[..., str]]] = {
     "count": (0, lambda values: str(len(values))),
     "json": (0, lambda values: json.dumps(list(values))),
 }
-"""Filters on all values of a name at once."""
+"""Filters that apply to all values of an attribute together: number of arguments and function."""
 
 FILTERS = frozenset({*EACH, *ALL, "default"})
 
 
 @frozen
 class Filter:
-    """One filter and its arguments."""
+    """A filter and its arguments."""
 
     name: str
     arguments: tuple[str, ...] = ()
@@ -75,7 +78,7 @@ class Filter:
 
 @frozen
 class Reference:
-    """``${name|filter|...}``; ``offset`` is where its name stands in the template (characters, from 0)."""
+    """A reference ``${name|filter|...}``; ``offset`` is the position of its name (in characters, from 0)."""
 
     name: str
     filters: tuple[Filter, ...] = ()
@@ -83,25 +86,25 @@ class Reference:
 
     @property
     def has_default(self) -> bool:
-        """Whether a missing value is filled in."""
-        return any(one.name == "default" for one in self.filters)
+        """Whether it has a default for a missing value."""
+        return any(filter_.name == "default" for filter_ in self.filters)
 
     def render(self, values: Values) -> str:
-        """Return what stands in the reference's location.
+        """Return the text that replaces the reference.
 
         Raises:
-            MissingAttributeError: the name has no value and the reference no default.
+            MissingAttributeError: the attribute has no value and the reference has no default.
         """
         found = values.get(self.name)
-        for one in self.filters:
-            if one.name == "default":
-                found = found or one.arguments
+        for filter_ in self.filters:
+            if filter_.name == "default":
+                found = found or filter_.arguments
             elif found is None:
                 continue
-            elif one.name in ALL:
-                found = (ALL[one.name][1](found, *one.arguments),)
+            elif filter_.name in ALL:
+                found = (ALL[filter_.name][1](found, *filter_.arguments),)
             else:
-                found = tuple(EACH[one.name][1](value, *one.arguments) for value in found)
+                found = tuple(EACH[filter_.name][1](value, *filter_.arguments) for value in found)
         if found is None:
             raise MissingAttributeError(self.name)
         return ",".join(found)
@@ -109,17 +112,17 @@ class Reference:
 
 @frozen(slots=False)
 class Template:
-    """A parsed template: ``text`` as written and its parts, literal texts and references."""
+    """A parsed template: ``text`` as written, and its parts: literal strings and references."""
 
     text: str
     parts: tuple[str | Reference, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Template":
-        """Read a template.
+        """Parse a template.
 
         Raises:
-            TemplateError: it is not closed, names nothing, or misuses a filter.
+            TemplateError: a reference is not closed, has no name, or uses a filter wrongly.
         """
         parts: list[str | Reference] = []
         literal, position = "", 0
@@ -135,7 +138,7 @@ class Template:
             if literal:
                 parts.append(literal)
                 literal = ""
-            parts.append(_reference(text[start + 2 : end], start + 2))
+            parts.append(_parse_reference(text[start + 2 : end], start + 2))
             position = end + 1
         literal += text[position:]
         if literal:
@@ -144,61 +147,64 @@ class Template:
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
-        """Every reference, in order."""
+        """All references, in order."""
         return tuple(part for part in self.parts if isinstance(part, Reference))
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Every name that it speaks of."""
+        """The names of all attributes that it refers to."""
         return frozenset(reference.name for reference in self.references)
 
-    def render(self, values: Values, quoted: Callable[[str], str] = str) -> str:
-        """Return the text with every reference replaced by what ``quoted`` makes of what it stands for.
+    def render(self, values: Values, escape: Callable[[str], str] = str) -> str:
+        """Return the text with every reference replaced by its value, escaped by ``escape``.
 
         Raises:
-            MissingAttributeError: a name has no value and no default.
+            MissingAttributeError: an attribute has no value and no default.
         """
-        return "".join(part if isinstance(part, str) else quoted(part.render(values)) for part in self.parts)
+        return "".join(part if isinstance(part, str) else escape(part.render(values)) for part in self.parts)
 
-    def render_each(self, values: Values, quoted: Callable[[str], str] = str) -> tuple[str, ...]:
-        """Return one text for each value of the names used (each combination, where several names have several).
+    def render_each(self, values: Values, escape: Callable[[str], str] = str) -> tuple[str, ...]:
+        """Return one text for each combination of the values of the attributes that it refers to.
 
         Raises:
-            MissingAttributeError: a name has no value and no default.
+            MissingAttributeError: an attribute has no value and no default.
         """
         names = sorted(name for name in self.names if name in values)
-        choices = product(*(values[name] for name in names))
+        combinations = product(*(values[name] for name in names))
         used = {reference.name: values[reference.name] for reference in self.references if reference.name in values}
-        texts = (self.render({**used, **{n: (v,) for n, v in zip(names, one, strict=True)}}, quoted) for one in choices)
+        texts = (
+            self.render({**used, **{n: (v,) for n, v in zip(names, values_, strict=True)}}, escape)
+            for values_ in combinations
+        )
         return tuple(dict.fromkeys(texts))
 
 
-def _reference(body: str, offset: int) -> Reference:
+def _parse_reference(body: str, offset: int) -> Reference:
     name, *filters = body.split("|")
     if not _NAME.match(name):
-        raise TemplateError(f"{name!r} is no attribute name", offset, "write ${name} or ${name|filter}")
+        raise TemplateError(f"{name!r} is not an attribute name", offset, "write ${name} or ${name|filter}")
     position = offset + len(name) + 1
     read = []
-    for one in filters:
-        read.append(_filter(one, position))
-        position += len(one) + 1
+    for text in filters:
+        read.append(_parse_filter(text, position))
+        position += len(text) + 1
     return Reference(name, tuple(read), offset)
 
 
-def _filter(text: str, offset: int) -> Filter:
+def _parse_filter(text: str, offset: int) -> Filter:
     name, separator, rest = text.partition(":")
     if name not in FILTERS:
-        raise TemplateError(f"unknown filter {name!r}", offset, f"there are {', '.join(sorted(FILTERS))}")
+        raise TemplateError(f"unknown filter {name!r}", offset, f"valid filters: {', '.join(sorted(FILTERS))}")
     if name in ("default", "join"):
         if not separator:
-            raise TemplateError(f"filter {name!r} needs a text after ':'", offset, f"write {name}:TEXT")
+            raise TemplateError(f"filter {name!r} requires a text after ':'", offset, f"write {name}:TEXT")
         return Filter(name, (rest,))
     arguments = tuple(rest.split(":")) if separator else ()
-    wanted = (EACH.get(name) or ALL[name])[0]
-    if len(arguments) != wanted:
-        hint = f"write {name}:OLD:NEW" if wanted else f"write {name} alone"
-        message = f"filter {name!r} takes {wanted or 'no'} arguments, not {len(arguments)}"
+    expected_count = (EACH.get(name) or ALL[name])[0]
+    if len(arguments) != expected_count:
+        hint = f"write {name}:OLD:NEW" if expected_count else f"write {name} alone"
+        message = f"filter {name!r}: expected {expected_count or 'no'} arguments, found {len(arguments)}"
         raise TemplateError(message, offset, hint)
-    if wanted and not arguments[0]:
-        raise TemplateError(f"filter {name!r} has nothing to replace", offset, f"write {name}:OLD:NEW")
+    if expected_count and not arguments[0]:
+        raise TemplateError(f"filter {name!r} has an empty text to replace", offset, f"write {name}:OLD:NEW")
     return Filter(name, arguments)

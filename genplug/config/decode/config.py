@@ -137,7 +137,7 @@ class _Decoder:
         written = node.get("policy")
         is_known = isinstance(written, ScalarNode) and written.value in list(Preference)
         policy = Preference(str(written.value)) if is_known and isinstance(written, ScalarNode) else Preference.PACKED
-        return PreferenceSpec(policy, self.texts.template(node.get("by"), f"{where}.by"), is_written=True)
+        return PreferenceSpec(policy, self.texts.template(node.get("by"), f"{where}.by"), is_explicit=True)
 
     def _pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
         written = node.get("exec") if isinstance(node, MapNode) else None

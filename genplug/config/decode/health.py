@@ -30,7 +30,7 @@ from genplug.spec.probes import (
     UnixSocketCheck,
     ValueCheck,
 )
-from genplug.spec.selectors import quantity
+from genplug.spec.selectors import parse_quantity
 
 _AT_START: Final = "atStart"
 _OK: Final = 200
@@ -171,14 +171,14 @@ class HealthReader:
         return UnixSocketCheck(path) if path is not None else None
 
     def _bound(self, node: Node | None, where: str) -> tuple[float, str] | None:
-        found = self.texts.quantity(node, where)
+        found = self.texts.parse_quantity(node, where)
         return (found, node.text) if found is not None and isinstance(node, ScalarNode) else None
 
     def _bits(self, node: Node | None, where: str) -> int | None:
         # Of another number the schema has said that it is none of these.
         if not isinstance(node, ScalarNode) or isinstance(node.value, bool | float | None):
             return None
-        found = quantity(node.text)
+        found = parse_quantity(node.text)
         if found is None or found < 1 or found != int(found):
             message, hint = f"{node.text!r} is no mask of bits", "write a number, for example 0x4"
             self.problems.add(

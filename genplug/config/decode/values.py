@@ -12,7 +12,7 @@ from genplug.spec.globs import Glob, GlobError, expand_braces
 from genplug.spec.location import SourceLocation
 from genplug.spec.names import ENVIRONMENT_PREFIX, KNOWN_ATTRIBUTES, SLICE, is_known_attribute
 from genplug.spec.regex import Pattern, PatternError, compile_regex
-from genplug.spec.selectors import Condition, Selector, comparable, quantity
+from genplug.spec.selectors import Condition, Selector, normalize, parse_quantity
 from genplug.spec.template import Reference, Template, TemplateError
 
 _LISTED = "docs/reference/configuration.md lists them; define your own under the source's 'attributes'"
@@ -90,7 +90,7 @@ class ValueDecoder:
     def _selector(self, node: Node, where: str) -> Selector:
         if not isinstance(node, MapNode):
             return Selector(any_of=self._choices(node, where), text=" or ".join(one.text for one in _texts(node)))
-        minimum, maximum = (self.quantity(node.get(key), where) for key in ("min", "max"))
+        minimum, maximum = (self.parse_quantity(node.get(key), where) for key in ("min", "max"))
         exists = node.get("exists")
         selector = Selector(
             any_of=self._choices(node.get("in"), f"{where}.in"),
@@ -109,7 +109,7 @@ class ValueDecoder:
         chosen: list[str] = []
         for one in _texts(node):
             try:
-                chosen += map(comparable, expand_braces(one.text))
+                chosen += map(normalize, expand_braces(one.text))
             except GlobError as error:
                 location, message = one.at(error.offset), f"{one.text!r}: {error}"
                 self.problems.add(ErrorCode.GLOB, location, message, key_path=where, hint=error.hint)
@@ -126,11 +126,11 @@ class ValueDecoder:
             hint = "remove 'exists: false' or the other tests"
             self.problems.add(ErrorCode.SELECTOR, location, message, key_path=where, hint=hint, width=len("exists"))
 
-    def quantity(self, node: Node | None, where: str) -> float | None:
+    def parse_quantity(self, node: Node | None, where: str) -> float | None:
         """Read a number or a quantity; None where there is none, or a mistake in it."""
         if not isinstance(node, ScalarNode) or isinstance(node.value, bool | None):
             return None
-        found = quantity(node.text)
+        found = parse_quantity(node.text)
         if found is None:
             message, expected = f"{node.text!r} is no number", "a number or a quantity, for example 8 or 64Gi"
             width = len(node.text)

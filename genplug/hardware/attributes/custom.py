@@ -7,7 +7,7 @@ too.
 from collections.abc import Iterator
 
 from genplug.hardware.attributes.sysfs_device import DEPENDS_ON_LISTING, AttributeValue, SysfsDevice
-from genplug.spec.globs import Glob, GlobError, has_magic, literal
+from genplug.spec.globs import Glob, GlobError, escape_glob, has_magic
 from genplug.spec.model import CustomAttribute
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.regex import Pattern, PatternError, matched_value, render_regexes
@@ -30,7 +30,7 @@ def read_custom_attribute(own: CustomAttribute, values: Values, sysfs_device: Sy
 
 def _paths(own: CustomAttribute, values: Values, sysfs_device: SysfsDevice) -> Iterator[str]:
     is_glob = any(isinstance(part, str) and has_magic(part) for part in own.path.parts)
-    for text in own.path.render_each(values, literal if is_glob else str):
+    for text in own.path.render_each(values, escape_glob if is_glob else str):
         if not text.startswith("/"):
             continue
         if not is_glob:

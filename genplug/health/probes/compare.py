@@ -2,7 +2,7 @@
 
 from genplug.spec.probes import ValueCheck
 from genplug.spec.regex import compile_regex
-from genplug.spec.selectors import quantity
+from genplug.spec.selectors import parse_quantity
 
 _MAX_SHOWN = 80
 
@@ -40,14 +40,14 @@ def parse_number(value: str) -> float:
     Raises:
         NotANumberError: it is none.
     """
-    found = quantity(value)
+    found = parse_quantity(value)
     if found is None:
         raise NotANumberError(f"is {format_value(value)}, which is no number")
     return found
 
 
 def _is_same(value: str, other: str) -> bool:
-    one, two = quantity(value), quantity(other)
+    one, two = parse_quantity(value), parse_quantity(other)
     return value == other or (one is not None and one == two)
 
 

@@ -14,7 +14,7 @@ from genplug.health.probes.counter import CounterHistory, add_sample, increase_i
 from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
-from genplug.spec.globs import Glob, has_magic, literal
+from genplug.spec.globs import Glob, escape_glob, has_magic
 from genplug.spec.probes import FileCheck, OnMissing
 from genplug.spec.regex import compile_regex, matched_value
 from genplug.spec.template import Values
@@ -34,7 +34,7 @@ def make_request(check: FileCheck, values: Values) -> ProbeRequest:
         MissingAttributeError: the path needs one that it does not have.
     """
     is_glob = any(isinstance(part, str) and has_magic(part) for part in check.path.parts)
-    return ("file", GLOB if is_glob else "", *check.path.render_each(values, literal if is_glob else str))
+    return ("file", GLOB if is_glob else "", *check.path.render_each(values, escape_glob if is_glob else str))
 
 
 def run(question: ProbeRequest, eyes: CachedFileReader, _timeout: float) -> Answer:

@@ -125,7 +125,7 @@ def test_only_slices_have_numbers(node: Node) -> None:
         assert {one.slice for one in offer(spec, *healthy(on(node, "x1", slices=2))).grants.values()} == {None}
 
 
-WRITTEN = PreferenceSpec(Preference.SPREAD, is_written=True)
+WRITTEN = PreferenceSpec(Preference.SPREAD, is_explicit=True)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ WRITTEN = PreferenceSpec(Preference.SPREAD, is_written=True)
         (PreferenceSpec(), [], False),
         (WRITTEN, [(0,), (0,)], True),
         (WRITTEN, [], True),
-        (PreferenceSpec(Preference.NONE, is_written=True), [(0,), (1,)], False),
+        (PreferenceSpec(Preference.NONE, is_explicit=True), [(0,), (1,)], False),
     ],
 )
 def test_the_kubelet_asks_which_to_take_where_somebody_says_so_or_devices_are_apart(
@@ -154,8 +154,8 @@ def test_the_kubelet_asks_which_to_take_where_somebody_says_so_or_devices_are_ap
 def test_devices_stand_in_groups_by_numa_node_or_by_what_is_written(node: Node) -> None:
     devices = healthy(on(node, "x0", 0), on(node, "x1", 1))
     assert offer(resource(), *devices).groups == {"x0": ("0", "x0"), "x1": ("1", "x1")}
-    by = PreferenceSpec(by=Template.parse("${type}-${attr.missing|default:none}"), is_written=True)
+    by = PreferenceSpec(by=Template.parse("${type}-${attr.missing|default:none}"), is_explicit=True)
     grouped = offer(evolve(resource(replicas=2), preference=by), *devices[:1])
     assert grouped.groups == {"x0-r0": ("char-none", "x0"), "x0-r1": ("char-none", "x0")}
-    lacking = PreferenceSpec(by=Template.parse("${attr.missing}"), is_written=True)
+    lacking = PreferenceSpec(by=Template.parse("${attr.missing}"), is_explicit=True)
     assert offer(evolve(resource(), preference=lacking), *devices[:1]).groups == {"x0": ("", "x0")}

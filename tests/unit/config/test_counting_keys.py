@@ -189,11 +189,11 @@ def test_what_is_a_device_of_its_own_may_have_aliases(more: str) -> None:
         ("${name}/x", "the domain before '/' cannot hold a template"),
         ("x-${name}.io/x-${name}", "the domain before '/' cannot hold a template"),
         ("${name}", "the domain before '/' cannot hold a template"),
-        ("a.io/x/${name}", "a resource name is a domain, one '/', and a name"),
-        ("kubernetes.io/${name}", "names under kubernetes.io/ belong to Kubernetes itself"),
-        ("a.io/" + "x" * 62 + "${name}${index}", "the part after '/' has 64 characters, 63 are allowed"),
-        ("a.io/-${name}", "the part after '/' must be letters"),
-        ("a.io/$${name}", "the part after '/' must be letters"),
+        ("a.io/x/${name}", "a resource name consists of a domain, one '/' and a name"),
+        ("kubernetes.io/${name}", "names under kubernetes.io/ are reserved for Kubernetes"),
+        ("a.io/" + "x" * 62 + "${name}${index}", "the part after '/' has 64 characters, at most 63 are allowed"),
+        ("a.io/-${name}", "the part after '/' must consist of letters"),
+        ("a.io/$${name}", "the part after '/' must consist of letters"),
     ],
 )
 def test_a_name_of_templates_that_no_device_could_fill_in_is_refused(name: str, message: str) -> None:

@@ -298,7 +298,7 @@ def test_neighbours_are_preferred_unless_somebody_says_otherwise() -> None:
             "preferredAllocation: null",
         )
     ]
-    assert [(one.policy.value, one.by.text if one.by else None, one.is_written) for one in specs] == [
+    assert [(one.policy.value, one.by.text if one.by else None, one.is_explicit) for one in specs] == [
         ("packed", None, False),
         ("spread", None, True),
         ("packed", "${index}", True),

@@ -19,7 +19,7 @@ def test_a_prefix_of_244_characters_is_the_longest() -> None:
     longest = ".".join(["a" * 60, "b" * 60, "c" * 60, "d" * 61])
     assert len(longest) == 244
     assert resource_name_error(f"{longest}/x") == ""
-    assert "245 characters, 244 are allowed" in resource_name_error(f"{longest}e/x")
+    assert "245 characters, at most 244 are allowed" in resource_name_error(f"{longest}e/x")
 
 
 @pytest.mark.parametrize("name", ["A", "_a", "NVIDIA_VISIBLE_DEVICES", "a.b-c", "x1"])
@@ -29,7 +29,7 @@ def test_a_variables_name_is_as_kubernetes_has_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a=b", "ä"])
 def test_what_is_no_variables_name_is_said(name: str) -> None:
-    assert "a variable's name is" in env_name_error(name)
+    assert "environment variable names consist" in env_name_error(name)
 
 
 @pytest.mark.parametrize("key", ["example.com/x", "x", "a.b/c_d"])
@@ -61,13 +61,13 @@ def test_a_cdi_devices_name_is_as_cdi_has_it(name: str) -> None:
         ("a.io-/b=x", "vendor and class"),
         ("a.io/b/c=x", "vendor and class"),
         ("a io/b=x", "vendor and class"),
-        ("a.io/b=", "a device's name"),
-        ("a.io/b=x-", "a device's name"),
-        ("a.io/b=:x", "a device's name"),
-        ("a.io/b=x y", "a device's name"),
-        ("a.io/b=x,y", "a device's name"),
-        ("a.io/b=x=y", "a device's name"),
-        ("a.io/b=x\n", "a device's name"),
+        ("a.io/b=", "a CDI device name consists"),
+        ("a.io/b=x-", "a CDI device name consists"),
+        ("a.io/b=:x", "a CDI device name consists"),
+        ("a.io/b=x y", "a CDI device name consists"),
+        ("a.io/b=x,y", "a CDI device name consists"),
+        ("a.io/b=x=y", "a CDI device name consists"),
+        ("a.io/b=x\n", "a CDI device name consists"),
     ],
 )
 def test_what_is_no_cdi_devices_name_is_said(name: str, fault: str) -> None:

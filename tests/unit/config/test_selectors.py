@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.config.diagnostics import ErrorCode
-from genplug.spec.selectors import Selector, comparable, quantity
+from genplug.spec.selectors import Selector, normalize, parse_quantity
 from tests.support.configs import codes, loaded
 
 
@@ -108,7 +108,7 @@ QUANTITIES = {
 
 @pytest.mark.parametrize(("text", "number"), QUANTITIES.items())
 def test_a_quantity_is_read_as_kubernetes_does(text: str, number: float | None) -> None:
-    assert quantity(text) == number
+    assert parse_quantity(text) == number
 
 
 @pytest.mark.parametrize("written", ["'a['", "'{a,b'", "[ok, 'a}']", "{in: '[^a]'}", "{notIn: ['{a}']}"])
@@ -119,11 +119,11 @@ def test_a_glob_in_it_is_as_strict_as_one_over_paths(written: str) -> None:
 @given(st.text(max_size=30))
 def test_no_value_of_an_attribute_upsets_a_selector(value: str) -> None:
     assert Selector(any_of=("*",)).accepts((value,))
-    number = quantity(value)
+    number = parse_quantity(value)
     assert Selector(minimum=1, maximum=2).accepts((value,)) == (number is not None and 1 <= number <= 2)
 
 
 @given(st.text("0xabAB", max_size=6))
 def test_texts_compare_without_case_and_with_or_without_0x(value: str) -> None:
-    assert comparable(value) == comparable(value.upper()) == comparable(f" {value} ")
-    assert comparable(f"0x{value.removeprefix('0x')}") == value.lower().removeprefix("0x")
+    assert normalize(value) == normalize(value.upper()) == normalize(f" {value} ")
+    assert normalize(f"0x{value.removeprefix('0x')}") == value.lower().removeprefix("0x")
