@@ -7,6 +7,7 @@ from attrs import frozen
 from genplug.hardware.attributes.lazy import LazyAttributes
 from genplug.hardware.dependencies import ChangeSet, Dependencies
 from genplug.hardware.host import Host, is_utf8, printable
+from genplug.hardware.hung_paths import HangError
 from genplug.hardware.inventory import (
     KIND_NAMES,
     Candidate,
@@ -14,6 +15,7 @@ from genplug.hardware.inventory import (
     CandidatesBySource,
     Kind,
     PathInfo,
+    ScanStall,
     UnmatchedGlob,
 )
 from genplug.hardware.required_attributes import required_attributes
@@ -40,6 +42,7 @@ class Candidates:
     left_out: tuple[CandidateOutcome, ...]
     unmatched: tuple[UnmatchedGlob, ...]
     by_source: CandidatesBySource
+    stalls: tuple[ScanStall, ...] = ()
 
 
 def find_candidates(
@@ -52,20 +55,30 @@ def find_candidates(
     """Find a resource's candidates; ``dependencies`` get what may change them.
 
     What an earlier scan of the same resource examined ``before`` is looked at again only where ``touch`` concerns it.
+    A candidate that cannot be examined because a file operation hangs is kept as it was ``before``.
+
+    Raises:
+        HangError: a directory in which a glob may match cannot be listed.
     """
     examined: list[Mapping[str, Candidate]] = []
     unmatched: list[UnmatchedGlob] = []
+    stalls: list[ScanStall] = []
     for number, source in enumerate(resource.sources):
         names = required_attributes(resource, source)
-        known = before[number] if before is not None and touch is not None else {}
+        previous: Mapping[str, Candidate] = before[number] if before is not None else {}
+        known = previous if touch is not None else {}
         found: dict[str, Candidate] = {}
         for path, by in _found(resource, source, host, dependencies, unmatched).items():
             one = known.get(path)
             if one is None or touch is None or touch.affects(one.symlink_chain) or touch.affects(one.depends):
-                one = _examine(path, source, number, by, names, host, dependencies)
+                try:
+                    one = _examine(path, source, number, by, names, host, dependencies)
+                except HangError as error:
+                    stalls.append(ScanStall(resource.name, printable(path), str(error)))
+                    one = previous.get(path) or Candidate(path, None, {}, number, by, f"cannot be examined: {error}")
+                    _depend_on(one, dependencies)
             else:
-                for step in one.symlink_chain:
-                    dependencies.add_name(*_parted(step))
+                _depend_on(one, dependencies)
             found[path] = one
         examined.append(found)
     taken: list[Candidate] = []
@@ -80,7 +93,7 @@ def find_candidates(
             reason = f"the same node as {same.path}" if same.path != path else "already found by a source above"
         location = resource.sources[candidate.source].location
         left_out.append(CandidateOutcome(printable(path), resource.name, location, None, reason))
-    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined))
+    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined), tuple(stalls))
 
 
 NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
@@ -122,6 +135,11 @@ def _found(
         for path in found.paths:
             found_by.setdefault(path, by)
     return found_by
+
+
+def _depend_on(candidate: Candidate, dependencies: Dependencies) -> None:
+    for step in candidate.symlink_chain:
+        dependencies.add_name(*_parted(step))
 
 
 def _examine(  # noqa: PLR0913, PLR0917 - what a candidate is made of

@@ -10,7 +10,8 @@ from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.device_ids import device_id, verbatim_error
 from genplug.hardware.device_nodes import own_nodes, specified_nodes, without_collisions
 from genplug.hardware.host import Host, printable
-from genplug.hardware.inventory import KIND_NAMES, Candidate, CandidateOutcome, Device
+from genplug.hardware.hung_paths import HangError
+from genplug.hardware.inventory import KIND_NAMES, Candidate, CandidateOutcome, Device, ScanStall
 from genplug.hardware.required_attributes import is_slice_named, needed_at_allocate
 from genplug.hardware.resource_naming import resource_name
 from genplug.spec.model import AllocateSpec, Resource, Source
@@ -44,21 +45,25 @@ class BuiltDevices:
     devices: tuple[Device, ...]
     outcomes: tuple[CandidateOutcome, ...]
     extra_dependencies: Dependencies
+    stalls: tuple[ScanStall, ...] = ()
 
 
-def build_devices(
+def build_devices(  # noqa: PLR0913, PLR0917 - the last three are what an earlier scan found
     resource: Resource,
     candidates: Sequence[Candidate],
     host: Host,
     known: Mapping[tuple[str, ...], Device] | None = None,
     beside: Dependencies | None = None,
+    previous: Mapping[tuple[str, ...], Device] | None = None,
 ) -> BuiltDevices:
     """Make a resource's devices.
 
-    ``known`` are devices, by their candidates, that are as they were; ``beside`` is what they depend on.
+    ``known`` are devices, by their candidates, that are as they were; ``beside`` is what they depend on. ``previous``
+    are all devices of the previous scan: one of them is kept if a file operation on its device nodes hangs.
     """
     devices: dict[str, Device] = {}
     considered: list[CandidateOutcome] = []
+    stalls: list[ScanStall] = []
     maker = _DeviceBuilder(resource, host, needed_at_allocate(resource), beside or Dependencies())
     for number, source in enumerate(resource.sources):
         own = [candidate for candidate in candidates if candidate.source == number]
@@ -66,7 +71,11 @@ def build_devices(
         considered += (_left_out(resource, source, candidate, reason) for candidate, reason in ungrouped)
         for group in sorted(groups, key=lambda group: natural_sort_key(group.key)):
             paths = tuple([candidate.path for candidate in group.candidates])
-            device = known[paths] if known and paths in known else maker.device(source, group, paths)
+            try:
+                device = known[paths] if known and paths in known else maker.device(source, group, paths)
+            except HangError as error:
+                stalls.append(ScanStall(resource.name, ", ".join(map(printable, paths)), str(error)))
+                device = (previous or {}).get(paths) or f"its device nodes cannot be examined: {error}"
             if isinstance(device, str):
                 considered += (_left_out(resource, source, candidate, device) for candidate in group.candidates)
                 continue
@@ -83,7 +92,7 @@ def build_devices(
             devices[device.id] = evolve(first, faults=(*first.faults, fault))
             reason = f"{', '.join(first.candidates)} {same}"
             considered += (_left_out(resource, source, candidate, reason) for candidate in group.candidates)
-    return BuiltDevices(tuple(devices.values()), tuple(considered), maker.beside)
+    return BuiltDevices(tuple(devices.values()), tuple(considered), maker.beside, tuple(stalls))
 
 
 def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Group], list[tuple[Candidate, str]]]:

@@ -33,57 +33,78 @@ def rescan(config: Config, host: Host, previous: Inventory | None, changes: Chan
 
     Resources that those changes cannot concern are taken over from ``previous``; the result is that of
     :func:`discover`. None means that anything may have changed.
+
+    Raises:
+        HangError: see :func:`scan_resource`.
     """
-    remembering = host.cached()
-    touch = ChangeSet.of(changes) if changes is not None else None
-    known = previous.scans if previous is not None else {}
-    scans = {}
+    cached = host.cached()
+    previous_scans = previous.scans if previous is not None else {}
+    scans = dict(previous_scans)
+    for name, its_changes in select_scans(config, previous_scans, changes).items():
+        scans[name] = scan_resource(config.resources[name], cached, previous_scans.get(name), its_changes)
+    return build_inventory(config, scans, previous)
+
+
+def select_scans(
+    config: Config, scans: Mapping[str, ResourceScan], changes: Changes | None
+) -> Mapping[str, Changes | None]:
+    """Return the resources to scan after changes, each with the changes to which its scan can be limited.
+
+    None means that the scan must assume that anything has changed.
+    """
+    selected: dict[str, Changes | None] = {}
+    change_set = ChangeSet.of(changes) if changes is not None else None
     for name, resource in config.resources.items():
-        before = known.get(name)
-        if before is None or before.resource != resource or changes is None or touch is None:
-            scans[name] = _scanned(resource, remembering, before)
-        elif changes and _is_touched(before, changes, touch):
-            scans[name] = _scanned(resource, remembering, before, changes, touch)
-        else:
-            scans[name] = before
-    claims = resolve_conflicts(scans)
-    return _under_names(config, scans, claims, previous)
+        scan = scans.get(name)
+        if scan is None or scan.resource != resource or changes is None or change_set is None:
+            selected[name] = None
+        elif changes and _is_touched(scan, changes, change_set):
+            selected[name] = changes
+    return selected
 
 
-def _is_touched(scan: ResourceScan, changes: Changes, touch: ChangeSet) -> bool:
+def _is_touched(scan: ResourceScan, changes: Changes, change_set: ChangeSet) -> bool:
     if is_affected(scan.dependencies, changes):
         return True
-    return any(touch.affects(one.depends) for one in scan.candidates if one.depends)
+    return any(change_set.affects(one.depends) for one in scan.candidates if one.depends)
 
 
-def _scanned(
-    resource: Resource,
-    host: Host,
-    before: ResourceScan | None,
-    changes: Changes | None = None,
-    touch: ChangeSet | None = None,
+def scan_resource(
+    resource: Resource, host: Host, previous: ResourceScan | None = None, changes: Changes | None = None
 ) -> ResourceScan:
-    """Scan a resource; with changes only what they can have touched since the scan ``before``."""
+    """Return what a resource finds on a host; with ``changes`` only what they can have touched is examined again.
+
+    What is as in ``previous`` comes back as the very same objects.
+
+    Raises:
+        HangError: a directory in which a glob may match cannot be listed, because a file operation hangs.
+    """
     dependencies = Dependencies()
-    examined = before.candidates_by_source if before is not None else None
-    candidates = find_candidates(resource, host, dependencies, examined, touch)
+    has_same_sources = previous is not None and previous.resource.sources == resource.sources
+    examined = previous.candidates_by_source if previous is not None and has_same_sources else None
+    change_set = ChangeSet.of(changes) if changes is not None and examined is not None else None
+    candidates = find_candidates(resource, host, dependencies, examined, change_set)
     reused: dict[tuple[str, ...], Device] = {}
-    beside = None
-    if before is not None and changes is not None and not is_affected(before.extra_dependencies.freeze(), changes):
-        reused, beside = _untouched(before, candidates.by_source), before.extra_dependencies
-    made = build_devices(resource, candidates.taken, host, reused, beside)
-    dependencies.update(made.extra_dependencies)
-    known = {device.id: device for device in before.devices} if before is not None else {}
+    extra = None
+    if previous is not None and changes and not is_affected(previous.extra_dependencies.freeze(), changes):
+        reused, extra = _untouched(previous, candidates.by_source), previous.extra_dependencies
+    kept: dict[tuple[str, ...], Device] = {}
+    if previous is not None and previous.resource.policy == resource.policy:
+        kept = {device.candidates: device for device in previous.devices}
+    built = build_devices(resource, candidates.taken, host, reused, extra, kept)
+    dependencies.update(built.extra_dependencies)
+    known = {device.id: device for device in previous.devices} if previous is not None else {}
     scan = ResourceScan(
         resource=resource,
-        devices=tuple(known[one.id] if known.get(one.id) == one else one for one in made.devices),
-        outcomes=(*made.outcomes, *candidates.left_out),
+        devices=tuple(known[one.id] if known.get(one.id) == one else one for one in built.devices),
+        outcomes=(*built.outcomes, *candidates.left_out),
         unmatched_globs=candidates.unmatched,
         dependencies=dependencies.freeze(),
         candidates_by_source=candidates.by_source,
-        extra_dependencies=made.extra_dependencies,
+        extra_dependencies=built.extra_dependencies,
+        stalls=(*candidates.stalls, *built.stalls),
     )
-    return before if before is not None and before == scan else scan
+    return previous if previous is not None and previous == scan else scan
 
 
 def _untouched(before: ResourceScan, examined: CandidatesBySource) -> dict[tuple[str, ...], Device]:
@@ -98,6 +119,15 @@ def _untouched(before: ResourceScan, examined: CandidatesBySource) -> dict[tuple
     return {one.candidates: one for one in before.devices if same.issuperset(one.candidates) and not one.faults}
 
 
+def build_inventory(config: Config, scans: Mapping[str, ResourceScan], previous: Inventory | None = None) -> Inventory:
+    """Return the inventory of a configuration, made of the scans of its resources.
+
+    A resource without a scan is left out; scans of other resources do not count.
+    """
+    ordered = {name: scans[name] for name in config.resources if name in scans}
+    return _under_names(config, ordered, resolve_conflicts(ordered), previous)
+
+
 def _under_names(
     config: Config, scans: Mapping[str, ResourceScan], claims: Resolution, previous: Inventory | None
 ) -> Inventory:
@@ -108,7 +138,8 @@ def _under_names(
     written = {
         name: one for one in config.resources.values() if one.name_template is None for name in (one.name, *one.aliases)
     }
-    for name, resource in config.resources.items():
+    for name in scans:
+        resource = config.resources[name]
         under = group_by_resource_name(
             resource, claims.devices[name], {**written, **resources} if name not in written else {}
         )
@@ -124,6 +155,7 @@ def _under_names(
         conflicts=claims.conflicts,
         directories=frozenset().union(*(scan.dependencies for scan in scans.values())),
         unmatched_globs=tuple(note for scan in scans.values() for note in scan.unmatched_globs),
+        stalls=tuple(stall for scan in scans.values() for stall in scan.stalls),
         resources=resources,
         scans=scans,
     )

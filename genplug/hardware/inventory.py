@@ -169,6 +169,24 @@ class DeviceConflict:
 
 
 @frozen
+class ScanStall:
+    """Why a part of a resource's scan is out of date.
+
+    ``candidate`` is the path whose last known state is kept, empty if the whole scan of the resource could not finish;
+    ``reason`` is a clause that stays the same for as long as the part is out of date.
+    """
+
+    resource: str
+    candidate: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The stall as a sentence without its resource."""
+        return f"{self.candidate} is kept as last known: {self.reason}" if self.candidate else self.reason
+
+
+@frozen
 class ResourceScan:
     """What one resource found, before the resources are compared: devices in the order in which they claim nodes."""
 
@@ -182,6 +200,8 @@ class ResourceScan:
     """Every path that was looked at."""
     extra_dependencies: Dependencies = field(factory=Dependencies, eq=False, repr=False)
     """What its devices depend on beside their candidates; part of ``dependencies``."""
+    stalls: tuple[ScanStall, ...] = ()
+    """What could not be scanned because a file operation hangs."""
 
     @property
     def candidates(self) -> Iterator[Candidate]:
@@ -205,6 +225,7 @@ class Inventory:
     conflicts: tuple[DeviceConflict, ...]
     directories: frozenset[str]
     unmatched_globs: tuple[UnmatchedGlob, ...] = ()
+    stalls: tuple[ScanStall, ...] = ()
     resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)
     scans: Mapping[str, ResourceScan] = field(factory=dict, eq=False, repr=False)
 
