@@ -37,8 +37,9 @@ README_TABLE = re.compile(r"(?<=<!-- generate\.py: begin -->\n).*?(?=<!-- genera
 GENERATED_ANNOTATIONS = re.compile(
     r"(?<=# generate\.py writes the annotations below from values\.yaml and CHANGELOG\.md\.\n).*", re.DOTALL
 )
-CHANGE_KINDS = ("changed", "deprecated", "removed", "fixed", "security")
-"""Artifact Hub's kinds of changes. The first word of a CHANGELOG.md entry selects one; otherwise the kind is added."""
+RELEASE = re.compile(r"^## (?P<version>\S+), .*\n(?P<body>(?:(?!## ).*\n?)*)", re.MULTILINE)
+ENTRY = re.compile(r"^(?:### (?P<kind>\w+)|- (?P<text>.*(?:\n  .*)*))", re.MULTILINE)
+"""A heading of CHANGELOG.md, whose words are Artifact Hub's kinds of changes, or an entry below it."""
 
 MANIFEST_HEADER = """\
 # genplug without Helm: kubectl apply -f genplug.yaml
@@ -207,18 +208,28 @@ def build_chart_annotations() -> dict[Path, str]:
     """Return Chart.yaml with Artifact Hub's annotations for the image and for the newest release in CHANGELOG.md."""
     path = CHART / "Chart.yaml"
     chart, values = yaml.safe_load(path.read_text()), yaml.safe_load((CHART / "values.yaml").read_text())
-    newest = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
-    entries = [" ".join(entry.split()) for entry in re.findall(r"^- (.*(?:\n  .*)*)", newest, re.MULTILINE)]
-    words = [entry.split()[0].rstrip(":").lower() for entry in entries]
-    kinds = [word if word in CHANGE_KINDS else "added" for word in words]
-    changes = [{"kind": kind, "description": entry} for kind, entry in zip(kinds, entries, strict=True)]
+    changes = list_changes((ROOT / "CHANGELOG.md").read_text(), chart["version"])
     images = [{"name": "genplug", "image": f"{values['image']['repository']}:{chart['appVersion']}"}]
-    has_security_fix = "security" in kinds
+    has_security_fix = any(change["kind"] == "security" for change in changes)
     text = f'  artifacthub.io/containsSecurityUpdates: "{str(has_security_fix).lower()}"\n'
     for key, value in {"images": images, "changes": changes}.items():
+        if not value:
+            continue
         dumped = yaml.safe_dump(value, sort_keys=False, width=110, allow_unicode=True)
         text += f"  artifacthub.io/{key}: |\n" + "".join(f"    {line}\n" for line in dumped.splitlines())
     return {path: GENERATED_ANNOTATIONS.sub(lambda _: text, path.read_text())}
+
+
+def list_changes(changelog: str, version: str) -> list[dict[str, str]]:
+    """Return the changelog entries of a version in the form of Artifact Hub; empty before its release."""
+    bodies = [release["body"] for release in RELEASE.finditer(changelog) if release["version"] == version]
+    changes, kind = [], ""
+    for entry in ENTRY.finditer("".join(bodies)):
+        if entry["kind"]:
+            kind = entry["kind"].lower()
+        else:
+            changes.append({"kind": kind, "description": " ".join(entry["text"].split())})
+    return changes
 
 
 def build_readme() -> dict[Path, str]:
