@@ -146,12 +146,16 @@ def _timed_together(socket: str, requests: Sequence[bytes], rounds: int) -> list
     with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path(DEVICE_PLUGIN, "Allocate"))
         for _ in range(rounds):
-            before = time.perf_counter()
-            under_way = [call.future(request) for request in requests]
-            for one in under_way:
-                one.add_done_callback(lambda _, before=before: seconds.append(time.perf_counter() - before))
-            for one in under_way:
-                one.result()
+            start = time.perf_counter()
+
+            def record_duration(_call: object, start: float = start) -> None:
+                seconds.append(time.perf_counter() - start)
+
+            pending = [call.future(request) for request in requests]
+            for future in pending:
+                future.add_done_callback(record_duration)
+            for future in pending:
+                future.result()
     return seconds
 
 

@@ -1,0 +1,201 @@
+"""Every development task, as a nox session.
+
+``nox -l`` lists the sessions, ``nox -s check`` runs one of them, and arguments after ``--`` are passed to its program.
+``nox --no-venv -s check`` runs in the active environment instead of in one made for the session.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["check", "test"]
+
+TOOLS = Path(os.environ.get("GENPLUG_TOOLS", Path.home() / ".cache/genplug/tools"))
+"""The directory that ``.ci/tools`` and ``tests/cluster/build`` install into."""
+
+IN_CI = bool(os.environ.get("CI"))
+BUILD = Path("build")
+
+NEEDS_SETUP = ("cluster", "fuse", "helm", "image", "podman", "root")
+"""The pytest markers of tests that need root or programs from outside PyPI."""
+
+PROSE = ("CHANGELOG.md", "changelog.d")
+"""The files and directories whose text ``prose`` checks."""
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    """Install into the session's environment; ``--no-venv`` uses what is installed already."""
+    if session.virtualenv.is_sandboxed:
+        session.install(*requirements)
+
+
+def find_tool(session: nox.Session, name: str, without: str) -> str | None:
+    """Return the path of a program that PyPI does not have.
+
+    Without the program the session fails in CI; elsewhere it logs what is left out and returns None.
+    """
+    path = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ.get('PATH', '')}")
+    if path is None:
+        message = f"{without}: {name} is not installed; run .ci/tools, or put {name} on the PATH"
+        if IN_CI:
+            session.error(message)
+        session.warn(message)
+    return path
+
+
+def require_root(session: nox.Session) -> None:
+    """Fail the session when it does not run as root."""
+    if os.geteuid() != 0:
+        session.error(f"nox -s {session.name} creates device nodes and mounts: run it as root")
+
+
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest so that a test with a missing need fails instead of being skipped."""
+    session.run("pytest", *arguments, *session.posargs, env={"CI": "true"})
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Lint, check types, import directions, generated files, spelling and prose; needs no root."""
+    install(session, "-e", ".[dev]")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+    session.run("validate-pyproject", "pyproject.toml")
+    check_generated_files(session)
+    check_changelog(session)
+    check_prose(session)
+
+
+def check_generated_files(session: nox.Session) -> None:
+    """Fail when a generated file differs from what its generator writes."""
+    session.run("python", "-m", "genplug.kubelet.api.regenerate", "--check")
+    if find_tool(session, "helm4", without="not comparing the chart's generated files"):
+        session.run("python", "deploy/helm/generate.py", "--check")
+
+
+def check_changelog(session: nox.Session) -> None:
+    """Fail when a file in ``changelog.d`` has a name or a type that towncrier does not know."""
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
+
+
+def check_prose(session: nox.Session) -> None:
+    """Check spelling everywhere and the wording of the files in ``PROSE``; Vale's warnings are shown and accepted."""
+    session.run("codespell")
+    if vale := find_tool(session, "vale", without="not checking the wording"):
+        session.run(vale, "--no-global", *(session.posargs or PROSE), external=True)
+
+
+@nox.session
+def prose(session: nox.Session) -> None:
+    """Check spelling and wording; arguments after ``--`` are the files to check."""
+    install(session, "codespell>=2.4")
+    check_prose(session)
+
+
+@nox.session(name="format")
+def format_code(session: nox.Session) -> None:
+    """Format the code and apply the safe fixes of ruff."""
+    install(session, "ruff>=0.12")
+    session.run("ruff", "check", "--fix", ".")
+    session.run("ruff", "format", ".")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run the tests that need neither root nor programs from outside PyPI."""
+    install(session, "-e", ".[dev]")
+    run_pytest(session, "-m", f"not ({' or '.join(NEEDS_SETUP)})")
+
+
+@nox.session(name="test-root")
+def test_root(session: nox.Session) -> None:
+    """Run the tests on real device nodes, mounts and hanging files; needs root."""
+    require_root(session)
+    install(session, "-e", ".[test]")
+    run_pytest(session, "-m", "(root or fuse) and not (cluster or image or podman)")
+
+
+@nox.session
+def chart(session: nox.Session) -> None:
+    """Compare the chart's generated files and test the chart; needs .ci/tools."""
+    install(session, "-e", ".[dev]")
+    if not find_tool(session, "helm4", without="cannot test the chart"):
+        session.error("run .ci/tools first")
+    session.run("python", "deploy/helm/generate.py", "--check")
+    run_pytest(session, "-m", "helm")
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """Build the image and test it; needs root and .ci/tools."""
+    require_root(session)
+    install(session, "-e", ".[test]")
+    run_pytest(session, "-m", "image or podman")
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Test genplug and its chart on real Kubernetes clusters; needs root, .ci/tools and tests/cluster/build."""
+    require_root(session)
+    install(session, "-e", ".[dev]")
+    run_pytest(session, "-m", "cluster")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/docs; a broken internal link is an error."""
+    install(session, "-e", ".[docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", str(BUILD / "docs"), *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure genplug against its budgets; ``nox -s bench -- --quick`` only shows that every benchmark runs."""
+    install(session, "-e", ".[test]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests of ``test`` and report which branches they execute, worker processes included."""
+    install(session, "-e", ".[dev]")
+    session.run("coverage", "erase")
+    measured = ("coverage", "run", "-m", "pytest", "-m", f"not ({' or '.join(NEEDS_SETUP)})")
+    session.run(*measured, *session.posargs, env={"CI": "true"})
+    session.run("coverage", "combine")
+    session.run("coverage", "html", "--directory", str(BUILD / "coverage"), "--quiet")
+    session.run("coverage", "report", "--skip-covered", "--skip-empty")
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Show the next changelog section; ``-- --compare-with origin/main`` also requires a fragment for this branch."""
+    install(session, "towncrier>=24.8")
+    session.run("towncrier", "build", "--draft", "--version", "next")
+    if session.posargs:
+        session.run("towncrier", "check", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the sdist into dist, then run genplug from the wheel in a new environment."""
+    install(session, "build>=1.2")
+    session.run("python", "-m", "build", "--outdir", "dist", *session.posargs)
+    wheel = max(Path("dist").glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve()
+    with tempfile.TemporaryDirectory() as directory:
+        environment = Path(directory) / "venv"
+        session.run(sys.executable, "-m", "venv", str(environment), external=True)
+        session.run(str(environment / "bin/pip"), "install", "--quiet", str(wheel), external=True)
+        # In another directory, so that the package comes from the wheel and not from the checkout.
+        with session.chdir(directory):
+            for arguments in (["--version"], ["schema"], ["init", "--list"]):
+                session.run(str(environment / "bin/genplug"), *arguments, external=True, silent=True)
