@@ -96,14 +96,45 @@ def test_chart_has_maintainers() -> None:
     assert read_chart_metadata()["maintainers"]
 
 
-def test_artifact_hub_annotations_are_valid() -> None:
+def test_artifact_hub_image_is_the_image_of_the_agent() -> None:
     annotations = read_chart_metadata()["annotations"]
     assert all(isinstance(value, str) for value in annotations.values())
-    kinds = {change["kind"] for change in load_yaml(annotations["artifacthub.io/changes"])}
-    assert kinds
-    assert kinds <= {"added", "changed", "deprecated", "removed", "fixed", "security"}
     (image,) = load_yaml(annotations["artifacthub.io/images"])
     assert get_agent(get_daemonsets(render(MINIMAL))["default"])["image"] == image["image"]
+
+
+def test_artifact_hub_changes_are_those_of_the_chart_version(tmp_path: Path) -> None:
+    copy_generator_files(tmp_path)
+    changelog = f"""
+## {read_chart_metadata()["version"]}, 2026-01-02
+
+### Security
+
+- A limit.
+
+### Fixed
+
+- One error
+  in two lines.
+- Another error.
+
+## 0.0.9, 2026-01-01
+
+### Removed
+
+- A key.
+"""
+    with (tmp_path / "CHANGELOG.md").open("a") as file:
+        file.write(changelog)
+    run = run_program(sys.executable, tmp_path / "deploy/helm/generate.py")
+    assert run.returncode == 0, run.stdout + run.stderr
+    annotations = load_yaml((tmp_path / "deploy/helm/genplug/Chart.yaml").read_text())["annotations"]
+    assert load_yaml(annotations["artifacthub.io/changes"]) == [
+        {"kind": "security", "description": "A limit."},
+        {"kind": "fixed", "description": "One error in two lines."},
+        {"kind": "fixed", "description": "Another error."},
+    ]
+    assert annotations["artifacthub.io/containsSecurityUpdates"] == "true"
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -138,15 +169,20 @@ def test_packaged_chart_renders_the_same_objects(helm: str, tmp_path: Path) -> N
     assert render(values, helm=helm, chart=package) == render(values, helm=helm)
 
 
+def copy_generator_files(directory: Path) -> None:
+    """Copy what deploy/helm/generate.py reads and writes."""
+    for part in ("deploy", "schemas"):
+        shutil.copytree(ROOT / part, directory / part)
+    shutil.copy(ROOT / "CHANGELOG.md", directory)
+
+
 def test_generated_files_are_up_to_date() -> None:
     run = run_program(sys.executable, ROOT / "deploy/helm/generate.py", "--check")
     assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_generate_check_names_a_differing_file(tmp_path: Path) -> None:
-    for part in ("deploy", "schemas"):
-        shutil.copytree(ROOT / part, tmp_path / part)
-    shutil.copy(ROOT / "CHANGELOG.md", tmp_path)
+    copy_generator_files(tmp_path)
     schema = tmp_path / "deploy/helm/genplug/values.schema.json"
     schema.write_text(json.dumps(merge_values(json.loads(schema.read_text()), {"title": "edited"})))
     run = run_program(sys.executable, tmp_path / "deploy/helm/generate.py", "--check")
