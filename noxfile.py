@@ -26,7 +26,15 @@ BUILD = Path("build")
 NEEDS_SETUP = ("cluster", "fuse", "helm", "image", "podman", "root")
 """The pytest markers of tests that need root or programs from outside PyPI."""
 
-PROSE = ("CHANGELOG.md", "changelog.d")
+PROSE = (
+    "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md",
+    "MAINTAINERS.md",
+    "RELEASING.md",
+    "SECURITY.md",
+    "changelog.d",
+)
 """The files and directories whose text ``prose`` checks."""
 
 
