@@ -5,6 +5,7 @@
 """
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ TOOLS = Path(os.environ.get("GENPLUG_TOOLS", Path.home() / ".cache/genplug/tools
 
 IN_CI = bool(os.environ.get("CI"))
 BUILD = Path("build")
+DIST = Path("dist")
 
 NEEDS_SETUP = ("cluster", "fuse", "helm", "image", "podman", "root")
 """The pytest markers of tests that need root or programs from outside PyPI."""
@@ -197,13 +199,55 @@ def changelog(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Build the wheel and the sdist into dist, then run genplug from the wheel in a new environment."""
     install(session, "build>=1.2")
-    session.run("python", "-m", "build", "--outdir", "dist", *session.posargs)
-    wheel = max(Path("dist").glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve()
+    build_package(session)
+
+
+def build_package(session: nox.Session) -> None:
+    """Write the wheel and the sdist to dist; fail when the program in the wheel does not start."""
+    session.run("python", "-m", "build", "--outdir", str(DIST))
     with tempfile.TemporaryDirectory() as directory:
         environment = Path(directory) / "venv"
         session.run(sys.executable, "-m", "venv", str(environment), external=True)
+        wheel = (DIST / f"genplug-{read_version()}-py3-none-any.whl").resolve()
         session.run(str(environment / "bin/pip"), "install", "--quiet", str(wheel), external=True)
         # In another directory, so that the package comes from the wheel and not from the checkout.
         with session.chdir(directory):
             for arguments in (["--version"], ["schema"], ["init", "--list"]):
                 session.run(str(environment / "bin/genplug"), *arguments, external=True, silent=True)
+
+
+def read_version() -> str:
+    """Return the version that ``genplug/__init__.py`` has."""
+    (version,) = re.findall(r'^__version__ = "(.*)"$', Path("genplug/__init__.py").read_text(), re.MULTILINE)
+    return str(version)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build into dist what a release publishes; ``-- vX.Y.Z`` is the tag; needs root and .ci/tools.
+
+    These are the wheel, the sdist, the chart, an image archive per architecture and the notes.
+    """
+    require_root(session)
+    version = read_version()
+    if session.posargs != [f"v{version}"]:
+        session.error(f"expected the tag v{version} of genplug/__init__.py, found {session.posargs}")
+    helm = find_tool(session, "helm4", without="cannot package the chart")
+    if helm is None:
+        session.error("run .ci/tools first")
+    notes = re.search(rf"^## {re.escape(version)}, .*\n(?P<text>(?:(?!## ).*\n?)*)", read_changelog(), re.MULTILINE)
+    if notes is None:
+        session.error(f"CHANGELOG.md has no section for {version}: run towncrier build --version {version}")
+    install(session, "build>=1.2")
+    shutil.rmtree(DIST, ignore_errors=True)
+    build_package(session)
+    (DIST / "notes.md").write_text(notes["text"].lstrip())
+    session.run(helm, "package", "deploy/helm/genplug", "--destination", str(DIST), external=True)
+    for arch in ("amd64", "arm64"):
+        archive = str(DIST / f"genplug-image-{version}-{arch}.tar")
+        session.run("deploy/image/build.sh", "--fresh", "--arch", arch, "--output", archive, external=True)
+
+
+def read_changelog() -> str:
+    """Return the text of the changelog."""
+    return Path("CHANGELOG.md").read_text()
