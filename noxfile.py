@@ -22,6 +22,9 @@ TOOLS = Path(os.environ.get("GENPLUG_TOOLS", Path.home() / ".cache/genplug/tools
 """The directory that ``.ci/tools`` and ``tests/cluster/build`` install into."""
 
 IN_CI = bool(os.environ.get("CI"))
+LOCK = "requirements-dev.lock"
+"""The versions of all development dependencies, so that two checkouts have the same ruff and mypy."""
+
 BUILD = Path("build")
 DIST = Path("dist")
 
@@ -41,9 +44,9 @@ PROSE = (
 
 
 def install(session: nox.Session, *requirements: str) -> None:
-    """Install into the session's environment; ``--no-venv`` uses what is installed already."""
+    """Install the locked versions into the session's environment; ``--no-venv`` uses what is installed already."""
     if session.virtualenv.is_sandboxed:
-        session.install(*requirements)
+        session.install(*requirements, "--constraint", LOCK)
 
 
 def find_tool(session: nox.Session, name: str, without: str) -> str | None:
@@ -107,14 +110,23 @@ def check_prose(session: nox.Session) -> None:
 @nox.session
 def prose(session: nox.Session) -> None:
     """Check spelling and wording; arguments after ``--`` are the files to check."""
-    install(session, "codespell>=2.4")
+    install(session, "codespell")
     check_prose(session)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write the newest versions of the development dependencies to requirements-dev.lock."""
+    install(session, "uv")
+    options = ("--upgrade", "--universal", "--python-version", "3.11", "--extra", "dev")
+    output = ("--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links")
+    session.run("uv", "pip", "compile", *options, *output, "pyproject.toml", "--output-file", LOCK, silent=True)
 
 
 @nox.session(name="format")
 def format_code(session: nox.Session) -> None:
     """Format the code and apply the safe fixes of ruff."""
-    install(session, "ruff>=0.12")
+    install(session, "ruff")
     session.run("ruff", "check", "--fix", ".")
     session.run("ruff", "format", ".")
 
@@ -189,7 +201,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def changelog(session: nox.Session) -> None:
     """Show the next changelog section; ``-- --compare-with origin/main`` also requires a fragment for this branch."""
-    install(session, "towncrier>=24.8")
+    install(session, "towncrier")
     session.run("towncrier", "build", "--draft", "--version", "next")
     if session.posargs:
         session.run("towncrier", "check", *session.posargs)
@@ -198,7 +210,7 @@ def changelog(session: nox.Session) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the sdist into dist, then run genplug from the wheel in a new environment."""
-    install(session, "build>=1.2")
+    install(session, "build")
     build_package(session)
 
 
@@ -238,7 +250,7 @@ def release(session: nox.Session) -> None:
     notes = re.search(rf"^## {re.escape(version)}, .*\n(?P<text>(?:(?!## ).*\n?)*)", read_changelog(), re.MULTILINE)
     if notes is None:
         session.error(f"CHANGELOG.md has no section for {version}: run towncrier build --version {version}")
-    install(session, "build>=1.2")
+    install(session, "build")
     shutil.rmtree(DIST, ignore_errors=True)
     build_package(session)
     (DIST / "notes.md").write_text(notes["text"].lstrip())
