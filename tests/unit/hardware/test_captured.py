@@ -1,6 +1,5 @@
 """Real machines' /sys (``sysroots``, with their origin): what discovery makes of it, and how much it reads."""
 
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
 from genplug.spec.model import Config
 from genplug.testing.node.file_trees import build_tree
-
-SYSROOTS = Path(__file__).parents[2] / "sysroots"
+from tests.support.sysroots import extract_sysroot
 
 
 def config(resources: str) -> Config:
@@ -23,8 +21,7 @@ def config(resources: str) -> Config:
 
 def machine(name: str, root: Path, *nodes: str) -> Host:
     """Return a captured machine, with device nodes that its /sys speaks of."""
-    with tarfile.open(SYSROOTS / f"{name}.tar.gz") as archive:
-        archive.extractall(root, filter="tar")
+    extract_sysroot(name, root)
     build_tree("\n".join(nodes), root)
     return Host.at(root)
 

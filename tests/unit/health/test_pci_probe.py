@@ -2,7 +2,6 @@
 
 import errno
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,9 @@ from genplug.health.thresholds import Outcome, Result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.spec.probes import PciCheck
 from genplug.spec.template import MissingAttributeError, Template
+from tests.support.sysroots import extract_sysroot
 
 WELL = Result(Outcome.PASSED)
-SYSROOTS = Path(__file__).parents[2] / "sysroots"
 A, B = "0000:3b:00.0", "0000:3b:00.1"
 ALIVE, DEAD = b"\xde\x10\x82\x20" * 16, b"\xff" * 64
 DOES_NOT_ANSWER = f"{A} does not answer: its configuration space reads as ones only, it has fallen off the bus"
@@ -283,8 +282,7 @@ def test_a_device_without_an_address_cannot_be_asked(check: PciCheck, lacking: s
 
 def captured(name: str, root: Path) -> tuple[str, ...]:
     """Unpack a machine, and return the addresses of its functions."""
-    with tarfile.open(SYSROOTS / f"{name}.tar.gz") as archive:
-        archive.extractall(root, filter="tar")
+    extract_sysroot(name, root)
     devices = root / "sys/bus/pci/devices"
     return tuple(sorted(one.name for one in devices.iterdir() if (one / "vendor").exists()))
 
