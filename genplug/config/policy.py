@@ -1,4 +1,4 @@
-"""Reads the policy file (docs/reference/configuration.md, "The policy") into a :class:`genplug.spec.policy.Policy`."""
+"""Reads the policy file (docs/reference/policy.md) into a :class:`genplug.spec.policy.Policy`."""
 
 from collections.abc import Iterator
 from pathlib import Path

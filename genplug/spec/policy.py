@@ -1,7 +1,7 @@
 """The policy: the most that a configuration may do on a node, set by the node's administrators.
 
 :class:`Policy` decides by name and path. ``genplug.hardware.denied_nodes`` decides by device number, which no policy
-can override (docs/reference/configuration.md, "The policy").
+can override (docs/reference/policy.md).
 """
 
 import fnmatch

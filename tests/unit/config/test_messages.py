@@ -21,7 +21,6 @@ POLICIES = {
 }
 """The policy, for those that are not told about the default one."""
 CASES = sorted(path.name for path in GOLDEN.glob("*.yaml"))
-ERRORS = Path(__file__).parents[3] / "docs" / "reference" / "errors.md"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -44,9 +43,8 @@ def test_a_text_is_named_after_the_code_that_it_shows(name: str) -> None:
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_every_code_has_its_texts_and_its_section(code: ErrorCode) -> None:
+def test_every_code_has_its_texts(code: ErrorCode) -> None:
     assert [name for name in CASES if name.startswith(code.value.lower())]
-    assert re.search(rf"^## {code.value}: \S", ERRORS.read_text(), re.MULTILINE)
 
 
 def test_no_text_is_left_behind() -> None:

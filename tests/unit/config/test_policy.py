@@ -21,7 +21,6 @@ from tests.unit.config.test_schema import described
 
 POLICY_HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
 DEVICES = "devices: [{glob: /dev/x*}]"
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "configuration.md"
 SCHEMA = json.loads(schema_text(POLICY_SCHEMA))
 KEYS = dict(described(SCHEMA))
 
@@ -53,11 +52,6 @@ def mount(host_path: str, *, writable: bool = False) -> str:
 
 
 # The file
-
-
-def test_the_page_shows_the_default_policy() -> None:
-    (shown,) = (one for one in PAGE.read_text().split("```") if "kind: DevicePluginPolicy" in one)
-    assert decode_policy(ConfigFile("", shown.removeprefix("yaml\n"))) == DEFAULT_POLICY == load_policy(None).policy
 
 
 @pytest.mark.parametrize(

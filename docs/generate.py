@@ -1,0 +1,452 @@
+"""Fill the generated regions of the pages under ``docs/reference``.
+
+``python docs/generate.py`` writes the pages, ``--check`` fails if a page differs from what would be written. A region
+begins with ``<!-- generated: NAME ARGUMENT ... -->`` and ends with ``<!-- end -->``; NAME is a key of
+:data:`GENERATORS`. Everything outside of the regions is written by hand.
+"""
+# ruff: noqa: INP001 - a script; it is not part of a package
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from attrs import frozen
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from genplug.cli.main import COMMANDS  # noqa: E402 - of this checkout, wherever the script is started
+from genplug.config.diagnostics import ConfigInvalidError  # noqa: E402
+from genplug.config.load import load_text  # noqa: E402
+from genplug.observe.events import Event  # noqa: E402
+
+Schema = Mapping[str, Any]
+
+PAGES = ROOT / "docs/reference"
+SCHEMAS = ROOT / "schemas"
+CHART = ROOT / "deploy/helm/genplug"
+REGION = re.compile(r"(?P<begin><!-- generated: (?P<call>[^\n]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
+
+
+def main() -> int:
+    """Write the pages, or report which pages differ."""
+    parser = argparse.ArgumentParser(description="Fill the generated regions of docs/reference.")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if a page differs")
+    check = parser.parse_args().check
+    stale = {path: text for path, text in generate_pages().items() if path.read_text() != text}
+    for path, text in stale.items():
+        if not check:
+            path.write_text(text)
+        print(path.relative_to(ROOT), "is not up to date: run python docs/generate.py" if check else "written")
+    return 1 if check and stale else 0
+
+
+def generate_pages() -> dict[Path, str]:
+    """Return the text of every page with its regions filled."""
+    return {path: fill_regions(path.read_text()) for path in sorted(PAGES.glob("*.md"))}
+
+
+def fill_regions(text: str) -> str:
+    """Return a page with its regions filled."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, *arguments = match["call"].split()
+        lines = GENERATORS[name](text[: match.start()], *arguments)
+        return match["begin"] + "\n" + "\n".join(lines).strip("\n") + "\n\n" + match["end"]
+
+    return REGION.sub(replace, text)
+
+
+# Keys of a JSON Schema
+
+
+@frozen
+class Key:
+    """A key that a JSON Schema describes.
+
+    ``path`` is the path of the key as the pages show it, and ``section`` that of the object that has the key.
+    ``same_as`` is the section that documents the keys of the value, if that is another one than ``path``.
+    """
+
+    section: str
+    path: str
+    schema: Schema
+    is_required: bool
+    same_as: str = ""
+
+
+CONFIG = "genplug"
+RESOURCE = "resource"
+"""The section of the keys of a resource; the paths of its keys are relative to the resource."""
+
+
+@cache
+def load_schema(name: str) -> Schema:
+    """Return a schema of ``schemas/`` by the name of its file without ``.schema.json``."""
+    schema: Schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+    return schema
+
+
+@cache
+def list_keys(name: str) -> tuple[Key, ...]:
+    """Return every key of a schema once, in the order of the schema."""
+    schema = load_schema(name)
+    found = list(_walk(schema, schema, "", "", {}))
+    if name != CONFIG:
+        return tuple(found)
+    # A resource is documented once: `defaults` has the same keys.
+    top = [key for key in found if key.path in schema["properties"]]
+    return (*top, *_walk(schema["definitions"][RESOURCE], schema, "", RESOURCE, {}))
+
+
+def _walk(schema: Schema, root: Schema, path: str, section: str, documented: dict[str, str]) -> Iterator[Key]:
+    """Yield the keys of an object, of the objects in it, and of the items of its lists and maps."""
+    required = schema.get("required", ())
+    inner: list[tuple[str, Schema]] = []
+    for name, written in schema.get("properties", {}).items():
+        key_path = f"{path}.{name}" if path else name
+        part, value_path, reference = _resolve_items(written, root, key_path)
+        same_as = ""
+        if "properties" in part:
+            same_as = documented.setdefault(reference, value_path) if reference else value_path
+            if same_as == value_path:
+                inner.append((value_path, part))
+        elsewhere = same_as if same_as != value_path else ""
+        yield Key(section, key_path, _resolve(written, root)[0], name in required, elsewhere)
+    for value_path, part in inner:
+        yield from _walk(part, root, value_path, value_path, documented)
+
+
+def _resolve(schema: Schema, root: Schema) -> tuple[Schema, str]:
+    """Return a schema with what it refers to merged into it, and the last reference."""
+    reference = schema.get("$ref") or next((one["$ref"] for one in schema.get("allOf", ())), "")
+    if not reference:
+        return schema, ""
+    target = root
+    for step in reference.removeprefix("#/").split("/"):
+        target = target[step]
+    resolved, inner = _resolve(target, root)
+    own = {key: value for key, value in schema.items() if key not in {"$ref", "allOf"}}
+    return {**resolved, **own}, inner or reference
+
+
+def _resolve_items(schema: Schema, root: Schema, path: str) -> tuple[Schema, str, str]:
+    """Return the schema of what a key holds, through lists and maps, with its path and the last reference."""
+    resolved, reference = _resolve(schema, root)
+    if "properties" in resolved:
+        return resolved, path, reference
+    if isinstance(items := resolved.get("items"), dict):
+        return _resolve_items(items, root, f"{path}[]")
+    if isinstance(values := resolved.get("additionalProperties"), dict):
+        return _resolve_items(values, root, f"{path}.*")
+    return resolved, path, reference
+
+
+def render_keys(_before: str, name: str, section: str = "") -> Iterator[str]:
+    """Yield a section for each key of an object."""
+    keys = [key for key in list_keys(name) if key.section == section]
+    if not keys:
+        raise ValueError(f"schemas/{name}.schema.json has no object {section!r}")
+    for key in keys:
+        yield from ("", f"### `{key.path}`", "", *sentences(key.schema["description"]), "")
+        yield from _facts(key, load_schema(name))
+
+
+def render_key_table(_before: str, name: str) -> Iterator[str]:
+    """Yield a table of all keys of a document."""
+    root = load_schema(name)
+    yield from ("| Key | Type | Description |", "| --- | --- | --- |")
+    for key in list_keys(name):
+        same = f" Its keys are those of `{key.same_as}`." if key.same_as else ""
+        yield f"| `{key.path}` | {type_text(key.schema, root)} | {cell_text(key.schema)}{same} |"
+
+
+def cell_text(schema: Schema) -> str:
+    """Return the description of a value for a cell of a table."""
+    allowed = [text for text in constraints(schema) if not text.startswith("Pattern")]
+    return " ".join((schema["description"], *(f"{text}." for text in allowed)))
+
+
+def _facts(key: Key, root: Schema) -> Iterator[str]:
+    schema = key.schema
+    yield f"- Type: {type_text(schema, root)}"
+    if key.same_as:
+        yield f"- Keys: those of `{key.same_as}`"
+    if key.is_required:
+        yield "- Required"
+    if "default" in schema:
+        yield f"- Default: `{_inline(schema['default'])}`"
+    yield from (f"- {text}" for text in constraints(schema))
+    if schema.get("examples"):
+        last = re.split(r"[.\[]", key.path.removesuffix("[]"))[-1]
+        yield f"- Example: `{last}: {_inline(schema['examples'][0])}`"
+
+
+def type_text(schema: Schema, root: Schema, plural: str = "", *, is_nullable: bool = True) -> str:
+    """Return the type of a value in words."""
+    schema, _ = _resolve(schema, root)
+    types = schema.get("type", "string")
+    words = []
+    for one in [types] if isinstance(types, str) else types:
+        match one:
+            case "array":
+                items = type_text(schema.get("items", {}), root, "s", is_nullable=False)
+                words.append(f"list{plural} of {items}")
+            case "object" if isinstance(schema.get("additionalProperties"), dict):
+                values = type_text(schema["additionalProperties"], root, is_nullable=False)
+                words.append(f"map{plural} from string to " + (f"({values})" if " or " in values else values))
+            case "null":
+                words += [one] if is_nullable else []
+            case "boolean":
+                words.append(one)
+            case _:
+                words.append(one + plural)
+    return " or ".join(words)
+
+
+def constraints(schema: Schema) -> Iterator[str]:
+    """Yield what a schema demands of a value beyond its type."""
+    if "enum" in schema:
+        yield "Allowed values: " + ", ".join(f"`{_inline(one)}`" for one in schema["enum"] if one is not None)
+    bounds = [
+        f"{word} {schema[keyword]}"
+        for keyword, word in {
+            "minimum": "at least",
+            "exclusiveMinimum": "greater than",
+            "maximum": "at most",
+            "exclusiveMaximum": "less than",
+        }.items()
+        if keyword in schema
+    ]
+    if bounds and bounds != ["at least 0"]:
+        yield "Range: " + ", ".join(bounds)
+    if "pattern" in schema:
+        yield f"Pattern of a string: `{schema['pattern']}`"
+    if "maxLength" in schema:
+        yield f"Maximum length: {schema['maxLength']}"
+    if schema.get("minItems"):
+        yield f"Minimum number of items: {schema['minItems']}"
+    if schema.get("format") == "date-time":
+        yield "Format: RFC 3339"
+
+
+def _inline(value: object) -> str:
+    """Return a value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1 << 20, allow_unicode=True, sort_keys=False)
+    return text.removesuffix("...\n").strip()
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text, each as a line."""
+    return SENTENCE_END.sub("\n", " ".join(text.split())).split("\n")
+
+
+# Commands
+
+
+VARIABLES = re.compile(r"\b(?:GENPLUG_[A-Z_]+|NODE_NAME)\b")
+LITERALS = re.compile(
+    r"`[^`]*`|(?<![\w-])--[a-z][a-z-]*(?: json| yaml)?|" + VARIABLES.pattern + r"|[\w.]*<[\w-]+>[\w.]*"
+)
+"""What is code in the help of a command: options, environment variables, and placeholders."""
+
+
+def render_commands(_before: str) -> Iterator[str]:
+    """Yield a section for each command of ``genplug``."""
+    for name, summary in COMMANDS.items():
+        with _environment({}):
+            parser = build_parser(name)
+        yield from ("", f"## `genplug {name}`", "", *sentences(mark_literals(parser.description or f"{summary}.")), "")
+        yield from ("```text", *_usage(name, parser), "```", "")
+        yield from _arguments(name, parser)
+        yield from _epilog(parser.epilog or "")
+
+
+def mark_literals(text: str) -> str:
+    """Return a text with what is code in it between backticks."""
+    return LITERALS.sub(lambda match: match[0] if match[0].startswith("`") else f"`{match[0]}`", text)
+
+
+def build_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command, with defaults from the environment."""
+    parser = argparse.ArgumentParser(prog=f"genplug {name}", add_help=False)
+    importlib.import_module(f"genplug.cli.{name}").configure(parser)
+    return parser
+
+
+def list_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Return the arguments and options of a parser."""
+    return list(parser._actions)  # noqa: SLF001 - argparse has no other way to list them
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set these variables, and no other variable of genplug."""
+    saved = dict(os.environ)
+    for name in [one for one in os.environ if VARIABLES.fullmatch(one)]:
+        del os.environ[name]
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+
+
+def _usage(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    line = f"genplug {name}"
+    for action in sorted(list_actions(parser), key=lambda one: not one.option_strings):
+        part = _with_value(action.option_strings[-1], action) if action.option_strings else _value(action)
+        part = part if action.required or part.startswith("[") else f"[{part}]"
+        if len(line) + len(part) > 100:  # noqa: PLR2004 - a line of a page
+            yield line
+            line = " " * len(f"genplug {name}")
+        line += f" {part}"
+    yield line
+
+
+def _value(action: argparse.Action) -> str:
+    """Return how the value of an argument is written."""
+    if action.nargs == 0:
+        return ""
+    word = str(action.metavar or "|".join(map(str, action.choices or ())) or action.dest.upper())
+    match action.nargs:
+        case "+":
+            return f"{word} [{word} ...]"
+        case "*":
+            return f"[{word} ...]"
+        case "?":
+            return f"[{word}]"
+    return word
+
+
+def _with_value(option: str, action: argparse.Action) -> str:
+    return f"{option} {_value(action)}".strip()
+
+
+def _arguments(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    actions = list_actions(parser)
+    if not actions:
+        return
+    yield from ("| Argument | Environment variable | Description |", "| --- | --- | --- |")
+    for action in actions:
+        *short, last = action.option_strings or [""]
+        written = [*short, _with_value(last, action)]
+        variables = ", ".join(f"`{one}`" for one in find_variables(name, action))
+        text = mark_literals((action.help or "").strip())
+        if text.split(" ")[0] not in (action.choices or ()):
+            text = text[:1].upper() + text[1:]
+        text += "" if text.endswith((".", "!", "?")) else "."
+        arguments = ", ".join(f"`{one}`" for one in written).replace("|", "\\|")
+        yield f"| {arguments} | {variables} | {text} |"
+
+
+def find_variables(name: str, action: argparse.Action) -> list[str]:
+    """Return the environment variables that set the default of an option."""
+    found = []
+    for variable in sorted({f"GENPLUG_{action.dest.upper()}", "NODE_NAME", "GENPLUG_LISTEN"}):
+        value = str(list(action.choices)[-1]) if action.choices else "x"
+        with _environment({variable: value}):
+            try:
+                parser = build_parser(name)
+            except SystemExit:
+                # This variable sets another option, of which the value is no choice.
+                continue
+            same = next(one for one in list_actions(parser) if one.dest == action.dest)
+        if (same.default, same.required) != (action.default, action.required):
+            found.append(variable)
+    return found
+
+
+def _epilog(text: str) -> Iterator[str]:
+    """Yield the parts of an epilog: indented lines as they are, exit codes as a list, the rest as sentences."""
+    for part in re.split(r"\n\n+|\n(?=exit codes:)", text.strip()):
+        heading, _, rest = part.partition("\n")
+        if part.startswith("exit codes:"):
+            codes = re.split(r", (?=\d+ )", " ".join(part.split()).removeprefix("exit codes: "))
+            yield from ("", "Exit codes:", "")
+            yield from (f"- `{code}`: {meaning}" for code, _, meaning in (one.partition(" ") for one in codes))
+        elif rest.startswith("  "):
+            lines = [line.removeprefix("  ") for line in rest.splitlines()]
+            yield from ("", heading[:1].upper() + heading[1:], "", "```sh", *lines, "```")
+        elif part:
+            yield from ("", *sentences(mark_literals(part)))
+
+
+# Events, error messages and values of the chart
+
+
+def render_events(_before: str) -> Iterator[str]:
+    """Yield a table of all events of the log."""
+    yield from ("| Event | Level | Meaning |", "| --- | --- | --- |")
+    for event in Event:
+        yield f"| `{event.code}` | {logging.getLevelName(event.level).lower()} | {event.meaning} |"
+
+
+def render_diagnostics(before: str, name: str = "genplug.yaml") -> Iterator[str]:
+    """Yield what ``genplug validate`` prints for the YAML block before the region."""
+    *_, example = re.findall(r"^```yaml\n(.*?)^```$", before, re.DOTALL | re.MULTILINE)
+    try:
+        load_text(example, name)
+    except ConfigInvalidError as error:
+        yield from ("```text", *str(error).splitlines(), "```")
+    else:
+        raise ValueError(f"this example is valid:\n{example}")
+
+
+def render_values(_before: str) -> Iterator[str]:
+    """Yield a table of the values of the chart for each key of ``values.yaml``."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    properties = schema["properties"]
+    flat = [key for key in properties if not isinstance(values.get(key), dict) or not values[key]]
+    yield from ("", "## Top-level values", "")
+    yield from _value_table({key: properties[key] for key in flat}, values, "", schema)
+    for key, part in properties.items():
+        if key not in flat:
+            yield from ("", f"## `{key}`", "", *sentences(part["description"]), "")
+            yield from _value_table(_resolve(part, schema)[0]["properties"], values[key], f"{key}.", schema)
+        if key == "pools":
+            yield from ("", "## `pools.*`", "", "The keys of a pool:", "")
+            yield from _value_table(schema["definitions"]["pool"]["properties"], {}, "pools.*.", schema)
+
+
+def _value_table(properties: Schema, values: Mapping[str, Any], prefix: str, root: Schema) -> Iterator[str]:
+    yield from ("| Value | Type | Default | Description |", "| --- | --- | --- | --- |")
+    yield from _value_rows(properties, values, prefix, root)
+
+
+def _value_rows(properties: Schema, values: Mapping[str, Any], prefix: str, root: Schema) -> Iterator[str]:
+    for key, part in properties.items():
+        schema, _ = _resolve(part, root)
+        default = values.get(key, schema.get("default"))
+        if isinstance(default, dict) and default and set(default) <= set(schema.get("properties", ())):
+            yield from _value_rows(schema["properties"], default, f"{prefix}{key}.", root)
+            continue
+        shown = f"`{json.dumps(default, ensure_ascii=False)}`" if key in values or default is not None else ""
+        kind = type_text(schema, root, is_nullable=False)
+        yield f"| `{prefix}{key}` | {kind} | {shown} | {part['description']} |"
+
+
+GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
+    "commands": render_commands,
+    "diagnostics": render_diagnostics,
+    "events": render_events,
+    "key-table": render_key_table,
+    "keys": render_keys,
+    "values": render_values,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

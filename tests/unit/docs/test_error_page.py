@@ -1,0 +1,34 @@
+"""The page about errors has a section for each code, with an example that causes the error."""
+
+import re
+
+import pytest
+
+from genplug.config.diagnostics import ConfigInvalidError, ErrorCode
+from genplug.config.load import load_text
+from tests.support.pages import code_blocks, read_page
+
+PAGE = read_page("errors")
+SECTIONS = dict(re.findall(r"^\(gp\d+\)=\n## (GP\d+): [^\n]+\n(.*?)(?=^\(gp|\Z)", PAGE, re.DOTALL | re.MULTILINE))
+
+
+def test_page_has_a_section_for_each_code_in_order() -> None:
+    assert list(SECTIONS) == [code.value for code in ErrorCode]
+
+
+def test_anchor_of_a_section_is_its_code() -> None:
+    anchors = re.findall(r"^\((gp\d+)\)=\n## (GP\d+)", PAGE, re.MULTILINE)
+    assert [anchor.upper() for anchor, _ in anchors] == [code for _, code in anchors] == list(SECTIONS)
+
+
+@pytest.mark.parametrize("code", SECTIONS)
+def test_section_describes_cause_and_fix(code: str) -> None:
+    assert re.search(r"^\*\*Cause\.\*\* \S.*^\*\*Fix\.\*\* \S", SECTIONS[code], re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", [code for code in SECTIONS if code != ErrorCode.UNREADABLE])
+def test_example_causes_the_error_of_its_section(code: str) -> None:
+    (example,) = code_blocks(SECTIONS[code], "yaml")
+    with pytest.raises(ConfigInvalidError) as error:
+        load_text(example, "genplug.yaml")
+    assert {problem.code for problem in error.value.problems} == {code}
