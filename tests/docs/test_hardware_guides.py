@@ -8,7 +8,7 @@ import yaml
 
 from genplug.config.load import load
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "examples" / "configs"
 POLICIES = REPOSITORY / "examples" / "policies"
 GUIDES = REPOSITORY / "docs" / "how-to" / "hardware"

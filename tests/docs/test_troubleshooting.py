@@ -12,7 +12,7 @@ from genplug.testing.kubelet.admission import rejection
 from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
 from genplug.testing.kubelet.records import Allocation, ListedDevice
 
-PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "troubleshooting.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "troubleshooting.md").read_text()
 HEALTHY, UNHEALTHY = ListedDevice(healthy=True, numa=()), ListedDevice(healthy=False, numa=())
 HELD = Allocation("...", "...", "X", ("x0",), ((),), pb.ContainerAllocateResponse())
 
