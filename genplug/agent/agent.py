@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from genplug import __version__
 from genplug.agent.kubelet import KubeletController
@@ -70,7 +70,7 @@ class Agent:
         with ExitStack() as resources:
             resources.callback(self._watch.close)
             uevents = resources.enter_context(
-                UeventListener(self._node.on_uevent, lambda: self._on_uevents_state_changed(uevents))
+                closing(UeventListener(self._node.on_uevent, lambda: self._on_uevents_state_changed(uevents)))
             )
             self._node.uevents_failure = uevents.failure
             if uevents.failure:

@@ -12,8 +12,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from attrs import frozen
 
@@ -106,8 +104,8 @@ class UeventListener:
     """Listens to the kernel's uevents. It belongs to the loop that it is made in.
 
     ``heard`` is called in the loop with each event, ``lost`` after the kernel had to drop some. Nothing raises where
-    they cannot be heard: then ``failure`` is a sentence for an operator, and empty otherwise. Close it, or use it as
-    a context manager.
+    they cannot be heard: then ``failure`` is a sentence for an operator, and empty otherwise. Call
+    :meth:`close` at the end.
     """
 
     def __init__(self, heard: Callable[[Uevent], None], lost: Callable[[], None]) -> None:
@@ -118,14 +116,6 @@ class UeventListener:
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._open()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop listening; nothing is called any more."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -228,7 +228,7 @@ def network_device(name: bytes) -> Iterator[Callable[[bytes], None]]:
 @pytest.mark.root
 async def test_what_the_kernel_tells_is_heard() -> None:
     heard = Heard()
-    with UeventListener(heard, heard.lost) as uevents:
+    with closing(UeventListener(heard, heard.lost)) as uevents:
         assert not uevents.failure
         event = await heard.until_named(ask_for_event())
     assert heard.losses == 0
@@ -246,7 +246,7 @@ async def test_the_names_of_a_device_that_comes_is_renamed_and_goes_are_where_it
         return {Path(directory) / one for directory, names in affected_paths(event).items() for one in names}
 
     in_class, in_devices = Path("/sys/class/net"), Path("/sys/devices/virtual/net")
-    with UeventListener(heard, heard.lost):
+    with closing(UeventListener(heard, heard.lost)):
         with network_device(old.encode()) as rename:
             assert await told("add", old) >= {in_class / old, in_devices / old}
             assert (in_class / old).exists()
@@ -266,7 +266,7 @@ ENOUGH_TO_OVERFLOW = 6000
 @pytest.mark.root
 async def test_what_the_kernel_had_to_drop_is_told_once_and_hearing_goes_on() -> None:
     heard = Heard()
-    with UeventListener(heard, heard.lost) as uevents:
+    with closing(UeventListener(heard, heard.lost)) as uevents:
         for _ in range(ENOUGH_TO_OVERFLOW):
             ask_for_event()
         await heard.until_lost()
@@ -292,7 +292,7 @@ async def test_what_is_dropped_while_the_rest_is_read_is_told_too() -> None:
         told.append("lost")
         lost.set()
 
-    with UeventListener(note, note_loss):
+    with closing(UeventListener(note, note_loss)):
         for _ in range(ENOUGH_TO_OVERFLOW):
             ask_for_event()
         async with asyncio.timeout(10):
@@ -303,7 +303,7 @@ async def test_what_is_dropped_while_the_rest_is_read_is_told_too() -> None:
 @pytest.mark.root
 async def test_many_events_leave_other_work_its_turn() -> None:
     heard, turns = Heard(), [0]
-    with UeventListener(heard, heard.lost):
+    with closing(UeventListener(heard, heard.lost)):
         for _ in range(1000):
             ask_for_event()
         async with asyncio.timeout(10):
@@ -323,7 +323,7 @@ def listening_ports() -> set[int]:
 async def test_what_another_process_sends_is_not_heard() -> None:
     heard = Heard()
     before = listening_ports()
-    with UeventListener(heard, heard.lost), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15) as other:
+    with closing(UeventListener(heard, heard.lost)), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15) as other:
         [port] = listening_ports() - before - {other.getsockname()[0]}
         assert other.sendto(BLOCK, (port, 0)) == len(BLOCK)
         await heard.until_named(ask_for_event())
@@ -332,12 +332,13 @@ async def test_what_another_process_sends_is_not_heard() -> None:
 
 LISTEN = """
 import asyncio, sys, uuid
+from contextlib import closing
 from pathlib import Path
 from genplug.hardware.uevents import UeventListener
 
 async def main():
     heard = asyncio.Queue()
-    with UeventListener(heard.put_nowait, lambda: None) as uevents:
+    with closing(UeventListener(heard.put_nowait, lambda: None)) as uevents:
         print(uevents.failure, flush=True)
         sys.stdin.readline()
         async with asyncio.timeout(10):
@@ -394,7 +395,7 @@ async def test_after_closing_nothing_is_heard_and_nothing_is_open() -> None:
     name = ask_for_event()
     uevents.close()
     uevents.close()
-    with UeventListener(other, other.lost):
+    with closing(UeventListener(other, other.lost)):
         await other.until_named(ask_for_event())
     assert name not in {event.values.get("SYNTH_UUID") for event in heard.all}
     assert open_descriptors() == open_before
