@@ -1,38 +1,73 @@
-"""Directory watches: one inotify descriptor on the running loop, shared by every subscription.
+"""Change notices: one inotify descriptor and one thread for all consumers of directory changes on an event loop.
 
-A notice says which directory changed and what names; it never says how, for the reader looks again anyway. Events get
-lost and some directories cannot be watched, so whoever watches also polls, slowly; :attr:`DirectoryWatch.unwatched`
-says for which directories polling is all there is.
+A notice names the directory and the entries that changed. It does not carry the kind of change: the consumer scans the
+directory in any case. The kernel drops events under load and some directories cannot be watched, so each consumer also
+polls at a long interval; :attr:`DirectoryWatcher.unwatched` lists the directories that only polling covers.
 """
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from threading import Lock
 
 from attrs import define, field, frozen
 
-if TYPE_CHECKING:
-    from asyncinotify import Inotify, Watch
+# Importing this module costs about 10 ms. Only the agent imports it; commands that watch nothing do not.
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchDescriptor,
+)
+
+# The library logs each overflow as lost events. An overflow is reported as a notice, and the consumers scan again.
+logging.getLogger("watchdog").setLevel(logging.ERROR)
 
 Changed = Callable[[Path, frozenset[str]], None]
-"""Called with a directory and the entry names that changed; no names mean that anything may have changed."""
+"""Receives a directory and the names of the entries that changed. An empty set means that any entry, or the directory
+itself, may have changed."""
 
-GONE = "it is no longer there"
-"""Why a directory is unwatched that its subscriber saw, but that vanished before it was watched, or since."""
+GONE = "it no longer exists"
+"""Why a directory is unwatched that the consumer saw, but that was removed before or after the watch was added."""
 
-_MAX_EVENTS = 1000
-"""Events dealt with before the loop's other work gets its turn."""
+MAX_NAMES = 256
+"""Names kept for a directory until the loop takes them. A directory with more is reported without names."""
+
+_NO_NAMES: frozenset[str] = frozenset()
+
+_STOP_SECONDS = 1.0
+"""How long :meth:`DirectoryWatcher.close` waits for the thread, which runs no blocking code and needs milliseconds."""
+
+_ENTRIES_CHANGED = (
+    InotifyConstants.IN_CREATE
+    | InotifyConstants.IN_DELETE
+    | InotifyConstants.IN_MOVED_FROM
+    | InotifyConstants.IN_MOVED_TO
+)
+_DIRECTORY_GONE = InotifyConstants.IN_DELETE_SELF | InotifyConstants.IN_MOVE_SELF | InotifyConstants.IN_UNMOUNT
+_MASK = Mask(
+    _ENTRIES_CHANGED
+    | InotifyConstants.IN_DELETE_SELF
+    | InotifyConstants.IN_MOVE_SELF
+    | InotifyConstants.IN_ONLYDIR
+    | InotifyConstants.IN_MASK_ADD
+)
+_MASK_WITH_CONTENTS = Mask(_MASK | InotifyConstants.IN_CLOSE_WRITE)
 
 _REASONS = {
     errno.ENOENT: GONE,
     errno.ENOTDIR: GONE,
-    errno.ENOSPC: "the node's limit of inotify watches is reached; raise the sysctl fs.inotify.max_user_watches",
-    errno.EMFILE: "the node's limit of inotify instances is reached; raise the sysctl fs.inotify.max_user_instances",
+    errno.ENOSPC: "the limit of inotify watches on the node is reached; raise the sysctl fs.inotify.max_user_watches",
+    errno.EMFILE: (
+        "the limit of inotify instances on the node is reached; raise the sysctl fs.inotify.max_user_instances"
+    ),
 }
 
 
@@ -43,190 +78,259 @@ class _Subscription:
     contents: bool
 
 
-@define
-class _Changes:
-    """What a batch of events says: by directory, the names that came or went, and those that were only written."""
+@frozen
+class _Watch:
+    """A watch of the kernel and the directories, under all their names, that it covers."""
 
-    entries: dict[Path, set[str]] = field(factory=dict)
-    contents: dict[Path, set[str]] = field(factory=dict)
-    anything: set[Path] = field(factory=set)
+    callback: CallbackId
+    directories: set[Path] = field(factory=set)
+
+
+@define
+class Changes:
+    """The merged events of one watch: entries that were added or removed, and entries that were only written."""
+
+    entries: set[str] = field(factory=set)
+    contents: set[str] = field(factory=set)
+    is_gone: bool = False
+
+    def names(self, *, contents: bool) -> frozenset[str] | None:
+        """Return the names to report, an empty set for "anything may have changed", or None for nothing to report."""
+        names = self.entries | self.contents if contents else self.entries
+        if self.is_gone or len(names) > MAX_NAMES:
+            return _NO_NAMES
+        return frozenset(names) or None
+
+
+class Inbox:
+    """Merges events in the thread that reads them, until the loop takes them. Its size is bounded.
+
+    ``wake`` is called in the thread with the first event after each :meth:`take`, and not with the events after it.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lock = Lock()
+        self._changes: dict[WatchDescriptor, Changes] = {}
+        self._has_overflowed = False
+        self._is_awake = False
+
+    def on_event(self, event: InotifyEvent) -> None:
+        """Record an event of a watch."""
+        with self._lock:
+            changes = self._changes_of(event.wd)
+            if event.mask & _DIRECTORY_GONE:
+                changes.is_gone = True
+            else:
+                names = changes.contents if event.is_close_write else changes.entries
+                # One name above the limit marks that the set is incomplete.
+                if len(names) <= MAX_NAMES:
+                    names.add(os.fsdecode(event.name))
+            self._wake_once()
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """Record that the kernel removed a watch together with its directory."""
+        with self._lock:
+            self._changes_of(wd).is_gone = True
+            self._wake_once()
+
+    def on_queue_overflow(self) -> None:
+        """Record that the kernel dropped events."""
+        with self._lock:
+            self._has_overflowed = True
+            self._wake_once()
+
+    def take(self) -> tuple[dict[WatchDescriptor, Changes], bool]:
+        """Remove and return the changes, and whether the kernel dropped events."""
+        with self._lock:
+            changes, self._changes = self._changes, {}
+            has_overflowed, self._has_overflowed = self._has_overflowed, False
+            self._is_awake = False
+        return changes, has_overflowed
+
+    def _changes_of(self, descriptor: WatchDescriptor) -> Changes:
+        changes = self._changes.get(descriptor)
+        if changes is None:
+            changes = self._changes[descriptor] = Changes()
+        return changes
+
+    def _wake_once(self) -> None:
+        if not self._is_awake:
+            self._is_awake = True
+            self._wake()
 
 
 class DirectoryWatcher:
-    """Watches directories for entries that come, go or are replaced. It belongs to the loop that it is made in.
+    """Watches directories for entries that are added, removed or replaced. It belongs to the running loop.
 
-    Each subscription has a name, and a new one replaces the old. Several may want the same directory. Close it, or use
-    it as a context manager.
+    Each subscription has a name; a new subscription replaces the previous one of that name. Several subscriptions may
+    contain the same directory. All methods are called in the loop. Call :meth:`close` at the end.
     """
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, _Subscription] = {}
-        self._descriptors: dict[Path, int] = {}
-        self._watches: dict[int, tuple[Watch, set[Path]]] = {}
+        self._descriptors: dict[Path, WatchDescriptor] = {}
+        self._watches: dict[WatchDescriptor, _Watch] = {}
+        self._callbacks = map(CallbackId, count())
         self._unwatched: dict[Path, str] = {}
         self._warned: set[str] = set()
         self._warnings: list[str] = []
         self._loop = asyncio.get_running_loop()
-        self._inotify: Inotify | None = None
+        self._inbox = Inbox(self._wake)
+        self._inotify: InotifyFD | None = None
         self._failure = ""
         self._open()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @property
     def unwatched(self) -> Mapping[Path, str]:
-        """The directories of which no notices come, and why: whoever wants them polls."""
+        """The directories without notices, each with the reason; their consumers poll."""
         return dict(self._unwatched)
 
     def take_warnings(self) -> tuple[str, ...]:
-        """Return what an operator should know about directories that cannot be watched; each thing is said once."""
+        """Return the new warnings for the operator about directories that cannot be watched, one for each reason."""
         warnings, self._warnings = tuple(self._warnings), []
         return warnings
 
     def set(self, name: str, directories: Iterable[Path], changed: Changed, *, contents: bool = False) -> bool:
-        """Make these the directories of the subscription ``name``, all at once; an unchanged set costs next to nothing.
+        """Replace the directories of the subscription ``name``. An unchanged set costs one system call per directory.
 
-        ``changed`` is called in the loop. With ``contents`` a file in a directory that was written counts too, and not
-        only one that came or went. A directory that vanished needs another call once it is back, so call this after
-        each look at the directories.
+        ``changed`` is called in the loop. With ``contents``, a file that was written is a change too. A directory that
+        was removed is watched again by the first call after it is back: call this method after each scan.
 
         Returns:
-            Whether to look again, because something may have changed before a directory was watched.
+            Whether a scan is needed, because a directory may have changed before it was watched.
         """
-        before = self._subscriptions.get(name)
+        previous = self._subscriptions.get(name)
         self._subscriptions[name] = _Subscription(frozenset(directories), changed, contents)
-        if before is not None:
-            self._drop(before.directories)
-        news = [
-            directory for directory in self._subscriptions[name].directories if self._add(directory, contents=contents)
-        ]
-        return bool(news)
+        if previous is not None:
+            self._drop_unwanted(previous.directories)
+        has_news = [self._add(directory, contents=contents) for directory in self._subscriptions[name].directories]
+        return any(has_news)
 
     def unset(self, name: str) -> None:
-        """End a subscription; one that is not there is ended already."""
-        before = self._subscriptions.pop(name, None)
-        if before is not None:
-            self._drop(before.directories)
+        """End a subscription. A name without a subscription is ignored."""
+        previous = self._subscriptions.pop(name, None)
+        if previous is not None:
+            self._drop_unwanted(previous.directories)
 
     def close(self) -> None:
-        """Stop watching; no notice comes any more."""
+        """End all subscriptions and the thread, and close the descriptor. A second call has no effect."""
         self._subscriptions.clear()
         if self._inotify is not None:
-            self._loop.remove_reader(self._inotify.fd)
-            self._inotify.close()
-            self._inotify = None
+            inotify, self._inotify = self._inotify, None
+            inotify.stop()
+            inotify.join(_STOP_SECONDS)
+        self._descriptors.clear()
+        self._watches.clear()
 
     def _open(self) -> None:
-        # It costs 20 ms and ctypes: commands that watch nothing do not pay for it.
-        from asyncinotify import Inotify  # noqa: PLC0415
-
         try:
-            self._inotify = Inotify(cache_size=64, sync_timeout=0)
+            inotify = InotifyFD()
         except OSError as error:
             self._failure = _reason(error)
+            return
+        try:
+            inotify.start()
+        except RuntimeError as error:
+            inotify.stop()
+            self._failure = f"the thread that reads the events does not start: {error}"
         else:
-            self._loop.add_reader(self._inotify.fd, self._read)
+            self._inotify = inotify
 
     def _add(self, directory: Path, *, contents: bool) -> bool:
-        """Watch a directory; say whether this is news, one way or the other."""
-        from asyncinotify import Mask  # noqa: PLC0415 - see _open
-
+        """Watch a directory. Return whether its consumer does not know yet that it is watched, or that it is gone."""
         if self._inotify is None:
-            self._refused(directory, self._failure)
+            self._refuse(directory, self._failure)
             return False
-        mask = Mask.CREATE | Mask.DELETE | Mask.MOVE | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR | Mask.MASK_ADD
+        callback = next(self._callbacks)
         try:
-            watch = self._inotify.add_watch(directory, mask | Mask.CLOSE_WRITE if contents else mask)
+            descriptor = self._add_callback(self._inotify, directory, callback, contents=contents)
         except OSError as error:
-            was_known = directory in self._unwatched
-            self._forget_directory(directory)
-            self._refused(directory, _reason(error))
-            return not was_known and self._unwatched[directory] == GONE
+            was_unwatched = directory in self._unwatched
+            self._forget(directory)
+            self._refuse(directory, _reason(error))
+            return not was_unwatched and self._unwatched[directory] == GONE
         self._unwatched.pop(directory, None)
-        known = self._descriptors.get(directory)
-        if known == watch.wd:
+        if descriptor in self._watches:
+            # The kernel has one watch per directory, and so this one has a callback already.
+            self._inotify.remove_callbacks([(descriptor, callback)])
+        if self._descriptors.get(directory) == descriptor:
             return False
-        self._forget_directory(directory)
-        self._descriptors[directory] = watch.wd
-        self._watches.setdefault(watch.wd, (watch, set()))[1].add(directory)
+        self._forget(directory)
+        self._descriptors[directory] = descriptor
+        self._watches.setdefault(descriptor, _Watch(callback)).directories.add(directory)
         return True
 
-    def _refused(self, directory: Path, reason: str) -> None:
+    def _add_callback(
+        self, inotify: InotifyFD, directory: Path, callback: CallbackId, *, contents: bool
+    ) -> WatchDescriptor:
+        """Return the kernel's watch of a directory.
+
+        Raises:
+            OSError: the directory is gone, a limit is reached, or it may not be read.
+        """
+        mask = _MASK_WITH_CONTENTS if contents else _MASK
+        descriptor = inotify.add_callback(os.fsencode(directory), mask, self._inbox, callback)
+        if descriptor < 0:
+            # InotifyFD (as of 7.1.0) raises every error but this.
+            inotify.remove_callbacks([(descriptor, callback)])
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return descriptor
+
+    def _refuse(self, directory: Path, reason: str) -> None:
         self._unwatched[directory] = reason
         if reason != GONE and reason not in self._warned:
             self._warned.add(reason)
             self._warnings.append(f"{directory} cannot be watched, changes in it are seen later: {reason}")
 
-    def _drop(self, directories: Iterable[Path]) -> None:
-        """Stop watching those directories that nobody wants any more."""
-        wanted = frozenset().union(*(one.directories for one in self._subscriptions.values()))
+    def _drop_unwanted(self, directories: Iterable[Path]) -> None:
+        """Stop watching those directories that no subscription contains."""
+        wanted = frozenset().union(*(subscription.directories for subscription in self._subscriptions.values()))
         for directory in directories:
             if directory not in wanted:
                 self._unwatched.pop(directory, None)
-                self._forget_directory(directory)
+                self._forget(directory)
 
-    def _forget_directory(self, directory: Path) -> None:
+    def _forget(self, directory: Path) -> None:
         descriptor = self._descriptors.pop(directory, None)
         if descriptor is None:
             return
-        watch, directories = self._watches[descriptor]
-        directories.discard(directory)
-        if not directories:
+        watch = self._watches[descriptor]
+        watch.directories.discard(directory)
+        if not watch.directories:
             del self._watches[descriptor]
-            self._remove(watch)
-
-    def _remove(self, watch: "Watch") -> None:
-        # The kernel may have removed it first, with the directory.
-        with suppress(OSError):
             if self._inotify is not None:
-                self._inotify.rm_watch(watch)
+                self._inotify.remove_callbacks([(descriptor, watch.callback)])
 
-    def _read(self) -> None:
-        """Take what events there are, then tell each subscription once about each directory."""
-        changes = _Changes()
-        for _ in range(_MAX_EVENTS):
-            if not self._take_event(changes):
-                break
-        else:
-            # Some may wait in the library's own list, of which the loop knows nothing.
-            self._loop.call_soon(self._read)
-        for one in self._subscriptions.values():
-            for directory in one.directories & (changes.anything | changes.entries.keys() | changes.contents.keys()):
-                names = changes.entries.get(directory, set()) | (
-                    changes.contents.get(directory, set()) if one.contents else set()
-                )
-                if directory in changes.anything:
-                    self._loop.call_soon(one.changed, directory, frozenset())
-                elif names:
-                    self._loop.call_soon(one.changed, directory, frozenset(names))
+    def _wake(self) -> None:
+        # This runs in the thread. RuntimeError: the loop is closed, and nothing is left to notify.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._deliver)
 
-    def _take_event(self, changes: _Changes) -> bool:
-        from asyncinotify import Mask  # noqa: PLC0415 - see _open
-
-        if self._inotify is None or (event := self._inotify.sync_get()) is None:
-            return False
-        if event.mask & Mask.Q_OVERFLOW:
-            changes.anything.update(*(one.directories for one in self._subscriptions.values()))
-            return True
-        watch, directories = self._watches.get(event.watch.wd if event.watch is not None else -1, (None, set[Path]()))
-        if watch is None:
-            return True
-        if event.mask & (Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.UNMOUNT | Mask.IGNORED):
-            changes.anything |= directories
-            for directory in tuple(directories):
-                self._forget_directory(directory)
+    def _deliver(self) -> None:
+        """Call each subscription once for each of its directories that changed."""
+        by_descriptor, has_overflowed = self._inbox.take()
+        changes = {
+            directory: by_descriptor[descriptor]
+            for descriptor in by_descriptor.keys() & self._watches.keys()
+            for directory in self._watches[descriptor].directories
+        }
+        for directory, change in changes.items():
+            if change.is_gone:
+                self._forget(directory)
                 self._unwatched[directory] = GONE
-            return True
-        kinds = changes.contents if event.mask == Mask.CLOSE_WRITE else changes.entries
-        for directory in directories:
-            kinds.setdefault(directory, set()).add(str(event.name))
-        return True
+        # A list, because a callback may change the subscriptions.
+        for subscription in list(self._subscriptions.values()):
+            for directory in subscription.directories if has_overflowed else subscription.directories & changes.keys():
+                names = _NO_NAMES if has_overflowed else changes[directory].names(contents=subscription.contents)
+                if names is not None:
+                    self._notify(subscription, directory, names)
+
+    def _notify(self, subscription: _Subscription, directory: Path, names: frozenset[str]) -> None:
+        try:
+            subscription.changed(directory, names)
+        except Exception as error:  # noqa: BLE001 - reported as any error in the loop; the other notices must not be lost
+            self._loop.call_exception_handler({"message": f"The callback for {directory} failed", "exception": error})
 
 
 def _reason(error: OSError) -> str:
