@@ -14,65 +14,157 @@ from attrs import field, frozen
 class Event(Enum):
     """What can happen: its name in the log, its level, and what it means."""
 
-    STARTED = ("started", logging.INFO, "the process is up; facts: version, config, kubelet_dir, root, node")
-    STOPPING = ("stopping", logging.INFO, "a signal asked for the end; sockets are closed and removed")
-    CONFIG_LOADED = ("config_loaded", logging.INFO, "a configuration was read and is in force")
-    CONFIG_INVALID = ("config_invalid", logging.ERROR, "a configuration was refused; the last good one, if any, stays")
-    CONFIG_UNCHANGED = ("config_unchanged", logging.DEBUG, "files changed, their meaning did not")
-    PLUGIN_DIR_UNUSABLE = ("plugin_dir_unusable", logging.ERROR, "the kubelet's directory cannot be used; tried again")
+    STARTED = ("started", logging.INFO, "The agent has started. Keys: `version`, `node`, `root`, `kubelet_dir`.")
+    STOPPING = (
+        "stopping",
+        logging.INFO,
+        "The agent has received a signal to terminate. It closes its streams and removes its sockets.",
+    )
+    CONFIG_LOADED = (
+        "config_loaded",
+        logging.INFO,
+        "A valid configuration has become active. Keys: `files`, `policy`, `config_sha256`.",
+    )
+    CONFIG_INVALID = (
+        "config_invalid",
+        logging.ERROR,
+        "The configuration or policy is invalid. The last valid one, if there is one, remains active.",
+    )
+    CONFIG_UNCHANGED = ("config_unchanged", logging.DEBUG, "The files changed, but the configuration did not.")
+    PLUGIN_DIR_UNUSABLE = (
+        "plugin_dir_unusable",
+        logging.ERROR,
+        "The agent cannot use the directory of the kubelet. It retries.",
+    )
     PLUGIN_DIR_LOCKED = (
         "plugin_dir_locked",
         logging.WARNING,
-        "another genplug serves this node; waiting for it to end",
+        "Another genplug process serves the node. The agent waits until that process terminates.",
     )
     PLUGIN_DIR_ACQUIRED = (
         "plugin_dir_acquired",
         logging.INFO,
-        "the kubelet's directory is ours; facts: leftovers removed",
+        "The agent has locked the directory of the kubelet. Key: `leftovers`, the sockets that it removed.",
     )
     PLUGIN_DIR_REPLACED = (
         "plugin_dir_replaced",
         logging.ERROR,
-        "the kubelet's directory was replaced on the host; the process ends",
+        "The directory of the kubelet was replaced on the host. The agent exits to start again.",
     )
-    KUBELET_RESTARTED = ("kubelet_restarted", logging.INFO, "kubelet.sock is a new one")
-    KUBELET_SOCKET_MISSING = ("kubelet_socket_missing", logging.WARNING, "kubelet.sock is not there; waiting for it")
-    REGISTERED = ("registered", logging.INFO, "the kubelet listens to this resource")
-    DISCONNECTED = ("disconnected", logging.WARNING, "the kubelet no longer listens to this resource")
-    REGISTRATION_FAILED = ("registration_failed", logging.WARNING, "a try to register failed; another follows")
-    ENDPOINT_PHASE_CHANGED = ("endpoint_phase_changed", logging.DEBUG, "an endpoint came to another phase")
-    LIST_SENT = ("list_sent", logging.DEBUG, "a list went to the kubelet")
-    DEVICES_CHANGED = ("devices_changed", logging.INFO, "what a resource offers changed; facts: healthy, unhealthy")
-    DEVICE_UNHEALTHY = ("device_unhealthy", logging.WARNING, "a device must not be used, with the reason")
-    DEVICE_HEALTHY = ("device_healthy", logging.INFO, "a device may be used again")
-    DEVICE_REMOVED = ("device_removed", logging.WARNING, "a device that was gone left the list")
-    DEVICE_NODE_CONFLICT = ("device_node_conflict", logging.ERROR, "two devices claim one node; the first keeps it")
+    KUBELET_RESTARTED = ("kubelet_restarted", logging.INFO, "The kubelet has created a new `kubelet.sock`.")
+    KUBELET_SOCKET_MISSING = (
+        "kubelet_socket_missing",
+        logging.WARNING,
+        "`kubelet.sock` does not exist. The agent waits for it.",
+    )
+    REGISTERED = (
+        "registered",
+        logging.INFO,
+        "The resource is registered, and the kubelet has opened a stream. Keys: `generation`, `phase`.",
+    )
+    DISCONNECTED = (
+        "disconnected",
+        logging.WARNING,
+        "The kubelet has closed the stream of the resource. Keys: `generation`, `phase`.",
+    )
+    REGISTRATION_FAILED = (
+        "registration_failed",
+        logging.WARNING,
+        "A registration of the resource failed. The agent retries. Keys: `generation`, `phase`.",
+    )
+    ENDPOINT_PHASE_CHANGED = (
+        "endpoint_phase_changed",
+        logging.DEBUG,
+        "The endpoint of the resource has entered another phase. Keys: `generation`, `phase`.",
+    )
+    LIST_SENT = (
+        "list_sent",
+        logging.DEBUG,
+        "The agent has sent a device list to the kubelet. Keys: `devices`, `healthy`, the numbers of devices.",
+    )
+    DEVICES_CHANGED = (
+        "devices_changed",
+        logging.INFO,
+        "The devices of the resource have changed. Keys: `healthy`, `unhealthy`, the numbers of devices.",
+    )
+    DEVICE_UNHEALTHY = (
+        "device_unhealthy",
+        logging.WARNING,
+        "The device has become unhealthy. `msg` contains the reason.",
+    )
+    DEVICE_HEALTHY = ("device_healthy", logging.INFO, "The device has become healthy.")
+    DEVICE_REMOVED = ("device_removed", logging.WARNING, "A device that disappeared has been removed from the list.")
+    DEVICE_NODE_CONFLICT = (
+        "device_node_conflict",
+        logging.ERROR,
+        "Two devices claim the same device node. The first device in the configuration keeps it. Key: `path`.",
+    )
     RESOURCE_NAME_REJECTED = (
         "resource_name_rejected",
         logging.WARNING,
-        "a device is left out for the name that its resource would have",
+        "A device is left out, because its resource would have a name that is invalid or not allowed.",
     )
-    RESOURCE_REMOVED = ("resource_removed", logging.INFO, "a resource left the configuration; its list is empty now")
-    RESOURCE_DRAINED = ("resource_drained", logging.INFO, "no pod uses a removed resource; its endpoint ends")
+    RESOURCE_REMOVED = (
+        "resource_removed",
+        logging.INFO,
+        "The resource has been removed from the configuration. Its device list is empty now.",
+    )
+    RESOURCE_DRAINED = (
+        "resource_drained",
+        logging.INFO,
+        "No pod uses the removed resource any more. Its endpoint is closed.",
+    )
     POD_RESOURCES_UNAVAILABLE = (
         "pod_resources_unavailable",
         logging.WARNING,
-        "pod-resources cannot be asked; removed resources stay",
+        "The pod-resources API of the kubelet does not respond. Removed resources remain until it does.",
     )
-    ALLOCATED = ("allocated", logging.INFO, "a container got devices")
-    ALLOCATION_REFUSED = ("allocation_refused", logging.WARNING, "a container got nothing, with the reason")
-    PRE_START_FAILED = ("pre_start_failed", logging.WARNING, "a program before a container's start failed; tried again")
-    INTERNAL_ERROR = ("internal_error", logging.ERROR, "a mistake of genplug's own; please report it")
-    CDI_UNWRITABLE = ("cdi_unwritable", logging.ERROR, "a CDI file cannot be written or removed; tried again")
-    CDI_REMOVED = ("cdi_removed", logging.INFO, "a CDI file of an earlier process that no pod uses was removed")
-    PROBE_ERROR = ("probe_error", logging.WARNING, "a probe cannot look at devices; onError says what that means")
-    PROBE_RECOVERED = ("probe_recovered", logging.INFO, "a probe can look at devices again")
+    ALLOCATED = (
+        "allocated",
+        logging.INFO,
+        "A container has received devices. Keys: `devices`, `seconds`, the duration of the call.",
+    )
+    ALLOCATION_REFUSED = (
+        "allocation_refused",
+        logging.WARNING,
+        "An allocation was refused. `msg` contains the reason. Keys: `devices`, `seconds`.",
+    )
+    PRE_START_FAILED = (
+        "pre_start_failed",
+        logging.WARNING,
+        "The program of `preStart` failed. The kubelet retries. Keys: `devices`, `seconds`.",
+    )
+    INTERNAL_ERROR = (
+        "internal_error",
+        logging.ERROR,
+        "genplug has a defect. Please report it with the traceback in the next line. Key: `method`.",
+    )
+    CDI_UNWRITABLE = ("cdi_unwritable", logging.ERROR, "A CDI file cannot be written or removed. The agent retries.")
+    CDI_REMOVED = (
+        "cdi_removed",
+        logging.INFO,
+        "The agent has removed a CDI file of an earlier process that no pod uses.",
+    )
+    PROBE_ERROR = (
+        "probe_error",
+        logging.WARNING,
+        "A probe has an error for devices. `onError` defines the effect on their health. Keys: `probe`, `devices`.",
+    )
+    PROBE_RECOVERED = (
+        "probe_recovered",
+        logging.INFO,
+        "A probe has no error for the devices any more. Keys: `probe`, `devices`.",
+    )
     PROBE_WORKERS_EXHAUSTED = (
         "probe_workers_exhausted",
         logging.ERROR,
-        "so many workers hang that nobody is left to look",
+        "Too many probe workers hang, so that no probes run. Key: `hung`, the number of hanging runs.",
     )
-    WATCH_DEGRADED = ("watch_degraded", logging.WARNING, "changes of some directories are only seen by looking again")
+    WATCH_DEGRADED = (
+        "watch_degraded",
+        logging.WARNING,
+        "The agent receives no events for some directories, and detects their changes by polling.",
+    )
 
     def __init__(self, code: str, level: int, meaning: str) -> None:
         self.code = code

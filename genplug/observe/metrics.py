@@ -29,16 +29,18 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"genplug_{name}", text, labels, registry=self.registry)
 
-        self._registrations = counter("registrations", "Registrations that came to an end.", "resource", "result")
-        self._lists = counter("list_and_watch_updates", "Lists sent to the kubelet.", "resource")
+        self._registrations = counter(
+            "registrations", "Completed registrations with the kubelet.", "resource", "result"
+        )
+        self._lists = counter("list_and_watch_updates", "Device lists sent to the kubelet.", "resource")
         self._allocations = counter("allocations", "Allocate calls.", "resource", "result")
-        self._reloads = counter("config_reloads", "Configurations read because files changed.", "result")
-        self._restarts = counter("kubelet_restarts", "New kubelet.sock files seen.")
-        self._health = counter("device_health_transitions", "Devices that changed health.", "resource", "to")
-        self._mistakes = counter("internal_errors", "Calls that failed by a mistake of genplug's own.", "resource")
+        self._reloads = counter("config_reloads", "Configurations read after a change of the files.", "result")
+        self._restarts = counter("kubelet_restarts", "Restarts of the kubelet: new kubelet.sock files.")
+        self._health = counter("device_health_transitions", "Changes of the health of devices.", "resource", "to")
+        self._mistakes = counter("internal_errors", "Errors of genplug itself.", "resource")
         self._seconds = Histogram(
             "genplug_allocate_duration_seconds",
-            "genplug's own time for an Allocate call.",
+            "Duration of Allocate calls.",
             ("resource",),
             buckets=_ALLOCATE_BUCKETS,
             registry=self.registry,
@@ -80,23 +82,31 @@ class _StatusCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         status = self._status()
         build = {"version": status.version, "python": platform.python_version()}
-        yield InfoMetricFamily("genplug_build", "Version of genplug and of Python.", build)
+        yield InfoMetricFamily("genplug_build", "Versions of genplug and Python.", build)
         config = status.config
-        yield InfoMetricFamily("genplug_config", "The configuration in force.", {"sha256": config.sha256})
+        yield InfoMetricFamily("genplug_config", "Checksum of the active configuration.", {"sha256": config.sha256})
         yield GaugeMetricFamily(
-            "genplug_config_last_reload_successful", "1 when the newest files are in force.", int(not config.error)
+            "genplug_config_last_reload_successful",
+            "1 if the newest files are active, 0 if they are invalid.",
+            int(not config.error),
         )
         yield GaugeMetricFamily(
             "genplug_config_last_reload_success_timestamp_seconds",
-            "When a configuration was last put in force.",
+            "Time at which a configuration last became active.",
             config.loaded_at or 0,
         )
-        yield GaugeMetricFamily("genplug_ready", "1 when every resource is registered.", int(status.is_ready))
-        devices = GaugeMetricFamily("genplug_devices", "Devices listed at the kubelet.", labels=("resource", "state"))
-        registered = GaugeMetricFamily(
-            "genplug_resource_registered", "1 when the kubelet listens.", labels=("resource",)
+        yield GaugeMetricFamily("genplug_ready", "1 if /readyz responds with 200.", int(status.is_ready))
+        devices = GaugeMetricFamily(
+            "genplug_devices", "Devices in the list for the kubelet.", labels=("resource", "state")
         )
-        streams = GaugeMetricFamily("genplug_list_and_watch_streams", "Open streams.", labels=("resource",))
+        registered = GaugeMetricFamily(
+            "genplug_resource_registered",
+            "1 if the resource is registered and the kubelet has an open stream.",
+            labels=("resource",),
+        )
+        streams = GaugeMetricFamily(
+            "genplug_list_and_watch_streams", "Open ListAndWatch streams.", labels=("resource",)
+        )
         for resource in status.resources:
             if not resource.is_removed:
                 # What left the configuration on purpose is nothing to be woken up for.
@@ -109,25 +119,27 @@ class _StatusCollector(Collector):
 
 
 def _of_health(health: MonitorStatus) -> Iterable[Metric]:
-    yield GaugeMetricFamily("genplug_probes", "Probes, each counted for each of its devices.", health.probes)
-    yield GaugeMetricFamily("genplug_probe_targets", "What probes ask, each question once.", health.targets)
-    yield CounterMetricFamily("genplug_probe_runs", "Questions of probes that were answered.", health.runs)
+    yield GaugeMetricFamily("genplug_probes", "Probes, counted for each device.", health.probes)
+    yield GaugeMetricFamily("genplug_probe_targets", "Distinct files and calls that the probes use.", health.targets)
+    yield CounterMetricFamily("genplug_probe_runs", "Completed probe runs.", health.runs)
     errors = GaugeMetricFamily(
-        "genplug_probe_errors", "Devices that a probe cannot look at.", labels=("resource", "probe")
+        "genplug_probe_errors", "Devices for which the probe has an error.", labels=("resource", "probe")
     )
     counts: Counted[tuple[str, str]] = Counted()
     for trouble in health.errors:
         counts[trouble.resource, trouble.probe] += len(trouble.devices)
     for labels, number in counts.items():
         errors.add_metric(labels, number)
-    workers = GaugeMetricFamily("genplug_probe_workers", "Processes that look.", labels=("state",))
+    workers = GaugeMetricFamily("genplug_probe_workers", "Worker processes that run probes.", labels=("state",))
     hung = health.read_workers.hung
     workers.add_metric(("working",), health.read_workers.workers + health.call_workers.workers - hung)
     workers.add_metric(("hung",), hung)
     yield from (errors, workers)
-    yield CounterMetricFamily("genplug_probe_worker_cpu_seconds", "Processor time of the workers.", health.cpu_seconds)
+    yield CounterMetricFamily(
+        "genplug_probe_worker_cpu_seconds", "CPU time of the worker processes.", health.cpu_seconds
+    )
     yield GaugeMetricFamily(
         "genplug_probe_workers_exhausted",
-        "1 when nobody is left to look: too many workers hang.",
+        "1 if too many workers hang, so that no probes run.",
         int(health.is_exhausted),
     )
