@@ -31,16 +31,29 @@ DIST = Path("dist")
 NEEDS_SETUP = ("cluster", "fuse", "helm", "image", "podman", "root")
 """The pytest markers of tests that need root or programs from outside PyPI."""
 
-PROSE = (
-    "CHANGELOG.md",
-    "CODE_OF_CONDUCT.md",
-    "CONTRIBUTING.md",
-    "MAINTAINERS.md",
-    "RELEASING.md",
-    "SECURITY.md",
-    "changelog.d",
-)
-"""The files and directories whose text ``prose`` checks."""
+PROSE = {
+    "*.md": (
+        "CHANGELOG.md",
+        "CODE_OF_CONDUCT.md",
+        "CONTRIBUTING.md",
+        "MAINTAINERS.md",
+        "README.md",
+        "RELEASING.md",
+        "SECURITY.md",
+        "changelog.d",
+        "deploy",
+        "docs/contributing",
+        "docs/explanation",
+        "docs/get-started",
+        "docs/how-to",
+        "docs/index.md",
+        "docs/internals",
+        "tests",
+    ),
+    # Comments and docstrings.
+    "*.py": (),
+}
+"""Where ``check`` and ``prose`` check the wording, by the pattern of file names."""
 
 
 def install(session: nox.Session, *requirements: str) -> None:
@@ -101,17 +114,24 @@ def check_changelog(session: nox.Session) -> None:
 
 
 def check_prose(session: nox.Session) -> None:
-    """Check spelling everywhere and the wording of the files in ``PROSE``; Vale's warnings are shown and accepted."""
+    """Check all spelling, and the wording of the files in ``PROSE``; a warning of Vale does not fail the session."""
     session.run("codespell")
-    if vale := find_tool(session, "vale", without="not checking the wording"):
-        session.run(vale, "--no-global", *(session.posargs or PROSE), external=True)
+    vale = find_tool(session, "vale", without="not checking the wording")
+    if vale is None:
+        return
+    for pattern, paths in PROSE.items():
+        if paths:
+            session.run(vale, "--no-global", f"--glob={pattern}", *paths, external=True)
 
 
 @nox.session
 def prose(session: nox.Session) -> None:
-    """Check spelling and wording; arguments after ``--`` are the files to check."""
+    """Check spelling and wording; arguments after ``--`` are the files whose wording to check."""
     install(session, "codespell")
-    check_prose(session)
+    if not session.posargs:
+        check_prose(session)
+    elif vale := find_tool(session, "vale", without="not checking the wording"):
+        session.run(vale, "--no-global", *session.posargs, external=True)
 
 
 @nox.session
