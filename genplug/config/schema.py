@@ -147,7 +147,7 @@ def _note_missing(error: _Error, location: SourceLocation, where: str, width: in
             continue
         schema = known[key]
         hint = f"add {key}: {_shown(schema['examples'][0])}" if not where or "examples" in schema else ""
-        message, expected = f"{key!r} is missing here", schema["description"]
+        message, expected = f"{key!r} is missing here", _first_sentence(schema)
         problems.add(
             ErrorCode.MISSING_KEY, location, message, key_path=where, expected=expected, hint=hint, width=width
         )
@@ -184,6 +184,12 @@ def _expected(schema: Mapping[str, Any]) -> str:
     return " or ".join(_TYPES[one] for one in types if one != "null") + _example(schema)
 
 
+def _first_sentence(schema: Mapping[str, Any]) -> str:
+    """Return the first sentence of a key's description, which says what the key is, without its full stop."""
+    description: str = schema.get("description", "")
+    return description.partition(". ")[0].removesuffix(".")
+
+
 def _example(schema: Mapping[str, Any]) -> str:
     examples = schema.get("examples", ())
     return f", for example {json.dumps(examples[0])}" if examples else ""
@@ -217,7 +223,7 @@ def _bound(error: _Error) -> str:
         "minLength": "a text that is not empty",
         "minItems": "at least one entry",
         "minProperties": "at least one key",
-        "pattern": error.schema.get("description", "").rstrip("."),
+        "pattern": _first_sentence(error.schema),
     }
     said = texts.get(error.validator) or str(error.message)
     return said + _example(error.schema)
