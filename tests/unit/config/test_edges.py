@@ -88,7 +88,7 @@ def test_a_long_value_is_not_repeated_at_length() -> None:
     assert len(problem.message) > 5000
     assert max(map(len, str(caught.value).splitlines())) <= 401
     assert "c.yaml:5:5027: error[GP011]" in str(caught.value)
-    assert "'**' must stand alone between slashes" in str(caught.value)
+    assert "'**' must be a complete path segment" in str(caught.value)
 
 
 @pytest.mark.parametrize(
