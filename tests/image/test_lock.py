@@ -1,4 +1,4 @@
-"""The image's lock against what the package asks for: a new dependency must not be left out of the image."""
+"""The lock files of the image contain every requirement of the package."""
 
 import re
 import tomllib
@@ -13,15 +13,15 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 
 
 @pytest.mark.parametrize(
-    ("lock", "wanted"),
+    ("lock", "requirements"),
     [
         ("requirements.lock", PROJECT["project"]["dependencies"]),
         ("build.lock", PROJECT["build-system"]["requires"]),
     ],
 )
-def test_the_lock_has_every_requirement_in_a_version_that_will_do(lock: str, wanted: list[str]) -> None:
+def test_lock_satisfies_every_requirement(lock: str, requirements: list[str]) -> None:
     text = (REPOSITORY / "deploy/image" / lock).read_text()
     locked = dict(re.findall(r"^([\w-]+)==(\S+)", text, re.MULTILINE))
-    assert wanted
-    for requirement in map(Requirement, wanted):
+    assert requirements
+    for requirement in map(Requirement, requirements):
         assert locked[canonicalize_name(requirement.name)] in requirement.specifier

@@ -1,4 +1,4 @@
-"""An image as a cluster would use it: unpacked from its layers by umoci, run by runc in namespaces of its own."""
+"""Unpack an image with umoci and run it with runc, as a container runtime of a cluster does."""
 
 import asyncio
 import copy
@@ -15,47 +15,58 @@ from attrs import frozen
 
 @frozen
 class Image:
-    """An image in the OCI layout at ``layout``, unpacked into ``bundle``; ``files`` are what it came with."""
+    """An image in OCI layout, unpacked into a runc bundle.
+
+    ``files`` are the files of the image by their absolute path in it.
+    """
 
     layout: Path
     bundle: Path
     files: Mapping[str, Path]
 
     @classmethod
-    def unpacked(cls, layout: Path, bundle: Path) -> Self:
-        """Unpack what a build wrote."""
-        tag = _index(layout)["annotations"]["org.opencontainers.image.ref.name"]
-        unpack = ["umoci", "unpack", "--image", f"{layout}:{tag}", bundle]
-        subprocess.run(unpack, check=True, capture_output=True)
+    def unpack(cls, layout: Path, bundle: Path) -> Self:
+        """Unpack the image in ``layout`` into the new directory ``bundle``."""
+        tag = _read_index(layout)["annotations"]["org.opencontainers.image.ref.name"]
+        command: list[str | Path] = ["umoci", "unpack", "--image", f"{layout}:{tag}", bundle]
+        subprocess.run(command, check=True, capture_output=True)
         root = bundle / "rootfs"
-        return cls(layout, bundle, {f"/{one.relative_to(root)}": one for one in root.rglob("*") if not one.is_dir()})
+        return cls(
+            layout, bundle, {f"/{path.relative_to(root)}": path for path in root.rglob("*") if not path.is_dir()}
+        )
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the image says about itself: platform, environment, labels, history."""
-        return self._blob(self._manifest()["config"])
+        """The configuration of the image: platform, environment, labels, history."""
+        return self._read_blob(self._read_manifest()["config"])
 
     @property
     def layer_sizes(self) -> list[int]:
-        """What a node loads for each layer, in bytes."""
-        return [layer["size"] for layer in self._manifest()["layers"]]
+        """The compressed size of each layer, in bytes."""
+        return [layer["size"] for layer in self._read_manifest()["layers"]]
 
     @property
     def digest(self) -> str:
-        """The digest of the manifest: what the image is pulled by."""
-        return str(_index(self.layout)["digest"])
+        """The digest of the manifest, by which the image is pulled."""
+        return str(_read_index(self.layout)["digest"])
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run it to its end as the chart does: root without a capability, the root read-only; only /tmp is writable."""
-        with self._container(arguments) as command:
+        """Run genplug in the image and return its result.
+
+        As in the chart, the user is root without capabilities; the root file system is read-only except /tmp.
+        """
+        with self._prepare_container(arguments) as command:
             return subprocess.run(command, capture_output=True, text=True, check=False)
 
     @asynccontextmanager
-    async def running(
+    async def start(
         self, *arguments: str, mounts: Mapping[str, tuple[Path, str]]
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Run it meanwhile; ``mounts`` are directories of this machine, ``ro`` or ``rw``, by their place in it."""
-        with self._container(arguments, mounts) as command:
+        """Start genplug in the image; leaving the context stops it.
+
+        ``mounts`` maps a path in the container to a path on this machine and its mode, ``ro`` or ``rw``.
+        """
+        with self._prepare_container(arguments, mounts) as command:
             process = await asyncio.create_subprocess_exec(*command)
             try:
                 yield process
@@ -65,7 +76,7 @@ class Image:
                 await process.wait()
 
     @contextmanager
-    def _container(
+    def _prepare_container(
         self, arguments: tuple[str, ...], mounts: Mapping[str, tuple[Path, str]] | None = None
     ) -> Iterator[list[str]]:
         spec = json.loads((self.bundle / "config.json").read_text())
@@ -74,13 +85,13 @@ class Image:
         process = changed["process"]
         process |= {"terminal": False, "capabilities": {}, "noNewPrivileges": True}
         process["args"] += arguments
-        # The limits and devices of a cgroup are the cluster's business, and this machine may have none to give.
+        # The tests need no cgroup limits, and this machine may not permit to set them.
         del changed["linux"]["resources"]
-        changed["mounts"] = [one for one in changed["mounts"] if one["type"] != "cgroup"]
+        changed["mounts"] = [mount for mount in changed["mounts"] if mount["type"] != "cgroup"]
         changed["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
-        for location, (directory, mode) in (mounts or {}).items():
+        for container_path, (host_path, mode) in (mounts or {}).items():
             changed["mounts"].append(
-                {"destination": location, "type": "bind", "source": str(directory), "options": ["rbind", mode]}
+                {"destination": container_path, "type": "bind", "source": str(host_path), "options": ["rbind", mode]}
             )
         (self.bundle / "config.json").write_text(json.dumps(changed))
         try:
@@ -96,13 +107,13 @@ class Image:
         finally:
             (self.bundle / "config.json").write_text(json.dumps(spec))
 
-    def _manifest(self) -> dict[str, Any]:
-        return self._blob(_index(self.layout))
+    def _read_manifest(self) -> dict[str, Any]:
+        return self._read_blob(_read_index(self.layout))
 
-    def _blob(self, descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    def _read_blob(self, descriptor: Mapping[str, Any]) -> dict[str, Any]:
         return dict(json.loads((self.layout / "blobs" / descriptor["digest"].replace(":", "/")).read_text()))
 
 
-def _index(layout: Path) -> dict[str, Any]:
-    (only,) = json.loads((layout / "index.json").read_text())["manifests"]
-    return dict(only)
+def _read_index(layout: Path) -> dict[str, Any]:
+    (descriptor,) = json.loads((layout / "index.json").read_text())["manifests"]
+    return dict(descriptor)
