@@ -1,4 +1,4 @@
-"""A whole cluster of one node, and what the tests ask of it."""
+"""A cluster of one node, and the operations that the tests perform on it."""
 
 import json
 import os
@@ -19,13 +19,16 @@ NAMESPACE = "genplug"
 
 
 class Cluster:
-    """One machine with a control plane, containerd, a kubelet (hasty or not), and what helm installs there."""
+    """A machine with a control plane, containerd, a kubelet and the objects that Helm installs.
 
-    def __init__(self, machine: Machine, binaries: Path, tools: Path, *, is_hasty: bool = True) -> None:
+    With ``has_short_periods`` the kubelet synchronizes more often; see :class:`Node`.
+    """
+
+    def __init__(self, machine: Machine, binaries: Path, tools: Path, *, has_short_periods: bool = True) -> None:
         self.machine = machine
         self.control = ControlPlane(machine, binaries, tools / "kubectl")
-        user = self.control.kubeconfig(f"system:node:{Node.name}")
-        self.node = Node(machine, binaries, images.BUSYBOX, user, is_hasty=is_hasty)
+        user = self.control.get_kubeconfig(f"system:node:{Node.name}")
+        self.node = Node(machine, binaries, images.BUSYBOX, user, has_short_periods=has_short_periods)
         self._helm = tools / "helm4"
         self.kubectl = self.control.kubectl
         self.get = self.control.get
@@ -33,115 +36,118 @@ class Cluster:
 
     @property
     def minor(self) -> int:
-        """The second number of the version of Kubernetes."""
+        """The minor version of Kubernetes."""
         return int(json.loads(self.kubectl("get", "--raw", "/version"))["minor"].rstrip("+"))
 
     def start(self, *archives: Path) -> None:
-        """Start everything, load images, and wait for the node and for what pods need of a namespace."""
+        """Start all programs, load images, and wait until the node is ready and pods can be created."""
         self.control.start()
         self.node.start()
         for archive in archives:
-            self.node.load(archive)
+            self.node.import_image(archive)
         self.wait(f"node/{Node.name}", "create")
         self.wait(f"node/{Node.name}", "condition=Ready")
         self.wait("serviceaccount/default", "create")
 
-    def helm(self, *arguments: str | Path, values: Mapping[str, object] | None = None) -> str:
-        """Run helm; the values are given as a file on its standard input."""
-        given = ["--values", "-"] if values is not None else []
+    def run_helm(self, *arguments: str | Path, values: Mapping[str, object] | None = None) -> str:
+        """Run helm with the values on its standard input and return its output."""
+        options = ["--values", "-"] if values is not None else []
         return self.machine.run(
-            "env", f"KUBECONFIG={self.control.kubeconfig('admin')}", f"HOME={self.machine.directory}",
-            self._helm, "--namespace", NAMESPACE, *arguments, *given,
+            "env", f"KUBECONFIG={self.control.get_kubeconfig('admin')}", f"HOME={self.machine.directory}",
+            self._helm, "--namespace", NAMESPACE, *arguments, *options,
             text=None if values is None else json.dumps(values),
         )  # fmt: skip
 
     def install(self, values: Mapping[str, object]) -> None:
-        """Install the chart, or change what is installed, and wait until the pods are ready."""
-        self.helm(
+        """Install or upgrade the chart and wait until the pods are ready."""
+        self.run_helm(
             "upgrade", "--install", "--create-namespace", "genplug", CHART, "--wait", "--timeout", "90s", values=values
         )
 
-    def agents(self) -> list[dict[str, Any]]:
-        """Give the pods of the chart, those that are being deleted left out."""
+    def get_agents(self) -> list[dict[str, Any]]:
+        """Return the agent pods that are not being deleted."""
         pods = self.get("pods", "--namespace", NAMESPACE, "--selector", "app.kubernetes.io/name=genplug")["items"]
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
-    def status(self) -> dict[str, Any]:
-        """Ask genplug itself, as an operator does."""
-        [agent] = self.agents()
+    def read_status(self) -> dict[str, Any]:
+        """Return the output of ``genplug status -o json`` in the agent pod."""
+        [agent] = self.get_agents()
         name = agent["metadata"]["name"]
-        return json.loads(self.kubectl("exec", "--namespace", NAMESPACE, name, "--", "genplug", "status", "-o", "json"))
+        output = self.kubectl("exec", "--namespace", NAMESPACE, name, "--", "genplug", "status", "-o", "json")
+        status: dict[str, Any] = json.loads(output)
+        return status
 
     def is_ready(self) -> bool:
-        """Ask the agent's readiness page as the kubelet's probe does, which works without a kubelet too."""
-        [agent] = self.agents()
-        page = f"http://{agent['status']['podIP']}:9808/readyz"
+        """Return whether the agent's /readyz succeeds; this works without a kubelet too."""
+        [agent] = self.get_agents()
+        url = f"http://{agent['status']['podIP']}:9808/readyz"
         try:
-            return self.machine.run("wget", "--quiet", "--output-document=-", page).startswith("ready")
+            return self.machine.run("wget", "--quiet", "--output-document=-", url).startswith("ready")
         except subprocess.CalledProcessError:
             return False
 
     def restart_kubelet(self) -> float:
-        """Kill the kubelet and start it again; give the seconds until every resource is registered."""
+        """Kill and start the kubelet; return the seconds from its start until every resource is registered."""
         assert self.node.kubelet
-        self.node.kubelet.end(signal.SIGKILL)
-        seconds_until(lambda: not self.is_ready())
-        began = time.monotonic()
+        self.node.kubelet.stop(signal.SIGKILL)
+        poll_until(lambda: not self.is_ready())
+        start = time.monotonic()
         self.node.start_kubelet()
-        seconds_until(self.is_ready)
-        return time.monotonic() - began
+        poll_until(self.is_ready)
+        return time.monotonic() - start
 
-    def allocatable(self, resource: str) -> str | None:
-        """How many of a resource the node has for pods, None if it knows no such resource."""
-        return self.get(f"node/{Node.name}")["status"]["allocatable"].get(resource)
+    def get_allocatable(self, resource: str) -> str | None:
+        """Return the allocatable count of a resource on the node, or None if the node does not have the resource."""
+        allocatable: dict[str, str] = self.get(f"node/{Node.name}")["status"]["allocatable"]
+        return allocatable.get(resource)
 
-    def until_allocatable(self, resource: str, count: int, seconds: float = 90) -> float:
-        """Wait by a watch until the node has so many of a resource; give the seconds it took."""
-        began = time.monotonic()
+    def wait_allocatable(self, resource: str, count: int, seconds: float = 90) -> float:
+        """Wait until the allocatable count of a resource on the node is ``count``; return the seconds it took."""
+        start = time.monotonic()
         path = resource.replace(".", r"\.")
         self.wait(f"node/{Node.name}", f"jsonpath={{.status.allocatable.{path}}}={count}", seconds=seconds)
-        return time.monotonic() - began
+        return time.monotonic() - start
 
-    def run(self, *pods: dict[str, Any]) -> None:
+    def run_pods(self, *pods: dict[str, Any]) -> None:
         """Create pods and wait until they are ready."""
         self.control.apply(*pods)
-        for one in pods:
-            self.wait(f"pod/{one['metadata']['name']}", "condition=Ready")
+        for pod in pods:
+            self.wait(f"pod/{pod['metadata']['name']}", "condition=Ready")
 
-    def delete(self, *names: str) -> None:
-        """Delete pods of the tests at once and wait until they are gone."""
+    def delete_pods(self, *names: str) -> None:
+        """Delete pods without a grace period and wait until they are gone."""
         self.kubectl("delete", "pod", "--grace-period", "0", "--force", *names)
 
-    def inside(self, pod: str, *command: str, container: str = "main") -> str:
-        """Run a command in a container."""
+    def run_in_container(self, pod: str, *command: str, container: str = "main") -> str:
+        """Run a command in a container and return its output."""
         return self.kubectl("exec", pod, "--container", container, "--", *command)
 
-    def container_ids(self) -> dict[str, str]:
-        """Which containers run in the tests' pods, by pod and container, with their number of restarts."""
+    def get_container_ids(self) -> dict[str, str]:
+        """Return the ID and the number of restarts of each container, by ``pod/container``."""
         return {
-            f"{pod['metadata']['name']}/{one['name']}": f"{one['containerID']} {one['restartCount']}"
+            f"{pod['metadata']['name']}/{status['name']}": f"{status['containerID']} {status['restartCount']}"
             for pod in self.get("pods")["items"]
-            for one in pod["status"].get("containerStatuses", ())
+            for status in pod["status"].get("containerStatuses", ())
         }
 
 
-def container(name: str = "main", command: str = "exec sleep infinity", **resources: int) -> dict[str, Any]:
-    """Make a container that asks for resources, named with ``__`` for ``.`` and ``/`` in turn by ``asks``."""
+def build_container(name: str = "main", command: str = "exec sleep infinity", **resources: int) -> dict[str, Any]:
+    """Return a container that requests devices; for the resources see :func:`build_limits`."""
     return {
         "name": name,
         "image": images.BUSYBOX,
         "imagePullPolicy": "Never",
         "command": ["sh", "-c", command],
-    } | asks(**resources)
+    } | build_limits(**resources)
 
 
-def asks(**resources: int) -> dict[str, Any]:
-    """Make the limits of a container: ``fuse=1`` asks for one ``test.example/fuse``."""
+def build_limits(**resources: int) -> dict[str, Any]:
+    """Return the limits of a container: ``fuse=1`` requests one ``test.example/fuse``."""
     return {"resources": {"limits": {f"test.example/{name}": count for name, count in resources.items()}}}
 
 
-def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    """Make a pod without a token and without patience."""
+def build_pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """Return a pod without an API token and without a grace period."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -155,22 +161,22 @@ def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
     }
 
 
-def seconds_until(holds: Callable[[], bool], seconds: float = 60) -> float:
-    """Wait for something that nothing tells of; give the seconds it took.
+def poll_until(holds: Callable[[], bool], seconds: float = 60) -> float:
+    """Poll until a condition without an event holds; return the seconds it took.
 
     Raises:
-        TimeoutError: it did not hold in time.
+        TimeoutError: The condition did not hold in time.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     while not holds():
-        if time.monotonic() - began > seconds:
+        if time.monotonic() - start > seconds:
             raise TimeoutError
         time.sleep(0.05)
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
-def device_numbers(listing: str) -> dict[str, str]:
-    """Read names and numbers of device nodes out of what ``ls -l`` prints."""
+def parse_device_numbers(listing: str) -> dict[str, str]:
+    """Return the device numbers (major:minor) by name from the output of ``ls -l``."""
     return {
         words[-1]: f"{words[4].rstrip(',')}:{words[5]}"
         for words in map(str.split, listing.splitlines())

@@ -1,4 +1,4 @@
-"""etcd and the Kubernetes control plane on a machine of the test's own, and kubectl to speak with it."""
+"""etcd and the Kubernetes control plane on the machine of a test, and kubectl to access it."""
 
 import json
 import secrets
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.machine import Machine
-from tests.cluster.node import features
+from tests.cluster.node import select_features
 
 _PORT = 6443
 _USERS = (
@@ -23,7 +23,7 @@ _USERS = (
 class ControlPlane:
     """etcd, kube-apiserver, kube-scheduler and kube-controller-manager.
 
-    ``binaries`` is the directory of a Kubernetes version's programs; kubectl may be of another version.
+    ``binaries`` is the directory with the programs of a Kubernetes version; kubectl may have another version.
     """
 
     def __init__(self, machine: Machine, binaries: Path, kubectl: Path) -> None:
@@ -33,7 +33,7 @@ class ControlPlane:
         self._directory = machine.directory / "control-plane"
 
     def start(self) -> None:
-        """Start all of it and wait until the API server is ready."""
+        """Start all programs and wait until the API server is ready."""
         machine, directory = self.machine, self._directory
         directory.mkdir()
         machine.start(
@@ -44,7 +44,7 @@ class ControlPlane:
             "".join(f'{tokens[name]},{name},{name},"{groups}"\n' for name, groups in _USERS)
         )
         for name, token in tokens.items():
-            self.kubeconfig(name).write_text(json.dumps(_kubeconfig(token)))
+            self.get_kubeconfig(name).write_text(json.dumps(_build_kubeconfig(token)))
         key = directory / "service-accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         server = machine.start(
@@ -65,14 +65,19 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             "--service-cluster-ip-range=10.78.0.0/24",
             "--allow-privileged=true",
-            *(f"--feature-gates={name}={str(value).lower()}" for name, value in features(self._binaries).items()),
+            *(
+                f"--feature-gates={name}={str(value).lower()}"
+                for name, value in select_features(self._binaries).items()
+            ),
         )
-        ready = machine.command([self._kubectl, "--kubeconfig", self.kubeconfig("admin"), "get", "--raw", "/readyz"])
-        server.until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")
+        ready = machine.build_command(
+            [self._kubectl, "--kubeconfig", self.get_kubeconfig("admin"), "get", "--raw", "/readyz"]
+        )
+        server.wait_until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")
         machine.start(
             "kube-controller-manager",
             self._binaries / "kube-controller-manager",
-            f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
+            f"--kubeconfig={self.get_kubeconfig('system:kube-controller-manager')}",
             f"--service-account-private-key-file={key}",
             "--use-service-account-credentials=true",
             "--leader-elect=false",
@@ -82,47 +87,47 @@ class ControlPlane:
         machine.start(
             "kube-scheduler",
             self._binaries / "kube-scheduler",
-            f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
+            f"--kubeconfig={self.get_kubeconfig('system:kube-scheduler')}",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             f"--cert-dir={directory}/certificates",
         )
 
-    def kubeconfig(self, user: str) -> Path:
-        """Give the file with which a user speaks to the API server."""
+    def get_kubeconfig(self, user: str) -> Path:
+        """Return the path of the kubeconfig of a user."""
         return self._directory / f"{user.replace(':', '-')}.json"
 
     def kubectl(
         self, *arguments: str | Path, text: str | None = None, user: str = "admin", seconds: float = 120
     ) -> str:
-        """Run kubectl, give what it prints.
+        """Run kubectl and return its output.
 
         Raises:
-            subprocess.CalledProcessError: it failed; its notes hold what it said.
+            subprocess.CalledProcessError: kubectl failed; the notes contain its output.
         """
         return self.machine.run(
-            self._kubectl, "--kubeconfig", self.kubeconfig(user), *arguments, text=text, seconds=seconds
+            self._kubectl, "--kubeconfig", self.get_kubeconfig(user), *arguments, text=text, seconds=seconds
         )
 
     def get(self, *arguments: str) -> Any:
-        """Read an object or a list as JSON."""
+        """Return an object or a list."""
         return json.loads(self.kubectl("get", "-o", "json", *arguments))
 
     def apply(self, *objects: object) -> None:
-        """Create or change objects."""
+        """Create or update objects."""
         self.kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
     def wait(self, target: str, condition: str, *arguments: str, seconds: float = 60) -> None:
-        """Wait by a watch until a condition of ``kubectl wait --for`` holds.
+        """Wait until a condition of ``kubectl wait --for`` holds.
 
         Raises:
-            subprocess.CalledProcessError: not in time; its notes hold what kubectl said.
+            subprocess.CalledProcessError: The condition did not hold in time; the notes contain the output of kubectl.
         """
         self.kubectl("wait", target, f"--for={condition}", f"--timeout={seconds}s", *arguments, seconds=seconds + 20)
 
 
-def _kubeconfig(token: str) -> dict[str, object]:
-    """A kubeconfig for the server of this machine, whose certificate is its own."""
+def _build_kubeconfig(token: str) -> dict[str, object]:
+    """Return a kubeconfig for the API server of the machine, whose certificate is self-signed."""
     return {
         "apiVersion": "v1",
         "kind": "Config",

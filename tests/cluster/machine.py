@@ -1,8 +1,8 @@
-"""A machine of the test's own: mounts, processes and network apart from the real one, gone with its first process.
+"""A machine for a test: separate mount, process and network namespaces that end with their first process.
 
-A kubelet writes to places that are compiled into it (``/var/lib/kubelet/device-plugins``) or agreed upon (``/run``,
-``/var/log/pods``). In a mount namespace these are directories of the test; in a process namespace everything that was
-started, shims and containers included, ends with the first process; in a network namespace ports are free.
+A kubelet writes to paths that are compiled into it (``/var/lib/kubelet/device-plugins``) or that are conventions
+(``/run``, ``/var/log/pods``). In a mount namespace these are directories of the test. In a process namespace all
+programs, including shims and containers, end with the first process. In a network namespace all ports are free.
 """
 
 import os
@@ -16,14 +16,20 @@ from pathlib import Path
 from typing import Self
 
 _NODES = ("fuse", "kvm", "kmsg", "null", "zero", "full", "random", "urandom", "tty", "net/tun")
-"""What of the real ``/dev`` the machine has, where it is there."""
-_OWN = {"dev": "/dev", "kubelet": "/var/lib/kubelet", "cni": "/var/lib/cni", "run": "/run", "log": "/var/log"}
-"""Directories of the machine, and where its processes see them."""
-_KERNEL = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
-"""Settings of the whole kernel that a kubelet changes, and that are put back."""
+"""Device nodes of the host that the machine has too, if they exist."""
+_OWN_DIRECTORIES = {
+    "dev": "/dev",
+    "kubelet": "/var/lib/kubelet",
+    "cni": "/var/lib/cni",
+    "run": "/run",
+    "log": "/var/log",
+}
+"""Directories of the machine by name -> path at which its processes see them."""
+_SYSCTLS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+"""Kernel parameters that a kubelet changes and that are restored afterwards."""
 ADDRESS = "10.76.0.1"
-"""The machine's own, on a network that leads nowhere."""
-_APART = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+"""Address of the machine, on a network without a route to other networks."""
+_UNSHARE = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
 _INIT = """
 set -e
 mount --make-rshared /
@@ -46,47 +52,47 @@ exec sleep infinity
 
 
 class ProgramEndedError(Exception):
-    """A program of the machine ended by itself; the text is the end of its log."""
+    """A program of the machine ended unexpectedly; the text contains the end of its log."""
 
 
 class Program:
-    """One running program of the machine, with its log."""
+    """A running program of the machine and its log."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
         self._process = process
         self.log = log
 
-    def until(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
-        """Wait until something holds that the program brings about.
+    def wait_until(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+        """Poll until a condition that the program causes holds.
 
         Raises:
-            ProgramEndedError: the program ended.
-            TimeoutError: it did not hold in time.
+            ProgramEndedError: The program ended.
+            TimeoutError: The condition did not hold in time.
         """
         deadline = time.monotonic() + seconds
         while not holds():
             if self._process.poll() is not None:
-                raise ProgramEndedError(f"{self.name} ended with {self._process.returncode}:\n{self.tail()}")
+                raise ProgramEndedError(f"{self.name} ended with {self._process.returncode}:\n{self.read_tail()}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name}: {what} not within {seconds} s:\n{self.tail()}")
+                raise TimeoutError(f"{self.name}: {what} not within {seconds} s:\n{self.read_tail()}")
             time.sleep(0.05)
 
-    def tail(self, lines: int = 30) -> str:
-        """Give the end of its log."""
+    def read_tail(self, lines: int = 30) -> str:
+        """Return the last lines of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal and wait for the end (nsenter passes none on: the child is told)."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal to the program and wait until it has ended; nsenter, its parent, does not pass on signals."""
         for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
             os.kill(int(child), number)
         self._process.wait(30)
 
 
 class Machine:
-    """Namespaces and directories; a context manager, and nothing of it is left afterwards.
+    """Namespaces and directories of a machine; leaving the context removes all of them.
 
-    ``directory`` is where everything lies; ``dev``, ``kubelet``, ``run`` and ``log`` in it are the machine's own.
+    ``directory`` contains all files of the machine; ``dev``, ``kubelet``, ``run`` and ``log`` in it are mounted there.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -96,79 +102,83 @@ class Machine:
         self._programs: list[Program] = []
 
     def __enter__(self) -> Self:
-        self._kernel = {name: Path("/proc/sys", name).read_text() for name in _KERNEL}
-        self._groups = _control_groups()
-        for name in _OWN:
+        self._kernel = {name: Path("/proc/sys", name).read_text() for name in _SYSCTLS}
+        self._groups = _list_control_groups()
+        for name in _OWN_DIRECTORIES:
             (self.directory / name).mkdir(parents=True)
         for name in _NODES:
             if (real := Path("/dev", name)).exists():
                 self.plug(f"/dev/{name}", real.stat().st_rdev)
-        binds = "\n".join(f"mount --rbind {self.directory}/{name} {target}" for name, target in _OWN.items())
-        script = _INIT.format(targets=" ".join(_OWN.values()), binds=binds, address=ADDRESS)
+        binds = "\n".join(
+            f"mount --rbind {self.directory}/{name} {target}" for name, target in _OWN_DIRECTORIES.items()
+        )
+        script = _INIT.format(targets=" ".join(_OWN_DIRECTORIES.values()), binds=binds, address=ADDRESS)
         self._init = subprocess.Popen(
-            [*_APART, "sh", "-c", script],
+            [*_UNSHARE, "sh", "-c", script],
             stdout=subprocess.PIPE,
             stderr=(self.directory / "machine.log").open("w"),
             text=True,
         )
         assert self._init.stdout
         if self._init.stdout.readline() != "up\n":
-            raise ProgramEndedError(f"the machine did not come up: {self._init.wait()}")
+            raise ProgramEndedError(
+                f"the first process of the machine ended with {self._init.wait()}; see {self.directory}/machine.log"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The kernel lets the first process of a namespace go only after all the others.
+        # The first process of a process namespace ends after all other processes of the namespace.
         os.kill(self.first_process, signal.SIGKILL)
         self._init.wait()
         for name, value in self._kernel.items():
             Path("/proc/sys", name).write_text(value)
-        for group in sorted(_control_groups() - self._groups, reverse=True):
+        for group in sorted(_list_control_groups() - self._groups, reverse=True):
             group.rmdir()
         shutil.rmtree(self.directory)
 
     @property
     def first_process(self) -> int:
-        """Number of the machine's first process, as the real machine counts."""
+        """PID of the machine's first process in the namespace of the host."""
         children = Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text()
         return int(children.split()[0])
 
-    def command(self, arguments: Sequence[str | Path]) -> list[str]:
-        """Make a command that runs in the machine."""
+    def build_command(self, arguments: Sequence[str | Path]) -> list[str]:
+        """Return the command line that runs a command in the machine."""
         return ["nsenter", "--target", str(self.first_process), "--mount", "--pid", "--net", "--uts", "--ipc", "--",
                 *map(str, arguments)]  # fmt: skip
 
     def run(self, *arguments: str | Path, text: str | None = None, seconds: float = 120) -> str:
-        """Run a command in the machine, give what it prints.
+        """Run a command in the machine and return its output.
 
         Raises:
-            subprocess.CalledProcessError: it failed; its notes hold what it said.
+            subprocess.CalledProcessError: The command failed; the notes contain its output.
         """
         try:
             return subprocess.run(
-                self.command(arguments), check=True, capture_output=True, text=True, input=text, timeout=seconds
+                self.build_command(arguments), check=True, capture_output=True, text=True, input=text, timeout=seconds
             ).stdout
         except subprocess.CalledProcessError as error:
             error.add_note(f"{error.stdout}\n{error.stderr}")
             raise
 
     def start(self, name: str, *arguments: str | Path, environment: dict[str, str] | None = None) -> Program:
-        """Start a program that stays; its log is ``<name>.log`` in the directory."""
+        """Start a program that runs in the background; its log is ``<name>.log`` in the directory of the machine."""
         log = self.directory / f"{name}.log"
         with log.open("ab") as file:
             process = subprocess.Popen(
-                self.command(arguments), stdout=file, stderr=file, stdin=subprocess.DEVNULL,
+                self.build_command(arguments), stdout=file, stderr=file, stdin=subprocess.DEVNULL,
                 env=os.environ | (environment or {}),
             )  # fmt: skip
         program = Program(name, process, log)
         self._programs.append(program)
         return program
 
-    def logs(self) -> str:
-        """Give the ends of all logs, for a test that failed."""
-        return "\n".join(f"--- {one.name}\n{one.tail()}" for one in self._programs)
+    def read_logs(self) -> str:
+        """Return the last lines of all logs, for the report of a failed test."""
+        return "\n".join(f"--- {program.name}\n{program.read_tail()}" for program in self._programs)
 
     def plug(self, path: str, device: int) -> None:
-        """Make a character device node in the machine's ``/dev``."""
+        """Create a character device node in the machine's ``/dev``."""
         node = self.directory / path.removeprefix("/")
         node.parent.mkdir(parents=True, exist_ok=True)
         os.mknod(node, 0o666 | stat.S_IFCHR, device)
@@ -179,6 +189,6 @@ class Machine:
         (self.directory / path.removeprefix("/")).unlink()
 
 
-def _control_groups() -> set[Path]:
-    """All control groups of containerd: with the machine's processes its containers' groups are empty, not gone."""
+def _list_control_groups() -> set[Path]:
+    """Return all control groups of containerd; those of the machine remain, empty, after its processes have ended."""
     return set(Path("/sys/fs/cgroup").glob("*/k8s.io/**/")) | set(Path("/sys/fs/cgroup").glob("*/k8s.io/"))

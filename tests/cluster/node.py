@@ -1,4 +1,4 @@
-"""containerd and a kubelet on a machine of the test's own."""
+"""containerd and a kubelet on the machine of a test."""
 
 import json
 from collections.abc import Iterable
@@ -52,29 +52,36 @@ _NETWORK = {
 }
 
 
-def features(binaries: Path) -> dict[str, bool]:
-    """Which features to turn on that a version has and leaves off: the health of a pod's devices in its status."""
+def select_features(binaries: Path) -> dict[str, bool]:
+    """Return the feature gates to enable: device health in the pod status, where it exists and is off by default."""
     minor = int(binaries.name.split(".")[1])
-    return {"ResourceHealthStatus": True} if minor >= _HEALTH_IN_STATUS else {}
+    return {"ResourceHealthStatus": True} if minor >= _HEALTH_IN_STATUS_MINOR else {}
 
 
-_HEALTH_IN_STATUS = 31
+_HEALTH_IN_STATUS_MINOR = 31
 
 
 class Node:
     """containerd and the kubelet of one machine.
 
-    ``binaries`` is the directory of a Kubernetes version's programs. With ``kubeconfig`` the kubelet is a node of a
-    cluster; without, it runs the static pods of ``manifests`` alone. A hasty one tells the node's status every second
-    instead of every ten, and looks for changed ConfigMaps every five seconds instead of every sixty.
+    ``binaries`` is the directory with the programs of a Kubernetes version. With ``kubeconfig`` the kubelet is a node
+    of a cluster; without it, the kubelet runs only the static pods in ``manifests``. With ``has_short_periods`` it
+    reports the node status every second instead of every 10 seconds, and reads changed ConfigMaps every 5 seconds
+    instead of every 60.
     """
 
     name = "node-1"
 
     def __init__(
-        self, machine: Machine, binaries: Path, sandbox: str, kubeconfig: Path | None = None, *, is_hasty: bool = True
+        self,
+        machine: Machine,
+        binaries: Path,
+        sandbox: str,
+        kubeconfig: Path | None = None,
+        *,
+        has_short_periods: bool = True,
     ) -> None:
-        self._pace = {"nodeStatusUpdateFrequency": "1s", "syncFrequency": "5s"} if is_hasty else {}
+        self._periods = {"nodeStatusUpdateFrequency": "1s", "syncFrequency": "5s"} if has_short_periods else {}
         self.machine = machine
         self.manifests = machine.directory / "manifests"
         self._binaries = binaries
@@ -91,17 +98,17 @@ class Node:
         config = directory / "containerd.toml"
         config.write_text(_CONTAINERD.format(directory=directory, sandbox=self._sandbox, snapshotter="overlayfs"))
         self.containerd = self.machine.start("containerd", "containerd", "--config", config)
-        self.containerd.until((directory / "run/containerd.sock").exists, "its socket")
+        self.containerd.wait_until((directory / "run/containerd.sock").exists, "its socket")
         self.start_kubelet()
 
-    def load(self, archive: Path) -> None:
+    def import_image(self, archive: Path) -> None:
         """Import an image archive."""
         self.machine.run(
             "ctr", "--address", "/run/containerd.sock", "--namespace", "k8s.io", "images", "import", archive
         )
 
     def start_kubelet(self) -> None:
-        """Start the kubelet, the first time or again."""
+        """Start the kubelet, for the first time or again."""
         directory = self.machine.directory
         config = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -122,37 +129,42 @@ class Node:
             "volumePluginDir": str(directory / "volume-plugins"),
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "10Mi"},
-            "featureGates": features(self._binaries),
+            "featureGates": select_features(self._binaries),
             "registerNode": self._kubeconfig is not None,
             "fileCheckFrequency": "1s",
-        } | self._pace
+        } | self._periods
         (directory / "kubelet.json").write_text(json.dumps(config))
-        arguments = ["--config", directory / "kubelet.json", "--root-dir", "/var/lib/kubelet",
+        arguments: list[str | Path] = ["--config", directory / "kubelet.json", "--root-dir", "/var/lib/kubelet",
                      "--hostname-override", self.name, "--node-ip", ADDRESS, "--v", "2"]  # fmt: skip
         if self._kubeconfig:
             arguments += ["--kubeconfig", self._kubeconfig]
         self.kubelet = self.machine.start("kubelet", self._binaries / "kubelet", *arguments)
-        self.kubelet.until((self.machine.kubelet / "device-plugins/kubelet.sock").exists, "its socket for plugins")
-
-    def allocatable_devices(self) -> dict[str, set[str]]:
-        """Ask the kubelet's pod-resources API which devices it has to give, by resource."""
-        answer = pb.AllocatableResourcesResponse.FromString(self._ask("GetAllocatableResources"))
-        return _by_resource(answer.devices)
-
-    def given_devices(self) -> dict[str, set[str]]:
-        """Ask the kubelet's pod-resources API which devices pods hold, by resource."""
-        answer = pb.ListPodResourcesResponse.FromString(self._ask("List"))
-        return _by_resource(
-            devices for pod in answer.pod_resources for container in pod.containers for devices in container.devices
+        self.kubelet.wait_until(
+            (self.machine.kubelet / "device-plugins/kubelet.sock").exists, "its device plugin socket"
         )
 
-    def _ask(self, method: str) -> bytes:
+    def list_allocatable_devices(self) -> dict[str, set[str]]:
+        """Return the allocatable devices by resource, from the kubelet's pod-resources API."""
+        response = pb.AllocatableResourcesResponse.FromString(self._call("GetAllocatableResources"))
+        return _group_by_resource(response.devices)
+
+    def list_allocated_devices(self) -> dict[str, set[str]]:
+        """Return the devices that pods hold by resource, from the kubelet's pod-resources API."""
+        response = pb.ListPodResourcesResponse.FromString(self._call("List"))
+        return _group_by_resource(
+            devices for pod in response.pod_resources for container in pod.containers for devices in container.devices
+        )
+
+    def _call(self, method: str) -> bytes:
         with grpc.insecure_channel(f"unix:{self.machine.kubelet}/pod-resources/kubelet.sock") as channel:
-            return channel.unary_unary(path(POD_RESOURCES, method))(b"", timeout=10)
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                path(POD_RESOURCES, method), request_serializer=None, response_deserializer=None
+            )
+            return call(b"", timeout=10)
 
 
-def _by_resource(listed: Iterable[pb.ContainerDevices]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for one in listed:
-        found.setdefault(one.resource_name, set()).update(one.device_ids)
-    return found
+def _group_by_resource(listed: Iterable[pb.ContainerDevices]) -> dict[str, set[str]]:
+    by_resource: dict[str, set[str]] = {}
+    for devices in listed:
+        by_resource.setdefault(devices.resource_name, set()).update(devices.device_ids)
+    return by_resource

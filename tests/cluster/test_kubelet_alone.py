@@ -1,4 +1,4 @@
-"""The real kubelet without an API server: static pods get what a configuration says, whoever restarts."""
+"""A real kubelet without an API server: static pods receive devices, also after restarts of kubelet and genplug."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import container, device_numbers, pod, seconds_until
+from tests.cluster.cluster import build_container, build_pod, parse_device_numbers, poll_until
 from tests.cluster.machine import Program
 from tests.cluster.node import Node
 
@@ -34,89 +34,92 @@ def start_genplug(node: Node) -> Program:
     config = node.machine.directory / "genplug.yaml"
     config.write_text(CONFIG)
     program = node.machine.start("genplug", GENPLUG, "run", "--config", config, "--listen", "127.0.0.1:9808")
-    program.until(lambda: is_ready(node), "readiness")
+    program.wait_until(lambda: is_ready(node), "readiness")
     return program
 
 
 def is_ready(node: Node) -> bool:
     try:
         return node.machine.run("wget", "-q", "-O", "-", "http://127.0.0.1:9808/readyz").startswith("ready")
-    except Exception:  # noqa: BLE001 - not even listening yet
+    except Exception:  # noqa: BLE001 - the agent may not listen yet
         return False
 
 
-LOOK = "ls -l /dev; echo things=$THINGS; exec sleep infinity"
-TWO, ONE = pod("two", container(command=LOOK, thing=2)), pod("one", container(command=LOOK, thing=1, fuse=1))
+COMMAND = "ls -l /dev; echo things=$THINGS; exec sleep infinity"
+TWO, ONE = (
+    build_pod("two", build_container(command=COMMAND, thing=2)),
+    build_pod("one", build_container(command=COMMAND, thing=1, fuse=1)),
+)
 
 
 @pytest.fixture(scope="module")
 def genplug(node: Node) -> Program:
-    """genplug on the node, with two pods that hold devices."""
+    """Return genplug, which runs on the node with two pods that hold devices."""
     for path, number in THINGS.items():
         node.machine.plug(path, number)
     program = start_genplug(node)
-    run(node, ONE, TWO)
-    seconds_until(lambda: {"one", "two"} <= set(running(node)))
+    run_pods(node, ONE, TWO)
+    poll_until(lambda: {"one", "two"} <= set(list_containers(node)))
     return program
 
 
-def run(node: Node, *pods: dict[str, Any]) -> None:
-    for one in pods:
-        part = node.manifests / f".{one['metadata']['name']}.part"
-        part.write_text(json.dumps(one))
-        part.rename(node.manifests / f"{one['metadata']['name']}.json")
-    for one in pods:
-        seconds_until(lambda one=one: said(node, one) != "")
+def run_pods(node: Node, *pods: dict[str, Any]) -> None:
+    """Run static pods and wait until each of them has written a log."""
+    for pod in pods:
+        part = node.manifests / f".{pod['metadata']['name']}.part"
+        part.write_text(json.dumps(pod))
+        part.rename(node.manifests / f"{pod['metadata']['name']}.json")
+    poll_until(lambda: all(read_log(node, pod) for pod in pods))
 
 
-def said(node: Node, one: dict[str, Any]) -> str:
-    """What the main container of a pod printed, without the runtime's time stamps."""
-    logs = (node.machine.directory / "log/pods").glob(f"default_{one['metadata']['name']}-*/main/*.log")
+def read_log(node: Node, pod: dict[str, Any]) -> str:
+    """Return the log of a pod's main container without the time stamps of the runtime."""
+    logs = (node.machine.directory / "log/pods").glob(f"default_{pod['metadata']['name']}-*/main/*.log")
     return "".join(line.split(" ", 3)[3] for log in logs for line in log.read_text().splitlines(keepends=True))
 
 
-def running(node: Node) -> dict[str, str]:
-    """Which container each pod runs, as the kubelet tells on its read-only port."""
-    answer = json.loads(node.machine.run("wget", "-q", "-O", "-", "http://127.0.0.1:10255/pods"))
+def list_containers(node: Node) -> dict[str, str]:
+    """Return the ID of each pod's running container, from the kubelet's read-only port."""
+    response = json.loads(node.machine.run("wget", "-q", "-O", "-", "http://127.0.0.1:10255/pods"))
     return {
-        one["metadata"]["name"].removesuffix(f"-{node.name}"): status["containerID"]
-        for one in answer["items"] or ()
-        for status in one["status"].get("containerStatuses", ())
+        pod["metadata"]["name"].removesuffix(f"-{node.name}"): status["containerID"]
+        for pod in response["items"] or ()
+        for status in pod["status"].get("containerStatuses", ())
         if "running" in status["state"]
     }
 
 
 @pytest.mark.usefixtures("genplug")
-def test_static_pods_get_their_nodes_and_their_environment(node: Node) -> None:
-    seconds_until(lambda: "things=" in said(node, ONE) and "things=" in said(node, TWO))
-    one, two = device_numbers(said(node, ONE)), device_numbers(said(node, TWO))
-    given = [{name for name in numbers if name.startswith("thing")} for numbers in (one, two)]
-    assert [len(names) for names in given] == [1, 2]
-    assert given[0] | given[1] == {"thing0", "thing1", "thing2"}
-    assert {name: two[name] for name in given[1]} == {name: f"240:{name[-1]}" for name in given[1]}
-    assert "fuse" in one
-    assert "fuse" not in two
-    assert f"things={','.join(f'/dev/{name}' for name in sorted(given[1]))}" in said(node, TWO)
+def test_static_pods_receive_device_nodes_and_environment(node: Node) -> None:
+    poll_until(lambda: "things=" in read_log(node, ONE) and "things=" in read_log(node, TWO))
+    first, second = parse_device_numbers(read_log(node, ONE)), parse_device_numbers(read_log(node, TWO))
+    names = [{name for name in numbers if name.startswith("thing")} for numbers in (first, second)]
+    assert [len(group) for group in names] == [1, 2]
+    assert names[0] | names[1] == {"thing0", "thing1", "thing2"}
+    assert {name: second[name] for name in names[1]} == {name: f"240:{name[-1]}" for name in names[1]}
+    assert "fuse" in first
+    assert "fuse" not in second
+    assert f"things={','.join(f'/dev/{name}' for name in sorted(names[1]))}" in read_log(node, TWO)
 
 
 @pytest.mark.usefixtures("genplug")
-def test_a_kubelet_that_is_killed_finds_everything_again(node: Node) -> None:
-    before = running(node)
+def test_killed_kubelet_keeps_containers_and_registers_resources_again(node: Node) -> None:
+    before = list_containers(node)
     assert node.kubelet
-    node.kubelet.end(signal.SIGKILL)
-    seconds_until(lambda: not is_ready(node))
-    began = time.monotonic()
+    node.kubelet.stop(signal.SIGKILL)
+    poll_until(lambda: not is_ready(node))
+    start = time.monotonic()
     node.start_kubelet()
-    seconds_until(lambda: is_ready(node))
-    print(f"kubelet started again: every resource is registered after {time.monotonic() - began:.2f} s")
-    seconds_until(lambda: running(node) == before)
-    run(node, pod("late", container(command="echo started; exec sleep infinity", fuse=1)))
+    poll_until(lambda: is_ready(node))
+    print(f"time from the start of the kubelet to all registrations: {time.monotonic() - start:.2f} s")
+    poll_until(lambda: list_containers(node) == before)
+    run_pods(node, build_pod("late", build_container(command="echo started; exec sleep infinity", fuse=1)))
 
 
-def test_genplug_that_is_killed_takes_no_pod_along(node: Node, genplug: Program) -> None:
-    before = running(node)
-    genplug.end(signal.SIGKILL)
+def test_killed_genplug_does_not_affect_pods(node: Node, genplug: Program) -> None:
+    before = list_containers(node)
+    genplug.stop(signal.SIGKILL)
     start_genplug(node)
-    run(node, pod("later", container(command="echo started; exec sleep infinity", fuse=1)))
-    seconds_until(lambda: "later" in running(node))
-    assert before.items() <= running(node).items()
+    run_pods(node, build_pod("later", build_container(command="echo started; exec sleep infinity", fuse=1)))
+    poll_until(lambda: "later" in list_containers(node))
+    assert before.items() <= list_containers(node).items()

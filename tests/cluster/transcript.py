@@ -1,7 +1,7 @@
-"""Play an operator's first minutes on a cluster, print the transcript of docs/get-started/cluster.md, and measure.
+"""Print the transcript of docs/get-started/cluster.md from a real cluster, then measure the delays that it states.
 
-As root, after .ci/tools and tests/cluster/build: ``python -m tests.cluster.transcript [VERSION]``. The kubelet is as by
-default here, so the figures are those of a node that nobody tuned.
+Requires root, .ci/tools and tests/cluster/build: ``python -m tests.cluster.transcript [VERSION]``. The kubelet has its
+default settings, so the figures apply to a node without tuning.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import images
-from tests.cluster.cluster import NAMESPACE, TOOLS, Cluster, container, pod
+from tests.cluster.cluster import NAMESPACE, TOOLS, Cluster, build_container, build_pod
 from tests.cluster.machine import Machine
 from tests.cluster.node import Node
 
@@ -59,7 +59,7 @@ _RUNS = 5
 
 
 def main(version: str = "1.34") -> None:
-    """Print the transcript and the figures."""
+    """Print the transcript and the measured delays."""
     binaries = next(TOOLS.glob(f"kubernetes/{version}.*"))
     with Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp"))) as machine:
         for number in range(3):
@@ -70,83 +70,85 @@ def main(version: str = "1.34") -> None:
         for name, text in FILES.items():
             (work / name).write_text(text)
         archive = machine.directory / "genplug.tar"
-        build = [REPOSITORY / "deploy/image/build.sh", "--tag", IMAGE, "--output", archive]
+        build: list[str | Path] = [REPOSITORY / "deploy/image/build.sh", "--tag", IMAGE, "--output", archive]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
-        cluster = Cluster(machine, binaries, TOOLS, is_hasty=False)
-        cluster.start(images.busybox(machine.directory), archive)
+        cluster = Cluster(machine, binaries, TOOLS, has_short_periods=False)
+        cluster.start(images.build_busybox(machine.directory), archive)
         programs = machine.directory / "bin"
         programs.mkdir()
         (programs / "helm").symlink_to(TOOLS / "helm4")
         (programs / "kubectl").symlink_to(TOOLS / "kubectl")
-        began = time.monotonic()
+        start = time.monotonic()
         for command in COMMANDS:
             print(f"$ {command}")
-            print(shell(cluster, command))
+            print(run_shell(cluster, command))
             if "apply" in command:
-                print(f"(from `helm install` to the pod with its devices: {time.monotonic() - began:.0f} s)\n")
-        figures(cluster)
+                print(f"(from `helm install` to the ready pod: {time.monotonic() - start:.0f} s)\n")
+        print_figures(cluster)
 
 
-def shell(cluster: Cluster, command: str) -> str:
-    """Run a command line in the machine as an operator types it."""
-    environment = f"KUBECONFIG={cluster.control.kubeconfig('admin')} HOME={cluster.machine.directory}"
+def run_shell(cluster: Cluster, command: str) -> str:
+    """Run a command line of the transcript in the machine and return its output."""
+    environment = f"KUBECONFIG={cluster.control.get_kubeconfig('admin')} HOME={cluster.machine.directory}"
     path = f"PATH={cluster.machine.directory}/bin:$PATH"
     return cluster.machine.run(
         "sh", "-c", f"cd {cluster.machine.directory}/work; export {environment} {path}; {command} 2>&1"
     )
 
 
-def figures(cluster: Cluster) -> None:
-    """Measure what an operator waits for."""
+def print_figures(cluster: Cluster) -> None:
+    """Measure and print the delays that an operator observes."""
     fuse, thing = "devices.example.com/fuse", "devices.example.com/thing"
 
-    def edited(run: int, *, is_urgent: bool = False) -> float:
+    def measure_edit(run: int, *, is_urgent: bool = False) -> float:
         tokens = (30 if is_urgent else 20) + run
         resources = {fuse: {"devices": [{"glob": "/dev/fuse"}], "tokens": tokens},
                      thing: {"devices": [{"glob": "/dev/thing*"}]}}  # fmt: skip
         text = json.dumps({"apiVersion": "genplug.io/v1alpha1", "kind": "DevicePluginConfig", "resources": resources})
         patch = json.dumps({"data": {"genplug.yaml": text}})
-        began = time.monotonic()
+        start = time.monotonic()
         cluster.kubectl("patch", "configmap/genplug-config", "--namespace", NAMESPACE, "--patch", patch)
         if is_urgent:
-            # A changed pod is synced at once, its ConfigMap with it.
+            # The kubelet synchronizes a changed pod immediately, including its ConfigMap.
             cluster.kubectl("annotate", "pods", "--all", "--namespace", NAMESPACE, "--overwrite", f"poke={run}")
-        cluster.until_allocatable(fuse, tokens, 180)
-        return time.monotonic() - began
+        cluster.wait_allocatable(fuse, tokens, 180)
+        return time.monotonic() - start
 
-    def edited_in_a_hurry(run: int) -> float:
-        return edited(run, is_urgent=True)
+    def measure_urgent_edit(run: int) -> float:
+        return measure_edit(run, is_urgent=True)
 
-    def restarted(_: int) -> float:
+    def measure_kubelet_restart(_: int) -> float:
         return cluster.restart_kubelet()
 
-    def rolled(run: int) -> float:
+    def measure_rollout(run: int) -> float:
         text = json.dumps({"spec": {"template": {"metadata": {"annotations": {"run": str(run)}}}}})
-        began = time.monotonic()
+        start = time.monotonic()
         cluster.kubectl("patch", "daemonset/genplug", "--namespace", NAMESPACE, "--patch", text)
         cluster.kubectl("rollout", "status", "daemonset/genplug", "--namespace", NAMESPACE)
-        took = time.monotonic() - began
-        cluster.run(pod(f"after-{run}", container()))
-        return took
+        seconds = time.monotonic() - start
+        cluster.run_pods(build_pod(f"after-{run}", build_container()))
+        return seconds
 
-    def vanished(_: int) -> float:
+    def measure_removal(_: int) -> float:
         cluster.machine.unplug("/dev/thing2")
-        took = cluster.until_allocatable(thing, 2)
+        seconds = cluster.wait_allocatable(thing, 2)
         cluster.machine.plug("/dev/thing2", (240 << 8) + 2)
-        cluster.until_allocatable(thing, 3)
-        return took
+        cluster.wait_allocatable(thing, 3)
+        return seconds
 
     measures: dict[str, Callable[[int], float]] = {
-        "ConfigMap edited, to the new count on the node": edited,
-        "the same, with the agents' pods annotated": edited_in_a_hurry,
-        "kubelet killed and started, to every resource registered": restarted,
-        "roll-out of a changed DaemonSet, to the new agent ready": rolled,
-        "device node removed, to the new count on the node": vanished,
+        "edited ConfigMap to the new allocatable count": measure_edit,
+        "the same, with annotated agent pods": measure_urgent_edit,
+        "started kubelet to all registrations": measure_kubelet_restart,
+        "changed DaemonSet to the ready new agent": measure_rollout,
+        "removed device node to the new allocatable count": measure_removal,
     }
-    for what, measure in measures.items():
-        taken = sorted(measure(run) for run in range(_RUNS))
-        print(f"{what}: {statistics.median(taken):.1f} s ({taken[0]:.1f} to {taken[-1]:.1f}, {_RUNS} runs)", flush=True)
-    assert cluster.allocatable(thing) == "3", f"of {Node.name}"
+    for name, measure in measures.items():
+        delays = sorted(measure(run) for run in range(_RUNS))
+        print(
+            f"{name}: {statistics.median(delays):.1f} s ({delays[0]:.1f} to {delays[-1]:.1f}, {_RUNS} runs)", flush=True
+        )
+    assert cluster.get_allocatable(thing) == "3", f"{Node.name} does not have 3 allocatable devices of {thing}"
 
 
 if __name__ == "__main__":
