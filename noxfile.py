@@ -42,12 +42,7 @@ PROSE = {
         "SECURITY.md",
         "changelog.d",
         "deploy",
-        "docs/contributing",
-        "docs/explanation",
-        "docs/get-started",
-        "docs/how-to",
-        "docs/index.md",
-        "docs/internals",
+        "docs",
         "tests",
     ),
     # Comments and docstrings.
