@@ -11,6 +11,12 @@ from tests.docs.blocks import PAGES, ROOT
 
 MAX_README_WORDS = 640
 
+OTHER_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("changelog.d/README.md"), *ROOT.glob("deploy/**/*.md")])
+"""Pages outside ``docs``: Sphinx does not check their links."""
+
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]+))?\)")
+
 
 @pytest.mark.docs
 def test_site_builds_without_warnings(tmp_path: Path) -> None:
@@ -36,10 +42,15 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= MAX_README_WORDS
 
 
-def test_readme_links_to_existing_files() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text()) if "://" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", OTHER_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_outside_the_site_lead_to_existing_headings(page: Path) -> None:
+    for target, anchor in RELATIVE_LINK.findall(FENCE.sub("", page.read_text())):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", FENCE.sub("", file.read_text()), re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-").lower() for heading in headings]
+            assert anchor in slugs, f"{target}#{anchor}"
 
 
 def test_marked_regions_are_closed() -> None:
