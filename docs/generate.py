@@ -36,7 +36,7 @@ PAGES = ROOT / "docs/reference"
 SCHEMAS = ROOT / "schemas"
 CHART = ROOT / "deploy/helm/genplug"
 REGION = re.compile(r"(?P<begin><!-- generated: (?P<call>[^\n]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`]|genplug )")
 
 
 def main() -> int:
@@ -378,7 +378,8 @@ def _epilog(text: str) -> Iterator[str]:
             yield from ("", "Exit codes:", "")
             yield from (f"- `{code}`: {meaning}" for code, _, meaning in (one.partition(" ") for one in codes))
         elif rest.startswith("  "):
-            lines = [line.removeprefix("  ") for line in rest.splitlines()]
+            # What follows a command after several spaces is its explanation.
+            lines = [re.sub(r"(?<=\S)(?=   +[^#\s])", "  #", line.removeprefix("  ")) for line in rest.splitlines()]
             yield from ("", heading[:1].upper() + heading[1:], "", "```sh", *lines, "```")
         elif part:
             yield from ("", *sentences(mark_literals(part)))

@@ -23,7 +23,7 @@ def test_anchor_of_a_section_is_its_code() -> None:
 
 @pytest.mark.parametrize("code", SECTIONS)
 def test_section_describes_cause_and_fix(code: str) -> None:
-    assert re.search(r"^\*\*Cause\.\*\* \S.*^\*\*Fix\.\*\* \S", SECTIONS[code], re.DOTALL | re.MULTILINE)
+    assert re.search(r"^\*\*Cause:\*\* \S.*^\*\*Fix:\*\* \S", SECTIONS[code], re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("code", [code for code in SECTIONS if code != ErrorCode.UNREADABLE])
