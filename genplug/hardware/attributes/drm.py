@@ -1,4 +1,7 @@
-"""Direct rendering: the card and the render node of one device, which lie side by side in its ``drm`` directory."""
+"""Attributes of graphics devices: the card and the render node in the ``drm`` directory of a device.
+
+Documentation/gpu/drm-uapi.rst, "Render nodes".
+"""
 
 from collections.abc import Mapping
 

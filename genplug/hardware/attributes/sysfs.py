@@ -1,4 +1,7 @@
-"""What every device of /sys has: its directory, its subsystem and driver, and where in the machine it is."""
+"""Attributes of every device in /sys: directory, subsystem, driver, NUMA node and local CPUs.
+
+Documentation/admin-guide/sysfs-rules.rst; NUMA: Documentation/ABI/testing/sysfs-bus-pci.
+"""
 
 from collections.abc import Mapping
 
