@@ -127,10 +127,10 @@ def _stdin_checks(node_name: str | None, policy: "Policy | None") -> Iterator[_C
 
 def _manifest_checks(text: str, name: str, node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
     from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415 - see run
-    from genplug.config.manifest import manifests  # noqa: PLC0415 - see run
+    from genplug.config.manifest import find_manifests  # noqa: PLC0415 - see run
 
     try:
-        found = manifests(text, name)
+        found = find_manifests(text, name)
     except ConfigInvalidError as error:
         yield partial(_raise, error)
         return

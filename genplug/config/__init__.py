@@ -1,4 +1,4 @@
-"""The configuration language: files with positions in, one frozen :class:`~genplug.spec.model.Config` out.
+"""Reads configuration and policy files into the values of :mod:`genplug.spec`, with source locations for errors.
 
-Nothing here knows of hardware, the kubelet or time; docs/reference/configuration.md is the page it implements.
+docs/reference/configuration.md describes the format. Nothing here knows about hardware or the kubelet.
 """

@@ -1,7 +1,7 @@
-"""Problems: mistakes in a configuration, as values, and the one place where they become text for a person.
+"""Diagnostics: the mistakes in a configuration as values, and their rendering as text.
 
-A problem is printed as a compiler prints it: a location that editors jump to, a stable code
-(docs/reference/errors.md explains each), the line with a caret, what was expected, one hint.
+The text has the form of compiler messages: a location that editors can open, a stable code
+(docs/reference/errors.md), the source line with a caret, what was expected, and a hint.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from genplug.spec.location import SourceLocation
 
 
 class ErrorCode(StrEnum):
-    """What kind of mistake; the codes are public and stay."""
+    """The kind of a mistake. The codes are public and do not change."""
 
     UNREADABLE = "GP001"
     SYNTAX = "GP002"
@@ -36,12 +36,12 @@ class ErrorCode(StrEnum):
     NOT_ALLOWED = "GP019"
 
 
-_WIDEST_LINE = 160
-"""Of a longer line, only what is around the caret is shown."""
+_MAX_LINE_WIDTH = 160
+"""The longest source line (characters) that is shown completely; of a longer line, the part around the caret is."""
 _BEFORE_CARET = 60
 _MAX_TEXT = 400
-"""Characters of a message or a path of keys; a longer one quotes something endless, and is cut in its middle."""
-# A file may hold anything, and a terminal obeys control characters. U+2400 and on are their pictures, one column each.
+"""The longest output line (characters); a longer line is cut in its middle."""
+# A terminal interprets control characters, so they are replaced by their pictures (U+2400...), one column each.
 _PICTURES = {code: 0x2400 + code for code in range(32) if code != ord("\t")} | {0x7F: 0x2421}
 
 
@@ -65,22 +65,22 @@ class Diagnostic:
 
 
 class ConfigInvalidError(Exception):
-    """A configuration that cannot be used. ``problems`` are all of its mistakes, in the order of the files.
+    """An invalid configuration. ``problems`` are all of its mistakes, in the order of the files.
 
-    ``directories`` are those to watch for a better one.
+    ``directories`` are the directories to watch for a corrected one.
     """
 
     def __init__(self, problems: Iterable[Diagnostic], directories: Iterable[Path] = ()) -> None:
-        # What stands in `defaults` is met again in each resource, and is one mistake.
-        unique = {(one.code, one.location, one.message): one for one in reversed(tuple(problems))}
-        self.problems = tuple(sorted(unique.values(), key=_order))
+        # A mistake in `defaults` is found again in each resource: report it once.
+        unique = {(problem.code, problem.location, problem.message): problem for problem in reversed(tuple(problems))}
+        self.problems = tuple(sorted(unique.values(), key=_sort_key))
         self.directories = frozenset(directories)
         super().__init__(format_diagnostics(self.problems))
 
 
 @frozen
 class Diagnostics:
-    """A collector of mistakes: readers add to it and go on, so that one run finds them all."""
+    """Collects mistakes: decoders add to it and continue, so that one run finds all of them."""
 
     found: list[Diagnostic] = field(factory=list)
 
@@ -102,7 +102,7 @@ class Diagnostics:
 
 
 def format_diagnostics(problems: Iterable[Diagnostic]) -> str:
-    """Return the problems as text for a terminal or a log."""
+    """Return diagnostics as text for a terminal or a log."""
     return "\n".join(map(_format_diagnostic, problems))
 
 
@@ -112,8 +112,8 @@ def _format_diagnostic(problem: Diagnostic) -> str:
     margin = " " * max(5, len(str(problem.location.line)))
     if problem.line:
         source, column = _window(problem.line, problem.location.column)
-        # A tab is one column to the reader of the file and must stay one here.
-        lead = "".join("\t" if one == "\t" else " " for one in source[: column - 1])
+        # Keep tabs, so that the caret has the column that it has in the file.
+        lead = "".join("\t" if character == "\t" else " " for character in source[: column - 1])
         room = max(len(source) - column + 1, 1)
         lines.append(f"{problem.location.line:>5} | {source}")
         lines.append(f"{margin} | {lead}{'^' * max(min(problem.width, room), 1)}")
@@ -132,16 +132,16 @@ def _shorten(line: str) -> str:
 
 
 def _window(line: str, column: int) -> tuple[str, int]:
-    """Return what to show of a line, and the column of its caret there."""
-    if len(line) <= _WIDEST_LINE:
+    """Return the part of a line to show, and the column of the caret in it."""
+    if len(line) <= _MAX_LINE_WIDTH:
         return line, column
-    start = max(min(column - 1 - _BEFORE_CARET, len(line) - _WIDEST_LINE), 0)
-    shown = line[start : start + _WIDEST_LINE]
+    start = max(min(column - 1 - _BEFORE_CARET, len(line) - _MAX_LINE_WIDTH), 0)
+    shown = line[start : start + _MAX_LINE_WIDTH]
     head = "…" if start else ""
-    tail = "…" if start + _WIDEST_LINE < len(line) else ""
+    tail = "…" if start + _MAX_LINE_WIDTH < len(line) else ""
     return f"{head}{shown}{tail}", column - start + len(head)
 
 
-def _order(problem: Diagnostic) -> tuple[str, int, int, str, str]:
+def _sort_key(problem: Diagnostic) -> tuple[str, int, int, str, str]:
     location = problem.location
     return (location.file, location.line, location.column, problem.code, problem.message)

@@ -1,4 +1,4 @@
-"""What a file says that it is: version and kind, looked at before anything else of it is."""
+"""Checks apiVersion and kind of a file before anything else in it."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -11,7 +11,7 @@ VERSION = "genplug.io/v1alpha1"
 
 
 class FileKind(StrEnum):
-    """The kinds of files that genplug reads."""
+    """The ``kind`` of the files that genplug reads."""
 
     CONFIG = "DevicePluginConfig"
     POLICY = "DevicePluginPolicy"
@@ -19,19 +19,22 @@ class FileKind(StrEnum):
 
 _FOREIGN: Mapping[FileKind, Mapping[str, str]] = {
     FileKind.CONFIG: {
-        "ConfigMap": "the files in it are the configuration: 'genplug validate' reads it so, 'run' its mounted volume",
-        FileKind.POLICY: "a policy is no part of the configuration that it bounds: pass its file with --policy",
+        "ConfigMap": "the configuration is in its data: 'validate' reads the manifest, 'run' the mounted volume",
+        FileKind.POLICY: "a policy is not part of the configuration that it limits: pass its file with --policy",
     },
     FileKind.POLICY: {
-        "ConfigMap": "the file in it is the policy: mount the volume, and name the file in it",
+        "ConfigMap": "the policy is in its data: mount it as a volume and pass the path of the file",
         FileKind.CONFIG: "this is a configuration: pass it with --config",
     },
 }
-"""What else a file can be that was given for one of a kind, and what to do with it."""
+"""Hints by expected kind and found kind."""
 
 
 def check_kind(trees: Sequence[MapNode], kind: FileKind, problems: Diagnostics) -> bool:
-    """Note wrong versions, in every file: one that a later file covers must not go unnoticed; say whether to go on."""
+    """Record wrong versions and kinds in all files; return whether decoding should continue.
+
+    Every file is checked, since a later file would hide the version of an earlier one.
+    """
     is_ours = True
     for tree in trees:
         for key, value in (("apiVersion", VERSION), ("kind", kind.value)):
@@ -40,7 +43,7 @@ def check_kind(trees: Sequence[MapNode], kind: FileKind, problems: Diagnostics) 
                 foreign = _FOREIGN[kind].get(written.text, "")
                 slip = "" if foreign else did_you_mean(written.text, (value,))
                 hint = foreign or slip
-                message, width = f"{written.text!r} is not what genplug reads", len(written.text)
+                message, width = f"{written.text!r} is not supported", len(written.text)
                 problems.add(
                     ErrorCode.WRONG_VERSION,
                     written.location,
@@ -50,6 +53,6 @@ def check_kind(trees: Sequence[MapNode], kind: FileKind, problems: Diagnostics) 
                     hint=hint,
                     width=width,
                 )
-                # Another kind altogether: each of its keys would be called unknown.
+                # Stop at a foreign kind: each of its keys would be reported as unknown.
                 is_ours = is_ours and (key == "apiVersion" or bool(slip))
     return is_ours

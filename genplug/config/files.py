@@ -1,7 +1,7 @@
-"""Which files make a configuration, and one consistent reading of them (config-language: One file).
+"""Finds the files of a configuration and reads a consistent version of them.
 
-A ConfigMap's directory is swapped as a whole by its ``..data`` link: the link is resolved once, everything is read
-through it, and it must still be the same afterwards. Other files are compared before and after.
+Kubernetes replaces the files of a ConfigMap volume by swapping its ``..data`` symlink: the symlink is resolved once,
+all files are read through it, and it must be unchanged afterwards. Other files are compared before and after the read.
 """
 
 import os
@@ -17,17 +17,17 @@ from genplug.config.yaml_tree import MAX_BYTES
 from genplug.spec.location import SourceLocation
 
 SUFFIXES = (".yaml", ".yml", ".json")
-OVERLAY = "node."
-"""Files of this prefix are for one node: ``node.<node-name>.yaml``."""
-_TRIES = 5
-_PAUSE = 0.02
+OVERLAY_PREFIX = "node."
+"""Prefix of files for a single node: ``node.<node-name>.yaml``."""
+_MAX_ATTEMPTS = 5
+_PAUSE_SECONDS = 0.02
 _MAX_LINKS = 40
-"""As the kernel has it."""
+"""The limit of the kernel, path_resolution(7)."""
 
 
 @frozen
 class ConfigFile:
-    """One file of a configuration: the name to show, and what it says."""
+    """A file of a configuration: its name for messages, and its text."""
 
     name: str
     text: str
@@ -35,7 +35,7 @@ class ConfigFile:
 
 @frozen
 class ConfigFiles:
-    """All files of a configuration, in the order in which they merge, and the directories in which they may change."""
+    """All files of a configuration in merge order, and the directories to watch for changes."""
 
     texts: tuple[ConfigFile, ...]
     directories: frozenset[Path]
@@ -43,38 +43,38 @@ class ConfigFiles:
 
 @frozen
 class _Source:
-    """A file to read: the name to show, and the path, which for a ConfigMap leads through its resolved ``..data``."""
+    """A file to read: its name for messages, and its path, for a ConfigMap through the resolved ``..data``."""
 
     name: str
     path: Path
 
 
 def read_files(paths: Sequence[Path], node_name: str | None, problems: Diagnostics) -> ConfigFiles:
-    """Return one consistent reading of files and directories; what cannot be read is noted as a problem."""
-    for remaining in reversed(range(_TRIES)):
+    """Return a consistent version of files and directories; record a problem for what cannot be read."""
+    for remaining in reversed(range(_MAX_ATTEMPTS)):
         attempt = Diagnostics()
-        sources = [one for path in paths for one in _sources(path, node_name, attempt)]
-        before = [_state(one.path) for one in sources]
-        texts = [text for one in sources if (text := _read(one, attempt)) is not None]
-        again = [one for path in paths for one in _sources(path, node_name, Diagnostics())]
-        if again == sources and [_state(one.path) for one in sources] == before:
+        sources = [source for path in paths for source in _sources(path, node_name, attempt)]
+        states = [_state(source.path) for source in sources]
+        texts = [text for source in sources if (text := _read(source, attempt)) is not None]
+        sources_after = [source for path in paths for source in _sources(path, node_name, Diagnostics())]
+        if sources_after == sources and [_state(source.path) for source in sources] == states:
             break
         if not remaining:
-            message, hint = "the files change while they are read", "have them replaced in one step, by a rename"
+            message, hint = "the files change while genplug reads them", "replace them atomically, by a rename"
             attempt.add(ErrorCode.UNREADABLE, SourceLocation(str(paths[0]), 1, 1), message, hint=hint)
-        # Somebody is writing: a moment later it is whole.
-        time.sleep(_PAUSE)
+        # Another process is writing the files; it may have finished after a short pause.
+        time.sleep(_PAUSE_SECONDS)
     problems.found.extend(attempt.found)
     texts.sort(key=lambda text: node_of(Path(text.name).name) is not None)
     return ConfigFiles(tuple(texts), frozenset(directory for path in paths for directory in _directories(path)))
 
 
 def decode_utf8(content: bytes, name: str, problems: Diagnostics) -> ConfigFile | None:
-    """Return a file's content as text; None, and a problem noted, where it is none."""
+    """Decode the content of a file; record a problem and return None if it is not UTF-8."""
     try:
         return ConfigFile(name, content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        # Counted from behind the byte order mark, if there is one.
+        # The offset counts from behind the byte order mark, if there is one.
         before = error.object[: error.start]
         location = SourceLocation(name, before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode()) + 1)
         message = f"the byte 0x{error.object[error.start]:02x} is not UTF-8"
@@ -83,18 +83,18 @@ def decode_utf8(content: bytes, name: str, problems: Diagnostics) -> ConfigFile 
 
 
 def node_of(name: str) -> str | None:
-    """Return the node that a file of this name is for; None if it is for every node."""
-    return Path(name).stem.removeprefix(OVERLAY) if name.startswith(OVERLAY) else None
+    """Return the node that a file is for, or None if it is for all nodes."""
+    return Path(name).stem.removeprefix(OVERLAY_PREFIX) if name.startswith(OVERLAY_PREFIX) else None
 
 
 def nodes_of(paths: Sequence[Path]) -> list[str]:
-    """Return the nodes that have a file of their own in these directories."""
-    names = [one.name for path in paths if _is_directory(path) for one in path.iterdir() if is_config_file(one.name)]
+    """Return the names of the nodes for which these directories contain a file."""
+    names = [file.name for path in paths if _is_directory(path) for file in path.iterdir() if is_config_file(file.name)]
     return sorted({node for name in names if (node := node_of(name)) is not None})
 
 
 def is_config_file(name: str) -> bool:
-    """Say whether a file of this name in a directory is part of the configuration."""
+    """Return whether a file name in a directory belongs to the configuration."""
     return name.endswith(SUFFIXES) and not name.startswith(".")
 
 
@@ -104,34 +104,37 @@ def _sources(path: Path, node_name: str | None, problems: Diagnostics) -> list[_
     try:
         link = path / "..data"
         directory = path / link.readlink() if link.is_symlink() else path
-        names = sorted(one.name for one in directory.iterdir() if is_config_file(one.name))
+        names = sorted(file.name for file in directory.iterdir() if is_config_file(file.name))
     except OSError as error:
         problems.add(
-            ErrorCode.UNREADABLE, SourceLocation(str(path), 1, 1), f"the directory cannot be read: {error.strerror}"
+            ErrorCode.UNREADABLE, SourceLocation(str(path), 1, 1), f"cannot read the directory: {error.strerror}"
         )
         return []
-    counted = [name for name in names if node_of(name) in (None, node_name)]
-    if not counted:
-        hint = f"genplug reads files that end in {', '.join(SUFFIXES)}, and those named node.* on their node only"
+    selected = [name for name in names if node_of(name) in (None, node_name)]
+    if not selected:
+        hint = f"genplug reads files that end in {', '.join(SUFFIXES)}; files named node.* apply to one node only"
         problems.add(
-            ErrorCode.UNREADABLE, SourceLocation(str(path), 1, 1), "the directory holds no configuration", hint=hint
+            ErrorCode.UNREADABLE,
+            SourceLocation(str(path), 1, 1),
+            "the directory contains no configuration file",
+            hint=hint,
         )
-    return [_Source(str(path / name), directory / name) for name in counted]
+    return [_Source(str(path / name), directory / name) for name in selected]
 
 
 def _read(source: _Source, problems: Diagnostics) -> ConfigFile | None:
     location = SourceLocation(source.name, 1, 1)
     try:
         with source.path.open("rb") as file:
-            # One byte more than is allowed is enough to refuse it, whatever endless thing it is.
+            # One byte more than allowed is enough to reject the file, even an endless one.
             return decode_utf8(file.read(MAX_BYTES + 1), source.name, problems)
     except FileNotFoundError:
         hint = "check the path, and that the ConfigMap is mounted there"
-        problems.add(ErrorCode.UNREADABLE, location, "there is no such file or directory", hint=hint)
+        problems.add(ErrorCode.UNREADABLE, location, "no such file or directory", hint=hint)
     except OSError as error:
-        problems.add(ErrorCode.UNREADABLE, location, f"it cannot be read: {error.strerror}")
+        problems.add(ErrorCode.UNREADABLE, location, f"cannot read the file: {error.strerror}")
     except ValueError as error:
-        problems.add(ErrorCode.UNREADABLE, location, f"it cannot be read: {error}")
+        problems.add(ErrorCode.UNREADABLE, location, f"cannot read the file: {error}")
     return None
 
 
@@ -140,25 +143,25 @@ def _state(path: Path) -> tuple[int, ...] | None:
         found = path.stat()
     except (OSError, ValueError):
         return None
-    # What comes through a pipe is read once: its times change by reading.
+    # A pipe can be read once only, and reading changes its times.
     return (found.st_ino, found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else ()
 
 
 def _directories(path: Path) -> Iterator[Path]:
-    """Yield where it shows that a path, a link on the way to it, or what is in it changes."""
+    """Yield the directories to watch for changes of a path, of the symlinks that lead to it, and of its entries."""
     for _ in range(_MAX_LINKS):
         if not path.is_symlink():
             break
         yield path.parent
         target = Path(os.path.realpath(path.parent)) / path.readlink()
         path = Path(os.path.realpath(target.parent)) / target.name
-    # What is not there yet may be made: then its nearest ancestor tells.
-    yield next((one for one in (path, *path.parents) if _is_directory(one)), Path("/"))
+    # Watch the nearest existing ancestor of a path that does not exist yet.
+    yield next((ancestor for ancestor in (path, *path.parents) if _is_directory(ancestor)), Path("/"))
 
 
 def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError:
-        # Nobody may look: as good as missing, and whoever opens it is told why.
+        # Unreadable counts as missing; opening it reports the reason.
         return False

@@ -1,4 +1,4 @@
-"""From paths to a configuration: reading, merging, checking and decoding in one go, with every mistake at once."""
+"""Loads a configuration: reads, merges, validates and decodes files, and reports all mistakes at once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,54 +17,56 @@ from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
-_NOTHING = "to offer nothing on purpose, write 'resources: {}'"
+_NOTHING = "to offer no resources, write 'resources: {}'"
 
 
 @frozen
 class LoadedConfig:
-    """A configuration, and the directories to watch for changes of its files and its policy."""
+    """A configuration, and the directories to watch for changes of its files and of its policy."""
 
     config: Config
     directories: frozenset[Path]
 
 
 def load(paths: Sequence[Path], node_name: str | None = None, policy: Path | None = None) -> LoadedConfig:
-    """Read, merge and decode files and directories under the policy in a file, or under the default one.
+    """Load files and directories under the policy in a file, or under the default policy.
 
     Raises:
-        ConfigInvalidError: with every mistake found, and the directories to watch for a better one.
+        ConfigInvalidError: with every mistake found, and the directories to watch for a corrected one.
     """
-    bounds, wrong = _bounds(policy)
+    loaded_policy, policy_problems = _load_policy(policy)
     try:
-        loaded = load_files(paths, node_name, None if wrong else bounds.policy)
+        loaded = load_files(paths, node_name, None if policy_problems else loaded_policy.policy)
     except ConfigInvalidError as error:
-        raise ConfigInvalidError((*wrong, *error.problems), error.directories | bounds.directories) from None
-    directories = loaded.directories | bounds.directories
-    if wrong:
-        raise ConfigInvalidError(wrong, directories)
+        raise ConfigInvalidError(
+            (*policy_problems, *error.problems), error.directories | loaded_policy.directories
+        ) from None
+    directories = loaded.directories | loaded_policy.directories
+    if policy_problems:
+        raise ConfigInvalidError(policy_problems, directories)
     return LoadedConfig(loaded.config, directories)
 
 
 def load_files(paths: Sequence[Path], node_name: str | None, policy: Policy | None) -> LoadedConfig:
-    """Read, merge and decode files and directories under a policy.
+    """Load files and directories under a policy.
 
-    With None for a policy nobody is asked what is allowed: to find the mistakes beside those of a wrong policy.
+    With None as policy, everything is allowed: this finds the mistakes of a configuration whose policy is invalid.
 
     Raises:
-        ConfigInvalidError: with every mistake found, and the directories to watch for a better one.
+        ConfigInvalidError: with every mistake found, and the directories to watch for a corrected one.
     """
     problems = Diagnostics()
-    reading = read_files(paths, node_name, problems)
+    files = read_files(paths, node_name, problems)
     if not paths:
         problems.add(ErrorCode.UNREADABLE, SourceLocation("--config", 1, 1), "no file or directory was given")
     try:
-        return LoadedConfig(_decode(reading.texts, problems, policy), reading.directories)
+        return LoadedConfig(_decode(files.texts, problems, policy), files.directories)
     except ConfigInvalidError as error:
-        raise ConfigInvalidError(error.problems, reading.directories) from None
+        raise ConfigInvalidError(error.problems, files.directories) from None
 
 
 def load_text(text: str, name: str, policy: Policy | None = DEFAULT_POLICY) -> Config:
-    """Decode one file's text; ``name`` is what messages call it.
+    """Decode the text of a file; ``name`` is its name in messages.
 
     Raises:
         ConfigInvalidError: with every mistake found.
@@ -73,7 +75,7 @@ def load_text(text: str, name: str, policy: Policy | None = DEFAULT_POLICY) -> C
 
 
 def load_texts(texts: Sequence[ConfigFile], policy: Policy | None = DEFAULT_POLICY) -> Config:
-    """Decode the texts of several files, which merge in this order; for the policy see :func:`load_files`.
+    """Decode the texts of several files, merged in this order; for ``policy`` see :func:`load_files`.
 
     Raises:
         ConfigInvalidError: with every mistake found.
@@ -81,8 +83,8 @@ def load_texts(texts: Sequence[ConfigFile], policy: Policy | None = DEFAULT_POLI
     return _decode(texts, Diagnostics(), policy)
 
 
-def _bounds(path: Path | None) -> tuple[LoadedPolicy, tuple[Diagnostic, ...]]:
-    """Return the policy in a file, or what is wrong with it and where to watch for a better one."""
+def _load_policy(path: Path | None) -> tuple[LoadedPolicy, tuple[Diagnostic, ...]]:
+    """Return the policy in a file, or its problems and the directories to watch for a corrected one."""
     try:
         return load_policy(path), ()
     except ConfigInvalidError as error:
@@ -90,9 +92,9 @@ def _bounds(path: Path | None) -> tuple[LoadedPolicy, tuple[Diagnostic, ...]]:
 
 
 def _decode(texts: Sequence[ConfigFile], problems: Diagnostics, policy: Policy | None) -> Config:
-    lines = {one.name: one.text for one in texts}
+    lines = {text.name: text.text for text in texts}
     config = None
-    # After a file that is none, what the others lack would be reported as missing: only an echo.
+    # If a file is not a mapping, stop here: its missing keys would only produce follow-up errors.
     if (maps := _maps(texts, problems)) and check_kind(maps, FileKind.CONFIG, problems):
         tree = merge(maps)
         _check_resources(tree, maps, problems)
@@ -104,7 +106,7 @@ def _decode(texts: Sequence[ConfigFile], problems: Diagnostics, policy: Policy |
 
 
 def _maps(texts: Sequence[ConfigFile], problems: Diagnostics) -> list[MapNode]:
-    """Return a map for each file; none at all where a file is no map, with the problem noted."""
+    """Return a mapping for each file; record a problem and return nothing if a file is not a mapping."""
     noted = len(problems.found)
     trees = []
     for text in texts:
@@ -113,8 +115,8 @@ def _maps(texts: Sequence[ConfigFile], problems: Diagnostics) -> list[MapNode]:
         if isinstance(tree, MapNode):
             trees.append(tree)
         elif tree is not None and not is_null(tree):
-            expected = "a map with apiVersion, kind and resources"
-            problems.add(ErrorCode.WRONG_TYPE, tree.location, "the file is no map", expected=expected)
+            expected = "a mapping with apiVersion, kind and resources"
+            problems.add(ErrorCode.WRONG_TYPE, tree.location, "the top level is not a mapping", expected=expected)
         elif len(problems.found) == at_start:
             problems.add(ErrorCode.NO_RESOURCES, SourceLocation(text.name, 1, 1), "the file is empty", hint=_NOTHING)
     return trees if len(trees) == len(texts) and not noted else []
@@ -126,5 +128,5 @@ def _check_resources(tree: MapNode, maps: Sequence[MapNode], problems: Diagnosti
         problems.add(
             ErrorCode.NO_RESOURCES, written.key, "'resources' is empty", key_path="resources", hint=_NOTHING, width=9
         )
-    elif written is None and not did_you_mean("resources", [key for one in maps for key in one.entries]):
+    elif written is None and not did_you_mean("resources", [key for map_ in maps for key in map_.entries]):
         problems.add(ErrorCode.NO_RESOURCES, maps[0].location, "'resources' is missing", hint=_NOTHING)

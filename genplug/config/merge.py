@@ -1,4 +1,4 @@
-"""Merging of trees: maps merge key by key, all else is replaced, ``null`` deletes. Places go with their values."""
+"""Merges trees: mappings merge key by key, everything else is replaced, ``null`` deletes. Locations are kept."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -6,31 +6,31 @@ from functools import reduce
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 
 NOT_DEFAULTS = ("devices", "aliases")
-"""Keys of a resource that belong to it alone."""
+"""Keys of a resource that ``defaults`` cannot set."""
 
 
 def merge(trees: Sequence[MapNode]) -> MapNode:
-    """Return what several trees (at least one) say together, later ones over earlier ones.
+    """Merge trees (at least one); later trees override earlier ones.
 
-    A ``null`` stays in it as what it deletes with: it has to delete in ``defaults`` too.
+    A ``null`` is kept, because it must delete what ``defaults`` set, too.
     """
-    return reduce(_over, trees)
+    return reduce(_merge_two, trees)
 
 
 def apply_defaults(tree: MapNode) -> MapNode:
-    """Return the tree with ``defaults`` laid under each resource."""
+    """Return the tree with ``defaults`` applied to each resource."""
     defaults, resources = shared_defaults(tree), tree.get("resources")
     if defaults is None or not isinstance(resources, MapNode):
         return tree
     entries = {
-        name: MapEntry(entry.key, _laid_under(defaults, entry.value)) for name, entry in resources.entries.items()
+        name: MapEntry(entry.key, _apply_defaults(defaults, entry.value)) for name, entry in resources.entries.items()
     }
     resources_entry = MapEntry(tree.entries["resources"].key, MapNode(resources.location, entries))
     return MapNode(tree.location, {**tree.entries, "resources": resources_entry})
 
 
 def shared_defaults(tree: MapNode) -> MapNode | None:
-    """Return those ``defaults`` that resources can share; None where there are none."""
+    """Return the ``defaults`` that apply to resources, or None if there are none."""
     defaults = tree.get("defaults")
     if not isinstance(defaults, MapNode):
         return None
@@ -38,7 +38,7 @@ def shared_defaults(tree: MapNode) -> MapNode | None:
 
 
 def drop_nulls(tree: MapNode) -> MapNode:
-    """Return the tree without the keys that are ``null``."""
+    """Return the tree without keys whose value is ``null``."""
     entries = {}
     for key, entry in tree.entries.items():
         if is_null(entry.value):
@@ -48,21 +48,21 @@ def drop_nulls(tree: MapNode) -> MapNode:
 
 
 def is_null(node: Node) -> bool:
-    """Say whether a node is ``null``."""
+    """Return whether a node is ``null``."""
     return isinstance(node, ScalarNode) and node.value is None
 
 
-def _laid_under(base: MapNode, resource: Node) -> Node:
-    # A resource without keys of its own has a place of its own all the same.
-    return MapNode(resource.location, _over(base, resource).entries) if isinstance(resource, MapNode) else resource
+def _apply_defaults(base: MapNode, resource: Node) -> Node:
+    # Keep the location of the resource even if it defines no keys.
+    return MapNode(resource.location, _merge_two(base, resource).entries) if isinstance(resource, MapNode) else resource
 
 
-def _over(base: MapNode, top: MapNode) -> MapNode:
+def _merge_two(base: MapNode, override: MapNode) -> MapNode:
     entries = dict(base.entries)
-    for key, entry in top.entries.items():
-        below = entries.get(key)
-        if below is not None and isinstance(below.value, MapNode) and isinstance(entry.value, MapNode):
-            entries[key] = MapEntry(entry.key, _over(below.value, entry.value))
+    for key, entry in override.entries.items():
+        lower = entries.get(key)
+        if lower is not None and isinstance(lower.value, MapNode) and isinstance(entry.value, MapNode):
+            entries[key] = MapEntry(entry.key, _merge_two(lower.value, entry.value))
         else:
             entries[key] = entry
-    return MapNode(top.location, entries)
+    return MapNode(override.location, entries)

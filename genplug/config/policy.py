@@ -26,29 +26,29 @@ class LoadedPolicy:
 
 
 def load_policy(path: Path | None) -> LoadedPolicy:
-    """Read and decode a policy's file; the default without one.
+    """Load a policy file, or return the default policy for None.
 
     Raises:
-        ConfigInvalidError: with every mistake found, and the directories to watch for a better file.
+        ConfigInvalidError: with every mistake found, and the directories to watch for a corrected file.
     """
     if path is None:
         return LoadedPolicy(DEFAULT_POLICY)
     problems = Diagnostics()
-    reading = read_files((path,), None, problems)
-    # What is found in a directory is called otherwise than the directory.
-    if any(text.name != str(path) for text in reading.texts):
-        message, hint = "this is a directory, and a policy is one file", f"name the file: {reading.texts[0].name}"
+    files = read_files((path,), None, problems)
+    # A name that differs from the given path means that the path is a directory.
+    if any(text.name != str(path) for text in files.texts):
+        message, hint = "expected a policy file, found a directory", f"name the file: {files.texts[0].name}"
         problems.add(ErrorCode.UNREADABLE, SourceLocation(str(path), 1, 1), message, hint=hint)
     if problems.found:
-        raise ConfigInvalidError(problems.found, reading.directories)
+        raise ConfigInvalidError(problems.found, files.directories)
     try:
-        return LoadedPolicy(decode_policy(reading.texts[0]), reading.directories)
+        return LoadedPolicy(decode_policy(files.texts[0]), files.directories)
     except ConfigInvalidError as error:
-        raise ConfigInvalidError(error.problems, reading.directories) from None
+        raise ConfigInvalidError(error.problems, files.directories) from None
 
 
 def decode_policy(text: ConfigFile) -> Policy:
-    """Decode a policy's text.
+    """Decode the text of a policy file.
 
     Raises:
         ConfigInvalidError: with every mistake found.
@@ -60,11 +60,14 @@ def decode_policy(text: ConfigFile) -> Policy:
         if check_kind([tree], FileKind.POLICY, problems):
             tree = drop_nulls(tree)
             check_schema(tree, problems, POLICY_SCHEMA)
-            policy = _decoded(tree, text.name, problems)
+            policy = _decode(tree, text.name, problems)
     elif not problems.found:
         location = tree.location if tree is not None else SourceLocation(text.name, 1, 1)
-        message, expected = "the file is no map", "a map with apiVersion, kind and what the policy allows"
-        hint = "an empty policy allows what no policy does: write apiVersion and kind"
+        message, expected = (
+            "the top level is not a mapping",
+            "a mapping with apiVersion, kind and what the policy allows",
+        )
+        hint = "for the default policy, write apiVersion and kind only"
         problems.add(ErrorCode.WRONG_TYPE, location, message, expected=expected, hint=hint)
     if policy is None or problems.found:
         raise ConfigInvalidError(attach_source_lines(problems, {text.name: text.text}))
@@ -72,19 +75,19 @@ def decode_policy(text: ConfigFile) -> Policy:
 
 
 def is_policy(text: str) -> bool:
-    """Say whether a file's text calls itself a policy."""
+    """Return whether the text of a file declares the kind of a policy."""
     tree = parse_document(text, "", Diagnostics()) if FileKind.POLICY in text else None
     kind = tree.get("kind") if isinstance(tree, MapNode) else None
     return isinstance(kind, ScalarNode) and kind.text == FileKind.POLICY
 
 
-def _decoded(tree: MapNode, file: str, problems: Diagnostics) -> Policy:
-    texts = ValueDecoder(problems)
+def _decode(tree: MapNode, file: str, problems: Diagnostics) -> Policy:
+    values = ValueDecoder(problems)
 
     def globs(part: str, key: str) -> tuple[Glob, ...] | None:
         inner = tree.get(part)
         written = inner.get(key) if isinstance(inner, MapNode) else None
-        return texts.globs(written, f"{part}.{key}") if isinstance(written, ListNode) else None
+        return values.globs(written, f"{part}.{key}") if isinstance(written, ListNode) else None
 
     cdi = tree.get("cdi")
     cdi_names = cdi.get("allow") if isinstance(cdi, MapNode) else None
@@ -104,12 +107,12 @@ def _decoded(tree: MapNode, file: str, problems: Diagnostics) -> Policy:
 
 
 def _names(node: Node, where: str, problems: Diagnostics) -> Iterator[str]:
-    for one in node.items if isinstance(node, ListNode) else ():
-        if isinstance(one, ScalarNode) and isinstance(one.value, str):
+    for item in node.items if isinstance(node, ListNode) else ():
+        if isinstance(item, ScalarNode) and isinstance(item.value, str):
             try:
-                yield from expand_braces(one.text)
+                yield from expand_braces(item.text)
             except GlobError as error:
-                location, message = one.at(error.offset), f"{one.text!r}: {error}"
+                location, message = item.at(error.offset), f"{item.text!r}: {error}"
                 problems.add(ErrorCode.GLOB, location, message, key_path=where, hint=error.hint)
 
 

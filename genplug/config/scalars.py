@@ -1,6 +1,6 @@
-"""What an unquoted scalar is: true, false, null, a decimal number, or the text it was written as; nothing else.
+"""Resolves unquoted scalars to true, false, null, a decimal number, or otherwise a string.
 
-YAML 1.1 would make the PCI address ``0000:00:02.0`` a number, ``0403`` an octal one and ``on`` true.
+YAML 1.1 would read the PCI address ``0000:00:02.0`` as a number, ``0403`` as an octal number and ``on`` as true.
 """
 
 import math
@@ -15,12 +15,12 @@ _WORDS: Mapping[str, Scalar] = {"true": True, "false": False, "null": None, "": 
 
 
 def resolve_scalar(text: str) -> Scalar:
-    """Return the value of a scalar that stands without quotes."""
+    """Return the value of an unquoted scalar."""
     if text in _WORDS:
         return _WORDS[text]
     if (found := _NUMBER.match(text)) is None or len(text) > _MAX_DIGITS:
         return text
     if found[1] is None and found[2] is None:
         return int(text)
-    # What no float can hold is no number to anybody.
+    # Numbers beyond a float stay strings.
     return number if math.isfinite(number := float(text)) else text

@@ -1,7 +1,6 @@
-"""The shape of a configuration or policy: its JSON Schema, and its complaints as problems that a person can act on.
+"""Validates the shape of a configuration or policy against its JSON Schema, with messages for operators.
 
-The schemas (``schemas/``) are the public description of the language's form; ``decode.py`` and ``policy.py`` check what
-a schema cannot say.
+The schemas in ``schemas/`` describe the public format; ``genplug.config.decode`` checks what a schema cannot express.
 """
 
 import difflib
@@ -23,43 +22,43 @@ if TYPE_CHECKING:
 SCHEMA = "genplug.schema.json"
 POLICY_SCHEMA = "genplug-policy.schema.json"
 _Error = Any
-"""``jsonschema.ValidationError``, whose fields are unions that a reader of one kind of error need not unpack."""
+"""``jsonschema.ValidationError``; its fields are wide unions, so it is treated as untyped."""
 _TYPES = {
-    "string": "a text",
-    "integer": "a whole number",
+    "string": "a string",
+    "integer": "an integer",
     "number": "a number",
     "boolean": "true or false",
     "array": "a list",
-    "object": "a map",
+    "object": "a mapping",
 }
 _CHECKED_BEFORE = ("apiVersion", "kind", "resources")
-"""What ``load.py`` looks at in each file has been reported where it is wrong or missing."""
+"""Keys that ``load.py`` has checked in each file."""
 
 
 def schema_text(name: str = SCHEMA) -> str:
-    """Return a JSON Schema as it is shipped: in the wheel beside this package, in a checkout at its top."""
+    """Return the text of a JSON Schema: from the installed package, or from the top level of a checkout."""
     package = Path(__file__).parents[1]
     shipped = package / "schemas" / name
     return (shipped if shipped.is_file() else package.parent / "schemas" / name).read_text("utf-8")
 
 
 def check_schema(tree: MapNode, problems: Diagnostics, name: str = SCHEMA) -> None:
-    """Note everything in which a tree differs from a schema."""
+    """Record every difference between a tree and a schema."""
     content, schema = to_python(tree), _schema(name)
     if not is_valid(schema, content):
         for error in _validator(name).iter_errors(content):
-            _note(error, tree, problems)
+            _add_problem(error, tree, problems)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint that names the known word which this one may be a slip of; empty without one."""
-    lowered = {one.lower(): one for one in sorted(known)}
+    """Return a hint with the known word that is closest to ``word``, or an empty string."""
+    lowered = {known_word.lower(): known_word for known_word in sorted(known)}
     found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f"did you mean {lowered[found[0]]!r}?" if found else ""
 
 
 def format_key_path(path: Iterable[str | int]) -> str:
-    """Return a path of keys as people write it: ``resources.a.io/x.devices[0].glob``."""
+    """Return a path of keys as text: ``resources.a.io/x.devices[0].glob``."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -73,32 +72,35 @@ def _schema(name: str) -> dict[str, Any]:
 
 @cache
 def _validator(name: str) -> "Draft7Validator":
-    # Imported here: only who made a mistake waits for it.
+    # Imported here: only an invalid configuration needs it.
     from jsonschema import Draft7Validator  # noqa: PLC0415
 
     return Draft7Validator(_schema(name))
 
 
-def _note(error: _Error, tree: MapNode, problems: Diagnostics) -> None:
+def _add_problem(error: _Error, tree: MapNode, problems: Diagnostics) -> None:
     path = list(error.absolute_path)
-    node, location, width = _found(tree, path)
+    node, location, width = _locate(tree, path)
     where = format_key_path(path)
     match error.validator:
         case "additionalProperties":
-            _note_unknown(error, node, where, problems)
+            _add_unknown_keys(error, node, where, problems)
         case "required":
-            _note_missing(error, location, where, width, problems)
+            _add_missing_keys(error, location, where, width, problems)
         case "oneOf":
-            _note_probe(error, location, where, problems)
+            _add_probe_kinds(error, location, where, problems)
         case "type":
-            message, expected = f"this is {_kind(error.instance)}", _expected(error.schema)
+            message, expected = f"found {_kind(error.instance)}", _expected(error.schema)
             hint = _type_hint(node, error.schema)
             problems.add(
                 ErrorCode.WRONG_TYPE, location, message, key_path=where, expected=expected, hint=hint, width=width
             )
         case "enum" if where not in _CHECKED_BEFORE:
             choices = error.validator_value
-            message, hint = f"{_shown(error.instance)} is no choice here", did_you_mean(str(error.instance), choices)
+            message, hint = (
+                f"{_format(error.instance)} is not a valid value",
+                did_you_mean(str(error.instance), choices),
+            )
             expected = f"one of {', '.join(choices)}"
             problems.add(
                 ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=expected, hint=hint, width=width
@@ -106,31 +108,33 @@ def _note(error: _Error, tree: MapNode, problems: Diagnostics) -> None:
         case "enum":
             pass
         case _:
-            message = f"{_shown(error.instance)} is not allowed here"
-            problems.add(ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=_bound(error), width=width)
+            message = f"{_format(error.instance)} is not allowed"
+            problems.add(
+                ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=_format_limit(error), width=width
+            )
 
 
-def _note_unknown(error: _Error, node: Node | None, where: str, problems: Diagnostics) -> None:
+def _add_unknown_keys(error: _Error, node: Node | None, where: str, problems: Diagnostics) -> None:
     known = error.schema.get("properties", {})
     for key in error.instance:
         if key not in known and isinstance(node, MapNode):
             location, width = node.entries[key].key, len(key)
-            hint = _home(key, where, known) or did_you_mean(key, known) or f"there are {', '.join(known)}"
+            hint = _where_it_belongs(key, where, known) or did_you_mean(key, known) or f"valid keys: {', '.join(known)}"
             problems.add(
                 ErrorCode.UNKNOWN_KEY, location, f"unknown key {key!r}", key_path=where, hint=hint, width=width
             )
 
 
-def _home(key: str, where: str, known: Mapping[str, Any]) -> str:
-    """Return a hint that says where a key belongs that is only in the wrong place; empty if it belongs nowhere near."""
+def _where_it_belongs(key: str, where: str, known: Mapping[str, Any]) -> str:
+    """Return a hint with the parent under which a misplaced key belongs, or an empty string."""
     if where == "defaults" and key in NOT_DEFAULTS:
-        return "it is of one resource only: write it there"
-    homes = (name for name, schema in known.items() if key in _inner(schema).get("properties", {}))
-    return next((f"it belongs under {name!r}" for name in homes), "")
+        return "move it to a resource: defaults cannot set it"
+    parents = (name for name, schema in known.items() if key in _inner(schema).get("properties", {}))
+    return next((f"it belongs under {name!r}" for name in parents), "")
 
 
 def _inner(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the schema of the maps in what a schema describes."""
+    """Return the schema of the mappings inside the values of a schema."""
     if "allOf" in schema:
         return _inner(schema["allOf"][0])
     if "$ref" in schema:
@@ -138,34 +142,34 @@ def _inner(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     return _inner(schema["items"]) if isinstance(schema.get("items"), dict) else schema
 
 
-def _note_missing(error: _Error, location: SourceLocation, where: str, width: int, problems: Diagnostics) -> None:
+def _add_missing_keys(error: _Error, location: SourceLocation, where: str, width: int, problems: Diagnostics) -> None:
     known = error.schema["properties"]
     unknown = set(error.instance) - set(known)
     for key in error.validator_value:
-        # A key that is nearly the missing one has been reported already; this would be its echo.
+        # A key similar to the missing one has been reported as unknown; do not report it twice.
         if key in error.instance or (not where and key == "resources") or did_you_mean(key, unknown):
             continue
         schema = known[key]
-        hint = f"add {key}: {_shown(schema['examples'][0])}" if not where or "examples" in schema else ""
-        message, expected = f"{key!r} is missing here", _first_sentence(schema)
+        hint = f"add {key}: {_format(schema['examples'][0])}" if not where or "examples" in schema else ""
+        message, expected = f"missing key {key!r}", _first_sentence(schema)
         problems.add(
             ErrorCode.MISSING_KEY, location, message, key_path=where, expected=expected, hint=hint, width=width
         )
 
 
-def _note_probe(error: _Error, location: SourceLocation, where: str, problems: Diagnostics) -> None:
+def _add_probe_kinds(error: _Error, location: SourceLocation, where: str, problems: Diagnostics) -> None:
     kinds = [branch["required"][0] for branch in error.validator_value]
     present = [kind for kind in kinds if kind in error.instance]
     if not present and set(error.instance) - set(error.schema["properties"]):
         return
-    message = f"a probe has one kind, this has {' and '.join(present) if present else 'none'}"
+    message = f"a probe must have exactly one kind, found {' and '.join(present) if present else 'none'}"
     problems.add(
         ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=f"exactly one of {', '.join(kinds)}"
     )
 
 
-def _found(tree: MapNode, path: Sequence[str | int]) -> tuple[Node, SourceLocation, int]:
-    """Return the node at a path, where to point, and how wide: at a scalar itself, else at the key before it."""
+def _locate(tree: MapNode, path: Sequence[str | int]) -> tuple[Node, SourceLocation, int]:
+    """Return the node at a path, the location to point at, and its width: the scalar, or the key of other nodes."""
     node: Node = tree
     location, width = tree.location, 1
     for step in path:
@@ -181,7 +185,7 @@ def _found(tree: MapNode, path: Sequence[str | int]) -> tuple[Node, SourceLocati
 
 def _expected(schema: Mapping[str, Any]) -> str:
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    return " or ".join(_TYPES[one] for one in types if one != "null") + _example(schema)
+    return " or ".join(_TYPES[name] for name in types if name != "null") + _example(schema)
 
 
 def _first_sentence(schema: Mapping[str, Any]) -> str:
@@ -198,9 +202,13 @@ def _example(schema: Mapping[str, Any]) -> str:
 def _type_hint(node: Node, schema: Mapping[str, Any]) -> str:
     wanted = schema["type"]
     if isinstance(node, MapNode):
-        if "string" in wanted and node.entries and all(to_python(one.value) is None for one in node.entries.values()):
-            return "quote a text with braces: YAML reads it as a map"
-        return "put '- ' before it: this is a list, even of one" if "array" in wanted else ""
+        if (
+            "string" in wanted
+            and node.entries
+            and all(to_python(entry.value) is None for entry in node.entries.values())
+        ):
+            return "quote a string with braces: YAML reads it as a mapping"
+        return "start it with '- ': a list is required, even for one entry" if "array" in wanted else ""
     if isinstance(node, ListNode):
         return "write keys instead of '- ' entries" if "object" in wanted else ""
     if "string" in wanted and not isinstance(node.value, str | None):
@@ -210,37 +218,37 @@ def _type_hint(node: Node, schema: Mapping[str, Any]) -> str:
     if wanted in ("integer", "number") and isinstance(node.value, str):
         return "write a decimal number, without quotes and without leading zeros"
     if wanted == "boolean" and isinstance(node.value, str):
-        return "only true and false are truth values here; on, off, yes and no are texts"
+        return "write true or false; on, off, yes and no are strings"
     return ""
 
 
-def _bound(error: _Error) -> str:
+def _format_limit(error: _Error) -> str:
     value = error.validator_value
     texts = {
         "minimum": f"at least {value}",
         "maximum": f"at most {value}",
         "exclusiveMinimum": f"more than {value}",
-        "minLength": "a text that is not empty",
+        "minLength": "a non-empty string",
         "minItems": "at least one entry",
         "minProperties": "at least one key",
         "pattern": _first_sentence(error.schema),
     }
-    said = texts.get(error.validator) or str(error.message)
-    return said + _example(error.schema)
+    text = texts.get(error.validator) or str(error.message)
+    return text + _example(error.schema)
 
 
 def _kind(instance: object) -> str:
     if isinstance(instance, bool):
-        return f"a truth value ({json.dumps(instance)})"
+        return f"a boolean ({json.dumps(instance)})"
     if isinstance(instance, int | float):
-        return f"a number ({_shown(instance)})"
+        return f"a number ({_format(instance)})"
     if isinstance(instance, str):
-        return f"a text ({_shown(instance)})"
+        return f"a string ({_format(instance)})"
     if instance is None:
         return "null"
-    return "a list" if isinstance(instance, list) else "a map"
+    return "a list" if isinstance(instance, list) else "a mapping"
 
 
-def _shown(instance: object) -> str:
+def _format(instance: object) -> str:
     text = json.dumps(instance, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - a line's worth

@@ -1,8 +1,8 @@
-"""A quick yes or no to whether a document fits our JSON Schema, for the many times that it does.
+"""Decides quickly whether a document matches our JSON Schema, without the jsonschema library.
 
-jsonschema says *what* is wrong, and costs 30 ms at every start and 4 MiB for ever; so it is asked only when this says
-no. It knows the keywords of draft-07 that ``schemas/genplug.schema.json`` uses and no others: a schema with another one
-does not pass :func:`check_keywords`, which a test holds the shipped one to. That both agree is a test too.
+jsonschema explains *what* is wrong, but costs 30 ms at every start and 4 MiB of memory; it is only loaded for a
+document that does not match. This module supports the draft-07 keywords that our schemas use. Tests check that it
+supports all of them (:func:`check_keywords`) and that it agrees with jsonschema.
 """
 
 import re
@@ -52,21 +52,21 @@ _KNOWN = frozenset(
 
 
 def check_keywords(schema: Schema) -> frozenset[str]:
-    """Return the keywords of a schema, everywhere in it, that :func:`fits` does not know."""
+    """Return the keywords anywhere in a schema that :func:`is_valid` does not support."""
     return frozenset(_unknown(schema))
 
 
 def is_valid(schema: Schema, document: object, root: Schema | None = None) -> bool:
-    """Say whether a document of dicts, lists and scalars fits; ``root`` is where ``$ref`` begins."""
+    """Return whether a document of dicts, lists and scalars matches; ``$ref`` is resolved from ``root``."""
     root = schema if root is None else root
     if "$ref" in schema:
-        # Beside a reference draft-07 sees nothing else.
-        return is_valid(_referred(root, schema["$ref"]), document, root)
+        # In draft-07, a reference hides the keywords next to it.
+        return is_valid(_resolve_reference(root, schema["$ref"]), document, root)
     if not _is_of_type(schema.get("type"), document) or ("enum" in schema and not _is_among(document, schema["enum"])):
         return False
-    if not all(is_valid(one, document, root) for one in schema.get("allOf", ())):
+    if not all(is_valid(part, document, root) for part in schema.get("allOf", ())):
         return False
-    if "oneOf" in schema and sum(is_valid(one, document, root) for one in schema["oneOf"]) != 1:
+    if "oneOf" in schema and sum(is_valid(part, document, root) for part in schema["oneOf"]) != 1:
         return False
     if isinstance(document, str):
         return _is_string(schema, document)
@@ -83,14 +83,14 @@ def _is_of_type(wanted: str | list[str] | None, document: object) -> bool:
     names = [wanted] if isinstance(wanted, str) else wanted
     if isinstance(document, bool):
         return "boolean" in names
-    # JSON has one kind of number: 2.0 is an integer.
+    # JSON does not distinguish integers and floats: 2.0 is an integer.
     is_integral = isinstance(document, float) and document.is_integer() and "integer" in names
     return is_integral or any(isinstance(document, _TYPES[name]) for name in names)
 
 
 def _is_among(document: object, others: Sequence[object]) -> bool:
-    # To JSON, true is not 1.
-    return any(one == document and isinstance(one, bool) == isinstance(document, bool) for one in others)
+    # In JSON, true does not equal 1.
+    return any(other == document and isinstance(other, bool) == isinstance(document, bool) for other in others)
 
 
 def _is_string(schema: Schema, text: str) -> bool:
@@ -134,11 +134,11 @@ def _steps(reference: str) -> tuple[str, ...]:
     return tuple(step for step in reference.removeprefix("#").split("/") if step)
 
 
-def _referred(root: Schema, reference: str) -> Schema:
+def _resolve_reference(root: Schema, reference: str) -> Schema:
     found: Any = root
     for step in _steps(reference):
         found = found[step]
-    return found  # type: ignore[no-any-return] # a reference of our own schema leads to a schema
+    return found  # type: ignore[no-any-return] # references in our schemas lead to schemas
 
 
 def _unknown(schema: object) -> Iterator[str]:

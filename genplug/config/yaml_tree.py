@@ -1,8 +1,8 @@
-"""YAML with positions: text in, a frozen tree out in which every key and value knows its location.
+"""Parses YAML and JSON into a frozen tree in which every key and value has its source location.
 
-Strict where YAML is treacherous (config-language: One file): only JSON-like scalars are anything but strings, so the
-PCI address ``0000:00:02.0`` is no number; a key stands once; nothing expands without bound. JSON is read by the same
-reader. It works on parser events: PyYAML's own composer recurses in C and dies of deep nesting.
+The parser is strict where YAML surprises: only JSON-like scalars are not strings, so the PCI address ``0000:00:02.0``
+is a string; a key must not repeat; aliases cannot expand without limit. It works on parser events, because PyYAML's
+composer recurses in C and crashes on deep nesting.
 """
 
 import re
@@ -18,23 +18,23 @@ from genplug.config.yaml_errors import explain_yaml_error
 from genplug.spec.location import SourceLocation
 
 MAX_BYTES = 1 << 20
-"""A ConfigMap holds no more."""
+"""The limit of a ConfigMap."""
 MAX_NODES = 200_000
-"""Keys and values of a file, those that its aliases repeat counted each time."""
+"""The most keys and values of a file; those that an alias repeats count each time."""
 MAX_DEPTH = 50
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _Event: TypeAlias = Any
-"""One of PyYAML's events: an alias, a scalar, or the start of a list or map; their fields have no common type."""
+"""A PyYAML event: an alias, a scalar, or the start of a list or map; the event classes share no typed base."""
 _BLOCK_END = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 
 
 @frozen
 class ScalarNode:
-    """A scalar: its value, and as text what was written.
+    """A scalar: its value, and its text as written.
 
-    ``start`` is where the text's first character stands, where the file holds the text as it is: in one line without
-    escapes, or as a literal block (``|``). Else it is None.
+    ``start`` is the location of the first character of the text if the file contains the text verbatim: on one line
+    without escapes, or as a literal block (``|``). Otherwise it is None.
     """
 
     location: SourceLocation
@@ -43,7 +43,7 @@ class ScalarNode:
     start: SourceLocation | None
 
     def at(self, offset: int) -> SourceLocation:
-        """Return the place of a character of the text (counted from 0), as exactly as it is known."""
+        """Return the location of the character at an offset (from 0), or that of the scalar if it is not exact."""
         if self.start is None:
             return self.location
         line_start = self.text.rfind("\n", 0, offset) + 1
@@ -61,7 +61,7 @@ class ListNode:
 
 @frozen
 class MapEntry:
-    """A key's place and its value."""
+    """The location of a key, and its value."""
 
     key: SourceLocation
     value: "Node"
@@ -69,13 +69,13 @@ class MapEntry:
 
 @frozen
 class MapNode:
-    """A map in the order of the file."""
+    """A mapping in the order of the file."""
 
     location: SourceLocation
     entries: Mapping[str, MapEntry]
 
     def get(self, key: str) -> "Node | None":
-        """Return the value of a key, or None where it is not."""
+        """Return the value of a key, or None if the key is missing."""
         entry = self.entries.get(key)
         return entry.value if entry else None
 
@@ -85,7 +85,7 @@ Plain: TypeAlias = Scalar | list["Plain"] | dict[str, "Plain"]
 
 
 def to_python(node: Node) -> Plain:
-    """Return a tree without its locations, as dicts and lists."""
+    """Return a tree as dicts, lists and scalars, without locations."""
     if isinstance(node, MapNode):
         return {key: to_python(entry.value) for key, entry in node.entries.items()}
     if isinstance(node, ListNode):
@@ -94,26 +94,26 @@ def to_python(node: Node) -> Plain:
 
 
 def parse_document(text: str, file: str, problems: Diagnostics) -> Node | None:
-    """Return the tree of a text with one document; None, and a problem noted, where there is none."""
+    """Return the tree of a text that consists of one document; otherwise record a problem and return None."""
     trees = parse_documents(text, file, problems)
     if not trees:
         return None
-    # A '---' at the end, as programs print it, begins nothing.
-    _, *others = trees = [one for one in trees if not (isinstance(one, ScalarNode) and not one.text)] or trees[:1]
+    # Ignore a trailing '---' (an empty last document).
+    _, *others = trees = [tree for tree in trees if not (isinstance(tree, ScalarNode) and not tree.text)] or trees[:1]
     if not others:
         return trees[0]
-    message = "a second document begins here; a configuration is one"
-    hint = "remove the '---' above it, or make it a file of its own: files are merged"
+    message = "found a second document; a configuration file has one"
+    hint = "remove the '---' above it, or move the document to its own file: files are merged"
     problems.add(ErrorCode.SYNTAX, others[0].location, message, hint=hint)
     return None
 
 
 def parse_documents(text: str, file: str, problems: Diagnostics, most_bytes: int = MAX_BYTES) -> list[Node] | None:
-    """Return the tree of each document in a text; None, and a problem noted, where it cannot be read."""
+    """Return the tree of each document of a text; record a problem and return None if it cannot be parsed."""
     start = SourceLocation(file, 1, 1)
     if len(text) > most_bytes or len(text.encode("utf-8", "surrogatepass")) > most_bytes:
-        message = f"the file is larger than {most_bytes >> 20} MiB, more than is read"
-        problems.add(ErrorCode.UNREADABLE, start, message, hint="a ConfigMap holds no more than 1 MiB either")
+        message = f"the file is larger than {most_bytes >> 20} MiB, the most that genplug reads"
+        problems.add(ErrorCode.UNREADABLE, start, message, hint="a ConfigMap cannot be larger than 1 MiB either")
         return None
     try:
         return list(_Composer(text, file, problems).documents())
@@ -123,15 +123,15 @@ def parse_documents(text: str, file: str, problems: Diagnostics, most_bytes: int
         line, column, message, hint = explain_yaml_error(error, lines_of(text))
         problems.add(ErrorCode.SYNTAX, SourceLocation(file, line, column), message, hint=hint)
     except yaml.reader.ReaderError as error:
-        # The C parser counts bytes of UTF-8.
+        # The C parser gives the position in bytes of UTF-8.
         *before, last = lines_of(text.encode()[: error.position].decode(errors="replace"))
         message = f"the character U+{ord(error.character) if isinstance(error.character, str) else error.character:04X}"
-        hint = "remove it; was the file saved as UTF-8 text?"
+        hint = "remove it; check that the file is saved as UTF-8 text"
         location = SourceLocation(file, len(before) + 1, len(last) + 1)
-        problems.add(ErrorCode.SYNTAX, location, f"{message} may not stand in YAML", hint=hint)
+        problems.add(ErrorCode.SYNTAX, location, f"{message} is not allowed in YAML", hint=hint)
     except UnicodeEncodeError as error:
         *before, last = lines_of(text[: error.start])
-        message = "half of a surrogate pair is no character"
+        message = "an unpaired surrogate is not a character"
         problems.add(
             ErrorCode.SYNTAX,
             SourceLocation(file, len(before) + 1, len(last) + 1),
@@ -142,12 +142,12 @@ def parse_documents(text: str, file: str, problems: Diagnostics, most_bytes: int
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the lines of a text as YAML counts them."""
+    """Return the lines of a text, split where YAML splits lines."""
     return _LINE_BREAK.split(text)
 
 
 def attach_source_lines(problems: Diagnostics, texts: Mapping[str, str]) -> Iterator[Diagnostic]:
-    """Yield the problems with the source lines that they speak of."""
+    """Yield the problems with the source lines that they refer to."""
     lines = {file: lines_of(text) for file, text in texts.items()}
     for problem in problems.found:
         source = lines.get(problem.location.file, [])
@@ -156,7 +156,7 @@ def attach_source_lines(problems: Diagnostics, texts: Mapping[str, str]) -> Iter
 
 
 class _UnusableError(Exception):
-    """The text cannot be made a tree at all."""
+    """The text cannot be parsed into a tree."""
 
     def __init__(self, location: SourceLocation, message: str, hint: str) -> None:
         super().__init__(message)
@@ -166,7 +166,7 @@ class _UnusableError(Exception):
 
 @frozen
 class _Anchored:
-    """What an anchor names, and what each alias of it costs: nodes and levels."""
+    """The node of an anchor, and what each of its aliases adds: nodes and levels."""
 
     node: Node
     nodes: int
@@ -174,7 +174,7 @@ class _Anchored:
 
 
 class _Composer:
-    """Makes trees of the events of one text."""
+    """Builds trees from the parser events of one text."""
 
     def __init__(self, text: str, file: str, problems: Diagnostics) -> None:
         self._text = text
@@ -192,15 +192,15 @@ class _Composer:
                 yield self._node(next(self._events), 0)[0]
 
     def _node(self, event: _Event, depth: int) -> tuple[Node, int]:
-        """Return the node that an event begins, and how many levels it has."""
-        location = self._place(event)
+        """Return the node that starts with an event, and its number of levels."""
+        location = self._location(event)
         self._nodes += 1
         self._check_size(location, depth)
         if isinstance(event, yaml.AliasEvent):
             return self._aliased(event, location, depth)
         if event.tag is not None:
-            message = f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not part of this language"
-            hint = "remove it; to make a value a text, put it in quotes"
+            message = f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not supported"
+            hint = "remove the tag; quote a value to make it a string"
             self._problems.add(ErrorCode.SYNTAX, location, message, hint=hint)
         before = self._nodes
         if event.anchor is not None:
@@ -221,21 +221,21 @@ class _Composer:
         highest = 0
         while not isinstance(event := next(self._events), _BLOCK_END):
             key, _ = self._node(event, depth + 1)
-            # The parser gives a map's events in pairs: where a key came, a value comes.
+            # The parser emits the events of a mapping in pairs, so a value follows each key.
             value, height = self._node(next(self._events), depth + 1)
             highest = max(highest, height)
             if not isinstance(key, ScalarNode) or isinstance(event, yaml.AliasEvent):
-                hint = 'quote it if it is a text; templates are written in quotes: "${name}"'
-                self._problems.add(ErrorCode.SYNTAX, self._place(event), "a key must be a text", hint=hint)
+                hint = 'quote it if it is a string; a template needs quotes: "${name}"'
+                self._problems.add(ErrorCode.SYNTAX, self._location(event), "expected a string as key", hint=hint)
             elif key.text == "<<" and not event.style:
-                hint = "write the keys out, or put what all resources share under 'defaults'"
-                message = "merge keys ('<<') are not part of this language"
+                hint = "repeat the keys, or move what all resources share to 'defaults'"
+                message = "merge keys ('<<') are not supported"
                 self._problems.add(ErrorCode.SYNTAX, key.location, message, hint=hint, width=2)
-                # What it would bring must not be called missing.
+                # Do not report the keys that it would add as missing.
                 entries.update(value.entries if isinstance(value, MapNode) else {})
             elif key.text in entries:
-                message = f"{key.text!r} stands here a second time"
-                hint = "keep one of the two; YAML alone would silently take the last"
+                message = f"{key.text!r} is a duplicate key"
+                hint = "remove one of the two; other YAML parsers silently use the last"
                 first, width = entries[key.text].key, max(len(key.text), 1)
                 self._problems.add(
                     ErrorCode.DUPLICATE_KEY, key.location, message, hint=hint, related_location=first, width=width
@@ -254,12 +254,16 @@ class _Composer:
 
     def _aliased(self, event: _Event, location: SourceLocation, depth: int) -> tuple[Node, int]:
         if event.anchor not in self._anchors:
-            hint = "quote a text that begins with '*', as globs do"
-            raise _UnusableError(location, f"'*{event.anchor}' repeats an anchor that is not defined above", hint)
+            hint = "quote a string that begins with '*', for example a glob"
+            raise _UnusableError(
+                location, f"the alias '*{event.anchor}' refers to an anchor that is not defined above", hint
+            )
         anchored = self._anchors[event.anchor]
         if anchored is None:
             raise _UnusableError(
-                location, f"'*{event.anchor}' stands inside the very anchor it repeats", "write it out"
+                location,
+                f"the alias '*{event.anchor}' is inside the anchor that it refers to",
+                "repeat the value instead",
             )
         self._nodes += anchored.nodes
         self._check_size(location, depth + anchored.height)
@@ -267,16 +271,16 @@ class _Composer:
 
     def _check_size(self, location: SourceLocation, depth: int) -> None:
         if depth > MAX_DEPTH:
-            message = f"this is nested more than {MAX_DEPTH} levels deep"
-            raise _UnusableError(location, message, "is a bracket or an anchor repeated by mistake?")
+            message = f"nested more than {MAX_DEPTH} levels deep"
+            raise _UnusableError(location, message, "check for repeated brackets and anchors")
         if self._nodes > MAX_NODES:
-            message = f"with this the file comes to more than {MAX_NODES} values"
-            raise _UnusableError(location, message, "aliases of aliases multiply: write out what is needed")
+            message = f"the file has more than {MAX_NODES} values up to here"
+            raise _UnusableError(location, message, "aliases of aliases multiply: use fewer aliases")
 
     def _scalar(self, event: _Event, location: SourceLocation) -> ScalarNode:
         text = event.value
         if "\0" in text:
-            message = "a text with the character NUL in it, which no path, name or variable may hold"
+            message = "the string contains the character NUL, which no path, name or variable can contain"
             self._problems.add(ErrorCode.SYNTAX, location, message, hint="remove the '\\0'")
         if not event.style:
             return ScalarNode(location, resolve_scalar(text), text, location if self._is_exact(event, 0) else None)
@@ -286,7 +290,7 @@ class _Composer:
         return ScalarNode(location, text, text, start)
 
     def _is_exact(self, event: _Event, quotes: int) -> bool:
-        # Escapes and folds all change the length.
+        # Escapes and line folds change the length.
         written: int = event.end_mark.index - event.start_mark.index - quotes
         return written == len(event.value) and bool(event.start_mark.line == event.end_mark.line)
 
@@ -297,5 +301,5 @@ class _Composer:
                 return SourceLocation(location.file, location.line + 1, len(self._lines[number]) - len(line) + 1)
         return None
 
-    def _place(self, event: _Event) -> SourceLocation:
+    def _location(self, event: _Event) -> SourceLocation:
         return SourceLocation(self._file, event.start_mark.line + 1, event.start_mark.column + 1)

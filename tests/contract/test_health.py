@@ -216,7 +216,7 @@ async def test_a_probe_that_hangs_does_not_keep_the_program_from_ending(node: Fa
 
 async def test_48_a_probe_that_fails_by_itself_has_an_error_and_ends_nothing(node: FakeNode) -> None:
     plug(node, "x0")
-    # What this becomes is known when there is a device: a port that is no number.
+    # What this becomes is known when there is a device: a port that is not a number.
     broken = "onError: unhealthy, http: {url: 'http://127.0.0.1:${name}/'}"
     async with node.running(config(broken, STATE)) as agent:
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})

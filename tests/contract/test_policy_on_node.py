@@ -82,7 +82,7 @@ def unlink(path: Path) -> None:
 
 
 BROKEN = {
-    "it is missing": (None, "there is no such file or directory"),
+    "it is missing": (None, "no such file or directory"),
     "it is no YAML": (HEAD + "devices: [\n", "policy.yaml:3:10: error[GP002]"),
     "it has a mistake": (HEAD + "devices: {block: maybe}\n", "policy.yaml:3:18: error[GP008]"),
     "it is a configuration": (CONFIG, "policy.yaml:2:7: error[GP005]"),

@@ -1,4 +1,4 @@
-"""Decoding of ``allocate``: environment, mounts, annotations and CDI names, and what the policy says to them."""
+"""Decodes ``allocate``: environment, mounts, annotations and CDI names, and checks them against the policy."""
 
 import posixpath
 from collections.abc import Callable, Iterator
@@ -14,22 +14,22 @@ from genplug.spec.names import SLICE, annotation_key_error, cdi_device_error, en
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
 
-_MAX_VARIABLE = 131_071
-"""Bytes of ``NAME=value``; with a longer one the kernel starts no program (execve's MAX_ARG_STRLEN)."""
-_MAX_ANSWER = 4 << 20
-"""Bytes of an answer to Allocate that the kubelet takes (contract 1.5)."""
+_MAX_VARIABLE_BYTES = 131_071
+"""The longest ``NAME=value`` in bytes with which the kernel starts a program (MAX_ARG_STRLEN of execve(2))."""
+_MAX_RESPONSE_BYTES = 4 << 20
+"""The largest Allocate response in bytes that the kubelet accepts (docs/internals/kubelet-contract.md §1.5)."""
 
 
 @frozen
 class AllocateReader:
-    """Reads an ``allocate``; without a policy nothing is refused as not allowed."""
+    """Decodes ``allocate``. With None as policy, everything is allowed."""
 
     problems: Diagnostics
-    texts: ValueDecoder
+    values: ValueDecoder
     policy: Policy | None
 
     def allocate(self, node: Node | None, where: str) -> AllocateSpec:
-        """Return what a container gets."""
+        """Return the decoded value; the defaults if the key is missing."""
         if not isinstance(node, MapNode):
             return AllocateSpec()
         inject = node.get("inject")
@@ -46,44 +46,50 @@ class AllocateReader:
     def _check_sizes(self, spec: AllocateSpec, node: MapNode, where: str) -> None:
         locations = {name: entry.key for name, entry in entries(node.get("env"))}
         for name, template in spec.env:
-            if len(f"{name}={template.text}".encode()) > _MAX_VARIABLE:
-                message = f"{name!r} is longer than {_MAX_VARIABLE} bytes: no program could be started with it"
-                tree, hint = f"{where}.env", "put it into a file, and mount that"
+            if len(f"{name}={template.text}".encode()) > _MAX_VARIABLE_BYTES:
+                message = (
+                    f"{name!r} is longer than {_MAX_VARIABLE_BYTES} bytes: the kernel would not start a program with it"
+                )
+                tree, hint = f"{where}.env", "put the value into a file and mount the file"
                 self.problems.add(
                     ErrorCode.WRONG_VALUE, locations[name], message, key_path=tree, hint=hint, width=len(name)
                 )
         paths = [template.text for mount in spec.mounts for template in (mount.host_path, mount.container_path)]
         named = [f"{name}{template.text}" for name, template in (*spec.env, *spec.annotations)]
-        if len("".join((*paths, *named)).encode()) > _MAX_ANSWER:
-            message = f"a container would be given more than the {_MAX_ANSWER >> 20} MiB that the kubelet takes"
+        if len("".join((*paths, *named)).encode()) > _MAX_RESPONSE_BYTES:
+            message = f"the Allocate response would exceed the {_MAX_RESPONSE_BYTES >> 20} MiB that the kubelet accepts"
             self.problems.add(
-                ErrorCode.WRONG_VALUE, first_key_location(node), message, key_path=where, hint="put it into files"
+                ErrorCode.WRONG_VALUE,
+                first_key_location(node),
+                message,
+                key_path=where,
+                hint="move long values into files and mount the files",
             )
 
-    def _named(self, node: Node | None, where: str, fault: Callable[[str], str]) -> tuple[tuple[str, Template], ...]:
+    def _named(self, node: Node | None, where: str, check: Callable[[str], str]) -> tuple[tuple[str, Template], ...]:
         named = []
         for name, entry in entries(node):
-            if said := fault(name):
+            if error := check(name):
                 width = max(len(name), 1)
-                self.problems.add(ErrorCode.NAME, entry.key, f"{name!r}: {said}", key_path=where, width=width)
-            template = self.texts.template(entry.value, f"{where}.{name}")
+                self.problems.add(ErrorCode.NAME, entry.key, f"{name!r}: {error}", key_path=where, width=width)
+            template = self.values.template(entry.value, f"{where}.{name}")
             if template is not None:
                 named.append((name, template))
         return tuple(named)
 
     def _cdi_devices(self, node: Node | None, where: str) -> Iterator[Template]:
         for item in items(node):
-            template = self.texts.template(item, where)
+            template = self.values.template(item, where)
             if template is None or not isinstance(item, ScalarNode):
                 continue
             sample = template.render(dict.fromkeys(template.names, ("x",)))
             width = max(len(item.text), 1)
-            if fault := cdi_device_error(sample):
-                hint = "write the qualified name of a CDI device: vendor.example/class=device"
-                message = f"{item.text!r}: {fault}"
+            if error := cdi_device_error(sample):
+                hint = "write a qualified CDI device name: vendor.example/class=device"
+                message = f"{item.text!r}: {error}"
                 self.problems.add(ErrorCode.NAME, item.at(0), message, key_path=where, hint=hint, width=width)
-            elif self.policy is not None and not template.names and (fault := self.policy.cdi_error(sample)):
-                message = f"the CDI device {item.text!r} is {fault}"
+            elif self.policy is not None and not template.names and (error := self.policy.cdi_error(sample)):
+                message = f"the CDI device {item.text!r} is {error}"
                 self.problems.add(
                     ErrorCode.NOT_ALLOWED, item.at(0), message, key_path=where, hint=self.policy.help, width=width
                 )
@@ -98,8 +104,8 @@ class AllocateReader:
                 continue
             target = posixpath.normpath(mount.container_path.text)
             if target in taken:
-                message = f"two mounts of one container at {target!r}: the runtime would hide one under the other"
-                hint = "give one another containerPath"
+                message = f"two mounts of a container at {target!r}: one would hide the other"
+                hint = "use another containerPath for one of them"
                 first = taken[target]
                 self.problems.add(
                     ErrorCode.CONFLICT, mount.location, message, key_path=where, hint=hint, related_location=first
@@ -108,14 +114,17 @@ class AllocateReader:
             yield mount
 
     def _mount(self, node: MapNode, where: str) -> MountSpec | None:
-        # Mounts are those of devices, whichever of their slices a container has.
-        texts = evolve(self.texts, own=self.texts.own - {SLICE})
-        host_path = texts.path(node.get("hostPath"), where)
-        container_path = texts.path(node.get("containerPath"), where)
+        # Mounts belong to devices, not to slices.
+        values = evolve(self.values, custom=self.values.custom - {SLICE})
+        host_path = values.path(node.get("hostPath"), where)
+        container_path = values.path(node.get("containerPath"), where)
         if host_path is None or container_path is None:
             return None
         if not container_path.text.strip("/"):
-            message, hint = "this would cover the container's whole file system", "name a directory in it"
+            message, hint = (
+                "mounting at '/' would hide the root file system of the container",
+                "mount at a directory in it",
+            )
             location = node.entries["containerPath"].value.location
             self.problems.add(ErrorCode.PATH, location, message, key_path=where, hint=hint)
         read_only, optional = not is_set(node, "readOnly", value=False), is_set(node, "optional", value=True)
@@ -123,12 +132,12 @@ class AllocateReader:
         return MountSpec(first_key_location(node), host_path, container_path, read_only, optional)
 
     def _check_mount(self, node: Node, host_path: Template, where: str, *, read_only: bool) -> None:
-        # What a template becomes is known, and asked about, when a container is to get it.
+        # A template is checked when it is rendered, at Allocate.
         if self.policy is None or not isinstance(node, ScalarNode) or (host_path.names and self.policy.allows_mounts):
             return
         path = "/" if host_path.names else posixpath.normpath(host_path.render({}))
-        if path.startswith("/") and (fault := self.policy.mount_error(path, read_only=read_only)):
-            message, width = f"the mount of {node.text!r} is {fault}", len(node.text)
+        if path.startswith("/") and (error := self.policy.mount_error(path, read_only=read_only)):
+            message, width = f"the mount of {node.text!r} is {error}", len(node.text)
             self.problems.add(
                 ErrorCode.NOT_ALLOWED, node.at(0), message, key_path=where, hint=self.policy.help, width=width
             )

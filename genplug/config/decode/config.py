@@ -1,8 +1,7 @@
-"""The one decoder: a merged tree in, the frozen model out, and every mistake of meaning noted at its location.
+"""Decodes a merged tree into a :class:`genplug.spec.model.Config` and records every semantic mistake at its location.
 
-It runs on trees that the schema found fault with too, so that one run tells everything; what has the wrong shape is
-passed over here, because the schema has said so. ``decode_sources.py``, ``decode_allocate.py`` and ``decode_health.py``
-read the large parts of a resource, ``texts.py`` templates, globs and selectors.
+It also runs on trees that violate the schema, so that one run reports everything: it skips values of the wrong shape,
+which the schema check has reported. The sibling modules decode the large parts of a resource.
 """
 
 import hashlib
@@ -31,15 +30,15 @@ _PRE_START_SECONDS = 20.0
 def decode(
     tree: MapNode, files: Sequence[str], problems: Diagnostics, policy: Policy | None = DEFAULT_POLICY
 ) -> Config:
-    """Return the model of a tree whose defaults are laid under its resources; it is whole if nothing was noted.
+    """Return the configuration of a tree whose defaults are applied; it is complete if no problem was recorded.
 
-    Without a policy nothing is refused as not allowed.
+    With None as policy, everything is allowed.
     """
     written = dict(entries(tree.get("resources")))
     own = {
         name: custom_attribute_names(entry.value) for name, entry in written.items() if isinstance(entry.value, MapNode)
     }
-    # First: of a mistake that each resource repeats, the one noted first is shown.
+    # Before the resources: of a mistake that each resource repeats, the first record is shown.
     if (defaults := shared_defaults(tree)) is not None:
         _Decoder(problems, ValueDecoder(problems, frozenset().union(*own.values(), {SLICE})), policy).shared(
             defaults, "defaults"
@@ -49,7 +48,7 @@ def decode(
         for name, entry in written.items()
     }
     _check_aliases(written, resources, problems)
-    # The order counts: of two resources that claim one node, the first keeps it.
+    # The order is significant: of two resources that claim a device node, the first gets it.
     content = json.dumps(to_python(tree)).encode()
     return Config(resources, tuple(files), hashlib.sha256(content).hexdigest(), policy or DEFAULT_POLICY)
 
@@ -57,7 +56,7 @@ def decode(
 @frozen
 class _Decoder:
     problems: Diagnostics
-    texts: ValueDecoder
+    values: ValueDecoder
     policy: Policy | None
 
     def resource(self, name: str, entry: MapEntry) -> Resource:
@@ -78,10 +77,10 @@ class _Decoder:
         )
 
     def shared(self, node: MapNode, where: str) -> Resource:
-        """Read what ``defaults`` and resources have in common, and note what is wrong in it."""
+        """Decode the keys that ``defaults`` and resources have in common."""
         self._check_counting(node, where)
         share, topology = node.get("share"), node.get("topology")
-        own = self.texts.own | {SLICE} if "slices" in node.entries else self.texts.own
+        own = self.values.custom | {SLICE} if "slices" in node.entries else self.values.custom
         return Resource(
             name="",
             location=node.location,
@@ -95,36 +94,42 @@ class _Decoder:
             or None,
             distinct=is_set(share, "distinct", value=True),
             preference=self._preference(node.get("preferredAllocation"), f"{where}.preferredAllocation"),
-            allocate=AllocateReader(self.problems, evolve(self.texts, own=own), self.policy).allocate(
+            allocate=AllocateReader(self.problems, evolve(self.values, custom=own), self.policy).allocate(
                 node.get("allocate"), f"{where}.allocate"
             ),
             pre_start=self._pre_start(node.get("preStart"), f"{where}.preStart"),
-            health=HealthReader(self.problems, self.texts, self.policy).health(node.get("health"), f"{where}.health"),
+            health=HealthReader(self.problems, self.values, self.policy).health(node.get("health"), f"{where}.health"),
             policy=self.policy or DEFAULT_POLICY,
         )
 
     def _check_counting(self, node: MapNode, where: str) -> None:
         written = [(node.entries[key].key, key) for key in ("replicas", "tokens", "slices") if key in node.entries]
         if len(written) > 1:
-            (first, one), (later, other) = sorted(written, key=lambda found: (found[0].line, found[0].column))[:2]
+            (first, key), (later, other_key) = sorted(written, key=lambda found: (found[0].line, found[0].column))[:2]
             message = (
-                f"{one} and {other} exclude each other: a device is listed so many times, in so many slices, or all "
-                "are one pool"
+                f"{key} and {other_key} are mutually exclusive: each device is listed several times, in slices, or all "
+                "devices form one pool"
             )
-            hint = "remove one; one that comes from 'defaults' is removed by writing it here as null"
+            hint = "remove one of them; to remove a key that comes from 'defaults', set it to null here"
             self.problems.add(
-                ErrorCode.CONFLICT, later, message, key_path=where, hint=hint, width=len(other), related_location=first
+                ErrorCode.CONFLICT,
+                later,
+                message,
+                key_path=where,
+                hint=hint,
+                width=len(other_key),
+                related_location=first,
             )
 
     def _slices(self, node: Node | None, where: str) -> Template | None:
         if isinstance(node, ScalarNode) and isinstance(node.value, int) and not isinstance(node.value, bool):
             return Template.parse(str(node.value))
-        template = self.texts.template(node, where)
-        # An empty text has been refused by the schema.
+        template = self.values.template(node, where)
+        # The schema check has reported an empty string.
         if template is not None and isinstance(node, ScalarNode) and node.text and not template.names:
             message, hint = (
-                f"{node.text!r} is no number of slices",
-                'write a number, or a template: "${attr.core_count}"',
+                f"{node.text!r} is not a number of slices",
+                'write an integer or a template: "${attr.core_count}"',
             )
             self.problems.add(
                 ErrorCode.WRONG_VALUE, node.at(0), message, key_path=where, hint=hint, width=len(node.text)
@@ -137,12 +142,12 @@ class _Decoder:
         written = node.get("policy")
         is_known = isinstance(written, ScalarNode) and written.value in list(Preference)
         policy = Preference(str(written.value)) if is_known and isinstance(written, ScalarNode) else Preference.PACKED
-        return PreferenceSpec(policy, self.texts.template(node.get("by"), f"{where}.by"), is_explicit=True)
+        return PreferenceSpec(policy, self.values.template(node.get("by"), f"{where}.by"), is_explicit=True)
 
     def _pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
         written = node.get("exec") if isinstance(node, MapNode) else None
         command = written.get("command") if isinstance(written, MapNode) else None
-        arguments = read_command(command, f"{where}.exec.command", self.texts, self.policy, self.problems)
+        arguments = read_command(command, f"{where}.exec.command", self.values, self.policy, self.problems)
         if not isinstance(node, MapNode) or not arguments:
             return None
         return PreStartSpec(node.location, arguments, number(node.get("timeoutSeconds"), _PRE_START_SECONDS))
@@ -154,52 +159,54 @@ class _Decoder:
                 yield item.text
 
     def _name(self, name: str, location: SourceLocation, where: str) -> Template | None:
-        """Return the template of a name that devices fill in; a plain name is checked here."""
+        """Return the template of a resource name, or None for a plain name; check both."""
         if "${" not in name:
             self._check_resource_name(name, location, where)
             return None
-        template = self.texts.template(ScalarNode(location, name, name, None), where)
+        template = self.values.template(ScalarNode(location, name, name, None), where)
         if template is None:
             return None
         sample = template.render(dict.fromkeys(template.names, ("x",)))
         if "${" in name.partition("/")[0]:
-            message = f"{name!r}: the domain before '/' cannot hold a template"
+            message = f"{name!r}: the domain before '/' cannot contain a template"
         else:
-            fault = resource_name_error(sample)
-            message = f"{name!r} would be {sample!r}, or longer: {fault}" if fault else ""
+            error = resource_name_error(sample)
+            message = f"{name!r} renders to {sample!r} or longer: {error}" if error else ""
         if message:
-            hint = "write a domain of your own and a name: vendor.example/thing-${model}"
+            hint = "write a domain that you own and a name: vendor.example/thing-${model}"
             self.problems.add(ErrorCode.RESOURCE_NAME, location, message, key_path=where, hint=hint, width=len(name))
         return template
 
     def _check_resource_name(self, name: str, location: SourceLocation, where: str) -> None:
         width = max(len(name), 1)
-        if fault := resource_name_error(name):
-            hint = "write a domain of your own and a name: vendor.example/thing"
+        if error := resource_name_error(name):
+            hint = "write a domain that you own and a name: vendor.example/thing"
             self.problems.add(
-                ErrorCode.RESOURCE_NAME, location, f"{name!r}: {fault}", key_path=where, hint=hint, width=width
+                ErrorCode.RESOURCE_NAME, location, f"{name!r}: {error}", key_path=where, hint=hint, width=width
             )
-        elif self.policy is not None and (fault := self.policy.resource_error(name)):
-            message, hint = f"the resource {name!r} is {fault}", self.policy.help
+        elif self.policy is not None and (error := self.policy.resource_error(name)):
+            message, hint = f"the resource {name!r} is {error}", self.policy.help
             self.problems.add(ErrorCode.NOT_ALLOWED, location, message, key_path=where, hint=hint, width=width)
 
 
 def _check_aliases(written: Mapping[str, MapEntry], resources: Mapping[str, Resource], problems: Diagnostics) -> None:
-    """Note aliases that are other resources' names, and those of what cannot have any."""
+    """Record aliases that are names of other resources, and aliases of resources that cannot have any."""
     taken = {name: entry.key for name, entry in written.items()}
     for name, resource in resources.items():
         if not resource.aliases or not isinstance(node := written[name].value, MapNode):
             continue
         tree, location = f"resources.{name}.aliases", node.entries["aliases"].key
         if resource.tokens is not None or resource.name_template is not None:
-            what = "tokens" if resource.tokens is not None else "a name of templates"
-            message = f"a resource with {what} has no aliases"
-            hint = "remove them, or write a second resource of the same devices, with share: {overlap: true} in both"
+            what = "tokens" if resource.tokens is not None else "a templated name"
+            message = f"a resource with {what} cannot have aliases"
+            hint = (
+                "remove the aliases, or add a second resource with the same devices; set share: {overlap: true} in both"
+            )
             problems.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len("aliases"))
         for item in items(node.get("aliases")):
             alias = item.text if isinstance(item, ScalarNode) else ""
             if (first := taken.setdefault(alias, item.location)) is not item.location:
-                message, hint = f"{alias!r} is a name already", "each name belongs to one resource, once"
+                message, hint = f"{alias!r} is already used as a resource name", "use each name once"
                 problems.add(
                     ErrorCode.CONFLICT,
                     item.location,

@@ -1,4 +1,4 @@
-"""Decoding of ``devices``: globs, conditions, own attributes, and the nodes that belong to a device."""
+"""Decodes ``devices``: globs, conditions, custom attributes, and the device nodes of a device."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,33 +16,33 @@ _PERMISSIONS = "rwm"
 
 
 def custom_attribute_names(resource: MapNode) -> frozenset[str]:
-    """Return the names of all attributes that the sources of a resource define."""
+    """Return the names of all custom attributes of a resource."""
     return frozenset().union(*map(_names, items(resource.get("devices"))))
 
 
 def read_source(node: MapNode, where: str, problems: Diagnostics) -> Source:
-    """Return what one entry of ``devices`` says; the attributes that it defines are known in it."""
+    """Return the decoded entry of ``devices``; its templates may refer to the custom attributes that it defines."""
     return _SourceReader(problems, ValueDecoder(problems, _names(node))).source(node, where)
 
 
 @frozen
 class _SourceReader:
     problems: Diagnostics
-    texts: ValueDecoder
+    values: ValueDecoder
 
     def source(self, node: MapNode, where: str) -> Source:
-        globs = self.texts.globs(node.get("glob"), f"{where}.glob")
+        globs = self.values.globs(node.get("glob"), f"{where}.glob")
         attributes = self._attributes(node.get("attributes"), f"{where}.attributes")
         return Source(
             location=first_key_location(node),
             globs=globs,
-            exclude=self.texts.globs(node.get("exclude"), f"{where}.exclude"),
+            exclude=self.values.globs(node.get("exclude"), f"{where}.exclude"),
             type=_type(node, globs),
-            where=tuple(self.texts.conditions(node.get("where"), f"{where}.where")),
-            group_by=self.texts.template(node.get("groupBy"), f"{where}.groupBy"),
+            where=tuple(self.values.conditions(node.get("where"), f"{where}.where")),
+            group_by=self.values.template(node.get("groupBy"), f"{where}.groupBy"),
             nodes=self._nodes(node.get("nodes"), f"{where}.nodes"),
             companions=self._nodes(node.get("with"), f"{where}.with"),
-            id=self.texts.template(node.get("id"), f"{where}.id"),
+            id=self.values.template(node.get("id"), f"{where}.id"),
             attributes=tuple(attributes.values()),
             sysfs=self._sysfs(node, attributes, where),
             is_id_verbatim=self._is_id_verbatim(node, where),
@@ -51,15 +51,20 @@ class _SourceReader:
     def _attributes(self, node: Node | None, where: str) -> dict[str, CustomAttribute]:
         found = {}
         for name, entry in entries(node):
-            own = self._attribute(name, entry, f"{where}.{name}")
-            if own is not None:
-                found[name] = own
-        for own in found.values():
-            if (circle := _find_cycle(own, found)) is not None:
-                message = f"{own.name!r} needs {', which needs '.join(map(repr, circle[1:]))}"
-                hint = "an attribute cannot be made of itself"
+            attribute = self._attribute(name, entry, f"{where}.{name}")
+            if attribute is not None:
+                found[name] = attribute
+        for attribute in found.values():
+            if (cycle := _find_cycle(attribute, found)) is not None:
+                message = f"{attribute.name!r} depends on {', which depends on '.join(map(repr, cycle[1:]))}"
+                hint = "remove the circular definition"
                 self.problems.add(
-                    ErrorCode.CONFLICT, own.location, message, key_path=where, hint=hint, width=len(own.name)
+                    ErrorCode.CONFLICT,
+                    attribute.location,
+                    message,
+                    key_path=where,
+                    hint=hint,
+                    width=len(attribute.name),
                 )
         return found
 
@@ -67,46 +72,46 @@ class _SourceReader:
         width = max(len(name), 1)
         if not is_attribute_name(name):
             message, hint = (
-                f"{name!r} cannot be the name of an attribute",
-                "begin with a letter; then letters, digits, '_', '-' and '.'",
+                f"{name!r} is not a valid attribute name",
+                "start with a letter or '_'; continue with letters, digits, '_', '-' and '.'",
             )
             self.problems.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
         elif is_known_attribute(name) or name == SLICE:
-            message, hint = f"{name!r} is an attribute of the language", "give yours another name"
+            message, hint = f"{name!r} is a built-in attribute", "use another name"
             self.problems.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
         fields = entry.value
         if not isinstance(fields, MapNode):
             return None
-        path = self.texts.path(fields.get("path"), f"{where}.path", is_glob=True)
-        find = self.texts.find(fields.get("find"), f"{where}.find")
+        path = self.values.path(fields.get("path"), f"{where}.path", is_glob=True)
+        find = self.values.find(fields.get("find"), f"{where}.find")
         if path is None:
             return None
-        takes_directory, takes_all = is_set(fields, "dir", value=True), is_set(fields, "all", value=True)
-        return CustomAttribute(entry.key, name, path, find, takes_directory, takes_all)
+        use_dir_name, collect_all = is_set(fields, "dir", value=True), is_set(fields, "all", value=True)
+        return CustomAttribute(entry.key, name, path, find, use_dir_name, collect_all)
 
     def _is_id_verbatim(self, node: MapNode, where: str) -> bool:
         if not is_set(node, "verbatimId", value=True):
             return False
         if "id" not in node.entries:
-            message, hint = "'verbatimId' without an 'id' to take as it is", 'write one: id: "${pci.address}"'
+            message, hint = "'verbatimId' requires 'id'", 'add one: id: "${pci.address}"'
             location, tree = node.entries["verbatimId"].key, f"{where}.verbatimId"
             self.problems.add(
                 ErrorCode.MISSING_KEY, location, message, key_path=tree, hint=hint, width=len("verbatimId")
             )
         return True
 
-    def _sysfs(self, node: MapNode, own: Mapping[str, CustomAttribute], where: str) -> Template | None:
+    def _sysfs(self, node: MapNode, custom: Mapping[str, CustomAttribute], where: str) -> Template | None:
         written, tree = node.get("sysfs"), f"{where}.sysfs"
-        template = self.texts.path(written, tree)
+        template = self.values.path(written, tree)
         if template is None or not isinstance(written, ScalarNode):
             return None
         for reference in template.references:
             name = reference.name
-            needed = next(filter(needs_sysfs, sorted(_all_names(name, own))), None)
+            needed = next(filter(needs_sysfs, sorted(_all_names(name, custom))), None)
             if needed is not None:
-                what = repr(name) if needed == name else f"{name!r} needs {needed!r}, which"
-                message = f"{what} is read where 'sysfs' says that the device stands"
-                hint = "name it by what is known without it: path, name, index, minor, own attributes of other files"
+                what = repr(name) if needed == name else f"{name!r} depends on {needed!r}, which"
+                message = f"{what} is read from the directory that 'sysfs' defines"
+                hint = "use attributes that do not depend on it: path, name, index, minor, attributes of other files"
                 location = written.at(reference.offset)
                 self.problems.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len(name))
         return template
@@ -117,10 +122,10 @@ class _SourceReader:
 
     def _node(self, node: Node, where: str) -> NodeSpec | None:
         fields = node if isinstance(node, MapNode) else MapNode(node.location, {"path": MapEntry(node.location, node)})
-        path = self.texts.path(fields.get("path"), where, is_glob=True)
-        container_path = self.texts.path(fields.get("as"), where)
-        asked = fields.get("permissions")
-        letters = asked.text if isinstance(asked, ScalarNode) else "rw"
+        path = self.values.path(fields.get("path"), where, is_glob=True)
+        container_path = self.values.path(fields.get("as"), where)
+        written = fields.get("permissions")
+        letters = written.text if isinstance(written, ScalarNode) else "rw"
         permissions = "".join(letter for letter in _PERMISSIONS if letter in letters)
         if path is None:
             return None
@@ -137,31 +142,31 @@ def _type(node: MapNode, globs: Sequence[Glob]) -> CandidateType:
 
 
 def _names(source: Node) -> frozenset[str]:
-    """Return the names of a source's own attributes."""
+    """Return the names of the custom attributes of a ``devices`` entry."""
     own = source.get("attributes") if isinstance(source, MapNode) else None
     return frozenset(own.entries if isinstance(own, MapNode) else ())
 
 
-def _all_names(name: str, own: Mapping[str, CustomAttribute]) -> frozenset[str]:
-    """Return a name and, if it is one of an own attribute, all that this is made of."""
+def _all_names(name: str, custom: Mapping[str, CustomAttribute]) -> frozenset[str]:
+    """Return a name and, if it is a custom attribute, the names of all attributes that it depends on."""
     known, waiting = set[str](), {name}
     while waiting:
         known.add(name := waiting.pop())
-        if name in own:
-            waiting |= own[name].names - known
+        if name in custom:
+            waiting |= custom[name].names - known
     return frozenset(known)
 
 
-def _find_cycle(start: CustomAttribute, own: Mapping[str, CustomAttribute]) -> list[str] | None:
-    """Return the way from an attribute back to itself, or None."""
-    ways = [[start.name]]
+def _find_cycle(start: CustomAttribute, custom: Mapping[str, CustomAttribute]) -> list[str] | None:
+    """Return the chain of names from an attribute back to itself, or None."""
+    chains = [[start.name]]
     seen = set[str]()
-    while ways:
-        way = ways.pop()
-        for name in sorted(own[way[-1]].names & own.keys()):
+    while chains:
+        chain = chains.pop()
+        for name in sorted(custom[chain[-1]].names & custom.keys()):
             if name == start.name:
-                return [*way, name]
+                return [*chain, name]
             if name not in seen:
                 seen.add(name)
-                ways.append([*way, name])
+                chains.append([*chain, name])
     return None

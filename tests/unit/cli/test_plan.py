@@ -102,7 +102,7 @@ async def test_a_wrong_configuration_exits_78_with_its_mistakes(
 
 def test_a_missing_file_exits_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", str(tmp_path / "missing.yaml")]) == 78
-    assert "there is no such file or directory" in capsys.readouterr().err
+    assert "no such file or directory" in capsys.readouterr().err
 
 
 def test_probes_look_once_where_that_is_asked_for(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

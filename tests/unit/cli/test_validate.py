@@ -143,7 +143,7 @@ def test_a_manifest_beside_other_files_stands_for_itself(capsys: pytest.CaptureF
         "a.yaml: valid, 1 file, 1 resource",
     ]
     assert main(["validate", "a.yaml", "wrong.yaml"]) == 78
-    assert "wrong.yaml:1:1: error[GP004]: no ConfigMap in it holds a configuration" in capsys.readouterr().err
+    assert "wrong.yaml:1:1: error[GP004]: no ConfigMap in the file contains a configuration" in capsys.readouterr().err
 
 
 def test_a_pipeline_gets_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
-from genplug.config.manifest import is_manifest, manifests
+from genplug.config.manifest import find_manifests, is_manifest
 from tests.support.configs import HEAD
 
 RENDERED = f"""\
@@ -41,13 +41,13 @@ data:
 
 
 def resources(text: str, node_name: str | None = None) -> list[str]:
-    (manifest,) = manifests(text, "cm.yaml")
+    (manifest,) = find_manifests(text, "cm.yaml")
     return [name.removeprefix("example.com/") for name in manifest.load(node_name).resources]
 
 
 def refused(text: str, node_name: str | None = None) -> tuple[Diagnostic, ...]:
     try:
-        for manifest in manifests(text, "cm.yaml"):
+        for manifest in find_manifests(text, "cm.yaml"):
             manifest.load(node_name)
     except ConfigInvalidError as error:
         return error.problems
@@ -64,7 +64,7 @@ def test_of_a_rendered_chart_the_one_config_map_is_read_that_holds_a_configurati
     assert resources(RENDERED) == ["x"]
     assert resources(RENDERED, "w1") == ["x", "y"]
     assert resources(RENDERED, "w2") == []
-    (manifest,) = manifests(RENDERED, "cm.yaml")
+    (manifest,) = find_manifests(RENDERED, "cm.yaml")
     assert sorted(manifest.nodes.values()) == ["w1", "w2"]
     assert manifest.load(None).files == ("cm.yaml[genplug/genplug.yaml]",)
 
@@ -99,7 +99,7 @@ def test_what_kubectl_prints_as_json_is_read() -> None:
 
 def test_two_config_maps_are_two_configurations() -> None:
     second = RENDERED.replace("name: genplug", "name: other").replace("example.com/x", "example.com/z")
-    found = manifests(f"{RENDERED}---\n{second}", "cm.yaml")
+    found = find_manifests(f"{RENDERED}---\n{second}", "cm.yaml")
     assert [list(one.load(None).resources) for one in found] == [["example.com/x"], ["example.com/z"]]
 
 

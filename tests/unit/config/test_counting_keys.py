@@ -29,10 +29,10 @@ def test_a_resource_is_counted_in_one_way() -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("replicas: 2\ntokens: 2", "replicas and tokens exclude each other"),
-        ("replicas: 2\nslices: 2", "replicas and slices exclude each other"),
-        (f"{SLICES}\ntokens: 2", "slices and tokens exclude each other"),
-        ("slices: 2\ntokens: 2\nreplicas: 2", "slices and tokens exclude each other"),
+        ("replicas: 2\ntokens: 2", "replicas and tokens are mutually exclusive"),
+        ("replicas: 2\nslices: 2", "replicas and slices are mutually exclusive"),
+        (f"{SLICES}\ntokens: 2", "slices and tokens are mutually exclusive"),
+        ("slices: 2\ntokens: 2\nreplicas: 2", "slices and tokens are mutually exclusive"),
     ],
 )
 def test_two_ways_of_counting_are_refused_and_both_are_shown(written: str, message: str) -> None:
@@ -115,7 +115,7 @@ def test_what_is_one_for_a_whole_device_has_no_slice(body: str) -> None:
     (problem,) = problems(resource(f"{body}\nslices: 2"))
     assert (problem.code, problem.message) == (
         ErrorCode.UNKNOWN_ATTRIBUTE,
-        "'slice', the number of a slice, is not known here",
+        "'slice', the number of a slice, is not available here",
     )
 
 
@@ -162,7 +162,10 @@ def test_an_alias_is_a_resource_name_that_the_kubelet_takes(alias: str) -> None:
 def test_a_name_belongs_to_one_resource_once(x: str, y: str, taken: tuple[str, str]) -> None:
     text = f"{HEAD}resources:\n a.io/x: {{{DEVICES},\n aliases: {x}}}\n a.io/y: {{{DEVICES},\n aliases: {y}}}\n"
     (problem,) = problems(text)
-    assert (problem.code, problem.message) == (ErrorCode.CONFLICT, f"{problem.message.split()[0]} is a name already")
+    assert (problem.code, problem.message) == (
+        ErrorCode.CONFLICT,
+        f"{problem.message.split()[0]} is already used as a resource name",
+    )
     assert problem.related_location is not None
     assert (str(problem.location), str(problem.related_location)) == tuple(f"c.yaml:{location}" for location in taken)
 
@@ -170,8 +173,8 @@ def test_a_name_belongs_to_one_resource_once(x: str, y: str, taken: tuple[str, s
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("a.io/x", "tokens: 2", "a resource with tokens has no aliases"),
-        ("'a.io/${name}'", "replicas: 2", "a resource with a name of templates has no aliases"),
+        ("a.io/x", "tokens: 2", "a resource with tokens cannot have aliases"),
+        ("'a.io/${name}'", "replicas: 2", "a resource with a templated name cannot have aliases"),
     ],
 )
 def test_a_pool_of_tokens_and_names_of_templates_have_no_aliases(name: str, more: str, message: str) -> None:
@@ -186,9 +189,9 @@ def test_what_is_a_device_of_its_own_may_have_aliases(more: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("${name}/x", "the domain before '/' cannot hold a template"),
-        ("x-${name}.io/x-${name}", "the domain before '/' cannot hold a template"),
-        ("${name}", "the domain before '/' cannot hold a template"),
+        ("${name}/x", "the domain before '/' cannot contain a template"),
+        ("x-${name}.io/x-${name}", "the domain before '/' cannot contain a template"),
+        ("${name}", "the domain before '/' cannot contain a template"),
         ("a.io/x/${name}", "a resource name consists of a domain, one '/' and a name"),
         ("kubernetes.io/${name}", "names under kubernetes.io/ are reserved for Kubernetes"),
         ("a.io/" + "x" * 62 + "${name}${index}", "the part after '/' has 64 characters, at most 63 are allowed"),

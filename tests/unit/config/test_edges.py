@@ -5,7 +5,7 @@ import pytest
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCode
 from genplug.config.files import ConfigFile, decode_utf8
 from genplug.config.load import load_text, load_texts
-from genplug.config.manifest import manifests
+from genplug.config.manifest import find_manifests
 from tests.support.configs import HEAD, codes, loaded, problems, resource
 
 DEVICES = "devices: [{glob: /dev/x*}]"
@@ -60,7 +60,7 @@ def test_no_answer_is_larger_than_the_kubelet_takes() -> None:
         text = f"resources:\n  example.com/x:\n    allocate:\n      env:\n{variables}"
         files.append(ConfigFile(f"{number + 1}.yaml", text))
     assert len(load_texts(files[:5]).resources["example.com/x"].allocate.env) == 32
-    with pytest.raises(ConfigInvalidError, match="more than the 4 MiB that the kubelet takes"):
+    with pytest.raises(ConfigInvalidError, match="4 MiB that the kubelet accepts"):
         load_texts(files)
 
 
@@ -77,7 +77,7 @@ def test_a_policy_is_told_to_be_one_and_not_a_slip_or_a_bad_configuration() -> N
     (problem,) = problems("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nresources: ['*']\n")
     assert (problem.code, problem.hint) == (
         ErrorCode.WRONG_VERSION,
-        "a policy is no part of the configuration that it bounds: pass its file with --policy",
+        "a policy is not part of the configuration that it limits: pass its file with --policy",
     )
 
 
@@ -108,18 +108,18 @@ def test_a_byte_that_is_no_text_is_pointed_at_behind_a_byte_order_mark_too(conte
 
 def test_a_config_map_with_a_key_twice_is_refused_and_that_of_other_people_is_not() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
-        manifests(CONFIG_MAP, "cm.yaml")
+        find_manifests(CONFIG_MAP, "cm.yaml")
     assert [(one.code, str(one.location), str(one.related_location)) for one in caught.value.problems] == [
         (ErrorCode.DUPLICATE_KEY, "cm.yaml:4:3", "cm.yaml:3:3")
     ]
     ours = f"kind: ConfigMap\ndata:\n  a.yaml: |\n    {HEAD.splitlines()[0]}\n"
-    assert len(manifests(f"{ours}---\n{CONFIG_MAP.replace('genplug.io', 'x')}", "cm.yaml")) == 1
+    assert len(find_manifests(f"{ours}---\n{CONFIG_MAP.replace('genplug.io', 'x')}", "cm.yaml")) == 1
 
 
 @pytest.mark.parametrize("text", ["kind: ConfigMap\ndata: {", "kind: ConfigMap\ndata: [\n", "kind: ConfigMap\n\n\n- "])
 def test_a_manifest_that_ends_in_the_middle_is_a_problem_and_no_traceback(text: str) -> None:
     with pytest.raises(ConfigInvalidError) as caught:
-        manifests(text, "cm.yaml")
+        find_manifests(text, "cm.yaml")
     assert {one.code for one in caught.value.problems} == {ErrorCode.SYNTAX}
 
 

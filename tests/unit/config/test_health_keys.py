@@ -228,7 +228,11 @@ def test_half_a_counter_is_marked_at_the_half_that_is_there(there: str, lacking:
 def test_bounds_that_nothing_is_within_are_marked_at_the_lower_one() -> None:
     probe = "file: {path: /sys/x, max: 1Ki, min: 1025}"
     problem = mistake(probe)
-    assert (problem.code, str(problem.location), problem.hint) == (ErrorCode.SELECTOR, at(probe, "min"), "swap the two")
+    assert (problem.code, str(problem.location), problem.hint) == (
+        ErrorCode.SELECTOR,
+        at(probe, "min"),
+        "swap the two",
+    )
     assert problem.key_path == f"{TREE}.file"
 
 
@@ -248,8 +252,8 @@ PATTERNS = (
 def test_every_pattern_is_one_that_re2_reads(probe: str) -> None:
     problem = mistake(probe.replace("%", "Xid (?!13)"))
     assert problem.code is ErrorCode.SELECTOR
-    assert problem.message.startswith("'Xid (?!13)' is no regular expression: ")
-    assert problem.hint == "the syntax is RE2's: no look-ahead and no back-references, so that none can hang"
+    assert problem.message.startswith("'Xid (?!13)' is not a regular expression: ")
+    assert problem.hint == "the syntax is that of RE2: no look-ahead and no back-references"
     assert (str(problem.location), problem.width) == (at(probe, "%"), len("Xid (?!13)"))
 
 
@@ -295,7 +299,7 @@ def test_templates_of_a_check_are_all_that_it_has(probe: str) -> None:
 
 
 @pytest.mark.parametrize("probe", ["file: {path: '%'}", "uevent: {fail: a, path: '%'}", "unixSocket: {path: '%'}"])
-@pytest.mark.parametrize(("path", "words"), [("sys/x", "is not an absolute path"), ("/sys/../x", "climbs with '..'")])
+@pytest.mark.parametrize(("path", "words"), [("sys/x", "is not an absolute path"), ("/sys/../x", "contains '..'")])
 def test_every_path_is_absolute_and_does_not_climb(probe: str, path: str, words: str) -> None:
     problem = mistake(probe.replace("%", path))
     assert (problem.code, problem.message) == (ErrorCode.PATH, f"{path!r} {words}")
@@ -305,8 +309,8 @@ def test_every_path_is_absolute_and_does_not_climb(probe: str, path: str, words:
 @pytest.mark.parametrize("program", ["check", "./check", "${path}", "/opt/${name}", "/opt/../bin/sh"])
 def test_a_program_is_a_whole_path_that_everybody_can_read(program: str) -> None:
     problem = mistake(f"exec: {{command: ['{program}', -v]}}")
-    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the path of a program")
-    assert problem.hint == "write it in full, without templates and without '..'"
+    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the absolute path of a program")
+    assert problem.hint == "write the absolute path, without templates and without '..'"
     assert problem.key_path == f"{TREE}.exec.command"
 
 
@@ -314,7 +318,7 @@ def test_what_no_policy_allows_is_refused_and_the_policy_named() -> None:
     probe = "exec: {command: [/usr/bin/check, -v]}"
     problem = mistake(probe, DEFAULT_POLICY)
     assert problem.code is ErrorCode.NOT_ALLOWED
-    assert problem.message.startswith("to run '/usr/bin/check' is refused by 'exec.allow' of ")
+    assert problem.message.startswith("running '/usr/bin/check' is refused by 'exec.allow' of ")
     assert (str(problem.location), problem.hint) == (at(probe, "/usr"), DEFAULT_POLICY.help)
     opening = mistake("open: {}", DEFAULT_POLICY)
     assert opening.code is ErrorCode.NOT_ALLOWED
@@ -332,8 +336,8 @@ def test_what_a_policy_allows_is_read() -> None:
 
 def test_a_probe_of_two_kinds_or_of_none_is_told_what_kinds_there_are() -> None:
     two, none = mistake("pci: {}, file: {path: /sys/x}"), mistake("name: x")
-    assert (two.code, two.message) == (ErrorCode.WRONG_VALUE, "a probe has one kind, this has pci and file")
-    assert (none.code, none.message) == (ErrorCode.WRONG_VALUE, "a probe has one kind, this has none")
+    assert (two.code, two.message) == (ErrorCode.WRONG_VALUE, "a probe must have exactly one kind, found pci and file")
+    assert (none.code, none.message) == (ErrorCode.WRONG_VALUE, "a probe must have exactly one kind, found none")
     kinds = "exactly one of pci, file, kernelLog, uevent, open, exec, http, unixSocket"
     assert (two.expected, none.expected, two.key_path) == (kinds, kinds, TREE)
 

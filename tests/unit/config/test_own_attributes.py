@@ -52,7 +52,7 @@ def test_an_own_attribute_is_made_of_what_its_path_and_its_expression_name() -> 
 @pytest.mark.parametrize("name", [*KNOWN_ATTRIBUTES, "attr.x", "attr.x.y", "env.X", "slice"])
 def test_no_own_attribute_has_a_name_of_the_language(name: str) -> None:
     assert said(source(f"{name}: {{path: /x}}")) == [
-        (ErrorCode.NAME, f"{name!r} is an attribute of the language", name),
+        (ErrorCode.NAME, f"{name!r} is a built-in attribute", name),
     ]
 
 
@@ -64,7 +64,7 @@ def test_an_own_attribute_may_be_called_what_a_template_can_name(name: str) -> N
 @pytest.mark.parametrize("name", ["1a", "a b", "ä", "a|b", ".a", "-a", "a}"])
 def test_an_own_attribute_is_not_called_what_no_template_can_name(name: str) -> None:
     assert said(source(f"'{name}': {{path: /x}}")) == [
-        (ErrorCode.NAME, f"{name!r} cannot be the name of an attribute", f"'{name}'"[: len(name)]),
+        (ErrorCode.NAME, f"{name!r} is not a valid attribute name", f"'{name}'"[: len(name)]),
     ]
 
 
@@ -95,7 +95,7 @@ def test_an_own_attribute_that_could_find_nothing_is_refused(attribute: str, exp
 def test_an_expression_that_re2_does_not_read_is_refused(find: str) -> None:
     ((code, message, at),) = said(source(f"a: {{path: /x, find: '{find}'}}"))
     assert (code, at) == (ErrorCode.SELECTOR, find)
-    assert message.startswith(f"{find!r} is no regular expression: ")
+    assert message.startswith(f"{find!r} is not a regular expression: ")
 
 
 @pytest.mark.parametrize("find", [r"Minor:\s*${minor}\b", "[a-z${minor}]", "${minor}{2}", "(${path}|${name})$", "$"])
@@ -106,20 +106,20 @@ def test_an_expression_may_hold_templates_wherever_a_text_can_stand(find: str) -
 @pytest.mark.parametrize(
     ("attributes", "circles"),
     [
-        ("a: {path: '/${a}'}", ["'a' needs 'a'"]),
-        ("a: {path: /x, find: '${a}'}", ["'a' needs 'a'"]),
+        ("a: {path: '/${a}'}", ["'a' depends on 'a'"]),
+        ("a: {path: /x, find: '${a}'}", ["'a' depends on 'a'"]),
         (
             "a: {path: '/${b}'}, b: {path: /x, find: '${c}'}, c: {path: '/${a}'}",
             [
-                "'a' needs 'b', which needs 'c', which needs 'a'",
-                "'b' needs 'c', which needs 'a', which needs 'b'",
-                "'c' needs 'a', which needs 'b', which needs 'c'",
+                "'a' depends on 'b', which depends on 'c', which depends on 'a'",
+                "'b' depends on 'c', which depends on 'a', which depends on 'b'",
+                "'c' depends on 'a', which depends on 'b', which depends on 'c'",
             ],
         ),
         # One that leads into a circle and is not of it makes no second mistake.
         (
             "z: {path: '/${a}'}, a: {path: '/${b}'}, b: {path: '/${a}'}",
-            ["'a' needs 'b', which needs 'a'", "'b' needs 'a', which needs 'b'"],
+            ["'a' depends on 'b', which depends on 'a'", "'b' depends on 'a', which depends on 'b'"],
         ),
         ("a: {path: '/${b}/${c}'}, b: {path: '/${c}'}, c: {path: /x}", []),
     ],
@@ -158,14 +158,14 @@ def test_the_place_in_sys_is_made_of_what_is_known_without_it(location: str) -> 
 @pytest.mark.parametrize("name", [*SYSFS_ATTRIBUTES, "attr.uevent"])
 def test_the_place_in_sys_is_not_made_of_what_is_read_there(name: str) -> None:
     assert said(source("a: {path: /x}", f"sysfs: '/sys/${{{name}}}'")) == [
-        (ErrorCode.CONFLICT, f"{name!r} is read where 'sysfs' says that the device stands", name),
+        (ErrorCode.CONFLICT, f"{name!r} is read from the directory that 'sysfs' defines", name),
     ]
 
 
 def test_the_place_in_sys_is_not_made_of_own_attributes_that_are_read_there() -> None:
     attributes = "a: {path: '/x/${b}'}, b: {path: /x, find: '${pci.address}'}, c: {path: /x}"
     assert said(source(attributes, "sysfs: '/sys/${c}/${a}'")) == [
-        (ErrorCode.CONFLICT, "'a' needs 'pci.address', which is read where 'sysfs' says that the device stands", "a"),
+        (ErrorCode.CONFLICT, "'a' depends on 'pci.address', which is read from the directory that 'sysfs' defines", "a"),
     ]
 
 

@@ -10,7 +10,7 @@ from jsonschema import Draft7Validator
 from genplug.config.diagnostics import ConfigInvalidError, ErrorCode, format_diagnostics
 from genplug.config.files import ConfigFile
 from genplug.config.load import load, load_text
-from genplug.config.manifest import manifests
+from genplug.config.manifest import find_manifests
 from genplug.config.policy import decode_policy, load_policy
 from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.config.schema_fast_path import check_keywords
@@ -126,7 +126,7 @@ def test_a_mistake_in_a_policy_is_told_in_the_form_of_one_in_a_configuration() -
     with pytest.raises(ConfigInvalidError) as caught:
         decode_policy(ConfigFile("policy.yaml", HEAD + "resources: {}\n"))
     assert format_diagnostics(caught.value.problems) == (
-        "policy.yaml:2:7: error[GP005]: 'DevicePluginConfig' is not what genplug reads  [kind]\n"
+        "policy.yaml:2:7: error[GP005]: 'DevicePluginConfig' is not supported  [kind]\n"
         "    2 | kind: DevicePluginConfig\n"
         "      |       ^^^^^^^^^^^^^^^^^^\n"
         "      = expected: DevicePluginPolicy\n"
@@ -136,7 +136,7 @@ def test_a_mistake_in_a_policy_is_told_in_the_form_of_one_in_a_configuration() -
 
 def test_a_policy_is_one_file_and_its_directories_are_watched_for_a_better_one(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    for make, words in ((lambda: None, "there is no such file"), (lambda: file.write_text("a: ["), "error[GP002]")):
+    for make, words in ((lambda: None, "no such file"), (lambda: file.write_text("a: ["), "error[GP002]")):
         make()
         with pytest.raises(ConfigInvalidError) as caught:
             load_policy(file)
@@ -144,7 +144,7 @@ def test_a_policy_is_one_file_and_its_directories_are_watched_for_a_better_one(t
         assert caught.value.directories == {tmp_path}
     file.write_text(POLICY_HEAD)
     assert load_policy(file).directories == {tmp_path}
-    with pytest.raises(ConfigInvalidError, match=f"a policy is one file[^$]*name the file: {file}"):
+    with pytest.raises(ConfigInvalidError, match=f"expected a policy file, found a directory[^$]*name the file: {file}"):
         load_policy(tmp_path)
 
 
@@ -278,7 +278,7 @@ def pre_start(*command: str) -> str:
 
 def test_without_a_policy_nothing_is_run() -> None:
     (said,) = refused(pre_start("/opt/reset"), DEFAULT_POLICY)
-    assert said == "to run '/opt/reset' is refused by 'exec.allow' of the default policy, which allows nothing"
+    assert said == "running '/opt/reset' is refused by 'exec.allow' of the default policy, which allows nothing"
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_program_is_named_by_its_path_whatever_a_policy_allows(program: str) -
     with pytest.raises(ConfigInvalidError) as caught:
         load_text(resource(pre_start(program)), "c.yaml", policy("exec: {allow: ['/**']}"))
     (problem,) = caught.value.problems
-    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the path of a program")
+    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the absolute path of a program")
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def config_map(name: str, key: str, text: str) -> str:
 
 def test_a_policy_in_a_manifest_is_one_and_its_mistakes_stand_in_the_manifest() -> None:
     text = config_map("c", "c.yaml", resource(DEVICES)) + config_map("p", "policy.yaml", POLICY_HEAD + "devices: []\n")
-    config, bounds = manifests(text, "all.yaml")
+    config, bounds = find_manifests(text, "all.yaml")
     assert config.policies == ()
     assert list(config.load(None).resources) == ["example.com/x"]
     (name,) = bounds.policies
@@ -457,7 +457,7 @@ def test_a_policy_in_a_manifest_is_one_and_its_mistakes_stand_in_the_manifest() 
 
 def test_a_policy_among_the_files_of_a_configuration_is_a_mistake() -> None:
     text = config_map("c", "c.yaml", resource(DEVICES)) + "  policy.yaml: |\n    " + POLICY_HEAD.replace("\n", "\n    ")
-    (manifest,) = manifests(text, "all.yaml")
+    (manifest,) = find_manifests(text, "all.yaml")
     assert manifest.policies == ()
     with pytest.raises(ConfigInvalidError, match="pass its file with --policy"):
         manifest.load(None)

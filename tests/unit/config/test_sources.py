@@ -279,4 +279,4 @@ def test_files_that_never_come_to_rest_are_a_problem(tmp_path: Path) -> None:
     changes = [lambda length=length: other.write_text("x" * length) for length in range(1, 6)]
     with while_read(tmp_path / "a.yaml", *changes):
         _, problems = reading(tmp_path)
-    assert [one.message for one in problems] == ["the files change while they are read"]
+    assert [one.message for one in problems] == ["the files change while genplug reads them"]

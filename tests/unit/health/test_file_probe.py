@@ -109,7 +109,7 @@ def test_a_fault_says_what_was_seen_and_what_was_wanted(value: str, wanted: Valu
     ids=["min", "max", "bits"],
 )
 def test_what_is_no_number_cannot_be_compared_as_one(value: str, wanted: ValueCheck) -> None:
-    with pytest.raises(NotANumberError, match="which is no number"):
+    with pytest.raises(NotANumberError, match="which is not a number"):
         mismatch_reason(value, wanted)
     assert judged(FileCheck(t("/sys/x"), expected=wanted), value).outcome is Outcome.ERROR
 
