@@ -165,7 +165,11 @@ def test_the_place_in_sys_is_not_made_of_what_is_read_there(name: str) -> None:
 def test_the_place_in_sys_is_not_made_of_own_attributes_that_are_read_there() -> None:
     attributes = "a: {path: '/x/${b}'}, b: {path: /x, find: '${pci.address}'}, c: {path: /x}"
     assert said(source(attributes, "sysfs: '/sys/${c}/${a}'")) == [
-        (ErrorCode.CONFLICT, "'a' depends on 'pci.address', which is read from the directory that 'sysfs' defines", "a"),
+        (
+            ErrorCode.CONFLICT,
+            "'a' depends on 'pci.address', which is read from the directory that 'sysfs' defines",
+            "a",
+        ),
     ]
 
 

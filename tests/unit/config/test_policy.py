@@ -144,7 +144,9 @@ def test_a_policy_is_one_file_and_its_directories_are_watched_for_a_better_one(t
         assert caught.value.directories == {tmp_path}
     file.write_text(POLICY_HEAD)
     assert load_policy(file).directories == {tmp_path}
-    with pytest.raises(ConfigInvalidError, match=f"expected a policy file, found a directory[^$]*name the file: {file}"):
+    with pytest.raises(
+        ConfigInvalidError, match=f"expected a policy file, found a directory[^$]*name the file: {file}"
+    ):
         load_policy(tmp_path)
 
 
