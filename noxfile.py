@@ -193,7 +193,7 @@ def cluster(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into build/docs; a broken internal link is an error."""
     install(session, "-e", ".[docs]")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", str(BUILD / "docs"), *session.posargs)
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", str(BUILD / "docs"), *session.posargs)
 
 
 @nox.session
@@ -205,7 +205,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests of ``test`` and report which branches they execute, worker processes included."""
+    """Run the tests of ``test`` and report which branches they execute, also in the processes that they start."""
     install(session, "-e", ".[dev]")
     session.run("coverage", "erase")
     measured = ("coverage", "run", "-m", "pytest", "-m", f"not ({' or '.join(NEEDS_SETUP)})")
