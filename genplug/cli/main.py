@@ -15,7 +15,7 @@ COMMANDS = {
     "plan": "show what this node would offer, and why each device is in or out",
     "init": "print a configuration to start from: for a kind of hardware, or for what this machine has",
     "capture": "write what a configuration reads of this node into an archive, to send it or to plan with it elsewhere",
-    "schema": "print the JSON Schema of the configuration",
+    "schema": "print the JSON Schema of the configuration, or of a JSON document that a command prints",
     "demo": "try it: a make-believe node and kubelet in a temporary directory, no cluster and no root",
 }
 

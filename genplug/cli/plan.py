@@ -147,12 +147,12 @@ def _document(answers: "Mapping[str, ResourceState]", inventory: "Inventory") ->
             for grant in one.offer.grants.values()
         ]
         considered = [
-            {"path": seen.path, "device": seen.device, "reason": seen.reason, "source": str(seen.location)}
+            {"path": seen.path, "device": seen.device, "reason": seen.reason, "location": str(seen.location)}
             for seen in inventory.outcomes
             if seen.resource in {name, one.offer.resource.configured_name}
         ]
         resources.append(
-            {"name": name, "source": str(one.offer.resource.location), "devices": devices, "considered": considered}
+            {"name": name, "location": str(one.offer.resource.location), "devices": devices, "considered": considered}
         )
     conflicts = [conflict.message for conflict in inventory.conflicts]
     return {"apiVersion": "genplug.io/v1alpha1", "kind": "Plan", "resources": resources, "conflicts": conflicts}
@@ -198,12 +198,12 @@ def _explanation(one: "CandidateExplanation") -> dict[str, Any]:
     return {
         "path": one.path,
         "resource": one.resource,
-        "source": str(one.location),
+        "location": str(one.location),
         "foundBy": one.found_by,
         "device": one.device,
         "reason": one.reason,
         "checks": [
-            {"condition": check.condition, "passed": check.passed, "seen": list(check.seen), "file": check.origin}
+            {"condition": check.condition, "passed": check.passed, "values": list(check.seen), "file": check.origin}
             for check in one.checks
         ],
         "attributes": [
@@ -262,17 +262,18 @@ def _answer(answers: "Mapping[str, ResourceState]", resource: str, number: int) 
         raise LookupError(f"only {len(healthy)} of {len(one.listed)} devices are healthy; `genplug plan` says why")
     ids = one.choose_preferred(healthy, (), number)
     edits = one.allocate(ids)
-    # The names are those of v1beta1 ContainerAllocateResponse.
+    # The names are those of v1beta1 ContainerAllocateResponse, in camel case.
     return {
         "ids": list(ids),
         "envs": dict(edits.env),
         "mounts": [
-            {"container_path": mount.container_path, "host_path": mount.host_path, "read_only": mount.read_only}
+            {"containerPath": mount.container_path, "hostPath": mount.host_path, "readOnly": mount.read_only}
             for mount in edits.mounts
         ],
         "devices": [
-            {"container_path": node.container_path, "host_path": node.host_path, "permissions": node.permissions}
+            {"containerPath": node.container_path, "hostPath": node.host_path, "permissions": node.permissions}
             for node in edits.nodes
         ],
         "annotations": dict(edits.annotations),
+        "cdiDevices": list(edits.cdi_devices),
     }

@@ -1,24 +1,42 @@
-"""``genplug schema``: the JSON Schema of the configuration, for editors and for the values of a chart."""
+"""``genplug schema``: print a JSON Schema that ships with genplug."""
 
 import argparse
 
-DESCRIPTION = "Print the JSON Schema (draft-07) of the configuration. Editors check and complete with it."
+SCHEMAS = {
+    "config": "genplug.schema.json",
+    "policy": "genplug-policy.schema.json",
+    "status": "status.schema.json",
+    "plan": "plan.schema.json",
+    "allocation": "allocation.schema.json",
+    "validation": "validation.schema.json",
+}
+"""The file of each schema, by the name that the command takes."""
+DESCRIPTION = """\
+Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
+use them to check and complete a file. `status`, `plan`, `allocation` and `validation` are the formats of the JSON
+documents that `genplug status`, `genplug plan`, `genplug plan --allocate` and `genplug validate` print.
+"""
 EPILOG = """\
-example:
+examples:
   genplug schema > genplug.schema.json
-  # and as the first line of a configuration, for editors with a YAML language server:
-  # yaml-language-server: $schema=./genplug.schema.json
+  genplug schema status
+
+An editor with a YAML language server finds the schema if the first line of a configuration is
+`# yaml-language-server: $schema=./genplug.schema.json`.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
+    """Add the arguments of the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument(
+        "name", nargs="?", choices=tuple(SCHEMAS), default="config", help="the schema (default: config)"
+    )
 
 
-def run(_arguments: argparse.Namespace) -> int:
-    """Print the schema."""
-    from genplug.config.schema import schema_text  # noqa: PLC0415 - --help needs none of this
+def run(arguments: argparse.Namespace) -> int:
+    """Print the schema and return the exit code."""
+    from genplug.config.schema import schema_text  # noqa: PLC0415 - --help does not need it
 
-    print(schema_text(), end="")
+    print(schema_text(SCHEMAS[arguments.name]), end="")
     return 0

@@ -182,22 +182,22 @@ def _summary(status: JSON) -> Iterator[str]:
     yield f"genplug {status['version']}{node}: {'ready' if status['ready'] else 'NOT READY'}"
     yield from (f"  {reason}" for reason in status["unready"])
     config = status["config"]
-    if config["loaded_at"] is not None:
-        age = _age(time.time() - config["loaded_at"])
+    if config["loadedAt"] is not None:
+        age = _since(config["loadedAt"])
         yield f"configuration {config['sha256'][:12]}, in force for {age}, from {', '.join(config['files'])}"
         if config["error"]:
             yield "the newest files were refused, and what is above stays in force:"
             yield from (f"  {line}" for line in config["error"].splitlines())
-    yield from _health(status.get("health", {}))
+    yield from _health(status["health"])
 
 
 def _health(health: JSON) -> Iterator[str]:
-    if not health.get("probes"):
+    if not health["probes"]:
         return
-    hung = health["readers"]["hung"] + health["callers"]["hung"]
+    hung = health["readWorkers"]["hung"] + health["callWorkers"]["hung"]
     hanging = f"; {hung} hang" if hung else ""
-    yield f"{health['probes']} probes ask {health['questions']} questions, {health['looks']} answers so far{hanging}"
-    for trouble in health["troubles"]:
+    yield f"{health['probes']} probes ask {health['targets']} questions, {health['runs']} answers so far{hanging}"
+    for trouble in health["errors"]:
         devices = trouble["devices"]
         more = f" and {len(devices) - _MAX_NAMED} more" if len(devices) > _MAX_NAMED else ""
         named = ", ".join(devices[:_MAX_NAMED]) + more
@@ -222,15 +222,15 @@ def _resources(resources: Sequence[JSON]) -> str:
 
 
 def _registration(resource: JSON) -> str:
-    if resource["is_removed"]:
+    if resource["removed"]:
         return "leaving"
-    return "yes" if resource["is_registered"] else "no"
+    return "yes" if resource["registered"] else "no"
 
 
 def _remarks(resource: JSON) -> Iterator[str]:
-    if resource["is_removed"]:
+    if resource["removed"]:
         yield "no longer in the configuration; it answers until the last pod that uses it is gone"
-    elif not resource["is_registered"]:
+    elif not resource["registered"]:
         yield resource["reason"] or f"the kubelet does not listen yet ({resource['phase']})"
     yield from resource["notes"]
     faults = sorted({device["reason"] for device in resource["devices"] if not device["healthy"] and device["reason"]})
@@ -244,7 +244,7 @@ def _devices(resource: JSON) -> str:
         (
             device["id"],
             "healthy" if device["healthy"] else "UNHEALTHY",
-            _since(device.get("since", "")),
+            _since(device["since"]),
             ",".join(device["paths"]),
             device["reason"],
         )
@@ -254,7 +254,7 @@ def _devices(resource: JSON) -> str:
     return f"{resource['name']}\n{table(heads, rows)}" if rows else ""
 
 
-def _since(at: str) -> str:
+def _since(at: str | None) -> str:
     return _age(time.time() - datetime.fromisoformat(at).timestamp()) if at else ""
 
 

@@ -5,7 +5,6 @@ No state.
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.inventory import Inventory
@@ -144,11 +143,11 @@ def resource_status(
     )
 
 
-def _deciding_probe(grant: Grant) -> tuple[str, str]:
-    """Return the probe whose verdict decides about a grant, and when that was given (ISO 8601, UTC)."""
+def _deciding_probe(grant: Grant) -> tuple[str, int]:
+    """Return the probe whose verdict decides about a grant, and when that was given (whole seconds since the epoch)."""
     verdict = max((one.verdict for one in grant.devices), key=lambda one: one.since)
-    at = datetime.fromtimestamp(time.time() - time.monotonic() + verdict.since, UTC)
-    return "" if grant.healthy else verdict.probe, at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    # Whole seconds: the difference of the two clocks is not exactly the same in two calls.
+    return "" if grant.healthy else verdict.probe, round(time.time() - time.monotonic() + verdict.since)
 
 
 def status_without_instances(name: str, notes: Sequence[str]) -> ResourceStatus:

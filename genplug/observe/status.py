@@ -1,15 +1,18 @@
 """The state of the agent as one frozen value: what readiness, metrics, ``/statusz`` and the demo's table show."""
 
+from datetime import UTC, datetime
+
 from attrs import asdict, frozen
 
-from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus
+from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
 
 
 @frozen
 class DeviceStatus:
     """One grant as the kubelet sees it, with the reason the kubelet is not told.
 
-    ``probe`` is whose verdict it is, empty while healthy; ``since`` is when it was given (ISO 8601, UTC).
+    ``probe`` is whose verdict it is, empty while healthy; ``since`` is when it was given (whole seconds since the
+    epoch), None if that is not known.
     """
 
     id: str
@@ -17,7 +20,11 @@ class DeviceStatus:
     healthy: bool
     reason: str
     probe: str = ""
-    since: str = ""
+    since: int | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return the device as ``schemas/status.schema.json`` describes it."""
+        return {**asdict(self), "paths": list(self.paths), "since": _format_time(self.since)}
 
 
 @frozen
@@ -51,6 +58,23 @@ class ResourceStatus:
         """How many are listed and must not be used."""
         return len(self.devices) - self.healthy
 
+    def as_json(self) -> dict[str, object]:
+        """Return the resource as ``schemas/status.schema.json`` describes it."""
+        return {
+            "name": self.name,
+            "phase": self.phase,
+            "generation": self.generation,
+            "streams": self.streams,
+            "registered": self.is_registered,
+            "removed": self.is_removed,
+            "hasNoInstances": self.has_no_instances,
+            "reason": self.reason,
+            "healthy": self.healthy,
+            "unhealthy": self.unhealthy,
+            "devices": [device.as_json() for device in self.devices],
+            "notes": list(self.notes),
+        }
+
 
 @frozen
 class ConfigStatus:
@@ -63,6 +87,15 @@ class ConfigStatus:
     sha256: str = ""
     loaded_at: float | None = None
     error: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the configuration as ``schemas/status.schema.json`` describes it."""
+        return {
+            "files": list(self.files),
+            "sha256": self.sha256,
+            "loadedAt": _format_time(self.loaded_at),
+            "error": self.error,
+        }
 
 
 @frozen
@@ -100,10 +133,40 @@ class Status:
         return tuple(reasons)
 
     def as_json(self) -> dict[str, object]:
-        """Return the document that ``/statusz`` serves and ``genplug status -o json`` prints."""
-        resources = [
-            {**asdict(resource), "healthy": resource.healthy, "unhealthy": resource.unhealthy}
-            for resource in self.resources
-        ]
-        head = {"apiVersion": "genplug.io/v1alpha1", "kind": "Status", "ready": self.is_ready, "unready": self.unready}
-        return {**head, **asdict(self), "resources": resources}
+        """Return the document that ``/statusz`` serves, as ``schemas/status.schema.json`` describes it."""
+        return {
+            "apiVersion": "genplug.io/v1alpha1",
+            "kind": "Status",
+            "version": self.version,
+            "node": self.node,
+            "ready": self.is_ready,
+            "unready": list(self.unready),
+            "kubelet": self.kubelet,
+            "config": self.config.as_json(),
+            "resources": [resource.as_json() for resource in self.resources],
+            "health": _health_as_json(self.health),
+        }
+
+
+def _health_as_json(health: MonitorStatus) -> dict[str, object]:
+    return {
+        "probes": health.probes,
+        "targets": health.targets,
+        "runs": health.runs,
+        "minRuns": health.min_runs,
+        "cpuSeconds": health.cpu_seconds,
+        "readWorkers": _pool_as_json(health.read_workers),
+        "callWorkers": _pool_as_json(health.call_workers),
+        "errors": [{**asdict(error), "devices": list(error.devices)} for error in health.errors],
+    }
+
+
+def _pool_as_json(pool: PoolStatus) -> dict[str, object]:
+    return {"workers": pool.workers, "hung": pool.hung, "exhausted": pool.is_exhausted}
+
+
+def _format_time(seconds: float | None) -> str | None:
+    """Return seconds since the epoch as RFC 3339 in UTC, rounded down to a second."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")

@@ -11,6 +11,7 @@ from genplug.agent import Agent
 from genplug.observe.events import Event
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.outputs import check_output
 
 CONFIG = """\
 apiVersion: genplug.io/v1alpha1
@@ -84,6 +85,7 @@ async def test_the_other_pages_answer(node: FakeNode) -> None:
         await node.kubelet.wait_for_list("a.io/x", healthy={"x0"})
         assert await got(agent, "/healthz") == (200, "ok\n")
         status = json.loads((await got(agent, "/statusz"))[1])
+        check_output(status)
         assert (status["kind"], status["ready"], status["node"]) == ("Status", True, "node-a")
         assert status["resources"][0]["devices"][0]["paths"] == ["/dev/x0"]
         assert (await got(agent, "/elsewhere"))[0] == 404

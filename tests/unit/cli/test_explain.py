@@ -66,7 +66,7 @@ def test_the_document_has_the_same_as_values(command: list[str], capsys: pytest.
     assert main([*command, "-o", "json"]) == 0
     explanations = {one["path"]: one for one in json.loads(capsys.readouterr().out)["explanations"]}
     assert [check["passed"] for check in explanations["/dev/nvidia0"]["checks"]] == [True]
-    assert explanations["/dev/nvidia1"]["checks"][0]["seen"] == ["0x15f8"]
+    assert explanations["/dev/nvidia1"]["checks"][0]["values"] == ["0x15f8"]
     attributes = {one["name"]: one for one in explanations["/dev/nvidia0"]["attributes"]}
     assert attributes["uuid"] == {
         "name": "uuid",

@@ -69,7 +69,7 @@ async def test_allocate_prints_what_the_kubelet_would_get(three: FakeNode, capsy
         answer = (await three.kubelet.call("a.io/x").allocate([printed["ids"]])).container_responses[0]
     assert printed["envs"] == dict(answer.envs) == {"XS": "/dev/x0,/dev/x1"}
     nodes = [(one.container_path, one.host_path, one.permissions) for one in answer.devices]
-    assert [(one["container_path"], one["host_path"], one["permissions"]) for one in printed["devices"]] == nodes
+    assert [(one["containerPath"], one["hostPath"], one["permissions"]) for one in printed["devices"]] == nodes
 
 
 @pytest.mark.parametrize(

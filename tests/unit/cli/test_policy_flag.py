@@ -94,4 +94,4 @@ def test_plan_shows_what_is_refused_and_by_which_rule(node: FakeNode, capsys: py
     assert ["a.io/x", "/dev/xm", built_in] in lines
     assert main(["plan", *flags, "--allocate", "a.io/x=1"]) == 0
     (given,) = json.loads(capsys.readouterr().out)["containers"]
-    assert [one["host_path"] for one in given["mounts"]] == ["/opt"]
+    assert [one["hostPath"] for one in given["mounts"]] == ["/opt"]

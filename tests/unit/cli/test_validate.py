@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from genplug.cli.main import main
-from genplug.config.schema import schema_text
+from genplug.cli.schema import SCHEMAS
+from genplug.config.schema import SCHEMA
+from tests.support.pages import ROOT
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 VALID = HEAD + "resources:\n  example.com/x: {devices: [{glob: /dev/x*}]}\n"
@@ -206,9 +208,14 @@ def test_it_loads_neither_grpc_nor_the_loop_and_jsonschema_only_for_mistakes(dir
     assert not {"grpc", "google.protobuf", "asyncio", "jsonschema", "re2", "bracex"} & set(modules.split())
 
 
-def test_the_schema_is_printed_as_it_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schema"]) == 0
-    assert capsys.readouterr() == (schema_text(), "")
+@pytest.mark.parametrize(("arguments", "file"), [([], SCHEMA), *(([name], file) for name, file in SCHEMAS.items())])
+def test_schema_is_printed_verbatim(arguments: list[str], file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", *arguments]) == 0
+    assert capsys.readouterr() == ((ROOT / "schemas" / file).read_text(), "")
+
+
+def test_schema_can_print_every_schema_of_the_project() -> None:
+    assert sorted(SCHEMAS.values()) == sorted(path.name for path in (ROOT / "schemas").iterdir())
 
 
 @pytest.mark.parametrize("command", ["validate", "schema"])

@@ -1,0 +1,78 @@
+"""The status as a value: readiness and the JSON document."""
+
+import json
+from pathlib import Path
+
+from attrs import evolve
+
+from genplug.health.status import MonitorStatus, PoolStatus, ProbeError
+from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
+from tests.support.golden import check_golden
+from tests.support.outputs import check_output
+
+GOLDEN = Path(__file__).parent / "golden"
+LIVE = ResourceStatus(
+    name="example.com/camera",
+    phase="live",
+    generation=2,
+    streams=1,
+    is_registered=True,
+    is_removed=False,
+    reason="",
+    devices=(
+        DeviceStatus("video0-a2b4c6", ("/dev/video0",), healthy=True, reason="", since=1_795_799_537),
+        DeviceStatus(
+            "video1-d7e2f3",
+            ("/dev/video1",),
+            healthy=False,
+            reason="/dev/video1 is gone",
+            probe="presence",
+            since=1_795_802_691,
+        ),
+        DeviceStatus("video2-g4h5i6", ("/dev/video2",), healthy=True, reason=""),
+    ),
+    notes=("/dev/video9: excluded by '/dev/video9'",),
+)
+WAITING = evolve(
+    LIVE,
+    name="example.com/serial",
+    phase="wait",
+    streams=0,
+    is_registered=False,
+    reason="Register failed: deadline exceeded",
+    devices=(),
+    notes=(),
+)
+REMOVED = evolve(LIVE, name="example.com/old", is_removed=True, devices=(), notes=())
+WITHOUT_INSTANCES = evolve(
+    WAITING, name="example.com/gpu-${model}", phase="none", generation=0, has_no_instances=True, reason="no device"
+)
+HEALTH = MonitorStatus(
+    probes=3,
+    targets=2,
+    runs=41,
+    min_runs=20,
+    cpu_seconds=0.25,
+    read_workers=PoolStatus(8, 8, is_exhausted=True),
+    call_workers=PoolStatus(1),
+    errors=(ProbeError("example.com/camera", "link", "permission denied", ("video0-a2b4c6",)),),
+)
+CONFIG = ConfigStatus(("/etc/genplug/genplug.yaml",), "cd21c713", 1_795_799_537.9, "genplug.yaml:4:3: error")
+STATUS = Status("0.1.0", "node-1", CONFIG, "", (LIVE, WAITING, REMOVED, WITHOUT_INSTANCES), HEALTH)
+
+
+def test_document_has_the_format_of_its_schema() -> None:
+    document = STATUS.as_json()
+    check_output(document)
+    check_golden(GOLDEN / "status.json", json.dumps(document, indent=2) + "\n")
+
+
+def test_document_has_null_for_the_time_of_a_configuration_that_was_never_loaded() -> None:
+    document = Status("0.1.0", None, ConfigStatus(), "", ()).as_json()
+    check_output(document)
+    assert document["config"] == {"files": [], "sha256": "", "loadedAt": None, "error": ""}
+
+
+def test_status_is_ready_if_every_configured_resource_is_registered() -> None:
+    assert evolve(STATUS, resources=(LIVE, REMOVED, WITHOUT_INSTANCES), health=MonitorStatus()).is_ready
+    assert not evolve(STATUS, resources=(LIVE, WAITING), health=MonitorStatus()).is_ready
