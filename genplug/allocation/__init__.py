@@ -1,1 +1,1 @@
-"""From judged devices to what a container gets: offers, container edits, the answer to Allocate, preference."""
+"""Turns devices and their health into offers, and device IDs into container edits: Allocate, preference, CDI."""

@@ -1,7 +1,7 @@
-"""Pools: devices under several names (``aliases``). What a pod has under one name is withheld under the others. Pure.
+"""Tracks devices with several resource names (``aliases``): in use under one name, withheld under the others. Pure.
 
-Who has what is known by the answers to Allocate and by what the kubelet's pod-resources API tells; times are monotonic
-seconds. The kubelet knows nothing of names that mean one device, so the withheld grant is shown Unhealthy there.
+Usage is known from Allocate requests and from the pod-resources API of the kubelet. Times are monotonic seconds. The
+kubelet does not know that two names mean one device, so a withheld grant is listed as Unhealthy.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,40 +14,44 @@ from genplug.allocation.offer import ResourceOffer
 
 @frozen
 class Holding:
-    """A grant under one name: since when, and whether a pod has been seen to have it."""
+    """A grant in use under one name: since when, and whether pod-resources has confirmed it."""
 
     since: float
-    seen: bool
+    is_confirmed: bool
 
 
 Pool: TypeAlias = Mapping[tuple[str, str], Holding]
-"""What pods have of one pool: by name of the resource and ID of the grant."""
+"""The grants of a pool in use, by resource name and grant ID."""
 
 
 def record_allocation(pool: Pool, name: str, ids: Iterable[str], now: float) -> Pool:
-    """Return the pool after an answer to Allocate."""
-    return {**pool, **{(name, one): Holding(now, seen=False) for one in ids if (name, one) not in pool}}
+    """Return the pool after an Allocate response."""
+    added = {(name, grant): Holding(now, is_confirmed=False) for grant in ids if (name, grant) not in pool}
+    return {**pool, **added}
 
 
 def record_usage(pool: Pool, names: Iterable[str], used: Mapping[str, Iterable[str]], now: float, grace: float) -> Pool:
-    """Return the pool after a look at the devices that pods use, by resource.
+    """Return the pool updated with pod-resources data: ``used`` has the devices in use by resource name.
 
-    For ``grace`` seconds after an answer its pod need not be seen yet: it is being admitted.
+    An allocation is kept unconfirmed for ``grace`` seconds, because its pod may still be in admission.
     """
     holdings = {
-        (name, one): Holding(pool[name, one].since if (name, one) in pool else now, seen=True)
+        (name, grant): Holding(pool[name, grant].since if (name, grant) in pool else now, is_confirmed=True)
         for name in names
-        for one in used.get(name, ())
+        for grant in used.get(name, ())
     }
-    awaited = {key: one for key, one in pool.items() if not one.seen and now < one.since + grace}
-    return {**awaited, **holdings}
+    unconfirmed = {
+        key: holding for key, holding in pool.items() if not holding.is_confirmed and now < holding.since + grace
+    }
+    return {**unconfirmed, **holdings}
 
 
 def without_held(offer: ResourceOffer, pool: Pool | None) -> ResourceOffer:
-    """Return an offer without what pods have under other names; None for a pool of which nothing is known yet."""
+    """Return an offer in which grants in use under other names are unhealthy; a pool of None is not known yet."""
     if pool is None:
-        reason = "it has several names, and the kubelet has not told yet under which of them pods have devices"
+        reason = "the resource has several names, and the kubelet has not reported yet which devices pods use"
         return offer.mark_unhealthy(dict.fromkeys(offer.grants, reason))
     own = offer.resource.name
-    others = {one: name for name, one in pool if name != own and (own, one) not in pool}
-    return offer.mark_unhealthy({one: f"a pod has it as {name}" for one, name in others.items() if one in offer.grants})
+    others = {grant: name for name, grant in pool if name != own and (own, grant) not in pool}
+    reasons = {grant: f"a pod uses it as {name}" for grant, name in others.items() if grant in offer.grants}
+    return offer.mark_unhealthy(reasons)

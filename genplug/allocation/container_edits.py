@@ -1,11 +1,11 @@
-"""Container edits: the one model of what a container gets, rendered to v1beta1 fields, later to CDI files and DRA."""
+"""Container edits: the internal model of what a container gets, rendered to v1beta1 fields and to CDI files."""
 
 from attrs import frozen
 
 
 @frozen
 class NodeEdit:
-    """A device node: where the host has it (symlinks resolved), where the container sees it, ``rwm`` permissions."""
+    """A device node: its resolved path on the host, its path in the container, and its permissions (``rwm``)."""
 
     host_path: str
     container_path: str
@@ -14,7 +14,7 @@ class NodeEdit:
 
 @frozen
 class MountEdit:
-    """A bind mount of a host path that was seen to exist."""
+    """A bind mount of an existing host path."""
 
     host_path: str
     container_path: str
@@ -23,7 +23,7 @@ class MountEdit:
 
 @frozen
 class ContainerEdits:
-    """What one container gets. Every tuple is ordered and without duplicates; names and container paths are unique."""
+    """The edits of one container. Every tuple is ordered; names and container paths are unique."""
 
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[MountEdit, ...] = ()

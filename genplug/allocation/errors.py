@@ -1,19 +1,20 @@
-"""Refusals: why a request gets no answer, as a text for the person whose pod it is and a code for the wire."""
+"""Allocation errors: a message for the owner of the pod and a code for the gRPC status."""
 
 from enum import StrEnum
 
 
 class AllocationErrorCode(StrEnum):
-    """gRPC status names (kubelet-contract 10: 49, 50, 56)."""
+    """gRPC status names (docs/internals/kubelet-contract.md §10, points 49, 50 and 56)."""
 
     NOT_FOUND = "NOT_FOUND"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
 
 
 class AllocationError(Exception):
-    """A request that cannot be answered; ``code`` goes on the wire, the text names device and reason.
+    """An Allocate or PreStartContainer request that fails; the message names the device and the reason.
 
-    The kubelet puts the text into the pod's status (kubelet-contract 5.3), so it holds no secrets.
+    The kubelet copies the message to the status of the pod (docs/internals/kubelet-contract.md §5.3), so it must not
+    contain secrets.
     """
 
     def __init__(self, code: AllocationErrorCode, message: str) -> None:

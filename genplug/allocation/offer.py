@@ -19,11 +19,11 @@ _MAX_REASONS = 3
 
 @frozen
 class Grant:
-    """One unit that the kubelet can give to a container.
+    """A unit that the kubelet can allocate to a container.
 
-    ``devices`` is the one device it stands for (replicas included), or every device of the pool for a token.
-    ``reason`` says why it is not healthy, empty while it is. ``slice`` is its number where the device is listed in
-    slices: counted through over the node where the device has a number of its own.
+    ``devices`` is the device that it stands for (also for replicas and slices), or all devices of the pool for a token.
+    ``reason`` is why it is unhealthy, empty while it is healthy. ``slice`` is the number of the slice, unique on the
+    node if the device has an ``index``.
     """
 
     id: str
@@ -35,43 +35,45 @@ class Grant:
 
 @frozen
 class ResourceOffer:
-    """What one resource offers: its grants by ID, in natural order, and the list made of them."""
+    """The offer of a resource: its grants by ID, in natural order, and the device list for the kubelet."""
 
     resource: Resource
     grants: Mapping[str, Grant]
     listed: tuple[ListedDevice, ...]
     groups: Mapping[str, tuple[str, ...]] = {}
-    """For the choice among grants: in which groups each is, the outermost first; the innermost is its device."""
+    """The groups of each grant for preferred allocation, the outermost first; the innermost is its device."""
 
     def mark_unhealthy(self, reasons: Mapping[str, str]) -> "ResourceOffer":
-        """Return the offer with some of its grants unhealthy, each for a reason more."""
+        """Return the offer with some grants unhealthy, each with an additional reason."""
         if not reasons:
             return self
         grants = {
-            one.id: evolve(one, healthy=False, reason="; ".join(filter(None, (one.reason, reasons[one.id]))))
-            if one.id in reasons
-            else one
-            for one in self.grants.values()
+            grant.id: evolve(grant, healthy=False, reason="; ".join(filter(None, (grant.reason, reasons[grant.id]))))
+            if grant.id in reasons
+            else grant
+            for grant in self.grants.values()
         }
-        listed = tuple(evolve(one, healthy=False) if one.id in reasons else one for one in self.listed)
+        listed = tuple(evolve(device, healthy=False) if device.id in reasons else device for device in self.listed)
         return evolve(self, grants=grants, listed=listed)
 
     @property
     def options(self) -> PluginOptions:
-        """What the kubelet is told of the resource's endpoint."""
+        """The plugin options of the endpoint."""
         preference = self.resource.preference
-        is_wanted = preference.policy is not Preference.NONE
+        has_preference = preference.policy is not Preference.NONE
         if not preference.is_explicit:
-            # What nobody asked for is worth the kubelet's question only where there is something to choose.
-            is_wanted = len({listed.numa for listed in self.listed}) > 1
-        return PluginOptions(self.resource.distinct or is_wanted, self.resource.pre_start is not None)
+            # Without an explicit preferredAllocation, enable the call only if devices span several NUMA nodes.
+            has_preference = len({listed.numa for listed in self.listed}) > 1
+        return PluginOptions(self.resource.distinct or has_preference, self.resource.pre_start is not None)
 
 
-def build_offer(resource: Resource, judged: Sequence[DeviceHealth]) -> ResourceOffer:
-    """Return what a resource offers, given its judged devices in natural order."""
-    grants = tuple(_tokens(resource, judged) if resource.tokens is not None else _devices(resource, judged))
-    # Where one device has no NUMA node the kubelet would find no place for it beside those that have (contract 4).
-    has_topology = resource.tokens is None and all(one.device.numa for one in judged)
+def build_offer(resource: Resource, devices: Sequence[DeviceHealth]) -> ResourceOffer:
+    """Return the offer of a resource, given its devices in natural order."""
+    grants = tuple(
+        _token_grants(resource, devices) if resource.tokens is not None else _device_grants(resource, devices)
+    )
+    # If a device has no NUMA node, the kubelet could not combine it with those that have one (kubelet-contract.md §4).
+    has_topology = resource.tokens is None and all(health.device.numa for health in devices)
     offer = ResourceOffer(
         resource=resource,
         grants={grant.id: grant for grant in grants},
@@ -86,7 +88,7 @@ def build_offer(resource: Resource, judged: Sequence[DeviceHealth]) -> ResourceO
 
 
 def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str, ...]]:
-    """Say in which groups each grant is; a token is in none: it gives every device, wherever."""
+    """Return the groups of each grant; a token has none, because it stands for all devices."""
     groups: dict[str, tuple[str, ...]] = {}
     for grant in grants:
         if len(grant.devices) == 1:
@@ -101,41 +103,43 @@ def _group(by: Template | None, device: Device) -> str:
     try:
         return by.render(device.attributes)
     except MissingAttributeError:
-        # Devices that cannot be told apart stand together.
+        # Devices without the attribute form one group.
         return ""
 
 
-def _devices(resource: Resource, judged: Sequence[DeviceHealth]) -> Iterator[Grant]:
-    for one in judged:
-        device, verdict = one.device, one.verdict
+def _device_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> Iterator[Grant]:
+    for health in devices:
+        device, verdict = health.device, health.verdict
         if resource.slices is not None:
             first = _index(device) * device.slices
             for number in range(device.slices):
-                yield Grant(slice_id(device.id, number), (one,), verdict.healthy, verdict.reason, slice=first + number)
+                yield Grant(
+                    slice_id(device.id, number), (health,), verdict.healthy, verdict.reason, slice=first + number
+                )
         elif resource.replicas == 1:
-            yield Grant(device.id, (one,), verdict.healthy, verdict.reason)
+            yield Grant(device.id, (health,), verdict.healthy, verdict.reason)
         else:
             for number in range(resource.replicas):
-                yield Grant(replica_id(device.id, number), (one,), verdict.healthy, verdict.reason)
+                yield Grant(replica_id(device.id, number), (health,), verdict.healthy, verdict.reason)
 
 
 def _index(device: Device) -> int:
-    """Return a device's own number, 0 where it has none or several."""
+    """Return the index of a device, or 0 if it has none or several."""
     index = device.attributes.get("index", ())
     return int(index[0]) if len(index) == 1 else 0
 
 
-def _tokens(resource: Resource, judged: Sequence[DeviceHealth]) -> Iterator[Grant]:
-    pool = tuple(judged)
+def _token_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> Iterator[Grant]:
+    pool = tuple(devices)
     if not pool or resource.tokens is None:
         return
-    healthy = any(one.verdict.healthy for one in pool)
-    reason = "" if healthy else _missing_devices_reason(pool)
+    healthy = any(health.verdict.healthy for health in pool)
+    reason = "" if healthy else _unhealthy_pool_reason(pool)
     for token in token_ids(resource.name, resource.tokens):
         yield Grant(token, pool, healthy, reason)
 
 
-def _missing_devices_reason(pool: Sequence[DeviceHealth]) -> str:
-    reasons = list(dict.fromkeys(one.verdict.reason for one in pool))
+def _unhealthy_pool_reason(pool: Sequence[DeviceHealth]) -> str:
+    reasons = list(dict.fromkeys(health.verdict.reason for health in pool))
     more = f"; and {len(reasons) - _MAX_REASONS} more reasons" if len(reasons) > _MAX_REASONS else ""
     return f"no device of the pool is healthy: {'; '.join(reasons[:_MAX_REASONS])}{more}"

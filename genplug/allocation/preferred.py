@@ -1,7 +1,8 @@
-"""Which devices to take when the kubelet lets us choose. Never an error, always a valid set (contract 5.2). Pure.
+"""Chooses devices for GetPreferredAllocation. Never fails, always returns a valid set (kubelet-contract.md §5.2). Pure.
 
-Grants stand in groups within groups (a NUMA node or what ``preferredAllocation.by`` says, then the device itself).
-Packed takes from as few groups as it can, spread from as many; inside a group the same holds for the groups in it.
+Grants are in nested groups: a NUMA node or the value of ``preferredAllocation.by``, then the device. ``packed`` takes
+grants from as few groups as possible, ``spread`` from as many as possible; inside a group, the same rule applies to its
+subgroups.
 """
 
 import heapq
@@ -11,10 +12,10 @@ from genplug.spec.model import Preference
 from genplug.spec.natural_sort import natural_sort_key
 
 Groups = Mapping[str, tuple[str, ...]]
-"""Grant ID to the groups that it is in, the outermost first. A grant that is not named is in none."""
+"""The groups of each grant by grant ID, the outermost first. A grant without an entry is in no group."""
 
 
-def choose_preferred(  # noqa: PLR0913 - the request's three, and how to choose
+def choose_preferred(  # noqa: PLR0913 - the fields of the request, and the rules
     available: Sequence[str],
     must_include: Sequence[str],
     size: int,
@@ -24,39 +25,39 @@ def choose_preferred(  # noqa: PLR0913 - the request's three, and how to choose
     policy: Preference = Preference.NONE,
     distinct: bool = False,
 ) -> tuple[str, ...]:
-    """Return ``size`` of the available IDs, those of ``must_include`` among them, in natural order.
+    """Return ``size`` of the available IDs, including those of ``must_include``, in natural order.
 
-    ``order`` holds the known IDs in natural order; unknown ones come after them. ``distinct`` takes no two grants of
-    one innermost group while there are others. Where the request contradicts itself the answer is the nearest that
-    does not: at most ``size``, only what is available.
+    ``order`` has the known IDs in natural order; unknown IDs come after them. ``distinct`` avoids two grants of one
+    innermost group as long as possible. For a contradictory request, the result is the closest valid set: at most
+    ``size`` IDs, all of them available.
     """
     free = set(available)
-    ranked = [one for one in order if one in free]
+    ranked = [grant for grant in order if grant in free]
     if len(ranked) < len(free):
         ranked += sorted(free.difference(ranked), key=natural_sort_key)
-    wanted = set(must_include)
-    taken = [one for one in ranked if one in wanted][: max(size, 0)]
-    rest = [one for one in ranked if one not in wanted]
+    required = set(must_include)
+    taken = [grant for grant in ranked if grant in required][: max(size, 0)]
+    rest = [grant for grant in ranked if grant not in required]
     if distinct:
         rest = _distinct_first(rest, taken, max(size, 0) - len(taken), groups)
     chosen = {*taken, *_choose(rest, taken, max(size, 0) - len(taken), groups, policy, level=0)}
-    return tuple(one for one in ranked if one in chosen)
+    return tuple(grant for grant in ranked if grant in chosen)
 
 
 def _distinct_first(rest: Sequence[str], taken: Sequence[str], missing: int, groups: Groups) -> list[str]:
-    """Return the first grant of each device of which none is taken; and the others too where that is not enough."""
-    seen = {groups[one] for one in taken if one in groups}
+    """Return the first grant of each device without a taken grant, or all grants if these are not enough."""
+    seen = {groups[grant] for grant in taken if grant in groups}
     first = []
-    for one in rest:
-        if one in groups:
-            if groups[one] in seen:
+    for grant in rest:
+        if grant in groups:
+            if groups[grant] in seen:
                 continue
-            seen.add(groups[one])
-        first.append(one)
+            seen.add(groups[grant])
+        first.append(grant)
     return first if len(first) >= missing else list(rest)
 
 
-def _choose(  # noqa: PLR0913, PLR0917 - one level of the same question
+def _choose(  # noqa: PLR0913, PLR0917 - recursion over the levels of groups
     rest: Sequence[str], taken: Sequence[str], missing: int, groups: Groups, policy: Preference, level: int
 ) -> list[str]:
     if missing <= 0:
@@ -67,35 +68,37 @@ def _choose(  # noqa: PLR0913, PLR0917 - one level of the same question
     held = _by_group(taken, groups, level)
     held_counts = {group: len(held.get(group, ())) for group in free}
     if len(free) == len(rest) and not any(held_counts.values()):
-        # Each is a group of its own: the first ones, whatever the policy.
+        # Every grant is its own group: take the first ones for any policy.
         return list(rest[:missing])
-    share = _packed if policy is Preference.PACKED else _spread
-    counts = share({group: len(ids) for group, ids in free.items()}, held_counts, missing)
+    count_per_group = _count_packed if policy is Preference.PACKED else _count_spread
+    counts = count_per_group({group: len(ids) for group, ids in free.items()}, held_counts, missing)
     return [
-        one
+        grant
         for group, count in counts.items()
         if count
-        for one in _choose(free[group], held.get(group, ()), count, groups, policy, level + 1)
+        for grant in _choose(free[group], held.get(group, ()), count, groups, policy, level + 1)
     ]
 
 
 def _by_group(ids: Iterable[str], groups: Groups, level: int) -> dict[str | None, list[str]]:
     found: dict[str | None, list[str]] = {}
-    for one in ids:
-        path = groups.get(one, ())
-        found.setdefault(path[level] if level < len(path) else None, []).append(one)
+    for grant in ids:
+        path = groups.get(grant, ())
+        found.setdefault(path[level] if level < len(path) else None, []).append(grant)
     return found
 
 
-def _packed(free: Mapping[str | None, int], held: Mapping[str | None, int], missing: int) -> dict[str | None, int]:
-    """Take from groups that are in use already, then from the smallest that holds all, else from the largest."""
+def _count_packed(
+    free: Mapping[str | None, int], held: Mapping[str | None, int], missing: int
+) -> dict[str | None, int]:
+    """Prefer groups already in use, then the smallest group with enough grants, otherwise the largest group."""
     counts: dict[str | None, int] = {}
     left = sorted(free, key=lambda group: -held[group])
     while missing and left:
         if held[left[0]]:
             group = left[0]
         else:
-            enough = [one for one in left if free[one] >= missing]
+            enough = [group for group in left if free[group] >= missing]
             group = min(enough, key=free.__getitem__) if enough else max(left, key=free.__getitem__)
         left.remove(group)
         counts[group] = min(free[group], missing)
@@ -103,8 +106,10 @@ def _packed(free: Mapping[str | None, int], held: Mapping[str | None, int], miss
     return counts
 
 
-def _spread(free: Mapping[str | None, int], held: Mapping[str | None, int], missing: int) -> dict[str | None, int]:
-    """Take one at a time from the group of which the least is taken; among equals from the one with most left."""
+def _count_spread(
+    free: Mapping[str | None, int], held: Mapping[str | None, int], missing: int
+) -> dict[str | None, int]:
+    """Repeatedly take from the group with the fewest taken grants; among equals, from the group with the most left."""
     counts = dict.fromkeys(free, 0)
     heap = [(held[group], -count, rank, group) for rank, (group, count) in enumerate(free.items())]
     heapq.heapify(heap)

@@ -1,4 +1,4 @@
-"""One consistent state of a resource, as its endpoint holds it: what it lists, gives and prefers."""
+"""A consistent state of a resource, as its endpoint serves it: the list, Allocate and preferred allocation."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,28 +17,28 @@ from genplug.spec.natural_sort import natural_sort_key
 
 @frozen
 class ResourceState:
-    """An offer and the host on which it holds; whoever took one sees one configuration throughout."""
+    """An offer and the host that it refers to. A request that holds a state sees one configuration throughout."""
 
     offer: ResourceOffer
     host: Host
     restore: Callable[[str], None] | None = field(default=None, eq=False)
-    """Sees to it that the CDI file of a resource is there; raises :class:`Refusal`."""
+    """Ensures that the CDI file of a resource exists; raises :class:`AllocationError`."""
 
     @property
     def listed(self) -> tuple[ListedDevice, ...]:
-        """The list for the kubelet; equal when nothing changed."""
+        """The device list for the kubelet; equal if nothing changed."""
         return self.offer.listed
 
     @property
     def options(self) -> PluginOptions:
-        """What the kubelet is told of the endpoint; it reads it once, when it connects."""
+        """The plugin options, which the kubelet reads once, when it connects."""
         return self.offer.options
 
     def allocate(self, ids: Sequence[str]) -> ContainerEdits:
-        """Return what a container with these devices gets.
+        """Return the edits for a container with these devices.
 
         Raises:
-            Refusal: it cannot be given; the text names device and reason.
+            AllocationError: the request fails; the message names the device and the reason.
         """
         edits = allocate_edits(self.offer, ids, self.host)
         if not ids or not self.offer.resource.allocate.injects_by_cdi:
@@ -48,15 +48,15 @@ class ResourceState:
         return as_cdi_reference(edits, self.offer.resource.name, tuple(sorted(set(ids), key=natural_sort_key)))
 
     def pre_start_programs(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
-        """Return what is to run before a container with these devices starts.
+        """Return the programs to run before a container with these devices starts.
 
         Raises:
-            Refusal: it cannot be said.
+            AllocationError: an ID is unknown, an argument has no value, or the policy forbids the program.
         """
         return program_runs(self.offer, ids)
 
     def choose_preferred(self, available: Sequence[str], must_include: Sequence[str], size: int) -> tuple[str, ...]:
-        """Return which of the available devices to take; never raises."""
+        """Return the preferred ones of the available devices; never raises."""
         offer = self.offer
         return choose_preferred(
             available,

@@ -55,6 +55,10 @@ class PathInfo:
         """Whether this is a character or block node."""
         return self.kind is Kind.CHAR or self.kind is Kind.BLOCK
 
+    def describe_numbers(self) -> str:
+        """Return kind and numbers of a device node: ``char 195:0``."""
+        return f"{self.kind} {self.major}:{self.minor}"
+
     @property
     def numbers(self) -> tuple[Kind, int, int]:
         """What makes a node the node it is for the kernel: kind, major, minor."""

@@ -93,7 +93,8 @@ async def test_50_a_device_that_vanished_a_moment_ago_is_refused_before_the_list
         assert rejected.value.reason == "UnexpectedAdmissionError"
         assert "code = FailedPrecondition" in rejected.value.message
         assert (
-            "example.com/x device x1 cannot be given to a container: /dev/x1 does not exist" in rejected.value.message
+            "example.com/x device x1 cannot be allocated to a container: /dev/x1 does not exist"
+            in rejected.value.message
         )
         # No half answer, and what is there is still given.
         assert (await refusal(client, ["x0"], ["x1"]))[0] is grpc.StatusCode.FAILED_PRECONDITION
@@ -388,7 +389,7 @@ async def test_a_container_that_asks_for_more_than_it_may_have_is_refused(node: 
     async with plugin(node, sharing("share: {maxPerContainer: 2}")) as client:
         code, text = await refusal(client, ["x0", "x1", "x2"])
         assert code is grpc.StatusCode.FAILED_PRECONDITION
-        assert "it asks for 3, and share.maxPerContainer is 2" in text
+        assert "it requests 3, and share.maxPerContainer is 2" in text
         await client.allocate([["x0", "x1"], ["x2"]])
         await client.allocate([["x0", "x1", "x1"]])
 

@@ -43,7 +43,7 @@ async def test_two_pods_at_once_never_get_one_device_under_two_names(node: FakeN
         # Asked past the kubelet's list, as by a kubelet that has not read the newest one yet.
         first, second = node.kubelet.call(X), node.kubelet.call(OLD)
         await first.allocate([["x0"]])
-        with pytest.raises(Exception, match=f"a pod has it as {X}"):
+        with pytest.raises(Exception, match=f"a pod uses it as {X}"):
             await second.allocate([["x0"]])
         await next_event(entries, Event.ALLOCATION_REFUSED)
 
@@ -116,7 +116,7 @@ async def test_a_name_that_the_kubelet_would_refuse_is_left_out_and_told(node: F
     async with node.running(REGIONS) as agent:
         await node.kubelet.wait_for_list("fpga.example.com/region-good", lambda listed: len(listed.healthy) == 1)
         [considered] = [one for one in agent.snapshot.inventory.outcomes if one.device is None]  # type: ignore[union-attr]
-        assert "the part after '/' has 71 characters, 63 are allowed" in considered.reason
+        assert "the part after '/' has 71 characters, at most 63 are allowed" in considered.reason
         assert "71 characters" in agent.status.resources[0].notes[0]
         assert [one.name for one in agent.status.resources] == ["fpga.example.com/region-good"]
 

@@ -209,7 +209,7 @@ async def test_mounts_are_given_where_the_policy_allows_them_and_a_pod_is_told_w
         rule = f"is refused by 'mounts.allow' of {policy}, which allows /opt"
         assert f"the mount of /opt/x1, which leads to /etc, {rule}" in rejected.value.cause
 
-        # The configuration is refused now; what it asks for is refused to the next pod.
+        # The configuration is refused now; what it requests is refused to the next pod.
         in_place(policy, HEAD)
         await next_event(entries, Event.CONFIG_INVALID, "error[GP019]")
         await node.kubelet.remove_pod("pod")

@@ -157,14 +157,14 @@ CHANGES: dict[str, tuple[Callable[[FakeNode], object], str]] = {
     "it vanished": (vanish, "/dev/x0 does not exist"),
     "it changed its numbers": (
         lambda node: node.plug("/dev/x0", minor=77),
-        "/dev/x0 is char 240:77 now and was char 240:0 when it was found",
+        "/dev/x0 is now char 240:77 and was char 240:0 when it was found",
     ),
-    "it became a block device": (lambda node: node.plug("/dev/x0", kind="block"), "/dev/x0 is block 240:0 now"),
-    "it became a directory": (lambda node: node.real("/dev/x0").mkdir(), "/dev/x0 is a directory now"),
-    "it became a file": (lambda node: node.write("/dev/x0", "char 240:0"), "/dev/x0 is a regular file now"),
-    "it became a link to the disk": (lambda node: node.link("/dev/x0", "/dev/sda"), "/dev/x0 is block 8:0 now"),
-    "it became a link to memory": (lambda node: node.link("/dev/x0", "mem"), "/dev/x0 is char 1:1 now"),
-    "it became a link to its neighbour": (lambda node: node.link("/dev/x0", "x1"), "/dev/x0 is char 240:1 now"),
+    "it became a block device": (lambda node: node.plug("/dev/x0", kind="block"), "/dev/x0 is now block 240:0"),
+    "it became a directory": (lambda node: node.real("/dev/x0").mkdir(), "/dev/x0 is now a directory"),
+    "it became a file": (lambda node: node.write("/dev/x0", "char 240:0"), "/dev/x0 is now a regular file"),
+    "it became a link to the disk": (lambda node: node.link("/dev/x0", "/dev/sda"), "/dev/x0 is now block 8:0"),
+    "it became a link to memory": (lambda node: node.link("/dev/x0", "mem"), "/dev/x0 is now char 1:1"),
+    "it became a link to its neighbour": (lambda node: node.link("/dev/x0", "x1"), "/dev/x0 is now char 240:1"),
     "it became a link to nowhere": (lambda node: node.link("/dev/x0", "/dev/y"), "is a symlink to /dev/y, which does"),
 }
 
@@ -188,7 +188,7 @@ async def test_59_what_a_node_turned_into_since_the_list_is_not_given(
             await real.kubelet.admit(X, ids={"x0"}, pod="late")
         assert real.kubelet.resource(X).healthy == {"x0", "x1", "x2"}
         assert reason in rejected.value.cause
-        assert "example.com/x device x0 cannot be given to a container" in rejected.value.cause
+        assert "example.com/x device x0 cannot be allocated to a container" in rejected.value.cause
         await real.kubelet.admit(X, ids={"x1"}, pod="early")
 
 

@@ -50,7 +50,7 @@ def test_a_real_node_is_looked_at_again_by_its_numbers(node: Node) -> None:
     assert answers.allocate(["real"]).nodes == (NodeEdit("/dev/real", "/dev/real", "rw"),)
     path.unlink()
     os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(1, 3))
-    assert "/dev/real is block 1:3 now and was char 1:3 when it was found" in refused(answers, "real")
+    assert "/dev/real is now block 1:3 and was char 1:3 when it was found" in refused(answers, "real")
 
 
 def test_templates_speak_of_all_devices_of_the_container_in_natural_order(node: Node) -> None:
@@ -111,7 +111,7 @@ def test_50_an_unhealthy_device_is_refused_with_its_reason(node: Node) -> None:
         offer(resource(), unhealthy(node.device("x0"), "companion /dev/ctl does not exist")), node.host
     )
     assert refused(answers, "x0") == (
-        "a.example/x device x0 cannot be given to a container: companion /dev/ctl does not exist"
+        "a.example/x device x0 cannot be allocated to a container: companion /dev/ctl does not exist"
     )
 
 
@@ -119,7 +119,7 @@ def test_50_a_node_that_vanished_just_now_is_refused(node: Node) -> None:
     answers = ResourceState(offer(resource(), *healthy(node.device("x0"), node.device("x1"))), node.host)
     node.at("/dev/x0").unlink()
     assert refused(answers, "x1", "x0") == (
-        "a.example/x device x0 cannot be given to a container: /dev/x0 does not exist"
+        "a.example/x device x0 cannot be allocated to a container: /dev/x0 does not exist"
     )
     assert answers.allocate(["x1"]).nodes
 
@@ -135,14 +135,14 @@ def test_50_a_node_that_became_something_else_is_refused(node: Node) -> None:
     answers = ResourceState(offer(resource(), *healthy(node.device("x0"))), node.host)
     node.at("/dev/x0").unlink()
     node.at("/dev/x0").mkdir()
-    assert "/dev/x0 is a directory now, not a device node" in refused(answers, "x0")
+    assert "/dev/x0 is now a directory, not a device node" in refused(answers, "x0")
 
 
 def test_50_a_node_that_changed_numbers_is_refused(node: Node) -> None:
     node.plug("/dev/x0", 5)
     answers = ResourceState(offer(resource(), *healthy(node.device("x0"))), node.host)
     node.plug("/dev/x0", 6)
-    assert "/dev/x0 is char 240:6 now and was char 240:5 when it was found" in refused(answers, "x0")
+    assert "/dev/x0 is now char 240:6 and was char 240:5 when it was found" in refused(answers, "x0")
 
 
 def test_59_a_node_replaced_by_a_link_to_another_is_refused(node: Node) -> None:
@@ -150,7 +150,7 @@ def test_59_a_node_replaced_by_a_link_to_another_is_refused(node: Node) -> None:
     node.at("/dev/x0").unlink()
     node.at("/dev/sda").write_text("block 8:0")
     node.at("/dev/x0").symlink_to("sda")
-    assert "/dev/x0 is block 8:0 now and was char" in refused(answers, "x0")
+    assert "/dev/x0 is now block 8:0 and was char" in refused(answers, "x0")
 
 
 def test_51_the_same_question_has_the_same_answer(node: Node) -> None:
@@ -192,8 +192,8 @@ def test_56_two_devices_that_want_one_place_in_the_container_are_refused(node: N
     answers = ResourceState(offer(resource(), *healthy(*devices)), node.host)
     assert answers.allocate(["x0"]).nodes == (NodeEdit("/dev/x0", "/dev/x", "rw"),)
     assert refused(answers, "x1", "x0") == (
-        "a.example/x devices x0 and x1 cannot be given to a container: /dev/x0 and /dev/x1 both want to be /dev/x "
-        "in the container; give each a path of its own with 'as'"
+        "a.example/x devices x0 and x1 cannot be allocated to a container: /dev/x0 and /dev/x1 both map to /dev/x "
+        "in the container; set different container paths with 'as'"
     )
 
 
@@ -235,7 +235,7 @@ def test_58_a_missing_mount_source_is_refused(node: Node) -> None:
     spec = resource(mounts=(mount("/var/${name}", "/var/x"),))
     answers = ResourceState(offer(spec, *healthy(node.device("x0"))), node.host)
     assert refused(answers, "x0") == (
-        "a.example/x device x0 cannot be given to a container: the mount source /var/x0 does not exist"
+        "a.example/x device x0 cannot be allocated to a container: the mount source /var/x0 does not exist"
     )
     node.at("/var").mkdir()
     node.at("/var/x0").symlink_to("/opt/x")
@@ -261,9 +261,9 @@ def test_a_mount_path_that_is_not_absolute_is_refused(node: Node) -> None:
 def test_a_template_without_a_value_is_refused_and_not_left_empty(node: Node) -> None:
     sound, bare = node.device("x0"), node.device("x")
     answers = ResourceState(offer(resource(env={"I": "${index}"}), *healthy(sound, bare)), node.host)
-    assert "'${index}' needs 'index', which no device of the container has" in refused(answers, "x")
+    assert "'${index}' refers to 'index', which no device of the container has" in refused(answers, "x")
     mounts = resource(mounts=(mount("/dev", "/m/${index}"),))
-    assert "a mount needs 'index', which it does not have" in refused(
+    assert "a mount refers to 'index', which the device does not have" in refused(
         ResourceState(offer(mounts, *healthy(bare)), node.host), "x"
     )
 
