@@ -30,15 +30,9 @@ from genplug.kubelet.pod_resources import devices_in_use
 from genplug.kubelet.registration import Registrar
 from genplug.kubelet.servicer import ResourceBackend as EndpointAnswers
 from genplug.observe.events import Event, EventLog
-from genplug.observe.messages import (
-    log_device_changes,
-    log_offer_change,
-    log_report,
-    offer_notes,
-    resource_status,
-    status_without_instances,
-)
+from genplug.observe.messages import log_device_changes, log_offer_change, log_report
 from genplug.observe.status import ResourceStatus
+from genplug.observe.status_builder import offer_notes, resource_status, status_without_instances
 from genplug.spec.model import Resource
 
 LOCK_INTERVAL = 1.0
@@ -74,7 +68,7 @@ class KubeletController:
         return tuple(status_without_instances(name, notes.get(name, ())) for name in nameless) + tuple(
             resource_status(
                 name,
-                self._endpoints[name].generation if name in self._endpoints else None,
+                self._endpoints[name].status if name in self._endpoints else None,
                 offer,
                 is_removed=name in self._draining,
                 notes=(*notes.get(name, ()), *self._notes_as_written(offer, notes)),

@@ -22,7 +22,6 @@ from genplug.kubelet.endpoint_state import (
     KubeletSeen,
     OptionsChanged,
     OwnSocketLost,
-    Phase,
     Registered,
     RegisterFailed,
     Retired,
@@ -34,7 +33,7 @@ from genplug.kubelet.endpoint_state import (
     first_step,
     next_step,
 )
-from genplug.kubelet.events import CallFailed, PhaseChanged, Reporter
+from genplug.kubelet.events import CallFailed, EndpointStatus, Phase, PhaseChanged, Reporter
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import (
     PluginDirListing,
@@ -76,9 +75,9 @@ class Endpoint:
         self._work: asyncio.Task[None] | None = None
 
     @property
-    def generation(self) -> Generation:
-        """Where the endpoint is now."""
-        return self._generation
+    def status(self) -> EndpointStatus:
+        """The present status of the endpoint."""
+        return self._generation.status
 
     def update(self, answers: ResourceBackend) -> None:
         """Answer by a new state from now on; where its options differ, the kubelet has to connect anew to read them."""
@@ -136,7 +135,7 @@ class Endpoint:
     def _move(self, after: Generation) -> None:
         before, self._generation = self._generation, after
         if (before.phase, before.number, before.is_live) != (after.phase, after.number, after.is_live):
-            self._report(PhaseChanged(self.resource, before, after))
+            self._report(PhaseChanged(self.resource, before.status, after.status))
 
     def _perform(self, action: Action) -> None:
         self._work = asyncio.create_task(self._work_on(action, self._generation.number, self._work))

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from attrs import evolve, frozen
 
+from genplug.kubelet.events import EndpointStatus, Phase
 from genplug.kubelet.plugin_dir import SocketIdentity
 
 Seconds = float
@@ -24,25 +25,6 @@ DISCONNECT = 1.0
 STEADY = 30.0
 """How long a kubelet must have listened for its hanging up to count as the first time."""
 _DELAYS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-
-
-class Phase(StrEnum):
-    """Where a generation is."""
-
-    SERVE = "serve"
-    """Binding a new socket and proving that the server answers on it."""
-    WAIT = "wait"
-    """Serving; the kubelet is not there, or the next try is not due."""
-    REGISTER = "register"
-    """Register is under way."""
-    PENDING = "pending"
-    """Registered; the kubelet has not opened ListAndWatch."""
-    LIVE = "live"
-    """The kubelet has a stream open, or had one a moment ago."""
-    RETIRE = "retire"
-    """The server is being stopped."""
-    PAUSE = "pause"
-    """The server has stopped; the kubelet is given time to digest that, or is not there."""
 
 
 class Action(StrEnum):
@@ -153,6 +135,19 @@ class Generation:
     def is_live(self) -> bool:
         """Whether the kubelet is listening to this endpoint right now."""
         return self.phase is Phase.LIVE and self.streams > 0
+
+    @property
+    def status(self) -> EndpointStatus:
+        """The part of the state that the log and the status of the agent contain."""
+        return EndpointStatus(
+            phase=self.phase,
+            generation=self.number,
+            streams=self.streams,
+            is_registered=self.is_live,
+            reason=self.reason,
+            failures=self.failures,
+            has_kubelet=self.kubelet is not None,
+        )
 
 
 @frozen

@@ -1,19 +1,55 @@
-"""What an endpoint tells its owner: frozen values, handed to one callback, for log and metrics."""
+"""The status of an endpoint and the events that it reports, as frozen values: for the log, metrics and status."""
 
 from collections.abc import Callable
+from enum import StrEnum
 
 from attrs import frozen
 
-from genplug.kubelet.endpoint_state import Generation
+
+class Phase(StrEnum):
+    """The phase of a generation of an endpoint."""
+
+    SERVE = "serve"
+    """The endpoint binds a new socket and checks that the server responds on it."""
+    WAIT = "wait"
+    """The endpoint serves. The kubelet does not exist, or the next registration is not due."""
+    REGISTER = "register"
+    """The registration is in progress."""
+    PENDING = "pending"
+    """The endpoint is registered. The kubelet has not opened ListAndWatch."""
+    LIVE = "live"
+    """The kubelet has an open stream, or had one until a moment ago."""
+    RETIRE = "retire"
+    """The endpoint stops its server."""
+    PAUSE = "pause"
+    """The server has stopped. The endpoint waits until the kubelet has processed that, or until the kubelet exists."""
+
+
+@frozen
+class EndpointStatus:
+    """The status of an endpoint.
+
+    ``generation`` counts the sockets that the endpoint has used, and ``failures`` the consecutive failed attempts to
+    serve or to register. ``is_registered`` means that the kubelet has an open stream; ``reason`` states why not.
+    """
+
+    phase: Phase
+    generation: int
+    streams: int
+    is_registered: bool
+    reason: str
+    failures: int
+    has_kubelet: bool
+    """Whether ``kubelet.sock`` exists."""
 
 
 @frozen
 class PhaseChanged:
-    """An endpoint came to another phase."""
+    """An endpoint entered another phase, or another generation."""
 
     resource: str
-    before: Generation
-    after: Generation
+    previous: EndpointStatus
+    current: EndpointStatus
 
 
 @frozen

@@ -3,17 +3,23 @@
 No state.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 
-from genplug.allocation.offer import Grant, ResourceOffer
+from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.inventory import Inventory
 from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError
 from genplug.health.verdict import DeviceHealth, HealthSnapshot
-from genplug.kubelet.endpoint_state import Generation, Phase
-from genplug.kubelet.events import Allocated, CallFailed, ListSent, PhaseChanged, PreStarted, Report
+from genplug.kubelet.events import (
+    Allocated,
+    CallFailed,
+    EndpointStatus,
+    ListSent,
+    Phase,
+    PhaseChanged,
+    PreStarted,
+    Report,
+)
 from genplug.observe.events import Event, EventLog
-from genplug.observe.status import DeviceStatus, ResourceStatus
 
 _MAX_NAMED = 3
 MAX_LINES = 20
@@ -23,8 +29,8 @@ MAX_LINES = 20
 def log_report(event_log: EventLog, report: Report) -> None:
     """Write what an endpoint reported."""
     match report:
-        case PhaseChanged(resource, before, after):
-            _log_phase_change(event_log, resource, before, after)
+        case PhaseChanged(resource, previous, current):
+            _log_phase_change(event_log, resource, previous, current)
         case ListSent(resource, devices, healthy):
             text = f"{resource}: list of {devices} devices sent, {healthy} healthy"
             event_log.emit(Event.LIST_SENT, text, resource=resource, devices=devices, healthy=healthy)
@@ -105,70 +111,19 @@ def log_monitor_event(event_log: EventLog, news: MonitorEvent) -> None:
                 event_log.emit(Event.PROBE_ERROR, text, **facts)
 
 
-def offer_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
-    """Return, by resource, why it has fewer devices than one may expect: paths left out, globs that found nothing."""
-    notes: dict[str, list[str]] = {}
-    for unmatched in inventory.unmatched_globs:
-        text = f"nothing matches {unmatched.glob} ({unmatched.location})"
-        notes.setdefault(unmatched.resource, []).append(text)
-    for one in inventory.outcomes:
-        if one.device is None:
-            notes.setdefault(one.resource, []).append(f"{one.path}: {one.reason}")
-    return {resource: tuple(lines) for resource, lines in notes.items()}
-
-
-def resource_status(
-    name: str, generation: Generation | None, offer: ResourceOffer, *, is_removed: bool, notes: Sequence[str]
-) -> ResourceStatus:
-    """Return the status of one resource; without a generation nothing serves it yet."""
-    return ResourceStatus(
-        name=name,
-        phase=generation.phase.value if generation else "none",
-        generation=generation.number if generation else 0,
-        streams=generation.streams if generation else 0,
-        is_registered=generation is not None and generation.is_live,
-        is_removed=is_removed,
-        reason=generation.reason if generation else "the kubelet's directory is not ours yet",
-        devices=tuple(
-            DeviceStatus(
-                grant.id,
-                tuple(path for judged in grant.devices for path in judged.device.candidates),
-                grant.healthy,
-                grant.reason,
-                *_deciding_probe(grant),
-            )
-            for grant in offer.grants.values()
-        ),
-        notes=tuple(notes),
-    )
-
-
-def _deciding_probe(grant: Grant) -> tuple[str, int]:
-    """Return the probe whose verdict decides about a grant, and when that was given (whole seconds since the epoch)."""
-    verdict = max((one.verdict for one in grant.devices), key=lambda one: one.since)
-    # Whole seconds: the difference of the two clocks is not exactly the same in two calls.
-    return "" if grant.healthy else verdict.probe, round(time.time() - time.monotonic() + verdict.since)
-
-
-def status_without_instances(name: str, notes: Sequence[str]) -> ResourceStatus:
-    """Return the status of a resource whose name is a template that no device fills in."""
-    reason = "no device fills in its name, so there is nothing to register"
-    return ResourceStatus(name, "none", 0, 0, False, False, reason, (), tuple(notes), has_no_instances=True)  # noqa: FBT003 - its fields
-
-
-def _log_phase_change(event_log: EventLog, resource: str, before: Generation, after: Generation) -> None:
-    facts = {"resource": resource, "generation": after.number, "phase": after.phase.value}
-    if after.is_live and not before.is_live:
+def _log_phase_change(event_log: EventLog, resource: str, previous: EndpointStatus, current: EndpointStatus) -> None:
+    facts = {"resource": resource, "generation": current.generation, "phase": current.phase.value}
+    if current.is_registered and not previous.is_registered:
         event_log.emit(Event.REGISTERED, f"{resource}: registered, the kubelet listens", **facts)
-    elif before.is_live and not after.is_live:
-        text = f"{resource}: the kubelet no longer listens: {after.reason or 'stopping'}"
+    elif previous.is_registered and not current.is_registered:
+        text = f"{resource}: the kubelet no longer listens: {current.reason or 'stopping'}"
         event_log.emit(Event.DISCONNECTED, text, **facts)
-    elif after.failures > before.failures and after.phase in (Phase.WAIT, Phase.SERVE):
-        event_log.emit(Event.REGISTRATION_FAILED, f"{resource}: {after.reason}; will try again", **facts)
+    elif current.failures > previous.failures and current.phase in (Phase.WAIT, Phase.SERVE):
+        event_log.emit(Event.REGISTRATION_FAILED, f"{resource}: {current.reason}; will try again", **facts)
     else:
-        text = f"{resource}: {before.phase.value} → {after.phase.value}"
-        event_log.emit(Event.ENDPOINT_PHASE_CHANGED, text + (f" ({after.reason})" if after.reason else ""), **facts)
-    if after.phase is Phase.PAUSE and after.kubelet is None:
+        text = f"{resource}: {previous.phase.value} → {current.phase.value}"
+        event_log.emit(Event.ENDPOINT_PHASE_CHANGED, text + (f" ({current.reason})" if current.reason else ""), **facts)
+    if current.phase is Phase.PAUSE and not current.has_kubelet:
         event_log.emit(Event.ENDPOINT_PHASE_CHANGED, f"{resource}: holds until kubelet.sock appears", **facts)
 
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.kubelet import endpoint_state as g
-from genplug.kubelet.endpoint_state import Action, Generation, Phase, Step, first_step, next_step
+from genplug.kubelet.endpoint_state import Action, Generation, Step, first_step, next_step
+from genplug.kubelet.events import Phase
 from genplug.kubelet.plugin_dir import SocketIdentity
 
 OLD, NEW = SocketIdentity(1, 1, 1), SocketIdentity(1, 2, 2)
