@@ -218,7 +218,7 @@ def _prose(explanation: "Sequence[CandidateExplanation]") -> str:
     lines = []
     for one in explanation:
         fate = f"device {one.device}" if one.device is not None else f"left out: {one.reason or 'see above'}"
-        lines += ["", f"{one.path}: {fate}", f"  {one.resource} ({one.location}), {one.found_by}"]
+        lines += ["", f"{one.path}: {fate}", f"  {one.resource} ({one.location}), found by '{one.found_by}'"]
         for check in one.checks:
             word = "in " if check.passed else "out"
             seen = f"it is {_shown(check.seen)}" if check.seen else "it does not exist"

@@ -131,9 +131,8 @@ def _found(
         dependencies.update(found.dependencies)
         if not found.paths:
             unmatched.append(UnmatchedGlob(glob.text, resource.name, source.location))
-        by = f"found by '{glob.text}'"
         for path in found.paths:
-            found_by.setdefault(path, by)
+            found_by.setdefault(path, glob.text)
     return found_by
 
 

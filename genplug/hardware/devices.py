@@ -204,7 +204,9 @@ def _slices(resource: Resource, attributes: Values) -> tuple[int, str]:
 
 
 def _taken(device: Device, candidate: Candidate) -> CandidateOutcome:
-    return CandidateOutcome(candidate.path, device.resource, device.location, device.id, candidate.found_by)
+    return CandidateOutcome(
+        candidate.path, device.resource, device.location, device.id, f"found by '{candidate.found_by}'"
+    )
 
 
 def _left_out(resource: Resource, source: Source, candidate: Candidate, reason: str) -> CandidateOutcome:
