@@ -16,7 +16,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.inotify import DirectoryWatcher
 from genplug.kubelet.client import CallError
 from genplug.kubelet.endpoint import Endpoint
-from genplug.kubelet.events import Allocated, Report
+from genplug.kubelet.events import CallAnswered, Report
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import (
     KUBELET_SOCKET,
@@ -225,7 +225,7 @@ class KubeletController:
         return ResourceState(offer, self._host, self._cdi.restore)
 
     def _on_report(self, report: Report) -> None:
-        if isinstance(report, Allocated) and not report.refusal:
+        if isinstance(report, CallAnswered) and report.method == "Allocate" and not report.error:
             self._pools.record_allocation(report.resource, report.ids)
         log_report(self._event_log, report)
 

@@ -33,7 +33,7 @@ from genplug.kubelet.endpoint_state import (
     first_step,
     next_step,
 )
-from genplug.kubelet.events import CallFailed, EndpointStatus, Phase, PhaseChanged, Reporter
+from genplug.kubelet.events import EndpointStatus, InternalErrorCaught, Phase, PhaseChanged, Reporter
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import (
     PluginDirListing,
@@ -152,7 +152,7 @@ class Endpoint:
                 case Action.RETIRE:
                     event = await self._retire()
         except Exception as error:  # noqa: BLE001 - a mistake of ours is reported and retried, never a silent end
-            self._report(CallFailed(self.resource, action, error))
+            self._report(InternalErrorCaught(self.resource, action, error))
             failed: dict[Action, Event] = {
                 Action.SERVE: ServeFailed(repr(error)),
                 Action.REGISTER: RegisterFailed(repr(error)),

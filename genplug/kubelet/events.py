@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Literal
 
 from attrs import frozen
 
@@ -54,41 +55,39 @@ class PhaseChanged:
 
 @frozen
 class ListSent:
-    """A list went out on a stream: how many devices, how many of them healthy."""
+    """A device list was sent on a stream, with the number of devices and of healthy devices."""
 
     resource: str
     devices: int
     healthy: int
 
 
+Method = Literal["Allocate", "PreStartContainer"]
+"""The methods of DevicePlugin whose answers are reported."""
+
+
 @frozen
-class Allocated:
-    """An Allocate was answered in ``seconds``; ``refusal`` is the text it was refused with, empty for a success."""
+class CallAnswered:
+    """A call was answered after ``seconds``; ``error`` is the message of its gRPC status, empty for a success."""
 
     resource: str
+    method: Method
     ids: tuple[str, ...]
     seconds: float
-    refusal: str = ""
+    error: str = ""
 
 
 @frozen
-class PreStarted:
-    """What runs before a container starts ran in ``seconds``; ``refusal`` says what failed, empty for a success."""
+class InternalErrorCaught:
+    """A defect in genplug raised ``error`` in a call of the kubelet or in an action of the endpoint.
+
+    The kubelet received an error status or an empty response, or the endpoint retries the action.
+    """
 
     resource: str
-    ids: tuple[str, ...]
-    seconds: float
-    refusal: str = ""
-
-
-@frozen
-class CallFailed:
-    """A call hit a mistake of ours: ``error`` is for the log, the kubelet got a status or a harmless answer."""
-
-    resource: str
-    method: str
+    operation: str
     error: Exception
 
 
-Report = PhaseChanged | ListSent | Allocated | PreStarted | CallFailed
+Report = PhaseChanged | ListSent | CallAnswered | InternalErrorCaught
 Reporter = Callable[[Report], None]

@@ -10,13 +10,12 @@ from genplug.hardware.inventory import Inventory
 from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError
 from genplug.health.verdict import DeviceHealth, HealthSnapshot
 from genplug.kubelet.events import (
-    Allocated,
-    CallFailed,
+    CallAnswered,
     EndpointStatus,
+    InternalErrorCaught,
     ListSent,
     Phase,
     PhaseChanged,
-    PreStarted,
     Report,
 )
 from genplug.observe.events import Event, EventLog
@@ -34,16 +33,16 @@ def log_report(event_log: EventLog, report: Report) -> None:
         case ListSent(resource, devices, healthy):
             text = f"{resource}: list of {devices} devices sent, {healthy} healthy"
             event_log.emit(Event.LIST_SENT, text, resource=resource, devices=devices, healthy=healthy)
-        case Allocated(resource, ids, seconds, ""):
+        case CallAnswered(resource, "Allocate", ids, seconds, ""):
             text = f"{resource}: {', '.join(ids) or 'nothing'} given to a container"
             event_log.emit(Event.ALLOCATED, text, resource=resource, devices=ids, seconds=seconds)
-        case Allocated(resource, ids, seconds, refusal):
-            event_log.emit(Event.ALLOCATION_REFUSED, refusal, resource=resource, devices=ids, seconds=seconds)
-        case PreStarted(resource, ids, seconds, refusal) if refusal:
-            event_log.emit(Event.PRE_START_FAILED, refusal, resource=resource, devices=ids, seconds=seconds)
-        case CallFailed(resource, method, error):
-            text = f"{resource}: {method} failed: {error!r}. This is a mistake of genplug's own; please report it"
-            event_log.emit_failure(text, error, resource=resource, method=method)
+        case CallAnswered(resource, "Allocate", ids, seconds, error):
+            event_log.emit(Event.ALLOCATION_REFUSED, error, resource=resource, devices=ids, seconds=seconds)
+        case CallAnswered(resource, "PreStartContainer", ids, seconds, error) if error:
+            event_log.emit(Event.PRE_START_FAILED, error, resource=resource, devices=ids, seconds=seconds)
+        case InternalErrorCaught(resource, operation, exception):
+            text = f"{resource}: {operation} failed: {exception!r}. This is a defect in genplug; please report it"
+            event_log.emit_failure(text, exception, resource=resource, method=operation)
 
 
 def log_device_changes(event_log: EventLog, before: HealthSnapshot | None, after: HealthSnapshot) -> None:
