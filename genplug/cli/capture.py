@@ -219,7 +219,7 @@ def _filled(  # noqa: PLR0913 - what is known of a path
     from tarfile import DIRTYPE, SYMTYPE  # noqa: PLC0415 - see run
 
     from genplug.capture.archive import KIND  # noqa: PLC0415 - see run
-    from genplug.hardware.host import MAX_TEXT  # noqa: PLC0415 - see run
+    from genplug.hardware.file_tree import MAX_TEXT_BYTES  # noqa: PLC0415 - see run
     from genplug.health.probes.pci import HEADER  # noqa: PLC0415 - see run
 
     if stat.S_ISLNK(mode):
@@ -232,7 +232,7 @@ def _filled(  # noqa: PLR0913 - what is known of a path
         return f"{look.kind} {look.major}:{look.minor}\n".encode()
     elif is_read and _is_of_kernel(path):
         # To read all of a configuration space can disturb a device.
-        return tree.read(path, HEADER if path.endswith("/config") else MAX_TEXT)
+        return tree.read(path, HEADER if path.endswith("/config") else MAX_TEXT_BYTES)
     return b""
 
 

@@ -20,6 +20,12 @@ from genplug.spec.natural_sort import natural_sort_key
 
 _LITERAL_START = re.compile(r"[^*?[]*")
 _MAX_LINKS = 40  # as the kernel: path_resolution(7)
+MAX_TEXT_BYTES = 1 << 16
+"""Bytes of a text that are read: the files that describe devices are small."""
+
+
+class NotAFileError(OSError):
+    """A path leads to a directory, a device, a pipe or a socket where a regular file is expected."""
 
 
 class Access(Enum):
@@ -166,18 +172,14 @@ class FileTree:
             self._straight.add(at)
         return entries
 
-    def read(self, path: str, most: int) -> bytes:
-        """Return the first bytes of a regular file, given without symlinks; it does not wait for anybody.
+    def read(self, path: str, max_bytes: int, *, may_block: bool = False) -> bytes:
+        """Return the first bytes of a regular file, given without symlinks.
 
         Raises:
-            OSError: it cannot be opened or read.
+            OSError: it cannot be opened or read; a NotAFileError if it is not a regular file.
         """
         self.recorder(Access.READ, path)
-        file = os.open(self.prefix + path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            return os.read(file, most)
-        finally:
-            os.close(file)
+        return read_regular_file(self.prefix + path, max_bytes, may_block=may_block)
 
     def find(self, glob: Glob) -> GlobResult:
         """Find what matches. ``**`` stays out of symlinked directories, any other segment goes through them.
@@ -254,3 +256,33 @@ class _Walk:
 
 def _reversed_names(path: str) -> list[str]:
     return [name for name in reversed(path.split("/")) if name and name != "."]
+
+
+def read_regular_file(path: str, max_bytes: int, *, may_block: bool) -> bytes:
+    """Return the first bytes of a regular file that this process sees at ``path``.
+
+    Nothing but a regular file is opened, because opening a device can change its state, and opening a pipe waits.
+    A few files of the kernel are regular and wait for data all the same; without ``may_block`` that is an error.
+
+    Raises:
+        OSError: it cannot be opened or read; a NotAFileError if it is not a regular file.
+    """
+    mode = os.lstat(path).st_mode
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+        raise NotAFileError(number, os.strerror(number), path)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC | (0 if may_block else os.O_NONBLOCK)
+    file = os.open(path, flags)
+    try:
+        content = os.read(file, max_bytes)
+        # The kernel returns a long text in parts of at most a page.
+        while len(content) < max_bytes and (part := os.read(file, max_bytes - len(content))):
+            content += part
+    finally:
+        os.close(file)
+    return content
+
+
+def decode_text(content: bytes) -> str:
+    """Return the text of a file that describes a device, without white space and zero bytes at its ends."""
+    return content.decode(errors="replace").strip("\0 \t\r\n")

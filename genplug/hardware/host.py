@@ -15,7 +15,14 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from genplug.hardware.dependencies import Dependencies
-from genplug.hardware.file_tree import AccessRecorder, FileTree, GlobResult
+from genplug.hardware.file_tree import (
+    MAX_TEXT_BYTES,
+    AccessRecorder,
+    FileTree,
+    GlobResult,
+    NotAFileError,
+    decode_text,
+)
 from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.globs import Glob
 from genplug.spec.natural_sort import natural_sort_key
@@ -25,8 +32,6 @@ STAND_INS_MARKER = ".genplug-stand-ins"
 
 _STAND_IN = re.compile(rb"\s*(char|block) (\d{1,7}):(\d{1,7})\s*\Z")
 _STAND_IN_BYTES = 64
-MAX_TEXT = 1 << 16
-"""Bytes of a file that are read: attributes are small."""
 
 _KINDS = {
     stat.S_IFCHR: Kind.CHAR,
@@ -123,10 +128,33 @@ class Host:
         with suppress(OSError, ValueError):
             resolved, status = self._tree.resolve(path, Dependencies())
             if stat.S_ISREG(status.st_mode):
-                text = self._tree.read(resolved, MAX_TEXT).decode(errors="replace").strip("\0 \t\r\n")
+                text = decode_text(self._tree.read(resolved, MAX_TEXT_BYTES))
         if self.is_cached:
             self._texts[path] = text
         return text
+
+    def resolve_file(self, path: str) -> str:
+        """Return the path of a regular file without symlinks.
+
+        Raises:
+            OSError: it does not exist or cannot be accessed; a NotAFileError if it is not a regular file.
+        """
+        try:
+            resolved, status = self._tree.resolve(path, Dependencies())
+        except ValueError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        if not stat.S_ISREG(status.st_mode) or (self.stand_ins and self._stand_in(resolved).is_device):
+            number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
+            raise NotAFileError(number, os.strerror(number), path)
+        return resolved
+
+    def read_bytes(self, resolved: str, max_bytes: int, *, may_block: bool = False) -> bytes:
+        """Return the first bytes of a regular file, given as :meth:`resolve_file` returns it.
+
+        Raises:
+            OSError: it cannot be read; a NotAFileError if it is not a regular file any more.
+        """
+        return self._tree.read(resolved, max_bytes, may_block=may_block)
 
     def exists(self, path: str) -> bool:
         """Say whether something stands at a path, symlinks followed."""

@@ -21,11 +21,13 @@ from genplug.hardware.uevents import Uevent
 from genplug.health.binding import BoundProbe, bind_probe
 from genplug.health.kernel_log import PATH, KernelLog, LogRecord
 from genplug.health.probes import file, kernel_log, uevent
-from genplug.health.status import MonitorEvent, MonitorStatus, PoolExhausted, ProbeError
+from genplug.health.status import MonitorEvent, MonitorStatus, PoolExhausted, ProbeError, WorkerStartFailed
 from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state, returned_state
 from genplug.health.verdict import DeviceRef, ProbeFailure, ProbeResults
-from genplug.health.workers.pools import CallPool, ReadPool, WorkerPool
+from genplug.health.workers.call_pool import CallPool
+from genplug.health.workers.pool import WorkerPool
 from genplug.health.workers.protocol import ProbeRequest, ProbeResponse
+from genplug.health.workers.read_pool import ReadPool
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
 from genplug.spec.probes import FileCheck, HealthSpec, KernelLogCheck
@@ -105,6 +107,7 @@ class ProbeMonitor:
         self._callers: WorkerPool = CallPool(host, self._crew_changed)
         self._log: KernelLog | None = None
         self._is_exhausted = False
+        self._start_error = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._troubles: dict[tuple[str, str, str], set[str]] = {}
         """The devices that a probe of a resource cannot look at, by resource, probe and reason."""
@@ -353,12 +356,12 @@ class ProbeMonitor:
         for is_call, looks in due.items():
             crew = self._callers if is_call else self._readers
             # A worker's share is small enough that the first are not told late.
-            for start in range(0, len(looks), crew.share):
-                self._spawn(self._round(looks[start : start + crew.share], crew))
+            for start in range(0, len(looks), crew.batch_size):
+                self._spawn(self._round(looks[start : start + crew.batch_size], crew))
 
     async def _round(self, looks: Sequence[_ScheduledRequest], crew: WorkerPool) -> None:
         try:
-            replies = await crew.ask([(look.ask, look.timeout) for look in looks])
+            replies = await crew.run([(look.ask, look.timeout) for look in looks])
         except Exception as error:  # noqa: BLE001 - no worker could be started, or a mistake of ours: said, and tried again
             replies = [ProbeResponse(error=f"nobody could be sent to look: {error!r}")] * len(looks)
         now, is_changed = time.monotonic(), False
@@ -421,11 +424,16 @@ class ProbeMonitor:
             self._changed()
 
     def _crew_changed(self) -> None:
-        status = self.status
-        if status.is_exhausted != self._is_exhausted:
-            self._is_exhausted = status.is_exhausted
-            hung = status.read_workers.hung + status.call_workers.hung
-            self._tell(PoolExhausted(hung, resolved=not self._is_exhausted))
+        pools = (self._readers.status, self._callers.status)
+        is_exhausted = any(pool.is_exhausted for pool in pools)
+        if is_exhausted != self._is_exhausted:
+            self._is_exhausted = is_exhausted
+            self._tell(PoolExhausted(sum(pool.hung for pool in pools), resolved=not is_exhausted))
+        previous, error = self._start_error, next((pool.start_error for pool in pools if pool.start_error), "")
+        if error != previous:
+            self._start_error = error
+            if not error or not previous:
+                self._tell(WorkerStartFailed(error or previous, resolved=not error))
 
     def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
         task = asyncio.ensure_future(work)

@@ -1,4 +1,4 @@
-"""What the monitor tells of itself: how it stands with the probes, and what keeps them from looking. Frozen values."""
+"""Status of the probe monitor: what runs, what hangs, and what is wrong. Frozen values."""
 
 from typing import TypeAlias
 
@@ -7,11 +7,19 @@ from attrs import frozen
 
 @frozen
 class PoolStatus:
-    """How many workers there are, how many questions hang, and whether that leaves no worker for the others."""
+    """Status of one pool of worker processes.
+
+    ``hung`` counts the workers of the read pool that hang, or the calls of the call pool.
+    ``is_exhausted`` is whether so many hang that nothing is run any more.
+    ``failed_starts`` counts workers that could not be started; ``start_error`` is the last reason, empty once a worker
+    has answered.
+    """
 
     workers: int = 0
     hung: int = 0
     is_exhausted: bool = False
+    failed_starts: int = 0
+    start_error: str = ""
 
 
 NO_POOL_STATUS = PoolStatus()
@@ -19,7 +27,7 @@ NO_POOL_STATUS = PoolStatus()
 
 @frozen
 class ProbeError:
-    """Why a probe cannot look at some devices of a resource (IDs), or could not until now (``resolved``)."""
+    """A probe cannot run for some devices (IDs) of a resource; with ``resolved`` it can again."""
 
     resource: str
     probe: str
@@ -30,21 +38,29 @@ class ProbeError:
 
 @frozen
 class PoolExhausted:
-    """So many workers hang that nobody is left to look, or that was so until now (``resolved``)."""
+    """So many workers hang that no probe runs any more; with ``resolved`` probes run again."""
 
     hung: int
     resolved: bool = False
 
 
-MonitorEvent: TypeAlias = ProbeError | PoolExhausted
+@frozen
+class WorkerStartFailed:
+    """Worker processes cannot be started; with ``resolved`` they can again."""
+
+    error: str
+    resolved: bool = False
+
+
+MonitorEvent: TypeAlias = ProbeError | PoolExhausted | WorkerStartFailed
 
 
 @frozen
 class MonitorStatus:
-    """How it stands with the probes: how many there are, how often they looked, and what keeps them from it.
+    """Status of the probe monitor.
 
-    ``looks`` counts answered questions: what several probes ask alike is one. ``rounds`` is how many looks each
-    question has behind it at least. ``seconds`` is the processor time of the workers.
+    ``targets`` are the requests of all probes, each counted once; ``runs`` counts completed requests, and ``min_runs``
+    is how often each request has been run at least. ``cpu_seconds`` is the processor time of the workers.
     """
 
     probes: int = 0
@@ -58,7 +74,7 @@ class MonitorStatus:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nobody is left to look."""
+        """Whether so many workers of a pool hang that its probes are not run any more."""
         return self.read_workers.is_exhausted or self.call_workers.is_exhausted
 
 

@@ -153,12 +153,17 @@ class Event(Enum):
     PROBE_RECOVERED = (
         "probe_recovered",
         logging.INFO,
-        "A probe has no error for the devices any more. Keys: `probe`, `devices`.",
+        "An error of a probe or of the probe workers no longer exists. Keys for a probe: `probe`, `devices`.",
     )
     PROBE_WORKERS_EXHAUSTED = (
         "probe_workers_exhausted",
         logging.ERROR,
         "Too many probe workers hang, so that no probes run. Key: `hung`, the number of hanging runs.",
+    )
+    PROBE_WORKER_START_FAILED = (
+        "probe_worker_start_failed",
+        logging.ERROR,
+        "A probe worker cannot be started. Probes have an error until one starts. Key: `error`, the reason.",
     )
     WATCH_DEGRADED = (
         "watch_degraded",

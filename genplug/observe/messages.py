@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.inventory import Inventory
-from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError
+from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, WorkerStartFailed
 from genplug.health.verdict import DeviceHealth, HealthSnapshot
 from genplug.kubelet.events import (
     CallAnswered,
@@ -87,26 +87,32 @@ def log_rejected_names(event_log: EventLog, before: Inventory | None, after: Inv
         event_log.emit(Event.RESOURCE_NAME_REJECTED, text)
 
 
-def log_monitor_event(event_log: EventLog, news: MonitorEvent) -> None:
-    """Write what keeps probes from looking, and what does not any more."""
-    match news:
+def log_monitor_event(event_log: EventLog, event: MonitorEvent) -> None:
+    """Log an error of probes or of their workers, or its end."""
+    match event:
         case PoolExhausted(hung, resolved=False):
             text = (
-                f"{hung} reads of devices hang, and no more workers are started: probes do not look any more, devices "
-                "are judged by presence and by what was known; genplug status names the devices"
+                f"all probe workers are hung ({hung} reads or calls): probing is suspended, devices keep their health, "
+                "and only their presence is still monitored; 'genplug status' names the devices"
             )
             event_log.emit(Event.PROBE_WORKERS_EXHAUSTED, text, hung=hung)
         case PoolExhausted(hung):
-            event_log.emit(Event.PROBE_RECOVERED, f"probes look again; {hung} reads of devices still hang", hung=hung)
-        case ProbeError(resource, probe, error, devices, is_over):
+            text = f"probes run again; {hung} reads or calls are still hung"
+            event_log.emit(Event.PROBE_RECOVERED, text, hung=hung)
+        case WorkerStartFailed(error, resolved=False):
+            text = f"cannot start a probe worker: {error}; probes have errors until a worker starts"
+            event_log.emit(Event.PROBE_WORKER_START_FAILED, text, error=error)
+        case WorkerStartFailed(error):
+            event_log.emit(Event.PROBE_RECOVERED, f"probe workers start again; previous error: {error}", error=error)
+        case ProbeError(resource, probe, error, devices, resolved):
             facts = {"resource": resource, "probe": probe, "devices": devices}
-            if is_over:
-                text = f"{resource}: probe {probe} can look again; it could not: {error}"
+            if resolved:
+                text = f"{resource}: probe {probe} recovered; previous error: {error}"
                 event_log.emit(Event.PROBE_RECOVERED, text, **facts)
             else:
                 named = ", ".join(devices[:_MAX_NAMED])
                 more = f" and {len(devices) - _MAX_NAMED} more" if len(devices) > _MAX_NAMED else ""
-                text = f"{resource}: probe {probe} cannot look at {named}{more}: {error}"
+                text = f"{resource}: probe {probe} cannot check {named}{more}: {error}"
                 event_log.emit(Event.PROBE_ERROR, text, **facts)
 
 

@@ -138,6 +138,11 @@ def _of_health(health: MonitorStatus) -> Iterable[Metric]:
     yield CounterMetricFamily(
         "genplug_probe_worker_cpu_seconds", "CPU time of the worker processes.", health.cpu_seconds
     )
+    yield CounterMetricFamily(
+        "genplug_probe_worker_start_failures",
+        "Worker processes that could not be started.",
+        health.read_workers.failed_starts + health.call_workers.failed_starts,
+    )
     yield GaugeMetricFamily(
         "genplug_probe_workers_exhausted",
         "1 if too many workers hang, so that no probes run.",

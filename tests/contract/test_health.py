@@ -18,6 +18,8 @@ from genplug.observe.status import DeviceStatus
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.hanging_files import HangingFiles
+from genplug.testing.node.held_files import hold_file
+from tests.support.workers import wait_until_awaited
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
 X, OLD = "example.com/x", "example.com/old"
@@ -140,9 +142,9 @@ async def test_47_a_probe_that_hangs_is_its_own_devices_trouble(node: FakeNode) 
             entries = record_events(agent)
             files.hang("x3")
             await node.kubelet.wait_for_list(X, healthy=set(names) - {"x3"}, unhealthy={"x3"})
-            assert device(agent, "x3").reason.startswith("probe status: did not answer within 0.2 s")
+            assert device(agent, "x3").reason.startswith("probe status: timed out after 0.2 s")
             said = await next_event(entries, Event.PROBE_ERROR)
-            assert said.text == "example.com/x: probe status cannot look at x3: did not answer within 0.2 s"
+            assert said.text == "example.com/x: probe status cannot check x3: timed out after 0.2 s"
             # The others are looked at as before, and given.
             files.write("x5", "dead\n")
             await node.kubelet.wait_for_list(X, healthy=set(names) - {"x3", "x5"}, unhealthy={"x3", "x5"})
@@ -172,8 +174,16 @@ async def test_when_too_many_hang_presence_still_counts_and_readiness_says_so(no
     names = [f"x{number}" for number in range(10)]
     for name in names:
         node.plug(f"/dev/{name}")
-        os.mkfifo(node.real("/sys") / name)
-    async with node.running(config("timeoutSeconds: 0.05, file: {path: '/sys/${name}', equals: ok}")) as agent:
+        node.write(f"/sys/{name}", "ok")
+    probe = "timeoutSeconds: 0.05, file: {path: '/sys/${name}', equals: ok}"
+    with contextlib.ExitStack() as held:
+        for name in names:
+            held.enter_context(hold_file(node.real("/sys") / name))
+        await presence_counts(node, config(probe), names, held)
+
+
+async def presence_counts(node: FakeNode, text: str, names: list[str], held: contextlib.ExitStack) -> None:
+    async with node.running(text) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy=names)
         await next_event(entries, Event.PROBE_WORKERS_EXHAUSTED)
@@ -182,19 +192,14 @@ async def test_when_too_many_hang_presence_still_counts_and_readiness_says_so(no
         node.unplug("/dev/x4")
         await node.kubelet.wait_for_list(X, healthy=set(names) - {"x4"}, unhealthy={"x4"})
         await node.kubelet.admit(X, 9)
-        files = [await asyncio.to_thread(os.open, node.real("/sys") / name, os.O_RDWR) for name in names]
-        for file in files:
-            os.write(file, b"ok")
-        await next_event(entries, Event.PROBE_RECOVERED, "probes look again")
+        held.close()
+        await next_event(entries, Event.PROBE_RECOVERED, "probes run again")
         assert agent.status.is_ready
-        for file in files:
-            os.close(file)
 
 
 async def test_a_probe_that_hangs_does_not_keep_the_program_from_ending(node: FakeNode) -> None:
-    node.plug("/dev/x0")
-    os.mkfifo(node.real("/sys") / "x0")
-    node.write_config(config("file: {path: '/sys/${name}', equals: ok}"))
+    plug(node, "x0")
+    node.write_config(config(STATE))
     await node.kubelet.start()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "genplug", "run", "--config", node.config_dir),
@@ -203,12 +208,11 @@ async def test_a_probe_that_hangs_does_not_keep_the_program_from_ending(node: Fa
     )
     try:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        # Whoever has opened the pipe to read is the worker: it hangs in its read from here on.
-        writer = await asyncio.to_thread(os.open, node.real("/sys") / "x0", os.O_WRONLY)
-        process.terminate()
-        async with asyncio.timeout(2):
-            assert await process.wait() == 0
-        os.close(writer)
+        with hold_file(node.real("/sys/x0/state")) as held:
+            await wait_until_awaited(held)
+            process.terminate()
+            async with asyncio.timeout(2):
+                assert await process.wait() == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -399,8 +403,28 @@ async def test_a_killed_worker_is_replaced(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        for worker in workers():
-            os.kill(worker, signal.SIGKILL)
+        (worker,) = workers()
+        os.kill(worker, signal.SIGKILL)
         await rounds(agent, 3)
         node.write("/sys/x0/state", "dead")
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})
+
+
+async def test_worker_that_cannot_start_is_an_event_and_counted(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plug(node, "x0", state="dead")
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    async with node.running(config(STATE)) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        status = agent.status.health.read_workers
+        assert status.failed_starts > 0
+        assert status.start_error == "No such file or directory: /nonexistent/python"
+        (error,) = agent.status.health.errors
+        assert error.error == f"cannot start a probe worker: {status.start_error}"
+        entries = record_events(agent)
+        monkeypatch.undo()
+        said = await next_event(entries, Event.PROBE_RECOVERED, "probe workers start again")
+        assert said.text == f"probe workers start again; previous error: {status.start_error}"
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
+        assert agent.status.health.read_workers.start_error == ""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from genplug.health.probes.compare import NotANumberError, mismatch_reason, parse_number
 from genplug.health.probes.counter import CounterHistory, add_sample, increase_in_window
 from genplug.health.thresholds import Outcome, Result, worst_result
-from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.globs import Glob, escape_glob, has_magic
 from genplug.spec.probes import FileCheck, OnMissing
@@ -25,6 +25,8 @@ Memory: TypeAlias = Mapping[str, CounterHistory]
 """The counters of each file."""
 
 GLOB = "glob"
+_MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Errors that mean that there is no such file."""
 
 
 def make_request(check: FileCheck, values: Values) -> ProbeRequest:
@@ -50,7 +52,8 @@ def evaluate(check: FileCheck, answer: Answer, memory: Memory | None, now: float
     for _, texts in answer:
         for path, text in texts:
             if isinstance(text, int):
-                results.append(Result(Outcome.ERROR, f"{path} cannot be read: {os.strerror(text)}"))
+                reason = "it is not a regular file" if text == NOT_A_FILE else os.strerror(text)
+                results.append(Result(Outcome.ERROR, f"{path} cannot be read: {reason}"))
             else:
                 results.append(_compared(check, path, text, kept, now))
     return _together(check, results), kept
@@ -67,7 +70,7 @@ def _texts(written: str, eyes: CachedFileReader, *, is_glob: bool) -> Iterator[t
         if text == errno.EINVAL and path.endswith("/carrier"):
             # An interface that is down refuses to say (net/core/net-sysfs.c): it has no carrier.
             text = "0"
-        if text != errno.ENOENT:
+        if text not in _MISSING:
             yield path, text
 
 

@@ -100,12 +100,12 @@ def _seen(directory: str, eyes: CachedFileReader, *, reads_width: bool) -> tuple
     config: bytes | int = b""
     if not sleeps:
         try:
-            config = eyes.bytes(f"{directory}/config", HEADER)
+            config = eyes.read_bytes(f"{directory}/config", HEADER)
         except OSError as error:
             config = error.errno or 0
     width = eyes.text(f"{directory}/current_link_width") if reads_width and not sleeps else ""
     # Plain, as everything that comes from a worker.
-    return config, eyes.target(f"{directory}/driver") or "", width if isinstance(width, str) else ""
+    return config, eyes.link_target_name(f"{directory}/driver") or "", width if isinstance(width, str) else ""
 
 
 def _judged(check: PciCheck, address: str, seen: FunctionState | None, first: Baseline | None) -> Result:

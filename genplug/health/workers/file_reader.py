@@ -1,94 +1,68 @@
-"""How a worker sees the host: paths under its root, each resolved once, and texts read once in a batch of questions."""
+"""How a worker reads files of the host: it resolves a path once, and reads a file once in a batch of requests.
+
+The rules of reading are those of :class:`genplug.hardware.host.Host`; here are only the caches.
+"""
 
 import errno
-import os
-import stat
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, MutableSet
 
 from attrs import field, frozen
 
-from genplug.hardware.host import MAX_TEXT, Host
-from genplug.hardware.inventory import Kind
+from genplug.hardware.file_tree import MAX_TEXT_BYTES, NotAFileError, decode_text
+from genplug.hardware.host import Host
 
-_READ = frozenset({Kind.FILE, Kind.FIFO})
-"""What is read. To open a device can change it: that is for the ``open`` probe, where the policy allows it."""
-_MAX_KNOWN = 100_000
+NOT_A_FILE = -1
+"""Stands for an errno where a path leads to a directory, a device, a pipe or a socket: none of these is read."""
+_MAX_PLAIN_PATHS = 100_000
 
 
 @frozen
 class CachedFileReader:
-    """The host's files. ``begin`` forgets the texts; nothing here waits less than the file makes it wait."""
+    """The files of a host. A read may block for as long as the file system does; the caller has to bound it."""
 
     host: Host
-    _real: MutableMapping[str, str] = field(factory=dict)
+    _plain_paths: MutableSet[str] = field(factory=set)
+    """Paths of files without a symlink in them: only these are not resolved again."""
     _texts: MutableMapping[str, str | int] = field(factory=dict)
 
-    def clear_cache(self) -> None:
-        """Begin a batch: what is read from here on is read anew."""
+    def start_batch(self) -> None:
+        """Forget what has been read."""
         self._texts.clear()
-        if len(self._real) > _MAX_KNOWN:
-            self._real.clear()
+        if len(self._plain_paths) > _MAX_PLAIN_PATHS:
+            self._plain_paths.clear()
 
     def text(self, path: str) -> str | int:
-        """Return a file's text, stripped, or the errno that keeps it from being read."""
+        """Return the text of a file, stripped, or the errno (or :data:`NOT_A_FILE`) why it cannot be read."""
         if path not in self._texts:
-            self._texts[path] = self._text(path)
+            try:
+                self._texts[path] = decode_text(self.read_bytes(path, MAX_TEXT_BYTES))
+            except NotAFileError:
+                self._texts[path] = NOT_A_FILE
+            except OSError as error:
+                self._texts[path] = error.errno or errno.EIO
         return self._texts[path]
 
-    def bytes(self, path: str, most: int) -> bytes:
-        """Return the first bytes of a file.
+    def read_bytes(self, path: str, max_bytes: int) -> bytes:
+        """Return the first bytes of a regular file.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read; a NotAFileError if it is not a regular file.
         """
-        known = self._real.get(path)
-        if known is not None:
+        if path in self._plain_paths:
             try:
-                return _bytes(known, most)
-            except FileNotFoundError:
-                # It may stand behind a link by now.
-                del self._real[path]
-        return _bytes(self._resolved(path), most)
+                return self.host.read_bytes(path, max_bytes, may_block=True)
+            except (FileNotFoundError, NotADirectoryError, NotAFileError):
+                # A part of the path may have become a symlink since.
+                self._plain_paths.discard(path)
+        resolved = self.host.resolve_file(path)
+        if resolved == path:
+            self._plain_paths.add(path)
+        return self.host.read_bytes(resolved, max_bytes, may_block=True)
 
-    def target(self, path: str) -> str | None:
-        """Return the name of what a link leads to; None where there is none."""
+    def link_target_name(self, path: str) -> str | None:
+        """Return the last name in the target of a symlink, None if the path is not a symlink."""
         try:
             directory, _, name = path.rpartition("/")
             return (self.host.real_path(directory) / name).readlink().name
         except OSError:
             return None
-
-    def _text(self, path: str) -> str | int:
-        try:
-            return self.bytes(path, MAX_TEXT).decode(errors="replace").strip("\0 \t\r\n")
-        except OSError as error:
-            return error.errno or errno.EIO
-
-    def _resolved(self, path: str) -> str:
-        look = self.host.stat(path)
-        if look is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        if look.kind not in _READ:
-            raise OSError(errno.EISDIR if look.kind is Kind.DIRECTORY else errno.ENXIO, "not a file", path)
-        real = os.fspath(self.host.real_path(path))
-        # What links lead to may be another file the next time.
-        if look.resolved == path:
-            self._real[path] = real
-        return real
-
-
-def _bytes(real: str, most: int) -> bytes:
-    mode = os.stat(real).st_mode  # noqa: PTH116 - a Path costs more than the look
-    # Whatever stood there before: what stands there now may be a device.
-    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
-        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
-        raise OSError(number, os.strerror(number), real)
-    file = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        found = os.read(file, most)
-        # The kernel tells a long text in parts of a page; a pipe's end would be waited for.
-        while stat.S_ISREG(mode) and len(found) < most and (part := os.read(file, most - len(found))):
-            found += part
-        return found
-    finally:
-        os.close(file)

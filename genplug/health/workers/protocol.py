@@ -1,20 +1,109 @@
-"""What a probe wants to know of the node, as values: the question that goes to a worker, and the reply that comes back.
+"""Messages between the agent and its worker processes, and the page on which a worker reports its progress.
 
-Both travel between processes as plain tuples, so both are plain: a question is a tuple of texts, its kind first, and
-two devices that want to know the same ask the same.
+A message is a header of four bytes, the length of the body, and the body, a marshalled value.
+:mod:`marshal` suits because both ends run the same interpreter, and it costs a worker no memory.
+
+To a worker goes a batch: ``(number, [(request, timeout_seconds), ...])``.
+Back come lists of results: ``[(number, index, (answer, error)), ...]``; a batch may be answered in several messages.
 """
 
+import marshal
+import mmap
+import socket
+import struct
+import time
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from attrs import frozen
 
 ProbeRequest: TypeAlias = tuple[str, ...]
-"""A question: the kind of probe (the module of :mod:`genplug.health.probes` that answers it), and what it is about."""
+"""What a worker is asked: the name of a probe kind (``genplug.health.probes.PROBES``), then its arguments.
+
+Requests are compared: equal requests of several devices are sent to a worker once.
+"""
+
+TimedRequest: TypeAlias = tuple[ProbeRequest, float]
+"""A request and its timeout in seconds."""
+
+Batch: TypeAlias = tuple[int, Sequence[TimedRequest]]
+"""The number of a batch and its requests."""
+
+RequestResult: TypeAlias = tuple[int, int, tuple[Any, str]]
+"""The number of a batch, the index of a request in it, and the answer and error that make a :class:`ProbeResponse`."""
+
+HEADER = struct.Struct("=I")
 
 
 @frozen
 class ProbeResponse:
-    """What came of a question: an answer (its form is the kind's own), or why there is none."""
+    """What a request resulted in: an answer, whose form is the probe kind's own, or the reason why there is none."""
 
     answer: Any = None
     error: str = ""
+
+
+class Progress:
+    """A memory page shared with a worker: which request of which batch it runs, and since when.
+
+    A worker that has started, and runs nothing yet, is at request 0 of batch 0.
+    """
+
+    _FORMAT = struct.Struct("=qqd")
+
+    def __init__(self, descriptor: int) -> None:
+        self._page = mmap.mmap(descriptor, mmap.PAGESIZE)
+
+    def write(self, number: int, index: int) -> None:
+        """Record that a request of a batch begins now."""
+        self._FORMAT.pack_into(self._page, 0, number, index, time.monotonic())
+
+    def read(self) -> tuple[int, int, float]:
+        """Return the number of the batch, the index of the request, and when it began (monotonic seconds)."""
+        number, index, since = self._FORMAT.unpack_from(self._page, 0)
+        return number, index, since
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the worker has written anything."""
+        return self.read()[2] > 0
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self._page.close()
+
+
+def encode(message: Any) -> bytes:  # noqa: ANN401 - whatever marshal takes
+    """Return a message with its header."""
+    body = marshal.dumps(message)
+    return HEADER.pack(len(body)) + body
+
+
+def body_length(header: bytes) -> int:
+    """Return the length of the body in bytes."""
+    length: int = HEADER.unpack(header)[0]
+    return length
+
+
+def decode(body: bytes) -> Any:  # noqa: ANN401 - whatever the other end sent
+    """Return the value that a body holds."""
+    return marshal.loads(body)  # noqa: S302 - the other end is genplug itself
+
+
+def receive(connection: socket.socket) -> Any:  # noqa: ANN401 - see decode
+    """Return the next message from a blocking socket, or None once the other end has closed it."""
+    header = _receive_bytes(connection, HEADER.size)
+    if header is None:
+        return None
+    body = _receive_bytes(connection, body_length(header))
+    return decode(body) if body is not None else None
+
+
+def _receive_bytes(connection: socket.socket, length: int) -> bytes | None:
+    received = bytearray()
+    while len(received) < length:
+        part = connection.recv(length - len(received))
+        if not part:
+            return None
+        received += part
+    return bytes(received)

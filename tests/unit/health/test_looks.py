@@ -6,7 +6,7 @@ from genplug.hardware.host import Host
 from genplug.health.probes import file, pci
 from genplug.health.thresholds import Outcome, Result
 from genplug.health.workers.file_reader import CachedFileReader
-from genplug.health.workers.main import run_probe
+from genplug.health.workers.main import run_request
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import FileCheck, OnMissing, PciCheck, ValueCheck
 from genplug.spec.template import Template
@@ -27,7 +27,7 @@ def test_a_value_stands_for_itself_in_a_path(tmp_path: Path) -> None:
     write(tmp_path, "/sys/a1/state", "bad")
     for path in ("/sys/${name}/state", "/sys/${name}/sta*"):
         check = FileCheck(t(path), expected=ValueCheck(equals="ok"), missing=OnMissing.FAIL)
-        answer, error = run_probe(file.make_request(check, {"name": ("a[1]",)}), CachedFileReader(Host(tmp_path)), 10)
+        answer, error = run_request(file.make_request(check, {"name": ("a[1]",)}), CachedFileReader(Host(tmp_path)), 10)
         assert (file.evaluate(check, answer, None, 0)[0], error) == (WELL, "")
 
 
@@ -46,6 +46,6 @@ def test_the_width_of_a_function_that_sleeps_is_neither_read_nor_remembered(tmp_
         write(tmp_path, f"{directory}/config", "head")
         write(tmp_path, f"{directory}/power/runtime_status", status)
         write(tmp_path, f"{directory}/current_link_width", width)
-        answer, _ = run_probe(question, CachedFileReader(Host(tmp_path)), 10)
+        answer, _ = run_request(question, CachedFileReader(Host(tmp_path)), 10)
         found, memory = pci.evaluate(check, answer, memory, 0)
         assert found == result

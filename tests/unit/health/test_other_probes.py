@@ -22,7 +22,7 @@ from genplug.health.probes import exec as exec_probe
 from genplug.health.probes import http, open, unix_socket  # noqa: A004 - the kinds are called so
 from genplug.health.thresholds import Outcome, Result
 from genplug.health.workers.file_reader import CachedFileReader
-from genplug.health.workers.main import run_probe
+from genplug.health.workers.main import run_request
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import ExecCheck, HttpCheck, OpenCheck, UnixSocketCheck
 from genplug.spec.template import MissingAttributeError, Template
@@ -37,7 +37,7 @@ def result(
     root: Path, question: ProbeRequest, judged: Callable[[Any], tuple[Result, None]], timeout: float = 10
 ) -> Result:
     """What a worker's answer means."""
-    answer, error = run_probe(question, CachedFileReader(Host(root)), timeout)
+    answer, error = run_request(question, CachedFileReader(Host(root)), timeout)
     return Result(Outcome.ERROR, error) if error else judged(answer)[0]
 
 
@@ -352,7 +352,7 @@ def test_several_pages_have_to_answer_all(server: Server) -> None:
     check = HttpCheck(t(f"{server.url}/${{state}}"))
     asked = http.make_request(check, {"state": ("200", "503")})
     assert asked == ("http", f"{server.url}/200", f"{server.url}/503")
-    answer, error = run_probe(asked, CachedFileReader(Host()), 10)
+    answer, error = run_request(asked, CachedFileReader(Host()), 10)
     assert error == ""
     assert http.evaluate(check, answer, None, 0)[0].reason == (
         f"{server.url}/503 answers 503 Service Unavailable, wanted 200"

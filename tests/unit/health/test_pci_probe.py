@@ -63,7 +63,7 @@ class Looking:
         self.memory: pci.Memory | None = None
 
     def __call__(self) -> Result:
-        self.eyes.clear_cache()
+        self.eyes.start_batch()
         result, self.memory = pci.evaluate(self.check, pci.run(self.question, self.eyes, 1), self.memory, 0)
         return result
 

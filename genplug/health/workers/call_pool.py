@@ -1,0 +1,132 @@
+"""A pool for requests that wait for other programs: commands, URLs, sockets.
+
+One worker runs them concurrently in threads, and each ends by itself at its timeout.
+A call that does not end keeps its thread, and its slot of :data:`MAX_CALLS`, until it returns.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from genplug.hardware.host import Host
+from genplug.health.status import PoolStatus
+from genplug.health.workers.pool import CRASHED, STILL_HUNG, WorkerPool, cannot_start, timed_out
+from genplug.health.workers.process import WorkerDiedError, WorkerProcess, WorkerStartError
+from genplug.health.workers.protocol import ProbeRequest, ProbeResponse, TimedRequest
+
+MAX_CALLS = 64
+"""Calls that run at the same time, those that hang included."""
+_GRACE_SECONDS = 1.0
+"""Time after its timeout in which a call can still end by itself."""
+
+
+class CallPool(WorkerPool):
+    """One worker with many threads."""
+
+    batch_size = 1 << 20
+
+    def __init__(self, host: Host, on_change: Callable[[], None]) -> None:
+        super().__init__(host, on_change)
+        self._worker: WorkerProcess | None = None
+        self._receiving: asyncio.Task[None] | None = None
+        self._calls = 0
+        self._running: dict[int, asyncio.Future[ProbeResponse]] = {}
+        """Calls that hold a slot: the sent ones that have not returned."""
+        self._overdue: dict[int, ProbeRequest] = {}
+        """Those of them that hang."""
+        self._slots = asyncio.Semaphore(MAX_CALLS)
+
+    def __repr__(self) -> str:
+        running, hung = len(self._running) - len(self._overdue), len(self._overdue)
+        return f"<CallPool [calls: {running} running, {hung} hung | workers: {int(self._worker is not None)}]>"
+
+    @property
+    def status(self) -> PoolStatus:
+        """The current status."""
+        return PoolStatus(
+            workers=int(self._worker is not None),
+            hung=len(self._overdue),
+            is_exhausted=len(self._overdue) >= MAX_CALLS,
+            failed_starts=self._failed_starts,
+            start_error=self._start_error,
+        )
+
+    async def run(self, requests: Sequence[TimedRequest]) -> list[ProbeResponse]:
+        """Return the responses in the order of the requests, each within its timeout."""
+        return list(await asyncio.gather(*(self._run_one(request, seconds) for request, seconds in requests)))
+
+    def stop_idle(self) -> None:
+        """Stop the worker if it runs no request, because no requests are expected."""
+        if self._worker is not None and not self._running:
+            self._drop_worker(self._worker)
+
+    def close(self) -> None:
+        """Kill the worker without waiting for what hangs."""
+        if self._receiving is not None:
+            self._receiving.cancel()
+        super().close()
+
+    async def _run_one(self, request: ProbeRequest, seconds: float) -> ProbeResponse:
+        if request in self._hung:
+            return STILL_HUNG
+        if len(self._overdue) >= MAX_CALLS:
+            return ProbeResponse(error=f"all {len(self._overdue)} calls of probes hang; no other is started")
+        await self._slots.acquire()
+        self._calls += 1
+        number = self._calls
+        call: asyncio.Future[ProbeResponse] = asyncio.get_running_loop().create_future()
+        self._running[number] = call
+        try:
+            worker = self._worker or self._start()
+            await worker.send(number, [(request, seconds)])
+        except WorkerStartError as error:
+            self._finish(number, cannot_start(str(error)))
+        except WorkerDiedError:
+            self._finish(number, CRASHED)
+        except BaseException:
+            self._finish(number, CRASHED)
+            raise
+        done, _ = await asyncio.wait({call}, timeout=seconds + _GRACE_SECONDS)
+        if done:
+            return call.result()
+        # The thread is still busy: the slot is released when it has finished.
+        self._hung.add(request)
+        self._overdue[number] = request
+        self._on_change()
+        return timed_out(seconds)
+
+    def _start(self) -> WorkerProcess:
+        worker = self._worker = self._start_worker(MAX_CALLS)
+        self._receiving = asyncio.ensure_future(self._receive(worker))
+        return worker
+
+    async def _receive(self, worker: WorkerProcess) -> None:
+        while True:
+            try:
+                results = await worker.receive(None)
+            except WorkerDiedError:
+                break
+            self._record_answer()
+            for number, _, (answer, error) in results or ():
+                self._finish(number, ProbeResponse(answer, error))
+        reason = self._record_death(worker)
+        self._worker = None
+        for number in list(self._running):
+            self._finish(number, cannot_start(reason) if reason else CRASHED)
+
+    def _drop_worker(self, worker: WorkerProcess) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+        self._end_worker(worker)
+        self._worker = None
+
+    def _finish(self, number: int, response: ProbeResponse) -> None:
+        """Give a call its response and release its slot; does nothing if the call has finished already."""
+        call = self._running.pop(number, None)
+        if call is None:
+            return
+        self._slots.release()
+        if not call.done():
+            call.set_result(response)
+        if (request := self._overdue.pop(number, None)) is not None:
+            self._hung.discard(request)
+            self._on_change()

@@ -1,0 +1,156 @@
+"""The read pool with real worker processes that answer, hang, die and end."""
+
+import asyncio
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from genplug.health.workers.protocol import ProbeResponse
+from genplug.health.workers.read_pool import MAX_HUNG_WORKERS, ReadPool
+from genplug.testing.node.hanging_files import HangingFiles
+from genplug.testing.node.held_files import hold_file
+from tests.support.workers import AMPLE, SHORT, open_pool, read, text, wait_until_awaited
+
+TIMED_OUT = ProbeResponse(error="timed out after 0.2 s")
+STILL_HUNG = ProbeResponse(error="still hung from a previous run; not run again until that returns")
+CRASHED = ProbeResponse(error="the probe worker crashed")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c", "held"):
+        (tmp_path / name).write_text(f"{name}\n")
+    return tmp_path
+
+
+async def test_responses_have_the_order_of_the_requests(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        responses = await pool.run([read("/b"), read("/a"), read("/missing"), read("/c")])
+        assert responses == [text("/b", "b"), text("/a", "a"), ProbeResponse((("/missing", ()),)), text("/c", "c")]
+        assert repr(pool) == "<ReadPool [workers: 1 idle, 0 working, 0 hung]>"
+        (root / "a").write_text("A")
+        assert await pool.run([read("/a")]) == [text("/a", "A")]
+        assert pool.status.workers == 1
+
+
+async def test_hung_read_fails_alone_and_is_not_run_again_until_it_returns(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, changes):
+        with hold_file(root / "held") as held:
+            responses = await pool.run([read("/a"), read("/held", SHORT), read("/b")])
+            assert responses == [text("/a", "a"), TIMED_OUT, text("/b", "b")]
+            assert repr(pool) == "<ReadPool [workers: 1 idle, 0 working, 1 hung]>"
+            assert await pool.run([read("/held", SHORT), read("/a")]) == [STILL_HUNG, text("/a", "a")]
+            assert repr(pool) == "<ReadPool [workers: 1 idle, 0 working, 1 hung]>"
+            held.release()
+            await changes.wait_for(lambda status: status.hung == 0)
+            assert await pool.run([read("/held")]) == [text("/held", "held")]
+
+
+async def test_working_worker_is_counted_until_its_batch_ends(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        with hold_file(root / "held") as held:
+            running = asyncio.ensure_future(pool.run([read("/held")]))
+            await wait_until_awaited(held)
+            assert repr(pool) == "<ReadPool [workers: 0 idle, 1 working, 0 hung]>"
+            held.release()
+            assert await running == [text("/held", "held")]
+        assert repr(pool) == "<ReadPool [workers: 1 idle, 0 working, 0 hung]>"
+
+
+@pytest.mark.fuse
+async def test_hung_file_system_costs_one_worker_and_recovers(root: Path) -> None:
+    with HangingFiles(root / "fuse", {"state": "ok\n", "other": "ok\n"}) as files:
+        async with open_pool(ReadPool, root) as (pool, changes):
+            requests = [read("/fuse/state", SHORT), read("/fuse/other")]
+            assert await pool.run(requests) == [text("/fuse/state", "ok"), text("/fuse/other", "ok")]
+            files.hang("state")
+            for _ in range(3):
+                responses = await pool.run(requests)
+                assert responses[0].error
+                assert responses[1] == text("/fuse/other", "ok")
+            assert pool.status.hung == 1
+            files.release("state")
+            await changes.wait_for(lambda status: status.hung == 0)
+            assert await pool.run(requests[:1]) == [text("/fuse/state", "ok")]
+
+
+async def test_pool_with_all_workers_hung_is_exhausted_until_one_returns(root: Path) -> None:
+    for number in range(MAX_HUNG_WORKERS):
+        (root / f"held{number}").touch()
+    async with open_pool(ReadPool, root) as (pool, changes):
+        with ExitStack() as stack:
+            held = [stack.enter_context(hold_file(root / f"held{number}")) for number in range(MAX_HUNG_WORKERS)]
+            responses = await pool.run([read(f"/held{number}", 0.05) for number in range(MAX_HUNG_WORKERS)])
+            assert {response.error for response in responses} == {"timed out after 0.05 s"}
+            assert pool.status.is_exhausted
+            assert len(pool.processes) == MAX_HUNG_WORKERS
+            (response,) = await pool.run([read("/a")])
+            assert response.error == "all 8 probe workers are hung; only the presence of devices is still monitored"
+            assert len(pool.processes) == MAX_HUNG_WORKERS
+            held[3].release()
+            await changes.wait_for(lambda status: status.hung == MAX_HUNG_WORKERS - 1)
+            assert not pool.status.is_exhausted
+            assert await pool.run([read("/a")]) == [text("/a", "a")]
+
+
+async def test_worker_that_dies_fails_only_the_request_that_it_ran(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        with hold_file(root / "held") as held:
+            running = asyncio.ensure_future(pool.run([read("/a"), read("/held"), read("/b")]))
+            await wait_until_awaited(held)
+            os.kill(pool.processes[0], signal.SIGKILL)
+            assert await running == [text("/a", "a"), CRASHED, text("/b", "b")]
+        assert (pool.status.hung, pool.status.failed_starts) == (0, 0)
+
+
+async def test_cancelled_batch_leaves_no_worker_that_counts_as_working(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        with hold_file(root / "held") as held:
+            running = asyncio.ensure_future(pool.run([read("/held")]))
+            await wait_until_awaited(held)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert repr(pool) == "<ReadPool [workers: 0 idle, 0 working, 0 hung]>"
+            # Two workers may work at the same time, and both can.
+            assert await asyncio.gather(pool.run([read("/a")]), pool.run([read("/b")])) == [
+                [text("/a", "a")],
+                [text("/b", "b")],
+            ]
+
+
+async def test_closing_does_not_wait_for_hung_workers(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        with hold_file(root / "held"):
+            await pool.run([read("/held", SHORT), read("/a")])
+            processes = pool.processes
+            assert len(processes) == 2
+            pool.close()
+            # They are children of this process, and remain until they are waited for.
+            for process in processes:
+                assert await asyncio.to_thread(os.waitpid, process, 0)
+
+
+async def test_only_regular_files_are_read(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    (root / "directory").mkdir()
+    (root / "link").symlink_to("/a")
+    async with open_pool(ReadPool, root) as (pool, _):
+        responses = await pool.run([read(path, AMPLE) for path in ("/pipe", "/directory", "/link", "/a/below")])
+        assert responses == [
+            ProbeResponse((("/pipe", (("/pipe", -1),)),)),
+            ProbeResponse((("/directory", (("/directory", -1),)),)),
+            text("/link", "a"),
+            ProbeResponse((("/a/below", ()),)),
+        ]
+
+
+async def test_worker_contains_neither_grpc_nor_an_event_loop(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        await pool.run([read("/a")])
+        maps = await asyncio.to_thread(Path(f"/proc/{pool.processes[0]}/maps").read_text)
+        assert "cygrpc" not in maps
+        assert "_asyncio" not in maps
