@@ -1,57 +1,51 @@
-"""Which attributes a device needs: those that the configuration speaks of, and no others. Pure."""
+"""Which attributes of a device are read: those that the configuration or a probe uses, and no others. Pure."""
 
 from collections.abc import Iterator
 
 from genplug.spec.model import Resource, Source
 from genplug.spec.names import SLICE
-from genplug.spec.probes import PciCheck, UeventCheck, check_templates
 from genplug.spec.template import Template
-
-_BY_ITSELF = {PciCheck: frozenset({"pci.address"}), UeventCheck: frozenset({"sysfs"})}
-"""What a probe needs where the configuration does not say whom it is about."""
 
 
 def required_attributes(resource: Resource, source: Source) -> frozenset[str]:
-    """Return the names of all attributes that a device of a source needs, beside those that ``where`` asks for."""
-    spoken_of = (*_templates_of(source), *_templates_of_resource(resource))
-    names = frozenset[str]().union(*(template.names for template in spoken_of)) - {SLICE}
-    for probe in resource.health.probes:
-        names |= _BY_ITSELF.get(type(probe.check), frozenset())
+    """Return the names of all attributes that a device of a source needs, except those in ``where`` conditions."""
+    templates = (*_source_templates(source), *_resource_templates(resource))
+    names = frozenset[str]().union(*(template.names for template in templates)) - {SLICE}
+    names = names.union(*(probe.check.required_attributes for probe in resource.health.probes))
     return names | {"numaNode"} if resource.has_topology else names
 
 
 def needed_at_allocate(resource: Resource) -> dict[str, str]:
-    """Return each attribute that Allocate cannot do without, and the first place that needs it."""
+    """Return each attribute that Allocate cannot do without, and the first part of the configuration that needs it."""
     needed: dict[str, str] = {}
-    for location, template in _allocate_templates(resource):
+    for part, template in _allocate_templates(resource):
         for reference in template.references:
             if not reference.has_default and reference.name != SLICE:
-                needed.setdefault(reference.name, location)
+                needed.setdefault(reference.name, part)
     return needed
 
 
 def is_slice_named(resource: Resource) -> bool:
-    """Say whether a container is told the numbers of its slices."""
+    """Return whether a container gets the numbers of its slices."""
     return any(SLICE in template.names for _, template in _allocate_templates(resource))
 
 
-def _templates_of(source: Source) -> Iterator[Template]:
-    for spec in (*source.nodes, *source.companions):
-        yield spec.path
-        if spec.container_path is not None:
-            yield spec.container_path
-    yield from (one for one in (source.group_by, source.id) if one is not None)
+def _source_templates(source: Source) -> Iterator[Template]:
+    for node in (*source.nodes, *source.companions):
+        yield node.path
+        if node.container_path is not None:
+            yield node.container_path
+    yield from (template for template in (source.group_by, source.id) if template is not None)
 
 
-def _templates_of_resource(resource: Resource) -> Iterator[Template]:
+def _resource_templates(resource: Resource) -> Iterator[Template]:
     yield from (template for _, template in _allocate_templates(resource))
     optional = (resource.name_template, resource.slices, resource.preference.by)
-    yield from (one for one in optional if one is not None)
-    for probe in resource.health.probes:
-        yield from check_templates(probe.check)
+    yield from (template for template in optional if template is not None)
 
 
 def _allocate_templates(resource: Resource) -> Iterator[tuple[str, Template]]:
+    """Yield the part of the configuration, for messages, and its template."""
     allocate = resource.allocate
     for name, template in allocate.env:
         yield f"allocate.env {name}", template

@@ -1,4 +1,4 @@
-"""The kernel's log: what the ring buffer holds, and what comes (Documentation/ABI/testing/dev-kmsg)."""
+"""The kernel log: what its ring buffer holds, and what is added (Documentation/ABI/testing/dev-kmsg)."""
 
 import asyncio
 import errno
@@ -9,74 +9,79 @@ from pathlib import Path
 from attrs import frozen
 
 PATH = "/dev/kmsg"
-_MAX_BYTES = 1 << 14
-"""More than any record has (CONSOLE_EXT_LOG_MAX is 8 KiB): of one that does not fit, the kernel gives nothing."""
-_MAX_RECORDS = 500
-"""Records taken before the loop's other work gets its turn."""
-_KERNEL = 0
+_MAX_RECORD_BYTES = 1 << 14
+"""More than any record has (CONSOLE_EXT_LOG_MAX is 8 KiB): the kernel returns no part of one that does not fit."""
+_MAX_RECORDS_PER_TURN = 500
+"""Records that are read before other work of the event loop is done."""
+_FACILITY_KERNEL = 0
+_MIN_FIELDS = 3
+"""Fields before the text of a record: level and facility, number, time."""
 
 
 @frozen
 class LogRecord:
-    """One message of the kernel's own. ``number`` counts through since the machine started."""
+    """A record that the kernel itself has logged. ``number`` counts the records since the machine started."""
 
     number: int
     text: str
 
 
-def parse_record(record: bytes) -> Iterator[LogRecord]:
-    """Yield the kernel's messages of what was read at once; what programs wrote into the log is left out."""
-    for raw in record.decode(errors="replace").splitlines():
-        head, semicolon, text = raw.partition(";")
+def parse_record(content: bytes) -> Iterator[LogRecord]:
+    """Yield the kernel's records in what was read at once; records that programs wrote are left out."""
+    for line in content.decode(errors="replace").splitlines():
+        head, semicolon, text = line.partition(";")
         fields = head.split(",")
-        # What follows a message on lines of its own (its device) begins with a space.
-        if not semicolon or raw.startswith(" ") or not all(one.isdecimal() for one in fields[:2]) or len(fields) < 3:  # noqa: PLR2004
+        # Lines that start with a space are properties of the record before, such as its device.
+        if not semicolon or line.startswith(" ") or len(fields) < _MIN_FIELDS:
             continue
-        if int(fields[0]) >> 3 == _KERNEL:
+        if all(field.isdecimal() for field in fields[:2]) and int(fields[0]) >> 3 == _FACILITY_KERNEL:
             yield LogRecord(int(fields[1]), text)
 
 
 class KernelLog:
-    """Follows the log at ``path``. It belongs to the loop that it is made in.
+    """Follows the log at ``path``, in the event loop in which it is made.
 
-    ``heard`` is called in the loop with what comes; ``failure`` is why nothing can be read, empty where it can.
+    ``on_records`` is called in the loop with new records, ``on_error`` when the log can no longer be read; ``error`` is
+    why not, empty while it can.
     """
 
-    def __init__(self, path: Path, heard: Callable[[Sequence[LogRecord]], None], failed: Callable[[], None]) -> None:
-        self.failure = ""
-        self._path, self._heard, self._failed = path, heard, failed
+    def __init__(
+        self, path: Path, on_records: Callable[[Sequence[LogRecord]], None], on_error: Callable[[], None]
+    ) -> None:
+        self.error = ""
+        self._path, self._on_records, self._on_error = path, on_records, on_error
         self._loop = asyncio.get_running_loop()
         self._file: int | None = None
 
     async def follow(self) -> tuple[LogRecord, ...]:
-        """Open the log, return what it holds, and hear from now on."""
+        """Open the log, return the records that it holds, and follow it from then on."""
         self._file = self._open()
         if self._file is None:
             return ()
-        held = await asyncio.to_thread(_all, self._file)
+        existing = await asyncio.to_thread(_read_all, self._file)
         try:
             if self._file is not None:
-                self._loop.add_reader(self._file, self._read)
+                self._loop.add_reader(self._file, self._read_new)
         except OSError as error:
-            # A file or a directory stands there, of which nobody tells when there is more.
+            # Not a character device: epoll cannot watch it.
             os.close(self._file)
             self._file = None
-            self._fail(error)
+            self._set_error(error)
             return ()
-        return held
+        return existing
 
     async def read_existing(self) -> tuple[LogRecord, ...]:
-        """Return once more what the log holds."""
+        """Return the records that the log holds, once more."""
         file = self._open()
         if file is None:
             return ()
         try:
-            return await asyncio.to_thread(_all, file)
+            return await asyncio.to_thread(_read_all, file)
         finally:
             os.close(file)
 
     def close(self) -> None:
-        """Stop; nothing is called any more."""
+        """Stop following the log; nothing is called any more."""
         if self._file is not None:
             self._loop.remove_reader(self._file)
             os.close(self._file)
@@ -84,58 +89,57 @@ class KernelLog:
 
     def _open(self) -> int | None:
         try:
-            file = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            self._fail(error)
+            self._set_error(error)
             return None
-        return file
 
-    def _fail(self, error: OSError) -> None:
-        hint = "; the pod has to be privileged for it" if error.errno in {errno.EPERM, errno.EACCES} else ""
-        self.failure = f"the kernel's log ({PATH}) cannot be read: {os.strerror(error.errno or 0)}{hint}"
+    def _set_error(self, error: OSError) -> None:
+        hint = "; the pod has to be privileged" if error.errno in {errno.EPERM, errno.EACCES} else ""
+        self.error = f"the kernel log ({PATH}) cannot be read: {os.strerror(error.errno or 0)}{hint}"
 
-    def _read(self) -> None:
-        lines: list[LogRecord] = []
-        for _ in range(_MAX_RECORDS):
+    def _read_new(self) -> None:
+        records: list[LogRecord] = []
+        for _ in range(_MAX_RECORDS_PER_TURN):
             try:
-                record = _record(self._file) if self._file is not None else None
+                content = _read_one(self._file) if self._file is not None else None
             except OSError as error:
                 self.close()
-                self._fail(error)
-                self._failed()
+                self._set_error(error)
+                self._on_error()
                 break
-            if record is None:
+            if content is None:
                 break
-            lines += parse_record(record)
-        if lines:
-            self._heard(lines)
+            records += parse_record(content)
+        if records:
+            self._on_records(records)
 
 
-def _all(file: int) -> tuple[LogRecord, ...]:
-    lines: list[LogRecord] = []
+def _read_all(file: int) -> tuple[LogRecord, ...]:
+    records: list[LogRecord] = []
     try:
-        while (record := _record(file)) is not None:
-            lines += parse_record(record)
+        while (content := _read_one(file)) is not None:
+            records += parse_record(content)
     except OSError:
-        # Whoever follows it will meet this too, and say so.
+        # Following the log meets the same error, and reports it.
         pass
-    return tuple(lines)
+    return tuple(records)
 
 
-def _record(file: int) -> bytes | None:
-    """Return the next record; None where there is none yet.
+def _read_one(file: int) -> bytes | None:
+    """Return the next record, None if there is none yet.
 
     Raises:
         OSError: the log cannot be read.
     """
     while True:
         try:
-            record = os.read(file, _MAX_BYTES)
+            content = os.read(file, _MAX_RECORD_BYTES)
         except BlockingIOError:
             return None
         except BrokenPipeError:
-            # Some were overwritten before they were read; the next is the oldest that is left.
+            # Records were overwritten before they were read; the next one is the oldest that is left.
             continue
-        if not record:
+        if not content:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-        return record
+        return content

@@ -1,7 +1,8 @@
-"""Where one probe of one device stands: thresholds that damp, errors that are not failures. A pure state machine.
+"""Where one probe of one device stands: thresholds that debounce results, and errors that are not failures. Pure.
 
-The names are those of Pod probes. The first verdict comes at once, whatever the thresholds: a fault that is there when
-the program starts is no news that has to prove itself, and a device that is well must not wait.
+The names are those of Pod probes.
+The first result decides immediately: thresholds apply only to later changes.
+A failure that exists when the agent starts need not be confirmed, and a healthy device need not wait.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from genplug.spec.probes import OnError, ProbeTiming
 
 
 class Outcome(Enum):
-    """What a probe said: well, not well, or nothing, because it could not look."""
+    """How a run of a probe ended: it passed, it failed, or it could not be run."""
 
     PASSED = auto()
     FAILED = auto()
@@ -22,26 +23,27 @@ class Outcome(Enum):
 
 @frozen
 class Result:
-    """One look of a probe: the outcome, and the reason in one line (empty for one that passed)."""
+    """The result of one run, and the reason in one line, empty if it passed."""
 
     outcome: Outcome
     reason: str = ""
 
 
 def worst_result(results: Iterable[Result]) -> Result:
-    """Return the first failure, else the first error, else that all is well."""
+    """Return the first failure, else the first error, else that all passed."""
     first: dict[Outcome, Result] = {}
-    for one in results:
-        first.setdefault(one.outcome, one)
+    for result in results:
+        first.setdefault(result.outcome, result)
     return first.get(Outcome.FAILED) or first.get(Outcome.ERROR) or Result(Outcome.PASSED)
 
 
-@frozen
+@frozen(repr=False)
 class ProbeState:
-    """Where a probe stands: whether the device is well by it, why not, and since when (monotonic seconds).
+    """The state of a probe: whether the device is healthy by it, why not, and since when (monotonic seconds).
 
-    ``is_known`` is false before the first look. ``failures`` and ``successes`` are looks in a row that speak against
-    the standing; ``error`` is what keeps the probe from looking now, empty while it can.
+    ``is_known`` is false before the first result.
+    ``failures`` and ``successes`` count consecutive results that contradict the state.
+    ``error`` is why the probe cannot be run now, empty while it can.
     """
 
     healthy: bool
@@ -52,59 +54,69 @@ class ProbeState:
     successes: int = 0
     error: str = ""
 
+    def __repr__(self) -> str:
+        parts = ["healthy" if self.healthy else f"unhealthy: {self.reason}"] if self.is_known else ["unknown"]
+        if self.failures:
+            parts.append(f"failures: {self.failures}")
+        if self.successes:
+            parts.append(f"successes: {self.successes}")
+        if self.error:
+            parts.append(f"error: {self.error}")
+        return f"<ProbeState [{' | '.join(parts)}]>"
+
     @property
     def is_pending(self) -> bool:
-        """Whether the first look is not over yet."""
+        """Whether there is neither a first result nor an error."""
         return not self.is_known and not self.error
 
     @property
     def is_stable_healthy(self) -> bool:
-        """Whether another look that passes changes nothing."""
+        """Whether another run that passes changes nothing."""
         return self.is_known and self.healthy and not self.failures and not self.error
 
 
 def returned_state(reason: str, now: float) -> ProbeState:
-    """Return the standing of a device that was gone and is there again: it has to prove itself first."""
+    """Return the state for a device that was gone and has returned: unhealthy until it passes."""
     return ProbeState(healthy=False, reason=reason, since=now, is_known=True)
 
 
 def initial_state(now: float) -> ProbeState:
-    """Return the standing before the first look: a device is not unwell because nobody has looked yet."""
+    """Return the state before the first result: healthy, because nothing is known against the device."""
     return ProbeState(healthy=True, reason="", since=now)
 
 
-def next_state(before: ProbeState, result: Result, numbers: ProbeTiming, now: float) -> ProbeState:
-    """Return the standing after a look."""
+def next_state(previous: ProbeState, result: Result, timing: ProbeTiming, now: float) -> ProbeState:
+    """Return the state after a result."""
     if result.outcome is Outcome.ERROR:
-        return _after_error(before, result.reason, numbers, now)
-    before = evolve(before, error="") if before.error else before
+        return _after_error(previous, result.reason, timing, now)
+    previous = evolve(previous, error="") if previous.error else previous
     if result.outcome is Outcome.PASSED:
-        return _after_success(before, numbers, now)
-    failures = before.failures + 1
-    if not before.healthy:
-        # The reason stays that of the look that decided: a value that wavers is no news.
-        return evolve(before, successes=0, is_known=True)
-    if before.is_known and failures < numbers.failure_threshold:
-        return evolve(before, failures=failures, successes=0)
+        return _after_success(previous, timing, now)
+    failures = previous.failures + 1
+    if not previous.healthy:
+        # Keep the reason of the result that made the device unhealthy; later values do not replace it.
+        return evolve(previous, successes=0, is_known=True)
+    if previous.is_known and failures < timing.failure_threshold:
+        return evolve(previous, failures=failures, successes=0)
     return ProbeState(healthy=False, reason=result.reason, since=now, is_known=True)
 
 
-def _after_success(before: ProbeState, numbers: ProbeTiming, now: float) -> ProbeState:
-    if before.healthy:
-        return evolve(before, failures=0, is_known=True) if before.failures or not before.is_known else before
-    successes = before.successes + 1
-    if numbers.sticky or successes < numbers.success_threshold:
-        return evolve(before, successes=successes)
+def _after_success(previous: ProbeState, timing: ProbeTiming, now: float) -> ProbeState:
+    if previous.healthy:
+        return evolve(previous, failures=0, is_known=True) if previous.failures or not previous.is_known else previous
+    successes = previous.successes + 1
+    if timing.sticky or successes < timing.success_threshold:
+        return evolve(previous, successes=successes)
     return ProbeState(healthy=True, reason="", since=now, is_known=True)
 
 
-def _after_error(before: ProbeState, error: str, numbers: ProbeTiming, now: float) -> ProbeState:
-    """Go by ``onError``; an error as such is neither a failure nor a success, and breaks no row of them."""
-    match numbers.on_error:
+def _after_error(previous: ProbeState, error: str, timing: ProbeTiming, now: float) -> ProbeState:
+    """Apply ``onError``. An error by itself is neither a failure nor a success, and resets neither counter."""
+    match timing.on_error:
         case OnError.KEEP:
-            return evolve(before, error=error)
+            return evolve(previous, error=error)
         case OnError.HEALTHY:
-            return evolve(_after_success(before, numbers, now), error=error)
+            return evolve(_after_success(previous, timing, now), error=error)
         case OnError.UNHEALTHY:
-            failed = next_state(before, Result(Outcome.FAILED, error), numbers, now)
+            failed = next_state(previous, Result(Outcome.FAILED, error), timing, now)
             return evolve(failed, error=error)

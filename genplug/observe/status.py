@@ -124,7 +124,9 @@ class Status:
             reasons.append(f"kubelet: {self.kubelet}")
         if self.health.is_exhausted:
             hung = self.health.read_workers.hung + self.health.call_workers.hung
-            reasons.append(f"health: {hung} reads of devices hang, nobody is left to look; presence is still told")
+            reasons.append(
+                f"health: all probe workers are hung ({hung} reads or calls); only the presence of devices is monitored"
+            )
         reasons += [
             f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'just starting'}"
             for resource in self.resources

@@ -1,37 +1,29 @@
-"""The model of ``health``: what is looked at beside the presence of nodes, and what a look means. Frozen values.
+"""The model of ``health``: which probes a resource has, and how their results decide. Frozen values.
 
-Field names follow the configuration language (docs/reference/health.md).
-Patterns that hold no templates are kept as their texts: :func:`genplug.spec.regex.compiled` knows each of them.
+Field names follow docs/reference/health.md.
+Regular expressions without templates are kept as text; :func:`genplug.spec.regex.compile_regex` compiles them.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from genplug.spec.location import SourceLocation
 from genplug.spec.template import Template
 
 
 class OnError(StrEnum):
-    """What it means that a probe could not look (config-language: ``onError``)."""
+    """What the error of a probe means for the device (``onError``)."""
 
     KEEP = "keep"
     UNHEALTHY = "unhealthy"
     HEALTHY = "healthy"
 
 
-class OnMissing(StrEnum):
-    """What it means that there is no such file (config-language: ``file.missing``)."""
-
-    ERROR = "error"
-    FAIL = "fail"
-    OK = "ok"
-
-
 @frozen
 class ProbeTiming:
-    """How often a probe looks (seconds), how long a look may take (seconds), and how many looks decide."""
+    """Period and timeout of a probe in seconds, and how many results in a row decide."""
 
     period: float = 10.0
     timeout: float = 2.0
@@ -42,108 +34,28 @@ class ProbeTiming:
 
 
 @frozen
-class ValueCheck:
-    """What a file's value has to be; None: not asked. ``bits_clear`` is a mask of bits that have to be 0.
+class Check:
+    """The options of one probe: the base class of the options of each kind (:mod:`genplug.health.probes`)."""
 
-    ``minimum`` and ``maximum`` come with the text that was written, for reasons.
-    """
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """Every template among the options."""
+        return tuple(_find_templates(getattr(self, option.name) for option in fields(type(self))))
 
-    equals: str | None = None
-    not_equals: str | None = None
-    matches: str | None = None
-    not_matches: str | None = None
-    minimum: tuple[float, str] | None = None
-    maximum: tuple[float, str] | None = None
-    bits_clear: int | None = None
+    @property
+    def implied_attributes(self) -> frozenset[str]:
+        """The attributes that the probe uses without a template for them."""
+        return frozenset()
 
-
-@frozen
-class CounterLimit:
-    """A value that only counts up: it may rise by ``most`` in a window of so many ``seconds``."""
-
-    max_increase: float
-    window_seconds: float
-
-
-@frozen
-class PciCheck:
-    """``pci``: the functions at these addresses, or those of the device; the least width of their links (lanes).
-
-    ``keep_initial_width`` wants no less than there was at the first look.
-    """
-
-    address: Template | None = None
-    min_width: int | None = None
-    keep_initial_width: bool = False
-
-
-@frozen
-class FileCheck:
-    """``file``: paths or globs, what of each text is the value, and what it has to be; all files, or any of them."""
-
-    path: Template
-    find: str | None = None
-    expected: ValueCheck = ValueCheck()
-    counter: CounterLimit | None = None
-    require_all: bool = True
-    missing: OnMissing = OnMissing.ERROR
-
-
-@frozen
-class KernelLogCheck:
-    """``kernelLog``: lines that are a fault, those of them that are none, and lines that end it."""
-
-    fail: Template
-    ignore: Template | None = None
-    clear: Template | None = None
-
-
-@frozen
-class UeventCheck:
-    """``uevent``: one ``KEY=VALUE`` of an event that is a fault, and one that ends it; ``path`` is whose events."""
-
-    fail: Template
-    clear: Template | None = None
-    path: Template | None = None
-
-
-@frozen
-class OpenCheck:
-    """``open``: the device's nodes can be opened. ``mode`` is ``r``, ``w`` or ``rw``."""
-
-    mode: str = "rw"
-
-
-@frozen
-class ExecCheck:
-    """``exec``: a program ends with 0; its path first, then its arguments."""
-
-    command: tuple[Template, ...]
-
-
-@frozen
-class HttpCheck:
-    """``http``: a URL answers with this status."""
-
-    url: Template
-    expect_status: int = 200
-
-
-@frozen
-class UnixSocketCheck:
-    """``unixSocket``: somebody listens on a socket of the host's."""
-
-    path: Template
-
-
-Check: TypeAlias = (
-    PciCheck | FileCheck | KernelLogCheck | UeventCheck | OpenCheck | ExecCheck | HttpCheck | UnixSocketCheck
-)
+    @property
+    def required_attributes(self) -> frozenset[str]:
+        """The names of all attributes that a device should have for the probe."""
+        return self.implied_attributes.union(*(template.names for template in self.templates))
 
 
 @frozen
 class ProbeSpec:
-    """One probe: its name in reasons, log and metrics, unique in its resource; what it looks at; its numbers."""
+    """One probe: its name in reasons, log and metrics, unique within its resource; its options; its timing."""
 
     location: SourceLocation = field(eq=False)
     name: str
@@ -153,27 +65,15 @@ class ProbeSpec:
 
 @frozen
 class HealthSpec:
-    """How long a device that vanished stays in the list, Unhealthy (seconds), and what else is looked at."""
+    """How long a device that disappeared remains in the list, Unhealthy (seconds), and the probes."""
 
     removal_grace_period_seconds: float = 60.0
     probes: tuple[ProbeSpec, ...] = ()
 
 
-def check_templates(check: Check) -> tuple[Template, ...]:
-    """Return every template of a check."""
-    match check:
-        case PciCheck():
-            found: tuple[Template | None, ...] = (check.address,)
-        case FileCheck() | UnixSocketCheck():
-            found = (check.path,)
-        case KernelLogCheck():
-            found = (check.fail, check.ignore, check.clear)
-        case UeventCheck():
-            found = (check.fail, check.clear, check.path)
-        case ExecCheck():
-            found = check.command
-        case HttpCheck():
-            found = (check.url,)
-        case OpenCheck():
-            found = ()
-    return tuple(one for one in found if one is not None)
+def _find_templates(values: object) -> Iterator[Template]:
+    for value in values if isinstance(values, Iterator | tuple) else ():
+        if isinstance(value, Template):
+            yield value
+        else:
+            yield from _find_templates(value)

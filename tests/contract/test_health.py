@@ -63,10 +63,10 @@ async def test_a_fault_is_told_with_its_reason_and_its_end_too(node: FakeNode) -
         node.write("/sys/x1/state", "dead")
         await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
         said = (await next_event(entries, Event.DEVICE_UNHEALTHY)).text
-        assert said == "example.com/x: x1 is unhealthy: probe state: /sys/x1/state is 'dead', wanted 'ok'"
+        assert said == "example.com/x: x1 is unhealthy: probe state: /sys/x1/state is 'dead', expected 'ok'"
         one = device(agent, "x1")
-        assert (one.probe, one.reason) == ("state", "probe state: /sys/x1/state is 'dead', wanted 'ok'")
-        with pytest.raises(Exception, match="wanted 'ok'"):
+        assert (one.probe, one.reason) == ("state", "probe state: /sys/x1/state is 'dead', expected 'ok'")
+        with pytest.raises(Exception, match="expected 'ok'"):
             await node.kubelet.call(X).allocate([["x1"]])
         node.write("/sys/x1/state", "ok")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
@@ -188,7 +188,7 @@ async def presence_counts(node: FakeNode, text: str, names: list[str], held: con
         await node.kubelet.wait_for_list(X, healthy=names)
         await next_event(entries, Event.PROBE_WORKERS_EXHAUSTED)
         assert not agent.status.is_ready
-        assert "health: 8 reads of devices hang, nobody is left to look" in agent.status.unready[0]
+        assert "health: all probe workers are hung (8 reads or calls)" in agent.status.unready[0]
         node.unplug("/dev/x4")
         await node.kubelet.wait_for_list(X, healthy=set(names) - {"x4"}, unhealthy={"x4"})
         await node.kubelet.admit(X, 9)
@@ -244,11 +244,11 @@ async def test_78_a_node_that_may_not_be_opened_is_no_fault_of_the_device(node: 
             entries = record_events(agent)
             await node.kubelet.wait_for_list(X, healthy={"x0"})
             (trouble,) = agent.status.health.errors
-            assert trouble.error.startswith("probe not permitted: /dev/x0 may not be opened by genplug")
+            assert trouble.error.startswith("genplug is not permitted to open /dev/x0")
             node.write_config(config("onError: unhealthy, open: {}"))
             await node.kubelet.wait_for_list(X, unhealthy={"x0"})
-            assert "probe not permitted" in device(agent, "x0").reason
-            assert "probe not permitted" in (await next_event(entries, Event.DEVICE_UNHEALTHY)).text
+            assert "genplug is not permitted" in device(agent, "x0").reason
+            assert "genplug is not permitted" in (await next_event(entries, Event.DEVICE_UNHEALTHY)).text
     finally:
         await asyncio.to_thread(subprocess.run, ["umount", "-l", devices], check=True)
 
@@ -295,7 +295,7 @@ async def test_a_device_that_comes_back_has_to_prove_itself(node: FakeNode) -> N
         entries = record_events(agent)
         node.plug("/dev/x1")
         said = await next_event(entries, Event.DEVICE_UNHEALTHY)
-        assert said.text.endswith("it was gone and has come back; 3 looks in a row have to find it well")
+        assert said.text.endswith("the device returned; it needs 3 consecutive passing probe runs")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
@@ -310,7 +310,7 @@ async def test_what_is_sticky_stays_unhealthy_whatever_comes(node: FakeNode) -> 
         entries = record_events(agent)
         await next_event(entries, Event.DEVICE_UNHEALTHY, "is gone")
         node.plug("/dev/x0")
-        await next_event(entries, Event.DEVICE_UNHEALTHY, "wanted 'ok'")
+        await next_event(entries, Event.DEVICE_UNHEALTHY, "expected 'ok'")
         await rounds(agent, 3)
         assert node.kubelet.resource(X).unhealthy == {"x0"}
     await node.kubelet.wait_disconnected(X)
@@ -342,7 +342,7 @@ async def test_the_log_counts_from_before_the_start_and_as_it_comes(node: FakeNo
     log = "kernelLog: {fail: '${name}: fault', ignore: 'fault 9', clear: '${name}: reset'}"
     async with node.running(config(log)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x1", "x2"}, unhealthy={"x0"})
-        assert device(agent, "x0").reason == "probe kernelLog: the kernel's log says: x0: fault 1"
+        assert device(agent, "x0").reason == "probe kernelLog: the kernel logged: x0: fault 1"
         assert len(node.kubelet.messages(X)) == 1
         node.kernel_log("x0: reset", "x1: fault 9", "x2: fault 3")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, unhealthy={"x2"})
@@ -356,7 +356,7 @@ async def test_a_log_that_may_not_be_read_is_said_once(node: FakeNode) -> None:
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         (trouble,) = agent.status.health.errors
         assert trouble.devices == ("x0", "x1")
-        assert "the kernel's log" in trouble.error
+        assert "the kernel log" in trouble.error
         assert "cannot be read: No such file or directory" in trouble.error
         assert sum(entry.event is Event.PROBE_ERROR for entry in entries) <= 1
 

@@ -34,10 +34,12 @@ from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.hardware.uevents import Uevent
 from genplug.health.probes import uevent
+from genplug.health.probes.http import HttpCheck
+from genplug.health.probes.uevent import UeventCheck
+from genplug.health.probes.unix_socket import UnixSocketCheck
 from genplug.health.thresholds import Outcome
 from genplug.observe.status import DeviceStatus
 from genplug.spec.model import Config
-from genplug.spec.probes import HttpCheck, UeventCheck, UnixSocketCheck
 from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.file_trees import build_tree
 
@@ -265,7 +267,7 @@ def test_a_gpu_that_its_driver_gave_up_is_known_by_an_event(name: str, card: str
             (check,) = [one.check for one in inventory.resources[resource].health.probes if one.name == WEDGED]
             for device in devices:
                 assert isinstance(check, UeventCheck)
-                if result := uevent.evaluate(uevent.bind_patterns(check, device.attributes), event):
+                if result := uevent.evaluate(uevent.bind(check, device), event):
                     found[device.id] = result.outcome
         return found
 

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from genplug.config.decode.allocate import AllocateReader
 from genplug.config.decode.command import read_command
 from genplug.config.decode.devices import custom_attribute_names, read_source
-from genplug.config.decode.health import HealthReader
+from genplug.config.decode.health import HealthDecoder
 from genplug.config.decode.values import ValueDecoder, entries, is_set, items, number
 from genplug.config.diagnostics import Diagnostics, ErrorCode
 from genplug.config.merge import shared_defaults
@@ -98,7 +98,7 @@ class _Decoder:
                 node.get("allocate"), f"{where}.allocate"
             ),
             pre_start=self._pre_start(node.get("preStart"), f"{where}.preStart"),
-            health=HealthReader(self.problems, self.values, self.policy).health(node.get("health"), f"{where}.health"),
+            health=HealthDecoder(self.problems, self.values, self.policy).decode(node.get("health"), f"{where}.health"),
             policy=self.policy or DEFAULT_POLICY,
         )
 

@@ -1,8 +1,10 @@
-"""Decoding of ``health``: the numbers that all probes share, and each probe with its own."""
+"""Decodes ``health``: the timing that all probes share, and each probe with its own.
 
-from collections.abc import Callable, Iterator, Mapping
+The options of a probe are decoded by its kind (:mod:`genplug.health.probes`); here is what reads them from YAML.
+"""
+
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from typing import Final
 
 from attrs import evolve, frozen
 
@@ -10,221 +12,177 @@ from genplug.config.decode.command import read_command
 from genplug.config.decode.values import ValueDecoder, is_set, items, number
 from genplug.config.diagnostics import Diagnostics, ErrorCode
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
+from genplug.health.probe_kind import Denial, ProbeKind
+from genplug.health.probes import PROBES
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import Policy
-from genplug.spec.probes import (
-    Check,
-    CounterLimit,
-    ExecCheck,
-    FileCheck,
-    HealthSpec,
-    HttpCheck,
-    KernelLogCheck,
-    OnError,
-    OnMissing,
-    OpenCheck,
-    PciCheck,
-    ProbeSpec,
-    ProbeTiming,
-    UeventCheck,
-    UnixSocketCheck,
-    ValueCheck,
-)
+from genplug.spec.probes import Check, HealthSpec, OnError, ProbeSpec, ProbeTiming
 from genplug.spec.selectors import parse_quantity
-
-_AT_START: Final = "atStart"
-_OK: Final = 200
+from genplug.spec.template import Template
 
 
 @frozen
-class HealthReader:
-    """Reads a ``health``; without a policy nothing is refused as not allowed."""
+class HealthDecoder:
+    """Decodes a ``health``; without a policy every probe is allowed."""
 
     problems: Diagnostics
-    texts: ValueDecoder
+    values: ValueDecoder
     policy: Policy | None
 
-    def health(self, node: Node | None, where: str) -> HealthSpec:
-        """Return how health is told."""
+    def decode(self, node: Node | None, where: str) -> HealthSpec:
+        """Return the probes and what they share."""
         if not isinstance(node, MapNode):
             return HealthSpec()
-        shared = _numbers(node, evolve(ProbeTiming(), sticky=is_set(node, "sticky", value=True)))
-        probes = tuple(self._probes(node.get("probes"), f"{where}.probes", shared))
-        return HealthSpec(
-            number(node.get("removalGracePeriodSeconds"), HealthSpec().removal_grace_period_seconds), probes
-        )
+        default = HealthSpec().removal_grace_period_seconds
+        shared = _decode_timing(node, evolve(ProbeTiming(), sticky=is_set(node, "sticky", value=True)))
+        probes = tuple(self._decode_probes(node.get("probes"), f"{where}.probes", shared))
+        return HealthSpec(number(node.get("removalGracePeriodSeconds"), default), probes)
 
-    def _probes(self, node: Node | None, where: str, shared: ProbeTiming) -> Iterator[ProbeSpec]:
-        taken: dict[str, SourceLocation] = {}
-        # Names that are made give way to those that are written, wherever they stand.
-        written = frozenset(_text(item.get("name")) or "" for item in items(node) if isinstance(item, MapNode))
-        for index, item in enumerate(items(node)):
-            if not isinstance(item, MapNode):
+    def _decode_probes(self, node: Node | None, where: str, shared: ProbeTiming) -> Iterator[ProbeSpec]:
+        locations: dict[str, SourceLocation] = {}
+        probes = [item for item in items(node) if isinstance(item, MapNode)]
+        # Default names give way to those in the configuration, wherever they are.
+        configured = frozenset(_text(probe.get("name")) or "" for probe in probes)
+        for index, probe in enumerate(items(node)):
+            if not isinstance(probe, MapNode):
                 continue
-            kind = next((kind for kind in _KINDS if kind in item.entries), None)
+            kind = next((PROBES[key] for key in probe.entries if key in PROBES), None)
             if kind is None:
                 continue
-            entry = item.entries[kind]
-            check = _KINDS[kind](self, entry, f"{where}[{index}].{kind}")
-            name = self._written_name(item, taken, f"{where}[{index}]")
+            entry = probe.entries[kind.name]
+            check = self._decode_check(kind, entry, f"{where}[{index}].{kind.name}")
+            name = self._decode_name(probe, locations, f"{where}[{index}]")
             if not name:
-                name = _free_name(_made_name(kind, entry.value), written | taken.keys())
-                taken[name] = entry.key
+                default = (kind.default_name(check) if check is not None else "") or kind.name
+                name = _free_name(default, configured | locations.keys())
+                locations[name] = entry.key
             if check is not None:
-                yield ProbeSpec(entry.key, name, check, _numbers(item, shared))
+                yield ProbeSpec(entry.key, name, check, _decode_timing(probe, shared))
 
-    def _written_name(self, item: MapNode, taken: dict[str, SourceLocation], where: str) -> str:
-        written = item.get("name")
-        if not isinstance(written, ScalarNode):
+    def _decode_name(self, probe: MapNode, locations: dict[str, SourceLocation], where: str) -> str:
+        name = probe.get("name")
+        if not isinstance(name, ScalarNode):
             return ""
-        if (first := taken.get(written.text)) is not None:
-            message, hint = f"two probes are called {written.text!r}", "log and metrics tell probes apart by names"
-            location, width = written.at(0), len(written.text)
+        if (first := locations.get(name.text)) is not None:
             self.problems.add(
-                ErrorCode.CONFLICT, location, message, key_path=where, hint=hint, width=width, related_location=first
+                ErrorCode.CONFLICT,
+                name.at(0),
+                f"two probes have the name {name.text!r}",
+                key_path=where,
+                hint="give each probe its own name: log and metrics identify probes by name",
+                width=len(name.text),
+                related_location=first,
             )
-        taken.setdefault(written.text, written.location)
-        return written.text
+        locations.setdefault(name.text, name.location)
+        return name.text
 
-    def _pci(self, entry: MapEntry, where: str) -> Check | None:
-        fields = _fields(entry)
-        width = fields.get("minLinkWidth")
-        keeps_width = isinstance(width, ScalarNode) and width.value == _AT_START
-        address = self.texts.template(fields.get("address"), f"{where}.address")
-        return PciCheck(address, int(number(width, 0)) or None, keeps_width)
-
-    def _file(self, entry: MapEntry, where: str) -> Check | None:
-        fields = _fields(entry)
-        path = self.texts.path(fields.get("path"), f"{where}.path", is_glob=True)
-        find = self.texts.pattern(fields.get("find"), f"{where}.find")
-        wanted = ValueCheck(
-            equals=_text(fields.get("equals")),
-            not_equals=_text(fields.get("notEquals")),
-            matches=self.texts.pattern(fields.get("matches"), f"{where}.matches"),
-            not_matches=self.texts.pattern(fields.get("notMatches"), f"{where}.notMatches"),
-            minimum=self._bound(fields.get("min"), f"{where}.min"),
-            maximum=self._bound(fields.get("max"), f"{where}.max"),
-            bits_clear=self._bits(fields.get("bitsClear"), f"{where}.bitsClear"),
-        )
-        if wanted.minimum and wanted.maximum and wanted.minimum[0] > wanted.maximum[0]:
-            message, location = "no number is both at least 'min' and at most 'max'", fields.entries["min"].key
+    def _decode_check(self, kind: ProbeKind, entry: MapEntry, where: str) -> Check | None:
+        options = entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
+        check = kind.decode(_NodeDecoder(options, where, self.problems, self.values))
+        denial = kind.denial(check, self.policy) if check is not None and self.policy is not None else None
+        if denial is not None and self.policy is not None:
+            location, width, key_path = _find_denied(denial, entry, options, where)
+            width = width or len(kind.name)
             self.problems.add(
-                ErrorCode.SELECTOR, location, message, key_path=where, hint="swap the two", width=len("min")
+                ErrorCode.NOT_ALLOWED, location, denial.reason, key_path=key_path, hint=self.policy.help, width=width
             )
-        counter = self._counter(fields, where)
-        if path is None:
-            return None
-        missing = _text(fields.get("missing")) or ""
-        return FileCheck(
-            path,
-            find,
-            wanted,
-            counter,
-            require_all=_text(fields.get("require")) != "any",
-            missing=OnMissing(missing) if missing in list(OnMissing) else OnMissing.ERROR,
-        )
+        return check
 
-    def _counter(self, fields: MapNode, where: str) -> CounterLimit | None:
-        together = ("maxIncrease", "perSeconds")
-        written = [key for key in together if key in fields.entries]
-        if len(written) == 1:
-            (there,), (lacking,) = written, [key for key in together if key not in written]
-            message, hint = f"{there!r} without {lacking!r}", "a counter may rise by 'maxIncrease' in 'perSeconds'"
-            location = fields.entries[there].key
-            self.problems.add(ErrorCode.MISSING_KEY, location, message, key_path=where, hint=hint, width=len(there))
-        if len(written) < len(together):
-            return None
-        return CounterLimit(*(number(fields.get(key), 0) for key in together))
 
-    def _kernel_log(self, entry: MapEntry, where: str) -> Check | None:
-        fields = _fields(entry)
-        keys = ("fail", "ignore", "clear")
-        fail, ignore, clear = (self.texts.find(fields.get(key), f"{where}.{key}") for key in keys)
-        return KernelLogCheck(fail, ignore, clear) if fail is not None else None
+@frozen
+class _NodeDecoder:
+    """Reads the options of one probe from its node; a :class:`genplug.health.probe_kind.OptionsDecoder`."""
 
-    def _uevent(self, entry: MapEntry, where: str) -> Check | None:
-        fields = _fields(entry)
-        fail, clear = (self.texts.find(fields.get(key), f"{where}.{key}") for key in ("fail", "clear"))
-        path = self.texts.path(fields.get("path"), f"{where}.path")
-        return UeventCheck(fail, clear, path) if fail is not None else None
+    node: MapNode
+    where: str
+    problems: Diagnostics
+    values: ValueDecoder
 
-    def _open(self, entry: MapEntry, where: str) -> Check | None:
-        if self.policy is not None and (fault := self.policy.open_error()):
-            message, hint = f"to open device nodes is {fault}", self.policy.help
-            self.problems.add(ErrorCode.NOT_ALLOWED, entry.key, message, key_path=where, hint=hint, width=len("open"))
-        mode = _text(_fields(entry).get("mode"))
-        return OpenCheck(mode) if mode in {"r", "w", "rw"} else OpenCheck()
+    def has(self, option: str) -> bool:
+        return option in self.node.entries
 
-    def _exec(self, entry: MapEntry, where: str) -> Check | None:
-        command = _fields(entry).get("command")
-        arguments = read_command(command, f"{where}.command", self.texts, self.policy, self.problems)
-        return ExecCheck(arguments) if arguments else None
+    def text(self, option: str) -> str | None:
+        return _text(self.node.get(option))
 
-    def _http(self, entry: MapEntry, where: str) -> Check | None:
-        fields = _fields(entry)
-        url = self.texts.template(fields.get("url"), f"{where}.url")
-        status = int(number(fields.get("expectStatus"), _OK))
-        return HttpCheck(url, status) if url is not None else None
+    def number(self, option: str, default: float) -> float:
+        return number(self.node.get(option), default)
 
-    def _unix_socket(self, entry: MapEntry, where: str) -> Check | None:
-        path = self.texts.path(_fields(entry).get("path"), f"{where}.path")
-        return UnixSocketCheck(path) if path is not None else None
+    def quantity(self, option: str) -> tuple[float, str] | None:
+        node = self.node.get(option)
+        value = self.values.parse_quantity(node, f"{self.where}.{option}")
+        return (value, node.text) if value is not None and isinstance(node, ScalarNode) else None
 
-    def _bound(self, node: Node | None, where: str) -> tuple[float, str] | None:
-        found = self.texts.parse_quantity(node, where)
-        return (found, node.text) if found is not None and isinstance(node, ScalarNode) else None
-
-    def _bits(self, node: Node | None, where: str) -> int | None:
-        # Of another number the schema has said that it is none of these.
+    def bit_mask(self, option: str) -> int | None:
+        node = self.node.get(option)
+        # The schema has reported values of other types.
         if not isinstance(node, ScalarNode) or isinstance(node.value, bool | float | None):
             return None
-        found = parse_quantity(node.text)
-        if found is None or found < 1 or found != int(found):
-            message, hint = f"{node.text!r} is no mask of bits", "write a number, for example 0x4"
+        value = parse_quantity(node.text)
+        if value is None or value < 1 or value != int(value):
             self.problems.add(
-                ErrorCode.WRONG_VALUE, node.at(0), message, key_path=where, hint=hint, width=len(node.text)
+                ErrorCode.WRONG_VALUE,
+                node.at(0),
+                f"{node.text!r} is not a bit mask",
+                key_path=f"{self.where}.{option}",
+                hint="write a whole number from 1, for example 0x4",
+                width=len(node.text),
             )
             return None
-        return int(found)
+        return int(value)
+
+    def template(self, option: str) -> Template | None:
+        return self.values.template(self.node.get(option), f"{self.where}.{option}")
+
+    def path(self, option: str, *, is_glob: bool = False) -> Template | None:
+        return self.values.path(self.node.get(option), f"{self.where}.{option}", is_glob=is_glob)
+
+    def regex(self, option: str) -> str | None:
+        return self.values.pattern(self.node.get(option), f"{self.where}.{option}")
+
+    def regex_template(self, option: str) -> Template | None:
+        return self.values.find(self.node.get(option), f"{self.where}.{option}")
+
+    def command(self, option: str) -> tuple[Template, ...]:
+        known = len(self.problems.found)
+        # The kind checks whether the policy allows the program.
+        command = read_command(self.node.get(option), f"{self.where}.{option}", self.values, None, self.problems)
+        return command if len(self.problems.found) == known else ()
+
+    def reject(self, option: str, message: str, hint: str) -> None:
+        self._report(ErrorCode.SELECTOR, option, message, hint)
+
+    def require(self, option: str, other: str, hint: str) -> None:
+        self._report(ErrorCode.MISSING_KEY, option, f"{option!r} without {other!r}", hint)
+
+    def _report(self, code: ErrorCode, option: str, message: str, hint: str) -> None:
+        location = self.node.entries[option].key
+        self.problems.add(code, location, message, key_path=self.where, hint=hint, width=len(option))
 
 
-_KINDS: Final[Mapping[str, Callable[[HealthReader, MapEntry, str], Check | None]]] = {
-    "pci": HealthReader._pci,  # noqa: SLF001 - a table of the class's own methods
-    "file": HealthReader._file,  # noqa: SLF001
-    "kernelLog": HealthReader._kernel_log,  # noqa: SLF001
-    "uevent": HealthReader._uevent,  # noqa: SLF001
-    "open": HealthReader._open,  # noqa: SLF001
-    "exec": HealthReader._exec,  # noqa: SLF001
-    "http": HealthReader._http,  # noqa: SLF001
-    "unixSocket": HealthReader._unix_socket,  # noqa: SLF001
-}
-
-
-def _fields(entry: MapEntry) -> MapNode:
-    return entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
+def _find_denied(denial: Denial, entry: MapEntry, options: MapNode, where: str) -> tuple[SourceLocation, int, str]:
+    """Return location, width and key path of what is denied; a width of 0 is that of the key of the kind."""
+    node = options.get(denial.option)
+    # Of a list, the first value is denied: of a command, the program.
+    node = next(iter(items(node)), node)
+    if isinstance(node, ScalarNode):
+        return node.at(0), max(len(node.text), 1), f"{where}.{denial.option}"
+    return entry.key, 0, where
 
 
 def _text(node: Node | None) -> str | None:
     return node.text if isinstance(node, ScalarNode) and node.value is not None else None
 
 
-def _made_name(kind: str, value: Node) -> str:
-    """Name a probe of a file by the file, any other by its kind."""
-    path = _text(value.get("path")) if kind == "file" and isinstance(value, MapNode) else None
-    name = (path or "").rstrip("/").rpartition("/")[2]
-    return name if name and not set(name) & set("*?[]{}$") else kind
-
-
-def _free_name(made: str, taken: AbstractSet[str]) -> str:
-    """Return a name that no other probe has: as it was made, or with a number behind it."""
-    name, count = made, 1
+def _free_name(default: str, taken: AbstractSet[str]) -> str:
+    """Return a name that no other probe has: the default, or the default with a number after it."""
+    name, number_ = default, 1
     while name in taken:
-        count += 1
-        name = f"{made}-{count}"
+        number_ += 1
+        name = f"{default}-{number_}"
     return name
 
 
-def _numbers(node: MapNode, shared: ProbeTiming) -> ProbeTiming:
+def _decode_timing(node: MapNode, shared: ProbeTiming) -> ProbeTiming:
     on_error = _text(node.get("onError"))
     return ProbeTiming(
         period=number(node.get("periodSeconds"), shared.period),

@@ -1,7 +1,9 @@
-"""``exec``: a program ends with 0. It runs without a shell, in a process group of its own that ends with it.
+"""``exec``: a program exits with status 0.
 
-A question is ``("exec", path, argument, ...)``; its answer is how the program ended (below 0: by which signal) and its
-last words.
+It runs without a shell, in a process group of its own that is killed when the program ends or its time is over.
+
+A request is ``("exec", path, argument, ...)``.
+Its answer is the exit status of the program (negative: the signal that killed it) and the last line of its output.
 """
 
 import os
@@ -12,34 +14,52 @@ import time
 from contextlib import suppress
 from typing import TypeAlias
 
+from attrs import frozen
+
+from genplug.hardware.inventory import Device
+from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
-from genplug.spec.probes import ExecCheck
-from genplug.spec.template import Values
+from genplug.spec.policy import Policy
+from genplug.spec.probes import Check
+from genplug.spec.template import Template
 
 Answer: TypeAlias = tuple[int, str]
-OF_WORKER = ("PYTHONPATH", "MALLOC_ARENA_MAX")
-"""Variables that a worker is started with."""
-_MAX_OUTPUT = 4096
-"""Bytes of output that are kept, the last ones: the end says what went wrong."""
-_PIPE = 1 << 16
-"""Bytes that lie in a pipe at most (pipe(7))."""
-_MAX_SAID = 200
-_GONE = 1.0
-"""Seconds that a killed program may take to be gone."""
+WORKER_VARIABLES = ("PYTHONPATH", "MALLOC_ARENA_MAX")
+"""Environment variables that a worker is started with, and that the program does not get."""
+_MAX_OUTPUT_BYTES = 4096
+"""Output that is kept, from its end: the end says what went wrong."""
+_PIPE_BYTES = 1 << 16
+"""Capacity of a pipe (pipe(7))."""
+_MAX_SHOWN_CHARACTERS = 200
+_KILL_SECONDS = 1.0
+"""Time in which a killed program should be gone."""
 
 
-def make_request(check: ExecCheck, values: Values) -> ProbeRequest:
-    """Return the question for a device with these attributes.
+@frozen
+class ExecCheck(Check):
+    """``command`` is the path of the program and its arguments."""
+
+    command: tuple[Template, ...]
+
+
+def decode(options: OptionsDecoder) -> ExecCheck | None:
+    """Return the check that the options describe, None where there is no program."""
+    command = options.command("command")
+    return ExecCheck(command) if command else None
+
+
+def make_request(check: ExecCheck, device: Device) -> ProbeRequest:
+    """Return the request for a device.
 
     Raises:
-        MissingAttributeError: an argument needs one that it does not have.
+        MissingAttributeError: it lacks an attribute that an argument needs.
     """
-    return ("exec", *(part.render(values) for part in check.command))
+    return ("exec", *(argument.render(device.attributes) for argument in check.command))
 
 
-def run(question: ProbeRequest, _eyes: CachedFileReader, timeout: float) -> Answer:
+def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Answer:
     """Run the program; runs in a worker.
 
     Raises:
@@ -47,71 +67,83 @@ def run(question: ProbeRequest, _eyes: CachedFileReader, timeout: float) -> Answ
         TimeoutError: it took longer than ``timeout`` seconds.
     """
     process = subprocess.Popen(  # noqa: S603 - what the policy allows, without a shell
-        question[1:],
+        request[1:],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        # What was set for the worker is not for what it runs.
-        env={name: value for name, value in os.environ.items() if name not in OF_WORKER},
+        env={name: value for name, value in os.environ.items() if name not in WORKER_VARIABLES},
     )
     try:
-        output, has_ended = _followed(process, time.monotonic() + timeout)
+        output, has_ended = _wait(process, time.monotonic() + timeout)
     finally:
-        # What it started goes with it. Until it is waited for, its group's number is nobody else's.
+        # Kill the whole process group. Its ID cannot be reused before the program is waited for.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         if process.stdout is not None:
             process.stdout.close()
     lines = output.decode(errors="replace").strip().splitlines()
-    said = lines[-1].strip()[-_MAX_SAID:] if lines else ""
+    last_line = lines[-1].strip()[-_MAX_SHOWN_CHARACTERS:] if lines else ""
     if not has_ended:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_GONE)
-        raise TimeoutError(f"{question[1]} took longer than {timeout:g} s{f': {said}' if said else ''}")
-    return process.wait(), said
+            process.wait(_KILL_SECONDS)
+        raise TimeoutError(f"{request[1]} took longer than {timeout:g} s{_suffix(last_line)}")
+    return process.wait(), last_line
 
 
 def evaluate(check: ExecCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
-    """Return what the program's end means. Pure."""
-    status, said = answer
+    """Return what the exit status means. Pure."""
+    status, last_line = answer
     if status == 0:
         return Result(Outcome.PASSED), None
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
-    return Result(Outcome.FAILED, f"{check.command[0].text} {how}{f': {said}' if said else ''}"), None
+    how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+    return Result(Outcome.FAILED, f"{check.command[0].text} {how}{_suffix(last_line)}"), None
 
 
-def _followed(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[bytes, bool]:
-    """Return a program's last output, and whether it ended before the deadline (monotonic seconds)."""
+def _suffix(last_line: str) -> str:
+    return f": {last_line}" if last_line else ""
+
+
+def _wait(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[bytes, bool]:
+    """Return the last output of a program, and whether it ended before the deadline (monotonic seconds)."""
     output = bytearray()
     if process.stdout is None:
         return bytes(output), True
     pipe, end = process.stdout.fileno(), os.pidfd_open(process.pid)
     os.set_blocking(pipe, False)
-    waiting = select.poll()
-    waiting.register(pipe, select.POLLIN)
-    waiting.register(end, select.POLLIN)
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    poll.register(end, select.POLLIN)
     try:
-        while (left := deadline - time.monotonic()) > 0:
-            ready = {file for file, _ in waiting.poll(left * 1000)}
-            if pipe in ready and not _read(pipe, output):
-                waiting.unregister(pipe)
+        while (remaining := deadline - time.monotonic()) > 0:
+            ready = {descriptor for descriptor, _ in poll.poll(remaining * 1000)}
+            if pipe in ready and not _read_output(pipe, output):
+                poll.unregister(pipe)
             if end in ready:
-                # What it wrote last may still lie in the pipe; whoever else writes into it is not waited for.
-                for _ in range(_PIPE // _MAX_OUTPUT):
-                    _read(pipe, output)
+                # Read what is left in the pipe, but do not wait for children that still write into it.
+                for _ in range(_PIPE_BYTES // _MAX_OUTPUT_BYTES):
+                    _read_output(pipe, output)
                 return bytes(output), True
     finally:
         os.close(end)
     return bytes(output), False
 
 
-def _read(pipe: int, output: bytearray) -> bool:
-    """Take what is in a pipe, and say whether there was anything."""
+def _read_output(pipe: int, output: bytearray) -> bool:
+    """Move what is in a pipe to the output; return whether there was anything."""
     try:
-        part = os.read(pipe, _MAX_OUTPUT)
+        part = os.read(pipe, _MAX_OUTPUT_BYTES)
     except BlockingIOError:
         return False
     output += part
-    del output[:-_MAX_OUTPUT]
+    del output[:-_MAX_OUTPUT_BYTES]
     return bool(part)
+
+
+def _denial(check: ExecCheck, policy: Policy) -> Denial | None:
+    program = check.command[0].text
+    reason = policy.exec_error(program)
+    return Denial(f"running {program!r} is {reason}", "command") if reason else None
+
+
+KIND = ProbeKind("exec", ExecCheck, decode, Polling(make_request, run, evaluate, Effect.CALL), denial=_denial)

@@ -1,6 +1,7 @@
-"""``http``: a URL answers with the status that means health. Nothing is followed, and no proxy asked.
+"""``http``: a URL answers with the expected status. Redirects are not followed, and no proxy is used.
 
-A question is ``("http", url, ...)``; its answer has for each URL the status and its words.
+A request is ``("http", url, ...)``.
+Its answer has for each URL the status and the reason phrase.
 """
 
 import socket
@@ -9,64 +10,82 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
+from attrs import frozen
+
+from genplug.hardware.inventory import Device
+from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
-from genplug.spec.probes import HttpCheck
-from genplug.spec.template import Values
+from genplug.spec.probes import Check
+from genplug.spec.template import Template
 
 if TYPE_CHECKING:
     from http import client
 
 Answer: TypeAlias = tuple[tuple[str, int, str], ...]
-_MAX_WORDS = 80
+_MAX_SHOWN_CHARACTERS = 80
+_OK = 200
 
 
-def make_request(check: HttpCheck, values: Values) -> ProbeRequest:
-    """Return the question for a device with these attributes.
+@frozen
+class HttpCheck(Check):
+    """A URL and the status that means health."""
+
+    url: Template
+    expect_status: int = _OK
+
+
+def decode(options: OptionsDecoder) -> HttpCheck | None:
+    """Return the check that the options describe, None where the URL is invalid."""
+    url = options.template("url")
+    return HttpCheck(url, int(options.number("expectStatus", _OK))) if url is not None else None
+
+
+def make_request(check: HttpCheck, device: Device) -> ProbeRequest:
+    """Return the request for a device.
 
     Raises:
-        MissingAttributeError: the URL needs one that it does not have.
+        MissingAttributeError: it lacks an attribute that the URL needs.
     """
-    return ("http", *check.url.render_each(values))
+    return ("http", *check.url.render_each(device.attributes))
 
 
-def run(question: ProbeRequest, _eyes: CachedFileReader, timeout: float) -> Answer:
-    """Ask each URL; runs in a worker.
+def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Answer:
+    """Send a GET request to each URL; runs in a worker.
 
     Raises:
-        OSError: nobody answered, or not in time.
-        ValueError: it is no URL.
+        OSError: there is no answer, or not in time.
+        ValueError: the URL is invalid.
     """
-    return tuple((url, *_asked(url, timeout)) for url in question[1:])
+    return tuple((url, *_get(url, timeout)) for url in request[1:])
 
 
 def evaluate(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
     """Return what the statuses mean. Pure."""
-    for url, status, words in answer:
+    for url, status, phrase in answer:
         if status != check.expect_status:
-            said = f"{status} {words[:_MAX_WORDS]}".strip()
-            text = f"{url} answers {said}, wanted {check.expect_status}"
-            return Result(Outcome.FAILED, text), None
+            found = f"{status} {phrase[:_MAX_SHOWN_CHARACTERS]}".strip()
+            return Result(Outcome.FAILED, f"{url} answers {found}, expected {check.expect_status}"), None
     return Result(Outcome.PASSED), None
 
 
-def _asked(url: str, timeout: float) -> tuple[int, str]:
-    # Imported here, in the worker that asks: it brings TLS with it.
+def _get(url: str, timeout: float) -> tuple[int, str]:
+    # Imported in the worker that calls: it brings TLS with it.
     from http import client  # noqa: PLC0415
 
     parts = urlsplit(url)
-    kinds = {"http": client.HTTPConnection, "https": client.HTTPSConnection}
-    connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=timeout)
-    # A timeout of its own is for each part of an answer, and they may come one by one.
+    schemes = {"http": client.HTTPConnection, "https": client.HTTPSConnection}
+    connection = schemes[parts.scheme](parts.hostname or "", parts.port, timeout=timeout)
+    # The timeout of the connection is for each part of an answer, and the parts may come one by one.
     is_late = threading.Event()
-    patience = threading.Timer(timeout, _hang_up, (connection, is_late))
-    patience.start()
+    timer = threading.Timer(timeout, _hang_up, (connection, is_late))
+    timer.start()
     try:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         answer = connection.getresponse()
         if is_late.is_set():
-            # To hang up looks like the end of the headers.
+            # Our own shutdown reads like the end of the headers.
             raise TimeoutError
     except (OSError, client.HTTPException) as error:
         if is_late.is_set() or isinstance(error, TimeoutError):
@@ -77,7 +96,7 @@ def _asked(url: str, timeout: float) -> tuple[int, str]:
     else:
         return answer.status, answer.reason
     finally:
-        patience.cancel()
+        timer.cancel()
         connection.close()
 
 
@@ -86,3 +105,6 @@ def _hang_up(connection: "client.HTTPConnection", is_late: threading.Event) -> N
     if connection.sock is not None:
         with suppress(OSError):
             connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+KIND = ProbeKind("http", HttpCheck, decode, Polling(make_request, run, evaluate, Effect.CALL))

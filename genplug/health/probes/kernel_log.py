@@ -1,54 +1,86 @@
-"""``kernelLog``: lines of the kernel's log. The last line that says something decides. Pure."""
+"""``kernelLog``: records of the kernel log; the last record that has a meaning for a device decides. Pure."""
+
+from functools import lru_cache
 
 from attrs import frozen
 
+from genplug.hardware.inventory import Device
+from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, ProbeKind
 from genplug.health.thresholds import Outcome, Result
-from genplug.spec.probes import KernelLogCheck
+from genplug.spec.probes import Check
 from genplug.spec.regex import Pattern, PatternError, compile_regex, render_regexes
-from genplug.spec.template import Template, Values
+from genplug.spec.template import Template
 
-_MAX_SHOWN = 160
+_MAX_SHOWN_CHARACTERS = 160
+
+
+@frozen
+class KernelLogCheck(Check):
+    """Records that are a failure, those of them that are not, and records that end it."""
+
+    fail: Template
+    ignore: Template | None = None
+    clear: Template | None = None
+
+    @property
+    def implied_attributes(self) -> frozenset[str]:
+        """The attributes that it needs beside those in its templates: a driver bound there ends a failure."""
+        return frozenset({"sysfs"})
 
 
 @frozen(eq=False)
-class LinePatterns:
-    """What lines say of one device: that it is at fault, that it is not after all, that it is well again."""
+class RecordPatterns:
+    """What records mean for one device: it fails, it does not fail after all, it is healthy again."""
 
     fail: tuple[Pattern, ...]
     ignore: tuple[Pattern, ...] = ()
     clear: tuple[Pattern, ...] = ()
 
 
-def bind_patterns(check: KernelLogCheck, values: Values) -> LinePatterns:
-    """Return the patterns for a device with these attributes.
+def decode(options: OptionsDecoder) -> KernelLogCheck | None:
+    """Return the check that the options describe, None where ``fail`` is invalid."""
+    fail, ignore, clear = (options.regex_template(option) for option in ("fail", "ignore", "clear"))
+    return KernelLogCheck(fail, ignore, clear) if fail is not None else None
+
+
+def bind(check: KernelLogCheck, device: Device) -> RecordPatterns:
+    """Return the patterns for a device.
 
     Raises:
-        MissingAttributeError: one needs an attribute that it does not have.
-        PatternError: with its attributes one cannot be read.
+        MissingAttributeError: it lacks an attribute that a pattern needs.
+        PatternError: with its attributes a pattern is not a regular expression.
     """
-    return LinePatterns(
-        *(tuple(render_regexes(one, values)) if one else () for one in (check.fail, check.ignore, check.clear))
+    templates = (check.fail, check.ignore, check.clear)
+    return RecordPatterns(
+        *(tuple(render_regexes(template, device.attributes)) if template else () for template in templates)
     )
 
 
-def prefilter_patterns(check: KernelLogCheck) -> tuple[Pattern, ...]:
-    """Return patterns that match whatever those of any device match: most lines are of no dependency to any."""
-    return tuple(_of_any(one) for one in (check.fail, check.clear) if one is not None)
+def may_concern(check: KernelLogCheck, record: str) -> bool:
+    """Return false if a record matches the patterns of no device: most records concern none."""
+    return _matches(record, _prefilter(check))
 
 
-def evaluate(patterns: LinePatterns, line: str) -> Result | None:
-    """Return what a line means for a device; None where it means nothing."""
-    if _is_in(line, patterns.clear):
+def evaluate(patterns: RecordPatterns, record: str) -> Result | None:
+    """Return what a record means for a device, None if it has no meaning."""
+    if _matches(record, patterns.clear):
         return Result(Outcome.PASSED)
-    if not _is_in(line, patterns.fail) or _is_in(line, patterns.ignore):
+    if not _matches(record, patterns.fail) or _matches(record, patterns.ignore):
         return None
-    shown = " ".join(line.split())
-    cut = shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 3]}..."
-    return Result(Outcome.FAILED, f"the kernel's log says: {cut}")
+    line = " ".join(record.split())
+    if len(line) > _MAX_SHOWN_CHARACTERS:
+        line = f"{line[: _MAX_SHOWN_CHARACTERS - 3]}..."
+    return Result(Outcome.FAILED, f"the kernel logged: {line}")
 
 
-def _of_any(template: Template) -> Pattern:
-    """Return a pattern that matches what the template's pattern matches with any values; at worst, every line."""
+@lru_cache(maxsize=1024)
+def _prefilter(check: KernelLogCheck) -> tuple[Pattern, ...]:
+    """Return patterns that match whatever the patterns of any device match."""
+    return tuple(_match_any_values(template) for template in (check.fail, check.clear) if template is not None)
+
+
+def _match_any_values(template: Template) -> Pattern:
+    """Return a pattern that matches what a template's pattern matches with any values; at worst, everything."""
     text, is_in_class = "", False
     for part in template.parts:
         if isinstance(part, str):
@@ -65,7 +97,7 @@ def _of_any(template: Template) -> Pattern:
 
 
 def _ends_in_class(text: str, *, is_in_class: bool) -> bool:
-    """Say whether a part of an expression ends between the brackets of a class of characters."""
+    """Return whether a part of an expression ends inside a character class (``[...]``)."""
     is_escaped = False
     for character in text:
         if is_escaped or character == "\\":
@@ -75,5 +107,13 @@ def _ends_in_class(text: str, *, is_in_class: bool) -> bool:
     return is_in_class
 
 
-def _is_in(line: str, patterns: tuple[Pattern, ...]) -> bool:
-    return any(one.search(line) is not None for one in patterns)
+def _matches(record: str, patterns: tuple[Pattern, ...]) -> bool:
+    return any(pattern.search(record) is not None for pattern in patterns)
+
+
+KIND = ProbeKind(
+    "kernelLog",
+    KernelLogCheck,
+    decode,
+    listening=Listening(EventStream.KERNEL_LOG, bind, evaluate, may_concern),
+)

@@ -1,7 +1,8 @@
 """``pci``: a function is on the bus, answers, has the driver that it had, and a link as wide as it should be.
 
-A question is ``("pci", "width" or "", address, ...)``; its answer has for each address what is in its directory, or
-None where there is none. What is there: the kernel's Documentation/ABI/testing/sysfs-bus-pci.
+A request is ``("pci", "width" or "", address, ...)``.
+Its answer has for each address what its directory in /sys shows, or None where there is none
+(the kernel's Documentation/ABI/testing/sysfs-bus-pci).
 """
 
 import os
@@ -9,28 +10,51 @@ from typing import NamedTuple, TypeAlias
 
 from attrs import frozen
 
+from genplug.hardware.inventory import Device
+from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
-from genplug.spec.probes import PciCheck
-from genplug.spec.template import MissingAttributeError, Values
+from genplug.spec.probes import Check
+from genplug.spec.template import MissingAttributeError, Template
 
-DEVICES = "/sys/bus/pci/devices"
-FILES = ("config", "power/runtime_status", "current_link_width")
-"""What is read of a function."""
-HEADER = 64
-"""Bytes that are read of a configuration space: its standard header. A virtual function has ones for its vendor and
-device (SR-IOV specification, VF configuration space), but not for all of it.
+_DEVICES = "/sys/bus/pci/devices"
+_HEADER_BYTES = 64
+"""The standard header of a configuration space: more is not read, because to read all of it can disturb a device.
+
+A virtual function shows ones as its vendor and device (SR-IOV specification, VF configuration space), but not in all of
+its header.
 """
 _ONES = 0xFF
 _DEAD_WIDTH = "63"
-"""What a link's status register says when nobody answers: all its bits are ones."""
+"""The width that a link's status register shows when the device does not answer and all bits read as ones."""
+_INITIAL = "atStart"
+
+
+@frozen
+class PciCheck(Check):
+    """The functions at these addresses, or those of the device; the least width of their links in lanes.
+
+    With ``keep_initial_width`` a link may not become narrower than it was at the first run.
+    """
+
+    address: Template | None = None
+    min_width: int | None = None
+    keep_initial_width: bool = False
+
+    @property
+    def implied_attributes(self) -> frozenset[str]:
+        """The attributes that it needs beside those in its templates."""
+        return frozenset({"pci.address"})
 
 
 class FunctionState(NamedTuple):
-    """What there is of a function: its first bytes, empty where it sleeps or an errno; its driver's name; its width."""
+    """What a function shows: its header or an errno, its driver, its link width.
 
-    config: bytes | int
+    The header is empty where the function is suspended; driver and width are empty where there is none.
+    """
+
+    header: bytes | int
     driver: str
     width: str
 
@@ -40,7 +64,7 @@ Answer: TypeAlias = tuple[tuple[str, tuple[bytes | int, str, str] | None], ...]
 
 @frozen
 class Baseline:
-    """What a function was like at the first look."""
+    """Driver and link width of a function at the first run."""
 
     driver: str
     width: str
@@ -49,91 +73,105 @@ class Baseline:
 Memory: TypeAlias = dict[str, Baseline]
 
 
-def make_request(check: PciCheck, values: Values) -> ProbeRequest:
-    """Return the question for a device with these attributes.
+def decode(options: OptionsDecoder) -> PciCheck:
+    """Return the check that the options describe."""
+    width = int(options.number("minLinkWidth", 0)) or None
+    return PciCheck(options.template("address"), width, options.text("minLinkWidth") == _INITIAL)
+
+
+def make_request(check: PciCheck, device: Device) -> ProbeRequest:
+    """Return the request for a device.
 
     Raises:
-        MissingAttributeError: it is no PCI device, or the address needs an attribute that it does not have.
+        MissingAttributeError: it is not a PCI device, or lacks an attribute that the address needs.
     """
     # To read the width can wake a device, too.
     width = "width" if check.min_width is not None or check.keep_initial_width else ""
     if check.address is not None:
-        return ("pci", width, *check.address.render_each(values))
-    if "pci.address" not in values:
+        return ("pci", width, *check.address.render_each(device.attributes))
+    if "pci.address" not in device.attributes:
         raise MissingAttributeError("pci.address")
-    return ("pci", width, *values["pci.address"])
+    return ("pci", width, *device.attributes["pci.address"])
 
 
-def run(question: ProbeRequest, eyes: CachedFileReader, _timeout: float) -> Answer:
-    """Look at the functions; runs in a worker, and may never return."""
-    reads_width = bool(question[1])
-    return tuple((address, _seen(f"{DEVICES}/{address}", eyes, reads_width=reads_width)) for address in question[2:])
+def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Answer:
+    """Return the state of each function; runs in a worker, and may hang."""
+    reads_width = bool(request[1])
+    return tuple(
+        (address, _read_function(f"{_DEVICES}/{address}", reader, reads_width=reads_width)) for address in request[2:]
+    )
 
 
 def evaluate(check: PciCheck, answer: Answer, memory: Memory | None, _now: float) -> tuple[Result, Memory]:
-    """Return what it means what was seen of the functions: the first fault of any. Pure."""
-    firsts = dict(memory or {})
+    """Return the first failure of any function. Pure."""
+    baselines = dict(memory or {})
     results = []
     for address, fields in answer:
-        seen = FunctionState(*fields) if fields is not None else None
-        if seen is not None:
-            first = firsts.get(address, Baseline(seen.driver, ""))
-            # One that slept or did not answer at the first look had no width then.
-            firsts[address] = Baseline(first.driver, first.width or ("" if _is_dead(seen) else seen.width))
-        results.append(_judged(check, address, seen, firsts.get(address)))
-    return worst_result(results), firsts
+        state = FunctionState(*fields) if fields is not None else None
+        if state is not None:
+            first = baselines.get(address, Baseline(state.driver, ""))
+            # A function that was suspended or dead at the first run had no width then.
+            baselines[address] = Baseline(first.driver, first.width or ("" if _is_dead(state) else state.width))
+        results.append(_evaluate_function(check, address, state, baselines.get(address)))
+    return worst_result(results), baselines
 
 
-def _is_dead(seen: FunctionState) -> bool:
-    return seen.width == _DEAD_WIDTH or _is_silent(seen)
-
-
-def _is_silent(seen: FunctionState) -> bool:
-    return isinstance(seen.config, bytes) and bool(seen.config) and set(seen.config) == {_ONES}
-
-
-def _seen(directory: str, eyes: CachedFileReader, *, reads_width: bool) -> tuple[bytes | int, str, str] | None:
-    if not eyes.host.exists(directory):
+def _read_function(
+    directory: str, reader: CachedFileReader, *, reads_width: bool
+) -> tuple[bytes | int, str, str] | None:
+    if not reader.host.exists(directory):
         return None
-    # To read more wakes a device that sleeps, or finds nobody.
-    sleeps = eyes.text(f"{directory}/power/runtime_status") == "suspended"
-    config: bytes | int = b""
-    if not sleeps:
+    # To read more would wake a suspended device.
+    is_suspended = reader.text(f"{directory}/power/runtime_status") == "suspended"
+    header: bytes | int = b""
+    if not is_suspended:
         try:
-            config = eyes.read_bytes(f"{directory}/config", HEADER)
+            header = reader.read_bytes(f"{directory}/config", _HEADER_BYTES)
         except OSError as error:
-            config = error.errno or 0
-    width = eyes.text(f"{directory}/current_link_width") if reads_width and not sleeps else ""
-    # Plain, as everything that comes from a worker.
-    return config, eyes.link_target_name(f"{directory}/driver") or "", width if isinstance(width, str) else ""
+            header = error.errno or 0
+    width = reader.text(f"{directory}/current_link_width") if reads_width and not is_suspended else ""
+    # A plain tuple, as everything that a worker sends.
+    return header, reader.link_target_name(f"{directory}/driver") or "", width if isinstance(width, str) else ""
 
 
-def _judged(check: PciCheck, address: str, seen: FunctionState | None, first: Baseline | None) -> Result:
-    if seen is None or first is None:
-        return Result(Outcome.FAILED, f"{address} is not on the PCI bus any more")
-    if _is_silent(seen):
-        text = f"{address} does not answer: its configuration space reads as ones only, it has fallen off the bus"
+def _is_silent(state: FunctionState) -> bool:
+    return isinstance(state.header, bytes) and bool(state.header) and set(state.header) == {_ONES}
+
+
+def _is_dead(state: FunctionState) -> bool:
+    return state.width == _DEAD_WIDTH or _is_silent(state)
+
+
+def _evaluate_function(check: PciCheck, address: str, state: FunctionState | None, baseline: Baseline | None) -> Result:
+    if state is None or baseline is None:
+        return Result(Outcome.FAILED, f"{address} is no longer on the PCI bus")
+    if _is_silent(state):
+        text = f"{address} does not answer: its configuration space reads as all ones, so it has fallen off the bus"
         return Result(Outcome.FAILED, text)
-    if seen.driver != first.driver:
-        is_, was = (f"driver '{one}'" if one else "no driver" for one in (seen.driver, first.driver))
-        return Result(Outcome.FAILED, f"{address} has {is_}, wanted {was} as at the first look")
-    if isinstance(seen.config, int):
-        return Result(Outcome.ERROR, f"{DEVICES}/{address}/config cannot be read: {os.strerror(seen.config)}")
-    return _width(check, address, seen, first)
+    if state.driver != baseline.driver:
+        found, expected = (f"driver '{name}'" if name else "no driver" for name in (state.driver, baseline.driver))
+        return Result(Outcome.FAILED, f"{address} has {found}, expected {expected} as at the first run")
+    if isinstance(state.header, int):
+        return Result(Outcome.ERROR, f"{_DEVICES}/{address}/config cannot be read: {os.strerror(state.header)}")
+    return _evaluate_width(check, address, state, baseline)
 
 
-def _width(check: PciCheck, address: str, seen: FunctionState, first: Baseline) -> Result:
-    sleeps = seen.config == b""
-    if sleeps or (check.min_width is None and not check.keep_initial_width):
+def _evaluate_width(check: PciCheck, address: str, state: FunctionState, baseline: Baseline) -> Result:
+    is_suspended = state.header == b""
+    if is_suspended or (check.min_width is None and not check.keep_initial_width):
         return Result(Outcome.PASSED)
-    if not seen.width.isdecimal():
-        return Result(Outcome.ERROR, f"{DEVICES}/{address}/current_link_width cannot be read")
-    if seen.width == _DEAD_WIDTH:
-        return Result(Outcome.FAILED, f"{address} does not answer: its link reads as ones only")
-    wanted = check.min_width or 0
-    if check.keep_initial_width and first.width.isdecimal():
-        wanted = max(wanted, int(first.width))
-    if int(seen.width) < wanted:
-        as_at = " as at the first look" if wanted != check.min_width else ""
-        return Result(Outcome.FAILED, f"the link of {address} is x{seen.width}, wanted at least x{wanted}{as_at}")
+    if not state.width.isdecimal():
+        return Result(Outcome.ERROR, f"{_DEVICES}/{address}/current_link_width cannot be read")
+    if state.width == _DEAD_WIDTH:
+        return Result(Outcome.FAILED, f"{address} does not answer: its link width reads as all ones")
+    expected = check.min_width or 0
+    if check.keep_initial_width and baseline.width.isdecimal():
+        expected = max(expected, int(baseline.width))
+    if int(state.width) < expected:
+        suffix = " as at the first run" if expected != check.min_width else ""
+        text = f"the link of {address} is x{state.width}, expected at least x{expected}{suffix}"
+        return Result(Outcome.FAILED, text)
     return Result(Outcome.PASSED)
+
+
+KIND = ProbeKind("pci", PciCheck, decode, polling=Polling(make_request, run, evaluate, Effect.READ))

@@ -1,34 +1,63 @@
-"""``uevent``: events that the kernel sends of a device, of what is below it and of what it stands on. Pure.
+"""``uevent``: events that the kernel sends of a device, of what is below it in /sys, and of what it is below. Pure.
 
-A pattern is compared with each ``KEY=VALUE`` of an event, ``ACTION`` and ``DEVPATH`` among them. The last event that
-says something decides.
+A pattern is compared with each ``KEY=VALUE`` of an event, ``ACTION`` and ``DEVPATH`` included.
+The last event that has a meaning for a device decides.
 """
+
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from genplug.hardware.uevents import Uevent
+from genplug.hardware.inventory import Device
+from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, ProbeKind
 from genplug.health.thresholds import Outcome, Result
-from genplug.spec.probes import UeventCheck
+from genplug.spec.probes import Check
 from genplug.spec.regex import Pattern, render_regexes
-from genplug.spec.template import MissingAttributeError, Values
+from genplug.spec.template import MissingAttributeError, Template
+
+if TYPE_CHECKING:
+    # Workers import this module, and what receives events imports asyncio.
+    from genplug.hardware.uevents import Uevent
+
+
+@frozen
+class UeventCheck(Check):
+    """One ``KEY=VALUE`` of an event that is a failure, and one that ends it; ``path`` is whose events count."""
+
+    fail: Template
+    clear: Template | None = None
+    path: Template | None = None
+
+    @property
+    def implied_attributes(self) -> frozenset[str]:
+        """The attributes that it needs beside those in its templates."""
+        return frozenset({"sysfs"})
 
 
 @frozen(eq=False)
 class EventPatterns:
-    """Whose events count (directories in /sys), and what they say of the device."""
+    """Directories in /sys whose events count, and what they mean for the device."""
 
     paths: tuple[str, ...]
     fail: tuple[Pattern, ...]
     clear: tuple[Pattern, ...] = ()
 
 
-def bind_patterns(check: UeventCheck, values: Values) -> EventPatterns:
-    """Return the patterns for a device with these attributes.
+def decode(options: OptionsDecoder) -> UeventCheck | None:
+    """Return the check that the options describe, None where ``fail`` is invalid."""
+    fail, clear = (options.regex_template(option) for option in ("fail", "clear"))
+    path = options.path("path")
+    return UeventCheck(fail, clear, path) if fail is not None else None
+
+
+def bind(check: UeventCheck, device: Device) -> EventPatterns:
+    """Return the patterns for a device.
 
     Raises:
-        MissingAttributeError: one needs an attribute that it does not have, or it has no place in /sys.
-        PatternError: with its attributes one cannot be read.
+        MissingAttributeError: it lacks an attribute that a pattern needs, or a directory in /sys.
+        PatternError: with its attributes a pattern is not a regular expression.
     """
+    values = device.attributes
     if check.path is None and "sysfs" not in values:
         raise MissingAttributeError("sysfs")
     paths = check.path.render_each(values) if check.path is not None else values["sysfs"]
@@ -36,30 +65,28 @@ def bind_patterns(check: UeventCheck, values: Values) -> EventPatterns:
     return EventPatterns(tuple(path.rstrip("/") for path in paths), tuple(render_regexes(check.fail, values)), clear)
 
 
-def evaluate(patterns: EventPatterns, event: Uevent) -> Result | None:
-    """Return what an event means for a device; None where it means nothing."""
-    if not is_about_device(patterns.paths, event):
+def evaluate(patterns: EventPatterns, event: "Uevent") -> Result | None:
+    """Return what an event means for a device, None if it has no meaning."""
+    if not is_about(patterns.paths, event):
         return None
-    told = [f"{key}={value}" for key, value in event.values.items()]
-    if any(one.search(text) for one in patterns.clear for text in told):
+    pairs = [f"{key}={value}" for key, value in event.values.items()]
+    if any(pattern.search(pair) for pattern in patterns.clear for pair in pairs):
         return Result(Outcome.PASSED)
-    said = next((text for one in patterns.fail for text in told if one.search(text)), None)
-    if said is None:
+    failing = next((pair for pattern in patterns.fail for pair in pairs if pattern.search(pair)), None)
+    if failing is None:
         return None
-    return Result(Outcome.FAILED, f"the kernel sent {said} ({event.action} of /sys{event.devpath})")
+    return Result(Outcome.FAILED, f"the kernel sent {failing} ({event.action} of /sys{event.devpath})")
 
 
-def is_driver_rebind(locations: tuple[str, ...], event: Uevent) -> bool:
-    """Say whether a driver was bound to the device that stands at one of these locations, or to what that is a part of.
-
-    What is below it has drivers of its own, and so have the bridges above.
-    """
-    of = f"/sys{event.devpath}/"
-    is_own = any(f"{location}/".startswith(of) for location in locations)
-    return event.action == "bind" and is_own and event.values.get("DRIVER") != "pcieport"
+def is_about(paths: tuple[str, ...], event: "Uevent") -> bool:
+    """Return whether an event is about one of these directories, about what is below it, or about what it is below."""
+    directory = f"/sys{event.devpath}/"
+    return any(directory.startswith(f"{path}/") or f"{path}/".startswith(directory) for path in paths)
 
 
-def is_about_device(paths: tuple[str, ...], event: Uevent) -> bool:
-    """Say whether an event is of one of these directories, of what is below it, or of what it is below."""
-    of = f"/sys{event.devpath}/"
-    return any(of.startswith(f"{path}/") or f"{path}/".startswith(of) for path in paths)
+KIND = ProbeKind(
+    "uevent",
+    UeventCheck,
+    decode,
+    listening=Listening(EventStream.UEVENTS, bind, evaluate),
+)

@@ -1,6 +1,7 @@
-"""``unixSocket``: somebody listens on a socket of the host's.
+"""``unixSocket``: a program listens on a Unix socket of the host.
 
-A question is ``("unixSocket", path, ...)``; its answer has for each path an errno, 0 where somebody listens.
+A request is ``("unixSocket", path, ...)``.
+Its answer has for each path an errno, 0 where the connection was accepted.
 """
 
 import errno
@@ -8,62 +9,82 @@ import os
 import socket
 from typing import TypeAlias
 
+from attrs import frozen
+
+from genplug.hardware.inventory import Device
+from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
-from genplug.spec.probes import UnixSocketCheck
-from genplug.spec.template import Values
+from genplug.spec.probes import Check
+from genplug.spec.template import Template
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
-_NOBODY = {errno.ENOENT: "is not there", errno.ECONNREFUSED: "is there, and nobody listens on it"}
+_FAILURES = {errno.ENOENT: "does not exist", errno.ECONNREFUSED: "exists, but no program listens on it"}
 
 
-def make_request(check: UnixSocketCheck, values: Values) -> ProbeRequest:
-    """Return the question for a device with these attributes.
+@frozen
+class UnixSocketCheck(Check):
+    """The path of a socket."""
+
+    path: Template
+
+
+def decode(options: OptionsDecoder) -> UnixSocketCheck | None:
+    """Return the check that the options describe, None where the path is invalid."""
+    path = options.path("path")
+    return UnixSocketCheck(path) if path is not None else None
+
+
+def make_request(check: UnixSocketCheck, device: Device) -> ProbeRequest:
+    """Return the request for a device.
 
     Raises:
-        MissingAttributeError: the path needs one that it does not have.
+        MissingAttributeError: it lacks an attribute that the path needs.
     """
-    return ("unixSocket", *check.path.render_each(values))
+    return ("unixSocket", *check.path.render_each(device.attributes))
 
 
-def run(question: ProbeRequest, eyes: CachedFileReader, timeout: float) -> Answer:
+def run(request: ProbeRequest, reader: CachedFileReader, timeout: float) -> Answer:
     """Connect to each socket; runs in a worker.
 
     Raises:
-        TimeoutError: nobody took the connection in time.
+        TimeoutError: a connection was not accepted in time.
     """
-    return tuple((path, _connected(eyes, path, timeout)) for path in question[1:])
+    return tuple((path, _connect(reader, path, timeout)) for path in request[1:])
 
 
 def evaluate(_check: UnixSocketCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
-    """Return what came of connecting means. Pure."""
-    return worst_result(_judged(path, number) for path, number in answer), None
+    """Return the first failure of any socket. Pure."""
+    return worst_result(_evaluate_socket(path, number) for path, number in answer), None
 
 
-def _judged(path: str, number: int) -> Result:
-    if number in _NOBODY:
-        return Result(Outcome.FAILED, f"{path} {_NOBODY[number]}")
+def _evaluate_socket(path: str, number: int) -> Result:
+    if number in _FAILURES:
+        return Result(Outcome.FAILED, f"{path} {_FAILURES[number]}")
     if number:
-        return Result(Outcome.ERROR, f"{path} cannot be connected to: {os.strerror(number)}")
+        return Result(Outcome.ERROR, f"cannot connect to {path}: {os.strerror(number)}")
     return Result(Outcome.PASSED)
 
 
-def _connected(eyes: CachedFileReader, path: str, timeout: float) -> int:
-    real = eyes.host.real_path(path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connecting:
-        connecting.settimeout(timeout)
-        # A socket's address has room for 107 bytes: the directory is named by its descriptor.
+def _connect(reader: CachedFileReader, path: str, timeout: float) -> int:
+    real = reader.host.real_path(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(timeout)
+        # The address of a socket has at most 107 bytes, so the directory is named by its descriptor.
         try:
             directory = os.open(real.parent, os.O_PATH | os.O_CLOEXEC)
         except OSError as error:
             return error.errno or errno.EIO
         try:
-            connecting.connect(f"/proc/self/fd/{directory}/{real.name}")
+            connection.connect(f"/proc/self/fd/{directory}/{real.name}")
         except TimeoutError:
-            raise TimeoutError(f"{path} did not take a connection within {timeout:g} s") from None
+            raise TimeoutError(f"{path} did not accept a connection within {timeout:g} s") from None
         except OSError as error:
             return error.errno or errno.EIO
         finally:
             os.close(directory)
     return 0
+
+
+KIND = ProbeKind("unixSocket", UnixSocketCheck, decode, Polling(make_request, run, evaluate, Effect.CALL))

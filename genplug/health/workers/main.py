@@ -14,26 +14,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from genplug.hardware.host import Host
-from genplug.health.probes import exec as exec_probe
-from genplug.health.probes import file, http, open, pci, unix_socket  # noqa: A004 - the names of the kinds
+from genplug.health.probes import PROBES
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest, Progress, RequestResult, encode, receive
 
-PROBE_FUNCTIONS: Mapping[str, Callable[[ProbeRequest, CachedFileReader, float], Any]] = {
-    "file": file.run,
-    "pci": pci.run,
-    "open": open.run,
-    "exec": exec_probe.run,
-    "http": http.run,
-    "unixSocket": unix_socket.run,
-}
-"""What runs the requests of each kind."""
 _FLUSH_SECONDS = 0.02
 """Results are sent after this time although the batch is not complete."""
 
@@ -41,7 +31,10 @@ _FLUSH_SECONDS = 0.02
 def run_request(request: ProbeRequest, reader: CachedFileReader, timeout: float) -> tuple[Any, str]:
     """Run a request; return its answer and an error, which is empty where there is an answer."""
     try:
-        return PROBE_FUNCTIONS[request[0]](request, reader, timeout), ""
+        polling = PROBES[request[0]].polling
+        if polling is None:
+            return None, f"probes of kind {request[0]!r} are not run"
+        return polling.run(request, reader, timeout), ""
     except OSError as error:
         return None, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     except Exception as error:  # noqa: BLE001 - whatever went wrong with one request, the next one is run

@@ -290,7 +290,7 @@ def test_an_archive_is_replaced_as_a_whole_or_not_at_all(
     monkeypatch.undo()
     assert captured(node).read_bytes() != before
     assert main([*command, str(node / "missing" / "node.tar.gz")]) == 1
-    assert "it cannot be written: No such file or directory" in capsys.readouterr().err
+    assert ": cannot be written: No such file or directory" in capsys.readouterr().err
     assert sorted(path.name for path in node.iterdir()) == ["c.yaml", "node.tar.gz", "root"]
 
 
@@ -298,7 +298,7 @@ def test_what_is_no_file_is_not_replaced(node: Path, capsys: pytest.CaptureFixtu
     os.mkfifo(node / "pipe")
     for out in ("/dev/null", str(node), str(node / "pipe")):
         assert main(["capture", "-o", out, "--root", str(node / "root")]) == 2
-        assert f"-o {out}: it exists and is no regular file" in capsys.readouterr().err
+        assert f"-o {out}: exists and is not a regular file" in capsys.readouterr().err
     assert (node / "pipe").is_fifo()
 
 
@@ -316,10 +316,10 @@ def test_who_waits_long_is_told_how_far_it_is(
     node: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captured(node)
-    assert "looks so far" not in capsys.readouterr().err
-    monkeypatch.setattr(capture, "_PATIENCE", 0.0)
+    assert "accesses so far" not in capsys.readouterr().err
+    monkeypatch.setattr(capture, "_PROGRESS_SECONDS", 0.0)
     captured(node)
-    assert "looks so far, the last at '/" in capsys.readouterr().err
+    assert "accesses so far, the last to '/" in capsys.readouterr().err
 
 
 PROBED = """
@@ -354,7 +354,11 @@ def test_what_probes_read_is_in_it_too(tmp_path: Path, capsys: pytest.CaptureFix
     build_tree(PROBED, tmp_path / "root")
     (tmp_path / "c.yaml").write_text(PROBES)
     here = plan(tmp_path / "c.yaml", tmp_path / "root", ["--probe"], capsys)
-    for said in ("is x4, wanted at least x8", "errors is '3', wanted at most 2", "state is 'write error', wanted"):
+    for said in (
+        "is x4, expected at least x8",
+        "errors is '3', expected at most 2",
+        "state is 'write error', expected",
+    ):
         assert said in here
     archive = captured(tmp_path)
     assert plan(tmp_path / "c.yaml", archive, ["--probe"], capsys) == here

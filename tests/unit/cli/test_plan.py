@@ -117,6 +117,6 @@ def test_probes_look_once_where_that_is_asked_for(three: FakeNode, capsys: pytes
     assert "unhealthy" not in capsys.readouterr().out
     assert main(["plan", "--config", str(file), "--root", str(three.root), "--probe"]) == 0
     said = capsys.readouterr()
-    assert "probe state: /sys/x1/state is 'dead', wanted 'ok'" in said.out
+    assert "probe state: /sys/x1/state is 'dead', expected 'ok'" in said.out
     assert said.out.count("unhealthy") == 1
     assert "a.io/x: probe http cannot look: http://127.0.0.1:1/ does not answer: Connection refused" in said.err

@@ -5,18 +5,12 @@ from attrs import evolve
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
 from genplug.config.load import load_text
+from genplug.health.probes.exec import ExecCheck
+from genplug.health.probes.file import FileCheck
+from genplug.health.probes.uevent import UeventCheck
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
-from genplug.spec.probes import (
-    ExecCheck,
-    FileCheck,
-    HealthSpec,
-    OnError,
-    ProbeSpec,
-    ProbeTiming,
-    UeventCheck,
-    check_templates,
-)
+from genplug.spec.probes import HealthSpec, OnError, ProbeSpec, ProbeTiming
 from genplug.spec.template import Template
 from tests.support.configs import GENEROUS, HEAD, NAME, loaded, resource
 
@@ -143,9 +137,9 @@ def test_a_made_name_gives_way_to_a_written_one_that_comes_later() -> None:
 def test_a_name_that_is_written_twice_is_marked_and_the_first_shown() -> None:
     written = "health:\n  probes:\n  - {name: link, pci: {}}\n  - {pci: {}}\n  - {name: link, open: {}}"
     (problem,) = mistakes(written)
-    assert (problem.code, problem.message) == (ErrorCode.CONFLICT, "two probes are called 'link'")
+    assert (problem.code, problem.message) == (ErrorCode.CONFLICT, "two probes have the name 'link'")
     assert (str(problem.location), problem.width, str(problem.related_location)) == ("c.yaml:10:16", 4, "c.yaml:8:16")
-    assert problem.hint == "log and metrics tell probes apart by names"
+    assert problem.hint == "give each probe its own name: log and metrics identify probes by name"
     assert problem.key_path == f"resources.{NAME}.health.probes[2]"
 
 
@@ -211,8 +205,8 @@ def test_what_is_no_mask_is_marked_and_an_example_shown(written: str) -> None:
     probe = f"file: {{path: /sys/x, bitsClear: {written}}}"
     problem = mistake(probe)
     text = written.strip("'")
-    assert (problem.code, problem.message) == (ErrorCode.WRONG_VALUE, f"{text!r} is no mask of bits")
-    assert (str(problem.location), problem.hint) == (at(probe, text), "write a number, for example 0x4")
+    assert (problem.code, problem.message) == (ErrorCode.WRONG_VALUE, f"{text!r} is not a bit mask")
+    assert (str(problem.location), problem.hint) == (at(probe, text), "write a whole number from 1, for example 0x4")
     assert (problem.width, problem.key_path) == (len(text), f"{TREE}.file.bitsClear")
 
 
@@ -222,7 +216,7 @@ def test_half_a_counter_is_marked_at_the_half_that_is_there(there: str, lacking:
     problem = mistake(probe)
     assert (problem.code, problem.message) == (ErrorCode.MISSING_KEY, f"{there!r} without {lacking!r}")
     assert (str(problem.location), problem.width, problem.key_path) == (at(probe, there), len(there), f"{TREE}.file")
-    assert problem.hint == "a counter may rise by 'maxIncrease' in 'perSeconds'"
+    assert problem.hint == "a counter may increase by at most 'maxIncrease' within 'perSeconds'"
 
 
 def test_bounds_that_nothing_is_within_are_marked_at_the_lower_one() -> None:
@@ -231,7 +225,7 @@ def test_bounds_that_nothing_is_within_are_marked_at_the_lower_one() -> None:
     assert (problem.code, str(problem.location), problem.hint) == (
         ErrorCode.SELECTOR,
         at(probe, "min"),
-        "swap the two",
+        "swap the two values",
     )
     assert problem.key_path == f"{TREE}.file"
 
@@ -295,7 +289,7 @@ def test_a_template_that_is_not_closed_is_a_mistake_everywhere(probe: str) -> No
 @pytest.mark.parametrize("probe", TEMPLATES)
 def test_templates_of_a_check_are_all_that_it_has(probe: str) -> None:
     (found,) = probes(f"{{{probe.replace('%', '${name}')}}}")
-    assert any(one.names == {"name"} for one in check_templates(found.check))
+    assert any(one.names == {"name"} for one in found.check.templates)
 
 
 @pytest.mark.parametrize("probe", ["file: {path: '%'}", "uevent: {fail: a, path: '%'}", "unixSocket: {path: '%'}"])
@@ -322,7 +316,7 @@ def test_what_no_policy_allows_is_refused_and_the_policy_named() -> None:
     assert (str(problem.location), problem.hint) == (at(probe, "/usr"), DEFAULT_POLICY.help)
     opening = mistake("open: {}", DEFAULT_POLICY)
     assert opening.code is ErrorCode.NOT_ALLOWED
-    assert opening.message.startswith("to open device nodes is refused by 'openProbe' of ")
+    assert opening.message.startswith("opening device nodes is refused by 'openProbe' of ")
     assert (str(opening.location), opening.width, opening.hint) == (f"c.yaml:6:{COLUMN}", 4, DEFAULT_POLICY.help)
 
 

@@ -1,4 +1,4 @@
-"""``uevent`` at its edges: whose events count, and what of an event is looked at."""
+"""The probe ``uevent``: which events are about a device, and which parts of an event are compared."""
 
 import pytest
 from hypothesis import given
@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from genplug.hardware.uevents import Uevent, parse_uevent
 from genplug.health.probes import uevent
-from genplug.health.probes.uevent import EventPatterns
+from genplug.health.probes.uevent import EventPatterns, UeventCheck
 from genplug.health.thresholds import Outcome, Result
-from genplug.spec.probes import UeventCheck
 from genplug.spec.regex import PatternError
 from genplug.spec.template import MissingAttributeError, Template
+from tests.support.probes import make_device
 
 BUS = "/devices/pci0000:00"
 BRIDGE = f"{BUS}/0000:00:03.0"
@@ -21,8 +21,8 @@ t = Template.parse
 
 def event(action: str, devpath: str, **values: str) -> Uevent:
     """An event as it comes from the kernel."""
-    told = {"ACTION": action, "DEVPATH": devpath, "SUBSYSTEM": "pci", **values, "SEQNUM": "4711"}
-    parts = [f"{action}@{devpath}", *(f"{key}={value}" for key, value in told.items()), ""]
+    pairs = {"ACTION": action, "DEVPATH": devpath, "SUBSYSTEM": "pci", **values, "SEQNUM": "4711"}
+    parts = [f"{action}@{devpath}", *(f"{key}={value}" for key, value in pairs.items()), ""]
     found = parse_uevent("\0".join(parts).encode())
     assert found is not None
     return found
@@ -30,12 +30,12 @@ def event(action: str, devpath: str, **values: str) -> Uevent:
 
 def patterns(fail: str, clear: str | None = None, path: str | None = None, **values: tuple[str, ...]) -> EventPatterns:
     check = UeventCheck(t(fail), t(clear) if clear else None, t(path) if path else None)
-    return uevent.bind_patterns(check, {"sysfs": (f"/sys{CARD}",), **values})
+    return uevent.bind(check, make_device({"sysfs": (f"/sys{CARD}",), **values}))
 
 
-def outcomes(one: EventPatterns, *events: Uevent) -> list[str]:
-    """What each event comes to, as a word."""
-    results = (uevent.evaluate(one, told) for told in events)
+def outcomes(bound: EventPatterns, *events: Uevent) -> list[str]:
+    """The outcome of each event, empty where it has no meaning."""
+    results = (uevent.evaluate(bound, event_) for event_ in events)
     return [result.outcome.name if result is not None else "" for result in results]
 
 
@@ -60,19 +60,19 @@ def outcomes(one: EventPatterns, *events: Uevent) -> list[str]:
         ("/bus/pci/drivers/amdgpu", False),
     ],
 )
-def test_an_event_is_of_a_device_of_what_is_below_it_and_of_what_it_stands_on(devpath: str, *, counts: bool) -> None:
-    assert uevent.is_about_device((f"/sys{CARD}",), event("change", devpath)) is counts
+def test_event_is_about_device_its_children_and_its_parents(devpath: str, *, counts: bool) -> None:
+    assert uevent.is_about((f"/sys{CARD}",), event("change", devpath)) is counts
     assert outcomes(patterns("."), event("change", devpath)) == ["FAILED" if counts else ""]
 
 
-def test_an_event_of_any_of_several_directories_counts() -> None:
-    both = uevent.bind_patterns(UeventCheck(t(".")), {"sysfs": (f"/sys{CARD}", "/sys/devices/x")})
+def test_event_of_any_directory_counts() -> None:
+    both = uevent.bind(UeventCheck(t(".")), make_device({"sysfs": (f"/sys{CARD}", "/sys/devices/x")}))
     assert outcomes(both, event("change", CARD), event("change", "/devices/x/y"), event("change", "/devices/z")) == [
         "FAILED", "FAILED", "",
     ]  # fmt: skip
 
 
-def test_another_directory_counts_instead_of_the_devices_own() -> None:
+def test_path_option_replaces_directory_of_device() -> None:
     parent = patterns(".", path="${sysfs|dirname|dirname}")
     assert (
         outcomes(
@@ -90,39 +90,39 @@ def test_another_directory_counts_instead_of_the_devices_own() -> None:
     ) == ["", "FAILED", "FAILED", ""]
 
 
-def test_a_directory_may_be_written_with_a_slash_at_its_end() -> None:
-    one = patterns(".", path="/sys/devices/x/")
-    assert outcomes(one, event("change", "/devices/x"), event("change", "/devices/x/y")) == ["FAILED", "FAILED"]
+def test_path_may_end_with_a_slash() -> None:
+    bound = patterns(".", path="/sys/devices/x/")
+    assert outcomes(bound, event("change", "/devices/x"), event("change", "/devices/x/y")) == ["FAILED", "FAILED"]
 
 
-def test_a_device_that_stands_nowhere_needs_a_path_of_its_own() -> None:
+def test_device_without_sysfs_directory_needs_a_path() -> None:
     with pytest.raises(MissingAttributeError, match="sysfs"):
-        uevent.bind_patterns(UeventCheck(t("a")), {})
+        uevent.bind(UeventCheck(t("a")), make_device({}))
     with pytest.raises(MissingAttributeError, match="bridge"):
-        uevent.bind_patterns(UeventCheck(t("a"), path=t("/sys/${bridge}")), {"sysfs": ("/sys/devices/x",)})
-    assert uevent.bind_patterns(UeventCheck(t("a"), path=t("/sys/x")), {}).paths == ("/sys/x",)
+        uevent.bind(UeventCheck(t("a"), path=t("/sys/${bridge}")), make_device({"sysfs": ("/sys/devices/x",)}))
+    assert uevent.bind(UeventCheck(t("a"), path=t("/sys/x")), make_device({})).paths == ("/sys/x",)
 
 
-def test_a_pattern_is_compared_with_each_key_and_value_by_itself() -> None:
+def test_pattern_is_compared_with_each_pair_separately() -> None:
     told = event("change", CARD, HOTPLUG="1", CONNECTOR="42")
     for fail in ("^HOTPLUG=1$", "^ACTION=change$", f"^DEVPATH={CARD}$", "^SUBSYSTEM=pci$", "^CONNECTOR=4"):
         assert outcomes(patterns(fail), told) == ["FAILED"]
-    # What stands beside it is of another value, and the first line is none.
+    # A pattern does not span pairs, and the first line of the message is not a pair.
     for fail in ("HOTPLUG=1.*CONNECTOR", "^1$", "^change@", "hotplug", "^CONNECTOR=4$"):
         assert outcomes(patterns(fail), told) == [""]
 
 
-def test_a_value_of_an_attribute_stands_for_itself_in_a_pattern() -> None:
-    one = patterns("^PCI_SLOT_NAME=${functions}$", functions=("0000:03:00.0", "0000:03:00.1"))
+def test_value_is_literal_in_a_pattern() -> None:
+    bound = patterns("^PCI_SLOT_NAME=${functions}$", functions=("0000:03:00.0", "0000:03:00.1"))
     assert outcomes(
-        one,
+        bound,
         event("change", FUNCTION, PCI_SLOT_NAME="0000:03:00.0"),
         event("change", FUNCTION, PCI_SLOT_NAME="0000:03:00.1"),
         event("change", FUNCTION, PCI_SLOT_NAME="0000:03:00x0"),
     ) == ["FAILED", "FAILED", ""]
 
 
-def test_a_pattern_that_cannot_be_read_with_the_values_is_told() -> None:
+def test_pattern_that_is_invalid_with_values_is_an_error() -> None:
     with pytest.raises(PatternError):
         patterns("x{${count}}", count=("2000",))
 
@@ -139,16 +139,16 @@ WEDGED = patterns(
         ("bus-reset", "FAILED"),
         ("rebind,bus-reset", "FAILED"),
         ("none,vendor-specific", "FAILED"),
-        # The driver has reset it already.
+        # The driver has reset the card already.
         ("none", ""),
         ("", ""),
     ],
 )
-def test_a_card_is_wedged_where_somebody_has_to_help(value: str, outcome: str) -> None:
+def test_wedged_event_fails_unless_driver_recovered_by_itself(value: str, outcome: str) -> None:
     assert outcomes(WEDGED, event("change", CARD, WEDGED=value)) == [outcome]
 
 
-def test_a_wedged_card_is_well_again_when_its_driver_is_bound() -> None:
+def test_bound_driver_clears_wedged_card() -> None:
     story = (
         event("change", CARD, WEDGED="rebind"),
         event("remove", CARD),
@@ -160,48 +160,35 @@ def test_a_wedged_card_is_well_again_when_its_driver_is_bound() -> None:
     assert outcomes(WEDGED, *story) == ["FAILED", "", "", "", "", "PASSED"]
 
 
-def test_what_clears_is_no_failure_even_if_it_matches_that_too() -> None:
-    one = patterns("^WEDGED=", clear="^WEDGED=none$")
-    assert outcomes(one, event("change", CARD, WEDGED="none"), event("change", CARD, WEDGED="x")) == [
+def test_clear_precedes_fail() -> None:
+    bound = patterns("^WEDGED=", clear="^WEDGED=none$")
+    assert outcomes(bound, event("change", CARD, WEDGED="none"), event("change", CARD, WEDGED="x")) == [
         "PASSED",
         "FAILED",
     ]
-    # Whichever of the event's values says so, and wherever it stands.
+    # The order of the pairs does not matter.
     other = patterns("^ACTION=change$", clear="^SEQNUM=")
     assert outcomes(other, event("change", CARD)) == ["PASSED"]
 
 
-def test_what_goes_can_be_a_fault_and_what_comes_its_end() -> None:
-    one = patterns("^ACTION=(remove|unbind|offline)$", clear="^ACTION=(add|bind|online)$")
+def test_action_can_fail_and_clear() -> None:
+    bound = patterns("^ACTION=(remove|unbind|offline)$", clear="^ACTION=(add|bind|online)$")
     actions = ("remove", "add", "unbind", "bind", "offline", "online", "change", "move")
-    assert outcomes(one, *(event(action, CARD) for action in actions)) == [
+    assert outcomes(bound, *(event(action, CARD) for action in actions)) == [
         "FAILED", "PASSED", "FAILED", "PASSED", "FAILED", "PASSED", "", "",
     ]  # fmt: skip
 
 
-def test_a_reason_says_what_was_sent_of_what() -> None:
+def test_reason_names_pair_action_and_directory() -> None:
     result = uevent.evaluate(patterns("reb"), event("change", f"{CARD}/card0-DP-1", WEDGED="rebind"))
     assert result == Result(Outcome.FAILED, f"the kernel sent WEDGED=rebind (change of /sys{CARD}/card0-DP-1)")
-
-
-def test_a_driver_is_bound_to_what_a_device_is_part_of() -> None:
-    locations = (f"/sys{CARD}",)
-    assert uevent.is_driver_rebind(locations, event("bind", FUNCTION, DRIVER="amdgpu"))
-    assert uevent.is_driver_rebind(("/sys/devices/x", *locations), event("bind", FUNCTION, DRIVER="amdgpu"))
-    for action in ("unbind", "add", "change", "remove"):
-        assert not uevent.is_driver_rebind(locations, event(action, FUNCTION, DRIVER="amdgpu"))
-    for other in (f"{CARD}/card0-DP-1", f"{BRIDGE}/0000:03:00.1", f"{FUNCTION}0"):
-        assert not uevent.is_driver_rebind(locations, event("bind", other, DRIVER="amdgpu"))
-    assert not uevent.is_driver_rebind((), event("bind", FUNCTION, DRIVER="amdgpu"))
-    # A bridge above says nothing of what is below it.
-    assert not uevent.is_driver_rebind(locations, event("bind", BRIDGE, DRIVER="pcieport"))
 
 
 names = st.lists(st.sampled_from(["a", "b", "aa", "a:0"]), min_size=1, max_size=4)
 
 
 @given(names, names)
-def test_events_concern_those_on_one_way_down_and_no_others(own: list[str], other: list[str]) -> None:
-    is_on_one_way = all(one == two for one, two in zip(own, other, strict=False))
+def test_event_is_about_directories_on_one_path_only(own: list[str], other: list[str]) -> None:
+    is_on_one_path = all(first == second for first, second in zip(own, other, strict=False))
     told = event("change", f"/devices/{'/'.join(other)}")
-    assert uevent.is_about_device((f"/sys/devices/{'/'.join(own)}",), told) is is_on_one_way
+    assert uevent.is_about((f"/sys/devices/{'/'.join(own)}",), told) is is_on_one_path

@@ -1,0 +1,233 @@
+"""Writes what configurations and their probes read of a node into an archive.
+
+Nothing here knows what an attribute or a probe reads: discovery and the probes that only read files are run on a host
+that records each access, and what they accessed is written.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from genplug.capture import archive as archives
+from genplug.hardware.discovery import discover
+from genplug.hardware.explain import explain
+from genplug.hardware.file_tree import MAX_TEXT_BYTES, Access, AccessRecorder, FileTree
+from genplug.hardware.host import STAND_INS_MARKER, Host
+from genplug.health.binding import bind_probes
+from genplug.health.probe_kind import Effect
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.main import run_request
+from genplug.spec.model import Config
+
+if TYPE_CHECKING:
+    from tarfile import TarInfo
+
+_NOT_HARDWARE = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/hugepages", "/dev/fd")  # noqa: S108 - to leave it out
+"""Names under /dev that belong to processes and not to hardware."""
+
+
+class TooLargeError(Exception):
+    """A configuration reads more than an archive may hold; the text says what to do."""
+
+
+@frozen
+class Capture:
+    """An archive: its bytes, how many members it has, and the files whose text could not be read."""
+
+    content: bytes
+    members: int
+    unreadable: tuple[str, ...]
+
+
+@frozen
+class AccessLog:
+    """What was accessed; call it to record an access. Every path is without symlinks, but for its last name."""
+
+    paths: set[str] = field(factory=set)
+    listings: set[str] = field(factory=set)
+    reads: dict[str, int] = field(factory=dict)
+    """The files that were read, each with the number of bytes that were read at most."""
+    on_access: AccessRecorder | None = None
+
+    def __call__(self, access: Access, path: str) -> None:
+        """Record an access."""
+        self.paths.add(path)
+        if access is Access.LISTED:
+            self.listings.add(path)
+        elif access is Access.READ:
+            self.reads[path] = MAX_TEXT_BYTES
+        if self.on_access is not None:
+            self.on_access(access, path)
+
+
+@frozen
+class _RecordingReader(CachedFileReader):
+    """Records how much of a file a probe reads, where that is less than a text."""
+
+    limits: dict[str, int] = field(factory=dict)
+
+    def read_bytes(self, path: str, max_bytes: int) -> bytes:
+        """Return the first bytes of a regular file."""
+        resolved = self.host.resolve_file(path)
+        self.limits[resolved] = max(self.limits.get(resolved, 0), max_bytes)
+        return super().read_bytes(path, max_bytes)
+
+
+def capture(
+    configs: Iterable[Config], root: Path, *, node_name: str | None, on_access: AccessRecorder | None = None
+) -> Capture:
+    """Return an archive of what the configurations read of the host under ``root``.
+
+    ``on_access`` is called with each access, to show progress.
+
+    Raises:
+        TooLargeError: it is more than an archive may hold.
+    """
+    accesses = record_accesses(configs, root, node_name=node_name, on_access=on_access)
+    unreadable: list[str] = []
+    content, members = _pack(_list_members(accesses, root, unreadable))
+    return Capture(content, members, tuple(unreadable))
+
+
+def record_accesses(
+    configs: Iterable[Config], root: Path, *, node_name: str | None, on_access: AccessRecorder | None = None
+) -> AccessLog:
+    """Return what the configurations and their probes access."""
+    accesses, by_probes = AccessLog(on_access=on_access), AccessLog(on_access=on_access)
+    host = Host.at(root, node_name=node_name, witness=accesses)
+    reader = _RecordingReader(Host.at(root, node_name=node_name, witness=by_probes))
+    for config in configs:
+        # `genplug plan --explain` goes on reading where discovery stops at the first condition that does not hold.
+        inventory = discover(config, host)
+        for _ in explain(inventory, host):
+            pass
+        for name, devices in inventory.devices.items():
+            for bound in bind_probes(inventory.resources[name], devices):
+                polling = bound.kind.polling
+                if bound.request is not None and polling is not None and polling.effect is Effect.READ:
+                    run_request(bound.request, reader, bound.timing.timeout)
+    accesses.paths.update(by_probes.paths)
+    accesses.listings.update(by_probes.listings)
+    for path in by_probes.reads.keys() - accesses.reads.keys():
+        accesses.reads[path] = reader.limits.get(path, MAX_TEXT_BYTES)
+    return accesses
+
+
+def _list_members(accesses: AccessLog, root: Path, unreadable: list[str]) -> "Iterator[tuple[TarInfo, bytes]]":
+    """Yield members of an archive and their bytes, directories before what is in them."""
+    from tarfile import TarInfo  # noqa: PLC0415 - imported for an archive only
+
+    host, tree = Host.at(root), FileTree(os.fspath(root).rstrip("/"))
+    paths = accesses.paths | set(_list_dev(tree))
+    # Names are facts, too: attributes are made of them.
+    paths |= {f"{at}/{entry.name}" for at in accesses.listings if _is_of_kernel(at) for entry in tree.entries(at)}
+    paths |= {str(parent) for path in paths for parent in Path(path).parents}
+    directories = {""}
+    yield TarInfo(STAND_INS_MARKER), b""
+    for path in sorted(paths - {"/"}):
+        # The tree can change while it is read.
+        if path.rpartition("/")[0] not in directories:
+            continue
+        try:
+            mode = os.lstat(tree.prefix + path).st_mode
+        except (OSError, ValueError):
+            continue
+        member, content = TarInfo(path.lstrip("/")), b""
+        try:
+            content = _fill_member(member, mode, path, host, tree, accesses.reads)
+        except PermissionError:
+            # That the file exists counts, even if it cannot be read.
+            unreadable.append(path)
+        except OSError:
+            pass
+        if member.isdir():
+            directories.add(path)
+        member.size = len(content)
+        yield member, content
+
+
+def _list_dev(tree: FileTree) -> Iterator[str]:
+    waiting = ["/dev"]
+    while waiting:
+        for entry in tree.entries(at := waiting.pop()):
+            if (path := f"{at}/{entry.name}") not in _NOT_HARDWARE:
+                yield path
+                waiting += [path] if entry.is_directory else []
+
+
+def _fill_member(  # noqa: PLR0913, PLR0917 - what is known of a path
+    member: "TarInfo", mode: int, path: str, host: Host, tree: FileTree, reads: Mapping[str, int]
+) -> bytes:
+    """Make a member what a path is, and return its bytes.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    from tarfile import DIRTYPE, SYMTYPE  # noqa: PLC0415 - imported for an archive only
+
+    if stat.S_ISLNK(mode):
+        member.linkname, member.type = tree.target(path), SYMTYPE
+    elif stat.S_ISDIR(mode):
+        member.type, member.mode = DIRTYPE, 0o755
+    elif stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+        member.pax_headers = {archives.KIND: "socket" if stat.S_ISSOCK(mode) else "fifo"}
+    elif (info := host.stat(path)) is not None and info.is_device:
+        return f"{info.kind} {info.major}:{info.minor}\n".encode()
+    elif path in reads and _is_of_kernel(path):
+        # No more than was read: to read all of a configuration space can disturb a device.
+        return tree.read(path, reads[path])
+    return b""
+
+
+def _is_of_kernel(path: str) -> bool:
+    """Return whether the kernel shows the machine at a path, and not a process, whose environment would be there."""
+    top, _, rest = path.lstrip("/").partition("/")
+    return top == "sys" or (top == "proc" and not rest[:1].isdecimal())
+
+
+def _pack(members: "Iterable[tuple[TarInfo, bytes]]") -> tuple[bytes, int]:
+    """Return an archive that depends on its members only, and how many they are.
+
+    Raises:
+        TooLargeError: it is more than an archive may hold.
+    """
+    import tarfile  # noqa: PLC0415 - imported for an archive only
+    from gzip import GzipFile  # noqa: PLC0415 - as above
+    from io import BytesIO  # noqa: PLC0415 - as above
+
+    count, buffer = 0, BytesIO()
+    with (
+        GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive,
+    ):
+        for count, (member, content) in enumerate(members, 1):
+            archive.addfile(member, BytesIO(content))
+            if count > archives.MAX_MEMBERS or archive.offset > archives.MAX_BYTES:
+                raise TooLargeError(
+                    f"the configuration reads more than an archive may hold ({archives.MAX_MEMBERS} paths, "
+                    f"{archives.MAX_BYTES >> 20} MiB); the last path is {member.name!r}; "
+                    "pass a --config with narrower globs"
+                )
+    return buffer.getvalue(), count
+
+
+def write_file(content: bytes, path: Path) -> None:
+    """Write a file for its owner only; if the write fails, the previous file remains.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from tempfile import NamedTemporaryFile  # noqa: PLC0415 - imported for an archive only
+
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink()
+            raise

@@ -1,0 +1,50 @@
+"""Counters that only count up, by their increase within a window of time. Pure; times are monotonic seconds."""
+
+from attrs import frozen
+
+
+@frozen
+class CounterLimit:
+    """By how much a counter may increase within a window of time."""
+
+    max_increase: float
+    window_seconds: float
+
+
+@frozen
+class CounterHistory:
+    """What is known of a counter.
+
+    ``total`` is the increase since the first value, resets of the counter included.
+    ``samples`` are times and totals within the window, and the last before it.
+    """
+
+    last: float
+    total: float
+    samples: tuple[tuple[float, float], ...]
+
+    @property
+    def has_increased(self) -> bool:
+        """Whether the counter increased within the window, so that the increase changes as the window moves."""
+        return self.samples[0][1] != self.total
+
+    def increase(self, now: float, window_seconds: float) -> float:
+        """Return by how much the counter increased in the window that ends now."""
+        before_window = [total for at, total in self.samples if at <= now - window_seconds]
+        start = before_window[-1] if before_window else self.samples[0][1]
+        return self.total - start
+
+
+def add_sample(history: CounterHistory | None, value: float, now: float, window_seconds: float) -> CounterHistory:
+    """Return the history with another value of the counter; None is the history before the first value."""
+    if history is None:
+        return CounterHistory(value, 0.0, ((now, 0.0),))
+    # A counter that starts at 0 again, because its driver was reloaded, has increased by what it shows.
+    total = history.total + (value - history.last if value >= history.last else value)
+    kept = [sample for sample in history.samples if sample[0] >= now - window_seconds]
+    # The last sample before the window is the value at which the window starts.
+    older = history.samples[len(history.samples) - len(kept) - 1 : len(history.samples) - len(kept)]
+    samples = (*older, *kept)
+    if not samples or samples[-1][1] != total:
+        samples = (*samples, (now, total))
+    return CounterHistory(value, total, samples)

@@ -1,0 +1,147 @@
+"""Probes that listen: feeds them the kernel's events, and the kernel log from before the start on."""
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from genplug.hardware.host import Host
+from genplug.hardware.uevents import Uevent
+from genplug.health.kernel_log import PATH, KernelLog, LogRecord
+from genplug.health.probe_instance import ProbeInstance
+from genplug.health.probe_kind import EventStream, Listening
+from genplug.health.thresholds import Outcome, Result
+
+_PASSED = Result(Outcome.PASSED)
+
+
+class EventProbes:
+    """The probes that listen to event streams.
+
+    ``apply`` gets each result of a probe, ``flush`` is called after the results of an event of the kernel log, and
+    ``spawn`` runs a coroutine in the background.
+    ``uevents_error`` returns why the kernel's events cannot be received, empty if they can.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        uevents_error: Callable[[], str],
+        apply: Callable[[ProbeInstance, Result], None],
+        flush: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._host = host
+        self._uevents_error = uevents_error
+        self._apply, self._flush, self._spawn = apply, flush, spawn
+        self._instances: tuple[tuple[ProbeInstance, Listening], ...] = ()
+        self._log: KernelLog | None = None
+
+    def update(self, instances: Iterable[ProbeInstance]) -> None:
+        """Listen for those of these probes that can, and for no others."""
+        self._instances = tuple(
+            (instance, instance.bound.kind.listening)
+            for instance in instances
+            if instance.bound.kind.listening is not None and not instance.bound.error
+        )
+
+    def start(self, new: Iterable[ProbeInstance]) -> None:
+        """Give new probes their first result: healthy, unless the kernel log from before says otherwise."""
+        ids = {instance.id for instance in new}
+        for instance, listening in self._instances:
+            if instance.id in ids and listening.stream is EventStream.UEVENTS:
+                error = self._uevents_error()
+                self._apply(instance, Result(Outcome.ERROR, error) if error else _PASSED)
+        if any(instance.id in ids for instance in self._of(EventStream.KERNEL_LOG)):
+            self._spawn(self._read_log(ids))
+
+    def on_uevent(self, event: Uevent) -> None:
+        """Evaluate an event of the kernel."""
+        for instance, listening in self._instances:
+            result = None
+            if listening.stream is EventStream.UEVENTS:
+                result = listening.evaluate(instance.bound.patterns, event)
+            elif is_driver_bound(instance.bound.sysfs_directories, event):
+                # What the kernel logged about the device, it logged of the driver that was bound before.
+                result = _PASSED
+            if result is not None:
+                self._apply(instance, result)
+
+    def close(self) -> None:
+        """Stop following the kernel log."""
+        if self._log is not None:
+            self._log.close()
+
+    def _of(self, stream: EventStream) -> Iterable[ProbeInstance]:
+        return (instance for instance, listening in self._instances if listening.stream is stream)
+
+    async def _read_log(self, ids: AbstractSet[object]) -> None:
+        """Evaluate the records that the log holds for these probes, and follow it for all."""
+        try:
+            await self._replay_log(ids)
+        except Exception as error:  # noqa: BLE001 - a mistake of genplug is an error of these probes, and of no other
+            failed = Result(Outcome.ERROR, f"internal error: {error!r}; please report it")
+            self._apply_to_pending(failed)
+        self._flush()
+
+    async def _replay_log(self, ids: AbstractSet[object]) -> None:
+        if self._log is None or self._log.error:
+            if self._log is not None:
+                self._log.close()
+            self._log = KernelLog(self._host.real_path(PATH), self._on_records, self._on_log_error)
+            records = await self._log.follow()
+        else:
+            records = await self._log.read_existing()
+        log = self._log
+        # The probes as they are now: a reload may have replaced them in the meantime.
+        self._evaluate_records([pair for pair in self._instances if pair[0].id in ids], records)
+        self._apply_to_pending(Result(Outcome.ERROR, log.error) if log.error else _PASSED)
+
+    def _apply_to_pending(self, result: Result) -> None:
+        for instance in self._of(EventStream.KERNEL_LOG):
+            if instance.state.is_pending:
+                self._apply(instance, result)
+
+    def _on_records(self, records: Sequence[LogRecord]) -> None:
+        self._evaluate_records(self._instances, records)
+        self._flush()
+
+    def _on_log_error(self) -> None:
+        error = self._log.error if self._log is not None else ""
+        for instance in self._of(EventStream.KERNEL_LOG):
+            self._apply(instance, Result(Outcome.ERROR, error))
+        self._flush()
+
+    def _evaluate_records(
+        self, instances: Iterable[tuple[ProbeInstance, Listening]], records: Sequence[LogRecord]
+    ) -> None:
+        concerning: dict[object, list[LogRecord]] = {}
+        for instance, listening in instances:
+            if listening.stream is not EventStream.KERNEL_LOG:
+                continue
+            check = instance.bound.spec.check
+            if check not in concerning:
+                concerning[check] = [record for record in records if listening.may_concern(check, record.text)]
+            newest = _newest(instance, listening, concerning[check])
+            # Records that came while those from before were read are newer than they are.
+            if newest is not None and newest[0] > instance.log_position:
+                instance.log_position = newest[0]
+                self._apply(instance, newest[1])
+
+
+def is_driver_bound(directories: tuple[str, ...], event: Uevent) -> bool:
+    """Return whether a driver was bound to the device of these directories, or to a device of which it is a part.
+
+    What is below the device has drivers of its own, and so have the bridges above.
+    """
+    bound = f"/sys{event.devpath}/"
+    is_own = any(f"{directory}/".startswith(bound) for directory in directories)
+    return event.action == "bind" and is_own and event.values.get("DRIVER") != "pcieport"
+
+
+def _newest(instance: ProbeInstance, listening: Listening, records: Iterable[LogRecord]) -> tuple[int, Result] | None:
+    """Return the number and the meaning of the last record that has a meaning for a device."""
+    newest = None
+    for record in records:
+        if (result := listening.evaluate(instance.bound.patterns, record.text)) is not None:
+            newest = (record.number, result)
+    return newest

@@ -1,0 +1,66 @@
+"""Which probes cannot run, why, and for which devices. Pure.
+
+A new error of a probe is an event, and so is its end: one event for all devices of a resource that have the error.
+"""
+
+from typing import NamedTuple
+
+from genplug.health.status import ProbeError
+from genplug.health.verdict import DeviceRef
+
+
+class _Error(NamedTuple):
+    resource: str
+    probe: str
+    error: str
+
+
+class ProbeErrors:
+    """The current errors of probes, and the events that have not been taken yet."""
+
+    def __init__(self) -> None:
+        self._devices: dict[_Error, set[str]] = {}
+        self._new: set[_Error] = set()
+        self._resolved: list[ProbeError] = []
+
+    def __repr__(self) -> str:
+        return f"<ProbeErrors [{len(self._devices)} current, {len(self._new)} new, {len(self._resolved)} resolved]>"
+
+    @property
+    def current(self) -> tuple[ProbeError, ...]:
+        """The current errors, sorted."""
+        return tuple(ProbeError(*error, tuple(sorted(ids))) for error, ids in sorted(self._devices.items()))
+
+    def change(self, device: DeviceRef, probe: str, previous: str, error: str) -> None:
+        """Record that a probe has another error for a device, or none (empty); ``previous`` is what it had."""
+        self._remove(_Error(device.resource, probe, previous), device, is_resolved=not error)
+        if error:
+            key = _Error(device.resource, probe, error)
+            # A probe that goes from one error to another is still the same problem to an operator.
+            if not previous and key not in self._devices:
+                self._new.add(key)
+            self._devices.setdefault(key, set()).add(device.device)
+
+    def forget(self, device: DeviceRef, probe: str, error: str) -> None:
+        """Remove what a device that is no longer watched had; that its probe is gone does not resolve an error."""
+        self._remove(_Error(device.resource, probe, error), device, is_resolved=False)
+
+    def take_events(self) -> tuple[ProbeError, ...]:
+        """Return what is new since the last call: the errors that are over, then the new ones."""
+        new = (ProbeError(*key, tuple(sorted(self._devices[key]))) for key in sorted(self._new))
+        events = (*self._resolved, *new)
+        self._resolved, self._new = [], set()
+        return events
+
+    def _remove(self, key: _Error, device: DeviceRef, *, is_resolved: bool) -> None:
+        devices = self._devices.get(key)
+        if devices is None:
+            return
+        devices.discard(device.device)
+        if not devices:
+            del self._devices[key]
+            if key in self._new:
+                # Over before it was reported.
+                self._new.discard(key)
+            elif is_resolved:
+                self._resolved.append(ProbeError(*key, (device.device,), resolved=True))

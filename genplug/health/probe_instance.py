@@ -1,0 +1,37 @@
+"""A probe of one device while it is watched: where it stands, and what its kind remembers between runs."""
+
+from typing import Any
+
+from attrs import define
+
+from genplug.health.binding import BoundProbe
+from genplug.health.thresholds import ProbeState
+from genplug.health.verdict import DeviceRef
+
+
+@define(eq=False)
+class ProbeInstance:
+    """A bound probe with its state, watched ``since`` (monotonic seconds)."""
+
+    bound: BoundProbe
+    state: ProbeState
+    since: float
+    memory: Any = None
+    log_position: int = -1
+    """The number of the newest record of the kernel log that had a meaning for the device."""
+
+    @property
+    def id(self) -> tuple[DeviceRef, str]:
+        """The device, and the name of the probe."""
+        return self.bound.device, self.bound.spec.name
+
+    @property
+    def is_sticky_failed(self) -> bool:
+        """Whether the device stays Unhealthy until the agent restarts."""
+        return self.bound.spec.timing.sticky and not self.state.healthy
+
+    @property
+    def may_change_by_itself(self) -> bool:
+        """Whether an unchanged answer may get another meaning as time passes."""
+        polling = self.bound.kind.polling
+        return polling is not None and polling.changes_with_time(self.memory)

@@ -1,0 +1,155 @@
+"""The probe ``http``, with a real server."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from genplug.health.probes.http import HttpCheck
+from genplug.health.thresholds import Outcome, Result
+from genplug.spec.template import Template
+from tests.support.probes import PASSED, request_of, run_once
+
+IN_TIME = 5.0
+"""Seconds in which a run that takes a part of a second ends, on a busy machine too."""
+t = Template.parse
+
+
+class Handler(BaseHTTPRequestHandler):
+    """``/STATUS`` answers with this status, ``/silent`` not at all, ``/slow`` byte by byte."""
+
+    requested: list[str]
+    is_over: threading.Event
+
+    def do_GET(self) -> None:
+        self.requested.append(self.path)
+        name = self.path.strip("/").partition("?")[0]
+        if name == "silent":
+            self.is_over.wait(60)
+        elif name == "slow":
+            for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 4 + b"\r\n":
+                if self.is_over.wait(0.1):
+                    break
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+        elif name == "nonsense":
+            self.wfile.write(b"this is not an answer\r\n\r\n")
+        elif name == "phrase":
+            self.wfile.write(b"HTTP/1.1 500 " + b"a long phrase " * 4000 + b"\r\n\r\n")
+        else:
+            self.send_response(int(name))
+            if name.startswith("3"):
+                self.send_header("Location", "/200")
+            self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+class Server:
+    """A server, and the paths that were requested."""
+
+    def __init__(self, url: str, requested: list[str]) -> None:
+        self.url, self.requested = url, requested
+
+    def fetch(self, path: str, *, expect: int = 200, timeout: float = 10) -> Result:
+        return fetch(f"{self.url}{path}", expect=expect, timeout=timeout)
+
+
+@contextmanager
+def serve() -> Iterator[Server]:
+    requested: list[str] = []
+    over = threading.Event()
+    handler = type("RecordingHandler", (Handler,), {"requested": requested, "is_over": over})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield Server(f"http://127.0.0.1:{server.server_port}", requested)
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve() as running:
+        yield running
+
+
+def fetch(url: str, *, expect: int = 200, timeout: float = 10) -> Result:
+    return run_once(Path("/"), HttpCheck(t(url), expect), timeout=timeout)
+
+
+@pytest.mark.parametrize(("status", "expect"), [(200, 200), (204, 204), (404, 404), (302, 302), (503, 503)])
+def test_expected_status_passes(server: Server, status: int, expect: int) -> None:
+    assert server.fetch(f"/{status}", expect=expect) == PASSED
+
+
+def test_other_status_fails(server: Server) -> None:
+    for status, expect, words in ((204, 200, "No Content"), (503, 200, "Service Unavailable"), (200, 204, "OK")):
+        reason = f"{server.url}/{status} answers {status} {words}, expected {expect}"
+        assert server.fetch(f"/{status}", expect=expect) == Result(Outcome.FAILED, reason)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirect_is_not_followed(server: Server, status: int) -> None:
+    assert server.fetch(f"/{status}").outcome is Outcome.FAILED
+    assert server.requested == [f"/{status}"]
+
+
+def test_request_has_the_query_and_not_the_fragment(server: Server) -> None:
+    assert server.fetch("/200?gpu=0&deep=1#part") == PASSED
+    assert server.requested == ["/200?gpu=0&deep=1"]
+
+
+def test_no_proxy_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert server.fetch("/200") == PASSED
+
+
+def test_every_url_has_to_answer(server: Server) -> None:
+    check = HttpCheck(t(f"{server.url}/${{state}}"))
+    values = {"state": ("200", "503")}
+    assert request_of(check, values) == ("http", f"{server.url}/200", f"{server.url}/503")
+    reason = f"{server.url}/503 answers 503 Service Unavailable, expected 200"
+    assert run_once(Path("/"), check, values) == Result(Outcome.FAILED, reason)
+
+
+def test_closed_port_is_an_error() -> None:
+    with serve() as server:
+        url = server.url
+    assert fetch(f"{url}/200") == Result(Outcome.ERROR, f"{url}/200 does not answer: Connection refused")
+
+
+def test_answer_that_is_not_http_is_an_error(server: Server) -> None:
+    outcome = server.fetch("/nonsense")
+    assert outcome.outcome is Outcome.ERROR
+    assert outcome.reason.startswith(f"{server.url}/nonsense does not answer in HTTP: BadStatusLine(")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/", "http://[::1/", "http://127.0.0.1:9/a b", "http://"])
+def test_invalid_url_is_an_error(url: str) -> None:
+    assert fetch(url).outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize("path", ["/silent", "/slow"])
+def test_slow_answer_is_an_error_at_its_timeout(server: Server, path: str) -> None:
+    began = time.monotonic()
+    outcome = server.fetch(path, timeout=0.5)
+    assert outcome.outcome is Outcome.ERROR
+    assert outcome.reason.startswith(f"{server.url}{path} does not answer")
+    assert time.monotonic() - began < IN_TIME
+
+
+def test_reason_phrase_is_shortened(server: Server) -> None:
+    outcome = server.fetch("/phrase")
+    assert outcome.outcome is Outcome.FAILED
+    assert len(outcome.reason) < 500

@@ -1,0 +1,104 @@
+"""The state of a probe after its results: thresholds, errors, and failures that are never cleared."""
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state, returned_state
+from genplug.spec.probes import OnError, ProbeTiming
+
+TIMING = ProbeTiming(failure_threshold=3, success_threshold=2)
+RESULTS = {
+    "+": Result(Outcome.PASSED),
+    "-": Result(Outcome.FAILED, "is bad"),
+    "?": Result(Outcome.ERROR, "does not exist"),
+}
+
+
+def after(results: str, timing: ProbeTiming = TIMING, start: ProbeState | None = None) -> ProbeState:
+    """The state after results at the seconds 1, 2, ..."""
+    state = initial_state(0) if start is None else start
+    for second, result in enumerate(results, 1):
+        state = next_state(state, RESULTS[result], timing, second)
+    return state
+
+
+def healths(results: str, timing: ProbeTiming = TIMING, start: ProbeState | None = None) -> str:
+    return "".join("+" if after(results[:end], timing, start).healthy else "-" for end in range(1, len(results) + 1))
+
+
+def test_first_result_decides_immediately() -> None:
+    assert healths("-") == "-"
+    assert healths("+") == "+"
+    assert after("-").reason == "is bad"
+
+
+def test_thresholds_count_consecutive_results() -> None:
+    assert healths("+---") == "+++-"
+    assert healths("+---++") == "+++--+"
+    assert healths("+--+--+--") == "+++++++++"
+    assert healths("-+-+-+-") == "-------"
+
+
+def test_state_keeps_reason_and_time_of_deciding_result() -> None:
+    down = after("+---")
+    assert (down.reason, down.since) == ("is bad", 4)
+    again = next_state(down, Result(Outcome.FAILED, "is worse"), TIMING, 5)
+    assert (again.reason, again.since) == ("is bad", 4)
+    up = after("+---++")
+    assert (up.reason, up.since) == ("", 6)
+
+
+def test_error_neither_counts_nor_resets_counters() -> None:
+    assert healths("+-?-?-") == "+++++-"
+    assert healths("-+?+") == "---+"
+    assert after("+?").error == "does not exist"
+    assert after("+?+").error == ""
+    assert healths("???") == "+++"
+
+
+def test_on_error_decides_what_error_means() -> None:
+    unhealthy, healthy = (evolve(TIMING, on_error=on_error) for on_error in (OnError.UNHEALTHY, OnError.HEALTHY))
+    assert healths("+???", unhealthy) == "+++-"
+    assert healths("?", unhealthy) == "-"
+    assert after("+???", unhealthy).reason == "does not exist"
+    assert healths("-??", healthy) == "--+"
+    assert after("-??", healthy).error == "does not exist"
+
+
+def test_sticky_failure_is_never_cleared() -> None:
+    assert healths("+---+++++++", evolve(TIMING, sticky=True)) == "+++--------"
+
+
+def test_returned_device_needs_success_threshold() -> None:
+    gone = returned_state("was gone", 0)
+    assert healths("++", start=gone) == "-+"
+    assert healths("+-++", start=gone) == "---+"
+    assert after("-", start=gone).reason == "was gone"
+
+
+def test_state_is_pending_until_first_result_and_stable_while_passing() -> None:
+    assert initial_state(0).is_pending
+    assert not after("?").is_pending
+    assert not after("-").is_pending
+    assert after("+").is_stable_healthy
+    assert not any(after(results).is_stable_healthy for results in ("+-", "-", "+?", "?"))
+
+
+def test_repr_names_health_counters_and_error() -> None:
+    assert repr(initial_state(0)) == "<ProbeState [unknown]>"
+    assert repr(after("+")) == "<ProbeState [healthy]>"
+    assert repr(after("+--?")) == "<ProbeState [healthy | failures: 2 | error: does not exist]>"
+    assert repr(after("-+")) == "<ProbeState [unhealthy: is bad | successes: 1]>"
+
+
+@given(st.text("+-?", max_size=40), st.integers(1, 5), st.integers(1, 5))
+def test_health_changes_only_after_enough_consecutive_results(results: str, failures: int, successes: int) -> None:
+    timing = ProbeTiming(failure_threshold=failures, success_threshold=successes)
+    seen = healths(results, timing)
+    for end in range(1, len(results)):
+        if seen[end] == seen[end - 1]:
+            continue
+        row, needed = results[: end + 1].replace("?", ""), successes if seen[end] == "+" else failures
+        # The first result decides alone.
+        assert len(row) == 1 or row.endswith(seen[end] * needed)
