@@ -46,7 +46,7 @@ PROSE = {
         "tests",
     ),
     # Comments and docstrings.
-    "*.py": (),
+    "*.py": ("benchmarks", "deploy", "docs", "noxfile.py"),
 }
 """Where ``check`` and ``prose`` check the wording, by the pattern of file names."""
 

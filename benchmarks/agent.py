@@ -67,7 +67,7 @@ async def node(resources: int = 10, each: int = 100) -> AsyncIterator[Node]:
 
 @frozen
 class Agent:
-    """A process that runs; ``started`` is the monotonic time just before it was made."""
+    """A running process; ``started`` is the monotonic time before its start."""
 
     pid: int
     started: float

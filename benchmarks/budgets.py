@@ -14,7 +14,7 @@ SOURCE = "docs/explanation/benchmarks.md, Budgets"
 
 @frozen
 class Budget:
-    """A figure: its unit, and the most it may be; None where it is told for information only."""
+    """A figure: its unit and its maximum; None if the figure is reported without a budget."""
 
     unit: str
     most: float | None = None

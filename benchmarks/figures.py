@@ -1,4 +1,4 @@
-"""What came out: samples against budgets, as a table for people and as JSON for comparisons."""
+"""Results: samples compared with budgets, as a table and as JSON."""
 
 import os
 import platform

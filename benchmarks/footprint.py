@@ -1,4 +1,4 @@
-"""What an agent holds and uses while nothing happens."""
+"""The memory and processor time of an idle agent."""
 
 import asyncio
 import socket

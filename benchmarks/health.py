@@ -1,4 +1,4 @@
-"""What probes cost while all is well, and what one device that hangs costs the others."""
+"""The cost of probes of healthy devices, and the effect of a hung device on other devices."""
 
 import asyncio
 import os

@@ -69,7 +69,7 @@ async def reload(runs: Runs) -> Samples:
 async def restart(runs: Runs) -> Samples:
     """The kubelet ends, is away for as long as a service's restart takes, and starts again.
 
-    Counted from just before it starts: reading its checkpoint and emptying its directory are a few ms of the figure.
+    The time before its start counts: reading its checkpoint and emptying its directory are a few ms of the figure.
     """
     values = []
     async with node() as busy, agent(busy) as process:
@@ -132,7 +132,7 @@ async def _calls(
 
 
 async def _crowds(busy: Node, name: str, rounds: int, samples: dict[str, list[float]]) -> None:
-    """Let a hundred containers ask at the same time, again and again."""
+    """Measure Allocate requests of a hundred containers at the same time, repeatedly."""
     ids = sorted(busy.fake.kubelet.resource(busy.resources[0]).healthy)[:_CROWD]
     asked = [pb.ContainerAllocateRequest(devices_ids=[one]) for one in ids]
     requests = [pb.AllocateRequest(container_requests=[one]).SerializeToString() for one in asked]

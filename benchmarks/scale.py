@@ -47,7 +47,7 @@ async def restarts(runs: Runs) -> Samples:
     """Kubelet restarts in a row, faster than an endpoint needs to come round."""
     async with node() as busy, agent(busy) as process:
         await busy.listed(process.started)
-        # What the first restart ever makes it import and open stays, and is no leak.
+        # The first restart imports modules and opens files that are kept; these are not a leak.
         await busy.fake.kubelet.restart()
         await busy.listed(0)
         await asyncio.sleep(_AFTERMATH)

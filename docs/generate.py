@@ -76,7 +76,7 @@ class Key:
     """A key that a JSON Schema describes.
 
     ``path`` is the path of the key as the pages show it, and ``section`` that of the object that has the key.
-    ``same_as`` is the section that documents the keys of the value, if that is another one than ``path``.
+    ``same_as`` is the section that documents the keys of the value, if it differs from ``path``.
     """
 
     section: str
@@ -361,7 +361,7 @@ def find_variables(name: str, action: argparse.Action) -> list[str]:
             try:
                 parser = build_parser(name)
             except SystemExit:
-                # This variable sets another option, of which the value is no choice.
+                # This variable sets another option, for which the value is not valid.
                 continue
             same = next(one for one in list_actions(parser) if one.dest == action.dest)
         if (same.default, same.required) != (action.default, action.required):
@@ -378,7 +378,7 @@ def _epilog(text: str) -> Iterator[str]:
             yield from ("", "Exit codes:", "")
             yield from (f"- `{code}`: {meaning}" for code, _, meaning in (one.partition(" ") for one in codes))
         elif rest.startswith("  "):
-            # What follows a command after several spaces is its explanation.
+            # The text after a command and several spaces explains the command.
             lines = [re.sub(r"(?<=\S)(?=   +[^#\s])", "  #", line.removeprefix("  ")) for line in rest.splitlines()]
             yield from ("", heading[:1].upper() + heading[1:], "", "```sh", *lines, "```")
         elif part:

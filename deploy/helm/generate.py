@@ -163,7 +163,7 @@ class SchemaInliner:
         return f"#/definitions/{name}"
 
     def _build_strict(self, schema: Schema, file: str) -> Schema:
-        """Return the schema as it is in the file, without its examples."""
+        """Return the schema of the file without its examples."""
         copy = self._copy(schema, lambda ref: self._define(file, ref.removeprefix("#"), is_mergeable=False))
         strict: Schema = remove_examples(copy)
         return strict

@@ -276,7 +276,7 @@ def read_linked_libraries(path: Path) -> set[str]:
 
 
 def copy_package_records() -> None:
-    """Copy the licence and the dpkg record, which scanners read, of each Debian package with a file in the layer."""
+    """Copy the license and the dpkg record, which scanners read, of each Debian package with a file in the layer."""
     sources = {resolve_in_base(path.relative_to(RUNTIME)) for path in RUNTIME.rglob("*") if path.is_file()}
     for record in sorted((SOURCE / "var/lib/dpkg/status.d").glob("*.md5sums")):
         # A line consists of an MD5 sum (32 characters), two spaces and a path.
@@ -291,8 +291,8 @@ def copy_package_records() -> None:
         for file, text in ((record, "".join(lines)), (control, control.read_text())):
             write(RUNTIME / file.relative_to(SOURCE), text)
         package = re.search(r"^Package: (\S+)$", control.read_text(), re.MULTILINE)
-        licence = Path("usr/share/doc") / (package[1] if package else control.name) / "copyright"
-        copy_resolved(licence, licence)
+        copyright_file = Path("usr/share/doc") / (package[1] if package else control.name) / "copyright"
+        copy_resolved(copyright_file, copyright_file)
 
 
 def precompile(layer: Path) -> None:

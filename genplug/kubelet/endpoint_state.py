@@ -2,7 +2,7 @@
 
 A generation is a socket name used once, the server behind it and the server's streams; they live and die together.
 Nothing here has a clock, a socket or a task: :func:`next_step` is given what happened and the time, and says what the
-endpoint is now and what to do. Each arrow has a reason in the kubelet's behaviour, told where it stands.
+endpoint is now and what to do. Each arrow has a reason in the kubelet's behavior, told where it stands.
 """
 
 from enum import StrEnum

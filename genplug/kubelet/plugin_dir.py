@@ -67,7 +67,7 @@ def identity_of(path: Path) -> SocketIdentity | None:
 def socket_name(resource: str, directory: Path) -> str:
     """Return a name for a new socket that was never used before and fits the directory's path.
 
-    It starts with what a person can recognise of the resource, never with all of it (contract 1.5: 253 + 63 long).
+    It starts with what a person can recognize of the resource, never with all of it (contract 1.5: 253 + 63 long).
 
     Raises:
         DirectoryUnusableError: the directory's own path is too long for any socket.

@@ -1,6 +1,6 @@
 """v1beta1 messages from our values, as bytes.
 
-A message of repeated fields is the concatenation of its parts, so each device's part of a list is serialised once and
+A message of repeated fields is the concatenation of its parts, so each device's part of a list is serialized once and
 kept: a list of 10 000 devices is a join of ready bytes.
 """
 

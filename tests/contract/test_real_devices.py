@@ -164,7 +164,7 @@ CHANGES: dict[str, tuple[Callable[[FakeNode], object], str]] = {
     "it became a file": (lambda node: node.write("/dev/x0", "char 240:0"), "/dev/x0 is now a regular file"),
     "it became a link to the disk": (lambda node: node.link("/dev/x0", "/dev/sda"), "/dev/x0 is now block 8:0"),
     "it became a link to memory": (lambda node: node.link("/dev/x0", "mem"), "/dev/x0 is now char 1:1"),
-    "it became a link to its neighbour": (lambda node: node.link("/dev/x0", "x1"), "/dev/x0 is now char 240:1"),
+    "it became a link to its neighbor": (lambda node: node.link("/dev/x0", "x1"), "/dev/x0 is now char 240:1"),
     "it became a link to nowhere": (lambda node: node.link("/dev/x0", "/dev/y"), "is a symlink to /dev/y, which does"),
 }
 

@@ -1,4 +1,4 @@
-"""The image that deploy/image/build.sh builds: its content, its reproducibility, and its behaviour under runc."""
+"""The image that deploy/image/build.sh builds: its content, its reproducibility, and its behavior under runc."""
 
 import json
 import os

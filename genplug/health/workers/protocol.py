@@ -1,6 +1,6 @@
 """Messages between the agent and its worker processes, and the page on which a worker reports its progress.
 
-A message is a header of four bytes, the length of the body, and the body, a marshalled value.
+A message is a header of four bytes, the length of the body, and the body, a marshaled value.
 :mod:`marshal` suits because both ends run the same interpreter, and it costs a worker no memory.
 
 To a worker goes a batch: ``(number, [(request, timeout_seconds), ...])``.
