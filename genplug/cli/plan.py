@@ -203,7 +203,7 @@ def _explanation(one: "CandidateExplanation") -> dict[str, Any]:
         "device": one.device,
         "reason": one.reason,
         "checks": [
-            {"condition": check.condition, "passed": check.passed, "values": list(check.seen), "file": check.origin}
+            {"condition": check.condition, "passed": check.passed, "values": list(check.values), "file": check.origin}
             for check in one.checks
         ],
         "attributes": [
@@ -221,7 +221,7 @@ def _prose(explanation: "Sequence[CandidateExplanation]") -> str:
         lines += ["", f"{one.path}: {fate}", f"  {one.resource} ({one.location}), found by '{one.found_by}'"]
         for check in one.checks:
             word = "in " if check.passed else "out"
-            seen = f"it is {_shown(check.seen)}" if check.seen else "it does not exist"
+            seen = f"it is {_shown(check.values)}" if check.values else "it does not exist"
             lines.append(f"  {word} by where {check.condition}: {seen}" + _origin(check.origin))
         for attribute in one.attributes:
             said = f"= {_shown(attribute.values)}" if attribute.values else "does not exist"

@@ -1,1 +1,1 @@
-"""What is on the node: ``Host`` (the only door to its file system), candidates, devices, stable IDs, change notices."""
+"""The hardware of the node: ``Host`` (the only access to its file system), candidates, devices, IDs, change events."""

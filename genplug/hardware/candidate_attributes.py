@@ -1,6 +1,6 @@
-"""Values of attributes: those that a path and a look at it give by themselves, and those of several together. Pure.
+"""Attribute values that follow from the path and stat of a candidate, and merging of values. Pure.
 
-An attribute that cannot be known does not exist: it is missing, never empty.
+An attribute without a value does not exist: it is missing, never empty.
 """
 
 import re
@@ -13,22 +13,22 @@ from genplug.spec.template import Values
 _TRAILING_NUMBER = re.compile(r"[0-9]+\Z")
 
 
-def custom_attributes(path: str, look: PathInfo) -> dict[str, tuple[str, ...]]:
-    """Return the attributes of one path; for a symlink, path and name are the link's, the rest is its target's."""
+def path_attributes(path: str, info: PathInfo) -> dict[str, tuple[str, ...]]:
+    """Return the attributes of a path; of a symlink, path and name are its own, the others those of its target."""
     name = path.rpartition("/")[2]
-    values: dict[str, tuple[str, ...]] = {"path": (path,), "name": (name,), "type": (look.kind.value,)}
+    values: dict[str, tuple[str, ...]] = {"path": (path,), "name": (name,), "type": (info.kind.value,)}
     if (found := _TRAILING_NUMBER.search(name)) is not None:
         values["index"] = (found[0],)
-    if look.is_device:
-        values["major"] = (str(look.major),)
-        values["minor"] = (str(look.minor),)
-    if look.resolved != path:
-        values["target"] = (look.resolved,)
+    if info.is_device:
+        values["major"] = (str(info.major),)
+        values["minor"] = (str(info.minor),)
+    if info.resolved != path:
+        values["target"] = (info.resolved,)
     return values
 
 
 def merge_values(parts: Sequence[Values]) -> Values:
-    """Return the values of several candidates or devices together, in natural order and without repeats."""
+    """Return the merged values of several candidates or devices, in natural order and without repeats."""
     if len(parts) == 1:
         return parts[0]
     values: dict[str, set[str]] = {}

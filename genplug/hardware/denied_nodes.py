@@ -1,8 +1,8 @@
-"""Device nodes that nobody gets: those that a policy refuses, and a built-in list of what gives a container the node.
+"""Device nodes that are never handed out: forbidden by the policy, or on a built-in list of nodes that expose the host.
 
-The list goes by the kernel's numbers and not by names, because a name is what whoever made the node says. The numbers
-are those of the kernel's Documentation/admin-guide/devices.txt. A few drivers of the disks have no number of their own
-and get one at boot; their nodes are known by the names that the kernel itself gives them.
+The list uses device numbers, because a name can be chosen freely when a node is created. The numbers are those of the
+kernel's Documentation/admin-guide/devices.txt. Some disk drivers get a number at boot; their nodes are recognized by
+the names that the kernel gives them.
 """
 
 import re
@@ -14,10 +14,10 @@ from genplug.spec.policy import Policy
 _ANY = range(1 << 20)
 """Every minor number."""
 _CONSOLE = "a console of the host"
-_SCREEN = "what a console of the host shows"
+_SCREEN = "the screen contents of a console of the host"
 _TERMINAL = "a terminal of the host"
 
-# Not here: ttyS (4:64 and up), ttyUSB (188), ttyACM (166) and other serial ports, which lead out of the host.
+# Serial ports such as ttyS (4:64 and up), ttyUSB (188) and ttyACM (166) are allowed: they lead out of the host.
 _CHARS: Mapping[int, Mapping[range, str]] = {
     1: {
         range(1, 2): "/dev/mem, the memory of the host",
@@ -31,57 +31,57 @@ _CHARS: Mapping[int, Mapping[range, str]] = {
     5: {
         range(1): "/dev/tty, the terminal of a process",
         range(1, 2): "/dev/console, the console of the host",
-        range(2, 3): "/dev/ptmx, which makes terminals of the host",
+        range(2, 3): "/dev/ptmx, which creates terminals of the host",
     },
     7: {_ANY: _SCREEN},
     10: {
-        range(223, 224): "/dev/uinput, which types in the name of others",
-        range(237, 238): "/dev/loop-control, which makes block devices of files",
+        range(223, 224): "/dev/uinput, which emulates input devices of the host",
+        range(237, 238): "/dev/loop-control, which creates block devices from files",
     },
 } | {major: {_ANY: _TERMINAL} for major in range(136, 144)}
-"""Character devices that no policy allows: major number to minor numbers and what they are."""
+"""Character devices that no policy allows: what they are, by major and minor number."""
 
 _DISK_CHARS: Mapping[int, Mapping[range, str]] = {
-    10: {range(236, 237): "/dev/mapper/control, which builds block devices of the disks"},
+    10: {range(236, 237): "/dev/mapper/control, which creates block devices from disks"},
     21: {_ANY: "generic access to a SCSI device such as a disk"},
     162: {_ANY: "raw access to a block device"},
 }
-"""Character devices that reach the disks; who is allowed block devices is allowed them."""
+"""Character devices that access disks; allowed together with block devices."""
 
 _DISK_PATHS = re.compile(r"/dev/(?:nvme[0-9]|nvme-fabrics|ng[0-9]|bsg/)")
-"""The same for drivers whose numbers are given out at boot."""
+"""Device nodes that access disks and whose numbers are assigned at boot."""
 
 
 def denial_reason(device: Device, policy: Policy) -> str:
-    """Say which node of a device may not be handed out, and by which rule; empty if all may."""
+    """Return which device node of a device must not be handed out and by which rule, or an empty string."""
     for node in (*device.nodes, *device.companions):
-        if reason := denied(node.info, policy):
-            return reason if node.path in device.candidates else f"it would bring {node.path}, {reason}"
+        if reason := node_denial_reason(node.info, policy):
+            return reason if node.path in device.candidates else f"it includes {node.path}, {reason}"
     return ""
 
 
-def denied(look: PathInfo, policy: Policy) -> str:
-    """Say by which rule a device node may not be handed out; empty if it may."""
-    if look.kind is Kind.CHAR and (what := _found(_CHARS, look)):
-        rule = "the built-in list, whatever a policy says"
-    elif not policy.block and (what := _disk(look)):
+def node_denial_reason(info: PathInfo, policy: Policy) -> str:
+    """Return by which rule a device node must not be handed out, or an empty string."""
+    if info.kind is Kind.CHAR and (what := _find(_CHARS, info)):
+        rule = "the built-in list, which no policy can change"
+    elif not policy.block and (what := _disk_access(info)):
         rule = f"'devices.block' of {policy.name}"
     else:
-        return policy.device_error(look.resolved)
-    return f"refused by {rule}: {look.kind} {look.major}:{look.minor} is {what}"
+        return policy.device_error(info.resolved)
+    return f"refused by {rule}: {info.describe_numbers()} is {what}"
 
 
-def _disk(look: PathInfo) -> str:
-    """Say what a node has to do with block devices; empty for nothing."""
-    if look.kind is Kind.BLOCK:
-        return "a block device, a disk or what is built of disks"
-    if _DISK_PATHS.match(look.resolved):
-        return "the way to a disk's own commands"
-    return _found(_DISK_CHARS, look)
+def _disk_access(info: PathInfo) -> str:
+    """Return how a device node accesses block devices, or an empty string."""
+    if info.kind is Kind.BLOCK:
+        return "a block device, that is a disk or a device built from disks"
+    if _DISK_PATHS.match(info.resolved):
+        return "a node for commands to a disk"
+    return _find(_DISK_CHARS, info)
 
 
-def _found(table: Mapping[int, Mapping[range, str]], look: PathInfo) -> str:
-    # Most majors are none of these, and this is asked of every node of every scan.
-    if (minors := table.get(look.major)) is None:
+def _find(table: Mapping[int, Mapping[range, str]], info: PathInfo) -> str:
+    # Fast path: this runs for every device node of every scan.
+    if (minors := table.get(info.major)) is None:
         return ""
-    return next((what for numbers, what in minors.items() if look.minor in numbers), "")
+    return next((what for numbers, what in minors.items() if info.minor in numbers), "")

@@ -1,6 +1,6 @@
-"""What a scan depends on: directories, and in each of them the names whose coming or going may change its result.
+"""The dependencies of a scan: per directory, the entry names whose appearance or removal can change its result.
 
-So a change of one name in ``/dev`` costs a scan of those resources that can care, and not of all of them.
+With them, a change of one name in ``/dev`` causes a scan of the affected resources only.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,19 +11,19 @@ from attrs import define, field, frozen
 from genplug.spec.globs import Segment
 
 Changes: TypeAlias = Mapping[str, frozenset[str]]
-"""Directories in which something changed and the names that did; no names mean that anything may have."""
+"""Changed entry names by directory; an empty set of names means that any entry may have changed."""
 
 
 @frozen
 class DirectoryDependency:
-    """The names that matter in one directory: these very ones, those that a pattern matches, or any."""
+    """The relevant entry names of a directory: literal names, names that match a pattern, or any name."""
 
     names: frozenset[str] = frozenset()
     patterns: frozenset[Segment] = frozenset()
     is_any: bool = False
 
     def matches_any(self, names: frozenset[str]) -> bool:
-        """Say whether a change of these names matters; none means that anything may have changed."""
+        """Return whether a change of these names is relevant; no names mean that anything may have changed."""
         if self.is_any or not names or not names.isdisjoint(self.names):
             return True
         return any(pattern.matches(name) for pattern in self.patterns for name in names)
@@ -39,25 +39,25 @@ class Dependencies:
 
     @property
     def directories(self) -> frozenset[str]:
-        """Every directory that matters."""
+        """All directories with relevant names."""
         return frozenset({*self.names, *self.patterns, *self.anything})
 
     def add_name(self, directory: str, name: str) -> None:
-        """Take note that a name in a directory matters."""
-        # What a pattern of the same scan has found already needs no line of its own: most devices of most scans.
+        """Record that a name in a directory is relevant."""
+        # Skip names that a pattern covers, which is the usual case for devices.
         if not any(pattern.matches(name) for pattern in self.patterns.get(directory or "/", ())):
             self.names.setdefault(directory or "/", set()).add(name)
 
     def add_pattern(self, directory: str, pattern: Segment) -> None:
-        """Take note that every name that a pattern matches matters."""
+        """Record that every name that matches a pattern is relevant."""
         self.patterns.setdefault(directory or "/", set()).add(pattern)
 
     def add_any(self, directory: str) -> None:
-        """Take note that everything in a directory matters."""
+        """Record that every name in a directory is relevant."""
         self.anything.add(directory or "/")
 
     def update(self, other: "Dependencies") -> None:
-        """Take over all dependencies of another collector."""
+        """Add all dependencies of another collector."""
         for directory, patterns in other.patterns.items():
             self.patterns.setdefault(directory, set()).update(patterns)
         for directory, names in other.names.items():
@@ -66,7 +66,7 @@ class Dependencies:
         self.anything |= other.anything
 
     def freeze(self) -> Mapping[str, DirectoryDependency]:
-        """Return what was collected."""
+        """Return the collected dependencies by directory."""
         return {
             directory: DirectoryDependency(
                 frozenset(self.names.get(directory, ())),
@@ -85,23 +85,23 @@ def is_affected(dependencies: Mapping[str, DirectoryDependency], changes: Change
 
 
 def with_ancestors(paths: Iterable[str]) -> frozenset[str]:
-    """Return paths and every directory above them: where a change can touch what depends on one of the paths."""
+    """Return the paths and all of their parent directories: a change of one of these can affect the paths."""
     found: set[str] = set()
     for path in paths:
         found.add(path)
-        at = path.rstrip("/")
-        while at and at not in found:
-            found.add(at)
-            at = at.rpartition("/")[0]
+        ancestor = path.rstrip("/")
+        while ancestor and ancestor not in found:
+            found.add(ancestor)
+            ancestor = ancestor.rpartition("/")[0]
     return frozenset(found)
 
 
 @frozen
 class ChangeSet:
-    """What changes can have touched: for things that depend on paths, as candidates do on what was read of them.
+    """The paths that changes can affect.
 
-    A thing depends on a path (it was looked at or read), or on the names in a directory (its path and ``/`` at the
-    end). It is touched by a change of the path, of a directory above it, and of a name in the directory.
+    A dependency is a path, or a directory with a trailing ``/``, which stands for the names in it. A change affects the
+    dependencies on its path, on paths below it, and on the directory that contains it.
     """
 
     paths: frozenset[str]
@@ -109,12 +109,12 @@ class ChangeSet:
 
     @classmethod
     def of(cls, changes: Changes) -> "ChangeSet":
-        """Return what these changes touch."""
+        """Return the change set for changes by directory."""
         paths = {f"{directory.rstrip('/')}/{name}" for directory, names in changes.items() for name in names}
         directories = {f"{directory.rstrip('/')}/" for directory in changes}
         anything = {f"{directory.rstrip('/')}/" for directory, names in changes.items() if not names}
         return cls(frozenset(paths | directories), tuple({f"{path}/" for path in paths} | anything))
 
     def affects(self, depends: Iterable[str]) -> bool:
-        """Say whether a thing that depends on these is touched."""
-        return any(one in self.paths or one.startswith(self.prefixes) for one in depends)
+        """Return whether one of these dependencies is affected."""
+        return any(path in self.paths or path.startswith(self.prefixes) for path in depends)

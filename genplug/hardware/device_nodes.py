@@ -1,14 +1,14 @@
-"""The device nodes of a device and its companions: from the specs of a source to paths, container paths and faults."""
+"""Resolves the device nodes and companions of a device to paths, container paths and faults."""
 
 import posixpath
 from collections.abc import Iterator, Sequence
 
-from genplug.hardware.candidate_attributes import custom_attributes
+from genplug.hardware.candidate_attributes import path_attributes
 from genplug.hardware.candidates import NOT_SENDABLE
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host, is_utf8, printable
 from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
-from genplug.spec.globs import Glob, GlobError, escape_glob, has_magic
+from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.model import NodeSpec
 from genplug.spec.template import MissingAttributeError, Values
 
@@ -16,27 +16,26 @@ DEFAULT_PERMISSIONS = "rw"
 
 
 class _NothingMatchesError(Exception):
-    """A glob that must find a node finds none."""
+    """A required glob matches nothing."""
 
 
-def own_nodes(candidates: Sequence[Candidate]) -> list[DeviceNode]:
-    """Return those candidates that are nodes, each under its own path in the container.
+def candidate_nodes(candidates: Sequence[Candidate]) -> list[DeviceNode]:
+    """Return the candidates that are device nodes, each with its host path as container path.
 
-    A device of other things (a function without a node, a directory, a socket) gives what ``allocate`` says, and no
-    node.
+    Other candidates (a PCI function, a directory, a socket) give what ``allocate`` defines and no device node.
     """
     found = ((candidate.path, candidate.info) for candidate in candidates)
     return [
-        DeviceNode(path, path, DEFAULT_PERMISSIONS, look) for path, look in found if look is not None and look.is_device
+        DeviceNode(path, path, DEFAULT_PERMISSIONS, info) for path, info in found if info is not None and info.is_device
     ]
 
 
 def specified_nodes(
     specs: Sequence[NodeSpec], attributes: Values, host: Host, dependencies: Dependencies
 ) -> tuple[list[DeviceNode], list[str]]:
-    """Return the nodes that specs ask for with these attributes, in the specs' order, and faults.
+    """Return the device nodes that specs render to with these attributes, in the order of the specs, and faults.
 
-    ``dependencies`` get what may change the result.
+    The dependencies of the result are added to ``dependencies``.
     """
     nodes: list[DeviceNode] = []
     faults: list[str] = []
@@ -51,38 +50,37 @@ def specified_nodes(
         except MissingAttributeError as error:
             if spec.optional:
                 continue
-            faults.append(f"'{error.name}', which a path at {spec.location} needs, has no value for this device")
+            faults.append(f"a path at {spec.location} refers to '{error.name}', which the device does not have")
         except GlobError as error:
-            faults.append(f"a path at {spec.location} cannot be used: {error}")
+            faults.append(f"a path at {spec.location} renders to an invalid glob: {error}")
         except _NothingMatchesError as error:
             faults.append(str(error))
     return nodes, faults
 
 
-def without_collisions(
+def resolve_collisions(
     nodes: Sequence[DeviceNode], companions: Sequence[DeviceNode]
 ) -> tuple[tuple[DeviceNode, ...], tuple[DeviceNode, ...], list[str]]:
-    """Return nodes and companions of which each container path speaks once, and a fault for each that two want.
+    """Return nodes and companions with unique container paths, and a fault for each path that two nodes map to.
 
-    A companion that is a node of the device as well is left out: the node's permissions count.
+    A companion that is also a node of the device is left out; the permissions of the node apply.
     """
     if len(nodes) <= 1 and not companions:
         return tuple(nodes), (), []
-    locations: dict[str, DeviceNode] = {}
+    by_container_path: dict[str, DeviceNode] = {}
     faults: list[str] = []
     kept: dict[bool, list[DeviceNode]] = {False: [], True: []}
     for is_companion, node in (*((False, node) for node in nodes), *((True, node) for node in companions)):
-        first = locations.setdefault(node.container_path, node)
+        first = by_container_path.setdefault(node.container_path, node)
         if first is node:
             kept[is_companion].append(node)
         elif not is_companion or first.info.numbers != node.info.numbers:
-            faults.append(f"{first.path} and {node.path} both want to be {node.container_path} in the container")
+            faults.append(f"{first.path} and {node.path} both map to {node.container_path} in the container")
     return tuple(kept[False]), tuple(kept[True]), faults
 
 
 def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Dependencies) -> Iterator[str]:
-    is_glob = any(isinstance(part, str) and has_magic(part) for part in spec.path.parts)
-    if not is_glob:
+    if not spec.path.has_glob:
         yield from spec.path.render_each(attributes)
         return
     for text in spec.path.render_each(attributes, escape_glob):
@@ -98,16 +96,16 @@ def _node(
 ) -> DeviceNode | str | None:
     if not path.startswith("/"):
         return f"'{path}' is not an absolute path ({spec.location})"
-    look = host.stat_tracked(path, dependencies)
-    if look is None:
+    info = host.stat_tracked(path, dependencies)
+    if info is None:
         return None if spec.optional else f"{path} {host.missing_reason(path) or 'does not exist'}"
-    if not is_utf8(path) or not is_utf8(look.resolved):
+    if not is_utf8(path) or not is_utf8(info.resolved):
         return f"{printable(path)}: {NOT_SENDABLE}"
-    if not look.is_device:
-        return f"{path} is {KIND_NAMES[look.kind]}, not a device node"
+    if not info.is_device:
+        return f"{path} is {KIND_NAMES[info.kind]}, not a device node"
     if spec.container_path is None:
-        return DeviceNode(path, posixpath.normpath(path), spec.permissions, look)
-    container_path = spec.container_path.render({**attributes, **custom_attributes(path, look)})
+        return DeviceNode(path, posixpath.normpath(path), spec.permissions, info)
+    container_path = spec.container_path.render({**attributes, **path_attributes(path, info)})
     if not container_path.startswith("/"):
-        return f"{path} cannot be '{container_path}' in the container: not an absolute path ({spec.location})"
-    return DeviceNode(path, posixpath.normpath(container_path), spec.permissions, look)
+        return f"the container path '{container_path}' of {path} is not absolute ({spec.location})"
+    return DeviceNode(path, posixpath.normpath(container_path), spec.permissions, info)

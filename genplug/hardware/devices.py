@@ -1,4 +1,4 @@
-"""From candidates to schedulable devices: groups, keys, IDs, nodes, companions, and the faults found on the way."""
+"""Builds devices from candidates: groups, keys, IDs, device nodes, companions, and the faults of a device."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,7 +8,7 @@ from genplug.hardware.candidate_attributes import merge_values
 from genplug.hardware.denied_nodes import denial_reason
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.device_ids import device_id, verbatim_error
-from genplug.hardware.device_nodes import own_nodes, specified_nodes, without_collisions
+from genplug.hardware.device_nodes import candidate_nodes, resolve_collisions, specified_nodes
 from genplug.hardware.host import Host, printable
 from genplug.hardware.hung_paths import HangError
 from genplug.hardware.inventory import KIND_NAMES, Candidate, CandidateOutcome, Device, ScanStall
@@ -19,11 +19,11 @@ from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import MissingAttributeError, Values
 
 MAX_SLICES = 1000
-"""Slices of one device: as many as the schema allows replicas."""
+"""The most slices of a device, equal to the most replicas."""
 
 
 class InvalidResourceName(str):
-    """Why a device is left out: the name that its resource would have."""
+    """The reason why a device is left out: its resource name would be invalid."""
 
     __slots__ = ()
 
@@ -37,9 +37,9 @@ class _Group:
 
 @frozen
 class BuiltDevices:
-    """The devices of a resource in the order in which they claim nodes, and what became of every candidate.
+    """The devices of a resource in claim order, and the outcome of every candidate.
 
-    ``beside`` is what may change them beside their candidates.
+    ``extra_dependencies`` are the dependencies of the devices that are not candidates.
     """
 
     devices: tuple[Device, ...]
@@ -52,110 +52,111 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three are what an earlie
     resource: Resource,
     candidates: Sequence[Candidate],
     host: Host,
-    known: Mapping[tuple[str, ...], Device] | None = None,
-    beside: Dependencies | None = None,
+    unchanged: Mapping[tuple[str, ...], Device] | None = None,
+    extra_dependencies: Dependencies | None = None,
     previous: Mapping[tuple[str, ...], Device] | None = None,
 ) -> BuiltDevices:
-    """Make a resource's devices.
+    """Build the devices of a resource.
 
-    ``known`` are devices, by their candidates, that are as they were; ``beside`` is what they depend on. ``previous``
+    ``unchanged`` are the devices, by the paths of their candidates, that need not be built again;
+    ``extra_dependencies`` are their dependencies that are not candidates. ``previous``
     are all devices of the previous scan: one of them is kept if a file operation on its device nodes hangs.
     """
     devices: dict[str, Device] = {}
-    considered: list[CandidateOutcome] = []
+    outcomes: list[CandidateOutcome] = []
     stalls: list[ScanStall] = []
-    maker = _DeviceBuilder(resource, host, needed_at_allocate(resource), beside or Dependencies())
+    builder = _DeviceBuilder(resource, host, needed_at_allocate(resource), extra_dependencies or Dependencies())
     for number, source in enumerate(resource.sources):
         own = [candidate for candidate in candidates if candidate.source == number]
-        groups, ungrouped = _grouped(source, own)
-        considered += (_left_out(resource, source, candidate, reason) for candidate, reason in ungrouped)
+        groups, ungrouped = _group_candidates(source, own)
+        outcomes += (_outcome_left_out(resource, source, candidate, reason) for candidate, reason in ungrouped)
         for group in sorted(groups, key=lambda group: natural_sort_key(group.key)):
             paths = tuple([candidate.path for candidate in group.candidates])
             try:
-                device = known[paths] if known and paths in known else maker.device(source, group, paths)
+                device = unchanged[paths] if unchanged and paths in unchanged else builder.build(source, group, paths)
             except HangError as error:
                 stalls.append(ScanStall(resource.name, ", ".join(map(printable, paths)), str(error)))
                 device = (previous or {}).get(paths) or f"its device nodes cannot be examined: {error}"
             if isinstance(device, str):
-                considered += (_left_out(resource, source, candidate, device) for candidate in group.candidates)
+                outcomes += (_outcome_left_out(resource, source, candidate, device) for candidate in group.candidates)
                 continue
             first = devices.setdefault(device.id, device)
             if first is device:
-                considered += (_taken(device, candidate) for candidate in group.candidates)
+                outcomes += (_outcome_used(device, candidate) for candidate in group.candidates)
                 continue
             same = f"has the same ID '{device.id}'"
-            fault = (
-                f"{', '.join(paths)} ({device.location}) {same}; give each an id of its own, with a "
-                "template that tells "
-                "them apart"
-            )
+            fault = f"{', '.join(paths)} ({device.location}) {same}; write an 'id' template that differs between them"
             devices[device.id] = evolve(first, faults=(*first.faults, fault))
             reason = f"{', '.join(first.candidates)} {same}"
-            considered += (_left_out(resource, source, candidate, reason) for candidate in group.candidates)
-    return BuiltDevices(tuple(devices.values()), tuple(considered), maker.beside, tuple(stalls))
+            outcomes += (_outcome_left_out(resource, source, candidate, reason) for candidate in group.candidates)
+    return BuiltDevices(tuple(devices.values()), tuple(outcomes), builder.extra_dependencies, tuple(stalls))
 
 
-def _grouped(source: Source, candidates: Iterable[Candidate]) -> tuple[list[_Group], list[tuple[Candidate, str]]]:
-    """Put candidates with one key together; those without a key come back with the reason."""
+def _group_candidates(
+    source: Source, candidates: Iterable[Candidate]
+) -> tuple[list[_Group], list[tuple[Candidate, str]]]:
+    """Group candidates by their key; return those without a key with the reason."""
     groups: dict[str, list[Candidate]] = {}
     left_out: list[tuple[Candidate, str]] = []
     for candidate in candidates:
         try:
             key = source.group_by.render(candidate.attributes) if source.group_by else candidate.path
         except MissingAttributeError as error:
-            left_out.append((candidate, f"groupBy needs '{error.name}', which it does not have"))
+            left_out.append((candidate, f"groupBy refers to '{error.name}', which the candidate does not have"))
             continue
         groups.setdefault(key, []).append(candidate)
     keyed: list[_Group] = []
     for key, members in groups.items():
-        together = tuple(
+        grouped = tuple(
             sorted(members, key=lambda member: natural_sort_key(member.path)) if len(members) > 1 else members
         )
         if source.id is None:
             is_node_name = source.group_by is None and not source.nodes and key.startswith("/dev/")
             name = key.removeprefix("/dev/") if source.group_by is None else key
-            keyed.append(_Group(name, is_node_name and together[0].is_node, together))
+            keyed.append(_Group(name, is_node_name and grouped[0].is_node, grouped))
             continue
         try:
-            identity = source.id.render(merge_values([member.attributes for member in together]))
+            identity = source.id.render(merge_values([member.attributes for member in grouped]))
         except MissingAttributeError as error:
-            reason = f"its id needs '{error.name}', which it does not have"
-            left_out += ((member, reason) for member in together)
+            reason = f"id refers to '{error.name}', which the candidate does not have"
+            left_out += ((member, reason) for member in grouped)
         else:
-            keyed.append(_Group(identity, is_node_name=False, candidates=together))
+            keyed.append(_Group(identity, is_node_name=False, candidates=grouped))
     return keyed, left_out
 
 
 @frozen
 class _DeviceBuilder:
-    """Makes devices of groups; ``beside`` collects what else they depend on."""
+    """Builds devices from groups and collects their dependencies that are not candidates."""
 
     resource: Resource
     host: Host
     needed: Mapping[str, str]
-    beside: Dependencies
+    extra_dependencies: Dependencies
 
-    def device(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | str:
-        """Return the device of a group, or the reason why it is none."""
+    def build(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | str:
+        """Return the device of a group, or the reason why the group is left out."""
         resource = self.resource
         attributes = merge_values([candidate.attributes for candidate in group.candidates])
         name, reason = resource_name(resource, attributes)
         if reason:
             return InvalidResourceName(reason)
         if source.nodes:
-            nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.beside)
+            nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.extra_dependencies)
         else:
-            nodes, faults = own_nodes(group.candidates), _gives_nothing(resource, group)
-        companions, missing = specified_nodes(source.companions, attributes, self.host, self.beside)
-        own, beside, collisions = without_collisions(nodes, companions)
+            nodes, faults = candidate_nodes(group.candidates), _empty_allocation_faults(resource, group)
+        companions, missing = specified_nodes(source.companions, attributes, self.host, self.extra_dependencies)
+        own, extra_nodes, collisions = resolve_collisions(nodes, companions)
         faults += [*(f"companion {fault}" for fault in missing), *collisions]
         if source.nodes and not own and not faults:
             faults = ["none of its device nodes exists"]
         slices, fault = _slices(resource, attributes)
         faults += [fault] if fault else []
         if not self.needed.keys() <= attributes.keys():
-            lacking = [one for one in self.needed if one not in attributes]
-            faults += [f"{self.needed[one]} needs '{one}', which this device does not have" for one in lacking]
+            missing_names = [name_ for name_ in self.needed if name_ not in attributes]
+            faults += [
+                f"{self.needed[name_]} refers to '{name_}', which the device does not have" for name_ in missing_names
+            ]
         id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
         if source.is_id_verbatim:
             fault = verbatim_error(group.key)
@@ -167,48 +168,48 @@ class _DeviceBuilder:
             location=source.location,
             candidates=paths,
             nodes=own,
-            companions=beside,
+            companions=extra_nodes,
             attributes=attributes,
-            numa=tuple(int(one) for one in attributes.get("numaNode", ())) if resource.has_topology else (),
+            numa=tuple(int(node) for node in attributes.get("numaNode", ())) if resource.has_topology else (),
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
         )
         return denial_reason(device, resource.policy) or device
 
 
-def _gives_nothing(resource: Resource, group: _Group) -> list[str]:
-    """Return a fault for each candidate of which a container would get nothing."""
+def _empty_allocation_faults(resource: Resource, group: _Group) -> list[str]:
+    """Return a fault for each candidate that would give a container nothing."""
     if resource.allocate != AllocateSpec():
         return []
     return [
-        f"{candidate.path} is {KIND_NAMES[candidate.info.kind]}, not a device node, and 'allocate' says nothing: a "
-        "container would get nothing of it"
+        f"{candidate.path} is {KIND_NAMES[candidate.info.kind]}, not a device node, and 'allocate' is empty: a "
+        "container would get nothing"
         for candidate in group.candidates
         if candidate.info is not None and not candidate.is_node
     ]
 
 
 def _slices(resource: Resource, attributes: Values) -> tuple[int, str]:
-    """Return in how many slices a device is listed, and what is wrong with that."""
+    """Return the number of slices of a device, and a fault if it is invalid."""
     if resource.slices is None:
         return 1, ""
     try:
         text = resource.slices.render(attributes)
     except MissingAttributeError as error:
-        return 1, f"slices needs '{error.name}', which this device does not have"
+        return 1, f"slices refers to '{error.name}', which the device does not have"
     if not text.isdecimal() or not 1 <= int(text) <= MAX_SLICES:
-        return 1, f"slices is '{text}' for this device, wanted a number from 1 to {MAX_SLICES}"
+        return 1, f"slices renders to '{text}', expected a number from 1 to {MAX_SLICES}"
     if len(attributes.get("index", ())) != 1 and is_slice_named(resource):
-        return 1, "${slice} counts by a device's own 'index', and this device has not one of its own"
+        return 1, "${slice} requires an 'index', and the device has none or several"
     return int(text), ""
 
 
-def _taken(device: Device, candidate: Candidate) -> CandidateOutcome:
+def _outcome_used(device: Device, candidate: Candidate) -> CandidateOutcome:
     return CandidateOutcome(
         candidate.path, device.resource, device.location, device.id, f"found by '{candidate.found_by}'"
     )
 
 
-def _left_out(resource: Resource, source: Source, candidate: Candidate, reason: str) -> CandidateOutcome:
+def _outcome_left_out(resource: Resource, source: Source, candidate: Candidate, reason: str) -> CandidateOutcome:
     is_misnamed = isinstance(reason, InvalidResourceName)
     return CandidateOutcome(printable(candidate.path), resource.name, source.location, None, reason, is_misnamed)

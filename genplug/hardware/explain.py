@@ -1,6 +1,6 @@
-"""Why each candidate is in or out: every condition with what it saw, every attribute with the file it came from.
+"""Explains why each candidate is used or left out: every condition with its values, every attribute with its file.
 
-The same reading as a scan's, done again for people: a scan does not keep where things came from.
+It reads the attributes again, because a scan does not keep the files that they come from.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from genplug.spec.model import Resource
 
 
 @frozen
-class Checked:
-    """One condition of a ``where``: what it asks, whether the candidate passed, what was seen and in which file."""
+class CheckedCondition:
+    """A condition of ``where``: its text, whether the candidate passed, the values found and their file."""
 
     condition: str
     passed: bool
-    seen: tuple[str, ...]
+    values: tuple[str, ...]
     origin: str
 
 
 @frozen
 class Attribute:
-    """One attribute that the configuration uses; without values it does not exist for this candidate."""
+    """An attribute that the configuration uses; without values it does not exist for the candidate."""
 
     name: str
     values: tuple[str, ...]
@@ -37,7 +37,7 @@ class Attribute:
 
 @frozen
 class CandidateExplanation:
-    """One candidate: which resource (as written) and source looked at it, what became of it, and why."""
+    """A candidate: the configured resource and source that found it, its outcome, and the reason."""
 
     path: str
     resource: str
@@ -45,45 +45,47 @@ class CandidateExplanation:
     found_by: str
     device: str | None
     reason: str
-    checks: tuple[Checked, ...] = ()
+    checks: tuple[CheckedCondition, ...] = ()
     attributes: tuple[Attribute, ...] = ()
 
 
 def explain(inventory: Inventory, host: Host) -> Iterator[CandidateExplanation]:
-    """Explain every candidate of a scan of this host, in the order in which they were found."""
+    """Explain every candidate of a scan of this host, in the order of the scan."""
     host = host.cached()
-    fates = {(one.path, one.location): one for one in inventory.outcomes}
+    outcomes = {(outcome.path, outcome.location): outcome for outcome in inventory.outcomes}
     for scan in inventory.scans.values():
         for candidate in scan.candidates:
             source = scan.resource.sources[candidate.source]
-            fate = fates.get((printable(candidate.path), source.location))
+            outcome = outcomes.get((printable(candidate.path), source.location))
             checks, attributes = _read(candidate, scan.resource, host)
             yield CandidateExplanation(
                 path=printable(candidate.path),
                 resource=scan.resource.name,
                 location=source.location,
                 found_by=candidate.found_by,
-                device=fate.device if fate is not None else None,
-                reason=fate.reason if fate is not None and fate.device is None else "",
+                device=outcome.device if outcome is not None else None,
+                reason=outcome.reason if outcome is not None and outcome.device is None else "",
                 checks=checks,
                 attributes=attributes,
             )
 
 
-def _read(candidate: Candidate, resource: Resource, host: Host) -> tuple[tuple[Checked, ...], tuple[Attribute, ...]]:
+def _read(
+    candidate: Candidate, resource: Resource, host: Host
+) -> tuple[tuple[CheckedCondition, ...], tuple[Attribute, ...]]:
     source = resource.sources[candidate.source]
-    look = host.stat(candidate.path)
-    if look is None or kind_error(candidate.path, look, source, host):
+    info = host.stat(candidate.path)
+    if info is None or kind_error(candidate.path, info, source, host):
         return (), ()
-    facts = LazyAttributes(candidate.path, look, source, host)
+    facts = LazyAttributes(candidate.path, info, source, host)
     checks = []
     for condition in source.where:
-        fact, fault = facts.fact(condition.attribute), condition_error(condition, facts)
-        seen, origin = (fact.values, fact.origin) if fact is not None else ((), "")
-        asked = f"{condition.attribute}: {condition.selector.text} ({condition.location})"
-        checks.append(Checked(asked, not fault, seen, origin))
-    # Others are made of the own attributes: where one of those is missing, the reason is seen here.
-    names = {own.name for own in source.attributes}
+        value, error = facts.fact(condition.attribute), condition_error(condition, facts)
+        values, origin = (value.values, value.origin) if value is not None else ((), "")
+        text = f"{condition.attribute}: {condition.selector.text} ({condition.location})"
+        checks.append(CheckedCondition(text, not error, values, origin))
+    # Show the custom attributes, too: a missing one explains why attributes that refer to it are missing.
+    names = {attribute.name for attribute in source.attributes}
     if all(check.passed for check in checks):
         names |= required_attributes(resource, source)
     facts.read(names)
@@ -91,5 +93,5 @@ def _read(candidate: Candidate, resource: Resource, host: Host) -> tuple[tuple[C
 
 
 def _attribute(name: str, facts: LazyAttributes) -> Attribute:
-    fact = facts.fact(name)
-    return Attribute(name, *((fact.values, fact.origin) if fact is not None else ((), "")))
+    value = facts.fact(name)
+    return Attribute(name, *((value.values, value.origin) if value is not None else ((), "")))

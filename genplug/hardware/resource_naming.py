@@ -1,7 +1,7 @@
-"""Resource names that devices fill in (config-language: One file): one resource for each name found. Pure.
+"""Creates the resources of a templated name: one for each name that its devices render. Pure.
 
-A value's characters that no name may have become ``-``; what still is no name is left out with the reason. A storm of
-names is capped, because each is an endpoint at the kubelet.
+Characters that are not allowed in a name become ``-``; a device whose name is still invalid is left out with the
+reason. The number of names is limited, because each is an endpoint at the kubelet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,35 +14,35 @@ from genplug.spec.names import resource_name_error, sanitize_for_resource_name
 from genplug.spec.template import MissingAttributeError, Values
 
 MAX_NAMES = 100
-"""How many resources one template may make."""
+"""The most resource names that one template may create."""
 
 
 @frozen
 class DevicesByName:
-    """The devices of one written resource under the names they have; ``lost`` holds the reason for each left out."""
+    """The devices of a configured resource by name; ``lost`` has the reason for each device that is left out."""
 
     devices: Mapping[str, tuple[Device, ...]]
     lost: Mapping[str, str]
 
 
 def resource_name(resource: Resource, attributes: Values) -> tuple[str, str]:
-    """Return the name of the resource that a device with these attributes is of, and why there is none."""
+    """Return the resource name for a device with these attributes, and the reason if it is invalid."""
     if resource.name_template is None:
         return resource.name, ""
     try:
         name = resource.name_template.render(attributes, sanitize_for_resource_name)
     except MissingAttributeError as error:
-        return "", f"the name {resource.name} needs '{error.name}', which it does not have"
-    fault = resource_name_error(name) or resource.policy.resource_error(name)
-    return name, f"its resource would be '{name}': {fault}" if fault else ""
+        return "", f"the resource name {resource.name} refers to '{error.name}', which the device does not have"
+    reason = resource_name_error(name) or resource.policy.resource_error(name)
+    return name, f"its resource name would be '{name}': {reason}" if reason else ""
 
 
 def group_by_resource_name(
     resource: Resource, devices: Sequence[Device], taken: Mapping[str, Resource]
 ) -> DevicesByName:
-    """Sort the devices of a resource by their names; ``taken`` are the names of other resources.
+    """Group the devices of a resource by resource name; ``taken`` are the names of other resources.
 
-    A resource of templates keeps the first :data:`MAX_NAMES` names, in the order of its devices.
+    A templated name keeps its first :data:`MAX_NAMES` names, in the order of the devices.
     """
     if resource.name_template is None:
         return DevicesByName({resource.name: tuple(devices)}, {})
@@ -51,20 +51,20 @@ def group_by_resource_name(
     for device in devices:
         name = device.resource
         if name in taken:
-            lost[device.id] = f"its resource would be '{name}', which {taken[name].location} has written"
+            lost[device.id] = f"its resource name would be '{name}', which {taken[name].location} defines"
         elif name not in found and len(found) >= MAX_NAMES:
             lost[device.id] = (
-                f"its resource would be '{name}', and {resource.name} has made {MAX_NAMES} names, which is the most; "
-                "name by an attribute of which there are fewer values"
+                f"its resource name would be '{name}', and {resource.name} already has {MAX_NAMES} names, the maximum; "
+                "use an attribute with fewer values in the name"
             )
         else:
             found.setdefault(name, []).append(device)
-    return DevicesByName({name: tuple(ones) for name, ones in found.items()}, lost)
+    return DevicesByName({name: tuple(group) for name, group in found.items()}, lost)
 
 
-def instantiate_resource(written: Resource, name: str, known: Resource | None) -> Resource:
-    """Return a written resource under a name; the ``known`` one where it is that already."""
-    if name == written.name:
-        return written
-    made = evolve(written, name=name)
-    return known if known == made else made
+def instantiate_resource(configured: Resource, name: str, previous: Resource | None) -> Resource:
+    """Return a configured resource under a name; the identical ``previous`` object if nothing changed."""
+    if name == configured.name:
+        return configured
+    instance = evolve(configured, name=name)
+    return previous if previous == instance else instance

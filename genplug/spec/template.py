@@ -13,6 +13,8 @@ from itertools import product
 
 from attrs import frozen
 
+from genplug.spec.globs import has_magic
+
 Values = Mapping[str, tuple[str, ...]]
 """Attribute values by attribute name, in natural order, without repeats. A missing name does not exist."""
 
@@ -149,6 +151,11 @@ class Template:
     def references(self) -> tuple[Reference, ...]:
         """All references, in order."""
         return tuple(part for part in self.parts if isinstance(part, Reference))
+
+    @cached_property
+    def has_glob(self) -> bool:
+        """Whether its literal parts contain a glob."""
+        return any(isinstance(part, str) and has_magic(part) for part in self.parts)
 
     @cached_property
     def names(self) -> frozenset[str]:

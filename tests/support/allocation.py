@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from genplug.allocation.offer import ResourceOffer, build_offer
-from genplug.hardware.candidate_attributes import custom_attributes, merge_values
+from genplug.hardware.candidate_attributes import merge_values, path_attributes
 from genplug.hardware.host import STAND_INS_MARKER, Host
 from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo
 from genplug.health.verdict import DeviceHealth, Verdict
@@ -49,7 +49,7 @@ class Node:
     def device(self, key: str, *nodes: DeviceNode, companions: tuple[DeviceNode, ...] = ()) -> Device:
         """Return a device; without nodes it has the one that its key names."""
         nodes = nodes or (self.node(f"/dev/{key}"),)
-        attributes = merge_values([custom_attributes(node.path, node.info) for node in nodes])
+        attributes = merge_values([path_attributes(node.path, node.info) for node in nodes])
         candidates = tuple(node.path for node in nodes)
         return Device(key, key, X, LOCATION, candidates, nodes, companions, attributes)
 

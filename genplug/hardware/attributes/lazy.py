@@ -6,7 +6,7 @@ from genplug.hardware.attributes import drm, infiniband, pci, sysfs, usb
 from genplug.hardware.attributes.custom import read_custom_attribute
 from genplug.hardware.attributes.reader import Reader
 from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice
-from genplug.hardware.candidate_attributes import custom_attributes
+from genplug.hardware.candidate_attributes import path_attributes
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.model import Source
@@ -33,7 +33,7 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
         self.depends: set[str] = set()
         self._path, self._look, self._source, self._host = path, look, source, host
         self._own = {own.name: own for own in source.attributes}
-        self._by_itself = custom_attributes(path, look)
+        self._by_itself = path_attributes(path, look)
         self._known: dict[str, AttributeValue | None] = {}
         self._place: SysfsDevice | None = None
 

@@ -90,7 +90,7 @@ def test_plan_shows_what_is_refused_and_by_which_rule(node: FakeNode, capsys: py
     assert main(["plan", *flags]) == 0
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
     assert ["a.io/x", "/dev/x1", "refused by 'devices.deny' of policy.yaml: '/dev/x1'"] in lines
-    built_in = "refused by the built-in list, whatever a policy says: char 1:1 is /dev/mem, the memory of the host"
+    built_in = "refused by the built-in list, which no policy can change: char 1:1 is /dev/mem, the memory of the host"
     assert ["a.io/x", "/dev/xm", built_in] in lines
     assert main(["plan", *flags, "--allocate", "a.io/x=1"]) == 0
     (given,) = json.loads(capsys.readouterr().out)["containers"]

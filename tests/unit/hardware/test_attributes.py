@@ -293,7 +293,7 @@ def test_an_optional_node_of_an_attribute_that_is_missing_is_a_missing_node(tmp_
 """
     devices = found("/dev/x0 char 240:0\n/dev/x1 char 240:1", resources, tmp_path).devices
     assert devices["a.example/x"][0].faults == ()
-    assert "'usb.port', which a path at devices.yaml:6:50 needs" in devices["a.example/y"][0].faults[0]
+    assert "companion a path at devices.yaml:6:50 refers to 'usb.port'" in devices["a.example/y"][0].faults[0]
 
 
 def test_an_id_is_taken_as_it_is_where_somebody_reads_it(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_an_id_is_taken_as_it_is_where_somebody_reads_it(tmp_path: Path) -> None
     good = found(PCI, resources.replace("WHAT", "pci.address"), tmp_path).devices["a.example/x"]
     assert [one.id for one in good] == ["0000:3b:00.0", "0000:3b:00.1"]
     bad = found("", resources.replace("WHAT", "path"), tmp_path).devices["a.example/x"]
-    assert bad[0].faults[0].startswith("its ID '/sys/bus/pci/devices/0000:3b:00.0' may hold letters")
+    assert bad[0].faults[0].startswith("its ID '/sys/bus/pci/devices/0000:3b:00.0' must consist of letters")
 
 
 def test_a_selector_passes_with_one_of_several_values_and_excludes_with_any(tmp_path: Path) -> None:

@@ -241,14 +241,14 @@ def test_a_candidate_without_the_groups_attribute_is_left_out(tree: NodeTree) ->
     tree.plug("/dev/x1", "240:2")
     found = discover(config(resource(X, source("/dev/x*", group_by="${index}"))), tree.host)
     assert [device.key for device in devices(found)] == ["1"]
-    assert reason(found, "/dev/x") == "groupBy needs 'index', which it does not have"
+    assert reason(found, "/dev/x") == "groupBy refers to 'index', which the candidate does not have"
 
 
 def test_a_device_without_its_ids_attribute_is_left_out(tree: NodeTree) -> None:
     tree.plug("/dev/x", "240:1")
     found = discover(config(resource(X, source("/dev/x", id="disk-${index}"))), tree.host)
     assert ids(found) == []
-    assert reason(found, "/dev/x") == "its id needs 'index', which it does not have"
+    assert reason(found, "/dev/x") == "id refers to 'index', which the candidate does not have"
 
 
 def test_an_id_template_names_the_device(tree: NodeTree) -> None:
@@ -267,7 +267,7 @@ def test_two_devices_that_ask_for_one_id_are_one_unhealthy_device(tree: NodeTree
     [fault] = device.faults
     assert fault == (
         f"/dev/x2 (devices.yaml:5:7) has the same ID '{device.id}'; "
-        "give each an id of its own, with a template that tells them apart"
+        "write an 'id' template that differs between them"
     )
     assert reason(found, "/dev/x2") == f"/dev/x1 has the same ID '{device.id}'"
 
@@ -340,10 +340,10 @@ def test_what_is_wrong_with_nodes_is_said(tree: NodeTree) -> None:
         "nothing matches /dev/no* (devices.yaml:5:7)",
         "/dev/dir is a directory, not a device node",
         "'relative/x0' is not an absolute path (devices.yaml:5:7)",
-        "a path at devices.yaml:5:7 cannot be used: a glob must be an absolute path",
-        "'target', which a path at devices.yaml:5:7 needs, has no value for this device",
-        "/dev/y cannot be 'y' in the container: not an absolute path (devices.yaml:5:7)",
-        "/dev/y and /dev/z both want to be /dev/one in the container",
+        "a path at devices.yaml:5:7 renders to an invalid glob: a glob must be an absolute path",
+        "a path at devices.yaml:5:7 refers to 'target', which the device does not have",
+        "the container path 'y' of /dev/y is not absolute (devices.yaml:5:7)",
+        "/dev/y and /dev/z both map to /dev/one in the container",
     )
 
 
@@ -368,7 +368,7 @@ def test_a_template_of_allocate_without_a_value_is_a_fault_said_once(tree: NodeT
     tree.plug("/dev/x1", "240:1")
     env = {"A": "${index}", "B": "${index} again", "C": "${index|default:none}", "D": "${target|default:}"}
     faulty, sound = devices(discover(config(resource(X, source("/dev/x*"), env=env)), tree.host))
-    assert faulty.faults == ("allocate.env A needs 'index', which this device does not have",)
+    assert faulty.faults == ("allocate.env A refers to 'index', which the device does not have",)
     assert sound.faults == ()
 
 
@@ -393,8 +393,8 @@ def test_42_a_node_belongs_to_the_first_resource_that_claims_it(tree: NodeTree) 
     assert (conflict.path, conflict.location) == ("/dev/x1", ONE.location)
     assert conflict.message == (
         "/dev/x1 (char 240:1) is claimed by a.example/x at devices.yaml:10:5 and by b.example/y at devices.yaml:20:5: "
-        "the first keeps it, device x1 of b.example/y is left out. "
-        "Exclude it from one, or say share: {overlap: true} in both"
+        "the first gets it, device x1 of b.example/y is left out. "
+        "Exclude it from one resource, or set share: {overlap: true} in both"
     )
     assert reason(found, "/dev/x1", "b.example/y") == "claimed by resource a.example/x at devices.yaml:10:5"
 
@@ -569,7 +569,7 @@ def test_peer_3_no_device_is_offered_that_gives_nothing(tree: NodeTree) -> None:
     found = discover(config(resource(X, source("/dev/x0", type=CandidateType.ANY))), tree.host)
     [device] = devices(found)
     assert device.faults == (
-        "/dev/x0 is a directory, not a device node, and 'allocate' says nothing: a container would get nothing of it",
+        "/dev/x0 is a directory, not a device node, and 'allocate' is empty: a container would get nothing",
     )
 
 

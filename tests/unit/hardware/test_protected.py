@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from genplug.hardware.denied_nodes import denied
+from genplug.hardware.denied_nodes import node_denial_reason
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory, Kind, PathInfo
@@ -88,9 +88,9 @@ def reason(inventory: Inventory, path: str) -> str:
 @pytest.mark.parametrize(("path", "numbers"), NEVER.items(), ids=NEVER)
 def test_what_gives_a_container_the_host_is_given_by_no_policy(path: str, numbers: tuple[int, int]) -> None:
     for policy in (DEFAULT_POLICY, EVERYTHING):
-        said = denied(char(path, numbers), policy)
+        said = node_denial_reason(char(path, numbers), policy)
         assert said.startswith(
-            f"refused by the built-in list, whatever a policy says: char {numbers[0]}:{numbers[1]} is "
+            f"refused by the built-in list, which no policy can change: char {numbers[0]}:{numbers[1]} is "
         )
 
 
@@ -98,19 +98,21 @@ def test_what_gives_a_container_the_host_is_given_by_no_policy(path: str, number
 def test_block_devices_are_given_only_where_a_policy_says_so(path: str, numbers: tuple[int, int]) -> None:
     look = PathInfo(path, Kind.BLOCK, *numbers)
     said = f"refused by 'devices.block' of the default policy: block {numbers[0]}:{numbers[1]} is a block device"
-    assert denied(look, DEFAULT_POLICY).startswith(said)
-    assert not denied(look, EVERYTHING)
+    assert node_denial_reason(look, DEFAULT_POLICY).startswith(said)
+    assert not node_denial_reason(look, EVERYTHING)
 
 
 @pytest.mark.parametrize(("path", "numbers"), TO_THE_DISKS.items(), ids=TO_THE_DISKS)
 def test_what_reaches_the_disks_without_being_one_counts_as_one(path: str, numbers: tuple[int, int]) -> None:
-    assert denied(char(path, numbers), DEFAULT_POLICY).startswith("refused by 'devices.block' of the default policy")
-    assert not denied(char(path, numbers), EVERYTHING)
+    assert node_denial_reason(char(path, numbers), DEFAULT_POLICY).startswith(
+        "refused by 'devices.block' of the default policy"
+    )
+    assert not node_denial_reason(char(path, numbers), EVERYTHING)
 
 
 @pytest.mark.parametrize(("path", "numbers"), HARMLESS.items(), ids=HARMLESS)
 def test_what_people_want_to_hand_out_is_allowed_by_default(path: str, numbers: tuple[int, int]) -> None:
-    assert not denied(char(path, numbers), DEFAULT_POLICY)
+    assert not node_denial_reason(char(path, numbers), DEFAULT_POLICY)
 
 
 def test_another_name_or_a_link_hides_nothing(tree: NodeTree) -> None:
@@ -135,7 +137,7 @@ def test_a_device_that_would_bring_such_a_node_is_left_out_whole_and_the_others_
         found = discover(config(resource(X, spec)), tree.host)
         assert [device.candidates for device in found.devices[X]] == [("/dev/x0",)]
         assert reason(found, "/dev/x1") == (
-            "it would bring /dev/with1, refused by the built-in list, whatever a policy says: "
+            "it includes /dev/with1, refused by the built-in list, which no policy can change: "
             "char 1:1 is /dev/mem, the memory of the host"
         )
 

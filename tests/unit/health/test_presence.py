@@ -45,7 +45,7 @@ def test_what_is_there_is_healthy_since_it_was_seen() -> None:
 
 
 def test_a_fault_is_the_reason() -> None:
-    faults = ("companion /dev/ctl does not exist", "allocate.env A needs 'index', which this device does not have")
+    faults = ("companion /dev/ctl does not exist", "allocate.env A refers to 'index', which the device does not have")
     judgement = evaluate_health(inventory(device("x0", faults=faults)), None, KEEP, 100)
     assert only(judgement).verdict == Verdict(healthy=False, reason="; ".join(faults), since=100, probe=PRESENCE)
     assert judgement.next_change is None
