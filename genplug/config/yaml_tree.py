@@ -34,7 +34,7 @@ class ScalarNode:
     """A scalar: its value, and its text as written.
 
     ``start`` is the location of the first character of the text if the file contains the text verbatim: on one line
-    without escapes, or as a literal block (``|``). Otherwise it is None.
+    without escapes, or as a literal block (``|``). Otherwise, None.
     """
 
     location: SourceLocation

@@ -31,7 +31,7 @@ class Recipe:
 
     @property
     def resources(self) -> str:
-        """Its resources, two spaces in, as they stand under ``resources``."""
+        """Its resources, indented by two spaces, as under ``resources``."""
         return self.text.partition(HEADER)[2]
 
 

@@ -125,7 +125,7 @@ class MountSpec:
 
 @frozen
 class AllocateSpec:
-    """What a container gets in addition to its device nodes (``allocate``), in the order of the file.
+    """The edits of a container in addition to its device nodes (``allocate``), in the order of the file.
 
     ``cdi_devices`` are qualified names that other programs' CDI files define. With ``injects_by_cdi``, device nodes and
     mounts are written to CDI files instead of the Allocate response.
@@ -158,7 +158,7 @@ class Resource:
     - ``tokens``: the number of grants of one pool that stands for all devices, or None.
     - ``slices``: renders to the number of slices of each device, or None.
     - ``aliases``: further resource names for the same devices.
-    - ``has_topology``: whether the kubelet is told the NUMA nodes.
+    - ``has_topology``: whether the device list has the NUMA nodes.
     - ``overlap``: whether a device node may also belong to another resource that sets it.
     - ``max_per_container``: the most grants that a container gets; with ``distinct``, at most one per device.
     - ``policy``: limits the device nodes and mounts that it may hand out.

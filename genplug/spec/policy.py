@@ -39,7 +39,7 @@ class Policy:
 
     @property
     def name(self) -> str:
-        """What messages call this policy."""
+        """The name of this policy in messages."""
         return self.file or "the default policy"
 
     @property

@@ -266,8 +266,7 @@ def test_two_devices_that_ask_for_one_id_are_one_unhealthy_device(tree: NodeTree
     assert device.candidates == ("/dev/x1",)
     [fault] = device.faults
     assert fault == (
-        f"/dev/x2 (devices.yaml:5:7) has the same ID '{device.id}'; "
-        "write an 'id' template that differs between them"
+        f"/dev/x2 (devices.yaml:5:7) has the same ID '{device.id}'; write an 'id' template that differs between them"
     )
     assert reason(found, "/dev/x2") == f"/dev/x1 has the same ID '{device.id}'"
 

@@ -371,7 +371,7 @@ def test_in_namespaces_it_hears_or_says_that_it_cannot(namespaces: list[str], *,
     assert (not failure.strip()) == is_heard
     if not is_heard:
         assert "user namespace" in failure
-        assert "seen by the slow rescan only" in failure
+        assert "only the periodic rescan detects changes" in failure
 
 
 async def test_without_a_socket_nothing_fails_and_an_operator_is_told() -> None:
@@ -381,7 +381,7 @@ async def test_without_a_socket_nothing_fails_and_an_operator_is_told() -> None:
         uevents = UeventListener(Heard(), Heard().lost)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert "seen by the slow rescan only" in uevents.failure
+    assert "only the periodic rescan detects changes" in uevents.failure
     assert "Too many open files" in uevents.failure
     uevents.close()
 
