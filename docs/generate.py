@@ -28,7 +28,9 @@ sys.path.insert(0, str(ROOT))
 from genplug.cli.main import COMMANDS  # noqa: E402 - of this checkout, wherever the script is started
 from genplug.config.diagnostics import ConfigInvalidError  # noqa: E402
 from genplug.config.load import load_text  # noqa: E402
+from genplug.hardware.attributes import FAMILIES  # noqa: E402
 from genplug.observe.events import Event  # noqa: E402
+from genplug.spec.globs import expand_braces  # noqa: E402
 
 Schema = Mapping[str, Any]
 
@@ -395,6 +397,15 @@ def render_events(_before: str) -> Iterator[str]:
         yield f"| `{event.code}` | {logging.getLevelName(event.level).lower()} | {event.meaning} |"
 
 
+def render_attributes(_before: str) -> Iterator[str]:
+    """Yield a table of the attributes that are read from /sys, by family."""
+    yield from ("| Attribute | Value | Read from |", "| --- | --- | --- |")
+    for family in FAMILIES:
+        for name, attribute in family.attributes.items():
+            origin = " or ".join(f"`{glob}`" for glob in expand_braces(attribute.origin) if glob)
+            yield f"| `{name}` | {attribute.description} | {origin or 'the name of the directory'} |"
+
+
 def render_diagnostics(before: str, name: str = "genplug.yaml") -> Iterator[str]:
     """Yield what ``genplug validate`` prints for the YAML block before the region."""
     *_, example = re.findall(r"^```yaml\n(.*?)^```$", before, re.DOTALL | re.MULTILINE)
@@ -441,6 +452,7 @@ def _value_rows(properties: Schema, values: Mapping[str, Any], prefix: str, root
 
 
 GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
+    "attributes": render_attributes,
     "commands": render_commands,
     "diagnostics": render_diagnostics,
     "events": render_events,

@@ -80,7 +80,7 @@ def _read(
     facts = LazyAttributes(candidate.path, info, source, host)
     checks = []
     for condition in source.where:
-        value, error = facts.fact(condition.attribute), condition_error(condition, facts)
+        value, error = facts.value(condition.attribute), condition_error(condition, facts)
         values, origin = (value.values, value.origin) if value is not None else ((), "")
         text = f"{condition.attribute}: {condition.selector.text} ({condition.location})"
         checks.append(CheckedCondition(text, not error, values, origin))
@@ -93,5 +93,5 @@ def _read(
 
 
 def _attribute(name: str, facts: LazyAttributes) -> Attribute:
-    value = facts.fact(name)
+    value = facts.value(name)
     return Attribute(name, *((value.values, value.origin) if value is not None else ((), "")))

@@ -5,33 +5,6 @@ import re
 CANDIDATE_ATTRIBUTES = ("path", "name", "index", "type", "major", "minor", "target")
 """Attributes of every candidate."""
 
-SYSFS_ATTRIBUTES = (
-    "sysfs",
-    "subsystem",
-    "driver",
-    "numaNode",
-    "localCpus",
-    "pci.address",
-    "pci.vendor",
-    "pci.device",
-    "pci.subsystemVendor",
-    "pci.subsystemDevice",
-    "pci.class",
-    "pci.slot",
-    "iommu.group",
-    "sriov.pf",
-    "sriov.vfIndex",
-    "usb.vendor",
-    "usb.product",
-    "usb.serial",
-    "usb.port",
-    "ib.device",
-    "ib.linkLayer",
-    "ib.guid",
-    "drm.card",
-    "drm.render",
-)
-"""Attributes that are read from the device's sysfs directory."""
 FILE_PREFIX = "attr."
 """Prefix of attributes that name a file in the device's sysfs directory."""
 ENVIRONMENT_PREFIX = "env."
@@ -39,9 +12,6 @@ ENVIRONMENT_PREFIX = "env."
 NODE_NAME = "node.name"
 SLICE = "slice"
 """The number of a slice; only defined for containers that get slices."""
-
-KNOWN_ATTRIBUTES = (*CANDIDATE_ATTRIBUTES, *SYSFS_ATTRIBUTES, NODE_NAME)
-"""Every built-in attribute with a fixed name."""
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
@@ -126,15 +96,3 @@ def cdi_device_error(name: str) -> str:
 def is_attribute_name(name: str) -> bool:
     """Return whether a name is a valid attribute name."""
     return _ATTRIBUTE.match(name) is not None
-
-
-def is_known_attribute(name: str) -> bool:
-    """Return whether a name is a built-in attribute."""
-    if name.startswith((FILE_PREFIX, ENVIRONMENT_PREFIX)):
-        return len(name.partition(".")[2]) > 0
-    return name in KNOWN_ATTRIBUTES
-
-
-def needs_sysfs(name: str) -> bool:
-    """Return whether a built-in attribute is read from the device's sysfs directory."""
-    return name in SYSFS_ATTRIBUTES or name.startswith(FILE_PREFIX)

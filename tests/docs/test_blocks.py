@@ -22,8 +22,8 @@ from genplug.config.load import load_text
 from genplug.config.policy import decode_policy
 from genplug.config.schema import schema_text
 from genplug.config.yaml_tree import parse_document, to_python
+from genplug.hardware.attributes import KNOWN_ATTRIBUTES
 from genplug.spec.globs import Glob
-from genplug.spec.names import KNOWN_ATTRIBUTES
 from genplug.spec.policy import Policy
 from tests.docs.blocks import ROOT, Block, all_blocks
 

@@ -13,8 +13,8 @@ from genplug.config.files import ConfigFile
 from genplug.config.load import load_text
 from genplug.config.policy import decode_policy, load_policy
 from genplug.config.schema import POLICY_SCHEMA, schema_text
+from genplug.hardware.attributes import KNOWN_ATTRIBUTES
 from genplug.spec.globs import Glob
-from genplug.spec.names import KNOWN_ATTRIBUTES
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import FILTERS
 from tests.support.configs import problems
@@ -95,7 +95,12 @@ def test_policy_that_the_page_calls_default_is_the_default_policy() -> None:
     assert minimal.allows_mounts
 
 
-ATTRIBUTES = [name for row in table_rows(CONFIGURATION, "Attribute") for name in inline_code(row[0])]
+ATTRIBUTES = [
+    name
+    for table in CONFIGURATION.split("\n| Attribute |")[1:]
+    for row in table_rows(f"\n| Attribute |{table}", "Attribute")
+    for name in inline_code(row[0])
+]
 
 
 @pytest.mark.parametrize("name", [re.sub("<.*>", "x", name) for name in ATTRIBUTES])

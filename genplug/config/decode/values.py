@@ -8,9 +8,10 @@ from attrs import frozen
 from genplug.config.diagnostics import Diagnostics, ErrorCode
 from genplug.config.schema import did_you_mean
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode, to_python
+from genplug.hardware.attributes import KNOWN_ATTRIBUTES, is_known_attribute
 from genplug.spec.globs import Glob, GlobError, expand_braces
 from genplug.spec.location import SourceLocation
-from genplug.spec.names import ENVIRONMENT_PREFIX, KNOWN_ATTRIBUTES, SLICE, is_known_attribute
+from genplug.spec.names import ENVIRONMENT_PREFIX, SLICE
 from genplug.spec.regex import Pattern, PatternError, compile_regex
 from genplug.spec.selectors import Condition, Selector, normalize, parse_quantity
 from genplug.spec.template import Reference, Template, TemplateError

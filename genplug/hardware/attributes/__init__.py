@@ -1,5 +1,36 @@
-"""Attributes of candidates (config-language: Attributes): one module for each family, one table, read when asked for.
+"""Attributes of candidates: one module for each family, which exports its description as ``FAMILY``, and the table.
 
-``facts.py`` holds the table and what is known of one candidate; ``place.py`` is a device's place in /sys, where all
-families begin; ``joins.py`` reads what a configuration defines. An attribute that cannot be read does not exist.
+``lazy`` reads attributes when they are needed, ``sysfs_device`` is the directory in /sys from which families read, and
+``custom`` reads the attributes that a configuration defines. An attribute that cannot be read does not exist.
+
+To add a family, add a module, a line to :data:`FAMILIES` and tests; ``docs/generate.py`` adds it to the reference.
 """
+
+from collections.abc import Mapping
+
+from genplug.hardware.attributes import drm, infiniband, pci, sysfs, usb
+from genplug.hardware.attributes.family import Attribute
+from genplug.spec.names import CANDIDATE_ATTRIBUTES, ENVIRONMENT_PREFIX, FILE_PREFIX, NODE_NAME
+
+FAMILIES = (sysfs.FAMILY, pci.FAMILY, usb.FAMILY, infiniband.FAMILY, drm.FAMILY)
+"""Every family, in the order of the reference."""
+
+ATTRIBUTES: Mapping[str, Attribute] = {
+    name: attribute for family in FAMILIES for name, attribute in family.attributes.items()
+}
+"""Every attribute that is read from the device's directory in /sys, by name."""
+
+KNOWN_ATTRIBUTES = (*CANDIDATE_ATTRIBUTES, *ATTRIBUTES, NODE_NAME)
+"""The names of all built-in attributes, those with a prefix excepted."""
+
+
+def is_known_attribute(name: str) -> bool:
+    """Return whether a name is that of a built-in attribute."""
+    if name.startswith((FILE_PREFIX, ENVIRONMENT_PREFIX)):
+        return len(name.partition(".")[2]) > 0
+    return name in KNOWN_ATTRIBUTES
+
+
+def needs_sysfs(name: str) -> bool:
+    """Return whether an attribute is read from the device's directory in /sys."""
+    return name in ATTRIBUTES or name.startswith(FILE_PREFIX)

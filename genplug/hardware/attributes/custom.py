@@ -1,7 +1,7 @@
-"""Attributes that a configuration defines: they join what the kernel keeps apart, by files of any sysfs_device.
+"""Attributes that a configuration defines: they join facts that the kernel keeps apart, by reading any files.
 
-A path that leads to a directory has the directory's name as its value, links followed: what a link leads to is a fact
-too.
+The value of a path that leads to a directory is the name of the directory after symlinks are resolved, because the
+target of a link is a fact, too.
 """
 
 from collections.abc import Iterator
@@ -14,59 +14,61 @@ from genplug.spec.regex import Pattern, PatternError, matched_value, render_rege
 from genplug.spec.template import MissingAttributeError, Values
 
 
-def read_custom_attribute(own: CustomAttribute, values: Values, sysfs_device: SysfsDevice) -> AttributeValue | None:
-    """Return an own attribute's values, given those of the attributes that it is made of."""
+def read_custom_attribute(custom: CustomAttribute, values: Values, device: SysfsDevice) -> AttributeValue | None:
+    """Return a custom attribute, None if it does not exist; ``values`` are the attributes that it is made of."""
     try:
-        patterns = tuple(render_regexes(own.find, values)) if own.find is not None else ()
-        found = _found(own, patterns, _paths(own, values, sysfs_device), sysfs_device)
-        if not own.collect_all:
+        patterns = tuple(render_regexes(custom.find, values)) if custom.find is not None else ()
+        found = _read_values(custom, patterns, _list_paths(custom, values, device), device)
+        if not custom.collect_all:
             return next(found, None)
-        facts = list(found)
+        all_found = list(found)
     except (MissingAttributeError, GlobError, PatternError):
         return None
-    texts = dict.fromkeys(value for fact in facts for value in fact.values)
-    return AttributeValue(tuple(sorted(texts, key=natural_sort_key)), facts[0].origin) if facts else None
+    if not all_found:
+        return None
+    texts = dict.fromkeys(text for value in all_found for text in value.values)
+    return AttributeValue(tuple(sorted(texts, key=natural_sort_key)), all_found[0].origin)
 
 
-def _paths(own: CustomAttribute, values: Values, sysfs_device: SysfsDevice) -> Iterator[str]:
-    is_glob = any(isinstance(part, str) and has_magic(part) for part in own.path.parts)
-    for text in own.path.render_each(values, escape_glob if is_glob else str):
-        if not text.startswith("/"):
+def _list_paths(custom: CustomAttribute, values: Values, device: SysfsDevice) -> Iterator[str]:
+    is_glob = any(isinstance(part, str) and has_magic(part) for part in custom.path.parts)
+    for path in custom.path.render_each(values, escape_glob if is_glob else str):
+        if not path.startswith("/"):
             continue
         if not is_glob:
-            sysfs_device.depends.add(text)
-            yield text
+            device.depends.add(path)
+            yield path
             continue
-        found = sysfs_device.host.glob(Glob.parse(text))
-        sysfs_device.depends.update(directory.rstrip("/") + DEPENDS_ON_LISTING for directory in found.directories)
+        found = device.host.glob(Glob.parse(path))
+        device.depends.update(directory.rstrip("/") + DEPENDS_ON_LISTING for directory in found.directories)
         yield from found.paths
 
 
-def _found(
-    own: CustomAttribute, patterns: tuple[Pattern, ...], paths: Iterator[str], sysfs_device: SysfsDevice
+def _read_values(
+    custom: CustomAttribute, patterns: tuple[Pattern, ...], paths: Iterator[str], device: SysfsDevice
 ) -> Iterator[AttributeValue]:
     for path in paths:
-        if not own.use_dir_name and own.find is None and (directory := sysfs_device.host.resolve(path)) is not None:
+        if not custom.use_dir_name and custom.find is None and (directory := device.host.resolve(path)) is not None:
             yield AttributeValue((directory.rpartition("/")[2],), path)
             continue
-        text = sysfs_device.host.read_text(path)
+        text = device.host.read_text(path)
         if text is None:
             continue
-        sysfs_device.depends.add(path)
-        values = _values(own, patterns, text)
-        if own.use_dir_name and (values or own.find is None):
+        device.depends.add(path)
+        values = _find_values(custom, patterns, text)
+        if custom.use_dir_name and (values or custom.find is None):
             yield AttributeValue((path.rpartition("/")[0].rpartition("/")[2],), path)
         elif values:
             yield AttributeValue(values, path)
 
 
-def _values(own: CustomAttribute, patterns: tuple[Pattern, ...], text: str) -> tuple[str, ...]:
-    """Return what a file's text says: the first match, or all of them; all of the text where nothing is looked for."""
-    if own.find is None:
+def _find_values(custom: CustomAttribute, patterns: tuple[Pattern, ...], text: str) -> tuple[str, ...]:
+    """Return the first match in a text, or all matches; the whole text if the attribute has no pattern."""
+    if custom.find is None:
         return (text,) if text else ()
     matches = (matched_value(match, pattern) for pattern in patterns for match in pattern.finditer(text))
     values = (value for value in matches if value)
-    if own.collect_all:
+    if custom.collect_all:
         return tuple(values)
     first = next(values, None)
     return (first,) if first is not None else ()

@@ -3,26 +3,27 @@
 Documentation/gpu/drm-uapi.rst, "Render nodes".
 """
 
-from collections.abc import Mapping
-
-from genplug.hardware.attributes.reader import Reader
+from genplug.hardware.attributes.family import Attribute, AttributeFamily, Reader
 from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice
 
 
-def _sibling(kind: str) -> Reader:
-    def read(sysfs_device: SysfsDevice) -> AttributeValue | None:
-        for at in sysfs_device.ancestors:
-            directory = at if at.rpartition("/")[2] == "drm" else f"{at}/drm"
-            if sysfs_device.host.resolve(directory) is not None:
-                # Connectors lie there too on some kernels: card0-DP-1.
-                names = [name for name in sysfs_device.names(directory) if name.removeprefix(kind).isdigit()]
-                return AttributeValue(tuple(names), directory) if names else None
+def _node_reader(prefix: str) -> Reader:
+    def read(device: SysfsDevice) -> AttributeValue | None:
+        for directory in device.ancestors:
+            parent = directory if directory.rpartition("/")[2] == "drm" else f"{directory}/drm"
+            if device.host.resolve(parent) is not None:
+                # Some kernels list connectors there, too: card0-DP-1.
+                names = [name for name in device.names(parent) if name.removeprefix(prefix).isdigit()]
+                return AttributeValue(tuple(names), parent) if names else None
         return None
 
     return read
 
 
-READERS: Mapping[str, Reader] = {
-    "drm.card": _sibling("card"),
-    "drm.render": _sibling("renderD"),
-}
+FAMILY = AttributeFamily(
+    "drm",
+    {
+        "drm.card": Attribute(_node_reader("card"), "name of the DRM card, for example `card0`", "drm"),
+        "drm.render": Attribute(_node_reader("renderD"), "name of the render node, for example `renderD128`", "drm"),
+    },
+)

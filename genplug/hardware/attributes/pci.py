@@ -1,58 +1,71 @@
-"""PCI functions: identity, IOMMU group, and which virtual function of which physical one (hardware: PCI and SR-IOV).
+"""Attributes of PCI functions: identity, IOMMU group, and the physical function of a virtual one.
 
 Documentation/ABI/testing/sysfs-bus-pci; virtual functions: Documentation/PCI/pci-iov-howto.rst.
 """
 
-from collections.abc import Mapping
-
-from genplug.hardware.attributes.reader import Reader
+from genplug.hardware.attributes.family import Attribute, AttributeFamily, Reader
 from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice, merge_attribute_values
 
-_VIRTUAL = "virtfn"
+_VIRTUAL_FUNCTION = "virtfn"
 
 
-def _address(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    return merge_attribute_values(AttributeValue((at.rpartition("/")[2],), at) for at in sysfs_device.functions)
+def _read_address(device: SysfsDevice) -> AttributeValue | None:
+    return merge_attribute_values(AttributeValue((path.rpartition("/")[2],), path) for path in device.functions)
 
 
-def _slot(sysfs_device: SysfsDevice) -> AttributeValue | None:
+def _read_slot(device: SysfsDevice) -> AttributeValue | None:
     return merge_attribute_values(
-        AttributeValue((at.rpartition("/")[2].rpartition(".")[0],), at) for at in sysfs_device.functions
+        AttributeValue((path.rpartition("/")[2].rpartition(".")[0],), path) for path in device.functions
     )
 
 
-def _iommu_group(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    steps = (at for way in sysfs_device.ancestor_chains for at in way)
-    return next((fact for at in steps if (fact := sysfs_device.link(f"{at}/iommu_group")) is not None), None)
-
-
-def _physical(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    return merge_attribute_values(sysfs_device.link(f"{at}/physfn") for at in sysfs_device.functions)
-
-
-def _virtual_index(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    return merge_attribute_values(_index_of(sysfs_device, at) for at in sysfs_device.functions)
-
-
-def _index_of(sysfs_device: SysfsDevice, function: str) -> AttributeValue | None:
-    physical = sysfs_device.host.resolve(f"{function}/physfn")
-    if physical is None:
-        return None
-    for name in sysfs_device.names(physical):
-        if name.startswith(_VIRTUAL) and sysfs_device.host.resolve(f"{physical}/{name}") == function:
-            return AttributeValue((name.removeprefix(_VIRTUAL),), f"{physical}/{name}")
+def _read_iommu_group(device: SysfsDevice) -> AttributeValue | None:
+    for path in (path for chain in device.ancestor_chains for path in chain):
+        if (value := device.link(f"{path}/iommu_group")) is not None:
+            return value
     return None
 
 
-READERS: Mapping[str, Reader] = {
-    "pci.address": _address,
-    "pci.vendor": lambda sysfs_device: sysfs_device.read_from_functions("vendor"),
-    "pci.device": lambda sysfs_device: sysfs_device.read_from_functions("device"),
-    "pci.subsystemVendor": lambda sysfs_device: sysfs_device.read_from_functions("subsystem_vendor"),
-    "pci.subsystemDevice": lambda sysfs_device: sysfs_device.read_from_functions("subsystem_device"),
-    "pci.class": lambda sysfs_device: sysfs_device.read_from_functions("class"),
-    "pci.slot": _slot,
-    "iommu.group": _iommu_group,
-    "sriov.pf": _physical,
-    "sriov.vfIndex": _virtual_index,
-}
+def _read_physical_function(device: SysfsDevice) -> AttributeValue | None:
+    return merge_attribute_values(device.link(f"{path}/physfn") for path in device.functions)
+
+
+def _read_virtual_index(device: SysfsDevice) -> AttributeValue | None:
+    return merge_attribute_values(_read_index(device, path) for path in device.functions)
+
+
+def _read_index(device: SysfsDevice, function: str) -> AttributeValue | None:
+    physical = device.host.resolve(f"{function}/physfn")
+    if physical is None:
+        return None
+    for name in device.names(physical):
+        if name.startswith(_VIRTUAL_FUNCTION) and device.host.resolve(f"{physical}/{name}") == function:
+            return AttributeValue((name.removeprefix(_VIRTUAL_FUNCTION),), f"{physical}/{name}")
+    return None
+
+
+def _file_reader(name: str) -> Reader:
+    return lambda device: device.read_from_functions(name)
+
+
+FAMILY = AttributeFamily(
+    "pci",
+    {
+        "pci.address": Attribute(_read_address, "address of the nearest PCI function, for example `0000:3b:00.0`"),
+        "pci.vendor": Attribute(_file_reader("vendor"), "vendor ID of the PCI function", "vendor"),
+        "pci.device": Attribute(_file_reader("device"), "device ID of the PCI function", "device"),
+        "pci.subsystemVendor": Attribute(
+            _file_reader("subsystem_vendor"), "subsystem vendor ID of the PCI function", "subsystem_vendor"
+        ),
+        "pci.subsystemDevice": Attribute(
+            _file_reader("subsystem_device"), "subsystem ID of the PCI function", "subsystem_device"
+        ),
+        "pci.class": Attribute(_file_reader("class"), "class code of the PCI function", "class"),
+        "pci.slot": Attribute(_read_slot, "address of the PCI function without the function number"),
+        "iommu.group": Attribute(_read_iommu_group, "number of the IOMMU group", "iommu_group"),
+        "sriov.pf": Attribute(
+            _read_physical_function, "address of the physical function of an SR-IOV virtual function", "physfn"
+        ),
+        "sriov.vfIndex": Attribute(_read_virtual_index, "number of an SR-IOV virtual function", "virtfn*"),
+    },
+)

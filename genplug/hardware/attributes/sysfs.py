@@ -3,55 +3,55 @@
 Documentation/admin-guide/sysfs-rules.rst; NUMA: Documentation/ABI/testing/sysfs-bus-pci.
 """
 
-from collections.abc import Mapping
-
-from genplug.hardware.attributes.reader import Reader
+from genplug.hardware.attributes.family import Attribute, AttributeFamily
 from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice, merge_attribute_values
 
 
-def _sysfs(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    return (
-        AttributeValue((sysfs_device.directory,), sysfs_device.directory)
-        if sysfs_device.directory is not None
-        else None
-    )
+def _read_directory(device: SysfsDevice) -> AttributeValue | None:
+    return AttributeValue((device.directory,), device.directory) if device.directory is not None else None
 
 
-def _subsystem(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    return next(
-        (fact for at in sysfs_device.ancestors if (fact := sysfs_device.link(f"{at}/subsystem")) is not None), None
-    )
-
-
-def _driver(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    """Return the driver of the nearest device on a bus: one that has none must not pass for its bridge's."""
-    for at in sysfs_device.ancestors:
-        if (driver := sysfs_device.link(f"{at}/driver")) is not None:
-            return driver
-        subsystem = sysfs_device.host.resolve(f"{at}/subsystem")
-        if subsystem is not None and subsystem.startswith("/sys/bus/"):
-            sysfs_device.depends.add(at)
-            return None
-    return merge_attribute_values(sysfs_device.link(f"{at}/driver") for at in sysfs_device.functions)
-
-
-def _numa_node(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    """Return the nearest NUMA node; below 0 the kernel says that it does not know one."""
-    return merge_attribute_values(_nearest_node(sysfs_device, way) for way in sysfs_device.ancestor_chains)
-
-
-def _nearest_node(sysfs_device: SysfsDevice, way: tuple[str, ...]) -> AttributeValue | None:
-    for at in way:
-        fact = sysfs_device.file(f"{at}/numa_node")
-        if fact is not None and fact.values[0].isdigit():
-            return fact
+def _read_subsystem(device: SysfsDevice) -> AttributeValue | None:
+    for path in device.ancestors:
+        if (value := device.link(f"{path}/subsystem")) is not None:
+            return value
     return None
 
 
-READERS: Mapping[str, Reader] = {
-    "sysfs": _sysfs,
-    "subsystem": _subsystem,
-    "driver": _driver,
-    "numaNode": _numa_node,
-    "localCpus": lambda sysfs_device: sysfs_device.nearest("local_cpulist"),
-}
+def _read_driver(device: SysfsDevice) -> AttributeValue | None:
+    """Return the driver of the nearest device on a bus; a device without a driver does not have that of its bridge."""
+    for path in device.ancestors:
+        if (driver := device.link(f"{path}/driver")) is not None:
+            return driver
+        subsystem = device.host.resolve(f"{path}/subsystem")
+        if subsystem is not None and subsystem.startswith("/sys/bus/"):
+            device.depends.add(path)
+            return None
+    return merge_attribute_values(device.link(f"{path}/driver") for path in device.functions)
+
+
+def _read_numa_node(device: SysfsDevice) -> AttributeValue | None:
+    """Return the nearest NUMA node; a number below 0 means that the kernel does not know it."""
+    return merge_attribute_values(_read_nearest_node(device, chain) for chain in device.ancestor_chains)
+
+
+def _read_nearest_node(device: SysfsDevice, chain: tuple[str, ...]) -> AttributeValue | None:
+    for path in chain:
+        value = device.file(f"{path}/numa_node")
+        if value is not None and value.values[0].isdigit():
+            return value
+    return None
+
+
+FAMILY = AttributeFamily(
+    "sysfs",
+    {
+        "sysfs": Attribute(_read_directory, "directory of the device in `/sys`"),
+        "subsystem": Attribute(_read_subsystem, "name of the subsystem", "subsystem"),
+        "driver": Attribute(_read_driver, "name of the driver that is bound to the nearest device on a bus", "driver"),
+        "numaNode": Attribute(_read_numa_node, "NUMA node, if the kernel knows it", "numa_node"),
+        "localCpus": Attribute(
+            lambda device: device.nearest("local_cpulist"), "CPUs that are local to the device", "local_cpulist"
+        ),
+    },
+)

@@ -1,34 +1,35 @@
-"""USB devices: the nearest directory with an ``idVendor`` is the device, its name the port (``1-1.2``).
+"""Attributes of USB devices: the nearest directory with an ``idVendor`` is the device, its name the port (``1-1.2``).
 
 Documentation/ABI/testing/sysfs-bus-usb.
 """
 
-from collections.abc import Mapping
-
-from genplug.hardware.attributes.reader import Reader
+from genplug.hardware.attributes.family import Attribute, AttributeFamily, Reader
 from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice
 
 
-def _device(sysfs_device: SysfsDevice) -> str | None:
-    return next((at for at in sysfs_device.ancestors if sysfs_device.file(f"{at}/idVendor") is not None), None)
+def _find_usb_device(device: SysfsDevice) -> str | None:
+    return next((path for path in device.ancestors if device.file(f"{path}/idVendor") is not None), None)
 
 
-def _of_device(name: str) -> Reader:
-    def read(sysfs_device: SysfsDevice) -> AttributeValue | None:
-        device = _device(sysfs_device)
-        return sysfs_device.file(f"{device}/{name}") if device is not None else None
+def _file_reader(name: str) -> Reader:
+    def read(device: SysfsDevice) -> AttributeValue | None:
+        directory = _find_usb_device(device)
+        return device.file(f"{directory}/{name}") if directory is not None else None
 
     return read
 
 
-def _port(sysfs_device: SysfsDevice) -> AttributeValue | None:
-    device = _device(sysfs_device)
-    return AttributeValue((device.rpartition("/")[2],), device) if device is not None else None
+def _read_port(device: SysfsDevice) -> AttributeValue | None:
+    directory = _find_usb_device(device)
+    return AttributeValue((directory.rpartition("/")[2],), directory) if directory is not None else None
 
 
-READERS: Mapping[str, Reader] = {
-    "usb.vendor": _of_device("idVendor"),
-    "usb.product": _of_device("idProduct"),
-    "usb.serial": _of_device("serial"),
-    "usb.port": _port,
-}
+FAMILY = AttributeFamily(
+    "usb",
+    {
+        "usb.vendor": Attribute(_file_reader("idVendor"), "vendor ID of the nearest USB device", "idVendor"),
+        "usb.product": Attribute(_file_reader("idProduct"), "product ID of the USB device", "idProduct"),
+        "usb.serial": Attribute(_file_reader("serial"), "serial number of the USB device", "serial"),
+        "usb.port": Attribute(_read_port, "port of the USB device, for example `1-1.2`"),
+    },
+)

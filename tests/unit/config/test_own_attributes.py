@@ -3,8 +3,8 @@
 import pytest
 
 from genplug.config.diagnostics import ErrorCode
+from genplug.hardware.attributes import ATTRIBUTES, KNOWN_ATTRIBUTES
 from genplug.spec.model import CustomAttribute
-from genplug.spec.names import KNOWN_ATTRIBUTES, SYSFS_ATTRIBUTES
 from tests.support.configs import codes, loaded, problems, resource
 
 
@@ -155,7 +155,7 @@ def test_the_place_in_sys_is_made_of_what_is_known_without_it(location: str) -> 
     assert found.sysfs.text == location
 
 
-@pytest.mark.parametrize("name", [*SYSFS_ATTRIBUTES, "attr.uevent"])
+@pytest.mark.parametrize("name", [*ATTRIBUTES, "attr.uevent"])
 def test_the_place_in_sys_is_not_made_of_what_is_read_there(name: str) -> None:
     assert said(source("a: {path: /x}", f"sysfs: '/sys/${{{name}}}'")) == [
         (ErrorCode.CONFLICT, f"{name!r} is read from the directory that 'sysfs' defines", name),

@@ -1,4 +1,4 @@
-"""The names of built-in attributes, the modules that read them and the tests of each attribute agree."""
+"""The table of attribute families, their modules and the tests of each attribute agree."""
 
 import importlib
 import pkgutil
@@ -9,40 +9,48 @@ from pathlib import Path
 import pytest
 
 from genplug.hardware import attributes
-from genplug.hardware.attributes.lazy import READERS
-from genplug.spec.names import SYSFS_ATTRIBUTES
+from genplug.hardware.attributes import ATTRIBUTES, FAMILIES
+from genplug.spec.names import is_attribute_name
+from tests.unit.hardware.test_attributes import CASES
 
-MODULES = [
-    importlib.import_module(f"{attributes.__name__}.{module.name}")
+MODULES = {
+    module.name: importlib.import_module(f"{attributes.__name__}.{module.name}")
     for module in pkgutil.iter_modules(attributes.__path__)
-]
-FAMILIES = [
-    module for module in MODULES if hasattr(module, "READERS") and module.__name__ != "genplug.hardware.attributes.lazy"
-]
+}
+FAMILY_MODULES = {name: module for name, module in MODULES.items() if hasattr(module, "FAMILY")}
 REPOSITORY = Path(__file__).parents[3]
-CASES = Path(__file__).with_name("test_attributes.py").read_text()
 
 
-def test_every_attribute_has_reader() -> None:
-    assert set(READERS) == set(SYSFS_ATTRIBUTES)
+def test_every_module_with_a_family_is_in_the_table() -> None:
+    assert Counter(module.FAMILY.name for module in FAMILY_MODULES.values()) == Counter(
+        family.name for family in FAMILIES
+    )
 
 
 def test_every_attribute_belongs_to_one_family() -> None:
-    owners = Counter(name for family in FAMILIES for name in family.READERS)
-    assert owners == Counter(SYSFS_ATTRIBUTES)
+    assert Counter(name for family in FAMILIES for name in family.attributes) == Counter(list(ATTRIBUTES))
+    assert all(map(is_attribute_name, ATTRIBUTES))
 
 
-@pytest.mark.parametrize("name", SYSFS_ATTRIBUTES)
-def test_attribute_has_test_case(name: str) -> None:
-    assert f'("{name}", ' in CASES, f'expected a case ("{name}", PATH, VALUE) in tests/unit/hardware/test_attributes.py'
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_attribute_has_cases_with_a_value(name: str) -> None:
+    expected = "expected a case (name, path, value) in tests/unit/hardware/test_attributes.py"
+    assert any(value is not None for case, _, value in CASES if case == name), expected
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__.rpartition(".")[2])
-def test_family_names_source_of_its_facts(family: object) -> None:
-    assert "Documentation/" in (family.__doc__ or ""), f"expected the kernel's documentation in {family}"
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_attribute_has_description(name: str) -> None:
+    description = ATTRIBUTES[name].description
+    assert description
+    assert not description.endswith("."), "expected a phrase for the table of the reference"
+
+
+@pytest.mark.parametrize("name", FAMILY_MODULES)
+def test_family_names_source_of_its_facts(name: str) -> None:
+    assert "Documentation/" in (FAMILY_MODULES[name].__doc__ or ""), "expected the kernel's documentation"
 
 
 def test_families_are_listed_as_independent() -> None:
     contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (modules,) = (each["modules"] for each in contracts if each["type"] == "independence" and "famil" in each["name"])
-    assert sorted(modules) == sorted(family.__name__ for family in FAMILIES)
+    assert sorted(modules) == sorted(module.__name__ for module in FAMILY_MODULES.values())

@@ -1,14 +1,18 @@
-"""Attributes: what each is read from, how own ones join files, and that what cannot be read is not there."""
+"""Attributes: the files that each is read from, and how custom attributes join files."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
 from genplug.config.load import load_text
+from genplug.hardware.attributes import ATTRIBUTES
 from genplug.hardware.discovery import discover
+from genplug.hardware.explain import explain
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
+from genplug.spec.globs import expand_braces
 from genplug.testing.node.file_trees import build_tree
 
 PCI = """
@@ -64,63 +68,20 @@ def found(tree: str, resources: str, root: Path, **host: object) -> Inventory:
     return discover(config, Host.at(root, **host))  # type: ignore[arg-type]
 
 
-def attribute(name: str, path: str, tree: str, root: Path) -> str | None:
-    """Return an attribute of a path as a template shows it; None where it does not exist."""
-    resources = f"""
+def resources_with(name: str, path: str) -> str:
+    """Return a resource with the device of a path, whose key is an attribute; ``-none-`` if it does not exist."""
+    return f"""
   a.example/x:
     topology: none
     devices: [{{glob: "{path}", id: "${{{name}|default:-none-}}"}}]
     allocate: {{env: {{X: x}}}}
 """
-    [device] = found(tree, resources, root).devices["a.example/x"]
+
+
+def attribute(name: str, path: str, tree: str, root: Path) -> str | None:
+    """Return an attribute of a path as a template renders it, None if it does not exist."""
+    [device] = found(tree, resources_with(name, path), root).devices["a.example/x"]
     return None if device.key == "-none-" else device.key
-
-
-@pytest.mark.parametrize(
-    ("name", "path", "value"),
-    [
-        ("sysfs", CARD, "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0"),
-        ("sysfs", FUNCTION, "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"),
-        ("sysfs", f"{FUNCTION}/vendor", "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"),
-        ("sysfs", "/dev/lonely", None),
-        ("subsystem", CARD, "drm"),
-        ("subsystem", FUNCTION, "pci"),
-        ("driver", CARD, "good"),
-        # It is not bound; the driver of its bridge is none of its own.
-        ("driver", "/sys/bus/pci/devices/0000:3b:00.1", None),
-        # -1 is no node, and the bridge above knows one.
-        ("numaNode", CARD, "1"),
-        ("numaNode", "/dev/vfio/42", "1"),
-        ("numaNode", "/dev/lonely", None),
-        ("localCpus", CARD, "0-7"),
-        ("major", CARD, "226"),
-        ("minor", "/sys/bus/pci/devices/0000:3b:00.0/drm/renderD128", "128"),
-        ("pci.address", CARD, "0000:3b:00.0"),
-        ("pci.address", "/dev/vfio/42", "0000:3b:00.0,0000:3b:00.1"),
-        ("pci.slot", "/dev/vfio/42", "0000:3b:00"),
-        ("pci.vendor", CARD, "0x10de"),
-        ("pci.vendor", "/dev/vfio/42", "0x10de"),
-        ("pci.device", CARD, "0x15f8"),
-        ("pci.subsystemVendor", CARD, "0x10df"),
-        ("pci.subsystemDevice", CARD, "0x118f"),
-        ("pci.class", CARD, "0x030200"),
-        ("pci.vendor", "/dev/lonely", None),
-        ("iommu.group", CARD, "42"),
-        ("sriov.pf", "/sys/bus/pci/devices/0000:3b:02.3", "0000:3b:00.0"),
-        ("sriov.vfIndex", "/sys/bus/pci/devices/0000:3b:02.3", "1"),
-        ("sriov.pf", FUNCTION, None),
-        ("drm.card", FUNCTION, "card0"),
-        ("drm.render", CARD, "renderD128"),
-        ("attr.serial_number", CARD, "first line"),
-        ("attr.only_here", CARD, "of the bridge"),
-        ("attr.says_nothing", CARD, None),
-        ("attr.no_such_file", CARD, None),
-        # A directory is no file.
-        ("attr.drm", CARD, None),
-    ],
-)
-def test_an_attribute_is_read_where_the_kernel_says_it(name: str, path: str, value: str | None, tmp_path: Path) -> None:
-    assert attribute(name, path, PCI, tmp_path) == value
 
 
 USB = """
@@ -132,14 +93,6 @@ USB = """
 /sys/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.2/serial = A50285BI
 /sys/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.2/1-1.2:1.0/ttyUSB0/tty/ttyUSB0/dev = 188:0
 """
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("usb.vendor", "0403"), ("usb.product", "6001"), ("usb.serial", "A50285BI"), ("usb.port", "1-1.2")],
-)
-def test_a_usb_port_is_that_of_the_nearest_device(name: str, value: str, tmp_path: Path) -> None:
-    assert attribute(name, "/dev/ttyUSB0", USB, tmp_path) == value
 
 
 HCA = """
@@ -157,23 +110,95 @@ HCA = """
 """
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/dev/infiniband/uverbs0",
-        "/dev/infiniband/umad1",
-        "/sys/class/infiniband/mlx5_0",
-        "/sys/class/infiniband/mlx5_0/ports/1",
-        "/sys/bus/pci/devices/0000:41:00.0",
-    ],
+SERIAL_PORT = "/dev/ttyUSB0"
+VERBS, HCA_FUNCTION = "/dev/infiniband/uverbs0", "/sys/bus/pci/devices/0000:41:00.0"
+HCA_PATHS = (
+    VERBS,
+    "/dev/infiniband/umad1",
+    "/sys/class/infiniband/mlx5_0",
+    "/sys/class/infiniband/mlx5_0/ports/1",
+    HCA_FUNCTION,
 )
-def test_every_node_of_an_adapter_knows_which_it_is_and_what_its_ports_are(path: str, tmp_path: Path) -> None:
+TREES = {SERIAL_PORT: USB} | dict.fromkeys(HCA_PATHS, HCA)
+"""The tree of a path, if it is not that of the PCI devices."""
+
+CASES = [
+    ("sysfs", CARD, "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/drm/card0"),
+    ("sysfs", FUNCTION, "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"),
+    ("sysfs", f"{FUNCTION}/vendor", "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"),
+    ("sysfs", "/dev/lonely", None),
+    ("subsystem", CARD, "drm"),
+    ("subsystem", FUNCTION, "pci"),
+    ("driver", CARD, "good"),
+    # It has no driver; that of its bridge is not its own.
+    ("driver", "/sys/bus/pci/devices/0000:3b:00.1", None),
+    # -1 means unknown; the bridge above has a NUMA node.
+    ("numaNode", CARD, "1"),
+    ("numaNode", "/dev/vfio/42", "1"),
+    ("numaNode", "/dev/lonely", None),
+    ("localCpus", CARD, "0-7"),
+    ("major", CARD, "226"),
+    ("minor", "/sys/bus/pci/devices/0000:3b:00.0/drm/renderD128", "128"),
+    ("pci.address", CARD, "0000:3b:00.0"),
+    ("pci.address", "/dev/vfio/42", "0000:3b:00.0,0000:3b:00.1"),
+    ("pci.slot", "/dev/vfio/42", "0000:3b:00"),
+    ("pci.vendor", CARD, "0x10de"),
+    ("pci.vendor", "/dev/vfio/42", "0x10de"),
+    ("pci.device", CARD, "0x15f8"),
+    ("pci.subsystemVendor", CARD, "0x10df"),
+    ("pci.subsystemDevice", CARD, "0x118f"),
+    ("pci.class", CARD, "0x030200"),
+    ("pci.vendor", "/dev/lonely", None),
+    ("iommu.group", CARD, "42"),
+    ("sriov.pf", "/sys/bus/pci/devices/0000:3b:02.3", "0000:3b:00.0"),
+    ("sriov.vfIndex", "/sys/bus/pci/devices/0000:3b:02.3", "1"),
+    ("sriov.pf", FUNCTION, None),
+    ("drm.card", FUNCTION, "card0"),
+    ("drm.render", CARD, "renderD128"),
+    ("attr.serial_number", CARD, "first line"),
+    ("attr.only_here", CARD, "of the bridge"),
+    ("attr.says_nothing", CARD, None),
+    ("attr.no_such_file", CARD, None),
+    # A directory is not a file.
+    ("attr.drm", CARD, None),
+    ("usb.vendor", SERIAL_PORT, "0403"),
+    ("usb.product", SERIAL_PORT, "6001"),
+    ("usb.serial", SERIAL_PORT, "A50285BI"),
+    ("usb.port", SERIAL_PORT, "1-1.2"),
+    ("ib.device", VERBS, "mlx5_0"),
+    ("ib.device", HCA_FUNCTION, "mlx5_0"),
+    ("ib.linkLayer", VERBS, "Ethernet,InfiniBand"),
+    ("ib.guid", VERBS, "b859:9f03:00c8:5a42"),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "value"), CASES)
+def test_attribute_is_read_from_the_files_of_the_kernel(
+    name: str, path: str, value: str | None, tmp_path: Path
+) -> None:
+    assert attribute(name, path, TREES.get(path, PCI), tmp_path) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [(name, path) for name, path, value in CASES if name in ATTRIBUTES and value is not None]
+)
+def test_origin_of_value_is_documented(name: str, path: str, tmp_path: Path) -> None:
+    inventory = found(TREES.get(path, PCI), resources_with(name, path), tmp_path)
+    (explanation,) = (each for each in explain(inventory, Host.at(tmp_path)) if each.path == path)
+    (origin,) = (each.origin for each in explanation.attributes if each.name == name)
+    globs = expand_braces(ATTRIBUTES[name].origin)
+    # Without a glob, the value is the name of a directory.
+    assert any(fnmatchcase(origin, f"*/{glob}") for glob in globs if glob) or (globs == [""] and origin)
+
+
+@pytest.mark.parametrize("path", HCA_PATHS)
+def test_every_node_of_an_adapter_has_its_attributes(path: str, tmp_path: Path) -> None:
     assert attribute("ib.device", path, HCA, tmp_path) == "mlx5_0"
     assert attribute("ib.guid", path, "", tmp_path) == "b859:9f03:00c8:5a42"
     assert attribute("ib.linkLayer", path, "", tmp_path) == "Ethernet,InfiniBand"
 
 
-def test_what_the_program_was_started_with_is_an_attribute_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_and_node_name_are_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENPLUG_TEST_TOPOLOGY", "2x2")
     resources = """
   a.example/x:
@@ -217,7 +242,7 @@ JOINED = r"""
 """
 
 
-def test_a_node_that_the_kernel_does_not_link_is_joined_by_its_number_and_stands_where_the_source_says(
+def test_custom_attribute_and_sysfs_join_node_with_its_device(
     tmp_path: Path,
 ) -> None:
     inventory = found(NVIDIA, JOINED, tmp_path)
@@ -265,7 +290,7 @@ FILES = r"""
         ("{path: /run/a.b/one, find: 'second. ${env.GENPLUG_TEST_STAR}'}", None),
     ],
 )
-def test_an_own_attribute_is_a_text_a_capture_or_a_name(
+def test_custom_attribute_is_a_text_a_capture_or_a_name(
     own: str, value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENPLUG_TEST_DOT", "a.b")
@@ -280,13 +305,13 @@ def test_an_own_attribute_is_a_text_a_capture_or_a_name(
     assert (",".join(shown["mine"]) if "mine" in shown else None) == value
 
 
-def test_a_condition_may_ask_for_what_the_place_is_made_of(tmp_path: Path) -> None:
+def test_condition_may_use_attribute_of_which_sysfs_is_made(tmp_path: Path) -> None:
     resources = JOINED.replace('where: {pci.vendor: "10DE"}', 'where: {bdf: "0000:5e:*", pci.vendor: "10de"}')
     [device] = found(NVIDIA, resources, tmp_path).devices["nvidia.com/gpu"]
     assert (device.key, device.numa) == ("GPU-1bbb", (1,))
 
 
-def test_an_optional_node_of_an_attribute_that_is_missing_is_a_missing_node(tmp_path: Path) -> None:
+def test_optional_node_with_missing_attribute_is_left_out(tmp_path: Path) -> None:
     resources = """
   a.example/x: {devices: [{glob: /dev/x0, with: [{path: "/dev/${usb.port}", optional: true}]}]}
   a.example/y: {devices: [{glob: /dev/x1, with: ["/dev/${usb.port}"]}]}
@@ -296,7 +321,7 @@ def test_an_optional_node_of_an_attribute_that_is_missing_is_a_missing_node(tmp_
     assert "companion a path at devices.yaml:6:50 refers to 'usb.port'" in devices["a.example/y"][0].faults[0]
 
 
-def test_an_id_is_taken_as_it_is_where_somebody_reads_it(tmp_path: Path) -> None:
+def test_verbatim_id_is_not_changed(tmp_path: Path) -> None:
     resources = """
   a.example/x:
     devices: [{glob: "/sys/bus/pci/devices/*", where: {pci.vendor: 10de}, id: "${WHAT}", verbatimId: true}]
@@ -308,7 +333,7 @@ def test_an_id_is_taken_as_it_is_where_somebody_reads_it(tmp_path: Path) -> None
     assert bad[0].faults[0].startswith("its ID '/sys/bus/pci/devices/0000:3b:00.0' must consist of letters")
 
 
-def test_a_selector_passes_with_one_of_several_values_and_excludes_with_any(tmp_path: Path) -> None:
+def test_selector_matches_any_of_several_values(tmp_path: Path) -> None:
     resources = """
   a.example/x:
     devices: [{glob: /dev/vfio/42, where: {pci.address: "*:3b:00.1"}}]
