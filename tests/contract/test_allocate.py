@@ -61,7 +61,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_49_an_unknown_id_is_not_found_by_name_and_nothing_is_given(node: FakeNode) -> None:
+async def test_49_unknown_id_returns_not_found_and_allocates_nothing(node: FakeNode) -> None:
     async with plugin(node) as client:
         for containers in ([["x0", "nosuch"]], [["x0"], ["nosuch"]], [[""]]):
             code, text = await refusal(client, *containers)
@@ -71,7 +71,7 @@ async def test_49_an_unknown_id_is_not_found_by_name_and_nothing_is_given(node: 
         assert paths((await client.allocate([["x0"]])).container_responses[0]) == ["/dev/x0"]
 
 
-async def test_50_an_unhealthy_device_is_refused_with_its_reason(node: FakeNode) -> None:
+async def test_50_unhealthy_device_is_refused_with_its_reason(node: FakeNode) -> None:
     async with plugin(node) as client:
         node.unplug("/dev/x1")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x2"}, unhealthy={"x1"})
@@ -81,7 +81,7 @@ async def test_50_an_unhealthy_device_is_refused_with_its_reason(node: FakeNode)
     assert "/dev/x1 is gone" in text
 
 
-async def test_50_a_device_that_vanished_a_moment_ago_is_refused_before_the_list_knows(node: FakeNode) -> None:
+async def test_50_vanished_device_is_refused_before_the_next_list(node: FakeNode) -> None:
     async with plugin(node) as client:
         # After a change that was found, the next look is a second away.
         node.plug("/dev/x3")
@@ -101,7 +101,7 @@ async def test_50_a_device_that_vanished_a_moment_ago_is_refused_before_the_list
         await node.kubelet.admit(X, ids={"x0"}, pod="early")
 
 
-async def test_51_the_same_device_asked_for_twice_is_the_same_answer(node: FakeNode) -> None:
+async def test_51_repeated_allocate_of_a_device_returns_the_same_response(node: FakeNode) -> None:
     for path in ("/dev/ctl", "/dev/aux"):
         node.plug(path)
     for number in range(3):
@@ -118,7 +118,7 @@ async def test_51_the_same_device_asked_for_twice_is_the_same_answer(node: FakeN
     assert paths(init.response) == ["/dev/x1", "/dev/ctl", "/dev/aux"]
 
 
-async def test_52_an_id_given_twice_in_a_request_counts_once(node: FakeNode) -> None:
+async def test_52_repeated_id_in_a_request_counts_once(node: FakeNode) -> None:
     config = CONFIG.replace("}]}", "}], allocate: {env: {COUNT: '${path|count}', ALL: '${path}'}}}")
     async with plugin(node, config) as client:
         once, twice = (await client.allocate([["x1"], ["x1", "x1"]])).container_responses
@@ -127,7 +127,7 @@ async def test_52_an_id_given_twice_in_a_request_counts_once(node: FakeNode) -> 
     assert paths(twice) == ["/dev/x1"]
 
 
-async def test_53_empty_requests_get_as_many_empty_answers(node: FakeNode) -> None:
+async def test_53_empty_requests_return_as_many_empty_responses(node: FakeNode) -> None:
     config = CONFIG.replace("}]}", "}], allocate: {env: {ALL: '${path}'}}}")
     async with plugin(node, config) as client:
         assert await client.allocate([]) == pb.AllocateResponse()
@@ -139,13 +139,13 @@ async def test_53_empty_requests_get_as_many_empty_answers(node: FakeNode) -> No
         assert paths(middle) == ["/dev/x0"]
 
 
-async def test_54_three_containers_are_answered_in_their_order(node: FakeNode) -> None:
+async def test_54_three_containers_get_responses_in_request_order(node: FakeNode) -> None:
     async with plugin(node) as client:
         answer = await client.allocate([["x2"], ["x0"], ["x1", "x2"]])
     assert [paths(one) for one in answer.container_responses] == [["/dev/x2"], ["/dev/x0"], ["/dev/x1", "/dev/x2"]]
 
 
-async def test_55_ids_in_any_order_give_one_answer_in_natural_order(node: FakeNode) -> None:
+async def test_55_ids_in_any_order_produce_a_response_in_natural_order(node: FakeNode) -> None:
     for path in ("/dev/ctl", "/dev/aux"):
         node.plug(path)
     for number in range(12):
@@ -171,7 +171,7 @@ async def test_55_ids_in_any_order_give_one_answer_in_natural_order(node: FakeNo
     assert dict(answer.annotations) == {"example.com/z": "1,2,10,11", "example.com/a": "3,4,12,13"}
 
 
-async def test_56_two_devices_that_want_one_place_are_refused_together_and_given_alone(node: FakeNode) -> None:
+async def test_56_devices_with_the_same_container_path_are_refused_in_a_container(node: FakeNode) -> None:
     config = CONFIG.replace("/dev/x*}", "/dev/x*, nodes: [{path: '${path}', as: /dev/mine}]}")
     async with plugin(node, config) as client:
         first, second = sorted(node.kubelet.resource(X))[:2]
@@ -184,7 +184,7 @@ async def test_56_two_devices_that_want_one_place_are_refused_together_and_given
         assert paths(alone[0]) != paths(alone[1])
 
 
-async def test_56_a_template_gives_each_device_a_place_of_its_own(node: FakeNode) -> None:
+async def test_56_container_path_template_is_filled_in_for_each_device(node: FakeNode) -> None:
     config = CONFIG.replace("/dev/x*}", "/dev/x*, nodes: [{path: '${path}', as: '/dev/mine${index}'}]}")
     async with plugin(node, config) as client:
         [answer] = (await client.allocate([list(node.kubelet.resource(X))])).container_responses
@@ -202,7 +202,7 @@ async def test_56_a_template_gives_each_device_a_place_of_its_own(node: FakeNode
         ("null", "rw"),
     ],
 )
-async def test_57_permissions_are_those_written_and_rw_where_none_are(node: FakeNode, written: str, sent: str) -> None:
+async def test_57_permissions_are_sent_as_configured_or_rw_by_default(node: FakeNode, written: str, sent: str) -> None:
     node.plug("/dev/ctl")
     config = CONFIG.replace("/dev/x*}", f"/dev/x*, nodes: {written}, with: [/dev/ctl]}}")
     if written == "null":
@@ -213,7 +213,7 @@ async def test_57_permissions_are_those_written_and_rw_where_none_are(node: Fake
 
 
 @pytest.mark.parametrize("permissions", ["x", "''", "rwrw", "rwx", "RW", "null", "7"])
-async def test_57_wrong_permissions_are_refused_at_load(node: FakeNode, permissions: str) -> None:
+async def test_57_invalid_permissions_are_rejected_at_load(node: FakeNode, permissions: str) -> None:
     node.plug("/dev/x0")
     wrong = CONFIG.replace("/dev/x*}", f"/dev/x*, nodes: [{{path: '${{path}}', permissions: {permissions}}}]}}")
     async with node.running(wrong) as agent:
@@ -225,7 +225,7 @@ async def test_57_wrong_permissions_are_refused_at_load(node: FakeNode, permissi
         assert not agent.status.is_ready
 
 
-async def test_58_a_missing_mount_source_is_an_error_and_is_not_made(node: FakeNode) -> None:
+async def test_58_missing_mount_source_fails_allocate_and_is_not_created(node: FakeNode) -> None:
     config = CONFIG.replace(
         "}]}",
         "}], allocate: {mounts: [{hostPath: /opt/driver, containerPath: /usr/lib/driver},"
@@ -243,7 +243,7 @@ async def test_58_a_missing_mount_source_is_an_error_and_is_not_made(node: FakeN
         assert (mount.host_path, mount.container_path, mount.read_only) == ("/opt/driver", "/usr/lib/driver", True)
 
 
-async def test_60_a_hundred_calls_at_once_get_each_their_own_answer(node: FakeNode) -> None:
+async def test_60_hundred_concurrent_allocates_get_separate_responses(node: FakeNode) -> None:
     async with plugin(node, devices=100) as client:
         # How soon is for the benchmark to say ("100 at once").
         for _ in range(5):
@@ -251,7 +251,7 @@ async def test_60_a_hundred_calls_at_once_get_each_their_own_answer(node: FakeNo
             assert [paths(one.container_responses[0]) for one in answers] == [[f"/dev/x{n}"] for n in range(100)]
 
 
-async def test_60_an_answer_during_reloads_is_of_one_configuration_throughout(node: FakeNode) -> None:
+async def test_60_allocate_during_reload_uses_a_single_configuration(node: FakeNode) -> None:
     def config(name: str) -> str:
         allocate = f"allocate: {{env: {{NAME: {name}}}, annotations: {{example.com/name: {name}}}}}"
         nodes = f"nodes: [{{path: '${{path}}', as: '/dev/{name}${{index}}'}}]"
@@ -282,7 +282,7 @@ async def test_60_an_answer_during_reloads_is_of_one_configuration_throughout(no
         assert node.kubelet.streams(X) == 1
 
 
-async def test_61_calls_that_are_given_up_leave_nothing_behind(node: FakeNode) -> None:
+async def test_61_cancelled_calls_leave_no_tasks_or_descriptors(node: FakeNode) -> None:
     async with plugin(node) as client:
         expected = await client.allocate([["x0"]])
         request = pb.AllocateRequest(container_requests=[pb.ContainerAllocateRequest(devices_ids=["x0"])])
@@ -331,7 +331,7 @@ MANY = [f"y{number}" for number in range(10_000)]
         pytest.param([*MANY, "x1"], ["y9999"], 3, ["x1", "y0", "y9999"], id="10 000 available"),
     ],
 )
-async def test_63_a_preference_is_a_right_subset_whatever_is_asked(
+async def test_63_preferred_allocation_is_a_valid_subset_for_any_request(
     node: FakeNode, available: list[str], must_include: list[str], size: int, preferred: list[str]
 ) -> None:
     async with plugin(node) as client:
@@ -342,7 +342,7 @@ async def test_63_a_preference_is_a_right_subset_whatever_is_asked(
     assert sorted(answer.deviceIDs) == preferred
 
 
-async def test_63_a_preference_is_given_for_every_container_and_for_none(node: FakeNode) -> None:
+async def test_63_preferred_allocation_answers_every_container_of_a_request(node: FakeNode) -> None:
     async with plugin(node) as client:
         assert await client.raw("GetPreferredAllocation", b"") == b""
         asked = pb.ContainerPreferredAllocationRequest(available_deviceIDs=["x1", "x0"], allocation_size=1)
@@ -356,25 +356,25 @@ def sharing(rest: str) -> str:
     return HEAD + f"resources: {{example.com/x: {{devices: [{{glob: /dev/x*}}], {rest}}}}}"
 
 
-async def test_64_the_kubelet_gives_replicas_as_they_are_preferred(node: FakeNode) -> None:
+async def test_64_packed_policy_allocates_replicas_of_a_single_device(node: FakeNode) -> None:
     async with plugin(node, sharing("replicas: 4, preferredAllocation: {policy: packed}")):
         assert node.kubelet.registrations[-1].get_preferred_allocation_available
         packed = await node.kubelet.admit(X, 3, pod="packed")
         assert len({one.partition("-r")[0] for one in packed.ids}) == 1
 
 
-async def test_64_the_kubelet_gives_different_devices_where_replicas_are_spread(node: FakeNode) -> None:
+async def test_64_spread_policy_allocates_replicas_of_different_devices(node: FakeNode) -> None:
     async with plugin(node, sharing("replicas: 4, preferredAllocation: {policy: spread}")):
         spread = await node.kubelet.admit(X, 3, pod="spread")
         assert {one.partition("-r")[0] for one in spread.ids} == {"x0", "x1", "x2"}
 
 
-async def test_64_devices_are_packed_by_what_the_configuration_says(node: FakeNode) -> None:
+async def test_64_packed_policy_groups_devices_by_the_configured_template(node: FakeNode) -> None:
     async with plugin(node, sharing("preferredAllocation: {policy: packed, by: '${minor|default:0}'}")):
         assert (await node.kubelet.admit(X, 2)).ids == ("x0", "x1")
 
 
-async def test_a_container_gets_one_device_once_where_grants_must_be_distinct(node: FakeNode) -> None:
+async def test_distinct_sharing_gives_a_container_each_device_once(node: FakeNode) -> None:
     async with plugin(node, sharing("replicas: 2, share: {distinct: true}")) as client:
         assert {one.partition("-r")[0] for one in (await node.kubelet.admit(X, 3)).ids} == {"x0", "x1", "x2"}
         code, text = await refusal(client, ["x1-r0", "x1-r1"])
@@ -385,7 +385,7 @@ async def test_a_container_gets_one_device_once_where_grants_must_be_distinct(no
         await client.allocate([["x1-r0"], ["x1-r1"]])
 
 
-async def test_a_container_that_asks_for_more_than_it_may_have_is_refused(node: FakeNode) -> None:
+async def test_request_above_max_per_container_is_refused(node: FakeNode) -> None:
     async with plugin(node, sharing("share: {maxPerContainer: 2}")) as client:
         code, text = await refusal(client, ["x0", "x1", "x2"])
         assert code is grpc.StatusCode.FAILED_PRECONDITION
@@ -394,7 +394,7 @@ async def test_a_container_that_asks_for_more_than_it_may_have_is_refused(node: 
         await client.allocate([["x0", "x1", "x1"]])
 
 
-async def test_66_unknown_calls_are_unimplemented_and_unknown_fields_are_ignored(node: FakeNode) -> None:
+async def test_66_unknown_methods_are_unimplemented_and_unknown_fields_ignored(node: FakeNode) -> None:
     async with plugin(node) as client:
         for method in ("Deallocate", "allocate", ""):
             with pytest.raises(grpc.aio.AioRpcError) as unknown:
@@ -413,7 +413,7 @@ async def test_66_unknown_calls_are_unimplemented_and_unknown_fields_are_ignored
         assert node.kubelet.streams(X) == 1
 
 
-async def test_66_a_request_that_is_no_message_harms_nobody(node: FakeNode) -> None:
+async def test_66_malformed_request_does_not_affect_later_calls(node: FakeNode) -> None:
     async with plugin(node) as client:
         for method in ("Allocate", "GetPreferredAllocation"):
             with pytest.raises(grpc.aio.AioRpcError):

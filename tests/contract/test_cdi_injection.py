@@ -21,7 +21,7 @@ def devices(path: Path) -> dict[str, Any]:
     return {device["name"]: device["containerEdits"] for device in json.loads(path.read_text())["devices"]}
 
 
-async def test_an_answer_names_what_the_file_defines(node: FakeNode) -> None:
+async def test_67_cdi_file_defines_the_devices_that_allocate_names(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.plug("/dev/x1")
     async with node.running(CONFIG):
@@ -34,7 +34,7 @@ async def test_an_answer_names_what_the_file_defines(node: FakeNode) -> None:
         assert (list(answer.devices), dict(answer.envs)) == ([], {"X": "/dev/x0,/dev/x1"})
 
 
-async def test_the_file_follows_the_devices_and_keeps_what_is_not_well(node: FakeNode) -> None:
+async def test_cdi_file_follows_device_changes_and_keeps_unhealthy_devices(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.plug("/dev/x1")
     async with node.running(CONFIG + "    # \n"):
@@ -48,7 +48,7 @@ async def test_the_file_follows_the_devices_and_keeps_what_is_not_well(node: Fak
         assert devices(node.real(FILE)).keys() == {"x0", "x1", "x2"}
 
 
-async def test_a_file_that_was_lost_is_there_again_before_a_container_needs_it(node: FakeNode) -> None:
+async def test_67_deleted_cdi_file_is_written_again_before_allocate_returns(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -58,7 +58,7 @@ async def test_a_file_that_was_lost_is_there_again_before_a_container_needs_it(n
         assert devices(node.real(FILE)).keys() == {"x0"}
 
 
-async def test_a_directory_that_cannot_be_written_keeps_the_devices_back_until_it_can(node: FakeNode) -> None:
+async def test_unwritable_cdi_directory_makes_devices_unhealthy_until_fixed(node: FakeNode) -> None:
     node.plug("/dev/x0")
     directory = node.real(FILE).parent
     directory.parent.mkdir(parents=True)
@@ -74,7 +74,7 @@ async def test_a_directory_that_cannot_be_written_keeps_the_devices_back_until_i
         await node.kubelet.wait_for_list(X, healthy={"x0"})
 
 
-async def test_the_file_of_a_removed_resource_stays_until_no_pod_uses_it(node: FakeNode) -> None:
+async def test_cdi_file_of_removed_resource_is_kept_while_a_pod_uses_it(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG, drain=0.1) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -88,7 +88,7 @@ async def test_the_file_of_a_removed_resource_stays_until_no_pod_uses_it(node: F
         assert not node.real(FILE).exists()
 
 
-async def test_what_an_earlier_process_left_goes_at_the_start_unless_a_pod_uses_it(node: FakeNode) -> None:
+async def test_stale_cdi_files_are_removed_at_start_unless_a_pod_uses_them(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG):
         await node.kubelet.wait_for_list(X, healthy={"x0"})

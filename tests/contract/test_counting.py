@@ -19,7 +19,7 @@ def plug(node: FakeNode, *names: str) -> None:
         node.plug(f"/dev/{name}")
 
 
-async def test_a_device_given_under_one_name_is_withheld_under_the_others_until_its_pod_is_gone(node: FakeNode) -> None:
+async def test_allocated_device_is_unhealthy_under_its_other_names_until_pod_ends(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     async with node.running(ALIASES, drain=0.1):
         for name in (X, OLD, OLDER):
@@ -34,7 +34,7 @@ async def test_a_device_given_under_one_name_is_withheld_under_the_others_until_
             await node.kubelet.wait_for_list(name, healthy={"x0", "x1"})
 
 
-async def test_two_pods_at_once_never_get_one_device_under_two_names(node: FakeNode) -> None:
+async def test_concurrent_pods_never_get_a_device_under_two_names(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(ALIASES) as agent:
         for name in (X, OLD, OLDER):
@@ -48,7 +48,7 @@ async def test_two_pods_at_once_never_get_one_device_under_two_names(node: FakeN
         await next_event(entries, Event.ALLOCATION_REFUSED)
 
 
-async def test_after_a_restart_nothing_is_given_twice(node: FakeNode) -> None:
+async def test_device_of_running_pod_is_not_allocated_again_after_agent_restart(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     async with node.running(ALIASES, drain=0.1):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
@@ -62,7 +62,7 @@ async def test_after_a_restart_nothing_is_given_twice(node: FakeNode) -> None:
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
-async def test_slices_are_counted_through_over_the_node(node: FakeNode) -> None:
+async def test_slices_are_numbered_across_all_devices_of_a_node(node: FakeNode) -> None:
     config = HEAD + (
         "  aws.amazon.com/neuroncore:\n    devices: [{glob: '/dev/neuron[0-9]*'}]\n    slices: 2\n"
         "    allocate: {env: {NEURON_RT_VISIBLE_CORES: '${slice}'}}\n"
@@ -90,7 +90,7 @@ def region(node: FakeNode, name: str, compat_id: str) -> None:
     node.write(f"/sys/class/fpga/{name}/compat_id", compat_id)
 
 
-async def test_devices_make_and_retire_the_resources_that_are_named_after_them(node: FakeNode) -> None:
+async def test_attribute_values_create_and_remove_templated_resources(node: FakeNode) -> None:
     region(node, "fpga0", "aaaa")
     async with node.running(REGIONS, drain=0.1) as agent:
         first = await node.kubelet.wait_for_list(
@@ -110,7 +110,7 @@ async def test_devices_make_and_retire_the_resources_that_are_named_after_them(n
         }
 
 
-async def test_a_name_that_the_kubelet_would_refuse_is_left_out_and_told(node: FakeNode) -> None:
+async def test_invalid_templated_name_is_left_out_with_a_note(node: FakeNode) -> None:
     region(node, "fpga0", "x" * 64)
     region(node, "fpga1", "good")
     async with node.running(REGIONS) as agent:
@@ -121,7 +121,7 @@ async def test_a_name_that_the_kubelet_would_refuse_is_left_out_and_told(node: F
         assert [one.name for one in agent.status.resources] == ["fpga.example.com/region-good"]
 
 
-async def test_a_name_that_nothing_fills_in_is_shown_as_it_is_written_with_the_reason(node: FakeNode) -> None:
+async def test_templated_resource_without_instances_is_listed_with_the_reason(node: FakeNode) -> None:
     async with node.running(REGIONS) as agent:
         entries = record_events(agent)
         region(node, "fpga0", "x" * 64)
@@ -150,7 +150,7 @@ FAULT = (
 @pytest.mark.parametrize(
     ("count", "ids"), [("replicas: 3", {"x0-r0", "x0-r1", "x0-r2"}), ("slices: 2", {"x0-s0", "x0-s1"})]
 )
-async def test_one_fault_reaches_every_replica_slice_and_alias_in_one_message(
+async def test_companion_failure_updates_replicas_and_aliases_in_a_single_message(
     node: FakeNode, count: str, ids: set[str]
 ) -> None:
     plug(node, "x0", "control")
@@ -164,7 +164,7 @@ async def test_one_fault_reaches_every_replica_slice_and_alias_in_one_message(
             assert len(node.kubelet.messages(name)) == before[name] + 1
 
 
-async def test_a_storm_of_names_is_capped_with_the_reason(node: FakeNode) -> None:
+async def test_number_of_templated_resources_is_limited_with_a_reason(node: FakeNode) -> None:
     for number in range(103):
         region(node, f"fpga{number}", f"{number:04}")
     async with node.running(REGIONS) as agent:
@@ -183,7 +183,7 @@ def on_numa_node(node: FakeNode, name: str, numa: str) -> None:
     node.write(f"/sys/class/x/{name}/numa_node", numa)
 
 
-async def test_45_the_numa_node_is_told_for_all_devices_or_for_none(node: FakeNode) -> None:
+async def test_45_numa_nodes_are_sent_for_all_devices_or_for_none(node: FakeNode) -> None:
     on_numa_node(node, "x0", "0\n")
     on_numa_node(node, "x1", "1\n")
     async with node.running(NUMA):
@@ -194,7 +194,7 @@ async def test_45_the_numa_node_is_told_for_all_devices_or_for_none(node: FakeNo
         assert {devices[one].numa for one in devices} == {()}
 
 
-async def test_45_where_devices_stand_on_several_numa_nodes_the_kubelet_asks_and_gets_neighbours(
+async def test_45_kubelet_prefers_devices_of_the_same_numa_node(
     node: FakeNode,
 ) -> None:
     for number in range(4):
@@ -206,7 +206,7 @@ async def test_45_where_devices_stand_on_several_numa_nodes_the_kubelet_asks_and
         assert len({devices[one].numa for one in given.ids}) == 1
 
 
-async def test_45_where_they_stand_on_one_the_kubelet_does_not_ask(node: FakeNode) -> None:
+async def test_45_preferred_allocation_is_off_when_devices_share_a_numa_node(node: FakeNode) -> None:
     for number in range(2):
         on_numa_node(node, f"x{number}", "1\n")
     async with node.running(NUMA):
@@ -214,7 +214,7 @@ async def test_45_where_they_stand_on_one_the_kubelet_does_not_ask(node: FakeNod
         assert not node.kubelet.registrations[-1].get_preferred_allocation_available
 
 
-async def test_topology_none_tells_no_numa_node(node: FakeNode) -> None:
+async def test_topology_none_sends_no_numa_node(node: FakeNode) -> None:
     on_numa_node(node, "x0", "0\n")
     async with node.running(NUMA.replace("}]}", "}], topology: none}")):
         devices = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)

@@ -29,7 +29,7 @@ def plug_serial(node: FakeNode, number: int, serial: str) -> None:
     node.plug(f"/dev/ttyUSB{number}", major=188, minor=number)
 
 
-async def test_a_device_that_comes_back_under_another_number_keeps_its_id(node: FakeNode) -> None:
+async def test_replugged_device_keeps_its_id_under_another_number(node: FakeNode) -> None:
     plug_serial(node, 0, "A50285BI")
     async with node.running(SERIAL):
         [before] = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
@@ -41,7 +41,7 @@ async def test_a_device_that_comes_back_under_another_number_keeps_its_id(node: 
         assert given.response.envs == {"PORT": "/dev/ttyUSB3"}
 
 
-async def test_an_attribute_that_changes_changes_what_is_offered(node: FakeNode) -> None:
+async def test_changed_attribute_changes_the_listed_devices(node: FakeNode) -> None:
     config = HEAD + f"  {X}: {{devices: [{{glob: '/dev/x*', where: {{attr.state: enabled}}}}]}}\n"
     for number, state in enumerate(("enabled", "disabled")):
         node.write(f"/sys/devices/x{number}/state", state)
@@ -54,7 +54,7 @@ async def test_an_attribute_that_changes_changes_what_is_offered(node: FakeNode)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
-async def test_a_device_that_comes_with_a_new_configuration_is_seen(node: FakeNode) -> None:
+async def test_device_plugged_during_reload_is_listed(node: FakeNode) -> None:
     config = HEAD + f"  {X}: {{devices: [{{glob: '/dev/x*'}}]}}\n"
     more = config + "  example.com/y: {devices: [{glob: '/dev/y*'}]}\n"
     node.plug("/dev/x0")
@@ -80,7 +80,7 @@ def tap(name: str) -> Iterator[None]:
 
 
 @pytest.mark.root
-async def test_the_kernel_tells_of_devices_of_sys_that_no_directory_tells_of(node: FakeNode) -> None:
+async def test_sysfs_device_is_listed_on_a_uevent_without_inotify_events(node: FakeNode) -> None:
     config = (
         HEAD
         + f"  {X}: {{devices: [{{glob: '/sys/class/net/gptap*', id: '${{name}}'}}], allocate: {{env: {{X: x}}}}}}\n"
@@ -96,7 +96,7 @@ async def test_the_kernel_tells_of_devices_of_sys_that_no_directory_tells_of(nod
         await node.kubelet.wait_for_list(X, unhealthy={one})
 
 
-async def test_sockets_and_directories_are_devices_that_a_container_gets_as_mounts(node: FakeNode) -> None:
+async def test_sockets_and_directories_reach_a_container_as_mounts(node: FakeNode) -> None:
     policy = node.directory / "policy.yaml"
     policy.write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/run/v]}\n")
     mount = "mounts: [{hostPath: '${path}', containerPath: '/in${path}'}]"

@@ -55,7 +55,7 @@ async def rounds(agent: Agent, more: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_fault_is_told_with_its_reason_and_its_end_too(node: FakeNode) -> None:
+async def test_probe_failure_and_recovery_are_listed_and_logged_with_the_reason(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     async with node.running(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
@@ -73,7 +73,7 @@ async def test_a_fault_is_told_with_its_reason_and_its_end_too(node: FakeNode) -
         assert (await next_event(entries, Event.DEVICE_HEALTHY)).text == "example.com/x: x1 is healthy again"
 
 
-async def test_what_is_faulty_at_the_start_is_never_listed_as_healthy(node: FakeNode) -> None:
+async def test_device_unhealthy_at_start_is_never_listed_as_healthy(node: FakeNode) -> None:
     plug(node, *(f"x{number}" for number in range(20)))
     node.write("/sys/x7/state", "dead")
     health = "periodSeconds: 0.1, failureThreshold: 3"
@@ -84,7 +84,7 @@ async def test_what_is_faulty_at_the_start_is_never_listed_as_healthy(node: Fake
         assert only.devices.unhealthy == {"x7"}
 
 
-async def test_a_new_device_is_listed_once_it_is_known(node: FakeNode) -> None:
+async def test_new_device_is_listed_after_its_first_probe_result(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(config(STATE)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -93,7 +93,7 @@ async def test_a_new_device_is_listed_once_it_is_known(node: FakeNode) -> None:
         assert [len(message.devices.by_id) for message in node.kubelet.messages(X)] == [1, 2]
 
 
-async def test_44_a_device_that_flaps_is_left_alone_and_one_that_is_down_is_not(node: FakeNode) -> None:
+async def test_44_flapping_device_stays_healthy_until_the_failure_threshold(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     health = "periodSeconds: 0.05, failureThreshold: 3, successThreshold: 2"
     async with node.running(config(STATE, health=health)) as agent:
@@ -111,7 +111,7 @@ async def test_44_a_device_that_flaps_is_left_alone_and_one_that_is_down_is_not(
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
-async def test_44_what_flaps_all_the_time_is_told_once_a_second_at_most(node: FakeNode) -> None:
+async def test_44_lists_of_a_flapping_device_are_a_second_apart(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -131,7 +131,7 @@ def sick_files(node: FakeNode, *names: str) -> Iterator[HangingFiles]:
 
 
 @pytest.mark.fuse
-async def test_47_a_probe_that_hangs_is_its_own_devices_trouble(node: FakeNode) -> None:
+async def test_47_hung_probe_makes_only_its_device_unhealthy(node: FakeNode) -> None:
     names = [f"x{number}" for number in range(8)]
     with sick_files(node, *names) as files:
         for name in names:
@@ -160,7 +160,7 @@ async def test_47_a_probe_that_hangs_is_its_own_devices_trouble(node: FakeNode) 
 
 
 @pytest.mark.fuse
-async def test_47_a_hang_at_the_very_start_holds_nothing_up_for_long(node: FakeNode) -> None:
+async def test_47_hung_probe_at_start_does_not_delay_the_first_list(node: FakeNode) -> None:
     with sick_files(node, "x0", "x1") as files:
         files.hang("x0")
         for name in ("x0", "x1"):
@@ -170,7 +170,7 @@ async def test_47_a_hang_at_the_very_start_holds_nothing_up_for_long(node: FakeN
             await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, timeout=4)
 
 
-async def test_when_too_many_hang_presence_still_counts_and_readiness_says_so(node: FakeNode) -> None:
+async def test_presence_is_still_monitored_when_all_probe_workers_are_hung(node: FakeNode) -> None:
     names = [f"x{number}" for number in range(10)]
     for name in names:
         node.plug(f"/dev/{name}")
@@ -197,7 +197,7 @@ async def presence_counts(node: FakeNode, text: str, names: list[str], held: con
         assert agent.status.is_ready
 
 
-async def test_a_probe_that_hangs_does_not_keep_the_program_from_ending(node: FakeNode) -> None:
+async def test_hung_probe_does_not_delay_process_exit(node: FakeNode) -> None:
     plug(node, "x0")
     node.write_config(config(STATE))
     await node.kubelet.start()
@@ -218,7 +218,7 @@ async def test_a_probe_that_hangs_does_not_keep_the_program_from_ending(node: Fa
             process.kill()
 
 
-async def test_48_a_probe_that_fails_by_itself_has_an_error_and_ends_nothing(node: FakeNode) -> None:
+async def test_48_probe_exception_is_reported_and_keeps_the_stream_open(node: FakeNode) -> None:
     plug(node, "x0")
     # What this becomes is known when there is a device: a port that is not a number.
     broken = "onError: unhealthy, http: {url: 'http://127.0.0.1:${name}/'}"
@@ -232,7 +232,7 @@ async def test_48_a_probe_that_fails_by_itself_has_an_error_and_ends_nothing(nod
 
 
 @pytest.mark.root
-async def test_78_a_node_that_may_not_be_opened_is_no_fault_of_the_device(node: FakeNode) -> None:
+async def test_78_open_probe_without_permission_follows_the_on_error_setting(node: FakeNode) -> None:
     policy = node.directory / "policy.yaml"
     policy.write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nopenProbe: true\n")
     devices = node.real("/dev")
@@ -261,7 +261,7 @@ async def test_78_a_node_that_may_not_be_opened_is_no_fault_of_the_device(node: 
         ("aliases: [example.com/old]", {"x0"}),
     ],
 )
-async def test_one_fault_reaches_all_that_is_made_of_a_device_in_one_message(
+async def test_probe_failure_reaches_replicas_and_aliases_in_a_single_message(
     node: FakeNode, resource: str, sick: set[str]
 ) -> None:
     plug(node, "x0", "x1")
@@ -274,7 +274,7 @@ async def test_one_fault_reaches_all_that_is_made_of_a_device_in_one_message(
         assert len(node.kubelet.messages(X)) == before + 1
 
 
-async def test_a_pool_is_unwell_when_its_last_device_is(node: FakeNode) -> None:
+async def test_token_pool_is_unhealthy_when_all_devices_are_unhealthy(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     async with node.running(config(STATE, resource="tokens: 5")):
         await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 5)
@@ -285,7 +285,7 @@ async def test_a_pool_is_unwell_when_its_last_device_is(node: FakeNode) -> None:
         await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 5)
 
 
-async def test_a_device_that_comes_back_has_to_prove_itself(node: FakeNode) -> None:
+async def test_returned_device_needs_consecutive_passing_probe_runs(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     health = "periodSeconds: 0.2, failureThreshold: 1, successThreshold: 3"
     async with node.running(config(STATE, health=health)) as agent:
@@ -299,7 +299,7 @@ async def test_a_device_that_comes_back_has_to_prove_itself(node: FakeNode) -> N
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
-async def test_what_is_sticky_stays_unhealthy_whatever_comes(node: FakeNode) -> None:
+async def test_sticky_failure_keeps_device_unhealthy_until_agent_restart(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1, sticky: true"
     async with node.running(config(STATE, health=health)) as agent:
@@ -318,7 +318,7 @@ async def test_what_is_sticky_stays_unhealthy_whatever_comes(node: FakeNode) -> 
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
-async def test_a_reload_changes_what_is_looked_at_and_nothing_else(node: FakeNode) -> None:
+async def test_reload_replaces_probes_and_keeps_unaffected_health(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     node.write("/sys/x0/state", "dead")
     async with node.running(config(STATE)) as agent:
@@ -336,7 +336,7 @@ async def test_a_reload_changes_what_is_looked_at_and_nothing_else(node: FakeNod
         assert agent.status.health.probes == 0
 
 
-async def test_the_log_counts_from_before_the_start_and_as_it_comes(node: FakeNode) -> None:
+async def test_kernel_log_probe_evaluates_earlier_and_later_lines(node: FakeNode) -> None:
     plug(node, "x0", "x1", "x2")
     node.kernel_log("x0: fault 1", "x1: fault 2", "x1: reset")
     log = "kernelLog: {fail: '${name}: fault', ignore: 'fault 9', clear: '${name}: reset'}"
@@ -348,7 +348,7 @@ async def test_the_log_counts_from_before_the_start_and_as_it_comes(node: FakeNo
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, unhealthy={"x2"})
 
 
-async def test_a_log_that_may_not_be_read_is_said_once(node: FakeNode) -> None:
+async def test_unreadable_kernel_log_is_reported_once(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     entries: list[LogEvent] = []
     async with node.running(config("kernelLog: {fail: fault}")) as agent:
@@ -362,7 +362,7 @@ async def test_a_log_that_may_not_be_read_is_said_once(node: FakeNode) -> None:
 
 
 @pytest.mark.root
-async def test_an_event_of_the_kernels_is_a_fault_and_another_its_end(node: FakeNode) -> None:
+async def test_uevent_probe_fails_and_clears_on_kernel_events(node: FakeNode) -> None:
     location = Path("/sys/devices/virtual/mem/null")
     plug(node, "x0")
     probe = f"uevent: {{fail: 'WEDGED=(rebind|bus-reset)', clear: 'WEDGED=none', path: {location}}}"
@@ -380,7 +380,7 @@ async def test_an_event_of_the_kernels_is_a_fault_and_another_its_end(node: Fake
         await node.kubelet.wait_for_list(X, healthy={"x0"})
 
 
-async def test_questions_that_many_have_are_asked_once(node: FakeNode) -> None:
+async def test_shared_probe_target_is_read_once_for_all_devices(node: FakeNode) -> None:
     names = [f"x{number}" for number in range(20)]
     plug(node, *names)
     node.write("/sys/carrier", "1")
@@ -399,7 +399,7 @@ def workers() -> list[int]:
     return [one for one in children if b"genplug.health.workers.main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
-async def test_a_killed_worker_is_replaced(node: FakeNode) -> None:
+async def test_killed_worker_is_replaced(node: FakeNode) -> None:
     plug(node, "x0")
     async with node.running(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -410,7 +410,7 @@ async def test_a_killed_worker_is_replaced(node: FakeNode) -> None:
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})
 
 
-async def test_worker_that_cannot_start_is_an_event_and_counted(
+async def test_failed_worker_start_is_counted_and_reported_until_recovery(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plug(node, "x0", state="dead")

@@ -148,7 +148,7 @@ def plugged(node: FakeNode) -> FakeNode:
     return node
 
 
-async def test_16_a_second_process_waits_for_the_first_and_touches_nothing_of_it(
+async def test_16_second_process_waits_without_touching_files_of_the_first(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with plugged.running(CONFIG):
@@ -163,9 +163,7 @@ async def test_16_a_second_process_waits_for_the_first_and_touches_nothing_of_it
         assert kubelet.streams(X) == len(kubelet.attempts) == 1
 
 
-async def test_16_a_second_process_takes_over_when_the_first_has_ended(
-    plugged: FakeNode, kubelet: KubeletStandIn
-) -> None:
+async def test_16_second_process_takes_over_when_the_first_ends(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     async with contextlib.AsyncExitStack() as later:
         async with plugged.running(CONFIG):
             await kubelet.wait_for_list(X, healthy={"x0"})
@@ -178,9 +176,7 @@ async def test_16_a_second_process_takes_over_when_the_first_has_ended(
         assert len(kubelet.attempts) == 2
 
 
-async def test_17_an_old_server_that_is_slow_to_end_does_not_take_the_new_ones_socket_along(
-    plugged: FakeNode, kubelet: KubeletStandIn
-) -> None:
+async def test_17_slow_server_stop_does_not_delete_the_new_socket(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     async with plugged.running(CONFIG) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
@@ -199,7 +195,7 @@ async def test_17_an_old_server_that_is_slow_to_end_does_not_take_the_new_ones_s
             await dialled.options()
 
 
-async def test_26_the_process_ends_with_a_reason_when_its_directory_is_replaced(
+async def test_26_process_exits_when_its_plugin_directory_is_replaced(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with process_on(plugged) as process:
@@ -226,9 +222,7 @@ def mounted(source: Path, target: Path) -> Iterator[None]:
 
 
 @pytest.mark.root
-async def test_26_a_mount_whose_directory_was_deleted_on_the_host_is_noticed(
-    plugged: FakeNode, kubelet: KubeletStandIn
-) -> None:
+async def test_26_bind_mount_of_a_deleted_directory_ends_the_agent(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     seen = plugged.directory / "m"
 
     async def serve() -> None:
@@ -244,7 +238,7 @@ async def test_26_a_mount_whose_directory_was_deleted_on_the_host_is_noticed(
         assert list((seen / "device-plugins").iterdir()) == []
 
 
-async def test_28_two_lists_of_one_server_are_both_right_and_do_not_end_together(
+async def test_28_second_stream_gets_full_lists_and_ends_independently(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with plugged.running(CONFIG) as agent:
@@ -273,7 +267,7 @@ async def test_28_two_lists_of_one_server_are_both_right_and_do_not_end_together
             await lists.aclose()
 
 
-async def test_29_a_list_that_is_never_read_keeps_only_the_newest_and_holds_nobody_up(
+async def test_29_unread_stream_keeps_the_newest_list_and_delays_nothing_else(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     def config(tokens: int) -> str:
@@ -303,7 +297,7 @@ async def test_29_a_list_that_is_never_read_keeps_only_the_newest_and_holds_nobo
             assert {one.health for one in (await peer.message()).devices} == {"Unhealthy"}
 
 
-async def test_30_whatever_is_said_to_a_socket_its_server_serves_on(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
+async def test_30_server_survives_garbage_and_half_open_connections(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     list_and_watch = request(method_path(DEVICE_PLUGIN, "ListAndWatch"))
     allocate = request(method_path(DEVICE_PLUGIN, "Allocate"))
     said = {
@@ -354,9 +348,7 @@ async def test_30_whatever_is_said_to_a_socket_its_server_serves_on(plugged: Fak
         }
 
 
-async def test_35_sigterm_closes_lists_removes_sockets_and_ends_at_once(
-    plugged: FakeNode, kubelet: KubeletStandIn
-) -> None:
+async def test_35_sigterm_closes_streams_removes_sockets_and_exits(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     async with process_on(plugged, BOTH) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0"})
@@ -370,7 +362,9 @@ async def test_35_sigterm_closes_lists_removes_sockets_and_ends_at_once(
         await kubelet.wait_for_list(Y, healthy=(), unhealthy={"y0"})
 
 
-async def test_35_sigterm_ends_it_at_once_whatever_it_waits_for(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
+async def test_35_sigterm_ends_process_during_hung_register_and_unread_stream(
+    plugged: FakeNode, kubelet: KubeletStandIn
+) -> None:
     hold = kubelet.hostile.hang(Y)
     async with process_on(plugged, BOTH) as process:
         await hold.reached()
@@ -383,7 +377,7 @@ async def test_35_sigterm_ends_it_at_once_whatever_it_waits_for(plugged: FakeNod
         assert own_sockets(kubelet) == {}
 
 
-async def test_35_sigterm_ends_it_at_once_without_a_kubelet(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
+async def test_35_sigterm_ends_process_without_kubelet(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     await kubelet.crash()
     kubelet.socket.unlink()
     async with process_on(plugged) as process:
@@ -395,7 +389,7 @@ async def test_35_sigterm_ends_it_at_once_without_a_kubelet(plugged: FakeNode, k
         assert own_sockets(kubelet) == {}
 
 
-async def test_35_what_a_killed_process_left_is_cleared_away_by_the_next(
+async def test_35_sockets_of_a_killed_process_are_removed_at_the_next_start(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     async with process_on(plugged) as process:

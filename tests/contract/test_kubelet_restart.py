@@ -105,7 +105,7 @@ def plugged(node: FakeNode) -> FakeNode:
     return node
 
 
-async def test_19_nothing_is_registered_while_an_old_list_of_it_is_open(plugged: FakeNode) -> None:
+async def test_19_resource_is_not_registered_while_its_old_stream_is_open(plugged: FakeNode) -> None:
     plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir, disconnect_bug=True)
     troubles: list[Callable[[], None]] = [lambda: kubelet.cancel_stream(X), kubelet.wipe]
     async with plugged.running(CONFIG):
@@ -119,7 +119,7 @@ async def test_19_nothing_is_registered_while_an_old_list_of_it_is_open(plugged:
     assert kubelet.open_at_attempts == [0] * 4
 
 
-async def test_19_a_kubelet_that_is_slow_to_notice_the_end_of_a_list_is_waited_for(plugged: FakeNode) -> None:
+async def test_19_registration_waits_for_kubelet_that_closes_a_stream_late(plugged: FakeNode) -> None:
     # It has the disconnect bug: what it noticed too late would take the new list along (contract 2.3).
     plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir, disconnect_bug=True)
     async with plugged.running(CONFIG):
@@ -137,7 +137,7 @@ async def test_19_a_kubelet_that_is_slow_to_notice_the_end_of_a_list_is_waited_f
     assert kubelet.open_at_attempts == [0, 0]
 
 
-async def test_20_a_restarted_kubelet_gets_every_resource_once_and_within_two_seconds(node: FakeNode) -> None:
+async def test_20_restarted_kubelet_gets_each_resource_once_within_two_seconds(node: FakeNode) -> None:
     names = [f"example.com/r{letter}" for letter in "abcdefghij"]
     for name in names:
         node.plug(f"/dev/{name.rpartition('/')[2]}0")
@@ -155,7 +155,7 @@ async def test_20_a_restarted_kubelet_gets_every_resource_once_and_within_two_se
         assert [kubelet.streams(name) for name in names] == [1] * 10
 
 
-async def test_20_a_kubelet_that_was_away_for_long_gets_every_resource_once_and_within_two_seconds(
+async def test_20_returned_kubelet_gets_each_resource_once_within_two_seconds(
     plugged: FakeNode,
 ) -> None:
     kubelet = plugged.kubelet
@@ -175,7 +175,7 @@ async def test_20_a_kubelet_that_was_away_for_long_gets_every_resource_once_and_
         assert sorted(one.resource for one in kubelet.attempts) == [X, X, Y, Y]
 
 
-async def test_21_a_socket_that_was_made_again_before_the_wipe_is_made_once_more(plugged: FakeNode) -> None:
+async def test_21_socket_created_before_the_wipe_is_created_again(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(CONFIG) as agent:
         entries = record_events(agent)
@@ -194,7 +194,7 @@ async def test_21_a_socket_that_was_made_again_before_the_wipe_is_made_once_more
         assert own_sockets(kubelet) == {kubelet.plugins_dir / kubelet.registrations[-1].endpoint}
 
 
-async def test_21_a_socket_that_is_wiped_while_it_is_registered_is_made_again(plugged: FakeNode) -> None:
+async def test_21_socket_wiped_during_registration_is_created_again(plugged: FakeNode) -> None:
     # This kubelet gives up dialing soon, so that its refusal comes into the midst of it.
     plugged.kubelet = kubelet = KubeletStandIn(plugged.kubelet_dir, dial_timeout=0.3)
     await kubelet.start()
@@ -210,7 +210,7 @@ async def test_21_a_socket_that_is_wiped_while_it_is_registered_is_made_again(pl
             assert kubelet.streams(X) == 1
 
 
-async def test_22_wiped_sockets_are_made_and_registered_again_at_the_same_kubelet(plugged: FakeNode) -> None:
+async def test_22_wiped_sockets_are_created_and_registered_again(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(BOTH):
         await kubelet.wait_for_list(X, healthy={"x0"})
@@ -225,7 +225,7 @@ async def test_22_wiped_sockets_are_made_and_registered_again_at_the_same_kubele
         await kubelet.admit(X)
 
 
-async def test_22_a_socket_that_somebody_else_put_in_its_place_is_not_taken_for_its_own(plugged: FakeNode) -> None:
+async def test_22_socket_replaced_by_another_process_is_registered_again(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
@@ -238,7 +238,7 @@ async def test_22_a_socket_that_somebody_else_put_in_its_place_is_not_taken_for_
         assert kubelet.registrations[-1].endpoint != first.name
 
 
-async def test_23_beside_an_open_list_a_new_kubelet_sock_is_given_time_and_then_one_registration(
+async def test_23_new_kubelet_sock_with_open_streams_gets_a_delayed_registration(
     plugged: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert 3 <= generation.SETTLING <= 5
@@ -263,7 +263,7 @@ async def test_23_beside_an_open_list_a_new_kubelet_sock_is_given_time_and_then_
             assert kubelet.streams(X) == agent.status.resources[0].streams == 1
 
 
-async def test_23_a_new_kubelet_sock_whose_kubelet_opens_the_list_by_itself_changes_nothing(
+async def test_23_new_kubelet_sock_with_a_new_stream_gets_no_registration(
     plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation, "SETTLING", 0.5)
@@ -283,9 +283,7 @@ async def test_23_a_new_kubelet_sock_whose_kubelet_opens_the_list_by_itself_chan
 
 
 @pytest.mark.parametrize("is_kubelet_there", [True, False])
-async def test_24_without_kubelet_sock_for_long_it_serves_on_and_idles(
-    plugged: FakeNode, *, is_kubelet_there: bool
-) -> None:
+async def test_24_agent_serves_and_idles_without_kubelet_sock(plugged: FakeNode, *, is_kubelet_there: bool) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(BOTH, poll=0.02) as agent:
         entries = record_events(agent)
@@ -324,7 +322,7 @@ async def test_24_without_kubelet_sock_for_long_it_serves_on_and_idles(
         assert sorted(one.resource for one in kubelet.attempts[known:]) == [X, Y]
 
 
-async def test_25_fifty_restarts_in_a_row_end_in_order_and_leave_nothing_behind(node: FakeNode) -> None:
+async def test_25_fifty_kubelet_restarts_leak_no_descriptors_or_threads(node: FakeNode) -> None:
     names = [f"example.com/{letter}" for letter in "xyz"]
     for letter in "xyz":
         node.plug(f"/dev/{letter}0")
@@ -356,7 +354,7 @@ async def test_25_fifty_restarts_in_a_row_end_in_order_and_leave_nothing_behind(
         assert await settled(threads, before["threads"]) <= before["threads"] + 2
 
 
-async def test_27_a_list_that_the_kubelet_cancels_is_registered_again_after_a_pause(plugged: FakeNode) -> None:
+async def test_27_cancelled_stream_is_registered_again_after_a_delay(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
     async with plugged.running(BOTH) as agent:
         entries = record_events(agent)
@@ -375,7 +373,7 @@ async def test_27_a_list_that_the_kubelet_cancels_is_registered_again_after_a_pa
         await kubelet.admit(X)
 
 
-async def test_27_the_end_of_a_stray_copy_that_takes_our_list_along_is_recovered_from(
+async def test_27_stream_closed_by_the_end_of_a_stray_copy_is_registered_again(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     answers: LatestValue[ResourceBackend] = LatestValue(OneDevice("stray"))

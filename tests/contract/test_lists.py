@@ -47,7 +47,7 @@ def bound(source: Path, target: Path, options: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", target], check=True)
 
 
-async def test_31_allocate_answers_beside_twenty_idle_connections(node: FakeNode) -> None:
+async def test_31_allocate_answers_with_twenty_idle_connections_open(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -57,7 +57,7 @@ async def test_31_allocate_answers_beside_twenty_idle_connections(node: FakeNode
 
 
 @pytest.mark.root
-async def test_33_a_read_only_directory_is_reported_and_tried_again(node: FakeNode, kubelet: KubeletStandIn) -> None:
+async def test_33_read_only_directory_is_reported_and_retried(node: FakeNode, kubelet: KubeletStandIn) -> None:
     node.plug("/dev/x0")
     seen = node.directory / "m"
     with bound(node.kubelet_dir, seen, "ro"):
@@ -77,7 +77,7 @@ async def test_33_a_read_only_directory_is_reported_and_tried_again(node: FakeNo
             await kubelet.wait_for_list(X, healthy={"x0"})
 
 
-async def test_33_a_missing_directory_is_reported_and_waited_for(node: FakeNode) -> None:
+async def test_33_missing_directory_is_reported_and_awaited(node: FakeNode) -> None:
     node.plug("/dev/x0")
     late = KubeletStandIn(node.directory / "l")
     async with node.running(CONFIG, kubelet_dir=node.directory / "l", poll=0.1) as agent:
@@ -89,9 +89,7 @@ async def test_33_a_missing_directory_is_reported_and_waited_for(node: FakeNode)
             await late.wait_for_list(X, healthy={"x0"})
 
 
-async def test_36_a_wall_clock_that_jumps_by_days_changes_nothing(
-    node: FakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_36_wall_clock_jumps_have_no_effect(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     now, jumps = time.time, itertools.cycle([0, 86400, 0, -86400])
     monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
     for name in ("x0", "x1"):
@@ -112,7 +110,7 @@ async def test_36_a_wall_clock_that_jumps_by_days_changes_nothing(
         assert len(node.kubelet.registrations) == 2
 
 
-def test_36_no_decision_asks_the_wall_clock() -> None:
+def test_36_code_reads_the_wall_clock_only_for_display() -> None:
     package = Path(genplug.__file__).parent
     wall_clock = re.compile(r"time\.(time|time_ns|localtime|gmtime)|datetime\.(now|utcnow|today)")
     # The command only shows how old a configuration is.
@@ -135,7 +133,7 @@ def test_36_no_decision_asks_the_wall_clock() -> None:
     assert read == len(asked_for), "somebody reads the wall clock who does not only show it to people"
 
 
-async def test_37_an_empty_list_is_sent_at_once_and_is_no_silence(node: FakeNode) -> None:
+async def test_37_empty_list_is_sent_immediately(node: FakeNode) -> None:
     async with node.running(CONFIG):
         registration = await node.kubelet.wait_registered(X)
         await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(X)))
@@ -151,7 +149,7 @@ async def test_37_an_empty_list_is_sent_at_once_and_is_no_silence(node: FakeNode
         assert message.time - asked < 0.5
 
 
-async def test_38_each_change_is_one_full_list_and_without_a_change_there_is_none(node: FakeNode) -> None:
+async def test_38_each_change_sends_a_single_full_list(node: FakeNode) -> None:
     for name in ("x0", "ctl"):
         node.plug(f"/dev/{name}")
     config = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*, with: [/dev/ctl]}]}}"
@@ -182,7 +180,7 @@ async def test_38_each_change_is_one_full_list_and_without_a_change_there_is_non
     ]
 
 
-async def test_the_first_change_goes_out_at_once_and_what_follows_is_joined(node: FakeNode) -> None:
+async def test_first_change_is_sent_at_once_and_later_changes_are_combined(node: FakeNode) -> None:
     names = [f"x{number}" for number in range(30)]
     node.plug("/dev/x0")
     async with node.running(CONFIG):
@@ -200,7 +198,7 @@ async def test_the_first_change_goes_out_at_once_and_what_follows_is_joined(node
     assert len(times) <= 4
 
 
-async def test_changes_of_every_kind_share_the_second_between_two_lists(node: FakeNode) -> None:
+async def test_lists_after_any_kind_of_change_are_a_second_apart(node: FakeNode) -> None:
     for name in ("x0", "y0", "z0"):
         node.plug(f"/dev/{name}")
     async with node.running(CONFIG) as agent:
@@ -216,7 +214,7 @@ async def test_changes_of_every_kind_share_the_second_between_two_lists(node: Fa
     assert listed(node.kubelet)[1] == [("y0", "Healthy")]
 
 
-async def test_39_a_thousand_events_in_a_second_are_a_few_messages(node: FakeNode) -> None:
+async def test_39_thousand_events_in_a_second_are_combined_into_few_messages(node: FakeNode) -> None:
     paths = [f"/dev/x{number}" for number in range(50)]
 
     def shake() -> None:
@@ -234,9 +232,7 @@ async def test_39_a_thousand_events_in_a_second_are_a_few_messages(node: FakeNod
         assert len(node.kubelet.messages(X)) <= 4
 
 
-async def test_a_slow_reader_gets_the_newest_list_and_none_of_those_it_missed(
-    node: FakeNode, kubelet: KubeletStandIn
-) -> None:
+async def test_slow_reader_gets_the_newest_list_without_missed_lists(node: FakeNode, kubelet: KubeletStandIn) -> None:
     def config(replicas: int) -> str:
         return CONFIG.replace("}]}", f"}}], replicas: {replicas}}}")
 
@@ -258,7 +254,7 @@ async def test_a_slow_reader_gets_the_newest_list_and_none_of_those_it_missed(
 
 
 @pytest.mark.parametrize("globs", ["[/dev/x*, /dev/x0, /dev/by-id/*]", "[/dev/by-id/*, /dev/x0, /dev/x*]"])
-async def test_41_a_node_that_is_found_four_times_is_one_device(node: FakeNode, globs: str) -> None:
+async def test_41_device_node_matched_by_four_globs_is_a_single_device(node: FakeNode, globs: str) -> None:
     node.plug("/dev/x0")
     node.link("/dev/by-id/first", "../x0")
     config = HEAD + f"resources: {{example.com/x: {{devices: [{{glob: {globs}}}, {{glob: '/dev/x[0-9]'}}]}}}}"
@@ -272,7 +268,7 @@ async def test_41_a_node_that_is_found_four_times_is_one_device(node: FakeNode, 
         assert [device.host_path for device in allocation.response.devices] == ["/dev/x0"]
 
 
-async def test_42_a_node_that_two_resources_match_belongs_to_the_first(node: FakeNode) -> None:
+async def test_42_device_node_matched_by_two_resources_belongs_to_the_first(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.link("/dev/by-id/first", "/dev/x0")
     config = HEAD + (
@@ -291,7 +287,7 @@ async def test_42_a_node_that_two_resources_match_belongs_to_the_first(node: Fak
         assert named in said.text
 
 
-async def test_42_with_overlap_on_both_sides_the_ids_differ(node: FakeNode) -> None:
+async def test_42_overlapping_resources_list_different_ids(node: FakeNode) -> None:
     node.plug("/dev/x0")
     one = "{devices: [{glob: '/dev/x*'}], share: {overlap: true}}"
     async with node.running(f"{HEAD}resources: {{example.com/x: {one}, example.com/y: {one}}}"):
@@ -303,7 +299,7 @@ async def test_42_with_overlap_on_both_sides_the_ids_differ(node: FakeNode) -> N
             assert [device.host_path for device in allocation.response.devices] == ["/dev/x0"]
 
 
-async def test_42_a_change_that_claims_a_node_twice_is_refused_whole(node: FakeNode) -> None:
+async def test_42_config_change_with_a_device_node_conflict_is_rejected(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG) as agent:
         entries = record_events(agent)
@@ -320,7 +316,7 @@ async def test_42_a_change_that_claims_a_node_twice_is_refused_whole(node: FakeN
         assert {one.resource for one in node.kubelet.registrations} == {X}
 
 
-async def test_43_a_device_that_vanished_while_allocated_lingers_unhealthy_and_returns_under_its_id(
+async def test_43_vanished_allocated_device_is_kept_unhealthy_and_keeps_its_id(
     node: FakeNode,
 ) -> None:
     for name in ("x0", "x1"):
@@ -342,7 +338,7 @@ async def test_43_a_device_that_vanished_while_allocated_lingers_unhealthy_and_r
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, unhealthy=())
 
 
-async def test_43_what_is_to_be_kept_no_second_leaves_the_list_at_once(node: FakeNode) -> None:
+async def test_43_zero_grace_period_removes_a_device_immediately(node: FakeNode) -> None:
     for name in ("x0", "x1"):
         node.plug(f"/dev/{name}")
     async with node.running(CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 0}}")):
@@ -369,7 +365,7 @@ AWKWARD = (
 )
 
 
-async def test_46_health_and_ids_are_spelt_as_the_kubelet_wants_and_survive_restart_and_reload(node: FakeNode) -> None:
+async def test_46_health_and_ids_are_valid_and_survive_restart_and_reload(node: FakeNode) -> None:
     for name in ("x0", *AWKWARD, "y0", "gone"):
         node.plug(f"/dev/{name}")
     config = HEAD + (

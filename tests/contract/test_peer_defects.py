@@ -31,7 +31,7 @@ def ever_listed(kubelet: KubeletStandIn, resource: str) -> set[str]:
     return {one for message in kubelet.messages(resource) for one in message.devices}
 
 
-async def test_defect_1_no_change_is_lost_after_kubelet_restarts_and_no_old_list_lives_on(node: FakeNode) -> None:
+async def test_device_changes_are_listed_after_every_kubelet_restart(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG) as agent:
         entries = record_events(agent)
@@ -53,7 +53,7 @@ async def test_defect_1_no_change_is_lost_after_kubelet_restarts_and_no_old_list
 
 
 @pytest.mark.parametrize("glob", ["'/dev/[x'", "dev/x*", "''", "'/dev/{x0,x1'", "/dev/x**", "/dev/../dev/x0", "/"])
-async def test_defect_2_a_bad_glob_is_an_error_with_its_place_and_no_silent_zero(node: FakeNode, glob: str) -> None:
+async def test_invalid_glob_is_rejected_with_its_location(node: FakeNode, glob: str) -> None:
     node.plug("/dev/x0")
     async with node.running(f"{HEAD}resources:\n  example.com/x:\n    devices:\n    - glob: {glob}\n") as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
@@ -63,7 +63,7 @@ async def test_defect_2_a_bad_glob_is_an_error_with_its_place_and_no_silent_zero
         assert not node.kubelet.attempts
 
 
-async def test_defect_2_a_good_glob_that_finds_nothing_is_told_with_its_place(node: FakeNode) -> None:
+async def test_glob_without_match_is_noted_with_its_location(node: FakeNode) -> None:
     async with node.running(CONFIG) as agent:
         await next_event(record_events(agent), Event.REGISTERED)
         [note] = agent.status.resources[0].notes
@@ -72,7 +72,7 @@ async def test_defect_2_a_good_glob_that_finds_nothing_is_told_with_its_place(no
 
 
 @pytest.mark.parametrize("kind", ["Device", "DEVICE", "usb", "''", "null"])
-async def test_defect_3_an_unknown_type_is_refused(node: FakeNode, kind: str) -> None:
+async def test_unknown_device_type_is_rejected(node: FakeNode, kind: str) -> None:
     node.plug("/dev/x0")
     config = CONFIG.replace("}]}", f", type: {kind}}}]}}")
     async with node.running(config) as agent:
@@ -83,7 +83,7 @@ async def test_defect_3_an_unknown_type_is_refused(node: FakeNode, kind: str) ->
         assert not node.kubelet.attempts
 
 
-async def test_defect_3_every_unit_on_offer_brings_a_device_node(node: FakeNode) -> None:
+async def test_every_listed_id_allocates_a_device_node(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.plug("/dev/y0")
     node.write("/dev/xfile", "")
@@ -109,7 +109,7 @@ async def test_defect_3_every_unit_on_offer_brings_a_device_node(node: FakeNode)
         assert why in notes
 
 
-async def test_defect_4_a_name_written_twice_is_an_error_at_both_places(node: FakeNode) -> None:
+async def test_duplicate_resource_name_is_rejected_with_both_locations(node: FakeNode) -> None:
     resource = "  example.com/x: {devices: [{glob: /dev/x*}]}\n"
     async with node.running(f"{HEAD}resources:\n{resource}  a.io/y: {{devices: []}}\n{resource}") as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
@@ -117,7 +117,7 @@ async def test_defect_4_a_name_written_twice_is_an_error_at_both_places(node: Fa
     assert "4:3" in said.text
 
 
-async def test_defect_4_names_of_one_letter_and_with_every_allowed_sign_register(node: FakeNode) -> None:
+async def test_resource_names_with_every_allowed_character_are_registered(node: FakeNode) -> None:
     names = ["a.io/x", "a/b", "example.com/A_b.C-d", "9.io/9", "example.com/X"]
     node.plug("/dev/x0")
     one = "{devices: [{glob: /dev/x0}], share: {overlap: true}}"
@@ -127,7 +127,7 @@ async def test_defect_4_names_of_one_letter_and_with_every_allowed_sign_register
             assert await given(node.kubelet, name, device) == ["/dev/x0"]
 
 
-async def test_defect_5_names_of_any_length_register(node: FakeNode) -> None:
+async def test_resource_names_of_any_length_are_registered(node: FakeNode) -> None:
     domain = ".".join(("d" * 60, "o" * 60, "m" * 60, "a" * 61))
     names = [f"{domain}/{'n' * 62}{last}" for last in "xy"] + [f"squat.ai/{'n' * 31}"]
     assert len(domain) == 244
@@ -144,7 +144,7 @@ async def test_defect_5_names_of_any_length_register(node: FakeNode) -> None:
     assert max(len(os.fsencode(f"/var/lib/kubelet/device-plugins/{one}")) for one in endpoints) <= 107
 
 
-async def test_defect_6_ids_stay_where_they_are_when_members_of_a_group_come_and_go(node: FakeNode) -> None:
+async def test_group_ids_are_stable_when_members_come_and_go(node: FakeNode) -> None:
     config = HEAD + (
         "resources:\n"
         "  example.com/x:\n"
@@ -172,7 +172,7 @@ async def test_defect_6_ids_stay_where_they_are_when_members_of_a_group_come_and
         assert ever_listed(node.kubelet, X) == everything
 
 
-async def test_defect_6_an_adapter_plugged_again_under_another_number_keeps_its_id(node: FakeNode) -> None:
+async def test_replugged_adapter_keeps_its_id_under_another_number(node: FakeNode) -> None:
     link = "/dev/serial/by-id/usb-FTDI_A1"
     node.plug("/dev/ttyUSB0")
     node.link(link, "../../ttyUSB0")
@@ -190,9 +190,7 @@ async def test_defect_6_an_adapter_plugged_again_under_another_number_keeps_its_
 
 
 @pytest.mark.parametrize("globs", ["[/dev/x*, /dev/by-id/*]", "[/dev/by-id/*, /dev/x*]"])
-async def test_defect_6_a_link_that_appears_late_does_not_rename_the_device_it_leads_to(
-    node: FakeNode, globs: str
-) -> None:
+async def test_late_symlink_does_not_rename_its_device(node: FakeNode, globs: str) -> None:
     node.plug("/dev/x0")
     async with node.running(CONFIG.replace("/dev/x*", globs)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -204,7 +202,7 @@ async def test_defect_6_a_link_that_appears_late_does_not_rename_the_device_it_l
         assert ever_listed(node.kubelet, X) == {"x0", "x1"}
 
 
-async def test_defect_7_identical_adapters_are_a_unit_each(node: FakeNode) -> None:
+async def test_identical_adapters_are_separate_devices(node: FakeNode) -> None:
     for number in range(2):
         node.plug(f"/dev/ttyUSB{number}")
         node.link(f"/dev/serial/by-path/pci-0000:00:14.0-usb-0:{number}:1.0-port0", f"../../ttyUSB{number}")
@@ -214,7 +212,7 @@ async def test_defect_7_identical_adapters_are_a_unit_each(node: FakeNode) -> No
         assert await given(node.kubelet, X, second) == ["/dev/ttyUSB1"]
 
 
-async def test_defect_7_a_group_that_is_not_whole_is_not_offered(node: FakeNode) -> None:
+async def test_incomplete_group_is_unhealthy_and_not_allocated(node: FakeNode) -> None:
     config = CONFIG.replace("/dev/x*", "/dev/x*, nodes: [{path: '${path}'}, {path: '/dev/control${index}'}]")
     for name in ("x0", "x1", "control0"):
         node.plug(f"/dev/{name}")
@@ -230,7 +228,7 @@ async def test_defect_7_a_group_that_is_not_whole_is_not_offered(node: FakeNode)
         assert await given(node.kubelet, X, partly) == ["/dev/x1", "/dev/control1"]
 
 
-async def test_defect_8_numbers_mean_what_is_written_in_selectors(node: FakeNode) -> None:
+async def test_selector_matches_numbers_exactly_as_written(node: FakeNode) -> None:
     for minor in (8, 10, 16, 2838, 10296):
         node.plug(f"/dev/x-minor-{minor}", minor=minor)
     selected = {
@@ -255,7 +253,7 @@ async def test_defect_8_numbers_mean_what_is_written_in_selectors(node: FakeNode
         assert 'quote it: "2838"' in (await next_event(entries, Event.CONFIG_INVALID)).text
 
 
-async def test_defect_8_a_container_gets_the_text_that_is_written_or_the_file_is_refused(node: FakeNode) -> None:
+async def test_env_values_reach_the_container_as_written(node: FakeNode) -> None:
     written = ["0403", "0x10de", "22:22", "0000:00:02.0", "on", "no", "12e03x", "1_000", "0o17", "2026-11-23"]
     node.plug("/dev/x0")
     env = ", ".join(f"V{number}: {text}" for number, text in enumerate(written))
@@ -269,7 +267,7 @@ async def test_defect_8_a_container_gets_the_text_that_is_written_or_the_file_is
         assert 'quote it: "2838"' in (await next_event(entries, Event.CONFIG_INVALID)).text
 
 
-async def test_defect_9_a_device_is_one_resources_alone_and_is_counted_once(node: FakeNode) -> None:
+async def test_device_belongs_to_a_single_resource_and_is_counted_once(node: FakeNode) -> None:
     for number in range(2):
         node.plug(f"/dev/x{number}")
     config = HEAD + (

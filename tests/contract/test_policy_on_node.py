@@ -37,7 +37,7 @@ def registered(kubelet: KubeletStandIn) -> list[str]:
     return sorted({one.resource for one in kubelet.attempts})
 
 
-async def test_without_a_policy_nobody_is_given_the_host(node: FakeNode) -> None:
+async def test_default_policy_denies_disks_and_memory(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.plug("/dev/x1", major=1, minor=1)
     node.plug("/dev/x2", major=8, minor=0, kind="block")
@@ -49,7 +49,7 @@ async def test_without_a_policy_nobody_is_given_the_host(node: FakeNode) -> None
         assert any(note.startswith("/dev/x2: refused by 'devices.block' of the default policy") for note in notes)
 
 
-async def test_what_appears_later_is_refused_as_well(node: FakeNode, policy: Path) -> None:
+async def test_policy_denies_devices_plugged_later(node: FakeNode, policy: Path) -> None:
     in_place(policy, NO_X1.replace("x1", "x2"))
     async with node.running(CONFIG, policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
@@ -61,7 +61,7 @@ async def test_what_appears_later_is_refused_as_well(node: FakeNode, policy: Pat
 
 
 @pytest.mark.parametrize("how", sorted(WAYS))
-async def test_a_changed_policy_holds_however_it_is_written(
+async def test_changed_policy_is_applied_for_every_way_of_writing(
     node: FakeNode, policy: Path, how: Literal["in_place", "rename", "editor", "configmap"]
 ) -> None:
     WAYS[how](policy, HEAD)
@@ -91,7 +91,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "words"), BROKEN.values(), ids=BROKEN)
-async def test_at_the_start_a_right_policy_is_waited_for_and_nothing_is_offered_without_it(
+async def test_invalid_policy_at_start_offers_nothing_until_fixed(
     node: FakeNode, policy: Path, text: str | None, words: str
 ) -> None:
     if text is not None:
@@ -111,7 +111,7 @@ async def test_at_the_start_a_right_policy_is_waited_for_and_nothing_is_offered_
 
 
 @pytest.mark.parametrize(("text", "words"), BROKEN.values(), ids=BROKEN)
-async def test_a_policy_that_becomes_wrong_leaves_the_last_good_one_in_force(
+async def test_policy_that_becomes_invalid_keeps_the_previous_policy_active(
     node: FakeNode, policy: Path, text: str | None, words: str
 ) -> None:
     in_place(policy, NO_X1)
@@ -132,7 +132,7 @@ async def test_a_policy_that_becomes_wrong_leaves_the_last_good_one_in_force(
         assert not agent.status.config.error
 
 
-async def test_a_configuration_that_the_policy_does_not_allow_is_refused_whole(node: FakeNode, policy: Path) -> None:
+async def test_configuration_denied_by_the_policy_is_rejected(node: FakeNode, policy: Path) -> None:
     in_place(policy, HEAD + "resources: [example.com/y]\n")
     async with node.running(CONFIG, policy=policy) as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
@@ -143,9 +143,7 @@ async def test_a_configuration_that_the_policy_does_not_allow_is_refused_whole(n
         assert registered(node.kubelet) == [Y]
 
 
-async def test_a_narrower_policy_holds_at_once_over_the_configuration_that_it_does_not_allow(
-    node: FakeNode, policy: Path
-) -> None:
+async def test_stricter_policy_applies_to_the_active_configuration_at_once(node: FakeNode, policy: Path) -> None:
     in_place(policy, HEAD)
     async with node.running(CONFIG, policy=policy, drain=0.1) as agent:
         entries = record_events(agent)
@@ -164,7 +162,7 @@ async def test_a_narrower_policy_holds_at_once_over_the_configuration_that_it_do
         assert not agent.status.config.error
 
 
-async def test_a_narrower_policy_holds_at_once_beside_a_broken_configuration(node: FakeNode, policy: Path) -> None:
+async def test_stricter_policy_applies_while_the_configuration_is_invalid(node: FakeNode, policy: Path) -> None:
     swap_config_map(policy.parent, {policy.name: HEAD})
     async with node.running(CONFIG, policy=policy) as agent:
         entries = record_events(agent)
@@ -176,9 +174,7 @@ async def test_a_narrower_policy_holds_at_once_beside_a_broken_configuration(nod
         assert "error[GP002]" in agent.status.config.error
 
 
-async def test_a_changed_policy_holds_even_where_it_brings_to_light_that_two_resources_want_one_node(
-    node: FakeNode, policy: Path
-) -> None:
+async def test_changed_policy_applies_despite_a_device_node_conflict(node: FakeNode, policy: Path) -> None:
     in_place(policy, HEAD + "devices: {deny: [/dev/y0]}\n")
     async with node.running(CONFIG.replace("/dev/x*", "'/dev/{x,y}*'"), policy=policy) as agent:
         entries = record_events(agent)
@@ -188,9 +184,7 @@ async def test_a_changed_policy_holds_even_where_it_brings_to_light_that_two_res
         await node.kubelet.wait_for_list(X, healthy={"x0", "y0"})
 
 
-async def test_mounts_are_given_where_the_policy_allows_them_and_a_pod_is_told_where_not(
-    node: FakeNode, policy: Path
-) -> None:
+async def test_mounts_are_limited_to_the_directories_of_the_policy(node: FakeNode, policy: Path) -> None:
     for name in ("x0", "x1"):
         node.write(f"/opt/{name}/file", "")
     node.real("/opt/x1/file").unlink()
@@ -218,9 +212,7 @@ async def test_mounts_are_given_where_the_policy_allows_them_and_a_pod_is_told_w
         assert "which allows nothing" in rejected.value.cause
 
 
-async def test_a_policy_in_the_configurations_own_directory_is_an_error_that_says_where_it_belongs(
-    node: FakeNode, policy: Path
-) -> None:
+async def test_policy_in_the_configuration_directory_is_rejected_with_a_hint(node: FakeNode, policy: Path) -> None:
     in_place(policy, HEAD)
     in_place(node.config_dir / "policy.yaml", HEAD)
     async with node.running(CONFIG, policy=policy) as agent:

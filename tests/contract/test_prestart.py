@@ -41,9 +41,7 @@ def policy(node: FakeNode) -> Path:
     return path
 
 
-async def test_a_program_runs_once_for_each_device_with_its_attributes(
-    node: FakeNode, script: Callable[[str], Path]
-) -> None:
+async def test_program_runs_once_per_device_with_its_attributes(node: FakeNode, script: Callable[[str], Path]) -> None:
     ran = node.directory / "ran"
     program = script(f'echo "$@" >> {ran}')
     node.plug("/dev/x0")
@@ -55,7 +53,7 @@ async def test_a_program_runs_once_for_each_device_with_its_attributes(
         assert sorted(ran.read_text().splitlines()) == ["--reset /dev/x0", "--reset /dev/x1"]
 
 
-async def test_where_nothing_runs_the_kubelet_does_not_ask_and_a_change_registers_anew(
+async def test_added_pre_start_program_registers_the_resource_again(
     node: FakeNode, script: Callable[[str], Path]
 ) -> None:
     program = script("exit 0")
@@ -76,7 +74,7 @@ async def test_where_nothing_runs_the_kubelet_does_not_ask_and_a_change_register
         ("exit 1", "ended with 1"),
     ],
 )
-async def test_a_failure_names_device_program_and_its_last_words(
+async def test_failed_program_is_reported_with_device_and_last_output(
     node: FakeNode, script: Callable[[str], Path], text: str, said: str
 ) -> None:
     program = script(text)
@@ -93,7 +91,7 @@ async def test_a_failure_names_device_program_and_its_last_words(
         assert said in (await next_event(entries, Event.PRE_START_FAILED)).text
 
 
-async def test_a_program_that_hangs_is_ended_with_all_that_it_started(
+async def test_65_hung_program_is_killed_with_its_children_after_the_timeout(
     node: FakeNode, script: Callable[[str], Path]
 ) -> None:
     child = node.directory / "child"
@@ -108,7 +106,7 @@ async def test_a_program_that_hangs_is_ended_with_all_that_it_started(
         await gone(int(child.read_text()))
 
 
-async def test_a_program_whose_caller_gave_up_is_ended(node: FakeNode, script: Callable[[str], Path]) -> None:
+async def test_program_of_a_cancelled_call_is_killed(node: FakeNode, script: Callable[[str], Path]) -> None:
     started = node.directory / "started"
     os.mkfifo(started)
     program = script(f"echo $$ > {started}; sleep 600")
@@ -121,7 +119,7 @@ async def test_a_program_whose_caller_gave_up_is_ended(node: FakeNode, script: C
         await gone(process)
 
 
-async def test_one_that_hangs_holds_up_nobody_else(node: FakeNode, script: Callable[[str], Path]) -> None:
+async def test_hung_program_does_not_delay_other_calls(node: FakeNode, script: Callable[[str], Path]) -> None:
     program = script('[ "$1" = /dev/x1 ] || sleep 600')
     node.plug("/dev/x0")
     node.plug("/dev/x1")
@@ -136,7 +134,7 @@ async def test_one_that_hangs_holds_up_nobody_else(node: FakeNode, script: Calla
 
 
 @pytest.mark.parametrize("what", ["unknown", "missing"])
-async def test_what_cannot_run_is_refused_with_the_reason(
+async def test_unknown_device_or_missing_program_is_refused_with_the_reason(
     node: FakeNode, script: Callable[[str], Path], what: str
 ) -> None:
     program = script("exit 0")

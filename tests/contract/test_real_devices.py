@@ -106,7 +106,7 @@ def as_planned(answer: pb.ContainerAllocateResponse) -> dict[str, object]:
     }
 
 
-async def test_the_devices_of_this_machine_are_listed_with_their_true_numbers(node: FakeNode, policy: Path) -> None:
+async def test_device_nodes_of_this_machine_are_listed_with_their_numbers(node: FakeNode, policy: Path) -> None:
     present = on_this_machine()
     async with node.running(REAL, root=Path("/"), policy=policy) as agent:
         await until_all_listed(node, present)
@@ -127,7 +127,7 @@ async def test_the_devices_of_this_machine_are_listed_with_their_true_numbers(no
     assert shown == {path: numbers(path) for paths in present.values() for path in paths}
 
 
-async def test_plan_prints_what_allocate_answers_for_the_devices_of_this_machine(node: FakeNode, policy: Path) -> None:
+async def test_plan_prints_the_allocate_responses_of_this_machine(node: FakeNode, policy: Path) -> None:
     present = {resource: paths for resource, paths in on_this_machine().items() if paths}
     async with node.running(REAL, root=Path("/"), policy=policy):
         await until_all_listed(node, present)
@@ -170,7 +170,7 @@ CHANGES: dict[str, tuple[Callable[[FakeNode], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "reason"), CHANGES.values(), ids=CHANGES)
-async def test_59_what_a_node_turned_into_since_the_list_is_not_given(
+async def test_59_device_node_that_changed_since_the_list_is_not_allocated(
     real: FakeNode, change: Callable[[FakeNode], object], reason: str
 ) -> None:
     for name in ("x0", "x1"):
@@ -192,7 +192,7 @@ async def test_59_what_a_node_turned_into_since_the_list_is_not_given(
         await real.kubelet.admit(X, ids={"x1"}, pod="early")
 
 
-async def test_59_a_node_that_only_moved_is_given_where_it_is(real: FakeNode) -> None:
+async def test_59_moved_device_node_is_allocated_at_its_new_path(real: FakeNode) -> None:
     real.plug("/dev/x0")
     async with real.running(CONFIG):
         await real.kubelet.wait_for_list(X, healthy={"x0"})
@@ -207,7 +207,7 @@ async def test_59_a_node_that_only_moved_is_given_where_it_is(real: FakeNode) ->
     assert (device.host_path, device.container_path) == ("/dev/moved", "/dev/x0")
 
 
-async def test_a_node_that_changed_its_numbers_is_given_again_once_it_was_looked_at(real: FakeNode) -> None:
+async def test_device_node_with_changed_numbers_is_allocated_after_a_rescan(real: FakeNode) -> None:
     real.plug("/dev/x0")
     async with real.running(CONFIG):
         await real.kubelet.wait_for_list(X, healthy={"x0"})

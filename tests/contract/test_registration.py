@@ -102,7 +102,7 @@ def short() -> Iterator[Path]:
         yield Path(directory)
 
 
-async def test_01_without_kubelet_sock_it_waits_and_registers_as_soon_as_there_is_one(plugged: FakeNode) -> None:
+async def test_01_agent_waits_for_kubelet_sock_and_registers_when_it_appears(plugged: FakeNode) -> None:
     late = KubeletStandIn(plugged.directory / "l")
     late.plugins_dir.mkdir(parents=True)
     async with plugged.running(CONFIG, kubelet_dir=plugged.directory / "l") as agent:
@@ -119,7 +119,7 @@ async def test_01_without_kubelet_sock_it_waits_and_registers_as_soon_as_there_i
             assert agent.status.is_ready
 
 
-async def test_01_a_kubelet_sock_that_appears_without_a_wipe_is_registered_with_at_once(
+async def test_01_kubelet_sock_that_appears_without_a_wipe_gets_registrations(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     hidden = kubelet.socket.rename(kubelet.socket.with_name(".hidden"))
@@ -133,7 +133,7 @@ async def test_01_a_kubelet_sock_that_appears_without_a_wipe_is_registered_with_
         assert own_sockets(kubelet) == sockets - {hidden}
 
 
-async def test_02_a_stale_kubelet_sock_is_tried_less_and_less_often_and_a_new_one_at_once(plugged: FakeNode) -> None:
+async def test_02_stale_kubelet_sock_is_retried_with_back_off(plugged: FakeNode) -> None:
     late = KubeletStandIn(plugged.directory / "l")
     await late.start()
     await late.crash()
@@ -152,7 +152,7 @@ async def test_02_a_stale_kubelet_sock_is_tried_less_and_less_often_and_a_new_on
             assert len(late.attempts) == 1
 
 
-async def test_03_its_own_server_has_answered_before_it_registers(
+async def test_03_plugin_server_answers_before_register_is_sent(
     served: list[tuple[str, float]], plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     with kubelet.hostile.hang() as hold:
@@ -173,7 +173,7 @@ async def test_03_its_own_server_has_answered_before_it_registers(
                 await client.close()
 
 
-async def test_04_a_kubelet_that_dials_back_inside_register_is_answered(
+async def test_04_kubelet_that_dials_back_inside_register_is_answered(
     served: list[tuple[str, float]], plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     assert kubelet.version >= (1, 25)
@@ -186,7 +186,9 @@ async def test_04_a_kubelet_that_dials_back_inside_register_is_answered(
     assert registered.time - attempt.time < 1
 
 
-async def test_04_a_kubelet_that_dials_back_after_register_is_waited_for(served: list[tuple[str, float]]) -> None:
+async def test_04_kubelet_that_dials_back_after_register_gets_a_single_register(
+    served: list[tuple[str, float]],
+) -> None:
     async with FakeNode(version=(1, 24)) as node:
         node.plug("/dev/x0")
         async with node.running(CONFIG):
@@ -197,7 +199,7 @@ async def test_04_a_kubelet_that_dials_back_after_register_is_waited_for(served:
 
 
 @pytest.mark.parametrize("version", [(1, 24), (1, 32)])
-async def test_05_registered_without_a_stream_is_tried_again_with_the_same_server(
+async def test_05_registration_without_a_stream_is_repeated_on_the_same_socket(
     version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert generation.FIRST_STREAM == 15
@@ -221,7 +223,7 @@ async def test_05_registered_without_a_stream_is_tried_again_with_the_same_serve
             assert agent.status.is_ready
 
 
-async def test_06_a_register_that_takes_its_time_is_waited_for_while_others_go_on(
+async def test_06_slow_register_is_awaited_and_delays_no_other_resource(
     plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A tenth of the real times: the kubelet takes 15 s, and is given at least 20 s.
@@ -238,7 +240,7 @@ async def test_06_a_register_that_takes_its_time_is_waited_for_while_others_go_o
         assert sorted(one.resource for one in kubelet.attempts) == [X, Y]
 
 
-async def test_06_a_register_that_never_returns_is_given_up_and_tried_again(
+async def test_06_hung_register_is_abandoned_and_retried(
     plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registration, "DEADLINE", 0.3)
@@ -252,7 +254,7 @@ async def test_06_a_register_that_never_returns_is_given_up_and_tried_again(
         assert kubelet.streams(X) == 1
 
 
-async def test_07_a_kubelet_of_another_version_is_told_once_for_each_try_and_asked_ever_more_slowly(
+async def test_07_unsupported_api_version_is_logged_per_attempt_and_retried_slowly(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     kubelet.hostile.refuse(WRONG_VERSION)
@@ -270,7 +272,7 @@ async def test_07_a_kubelet_of_another_version_is_told_once_for_each_try_and_ask
         assert f'genplug_registrations_total{{resource="{X}",result="failure"}} 3.0' in page
 
 
-async def test_08_a_resource_whose_name_is_refused_is_shown_as_failed_and_others_go_on(
+async def test_08_rejected_resource_name_is_reported_and_others_continue(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     kubelet.hostile.refuse(WRONG_NAME, X)
@@ -290,7 +292,7 @@ async def test_08_a_resource_whose_name_is_refused_is_shown_as_failed_and_others
 
 
 @pytest.mark.parametrize("version", [(1, 24), (1, 32)])
-async def test_10_options_are_the_same_in_the_request_and_in_every_answer(version: tuple[int, int]) -> None:
+async def test_10_options_are_equal_in_the_request_and_in_every_response(version: tuple[int, int]) -> None:
     async with FakeNode(version=version) as node:
         node.plug("/dev/x0")
         async with node.running(CONFIG):
@@ -303,7 +305,7 @@ async def test_10_options_are_the_same_in_the_request_and_in_every_answer(versio
                 assert options.get_preferred_allocation_available is registered.get_preferred_allocation_available
 
 
-async def test_11_every_resource_has_a_socket_and_a_registration_and_none_waits_for_another(
+async def test_11_each_resource_has_a_socket_and_registers_independently(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     hold = kubelet.hostile.hang(X)
@@ -321,7 +323,7 @@ async def test_11_every_resource_has_a_socket_and_a_registration_and_none_waits_
         assert len(endpoints) == 2
 
 
-async def test_12_300_resources_register_a_few_at_a_time_and_on_no_more_threads(
+async def test_12_300_resources_register_with_bounded_concurrency_and_threads(
     node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     names = [f"example.com/r{number}" for number in range(300)]
@@ -351,7 +353,7 @@ async def test_12_300_resources_register_a_few_at_a_time_and_on_no_more_threads(
 
 
 @pytest.mark.parametrize("deepest", [False, True])
-async def test_13_the_longest_names_and_the_deepest_directory_fit_a_sockets_path(short: Path, *, deepest: bool) -> None:
+async def test_13_longest_names_and_deepest_directory_fit_a_socket_path(short: Path, *, deepest: bool) -> None:
     domain = ".".join(("d" * 60, "o" * 60, "m" * 60, "a" * 61))
     names = [f"{domain}/{'n' * 62}{last}" for last in "xy"]
     assert len(names[0]) == 244 + 1 + 63
@@ -370,9 +372,7 @@ async def test_13_the_longest_names_and_the_deepest_directory_fit_a_sockets_path
 
 
 @pytest.mark.usefixtures("without_umask")
-async def test_14_sockets_are_the_owners_alone_whatever_umask_the_process_has(
-    plugged: FakeNode, kubelet: KubeletStandIn
-) -> None:
+async def test_14_sockets_are_private_to_the_owner_for_any_umask(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     async with plugged.running(BOTH):
         for name in "xy":
             await kubelet.wait_for_list(f"example.com/{name}", healthy={f"{name}0"})
@@ -381,7 +381,7 @@ async def test_14_sockets_are_the_owners_alone_whatever_umask_the_process_has(
         assert [one.stat().st_mode & 0o077 for one in sockets] == [0, 0]
 
 
-async def test_15_a_crashed_processs_socket_goes_and_what_is_no_socket_is_passed_by(
+async def test_15_stale_socket_is_removed_and_other_file_types_are_kept(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     stale = kubelet.plugins_dir / "genplug-example-com-x-00000000-00000000.sock"
@@ -401,9 +401,7 @@ async def test_15_a_crashed_processs_socket_goes_and_what_is_no_socket_is_passed
         assert len(kubelet.attempts) == 1
 
 
-async def test_18_files_of_others_in_the_directory_are_nobodys_business(
-    plugged: FakeNode, kubelet: KubeletStandIn
-) -> None:
+async def test_18_foreign_files_in_the_plugin_directory_are_ignored(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     def others() -> set[str]:
         return {one.name for one in kubelet.plugins_dir.iterdir()} & {"DEPRECATION", ".tmp123", ".tmp124", "other.sock"}
 

@@ -52,7 +52,7 @@ def deafened(node: FakeNode, text: str) -> None:
 
 
 @pytest.mark.parametrize("how", sorted(WAYS))
-async def test_a_file_is_followed_however_it_is_written(
+async def test_changed_file_is_loaded_for_every_way_of_writing(
     node: FakeNode, how: Literal["in_place", "rename", "editor", "configmap"]
 ) -> None:
     for number in range(6):
@@ -68,7 +68,7 @@ async def test_a_file_is_followed_however_it_is_written(
         assert len(node.kubelet.registrations) == 1
 
 
-async def test_a_reload_that_is_asked_for_finds_what_no_event_told(node: FakeNode) -> None:
+async def test_requested_reload_loads_a_change_without_an_event(node: FakeNode) -> None:
     for number in range(6):
         node.plug(f"/dev/x{number}")
     async with node.running(FIRST) as agent:
@@ -85,7 +85,7 @@ async def test_a_reload_that_is_asked_for_finds_what_no_event_told(node: FakeNod
         await node.kubelet.wait_for_list(X, healthy={"x1", "x2", "x3", "x4", "x5"}, unhealthy=())
 
 
-async def test_sighup_is_such_a_request(node: FakeNode, kubelet: KubeletStandIn) -> None:
+async def test_sighup_requests_a_reload(node: FakeNode, kubelet: KubeletStandIn) -> None:
     for number in range(6):
         node.plug(f"/dev/x{number}")
     node.write_config(FIRST)
@@ -108,7 +108,7 @@ async def test_sighup_is_such_a_request(node: FakeNode, kubelet: KubeletStandIn)
     assert process.returncode == 0
 
 
-async def test_a_lost_event_is_made_good_by_the_next_look(node: FakeNode) -> None:
+async def test_rescan_loads_a_configuration_change_without_an_event(node: FakeNode) -> None:
     for number in range(6):
         node.plug(f"/dev/x{number}")
     async with node.running(FIRST, rescan=0.3):
@@ -118,7 +118,7 @@ async def test_a_lost_event_is_made_good_by_the_next_look(node: FakeNode) -> Non
             await node.kubelet.wait_for_list(X, healthy={f"x{number}" for number in healthy}, timeout=3)
 
 
-async def test_a_lost_event_of_a_device_is_made_good_by_the_next_look() -> None:
+async def test_rescan_lists_a_device_change_without_an_event() -> None:
     async with FakeNode(stand_ins=True) as node:
         for number in range(2):
             node.plug(f"/dev/x{number}")
@@ -146,7 +146,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize(("text", "positions"), INVALID.values(), ids=INVALID)
-async def test_68_an_invalid_file_changes_nothing_and_is_reported(node: FakeNode, text: str, positions: str) -> None:
+async def test_68_invalid_file_is_reported_and_changes_nothing(node: FakeNode, text: str, positions: str) -> None:
     kubelet = node.kubelet
     node.plug("/dev/x0")
     async with node.running(FIRST, listen=("127.0.0.1", 0)) as agent:
@@ -177,7 +177,7 @@ async def test_68_an_invalid_file_changes_nothing_and_is_reported(node: FakeNode
         assert await metric(agent, "genplug_config_last_reload_successful") == 1
 
 
-async def test_68_a_deleted_file_leaves_the_last_good_configuration(node: FakeNode) -> None:
+async def test_68_deleted_file_keeps_the_last_good_configuration(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(FIRST) as agent:
         entries = record_events(agent)
@@ -194,7 +194,7 @@ async def test_68_a_deleted_file_leaves_the_last_good_configuration(node: FakeNo
         assert not agent.status.config.error
 
 
-async def test_68_an_invalid_file_at_the_start_offers_nothing_until_it_is_mended(node: FakeNode) -> None:
+async def test_68_invalid_file_at_start_offers_nothing_until_fixed(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(INVALID["not YAML"][0]) as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
@@ -206,7 +206,7 @@ async def test_68_an_invalid_file_at_the_start_offers_nothing_until_it_is_mended
         await node.kubelet.wait_for_list(X, healthy={"x0"})
 
 
-async def test_69_a_change_of_one_resource_leaves_the_others_in_peace(node: FakeNode) -> None:
+async def test_69_change_of_a_resource_does_not_affect_other_resources(node: FakeNode) -> None:
     kubelet = node.kubelet
     for name in ("x0", "y0", "y1"):
         node.plug(f"/dev/{name}")
@@ -226,7 +226,7 @@ async def test_69_a_change_of_one_resource_leaves_the_others_in_peace(node: Fake
         assert len(kubelet.attempts) == 2
 
 
-async def test_69_a_comment_changes_nothing_and_an_answer_changes_without_a_list(node: FakeNode) -> None:
+async def test_69_comment_changes_nothing_and_allocate_change_sends_no_list(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(offering([X])) as agent:
         entries = record_events(agent)
@@ -247,7 +247,7 @@ async def test_69_a_comment_changes_nothing_and_an_answer_changes_without_a_list
         assert len(node.kubelet.attempts) == 1
 
 
-async def test_70_changed_globs_go_through_the_open_stream(node: FakeNode) -> None:
+async def test_70_changed_globs_are_listed_on_the_open_stream(node: FakeNode) -> None:
     kubelet = node.kubelet
     for number in range(6):
         node.plug(f"/dev/x{number}")
@@ -263,7 +263,7 @@ async def test_70_changed_globs_go_through_the_open_stream(node: FakeNode) -> No
         assert {message.endpoint for message in kubelet.messages(X)} == {str(kubelet.plugins_dir / next(iter(before)))}
 
 
-async def test_71_changed_options_are_registered_anew_and_another_policy_is_not(node: FakeNode) -> None:
+async def test_71_changed_options_are_registered_and_changed_policies_are_not(node: FakeNode) -> None:
     kubelet = node.kubelet
     for name in ("x0", "y0"):
         node.plug(f"/dev/{name}")
@@ -291,7 +291,7 @@ async def test_71_changed_options_are_registered_anew_and_another_policy_is_not(
         assert sorted(one.resource for one in kubelet.attempts) == [X, X, Y]
 
 
-async def test_72_an_added_resource_is_registered_and_a_renamed_one_changes_places(node: FakeNode) -> None:
+async def test_72_added_resource_is_registered_and_renamed_resource_is_replaced(node: FakeNode) -> None:
     kubelet = node.kubelet
     for name in ("x0", "y0"):
         node.plug(f"/dev/{name}")
@@ -316,7 +316,7 @@ async def test_72_an_added_resource_is_registered_and_a_renamed_one_changes_plac
         assert kubelet.streams(X) == len(kubelet.messages(X)) == 1
 
 
-async def test_73_a_removed_resource_keeps_answering_until_its_last_pod_is_gone(node: FakeNode) -> None:
+async def test_73_removed_resource_answers_until_its_last_pod_ends(node: FakeNode) -> None:
     kubelet = node.kubelet
     for name in ("x0", "y0", "z0"):
         node.plug(f"/dev/{name}")
@@ -352,7 +352,7 @@ async def test_73_a_removed_resource_keeps_answering_until_its_last_pod_is_gone(
         assert agent.status.resources == ()
 
 
-async def test_73_while_pods_cannot_be_asked_for_a_removed_resource_stays(node: FakeNode) -> None:
+async def test_73_removed_resource_is_kept_while_pod_resources_are_unavailable(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.running(offering([X]), drain=0.1) as agent:
         entries = record_events(agent)
@@ -367,7 +367,7 @@ async def test_73_while_pods_cannot_be_asked_for_a_removed_resource_stays(node: 
         await next_event(entries, Event.RESOURCE_DRAINED)
 
 
-async def test_73_a_removed_resource_that_comes_back_is_the_same_endpoint(node: FakeNode) -> None:
+async def test_73_restored_resource_keeps_its_endpoint(node: FakeNode) -> None:
     kubelet = node.kubelet
     node.plug("/dev/x0")
     async with node.running(offering([X]), drain=0.1) as agent:
@@ -392,7 +392,7 @@ async def test_73_a_removed_resource_that_comes_back_is_the_same_endpoint(node: 
         assert not agent.status.resources[0].is_removed
 
 
-async def test_74_two_swaps_of_the_config_map_in_a_moment_end_with_the_newest(node: FakeNode) -> None:
+async def test_74_two_config_map_swaps_in_a_row_end_with_the_newest(node: FakeNode) -> None:
     kubelet = node.kubelet
     for name in ("x0", "y0", "z0"):
         node.plug(f"/dev/{name}")
@@ -411,7 +411,7 @@ async def test_74_two_swaps_of_the_config_map_in_a_moment_end_with_the_newest(no
     assert Event.CONFIG_INVALID not in {entries.get_nowait().event for _ in range(entries.qsize())}
 
 
-async def test_75_a_storm_of_reloads_ends_with_the_last_and_costs_little(node: FakeNode) -> None:
+async def test_75_reload_storm_ends_with_the_last_configuration_in_few_reloads(node: FakeNode) -> None:
     kubelet = node.kubelet
     for number in range(100):
         node.plug(f"/dev/x{number}")
