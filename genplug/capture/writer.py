@@ -56,7 +56,7 @@ class AccessLog:
     def __call__(self, access: Access, path: str) -> None:
         """Record an access."""
         self.paths.add(path)
-        if access is Access.LISTED:
+        if access is Access.LIST:
             self.listings.add(path)
         elif access is Access.READ:
             self.reads[path] = MAX_TEXT_BYTES
@@ -98,8 +98,8 @@ def record_accesses(
 ) -> AccessLog:
     """Return what the configurations and their probes access."""
     accesses, by_probes = AccessLog(on_access=on_access), AccessLog(on_access=on_access)
-    host = Host.at(root, node_name=node_name, witness=accesses)
-    reader = _RecordingReader(Host.at(root, node_name=node_name, witness=by_probes))
+    host = Host.at(root, node_name=node_name, recorder=accesses)
+    reader = _RecordingReader(Host.at(root, node_name=node_name, recorder=by_probes))
     for config in configs:
         # `genplug plan --explain` goes on reading where discovery stops at the first condition that does not hold.
         inventory = discover(config, host)

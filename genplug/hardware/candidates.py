@@ -1,4 +1,4 @@
-"""From globs to candidates: what a source finds, and for everything left out the reason, in an operator's words."""
+"""Finds the candidates of a resource, and the reason for each path that is left out."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -23,7 +23,7 @@ from genplug.spec.model import CandidateType, Resource, Source
 from genplug.spec.selectors import Condition
 from genplug.spec.template import Values
 
-_WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
+_EXPECTED_KINDS: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
     CandidateType.DEVICE: ("a device node", frozenset({Kind.CHAR, Kind.BLOCK})),
     CandidateType.CHAR: ("a character device", frozenset({Kind.CHAR})),
     CandidateType.BLOCK: ("a block device", frozenset({Kind.BLOCK})),
@@ -36,7 +36,7 @@ _WANTED: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
 
 @frozen
 class Candidates:
-    """All candidates of a resource in the order of sources, globs and paths, each node once; and what was left out."""
+    """The candidates of a resource in the order of sources, globs and paths, each device node once; and the rest."""
 
     taken: tuple[Candidate, ...]
     left_out: tuple[CandidateOutcome, ...]
@@ -49,13 +49,13 @@ def find_candidates(
     resource: Resource,
     host: Host,
     dependencies: Dependencies,
-    before: CandidatesBySource | None = None,
-    touch: ChangeSet | None = None,
+    previous: CandidatesBySource | None = None,
+    changes: ChangeSet | None = None,
 ) -> Candidates:
-    """Find a resource's candidates; ``dependencies`` get what may change them.
+    """Find the candidates of a resource and add their dependencies to ``dependencies``.
 
-    What an earlier scan of the same resource examined ``before`` is looked at again only where ``touch`` concerns it.
-    A candidate that cannot be examined because a file operation hangs is kept as it was ``before``.
+    A path that the ``previous`` scan examined is only examined again if ``changes`` affect it. A candidate that cannot
+    be examined because a file operation hangs is kept as in ``previous``.
 
     Raises:
         HangError: a directory in which a glob may match cannot be listed.
@@ -65,104 +65,109 @@ def find_candidates(
     stalls: list[ScanStall] = []
     for number, source in enumerate(resource.sources):
         names = required_attributes(resource, source)
-        previous: Mapping[str, Candidate] = before[number] if before is not None else {}
-        known = previous if touch is not None else {}
+        known: Mapping[str, Candidate] = previous[number] if previous is not None else {}
         found: dict[str, Candidate] = {}
-        for path, by in _found(resource, source, host, dependencies, unmatched).items():
-            one = known.get(path)
-            if one is None or touch is None or touch.affects(one.symlink_chain) or touch.affects(one.depends):
+        for path, by in _find_paths(resource, source, host, dependencies, unmatched).items():
+            candidate = known.get(path)
+            if candidate is None or changes is None or _is_affected(candidate, changes):
                 try:
-                    one = _examine(path, source, number, by, names, host, dependencies)
+                    candidate = _examine(path, source, number, by, names, host, dependencies)
                 except HangError as error:
                     stalls.append(ScanStall(resource.name, printable(path), str(error)))
-                    one = previous.get(path) or Candidate(path, None, {}, number, by, f"cannot be examined: {error}")
-                    _depend_on(one, dependencies)
+                    candidate = known.get(path) or Candidate(path, None, {}, number, by, f"cannot be examined: {error}")
+                    _depend_on(candidate, dependencies)
             else:
-                _depend_on(one, dependencies)
-            found[path] = one
+                _depend_on(candidate, dependencies)
+            found[path] = candidate
         examined.append(found)
     taken: list[Candidate] = []
     left_out: list[CandidateOutcome] = []
     firsts: dict[object, Candidate] = {}
-    for candidate in _nodes_before_links(one for found in examined for one in found.values()):
+    for candidate in _nodes_before_links(candidate for found in examined for candidate in found.values()):
         path, reason = candidate.path, candidate.reason
         if not reason and candidate.info is not None:
             if (same := firsts.setdefault(_identity(candidate.info), candidate)) is candidate:
                 taken.append(candidate)
                 continue
-            reason = f"the same node as {same.path}" if same.path != path else "already found by a source above"
+            reason = f"the same node as {same.path}" if same.path != path else "already found by an earlier source"
         location = resource.sources[candidate.source].location
         left_out.append(CandidateOutcome(printable(path), resource.name, location, None, reason))
     return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined), tuple(stalls))
 
 
-NOT_SENDABLE = "its name is not UTF-8, which neither the kubelet nor a container would understand"
+NOT_UTF8 = "its name is not UTF-8, which the kubelet API requires"
 
 
-def kind_error(path: str, look: PathInfo | None, source: Source, host: Host) -> str:
-    """Say why a path is none that a source asks for, whatever its attributes are; empty if it is one."""
-    if look is None:
-        return host.missing_reason(path) or "vanished while it was looked at"
-    if not is_utf8(path) or not is_utf8(look.resolved):
-        return NOT_SENDABLE
+def kind_error(path: str, info: PathInfo | None, source: Source, host: Host) -> str:
+    """Return why a path is not a candidate of a source, apart from its attributes, or an empty string."""
+    if info is None:
+        return host.missing_reason(path) or "was removed during the scan"
+    if not is_utf8(path) or not is_utf8(info.resolved):
+        return NOT_UTF8
     for glob in source.exclude:
         if glob.matches(path):
             return f"excluded by '{glob.text}' ({source.location})"
-    wanted_name, kinds = _WANTED[source.type]
-    return "" if look.kind in kinds else f"is {KIND_NAMES[look.kind]}, wanted {wanted_name}"
+    expected_name, kinds = _EXPECTED_KINDS[source.type]
+    return "" if info.kind in kinds else f"is {KIND_NAMES[info.kind]}, expected {expected_name}"
 
 
 def condition_error(condition: Condition, attributes: Values) -> str:
-    """Say why a candidate with these attributes does not pass a condition; empty if it does."""
+    """Return why a candidate with these attributes does not meet a condition, or an empty string."""
     values = attributes.get(condition.attribute, ())
     if condition.selector.accepts(values):
         return ""
-    was = f"{condition.attribute} is '{','.join(values)}'" if values else f"it has no {condition.attribute}"
-    return f"where: {was}, wanted {condition.selector.text} ({condition.location})"
+    found = f"{condition.attribute} is '{','.join(values)}'" if values else f"it has no {condition.attribute}"
+    return f"where: {found}, expected {condition.selector.text} ({condition.location})"
 
 
-def _found(
+def _is_affected(candidate: Candidate, changes: ChangeSet) -> bool:
+    return changes.affects(candidate.symlink_chain) or changes.affects(candidate.depends)
+
+
+def _find_paths(
     resource: Resource, source: Source, host: Host, dependencies: Dependencies, unmatched: list[UnmatchedGlob]
 ) -> dict[str, str]:
-    """Return every path that a source's globs find, and which one did; note the globs that find nothing."""
+    """Return every path that the globs of a source match, with the first glob; record globs without a match."""
     found_by: dict[str, str] = {}
     for glob in source.globs:
-        found = host.glob(glob)
-        dependencies.update(found.dependencies)
-        if not found.paths:
+        result = host.glob(glob)
+        dependencies.update(result.dependencies)
+        if not result.paths:
             unmatched.append(UnmatchedGlob(glob.text, resource.name, source.location))
-        for path in found.paths:
+        for path in result.paths:
             found_by.setdefault(path, glob.text)
     return found_by
 
 
 def _depend_on(candidate: Candidate, dependencies: Dependencies) -> None:
     for step in candidate.symlink_chain:
-        dependencies.add_name(*_parted(step))
+        dependencies.add_name(*_split(step))
 
 
-def _examine(  # noqa: PLR0913, PLR0917 - what a candidate is made of
+def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     path: str, source: Source, number: int, found_by: str, names: frozenset[str], host: Host, dependencies: Dependencies
 ) -> Candidate:
-    """Look at a path and read what its source asks of it."""
-    look = host.stat_tracked(path, dependencies)
-    way: tuple[str, ...] = ()
-    if look is None or look.resolved != path:
-        host.stat_tracked(path, around := Dependencies())
-        way = tuple(f"{at}/{name}" for at, names_there in around.names.items() for name in names_there)
-    reason = kind_error(path, look, source, host)
-    if look is None or reason:
-        return Candidate(path, look, {}, number, found_by, reason, way)
-    facts = LazyAttributes(path, look, source, host)
-    reason = next((fault for one in source.where if (fault := condition_error(one, facts))), "")
-    attributes = {} if reason else facts.read(names)
+    """Examine a path: stat it and read the attributes that its source needs."""
+    info = host.stat_tracked(path, dependencies)
+    links: tuple[str, ...] = ()
+    if info is None or info.resolved != path:
+        host.stat_tracked(path, path_dependencies := Dependencies())
+        links = tuple(
+            f"{directory}/{name}" for directory, entries in path_dependencies.names.items() for name in entries
+        )
+    reason = kind_error(path, info, source, host)
+    if info is None or reason:
+        return Candidate(path, info, {}, number, found_by, reason, links)
+    lazy = LazyAttributes(path, info, source, host)
+    reason = next((error for condition in source.where if (error := condition_error(condition, lazy))), "")
+    attributes = {} if reason else lazy.read(names)
     return Candidate(
-        path, look, attributes, number, found_by, reason, way, tuple(sorted(facts.depends)) if facts.depends else ()
+        path, info, attributes, number, found_by, reason, links, tuple(sorted(lazy.depends)) if lazy.depends else ()
     )
 
 
 def _nodes_before_links(examined: Iterable[Candidate]) -> Iterator[Candidate]:
-    """Order candidates: symlinks come last, for a node's ID must not depend on who links to it."""
+    """Yield candidates with symlinks last, so that the ID of a device node does not depend on symlinks to it."""
     links = []
     for candidate in examined:
         if candidate.info is not None and candidate.info.resolved == candidate.path:
@@ -172,11 +177,11 @@ def _nodes_before_links(examined: Iterable[Candidate]) -> Iterator[Candidate]:
     yield from links
 
 
-def _identity(look: PathInfo) -> object:
-    """Return what makes two paths one thing: the kernel's numbers, or the place of what has none."""
-    return look.numbers if look.is_device else look.resolved
+def _identity(info: PathInfo) -> object:
+    """Return the identity of a path: the numbers of a device node, else the resolved path."""
+    return info.numbers if info.is_device else info.resolved
 
 
-def _parted(path: str) -> tuple[str, str]:
+def _split(path: str) -> tuple[str, str]:
     directory, _, name = path.rpartition("/")
     return directory, name

@@ -4,7 +4,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 from genplug.hardware.candidate_attributes import path_attributes
-from genplug.hardware.candidates import NOT_SENDABLE
+from genplug.hardware.candidates import NOT_UTF8
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host, is_utf8, printable
 from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
@@ -100,7 +100,7 @@ def _node(
     if info is None:
         return None if spec.optional else f"{path} {host.missing_reason(path) or 'does not exist'}"
     if not is_utf8(path) or not is_utf8(info.resolved):
-        return f"{printable(path)}: {NOT_SENDABLE}"
+        return f"{printable(path)}: {NOT_UTF8}"
     if not info.is_device:
         return f"{path} is {KIND_NAMES[info.kind]}, not a device node"
     if spec.container_path is None:

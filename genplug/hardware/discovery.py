@@ -1,7 +1,7 @@
-"""Discovery: a configuration and a node in, an :class:`Inventory` out; nothing is remembered between two calls.
+"""Discovers the devices of a configuration on a node. No state is kept between calls.
 
-Each resource is scanned on its own; then the resources are compared, since one device node may belong to one device
-of one resource only (config-language: From paths to devices). :func:`rescan` scans only what a change can have touched.
+Each resource is scanned separately; then conflicts are resolved, because a device node belongs to one device of one
+resource. :func:`rescan` scans only the resources that a change can affect.
 """
 
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ from genplug.spec.natural_sort import natural_sort_key
 
 
 def discover(config: Config, host: Host, previous: Inventory | None = None) -> Inventory:
-    """Find every device of every resource.
+    """Return the devices of all resources.
 
-    What is as in ``previous`` comes back as the very same objects, so that those who compare are quick; the result
-    does not depend on it otherwise.
+    Unchanged parts are the identical objects of ``previous``, so that comparisons are fast; otherwise the result does
+    not depend on it.
     """
     return rescan(config, host, previous, None)
 
 
 def rescan(config: Config, host: Host, previous: Inventory | None, changes: Changes | None) -> Inventory:
-    """Find the devices again after some names changed in some directories (as ``Inventory.directories`` names them).
+    """Return the devices after changes of entries in directories (of ``Inventory.directories``).
 
-    Resources that those changes cannot concern are taken over from ``previous``; the result is that of
-    :func:`discover`. None means that anything may have changed.
+    Resources that the changes cannot affect are taken from ``previous``; the result equals that of :func:`discover`.
+    None means that anything may have changed.
 
     Raises:
         HangError: see :func:`scan_resource`.
@@ -40,8 +40,8 @@ def rescan(config: Config, host: Host, previous: Inventory | None, changes: Chan
     cached = host.cached()
     previous_scans = previous.scans if previous is not None else {}
     scans = dict(previous_scans)
-    for name, its_changes in select_scans(config, previous_scans, changes).items():
-        scans[name] = scan_resource(config.resources[name], cached, previous_scans.get(name), its_changes)
+    for name, scan_changes in select_scans(config, previous_scans, changes).items():
+        scans[name] = scan_resource(config.resources[name], cached, previous_scans.get(name), scan_changes)
     return build_inventory(config, scans, previous)
 
 
@@ -58,23 +58,23 @@ def select_scans(
         scan = scans.get(name)
         if scan is None or scan.resource != resource or changes is None or change_set is None:
             selected[name] = None
-        elif changes and _is_touched(scan, changes, change_set):
+        elif changes and _is_scan_affected(scan, changes, change_set):
             selected[name] = changes
     return selected
 
 
-def _is_touched(scan: ResourceScan, changes: Changes, change_set: ChangeSet) -> bool:
+def _is_scan_affected(scan: ResourceScan, changes: Changes, change_set: ChangeSet) -> bool:
     if is_affected(scan.dependencies, changes):
         return True
-    return any(change_set.affects(one.depends) for one in scan.candidates if one.depends)
+    return any(change_set.affects(candidate.depends) for candidate in scan.candidates if candidate.depends)
 
 
 def scan_resource(
     resource: Resource, host: Host, previous: ResourceScan | None = None, changes: Changes | None = None
 ) -> ResourceScan:
-    """Return what a resource finds on a host; with ``changes`` only what they can have touched is examined again.
+    """Scan a resource; with ``changes``, examine only the paths that they can affect.
 
-    What is as in ``previous`` comes back as the very same objects.
+    Unchanged parts are the identical objects of ``previous``.
 
     Raises:
         HangError: a directory in which a glob may match cannot be listed, because a file operation hangs.
@@ -87,7 +87,7 @@ def scan_resource(
     reused: dict[tuple[str, ...], Device] = {}
     extra = None
     if previous is not None and changes and not is_affected(previous.extra_dependencies.freeze(), changes):
-        reused, extra = _untouched(previous, candidates.by_source), previous.extra_dependencies
+        reused, extra = _unaffected_devices(previous, candidates.by_source), previous.extra_dependencies
     kept: dict[tuple[str, ...], Device] = {}
     if previous is not None and previous.resource.policy == resource.policy:
         kept = {device.candidates: device for device in previous.devices}
@@ -96,7 +96,7 @@ def scan_resource(
     known = {device.id: device for device in previous.devices} if previous is not None else {}
     scan = ResourceScan(
         resource=resource,
-        devices=tuple(known[one.id] if known.get(one.id) == one else one for one in built.devices),
+        devices=tuple(known[device.id] if known.get(device.id) == device else device for device in built.devices),
         outcomes=(*built.outcomes, *candidates.left_out),
         unmatched_globs=candidates.unmatched,
         dependencies=dependencies.freeze(),
@@ -107,52 +107,59 @@ def scan_resource(
     return previous if previous is not None and previous == scan else scan
 
 
-def _untouched(before: ResourceScan, examined: CandidatesBySource) -> dict[tuple[str, ...], Device]:
-    """Return the devices, by their candidates, of which no candidate has been looked at again."""
+def _unaffected_devices(previous: ResourceScan, examined: CandidatesBySource) -> dict[tuple[str, ...], Device]:
+    """Return the devices, by the paths of their candidates, none of whose candidates was examined again."""
     same = {
         path
-        for found, known in zip(examined, before.candidates_by_source, strict=True)
-        for path, one in found.items()
-        if known.get(path) is one
+        for found, known in zip(examined, previous.candidates_by_source, strict=True)
+        for path, candidate in found.items()
+        if known.get(path) is candidate
     }
-    # A device that had to tell of another with its ID is put together anew.
-    return {one.candidates: one for one in before.devices if same.issuperset(one.candidates) and not one.faults}
+    # Build devices with faults again: a fault may concern another device with the same ID.
+    return {
+        device.candidates: device
+        for device in previous.devices
+        if same.issuperset(device.candidates) and not device.faults
+    }
 
 
 def build_inventory(config: Config, scans: Mapping[str, ResourceScan], previous: Inventory | None = None) -> Inventory:
-    """Return the inventory of a configuration, made of the scans of its resources.
+    """Return the inventory of a configuration, built from the scans of its resources.
 
-    A resource without a scan is left out; scans of other resources do not count.
+    A resource without a scan is left out; scans of other resources are ignored.
     """
     ordered = {name: scans[name] for name in config.resources if name in scans}
-    return _under_names(config, ordered, resolve_conflicts(ordered), previous)
+    return _build_named_inventory(config, ordered, resolve_conflicts(ordered), previous)
 
 
-def _under_names(
-    config: Config, scans: Mapping[str, ResourceScan], claims: Resolution, previous: Inventory | None
+def _build_named_inventory(
+    config: Config, scans: Mapping[str, ResourceScan], resolution: Resolution, previous: Inventory | None
 ) -> Inventory:
-    """Put the devices under the names of their resources, those included that devices make."""
+    """Assign the devices to resource names, including the names that templates render."""
     resources: dict[str, Resource] = {}
     devices: dict[str, tuple[Device, ...]] = {}
-    considered = claims.outcomes
-    written = {
-        name: one for one in config.resources.values() if one.name_template is None for name in (one.name, *one.aliases)
+    outcomes = resolution.outcomes
+    plain = {
+        name: resource
+        for resource in config.resources.values()
+        if resource.name_template is None
+        for name in (resource.name, *resource.aliases)
     }
     for name in scans:
         resource = config.resources[name]
-        under = group_by_resource_name(
-            resource, claims.devices[name], {**written, **resources} if name not in written else {}
+        grouped = group_by_resource_name(
+            resource, resolution.devices[name], {**plain, **resources} if name not in plain else {}
         )
-        for made, ones in under.devices.items():
-            known = previous.resources.get(made) if previous is not None else None
-            resources[made] = instantiate_resource(resource, made, known)
-            devices[made] = _in_order(resource, ones)
-        if under.lost:
-            considered = tuple(_nameless(one, under.lost) for one in considered)
+        for instance, group in grouped.devices.items():
+            known = previous.resources.get(instance) if previous is not None else None
+            resources[instance] = instantiate_resource(resource, instance, known)
+            devices[instance] = _sort_devices(resource, group)
+        if grouped.lost:
+            outcomes = tuple(_mark_misnamed(outcome, grouped.lost) for outcome in outcomes)
     return Inventory(
         devices=devices,
-        outcomes=considered,
-        conflicts=claims.conflicts,
+        outcomes=outcomes,
+        conflicts=resolution.conflicts,
         directories=frozenset().union(*(scan.dependencies for scan in scans.values())),
         unmatched_globs=tuple(note for scan in scans.values() for note in scan.unmatched_globs),
         stalls=tuple(stall for scan in scans.values() for stall in scan.stalls),
@@ -161,14 +168,14 @@ def _under_names(
     )
 
 
-def _nameless(considered: CandidateOutcome, lost: Mapping[str, str]) -> CandidateOutcome:
-    if considered.device is None or considered.device not in lost:
-        return considered
-    return evolve(considered, device=None, reason=lost[considered.device], is_misnamed=True)
+def _mark_misnamed(outcome: CandidateOutcome, lost: Mapping[str, str]) -> CandidateOutcome:
+    if outcome.device is None or outcome.device not in lost:
+        return outcome
+    return evolve(outcome, device=None, reason=lost[outcome.device], is_misnamed=True)
 
 
-def _in_order(resource: Resource, devices: tuple[Device, ...]) -> tuple[Device, ...]:
-    # Within a source they are in order already.
+def _sort_devices(resource: Resource, devices: tuple[Device, ...]) -> tuple[Device, ...]:
+    # The devices of one source are already sorted.
     if len(resource.sources) == 1:
         return devices
     return tuple(sorted(devices, key=lambda device: (natural_sort_key(device.key), device.id)))

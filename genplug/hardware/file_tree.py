@@ -1,7 +1,7 @@
-"""A tree of files seen under a prefix: following symlinks, listing directories, finding what a glob matches.
+"""A tree of files under a prefix: resolving symlinks, listing directories and finding glob matches.
 
-Symlinks are followed here and not by the kernel, because under another root an absolute target means that root's path.
-Paths are the tree's own; directories that have been followed are written without symlinks, the root as ``""``.
+This module resolves symlinks itself, because an absolute target refers to the root of the tree. All paths are paths in
+the tree. A resolved directory has no symlinks in its path, and the root is ``""``.
 """
 
 import errno
@@ -19,9 +19,9 @@ from genplug.spec.globs import Glob, Segment
 from genplug.spec.natural_sort import natural_sort_key
 
 _LITERAL_START = re.compile(r"[^*?[]*")
-_MAX_LINKS = 40  # as the kernel: path_resolution(7)
+_MAX_LINKS = 40  # the limit of the kernel, path_resolution(7)
 MAX_TEXT_BYTES = 1 << 16
-"""Bytes of a text that are read: the files that describe devices are small."""
+"""The most bytes of a text that are read; files that describe devices are small."""
 
 
 class NotAFileError(OSError):
@@ -29,37 +29,37 @@ class NotAFileError(OSError):
 
 
 class Access(Enum):
-    """How a path was touched."""
+    """The kind of access to a path."""
 
-    LOOKED = auto()
-    LISTED = auto()
+    STAT = auto()
+    LIST = auto()
     READ = auto()
 
 
 AccessRecorder: TypeAlias = Callable[[Access, str], None]
-"""Is told of every path (without symlinks, but for the last name of one that is looked at) that a tree touches."""
+"""Called with every path that a tree accesses (fully resolved, except a final symlink that is only stat'ed)."""
 
 
-def _unseen(_act: Access, _path: str) -> None:
-    """Witness nothing."""
+def _ignore_access(_access: Access, _path: str) -> None:
+    """Record nothing."""
 
 
 @frozen
 class GlobResult:
-    """What a glob found: paths in natural order, and what in which existing directories may change that."""
+    """The matches of a glob in natural order, and the dependencies of the result."""
 
     paths: tuple[str, ...]
     dependencies: Dependencies
 
     @property
     def directories(self) -> frozenset[str]:
-        """The directories that matter."""
+        """The directories on which the result depends."""
         return self.dependencies.directories
 
 
 @frozen
 class Entry:
-    """One name in a directory, as the directory itself tells: without a look at the file."""
+    """An entry of a directory, as the directory listing describes it, without stat."""
 
     name: str
     is_link: bool
@@ -70,32 +70,33 @@ class Entry:
 class FileTree:
     """The files under ``prefix``, which is empty for the real root.
 
-    A tree that ``remembers`` lists each directory once and is for one scan only; ``witness`` is told what is touched.
+    With ``is_cached``, each directory is listed once; such a tree is for one scan only. ``recorder`` is called with
+    every access.
     """
 
     prefix: str
     is_cached: bool = False
-    recorder: AccessRecorder = _unseen
-    _straight: set[str] = field(factory=set, init=False, eq=False, repr=False)
-    """Directories that have been seen to have no symlink in their path."""
+    recorder: AccessRecorder = _ignore_access
+    _symlink_free: set[str] = field(factory=set, init=False, eq=False, repr=False)
+    """Directories whose paths contain no symlink."""
     _missing: dict[str, tuple[str, str]] = field(factory=dict, init=False, eq=False, repr=False)
-    """Directories that have been seen not to be there, and the directory and name that were looked for in vain."""
+    """Missing directories, with the directory and entry name that do not exist."""
     _listings: dict[str, tuple[Entry, ...]] = field(factory=dict, init=False, eq=False, repr=False)
 
     def resolve(self, path: str, dependencies: Dependencies) -> tuple[str, os.stat_result]:
-        """Return a path without symlinks and its status; ``dependencies`` get what decided that, in a failure too.
+        """Return the resolved path and its stat result; add the dependencies, also if this raises.
 
         Raises:
-            OSError: nothing is there, the symlinks lead in a circle, or somebody forbids it.
-            ValueError: no file system has such a path.
+            OSError: the path does not exist, has a symlink loop, or cannot be accessed.
+            ValueError: the path is invalid on every file system.
         """
         directory, _, name = path.rpartition("/")
-        if (lacking := self._missing.get(directory)) is not None:
-            dependencies.add_name(*lacking)
+        if (missing := self._missing.get(directory)) is not None:
+            dependencies.add_name(*missing)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        # Most paths of a scan are done here.
-        if directory in self._straight and name not in {"", ".", ".."}:
-            self.recorder(Access.LOOKED, path)
+        # Fast path, which covers most paths of a scan.
+        if directory in self._symlink_free and name not in {"", ".", ".."}:
+            self.recorder(Access.STAT, path)
             try:
                 status = os.lstat(self.prefix + path)
             except OSError:
@@ -103,13 +104,15 @@ class FileTree:
                 raise
             if not stat.S_ISLNK(status.st_mode):
                 if stat.S_ISDIR(status.st_mode):
-                    self._found_straight(path)
+                    self._mark_symlink_free(path)
                 return path, status
-            return self._stepped(directory, [name], path, dependencies)
-        return self._stepped("", _reversed_names(path), path, dependencies)
+            return self._resolve_from(directory, [name], path, dependencies)
+        return self._resolve_from("", _reversed_names(path), path, dependencies)
 
-    def _stepped(self, at: str, rest: list[str], path: str, dependencies: Dependencies) -> tuple[str, os.stat_result]:
-        """Go on from a directory without symlinks, one name after the other; ``rest`` holds them last name first."""
+    def _resolve_from(
+        self, at: str, rest: list[str], path: str, dependencies: Dependencies
+    ) -> tuple[str, os.stat_result]:
+        """Resolve the names in ``rest`` (last name first), starting at a resolved directory."""
         status: os.stat_result | None = None
         links = 0
         while rest:
@@ -118,7 +121,7 @@ class FileTree:
                 at, status = at.rpartition("/")[0], None
                 continue
             here = f"{at}/{name}"
-            self.recorder(Access.LOOKED, here)
+            self.recorder(Access.STAT, here)
             try:
                 status = os.lstat(self.prefix + here)
             except FileNotFoundError:
@@ -133,7 +136,7 @@ class FileTree:
                 at = here
                 continue
             dependencies.add_name(at, name)
-            self._found_straight(at)
+            self._mark_symlink_free(at)
             links += 1
             if links > _MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
@@ -142,38 +145,40 @@ class FileTree:
             if target.startswith("/"):
                 at = ""
         status = status or os.lstat(f"{self.prefix}{at}/")
-        self._found_straight(at if stat.S_ISDIR(status.st_mode) else at.rpartition("/")[0])
+        self._mark_symlink_free(at if stat.S_ISDIR(status.st_mode) else at.rpartition("/")[0])
         return at or "/", status
 
-    def _found_straight(self, directory: str) -> None:
+    def _mark_symlink_free(self, directory: str) -> None:
         if self.is_cached:
-            self._straight.add(directory)
+            self._symlink_free.add(directory)
 
     def target(self, link: str) -> str:
-        """Return the text of a symlink.
+        """Return the target of a symlink, verbatim.
 
         Raises:
-            OSError: it is none.
+            OSError: the path is not a symlink.
         """
-        return os.readlink(self.prefix + link)  # noqa: PTH115 - Path() would tidy the text, which the kernel does not
+        return os.readlink(self.prefix + link)  # noqa: PTH115 - Path() would normalize the target
 
     def entries(self, at: str) -> tuple[Entry, ...]:
-        """List a directory given without symlinks; nothing where it cannot be listed."""
+        """Return the entries of a resolved directory; empty if it cannot be listed."""
         if (known := self._listings.get(at)) is not None:
             return known
-        self.recorder(Access.LISTED, at or "/")
+        self.recorder(Access.LIST, at or "/")
         try:
             with os.scandir(f"{self.prefix}{at}/") as scan:
-                entries = tuple(Entry(e.name, e.is_symlink(), e.is_dir(follow_symlinks=False)) for e in scan)
+                entries = tuple(
+                    Entry(entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False)) for entry in scan
+                )
         except OSError:
             return ()
         if self.is_cached:
             self._listings[at] = entries
-            self._straight.add(at)
+            self._symlink_free.add(at)
         return entries
 
     def read(self, path: str, max_bytes: int, *, may_block: bool = False) -> bytes:
-        """Return the first bytes of a regular file, given without symlinks.
+        """Return the first bytes of a regular file, given by its resolved path.
 
         Raises:
             OSError: it cannot be opened or read; a NotAFileError if it is not a regular file.
@@ -182,9 +187,9 @@ class FileTree:
         return read_regular_file(self.prefix + path, max_bytes, may_block=may_block)
 
     def find(self, glob: Glob) -> GlobResult:
-        """Find what matches. ``**`` stays out of symlinked directories, any other segment goes through them.
+        """Return the matches of a glob. ``**`` does not enter symlinked directories; other segments do.
 
-        A symlink that leads nowhere is found too, so that somebody can be told.
+        Dangling symlinks are included, so that they can be reported.
         """
         walk = _Walk(self)
         for segments in glob:
@@ -194,9 +199,9 @@ class FileTree:
 
 @frozen
 class _Walk:
-    """One search: ``paths`` that match so far, and the ``dependencies`` that decided it.
+    """A search for a glob: the matching ``paths`` so far, and their ``dependencies``.
 
-    Everywhere, ``path`` is a directory as the pattern spells it and ``at`` the same without symlinks.
+    In all methods, ``path`` is a directory as the glob spells it, and ``at`` is the resolved directory.
     """
 
     tree: FileTree
@@ -204,7 +209,7 @@ class _Walk:
     dependencies: Dependencies = field(factory=Dependencies)
 
     def find(self, path: str, at: str, segments: tuple[Segment, ...]) -> None:
-        """Add what matches the segments in a directory."""
+        """Add the matches of the segments in a directory."""
         head, rest = segments[0], segments[1:]
         if head.is_any_depth:
             self._find_below(path, at, rest)
@@ -212,14 +217,16 @@ class _Walk:
             self._enter(path, at, head.text, rest)
         elif head.is_literal:
             self.dependencies.add_name(at, head.text)
-            self.tree.recorder(Access.LOOKED, f"{at}/{head.text}")
+            self.tree.recorder(Access.STAT, f"{at}/{head.text}")
             if os.path.lexists(f"{self.tree.prefix}{at}/{head.text}"):
                 self.paths.add(f"{path}/{head.text}")
         else:
             self.dependencies.add_pattern(at, head)
-            # Most names of /dev fall at the first letters, long before the regular expression.
-            start = _LITERAL_START.match(head.text)[0]  # type: ignore[index] # it matches any text, if only at its start
-            matching = [e for e in self.tree.entries(at) if e.name.startswith(start) and head.matches(e.name)]
+            # Most names of /dev differ in the first letters: compare these before the regular expression.
+            start = _LITERAL_START.match(head.text)[0]  # type: ignore[index] # always matches
+            matching = [
+                entry for entry in self.tree.entries(at) if entry.name.startswith(start) and head.matches(entry.name)
+            ]
             if not rest:
                 self.paths.update(f"{path}/{entry.name}" for entry in matching)
                 return
@@ -240,7 +247,9 @@ class _Walk:
             path, at = waiting.pop()
             self.dependencies.add_any(at)
             yield path, at
-            waiting += ((f"{path}/{e.name}", f"{at}/{e.name}") for e in self.tree.entries(at) if e.is_directory)
+            waiting += (
+                (f"{path}/{entry.name}", f"{at}/{entry.name}") for entry in self.tree.entries(at) if entry.is_directory
+            )
 
     def _enter(self, path: str, at: str, name: str, rest: tuple[Segment, ...]) -> None:
         try:

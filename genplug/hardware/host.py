@@ -1,7 +1,7 @@
-"""``Host``: the only door to the node's file system, wherever this process sees it (``/``, ``/host``, a captured tree).
+"""``Host``: the only access to the file system of the node, under any root (``/``, ``/host``, a captured tree).
 
-Paths that go in and out are the host's own. Looking never raises: what cannot be seen is not there, and
-:meth:`Host.absence` says why.
+All paths are host paths. Lookups never raise: an inaccessible path counts as missing, and :meth:`Host.missing_reason`
+returns why.
 """
 
 import errno
@@ -28,7 +28,7 @@ from genplug.spec.globs import Glob
 from genplug.spec.natural_sort import natural_sort_key
 
 STAND_INS_MARKER = ".genplug-stand-ins"
-"""A root other than ``/`` that holds this file has regular files standing for device nodes (tests, demo)."""
+"""If a root other than ``/`` contains this file, regular files stand in for device nodes (tests, demo)."""
 
 _STAND_IN = re.compile(rb"\s*(char|block) (\d{1,7}):(\d{1,7})\s*\Z")
 _STAND_IN_BYTES = 64
@@ -45,15 +45,15 @@ _KINDS = {
 
 @frozen
 class Host:
-    """The node's file system as seen under ``root``.
+    """The file system of the node under ``root``.
 
-    With ``stand_ins``, a regular file whose text is ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` stands for that
-    device node; use :meth:`at` unless a test decides. A host that ``remembers`` lists each directory, looks at each
-    path and reads each file once: it is for one scan only. ``witness`` is told what is touched (:data:`Witness`).
-    ``environment`` and ``node_name`` are what the program was started with.
+    With ``stand_ins``, a regular file with the content ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` stands in for that
+    device node; use :meth:`at` to detect this. With ``is_cached``, each path is stat'ed, listed and read once; such a
+    host is for one scan only. ``recorder`` is called with every access
+    (:data:`~genplug.hardware.file_tree.AccessRecorder`). ``environment`` and ``node_name`` are those of the process.
 
     Raises:
-        ValueError: stand-ins are wanted under ``/``.
+        ValueError: ``stand_ins`` is set under ``/``.
     """
 
     root: Path = Path("/")
@@ -63,8 +63,8 @@ class Host:
     environment: Mapping[str, str] = field(factory=lambda: os.environ, kw_only=True, eq=False, repr=False)
     node_name: str | None = field(default=None, kw_only=True)
     _tree: FileTree = field(init=False, eq=False, repr=False)
-    _looks: dict[str, PathInfo | None] = field(factory=dict, init=False, eq=False, repr=False)
-    _around: dict[str, Dependencies] = field(factory=dict, init=False, eq=False, repr=False)
+    _infos: dict[str, PathInfo | None] = field(factory=dict, init=False, eq=False, repr=False)
+    _dependencies: dict[str, Dependencies] = field(factory=dict, init=False, eq=False, repr=False)
     _resolved: dict[tuple[str, Kind], str | None] = field(factory=dict, init=False, eq=False, repr=False)
     _texts: dict[str, str | None] = field(factory=dict, init=False, eq=False, repr=False)
 
@@ -78,50 +78,50 @@ class Host:
         )
 
     def __attrs_post_init__(self) -> None:
-        if self.stand_ins and _is_the_real_root(self.root):
-            raise ValueError("files stand for device nodes only under a root other than /")
+        if self.stand_ins and _is_real_root(self.root):
+            raise ValueError("stand-ins for device nodes require a root other than /")
 
     @classmethod
-    def at(cls, root: Path, *, node_name: str | None = None, witness: AccessRecorder | None = None) -> "Host":
-        """Return the host seen under ``root``; stand-ins count where the marker file lies in it."""
-        stand_ins = not _is_the_real_root(root) and (root / STAND_INS_MARKER).is_file()
-        return cls(root, stand_ins=stand_ins, node_name=node_name, recorder=witness)
+    def at(cls, root: Path, *, node_name: str | None = None, recorder: AccessRecorder | None = None) -> "Host":
+        """Return the host under ``root``; stand-ins are enabled if it contains the marker file."""
+        stand_ins = not _is_real_root(root) and (root / STAND_INS_MARKER).is_file()
+        return cls(root, stand_ins=stand_ins, node_name=node_name, recorder=recorder)
 
     def cached(self) -> "Host":
-        """Return this host for the length of one scan."""
+        """Return this host with a cache, for one scan."""
         return evolve(self, is_cached=True)
 
     def stat(self, path: str) -> PathInfo | None:
-        """Look at a path, every symlink followed; None where nothing can be seen."""
-        return self._seen(path, Dependencies())
+        """Return what is at a path, with all symlinks resolved, or None if it does not exist."""
+        return self._stat(path, Dependencies())
 
     def stat_tracked(self, path: str, dependencies: Dependencies) -> PathInfo | None:
-        """Look at a path and add to ``dependencies`` what may change what is seen."""
+        """Return what is at a path, and add the dependencies of the result to ``dependencies``."""
         if not self.is_cached:
-            return self._seen(path, dependencies)
-        if path not in self._looks:
-            look = self._looks[path] = self._seen(path, around := Dependencies())
-            # Most paths are what they say, in a directory that is: no need to keep what their own text tells.
-            if look is None or look.resolved != path:
-                self._around[path] = around
-        if (known := self._around.get(path)) is not None:
+            return self._stat(path, dependencies)
+        if path not in self._infos:
+            info = self._infos[path] = self._stat(path, path_dependencies := Dependencies())
+            # A path without symlinks depends only on its own directory entry.
+            if info is None or info.resolved != path:
+                self._dependencies[path] = path_dependencies
+        if (known := self._dependencies.get(path)) is not None:
             dependencies.update(known)
         else:
-            dependencies.add_name(*_parted(path))
-        return self._looks[path]
+            dependencies.add_name(*_split(path))
+        return self._infos[path]
 
     def resolve(self, path: str, kind: Kind = Kind.DIRECTORY) -> str | None:
-        """Return a path without symlinks if it leads to something of this kind."""
+        """Return the resolved path if it has this kind, else None."""
         if (path, kind) in self._resolved:
             return self._resolved[path, kind]
-        look = self._seen(path, Dependencies())
-        resolved = look.resolved if look is not None and look.kind is kind else None
+        info = self._stat(path, Dependencies())
+        resolved = info.resolved if info is not None and info.kind is kind else None
         if self.is_cached:
             self._resolved[path, kind] = resolved
         return resolved
 
     def read_text(self, path: str) -> str | None:
-        """Return the text of a regular file, stripped; None where it cannot be read, also for a moment."""
+        """Return the stripped text of a regular file, or None if it cannot be read, even temporarily."""
         if path in self._texts:
             return self._texts[path]
         text = None
@@ -157,20 +157,20 @@ class Host:
         return self._tree.read(resolved, max_bytes, may_block=may_block)
 
     def exists(self, path: str) -> bool:
-        """Say whether something stands at a path, symlinks followed."""
+        """Return whether a path exists, with symlinks resolved."""
         return self.stat(path) is not None
 
     def missing_reason(self, path: str) -> str:
-        """Say why nothing can be seen at a path, to follow its name in a sentence; empty where something is there."""
+        """Return why a path is missing, as a clause that follows the path in a sentence; empty if it exists."""
         try:
             self._tree.resolve(path, Dependencies())
         except OSError as error:
             if error.errno == errno.ELOOP:
-                return "is a symlink that leads round in a circle"
+                return "is a symlink loop"
             if error.errno not in {errno.ENOENT, errno.ENOTDIR}:
-                return f"cannot be looked at: {os.strerror(error.errno or 0)}"
+                return f"cannot be accessed: {os.strerror(error.errno or 0)}"
         except ValueError:
-            return "is no possible path"
+            return "is not a valid path"
         else:
             return ""
         try:
@@ -179,47 +179,47 @@ class Host:
             return "does not exist"
 
     def glob(self, glob: Glob) -> GlobResult:
-        """Find what matches. ``**`` stays out of symlinked directories, any other segment goes through them.
+        """Return the matches of a glob. ``**`` does not enter symlinked directories; other segments do.
 
-        A symlink that leads nowhere is found too, so that somebody can be told.
+        Dangling symlinks are included, so that they can be reported.
         """
         return self._tree.find(glob)
 
     def supports_inotify(self, directory: str) -> bool:
-        """Say whether the kernel tells of changes in a directory: it does not in what it makes up itself."""
+        """Return whether inotify reports changes in a directory; it does not on sysfs and procfs."""
         return not any(
             (directory == top or directory.startswith(f"{top}/")) and os.path.ismount(self._tree.prefix + top)
             for top in ("/sys", "/proc")
         )
 
     def list_directory(self, path: str) -> tuple[str, ...]:
-        """Return the names in a directory in natural order; none where there is no such directory."""
-        look = self.stat(path)
-        if look is None:
+        """Return the entry names of a directory in natural order; empty if it does not exist."""
+        info = self.stat(path)
+        if info is None:
             return ()
-        entries = self._tree.entries("" if look.resolved == "/" else look.resolved)
+        entries = self._tree.entries("" if info.resolved == "/" else info.resolved)
         return tuple(sorted((entry.name for entry in entries), key=natural_sort_key))
 
     def real_path(self, path: str) -> Path:
-        """Return where this process sees a host path: symlinks followed if it exists, else as it is written."""
+        """Return the path in this process of a host path: resolved if it exists, else unresolved."""
         with suppress(OSError, ValueError):
             path, _ = self._tree.resolve(path, Dependencies())
         return Path(self._tree.prefix + path)
 
     def locate(self, path: str) -> Path:
-        """Return where this process sees a host path of which the last parts may not be there yet."""
-        at, rest = path, ""
-        while at not in {"", "/"} and self.stat(at) is None:
-            at, _, name = at.rpartition("/")
+        """Return the path in this process of a host path whose last parts need not exist yet."""
+        existing, rest = path, ""
+        while existing not in {"", "/"} and self.stat(existing) is None:
+            existing, _, name = existing.rpartition("/")
             rest = f"{name}/{rest}"
-        return self.real_path(at or "/") / rest
+        return self.real_path(existing or "/") / rest
 
-    def _seen(self, path: str, dependencies: Dependencies) -> PathInfo | None:
+    def _stat(self, path: str, dependencies: Dependencies) -> PathInfo | None:
         try:
             resolved, status = self._tree.resolve(path, dependencies)
         except (OSError, ValueError):
             return None
-        dependencies.add_name(*_parted(resolved))
+        dependencies.add_name(*_split(resolved))
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
         if kind is Kind.CHAR or kind is Kind.BLOCK:
             return PathInfo(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev))
@@ -248,12 +248,12 @@ def printable(path: str) -> str:
     return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _parted(path: str) -> tuple[str, str]:
+def _split(path: str) -> tuple[str, str]:
     directory, _, name = path.rpartition("/")
     return directory, name
 
 
-def _is_the_real_root(root: Path) -> bool:
+def _is_real_root(root: Path) -> bool:
     try:
         return root.samefile("/")
     except OSError:

@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from genplug.hardware.file_tree import Access
 
-_NAMES = {Access.LOOKED: "stat", Access.LISTED: "list", Access.READ: "read"}
+_NAMES = {Access.STAT: "stat", Access.LIST: "list", Access.READ: "read"}
 
 
 class HangError(Exception):

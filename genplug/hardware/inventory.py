@@ -1,6 +1,6 @@
 """The results of discovery, as frozen values: devices, the outcome of every candidate, conflicts, dependencies.
 
-``discover.py`` makes an :class:`Inventory`; ``genplug.health`` judges it; nothing here reads a file.
+``genplug.hardware.discovery`` builds an :class:`Inventory`, ``genplug.health`` evaluates it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from genplug.spec.template import Values
 
 
 class Kind(StrEnum):
-    """What a path of the host is, symlinks followed."""
+    """The file type of a host path, with symlinks resolved."""
 
     CHAR = "char"
     BLOCK = "block"
@@ -34,15 +34,14 @@ KIND_NAMES = {
     Kind.SOCKET: "a socket",
     Kind.FIFO: "a named pipe",
 }
-"""What a path is, for messages."""
+"""File types in messages."""
 
 
 @frozen
 class PathInfo:
-    """One look at a path: what stands there now.
+    """The result of a stat of a path.
 
-    ``resolved`` is the path with every symlink followed, as the host says it; ``major`` and ``minor`` are 0 where
-    ``kind`` is no device node.
+    ``resolved`` is the host path with all symlinks resolved. ``major`` and ``minor`` are 0 unless it is a device node.
     """
 
     resolved: str
@@ -52,7 +51,7 @@ class PathInfo:
 
     @property
     def is_device(self) -> bool:
-        """Whether this is a character or block node."""
+        """Whether it is a character or block device node."""
         return self.kind is Kind.CHAR or self.kind is Kind.BLOCK
 
     def describe_numbers(self) -> str:
@@ -61,16 +60,16 @@ class PathInfo:
 
     @property
     def numbers(self) -> tuple[Kind, int, int]:
-        """What makes a node the node it is for the kernel: kind, major, minor."""
+        """The identity of a device node in the kernel: kind, major and minor number."""
         return (self.kind, self.major, self.minor)
 
 
 @frozen
 class Candidate:
-    """One path that a glob of a source found; ``source`` counts from 0, ``found_by`` says which glob it was.
+    """A path that a glob of a source matches; ``source`` counts from 0, ``found_by`` is the glob.
 
-    ``reason`` says why it is left out, empty if it is not. ``way`` are the paths that were looked at to see it, where
-    links lead to it, else empty; ``depends`` are the other paths whose change may change what is known of it.
+    ``reason`` is why it is left out, empty if it is not. ``links`` are the paths accessed to resolve it if it is or
+    contains a symlink, else empty. ``depends`` are the other paths whose change can change its attributes.
     """
 
     path: str
@@ -84,7 +83,7 @@ class Candidate:
 
     @property
     def symlink_chain(self) -> tuple[str, ...]:
-        """The paths that were looked at to see it."""
+        """The paths accessed to resolve it, itself included."""
         return self.links or (self.path,)
 
     @property
@@ -94,15 +93,15 @@ class Candidate:
 
 
 CandidatesBySource: TypeAlias = tuple[Mapping[str, Candidate], ...]
-"""For each source of a resource every path that was looked at."""
+"""All examined paths, for each source of a resource."""
 
 
 @frozen
 class DeviceNode:
     """A device node that a container gets.
 
-    ``path`` is the host's path as found (it may be a symlink), ``container_path`` where the container sees it,
-    ``permissions`` a subset of ``rwm``; ``look`` is what stood at ``path`` when the device was found.
+    ``path`` is the host path as found, possibly a symlink; ``container_path`` is the path in the container;
+    ``permissions`` is a subset of ``rwm``. ``info`` is the stat of ``path`` when the device was found.
     """
 
     path: str
@@ -113,14 +112,17 @@ class DeviceNode:
 
 @frozen
 class Device:
-    """One schedulable device: what the kubelet counts and a container gets.
+    """A schedulable device: the unit that the kubelet counts and a container gets.
 
-    ``id`` is a DNS label, at most 63 characters, stable over restart and replug (``hardware/ids.py``); ``key`` is the
-    text it was made of. ``candidates`` are the paths it was made of; ``nodes`` make it what it is, ``companions`` are
-    handed out beside them. ``attributes`` hold the values of all candidates. ``numa`` are the NUMA nodes that it stands
-    on, none where the kernel knows none. ``slices`` is in how many slices it is listed. ``faults`` are reasons why it
-    must not be handed out, found while it was put together
-    (a companion is missing, a template lacks a value); empty for a sound device.
+    - ``id``: a DNS label of at most 63 characters, stable over restart and replug (``genplug.hardware.device_ids``).
+    - ``key``: the string that the ID is derived from.
+    - ``candidates``: the paths of its candidates.
+    - ``nodes``: its device nodes; ``companions``: device nodes that a container gets in addition.
+    - ``attributes``: the merged values of all candidates.
+    - ``numa``: its NUMA nodes; empty if the kernel does not know any.
+    - ``slices``: the number of slices in which it is listed.
+    - ``faults``: reasons why it must not be handed out, found while it was built (a missing companion, a template
+      without a value); empty for a usable device.
     """
 
     id: str
@@ -138,9 +140,9 @@ class Device:
 
 @frozen
 class CandidateOutcome:
-    """What became of one path that a glob found: part of ``device`` (an ID), or left out for ``reason``.
+    """The outcome of a path that a glob matches: part of ``device`` (an ID), or left out for ``reason``.
 
-    ``is_misnamed`` marks what is left out for the name that its resource would have.
+    ``is_misnamed`` is set if it is left out because its resource name would be invalid.
     """
 
     path: str
@@ -153,7 +155,7 @@ class CandidateOutcome:
 
 @frozen
 class UnmatchedGlob:
-    """A glob that found nothing: why a resource may have fewer devices than its writer thinks."""
+    """A glob without a match, which explains why a resource may have fewer devices than expected."""
 
     glob: str
     resource: str
@@ -162,9 +164,9 @@ class UnmatchedGlob:
 
 @frozen
 class DeviceConflict:
-    """One node that two devices claim. The first keeps it; the second is left out.
+    """A device node that two devices claim. The first gets it; the second is left out.
 
-    ``location`` is the second's line.
+    ``location`` is that of the second device.
     """
 
     path: str
@@ -192,36 +194,37 @@ class ScanStall:
 
 @frozen
 class ResourceScan:
-    """What one resource found, before the resources are compared: devices in the order in which they claim nodes."""
+    """The scan of one resource, before conflicts between resources are resolved; devices are in claim order."""
 
     resource: Resource
     devices: tuple[Device, ...]
     outcomes: tuple[CandidateOutcome, ...]
     unmatched_globs: tuple[UnmatchedGlob, ...]
     dependencies: Mapping[str, DirectoryDependency]
-    """What its result depends on, by directory."""
+    """The dependencies of the result, by directory."""
     candidates_by_source: CandidatesBySource = field(default=(), repr=False)
-    """Every path that was looked at."""
+    """All examined paths."""
     extra_dependencies: Dependencies = field(factory=Dependencies, eq=False, repr=False)
-    """What its devices depend on beside their candidates; part of ``dependencies``."""
+    """The dependencies of its devices that are not candidates; part of ``dependencies``."""
     stalls: tuple[ScanStall, ...] = ()
-    """What could not be scanned because a file operation hangs."""
+    """The parts that could not be scanned because a file operation hangs."""
 
     @property
     def candidates(self) -> Iterator[Candidate]:
         """Every candidate, in the order of sources and paths."""
-        return (one for found in self.candidates_by_source for one in found.values())
+        return (candidate for candidates in self.candidates_by_source for candidate in candidates.values())
 
 
 @frozen
 class Inventory:
-    """Everything that one scan found.
+    """The result of a scan of all resources.
 
-    ``devices`` holds every resource, also those without a device, in the configuration's order, and devices in natural
-    order of their keys; ``resources`` says what each of them is. A resource whose name is a template is there under the
-    names that its devices have. ``directories`` are the host's directories whose change may change the
-    result (host paths without symlinks; the nearest existing one where a pattern's directory is not there yet).
-    ``scans`` is what it was put together from, by the name that is written.
+    - ``devices``: the devices of every resource, including resources without devices, in configuration order; devices
+      are in natural order of their keys.
+    - ``resources``: the resource of each of these names. A templated name appears as the names that its devices have.
+    - ``directories``: the resolved host directories whose change can change the result; of a missing directory, the
+      nearest existing parent.
+    - ``scans``: the scans that it was built from, by configured name.
     """
 
     devices: Mapping[str, tuple[Device, ...]]
@@ -235,6 +238,6 @@ class Inventory:
 
     @property
     def directories_of_attributes(self) -> frozenset[str]:
-        """The directories of what was read of candidates; in the kernel's own none tells of a change."""
-        examined = (one for scan in self.scans.values() for one in scan.candidates)
-        return frozenset(path.rpartition("/")[0] or "/" for one in examined for path in one.depends)
+        """The directories of the files that attributes were read from; sysfs and procfs report no changes."""
+        candidates = (candidate for scan in self.scans.values() for candidate in scan.candidates)
+        return frozenset(path.rpartition("/")[0] or "/" for candidate in candidates for path in candidate.depends)

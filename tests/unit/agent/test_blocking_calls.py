@@ -117,7 +117,7 @@ async def test_a_function_that_makes_progress_is_stopped_at_its_time_limit(
 
     def scan() -> None:
         while True:
-            paths.record(Access.LISTED, "/sys")
+            paths.record(Access.LIST, "/sys")
 
     with pytest.raises(HangError, match=r"it has not finished within 0\.05 s"):
         await BlockingCalls(paths).run(scan, 10, "the call")

@@ -53,7 +53,7 @@ def test_each_path_has_a_paragraph_that_says_why(command: list[str], capsys: pyt
     assert f"it is '0x20b0'   <- {sysfs.format('3a/0000:3b:00.0')}" in taken
     assert f"uuid = 'GPU-0aaa'   <- {information.format('0000:3b:00.0')}" in taken
     other = paragraphs["/dev/nvidia1"]
-    assert "/dev/nvidia1: left out: where: pci.device is '0x15f8', wanted 20b*" in other
+    assert "/dev/nvidia1: left out: where: pci.device is '0x15f8', expected 20b*" in other
     assert f"bdf = '0000:5e:00.0'   <- {information.format('0000:5e:00.0')}" in other
     # Why a condition has nothing to see: the attribute that it is made of does not exist.
     lonely = paragraphs["/dev/nvidia7"]

@@ -254,7 +254,7 @@ def test_custom_attribute_and_sysfs_join_node_with_its_device(
     [left] = [one for one in inventory.outcomes if one.device is None]
     assert (left.path, left.reason) == (
         "/dev/nvidia0",
-        "where: it has no pci.vendor, wanted 10DE (devices.yaml:12:15)",
+        "where: it has no pci.vendor, expected 10DE (devices.yaml:12:15)",
     )
 
 

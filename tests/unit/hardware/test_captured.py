@@ -72,7 +72,7 @@ def test_devdax_offers_what_the_driver_left_free(tmp_path: Path) -> None:
     assert first.attributes["flags"] == ("not_armed smart_notify", "smart_notify")
     assert "flags" not in second.attributes
     [reason] = left_out(inventory).values()
-    assert reason.startswith("where: driver is 'kmem', wanted device_dax")
+    assert reason.startswith("where: driver is 'kmem', expected device_dax")
 
 
 HCA = """
@@ -149,18 +149,18 @@ def thousand(tmp_path: Path) -> Path:
 
 def test_a_scan_reads_each_file_once_and_only_what_is_asked_for(thousand: Path) -> None:
     acts: Counter[tuple[Access, str]] = Counter()
-    inventory = discover(config(THOUSAND), Host.at(thousand, witness=lambda act, path: acts.update([(act, path)])))
+    inventory = discover(config(THOUSAND), Host.at(thousand, recorder=lambda act, path: acts.update([(act, path)])))
     assert len(inventory.devices["a.example/x"]) == 1000
     read = {path: count for (act, path), count in acts.items() if act is Access.READ and path.startswith("/sys")}
     # Three files of each device, and the NUMA node of each bridge.
     assert (len(read), set(read.values())) == (3010, {1})
-    listed = [path for act, path in acts if act is Access.LISTED]
+    listed = [path for act, path in acts if act is Access.LIST]
     assert listed == ["/sys/bus/x/devices"]
 
 
 def test_after_one_change_the_work_is_that_of_one_device(thousand: Path) -> None:
     acts: list[tuple[Access, str]] = []
-    host = Host.at(thousand, witness=lambda act, path: acts.append((act, path)))
+    host = Host.at(thousand, recorder=lambda act, path: acts.append((act, path)))
     spec = config(THOUSAND)
     before = discover(spec, host)
     acts.clear()
@@ -182,7 +182,7 @@ def test_after_one_change_the_work_is_that_of_one_device(thousand: Path) -> None
 
 def test_a_device_that_comes_is_read_and_no_other(thousand: Path) -> None:
     acts: list[tuple[Access, str]] = []
-    host = Host.at(thousand, witness=lambda act, path: acts.append((act, path)))
+    host = Host.at(thousand, recorder=lambda act, path: acts.append((act, path)))
     spec = config(THOUSAND)
     before = discover(spec, host)
     acts.clear()

@@ -111,10 +111,10 @@ def test_every_path_left_out_has_its_reason(tree: NodeTree) -> None:
     found = discover(config(resource(X, spec)), tree.host)
     assert ids(found) == ["good"]
     assert {one.path: one.reason for one in found.outcomes if one.device is None} == {
-        "/dev/dir": "is a directory, wanted a device node",
-        "/dev/file": "is a regular file, wanted a device node",
+        "/dev/dir": "is a directory, expected a device node",
+        "/dev/file": "is a regular file, expected a device node",
         "/dev/bad": "excluded by '/dev/b?d' (devices.yaml:5:7)",
-        "/dev/not9": "where: index is '9', wanted no value (devices.yaml:5:7)",
+        "/dev/not9": "where: index is '9', expected no value (devices.yaml:5:7)",
         "/dev/nowhere": "is a symlink to gone\\xff, which does not exist",
         "/dev/also-good": "the same node as /dev/good",
     }
@@ -133,8 +133,8 @@ def test_where_asks_for_all_conditions(tree: NodeTree) -> None:
     )
     found = discover(config(resource(X, spec)), tree.host)
     assert ids(found) == ["x3", "x4", "x6", "x7", "x8", "x9", "x10", "x11"]
-    assert reason(found, "/dev/x") == "where: it has no index, wanted min 3, max 11 (devices.yaml:5:7)"
-    assert reason(found, "/dev/x5") == "where: name is 'x5', wanted matches [^5]$ (devices.yaml:5:7)"
+    assert reason(found, "/dev/x") == "where: it has no index, expected min 3, max 11 (devices.yaml:5:7)"
+    assert reason(found, "/dev/x5") == "where: name is 'x5', expected matches [^5]$ (devices.yaml:5:7)"
 
 
 def test_41_a_node_found_twice_in_a_resource_is_one_device(tree: NodeTree) -> None:
@@ -148,7 +148,7 @@ def test_41_a_node_found_twice_in_a_resource_is_one_device(tree: NodeTree) -> No
     assert devices(found)[0].candidates == ("/dev/ttyUSB0",)
     assert reason(found, "/dev/serial/by-id/adapter") == "the same node as /dev/ttyUSB0"
     reasons = [one.reason for one in found.outcomes if one.path == "/dev/ttyUSB0"]
-    assert reasons == ["found by '/dev/ttyUSB*'", "already found by a source above"]
+    assert reasons == ["found by '/dev/ttyUSB*'", "already found by an earlier source"]
 
 
 def test_41_a_link_beside_its_node_does_not_decide_the_id(tree: NodeTree) -> None:
@@ -189,7 +189,7 @@ def test_a_name_that_is_not_utf_8_is_left_out_and_said(tree: NodeTree) -> None:
     found = discover(config(resource(X, source("/dev/x*"))), tree.host)
     assert [device.key for device in devices(found)] == ["xé"]
     assert reason(found, "/dev/x\\xff") == (
-        "its name is not UTF-8, which neither the kubelet nor a container would understand"
+        "its name is not UTF-8, which the kubelet API requires"
     )
 
 
@@ -211,7 +211,7 @@ def test_what_a_link_or_a_node_spec_leads_to_must_be_utf_8_too(tree: NodeTree) -
     tree.link("/dev/x", "bytes/\udcff")
     spec = source("/dev/y", nodes=(node("/dev/bytes/*"),))
     found = discover(config(resource(X, source("/dev/x")), resource("b.example/y", spec)), tree.host)
-    wrong = "its name is not UTF-8, which neither the kubelet nor a container would understand"
+    wrong = "its name is not UTF-8, which the kubelet API requires"
     assert reason(found, "/dev/x") == wrong
     assert devices(found, "b.example/y")[0].faults == (f"/dev/bytes/\\xff: {wrong}",)
 

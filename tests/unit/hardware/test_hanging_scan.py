@@ -32,7 +32,7 @@ def hang(access: Access, path: str) -> HungPaths:
 
 
 def scan(tree: NodeTree, spec: Resource, paths: HungPaths, previous: ResourceScan | None = None) -> ResourceScan:
-    return scan_resource(spec, Host.at(tree.root, witness=paths.record).cached(), previous)
+    return scan_resource(spec, Host.at(tree.root, recorder=paths.record).cached(), previous)
 
 
 def plug(tree: NodeTree, *names: str) -> None:
@@ -85,7 +85,7 @@ def test_a_device_whose_companion_hangs_is_kept_as_it_was(tree: NodeTree) -> Non
         tree.plug(f"/dev/dead/{name}")
     before = scan(tree, spec, HungPaths())
     assert ids(before) == ["x0", "x1"]
-    paths = hang(Access.LOOKED, "/dev/dead/x0")
+    paths = hang(Access.STAT, "/dev/dead/x0")
     after = scan(tree, spec, paths, before)
     assert after.devices == before.devices
     assert [stall.candidate for stall in after.stalls] == ["/dev/x0"]
@@ -100,14 +100,14 @@ def test_a_device_of_another_policy_is_not_kept(tree: NodeTree) -> None:
     tree.plug("/dev/dead/x0")
     before = scan(tree, spec, HungPaths())
     assert ids(before) == ["x0"]
-    after = scan(tree, evolve(spec, policy=Policy(block=True)), hang(Access.LOOKED, "/dev/dead/x0"), before)
+    after = scan(tree, evolve(spec, policy=Policy(block=True)), hang(Access.STAT, "/dev/dead/x0"), before)
     assert ids(after) == []
 
 
 def test_a_directory_of_a_glob_that_hangs_fails_the_scan(tree: NodeTree) -> None:
     plug(tree, "x0")
     with pytest.raises(HangError, match=r"list of /dev has not returned since"):
-        scan(tree, SPEC, hang(Access.LISTED, "/dev"))
+        scan(tree, SPEC, hang(Access.LIST, "/dev"))
 
 
 def test_an_inventory_leaves_out_resources_without_a_scan(tree: NodeTree) -> None:

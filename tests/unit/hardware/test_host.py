@@ -107,9 +107,9 @@ def test_what_cannot_be_seen_is_not_there_and_the_reason_can_be_asked(tree: Node
         "/dev/missing": "does not exist",
         "/dev/file/below": "does not exist",
         "/dev/nowhere": "is a symlink to /dev/ttyUSB9, which does not exist",
-        "/dev/round": "is a symlink that leads round in a circle",
-        "/dev/nul\0": "is no possible path",
-        "/dev/" + "x" * 300: "cannot be looked at: File name too long",
+        "/dev/round": "is a symlink loop",
+        "/dev/nul\0": "is not a valid path",
+        "/dev/" + "x" * 300: "cannot be accessed: File name too long",
         "/dev/file": "",
     }
     assert {path: tree.host.missing_reason(path) for path in reasons} == reasons

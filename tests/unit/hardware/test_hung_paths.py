@@ -20,12 +20,12 @@ def in_thread(function: Callable[[], object]) -> None:
 def test_the_operation_of_each_thread_is_known() -> None:
     paths, other = HungPaths(), []
     paths.record(Access.READ, "/sys/a")
-    in_thread(lambda: (paths.record(Access.LISTED, "/dev"), other.append(threading.get_ident())))
+    in_thread(lambda: (paths.record(Access.LIST, "/dev"), other.append(threading.get_ident())))
     mine, theirs = paths.current(threading.get_ident()), paths.current(other[0])
     assert mine is not None
     assert theirs is not None
     assert (mine.access, mine.path) == (Access.READ, "/sys/a")
-    assert (theirs.access, theirs.path) == (Access.LISTED, "/dev")
+    assert (theirs.access, theirs.path) == (Access.LIST, "/dev")
 
 
 def test_a_hung_operation_is_refused_and_others_on_the_path_are_not() -> None:
@@ -36,7 +36,7 @@ def test_a_hung_operation_is_refused_and_others_on_the_path_are_not() -> None:
     paths.add(hung)
     with pytest.raises(HangError, match=r"^read of /sys/a has not returned since"):
         paths.record(Access.READ, "/sys/a")
-    paths.record(Access.LOOKED, "/sys/a")
+    paths.record(Access.STAT, "/sys/a")
     paths.record(Access.READ, "/sys/b")
     paths.discard(hung)
     paths.record(Access.READ, "/sys/a")
@@ -68,7 +68,7 @@ def test_a_time_limit_counts_for_its_thread_only() -> None:
 
 def test_a_host_refuses_to_read_a_file_that_hangs(tree: NodeTree) -> None:
     paths = HungPaths()
-    host = Host.at(tree.root, witness=paths.record)
+    host = Host.at(tree.root, recorder=paths.record)
     tree.write("/sys/x0/state", "ok")
     assert host.read_text("/sys/x0/state") == "ok"
     hung = paths.current(threading.get_ident())

@@ -146,12 +146,12 @@ def test_the_time_of_a_verdict_moves_only_with_the_verdict() -> None:
 def test_a_path_that_is_there_but_no_device_any_more_says_why() -> None:
     first = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
     considered = (
-        CandidateOutcome("/dev/x0", X, LOCATION, None, "is a directory, wanted a device node"),
+        CandidateOutcome("/dev/x0", X, LOCATION, None, "is a directory, expected a device node"),
         CandidateOutcome("/dev/x1", X, LOCATION, "pair-abcdef", "found by '/dev/x*'"),
     )
     after = evaluate_health(inventory(considered=considered), first, KEEP, 110)
     assert [one.verdict.reason for one in after.devices[X]] == [
-        "/dev/x0 is no longer usable: is a directory, wanted a device node",
+        "/dev/x0 is no longer usable: is a directory, expected a device node",
         "/dev/x1 belongs to device pair-abcdef now",
     ]
 

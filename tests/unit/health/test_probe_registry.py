@@ -123,7 +123,7 @@ def test_kind_that_reads_files_is_captured(kind: ProbeKind, tmp_path: Path) -> N
     assert kind.polling is not None
     (tmp_path / STAND_INS_MARKER).touch()
     reads: list[str] = []
-    host = Host.at(tmp_path, witness=lambda access, path: reads.append(path) if access is Access.READ else None)
+    host = Host.at(tmp_path, recorder=lambda access, path: reads.append(path) if access is Access.READ else None)
     for options in examples(kind):
         check = decode(kind, options)
         request = kind.polling.request(check, make_device(dict.fromkeys(check.required_attributes, ("x",)) | ANY_VALUE))
