@@ -42,7 +42,7 @@ class Node:
     async def listed(self, since: float) -> float:
         """Wait until every resource's list is complete; return when the last one came, in seconds after ``since``."""
         kubelet = self.fake.kubelet
-        await kubelet.wait_for(lambda: all(len(kubelet.resource(one)) == self.each for one in self.resources), _LONG)
+        await kubelet.wait_for(lambda: all(len(kubelet.devices(one)) == self.each for one in self.resources), _LONG)
         return max(kubelet.messages(one)[-1].time for one in self.resources) - since
 
     async def arrived(self, number: int, since: float) -> float:

@@ -44,7 +44,7 @@ async def hanging(runs: Runs) -> Samples:
     """8 devices, one of which hangs in each of its three probes for ever: the others' Allocate, memory, the end."""
     async with node(1, 8) as busy:
         for number in range(busy.each):
-            directory = busy.fake.real(f"/sys/{_name(busy, number)}")
+            directory = busy.fake.locate(f"/sys/{_name(busy, number)}")
             directory.mkdir(parents=True)
             for name in ("state", "errors", "temp"):
                 if number:

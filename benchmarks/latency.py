@@ -12,7 +12,7 @@ from benchmarks.agent import SETTLED, Node, agent, node
 from benchmarks.figures import Samples
 from benchmarks.runs import Runs
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.kubelet.api.services import DEVICE_PLUGIN, path
+from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 
 _MS = 1000
 _WARM_UP = 500
@@ -108,7 +108,7 @@ _EMPTY = "an empty call (GetDevicePluginOptions)"
 
 
 async def _allocates(busy: Node, name: str, size: int, calls: int, samples: dict[str, list[float]]) -> None:
-    ids = sorted(busy.fake.kubelet.resource(busy.resources[0]).healthy)
+    ids = sorted(busy.fake.kubelet.devices(busy.resources[0]).healthy)
     choice = random.Random(size)
     asked = [pb.ContainerAllocateRequest(devices_ids=choice.sample(ids, size)) for _ in range(calls)]
     requests = [pb.AllocateRequest(container_requests=[one]).SerializeToString() for one in asked]
@@ -122,7 +122,7 @@ async def _calls(
     busy: Node, method: str, requests: Sequence[bytes], name: str, samples: dict[str, list[float]]
 ) -> bytes:
     """Add the p50 and the p99 of calls to the samples (milliseconds), and return the last answer."""
-    socket = busy.fake.kubelet.call(busy.resources[0]).socket
+    socket = busy.fake.kubelet.plugin(busy.resources[0]).socket
     # A thread: gRPC's threaded client measures nothing but the call, this loop's own turns would be part of it.
     seconds, answer = await asyncio.to_thread(_timed, socket, method, requests)
     cuts = statistics.quantiles(seconds, n=100)
@@ -133,10 +133,10 @@ async def _calls(
 
 async def _crowds(busy: Node, name: str, rounds: int, samples: dict[str, list[float]]) -> None:
     """Measure Allocate requests of a hundred containers at the same time, repeatedly."""
-    ids = sorted(busy.fake.kubelet.resource(busy.resources[0]).healthy)[:_CROWD]
+    ids = sorted(busy.fake.kubelet.devices(busy.resources[0]).healthy)[:_CROWD]
     asked = [pb.ContainerAllocateRequest(devices_ids=[one]) for one in ids]
     requests = [pb.AllocateRequest(container_requests=[one]).SerializeToString() for one in asked]
-    socket = busy.fake.kubelet.call(busy.resources[0]).socket
+    socket = busy.fake.kubelet.plugin(busy.resources[0]).socket
     seconds = await asyncio.to_thread(_timed_together, socket, requests, rounds)
     samples.setdefault(f"{name}, p99", []).append(_MS * statistics.quantiles(seconds, n=100)[98])
 
@@ -144,7 +144,7 @@ async def _crowds(busy: Node, name: str, rounds: int, samples: dict[str, list[fl
 def _timed_together(socket: str, requests: Sequence[bytes], rounds: int) -> list[float]:
     seconds: list[float] = []
     with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path(DEVICE_PLUGIN, "Allocate"))
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method_path(DEVICE_PLUGIN, "Allocate"))
         for _ in range(rounds):
             start = time.perf_counter()
 
@@ -161,7 +161,7 @@ def _timed_together(socket: str, requests: Sequence[bytes], rounds: int) -> list
 
 def _timed(socket: str, method: str, requests: Sequence[bytes]) -> tuple[list[float], bytes]:
     with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path(DEVICE_PLUGIN, method))
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method_path(DEVICE_PLUGIN, method))
         for request in requests[:_WARM_UP]:
             call(request)
         seconds = []

@@ -8,7 +8,7 @@ from genplug.agent.settings import Settings
 from genplug.allocation.alias_pool import Pool, record_allocation, record_usage, without_held
 from genplug.allocation.offer import ResourceOffer
 from genplug.kubelet.client import CallError
-from genplug.kubelet.pod_resources import devices_in_use
+from genplug.kubelet.pod_resources import list_devices_in_use
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource
 
@@ -74,7 +74,7 @@ class AliasPools:
 
     async def _poll(self) -> None:
         try:
-            used = await devices_in_use(self._settings.pod_resources)
+            used = await list_devices_in_use(self._settings.pod_resources)
         except CallError as error:
             if str(error) != self._trouble:
                 self._trouble = str(error)

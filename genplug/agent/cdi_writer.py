@@ -15,7 +15,7 @@ from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.host import Host
 from genplug.kubelet.client import CallError
-from genplug.kubelet.pod_resources import devices_in_use
+from genplug.kubelet.pod_resources import list_devices_in_use
 from genplug.observe.events import Event, EventLog
 
 
@@ -85,7 +85,7 @@ class CdiSpecWriter:
         """Remove what an earlier process left and no pod uses; ask until that is known of all of it."""
         while leftovers := self._leftovers():
             try:
-                used = {file_name(one) for one in await devices_in_use(settings.pod_resources)}
+                used = {file_name(one) for one in await list_devices_in_use(settings.pod_resources)}
             except CallError:
                 used = leftovers
             for name in sorted(leftovers - used):

@@ -20,13 +20,13 @@ from genplug.kubelet.events import CallAnswered, Report
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import (
     KUBELET_SOCKET,
-    PREFIX,
+    SOCKET_PREFIX,
     PluginDir,
     PluginDirListing,
     PluginDirReplacedError,
     PluginDirUnusableError,
 )
-from genplug.kubelet.pod_resources import devices_in_use
+from genplug.kubelet.pod_resources import list_devices_in_use
 from genplug.kubelet.registration import Registrar
 from genplug.kubelet.servicer import ResourceBackend as EndpointAnswers
 from genplug.observe.events import Event, EventLog
@@ -175,7 +175,7 @@ class KubeletController:
     def _directory_changed(self, _directory: Path, names: frozenset[str]) -> None:
         # The kubelet's checkpoint is rewritten here on every list and allocation: none of our business. No name at all
         # means that events were lost.
-        if not names or any(name == KUBELET_SOCKET or name.startswith(PREFIX) for name in names):
+        if not names or any(name == KUBELET_SOCKET or name.startswith(SOCKET_PREFIX) for name in names):
             self._news.set()
 
     def _on_directory_listing(self, directory: PluginDirListing) -> None:
@@ -245,7 +245,7 @@ class KubeletController:
             # Not at once: a pod admitted a moment ago is not in the kubelet's answer yet.
             await asyncio.sleep(self._settings.drain)
             try:
-                used = await devices_in_use(self._settings.pod_resources)
+                used = await list_devices_in_use(self._settings.pod_resources)
             except CallError as error:
                 if str(error) != trouble:
                     trouble = str(error)

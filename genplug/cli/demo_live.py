@@ -26,7 +26,7 @@ def play() -> int:
 
 
 async def _play() -> None:
-    async with demo_node() as node, node.running() as agent:
+    async with demo_node() as node, node.run_agent() as agent:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _restart_kubelet, node)
         news = _News()
         agent.event_log.listen(news.hear)
@@ -77,8 +77,8 @@ def _what_to_try(node: FakeNode) -> str:
     config = node.config_dir / "genplug.yaml"
     genplug = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "genplug" else f"{sys.executable} -m genplug"
     tries = (
-        (f"rm {node.real('/dev/ttyUSB1')}", "unplug a device"),
-        (f"echo 'char 188:1' > {node.real('/dev/ttyUSB1')}", "plug it in again: the same ID"),
+        (f"rm {node.locate('/dev/ttyUSB1')}", "unplug a device"),
+        (f"echo 'char 188:1' > {node.locate('/dev/ttyUSB1')}", "plug it in again: the same ID"),
         (f"$EDITOR {config}", "edit the configuration; break it, and read the error here"),
         (f"kill -USR1 {os.getpid()}", "restart the kubelet"),
         (f"{genplug} plan --root {node.root} --config {config} --allocate {SERIAL}=2", ""),

@@ -32,7 +32,7 @@ async def _play() -> None:
     async with demo_node() as node:
         kubelet = node.kubelet
         async with AsyncExitStack() as started:
-            agent = await started.enter_async_context(node.running())
+            agent = await started.enter_async_context(node.run_agent())
             async with _step("the agent starts and registers its resources with the kubelet"):
                 await kubelet.wait_for_list(SERIAL, lambda devices: len(devices.healthy) == 3)  # noqa: PLR2004 - as plugged
                 await kubelet.wait_for_list(FUSE, lambda devices: len(devices.healthy) == 3)  # noqa: PLR2004 - as configured
@@ -48,7 +48,7 @@ async def _play() -> None:
             _show("each resource registered again, once")
             async with _step("the agent is told to stop"):
                 await started.aclose()
-                await kubelet.wait_for(lambda: kubelet.streams(SERIAL) == 0)
+                await kubelet.wait_for(lambda: kubelet.stream_count(SERIAL) == 0)
         left = sorted(path.name for path in kubelet.plugins_dir.glob("genplug-*"))
         _check(not left, f"sockets were left behind: {left}")
         _show("its sockets are gone")
@@ -57,7 +57,7 @@ async def _play() -> None:
 async def _allocates(node: FakeNode) -> str:
     async with _step(f"a pod asks for one {SERIAL}"):
         allocation = await node.kubelet.admit(SERIAL, 1, pod="demo")
-        answer = await node.kubelet.call(SERIAL).allocate([allocation.ids])
+        answer = await node.kubelet.plugin(SERIAL).allocate([allocation.ids])
     container = answer.container_responses[0]
     node_given = container.devices[0]
     _show(f"{allocation.ids[0]}: {node_given.host_path} ({node_given.permissions}), env {dict(container.envs)}")
@@ -89,7 +89,7 @@ async def _reloads(node: FakeNode, agent: Agent) -> None:
         entry = await next_event(entries, Event.CONFIG_INVALID)
     _show(entry.text)
     _check("golb" in entry.text, "the error does not show the mistake")
-    _check(bool(node.kubelet.resource(CAMERA).healthy), "the last good configuration does not stay in force")
+    _check(bool(node.kubelet.devices(CAMERA).healthy), "the last good configuration does not stay in force")
     async with _step("and mends it"):
         node.write_config(WITH_CAMERA, how="rename")
         await next_event(entries, Event.CONFIG_UNCHANGED)

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from genplug.kubelet.api.services import DEVICE_PLUGIN, path
+from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.client import CallError, call
 from genplug.kubelet.endpoint_state import (
     Action,
@@ -39,9 +39,9 @@ from genplug.kubelet.plugin_dir import (
     PluginDirListing,
     PluginDirUnusableError,
     SocketIdentity,
-    identity_of,
+    new_socket_name,
     private_umask,
-    socket_name,
+    stat_socket,
 )
 from genplug.kubelet.registration import Registrar
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
@@ -169,17 +169,17 @@ class Endpoint:
 
         try:
             self._service = DevicePluginServicer(self.resource, self.answers, happened, self._report)
-            self._socket = self._directory / socket_name(self.resource, self._directory)
+            self._socket = self._directory / new_socket_name(self.resource, self._directory)
             self._server = grpc.aio.server(handlers=[self._service])
             with private_umask():
                 self._server.add_insecure_port(f"unix:{self._socket}")
             await _run_uncancelled(self._server.start())
-            self._bound = identity_of(self._socket)
+            self._bound = stat_socket(self._socket)
             if self._bound is None:
                 return ServeFailed("it was removed as soon as it was bound")
             # It must answer before the kubelet dials it (contract 2.3).
             await call(
-                self._socket, path(DEVICE_PLUGIN, "GetDevicePluginOptions"), b"", deadline=_SELF_PROBE, wait=True
+                self._socket, method_path(DEVICE_PLUGIN, "GetDevicePluginOptions"), b"", deadline=_SELF_PROBE, wait=True
             )
         except (RuntimeError, OSError, PluginDirUnusableError, CallError) as error:
             return ServeFailed(str(error))
@@ -187,7 +187,7 @@ class Endpoint:
 
     async def _register(self) -> Event:
         # Looked at again at the last moment: a kubelet that is just starting may have wiped it (contract 3, race 2).
-        if self._socket is None or identity_of(self._socket) != self._bound:
+        if self._socket is None or stat_socket(self._socket) != self._bound:
             return OwnSocketLost()
         try:
             await self._registrar.register(self.resource, self._socket.name, self.answers.value.options)
@@ -207,7 +207,7 @@ class Endpoint:
         if server is not None:
             await _run_uncancelled(server.stop(_DRAIN))
         # C-core unlinks its path when it stops; what it leaves, and only what is still ours, goes here.
-        if socket is not None and bound is not None and identity_of(socket) == bound:
+        if socket is not None and bound is not None and stat_socket(socket) == bound:
             socket.unlink(missing_ok=True)
 
 

@@ -14,17 +14,17 @@ from genplug.kubelet.plugin_dir import SocketIdentity
 
 Seconds = float
 
-FIRST_STREAM = 15.0
+FIRST_STREAM_SECONDS = 15.0
 """How long after Register the kubelet may take to open ListAndWatch (contract 3: PENDING)."""
-STREAM_RETURN = 1.5
+STREAM_RETURN_SECONDS = 1.5
 """How long an endpoint waits for a stream to come back before it believes that the kubelet let go of it."""
-SETTLING = 5.0
+OLD_STREAM_SECONDS = 5.0
 """How long streams to an old kubelet may stay open beside a new kubelet.sock (contract 3, race 6)."""
-DISCONNECT = 1.0
+DISCONNECT_SECONDS = 1.0
 """How long the same kubelet is given to digest a disconnect before we register anew (contract 2.3)."""
-STEADY = 30.0
+STABLE_SECONDS = 30.0
 """How long a kubelet must have listened for its hanging up to count as the first time."""
-_DELAYS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+_RETRY_SECONDS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
 class Action(StrEnum):
@@ -197,12 +197,12 @@ def next_step(generation: Generation, event: Event, now: Seconds, jitter: float)
     return Step(generation)
 
 
-def delay(failures: int, jitter: float) -> Seconds:
+def retry_delay(failures: int, jitter: float) -> Seconds:
     """Return the pause after the given number of failures in a row: 0.1 s once, then 1 s doubling to 30 s.
 
     The first is short because kubelet.sock exists a moment before the kubelet listens on it.
     """
-    return _DELAYS[min(failures, len(_DELAYS)) - 1] * (1 + 0.25 * jitter)
+    return _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1] * (1 + 0.25 * jitter)
 
 
 def _moved(generation: Generation, phase: Phase, now: Seconds, due: Seconds | None = None, why: str = "") -> Generation:
@@ -211,7 +211,7 @@ def _moved(generation: Generation, phase: Phase, now: Seconds, due: Seconds | No
 
 def _failed(generation: Generation, phase: Phase, why: str, now: Seconds, jitter: float) -> Generation:
     failures = generation.failures + 1
-    return evolve(_moved(generation, phase, now, now + delay(failures, jitter), why), failures=failures)
+    return evolve(_moved(generation, phase, now, now + retry_delay(failures, jitter), why), failures=failures)
 
 
 def _register_or_wait(generation: Generation, now: Seconds) -> Step:
@@ -228,7 +228,7 @@ def _registered(generation: Generation, now: Seconds) -> Step:
     if generation.streams:
         return Step(_moved(generation, Phase.LIVE, now))
     why = "registered; waiting for the kubelet to open ListAndWatch"
-    return Step(_moved(generation, Phase.PENDING, now, now + FIRST_STREAM, why))
+    return Step(_moved(generation, Phase.PENDING, now, now + FIRST_STREAM_SECONDS, why))
 
 
 def _kubelet_seen(generation: Generation, socket: SocketIdentity | None, now: Seconds) -> Step:
@@ -249,7 +249,9 @@ def _kubelet_seen(generation: Generation, socket: SocketIdentity | None, now: Se
         if not seen.streams:
             return _retire(fresh, "the kubelet was restarted", now)
         # Race 6: streams alive beside a new socket; registering now would confuse a kubelet <= 1.35 (contract 2.3).
-        return Step(evolve(fresh, due=now + SETTLING, reason="kubelet.sock was replaced while its stream is open"))
+        return Step(
+            evolve(fresh, due=now + OLD_STREAM_SECONDS, reason="kubelet.sock was replaced while its stream is open")
+        )
     return Step(fresh)
 
 
@@ -268,7 +270,7 @@ def _stream_closed(generation: Generation, now: Seconds) -> Step:
         return Step(closed)
     if closed.kubelet is not None and closed.kubelet != closed.registered_with:
         return _retire(closed, "the kubelet was restarted", now)
-    return Step(evolve(closed, due=now + STREAM_RETURN, reason="the kubelet closed its stream"))
+    return Step(evolve(closed, due=now + STREAM_RETURN_SECONDS, reason="the kubelet closed its stream"))
 
 
 def _time_passed(generation: Generation, now: Seconds, jitter: float) -> Step:
@@ -297,7 +299,7 @@ def _retire(generation: Generation, why: str, now: Seconds) -> Step:
     failures = generation.failures
     if generation.phase is Phase.LIVE:
         # A kubelet that hangs up soon each time is a failure that repeats, and each round costs pods (contract 3).
-        is_steady = now - generation.since >= STEADY or generation.kubelet != generation.registered_with
+        is_steady = now - generation.since >= STABLE_SECONDS or generation.kubelet != generation.registered_with
         failures = 0 if is_steady else failures + 1
     # Whoever still has a stream open is alive, and has its end to digest, whatever became of kubelet.sock.
     partner = generation.kubelet if generation.streams else generation.registered_with
@@ -312,9 +314,9 @@ def _retired(generation: Generation, now: Seconds, jitter: float) -> Step:
         return Step(paused)
     digested = now
     if paused.kubelet == paused.registered_with and paused.stream_ended is not None:
-        digested = paused.stream_ended + DISCONNECT
+        digested = paused.stream_ended + DISCONNECT_SECONDS
     if paused.failures > 1:
-        digested = max(digested, now + delay(paused.failures, jitter))
+        digested = max(digested, now + retry_delay(paused.failures, jitter))
     if now >= digested:
         return _serve_again(paused, now)
     return Step(evolve(paused, due=digested))

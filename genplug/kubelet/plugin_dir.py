@@ -16,8 +16,8 @@ from pathlib import Path
 from attrs import frozen
 
 KUBELET_SOCKET = "kubelet.sock"
-PREFIX = "genplug-"
-LONGEST_PATH = 107
+SOCKET_PREFIX = "genplug-"
+MAX_SOCKET_PATH_BYTES = 107
 """Bytes of a unix socket's path (``sun_path`` is 108 with its NUL; grpcio raises at 108)."""
 
 _UNFIT = re.compile(r"[^a-z0-9]+")
@@ -55,7 +55,7 @@ class PluginDirUnusableError(Exception):
     """The directory is missing or cannot be read or written; the text says what to do about it."""
 
 
-def identity_of(path: Path) -> SocketIdentity | None:
+def stat_socket(path: Path) -> SocketIdentity | None:
     """Return which socket a path names; None where there is nothing or something else."""
     try:
         found = path.lstat()
@@ -64,7 +64,7 @@ def identity_of(path: Path) -> SocketIdentity | None:
     return _identity(found) if stat.S_ISSOCK(found.st_mode) else None
 
 
-def socket_name(resource: str, directory: Path) -> str:
+def new_socket_name(resource: str, directory: Path) -> str:
     """Return a name for a new socket that was never used before and fits the directory's path.
 
     It starts with what a person can recognize of the resource, never with all of it (contract 1.5: 253 + 63 long).
@@ -73,14 +73,14 @@ def socket_name(resource: str, directory: Path) -> str:
         DirectoryUnusableError: the directory's own path is too long for any socket.
     """
     unique = f"{blake2b(resource.encode(), digest_size=4).hexdigest()}-{secrets.token_hex(4)}.sock"
-    room = LONGEST_PATH - len(os.fsencode(directory)) - 1 - len(PREFIX) - len(unique) - 1
+    room = MAX_SOCKET_PATH_BYTES - len(os.fsencode(directory)) - 1 - len(SOCKET_PREFIX) - len(unique) - 1
     if room < -1:
         raise PluginDirUnusableError(
-            f"{directory} is too long a path for a unix socket ({LONGEST_PATH} bytes with the socket's name): "
+            f"{directory} is too long a path for a unix socket ({MAX_SOCKET_PATH_BYTES} bytes with the socket's name): "
             f"use a shorter --kubelet-dir"
         )
     slug = _UNFIT.sub("-", resource.lower()).strip("-")[: max(min(room, _MAX_SLUG), 0)].strip("-")
-    return f"{PREFIX}{slug}-{unique}" if slug else f"{PREFIX}{unique}"
+    return f"{SOCKET_PREFIX}{slug}-{unique}" if slug else f"{SOCKET_PREFIX}{unique}"
 
 
 @contextmanager
@@ -137,9 +137,9 @@ class PluginDir:
         own: dict[str, SocketIdentity] = {}
         with os.scandir(self.path) as entries:
             for entry in entries:
-                if entry.name.startswith(PREFIX) and (found := identity_of(Path(entry.path))):
+                if entry.name.startswith(SOCKET_PREFIX) and (found := stat_socket(Path(entry.path))):
                     own[entry.name] = found
-        return PluginDirListing(identity_of(self.path / KUBELET_SOCKET), own)
+        return PluginDirListing(stat_socket(self.path / KUBELET_SOCKET), own)
 
     def check_writable(self) -> None:
         """Prove that sockets can be made here.

@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
-from genplug.kubelet.api.services import POD_RESOURCES, path
+from genplug.kubelet.api.services import POD_RESOURCES, method_path
 from genplug.kubelet.client import call
 
-DEADLINE = 5.0
+DEADLINE_SECONDS = 5.0
 
 
-async def devices_in_use(socket: Path) -> Mapping[str, frozenset[str]]:
+async def list_devices_in_use(socket: Path) -> Mapping[str, frozenset[str]]:
     """Return the device IDs that pods hold, by resource.
 
     Raises:
         CallError: the kubelet could not be asked.
     """
     answer = pb.ListPodResourcesResponse.FromString(
-        await call(socket, path(POD_RESOURCES, "List"), b"", deadline=DEADLINE)
+        await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=DEADLINE_SECONDS)
     )
     used: dict[str, set[str]] = {}
     for pod in answer.pod_resources:

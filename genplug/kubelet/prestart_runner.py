@@ -15,7 +15,7 @@ _MAX_OUTPUT = 4096
 _MAX_SAID = 300
 
 
-async def run_all(programs: Iterable[ProgramRun]) -> None:
+async def run_programs(programs: Iterable[ProgramRun]) -> None:
     """Run programs side by side to their ends; when one fails, the others are ended too.
 
     Raises:
@@ -24,13 +24,13 @@ async def run_all(programs: Iterable[ProgramRun]) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             for one in programs:
-                tasks.create_task(run(one))
+                tasks.create_task(run_program(one))
     except* AllocationError as refused:
         error = refused.exceptions[0]
         raise error from None
 
 
-async def run(program: ProgramRun) -> None:
+async def run_program(program: ProgramRun) -> None:
     """Run a program to its end.
 
     Raises:

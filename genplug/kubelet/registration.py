@@ -5,13 +5,13 @@ from pathlib import Path
 
 from genplug.allocation.results import PluginOptions
 from genplug.kubelet import wire
-from genplug.kubelet.api.services import REGISTRATION, path
+from genplug.kubelet.api.services import REGISTRATION, method_path
 from genplug.kubelet.client import call
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
-DEADLINE = 25.0
+DEADLINE_SECONDS = 25.0
 """Seconds for Register: the kubelet dials us back inside it, with 10 s of its own, and must not be cut short."""
-AT_ONCE = 16
+MAX_CONCURRENT = 16
 """Registrations under way at the same time."""
 
 
@@ -20,7 +20,7 @@ class Registrar:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def register(self, resource: str, socket: str, options: PluginOptions = PluginOptions()) -> None:  # noqa: B008 - frozen
         """Register a resource whose endpoint listens on the given socket name in the directory.
@@ -28,6 +28,11 @@ class Registrar:
         Raises:
             CallError: it was refused, timed out, or nobody listens.
         """
-        request = wire.register_bytes(resource, socket, options)
+        request = wire.encode_register_request(resource, socket, options)
         async with self._turns:
-            await call(self.directory / KUBELET_SOCKET, path(REGISTRATION, "Register"), request, deadline=DEADLINE)
+            await call(
+                self.directory / KUBELET_SOCKET,
+                method_path(REGISTRATION, "Register"),
+                request,
+                deadline=DEADLINE_SECONDS,
+            )

@@ -17,7 +17,7 @@ from genplug.allocation.errors import AllocationError
 from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.kubelet import prestart_runner, wire
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.kubelet.api.services import DEVICE_PLUGIN, path
+from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.endpoint_state import StreamClosed, StreamOpened
 from genplug.kubelet.events import CallAnswered, InternalErrorCaught, ListSent, Method, Reporter
 from genplug.kubelet.latest_value import LatestValue
@@ -89,7 +89,7 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
             "Allocate": unary(self._allocate, pb.AllocateRequest.FromString),
             "PreStartContainer": unary(self._pre_start_container, pb.PreStartContainerRequest.FromString),
         }
-        self._handlers = {path(DEVICE_PLUGIN, name): handler for name, handler in calls.items()}
+        self._handlers = {method_path(DEVICE_PLUGIN, name): handler for name, handler in calls.items()}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, bytes] | None":
         """Return the handler of a method; None makes gRPC respond with UNIMPLEMENTED."""
@@ -100,7 +100,7 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         self._closing.set()
 
     async def _get_options(self, _request: bytes, _context: Context) -> bytes:
-        return wire.options_bytes(self._backend.value.options)
+        return wire.encode_options(self._backend.value.options)
 
     async def _list_and_watch(self, _request: bytes, _context: Context) -> AsyncIterator[bytes]:
         self._on_stream(StreamOpened())
@@ -110,7 +110,7 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
                 changed, listed = self._backend.changed, self._backend.value.listed
                 if listed != sent:
                     is_change, sent = sent is not None, listed
-                    yield wire.list_bytes(listed)
+                    yield wire.encode_list(listed)
                     self._report(ListSent(self._resource, len(listed), sum(device.healthy for device in listed)))
                     if is_change:
                         await _wait_first(self._closing.wait(), asyncio.sleep(LIST_INTERVAL_SECONDS))
@@ -130,14 +130,14 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         except Exception as error:  # noqa: BLE001 - an error fails the pod, an empty preference does not (§5.2)
             self._report(InternalErrorCaught(self._resource, "GetPreferredAllocation", error))
             preferred = [() for _ in request.container_requests]
-        return wire.preferred_bytes(preferred)
+        return wire.encode_preferred_response(preferred)
 
     async def _allocate(self, request: pb.AllocateRequest, context: Context) -> bytes:
         backend = self._backend.value
         containers = [tuple(container.devices_ids) for container in request.container_requests]
 
         async def allocate() -> bytes:
-            return wire.allocate_bytes(map(backend.allocate, containers))
+            return wire.encode_allocate_response(map(backend.allocate, containers))
 
         ids = tuple(dict.fromkeys(device_id for ids in containers for device_id in ids))
         return await self._answer("Allocate", ids, allocate(), context)
@@ -147,7 +147,7 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         ids = tuple(request.devices_ids)
 
         async def run_programs() -> bytes:
-            await prestart_runner.run_all(backend.pre_start_programs(ids))
+            await prestart_runner.run_programs(backend.pre_start_programs(ids))
             return b""
 
         return await self._answer("PreStartContainer", ids, run_programs(), context)

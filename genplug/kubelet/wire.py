@@ -13,29 +13,29 @@ from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import API_VERSION, HEALTHY, UNHEALTHY
 
 
-def list_bytes(listed: Iterable[ListedDevice]) -> bytes:
+def encode_list(listed: Iterable[ListedDevice]) -> bytes:
     """Return a ``ListAndWatchResponse``."""
     return b"".join(map(_listed_part, listed))
 
 
-def allocate_bytes(containers: Iterable[ContainerEdits]) -> bytes:
+def encode_allocate_response(containers: Iterable[ContainerEdits]) -> bytes:
     """Return an ``AllocateResponse`` with one container response each, in order."""
     response = pb.AllocateResponse(container_responses=[_container(edits) for edits in containers])
     return response.SerializeToString(deterministic=True)
 
 
-def preferred_bytes(containers: Iterable[Sequence[str]]) -> bytes:
+def encode_preferred_response(containers: Iterable[Sequence[str]]) -> bytes:
     """Return a ``PreferredAllocationResponse`` with one set of IDs each, in order."""
     parts = [pb.ContainerPreferredAllocationResponse(deviceIDs=ids) for ids in containers]
     return pb.PreferredAllocationResponse(container_responses=parts).SerializeToString()
 
 
-def options_bytes(options: PluginOptions) -> bytes:
+def encode_options(options: PluginOptions) -> bytes:
     """Return the ``DevicePluginOptions`` of an endpoint."""
     return _options(options).SerializeToString()
 
 
-def register_bytes(resource: str, socket: str, options: PluginOptions) -> bytes:
+def encode_register_request(resource: str, socket: str, options: PluginOptions) -> bytes:
     """Return a ``RegisterRequest``; it carries the options too, for kubelets <= 1.24 (contract 2.1)."""
     request = pb.RegisterRequest(
         version=API_VERSION, endpoint=socket, resource_name=resource, options=_options(options)

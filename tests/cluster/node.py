@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
-from genplug.kubelet.api.services import POD_RESOURCES, path
+from genplug.kubelet.api.services import POD_RESOURCES, method_path
 from tests.cluster.machine import ADDRESS, Machine, Program
 
 _CONTAINERD = """
@@ -158,7 +158,7 @@ class Node:
     def _call(self, method: str) -> bytes:
         with grpc.insecure_channel(f"unix:{self.machine.kubelet}/pod-resources/kubelet.sock") as channel:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
-                path(POD_RESOURCES, method), request_serializer=None, response_deserializer=None
+                method_path(POD_RESOURCES, method), request_serializer=None, response_deserializer=None
             )
             return call(b"", timeout=10)
 

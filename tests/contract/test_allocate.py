@@ -42,9 +42,9 @@ async def plugin(node: FakeNode, config: str = CONFIG, devices: int = 3) -> Asyn
         node.plug(f"/dev/x{number}")
     policy = node.directory / "policy.yaml"
     policy.write_text(POLICY)
-    async with node.running(config, policy=policy):
+    async with node.run_agent(config, policy=policy):
         await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) >= devices)
-        yield node.kubelet.call(X)
+        yield node.kubelet.plugin(X)
 
 
 async def refusal(client: PluginClient, *containers: Sequence[str]) -> tuple[grpc.StatusCode, str]:
@@ -89,7 +89,7 @@ async def test_50_vanished_device_is_refused_before_the_next_list(node: FakeNode
         node.unplug("/dev/x1")
         with pytest.raises(AdmissionError) as rejected:
             await node.kubelet.admit(X, ids={"x1"}, pod="late")
-        assert "x1" in node.kubelet.resource(X).healthy
+        assert "x1" in node.kubelet.devices(X).healthy
         assert rejected.value.reason == "UnexpectedAdmissionError"
         assert "code = FailedPrecondition" in rejected.value.message
         assert (
@@ -111,9 +111,9 @@ async def test_51_repeated_allocate_of_a_device_returns_the_same_response(node: 
         retried = await client.allocate([["x1"]])
         assert retried.container_responses[0] == init.response
     await node.kubelet.wait_disconnected(X)
-    async with node.running(policy=node.directory / "policy.yaml"):
+    async with node.run_agent(policy=node.directory / "policy.yaml"):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2"})
-        again = await node.kubelet.call(X).allocate([["x1"]])
+        again = await node.kubelet.plugin(X).allocate([["x1"]])
     assert again.container_responses[0] == init.response
     assert paths(init.response) == ["/dev/x1", "/dev/ctl", "/dev/aux"]
 
@@ -131,7 +131,7 @@ async def test_53_empty_requests_return_as_many_empty_responses(node: FakeNode) 
     config = CONFIG.replace("}]}", "}], allocate: {env: {ALL: '${path}'}}}")
     async with plugin(node, config) as client:
         assert await client.allocate([]) == pb.AllocateResponse()
-        assert await client.raw("Allocate", b"") == b""
+        assert await client.call_method("Allocate", b"") == b""
         empty = pb.ContainerAllocateResponse()
         assert list((await client.allocate([[], []])).container_responses) == [empty, empty]
         first, middle, last = (await client.allocate([[], ["x0"], []])).container_responses
@@ -157,7 +157,7 @@ async def test_55_ids_in_any_order_produce_a_response_in_natural_order(node: Fak
         for _ in range(10):
             shuffle.shuffle(ids)
             request = pb.AllocateRequest(container_requests=[pb.ContainerAllocateRequest(devices_ids=ids)])
-            answers.add(await client.raw("Allocate", request.SerializeToString()))
+            answers.add(await client.call_method("Allocate", request.SerializeToString()))
     [raw] = answers
     [answer] = pb.AllocateResponse.FromString(raw).container_responses
     ordered = ["x1", "x2", "x10", "x11"]
@@ -174,7 +174,7 @@ async def test_55_ids_in_any_order_produce_a_response_in_natural_order(node: Fak
 async def test_56_devices_with_the_same_container_path_are_refused_in_a_container(node: FakeNode) -> None:
     config = CONFIG.replace("/dev/x*}", "/dev/x*, nodes: [{path: '${path}', as: /dev/mine}]}")
     async with plugin(node, config) as client:
-        first, second = sorted(node.kubelet.resource(X))[:2]
+        first, second = sorted(node.kubelet.devices(X))[:2]
         code, text = await refusal(client, [first, second])
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         for named in (first, second, "/dev/mine", "'as'"):
@@ -187,7 +187,7 @@ async def test_56_devices_with_the_same_container_path_are_refused_in_a_containe
 async def test_56_container_path_template_is_filled_in_for_each_device(node: FakeNode) -> None:
     config = CONFIG.replace("/dev/x*}", "/dev/x*, nodes: [{path: '${path}', as: '/dev/mine${index}'}]}")
     async with plugin(node, config) as client:
-        [answer] = (await client.allocate([list(node.kubelet.resource(X))])).container_responses
+        [answer] = (await client.allocate([list(node.kubelet.devices(X))])).container_responses
     assert [(device.host_path, device.container_path) for device in answer.devices] == [
         (f"/dev/x{number}", f"/dev/mine{number}") for number in range(3)
     ]
@@ -216,7 +216,7 @@ async def test_57_permissions_are_sent_as_configured_or_rw_by_default(node: Fake
 async def test_57_invalid_permissions_are_rejected_at_load(node: FakeNode, permissions: str) -> None:
     node.plug("/dev/x0")
     wrong = CONFIG.replace("/dev/x*}", f"/dev/x*, nodes: [{{path: '${{path}}', permissions: {permissions}}}]}}")
-    async with node.running(wrong) as agent:
+    async with node.run_agent(wrong) as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         # Behind the quote, where the text begins.
         column = wrong.splitlines()[2].index(permissions + "}") + 1 + permissions.startswith("'")
@@ -234,7 +234,7 @@ async def test_58_missing_mount_source_fails_allocate_and_is_not_created(node: F
     async with plugin(node, config) as client:
         with pytest.raises(AdmissionError, match="the mount source /opt/driver does not exist"):
             await node.kubelet.admit(X)
-        assert not node.real("/opt").exists()
+        assert not node.locate("/opt").exists()
         assert (await refusal(client, ["x0"]))[0] is grpc.StatusCode.FAILED_PRECONDITION
 
         node.write("/opt/driver/lib.so", "")
@@ -258,7 +258,7 @@ async def test_60_allocate_during_reload_uses_a_single_configuration(node: FakeN
         return HEAD + f"resources: {{example.com/x: {{devices: [{{glob: /dev/x*, {nodes}}}], {allocate}}}}}"
 
     async with plugin(node, config("a")) as client:
-        ids = list(node.kubelet.resource(X))
+        ids = list(node.kubelet.devices(X))
         seen: dict[str, int] = {}
         for swap in range(12):
             node.write_config(config("ab"[swap % 2]), how="rename")
@@ -279,7 +279,7 @@ async def test_60_allocate_during_reload_uses_a_single_configuration(node: FakeN
                         }
                         seen[name] = seen.get(name, 0) + 1
         assert seen.keys() == {"a", "b"}
-        assert node.kubelet.streams(X) == 1
+        assert node.kubelet.stream_count(X) == 1
 
 
 async def test_61_cancelled_calls_leave_no_tasks_or_descriptors(node: FakeNode) -> None:
@@ -295,7 +295,7 @@ async def test_61_cancelled_calls_leave_no_tasks_or_descriptors(node: FakeNode) 
             await asyncio.wait([given_up])
         late = 0
         for number in range(20):
-            call = asyncio.create_task(client.raw("Allocate", request.SerializeToString(), timeout=0.002))
+            call = asyncio.create_task(client.call_method("Allocate", request.SerializeToString(), timeout=0.002))
             for _ in range(number):
                 await asyncio.sleep(0)
             # Nobody gets on meanwhile, agent and kubelet are in this loop: the deadline passes wherever the call is.
@@ -309,7 +309,7 @@ async def test_61_cancelled_calls_leave_no_tasks_or_descriptors(node: FakeNode) 
             while len(asyncio.all_tasks()) > tasks or descriptors() > before:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
         assert (await node.kubelet.admit(X, 3)).ids == ("x0", "x1", "x2")
-        assert node.kubelet.streams(X) == 1
+        assert node.kubelet.stream_count(X) == 1
 
 
 MANY = [f"y{number}" for number in range(10_000)]
@@ -336,7 +336,7 @@ async def test_63_preferred_allocation_is_a_valid_subset_for_any_request(
 ) -> None:
     async with plugin(node) as client:
         random.Random(1).shuffle(available)
-        answers = [await client.prefer(available, must_include, size) for _ in range(2)]
+        answers = [await client.get_preferred_allocation(available, must_include, size) for _ in range(2)]
     assert answers[0] == answers[1]
     [answer] = answers[0].container_responses
     assert sorted(answer.deviceIDs) == preferred
@@ -344,10 +344,10 @@ async def test_63_preferred_allocation_is_a_valid_subset_for_any_request(
 
 async def test_63_preferred_allocation_answers_every_container_of_a_request(node: FakeNode) -> None:
     async with plugin(node) as client:
-        assert await client.raw("GetPreferredAllocation", b"") == b""
+        assert await client.call_method("GetPreferredAllocation", b"") == b""
         asked = pb.ContainerPreferredAllocationRequest(available_deviceIDs=["x1", "x0"], allocation_size=1)
         request = pb.PreferredAllocationRequest(container_requests=[asked, pb.ContainerPreferredAllocationRequest()])
-        raw = await client.raw("GetPreferredAllocation", request.SerializeToString())
+        raw = await client.call_method("GetPreferredAllocation", request.SerializeToString())
     answers = pb.PreferredAllocationResponse.FromString(raw).container_responses
     assert [list(one.deviceIDs) for one in answers] == [["x0"], []]
 
@@ -398,7 +398,7 @@ async def test_66_unknown_methods_are_unimplemented_and_unknown_fields_ignored(n
     async with plugin(node) as client:
         for method in ("Deallocate", "allocate", ""):
             with pytest.raises(grpc.aio.AioRpcError) as unknown:
-                await client.raw(method)
+                await client.call_method(method)
             assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
         # Field 99, a number, and field 98, a text, in both levels of a request of some later version.
@@ -406,16 +406,18 @@ async def test_66_unknown_methods_are_unimplemented_and_unknown_fields_ignored(n
         container = pb.ContainerAllocateRequest(devices_ids=["x0"]).SerializeToString() + later
         request = b"\x0a" + bytes([len(container)]) + container + later
         assert pb.AllocateRequest.FromString(request).container_requests[0].devices_ids == ["x0"]
-        answer = pb.AllocateResponse.FromString(await client.raw("Allocate", request))
+        answer = pb.AllocateResponse.FromString(await client.call_method("Allocate", request))
         assert answer == await client.allocate([["x0"]])
-        assert await client.raw("GetDevicePluginOptions", later) == await client.raw("GetDevicePluginOptions")
-        assert await client.raw("PreStartContainer", later) == b""
-        assert node.kubelet.streams(X) == 1
+        assert await client.call_method("GetDevicePluginOptions", later) == await client.call_method(
+            "GetDevicePluginOptions"
+        )
+        assert await client.call_method("PreStartContainer", later) == b""
+        assert node.kubelet.stream_count(X) == 1
 
 
 async def test_66_malformed_request_does_not_affect_later_calls(node: FakeNode) -> None:
     async with plugin(node) as client:
         for method in ("Allocate", "GetPreferredAllocation"):
             with pytest.raises(grpc.aio.AioRpcError):
-                await client.raw(method, b"\xff\xff\xff")
+                await client.call_method(method, b"\xff\xff\xff")
         assert paths((await client.allocate([["x0"]])).container_responses[0]) == ["/dev/x0"]

@@ -31,7 +31,7 @@ def plug_serial(node: FakeNode, number: int, serial: str) -> None:
 
 async def test_replugged_device_keeps_its_id_under_another_number(node: FakeNode) -> None:
     plug_serial(node, 0, "A50285BI")
-    async with node.running(SERIAL):
+    async with node.run_agent(SERIAL):
         [before] = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
         node.unplug("/dev/ttyUSB0")
         await node.kubelet.wait_for_list(X, unhealthy={before})
@@ -48,7 +48,7 @@ async def test_changed_attribute_changes_the_listed_devices(node: FakeNode) -> N
         node.link(f"/sys/dev/char/240:{number}", f"../../devices/x{number}")
         node.plug(f"/dev/x{number}", major=240, minor=number)
     # Of a value that changes in /sys no event tells.
-    async with node.running(config, rescan=0.1):
+    async with node.run_agent(config, rescan=0.1):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write("/sys/devices/x1/state", "enabled")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
@@ -60,7 +60,7 @@ async def test_device_plugged_during_reload_is_listed(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.plug("/dev/y0")
     # Without the net only events tell.
-    async with node.running(config, rescan=3600.0):
+    async with node.run_agent(config, rescan=3600.0):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write_config(more)
         node.plug("/dev/x1")
@@ -88,7 +88,7 @@ async def test_sysfs_device_is_listed_on_a_uevent_without_inotify_events(node: F
     node.write_config(config)
     await node.kubelet.start()
     # The real /sys; the net behind the events is out of the way.
-    async with node.running(config, root=node.root.__class__("/"), rescan=3600.0) as agent:
+    async with node.run_agent(config, root=node.root.__class__("/"), rescan=3600.0) as agent:
         await node.kubelet.wait_for_list(X, lambda listed: not listed.ids)
         assert isinstance(agent, Agent)
         with tap("gptap0"):
@@ -104,11 +104,11 @@ async def test_sockets_and_directories_reach_a_container_as_mounts(node: FakeNod
         f"  example.com/{kind}: {{devices: [{{glob: '/run/v/*', type: {kind}}}], allocate: {{{mount}}}}}\n"
         for kind in ("socket", "directory")
     )
-    node.real("/run/v/directory").mkdir(parents=True)
+    node.locate("/run/v/directory").mkdir(parents=True)
     node.write("/run/v/file", "neither")
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(node.real("/run/v/s.sock")))
-        async with node.running(config, policy=policy):
+        listener.bind(str(node.locate("/run/v/s.sock")))
+        async with node.run_agent(config, policy=policy):
             for kind, name in (("socket", "s.sock"), ("directory", "directory")):
                 [one] = await node.kubelet.wait_for_list(f"example.com/{kind}", lambda listed: len(listed.healthy) == 1)
                 [given] = (await node.kubelet.admit(f"example.com/{kind}", ids={one}, pod=kind)).response.mounts

@@ -57,7 +57,7 @@ async def rounds(agent: Agent, more: int) -> None:
 
 async def test_probe_failure_and_recovery_are_listed_and_logged_with_the_reason(node: FakeNode) -> None:
     plug(node, "x0", "x1")
-    async with node.running(config(STATE)) as agent:
+    async with node.run_agent(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         entries = record_events(agent)
         node.write("/sys/x1/state", "dead")
@@ -67,7 +67,7 @@ async def test_probe_failure_and_recovery_are_listed_and_logged_with_the_reason(
         one = device(agent, "x1")
         assert (one.probe, one.reason) == ("state", "probe state: /sys/x1/state is 'dead', expected 'ok'")
         with pytest.raises(Exception, match="expected 'ok'"):
-            await node.kubelet.call(X).allocate([["x1"]])
+            await node.kubelet.plugin(X).allocate([["x1"]])
         node.write("/sys/x1/state", "ok")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert (await next_event(entries, Event.DEVICE_HEALTHY)).text == "example.com/x: x1 is healthy again"
@@ -77,7 +77,7 @@ async def test_device_unhealthy_at_start_is_never_listed_as_healthy(node: FakeNo
     plug(node, *(f"x{number}" for number in range(20)))
     node.write("/sys/x7/state", "dead")
     health = "periodSeconds: 0.1, failureThreshold: 3"
-    async with node.running(config(STATE, health=health)) as agent:
+    async with node.run_agent(config(STATE, health=health)) as agent:
         await node.kubelet.wait_for_list(X)
         await rounds(agent, 3)
         (only,) = node.kubelet.messages(X)
@@ -86,7 +86,7 @@ async def test_device_unhealthy_at_start_is_never_listed_as_healthy(node: FakeNo
 
 async def test_new_device_is_listed_after_its_first_probe_result(node: FakeNode) -> None:
     plug(node, "x0")
-    async with node.running(config(STATE)):
+    async with node.run_agent(config(STATE)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         plug(node, "x1", state="dead")
         await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
@@ -96,7 +96,7 @@ async def test_new_device_is_listed_after_its_first_probe_result(node: FakeNode)
 async def test_44_flapping_device_stays_healthy_until_the_failure_threshold(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     health = "periodSeconds: 0.05, failureThreshold: 3, successThreshold: 2"
-    async with node.running(config(STATE, health=health)) as agent:
+    async with node.run_agent(config(STATE, health=health)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         for _ in range(10):
             # For one look, or two at most: what is written stays until the next has begun.
@@ -113,7 +113,7 @@ async def test_44_flapping_device_stays_healthy_until_the_failure_threshold(node
 
 async def test_44_lists_of_a_flapping_device_are_a_second_apart(node: FakeNode) -> None:
     plug(node, "x0")
-    async with node.running(config(STATE)) as agent:
+    async with node.run_agent(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         for number in range(30):
             node.write("/sys/x0/state", "down" if number % 2 else "ok")
@@ -126,7 +126,7 @@ async def test_44_lists_of_a_flapping_device_are_a_second_apart(node: FakeNode) 
 
 @contextlib.contextmanager
 def sick_files(node: FakeNode, *names: str) -> Iterator[HangingFiles]:
-    with HangingFiles(node.real("/sys/sick"), dict.fromkeys(names, "ok\n")) as files:
+    with HangingFiles(node.locate("/sys/sick"), dict.fromkeys(names, "ok\n")) as files:
         yield files
 
 
@@ -137,7 +137,7 @@ async def test_47_hung_probe_makes_only_its_device_unhealthy(node: FakeNode) -> 
         for name in names:
             node.plug(f"/dev/{name}")
         probe = "name: status, timeoutSeconds: 0.2, onError: unhealthy, file: {path: '/sys/sick/${name}', equals: ok}"
-        async with node.running(config(probe)) as agent:
+        async with node.run_agent(config(probe)) as agent:
             await node.kubelet.wait_for_list(X, healthy=names)
             entries = record_events(agent)
             files.hang("x3")
@@ -165,7 +165,7 @@ async def test_47_hung_probe_at_start_does_not_delay_the_first_list(node: FakeNo
         files.hang("x0")
         for name in ("x0", "x1"):
             node.plug(f"/dev/{name}")
-        async with node.running(config("file: {path: '/sys/sick/${name}', equals: ok}")):
+        async with node.run_agent(config("file: {path: '/sys/sick/${name}', equals: ok}")):
             # The timeout is 5 s; what is known before it is told.
             await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, timeout=4)
 
@@ -178,12 +178,12 @@ async def test_presence_is_still_monitored_when_all_probe_workers_are_hung(node:
     probe = "timeoutSeconds: 0.05, file: {path: '/sys/${name}', equals: ok}"
     with contextlib.ExitStack() as held:
         for name in names:
-            held.enter_context(hold_file(node.real("/sys") / name))
+            held.enter_context(hold_file(node.locate("/sys") / name))
         await presence_counts(node, config(probe), names, held)
 
 
 async def presence_counts(node: FakeNode, text: str, names: list[str], held: contextlib.ExitStack) -> None:
-    async with node.running(text) as agent:
+    async with node.run_agent(text) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy=names)
         await next_event(entries, Event.PROBE_WORKERS_EXHAUSTED)
@@ -208,7 +208,7 @@ async def test_hung_probe_does_not_delay_process_exit(node: FakeNode) -> None:
     )
     try:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        with hold_file(node.real("/sys/x0/state")) as held:
+        with hold_file(node.locate("/sys/x0/state")) as held:
             await wait_until_awaited(held)
             process.terminate()
             async with asyncio.timeout(2):
@@ -222,12 +222,12 @@ async def test_48_probe_exception_is_reported_and_keeps_the_stream_open(node: Fa
     plug(node, "x0")
     # What this becomes is known when there is a device: a port that is not a number.
     broken = "onError: unhealthy, http: {url: 'http://127.0.0.1:${name}/'}"
-    async with node.running(config(broken, STATE)) as agent:
+    async with node.run_agent(config(broken, STATE)) as agent:
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})
         assert device(agent, "x0").reason.startswith("probe http: ValueError: Port could not be cast")
         node.write_config(config(STATE))
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        assert node.kubelet.streams(X) == 1
+        assert node.kubelet.stream_count(X) == 1
         assert len(node.kubelet.attempts) == 1
 
 
@@ -235,12 +235,12 @@ async def test_48_probe_exception_is_reported_and_keeps_the_stream_open(node: Fa
 async def test_78_open_probe_without_permission_follows_the_on_error_setting(node: FakeNode) -> None:
     policy = node.directory / "policy.yaml"
     policy.write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nopenProbe: true\n")
-    devices = node.real("/dev")
+    devices = node.locate("/dev")
     # As where the device cgroup forbids it: the node is there, and to open it is denied.
     await asyncio.to_thread(subprocess.run, ["mount", "-t", "tmpfs", "-o", "nodev", "nodev", devices], check=True)
     try:
         os.mknod(devices / "x0", 0o666 | 0o020000, os.makedev(1, 3))
-        async with node.running(config("open: {}"), policy=policy) as agent:
+        async with node.run_agent(config("open: {}"), policy=policy) as agent:
             entries = record_events(agent)
             await node.kubelet.wait_for_list(X, healthy={"x0"})
             (trouble,) = agent.status.health.errors
@@ -265,7 +265,7 @@ async def test_probe_failure_reaches_replicas_and_aliases_in_a_single_message(
     node: FakeNode, resource: str, sick: set[str]
 ) -> None:
     plug(node, "x0", "x1")
-    async with node.running(config(STATE, resource=resource)):
+    async with node.run_agent(config(STATE, resource=resource)):
         await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 2 * len(sick))
         before = len(node.kubelet.messages(X))
         node.write("/sys/x0/state", "dead")
@@ -276,7 +276,7 @@ async def test_probe_failure_reaches_replicas_and_aliases_in_a_single_message(
 
 async def test_token_pool_is_unhealthy_when_all_devices_are_unhealthy(node: FakeNode) -> None:
     plug(node, "x0", "x1")
-    async with node.running(config(STATE, resource="tokens: 5")):
+    async with node.run_agent(config(STATE, resource="tokens: 5")):
         await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 5)
         node.write("/sys/x0/state", "dead")
         node.write("/sys/x1/state", "dead")
@@ -288,7 +288,7 @@ async def test_token_pool_is_unhealthy_when_all_devices_are_unhealthy(node: Fake
 async def test_returned_device_needs_consecutive_passing_probe_runs(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     health = "periodSeconds: 0.2, failureThreshold: 1, successThreshold: 3"
-    async with node.running(config(STATE, health=health)) as agent:
+    async with node.run_agent(config(STATE, health=health)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.unplug("/dev/x1")
         await node.kubelet.wait_for_list(X, unhealthy={"x1"})
@@ -302,7 +302,7 @@ async def test_returned_device_needs_consecutive_passing_probe_runs(node: FakeNo
 async def test_sticky_failure_keeps_device_unhealthy_until_agent_restart(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1, sticky: true"
-    async with node.running(config(STATE, health=health)) as agent:
+    async with node.run_agent(config(STATE, health=health)) as agent:
         node.write("/sys/x0/state", "dead")
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})
         node.write("/sys/x0/state", "ok")
@@ -312,16 +312,16 @@ async def test_sticky_failure_keeps_device_unhealthy_until_agent_restart(node: F
         node.plug("/dev/x0")
         await next_event(entries, Event.DEVICE_UNHEALTHY, "expected 'ok'")
         await rounds(agent, 3)
-        assert node.kubelet.resource(X).unhealthy == {"x0"}
+        assert node.kubelet.devices(X).unhealthy == {"x0"}
     await node.kubelet.wait_disconnected(X)
-    async with node.running():
+    async with node.run_agent():
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 async def test_reload_replaces_probes_and_keeps_unaffected_health(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     node.write("/sys/x0/state", "dead")
-    async with node.running(config(STATE)) as agent:
+    async with node.run_agent(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x1"}, unhealthy={"x0"})
         since = device(agent, "x0").since
         entries = record_events(agent)
@@ -338,20 +338,20 @@ async def test_reload_replaces_probes_and_keeps_unaffected_health(node: FakeNode
 
 async def test_kernel_log_probe_evaluates_earlier_and_later_lines(node: FakeNode) -> None:
     plug(node, "x0", "x1", "x2")
-    node.kernel_log("x0: fault 1", "x1: fault 2", "x1: reset")
+    node.write_kernel_log("x0: fault 1", "x1: fault 2", "x1: reset")
     log = "kernelLog: {fail: '${name}: fault', ignore: 'fault 9', clear: '${name}: reset'}"
-    async with node.running(config(log)) as agent:
+    async with node.run_agent(config(log)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x1", "x2"}, unhealthy={"x0"})
         assert device(agent, "x0").reason == "probe kernelLog: the kernel logged: x0: fault 1"
         assert len(node.kubelet.messages(X)) == 1
-        node.kernel_log("x0: reset", "x1: fault 9", "x2: fault 3")
+        node.write_kernel_log("x0: reset", "x1: fault 9", "x2: fault 3")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, unhealthy={"x2"})
 
 
 async def test_unreadable_kernel_log_is_reported_once(node: FakeNode) -> None:
     plug(node, "x0", "x1")
     entries: list[LogEvent] = []
-    async with node.running(config("kernelLog: {fail: fault}")) as agent:
+    async with node.run_agent(config("kernelLog: {fail: fault}")) as agent:
         agent.event_log.listen(entries.append)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         (trouble,) = agent.status.health.errors
@@ -371,7 +371,7 @@ async def test_uevent_probe_fails_and_clears_on_kernel_events(node: FakeNode) ->
         # The kernel sends what is written here to all who listen (Documentation/ABI/testing/sysfs-uevent).
         (location / "uevent").write_text(f"change 5a3f1c3e-0d6b-4c0c-9a39-5a1f4e1d2c3b WEDGED={what}")
 
-    async with node.running(config(probe)) as agent:
+    async with node.run_agent(config(probe)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         send("rebind")
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})
@@ -384,7 +384,7 @@ async def test_shared_probe_target_is_read_once_for_all_devices(node: FakeNode) 
     names = [f"x{number}" for number in range(20)]
     plug(node, *names)
     node.write("/sys/carrier", "1")
-    async with node.running(config("file: {path: /sys/carrier, equals: 1}")) as agent:
+    async with node.run_agent(config("file: {path: /sys/carrier, equals: 1}")) as agent:
         await node.kubelet.wait_for_list(X, healthy=names)
         health = agent.status.health
         assert (health.probes, health.targets) == (20, 1)
@@ -401,7 +401,7 @@ def workers() -> list[int]:
 
 async def test_killed_worker_is_replaced(node: FakeNode) -> None:
     plug(node, "x0")
-    async with node.running(config(STATE)) as agent:
+    async with node.run_agent(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         (worker,) = workers()
         os.kill(worker, signal.SIGKILL)
@@ -415,7 +415,7 @@ async def test_failed_worker_start_is_counted_and_reported_until_recovery(
 ) -> None:
     plug(node, "x0", state="dead")
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    async with node.running(config(STATE)) as agent:
+    async with node.run_agent(config(STATE)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         status = agent.status.health.read_workers
         assert status.failed_starts > 0

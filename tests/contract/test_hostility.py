@@ -17,8 +17,7 @@ import grpc
 import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.kubelet.api.services import DEVICE_PLUGIN
-from genplug.kubelet.api.services import path as method_path
+from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
@@ -151,7 +150,7 @@ def plugged(node: FakeNode) -> FakeNode:
 async def test_16_second_process_waits_without_touching_files_of_the_first(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    async with plugged.running(CONFIG):
+    async with plugged.run_agent(CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
         before = own_sockets(kubelet)
         async with process_on(plugged) as second:
@@ -160,24 +159,24 @@ async def test_16_second_process_waits_without_touching_files_of_the_first(
             second.terminate()
             assert (await ended(second))[0] == 0
         assert own_sockets(kubelet) == before
-        assert kubelet.streams(X) == len(kubelet.attempts) == 1
+        assert kubelet.stream_count(X) == len(kubelet.attempts) == 1
 
 
 async def test_16_second_process_takes_over_when_the_first_ends(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
     async with contextlib.AsyncExitStack() as later:
-        async with plugged.running(CONFIG):
+        async with plugged.run_agent(CONFIG):
             await kubelet.wait_for_list(X, healthy={"x0"})
             second = await later.enter_async_context(process_on(plugged))
             await logged(second, Event.PLUGIN_DIR_LOCKED)
             await kubelet.admit(X, pod="before")
         await kubelet.wait_registered(X, 2)
         await kubelet.wait_for_list(X, healthy={"x0"})
-        assert kubelet.streams(X) == len(own_sockets(kubelet)) == 1
+        assert kubelet.stream_count(X) == len(own_sockets(kubelet)) == 1
         assert len(kubelet.attempts) == 2
 
 
 async def test_17_slow_server_stop_does_not_delete_the_new_socket(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
-    async with plugged.running(CONFIG) as agent:
+    async with plugged.run_agent(CONFIG) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         [first] = own_sockets(kubelet)
@@ -191,8 +190,8 @@ async def test_17_slow_server_stop_does_not_delete_the_new_socket(plugged: FakeN
             await asyncio.sleep(0.7)
         await next_event(entries, Event.REGISTERED)
         assert list(own_sockets(kubelet)) == [second]
-        async with kubelet.connected(X) as dialled:
-            await dialled.options()
+        async with kubelet.connect(X) as dialled:
+            await dialled.get_options()
 
 
 async def test_26_process_exits_when_its_plugin_directory_is_replaced(
@@ -226,7 +225,7 @@ async def test_26_bind_mount_of_a_deleted_directory_ends_the_agent(plugged: Fake
     seen = plugged.directory / "m"
 
     async def serve() -> None:
-        async with plugged.running(CONFIG, kubelet_dir=seen, poll=0.2):
+        async with plugged.run_agent(CONFIG, kubelet_dir=seen, poll=0.2):
             await kubelet.wait_for_list(X, healthy={"x0"})
             shutil.rmtree(kubelet.plugins_dir)
             kubelet.plugins_dir.mkdir()
@@ -241,9 +240,9 @@ async def test_26_bind_mount_of_a_deleted_directory_ends_the_agent(plugged: Fake
 async def test_28_second_stream_gets_full_lists_and_ends_independently(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    async with plugged.running(CONFIG) as agent:
+    async with plugged.run_agent(CONFIG) as agent:
         await kubelet.wait_for_list(X, healthy={"x0"})
-        async with asyncio.timeout(10), kubelet.connected(X) as one, kubelet.connected(X) as other:
+        async with asyncio.timeout(10), kubelet.connect(X) as one, kubelet.connect(X) as other:
             lists, others = one.watch(), other.watch()
             for second in (lists, others):
                 asked = time.monotonic()
@@ -260,7 +259,7 @@ async def test_28_second_stream_gets_full_lists_and_ends_independently(
             await kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
 
             kubelet.cancel_stream(X)
-            await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
+            await kubelet.wait_for(lambda: kubelet.stream_count(X) == 0)
             plugged.plug("/dev/x1")
             assert (await anext(lists)).devices.healthy == {"x0", "x1"}
             assert agent.status.resources[0].streams == 1
@@ -274,11 +273,11 @@ async def test_29_unread_stream_keeps_the_newest_list_and_delays_nothing_else(
         return BOTH.replace("/dev/x*}]", f"/dev/x*}}], tokens: {tokens}")
 
     # More than gRPC's core takes from us before anybody reads it.
-    async with plugged.running(config(3000)) as agent:
+    async with plugged.run_agent(config(3000)) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, lambda devices: len(devices) == 3000)
         await next_event(entries, Event.CONFIG_UNCHANGED)
-        [socket] = [one for one in own_sockets(kubelet) if one.name == kubelet.call(X).socket.rpartition("/")[2]]
+        [socket] = [one for one in own_sockets(kubelet) if one.name == kubelet.plugin(X).socket.rpartition("/")[2]]
         async with deaf(socket) as peer:
             for tokens in range(3001, 3011):
                 plugged.write_config(config(tokens), how="rename")
@@ -317,7 +316,7 @@ async def test_30_server_survives_garbage_and_half_open_connections(plugged: Fak
         + frame(HEADERS, END_HEADERS, 1, allocate)
         + frame(DATA, 0, 1, b"\x00\x00\x00\x00\x64abc"),
     }
-    async with plugged.running(CONFIG) as agent:
+    async with plugged.run_agent(CONFIG) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         [socket] = own_sockets(kubelet)
@@ -334,15 +333,15 @@ async def test_30_server_survives_garbage_and_half_open_connections(plugged: Fak
                     writer.transport.abort()
             for message in (b"\xff\xff", b"\x0a\x7f"):
                 with pytest.raises(grpc.aio.AioRpcError):
-                    await kubelet.call(X).raw("Allocate", message)
+                    await kubelet.plugin(X).call_method("Allocate", message)
             with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
-                await kubelet.call(X).raw("Deallocate")
+                await kubelet.plugin(X).call_method("Deallocate")
             assert (await asyncio.wait_for(kubelet.admit(X), 2)).ids == ("x0",)
             plugged.plug("/dev/x1")
             await kubelet.wait_for_list(X, healthy={"x0", "x1"})
-            async with kubelet.connected(X) as dialled:
+            async with kubelet.connect(X) as dialled:
                 assert (await anext(dialled.watch())).devices.healthy == {"x0", "x1"}
-        assert kubelet.streams(X) == len(kubelet.attempts) == 1
+        assert kubelet.stream_count(X) == len(kubelet.attempts) == 1
         assert not {Event.INTERNAL_ERROR, Event.DISCONNECTED} & {
             entries.get_nowait().event for _ in range(entries.qsize())
         }
@@ -365,11 +364,11 @@ async def test_35_sigterm_closes_streams_removes_sockets_and_exits(plugged: Fake
 async def test_35_sigterm_ends_process_during_hung_register_and_unread_stream(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    hold = kubelet.hostile.hang(Y)
+    gate = kubelet.faults.hang_register(Y)
     async with process_on(plugged, BOTH) as process:
-        await hold.reached()
+        await gate.wait_reached()
         await kubelet.wait_for_list(X, healthy={"x0"})
-        async with deaf(Path(kubelet.call(X).socket)):
+        async with deaf(Path(kubelet.plugin(X).socket)):
             process.send_signal(signal.SIGTERM)
             code, seconds = await ended(process)
         assert code == 0
@@ -398,10 +397,10 @@ async def test_35_sockets_of_a_killed_process_are_removed_at_the_next_start(
         await process.wait()
         await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
     [left] = own_sockets(kubelet)
-    async with plugged.running(CONFIG) as agent:
+    async with plugged.run_agent(CONFIG) as agent:
         said = await next_event(record_events(agent), Event.PLUGIN_DIR_ACQUIRED)
         assert said.facts["leftovers"] == (left.name,)
         await kubelet.wait_for_list(X, healthy={"x0"})
         assert not left.exists()
-        assert kubelet.streams(X) == len(own_sockets(kubelet)) == 1
+        assert kubelet.stream_count(X) == len(own_sockets(kubelet)) == 1
         assert len(kubelet.attempts) == 2

@@ -18,7 +18,7 @@ from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.registration import Registrar
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
 from genplug.observe.events import Event
-from genplug.testing.kubelet.records import Attempt, Message, Registration
+from genplug.testing.kubelet.records import ListMessage, RegisterAttempt, Registration
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
@@ -33,14 +33,14 @@ BOTH = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}, example.
 class Watchful(KubeletStandIn):
     """Writes down how many lists of a resource are open when it is registered again."""
 
-    def __init__(self, kubelet_dir: Path, **manners: Any) -> None:
-        super().__init__(kubelet_dir, **manners)
+    def __init__(self, kubelet_dir: Path, **behavior: Any) -> None:
+        super().__init__(kubelet_dir, **behavior)
         self.open_at_attempts: list[int] = []
 
-    def note(self, record: Attempt | Registration | Message) -> None:
-        if isinstance(record, Attempt):
-            self.open_at_attempts.append(self.streams(record.resource))
-        super().note(record)
+    def record(self, record: RegisterAttempt | Registration | ListMessage) -> None:
+        if isinstance(record, RegisterAttempt):
+            self.open_at_attempts.append(self.stream_count(record.resource))
+        super().record(record)
 
 
 def own_sockets(kubelet: KubeletStandIn) -> set[Path]:
@@ -108,7 +108,7 @@ def plugged(node: FakeNode) -> FakeNode:
 async def test_19_resource_is_not_registered_while_its_old_stream_is_open(plugged: FakeNode) -> None:
     plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir, disconnect_bug=True)
     troubles: list[Callable[[], None]] = [lambda: kubelet.cancel_stream(X), kubelet.wipe]
-    async with plugged.running(CONFIG):
+    async with plugged.run_agent(CONFIG):
         for number, trouble in enumerate(troubles, 2):
             await kubelet.wait_for_list(X, healthy={"x0"})
             trouble()
@@ -122,15 +122,15 @@ async def test_19_resource_is_not_registered_while_its_old_stream_is_open(plugge
 async def test_19_registration_waits_for_kubelet_that_closes_a_stream_late(plugged: FakeNode) -> None:
     # It has the disconnect bug: what it noticed too late would take the new list along (contract 2.3).
     plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir, disconnect_bug=True)
-    async with plugged.running(CONFIG):
+    async with plugged.run_agent(CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
-        hold = kubelet.hostile.stop_reading(X)
+        gate = kubelet.faults.stop_reading(X)
         plugged.plug("/dev/x1")
-        await hold.reached()
+        await gate.wait_reached()
         kubelet.wipe()
         await asyncio.sleep(0.5)
-        assert kubelet.streams(X) == 1
-        kubelet.hostile.clear()
+        assert kubelet.stream_count(X) == 1
+        kubelet.faults.clear()
         await kubelet.wait_registered(X, 2)
         await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await kubelet.admit(X, 2)
@@ -142,24 +142,24 @@ async def test_20_restarted_kubelet_gets_each_resource_once_within_two_seconds(n
     for name in names:
         node.plug(f"/dev/{name.rpartition('/')[2]}0")
     kubelet = node.kubelet
-    async with node.running(offering(names), poll=0.1):
-        await kubelet.wait_for(lambda: all(map(kubelet.resource, names)))
+    async with node.run_agent(offering(names), poll=0.1):
+        await kubelet.wait_for(lambda: all(map(kubelet.devices, names)))
         restarted = time.monotonic()
         await kubelet.restart()
-        await kubelet.wait_for(lambda: all(map(kubelet.resource, names)))
+        await kubelet.wait_for(lambda: all(map(kubelet.devices, names)))
         assert kubelet.registrations[-1].time - restarted < 2
         # Several more looks at everything: nothing else comes of them.
         await asyncio.sleep(0.5)
         assert sorted(one.resource for one in kubelet.attempts[10:]) == names
         assert {one.start for one in kubelet.registrations[10:]} == {2}
-        assert [kubelet.streams(name) for name in names] == [1] * 10
+        assert [kubelet.stream_count(name) for name in names] == [1] * 10
 
 
 async def test_20_returned_kubelet_gets_each_resource_once_within_two_seconds(
     plugged: FakeNode,
 ) -> None:
     kubelet = plugged.kubelet
-    async with plugged.running(BOTH) as agent:
+    async with plugged.run_agent(BOTH) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0"})
@@ -177,7 +177,7 @@ async def test_20_returned_kubelet_gets_each_resource_once_within_two_seconds(
 
 async def test_21_socket_created_before_the_wipe_is_created_again(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
-    async with plugged.running(CONFIG) as agent:
+    async with plugged.run_agent(CONFIG) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.crash()
@@ -198,21 +198,21 @@ async def test_21_socket_wiped_during_registration_is_created_again(plugged: Fak
     # This kubelet gives up dialing soon, so that its refusal comes into the midst of it.
     plugged.kubelet = kubelet = KubeletStandIn(plugged.kubelet_dir, dial_timeout=0.3)
     await kubelet.start()
-    with kubelet.hostile.hang(X) as hold:
-        async with plugged.running(CONFIG):
-            await hold.reached()
+    with kubelet.faults.hang_register(X) as gate:
+        async with plugged.run_agent(CONFIG):
+            await gate.wait_reached()
             [wiped] = own_sockets(kubelet)
             kubelet.wipe()
-            hold.open()
+            gate.open()
             await kubelet.wait_for_list(X, healthy={"x0"})
             assert kubelet.attempts[0].endpoint == wiped.name
             assert own_sockets(kubelet) == {kubelet.plugins_dir / kubelet.registrations[-1].endpoint}
-            assert kubelet.streams(X) == 1
+            assert kubelet.stream_count(X) == 1
 
 
 async def test_22_wiped_sockets_are_created_and_registered_again(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
-    async with plugged.running(BOTH):
+    async with plugged.run_agent(BOTH):
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0"})
         kubelet.wipe()
@@ -227,7 +227,7 @@ async def test_22_wiped_sockets_are_created_and_registered_again(plugged: FakeNo
 
 async def test_22_socket_replaced_by_another_process_is_registered_again(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
-    async with plugged.running(CONFIG):
+    async with plugged.run_agent(CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
         [first] = own_sockets(kubelet)
         with socket.socket(socket.AF_UNIX) as stranger:
@@ -241,10 +241,10 @@ async def test_22_socket_replaced_by_another_process_is_registered_again(plugged
 async def test_23_new_kubelet_sock_with_open_streams_gets_a_delayed_registration(
     plugged: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert 3 <= generation.SETTLING <= 5
-    monkeypatch.setattr(generation, "SETTLING", 0.5)
+    assert 3 <= generation.OLD_STREAM_SECONDS <= 5
+    monkeypatch.setattr(generation, "OLD_STREAM_SECONDS", 0.5)
     plugged.kubelet = kubelet = Watchful(plugged.kubelet_dir)
-    async with plugged.running(CONFIG, poll=0.1) as agent:
+    async with plugged.run_agent(CONFIG, poll=0.1) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         async with moved(kubelet.socket):
@@ -260,17 +260,17 @@ async def test_23_new_kubelet_sock_with_open_streams_gets_a_delayed_registration
             # Nothing more comes of it, however often it is looked at.
             await asyncio.sleep(0.7)
             assert kubelet.open_at_attempts == [0, 0]
-            assert kubelet.streams(X) == agent.status.resources[0].streams == 1
+            assert kubelet.stream_count(X) == agent.status.resources[0].streams == 1
 
 
 async def test_23_new_kubelet_sock_with_a_new_stream_gets_no_registration(
     plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "SETTLING", 0.5)
-    async with plugged.running(CONFIG) as agent:
+    monkeypatch.setattr(generation, "OLD_STREAM_SECONDS", 0.5)
+    async with plugged.run_agent(CONFIG) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
-        async with moved(kubelet.socket), kubelet.connected(X) as dialled:
+        async with moved(kubelet.socket), kubelet.connect(X) as dialled:
             await next_event(entries, Event.KUBELET_RESTARTED)
             lists = dialled.watch()
             assert (await anext(lists)).devices.healthy == {"x0"}
@@ -285,7 +285,7 @@ async def test_23_new_kubelet_sock_with_a_new_stream_gets_no_registration(
 @pytest.mark.parametrize("is_kubelet_there", [True, False])
 async def test_24_agent_serves_and_idles_without_kubelet_sock(plugged: FakeNode, *, is_kubelet_there: bool) -> None:
     kubelet = plugged.kubelet
-    async with plugged.running(BOTH, poll=0.02) as agent:
+    async with plugged.run_agent(BOTH, poll=0.02) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0"})
@@ -332,7 +332,7 @@ async def test_25_fifty_kubelet_restarts_leak_no_descriptors_or_threads(node: Fa
         for name in names:
             await kubelet.wait_for_list(name, healthy={f"{name[-1]}0"})
 
-    async with node.running(offering(names)) as agent:
+    async with node.run_agent(offering(names)) as agent:
         await listed()
         for _ in range(2):
             await kubelet.restart()
@@ -344,7 +344,7 @@ async def test_25_fifty_kubelet_restarts_leak_no_descriptors_or_threads(node: Fa
             await asyncio.sleep(max(began + number * 0.2 - time.monotonic(), 0))
         await listed()
 
-        assert [kubelet.streams(name) for name in names] == [1, 1, 1]
+        assert [kubelet.stream_count(name) for name in names] == [1, 1, 1]
         assert [one.streams for one in agent.status.resources] == [1, 1, 1]
         assert {one.name for one in own_sockets(kubelet)} == {one.endpoint for one in kubelet.registrations[-3:]}
         assert len(kubelet.registrations) <= 53 * 3
@@ -356,7 +356,7 @@ async def test_25_fifty_kubelet_restarts_leak_no_descriptors_or_threads(node: Fa
 
 async def test_27_cancelled_stream_is_registered_again_after_a_delay(plugged: FakeNode) -> None:
     kubelet = plugged.kubelet
-    async with plugged.running(BOTH) as agent:
+    async with plugged.run_agent(BOTH) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0"})
@@ -382,11 +382,11 @@ async def test_27_stream_closed_by_the_end_of_a_stray_copy_is_registered_again(
     await stray.start()
     await Registrar(kubelet.plugins_dir).register(X, "stray.sock")
     await kubelet.wait_for_list(X, healthy={"stray"})
-    async with plugged.running(CONFIG):
+    async with plugged.run_agent(CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
         # The kubelet finds the new connection under the old one's name, and closes that (contract 2.3).
         await stray.stop(None)
         await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
         await kubelet.wait_for_list(X, healthy={"x0"})
-        assert kubelet.streams(X) == 1
+        assert kubelet.stream_count(X) == 1
         assert len(kubelet.attempts) == 3

@@ -49,9 +49,9 @@ def bound(source: Path, target: Path, options: str) -> Iterator[None]:
 
 async def test_31_allocate_answers_with_twenty_idle_connections_open(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(CONFIG):
+    async with node.run_agent(CONFIG):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        async with node.kubelet.idle_connections(X, 20):
+        async with node.kubelet.open_idle_connections(X, 20):
             allocation = await asyncio.wait_for(node.kubelet.admit(X), 5)
     assert allocation.ids == ("x0",)
 
@@ -61,7 +61,7 @@ async def test_33_read_only_directory_is_reported_and_retried(node: FakeNode, ku
     node.plug("/dev/x0")
     seen = node.directory / "m"
     with bound(node.kubelet_dir, seen, "ro"):
-        async with node.running(CONFIG, kubelet_dir=seen, poll=0.1) as agent:
+        async with node.run_agent(CONFIG, kubelet_dir=seen, poll=0.1) as agent:
             entries = record_events(agent)
             said = await next_event(entries, Event.PLUGIN_DIR_UNUSABLE)
             assert str(seen / "device-plugins") in said.text
@@ -80,7 +80,7 @@ async def test_33_read_only_directory_is_reported_and_retried(node: FakeNode, ku
 async def test_33_missing_directory_is_reported_and_awaited(node: FakeNode) -> None:
     node.plug("/dev/x0")
     late = KubeletStandIn(node.directory / "l")
-    async with node.running(CONFIG, kubelet_dir=node.directory / "l", poll=0.1) as agent:
+    async with node.run_agent(CONFIG, kubelet_dir=node.directory / "l", poll=0.1) as agent:
         entries = record_events(agent)
         said = await next_event(entries, Event.PLUGIN_DIR_UNUSABLE)
         assert str(node.directory / "l" / "device-plugins") in said.text
@@ -95,7 +95,7 @@ async def test_36_wall_clock_jumps_have_no_effect(node: FakeNode, monkeypatch: p
     for name in ("x0", "x1"):
         node.plug(f"/dev/{name}")
     config = CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 1}}")
-    async with node.running(config, rescan=0.2, poll=0.2) as agent:
+    async with node.run_agent(config, rescan=0.2, poll=0.2) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.unplug("/dev/x1")
@@ -134,7 +134,7 @@ def test_36_code_reads_the_wall_clock_only_for_display() -> None:
 
 
 async def test_37_empty_list_is_sent_immediately(node: FakeNode) -> None:
-    async with node.running(CONFIG):
+    async with node.run_agent(CONFIG):
         registration = await node.kubelet.wait_registered(X)
         await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(X)))
         first = node.kubelet.messages(X)[0]
@@ -142,7 +142,7 @@ async def test_37_empty_list_is_sent_immediately(node: FakeNode) -> None:
         assert first.time - registration.time < 0.5
         assert node.kubelet.node_status().capacity == {X: 0}
 
-        async with node.kubelet.connected(X) as second:
+        async with node.kubelet.connect(X) as second:
             asked = time.monotonic()
             message = await anext(second.watch())
         assert message.raw == b""
@@ -158,7 +158,7 @@ async def test_38_each_change_sends_a_single_full_list(node: FakeNode) -> None:
         (partial(node.unplug, "/dev/x1"), {"x0"}, {"x1"}),
         (partial(node.unplug, "/dev/ctl"), set(), {"x0", "x1"}),
     ]
-    async with node.running(config, rescan=0.05, poll=0.05) as agent:
+    async with node.run_agent(config, rescan=0.05, poll=0.05) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         # Every one of these rounds looks at files, devices and the kubelet's directory again.
@@ -183,7 +183,7 @@ async def test_38_each_change_sends_a_single_full_list(node: FakeNode) -> None:
 async def test_first_change_is_sent_at_once_and_later_changes_are_combined(node: FakeNode) -> None:
     names = [f"x{number}" for number in range(30)]
     node.plug("/dev/x0")
-    async with node.running(CONFIG):
+    async with node.run_agent(CONFIG):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         plugged = time.monotonic()
         for name in names[1:]:
@@ -201,7 +201,7 @@ async def test_first_change_is_sent_at_once_and_later_changes_are_combined(node:
 async def test_lists_after_any_kind_of_change_are_a_second_apart(node: FakeNode) -> None:
     for name in ("x0", "y0", "z0"):
         node.plug(f"/dev/{name}")
-    async with node.running(CONFIG) as agent:
+    async with node.run_agent(CONFIG) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.CONFIG_UNCHANGED)
         for letters in ("y", "z", "xy", "xyz"):
@@ -225,7 +225,7 @@ async def test_39_thousand_events_in_a_second_are_combined_into_few_messages(nod
                 node.unplug(path)
         node.plug("/dev/x0")
 
-    async with node.running(CONFIG):
+    async with node.run_agent(CONFIG):
         await node.kubelet.wait_registered(X)
         await asyncio.to_thread(shake)
         await node.kubelet.wait_for_list(X, lambda devices: devices.healthy == {"x0"})
@@ -238,15 +238,15 @@ async def test_slow_reader_gets_the_newest_list_without_missed_lists(node: FakeN
 
     for number in range(20):
         node.plug(f"/dev/x{number}")
-    hold = kubelet.hostile.stop_reading(X)
+    gate = kubelet.faults.stop_reading(X)
     # Lists of hundreds of kilobytes: the buffers on the way take a few of them and not all ten.
-    async with node.running(config(990)) as agent:
+    async with node.run_agent(config(990)) as agent:
         entries = record_events(agent)
-        await hold.reached()
+        await gate.wait_reached()
         for replicas in range(991, 1000):
             node.write_config(config(replicas), how="rename")
             await next_event(entries, Event.CONFIG_LOADED, times=1 if replicas > 991 else 2)
-        hold.open()
+        gate.open()
         await kubelet.wait_for_list(X, lambda devices: len(devices) == 20 * 999)
     read = [len(message.devices) // 20 for message in kubelet.messages(X)]
     assert read[-1] == 999
@@ -258,7 +258,7 @@ async def test_41_device_node_matched_by_four_globs_is_a_single_device(node: Fak
     node.plug("/dev/x0")
     node.link("/dev/by-id/first", "../x0")
     config = HEAD + f"resources: {{example.com/x: {{devices: [{{glob: {globs}}}, {{glob: '/dev/x[0-9]'}}]}}}}"
-    async with node.running(config) as agent:
+    async with node.run_agent(config) as agent:
         await node.kubelet.wait_for_list(X)
         [[(one, health)]] = listed(node.kubelet)
         assert health == "Healthy"
@@ -278,7 +278,7 @@ async def test_42_device_node_matched_by_two_resources_belongs_to_the_first(node
         "  example.com/y:\n"
         "    devices: [{glob: /dev/by-id/*}]\n"
     )
-    async with node.running(config) as agent:
+    async with node.run_agent(config) as agent:
         said = await next_event(record_events(agent), Event.DEVICE_NODE_CONFLICT)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(Y)))
@@ -290,7 +290,7 @@ async def test_42_device_node_matched_by_two_resources_belongs_to_the_first(node
 async def test_42_overlapping_resources_list_different_ids(node: FakeNode) -> None:
     node.plug("/dev/x0")
     one = "{devices: [{glob: '/dev/x*'}], share: {overlap: true}}"
-    async with node.running(f"{HEAD}resources: {{example.com/x: {one}, example.com/y: {one}}}"):
+    async with node.run_agent(f"{HEAD}resources: {{example.com/x: {one}, example.com/y: {one}}}"):
         first, second = await node.kubelet.wait_for_list(X), await node.kubelet.wait_for_list(Y)
         assert len(first.healthy) == len(second.healthy) == 1
         assert first.ids.isdisjoint(second.ids)
@@ -301,7 +301,7 @@ async def test_42_overlapping_resources_list_different_ids(node: FakeNode) -> No
 
 async def test_42_config_change_with_a_device_node_conflict_is_rejected(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(CONFIG) as agent:
+    async with node.run_agent(CONFIG) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write_config(
@@ -321,7 +321,7 @@ async def test_43_vanished_allocated_device_is_kept_unhealthy_and_keeps_its_id(
 ) -> None:
     for name in ("x0", "x1"):
         node.plug(f"/dev/{name}")
-    async with node.running(CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 1.5}}")) as agent:
+    async with node.run_agent(CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 1.5}}")) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await node.kubelet.admit(X, pod="user", ids={"x1"})
         node.unplug("/dev/x1")
@@ -341,7 +341,7 @@ async def test_43_vanished_allocated_device_is_kept_unhealthy_and_keeps_its_id(
 async def test_43_zero_grace_period_removes_a_device_immediately(node: FakeNode) -> None:
     for name in ("x0", "x1"):
         node.plug(f"/dev/{name}")
-    async with node.running(CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 0}}")):
+    async with node.run_agent(CONFIG.replace("}]}", "}], health: {removalGracePeriodSeconds: 0}}")):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.unplug("/dev/x1")
         await node.kubelet.wait_for_list(X, lambda devices: devices.healthy == {"x0"})
@@ -386,7 +386,7 @@ async def test_46_health_and_ids_are_valid_and_survive_restart_and_reload(node: 
             await node.kubelet.wait_for_list(name)
         return {name: listed(node.kubelet, name)[-1] for name in names}
 
-    async with node.running(config) as agent:
+    async with node.run_agent(config) as agent:
         first = await ids()
         entries = record_events(agent)
         node.write_config(config.replace("replicas: 2", "replicas: 2\n    allocate: {env: {A: b}}"))
@@ -398,7 +398,7 @@ async def test_46_health_and_ids_are_valid_and_survive_restart_and_reload(node: 
         await node.kubelet.wait_for_list("example.com/pool", unhealthy=())
         assert await ids() == first
     await node.kubelet.restart()
-    async with node.running():
+    async with node.run_agent():
         assert await ids() == first
 
     every = [one for name in names for one in first[name]]

@@ -22,7 +22,7 @@ async def test_device_of_running_pod_stays_in_use_when_genplug_lists_its_id(
         await kubelet.admit(X, 1, pod="before", ids={"X0"})
     await kubelet.wait_for_list(X, unhealthy={"X0", "X1"})
 
-    async with node.running(CONFIG % "true"):
+    async with node.run_agent(CONFIG % "true"):
         await kubelet.wait_for_list(X, healthy={"X0", "X1"})
         after = await kubelet.admit(X, 1, pod="after")
         assert after.ids == ("X1",)
@@ -45,7 +45,7 @@ async def test_device_of_running_pod_is_free_when_genplug_lists_another_id(
         await kubelet.wait_for_list(X, healthy={"X0"})
         await kubelet.admit(X, 1, pod="before")
 
-    async with node.running(CONFIG % "false"):
+    async with node.run_agent(CONFIG % "false"):
         await kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 1 and "X0" not in devices.ids)
         after = await kubelet.admit(X, 1, pod="after")
         assert [device.host_path for device in after.response.devices] == ["/dev/x0"]

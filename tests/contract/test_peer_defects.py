@@ -19,7 +19,7 @@ CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
 
 async def given(kubelet: KubeletStandIn, resource: str, one: str) -> list[str]:
     """The host paths of the device nodes that a container gets with a device."""
-    [answer] = (await kubelet.call(resource).allocate([[one]])).container_responses
+    [answer] = (await kubelet.plugin(resource).allocate([[one]])).container_responses
     return [device.host_path for device in answer.devices]
 
 
@@ -33,7 +33,7 @@ def ever_listed(kubelet: KubeletStandIn, resource: str) -> set[str]:
 
 async def test_device_changes_are_listed_after_every_kubelet_restart(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(CONFIG) as agent:
+    async with node.run_agent(CONFIG) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.REGISTERED)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -44,7 +44,7 @@ async def test_device_changes_are_listed_after_every_kubelet_restart(node: FakeN
             await node.kubelet.wait_for_list(X, healthy={f"x{number}" for number in range(start)})
             node.plug(f"/dev/x{start}")
             await node.kubelet.wait_for_list(X, healthy={f"x{number}" for number in range(start + 1)})
-            assert agent.status.resources[0].streams == node.kubelet.streams(X) == 1
+            assert agent.status.resources[0].streams == node.kubelet.stream_count(X) == 1
         # Two lists for each start, the first and the change: nobody else sent one.
         assert [len(message.devices) for message in node.kubelet.messages(X)] == [1, 1, 2, 2, 3, 3, 4, 4, 5]
         async with asyncio.timeout(5):
@@ -55,7 +55,7 @@ async def test_device_changes_are_listed_after_every_kubelet_restart(node: FakeN
 @pytest.mark.parametrize("glob", ["'/dev/[x'", "dev/x*", "''", "'/dev/{x0,x1'", "/dev/x**", "/dev/../dev/x0", "/"])
 async def test_invalid_glob_is_rejected_with_its_location(node: FakeNode, glob: str) -> None:
     node.plug("/dev/x0")
-    async with node.running(f"{HEAD}resources:\n  example.com/x:\n    devices:\n    - glob: {glob}\n") as agent:
+    async with node.run_agent(f"{HEAD}resources:\n  example.com/x:\n    devices:\n    - glob: {glob}\n") as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         assert f"{node.config_dir}/genplug.yaml:6:" in said.text
         assert "glob" in said.text
@@ -64,7 +64,7 @@ async def test_invalid_glob_is_rejected_with_its_location(node: FakeNode, glob: 
 
 
 async def test_glob_without_match_is_noted_with_its_location(node: FakeNode) -> None:
-    async with node.running(CONFIG) as agent:
+    async with node.run_agent(CONFIG) as agent:
         await next_event(record_events(agent), Event.REGISTERED)
         [note] = agent.status.resources[0].notes
     assert note.startswith("nothing matches /dev/x* (")
@@ -75,7 +75,7 @@ async def test_glob_without_match_is_noted_with_its_location(node: FakeNode) -> 
 async def test_unknown_device_type_is_rejected(node: FakeNode, kind: str) -> None:
     node.plug("/dev/x0")
     config = CONFIG.replace("}]}", f", type: {kind}}}]}}")
-    async with node.running(config) as agent:
+    async with node.run_agent(config) as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         # Behind the quote, where the text begins.
         column = config.splitlines()[2].index(kind + "}]") + 1 + kind.startswith("'")
@@ -94,7 +94,7 @@ async def test_every_listed_id_allocates_a_device_node(node: FakeNode) -> None:
         "  example.com/x: {devices: [{glob: /dev/x*}], replicas: 2}\n"
         "  example.com/y: {devices: [{glob: /dev/y*}], tokens: 2}\n"
     )
-    async with node.running(config) as agent:
+    async with node.run_agent(config) as agent:
         for resource, path in ((X, "/dev/x0"), (Y, "/dev/y0")):
             devices = await node.kubelet.wait_for_list(resource)
             assert len(devices.healthy) == len(devices) == 2
@@ -111,7 +111,7 @@ async def test_every_listed_id_allocates_a_device_node(node: FakeNode) -> None:
 
 async def test_duplicate_resource_name_is_rejected_with_both_locations(node: FakeNode) -> None:
     resource = "  example.com/x: {devices: [{glob: /dev/x*}]}\n"
-    async with node.running(f"{HEAD}resources:\n{resource}  a.io/y: {{devices: []}}\n{resource}") as agent:
+    async with node.run_agent(f"{HEAD}resources:\n{resource}  a.io/y: {{devices: []}}\n{resource}") as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
     assert f"{node.config_dir}/genplug.yaml:6:3: error" in said.text
     assert "4:3" in said.text
@@ -121,7 +121,7 @@ async def test_resource_names_with_every_allowed_character_are_registered(node: 
     names = ["a.io/x", "a/b", "example.com/A_b.C-d", "9.io/9", "example.com/X"]
     node.plug("/dev/x0")
     one = "{devices: [{glob: /dev/x0}], share: {overlap: true}}"
-    async with node.running(f"{HEAD}resources: {{{', '.join(f'{name}: {one}' for name in names)}}}"):
+    async with node.run_agent(f"{HEAD}resources: {{{', '.join(f'{name}: {one}' for name in names)}}}"):
         for name in names:
             [device] = await node.kubelet.wait_for_list(name)
             assert await given(node.kubelet, name, device) == ["/dev/x0"]
@@ -136,7 +136,7 @@ async def test_resource_names_of_any_length_are_registered(node: FakeNode) -> No
         node.plug(f"/dev/{last}0")
     resources = (f"? {name}\n: {{devices: [{{glob: /dev/{name[-1]}0}}]}}\n" for name in names)
     text = "".join(resources).replace("\n", "\n  ").rstrip()
-    async with node.running(f"{HEAD}resources:\n  {text}\n"):
+    async with node.run_agent(f"{HEAD}resources:\n  {text}\n"):
         for name in names:
             await node.kubelet.wait_for_list(name, healthy={f"{name[-1]}0"})
     endpoints = [one.endpoint for one in node.kubelet.registrations]
@@ -156,7 +156,7 @@ async def test_group_ids_are_stable_when_members_come_and_go(node: FakeNode) -> 
     for number in range(3):
         node.plug(f"/dev/a{number}")
         node.plug(f"/dev/b{number}")
-    async with node.running(config):
+    async with node.run_agent(config):
         first, second, third = await node.kubelet.wait_for_list(X)
         everything = {first, second, third}
         await node.kubelet.admit(X, pod="user", ids={second})
@@ -176,7 +176,7 @@ async def test_replugged_adapter_keeps_its_id_under_another_number(node: FakeNod
     link = "/dev/serial/by-id/usb-FTDI_A1"
     node.plug("/dev/ttyUSB0")
     node.link(link, "../../ttyUSB0")
-    async with node.running(CONFIG.replace("/dev/x*", "/dev/serial/by-id/*")):
+    async with node.run_agent(CONFIG.replace("/dev/x*", "/dev/serial/by-id/*")):
         [one] = await node.kubelet.wait_for_list(X)
         await node.kubelet.admit(X, pod="user")
         node.unplug(link)
@@ -192,7 +192,7 @@ async def test_replugged_adapter_keeps_its_id_under_another_number(node: FakeNod
 @pytest.mark.parametrize("globs", ["[/dev/x*, /dev/by-id/*]", "[/dev/by-id/*, /dev/x*]"])
 async def test_late_symlink_does_not_rename_its_device(node: FakeNode, globs: str) -> None:
     node.plug("/dev/x0")
-    async with node.running(CONFIG.replace("/dev/x*", globs)):
+    async with node.run_agent(CONFIG.replace("/dev/x*", globs)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         await node.kubelet.admit(X, pod="user")
         node.link("/dev/by-id/late", "../x0")
@@ -206,7 +206,7 @@ async def test_identical_adapters_are_separate_devices(node: FakeNode) -> None:
     for number in range(2):
         node.plug(f"/dev/ttyUSB{number}")
         node.link(f"/dev/serial/by-path/pci-0000:00:14.0-usb-0:{number}:1.0-port0", f"../../ttyUSB{number}")
-    async with node.running(CONFIG.replace("/dev/x*", "/dev/serial/by-path/*")):
+    async with node.run_agent(CONFIG.replace("/dev/x*", "/dev/serial/by-path/*")):
         first, second = await node.kubelet.wait_for_list(X)
         assert await given(node.kubelet, X, first) == ["/dev/ttyUSB0"]
         assert await given(node.kubelet, X, second) == ["/dev/ttyUSB1"]
@@ -216,7 +216,7 @@ async def test_incomplete_group_is_unhealthy_and_not_allocated(node: FakeNode) -
     config = CONFIG.replace("/dev/x*", "/dev/x*, nodes: [{path: '${path}'}, {path: '/dev/control${index}'}]")
     for name in ("x0", "x1", "control0"):
         node.plug(f"/dev/{name}")
-    async with node.running(config) as agent:
+    async with node.run_agent(config) as agent:
         whole, partly = await node.kubelet.wait_for_list(X)
         await node.kubelet.wait_for_list(X, healthy={whole}, unhealthy={partly})
         [_, status] = agent.status.resources[0].devices
@@ -240,12 +240,12 @@ async def test_selector_matches_numbers_exactly_as_written(node: FakeNode) -> No
     }
     one = "{{devices: [{{glob: /dev/x*, where: {{minor: {}}}}}], share: {{overlap: true}}}}"
     resources = (f"  example.com/{number}: {one.format(written)}\n" for number, written in enumerate(selected))
-    async with node.running(f"{HEAD}resources:\n{''.join(resources)}") as agent:
+    async with node.run_agent(f"{HEAD}resources:\n{''.join(resources)}") as agent:
         entries = record_events(agent)
         for number, minors in enumerate(selected.values()):
             resource = f"example.com/{number}"
             await until_listed(node.kubelet, resource)
-            found = [await given(node.kubelet, resource, one) for one in node.kubelet.resource(resource)]
+            found = [await given(node.kubelet, resource, one) for one in node.kubelet.devices(resource)]
             assert found == [[f"/dev/x-minor-{minor}"] for minor in minors]
 
         # What YAML takes for a number is asked for in quotes: nobody guesses how it was meant to be read.
@@ -257,7 +257,7 @@ async def test_env_values_reach_the_container_as_written(node: FakeNode) -> None
     written = ["0403", "0x10de", "22:22", "0000:00:02.0", "on", "no", "12e03x", "1_000", "0o17", "2026-11-23"]
     node.plug("/dev/x0")
     env = ", ".join(f"V{number}: {text}" for number, text in enumerate(written))
-    async with node.running(CONFIG.replace("}]}", f"}}], allocate: {{env: {{{env}}}}}}}")) as agent:
+    async with node.run_agent(CONFIG.replace("}]}", f"}}], allocate: {{env: {{{env}}}}}}}")) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         allocation = await node.kubelet.admit(X)
         assert [allocation.response.envs[f"V{number}"] for number in range(len(written))] == written
@@ -275,11 +275,11 @@ async def test_device_belongs_to_a_single_resource_and_is_counted_once(node: Fak
         "  example.com/x: {devices: [{glob: [/dev/x*, /dev/x0]}, {glob: /dev/x1}]}\n"
         "  example.com/y: {devices: [{glob: /dev/x*}]}\n"
     )
-    async with node.running(config, listen=("127.0.0.1", 0)) as agent:
+    async with node.run_agent(config, listen=("127.0.0.1", 0)) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await until_listed(node.kubelet, Y)
-        assert not node.kubelet.resource(Y)
+        assert not node.kubelet.devices(Y)
         with pytest.raises(grpc.aio.AioRpcError, match="no device 'x0'"):
             await given(node.kubelet, Y, "x0")
         assert X in " ".join(agent.status.resources[1].notes)

@@ -8,7 +8,7 @@ import pytest
 from genplug.observe.events import Event
 from genplug.testing.kubelet.records import AdmissionError
 from genplug.testing.kubelet.stand_in import KubeletStandIn
-from genplug.testing.node.config_files import WAYS, in_place, swap_config_map
+from genplug.testing.node.config_files import WRITE_METHODS, swap_config_map, write_in_place
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
@@ -41,7 +41,7 @@ async def test_default_policy_denies_disks_and_memory(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.plug("/dev/x1", major=1, minor=1)
     node.plug("/dev/x2", major=8, minor=0, kind="block")
-    async with node.running(CONFIG) as agent:
+    async with node.run_agent(CONFIG) as agent:
         assert (await node.kubelet.wait_for_list(X, healthy={"x0"})).ids == {"x0"}
         # Whoever looks is told why it is only one.
         (notes,) = (one.notes for one in agent.status.resources if one.name == X)
@@ -50,8 +50,8 @@ async def test_default_policy_denies_disks_and_memory(node: FakeNode) -> None:
 
 
 async def test_policy_denies_devices_plugged_later(node: FakeNode, policy: Path) -> None:
-    in_place(policy, NO_X1.replace("x1", "x2"))
-    async with node.running(CONFIG, policy=policy):
+    write_in_place(policy, NO_X1.replace("x1", "x2"))
+    async with node.run_agent(CONFIG, policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.plug("/dev/x2")
         node.plug("/dev/x3", major=5, minor=1)
@@ -60,18 +60,18 @@ async def test_policy_denies_devices_plugged_later(node: FakeNode, policy: Path)
         assert all({"x2", "x3"}.isdisjoint(message.devices) for message in node.kubelet.messages(X))
 
 
-@pytest.mark.parametrize("how", sorted(WAYS))
+@pytest.mark.parametrize("how", sorted(WRITE_METHODS))
 async def test_changed_policy_is_applied_for_every_way_of_writing(
     node: FakeNode, policy: Path, how: Literal["in_place", "rename", "editor", "configmap"]
 ) -> None:
-    WAYS[how](policy, HEAD)
-    async with node.running(CONFIG, policy=policy):
+    WRITE_METHODS[how](policy, HEAD)
+    async with node.run_agent(CONFIG, policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
-        WAYS[how](policy, NO_X1)
+        WRITE_METHODS[how](policy, NO_X1)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         with pytest.raises(AdmissionError):
             await node.kubelet.admit(X, ids={"x1"})
-        WAYS[how](policy, HEAD)
+        WRITE_METHODS[how](policy, HEAD)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         # Nothing was registered anew for it.
         assert len(node.kubelet.attempts) == 2
@@ -95,8 +95,8 @@ async def test_invalid_policy_at_start_offers_nothing_until_fixed(
     node: FakeNode, policy: Path, text: str | None, words: str
 ) -> None:
     if text is not None:
-        in_place(policy, text)
-    async with node.running(CONFIG, policy=policy) as agent:
+        write_in_place(policy, text)
+    async with node.run_agent(CONFIG, policy=policy) as agent:
         entries = record_events(agent)
         said = await next_event(entries, Event.CONFIG_INVALID)
         assert words in said.text
@@ -105,7 +105,7 @@ async def test_invalid_policy_at_start_offers_nothing_until_fixed(
         assert any(words in reason for reason in agent.status.unready)
         assert agent.snapshot is None
         assert not node.kubelet.attempts
-        in_place(policy, NO_X1)
+        write_in_place(policy, NO_X1)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert not agent.status.config.error
 
@@ -114,27 +114,27 @@ async def test_invalid_policy_at_start_offers_nothing_until_fixed(
 async def test_policy_that_becomes_invalid_keeps_the_previous_policy_active(
     node: FakeNode, policy: Path, text: str | None, words: str
 ) -> None:
-    in_place(policy, NO_X1)
-    async with node.running(CONFIG, policy=policy) as agent:
+    write_in_place(policy, NO_X1)
+    async with node.run_agent(CONFIG, policy=policy) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         unlink(policy)
         if text is not None:
-            in_place(policy, text)
+            write_in_place(policy, text)
         said = await next_event(entries, Event.CONFIG_INVALID, words)
         assert "the last good configuration stays in force" in said.text
         assert words in agent.status.config.error
         node.plug("/dev/x2")
         assert (await node.kubelet.wait_for_list(X, healthy={"x0", "x2"})).ids == {"x0", "x2"}
         assert len(node.kubelet.attempts) == 2
-        in_place(policy, NO_X1)
+        write_in_place(policy, NO_X1)
         await next_event(entries, Event.CONFIG_UNCHANGED)
         assert not agent.status.config.error
 
 
 async def test_configuration_denied_by_the_policy_is_rejected(node: FakeNode, policy: Path) -> None:
-    in_place(policy, HEAD + "resources: [example.com/y]\n")
-    async with node.running(CONFIG, policy=policy) as agent:
+    write_in_place(policy, HEAD + "resources: [example.com/y]\n")
+    async with node.run_agent(CONFIG, policy=policy) as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         assert f"genplug.yaml:4:3: error[GP019]: the resource '{X}' is refused by 'resources' of {policy}" in said.text
         assert not node.kubelet.attempts
@@ -144,19 +144,19 @@ async def test_configuration_denied_by_the_policy_is_rejected(node: FakeNode, po
 
 
 async def test_stricter_policy_applies_to_the_active_configuration_at_once(node: FakeNode, policy: Path) -> None:
-    in_place(policy, HEAD)
-    async with node.running(CONFIG, policy=policy, drain=0.1) as agent:
+    write_in_place(policy, HEAD)
+    async with node.run_agent(CONFIG, policy=policy, drain=0.1) as agent:
         entries = record_events(agent)
         for resource in (X, Y):
             await node.kubelet.wait_for_list(resource)
-        in_place(policy, NO_X1.replace("x1", "y0") + "resources: [example.com/y]\n")
+        write_in_place(policy, NO_X1.replace("x1", "y0") + "resources: [example.com/y]\n")
         await next_event(entries, Event.CONFIG_INVALID, "error[GP019]")
         assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == X
         await node.kubelet.wait_for_list(Y, healthy=())
         assert "error[GP019]" in agent.status.config.error
 
         # What the configuration says, it says still: a wider policy is all that it takes.
-        in_place(policy, HEAD)
+        write_in_place(policy, HEAD)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await node.kubelet.wait_for_list(Y, healthy={"y0"})
         assert not agent.status.config.error
@@ -164,7 +164,7 @@ async def test_stricter_policy_applies_to_the_active_configuration_at_once(node:
 
 async def test_stricter_policy_applies_while_the_configuration_is_invalid(node: FakeNode, policy: Path) -> None:
     swap_config_map(policy.parent, {policy.name: HEAD})
-    async with node.running(CONFIG, policy=policy) as agent:
+    async with node.run_agent(CONFIG, policy=policy) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.write_config("resources: [")
@@ -175,11 +175,11 @@ async def test_stricter_policy_applies_while_the_configuration_is_invalid(node: 
 
 
 async def test_changed_policy_applies_despite_a_device_node_conflict(node: FakeNode, policy: Path) -> None:
-    in_place(policy, HEAD + "devices: {deny: [/dev/y0]}\n")
-    async with node.running(CONFIG.replace("/dev/x*", "'/dev/{x,y}*'"), policy=policy) as agent:
+    write_in_place(policy, HEAD + "devices: {deny: [/dev/y0]}\n")
+    async with node.run_agent(CONFIG.replace("/dev/x*", "'/dev/{x,y}*'"), policy=policy) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
-        in_place(policy, NO_X1)
+        write_in_place(policy, NO_X1)
         await next_event(entries, Event.DEVICE_NODE_CONFLICT, "the first keeps it")
         await node.kubelet.wait_for_list(X, healthy={"x0", "y0"})
 
@@ -187,12 +187,12 @@ async def test_changed_policy_applies_despite_a_device_node_conflict(node: FakeN
 async def test_mounts_are_limited_to_the_directories_of_the_policy(node: FakeNode, policy: Path) -> None:
     for name in ("x0", "x1"):
         node.write(f"/opt/{name}/file", "")
-    node.real("/opt/x1/file").unlink()
-    node.real("/opt/x1").rmdir()
+    node.locate("/opt/x1/file").unlink()
+    node.locate("/opt/x1").rmdir()
     node.link("/opt/x1", "/etc")
     node.write("/etc/shadow", "")
-    in_place(policy, HEAD + "mounts: {allow: [/opt]}\n")
-    async with node.running(MOUNTING, policy=policy) as agent:
+    write_in_place(policy, HEAD + "mounts: {allow: [/opt]}\n")
+    async with node.run_agent(MOUNTING, policy=policy) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         allocation = await node.kubelet.admit(X, ids={"x0"})
@@ -204,7 +204,7 @@ async def test_mounts_are_limited_to_the_directories_of_the_policy(node: FakeNod
         assert f"the mount of /opt/x1, which leads to /etc, {rule}" in rejected.value.cause
 
         # The configuration is refused now; what it requests is refused to the next pod.
-        in_place(policy, HEAD)
+        write_in_place(policy, HEAD)
         await next_event(entries, Event.CONFIG_INVALID, "error[GP019]")
         await node.kubelet.remove_pod("pod")
         with pytest.raises(AdmissionError) as rejected:
@@ -213,9 +213,9 @@ async def test_mounts_are_limited_to_the_directories_of_the_policy(node: FakeNod
 
 
 async def test_policy_in_the_configuration_directory_is_rejected_with_a_hint(node: FakeNode, policy: Path) -> None:
-    in_place(policy, HEAD)
-    in_place(node.config_dir / "policy.yaml", HEAD)
-    async with node.running(CONFIG, policy=policy) as agent:
+    write_in_place(policy, HEAD)
+    write_in_place(node.config_dir / "policy.yaml", HEAD)
+    async with node.run_agent(CONFIG, policy=policy) as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         assert f"{node.config_dir}/policy.yaml:2:7: error[GP005]" in said.text
         assert "pass its file with --policy" in said.text

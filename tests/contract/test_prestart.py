@@ -46,7 +46,7 @@ async def test_program_runs_once_per_device_with_its_attributes(node: FakeNode, 
     program = script(f'echo "$@" >> {ran}')
     node.plug("/dev/x0")
     node.plug("/dev/x1")
-    async with node.running(config(program, "--reset", "${path}"), policy=policy(node)):
+    async with node.run_agent(config(program, "--reset", "${path}"), policy=policy(node)):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert node.kubelet.registrations[-1].pre_start_required
         await node.kubelet.admit(X, 2, pod="both")
@@ -58,7 +58,7 @@ async def test_added_pre_start_program_registers_the_resource_again(
 ) -> None:
     program = script("exit 0")
     node.plug("/dev/x0")
-    async with node.running(f"{HEAD}  {X}: {{devices: [{{glob: /dev/x*}}]}}\n", policy=policy(node)):
+    async with node.run_agent(f"{HEAD}  {X}: {{devices: [{{glob: /dev/x*}}]}}\n", policy=policy(node)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert not node.kubelet.registrations[-1].pre_start_required
         node.write_config(config(program))
@@ -79,11 +79,11 @@ async def test_failed_program_is_reported_with_device_and_last_output(
 ) -> None:
     program = script(text)
     node.plug("/dev/x0")
-    async with node.running(config(program), policy=policy(node)) as agent:
+    async with node.run_agent(config(program), policy=policy(node)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         entries = record_events(agent)
         with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await node.kubelet.call(X).pre_start(["x0"])
+            await node.kubelet.plugin(X).pre_start_container(["x0"])
         assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert f"{X} device x0 is not ready for a container: preStart ran {program}, which {said}" in (
             failed.value.details() or ""
@@ -97,11 +97,11 @@ async def test_65_hung_program_is_killed_with_its_children_after_the_timeout(
     child = node.directory / "child"
     program = script(f"sleep 600 & echo $! > {child}; echo waiting; wait")
     node.plug("/dev/x0")
-    async with node.running(config(program, timeout=0.5), policy=policy(node)):
+    async with node.run_agent(config(program, timeout=0.5), policy=policy(node)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         began = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError, match=r"took longer than 0.5 s: waiting"):
-            await node.kubelet.call(X).pre_start(["x0"])
+            await node.kubelet.plugin(X).pre_start_container(["x0"])
         assert time.monotonic() - began < 10
         await gone(int(child.read_text()))
 
@@ -111,9 +111,9 @@ async def test_program_of_a_cancelled_call_is_killed(node: FakeNode, script: Cal
     os.mkfifo(started)
     program = script(f"echo $$ > {started}; sleep 600")
     node.plug("/dev/x0")
-    async with node.running(config(program), policy=policy(node)):
+    async with node.run_agent(config(program), policy=policy(node)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        asking = asyncio.create_task(node.kubelet.call(X).pre_start(["x0"]))
+        asking = asyncio.create_task(node.kubelet.plugin(X).pre_start_container(["x0"]))
         process = int(await asyncio.to_thread(started.read_text))
         asking.cancel()
         await gone(process)
@@ -123,12 +123,12 @@ async def test_hung_program_does_not_delay_other_calls(node: FakeNode, script: C
     program = script('[ "$1" = /dev/x1 ] || sleep 600')
     node.plug("/dev/x0")
     node.plug("/dev/x1")
-    async with node.running(config(program, "${path}"), policy=policy(node)):
+    async with node.run_agent(config(program, "${path}"), policy=policy(node)):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
-        hanging = asyncio.create_task(node.kubelet.call(X).pre_start(["x0"]))
+        hanging = asyncio.create_task(node.kubelet.plugin(X).pre_start_container(["x0"]))
         async with asyncio.timeout(10):
-            await node.kubelet.call(X).pre_start(["x1"])
-            await node.kubelet.call(X).allocate([["x1"]])
+            await node.kubelet.plugin(X).pre_start_container(["x1"])
+            await node.kubelet.plugin(X).allocate([["x1"]])
         assert not hanging.done()
         hanging.cancel()
 
@@ -139,12 +139,12 @@ async def test_unknown_device_or_missing_program_is_refused_with_the_reason(
 ) -> None:
     program = script("exit 0")
     node.plug("/dev/x0")
-    async with node.running(config(program), policy=policy(node)):
+    async with node.run_agent(config(program), policy=policy(node)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         program.unlink()
         reasons = {"unknown": "has no device 'x9'", "missing": "cannot be started"}
         with pytest.raises(grpc.aio.AioRpcError, match=reasons[what]):
-            await node.kubelet.call(X).pre_start(["x9" if what == "unknown" else "x0"])
+            await node.kubelet.plugin(X).pre_start_container(["x9" if what == "unknown" else "x0"])
 
 
 async def gone(process: int) -> None:

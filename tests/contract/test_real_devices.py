@@ -64,7 +64,7 @@ def found(pattern: str) -> tuple[str, ...]:
 async def until_all_listed(node: FakeNode, present: Mapping[str, Sequence[str]]) -> None:
     for resource, paths in present.items():
         await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(resource)))  # noqa: B023 - awaited here
-        assert len(node.kubelet.resource(resource).healthy) == len(paths)
+        assert len(node.kubelet.devices(resource).healthy) == len(paths)
 
 
 def on_this_machine() -> dict[str, tuple[str, ...]]:
@@ -108,12 +108,12 @@ def as_planned(answer: pb.ContainerAllocateResponse) -> dict[str, object]:
 
 async def test_device_nodes_of_this_machine_are_listed_with_their_numbers(node: FakeNode, policy: Path) -> None:
     present = on_this_machine()
-    async with node.running(REAL, root=Path("/"), policy=policy) as agent:
+    async with node.run_agent(REAL, root=Path("/"), policy=policy) as agent:
         await until_all_listed(node, present)
         for resource, paths in present.items():
             assert agent.snapshot is not None
             found = agent.snapshot.inventory.devices[resource]
-            assert {device.id for device in found} == node.kubelet.resource(resource).ids
+            assert {device.id for device in found} == node.kubelet.devices(resource).ids
             nodes = [node for device in found for node in device.nodes]
             looks = {one.path: f"{one.info.kind} {one.info.major}:{one.info.minor}" for one in nodes}
             assert looks == {path: numbers(path) for path in paths}
@@ -129,7 +129,7 @@ async def test_device_nodes_of_this_machine_are_listed_with_their_numbers(node: 
 
 async def test_plan_prints_the_allocate_responses_of_this_machine(node: FakeNode, policy: Path) -> None:
     present = {resource: paths for resource, paths in on_this_machine().items() if paths}
-    async with node.running(REAL, root=Path("/"), policy=policy):
+    async with node.run_agent(REAL, root=Path("/"), policy=policy):
         await until_all_listed(node, present)
         requests = [argument for resource in present for argument in ("--allocate", f"{resource}=1")]
         printed = await plan(
@@ -138,8 +138,10 @@ async def test_plan_prints_the_allocate_responses_of_this_machine(node: FakeNode
         assert [one["resource"] for one in printed["containers"]] == [*present, "example.com/everywhere"]
         for one in printed["containers"]:
             resource, ids = one.pop("resource"), one.pop("ids")
-            client = node.kubelet.call(resource)
-            [preferred] = (await client.prefer(node.kubelet.resource(resource), (), len(ids))).container_responses
+            client = node.kubelet.plugin(resource)
+            [preferred] = (
+                await client.get_preferred_allocation(node.kubelet.devices(resource), (), len(ids))
+            ).container_responses
             assert ids == list(preferred.deviceIDs)
             [answer] = (await client.allocate([ids])).container_responses
             assert one == as_planned(answer)
@@ -160,7 +162,7 @@ CHANGES: dict[str, tuple[Callable[[FakeNode], object], str]] = {
         "/dev/x0 is now char 240:77 and was char 240:0 when it was found",
     ),
     "it became a block device": (lambda node: node.plug("/dev/x0", kind="block"), "/dev/x0 is now block 240:0"),
-    "it became a directory": (lambda node: node.real("/dev/x0").mkdir(), "/dev/x0 is now a directory"),
+    "it became a directory": (lambda node: node.locate("/dev/x0").mkdir(), "/dev/x0 is now a directory"),
     "it became a file": (lambda node: node.write("/dev/x0", "char 240:0"), "/dev/x0 is now a regular file"),
     "it became a link to the disk": (lambda node: node.link("/dev/x0", "/dev/sda"), "/dev/x0 is now block 8:0"),
     "it became a link to memory": (lambda node: node.link("/dev/x0", "mem"), "/dev/x0 is now char 1:1"),
@@ -177,7 +179,7 @@ async def test_59_device_node_that_changed_since_the_list_is_not_allocated(
         real.plug(f"/dev/{name}")
     real.plug("/dev/sda", major=8, minor=0, kind="block")
     real.plug("/dev/mem", major=1, minor=1)
-    async with real.running(CONFIG):
+    async with real.run_agent(CONFIG):
         await real.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         # After a change that was found, the next look is a second away.
         real.plug("/dev/x2")
@@ -186,7 +188,7 @@ async def test_59_device_node_that_changed_since_the_list_is_not_allocated(
         change(real)
         with pytest.raises(AdmissionError) as rejected:
             await real.kubelet.admit(X, ids={"x0"}, pod="late")
-        assert real.kubelet.resource(X).healthy == {"x0", "x1", "x2"}
+        assert real.kubelet.devices(X).healthy == {"x0", "x1", "x2"}
         assert reason in rejected.value.cause
         assert "example.com/x device x0 cannot be allocated to a container" in rejected.value.cause
         await real.kubelet.admit(X, ids={"x1"}, pod="early")
@@ -194,7 +196,7 @@ async def test_59_device_node_that_changed_since_the_list_is_not_allocated(
 
 async def test_59_moved_device_node_is_allocated_at_its_new_path(real: FakeNode) -> None:
     real.plug("/dev/x0")
-    async with real.running(CONFIG):
+    async with real.run_agent(CONFIG):
         await real.kubelet.wait_for_list(X, healthy={"x0"})
         # After a change that was found, the next look is a second away.
         real.plug("/dev/x1")
@@ -209,7 +211,7 @@ async def test_59_moved_device_node_is_allocated_at_its_new_path(real: FakeNode)
 
 async def test_device_node_with_changed_numbers_is_allocated_after_a_rescan(real: FakeNode) -> None:
     real.plug("/dev/x0")
-    async with real.running(CONFIG):
+    async with real.run_agent(CONFIG):
         await real.kubelet.wait_for_list(X, healthy={"x0"})
         real.unplug("/dev/x0")
         real.plug("/dev/x0", minor=77)

@@ -17,7 +17,7 @@ import pytest
 from genplug.agent import Agent
 from genplug.kubelet import endpoint_state as generation
 from genplug.kubelet import registration
-from genplug.kubelet.api.services import DEVICE_PLUGIN, REGISTRATION, path
+from genplug.kubelet.api.services import DEVICE_PLUGIN, REGISTRATION, method_path
 from genplug.observe.events import Event, LogEvent
 from genplug.testing.kubelet.plugin_client import PluginClient
 from genplug.testing.kubelet.stand_in import KubeletStandIn
@@ -105,7 +105,7 @@ def short() -> Iterator[Path]:
 async def test_01_agent_waits_for_kubelet_sock_and_registers_when_it_appears(plugged: FakeNode) -> None:
     late = KubeletStandIn(plugged.directory / "l")
     late.plugins_dir.mkdir(parents=True)
-    async with plugged.running(CONFIG, kubelet_dir=plugged.directory / "l") as agent:
+    async with plugged.run_agent(CONFIG, kubelet_dir=plugged.directory / "l") as agent:
         entries = heard(agent)
         _, said = await told(entries, Event.KUBELET_SOCKET_MISSING)
         assert str(late.socket) in said.text
@@ -123,7 +123,7 @@ async def test_01_kubelet_sock_that_appears_without_a_wipe_gets_registrations(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     hidden = kubelet.socket.rename(kubelet.socket.with_name(".hidden"))
-    async with plugged.running(CONFIG) as agent:
+    async with plugged.run_agent(CONFIG) as agent:
         await told(heard(agent), Event.ENDPOINT_PHASE_CHANGED, "waiting for kubelet.sock")
         sockets = own_sockets(kubelet)
         appeared = time.monotonic()
@@ -138,7 +138,7 @@ async def test_02_stale_kubelet_sock_is_retried_with_back_off(plugged: FakeNode)
     await late.start()
     await late.crash()
     assert late.socket.is_socket()
-    async with plugged.running(CONFIG, kubelet_dir=plugged.directory / "l") as agent:
+    async with plugged.run_agent(CONFIG, kubelet_dir=plugged.directory / "l") as agent:
         entries = heard(agent)
         failures = [await told(entries, Event.REGISTRATION_FAILED) for _ in range(3)]
         assert all("connection refused" in entry.text for _, entry in failures)
@@ -155,11 +155,14 @@ async def test_02_stale_kubelet_sock_is_retried_with_back_off(plugged: FakeNode)
 async def test_03_plugin_server_answers_before_register_is_sent(
     served: list[tuple[str, float]], plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    with kubelet.hostile.hang() as hold:
-        async with plugged.running(BOTH):
-            await hold.reached(2)
+    with kubelet.faults.hang_register() as gate:
+        async with plugged.run_agent(BOTH):
+            await gate.wait_reached(2)
             methods = [method for method, _ in served]
-            answers, requests = path(DEVICE_PLUGIN, "GetDevicePluginOptions"), path(REGISTRATION, "Register")
+            answers, requests = (
+                method_path(DEVICE_PLUGIN, "GetDevicePluginOptions"),
+                method_path(REGISTRATION, "Register"),
+            )
             assert sorted(methods) == [answers, answers, requests, requests]
             # The two resources do not wait for each other.
             assert methods[0] == answers
@@ -168,7 +171,7 @@ async def test_03_plugin_server_answers_before_register_is_sent(
             for attempt in kubelet.attempts:
                 client = PluginClient(attempt.resource, str(kubelet.plugins_dir / attempt.endpoint))
                 await client.dial(1)
-                await client.raw("Allocate", timeout=1)
+                await client.call_method("Allocate", timeout=1)
                 assert (await anext(client.watch())).devices.healthy == {f"{attempt.resource[-1]}0"}
                 await client.close()
 
@@ -177,12 +180,12 @@ async def test_04_kubelet_that_dials_back_inside_register_is_answered(
     served: list[tuple[str, float]], plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     assert kubelet.version >= (1, 25)
-    async with plugged.running(CONFIG):
+    async with plugged.run_agent(CONFIG):
         registered = await kubelet.wait_registered(X)
         await kubelet.wait_for_list(X, healthy={"x0"})
     [attempt] = kubelet.attempts
     inside = [method for method, when in served if attempt.time < when < registered.time]
-    assert inside == [path(DEVICE_PLUGIN, "GetDevicePluginOptions")]
+    assert inside == [method_path(DEVICE_PLUGIN, "GetDevicePluginOptions")]
     assert registered.time - attempt.time < 1
 
 
@@ -191,23 +194,23 @@ async def test_04_kubelet_that_dials_back_after_register_gets_a_single_register(
 ) -> None:
     async with FakeNode(version=(1, 24)) as node:
         node.plug("/dev/x0")
-        async with node.running(CONFIG):
+        async with node.run_agent(CONFIG):
             registered = await node.kubelet.wait_registered(X)
             await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert len(node.kubelet.attempts) == 1
-    assert [method for method, when in served if when > registered.time] == [path(DEVICE_PLUGIN, "ListAndWatch")]
+    assert [method for method, when in served if when > registered.time] == [method_path(DEVICE_PLUGIN, "ListAndWatch")]
 
 
 @pytest.mark.parametrize("version", [(1, 24), (1, 32)])
 async def test_05_registration_without_a_stream_is_repeated_on_the_same_socket(
     version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert generation.FIRST_STREAM == 15
-    monkeypatch.setattr(generation, "FIRST_STREAM", 0.3)
+    assert generation.FIRST_STREAM_SECONDS == 15
+    monkeypatch.setattr(generation, "FIRST_STREAM_SECONDS", 0.3)
     async with FakeNode(version=version) as node:
         node.plug("/dev/x0")
-        node.kubelet.hostile.ignore(X)
-        async with node.running(CONFIG) as agent:
+        node.kubelet.faults.ignore_register(X)
+        async with node.run_agent(CONFIG) as agent:
             entries = heard(agent)
             _, said = await told(entries, Event.REGISTRATION_FAILED)
             assert "never opened ListAndWatch" in said.text
@@ -217,9 +220,9 @@ async def test_05_registration_without_a_stream_is_repeated_on_the_same_socket(
             assert 0.3 < second.time - first.time < 1
             assert first.endpoint == second.endpoint
 
-            node.kubelet.hostile.clear()
+            node.kubelet.faults.clear()
             await node.kubelet.wait_for_list(X, healthy={"x0"})
-            assert node.kubelet.streams(X) == 1
+            assert node.kubelet.stream_count(X) == 1
             assert agent.status.is_ready
 
 
@@ -227,10 +230,10 @@ async def test_06_slow_register_is_awaited_and_delays_no_other_resource(
     plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A tenth of the real times: the kubelet takes 15 s, and is given at least 20 s.
-    monkeypatch.setattr(registration, "DEADLINE", registration.DEADLINE / 10)
-    assert registration.DEADLINE >= 2
-    kubelet.hostile.delay(1.5, X)
-    async with plugged.running(BOTH) as agent:
+    monkeypatch.setattr(registration, "DEADLINE_SECONDS", registration.DEADLINE_SECONDS / 10)
+    assert registration.DEADLINE_SECONDS >= 2
+    kubelet.faults.delay_register(1.5, X)
+    async with plugged.run_agent(BOTH) as agent:
         entries = heard(agent)
         await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=1)
         await kubelet.admit(Y)
@@ -243,22 +246,22 @@ async def test_06_slow_register_is_awaited_and_delays_no_other_resource(
 async def test_06_hung_register_is_abandoned_and_retried(
     plugged: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration, "DEADLINE", 0.3)
-    hold = kubelet.hostile.hang(X)
-    async with plugged.running(CONFIG) as agent:
+    monkeypatch.setattr(registration, "DEADLINE_SECONDS", 0.3)
+    gate = kubelet.faults.hang_register(X)
+    async with plugged.run_agent(CONFIG) as agent:
         _, said = await told(heard(agent), Event.REGISTRATION_FAILED)
         assert f"no answer from {kubelet.socket}" in said.text
-        await hold.reached(2)
-        kubelet.hostile.clear()
+        await gate.wait_reached(2)
+        kubelet.faults.clear()
         await kubelet.wait_for_list(X, healthy={"x0"})
-        assert kubelet.streams(X) == 1
+        assert kubelet.stream_count(X) == 1
 
 
 async def test_07_unsupported_api_version_is_logged_per_attempt_and_retried_slowly(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    kubelet.hostile.refuse(WRONG_VERSION)
-    async with plugged.running(CONFIG, listen=("127.0.0.1", 0)) as agent:
+    kubelet.faults.refuse_register(WRONG_VERSION)
+    async with plugged.run_agent(CONFIG, listen=("127.0.0.1", 0)) as agent:
         entries = heard(agent)
         failures = [await told(entries, Event.REGISTRATION_FAILED) for _ in range(3)]
         assert all(WRONG_VERSION in entry.text for _, entry in failures)
@@ -275,8 +278,8 @@ async def test_07_unsupported_api_version_is_logged_per_attempt_and_retried_slow
 async def test_08_rejected_resource_name_is_reported_and_others_continue(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    kubelet.hostile.refuse(WRONG_NAME, X)
-    async with plugged.running(BOTH) as agent:
+    kubelet.faults.refuse_register(WRONG_NAME, X)
+    async with plugged.run_agent(BOTH) as agent:
         entries = heard(agent)
         await told(entries, Event.REGISTRATION_FAILED)
         await kubelet.wait_for_list(Y, healthy={"y0"})
@@ -286,7 +289,7 @@ async def test_08_rejected_resource_name_is_reported_and_others_continue(
         assert WRONG_NAME in reason
 
         # Another kubelet may think otherwise, and is asked at once.
-        kubelet.hostile.clear()
+        kubelet.faults.clear()
         await kubelet.restart()
         await kubelet.wait_for_list(X, healthy={"x0"}, timeout=2)
 
@@ -295,12 +298,12 @@ async def test_08_rejected_resource_name_is_reported_and_others_continue(
 async def test_10_options_are_equal_in_the_request_and_in_every_response(version: tuple[int, int]) -> None:
     async with FakeNode(version=version) as node:
         node.plug("/dev/x0")
-        async with node.running(CONFIG):
+        async with node.run_agent(CONFIG):
             await node.kubelet.wait_for_list(X, healthy={"x0"})
             # Until 1.24 the kubelet goes by the request, since 1.25 by the first answer.
             [registered] = node.kubelet.registrations
             for _ in range(3):
-                options = await node.kubelet.call(X).options()
+                options = await node.kubelet.plugin(X).get_options()
                 assert options.pre_start_required is registered.pre_start_required
                 assert options.get_preferred_allocation_available is registered.get_preferred_allocation_available
 
@@ -308,15 +311,15 @@ async def test_10_options_are_equal_in_the_request_and_in_every_response(version
 async def test_11_each_resource_has_a_socket_and_registers_independently(
     plugged: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    hold = kubelet.hostile.hang(X)
-    async with plugged.running(BOTH):
-        await hold.reached()
+    gate = kubelet.faults.hang_register(X)
+    async with plugged.run_agent(BOTH):
+        await gate.wait_reached()
         await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=2)
-        kubelet.hostile.clear()
-        kubelet.hostile.refuse(WRONG_NAME, X)
+        kubelet.faults.clear()
+        kubelet.faults.refuse_register(WRONG_NAME, X)
         await kubelet.restart()
         await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=2)
-        kubelet.hostile.clear()
+        kubelet.faults.clear()
         await kubelet.wait_for_list(X, healthy={"x0"})
         endpoints = {one.endpoint for one in kubelet.registrations[-2:]}
         assert {one.name for one in own_sockets(kubelet)} == endpoints
@@ -334,19 +337,19 @@ async def test_12_300_resources_register_with_bounded_concurrency_and_threads(
         # Those of gRPC's core are none of Python's.
         return len(list(Path("/proc/self/task").iterdir()))
 
-    async with node.running(resources(names[:10])):
-        await kubelet.wait_for(lambda: all(map(kubelet.resource, names[:10])))
+    async with node.run_agent(resources(names[:10])):
+        await kubelet.wait_for(lambda: all(map(kubelet.devices, names[:10])))
         for_ten = threads()
-        with kubelet.hostile.hang() as hold:
+        with kubelet.faults.hang_register() as gate:
             node.write_config(resources(names))
-            await hold.reached(registration.AT_ONCE)
+            await gate.wait_reached(registration.MAX_CONCURRENT)
             # All others have their server by then, and could knock as well.
             async with asyncio.timeout(10):
                 while len(own_sockets(kubelet)) < 300:  # noqa: ASYNC110 - nothing tells of the last socket
                     await asyncio.sleep(0.01)
             await kubelet.admit(names[0])
-            assert hold.arrived == registration.AT_ONCE <= 32
-        await kubelet.wait_for(lambda: all(map(kubelet.resource, names)), 30)
+            assert gate.arrived == registration.MAX_CONCURRENT <= 32
+        await kubelet.wait_for(lambda: all(map(kubelet.devices, names)), 30)
         assert threads() <= for_ten + 4
         assert len(kubelet.attempts) == 300
         assert len({one.endpoint for one in kubelet.registrations}) == 300
@@ -362,7 +365,7 @@ async def test_13_longest_names_and_deepest_directory_fit_a_socket_path(short: P
     async with FakeNode(directory) as node:
         for name in names:
             node.plug(f"/dev/{name.rpartition('/')[2]}")
-        async with node.running(resources(names)):
+        async with node.run_agent(resources(names)):
             for name in names:
                 await node.kubelet.wait_for_list(name, lambda devices: len(devices.healthy) == 1)
         paths = {os.fsencode(node.kubelet.plugins_dir / one.endpoint) for one in node.kubelet.registrations}
@@ -373,7 +376,7 @@ async def test_13_longest_names_and_deepest_directory_fit_a_socket_path(short: P
 
 @pytest.mark.usefixtures("without_umask")
 async def test_14_sockets_are_private_to_the_owner_for_any_umask(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
-    async with plugged.running(BOTH):
+    async with plugged.run_agent(BOTH):
         for name in "xy":
             await kubelet.wait_for_list(f"example.com/{name}", healthy={f"{name}0"})
         sockets = own_sockets(kubelet)
@@ -390,7 +393,7 @@ async def test_15_stale_socket_is_removed_and_other_file_types_are_kept(
     file, directory = kubelet.plugins_dir / "genplug-file.sock", kubelet.plugins_dir / "genplug-directory.sock"
     file.write_text("")
     directory.mkdir()
-    async with plugged.running(CONFIG) as agent:
+    async with plugged.run_agent(CONFIG) as agent:
         entries = heard(agent)
         _, held = await told(entries, Event.PLUGIN_DIR_ACQUIRED)
         assert held.facts["leftovers"] == (stale.name,)
@@ -407,7 +410,7 @@ async def test_18_foreign_files_in_the_plugin_directory_are_ignored(plugged: Fak
 
     (kubelet.plugins_dir / "DEPRECATION").touch()
     (kubelet.plugins_dir / ".tmp123").write_text("half a checkpoint")
-    async with plugged.running(CONFIG) as agent:
+    async with plugged.run_agent(CONFIG) as agent:
         entries = heard(agent)
         await told(entries, Event.REGISTERED)
         await kubelet.wait_for_list(X, healthy={"x0"})

@@ -14,7 +14,7 @@ import pytest
 from genplug.agent import Agent
 from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
-from genplug.testing.node.config_files import WAYS, swap_config_map
+from genplug.testing.node.config_files import WRITE_METHODS, swap_config_map
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 
@@ -51,14 +51,14 @@ def deafened(node: FakeNode, text: str) -> None:
     outside.write_text(text)
 
 
-@pytest.mark.parametrize("how", sorted(WAYS))
+@pytest.mark.parametrize("how", sorted(WRITE_METHODS))
 async def test_changed_file_is_loaded_for_every_way_of_writing(
     node: FakeNode, how: Literal["in_place", "rename", "editor", "configmap"]
 ) -> None:
     for number in range(6):
         node.plug(f"/dev/x{number}")
     node.write_config(FIRST, how=how)
-    async with node.running():
+    async with node.run_agent():
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         written = time.monotonic()
         for text, healthy in ((SECOND, "12345"), (FIRST, "01234")):
@@ -71,7 +71,7 @@ async def test_changed_file_is_loaded_for_every_way_of_writing(
 async def test_requested_reload_loads_a_change_without_an_event(node: FakeNode) -> None:
     for number in range(6):
         node.plug(f"/dev/x{number}")
-    async with node.running(FIRST) as agent:
+    async with node.run_agent(FIRST) as agent:
         entries = record_events(agent)
         # The second look, at what changed before the directory was watched.
         await next_event(entries, Event.CONFIG_UNCHANGED)
@@ -111,7 +111,7 @@ async def test_sighup_requests_a_reload(node: FakeNode, kubelet: KubeletStandIn)
 async def test_rescan_loads_a_configuration_change_without_an_event(node: FakeNode) -> None:
     for number in range(6):
         node.plug(f"/dev/x{number}")
-    async with node.running(FIRST, rescan=0.3):
+    async with node.run_agent(FIRST, rescan=0.3):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         for text, healthy in ((SECOND, "12345"), (FIRST, "01234")):
             deafened(node, text)
@@ -123,8 +123,8 @@ async def test_rescan_lists_a_device_change_without_an_event() -> None:
         for number in range(2):
             node.plug(f"/dev/x{number}")
         outside = node.directory / "outside"
-        os.link(node.real("/dev/x1"), outside)
-        async with node.running(FIRST, rescan=0.3):
+        os.link(node.locate("/dev/x1"), outside)
+        async with node.run_agent(FIRST, rescan=0.3):
             await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
             # Whatever looks are due after the start are over when this is found.
             node.plug("/dev/x2")
@@ -149,7 +149,7 @@ INVALID = {
 async def test_68_invalid_file_is_reported_and_changes_nothing(node: FakeNode, text: str, positions: str) -> None:
     kubelet = node.kubelet
     node.plug("/dev/x0")
-    async with node.running(FIRST, listen=("127.0.0.1", 0)) as agent:
+    async with node.run_agent(FIRST, listen=("127.0.0.1", 0)) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.REGISTERED)
         before, in_force = sockets(kubelet), agent.status.config
@@ -169,7 +169,7 @@ async def test_68_invalid_file_is_reported_and_changes_nothing(node: FakeNode, t
         await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert [len(message.devices) for message in kubelet.messages(X)] == [1, 2]
         assert sockets(kubelet) == before
-        assert len(kubelet.attempts) == kubelet.streams(X) == 1
+        assert len(kubelet.attempts) == kubelet.stream_count(X) == 1
 
         node.write_config(FIRST)
         await next_event(entries, Event.CONFIG_UNCHANGED)
@@ -179,7 +179,7 @@ async def test_68_invalid_file_is_reported_and_changes_nothing(node: FakeNode, t
 
 async def test_68_deleted_file_keeps_the_last_good_configuration(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(FIRST) as agent:
+    async with node.run_agent(FIRST) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.REGISTERED)
         (node.config_dir / "genplug.yaml").unlink()
@@ -196,7 +196,7 @@ async def test_68_deleted_file_keeps_the_last_good_configuration(node: FakeNode)
 
 async def test_68_invalid_file_at_start_offers_nothing_until_fixed(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(INVALID["not YAML"][0]) as agent:
+    async with node.run_agent(INVALID["not YAML"][0]) as agent:
         said = await next_event(record_events(agent), Event.CONFIG_INVALID)
         assert not agent.status.is_ready
         assert any("no configuration is loaded" in reason for reason in agent.status.unready)
@@ -210,7 +210,7 @@ async def test_69_change_of_a_resource_does_not_affect_other_resources(node: Fak
     kubelet = node.kubelet
     for name in ("x0", "y0", "y1"):
         node.plug(f"/dev/{name}")
-    async with node.running(offering([X, Y])):
+    async with node.run_agent(offering([X, Y])):
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0", "y1"})
         before = sockets(kubelet)
@@ -228,7 +228,7 @@ async def test_69_change_of_a_resource_does_not_affect_other_resources(node: Fak
 
 async def test_69_comment_changes_nothing_and_allocate_change_sends_no_list(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(offering([X])) as agent:
+    async with node.run_agent(offering([X])) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.REGISTERED)
         before = sockets(node.kubelet)
@@ -251,7 +251,7 @@ async def test_70_changed_globs_are_listed_on_the_open_stream(node: FakeNode) ->
     kubelet = node.kubelet
     for number in range(6):
         node.plug(f"/dev/x{number}")
-    async with node.running(FIRST):
+    async with node.run_agent(FIRST):
         await kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         before = sockets(kubelet)
         for text, healthy in ((SECOND, "12345"), (FIRST.replace("[0-4]", "nothing"), ""), (FIRST, "01234")):
@@ -259,7 +259,7 @@ async def test_70_changed_globs_are_listed_on_the_open_stream(node: FakeNode) ->
             # What the configuration no longer asks for is not gone: it does not linger.
             await kubelet.wait_for_list(X, healthy={f"x{number}" for number in healthy}, unhealthy=())
         assert sockets(kubelet) == before
-        assert len(kubelet.attempts) == kubelet.streams(X) == 1
+        assert len(kubelet.attempts) == kubelet.stream_count(X) == 1
         assert {message.endpoint for message in kubelet.messages(X)} == {str(kubelet.plugins_dir / next(iter(before)))}
 
 
@@ -272,7 +272,7 @@ async def test_71_changed_options_are_registered_and_changed_policies_are_not(no
         x = f"{X}: {{devices: [{{glob: /dev/x*}}], preferredAllocation: {{policy: {policy}}}}}"
         return HEAD + f"resources: {{{x}, {Y}: {{devices: [{{glob: /dev/y*}}]}}}}"
 
-    async with node.running(preferring("none")):
+    async with node.run_agent(preferring("none")):
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0"})
         before = sockets(kubelet)
@@ -282,7 +282,7 @@ async def test_71_changed_options_are_registered_and_changed_policies_are_not(no
         assert registered.get_preferred_allocation_available
         await kubelet.wait_for_list(X, healthy={"x0"})
         assert len(sockets(kubelet).items() & before.items()) == 1
-        assert kubelet.streams(X) == kubelet.streams(Y) == 1
+        assert kubelet.stream_count(X) == kubelet.stream_count(Y) == 1
 
         node.write_config(preferring("spread"))
         # A registration that was wrongly made would come before this list.
@@ -295,7 +295,7 @@ async def test_72_added_resource_is_registered_and_renamed_resource_is_replaced(
     kubelet = node.kubelet
     for name in ("x0", "y0"):
         node.plug(f"/dev/{name}")
-    async with node.running(offering([X]), drain=0.1) as agent:
+    async with node.run_agent(offering([X]), drain=0.1) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         before = sockets(kubelet)
@@ -308,19 +308,19 @@ async def test_72_added_resource_is_registered_and_renamed_resource_is_replaced(
         node.write_config(renamed)
         await kubelet.wait_for_list("example.com/renamed", healthy={"y0"})
         assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == Y
-        await kubelet.wait_for(lambda: kubelet.streams(Y) == 0)
+        await kubelet.wait_for(lambda: kubelet.stream_count(Y) == 0)
         assert [len(message.devices) for message in kubelet.messages(Y)] == [1, 0]
         assert [one.resource for one in kubelet.registrations] == [X, Y, "example.com/renamed"]
         await kubelet.wait_for(lambda: len(sockets(kubelet)) == 2)
         assert [one.name for one in agent.status.resources] == [X, "example.com/renamed"]
-        assert kubelet.streams(X) == len(kubelet.messages(X)) == 1
+        assert kubelet.stream_count(X) == len(kubelet.messages(X)) == 1
 
 
 async def test_73_removed_resource_answers_until_its_last_pod_ends(node: FakeNode) -> None:
     kubelet = node.kubelet
     for name in ("x0", "y0", "z0"):
         node.plug(f"/dev/{name}")
-    async with node.running(offering([X, Y, Z]), drain=0.1) as agent:
+    async with node.run_agent(offering([X, Y, Z]), drain=0.1) as agent:
         entries = record_events(agent)
         for resource in (X, Y, Z):
             await kubelet.wait_for_list(resource)
@@ -336,25 +336,25 @@ async def test_73_removed_resource_answers_until_its_last_pod_ends(node: FakeNod
         [removed] = agent.status.resources
         assert (removed.name, removed.is_removed, removed.is_registered) == (X, True, True)
         # What the kubelet needs to start the container again: a connected endpoint, and PreStartContainer.
-        assert kubelet.streams(X) == 1
-        await kubelet.call(X).pre_start(held.ids)
+        assert kubelet.stream_count(X) == 1
+        await kubelet.plugin(X).pre_start_container(held.ids)
         assert kubelet.node_status().capacity[X] == 0
 
         # So it is after a restart of the kubelet, for the pod is still there.
         await kubelet.restart()
         await kubelet.wait_registered(X, times=2)
-        await kubelet.wait_for(lambda: kubelet.streams(X) == 1)
-        await kubelet.call(X).pre_start(held.ids)
+        await kubelet.wait_for(lambda: kubelet.stream_count(X) == 1)
+        await kubelet.plugin(X).pre_start_container(held.ids)
 
         await kubelet.remove_pod("user")
         assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == X
-        await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
+        await kubelet.wait_for(lambda: kubelet.stream_count(X) == 0)
         assert agent.status.resources == ()
 
 
 async def test_73_removed_resource_is_kept_while_pod_resources_are_unavailable(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(offering([X]), drain=0.1) as agent:
+    async with node.run_agent(offering([X]), drain=0.1) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X)
         pods = node.kubelet.pod_resources_socket
@@ -370,7 +370,7 @@ async def test_73_removed_resource_is_kept_while_pod_resources_are_unavailable(n
 async def test_73_restored_resource_keeps_its_endpoint(node: FakeNode) -> None:
     kubelet = node.kubelet
     node.plug("/dev/x0")
-    async with node.running(offering([X]), drain=0.1) as agent:
+    async with node.run_agent(offering([X]), drain=0.1) as agent:
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.admit(X, pod="user")
         before = sockets(kubelet)
@@ -386,7 +386,7 @@ async def test_73_restored_resource_keeps_its_endpoint(node: FakeNode) -> None:
         await kubelet.wait_registered(Y)
         node.write_config(offering([X]))
         assert (await next_event(entries, Event.RESOURCE_DRAINED)).facts["resource"] == Y
-        assert kubelet.streams(X) == 1
+        assert kubelet.stream_count(X) == 1
         assert before.items() <= sockets(kubelet).items()
         assert [one.resource for one in kubelet.registrations] == [X, Y]
         assert not agent.status.resources[0].is_removed
@@ -397,7 +397,7 @@ async def test_74_two_config_map_swaps_in_a_row_end_with_the_newest(node: FakeNo
     for name in ("x0", "y0", "z0"):
         node.plug(f"/dev/{name}")
     swap_config_map(node.config_dir, {"genplug.yaml": FIRST})
-    async with node.running() as agent:
+    async with node.run_agent() as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         for first, second in (("z", "y"), ("y", "z")):
@@ -407,7 +407,7 @@ async def test_74_two_config_map_swaps_in_a_row_end_with_the_newest(node: FakeNo
         # And stays so: this is found with the configuration in force.
         node.plug("/dev/z1")
         await kubelet.wait_for_list(X, healthy={"z0", "z1"}, unhealthy=())
-        assert kubelet.streams(X) == len(kubelet.attempts) == 1
+        assert kubelet.stream_count(X) == len(kubelet.attempts) == 1
     assert Event.CONFIG_INVALID not in {entries.get_nowait().event for _ in range(entries.qsize())}
 
 
@@ -425,7 +425,7 @@ async def test_75_reload_storm_ends_with_the_last_configuration_in_few_reloads(n
             # The pace of the storm: a change every few milliseconds.
             time.sleep(0.005)
 
-    async with node.running(config(0)) as agent:
+    async with node.run_agent(config(0)) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.REGISTERED)
         started = time.monotonic()
@@ -435,4 +435,4 @@ async def test_75_reload_storm_ends_with_the_last_configuration_in_few_reloads(n
         read = sum(entries.get_nowait().event is Event.CONFIG_LOADED for _ in range(entries.qsize()))
         assert 0 < read < 30
         assert len(kubelet.messages(X)) <= 3 + lasted
-        assert len(kubelet.attempts) == kubelet.streams(X) == 1
+        assert len(kubelet.attempts) == kubelet.stream_count(X) == 1

@@ -8,7 +8,7 @@ import pytest
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.events import Event
 from genplug.testing.kubelet import device_manager, names
-from genplug.testing.kubelet.admission import rejection
+from genplug.testing.kubelet.admission import admission_error
 from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
 from genplug.testing.kubelet.records import Allocation, ListedDevice
 
@@ -22,7 +22,7 @@ def manager(*allocations: Allocation, **devices: ListedDevice) -> DeviceManager:
     made = DeviceManager()
     if devices:
         made.restore([], allocations, 0.0)
-        made.receive("X", devices.items())
+        made.set_list("X", devices.items())
     return made
 
 
@@ -38,7 +38,7 @@ def error_texts() -> list[str]:
     texts = []
     for known, count in cases:
         with pytest.raises(DeviceManagerError) as raised:
-            known.free(Request("...", "...", "X", count))
+            known.list_available(Request("...", "...", "X", count))
         texts.append(str(raised.value))
     return texts
 
@@ -54,7 +54,7 @@ def test_every_error_of_device_manager_is_tried() -> None:
 
 
 def test_page_shows_form_of_rejection() -> None:
-    assert f"`{rejection(DeviceManagerError('CAUSE'), (1, 37))}`" in PAGE
+    assert f"`{admission_error(DeviceManagerError('CAUSE'), (1, 37))}`" in PAGE
 
 
 def test_page_explains_registration_errors() -> None:

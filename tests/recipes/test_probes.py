@@ -103,16 +103,16 @@ class Machine:
 
     def change(self, what: Mapping[str, Any]) -> None:
         for path, text in what.get("write", {}).items():
-            location = self.node.real(path)
+            location = self.node.locate(path)
             location.parent.mkdir(parents=True, exist_ok=True)
             self._keep(location)
             self._write(location, text.encode("latin-1"))
         for path in what.get("remove", ()):
-            location = self.node.real(path)
+            location = self.node.locate(path)
             self._keep(location)
             location.unlink()
         if lines := what.get("log"):
-            self.node.kernel_log(*lines)
+            self.node.write_kernel_log(*lines)
 
     def put_back(self) -> None:
         for location, before in self._before.items():
@@ -191,9 +191,9 @@ async def test_a_fault_is_seen_on_its_machine_and_what_looks_like_one_is_let_be(
 
     async with FakeNode(stand_ins=True) as node:
         build_tree((HERE / "trees" / f"{name}.tree").read_text(), node.root)
-        node.kernel_log("")
+        node.write_kernel_log("")
         Machine(node).change(case.get("before", {}))
-        async with node.running(hasty(recipe(name)), policy=policy(name)) as agent:
+        async with node.run_agent(hasty(recipe(name)), policy=policy(name)) as agent:
             await settled(node, agent, name, lambda _: False)
             assert not [one for one in agent.status.health.errors if one.probe != WEDGED]
             machine = Machine(node)

@@ -139,11 +139,11 @@ async def test_a_recipe_is_served_to_the_kubelet(name: str) -> None:
     expected = yaml.safe_load((HERE / "expected" / f"{name}.yaml").read_text())["resources"]
     async with FakeNode(stand_ins=True) as node:
         build_tree((HERE / "trees" / f"{name}.tree").read_text(), node.root)
-        async with node.running((CONFIGS / f"{name}.yaml").read_text(), policy=policy if policy.exists() else None):
+        async with node.run_agent((CONFIGS / f"{name}.yaml").read_text(), policy=policy if policy.exists() else None):
             for resource, devices in expected.items():
                 ids = {one for one, gets in devices.items() if "unhealthy" not in gets}
                 listed = await node.kubelet.wait_for_list(resource, lambda now, ids=ids: now.healthy >= ids)
-                answers = await node.kubelet.call(resource).allocate([[one] for one in sorted(ids)])
+                answers = await node.kubelet.plugin(resource).allocate([[one] for one in sorted(ids)])
                 got = {
                     one: [_from_to(node.host_path, node.container_path, node.permissions) for node in answer.devices]
                     for one, answer in zip(sorted(ids), answers.container_responses, strict=True)

@@ -44,6 +44,6 @@ METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Every call of every service, by its short name."""
 
 
-def path(service: str, method: str) -> str:
+def method_path(service: str, method: str) -> str:
     """Return the path that a call has on the wire."""
     return f"/{service}/{method}"

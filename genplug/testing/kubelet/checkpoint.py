@@ -16,7 +16,7 @@ from attrs import frozen
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.testing.kubelet.records import Allocation
 
-NAME = "kubelet_internal_checkpoint"
+FILE_NAME = "kubelet_internal_checkpoint"
 
 _NO_NUMA = "-1"
 
@@ -33,18 +33,18 @@ class Checkpoint:
     """The checkpoint file of one directory."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / NAME
+        self._path = directory / FILE_NAME
         self._registered: dict[str, str] = {}
         self._entries: dict[tuple[str, str, str], str] = {}
 
-    def list_arrived(self, resource: str, healthy: Iterable[str]) -> None:
+    def set_devices(self, resource: str, healthy: Iterable[str]) -> None:
         """Note a resource's healthy devices."""
         self._registered[resource] = f"{json.dumps(resource)}:{json.dumps(sorted(healthy))}"
 
-    def allocations_are(self, allocations: Iterable[Allocation]) -> None:
+    def set_allocations(self, allocations: Iterable[Allocation]) -> None:
         """Note which allocations there are."""
         self._entries = {
-            key: self._entries.get(key) or _entry(one)
+            key: self._entries.get(key) or _encode_allocation(one)
             for one in allocations
             for key in [(one.pod, one.container, one.resource)]
         }
@@ -64,13 +64,13 @@ class Checkpoint:
         """Return what the file says, nothing if it is missing or broken: the kubelet starts all the same."""
         try:
             data = json.loads(self._path.read_text())["Data"]
-            allocations = tuple(_allocation(entry) for entry in data["PodDeviceEntries"])
+            allocations = tuple(_decode_allocation(entry) for entry in data["PodDeviceEntries"])
             return Restored(tuple(data["RegisteredDevices"]), allocations)
         except (OSError, ValueError, KeyError, TypeError):
             return Restored()
 
 
-def _entry(one: Allocation) -> str:
+def _encode_allocation(one: Allocation) -> str:
     by_numa: dict[str, list[str]] = {}
     for device_id, nodes in zip(one.ids, one.numa, strict=True):
         for node in nodes or (_NO_NUMA,):
@@ -86,7 +86,7 @@ def _entry(one: Allocation) -> str:
     )
 
 
-def _allocation(entry: dict[str, object]) -> Allocation:
+def _decode_allocation(entry: dict[str, object]) -> Allocation:
     by_numa = entry["DeviceIDs"]
     if not isinstance(by_numa, dict):
         raise TypeError(f"DeviceIDs is {by_numa!r}")

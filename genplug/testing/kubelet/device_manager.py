@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from genplug.testing.kubelet.records import Allocation, Devices, ListedDevice, NodeStatus
 
-STOP_GRACE = 300.0
+STOP_GRACE_SECONDS = 300.0
 """Seconds for which a stopped endpoint's resource stays on the node (contract 2.4)."""
 
 
@@ -35,7 +35,7 @@ class Request:
 
 
 @define
-class _Known:
+class _Resource:
     """A resource: the last list, and which IDs count as healthy and as unhealthy (one ID listed twice can be both)."""
 
     devices: Devices = field(factory=Devices)
@@ -49,7 +49,7 @@ class DeviceManager:
     def __init__(self, *, cannot: str = "cannot") -> None:
         """``cannot`` is a word of the text for unknown resources, ``can't`` until 1.24."""
         self._cannot = cannot
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Resource] = {}
         self._stopped_at: dict[str, float | None] = {}
         self._dropped: set[str] = set()
         self._in_use: dict[str, set[str]] = {}
@@ -58,7 +58,7 @@ class DeviceManager:
     def restore(self, resources: Iterable[str], allocations: Iterable[Allocation], now: float) -> None:
         """Take over what a checkpoint says: resources come back without devices, their endpoints stopped."""
         for resource in resources:
-            self._known[resource] = _Known()
+            self._known[resource] = _Resource()
             self._stopped_at[resource] = now
         self.allocations = {(one.pod, one.container, one.resource): one for one in allocations}
         self._count_use()
@@ -71,14 +71,14 @@ class DeviceManager:
         """Note that the endpoint stopped: no device of it is healthy any more."""
         if resource not in self._stopped_at:
             return
-        known = self._known.setdefault(resource, _Known())
+        known = self._known.setdefault(resource, _Resource())
         devices = {one: ListedDevice(healthy=False, numa=device.numa) for one, device in known.devices.items()}
-        self._known[resource] = _Known(Devices(devices), set(), known.unhealthy | known.healthy)
+        self._known[resource] = _Resource(Devices(devices), set(), known.unhealthy | known.healthy)
         self._stopped_at[resource] = now
 
-    def receive(self, resource: str, listed: Iterable[tuple[str, ListedDevice]]) -> Devices:
+    def set_list(self, resource: str, listed: Iterable[tuple[str, ListedDevice]]) -> Devices:
         """Replace a resource's whole list; an ID listed twice is one device in both counts (contract 4)."""
-        known = _Known()
+        known = _Resource()
         by_id: dict[str, ListedDevice] = {}
         for device_id, device in listed:
             by_id[device_id] = device
@@ -90,14 +90,14 @@ class DeviceManager:
 
     def devices(self, resource: str) -> Devices:
         """Return the devices with the health that counts now; empty for an unknown resource."""
-        return self._known.get(resource, _Known()).devices
+        return self._known.get(resource, _Resource()).devices
 
     @property
     def resources(self) -> tuple[str, ...]:
         """The resources that the kubelet knows."""
         return tuple(self._known)
 
-    def healthy(self, resource: str) -> frozenset[str]:
+    def healthy_ids(self, resource: str) -> frozenset[str]:
         """Return the IDs that may be handed out, in use or not."""
         known = self._known.get(resource)
         return frozenset(known.healthy) if known else frozenset()
@@ -110,7 +110,7 @@ class DeviceManager:
         """Count as a sync of the node's status does, and forget what stopped more than five minutes ago."""
         for resource in list(self._known):
             stopped_at = self._stopped_at.get(resource, 0.0)
-            if stopped_at is not None and now - stopped_at >= STOP_GRACE:
+            if stopped_at is not None and now - stopped_at >= STOP_GRACE_SECONDS:
                 del self._known[resource]
                 self._stopped_at.pop(resource, None)
                 self._dropped.add(resource)
@@ -119,7 +119,7 @@ class DeviceManager:
         allocatable = {name: len(known.healthy) for name, known in self._known.items()}
         return NodeStatus(gone | capacity, gone | allocatable)
 
-    def free(self, request: Request) -> list[str]:
+    def list_available(self, request: Request) -> list[str]:
         """Return the devices to choose from; none if the container holds its own.
 
         Raises:
@@ -153,21 +153,21 @@ class DeviceManager:
             )
         return available
 
-    def take(self, resource: str, ids: Iterable[str]) -> None:
+    def mark_in_use(self, resource: str, ids: Iterable[str]) -> None:
         """Mark devices as in use while the plugin is asked for them."""
         self._in_use.setdefault(resource, set()).update(ids)
 
-    def remember(self, allocation: Allocation) -> None:
+    def add_allocation(self, allocation: Allocation) -> None:
         """Keep an allocation until its pod is removed."""
         self.allocations[(allocation.pod, allocation.container, allocation.resource)] = allocation
-        self.take(allocation.resource, allocation.ids)
+        self.mark_in_use(allocation.resource, allocation.ids)
 
     def release(self, pod: str | None = None) -> None:
         """Free what no remembered allocation holds; with a pod, forget that pod's allocations first."""
         self.allocations = {key: one for key, one in self.allocations.items() if one.pod != pod}
         self._count_use()
 
-    def numa(self, resource: str, device_id: str) -> tuple[int, ...]:
+    def numa_nodes(self, resource: str, device_id: str) -> tuple[int, ...]:
         """Return the NUMA nodes of a device."""
         device = self.devices(resource).get(device_id)
         return device.numa if device else ()
@@ -175,4 +175,4 @@ class DeviceManager:
     def _count_use(self) -> None:
         self._in_use = {}
         for one in self.allocations.values():
-            self.take(one.resource, one.ids)
+            self.mark_in_use(one.resource, one.ids)

@@ -7,13 +7,13 @@ Nothing has a deadline here but dialing and PreStartContainer, as in the kubelet
 # ruff: noqa: ASYNC109 - the kubelet says for each call how long it waits
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import grpc
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.kubelet.api.services import DEVICE_PLUGIN, path
-from genplug.testing.kubelet.records import Devices, Message, listed
+from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
+from genplug.testing.kubelet.records import Devices, ListMessage, parse_list
 
 DIAL_TIMEOUT = 10.0
 PRE_START_TIMEOUT = 30.0
@@ -49,29 +49,29 @@ class PluginClient:
         except TimeoutError:
             raise DialError("failed to dial device plugin: context deadline exceeded") from None
 
-    async def options(self) -> pb.DevicePluginOptions:
+    async def get_options(self) -> pb.DevicePluginOptions:
         """Call GetDevicePluginOptions."""
-        return pb.DevicePluginOptions.FromString(await self.raw("GetDevicePluginOptions"))
+        return pb.DevicePluginOptions.FromString(await self.call_method("GetDevicePluginOptions"))
 
     def list_and_watch(self) -> ListCall:
         """Open ListAndWatch; each ``read`` of it returns the bytes of a list."""
         opening: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
-        opening = self._channel.unary_stream(path(DEVICE_PLUGIN, "ListAndWatch"))
+        opening = self._channel.unary_stream(method_path(DEVICE_PLUGIN, "ListAndWatch"))
         call = opening(b"")
         self._lists.add(call)
         call.add_done_callback(lambda _: self._lists.discard(call))
         return call
 
-    async def watch(self) -> AsyncIterator[Message]:
+    async def watch(self) -> AsyncGenerator[ListMessage]:
         """Open another ListAndWatch and read it; leaving the loop ends it."""
         call = self.list_and_watch()
         try:
             async for raw in call:
-                yield Message(self.resource, self.socket, time.monotonic(), raw, Devices(dict(listed(raw))))
+                yield ListMessage(self.resource, self.socket, time.monotonic(), raw, Devices(dict(parse_list(raw))))
         finally:
             call.cancel()
 
-    async def prefer(
+    async def get_preferred_allocation(
         self, available: Iterable[str], must_include: Iterable[str], size: int
     ) -> pb.PreferredAllocationResponse:
         """Call GetPreferredAllocation for one container."""
@@ -79,28 +79,28 @@ class PluginClient:
             available_deviceIDs=available, must_include_deviceIDs=must_include, allocation_size=size
         )
         request = pb.PreferredAllocationRequest(container_requests=[asked])
-        answer = await self.raw("GetPreferredAllocation", request.SerializeToString())
+        answer = await self.call_method("GetPreferredAllocation", request.SerializeToString())
         return pb.PreferredAllocationResponse.FromString(answer)
 
     async def allocate(self, containers: Iterable[Sequence[str]]) -> pb.AllocateResponse:
         """Call Allocate with one container request for each sequence of IDs."""
         asked = [pb.ContainerAllocateRequest(devices_ids=ids) for ids in containers]
         request = pb.AllocateRequest(container_requests=asked)
-        return pb.AllocateResponse.FromString(await self.raw("Allocate", request.SerializeToString()))
+        return pb.AllocateResponse.FromString(await self.call_method("Allocate", request.SerializeToString()))
 
-    async def pre_start(self, ids: Iterable[str]) -> None:
+    async def pre_start_container(self, ids: Iterable[str]) -> None:
         """Call PreStartContainer with the kubelet's deadline."""
         request = pb.PreStartContainerRequest(devices_ids=ids)
-        await self.raw("PreStartContainer", request.SerializeToString(), PRE_START_TIMEOUT)
+        await self.call_method("PreStartContainer", request.SerializeToString(), PRE_START_TIMEOUT)
 
-    async def raw(self, method: str, request: bytes = b"", timeout: float | None = None) -> bytes:
+    async def call_method(self, method: str, request: bytes = b"", timeout: float | None = None) -> bytes:
         """Call any method of DevicePlugin, existing or not, with any bytes, and return the answer's.
 
         Raises:
             grpc.aio.AioRpcError: the plugin's error.
         """
         calling: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        calling = self._channel.unary_unary(path(DEVICE_PLUGIN, method))
+        calling = self._channel.unary_unary(method_path(DEVICE_PLUGIN, method))
         return await calling(request, timeout=timeout)
 
     def cancel_lists(self) -> None:

@@ -22,37 +22,37 @@ from genplug.testing.kubelet.device_manager import DeviceManager
 from genplug.testing.kubelet.faults import FaultInjector, RefusedError
 from genplug.testing.kubelet.names import registration_error
 from genplug.testing.kubelet.plugin_client import DialError, PluginClient, go_error
-from genplug.testing.kubelet.records import Message, listed
+from genplug.testing.kubelet.records import ListMessage, parse_list
 
 
 @frozen
-class KubeletBehaviour:
+class KubeletBehavior:
     """How a kubelet behaves: as its version does, and as it was asked to. ``dial_timeout`` is seconds."""
 
     dials_inside_register: bool
     has_disconnect_bug: bool
     dial_timeout: float
-    hostile: FaultInjector
+    faults: FaultInjector
 
 
 class Plugins:
-    """The plugins of one run of the kubelet; ``received`` hears of every list, ``changed`` of everything else."""
+    """The plugins of one run of the kubelet; ``on_list`` hears of every list, ``notify`` of everything else."""
 
     def __init__(
         self,
         directory: Path,
-        ledger: DeviceManager,
-        manners: KubeletBehaviour,
-        received: Callable[[Message], None],
-        changed: Callable[[], None],
+        device_manager: DeviceManager,
+        behavior: KubeletBehavior,
+        on_list: Callable[[ListMessage], None],
+        notify: Callable[[], None],
     ) -> None:
         self._directory = directory
-        self._ledger = ledger
-        self._manners = manners
-        self._received = received
-        self._changed = changed
+        self._device_manager = device_manager
+        self._behavior = behavior
+        self._on_list = on_list
+        self._notify = notify
         self._clients: dict[str, PluginClient] = {}
-        self._opened: set[PluginClient] = set()
+        self._open_clients: set[PluginClient] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
         self.endpoints: dict[str, Endpoint] = {}
@@ -65,14 +65,14 @@ class Plugins:
             RefusedError: with the kubelet's text.
         """
         resource = request.resource_name
-        await self._manners.hostile.before_register(resource)
+        await self._behavior.faults.before_register(resource)
         if text := registration_error(request.version, resource):
             raise RefusedError(text)
-        if self._manners.hostile.is_ignored(resource):
+        if self._behavior.faults.is_ignored(resource):
             return request.options
         client = PluginClient(resource, normpath(f"{self._directory}/{request.endpoint}"))
-        self._opened.add(client)
-        if not self._manners.dials_inside_register:
+        self._open_clients.add(client)
+        if not self._behavior.dials_inside_register:
             self._spawn(self._connect_later(client, request.options))
             return request.options
         # A plugin that hangs up does not stop the kubelet.
@@ -98,59 +98,59 @@ class Plugins:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*map(self._drop, list(self._opened)))
+        await asyncio.gather(*map(self._close_client, list(self._open_clients)))
         if self._failures:
             raise self._failures[0]
 
-    async def _drop(self, client: PluginClient) -> None:
-        self._opened.discard(client)
+    async def _close_client(self, client: PluginClient) -> None:
+        self._open_clients.discard(client)
         await client.close()
 
     async def _connect(self, client: PluginClient) -> None:
-        if self._manners.has_disconnect_bug:
+        if self._behavior.has_disconnect_bug:
             self._clients[client.resource] = client
         try:
-            await client.dial(self._manners.dial_timeout)
-            options = await client.options()
+            await client.dial(self._behavior.dial_timeout)
+            options = await client.get_options()
         except (DialError, grpc.aio.AioRpcError) as error:
-            if self._manners.has_disconnect_bug:
+            if self._behavior.has_disconnect_bug:
                 # The second bug of contract 2.3: the record of an older client that still runs goes too.
                 self._clients.pop(client.resource, None)
-            await self._drop(client)
+            await self._close_client(client)
             if isinstance(error, grpc.aio.AioRpcError):
                 raise RefusedError(f"failed to get device plugin options: {go_error(error)}") from error
             raise RefusedError(str(error)) from error
-        self._serve(client, options)
-        self._spawn(self._run(client))
+        self._add_endpoint(client, options)
+        self._spawn(self._read_lists(client))
 
     async def _connect_later(self, client: PluginClient, options: pb.DevicePluginOptions) -> None:
         try:
-            await client.dial(self._manners.dial_timeout)
+            await client.dial(self._behavior.dial_timeout)
         except DialError:
-            await self._drop(client)
+            await self._close_client(client)
             return
-        self._serve(client, options)
-        await self._run(client)
+        self._add_endpoint(client, options)
+        await self._read_lists(client)
 
-    def _serve(self, client: PluginClient, options: pb.DevicePluginOptions) -> None:
+    def _add_endpoint(self, client: PluginClient, options: pb.DevicePluginOptions) -> None:
         self._clients[client.resource] = client
         self.endpoints[client.resource] = Endpoint(client, options)
-        self._ledger.connect(client.resource)
+        self._device_manager.connect(client.resource)
 
-    async def _run(self, client: PluginClient) -> None:
+    async def _read_lists(self, client: PluginClient) -> None:
         """Read the one ListAndWatch of a registration until it ends, however it ends."""
         resource = client.resource
         stream = client.list_and_watch()
         self.streams[resource] += 1
-        self._changed()
+        self._notify()
         try:
             while True:
-                await self._manners.hostile.before_read(resource)
+                await self._behavior.faults.before_read(resource)
                 if not isinstance(raw := await stream.read(), bytes):
                     break
                 arrived = time.monotonic()
-                devices = self._ledger.receive(resource, listed(raw))
-                self._received(Message(resource, client.socket, arrived, raw, devices))
+                devices = self._device_manager.set_list(resource, parse_list(raw))
+                self._on_list(ListMessage(resource, client.socket, arrived, raw, devices))
         except (grpc.aio.AioRpcError, DecodeError):
             pass
         except asyncio.CancelledError:
@@ -159,25 +159,25 @@ class Plugins:
                 raise
         finally:
             self.streams[resource] -= 1
-            self._changed()
-        await self._ended(client)
+            self._notify()
+        await self._on_stream_end(client)
 
-    async def _ended(self, client: PluginClient) -> None:
+    async def _on_stream_end(self, client: PluginClient) -> None:
         current = self._clients.get(client.resource)
-        if current is client or (current is not None and self._manners.has_disconnect_bug):
+        if current is client or (current is not None and self._behavior.has_disconnect_bug):
             del self._clients[client.resource]
-            self._ledger.disconnect(client.resource, time.monotonic())
-            self._changed()
-            await self._drop(current)
-        await self._drop(client)
+            self._device_manager.disconnect(client.resource, time.monotonic())
+            self._notify()
+            await self._close_client(current)
+        await self._close_client(client)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, RefusedError):

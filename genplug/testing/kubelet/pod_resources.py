@@ -16,21 +16,21 @@ from genplug.testing.kubelet.records import Allocation
 NAMESPACE = "default"
 
 
-def pod_resources(ledger: Callable[[], DeviceManager]) -> grpc.GenericRpcHandler:
-    """Return the service; ``ledger`` gives the newest one at each call."""
+def build_pod_resources_handler(device_manager: Callable[[], DeviceManager]) -> grpc.GenericRpcHandler:
+    """Return the service; ``device_manager`` gives the newest one at each call."""
 
     async def list_pods(_request: pb.ListPodResourcesRequest, _context: object) -> pb.ListPodResourcesResponse:
-        return pb.ListPodResourcesResponse(pod_resources=_pods(ledger().allocations.values()))
+        return pb.ListPodResourcesResponse(pod_resources=_build_pods(device_manager().allocations.values()))
 
     async def allocatable(
         _request: pb.AllocatableResourcesRequest, _context: object
     ) -> pb.AllocatableResourcesResponse:
-        now = ledger()
+        now = device_manager()
         devices = [
             part
             for resource in now.resources
-            for one in sorted(now.healthy(resource))
-            for part in _devices(resource, one, now.numa(resource, one))
+            for one in sorted(now.healthy_ids(resource))
+            for part in _build_devices(resource, one, now.numa_nodes(resource, one))
         ]
         return pb.AllocatableResourcesResponse(devices=devices)
 
@@ -38,7 +38,7 @@ def pod_resources(ledger: Callable[[], DeviceManager]) -> grpc.GenericRpcHandler
         request: pb.GetPodResourcesRequest,
         context: grpc.aio.ServicerContext[pb.GetPodResourcesRequest, pb.GetPodResourcesResponse],
     ) -> pb.GetPodResourcesResponse:
-        for pod in _pods(ledger().allocations.values()):
+        for pod in _build_pods(device_manager().allocations.values()):
             if (pod.name, pod.namespace) == (request.pod_name, request.pod_namespace):
                 return pb.GetPodResourcesResponse(pod_resources=pod)
         text = f"pod {request.pod_name} in namespace {request.pod_namespace} not found"
@@ -61,12 +61,12 @@ def pod_resources(ledger: Callable[[], DeviceManager]) -> grpc.GenericRpcHandler
     )
 
 
-def _pods(allocations: Iterable[Allocation]) -> list[pb.PodResources]:
+def _build_pods(allocations: Iterable[Allocation]) -> list[pb.PodResources]:
     pods: dict[str, dict[str, list[pb.ContainerDevices]]] = {}
     for one in allocations:
         devices = pods.setdefault(one.pod, {}).setdefault(one.container, [])
         for device_id, numa in zip(one.ids, one.numa, strict=True):
-            devices += _devices(one.resource, device_id, numa)
+            devices += _build_devices(one.resource, device_id, numa)
     return [
         pb.PodResources(
             name=pod,
@@ -77,7 +77,7 @@ def _pods(allocations: Iterable[Allocation]) -> list[pb.PodResources]:
     ]
 
 
-def _devices(resource: str, device_id: str, numa: tuple[int, ...]) -> list[pb.ContainerDevices]:
+def _build_devices(resource: str, device_id: str, numa: tuple[int, ...]) -> list[pb.ContainerDevices]:
     """Return the entries of one device: the kubelet makes one for each of its NUMA nodes."""
     if not numa:
         return [pb.ContainerDevices(resource_name=resource, device_ids=[device_id])]

@@ -5,28 +5,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
 from genplug.testing.kubelet.condition import Condition
-from genplug.testing.kubelet.records import Attempt, Devices, Message, Registration
+from genplug.testing.kubelet.records import Devices, ListMessage, RegisterAttempt, Registration
 
 
 class Recorder(ABC):
     """The record of a kubelet."""
 
     def __init__(self) -> None:
-        self._attempts: list[Attempt] = []
+        self._attempts: list[RegisterAttempt] = []
         self._registrations: list[Registration] = []
-        self._messages: dict[str, list[Message]] = {}
-        self._news = Condition()
+        self._messages: dict[str, list[ListMessage]] = {}
+        self._condition = Condition()
 
     @abstractmethod
-    def resource(self, resource: str) -> Devices:
+    def devices(self, resource: str) -> Devices:
         """Return a resource's devices as the kubelet has them now; empty for an unknown resource."""
 
     @abstractmethod
-    def streams(self, resource: str) -> int:
+    def stream_count(self, resource: str) -> int:
         """Return how many lists of a resource the kubelet has open."""
 
     @property
-    def attempts(self) -> tuple[Attempt, ...]:
+    def attempts(self) -> tuple[RegisterAttempt, ...]:
         """Every call of Register as it arrived."""
         return tuple(self._attempts)
 
@@ -35,7 +35,7 @@ class Recorder(ABC):
         """Every call of Register that was answered with OK."""
         return tuple(self._registrations)
 
-    def messages(self, resource: str) -> tuple[Message, ...]:
+    def messages(self, resource: str) -> tuple[ListMessage, ...]:
         """Return every list of a resource in the order of arrival, of all streams."""
         return tuple(self._messages.get(resource, ()))
 
@@ -47,7 +47,7 @@ class Recorder(ABC):
         Raises:
             TimeoutError: not within ``timeout`` seconds; ``missing`` says what did not come.
         """
-        await self._news.wait_for(claim, timeout, missing)
+        await self._condition.wait_for(claim, timeout, missing)
 
     async def wait_for_list(
         self,
@@ -69,19 +69,19 @@ class Recorder(ABC):
         wanted = {name: frozenset(ids) for name, ids in claims.items() if ids is not None}
 
         def holds() -> bool:
-            devices = self.resource(resource)
+            devices = self.devices(resource)
             return all(getattr(devices, name) == ids for name, ids in wanted.items()) if wanted else claim(devices)
 
         def missing() -> str:
-            devices = self.resource(resource)
+            devices = self.devices(resource)
             awaited = " and ".join(f"{name} {sorted(ids)}" for name, ids in wanted.items()) or "what was claimed"
             return (
                 f"{resource} is not {awaited}, but healthy {sorted(devices.healthy)}, unhealthy "
-                f"{sorted(devices.unhealthy)}, with {self.streams(resource)} streams and {self._tries(resource)}"
+                f"{sorted(devices.unhealthy)}, with {self.stream_count(resource)} streams and {self._tries(resource)}"
             )
 
         await self.wait_for(holds, timeout, missing)
-        return self.resource(resource)
+        return self.devices(resource)
 
     async def wait_disconnected(self, *resources: str, timeout: float = 10) -> None:
         """Wait until the kubelet knows that the plugins of resources are gone: no list of them is open.
@@ -90,7 +90,7 @@ class Recorder(ABC):
             TimeoutError: not within ``timeout`` seconds.
         """
         await self.wait_for(
-            lambda: not any(map(self.streams, resources)), timeout, lambda: f"{resources} still have lists"
+            lambda: not any(map(self.stream_count, resources)), timeout, lambda: f"{resources} still have lists"
         )
 
     async def wait_registered(self, resource: str, times: int = 1, timeout: float = 10) -> Registration:
@@ -108,20 +108,20 @@ class Recorder(ABC):
         )
         return registrations()[-1]
 
-    def note(self, record: Attempt | Registration | Message) -> None:
+    def record(self, record: RegisterAttempt | Registration | ListMessage) -> None:
         """Record what happened, and wake whoever waits for it."""
         match record:
-            case Attempt():
+            case RegisterAttempt():
                 self._attempts.append(record)
             case Registration():
                 self._registrations.append(record)
-            case Message():
+            case ListMessage():
                 self._messages.setdefault(record.resource, []).append(record)
-        self.changed()
+        self.notify()
 
-    def changed(self) -> None:
+    def notify(self) -> None:
         """Wake whoever waits, to look again."""
-        self._news.notify_all()
+        self._condition.notify_all()
 
     def _tries(self, resource: str) -> str:
         attempts = sum(one.resource == resource for one in self._attempts)

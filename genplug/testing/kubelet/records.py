@@ -49,7 +49,7 @@ class Devices(Mapping[str, ListedDevice]):
         return self.ids - self.healthy
 
 
-def listed(raw: bytes) -> list[tuple[str, ListedDevice]]:
+def parse_list(raw: bytes) -> list[tuple[str, ListedDevice]]:
     """Read a ``ListAndWatchResponse``: IDs in its order, more than once where it has them more than once."""
     return [
         (device.ID, _listed_device(device.health == HEALTHY, tuple(node.ID for node in device.topology.nodes)))
@@ -58,7 +58,7 @@ def listed(raw: bytes) -> list[tuple[str, ListedDevice]]:
 
 
 @frozen
-class Attempt:
+class RegisterAttempt:
     """A call of Register as it arrived, before any check (contract 2.1 step 1)."""
 
     resource: str
@@ -83,7 +83,7 @@ class Registration:
 
 
 @frozen
-class Message:
+class ListMessage:
     """A list that arrived from ``endpoint``; ``raw`` are its bytes, ``time`` was taken before they were read."""
 
     resource: str

@@ -5,7 +5,7 @@
         await kubelet.wait_for_list("example.com/x", healthy={"x0", "x1"})
         allocation = await kubelet.admit("example.com/x", 1, pod="a")
 
-It does what the kubelet does in the kubelet's order and with its texts, its bugs included; ``hostile`` adds what only a
+It does what the kubelet does in the kubelet's order and with its texts, its bugs included; ``faults`` adds what only a
 sick one does. docs/how-to/test-a-plugin.md says what it does not imitate. One event loop; nothing polls.
 """
 
@@ -23,14 +23,14 @@ import grpc
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import REGISTRATION
 from genplug.testing.kubelet import checkpoint
-from genplug.testing.kubelet.admission import LAST_OLD_TEXTS, allocate, pre_start, rejection
+from genplug.testing.kubelet.admission import LAST_OLD_TEXTS, admission_error, allocate_devices, call_pre_start
 from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
 from genplug.testing.kubelet.faults import FaultInjector, RefusedError
 from genplug.testing.kubelet.plugin_client import DIAL_TIMEOUT, PluginClient
-from genplug.testing.kubelet.plugins import KubeletBehaviour, Plugins
-from genplug.testing.kubelet.pod_resources import pod_resources
+from genplug.testing.kubelet.plugins import KubeletBehavior, Plugins
+from genplug.testing.kubelet.pod_resources import build_pod_resources_handler
 from genplug.testing.kubelet.recorder import Recorder
-from genplug.testing.kubelet.records import Allocation, Attempt, Devices, Message, NodeStatus, Registration
+from genplug.testing.kubelet.records import Allocation, Devices, ListMessage, NodeStatus, RegisterAttempt, Registration
 
 SOCKET = "kubelet.sock"
 FIRST_SYNCHRONOUS = (1, 25)
@@ -58,25 +58,25 @@ class KubeletStandIn(Recorder):
         self.plugins_dir = kubelet_dir / "device-plugins"
         self.socket = self.plugins_dir / SOCKET
         self.pod_resources_socket = kubelet_dir / "pod-resources" / SOCKET
-        self.hostile = FaultInjector()
+        self.faults = FaultInjector()
         self.starts = 0
         if disconnect_bug is None:
             disconnect_bug = FIRST_SYNCHRONOUS <= version < FIRST_WITHOUT_DISCONNECT_BUG
-        self._manners = KubeletBehaviour(version >= FIRST_SYNCHRONOUS, disconnect_bug, dial_timeout, self.hostile)
+        self._behavior = KubeletBehavior(version >= FIRST_SYNCHRONOUS, disconnect_bug, dial_timeout, self.faults)
         self._shuffle = random.Random(seed)  # noqa: S311 - the order of a Go set is no secret
         self._admission = asyncio.Lock()
         self._checkpoint = checkpoint.Checkpoint(self.plugins_dir)
         self._running: AsyncExitStack | None = None
-        self._forget()
+        self._reset()
 
     async def start(self) -> None:
         """Come up as the kubelet does: read the checkpoint, empty the directory, listen, serve (contract 3)."""
         if self.is_running:
             raise RuntimeError("this kubelet is already running")
         self.plugins_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-        self._forget()
+        self._reset()
         restored = self._checkpoint.read()
-        self._ledger.restore(restored.resources, restored.allocations, time.monotonic())
+        self._device_manager.restore(restored.resources, restored.allocations, time.monotonic())
         self.wipe(spare=())
         self.starts += 1
         registration = {
@@ -87,20 +87,20 @@ class KubeletStandIn(Recorder):
         async with AsyncExitStack() as running:
             running.push_async_callback(self._plugins.close)
             handler = grpc.method_handlers_generic_handler(REGISTRATION, registration)
-            await running.enter_async_context(_listening(self.socket, handler))
+            await running.enter_async_context(_listen(self.socket, handler))
             self.pod_resources_socket.parent.mkdir(mode=0o750, exist_ok=True)
-            handler = pod_resources(lambda: self._ledger)
-            await running.enter_async_context(_listening(self.pod_resources_socket, handler))
+            handler = build_pod_resources_handler(lambda: self._device_manager)
+            await running.enter_async_context(_listen(self.pod_resources_socket, handler))
             self._running = running.pop_all()
-        self.changed()
+        self.notify()
 
     async def crash(self) -> None:
         """End at once. Connections die; kubelet.sock stays and refuses connections, for a kubelet removes nothing."""
         if self._running is not None:
             running, self._running = self._running, None
             await running.aclose()
-            self._forget()
-            self.changed()
+            self._reset()
+            self.notify()
 
     async def stop(self) -> None:
         """End; from outside, a kubelet that is stopped looks like one that crashed."""
@@ -126,20 +126,20 @@ class KubeletStandIn(Recorder):
     def wipe(self, spare: Collection[str] = (SOCKET,)) -> None:
         """Delete every file in the directory but the checkpoint and what is to be spared; directories stay."""
         for entry in list(self.plugins_dir.iterdir()):
-            if entry.name not in (checkpoint.NAME, *spare) and (entry.is_symlink() or not entry.is_dir()):
+            if entry.name not in (checkpoint.FILE_NAME, *spare) and (entry.is_symlink() or not entry.is_dir()):
                 entry.unlink(missing_ok=True)
 
-    def resource(self, resource: str) -> Devices:
+    def devices(self, resource: str) -> Devices:
         """Return a resource's devices as the kubelet has them now; empty for an unknown resource."""
-        return self._ledger.devices(resource)
+        return self._device_manager.devices(resource)
 
-    def streams(self, resource: str) -> int:
+    def stream_count(self, resource: str) -> int:
         """Return how many lists of a resource the kubelet has open."""
         return self._plugins.streams[resource]
 
     def node_status(self) -> NodeStatus:
         """Return capacity and allocatable as of a sync of the node's status (contract 2.6)."""
-        return self._ledger.node_status(time.monotonic())
+        return self._device_manager.node_status(time.monotonic())
 
     async def admit(
         self,
@@ -161,21 +161,21 @@ class KubeletStandIn(Recorder):
         async with self._admission:
             endpoint = self._plugins.endpoints.get(resource)
             try:
-                allocation = await allocate(request, self._ledger, endpoint, self._shuffle)
+                allocation = await allocate_devices(request, self._device_manager, endpoint, self._shuffle)
             except DeviceManagerError as error:
-                raise rejection(error, self.version) from error
+                raise admission_error(error, self.version) from error
             self._save_allocations()
         if endpoint is not None and endpoint.options.pre_start_required:
-            await pre_start(allocation, endpoint)
+            await call_pre_start(allocation, endpoint)
         return allocation
 
     async def remove_pod(self, pod: str) -> None:
         """Free what a pod holds; plugins are not told (contract 5.1)."""
         async with self._admission:
-            self._ledger.release(pod)
+            self._device_manager.release(pod)
             self._save_allocations()
 
-    def call(self, resource: str) -> PluginClient:
+    def plugin(self, resource: str) -> PluginClient:
         """Return the kubelet's connection to the plugin of a resource, to call it at will.
 
         Raises:
@@ -188,9 +188,9 @@ class KubeletStandIn(Recorder):
         self._plugins.cancel_lists(resource)
 
     @asynccontextmanager
-    async def connected(self, resource: str) -> AsyncIterator[PluginClient]:
+    async def connect(self, resource: str) -> AsyncIterator[PluginClient]:
         """Connect to a resource's plugin once more, for instance to ``watch`` a second list."""
-        client = PluginClient(resource, self.call(resource).socket)
+        client = PluginClient(resource, self.plugin(resource).socket)
         try:
             await client.dial()
             yield client
@@ -198,27 +198,27 @@ class KubeletStandIn(Recorder):
             await client.close()
 
     @asynccontextmanager
-    async def idle_connections(self, resource: str, number: int) -> AsyncIterator[None]:
+    async def open_idle_connections(self, resource: str, number: int) -> AsyncIterator[None]:
         """Connect so often to a resource's plugin and say nothing."""
         async with AsyncExitStack() as open_connections:
             for _ in range(number):
-                _, writer = await asyncio.open_unix_connection(self.call(resource).socket)
+                _, writer = await asyncio.open_unix_connection(self.plugin(resource).socket)
                 open_connections.callback(writer.close)
             yield
 
-    def _forget(self) -> None:
-        self._ledger = DeviceManager(cannot="can't" if self.version <= LAST_OLD_TEXTS else "cannot")
-        self._plugins = Plugins(self.plugins_dir, self._ledger, self._manners, self._received, self.changed)
+    def _reset(self) -> None:
+        self._device_manager = DeviceManager(cannot="can't" if self.version <= LAST_OLD_TEXTS else "cannot")
+        self._plugins = Plugins(self.plugins_dir, self._device_manager, self._behavior, self._on_list, self.notify)
 
     async def _register(
         self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext[pb.RegisterRequest, pb.Empty]
     ) -> pb.Empty:
-        self.note(Attempt(request.resource_name, request.endpoint, request.version))
+        self.record(RegisterAttempt(request.resource_name, request.endpoint, request.version))
         try:
             options = await self._plugins.register(request)
         except RefusedError as error:
             await context.abort(grpc.StatusCode.UNKNOWN, str(error))
-        self.note(
+        self.record(
             Registration(
                 request.resource_name,
                 request.endpoint,
@@ -229,18 +229,18 @@ class KubeletStandIn(Recorder):
         )
         return pb.Empty()
 
-    def _received(self, message: Message) -> None:
-        self._checkpoint.list_arrived(message.resource, self._ledger.healthy(message.resource))
+    def _on_list(self, message: ListMessage) -> None:
+        self._checkpoint.set_devices(message.resource, self._device_manager.healthy_ids(message.resource))
         self._checkpoint.write()
-        self.note(message)
+        self.record(message)
 
     def _save_allocations(self) -> None:
-        self._checkpoint.allocations_are(self._ledger.allocations.values())
+        self._checkpoint.set_allocations(self._device_manager.allocations.values())
         self._checkpoint.write()
 
 
 @asynccontextmanager
-async def _listening(socket: Path, handler: grpc.GenericRpcHandler) -> AsyncIterator[None]:
+async def _listen(socket: Path, handler: grpc.GenericRpcHandler) -> AsyncIterator[None]:
     """Serve on a socket, and leave its file behind at the end, as a process does that just ends.
 
     C-core unlinks the path that it was given when its server stops. It is given one that leads through a symbolic link,

@@ -9,19 +9,19 @@ from types import MappingProxyType
 from typing import Final
 
 
-def in_place(path: Path, text: str) -> None:
+def write_in_place(path: Path, text: str) -> None:
     """Truncate the file and write it, as a shell's redirection does: for a moment it is empty."""
     path.write_text(text)
 
 
-def by_rename(path: Path, text: str) -> None:
+def write_by_rename(path: Path, text: str) -> None:
     """Write a new file and rename it over the old one, as careful programs do."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(3)}")
     new.write_text(text)
     new.rename(path)
 
 
-def as_vim(path: Path, text: str) -> None:
+def write_as_vim(path: Path, text: str) -> None:
     """Write as vim does: a trial file, the old file renamed to a backup, a new one, the backup deleted."""
     trial, backup = path.with_name("4913"), path.with_name(f"{path.name}~")
     trial.touch()
@@ -32,7 +32,7 @@ def as_vim(path: Path, text: str) -> None:
     backup.unlink(missing_ok=True)
 
 
-def as_config_map(path: Path, text: str) -> None:
+def write_as_config_map(path: Path, text: str) -> None:
     """Add or replace one file of a ConfigMap volume."""
     directory = path.parent
     now = {one.name: one.read_text() for one in directory.iterdir() if one.is_symlink() and one.is_file()}
@@ -65,7 +65,7 @@ def swap_config_map(directory: Path, files: Mapping[str, str]) -> None:
         shutil.rmtree(old)
 
 
-WAYS: Final[Mapping[str, Callable[[Path, str], None]]] = MappingProxyType(
-    {"in_place": in_place, "rename": by_rename, "editor": as_vim, "configmap": as_config_map}
+WRITE_METHODS: Final[Mapping[str, Callable[[Path, str], None]]] = MappingProxyType(
+    {"in_place": write_in_place, "rename": write_by_rename, "editor": write_as_vim, "configmap": write_as_config_map}
 )
 """Every way by its name."""

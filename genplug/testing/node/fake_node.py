@@ -2,7 +2,7 @@
 
 async with FakeNode() as node:
     node.plug("/dev/x0")
-    async with node.running("..."):
+    async with node.run_agent("..."):
         await node.kubelet.wait_for_list("example.com/x", healthy={...})
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genplug.hardware.host import STAND_INS_MARKER
 from genplug.testing.kubelet.stand_in import KubeletStandIn
-from genplug.testing.node.config_files import WAYS
+from genplug.testing.node.config_files import WRITE_METHODS
 
 if TYPE_CHECKING:
     from genplug.agent.agent import Agent
@@ -68,7 +68,7 @@ class FakeNode:
         if self._is_ours:
             shutil.rmtree(self.directory)
 
-    def real(self, path: str) -> Path:
+    def locate(self, path: str) -> Path:
         """Return where a path of the host lies."""
         return self.root / path.lstrip("/")
 
@@ -84,7 +84,7 @@ class FakeNode:
         known = self._numbers.get(path, (MAJOR, len(self._numbers)))
         numbers = (known[0] if major is None else major, known[1] if minor is None else minor)
         self._numbers[path] = numbers
-        location = self.real(path)
+        location = self.locate(path)
         location.parent.mkdir(parents=True, exist_ok=True)
         if self.stand_ins:
             complete = self.directory / "plugging"
@@ -95,25 +95,25 @@ class FakeNode:
 
     def unplug(self, path: str) -> None:
         """Let a device node, a link or a file disappear."""
-        self.real(path).unlink()
+        self.locate(path).unlink()
 
     def link(self, path: str, target: str) -> None:
         """Make a symbolic link, as udev does; an absolute target is a path of the host."""
-        location = self.real(path)
+        location = self.locate(path)
         location.parent.mkdir(parents=True, exist_ok=True)
         location.unlink(missing_ok=True)
         location.symlink_to(target)
 
     def write(self, path: str, text: str) -> None:
         """Write a file of the host, for instance one of sysfs."""
-        location = self.real(path)
+        location = self.locate(path)
         location.parent.mkdir(parents=True, exist_ok=True)
         location.write_text(text)
 
-    def kernel_log(self, *lines: str) -> None:
+    def write_kernel_log(self, *lines: str) -> None:
         """Let the kernel's log hold lines, or get more: a pipe stands for it, from the first call on."""
         if self._log is None:
-            location = self.real("/dev/kmsg")
+            location = self.locate("/dev/kmsg")
             os.mkfifo(location)
             self._log = os.open(location, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         for line in lines:
@@ -129,11 +129,11 @@ class FakeNode:
     ) -> Path:
         """Write a file of the configuration in one of the ways of :mod:`~genplug.testing.node.config_files`."""
         path = self.config_dir / name
-        WAYS[how](path, text)
+        WRITE_METHODS[how](path, text)
         return path
 
     @asynccontextmanager
-    async def running(self, config: str | None = None, **settings: Any) -> AsyncIterator["Agent"]:  # noqa: ANN401 - Settings' own
+    async def run_agent(self, config: str | None = None, **settings: Any) -> AsyncIterator["Agent"]:  # noqa: ANN401 - Settings' own
         """Run genplug's agent on this node, and the kubelet if it does not run yet.
 
         ``config`` is written first; ``settings`` are fields of :class:`genplug.agent.settings.Settings`. An agent that

@@ -37,7 +37,7 @@ async def got(agent: Agent, page: str, host: str = "127.0.0.1") -> tuple[int, st
 
 async def test_ready_when_every_resource_has_a_stream(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(CONFIG, listen=LISTEN) as agent:
+    async with node.run_agent(CONFIG, listen=LISTEN) as agent:
         await node.kubelet.wait_for_list("a.io/x", healthy={"x0"})
         status, text = await got(agent, "/readyz?verbose")
         assert (status, text) == (200, "ready\n[+] a.io/x: 1 healthy, 0 unhealthy\n")
@@ -45,7 +45,7 @@ async def test_ready_when_every_resource_has_a_stream(node: FakeNode) -> None:
 
 async def test_not_ready_without_a_kubelet_and_says_so(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(CONFIG, listen=LISTEN) as agent:
+    async with node.run_agent(CONFIG, listen=LISTEN) as agent:
         await node.kubelet.wait_for_list("a.io/x", healthy={"x0"})
         entries = record_events(agent)
         await node.kubelet.crash()
@@ -56,7 +56,7 @@ async def test_not_ready_without_a_kubelet_and_says_so(node: FakeNode) -> None:
 
 
 async def test_a_refused_configuration_leaves_it_ready_and_is_shown(node: FakeNode) -> None:
-    async with node.running(CONFIG, listen=LISTEN) as agent:
+    async with node.run_agent(CONFIG, listen=LISTEN) as agent:
         await node.kubelet.wait_registered("a.io/x")
         entries = record_events(agent)
         node.write_config(CONFIG.replace("glob", "golb"))
@@ -70,7 +70,7 @@ async def test_a_refused_configuration_leaves_it_ready_and_is_shown(node: FakeNo
 
 async def test_a_wrong_configuration_at_the_start_is_waited_out(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running("resources: [", listen=LISTEN) as agent:
+    async with node.run_agent("resources: [", listen=LISTEN) as agent:
         await next_event(record_events(agent), Event.CONFIG_INVALID)
         status, text = await got(agent, "/readyz?verbose")
         assert status == 503
@@ -81,7 +81,7 @@ async def test_a_wrong_configuration_at_the_start_is_waited_out(node: FakeNode) 
 
 async def test_the_other_pages_answer(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.running(CONFIG, listen=LISTEN, node_name="node-a") as agent:
+    async with node.run_agent(CONFIG, listen=LISTEN, node_name="node-a") as agent:
         await node.kubelet.wait_for_list("a.io/x", healthy={"x0"})
         assert await got(agent, "/healthz") == (200, "ok\n")
         status = json.loads((await got(agent, "/statusz"))[1])
@@ -94,7 +94,7 @@ async def test_the_other_pages_answer(node: FakeNode) -> None:
 
 async def test_of_hundreds_of_mistakes_the_first_ones_and_the_number_are_told(node: FakeNode) -> None:
     wrong = "".join(f"  a.io/x{number}: {{devices: [{{golb: /dev/x}}]}}\n" for number in range(100))
-    async with node.running(CONFIG.rsplit("\n", 2)[0] + "\n" + wrong, listen=LISTEN) as agent:
+    async with node.run_agent(CONFIG.rsplit("\n", 2)[0] + "\n" + wrong, listen=LISTEN) as agent:
         refused = await next_event(record_events(agent), Event.CONFIG_INVALID)
     assert refused.text.count("error[") == 20
     assert refused.text.endswith("and 80 more; `genplug validate` prints them all")
@@ -107,7 +107,7 @@ def addresses() -> list[str]:
 
 
 async def test_the_whole_status_is_told_on_this_host_only(node: FakeNode) -> None:
-    async with node.running(CONFIG, listen=("", 0)) as agent:
+    async with node.run_agent(CONFIG, listen=("", 0)) as agent:
         await node.kubelet.wait_registered("a.io/x")
         assert (await got(agent, "/statusz"))[0] == 200
         for address in addresses():
@@ -118,6 +118,6 @@ async def test_the_whole_status_is_told_on_this_host_only(node: FakeNode) -> Non
 
 async def test_every_address_means_those_of_ip_version_6_too(node: FakeNode) -> None:
     assert socket.has_dualstack_ipv6()
-    async with node.running(CONFIG, listen=("", 0)) as agent:
+    async with node.run_agent(CONFIG, listen=("", 0)) as agent:
         await node.kubelet.wait_registered("a.io/x")
         assert (await got(agent, "/statusz", "[::1]"))[0] == 200

@@ -64,9 +64,9 @@ async def test_the_document_holds_nodes_with_their_numbers(three: FakeNode, caps
 async def test_allocate_prints_what_the_kubelet_would_get(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(three, CONFIG, "--allocate", "a.io/x=2") == 0
     printed = json.loads(capsys.readouterr().out)["containers"][0]
-    async with three.running():
+    async with three.run_agent():
         await three.kubelet.wait_for_list("a.io/x", healthy={"x0", "x1"})
-        answer = (await three.kubelet.call("a.io/x").allocate([printed["ids"]])).container_responses[0]
+        answer = (await three.kubelet.plugin("a.io/x").allocate([printed["ids"]])).container_responses[0]
     assert printed["envs"] == dict(answer.envs) == {"XS": "/dev/x0,/dev/x1"}
     nodes = [(one.container_path, one.host_path, one.permissions) for one in answer.devices]
     assert [(one["containerPath"], one["hostPath"], one["permissions"]) for one in printed["devices"]] == nodes

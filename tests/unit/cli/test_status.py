@@ -57,7 +57,7 @@ def outer() -> str:
 async def test_a_ready_agent_tells_its_counts_and_why_one_is_zero(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with plugged.running(CONFIG, listen=LISTEN, node_name="node-7") as agent:
+    async with plugged.run_agent(CONFIG, listen=LISTEN, node_name="node-7") as agent:
         await registered(agent)
         assert await status(agent) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -71,7 +71,7 @@ async def test_a_ready_agent_tells_its_counts_and_why_one_is_zero(
 
 
 async def test_in_brief_there_is_no_table(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
-    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
         assert await status(agent, "--brief", "-o", "wide") == 0
     ready, configuration = capsys.readouterr().out.splitlines()
@@ -82,7 +82,7 @@ async def test_in_brief_there_is_no_table(plugged: FakeNode, capsys: pytest.Capt
 async def test_it_asks_where_the_environment_says_that_the_agent_listens(
     plugged: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with plugged.running(CONFIG, listen=("", 0)) as agent:
+    async with plugged.run_agent(CONFIG, listen=("", 0)) as agent:
         await registered(agent)
         for host in ("", "0.0.0.0", "[::]", "[::1]", "localhost"):
             monkeypatch.setenv("GENPLUG_LISTEN", f"{host}:{agent.listens_on}")
@@ -92,7 +92,7 @@ async def test_it_asks_where_the_environment_says_that_the_agent_listens(
 async def test_asked_by_an_address_that_is_not_loopback_it_says_which_is(
     plugged: FakeNode, outer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with plugged.running(CONFIG, listen=("", 0)) as agent:
+    async with plugged.run_agent(CONFIG, listen=("", 0)) as agent:
         await registered(agent)
         port = agent.listens_on
         assert await asyncio.to_thread(main, ["status", "--address", f"{outer}:{port}"]) == 1
@@ -130,7 +130,7 @@ def test_lengths_of_time_are_written_as_for_kubectl(text: str, seconds: float) -
 async def test_a_device_that_vanished_is_told_with_its_reason(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
         plugged.unplug("/dev/x1")
         await plugged.kubelet.wait_for_list("a.io/x", healthy={"x0"}, unhealthy={"x1"})
@@ -145,7 +145,7 @@ async def test_a_device_that_vanished_is_told_with_its_reason(
 async def test_an_agent_without_a_kubelet_is_not_ready_and_says_so(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
         entries = record_events(agent)
         await plugged.kubelet.crash()
@@ -159,7 +159,7 @@ async def test_an_agent_without_a_kubelet_is_not_ready_and_says_so(
 async def test_waiting_ends_with_the_time_given_or_when_the_kubelet_is_there(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
         entries = record_events(agent)
         await plugged.kubelet.crash()
@@ -176,7 +176,7 @@ async def test_waiting_ends_with_the_time_given_or_when_the_kubelet_is_there(
 async def test_a_refused_configuration_is_shown_and_leaves_it_ready(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
         entries = record_events(agent)
         plugged.write_config(CONFIG.replace("glob: /dev/x*", "golb: /dev/x*"))
@@ -188,7 +188,7 @@ async def test_a_refused_configuration_is_shown_and_leaves_it_ready(
 
 
 async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
-    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
         assert await status(agent, "-o", "json") == 0
         answer = json.loads(capsys.readouterr().out)
@@ -206,7 +206,7 @@ async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: py
 async def test_a_resource_that_is_not_there_is_a_mistake_of_the_caller(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with plugged.running(CONFIG, listen=LISTEN) as agent:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
         await registered(agent)
         assert await status(agent, "a.io/y") == 2
     assert "no resource a.io/y; it has a.io/x, a.io/none" in capsys.readouterr().err

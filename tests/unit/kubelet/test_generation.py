@@ -72,8 +72,8 @@ def test_a_failed_register_backs_off_from_a_tenth_of_a_second_to_thirty() -> Non
 
 
 def test_jitter_spreads_retries_by_a_quarter() -> None:
-    assert g.delay(2, 0.0) == 1.0
-    assert g.delay(2, 0.999) == pytest.approx(1.25, abs=0.001)
+    assert g.retry_delay(2, 0.0) == 1.0
+    assert g.retry_delay(2, 0.999) == pytest.approx(1.25, abs=0.001)
 
 
 def test_a_new_kubelet_ends_the_back_off_at_once() -> None:
@@ -127,7 +127,7 @@ def test_a_stream_that_returns_in_time_changes_nothing() -> None:
 
 def test_a_stream_that_does_not_return_retires_the_generation() -> None:
     closed = after(*LIVE, (100, g.StreamClosed()))
-    assert closed.generation.due == 100 + g.STREAM_RETURN
+    assert closed.generation.due == 100 + g.STREAM_RETURN_SECONDS
     assert next_step(closed.generation, g.TimePassed(), 101.5, 0.0).action is Action.RETIRE
 
 

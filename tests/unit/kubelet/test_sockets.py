@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.kubelet.plugin_dir import (
-    LONGEST_PATH,
+    MAX_SOCKET_PATH_BYTES,
     PluginDir,
     PluginDirReplacedError,
     PluginDirUnusableError,
-    identity_of,
+    new_socket_name,
     private_umask,
-    socket_name,
+    stat_socket,
 )
 
 KUBELET = Path("/var/lib/kubelet/device-plugins")
@@ -37,23 +37,23 @@ def bound(path: Path) -> socket.socket:
 
 @given(st.from_regex(r"[a-z0-9.-]{1,244}/[A-Za-z0-9_.-]{1,63}", fullmatch=True))
 def test_13_a_name_of_any_length_fits_the_path_and_is_never_the_same_twice(resource: str) -> None:
-    names = {socket_name(resource, KUBELET) for _ in range(3)}
+    names = {new_socket_name(resource, KUBELET) for _ in range(3)}
     assert len(names) == 3
-    assert all(len(os.fsencode(KUBELET / name)) <= LONGEST_PATH for name in names)
+    assert all(len(os.fsencode(KUBELET / name)) <= MAX_SOCKET_PATH_BYTES for name in names)
 
 
 def test_13_similar_names_differ() -> None:
     long = "a" * 240 + ".example/" + "b" * 62
-    assert socket_name(long + "x", KUBELET)[:-13] != socket_name(long + "y", KUBELET)[:-13]
+    assert new_socket_name(long + "x", KUBELET)[:-13] != new_socket_name(long + "y", KUBELET)[:-13]
 
 
 def test_a_short_name_says_what_it_is_of() -> None:
-    assert socket_name("nvidia.com/gpu", KUBELET).startswith("genplug-nvidia-com-gpu-")
+    assert new_socket_name("nvidia.com/gpu", KUBELET).startswith("genplug-nvidia-com-gpu-")
 
 
 def test_a_directory_too_deep_for_any_socket_is_refused_with_a_way_out(directory: Path) -> None:
     with pytest.raises(PluginDirUnusableError, match="shorter --kubelet-dir"):
-        socket_name("a/b", directory / ("x" * 90))
+        new_socket_name("a/b", directory / ("x" * 90))
 
 
 def test_14_a_socket_is_for_its_owner_alone_whatever_the_environment_says(directory: Path) -> None:
@@ -71,19 +71,19 @@ def test_14_a_socket_is_for_its_owner_alone_whatever_the_environment_says(direct
 def test_a_socket_made_anew_at_the_same_path_is_another(directory: Path) -> None:
     path = directory / "kubelet.sock"
     first = bound(path)
-    was = identity_of(path)
+    was = stat_socket(path)
     path.unlink()
     second = bound(path)
     assert was is not None
-    assert identity_of(path) not in (None, was)
+    assert stat_socket(path) not in (None, was)
     first.close()
     second.close()
 
 
 def test_what_is_no_socket_has_no_identity(directory: Path) -> None:
     (directory / "kubelet.sock").write_text("")
-    assert identity_of(directory / "kubelet.sock") is None
-    assert identity_of(directory / "missing") is None
+    assert stat_socket(directory / "kubelet.sock") is None
+    assert stat_socket(directory / "missing") is None
 
 
 def test_16_a_second_process_does_not_get_the_directory_and_gets_it_when_the_first_ends(directory: Path) -> None:

@@ -56,4 +56,4 @@ def test_every_service_and_call_has_its_name_in_services(module: object) -> None
 
 
 def test_a_path_on_the_wire_is_service_and_call() -> None:
-    assert services.path(services.DEVICE_PLUGIN, "Allocate") == "/v1beta1.DevicePlugin/Allocate"
+    assert services.method_path(services.DEVICE_PLUGIN, "Allocate") == "/v1beta1.DevicePlugin/Allocate"

@@ -57,7 +57,7 @@ async def test_a_crash_leaves_a_socket_that_refuses_connections_and_ends_the_str
         with pytest.raises(grpc.aio.AioRpcError):
             await plugin.register()
         await plugin.stream_ended.wait()
-        assert kubelet.resource(X).ids == frozenset()
+        assert kubelet.devices(X).ids == frozenset()
 
 
 async def test_a_restart_makes_a_new_socket_wipes_the_plugins_and_knows_resources_without_devices(
@@ -124,7 +124,7 @@ async def test_a_wipe_while_running_spares_the_kubelets_own_socket_only(kubelet:
 
         assert not (plugin.directory / plugin.socket).exists()
         connect(kubelet.socket)
-        assert kubelet.streams(X) == 1
+        assert kubelet.stream_count(X) == 1
 
 
 def open_descriptors() -> int:

@@ -54,7 +54,7 @@ async def test_when_the_stream_ends_its_devices_are_unhealthy_and_no_other_is_op
         await kubelet.wait_for_list(X, healthy={"a"})
         kubelet.cancel_stream(X)
         await kubelet.wait_for_list(X, healthy=(), unhealthy={"a"})
-        await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
+        await kubelet.wait_for(lambda: kubelet.stream_count(X) == 0)
 
         assert plugin.names.count("ListAndWatch") == 1
         assert kubelet.node_status().allocatable == {X: 0}
@@ -115,7 +115,7 @@ async def test_a_kubelet_up_to_1_24_answers_first_dials_later_and_takes_options_
     ):
         await plugin.register(endpoint="nobody.sock")
         assert (await kubelet.wait_registered(X)).pre_start_required
-        assert kubelet.streams(X) == 0
+        assert kubelet.stream_count(X) == 0
 
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
@@ -135,14 +135,14 @@ async def test_the_end_of_an_old_stream_closes_the_new_client_in_versions_with_t
             await old.register()
             await kubelet.wait_for_list(X, healthy={"a"})
             await new.register()
-            await kubelet.wait_for(lambda: kubelet.streams(X) == 2 and len(kubelet.messages(X)) == 2)
+            await kubelet.wait_for(lambda: kubelet.stream_count(X) == 2 and len(kubelet.messages(X)) == 2)
         if has_bug:
             await kubelet.wait_for_list(X, unhealthy={"a"})
-            await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
+            await kubelet.wait_for(lambda: kubelet.stream_count(X) == 0)
             with pytest.raises(LookupError, match="no plugin is connected"):
-                kubelet.call(X)
+                kubelet.plugin(X)
         else:
-            await kubelet.wait_for(lambda: kubelet.streams(X) == 1)
+            await kubelet.wait_for(lambda: kubelet.stream_count(X) == 1)
             new.offer(device("b"))
             await kubelet.wait_for_list(X, healthy={"b"})
 
@@ -156,9 +156,9 @@ async def test_the_bug_can_be_switched_off(kubelet_dir: Path) -> None:
             await old.register()
             await kubelet.wait_for_list(X, healthy={"a"})
             await new.register()
-            await kubelet.wait_for(lambda: kubelet.streams(X) == 2)
-        await kubelet.wait_for(lambda: kubelet.streams(X) == 1)
-        assert kubelet.resource(X).healthy == {"a"}
+            await kubelet.wait_for(lambda: kubelet.stream_count(X) == 2)
+        await kubelet.wait_for(lambda: kubelet.stream_count(X) == 1)
+        assert kubelet.devices(X).healthy == {"a"}
 
 
 async def test_a_failed_second_registration_leaves_phantom_devices_where_the_second_bug_is(kubelet_dir: Path) -> None:
@@ -168,8 +168,8 @@ async def test_a_failed_second_registration_leaves_phantom_devices_where_the_sec
             await kubelet.wait_for_list(X, healthy={"a"})
             with pytest.raises(grpc.aio.AioRpcError):
                 await plugin.register(endpoint="nobody.sock")
-        await kubelet.wait_for(lambda: kubelet.streams(X) == 0)
-        assert kubelet.resource(X).healthy == {"a"}
+        await kubelet.wait_for(lambda: kubelet.stream_count(X) == 0)
+        assert kubelet.devices(X).healthy == {"a"}
 
 
 async def test_until_says_what_it_missed(kubelet: KubeletStandIn) -> None:
