@@ -1,1 +1,1 @@
-"""What is fit to use and why not: verdicts over an inventory. Probes beyond presence find their place here."""
+"""The health of devices: their presence, the probes that check them, and the verdicts that follow."""

@@ -1,39 +1,32 @@
 """The monitor: runs the probes of every device in worker processes, and knows where each probe stands.
 
-It wires its parts together and decides nothing itself: :mod:`~genplug.health.schedule` says what is due, the pools of
-:mod:`genplug.health.workers` run it, each probe kind says what an answer means, :mod:`~genplug.health.thresholds` what
-follows from that, and :mod:`~genplug.health.probe_errors` which errors are worth an event.
+It connects its parts, and decides nothing itself: :mod:`~genplug.health.device_probes` keeps the state of probes,
+:mod:`~genplug.health.schedule` determines what is due, the pools of :mod:`genplug.health.workers` run it, the probe
+kinds evaluate the answers, and :mod:`~genplug.health.probe_errors` decides which errors are worth an event.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from attrs import evolve
-
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import Device, Inventory
+from genplug.hardware.inventory import Inventory
 from genplug.hardware.uevents import Uevent
-from genplug.health.binding import BoundProbe, bind_probe
+from genplug.health.binding import BoundProbe
+from genplug.health.device_probes import FIRST_RESULT_TIMEOUT, DeviceProbes
 from genplug.health.event_probes import EventProbes
 from genplug.health.probe_errors import ProbeErrors
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.schedule import RequestTiming, Schedule, ScheduledRequest
 from genplug.health.status import MonitorEvent, MonitorStatus, PoolExhausted, WorkerStartFailed
-from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state, returned_state
-from genplug.health.verdict import DeviceRef, ProbeFailure, ProbeResults
+from genplug.health.thresholds import Outcome, Result, next_state
+from genplug.health.verdict import DeviceRef, ProbeResults
 from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.pool import WorkerPool
 from genplug.health.workers.protocol import ProbeResponse
 from genplug.health.workers.read_pool import ReadPool
-from genplug.spec.model import Resource
-from genplug.spec.policy import Policy
-from genplug.spec.probes import HealthSpec
-
-FIRST_RESULT_TIMEOUT = 2.0
-"""Seconds for which a new device waits for its first result before it is listed without one."""
 
 
 class ProbeMonitor:
@@ -51,29 +44,26 @@ class ProbeMonitor:
         uevents_error: Callable[[], str],
     ) -> None:
         self._on_change, self._report = on_change, report
-        self._devices: dict[DeviceRef, tuple[Device, HealthSpec, Policy]] = {}
-        self._instances: dict[DeviceRef, dict[str, ProbeInstance]] = {}
-        self._gone: dict[DeviceRef, dict[str, ProbeInstance]] = {}
-        """The probes of devices that are gone and may return."""
+        self._probes = DeviceProbes()
+        self._event_probes = EventProbes(host, uevents_error, self._apply, self._flush, self._spawn)
         self._schedule: Schedule[ProbeInstance] = Schedule()
-        self._runs = 0
-        self._wake = asyncio.Event()
-        self._has_results = asyncio.Event()
         self._read_pool: WorkerPool = ReadPool(host, self._on_pool_change)
         self._call_pool: WorkerPool = CallPool(host, self._on_pool_change)
+        self._errors = ProbeErrors()
+        self._runs = 0
         self._is_changed = False
         """Whether the health of a device has changed since ``on_change`` was called."""
         self._is_exhausted = False
         self._start_error = ""
+        self._wake = asyncio.Event()
+        self._has_results = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._errors = ProbeErrors()
-        self._event_probes = EventProbes(host, uevents_error, self._apply, self._flush, self._spawn)
 
     @property
     def status(self) -> MonitorStatus:
         """The current status."""
         return MonitorStatus(
-            probes=sum(map(len, self._instances.values())),
+            probes=len(self._probes),
             targets=len(self._schedule),
             runs=self._runs,
             min_runs=self._schedule.min_runs,
@@ -85,28 +75,15 @@ class ProbeMonitor:
 
     def current_results(self, now: float) -> ProbeResults:
         """Return the failures of the devices, and which devices wait for their first result (monotonic seconds)."""
-        failures, pending = {}, {}
-        for device, instances in self._instances.items():
-            failed = [
-                ProbeFailure(name, instance.state.reason)
-                for name, instance in instances.items()
-                if not instance.state.healthy
-            ]
-            if failed:
-                failures[device] = tuple(failed)
-            waiting = (instance.since for instance in instances.values() if instance.state.is_pending)
-            until = max(waiting, default=now - FIRST_RESULT_TIMEOUT) + FIRST_RESULT_TIMEOUT
-            if until > now:
-                pending[device] = until
-        return ProbeResults(failures, pending)
+        return self._probes.results(now)
 
-    async def wait_first_results(self, timeout: float = FIRST_RESULT_TIMEOUT) -> ProbeResults:  # noqa: ASYNC109 - what is known then
-        """Return the results once every probe has one or an error; what is known after ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout
-        while any(instance.state.is_pending for instance in self._all_instances()):
+    async def wait_first_results(self, patience: float = FIRST_RESULT_TIMEOUT) -> ProbeResults:
+        """Return the results once every probe has one or an error; what is known after ``patience`` seconds."""
+        deadline = time.monotonic() + patience
+        while self._probes.is_pending:
             self._has_results.clear()
             try:
-                async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+                async with asyncio.timeout(deadline - time.monotonic()):
                     await self._has_results.wait()
             except TimeoutError:
                 break
@@ -118,28 +95,20 @@ class ProbeMonitor:
         ``listed`` are all devices of the previous list, those that are gone and linger included: one of them that
         returns has to pass its probes ``successThreshold`` times.
         """
-        now, present = time.monotonic(), dict(_devices_with_probes(inventory))
-        for ref in self._instances.keys() - present.keys():
-            # Keep the state: the device may return.
-            self._gone[ref] = self._forget(ref)
-        for ref in self._gone.keys() - listed - present.keys():
-            # Sticky failures are kept until the process restarts, even of devices that are gone.
-            self._gone[ref] = {
-                name: instance for name, instance in self._gone[ref].items() if instance.is_sticky_failed
-            }
-            if not self._gone[ref]:
-                del self._gone[ref]
-        new: list[ProbeInstance] = []
-        for ref, (device, resource) in present.items():
-            previous = self._devices.get(ref)
-            if previous is None or previous[0] is not device or previous[1:] != (resource.health, resource.policy):
-                new += self._watch_device(ref, device, resource, now)
-        self._event_probes.update(self._all_instances())
-        if new:
-            for instance in new:
-                if instance.bound.error:
-                    self._apply(instance, Result(Outcome.ERROR, instance.bound.error))
-            self._event_probes.start(new)
+        now = time.monotonic()
+        update = self._probes.update(inventory, listed, now)
+        for instance in update.forgotten:
+            self._errors.forget(*instance.id, instance.state.error)
+        for instance in update.started:
+            self._subscribe(instance, now)
+        # Last, so that a request which an old probe shares with a new one keeps its times.
+        for instance in update.ended:
+            self._unsubscribe(instance)
+        for instance in update.new:
+            if instance.bound.error:
+                self._apply(instance, Result(Outcome.ERROR, instance.bound.error))
+        self._event_probes.update(self._probes)
+        self._event_probes.start(update.new)
         # The caller asks for the results next.
         self._is_changed = False
         self._flush()
@@ -170,44 +139,6 @@ class ProbeMonitor:
             self._read_pool.close()
             self._call_pool.close()
             self._event_probes.close()
-
-    def _all_instances(self) -> Iterable[ProbeInstance]:
-        return (instance for instances in self._instances.values() for instance in instances.values())
-
-    def _watch_device(self, ref: DeviceRef, device: Device, resource: Resource, now: float) -> list[ProbeInstance]:
-        """Watch a device as it is now; return the probes that have no result yet."""
-        previous, returned = self._instances.get(ref, {}), self._gone.pop(ref, None)
-        instances: dict[str, ProbeInstance] = {}
-        new = []
-        for spec in resource.health.probes:
-            bound = bind_probe(device, resource, spec)
-            old = previous.get(spec.name)
-            if old is not None and _is_same_probe(old.bound, bound):
-                instance = evolve(previous.pop(spec.name), bound=bound)
-            elif returned is not None and spec.name in returned and returned[spec.name].is_sticky_failed:
-                instance = evolve(returned[spec.name], bound=bound)
-            else:
-                instance = ProbeInstance(bound, _first_state(bound, now, has_returned=returned is not None), now)
-                new.append(instance)
-            instances[spec.name] = instance
-            if not instance.is_sticky_failed:
-                self._subscribe(instance, now)
-            if old is not None:
-                # Last, so that a request which the old probe shares with the new one keeps its times.
-                self._unsubscribe(old)
-        for old in previous.values():
-            self._unsubscribe(old)
-            self._errors.forget(*old.id, old.state.error)
-        self._devices[ref], self._instances[ref] = (device, resource.health, resource.policy), instances
-        return new
-
-    def _forget(self, ref: DeviceRef) -> dict[str, ProbeInstance]:
-        self._devices.pop(ref, None)
-        instances = self._instances.pop(ref, {})
-        for instance in instances.values():
-            self._errors.forget(*instance.id, instance.state.error)
-            self._unsubscribe(instance)
-        return instances
 
     def _subscribe(self, instance: ProbeInstance, now: float) -> None:
         if (timing := _request_timing(instance.bound)) is None:
@@ -288,27 +219,6 @@ class ProbeMonitor:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _devices_with_probes(inventory: Inventory) -> Iterable[tuple[DeviceRef, tuple[Device, Resource]]]:
-    for name, devices in inventory.devices.items():
-        resource = inventory.resources.get(name)
-        if resource is not None and resource.health.probes:
-            for device in devices:
-                yield DeviceRef(name, device.id), (device, resource)
-
-
-def _first_state(bound: BoundProbe, now: float, *, has_returned: bool) -> ProbeState:
-    needed = bound.timing.success_threshold
-    if not has_returned or bound.request is None or needed == 1:
-        return initial_state(now)
-    return returned_state(f"the device returned; it needs {needed} consecutive passing probe runs", now)
-
-
-def _is_same_probe(old: BoundProbe, new: BoundProbe) -> bool:
-    """Return whether the state of one probe holds for the other: both check the same."""
-    same = (old.request, old.error, old.sysfs_directories) == (new.request, new.error, new.sysfs_directories)
-    return same and old.spec.check == new.spec.check
 
 
 def _request_timing(bound: BoundProbe) -> RequestTiming | None:

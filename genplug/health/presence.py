@@ -1,9 +1,10 @@
-"""Presence: what was there and is not any more stays in the list, Unhealthy, for a while. Pure; time is monotonic.
+"""Evaluates the health of devices: their presence, their faults and the failures of their probes. Pure.
 
-The kubelet shows an allocated device that is missing from the list as healthy (contract 4), so a device that
-vanished lingers with its reason for ``removalGracePeriodSeconds``; so does one that lost a part of its nodes, after
-which it is judged by what it still has. What a changed configuration no longer asks for is not gone and does not
-linger.
+The kubelet shows an allocated device that is missing from the list as healthy (docs/internals/kubelet-contract.md §4).
+A device that disappears therefore lingers in the list, Unhealthy, for ``removalGracePeriodSeconds``; so does a device
+that loses a part of its nodes, which after that time is evaluated by the nodes that it has.
+A device that a changed configuration does not select any more is not gone, and does not linger.
+Times are monotonic seconds.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -30,46 +31,46 @@ NO_PROBE_RESULTS = ProbeResults()
 def evaluate_health(
     inventory: Inventory,
     previous: HealthSnapshot | None,
-    keep_gone: Mapping[str, float],
+    grace_periods: Mapping[str, float],
     now: float,
-    findings: ProbeResults = NO_PROBE_RESULTS,
+    results: ProbeResults = NO_PROBE_RESULTS,
 ) -> HealthSnapshot:
-    """Judge every device of an inventory.
+    """Return the health of every device of an inventory, and of the devices that linger.
 
-    ``keep_gone`` holds, for each resource, the seconds for which what vanished stays; ``now`` is monotonic seconds;
-    ``findings`` is what probes say of what is there. A new device without a verdict is not listed yet.
-    What is as in ``previous`` comes back as the very same objects.
+    ``grace_periods`` has for each resource the seconds for which a device that disappeared lingers.
+    A new device that waits for the first result of a probe is not in the snapshot.
+    Unchanged entries are the identical objects of ``previous``.
     """
     present = {device.id for devices in inventory.devices.values() for device in devices}
-    judged: dict[str, tuple[DeviceHealth, ...]] = {}
+    evaluated: dict[str, tuple[DeviceHealth, ...]] = {}
     deadlines: list[float] = []
-    for name, devices in {**_nameless(inventory, previous), **inventory.devices}.items():
-        keep, resource = keep_gone.get(name, 0.0), _resource(name, inventory, previous)
-        known = _known(name, inventory, previous)
-        keys = {device.id: DeviceRef(name, device.id) for device in devices}
-        waiting = {id_ for id_, key in keys.items() if key in findings.pending and id_ not in known}
-        deadlines += (findings.pending[keys[id_]] for id_ in waiting)
-        all_judged = [
-            _judged(device, known.get(device.id), keep, now, findings.failures.get(keys[device.id], ()))
+    for name, devices in {**_resources_without_devices(inventory, previous), **inventory.devices}.items():
+        grace, resource = grace_periods.get(name, 0.0), _find_resource(name, inventory, previous)
+        known = _find_known(name, inventory, previous)
+        refs = {device.id: DeviceRef(name, device.id) for device in devices}
+        waiting = {id_ for id_, ref in refs.items() if ref in results.pending and id_ not in known}
+        deadlines += (results.pending[refs[id_]] for id_ in waiting)
+        entries = [
+            _evaluate_device(device, known.get(device.id), grace, now, results.failures.get(refs[device.id], ()))
             for device in devices
             if device.id not in waiting
         ]
-        vanished = [one for id_, one in known.items() if id_ not in present]
-        if vanished:
-            reasons = _reasons({name, resource.configured_name if resource is not None else name}, inventory)
-            lingering = (_lingering(one, reasons, keep, now) for one in vanished)
-            all_judged = sorted([*all_judged, *(one for one in lingering if one is not None)], key=_order)
-        if name not in inventory.devices and not all_judged:
+        gone = [entry for id_, entry in known.items() if id_ not in present]
+        if gone:
+            reasons = _find_reasons({name, resource.configured_name if resource is not None else name}, inventory)
+            lingering = (_let_linger(entry, reasons, grace, now) for entry in gone)
+            entries = sorted([*entries, *(entry for entry in lingering if entry is not None)], key=_sort_key)
+        if name not in inventory.devices and not entries:
             continue
-        judged[name] = tuple(all_judged)
-        deadlines += (one.gone_since + keep for one in all_judged if one.gone_since is not None)
-    resources = {name: _resource(name, inventory, previous) for name in judged}
-    known_resources = {name: one for name, one in resources.items() if one is not None}
-    return HealthSnapshot(judged, min(deadlines, default=None), inventory, known_resources)
+        evaluated[name] = tuple(entries)
+        deadlines += (entry.gone_since + grace for entry in entries if entry.gone_since is not None)
+    found = {name: _find_resource(name, inventory, previous) for name in evaluated}
+    resources = {name: resource for name, resource in found.items() if resource is not None}
+    return HealthSnapshot(evaluated, min(deadlines, default=None), inventory, resources)
 
 
-def _nameless(inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, tuple[Device, ...]]:
-    """Return the resources that had their name from devices of which none is left: they stay while those linger."""
+def _resources_without_devices(inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, tuple[Device, ...]]:
+    """Return the resources that were named by devices which are all gone: they exist while those linger."""
     if previous is None:
         return {}
     return {
@@ -80,25 +81,25 @@ def _nameless(inventory: Inventory, previous: HealthSnapshot | None) -> dict[str
     }
 
 
-def _resource(name: str, inventory: Inventory, previous: HealthSnapshot | None) -> Resource | None:
+def _find_resource(name: str, inventory: Inventory, previous: HealthSnapshot | None) -> Resource | None:
     if name in inventory.resources or previous is None:
         return inventory.resources.get(name)
     return previous.resources.get(name)
 
 
-def _known(name: str, inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, DeviceHealth]:
-    """Return what was judged of a resource; nothing where its configuration has changed what is looked for."""
+def _find_known(name: str, inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, DeviceHealth]:
+    """Return the previous entries of a resource by ID, without those that a changed configuration does not select."""
     if previous is None or name not in previous.devices:
         return {}
-    known = {one.device.id: one for one in previous.devices[name]}
-    if _same_selection(name, inventory, previous):
+    known = {entry.device.id: entry for entry in previous.devices[name]}
+    if _is_same_selection(name, inventory, previous):
         return known
-    # What is missing may still be there and only not be asked for; a verdict's time stays.
+    # A device that is absent now may merely be deselected; the others keep the time of their verdict.
     present = {device.id: device for device in inventory.devices.get(name, ())}
-    return {id_: evolve(one, device=present[id_]) for id_, one in known.items() if id_ in present}
+    return {id_: evolve(entry, device=present[id_]) for id_, entry in known.items() if id_ in present}
 
 
-def _same_selection(name: str, inventory: Inventory, previous: HealthSnapshot) -> bool:
+def _is_same_selection(name: str, inventory: Inventory, previous: HealthSnapshot) -> bool:
     old = previous.resources.get(name)
     new = inventory.resources.get(name)
     if new is None and old is not None and old.configured_name in inventory.scans:
@@ -107,84 +108,91 @@ def _same_selection(name: str, inventory: Inventory, previous: HealthSnapshot) -
 
 
 def _selection_key(resource: Resource) -> tuple[object, ...]:
-    """Return what decides which devices a resource has, wherever in the file it stands."""
+    """Return what decides which devices a resource has, without locations in the configuration."""
 
-    def counts(attribute: "Attribute[object]", value: object) -> bool:
-        # A selector's compiled pattern has no equality of its own; its text is compared.
+    def is_relevant(attribute: "Attribute[object]", value: object) -> bool:
+        # Compiled patterns of selectors have no equality; their text is compared.
         return not isinstance(value, SourceLocation) and attribute.name != "matches"
 
-    sources = tuple(astuple(source, filter=counts) for source in resource.sources)
+    sources = tuple(astuple(source, filter=is_relevant) for source in resource.sources)
     return (resource.overlap, sources)
 
 
-def _judged(
-    device: Device, before: DeviceHealth | None, keep: float, now: float, ailments: tuple[ProbeFailure, ...]
+def _evaluate_device(
+    device: Device, previous: DeviceHealth | None, grace: float, now: float, failures: tuple[ProbeFailure, ...]
 ) -> DeviceHealth:
-    if before is not None and before.device is device and before.gone_since is None and before.failures == ailments:
-        return before
-    lost = _lost(device, before)
-    since = _gone_since(lost, before, now)
-    if since is None or now >= since + keep:
-        return _kept(DeviceHealth(device, _verdict(device.faults, before, now, ailments), failures=ailments), before)
-    missing = tuple(node for node in (before.device.nodes if before is not None else ()) if node.path in lost)
-    whole = evolve(device, nodes=tuple(sorted((*device.nodes, *missing), key=lambda node: natural_sort_key(node.path))))
+    is_whole = previous is not None and previous.device is device and previous.gone_since is None
+    if previous is not None and is_whole and previous.failures == failures:
+        return previous
+    lost = _find_lost_nodes(device, previous)
+    since = _gone_since(lost, previous, now)
+    if since is None or now >= since + grace:
+        verdict = _make_verdict(device.faults, previous, now, failures)
+        return _reuse(DeviceHealth(device, verdict, failures=failures), previous)
+    missing = tuple(node for node in (previous.device.nodes if previous is not None else ()) if node.path in lost)
+    nodes = sorted((*device.nodes, *missing), key=lambda node: natural_sort_key(node.path))
     reasons = (*(f"{path} is gone" for path in lost), *device.faults)
-    return _kept(DeviceHealth(whole, _verdict(reasons, before, now, ailments), since, lost, ailments), before)
+    verdict = _make_verdict(reasons, previous, now, failures)
+    return _reuse(DeviceHealth(evolve(device, nodes=tuple(nodes)), verdict, since, lost, failures), previous)
 
 
-def _lost(device: Device, before: DeviceHealth | None) -> tuple[str, ...]:
-    """Return the paths of the nodes that a device had and has not; none where all are others."""
-    if before is None or device.nodes == before.device.nodes:
+def _find_lost_nodes(device: Device, previous: DeviceHealth | None) -> tuple[str, ...]:
+    """Return the paths of the nodes that a device had and has not; nothing if all nodes have changed."""
+    if previous is None or device.nodes == previous.device.nodes:
         return ()
-    has = {node.path for node in device.nodes}
-    lost = tuple(node.path for node in before.device.nodes if node.path not in has)
-    # What was plugged in anew may have other numbers and names; who it is, its ID says.
-    is_another_time = len(lost) == len(before.device.nodes) and len(device.nodes) >= len(lost)
-    return () if is_another_time else lost
+    paths = {node.path for node in device.nodes}
+    lost = tuple(node.path for node in previous.device.nodes if node.path not in paths)
+    # A device that was plugged in again can have other numbers and names; it is identified by its ID.
+    is_replugged = len(lost) == len(previous.device.nodes) and len(device.nodes) >= len(lost)
+    return () if is_replugged else lost
 
 
-def _lingering(before: DeviceHealth, reasons: Mapping[str, str], keep: float, now: float) -> DeviceHealth | None:
-    device = before.device
+def _let_linger(previous: DeviceHealth, reasons: Mapping[str, str], grace: float, now: float) -> DeviceHealth | None:
+    """Return the entry of a device that is gone, None if its grace period is over."""
+    device = previous.device
     paths = tuple(dict.fromkeys((*device.candidates, *(node.path for node in device.nodes))))
-    since = _gone_since(paths, before, now)
-    if since is None or now >= since + keep:
+    since = _gone_since(paths, previous, now)
+    if since is None or now >= since + grace:
         return None
-    said = tuple(f"{path} {reasons.get(path, 'is gone')}" for path in device.candidates)
-    return _kept(DeviceHealth(device, _verdict(said, before, now), since, paths), before)
+    texts = tuple(f"{path} {reasons.get(path, 'is gone')}" for path in device.candidates)
+    return _reuse(DeviceHealth(device, _make_verdict(texts, previous, now), since, paths), previous)
 
 
-def _gone_since(gone: tuple[str, ...], before: DeviceHealth | None, now: float) -> float | None:
-    """Return since when all of this is gone: from now on where it has become more."""
+def _gone_since(gone: tuple[str, ...], previous: DeviceHealth | None, now: float) -> float | None:
+    """Return since when all of these paths are gone: from now on if there are more of them than before."""
     if not gone:
         return None
-    if before is not None and before.gone_since is not None and set(gone) <= set(before.gone):
-        return before.gone_since
+    if previous is not None and previous.gone_since is not None and set(gone) <= set(previous.gone):
+        return previous.gone_since
     return now
 
 
-def _reasons(names: Container[str], inventory: Inventory) -> dict[str, str]:
-    """Return why paths that are there make no device any more, or not the one they made."""
+def _find_reasons(names: Container[str], inventory: Inventory) -> dict[str, str]:
+    """Return why paths that exist are not a device any more, or not the one that they were."""
     return {
-        one.path: f"is no longer usable: {one.reason}" if one.device is None else f"belongs to device {one.device} now"
-        for one in inventory.outcomes
-        if one.resource in names
+        outcome.path: f"is no longer usable: {outcome.reason}"
+        if outcome.device is None
+        else f"belongs to device {outcome.device} now"
+        for outcome in inventory.outcomes
+        if outcome.resource in names
     }
 
 
-def _verdict(
-    reasons: Iterable[str], before: DeviceHealth | None, now: float, ailments: tuple[ProbeFailure, ...] = ()
+def _make_verdict(
+    reasons: Iterable[str], previous: DeviceHealth | None, now: float, failures: tuple[ProbeFailure, ...] = ()
 ) -> Verdict:
-    seen = tuple(reasons)
-    reason = "; ".join((*seen, *(f"probe {one.probe}: {one.reason}" for one in ailments)))
-    if before is not None and before.verdict.reason == reason:
-        return before.verdict
-    probe = PRESENCE if seen else ailments[0].probe if ailments else ""
+    """Return the verdict for these reasons; it is the previous one if the reason is the same."""
+    texts = tuple(reasons)
+    reason = "; ".join((*texts, *(f"probe {failure.probe}: {failure.reason}" for failure in failures)))
+    if previous is not None and previous.verdict.reason == reason:
+        return previous.verdict
+    probe = PRESENCE if texts else failures[0].probe if failures else ""
     return Verdict(not reason, reason, now, probe)
 
 
-def _kept(judged: DeviceHealth, before: DeviceHealth | None) -> DeviceHealth:
-    return before if before is not None and before == judged else judged
+def _reuse(entry: DeviceHealth, previous: DeviceHealth | None) -> DeviceHealth:
+    return previous if previous is not None and previous == entry else entry
 
 
-def _order(judged: DeviceHealth) -> tuple[object, str]:
-    return natural_sort_key(judged.device.key), judged.device.id
+def _sort_key(entry: DeviceHealth) -> tuple[object, str]:
+    return natural_sort_key(entry.device.key), entry.device.id

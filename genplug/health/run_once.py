@@ -1,4 +1,4 @@
-"""Have every probe look once, for commands: what it says, and what keeps it from looking."""
+"""Runs every probe once, for commands: returns the results and the errors."""
 
 import asyncio
 
@@ -7,24 +7,28 @@ from genplug.hardware.inventory import Inventory
 from genplug.health.status import ProbeError
 from genplug.health.verdict import ProbeResults
 
+_GRACE_SECONDS = 1.0
+"""Time after the longest timeout of a probe, for the start of a worker."""
+
 
 def run_probes_once(inventory: Inventory, host: Host) -> tuple[ProbeResults, tuple[ProbeError, ...]]:
-    """Return what the probes of an inventory say at their first look; each has as long as its timeout."""
+    """Return the first results of the probes of an inventory, and why probes could not be run."""
     if not any(resource.health.probes for resource in inventory.resources.values()):
         return ProbeResults(), ()
-    return asyncio.run(_looked(inventory, host))
+    return asyncio.run(_run_once(inventory, host))
 
 
-async def _looked(inventory: Inventory, host: Host) -> tuple[ProbeResults, tuple[ProbeError, ...]]:
-    # Imported here: who has no probes does not pay for what they need.
+async def _run_once(inventory: Inventory, host: Host) -> tuple[ProbeResults, tuple[ProbeError, ...]]:
+    # Imported here: a configuration without probes does not need it.
     from genplug.health.monitor import ProbeMonitor  # noqa: PLC0415
 
     monitor = ProbeMonitor(host, lambda: None, lambda _: None, lambda: "")
     monitor.update_devices(inventory, frozenset())
-    looking = asyncio.create_task(monitor.run())
-    patience = max(probe.timing.timeout for one in inventory.resources.values() for probe in one.health.probes)
+    running = asyncio.create_task(monitor.run())
+    probes = (probe for resource in inventory.resources.values() for probe in resource.health.probes)
+    longest = max(probe.timing.timeout for probe in probes)
     try:
-        return await monitor.wait_first_results(patience + 1), monitor.status.errors
+        return await monitor.wait_first_results(longest + _GRACE_SECONDS), monitor.status.errors
     finally:
-        looking.cancel()
-        await asyncio.wait([looking])
+        running.cancel()
+        await asyncio.wait([running])

@@ -1,4 +1,4 @@
-"""Verdicts: whether a device may be handed out, why not, and since when."""
+"""Verdicts: whether a device is healthy, why not, and since when. Frozen values."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from genplug.hardware.inventory import Device, Inventory
 from genplug.spec.model import Resource
 
 PRESENCE = "presence"
-"""What looks at whether a device's nodes are there: the probe that every device has."""
+"""The name of the check that every device has: whether its nodes exist, and whether it has faults."""
 
 
 class DeviceRef(NamedTuple):
-    """Which device of which resource."""
+    """A device of a resource, by name and ID."""
 
     resource: str
     device: str
@@ -21,7 +21,7 @@ class DeviceRef(NamedTuple):
 
 @frozen
 class ProbeFailure:
-    """What a probe finds wrong with a device: the probe's name, and the reason with the value seen and wanted."""
+    """A failure of a probe: the name of the probe, and the reason with the value found and the value expected."""
 
     probe: str
     reason: str
@@ -29,9 +29,10 @@ class ProbeFailure:
 
 @frozen
 class ProbeResults:
-    """What probes say: what is wrong with a device, in the order of its probes; nothing of one that is well.
+    """The current results of all probes.
 
-    ``awaited`` are new devices of which no verdict is known yet, and until when (monotonic seconds) to wait for it.
+    ``failures`` has the failures of each device that has any, in the order of its probes.
+    ``pending`` has the new devices without a first result, and until when to wait for it (monotonic seconds).
     """
 
     failures: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = field(factory=dict)
@@ -40,10 +41,9 @@ class ProbeResults:
 
 @frozen
 class Verdict:
-    """Whether a device may be handed out.
+    """Whether a device is healthy, ``since`` when (monotonic seconds), and why not.
 
-    ``reason`` is one line an operator understands, empty while healthy; ``since`` is monotonic seconds; ``probe`` is
-    whose verdict it is, empty while healthy.
+    ``reason`` is one line for operators, and ``probe`` the check that decided; both are empty while healthy.
     """
 
     healthy: bool
@@ -54,9 +54,10 @@ class Verdict:
 
 @frozen
 class DeviceHealth:
-    """A device with its verdict. ``gone_since`` is set (monotonic seconds) while it, or a part of it, is missing.
+    """A device and its verdict.
 
-    ``gone`` are the paths of the nodes that are missing; ``device`` still holds them.
+    ``gone_since`` is set (monotonic seconds) while the device or a part of its nodes is missing; ``gone`` are the paths
+    that are missing, which ``device`` still has.
     """
 
     device: Device
@@ -68,11 +69,11 @@ class DeviceHealth:
 
 @frozen
 class HealthSnapshot:
-    """All devices of the node by resource, gone ones included while they linger.
+    """The health of all devices by resource, those that linger included.
 
-    ``next_change`` is the monotonic time at which judging again without any event would give another result (a gone
-    device's time is over), or None. ``inventory`` is what was judged, ``resources`` says what each resource is, those
-    included whose last device lingers and that had their name from it.
+    ``next_change`` is when evaluating again without an event gives another result, because a time is over (monotonic
+    seconds), or None. ``inventory`` is what was evaluated. ``resources`` are the resources by name, those included that
+    are named by a device which lingers.
     """
 
     devices: Mapping[str, tuple[DeviceHealth, ...]]

@@ -1,4 +1,4 @@
-"""Presence: what vanished stays for a while, Unhealthy, and is never healthy while a part of it is missing."""
+"""The health of devices by their presence: devices that disappear linger, and none with a missing node is healthy."""
 
 from attrs import evolve
 from hypothesis import given
@@ -22,54 +22,54 @@ def node(path: str, minor: int = 0) -> DeviceNode:
 
 def device(name: str, *paths: str, resource: str = X, faults: tuple[str, ...] = ()) -> Device:
     nodes = tuple(node(path) for path in paths or (f"/dev/{name}",))
-    candidates = tuple(one.path for one in nodes)
+    candidates = tuple(node_.path for node_ in nodes)
     return Device(name, name, resource, LOCATION, candidates, nodes, (), {}, faults=faults)
 
 
 def inventory(
     *devices: Device, considered: tuple[CandidateOutcome, ...] = (), resources: tuple[str, ...] = (X,)
 ) -> Inventory:
-    by_resource = {name: tuple(one for one in devices if one.resource == name) for name in resources}
+    by_resource = {name: tuple(each for each in devices if each.resource == name) for name in resources}
     return Inventory(by_resource, considered, (), frozenset({"/dev"}))
 
 
-def only(judgement: HealthSnapshot) -> DeviceHealth:
-    [one] = judgement.devices[X]
-    return one
+def only(snapshot: HealthSnapshot) -> DeviceHealth:
+    [entry] = snapshot.devices[X]
+    return entry
 
 
-def test_what_is_there_is_healthy_since_it_was_seen() -> None:
-    judgement = evaluate_health(inventory(device("x0")), None, KEEP, 100)
-    assert only(judgement).verdict == Verdict(healthy=True, reason="", since=100)
-    assert judgement.next_change is None
+def test_new_device_is_healthy_since_it_was_found() -> None:
+    snapshot = evaluate_health(inventory(device("x0")), None, KEEP, 100)
+    assert only(snapshot).verdict == Verdict(healthy=True, reason="", since=100)
+    assert snapshot.next_change is None
 
 
-def test_a_fault_is_the_reason() -> None:
+def test_faults_of_device_are_the_reason() -> None:
     faults = ("companion /dev/ctl does not exist", "allocate.env A refers to 'index', which the device does not have")
-    judgement = evaluate_health(inventory(device("x0", faults=faults)), None, KEEP, 100)
-    assert only(judgement).verdict == Verdict(healthy=False, reason="; ".join(faults), since=100, probe=PRESENCE)
-    assert judgement.next_change is None
+    snapshot = evaluate_health(inventory(device("x0", faults=faults)), None, KEEP, 100)
+    assert only(snapshot).verdict == Verdict(healthy=False, reason="; ".join(faults), since=100, probe=PRESENCE)
+    assert snapshot.next_change is None
 
 
-def test_at_the_first_judgement_nothing_lingers() -> None:
+def test_nothing_lingers_in_first_snapshot() -> None:
     assert evaluate_health(inventory(), None, KEEP, 100).devices == {X: ()}
 
 
-def test_43_a_vanished_device_stays_unhealthy_for_its_time_and_then_leaves() -> None:
+def test_43_device_that_disappears_lingers_unhealthy_for_its_grace_period() -> None:
     first = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
     gone = evaluate_health(inventory(device("x1")), first, KEEP, 110)
-    assert [one.device.id for one in gone.devices[X]] == ["x0", "x1"]
+    assert [entry.device.id for entry in gone.devices[X]] == ["x0", "x1"]
     assert gone.devices[X][0].verdict == Verdict(healthy=False, reason="/dev/x0 is gone", since=110, probe=PRESENCE)
     assert gone.devices[X][0].gone_since == 110
     assert gone.next_change == 170
     still = evaluate_health(inventory(device("x1")), gone, KEEP, 169.9)
     assert still.devices == gone.devices
     left = evaluate_health(inventory(device("x1")), still, KEEP, gone.next_change)
-    assert [one.device.id for one in left.devices[X]] == ["x1"]
+    assert [entry.device.id for entry in left.devices[X]] == ["x1"]
     assert left.next_change is None
 
 
-def test_43_a_returned_device_is_healthy_under_its_id() -> None:
+def test_43_returned_device_is_healthy_under_its_id() -> None:
     same = device("x0")
     first = evaluate_health(inventory(same), None, KEEP, 100)
     gone = evaluate_health(inventory(), first, KEEP, 110)
@@ -78,7 +78,7 @@ def test_43_a_returned_device_is_healthy_under_its_id() -> None:
     assert back.next_change is None
 
 
-def test_43_a_device_that_returns_with_other_numbers_is_healthy_too() -> None:
+def test_43_device_that_returns_with_other_numbers_is_healthy() -> None:
     first = evaluate_health(inventory(device("x0")), None, KEEP, 100)
     gone = evaluate_health(inventory(), first, KEEP, 110)
     renumbered = evolve(device("x0"), nodes=(node("/dev/x0", minor=9),))
@@ -87,12 +87,12 @@ def test_43_a_device_that_returns_with_other_numbers_is_healthy_too() -> None:
     assert only(back).device is renumbered
 
 
-def test_without_a_time_to_keep_a_vanished_device_leaves_at_once() -> None:
+def test_without_grace_period_device_leaves_immediately() -> None:
     first = evaluate_health(inventory(device("x0")), None, {X: 0}, 100)
     assert evaluate_health(inventory(), first, {X: 0}, 100).devices == {X: ()}
 
 
-def test_a_device_that_lost_a_node_is_unhealthy_and_then_judged_by_what_it_has() -> None:
+def test_device_with_lost_node_is_unhealthy_for_its_grace_period() -> None:
     whole, rest = device("hca", "/dev/umad0", "/dev/uverbs0"), device("hca", "/dev/uverbs0")
     first = evaluate_health(inventory(whole), None, KEEP, 100)
     lost = evaluate_health(inventory(rest), first, KEEP, 110)
@@ -105,7 +105,7 @@ def test_a_device_that_lost_a_node_is_unhealthy_and_then_judged_by_what_it_has()
     assert later.next_change is None
 
 
-def test_a_device_whose_lost_node_returns_is_healthy_at_once() -> None:
+def test_device_whose_lost_node_returns_is_healthy_immediately() -> None:
     whole, rest = device("hca", "/dev/umad0", "/dev/uverbs0"), device("hca", "/dev/uverbs0")
     lost = evaluate_health(inventory(rest), evaluate_health(inventory(whole), None, KEEP, 100), KEEP, 110)
     assert only(evaluate_health(inventory(whole), lost, KEEP, 120)) == DeviceHealth(
@@ -113,7 +113,7 @@ def test_a_device_whose_lost_node_returns_is_healthy_at_once() -> None:
     )
 
 
-def test_a_second_lost_node_has_a_time_of_its_own() -> None:
+def test_second_lost_node_starts_the_grace_period_again() -> None:
     whole = device("hca", "/dev/a", "/dev/b", "/dev/c")
     first = evaluate_health(inventory(whole), None, KEEP, 100)
     one_lost = evaluate_health(inventory(device("hca", "/dev/b", "/dev/c")), first, KEEP, 110)
@@ -125,7 +125,7 @@ def test_a_second_lost_node_has_a_time_of_its_own() -> None:
     assert one_back.next_change == 220
 
 
-def test_a_fault_of_what_is_left_is_said_beside_the_loss() -> None:
+def test_reason_names_lost_node_and_faults() -> None:
     first = evaluate_health(inventory(device("hca", "/dev/a", "/dev/b")), None, KEEP, 100)
     lost = evaluate_health(
         inventory(device("hca", "/dev/b", faults=("companion /dev/cm does not exist",))), first, KEEP, 110
@@ -133,40 +133,40 @@ def test_a_fault_of_what_is_left_is_said_beside_the_loss() -> None:
     assert only(lost).verdict.reason == "/dev/a is gone; companion /dev/cm does not exist"
 
 
-def test_the_time_of_a_verdict_moves_only_with_the_verdict() -> None:
-    judgement = evaluate_health(inventory(device("x0")), None, KEEP, 100)
+def test_unchanged_verdict_keeps_its_time() -> None:
+    snapshot = evaluate_health(inventory(device("x0")), None, KEEP, 100)
     for now in (110, 120):
-        judgement = evaluate_health(inventory(device("x0")), judgement, KEEP, now)
-        assert only(judgement).verdict.since == 100
-    judgement = evaluate_health(inventory(device("x0", faults=("broken",))), judgement, KEEP, 130)
-    judgement = evaluate_health(inventory(device("x0", faults=("broken",))), judgement, KEEP, 140)
-    assert only(judgement).verdict == Verdict(healthy=False, reason="broken", since=130, probe=PRESENCE)
+        snapshot = evaluate_health(inventory(device("x0")), snapshot, KEEP, now)
+        assert only(snapshot).verdict.since == 100
+    snapshot = evaluate_health(inventory(device("x0", faults=("broken",))), snapshot, KEEP, 130)
+    snapshot = evaluate_health(inventory(device("x0", faults=("broken",))), snapshot, KEEP, 140)
+    assert only(snapshot).verdict == Verdict(healthy=False, reason="broken", since=130, probe=PRESENCE)
 
 
-def test_a_path_that_is_there_but_no_device_any_more_says_why() -> None:
+def test_existing_path_that_is_not_a_device_any_more_has_a_reason() -> None:
     first = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
     considered = (
         CandidateOutcome("/dev/x0", X, LOCATION, None, "is a directory, expected a device node"),
         CandidateOutcome("/dev/x1", X, LOCATION, "pair-abcdef", "found by '/dev/x*'"),
     )
     after = evaluate_health(inventory(considered=considered), first, KEEP, 110)
-    assert [one.verdict.reason for one in after.devices[X]] == [
+    assert [entry.verdict.reason for entry in after.devices[X]] == [
         "/dev/x0 is no longer usable: is a directory, expected a device node",
         "/dev/x1 belongs to device pair-abcdef now",
     ]
 
 
-def test_a_resource_that_left_the_configuration_leaves_with_all_its_devices() -> None:
+def test_removed_resource_leaves_with_its_devices() -> None:
     first = evaluate_health(inventory(device("x0"), device("y0", resource=Y), resources=(X, Y)), None, KEEP, 100)
     after = evaluate_health(inventory(device("x0")), first, KEEP, 110)
     assert set(after.devices) == {X}
 
 
-def test_a_device_that_moved_to_another_resource_does_not_linger_in_the_first() -> None:
+def test_device_that_moves_to_another_resource_does_not_linger() -> None:
     first = evaluate_health(inventory(device("x0"), resources=(X, Y)), None, KEEP, 100)
     after = evaluate_health(inventory(device("x0", resource=Y), resources=(X, Y)), first, KEEP, 110)
     assert after.devices[X] == ()
-    assert [one.verdict.healthy for one in after.devices[Y]] == [True]
+    assert [entry.verdict.healthy for entry in after.devices[Y]] == [True]
 
 
 def scanned(glob: str, location: SourceLocation, *devices: Device) -> Inventory:
@@ -175,27 +175,27 @@ def scanned(glob: str, location: SourceLocation, *devices: Device) -> Inventory:
     return evolve(inventory(*devices), resources={X: resource})
 
 
-def test_70_what_a_changed_configuration_does_not_ask_for_leaves_at_once() -> None:
+def test_70_deselected_device_leaves_immediately() -> None:
     first = evaluate_health(scanned("/dev/x*", LOCATION, device("x0"), device("x1")), None, KEEP, 100)
     after = evaluate_health(scanned("/dev/x1", LOCATION, device("x1")), first, KEEP, 110)
-    assert [(one.device.id, one.verdict) for one in after.devices[X]] == [
+    assert [(entry.device.id, entry.verdict) for entry in after.devices[X]] == [
         ("x1", Verdict(healthy=True, reason="", since=100))
     ]
 
 
-def test_70_a_node_that_a_changed_configuration_does_not_ask_for_is_not_lost() -> None:
+def test_70_deselected_node_is_not_lost() -> None:
     first = evaluate_health(scanned("/dev/*", LOCATION, device("x", "/dev/a", "/dev/b")), None, KEEP, 100)
     after = evaluate_health(scanned("/dev/a", LOCATION, device("x", "/dev/a")), first, KEEP, 110)
     assert only(after) == DeviceHealth(device("x", "/dev/a"), Verdict(healthy=True, reason="", since=100))
 
 
-def test_69_the_same_configuration_in_another_line_changes_nothing() -> None:
+def test_69_moved_lines_of_the_configuration_change_nothing() -> None:
     first = evaluate_health(scanned("/dev/x*", LOCATION, device("x0")), None, KEEP, 100)
     after = evaluate_health(scanned("/dev/x*", SourceLocation("devices.yaml", 9, 7)), first, KEEP, 110)
     assert only(after).verdict.reason == "/dev/x0 is gone"
 
 
-def test_what_did_not_change_comes_back_as_the_same_object() -> None:
+def test_unchanged_entry_is_the_identical_object() -> None:
     first = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
     gone = evaluate_health(inventory(device("x0")), first, KEEP, 110)
     again = evaluate_health(inventory(device("x0")), gone, KEEP, 120)
@@ -212,58 +212,58 @@ histories = st.lists(
 
 
 @given(histories)
-def test_no_device_is_healthy_while_it_misses_a_node_and_none_lingers_for_ever(
+def test_no_device_is_healthy_with_a_missing_node_and_none_lingers_forever(
     history: list[tuple[dict[str, set[str]], int]],
 ) -> None:
-    now, judgement = 0.0, None
+    now, snapshot = 0.0, None
     missing_since: dict[str, float] = {}
     before: dict[str, set[str]] = {}
     for state, pause in history:
         now += pause
         present = {name: letters for name, letters in state.items() if letters}
         found = inventory(*(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in sorted(present.items())))
-        judgement = evaluate_health(found, judgement, KEEP, now)
-        judged = {one.device.id: one for one in judgement.devices[X]}
+        snapshot = evaluate_health(found, snapshot, KEEP, now)
+        entries = {entry.device.id: entry for entry in snapshot.devices[X]}
         for name in {*before, *present, *missing_since}:
             lost = before.get(name, set()) - present.get(name, set())
             if lost:
                 missing_since[name] = now
             if name in missing_since and now < missing_since[name] + 60 and name not in present:
-                assert not judged[name].verdict.healthy
+                assert not entries[name].verdict.healthy
             if name not in present and now >= missing_since.get(name, now) + 60:
-                assert name not in judged
-            # All others: it was plugged in anew.
+                assert name not in entries
+            # Otherwise it was plugged in again.
             if lost and present.get(name, set()) & before[name]:
-                assert not judged[name].verdict.healthy
-        assert present.keys() <= judged.keys()
-        ids = [one.device.id for one in judgement.devices[X]]
+                assert not entries[name].verdict.healthy
+        assert present.keys() <= entries.keys()
+        ids = [entry.device.id for entry in snapshot.devices[X]]
         assert len(ids) == len(set(ids))
         assert ids == sorted(ids, key=lambda name: int(name[1:]))
-        assert all(one.verdict.healthy is (one.gone_since is None) for one in judged.values())
-        assert judgement.next_change is None or now < judgement.next_change <= now + 60
+        assert all(entry.verdict.healthy is (entry.gone_since is None) for entry in entries.values())
+        assert snapshot.next_change is None or now < snapshot.next_change <= now + 60
         before = {name: set(letters) for name, letters in present.items()}
-    assert judgement is not None
-    end = evaluate_health(found, judgement, KEEP, now + 60)
-    assert [one.device for one in end.devices[X]] == list(found.devices[X])
-    assert all(one.verdict.healthy for one in end.devices[X])
+    assert snapshot is not None
+    end = evaluate_health(found, snapshot, KEEP, now + 60)
+    assert [entry.device for entry in end.devices[X]] == list(found.devices[X])
+    assert all(entry.verdict.healthy for entry in end.devices[X])
     assert end.next_change is None
 
 
 @given(histories)
-def test_judging_again_at_the_time_it_named_is_when_it_differs(
+def test_health_changes_without_event_exactly_at_next_change(
     history: list[tuple[dict[str, set[str]], int]],
 ) -> None:
-    now, judgement = 0.0, None
+    now, snapshot = 0.0, None
     for present, pause in history:
         now += pause
         found = inventory(
             *(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in sorted(present.items()) if ps)
         )
-        judgement = evaluate_health(found, judgement, KEEP, now)
-    assert judgement is not None
-    if judgement.next_change is None:
-        assert evaluate_health(found, judgement, KEEP, now + 1000).devices == judgement.devices
+        snapshot = evaluate_health(found, snapshot, KEEP, now)
+    assert snapshot is not None
+    if snapshot.next_change is None:
+        assert evaluate_health(found, snapshot, KEEP, now + 1000).devices == snapshot.devices
     else:
-        just_before = evaluate_health(found, judgement, KEEP, judgement.next_change - 0.001)
-        assert just_before.devices == judgement.devices
-        assert evaluate_health(found, judgement, KEEP, judgement.next_change).devices != judgement.devices
+        just_before = evaluate_health(found, snapshot, KEEP, snapshot.next_change - 0.001)
+        assert just_before.devices == snapshot.devices
+        assert evaluate_health(found, snapshot, KEEP, snapshot.next_change).devices != snapshot.devices

@@ -1,0 +1,148 @@
+"""The probes of all devices of an inventory, and what is kept of them when devices and configuration change. Pure.
+
+A probe keeps its state for as long as it checks the same thing of the same device.
+A device that disappears and returns has to pass its probes again, unless nothing is checked again and again.
+"""
+
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+
+from attrs import evolve, field, frozen
+
+from genplug.hardware.inventory import Device, Inventory
+from genplug.health.binding import BoundProbe, bind_probe
+from genplug.health.probe_instance import ProbeInstance
+from genplug.health.thresholds import ProbeState, initial_state, returned_state
+from genplug.health.verdict import DeviceRef, ProbeFailure, ProbeResults
+from genplug.spec.model import Resource
+from genplug.spec.policy import Policy
+from genplug.spec.probes import HealthSpec
+
+FIRST_RESULT_TIMEOUT = 2.0
+"""Seconds for which a new device waits for its first result before it is listed without one."""
+
+
+@frozen
+class Update:
+    """What an update changed.
+
+    ``started`` are probes that are run from now on, and ``new`` those without a result.
+    ``ended`` are probes that are not run any more, and ``forgotten`` those of them whose state is not kept.
+    """
+
+    started: list[ProbeInstance] = field(factory=list)
+    new: list[ProbeInstance] = field(factory=list)
+    ended: list[ProbeInstance] = field(factory=list)
+    forgotten: list[ProbeInstance] = field(factory=list)
+
+
+class DeviceProbes:
+    """The probes of the devices of the newest inventory, and those of devices that may return."""
+
+    def __init__(self) -> None:
+        self._devices: dict[DeviceRef, tuple[Device, HealthSpec, Policy]] = {}
+        self._instances: dict[DeviceRef, dict[str, ProbeInstance]] = {}
+        self._gone: dict[DeviceRef, dict[str, ProbeInstance]] = {}
+
+    def __iter__(self) -> Iterator[ProbeInstance]:
+        return (instance for instances in self._instances.values() for instance in instances.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._instances.values()))
+
+    def __repr__(self) -> str:
+        pending = sum(instance.state.is_pending for instance in self)
+        failed = sum(not instance.state.healthy for instance in self)
+        return (
+            f"<DeviceProbes [{len(self)} probes: {pending} pending, {failed} failed | {len(self._gone)} devices gone]>"
+        )
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a probe has neither a result nor an error yet."""
+        return any(instance.state.is_pending for instance in self)
+
+    def results(self, now: float) -> ProbeResults:
+        """Return the failures of devices, and until when devices wait for their first result (monotonic seconds)."""
+        failures, pending = {}, {}
+        for ref, instances in self._instances.items():
+            failed = [
+                ProbeFailure(name, instance.state.reason)
+                for name, instance in instances.items()
+                if not instance.state.healthy
+            ]
+            if failed:
+                failures[ref] = tuple(failed)
+            until = [each.since + FIRST_RESULT_TIMEOUT for each in instances.values() if each.state.is_pending]
+            if max(until, default=now) > now:
+                pending[ref] = max(until)
+        return ProbeResults(failures, pending)
+
+    def update(self, inventory: Inventory, listed: AbstractSet[DeviceRef], now: float) -> Update:
+        """Watch the devices of an inventory, and no others; return what that changed.
+
+        ``listed`` are all devices of the previous list, those that are gone and linger included: one of them that
+        returns has to pass its probes ``successThreshold`` times.
+        """
+        update, present = Update(), dict(_devices_with_probes(inventory))
+        for ref in self._instances.keys() - present.keys():
+            self._gone[ref] = self._remove_device(ref, update)
+        for ref in self._gone.keys() - listed - present.keys():
+            # Sticky failures are kept until the process restarts, even of devices that are gone.
+            sticky = {name: instance for name, instance in self._gone[ref].items() if instance.is_sticky_failed}
+            if sticky:
+                self._gone[ref] = sticky
+            else:
+                del self._gone[ref]
+        for ref, (device, resource) in present.items():
+            previous = self._devices.get(ref)
+            if previous is None or previous[0] is not device or previous[1:] != (resource.health, resource.policy):
+                self._update_device(ref, device, resource, now, update)
+        return update
+
+    def _remove_device(self, ref: DeviceRef, update: Update) -> dict[str, ProbeInstance]:
+        self._devices.pop(ref, None)
+        instances = self._instances.pop(ref, {})
+        update.ended.extend(instances.values())
+        update.forgotten.extend(instances.values())
+        return instances
+
+    def _update_device(self, ref: DeviceRef, device: Device, resource: Resource, now: float, update: Update) -> None:
+        previous, returned = self._instances.get(ref, {}), self._gone.pop(ref, None)
+        instances: dict[str, ProbeInstance] = {}
+        update.ended.extend(previous.values())
+        for spec in resource.health.probes:
+            bound, old = bind_probe(device, resource, spec), previous.get(spec.name)
+            if old is not None and _is_same_probe(old.bound, bound):
+                instance = evolve(previous.pop(spec.name), bound=bound)
+            elif returned is not None and spec.name in returned and returned[spec.name].is_sticky_failed:
+                instance = evolve(returned[spec.name], bound=bound)
+            else:
+                instance = ProbeInstance(bound, _first_state(bound, now, has_returned=returned is not None), now)
+                update.new.append(instance)
+            instances[spec.name] = instance
+            if not instance.is_sticky_failed:
+                update.started.append(instance)
+        update.forgotten.extend(previous.values())
+        self._devices[ref], self._instances[ref] = (device, resource.health, resource.policy), instances
+
+
+def _devices_with_probes(inventory: Inventory) -> Iterable[tuple[DeviceRef, tuple[Device, Resource]]]:
+    for name, devices in inventory.devices.items():
+        resource = inventory.resources.get(name)
+        if resource is not None and resource.health.probes:
+            for device in devices:
+                yield DeviceRef(name, device.id), (device, resource)
+
+
+def _first_state(bound: BoundProbe, now: float, *, has_returned: bool) -> ProbeState:
+    needed = bound.timing.success_threshold
+    if not has_returned or bound.request is None or needed == 1:
+        return initial_state(now)
+    return returned_state(f"the device returned; it needs {needed} consecutive passing probe runs", now)
+
+
+def _is_same_probe(old: BoundProbe, new: BoundProbe) -> bool:
+    """Return whether the state of one probe holds for the other: both check the same."""
+    same = (old.request, old.error, old.sysfs_directories) == (new.request, new.error, new.sysfs_directories)
+    return same and old.spec.check == new.spec.check
