@@ -10,7 +10,7 @@ from attrs import frozen
 
 from benchmarks.budgets import BUDGETS, SOURCE, Budget
 from genplug import __version__
-from genplug.cli.tables import table
+from genplug.cli.output import format_table
 
 Samples = Mapping[str, Sequence[float]]
 """Values by the name of their figure, one of each run."""
@@ -61,7 +61,7 @@ def as_table(found: Iterable[Figure]) -> str:
         )
         for one in found
     ]
-    return table(("FIGURE", "MEDIAN", "MIN .. MAX", "RUNS", "BUDGET", "", "BEST PEER"), rows)
+    return format_table(("FIGURE", "MEDIAN", "MIN .. MAX", "RUNS", "BUDGET", "", "BEST PEER"), rows)
 
 
 def as_json(found: Iterable[Figure], conditions: Mapping[str, str | int]) -> dict[str, object]:

@@ -1,1 +1,1 @@
-"""The commands, one module each; whatever is heavy is imported inside the command that needs it."""
+"""The commands of genplug, each in the module of its name. A command imports large modules only when it needs them."""

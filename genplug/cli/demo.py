@@ -1,29 +1,31 @@
-"""``genplug demo``: flags; what it does is in ``demo_node.py``, ``demo_live.py`` and ``demo_script.py``."""
+"""``genplug demo``: the options of the demo. ``demo_live.py`` and ``demo_script.py`` run it on ``demo_node.py``."""
 
 import argparse
 import importlib
-import os
+
+from genplug.cli.grpc_environment import set_grpc_environment
 
 DESCRIPTION = """\
-Try genplug without a cluster, hardware or root: a make-believe node with devices that are plain files and a stand-in
-for the kubelet, in a temporary directory that is removed at the end. The agent on it is the real one.
+Try genplug without a cluster, hardware or root. The demo runs the real agent on a simulated node: a temporary directory
+with text files that stand for device nodes, and a stand-in for the kubelet. It removes the directory at the end.
 """
 EPILOG = """\
 examples:
-  genplug demo              a live table; it says what to try from a second terminal. Ctrl-C ends it
-  genplug demo --script     play all of that unattended, with a visible result at each step; exit code 0 or 1
+  genplug demo              a live table of devices, with commands to try in a second terminal; Ctrl-C ends the demo
+  genplug demo --script     a sequence of events, each with its result
+
+exit codes: 0 success, 1 a step of --script failed
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
+    """Add the options of the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("--script", action="store_true", help="play everything unattended and exit 0 or 1")
+    parser.add_argument("--script", action="store_true", help="play a sequence of events without interaction, and exit")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and return the exit code."""
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    set_grpc_environment()
     module = importlib.import_module("genplug.cli.demo_script" if arguments.script else "genplug.cli.demo_live")
     return int(module.play())

@@ -1,4 +1,4 @@
-"""``genplug demo``: the table that follows every change, and what to try from a second terminal."""
+"""``genplug demo``: a table that follows every change, and commands to try in a second terminal."""
 
 import asyncio
 import os
@@ -8,51 +8,52 @@ from contextlib import suppress
 from pathlib import Path
 
 from genplug.agent import Agent
-from genplug.cli.demo_node import SERIAL, demo_node, status_table
+from genplug.cli.demo_node import SERIAL, format_devices, make_demo_node
 from genplug.observe.events import Event, LogEvent
 from genplug.testing.node.fake_node import FakeNode
 
-_MAX_NEWS = 8
-_SETTLED = 0.05
-"""Seconds of quiet before the table is drawn again."""
+_MAX_LOG_LINES = 8
+_QUIET_SECONDS = 0.05
+"""Time without another event after which the table is drawn."""
+_HIDDEN_EVENTS = (Event.LIST_SENT, Event.ENDPOINT_PHASE_CHANGED, Event.CONFIG_UNCHANGED)
 
 
 def play() -> int:
     """Show the table until Ctrl-C, and return the exit code."""
     with suppress(KeyboardInterrupt):
         asyncio.run(_play())
-    print("\nThe demo's directory is removed. Next: README.md, `genplug validate --help`, `genplug run --help`.")
+    print("\nThe demo has removed its directory. Next: README.md, `genplug validate --help`, `genplug run --help`.")
     return 0
 
 
 async def _play() -> None:
-    async with demo_node() as node, node.run_agent() as agent:
+    async with make_demo_node() as node, node.run_agent() as agent:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _restart_kubelet, node)
-        news = _News()
-        agent.event_log.listen(news.hear)
+        recent = _RecentEvents()
+        agent.event_log.listen(recent.add)
         while True:
-            _draw(node, agent, news)
-            await news.settled()
+            _draw(node, agent, recent)
+            await recent.wait()
 
 
-class _News:
-    """The newest log lines, and the event that there are more."""
+class _RecentEvents:
+    """The last lines of the log."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self._heard = asyncio.Event()
+        self._has_event = asyncio.Event()
 
-    def hear(self, entry: LogEvent) -> None:
-        """Take note of a log entry."""
-        if entry.event not in (Event.LIST_SENT, Event.ENDPOINT_PHASE_CHANGED, Event.CONFIG_UNCHANGED):
-            self.lines = [*self.lines, *entry.text.splitlines()][-_MAX_NEWS:]
-        self._heard.set()
+    def add(self, log_event: LogEvent) -> None:
+        """Add a log event."""
+        if log_event.event not in _HIDDEN_EVENTS:
+            self.lines = [*self.lines, *log_event.text.splitlines()][-_MAX_LOG_LINES:]
+        self._has_event.set()
 
-    async def settled(self) -> None:
-        """Return when something was heard and what came with it has been heard too."""
-        await self._heard.wait()
-        await asyncio.sleep(_SETTLED)
-        self._heard.clear()
+    async def wait(self) -> None:
+        """Wait for an event, and for the events that follow it closely."""
+        await self._has_event.wait()
+        await asyncio.sleep(_QUIET_SECONDS)
+        self._has_event.clear()
 
 
 _restarts: set["asyncio.Task[None]"] = set()
@@ -64,23 +65,24 @@ def _restart_kubelet(node: FakeNode) -> None:
     task.add_done_callback(_restarts.discard)
 
 
-def _draw(node: FakeNode, agent: Agent, news: _News) -> None:
+def _draw(node: FakeNode, agent: Agent, recent: _RecentEvents) -> None:
     if sys.stdout.isatty():
         print("\033[2J\033[H", end="")
-    print("genplug demo: a make-believe node, the real agent, a stand-in for the kubelet. Ctrl-C ends it.\n")
-    print(status_table(agent.status))
-    print("\n" + "\n".join(f"  {line}" for line in news.lines) + "\n")
-    print(_what_to_try(node), flush=True)
+    print("genplug demo: the real agent on a simulated node. Ctrl-C ends the demo.\n")
+    print(format_devices(agent.status))
+    print("\n" + "\n".join(f"  {line}" for line in recent.lines) + "\n")
+    print(_suggestions(node), flush=True)
 
 
-def _what_to_try(node: FakeNode) -> str:
+def _suggestions(node: FakeNode) -> str:
     config = node.config_dir / "genplug.yaml"
     genplug = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "genplug" else f"{sys.executable} -m genplug"
-    tries = (
+    suggestions = (
         (f"rm {node.locate('/dev/ttyUSB1')}", "unplug a device"),
-        (f"echo 'char 188:1' > {node.locate('/dev/ttyUSB1')}", "plug it in again: the same ID"),
-        (f"$EDITOR {config}", "edit the configuration; break it, and read the error here"),
+        (f"echo 'char 188:1' > {node.locate('/dev/ttyUSB1')}", "plug it in again: it has the same ID"),
+        (f"$EDITOR {config}", "edit the configuration; an error appears here"),
         (f"kill -USR1 {os.getpid()}", "restart the kubelet"),
         (f"{genplug} plan --root {node.root} --config {config} --allocate {SERIAL}=2", ""),
     )
-    return "Try, in a second terminal:\n" + "\n".join(f"  {command:<56}  {why}".rstrip() for command, why in tries)
+    lines = (f"  {command:<56}  {effect}".rstrip() for command, effect in suggestions)
+    return "Try in a second terminal:\n" + "\n".join(lines)

@@ -1,6 +1,6 @@
-"""The node that both forms of the demo play on: its devices, its configuration, its table."""
+"""The simulated node of the demo: its devices, its configurations and the table of its devices."""
 
-from genplug.cli.tables import table
+from genplug.cli.output import format_table
 from genplug.observe.status import Status
 from genplug.testing.node.fake_node import FakeNode
 
@@ -13,15 +13,15 @@ CONFIG = """\
 apiVersion: genplug.io/v1alpha1
 kind: DevicePluginConfig
 resources:
-  example.com/serial:            # what a pod asks for
+  example.com/serial:            # what a pod requests
     devices:
-    - glob: /dev/ttyUSB*         # each match is one device
+    - glob: /dev/ttyUSB*         # each match is a device
     allocate:
       env: {SERIAL_PORTS: "${path}"}
   example.com/fuse:
     devices:
     - glob: /dev/fuse
-    tokens: 3                    # any three containers may share it
+    tokens: 3                    # three containers can share the device
 """
 WITH_CAMERA = (
     CONFIG
@@ -31,11 +31,11 @@ WITH_CAMERA = (
     - glob: /dev/video[0-9]*
 """
 )
-BROKEN = WITH_CAMERA.replace("glob: /dev/video", "golb: /dev/video")
+INVALID = WITH_CAMERA.replace("glob: /dev/video", "golb: /dev/video")
 
 
-def demo_node() -> FakeNode:
-    """Return a node with three serial adapters, a camera and FUSE, all of them plain files."""
+def make_demo_node() -> FakeNode:
+    """Return a node with three serial adapters, a camera and FUSE; text files stand for the device nodes."""
     node = FakeNode(stand_ins=True)
     for number in range(3):
         node.plug(f"/dev/ttyUSB{number}", major=188, minor=number)
@@ -45,8 +45,8 @@ def demo_node() -> FakeNode:
     return node
 
 
-def status_table(status: Status) -> str:
-    """Return what the agent offers as a table, one device a line."""
+def format_devices(status: Status) -> str:
+    """Return a table of all devices that the agent offers."""
     rows = []
     for resource in status.resources:
         state = "removed" if resource.is_removed else "registered" if resource.is_registered else resource.phase
@@ -55,4 +55,4 @@ def status_table(status: Status) -> str:
             rows.append((resource.name, state, device.id, health, ", ".join(device.paths), device.reason))
         if not resource.devices:
             rows.append((resource.name, state, "-", "none", "-", "; ".join(resource.notes)))
-    return table(("RESOURCE", "KUBELET", "DEVICE", "HEALTH", "PATH", "REASON"), rows)
+    return format_table(("RESOURCE", "KUBELET", "DEVICE", "HEALTH", "PATH", "REASON"), rows)

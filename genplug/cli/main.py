@@ -1,4 +1,4 @@
-"""The ``genplug`` command: names and texts of its subcommands. A command's module is imported when it is asked for."""
+"""The ``genplug`` command: its commands with their summaries. Only the module of the requested command is imported."""
 
 import argparse
 import importlib
@@ -7,21 +7,23 @@ from collections.abc import Sequence
 
 from genplug import __version__
 from genplug.capture.archive import RootError
+from genplug.cli.output import print_message
 
 COMMANDS = {
-    "run": "serve this node: what the DaemonSet runs",
-    "status": "show what the running agent of this node does",
-    "validate": "check a configuration or a ConfigMap and print every mistake in it",
-    "plan": "show what this node would offer, and why each device is in or out",
-    "init": "print a configuration to start from: for a kind of hardware, or for what this machine has",
-    "capture": "write what a configuration reads of this node into an archive, to send it or to plan with it elsewhere",
-    "schema": "print the JSON Schema of the configuration, or of a JSON document that a command prints",
-    "demo": "try it: a make-believe node and kubelet in a temporary directory, no cluster and no root",
+    "run": "run the agent of this node, as the DaemonSet does",
+    "status": "show the status of the agent that runs on this node",
+    "validate": "check a configuration, a policy or a ConfigMap manifest",
+    "plan": "show which devices this node would offer, and why",
+    "init": "print a configuration to start from, for a kind of hardware or for this machine",
+    "capture": "write what a configuration reads from this node into an archive",
+    "schema": "print the JSON Schema of the configuration or of another document",
+    "demo": "try genplug on a simulated node, without a cluster, hardware or root",
 }
 
 _EPILOG = """\
-exit codes: 0 fine, 1 failed at run time, 2 wrong usage, 4 not ready, 78 invalid configuration
-every flag of 'run' can also be given as an environment variable, e.g. GENPLUG_LOG_LEVEL=debug
+exit codes: 0 success, 1 runtime error, 2 usage error, 4 not ready, 78 invalid configuration
+
+'genplug COMMAND --help' describes a command and its options.
 """
 
 
@@ -30,16 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="genplug",
-        description="One process per Kubernetes node that reads a YAML file and offers any hardware to pods.",
+        description="A Kubernetes device plugin that offers any hardware to pods, described by a YAML file.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"genplug {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    asked = next((one for one in arguments if not one.startswith("-")), None)
-    for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if name == asked:
+    requested = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == requested:
             module = importlib.import_module(f"genplug.cli.{name}")
             module.configure(command)
             command.set_defaults(run=module.run)
@@ -47,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except RootError as error:
-        print(f"genplug {parsed.command}: {error}", file=sys.stderr)
+        print_message(parsed.command, str(error))
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output (`| head`) left: no error of ours, and nothing more to say.
+        # The reader of the output, for example `head`, has exited. The interpreter must not flush to the pipe again.
         sys.stderr.close()
         return 0

@@ -1,25 +1,51 @@
-"""Flags that several commands have."""
+"""Options that several commands have, and the types of their values."""
 
 import argparse
 import os
 from pathlib import Path
 
-POLICY = "GENPLUG_POLICY"
-ROOT_HELP = "where the host's file system is seen, or an archive that 'genplug capture' wrote (default: /)"
+LISTEN_VARIABLE = "GENPLUG_LISTEN"
+POLICY_VARIABLE = "GENPLUG_POLICY"
+ROOT_HELP = "root directory of the host, or an archive of 'genplug capture' (default: /)"
+_MAX_PORT = 65535
+
+Address = tuple[str, int]
+"""Host and port; an empty host means all addresses."""
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
-    """Add ``--root``; what is given is a text for :func:`genplug.capture.archive.open_root`."""
+    """Add ``--root``; its value is an argument for :func:`genplug.capture.archive.open_root`."""
     parser.add_argument("--root", metavar="DIR", default="/", help=ROOT_HELP)
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:
-    """Add ``--policy``; what is given is a path, or None for the default policy."""
+    """Add ``--policy``; its value is a path, or None for the default policy."""
     parser.add_argument(
         "--policy",
         metavar="FILE",
         type=Path,
-        default=Path(os.environ[POLICY]) if os.environ.get(POLICY) else None,
-        help=f"what the configuration may do at most (default: {POLICY} of the environment; without either, "
-        "no mounts, no block devices, nodes under /dev only)",
+        default=Path(os.environ[POLICY_VARIABLE]) if os.environ.get(POLICY_VARIABLE) else None,
+        help=f"policy that limits what the configuration may do (default: {POLICY_VARIABLE} from the environment; "
+        "without a policy, mounts and block devices are not allowed, and device nodes must be under /dev)",
     )
+
+
+def parse_address(text: str) -> Address:
+    """Return the host and port of ``HOST:PORT``; an IPv6 address can be in brackets.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not ``HOST:PORT``.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
+        raise argparse.ArgumentTypeError(
+            f"expected HOST:PORT, for example 127.0.0.1:9808, found {text!r} (the default comes "
+            f"from the environment variable {LISTEN_VARIABLE})"
+        )
+    return host.strip("[]"), int(port)
+
+
+def format_address(address: Address) -> str:
+    """Return an address as ``HOST:PORT``, with brackets around an IPv6 address."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,86 +1,105 @@
-"""``genplug plan``: what this node would offer now, and why each candidate is in or out. Looks, changes nothing."""
+"""``genplug plan``: the devices that this node would offer, and the reason for each candidate. It changes nothing."""
 
 import argparse
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genplug.cli.options import add_policy, add_root
+from genplug.cli.output import format_table, print_message
 
 if TYPE_CHECKING:
+    from genplug.allocation.offer import Grant
     from genplug.allocation.resource_state import ResourceState
     from genplug.hardware.explain import CandidateExplanation
+    from genplug.hardware.host import Host
     from genplug.hardware.inventory import DeviceNode, Inventory
+    from genplug.health.verdict import ProbeResults
 
 DESCRIPTION = """\
-Show what this node would offer now with a configuration, and why each path that a glob finds is in or out.
-Nothing is registered and nothing is changed.
+Show which devices this node would offer with a configuration, and why each path that a glob matches is included or
+left out. The command registers nothing and changes nothing.
 """
 EPILOG = """\
 examples:
   genplug plan --config genplug.yaml
   genplug plan --config /etc/genplug --root /host -o json
-  genplug plan --config genplug.yaml --allocate nvidia.com/gpu=2     print the exact answer for a container
-  genplug plan --config genplug.yaml --explain         every condition and attribute, and the file it was read from
-  genplug plan --config genplug.yaml --probe                         have every probe look once
-  genplug plan --config genplug.yaml --policy policy.yaml            under the policy that the agent runs with
-  genplug plan --config genplug.yaml --root node.tar.gz              of the node that 'genplug capture' wrote down
+  genplug plan --config genplug.yaml --allocate nvidia.com/gpu=2     what a container would receive
+  genplug plan --config genplug.yaml --explain                       each condition and attribute, with its file
+  genplug plan --config genplug.yaml --probe                         with the results of the probes
+  genplug plan --config genplug.yaml --policy policy.yaml            with the policy of the agent
+  genplug plan --config genplug.yaml --root node.tar.gz              for a node that 'genplug capture' captured
 
-exit codes: 0 fine, 1 --allocate was refused, 2 wrong usage, 78 invalid configuration, or one that claims a node twice
-here
+`genplug schema plan` and `genplug schema allocation` describe the keys of `-o json` and `-o yaml`.
+
+exit codes: 0 success, 1 an allocation was refused, 2 usage error, 78 the configuration is invalid, or two devices claim
+the same device node
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
+    """Add the options of the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("--config", action="extend", nargs="+", metavar="PATH", required=True, help="file or directory")
+    parser.add_argument(
+        "--config",
+        action="extend",
+        nargs="+",
+        metavar="PATH",
+        required=True,
+        help="configuration file, or a directory such as a mounted ConfigMap; later files override earlier files",
+    )
     add_policy(parser)
     add_root(parser)
-    parser.add_argument("--node-name", metavar="NAME", help="merge node.NAME.yaml last")
-    parser.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table", help="(default: table)")
+    parser.add_argument(
+        "--node-name", metavar="NAME", help="name of the Kubernetes node; node.NAME.yaml is merged last"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("table", "json", "yaml"),
+        default="table",
+        help="format of the output (default: table; with --allocate: json)",
+    )
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="say of each path which condition let it in or out, and from which file each attribute came",
+        help="show for each path the conditions that it meets or fails, and the file that each attribute comes from",
     )
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="have every probe look once, programs and URLs included, and show what it says; only the kernel's events "
-        "are left to the agent",
+        help="run every probe once, including programs and requests, and show the results; probes that wait for events "
+        "of the kernel are not run",
     )
     parser.add_argument(
         "--allocate",
         action="append",
         metavar="RESOURCE=N",
         default=[],
-        type=_request,
-        help="print what a container that asks for N of RESOURCE would get; may be repeated",
+        type=_parse_request,
+        help="print what a container that requests N of RESOURCE would receive; can be repeated",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan and return the exit code."""
-    from genplug.capture.archive import open_root  # noqa: PLC0415 - --help needs none of this
+    from genplug.capture.archive import open_root  # noqa: PLC0415 - --help does not need it
 
     with open_root(arguments.root) as arguments.root:
-        return _planned(arguments)
+        return _run(arguments)
 
 
-def _planned(arguments: argparse.Namespace) -> int:
-    from genplug.allocation.offer import build_offer  # noqa: PLC0415
-    from genplug.allocation.resource_state import ResourceState  # noqa: PLC0415 - see run
-    from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415
+def _run(arguments: argparse.Namespace) -> int:
+    from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415 - see run
     from genplug.config.load import load  # noqa: PLC0415
     from genplug.hardware.discovery import discover  # noqa: PLC0415
     from genplug.hardware.explain import explain  # noqa: PLC0415
     from genplug.hardware.host import Host  # noqa: PLC0415
-    from genplug.health.presence import NO_PROBE_RESULTS, evaluate_health  # noqa: PLC0415
+    from genplug.health.presence import NO_PROBE_RESULTS  # noqa: PLC0415
     from genplug.health.run_once import run_probes_once  # noqa: PLC0415
 
     try:
@@ -90,179 +109,174 @@ def _planned(arguments: argparse.Namespace) -> int:
         return 78
     host = Host.at(arguments.root, node_name=arguments.node_name or os.environ.get("NODE_NAME"))
     inventory = discover(config, host)
-    findings, troubles = run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, ())
-    for trouble in troubles:
-        print(f"{trouble.resource}: probe {trouble.probe} cannot look: {trouble.error}", file=sys.stderr)
-    judgement = evaluate_health(inventory, None, {}, time.monotonic(), findings)
-    answers = {
-        name: ResourceState(build_offer(resource, judgement.devices.get(name, ())), host)
-        for name, resource in inventory.resources.items()
-    }
-    # A name that no device fills in is shown as it is written.
-    for name, scan in inventory.scans.items():
-        if not any(one.configured_name == name for one in inventory.resources.values()):
-            answers[name] = ResourceState(build_offer(scan.resource, ()), host)
+    results, probe_errors = run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, ())
+    for probe_error in probe_errors:
+        text = f"{probe_error.resource}: probe {probe_error.probe} has no result: {probe_error.error}"
+        print_message("plan", text)
     for conflict in inventory.conflicts:
-        print(conflict.message, file=sys.stderr)
+        print_message("plan", conflict.message)
+    states = _build_states(inventory, host, results)
     code = 78 if inventory.conflicts else 0
-    document = _document(answers, inventory)
-    explanation = tuple(explain(inventory, host)) if arguments.explain else ()
-    if arguments.explain:
-        document["explanations"] = [_explanation(one) for one in explanation]
+    explanations = tuple(explain(inventory, host)) if arguments.explain else None
     if arguments.allocate:
-        document, refused = _allocated(answers, arguments.allocate)
+        document, refused = _allocation_document(states, arguments.allocate)
         code = max(code, refused)
-    if arguments.output == "table" and not arguments.allocate:
-        print(_table(answers, inventory))
-        if arguments.explain:
-            print("\n" + _prose(explanation))
-    elif arguments.output == "yaml":
-        import yaml  # noqa: PLC0415
+    else:
+        document = _plan_document(states, inventory, explanations)
+    if arguments.output == "yaml":
+        import yaml  # noqa: PLC0415 - only this output needs it
 
         print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), end="")
-    else:
+    elif arguments.output == "json" or arguments.allocate:
         print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        print(_format_plan(states, inventory))
+        if explanations is not None:
+            print("\n" + "\n\n".join(map(_format_explanation, explanations)))
     return code
 
 
-def _request(text: str) -> tuple[str, int]:
+def _build_states(inventory: "Inventory", host: "Host", results: "ProbeResults") -> "dict[str, ResourceState]":
+    """Return the state of each resource, as the agent would serve it."""
+    from genplug.allocation.offer import build_offer  # noqa: PLC0415 - see run
+    from genplug.allocation.resource_state import ResourceState  # noqa: PLC0415
+    from genplug.health.presence import evaluate_health  # noqa: PLC0415
+
+    health = evaluate_health(inventory, None, {}, time.monotonic(), results)
+    states = {
+        name: ResourceState(build_offer(resource, health.devices.get(name, ())), host)
+        for name, resource in inventory.resources.items()
+    }
+    # A template of a name without devices has no instance: the resource appears under the template.
+    for name, scan in inventory.scans.items():
+        if not any(resource.configured_name == name for resource in inventory.resources.values()):
+            states[name] = ResourceState(build_offer(scan.resource, ()), host)
+    return states
+
+
+def _parse_request(text: str) -> tuple[str, int]:
     resource, separator, number = text.rpartition("=")
-    if not separator or not number.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not RESOURCE=N, for example nvidia.com/gpu=2")
+    if not separator or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected RESOURCE=N, for example nvidia.com/gpu=2, found {text!r}")
     return resource, int(number)
 
 
-def _document(answers: "Mapping[str, ResourceState]", inventory: "Inventory") -> dict[str, Any]:
-    resources = []
-    for name, one in answers.items():
-        devices = [
+# Documents for -o json and -o yaml
+
+
+def _plan_document(
+    states: "Mapping[str, ResourceState]",
+    inventory: "Inventory",
+    explanations: "Sequence[CandidateExplanation] | None",
+) -> dict[str, Any]:
+    document = {
+        "apiVersion": "genplug.io/v1alpha1",
+        "kind": "Plan",
+        "resources": [_resource_document(name, state, inventory) for name, state in states.items()],
+        "conflicts": [conflict.message for conflict in inventory.conflicts],
+    }
+    if explanations is not None:
+        document["explanations"] = [_explanation_document(explanation) for explanation in explanations]
+    return document
+
+
+def _resource_document(name: str, state: "ResourceState", inventory: "Inventory") -> dict[str, Any]:
+    resource = state.offer.resource
+    return {
+        "name": name,
+        "location": str(resource.location),
+        "devices": [_grant_document(grant) for grant in state.offer.grants.values()],
+        "considered": [
             {
-                "id": grant.id,
-                "healthy": grant.healthy,
-                "reason": grant.reason,
-                "paths": [path for judged in grant.devices for path in judged.device.candidates],
-                "nodes": [_node(node) for judged in grant.devices for node in judged.device.nodes],
-                "companions": [_node(node) for judged in grant.devices for node in judged.device.companions],
+                "path": outcome.path,
+                "device": outcome.device,
+                "reason": outcome.reason,
+                "location": str(outcome.location),
             }
-            for grant in one.offer.grants.values()
-        ]
-        considered = [
-            {"path": seen.path, "device": seen.device, "reason": seen.reason, "location": str(seen.location)}
-            for seen in inventory.outcomes
-            if seen.resource in {name, one.offer.resource.configured_name}
-        ]
-        resources.append(
-            {"name": name, "location": str(one.offer.resource.location), "devices": devices, "considered": considered}
-        )
-    conflicts = [conflict.message for conflict in inventory.conflicts]
-    return {"apiVersion": "genplug.io/v1alpha1", "kind": "Plan", "resources": resources, "conflicts": conflicts}
+            for outcome in inventory.outcomes
+            if outcome.resource in {name, resource.configured_name}
+        ],
+    }
 
 
-def _node(node: "DeviceNode") -> dict[str, str]:
+def _grant_document(grant: "Grant") -> dict[str, Any]:
+    devices = [health.device for health in grant.devices]
+    return {
+        "id": grant.id,
+        "healthy": grant.healthy,
+        "reason": grant.reason,
+        "paths": [path for device in devices for path in device.candidates],
+        "nodes": [_node_document(node) for device in devices for node in device.nodes],
+        "companions": [_node_document(node) for device in devices for node in device.companions],
+    }
+
+
+def _node_document(node: "DeviceNode") -> dict[str, str]:
     return {
         "path": node.path,
         "resolved": node.info.resolved,
         "containerPath": node.container_path,
         "permissions": node.permissions,
-        "numbers": _numbers(node),
+        "numbers": node.info.describe_numbers(),
     }
 
 
-def _numbers(node: "DeviceNode") -> str:
-    return f"{node.info.kind} {node.info.major}:{node.info.minor}"
-
-
-def _table(answers: "Mapping[str, ResourceState]", inventory: "Inventory") -> str:
-    from genplug.cli.tables import table  # noqa: PLC0415
-
-    rows = []
-    for name, one in answers.items():
-        for grant in one.offer.grants.values():
-            nodes = ", ".join(
-                f"{node.path} ({_numbers(node)})" for judged in grant.devices for node in judged.device.nodes
-            )
-            rows.append((name, grant.id, "healthy" if grant.healthy else "unhealthy", nodes, grant.reason))
-        if not one.offer.grants:
-            rows.append((name, "-", "none", "-", "nothing on this node matches"))
-    notes = [f"{note.resource}: nothing matches {note.glob} ({note.location})" for note in inventory.unmatched_globs]
-    parts = [table(("RESOURCE", "DEVICE", "STATE", "NODES", "REASON"), rows)] if rows else ["no resources: {}"]
-    out = [(seen.resource, seen.path, seen.reason) for seen in inventory.outcomes if seen.device is None]
-    if notes:
-        parts += ["", *notes]
-    if out:
-        parts += ["", "left out:", table(("RESOURCE", "PATH", "REASON"), out)]
-    return "\n".join(parts)
-
-
-def _explanation(one: "CandidateExplanation") -> dict[str, Any]:
+def _explanation_document(explanation: "CandidateExplanation") -> dict[str, Any]:
     return {
-        "path": one.path,
-        "resource": one.resource,
-        "location": str(one.location),
-        "foundBy": one.found_by,
-        "device": one.device,
-        "reason": one.reason,
+        "path": explanation.path,
+        "resource": explanation.resource,
+        "location": str(explanation.location),
+        "foundBy": explanation.found_by,
+        "device": explanation.device,
+        "reason": explanation.reason,
         "checks": [
             {"condition": check.condition, "passed": check.passed, "values": list(check.values), "file": check.origin}
-            for check in one.checks
+            for check in explanation.checks
         ],
         "attributes": [
             {"name": attribute.name, "values": list(attribute.values), "file": attribute.origin}
-            for attribute in one.attributes
+            for attribute in explanation.attributes
         ],
     }
 
 
-def _prose(explanation: "Sequence[CandidateExplanation]") -> str:
-    """Return the explanation for people: a paragraph for each path."""
-    lines = []
-    for one in explanation:
-        fate = f"device {one.device}" if one.device is not None else f"left out: {one.reason or 'see above'}"
-        lines += ["", f"{one.path}: {fate}", f"  {one.resource} ({one.location}), found by '{one.found_by}'"]
-        for check in one.checks:
-            word = "in " if check.passed else "out"
-            seen = f"it is {_shown(check.values)}" if check.values else "it does not exist"
-            lines.append(f"  {word} by where {check.condition}: {seen}" + _origin(check.origin))
-        for attribute in one.attributes:
-            said = f"= {_shown(attribute.values)}" if attribute.values else "does not exist"
-            lines.append(f"  {attribute.name} {said}" + _origin(attribute.origin))
-    return "\n".join(lines[1:])
+def _allocation_document(
+    states: "Mapping[str, ResourceState]", requests: Sequence[tuple[str, int]]
+) -> tuple[dict[str, Any], int]:
+    """Return the document of ``--allocate``, and the exit code."""
+    from genplug.allocation.errors import AllocationError  # noqa: PLC0415 - see run
 
-
-def _shown(values: "Sequence[str]") -> str:
-    return ", ".join(repr(value) for value in values)
-
-
-def _origin(origin: str) -> str:
-    return f"   <- {origin}" if origin else ""
-
-
-def _allocated(answers: "Mapping[str, ResourceState]", requests: list[tuple[str, int]]) -> tuple[dict[str, Any], int]:
-    from genplug.allocation.errors import AllocationError  # noqa: PLC0415
-
-    given, code = [], 0
-    for resource, number in requests:
-        answer: dict[str, Any] = {"resource": resource}
+    containers, code = [], 0
+    for resource, count in requests:
+        container: dict[str, Any] = {"resource": resource}
         try:
-            answer |= _answer(answers, resource, number)
-        except (AllocationError, LookupError) as refusal:
-            answer["refused"] = str(refusal.args[0])
-            print(f"{resource}={number}: {refusal.args[0]}", file=sys.stderr)
+            container |= _allocate(states, resource, count)
+        except (AllocationError, LookupError) as error:
+            container["refused"] = str(error.args[0])
+            print_message("plan", f"{resource}={count}: {error.args[0]}")
             code = 1
-        given.append(answer)
-    return {"apiVersion": "genplug.io/v1alpha1", "kind": "Allocation", "containers": given}, code
+        containers.append(container)
+    return {"apiVersion": "genplug.io/v1alpha1", "kind": "Allocation", "containers": containers}, code
 
 
-def _answer(answers: "Mapping[str, ResourceState]", resource: str, number: int) -> dict[str, Any]:
-    if resource not in answers:
-        raise LookupError(f"there is no resource {resource!r}; there are {', '.join(answers) or 'none'}")
-    one = answers[resource]
-    healthy = [listed.id for listed in one.listed if listed.healthy]
-    if number > len(healthy):
-        raise LookupError(f"only {len(healthy)} of {len(one.listed)} devices are healthy; `genplug plan` says why")
-    ids = one.choose_preferred(healthy, (), number)
-    edits = one.allocate(ids)
-    # The names are those of v1beta1 ContainerAllocateResponse, in camel case.
+def _allocate(states: "Mapping[str, ResourceState]", resource: str, count: int) -> dict[str, Any]:
+    """Return what a container would receive; the keys are those of ContainerAllocateResponse, in camel case.
+
+    Raises:
+        LookupError: there is no such resource, or it does not have enough healthy devices.
+        AllocationError: the allocation is refused.
+    """
+    if resource not in states:
+        raise LookupError(f"there is no resource {resource!r}; the configuration has {', '.join(states) or 'none'}")
+    state = states[resource]
+    healthy = [device.id for device in state.listed if device.healthy]
+    if count > len(healthy):
+        raise LookupError(
+            f"requested {count}, but only {len(healthy)} of {len(state.listed)} devices are healthy; "
+            "'genplug plan' without --allocate shows the reasons"
+        )
+    ids = state.choose_preferred(healthy, (), count)
+    edits = state.allocate(ids)
     return {
         "ids": list(ids),
         "envs": dict(edits.env),
@@ -277,3 +291,59 @@ def _answer(answers: "Mapping[str, ResourceState]", resource: str, number: int) 
         "annotations": dict(edits.annotations),
         "cdiDevices": list(edits.cdi_devices),
     }
+
+
+# Text for -o table
+
+
+def _format_plan(states: "Mapping[str, ResourceState]", inventory: "Inventory") -> str:
+    rows = []
+    for name, state in states.items():
+        for grant in state.offer.grants.values():
+            nodes = ", ".join(
+                f"{node.path} ({node.info.describe_numbers()})"
+                for health in grant.devices
+                for node in health.device.nodes
+            )
+            rows.append((name, grant.id, "healthy" if grant.healthy else "unhealthy", nodes, grant.reason))
+        if not state.offer.grants:
+            rows.append((name, "-", "none", "-", "no device of this node matches"))
+    headings = ("RESOURCE", "DEVICE", "STATE", "NODES", "REASON")
+    parts = [format_table(headings, rows) if rows else "the configuration has no resources"]
+    if inventory.unmatched_globs:
+        parts.append(
+            "\n".join(
+                f"{unmatched.resource}: nothing matches {unmatched.glob} ({unmatched.location})"
+                for unmatched in inventory.unmatched_globs
+            )
+        )
+    left_out = [
+        (outcome.resource, outcome.path, outcome.reason) for outcome in inventory.outcomes if outcome.device is None
+    ]
+    if left_out:
+        parts.append("left out:\n" + format_table(("RESOURCE", "PATH", "REASON"), left_out))
+    return "\n\n".join(parts)
+
+
+def _format_explanation(explanation: "CandidateExplanation") -> str:
+    return "\n".join(_explanation_lines(explanation))
+
+
+def _explanation_lines(explanation: "CandidateExplanation") -> Iterator[str]:
+    """Yield the evaluation of a path: its outcome, its source, the conditions, the attributes."""
+    if explanation.device is not None:
+        yield f"{explanation.path}: device {explanation.device}"
+    else:
+        yield f"{explanation.path}: left out: {explanation.reason or 'see above'}"
+    yield f"  {explanation.resource} ({explanation.location}), found by '{explanation.found_by}'"
+    for check in explanation.checks:
+        outcome = "passed" if check.passed else "failed"
+        yield f"  {outcome}: where {check.condition}: {_format_values(check.values, check.origin)}"
+    for attribute in explanation.attributes:
+        yield f"  {attribute.name}: {_format_values(attribute.values, attribute.origin)}"
+
+
+def _format_values(values: Sequence[str], origin: str) -> str:
+    """Return the values of an attribute with their origin; an attribute without values does not exist."""
+    text = ", ".join(map(repr, values)) if values else "does not exist"
+    return f"{text}   <- {origin}" if origin else text

@@ -1,33 +1,37 @@
-"""``genplug run``: flags and environment of the agent. ``serving.py`` does the rest, imported when flags are right."""
+"""``genplug run``: the options of the agent. ``serving.py`` runs the agent, and is imported after they are parsed."""
 
 import argparse
 import gc
 import importlib
 import os
-import sys
 from typing import Any
 
-from genplug.cli.options import add_policy
+from genplug.cli.grpc_environment import set_grpc_environment
+from genplug.cli.options import add_policy, parse_address
 
 PREFIX = "GENPLUG_"
 DESCRIPTION = """\
-Serve this node: read the configuration, find the devices, register each resource with the kubelet, answer it, and
-follow every change of files, devices and kubelet. Ends on SIGTERM; SIGHUP reads the configuration again.
-A wrong configuration or policy never ends it: at the start it waits for a right one, later the last good one stays in
-force. It never runs without the policy that it is given.
+Run the agent of this node. The agent reads the configuration, discovers devices, registers each resource with the
+kubelet and responds to the calls of the kubelet. It follows changes of the configuration, the devices and the kubelet.
+SIGTERM stops the agent; SIGHUP makes it read the configuration immediately.
+
+An invalid configuration or policy does not stop the agent. At the start it waits for valid files and offers nothing;
+later the last valid files remain active.
 """
 EPILOG = """\
 example:
   genplug run --config /etc/genplug --root /host --listen 0.0.0.0:9808
 
-Every flag can be an environment variable: GENPLUG_CONFIG (paths separated by ':'), GENPLUG_KUBELET_DIR, GENPLUG_ROOT,
-GENPLUG_CDI_DIR, GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT,
-GENPLUG_LOG_LEVEL. A flag wins.
+Each option can also be set by an environment variable: GENPLUG_CONFIG (paths separated by ':'), GENPLUG_KUBELET_DIR,
+GENPLUG_ROOT, GENPLUG_CDI_DIR, GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT,
+GENPLUG_LOG_LEVEL. An option on the command line overrides its variable.
+
+exit codes: 0 stopped by a signal, 1 runtime error, 2 usage error
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
+    """Add the options of the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     config = os.environ.get(f"{PREFIX}CONFIG")
     parser.add_argument(
@@ -37,88 +41,81 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         default=None,
         required=not config,
-        help="a file, or a directory as a ConfigMap mounts it; later files merge over earlier ones",
+        help="configuration file, or a directory such as a mounted ConfigMap; later files override earlier files",
     )
     add_policy(parser)
-    _add(
+    _add_option(
         parser,
         "--kubelet-dir",
         default="/var/lib/kubelet",
         metavar="DIR",
-        help="the kubelet's directory, with device-plugins/ in it (default: /var/lib/kubelet)",
+        help="directory of the kubelet, which contains device-plugins/ (default: /var/lib/kubelet)",
     )
-    _add(
+    _add_option(
         parser,
         "--root",
         default="/",
         metavar="DIR",
-        help="where the host's file system is seen, e.g. /host in a container, or an archive of 'genplug capture' "
+        help="root directory of the host, for example /host in a container, or an archive of 'genplug capture' "
         "(default: /)",
     )
-    _add(
+    _add_option(
         parser,
         "--cdi-dir",
         default="/var/run/cdi",
         metavar="DIR",
-        help="the host's directory of CDI files, for 'inject: cdi' (default: /var/run/cdi)",
+        help="directory on the host for the CDI files of 'inject: cdi' (default: /var/run/cdi)",
     )
     parser.add_argument(
         "--node-name",
         metavar="NAME",
         default=os.environ.get(f"{PREFIX}NODE_NAME") or os.environ.get("NODE_NAME"),
-        help="merge node.NAME.yaml last (default: NODE_NAME of the environment)",
+        help="name of the Kubernetes node; node.NAME.yaml is merged last (default: NODE_NAME from the environment)",
     )
-    _add(
+    _add_option(
         parser,
         "--listen",
-        default="",
+        default=None,
         metavar="HOST:PORT",
-        help="serve /healthz, /readyz, /metrics and /statusz here (default: nowhere)",
+        type=parse_address,
+        help="address for /healthz, /readyz, /metrics and /statusz; :PORT means all addresses (default: disabled)",
     )
-    _add(
+    _add_option(
         parser,
         "--log-format",
         default="auto",
         choices=("auto", "json", "text"),
-        help="auto is text on a terminal, else json (default: auto)",
+        help="format of the log; auto is text on a terminal, else json (default: auto)",
     )
-    _add(
+    _add_option(
         parser,
         "--log-level",
         default="info",
         choices=("debug", "info", "warning", "error"),
-        help="the least level to log (default: info)",
+        help="minimum level of the events to log (default: info)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal, and return the exit code."""
-    try:
-        listen = _address(arguments.listen) if arguments.listen else None
-    except ValueError as error:
-        print(f"genplug run: --listen {arguments.listen}: {error}", file=sys.stderr)
-        return 2
-    arguments.listen = listen
+    """Run the agent until a signal, and return the exit code."""
     arguments.config = arguments.config or os.environ[f"{PREFIX}CONFIG"].split(":")
-    # Before gRPC is loaded: it must not hook fork, which this process never does (grpc/grpc#17986).
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # What is made while starting stays: collecting meanwhile is a tenth of the start. ``serving`` begins it again.
+    set_grpc_environment()
+    # Most objects of the start are kept. A start without collections takes a tenth less time; ``serving`` enables them.
     gc.disable()
     return int(importlib.import_module("genplug.cli.serving").serve(arguments))
 
 
-def _add(parser: argparse.ArgumentParser, flag: str, *, default: str, **options: Any) -> None:  # noqa: ANN401 - argparse's
-    variable = PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+def _add_option(
+    parser: argparse.ArgumentParser,
+    option: str,
+    *,
+    default: str | None,
+    **settings: Any,  # noqa: ANN401 - the types of argparse
+) -> None:
+    """Add an option whose default comes from an environment variable."""
+    variable = PREFIX + option.removeprefix("--").replace("-", "_").upper()
     value = os.environ.get(variable) or default
-    # argparse looks at the choices of what is typed only.
-    if "choices" in options and value not in options["choices"]:
-        parser.error(f"{variable}={value}: choose from {', '.join(options['choices'])}")
-    parser.add_argument(flag, default=value, **options)
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) >= 1 << 16:
-        raise ValueError("write HOST:PORT, for example 127.0.0.1:9808, or :9808 for every address")
-    return host.strip("[]"), int(port)
+    # argparse does not check a default against the choices.
+    if "choices" in settings and value not in settings["choices"]:
+        parser.error(f"{variable}: expected one of {', '.join(settings['choices'])}, found {value!r}")
+    parser.add_argument(option, default=value, **settings)

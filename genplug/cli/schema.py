@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument(
-        "name", nargs="?", choices=tuple(SCHEMAS), default="config", help="the schema (default: config)"
+        "name", nargs="?", choices=tuple(SCHEMAS), default="config", help="schema to print (default: config)"
     )
 
 

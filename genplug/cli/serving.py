@@ -1,4 +1,4 @@
-"""The process around an agent: log, signals, exit code."""
+"""The process of the agent: log, signals and exit code."""
 
 import argparse
 import asyncio
@@ -11,15 +11,17 @@ from pathlib import Path
 
 from genplug.agent import Agent, Settings
 from genplug.capture.archive import open_root
+from genplug.cli.options import format_address
+from genplug.cli.output import print_message
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.log_format import set_up_logging
 
-_STARTED = 5.0
-"""Seconds after which the process is taken to have started."""
+_STARTUP_SECONDS = 5.0
+"""Garbage collection is disabled for this time."""
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Run an agent until SIGTERM or SIGINT, and return the exit code."""
+    """Run an agent until SIGTERM or SIGINT, then end the process with its exit code."""
     is_text = arguments.log_format == "text" or (arguments.log_format == "auto" and sys.stderr.isatty())
     set_up_logging("text" if is_text else "json", arguments.log_level)
     os.umask(0o077)
@@ -33,17 +35,16 @@ def serve(arguments: argparse.Namespace) -> int:
             policy=arguments.policy,
             cdi_dir=arguments.cdi_dir,
         )
-        # Neither asyncio.run nor the interpreter's own end: both wait for worker threads, and one may hang in a dead
-        # file system.
+        # asyncio.run and the exit of the interpreter wait for all threads, and a thread may hang in a file operation.
         code = asyncio.new_event_loop().run_until_complete(_run(settings))
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
 
 
-def _collect_garbage() -> None:
+def _start_garbage_collection() -> None:
     gc.collect()
-    # Modules, configuration and inventory are not looked at again: a collection in the midst of an Allocate is short.
+    # Modules, configuration and inventory live long. Without them, a collection during an Allocate call is short.
     gc.freeze()
     gc.enable()
 
@@ -51,7 +52,7 @@ def _collect_garbage() -> None:
 async def _run(settings: Settings) -> int:
     agent = Agent(settings)
     loop = asyncio.get_running_loop()
-    loop.call_later(_STARTED, _collect_garbage)
+    loop.call_later(_STARTUP_SECONDS, _start_garbage_collection)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
     loop.add_signal_handler(signal.SIGHUP, agent.reload)
@@ -60,6 +61,7 @@ async def _run(settings: Settings) -> int:
     except PluginDirReplacedError:
         return 1
     except OSError as error:
-        print(f"genplug run: --listen {settings.listen}: {error.strerror}", file=sys.stderr)
+        address = format_address(settings.listen) if settings.listen else ""
+        print_message("run", f"--listen {address}: {error.strerror}; use an address of this host and a free port")
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""``genplug validate``: check configurations without a node, a kubelet or a cluster, and print every mistake."""
+"""``genplug validate``: check configurations without a node, a kubelet or a cluster, and print every error."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from genplug.cli.options import add_policy
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from genplug.spec.policy import Policy
 
 DESCRIPTION = """\
-Check a configuration and print every mistake in it, with file, line, column and what to write instead.
-PATH is a file, a directory as a ConfigMap mounts it, a ConfigMap manifest, or '-' for standard input (a configuration,
-or what `helm template` and `kubectl get -o yaml` print). Files and directories of one call merge, as with several
---config; each manifest and standard input stand for themselves. What a policy has to allow, such as mounts, is checked
-against the file of --policy; without one, against the default policy. A policy in a manifest is checked by itself.
+Check a configuration, and print every error with its file, line and column and a suggestion. PATH is a file, a
+directory such as a mounted ConfigMap, a ConfigMap manifest, or '-' for the standard input: a configuration, or the
+output of `helm template` or `kubectl get -o yaml`.
+
+Files and directories are merged into one configuration; each manifest and the standard input are checked separately.
+The configuration is checked against the policy of --policy, or against the default policy. A policy in a manifest is
+checked too.
 """
 EPILOG = """\
 examples:
@@ -30,29 +32,34 @@ examples:
   genplug validate /etc/genplug -o json
   genplug validate genplug.yaml --policy policy.yaml
 
-Without --node-name, every node.<node-name>.yaml is checked over the rest, one after the other.
-exit codes: 0 valid, 2 wrong usage, 78 invalid
+Without --node-name, the configuration is checked once for each node that has a file node.<node-name>.yaml.
+
+`genplug schema validation` describes the keys of `-o json`.
+
+exit codes: 0 valid, 2 usage error, 78 invalid
 """
 _STDIN = "<stdin>"
 _Check: TypeAlias = "Callable[[], Config | Policy]"
-"""Decodes one configuration or policy, or raises what is wrong with it."""
+"""Decodes a configuration or a policy, or raises ConfigInvalidError."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
+    """Add the arguments of the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, directory, ConfigMap manifest, or '-'")
     add_policy(parser)
-    parser.add_argument("--node-name", metavar="NAME", help="check as on this node: with node.NAME.yaml only")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(default: text)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing when all is well")
+    parser.add_argument("--node-name", metavar="NAME", help="check the configuration of this node, with node.NAME.yaml")
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text", help="format of the output (default: text)"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing if there are no errors")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, print and return the exit code."""
-    from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415 - as above
+    from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415 - --help does not need it
     from genplug.config.policy import load_policy  # noqa: PLC0415 - as above
-    from genplug.spec.model import Config  # noqa: PLC0415 - --help needs none of this
+    from genplug.spec.model import Config  # noqa: PLC0415 - as above
 
     valid: list[Config | Policy] = []
     problems: list[Diagnostic] = []
@@ -66,40 +73,40 @@ def run(arguments: argparse.Namespace) -> int:
             valid.append(check())
         except ConfigInvalidError as error:
             problems += error.problems
-    # What is wrong in the rest is wrong with each node's file over it, too.
+    # The checks of several nodes find the errors of the shared files again: ConfigInvalidError removes duplicates.
     found = ConfigInvalidError(problems)
     if arguments.output == "json":
-        configs = [one for one in valid if isinstance(one, Config)]
-        print(json.dumps(_document(configs, found.problems), indent=2, ensure_ascii=False))
+        configs = [item for item in valid if isinstance(item, Config)]
+        print(json.dumps(_build_document(configs, found.problems), indent=2, ensure_ascii=False))
     elif found.problems:
         count = len(found.problems)
         print(f"{found}\n\n{count} problem{'' if count == 1 else 's'}", file=sys.stderr)
     elif not arguments.quiet:
-        for one in valid:
-            print(_summary(one) if isinstance(one, Config) else f"{one.file}: valid policy")
+        for item in valid:
+            print(_summarize(item) if isinstance(item, Config) else f"{item.file}: valid policy")
     return 78 if found.problems else 0
 
 
 def _checks(paths: Sequence[str], node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
-    """Yield one call for each configuration that the paths hold."""
+    """Yield a check for each configuration and policy in the paths."""
     from genplug.config.files import nodes_of  # noqa: PLC0415 - see run
     from genplug.config.load import load_files  # noqa: PLC0415 - see run
 
-    together = []
+    merged = []
     for path in paths:
         if path == "-":
             yield from _stdin_checks(node_name, policy)
-        elif (text := _manifest_text(path)) is not None:
+        elif (text := _read_manifest(path)) is not None:
             yield from _manifest_checks(text, path, node_name, policy)
         else:
-            together.append(Path(path))
-    if together:
-        for node in [node_name] if node_name else [None, *nodes_of(together)]:
-            yield lambda node=node: load_files(together, node, policy).config  # type: ignore[misc] # of a lambda's default
+            merged.append(Path(path))
+    if merged:
+        for node in [node_name] if node_name else [None, *nodes_of(merged)]:
+            yield lambda node=node: load_files(merged, node, policy).config  # type: ignore[misc] # of a lambda's default
 
 
-def _manifest_text(path: str) -> str | None:
-    """Return the text of a manifest; None of anything else: ``load_files`` is to read it, and to complain."""
+def _read_manifest(path: str) -> str | None:
+    """Return the text of a manifest, and None for any other file: ``load_files`` reads that, and reports its errors."""
     from genplug.config.manifest import is_manifest  # noqa: PLC0415 - see run
 
     try:
@@ -130,51 +137,52 @@ def _manifest_checks(text: str, name: str, node_name: str | None, policy: "Polic
     from genplug.config.manifest import find_manifests  # noqa: PLC0415 - see run
 
     try:
-        found = find_manifests(text, name)
+        manifests = find_manifests(text, name)
     except ConfigInvalidError as error:
         yield partial(_raise, error)
         return
-    for manifest in found:
+    for manifest in manifests:
         if policies := manifest.policies:
-            yield from (partial(manifest.policy, one) for one in policies)
+            yield from (partial(manifest.policy, file) for file in policies)
             continue
         for node in [node_name] if node_name else [None, *sorted(set(manifest.nodes.values()))]:
             yield partial(manifest.load, node, policy)
 
 
-def _raise(error: Exception) -> "Config":
+def _raise(error: Exception) -> NoReturn:
     raise error
 
 
-def _summary(config: "Config") -> str:
+def _summarize(config: "Config") -> str:
     files, resources = len(config.files), len(config.resources)
-    counted = f"{files} file{'' if files == 1 else 's'}, {resources} resource{'' if resources == 1 else 's'}"
-    return f"{', '.join(config.files)}: valid, {counted}"
+    counts = f"{files} file{'' if files == 1 else 's'}, {resources} resource{'' if resources == 1 else 's'}"
+    return f"{', '.join(config.files)}: valid, {counts}"
 
 
-def _document(valid: Sequence["Config"], problems: Sequence["Diagnostic"]) -> dict[str, object]:
+def _build_document(configs: Sequence["Config"], problems: Sequence["Diagnostic"]) -> dict[str, object]:
     return {
         "apiVersion": "genplug.io/v1alpha1",
         "kind": "Validation",
         "valid": not problems,
         "configurations": [
-            {"files": list(one.files), "resources": list(one.resources), "sha256": one.sha256} for one in valid
+            {"files": list(config.files), "resources": list(config.resources), "sha256": config.sha256}
+            for config in configs
         ],
         "problems": [
             {
-                "code": one.code.value,
-                **_position(one.location),
-                "width": one.width,
-                "path": one.key_path,
-                "message": one.message,
-                "first": _position(one.related_location) if one.related_location else None,
-                "expected": one.expected,
-                "hint": one.hint,
+                "code": problem.code.value,
+                **_build_location(problem.location),
+                "width": problem.width,
+                "path": problem.key_path,
+                "message": problem.message,
+                "first": _build_location(problem.related_location) if problem.related_location else None,
+                "expected": problem.expected,
+                "hint": problem.hint,
             }
-            for one in problems
+            for problem in problems
         ],
     }
 
 
-def _position(location: "SourceLocation") -> dict[str, object]:
+def _build_location(location: "SourceLocation") -> dict[str, object]:
     return {"file": location.file, "line": location.line, "column": location.column}

@@ -1,6 +1,6 @@
-"""The recipes: configurations for kinds of hardware that are shipped with the program, by the name of their kind.
+"""The recipes: configurations for kinds of hardware that ship with genplug.
 
-Each is a file of ``examples/configs``: comments, then :data:`HEADER`, then resources until its end.
+Each recipe is a file of ``examples/configs``: comments, then :data:`HEADER`, then resources.
 """
 
 from pathlib import Path
@@ -14,29 +14,29 @@ HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\
 
 @frozen
 class Recipe:
-    """A recipe: the kind of hardware that it is for (``nvidia-gpu``), and its file's text."""
+    """A recipe: the kind of hardware, for example ``nvidia-gpu``, and the text of the file."""
 
     kind: str
     text: str
 
     @property
     def summary(self) -> str:
-        """The first line of its comments."""
+        """The first line of the comments: the hardware that the recipe is for."""
         return self.text.partition("\n")[0].removeprefix("#").strip()
 
     @property
     def comments(self) -> tuple[str, ...]:
-        """The lines of comments that it begins with."""
+        """The lines of the comments at the start of the file."""
         return tuple(self.text.partition(HEADER)[0].splitlines())
 
     @property
     def resources(self) -> str:
-        """Its resources, indented by two spaces, as under ``resources``."""
+        """The resources, indented by two spaces as under the key ``resources``."""
         return self.text.partition(HEADER)[2]
 
 
 def shipped_recipes() -> dict[str, Recipe]:
-    """Return every recipe by its kind, in natural order: in the wheel beside this package, in a checkout at its top."""
+    """Return every recipe by its kind, in natural order; they are in the wheel, or at the top of a checkout."""
     package = Path(__file__).parents[1]
     shipped = package / "recipes" / "configs"
     directory = shipped if shipped.is_dir() else package.parent / "examples" / "configs"

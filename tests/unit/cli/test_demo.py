@@ -1,10 +1,10 @@
-"""The demo's script is the README's promise: it plays through, and shows what it says."""
+"""``genplug demo --script``, as the README shows it."""
 
 import subprocess
 import sys
 
 
-def test_the_script_plays_through() -> None:
+def test_script_plays_every_step_and_succeeds() -> None:
     played = subprocess.run(
         [sys.executable, "-m", "genplug", "demo", "--script"], capture_output=True, text=True, timeout=50, check=False
     )
@@ -12,5 +12,5 @@ def test_the_script_plays_through() -> None:
     assert played.stdout.count("✓") == 9
     assert "did you mean 'glob'?" in played.stdout
     assert "/dev/ttyUSB" in played.stdout
-    assert played.stdout.rstrip().endswith("`genplug demo` lets you try it by hand.")
+    assert played.stdout.rstrip().endswith("Run `genplug demo` to try it by hand.")
     assert played.stderr == ""

@@ -1,4 +1,4 @@
-"""``genplug plan --explain``: why each path is in or out, in words, and from which file each attribute came."""
+"""``genplug plan --explain``: the evaluation of each path, and the file that each attribute comes from."""
 
 import json
 from pathlib import Path
@@ -43,31 +43,33 @@ def command(tmp_path: Path) -> list[str]:
     return ["plan", "--config", str(tmp_path / "c.yaml"), "--root", str(tmp_path / "root"), "--explain"]
 
 
-def test_each_path_has_a_paragraph_that_says_why(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_path_has_a_paragraph_with_its_outcome_conditions_and_attributes(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(command) == 0
     paragraphs = {part.split(":")[0]: part for part in capsys.readouterr().out.split("\n\n")}
     information, sysfs = "/proc/driver/nvidia/gpus/{}/information", "/sys/devices/pci0000:{}/device"
     taken = paragraphs["/dev/nvidia0"]
     assert "/dev/nvidia0: device gpu-0aaa-" in taken
     assert "found by '/dev/nvidia[0-9]*'" in taken
-    assert f"it is '0x20b0'   <- {sysfs.format('3a/0000:3b:00.0')}" in taken
-    assert f"uuid = 'GPU-0aaa'   <- {information.format('0000:3b:00.0')}" in taken
+    assert f"c.yaml:13:15): '0x20b0'   <- {sysfs.format('3a/0000:3b:00.0')}" in taken
+    assert f"uuid: 'GPU-0aaa'   <- {information.format('0000:3b:00.0')}" in taken
     other = paragraphs["/dev/nvidia1"]
     assert "/dev/nvidia1: left out: where: pci.device is '0x15f8', expected 20b*" in other
-    assert f"bdf = '0000:5e:00.0'   <- {information.format('0000:5e:00.0')}" in other
-    # Why a condition has nothing to see: the attribute that it is made of does not exist.
-    lonely = paragraphs["/dev/nvidia7"]
-    assert "out by where pci.device: 20b*" in lonely
-    assert "it does not exist" in lonely
-    assert "  bdf does not exist\n" in lonely
+    assert f"bdf: '0000:5e:00.0'   <- {information.format('0000:5e:00.0')}" in other
+    # The attribute of the condition depends on another attribute, which does not exist.
+    without = paragraphs["/dev/nvidia7"]
+    assert "  failed: where pci.device: 20b* (" in without
+    assert "c.yaml:13:15): does not exist\n" in without
+    assert "  bdf: does not exist\n" in without
 
 
-def test_the_document_has_the_same_as_values(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_document_has_the_same_facts(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "-o", "json"]) == 0
-    explanations = {one["path"]: one for one in json.loads(capsys.readouterr().out)["explanations"]}
+    explanations = {item["path"]: item for item in json.loads(capsys.readouterr().out)["explanations"]}
     assert [check["passed"] for check in explanations["/dev/nvidia0"]["checks"]] == [True]
     assert explanations["/dev/nvidia1"]["checks"][0]["values"] == ["0x15f8"]
-    attributes = {one["name"]: one for one in explanations["/dev/nvidia0"]["attributes"]}
+    attributes = {item["name"]: item for item in explanations["/dev/nvidia0"]["attributes"]}
     assert attributes["uuid"] == {
         "name": "uuid",
         "values": ["GPU-0aaa"],

@@ -1,4 +1,4 @@
-"""``genplug plan`` as its users see it: the table, the document, the exact answer, the exit code."""
+"""``genplug plan``: the table, the document, allocations and the exit code."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def three(node: FakeNode) -> FakeNode:
     return node
 
 
-async def test_the_table_says_what_is_offered_what_is_left_out_and_why_a_count_is_zero(
+async def test_table_shows_devices_and_the_reasons_for_missing_devices(
     three: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plan(three, CONFIG) == 0
@@ -52,7 +52,9 @@ async def test_the_table_says_what_is_offered_what_is_left_out_and_why_a_count_i
     assert str(three.root) not in text
 
 
-async def test_the_document_holds_nodes_with_their_numbers(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_document_contains_device_nodes_with_their_numbers(
+    three: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert plan(three, CONFIG, "-o", "json") == 0
     document = json.loads(capsys.readouterr().out)
     offered = {resource["name"]: resource["devices"] for resource in document["resources"]}
@@ -61,31 +63,34 @@ async def test_the_document_holds_nodes_with_their_numbers(three: FakeNode, caps
     assert offered["a.io/none"] == []
 
 
-async def test_allocate_prints_what_the_kubelet_would_get(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_allocate_prints_the_response_that_the_kubelet_would_receive(
+    three: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert plan(three, CONFIG, "--allocate", "a.io/x=2") == 0
     printed = json.loads(capsys.readouterr().out)["containers"][0]
     async with three.run_agent():
         await three.kubelet.wait_for_list("a.io/x", healthy={"x0", "x1"})
         answer = (await three.kubelet.plugin("a.io/x").allocate([printed["ids"]])).container_responses[0]
     assert printed["envs"] == dict(answer.envs) == {"XS": "/dev/x0,/dev/x1"}
-    nodes = [(one.container_path, one.host_path, one.permissions) for one in answer.devices]
-    assert [(one["containerPath"], one["hostPath"], one["permissions"]) for one in printed["devices"]] == nodes
+    nodes = [(node.container_path, node.host_path, node.permissions) for node in answer.devices]
+    assert [(node["containerPath"], node["hostPath"], node["permissions"]) for node in printed["devices"]] == nodes
 
 
 @pytest.mark.parametrize(
     ("request_", "reason"),
-    [("a.io/x=3", "only 2 of 2 devices are healthy"), ("a.io/z=1", "there is no resource 'a.io/z'")],
+    [
+        ("a.io/x=3", "requested 3, but only 2 of 2 devices are healthy"),
+        ("a.io/z=1", "there is no resource 'a.io/z'; the configuration has a.io/x, a.io/none"),
+    ],
 )
-async def test_an_allocation_that_cannot_be_is_said_and_exits_1(
+async def test_refused_allocation_prints_the_reason_and_exits_1(
     three: FakeNode, capsys: pytest.CaptureFixture[str], request_: str, reason: str
 ) -> None:
     assert plan(three, CONFIG, "--allocate", request_) == 1
     assert reason in capsys.readouterr().err
 
 
-async def test_a_node_claimed_twice_names_both_lines_and_exits_78(
-    three: FakeNode, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_conflict_names_both_locations_and_exits_78(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(three, OVERLAP) == 78
     error = capsys.readouterr().err
     assert "/dev/x0 (char 240:0) is claimed by a.io/x at " in error
@@ -93,19 +98,19 @@ async def test_a_node_claimed_twice_names_both_lines_and_exits_78(
     assert "genplug.yaml:5:" in error
 
 
-async def test_a_wrong_configuration_exits_78_with_its_mistakes(
+async def test_invalid_configuration_prints_its_errors_and_exits_78(
     node: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plan(node, CONFIG.replace("exclude", "exlude")) == 78
     assert "did you mean 'exclude'?" in capsys.readouterr().err
 
 
-def test_a_missing_file_exits_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_file_exits_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", str(tmp_path / "missing.yaml")]) == 78
     assert "no such file or directory" in capsys.readouterr().err
 
 
-def test_probes_look_once_where_that_is_asked_for(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+def test_probes_run_once_with_the_option(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     three.write("/sys/x0/state", "ok")
     three.write("/sys/x1/state", "dead")
     file = three.write_config(
@@ -116,7 +121,10 @@ def test_probes_look_once_where_that_is_asked_for(three: FakeNode, capsys: pytes
     assert main(["plan", "--config", str(file), "--root", str(three.root)]) == 0
     assert "unhealthy" not in capsys.readouterr().out
     assert main(["plan", "--config", str(file), "--root", str(three.root), "--probe"]) == 0
-    said = capsys.readouterr()
-    assert "probe state: /sys/x1/state is 'dead', expected 'ok'" in said.out
-    assert said.out.count("unhealthy") == 1
-    assert "a.io/x: probe http cannot look: http://127.0.0.1:1/ does not answer: Connection refused" in said.err
+    printed = capsys.readouterr()
+    assert "probe state: /sys/x1/state is 'dead', expected 'ok'" in printed.out
+    assert printed.out.count("unhealthy") == 1
+    assert (
+        "genplug plan: a.io/x: probe http has no result: http://127.0.0.1:1/ does not answer: Connection refused"
+        in printed.err
+    )

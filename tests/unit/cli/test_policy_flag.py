@@ -1,4 +1,4 @@
-"""``--policy`` and ``GENPLUG_POLICY``, alike for the commands that take them."""
+"""``--policy`` and ``GENPLUG_POLICY`` of all commands that have them."""
 
 import argparse
 import json
@@ -28,43 +28,45 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("policy.yaml").write_text(POLICY)
 
 
-def parsed(*arguments: str) -> argparse.Namespace:
+def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     run.configure(parser)
     return parser.parse_args(["--config", "c.yaml", *arguments])
 
 
-def test_run_takes_it_as_a_flag_or_a_variable_and_the_flag_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parsed().policy is None
+def test_run_takes_the_policy_from_the_option_or_else_from_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse().policy is None
     monkeypatch.setenv("GENPLUG_POLICY", "/from/variable")
-    assert parsed().policy == Path("/from/variable")
-    assert parsed("--policy", "/from/flag").policy == Path("/from/flag")
+    assert parse().policy == Path("/from/variable")
+    assert parse("--policy", "/from/flag").policy == Path("/from/flag")
 
 
-def test_validate_without_it_refuses_mounts_and_says_how_to_pass_it(
+def test_validate_without_a_policy_rejects_mounts_and_suggests_the_option(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["validate", "c.yaml"]) == 78
-    said = capsys.readouterr().err
-    assert "c.yaml:6:36: error[GP019]" in said
-    assert "pass --policy FILE" in said
+    printed = capsys.readouterr().err
+    assert "c.yaml:6:36: error[GP019]" in printed
+    assert "pass --policy FILE" in printed
     assert main(["validate", "c.yaml", "--policy", "policy.yaml"]) == 0
     monkeypatch.setenv("GENPLUG_POLICY", "policy.yaml")
     assert main(["validate", "c.yaml"]) == 0
 
 
 @pytest.mark.parametrize("command", [["validate", "c.yaml"], ["plan", "--config", "c.yaml"]])
-def test_a_wrong_policy_is_told_with_what_else_is_wrong(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_policy_and_of_the_configuration_are_printed_together(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("policy.yaml").write_text(POLICY.replace("mounts", "mount"))
     Path("c.yaml").write_text(CONFIG.replace("glob", "golb"))
     assert main([*command, "--policy", "policy.yaml"]) == 78
-    said = capsys.readouterr().err
-    assert "policy.yaml:3:1: error[GP006]: unknown key 'mount'" in said
-    assert "c.yaml:5:16: error[GP006]: unknown key 'golb'" in said
-    assert "GP019" not in said
+    printed = capsys.readouterr().err
+    assert "policy.yaml:3:1: error[GP006]: unknown key 'mount'" in printed
+    assert "c.yaml:5:16: error[GP006]: unknown key 'golb'" in printed
+    assert "GP019" not in printed
 
 
-def test_validate_checks_the_policy_in_a_manifest_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_checks_a_policy_in_a_manifest(capsys: pytest.CaptureFixture[str]) -> None:
     def manifest(name: str, text: str) -> str:
         indented = "".join(f"    {line}\n" for line in text.splitlines())
         return f"---\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n  {name}.yaml: |\n{indented}"
@@ -81,7 +83,7 @@ def test_validate_checks_the_policy_in_a_manifest_by_itself(capsys: pytest.Captu
     assert len(document["configurations"]) == 1
 
 
-def test_plan_shows_what_is_refused_and_by_which_rule(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_shows_the_rule_that_rejects_a_device(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(2):
         node.plug(f"/dev/x{number}", major=240, minor=number)
     node.plug("/dev/xm", major=1, minor=1)
@@ -94,4 +96,4 @@ def test_plan_shows_what_is_refused_and_by_which_rule(node: FakeNode, capsys: py
     assert ["a.io/x", "/dev/xm", built_in] in lines
     assert main(["plan", *flags, "--allocate", "a.io/x=1"]) == 0
     (given,) = json.loads(capsys.readouterr().out)["containers"]
-    assert [one["hostPath"] for one in given["mounts"]] == ["/opt"]
+    assert [mount["hostPath"] for mount in given["mounts"]] == ["/opt"]

@@ -1,14 +1,18 @@
-"""``genplug run``: flags, environment, and what a wrong one gets."""
+"""``genplug run``: options, environment variables, and errors in them."""
 
 import argparse
+import socket
+import subprocess
+import sys
 
 import pytest
 
 from genplug.cli import run
 from genplug.cli.main import main
+from genplug.testing.node.fake_node import FakeNode
 
 
-def parsed(*arguments: str) -> argparse.Namespace:
+def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="genplug run")
     run.configure(parser)
     return parser.parse_args(arguments)
@@ -21,7 +25,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NODE_NAME", raising=False)
 
 
-def test_every_flag_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_can_be_set_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "CONFIG": "/a:/b",
         "KUBELET_DIR": "/k",
@@ -32,42 +36,68 @@ def test_every_flag_can_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         "LOG_LEVEL": "debug",
     }.items():
         monkeypatch.setenv(f"GENPLUG_{name}", value)
-    arguments = parsed()
+    arguments = parse()
     assert (arguments.kubelet_dir, arguments.root, arguments.node_name) == ("/k", "/host", "node-a")
-    assert (arguments.listen, arguments.log_format, arguments.log_level) == (":9808", "json", "debug")
+    assert (arguments.listen, arguments.log_format, arguments.log_level) == (("", 9808), "json", "debug")
     assert arguments.config is None
 
 
-def test_a_flag_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_option_overrides_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENPLUG_ROOT", "/host")
     monkeypatch.setenv("GENPLUG_CONFIG", "/a")
-    arguments = parsed("--root", "/other", "--config", "/b", "/c", "--config", "/d")
+    arguments = parse("--root", "/other", "--config", "/b", "/c", "--config", "/d")
     assert arguments.root == "/other"
     assert arguments.config == ["/b", "/c", "/d"]
 
 
-def test_the_node_name_comes_from_the_downward_api(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_name_defaults_to_the_variable_of_the_downward_api(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_NAME", "node-b")
-    assert parsed("--config", "/a").node_name == "node-b"
+    assert parse("--config", "/a").node_name == "node-b"
 
 
-def test_a_variable_that_is_no_choice_is_refused_by_its_name(
+def test_invalid_value_of_a_variable_is_a_usage_error_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GENPLUG_LOG_LEVEL", "loud")
     with pytest.raises(SystemExit) as exit_:
-        parsed("--config", "/a")
+        parse("--config", "/a")
     assert exit_.value.code == 2
-    assert "GENPLUG_LOG_LEVEL=loud: choose from debug, info" in capsys.readouterr().err
+    assert "GENPLUG_LOG_LEVEL: expected one of debug, info, warning, error, found 'loud'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["9808", "localhost", "localhost:99999", "host:port"])
-def test_a_wrong_address_is_refused_with_a_right_one(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--config", "/a", "--listen", address]) == 2
-    assert "write HOST:PORT" in capsys.readouterr().err
+def test_invalid_address_is_a_usage_error_with_an_example(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = f"argument --listen: expected HOST:PORT, for example 127.0.0.1:9808, found {address!r}"
+    with pytest.raises(SystemExit) as exit_:
+        parse("--config", "/a", "--listen", address)
+    assert exit_.value.code == 2
+    assert error in capsys.readouterr().err
+    monkeypatch.setenv("GENPLUG_LISTEN", address)
+    with pytest.raises(SystemExit) as exit_:
+        parse("--config", "/a")
+    assert exit_.value.code == 2
+    assert error in capsys.readouterr().err
 
 
-def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("text", "address"), [("[::1]:9808", ("::1", 9808)), (":0", ("", 0)), ("host:9808", ("host", 9808))]
+)
+def test_address_has_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
+    assert parse("--config", "/a", "--listen", text).listen == address
+
+
+def test_address_that_is_in_use_is_a_runtime_error(node: FakeNode) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "genplug", "run", "--config", str(node.write_config("")), "--listen", address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"genplug run: --listen {address}: Address already in use")
+
+
+def test_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["rum"])
     assert exit_.value.code == 2

@@ -1,4 +1,4 @@
-"""``genplug status``, asked of an agent that runs."""
+"""``genplug status``: it requests and prints the status of a running agent."""
 
 import argparse
 import asyncio
@@ -28,13 +28,13 @@ resources:
 LISTEN = ("127.0.0.1", 0)
 
 
-async def status(agent: Agent, *arguments: str) -> int:
-    """Run the command in a thread: the agent's loop must be free to answer."""
+async def run_status(agent: Agent, *arguments: str) -> int:
+    """Run the command in a thread, because the event loop must be free to respond."""
     return await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{agent.listens_on}", *arguments])
 
 
-async def registered(agent: Agent) -> None:
-    """Wait until an agent that just began has told that the kubelet listens to both resources."""
+async def wait_registered(agent: Agent) -> None:
+    """Wait until a new agent has registered both resources."""
     await next_event(record_events(agent), Event.REGISTERED, times=2)
 
 
@@ -47,19 +47,19 @@ def plugged(node: FakeNode) -> FakeNode:
 
 @pytest.fixture
 def outer() -> str:
-    """An address of this machine that is not loopback."""
+    """Return an address of this machine that is not a loopback address."""
     found = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout.split()
     if not found:
         pytest.skip("this machine has no address but loopback")
     return f"[{found[0]}]" if ":" in found[0] else found[0]
 
 
-async def test_a_ready_agent_tells_its_counts_and_why_one_is_zero(
+async def test_ready_agent_is_shown_with_counts_and_the_reason_for_a_zero(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with plugged.run_agent(CONFIG, listen=LISTEN, node_name="node-7") as agent:
-        await registered(agent)
-        assert await status(agent) == 0
+        await wait_registered(agent)
+        assert await run_status(agent) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(" on node-7: ready")
     assert lines[1].startswith("configuration ")
@@ -70,71 +70,71 @@ async def test_a_ready_agent_tells_its_counts_and_why_one_is_zero(
     assert "/dev/none*" in " ".join(rows["a.io/none"][5:])
 
 
-async def test_in_brief_there_is_no_table(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_brief_prints_no_table(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
-        await registered(agent)
-        assert await status(agent, "--brief", "-o", "wide") == 0
+        await wait_registered(agent)
+        assert await run_status(agent, "--brief", "-o", "wide") == 0
     ready, configuration = capsys.readouterr().out.splitlines()
     assert ready.endswith(": ready")
     assert configuration.startswith("configuration ")
 
 
-async def test_it_asks_where_the_environment_says_that_the_agent_listens(
+async def test_address_defaults_to_the_variable_of_the_agent(
     plugged: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with plugged.run_agent(CONFIG, listen=("", 0)) as agent:
-        await registered(agent)
+        await wait_registered(agent)
         for host in ("", "0.0.0.0", "[::]", "[::1]", "localhost"):
             monkeypatch.setenv("GENPLUG_LISTEN", f"{host}:{agent.listens_on}")
             assert await asyncio.to_thread(main, ["status"]) == 0
 
 
-async def test_asked_by_an_address_that_is_not_loopback_it_says_which_is(
+async def test_address_outside_loopback_is_refused_with_the_address_to_use(
     plugged: FakeNode, outer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with plugged.run_agent(CONFIG, listen=("", 0)) as agent:
-        await registered(agent)
+        await wait_registered(agent)
         port = agent.listens_on
         assert await asyncio.to_thread(main, ["status", "--address", f"{outer}:{port}"]) == 1
     error = capsys.readouterr().err
-    assert f"http://{outer}:{port}/statusz tells callers by the loopback address only" in error
-    assert f"ask at 127.0.0.1:{port}" in error
+    assert f"http://{outer}:{port}/statusz responds only to requests from the loopback address" in error
+    assert f"--address 127.0.0.1:{port}" in error
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("arguments", "error"),
     [
-        (["--address", "9808"], "'9808': write HOST:PORT"),
-        (["--address", "node:99999"], "'node:99999': write HOST:PORT"),
-        (["--timeout", "soon"], "'soon': write a length of time"),
-        (["--timeout", "-1"], "'-1': write a length of time"),
+        (["--address", "9808"], "expected HOST:PORT, for example 127.0.0.1:9808, found '9808'"),
+        (["--address", "node:99999"], "expected HOST:PORT, for example 127.0.0.1:9808, found 'node:99999'"),
+        (["--timeout", "soon"], "expected a duration, for example 90s or 1m30s, found 'soon'"),
+        (["--timeout", "-1"], "expected a duration, for example 90s or 1m30s, found '-1'"),
     ],
 )
-def test_a_wrong_flag_is_told_with_a_right_one(wrong: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_option_is_a_usage_error_with_an_example(
+    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main(["status", *wrong])
+        main(["status", *arguments])
     assert exit_.value.code == 2
-    assert told in capsys.readouterr().err
+    assert error in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("2", 2), ("0.5", 0.5), ("90s", 90), ("1m30s", 90), ("1h", 3600), ("250ms", 0.25)]
 )
-def test_lengths_of_time_are_written_as_for_kubectl(text: str, seconds: float) -> None:
+def test_durations_have_the_format_of_kubectl(text: str, seconds: float) -> None:
     parser = argparse.ArgumentParser()
     configure(parser)
     assert parser.parse_args(["--timeout", text]).timeout == seconds
     assert parser.parse_args([]).timeout == 60
 
 
-async def test_a_device_that_vanished_is_told_with_its_reason(
-    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_unhealthy_device_is_shown_with_its_reason(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
-        await registered(agent)
+        await wait_registered(agent)
         plugged.unplug("/dev/x1")
         await plugged.kubelet.wait_for_list("a.io/x", healthy={"x0"}, unhealthy={"x1"})
-        assert await status(agent, "-o", "wide", "a.io/x") == 0
+        assert await run_status(agent, "-o", "wide", "a.io/x") == 0
     out = capsys.readouterr().out
     assert "a.io/none" not in out
     [device] = [line for line in out.splitlines() if line.startswith("x1")]
@@ -142,59 +142,57 @@ async def test_a_device_that_vanished_is_told_with_its_reason(
     assert device.endswith("/dev/x1 is gone")
 
 
-async def test_an_agent_without_a_kubelet_is_not_ready_and_says_so(
-    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_agent_without_a_kubelet_is_not_ready(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
-        await registered(agent)
+        await wait_registered(agent)
         entries = record_events(agent)
         await plugged.kubelet.crash()
         await next_event(entries, Event.DISCONNECTED, times=2)
-        assert await status(agent) == 4
+        assert await run_status(agent) == 4
         out = capsys.readouterr().out
         assert "NOT READY" in out.splitlines()[0]
         assert "a.io/x: not registered" in out
 
 
-async def test_waiting_ends_with_the_time_given_or_when_the_kubelet_is_there(
+async def test_wait_ends_when_the_agent_is_ready_or_the_time_is_over(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
-        await registered(agent)
+        await wait_registered(agent)
         entries = record_events(agent)
         await plugged.kubelet.crash()
         await next_event(entries, Event.DISCONNECTED, times=2)
-        assert await status(agent, "--wait", "--timeout", "100ms") == 4
-        said = capsys.readouterr()
-        assert said.err.count("waiting: ") == 1
-        assert "a.io/x: not registered" in said.err
+        assert await run_status(agent, "--wait", "--timeout", "100ms") == 4
+        printed = capsys.readouterr()
+        assert printed.err.count("waiting: ") == 1
+        assert "a.io/x: not registered" in printed.err
         await plugged.kubelet.start()
-        assert await status(agent, "--wait") == 0
+        assert await run_status(agent, "--wait") == 0
     assert capsys.readouterr().out.splitlines()[0].endswith(": ready")
 
 
-async def test_a_refused_configuration_is_shown_and_leaves_it_ready(
+async def test_error_of_an_invalid_configuration_is_shown_while_the_agent_is_ready(
     plugged: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
-        await registered(agent)
+        await wait_registered(agent)
         entries = record_events(agent)
         plugged.write_config(CONFIG.replace("glob: /dev/x*", "golb: /dev/x*"))
         await next_event(entries, Event.CONFIG_INVALID)
-        assert await status(agent) == 0
+        assert await run_status(agent) == 0
     out = capsys.readouterr().out
-    assert "the newest files were refused" in out
+    assert "the newest files are invalid, so the configuration above remains active" in out
     assert "did you mean 'glob'?" in out
 
 
-async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_output_can_be_json_or_yaml_or_names(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
-        await registered(agent)
-        assert await status(agent, "-o", "json") == 0
+        await wait_registered(agent)
+        assert await run_status(agent, "-o", "json") == 0
         answer = json.loads(capsys.readouterr().out)
-        assert await status(agent, "-o", "yaml") == 0
+        assert await run_status(agent, "-o", "yaml") == 0
         assert yaml.safe_load(capsys.readouterr().out) == answer
-        assert await status(agent, "-o", "name") == 0
+        assert await run_status(agent, "-o", "name") == 0
         assert capsys.readouterr().out.split() == ["a.io/x", "a.io/none"]
     check_output(answer)
     device = answer["resources"][0]["devices"][0]
@@ -203,16 +201,14 @@ async def test_programs_read_json_or_yaml_or_names(plugged: FakeNode, capsys: py
     assert device == {"id": "x0", "paths": ["/dev/x0"], "healthy": True, "reason": "", "probe": ""}
 
 
-async def test_a_resource_that_is_not_there_is_a_mistake_of_the_caller(
-    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_unknown_resource_is_a_usage_error(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
-        await registered(agent)
-        assert await status(agent, "a.io/y") == 2
-    assert "no resource a.io/y; it has a.io/x, a.io/none" in capsys.readouterr().err
+        await wait_registered(agent)
+        assert await run_status(agent, "a.io/y") == 2
+    assert "unknown resource a.io/y; the agent has a.io/x, a.io/none" in capsys.readouterr().err
 
 
-def test_without_an_agent_it_says_where_it_looked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_agent_is_an_error_with_the_address_and_advice(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -222,7 +218,7 @@ def test_without_an_agent_it_says_where_it_looked(capsys: pytest.CaptureFixture[
     assert "--listen" in error
 
 
-async def test_something_else_that_answers_is_no_agent(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_response_of_another_server_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.0 404 Not Found\r\n\r\nnothing here")
@@ -231,4 +227,4 @@ async def test_something_else_that_answers_is_no_agent(capsys: pytest.CaptureFix
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         assert await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{port}"]) == 1
-    assert "is no genplug: 404 nothing here" in capsys.readouterr().err
+    assert "which is not a genplug agent: 404 nothing here" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``genplug validate`` and ``genplug schema``, as a person and a pipeline see them."""
+"""``genplug validate`` and ``genplug schema``: their output and their exit codes."""
 
 import io
 import json
@@ -33,24 +33,24 @@ def feed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def test_a_valid_file_is_said_to_be_valid_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_valid_file_prints_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(VALID)
     assert main(["validate", "a.yaml"]) == 0
     assert capsys.readouterr() == ("a.yaml: valid, 1 file, 1 resource\n", "")
 
 
-def test_nothing_is_said_of_a_valid_file_to_who_wants_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_nothing_for_a_valid_file(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(VALID)
     assert main(["validate", "-q", "a.yaml"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_mistakes_go_to_stderr_with_their_number_and_the_exit_code_says_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_printed_to_stderr_with_their_number_and_exit_78(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(INVALID)
     assert main(["validate", "-q", "a.yaml"]) == 78
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines() == [
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [
         "a.yaml:4:19: error[GP006]: unknown key 'devces'  [resources.example.com/x]",
         "    4 |   example.com/x: {devces: [{glob: /dev/x*}]}",
         "      |                   ^^^^^^",
@@ -60,7 +60,7 @@ def test_mistakes_go_to_stderr_with_their_number_and_the_exit_code_says_it(capsy
     ]
 
 
-def test_files_and_directories_of_one_call_merge(capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_and_directories_are_merged(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(VALID)
     Path("c").mkdir()
     Path("c/b.json").write_text('{"resources": {"example.com/y": {"devices": [{"glob": "/dev/y"}]}}}')
@@ -68,7 +68,7 @@ def test_files_and_directories_of_one_call_merge(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "a.yaml, c/b.json: valid, 2 files, 2 resources\n"
 
 
-def test_every_nodes_own_file_is_checked_over_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_of_each_node_is_merged_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(VALID)
     Path("node.w1.yaml").write_text("resources: {example.com/x: null}\n")
     assert main(["validate", "."]) == 0
@@ -78,15 +78,15 @@ def test_every_nodes_own_file_is_checked_over_the_rest(capsys: pytest.CaptureFix
     Path("node.w2.yaml").write_text("resources: {example.com/x: {replcas: 2}}\n")
     Path("a.yaml").write_text(VALID.replace("/dev/x", "dev/x"))
     assert main(["validate", "."]) == 78
-    said = capsys.readouterr().err
-    # What is wrong in the rest is told once, however many nodes have files of their own.
-    assert [line.split(": error")[0] for line in said.splitlines() if ": error" in line] == [
+    printed = capsys.readouterr().err
+    # An error in a file for all nodes is printed once.
+    assert [line.split(": error")[0] for line in printed.splitlines() if ": error" in line] == [
         "a.yaml:4:36",
         "node.w2.yaml:1:29",
     ]
 
 
-def test_only_the_named_nodes_file_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_node_name_selects_the_file_of_that_node(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(VALID)
     Path("node.w1.yaml").write_text("resources: {example.com/x: {replicas: 2}}\n")
     Path("node.w2.yaml").write_text("wrong")
@@ -95,7 +95,9 @@ def test_only_the_named_nodes_file_is_checked(capsys: pytest.CaptureFixture[str]
     assert main(["validate", "--node-name", "w2", "."]) == 78
 
 
-def test_standard_input_is_a_configuration(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_can_be_a_configuration(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     feed(monkeypatch, VALID.encode())
     assert main(["validate", "-"]) == 0
     assert capsys.readouterr().out == "<stdin>: valid, 1 file, 1 resource\n"
@@ -105,18 +107,18 @@ def test_standard_input_is_a_configuration(capsys: pytest.CaptureFixture[str], m
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [(b"", "1:1: error[GP004]"), (b"a: \xff", "1:4: error[GP001]"), (b"a" * (1 << 21), "1:1: error[GP001]")],
 )
-def test_bad_input_is_told_and_no_traceback(
-    content: bytes, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_unreadable_input_is_an_error_without_a_traceback(
+    content: bytes, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed(monkeypatch, content)
     assert main(["validate", "-"]) == 78
-    assert capsys.readouterr().err.startswith(f"<stdin>:{told}")
+    assert capsys.readouterr().err.startswith(f"<stdin>:{expected}")
 
 
-def test_a_rendered_chart_on_standard_input_is_checked_with_its_own_positions(
+def test_errors_in_a_rendered_chart_have_their_location_in_the_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed(monkeypatch, f"kind: ServiceAccount\n---\n{manifest(VALID)}".encode())
@@ -127,7 +129,7 @@ def test_a_rendered_chart_on_standard_input_is_checked_with_its_own_positions(
     assert "<stdin>:11:23: error[GP006]: unknown key 'devces'" in capsys.readouterr().err
 
 
-def test_every_nodes_own_key_of_a_manifest_is_checked_over_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_key_of_each_node_in_a_manifest_is_merged_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
     own = "  node.w1.yaml: 'resources: {example.com/x: {replicas: 0}}'\n"
     Path("cm.yaml").write_text(manifest(VALID) + own)
     assert main(["validate", "cm.yaml"]) == 78
@@ -135,7 +137,7 @@ def test_every_nodes_own_key_of_a_manifest_is_checked_over_the_rest(capsys: pyte
     assert main(["validate", "--node-name", "w2", "cm.yaml"]) == 0
 
 
-def test_a_manifest_beside_other_files_stands_for_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_manifest_is_checked_separately_from_other_files(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(VALID)
     Path("cm.yaml").write_text(manifest(VALID))
     Path("wrong.yaml").write_text("kind: ConfigMap\n")
@@ -148,12 +150,12 @@ def test_a_manifest_beside_other_files_stands_for_itself(capsys: pytest.CaptureF
     assert "wrong.yaml:1:1: error[GP004]: no ConfigMap in the file contains a configuration" in capsys.readouterr().err
 
 
-def test_a_pipeline_gets_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_printed_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text(INVALID)
     assert main(["validate", "a.yaml", "-o", "json"]) == 78
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert json.loads(said.out) == {
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert json.loads(printed.out) == {
         "apiVersion": "genplug.io/v1alpha1",
         "kind": "Validation",
         "valid": False,
@@ -186,19 +188,19 @@ def test_a_pipeline_gets_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> N
     assert len(configuration["sha256"]) == 64
 
 
-def test_a_path_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_path_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "missing.yaml"]) == 78
     assert "missing.yaml:1:1: error[GP001]" in capsys.readouterr().err
 
 
-def test_it_needs_a_path(capsys: pytest.CaptureFixture[str]) -> None:
+def test_path_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["validate"])
     assert caught.value.code == 2
     assert "PATH" in capsys.readouterr().err
 
 
-def test_it_loads_neither_grpc_nor_the_loop_and_jsonschema_only_for_mistakes(directory: Path) -> None:
+def test_valid_file_is_checked_without_large_modules(directory: Path) -> None:
     (directory / "a.yaml").write_text(VALID)
     script = "import sys; from genplug.cli.main import main; main(['validate', 'a.yaml']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
