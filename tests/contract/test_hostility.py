@@ -1,333 +1,207 @@
-"""Strange peers on the sockets, a second copy, signals and a dead mount (contract 10: 16, 17, 26, 28 to 30, 35)."""
+"""Unusual clients, a second process, signals and a deleted directory (points 16, 17, 26, 28 to 30 and 35)."""
 
 import asyncio
 import contextlib
-import json
 import shutil
 import signal
-import struct
-import subprocess
-import sys
 import time
-from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
-from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
-
-HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
-X, Y = "example.com/x", "example.com/y"
-CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
-BOTH = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}, example.com/y: {devices: [{glob: /dev/y*}]}}"
-
-# HTTP/2 as far as it takes to be a peer that gRPC's own client cannot be (RFC 9113, 3.4 and 6).
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, WINDOW_UPDATE = 0, 1, 4, 8
-END_STREAM, END_HEADERS, INITIAL_WINDOW_SIZE = 1, 4, 4
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-def request(method: str) -> bytes:
-    """The headers of a gRPC call, in HPACK's plainest form (RFC 7541, 6.1 and 6.2.2)."""
-
-    def text(written: str) -> bytes:
-        return bytes([len(written)]) + written.encode()
-
-    post_http = b"\x83\x86"
-    named = b"\x04" + text(method) + b"\x01" + text("localhost")
-    return (
-        post_http
-        + named
-        + b"".join(
-            b"\x00" + text(name) + text(value)
-            for name, value in (("content-type", "application/grpc"), ("te", "trailers"))
-        )
-    )
-
-
-class Deaf:
-    """A peer that opened ListAndWatch and takes not a byte of it, until it is told to ``listen``."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._read = b""
-
-    async def open(self) -> None:
-        no_window = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0))
-        headers = frame(HEADERS, END_HEADERS, 1, request(method_path(DEVICE_PLUGIN, "ListAndWatch")))
-        self._writer.write(PREFACE + no_window + headers + frame(DATA, END_STREAM, 1, bytes(5)))
-        # The answer's headers need no window: the call has begun.
-        while (await self._frame())[0] != HEADERS:
-            pass
-
-    def listen(self) -> None:
-        wide = (10 << 20).to_bytes(4, "big")
-        self._writer.write(frame(WINDOW_UPDATE, 0, 0, wide) + frame(WINDOW_UPDATE, 0, 1, wide))
-
-    async def message(self) -> pb.ListAndWatchResponse:
-        async with asyncio.timeout(10):
-            while len(self._read) < 5 or len(self._read) < 5 + int.from_bytes(self._read[1:5], "big"):
-                kind, payload = await self._frame()
-                self._read += payload if kind == DATA else b""
-        end = 5 + int.from_bytes(self._read[1:5], "big")
-        whole, self._read = self._read[5:end], self._read[end:]
-        return pb.ListAndWatchResponse.FromString(whole)
-
-    async def _frame(self) -> tuple[int, bytes]:
-        head = await self._reader.readexactly(9)
-        return head[3], await self._reader.readexactly(int.from_bytes(head[:3], "big"))
-
-
-@contextlib.asynccontextmanager
-async def deaf(socket: Path) -> AsyncIterator[Deaf]:
-    reader, writer = await asyncio.open_unix_connection(socket)
-    peer = Deaf(reader, writer)
-    await peer.open()
-    yield peer
-    writer.close()
-
-
-async def logged(process: Process, event: Event) -> dict[str, str]:
-    """The next entry of an event in a process's log."""
-    assert process.stderr is not None
-    async with asyncio.timeout(10):
-        while (entry := json.loads(await process.stderr.readline()))["event"] != event.code:
-            pass
-    return dict(entry)
-
-
-async def ended(process: Process) -> tuple[int, float]:
-    """A process's exit code once it has ended, and how long that took."""
-    started = time.monotonic()
-    await asyncio.wait_for(process.communicate(), 10)
-    assert process.returncode is not None
-    return process.returncode, time.monotonic() - started
-
-
-def own_sockets(kubelet: KubeletStandIn) -> dict[Path, int]:
-    """The plugins' sockets with their inodes."""
-    found = [one for one in kubelet.plugins_dir.iterdir() if one.is_socket() and one != kubelet.socket]
-    return {one: one.stat().st_ino for one in found}
-
-
-@contextlib.asynccontextmanager
-async def process_on(node: FakeNode, config: str = CONFIG) -> AsyncIterator[Process]:
-    """Run genplug on a node as a process of its own, and kill what is left of it."""
-    node.write_config(config)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "genplug", "run", "--log-format", "json", "--config", node.config_dir),
-        *("--root", node.root, "--kubelet-dir", node.kubelet_dir),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
-
-
-@pytest.fixture
-def plugged(node: FakeNode) -> FakeNode:
-    for name in ("x0", "y0"):
-        node.plug(f"/dev/{name}")
-    return node
+from tests.support.agent_process import read_log_entry, start_agent, wait_for_exit
+from tests.support.http2_peer import (
+    DATA,
+    END_HEADERS,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    build_frame,
+    build_headers,
+    open_unread_stream,
+)
+from tests.support.mounts import bind_mount
+from tests.support.resources import X_CONFIG, XY_CONFIG, X, Y
+from tests.support.sockets import list_plugin_sockets
 
 
 async def test_16_second_process_waits_without_touching_files_of_the_first(
-    plugged: FakeNode, kubelet: KubeletStandIn
+    xy_node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    async with plugged.run_agent(CONFIG):
+    async with xy_node.run_agent(X_CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
-        before = own_sockets(kubelet)
-        async with process_on(plugged) as second:
-            said = await logged(second, Event.PLUGIN_DIR_LOCKED)
-            assert str(kubelet.plugins_dir) in said["msg"]
+        before = list_plugin_sockets(kubelet)
+        async with start_agent(xy_node) as second:
+            entry = await read_log_entry(second, Event.PLUGIN_DIR_LOCKED)
+            assert str(kubelet.plugins_dir) in entry["msg"]
             second.terminate()
-            assert (await ended(second))[0] == 0
-        assert own_sockets(kubelet) == before
+            assert (await wait_for_exit(second))[0] == 0
+        assert list_plugin_sockets(kubelet) == before
         assert kubelet.stream_count(X) == len(kubelet.attempts) == 1
 
 
-async def test_16_second_process_takes_over_when_the_first_ends(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
-    async with contextlib.AsyncExitStack() as later:
-        async with plugged.run_agent(CONFIG):
+async def test_16_second_process_takes_over_when_the_first_ends(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        async with xy_node.run_agent(X_CONFIG):
             await kubelet.wait_for_list(X, healthy={"x0"})
-            second = await later.enter_async_context(process_on(plugged))
-            await logged(second, Event.PLUGIN_DIR_LOCKED)
+            second = await stack.enter_async_context(start_agent(xy_node))
+            await read_log_entry(second, Event.PLUGIN_DIR_LOCKED)
             await kubelet.admit(X, pod="before")
         await kubelet.wait_registered(X, 2)
         await kubelet.wait_for_list(X, healthy={"x0"})
-        assert kubelet.stream_count(X) == len(own_sockets(kubelet)) == 1
+        assert kubelet.stream_count(X) == len(list_plugin_sockets(kubelet)) == 1
         assert len(kubelet.attempts) == 2
 
 
-async def test_17_slow_server_stop_does_not_delete_the_new_socket(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
-    async with plugged.run_agent(CONFIG) as agent:
+async def test_17_slow_server_stop_does_not_delete_the_new_socket(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
+    async with xy_node.run_agent(X_CONFIG) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
-        [first] = own_sockets(kubelet)
-        # A stream that cannot end by itself: nobody takes the last words on it.
-        async with deaf(first):
-            first.unlink()
+        [first] = list_plugin_sockets(kubelet)
+        # The server cannot end this stream: its client does not read the last list.
+        async with open_unread_stream(kubelet.plugins_dir / first):
+            (kubelet.plugins_dir / first).unlink()
             await kubelet.wait_registered(X, 2)
-            [second] = own_sockets(kubelet)
+            [second] = list_plugin_sockets(kubelet)
             assert second != first
-            # Longer than a server is given for its end.
+            # The stop of a server takes at most half a second.
             await asyncio.sleep(0.7)
-        await next_event(entries, Event.REGISTERED)
-        assert list(own_sockets(kubelet)) == [second]
-        async with kubelet.connect(X) as dialled:
-            await dialled.get_options()
+        await next_event(entries, Event.REGISTERED, times=2)
+        assert list(list_plugin_sockets(kubelet)) == [second]
+        async with kubelet.connect(X) as client:
+            await client.get_options()
 
 
 async def test_26_process_exits_when_its_plugin_directory_is_replaced(
-    plugged: FakeNode, kubelet: KubeletStandIn
+    xy_node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    async with process_on(plugged) as process:
+    xy_node.write_config(X_CONFIG)
+    async with start_agent(xy_node) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
         shutil.rmtree(kubelet.plugins_dir)
         kubelet.plugins_dir.mkdir()
-        said = await logged(process, Event.PLUGIN_DIR_REPLACED)
-        assert f"{kubelet.plugins_dir} was deleted or replaced" in said["msg"]
-        code, seconds = await ended(process)
+        entry = await read_log_entry(process, Event.PLUGIN_DIR_REPLACED)
+        assert f"{kubelet.plugins_dir} was deleted or replaced" in entry["msg"]
+        code, seconds = await wait_for_exit(process)
         assert code == 1
         assert seconds < 5
-        assert own_sockets(kubelet) == {}
-
-
-@contextlib.contextmanager
-def mounted(source: Path, target: Path) -> Iterator[None]:
-    """Mount a directory at another path, as a container gets it."""
-    target.mkdir(parents=True)
-    subprocess.run(["mount", "--bind", source, target], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", target], check=True)
+        assert list_plugin_sockets(kubelet) == {}
 
 
 @pytest.mark.root
-async def test_26_bind_mount_of_a_deleted_directory_ends_the_agent(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
-    seen = plugged.directory / "m"
+async def test_26_bind_mount_of_a_deleted_directory_ends_the_agent(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
+    mounted = xy_node.directory / "m"
 
-    async def serve() -> None:
-        async with plugged.run_agent(CONFIG, kubelet_dir=seen, poll=0.2):
+    async def run_until_replaced() -> None:
+        async with asyncio.timeout(10), xy_node.run_agent(X_CONFIG, kubelet_dir=mounted, poll=0.2):
             await kubelet.wait_for_list(X, healthy={"x0"})
             shutil.rmtree(kubelet.plugins_dir)
             kubelet.plugins_dir.mkdir()
-            await asyncio.sleep(1)
+            # The end of the agent cancels this.
+            await asyncio.Event().wait()
 
-    with mounted(kubelet.plugins_dir, seen / "device-plugins"):
+    with bind_mount(kubelet.plugins_dir, mounted / "device-plugins"):
         with pytest.raises(PluginDirReplacedError, match="deleted or replaced"):
-            await serve()
-        assert list((seen / "device-plugins").iterdir()) == []
+            await run_until_replaced()
+        assert list((mounted / "device-plugins").iterdir()) == []
 
 
 async def test_28_second_stream_gets_full_lists_and_ends_independently(
-    plugged: FakeNode, kubelet: KubeletStandIn
+    xy_node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    async with plugged.run_agent(CONFIG) as agent:
+    async with xy_node.run_agent(X_CONFIG) as agent:
         await kubelet.wait_for_list(X, healthy={"x0"})
-        async with asyncio.timeout(10), kubelet.connect(X) as one, kubelet.connect(X) as other:
-            lists, others = one.watch(), other.watch()
-            for second in (lists, others):
-                asked = time.monotonic()
-                first = await anext(second)
+        async with asyncio.timeout(10), kubelet.connect(X) as second, kubelet.connect(X) as third:
+            second_stream, third_stream = second.watch(), third.watch()
+            for stream in (second_stream, third_stream):
+                opened = time.monotonic()
+                first = await anext(stream)
                 assert first.devices.healthy == {"x0"}
-                assert first.time - asked < 0.5
-            plugged.plug("/dev/x1")
-            assert (await anext(lists)).devices.healthy == (await anext(others)).devices.healthy == {"x0", "x1"}
+                assert first.time - opened < 0.5
+            xy_node.plug("/dev/x1")
+            for stream in (second_stream, third_stream):
+                assert (await anext(stream)).devices.healthy == {"x0", "x1"}
             await kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
-            await others.aclose()
-            plugged.unplug("/dev/x1")
-            assert (await anext(lists)).devices.unhealthy == {"x1"}
+            await third_stream.aclose()
+            xy_node.unplug("/dev/x1")
+            assert (await anext(second_stream)).devices.unhealthy == {"x1"}
             await kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
 
             kubelet.cancel_stream(X)
             await kubelet.wait_for(lambda: kubelet.stream_count(X) == 0)
-            plugged.plug("/dev/x1")
-            assert (await anext(lists)).devices.healthy == {"x0", "x1"}
+            xy_node.plug("/dev/x1")
+            assert (await anext(second_stream)).devices.healthy == {"x0", "x1"}
             assert agent.status.resources[0].streams == 1
-            await lists.aclose()
+            await second_stream.aclose()
 
 
 async def test_29_unread_stream_keeps_the_newest_list_and_delays_nothing_else(
-    plugged: FakeNode, kubelet: KubeletStandIn
+    xy_node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    def config(tokens: int) -> str:
-        return BOTH.replace("/dev/x*}]", f"/dev/x*}}], tokens: {tokens}")
+    def build_token_config(tokens: int) -> str:
+        return XY_CONFIG.replace("'/dev/x*'}]", f"'/dev/x*'}}], tokens: {tokens}")
 
-    # More than gRPC's core takes from us before anybody reads it.
-    async with plugged.run_agent(config(3000)) as agent:
+    # A list of 3000 devices is larger than the buffers of gRPC's C core, so that the server has to keep it.
+    async with xy_node.run_agent(build_token_config(3000)) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, lambda devices: len(devices) == 3000)
         await next_event(entries, Event.CONFIG_UNCHANGED)
-        [socket] = [one for one in own_sockets(kubelet) if one.name == kubelet.plugin(X).socket.rpartition("/")[2]]
-        async with deaf(socket) as peer:
+        async with open_unread_stream(Path(kubelet.plugin(X).socket)) as unread:
             for tokens in range(3001, 3011):
-                plugged.write_config(config(tokens), how="rename")
+                xy_node.write_config(build_token_config(tokens), how="rename")
                 await next_event(entries, Event.CONFIG_LOADED)
             assert agent.status.resources[0].streams == 2
-            asked = time.monotonic()
+            started = time.monotonic()
             await kubelet.admit(X, 3)
-            plugged.plug("/dev/y1")
+            xy_node.plug("/dev/y1")
             await kubelet.wait_for_list(Y, healthy={"y0", "y1"})
-            assert time.monotonic() - asked < 1
+            assert time.monotonic() - started < 1
             await kubelet.wait_for_list(X, lambda devices: len(devices) == 3010)
 
-            peer.listen()
-            assert [len((await peer.message()).devices) for _ in range(2)] == [3000, 3010]
-            plugged.unplug("/dev/x0")
-            assert {one.health for one in (await peer.message()).devices} == {"Unhealthy"}
+            unread.start_reading()
+            assert [len((await unread.read_message()).devices) for _ in range(2)] == [3000, 3010]
+            xy_node.unplug("/dev/x0")
+            assert {device.health for device in (await unread.read_message()).devices} == {"Unhealthy"}
 
 
-async def test_30_server_survives_garbage_and_half_open_connections(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
-    list_and_watch = request(method_path(DEVICE_PLUGIN, "ListAndWatch"))
-    allocate = request(method_path(DEVICE_PLUGIN, "Allocate"))
-    said = {
+async def test_30_server_survives_garbage_and_half_open_connections(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
+    settings = PREFACE + build_frame(SETTINGS, 0, 0, b"")
+    list_and_watch = build_headers(method_path(DEVICE_PLUGIN, "ListAndWatch"))
+    allocate = build_headers(method_path(DEVICE_PLUGIN, "Allocate"))
+    inputs = {
         "nothing": b"",
         "garbage": bytes(range(256)) * 256,
         "HTTP/1.1": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
         "half a preface": PREFACE[:10],
         "no settings": PREFACE + b"\xff" * 100,
-        "a frame too long": PREFACE + frame(SETTINGS, 0, 0, b"") + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01",
-        "headers that are none": PREFACE + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, END_HEADERS, 1, b"\xff" * 50),
-        "a list without an end of the request": PREFACE
-        + frame(SETTINGS, 0, 0, b"")
-        + frame(HEADERS, END_HEADERS, 1, list_and_watch),
-        "half an Allocate": PREFACE
-        + frame(SETTINGS, 0, 0, b"")
-        + frame(HEADERS, END_HEADERS, 1, allocate)
-        + frame(DATA, 0, 1, b"\x00\x00\x00\x00\x64abc"),
+        "a frame that is too long": settings + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01",
+        "invalid headers": settings + build_frame(HEADERS, END_HEADERS, 1, b"\xff" * 50),
+        "ListAndWatch without the end of its request": settings + build_frame(HEADERS, END_HEADERS, 1, list_and_watch),
+        "half of an Allocate request": settings
+        + build_frame(HEADERS, END_HEADERS, 1, allocate)
+        + build_frame(DATA, 0, 1, b"\x00\x00\x00\x00\x64abc"),
     }
-    async with plugged.run_agent(CONFIG) as agent:
+    async with xy_node.run_agent(X_CONFIG) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
-        [socket] = own_sockets(kubelet)
-        async with contextlib.AsyncExitStack() as later:
-            for number, words in enumerate([*said.values(), *said.values()]):
-                _, writer = await asyncio.open_unix_connection(socket)
-                later.callback(writer.close)
-                writer.write(words)
+        [socket] = list_plugin_sockets(kubelet)
+        async with contextlib.AsyncExitStack() as stack:
+            for number, data in enumerate([*inputs.values(), *inputs.values()]):
+                _, writer = await asyncio.open_unix_connection(kubelet.plugins_dir / socket)
+                stack.callback(writer.close)
+                writer.write(data)
                 await writer.drain()
-                # Half of them only stop talking, the others hang up in the midst of it.
-                if number < len(said):
+                # Half of the clients stop sending, the others close the connection.
+                if number < len(inputs):
                     writer.write_eof()
                 else:
                     writer.transport.abort()
@@ -337,70 +211,74 @@ async def test_30_server_survives_garbage_and_half_open_connections(plugged: Fak
             with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
                 await kubelet.plugin(X).call_method("Deallocate")
             assert (await asyncio.wait_for(kubelet.admit(X), 2)).ids == ("x0",)
-            plugged.plug("/dev/x1")
+            xy_node.plug("/dev/x1")
             await kubelet.wait_for_list(X, healthy={"x0", "x1"})
-            async with kubelet.connect(X) as dialled:
-                assert (await anext(dialled.watch())).devices.healthy == {"x0", "x1"}
+            async with kubelet.connect(X) as client:
+                assert (await anext(client.watch())).devices.healthy == {"x0", "x1"}
         assert kubelet.stream_count(X) == len(kubelet.attempts) == 1
-        assert not {Event.INTERNAL_ERROR, Event.DISCONNECTED} & {
-            entries.get_nowait().event for _ in range(entries.qsize())
-        }
+        events = {entries.get_nowait().event for _ in range(entries.qsize())}
+        assert Event.REGISTERED in events
+        assert not {Event.INTERNAL_ERROR, Event.DISCONNECTED} & events
 
 
-async def test_35_sigterm_closes_streams_removes_sockets_and_exits(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
-    async with process_on(plugged, BOTH) as process:
+async def test_35_sigterm_closes_streams_removes_sockets_and_exits(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
+    xy_node.write_config(XY_CONFIG)
+    async with start_agent(xy_node) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0"})
-        assert len(own_sockets(kubelet)) == 2
+        assert len(list_plugin_sockets(kubelet)) == 2
         process.send_signal(signal.SIGTERM)
-        code, seconds = await ended(process)
+        code, seconds = await wait_for_exit(process)
         assert code == 0
         assert seconds < 2
-        assert own_sockets(kubelet) == {}
+        assert list_plugin_sockets(kubelet) == {}
         await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
         await kubelet.wait_for_list(Y, healthy=(), unhealthy={"y0"})
 
 
 async def test_35_sigterm_ends_process_during_hung_register_and_unread_stream(
-    plugged: FakeNode, kubelet: KubeletStandIn
+    xy_node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     gate = kubelet.faults.hang_register(Y)
-    async with process_on(plugged, BOTH) as process:
+    xy_node.write_config(XY_CONFIG)
+    async with start_agent(xy_node) as process:
         await gate.wait_reached()
         await kubelet.wait_for_list(X, healthy={"x0"})
-        async with deaf(Path(kubelet.plugin(X).socket)):
+        async with open_unread_stream(Path(kubelet.plugin(X).socket)):
             process.send_signal(signal.SIGTERM)
-            code, seconds = await ended(process)
+            code, seconds = await wait_for_exit(process)
         assert code == 0
         assert seconds < 2
-        assert own_sockets(kubelet) == {}
+        assert list_plugin_sockets(kubelet) == {}
 
 
-async def test_35_sigterm_ends_process_without_kubelet(plugged: FakeNode, kubelet: KubeletStandIn) -> None:
+async def test_35_sigterm_ends_process_without_kubelet(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
     await kubelet.crash()
     kubelet.socket.unlink()
-    async with process_on(plugged) as process:
-        await logged(process, Event.KUBELET_SOCKET_MISSING)
+    xy_node.write_config(X_CONFIG)
+    async with start_agent(xy_node) as process:
+        await read_log_entry(process, Event.KUBELET_SOCKET_MISSING)
         process.send_signal(signal.SIGTERM)
-        code, seconds = await ended(process)
+        code, seconds = await wait_for_exit(process)
         assert code == 0
         assert seconds < 2
-        assert own_sockets(kubelet) == {}
+        assert list_plugin_sockets(kubelet) == {}
 
 
 async def test_35_sockets_of_a_killed_process_are_removed_at_the_next_start(
-    plugged: FakeNode, kubelet: KubeletStandIn
+    xy_node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
-    async with process_on(plugged) as process:
+    xy_node.write_config(X_CONFIG)
+    async with start_agent(xy_node) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
         process.kill()
         await process.wait()
         await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
-    [left] = own_sockets(kubelet)
-    async with plugged.run_agent(CONFIG) as agent:
-        said = await next_event(record_events(agent), Event.PLUGIN_DIR_ACQUIRED)
-        assert said.facts["leftovers"] == (left.name,)
+    [left] = list_plugin_sockets(kubelet)
+    async with xy_node.run_agent(X_CONFIG) as agent:
+        acquired = await next_event(record_events(agent), Event.PLUGIN_DIR_ACQUIRED)
+        assert acquired.facts["leftovers"] == (left,)
         await kubelet.wait_for_list(X, healthy={"x0"})
-        assert not left.exists()
-        assert kubelet.stream_count(X) == len(own_sockets(kubelet)) == 1
+        assert left not in list_plugin_sockets(kubelet)
+        assert kubelet.stream_count(X) == len(list_plugin_sockets(kubelet)) == 1
         assert len(kubelet.attempts) == 2

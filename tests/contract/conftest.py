@@ -1,0 +1,13 @@
+"""Fixtures of the contract tests."""
+
+import pytest
+
+from genplug.testing.node.fake_node import FakeNode
+from tests.support.resources import plug_devices
+
+
+@pytest.fixture
+def xy_node(node: FakeNode) -> FakeNode:
+    """Give ``node`` with a device of ``example.com/x`` and one of ``example.com/y``."""
+    plug_devices(node, "x0", "y0")
+    return node

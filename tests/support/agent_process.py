@@ -1,0 +1,53 @@
+"""``genplug run`` as a process of its own, for tests of signals, exit codes and a second process."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+
+from genplug.observe.events import Event
+from genplug.testing.node.fake_node import FakeNode
+
+
+@contextlib.asynccontextmanager
+async def start_agent(node: FakeNode, *options: str) -> AsyncIterator[Process]:
+    """Run ``genplug run`` with a JSON log on a node; kill the process at the end of the context if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "genplug", "run", "--log-format", "json", "--config", node.config_dir),
+        *("--root", node.root, "--kubelet-dir", node.kubelet_dir, *options),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def read_log_entry(process: Process, event: Event) -> dict[str, str]:
+    """Return the next log entry of an event.
+
+    Raises:
+        TimeoutError: The process does not log the event within 10 s.
+    """
+    assert process.stderr is not None
+    async with asyncio.timeout(10):
+        while (entry := json.loads(await process.stderr.readline()))["event"] != event.code:
+            pass
+    return dict(entry)
+
+
+async def wait_for_exit(process: Process) -> tuple[int, float]:
+    """Return the exit code of a process and the seconds that it took to end.
+
+    Raises:
+        TimeoutError: The process still runs after 10 s.
+    """
+    started = time.monotonic()
+    await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode is not None
+    return process.returncode, time.monotonic() - started
