@@ -1,1 +1,1 @@
-"""Archives of a node: writing what configurations read, and opening an archive as a root."""
+"""Archives of what configurations read of a node: ``writer`` makes them, ``archive`` unpacks them."""

@@ -1,7 +1,8 @@
 """``--root``: a directory, or an archive of one that is unpacked for as long as a command runs (``genplug capture``).
 
-An archive comes from somebody else's machine: nothing of it is written outside the temporary directory, and no more
-than is allowed. What unpacks it is imported for an archive only: an agent starts without it.
+An archive can come from anywhere: nothing of it is written outside the temporary directory, it cannot fill the disk,
+and whatever is wrong with it is a :class:`RootError`.
+The modules that unpack are imported for an archive only: the agent starts without them.
 """
 
 from collections.abc import Iterator
@@ -17,13 +18,13 @@ MAX_MEMBERS = 200_000
 MAX_BYTES = 1 << 30
 """Of the archive without compression, and of the files in it."""
 KIND = "GENPLUG.kind"
-"""A header of a member that is a regular file for other programs: ``socket`` or ``fifo`` is what it stands for."""
+"""A header of a member that is a regular file for other programs: it stands for a ``socket`` or a ``fifo``."""
 
 _MAX_DEPTH = 100
-_MAX_AT_ONCE = 1 << 22
-"""Bytes that are read in one piece: a member's extended header, which somebody could make endless."""
+_MAX_READ_BYTES = 1 << 22
+"""Bytes that are read at once: a member's extended header, whose length the archive itself states."""
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")
-_GZIP = b"\x1f\x8b"
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class RootError(Exception):
@@ -32,42 +33,44 @@ class RootError(Exception):
 
 @contextmanager
 def open_root(text: str) -> Iterator[Path]:
-    """Give the directory that ``--root`` means: itself, or a temporary one with an archive's files, removed at the end.
+    """Yield the directory that ``--root`` names, or a temporary one with the files of an archive.
 
-    Of an archive (.tar, .tar.gz, .tgz) come regular files, directories, symlinks and, marked by :data:`KIND`, sockets
-    and pipes; everything else is left out.
+    Regular files, directories, symlinks and, marked by :data:`KIND`, sockets and pipes are unpacked from an archive
+    (.tar, .tar.gz, .tgz); everything else is left out.
 
     Raises:
-        RootError: it is neither, or an archive that is broken, too large, or reaches out of its directory.
+        RootError: it is neither, or an archive that is broken, too large, or has paths outside of its directory.
     """
     path = Path(text)
     try:
         is_directory, is_file = path.is_dir(), path.is_file()
     except OSError as error:
-        raise RootError(f"--root {text}: it cannot be looked at: {error.strerror}") from None
+        raise RootError(f"--root {text}: cannot be accessed: {error.strerror}") from None
     if is_directory:
         yield path
     elif is_file and text.endswith(_SUFFIXES):
-        from tempfile import TemporaryDirectory  # noqa: PLC0415 - see above
+        from tempfile import TemporaryDirectory  # noqa: PLC0415 - for an archive only
 
         with TemporaryDirectory(prefix="genplug-root-") as directory:
             _unpack(path, Path(directory))
             yield Path(directory)
     else:
-        what = "it is neither a directory nor an archive" if path.exists() else "there is no such directory or archive"
-        raise RootError(f"--root {text}: {what}; give a directory, or a {', '.join(_SUFFIXES)} of 'genplug capture'")
+        found = "is neither a directory nor an archive" if path.exists() else "does not exist"
+        raise RootError(
+            f"--root {text}: {found}; expected a directory, or a {', '.join(_SUFFIXES)} of 'genplug capture'"
+        )
 
 
-class _Bounded:
-    """A stream that is no longer than :data:`MAX_BYTES`, whatever its headers say and however well it is packed."""
+class _BoundedStream:
+    """A stream of at most :data:`MAX_BYTES`, whatever its headers state and however well it is compressed."""
 
     def __init__(self, stream: "BinaryIO | GzipFile") -> None:
         self._stream = stream
         self.tell = stream.tell
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _MAX_AT_ONCE:
-            raise RootError(f"a header of {size} bytes is no header")
+        if not 0 <= size <= _MAX_READ_BYTES:
+            raise RootError(f"has a header of {size} bytes, expected at most {_MAX_READ_BYTES}")
         self._check(self.tell() + size)
         return self._stream.read(size)
 
@@ -78,79 +81,93 @@ class _Bounded:
     @staticmethod
     def _check(offset: int) -> None:
         if offset > MAX_BYTES:
-            raise RootError(f"it holds more than {MAX_BYTES >> 20} MiB")
+            raise RootError(f"contains more than {MAX_BYTES >> 20} MiB")
 
 
 def _unpack(path: Path, directory: Path) -> None:
-    import tarfile  # noqa: PLC0415 - see above
-    import zlib  # noqa: PLC0415 - as above
-    from gzip import BadGzipFile, GzipFile  # noqa: PLC0415 - as above
+    """Unpack an archive.
+
+    Raises:
+        RootError: it cannot be unpacked.
+    """
+    import tarfile  # noqa: PLC0415 - for an archive only
+    from gzip import GzipFile  # noqa: PLC0415 - as above
 
     try:
         with path.open("rb") as file:
-            is_packed = file.read(len(_GZIP)) == _GZIP
+            is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             file.seek(0)
-            stream = _Bounded(GzipFile(fileobj=file) if is_packed else file)
+            stream = _BoundedStream(GzipFile(fileobj=file) if is_compressed else file)
             with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:", encoding="utf-8") as archive:
                 _extract(archive, directory)
-            # What is broken ends an archive early; the sum that tells stands at the end of the packed file.
+            # A truncated archive can look complete: gzip verifies its checksum at the end of the file.
             while stream.read(tarfile.RECORDSIZE):
                 pass
     except RootError as error:
         raise RootError(f"--root {path}: {error}") from None
-    except (tarfile.TarError, EOFError, zlib.error, BadGzipFile) as error:
-        raise RootError(f"--root {path}: it is no archive, or only a part of one: {error}") from None
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         name = Path(error.filename2 or error.filename).relative_to(directory)
-        raise RootError(f"--root {path}: it holds '{name}' twice, as different things: nobody should use it") from None
-    except (OSError, ValueError) as error:
-        what = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
+        raise RootError(f"--root {path}: contains '{name}' twice, or below a file; do not use this archive") from None
+    except OSError as error:
+        if error.filename is None:
+            # GzipFile reports a broken file as an OSError without a path.
+            raise _not_an_archive(path, error) from None
         raise RootError(
-            f"--root {path}: it cannot be unpacked in {directory.parent} (TMPDIR names another location): {what}"
+            f"--root {path}: cannot be unpacked in {directory.parent} (set TMPDIR for another directory): "
+            f"{error.strerror}: {error.filename}"
         ) from None
+    except Exception as error:  # noqa: BLE001 - the library raises anything for a broken header
+        raise _not_an_archive(path, error) from None
+
+
+def _not_an_archive(path: Path, error: Exception) -> RootError:
+    return RootError(f"--root {path}: is not an archive, or only a part of one: {error or type(error).__name__}")
 
 
 def _extract(archive: "TarFile", directory: Path) -> None:
     links: dict[Path, str] = {}
-    unpacked = 0
+    size = 0
     for number, member in enumerate(archive, 1):
-        unpacked += member.size
-        if number > MAX_MEMBERS or unpacked > MAX_BYTES:
-            raise RootError(f"it holds more than {MAX_MEMBERS} files, or {MAX_BYTES >> 20} MiB")
-        location = _place(member.name, directory)
+        size += member.size
+        if number > MAX_MEMBERS or size > MAX_BYTES:
+            raise RootError(f"contains more than {MAX_MEMBERS} files, or {MAX_BYTES >> 20} MiB")
+        path = _target_path(member.name, directory)
         if member.isdir():
-            location.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         elif member.issym():
-            links[location] = member.linkname
+            links[path] = member.linkname
         elif member.isreg():
-            location.parent.mkdir(parents=True, exist_ok=True)
-            _write(archive, member, location)
-    # Nothing can be written through a link that is not there yet: not through one of these links either.
-    for location in links:
-        location.parent.mkdir(parents=True, exist_ok=True)
-    for location, target in links.items():
-        location.symlink_to(target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(archive, member, path)
+    # Links come last, so that nothing can be written through a link: neither a file, nor another link.
+    for path in links:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for path, target in links.items():
+        path.symlink_to(target)
 
 
-def _place(name: str, directory: Path) -> Path:
+def _target_path(name: str, directory: Path) -> Path:
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if name.startswith("/") or ".." in parts:
-        raise RootError(
-            f"{name!r} would lie outside of the directory it is unpacked to: nobody should use this archive"
-        )
+        raise RootError(f"contains {name!r}, which is outside of its directory; do not use this archive")
     if len(parts) > _MAX_DEPTH:
-        raise RootError(f"it has directories in directories, more than {_MAX_DEPTH} deep: '{'/'.join(parts[:4])}/...'")
+        raise RootError(f"contains directories more than {_MAX_DEPTH} deep: '{'/'.join(parts[:4])}/...'")
     return directory.joinpath(*parts)
 
 
-def _write(archive: "TarFile", member: "TarInfo", location: Path) -> None:
-    import os  # noqa: PLC0415 - see above
+def _write(archive: "TarFile", member: "TarInfo", path: Path) -> None:
+    import os  # noqa: PLC0415 - for an archive only
     import shutil  # noqa: PLC0415 - as above
     import stat  # noqa: PLC0415 - as above
 
     kinds = {"socket": stat.S_IFSOCK, "fifo": stat.S_IFIFO}
     if kind := kinds.get(member.pax_headers.get(KIND, "")):
-        os.mknod(location, kind | 0o600)
+        try:
+            os.mknod(path, kind | 0o600)
+        except FileExistsError as error:
+            # mknod does not name the file.
+            raise FileExistsError(error.errno, error.strerror, os.fspath(path)) from None
         return
-    with location.open("wb") as target:
-        shutil.copyfileobj(archive.extractfile(member), target)  # type: ignore[arg-type] # None is for what is no file
+    # A new file: opening a pipe that an earlier member made would wait for a reader.
+    with path.open("xb") as target:
+        shutil.copyfileobj(archive.extractfile(member), target)  # type: ignore[arg-type] # it is a regular file

@@ -188,9 +188,7 @@ def test_a_name_that_is_not_utf_8_is_left_out_and_said(tree: NodeTree) -> None:
     tree.plug("/dev/xé", "240:2")
     found = discover(config(resource(X, source("/dev/x*"))), tree.host)
     assert [device.key for device in devices(found)] == ["xé"]
-    assert reason(found, "/dev/x\\xff") == (
-        "its name is not UTF-8, which the kubelet API requires"
-    )
+    assert reason(found, "/dev/x\\xff") == ("its name is not UTF-8, which the kubelet API requires")
 
 
 @pytest.mark.root

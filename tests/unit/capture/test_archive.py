@@ -1,4 +1,4 @@
-"""``--root`` of an archive: it gives what its directory gives, and a hostile one writes nothing outside and no end."""
+"""``--root`` of an archive: the same as of its directory, and what a hostile archive cannot do."""
 
 import asyncio
 import gzip
@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from genplug.capture import archive as roots
+from genplug.capture import archive as archives
 from genplug.cli.main import main
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
@@ -40,7 +42,7 @@ TREE = """
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory for temporary files, in which nothing is left."""
+    """The directory for temporary files, which is empty at the end."""
     directory = tmp_path / "temporary"
     directory.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
@@ -56,9 +58,7 @@ def plan(directory: Path, root: Path | str, *flags: str) -> int:
 
 @pytest.mark.parametrize("name", ["node.tar", "node.tar.gz", "node.tgz"])
 @pytest.mark.usefixtures("temporary")
-def test_an_archive_gives_what_its_directory_gives(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_archive_is_planned_like_its_directory(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_tree(TREE, tmp_path / "root")
     with tarfile.open(tmp_path / name, "w" if name.endswith("r") else "w:gz") as archive:
         # As `tar -C root -c .` writes it.
@@ -68,11 +68,11 @@ def test_an_archive_gives_what_its_directory_gives(
     assert plan(tmp_path, tmp_path / name, "-o", "json") == 0
     assert capsys.readouterr().out == document
     [resource] = json.loads(document)["resources"]
-    assert [one["nodes"][0]["resolved"] for one in resource["devices"]] == ["/dev/y", "/dev/x"]
+    assert [device["nodes"][0]["resolved"] for device in resource["devices"]] == ["/dev/y", "/dev/x"]
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", content: bytes = b"", **fields: str) -> bytes:
-    """Return one member as it stands in an archive; ``fields`` go to its extended header."""
+    """Return a member as it is in an archive; ``fields`` are in its extended header."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size, info.pax_headers = kind, link, len(content), fields
     padding = b"\0" * (-len(content) % tarfile.BLOCKSIZE)
@@ -96,45 +96,54 @@ def everything(directory: Path) -> dict[str, str]:
 
 
 HOSTILE: dict[str, tuple[Callable[[str], list[bytes]], str]] = {
-    "a climbing name": (lambda _: [member("../../evil", content=b"x")], "would lie outside"),
-    "a name that climbs later": (lambda _: [member("dev/../../evil", content=b"x")], "would lie outside"),
-    "an absolute name": (lambda outside: [member(f"{outside}/evil", content=b"x")], "would lie outside"),
-    "an absolute directory": (lambda outside: [member(f"{outside}/evil", tarfile.DIRTYPE)], "would lie outside"),
-    "a climbing link": (lambda outside: [member("../evil", tarfile.SYMTYPE, outside)], "would lie outside"),
+    "a climbing name": (lambda _: [member("../../evil", content=b"x")], "outside of its directory"),
+    "a name that climbs later": (lambda _: [member("dev/../../evil", content=b"x")], "outside of its directory"),
+    "an absolute name": (lambda outside: [member(f"{outside}/evil", content=b"x")], "outside of its directory"),
+    "an absolute directory": (lambda outside: [member(f"{outside}/evil", tarfile.DIRTYPE)], "outside of its directory"),
+    "a climbing link": (lambda outside: [member("../evil", tarfile.SYMTYPE, outside)], "outside of its directory"),
     "a file through a link": (
         lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", content=b"x")],
-        "twice, as different things",
+        "twice, or below a file",
     ),
     "a file in place of a link": (
         lambda outside: [member("a", tarfile.SYMTYPE, f"{outside}/kept"), member("a", content=b"x")],
-        "twice, as different things",
+        "twice, or below a file",
     ),
     "a link through a link": (
         lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", tarfile.SYMTYPE, "x")],
-        "twice, as different things",
+        "twice, or below a file",
     ),
     "a directory through a link": (
         lambda outside: [member("a", tarfile.SYMTYPE, outside), member("a/evil", tarfile.DIRTYPE)],
-        "twice, as different things",
+        "twice, or below a file",
     ),
     "a link in place of everything": (
         lambda outside: [member("./", tarfile.SYMTYPE, outside)],
-        "twice, as different things",
+        "twice, or below a file",
     ),
     "a file in a file": (
         lambda _: [member("a", content=b"x"), member("a/b", content=b"x")],
-        "twice, as different things",
+        "twice, or below a file",
     ),
     "a name with a zero byte": (lambda _: [member("a", content=b"x", path="a\0b")], "null byte"),
     "a name without end": (lambda _: [member("a", content=b"x", path="x" * 5000)], "File name too long"),
     "directories without end": (lambda _: [member("/".join("x" * 1000), tarfile.DIRTYPE)], "more than 100 deep"),
-    "a header without end": (lambda _: [member("a", path="x" * (5 << 20))], "is no header"),
+    "a pipe and a file of one name": (
+        lambda _: [member("a", **{archives.KIND: "fifo"}), member("a", content=b"x")],
+        "twice, or below a file",
+    ),
+    "a pipe twice": (lambda _: [member("a", **{archives.KIND: "fifo"})] * 2, "twice, or below a file"),
+    "nested extended headers": (
+        lambda _: [*[member("a", tarfile.XHDTYPE)] * 2000, member("a")],
+        "is not an archive",
+    ),
+    "a header without end": (lambda _: [member("a", path="x" * (5 << 20))], "has a header of"),
 }
 
 
 @pytest.mark.parametrize("what", HOSTILE)
 @pytest.mark.usefixtures("temporary")
-def test_a_hostile_archive_is_refused_and_writes_nothing_outside(
+def test_hostile_archive_is_refused_and_writes_nothing_outside(
     what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outside = tmp_path / "outside"
@@ -143,15 +152,15 @@ def test_a_hostile_archive_is_refused_and_writes_nothing_outside(
     archive = written(tmp_path / "node.tar.gz", *members(str(outside)))
     before = everything(tmp_path)
     assert plan(tmp_path, archive) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"genplug plan: --root {archive}: ")
-    assert reason in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"genplug plan: --root {archive}: ")
+    assert reason in output.err
     assert everything(tmp_path) == before | {"c.yaml": f"-{CONFIG}"}
 
 
 @pytest.mark.usefixtures("temporary")
-def test_only_files_directories_and_links_are_unpacked_with_rights_of_their_own(tmp_path: Path) -> None:
+def test_only_files_directories_and_links_are_unpacked_with_default_modes(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s")
     info = tarfile.TarInfo("dev/suid")
     info.mode, info.uid = 0o6777, 12345
@@ -164,11 +173,11 @@ def test_only_files_directories_and_links_are_unpacked_with_rights_of_their_own(
         member("dev/sda", tarfile.BLKTYPE),
         member("dev/pipe", tarfile.FIFOTYPE),
         member("dev/hard", tarfile.LNKTYPE, str(tmp_path / "secret")),
-        member("run/x.sock", **{roots.KIND: "socket"}),
-        member("run/x.pipe", **{roots.KIND: "fifo"}),
-        member("run/x.what", **{roots.KIND: "what"}),
+        member("run/x.sock", **{archives.KIND: "socket"}),
+        member("run/x.pipe", **{archives.KIND: "fifo"}),
+        member("run/x.what", **{archives.KIND: "what"}),
     )
-    with roots.open_root(str(archive)) as root:
+    with archives.open_root(str(archive)) as root:
         assert everything(root) == {
             "dev": "d",
             "dev/empty": "d",
@@ -191,18 +200,18 @@ def test_only_files_directories_and_links_are_unpacked_with_rights_of_their_own(
         (("MAX_MEMBERS", 3), [member(f"dev/x{number}") for number in range(4)]),
         (("MAX_BYTES", 1 << 20), [member("dev/x", content=b"\0" * (2 << 20))]),
         (("MAX_BYTES", 1 << 20), [member(f"dev/x{number}", content=b"\0" * 400_000) for number in range(3)]),
-        # A file of holes: what is not stored would be written all the same.
+        # A sparse file: what is not stored would be written.
         (
             ("MAX_BYTES", 1 << 20),
             [member("dev/x", content=b"x", **{"GNU.sparse.map": "0,1", "GNU.sparse.size": "2097152"})],
         ),
-        # Much to read and nothing to write.
+        # Much to read, and nothing to write.
         (("MAX_BYTES", 1 << 20), [member(f"dev/x{number}", comment="c" * 1000) for number in range(600)]),
     ],
-    ids=["many", "large", "large together", "holes", "headers"],
+    ids=["members", "large", "large-together", "sparse", "headers"],
 )
 @pytest.mark.usefixtures("temporary")
-def test_there_is_an_end_to_what_is_unpacked(
+def test_size_of_unpacked_archive_is_bounded(
     bound: tuple[str, int],
     members: list[bytes],
     tmp_path: Path,
@@ -210,15 +219,15 @@ def test_there_is_an_end_to_what_is_unpacked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     archive = written(tmp_path / "node.tar.gz", *members)
-    with roots.open_root(str(archive)) as root:
+    with archives.open_root(str(archive)) as root:
         assert len(list((root / "dev").iterdir())) == len(members)
-    monkeypatch.setattr(roots, *bound)
+    monkeypatch.setattr(archives, *bound)
     assert plan(tmp_path, archive) == 2
-    assert "it holds more than" in capsys.readouterr().err
+    assert "contains more than" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("temporary")
-def test_what_is_no_archive_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_that_is_not_an_archive_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = written(tmp_path / "whole.tar.gz", member("dev/x", content=os.urandom(5000)))
     (tmp_path / "half.tar.gz").write_bytes(whole.read_bytes()[:3000])
     (tmp_path / "broken.tar.gz").write_bytes(whole.read_bytes()[:3000] + b"x" * 3000)
@@ -227,21 +236,21 @@ def test_what_is_no_archive_is_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "node.zip").touch()
     os.mkfifo(tmp_path / "pipe.tar")
     for name, reason in {
-        "half.tar.gz": "it is no archive, or only a part of one",
-        "broken.tar.gz": "it is no archive",
-        "text.tar": "it is no archive",
-        "empty.tar": "it is no archive",
-        "node.zip": "it is neither a directory nor an archive",
-        "pipe.tar": "it is neither a directory nor an archive",
-        "missing": "there is no such directory or archive; give a directory, or a .tar, .tar.gz, .tgz",
+        "half.tar.gz": "is not an archive, or only a part of one",
+        "broken.tar.gz": "is not an archive",
+        "text.tar": "is not an archive",
+        "empty.tar": "is not an archive",
+        "node.zip": "is neither a directory nor an archive",
+        "pipe.tar": "is neither a directory nor an archive",
+        "missing": "does not exist; expected a directory, or a .tar, .tar.gz, .tgz",
     }.items():
         assert plan(tmp_path, tmp_path / name) == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert f"--root {tmp_path / name}: {reason}" in " ".join(said.err.split())
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert f"--root {tmp_path / name}: {reason}" in " ".join(output.err.split())
 
 
-async def test_an_agent_runs_on_an_archive_and_leaves_nothing(
+async def test_agent_runs_on_an_archive_and_removes_its_files(
     node: FakeNode, kubelet: KubeletStandIn, temporary: Path
 ) -> None:
     build_tree(TREE, node.directory / "tree")
@@ -262,18 +271,39 @@ async def test_an_agent_runs_on_an_archive_and_leaves_nothing(
     assert process.returncode == 0
 
 
-def test_an_agent_without_its_root_says_so(tmp_path: Path) -> None:
+def test_agent_without_its_root_exits_with_the_reason(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "genplug", "run", "--config", tmp_path, "--root", tmp_path / "host"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "genplug run: --root" in done.stderr
-    assert "there is no such directory or archive" in done.stderr
+    assert "does not exist" in done.stderr
 
 
 @pytest.mark.usefixtures("temporary")
-def test_a_directory_may_be_named_as_an_archive_and_a_packed_one_as_one_that_is_not(tmp_path: Path) -> None:
+def test_directory_with_suffix_of_archive_and_compressed_tar_without_suffix_are_opened(tmp_path: Path) -> None:
     (tmp_path / "directory.tar").mkdir()
-    with roots.open_root(str(tmp_path / "directory.tar")) as root:
+    with archives.open_root(str(tmp_path / "directory.tar")) as root:
         assert root == tmp_path / "directory.tar"
-    with roots.open_root(str(written(tmp_path / "packed.tar", member("dev/x")))) as root:
+    with archives.open_root(str(written(tmp_path / "packed.tar", member("dev/x")))) as root:
         assert (root / "dev/x").is_file()
+
+
+WHOLE = b"".join(
+    member(name, content=b"text" * 40, **fields)
+    for name, fields in (("dev/x", {}), ("dev/y", {"comment": "c" * 600}), ("dev/z", {archives.KIND: "fifo"}))
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=20))
+def test_archive_with_changed_bytes_is_unpacked_or_refused(changes: list[tuple[int, int]]) -> None:
+    content = bytearray(WHOLE)
+    for offset, byte in changes:
+        content[offset] = byte
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "node.tar"
+        path.write_bytes(content + b"\0" * 2 * tarfile.BLOCKSIZE)
+        try:
+            with archives.open_root(str(path)) as root:
+                assert root.is_dir()
+        except archives.RootError as error:
+            assert str(error).startswith(f"--root {path}: ")  # noqa: PT017 - both ends are right

@@ -1,4 +1,4 @@
-r"""``genplug capture``: `plan` gives with the archive what it gives on the node, and nothing else is in the archive."""
+r"""``genplug capture``: `plan` prints the same with the archive as on the node, and nothing else is in the archive."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from genplug.capture import archive as roots
+from genplug.capture import archive as archives
 from genplug.cli import capture
 from genplug.cli.main import main
 from genplug.hardware.host import STAND_INS_MARKER
@@ -42,7 +42,7 @@ TREE = r"""
 /dev/fd -> /proc/self/fd
 /proc/driver/nvidia/gpus/0000:3b:00.0/information = Model: X\nGPU UUID: GPU-0aaa\nDevice Minor: 0
 /proc/driver/nvidia/gpus/0000:5e:00.0/information = Model: X\nGPU UUID: GPU-1bbb\nDevice Minor: 1
-/proc/driver/nvidia/version = secret of nobody who asks
+/proc/driver/nvidia/version = secret that is not read
 /proc/1/environ = SECRET=of init
 /proc/self -> 1
 /sys/bus/pci/devices/0000:3b:00.0 -> ../../../devices/pci0000:3a/0000:3b:00.0
@@ -52,7 +52,7 @@ TREE = r"""
 /sys/devices/pci0000:3a/0000:3b:00.0/drm/card3/ directory
 /sys/devices/pci0000:3a/0000:3b:00.0/drm/renderD131/ directory
 /sys/devices/pci0000:3a/0000:3b:00.0/numa_node = 1
-/sys/devices/pci0000:3a/0000:3b:00.0/serial = secret of nobody who asks
+/sys/devices/pci0000:3a/0000:3b:00.0/serial = secret that is not read
 /sys/devices/pci0000:5d/0000:5e:00.0/class = 0x030000
 /sys/devices/pci0000:5d/0000:5e:00.0/device = 0x15f8
 /sys/devices/pci0000:5d/0000:5e:00.0/drm/card4/ directory
@@ -89,10 +89,10 @@ resources:
     devices:
     - glob: /sys/class/x/*/*
       attributes:
-        said: {path: "${path}/x"}
-    allocate: {env: {SAID: "${said}"}}
+        x: {path: "${path}/x"}
+    allocate: {env: {X: "${x}"}}
 """
-# What is read there is on the node only.
+# What this reads is on the node only.
 CURIOUS = """\
   a.io/curious:
     devices:
@@ -126,11 +126,11 @@ def plan(config: Path, root: Path, flags: Sequence[str], capsys: pytest.CaptureF
 
 
 def contents(archive: Path) -> dict[str, str]:
-    """Return what an archive holds: of a file its text, of a link its target, of a directory a slash."""
+    """Return the contents of an archive: the text of a file, the target of a link, a slash for a directory."""
     with tarfile.open(archive) as opened:
         return {
-            one.name: "/" if one.isdir() else f"-> {one.linkname}" if one.issym() else _text(opened, one)
-            for one in opened
+            member.name: "/" if member.isdir() else f"-> {member.linkname}" if member.issym() else _text(opened, member)
+            for member in opened
         }
 
 
@@ -141,13 +141,13 @@ def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
 
 
 @pytest.mark.parametrize("flags", [["-o", "json"], ["-o", "json", "--explain"], ["-o", "table", "--explain"]], ids=str)
-def test_a_plan_with_the_archive_is_that_of_the_node(
+def test_plan_with_archive_is_that_of_the_node(
     node: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = plan(node / "c.yaml", node / "root", flags, capsys)
     assert plan(node / "c.yaml", captured(node), flags, capsys) == here
     if "--explain" not in flags:
-        offered = {one["name"]: one["devices"] for one in json.loads(here)["resources"]}
+        offered = {each["name"]: each["devices"] for each in json.loads(here)["resources"]}
         assert {name: len(devices) for name, devices in offered.items()} == {
             "nvidia.com/a100": 1,
             "a.io/serial": 1,
@@ -156,7 +156,7 @@ def test_a_plan_with_the_archive_is_that_of_the_node(
         }
 
 
-def test_an_allocation_with_the_archive_is_that_of_the_node(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_allocation_with_archive_is_that_of_the_node(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--allocate", "nvidia.com/a100=1", "--allocate", "a.io/socket=1"]
     here = plan(node / "c.yaml", node / "root", flags, capsys)
     assert plan(node / "c.yaml", captured(node), flags, capsys) == here
@@ -164,7 +164,7 @@ def test_an_allocation_with_the_archive_is_that_of_the_node(node: Path, capsys: 
 
 
 @pytest.mark.parametrize("kind", sorted(path.stem for path in TREES.glob("*.tree")))
-def test_without_a_configuration_it_is_what_every_recipe_reads(
+def test_archive_without_configuration_has_what_every_recipe_reads(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build_tree((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
@@ -174,10 +174,10 @@ def test_without_a_configuration_it_is_what_every_recipe_reads(
     flags = ["-o", "json", "--explain", *(["--policy", str(policy)] if policy.exists() else [])]
     here = plan(recipe, tmp_path / "root", flags, capsys)
     assert plan(recipe, archive, flags, capsys) == here
-    assert any(one["devices"] for one in json.loads(here)["resources"])
+    assert any(each["devices"] for each in json.loads(here)["resources"])
 
 
-def test_nothing_is_in_it_but_what_is_read_and_the_names_of_dev(node: Path) -> None:
+def test_archive_has_only_what_is_read_and_the_names_under_dev(node: Path) -> None:
     (node / "c.yaml").write_text(CONFIG + CURIOUS)
     inside = contents(captured(node))
     assert "secret" not in str(inside).lower()
@@ -186,7 +186,7 @@ def test_nothing_is_in_it_but_what_is_read_and_the_names_of_dev(node: Path) -> N
         "proc/driver/nvidia/gpus/0000:3b:00.0/information": "Model: X\nGPU UUID: GPU-0aaa\nDevice Minor: 0\n",
         "proc/driver/nvidia/gpus/0000:5e:00.0/information": "Model: X\nGPU UUID: GPU-1bbb\nDevice Minor: 1\n",
         "proc/self": "-> 1",
-        # Read, and still nobody's business.
+        # Read, but not of the kernel.
         "proc/1/environ": "",
         "run/vendor/key": "",
         "run/vendor/x.sock": "",
@@ -196,14 +196,14 @@ def test_nothing_is_in_it_but_what_is_read_and_the_names_of_dev(node: Path) -> N
         "sys/devices/pci0000:3a/0000:3b:00.0/class": "0x030200\n",
         "sys/devices/pci0000:3a/0000:3b:00.0/device": "0x20b0\n",
         "sys/devices/pci0000:3a/0000:3b:00.0/numa_node": "1\n",
-        # Only --explain reads on.
+        # Only --explain reads these.
         "sys/devices/pci0000:5d/0000:5e:00.0/class": "0x030000\n",
         "sys/devices/pci0000:5d/0000:5e:00.0/device": "0x15f8\n",
         f"sys/devices/virtual/long/{'0' * 82}/x": "long\n",
     }
 
 
-def test_of_dev_it_takes_names_links_and_numbers_without_what_is_of_processes(node: Path) -> None:
+def test_archive_has_names_links_and_numbers_of_dev_without_those_of_processes(node: Path) -> None:
     (node / "c.yaml").write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources: {}\n")
     inside = contents(captured(node))
     assert inside.pop(STAND_INS_MARKER) == ""
@@ -226,34 +226,36 @@ def test_of_dev_it_takes_names_links_and_numbers_without_what_is_of_processes(no
     }
 
 
-def test_an_archive_depends_on_the_node_only_and_is_its_owners(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_archive_is_reproducible_and_readable_by_its_owner_only(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = captured(node, name="first.tar.gz")
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     for path in [node / "root", *(node / "root").rglob("*")]:
         os.utime(path, (1, 1), follow_symlinks=False)
     second = captured(node, name="second.tar.gz")
     assert first.read_bytes() == second.read_bytes()
-    # Where gzip keeps a time (RFC 1952, 2.3).
+    # The time field of gzip (RFC 1952, 2.3).
     assert first.read_bytes()[4:8] == bytes(4)
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
     with tarfile.open(first) as archive:
         members = archive.getmembers()
-    names = [one.name for one in members]
+    names = [member.name for member in members]
     assert names[1:] == sorted(names[1:])
-    assert {(one.uid, one.gid, one.uname, one.gname, one.mtime) for one in members} == {(0, 0, "", "", 0)}
-    assert said.out == ""
-    assert f"first.tar.gz: {len(members)} entries, {first.stat().st_size} bytes" in said.err
+    assert {(member.uid, member.gid, member.uname, member.gname, member.mtime) for member in members} == {
+        (0, 0, "", "", 0)
+    }
+    assert output.out == ""
+    assert f"first.tar.gz: {len(members)} entries, {first.stat().st_size} bytes" in output.err
     assert sorted(path.name for path in node.iterdir()) == ["c.yaml", "first.tar.gz", "root", "second.tar.gz"]
 
 
-def test_an_archive_of_an_archive_is_the_same_archive(node: Path) -> None:
+def test_archive_of_an_archive_is_the_same(node: Path) -> None:
     first = captured(node)
     second = node / "again.tar.gz"
     assert main(["capture", "-o", str(second), "--config", str(node / "c.yaml"), "--root", str(first)]) == 0
     assert contents(second) == contents(first)
 
 
-def test_the_archive_can_go_to_a_pipe(node: Path) -> None:
+def test_archive_can_be_written_to_a_pipe(node: Path) -> None:
     command = [sys.executable, "-m", "genplug", "capture", "-o", "-", "--config", node / "c.yaml"]
     done = subprocess.run([*command, "--root", node / "root"], capture_output=True, check=True)
     assert done.stdout == captured(node).read_bytes()
@@ -262,7 +264,7 @@ def test_the_archive_can_go_to_a_pipe(node: Path) -> None:
 
 
 @pytest.mark.root
-def test_real_nodes_become_files_that_anybody_can_unpack(tmp_path: Path) -> None:
+def test_device_nodes_become_files_that_any_user_can_unpack(tmp_path: Path) -> None:
     (tmp_path / "root" / "dev").mkdir(parents=True)
     os.mknod(tmp_path / "root" / "dev" / "x0", 0o600 | stat.S_IFCHR, os.makedev(240, 7))
     os.mknod(tmp_path / "root" / "dev" / "pipe", 0o600 | stat.S_IFIFO)
@@ -270,19 +272,19 @@ def test_real_nodes_become_files_that_anybody_can_unpack(tmp_path: Path) -> None
     (tmp_path / "c.yaml").write_text(CONFIG)
     archive = captured(tmp_path)
     assert contents(archive)["dev/x0"] == "char 240:7\n"
-    # A file of a real /dev stands for nothing but itself.
+    # A file in a real /dev does not stand for a device.
     assert contents(archive)["dev/char"] == ""
-    with roots.open_root(str(archive)) as root:
+    with archives.open_root(str(archive)) as root:
         assert (root / "dev" / "x0").is_file()
         assert (root / "dev" / "pipe").is_fifo()
 
 
-def test_an_archive_is_replaced_as_a_whole_or_not_at_all(
+def test_archive_is_replaced_completely_or_not_at_all(
     node: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = captured(node).read_bytes()
     (node / "root/dev/nvidia9").write_text("char 195:9")
-    monkeypatch.setattr(roots, "MAX_MEMBERS", 20)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 20)
     command = ["capture", "--root", str(node / "root"), "--config", str(node / "c.yaml"), "-o"]
     assert main([*command, str(node / "node.tar.gz")]) == 1
     assert "more than an archive may hold (20 paths" in capsys.readouterr().err
@@ -294,7 +296,7 @@ def test_an_archive_is_replaced_as_a_whole_or_not_at_all(
     assert sorted(path.name for path in node.iterdir()) == ["c.yaml", "node.tar.gz", "root"]
 
 
-def test_what_is_no_file_is_not_replaced(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_that_is_not_regular_is_not_replaced(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(node / "pipe")
     for out in ("/dev/null", str(node), str(node / "pipe")):
         assert main(["capture", "-o", out, "--root", str(node / "root")]) == 2
@@ -302,7 +304,7 @@ def test_what_is_no_file_is_not_replaced(node: Path, capsys: pytest.CaptureFixtu
     assert (node / "pipe").is_fifo()
 
 
-def test_a_wrong_configuration_and_a_wrong_root_are_told(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_configuration_and_missing_root_are_errors(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (node / "c.yaml").write_text(CONFIG.replace("glob:", "golb:"))
     command = ["capture", "-o", str(node / "x.tar.gz"), "--root"]
     assert main([*command, str(node / "root"), "--config", str(node / "c.yaml")]) == 78
@@ -312,7 +314,7 @@ def test_a_wrong_configuration_and_a_wrong_root_are_told(node: Path, capsys: pyt
     assert not (node / "x.tar.gz").exists()
 
 
-def test_who_waits_long_is_told_how_far_it_is(
+def test_long_capture_prints_its_progress(
     node: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captured(node)
@@ -350,16 +352,16 @@ resources:
 """
 
 
-def test_what_probes_read_is_in_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_archive_has_what_probes_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_tree(PROBED, tmp_path / "root")
     (tmp_path / "c.yaml").write_text(PROBES)
     here = plan(tmp_path / "c.yaml", tmp_path / "root", ["--probe"], capsys)
-    for said in (
+    for reason in (
         "is x4, expected at least x8",
         "errors is '3', expected at most 2",
         "state is 'write error', expected",
     ):
-        assert said in here
+        assert reason in here
     archive = captured(tmp_path)
     assert plan(tmp_path / "c.yaml", archive, ["--probe"], capsys) == here
     header = contents(archive)["sys/devices/pci0000:00/0000:00:02.0/config"]
