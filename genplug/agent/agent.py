@@ -1,19 +1,31 @@
-"""One node's agent: the node's side and the kubelet's side, run side by side until told to stop."""
+"""The agent of one node: wires up its tasks, and runs them side by side until it is stopped.
+
+The tasks exchange frozen values: the configuration reloader submits configurations to the device scanner, which submits
+scans to the reconciler, which publishes snapshots to the kubelet controller. A task that waits for a file system or
+fails stops no other task.
+"""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
 from genplug import __version__
+from genplug.agent.config_reloader import ConfigReloader
+from genplug.agent.device_scanner import DeviceScanner
 from genplug.agent.kubelet import KubeletController
-from genplug.agent.node import NodeFollower, Snapshot
+from genplug.agent.reconciler import Reconciler
 from genplug.agent.settings import Settings
+from genplug.agent.snapshot import Snapshot
+from genplug.agent.supervision import Supervised
 from genplug.hardware.host import Host
+from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
-from genplug.hardware.uevents import UeventListener
+from genplug.hardware.uevents import Uevent, UeventListener, affected_paths
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import Status
+from genplug.observe.status_builder import scan_statuses
+from genplug.spec.model import Config
 
 
 class Agent:
@@ -24,29 +36,53 @@ class Agent:
         self.event_log = event_log or EventLog()
         self.listens_on: int | None = None
         """The port of the pages, once there are any."""
-        host, self._watch = Host.at(settings.root, node_name=settings.node_name), DirectoryWatcher()
-        self._kubelet = KubeletController(settings, host, self._watch, self.event_log)
-        self._node = NodeFollower(settings, host, self._watch, self.event_log, self._kubelet.publish)
+        paths = HungPaths()
+        host = Host.at(settings.root, node_name=settings.node_name, recorder=paths.record)
+        self._watcher = DirectoryWatcher()
+        self._uevents_failure = ""
+        """Why uevents are not received, empty if they are."""
+        self._kubelet = KubeletController(settings, host, self._watcher, self.event_log)
+        self._reconciler = Reconciler(host, self.event_log, self._kubelet.publish, lambda: self._uevents_failure)
+        self._reloader = ConfigReloader(settings, self._watcher, self.event_log, self._submit_config)
+        self._scanner = DeviceScanner(
+            settings,
+            host,
+            paths,
+            self._watcher,
+            self.event_log,
+            publish=self._reconciler.submit,
+            accept=self._reloader.accept,
+            reject=self._reloader.reject,
+        )
+        self._supervised = (
+            Supervised("configuration reloader", self._reloader.run, self.event_log),
+            Supervised("device scanner", self._scanner.run, self.event_log),
+            Supervised("device watches", self._scanner.watches.run, self.event_log),
+            Supervised("reconciler", self._reconciler.run, self.event_log),
+            Supervised("probe monitor", self._reconciler.run_monitor, self.event_log),
+        )
         self._stopping = asyncio.Event()
         self.event_log.listen(self._on_log_event)
 
     @property
     def status(self) -> Status:
         """What people and probes are told; a frozen value, safe to ask for from another thread."""
-        settings = self.settings
+        settings, snapshot = self.settings, self.snapshot
         return Status(
             __version__,
             settings.node_name,
-            self._node.config_status,
+            self._reloader.status,
             self._kubelet.error,
             self._kubelet.statuses(),
-            self._node.health,
+            self._reconciler.monitor_status,
+            scan_statuses(snapshot.config, snapshot.inventory) if snapshot is not None else (),
+            tuple(task.failure for task in self._supervised if task.failure),
         )
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The newest truth about the node, None before the first configuration."""
-        return self._node.snapshot
+        """The newest snapshot of the node, None before the first configuration."""
+        return self._reconciler.snapshot
 
     def stop(self) -> None:
         """End :meth:`run` in order: streams closed, calls under way answered, own sockets removed."""
@@ -54,7 +90,7 @@ class Agent:
 
     def reload(self) -> None:
         """Read the configuration now (SIGHUP)."""
-        self._node.reload()
+        self._reloader.reload()
 
     async def run(self) -> None:
         """Serve the node until :meth:`stop`.
@@ -68,22 +104,23 @@ class Agent:
         facts = {"version": __version__, "root": str(settings.root), "kubelet_dir": str(settings.kubelet_dir)}
         self.event_log.emit(Event.STARTED, f"genplug {__version__} reads {files}", node=settings.node_name, **facts)
         with ExitStack() as resources:
-            resources.callback(self._watch.close)
+            resources.callback(self._watcher.close)
             uevents = resources.enter_context(
-                closing(UeventListener(self._node.on_uevent, lambda: self._on_uevents_state_changed(uevents)))
+                closing(UeventListener(self._on_uevent, lambda: self._on_uevents_state_changed(uevents)))
             )
-            self._node.uevents_failure = uevents.failure
+            self._uevents_failure = uevents.failure
             if uevents.failure:
                 self.event_log.emit(Event.WATCH_DEGRADED, uevents.failure)
             if settings.listen is not None:
                 resources.callback(self._listen(*settings.listen))
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    sides = [tasks.create_task(self._node.run()), tasks.create_task(self._kubelet.run())]
+                    running = [tasks.create_task(task.run(), name=task.name) for task in self._supervised]
+                    running.append(tasks.create_task(self._kubelet.run(), name="kubelet controller"))
                     await self._stopping.wait()
                     self.event_log.emit(Event.STOPPING, "closing streams and removing sockets")
-                    for side in sides:
-                        side.cancel()
+                    for task in running:
+                        task.cancel()
             except* PluginDirReplacedError as gone:
                 error = gone.exceptions[0]
                 while isinstance(error, ExceptionGroup):
@@ -91,16 +128,23 @@ class Agent:
                 self.event_log.emit(Event.PLUGIN_DIR_REPLACED, str(error))
                 raise error from None
 
+    def _submit_config(self, config: Config) -> None:
+        self._scanner.submit(config)
+
+    def _on_uevent(self, event: Uevent) -> None:
+        self._scanner.on_paths_changed(affected_paths(event))
+        self._reconciler.on_uevent(event)
+
     def _on_uevents_state_changed(self, uevents: UeventListener) -> None:
-        self._node.uevents_failure = uevents.failure
+        self._uevents_failure = uevents.failure
         if uevents.failure:
             self.event_log.emit(Event.WATCH_DEGRADED, uevents.failure)
-        self._node.request_rescan()
+        self._scanner.request_rescan()
 
     def _on_log_event(self, entry: LogEvent) -> None:
         # Allocate looks at the nodes themselves: what it refuses may be news that no event told.
         if entry.event is Event.ALLOCATION_REFUSED:
-            self._node.request_rescan()
+            self._scanner.request_rescan()
 
     def _listen(self, host: str, port: int) -> Callable[[], None]:
         # Imported here: an agent without pages does not pay for the metrics library.

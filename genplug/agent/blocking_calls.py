@@ -51,6 +51,11 @@ class BlockingCall(Generic[Result]):
             state += f", {operation.access.name} {operation.path}" if operation else ""
         return f"<BlockingCall [{state}]>"
 
+    async def wait(self, seconds: float) -> bool:
+        """Return whether the function has returned, after ``seconds`` at the latest."""
+        await asyncio.wait({self.done}, timeout=seconds)
+        return self.done.done()
+
     def perform(self) -> tuple[Result | None, BaseException | None]:
         """Run the function in this thread, and return its result or its error."""
         self._thread = threading.get_ident()
@@ -119,22 +124,30 @@ class BlockingCalls:
             if call.done.done():
                 expiry.cancel()
 
-    def give_up(self, call: BlockingCall[Any]) -> Operation | None:
-        """Stop waiting for a call, and return the operation that hangs; others are refused that operation."""
+    def give_up(self, call: BlockingCall[Any], seconds: float) -> Operation | None:
+        """Stop waiting for a call, and return its file operation if that has lasted for at least ``seconds``.
+
+        Such an operation hangs, and is refused to other threads until it returns.
+        """
         if call.has_returned or call in self._hung:
             return call.hung_operation
-        call.hung_operation = call.operation
         self._hung.add(call)
-        if call.hung_operation is not None:
-            self._paths.add(call.hung_operation)
+        operation = call.operation
+        if operation is not None and time.monotonic() - operation.started >= seconds:
+            call.hung_operation = operation
+            self._paths.add(operation)
         return call.hung_operation
+
+    def abandon(self, call: BlockingCall[Any], seconds: float) -> None:
+        """Ignore the result of a call, which counts as hung if it has not returned after ``seconds``."""
+        self._loop.call_later(seconds, self.give_up, call, seconds / 2)
 
     def _expire(self, call: BlockingCall[Any], seconds: float, what: str) -> None:
         if call.has_returned:
             return
-        operation = self.give_up(call)
-        reason = operation.hang_reason if operation else f"{what} has not returned within {seconds:g} s"
-        call.done.set_exception(HangError(reason))
+        operation = self.give_up(call, seconds / 2)
+        late = HangError(f"{what} has not returned within {seconds:g} s", call.started)
+        call.done.set_exception(operation.error if operation else late)
         # The caller may have been cancelled: then nothing retrieves the exception.
         call.done.exception()
 

@@ -1,59 +1,67 @@
-"""When to look again: joins bursts of events without holding up the first. Pure; times are monotonic seconds."""
+"""Timers that join bursts of events and do not delay the first event. Pure; all times are monotonic seconds."""
 
 from attrs import evolve, frozen
 
-QUIET = 0.02
-"""Seconds without another event after which changed files of a configuration are read."""
-MAX_PATIENCE = 0.2
-"""Seconds after which they are read in any case."""
-SECOND_LOOK = 1.0
-"""Seconds after which files are read again that may have changed between their reading and their being watched."""
-SCAN_INTERVAL = 1.0
-"""Seconds between two scans that events asked for, the first of which found something."""
-IDLE_SCAN_INTERVAL = 0.01
-"""The same after a scan that found nothing: noise in a directory must not hold up news."""
+DEBOUNCE_SECONDS = 0.02
+"""Seconds without another event after which changed configuration files are read."""
+MAX_DEBOUNCE_SECONDS = 0.2
+"""Seconds after the first event after which changed configuration files are read in any case."""
+RECHECK_SECONDS = 1.0
+"""Seconds after which files are read again that may have changed before their directories were watched."""
+SCAN_INTERVAL_SECONDS = 1.0
+"""Minimum interval between two scans after events, if the first scan found a change."""
+IDLE_SCAN_INTERVAL_SECONDS = 0.01
+"""Minimum interval between two scans after events, if the first scan found no change."""
 
 
 @frozen
 class ReloadTimer:
-    """When the configuration is to be read: ``due``, and since when it is known to have changed (``touched``)."""
+    """When the configuration is read next (``due``), and when its first unread change was seen (``changed_at``)."""
 
     due: float
-    touched: float | None = None
+    changed_at: float | None = None
 
     def after_event(self, now: float) -> "ReloadTimer":
-        """Return the plan after a file changed: soon, but not in the middle of a burst of writes."""
-        touched = now if self.touched is None else self.touched
-        return ReloadTimer(min(now + QUIET, touched + MAX_PATIENCE), touched)
+        """Return the timer after a file changed: due soon, but not in the middle of a burst of writes."""
+        changed_at = now if self.changed_at is None else self.changed_at
+        return ReloadTimer(min(now + DEBOUNCE_SECONDS, changed_at + MAX_DEBOUNCE_SECONDS), changed_at)
 
     def no_later_than(self, due: float) -> "ReloadTimer":
-        """Return the plan with another reading at a time, unless one comes before."""
+        """Return the timer with ``due`` brought forward to a time, if that is earlier."""
         return evolve(self, due=min(self.due, due))
 
-    def after_reading(self, now: float, interval: float) -> "ReloadTimer":
-        """Return the plan after a reading: again in ``interval``, should an event get lost."""
+    def after_read(self, now: float, interval: float) -> "ReloadTimer":
+        """Return the timer after a read: due again in ``interval``, in case an event is lost."""
         return ReloadTimer(now + interval)
 
 
 @frozen
 class ScanTimer:
-    """When the node is to be scanned for changes that events told of (``due``, None: no event) and as a net."""
+    """When devices are scanned next.
+
+    ``due`` is set after an event, None without one; ``fallback_due`` is the time of the next full scan, in case an
+    event is lost. ``scanned_at`` and ``has_found`` describe the previous scan.
+    """
 
     fallback_due: float
     due: float | None = None
-    scanned: float = float("-inf")
+    scanned_at: float = float("-inf")
     has_found: bool = False
 
     def after_event(self, now: float) -> "ScanTimer":
-        """Return the plan after something changed: at once after a quiet time, else when the interval is over."""
-        interval = SCAN_INTERVAL if self.has_found else IDLE_SCAN_INTERVAL
-        return evolve(self, due=max(now, self.scanned + interval) if self.due is None else self.due)
+        """Return the timer after a change: due at once after a quiet time, otherwise when the interval is over."""
+        interval = SCAN_INTERVAL_SECONDS if self.has_found else IDLE_SCAN_INTERVAL_SECONDS
+        return evolve(self, due=max(now, self.scanned_at + interval) if self.due is None else self.due)
 
-    def after_scan(self, now: float, interval: float, *, has_found: bool) -> "ScanTimer":
-        """Return the plan after a scan: the net in ``interval``."""
+    def after_scan(self, now: float, *, has_found: bool) -> "ScanTimer":
+        """Return the timer after a scan of what events reported."""
+        return evolve(self, due=None, scanned_at=now, has_found=has_found)
+
+    def after_full_scan(self, now: float, interval: float, *, has_found: bool) -> "ScanTimer":
+        """Return the timer after a full scan: the next full scan is due in ``interval``."""
         return ScanTimer(now + interval, None, now, has_found)
 
     @property
     def next(self) -> float:
-        """When the next scan is due, for whichever reason."""
+        """When the next scan is due, for either reason."""
         return self.fallback_due if self.due is None else min(self.due, self.fallback_due)

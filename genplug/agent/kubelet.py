@@ -8,8 +8,8 @@ from attrs import evolve
 
 from genplug.agent.alias_pools import AliasPools
 from genplug.agent.cdi_writer import CdiSpecWriter
-from genplug.agent.node import Snapshot
 from genplug.agent.settings import Settings
+from genplug.agent.snapshot import Snapshot
 from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
@@ -32,7 +32,7 @@ from genplug.kubelet.servicer import ResourceBackend as EndpointAnswers
 from genplug.observe.events import Event, EventLog
 from genplug.observe.messages import log_device_changes, log_offer_change, log_report
 from genplug.observe.status import ResourceStatus
-from genplug.observe.status_builder import offer_notes, resource_status, status_without_instances
+from genplug.observe.status_builder import offer_notes, resource_status, status_unscanned, status_without_instances
 from genplug.spec.model import Resource
 
 LOCK_INTERVAL = 1.0
@@ -65,7 +65,12 @@ class KubeletController:
         """Return the status of every resource, removed ones that still wait for their pods included."""
         notes = offer_notes(self._snapshot.inventory) if self._snapshot else {}
         nameless = self._snapshot.resources_without_instances if self._snapshot else ()
-        return tuple(status_without_instances(name, notes.get(name, ())) for name in nameless) + tuple(
+        unscanned = self._snapshot.scan.unscanned if self._snapshot else ()
+        without_endpoint = (
+            *map(status_unscanned, unscanned),
+            *(status_without_instances(name, notes.get(name, ())) for name in nameless),
+        )
+        return without_endpoint + tuple(
             resource_status(
                 name,
                 self._endpoints[name].status if name in self._endpoints else None,

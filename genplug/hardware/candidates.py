@@ -73,7 +73,7 @@ def find_candidates(
                 try:
                     candidate = _examine(path, source, number, by, names, host, dependencies)
                 except HangError as error:
-                    stalls.append(ScanStall(resource.name, printable(path), str(error)))
+                    stalls.append(ScanStall(resource.name, printable(path), str(error), error.since))
                     candidate = known.get(path) or Candidate(path, None, {}, number, by, f"cannot be examined: {error}")
                     _depend_on(candidate, dependencies)
             else:

@@ -89,7 +89,7 @@ def with_ancestors(paths: Iterable[str]) -> frozenset[str]:
     found: set[str] = set()
     for path in paths:
         found.add(path)
-        ancestor = path.rstrip("/")
+        ancestor = path.rpartition("/")[0]
         while ancestor and ancestor not in found:
             found.add(ancestor)
             ancestor = ancestor.rpartition("/")[0]

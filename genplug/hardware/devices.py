@@ -75,7 +75,7 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three are what an earlie
             try:
                 device = unchanged[paths] if unchanged and paths in unchanged else builder.build(source, group, paths)
             except HangError as error:
-                stalls.append(ScanStall(resource.name, ", ".join(map(printable, paths)), str(error)))
+                stalls.append(ScanStall(resource.name, ", ".join(map(printable, paths)), str(error), error.since))
                 device = (previous or {}).get(paths) or f"its device nodes cannot be examined: {error}"
             if isinstance(device, str):
                 outcomes += (_outcome_left_out(resource, source, candidate, device) for candidate in group.candidates)

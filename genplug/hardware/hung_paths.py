@@ -6,7 +6,6 @@ for it is lost until then. :class:`HungPaths` keeps a second thread from being l
 
 import threading
 import time
-from datetime import UTC, datetime
 
 from attrs import field, frozen
 
@@ -16,10 +15,15 @@ _NAMES = {Access.STAT: "stat", Access.LIST: "list", Access.READ: "read"}
 
 
 class HangError(Exception):
-    """A file operation has not returned in its time, or a function has not finished in its time.
+    """A file operation does not return, or a function has not finished in its time.
 
-    The text is a clause that gives the reason; it stays the same while the operation hangs.
+    The text is a clause that stays the same while the operation hangs. ``since`` is when the operation began (monotonic
+    seconds), None where it is not known.
     """
+
+    def __init__(self, reason: str, since: float | None = None) -> None:
+        super().__init__(reason)
+        self.since = since
 
 
 @frozen
@@ -31,11 +35,9 @@ class Operation:
     started: float
 
     @property
-    def hang_reason(self) -> str:
-        """Why nothing is known of the path: a clause that stays the same while the operation hangs."""
-        at = datetime.fromtimestamp(time.time() - time.monotonic() + self.started, UTC)
-        text = at.isoformat(timespec="seconds").replace("+00:00", "Z")
-        return f"{_NAMES[self.access]} of {self.path} has not returned since {text}"
+    def error(self) -> HangError:
+        """The error of everything that needs this operation, if it hangs."""
+        return HangError(f"{_NAMES[self.access]} of {self.path} does not return", self.started)
 
 
 @frozen
@@ -45,7 +47,7 @@ class HungPaths:
     # Plain tuples: a scan records tens of thousands of operations.
     _current: dict[int, tuple[Access, str, float]] = field(factory=dict, init=False)
     _limits: dict[int, tuple[float, float]] = field(factory=dict, init=False)
-    _hung: dict[tuple[Access, str], str] = field(factory=dict, init=False)
+    _hung: dict[tuple[Access, str], Operation] = field(factory=dict, init=False)
 
     def record(self, access: Access, path: str) -> None:
         """Record that this thread begins an operation.
@@ -53,8 +55,8 @@ class HungPaths:
         Raises:
             HangError: another thread hangs in the same operation, or the time limit of this thread is over.
         """
-        if self._hung and (reason := self._hung.get((access, path))) is not None:
-            raise HangError(reason)
+        if self._hung and (hung := self._hung.get((access, path))) is not None:
+            raise hung.error
         now, thread = time.monotonic(), threading.get_ident()
         if (limit := self._limits.get(thread)) is not None and now > limit[0]:
             raise HangError(f"it has not finished within {limit[1]:g} s")
@@ -79,7 +81,7 @@ class HungPaths:
 
     def add(self, operation: Operation) -> None:
         """Refuse an operation from now on: it hangs."""
-        self._hung[operation.access, operation.path] = operation.hang_reason
+        self._hung[operation.access, operation.path] = operation
 
     def discard(self, operation: Operation) -> None:
         """Allow an operation again: it has returned."""

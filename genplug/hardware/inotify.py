@@ -37,6 +37,9 @@ itself, may have changed."""
 GONE = "it no longer exists"
 """Why a directory is unwatched that the consumer saw, but that was removed before or after the watch was added."""
 
+NOT_RESPONDING = "its file system does not respond"
+"""Why a directory is unwatched that could not be looked up."""
+
 MAX_NAMES = 256
 """Names kept for a directory until the loop takes them. A directory with more is reported without names."""
 
@@ -191,11 +194,21 @@ class DirectoryWatcher:
         warnings, self._warnings = tuple(self._warnings), []
         return warnings
 
-    def set(self, name: str, directories: Iterable[Path], changed: Changed, *, contents: bool = False) -> bool:
+    def set(
+        self,
+        name: str,
+        directories: Iterable[Path],
+        changed: Changed,
+        *,
+        contents: bool = False,
+        unresponsive: Iterable[Path] = (),
+    ) -> bool:
         """Replace the directories of the subscription ``name``. An unchanged set costs one system call per directory.
 
         ``changed`` is called in the loop. With ``contents``, a file that was written is a change too. A directory that
-        was removed is watched again by the first call after it is back: call this method after each scan.
+        was removed is watched again by the first call after it is back: call this method after each scan. The
+        system call blocks for as long as the directory's file system does. No system call is made for a directory that
+        is ``unresponsive``: it keeps the watch that it has.
 
         Returns:
             Whether a scan is needed, because a directory may have changed before it was watched.
@@ -204,7 +217,11 @@ class DirectoryWatcher:
         self._subscriptions[name] = _Subscription(frozenset(directories), changed, contents)
         if previous is not None:
             self._drop_unwanted(previous.directories)
-        has_news = [self._add(directory, contents=contents) for directory in self._subscriptions[name].directories]
+        skipped = frozenset(unresponsive)
+        for directory in skipped - self._descriptors.keys():
+            self._refuse(directory, NOT_RESPONDING)
+        responsive = self._subscriptions[name].directories - skipped
+        has_news = [self._add(directory, contents=contents) for directory in responsive]
         return any(has_news)
 
     def unset(self, name: str) -> None:

@@ -179,17 +179,14 @@ class ScanStall:
     """Why a part of a resource's scan is out of date.
 
     ``candidate`` is the path whose last known state is kept, empty if the whole scan of the resource could not finish;
-    ``reason`` is a clause that stays the same for as long as the part is out of date.
+    ``reason`` is a clause that stays the same for as long as the part is out of date; ``since`` is when the file
+    operation began that hangs (monotonic seconds), None where it is not known.
     """
 
     resource: str
     candidate: str
     reason: str
-
-    @property
-    def text(self) -> str:
-        """The stall as a sentence without its resource."""
-        return f"{self.candidate} is kept as last known: {self.reason}" if self.candidate else self.reason
+    since: float | None = field(default=None, eq=False)
 
 
 @frozen

@@ -99,6 +99,16 @@ class Event(Enum):
         logging.ERROR,
         "Two devices claim the same device node. The first device in the configuration keeps it. Key: `path`.",
     )
+    SCAN_STALLED = (
+        "scan_stalled",
+        logging.WARNING,
+        "The scan of the resource waits for a file that does not respond. Affected devices remain as last known.",
+    )
+    SCAN_RESUMED = (
+        "scan_resumed",
+        logging.INFO,
+        "The scan of the resource has finished after it was stalled. Its devices are up to date.",
+    )
     RESOURCE_NAME_REJECTED = (
         "resource_name_rejected",
         logging.WARNING,

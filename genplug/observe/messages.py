@@ -19,6 +19,7 @@ from genplug.kubelet.events import (
     Report,
 )
 from genplug.observe.events import Event, EventLog
+from genplug.observe.stalls import stall_notes
 
 _MAX_NAMED = 3
 MAX_LINES = 20
@@ -72,6 +73,26 @@ def log_offer_change(
     if not after.listed:
         text += "".join(f"; {note}" for note in notes[:3])
     event_log.emit(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)
+
+
+def log_conflicts(event_log: EventLog, before: Inventory | None, after: Inventory) -> None:
+    """Write which device nodes are claimed twice."""
+    known = {conflict.message for conflict in before.conflicts} if before is not None else set()
+    for conflict in after.conflicts:
+        if conflict.message not in known:
+            event_log.emit(Event.DEVICE_NODE_CONFLICT, conflict.message, path=conflict.path)
+
+
+def log_stalls(event_log: EventLog, before: Inventory | None, after: Inventory) -> None:
+    """Write which scans stall, and which are up to date again."""
+    stalled = {stall.resource for stall in before.stalls} if before is not None else set()
+    known = {(stall.resource, stall.reason) for stall in before.stalls} if before is not None else set()
+    fresh = tuple(stall for stall in after.stalls if (stall.resource, stall.reason) not in known)
+    for resource, notes in stall_notes(fresh).items():
+        for note in notes:
+            event_log.emit(Event.SCAN_STALLED, f"{resource}: scan stalled: {note}", resource=resource)
+    for resource in sorted(stalled - {stall.resource for stall in after.stalls}):
+        event_log.emit(Event.SCAN_RESUMED, f"{resource}: the scan is up to date again", resource=resource)
 
 
 def log_rejected_names(event_log: EventLog, before: Inventory | None, after: Inventory) -> None:

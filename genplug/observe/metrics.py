@@ -114,7 +114,12 @@ class _StatusCollector(Collector):
                 devices.add_metric((resource.name, "unhealthy"), resource.unhealthy)
                 registered.add_metric((resource.name,), int(resource.is_registered))
             streams.add_metric((resource.name,), resource.streams)
-        yield from (devices, registered, streams)
+        stalled = GaugeMetricFamily(
+            "genplug_scan_stalled", "1 if a file operation of the scan of the resource hangs.", labels=("resource",)
+        )
+        for scan in status.scans:
+            stalled.add_metric((scan.resource,), int(bool(scan.stalls)))
+        yield from (devices, registered, streams, stalled)
         yield from _of_health(status.health)
 
 

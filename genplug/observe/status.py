@@ -99,6 +99,14 @@ class ConfigStatus:
 
 
 @frozen
+class ScanStatus:
+    """Whether the scan of a resource is up to date. ``stalls`` says what is not and why, empty if everything is."""
+
+    resource: str
+    stalls: tuple[str, ...] = ()
+
+
+@frozen
 class Status:
     """The whole agent. ``kubelet`` says what it waits for there, empty when nothing."""
 
@@ -108,6 +116,9 @@ class Status:
     kubelet: str
     resources: tuple[ResourceStatus, ...]
     health: MonitorStatus = NO_MONITOR_STATUS
+    scans: tuple[ScanStatus, ...] = ()
+    failures: tuple[str, ...] = ()
+    """Tasks of the agent that failed by an internal error and are started again."""
 
     @property
     def is_ready(self) -> bool:
@@ -127,6 +138,8 @@ class Status:
             reasons.append(
                 f"health: all probe workers are hung ({hung} reads or calls); only the presence of devices is monitored"
             )
+        reasons += self.failures
+        reasons += [f"{scan.resource}: scan stalled: {stall}" for scan in self.scans for stall in scan.stalls]
         reasons += [
             f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'just starting'}"
             for resource in self.resources
@@ -147,6 +160,8 @@ class Status:
             "config": self.config.as_json(),
             "resources": [resource.as_json() for resource in self.resources],
             "health": _health_as_json(self.health),
+            "scans": [{"resource": scan.resource, "stalls": list(scan.stalls)} for scan in self.scans],
+            "failures": list(self.failures),
         }
 
 

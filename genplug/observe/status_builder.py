@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.inventory import Inventory
 from genplug.kubelet.events import EndpointStatus
-from genplug.observe.status import DeviceStatus, ResourceStatus
+from genplug.observe.stalls import stall_notes
+from genplug.observe.status import DeviceStatus, ResourceStatus, ScanStatus
+from genplug.spec.model import Config
 
 
 def resource_status(
@@ -35,6 +37,12 @@ def resource_status(
     )
 
 
+def status_unscanned(name: str) -> ResourceStatus:
+    """Return the status of a resource whose first scan has not finished."""
+    reason = "its first scan has not finished, so its devices are not known"
+    return ResourceStatus(name, "none", 0, 0, False, False, reason, (), ())  # noqa: FBT003 - its fields
+
+
 def status_without_instances(name: str, notes: Sequence[str]) -> ResourceStatus:
     """Return the status of a resource whose name is a template that no device fills in."""
     reason = "no device fills in its name, so there is nothing to register"
@@ -50,7 +58,15 @@ def offer_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
     for one in inventory.outcomes:
         if one.device is None:
             notes.setdefault(one.resource, []).append(f"{one.path}: {one.reason}")
+    for resource, stalls in stall_notes(inventory.stalls).items():
+        notes[resource] = [*(f"scan stalled: {stall}" for stall in stalls), *notes.get(resource, ())]
     return {resource: tuple(lines) for resource, lines in notes.items()}
+
+
+def scan_statuses(config: Config, inventory: Inventory) -> tuple[ScanStatus, ...]:
+    """Return for each resource of a configuration whether its scan is up to date."""
+    stalls = stall_notes(inventory.stalls)
+    return tuple(ScanStatus(name, stalls.get(name, ())) for name in config.resources)
 
 
 def _deciding_probe(grant: Grant) -> tuple[str, int]:

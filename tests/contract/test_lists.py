@@ -129,7 +129,7 @@ def test_36_code_reads_the_wall_clock_only_for_display() -> None:
         if isinstance(value, ast.Call) and wall_clock.fullmatch(ast.unparse(value.func))
     ]
     read = sum(len(wall_clock.findall((package / module).read_text())) for module in modules)
-    assert asked_for == ["agent/node.py: ConfigStatus(time.time())"]
+    assert asked_for == ["agent/config_reloader.py: ConfigStatus(time.time())"]
     assert read == len(asked_for), "somebody reads the wall clock who does not only show it to people"
 
 

@@ -100,7 +100,7 @@ async def test_invalid_policy_at_start_offers_nothing_until_fixed(
         entries = record_events(agent)
         said = await next_event(entries, Event.CONFIG_INVALID)
         assert words in said.text
-        assert "nothing is offered until it is mended" in said.text
+        assert "nothing is offered until it is fixed" in said.text
         assert not agent.status.is_ready
         assert any(words in reason for reason in agent.status.unready)
         assert agent.snapshot is None
@@ -122,7 +122,7 @@ async def test_policy_that_becomes_invalid_keeps_the_previous_policy_active(
         if text is not None:
             write_in_place(policy, text)
         said = await next_event(entries, Event.CONFIG_INVALID, words)
-        assert "the last good configuration stays in force" in said.text
+        assert "the last good configuration is kept" in said.text
         assert words in agent.status.config.error
         node.plug("/dev/x2")
         assert (await node.kubelet.wait_for_list(X, healthy={"x0", "x2"})).ids == {"x0", "x2"}

@@ -81,9 +81,9 @@ class _File:
 class HangingFiles:
     """Read-only files with these contents in a directory, mounted while the context is open.
 
-    Only reads hang, never a look at names or attributes. Nothing is cached, so a text counts at the next read; inotify
-    sees none of it. The methods are for any thread; only ``wait_for_reader`` blocks, so a coroutine calls it by
-    ``asyncio.to_thread``. Leaving the context fails whatever is still being read with EIO.
+    Reads of single files hang, or every stat and lookup. Nothing is cached, so a content counts at the next read;
+    inotify sees none of it. The methods are for any thread; only those that wait block, so a coroutine calls them by
+    ``asyncio.to_thread``. Leaving the context fails whatever still hangs with EIO.
     """
 
     def __init__(self, directory: Path, texts: Mapping[str, str]) -> None:
@@ -94,6 +94,8 @@ class HangingFiles:
         self._by_node = {file.node: file for file in self._files.values()}
         self._changed = threading.Condition()
         self._is_ending = False
+        self._lookups_hang = False
+        self._kept_lookups: dict[int, tuple[int, _Request]] = {}
         self._kernel = -1
         self._thread = threading.Thread(target=self._serve, name=f"files of {directory}", daemon=True)
         self._answers: dict[int, Callable[[_Request], bytes | None]] = {
@@ -132,6 +134,7 @@ class HangingFiles:
             self._is_ending = True
             for file in self._files.values():
                 self._answer_kept(file)
+            self._answer_kept_lookups()
         # Detaching alone would keep the connection, and this thread, while anybody has a file open: the force ends it.
         _check(_LIBC.umount2(bytes(self._directory), _MNT_FORCE | _MNT_DETACH), self._directory)
         self._thread.join()
@@ -146,6 +149,27 @@ class HangingFiles:
         with self._changed:
             self._files[name].hangs = False
             self._answer_kept(self._files[name])
+
+    def hang_lookups(self) -> None:
+        """Let no stat or lookup return from now on, as on a network file system whose server is gone."""
+        with self._changed:
+            self._lookups_hang = True
+
+    def release_lookups(self) -> None:
+        """Answer the stats and lookups that hang, and later ones at once."""
+        with self._changed:
+            self._lookups_hang = False
+            self._answer_kept_lookups()
+
+    def wait_for_lookup(self, timeout: float = 10) -> None:
+        """Block until a stat or a lookup hangs.
+
+        Raises:
+            TimeoutError: none did within ``timeout`` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._kept_lookups), timeout):
+                raise TimeoutError(f"no stat or lookup in {self._directory} within {timeout} s")
 
     def write(self, name: str, text: str) -> None:
         """Give a file another text."""
@@ -187,6 +211,10 @@ class HangingFiles:
 
     def _handle(self, opcode: int, request: _Request) -> None:
         with self._changed:
+            if self._lookups_hang and opcode in {_Opcode.LOOKUP, _Opcode.GETATTR} and not self._is_ending:
+                self._kept_lookups[request.unique] = (opcode, request)
+                self._changed.notify_all()
+                return
             if opcode not in self._answers:
                 self._answer(request.unique, error=errno.ENOSYS)
                 return
@@ -210,6 +238,14 @@ class HangingFiles:
                 self._answer(unique, file.text[offset : offset + size])
         file.kept.clear()
 
+    def _answer_kept_lookups(self) -> None:
+        for unique, (opcode, request) in self._kept_lookups.items():
+            if self._is_ending:
+                self._answer(unique, error=errno.EIO)
+            else:
+                self._handle(opcode, request)
+        self._kept_lookups.clear()
+
     def _read(self, request: _Request) -> bytes | None:
         file = self._by_node[request.node]
         _, offset, size = _READ_IN.unpack_from(request.body)
@@ -227,6 +263,8 @@ class HangingFiles:
         for file in self._files.values():
             if file.kept.pop(unique, None):
                 self._answer(unique, error=errno.EINTR)
+        if self._kept_lookups.pop(unique, None):
+            self._answer(unique, error=errno.EINTR)
 
     def _look_up(self, request: _Request) -> bytes:
         file = self._files.get(os.fsdecode(request.body.rstrip(b"\0")))

@@ -57,7 +57,7 @@ async def test_a_hung_call_raises_at_its_deadline_and_names_the_operation(
         gate.wait()
 
     calls = BlockingCalls(paths)
-    with pytest.raises(HangError, match=r"^read of /sys/x0/state has not returned since 20\d\d-\d\d-\d\dT[\d:]+Z$"):
+    with pytest.raises(HangError, match=r"^read of /sys/x0/state does not return$"):
         await calls.run(read, 0.05, "the call")
     assert calls.hung == 1
 
@@ -142,5 +142,5 @@ async def test_repr_shows_hung_calls_and_their_operation(paths: HungPaths, gate:
     call = calls.start(read)
     await asyncio.to_thread(begun.wait, 10)
     assert "READ /sys/x0/state" in repr(call)
-    calls.give_up(call)
+    calls.give_up(call, 0)
     assert repr(calls) == "<BlockingCalls [1 of at most 32 hang, 0 threads idle]>"

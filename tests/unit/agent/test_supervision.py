@@ -17,22 +17,40 @@ async def test_a_failed_task_is_started_again_and_logged(log: EventLog, monkeypa
     monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.01)
     events: list[LogEvent] = []
     log.listen(events.append)
-    runs: asyncio.Queue[str] = asyncio.Queue()
+    restarted = asyncio.Event()
 
     async def fail_once() -> None:
-        runs.put_nowait(task.failure)
         if not task.restarts:
             raise ValueError("a bug")
-        task.confirm()
+        restarted.set()
         await asyncio.Event().wait()
 
     task = Supervised("device scanner", fail_once, log)
     running = asyncio.create_task(task.run())
-    assert await asyncio.wait_for(runs.get(), 10) == ""
-    assert "ValueError('a bug')" in await asyncio.wait_for(runs.get(), 10)
-    assert (task.failure, task.restarts) == ("", 1)
+    await asyncio.wait_for(restarted.wait(), 10)
+    assert task.failure == "the device scanner failed and is started again: ValueError('a bug')"
+    assert repr(task) == f"<Supervised device scanner [{task.failure}, 1 restarts]>"
     assert [event.event for event in events] == [Event.INTERNAL_ERROR]
     assert "device scanner" in events[0].text
+    running.cancel()
+
+
+async def test_a_restarted_task_counts_as_working_after_a_while(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.01)
+    monkeypatch.setattr("genplug.agent.supervision.STEADY_SECONDS", 0.05)
+
+    async def fail_once() -> None:
+        if not task.restarts:
+            raise ValueError("a bug")
+        await asyncio.Event().wait()
+
+    task = Supervised("device scanner", fail_once, log)
+    running = asyncio.create_task(task.run())
+    async with asyncio.timeout(10):
+        # No event reports that time has passed without a failure.
+        while not task.restarts or task.failure:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert task.restarts == 1
     running.cancel()
 
 

@@ -55,7 +55,8 @@ def test_a_candidate_whose_attribute_hangs_is_kept_as_it_was(tree: NodeTree) -> 
     assert after.devices[0] is before.devices[0]
     (stall,) = after.stalls
     assert stall.candidate == "/dev/x0"
-    assert stall.text.startswith("/dev/x0 is kept as last known: read of /sys/x/x0 has not returned since 20")
+    assert stall.reason == "read of /sys/x/x0 does not return"
+    assert stall.since is not None
 
 
 def test_a_new_candidate_whose_attribute_hangs_is_left_out_with_the_reason(tree: NodeTree) -> None:
@@ -64,7 +65,7 @@ def test_a_new_candidate_whose_attribute_hangs_is_left_out_with_the_reason(tree:
     assert ids(found) == ["x1"]
     (left_out,) = [outcome for outcome in found.outcomes if outcome.device is None]
     assert left_out.path == "/dev/x0"
-    assert left_out.reason.startswith("cannot be examined: read of /sys/x/x0 has not returned since 20")
+    assert left_out.reason == "cannot be examined: read of /sys/x/x0 does not return"
     inventory = build_inventory(config(SPEC), {SPEC.name: found})
     assert [stall.resource for stall in inventory.stalls] == [SPEC.name]
 
@@ -106,7 +107,7 @@ def test_a_device_of_another_policy_is_not_kept(tree: NodeTree) -> None:
 
 def test_a_directory_of_a_glob_that_hangs_fails_the_scan(tree: NodeTree) -> None:
     plug(tree, "x0")
-    with pytest.raises(HangError, match=r"list of /dev has not returned since"):
+    with pytest.raises(HangError, match=r"^list of /dev does not return$"):
         scan(tree, SPEC, hang(Access.LIST, "/dev"))
 
 

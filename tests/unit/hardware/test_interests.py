@@ -1,6 +1,6 @@
 """Which changes matter to a scan."""
 
-from genplug.hardware.dependencies import Dependencies, is_affected
+from genplug.hardware.dependencies import Dependencies, is_affected, with_ancestors
 from genplug.spec.globs import Glob, Segment
 
 
@@ -34,3 +34,14 @@ def test_what_a_pattern_covers_is_kept_once() -> None:
     for number in range(1000):
         dependencies.add_name("", f"x{number}")
     assert dependencies.freeze()["/"].names == frozenset()
+
+
+def test_paths_with_ancestors_include_every_directory_above() -> None:
+    assert with_ancestors(["/sys/x/state", "/dev/dri/"]) == {
+        "/sys/x/state",
+        "/sys/x",
+        "/sys",
+        "/dev/dri/",
+        "/dev/dri",
+        "/dev",
+    }

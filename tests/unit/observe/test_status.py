@@ -6,7 +6,7 @@ from pathlib import Path
 from attrs import evolve
 
 from genplug.health.status import MonitorStatus, PoolStatus, ProbeError
-from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
+from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, ScanStatus, Status
 from tests.support.golden import check_golden
 from tests.support.outputs import check_output
 
@@ -58,7 +58,12 @@ HEALTH = MonitorStatus(
     errors=(ProbeError("example.com/camera", "link", "permission denied", ("video0-a2b4c6",)),),
 )
 CONFIG = ConfigStatus(("/etc/genplug/genplug.yaml",), "cd21c713", 1_795_799_537.9, "genplug.yaml:4:3: error")
-STATUS = Status("0.1.0", "node-1", CONFIG, "", (LIVE, WAITING, REMOVED, WITHOUT_INSTANCES), HEALTH)
+SCANS = (
+    ScanStatus("example.com/video", ("/dev/video1 as last known: read of /sys/class/video4linux/video1/name hangs",)),
+    ScanStatus("example.com/none"),
+)
+FAILURES = ("the device scanner failed and is started again: ValueError('a defect')",)
+STATUS = Status("0.1.0", "node-1", CONFIG, "", (LIVE, WAITING, REMOVED, WITHOUT_INSTANCES), HEALTH, SCANS, FAILURES)
 
 
 def test_document_has_the_format_of_its_schema() -> None:
@@ -74,5 +79,13 @@ def test_document_has_null_for_the_time_of_a_configuration_that_was_never_loaded
 
 
 def test_status_is_ready_if_every_configured_resource_is_registered() -> None:
-    assert evolve(STATUS, resources=(LIVE, REMOVED, WITHOUT_INSTANCES), health=MonitorStatus()).is_ready
-    assert not evolve(STATUS, resources=(LIVE, WAITING), health=MonitorStatus()).is_ready
+    ready = Status("0.1.0", "node-1", CONFIG, "", (LIVE, REMOVED, WITHOUT_INSTANCES))
+    assert ready.is_ready
+    assert not evolve(ready, resources=(LIVE, WAITING)).is_ready
+
+
+def test_status_is_not_ready_while_a_scan_is_stalled_or_a_task_has_failed() -> None:
+    ready = Status("0.1.0", "node-1", CONFIG, "", (LIVE,))
+    assert evolve(ready, scans=SCANS[1:]).is_ready
+    assert evolve(ready, scans=SCANS).unready == (f"example.com/video: scan stalled: {SCANS[0].stalls[0]}",)
+    assert evolve(ready, failures=FAILURES).unready == FAILURES

@@ -183,3 +183,30 @@ def test_a_directory_serves_again_and_again(directory: Path) -> None:
         with HangingFiles(directory, {"state": str(number)}):
             assert (directory / "state").read_text() == str(number)
     assert len(names_in(Path("/proc/self/fd"))) == descriptors
+
+
+def test_lookups_hang_until_they_are_released(files: HangingFiles, directory: Path) -> None:
+    files.hang_lookups()
+    hanging = reader(directory / "state")
+    files.wait_for_lookup()
+    assert hanging.poll() is None
+    files.release_lookups()
+    assert outcome(hanging) == (0, "ok\n")
+    assert (directory / "other").read_text() == "fine\n"
+
+
+def test_a_process_in_a_lookup_that_hangs_can_be_killed(files: HangingFiles, directory: Path) -> None:
+    files.hang_lookups()
+    hanging = reader(directory / "state")
+    files.wait_for_lookup()
+    hanging.kill()
+    assert outcome(hanging) == (-signal.SIGKILL, "")
+
+
+def test_the_end_leaves_no_lookup_that_hangs(directory: Path) -> None:
+    with HangingFiles(directory, {"state": "ok\n"}) as files:
+        files.hang_lookups()
+        hanging = reader(directory / "state")
+        files.wait_for_lookup()
+    assert outcome(hanging) == (1, "")
+    assert not is_mounted(directory)

@@ -1,0 +1,184 @@
+"""Reads the configuration when its files change, and hands the newest valid configuration to the device scanner.
+
+Files are read in a thread with a deadline: a directory on a file system that does not respond delays reloads, and
+nothing else.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from attrs import evolve
+
+from genplug.agent.blocking_calls import BlockingCalls
+from genplug.agent.debounce import RECHECK_SECONDS, ReloadTimer
+from genplug.agent.settings import Settings
+from genplug.agent.wakeup import Wakeup
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, format_diagnostics
+from genplug.config.load import LoadedConfig, load
+from genplug.config.policy import load_policy
+from genplug.hardware.hung_paths import HangError, HungPaths
+from genplug.hardware.inotify import DirectoryWatcher
+from genplug.observe.events import Event, EventLog
+from genplug.observe.status import ConfigStatus
+from genplug.spec.model import Config
+
+MAX_SHOWN_ERRORS = 20
+"""Errors of a configuration that the log and the status show."""
+LOAD_SECONDS = 5.0
+"""Seconds after which reading the configuration counts as hanging."""
+MAX_HUNG_LOADS = 8
+"""Reads that may hang before no further one is started. Each costs a thread."""
+
+
+class ConfigReloader:
+    """Follows the configuration files. ``submit`` gets each new valid configuration; :meth:`accept` makes it active."""
+
+    def __init__(
+        self, settings: Settings, watcher: DirectoryWatcher, event_log: EventLog, submit: Callable[[Config], None]
+    ) -> None:
+        self.status = ConfigStatus()
+        self._settings = settings
+        self._watcher = watcher
+        self._event_log = event_log
+        self._submit = submit
+        self._calls = BlockingCalls(HungPaths(), MAX_HUNG_LOADS, self.reload)
+        self._active: Config | None = None
+        self._error = ""
+        """What is wrong with the newest files, which may not be the active configuration."""
+        self._is_decided = asyncio.Event()
+        self._timer = ReloadTimer(due=0.0)
+        self._wakeup = Wakeup()
+
+    def __repr__(self) -> str:
+        active = self._active.sha256[:12] if self._active else "none"
+        return f"<ConfigReloader [active: {active} | error: {self.status.error or 'none'} | {self._calls!r}]>"
+
+    def reload(self) -> None:
+        """Read the configuration now, whether or not an event was seen."""
+        self._timer = ReloadTimer(due=0.0)
+        self._wakeup.set()
+
+    def accept(self, config: Config) -> None:
+        """Record that a submitted configuration is active."""
+        self._active = config
+        self._is_decided.set()
+        self.status = ConfigStatus(config.files, config.sha256, time.time(), self._error)
+        self._event_log.emit(
+            Event.CONFIG_LOADED,
+            f"a configuration of {len(config.resources)} resource(s) is active",
+            files=config.files,
+            policy=config.policy.name,
+            config_sha256=config.sha256[:12],
+        )
+
+    def reject(self, config: Config, error: str) -> None:
+        """Record that a submitted configuration cannot become active; its policy counts nevertheless."""
+        self._is_decided.set()
+        self._report_error("the configuration was rejected", error)
+        if self._active is not None and config.policy != self._active.policy:
+            self._submit(self._active.restricted_by(config.policy))
+
+    async def run(self) -> None:
+        """Follow the files until cancelled."""
+        self.reload()
+        while True:
+            if self._timer.due <= time.monotonic():
+                await self._read()
+            await self._wakeup.sleep_until(self._timer.due)
+
+    async def _read(self) -> None:
+        # Events from here on may concern what this read misses.
+        self._timer = self._timer.after_read(time.monotonic(), self._settings.rescan)
+        try:
+            loaded = await self._load()
+        except ConfigInvalidError as error:
+            directories = error.directories
+            await self._apply_policy()
+            self._report_error("the configuration was rejected", _summarize(error.problems))
+        except HangError as error:
+            self._report_error("the configuration cannot be read", str(error))
+            return
+        else:
+            directories = loaded.directories
+            self._apply(loaded.config)
+        await self._watch(directories)
+
+    async def _load(self) -> LoadedConfig:
+        """Return the configuration, also a late one, unless another read is requested before it is there.
+
+        Raises:
+            ConfigInvalidError: it is not valid.
+            HangError: the read hangs.
+        """
+        settings = self._settings
+        call = self._calls.start(partial(load, settings.config, settings.node_name, settings.policy))
+        if not await call.wait(LOAD_SECONDS):
+            paths = ", ".join(map(str, (*settings.config, *filter(None, (settings.policy,)))))
+            reason = f"reading {paths} has not returned within {LOAD_SECONDS:g} s; does the file system respond?"
+            self._report_error("the configuration cannot be read", reason)
+            await self._apply_policy()
+            call.done.add_done_callback(lambda _: self._wakeup.set())
+            await self._wakeup.sleep_until(time.monotonic() + settings.rescan)
+            if not call.done.done():
+                self._calls.give_up(call, LOAD_SECONDS)
+                raise HangError(reason)
+        return call.done.result()
+
+    def _apply(self, config: Config) -> None:
+        active, self._error = self._active, ""
+        if active is not None and (active.sha256, active.policy) == (config.sha256, config.policy):
+            self.status = evolve(self.status, error="")
+            self._event_log.emit(Event.CONFIG_UNCHANGED, "the configuration files match the active configuration")
+            return
+        self._submit(config)
+
+    async def _apply_policy(self) -> None:
+        """Apply a changed policy even if the configuration beside it cannot be used."""
+        if self._active is None:
+            return
+        try:
+            loaded = await self._calls.run(
+                partial(load_policy, self._settings.policy), LOAD_SECONDS, "reading the policy"
+            )
+        except (ConfigInvalidError, HangError):
+            # The active policy is kept; the error is reported with those of the configuration.
+            return
+        if loaded.policy != self._active.policy:
+            self._is_decided.clear()
+            self._submit(self._active.restricted_by(loaded.policy))
+            # What is reported next is true only under the new policy.
+            await self._is_decided.wait()
+
+    async def _watch(self, directories: Iterable[Path]) -> None:
+        def on_change(_directory: Path, _names: frozenset[str]) -> None:
+            self._timer = self._timer.after_event(time.monotonic())
+            self._wakeup.set()
+
+        wanted = frozenset(directories)
+        try:
+            # A directory that responds now can be watched without blocking.
+            await self._calls.run(lambda: [directory.exists() for directory in wanted], LOAD_SECONDS, "stat")
+        except HangError:
+            self._timer = self._timer.no_later_than(time.monotonic() + RECHECK_SECONDS)
+            return
+        if self._watcher.set("config", wanted, on_change, contents=True):
+            # Changes made before the watch was installed produce no event.
+            self._timer = self._timer.no_later_than(time.monotonic() + RECHECK_SECONDS)
+
+    def _report_error(self, summary: str, error: str) -> None:
+        self._error = error
+        if error == self.status.error:
+            return
+        self.status = evolve(self.status, error=error)
+        effect = "the last good configuration is kept" if self._active else "nothing is offered until it is fixed"
+        self._event_log.emit(Event.CONFIG_INVALID, f"{summary}; {effect}:\n{error}")
+
+
+def _summarize(errors: Sequence[Diagnostic]) -> str:
+    """Return the first errors and the number of the others, for the log and the status."""
+    text = format_diagnostics(errors[:MAX_SHOWN_ERRORS])
+    left = len(errors) - MAX_SHOWN_ERRORS
+    return text + (f"\nand {left} more; `genplug validate` prints them all" if left > 0 else "")

@@ -1,0 +1,50 @@
+"""Bookkeeping of changes between two scans: what changed, and whether that can affect a scan. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+from attrs import evolve, field, frozen
+
+from genplug.hardware.dependencies import Changes, ChangeSet, is_affected, with_ancestors
+from genplug.hardware.inventory import ResourceScan
+
+
+@frozen
+class PendingChanges:
+    """The changes since the previous scan. ``is_everything`` means that anything may have changed."""
+
+    by_directory: Mapping[str, frozenset[str]] = field(factory=dict)
+    is_everything: bool = False
+
+    def __bool__(self) -> bool:
+        return self.is_everything or bool(self.by_directory)
+
+    def add(self, directory: str, names: frozenset[str]) -> "PendingChanges":
+        """Return these changes and those of names in a directory; without names anything may have changed there."""
+        known = self.by_directory.get(directory)
+        merged = frozenset[str]() if not names or known == frozenset() else names | (known or names)
+        return evolve(self, by_directory={**self.by_directory, directory: merged})
+
+    @property
+    def limit(self) -> Changes | None:
+        """What a scan can be limited to, None if it cannot."""
+        return None if self.is_everything else self.by_directory
+
+
+EVERYTHING = PendingChanges(is_everything=True)
+
+
+class ScanRelevance:
+    """Whether changes can affect any of some scans. Most of what a node's uevents report cannot."""
+
+    def __init__(self, scans: Iterable[ResourceScan]) -> None:
+        self._scans = tuple(scans)
+        self._paths: frozenset[str] | None = None
+
+    def is_affected(self, changes: Changes) -> bool:
+        """Return whether one of the scans depends on what changed."""
+        if any(is_affected(scan.dependencies, changes) for scan in self._scans):
+            return True
+        if self._paths is None:
+            candidates = (candidate for scan in self._scans for candidate in scan.candidates)
+            self._paths = with_ancestors(path for candidate in candidates for path in candidate.depends)
+        return not self._paths.isdisjoint(ChangeSet.of(changes).paths)

@@ -1,0 +1,99 @@
+"""The scan of one resource: runs in a thread, and goes around file operations that hang.
+
+A scan whose current file operation takes too long is given up and started again. The operation is refused to the next
+attempt, which keeps what cannot be examined as last known, and brings everything else up to date.
+"""
+
+import asyncio
+import time
+from functools import partial
+
+from attrs import evolve
+
+from genplug.agent.blocking_calls import BlockingCall, BlockingCalls
+from genplug.hardware.dependencies import Changes
+from genplug.hardware.discovery import scan_resource
+from genplug.hardware.host import Host
+from genplug.hardware.hung_paths import HangError
+from genplug.hardware.inventory import ResourceScan, ScanStall
+from genplug.spec.model import Resource
+
+STALL_SECONDS = 2.0
+"""Seconds after which a file operation of a scan counts as hanging."""
+STUCK_SECONDS = 0.1
+"""Seconds in one file operation after which other resources do not wait for a scan."""
+
+
+class ScanJob:
+    """Scans a resource. ``task`` gets the scan, which says itself what it could not examine.
+
+    ``host`` is a cached one, which the jobs that start together share.
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        previous: ResourceScan | None,
+        host: Host,
+        calls: BlockingCalls,
+        changes: Changes | None = None,
+    ) -> None:
+        self.resource = resource
+        self.previous = previous
+        self._host = host
+        self._calls = calls
+        self._call: BlockingCall[ResourceScan] | None = None
+        self.task = asyncio.create_task(self._run(changes), name=f"scan of {resource.name}")
+
+    def __repr__(self) -> str:
+        return f"<ScanJob {self.resource.name} [{'done' if self.task.done() else self._call}]>"
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the scan is done, after ``seconds`` at the latest."""
+        await asyncio.wait({self.task}, timeout=seconds)
+
+    def is_stuck(self, now: float) -> bool:
+        """Return whether the scan has been in its current file operation for long (``now``: monotonic seconds)."""
+        operation = self._call.operation if self._call is not None else None
+        return operation is not None and now - operation.started >= STUCK_SECONDS
+
+    def cancel(self) -> None:
+        """Give the scan up: its result is not wanted."""
+        self.task.cancel()
+
+    async def _run(self, changes: Changes | None) -> ResourceScan:
+        host, limit = self._host, changes
+        while True:
+            try:
+                self._call = self._calls.start(partial(scan_resource, self.resource, host, self.previous, limit))
+                if await self._returns(self._call):
+                    return self._call.done.result()
+            except HangError as error:
+                return keep_last_known(self.resource, self.previous, str(error), error.since)
+            except asyncio.CancelledError:
+                if self._call is not None:
+                    self._calls.abandon(self._call, STALL_SECONDS)
+                raise
+            host, limit = self._host.cached(), None
+
+    async def _returns(self, call: BlockingCall[ResourceScan]) -> bool:
+        """Return whether a call has returned; false if its file operation takes too long, and it is given up."""
+        deadline = call.started + STALL_SECONDS
+        while not await call.wait(max(deadline - time.monotonic(), 0)):
+            operation = call.operation
+            began = operation.started if operation is not None else time.monotonic()
+            if time.monotonic() - began >= STALL_SECONDS:
+                self._calls.give_up(call, STALL_SECONDS)
+                return False
+            deadline = began + STALL_SECONDS
+        return True
+
+
+def keep_last_known(
+    resource: Resource, previous: ResourceScan | None, reason: str, since: float | None = None
+) -> ResourceScan:
+    """Return the scan of a resource that cannot be scanned: its previous devices, unless its policy has changed."""
+    stall = ScanStall(resource.name, "", reason, since)
+    if previous is None or previous.resource.policy != resource.policy:
+        return ResourceScan(resource, (), (), (), {}, stalls=(stall,))
+    return evolve(previous, stalls=(stall,))

@@ -1,0 +1,266 @@
+"""A file that hangs while devices are scanned or the configuration is read delays nothing else."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+
+from genplug.agent import Agent
+from genplug.hardware.discovery import scan_resource, select_scans
+from genplug.observe.events import Event
+from genplug.observe.status import ResourceStatus
+from genplug.spec.model import Resource
+from genplug.testing.node.events import next_event, record_events
+from genplug.testing.node.fake_node import FakeNode
+from genplug.testing.node.hanging_files import HangingFiles
+from tests.support.http import get
+from tests.support.loop import measured_loop
+
+pytestmark = pytest.mark.fuse
+
+SICK, OTHER, PROBED, NEW = (f"example.com/{name}" for name in ("sick", "other", "probed", "new"))
+HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
+SICK_SPEC = (
+    f"  {SICK}: {{devices: [{{glob: '/dev/sick*', attributes: {{state: {{path: '/sys/sick/${{name}}'}}}}, "
+    "where: {state: ok}}]}\n"
+)
+OTHER_SPEC = f"  {OTHER}: {{devices: [{{glob: '/dev/other*'}}]}}\n"
+PROBED_SPEC = (
+    f"  {PROBED}: {{devices: [{{glob: '/dev/probed*'}}], health: {{periodSeconds: 0.05, failureThreshold: 1, "
+    "probes: [{file: {path: '/sys/probed/${name}', equals: ok}}]}}\n"
+)
+CONFIG = HEAD + SICK_SPEC + OTHER_SPEC + PROBED_SPEC
+SECONDS = 5.0
+"""Within which a stalled scan is visible everywhere."""
+
+
+@contextmanager
+def sick_files(node: FakeNode, *names: str) -> Iterator[HangingFiles]:
+    with HangingFiles(node.locate("/sys/sick"), dict.fromkeys(names, "ok\n")) as files:
+        yield files
+
+
+def plug_all(node: FakeNode) -> None:
+    for name in ("sick0", "sick1", "other0", "other1", "probed0"):
+        node.plug(f"/dev/{name}")
+    node.write("/sys/probed/probed0", "ok")
+
+
+@asynccontextmanager
+async def running(node: FakeNode, config: str = CONFIG) -> AsyncIterator[Agent]:
+    """Run the agent with frequent full scans, so that a file that hangs is read."""
+    async with node.run_agent(config, rescan=0.3, listen=("127.0.0.1", 0)) as agent:
+        yield agent
+
+
+def resource(agent: Agent, name: str) -> ResourceStatus:
+    (found,) = [status for status in agent.status.resources if status.name == name]
+    return found
+
+
+async def test_a_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_others(node: FakeNode) -> None:
+    with sick_files(node, "sick0", "sick1") as files:
+        plug_all(node)
+        async with running(node):
+            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
+            await node.kubelet.wait_for_list(PROBED, healthy={"probed0"})
+            async with measured_loop() as lateness:
+                files.hang("sick0")
+                await asyncio.to_thread(files.wait_for_reader, "sick0")
+                began = time.monotonic()
+                node.unplug("/dev/other1")
+                node.write("/sys/probed/probed0", "bad")
+                node.write_config(CONFIG + OTHER_SPEC.replace("other", "new"))
+                node.plug("/dev/new0")
+                await node.kubelet.wait_for_list(OTHER, healthy={"other0"}, unhealthy={"other1"})
+                await node.kubelet.wait_for_list(PROBED, unhealthy={"probed0"})
+                await node.kubelet.wait_for_list(NEW, healthy={"new0"})
+                # None of it has waited for the deadline of the scan.
+                assert time.monotonic() - began < 1.5
+            assert node.kubelet.resource(SICK).healthy == {"sick0", "sick1"}
+            assert lateness.blocked < 0.1
+
+
+async def test_a_stalled_scan_is_visible_in_log_status_readiness_and_metric(node: FakeNode) -> None:
+    with sick_files(node, "sick0", "sick1") as files:
+        files.hang("sick1")
+        node.plug("/dev/sick0")
+        node.plug("/dev/other0")
+        # Without frequent scans: the end of the hang is noticed as such.
+        async with node.run_agent(HEAD + SICK_SPEC + OTHER_SPEC, listen=("127.0.0.1", 0)) as agent:
+            await node.kubelet.wait_for_list(SICK, healthy={"sick0"})
+            await node.kubelet.wait_for_list(OTHER, healthy={"other0"})
+            events = record_events(agent)
+            node.plug("/dev/sick1")
+            stalled = await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+            reason = "/dev/sick1 as last known: read of /sys/sick/sick1 does not return (since 20"
+            assert stalled.facts["resource"] == SICK
+            assert f"{SICK}: scan stalled: {reason}" in stalled.text
+            assert any(f"scan stalled: {reason}" in note for note in resource(agent, SICK).notes)
+            assert not resource(agent, OTHER).notes
+            code, text = await get(agent, "/readyz?verbose")
+            assert code == 503
+            assert f"[-] {SICK}: scan stalled: {reason}" in text
+            _, metrics = await get(agent, "/metrics")
+            assert f'genplug_scan_stalled{{resource="{SICK}"}} 1.0' in metrics
+            assert f'genplug_scan_stalled{{resource="{OTHER}"}} 0.0' in metrics
+
+            files.release("sick1")
+            assert SICK in (await next_event(events, Event.SCAN_RESUMED, timeout=SECONDS)).text
+            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
+            assert (await get(agent, "/readyz"))[0] == 200
+            _, metrics = await get(agent, "/metrics")
+            assert f'genplug_scan_stalled{{resource="{SICK}"}} 0.0' in metrics
+
+
+async def test_a_stalled_resource_keeps_what_hangs_and_follows_the_rest(node: FakeNode) -> None:
+    with sick_files(node, "sick0", "sick1", "sick2") as files:
+        plug_all(node)
+        async with running(node) as agent:
+            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
+            events = record_events(agent)
+            files.hang("sick0")
+            await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+            node.unplug("/dev/sick1")
+            node.plug("/dev/sick2")
+            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick2"}, unhealthy={"sick1"})
+            files.write("sick0", "bad\n")
+            files.release("sick0")
+            await node.kubelet.wait_for_list(SICK, healthy={"sick2"}, unhealthy={"sick0", "sick1"})
+
+
+async def test_a_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode) -> None:
+    with sick_files(node, "sick0", "sick1") as files:
+        files.hang("sick0")
+        plug_all(node)
+        began = time.monotonic()
+        async with running(node) as agent:
+            await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
+            await node.kubelet.wait_for_list(PROBED, healthy={"probed0"})
+            assert time.monotonic() - began < 1.5
+            assert not agent.status.is_ready
+            assert "its first scan has not finished" in resource(agent, SICK).reason
+            await node.kubelet.wait_for_list(SICK, healthy={"sick1"}, timeout=SECONDS)
+            assert any("/dev/sick0: cannot be examined: read of" in note for note in resource(agent, SICK).notes)
+            files.release("sick0")
+            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
+
+
+async def test_a_directory_that_hangs_keeps_the_devices_of_its_resource(node: FakeNode) -> None:
+    config = HEAD + f"  {SICK}: {{devices: [{{glob: '/mnt/sick/*', type: file}}], allocate: {{env: {{A: b}}}}}}\n"
+    with HangingFiles(node.locate("/mnt/sick"), {"sick0": ""}) as files:
+        node.plug("/dev/other0")
+        async with running(node, config + OTHER_SPEC) as agent:
+            await node.kubelet.wait_for_list(SICK)
+            known = node.kubelet.resource(SICK).healthy
+            assert len(known) == 1
+            events = record_events(agent)
+            async with measured_loop() as lateness:
+                files.hang_lookups()
+                await asyncio.to_thread(files.wait_for_lookup)
+                node.plug("/dev/other1")
+                await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"}, timeout=1.5)
+                await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+            assert node.kubelet.resource(SICK).healthy == known
+            files.release_lookups()
+            await next_event(events, Event.SCAN_RESUMED, timeout=SECONDS)
+            assert lateness.blocked < 0.1
+
+
+async def test_a_resource_that_hangs_under_a_new_policy_is_withheld(node: FakeNode) -> None:
+    policy = node.directory / "policy.yaml"
+    head = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
+    policy.write_text(head)
+    with sick_files(node, "sick0") as files:
+        node.plug("/dev/sick0")
+        node.plug("/dev/other0")
+        async with node.run_agent(HEAD + SICK_SPEC + OTHER_SPEC, policy=policy) as agent:
+            await node.kubelet.wait_for_list(SICK, healthy={"sick0"})
+            events = record_events(agent)
+            files.hang("sick0")
+            policy.write_text(head + "devices: {deny: [/dev/sick*]}\n")
+            agent.reload()
+            await next_event(events, Event.CONFIG_LOADED)
+            # Long before the deadline of its scan.
+            await node.kubelet.wait_for_list(SICK, healthy=(), timeout=1.5)
+
+
+async def test_an_internal_error_in_one_scan_leaves_the_others_up_to_date(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: list[str] = []
+
+    def fail(spec: Resource, *arguments: Any) -> Any:
+        if spec.name in broken:
+            raise ValueError("a bug")
+        return scan_resource(spec, *arguments)
+
+    monkeypatch.setattr("genplug.agent.scan_job.scan_resource", fail)
+    node.plug("/dev/other0")
+    async with running(node, HEAD + SICK_SPEC + OTHER_SPEC) as agent:
+        await node.kubelet.wait_for_list(OTHER, healthy={"other0"})
+        events = record_events(agent)
+        broken.append(SICK)
+        said = await next_event(events, Event.INTERNAL_ERROR)
+        assert said.facts["resource"] == SICK
+        assert "ValueError('a bug')" in said.text
+        node.plug("/dev/other1")
+        await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
+        broken.clear()
+        await next_event(events, Event.SCAN_RESUMED)
+
+
+async def test_a_task_that_fails_is_started_again_and_readiness_says_so(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.05)
+    failures: list[str] = []
+
+    def fail_once(*arguments: Any) -> Any:
+        if failures:
+            raise ValueError(failures.pop())
+        return select_scans(*arguments)
+
+    monkeypatch.setattr("genplug.agent.device_scanner.select_scans", fail_once)
+    node.plug("/dev/other0")
+    async with running(node, HEAD + OTHER_SPEC) as agent:
+        await node.kubelet.wait_for_list(OTHER, healthy={"other0"})
+        events = record_events(agent)
+        failures.append("a bug")
+        await next_event(events, Event.INTERNAL_ERROR, "device scanner")
+        code, text = await get(agent, "/readyz?verbose")
+        assert code == 503
+        assert "the device scanner failed and is started again: ValueError('a bug')" in text
+        _, metrics = await get(agent, "/metrics")
+        assert 'genplug_internal_errors_total{resource=""} 1.0' in metrics
+        node.plug("/dev/other1")
+        await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
+
+
+async def test_a_configuration_directory_that_hangs_delays_only_reloads(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genplug.agent.config_reloader.LOAD_SECONDS", 0.3)
+    plug_all(node)
+    with HangingFiles(node.config_dir, {"genplug.yaml": HEAD + OTHER_SPEC + PROBED_SPEC}) as files:
+        async with node.run_agent(rescan=0.3) as agent:
+            await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
+            await node.kubelet.wait_for_list(PROBED, healthy={"probed0"})
+            events = record_events(agent)
+            async with measured_loop() as lateness:
+                files.hang("genplug.yaml")
+                said = await next_event(events, Event.CONFIG_INVALID, timeout=SECONDS)
+                node.unplug("/dev/other1")
+                node.write("/sys/probed/probed0", "bad")
+                await node.kubelet.wait_for_list(OTHER, healthy={"other0"}, unhealthy={"other1"}, timeout=1.5)
+                await node.kubelet.wait_for_list(PROBED, unhealthy={"probed0"})
+            assert "the configuration cannot be read; the last good configuration is kept" in said.text
+            assert f"reading {node.config_dir} has not returned within 0.3 s" in agent.status.config.error
+            files.write("genplug.yaml", HEAD + OTHER_SPEC)
+            files.release("genplug.yaml")
+            await next_event(events, Event.CONFIG_LOADED, timeout=SECONDS)
+            assert not agent.status.config.error
+            assert lateness.blocked < 0.1

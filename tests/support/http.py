@@ -1,0 +1,20 @@
+"""Requests to the HTTP endpoints of an agent that runs in this process."""
+
+import asyncio
+import urllib.error
+import urllib.request
+
+from genplug.agent import Agent
+
+
+async def get(agent: Agent, page: str) -> tuple[int, str]:
+    """Return status and text of a page, requested from a thread: the loop must be free to respond."""
+
+    def request() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{agent.listens_on}{page}", timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    return await asyncio.to_thread(request)

@@ -1,0 +1,54 @@
+"""Timers of reloads and scans: bursts are joined, and the first event is not delayed."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genplug.agent.debounce import (
+    DEBOUNCE_SECONDS,
+    IDLE_SCAN_INTERVAL_SECONDS,
+    MAX_DEBOUNCE_SECONDS,
+    SCAN_INTERVAL_SECONDS,
+    ReloadTimer,
+    ScanTimer,
+)
+
+STARTED = ScanTimer(fallback_due=60.0)
+
+
+def test_reload_is_due_when_files_have_not_changed_for_a_moment() -> None:
+    assert ReloadTimer(60.0).after_event(10.0).due == 10.0 + DEBOUNCE_SECONDS
+
+
+@given(st.lists(st.floats(0, 0.019), min_size=30, max_size=200))
+def test_reload_is_due_although_files_never_stop_changing(pauses: list[float]) -> None:
+    timer, now = ReloadTimer(60.0).after_event(10.0), 10.0
+    for pause in pauses:
+        now += pause
+        if timer.due <= now:
+            break
+        timer = timer.after_event(now)
+    assert timer.due <= 10.0 + MAX_DEBOUNCE_SECONDS
+
+
+def test_scan_is_due_at_once_after_the_first_event() -> None:
+    assert STARTED.after_scan(1.0, has_found=True).after_event(5.0).next == 5.0
+
+
+def test_scan_waits_for_the_interval_after_a_scan_that_found_a_change() -> None:
+    timer = STARTED.after_scan(5.0, has_found=True)
+    assert timer.after_event(5.1).next == 5.0 + SCAN_INTERVAL_SECONDS
+    assert timer.after_event(5.1).after_event(5.9).next == 5.0 + SCAN_INTERVAL_SECONDS
+
+
+def test_scan_waits_little_after_a_scan_that_found_no_change() -> None:
+    timer = STARTED.after_scan(5.0, has_found=False)
+    assert timer.after_event(5.01).next == 5.0 + IDLE_SCAN_INTERVAL_SECONDS
+
+
+def test_full_scan_is_due_without_events() -> None:
+    assert STARTED.next == 60.0
+    assert ScanTimer(fallback_due=0.0).after_full_scan(7.0, 60.0, has_found=False).next == 67.0
+
+
+def test_scan_after_an_event_does_not_postpone_the_full_scan() -> None:
+    assert STARTED.after_scan(59.0, has_found=True).next == 60.0
