@@ -1,1 +1,1 @@
-"""The kubelet's side of the wall: protocol, sockets, registration, one endpoint with its generations per resource."""
+"""The v1beta1 device plugin protocol: sockets, registration, and one gRPC endpoint per resource."""

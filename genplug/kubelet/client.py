@@ -1,7 +1,7 @@
-"""One call on a unix socket, bytes in and bytes out, on a channel of its own.
+"""Call a gRPC method on a Unix socket, with the request and the response as bytes.
 
-Own channels with an own connection pool: C-core otherwise shares connections and their back-off between channels of one
-address, and a kubelet that was away a moment ago would stay unreachable for seconds.
+Each call has its own channel with its own connection pool. C-core otherwise shares a connection and its back-off
+between all channels of one address, and a kubelet that was unreachable a moment ago would remain so for seconds.
 """
 
 import errno
@@ -13,27 +13,28 @@ import grpc
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
-    # Answers of pod-resources on large nodes exceed gRPC's 4 MiB (contract 1.3).
+    # The pod-resources responses of large nodes exceed the 4 MiB that gRPC accepts by default
+    # (docs/internals/kubelet-contract.md §1.3).
     ("grpc.max_receive_message_length", 16 << 20),
 )
 
 
 class CallError(Exception):
-    """A call that failed; the text is the other side's, or says why it could not be reached."""
+    """A call that failed; the message is the server's, or states why the server did not respond."""
 
 
-async def call(socket: Path, path: str, request: bytes, *, deadline: float, wait: bool = False) -> bytes:
-    """Return the answer to a call of the method ``path`` (``/service/Method``).
+async def call(socket: Path, method: str, request: bytes, *, deadline: float, wait: bool = False) -> bytes:
+    """Return the response to a call of ``method`` (``/service/Method``).
 
-    With ``wait``, a socket on which nobody listens yet is waited for within the ``deadline`` (seconds).
+    With ``wait``, the call waits up to ``deadline`` (seconds) for a server that does not listen on the socket yet.
 
     Raises:
-        CallError: there was no answer, or it was an error.
+        CallError: the server responded with an error, or not within the deadline.
     """
     async with grpc.aio.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
-        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         try:
-            return await method(request, timeout=deadline, wait_for_ready=wait)
+            return await unary(request, timeout=deadline, wait_for_ready=wait)
         except grpc.aio.AioRpcError as error:
             raise CallError(_describe_error(error, socket, deadline)) from error
 
@@ -41,9 +42,9 @@ async def call(socket: Path, path: str, request: bytes, *, deadline: float, wait
 def _describe_error(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -> str:
     details = error.details() or "no details"
     if os.strerror(errno.ECONNREFUSED) in details:
-        return f"nobody listens on {socket} (connection refused)"
+        return f"connection refused: no process listens on {socket}"
     if os.strerror(errno.ENOENT) in details:
-        return f"{socket} is not there"
+        return f"{socket} does not exist"
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer from {socket} within {deadline:.0f} s"
+        return f"no response from {socket} within {deadline:.0f} s"
     return f"{details} ({error.code().name})"

@@ -1,7 +1,7 @@
-"""The newest of a value that changes: one writer, any number of readers, no queue.
+"""Hold the latest of a sequence of values, for one writer and any number of readers, without a queue.
 
-A reader gets what is there when it looks; what came and went while it was busy, it never sees. So a stream whose
-kubelet does not read costs nothing, and a second stream shares no state with the first.
+A reader gets the value of the moment at which it reads, and misses the values that were replaced while it was busy.
+A stream whose kubelet does not read therefore costs no memory, and two streams share no state.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class LatestValue(Generic[Value]):
-    """A value and the news that it changed; for one event loop."""
+    """A value and an event that marks its next change. Use it from one event loop."""
 
     def __init__(self, value: Value) -> None:
         self._value = value
@@ -19,16 +19,16 @@ class LatestValue(Generic[Value]):
 
     @property
     def value(self) -> Value:
-        """The newest value."""
+        """The latest value."""
         return self._value
 
     def set(self, value: Value) -> None:
-        """Replace the value and wake whoever waits."""
+        """Replace the value and wake all readers that wait for a change."""
         self._value = value
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     @property
     def changed(self) -> asyncio.Event:
-        """The event of the next change. Take it before the value, and no change in between is missed."""
+        """The event that the next change sets. Read it before ``value``, so that no change in between is missed."""
         return self._changed

@@ -1,6 +1,7 @@
-"""Sockets in the kubelet's directory: names used once, identity by inode, one process per directory, leftovers.
+"""The kubelet's device-plugins directory: socket names, the identity of sockets, the lock, and leftover sockets.
 
-Facts: contract 1.5 (107 bytes, C-core unlinks its path at stop, umask), 2.6 and 3 (what the kubelet deletes at start).
+Sources: docs/internals/kubelet-contract.md §1.5 (107 bytes, C-core unlinks its path when it stops, umask), §2.6 and §3
+(which files the kubelet deletes when it starts).
 """
 
 import fcntl
@@ -18,109 +19,116 @@ from attrs import frozen
 KUBELET_SOCKET = "kubelet.sock"
 SOCKET_PREFIX = "genplug-"
 MAX_SOCKET_PATH_BYTES = 107
-"""Bytes of a unix socket's path (``sun_path`` is 108 with its NUL; grpcio raises at 108)."""
+"""Maximum length of the path of a Unix socket: ``sun_path`` has 108 bytes with its NUL; grpcio raises at 108."""
 
-_UNFIT = re.compile(r"[^a-z0-9]+")
-_MAX_SLUG = 30
+_NOT_IN_SLUG = re.compile(r"[^a-z0-9]+")
+_MAX_SLUG_CHARACTERS = 30
 
 
 @frozen
 class SocketIdentity:
-    """Which file a path names: inode numbers are reused at once on some file systems, so its time counts too.
+    """The file that a path names: device number, inode number, and modification time in nanoseconds.
 
-    ``changed`` is the modification time in nanoseconds: a socket gets it when it is bound and keeps it.
+    Some file systems reuse inode numbers at once. The modification time tells two such files apart: it is the time at
+    which the socket was bound.
     """
 
     device: int
     inode: int
-    changed: int
+    modified: int
 
 
 @frozen
 class PluginDirListing:
-    """One look at the kubelet's device-plugins directory.
+    """The sockets in the device-plugins directory at one moment.
 
-    ``kubelet`` is kubelet.sock, None where there is none; ``own`` are the sockets with our prefix by name.
+    ``kubelet`` is kubelet.sock, None if it does not exist. ``own`` are the sockets with genplug's prefix, by name.
     """
 
     kubelet: SocketIdentity | None
     own: Mapping[str, SocketIdentity]
 
+    def __str__(self) -> str:
+        """Return for example ``kubelet.sock, genplug-a.sock``, or ``no sockets``."""
+        names = ([KUBELET_SOCKET] if self.kubelet is not None else []) + sorted(self.own)
+        return ", ".join(names) or "no sockets"
+
 
 class PluginDirReplacedError(Exception):
-    """The directory that this process holds is no longer at its path: a dead bind mount (contract 3, race 5)."""
+    """The path no longer names the directory that this process holds: its bind mount is dead (§3, race 5)."""
 
 
 class PluginDirUnusableError(Exception):
-    """The directory is missing or cannot be read or written; the text says what to do about it."""
+    """The directory is missing, or this process cannot read or write it; the message states what to do."""
 
 
 def stat_socket(path: Path) -> SocketIdentity | None:
-    """Return which socket a path names; None where there is nothing or something else."""
+    """Return the identity of the socket at a path; None if there is no file or another type of file."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return None
-    return _identity(found) if stat.S_ISSOCK(found.st_mode) else None
+    return SocketIdentity(status.st_dev, status.st_ino, status.st_mtime_ns) if stat.S_ISSOCK(status.st_mode) else None
 
 
 def new_socket_name(resource: str, directory: Path) -> str:
-    """Return a name for a new socket that was never used before and fits the directory's path.
+    """Return a socket name that was never used before and fits the length of the directory's path.
 
-    It starts with what a person can recognize of the resource, never with all of it (contract 1.5: 253 + 63 long).
+    The name begins with a part of the resource name, for people. It does not contain all of it, because a resource name
+    can have 253 + 63 characters (§1.5).
 
     Raises:
-        DirectoryUnusableError: the directory's own path is too long for any socket.
+        PluginDirUnusableError: the path of the directory is too long for any socket.
     """
     unique = f"{blake2b(resource.encode(), digest_size=4).hexdigest()}-{secrets.token_hex(4)}.sock"
     room = MAX_SOCKET_PATH_BYTES - len(os.fsencode(directory)) - 1 - len(SOCKET_PREFIX) - len(unique) - 1
     if room < -1:
         raise PluginDirUnusableError(
-            f"{directory} is too long a path for a unix socket ({MAX_SOCKET_PATH_BYTES} bytes with the socket's name): "
-            f"use a shorter --kubelet-dir"
+            f"the path {directory} is too long: with the name of a socket it exceeds the {MAX_SOCKET_PATH_BYTES} bytes "
+            "that the path of a Unix socket can have; use a shorter --kubelet-dir"
         )
-    slug = _UNFIT.sub("-", resource.lower()).strip("-")[: max(min(room, _MAX_SLUG), 0)].strip("-")
+    slug = _NOT_IN_SLUG.sub("-", resource.lower()).strip("-")[: max(min(room, _MAX_SLUG_CHARACTERS), 0)].strip("-")
     return f"{SOCKET_PREFIX}{slug}-{unique}" if slug else f"{SOCKET_PREFIX}{unique}"
 
 
 @contextmanager
 def private_umask() -> Iterator[None]:
-    """Let nobody but the owner at a socket bound inside (contract 10, test 14)."""
-    before = os.umask(0o077)
+    """Give only the owner access to sockets that are bound inside the context (§10, point 14)."""
+    previous = os.umask(0o077)
     try:
         yield
     finally:
-        os.umask(before)
+        os.umask(previous)
 
 
 class PluginDir:
-    """The device-plugins directory, held by an open descriptor and, once locked, by this process alone.
+    """The device-plugins directory, held by an open descriptor and, once locked, used by this process only.
 
-    The lock is on the directory itself: the kubelet deletes every file in it when it starts, a lock file too.
+    The lock is on the directory itself, because the kubelet deletes all files in it when it starts (§3): it would
+    delete a lock file too.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the directory.
 
         Raises:
-            DirectoryUnusableError: it is missing, or is no directory.
+            PluginDirUnusableError: the path does not name a directory, or it cannot be opened.
         """
         self.path = path
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise PluginDirUnusableError(
-                f"the kubelet's directory {path} cannot be opened ({error.strerror}): is a kubelet on this node, and "
-                "is "
-                f"its directory mounted where --kubelet-dir points?"
+                f"cannot open the kubelet's directory {path}: {error.strerror}. Check that a kubelet runs on this node "
+                "and that its directory is mounted at the path in --kubelet-dir"
             ) from error
 
     def close(self) -> None:
-        """Give the directory and its lock back."""
+        """Close the directory, which also releases the lock."""
         os.close(self._descriptor)
 
     def lock(self) -> bool:
-        """Take the directory for this process; say whether it worked."""
+        """Lock the directory for this process; return whether that succeeded."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,39 +136,41 @@ class PluginDir:
         return True
 
     def list_sockets(self) -> PluginDirListing:
-        """Return what is in the directory now.
+        """Return the sockets that are in the directory now.
 
         Raises:
-            PluginDirReplacedError: it was deleted or replaced on the host; only a new mount shows the new one.
+            PluginDirReplacedError: the directory was deleted or replaced on the host; only a new mount shows the new
+                directory.
         """
-        self._check_alive()
+        self._check_not_replaced()
         own: dict[str, SocketIdentity] = {}
         with os.scandir(self.path) as entries:
             for entry in entries:
-                if entry.name.startswith(SOCKET_PREFIX) and (found := stat_socket(Path(entry.path))):
-                    own[entry.name] = found
+                if entry.name.startswith(SOCKET_PREFIX) and (identity := stat_socket(Path(entry.path))):
+                    own[entry.name] = identity
         return PluginDirListing(stat_socket(self.path / KUBELET_SOCKET), own)
 
     def check_writable(self) -> None:
-        """Prove that sockets can be made here.
+        """Check that this process can create sockets in the directory.
 
         Raises:
-            DirectoryUnusableError: they cannot, with the kernel's reason.
+            PluginDirUnusableError: it cannot.
         """
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PluginDirUnusableError(
-                f"no socket can be made in {self.path}: it is read-only or this process (uid {os.geteuid()}) may not "
-                f"write there. genplug must run as root with that directory mounted read-write"
+                f"cannot create sockets in {self.path}: the directory is read-only, or this process (uid "
+                f"{os.geteuid()}) has no permission to write to it. Run genplug as root, with the directory mounted "
+                "read-write"
             )
 
     def remove_leftovers(self) -> tuple[str, ...]:
-        """Delete the sockets of a process that was killed, and return their names. Only with the lock held."""
+        """Delete the sockets of a process that was killed, and return their names. Requires the lock."""
         leftovers = tuple(sorted(self.list_sockets().own))
         for name in leftovers:
             (self.path / name).unlink(missing_ok=True)
         return leftovers
 
-    def _check_alive(self) -> None:
+    def _check_not_replaced(self) -> None:
         held = os.fstat(self._descriptor)
         try:
             named = self.path.stat()
@@ -168,10 +178,6 @@ class PluginDir:
             named = None
         if held.st_nlink == 0 or named is None or (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
             raise PluginDirReplacedError(
-                f"{self.path} was deleted or replaced on the host, and this process still sees the old one: "
-                f"no kubelet will ever look here again. Ending, so that a new pod gets the new directory mounted"
+                f"{self.path} was deleted or replaced on the host, but this process still has the previous directory "
+                "mounted, which no kubelet uses. The process ends, so that a new container gets the new directory"
             )
-
-
-def _identity(found: os.stat_result) -> SocketIdentity:
-    return SocketIdentity(found.st_dev, found.st_ino, found.st_mtime_ns)

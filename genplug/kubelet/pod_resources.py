@@ -1,4 +1,4 @@
-"""Which devices pods use, asked of the kubelet's pod-resources API (contract 1.3). Nothing is kept."""
+"""Read from the kubelet's pod-resources API which devices pods use (docs/internals/kubelet-contract.md §1.3)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +11,14 @@ DEADLINE_SECONDS = 5.0
 
 
 async def list_devices_in_use(socket: Path) -> Mapping[str, frozenset[str]]:
-    """Return the device IDs that pods hold, by resource.
+    """Return the IDs of the devices that pods use, by resource.
 
     Raises:
-        CallError: the kubelet could not be asked.
+        CallError: the kubelet did not respond, or responded with an error.
     """
-    answer = pb.ListPodResourcesResponse.FromString(
-        await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=DEADLINE_SECONDS)
-    )
+    content = await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=DEADLINE_SECONDS)
     used: dict[str, set[str]] = {}
-    for pod in answer.pod_resources:
+    for pod in pb.ListPodResourcesResponse.FromString(content).pod_resources:
         for container in pod.containers:
             for devices in container.devices:
                 used.setdefault(devices.resource_name, set()).update(devices.device_ids)

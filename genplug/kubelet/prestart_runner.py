@@ -1,4 +1,11 @@
-"""Programs that run before a container starts: without a shell, in a process group of their own that ends with them."""
+"""Run the programs of a resource before a container starts.
+
+Each program runs without a shell and in a process group of its own, which is killed when the program ends.
+
+The ``exec`` probe (:mod:`genplug.health.probes.exec`) runs programs too, but shares no code with this module: it blocks
+a thread of a worker process, while this module runs on the event loop of the agent, and the layers of the two packages
+do not import each other.
+"""
 
 import asyncio
 import os
@@ -10,61 +17,63 @@ from contextlib import suppress
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.results import ProgramRun
 
-_MAX_OUTPUT = 4096
-"""Bytes of output that are kept, the last ones: the end says what went wrong."""
-_MAX_SAID = 300
+_MAX_OUTPUT_BYTES = 4096
+"""Bytes of the output that are kept, the last ones, because a program prints the cause of its failure last."""
+_MAX_LINE_CHARACTERS = 300
+"""Characters of the last line of the output that an error contains."""
 
 
 async def run_programs(programs: Iterable[ProgramRun]) -> None:
-    """Run programs side by side to their ends; when one fails, the others are ended too.
+    """Run programs at the same time and wait until all have ended; when one fails, kill the others.
 
     Raises:
-        Refusal: one of them failed.
+        AllocationError: a program failed.
     """
     try:
         async with asyncio.TaskGroup() as tasks:
-            for one in programs:
-                tasks.create_task(run_program(one))
-    except* AllocationError as refused:
-        error = refused.exceptions[0]
+            for program in programs:
+                tasks.create_task(run_program(program))
+    except* AllocationError as group:
+        error = group.exceptions[0]
         raise error from None
 
 
 async def run_program(program: ProgramRun) -> None:
-    """Run a program to its end.
+    """Run a program and wait until it has ended.
 
     Raises:
-        Refusal: it cannot be started, fails, or takes too long; the text names resource, device and program.
+        AllocationError: the program cannot be started, fails, or exceeds its timeout. The message names the resource,
+            the device and the program, and quotes the last line of the output.
     """
     path = program.arguments[0]
-    what = f"{program.resource} device {program.device} is not ready for a container: preStart ran {path}"
+    subject = f"{program.resource}: device {program.device} is not ready for a container: the preStart program {path}"
     try:
         process = await asyncio.create_subprocess_exec(
             *program.arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True
         )
     except (OSError, ValueError) as error:
-        raise _failed(f"{what}, which cannot be started: {error}") from None
+        raise _error(f"{subject} cannot be started: {error}") from None
     output = bytearray()
     try:
         async with asyncio.timeout(program.timeout):
-            await _read(process, output)
+            await _read_output(process, output)
             status = await process.wait()
     except TimeoutError:
-        raise _failed(f"{what}, which took longer than {program.timeout:g} s{_said(output)}") from None
+        raise _error(f"{subject} took longer than {program.timeout:g} s{_quote_last_line(output)}") from None
     finally:
-        # What it started is not left behind, however it ended, and if nobody waits any more.
+        # The processes that the program started end too, also when the program failed or this task was canceled.
         _kill_group(process)
     if status:
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
-        raise _failed(f"{what}, which {how}{_said(output)}")
+        end = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        raise _error(f"{subject} {end}{_quote_last_line(output)}")
 
 
-async def _read(process: Process, output: bytearray) -> None:
+async def _read_output(process: Process, output: bytearray) -> None:
     if process.stdout is None:
         return
-    while part := await process.stdout.read(_MAX_OUTPUT):
-        output += part
-        del output[:-_MAX_OUTPUT]
+    while chunk := await process.stdout.read(_MAX_OUTPUT_BYTES):
+        output += chunk
+        del output[:-_MAX_OUTPUT_BYTES]
 
 
 def _kill_group(process: Process) -> None:
@@ -72,10 +81,10 @@ def _kill_group(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _said(output: bytes | bytearray) -> str:
+def _quote_last_line(output: bytes | bytearray) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
-    return f": {lines[-1].strip()[-_MAX_SAID:]}" if lines else ""
+    return f": {lines[-1].strip()[-_MAX_LINE_CHARACTERS:]}" if lines else ""
 
 
-def _failed(text: str) -> AllocationError:
-    return AllocationError(AllocationErrorCode.FAILED_PRECONDITION, text)
+def _error(message: str) -> AllocationError:
+    return AllocationError(AllocationErrorCode.FAILED_PRECONDITION, message)

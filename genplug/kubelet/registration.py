@@ -1,4 +1,4 @@
-"""Register at the kubelet (contract 2.1): one call per resource, a few of them at a time."""
+"""Register resources with the kubelet (docs/internals/kubelet-contract.md §2.1), a limited number at the same time."""
 
 import asyncio
 from pathlib import Path
@@ -10,9 +10,9 @@ from genplug.kubelet.client import call
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
 DEADLINE_SECONDS = 25.0
-"""Seconds for Register: the kubelet dials us back inside it, with 10 s of its own, and must not be cut short."""
+"""Deadline of Register. Within it the kubelet dials the plugin, for at most 10 s; §2.1 requires at least 20 s."""
 MAX_CONCURRENT = 16
-"""Registrations under way at the same time."""
+"""Maximum number of Register calls in progress."""
 
 
 class Registrar:
@@ -20,19 +20,15 @@ class Registrar:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._turns = asyncio.Semaphore(MAX_CONCURRENT)
+        self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def register(self, resource: str, socket: str, options: PluginOptions = PluginOptions()) -> None:  # noqa: B008 - frozen
-        """Register a resource whose endpoint listens on the given socket name in the directory.
+        """Register a resource whose endpoint listens on the socket of that name in the directory.
 
         Raises:
-            CallError: it was refused, timed out, or nobody listens.
+            CallError: the kubelet refused the registration, did not respond in time, or does not run.
         """
         request = wire.encode_register_request(resource, socket, options)
-        async with self._turns:
-            await call(
-                self.directory / KUBELET_SOCKET,
-                method_path(REGISTRATION, "Register"),
-                request,
-                deadline=DEADLINE_SECONDS,
-            )
+        async with self._semaphore:
+            method = method_path(REGISTRATION, "Register")
+            await call(self.directory / KUBELET_SOCKET, method, request, deadline=DEADLINE_SECONDS)

@@ -1,7 +1,7 @@
-"""v1beta1 messages from our values, as bytes.
+"""Encode values as v1beta1 messages.
 
-A message of repeated fields is the concatenation of its parts, so each device's part of a list is serialized once and
-kept: a list of 10 000 devices is a join of ready bytes.
+The encoding of a repeated field is the concatenation of the encodings of its elements. Each device is therefore encoded
+once and cached, and a list of 10 000 devices is a join of cached bytes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,37 +13,40 @@ from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import API_VERSION, HEALTHY, UNHEALTHY
 
 
-def encode_list(listed: Iterable[ListedDevice]) -> bytes:
-    """Return a ``ListAndWatchResponse``."""
-    return b"".join(map(_listed_part, listed))
+def encode_list(devices: Iterable[ListedDevice]) -> bytes:
+    """Return a ``ListAndWatchResponse`` with these devices, in this order."""
+    return b"".join(map(_encode_device, devices))
 
 
 def encode_allocate_response(containers: Iterable[ContainerEdits]) -> bytes:
-    """Return an ``AllocateResponse`` with one container response each, in order."""
-    response = pb.AllocateResponse(container_responses=[_container(edits) for edits in containers])
+    """Return an ``AllocateResponse`` with one container response for each of the edits, in this order."""
+    response = pb.AllocateResponse(container_responses=[_build_container_response(edits) for edits in containers])
     return response.SerializeToString(deterministic=True)
 
 
 def encode_preferred_response(containers: Iterable[Sequence[str]]) -> bytes:
-    """Return a ``PreferredAllocationResponse`` with one set of IDs each, in order."""
-    parts = [pb.ContainerPreferredAllocationResponse(deviceIDs=ids) for ids in containers]
-    return pb.PreferredAllocationResponse(container_responses=parts).SerializeToString()
+    """Return a ``PreferredAllocationResponse`` with one container response for each sequence of IDs, in this order."""
+    responses = [pb.ContainerPreferredAllocationResponse(deviceIDs=ids) for ids in containers]
+    return pb.PreferredAllocationResponse(container_responses=responses).SerializeToString()
 
 
 def encode_options(options: PluginOptions) -> bytes:
-    """Return the ``DevicePluginOptions`` of an endpoint."""
-    return _options(options).SerializeToString()
+    """Return a ``DevicePluginOptions``."""
+    return _build_options(options).SerializeToString()
 
 
 def encode_register_request(resource: str, socket: str, options: PluginOptions) -> bytes:
-    """Return a ``RegisterRequest``; it carries the options too, for kubelets <= 1.24 (contract 2.1)."""
+    """Return a ``RegisterRequest``.
+
+    It contains the options, which kubelets up to 1.24 read from it (docs/internals/kubelet-contract.md §2.1).
+    """
     request = pb.RegisterRequest(
-        version=API_VERSION, endpoint=socket, resource_name=resource, options=_options(options)
+        version=API_VERSION, endpoint=socket, resource_name=resource, options=_build_options(options)
     )
     return request.SerializeToString()
 
 
-def _options(options: PluginOptions) -> pb.DevicePluginOptions:
+def _build_options(options: PluginOptions) -> pb.DevicePluginOptions:
     return pb.DevicePluginOptions(
         pre_start_required=options.pre_start_required,
         get_preferred_allocation_available=options.get_preferred_allocation_available,
@@ -51,14 +54,14 @@ def _options(options: PluginOptions) -> pb.DevicePluginOptions:
 
 
 @lru_cache(maxsize=1 << 16)
-def _listed_part(listed: ListedDevice) -> bytes:
+def _encode_device(listed: ListedDevice) -> bytes:
     device = pb.Device(ID=listed.id, health=HEALTHY if listed.healthy else UNHEALTHY)
     for node in listed.numa:
         device.topology.nodes.add(ID=node)
     return pb.ListAndWatchResponse(devices=[device]).SerializeToString()
 
 
-def _container(edits: ContainerEdits) -> pb.ContainerAllocateResponse:
+def _build_container_response(edits: ContainerEdits) -> pb.ContainerAllocateResponse:
     return pb.ContainerAllocateResponse(
         envs=dict(edits.env),
         mounts=[

@@ -69,9 +69,9 @@ async def test_added_pre_start_program_registers_the_resource_again(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("echo loud; echo 'the card did not answer' >&2; exit 7", "ended with 7: the card did not answer"),
+        ("echo loud; echo 'the card did not answer' >&2; exit 7", "exited with status 7: the card did not answer"),
         ("kill -9 $$", "was killed by signal 9"),
-        ("exit 1", "ended with 1"),
+        ("exit 1", "exited with status 1"),
     ],
 )
 async def test_failed_program_is_reported_with_device_and_last_output(
@@ -85,7 +85,7 @@ async def test_failed_program_is_reported_with_device_and_last_output(
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await node.kubelet.plugin(X).pre_start_container(["x0"])
         assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert f"{X} device x0 is not ready for a container: preStart ran {program}, which {said}" in (
+        assert f"{X}: device x0 is not ready for a container: the preStart program {program} {said}" in (
             failed.value.details() or ""
         )
         assert said in (await next_event(entries, Event.PRE_START_FAILED)).text

@@ -250,7 +250,7 @@ async def test_06_hung_register_is_abandoned_and_retried(
     gate = kubelet.faults.hang_register(X)
     async with plugged.run_agent(CONFIG) as agent:
         _, said = await told(heard(agent), Event.REGISTRATION_FAILED)
-        assert f"no answer from {kubelet.socket}" in said.text
+        assert f"no response from {kubelet.socket}" in said.text
         await gate.wait_reached(2)
         kubelet.faults.clear()
         await kubelet.wait_for_list(X, healthy={"x0"})

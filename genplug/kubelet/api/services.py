@@ -1,6 +1,7 @@
-"""The names of the kubelet's protocols that generic gRPC handlers and clients need (contract 1.1 to 1.3).
+"""Names in the kubelet's protocols that generic gRPC handlers and clients need.
 
-There are no generated stubs for the services: both sides use gRPC's generic form, which passes ready bytes through.
+Source: docs/internals/kubelet-contract.md §1.1 to §1.3. There are no generated stubs of the services: clients and
+servers use the generic form of gRPC, which passes bytes through.
 """
 
 from collections.abc import Mapping
@@ -8,12 +9,12 @@ from types import MappingProxyType
 from typing import Final
 
 API_VERSION: Final = "v1beta1"
-"""What ``RegisterRequest.version`` must say."""
+"""The required value of ``RegisterRequest.version``."""
 
 HEALTHY: Final = "Healthy"
-"""``Device.health`` of a device that may be handed out, in exactly this case."""
+"""``Device.health`` of a device that can be allocated, in exactly this case."""
 UNHEALTHY: Final = "Unhealthy"
-"""What plugins say otherwise; to the kubelet anything but ``Healthy`` is unhealthy."""
+"""``Device.health`` of other devices; the kubelet treats any value except ``Healthy`` as unhealthy."""
 
 REGISTRATION: Final = "v1beta1.Registration"
 """Served by the kubelet on kubelet.sock."""
@@ -22,7 +23,7 @@ DEVICE_PLUGIN: Final = "v1beta1.DevicePlugin"
 POD_RESOURCES: Final = "v1.PodResourcesLister"
 """Served by the kubelet on pod-resources/kubelet.sock."""
 PLUGIN_REGISTRATION: Final = "pluginregistration.Registration"
-"""Served by a plugin in plugins_registry; another service than ``REGISTRATION``."""
+"""Served by a plugin in plugins_registry; a different service from ``REGISTRATION``."""
 
 DEVICE_PLUGIN_TYPE: Final = "DevicePlugin"
 """``PluginInfo.type`` of a device plugin."""
@@ -41,9 +42,9 @@ METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         PLUGIN_REGISTRATION: ("GetInfo", "NotifyRegistrationStatus"),
     }
 )
-"""Every call of every service, by its short name."""
+"""The methods of each service."""
 
 
 def method_path(service: str, method: str) -> str:
-    """Return the path that a call has on the wire."""
+    """Return the path of a method on the wire, ``/service/method``."""
     return f"/{service}/{method}"
