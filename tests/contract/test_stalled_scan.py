@@ -80,7 +80,7 @@ async def test_a_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_
                 await node.kubelet.wait_for_list(NEW, healthy={"new0"})
                 # None of it has waited for the deadline of the scan.
                 assert time.monotonic() - began < 1.5
-            assert node.kubelet.resource(SICK).healthy == {"sick0", "sick1"}
+            assert node.kubelet.devices(SICK).healthy == {"sick0", "sick1"}
             assert lateness.blocked < 0.1
 
 
@@ -155,7 +155,7 @@ async def test_a_directory_that_hangs_keeps_the_devices_of_its_resource(node: Fa
         node.plug("/dev/other0")
         async with running(node, config + OTHER_SPEC) as agent:
             await node.kubelet.wait_for_list(SICK)
-            known = node.kubelet.resource(SICK).healthy
+            known = node.kubelet.devices(SICK).healthy
             assert len(known) == 1
             events = record_events(agent)
             async with measured_loop() as lateness:
@@ -164,7 +164,7 @@ async def test_a_directory_that_hangs_keeps_the_devices_of_its_resource(node: Fa
                 node.plug("/dev/other1")
                 await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"}, timeout=1.5)
                 await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
-            assert node.kubelet.resource(SICK).healthy == known
+            assert node.kubelet.devices(SICK).healthy == known
             files.release_lookups()
             await next_event(events, Event.SCAN_RESUMED, timeout=SECONDS)
             assert lateness.blocked < 0.1
