@@ -5,6 +5,7 @@ from attrs import evolve
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
 from genplug.config.load import load_text
+from genplug.health.probes import PROBES
 from genplug.health.probes.exec import ExecCheck
 from genplug.health.probes.file import FileCheck
 from genplug.health.probes.uevent import UeventCheck
@@ -332,7 +333,7 @@ def test_a_probe_of_two_kinds_or_of_none_is_told_what_kinds_there_are() -> None:
     two, none = mistake("pci: {}, file: {path: /sys/x}"), mistake("name: x")
     assert (two.code, two.message) == (ErrorCode.WRONG_VALUE, "a probe must have exactly one kind, found pci and file")
     assert (none.code, none.message) == (ErrorCode.WRONG_VALUE, "a probe must have exactly one kind, found none")
-    kinds = "exactly one of pci, file, kernelLog, uevent, open, exec, http, unixSocket"
+    kinds = f"exactly one of {', '.join(PROBES)}"
     assert (two.expected, none.expected, two.key_path) == (kinds, kinds, TREE)
 
 
