@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.network import has_ipv6, outside_addresses
+
 pytest_plugins = ["genplug.testing.plugin"]
 
 
@@ -41,6 +43,11 @@ NEEDS = {
     "image": (
         IS_ROOT and _has("buildah", "mmdebstrap", "runc", "umoci"),
         "needs buildah, mmdebstrap, runc and umoci: as root, run .ci/tools",
+    ),
+    "ipv6": (has_ipv6(), "needs IPv6: enable it on the loopback interface (net.ipv6.conf.lo.disable_ipv6=0)"),
+    "network": (
+        bool(outside_addresses()),
+        "needs an address that is not a loopback address, with a route: connect the machine to a network",
     ),
     "podman": (
         IS_ROOT and _has("podman", "runc", "busybox"),

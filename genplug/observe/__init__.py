@@ -1,1 +1,1 @@
-"""What people and their tools see of a running agent: log events, metrics, health and status pages."""
+"""The view of a running agent from outside: log events, metrics, status and HTTP endpoints. It reads values only."""

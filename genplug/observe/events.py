@@ -1,7 +1,7 @@
-"""The event_log: everything worth telling happens here once, as an entry of a closed list of events.
+"""The events of the agent, as a closed list, and the log that emits them.
 
-Log lines and counters are both made of entries, so they cannot disagree. docs/reference/events.md lists the events;
-a test keeps the two equal.
+Log lines and counters are both made from the same events, so they agree. docs/reference/events.md lists the events; a
+test compares the page with this list.
 """
 
 import logging
@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 
 class Event(Enum):
-    """What can happen: its name in the log, its level, and what it means."""
+    """An event: its name in the log (``code``), its level, and its meaning for the documentation."""
 
     STARTED = ("started", logging.INFO, "The agent has started. Keys: `version`, `node`, `root`, `kubelet_dir`.")
     STOPPING = (
@@ -189,7 +189,7 @@ class Event(Enum):
 
 @frozen
 class LogEvent:
-    """One event: a sentence for people and facts for machines."""
+    """An occurrence of an event: a text for people, and facts for programs."""
 
     event: Event
     text: str
@@ -197,27 +197,27 @@ class LogEvent:
 
 
 class EventLog:
-    """Writes entries to the ``genplug`` logger and hands them to listeners (the metrics)."""
+    """Emits events to the logger ``genplug`` and to listeners, such as the metrics."""
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("genplug")
-        # A program that sets up no log gets none, instead of Python's last resort on stderr.
+        # Without a handler, Python would print warnings to stderr in a program that does not set up logging.
         self._logger.addHandler(logging.NullHandler())
         self._listeners: list[Callable[[LogEvent], None]] = []
 
     def listen(self, listener: Callable[[LogEvent], None]) -> None:
-        """Let a listener hear of every entry from now on."""
+        """Call a listener with every event from now on."""
         self._listeners.append(listener)
 
+    def emit(self, event: Event, text: str, **facts: object) -> None:
+        """Emit an event."""
+        log_event = LogEvent(event, text, facts)
+        if self._logger.isEnabledFor(event.level):
+            self._logger.log(event.level, "%s", text, extra={"log_event": log_event})
+        for listener in self._listeners:
+            listener(log_event)
+
     def emit_failure(self, text: str, error: BaseException, **facts: object) -> None:
-        """Record a mistake of our own, with its traceback."""
+        """Emit ``internal_error``, and log the traceback of the error."""
         self.emit(Event.INTERNAL_ERROR, text, **facts)
         self._logger.error("%s", text, exc_info=error)
-
-    def emit(self, event: Event, text: str, **facts: object) -> None:
-        """Record that something happened."""
-        entry = LogEvent(event, text, facts)
-        if self._logger.isEnabledFor(event.level):
-            self._logger.log(event.level, "%s", text, extra={"entry": entry})
-        for listener in self._listeners:
-            listener(entry)

@@ -1,13 +1,14 @@
-"""The pages of ``--listen``: ``/healthz``, ``/readyz``, ``/metrics``, ``/statusz``, served by threads of their own.
+"""The HTTP endpoints of ``--listen``: ``/healthz``, ``/readyz``, ``/metrics`` and ``/statusz``.
 
-They read frozen snapshots only, so a slow scraper holds up nothing. ``/healthz`` asks the loop to turn once.
+A thread responds to each request from a frozen status, so a slow client delays nothing. ``/healthz`` runs a task on the
+event loop.
 """
 
 import asyncio
 import json
 import socket
 from collections.abc import Callable, Iterable
-from concurrent.futures import TimeoutError as LoopTimeoutError
+from concurrent.futures import TimeoutError as TaskTimeoutError
 from ipaddress import ip_address
 from socketserver import TCPServer, ThreadingMixIn
 from typing import cast
@@ -19,8 +20,8 @@ from prometheus_client import make_wsgi_app
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import Status
 
-_LOOP_TURN = 2.0
-"""Seconds within which a living loop takes up a task."""
+_LOOP_TIMEOUT_SECONDS = 2.0
+"""The time within which a responsive event loop runs a task."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -28,13 +29,13 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
         host, _ = address
-        # Every address of a node or pod that may have IPv6 only; an IPv4 caller is seen as ::ffff:a.b.c.d then.
+        # An empty host includes the IPv6 addresses, because a node can have IPv6 only. The socket accepts IPv4 too.
         is_v6 = ":" in host or (host == "" and socket.has_dualstack_ipv6())
         self.address_family = socket.AF_INET6 if is_v6 else socket.AF_INET
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        """Bind without asking the name service for a name that nobody wants: at a node's start it may not answer."""
+        """Bind the socket without the reverse lookup of WSGIServer, which can block while the node starts."""
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         TCPServer.server_bind(self)
@@ -42,31 +43,31 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Leave requests out of the log."""
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+        """Do not log requests."""
 
 
 class StatusServer:
-    """Serves the pages on an address until closed; for use inside the agent's loop."""
+    """Serves the HTTP endpoints until :meth:`close`. It is created in the event loop of the agent."""
 
     def __init__(self, host: str, port: int, status: Callable[[], Status], metrics: Metrics) -> None:
-        """Listen.
+        """Listen on an address; port 0 lets the system choose a port.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: the address is not an address of this host, or is in use.
         """
         self._status = status
         self._metrics = make_wsgi_app(metrics.registry)
         self._loop = asyncio.get_running_loop()
-        self._server = make_server(host, port, self._answer, _Server, _Quiet)
+        self._server = make_server(host, port, self._respond, _Server, _QuietHandler)
         self._server.timeout = 0
-        # The loop only accepts; each request is answered by a thread. (serve_forever would wake up twice a second.)
+        # The loop accepts connections, and threads respond. (serve_forever would wake up twice a second.)
         self._loop.add_reader(self._server.fileno(), self._server.handle_request)
 
     @property
     def port(self) -> int:
-        """The port listened on (the one given, or the system's choice for 0)."""
+        """The port on which the server listens."""
         return self._server.server_port
 
     def close(self) -> None:
@@ -74,29 +75,30 @@ class StatusServer:
         self._loop.remove_reader(self._server.fileno())
         self._server.server_close()
 
-    def _answer(self, environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        path = environment.get("PATH_INFO", "/")
-        verbose = "verbose" in environment.get("QUERY_STRING", "")
-        match path:
+    def _respond(self, environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        match environment.get("PATH_INFO", "/"):
             case "/metrics":
                 return cast("Iterable[bytes]", self._metrics(environment, start))
             case "/healthz":
-                alive = self._is_loop_turning()
-                return _text(start, alive, "ok\n" if alive else "the event loop does not turn\n")
+                if self._is_loop_responsive():
+                    return _respond_text(start, "200 OK", "ok\n")
+                seconds = f"{_LOOP_TIMEOUT_SECONDS:g} s"
+                text = f"the event loop has not run a task within {seconds}: the agent hangs or is overloaded\n"
+                return _respond_text(start, "503 Service Unavailable", text)
             case "/readyz":
-                return self._readiness(start, verbose=verbose)
-            case "/statusz" if not _is_from_here(environment):
-                # It names every path and every mistake: for those who are on the node (or in the pod) anyway.
-                start("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
-                return [b"/statusz is told to callers on this host only; see genplug status\n"]
+                return self._respond_readiness(start, verbose="verbose" in environment.get("QUERY_STRING", ""))
+            case "/statusz" if not _is_from_loopback(environment):
+                # The status contains paths and errors of the node.
+                text = "/statusz responds only to clients on the same host; run 'genplug status' there\n"
+                return _respond_text(start, "403 Forbidden", text)
             case "/statusz":
                 start("200 OK", [("Content-Type", "application/json")])
                 return [json.dumps(self._status().as_json(), indent=1).encode() + b"\n"]
             case _:
-                start("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
-                return [b"there are /healthz, /readyz?verbose, /metrics and /statusz\n"]
+                text = "not found; the endpoints are /healthz, /readyz, /readyz?verbose, /metrics and /statusz\n"
+                return _respond_text(start, "404 Not Found", text)
 
-    def _readiness(self, start: StartResponse, *, verbose: bool) -> Iterable[bytes]:
+    def _respond_readiness(self, start: StartResponse, *, verbose: bool) -> Iterable[bytes]:
         status = self._status()
         lines = ["ready" if status.is_ready else "not ready"]
         if verbose:
@@ -107,24 +109,25 @@ class StatusServer:
                 if resource.is_registered
             ]
             if status.config.error and status.config.loaded_at is not None:
-                lines.append("[!] the newest configuration was refused, the last good one serves:")
+                lines.append("[!] the newest configuration is invalid, so the previous configuration remains active:")
                 lines.append(status.config.error)
-        return _text(start, status.is_ready, "\n".join(lines) + "\n")
+        return _respond_text(start, "200 OK" if status.is_ready else "503 Service Unavailable", "\n".join(lines) + "\n")
 
-    def _is_loop_turning(self) -> bool:
-        turn = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
+    def _is_loop_responsive(self) -> bool:
+        task = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
         try:
-            turn.result(_LOOP_TURN)
-        except (LoopTimeoutError, asyncio.CancelledError):
+            task.result(_LOOP_TIMEOUT_SECONDS)
+        except (TaskTimeoutError, asyncio.CancelledError):
             return False
         return True
 
 
-def _is_from_here(environment: WSGIEnvironment) -> bool:
-    caller = ip_address(environment["REMOTE_ADDR"])
-    return (getattr(caller, "ipv4_mapped", None) or caller).is_loopback
+def _is_from_loopback(environment: WSGIEnvironment) -> bool:
+    client = ip_address(environment["REMOTE_ADDR"])
+    # A dual-stack socket has an IPv4 client as ::ffff:a.b.c.d.
+    return (getattr(client, "ipv4_mapped", None) or client).is_loopback
 
 
-def _text(start: StartResponse, good: bool, text: str) -> Iterable[bytes]:  # noqa: FBT001 - private
-    start("200 OK" if good else "503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
+def _respond_text(start: StartResponse, status: str, text: str) -> Iterable[bytes]:
+    start(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [text.encode()]
