@@ -10,7 +10,7 @@ from genplug.health.status import MonitorStatus, ProbeError
 from genplug.observe import http
 from genplug.observe.events import Event, EventLog
 from genplug.observe.metrics import Metrics
-from genplug.observe.status import ConfigStatus, ResourceStatus, Status
+from genplug.observe.status import ConfigStatus, ResourceStatus, ScanStatus, Status
 from tests.support.pages import inline_code, read_page, table_rows
 
 PAGE = read_page("metrics")
@@ -26,7 +26,7 @@ RESOURCE = ResourceStatus(
     notes=(),
 )
 HEALTH = MonitorStatus(errors=(ProbeError("a.io/x", "link", "it does not exist", ("x0",)),))
-STATUS = Status("1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH)
+STATUS = Status("1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH, (ScanStatus("a.io/x"),))
 
 
 def served() -> dict[str, tuple[str, set[str]]]:
