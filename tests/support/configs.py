@@ -1,4 +1,6 @@
-"""Configurations for the tests of this directory, and what loading them comes to."""
+"""Texts of configurations, and short ways to load them and to collect their problems."""
+
+from collections.abc import Callable
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
 from genplug.config.load import load_text
@@ -8,30 +10,42 @@ from genplug.spec.policy import Policy
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 NAME = "example.com/x"
-GENEROUS = Policy(writable=(Glob.parse("/**"),), programs=(Glob.parse("/opt/**"),))
-"""Of mounts and programs the default policy has none."""
+DEVICES = "devices: [{glob: /dev/x*}]"
+"""The devices of a resource whose tests are about other keys."""
+PERMISSIVE_POLICY = Policy(writable=(Glob.parse("/**"),), programs=(Glob.parse("/opt/**"),))
+"""Allows the mounts and programs of the tests; the default policy allows none."""
 
 
-def resource(body: str, name: str = NAME) -> str:
-    """Return a configuration of one resource; ``body`` is its YAML."""
+def render_config(body: str, name: str = NAME) -> str:
+    """Return a configuration of one resource; ``body`` is the YAML of its keys."""
     lines = "".join(f"    {line}\n" for line in body.strip("\n").split("\n"))
     return f"{HEAD}resources:\n  {name}:\n{lines}"
 
 
-def loaded(body: str) -> Resource:
-    """Return the resource that a valid body makes."""
-    return load_text(resource(body), "c.yaml", GENEROUS).resources[NAME]
+def load_resource(body: str) -> Resource:
+    """Return the resource of a valid body."""
+    return load_text(render_config(body), "c.yaml", PERMISSIVE_POLICY).resources[NAME]
 
 
-def problems(text: str) -> tuple[Diagnostic, ...]:
-    """Return what is wrong with a configuration; nothing if it is valid."""
+def collect_problems(call: Callable[[], object]) -> tuple[Diagnostic, ...]:
+    """Return the problems with which a call fails; an empty tuple if it succeeds."""
     try:
-        load_text(text, "c.yaml", GENEROUS)
+        call()
     except ConfigInvalidError as error:
         return error.problems
     return ()
 
 
-def codes(body: str) -> list[ErrorCode]:
-    """Return the codes of what is wrong with a body."""
-    return [one.code for one in problems(resource(body))]
+def find_problems(text: str, policy: Policy = PERMISSIVE_POLICY) -> tuple[Diagnostic, ...]:
+    """Return the problems of a configuration; an empty tuple if it is valid."""
+    return collect_problems(lambda: load_text(text, "c.yaml", policy))
+
+
+def find_codes(body: str) -> list[ErrorCode]:
+    """Return the codes of the problems of a resource's body."""
+    return [problem.code for problem in find_problems(render_config(body))]
+
+
+def marked_text(problem: Diagnostic) -> str:
+    """Return the part of the source line that the carets of a problem mark."""
+    return problem.line[problem.location.column - 1 :][: problem.width]

@@ -6,15 +6,14 @@ from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
-from tests.support.configs import HEAD, codes, loaded, problems, resource
+from tests.support.configs import DEVICES, HEAD, find_codes, find_problems, load_resource, render_config
 
-DEVICES = "devices: [{glob: /dev/x*}]"
 SLICES = "slices: '${attr.core_count}'"
 
 
 def said(text: str) -> list[tuple[ErrorCode, str, str]]:
     """Return the codes, places and messages of what is wrong with a configuration."""
-    return [(one.code, str(one.location).partition(":")[2], one.message) for one in problems(text)]
+    return [(one.code, str(one.location).partition(":")[2], one.message) for one in find_problems(text)]
 
 
 # How often
@@ -22,7 +21,7 @@ def said(text: str) -> list[tuple[ErrorCode, str, str]]:
 
 def test_a_resource_is_counted_in_one_way() -> None:
     for body, ways in (("replicas: 3", (3, None, None)), ("tokens: 3", (1, 3, None)), ("slices: 3", (1, None, "3"))):
-        found = loaded(f"{DEVICES}\n{body}")
+        found = load_resource(f"{DEVICES}\n{body}")
         assert (found.replicas, found.tokens, found.slices.text if found.slices else None) == ways
 
 
@@ -36,7 +35,7 @@ def test_a_resource_is_counted_in_one_way() -> None:
     ],
 )
 def test_two_ways_of_counting_are_refused_and_both_are_shown(written: str, message: str) -> None:
-    (problem,) = problems(resource(f"{DEVICES}\n{written}"))
+    (problem,) = find_problems(render_config(f"{DEVICES}\n{written}"))
     assert (problem.code, problem.location.line) == (ErrorCode.CONFLICT, 7)
     assert problem.related_location is not None
     assert problem.related_location.line == 6
@@ -45,14 +44,14 @@ def test_two_ways_of_counting_are_refused_and_both_are_shown(written: str, messa
 
 def test_a_way_of_counting_that_defaults_bring_is_removed_by_null() -> None:
     text = HEAD + f"defaults: {{replicas: 2}}\nresources: {{a.io/x: {{{DEVICES}, slices: 2%s}}}}\n"
-    assert [one.code for one in problems(text % "")] == [ErrorCode.CONFLICT]
+    assert [one.code for one in find_problems(text % "")] == [ErrorCode.CONFLICT]
     found = load_text(text % ", replicas: null", "c.yaml").resources["a.io/x"]
     assert (found.replicas, found.slices) == (1, Template.parse("2"))
 
 
 @pytest.mark.parametrize("written", ["1", "1000", "'${attr.core_count}'", "'${attr.a|default:4}'", "'1${index}'"])
 def test_slices_are_a_number_or_what_a_template_makes_of_each_device(written: str) -> None:
-    found = loaded(f"{DEVICES}\nslices: {written}").slices
+    found = load_resource(f"{DEVICES}\nslices: {written}").slices
     assert found is not None
     assert found.text == written.strip("'")
 
@@ -75,7 +74,7 @@ def test_slices_are_a_number_or_what_a_template_makes_of_each_device(written: st
     ],
 )
 def test_slices_that_are_no_number_are_refused_once(written: str, expected: ErrorCode) -> None:
-    assert codes(f"{DEVICES}\nslices: {written}") == [expected]
+    assert find_codes(f"{DEVICES}\nslices: {written}") == [expected]
 
 
 @pytest.mark.parametrize(
@@ -89,9 +88,9 @@ def test_slices_that_are_no_number_are_refused_once(written: str, expected: Erro
 )
 def test_a_container_is_told_the_numbers_of_its_slices_where_there_are_any(allocate: str) -> None:
     body = f"{DEVICES}\nallocate: {allocate}"
-    assert codes(f"{body}\nslices: 2") == []
+    assert find_codes(f"{body}\nslices: 2") == []
     for other in ("", "\nreplicas: 2", "\ntokens: 2"):
-        assert codes(body + other) == [ErrorCode.UNKNOWN_ATTRIBUTE]
+        assert find_codes(body + other) == [ErrorCode.UNKNOWN_ATTRIBUTE]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_a_container_is_told_the_numbers_of_its_slices_where_there_are_any(alloc
     ],
 )
 def test_what_is_one_for_a_whole_device_has_no_slice(body: str) -> None:
-    (problem,) = problems(resource(f"{body}\nslices: 2"))
+    (problem,) = find_problems(render_config(f"{body}\nslices: 2"))
     assert (problem.code, problem.message) == (
         ErrorCode.UNKNOWN_ATTRIBUTE,
         "'slice', the number of a slice, is not available here",
@@ -120,7 +119,7 @@ def test_what_is_one_for_a_whole_device_has_no_slice(body: str) -> None:
 
 
 def test_slices_are_not_made_of_slices() -> None:
-    assert codes(f"{DEVICES}\nslices: '${{slice}}'") == [ErrorCode.UNKNOWN_ATTRIBUTE]
+    assert find_codes(f"{DEVICES}\nslices: '${{slice}}'") == [ErrorCode.UNKNOWN_ATTRIBUTE]
 
 
 def test_defaults_may_speak_of_slices_and_hold_for_resources_that_have_some() -> None:
@@ -137,15 +136,15 @@ def test_defaults_may_speak_of_slices_and_hold_for_resources_that_have_some() ->
 
 
 def test_aliases_are_more_names_of_a_resource_in_the_order_in_which_they_are_written() -> None:
-    assert loaded(f"{DEVICES}\naliases: [b.io/x, a.io/x]").aliases == ("b.io/x", "a.io/x")
-    assert loaded(f"{DEVICES}\naliases: []").aliases == loaded(DEVICES).aliases == ()
+    assert load_resource(f"{DEVICES}\naliases: [b.io/x, a.io/x]").aliases == ("b.io/x", "a.io/x")
+    assert load_resource(f"{DEVICES}\naliases: []").aliases == load_resource(DEVICES).aliases == ()
 
 
 @pytest.mark.parametrize(
     "alias", ["x", "a/b/c", "kubernetes.io/x", "requests.a.io/x", "'a.io/x-${name}'", "''", f"a.io/{'x' * 64}"]
 )
 def test_an_alias_is_a_resource_name_that_the_kubelet_takes(alias: str) -> None:
-    assert codes(f"{DEVICES}\naliases: [{alias}]") == [ErrorCode.RESOURCE_NAME]
+    assert find_codes(f"{DEVICES}\naliases: [{alias}]") == [ErrorCode.RESOURCE_NAME]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_an_alias_is_a_resource_name_that_the_kubelet_takes(alias: str) -> None:
 )
 def test_a_name_belongs_to_one_resource_once(x: str, y: str, taken: tuple[str, str]) -> None:
     text = f"{HEAD}resources:\n a.io/x: {{{DEVICES},\n aliases: {x}}}\n a.io/y: {{{DEVICES},\n aliases: {y}}}\n"
-    (problem,) = problems(text)
+    (problem,) = find_problems(text)
     assert (problem.code, problem.message) == (
         ErrorCode.CONFLICT,
         f"{problem.message.split()[0]} is already used as a resource name",
@@ -178,12 +177,12 @@ def test_a_name_belongs_to_one_resource_once(x: str, y: str, taken: tuple[str, s
     ],
 )
 def test_a_pool_of_tokens_and_names_of_templates_have_no_aliases(name: str, more: str, message: str) -> None:
-    assert said(resource(f"{DEVICES}\n{more}\naliases: [b.io/x]", name)) == [(ErrorCode.CONFLICT, "7:5", message)]
+    assert said(render_config(f"{DEVICES}\n{more}\naliases: [b.io/x]", name)) == [(ErrorCode.CONFLICT, "7:5", message)]
 
 
 @pytest.mark.parametrize("more", ["replicas: 2", "slices: 2", "share: {distinct: true}"])
 def test_what_is_a_device_of_its_own_may_have_aliases(more: str) -> None:
-    assert codes(f"{DEVICES}\n{more}\naliases: [b.io/x]") == []
+    assert find_codes(f"{DEVICES}\n{more}\naliases: [b.io/x]") == []
 
 
 @pytest.mark.parametrize(
@@ -200,7 +199,7 @@ def test_what_is_a_device_of_its_own_may_have_aliases(more: str) -> None:
     ],
 )
 def test_a_name_of_templates_that_no_device_could_fill_in_is_refused(name: str, message: str) -> None:
-    ((code, location, told),) = said(resource(DEVICES, f"'{name}'"))
+    ((code, location, told),) = said(render_config(DEVICES, f"'{name}'"))
     assert (code, location) == (ErrorCode.RESOURCE_NAME, "4:3")
     assert told.startswith(repr(name))
     assert f": {message}" in told
@@ -211,14 +210,14 @@ def test_a_name_of_templates_that_no_device_could_fill_in_is_refused(name: str, 
 )
 def test_a_name_of_templates_is_taken_and_filled_in_later(name: str) -> None:
     body = "devices: [{glob: /dev/x, attributes: {model: {path: /x}}}]"
-    found = load_text(resource(body, f"'{name}'"), "c.yaml").resources[name]
+    found = load_text(render_config(body, f"'{name}'"), "c.yaml").resources[name]
     assert found.name_template == Template.parse(name)
     assert found.configured_name == name
 
 
 def test_what_name_devices_make_is_not_known_at_load_and_the_policy_not_asked() -> None:
     nothing = Policy(resources=())
-    config = load_text(resource(DEVICES, "'a.io/${name}'"), "c.yaml", nothing)
+    config = load_text(render_config(DEVICES, "'a.io/${name}'"), "c.yaml", nothing)
     assert list(config.resources) == list(config.restricted_by(nothing).resources) == ["a.io/${name}"]
     assert config.resources["a.io/${name}"].policy is nothing
 
@@ -228,9 +227,9 @@ def test_what_name_devices_make_is_not_known_at_load_and_the_policy_not_asked() 
 
 @pytest.mark.parametrize(("written", "is_told"), [("", True), ("topology: auto", True), ("topology: none", False)])
 def test_the_numa_node_is_told_unless_somebody_says_otherwise(written: str, *, is_told: bool) -> None:
-    assert loaded(f"{DEVICES}\n{written}").has_topology is is_told
+    assert load_resource(f"{DEVICES}\n{written}").has_topology is is_told
 
 
 @pytest.mark.parametrize("written", ["numa", "''"])
 def test_of_topology_there_are_two_kinds(written: str) -> None:
-    assert codes(f"{DEVICES}\ntopology: {written}") == [ErrorCode.WRONG_VALUE]
+    assert find_codes(f"{DEVICES}\ntopology: {written}") == [ErrorCode.WRONG_VALUE]

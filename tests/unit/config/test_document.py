@@ -13,7 +13,7 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCod
 from genplug.config.load import load_text
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, parse_document, parse_documents, to_python
 from genplug.spec.location import SourceLocation
-from tests.support.configs import HEAD, problems
+from tests.support.configs import HEAD, find_problems
 
 
 def tree_of(text: str) -> Node:
@@ -158,7 +158,7 @@ def test_a_character_of_a_text_is_found_in_the_file(written: str, location: tupl
 
 
 def test_lines_that_end_as_on_other_systems_are_counted_as_yaml_counts_them() -> None:
-    found = problems(HEAD.replace("\n", "\r\n") + "resources: {}\r\nreplica: 1\r\n")
+    found = find_problems(HEAD.replace("\n", "\r\n") + "resources: {}\r\nreplica: 1\r\n")
     assert [(str(one.location), one.line) for one in found] == [("c.yaml:4:1", "replica: 1")]
 
 
@@ -209,7 +209,9 @@ def test_a_duplicate_key_is_told_with_both_places() -> None:
 
 
 def test_all_slips_that_leave_a_tree_are_told_at_once_with_those_of_its_meaning() -> None:
-    found = problems(HEAD + "resources: {a.io/x: {devices: [{glob: x}], replicas: 1, replicas: 2}}\nresources: {}\n")
+    found = find_problems(
+        HEAD + "resources: {a.io/x: {devices: [{glob: x}], replicas: 1, replicas: 2}}\nresources: {}\n"
+    )
     assert [one.code for one in found] == [ErrorCode.GLOB, ErrorCode.DUPLICATE_KEY, ErrorCode.DUPLICATE_KEY]
 
 

@@ -6,9 +6,8 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCod
 from genplug.config.files import ConfigFile, decode_utf8
 from genplug.config.load import load_text, load_texts
 from genplug.config.manifest import find_manifests
-from tests.support.configs import HEAD, codes, loaded, problems, resource
+from tests.support.configs import DEVICES, HEAD, find_codes, find_problems, load_resource, render_config
 
-DEVICES = "devices: [{glob: /dev/x*}]"
 CONFIG_MAP = f"""\
 kind: ConfigMap
 data:
@@ -26,7 +25,7 @@ data:
     ],
 )
 def test_a_selector_has_the_alternatives_of_a_glob(written: str, passes: list[str], fails: list[str]) -> None:
-    (condition,) = loaded(f"devices: [{{glob: /dev/x, where: {{name: {written}}}}}]").sources[0].where
+    (condition,) = load_resource(f"devices: [{{glob: /dev/x, where: {{name: {written}}}}}]").sources[0].where
     assert all(condition.selector.accepts((one,)) for one in passes)
     assert not any(condition.selector.accepts((one,)) for one in fails)
 
@@ -34,7 +33,7 @@ def test_a_selector_has_the_alternatives_of_a_glob(written: str, passes: list[st
 @pytest.mark.parametrize("written", ["a[b", "[^a]", "{a", "a}", "{a}", "a[9-0]", "{0..9999}"])
 @pytest.mark.parametrize("form", ["'{}'", "[x, '{}']", "{{in: ['{}']}}", "{{notIn: '{}'}}"])
 def test_a_selector_that_could_match_nothing_is_refused_where_it_is_written(written: str, form: str) -> None:
-    (problem,) = problems(resource(f"devices: [{{glob: /dev/x, where: {{name: {form.format(written)}}}}}]"))
+    (problem,) = find_problems(render_config(f"devices: [{{glob: /dev/x, where: {{name: {form.format(written)}}}}}]"))
     assert problem.code is ErrorCode.GLOB
     at = problem.location.column - 1 - problem.line.index(written)
     assert 0 <= at < len(written)
@@ -43,18 +42,18 @@ def test_a_selector_that_could_match_nothing_is_refused_where_it_is_written(writ
 @pytest.mark.parametrize("other", ["/opt/lib", "/opt/lib/", "/opt//lib", "/opt/./lib"])
 def test_two_mounts_at_one_path_are_refused_however_it_is_written(other: str) -> None:
     mounts = f"[{{hostPath: /a, containerPath: /opt/lib}}, {{hostPath: /b, containerPath: {other}}}]"
-    assert codes(f"{DEVICES}\nallocate: {{mounts: {mounts}}}") == [ErrorCode.CONFLICT]
+    assert find_codes(f"{DEVICES}\nallocate: {{mounts: {mounts}}}") == [ErrorCode.CONFLICT]
 
 
 @pytest.mark.parametrize(
     ("length", "expected"), [(131_071 - len("A="), []), (131_072 - len("A="), [ErrorCode.WRONG_VALUE])]
 )
 def test_no_variable_is_longer_than_a_program_can_be_started_with(length: int, expected: list[ErrorCode]) -> None:
-    assert codes(f"{DEVICES}\nallocate: {{env: {{A: {'x' * length}}}}}") == expected
+    assert find_codes(f"{DEVICES}\nallocate: {{env: {{A: {'x' * length}}}}}") == expected
 
 
 def test_no_answer_is_larger_than_the_kubelet_takes() -> None:
-    files = [ConfigFile("0.yaml", resource(DEVICES))]
+    files = [ConfigFile("0.yaml", render_config(DEVICES))]
     for number in range(5):
         variables = "".join(f"        V{number}{one}: {'x' * 130_000}\n" for one in range(8))
         text = f"resources:\n  example.com/x:\n    allocate:\n      env:\n{variables}"
@@ -66,15 +65,15 @@ def test_no_answer_is_larger_than_the_kubelet_takes() -> None:
 
 @pytest.mark.parametrize("end", ["---\n", "...\n", "---\n# nothing\n", "---\n---\n"])
 def test_a_mark_of_documents_at_the_end_begins_nothing(end: str) -> None:
-    assert list(load_text(resource(DEVICES) + end, "c.yaml").resources) == ["example.com/x"]
+    assert list(load_text(render_config(DEVICES) + end, "c.yaml").resources) == ["example.com/x"]
 
 
 def test_a_file_of_nothing_but_marks_is_empty() -> None:
-    assert [one.code for one in problems("---\n---\n")] == [ErrorCode.NO_RESOURCES]
+    assert [one.code for one in find_problems("---\n---\n")] == [ErrorCode.NO_RESOURCES]
 
 
 def test_a_policy_is_told_to_be_one_and_not_a_slip_or_a_bad_configuration() -> None:
-    (problem,) = problems("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nresources: ['*']\n")
+    (problem,) = find_problems("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nresources: ['*']\n")
     assert (problem.code, problem.hint) == (
         ErrorCode.WRONG_VERSION,
         "a policy is not part of the configuration that it limits: pass its file with --policy",
@@ -82,9 +81,9 @@ def test_a_policy_is_told_to_be_one_and_not_a_slip_or_a_bad_configuration() -> N
 
 
 def test_a_long_value_is_not_repeated_at_length() -> None:
-    (problem,) = problems(resource(f"devices: [{{glob: /dev/{'x' * 5000}**}}]"))
+    (problem,) = find_problems(render_config(f"devices: [{{glob: /dev/{'x' * 5000}**}}]"))
     with pytest.raises(ConfigInvalidError) as caught:
-        load_text(resource(f"devices: [{{glob: /dev/{'x' * 5000}**}}]"), "c.yaml")
+        load_text(render_config(f"devices: [{{glob: /dev/{'x' * 5000}**}}]"), "c.yaml")
     assert len(problem.message) > 5000
     assert max(map(len, str(caught.value).splitlines())) <= 401
     assert "c.yaml:5:5027: error[GP011]" in str(caught.value)
@@ -131,13 +130,13 @@ def refused(*texts: str) -> list[tuple[ErrorCode, str]]:
 
 def test_a_file_that_cannot_be_read_makes_the_others_no_worse() -> None:
     # Without the first, the second would lack its version, its kind and its devices.
-    assert refused(resource(DEVICES) + "  - x", "resources: {example.com/x: {replicas: 2}}") == [
+    assert refused(render_config(DEVICES) + "  - x", "resources: {example.com/x: {replicas: 2}}") == [
         (ErrorCode.SYNTAX, "0.yaml:6:3")
     ]
 
 
 def test_a_wrong_version_is_told_even_of_a_file_that_another_covers() -> None:
-    assert refused("apiVersion: genplug.io/v2\n", resource(DEVICES)) == [(ErrorCode.WRONG_VERSION, "0.yaml:1:13")]
+    assert refused("apiVersion: genplug.io/v2\n", render_config(DEVICES)) == [(ErrorCode.WRONG_VERSION, "0.yaml:1:13")]
 
 
 def test_the_sum_tells_two_orders_apart() -> None:
@@ -149,5 +148,5 @@ def test_the_sum_tells_two_orders_apart() -> None:
 
 def test_the_sum_is_over_what_is_meant_and_not_over_how_it_is_written() -> None:
     written = ("devices: [{glob: /dev/x*}]", "# x\ndevices:\n- 'glob': \"/dev/x*\"", "devices: [{glob: /dev/y*}]")
-    first, same, other = (load_text(resource(one), "c.yaml").sha256 for one in written)
+    first, same, other = (load_text(render_config(one), "c.yaml").sha256 for one in written)
     assert first == same != other

@@ -13,10 +13,9 @@ from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import HealthSpec, OnError, ProbeSpec, ProbeTiming
 from genplug.spec.template import Template
-from tests.support.configs import GENEROUS, HEAD, NAME, loaded, resource
+from tests.support.configs import DEVICES, HEAD, NAME, PERMISSIVE_POLICY, load_resource, render_config
 
-DEVICES = "devices: [{glob: /dev/x*}]"
-ALL_ALLOWED = evolve(GENEROUS, open_probe=True)
+ALL_ALLOWED = evolve(PERMISSIVE_POLICY, open_probe=True)
 BEGIN = "health: {probes: [{"
 COLUMN = 5 + len(BEGIN)
 """Where a probe's first key stands in its line: a resource's keys are indented by four."""
@@ -24,7 +23,7 @@ TREE = f"resources.{NAME}.health.probes[0]"
 
 
 def health(written: str, policy: Policy = ALL_ALLOWED) -> HealthSpec:
-    return load_text(resource(f"{DEVICES}\n{written}"), "c.yaml", policy).resources[NAME].health
+    return load_text(render_config(f"{DEVICES}\n{written}"), "c.yaml", policy).resources[NAME].health
 
 
 def probes(written: str, policy: Policy = ALL_ALLOWED) -> tuple[ProbeSpec, ...]:
@@ -370,5 +369,7 @@ def test_every_mistake_of_a_health_is_told_at_once() -> None:
 
 
 def test_an_events_path_may_be_written_as_a_directory() -> None:
-    (probe,) = loaded(f"{DEVICES}\nhealth: {{probes: [{{uevent: {{fail: a, path: '${{sysfs}}'}}}}]}}").health.probes
+    (probe,) = load_resource(
+        f"{DEVICES}\nhealth: {{probes: [{{uevent: {{fail: a, path: '${{sysfs}}'}}}}]}}"
+    ).health.probes
     assert probe.check == UeventCheck(Template.parse("a"), path=Template.parse("${sysfs}"))

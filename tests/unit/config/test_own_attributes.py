@@ -5,7 +5,7 @@ import pytest
 from genplug.config.diagnostics import ErrorCode
 from genplug.hardware.attributes import ATTRIBUTES, KNOWN_ATTRIBUTES
 from genplug.spec.model import CustomAttribute
-from tests.support.configs import codes, loaded, problems, resource
+from tests.support.configs import find_codes, find_problems, load_resource, render_config
 
 
 def source(attributes: str, more: str = "type: any") -> str:
@@ -15,13 +15,14 @@ def source(attributes: str, more: str = "type: any") -> str:
 
 def own(attributes: str) -> CustomAttribute:
     """Return the last of the attributes."""
-    return loaded(source(attributes)).sources[0].attributes[-1]
+    return load_resource(source(attributes)).sources[0].attributes[-1]
 
 
 def said(body: str) -> list[tuple[ErrorCode, str, str]]:
     """Return the codes and messages of what is wrong, and the text that each points at."""
     return [
-        (one.code, one.message, one.line[one.location.column - 1 :][: one.width]) for one in problems(resource(body))
+        (one.code, one.message, one.line[one.location.column - 1 :][: one.width])
+        for one in find_problems(render_config(body))
     ]
 
 
@@ -58,7 +59,7 @@ def test_no_own_attribute_has_a_name_of_the_language(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a", "_a", "A1", "gpu.uuid", "a-b_c", "attr", "pci", "pci.speed", "slices"])
 def test_an_own_attribute_may_be_called_what_a_template_can_name(name: str) -> None:
-    assert loaded(f"{source(f'{name}: {{path: /x}}')}\nallocate: {{env: {{A: '${{{name}}}'}}}}").allocate.env
+    assert load_resource(f"{source(f'{name}: {{path: /x}}')}\nallocate: {{env: {{A: '${{{name}}}'}}}}").allocate.env
 
 
 @pytest.mark.parametrize("name", ["1a", "a b", "ä", "a|b", ".a", "-a", "a}"])
@@ -88,7 +89,7 @@ def test_an_own_attribute_is_not_called_what_no_template_can_name(name: str) -> 
     ],
 )
 def test_an_own_attribute_that_could_find_nothing_is_refused(attribute: str, expected: ErrorCode) -> None:
-    assert codes(source(f"a: {attribute}")) == [expected]
+    assert find_codes(source(f"a: {attribute}")) == [expected]
 
 
 @pytest.mark.parametrize("find", ["(", "(?=x)", "(?!x)", r"(a)\1", "x**", "[${minor}", "${minor}("])
@@ -129,17 +130,17 @@ def test_own_attributes_in_a_circle_are_refused_with_the_way_round(attributes: s
 
 
 def test_the_order_in_which_own_attributes_are_written_does_not_matter() -> None:
-    assert not codes(source("uuid: {path: '/proc/${bdf}'}, bdf: {path: '/x/${minor}'}"))
+    assert not find_codes(source("uuid: {path: '/proc/${bdf}'}, bdf: {path: '/x/${minor}'}"))
 
 
 def test_two_sources_may_define_one_name_each_in_its_own_way() -> None:
     one = "{glob: /dev/x, attributes: {a: {path: /x}}, id: '${a}'}"
-    first, second = loaded(f"devices: [{one}, {one.replace('/x', '/y')}]\nslices: '${{a}}'").sources
+    first, second = load_resource(f"devices: [{one}, {one.replace('/x', '/y')}]\nslices: '${{a}}'").sources
     assert [source.attributes[0].path.text for source in (first, second)] == ["/x", "/y"]
 
 
 def test_a_slip_in_an_own_attributes_name_is_told_with_the_name_that_is_meant() -> None:
-    (problem,) = problems(resource(source("serial: {path: /x}", "id: '${serail}'")))
+    (problem,) = find_problems(render_config(source("serial: {path: /x}", "id: '${serail}'")))
     assert problem.hint == "did you mean 'serial'?"
 
 
@@ -150,7 +151,7 @@ def test_a_slip_in_an_own_attributes_name_is_told_with_the_name_that_is_meant() 
     "location", ["/sys/class/x", "/sys/${name}", "${path}", "/sys/${minor}", "/sys/${env.A}/${node.name}", "/sys/${a}"]
 )
 def test_the_place_in_sys_is_made_of_what_is_known_without_it(location: str) -> None:
-    (found,) = loaded(source("a: {path: '/proc/${minor}'}", f"sysfs: '{location}'")).sources
+    (found,) = load_resource(source("a: {path: '/proc/${minor}'}", f"sysfs: '{location}'")).sources
     assert found.sysfs is not None
     assert found.sysfs.text == location
 
@@ -175,4 +176,4 @@ def test_the_place_in_sys_is_not_made_of_own_attributes_that_are_read_there() ->
 
 @pytest.mark.parametrize("location", ["x", "${name}", "/sys/../x"])
 def test_the_place_in_sys_is_an_absolute_path(location: str) -> None:
-    assert codes(source("a: {path: /x}", f"sysfs: '{location}'")) == [ErrorCode.PATH]
+    assert find_codes(source("a: {path: /x}", f"sysfs: '{location}'")) == [ErrorCode.PATH]

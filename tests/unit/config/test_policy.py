@@ -16,11 +16,10 @@ from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.config.schema_fast_path import check_keywords
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
-from tests.support.configs import HEAD, resource
+from tests.support.configs import DEVICES, HEAD, render_config
 from tests.unit.config.test_schema import described
 
 POLICY_HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
-DEVICES = "devices: [{glob: /dev/x*}]"
 SCHEMA = json.loads(schema_text(POLICY_SCHEMA))
 KEYS = dict(described(SCHEMA))
 
@@ -40,7 +39,7 @@ def mistakes(text: str) -> list[tuple[str, ErrorCode]]:
 def refused(body: str, under: Policy, name: str = "example.com/x") -> list[str]:
     """Return what is said to a resource that a policy does not allow."""
     try:
-        load_text(resource(body, name), "c.yaml", under)
+        load_text(render_config(body, name), "c.yaml", under)
     except ConfigInvalidError as error:
         return [one.message for one in error.problems if one.code is ErrorCode.NOT_ALLOWED]
     return []
@@ -214,7 +213,7 @@ def test_an_alias_is_a_name_that_the_policy_is_asked_about() -> None:
 
 def test_a_name_that_is_none_is_not_refused_a_second_time() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
-        load_text(resource(DEVICES, "wrong"), "c.yaml", policy("resources: [nvidia.com/*]"))
+        load_text(render_config(DEVICES, "wrong"), "c.yaml", policy("resources: [nvidia.com/*]"))
     assert [one.code for one in caught.value.problems] == [ErrorCode.RESOURCE_NAME]
 
 
@@ -304,7 +303,7 @@ def test_a_program_is_run_if_a_glob_matches_its_whole_path(globs: str, program: 
 
 def test_what_a_program_is_told_may_hold_templates_and_is_nobodys_to_refuse() -> None:
     under = policy("exec: {allow: [/opt/reset]}")
-    spec = load_text(resource(pre_start("/opt/reset", "/etc/shadow", "${path}", "")), "c.yaml", under)
+    spec = load_text(render_config(pre_start("/opt/reset", "/etc/shadow", "${path}", "")), "c.yaml", under)
     found = spec.resources["example.com/x"].pre_start
     assert found is not None
     assert [part.text for part in found.command] == ["/opt/reset", "/etc/shadow", "${path}", ""]
@@ -316,7 +315,7 @@ def test_what_a_program_is_told_may_hold_templates_and_is_nobodys_to_refuse() ->
 )
 def test_a_program_is_named_by_its_path_whatever_a_policy_allows(program: str) -> None:
     with pytest.raises(ConfigInvalidError) as caught:
-        load_text(resource(pre_start(program)), "c.yaml", policy("exec: {allow: ['/**']}"))
+        load_text(render_config(pre_start(program)), "c.yaml", policy("exec: {allow: ['/**']}"))
     (problem,) = caught.value.problems
     assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the absolute path of a program")
 
@@ -336,7 +335,7 @@ def test_a_program_is_named_by_its_path_whatever_a_policy_allows(program: str) -
 )
 def test_a_program_needs_a_command_and_an_end(body: str) -> None:
     with pytest.raises(ConfigInvalidError) as caught:
-        load_text(resource(f"{DEVICES}\n{body}"), "c.yaml", policy("exec: {allow: ['/**']}"))
+        load_text(render_config(f"{DEVICES}\n{body}"), "c.yaml", policy("exec: {allow: ['/**']}"))
     assert len(caught.value.problems) == 1
 
 
@@ -394,7 +393,7 @@ def test_a_cdi_device_of_templates_is_asked_about_when_a_container_is_to_get_it(
 def test_mistakes_of_a_policy_and_of_the_configuration_are_told_together(tmp_path: Path) -> None:
     file, bounds = tmp_path / "c" / "c.yaml", tmp_path / "p" / "policy.yaml"
     for path, text in (
-        (file, resource(f"{mount('/opt')}\nreplcas: 2")),
+        (file, render_config(f"{mount('/opt')}\nreplcas: 2")),
         (bounds, POLICY_HEAD + "mounts: {alow: []}\n"),
     ):
         path.parent.mkdir()
@@ -410,7 +409,7 @@ def test_mistakes_of_a_policy_and_of_the_configuration_are_told_together(tmp_pat
 
 def test_a_configuration_carries_its_policy_and_keeps_its_sum(tmp_path: Path) -> None:
     file, bounds = tmp_path / "c.yaml", tmp_path / "policy"
-    file.write_text(resource(DEVICES))
+    file.write_text(render_config(DEVICES))
     bounds.write_text(POLICY_HEAD + "devices: {block: true}\n")
     plain, bounded = load([file]).config, load([file], policy=bounds).config
     assert bounded.sha256 == plain.sha256
@@ -425,14 +424,14 @@ def test_under_a_narrower_policy_the_resources_are_left_that_it_allows() -> None
 
 
 def test_under_a_narrower_policy_a_resource_keeps_the_aliases_that_it_allows() -> None:
-    text = resource(f"{DEVICES}\naliases: [old.example/x, b.io/x]", "a.io/x")
+    text = render_config(f"{DEVICES}\naliases: [old.example/x, b.io/x]", "a.io/x")
     config = load_text(text, "c.yaml")
     assert config.restricted_by(policy("resources: [a.io/*, b.io/*]")).resources["a.io/x"].aliases == ("b.io/x",)
     assert not config.restricted_by(policy("resources: [old.example/x]")).resources
 
 
 def test_under_a_narrower_policy_names_that_devices_make_are_asked_about_when_they_are_made() -> None:
-    config = load_text(resource(DEVICES, "'a.io/${name}'"), "c.yaml")
+    config = load_text(render_config(DEVICES, "'a.io/${name}'"), "c.yaml")
     (left,) = config.restricted_by(policy("resources: [b.io/*]")).resources.values()
     assert left.policy.resource_error("a.io/x0")
 
@@ -446,7 +445,9 @@ def config_map(name: str, key: str, text: str) -> str:
 
 
 def test_a_policy_in_a_manifest_is_one_and_its_mistakes_stand_in_the_manifest() -> None:
-    text = config_map("c", "c.yaml", resource(DEVICES)) + config_map("p", "policy.yaml", POLICY_HEAD + "devices: []\n")
+    text = config_map("c", "c.yaml", render_config(DEVICES)) + config_map(
+        "p", "policy.yaml", POLICY_HEAD + "devices: []\n"
+    )
     config, bounds = find_manifests(text, "all.yaml")
     assert config.policies == ()
     assert list(config.load(None).resources) == ["example.com/x"]
@@ -458,7 +459,11 @@ def test_a_policy_in_a_manifest_is_one_and_its_mistakes_stand_in_the_manifest() 
 
 
 def test_a_policy_among_the_files_of_a_configuration_is_a_mistake() -> None:
-    text = config_map("c", "c.yaml", resource(DEVICES)) + "  policy.yaml: |\n    " + POLICY_HEAD.replace("\n", "\n    ")
+    text = (
+        config_map("c", "c.yaml", render_config(DEVICES))
+        + "  policy.yaml: |\n    "
+        + POLICY_HEAD.replace("\n", "\n    ")
+    )
     (manifest,) = find_manifests(text, "all.yaml")
     assert manifest.policies == ()
     with pytest.raises(ConfigInvalidError, match="pass its file with --policy"):

@@ -12,10 +12,10 @@ from genplug.hardware.hung_paths import HangError, HungPaths, Operation
 from genplug.hardware.inventory import ResourceScan
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
-from tests.support.configs import loaded
+from tests.support.configs import load_resource
 from tests.support.hardware import NodeTree, config
 
-SPEC = loaded(
+SPEC = load_resource(
     """
     devices:
       - glob: /dev/x*
@@ -80,7 +80,7 @@ def test_a_candidate_is_examined_again_once_its_attribute_answers(tree: NodeTree
 
 
 def test_a_device_whose_companion_hangs_is_kept_as_it_was(tree: NodeTree) -> None:
-    spec = loaded("devices: [{glob: /dev/x*, with: ['/dev/dead/${name}']}]")
+    spec = load_resource("devices: [{glob: /dev/x*, with: ['/dev/dead/${name}']}]")
     for name in ("x0", "x1"):
         tree.plug(f"/dev/{name}")
         tree.plug(f"/dev/dead/{name}")
@@ -96,7 +96,7 @@ def test_a_device_whose_companion_hangs_is_kept_as_it_was(tree: NodeTree) -> Non
 
 
 def test_a_device_of_another_policy_is_not_kept(tree: NodeTree) -> None:
-    spec = loaded("devices: [{glob: /dev/x*, with: ['/dev/dead/${name}']}]")
+    spec = load_resource("devices: [{glob: /dev/x*, with: ['/dev/dead/${name}']}]")
     tree.plug("/dev/x0")
     tree.plug("/dev/dead/x0")
     before = scan(tree, spec, HungPaths())

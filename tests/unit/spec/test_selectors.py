@@ -1,4 +1,4 @@
-"""Selectors: what passes, through the configuration that an operator writes."""
+"""Selectors: the values that they accept, as written in a configuration."""
 
 import pytest
 from hypothesis import given
@@ -6,17 +6,17 @@ from hypothesis import strategies as st
 
 from genplug.config.diagnostics import ErrorCode
 from genplug.spec.selectors import Selector, normalize, parse_quantity
-from tests.support.configs import codes, loaded
+from tests.support.configs import find_codes, load_resource
 
 
-def selector(written: str) -> Selector:
-    (source,) = loaded(f"devices: [{{glob: /dev/x*, where: {{name: {written}}}}}]").sources
+def read_selector(written: str) -> Selector:
+    (source,) = load_resource(f"devices: [{{glob: /dev/x*, where: {{name: {written}}}}}]").sources
     (condition,) = source.where
     assert condition.attribute == "name"
     return condition.selector
 
 
-HOLDS = {
+SINGLE_VALUES = {
     "nvidia*": (["nvidia0", "NVIDIA0"], ["xnvidia0", None]),
     '"0x10de"': (["0x10de", "10de", "0x10DE"], ["0x10df", "0x10de0"]),
     '"10de"': (["0x10de"], ["10d"]),
@@ -38,20 +38,22 @@ HOLDS = {
 }
 
 
-@pytest.mark.parametrize(("written", "values"), HOLDS.items(), ids=HOLDS)
-def test_these_pass_and_those_do_not(written: str, values: tuple[list[str | None], list[str | None]]) -> None:
-    one = selector(written)
+@pytest.mark.parametrize(("written", "values"), SINGLE_VALUES.items(), ids=SINGLE_VALUES)
+def test_selector_accepts_only_the_expected_values(
+    written: str, values: tuple[list[str | None], list[str | None]]
+) -> None:
+    selector = read_selector(written)
     for value in values[0]:
-        assert one.accepts((value,) if value is not None else ()), value
+        assert selector.accepts((value,) if value is not None else ()), value
     for value in values[1]:
-        assert not one.accepts((value,) if value is not None else ()), value
+        assert not selector.accepts((value,) if value is not None else ()), value
 
 
-SEVERAL = {
+SEVERAL_VALUES = {
     "a*": ([("b", "a1"), ("a1", "a2")], [("b", "c"), ()]),
     "[a, b]": ([("x", "b")], [("x", "y")]),
     "{notIn: a*}": ([("b",), ("b", "c")], [("b", "a1"), ("a1", "b"), ()]),
-    # One value passes it all, and not each test another one.
+    # A single value must pass all tests.
     "{in: [a1, b2], matches: '2$'}": ([("a1", "b2")], [("a1", "c2")]),
     "{in: [a1, b2], notIn: c*}": ([("a1", "b2"), ("a1", "x")], [("a1", "c2")]),
     "{min: 2, max: 4}": ([("1", "3", "9")], [("1", "9"), ("one", "5")]),
@@ -60,25 +62,25 @@ SEVERAL = {
 }
 
 
-@pytest.mark.parametrize(("written", "values"), SEVERAL.items(), ids=SEVERAL)
-def test_of_several_values_one_has_to_pass_and_none_may_be_what_is_not_wanted(
+@pytest.mark.parametrize(("written", "values"), SEVERAL_VALUES.items(), ids=SEVERAL_VALUES)
+def test_selector_with_several_values_needs_a_match_and_no_exclusion(
     written: str, values: tuple[list[tuple[str, ...]], list[tuple[str, ...]]]
 ) -> None:
-    one = selector(written)
-    assert [several for several in values[0] if not one.accepts(several)] == []
-    assert [several for several in values[1] if one.accepts(several)] == []
+    selector = read_selector(written)
+    assert [group for group in values[0] if not selector.accepts(group)] == []
+    assert [group for group in values[1] if selector.accepts(group)] == []
 
 
 @pytest.mark.parametrize(
     "written",
     ["{matches: '('}", "{matches: '(?=a)'}", r"{matches: '(a)\1'}", "{min: a}", "{max: 1Q}", "{min: 2, max: 1}"],
 )
-def test_what_cannot_be_read_or_cannot_hold_is_refused(written: str) -> None:
-    assert codes(f"devices: [{{glob: /dev/x*, where: {{name: {written}}}}}]") == [ErrorCode.SELECTOR]
+def test_invalid_or_contradictory_selector_is_rejected(written: str) -> None:
+    assert find_codes(f"devices: [{{glob: /dev/x*, where: {{name: {written}}}}}]") == [ErrorCode.SELECTOR]
 
 
-def test_no_expression_can_hold_up_a_scan() -> None:
-    assert not selector("{matches: '(x+x+)+y'}").accepts(("x" * 100_000,))
+def test_regex_matches_without_backtracking() -> None:
+    assert not read_selector("{matches: '(x+x+)+y'}").accepts(("x" * 100_000,))
 
 
 QUANTITIES = {
@@ -107,23 +109,23 @@ QUANTITIES = {
 
 
 @pytest.mark.parametrize(("text", "number"), QUANTITIES.items())
-def test_a_quantity_is_read_as_kubernetes_does(text: str, number: float | None) -> None:
+def test_quantity_is_parsed_like_in_kubernetes(text: str, number: float | None) -> None:
     assert parse_quantity(text) == number
 
 
 @pytest.mark.parametrize("written", ["'a['", "'{a,b'", "[ok, 'a}']", "{in: '[^a]'}", "{notIn: ['{a}']}"])
-def test_a_glob_in_it_is_as_strict_as_one_over_paths(written: str) -> None:
-    assert codes(f"devices: [{{glob: /dev/x*, where: {{name: {written}}}}}]") == [ErrorCode.GLOB]
+def test_invalid_glob_in_selector_is_rejected(written: str) -> None:
+    assert find_codes(f"devices: [{{glob: /dev/x*, where: {{name: {written}}}}}]") == [ErrorCode.GLOB]
 
 
 @given(st.text(max_size=30))
-def test_no_value_of_an_attribute_upsets_a_selector(value: str) -> None:
+def test_selector_accepts_or_rejects_any_text(value: str) -> None:
     assert Selector(any_of=("*",)).accepts((value,))
     number = parse_quantity(value)
     assert Selector(minimum=1, maximum=2).accepts((value,)) == (number is not None and 1 <= number <= 2)
 
 
 @given(st.text("0xabAB", max_size=6))
-def test_texts_compare_without_case_and_with_or_without_0x(value: str) -> None:
+def test_normalized_text_ignores_case_and_hexadecimal_prefix(value: str) -> None:
     assert normalize(value) == normalize(value.upper()) == normalize(f" {value} ")
     assert normalize(f"0x{value.removeprefix('0x')}") == value.lower().removeprefix("0x")

@@ -1,4 +1,4 @@
-"""Globs: which paths match, and which patterns are refused because they would match nothing or something else."""
+"""Globs: the paths that they match, and the patterns that are rejected because they cannot match as intended."""
 
 import itertools
 import time
@@ -30,7 +30,7 @@ MATCHES = {
 
 
 @pytest.mark.parametrize(("pattern", "paths"), MATCHES.items(), ids=MATCHES)
-def test_a_glob_matches_these_and_not_those(pattern: str, paths: tuple[list[str], list[str]]) -> None:
+def test_glob_matches_only_the_expected_paths(pattern: str, paths: tuple[list[str], list[str]]) -> None:
     glob = Glob.parse(pattern)
     for path in paths[0]:
         assert glob.matches(path), path
@@ -38,7 +38,7 @@ def test_a_glob_matches_these_and_not_those(pattern: str, paths: tuple[list[str]
         assert not glob.matches(path), path
 
 
-REFUSED = {
+INVALID = {
     "dev/x": 0,
     "": 0,
     "{/dev/a,b}": 0,
@@ -67,25 +67,25 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("pattern", "offset"), REFUSED.items(), ids=[one[:20] or "nothing" for one in REFUSED])
-def test_a_glob_that_means_nothing_is_refused_where_it_is_wrong(pattern: str, offset: int) -> None:
+@pytest.mark.parametrize(("pattern", "offset"), INVALID.items(), ids=[pattern[:20] or "empty" for pattern in INVALID])
+def test_invalid_glob_is_rejected_at_its_error(pattern: str, offset: int) -> None:
     with pytest.raises(GlobError) as caught:
         Glob.parse(pattern)
     assert str(caught.value)
     assert caught.value.offset == offset
 
 
-def oracle(pattern: str, path: str) -> bool:
-    """Say whether a path matches, as slowly and plainly as it can be said."""
+def matches_by_search(pattern: str, path: str) -> bool:
+    """Return whether a path matches; try every number of names for each ``**``."""
     parts, names = pattern.strip("/").split("/"), path.strip("/").split("/")
     return any(
         len(chosen) == len(names) and all(map(part_matches, chosen, names))
         for counts in itertools.product(range(len(names) + 1), repeat=parts.count("**"))
-        for chosen in [spelled(parts, list(counts))]
+        for chosen in [expand_double_stars(parts, list(counts))]
     )
 
 
-def spelled(parts: list[str], counts: list[int]) -> list[str | None]:
+def expand_double_stars(parts: list[str], counts: list[int]) -> list[str | None]:
     """Return the parts with each ``**`` as that many names of any kind (None)."""
     chosen: list[str | None] = []
     for part in parts:
@@ -105,21 +105,21 @@ def characters_match(part: str, name: str) -> bool:
     return bool(name) and part[0] in ("?", name[0]) and characters_match(part[1:], name[1:])
 
 
-part = st.text("ab.?*", min_size=1, max_size=4).filter(lambda one: one not in (".", "..") and "**" not in one)
+part = st.text("ab.?*", min_size=1, max_size=4).filter(lambda text: text not in (".", "..") and "**" not in text)
 patterns = st.lists(part | st.just("**"), min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
-names = st.text("ab.", min_size=1, max_size=4).filter(lambda one: one not in (".", ".."))
-paths = st.lists(names, min_size=1, max_size=4).map(lambda one: "/" + "/".join(one))
+names = st.text("ab.", min_size=1, max_size=4).filter(lambda text: text not in (".", ".."))
+paths = st.lists(names, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
 
 
 @given(patterns, paths)
 @settings(deadline=None, max_examples=500)
-def test_it_agrees_with_a_slow_and_plain_oracle(pattern: str, path: str) -> None:
-    assert Glob.parse(pattern).matches(path) == oracle(pattern, path)
+def test_glob_matches_like_an_exhaustive_search(pattern: str, path: str) -> None:
+    assert Glob.parse(pattern).matches(path) == matches_by_search(pattern, path)
 
 
 @given(st.text("ab/*?[]{},.!^-\\$0", max_size=12))
 @settings(deadline=None, max_examples=500)
-def test_any_text_is_a_glob_or_refused_in_words(text: str) -> None:
+def test_any_text_parses_or_raises_glob_error(text: str) -> None:
     offset = 0
     try:
         Glob.parse(text).matches("/dev/a/b")
@@ -128,7 +128,7 @@ def test_any_text_is_a_glob_or_refused_in_words(text: str) -> None:
     assert 0 <= offset <= len(text)
 
 
-def test_many_directories_of_any_depth_take_no_time() -> None:
+def test_glob_with_many_double_stars_matches_within_a_second() -> None:
     glob = Glob.parse("/**/a" * 20 + "/b")
     started = time.process_time()
     assert not glob.matches("/a" * 200)

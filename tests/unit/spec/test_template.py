@@ -1,4 +1,4 @@
-"""Templates: what they render, and what is wrong with those that cannot be read."""
+"""Templates: the texts that they render, and the errors of invalid templates."""
 
 import pytest
 from hypothesis import given, settings
@@ -53,11 +53,11 @@ RENDERED = {
 
 
 @pytest.mark.parametrize(("text", "expected"), RENDERED.items())
-def test_it_renders(text: str, expected: str) -> None:
+def test_template_renders_values(text: str, expected: str) -> None:
     assert Template.parse(text).render(VALUES) == expected
 
 
-WRONG = {
+INVALID = {
     "${": 0,
     "ab${index": 2,
     "${}": 2,
@@ -78,27 +78,27 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("text", "offset"), WRONG.items())
-def test_a_mistake_is_told_where_it_is(text: str, offset: int) -> None:
+@pytest.mark.parametrize(("text", "offset"), INVALID.items())
+def test_invalid_template_is_rejected_at_its_error(text: str, offset: int) -> None:
     with pytest.raises(TemplateError) as caught:
         Template.parse(text)
     assert caught.value.offset == offset
     assert caught.value.hint
 
 
-def test_a_name_without_a_value_is_an_error_that_names_it() -> None:
+def test_missing_attribute_is_named_in_the_error() -> None:
     with pytest.raises(MissingAttributeError) as caught:
         Template.parse("a${missing|lower}").render(VALUES)
     assert caught.value.name == "missing"
 
 
-def test_each_reference_knows_where_it_stands() -> None:
+def test_reference_has_its_offset_in_the_template() -> None:
     template = Template.parse("$${a}${b|lower}x${c}")
-    assert [(one.name, one.offset) for one in template.references] == [("b", 7), ("c", 18)]
+    assert [(reference.name, reference.offset) for reference in template.references] == [("b", 7), ("c", 18)]
     assert template.names == {"b", "c"}
 
 
-def test_it_renders_once_for_each_value() -> None:
+def test_render_each_returns_a_text_for_each_value() -> None:
     assert Template.parse("/dev/${name}").render_each(VALUES) == ("/dev/uverbs0", "/dev/umad0")
     assert Template.parse("${name}-${index}").render_each(VALUES) == ("uverbs0-0", "umad0-0")
     assert Template.parse("fixed").render_each(VALUES) == ("fixed",)
@@ -106,7 +106,7 @@ def test_it_renders_once_for_each_value() -> None:
 
 @given(st.text("ab$${}|:", max_size=15))
 @settings(deadline=None)
-def test_any_text_is_a_template_or_refused_in_words(text: str) -> None:
+def test_any_text_parses_or_raises_template_error(text: str) -> None:
     offset, template = 0, Template("", ())
     try:
         template = Template.parse(text)

@@ -1,4 +1,4 @@
-"""Expressions: what RE2 reads, what values in them stand for, and which part of a match is the value."""
+"""Regular expressions: the syntax of RE2, values in them, and the part of a match that is the value."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from genplug.spec.regex import PatternError, compile_regex, matched_value, rende
 from genplug.spec.template import MissingAttributeError, Template
 
 
-def value(expression: str, text: str) -> str | None:
+def find_value(expression: str, text: str) -> str | None:
     """Return the value of the first match."""
     pattern = compile_regex(expression)
     match = pattern.search(text)
@@ -29,35 +29,38 @@ def value(expression: str, text: str) -> str | None:
         ("missing", None),
     ],
 )
-def test_the_value_is_the_capture_of_that_name_else_the_first_else_all(expression: str, expected: str | None) -> None:
-    assert value(expression, "uuid: GPU-a1\nminor: 3\n") == expected
+def test_matched_value_is_the_named_or_first_group_or_the_match(expression: str, expected: str | None) -> None:
+    assert find_value(expression, "uuid: GPU-a1\nminor: 3\n") == expected
 
 
 @pytest.mark.parametrize("expression", ["(", "(?=a)", r"(a)\1", "x**", "[z-a]"])
-def test_what_re2_does_not_read_is_said_in_its_words(expression: str) -> None:
+def test_invalid_regex_is_rejected_with_the_text_of_re2(expression: str) -> None:
     with pytest.raises(PatternError) as caught:
         compile_regex(expression)
     assert str(caught.value)
     assert not str(caught.value).startswith("b'")
 
 
-def test_there_is_an_expression_for_each_value() -> None:
+def test_template_renders_a_regex_for_each_value() -> None:
     patterns = list(render_regexes(Template.parse("^${minor}:${name}$"), {"minor": ("1", "2"), "name": ("a",)}))
-    assert [[text for text in ("1:a", "2:a", "12:a") if one.search(text)] for one in patterns] == [["1:a"], ["2:a"]]
+    assert [[text for text in ("1:a", "2:a", "12:a") if pattern.search(text)] for pattern in patterns] == [
+        ["1:a"],
+        ["2:a"],
+    ]
 
 
-def test_an_attribute_without_a_value_makes_no_expression() -> None:
+def test_template_with_missing_attribute_renders_no_regex() -> None:
     with pytest.raises(MissingAttributeError):
         list(render_regexes(Template.parse("${minor}"), {}))
 
 
-def test_without_templates_an_expression_is_taken_as_it_is_written() -> None:
+def test_regex_without_templates_is_compiled_verbatim() -> None:
     (pattern,) = render_regexes(Template.parse("a.c"), {})
     assert pattern.search("abc")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8))
-def test_whatever_a_value_is_it_stands_for_itself(text: str) -> None:
+def test_rendered_value_matches_only_itself(text: str) -> None:
     (pattern,) = render_regexes(Template.parse(r"\A${a}\z"), {"a": (text,)})
     assert pattern.search(text)
     for other in ("", f"{text}{text}", text[:-1], f"{text}x"):
