@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
+from genplug.config.files import ConfigFile
 from genplug.config.load import load_text
+from genplug.config.policy import decode_policy
 from genplug.spec.globs import Glob
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
 
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+POLICY_HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
 NAME = "example.com/x"
 DEVICES = "devices: [{glob: /dev/x*}]"
 """The devices of a resource whose tests are about other keys."""
@@ -25,6 +28,11 @@ def render_config(body: str, name: str = NAME) -> str:
 def load_resource(body: str) -> Resource:
     """Return the resource of a valid body."""
     return load_text(render_config(body), "c.yaml", PERMISSIVE_POLICY).resources[NAME]
+
+
+def read_policy(body: str) -> Policy:
+    """Return the policy of a valid body, from the file ``policy.yaml``."""
+    return decode_policy(ConfigFile("policy.yaml", POLICY_HEAD + body))
 
 
 def collect_problems(call: Callable[[], object]) -> tuple[Diagnostic, ...]:

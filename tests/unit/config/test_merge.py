@@ -1,4 +1,4 @@
-"""Merging: maps key by key, the rest replaced, null deletes, and places that stay with what they are the places of."""
+"""Merging: maps are merged by key, other values are replaced, null removes a key, and locations are kept."""
 
 from typing import Any
 
@@ -21,62 +21,67 @@ maps = st.recursive(
 )
 
 
-def tree(content: Any, file: str = "f") -> Any:
-    """Return content as a tree of one file."""
+def build_tree(content: Any, file: str = "f") -> Any:
+    """Return content as the tree of a file."""
     location = SourceLocation(file, 1, 1)
     if isinstance(content, dict):
-        return MapNode(location, {key: MapEntry(location, tree(value, file)) for key, value in content.items()})
+        return MapNode(location, {key: MapEntry(location, build_tree(value, file)) for key, value in content.items()})
     if isinstance(content, list):
-        return ListNode(location, tuple(tree(item, file) for item in content))
+        return ListNode(location, tuple(build_tree(item, file) for item in content))
     return ScalarNode(location, content, str(content), None)
 
 
-def over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Return what the language's page says, on plain values."""
+def merge_values(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Return plain values merged as docs/reference/configuration.md defines."""
     result = dict(base)
     for key, value in top.items():
         below = result.get(key)
-        result[key] = over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        result[key] = merge_values(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return result
 
 
-def pruned(content: dict[str, Any]) -> dict[str, Any]:
+def remove_nulls(content: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: pruned(value) if isinstance(value, dict) else value for key, value in content.items() if value is not None
+        key: remove_nulls(value) if isinstance(value, dict) else value
+        for key, value in content.items()
+        if value is not None
     }
 
 
-def content_of(*contents: dict[str, Any]) -> object:
-    return to_python(drop_nulls(merge([tree(one) for one in contents])))
+def merge_contents(*contents: dict[str, Any]) -> object:
+    return to_python(drop_nulls(merge([build_tree(content) for content in contents])))
 
 
 @given(maps, maps, maps)
-def test_it_does_what_the_page_says(one: dict[str, Any], two: dict[str, Any], three: dict[str, Any]) -> None:
-    assert content_of(one, two, three) == pruned(over(over(one, two), three))
+def test_merge_agrees_with_the_reference_on_plain_values(
+    first: dict[str, Any], second: dict[str, Any], third: dict[str, Any]
+) -> None:
+    assert merge_contents(first, second, third) == remove_nulls(merge_values(merge_values(first, second), third))
 
 
 @given(maps)
-def test_nothing_over_a_file_and_the_file_over_itself_change_nothing(one: dict[str, Any]) -> None:
-    assert content_of(one, {}) == content_of({}, one) == content_of(one, one) == content_of(one)
+def test_merge_with_an_empty_or_the_same_file_changes_nothing(content: dict[str, Any]) -> None:
+    merged = merge_contents(content)
+    assert merge_contents(content, {}) == merge_contents({}, content) == merge_contents(content, content) == merged
 
 
 @given(maps, maps)
-def test_every_key_and_value_keeps_the_file_that_it_is_from(one: dict[str, Any], two: dict[str, Any]) -> None:
-    def check(node: MapNode, second: dict[str, Any]) -> None:
+def test_merged_key_and_value_keep_the_file_of_their_location(first: dict[str, Any], second: dict[str, Any]) -> None:
+    def check(node: MapNode, later: dict[str, Any]) -> None:
         for key, entry in node.entries.items():
-            assert entry.key.file == ("two" if key in second else "one")
+            assert entry.key.file == ("second" if key in later else "first")
             if isinstance(entry.value, MapNode):
-                inner = second.get(key, {})
+                inner = later.get(key, {})
                 check(entry.value, inner if isinstance(inner, dict) else {})
             else:
                 assert entry.value.location.file == entry.key.file
 
-    check(merge([tree(one, "one"), tree(two, "two")]), two)
+    check(merge([build_tree(first, "first"), build_tree(second, "second")]), second)
 
 
-def test_defaults_lie_under_each_resource_but_its_devices_and_aliases() -> None:
+def test_defaults_apply_to_all_keys_except_devices_and_aliases() -> None:
     whole = apply_defaults(
-        tree(
+        build_tree(
             {
                 "defaults": {"devices": [1], "aliases": [2], "share": {"a": 1, "b": 2}},
                 "resources": {"x": {"share": {"b": 3}}},
@@ -97,44 +102,35 @@ resources:
 """
 
 
-def resources(*texts: str) -> dict[str, tuple[int, int | None]]:
+def load_counts(*texts: str) -> dict[str, tuple[int, int | None]]:
     config = load_texts([ConfigFile(f"{number}.yaml", text) for number, text in enumerate(texts)])
-    return {name: (one.replicas, one.tokens) for name, one in config.resources.items()}
+    return {name: (resource.replicas, resource.tokens) for name, resource in config.resources.items()}
 
 
-def test_null_deletes_a_resource_of_an_earlier_file() -> None:
-    assert resources(DEFAULTS, "resources: {a.io/x: null}\n") == {"a.io/y": (1, 100)}
+def test_null_removes_a_resource_of_an_earlier_file() -> None:
+    assert load_counts(DEFAULTS, "resources: {a.io/x: null}\n") == {"a.io/y": (1, 100)}
 
 
-def test_null_in_a_resource_deletes_what_defaults_say() -> None:
-    assert resources(DEFAULTS.replace("x}]}", "x}], tokens: null, replicas: 4}")) == {
+def test_null_in_a_resource_removes_a_default() -> None:
+    assert load_counts(DEFAULTS.replace("x}]}", "x}], tokens: null, replicas: 4}")) == {
         "a.io/x": (4, None),
         "a.io/y": (1, 100),
     }
 
 
-def test_null_in_a_later_file_deletes_what_defaults_of_an_earlier_one_say() -> None:
-    assert resources(DEFAULTS, "resources: {a.io/x: {tokens: null}}\n")["a.io/x"] == (1, None)
-    assert resources(DEFAULTS, "defaults: {tokens: null}\n")["a.io/x"] == (1, None)
+def test_null_in_a_later_file_removes_a_default_of_an_earlier_file() -> None:
+    assert load_counts(DEFAULTS, "resources: {a.io/x: {tokens: null}}\n")["a.io/x"] == (1, None)
+    assert load_counts(DEFAULTS, "defaults: {tokens: null}\n")["a.io/x"] == (1, None)
 
 
-def test_a_key_that_was_deleted_can_be_written_anew() -> None:
-    anew = "resources: {a.io/x: {devices: [{glob: /dev/z}], tokens: 5}}\n"
-    assert resources(DEFAULTS, "resources: {a.io/x: null}\n", anew)["a.io/x"] == (1, 5)
+def test_removed_resource_can_be_added_again_in_a_later_file() -> None:
+    added = "resources: {a.io/x: {devices: [{glob: /dev/z}], tokens: 5}}\n"
+    assert load_counts(DEFAULTS, "resources: {a.io/x: null}\n", added)["a.io/x"] == (1, 5)
 
 
-def test_a_list_is_replaced_as_a_whole() -> None:
+def test_list_of_a_later_file_replaces_the_earlier_list() -> None:
     config = load_texts(
         [ConfigFile("a", DEFAULTS), ConfigFile("b", "resources: {a.io/x: {devices: [{glob: /dev/z*}]}}\n")]
     )
     assert [glob.text for source in config.resources["a.io/x"].sources for glob in source.globs] == ["/dev/z*"]
     assert str(config.resources["a.io/x"].sources[0].location) == "b:1:33"
-
-
-def test_the_digest_is_of_what_is_said_and_not_of_how() -> None:
-    def digest(*texts: str) -> str:
-        return load_texts([ConfigFile(str(number), text) for number, text in enumerate(texts)]).sha256
-
-    other_layout = "# a comment\n" + DEFAULTS.replace("{glob: /dev/x}", '{"glob": "/dev/x"}')
-    assert digest(DEFAULTS) == digest(other_layout) == digest(DEFAULTS, "{}")
-    assert digest(DEFAULTS) != digest(DEFAULTS, "resources: {a.io/x: {tokens: 5}}")

@@ -1,4 +1,4 @@
-"""The shipped schema: valid, complete, documented on every key, and true to what it shows as examples."""
+"""The JSON Schema of the configuration: it is valid, and each key has a description and valid examples."""
 
 import json
 from collections.abc import Iterator
@@ -16,44 +16,44 @@ SCHEMA = json.loads(schema_text())
 VALIDATOR = Draft7Validator(SCHEMA)
 
 
-def described(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every key, and every definition, of the schema."""
+def find_keys(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every key and every definition of a schema."""
     if not isinstance(schema, dict):
         return
     for group in ("properties", "definitions"):
         for name, inner in schema.get(group, {}).items():
             yield f"{path}/{name}", inner
-            yield from described(inner, f"{path}/{name}")
+            yield from find_keys(inner, f"{path}/{name}")
     for inner in ("items", "additionalProperties"):
-        yield from described(schema.get(inner), path)
+        yield from find_keys(schema.get(inner), path)
 
 
-KEYS = dict(described(SCHEMA))
+KEYS = dict(find_keys(SCHEMA))
 
 
-def test_it_is_a_valid_schema_of_draft_07() -> None:
+def test_schema_is_valid_under_draft_07() -> None:
     assert SCHEMA["$schema"] == "http://json-schema.org/draft-07/schema#"
     Draft7Validator.check_schema(SCHEMA)
 
 
 @pytest.mark.parametrize(("path", "schema"), KEYS.items(), ids=KEYS)
-def test_every_key_is_described_with_an_example_that_it_allows(path: str, schema: dict[str, Any]) -> None:
+def test_key_of_the_schema_has_a_description_and_valid_examples(path: str, schema: dict[str, Any]) -> None:
     assert schema["description"].endswith("."), path
     assert schema["examples"], path
     for example in [*schema["examples"], *([schema["default"]] if "default" in schema else [])]:
-        # References lead to the whole schema's definitions.
+        # References resolve in the definitions of the whole schema.
         assert list(Draft7Validator({**schema, "definitions": SCHEMA["definitions"]}).iter_errors(example)) == []
 
 
 @pytest.mark.parametrize(("path", "schema"), KEYS.items(), ids=KEYS)
-def test_nothing_takes_keys_that_it_does_not_know(path: str, schema: dict[str, Any]) -> None:
+def test_object_of_the_schema_rejects_unknown_keys(path: str, schema: dict[str, Any]) -> None:
     types = schema.get("type", [])
     if "object" in types and path != "/resources":
         assert "additionalProperties" in schema
         assert schema["additionalProperties"] is not True
 
 
-def test_its_patterns_are_of_a_kind_that_helm_can_read_too() -> None:
+def test_patterns_of_the_schema_compile_with_re2() -> None:
     patterns = [schema["pattern"] for schema in KEYS.values() if "pattern" in schema]
     assert patterns
     for pattern in patterns:
@@ -120,7 +120,7 @@ resources:
 """
 
 
-def test_all_that_the_language_has_is_in_it() -> None:
+def test_schema_accepts_every_key_of_the_language() -> None:
     tree = parse_document(LANGUAGE, "page", Diagnostics())
     assert tree is not None
     assert [error.message for error in VALIDATOR.iter_errors(to_python(tree))] == []

@@ -1,4 +1,4 @@
-"""The reader: positions, strict scalars, and an answer in words to whatever it is given."""
+"""The YAML reader: locations, strict scalars, and a problem for every unsupported text."""
 
 import json
 from contextlib import suppress
@@ -13,10 +13,10 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCod
 from genplug.config.load import load_text
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, parse_document, parse_documents, to_python
 from genplug.spec.location import SourceLocation
-from tests.support.configs import HEAD, find_problems
+from tests.support.configs import DEVICES, HEAD, find_problems, render_config
 
 
-def tree_of(text: str) -> Node:
+def parse_tree(text: str) -> Node:
     found = Diagnostics()
     tree = parse_document(text, "f", found)
     assert found.found == []
@@ -24,8 +24,8 @@ def tree_of(text: str) -> Node:
     return tree
 
 
-def scalar(text: str) -> ScalarNode:
-    tree = tree_of(f"key: {text}\n")
+def parse_scalar(text: str) -> ScalarNode:
+    tree = parse_tree(f"key: {text}\n")
     assert isinstance(tree, MapNode)
     node = tree.get("key")
     assert isinstance(node, ScalarNode)
@@ -77,14 +77,14 @@ SCALARS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("written", "value"), SCALARS.items(), ids=[one[:20] or "nothing" for one in SCALARS])
-def test_only_what_json_would_take_is_anything_but_a_text(written: str, value: object) -> None:
-    found = scalar(written).value
+@pytest.mark.parametrize(("written", "value"), SCALARS.items(), ids=[text[:20] or "empty" for text in SCALARS])
+def test_scalar_is_a_string_unless_json_has_its_type(written: str, value: object) -> None:
+    found = parse_scalar(written).value
     assert found == value
     assert type(found) is type(value)
 
 
-# What YAML allows unescaped: no control characters, no line breaks of its own, and nothing that JSON escapes as a pair.
+# Characters that YAML allows unescaped, without line separators and characters that JSON escapes as a pair.
 TEXT = st.characters(min_codepoint=32, max_codepoint=0xD7FF, exclude_categories=["Cc", "Zl", "Zp"])
 json_values = st.recursive(
     st.none()
@@ -101,15 +101,15 @@ json_values = st.recursive(
 
 @given(json_values)
 @settings(deadline=None)
-def test_json_is_read_as_what_it_means(value: object) -> None:
-    assert to_python(tree_of(json.dumps(value))) == value
-    assert to_python(tree_of(json.dumps(value, indent=2, ensure_ascii=False))) == value
+def test_json_document_keeps_its_values(value: object) -> None:
+    assert to_python(parse_tree(json.dumps(value))) == value
+    assert to_python(parse_tree(json.dumps(value, indent=2, ensure_ascii=False))) == value
 
 
 class Quoted(yaml.SafeDumper):
-    """Writes every text in quotes, as its idea of a plain text is another, and floats as JSON does."""
+    """Writes every string in quotes: PyYAML and genplug differ in the plain scalars that are strings."""
 
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the name that it overrides
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the name of the overridden parameter
         return True
 
 
@@ -118,12 +118,12 @@ Quoted.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:ya
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(TEXT), st.lists))
 @settings(deadline=None)
-def test_what_another_program_writes_as_yaml_is_read_as_that(value: object) -> None:
-    assert to_python(tree_of(yaml.dump({"key": value}, Dumper=Quoted, allow_unicode=True))) == {"key": value}
+def test_yaml_of_another_writer_keeps_its_values(value: object) -> None:
+    assert to_python(parse_tree(yaml.dump({"key": value}, Dumper=Quoted, allow_unicode=True))) == {"key": value}
 
 
-def test_every_key_and_value_knows_its_place() -> None:
-    tree = tree_of('# a comment\na:\n  - "x"\n  - {b: 12}\n')
+def test_key_and_value_have_their_locations() -> None:
+    tree = parse_tree('# a comment\na:\n  - "x"\n  - {b: 12}\n')
     assert isinstance(tree, MapNode)
     assert tree.entries["a"].key == SourceLocation("f", 2, 1)
     items = tree.get("a")
@@ -137,7 +137,7 @@ def test_every_key_and_value_knows_its_place() -> None:
     )
 
 
-PLACES = {
+CHARACTERS = {
     "plain": ("ab${x}", (1, 10)),
     "single quotes": ("'ab${x}'", (1, 11)),
     "double quotes": ('"ab${x}"', (1, 11)),
@@ -151,18 +151,18 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(("written", "location"), PLACES.values(), ids=PLACES)
-def test_a_character_of_a_text_is_found_in_the_file(written: str, location: tuple[int, int]) -> None:
-    node = scalar(written)
+@pytest.mark.parametrize(("written", "location"), CHARACTERS.values(), ids=CHARACTERS)
+def test_character_of_a_string_has_its_location(written: str, location: tuple[int, int]) -> None:
+    node = parse_scalar(written)
     assert node.at(node.text.index("x}")) == SourceLocation("f", *location)
 
 
-def test_lines_that_end_as_on_other_systems_are_counted_as_yaml_counts_them() -> None:
+def test_line_numbers_count_carriage_return_line_feed_once() -> None:
     found = find_problems(HEAD.replace("\n", "\r\n") + "resources: {}\r\nreplica: 1\r\n")
-    assert [(str(one.location), one.line) for one in found] == [("c.yaml:4:1", "replica: 1")]
+    assert [(str(problem.location), problem.line) for problem in found] == [("c.yaml:4:1", "replica: 1")]
 
 
-WRONG = {
+UNSUPPORTED = {
     "a key twice": "a: 1\nb: 2\na: 3\n",
     "a key twice, deep": "a: [{b: 1, 'b': 2}]\n",
     "merge key": "a: &a {x: 1}\nb: {<<: *a}\n",
@@ -191,8 +191,8 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
-def test_what_is_not_of_the_language_is_one_clear_problem(text: str) -> None:
+@pytest.mark.parametrize("text", UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_unsupported_yaml_is_reported_as_one_problem(text: str) -> None:
     found = Diagnostics()
     parse_document(text, "f", found)
     (problem,) = found.found
@@ -201,32 +201,32 @@ def test_what_is_not_of_the_language_is_one_clear_problem(text: str) -> None:
     assert problem.hint
 
 
-def test_a_duplicate_key_is_told_with_both_places() -> None:
+def test_duplicate_key_is_reported_with_both_locations() -> None:
     found = Diagnostics()
     parse_document("a: 1\nb:\n  c: 1\n  c: 2\n", "f", found)
     (problem,) = found.found
     assert (problem.location, problem.related_location) == (SourceLocation("f", 4, 3), SourceLocation("f", 3, 3))
 
 
-def test_all_slips_that_leave_a_tree_are_told_at_once_with_those_of_its_meaning() -> None:
+def test_duplicate_keys_are_reported_together_with_semantic_problems() -> None:
     found = find_problems(
         HEAD + "resources: {a.io/x: {devices: [{glob: x}], replicas: 1, replicas: 2}}\nresources: {}\n"
     )
-    assert [one.code for one in found] == [ErrorCode.GLOB, ErrorCode.DUPLICATE_KEY, ErrorCode.DUPLICATE_KEY]
+    assert [problem.code for problem in found] == [ErrorCode.GLOB, ErrorCode.DUPLICATE_KEY, ErrorCode.DUPLICATE_KEY]
 
 
-def test_an_alias_stands_for_what_it_repeats() -> None:
-    assert to_python(tree_of("a: &a {x: [1]}\nb: *a\nc: [*a]\n")) == {
+def test_alias_repeats_the_value_of_its_anchor() -> None:
+    assert to_python(parse_tree("a: &a {x: [1]}\nb: *a\nc: [*a]\n")) == {
         "a": {"x": [1]},
         "b": {"x": [1]},
         "c": [{"x": [1]}],
     }
 
 
-def test_an_anchor_ends_with_its_document() -> None:
+def test_anchor_is_unknown_in_the_next_document() -> None:
     found = Diagnostics()
     assert parse_documents("a: &a 1\n---\nb: *a\n", "f", found) is None
-    assert [one.location for one in found.found] == [SourceLocation("f", 3, 4)]
+    assert [problem.location for problem in found.found] == [SourceLocation("f", 3, 4)]
 
 
 @given(st.binary(max_size=200))
@@ -234,17 +234,26 @@ def test_an_anchor_ends_with_its_document() -> None:
 @example(b"%YAML 9.9\n---\n")
 @example(b"? [")
 @settings(deadline=None)
-def test_no_bytes_get_anything_but_an_answer(content: bytes) -> None:
-    answered(content.decode("utf-8", "surrogateescape"))
+def test_any_bytes_load_or_raise_config_invalid_error(content: bytes) -> None:
+    try_to_load(content.decode("utf-8", "surrogateescape"))
 
 
 @given(st.text(st.sampled_from("ab:-?[]{},#&*!|>'\"%@`\n\t 0.~<=\\u${}/"), max_size=60))
 @settings(deadline=None, max_examples=500)
-def test_no_text_of_yamls_own_characters_gets_anything_but_an_answer(text: str) -> None:
-    answered(text)
-    answered(HEAD + "resources:\n  example.com/x:\n    " + text)
+def test_any_yaml_text_loads_or_raises_config_invalid_error(text: str) -> None:
+    try_to_load(text)
+    try_to_load(HEAD + "resources:\n  example.com/x:\n    " + text)
 
 
-def answered(text: str) -> None:
+def try_to_load(text: str) -> None:
     with suppress(ConfigInvalidError):
         load_text(text, "f")
+
+
+@pytest.mark.parametrize("end", ["---\n", "...\n", "---\n# nothing\n", "---\n---\n"])
+def test_document_marker_at_the_end_starts_no_document(end: str) -> None:
+    assert list(load_text(render_config(DEVICES) + end, "c.yaml").resources) == ["example.com/x"]
+
+
+def test_file_of_document_markers_is_empty() -> None:
+    assert [problem.code for problem in find_problems("---\n---\n")] == [ErrorCode.NO_RESOURCES]

@@ -1,0 +1,183 @@
+"""Names, mounts, programs and CDI devices that the policy denies to a configuration."""
+
+import json
+
+import pytest
+
+from genplug.config.diagnostics import ErrorCode
+from genplug.spec.policy import DEFAULT_POLICY, Policy
+from tests.support.configs import DEVICES, HEAD, NAME, find_problems, read_policy, render_config
+
+
+def render_mount(host_path: str, *, writable: bool = False) -> str:
+    read_only = ", readOnly: false" if writable else ""
+    return f"{DEVICES}\nallocate: {{mounts: [{{hostPath: '{host_path}', containerPath: /m{read_only}}}]}}"
+
+
+def render_pre_start(*command: str) -> str:
+    return f"{DEVICES}\npreStart: {{exec: {{command: {json.dumps(command)}}}, timeoutSeconds: 5}}"
+
+
+def render_cdi_device(name: str) -> str:
+    return f"{DEVICES}\nallocate: {{cdiDevices: ['{name}']}}"
+
+
+def find_denials(body: str, policy: Policy, name: str = NAME) -> list[str]:
+    """Return the messages with which a policy denies a resource."""
+    found = find_problems(render_config(body, name), policy)
+    return [problem.message for problem in found if problem.code is ErrorCode.NOT_ALLOWED]
+
+
+@pytest.mark.parametrize(
+    ("globs", "name", "is_allowed"),
+    [
+        ("['*']", "rdma/hca", True),
+        ("[nvidia.com/*]", "nvidia.com/gpu", True),
+        ("[nvidia.com/*]", "nvidia.com.evil.example/gpu", False),
+        ("[nvidia.com/gpu]", "nvidia.com/gpu2", False),
+        ("['{amd,nvidia}.com/gpu']", "amd.com/gpu", True),
+        ("['nvidia.com/gpu.[!x]*']", "nvidia.com/gpu.x", False),
+        ("[rdma/HCA]", "rdma/hca", False),
+        ("[]", "rdma/hca", False),
+    ],
+)
+def test_resource_name_must_be_allowed(globs: str, name: str, *, is_allowed: bool) -> None:
+    denials = find_denials(DEVICES, read_policy(f"resources: {globs}"), name)
+    assert (not denials) is is_allowed
+    for denial in denials:
+        assert denial.startswith(f"the resource '{name}' is refused by 'resources' of policy.yaml, which allows ")
+
+
+def test_alias_must_be_allowed() -> None:
+    denials = find_denials(
+        f"{DEVICES}\naliases: [nvidia.com/gpu, old.example/gpu]",
+        read_policy("resources: [nvidia.com/*]"),
+        "nvidia.com/x",
+    )
+    assert denials == [
+        "the resource 'old.example/gpu' is refused by 'resources' of policy.yaml, which allows nvidia.com/*"
+    ]
+
+
+def test_invalid_resource_name_is_not_checked_against_the_policy() -> None:
+    found = find_problems(render_config(DEVICES, "wrong"), read_policy("resources: [nvidia.com/*]"))
+    assert [problem.code for problem in found] == [ErrorCode.RESOURCE_NAME]
+
+
+def test_denied_names_are_reported_at_their_locations() -> None:
+    body = """
+devices: [{glob: /dev/x}]
+allocate: {cdiDevices: ["nvidia.com/gpu=${index}", vendor.com/x=all]}
+aliases: [a.io/y]
+"""
+    policy = read_policy("resources: [example.com/x]\ncdi: {allow: [nvidia.com/gpu=*]}")
+    found = find_problems(render_config(body), policy)
+    assert [(problem.code, str(problem.location)) for problem in found] == [
+        (ErrorCode.NOT_ALLOWED, "c.yaml:6:56"),
+        (ErrorCode.NOT_ALLOWED, "c.yaml:7:15"),
+    ]
+    assert find_problems(render_config(body), read_policy("resources: ['*']\ncdi: {allow: ['*']}")) == ()
+
+
+@pytest.mark.parametrize("path", ["/opt", "/opt/lib", "/${name}", "${path}"])
+def test_default_policy_allows_no_mount(path: str) -> None:
+    (denial,) = find_denials(render_mount(path), DEFAULT_POLICY)
+    assert denial == f"the mount of {path!r} is refused by 'mounts.allow' of the default policy, which allows nothing"
+
+
+@pytest.mark.parametrize(
+    ("globs", "path", "is_allowed"),
+    [
+        ("[/opt]", "/opt", True),
+        ("[/opt]", "/opt/", True),
+        ("[/opt]", "/opt/a/b", True),
+        ("[/opt]", "/option", False),
+        ("[/opt]", "/", False),
+        ("[/opt/*]", "/opt", False),
+        ("[/opt/*/lib]", "/opt/a/lib/x", True),
+        ("[/opt/*/lib]", "/opt/a/bin", False),
+        ("['/opt/**']", "/opt/a/.hidden", True),
+        ("['/**']", "/etc/shadow", True),
+        ("[/srv, '/{usr,opt}/lib']", "/usr/lib", True),
+    ],
+)
+def test_mount_is_allowed_if_a_glob_matches_the_path_or_a_parent(globs: str, path: str, *, is_allowed: bool) -> None:
+    for rule, writable in (("allow", False), ("writable", False), ("writable", True)):
+        denials = find_denials(render_mount(path, writable=writable), read_policy(f"mounts: {{{rule}: {globs}}}"))
+        assert (not denials) is is_allowed
+
+
+def test_writable_mount_needs_its_own_rule() -> None:
+    (denial,) = find_denials(
+        render_mount("/opt/a", writable=True), read_policy("mounts: {allow: [/opt], writable: [/opt/b]}")
+    )
+    assert denial == "the mount of '/opt/a' is refused by 'mounts.writable' of policy.yaml, which allows /opt/b"
+
+
+def test_templated_mount_is_not_checked_at_load() -> None:
+    assert find_denials(render_mount("/state/${name}"), read_policy("mounts: {allow: [/opt]}")) == []
+
+
+def test_default_policy_allows_no_program() -> None:
+    (denial,) = find_denials(render_pre_start("/opt/reset"), DEFAULT_POLICY)
+    assert denial == "running '/opt/reset' is refused by 'exec.allow' of the default policy, which allows nothing"
+
+
+@pytest.mark.parametrize(
+    ("globs", "program", "is_allowed"),
+    [
+        ("[/opt/reset]", "/opt/reset", True),
+        ("[/opt/reset]", "/opt/reset2", False),
+        ("[/opt]", "/opt/reset", False),
+        ("[/opt/*]", "/opt/reset", True),
+        ("[/opt/*]", "/opt/a/reset", False),
+        ("['/opt/**']", "/opt/a/reset", True),
+        ("['/opt/**']", "/opt", True),
+        ("['/usr/{bin,sbin}/x']", "/usr/sbin/x", True),
+        ("[/a, /b]", "/b", True),
+    ],
+)
+def test_program_is_allowed_if_a_glob_matches_its_path(globs: str, program: str, *, is_allowed: bool) -> None:
+    denials = find_denials(render_pre_start(program), read_policy(f"exec: {{allow: {globs}}}"))
+    assert (not denials) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("globs", "name", "is_allowed"),
+    [
+        ("['*']", "a.io/b=x", True),
+        ("[nvidia.com/gpu=*]", "nvidia.com/gpu=0", True),
+        ("[nvidia.com/gpu=*]", "nvidia.com/gpu=0:1", True),
+        ("[nvidia.com/gpu=*]", "nvidia.com/gpu2=0", False),
+        ("[nvidia.com/gpu=*]", "evil.io/gpu=nvidia.com", False),
+        ("['{nvidia,amd}.com/gpu=0']", "amd.com/gpu=0", True),
+        ("[]", "a.io/b=x", False),
+    ],
+)
+def test_cdi_device_name_must_be_allowed(globs: str, name: str, *, is_allowed: bool) -> None:
+    denials = find_denials(render_cdi_device(name), read_policy(f"cdi: {{allow: {globs}}}"))
+    assert (not denials) is is_allowed
+    for denial in denials:
+        assert denial.startswith(f"the CDI device '{name}' is refused by 'cdi.allow' of policy.yaml, which allows ")
+
+
+def test_default_policy_allows_every_cdi_device() -> None:
+    assert find_denials(render_cdi_device("a.io/b=x"), DEFAULT_POLICY) == []
+
+
+@pytest.mark.parametrize("name", ["nvidia.com/gpu=${index}", "evil.io/${name}=x"])
+def test_templated_cdi_device_is_not_checked_at_load(name: str) -> None:
+    assert find_denials(render_cdi_device(name), read_policy("cdi: {allow: []}")) == []
+
+
+@pytest.mark.parametrize(
+    ("defaults", "column", "key_path"),
+    [
+        ("{allocate: {mounts: [{hostPath: /etc, containerPath: /e}]}}", 43, "defaults.allocate.mounts[0]"),
+        ("{preStart: {exec: {command: [/bin/sh]}}}", 40, "defaults.preStart.exec.command"),
+    ],
+)
+def test_denied_default_is_reported_once_at_its_location(defaults: str, column: int, key_path: str) -> None:
+    resources = f"{{a.io/x: {{{DEVICES}}}, a.io/y: {{{DEVICES}}}}}"
+    (problem,) = find_problems(f"{HEAD}defaults: {defaults}\nresources: {resources}\n", DEFAULT_POLICY)
+    assert (str(problem.location), problem.key_path) == (f"c.yaml:3:{column}", key_path)

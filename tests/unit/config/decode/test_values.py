@@ -1,0 +1,52 @@
+"""Paths and selectors in a configuration: absolute paths, and the location of an invalid glob."""
+
+import pytest
+
+from genplug.config.diagnostics import ErrorCode
+from tests.support.configs import DEVICES, find_codes, find_problems, render_config
+
+PATHS: dict[str, list[ErrorCode]] = {
+    "/dev/x": [],
+    "${path}": [],
+    "${target}/y": [],
+    "/dev/${name}": [],
+    "/dev${path}": [],
+    "${path|replace:x:y}": [],
+    "/dev/..x": [],
+    "${name}": [ErrorCode.PATH],
+    "${path|basename}": [ErrorCode.PATH],
+    "dev/x": [ErrorCode.PATH],
+    "./x": [ErrorCode.PATH],
+    "/dev/../x": [ErrorCode.PATH],
+    "${path}/..": [ErrorCode.PATH],
+}
+
+
+@pytest.mark.parametrize(("path", "expected"), PATHS.items(), ids=PATHS)
+def test_path_must_be_absolute_without_parent_segments(path: str, expected: list[ErrorCode]) -> None:
+    bodies = [
+        f"devices: [{{glob: /dev/x, nodes: ['{path}']}}]",
+        f"devices: [{{glob: /dev/x, nodes: [{{path: /dev/x, as: '{path}'}}]}}]",
+        f"devices: [{{glob: /dev/x, with: ['{path}']}}]",
+        f"{DEVICES}\nallocate: {{mounts: [{{hostPath: '{path}', containerPath: /x}}]}}",
+        f"{DEVICES}\nallocate: {{mounts: [{{hostPath: /x, containerPath: '{path}'}}]}}",
+    ]
+    for body in bodies:
+        assert find_codes(body) == expected
+
+
+@pytest.mark.parametrize("written", ["a[b", "[^a]", "{a", "a}", "{a}", "a[9-0]", "{0..9999}"])
+@pytest.mark.parametrize("form", ["'{}'", "[x, '{}']", "{{in: ['{}']}}", "{{notIn: '{}'}}"])
+def test_invalid_glob_in_selector_is_rejected_at_its_location(written: str, form: str) -> None:
+    (problem,) = find_problems(render_config(f"devices: [{{glob: /dev/x, where: {{name: {form.format(written)}}}}}]"))
+    assert problem.code is ErrorCode.GLOB
+    at = problem.location.column - 1 - problem.line.index(written)
+    assert 0 <= at < len(written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["{matches: '('}", "{matches: '(?=a)'}", r"{matches: '(a)\1'}", "{min: a}", "{max: 1Q}", "{min: 2, max: 1}"],
+)
+def test_invalid_or_contradictory_selector_is_rejected(written: str) -> None:
+    assert find_codes(f"devices: [{{glob: /dev/x*, where: {{name: {written}}}}}]") == [ErrorCode.SELECTOR]

@@ -1,0 +1,58 @@
+"""Loading of whole configurations: problems of several files, and the digest."""
+
+from genplug.config.diagnostics import ErrorCode
+from genplug.config.files import ConfigFile
+from genplug.config.load import load_texts
+from genplug.spec.model import Config
+from tests.support.configs import DEVICES, HEAD, collect_problems, find_problems, render_config
+
+
+def load_files(*texts: str) -> Config:
+    return load_texts([ConfigFile(f"{number}.yaml", text) for number, text in enumerate(texts)])
+
+
+def locate_problems(*texts: str) -> list[tuple[ErrorCode, str]]:
+    return [(problem.code, str(problem.location)) for problem in collect_problems(lambda: load_files(*texts))]
+
+
+def test_unreadable_file_adds_no_problems_to_other_files() -> None:
+    # Without the first file, the second file would lack its version, its kind and its devices.
+    assert locate_problems(render_config(DEVICES) + "  - x", "resources: {example.com/x: {replicas: 2}}") == [
+        (ErrorCode.SYNTAX, "0.yaml:6:3")
+    ]
+
+
+def test_wrong_version_is_reported_in_a_file_that_a_later_file_overrides() -> None:
+    assert locate_problems("apiVersion: genplug.io/v2\n", render_config(DEVICES)) == [
+        (ErrorCode.WRONG_VERSION, "0.yaml:1:13")
+    ]
+
+
+def test_policy_among_the_configuration_files_is_reported_with_its_option() -> None:
+    (problem,) = find_problems("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nresources: ['*']\n")
+    assert (problem.code, problem.hint) == (
+        ErrorCode.WRONG_VERSION,
+        "a policy is not part of the configuration that it limits: pass its file with --policy",
+    )
+
+
+def test_empty_map_of_resources_is_valid() -> None:
+    assert load_files(f"{HEAD}resources: {{}}\n").resources == {}
+
+
+def test_digest_depends_on_the_content_and_not_on_its_layout() -> None:
+    def digest(*texts: str) -> str:
+        return load_files(*texts).sha256
+
+    text = render_config("devices: [{glob: /dev/x*}]")
+    other_layout = render_config("# a comment\ndevices:\n- 'glob': \"/dev/x*\"")
+    assert digest(text) == digest(other_layout) == digest(text, "{}")
+    assert digest(text) != digest(render_config("devices: [{glob: /dev/y*}]"))
+    assert digest(text) != digest(text, "resources: {example.com/x: {tokens: 5}}")
+
+
+def test_digest_depends_on_the_order_of_resources() -> None:
+    entries = [f"  example.com/{name}: {{devices: [{{glob: /dev/x}}]}}\n" for name in "ab"]
+    # The first of two resources that claim a device node gets it.
+    first, second = (f"{HEAD}resources:\n{''.join(order)}" for order in (entries, reversed(entries)))
+    assert load_files(first).sha256 != load_files(second).sha256
