@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from genplug.health.probe_kind import ProbeKind
 from genplug.health.probes import exec as exec_probe
-from genplug.health.probes import file, http, kernel_log, open, pci, uevent, unix_socket  # noqa: A004 - names of kinds
+from genplug.health.probes import file, http, kernel_log, open, pci, tcp_socket, uevent, unix_socket  # noqa: A004 - names of kinds
 from genplug.spec.probes import Check
 
 PROBES: Mapping[str, ProbeKind] = {
@@ -22,6 +22,7 @@ PROBES: Mapping[str, ProbeKind] = {
         exec_probe.KIND,
         http.KIND,
         unix_socket.KIND,
+        tcp_socket.KIND,
     )
 }
 """Every probe kind by its key in the configuration."""
