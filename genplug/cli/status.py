@@ -199,6 +199,9 @@ def _health_lines(health: JSON) -> Iterator[str]:
     hung = health["readWorkers"]["hung"] + health["callWorkers"]["hung"]
     hanging = f", {hung} hanging" if hung else ""
     yield f"probes: {health['probes']}, with {health['targets']} targets; runs: {health['runs']} completed{hanging}"
+    for pool in ("readWorkers", "callWorkers"):
+        if reason := health[pool]["startError"]:
+            yield f"  probe workers cannot be started ({health[pool]['failedStarts']} attempts failed): {reason}"
     for error in health["errors"]:
         devices = error["devices"]
         more = f" and {len(devices) - _MAX_NAMED_DEVICES} more" if len(devices) > _MAX_NAMED_DEVICES else ""

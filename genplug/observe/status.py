@@ -179,7 +179,13 @@ def _health_as_json(health: MonitorStatus) -> dict[str, object]:
 
 
 def _pool_as_json(pool: PoolStatus) -> dict[str, object]:
-    return {"workers": pool.workers, "hung": pool.hung, "exhausted": pool.is_exhausted}
+    return {
+        "workers": pool.workers,
+        "hung": pool.hung,
+        "exhausted": pool.is_exhausted,
+        "failedStarts": pool.failed_starts,
+        "startError": pool.start_error,
+    }
 
 
 def _format_time(seconds: float | None) -> str | None:

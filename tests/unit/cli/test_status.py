@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import socket
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -228,3 +229,19 @@ async def test_response_of_another_server_is_an_error(capsys: pytest.CaptureFixt
         port = server.sockets[0].getsockname()[1]
         assert await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{port}"]) == 1
     assert "which is not a genplug agent: 404 nothing here" in capsys.readouterr().err
+
+
+async def test_worker_that_cannot_be_started_is_shown_with_its_reason(
+    node: FakeNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.plug("/dev/x0")
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    probed = (
+        "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
+        "  a.io/x: {devices: [{glob: /dev/x0}], health: {probes: [{file: {path: /sys/x0}}]}}\n"
+    )
+    async with node.run_agent(probed, listen=LISTEN) as agent:
+        await next_event(record_events(agent), Event.REGISTERED)
+        assert await run_status(agent) == 0
+    reason = "No such file or directory: /nonexistent/python"
+    assert f"probe workers cannot be started (1 attempts failed): {reason}" in capsys.readouterr().out

@@ -54,7 +54,7 @@ HEALTH = MonitorStatus(
     min_runs=20,
     cpu_seconds=0.25,
     read_workers=PoolStatus(8, 8, is_exhausted=True),
-    call_workers=PoolStatus(1),
+    call_workers=PoolStatus(0, failed_starts=3, start_error="Resource temporarily unavailable"),
     errors=(ProbeError("example.com/camera", "link", "permission denied", ("video0-a2b4c6",)),),
 )
 CONFIG = ConfigStatus(("/etc/genplug/genplug.yaml",), "cd21c713", 1_795_799_537.9, "genplug.yaml:4:3: error")
