@@ -164,7 +164,7 @@ def map_label_values(values: Mapping[str, Any]) -> dict[str, str]:
     return {value: name for name, pool in others.items() for value in pool.get("labelValues", [name])}
 
 
-# Few examples, because each one runs Helm and checks a thousand nodes.
+# Few examples, because each example runs Helm and checks a thousand nodes.
 property_settings = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
