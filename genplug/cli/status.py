@@ -201,7 +201,7 @@ def _health_lines(health: JSON) -> Iterator[str]:
     yield f"probes: {health['probes']}, with {health['targets']} targets; runs: {health['runs']} completed{hanging}"
     for pool in ("readWorkers", "callWorkers"):
         if reason := health[pool]["startError"]:
-            yield f"  probe workers cannot be started ({health[pool]['failedStarts']} attempts failed): {reason}"
+            yield f"  probe workers cannot be started (failed attempts: {health[pool]['failedStarts']}): {reason}"
     for error in health["errors"]:
         devices = error["devices"]
         more = f" and {len(devices) - _MAX_NAMED_DEVICES} more" if len(devices) > _MAX_NAMED_DEVICES else ""

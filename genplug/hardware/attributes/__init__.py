@@ -8,11 +8,11 @@ To add a family, add a module, a line to :data:`FAMILIES` and tests; ``docs/gene
 
 from collections.abc import Mapping
 
-from genplug.hardware.attributes import drm, infiniband, pci, sysfs, usb
+from genplug.hardware.attributes import drm, infiniband, net, pci, sysfs, usb
 from genplug.hardware.attributes.family import Attribute
 from genplug.spec.names import CANDIDATE_ATTRIBUTES, ENVIRONMENT_PREFIX, FILE_PREFIX, NODE_NAME
 
-FAMILIES = (sysfs.FAMILY, pci.FAMILY, usb.FAMILY, infiniband.FAMILY, drm.FAMILY)
+FAMILIES = (sysfs.FAMILY, pci.FAMILY, usb.FAMILY, infiniband.FAMILY, net.FAMILY, drm.FAMILY)
 """Every family, in the order of the reference."""
 
 ATTRIBUTES: Mapping[str, Attribute] = {

@@ -244,4 +244,4 @@ async def test_worker_that_cannot_be_started_is_shown_with_its_reason(
         await next_event(record_events(agent), Event.REGISTERED)
         assert await run_status(agent) == 0
     reason = "No such file or directory: /nonexistent/python"
-    assert f"probe workers cannot be started (1 attempts failed): {reason}" in capsys.readouterr().out
+    assert f"probe workers cannot be started (failed attempts: 1): {reason}" in capsys.readouterr().out

@@ -119,7 +119,20 @@ HCA_PATHS = (
     "/sys/class/infiniband/mlx5_0/ports/1",
     HCA_FUNCTION,
 )
-TREES = {SERIAL_PORT: USB} | dict.fromkeys(HCA_PATHS, HCA)
+
+NET = """
+/sys/bus/pci/devices/0000:5e:00.0 -> ../../../devices/pci0000:5d/0000:5e:00.0
+/sys/devices/pci0000:5d/0000:5e:00.0/net/ens1f0/address = b8:59:9f:00:00:01
+/sys/devices/pci0000:5d/0000:5e:00.0/net/ens1f0/device -> ../../../0000:5e:00.0
+/sys/devices/pci0000:5d/0000:5e:00.0/net/ens1f1/address = b8:59:9f:00:00:02
+/sys/class/net/ens1f0 -> ../../devices/pci0000:5d/0000:5e:00.0/net/ens1f0
+/sys/class/net/lo/address = 00:00:00:00:00:00
+/sys/kernel/iommu_groups/7/devices/0000:5e:00.0 -> ../../../../devices/pci0000:5d/0000:5e:00.0
+/dev/vfio/7 char 511:7
+"""
+NIC, NIC_GROUP = "/sys/bus/pci/devices/0000:5e:00.0", "/dev/vfio/7"
+INTERFACE, LOOPBACK = "/sys/class/net/ens1f0", "/sys/class/net/lo"
+TREES = {SERIAL_PORT: USB} | dict.fromkeys((NIC, NIC_GROUP, INTERFACE, LOOPBACK), NET) | dict.fromkeys(HCA_PATHS, HCA)
 """The tree of a path, if it is not that of the PCI devices."""
 
 CASES = [
@@ -169,6 +182,14 @@ CASES = [
     ("ib.device", HCA_FUNCTION, "mlx5_0"),
     ("ib.linkLayer", VERBS, "Ethernet,InfiniBand"),
     ("ib.guid", VERBS, "b859:9f03:00c8:5a42"),
+    ("net.interface", NIC, "ens1f0,ens1f1"),
+    ("net.interface", NIC_GROUP, "ens1f0,ens1f1"),
+    ("net.interface", INTERFACE, "ens1f0"),
+    ("net.interface", LOOPBACK, "lo"),
+    ("net.interface", FUNCTION, None),
+    ("net.mac", NIC, "b8:59:9f:00:00:01,b8:59:9f:00:00:02"),
+    ("net.mac", INTERFACE, "b8:59:9f:00:00:01"),
+    ("net.mac", CARD, None),
 ]
 
 
