@@ -83,9 +83,10 @@ given=(--secret "id=pip.conf,src=$secrets/pip.conf")
 while read -r base; do given+=(--build-arg "$base"); done <<<"$bases"
 
 # Substituted here instead of passed as build arguments: buildah reuses a cached label even if its argument has changed.
+# ARG CREATED is removed: its cached layer can be that of a build with another time, whose ID is part of the history.
 epoch=${SOURCE_DATE_EPOCH:-0}
 created=$(date --utc --date "@$epoch" +%Y-%m-%dT%H:%M:%SZ)
-sed "s|\${CREATED}|$created|; s|\${VERSION}|$version|; s|\${REVISION}|$revision|" deploy/Containerfile >"$secrets/Containerfile"
+sed "/^ARG CREATED=/d; s|\${CREATED}|$created|; s|\${VERSION}|$version|; s|\${REVISION}|$revision|" deploy/Containerfile >"$secrets/Containerfile"
 
 buildah bud --quiet --isolation chroot --layers --pull=never --identity-label=false --timestamp "$epoch" \
   --arch "$arch" --file "$secrets/Containerfile" --target "$target" --tag "$tag" --ignorefile .dockerignore \

@@ -155,7 +155,7 @@ def test_image_prints_its_version(image: Image) -> None:
 def test_demo_succeeds_in_the_image(image: Image) -> None:
     run = image.run("demo", "--script")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "Everything worked." in run.stdout
+    assert "Every step succeeded." in run.stdout
 
 
 async def test_image_validates_a_configuration(image: Image) -> None:
