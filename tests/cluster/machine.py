@@ -5,6 +5,7 @@ A kubelet writes to paths that are compiled into it (``/var/lib/kubelet/device-p
 programs, including shims and containers, end with the first process. In a network namespace all ports are free.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -133,7 +134,7 @@ class Machine:
         for name, value in self._kernel.items():
             Path("/proc/sys", name).write_text(value)
         for group in sorted(_list_control_groups() - self._groups, reverse=True):
-            group.rmdir()
+            _remove_control_group(group)
         shutil.rmtree(self.directory)
 
     @property
@@ -187,6 +188,26 @@ class Machine:
     def unplug(self, path: str) -> None:
         """Remove a device node."""
         (self.directory / path.removeprefix("/")).unlink()
+
+
+def _remove_control_group(group: Path, seconds: float = 30) -> None:
+    """Remove a control group once the kernel has released its last process.
+
+    A process that has ended stays in its group for a moment, and cgroup v1 has no event for its removal.
+
+    Raises:
+        OSError: The group was still in use after ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _list_control_groups() -> set[Path]:
