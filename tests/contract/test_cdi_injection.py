@@ -1,4 +1,4 @@
-"""inject: cdi — the files are there before a name is answered, come back when they are lost, and go when unused (8)."""
+"""Injection by CDI: when the files are written, restored and removed (points 34 and 67)."""
 
 import json
 from pathlib import Path
@@ -10,77 +10,100 @@ import pytest
 from genplug.observe.events import Event
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.mounts import mount_tmpfs
+from tests.support.resources import CONFIG_HEADER, build_config, plug_devices
 
-HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
-X = "example.com/card"
-CONFIG = HEAD + f"  {X}: {{devices: [{{glob: /dev/x*}}], allocate: {{env: {{X: '${{path}}'}}, inject: cdi}}}}\n"
+CARD = "example.com/card"
+CONFIG = (
+    f"{CONFIG_HEADER}resources:\n"
+    f"  {CARD}: {{devices: [{{glob: /dev/x*}}], allocate: {{env: {{X: '${{path}}'}}, inject: cdi}}}}\n"
+)
 FILE = "/var/run/cdi/genplug-example.com_card.json"
 
 
-def devices(path: Path) -> dict[str, Any]:
+def read_devices(path: Path) -> dict[str, Any]:
+    """Return the container edits of each device in a CDI file."""
     return {device["name"]: device["containerEdits"] for device in json.loads(path.read_text())["devices"]}
 
 
 async def test_67_cdi_file_defines_the_devices_that_allocate_names(node: FakeNode) -> None:
-    node.plug("/dev/x0")
-    node.plug("/dev/x1")
+    plug_devices(node, "x0", "x1")
     async with node.run_agent(CONFIG):
-        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
-        assert devices(node.locate(FILE)) == {
-            one: {"deviceNodes": [{"path": f"/dev/{one}", "permissions": "rw"}]} for one in ("x0", "x1")
+        await node.kubelet.wait_for_list(CARD, healthy={"x0", "x1"})
+        assert read_devices(node.locate(FILE)) == {
+            name: {"deviceNodes": [{"path": f"/dev/{name}", "permissions": "rw"}]} for name in ("x0", "x1")
         }
-        answer = (await node.kubelet.admit(X, 2, ids={"x0", "x1"})).response
-        assert [one.name for one in answer.cdi_devices] == ["example.com/card=x0", "example.com/card=x1"]
-        assert (list(answer.devices), dict(answer.envs)) == ([], {"X": "/dev/x0,/dev/x1"})
+        response = (await node.kubelet.admit(CARD, 2, ids={"x0", "x1"})).response
+        assert [device.name for device in response.cdi_devices] == ["example.com/card=x0", "example.com/card=x1"]
+        assert (list(response.devices), dict(response.envs)) == ([], {"X": "/dev/x0,/dev/x1"})
 
 
 async def test_cdi_file_follows_device_changes_and_keeps_unhealthy_devices(node: FakeNode) -> None:
-    node.plug("/dev/x0")
-    node.plug("/dev/x1")
-    async with node.run_agent(CONFIG + "    # \n"):
-        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+    plug_devices(node, "x0", "x1")
+    async with node.run_agent(CONFIG):
+        await node.kubelet.wait_for_list(CARD, healthy={"x0", "x1"})
         node.plug("/dev/x2")
-        await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2"})
-        assert devices(node.locate(FILE)).keys() == {"x0", "x1", "x2"}
+        await node.kubelet.wait_for_list(CARD, healthy={"x0", "x1", "x2"})
+        assert read_devices(node.locate(FILE)).keys() == {"x0", "x1", "x2"}
         node.unplug("/dev/x0")
-        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
-        # Its container may be started again once it is back.
-        assert devices(node.locate(FILE)).keys() == {"x0", "x1", "x2"}
+        await node.kubelet.wait_for_list(CARD, unhealthy={"x0"})
+        # A container that has the device may be started again when the device returns.
+        assert read_devices(node.locate(FILE)).keys() == {"x0", "x1", "x2"}
 
 
 async def test_67_deleted_cdi_file_is_written_again_before_allocate_returns(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.run_agent(CONFIG):
-        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(CARD, healthy={"x0"})
         node.locate(FILE).unlink()
         node.locate(FILE).parent.rmdir()
-        await node.kubelet.admit(X)
-        assert devices(node.locate(FILE)).keys() == {"x0"}
+        await node.kubelet.admit(CARD)
+        assert read_devices(node.locate(FILE)).keys() == {"x0"}
 
 
 async def test_unwritable_cdi_directory_makes_devices_unhealthy_until_fixed(node: FakeNode) -> None:
     node.plug("/dev/x0")
     directory = node.locate(FILE).parent
     directory.parent.mkdir(parents=True)
-    directory.write_text("in the way")
+    directory.write_text("a file instead of a directory")
     async with node.run_agent(CONFIG, poll=0.1) as agent:
-        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
+        await node.kubelet.wait_for_list(CARD, unhealthy={"x0"})
         [device] = agent.status.resources[0].devices
         assert "the CDI file" in device.reason
         assert "cannot be written" in device.reason
         with pytest.raises(grpc.aio.AioRpcError, match="cannot be written"):
-            await node.kubelet.plugin(X).allocate([["x0"]])
+            await node.kubelet.plugin(CARD).allocate([["x0"]])
         directory.unlink()
-        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(CARD, healthy={"x0"})
+
+
+@pytest.mark.root
+async def test_34_full_disk_fails_allocate_leaves_no_partial_file_and_recovers(node: FakeNode) -> None:
+    plug_devices(node, "x0")
+    directory = node.locate(FILE).parent
+    directory.mkdir(parents=True)
+    # A page for the padding; the CDI file has none left.
+    with mount_tmpfs(directory, "size=4k"):
+        padding = directory / "padding"
+        padding.write_bytes(bytes(4096))
+        async with node.run_agent(CONFIG, poll=0.1):
+            await node.kubelet.wait_for_list(CARD, unhealthy={"x0"})
+            with pytest.raises(grpc.aio.AioRpcError, match=r"cannot be written: No space left on device"):
+                await node.kubelet.plugin(CARD).allocate([["x0"]])
+            assert list(directory.glob("*.json")) == []
+            padding.unlink()
+            await node.kubelet.wait_for_list(CARD, healthy={"x0"})
+            await node.kubelet.admit(CARD)
+            assert read_devices(node.locate(FILE)).keys() == {"x0"}
 
 
 async def test_cdi_file_of_removed_resource_is_kept_while_a_pod_uses_it(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.run_agent(CONFIG, drain=0.1) as agent:
-        await node.kubelet.wait_for_list(X, healthy={"x0"})
-        await node.kubelet.admit(X, pod="last")
+        await node.kubelet.wait_for_list(CARD, healthy={"x0"})
+        await node.kubelet.admit(CARD, pod="last")
         entries = record_events(agent)
-        node.write_config(HEAD.replace("resources:", "resources: {}"))
+        node.write_config(build_config([]))
         await next_event(entries, Event.RESOURCE_REMOVED)
         assert node.locate(FILE).exists()
         await node.kubelet.remove_pod("last")
@@ -91,14 +114,14 @@ async def test_cdi_file_of_removed_resource_is_kept_while_a_pod_uses_it(node: Fa
 async def test_stale_cdi_files_are_removed_at_start_unless_a_pod_uses_them(node: FakeNode) -> None:
     node.plug("/dev/x0")
     async with node.run_agent(CONFIG):
-        await node.kubelet.wait_for_list(X, healthy={"x0"})
-        await node.kubelet.admit(X, pod="stays")
-    await node.kubelet.wait_disconnected(X)
+        await node.kubelet.wait_for_list(CARD, healthy={"x0"})
+        await node.kubelet.admit(CARD, pod="running")
+    await node.kubelet.wait_disconnected(CARD)
     stale, foreign = node.locate("/var/run/cdi/genplug-old.example_y.json"), node.locate("/var/run/cdi/vendor.json")
     stale.write_text("{}")
     foreign.write_text("{}")
     node.plug("/dev/y0")
-    async with node.run_agent(HEAD + "  example.com/y: {devices: [{glob: /dev/y*}]}\n", drain=0.1) as agent:
+    async with node.run_agent(build_config(["example.com/y"]), drain=0.1) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.CDI_REMOVED)
         assert not stale.exists()

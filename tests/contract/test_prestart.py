@@ -1,4 +1,4 @@
-"""preStart: a program for each device before a container starts, and what the pod's owner reads when it fails (5.5)."""
+"""Programs of preStart, which run for each device before a container starts (point 65)."""
 
 import asyncio
 import os
@@ -12,13 +12,16 @@ import pytest
 from genplug.observe.events import Event
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.processes import wait_for_process_end
+from tests.support.resources import X_CONFIG, X, build_x_config, plug_devices, write_policy
 
-HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
-X, Y = "example.com/x", "example.com/y"
+WriteScript = Callable[[str], Path]
 
 
 @pytest.fixture
-def script(node: FakeNode) -> Callable[[str], Path]:
+def write_script(node: FakeNode) -> WriteScript:
+    """Give a function that writes a shell script and returns its path."""
+
     def write(text: str) -> Path:
         path = node.directory / "reset"
         path.write_text(f"#!/bin/sh\n{text}\n")
@@ -28,25 +31,25 @@ def script(node: FakeNode) -> Callable[[str], Path]:
     return write
 
 
-def config(program: Path, *arguments: str, timeout: float = 20, name: str = X) -> str:
-    command = ", ".join(f"'{one}'" for one in (program, *arguments))
-    pre_start = f"preStart: {{exec: {{command: [{command}]}}, timeoutSeconds: {timeout}}}"
-    return f"{HEAD}  {name}: {{devices: [{{glob: /dev/x*}}], {pre_start}}}\n"
-
-
+@pytest.fixture
 def policy(node: FakeNode) -> Path:
-    path = node.directory / "policy.yaml"
-    allow = f"exec: {{allow: ['{node.directory}/*']}}"
-    path.write_text(f"apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n{allow}\n")
-    return path
+    """Give a policy that allows the scripts."""
+    return write_policy(node, f"exec: {{allow: ['{node.directory}/*']}}\n")
 
 
-async def test_program_runs_once_per_device_with_its_attributes(node: FakeNode, script: Callable[[str], Path]) -> None:
+def build_pre_start_config(program: Path, *arguments: str, timeout: float = 20) -> str:
+    """Return a configuration of ``example.com/x`` that runs a program before a container starts."""
+    command = ", ".join(f"'{part}'" for part in (program, *arguments))
+    return build_x_config(f"preStart: {{exec: {{command: [{command}]}}, timeoutSeconds: {timeout}}}")
+
+
+async def test_program_runs_once_per_device_with_its_attributes(
+    node: FakeNode, policy: Path, write_script: WriteScript
+) -> None:
     ran = node.directory / "ran"
-    program = script(f'echo "$@" >> {ran}')
-    node.plug("/dev/x0")
-    node.plug("/dev/x1")
-    async with node.run_agent(config(program, "--reset", "${path}"), policy=policy(node)):
+    program = write_script(f'echo "$@" >> {ran}')
+    plug_devices(node, "x0", "x1")
+    async with node.run_agent(build_pre_start_config(program, "--reset", "${path}"), policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert node.kubelet.registrations[-1].pre_start_required
         await node.kubelet.admit(X, 2, pod="both")
@@ -54,20 +57,20 @@ async def test_program_runs_once_per_device_with_its_attributes(node: FakeNode, 
 
 
 async def test_added_pre_start_program_registers_the_resource_again(
-    node: FakeNode, script: Callable[[str], Path]
+    node: FakeNode, policy: Path, write_script: WriteScript
 ) -> None:
-    program = script("exit 0")
+    program = write_script("exit 0")
     node.plug("/dev/x0")
-    async with node.run_agent(f"{HEAD}  {X}: {{devices: [{{glob: /dev/x*}}]}}\n", policy=policy(node)):
+    async with node.run_agent(X_CONFIG, policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         assert not node.kubelet.registrations[-1].pre_start_required
-        node.write_config(config(program))
+        node.write_config(build_pre_start_config(program))
         await node.kubelet.wait_registered(X, times=2)
         assert node.kubelet.registrations[-1].pre_start_required
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("script", "reason"),
     [
         ("echo loud; echo 'the card did not answer' >&2; exit 7", "exited with status 7: the card did not answer"),
         ("kill -9 $$", "was killed by signal 9"),
@@ -75,55 +78,54 @@ async def test_added_pre_start_program_registers_the_resource_again(
     ],
 )
 async def test_failed_program_is_reported_with_device_and_last_output(
-    node: FakeNode, script: Callable[[str], Path], text: str, said: str
+    node: FakeNode, policy: Path, write_script: WriteScript, script: str, reason: str
 ) -> None:
-    program = script(text)
+    program = write_script(script)
     node.plug("/dev/x0")
-    async with node.run_agent(config(program), policy=policy(node)) as agent:
+    async with node.run_agent(build_pre_start_config(program), policy=policy) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         entries = record_events(agent)
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
             await node.kubelet.plugin(X).pre_start_container(["x0"])
-        assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert f"{X}: device x0 is not ready for a container: the preStart program {program} {said}" in (
-            failed.value.details() or ""
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"{X}: device x0 is not ready for a container: the preStart program {program} {reason}" in (
+            refused.value.details() or ""
         )
-        assert said in (await next_event(entries, Event.PRE_START_FAILED)).text
+        assert reason in (await next_event(entries, Event.PRE_START_FAILED)).text
 
 
 async def test_65_hung_program_is_killed_with_its_children_after_the_timeout(
-    node: FakeNode, script: Callable[[str], Path]
+    node: FakeNode, policy: Path, write_script: WriteScript
 ) -> None:
     child = node.directory / "child"
-    program = script(f"sleep 600 & echo $! > {child}; echo waiting; wait")
+    program = write_script(f"sleep 600 & echo $! > {child}; echo waiting; wait")
     node.plug("/dev/x0")
-    async with node.run_agent(config(program, timeout=0.5), policy=policy(node)):
+    async with node.run_agent(build_pre_start_config(program, timeout=0.5), policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        began = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError, match=r"took longer than 0.5 s: waiting"):
             await node.kubelet.plugin(X).pre_start_container(["x0"])
-        assert time.monotonic() - began < 10
-        await gone(int(child.read_text()))
+        assert time.monotonic() - started < 10
+        await wait_for_process_end(int(child.read_text()))
 
 
-async def test_program_of_a_cancelled_call_is_killed(node: FakeNode, script: Callable[[str], Path]) -> None:
-    started = node.directory / "started"
-    os.mkfifo(started)
-    program = script(f"echo $$ > {started}; sleep 600")
+async def test_program_of_a_cancelled_call_is_killed(node: FakeNode, policy: Path, write_script: WriteScript) -> None:
+    fifo = node.directory / "started"
+    os.mkfifo(fifo)
+    program = write_script(f"echo $$ > {fifo}; sleep 600")
     node.plug("/dev/x0")
-    async with node.run_agent(config(program), policy=policy(node)):
+    async with node.run_agent(build_pre_start_config(program), policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        asking = asyncio.create_task(node.kubelet.plugin(X).pre_start_container(["x0"]))
-        process = int(await asyncio.to_thread(started.read_text))
-        asking.cancel()
-        await gone(process)
+        call = asyncio.create_task(node.kubelet.plugin(X).pre_start_container(["x0"]))
+        process = int(await asyncio.to_thread(fifo.read_text))
+        call.cancel()
+        await wait_for_process_end(process)
 
 
-async def test_hung_program_does_not_delay_other_calls(node: FakeNode, script: Callable[[str], Path]) -> None:
-    program = script('[ "$1" = /dev/x1 ] || sleep 600')
-    node.plug("/dev/x0")
-    node.plug("/dev/x1")
-    async with node.run_agent(config(program, "${path}"), policy=policy(node)):
+async def test_hung_program_does_not_delay_other_calls(node: FakeNode, policy: Path, write_script: WriteScript) -> None:
+    program = write_script('[ "$1" = /dev/x1 ] || sleep 600')
+    plug_devices(node, "x0", "x1")
+    async with node.run_agent(build_pre_start_config(program, "${path}"), policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         hanging = asyncio.create_task(node.kubelet.plugin(X).pre_start_container(["x0"]))
         async with asyncio.timeout(10):
@@ -133,32 +135,30 @@ async def test_hung_program_does_not_delay_other_calls(node: FakeNode, script: C
         hanging.cancel()
 
 
-@pytest.mark.parametrize("what", ["unknown", "missing"])
-async def test_unknown_device_or_missing_program_is_refused_with_the_reason(
-    node: FakeNode, script: Callable[[str], Path], what: str
-) -> None:
-    program = script("exit 0")
+async def test_unknown_device_is_refused(node: FakeNode, policy: Path, write_script: WriteScript) -> None:
+    program = write_script("exit 0")
     node.plug("/dev/x0")
-    async with node.run_agent(config(program), policy=policy(node)):
+    async with node.run_agent(build_pre_start_config(program), policy=policy):
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        with pytest.raises(grpc.aio.AioRpcError, match="has no device 'x9'"):
+            await node.kubelet.plugin(X).pre_start_container(["x9"])
+
+
+async def test_missing_program_is_refused_with_the_reason(
+    node: FakeNode, policy: Path, write_script: WriteScript
+) -> None:
+    program = write_script("exit 0")
+    node.plug("/dev/x0")
+    async with node.run_agent(build_pre_start_config(program), policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         program.unlink()
-        reasons = {"unknown": "has no device 'x9'", "missing": "cannot be started"}
-        with pytest.raises(grpc.aio.AioRpcError, match=reasons[what]):
-            await node.kubelet.plugin(X).pre_start_container(["x9" if what == "unknown" else "x0"])
+        with pytest.raises(grpc.aio.AioRpcError, match="cannot be started"):
+            await node.kubelet.plugin(X).pre_start_container(["x0"])
 
 
-async def gone(process: int) -> None:
-    """Wait until a process has ended; the kernel tells by its descriptor."""
-    try:
-        descriptor = os.pidfd_open(process)
-    except ProcessLookupError:
-        return
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        async with asyncio.timeout(10):
-            await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+async def test_65_pre_start_without_a_program_succeeds_without_effect(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.run_agent(X_CONFIG):
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        assert not node.kubelet.registrations[-1].pre_start_required
+        await node.kubelet.plugin(X).pre_start_container(["x0"])
