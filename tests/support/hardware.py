@@ -1,4 +1,4 @@
-"""What tests of discovery are made of: a node's files in a directory, and short ways to write a configuration."""
+"""A node's files in a directory, and short ways to build the specifications of resources and their sources."""
 
 import os
 import shutil
@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TypeVar
 
+from genplug.hardware.discovery import discover
 from genplug.hardware.host import STAND_INS_MARKER, Host
+from genplug.hardware.inventory import Device, Inventory
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, CandidateType, Config, NodeSpec, Resource, Source
@@ -15,13 +18,14 @@ from genplug.spec.policy import Policy
 from genplug.spec.selectors import Condition, Selector
 from genplug.spec.template import Template
 
+NAME = "a.example/x"
 LOCATION = SourceLocation("devices.yaml", 5, 7)
-BLOCK = Policy(block=True)
-"""Of block devices the default policy has none."""
+BLOCK_POLICY = Policy(block=True)
+"""Allows block devices, which the default policy denies."""
 
 
 class NodeTree:
-    """A node's file system in a directory, with stand-ins for device nodes; ``host`` is the door to it."""
+    """A node's file system in a directory, with stand-ins for device nodes; ``host`` reads it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -30,19 +34,23 @@ class NodeTree:
         self.host = Host.at(root)
 
     def at(self, path: str) -> Path:
+        """Return the real path of a path of the node."""
         return self.root / path.lstrip("/")
 
     def plug(self, path: str, numbers: str | None = None, kind: str = "char") -> None:
-        """Make a device node; without numbers they follow from the path."""
+        """Create a stand-in for a device node; numbers that are not given follow from the path."""
         if numbers is None:
-            numbers = f"240:{sum(ord(letter) * 31**at for at, letter in enumerate(path)) % 10**6}"
+            numbers = f"240:{sum(ord(letter) * 31**index for index, letter in enumerate(path)) % 10**6}"
         self.write(path, f"{kind} {numbers}\n")
+
+    def unplug(self, path: str) -> None:
+        self.at(path).unlink()
 
     def write(self, path: str, text: str = "") -> None:
         self.at(path).parent.mkdir(parents=True, exist_ok=True)
         self.at(path).write_text(text)
 
-    def directory(self, path: str) -> None:
+    def make_directory(self, path: str) -> None:
         self.at(path).mkdir(parents=True, exist_ok=True)
 
     def link(self, path: str, target: str) -> None:
@@ -50,31 +58,33 @@ class NodeTree:
         self.at(path).symlink_to(target)
 
     def mknod(self, path: str, major: int, minor: int, kind: int) -> None:
+        """Create a real device node, as root."""
         self.at(path).parent.mkdir(parents=True, exist_ok=True)
         os.mknod(self.at(path), kind | 0o600, os.makedev(major, minor))
 
-    def unplug(self, path: str) -> None:
-        self.at(path).unlink()
+
+Tree = TypeVar("Tree", bound=NodeTree)
 
 
 @contextmanager
-def node_tree() -> Iterator[NodeTree]:
+def open_tree(tree_type: type[Tree]) -> Iterator[Tree]:
+    """Create a tree in a directory with a short path, and remove it at the end."""
     root = Path(mkdtemp(prefix="gp", dir="/tmp"))
     try:
-        yield NodeTree(root)
+        yield tree_type(root)
     finally:
         shutil.rmtree(root)
 
 
-def source(  # noqa: PLR0913 - the keys of the language
+def build_source(  # noqa: PLR0913 - the keys of a source
     *globs: str,
     exclude: tuple[str, ...] = (),
-    type: CandidateType = CandidateType.DEVICE,  # noqa: A002 - the language's own word
+    type: CandidateType = CandidateType.DEVICE,  # noqa: A002 - the name of the key
     where: tuple[Condition, ...] = (),
     group_by: str | None = None,
     nodes: tuple[NodeSpec, ...] = (),
     companions: tuple[NodeSpec, ...] = (),
-    id: str | None = None,  # noqa: A002 - the language's own word
+    id: str | None = None,  # noqa: A002 - the name of the key
     location: SourceLocation = LOCATION,
 ) -> Source:
     return Source(
@@ -90,7 +100,7 @@ def source(  # noqa: PLR0913 - the keys of the language
     )
 
 
-def node(
+def build_node_spec(
     path: str,
     as_: str | None = None,
     permissions: str = "rw",
@@ -102,16 +112,16 @@ def node(
     return NodeSpec(location, Template.parse(path), container_path, permissions, optional)
 
 
-def where(attribute: str, selector: Selector) -> Condition:
+def build_condition(attribute: str, selector: Selector) -> Condition:
     return Condition(LOCATION, attribute, selector)
 
 
-def resource(
+def build_resource(
     name: str,
     *sources: Source,
     env: dict[str, str] | None = None,
     overlap: bool = False,
-    policy: Policy = BLOCK,
+    policy: Policy = BLOCK_POLICY,
 ) -> Resource:
     allocate = AllocateSpec(env=tuple((key, Template.parse(text)) for key, text in (env or {}).items()))
     return Resource(
@@ -119,5 +129,24 @@ def resource(
     )
 
 
-def config(*resources: Resource) -> Config:
-    return Config({one.name: one for one in resources}, ("devices.yaml",), "0" * 64)
+def build_config(*resources: Resource) -> Config:
+    return Config({resource.name: resource for resource in resources}, ("devices.yaml",), "0" * 64)
+
+
+def discover_sources(tree: NodeTree, *sources: Source) -> Inventory:
+    """Return the inventory of a resource with these sources."""
+    return discover(build_config(build_resource(NAME, *sources)), tree.host)
+
+
+def list_devices(inventory: Inventory, name: str = NAME) -> tuple[Device, ...]:
+    return inventory.devices[name]
+
+
+def list_ids(inventory: Inventory, name: str = NAME) -> list[str]:
+    return [device.id for device in list_devices(inventory, name)]
+
+
+def find_reason(inventory: Inventory, path: str, name: str = NAME) -> str:
+    """Return why a path is excluded, or the device that it belongs to and why."""
+    [outcome] = [outcome for outcome in inventory.outcomes if outcome.path == path and outcome.resource == name]
+    return outcome.reason if outcome.device is None else f"in {outcome.device}: {outcome.reason}"

@@ -3,8 +3,8 @@
 from genplug.agent.pending_changes import EVERYTHING, PendingChanges, ScanRelevance
 from genplug.hardware.discovery import scan_resource
 from genplug.spec.model import Resource
-from tests.support.configs import loaded
-from tests.support.hardware import NodeTree, node_tree
+from tests.support.configs import load_resource
+from tests.support.hardware import NodeTree, open_tree
 
 
 def names(*found: str) -> frozenset[str]:
@@ -33,7 +33,7 @@ def test_changes_are_pending_once_there_are_any() -> None:
 
 
 def test_changes_concern_a_scan_by_its_directories_and_by_what_it_read() -> None:
-    with node_tree() as tree:
+    with open_tree(NodeTree) as tree:
         relevance = ScanRelevance([scan_resource(spec(tree), tree.host.cached())])
         assert relevance.is_affected({"/dev": names("x1")})
         assert relevance.is_affected({"/sys/x": names("x0")})
@@ -45,4 +45,6 @@ def test_changes_concern_a_scan_by_its_directories_and_by_what_it_read() -> None
 def spec(tree: NodeTree) -> Resource:
     tree.plug("/dev/x0")
     tree.write("/sys/x/x0", "ok")
-    return loaded("devices: [{glob: '/dev/x*', attributes: {state: {path: '/sys/x/${name}'}}, where: {state: ok}}]")
+    return load_resource(
+        "devices: [{glob: '/dev/x*', attributes: {state: {path: '/sys/x/${name}'}}, where: {state: ok}}]"
+    )

@@ -2,10 +2,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.hardware import NodeTree, node_tree
+from tests.support.hardware import NodeTree, open_tree
 
 
 @pytest.fixture
 def tree() -> Iterator[NodeTree]:
-    with node_tree() as made:
+    with open_tree(NodeTree) as made:
         yield made

@@ -268,11 +268,11 @@ def test_custom_attribute_and_sysfs_join_node_with_its_device(
 ) -> None:
     inventory = found(NVIDIA, JOINED, tmp_path)
     devices = {device.candidates[0]: device for device in inventory.devices["nvidia.com/gpu"]}
-    assert {path: (one.key, one.numa) for path, one in devices.items()} == {
+    assert {path: (device.key, device.numa) for path, device in devices.items()} == {
         "/dev/nvidia1": ("GPU-1bbb", (1,)),
         "/dev/nvidia10": ("GPU-0aaa", (0,)),
     }
-    [left] = [one for one in inventory.outcomes if one.device is None]
+    [left] = [outcome for outcome in inventory.outcomes if outcome.device is None]
     assert (left.path, left.reason) == (
         "/dev/nvidia0",
         "where: it has no pci.vendor, expected 10DE (devices.yaml:12:15)",
@@ -349,7 +349,7 @@ def test_verbatim_id_is_not_changed(tmp_path: Path) -> None:
     allocate: {env: {X: x}}
 """
     good = found(PCI, resources.replace("WHAT", "pci.address"), tmp_path).devices["a.example/x"]
-    assert [one.id for one in good] == ["0000:3b:00.0", "0000:3b:00.1"]
+    assert [device.id for device in good] == ["0000:3b:00.0", "0000:3b:00.1"]
     bad = found("", resources.replace("WHAT", "path"), tmp_path).devices["a.example/x"]
     assert bad[0].faults[0].startswith("its ID '/sys/bus/pci/devices/0000:3b:00.0' must consist of letters")
 

@@ -1,4 +1,4 @@
-"""Hung paths: which operation a thread is in, and what is refused to other threads."""
+"""Hung paths: the current operation of each thread, and the operations that are refused."""
 
 import threading
 from collections.abc import Callable
@@ -11,24 +11,30 @@ from genplug.hardware.hung_paths import HangError, HungPaths
 from tests.support.hardware import NodeTree
 
 
-def in_thread(function: Callable[[], object]) -> None:
+def run_in_thread(function: Callable[[], object]) -> None:
     thread = threading.Thread(target=function)
     thread.start()
     thread.join(10)
 
 
-def test_the_operation_of_each_thread_is_known() -> None:
-    paths, other = HungPaths(), []
+def test_current_operation_is_tracked_for_each_thread() -> None:
+    paths = HungPaths()
+    threads = [threading.get_ident()]
+
+    def list_dev() -> None:
+        paths.record(Access.LIST, "/dev")
+        threads.append(threading.get_ident())
+
     paths.record(Access.READ, "/sys/a")
-    in_thread(lambda: (paths.record(Access.LIST, "/dev"), other.append(threading.get_ident())))
-    mine, theirs = paths.current(threading.get_ident()), paths.current(other[0])
-    assert mine is not None
-    assert theirs is not None
-    assert (mine.access, mine.path) == (Access.READ, "/sys/a")
-    assert (theirs.access, theirs.path) == (Access.LIST, "/dev")
+    run_in_thread(list_dev)
+    operations = [paths.current(thread) for thread in threads]
+    assert [operation and (operation.access, operation.path) for operation in operations] == [
+        (Access.READ, "/sys/a"),
+        (Access.LIST, "/dev"),
+    ]
 
 
-def test_a_hung_operation_is_refused_and_others_on_the_path_are_not() -> None:
+def test_hung_operation_is_refused_without_others_on_its_path() -> None:
     paths = HungPaths()
     paths.record(Access.READ, "/sys/a")
     hung = paths.current(threading.get_ident())
@@ -42,7 +48,7 @@ def test_a_hung_operation_is_refused_and_others_on_the_path_are_not() -> None:
     paths.record(Access.READ, "/sys/a")
 
 
-def test_the_error_of_a_hang_says_since_when() -> None:
+def test_hang_error_has_the_start_of_the_hang() -> None:
     paths = HungPaths()
     paths.record(Access.READ, "/sys/a")
     hung = paths.current(threading.get_ident())
@@ -53,17 +59,17 @@ def test_the_error_of_a_hang_says_since_when() -> None:
     assert error.value.since == hung.started
 
 
-def test_a_time_limit_counts_for_its_thread_only() -> None:
+def test_time_limit_applies_to_its_thread() -> None:
     paths = HungPaths()
     paths.begin(-1)
-    in_thread(lambda: paths.record(Access.READ, "/sys/a"))
+    run_in_thread(lambda: paths.record(Access.READ, "/sys/a"))
     with pytest.raises(HangError, match="it has not finished within"):
         paths.record(Access.READ, "/sys/a")
     paths.end()
     paths.record(Access.READ, "/sys/a")
 
 
-def test_a_host_refuses_to_read_a_file_that_hangs(tree: NodeTree) -> None:
+def test_host_refuses_to_read_a_hung_file(tree: NodeTree) -> None:
     paths = HungPaths()
     host = Host.at(tree.root, recorder=paths.record)
     tree.write("/sys/x0/state", "ok")

@@ -16,6 +16,7 @@ import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, WatchDescriptor
 
 from genplug.hardware.inotify import GONE, MAX_NAMES, DirectoryWatcher, Inbox
+from tests.support.processes import count_descriptors
 
 libc = ctypes.PyDLL(None)
 """Calls of this object keep the interpreter lock, unlike those of ``os``."""
@@ -48,11 +49,7 @@ class Notices:
         return names <= set().union(*reported) if names else frozenset() in reported
 
 
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-async def settled(watch: DirectoryWatcher, directory: Path) -> None:
+async def wait_for_all_events(watch: DirectoryWatcher, directory: Path) -> None:
     """Wait until everything that happened so far is reported, by an event after it."""
     marker = Notices()
     watch.set("settled", [directory], marker)
@@ -64,7 +61,7 @@ async def settled(watch: DirectoryWatcher, directory: Path) -> None:
 
 
 @contextmanager
-def stopped_thread() -> Iterator[None]:
+def hold_interpreter_lock() -> Iterator[None]:
     """Keep the interpreter lock, so that the kernel's queue fills. The body makes system calls by ``libc`` only."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(60)
@@ -173,7 +170,7 @@ async def test_written_file_is_reported_only_to_subscriptions_with_contents(
     watch.set("contents", [tmp_path], contents, contents=True)
     (tmp_path / "file").write_text("changed")
     await contents.until(tmp_path, "file")
-    await settled(watch, tmp_path)
+    await wait_for_all_events(watch, tmp_path)
     assert "file" not in names.names
 
 
@@ -183,7 +180,7 @@ async def test_opening_a_file_is_not_reported(watch: DirectoryWatcher, tmp_path:
     watch.set("devices", [tmp_path], notices)
     with (tmp_path / "null").open("a"):
         pass
-    await settled(watch, tmp_path)
+    await wait_for_all_events(watch, tmp_path)
     assert notices.names <= {"marker"}
 
 
@@ -236,7 +233,7 @@ async def test_unchanged_subscription_keeps_its_watch(watch: DirectoryWatcher, t
         assert not watch.set("devices", [tmp_path], notices)
     (tmp_path / "x").touch()
     await notices.until(tmp_path, "x")
-    await settled(watch, tmp_path)
+    await wait_for_all_events(watch, tmp_path)
     assert sum("x" in names for _, names in notices.all) == 1
 
 
@@ -262,22 +259,22 @@ async def test_returned_directory_is_watched_again(watch: DirectoryWatcher, tmp_
     assert watch.take_warnings() == ()
 
 
-def kernel_watches() -> int:
+def count_kernel_watches() -> int:
     """Return how many inotify watches this process has."""
     return sum(info.read_text().count("inotify wd:") for info in Path("/proc/self/fdinfo").glob("*") if info.exists())
 
 
 async def test_ended_subscription_leaves_no_watch_in_the_kernel(watch: DirectoryWatcher, tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(tmp_path)
-    watches = kernel_watches()
+    watches = count_kernel_watches()
     for _ in range(3):
         watch.set("devices", [tmp_path, tmp_path / "alias"], Notices())
         watch.set("others", [tmp_path], Notices(), contents=True)
-    assert kernel_watches() == watches + 1
+    assert count_kernel_watches() == watches + 1
     watch.unset("devices")
-    assert kernel_watches() == watches + 1
+    assert count_kernel_watches() == watches + 1
     watch.unset("others")
-    assert kernel_watches() == watches
+    assert count_kernel_watches() == watches
 
 
 async def test_replaced_directory_is_watched_by_a_set_before_its_notice(
@@ -290,7 +287,7 @@ async def test_replaced_directory_is_watched_by_a_set_before_its_notice(
     directory.rename(tmp_path / "away")
     directory.mkdir()
     assert watch.set("devices", [directory], notices)
-    await settled(watch, directory)
+    await wait_for_all_events(watch, directory)
     assert watch.unwatched == {}
     (directory / "card0").touch()
     await notices.until(directory, "card0")
@@ -305,7 +302,7 @@ async def test_missing_directory_requests_one_scan(watch: DirectoryWatcher, tmp_
     assert watch.unwatched == {}
 
 
-def longest_queue() -> int:
+def read_queue_limit() -> int:
     return int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 
@@ -319,8 +316,8 @@ async def test_queue_overflow_is_reported_as_anything_in_every_directory(
     watch.set("devices", [busy, quiet], notices)
     (busy / "x").touch()
     names = bytes(busy / "x"), bytes(busy / "y")
-    with stopped_thread():
-        for number in range(longest_queue() // 2 + 100):
+    with hold_interpreter_lock():
+        for number in range(read_queue_limit() // 2 + 100):
             libc.rename(names[number % 2], names[(number + 1) % 2])
     await notices.until(busy)
     await notices.until(quiet)
@@ -374,7 +371,7 @@ def test_32_watch_limit_is_reported_once_with_the_unwatched_directories(tmp_path
 
 async def test_32_missing_descriptor_leaves_every_directory_unwatched(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (open_descriptors() - 1, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count_descriptors() - 1, hard))
     try:
         watch = DirectoryWatcher()
     finally:
@@ -434,12 +431,12 @@ def test_unreadable_directory_is_unwatched(tmp_path: Path) -> None:
 
 
 async def test_closed_watch_reports_nothing_and_holds_no_descriptor_and_no_thread(tmp_path: Path) -> None:
-    descriptors, threads = open_descriptors(), threading.active_count()
+    descriptors, threads = count_descriptors(), threading.active_count()
     notices = Notices()
     for _ in range(3):
         watch = DirectoryWatcher()
         watch.set("devices", [tmp_path], notices)
-        await settled(watch, tmp_path)
+        await wait_for_all_events(watch, tmp_path)
         assert threading.active_count() == threads + 1
         notices.all.clear()
         (tmp_path / "x").touch()
@@ -447,10 +444,10 @@ async def test_closed_watch_reports_nothing_and_holds_no_descriptor_and_no_threa
         watch.close()
         (tmp_path / "x").unlink()
     with closing(DirectoryWatcher()) as another:
-        await settled(another, tmp_path)
+        await wait_for_all_events(another, tmp_path)
     assert notices.all == []
     assert watch.unwatched == {}
-    assert open_descriptors() == descriptors
+    assert count_descriptors() == descriptors
     assert threading.active_count() == threads
 
 

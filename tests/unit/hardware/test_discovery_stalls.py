@@ -1,4 +1,4 @@
-"""A scan in which a file operation hangs: what is kept, what is left out, and that the rest is up to date."""
+"""A scan in which a file operation hangs: devices that are kept or excluded, and the other devices."""
 
 import time
 
@@ -13,7 +13,7 @@ from genplug.hardware.inventory import ResourceScan
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
 from tests.support.configs import load_resource
-from tests.support.hardware import NodeTree, config
+from tests.support.hardware import NodeTree, build_config
 
 SPEC = load_resource(
     """
@@ -25,7 +25,7 @@ SPEC = load_resource(
 )
 
 
-def hang(access: Access, path: str) -> HungPaths:
+def record_hang(access: Access, path: str) -> HungPaths:
     paths = HungPaths()
     paths.add(Operation(access, path, time.monotonic()))
     return paths
@@ -41,17 +41,17 @@ def plug(tree: NodeTree, *names: str) -> None:
         tree.write(f"/sys/x/{name}", "ok")
 
 
-def ids(found: ResourceScan) -> list[str]:
+def list_ids(found: ResourceScan) -> list[str]:
     return [device.id for device in found.devices]
 
 
-def test_a_candidate_whose_attribute_hangs_is_kept_as_it_was(tree: NodeTree) -> None:
+def test_candidate_with_a_hung_attribute_keeps_its_device(tree: NodeTree) -> None:
     plug(tree, "x0", "x1")
     before = scan(tree, SPEC, HungPaths())
     tree.unplug("/dev/x1")
     plug(tree, "x2")
-    after = scan(tree, SPEC, hang(Access.READ, "/sys/x/x0"), before)
-    assert ids(after) == ["x0", "x2"]
+    after = scan(tree, SPEC, record_hang(Access.READ, "/sys/x/x0"), before)
+    assert list_ids(after) == ["x0", "x2"]
     assert after.devices[0] is before.devices[0]
     (stall,) = after.stalls
     assert stall.candidate == "/dev/x0"
@@ -59,60 +59,62 @@ def test_a_candidate_whose_attribute_hangs_is_kept_as_it_was(tree: NodeTree) -> 
     assert stall.since is not None
 
 
-def test_a_new_candidate_whose_attribute_hangs_is_left_out_with_the_reason(tree: NodeTree) -> None:
+def test_new_candidate_with_a_hung_attribute_is_excluded_with_the_reason(tree: NodeTree) -> None:
     plug(tree, "x0", "x1")
-    found = scan(tree, SPEC, hang(Access.READ, "/sys/x/x0"))
-    assert ids(found) == ["x1"]
-    (left_out,) = [outcome for outcome in found.outcomes if outcome.device is None]
-    assert left_out.path == "/dev/x0"
-    assert left_out.reason == "cannot be examined: read of /sys/x/x0 does not return"
-    inventory = build_inventory(config(SPEC), {SPEC.name: found})
+    found = scan(tree, SPEC, record_hang(Access.READ, "/sys/x/x0"))
+    assert list_ids(found) == ["x1"]
+    (excluded,) = [outcome for outcome in found.outcomes if outcome.device is None]
+    assert excluded.path == "/dev/x0"
+    assert excluded.reason == "cannot be examined: read of /sys/x/x0 does not return"
+    inventory = build_inventory(build_config(SPEC), {SPEC.name: found})
     assert [stall.resource for stall in inventory.stalls] == [SPEC.name]
 
 
-def test_a_candidate_is_examined_again_once_its_attribute_answers(tree: NodeTree) -> None:
+def test_candidate_is_scanned_again_after_its_attribute_returns(tree: NodeTree) -> None:
     plug(tree, "x0")
-    stalled = scan(tree, SPEC, hang(Access.READ, "/sys/x/x0"))
-    assert ids(stalled) == []
+    stalled = scan(tree, SPEC, record_hang(Access.READ, "/sys/x/x0"))
+    assert list_ids(stalled) == []
     after = scan(tree, SPEC, HungPaths(), stalled)
-    assert ids(after) == ["x0"]
+    assert list_ids(after) == ["x0"]
     assert not after.stalls
 
 
-def test_a_device_whose_companion_hangs_is_kept_as_it_was(tree: NodeTree) -> None:
+def test_device_with_a_hung_companion_is_kept(tree: NodeTree) -> None:
     spec = load_resource("devices: [{glob: /dev/x*, with: ['/dev/dead/${name}']}]")
     for name in ("x0", "x1"):
         tree.plug(f"/dev/{name}")
         tree.plug(f"/dev/dead/{name}")
     before = scan(tree, spec, HungPaths())
-    assert ids(before) == ["x0", "x1"]
-    paths = hang(Access.STAT, "/dev/dead/x0")
+    assert list_ids(before) == ["x0", "x1"]
+    paths = record_hang(Access.STAT, "/dev/dead/x0")
     after = scan(tree, spec, paths, before)
     assert after.devices == before.devices
     assert [stall.candidate for stall in after.stalls] == ["/dev/x0"]
     first = scan(tree, spec, paths)
-    assert ids(first) == ["x1"]
-    assert any("its device nodes cannot be examined: stat of /dev/dead/x0" in one.reason for one in first.outcomes)
+    assert list_ids(first) == ["x1"]
+    assert any(
+        "its device nodes cannot be examined: stat of /dev/dead/x0" in outcome.reason for outcome in first.outcomes
+    )
 
 
-def test_a_device_of_another_policy_is_not_kept(tree: NodeTree) -> None:
+def test_device_of_a_previous_policy_is_not_kept(tree: NodeTree) -> None:
     spec = load_resource("devices: [{glob: /dev/x*, with: ['/dev/dead/${name}']}]")
     tree.plug("/dev/x0")
     tree.plug("/dev/dead/x0")
     before = scan(tree, spec, HungPaths())
-    assert ids(before) == ["x0"]
-    after = scan(tree, evolve(spec, policy=Policy(block=True)), hang(Access.STAT, "/dev/dead/x0"), before)
-    assert ids(after) == []
+    assert list_ids(before) == ["x0"]
+    after = scan(tree, evolve(spec, policy=Policy(block=True)), record_hang(Access.STAT, "/dev/dead/x0"), before)
+    assert list_ids(after) == []
 
 
-def test_a_directory_of_a_glob_that_hangs_fails_the_scan(tree: NodeTree) -> None:
+def test_hung_directory_of_a_glob_fails_the_scan(tree: NodeTree) -> None:
     plug(tree, "x0")
     with pytest.raises(HangError, match=r"^list of /dev does not return$"):
-        scan(tree, SPEC, hang(Access.LIST, "/dev"))
+        scan(tree, SPEC, record_hang(Access.LIST, "/dev"))
 
 
-def test_an_inventory_leaves_out_resources_without_a_scan(tree: NodeTree) -> None:
+def test_inventory_omits_resources_without_a_scan(tree: NodeTree) -> None:
     plug(tree, "x0")
     other = evolve(SPEC, name="example.com/other")
-    inventory = build_inventory(config(other, SPEC), {SPEC.name: scan(tree, SPEC, HungPaths())})
+    inventory = build_inventory(build_config(other, SPEC), {SPEC.name: scan(tree, SPEC, HungPaths())})
     assert list(inventory.devices) == [SPEC.name]

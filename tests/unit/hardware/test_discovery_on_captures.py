@@ -1,4 +1,4 @@
-"""Real machines' /sys (``sysroots``, with their origin): what discovery makes of it, and how much it reads."""
+"""Discovery on the /sys of real machines (``tests/sysroots``): the devices, and the files that are read."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,22 +12,23 @@ from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
 from genplug.spec.model import Config
 from genplug.testing.node.file_trees import build_tree
+from tests.support.configs import HEAD
 from tests.support.sysroots import extract_sysroot
 
 
-def config(resources: str) -> Config:
-    return load_text(f"apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n{resources}", "x.yaml")
+def read_config(resources: str) -> Config:
+    return load_text(f"{HEAD}resources:\n{resources}", "x.yaml")
 
 
-def machine(name: str, root: Path, *nodes: str) -> Host:
-    """Return a captured machine, with device nodes that its /sys speaks of."""
+def open_machine(name: str, root: Path, *nodes: str) -> Host:
+    """Return the host of a captured machine, with these device nodes."""
     extract_sysroot(name, root)
     build_tree("\n".join(nodes), root)
     return Host.at(root)
 
 
-def left_out(inventory: Inventory) -> dict[str, str]:
-    return {one.path: one.reason for one in inventory.outcomes if one.device is None}
+def find_excluded(inventory: Inventory) -> dict[str, str]:
+    return {outcome.path: outcome.reason for outcome in inventory.outcomes if outcome.device is None}
 
 
 DAX = """
@@ -43,8 +44,8 @@ DAX = """
 """
 
 
-def test_devdax_offers_what_the_driver_left_free(tmp_path: Path) -> None:
-    host = machine(
+def test_devdax_devices_of_the_driver_are_found(tmp_path: Path) -> None:
+    host = open_machine(
         "pmem-dax-xeon", tmp_path, "/dev/dax0.0 char 252:1", "/dev/dax1.3 char 252:6", "/dev/dax1.4 char 252:7"
     )
     # The capture has no DIMMs; these follow Documentation/ABI/testing/sysfs-bus-nvdimm.
@@ -55,23 +56,25 @@ def test_devdax_offers_what_the_driver_left_free(tmp_path: Path) -> None:
         "/sys/bus/nd/devices/nmem1/nfit/flags = not_armed smart_notify",
     ]
     build_tree("\n".join([*dimms, *flags]), tmp_path)
-    inventory = discover(config(DAX), host)
+    inventory = discover(read_config(DAX), host)
     first, second = inventory.devices["pmem.example.com/devdax"]
-    assert [(node.path, node.info.major, node.info.minor) for one in (first, second) for node in one.nodes] == [
+    assert [
+        (node.path, node.info.major, node.info.minor) for device_node in (first, second) for node in device_node.nodes
+    ] == [
         ("/dev/dax0.0", 252, 1),
         ("/dev/dax1.3", 252, 6),
     ]
-    assert [one.attributes["attr.size"] for one in (first, second)] == [("107808292864",), ("63415779328",)]
-    assert [(one.attributes["major"], one.attributes["minor"]) for one in (first, second)] == [
+    assert [device.attributes["attr.size"] for device in (first, second)] == [("107808292864",), ("63415779328",)]
+    assert [(device.attributes["major"], device.attributes["minor"]) for device in (first, second)] == [
         (("252",), ("1",)),
         (("252",), ("6",)),
     ]
-    # Of the device itself the kernel says nothing: the nearest ancestor that does is its namespace.
-    assert [one.numa for one in (first, second)] == [(0,), (1,)]
+    # The kernel has no NUMA node for the device; the nearest ancestor with a NUMA node is its namespace.
+    assert [device.numa for device in (first, second)] == [(0,), (1,)]
     assert first.attributes["dimms"] == ("nmem0", "nmem1")
     assert first.attributes["flags"] == ("not_armed smart_notify", "smart_notify")
     assert "flags" not in second.attributes
-    [reason] = left_out(inventory).values()
+    [reason] = find_excluded(inventory).values()
     assert reason.startswith("where: driver is 'kmem', expected device_dax")
 
 
@@ -95,15 +98,15 @@ HCA = """
 """
 
 
-def test_an_adapter_is_one_device_however_many_ports_it_has(tmp_path: Path) -> None:
-    devices = discover(config(HCA), machine("infiniband-amdgpu", tmp_path)).devices["rdma/hca"]
-    ports = {one.key: (one.attributes["ports"], one.attributes["states"]) for one in devices}
-    one, two = (("1",), ("ACTIVE",)), (("1", "2"), ("ACTIVE",))
-    assert ports == {"hfi1_0": one, "mlx4_0": two, "mlx5_0": one}
+def test_adapter_with_two_ports_is_a_single_device(tmp_path: Path) -> None:
+    devices = discover(read_config(HCA), open_machine("infiniband-amdgpu", tmp_path)).devices["rdma/hca"]
+    ports = {device.key: (device.attributes["ports"], device.attributes["states"]) for device in devices}
+    single, double = (("1",), ("ACTIVE",)), (("1", "2"), ("ACTIVE",))
+    assert ports == {"hfi1_0": single, "mlx4_0": double, "mlx5_0": single}
 
 
-def test_a_card_says_its_link_and_its_errors(tmp_path: Path) -> None:
-    [card] = discover(config(HCA), machine("infiniband-amdgpu", tmp_path)).devices["amd.com/card"]
+def test_card_has_link_and_error_attributes(tmp_path: Path) -> None:
+    [card] = discover(read_config(HCA), open_machine("infiniband-amdgpu", tmp_path)).devices["amd.com/card"]
     assert card.attributes["attr.current_link_width"] == ("16",)
     assert card.attributes["fatal"] == ("0",)
     assert card.attributes["attr.unique_id"] == ("0123456789abcdef",)
@@ -116,11 +119,11 @@ P100 = """
 """
 
 
-def test_the_one_gpu_is_found_by_vendor_and_class(tmp_path: Path) -> None:
-    inventory = discover(config(P100), machine("pci-nvidia-p100", tmp_path))
+def test_gpu_is_found_by_vendor_and_class(tmp_path: Path) -> None:
+    inventory = discover(read_config(P100), open_machine("pci-nvidia-p100", tmp_path))
     [gpu] = inventory.devices["nvidia.com/gpu"]
     assert (gpu.attributes["pci.address"], gpu.attributes["driver"], gpu.numa) == (("0000:06:00.0",), ("nvidia",), ())
-    assert len(left_out(inventory)) == 28
+    assert len(find_excluded(inventory)) == 28
 
 
 THOUSAND = """
@@ -131,7 +134,7 @@ THOUSAND = """
 
 
 @pytest.fixture
-def thousand(tmp_path: Path) -> Path:
+def thousand_devices(tmp_path: Path) -> Path:
     entries = []
     for number in range(1000):
         at = f"/sys/devices/bridge{number // 100}/x{number}"
@@ -147,53 +150,58 @@ def thousand(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_scan_reads_each_file_once_and_only_what_is_asked_for(thousand: Path) -> None:
-    acts: Counter[tuple[Access, str]] = Counter()
-    inventory = discover(config(THOUSAND), Host.at(thousand, recorder=lambda act, path: acts.update([(act, path)])))
+def test_scan_reads_each_required_file_once(thousand_devices: Path) -> None:
+    accesses: Counter[tuple[Access, str]] = Counter()
+    inventory = discover(
+        read_config(THOUSAND),
+        Host.at(thousand_devices, recorder=lambda access, path: accesses.update([(access, path)])),
+    )
     assert len(inventory.devices["a.example/x"]) == 1000
-    read = {path: count for (act, path), count in acts.items() if act is Access.READ and path.startswith("/sys")}
+    read = {
+        path: count for (access, path), count in accesses.items() if access is Access.READ and path.startswith("/sys")
+    }
     # Three files of each device, and the NUMA node of each bridge.
     assert (len(read), set(read.values())) == (3010, {1})
-    listed = [path for act, path in acts if act is Access.LIST]
+    listed = [path for access, path in accesses if access is Access.LIST]
     assert listed == ["/sys/bus/x/devices"]
 
 
-def test_after_one_change_the_work_is_that_of_one_device(thousand: Path) -> None:
-    acts: list[tuple[Access, str]] = []
-    host = Host.at(thousand, recorder=lambda act, path: acts.append((act, path)))
-    spec = config(THOUSAND)
+def test_changed_device_is_read_without_the_others(thousand_devices: Path) -> None:
+    accesses: list[tuple[Access, str]] = []
+    host = Host.at(thousand_devices, recorder=lambda access, path: accesses.append((access, path)))
+    spec = read_config(THOUSAND)
     before = discover(spec, host)
-    acts.clear()
-    (thousand / "sys/devices/bridge5/x555/size").write_text("7")
+    accesses.clear()
+    (thousand_devices / "sys/devices/bridge5/x555/size").write_text("7")
     after = rescan(spec, host, before, {"/sys/devices/bridge5": frozenset({"x555"})})
-    assert sorted(path for act, path in acts if act is Access.READ) == [
+    assert sorted(path for access, path in accesses if access is Access.READ) == [
         "/dev/x555",
         "/sys/devices/bridge5/numa_node",
         *(f"/sys/devices/bridge5/x555/{name}" for name in ("serial", "size", "state")),
     ]
-    assert len(acts) < 40
+    assert len(accesses) < 40
     changed = [
-        one
-        for one, old in zip(*(found.devices["a.example/x"] for found in (after, before)), strict=True)
-        if one is not old
+        new
+        for new, old in zip(*(found.devices["a.example/x"] for found in (after, before)), strict=True)
+        if new is not old
     ]
-    assert [(one.key, one.attributes["attr.size"]) for one in changed] == [("/sys/bus/x/devices/x555", ("7",))]
+    assert [(device.key, device.attributes["attr.size"]) for device in changed] == [("/sys/bus/x/devices/x555", ("7",))]
 
 
-def test_a_device_that_comes_is_read_and_no_other(thousand: Path) -> None:
-    acts: list[tuple[Access, str]] = []
-    host = Host.at(thousand, recorder=lambda act, path: acts.append((act, path)))
-    spec = config(THOUSAND)
+def test_added_device_is_read_without_the_others(thousand_devices: Path) -> None:
+    accesses: list[tuple[Access, str]] = []
+    host = Host.at(thousand_devices, recorder=lambda access, path: accesses.append((access, path)))
+    spec = read_config(THOUSAND)
     before = discover(spec, host)
-    acts.clear()
+    accesses.clear()
     build_tree(
         "/sys/bus/x/devices/y0 -> ../../../devices/bridge9/y0\n/sys/devices/bridge9/y0/state = enabled\n"
         "/sys/devices/bridge9/y0/size = 1\n/sys/devices/bridge9/y0/serial = y\n/dev/y0 char 240:9999",
-        thousand,
+        thousand_devices,
     )
     after = rescan(spec, host, before, {"/sys/bus/x/devices": frozenset({"y0"}), "/dev": frozenset({"y0"})})
     assert len(after.devices["a.example/x"]) == 1001
-    assert {path for act, path in acts if act is Access.READ and path.startswith("/sys")} == {
+    assert {path for access, path in accesses if access is Access.READ and path.startswith("/sys")} == {
         "/sys/devices/bridge9/numa_node",
         *(f"/sys/devices/bridge9/y0/{name}" for name in ("serial", "size", "state")),
     }

@@ -1,4 +1,4 @@
-"""IDs of devices: labels that name one device of one resource for ever, whichever other devices there are."""
+"""IDs of devices: labels that depend on nothing but the resource and the key of the device."""
 
 import inspect
 import re
@@ -20,7 +20,7 @@ resources = st.sampled_from(["a.example/x", "a.example/y", "b.example/x", "nvidi
 numbers = st.integers(min_value=0, max_value=999_999)
 
 
-def test_a_plain_name_is_the_id_and_anything_else_has_a_hash() -> None:
+def test_id_is_the_node_name_or_has_a_hash() -> None:
     assert device_id("nvidia.com/gpu", "nvidia0", is_node_name=True) == "nvidia0"
     assert device_id("a.example/kvm", "vhost-net", is_node_name=True) == "vhost-net"
     assert device_id("a.example/tty", "ttyUSB0", is_node_name=True) == "ttyusb0-4ix74w"
@@ -28,7 +28,7 @@ def test_a_plain_name_is_the_id_and_anything_else_has_a_hash() -> None:
     assert device_id("rdma/hca", "mlx5_0", is_node_name=False) == "mlx5-0-at2x6m"
 
 
-def test_a_key_that_is_no_nodes_name_has_a_hash_even_if_it_looks_like_one() -> None:
+def test_id_of_a_key_other_than_a_node_name_has_a_hash() -> None:
     plain = device_id("a.example/x", "nvidia0", is_node_name=True)
     grouped = device_id("a.example/x", "nvidia0", is_node_name=False)
     elsewhere = device_id("a.example/y", "nvidia0", is_node_name=False)
@@ -36,29 +36,27 @@ def test_a_key_that_is_no_nodes_name_has_a_hash_even_if_it_looks_like_one() -> N
 
 
 @pytest.mark.parametrize("key", ["a-r0", "a-r12", "a-t3", "a-abcdef", "a-234567", "x" * 49, "-a", "a-", "A", "a_b", ""])
-def test_a_name_that_could_be_taken_for_another_kind_of_id_has_a_hash(key: str) -> None:
+def test_ambiguous_node_name_has_a_hash(key: str) -> None:
     assert re.fullmatch(r"[a-z0-9-]*[a-z0-9]-[a-z2-7]{6}", device_id("a.example/x", key, is_node_name=True))
 
 
-def test_an_id_is_made_of_its_own_resource_and_key_and_of_nothing_else() -> None:
+def test_id_depends_only_on_resource_and_key() -> None:
     assert list(inspect.signature(device_id).parameters) == ["resource", "key", "is_node_name"]
 
 
 @given(resource=resources, key=keys, number=numbers, is_node_name=st.booleans())
-def test_every_id_is_a_label_of_at_most_63_characters(
-    *, resource: str, key: str, number: int, is_node_name: bool
-) -> None:
-    one = device_id(resource, key, is_node_name=is_node_name)
+def test_46_id_is_a_label_of_at_most_63_characters(*, resource: str, key: str, number: int, is_node_name: bool) -> None:
+    id_ = device_id(resource, key, is_node_name=is_node_name)
     tokens = token_ids(resource, 3)
-    for label in (one, replica_id(one, number), *tokens):
+    for label in (id_, replica_id(id_, number), *tokens):
         assert LABEL.match(label), label
         assert len(label) <= 63
     assert len(token_ids("x" * 200 + "/" + "y" * 63, 1)[0]) <= 63
 
 
 @given(st.lists(st.tuples(resources, keys, st.booleans()), min_size=2, max_size=12), numbers, numbers)
-def test_ids_never_collide(entries: list[tuple[str, str, bool]], one: int, other: int) -> None:
-    # A node's name is one device's for the whole node: two resources do not both have it.
+def test_ids_of_different_devices_differ(entries: list[tuple[str, str, bool]], first: int, second: int) -> None:
+    # A device node has the same name for all resources, and only one resource gets it.
     owners: dict[str, str] = {}
     devices = set()
     for resource, key, is_node_name in entries:
@@ -67,8 +65,8 @@ def test_ids_never_collide(entries: list[tuple[str, str, bool]], one: int, other
     ids = {device_id(resource, key, is_node_name=own) for resource, key, own in devices}
     expected = {(r, k, own if device_id(r, k, is_node_name=True) == k else False) for r, k, own in devices}
     assert len(ids) == len(expected)
-    replicas = {replica_id(id_, number) for id_ in ids for number in {one, other}}
-    assert len(replicas) == len(ids) * len({one, other})
+    replicas = {replica_id(id_, number) for id_ in ids for number in {first, second}}
+    assert len(replicas) == len(ids) * len({first, second})
     tokens = {token for resource in {r for r, _, _ in devices} for token in token_ids(resource, 3)}
     assert len(tokens) == 3 * len({r for r, _, _ in devices})
     assert not ids & replicas
@@ -76,19 +74,19 @@ def test_ids_never_collide(entries: list[tuple[str, str, bool]], one: int, other
     assert not replicas & tokens
 
 
-def test_no_hash_reads_like_the_end_of_a_replica_or_a_token() -> None:
-    # Of so many hashes some would, by chance.
+def test_hash_does_not_look_like_a_replica_or_token_suffix() -> None:
+    # Without the rule, some of so many hashes would look like one by chance.
     hashed = (device_id("a.example/x", str(number), is_node_name=False) for number in range(100_000))
-    assert not [one for one in hashed if re.search(r"-[rt]\d+\Z", one)]
+    assert not [id_ for id_ in hashed if re.search(r"-[rt]\d+\Z", id_)]
 
 
 @pytest.mark.parametrize("key", ["0000:3b:01.0", "GPU-4cf8db2d", "a", "x" * 48, "mlx5_0"])
-def test_what_others_read_can_be_an_id_as_it_is(key: str) -> None:
+def test_key_of_another_tool_is_a_valid_verbatim_id(key: str) -> None:
     assert verbatim_error(key) == ""
 
 
 @pytest.mark.parametrize(
     "key", ["", "x" * 49, "a b", "/dev/x", "-x", "x.", "ü", "x,y", replica_id("x", 1), slice_id("x", 1), "x-t0"]
 )
-def test_what_could_be_mistaken_or_refused_is_no_id_as_it_is(key: str) -> None:
+def test_invalid_or_ambiguous_verbatim_id_is_rejected(key: str) -> None:
     assert verbatim_error(key) != ""

@@ -1,17 +1,17 @@
-"""Which changes matter to a scan."""
+"""Dependencies of a scan, and the changes that affect them."""
 
 from genplug.hardware.dependencies import Dependencies, is_affected, with_ancestors
 from genplug.spec.globs import Glob, Segment
 
 
-def pattern(text: str) -> Segment:
+def parse_segment(text: str) -> Segment:
     return next(iter(Glob.parse(f"/{text}")))[0]
 
 
-def test_a_name_a_pattern_or_anything_matters_only_in_its_directory() -> None:
+def test_change_affects_only_dependencies_in_its_directory() -> None:
     dependencies = Dependencies()
     dependencies.add_name("/dev", "kvm")
-    dependencies.add_pattern("/dev", pattern("x*"))
+    dependencies.add_pattern("/dev", parse_segment("x*"))
     dependencies.add_any("/dev/dri")
     frozen = dependencies.freeze()
     assert is_affected(frozen, {"/dev": frozenset({"null", "x7"})})
@@ -21,16 +21,16 @@ def test_a_name_a_pattern_or_anything_matters_only_in_its_directory() -> None:
     assert not is_affected(frozen, {"/run": frozenset({"kvm"})})
 
 
-def test_a_change_without_names_always_matters_in_a_directory_that_does() -> None:
+def test_change_without_names_affects_any_dependency_in_its_directory() -> None:
     dependencies = Dependencies()
     dependencies.add_name("/dev", "kvm")
     assert is_affected(dependencies.freeze(), {"/dev": frozenset()})
     assert not is_affected(dependencies.freeze(), {"/run": frozenset()})
 
 
-def test_what_a_pattern_covers_is_kept_once() -> None:
+def test_names_that_a_pattern_matches_are_dropped() -> None:
     dependencies = Dependencies()
-    dependencies.add_pattern("", pattern("x*"))
+    dependencies.add_pattern("", parse_segment("x*"))
     for number in range(1000):
         dependencies.add_name("", f"x{number}")
     assert dependencies.freeze()["/"].names == frozenset()

@@ -1,0 +1,204 @@
+"""Device nodes that containers do not get: by their numbers under any path, and by the rules of the policy."""
+
+import os
+import stat
+
+import pytest
+
+from genplug.hardware.denied_nodes import node_denial_reason
+from genplug.hardware.discovery import discover
+from genplug.hardware.host import Host
+from genplug.hardware.inventory import Kind, PathInfo
+from genplug.spec.globs import Glob
+from genplug.spec.model import CandidateType
+from genplug.spec.policy import DEFAULT_POLICY, Policy
+from tests.support.hardware import (
+    NAME,
+    NodeTree,
+    build_config,
+    build_node_spec,
+    build_resource,
+    build_source,
+    discover_sources,
+    find_reason,
+)
+
+PERMISSIVE_POLICY = Policy("policy.yaml", block=True, allow=(Glob.parse("/**"),))
+
+ALWAYS_DENIED = {
+    "/dev/mem": (1, 1),
+    "/dev/kmem": (1, 2),
+    "/dev/port": (1, 4),
+    "/dev/kmsg": (1, 11),
+    "/dev/ptyp0": (2, 0),
+    "/dev/ttyef": (3, 255),
+    "/dev/tty0": (4, 0),
+    "/dev/tty63": (4, 63),
+    "/dev/tty": (5, 0),
+    "/dev/console": (5, 1),
+    "/dev/ptmx": (5, 2),
+    "/dev/vcs": (7, 0),
+    "/dev/vcsa63": (7, 191),
+    "/dev/uinput": (10, 223),
+    "/dev/loop-control": (10, 237),
+    "/dev/pts/0": (136, 0),
+    "/dev/pts/2047": (143, 255),
+}
+BLOCK = {
+    "/dev/sda": (8, 0),
+    "/dev/loop0": (7, 0),
+    "/dev/md0": (9, 0),
+    "/dev/nvme0n1": (259, 0),
+    "/dev/dm-0": (253, 0),
+    "/dev/vda": (254, 0),
+    # The numbers 1:3 are those of the null device among character devices.
+    "/dev/ram3": (1, 3),
+}
+DISK_CONTROL = {
+    "/dev/mapper/control": (10, 236),
+    "/dev/sg0": (21, 0),
+    "/dev/raw/raw1": (162, 1),
+    "/dev/nvme0": (240, 0),
+    "/dev/nvme-fabrics": (10, 122),
+    "/dev/ng0n1": (241, 0),
+    "/dev/bsg/0:0:0:0": (242, 0),
+}
+ALLOWED = {
+    "/dev/null": (1, 3),
+    "/dev/zero": (1, 5),
+    "/dev/ttyS0": (4, 64),
+    "/dev/ttyUSB0": (188, 0),
+    "/dev/ttyACM0": (166, 0),
+    "/dev/fuse": (10, 229),
+    "/dev/kvm": (10, 232),
+    "/dev/net/tun": (10, 200),
+    "/dev/nvidia0": (195, 0),
+    "/dev/nvidiactl": (195, 255),
+    "/dev/nvidia-uvm": (510, 0),
+    "/dev/infiniband/uverbs0": (231, 192),
+    "/dev/infiniband/rdma_cm": (10, 58),
+    "/dev/dax0.0": (252, 0),
+    "/dev/video0": (81, 0),
+    "/dev/dri/renderD128": (226, 128),
+    "/dev/vfio/vfio": (10, 196),
+}
+
+
+def char_info(path: str, numbers: tuple[int, int]) -> PathInfo:
+    return PathInfo(path, Kind.CHAR, *numbers)
+
+
+@pytest.mark.parametrize(("path", "numbers"), ALWAYS_DENIED.items(), ids=ALWAYS_DENIED)
+def test_node_that_controls_the_host_is_denied_under_any_policy(path: str, numbers: tuple[int, int]) -> None:
+    for policy in (DEFAULT_POLICY, PERMISSIVE_POLICY):
+        reason = node_denial_reason(char_info(path, numbers), policy)
+        assert reason.startswith(
+            f"refused by the built-in list, which no policy can change: char {numbers[0]}:{numbers[1]} is "
+        )
+
+
+@pytest.mark.parametrize(("path", "numbers"), BLOCK.items(), ids=BLOCK)
+def test_block_device_is_denied_unless_the_policy_allows_it(path: str, numbers: tuple[int, int]) -> None:
+    info = PathInfo(path, Kind.BLOCK, *numbers)
+    reason = f"refused by 'devices.block' of the default policy: block {numbers[0]}:{numbers[1]} is a block device"
+    assert node_denial_reason(info, DEFAULT_POLICY).startswith(reason)
+    assert not node_denial_reason(info, PERMISSIVE_POLICY)
+
+
+@pytest.mark.parametrize(("path", "numbers"), DISK_CONTROL.items(), ids=DISK_CONTROL)
+def test_node_that_controls_disks_is_denied_like_a_block_device(path: str, numbers: tuple[int, int]) -> None:
+    assert node_denial_reason(char_info(path, numbers), DEFAULT_POLICY).startswith(
+        "refused by 'devices.block' of the default policy"
+    )
+    assert not node_denial_reason(char_info(path, numbers), PERMISSIVE_POLICY)
+
+
+@pytest.mark.parametrize(("path", "numbers"), ALLOWED.items(), ids=ALLOWED)
+def test_common_device_node_is_allowed_by_default(path: str, numbers: tuple[int, int]) -> None:
+    assert not node_denial_reason(char_info(path, numbers), DEFAULT_POLICY)
+
+
+def test_denied_node_is_excluded_under_another_path(tree: NodeTree) -> None:
+    tree.plug("/dev/ttyUSB7", "1:1")
+    tree.plug("/dev/tty0", "4:0")
+    tree.link("/dev/serial/by-id/mine", "../../tty0")
+    found = discover_sources(tree, build_source("/dev/ttyUSB*", "/dev/serial/by-id/*"))
+    assert found.devices == {NAME: ()}
+    assert "char 1:1 is /dev/mem, the memory of the host" in find_reason(found, "/dev/ttyUSB7")
+    assert "char 4:0 is a console of the host" in find_reason(found, "/dev/serial/by-id/mine")
+
+
+def test_device_that_includes_a_denied_node_is_excluded(tree: NodeTree) -> None:
+    for number in range(2):
+        tree.plug(f"/dev/x{number}", f"240:{number}")
+    tree.plug("/dev/mem", "1:1")
+    tree.link("/dev/with1", "mem")
+    for spec in (
+        build_source("/dev/x*", companions=(build_node_spec("/dev/with${index}", optional=True),)),
+        build_source(
+            "/dev/x*", nodes=(build_node_spec("${path}"), build_node_spec("/dev/with${index}", optional=True))
+        ),
+    ):
+        found = discover_sources(tree, spec)
+        assert [device.candidates for device in found.devices[NAME]] == [("/dev/x0",)]
+        assert find_reason(found, "/dev/x1") == (
+            "it includes /dev/with1, refused by the built-in list, which no policy can change: "
+            "char 1:1 is /dev/mem, the memory of the host"
+        )
+
+
+def test_denied_candidate_is_allowed_if_no_container_gets_it(tree: NodeTree) -> None:
+    tree.plug("/dev/sda", "8:0", kind="block")
+    tree.plug("/dev/x", "240:0")
+    spec = build_source("/dev/sda", type=CandidateType.BLOCK, nodes=(build_node_spec("/dev/x"),))
+    found = discover(build_config(build_resource(NAME, spec, policy=DEFAULT_POLICY)), tree.host)
+    assert [device_node.path for device in found.devices[NAME] for device_node in device.nodes] == ["/dev/x"]
+
+
+def test_denied_device_takes_neither_id_nor_node_from_another(tree: NodeTree) -> None:
+    tree.plug("/dev/a", "4:0")
+    tree.plug("/dev/b", "240:0")
+    tree.plug("/dev/x1", "240:1")
+    first = build_resource(
+        NAME, build_source("/dev/x1", companions=(build_node_spec("/dev/a"),)), build_source("/dev/[ab]", id="one")
+    )
+    found = discover(build_config(first, build_resource("b.example/y", build_source("/dev/x1"))), tree.host)
+    assert [device.candidates for device in found.devices[NAME]] == [("/dev/b",)]
+    assert not found.devices[NAME][0].faults
+    assert [device.candidates for device in found.devices["b.example/y"]] == [("/dev/x1",)]
+    assert not found.conflicts
+
+
+def test_policy_globs_are_matched_against_the_symlink_target(tree: NodeTree) -> None:
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/x1", "240:1")
+    tree.plug("/dev/y", "240:2")
+    tree.plug("/run/node", "240:3")
+    tree.link("/dev/x9", "y")
+    tree.link("/dev/x8", "/run/node")
+    policy = Policy("policy.yaml", allow=(Glob.parse("/dev/x*"),), deny=(Glob.parse("/dev/**/x1"),))
+    found = discover(build_config(build_resource(NAME, build_source("/dev/x*"), policy=policy)), tree.host)
+    assert [device.id for device in found.devices[NAME]] == ["x0"]
+    assert find_reason(found, "/dev/x1") == "refused by 'devices.deny' of policy.yaml: '/dev/**/x1'"
+    assert find_reason(found, "/dev/x9") == "refused by 'devices.allow' of policy.yaml, which allows /dev/x*"
+    by_default = discover(build_config(build_resource(NAME, build_source("/dev/x*"), policy=DEFAULT_POLICY)), tree.host)
+    assert [device.candidates for device in by_default.devices[NAME]] == [("/dev/x0",), ("/dev/x1",), ("/dev/x9",)]
+    assert "'devices.allow' of the default policy, which allows /dev/**" in find_reason(by_default, "/dev/x8")
+
+
+@pytest.mark.root
+def test_denied_real_node_is_recognized_by_its_numbers(tree: NodeTree) -> None:
+    for path, numbers in {**ALWAYS_DENIED, **DISK_CONTROL}.items():
+        tree.mknod(path, *numbers, stat.S_IFCHR)
+    for path, numbers in BLOCK.items():
+        tree.mknod(path, *numbers, stat.S_IFBLK)
+    tree.mknod("/dev/fuse", 10, 229, stat.S_IFCHR)
+    (tree.root / ".genplug-stand-ins").unlink()
+    found = discover(
+        build_config(build_resource(NAME, build_source("/dev/**"), policy=DEFAULT_POLICY)), Host.at(tree.root)
+    )
+    assert [device.id for device in found.devices[NAME]] == ["fuse"]
+    assert not [
+        path for path in (*ALWAYS_DENIED, *DISK_CONTROL, *BLOCK) if "refused by" not in find_reason(found, path)
+    ]
+    assert os.major((tree.root / "dev/mem").stat().st_rdev) == 1
