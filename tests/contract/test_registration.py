@@ -6,7 +6,6 @@ import os
 import socket
 import tempfile
 import time
-import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.events import drain_events
+from tests.support.metrics import read_metrics
 from tests.support.processes import count_threads
 from tests.support.resources import X_CONFIG, XY_CONFIG, X, Y, build_config, build_x_config, plug_devices, write_policy
 from tests.support.sockets import list_plugin_sockets
@@ -236,10 +236,9 @@ async def test_07_unsupported_api_version_is_logged_per_attempt_and_retried_slow
         gaps = [later.time - earlier.time for earlier, later in itertools.pairwise(kubelet.attempts)]
         assert 0.1 <= gaps[0] < 1 <= gaps[1]
 
-        url = f"http://127.0.0.1:{agent.listens_on}/metrics"
-        page = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode().splitlines()
-        assert f'genplug_resource_registered{{resource="{X}"}} 0.0' in page
-        assert f'genplug_registrations_total{{resource="{X}",result="failure"}} 3.0' in page
+        metrics = await read_metrics(agent)
+        assert metrics[f'genplug_resource_registered{{resource="{X}"}}'] == 0
+        assert metrics[f'genplug_registrations_total{{resource="{X}",result="failure"}}'] == 3
 
 
 async def test_08_rejected_resource_name_is_reported_and_others_continue(
