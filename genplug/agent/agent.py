@@ -24,7 +24,7 @@ from genplug.hardware.uevents import Uevent, UeventListener, affected_paths
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import Status
-from genplug.observe.status_builder import scan_statuses
+from genplug.observe.status_builder import build_scan_statuses
 from genplug.spec.model import Config
 
 
@@ -75,7 +75,7 @@ class Agent:
             self._kubelet.error,
             self._kubelet.statuses(),
             self._reconciler.monitor_status,
-            scan_statuses(snapshot.config, snapshot.inventory) if snapshot is not None else (),
+            build_scan_statuses(snapshot.config, snapshot.inventory) if snapshot is not None else (),
             tuple(task.failure for task in self._supervised if task.failure),
         )
 

@@ -32,7 +32,12 @@ from genplug.kubelet.servicer import ResourceBackend as EndpointAnswers
 from genplug.observe.events import Event, EventLog
 from genplug.observe.messages import log_device_changes, log_offer_change, log_report
 from genplug.observe.status import ResourceStatus
-from genplug.observe.status_builder import offer_notes, resource_status, status_unscanned, status_without_instances
+from genplug.observe.status_builder import (
+    build_resource_status,
+    build_template_status,
+    build_unscanned_status,
+    collect_notes,
+)
 from genplug.spec.model import Resource
 
 LOCK_INTERVAL = 1.0
@@ -63,18 +68,17 @@ class KubeletController:
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, removed ones that still wait for their pods included."""
-        notes = offer_notes(self._snapshot.inventory) if self._snapshot else {}
+        notes = collect_notes(self._snapshot.inventory) if self._snapshot else {}
         nameless = self._snapshot.resources_without_instances if self._snapshot else ()
         unscanned = self._snapshot.scan.unscanned if self._snapshot else ()
         without_endpoint = (
-            *map(status_unscanned, unscanned),
-            *(status_without_instances(name, notes.get(name, ())) for name in nameless),
+            *map(build_unscanned_status, unscanned),
+            *(build_template_status(name, notes.get(name, ())) for name in nameless),
         )
         return without_endpoint + tuple(
-            resource_status(
-                name,
-                self._endpoints[name].status if name in self._endpoints else None,
+            build_resource_status(
                 offer,
+                self._endpoints[name].status if name in self._endpoints else None,
                 is_removed=name in self._draining,
                 notes=(*notes.get(name, ()), *self._notes_as_written(offer, notes)),
             )
@@ -89,7 +93,7 @@ class KubeletController:
         """Bring what every endpoint answers up to a snapshot; touch only what differs."""
         self._snapshot = snapshot
         log_device_changes(self._event_log, before.health if before else None, snapshot.health)
-        notes = offer_notes(snapshot.inventory)
+        notes = collect_notes(snapshot.inventory)
         resources = snapshot.health.resources
         self._pools.update_resources(resources.values())
         for name, resource in resources.items():

@@ -101,6 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from genplug.hardware.host import Host  # noqa: PLC0415
     from genplug.health.presence import NO_PROBE_RESULTS  # noqa: PLC0415
     from genplug.health.run_once import run_probes_once  # noqa: PLC0415
+    from genplug.observe.text import join_names  # noqa: PLC0415
 
     try:
         config = load(tuple(map(Path, arguments.config)), arguments.node_name, arguments.policy).config
@@ -111,7 +112,8 @@ def _run(arguments: argparse.Namespace) -> int:
     inventory = discover(config, host)
     results, probe_errors = run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, ())
     for probe_error in probe_errors:
-        text = f"{probe_error.resource}: probe {probe_error.probe} has no result: {probe_error.error}"
+        devices = join_names(probe_error.devices)
+        text = f"{probe_error.resource}: probe {probe_error.probe} cannot check {devices}: {probe_error.error}"
         print_message("plan", text)
     for conflict in inventory.conflicts:
         print_message("plan", conflict.message)

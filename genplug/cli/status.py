@@ -13,6 +13,7 @@ from typing import Any
 
 from genplug.cli.options import LISTEN_VARIABLE, Address, format_address, parse_address
 from genplug.cli.output import format_table, print_message
+from genplug.observe.text import join_names
 
 DESCRIPTION = """\
 Show the status of the agent that runs on this node: whether it is ready, which configuration is active, and for each
@@ -40,7 +41,6 @@ _TIMEOUT_SECONDS = 5.0
 """Time limit of a request."""
 _UNREACHABLE, _UNKNOWN, _NOT_READY = 1, 2, 4
 _FORBIDDEN = 403
-_MAX_NAMED_DEVICES = 3
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 JSON = Mapping[str, Any]
@@ -203,10 +203,8 @@ def _health_lines(health: JSON) -> Iterator[str]:
         if reason := health[pool]["startError"]:
             yield f"  probe workers cannot be started (failed attempts: {health[pool]['failedStarts']}): {reason}"
     for error in health["errors"]:
-        devices = error["devices"]
-        more = f" and {len(devices) - _MAX_NAMED_DEVICES} more" if len(devices) > _MAX_NAMED_DEVICES else ""
-        named = ", ".join(devices[:_MAX_NAMED_DEVICES]) + more
-        yield f"  {error['resource']}: probe {error['probe']} has no result for {named}: {error['error']}"
+        devices = join_names(error["devices"])
+        yield f"  {error['resource']}: probe {error['probe']} cannot check {devices}: {error['error']}"
 
 
 def _format_resources(resources: Sequence[JSON]) -> str:

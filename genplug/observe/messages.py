@@ -1,7 +1,4 @@
-"""From changes to event_log entries: what is worth telling when lists, endpoints and configurations change.
-
-No state.
-"""
+"""Texts of log events, and the decision which changes of devices, offers, endpoints and probes are logged. No state."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,23 +16,24 @@ from genplug.kubelet.events import (
     Report,
 )
 from genplug.observe.events import Event, EventLog
-from genplug.observe.stalls import stall_notes
+from genplug.observe.stalls import describe_stalls
+from genplug.observe.text import join_names
 
-_MAX_NAMED = 3
 MAX_LINES = 20
-"""Devices of one resource told one by one at a time; more are summed up."""
+"""The number of devices of a resource that are logged at once; the others are counted in a line."""
+_MAX_NOTES = 3
 
 
 def log_report(event_log: EventLog, report: Report) -> None:
-    """Write what an endpoint reported."""
+    """Log the report of an endpoint."""
     match report:
         case PhaseChanged(resource, previous, current):
             _log_phase_change(event_log, resource, previous, current)
         case ListSent(resource, devices, healthy):
-            text = f"{resource}: list of {devices} devices sent, {healthy} healthy"
+            text = f"{resource}: device list sent: {devices} devices, {healthy} healthy"
             event_log.emit(Event.LIST_SENT, text, resource=resource, devices=devices, healthy=healthy)
         case CallAnswered(resource, "Allocate", ids, seconds, ""):
-            text = f"{resource}: {', '.join(ids) or 'nothing'} given to a container"
+            text = f"{resource}: {', '.join(ids) or 'no devices'} allocated to a container"
             event_log.emit(Event.ALLOCATED, text, resource=resource, devices=ids, seconds=seconds)
         case CallAnswered(resource, "Allocate", ids, seconds, error):
             event_log.emit(Event.ALLOCATION_REFUSED, error, resource=resource, devices=ids, seconds=seconds)
@@ -46,65 +44,69 @@ def log_report(event_log: EventLog, report: Report) -> None:
             event_log.emit_failure(text, exception, resource=resource, method=operation)
 
 
-def log_device_changes(event_log: EventLog, before: HealthSnapshot | None, after: HealthSnapshot) -> None:
-    """Write which devices came, went, or changed health."""
-    for resource, judged in after.devices.items():
-        known = {one.device.id: one for one in before.devices.get(resource, ())} if before else {}
-        # At the first look only what is wrong is news.
-        lines = _device_lines(resource, known, judged, is_first=before is None or resource not in before.devices)
-        for event, text, device in lines[:MAX_LINES]:
+def log_device_changes(event_log: EventLog, previous: HealthSnapshot | None, current: HealthSnapshot) -> None:
+    """Log the devices that were added, were removed, or have another health."""
+    for resource, devices in current.devices.items():
+        known = {health.device.id: health for health in previous.devices.get(resource, ())} if previous else {}
+        # After the first scan of a resource, only unhealthy devices are logged.
+        is_first = previous is None or resource not in previous.devices
+        changes = _list_device_changes(resource, known, devices, is_first=is_first)
+        for event, text, device in changes[:MAX_LINES]:
             event_log.emit(event, text, resource=resource, device=device)
-        if len(lines) > MAX_LINES:
-            text = f"{resource}: and {len(lines) - MAX_LINES} more devices changed"
+        if len(changes) > MAX_LINES:
+            text = f"{resource}: and {len(changes) - MAX_LINES} more devices changed"
             event_log.emit(Event.DEVICES_CHANGED, text, resource=resource)
 
 
 def log_offer_change(
-    event_log: EventLog, before: ResourceOffer | None, after: ResourceOffer, notes: Sequence[str]
+    event_log: EventLog, previous: ResourceOffer | None, current: ResourceOffer, notes: Sequence[str]
 ) -> None:
-    """Write how many devices a resource offers, if that changed; and why, if there are none."""
-    if before is not None and before.listed == after.listed:
+    """Log the numbers of devices of a resource if its list has changed, with reasons if the list is empty."""
+    if previous is not None and previous.listed == current.listed:
         return
-    name = after.resource.name
-    healthy = sum(one.healthy for one in after.listed)
-    unhealthy = len(after.listed) - healthy
-    was = f", was {sum(one.healthy for one in before.listed)}" if before is not None else ""
-    text = f"{name}: {healthy} healthy{was}" + (f", {unhealthy} unhealthy" if unhealthy else "")
-    if not after.listed:
-        text += "".join(f"; {note}" for note in notes[:3])
+    name = current.resource.name
+    healthy = sum(device.healthy for device in current.listed)
+    unhealthy = len(current.listed) - healthy
+    text = f"{name}: {healthy} healthy" + (f", {unhealthy} unhealthy" if unhealthy else "")
+    if previous is not None:
+        text += f" (previously {sum(device.healthy for device in previous.listed)} healthy)"
+    if not current.listed:
+        text += "".join(f"; {note}" for note in notes[:_MAX_NOTES])
     event_log.emit(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)
 
 
-def log_conflicts(event_log: EventLog, before: Inventory | None, after: Inventory) -> None:
-    """Write which device nodes are claimed twice."""
-    known = {conflict.message for conflict in before.conflicts} if before is not None else set()
-    for conflict in after.conflicts:
+def log_conflicts(event_log: EventLog, previous: Inventory | None, current: Inventory) -> None:
+    """Log the new conflicts: device nodes that two devices claim."""
+    known = {conflict.message for conflict in previous.conflicts} if previous is not None else set()
+    for conflict in current.conflicts:
         if conflict.message not in known:
             event_log.emit(Event.DEVICE_NODE_CONFLICT, conflict.message, path=conflict.path)
 
 
-def log_stalls(event_log: EventLog, before: Inventory | None, after: Inventory) -> None:
-    """Write which scans stall, and which are up to date again."""
-    stalled = {stall.resource for stall in before.stalls} if before is not None else set()
-    known = {(stall.resource, stall.reason) for stall in before.stalls} if before is not None else set()
-    fresh = tuple(stall for stall in after.stalls if (stall.resource, stall.reason) not in known)
-    for resource, notes in stall_notes(fresh).items():
-        for note in notes:
-            event_log.emit(Event.SCAN_STALLED, f"{resource}: scan stalled: {note}", resource=resource)
-    for resource in sorted(stalled - {stall.resource for stall in after.stalls}):
+def log_stalls(event_log: EventLog, previous: Inventory | None, current: Inventory) -> None:
+    """Log the scans that have stalled, and those that are up to date again."""
+    stalled = {stall.resource for stall in previous.stalls} if previous is not None else set()
+    known = {(stall.resource, stall.reason) for stall in previous.stalls} if previous is not None else set()
+    new = tuple(stall for stall in current.stalls if (stall.resource, stall.reason) not in known)
+    for resource, texts in describe_stalls(new).items():
+        for text in texts:
+            event_log.emit(Event.SCAN_STALLED, f"{resource}: scan stalled: {text}", resource=resource)
+    for resource in sorted(stalled - {stall.resource for stall in current.stalls}):
         event_log.emit(Event.SCAN_RESUMED, f"{resource}: the scan is up to date again", resource=resource)
 
 
-def log_rejected_names(event_log: EventLog, before: Inventory | None, after: Inventory) -> None:
-    """Write which devices are left out because of the names that their resources would have."""
-    known = {(one.path, one.reason) for one in before.outcomes if one.is_misnamed} if before is not None else set()
-    lines = [one for one in after.outcomes if one.is_misnamed and (one.path, one.reason) not in known]
-    for one in lines[:MAX_LINES]:
-        event_log.emit(
-            Event.RESOURCE_NAME_REJECTED, f"{one.resource}: {one.path} is left out: {one.reason}", resource=one.resource
-        )
-    if len(lines) > MAX_LINES:
-        text = f"and {len(lines) - MAX_LINES} more devices are left out for the names of their resources"
+def log_rejected_names(event_log: EventLog, previous: Inventory | None, current: Inventory) -> None:
+    """Log the devices that are newly left out because of the names that their resources would have."""
+    misnamed = [outcome for outcome in previous.outcomes if outcome.is_misnamed] if previous is not None else []
+    known = {(outcome.path, outcome.reason) for outcome in misnamed}
+    rejected = [
+        outcome for outcome in current.outcomes if outcome.is_misnamed and (outcome.path, outcome.reason) not in known
+    ]
+    for outcome in rejected[:MAX_LINES]:
+        text = f"{outcome.resource}: {outcome.path} is left out: {outcome.reason}"
+        event_log.emit(Event.RESOURCE_NAME_REJECTED, text, resource=outcome.resource)
+    if len(rejected) > MAX_LINES:
+        text = f"and {len(rejected) - MAX_LINES} more devices are left out because of the names of their resources"
         event_log.emit(Event.RESOURCE_NAME_REJECTED, text)
 
 
@@ -131,45 +133,45 @@ def log_monitor_event(event_log: EventLog, event: MonitorEvent) -> None:
                 text = f"{resource}: probe {probe} recovered; previous error: {error}"
                 event_log.emit(Event.PROBE_RECOVERED, text, **facts)
             else:
-                named = ", ".join(devices[:_MAX_NAMED])
-                more = f" and {len(devices) - _MAX_NAMED} more" if len(devices) > _MAX_NAMED else ""
-                text = f"{resource}: probe {probe} cannot check {named}{more}: {error}"
+                text = f"{resource}: probe {probe} cannot check {join_names(devices)}: {error}"
                 event_log.emit(Event.PROBE_ERROR, text, **facts)
 
 
 def _log_phase_change(event_log: EventLog, resource: str, previous: EndpointStatus, current: EndpointStatus) -> None:
     facts = {"resource": resource, "generation": current.generation, "phase": current.phase.value}
     if current.is_registered and not previous.is_registered:
-        event_log.emit(Event.REGISTERED, f"{resource}: registered, the kubelet listens", **facts)
+        event_log.emit(Event.REGISTERED, f"{resource}: registered; the kubelet has opened a stream", **facts)
     elif previous.is_registered and not current.is_registered:
-        text = f"{resource}: the kubelet no longer listens: {current.reason or 'stopping'}"
+        text = f"{resource}: disconnected: {current.reason or 'the agent stops'}"
         event_log.emit(Event.DISCONNECTED, text, **facts)
     elif current.failures > previous.failures and current.phase in (Phase.WAIT, Phase.SERVE):
-        event_log.emit(Event.REGISTRATION_FAILED, f"{resource}: {current.reason}; will try again", **facts)
+        event_log.emit(Event.REGISTRATION_FAILED, f"{resource}: {current.reason}; the agent retries", **facts)
     else:
         text = f"{resource}: {previous.phase.value} → {current.phase.value}"
         event_log.emit(Event.ENDPOINT_PHASE_CHANGED, text + (f" ({current.reason})" if current.reason else ""), **facts)
     if current.phase is Phase.PAUSE and not current.has_kubelet:
-        event_log.emit(Event.ENDPOINT_PHASE_CHANGED, f"{resource}: holds until kubelet.sock appears", **facts)
+        event_log.emit(Event.ENDPOINT_PHASE_CHANGED, f"{resource}: waits until kubelet.sock exists", **facts)
 
 
-def _device_lines(
-    resource: str, known: Mapping[str, DeviceHealth], judged: Sequence[DeviceHealth], *, is_first: bool
+def _list_device_changes(
+    resource: str, previous: Mapping[str, DeviceHealth], current: Sequence[DeviceHealth], *, is_first: bool
 ) -> list[tuple[Event, str, str]]:
-    lines = []
-    for one in judged:
-        device, verdict = one.device, one.verdict
-        was = known.get(device.id)
-        if not verdict.healthy and (was is None or was.verdict != verdict):
-            lines.append((Event.DEVICE_UNHEALTHY, f"{resource}: {device.id} is unhealthy: {verdict.reason}", device.id))
-        elif verdict.healthy and was is not None and not was.verdict.healthy:
-            lines.append((Event.DEVICE_HEALTHY, f"{resource}: {device.id} is healthy again", device.id))
-        elif was is None and not is_first:
-            text = f"{resource}: {device.id} is new ({', '.join(device.candidates)})"
-            lines.append((Event.DEVICE_HEALTHY, text, device.id))
-    listed = {one.device.id for one in judged}
-    for name, one in known.items():
-        if name not in listed:
-            text = f"{resource}: {name} left the list; {one.verdict.reason or 'the configuration no longer matches it'}"
-            lines.append((Event.DEVICE_REMOVED, text, name))
-    return lines
+    """Return an event, a text and a device ID for each device that has changed."""
+    changes = []
+    for health in current:
+        device, verdict = health.device, health.verdict
+        known = previous.get(device.id)
+        if not verdict.healthy and (known is None or known.verdict != verdict):
+            text = f"{resource}: {device.id} is unhealthy: {verdict.reason}"
+            changes.append((Event.DEVICE_UNHEALTHY, text, device.id))
+        elif verdict.healthy and known is not None and not known.verdict.healthy:
+            changes.append((Event.DEVICE_HEALTHY, f"{resource}: {device.id} is healthy again", device.id))
+        elif known is None and not is_first:
+            text = f"{resource}: {device.id} is added ({', '.join(device.candidates)})"
+            changes.append((Event.DEVICE_HEALTHY, text, device.id))
+    listed = {health.device.id for health in current}
+    for device_id, health in previous.items():
+        if device_id not in listed:
+            reason = health.verdict.reason or "the configuration no longer matches it"
+            changes.append((Event.DEVICE_REMOVED, f"{resource}: {device_id} is removed: {reason}", device_id))
+    return changes

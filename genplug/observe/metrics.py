@@ -1,4 +1,4 @@
-"""Export metrics for Prometheus (docs/reference/metrics.md): gauges from the status, counters from the events."""
+"""Metrics for Prometheus: gauges from the status, counters from the events. docs/reference/metrics.md lists them."""
 
 import platform
 from collections import Counter as Counted
@@ -13,11 +13,11 @@ from genplug.health.status import MonitorStatus
 from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import Status
 
-_ALLOCATE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
+_ALLOCATE_BUCKET_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
 
 
 class Metrics:
-    """One registry for one agent."""
+    """The metrics of an agent, with a registry of their own."""
 
     def __init__(self, status: Callable[[], Status], event_log: EventLog) -> None:
         self.registry = CollectorRegistry()
@@ -37,19 +37,19 @@ class Metrics:
         self._reloads = counter("config_reloads", "Configurations read after a change of the files.", "result")
         self._restarts = counter("kubelet_restarts", "Restarts of the kubelet: new kubelet.sock files.")
         self._health = counter("device_health_transitions", "Changes of the health of devices.", "resource", "to")
-        self._mistakes = counter("internal_errors", "Errors of genplug itself.", "resource")
+        self._internal_errors = counter("internal_errors", "Errors of genplug itself.", "resource")
         self._seconds = Histogram(
             "genplug_allocate_duration_seconds",
             "Duration of Allocate calls.",
             ("resource",),
-            buckets=_ALLOCATE_BUCKETS,
+            buckets=_ALLOCATE_BUCKET_SECONDS,
             registry=self.registry,
         )
         event_log.listen(self._count)
 
-    def _count(self, entry: LogEvent) -> None:
-        resource = str(entry.facts.get("resource", ""))
-        match entry.event:
+    def _count(self, log_event: LogEvent) -> None:
+        resource = str(log_event.facts.get("resource", ""))
+        match log_event.event:
             case Event.REGISTERED:
                 self._registrations.labels(resource, "success").inc()
             case Event.REGISTRATION_FAILED:
@@ -57,9 +57,9 @@ class Metrics:
             case Event.LIST_SENT:
                 self._lists.labels(resource).inc()
             case Event.ALLOCATED | Event.ALLOCATION_REFUSED:
-                result = "success" if entry.event is Event.ALLOCATED else "refused"
+                result = "success" if log_event.event is Event.ALLOCATED else "refused"
                 self._allocations.labels(resource, result).inc()
-                self._seconds.labels(resource).observe(float(str(entry.facts["seconds"])))
+                self._seconds.labels(resource).observe(float(str(log_event.facts["seconds"])))
             case Event.CONFIG_LOADED | Event.CONFIG_UNCHANGED:
                 self._reloads.labels("success").inc()
             case Event.CONFIG_INVALID:
@@ -67,10 +67,10 @@ class Metrics:
             case Event.KUBELET_RESTARTED:
                 self._restarts.inc()
             case Event.DEVICE_HEALTHY | Event.DEVICE_UNHEALTHY:
-                to = "healthy" if entry.event is Event.DEVICE_HEALTHY else "unhealthy"
+                to = "healthy" if log_event.event is Event.DEVICE_HEALTHY else "unhealthy"
                 self._health.labels(resource, to).inc()
             case Event.INTERNAL_ERROR:
-                self._mistakes.labels(resource).inc()
+                self._internal_errors.labels(resource).inc()
             case _:
                 pass
 
@@ -109,7 +109,7 @@ class _StatusCollector(Collector):
         )
         for resource in status.resources:
             if not resource.is_removed:
-                # What left the configuration on purpose is nothing to be woken up for.
+                # An alert on missing devices must not fire for a resource that was removed.
                 devices.add_metric((resource.name, "healthy"), resource.healthy)
                 devices.add_metric((resource.name, "unhealthy"), resource.unhealthy)
                 registered.add_metric((resource.name,), int(resource.is_registered))
@@ -120,10 +120,10 @@ class _StatusCollector(Collector):
         for scan in status.scans:
             stalled.add_metric((scan.resource,), int(bool(scan.stalls)))
         yield from (devices, registered, streams, stalled)
-        yield from _of_health(status.health)
+        yield from _collect_health(status.health)
 
 
-def _of_health(health: MonitorStatus) -> Iterable[Metric]:
+def _collect_health(health: MonitorStatus) -> Iterable[Metric]:
     yield GaugeMetricFamily("genplug_probes", "Probes, counted for each device.", health.probes)
     yield GaugeMetricFamily("genplug_probe_targets", "Distinct files and calls that the probes use.", health.targets)
     yield CounterMetricFamily("genplug_probe_runs", "Completed probe runs.", health.runs)
@@ -131,11 +131,12 @@ def _of_health(health: MonitorStatus) -> Iterable[Metric]:
         "genplug_probe_errors", "Devices for which the probe has an error.", labels=("resource", "probe")
     )
     counts: Counted[tuple[str, str]] = Counted()
-    for trouble in health.errors:
-        counts[trouble.resource, trouble.probe] += len(trouble.devices)
+    for error in health.errors:
+        counts[error.resource, error.probe] += len(error.devices)
     for labels, number in counts.items():
         errors.add_metric(labels, number)
     workers = GaugeMetricFamily("genplug_probe_workers", "Worker processes that run probes.", labels=("state",))
+    # Only workers of the read pool hang; in the call pool, calls hang.
     hung = health.read_workers.hung
     workers.add_metric(("working",), health.read_workers.workers + health.call_workers.workers - hung)
     workers.add_metric(("hung",), hung)

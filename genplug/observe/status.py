@@ -1,18 +1,21 @@
-"""The state of the agent as one frozen value: what readiness, metrics, ``/statusz`` and the demo's table show."""
+"""The status of the agent as a frozen value, for readiness, metrics, ``/statusz`` and the demo.
 
-from datetime import UTC, datetime
+``schemas/status.schema.json`` describes its JSON document. Times are seconds since the epoch here, and RFC 3339 in the
+document.
+"""
 
 from attrs import asdict, frozen
 
 from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
+from genplug.observe.text import format_time
 
 
 @frozen
 class DeviceStatus:
-    """One grant as the kubelet sees it, with the reason the kubelet is not told.
+    """The status of a grant, with the reason that the kubelet does not receive.
 
-    ``probe`` is whose verdict it is, empty while healthy; ``since`` is when it was given (whole seconds since the
-    epoch), None if that is not known.
+    ``probe`` is the name of the probe that found the device unhealthy, and empty for a healthy device. ``since`` is the
+    time since which the device has its health and reason, or None if it is not known.
     """
 
     id: str
@@ -23,17 +26,17 @@ class DeviceStatus:
     since: int | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the device as ``schemas/status.schema.json`` describes it."""
-        return {**asdict(self), "paths": list(self.paths), "since": _format_time(self.since)}
+        """Return the part of the document for this device."""
+        return {**asdict(self), "paths": list(self.paths), "since": _format_optional_time(self.since)}
 
 
-@frozen
+@frozen(repr=False)
 class ResourceStatus:
-    """One resource: its devices and where its endpoint is.
+    """The status of a resource, its endpoint and its devices.
 
-    ``is_registered`` means that the kubelet has a stream open; ``reason`` says why not. ``is_removed`` marks a resource
-    that left the configuration and waits for its last pod, ``has_no_instances`` one whose name is a template that no
-    device fills in: there is nothing to register.
+    ``is_registered`` states whether the kubelet has an open stream; ``reason`` states why it has none. ``is_removed``
+    marks a resource that was removed from the configuration and waits until no pod uses it. ``has_no_instances`` marks
+    a resource whose name contains a template for which no device has a value, so that it is not registered.
     """
 
     name: str
@@ -45,21 +48,31 @@ class ResourceStatus:
     reason: str
     devices: tuple[DeviceStatus, ...]
     notes: tuple[str, ...]
-    """Why there are no devices, or fewer than one may expect."""
+    """Reasons for which the resource has no devices, or fewer than expected."""
     has_no_instances: bool = False
 
     @property
     def healthy(self) -> int:
-        """How many devices may be handed out."""
+        """The number of healthy devices."""
         return sum(device.healthy for device in self.devices)
 
     @property
     def unhealthy(self) -> int:
-        """How many are listed and must not be used."""
+        """The number of unhealthy devices."""
         return len(self.devices) - self.healthy
 
+    def __repr__(self) -> str:
+        return f"<ResourceStatus {self}>"
+
+    def __str__(self) -> str:
+        words = ["removed"] if self.is_removed else []
+        words.append("registered" if self.is_registered else f"not registered ({self.reason or 'starting'})")
+        words += [f"phase {self.phase}", f"generation {self.generation}", f"streams {self.streams}"]
+        words += [f"{self.healthy} healthy", f"{self.unhealthy} unhealthy", *self.notes]
+        return f"{self.name}: {', '.join(words)}"
+
     def as_json(self) -> dict[str, object]:
-        """Return the resource as ``schemas/status.schema.json`` describes it."""
+        """Return the part of the document for this resource."""
         return {
             "name": self.name,
             "phase": self.phase,
@@ -78,9 +91,9 @@ class ResourceStatus:
 
 @frozen
 class ConfigStatus:
-    """Which configuration is in force, and what is wrong with the newest files (``error``, empty when nothing is).
+    """The active configuration, and the error of the newest files, which is empty if they are active.
 
-    ``loaded_at`` is the wall clock's time (seconds since the epoch) of the last success, None before it.
+    ``loaded_at`` is the time at which the configuration became active, or None if no configuration is active.
     """
 
     files: tuple[str, ...] = ()
@@ -89,26 +102,29 @@ class ConfigStatus:
     error: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the configuration as ``schemas/status.schema.json`` describes it."""
+        """Return the part of the document for the configuration."""
         return {
             "files": list(self.files),
             "sha256": self.sha256,
-            "loadedAt": _format_time(self.loaded_at),
+            "loadedAt": _format_optional_time(self.loaded_at),
             "error": self.error,
         }
 
 
 @frozen
 class ScanStatus:
-    """Whether the scan of a resource is up to date. ``stalls`` says what is not and why, empty if everything is."""
+    """The status of the scan of a resource: ``stalls`` lists the devices that are not up to date, with the reasons."""
 
     resource: str
     stalls: tuple[str, ...] = ()
 
 
-@frozen
+@frozen(repr=False)
 class Status:
-    """The whole agent. ``kubelet`` says what it waits for there, empty when nothing."""
+    """The status of the agent.
+
+    ``kubelet`` is what the agent waits for in the directory of the kubelet, and empty if it does not wait.
+    """
 
     version: str
     node: str | None
@@ -118,16 +134,16 @@ class Status:
     health: MonitorStatus = NO_MONITOR_STATUS
     scans: tuple[ScanStatus, ...] = ()
     failures: tuple[str, ...] = ()
-    """Tasks of the agent that failed by an internal error and are started again."""
+    """The tasks of the agent that failed by an internal error and are started again."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether a configuration is in force and every resource of it is registered with a live stream."""
+        """Whether a configuration is active, and every resource of it is registered and up to date."""
         return not self.unready
 
     @property
     def unready(self) -> tuple[str, ...]:
-        """Everything that keeps the agent from being ready, one sentence each."""
+        """The reasons for which the agent is not ready."""
         reasons = []
         if self.config.loaded_at is None:
             reasons.append(f"no configuration is loaded: {self.config.error or 'it has not been read yet'}")
@@ -141,14 +157,22 @@ class Status:
         reasons += self.failures
         reasons += [f"{scan.resource}: scan stalled: {stall}" for scan in self.scans for stall in scan.stalls]
         reasons += [
-            f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'just starting'}"
+            f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'starting'}"
             for resource in self.resources
             if not (resource.is_registered or resource.is_removed or resource.has_no_instances)
         ]
         return tuple(reasons)
 
+    def __repr__(self) -> str:
+        return f"<Status {self}>"
+
+    def __str__(self) -> str:
+        config = self.config.sha256[:12] or "none"
+        lines = [f"genplug {self.version}: {'ready' if self.is_ready else 'not ready'}, configuration {config}"]
+        return "; ".join([*lines, *self.unready, *map(str, self.resources)])
+
     def as_json(self) -> dict[str, object]:
-        """Return the document that ``/statusz`` serves, as ``schemas/status.schema.json`` describes it."""
+        """Return the document that ``/statusz`` serves."""
         return {
             "apiVersion": "genplug.io/v1alpha1",
             "kind": "Status",
@@ -188,8 +212,5 @@ def _pool_as_json(pool: PoolStatus) -> dict[str, object]:
     }
 
 
-def _format_time(seconds: float | None) -> str | None:
-    """Return seconds since the epoch as RFC 3339 in UTC, rounded down to a second."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+def _format_optional_time(epoch_seconds: float | None) -> str | None:
+    return None if epoch_seconds is None else format_time(epoch_seconds)

@@ -120,7 +120,7 @@ async def test_20_returned_kubelet_gets_each_resource_once_within_two_seconds(
         await kubelet.crash()
         kubelet.socket.unlink()
         for _ in range(2):
-            await next_event(entries, Event.ENDPOINT_PHASE_CHANGED, "holds until kubelet.sock appears")
+            await next_event(entries, Event.ENDPOINT_PHASE_CHANGED, "waits until kubelet.sock exists")
         started = time.monotonic()
         await kubelet.start()
         await kubelet.wait_for_list(X, healthy={"x0"})

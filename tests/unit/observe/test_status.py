@@ -1,4 +1,4 @@
-"""The status as a value: readiness and the JSON document."""
+"""The status as a value: readiness, the JSON document and its text."""
 
 import json
 from pathlib import Path
@@ -89,3 +89,17 @@ def test_status_is_not_ready_while_a_scan_is_stalled_or_a_task_has_failed() -> N
     assert evolve(ready, scans=SCANS[1:]).is_ready
     assert evolve(ready, scans=SCANS).unready == (f"example.com/video: scan stalled: {SCANS[0].stalls[0]}",)
     assert evolve(ready, failures=FAILURES).unready == FAILURES
+
+
+def test_status_as_text_names_the_state_and_the_reasons() -> None:
+    assert str(LIVE) == (
+        "example.com/camera: registered, phase live, generation 2, streams 1, 2 healthy, 1 unhealthy, "
+        "/dev/video9: excluded by '/dev/video9'"
+    )
+    waiting = "example.com/serial: not registered (Register failed: deadline exceeded), phase wait, generation 2"
+    assert repr(WAITING) == f"<ResourceStatus {waiting}, streams 0, 0 healthy, 0 unhealthy>"
+    status = Status("0.1.0", "node-1", CONFIG, "", (WAITING,))
+    assert str(status) == (
+        f"genplug 0.1.0: not ready, configuration cd21c713; {status.unready[0]}; {waiting}, streams 0, "
+        "0 healthy, 0 unhealthy"
+    )

@@ -1,0 +1,26 @@
+"""Times and lists of names in texts for operators."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+_MAX_NAMES = 3
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Return the first names and the number of the others: ``x0, x1, x2 and 5 more``."""
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def to_epoch_seconds(monotonic: float) -> int:
+    """Return a time of the monotonic clock in whole seconds since the epoch.
+
+    The difference between the two clocks varies by microseconds, so that a finer result would differ in each call.
+    """
+    return int(time.time() - time.monotonic() + monotonic)
+
+
+def format_time(epoch_seconds: float) -> str:
+    """Return seconds since the epoch as RFC 3339 in UTC, rounded down to a second: ``2026-11-27T17:22:17Z``."""
+    return datetime.fromtimestamp(int(epoch_seconds), UTC).isoformat().replace("+00:00", "Z")
