@@ -172,7 +172,7 @@ async def test_number_of_templated_resources_is_limited_with_a_reason(node: Fake
         assert len(agent.status.resources) == 100
         left = [one.reason for one in agent.snapshot.inventory.outcomes if one.device is None]  # type: ignore[union-attr]
         assert len(left) == 3
-        assert "has made 100 names, which is the most" in left[0]
+        assert "already has 100 names, the maximum" in left[0]
 
 
 NUMA = HEAD + f"  {X}: {{devices: [{{glob: '/sys/class/x/*', nodes: ['/dev/${{name}}'], id: '${{name}}'}}]}}\n"
