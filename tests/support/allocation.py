@@ -1,73 +1,49 @@
-"""What tests of allocation are made of: a node's files in a directory, judged devices, and the offers made of them."""
-
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import mkdtemp
+"""Devices on a node's files, their health, and the offers and states of a resource that has them."""
 
 from genplug.allocation.offer import ResourceOffer, build_offer
+from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.candidate_attributes import merge_values, path_attributes
-from genplug.hardware.host import STAND_INS_MARKER, Host
 from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo
 from genplug.health.verdict import DeviceHealth, Verdict
 from genplug.spec.globs import Glob
-from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, MountSpec, Resource
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
+from tests.support.hardware import LOCATION, NAME, NodeTree
 
-X = "a.example/x"
-LOCATION = SourceLocation("devices.yaml", 5, 7)
-MOUNTS = Policy(writable=(Glob.parse("/**"),))
-"""Of mounts the default policy has none."""
+MOUNT_POLICY = Policy(writable=(Glob.parse("/**"),))
+"""Allows mounts, which the default policy denies."""
 
 
-class Node:
-    """A node's file system in a directory, with stand-ins for device nodes, and the devices that were found on it."""
+class DeviceTree(NodeTree):
+    """A node's file system in a directory, and the devices that discovery would find on it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / STAND_INS_MARKER).touch()
-        (root / "dev").mkdir()
-        self.host = Host.at(root)
-
-    def at(self, path: str) -> Path:
-        return self.root / path.lstrip("/")
-
-    def plug(self, path: str, minor: int = 0, major: int = 240) -> None:
-        self.at(path).parent.mkdir(parents=True, exist_ok=True)
-        self.at(path).write_text(f"char {major}:{minor}\n")
-
-    def node(self, path: str, container_path: str | None = None, permissions: str = "rw") -> DeviceNode:
-        """Return a device node as it was found, plugged in now if it is not yet."""
+    def make_node(self, path: str, container_path: str | None = None, permissions: str = "rw") -> DeviceNode:
+        """Return a device node, which is created if it does not exist."""
         if not self.host.exists(path):
-            self.plug(path, minor=sum(ord(letter) * 31**at for at, letter in enumerate(path)) % 10**6)
-        look = self.host.stat(path)
-        return DeviceNode(path, container_path or path, permissions, look or PathInfo(path, Kind.CHAR))
+            self.plug(path)
+        info = self.host.stat(path)
+        return DeviceNode(path, container_path or path, permissions, info or PathInfo(path, Kind.CHAR))
 
-    def device(self, key: str, *nodes: DeviceNode, companions: tuple[DeviceNode, ...] = ()) -> Device:
-        """Return a device; without nodes it has the one that its key names."""
-        nodes = nodes or (self.node(f"/dev/{key}"),)
+    def make_device(self, key: str, *nodes: DeviceNode, companions: tuple[DeviceNode, ...] = ()) -> Device:
+        """Return a device; its default node is ``/dev/KEY``."""
+        nodes = nodes or (self.make_node(f"/dev/{key}"),)
         attributes = merge_values([path_attributes(node.path, node.info) for node in nodes])
         candidates = tuple(node.path for node in nodes)
-        return Device(key, key, X, LOCATION, candidates, nodes, companions, attributes)
+        return Device(key, key, NAME, LOCATION, candidates, nodes, companions, attributes)
+
+    def make_healthy(self, *keys: str) -> tuple[DeviceHealth, ...]:
+        """Return healthy devices with their default nodes."""
+        return mark_healthy(*map(self.make_device, keys))
 
 
-@contextmanager
-def made_node() -> Iterator[Node]:
-    root = Path(mkdtemp(prefix="gp", dir="/tmp"))
-    try:
-        yield Node(root)
-    finally:
-        shutil.rmtree(root)
-
-
-def mount(host_path: str, container_path: str, *, read_only: bool = True, optional: bool = False) -> MountSpec:
+def build_mount_spec(
+    host_path: str, container_path: str, *, read_only: bool = True, optional: bool = False
+) -> MountSpec:
     return MountSpec(LOCATION, Template.parse(host_path), Template.parse(container_path), read_only, optional)
 
 
-def resource(
+def build_resource(
     replicas: int = 1,
     tokens: int | None = None,
     env: dict[str, str] | None = None,
@@ -79,16 +55,21 @@ def resource(
         mounts=mounts,
         annotations=tuple((name, Template.parse(text)) for name, text in (annotations or {}).items()),
     )
-    return Resource(X, LOCATION, (), replicas=replicas, tokens=tokens, allocate=allocate, policy=MOUNTS)
+    return Resource(NAME, LOCATION, (), replicas=replicas, tokens=tokens, allocate=allocate, policy=MOUNT_POLICY)
 
 
-def healthy(*devices: Device) -> tuple[DeviceHealth, ...]:
+def mark_healthy(*devices: Device) -> tuple[DeviceHealth, ...]:
     return tuple(DeviceHealth(device, Verdict(healthy=True, reason="", since=0)) for device in devices)
 
 
-def unhealthy(device: Device, reason: str) -> DeviceHealth:
+def mark_unhealthy(device: Device, reason: str) -> DeviceHealth:
     return DeviceHealth(device, Verdict(healthy=False, reason=reason, since=0))
 
 
-def offer(spec: Resource, *judged: DeviceHealth) -> ResourceOffer:
-    return build_offer(spec, judged)
+def offer_devices(spec: Resource, *devices: DeviceHealth) -> ResourceOffer:
+    return build_offer(spec, devices)
+
+
+def build_state(tree: NodeTree, spec: Resource, *devices: DeviceHealth) -> ResourceState:
+    """Return the state that answers the kubelet's calls for a resource."""
+    return ResourceState(build_offer(spec, devices), tree.host)

@@ -2,10 +2,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.allocation import Node, made_node
+from tests.support.allocation import DeviceTree
+from tests.support.hardware import open_tree
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    with made_node() as made:
+def tree() -> Iterator[DeviceTree]:
+    with open_tree(DeviceTree) as made:
         yield made

@@ -1,4 +1,4 @@
-"""A CDI file of ours, read by a container runtime: podman makes a container with the node and the mount in it."""
+"""A CDI file of genplug, read by a container runtime: podman creates a container with the node and the mount."""
 
 import os
 import shutil
@@ -11,16 +11,16 @@ import pytest
 from genplug.allocation.cdi_spec import file_name, qualified_name, spec_text
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 
-X = "example.com/card"
-# The directory of specs is the machine's own: the container's runtime gets a mount namespace with another one.
-# So has its state, whose path must be short.
+NAME = "example.com/card"
+# The runtime gets a mount namespace, so that /run/cdi of the machine does not change.
+# The state of podman is there too, because its path must be short.
 IN_A_NAMESPACE = """
 for directory in /run/cdi /run/podman-test; do mkdir -p $directory && mount -t tmpfs none $directory; done
 cp "$1" /run/cdi && shift && exec "$@"
 """
 
 
-def run(directory: Path, spec: Path, device: str, script: str) -> subprocess.CompletedProcess[str]:
+def run_container(directory: Path, spec: Path, device: str, script: str) -> subprocess.CompletedProcess[str]:
     root = directory / "root"
     (root / "bin").mkdir(parents=True, exist_ok=True)
     shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin" / "busybox")
@@ -34,7 +34,7 @@ def run(directory: Path, spec: Path, device: str, script: str) -> subprocess.Com
 
 
 @pytest.mark.podman
-def test_a_container_gets_the_node_and_the_mount_that_the_file_speaks_of(tmp_path: Path) -> None:
+def test_container_gets_the_node_and_the_mount_of_the_file(tmp_path: Path) -> None:
     node, library = tmp_path / "null", tmp_path / "library"
     os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     library.mkdir()
@@ -43,14 +43,14 @@ def test_a_container_gets_the_node_and_the_mount_that_the_file_speaks_of(tmp_pat
         nodes=(NodeEdit(str(node), "/dev/card0", "rw"),),
         mounts=(MountEdit(str(library), "/usr/lib/card", read_only=True),),
     )
-    spec = tmp_path / file_name(X)
-    spec.write_text(spec_text(X, {"0card": edits, "1card": ContainerEdits()}) or "")
+    spec = tmp_path / file_name(NAME)
+    spec.write_text(spec_text(NAME, {"0card": edits, "1card": ContainerEdits()}) or "")
     script = "stat -c %t:%T /dev/card0; echo x > /dev/card0; cat /usr/lib/card/*; touch /usr/lib/card/y; echo $?"
-    ended = run(tmp_path, spec, qualified_name(X, "0card"), script)
+    ended = run_container(tmp_path, spec, qualified_name(NAME, "0card"), script)
     assert ended.stdout == "1:3\na library1\n", ended.stderr
-    # The other device is one of the same file, with nothing in it.
-    other = run(tmp_path, spec, qualified_name(X, "1card"), "ls /dev/card0")
+    # The second device of the file has no edits.
+    other = run_container(tmp_path, spec, qualified_name(NAME, "1card"), "ls /dev/card0")
     assert "No such file" in other.stderr
-    unknown = run(tmp_path, spec, qualified_name(X, "2card"), "true")
+    unknown = run_container(tmp_path, spec, qualified_name(NAME, "2card"), "true")
     assert unknown.returncode
     assert "unresolvable CDI devices" in unknown.stderr

@@ -1,11 +1,11 @@
-"""CDI specs: valid by the specification's own schema, of the lowest version that says it, a kind for each resource."""
+"""CDI specs: valid under the schema of the specification, with the lowest sufficient version and a kind for each."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from referencing import Registry
@@ -16,7 +16,7 @@ from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEd
 from genplug.spec.names import cdi_device_error, resource_name_error
 
 SCHEMAS = Path(__file__).parent / "cdi"
-X = "example.com/card"
+NAME = "example.com/card"
 PLAIN = ContainerEdits(nodes=(NodeEdit("/dev/x0", "/dev/x0", "rw"),))
 RENAMED = ContainerEdits(nodes=(NodeEdit("/dev/ttyUSB3", "/dev/ttyDEV0", "rwm"),))
 MOUNTED = ContainerEdits(
@@ -26,8 +26,8 @@ MOUNTED = ContainerEdits(
 )
 
 
-def spec(text: str | None) -> dict[str, Any]:
-    """Return a spec's content, seen to be one by the specification's schema."""
+def parse_spec(text: str | None) -> dict[str, Any]:
+    """Return the content of a spec; assert that it is valid under the schema of the specification."""
     assert text is not None
     registry: Registry[Any] = Registry()
     for name in ("schema.json", "defs.json"):
@@ -37,8 +37,8 @@ def spec(text: str | None) -> dict[str, Any]:
     return dict(content)
 
 
-def test_a_spec_has_a_device_for_each_id_with_its_nodes_and_mounts() -> None:
-    assert spec(spec_text(X, {"x0": MOUNTED, "x1": ContainerEdits()})) == {
+def test_spec_has_a_device_with_nodes_and_mounts_for_each_id() -> None:
+    assert parse_spec(spec_text(NAME, {"x0": MOUNTED, "x1": ContainerEdits()})) == {
         "cdiVersion": "0.3.0",
         "kind": "example.com/card",
         "devices": [
@@ -69,23 +69,23 @@ def test_a_spec_has_a_device_for_each_id_with_its_nodes_and_mounts() -> None:
     ("devices", "version"),
     [({"x0": PLAIN}, "0.3.0"), ({"x0": PLAIN, "x1": RENAMED}, "0.5.0"), ({"0x": PLAIN}, "0.5.0")],
 )
-def test_the_version_is_the_lowest_that_says_it(devices: dict[str, ContainerEdits], version: str) -> None:
-    assert spec(spec_text(X, devices))["cdiVersion"] == version
+def test_spec_has_the_lowest_sufficient_version(devices: dict[str, ContainerEdits], version: str) -> None:
+    assert parse_spec(spec_text(NAME, devices))["cdiVersion"] == version
 
 
-def test_a_renamed_node_says_where_the_host_has_it() -> None:
-    [device] = spec(spec_text(X, {"x0": RENAMED}))["devices"]
+def test_renamed_node_has_its_host_path() -> None:
+    [device] = parse_spec(spec_text(NAME, {"x0": RENAMED}))["devices"]
     assert device["containerEdits"]["deviceNodes"] == [
         {"path": "/dev/ttyDEV0", "hostPath": "/dev/ttyUSB3", "permissions": "rwm"}
     ]
 
 
-def test_without_devices_there_is_no_spec() -> None:
-    assert spec_text(X, {}) is None
+def test_spec_without_devices_is_none() -> None:
+    assert spec_text(NAME, {}) is None
 
 
-def test_an_answer_names_devices_and_keeps_what_depends_on_the_set() -> None:
-    edits = as_cdi_reference(MOUNTED, X, ("x0", "x1"))
+def test_cdi_reference_has_device_names_and_the_common_environment() -> None:
+    edits = as_cdi_reference(MOUNTED, NAME, ("x0", "x1"))
     assert edits == ContainerEdits(env=(("A", "b"),), cdi_devices=("example.com/card=x0", "example.com/card=x1"))
 
 
@@ -97,31 +97,31 @@ NAMES = st.builds(
 
 
 @given(NAMES)
-def test_every_resource_has_a_kind_that_cdi_allows(name: str) -> None:
+def test_kind_of_any_resource_is_valid(name: str) -> None:
     assert cdi_device_error(qualified_name(name, "x0")) == ""
     assert "." not in cdi_kind(name).partition("/")[2]
     assert len(cdi_kind(name).partition("/")[2]) <= 63
 
 
 @given(NAMES, NAMES)
-def test_two_resources_have_two_kinds_and_two_files(one: str, other: str) -> None:
-    if one != other:
-        assert cdi_kind(one) != cdi_kind(other)
-        assert file_name(one) != file_name(other)
+def test_kinds_and_file_names_of_different_resources_differ(first: str, second: str) -> None:
+    assume(first != second)
+    assert cdi_kind(first) != cdi_kind(second)
+    assert file_name(first) != file_name(second)
 
 
-def test_no_name_has_one_letter_which_ends_an_old_runtime() -> None:
+def test_short_name_is_padded_for_old_runtimes() -> None:
     kind, device = qualified_name("example.com/x", "y").split("=")
     assert (len(kind.partition("/")[2]), len(device)) == (8, 8)
-    assert spec(spec_text("example.com/x", {"y": PLAIN}))["devices"][0]["name"] == device
+    assert parse_spec(spec_text("example.com/x", {"y": PLAIN}))["devices"][0]["name"] == device
 
 
 @pytest.mark.parametrize("pair", [("a.io/b.c", "a.io/b-c"), ("a.io/b_c", "a.io_b/c"), ("1.io/x", "x1.io/x")])
-def test_names_that_normalise_alike_stay_apart(pair: tuple[str, str]) -> None:
+def test_kinds_of_similar_names_differ(pair: tuple[str, str]) -> None:
     assert cdi_kind(pair[0]) != cdi_kind(pair[1])
 
 
-def test_a_file_of_ours_is_known_by_its_name() -> None:
+def test_file_of_genplug_is_recognized_by_its_name() -> None:
     assert file_name("rdma/hca") == "genplug-rdma_hca.json"
     assert is_ours(file_name("a" * 200 + ".io/" + "x" * 63))
     assert len(file_name("a" * 200 + ".io/" + "x" * 63)) < 255

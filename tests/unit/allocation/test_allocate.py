@@ -1,0 +1,332 @@
+"""Allocate: the edits of a container in a stable order, after a new check of each node, or an error."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genplug.allocation.allocate import allocate_edits
+from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
+from genplug.allocation.errors import AllocationError, AllocationErrorCode
+from genplug.allocation.resource_state import ResourceState
+from genplug.hardware.host import Host
+from genplug.spec.globs import Glob
+from genplug.spec.model import MountSpec
+from genplug.spec.policy import DEFAULT_POLICY, Policy
+from tests.support.allocation import (
+    DeviceTree,
+    build_mount_spec,
+    build_resource,
+    build_state,
+    mark_healthy,
+    mark_unhealthy,
+    offer_devices,
+)
+from tests.support.hardware import open_tree
+
+
+def find_refusal(state: ResourceState, *ids: str) -> str:
+    """Return the error with which a call for known IDs fails."""
+    with pytest.raises(AllocationError) as caught:
+        state.allocate(ids)
+    assert caught.value.code is AllocationErrorCode.FAILED_PRECONDITION
+    return str(caught.value)
+
+
+def test_container_gets_the_node_of_its_device(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(), *tree.make_healthy("x0", "x1"))
+    assert state.allocate(["x1"]) == ContainerEdits(nodes=(NodeEdit("/dev/x1", "/dev/x1", "rw"),))
+
+
+def test_symlink_is_resolved_and_keeps_its_container_path(tree: DeviceTree) -> None:
+    tree.plug("/dev/ttyUSB3")
+    tree.at("/dev/serial").mkdir()
+    tree.at("/dev/serial/adapter").symlink_to("/dev/ttyUSB3")
+    device = tree.make_device("adapter", tree.make_node("/dev/serial/adapter"))
+    [only] = build_state(tree, build_resource(), *mark_healthy(device)).allocate(["adapter"]).nodes
+    assert only == NodeEdit("/dev/ttyUSB3", "/dev/serial/adapter", "rw")
+
+
+@pytest.mark.root
+def test_real_node_with_changed_numbers_is_refused(tree: DeviceTree) -> None:
+    path = tree.at("/dev/real")
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    state = build_state(tree, build_resource(), *tree.make_healthy("real"))
+    assert state.allocate(["real"]).nodes == (NodeEdit("/dev/real", "/dev/real", "rw"),)
+    path.unlink()
+    os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(1, 3))
+    assert "/dev/real is now block 1:3 and was char 1:3 when it was found" in find_refusal(state, "real")
+
+
+def test_templates_render_all_devices_of_the_container_in_natural_order(tree: DeviceTree) -> None:
+    spec = build_resource(
+        env={"ALL": "${index}", "FIRST": "${name|first}", "COUNT": "${path|count}", "LIST": "${path|join: }"},
+        annotations={"a.example/names": "${name|json}"},
+    )
+    state = build_state(tree, spec, *mark_healthy(*(tree.make_device(f"x{n}") for n in (1, 2, 10))))
+    edits = state.allocate(["x10", "x2"])
+    assert edits.env == (("ALL", "2,10"), ("FIRST", "x2"), ("COUNT", "2"), ("LIST", "/dev/x2 /dev/x10"))
+    assert edits.annotations == (("a.example/names", '["x2", "x10"]'),)
+    assert [node.host_path for node in edits.nodes] == ["/dev/x2", "/dev/x10"]
+
+
+def test_equal_values_of_several_devices_are_rendered_once(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(env={"MAJOR": "${major}"}), *tree.make_healthy("x0", "x1"))
+    assert state.allocate(["x0", "x1"]).env == (("MAJOR", "240"),)
+
+
+def test_shared_companion_is_listed_once_after_the_nodes(tree: DeviceTree) -> None:
+    ctl = tree.make_node("/dev/ctl", permissions="rwm")
+    devices = [tree.make_device(f"x{number}", companions=(ctl,)) for number in (0, 1)]
+    edits = build_state(tree, build_resource(), *mark_healthy(*devices)).allocate(["x1", "x0"])
+    assert edits.nodes == (
+        NodeEdit("/dev/x0", "/dev/x0", "rw"),
+        NodeEdit("/dev/x1", "/dev/x1", "rw"),
+        NodeEdit("/dev/ctl", "/dev/ctl", "rwm"),
+    )
+
+
+def test_two_replicas_of_a_device_give_its_node_once(tree: DeviceTree) -> None:
+    spec = build_resource(replicas=3, env={"X": "${name}"})
+    state = build_state(tree, spec, *tree.make_healthy("x0"))
+    assert state.allocate(["x0-r2", "x0-r0"]) == state.allocate(["x0-r1"])
+
+
+def test_token_gives_every_healthy_device_of_the_pool(tree: DeviceTree) -> None:
+    devices = (*tree.make_healthy("x0"), mark_unhealthy(tree.make_device("x1"), "broken"), *tree.make_healthy("x2"))
+    state = build_state(tree, build_resource(tokens=2, env={"X": "${name}"}), *devices)
+    first, second = (device.id for device in state.listed)
+    edits = state.allocate([first])
+    assert [node.host_path for node in edits.nodes] == ["/dev/x0", "/dev/x2"]
+    assert edits.env == (("X", "x0,x2"),)
+    assert state.allocate([second, first]) == edits
+
+
+def test_49_unknown_id_is_not_found(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(), *tree.make_healthy("x0"))
+    with pytest.raises(AllocationError, match=r"a\.example/x has no device 'x7'") as caught:
+        state.allocate(["x0", "x7"])
+    assert caught.value.code is AllocationErrorCode.NOT_FOUND
+
+
+def test_50_unhealthy_device_is_refused_with_its_reason(tree: DeviceTree) -> None:
+    state = build_state(
+        tree, build_resource(), mark_unhealthy(tree.make_device("x0"), "companion /dev/ctl does not exist")
+    )
+    assert find_refusal(state, "x0") == (
+        "a.example/x device x0 cannot be allocated to a container: companion /dev/ctl does not exist"
+    )
+
+
+def test_50_removed_node_is_refused(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(), *tree.make_healthy("x0", "x1"))
+    tree.at("/dev/x0").unlink()
+    assert find_refusal(state, "x1", "x0") == (
+        "a.example/x device x0 cannot be allocated to a container: /dev/x0 does not exist"
+    )
+    assert state.allocate(["x1"]).nodes
+
+
+def test_50_removed_companion_is_refused(tree: DeviceTree) -> None:
+    device = tree.make_device("x0", companions=(tree.make_node("/dev/ctl"),))
+    state = build_state(tree, build_resource(), *mark_healthy(device))
+    tree.at("/dev/ctl").unlink()
+    assert "/dev/ctl does not exist" in find_refusal(state, "x0")
+
+
+def test_50_node_that_became_a_directory_is_refused(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(), *tree.make_healthy("x0"))
+    tree.at("/dev/x0").unlink()
+    tree.at("/dev/x0").mkdir()
+    assert "/dev/x0 is now a directory, not a device node" in find_refusal(state, "x0")
+
+
+def test_50_node_with_changed_numbers_is_refused(tree: DeviceTree) -> None:
+    tree.plug("/dev/x0", "240:5")
+    state = build_state(tree, build_resource(), *tree.make_healthy("x0"))
+    tree.plug("/dev/x0", "240:6")
+    assert "/dev/x0 is now char 240:6 and was char 240:5 when it was found" in find_refusal(state, "x0")
+
+
+def test_59_node_replaced_by_a_symlink_to_another_is_refused(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(), *tree.make_healthy("x0"))
+    tree.at("/dev/x0").unlink()
+    tree.at("/dev/sda").write_text("block 8:0")
+    tree.at("/dev/x0").symlink_to("sda")
+    assert "/dev/x0 is now block 8:0 and was char" in find_refusal(state, "x0")
+
+
+def test_51_repeated_call_returns_equal_edits(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(env={"X": "${path}"}), *tree.make_healthy("x0"))
+    assert state.allocate(["x0"]) == state.allocate(["x0"])
+
+
+def test_52_duplicate_id_in_a_call_counts_once(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(env={"X": "${path}"}), *tree.make_healthy("x0"))
+    assert state.allocate(["x0", "x0"]) == state.allocate(["x0"])
+
+
+def test_53_call_without_ids_returns_no_edits(tree: DeviceTree) -> None:
+    spec = build_resource(env={"X": "${path}"}, mounts=(build_mount_spec("/missing", "/m"),))
+    assert build_state(tree, spec, *tree.make_healthy("x0")).allocate([]) == ContainerEdits()
+
+
+@given(
+    ids=st.permutations([f"x{number}" for number in range(12)]), count=st.integers(1, 12), with_repeats=st.booleans()
+)
+@settings(max_examples=40, deadline=None)
+def test_55_edits_are_independent_of_the_order_of_ids(*, ids: list[str], count: int, with_repeats: bool) -> None:
+    with open_tree(DeviceTree) as tree:
+        ctl = tree.make_node("/dev/ctl")
+        tree.at("/opt").mkdir()
+        devices = [tree.make_device(f"x{number}", companions=(ctl,)) for number in range(12)]
+        spec = build_resource(
+            env={"X": "${name}", "I": "${index}"}, mounts=(build_mount_spec("/opt", "/opt/${index}"),)
+        )
+        state = build_state(tree, spec, *mark_healthy(*devices))
+        requested = ids[:count]
+        edits = state.allocate(requested + requested[:3] if with_repeats else requested)
+        assert edits == state.allocate(sorted(requested))
+        for paths in ([node.container_path for node in edits.nodes], [mount.container_path for mount in edits.mounts]):
+            assert len(paths) == len(set(paths))
+        assert dict(edits.env)["I"].split(",") == sorted((name[1:] for name in requested), key=int)
+
+
+def test_56_devices_with_the_same_container_path_are_refused(tree: DeviceTree) -> None:
+    devices = [tree.make_device(f"x{number}", tree.make_node(f"/dev/x{number}", "/dev/x")) for number in (0, 1)]
+    state = build_state(tree, build_resource(), *mark_healthy(*devices))
+    assert state.allocate(["x0"]).nodes == (NodeEdit("/dev/x0", "/dev/x", "rw"),)
+    assert find_refusal(state, "x1", "x0") == (
+        "a.example/x devices x0 and x1 cannot be allocated to a container: /dev/x0 and /dev/x1 both map to /dev/x "
+        "in the container; set different container paths with 'as'"
+    )
+
+
+def test_node_of_two_devices_has_the_permissions_of_both(tree: DeviceTree) -> None:
+    first = tree.make_device("x0", tree.make_node("/dev/shared", permissions="r"))
+    second = tree.make_device("x1", tree.make_node("/dev/shared", permissions="wm"))
+    state = build_state(tree, build_resource(), *mark_healthy(first, second))
+    assert state.allocate(["x0", "x1"]).nodes == (NodeEdit("/dev/shared", "/dev/shared", "rwm"),)
+
+
+def test_mount_is_rendered_for_each_device_and_listed_once(tree: DeviceTree) -> None:
+    for path in ("/usr/local/x", "/var/x/0", "/var/x/1"):
+        tree.at(path).mkdir(parents=True)
+    spec = build_resource(
+        mounts=(
+            build_mount_spec("/usr/local/x", "/usr/local/x/"),
+            build_mount_spec("/var/x/${index}", "/state/${name}", read_only=False),
+            build_mount_spec("/var/none/${index}", "/none/${name}", optional=True),
+        )
+    )
+    state = build_state(tree, spec, *tree.make_healthy("x0", "x1"))
+    assert state.allocate(["x1", "x0"]).mounts == (
+        MountEdit("/usr/local/x", "/usr/local/x", read_only=True),
+        MountEdit("/var/x/0", "/state/x0", read_only=False),
+        MountEdit("/var/x/1", "/state/x1", read_only=False),
+    )
+
+
+def test_mount_is_rendered_for_each_value_of_a_device(tree: DeviceTree) -> None:
+    for name in ("a0", "b0"):
+        tree.at(f"/state/{name}").mkdir(parents=True)
+    device = tree.make_device("pair", tree.make_node("/dev/a0"), tree.make_node("/dev/b0"))
+    spec = build_resource(mounts=(build_mount_spec("/state/${name}", "/state/${name}"),))
+    edits = build_state(tree, spec, *mark_healthy(device)).allocate(["pair"])
+    assert [mount.host_path for mount in edits.mounts] == ["/state/a0", "/state/b0"]
+
+
+def test_58_missing_mount_source_is_refused(tree: DeviceTree) -> None:
+    spec = build_resource(mounts=(build_mount_spec("/var/${name}", "/var/x"),))
+    state = build_state(tree, spec, *tree.make_healthy("x0"))
+    assert find_refusal(state, "x0") == (
+        "a.example/x device x0 cannot be allocated to a container: the mount source /var/x0 does not exist"
+    )
+    tree.at("/var").mkdir()
+    tree.at("/var/x0").symlink_to("/opt/x")
+    assert "the mount source /var/x0 is a symlink to /opt/x, which does not exist" in find_refusal(state, "x0")
+    tree.at("/opt/x").mkdir(parents=True)
+    assert state.allocate(["x0"]).mounts == (MountEdit("/opt/x", "/var/x", read_only=True),)
+
+
+def test_two_mounts_at_the_same_container_path_are_refused(tree: DeviceTree) -> None:
+    for name in ("x0", "x1"):
+        tree.at(f"/var/{name}").mkdir(parents=True)
+    spec = build_resource(mounts=(build_mount_spec("/var/${name}", "/var/x"),))
+    state = build_state(tree, spec, *tree.make_healthy("x0", "x1"))
+    assert "/var/x0 and /var/x1 are both mounted at /var/x" in find_refusal(state, "x0", "x1")
+
+
+def test_relative_container_path_of_a_mount_is_refused(tree: DeviceTree) -> None:
+    spec = build_resource(mounts=(build_mount_spec("/dev", "${name}"),))
+    state = build_state(tree, spec, *tree.make_healthy("x0"))
+    assert "a mount's path 'x0' is not absolute" in find_refusal(state, "x0")
+
+
+def test_template_without_a_value_is_refused(tree: DeviceTree) -> None:
+    indexed, plain = tree.make_device("x0"), tree.make_device("x")
+    state = build_state(tree, build_resource(env={"I": "${index}"}), *mark_healthy(indexed, plain))
+    assert "'${index}' refers to 'index', which no device of the container has" in find_refusal(state, "x")
+    mounts = build_resource(mounts=(build_mount_spec("/dev", "/m/${index}"),))
+    assert "a mount refers to 'index', which the device does not have" in find_refusal(
+        build_state(tree, mounts, *mark_healthy(plain)), "x"
+    )
+
+
+def test_60_state_is_independent_of_a_later_offer(tree: DeviceTree) -> None:
+    device = tree.make_device("x0")
+    before = build_state(tree, build_resource(env={"V": "old"}), *mark_healthy(device))
+    after = build_state(tree, build_resource(env={"V": "new"}), *mark_healthy(device))
+    assert before.allocate(["x0"]).env == (("V", "old"),)
+    assert after.allocate(["x0"]).env == (("V", "new"),)
+
+
+def test_edits_have_host_paths_without_the_root(tree: DeviceTree) -> None:
+    tree.at("/opt").mkdir()
+    spec = build_resource(env={"P": "${path}"}, mounts=(build_mount_spec("/opt", "/opt"),))
+    edits = build_state(tree, spec, *tree.make_healthy("x0")).allocate(["x0"])
+    assert str(tree.root) not in repr(edits)
+
+
+@pytest.mark.root
+def test_null_device_of_the_machine_is_allocated(tree: DeviceTree) -> None:
+    host = Host(Path("/"))
+    info = host.stat("/dev/null")
+    assert info is not None
+    device = tree.make_device(
+        "null", evolve(tree.make_node("/dev/any"), path="/dev/null", container_path="/dev/n", info=info)
+    )
+    edits = allocate_edits(offer_devices(build_resource(), *mark_healthy(device)), ["null"], host)
+    assert edits.nodes == (NodeEdit("/dev/null", "/dev/n", "rw"),)
+
+
+def test_mount_policy_applies_to_the_path_and_to_its_target(tree: DeviceTree) -> None:
+    for path in ("/etc", "/opt/real"):
+        tree.at(path).mkdir(parents=True)
+    tree.at("/opt/out0").symlink_to("/etc")
+    tree.at("/opt/in0").symlink_to("real")
+    tree.at("/opt/up0").symlink_to("real/../../etc")
+    device = tree.make_device("x0")
+    policy = Policy("policy.yaml", mounts=(Glob.parse("/opt"),))
+
+    def build_mount_state(*mounts: MountSpec, policy: Policy = policy) -> ResourceState:
+        return build_state(tree, evolve(build_resource(mounts=mounts), policy=policy), *mark_healthy(device))
+
+    allowed = build_mount_state(build_mount_spec("/opt/in${index}", "/m"))
+    assert allowed.allocate(["x0"]).mounts == (MountEdit("/opt/real", "/m", read_only=True),)
+    by_allow = "is refused by 'mounts.allow' of policy.yaml, which allows /opt"
+    for path in ("/opt/out0", "/opt/out${index}", "/opt/up0"):
+        refusal = find_refusal(build_mount_state(build_mount_spec(path, "/m")), "x0")
+        assert refusal.endswith(f"{path.replace('${index}', '0')}, which leads to /etc, {by_allow}")
+    # The error does not reveal whether the path exists.
+    for path in ("/etc", "/e${name}", "/opt/${name}/../../etc"):
+        assert by_allow in find_refusal(build_mount_state(build_mount_spec(path, "/m", optional=True)), "x0")
+    writable = build_mount_spec("/opt/in0", "/m", read_only=False)
+    assert "is refused by 'mounts.writable' of policy.yaml" in find_refusal(build_mount_state(writable), "x0")
+    assert "of the default policy, which allows nothing" in find_refusal(
+        build_mount_state(writable, policy=DEFAULT_POLICY), "x0"
+    )
