@@ -1,4 +1,4 @@
-"""Hardware that comes, goes and is renumbered: what the kernel tells, the kubelet hears, under the same ID."""
+"""Devices that appear, disappear and change, from kernel events to the list of the kubelet."""
 
 import fcntl
 import os
@@ -6,21 +6,21 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from genplug.agent import Agent
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.resources import CONFIG_HEADER, X_CONFIG, XY_CONFIG, X, build_x_config, plug_devices, write_policy
 
-HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
-X = "example.com/x"
-SERIAL = HEAD + (
-    f"  {X}:\n    devices: [{{glob: '/dev/ttyUSB*', id: '${{usb.serial}}'}}]\n"
+SERIAL_CONFIG = CONFIG_HEADER + (
+    f"resources:\n  {X}:\n    devices: [{{glob: '/dev/ttyUSB*', id: '${{usb.serial}}'}}]\n"
     "    allocate: {env: {PORT: '${path}'}}\n    topology: none\n"
 )
 
 
-def plug_serial(node: FakeNode, number: int, serial: str) -> None:
+def plug_serial_adapter(node: FakeNode, number: int, serial: str) -> None:
+    """Create the device node and the sysfs directory of a USB serial adapter."""
     usb = f"/sys/devices/usb1/1-{number}"
     node.write(f"{usb}/idVendor", "0403\n")
     node.write(f"{usb}/serial", serial)
@@ -30,24 +30,24 @@ def plug_serial(node: FakeNode, number: int, serial: str) -> None:
 
 
 async def test_replugged_device_keeps_its_id_under_another_number(node: FakeNode) -> None:
-    plug_serial(node, 0, "A50285BI")
-    async with node.run_agent(SERIAL):
-        [before] = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
+    plug_serial_adapter(node, 0, "A50285BI")
+    async with node.run_agent(SERIAL_CONFIG):
+        (device_id,) = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
         node.unplug("/dev/ttyUSB0")
-        await node.kubelet.wait_for_list(X, unhealthy={before})
-        plug_serial(node, 3, "A50285BI")
-        await node.kubelet.wait_for_list(X, healthy={before})
-        given = await node.kubelet.admit(X, ids={before})
-        assert given.response.envs == {"PORT": "/dev/ttyUSB3"}
+        await node.kubelet.wait_for_list(X, unhealthy={device_id})
+        plug_serial_adapter(node, 3, "A50285BI")
+        await node.kubelet.wait_for_list(X, healthy={device_id})
+        allocation = await node.kubelet.admit(X, ids={device_id})
+        assert allocation.response.envs == {"PORT": "/dev/ttyUSB3"}
 
 
 async def test_changed_attribute_changes_the_listed_devices(node: FakeNode) -> None:
-    config = HEAD + f"  {X}: {{devices: [{{glob: '/dev/x*', where: {{attr.state: enabled}}}}]}}\n"
+    config = build_x_config(source="where: {attr.state: enabled}")
     for number, state in enumerate(("enabled", "disabled")):
         node.write(f"/sys/devices/x{number}/state", state)
         node.link(f"/sys/dev/char/240:{number}", f"../../devices/x{number}")
         node.plug(f"/dev/x{number}", major=240, minor=number)
-    # Of a value that changes in /sys no event tells.
+    # A value that changes in sysfs has no event.
     async with node.run_agent(config, rescan=0.1):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write("/sys/devices/x1/state", "enabled")
@@ -55,22 +55,19 @@ async def test_changed_attribute_changes_the_listed_devices(node: FakeNode) -> N
 
 
 async def test_device_plugged_during_reload_is_listed(node: FakeNode) -> None:
-    config = HEAD + f"  {X}: {{devices: [{{glob: '/dev/x*'}}]}}\n"
-    more = config + "  example.com/y: {devices: [{glob: '/dev/y*'}]}\n"
-    node.plug("/dev/x0")
-    node.plug("/dev/y0")
-    # Without the net only events tell.
-    async with node.run_agent(config, rescan=3600.0):
+    plug_devices(node, "x0", "y0")
+    # Without rescans, the agent depends on events.
+    async with node.run_agent(X_CONFIG, rescan=3600.0):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        node.write_config(more)
+        node.write_config(XY_CONFIG)
         node.plug("/dev/x1")
         await node.kubelet.wait_for_list("example.com/y", healthy={"y0"})
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 @contextmanager
-def tap(name: str) -> Iterator[None]:
-    """A network device of the kernel's: it is in /sys as long as its file is open."""
+def open_tap(name: str) -> Iterator[None]:
+    """Create a network device, which has a directory in sysfs while its file is open."""
     file = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(file, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))  # TUNSETIFF, a tap without header
@@ -81,37 +78,33 @@ def tap(name: str) -> Iterator[None]:
 
 @pytest.mark.root
 async def test_sysfs_device_is_listed_on_a_uevent_without_inotify_events(node: FakeNode) -> None:
-    config = (
-        HEAD
-        + f"  {X}: {{devices: [{{glob: '/sys/class/net/gptap*', id: '${{name}}'}}], allocate: {{env: {{X: x}}}}}}\n"
-    )
-    node.write_config(config)
-    await node.kubelet.start()
-    # The real /sys; the net behind the events is out of the way.
-    async with node.run_agent(config, root=node.root.__class__("/"), rescan=3600.0) as agent:
-        await node.kubelet.wait_for_list(X, lambda listed: not listed.ids)
-        assert isinstance(agent, Agent)
-        with tap("gptap0"):
-            [one] = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
-        await node.kubelet.wait_for_list(X, unhealthy={one})
+    config = build_x_config("allocate: {env: {X: x}}", glob="/sys/class/net/gptap*", source="id: '${name}'")
+    # On the sysfs of this machine; without rescans, the agent depends on events.
+    async with node.run_agent(config, root=Path("/"), rescan=3600.0):
+        await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(X)))
+        assert not node.kubelet.devices(X)
+        with open_tap("gptap0"):
+            (device_id,) = await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
+        await node.kubelet.wait_for_list(X, unhealthy={device_id})
 
 
 async def test_sockets_and_directories_reach_a_container_as_mounts(node: FakeNode) -> None:
-    policy = node.directory / "policy.yaml"
-    policy.write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/run/v]}\n")
-    mount = "mounts: [{hostPath: '${path}', containerPath: '/in${path}'}]"
-    config = HEAD + "".join(
-        f"  example.com/{kind}: {{devices: [{{glob: '/run/v/*', type: {kind}}}], allocate: {{{mount}}}}}\n"
+    policy = write_policy(node, "mounts: {allow: [/run/v]}\n")
+    mounts = "mounts: [{hostPath: '${path}', containerPath: '/in${path}'}]"
+    config = f"{CONFIG_HEADER}resources:\n" + "".join(
+        f"  example.com/{kind}: {{devices: [{{glob: '/run/v/*', type: {kind}}}], allocate: {{{mounts}}}}}\n"
         for kind in ("socket", "directory")
     )
     node.locate("/run/v/directory").mkdir(parents=True)
-    node.write("/run/v/file", "neither")
+    node.write("/run/v/file", "")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(node.locate("/run/v/s.sock")))
         async with node.run_agent(config, policy=policy):
             for kind, name in (("socket", "s.sock"), ("directory", "directory")):
-                [one] = await node.kubelet.wait_for_list(f"example.com/{kind}", lambda listed: len(listed.healthy) == 1)
-                [given] = (await node.kubelet.admit(f"example.com/{kind}", ids={one}, pod=kind)).response.mounts
-                assert (given.host_path, given.container_path) == (f"/run/v/{name}", f"/in/run/v/{name}")
+                resource = f"example.com/{kind}"
+                (device_id,) = await node.kubelet.wait_for_list(resource, lambda listed: len(listed.healthy) == 1)
+                allocation = await node.kubelet.admit(resource, ids={device_id}, pod=kind)
+                (mount,) = allocation.response.mounts
+                assert (mount.host_path, mount.container_path) == (f"/run/v/{name}", f"/in/run/v/{name}")
             node.unplug("/run/v/s.sock")
             await node.kubelet.wait_for_list("example.com/socket", lambda listed: len(listed.unhealthy) == 1)

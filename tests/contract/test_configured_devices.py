@@ -1,8 +1,7 @@
-"""The defects that were read in the leading peer, numbered as there; each is a test that we do not have it."""
+"""From the configuration to the kubelet and the container: names, IDs, groups, selectors and texts."""
 
 import asyncio
 import os
-import urllib.request
 
 import grpc
 import pytest
@@ -11,29 +10,39 @@ from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.metrics import read_metrics
+from tests.support.processes import wait_until_at_most
+from tests.support.resources import (
+    CONFIG_HEADER,
+    X_CONFIG,
+    X,
+    Y,
+    build_config,
+    build_x_config,
+    list_host_paths,
+    plug_devices,
+)
 
-HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
-X, Y = "example.com/x", "example.com/y"
-CONFIG = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x*}]}}"
+
+async def allocate_paths(kubelet: KubeletStandIn, resource: str, device_id: str) -> list[str]:
+    """Return the host paths of the device nodes that a container gets for an ID."""
+    (response,) = (await kubelet.plugin(resource).allocate([[device_id]])).container_responses
+    return list_host_paths(response)
 
 
-async def given(kubelet: KubeletStandIn, resource: str, one: str) -> list[str]:
-    """The host paths of the device nodes that a container gets with a device."""
-    [answer] = (await kubelet.plugin(resource).allocate([[one]])).container_responses
-    return [device.host_path for device in answer.devices]
-
-
-async def until_listed(kubelet: KubeletStandIn, resource: str) -> None:
+async def wait_for_first_list(kubelet: KubeletStandIn, resource: str) -> None:
+    """Wait until a resource has a list, which may be empty."""
     await kubelet.wait_for(lambda: bool(kubelet.messages(resource)))
 
 
-def ever_listed(kubelet: KubeletStandIn, resource: str) -> set[str]:
-    return {one for message in kubelet.messages(resource) for one in message.devices}
+def collect_listed_ids(kubelet: KubeletStandIn, resource: str) -> set[str]:
+    """Return the IDs of all lists of a resource."""
+    return {device_id for message in kubelet.messages(resource) for device_id in message.devices}
 
 
 async def test_device_changes_are_listed_after_every_kubelet_restart(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.run_agent(CONFIG) as agent:
+    async with node.run_agent(X_CONFIG) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.REGISTERED)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
@@ -45,26 +54,24 @@ async def test_device_changes_are_listed_after_every_kubelet_restart(node: FakeN
             node.plug(f"/dev/x{start}")
             await node.kubelet.wait_for_list(X, healthy={f"x{number}" for number in range(start + 1)})
             assert agent.status.resources[0].streams == node.kubelet.stream_count(X) == 1
-        # Two lists for each start, the first and the change: nobody else sent one.
+        # Each start of the kubelet has two lists: the first and that of the change.
         assert [len(message.devices) for message in node.kubelet.messages(X)] == [1, 1, 2, 2, 3, 3, 4, 4, 5]
-        async with asyncio.timeout(5):
-            while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - nothing tells when a task has gone
-                await asyncio.sleep(0)
+        await wait_until_at_most(lambda: len(asyncio.all_tasks()), tasks)
 
 
 @pytest.mark.parametrize("glob", ["'/dev/[x'", "dev/x*", "''", "'/dev/{x0,x1'", "/dev/x**", "/dev/../dev/x0", "/"])
 async def test_invalid_glob_is_rejected_with_its_location(node: FakeNode, glob: str) -> None:
     node.plug("/dev/x0")
-    async with node.run_agent(f"{HEAD}resources:\n  example.com/x:\n    devices:\n    - glob: {glob}\n") as agent:
-        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
-        assert f"{node.config_dir}/genplug.yaml:6:" in said.text
-        assert "glob" in said.text
+    async with node.run_agent(f"{CONFIG_HEADER}resources:\n  {X}:\n    devices:\n    - glob: {glob}\n") as agent:
+        invalid = await next_event(record_events(agent), Event.CONFIG_INVALID)
+        assert f"{node.config_dir}/genplug.yaml:6:" in invalid.text
+        assert "glob" in invalid.text
         assert not agent.status.is_ready
         assert not node.kubelet.attempts
 
 
 async def test_glob_without_match_is_noted_with_its_location(node: FakeNode) -> None:
-    async with node.run_agent(CONFIG) as agent:
+    async with node.run_agent(X_CONFIG) as agent:
         await next_event(record_events(agent), Event.REGISTERED)
         [note] = agent.status.resources[0].notes
     assert note.startswith("nothing matches /dev/x* (")
@@ -74,22 +81,21 @@ async def test_glob_without_match_is_noted_with_its_location(node: FakeNode) -> 
 @pytest.mark.parametrize("kind", ["Device", "DEVICE", "usb", "''", "null"])
 async def test_unknown_device_type_is_rejected(node: FakeNode, kind: str) -> None:
     node.plug("/dev/x0")
-    config = CONFIG.replace("}]}", f", type: {kind}}}]}}")
+    config = build_x_config(source=f"type: {kind}")
     async with node.run_agent(config) as agent:
-        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
-        # Behind the quote, where the text begins.
+        invalid = await next_event(record_events(agent), Event.CONFIG_INVALID)
+        # The position of a quoted string is behind its quote.
         column = config.splitlines()[2].index(kind + "}]") + 1 + kind.startswith("'")
-        assert f"genplug.yaml:3:{column}: error" in said.text
+        assert f"genplug.yaml:3:{column}: error" in invalid.text
         assert not node.kubelet.attempts
 
 
 async def test_every_listed_id_allocates_a_device_node(node: FakeNode) -> None:
-    node.plug("/dev/x0")
-    node.plug("/dev/y0")
+    plug_devices(node, "x0", "y0")
     node.write("/dev/xfile", "")
-    node.write("/dev/xfolder/file", "")
+    node.write("/dev/xdir/file", "")
     node.link("/dev/xlink", "/dev/nowhere")
-    config = HEAD + (
+    config = CONFIG_HEADER + (
         "resources:\n"
         "  example.com/x: {devices: [{glob: /dev/x*}], replicas: 2}\n"
         "  example.com/y: {devices: [{glob: /dev/y*}], tokens: 2}\n"
@@ -98,54 +104,52 @@ async def test_every_listed_id_allocates_a_device_node(node: FakeNode) -> None:
         for resource, path in ((X, "/dev/x0"), (Y, "/dev/y0")):
             devices = await node.kubelet.wait_for_list(resource)
             assert len(devices.healthy) == len(devices) == 2
-            for one in devices:
-                assert await given(node.kubelet, resource, one) == [path]
+            for device_id in devices:
+                assert await allocate_paths(node.kubelet, resource, device_id) == [path]
         notes = " ".join(agent.status.resources[0].notes)
-    for why in (
+    for reason in (
         "/dev/xfile: is a regular file",
-        "/dev/xfolder: is a directory",
+        "/dev/xdir: is a directory",
         "/dev/xlink: is a symlink to /dev/now",
     ):
-        assert why in notes
+        assert reason in notes
 
 
 async def test_duplicate_resource_name_is_rejected_with_both_locations(node: FakeNode) -> None:
     resource = "  example.com/x: {devices: [{glob: /dev/x*}]}\n"
-    async with node.run_agent(f"{HEAD}resources:\n{resource}  a.io/y: {{devices: []}}\n{resource}") as agent:
-        said = await next_event(record_events(agent), Event.CONFIG_INVALID)
-    assert f"{node.config_dir}/genplug.yaml:6:3: error" in said.text
-    assert "4:3" in said.text
+    async with node.run_agent(f"{CONFIG_HEADER}resources:\n{resource}  a.io/y: {{devices: []}}\n{resource}") as agent:
+        invalid = await next_event(record_events(agent), Event.CONFIG_INVALID)
+    assert f"{node.config_dir}/genplug.yaml:6:3: error" in invalid.text
+    assert "4:3" in invalid.text
 
 
 async def test_resource_names_with_every_allowed_character_are_registered(node: FakeNode) -> None:
     names = ["a.io/x", "a/b", "example.com/A_b.C-d", "9.io/9", "example.com/X"]
     node.plug("/dev/x0")
-    one = "{devices: [{glob: /dev/x0}], share: {overlap: true}}"
-    async with node.run_agent(f"{HEAD}resources: {{{', '.join(f'{name}: {one}' for name in names)}}}"):
+    resource = "{devices: [{glob: /dev/x0}], share: {overlap: true}}"
+    async with node.run_agent(f"{CONFIG_HEADER}resources: {{{', '.join(f'{name}: {resource}' for name in names)}}}"):
         for name in names:
-            [device] = await node.kubelet.wait_for_list(name)
-            assert await given(node.kubelet, name, device) == ["/dev/x0"]
+            (device_id,) = await node.kubelet.wait_for_list(name)
+            assert await allocate_paths(node.kubelet, name, device_id) == ["/dev/x0"]
 
 
 async def test_resource_names_of_any_length_are_registered(node: FakeNode) -> None:
     domain = ".".join(("d" * 60, "o" * 60, "m" * 60, "a" * 61))
-    names = [f"{domain}/{'n' * 62}{last}" for last in "xy"] + [f"squat.ai/{'n' * 31}"]
+    names = [f"{domain}/{'n' * 62}{last}" for last in "xy"] + [f"squat.ai/{'m' * 31}"]
     assert len(domain) == 244
     assert max(map(len, names)) == 244 + 1 + 63
-    for last in "xyn":
-        node.plug(f"/dev/{last}0")
-    resources = (f"? {name}\n: {{devices: [{{glob: /dev/{name[-1]}0}}]}}\n" for name in names)
-    text = "".join(resources).replace("\n", "\n  ").rstrip()
-    async with node.run_agent(f"{HEAD}resources:\n  {text}\n"):
+    parts = [name.rpartition("/")[2] for name in names]
+    plug_devices(node, *parts)
+    async with node.run_agent(build_config(names)):
         for name in names:
-            await node.kubelet.wait_for_list(name, healthy={f"{name[-1]}0"})
-    endpoints = [one.endpoint for one in node.kubelet.registrations]
+            await node.kubelet.wait_for_list(name, lambda devices: len(devices.healthy) == 1)
+    endpoints = [registration.endpoint for registration in node.kubelet.registrations]
     assert len(set(endpoints)) == 3
-    assert max(len(os.fsencode(f"/var/lib/kubelet/device-plugins/{one}")) for one in endpoints) <= 107
+    assert max(len(os.fsencode(f"/var/lib/kubelet/device-plugins/{endpoint}")) for endpoint in endpoints) <= 107
 
 
 async def test_group_ids_are_stable_when_members_come_and_go(node: FakeNode) -> None:
-    config = HEAD + (
+    config = CONFIG_HEADER + (
         "resources:\n"
         "  example.com/x:\n"
         "    devices:\n"
@@ -158,7 +162,6 @@ async def test_group_ids_are_stable_when_members_come_and_go(node: FakeNode) -> 
         node.plug(f"/dev/b{number}")
     async with node.run_agent(config):
         first, second, third = await node.kubelet.wait_for_list(X)
-        everything = {first, second, third}
         await node.kubelet.admit(X, pod="user", ids={second})
         node.unplug("/dev/b1")
         node.unplug("/dev/a0")
@@ -167,65 +170,64 @@ async def test_group_ids_are_stable_when_members_come_and_go(node: FakeNode) -> 
         node.plug("/dev/extra2")
         node.plug("/dev/b1")
         await node.kubelet.wait_for_list(X, healthy={second, third}, unhealthy={first})
-        assert await given(node.kubelet, X, second) == ["/dev/a1", "/dev/b1"]
-        assert await given(node.kubelet, X, third) == ["/dev/a2", "/dev/b2", "/dev/extra2"]
-        assert ever_listed(node.kubelet, X) == everything
+        assert await allocate_paths(node.kubelet, X, second) == ["/dev/a1", "/dev/b1"]
+        assert await allocate_paths(node.kubelet, X, third) == ["/dev/a2", "/dev/b2", "/dev/extra2"]
+        assert collect_listed_ids(node.kubelet, X) == {first, second, third}
 
 
 async def test_replugged_adapter_keeps_its_id_under_another_number(node: FakeNode) -> None:
     link = "/dev/serial/by-id/usb-FTDI_A1"
     node.plug("/dev/ttyUSB0")
     node.link(link, "../../ttyUSB0")
-    async with node.run_agent(CONFIG.replace("/dev/x*", "/dev/serial/by-id/*")):
-        [one] = await node.kubelet.wait_for_list(X)
+    async with node.run_agent(build_x_config(glob="/dev/serial/by-id/*")):
+        (device_id,) = await node.kubelet.wait_for_list(X)
         await node.kubelet.admit(X, pod="user")
         node.unplug(link)
         node.unplug("/dev/ttyUSB0")
-        await node.kubelet.wait_for_list(X, unhealthy={one})
+        await node.kubelet.wait_for_list(X, unhealthy={device_id})
         node.plug("/dev/ttyUSB1")
         node.link(link, "../../ttyUSB1")
-        await node.kubelet.wait_for_list(X, healthy={one}, unhealthy=())
-        assert await given(node.kubelet, X, one) == ["/dev/ttyUSB1"]
-        assert ever_listed(node.kubelet, X) == {one}
+        await node.kubelet.wait_for_list(X, healthy={device_id}, unhealthy=())
+        assert await allocate_paths(node.kubelet, X, device_id) == ["/dev/ttyUSB1"]
+        assert collect_listed_ids(node.kubelet, X) == {device_id}
 
 
 @pytest.mark.parametrize("globs", ["[/dev/x*, /dev/by-id/*]", "[/dev/by-id/*, /dev/x*]"])
 async def test_late_symlink_does_not_rename_its_device(node: FakeNode, globs: str) -> None:
     node.plug("/dev/x0")
-    async with node.run_agent(CONFIG.replace("/dev/x*", globs)):
+    async with node.run_agent(build_x_config(glob=globs)):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         await node.kubelet.admit(X, pod="user")
         node.link("/dev/by-id/late", "../x0")
-        # Found no earlier than the link; with another name the used device would be free once more.
+        # The scan that finds this device finds the link. With another ID, the device would be free for another pod.
         node.plug("/dev/x1")
         await node.kubelet.wait_for_list(X, lambda devices: "x1" in devices.healthy)
-        assert ever_listed(node.kubelet, X) == {"x0", "x1"}
+        assert collect_listed_ids(node.kubelet, X) == {"x0", "x1"}
 
 
 async def test_identical_adapters_are_separate_devices(node: FakeNode) -> None:
     for number in range(2):
         node.plug(f"/dev/ttyUSB{number}")
         node.link(f"/dev/serial/by-path/pci-0000:00:14.0-usb-0:{number}:1.0-port0", f"../../ttyUSB{number}")
-    async with node.run_agent(CONFIG.replace("/dev/x*", "/dev/serial/by-path/*")):
+    async with node.run_agent(build_x_config(glob="/dev/serial/by-path/*")):
         first, second = await node.kubelet.wait_for_list(X)
-        assert await given(node.kubelet, X, first) == ["/dev/ttyUSB0"]
-        assert await given(node.kubelet, X, second) == ["/dev/ttyUSB1"]
+        assert await allocate_paths(node.kubelet, X, first) == ["/dev/ttyUSB0"]
+        assert await allocate_paths(node.kubelet, X, second) == ["/dev/ttyUSB1"]
 
 
 async def test_incomplete_group_is_unhealthy_and_not_allocated(node: FakeNode) -> None:
-    config = CONFIG.replace("/dev/x*", "/dev/x*, nodes: [{path: '${path}'}, {path: '/dev/control${index}'}]")
-    for name in ("x0", "x1", "control0"):
-        node.plug(f"/dev/{name}")
+    config = build_x_config(source="nodes: [{path: '${path}'}, {path: '/dev/control${index}'}]")
+    plug_devices(node, "x0", "x1", "control0")
     async with node.run_agent(config) as agent:
-        whole, partly = await node.kubelet.wait_for_list(X)
-        await node.kubelet.wait_for_list(X, healthy={whole}, unhealthy={partly})
+        complete, incomplete = await node.kubelet.wait_for_list(X)
+        await node.kubelet.wait_for_list(X, healthy={complete}, unhealthy={incomplete})
         [_, status] = agent.status.resources[0].devices
         assert "/dev/control1 does not exist" in status.reason
         with pytest.raises(grpc.aio.AioRpcError, match="/dev/control1 does not exist"):
-            await given(node.kubelet, X, partly)
+            await allocate_paths(node.kubelet, X, incomplete)
         node.plug("/dev/control1")
-        await node.kubelet.wait_for_list(X, healthy={whole, partly})
-        assert await given(node.kubelet, X, partly) == ["/dev/x1", "/dev/control1"]
+        await node.kubelet.wait_for_list(X, healthy={complete, incomplete})
+        assert await allocate_paths(node.kubelet, X, incomplete) == ["/dev/x1", "/dev/control1"]
 
 
 async def test_selector_matches_numbers_exactly_as_written(node: FakeNode) -> None:
@@ -238,39 +240,38 @@ async def test_selector_matches_numbers_exactly_as_written(node: FakeNode) -> No
         "['8', '1?']": ["8", "10", "16"],
         "{max: 10}": ["8", "10"],
     }
-    one = "{{devices: [{{glob: /dev/x*, where: {{minor: {}}}}}], share: {{overlap: true}}}}"
-    resources = (f"  example.com/{number}: {one.format(written)}\n" for number, written in enumerate(selected))
-    async with node.run_agent(f"{HEAD}resources:\n{''.join(resources)}") as agent:
+    resource = "{{devices: [{{glob: /dev/x*, where: {{minor: {}}}}}], share: {{overlap: true}}}}"
+    resources = (f"  example.com/{number}: {resource.format(text)}\n" for number, text in enumerate(selected))
+    async with node.run_agent(f"{CONFIG_HEADER}resources:\n{''.join(resources)}") as agent:
         entries = record_events(agent)
         for number, minors in enumerate(selected.values()):
-            resource = f"example.com/{number}"
-            await until_listed(node.kubelet, resource)
-            found = [await given(node.kubelet, resource, one) for one in node.kubelet.devices(resource)]
-            assert found == [[f"/dev/x-minor-{minor}"] for minor in minors]
+            name = f"example.com/{number}"
+            await wait_for_first_list(node.kubelet, name)
+            paths = [await allocate_paths(node.kubelet, name, device_id) for device_id in node.kubelet.devices(name)]
+            assert paths == [[f"/dev/x-minor-{minor}"] for minor in minors]
 
-        # What YAML takes for a number is asked for in quotes: nobody guesses how it was meant to be read.
-        node.write_config(CONFIG.replace("}]}", ", where: {minor: 2838}}]}"))
+        # A number of YAML must be quoted, so that its text is not ambiguous.
+        node.write_config(build_x_config(source="where: {minor: 2838}"))
         assert 'quote it: "2838"' in (await next_event(entries, Event.CONFIG_INVALID)).text
 
 
 async def test_env_values_reach_the_container_as_written(node: FakeNode) -> None:
-    written = ["0403", "0x10de", "22:22", "0000:00:02.0", "on", "no", "12e03x", "1_000", "0o17", "2026-11-23"]
+    texts = ["0403", "0x10de", "22:22", "0000:00:02.0", "on", "no", "12e03x", "1_000", "0o17", "2026-11-23"]
     node.plug("/dev/x0")
-    env = ", ".join(f"V{number}: {text}" for number, text in enumerate(written))
-    async with node.run_agent(CONFIG.replace("}]}", f"}}], allocate: {{env: {{{env}}}}}}}")) as agent:
+    env = ", ".join(f"V{number}: {text}" for number, text in enumerate(texts))
+    async with node.run_agent(build_x_config(f"allocate: {{env: {{{env}}}}}")) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         allocation = await node.kubelet.admit(X)
-        assert [allocation.response.envs[f"V{number}"] for number in range(len(written))] == written
+        assert [allocation.response.envs[f"V{number}"] for number in range(len(texts))] == texts
 
         entries = record_events(agent)
-        node.write_config(CONFIG.replace("}]}", "}], allocate: {env: {PRODUCT: 2838}}}"))
+        node.write_config(build_x_config("allocate: {env: {PRODUCT: 2838}}"))
         assert 'quote it: "2838"' in (await next_event(entries, Event.CONFIG_INVALID)).text
 
 
 async def test_device_belongs_to_a_single_resource_and_is_counted_once(node: FakeNode) -> None:
-    for number in range(2):
-        node.plug(f"/dev/x{number}")
-    config = HEAD + (
+    plug_devices(node, "x0", "x1")
+    config = CONFIG_HEADER + (
         "resources:\n"
         "  example.com/x: {devices: [{glob: [/dev/x*, /dev/x0]}, {glob: /dev/x1}]}\n"
         "  example.com/y: {devices: [{glob: /dev/x*}]}\n"
@@ -278,19 +279,15 @@ async def test_device_belongs_to_a_single_resource_and_is_counted_once(node: Fak
     async with node.run_agent(config, listen=("127.0.0.1", 0)) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
-        await until_listed(node.kubelet, Y)
+        await wait_for_first_list(node.kubelet, Y)
         assert not node.kubelet.devices(Y)
         with pytest.raises(grpc.aio.AioRpcError, match="no device 'x0'"):
-            await given(node.kubelet, Y, "x0")
+            await allocate_paths(node.kubelet, Y, "x0")
         assert X in " ".join(agent.status.resources[1].notes)
 
         await node.kubelet.admit(X, 2)
         await next_event(entries, Event.ALLOCATED)
-        url = f"http://127.0.0.1:{agent.listens_on}/metrics"
-        page = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode().splitlines()
-    for line in (
-        'genplug_devices{resource="example.com/x",state="healthy"} 2.0',
-        'genplug_devices{resource="example.com/y",state="healthy"} 0.0',
-        'genplug_allocations_total{resource="example.com/x",result="success"} 1.0',
-    ):
-        assert line in page
+        metrics = await read_metrics(agent)
+    assert metrics['genplug_devices{resource="example.com/x",state="healthy"}'] == 2
+    assert metrics['genplug_devices{resource="example.com/y",state="healthy"}'] == 0
+    assert metrics['genplug_allocations_total{resource="example.com/x",result="success"}'] == 1
