@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genplug.cli.options import add_policy, add_root
+from genplug.cli.options import CONFIG_HELP, NODE_NAME_HELP, add_policy, add_root
+from genplug.cli.output import print_message
 
 if TYPE_CHECKING:
     from genplug.hardware.file_tree import Access
@@ -36,13 +37,15 @@ _PROGRESS_SECONDS = 3.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
+    """Add the options of the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the archive to write, '-' for stdout")
-    parser.add_argument("--config", action="extend", nargs="+", metavar="PATH", help="file or directory")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="archive to write, or '-' for stdout")
+    parser.add_argument(
+        "--config", action="extend", nargs="+", metavar="PATH", help=f"{CONFIG_HELP} (default: all recipes)"
+    )
     add_policy(parser)
     add_root(parser)
-    parser.add_argument("--node-name", metavar="NAME", help="merge node.NAME.yaml last")
+    parser.add_argument("--node-name", metavar="NAME", help=NODE_NAME_HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,11 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     out = None if arguments.output == "-" else Path(arguments.output)
     if out is None and sys.stdout.isatty():
-        _print_error("-o -: refusing to write a binary archive to a terminal; use a file or a pipe")
+        print_message("capture", "-o -: refusing to write a binary archive to a terminal; use a file or a pipe")
         return 2
     # The archive is renamed to its name, which must not replace a /dev/null.
     if out is not None and out.exists() and not out.is_file():
-        _print_error(f"-o {out}: exists and is not a regular file; name a regular file, or '-' for stdout")
+        print_message("capture", f"-o {out}: exists and is not a regular file; name a regular file, or '-' for stdout")
         return 2
     try:
         configs = tuple(_load_configs(arguments))
@@ -74,18 +77,19 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 write_file(archive.content, out)
         except TooLargeError as error:
-            _print_error(str(error))
+            print_message("capture", str(error))
             return 1
         except OSError as error:
-            _print_error(f"-o {arguments.output}: cannot be written: {error.strerror}")
+            print_message("capture", f"-o {arguments.output}: cannot be written: {error.strerror}")
             return 1
     if archive.unreadable:
         number, first = len(archive.unreadable), archive.unreadable[0]
-        _print_error(
-            f"without the text of {number} file(s) that this user may not read, such as {first}; run it as root"
+        print_message(
+            "capture",
+            f"without the text of {number} file(s) that this user may not read, such as {first}; run it as root",
         )
     size = f"{archive.members} entries, {len(archive.content)} bytes"
-    _print_error(f"{out or 'stdout'}: {size}; it may contain serial numbers")
+    print_message("capture", f"{out or 'stdout'}: {size}; it may contain serial numbers")
     return 0
 
 
@@ -99,7 +103,7 @@ class _Progress:
         self._count += 1
         if time.monotonic() > self._printed + _PROGRESS_SECONDS:
             self._printed = time.monotonic()
-            _print_error(f"{self._count} accesses so far, the last to {path!r}")
+            print_message("capture", f"{self._count} accesses so far, the last to {path!r}")
 
 
 def _load_configs(arguments: argparse.Namespace) -> "Iterator[Config]":
@@ -115,8 +119,4 @@ def _load_configs(arguments: argparse.Namespace) -> "Iterator[Config]":
         try:
             yield load_text(recipe.text, f"{recipe.kind}.yaml", None)
         except ConfigInvalidError as error:
-            _print_error(f"without the recipe {recipe.kind}:\n{error}")
-
-
-def _print_error(text: str) -> None:
-    print(f"genplug capture: {text}", file=sys.stderr)
+            print_message("capture", f"without the recipe {recipe.kind}:\n{error}")

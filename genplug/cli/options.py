@@ -6,6 +6,8 @@ from pathlib import Path
 
 LISTEN_VARIABLE = "GENPLUG_LISTEN"
 POLICY_VARIABLE = "GENPLUG_POLICY"
+CONFIG_HELP = "configuration file, or a directory such as a mounted ConfigMap; later files override earlier files"
+NODE_NAME_HELP = "name of the Kubernetes node; node.NAME.yaml is merged last"
 ROOT_HELP = "root directory of the host, or an archive of 'genplug capture' (default: /)"
 _MAX_PORT = 65535
 

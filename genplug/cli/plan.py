@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genplug.cli.options import add_policy, add_root
+from genplug.cli.options import CONFIG_HELP, NODE_NAME_HELP, add_policy, add_root
 from genplug.cli.output import format_table, print_message
 
 if TYPE_CHECKING:
@@ -50,13 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         required=True,
-        help="configuration file, or a directory such as a mounted ConfigMap; later files override earlier files",
+        help=CONFIG_HELP,
     )
     add_policy(parser)
     add_root(parser)
-    parser.add_argument(
-        "--node-name", metavar="NAME", help="name of the Kubernetes node; node.NAME.yaml is merged last"
-    )
+    parser.add_argument("--node-name", metavar="NAME", help=NODE_NAME_HELP)
     parser.add_argument(
         "-o",
         "--output",

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from genplug.cli.grpc_environment import set_grpc_environment
-from genplug.cli.options import add_policy, parse_address
+from genplug.cli.options import CONFIG_HELP, NODE_NAME_HELP, add_policy, parse_address
 
 PREFIX = "GENPLUG_"
 DESCRIPTION = """\
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         default=None,
         required=not config,
-        help="configuration file, or a directory such as a mounted ConfigMap; later files override earlier files",
+        help=CONFIG_HELP,
     )
     add_policy(parser)
     _add_option(
@@ -70,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--node-name",
         metavar="NAME",
         default=os.environ.get(f"{PREFIX}NODE_NAME") or os.environ.get("NODE_NAME"),
-        help="name of the Kubernetes node; node.NAME.yaml is merged last (default: NODE_NAME from the environment)",
+        help=f"{NODE_NAME_HELP} (default: NODE_NAME from the environment)",
     )
     _add_option(
         parser,
