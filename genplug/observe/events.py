@@ -28,7 +28,7 @@ class Event(Enum):
     CONFIG_INVALID = (
         "config_invalid",
         logging.ERROR,
-        "The configuration or policy is invalid. The last valid one, if there is one, remains active.",
+        "The configuration or policy is invalid. The last valid configuration, if there is one, remains active.",
     )
     CONFIG_UNCHANGED = ("config_unchanged", logging.DEBUG, "The files changed, but the configuration did not.")
     PLUGIN_DIR_UNUSABLE = (
@@ -85,15 +85,19 @@ class Event(Enum):
     DEVICES_CHANGED = (
         "devices_changed",
         logging.INFO,
-        "The devices of the resource have changed. Keys: `healthy`, `unhealthy`, the numbers of devices.",
+        "The device list of the resource has changed. Keys: `healthy`, `unhealthy`, the numbers of devices.",
     )
     DEVICE_UNHEALTHY = (
         "device_unhealthy",
         logging.WARNING,
         "The device has become unhealthy. `msg` contains the reason.",
     )
-    DEVICE_HEALTHY = ("device_healthy", logging.INFO, "The device has become healthy.")
-    DEVICE_REMOVED = ("device_removed", logging.WARNING, "A device that disappeared has been removed from the list.")
+    DEVICE_HEALTHY = ("device_healthy", logging.INFO, "The device has become healthy, or a healthy device was added.")
+    DEVICE_REMOVED = (
+        "device_removed",
+        logging.WARNING,
+        "The device has been removed from the list: it disappeared, or the configuration no longer matches it.",
+    )
     DEVICE_NODE_CONFLICT = (
         "device_node_conflict",
         logging.ERROR,
@@ -173,7 +177,7 @@ class Event(Enum):
     PROBE_WORKER_START_FAILED = (
         "probe_worker_start_failed",
         logging.ERROR,
-        "A probe worker cannot be started. Probes have an error until one starts. Key: `error`, the reason.",
+        "A probe worker cannot be started. Probes have errors until a worker starts. Key: `error`, the reason.",
     )
     WATCH_DEGRADED = (
         "watch_degraded",

@@ -41,9 +41,9 @@ def test_kind_prints_its_recipe_verbatim(kind: str, tmp_path: Path, capsys: pyte
 
 def test_unknown_kind_is_a_usage_error_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "nvida-gpu"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "there is no recipe 'nvida-gpu': did you mean 'nvidia-gpu'?" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "there is no recipe 'nvida-gpu': did you mean 'nvidia-gpu'?" in printed.err
     assert main(["init", "zzz"]) == 2
     assert "'genplug init --list' lists all recipes" in capsys.readouterr().err
 
@@ -59,10 +59,10 @@ def test_output_file_that_exists_is_not_overwritten(tmp_path: Path, capsys: pyte
 
 def test_machine_without_a_matching_recipe_gets_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--root", str(tmp_path)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
     for advice in ("--root /host", "genplug init --list", "genplug init KIND", "--explain"):
-        assert advice in said.err
+        assert advice in printed.err
 
 
 @pytest.mark.parametrize("kind", sorted(path.stem for path in TREES.glob("*.tree")))
@@ -99,8 +99,8 @@ def init(installed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
 
 
 def test_installed_package_uses_the_recipes_in_its_own_directory(installed: Path) -> None:
-    (installed / "genplug" / "recipes" / "configs" / "one.yaml").write_text("# All x.\n")
-    assert init(installed, "--list").stdout == "KIND   FOR\none    All x.\n"
+    (installed / "genplug" / "recipes" / "configs" / "x.yaml").write_text("# All x.\n")
+    assert init(installed, "--list").stdout == "KIND   FOR\nx      All x.\n"
 
 
 def test_recipe_that_fails_on_a_machine_is_reported_and_left_out(installed: Path) -> None:

@@ -1,4 +1,4 @@
-"""Metrics say what the event log and the status say."""
+"""Gauges show the status, and counters count the log events."""
 
 from attrs import evolve
 from prometheus_client import generate_latest
@@ -20,13 +20,13 @@ STATUS = Status(
 )
 
 
-def scraped(event_log: EventLog | None = None, status: Status = STATUS) -> str:
+def scrape(event_log: EventLog | None = None, status: Status = STATUS) -> str:
     metrics = Metrics(lambda: status, event_log or EventLog())
     return generate_latest(metrics.registry).decode()
 
 
 def test_gauges_follow_the_status() -> None:
-    text = scraped()
+    text = scrape()
     assert 'genplug_devices{resource="a.io/x",state="healthy"} 1.0' in text
     assert 'genplug_devices{resource="a.io/x",state="unhealthy"} 1.0' in text
     assert 'genplug_resource_registered{resource="a.io/x"} 1.0' in text
@@ -34,15 +34,15 @@ def test_gauges_follow_the_status() -> None:
     assert "genplug_ready 1.0" in text
 
 
-def test_a_resource_that_left_the_configuration_raises_no_alarm_while_its_pods_run() -> None:
-    left = evolve(STATUS, resources=(evolve(STATUS.resources[0], is_removed=True, is_registered=False, devices=()),))
-    text = scraped(status=left)
+def test_removed_resource_has_no_metrics_on_which_alerts_fire() -> None:
+    removed = evolve(STATUS, resources=(evolve(STATUS.resources[0], is_removed=True, is_registered=False, devices=()),))
+    text = scrape(status=removed)
     assert "genplug_devices{" not in text
     assert "genplug_resource_registered{" not in text
     assert 'genplug_list_and_watch_streams{resource="a.io/x"} 1.0' in text
 
 
-def test_counters_follow_the_journal() -> None:
+def test_counters_follow_the_log_events() -> None:
     event_log = EventLog()
     metrics = Metrics(lambda: STATUS, event_log)
     event_log.emit(Event.ALLOCATED, "given", resource="a.io/x", devices=("x0",), seconds=0.0002)
