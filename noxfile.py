@@ -46,7 +46,7 @@ PROSE = {
         "tests",
     ),
     # Comments and docstrings.
-    "*.py": ("benchmarks", "deploy", "docs", "noxfile.py"),
+    "*.py": ("benchmarks", "deploy", "docs", "noxfile.py", "tests/contract"),
 }
 """Where ``check`` and ``prose`` check the wording, by the pattern of file names."""
 
