@@ -158,3 +158,7 @@ def test_no_record_with_a_meaning_is_passed_over(
 
 def test_unrelated_record_concerns_no_device() -> None:
     assert not kernel_log.may_concern(XID, "usb 1-1: new high-speed USB device")
+
+
+def test_check_needs_the_directory_whose_driver_ends_a_failure() -> None:
+    assert check("${pci.address}: fatal", ignore="${name}").required_attributes == {"pci.address", "name", "sysfs"}
