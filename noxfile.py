@@ -46,7 +46,7 @@ PROSE = {
         "tests",
     ),
     # Comments and docstrings.
-    "*.py": ("benchmarks", "deploy", "docs", "noxfile.py", "tests/contract"),
+    "*.py": ("benchmarks", "deploy", "docs", "noxfile.py", "tests/contract", "tests/support", "tests/unit/health"),
 }
 """Where ``check`` and ``prose`` check the wording, by the pattern of file names."""
 

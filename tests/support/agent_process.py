@@ -7,6 +7,7 @@ import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from genplug.observe.events import Event
 from genplug.testing.node.fake_node import FakeNode
@@ -15,11 +16,9 @@ from genplug.testing.node.fake_node import FakeNode
 @contextlib.asynccontextmanager
 async def start_agent(node: FakeNode, *options: str) -> AsyncIterator[Process]:
     """Run ``genplug run`` with a JSON log on a node; kill the process at the end of the context if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "genplug", "run", "--log-format", "json", "--config", node.config_dir),
-        *("--root", node.root, "--kubelet-dir", node.kubelet_dir, *options),
-        stderr=asyncio.subprocess.PIPE,
-    )
+    command: list[str | Path] = [sys.executable, "-m", "genplug", "run", "--log-format", "json", *options]
+    command += ["--config", node.config_dir, "--root", node.root, "--kubelet-dir", node.kubelet_dir]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:
         yield process
     finally:

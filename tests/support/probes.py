@@ -1,4 +1,4 @@
-"""Short ways to bind a probe to a device, to run it, and to evaluate its answer."""
+"""Functions that bind a probe to a device, run it and evaluate its answer."""
 
 from pathlib import Path
 
@@ -19,28 +19,29 @@ LOCATION = SourceLocation("devices.yaml", 5, 7)
 
 
 def make_device(values: Values | None = None, nodes: tuple[DeviceNode, ...] = ()) -> Device:
-    """A device with these attributes and nodes."""
+    """Return a device with these attributes and nodes."""
     return Device("x", "x", "a.example/x", LOCATION, ("/dev/x",), nodes, (), values or {})
 
 
 def polling_of(check: Check) -> Polling:
+    """Return how probes of the check's kind are polled."""
     polling = kind_of(check).polling
     assert polling is not None
     return polling
 
 
 def request_of(check: Check, values: Values | None = None) -> ProbeRequest:
-    """The request of a check for a device with these attributes."""
+    """Return the request of a check for a device with these attributes."""
     return polling_of(check).request(check, make_device(values))
 
 
 def run_once(root: Path, check: Check, values: Values | None = None, timeout: float = 10) -> Result:
-    """The result of a first run, as a worker runs it."""
+    """Run a check once, as a worker does, and return its result."""
     return evaluate_request(root, check, request_of(check, values), timeout)
 
 
 def evaluate_request(root: Path, check: Check, request: ProbeRequest, timeout: float = 10) -> Result:
-    """What a check makes of the answer to a request, as a worker runs it."""
+    """Run a request, as a worker does, and return the result that the check evaluates."""
     answer, error = run_request(request, CachedFileReader(Host(root)), timeout)
     if error:
         return Result(Outcome.ERROR, error)

@@ -1,10 +1,10 @@
-"""The smallest plugin there is, written by hand: what the stand-in is tested against."""
+"""A minimal device plugin without code of genplug's agent, for tests of the kubelet stand-in and of migrations."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
@@ -13,7 +13,7 @@ from genplug.kubelet.api.services import API_VERSION, DEVICE_PLUGIN, HEALTHY, RE
 
 
 class TinyPlugin:
-    """Serves a list of devices on a socket and writes down the calls that come."""
+    """Serves a list of devices on a socket and records the calls that it receives."""
 
     def __init__(
         self, directory: Path, resource: str, *devices: str, socket: str = "tiny.sock", **options: bool
@@ -32,7 +32,7 @@ class TinyPlugin:
 
     async def __aenter__(self) -> Self:
         unary = grpc.unary_unary_rpc_method_handler
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "GetDevicePluginOptions": unary(self._options, None, pb.DevicePluginOptions.SerializeToString),
             "ListAndWatch": grpc.unary_stream_rpc_method_handler(
                 self._list, None, pb.ListAndWatchResponse.SerializeToString
@@ -65,7 +65,8 @@ class TinyPlugin:
         async with grpc.aio.insecure_channel(
             f"unix:{self.directory / 'kubelet.sock'}", options=[("grpc.use_local_subchannel_pool", 1)]
         ) as channel:
-            await channel.unary_unary(f"/{REGISTRATION}/Register")(request.SerializeToString(), timeout=20)
+            register: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{REGISTRATION}/Register")
+            await register(request.SerializeToString(), timeout=20)
         self._called("(registered)")
 
     def offer(self, *devices: pb.Device) -> None:
@@ -91,34 +92,38 @@ class TinyPlugin:
             while not self._closing.is_set():
                 changed = self._changed
                 yield pb.ListAndWatchResponse(devices=self.listed)
-                await self._any(changed, self._closing)
+                await self._wait_for_any(changed, self._closing)
         finally:
             self.stream_ended.set()
 
-    async def _any(self, *events: asyncio.Event) -> None:
-        waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    async def _wait_for_any(self, *events: asyncio.Event) -> None:
+        tasks = [asyncio.ensure_future(event.wait()) for event in events]
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in waiting:
-                one.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _prefer(self, request: pb.PreferredAllocationRequest, _context: object) -> pb.PreferredAllocationResponse:
         self._called("GetPreferredAllocation", request)
-        answer = pb.ContainerPreferredAllocationResponse(deviceIDs=self.preferred)
-        return pb.PreferredAllocationResponse(container_responses=[answer])
+        response = pb.ContainerPreferredAllocationResponse(deviceIDs=self.preferred)
+        return pb.PreferredAllocationResponse(container_responses=[response])
 
-    async def _allocate(self, request: pb.AllocateRequest, context: grpc.aio.ServicerContext) -> pb.AllocateResponse:
+    async def _allocate(
+        self, request: pb.AllocateRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.AllocateResponse:
         self._called("Allocate", request)
         if self.refusal:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.refusal)
-        answers = [
-            pb.ContainerAllocateResponse(envs={"IDS": ",".join(sorted(one.devices_ids))})
-            for one in request.container_requests
+        responses = [
+            pb.ContainerAllocateResponse(envs={"IDS": ",".join(sorted(container.devices_ids))})
+            for container in request.container_requests
         ]
-        return pb.AllocateResponse(container_responses=answers if self.answers_containers else [])
+        return pb.AllocateResponse(container_responses=responses if self.answers_containers else [])
 
-    async def _pre_start(self, request: pb.PreStartContainerRequest, context: grpc.aio.ServicerContext) -> bytes:
+    async def _pre_start(
+        self, request: pb.PreStartContainerRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> bytes:
         self._called("PreStartContainer", request)
         if self.refusal:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.refusal)
@@ -126,6 +131,7 @@ class TinyPlugin:
 
 
 def device(name: str, *numa: int, healthy: bool = True) -> pb.Device:
+    """Return a device on these NUMA nodes."""
     return pb.Device(
         ID=name,
         health=HEALTHY if healthy else UNHEALTHY,

@@ -1,4 +1,4 @@
-"""Pools of real worker processes, and ways to wait for what becomes of them."""
+"""Pools of real worker processes, and functions that wait for their states."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

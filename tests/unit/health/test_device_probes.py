@@ -1,4 +1,4 @@
-"""What is kept of probes when devices and configuration change."""
+"""The states of probes that are kept when devices and configuration change."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Probes that listen: what the kernel logged before and after the start, and what ends it."""
+"""Probes that listen: records from before and after the start, and the events that end a failure."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ def event(action: str, devpath: str, **values: str) -> Uevent:
     return Uevent(action, devpath, "pci", {"ACTION": action, "DEVPATH": devpath, **values})
 
 
-def test_driver_is_bound_to_device_or_to_what_it_is_part_of() -> None:
+def test_driver_is_bound_to_device_or_to_its_pci_function() -> None:
     directories = (f"/sys{CARD}",)
     assert is_driver_bound(directories, event("bind", FUNCTION, DRIVER="amdgpu"))
     assert is_driver_bound(("/sys/devices/x", *directories), event("bind", FUNCTION, DRIVER="amdgpu"))

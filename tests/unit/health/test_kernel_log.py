@@ -30,7 +30,7 @@ def test_record_of_a_program_does_not_count(facility: int) -> None:
 @pytest.mark.parametrize(
     ("record", "lines"),
     [
-        # Whatever fields a later kernel adds (Documentation/ABI/testing/dev-kmsg).
+        # A later kernel may add fields (Documentation/ABI/testing/dev-kmsg).
         (b"6,339,5140900,-,caller=T1;text\n", [LogRecord(339, "text")]),
         (b"6,1,0,-;\n", [LogRecord(1, "")]),
         (b"6,1,0,-; indented; and more\n", [LogRecord(1, " indented; and more")]),
@@ -134,7 +134,7 @@ async def test_record_of_a_program_is_read_and_dropped(tmp_path: Path) -> None:
 async def test_existing_records_can_be_read_while_following(tmp_path: Path) -> None:
     log, queue = Fifo(tmp_path / "kmsg"), asyncio.Queue[Sequence[LogRecord]]()
     follower = KernelLog(log.path, queue.put_nowait, unexpected)
-    # Of a pipe everything is read once, by whoever comes first: that is all it holds.
+    # A pipe gives its content to the first reader only.
     log.write(*records(1))
     assert list(await follower.read_existing()) == expected(1)
     log.write(*records(2))
@@ -199,7 +199,7 @@ async def test_missing_permission_is_an_error_with_a_hint(tmp_path: Path) -> Non
 
 
 def link_to_null(path: Path) -> None:
-    """Where a node runs in a container, this is what often stands there."""
+    """Create the link that is often at this path where a node runs in a container."""
     path.symlink_to("/dev/null")
 
 

@@ -1,4 +1,4 @@
-"""The health of devices by their presence: devices that disappear linger, and none with a missing node is healthy."""
+"""Presence: a removed device is kept as unhealthy for its grace period; a device that lacks a node is unhealthy."""
 
 from attrs import evolve
 from hypothesis import given
@@ -212,7 +212,7 @@ histories = st.lists(
 
 
 @given(histories)
-def test_no_device_is_healthy_with_a_missing_node_and_none_lingers_forever(
+def test_device_is_unhealthy_while_it_lacks_a_node_and_is_dropped_in_time(
     history: list[tuple[dict[str, set[str]], int]],
 ) -> None:
     now, snapshot = 0.0, None

@@ -1,4 +1,4 @@
-"""Which errors of probes are events: new ones, and those that are over, one event for all devices."""
+"""Errors of probes that are events: new and resolved errors, each once for all devices."""
 
 from genplug.health.probe_errors import ProbeErrors
 from genplug.health.status import ProbeError

@@ -116,10 +116,11 @@ def test_examples_of_schema_are_decoded_and_bound(kind: ProbeKind) -> None:
             assert kind.listening.bind(check, device) is not None
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.values[0].polling is not None])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in PROBES.values() if kind.polling is not None], ids=lambda kind: kind.name
+)
 def test_kind_that_reads_files_is_captured(kind: ProbeKind, tmp_path: Path) -> None:
-    """Whatever a run of the kind reads is in an archive: it has to be declared as a kind that only reads."""
-    assert isinstance(kind, ProbeKind)
+    """An archive contains the files that a run reads only if the kind is declared as a kind that only reads."""
     assert kind.polling is not None
     (tmp_path / STAND_INS_MARKER).touch()
     reads: list[str] = []

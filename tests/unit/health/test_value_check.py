@@ -1,4 +1,4 @@
-"""What the value of a file has to be: comparisons, and what they report."""
+"""Comparisons of a file's value with the expected value, and the errors that they report."""
 
 import pytest
 

@@ -31,8 +31,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def descriptors() -> list[int]:
-    """Return the numbers of the open files, without the one that this reads."""
+def list_descriptors() -> list[int]:
+    """Return the numbers of the open files, without that of the directory which this function reads."""
     return [number for number in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()) if _is_open(number)]
 
 
@@ -45,12 +45,12 @@ def _is_open(number: int) -> bool:
 
 
 @contextmanager
-def descriptors_left(number: int) -> Iterator[None]:
-    """Let this process open only so many more files."""
+def limit_descriptors(number: int) -> Iterator[None]:
+    """Limit the number of further files that this process can open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The limit is on the highest number, so all numbers below have to be taken.
     taken = [os.open("/dev/null", os.O_RDONLY)]
-    while taken[-1] < max(descriptors()):
+    while taken[-1] < max(list_descriptors()):
         taken.append(os.dup(taken[0]))
     resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + number, hard))
     try:
@@ -88,13 +88,13 @@ async def test_failed_start_leaves_no_descriptor_open_wherever_it_fails(
     async with open_pool(kind, root) as (pool, _):
         # Both sockets, the shared page, and the pipes and the program of the new process need descriptors.
         for left in range(8):
-            before = descriptors()
-            with descriptors_left(left):
+            before = list_descriptors()
+            with limit_descriptors(left):
                 (response,) = await pool.run([request_])
             if response == expected:
                 break
             errors.add(response.error.partition(" (")[0])
-            assert descriptors() == before
+            assert list_descriptors() == before
         else:
             pytest.fail("the worker starts with none of these limits")
         assert pool.status.failed_starts == left
