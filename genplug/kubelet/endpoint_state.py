@@ -1,8 +1,11 @@
-"""The life of an endpoint's generations, as a pure function of events (contract 3: the state machine to build).
+"""The state machine of an endpoint, as a pure function of events.
 
-A generation is a socket name used once, the server behind it and the server's streams; they live and die together.
-Nothing here has a clock, a socket or a task: :func:`next_step` is given what happened and the time, and says what the
-endpoint is now and what to do. Each arrow has a reason in the kubelet's behavior, told where it stands.
+Source: docs/internals/kubelet-contract.md §3, which describes the state machine and the races behind its transitions.
+
+A generation is a socket name that is used once, the server on that socket, and the streams of the server; they begin
+and end together. This module has no clock, no socket and no task: :func:`next_step` gets an event and the time, and
+returns the next state and the action to run. The comment at each transition states the kubelet's behavior that requires
+it.
 """
 
 from enum import StrEnum
@@ -15,20 +18,20 @@ from genplug.kubelet.plugin_dir import SocketIdentity
 Seconds = float
 
 FIRST_STREAM_SECONDS = 15.0
-"""How long after Register the kubelet may take to open ListAndWatch (contract 3: PENDING)."""
+"""How long after Register the kubelet may take to open ListAndWatch (§3, PENDING)."""
 STREAM_RETURN_SECONDS = 1.5
-"""How long an endpoint waits for a stream to come back before it believes that the kubelet let go of it."""
+"""How long an endpoint without a stream waits for another stream before it retires (§3, LIVE)."""
 OLD_STREAM_SECONDS = 5.0
-"""How long streams to an old kubelet may stay open beside a new kubelet.sock (contract 3, race 6)."""
+"""How long a stream may stay open after kubelet.sock was replaced (§3, race 6)."""
 DISCONNECT_SECONDS = 1.0
-"""How long the same kubelet is given to digest a disconnect before we register anew (contract 2.3)."""
+"""Pause between the end of the last stream and the next registration with the same kubelet (§2.3)."""
 STABLE_SECONDS = 30.0
-"""How long a kubelet must have listened for its hanging up to count as the first time."""
+"""A disconnect after a stream of at least this duration does not count as a repeated failure."""
 _RETRY_SECONDS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
 class Action(StrEnum):
-    """What the endpoint is to do."""
+    """What the endpoint does next."""
 
     SERVE = "serve"
     REGISTER = "register"
@@ -37,36 +40,36 @@ class Action(StrEnum):
 
 @frozen
 class Served:
-    """The own server answers on its new socket."""
+    """The endpoint's server responds on its new socket."""
 
 
 @frozen
 class ServeFailed:
-    """The own socket could not be bound or does not answer."""
+    """The endpoint cannot bind its socket, or its server does not respond."""
 
     error: str
 
 
 @frozen
 class KubeletSeen:
-    """What kubelet.sock is now; None where there is none."""
+    """The directory was listed; ``socket`` is kubelet.sock, None if it does not exist."""
 
     socket: SocketIdentity | None
 
 
 @frozen
 class OwnSocketLost:
-    """The own socket's path is gone or names another file."""
+    """The path of the endpoint's socket does not exist or names another file."""
 
 
 @frozen
 class Registered:
-    """The kubelet answered Register with OK: not yet a proof of anything (contract 2.1)."""
+    """The kubelet answered Register with OK, which does not prove that it can reach the endpoint (§2.1)."""
 
 
 @frozen
 class RegisterFailed:
-    """Register failed, with the kubelet's or the transport's words."""
+    """Register failed; ``error`` is the message of the kubelet or of the transport."""
 
     error: str
 
@@ -78,22 +81,22 @@ class StreamOpened:
 
 @frozen
 class StreamClosed:
-    """A ListAndWatch stream ended, from whichever side."""
+    """A ListAndWatch stream ended, from either side."""
 
 
 @frozen
 class Retired:
-    """The old server has stopped entirely."""
+    """The old server has stopped completely."""
 
 
 @frozen
 class OptionsChanged:
-    """The plugin options differ from those the kubelet read; it reads them only when it connects."""
+    """The plugin options differ from those that the kubelet read; it reads them only when it connects."""
 
 
 @frozen
 class TimePassed:
-    """Nothing happened until the time in ``due``."""
+    """The time in ``due`` has come without another event."""
 
 
 Event = (
@@ -113,11 +116,13 @@ Event = (
 
 @frozen
 class Generation:
-    """Everything the next step depends on. Times are monotonic seconds.
+    """The state of an endpoint: all that the next step depends on. Times are monotonic seconds.
 
-    ``due`` is when time alone makes a difference; ``failures`` counts tries in a row that led nowhere; ``kubelet`` is
-    the kubelet.sock last seen, ``partner`` the one that this generation spoke with; ``stream_ended`` is when the last
-    stream ended; ``reason`` says in words why it is where it is.
+    ``since`` is the time at which the phase began, and ``due`` the time of the next :class:`TimePassed`, None for
+    never. ``failures`` counts the consecutive failed attempts to serve or to register, and disconnects soon after a
+    registration. ``kubelet`` is the last known kubelet.sock, and ``registered_with`` the kubelet.sock that this
+    generation is registered with. ``stream_ended`` is the time at which the last stream ended, and ``reason`` states
+    why the endpoint is not registered.
     """
 
     number: int
@@ -133,7 +138,7 @@ class Generation:
 
     @property
     def is_live(self) -> bool:
-        """Whether the kubelet is listening to this endpoint right now."""
+        """Whether the kubelet has an open stream of this endpoint now."""
         return self.phase is Phase.LIVE and self.streams > 0
 
     @property
@@ -149,131 +154,137 @@ class Generation:
             has_kubelet=self.kubelet is not None,
         )
 
+    def __str__(self) -> str:
+        return str(self.status)
+
 
 @frozen
 class Step:
-    """The generation after an event, and what to do about it (None: nothing)."""
+    """The state after an event, and the action to run, None for no action."""
 
     generation: Generation
     action: Action | None = None
 
 
 def first_step(kubelet: SocketIdentity | None, now: Seconds) -> Step:
-    """Return the step that begins an endpoint's life."""
+    """Return the first step of an endpoint."""
     return Step(Generation(1, Phase.SERVE, now, kubelet=kubelet), Action.SERVE)
 
 
 def next_step(generation: Generation, event: Event, now: Seconds, jitter: float) -> Step:
-    """Return what an event makes of a generation.
+    """Return the step that follows an event.
 
-    ``jitter`` is a random number in [0, 1) that spreads retries, so that 300 endpoints don't knock in step.
-    Events that a phase does not wait for change nothing: they are late news of something already dealt with.
+    ``jitter`` is a random number in [0, 1), which spreads the retries of many endpoints over time. An event that the
+    phase does not expect changes nothing: it arrived after the state had changed for another reason.
     """
     if isinstance(event, KubeletSeen):
-        return _kubelet_seen(generation, event.socket, now)
+        return _on_kubelet_seen(generation, event.socket, now)
     if isinstance(event, StreamOpened):
-        return _stream_opened(evolve(generation, streams=generation.streams + 1), now)
+        return _on_stream_opened(evolve(generation, streams=generation.streams + 1), now)
     if isinstance(event, StreamClosed):
-        return _stream_closed(generation, now)
+        return _on_stream_closed(generation, now)
     if isinstance(event, OwnSocketLost | OptionsChanged):
-        lost = isinstance(event, OwnSocketLost)
-        return _retire(generation, "its socket was removed" if lost else "its options changed", now)
+        is_lost = isinstance(event, OwnSocketLost)
+        return _retire(generation, "its socket was removed" if is_lost else "its plugin options changed", now)
     if isinstance(event, TimePassed):
-        return _time_passed(generation, now, jitter)
+        return _on_time_passed(generation, now, jitter)
     match generation.phase, event:
         case Phase.SERVE, Served():
             return _register_or_wait(generation, now)
         case Phase.SERVE, ServeFailed(error):
-            return Step(_failed(generation, Phase.SERVE, f"its socket cannot be served: {error}", now, jitter))
+            return Step(_back_off(generation, Phase.SERVE, f"cannot serve on its socket: {error}", now, jitter))
         case Phase.REGISTER, Registered():
-            return _registered(generation, now)
+            return _on_registered(generation, now)
         case Phase.REGISTER, RegisterFailed(error):
-            # A stream may have opened although Register timed out: then the kubelet is with us, whatever it said.
+            # The kubelet can open a stream although Register timed out. The stream proves the registration.
             if generation.streams:
-                return Step(_moved(generation, Phase.LIVE, now))
-            return Step(_failed(generation, Phase.WAIT, f"Register failed: {error}", now, jitter))
+                return Step(_enter(generation, Phase.LIVE, now))
+            return Step(_back_off(generation, Phase.WAIT, f"Register failed: {error}", now, jitter))
         case Phase.RETIRE, Retired():
-            return _retired(generation, now, jitter)
+            return _on_retired(generation, now, jitter)
     return Step(generation)
 
 
 def retry_delay(failures: int, jitter: float) -> Seconds:
-    """Return the pause after the given number of failures in a row: 0.1 s once, then 1 s doubling to 30 s.
+    """Return the pause after a number of consecutive failures: 0.1 s, then 1 s doubling to 30 s, plus up to a quarter.
 
-    The first is short because kubelet.sock exists a moment before the kubelet listens on it.
+    The first pause is short because kubelet.sock exists a moment before the kubelet listens on it.
     """
     return _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1] * (1 + 0.25 * jitter)
 
 
-def _moved(generation: Generation, phase: Phase, now: Seconds, due: Seconds | None = None, why: str = "") -> Generation:
-    return evolve(generation, phase=phase, since=now, due=due, reason=why)
+def _enter(
+    generation: Generation, phase: Phase, now: Seconds, due: Seconds | None = None, reason: str = ""
+) -> Generation:
+    return evolve(generation, phase=phase, since=now, due=due, reason=reason)
 
 
-def _failed(generation: Generation, phase: Phase, why: str, now: Seconds, jitter: float) -> Generation:
+def _back_off(generation: Generation, phase: Phase, reason: str, now: Seconds, jitter: float) -> Generation:
     failures = generation.failures + 1
-    return evolve(_moved(generation, phase, now, now + retry_delay(failures, jitter), why), failures=failures)
+    return evolve(_enter(generation, phase, now, now + retry_delay(failures, jitter), reason), failures=failures)
 
 
 def _register_or_wait(generation: Generation, now: Seconds) -> Step:
     if generation.streams:
-        # Contract 10, test 19: never a Register beside a live stream of the same resource.
-        return Step(_moved(generation, Phase.LIVE, now))
+        # A resource with an open stream is never registered again (§10, point 19).
+        return Step(_enter(generation, Phase.LIVE, now))
     if generation.kubelet is None:
-        return Step(_moved(generation, Phase.WAIT, now, why="waiting for kubelet.sock to appear"))
-    moved = evolve(_moved(generation, Phase.REGISTER, now, why=generation.reason), registered_with=generation.kubelet)
-    return Step(moved, Action.REGISTER)
+        return Step(_enter(generation, Phase.WAIT, now, reason="waiting for kubelet.sock to appear"))
+    registering = _enter(generation, Phase.REGISTER, now, reason=generation.reason)
+    return Step(evolve(registering, registered_with=generation.kubelet), Action.REGISTER)
 
 
-def _registered(generation: Generation, now: Seconds) -> Step:
+def _on_registered(generation: Generation, now: Seconds) -> Step:
     if generation.streams:
-        return Step(_moved(generation, Phase.LIVE, now))
-    why = "registered; waiting for the kubelet to open ListAndWatch"
-    return Step(_moved(generation, Phase.PENDING, now, now + FIRST_STREAM_SECONDS, why))
+        return Step(_enter(generation, Phase.LIVE, now))
+    reason = "registered; waiting for the kubelet to open ListAndWatch"
+    return Step(_enter(generation, Phase.PENDING, now, now + FIRST_STREAM_SECONDS, reason))
 
 
-def _kubelet_seen(generation: Generation, socket: SocketIdentity | None, now: Seconds) -> Step:
+def _on_kubelet_seen(generation: Generation, socket: SocketIdentity | None, now: Seconds) -> Step:
     if socket == generation.kubelet:
         return Step(generation)
     seen = evolve(generation, kubelet=socket)
     if socket is None:
         return Step(seen)
-    # A new socket is a new kubelet: what the old one refused is no reason to hold back.
+    # A new socket is a new kubelet, to which the failures with the previous kubelet do not apply.
     fresh = evolve(seen, failures=0)
-    if seen.phase is Phase.WAIT:
-        return _register_or_wait(fresh, now)
-    if seen.phase is Phase.PENDING:
-        return _register_or_wait(evolve(fresh, reason=""), now)
-    if seen.phase is Phase.PAUSE:
-        return _serve_again(fresh, now)
-    if seen.phase is Phase.LIVE:
-        if not seen.streams:
+    match seen.phase:
+        case Phase.WAIT:
+            return _register_or_wait(fresh, now)
+        case Phase.PENDING:
+            return _register_or_wait(evolve(fresh, reason=""), now)
+        case Phase.PAUSE:
+            return _serve_again(fresh, now)
+        case Phase.LIVE if not seen.streams:
             return _retire(fresh, "the kubelet was restarted", now)
-        # Race 6: streams alive beside a new socket; registering now would confuse a kubelet <= 1.35 (contract 2.3).
-        return Step(
-            evolve(fresh, due=now + OLD_STREAM_SECONDS, reason="kubelet.sock was replaced while its stream is open")
-        )
-    return Step(fresh)
+        case Phase.LIVE:
+            # A registration beside an open stream triggers the bug of kubelets up to 1.35 (§2.3; §3, race 6).
+            reason = "kubelet.sock was replaced, but the stream is open"
+            return Step(evolve(fresh, due=now + OLD_STREAM_SECONDS, reason=reason))
+        case _:
+            return Step(fresh)
 
 
-def _stream_opened(generation: Generation, now: Seconds) -> Step:
+def _on_stream_opened(generation: Generation, now: Seconds) -> Step:
     if generation.phase in (Phase.PENDING, Phase.WAIT):
-        return Step(evolve(_moved(generation, Phase.LIVE, now), registered_with=generation.kubelet))
+        return Step(evolve(_enter(generation, Phase.LIVE, now), registered_with=generation.kubelet))
     if generation.phase is Phase.LIVE:
         return Step(evolve(generation, due=None, reason="", registered_with=generation.kubelet))
     return Step(generation)
 
 
-def _stream_closed(generation: Generation, now: Seconds) -> Step:
-    left = max(generation.streams - 1, 0)
-    closed = evolve(generation, streams=left, stream_ended=now)
-    if closed.phase is not Phase.LIVE or left:
+def _on_stream_closed(generation: Generation, now: Seconds) -> Step:
+    streams = max(generation.streams - 1, 0)
+    closed = evolve(generation, streams=streams, stream_ended=now)
+    if closed.phase is not Phase.LIVE or streams:
         return Step(closed)
     if closed.kubelet is not None and closed.kubelet != closed.registered_with:
         return _retire(closed, "the kubelet was restarted", now)
     return Step(evolve(closed, due=now + STREAM_RETURN_SECONDS, reason="the kubelet closed its stream"))
 
 
-def _time_passed(generation: Generation, now: Seconds, jitter: float) -> Step:
+def _on_time_passed(generation: Generation, now: Seconds, jitter: float) -> Step:
     if generation.due is None or now < generation.due:
         return Step(generation)
     idle = evolve(generation, due=None)
@@ -283,8 +294,9 @@ def _time_passed(generation: Generation, now: Seconds, jitter: float) -> Step:
         case Phase.WAIT:
             return _register_or_wait(idle, now)
         case Phase.PENDING:
-            # The watchdog (contract 2.1: on <= 1.24 a failed dial is only in the kubelet's log).
-            return Step(_failed(idle, Phase.WAIT, "registered, but the kubelet never opened ListAndWatch", now, jitter))
+            # Kubelets up to 1.24 only log a failed dial (§2.1).
+            reason = "registered, but the kubelet never opened ListAndWatch"
+            return Step(_back_off(idle, Phase.WAIT, reason, now, jitter))
         case Phase.LIVE:
             return _retire(idle, idle.reason or "the kubelet closed its stream", now)
         case Phase.PAUSE:
@@ -293,38 +305,44 @@ def _time_passed(generation: Generation, now: Seconds, jitter: float) -> Step:
             return Step(idle)
 
 
-def _retire(generation: Generation, why: str, now: Seconds) -> Step:
+def _retire(generation: Generation, reason: str, now: Seconds) -> Step:
     if generation.phase in (Phase.SERVE, Phase.RETIRE, Phase.PAUSE):
         return Step(generation)
     failures = generation.failures
     if generation.phase is Phase.LIVE:
-        # A kubelet that hangs up soon each time is a failure that repeats, and each round costs pods (contract 3).
-        is_steady = now - generation.since >= STABLE_SECONDS or generation.kubelet != generation.registered_with
-        failures = 0 if is_steady else failures + 1
-    # Whoever still has a stream open is alive, and has its end to digest, whatever became of kubelet.sock.
+        # A kubelet that repeatedly disconnects soon is a repeated failure, and each cycle can fail pods (§3).
+        is_stable = now - generation.since >= STABLE_SECONDS or generation.kubelet != generation.registered_with
+        failures = 0 if is_stable else failures + 1
+    # A kubelet with an open stream is running and has to process the end of the stream, even if kubelet.sock changed.
     partner = generation.kubelet if generation.streams else generation.registered_with
-    moved = _moved(generation, Phase.RETIRE, now, why=why)
-    return Step(evolve(moved, failures=failures, registered_with=partner), Action.RETIRE)
+    retiring = _enter(generation, Phase.RETIRE, now, reason=reason)
+    return Step(evolve(retiring, failures=failures, registered_with=partner), Action.RETIRE)
 
 
-def _retired(generation: Generation, now: Seconds, jitter: float) -> Step:
+def _on_retired(generation: Generation, now: Seconds, jitter: float) -> Step:
     paused = evolve(generation, phase=Phase.PAUSE, streams=0)
     if paused.kubelet is None:
-        # Whatever is bound now, a starting kubelet wipes (contract 3, race 2): hold until its socket appears.
+        # A starting kubelet deletes every socket that is bound before kubelet.sock exists (§3, race 2).
         return Step(paused)
-    digested = now
+    resume = now
     if paused.kubelet == paused.registered_with and paused.stream_ended is not None:
-        digested = paused.stream_ended + DISCONNECT_SECONDS
+        resume = paused.stream_ended + DISCONNECT_SECONDS
     if paused.failures > 1:
-        digested = max(digested, now + retry_delay(paused.failures, jitter))
-    if now >= digested:
+        resume = max(resume, now + retry_delay(paused.failures, jitter))
+    if now >= resume:
         return _serve_again(paused, now)
-    return Step(evolve(paused, due=digested))
+    return Step(evolve(paused, due=resume))
 
 
 def _serve_again(generation: Generation, now: Seconds) -> Step:
     if generation.kubelet is None:
         return Step(evolve(generation, due=None))
-    number = generation.number + 1
-    anew = Generation(number, Phase.SERVE, now, None, generation.failures, generation.kubelet, reason=generation.reason)
-    return Step(anew, Action.SERVE)
+    following = Generation(
+        generation.number + 1,
+        Phase.SERVE,
+        now,
+        failures=generation.failures,
+        kubelet=generation.kubelet,
+        reason=generation.reason,
+    )
+    return Step(following, Action.SERVE)

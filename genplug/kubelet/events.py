@@ -43,10 +43,19 @@ class EndpointStatus:
     has_kubelet: bool
     """Whether ``kubelet.sock`` exists."""
 
+    def __str__(self) -> str:
+        """Return for example ``generation 2, wait, 0 streams, 1 failure: waiting for kubelet.sock to appear``."""
+        parts = [f"generation {self.generation}", self.phase.value, _count(self.streams, "stream")]
+        if self.is_registered:
+            parts.append("registered")
+        if self.failures:
+            parts.append(_count(self.failures, "failure"))
+        return ", ".join(parts) + (f": {self.reason}" if self.reason else "")
+
 
 @frozen
 class PhaseChanged:
-    """An endpoint entered another phase, or another generation."""
+    """An endpoint entered another phase or another generation, or an attempt to serve failed."""
 
     resource: str
     previous: EndpointStatus
@@ -91,3 +100,7 @@ class InternalErrorCaught:
 
 Report = PhaseChanged | ListSent | CallAnswered | InternalErrorCaught
 Reporter = Callable[[Report], None]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

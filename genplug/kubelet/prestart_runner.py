@@ -13,6 +13,7 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import cast
 
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.results import ProgramRun
@@ -56,7 +57,8 @@ async def run_program(program: ProgramRun) -> None:
     output = bytearray()
     try:
         async with asyncio.timeout(program.timeout):
-            await _read_output(process, output)
+            # The stream exists, because stdout is a pipe.
+            await _read_output(cast("asyncio.StreamReader", process.stdout), output)
             status = await process.wait()
     except TimeoutError:
         raise _error(f"{subject} took longer than {program.timeout:g} s{_quote_last_line(output)}") from None
@@ -68,10 +70,8 @@ async def run_program(program: ProgramRun) -> None:
         raise _error(f"{subject} {end}{_quote_last_line(output)}")
 
 
-async def _read_output(process: Process, output: bytearray) -> None:
-    if process.stdout is None:
-        return
-    while chunk := await process.stdout.read(_MAX_OUTPUT_BYTES):
+async def _read_output(stream: asyncio.StreamReader, output: bytearray) -> None:
+    while chunk := await stream.read(_MAX_OUTPUT_BYTES):
         output += chunk
         del output[:-_MAX_OUTPUT_BYTES]
 

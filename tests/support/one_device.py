@@ -1,4 +1,4 @@
-"""A resource with one device that nothing allocates, for tests of endpoints."""
+"""A resource with one device, for tests of endpoints."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,15 @@ from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 
 
 class OneDevice:
-    """A resource backend that lists the device ``device_id`` and fails every call."""
+    """A resource backend that lists the healthy device ``device_id``; every call of it is an internal error."""
 
-    options = PluginOptions()
-
-    def __init__(self, device_id: str) -> None:
+    def __init__(self, device_id: str, options: PluginOptions = PluginOptions()) -> None:  # noqa: B008 - frozen
         self.listed = (ListedDevice(device_id, healthy=True),)
+        self._options = options
+
+    @property
+    def options(self) -> PluginOptions:
+        return self._options
 
     def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         raise NotImplementedError(ids)

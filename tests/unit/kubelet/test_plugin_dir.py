@@ -1,4 +1,4 @@
-"""Names, identities, the lock and the leftovers of the kubelet's directory."""
+"""Socket names, socket identities, the lock and leftover sockets (docs/internals/kubelet-contract.md §10, 13 to 16)."""
 
 import os
 import socket
@@ -29,64 +29,64 @@ def directory() -> Iterator[Path]:
         yield Path(name)
 
 
-def bound(path: Path) -> socket.socket:
+def bind(path: Path) -> socket.socket:
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
     return server
 
 
 @given(st.from_regex(r"[a-z0-9.-]{1,244}/[A-Za-z0-9_.-]{1,63}", fullmatch=True))
-def test_13_a_name_of_any_length_fits_the_path_and_is_never_the_same_twice(resource: str) -> None:
+def test_socket_name_of_any_resource_is_unique_and_fits_the_path(resource: str) -> None:
     names = {new_socket_name(resource, KUBELET) for _ in range(3)}
     assert len(names) == 3
     assert all(len(os.fsencode(KUBELET / name)) <= MAX_SOCKET_PATH_BYTES for name in names)
 
 
-def test_13_similar_names_differ() -> None:
+def test_socket_names_of_similar_resources_differ() -> None:
     long = "a" * 240 + ".example/" + "b" * 62
     assert new_socket_name(long + "x", KUBELET)[:-13] != new_socket_name(long + "y", KUBELET)[:-13]
 
 
-def test_a_short_name_says_what_it_is_of() -> None:
+def test_socket_name_begins_with_a_short_resource_name() -> None:
     assert new_socket_name("nvidia.com/gpu", KUBELET).startswith("genplug-nvidia-com-gpu-")
 
 
-def test_a_directory_too_deep_for_any_socket_is_refused_with_a_way_out(directory: Path) -> None:
+def test_socket_name_in_a_too_long_directory_raises_an_error_with_a_hint(directory: Path) -> None:
     with pytest.raises(PluginDirUnusableError, match="shorter --kubelet-dir"):
         new_socket_name("a/b", directory / ("x" * 90))
 
 
-def test_14_a_socket_is_for_its_owner_alone_whatever_the_environment_says(directory: Path) -> None:
-    before = os.umask(0o000)
+def test_socket_is_accessible_to_its_owner_only_with_any_umask(directory: Path) -> None:
+    previous = os.umask(0o000)
     try:
         with private_umask():
-            server = bound(directory / "a.sock")
+            server = bind(directory / "a.sock")
         assert os.umask(0o000) == 0o000
     finally:
-        os.umask(before)
+        os.umask(previous)
         server.close()
     assert (directory / "a.sock").stat().st_mode & 0o077 == 0
 
 
-def test_a_socket_made_anew_at_the_same_path_is_another(directory: Path) -> None:
+def test_identity_differs_when_a_socket_is_bound_again_at_its_path(directory: Path) -> None:
     path = directory / "kubelet.sock"
-    first = bound(path)
-    was = stat_socket(path)
+    first = bind(path)
+    identity = stat_socket(path)
     path.unlink()
-    second = bound(path)
-    assert was is not None
-    assert stat_socket(path) not in (None, was)
+    second = bind(path)
+    assert identity is not None
+    assert stat_socket(path) not in (None, identity)
     first.close()
     second.close()
 
 
-def test_what_is_no_socket_has_no_identity(directory: Path) -> None:
+def test_identity_is_none_without_a_socket(directory: Path) -> None:
     (directory / "kubelet.sock").write_text("")
     assert stat_socket(directory / "kubelet.sock") is None
     assert stat_socket(directory / "missing") is None
 
 
-def test_16_a_second_process_does_not_get_the_directory_and_gets_it_when_the_first_ends(directory: Path) -> None:
+def test_lock_is_refused_until_the_first_holder_closes_the_directory(directory: Path) -> None:
     first, second = PluginDir(directory), PluginDir(directory)
     assert first.lock()
     assert not second.lock()
@@ -95,8 +95,8 @@ def test_16_a_second_process_does_not_get_the_directory_and_gets_it_when_the_fir
     second.close()
 
 
-def test_15_and_18_leftovers_go_and_nothing_else(directory: Path) -> None:
-    servers = [bound(directory / name) for name in ("genplug-a.sock", "kubelet.sock", "other.sock")]
+def test_remove_leftovers_deletes_own_sockets_only(directory: Path) -> None:
+    servers = [bind(directory / name) for name in ("genplug-a.sock", "kubelet.sock", "other.sock")]
     for name in ("DEPRECATION", ".tmp123", "genplug-file.sock", "kubelet_internal_checkpoint"):
         (directory / name).write_text("")
     (directory / "genplug-dir.sock").mkdir()
@@ -117,7 +117,7 @@ def test_15_and_18_leftovers_go_and_nothing_else(directory: Path) -> None:
         server.close()
 
 
-def test_26_a_directory_deleted_and_made_again_is_gone_for_good(directory: Path) -> None:
+def test_listing_raises_when_the_directory_was_deleted_and_created_again(directory: Path) -> None:
     plugins = directory / "device-plugins"
     plugins.mkdir()
     held = PluginDir(plugins)
@@ -129,6 +129,28 @@ def test_26_a_directory_deleted_and_made_again_is_gone_for_good(directory: Path)
     held.close()
 
 
-def test_33_a_missing_directory_is_said_to_be_missing(directory: Path) -> None:
+def test_missing_directory_raises_an_error_with_a_hint(directory: Path) -> None:
     with pytest.raises(PluginDirUnusableError, match="--kubelet-dir"):
         PluginDir(directory / "device-plugins")
+
+
+def test_listing_raises_when_the_directory_was_deleted(directory: Path) -> None:
+    plugins = directory / "device-plugins"
+    plugins.mkdir()
+    held = PluginDir(plugins)
+    plugins.rmdir()
+    with pytest.raises(PluginDirReplacedError, match="deleted or replaced"):
+        held.list_sockets()
+    held.close()
+
+
+def test_listing_as_text_names_its_sockets(directory: Path) -> None:
+    held = PluginDir(directory)
+    assert str(held.list_sockets()) == "no sockets"
+    servers = [bind(directory / name) for name in ("genplug-b.sock", "other.sock", "genplug-a.sock")]
+    assert str(held.list_sockets()) == "genplug-a.sock, genplug-b.sock"
+    servers.append(bind(directory / "kubelet.sock"))
+    assert str(held.list_sockets()) == "kubelet.sock, genplug-a.sock, genplug-b.sock"
+    held.close()
+    for server in servers:
+        server.close()
