@@ -15,16 +15,9 @@ from genplug.testing.kubelet.plugin_client import PluginClient
 from genplug.testing.kubelet.records import AdmissionError
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import CONFIG_HEADER
 from tests.support.processes import count_descriptors, wait_until_at_most
-from tests.support.resources import (
-    CONFIG_HEADER,
-    X_CONFIG,
-    X,
-    build_x_config,
-    list_host_paths,
-    plug_devices,
-    write_policy,
-)
+from tests.support.resources import X_CONFIG, X, build_x_config, list_host_paths, plug_devices, write_policy
 
 FULL_CONFIG = CONFIG_HEADER + (
     "resources:\n"

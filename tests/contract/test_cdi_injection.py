@@ -10,8 +10,9 @@ import pytest
 from genplug.observe.events import Event
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import CONFIG_HEADER
 from tests.support.mounts import mount_tmpfs
-from tests.support.resources import CONFIG_HEADER, build_config, plug_devices
+from tests.support.resources import build_config, plug_devices
 
 CARD = "example.com/card"
 CONFIG = (

@@ -10,18 +10,10 @@ from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import CONFIG_HEADER
 from tests.support.metrics import read_metrics
 from tests.support.processes import wait_until_at_most
-from tests.support.resources import (
-    CONFIG_HEADER,
-    X_CONFIG,
-    X,
-    Y,
-    build_config,
-    build_x_config,
-    list_host_paths,
-    plug_devices,
-)
+from tests.support.resources import X_CONFIG, X, Y, build_config, build_x_config, list_host_paths, plug_devices
 
 
 async def allocate_paths(kubelet: KubeletStandIn, resource: str, device_id: str) -> list[str]:

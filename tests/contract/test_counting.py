@@ -6,7 +6,8 @@ import pytest
 from genplug.observe.events import Event
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
-from tests.support.resources import CONFIG_HEADER, X, list_host_paths, plug_devices
+from tests.support.configs import CONFIG_HEADER
+from tests.support.resources import X, list_host_paths, plug_devices
 
 OLD, OLDER = "old.example/x", "older.example/x"
 NAMES = (X, OLD, OLDER)

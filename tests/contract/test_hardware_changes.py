@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from genplug.testing.node.fake_node import FakeNode
-from tests.support.resources import CONFIG_HEADER, X_CONFIG, XY_CONFIG, X, build_x_config, plug_devices, write_policy
+from tests.support.configs import CONFIG_HEADER
+from tests.support.resources import X_CONFIG, XY_CONFIG, X, build_x_config, plug_devices, write_policy
 
 SERIAL_CONFIG = CONFIG_HEADER + (
     f"resources:\n  {X}:\n    devices: [{{glob: '/dev/ttyUSB*', id: '${{usb.serial}}'}}]\n"

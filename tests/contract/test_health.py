@@ -20,10 +20,11 @@ from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.hanging_files import HangingFiles
 from genplug.testing.node.held_files import hold_file
 from tests.support.agent_process import start_agent, wait_for_exit
+from tests.support.configs import CONFIG_HEADER
 from tests.support.events import drain_events
 from tests.support.mounts import mount_tmpfs
 from tests.support.processes import list_probe_workers
-from tests.support.resources import CONFIG_HEADER, X_CONFIG, X, plug_devices, write_policy
+from tests.support.resources import X_CONFIG, X, plug_devices, write_policy
 from tests.support.workers import wait_until_awaited
 
 OLD = "example.com/old"

@@ -17,16 +17,9 @@ from genplug.observe.events import Event
 from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import CONFIG_HEADER
 from tests.support.mounts import bind_mount, remount
-from tests.support.resources import (
-    CONFIG_HEADER,
-    X_CONFIG,
-    X,
-    Y,
-    build_x_config,
-    list_host_paths,
-    plug_devices,
-)
+from tests.support.resources import X_CONFIG, X, Y, build_x_config, list_host_paths, plug_devices
 
 
 def decode_lists(kubelet: KubeletStandIn, resource: str = X) -> list[list[tuple[str, str]]]:

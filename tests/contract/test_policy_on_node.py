@@ -11,7 +11,8 @@ from genplug.testing.kubelet.stand_in import KubeletStandIn
 from genplug.testing.node.config_files import WRITE_METHODS, swap_config_map, write_in_place
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
-from tests.support.resources import POLICY_HEADER, XY_CONFIG, X, Y, build_config, plug_devices
+from tests.support.configs import POLICY_HEADER
+from tests.support.resources import XY_CONFIG, X, Y, build_config, plug_devices
 
 MOUNT_CONFIG = XY_CONFIG.replace(
     "'/dev/x*'}]", "'/dev/x*'}], allocate: {mounts: [{hostPath: '/opt/${name}', containerPath: /m}]}"

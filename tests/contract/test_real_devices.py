@@ -14,7 +14,8 @@ import pytest
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.testing.kubelet.records import AdmissionError
 from genplug.testing.node.fake_node import FakeNode
-from tests.support.resources import CONFIG_HEADER, X_CONFIG, X, list_host_paths, plug_devices, write_policy
+from tests.support.configs import CONFIG_HEADER
+from tests.support.resources import X_CONFIG, X, list_host_paths, plug_devices, write_policy
 
 pytestmark = pytest.mark.root
 

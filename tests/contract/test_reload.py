@@ -14,9 +14,10 @@ from genplug.testing.node.config_files import WRITE_METHODS, swap_config_map
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.agent_process import read_log_entry, start_agent, wait_for_exit
+from tests.support.configs import CONFIG_HEADER
 from tests.support.events import drain_events
 from tests.support.metrics import read_metrics
-from tests.support.resources import CONFIG_HEADER, X, Y, Z, build_config, build_x_config, plug_devices
+from tests.support.resources import X, Y, Z, build_config, build_x_config, plug_devices
 from tests.support.sockets import list_plugin_sockets
 
 FIRST = build_x_config(glob="'/dev/x[0-4]'")

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from genplug.cli.main import main
-from tests.support.configs import HEAD
+from tests.support.configs import CONFIG_HEADER
 from tests.support.outputs import KINDS, SCHEMAS, check_output
 from tests.support.pages import code_blocks, read_page, table_rows
 
@@ -66,8 +66,8 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
 
 
 def test_validation_that_the_command_prints_fits_its_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "good.yaml").write_text(f"{HEAD}resources: {{}}\n")
-    (tmp_path / "bad.yaml").write_text(f"{HEAD}resources: {{a.io/x: {{devces: []}}}}\nresources: {{}}\n")
+    (tmp_path / "good.yaml").write_text(f"{CONFIG_HEADER}resources: {{}}\n")
+    (tmp_path / "bad.yaml").write_text(f"{CONFIG_HEADER}resources: {{a.io/x: {{devces: []}}}}\nresources: {{}}\n")
     for name, code in {"good": 0, "bad": 78}.items():
         assert main(["validate", str(tmp_path / f"{name}.yaml"), "-o", "json"]) == code
         check_output(json.loads(capsys.readouterr().out))

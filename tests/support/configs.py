@@ -10,8 +10,8 @@ from genplug.spec.globs import Glob
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
 
-HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
-POLICY_HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
+CONFIG_HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+POLICY_HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
 NAME = "example.com/x"
 DEVICES = "devices: [{glob: /dev/x*}]"
 """The devices of a resource whose tests are about other keys."""
@@ -22,7 +22,7 @@ PERMISSIVE_POLICY = Policy(writable=(Glob.parse("/**"),), programs=(Glob.parse("
 def render_config(body: str, name: str = NAME) -> str:
     """Return a configuration of one resource; ``body`` is the YAML of its keys."""
     lines = "".join(f"    {line}\n" for line in body.strip("\n").split("\n"))
-    return f"{HEAD}resources:\n  {name}:\n{lines}"
+    return f"{CONFIG_HEADER}resources:\n  {name}:\n{lines}"
 
 
 def load_resource(body: str) -> Resource:
@@ -32,7 +32,7 @@ def load_resource(body: str) -> Resource:
 
 def read_policy(body: str) -> Policy:
     """Return the policy of a valid body, from the file ``policy.yaml``."""
-    return decode_policy(ConfigFile("policy.yaml", POLICY_HEAD + body))
+    return decode_policy(ConfigFile("policy.yaml", POLICY_HEADER + body))
 
 
 def collect_problems(call: Callable[[], object]) -> tuple[Diagnostic, ...]:

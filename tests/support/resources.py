@@ -5,9 +5,7 @@ from pathlib import Path
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.testing.node.fake_node import FakeNode
-
-CONFIG_HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
-POLICY_HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
+from tests.support.configs import CONFIG_HEADER, POLICY_HEADER
 
 X, Y, Z = "example.com/x", "example.com/y", "example.com/z"
 

@@ -9,9 +9,9 @@ import pytest
 from genplug.cli import run
 from genplug.cli.main import main
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import CONFIG_HEADER
 
-HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
-CONFIG = HEAD + (
+CONFIG = CONFIG_HEADER + (
     "resources:\n  a.io/x:\n    devices: [{glob: /dev/x*}]\n"
     "    allocate: {mounts: [{hostPath: /opt, containerPath: /opt}]}\n"
 )
@@ -71,7 +71,7 @@ def test_validate_checks_a_policy_in_a_manifest(capsys: pytest.CaptureFixture[st
         indented = "".join(f"    {line}\n" for line in text.splitlines())
         return f"---\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata:\n  {name}.yaml: |\n{indented}"
 
-    Path("all.yaml").write_text(manifest("config", HEAD + "resources: {}\n") + manifest("policy", POLICY))
+    Path("all.yaml").write_text(manifest("config", CONFIG_HEADER + "resources: {}\n") + manifest("policy", POLICY))
     assert main(["validate", "all.yaml"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "all.yaml[config/config.yaml]: valid, 1 file, 0 resources",

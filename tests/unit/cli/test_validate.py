@@ -11,11 +11,11 @@ import pytest
 from genplug.cli.main import main
 from genplug.cli.schema import SCHEMAS
 from genplug.config.schema import SCHEMA
+from tests.support.configs import CONFIG_HEADER
 from tests.support.pages import ROOT
 
-HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
-VALID = HEAD + "resources:\n  example.com/x: {devices: [{glob: /dev/x*}]}\n"
-INVALID = HEAD + "resources:\n  example.com/x: {devces: [{glob: /dev/x*}]}\n"
+VALID = CONFIG_HEADER + "resources:\n  example.com/x: {devices: [{glob: /dev/x*}]}\n"
+INVALID = CONFIG_HEADER + "resources:\n  example.com/x: {devces: [{glob: /dev/x*}]}\n"
 
 
 @pytest.fixture(autouse=True)

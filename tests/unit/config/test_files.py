@@ -13,13 +13,13 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, Diagnosti
 from genplug.config.files import decode_utf8, nodes_of, read_files
 from genplug.config.load import load
 from genplug.testing.node.config_files import swap_config_map
-from tests.support.configs import HEAD, collect_problems
+from tests.support.configs import CONFIG_HEADER, collect_problems
 
 
 def render_resources(*names: str) -> str:
     """Return a configuration with a resource of one device for each name."""
     return (
-        HEAD
+        CONFIG_HEADER
         + "resources:\n"
         + "".join(f"  example.com/{name}: {{devices: [{{glob: /dev/{name}}}]}}\n" for name in names)
     )

@@ -4,7 +4,7 @@ from genplug.config.diagnostics import ErrorCode
 from genplug.config.files import ConfigFile
 from genplug.config.load import load_texts
 from genplug.spec.model import Config
-from tests.support.configs import DEVICES, HEAD, collect_problems, find_problems, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, collect_problems, find_problems, render_config
 
 
 def load_files(*texts: str) -> Config:
@@ -37,7 +37,7 @@ def test_policy_among_the_configuration_files_is_reported_with_its_option() -> N
 
 
 def test_empty_map_of_resources_is_valid() -> None:
-    assert load_files(f"{HEAD}resources: {{}}\n").resources == {}
+    assert load_files(f"{CONFIG_HEADER}resources: {{}}\n").resources == {}
 
 
 def test_digest_depends_on_the_content_and_not_on_its_layout() -> None:
@@ -54,5 +54,5 @@ def test_digest_depends_on_the_content_and_not_on_its_layout() -> None:
 def test_digest_depends_on_the_order_of_resources() -> None:
     entries = [f"  example.com/{name}: {{devices: [{{glob: /dev/x}}]}}\n" for name in "ab"]
     # The first of two resources that claim a device node gets it.
-    first, second = (f"{HEAD}resources:\n{''.join(order)}" for order in (entries, reversed(entries)))
+    first, second = (f"{CONFIG_HEADER}resources:\n{''.join(order)}" for order in (entries, reversed(entries)))
     assert load_files(first).sha256 != load_files(second).sha256

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from genplug.config.diagnostics import Diagnostic, ErrorCode
 from genplug.config.manifest import find_manifests, is_manifest
-from tests.support.configs import HEAD, collect_problems, marked_text
+from tests.support.configs import CONFIG_HEADER, collect_problems, marked_text
 
 RENDERED = f"""\
 # Source: genplug/templates/serviceaccount.yaml
@@ -30,7 +30,7 @@ data:
   README: not yaml [
   genplug.yaml: |
     ---
-    {HEAD.replace(chr(10), chr(10) + "    ")}resources:
+    {CONFIG_HEADER.replace(chr(10), chr(10) + "    ")}resources:
 
       example.com/x:
         devices: [{{glob: /dev/x}}]
@@ -41,7 +41,7 @@ data:
 DUPLICATE_KEY = f"""\
 kind: ConfigMap
 data:
-  a.yaml: '{HEAD.splitlines()[0]}'
+  a.yaml: '{CONFIG_HEADER.splitlines()[0]}'
   a.yaml: ''
 """
 
@@ -100,7 +100,7 @@ def test_problem_in_quoted_value_has_its_location_or_that_of_the_value() -> None
 
 
 def test_json_list_of_kubectl_is_read() -> None:
-    text = HEAD + "resources: {example.com/x: {devices: [{glob: /dev/x}]}}\n"
+    text = CONFIG_HEADER + "resources: {example.com/x: {devices: [{glob: /dev/x}]}}\n"
     item = {"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a.yaml": text}}
     listed = {"apiVersion": "v1", "kind": "List", "items": [{"kind": "Pod"}, item]}
     for printed in (json.dumps(listed, indent=4), json.dumps(listed)):
@@ -144,7 +144,7 @@ def test_empty_value_is_read_like_an_empty_file() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", [HEAD + "resources: {}\n", "", "a: ConfigMap\n", "data: |\n  x: ConfigMap\n"])
+@pytest.mark.parametrize("text", [CONFIG_HEADER + "resources: {}\n", "", "a: ConfigMap\n", "data: |\n  x: ConfigMap\n"])
 def test_text_without_config_map_is_not_a_manifest(text: str) -> None:
     assert not is_manifest(text)
 
@@ -166,7 +166,7 @@ def test_duplicate_key_is_reported_only_in_a_config_map_of_genplug() -> None:
     assert [(problem.code, str(problem.location), str(problem.related_location)) for problem in found] == [
         (ErrorCode.DUPLICATE_KEY, "cm.yaml:4:3", "cm.yaml:3:3")
     ]
-    ours = f"kind: ConfigMap\ndata:\n  a.yaml: |\n    {HEAD.splitlines()[0]}\n"
+    ours = f"kind: ConfigMap\ndata:\n  a.yaml: |\n    {CONFIG_HEADER.splitlines()[0]}\n"
     assert len(find_manifests(f"{ours}---\n{DUPLICATE_KEY.replace('genplug.io', 'x')}", "cm.yaml")) == 1
 
 

@@ -10,7 +10,7 @@ from genplug.config.load import load_texts
 from genplug.config.merge import apply_defaults, drop_nulls, merge
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, ScalarNode, to_python
 from genplug.spec.location import SourceLocation
-from tests.support.configs import HEAD
+from tests.support.configs import CONFIG_HEADER
 
 keys = st.sampled_from("abc")
 leaves = st.none() | st.integers(0, 3) | st.lists(st.integers(0, 3), max_size=2)
@@ -94,7 +94,7 @@ def test_defaults_apply_to_all_keys_except_devices_and_aliases() -> None:
     }
 
 
-DEFAULTS = f"""{HEAD}
+DEFAULTS = f"""{CONFIG_HEADER}
 defaults: {{tokens: 100}}
 resources:
   a.io/x: {{devices: [{{glob: /dev/x}}]}}

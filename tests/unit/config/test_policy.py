@@ -16,7 +16,15 @@ from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.config.schema_fast_path import check_keywords
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
-from tests.support.configs import DEVICES, HEAD, NAME, POLICY_HEAD, collect_problems, read_policy, render_config
+from tests.support.configs import (
+    CONFIG_HEADER,
+    DEVICES,
+    NAME,
+    POLICY_HEADER,
+    collect_problems,
+    read_policy,
+    render_config,
+)
 from tests.unit.config.test_schema import find_keys
 
 SCHEMA = json.loads(schema_text(POLICY_SCHEMA))
@@ -58,7 +66,7 @@ def test_empty_list_allows_nothing() -> None:
 
 
 def test_all_problems_of_a_policy_are_reported_at_their_locations() -> None:
-    text = POLICY_HEAD + (
+    text = POLICY_HEADER + (
         "resorces: [x]\n"
         "resources: [ok/*, 'a{b']\n"
         "devices: {allow: [dev/x], deny: ['/dev/[z-a]'], block: yes}\n"
@@ -88,9 +96,9 @@ def test_all_problems_of_a_policy_are_reported_at_their_locations() -> None:
         ("[]", [("1:1", ErrorCode.WRONG_TYPE)]),
         ("a: [", [("1:4", ErrorCode.SYNTAX)]),
         ("{}", [("1:1", ErrorCode.MISSING_KEY), ("1:1", ErrorCode.MISSING_KEY)]),
-        (POLICY_HEAD + "openProbe: false\nopenProbe: true\n", [("4:1", ErrorCode.DUPLICATE_KEY)]),
-        (POLICY_HEAD.replace("v1alpha1", "v2"), [("1:13", ErrorCode.WRONG_VERSION)]),
-        (HEAD + "resources: {}\n", [("2:7", ErrorCode.WRONG_VERSION)]),
+        (POLICY_HEADER + "openProbe: false\nopenProbe: true\n", [("4:1", ErrorCode.DUPLICATE_KEY)]),
+        (POLICY_HEADER.replace("v1alpha1", "v2"), [("1:13", ErrorCode.WRONG_VERSION)]),
+        (CONFIG_HEADER + "resources: {}\n", [("2:7", ErrorCode.WRONG_VERSION)]),
     ],
 )
 def test_invalid_policy_file_is_rejected(text: str, expected: list[tuple[str, ErrorCode]]) -> None:
@@ -99,7 +107,7 @@ def test_invalid_policy_file_is_rejected(text: str, expected: list[tuple[str, Er
 
 def test_configuration_in_place_of_the_policy_gets_a_hint() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
-        decode_policy(ConfigFile("policy.yaml", HEAD + "resources: {}\n"))
+        decode_policy(ConfigFile("policy.yaml", CONFIG_HEADER + "resources: {}\n"))
     assert format_diagnostics(caught.value.problems) == (
         "policy.yaml:2:7: error[GP005]: 'DevicePluginConfig' is not supported  [kind]\n"
         "    2 | kind: DevicePluginConfig\n"
@@ -117,7 +125,7 @@ def test_directories_of_an_invalid_policy_file_are_watched(tmp_path: Path) -> No
             load_policy(file)
         assert words in str(caught.value)
         assert caught.value.directories == {tmp_path}
-    file.write_text(POLICY_HEAD)
+    file.write_text(POLICY_HEADER)
     assert load_policy(file).directories == {tmp_path}
     with pytest.raises(
         ConfigInvalidError, match=f"expected a policy file, found a directory[^$]*name the file: {file}"
@@ -154,7 +162,7 @@ def test_problems_of_policy_and_configuration_are_reported_together(tmp_path: Pa
     file, policy_file = tmp_path / "c" / "c.yaml", tmp_path / "p" / "policy.yaml"
     for path, text in (
         (file, render_config(f"{DEVICES}\nallocate: {{mounts: [{{hostPath: /opt, containerPath: /m}}]}}\nreplcas: 2")),
-        (policy_file, POLICY_HEAD + "mounts: {alow: []}\n"),
+        (policy_file, POLICY_HEADER + "mounts: {alow: []}\n"),
     ):
         path.parent.mkdir()
         path.write_text(text)
@@ -170,7 +178,7 @@ def test_problems_of_policy_and_configuration_are_reported_together(tmp_path: Pa
 def test_policy_is_part_of_the_configuration_but_not_of_its_digest(tmp_path: Path) -> None:
     file, policy_file = tmp_path / "c.yaml", tmp_path / "policy"
     file.write_text(render_config(DEVICES))
-    policy_file.write_text(POLICY_HEAD + "devices: {block: true}\n")
+    policy_file.write_text(POLICY_HEADER + "devices: {block: true}\n")
     default, restricted = load([file]).config, load([file], policy=policy_file).config
     assert restricted.sha256 == default.sha256
     assert restricted.policy.block
@@ -179,7 +187,9 @@ def test_policy_is_part_of_the_configuration_but_not_of_its_digest(tmp_path: Pat
 
 
 def test_restricted_configuration_has_only_allowed_resources() -> None:
-    config: Config = load_text(HEAD + f"resources: {{a.io/x: {{{DEVICES}}}, b.io/x: {{{DEVICES}}}}}\n", "c.yaml")
+    config: Config = load_text(
+        CONFIG_HEADER + f"resources: {{a.io/x: {{{DEVICES}}}, b.io/x: {{{DEVICES}}}}}\n", "c.yaml"
+    )
     assert list(config.restricted_by(read_policy("resources: [b.io/*]")).resources) == ["b.io/x"]
 
 
@@ -203,7 +213,7 @@ def render_config_map(name: str, key: str, text: str) -> str:
 
 def test_policy_in_a_manifest_has_locations_in_the_manifest() -> None:
     text = render_config_map("c", "c.yaml", render_config(DEVICES)) + render_config_map(
-        "p", "policy.yaml", POLICY_HEAD + "devices: []\n"
+        "p", "policy.yaml", POLICY_HEADER + "devices: []\n"
     )
     config, policy_manifest = find_manifests(text, "all.yaml")
     assert config.policies == ()
@@ -219,7 +229,7 @@ def test_policy_in_the_config_map_of_a_configuration_is_reported() -> None:
     text = (
         render_config_map("c", "c.yaml", render_config(DEVICES))
         + "  policy.yaml: |\n    "
-        + POLICY_HEAD.replace("\n", "\n    ")
+        + POLICY_HEADER.replace("\n", "\n    ")
     )
     (manifest,) = find_manifests(text, "all.yaml")
     assert manifest.policies == ()

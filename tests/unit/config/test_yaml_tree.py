@@ -13,7 +13,7 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCod
 from genplug.config.load import load_text
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, parse_document, parse_documents, to_python
 from genplug.spec.location import SourceLocation
-from tests.support.configs import DEVICES, HEAD, find_problems, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_problems, render_config
 
 
 def parse_tree(text: str) -> Node:
@@ -158,7 +158,7 @@ def test_character_of_a_string_has_its_location(written: str, location: tuple[in
 
 
 def test_line_numbers_count_carriage_return_line_feed_once() -> None:
-    found = find_problems(HEAD.replace("\n", "\r\n") + "resources: {}\r\nreplica: 1\r\n")
+    found = find_problems(CONFIG_HEADER.replace("\n", "\r\n") + "resources: {}\r\nreplica: 1\r\n")
     assert [(str(problem.location), problem.line) for problem in found] == [("c.yaml:4:1", "replica: 1")]
 
 
@@ -210,7 +210,7 @@ def test_duplicate_key_is_reported_with_both_locations() -> None:
 
 def test_duplicate_keys_are_reported_together_with_semantic_problems() -> None:
     found = find_problems(
-        HEAD + "resources: {a.io/x: {devices: [{glob: x}], replicas: 1, replicas: 2}}\nresources: {}\n"
+        CONFIG_HEADER + "resources: {a.io/x: {devices: [{glob: x}], replicas: 1, replicas: 2}}\nresources: {}\n"
     )
     assert [problem.code for problem in found] == [ErrorCode.GLOB, ErrorCode.DUPLICATE_KEY, ErrorCode.DUPLICATE_KEY]
 
@@ -242,7 +242,7 @@ def test_any_bytes_load_or_raise_config_invalid_error(content: bytes) -> None:
 @settings(deadline=None, max_examples=500)
 def test_any_yaml_text_loads_or_raises_config_invalid_error(text: str) -> None:
     try_to_load(text)
-    try_to_load(HEAD + "resources:\n  example.com/x:\n    " + text)
+    try_to_load(CONFIG_HEADER + "resources:\n  example.com/x:\n    " + text)
 
 
 def try_to_load(text: str) -> None:

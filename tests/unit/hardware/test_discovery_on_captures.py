@@ -12,12 +12,12 @@ from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
 from genplug.spec.model import Config
 from genplug.testing.node.file_trees import build_tree
-from tests.support.configs import HEAD
+from tests.support.configs import CONFIG_HEADER
 from tests.support.sysroots import extract_sysroot
 
 
 def read_config(resources: str) -> Config:
-    return load_text(f"{HEAD}resources:\n{resources}", "x.yaml")
+    return load_text(f"{CONFIG_HEADER}resources:\n{resources}", "x.yaml")
 
 
 def open_machine(name: str, root: Path, *nodes: str) -> Host:

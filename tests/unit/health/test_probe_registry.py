@@ -23,7 +23,7 @@ from genplug.health.workers.main import run_request
 from genplug.spec.globs import Glob
 from genplug.spec.policy import Policy
 from genplug.spec.probes import Check
-from tests.support.configs import HEAD
+from tests.support.configs import CONFIG_HEADER
 from tests.support.probes import make_device
 
 REPOSITORY = Path(__file__).parents[3]
@@ -52,7 +52,7 @@ def decode(kind: ProbeKind, options: Mapping[str, Any]) -> Check:
     source = {"glob": "/dev/x*", "attributes": attributes}
     resource = json.dumps({"devices": [source], "health": health})
     (spec,) = (
-        load_text(f"{HEAD}resources: {{a.io/x: {resource}}}", "c.yaml", EVERYTHING_ALLOWED)
+        load_text(f"{CONFIG_HEADER}resources: {{a.io/x: {resource}}}", "c.yaml", EVERYTHING_ALLOWED)
         .resources["a.io/x"]
         .health.probes
     )

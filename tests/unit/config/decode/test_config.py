@@ -5,7 +5,7 @@ import pytest
 from genplug.config.diagnostics import ErrorCode
 from genplug.spec.model import AllocateSpec, CandidateType
 from genplug.spec.probes import HealthSpec
-from tests.support.configs import DEVICES, HEAD, find_codes, find_problems, load_resource, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_problems, load_resource, render_config
 
 
 def test_resource_of_devices_has_the_default_of_every_other_key() -> None:
@@ -133,7 +133,9 @@ def test_invalid_resource_is_reported_once(body: str, expected: ErrorCode) -> No
 def test_defaults_can_refer_to_custom_attributes_of_a_resource() -> None:
     body = "devices: [{glob: /dev/x, attributes: {uuid: {path: /x}}}]"
     assert (
-        find_problems(f"{HEAD}defaults: {{allocate: {{env: {{A: '${{uuid}}'}}}}}}\nresources:\n  a.io/x: {{{body}}}\n")
+        find_problems(
+            f"{CONFIG_HEADER}defaults: {{allocate: {{env: {{A: '${{uuid}}'}}}}}}\nresources:\n  a.io/x: {{{body}}}\n"
+        )
         == ()
     )
 

@@ -5,7 +5,7 @@ import pytest
 from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
 from genplug.spec.template import Template
-from tests.support.configs import DEVICES, HEAD, find_codes, find_problems, load_resource, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_problems, load_resource, render_config
 
 SLICES = "slices: '${attr.core_count}'"
 
@@ -38,7 +38,7 @@ def test_conflicting_counts_are_reported_with_both_locations(written: str, messa
 
 
 def test_null_removes_a_count_of_the_defaults() -> None:
-    text = HEAD + f"defaults: {{replicas: 2}}\nresources: {{a.io/x: {{{DEVICES}, slices: 2%s}}}}\n"
+    text = CONFIG_HEADER + f"defaults: {{replicas: 2}}\nresources: {{a.io/x: {{{DEVICES}, slices: 2%s}}}}\n"
     assert [problem.code for problem in find_problems(text % "")] == [ErrorCode.CONFLICT]
     found = load_text(text % ", replicas: null", "c.yaml").resources["a.io/x"]
     assert (found.replicas, found.slices) == (1, Template.parse("2"))
@@ -118,7 +118,7 @@ def test_slices_cannot_refer_to_slice() -> None:
 
 
 def test_defaults_with_slice_need_slices_in_every_resource() -> None:
-    text = HEAD + (
+    text = CONFIG_HEADER + (
         "defaults: {allocate: {env: {A: '${slice}'}}}\n"
         f"resources: {{a.io/x: {{{DEVICES}, slices: 2}}, a.io/y: {{{DEVICES}%s}}}}\n"
     )

@@ -6,7 +6,7 @@ import pytest
 
 from genplug.config.diagnostics import ErrorCode
 from genplug.spec.policy import DEFAULT_POLICY, Policy
-from tests.support.configs import DEVICES, HEAD, NAME, find_problems, read_policy, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, NAME, find_problems, read_policy, render_config
 
 
 def render_mount(host_path: str, *, writable: bool = False) -> str:
@@ -179,5 +179,5 @@ def test_templated_cdi_device_is_not_checked_at_load(name: str) -> None:
 )
 def test_denied_default_is_reported_once_at_its_location(defaults: str, column: int, key_path: str) -> None:
     resources = f"{{a.io/x: {{{DEVICES}}}, a.io/y: {{{DEVICES}}}}}"
-    (problem,) = find_problems(f"{HEAD}defaults: {defaults}\nresources: {resources}\n", DEFAULT_POLICY)
+    (problem,) = find_problems(f"{CONFIG_HEADER}defaults: {defaults}\nresources: {resources}\n", DEFAULT_POLICY)
     assert (str(problem.location), problem.key_path) == (f"c.yaml:3:{column}", key_path)

@@ -13,7 +13,15 @@ from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import HealthSpec, OnError, ProbeSpec, ProbeTiming
 from genplug.spec.template import Template
-from tests.support.configs import DEVICES, HEAD, NAME, PERMISSIVE_POLICY, collect_problems, load_resource, render_config
+from tests.support.configs import (
+    CONFIG_HEADER,
+    DEVICES,
+    NAME,
+    PERMISSIVE_POLICY,
+    collect_problems,
+    load_resource,
+    render_config,
+)
 
 ALL_ALLOWED = evolve(PERMISSIVE_POLICY, open_probe=True)
 BEGIN = "health: {probes: [{"
@@ -76,7 +84,7 @@ def test_empty_health_has_the_default_values() -> None:
 
 
 def test_timing_of_the_defaults_applies_to_probes() -> None:
-    text = f"{HEAD}defaults: {{health: {{timeoutSeconds: 4}}}}\nresources: {{a.io/x: {{{DEVICES}, "
+    text = f"{CONFIG_HEADER}defaults: {{health: {{timeoutSeconds: 4}}}}\nresources: {{a.io/x: {{{DEVICES}, "
     config = load_text(f"{text}health: {{probes: [{{pci: {{}}}}]}}}}}}", "c.yaml")
     assert [probe.timing for probe in config.resources["a.io/x"].health.probes] == [ProbeTiming(timeout=4)]
 
@@ -150,7 +158,7 @@ def test_duplicate_name_by_alias_is_reported() -> None:
 def test_resources_can_use_the_same_probe_name() -> None:
     first = f"{{{DEVICES}, health: {{probes: [{{name: link, pci: {{}}}}]}}}}"
     second = first.replace("/dev/x*", "/dev/y*")
-    config = load_text(f"{HEAD}resources:\n  a.io/x: {first}\n  a.io/y: {second}\n", "c.yaml")
+    config = load_text(f"{CONFIG_HEADER}resources:\n  a.io/x: {first}\n  a.io/y: {second}\n", "c.yaml")
     assert [resource.health.probes[0].name for resource in config.resources.values()] == ["link", "link"]
 
 

@@ -7,7 +7,7 @@ from genplug.config.load import load_text
 from genplug.spec.names import resource_name_error
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
-from tests.support.configs import DEVICES, HEAD, find_codes, find_problems, load_resource, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_problems, load_resource, render_config
 
 GOOD_NAMES = ["foo/bar", "a.io/X_y.z", "a/b", "1.2/3", "a-b.c/d-e", f"{'a' * 244}/x", f"a.io/{'x' * 63}"]
 BAD_NAMES = [
@@ -69,7 +69,9 @@ def test_invalid_alias_is_rejected(alias: str) -> None:
     ],
 )
 def test_duplicate_name_or_alias_is_reported_with_both_locations(x: str, y: str, taken: tuple[str, str]) -> None:
-    text = f"{HEAD}resources:\n a.io/x: {{{DEVICES},\n aliases: {x}}}\n a.io/y: {{{DEVICES},\n aliases: {y}}}\n"
+    text = (
+        f"{CONFIG_HEADER}resources:\n a.io/x: {{{DEVICES},\n aliases: {x}}}\n a.io/y: {{{DEVICES},\n aliases: {y}}}\n"
+    )
     (problem,) = find_problems(text)
     assert (problem.code, problem.message) == (
         ErrorCode.CONFLICT,
@@ -127,7 +129,7 @@ def test_invalid_templated_name_is_rejected_with_the_reason(name: str, message: 
     ],
 )
 def test_invalid_template_in_a_name_is_reported(name: str, code: ErrorCode) -> None:
-    found = find_problems(f"{HEAD}resources:\n  '{name}': {{devices: [{{glob: /dev/x}}]}}\n")
+    found = find_problems(f"{CONFIG_HEADER}resources:\n  '{name}': {{devices: [{{glob: /dev/x}}]}}\n")
     assert [problem.code for problem in found] == [code]
 
 
