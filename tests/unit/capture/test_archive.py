@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -71,10 +73,16 @@ def test_archive_is_planned_like_its_directory(name: str, tmp_path: Path, capsys
     assert [device["nodes"][0]["resolved"] for device in resource["devices"]] == ["/dev/y", "/dev/x"]
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", content: bytes = b"", **fields: str) -> bytes:
+def member(
+    name: str,
+    kind: bytes = tarfile.REGTYPE,
+    link: str = "",
+    content: bytes = b"",
+    fields: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
     """Return a member as it is in an archive; ``fields`` are in its extended header."""
     info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size, info.pax_headers = kind, link, len(content), fields
+    info.type, info.linkname, info.size, info.pax_headers = kind, link, len(content), dict(fields)
     padding = b"\0" * (-len(content) % tarfile.BLOCKSIZE)
     return info.tobuf(tarfile.PAX_FORMAT) + content + padding
 
@@ -125,19 +133,19 @@ HOSTILE: dict[str, tuple[Callable[[str], list[bytes]], str]] = {
         lambda _: [member("a", content=b"x"), member("a/b", content=b"x")],
         "twice, or below a file",
     ),
-    "a name with a zero byte": (lambda _: [member("a", content=b"x", path="a\0b")], "null byte"),
-    "a name without end": (lambda _: [member("a", content=b"x", path="x" * 5000)], "File name too long"),
+    "a name with a zero byte": (lambda _: [member("a", content=b"x", fields={"path": "a\0b"})], "null byte"),
+    "a name without end": (lambda _: [member("a", content=b"x", fields={"path": "x" * 5000})], "File name too long"),
     "directories without end": (lambda _: [member("/".join("x" * 1000), tarfile.DIRTYPE)], "more than 100 deep"),
     "a pipe and a file of one name": (
-        lambda _: [member("a", **{archives.KIND: "fifo"}), member("a", content=b"x")],
+        lambda _: [member("a", fields={archives.KIND: "fifo"}), member("a", content=b"x")],
         "twice, or below a file",
     ),
-    "a pipe twice": (lambda _: [member("a", **{archives.KIND: "fifo"})] * 2, "twice, or below a file"),
+    "a pipe twice": (lambda _: [member("a", fields={archives.KIND: "fifo"})] * 2, "twice, or below a file"),
     "nested extended headers": (
         lambda _: [*[member("a", tarfile.XHDTYPE)] * 2000, member("a")],
         "is not an archive",
     ),
-    "a header without end": (lambda _: [member("a", path="x" * (5 << 20))], "has a header of"),
+    "a header without end": (lambda _: [member("a", fields={"path": "x" * (5 << 20)})], "has a header of"),
 }
 
 
@@ -173,9 +181,9 @@ def test_only_files_directories_and_links_are_unpacked_with_default_modes(tmp_pa
         member("dev/sda", tarfile.BLKTYPE),
         member("dev/pipe", tarfile.FIFOTYPE),
         member("dev/hard", tarfile.LNKTYPE, str(tmp_path / "secret")),
-        member("run/x.sock", **{archives.KIND: "socket"}),
-        member("run/x.pipe", **{archives.KIND: "fifo"}),
-        member("run/x.what", **{archives.KIND: "what"}),
+        member("run/x.sock", fields={archives.KIND: "socket"}),
+        member("run/x.pipe", fields={archives.KIND: "fifo"}),
+        member("run/x.what", fields={archives.KIND: "what"}),
     )
     with archives.open_root(str(archive)) as root:
         assert everything(root) == {
@@ -203,10 +211,10 @@ def test_only_files_directories_and_links_are_unpacked_with_default_modes(tmp_pa
         # A sparse file: what is not stored would be written.
         (
             ("MAX_BYTES", 1 << 20),
-            [member("dev/x", content=b"x", **{"GNU.sparse.map": "0,1", "GNU.sparse.size": "2097152"})],
+            [member("dev/x", content=b"x", fields={"GNU.sparse.map": "0,1", "GNU.sparse.size": "2097152"})],
         ),
         # Much to read, and nothing to write.
-        (("MAX_BYTES", 1 << 20), [member(f"dev/x{number}", comment="c" * 1000) for number in range(600)]),
+        (("MAX_BYTES", 1 << 20), [member(f"dev/x{number}", fields={"comment": "c" * 1000}) for number in range(600)]),
     ],
     ids=["members", "large", "large-together", "sparse", "headers"],
 )
@@ -272,7 +280,7 @@ async def test_agent_runs_on_an_archive_and_removes_its_files(
 
 
 def test_agent_without_its_root_exits_with_the_reason(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "genplug", "run", "--config", tmp_path, "--root", tmp_path / "host"]
+    command: list[Any] = [sys.executable, "-m", "genplug", "run", "--config", tmp_path, "--root", tmp_path / "host"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "genplug run: --root" in done.stderr
@@ -289,8 +297,8 @@ def test_directory_with_suffix_of_archive_and_compressed_tar_without_suffix_are_
 
 
 WHOLE = b"".join(
-    member(name, content=b"text" * 40, **fields)
-    for name, fields in (("dev/x", {}), ("dev/y", {"comment": "c" * 600}), ("dev/z", {archives.KIND: "fifo"}))
+    member(name, content=b"text" * 40, fields=fields)
+    for name, fields in {"dev/x": {}, "dev/y": {"comment": "c" * 600}, "dev/z": {archives.KIND: "fifo"}}.items()
 )
 
 

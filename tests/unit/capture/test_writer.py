@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -256,7 +257,7 @@ def test_archive_of_an_archive_is_the_same(node: Path) -> None:
 
 
 def test_archive_can_be_written_to_a_pipe(node: Path) -> None:
-    command = [sys.executable, "-m", "genplug", "capture", "-o", "-", "--config", node / "c.yaml"]
+    command: list[Any] = [sys.executable, "-m", "genplug", "capture", "-o", "-", "--config", node / "c.yaml"]
     done = subprocess.run([*command, "--root", node / "root"], capture_output=True, check=True)
     assert done.stdout == captured(node).read_bytes()
     with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:

@@ -35,6 +35,7 @@ MODULES = {
     for module in pkgutil.iter_modules(probes.__path__)
 }
 KINDS = [pytest.param(kind, id=kind.name) for kind in PROBES.values()]
+POLLED = [pytest.param(kind, id=kind.name) for kind in PROBES.values() if kind.polling is not None]
 EVERYTHING_ALLOWED = Policy(programs=(Glob.parse("/**"),), open_probe=True)
 ANY_VALUE = {"sysfs": ("/sys/devices/x",), "pci.address": ("0000:3b:00.0",), "sriov.pf": ("0000:3b:00.0",)}
 
@@ -116,9 +117,7 @@ def test_examples_of_schema_are_decoded_and_bound(kind: ProbeKind) -> None:
             assert kind.listening.bind(check, device) is not None
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in PROBES.values() if kind.polling is not None], ids=lambda kind: kind.name
-)
+@pytest.mark.parametrize("kind", POLLED)
 def test_kind_that_reads_files_is_captured(kind: ProbeKind, tmp_path: Path) -> None:
     """An archive contains the files that a run reads only if the kind is declared as a kind that only reads."""
     assert kind.polling is not None
