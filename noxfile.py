@@ -46,7 +46,17 @@ PROSE = {
         "tests",
     ),
     # Comments and docstrings.
-    "*.py": ("benchmarks", "deploy", "docs", "noxfile.py", "tests/contract", "tests/support", "tests/unit/health"),
+    "*.py": (
+        "benchmarks",
+        "deploy",
+        "docs",
+        "genplug/kubelet",
+        "noxfile.py",
+        "tests/contract",
+        "tests/support",
+        "tests/unit/health",
+        "tests/unit/kubelet",
+    ),
 }
 """Where ``check`` and ``prose`` check the wording, by the pattern of file names."""
 

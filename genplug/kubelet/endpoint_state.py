@@ -31,7 +31,7 @@ _RETRY_SECONDS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
 class Action(StrEnum):
-    """What the endpoint does next."""
+    """An action that the endpoint runs."""
 
     SERVE = "serve"
     REGISTER = "register"

@@ -13,7 +13,7 @@ class EventQueue:
         self._items: asyncio.Queue[tuple[int | None, Event] | None] = asyncio.Queue()
 
     def put(self, event: Event, generation: int | None = None) -> None:
-        """Add an event that concerns the generation with this number, or any generation if the number is None."""
+        """Add an event. It concerns the generation with this number, or any generation without a number."""
         self._items.put_nowait((generation, event))
 
     def close(self) -> None:

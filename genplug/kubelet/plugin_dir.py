@@ -29,7 +29,7 @@ _MAX_SLUG_CHARACTERS = 30
 class SocketIdentity:
     """The file that a path names: device number, inode number, and modification time in nanoseconds.
 
-    Some file systems reuse inode numbers at once. The modification time tells two such files apart: it is the time at
+    Some file systems reuse inode numbers at once. Two such files differ in the modification time, which is the time at
     which the socket was bound.
     """
 

@@ -58,7 +58,7 @@ class ResourceBackend(Protocol):
         ...
 
     def choose_preferred(self, available: Sequence[str], must_include: Sequence[str], size: int) -> Sequence[str]:
-        """Return the preferred ones of the available devices."""
+        """Return the preferred devices among the available devices."""
         ...
 
 

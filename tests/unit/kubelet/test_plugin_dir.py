@@ -1,4 +1,4 @@
-"""Socket names, socket identities, the lock and leftover sockets (docs/internals/kubelet-contract.md §10, 13 to 16)."""
+"""Socket names, socket identities, the lock and leftover sockets (docs/internals/kubelet-contract.md §10)."""
 
 import os
 import socket
@@ -36,13 +36,13 @@ def bind(path: Path) -> socket.socket:
 
 
 @given(st.from_regex(r"[a-z0-9.-]{1,244}/[A-Za-z0-9_.-]{1,63}", fullmatch=True))
-def test_socket_name_of_any_resource_is_unique_and_fits_the_path(resource: str) -> None:
+def test_13_socket_name_of_any_resource_is_unique_and_fits_the_path(resource: str) -> None:
     names = {new_socket_name(resource, KUBELET) for _ in range(3)}
     assert len(names) == 3
     assert all(len(os.fsencode(KUBELET / name)) <= MAX_SOCKET_PATH_BYTES for name in names)
 
 
-def test_socket_names_of_similar_resources_differ() -> None:
+def test_13_socket_names_of_similar_resources_differ() -> None:
     long = "a" * 240 + ".example/" + "b" * 62
     assert new_socket_name(long + "x", KUBELET)[:-13] != new_socket_name(long + "y", KUBELET)[:-13]
 
@@ -56,7 +56,7 @@ def test_socket_name_in_a_too_long_directory_raises_an_error_with_a_hint(directo
         new_socket_name("a/b", directory / ("x" * 90))
 
 
-def test_socket_is_accessible_to_its_owner_only_with_any_umask(directory: Path) -> None:
+def test_14_socket_is_accessible_to_its_owner_only_with_any_umask(directory: Path) -> None:
     previous = os.umask(0o000)
     try:
         with private_umask():
@@ -86,7 +86,7 @@ def test_identity_is_none_without_a_socket(directory: Path) -> None:
     assert stat_socket(directory / "missing") is None
 
 
-def test_lock_is_refused_until_the_first_holder_closes_the_directory(directory: Path) -> None:
+def test_16_lock_is_refused_until_the_first_holder_closes_the_directory(directory: Path) -> None:
     first, second = PluginDir(directory), PluginDir(directory)
     assert first.lock()
     assert not second.lock()
@@ -95,7 +95,7 @@ def test_lock_is_refused_until_the_first_holder_closes_the_directory(directory: 
     second.close()
 
 
-def test_remove_leftovers_deletes_own_sockets_only(directory: Path) -> None:
+def test_15_and_18_remove_leftovers_deletes_own_sockets_only(directory: Path) -> None:
     servers = [bind(directory / name) for name in ("genplug-a.sock", "kubelet.sock", "other.sock")]
     for name in ("DEPRECATION", ".tmp123", "genplug-file.sock", "kubelet_internal_checkpoint"):
         (directory / name).write_text("")
@@ -117,7 +117,7 @@ def test_remove_leftovers_deletes_own_sockets_only(directory: Path) -> None:
         server.close()
 
 
-def test_listing_raises_when_the_directory_was_deleted_and_created_again(directory: Path) -> None:
+def test_26_listing_raises_when_the_directory_was_deleted_and_created_again(directory: Path) -> None:
     plugins = directory / "device-plugins"
     plugins.mkdir()
     held = PluginDir(plugins)
@@ -129,7 +129,7 @@ def test_listing_raises_when_the_directory_was_deleted_and_created_again(directo
     held.close()
 
 
-def test_missing_directory_raises_an_error_with_a_hint(directory: Path) -> None:
+def test_33_missing_directory_raises_an_error_with_a_hint(directory: Path) -> None:
     with pytest.raises(PluginDirUnusableError, match="--kubelet-dir"):
         PluginDir(directory / "device-plugins")
 
