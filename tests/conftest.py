@@ -1,4 +1,4 @@
-"""What every test can use, and what happens to tests whose need is missing."""
+"""Plugins of all tests, and the requirements of markers: a test is skipped if its requirement is not met."""
 
 import importlib.util
 import os
@@ -20,10 +20,10 @@ def _has(*programs: str) -> bool:
     return all(shutil.which(program) for program in programs)
 
 
-NEEDS = {
+REQUIREMENTS = {
     "cluster": (
         IS_ROOT and _has("containerd", "etcd", "runc") and any(TOOLS.glob("kubernetes/*/kubelet")),
-        "needs a Kubernetes of its own: as root, .ci/tools and tests/cluster/build",
+        "needs a Kubernetes for tests: as root, run .ci/tools and tests/cluster/build",
     ),
     "docs": (
         all(importlib.util.find_spec(name) is not None for name in ("furo", "myst_parser", "sphinx")),
@@ -33,7 +33,7 @@ NEEDS = {
         IS_ROOT and Path("/dev/fuse").is_char_device(),
         "needs /dev/fuse for files that hang: as root, modprobe fuse",
     ),
-    "generator": (importlib.util.find_spec("grpc_tools") is not None, "needs the generator of the dev extra"),
+    "generator": (importlib.util.find_spec("grpc_tools") is not None, "needs grpcio-tools: install the dev extra"),
     "helm": (
         all((TOOLS / name).exists() for name in ("helm3", "helm4", "kubectl"))
         and _has("promtool")
@@ -55,13 +55,13 @@ NEEDS = {
     ),
     "root": (IS_ROOT, "needs root: run pytest as root for the tests on real device nodes and mounts"),
 }
-"""What a marker asks for: whether it is there, and what to do about it."""
+"""Marker to whether its requirement is met, and what to do if it is not."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker, (is_there, reason) in NEEDS.items():
-        if item.get_closest_marker(marker) is None or is_there:
+    for marker, (is_met, reason) in REQUIREMENTS.items():
+        if item.get_closest_marker(marker) is None or is_met:
             continue
         if os.environ.get("CI"):
-            pytest.fail(f"{reason}; CI must not leave this test out")
+            pytest.fail(f"{reason}; CI must run this test")
         pytest.skip(reason)

@@ -1,26 +1,26 @@
-r"""Every recipe's health probes on the tree of its machine, with the fault present, and with what only looks like one.
+r"""Every recipe's health probes on its machine: with a fault, and with a change that looks like a fault.
 
-``faults/<recipe>.yaml`` is a list of cases:
+``faults/RECIPE.yaml`` is a list of cases:
 
-- fault: what happens, in a line of English
-  probe: the name of the probe that sees it; what is no fault need not say one
-  before: {log: [...]}                       # how the machine is when the agent starts; default: as the tree has it
-  write: {/sys/...: text}                    # and then: files that get another text, or appear,
-  remove: [/sys/...]                         # that go,
-  log: [...]                                 # and messages of the kernel
-  unhealthy: {device: words of its reason}   # a glob over IDs; exactly these are Unhealthy. {}: none, it is no fault
-  healed: {log: [...]}                       # what ends it; default: the files are put back as they were
-  lasts: an hour                             # instead of ``healed``: longer than a test can wait for
+- fault: what happens, as a sentence
+  probe: the name of the probe that detects the fault; omitted if the change is not a fault
+  before: {log: [...]}                       # changes before the agent starts; default: none
+  write: {/sys/...: text}                    # files whose text changes, or that appear
+  remove: [/sys/...]                         # files that are removed
+  log: [...]                                 # messages of the kernel
+  unhealthy: {device: part of its reason}    # globs over IDs: exactly these are unhealthy; {} if it is not a fault
+  recovery: {log: [...]}                     # changes that end the fault; default: the files are restored
+  lasts: an hour                             # instead of ``recovery``: the fault lasts longer than a test can wait
 
-Text is one byte a character, so that ``"\xff\xff\xff\xff"`` can stand in a configuration space. What other programs say
-(``http``, ``unixSocket``) cannot be brought about by files and has no cases, nor have the kernel's events (``uevent``):
-those of GPUs are tried below.
+A character of a text is a byte, so that ``"\xff\xff\xff\xff"`` can be written to a configuration space. Files cannot
+cause the faults of other programs (``http``, ``tcpSocket``, ``unixSocket``) or events of the kernel (``uevent``); a
+test below covers the events of GPUs.
 """
 
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,253 +29,260 @@ import pytest
 import yaml
 
 from genplug.agent import Agent
-from genplug.config.load import load
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.hardware.uevents import Uevent
 from genplug.health.probes import uevent
 from genplug.health.probes.http import HttpCheck
+from genplug.health.probes.tcp_socket import TcpSocketCheck
 from genplug.health.probes.uevent import UeventCheck
 from genplug.health.probes.unix_socket import UnixSocketCheck
 from genplug.health.thresholds import Outcome
 from genplug.observe.status import DeviceStatus
-from genplug.spec.model import Config
+from genplug.testing.kubelet.records import Devices
 from genplug.testing.node.fake_node import FakeNode
-from genplug.testing.node.file_trees import build_tree
+from tests.support.recipes import (
+    DATA,
+    RECIPES,
+    build_machine,
+    config_path,
+    load_recipe,
+    policy_path,
+    read_expectation,
+)
 
-HERE = Path(__file__).parent
-CONFIGS = HERE.parents[1] / "examples" / "configs"
-POLICIES = HERE.parents[1] / "examples" / "policies"
-RECIPES = sorted(path.stem for path in CONFIGS.iterdir())
-FAULTS = sorted(path.stem for path in (HERE / "faults").iterdir())
-KEYS = {"fault", "probe", "before", "write", "remove", "log", "unhealthy", "healed", "lasts"}
-OTHERS_SAY = (UeventCheck, HttpCheck, UnixSocketCheck)
-"""Probes whose faults no tree can have."""
-NUMBERS = {"periodSeconds": 0.05, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1}
+FAULTS = sorted(path.stem for path in (DATA / "faults").iterdir())
+KEYS = {"fault", "probe", "before", "write", "remove", "log", "unhealthy", "recovery", "lasts"}
+CHECKS_WITHOUT_CASES = (UeventCheck, HttpCheck, TcpSocketCheck, UnixSocketCheck)
+"""Probe kinds whose faults files cannot cause."""
+FAST_TIMING = {"periodSeconds": 0.05, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1}
 WEDGED = "wedged"
-"""The probe of GPU recipes that listens to events; who may not hear them has that as its error."""
+"""The uevent probe of GPU recipes, which has an error where the kernel does not send events to the tests."""
 Case: TypeAlias = Mapping[str, Any]
 
 
-def recipe(name: str) -> dict[str, Any]:
-    return dict(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
+def read_recipe(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(config_path(name).read_text()))
 
 
-def policy(name: str) -> Path | None:
-    path = POLICIES / f"{name}.yaml"
-    return path if path.exists() else None
+def read_cases(name: str) -> list[Case]:
+    return list(yaml.safe_load((DATA / "faults" / f"{name}.yaml").read_text()))
 
 
-def loaded(name: str) -> Config:
-    return load((CONFIGS / f"{name}.yaml",), policy=policy(name)).config
-
-
-def cases(name: str) -> list[Case]:
-    return list(yaml.safe_load((HERE / "faults" / f"{name}.yaml").read_text()))
-
-
-def hasty(config: dict[str, Any]) -> str:
-    """Return a configuration whose probes look often, and once is enough."""
+def render_fast_config(name: str) -> str:
+    """Return a recipe whose probes run often and decide on a single result."""
+    config = read_recipe(name)
     for resource in config["resources"].values():
         health = resource.get("health", {})
-        health.update(NUMBERS)
+        health.update(FAST_TIMING)
         for probe in health.get("probes", ()):
-            for key in NUMBERS:
+            for key in FAST_TIMING:
                 probe.pop(key, None)
         resource["health"] = health
     return json.dumps(config)
 
 
-def probes(name: str) -> Iterator[tuple[str, str]]:
-    """Yield resource and name of every probe of a recipe that a tree can have a fault for."""
-    for resource in loaded(name).resources.values():
-        for spec in resource.health.probes:
-            if not isinstance(spec.check, OTHERS_SAY):
-                yield resource.name, spec.name
+def list_probes(name: str) -> list[tuple[str, str]]:
+    """Return the resource and the name of every probe of a recipe whose faults files can cause."""
+    return [
+        (resource.name, probe.name)
+        for resource in load_recipe(name).resources.values()
+        for probe in resource.health.probes
+        if not isinstance(probe.check, CHECKS_WITHOUT_CASES)
+    ]
 
 
 class Machine:
-    """The files of a node, and how they were before they were changed."""
+    """The files of a node, and their previous content."""
 
     def __init__(self, node: FakeNode) -> None:
         self.node = node
-        self._before: dict[Path, bytes | str | None] = {}
+        self._previous: dict[Path, bytes | str | None] = {}
 
-    def change(self, what: Mapping[str, Any]) -> None:
-        for path, text in what.get("write", {}).items():
+    def change(self, change: Mapping[str, Any]) -> None:
+        for path, text in change.get("write", {}).items():
             location = self.node.locate(path)
             location.parent.mkdir(parents=True, exist_ok=True)
             self._keep(location)
             self._write(location, text.encode("latin-1"))
-        for path in what.get("remove", ()):
+        for path in change.get("remove", ()):
             location = self.node.locate(path)
             self._keep(location)
             location.unlink()
-        if lines := what.get("log"):
+        if lines := change.get("log"):
             self.node.write_kernel_log(*lines)
 
-    def put_back(self) -> None:
-        for location, before in self._before.items():
-            if isinstance(before, bytes):
-                self._write(location, before)
-            elif before is None:
+    def restore(self) -> None:
+        for location, content in self._previous.items():
+            if isinstance(content, bytes):
+                self._write(location, content)
+            elif content is None:
                 location.unlink()
             else:
-                location.symlink_to(before)
-        self._before.clear()
+                location.symlink_to(content)
+        self._previous.clear()
 
     def _write(self, location: Path, text: bytes) -> None:
-        # At once, as the kernel's texts change: half of a text is another fault.
-        whole = self.node.directory / "writing"
-        whole.write_bytes(text)
-        whole.replace(location.resolve())
+        # A probe must not read a part of the text: files of the kernel change at once.
+        complete = self.node.directory / "complete"
+        complete.write_bytes(text)
+        complete.replace(location.resolve())
 
     def _keep(self, location: Path) -> None:
-        now: bytes | str | None = None
+        content: bytes | str | None = None
         if location.is_symlink():
-            now = str(location.readlink())
+            content = str(location.readlink())
         elif location.exists():
-            now = location.read_bytes()
-        self._before.setdefault(location, now)
+            content = location.read_bytes()
+        self._previous.setdefault(location, content)
 
 
-def offered(name: str) -> dict[str, set[str]]:
-    """Return the IDs of a recipe's tree that are known to be well, by resource; of replicas one stands for all."""
-    expected = yaml.safe_load((HERE / "expected" / f"{name}.yaml").read_text())["resources"]
+def list_healthy_ids(name: str) -> dict[str, set[str]]:
+    """Return the IDs of the expected healthy devices by resource, with a single replica of each device."""
     return {
-        resource: {one for one, gets in devices.items() if "unhealthy" not in gets}
-        for resource, devices in expected.items()
+        resource: {device_id for device_id, parts in devices.items() if "unhealthy" not in parts}
+        for resource, devices in read_expectation(name)["resources"].items()
         if devices
     }
 
 
-def grants(agent: Agent) -> dict[str, DeviceStatus]:
-    return {one.id: one for resource in agent.status.resources for one in resource.devices}
+def read_statuses(agent: Agent) -> dict[str, DeviceStatus]:
+    return {device.id: device for resource in agent.status.resources for device in resource.devices}
 
 
-async def settled(node: FakeNode, agent: Agent, name: str, is_sick: Callable[[str], bool]) -> None:
-    """Wait until the kubelet has been told that exactly these are Unhealthy."""
-    for resource, ids in offered(name).items():
-        await node.kubelet.wait_for_list(
-            resource,
-            lambda now, ids=ids: now.ids >= ids and all(is_sick(one) != device.healthy for one, device in now.items()),
-        )
-    assert {one.id for one in grants(agent).values() if not one.healthy} == set(filter(is_sick, grants(agent)))
+def list_unhealthy_ids(agent: Agent) -> set[str]:
+    return {device_id for device_id, device in read_statuses(agent).items() if not device.healthy}
 
 
-async def looked_again(agent: Agent) -> None:
-    """Wait until every probe has begun and ended a look after now."""
-    until = agent.status.health.min_runs + 2
+def lists_exactly(ids: set[str], is_unhealthy: Callable[[str], bool]) -> Callable[[Devices], bool]:
+    """Return a condition: the kubelet has at least these devices, and exactly these unhealthy devices."""
+    return lambda devices: devices.ids >= ids and devices.unhealthy == set(filter(is_unhealthy, devices))
+
+
+async def wait_for_health(node: FakeNode, agent: Agent, name: str, is_unhealthy: Callable[[str], bool]) -> None:
+    """Wait until the kubelet has exactly these devices as unhealthy devices."""
+    for resource, ids in list_healthy_ids(name).items():
+        await node.kubelet.wait_for_list(resource, lists_exactly(ids, is_unhealthy))
+    assert list_unhealthy_ids(agent) == set(filter(is_unhealthy, read_statuses(agent)))
+
+
+async def wait_for_probe_runs(agent: Agent) -> None:
+    """Wait until every probe has started and completed a run after the call."""
+    min_runs = agent.status.health.min_runs + 2
     async with asyncio.timeout(20):
-        # No event tells of a look that changes nothing.
-        while agent.status.health.min_runs < until:  # noqa: ASYNC110
+        # There is no event for a run that changes nothing.
+        while agent.status.health.min_runs < min_runs:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def well_again(agent: Agent) -> None:
-    """Wait until every device is Healthy. The kubelet, to which news has just gone, hears it a second later."""
+async def wait_until_healthy(agent: Agent) -> None:
+    """Wait until the agent has every device as healthy; the kubelet gets the list up to a second later."""
     async with asyncio.timeout(20):
-        while not all(one.healthy for one in grants(agent).values()):  # noqa: ASYNC110
+        while list_unhealthy_ids(agent):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [pytest.param(name, case, id=f"{name}-{case['fault']}") for name in FAULTS for case in cases(name)],
+    [pytest.param(name, case, id=f"{name}-{case['fault']}") for name in FAULTS for case in read_cases(name)],
 )
-async def test_a_fault_is_seen_on_its_machine_and_what_looks_like_one_is_let_be(name: str, case: Case) -> None:
-    sick = case["unhealthy"]
+async def test_probes_detect_faults_and_ignore_similar_changes(name: str, case: Case) -> None:
+    reasons = case["unhealthy"]
 
-    def is_sick(device: str) -> bool:
-        return any(fnmatchcase(device, pattern) for pattern in sick)
+    def is_unhealthy(device_id: str) -> bool:
+        return any(fnmatchcase(device_id, pattern) for pattern in reasons)
 
     async with FakeNode(stand_ins=True) as node:
-        build_tree((HERE / "trees" / f"{name}.tree").read_text(), node.root)
+        build_machine(name, node.root)
         node.write_kernel_log("")
         Machine(node).change(case.get("before", {}))
-        async with node.run_agent(hasty(recipe(name)), policy=policy(name)) as agent:
-            await settled(node, agent, name, lambda _: False)
-            assert not [one for one in agent.status.health.errors if one.probe != WEDGED]
+        async with node.run_agent(render_fast_config(name), policy=policy_path(name)) as agent:
+            await wait_for_health(node, agent, name, lambda _: False)
+            assert not [error for error in agent.status.health.errors if error.probe != WEDGED]
             machine = Machine(node)
             machine.change(case)
-            if not sick:
-                await looked_again(agent)
-                assert not [one for one in grants(agent).values() if not one.healthy]
+            if not reasons:
+                await wait_for_probe_runs(agent)
+                assert list_unhealthy_ids(agent) == set()
                 return
-            await settled(node, agent, name, is_sick)
-            for one in grants(agent).values():
-                words = [words for pattern, words in sick.items() if fnmatchcase(one.id, pattern)]
-                assert all(text in one.reason for text in words)
-                assert not words or "probe" not in case or one.probe == case["probe"]
+            await wait_for_health(node, agent, name, is_unhealthy)
+            for device in filter(lambda device: is_unhealthy(device.id), read_statuses(agent).values()):
+                expected = [reason for pattern, reason in reasons.items() if fnmatchcase(device.id, pattern)]
+                assert all(reason in device.reason for reason in expected)
+                assert device.probe == case["probe"]
             if "lasts" not in case:
-                machine.put_back()
-                machine.change(case.get("healed", {}))
-                await well_again(agent)
+                machine.restore()
+                machine.change(case.get("recovery", {}))
+                await wait_until_healthy(agent)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_each_probe_of_a_recipe_has_a_fault_that_it_sees(name: str) -> None:
-    seen = set()
-    for case in cases(name) if name in FAULTS else ():
+def test_each_probe_of_a_recipe_has_a_fault(name: str) -> None:
+    detected = set()
+    for case in read_cases(name) if name in FAULTS else ():
         assert case.keys() <= KEYS
         assert case["fault"]
-        for device in case["unhealthy"]:
-            assert "lasts" in case or "healed" in case or "log" not in case
-            seen |= {(resource, case["probe"]) for resource in resources(name, device)}
-    assert not [one for one in probes(name) if one not in seen]
+        for device_glob in case["unhealthy"]:
+            assert "lasts" in case or "recovery" in case or "log" not in case
+            detected |= {(resource, case["probe"]) for resource in find_resources(name, device_glob)}
+    assert [probe for probe in list_probes(name) if probe not in detected] == []
 
 
-def resources(name: str, device: str) -> list[str]:
-    """Return the resources of a recipe, as written, that have such a device on the recipe's tree, or none at all."""
-    known = offered(name)
+def find_resources(name: str, device_glob: str) -> list[str]:
+    """Return the resources of a recipe, by configured name, that have no devices or a device that the glob matches."""
     found = []
-    for written in recipe(name)["resources"]:
-        pattern = re.sub(r"\$\{.*?\}", "*", written)
-        ids = [one for resource, all_ids in known.items() if fnmatchcase(resource, pattern) for one in all_ids]
-        if not ids or any(fnmatchcase(one, device) for one in ids):
-            found.append(written)
+    for configured_name in read_recipe(name)["resources"]:
+        pattern = re.sub(r"\$\{.*?\}", "*", configured_name)
+        ids = [
+            device_id
+            for resource, resource_ids in list_healthy_ids(name).items()
+            if fnmatchcase(resource, pattern)
+            for device_id in resource_ids
+        ]
+        if not ids or any(fnmatchcase(device_id, device_glob) for device_id in ids):
+            found.append(configured_name)
     return found
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_without_probes_says_why(name: str) -> None:
-    if not list(probes(name)):
-        assert "no probe" in (CONFIGS / f"{name}.yaml").read_text().lower()
-        assert name not in FAULTS
+@pytest.mark.parametrize("name", [name for name in RECIPES if not list_probes(name)])
+def test_recipe_without_probes_explains_why(name: str) -> None:
+    assert "no probe" in config_path(name).read_text().lower()
+    assert name not in FAULTS
 
 
-def test_each_list_of_faults_is_a_recipes() -> None:
+def test_file_of_faults_belongs_to_a_recipe() -> None:
     assert set(FAULTS) <= set(RECIPES)
 
 
 @pytest.mark.parametrize(
-    ("name", "card", "sick"),
+    ("name", "card", "device_glob"),
     [
         ("amd-gpu", "/devices/pci0000:c0/0000:c0:01.1/0000:c9:00.0/drm/card1", "0000-c9-00-0-*"),
         ("amd-gpu-partitions", "/devices/pci0000:00/0000:00:01.1/0000:0a:00.0/drm/card1", "0000-0a-00-0-*"),
         ("intel-gpu", "/devices/pci0000:b2/0000:b2:01.0/0000:b3:00.0/0000:b7:00.0/drm/card3", "0000-b7-00-0-*"),
     ],
 )
-def test_a_gpu_that_its_driver_gave_up_is_known_by_an_event(name: str, card: str, sick: str, tmp_path: Path) -> None:
-    build_tree((HERE / "trees" / f"{name}.tree").read_text(), tmp_path)
-    inventory = discover(loaded(name), Host.at(tmp_path))
+def test_wedged_event_of_a_driver_fails_its_gpu(name: str, card: str, device_glob: str, tmp_path: Path) -> None:
+    build_machine(name, tmp_path)
+    inventory = discover(load_recipe(name), Host.at(tmp_path))
 
-    def said(action: str, devpath: str, **values: str) -> dict[str, Outcome]:
+    def evaluate_event(action: str, devpath: str, **values: str) -> dict[str, Outcome]:
         event = Uevent(action, devpath, "drm", {"ACTION": action, "DEVPATH": devpath, **values})
-        found = {}
+        outcomes = {}
         for resource, devices in inventory.devices.items():
-            (check,) = [one.check for one in inventory.resources[resource].health.probes if one.name == WEDGED]
+            probes = inventory.resources[resource].health.probes
+            (check,) = [probe.check for probe in probes if probe.name == WEDGED]
             for device in devices:
                 assert isinstance(check, UeventCheck)
                 if result := uevent.evaluate(uevent.bind(check, device), event):
-                    found[device.id] = result.outcome
-        return found
+                    outcomes[device.id] = result.outcome
+        return outcomes
 
-    devices = {device.id for all_devices in inventory.devices.values() for device in all_devices}
-    its_own = {one for one in devices if fnmatchcase(one, sick)}
-    assert its_own
+    ids = [device.id for devices in inventory.devices.values() for device in devices]
+    gpu = {device_id for device_id in ids if fnmatchcase(device_id, device_glob)}
+    assert gpu
     for method in ("rebind", "bus-reset", "rebind,bus-reset", "vendor-specific", "unknown"):
-        assert said("change", card, WEDGED=method) == dict.fromkeys(its_own, Outcome.FAILED)
-    assert said("change", card, WEDGED="none") == {}
-    assert said("change", card, HOTPLUG="1") == {}
-    assert said("bind", card.partition("/drm/")[0], DRIVER="any") == dict.fromkeys(its_own, Outcome.PASSED)
+        assert evaluate_event("change", card, WEDGED=method) == dict.fromkeys(gpu, Outcome.FAILED)
+    assert evaluate_event("change", card, WEDGED="none") == {}
+    assert evaluate_event("change", card, HOTPLUG="1") == {}
+    assert evaluate_event("bind", card.partition("/drm/")[0], DRIVER="any") == dict.fromkeys(gpu, Outcome.PASSED)

@@ -1,12 +1,12 @@
-"""Every recipe of examples/configs on a tree of the machine it is for: resources, IDs, nodes, environment, NUMA.
+"""Every recipe of ``examples/configs`` on its machine: resources, IDs, nodes, environment and NUMA nodes.
 
-A tree (``trees/*.tree``) is the part of such a machine that the recipe reads; what a container gets with each device
-alone stands in ``expected/*.yaml``. ``GENPLUG_UPDATE_GOLDEN=1`` writes what is given now: read it before it is kept.
+A tree (``trees/*.tree``) has the files of the machine that the recipe reads. ``expected/*.yaml`` has what a container
+gets with each device. ``GENPLUG_UPDATE_GOLDEN=1`` writes the expectations; review the difference before a commit.
 """
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -22,139 +22,148 @@ from genplug.config.load import load
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.health.presence import evaluate_health
-from genplug.spec.model import Config
+from genplug.testing.kubelet.records import Devices
 from genplug.testing.node.fake_node import FakeNode
-from genplug.testing.node.file_trees import build_tree
+from tests.support.recipes import (
+    DATA,
+    POLICIES,
+    RECIPES,
+    build_machine,
+    config_path,
+    load_recipe,
+    policy_path,
+    read_expectation,
+)
 
-HERE = Path(__file__).parent
-CONFIGS = HERE.parents[1] / "examples" / "configs"
-POLICIES = HERE.parents[1] / "examples" / "policies"
-_PLACE = re.compile(r" \([^()]*:\d+:\d+\)")
-RECIPES = sorted(path.stem for path in CONFIGS.iterdir())
+LOCATION = re.compile(r" \([^()]*:\d+:\d+\)")
 HEADER = "\napiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
 
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    # A socket's path has 107 bytes.
-    made = Path(mkdtemp(prefix="gp", dir="/tmp"))
-    yield made
-    rmtree(made)
+    # The path of a socket in the tree has at most 107 bytes.
+    directory = Path(mkdtemp(prefix="gp", dir="/tmp"))
+    yield directory
+    rmtree(directory)
 
 
-def loaded(name: str) -> Config:
-    policy = POLICIES / f"{name}.yaml"
-    return load((CONFIGS / f"{name}.yaml",), policy=policy if policy.exists() else None).config
-
-
-def given(answers: ResourceState, one: str) -> dict[str, Any]:
-    """Return what a container gets with one device, without what it does not get."""
-    edits = answers.allocate([one])
-    said = {
-        "nodes": [_from_to(node.host_path, node.container_path, node.permissions) for node in edits.nodes],
+def allocate_device(state: ResourceState, device_id: str) -> dict[str, Any]:
+    """Return the non-empty parts of what a container gets with a device."""
+    edits = state.allocate([device_id])
+    parts = {
+        "nodes": [format_path(node.host_path, node.container_path, node.permissions) for node in edits.nodes],
         "env": dict(edits.env),
-        "mounts": [_from_to(mount.host_path, mount.container_path) for mount in edits.mounts],
+        "mounts": [format_path(mount.host_path, mount.container_path) for mount in edits.mounts],
         "annotations": dict(edits.annotations),
         "cdi": list(edits.cdi_devices),
-        "numa": [node for listed in answers.listed if listed.id == one for node in listed.numa],
+        "numa": [node for device in state.listed if device.id == device_id for node in device.numa],
     }
-    return {key: value for key, value in said.items() if value}
+    return {key: value for key, value in parts.items() if value}
 
 
-def _from_to(host: str, container: str, permissions: str = "rw") -> str:
+def format_path(host: str, container: str, permissions: str = "rw") -> str:
     path = host if host == container else f"{host} -> {container}"
     return path if permissions == "rw" else f"{path} {permissions}"
 
 
-def observed(name: str, root: Path) -> dict[str, Any]:
-    """Return what a recipe offers on its tree, and what it leaves out."""
+def observe_recipe(name: str, root: Path) -> dict[str, Any]:
+    """Return what containers get on the recipe's machine, and the reasons of excluded paths."""
     host = Host.at(root, node_name="node-a")
-    inventory = discover(loaded(name), host)
+    inventory = discover(load_recipe(name), host)
     assert not inventory.conflicts
-    judgement = evaluate_health(inventory, None, {}, 0.0)
+    health = evaluate_health(inventory, None, {}, 0.0)
     resources: dict[str, Any] = {}
-    for resource, devices in judgement.devices.items():
-        answers = ResourceState(build_offer(judgement.resources[resource], devices), host)
+    for resource, devices in health.devices.items():
+        state = ResourceState(build_offer(health.resources[resource], devices), host)
         shown: dict[str, Any] = {}
-        for grant in answers.offer.grants.values():
+        for grant in state.offer.grants.values():
             first = grant.devices[0].device.id
-            if len(answers.offer.grants) > len(devices) and any(key.startswith(first) for key in shown):
+            if len(state.offer.grants) > len(devices) and any(key.startswith(first) for key in shown):
                 continue
-            shown[grant.id] = given(answers, grant.id) if grant.healthy else {"unhealthy": grant.reason}
-            if judgement.resources[resource].tokens is not None:
-                shown[grant.id]["grants"] = len(answers.offer.grants)
+            shown[grant.id] = allocate_device(state, grant.id) if grant.healthy else {"unhealthy": grant.reason}
+            if health.resources[resource].tokens is not None:
+                shown[grant.id]["grants"] = len(state.offer.grants)
                 break
-            if (count := sum(1 for one in answers.offer.grants.values() if one.devices == grant.devices)) > 1:
+            if (count := sum(1 for other in state.offer.grants.values() if other.devices == grant.devices)) > 1:
                 shown[grant.id]["grants"] = count
         resources[resource] = shown
-    left_out = {one.path: _PLACE.sub("", one.reason) for one in inventory.outcomes if one.device is None}
-    return {"resources": resources, "left_out": left_out}
+    excluded = {
+        outcome.path: LOCATION.sub("", outcome.reason) for outcome in inventory.outcomes if outcome.device is None
+    }
+    return {"resources": resources, "excluded": excluded}
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_gives_on_its_machine_what_it_promises(name: str, root: Path) -> None:
-    build_tree((HERE / "trees" / f"{name}.tree").read_text(), root)
-    found, path = observed(name, root), HERE / "expected" / f"{name}.yaml"
+def test_recipe_gives_the_expected_devices_on_its_machine(name: str, root: Path) -> None:
+    build_machine(name, root)
+    found = observe_recipe(name, root)
     if os.environ.get("GENPLUG_UPDATE_GOLDEN"):
-        path.write_text(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120))
-    expected = yaml.safe_load(path.read_text())
+        text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120)
+        (DATA / "expected" / f"{name}.yaml").write_text(text)
+    expected = read_expectation(name)
     assert found["resources"] == expected["resources"]
-    for left, reason in (expected.get("left_out") or {}).items():
-        assert reason in found["left_out"][left]
+    for path, reason in (expected.get("excluded") or {}).items():
+        assert reason in found["excluded"][path]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_offers_something_and_explains_itself(name: str, root: Path) -> None:
-    build_tree((HERE / "trees" / f"{name}.tree").read_text(), root)
-    found = observed(name, root)
+def test_recipe_offers_devices_and_starts_with_a_comment(name: str, root: Path) -> None:
+    build_machine(name, root)
+    found = observe_recipe(name, root)
     assert any(found["resources"].values())
-    text = (CONFIGS / f"{name}.yaml").read_text()
+    text = config_path(name).read_text()
     assert text.startswith("# ")
-    # So that several recipes can be put together.
+    # `genplug init` and users join recipes at this header.
     assert text.count(HEADER) == 1
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_finds_the_same_on_every_look(name: str, root: Path) -> None:
-    build_tree((HERE / "trees" / f"{name}.tree").read_text(), root)
-    config, host = loaded(name), Host.at(root)
+def test_repeated_scan_of_a_recipe_returns_the_same_devices(name: str, root: Path) -> None:
+    build_machine(name, root)
+    config, host = load_recipe(name), Host.at(root)
     first = discover(config, host)
     again = discover(config, host, first)
     assert again == first
     assert all(
-        one is other
-        for name in again.devices
-        for one, other in zip(again.devices[name], first.devices[name], strict=True)
+        new is old
+        for resource in again.devices
+        for new, old in zip(again.devices[resource], first.devices[resource], strict=True)
     )
 
 
-def test_each_tree_and_each_expectation_is_a_recipes() -> None:
-    assert {path.stem for path in (HERE / "trees").iterdir()} == set(RECIPES)
-    assert {path.stem for path in (HERE / "expected").iterdir()} == set(RECIPES)
+def test_each_recipe_has_a_tree_and_an_expectation() -> None:
+    assert {path.stem for path in (DATA / "trees").iterdir()} == set(RECIPES)
+    assert {path.stem for path in (DATA / "expected").iterdir()} == set(RECIPES)
+
+
+def has_healthy(ids: Sequence[str]) -> Callable[[Devices], bool]:
+    """Return a condition: the kubelet lists these devices as healthy."""
+    return lambda devices: devices.healthy >= set(ids)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-async def test_a_recipe_is_served_to_the_kubelet(name: str) -> None:
-    policy = POLICIES / f"{name}.yaml"
-    expected = yaml.safe_load((HERE / "expected" / f"{name}.yaml").read_text())["resources"]
+async def test_kubelet_gets_the_devices_of_a_recipe(name: str) -> None:
+    expected = read_expectation(name)["resources"]
     async with FakeNode(stand_ins=True) as node:
-        build_tree((HERE / "trees" / f"{name}.tree").read_text(), node.root)
-        async with node.run_agent((CONFIGS / f"{name}.yaml").read_text(), policy=policy if policy.exists() else None):
+        build_machine(name, node.root)
+        async with node.run_agent(config_path(name).read_text(), policy=policy_path(name)):
             for resource, devices in expected.items():
-                ids = {one for one, gets in devices.items() if "unhealthy" not in gets}
-                listed = await node.kubelet.wait_for_list(resource, lambda now, ids=ids: now.healthy >= ids)
-                answers = await node.kubelet.plugin(resource).allocate([[one] for one in sorted(ids)])
-                got = {
-                    one: [_from_to(node.host_path, node.container_path, node.permissions) for node in answer.devices]
-                    for one, answer in zip(sorted(ids), answers.container_responses, strict=True)
+                ids = sorted(device_id for device_id, parts in devices.items() if "unhealthy" not in parts)
+                listed = await node.kubelet.wait_for_list(resource, has_healthy(ids))
+                response = await node.kubelet.plugin(resource).allocate([[device_id] for device_id in ids])
+                nodes = {
+                    device_id: [
+                        format_path(node.host_path, node.container_path, node.permissions) for node in container.devices
+                    ]
+                    for device_id, container in zip(ids, response.container_responses, strict=True)
                 }
-                assert got == {one: devices[one].get("nodes", []) for one in ids}
-                assert {one: list(listed[one].numa) for one in ids} == {
-                    one: devices[one].get("numa", []) for one in ids
+                assert nodes == {device_id: devices[device_id].get("nodes", []) for device_id in ids}
+                assert {device_id: list(listed[device_id].numa) for device_id in ids} == {
+                    device_id: devices[device_id].get("numa", []) for device_id in ids
                 }
 
 
-def test_every_policy_is_that_of_a_recipe_which_needs_it() -> None:
+def test_recipe_with_a_policy_is_denied_without_it() -> None:
     for path in POLICIES.iterdir():
         with pytest.raises(ConfigInvalidError, match="GP019"):
-            load((CONFIGS / path.name,))
+            load((config_path(path.stem),))

@@ -1,4 +1,4 @@
-"""``python -m tests.support.tree_of_archive`` makes of a captured machine the tree of which it was made."""
+"""``python -m tests.support.tree_of_archive`` prints a tree that is equivalent to the captured machine."""
 
 from pathlib import Path
 
@@ -7,18 +7,16 @@ import pytest
 from genplug.capture.archive import open_root
 from genplug.cli.main import main
 from genplug.testing.node.file_trees import build_tree
+from tests.support.recipes import build_machine, config_path
 from tests.support.tree_of_archive import tree_lines
-
-HERE = Path(__file__).parent
-CONFIGS = HERE.parents[1] / "examples" / "configs"
 
 
 @pytest.mark.parametrize(("recipe", "glob"), [("ptp-clock", "/dev/ptp*"), ("intel-npu", "/dev/accel/*")])
 def test_tree_of_archive_gives_same_plan(
     recipe: str, glob: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, archive = str(CONFIGS / f"{recipe}.yaml"), str(tmp_path / "node.tar.gz")
-    build_tree((HERE / "trees" / f"{recipe}.tree").read_text(), tmp_path / "machine")
+    config, archive = str(config_path(recipe)), str(tmp_path / "node.tar.gz")
+    build_machine(recipe, tmp_path / "machine")
     assert main(["capture", "--root", str(tmp_path / "machine"), "--config", config, "-o", archive]) == 0
     with open_root(archive) as unpacked:
         lines = list(tree_lines(unpacked, [glob]))
