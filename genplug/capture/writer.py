@@ -176,7 +176,7 @@ def _fill_member(  # noqa: PLR0913, PLR0917 - what is known of a path
     elif stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
         member.pax_headers = {archives.KIND: "socket" if stat.S_ISSOCK(mode) else "fifo"}
     elif (info := host.stat(path)) is not None and info.is_device:
-        return f"{info.kind} {info.major}:{info.minor}\n".encode()
+        return f"{info.describe_numbers()}\n".encode()
     elif path in reads and _is_of_kernel(path):
         # No more than was read: to read all of a configuration space can disturb a device.
         return tree.read(path, reads[path])

@@ -7,7 +7,7 @@ target of a link is a fact, too.
 from collections.abc import Iterator
 
 from genplug.hardware.attributes.sysfs_device import DEPENDS_ON_LISTING, AttributeValue, SysfsDevice
-from genplug.spec.globs import Glob, GlobError, escape_glob, has_magic
+from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.model import CustomAttribute
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.regex import Pattern, PatternError, matched_value, render_regexes
@@ -31,7 +31,7 @@ def read_custom_attribute(custom: CustomAttribute, values: Values, device: Sysfs
 
 
 def _list_paths(custom: CustomAttribute, values: Values, device: SysfsDevice) -> Iterator[str]:
-    is_glob = any(isinstance(part, str) and has_magic(part) for part in custom.path.parts)
+    is_glob = custom.path.has_glob
     for path in custom.path.render_each(values, escape_glob if is_glob else str):
         if not path.startswith("/"):
             continue

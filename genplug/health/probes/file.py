@@ -19,7 +19,7 @@ from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.value_check import NotANumberError, ValueCheck, parse_number
 from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
-from genplug.spec.globs import Glob, escape_glob, has_magic
+from genplug.spec.globs import Glob, escape_glob
 from genplug.spec.probes import Check
 from genplug.spec.regex import compile_regex, matched_value
 from genplug.spec.template import Template
@@ -89,7 +89,7 @@ def make_request(check: FileCheck, device: Device) -> ProbeRequest:
     Raises:
         MissingAttributeError: it lacks an attribute that the path needs.
     """
-    is_glob = any(isinstance(part, str) and has_magic(part) for part in check.path.parts)
+    is_glob = check.path.has_glob
     paths = check.path.render_each(device.attributes, escape_glob if is_glob else str)
     return ("file", _GLOB if is_glob else "", *paths)
 

@@ -39,7 +39,7 @@ def decode(options: OptionsDecoder) -> OpenCheck:
 
 def make_request(check: OpenCheck, device: Device) -> ProbeRequest:
     """Return the request for a device."""
-    nodes = (part for node in device.nodes for part in (node.path, _format_numbers(node.info.numbers)))
+    nodes = (part for node in device.nodes for part in (node.path, node.info.describe_numbers()))
     return ("open", check.mode, *nodes)
 
 
@@ -68,16 +68,11 @@ def _evaluate_node(path: str, number: int) -> Result:
     return Result(Outcome.PASSED)
 
 
-def _format_numbers(numbers: tuple[object, int, int]) -> str:
-    kind, major, minor = numbers
-    return f"{kind} {major}:{minor}"
-
-
 def _open(reader: CachedFileReader, path: str, numbers: str, mode: str) -> int:
     info = reader.host.stat(path)
     if info is None:
         return errno.ENOENT
-    if _format_numbers(info.numbers) != numbers:
+    if info.describe_numbers() != numbers:
         return _OTHER_DEVICE
     try:
         # Do not wait for a carrier, and do not become the controlling process of a terminal.
