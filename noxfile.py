@@ -52,10 +52,16 @@ PROSE = {
         "docs",
         "genplug/kubelet",
         "noxfile.py",
+        "tests/conftest.py",
         "tests/contract",
+        "tests/recipes",
         "tests/support",
+        "tests/unit/allocation",
+        "tests/unit/config",
+        "tests/unit/hardware",
         "tests/unit/health",
         "tests/unit/kubelet",
+        "tests/unit/spec",
     ),
 }
 """Where ``check`` and ``prose`` check the wording, by the pattern of file names."""

@@ -122,7 +122,7 @@ def check_yaml(text: str, location: str) -> None:
 
 def resource_with(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose only resource has these keys."""
-    return {"resources": {"example.com/x": {"devices": [{"glob": "/dev/x*"}]} | keys}}
+    return {"resources": {"example.com/x": {"devices": [{"glob": "/dev/x*"}], **keys}}}
 
 
 def check_configuration(content: Mapping[str, Any], location: str) -> None:
@@ -135,7 +135,7 @@ def check_configuration(content: Mapping[str, Any], location: str) -> None:
             for name in used - set(KNOWN_ATTRIBUTES) - {"slice"}:
                 if "." not in name:
                     defined.setdefault(name, {"path": f"/sys/{name}"})
-    load_text(json.dumps(HEADER | {"resources": {}} | content), location, EVERYTHING)
+    load_text(json.dumps({**HEADER, "resources": {}, **content}), location, EVERYTHING)
 
 
 def parsed(text: str) -> Any:
