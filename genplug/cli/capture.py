@@ -1,14 +1,13 @@
 """``genplug capture``: write the files that configurations read to an archive (docs/how-to/capture.md)."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genplug.cli.options import CONFIG_HELP, NODE_NAME_HELP, add_policy, add_root
+from genplug.cli.options import CONFIG_HELP, add_node_name, add_policy, add_root
 from genplug.cli.output import print_message
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_policy(parser)
     add_root(parser)
-    parser.add_argument("--node-name", metavar="NAME", help=NODE_NAME_HELP)
+    add_node_name(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,10 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigInvalidError as error:
         print(format_diagnostics(error.problems), file=sys.stderr)
         return 78
-    node_name = arguments.node_name or os.environ.get("NODE_NAME")
     with open_root(arguments.root) as root:
         try:
-            archive = capture(configs, root, node_name=node_name, on_access=_Progress())
+            archive = capture(configs, root, node_name=arguments.node_name, on_access=_Progress())
             if out is None:
                 sys.stdout.buffer.write(archive.content)
                 sys.stdout.buffer.flush()

@@ -7,7 +7,9 @@ from pathlib import Path
 LISTEN_VARIABLE = "GENPLUG_LISTEN"
 POLICY_VARIABLE = "GENPLUG_POLICY"
 CONFIG_HELP = "configuration file, or a directory such as a mounted ConfigMap; later files override earlier files"
-NODE_NAME_HELP = "name of the Kubernetes node; node.NAME.yaml is merged last"
+NODE_NAME_VARIABLES = ("GENPLUG_NODE_NAME", "NODE_NAME")
+"""The environment variables of the node name, by precedence; the chart sets ``NODE_NAME`` with the downward API."""
+
 ROOT_HELP = "root directory of the host, or an archive of 'genplug capture' (default: /)"
 _MAX_PORT = 65535
 
@@ -29,6 +31,19 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         default=Path(os.environ[POLICY_VARIABLE]) if os.environ.get(POLICY_VARIABLE) else None,
         help=f"policy that limits what the configuration may do (default: {POLICY_VARIABLE} from the environment; "
         "without a policy, mounts and block devices are not allowed, and device nodes must be under /dev)",
+    )
+
+
+def add_node_name(parser: argparse.ArgumentParser) -> None:
+    """Add ``--node-name``, which selects ``node.NAME.yaml`` and is the value of ``${node.name}``.
+
+    The default comes from the environment, so that a command in the container of the agent uses its configuration.
+    """
+    parser.add_argument(
+        "--node-name",
+        metavar="NAME",
+        default=next(filter(None, map(os.environ.get, NODE_NAME_VARIABLES)), None),
+        help="name of the Kubernetes node; node.NAME.yaml is merged last (default: NODE_NAME from the environment)",
     )
 
 

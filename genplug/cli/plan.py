@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genplug.cli.options import CONFIG_HELP, NODE_NAME_HELP, add_policy, add_root
+from genplug.cli.options import CONFIG_HELP, add_node_name, add_policy, add_root
 from genplug.cli.output import format_table, print_message
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_policy(parser)
     add_root(parser)
-    parser.add_argument("--node-name", metavar="NAME", help=NODE_NAME_HELP)
+    add_node_name(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -106,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ConfigInvalidError as error:
         print(format_diagnostics(error.problems), file=sys.stderr)
         return 78
-    host = Host.at(arguments.root, node_name=arguments.node_name or os.environ.get("NODE_NAME"))
+    host = Host.at(arguments.root, node_name=arguments.node_name)
     inventory = discover(config, host)
     results, probe_errors = run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, ())
     for probe_error in probe_errors:

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from genplug.cli.grpc_environment import set_grpc_environment
-from genplug.cli.options import CONFIG_HELP, NODE_NAME_HELP, add_policy, parse_address
+from genplug.cli.options import CONFIG_HELP, add_node_name, add_policy, parse_address
 
 PREFIX = "GENPLUG_"
 DESCRIPTION = """\
@@ -66,12 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="directory on the host for the CDI files of 'inject: cdi' (default: /var/run/cdi)",
     )
-    parser.add_argument(
-        "--node-name",
-        metavar="NAME",
-        default=os.environ.get(f"{PREFIX}NODE_NAME") or os.environ.get("NODE_NAME"),
-        help=f"{NODE_NAME_HELP} (default: NODE_NAME from the environment)",
-    )
+    add_node_name(parser)
     _add_option(
         parser,
         "--listen",
