@@ -8,6 +8,6 @@ from tests.support.resources import plug_devices
 
 @pytest.fixture
 def xy_node(node: FakeNode) -> FakeNode:
-    """Give ``node`` with a device of ``example.com/x`` and one of ``example.com/y``."""
+    """Give ``node`` with the devices ``/dev/x0`` and ``/dev/y0``."""
     plug_devices(node, "x0", "y0")
     return node

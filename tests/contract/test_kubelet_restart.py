@@ -338,7 +338,7 @@ async def test_27_stream_closed_by_the_end_of_a_stray_copy_is_registered_again(
     await kubelet.wait_for_list(X, healthy={"stray"})
     async with xy_node.run_agent(X_CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
-        # The kubelet closes the new connection, which it has under the name of the old one (kubelet-contract.md §2.3).
+        # The kubelet has the new connection under the old name, and closes it (kubelet-contract.md §2.3).
         await stray.stop(None)
         await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
         await kubelet.wait_for_list(X, healthy={"x0"})

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from genplug.testing.kubelet.stand_in import KubeletStandIn
+from tests.support.processes import count_descriptors
 from tests.support.tiny_plugin import TinyPlugin
 
 X = "example.com/x"
@@ -127,10 +128,6 @@ async def test_a_wipe_while_running_spares_the_kubelets_own_socket_only(kubelet:
         assert kubelet.stream_count(X) == 1
 
 
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 async def test_fifty_restarts_leave_no_descriptor_behind(kubelet: KubeletStandIn) -> None:
     async def live_and_die() -> None:
         async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
@@ -139,10 +136,10 @@ async def test_fifty_restarts_leave_no_descriptor_behind(kubelet: KubeletStandIn
             await kubelet.restart()
 
     await live_and_die()
-    before = open_descriptors()
+    before = count_descriptors()
     for _ in range(50):
         await live_and_die()
-    assert open_descriptors() <= before + 2
+    assert count_descriptors() <= before + 2
 
 
 async def test_starting_twice_is_a_mistake_and_stopping_twice_is_none(kubelet: KubeletStandIn) -> None:
