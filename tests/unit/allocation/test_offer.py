@@ -118,7 +118,7 @@ def test_replicas_and_slices_have_the_numa_node_of_their_device(tree: DeviceTree
     assert list_numa_nodes(build_resource(tokens=2), x0, x1) == [(), ()]
 
 
-def test_slices_list_a_device_by_its_own_count(tree: DeviceTree) -> None:
+def test_device_is_listed_once_for_each_slice(tree: DeviceTree) -> None:
     sliced = evolve(build_resource(), slices=Template.parse("${attr.n}"))
     offer = offer_devices(
         sliced,

@@ -192,7 +192,7 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("text", UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_unsupported_yaml_is_reported_as_one_problem(text: str) -> None:
+def test_unsupported_yaml_is_reported_as_a_single_problem(text: str) -> None:
     found = Diagnostics()
     parse_document(text, "f", found)
     (problem,) = found.found

@@ -27,7 +27,7 @@ def test_every_module_with_a_family_is_in_the_table() -> None:
     )
 
 
-def test_every_attribute_belongs_to_one_family() -> None:
+def test_attribute_belongs_to_exactly_one_family() -> None:
     assert Counter(name for family in FAMILIES for name in family.attributes) == Counter(list(ATTRIBUTES))
     assert all(map(is_attribute_name, ATTRIBUTES))
 

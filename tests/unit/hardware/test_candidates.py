@@ -40,7 +40,7 @@ def test_candidate_has_the_attributes_of_its_path(tree: NodeTree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("candidate_type", "expected"),
     [
         (CandidateType.DEVICE, {"c", "b"}),
         (CandidateType.CHAR, {"c"}),
@@ -50,15 +50,15 @@ def test_candidate_has_the_attributes_of_its_path(tree: NodeTree) -> None:
         (CandidateType.ANY, {"b", "c", "d", "f"}),
     ],
 )
-def test_candidates_are_filtered_by_type(tree: NodeTree, wanted: CandidateType, expected: set[str]) -> None:
+def test_candidates_are_filtered_by_type(tree: NodeTree, candidate_type: CandidateType, expected: set[str]) -> None:
     tree.plug("/dev/c", "240:1")
     tree.plug("/dev/b", "240:1", kind="block")
     tree.make_directory("/dev/d")
     tree.write("/dev/f")
-    found = discover_sources(tree, build_source("/dev/?", type=wanted))
+    found = discover_sources(tree, build_source("/dev/?", type=candidate_type))
     assert {device.key for device in list_devices(found)} == expected
-    left_out = {outcome.path.removeprefix("/dev/") for outcome in found.outcomes if outcome.device is None}
-    assert left_out == {"b", "c", "d", "f"} - expected
+    excluded = {outcome.path.removeprefix("/dev/") for outcome in found.outcomes if outcome.device is None}
+    assert excluded == {"b", "c", "d", "f"} - expected
 
 
 def test_excluded_path_has_a_reason(tree: NodeTree) -> None:

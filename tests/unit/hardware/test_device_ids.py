@@ -74,7 +74,7 @@ def test_ids_of_different_devices_differ(entries: list[tuple[str, str, bool]], f
     assert not replicas & tokens
 
 
-def test_hash_does_not_look_like_a_replica_or_token_suffix() -> None:
+def test_hash_is_distinct_from_replica_and_token_suffixes() -> None:
     # Without the rule, some of so many hashes would look like one by chance.
     hashed = (device_id("a.example/x", str(number), is_node_name=False) for number in range(100_000))
     assert not [id_ for id_ in hashed if re.search(r"-[rt]\d+\Z", id_)]

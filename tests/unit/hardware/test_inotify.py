@@ -293,7 +293,7 @@ async def test_replaced_directory_is_watched_by_a_set_before_its_notice(
     await notices.until(directory, "card0")
 
 
-async def test_missing_directory_requests_one_scan(watch: DirectoryWatcher, tmp_path: Path) -> None:
+async def test_missing_directory_requests_a_single_scan(watch: DirectoryWatcher, tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     assert watch.set("devices", [missing], Notices())
     assert watch.unwatched == {missing: GONE}

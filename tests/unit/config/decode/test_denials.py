@@ -107,7 +107,7 @@ def test_mount_is_allowed_if_a_glob_matches_the_path_or_a_parent(globs: str, pat
         assert (not denials) is is_allowed
 
 
-def test_writable_mount_needs_its_own_rule() -> None:
+def test_writable_mount_needs_a_writable_rule() -> None:
     (denial,) = find_denials(
         render_mount("/opt/a", writable=True), read_policy("mounts: {allow: [/opt], writable: [/opt/b]}")
     )
