@@ -51,6 +51,7 @@ PROSE = {
         "deploy",
         "docs",
         "genplug/kubelet",
+        "genplug/testing/kubelet",
         "noxfile.py",
         "tests/conftest.py",
         "tests/contract",
@@ -62,6 +63,7 @@ PROSE = {
         "tests/unit/health",
         "tests/unit/kubelet",
         "tests/unit/spec",
+        "tests/unit/testing",
     ),
 }
 """Where ``check`` and ``prose`` check the wording, by the pattern of file names."""

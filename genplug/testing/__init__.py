@@ -1,1 +1,5 @@
-"""A kubelet stand-in and a fake node, for our tests, for ``genplug demo``, and for the tests of other projects."""
+"""A kubelet stand-in and a fake node, for tests.
+
+:mod:`genplug.testing.kubelet` and the pytest fixtures in :mod:`genplug.testing.plugin` are public: tests of any device
+plugin can use them. :mod:`genplug.testing.node` is for the tests and the demo of genplug.
+"""

@@ -1,22 +1,25 @@
-"""Fixtures for pytest with pytest-asyncio; ``pytest_plugins = ["genplug.testing.plugin"]`` in the top conftest.py."""
+"""Fixtures for pytest with pytest-asyncio.
+
+The top ``conftest.py`` of a project enables them with ``pytest_plugins = ["genplug.testing.plugin"]``.
+"""
 
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
 
 
 @pytest_asyncio.fixture
 async def node() -> AsyncIterator[FakeNode]:
-    """Give a fake node whose kubelet does not run yet; ``node.running`` starts it."""
+    """Return a fake node whose kubelet does not run yet; ``node.run_agent`` starts it."""
     async with FakeNode() as node:
         yield node
 
 
 @pytest_asyncio.fixture
 async def kubelet(node: FakeNode) -> KubeletStandIn:
-    """Give the kubelet of ``node``, running."""
+    """Return the kubelet of ``node``, which runs."""
     await node.kubelet.start()
     return node.kubelet

@@ -11,8 +11,7 @@ import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.events import Event
-from genplug.testing.kubelet.plugin_client import PluginClient
-from genplug.testing.kubelet.records import AdmissionError
+from genplug.testing.kubelet import AdmissionError, PluginClient
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from genplug.observe.events import Event
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER

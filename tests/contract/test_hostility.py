@@ -13,7 +13,7 @@ import pytest
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.agent_process import read_log_entry, start_agent, wait_for_exit

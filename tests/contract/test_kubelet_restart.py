@@ -16,8 +16,7 @@ from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.registration import Registrar
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
 from genplug.observe.events import Event
-from genplug.testing.kubelet.records import ListMessage, RegisterAttempt, Registration
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn, ListMessage, RegisterAttempt, Registration
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.events import drain_events

@@ -1,6 +1,6 @@
 """A node that changes from another device plugin to genplug and back (docs/how-to/migrate)."""
 
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.resources import X, build_x_config, list_host_paths, plug_devices
 from tests.support.tiny_plugin import TinyPlugin

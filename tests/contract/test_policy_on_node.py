@@ -6,8 +6,7 @@ from typing import Literal
 import pytest
 
 from genplug.observe.events import Event
-from genplug.testing.kubelet.records import AdmissionError
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import AdmissionError, KubeletStandIn
 from genplug.testing.node.config_files import WRITE_METHODS, swap_config_map, write_in_place
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode

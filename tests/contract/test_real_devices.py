@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.testing.kubelet.records import AdmissionError
+from genplug.testing.kubelet import AdmissionError
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER
 from tests.support.resources import X_CONFIG, X, list_host_paths, plug_devices, write_policy

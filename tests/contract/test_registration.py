@@ -16,8 +16,7 @@ import pytest
 from genplug.kubelet import endpoint_state, registration
 from genplug.kubelet.api.services import DEVICE_PLUGIN, REGISTRATION, method_path
 from genplug.observe.events import Event
-from genplug.testing.kubelet.plugin_client import PluginClient
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn, PluginClient
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.events import drain_events

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from genplug.observe.events import Event
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.config_files import WRITE_METHODS, swap_config_map
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode

@@ -7,10 +7,9 @@ import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.events import Event
-from genplug.testing.kubelet import device_manager, names
+from genplug.testing.kubelet import Allocation, ListedDevice, device_manager, names
 from genplug.testing.kubelet.admission import admission_error
 from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
-from genplug.testing.kubelet.records import Allocation, ListedDevice
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "troubleshooting.md").read_text()
 HEALTHY, UNHEALTHY = ListedDevice(healthy=True, numa=()), ListedDevice(healthy=False, numa=())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from genplug import __version__
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.image import Image
 

@@ -39,7 +39,7 @@ from genplug.health.probes.uevent import UeventCheck
 from genplug.health.probes.unix_socket import UnixSocketCheck
 from genplug.health.thresholds import Outcome
 from genplug.observe.status import DeviceStatus
-from genplug.testing.kubelet.records import Devices
+from genplug.testing.kubelet import Devices
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.recipes import (
     DATA,

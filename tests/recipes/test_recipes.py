@@ -22,7 +22,7 @@ from genplug.config.load import load
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.health.presence import evaluate_health
-from genplug.testing.kubelet.records import Devices
+from genplug.testing.kubelet import Devices
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.recipes import (
     DATA,

@@ -1,6 +1,6 @@
 """The sockets of plugins in the kubelet's directory."""
 
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 
 
 def list_plugin_sockets(kubelet: KubeletStandIn) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""The kubelet's ``kubelet_internal_checkpoint``: allocations and known resources, as JSON (contract 3).
+"""The kubelet's file ``kubelet_internal_checkpoint``: allocations and known resources as JSON.
 
-Written as a temporary file and a rename with every list and every allocation, like the real one, so that a plugin's
-watch on the directory sees the same noise. Each part is rendered once, when it changes. What is left out: the checksum
-(always 0) and the fsync.
+Source: docs/internals/kubelet-contract.md §3. As in the kubelet, each list and each allocation replaces the file by a
+rename, so a plugin that watches the directory gets the same events. Each part is encoded once, when it changes. Unlike
+in the kubelet, the checksum is always 0, and the file is not synced to disk.
 """
 
 import base64
@@ -23,14 +23,14 @@ _NO_NUMA = "-1"
 
 @frozen
 class Restored:
-    """What a checkpoint held."""
+    """The content of a checkpoint."""
 
     resources: tuple[str, ...] = ()
     allocations: tuple[Allocation, ...] = ()
 
 
 class Checkpoint:
-    """The checkpoint file of one directory."""
+    """The checkpoint file in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
@@ -38,19 +38,19 @@ class Checkpoint:
         self._entries: dict[tuple[str, str, str], str] = {}
 
     def set_devices(self, resource: str, healthy: Iterable[str]) -> None:
-        """Note a resource's healthy devices."""
+        """Set the healthy devices of a resource."""
         self._registered[resource] = f"{json.dumps(resource)}:{json.dumps(sorted(healthy))}"
 
     def set_allocations(self, allocations: Iterable[Allocation]) -> None:
-        """Note which allocations there are."""
+        """Set the allocations."""
         self._entries = {
-            key: self._entries.get(key) or _encode_allocation(one)
-            for one in allocations
-            for key in [(one.pod, one.container, one.resource)]
+            key: self._entries.get(key) or _encode_allocation(allocation)
+            for allocation in allocations
+            for key in [(allocation.pod, allocation.container, allocation.resource)]
         }
 
     def write(self) -> None:
-        """Write the file; a directory that is gone is nothing to fail over."""
+        """Write the file, if the directory exists."""
         data = f'{{"PodDeviceEntries":[{",".join(self._entries.values())}],'
         data += f'"RegisteredDevices":{{{",".join(self._registered.values())}}}}}'
         temporary = self._path.with_name(f".{secrets.randbelow(10**9)}")
@@ -61,7 +61,7 @@ class Checkpoint:
             return
 
     def read(self) -> Restored:
-        """Return what the file says, nothing if it is missing or broken: the kubelet starts all the same."""
+        """Return the content of the file, empty if it is missing or corrupt: a kubelet starts in this case too."""
         try:
             data = json.loads(self._path.read_text())["Data"]
             allocations = tuple(_decode_allocation(entry) for entry in data["PodDeviceEntries"])
@@ -70,18 +70,18 @@ class Checkpoint:
             return Restored()
 
 
-def _encode_allocation(one: Allocation) -> str:
+def _encode_allocation(allocation: Allocation) -> str:
     by_numa: dict[str, list[str]] = {}
-    for device_id, nodes in zip(one.ids, one.numa, strict=True):
+    for device_id, nodes in zip(allocation.ids, allocation.numa, strict=True):
         for node in nodes or (_NO_NUMA,):
             by_numa.setdefault(str(node), []).append(device_id)
     return json.dumps(
         {
-            "PodUID": one.pod,
-            "ContainerName": one.container,
-            "ResourceName": one.resource,
+            "PodUID": allocation.pod,
+            "ContainerName": allocation.container,
+            "ResourceName": allocation.resource,
             "DeviceIDs": by_numa,
-            "AllocResp": base64.b64encode(one.response.SerializeToString(deterministic=True)).decode(),
+            "AllocResp": base64.b64encode(allocation.response.SerializeToString(deterministic=True)).decode(),
         }
     )
 
@@ -89,7 +89,7 @@ def _encode_allocation(one: Allocation) -> str:
 def _decode_allocation(entry: dict[str, object]) -> Allocation:
     by_numa = entry["DeviceIDs"]
     if not isinstance(by_numa, dict):
-        raise TypeError(f"DeviceIDs is {by_numa!r}")
+        raise TypeError(f"expected a mapping in DeviceIDs, found {by_numa!r}")
     numa: dict[str, tuple[int, ...]] = {}
     for node, ids in by_numa.items():
         for device_id in ids:
@@ -99,6 +99,6 @@ def _decode_allocation(entry: dict[str, object]) -> Allocation:
         container=str(entry["ContainerName"]),
         resource=str(entry["ResourceName"]),
         ids=tuple(sorted(numa)),
-        numa=tuple(numa[one] for one in sorted(numa)),
+        numa=tuple(numa[device_id] for device_id in sorted(numa)),
         response=pb.ContainerAllocateResponse.FromString(base64.b64decode(str(entry["AllocResp"]))),
     )

@@ -1,32 +1,35 @@
-"""Waiting for a claim to become true, woken by whoever changes something and never by a clock."""
-# ruff: noqa: ASYNC109 - a test says how long it waits where it waits
+"""Wait until a predicate holds. It is evaluated again after every change, never after a time."""
+# ruff: noqa: ASYNC109 - a test passes its timeout with the wait
 
 import asyncio
 from collections.abc import Callable
 
 
 class Condition:
-    """Tells every waiter that something changed; for one event loop."""
+    """A condition variable for one event loop."""
 
     def __init__(self) -> None:
-        self._next = asyncio.Event()
+        self._next_change = asyncio.Event()
 
     def notify_all(self) -> None:
-        """Wake all waiters, to look again."""
-        current, self._next = self._next, asyncio.Event()
+        """Make all waiting callers evaluate their predicates again."""
+        current, self._next_change = self._next_change, asyncio.Event()
         current.set()
 
     async def wait_for(
-        self, claim: Callable[[], bool], timeout: float | None = None, missing: Callable[[], str] | None = None
+        self,
+        predicate: Callable[[], bool],
+        timeout: float | None = None,
+        describe: Callable[[], str] = lambda: "the predicate does not hold",
     ) -> None:
-        """Wait until a claim holds; ``missing`` says at the time what did not come, for the error.
+        """Wait until a predicate holds; ``describe`` returns the state at the timeout, for the error.
 
         Raises:
-            TimeoutError: it did not hold within ``timeout`` seconds.
+            TimeoutError: the predicate did not hold within ``timeout`` seconds.
         """
         try:
             async with asyncio.timeout(timeout):
-                while not claim():
-                    await self._next.wait()
+                while not predicate():
+                    await self._next_change.wait()
         except TimeoutError:
-            raise TimeoutError(f"after {timeout} s: {missing() if missing else 'nothing changed'}") from None
+            raise TimeoutError(f"after {timeout} s: {describe()}") from None

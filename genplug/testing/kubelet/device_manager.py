@@ -1,7 +1,7 @@
-"""What a kubelet's device manager knows: devices by health, endpoints, who holds which device. No sockets, no loop.
+"""The state of a kubelet's device manager: devices by health, endpoints, and allocations. No sockets, no event loop.
 
-The rules and texts are those of contract 2.3 to 2.6, 4 and 5, of Kubernetes 1.32 where versions differ in nothing but
-wording.
+Source of the rules and messages: docs/internals/kubelet-contract.md §2.3 to §2.6, §4 and §5. If only the wording of a
+message differs between versions of Kubernetes, it is that of 1.32.
 """
 
 from collections.abc import Iterable
@@ -11,16 +11,16 @@ from attrs import define, field, frozen
 from genplug.testing.kubelet.records import Allocation, Devices, ListedDevice, NodeStatus
 
 STOP_GRACE_SECONDS = 300.0
-"""Seconds for which a stopped endpoint's resource stays on the node (contract 2.4)."""
+"""Time for which the resource of a stopped endpoint remains on the node (§2.4)."""
 
 
 class DeviceManagerError(Exception):
-    """Devices that cannot be given; the text is the kubelet's own."""
+    """Devices cannot be allocated; the message is the kubelet's."""
 
 
 @frozen
 class Request:
-    """So many devices of a resource for a container; ``ids`` narrows the choice, None leaves it to the kubelet."""
+    """A request of a container for devices of a resource. ``ids`` limits the choice; None allows all devices."""
 
     pod: str
     container: str
@@ -30,13 +30,16 @@ class Request:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What the kubelet remembers an allocation under."""
+        """The key of the allocation: pod, container and resource."""
         return (self.pod, self.container, self.resource)
 
 
 @define
 class _Resource:
-    """A resource: the last list, and which IDs count as healthy and as unhealthy (one ID listed twice can be both)."""
+    """The last list of a resource, and the IDs that count as healthy and as unhealthy.
+
+    An ID that is listed twice can count as both.
+    """
 
     devices: Devices = field(factory=Devices)
     healthy: set[str] = field(factory=set)
@@ -44,83 +47,98 @@ class _Resource:
 
 
 class DeviceManager:
-    """Lists, endpoints and allocations of one run of the kubelet."""
+    """The lists, endpoints and allocations of one run of the kubelet."""
 
     def __init__(self, *, cannot: str = "cannot") -> None:
-        """``cannot`` is a word of the text for unknown resources, ``can't`` until 1.24."""
+        """``cannot`` is a word in the message for unknown resources; kubelets up to 1.24 write ``can't``."""
         self._cannot = cannot
-        self._known: dict[str, _Resource] = {}
+        self._resources: dict[str, _Resource] = {}
         self._stopped_at: dict[str, float | None] = {}
         self._dropped: set[str] = set()
         self._in_use: dict[str, set[str]] = {}
         self.allocations: dict[tuple[str, str, str], Allocation] = {}
 
+    def __repr__(self) -> str:
+        summaries = [f"{resource}: {self.summarize(resource)}" for resource in self._resources]
+        return f"<DeviceManager {'; '.join(summaries) or 'without resources'}>"
+
     def restore(self, resources: Iterable[str], allocations: Iterable[Allocation], now: float) -> None:
-        """Take over what a checkpoint says: resources come back without devices, their endpoints stopped."""
+        """Load the content of a checkpoint: the resources have no devices, and their endpoints are stopped."""
         for resource in resources:
-            self._known[resource] = _Resource()
+            self._resources[resource] = _Resource()
             self._stopped_at[resource] = now
-        self.allocations = {(one.pod, one.container, one.resource): one for one in allocations}
-        self._count_use()
+        self.allocations = {
+            (allocation.pod, allocation.container, allocation.resource): allocation for allocation in allocations
+        }
+        self._update_in_use()
 
     def connect(self, resource: str) -> None:
-        """Note that an endpoint serves a resource; it takes the place of an earlier one."""
+        """Add an endpoint that serves a resource; it replaces an earlier endpoint."""
         self._stopped_at[resource] = None
 
     def disconnect(self, resource: str, now: float) -> None:
-        """Note that the endpoint stopped: no device of it is healthy any more."""
+        """Stop the endpoint of a resource: all its devices become unhealthy."""
         if resource not in self._stopped_at:
             return
-        known = self._known.setdefault(resource, _Resource())
-        devices = {one: ListedDevice(healthy=False, numa=device.numa) for one, device in known.devices.items()}
-        self._known[resource] = _Resource(Devices(devices), set(), known.unhealthy | known.healthy)
+        known = self._resources.setdefault(resource, _Resource())
+        devices = {
+            device_id: ListedDevice(healthy=False, numa=device.numa) for device_id, device in known.devices.items()
+        }
+        self._resources[resource] = _Resource(Devices(devices), set(), known.unhealthy | known.healthy)
         self._stopped_at[resource] = now
 
     def set_list(self, resource: str, listed: Iterable[tuple[str, ListedDevice]]) -> Devices:
-        """Replace a resource's whole list; an ID listed twice is one device in both counts (contract 4)."""
+        """Replace the list of a resource; an ID that is listed twice is one device and counts twice (§4)."""
         known = _Resource()
         by_id: dict[str, ListedDevice] = {}
         for device_id, device in listed:
             by_id[device_id] = device
             (known.healthy if device.healthy else known.unhealthy).add(device_id)
         known.devices = Devices(by_id)
-        self._known[resource] = known
+        self._resources[resource] = known
         self._dropped.discard(resource)
         return known.devices
 
     def devices(self, resource: str) -> Devices:
-        """Return the devices with the health that counts now; empty for an unknown resource."""
-        return self._known.get(resource, _Resource()).devices
+        """Return the devices of a resource with their present health; empty for an unknown resource."""
+        return self._resources.get(resource, _Resource()).devices
 
     @property
     def resources(self) -> tuple[str, ...]:
         """The resources that the kubelet knows."""
-        return tuple(self._known)
+        return tuple(self._resources)
 
     def healthy_ids(self, resource: str) -> frozenset[str]:
-        """Return the IDs that may be handed out, in use or not."""
-        known = self._known.get(resource)
+        """Return the IDs of the devices that can be allocated, whether they are in use or not."""
+        known = self._resources.get(resource)
         return frozenset(known.healthy) if known else frozenset()
 
     def is_served(self, resource: str) -> bool:
-        """Say whether an endpoint serves the resource and has not stopped."""
+        """Return whether a resource has an endpoint that has not stopped."""
         return resource in self._stopped_at and self._stopped_at[resource] is None
 
+    def summarize(self, resource: str) -> str:
+        """Return the state of a resource as text, for example ``2 healthy, 0 unhealthy, 1 in use, stopped``."""
+        known = self._resources.get(resource, _Resource())
+        in_use = len(self._in_use.get(resource, ()))
+        counts = f"{len(known.healthy)} healthy, {len(known.unhealthy)} unhealthy, {in_use} in use"
+        return counts if self.is_served(resource) else f"{counts}, stopped"
+
     def node_status(self, now: float) -> NodeStatus:
-        """Count as a sync of the node's status does, and forget what stopped more than five minutes ago."""
-        for resource in list(self._known):
+        """Return the node status as of a sync, which removes resources that stopped more than five minutes ago."""
+        for resource in list(self._resources):
             stopped_at = self._stopped_at.get(resource, 0.0)
             if stopped_at is not None and now - stopped_at >= STOP_GRACE_SECONDS:
-                del self._known[resource]
+                del self._resources[resource]
                 self._stopped_at.pop(resource, None)
                 self._dropped.add(resource)
         gone = dict.fromkeys(self._dropped, 0)
-        capacity = {name: len(known.healthy) + len(known.unhealthy) for name, known in self._known.items()}
-        allocatable = {name: len(known.healthy) for name, known in self._known.items()}
+        capacity = {name: len(known.healthy) + len(known.unhealthy) for name, known in self._resources.items()}
+        allocatable = {name: len(known.healthy) for name, known in self._resources.items()}
         return NodeStatus(gone | capacity, gone | allocatable)
 
     def list_available(self, request: Request) -> list[str]:
-        """Return the devices to choose from; none if the container holds its own.
+        """Return the IDs of the devices to choose from; empty if the container already has its devices.
 
         Raises:
             DeviceManagerError: the request cannot be met.
@@ -132,9 +150,9 @@ class DeviceManager:
                 f'pod "{request.pod}" container "{request.container}" changed request for resource "{resource}" '
                 f"from {len(held.ids)} to {count}"
             )
-        if resource not in self._known:
+        if resource not in self._resources:
             raise DeviceManagerError(f"{self._cannot} allocate unregistered device {resource}")
-        healthy = self._known[resource].healthy
+        healthy = self._resources[resource].healthy
         if not healthy:
             raise DeviceManagerError(f"no healthy devices present; cannot allocate unhealthy devices {resource}")
         if held is not None:
@@ -145,7 +163,7 @@ class DeviceManager:
             return []
         available = sorted(healthy - self._in_use.get(resource, set()))
         if request.ids is not None:
-            available = [one for one in available if one in request.ids]
+            available = [device_id for device_id in available if device_id in request.ids]
         if len(available) < count:
             raise DeviceManagerError(
                 f"requested number of devices unavailable for {resource}. "
@@ -154,25 +172,25 @@ class DeviceManager:
         return available
 
     def mark_in_use(self, resource: str, ids: Iterable[str]) -> None:
-        """Mark devices as in use while the plugin is asked for them."""
+        """Mark devices as in use while the plugin handles Allocate."""
         self._in_use.setdefault(resource, set()).update(ids)
 
     def add_allocation(self, allocation: Allocation) -> None:
-        """Keep an allocation until its pod is removed."""
+        """Add an allocation, which exists until its pod is removed."""
         self.allocations[(allocation.pod, allocation.container, allocation.resource)] = allocation
         self.mark_in_use(allocation.resource, allocation.ids)
 
     def release(self, pod: str | None = None) -> None:
-        """Free what no remembered allocation holds; with a pod, forget that pod's allocations first."""
-        self.allocations = {key: one for key, one in self.allocations.items() if one.pod != pod}
-        self._count_use()
+        """Free the devices without an allocation; with a pod, remove the allocations of the pod first."""
+        self.allocations = {key: allocation for key, allocation in self.allocations.items() if allocation.pod != pod}
+        self._update_in_use()
 
     def numa_nodes(self, resource: str, device_id: str) -> tuple[int, ...]:
         """Return the NUMA nodes of a device."""
         device = self.devices(resource).get(device_id)
         return device.numa if device else ()
 
-    def _count_use(self) -> None:
+    def _update_in_use(self) -> None:
         self._in_use = {}
-        for one in self.allocations.values():
-            self.mark_in_use(one.resource, one.ids)
+        for allocation in self.allocations.values():
+            self.mark_in_use(allocation.resource, allocation.ids)

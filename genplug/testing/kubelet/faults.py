@@ -1,9 +1,9 @@
-"""What a kubelet may do to a plugin beyond its duty. Everything is off until a test asks for it.
+"""Fault injection for the kubelet stand-in. Without a call of a test, the stand-in has no fault.
 
-A gate is a door: whoever comes to it is counted and waits until it is opened, so a test knows without sleeping that a
-call hangs, and decides when it goes on.
+A gate blocks a call of the stand-in until the test opens it. The test can wait until a call has reached the gate, so it
+needs no sleep to know that the call hangs.
 """
-# ruff: noqa: ASYNC109 - a test says how long it waits where it waits
+# ruff: noqa: ASYNC109 - a test passes its timeout with the wait
 
 import asyncio
 from typing import Self
@@ -12,44 +12,44 @@ from attrs import define
 
 from genplug.testing.kubelet.condition import Condition
 
-EVERY = "*"
-"""Stands for every resource."""
+ALL_RESOURCES = "*"
+"""A fault of all resources."""
 
 
-class RefusedError(Exception):
-    """Register is answered with UNKNOWN and this text."""
+class RegisterRefusedError(Exception):
+    """The kubelet answers Register with the status UNKNOWN and this message."""
 
 
 class Gate:
-    """A door, shut until it is opened for good or for some; as a context manager it is opened at the end."""
+    """A gate at which calls wait. It opens for a number of calls, or for all of them when the context ends."""
 
     def __init__(self) -> None:
         self.arrived = 0
-        """How many came so far."""
+        """The number of calls that have reached the gate."""
         self._passes: float = 0
-        self._news = Condition()
+        self._condition = Condition()
 
     async def pass_through(self) -> None:
-        """Wait at the door."""
+        """Wait until the gate is open for this call."""
         self.arrived += 1
-        self._news.notify_all()
-        await self._news.wait_for(lambda: self._passes > 0)
+        self._condition.notify_all()
+        await self._condition.wait_for(lambda: self._passes > 0)
         self._passes -= 1
 
     async def wait_reached(self, times: int = 1, timeout: float = 10) -> None:
-        """Wait until so many have come to the door.
+        """Wait until a number of calls have reached the gate.
 
         Raises:
-            TimeoutError: fewer came within ``timeout`` seconds.
+            TimeoutError: fewer calls reached it within ``timeout`` seconds.
         """
-        await self._news.wait_for(
-            lambda: self.arrived >= times, timeout, lambda: f"{self.arrived} of {times} came to the gate"
+        await self._condition.wait_for(
+            lambda: self.arrived >= times, timeout, lambda: f"{self.arrived} of {times} calls have reached the gate"
         )
 
     def open(self, times: float = float("inf")) -> None:
-        """Let so many pass, those to come included; without a number, everybody from now on."""
+        """Open the gate for a number of calls, including calls that arrive later; without a number, for all calls."""
         self._passes += times
-        self._news.notify_all()
+        self._condition.notify_all()
 
     def __enter__(self) -> Self:
         return self
@@ -63,74 +63,74 @@ class _Faults:
     refusal: str = ""
     delay: float = 0.0
     is_ignored: bool = False
-    register: Gate | None = None
-    reading: Gate | None = None
+    register_gate: Gate | None = None
+    read_gate: Gate | None = None
 
 
 class FaultInjector:
-    """The faults of one kubelet, by resource; they outlive its restarts.
+    """The faults of one kubelet, by resource; they continue after a restart of the kubelet.
 
-    What was asked for one resource goes before what was asked for ``EVERY``.
+    If a resource has faults of its own, those of ``ALL_RESOURCES`` do not apply to it.
     """
 
     def __init__(self) -> None:
         self._by_resource: dict[str, _Faults] = {}
 
-    def refuse_register(self, text: str, resource: str = EVERY) -> None:
-        """Answer Register with the code UNKNOWN and a text."""
-        self._made(resource).refusal = text
+    def refuse_register(self, message: str, resource: str = ALL_RESOURCES) -> None:
+        """Answer Register with the status UNKNOWN and a message."""
+        self._get_or_add(resource).refusal = message
 
-    def delay_register(self, seconds: float, resource: str = EVERY) -> None:
-        """Take time before looking at a Register."""
-        self._made(resource).delay = seconds
+    def delay_register(self, seconds: float, resource: str = ALL_RESOURCES) -> None:
+        """Wait before Register is processed."""
+        self._get_or_add(resource).delay = seconds
 
-    def hang_register(self, resource: str = EVERY) -> Gate:
-        """Let Register hang at a gate, before any check."""
-        self._made(resource).register = gate = Gate()
+    def hang_register(self, resource: str = ALL_RESOURCES) -> Gate:
+        """Block Register at a gate before it is processed; return the gate."""
+        self._get_or_add(resource).register_gate = gate = Gate()
         return gate
 
-    def ignore_register(self, resource: str = EVERY) -> None:
-        """Answer Register with OK and dial nobody: what a failed dial looks like until 1.24."""
-        self._made(resource).is_ignored = True
+    def ignore_register(self, resource: str = ALL_RESOURCES) -> None:
+        """Answer Register with OK and do not dial the plugin, like a kubelet up to 1.24 whose dial fails."""
+        self._get_or_add(resource).is_ignored = True
 
-    def stop_reading(self, resource: str = EVERY) -> Gate:
-        """Open lists and read nothing of them; each ``open(1)`` of the gate lets one message be read."""
-        self._made(resource).reading = gate = Gate()
+    def stop_reading(self, resource: str = ALL_RESOURCES) -> Gate:
+        """Open lists without reading them; return a gate, of which each ``open(1)`` lets the kubelet read a message."""
+        self._get_or_add(resource).read_gate = gate = Gate()
         return gate
 
-    def clear(self, resource: str = EVERY) -> None:
-        """Forget the faults of a resource and open its holds; ``EVERY`` means all resources."""
-        for name in [name for name in self._by_resource if resource in (EVERY, name)]:
+    def clear(self, resource: str = ALL_RESOURCES) -> None:
+        """Remove the faults of a resource and open its gates; ``ALL_RESOURCES`` removes all faults."""
+        for name in [name for name in self._by_resource if resource in (ALL_RESOURCES, name)]:
             faults = self._by_resource.pop(name)
-            for gate in (faults.register, faults.reading):
+            for gate in (faults.register_gate, faults.read_gate):
                 if gate is not None:
                     gate.open()
 
-    async def before_register(self, resource: str) -> None:
-        """Do to a Register what was asked for.
+    async def apply_to_register(self, resource: str) -> None:
+        """Delay, block or refuse a Register call.
 
         Raises:
-            RefusedError: it is to be refused.
+            RegisterRefusedError: the call is to be refused.
         """
-        faults = self._of(resource)
+        faults = self._find(resource)
         if faults.delay:
             await asyncio.sleep(faults.delay)
-        if faults.register is not None:
-            await faults.register.pass_through()
+        if faults.register_gate is not None:
+            await faults.register_gate.pass_through()
         if faults.refusal:
-            raise RefusedError(faults.refusal)
+            raise RegisterRefusedError(faults.refusal)
 
-    async def before_read(self, resource: str) -> None:
-        """Wait, if reading is held, until the next message may be read."""
-        if (gate := self._of(resource).reading) is not None:
+    async def apply_to_read(self, resource: str) -> None:
+        """Block until the next message may be read."""
+        if (gate := self._find(resource).read_gate) is not None:
             await gate.pass_through()
 
     def is_ignored(self, resource: str) -> bool:
-        """Say whether nobody is to dial this resource's plugin."""
-        return self._of(resource).is_ignored
+        """Return whether the kubelet does not dial the plugin of this resource."""
+        return self._find(resource).is_ignored
 
-    def _made(self, resource: str) -> _Faults:
+    def _get_or_add(self, resource: str) -> _Faults:
         return self._by_resource.setdefault(resource, _Faults())
 
-    def _of(self, resource: str) -> _Faults:
-        return self._by_resource.get(resource) or self._by_resource.get(EVERY) or _Faults()
+    def _find(self, resource: str) -> _Faults:
+        return self._by_resource.get(resource) or self._by_resource.get(ALL_RESOURCES) or _Faults()

@@ -1,4 +1,4 @@
-"""The kubelet's checks of a Register request, texts included (contract 2.2)."""
+"""The kubelet's checks of a Register request, with its messages (docs/internals/kubelet-contract.md §2.2)."""
 
 import json
 import re
@@ -8,12 +8,12 @@ from genplug.kubelet.api.services import API_VERSION
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _QUOTA_PREFIX = "requests."
-_LONGEST_SUBDOMAIN = 253
-_LONGEST_NAME = 63
+_MAX_SUBDOMAIN_CHARACTERS = 253
+_MAX_NAME_CHARACTERS = 63
 
 
 def registration_error(version: str, resource: str) -> str:
-    """Return why the kubelet refuses a registration, empty if it does not."""
+    """Return the message with which the kubelet refuses a registration, empty if it accepts it."""
     if version != API_VERSION:
         return (
             f"requested API version {json.dumps(version)} is not supported by kubelet. "
@@ -25,13 +25,13 @@ def registration_error(version: str, resource: str) -> str:
 
 
 def is_extended_resource_name(resource: str) -> bool:
-    """Say whether Kubernetes takes a name for a resource of a device plugin (``IsExtendedResourceName``)."""
+    """Return whether Kubernetes accepts a name for a resource of a device plugin (``IsExtendedResourceName``)."""
     if "kubernetes.io/" in resource or resource.startswith(_QUOTA_PREFIX) or resource.count("/") != 1:
         return False
     prefix, name = f"{_QUOTA_PREFIX}{resource}".split("/")
     return (
-        len(prefix) <= _LONGEST_SUBDOMAIN
-        and len(name) <= _LONGEST_NAME
+        len(prefix) <= _MAX_SUBDOMAIN_CHARACTERS
+        and len(name) <= _MAX_NAME_CHARACTERS
         and _SUBDOMAIN.fullmatch(prefix) is not None
         and _NAME.fullmatch(name) is not None
     )

@@ -1,7 +1,8 @@
-"""The kubelet's side of registration and lists: what 1.25 and later do, what 1.24 and earlier did (contract 2.1, 2.3).
+"""The kubelet's side of registration and lists, for kubelets up to 1.24 and from 1.25.
 
-Clients are kept by resource name alone, and with that comes the disconnect bug of 1.25 to 1.35: when an old stream
-ends, the client found under its name is the new one, and it is that one which is closed.
+Source: docs/internals/kubelet-contract.md §2.1 and §2.3. As in the kubelet, the key of a client is the name of its
+resource. This causes the disconnect bug of 1.25 to 1.35: when an old stream ends, the client with its name is the new
+client, and the kubelet closes that client.
 """
 
 import asyncio
@@ -19,15 +20,15 @@ from google.protobuf.message import DecodeError
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.testing.kubelet.admission import Endpoint
 from genplug.testing.kubelet.device_manager import DeviceManager
-from genplug.testing.kubelet.faults import FaultInjector, RefusedError
+from genplug.testing.kubelet.faults import FaultInjector, RegisterRefusedError
 from genplug.testing.kubelet.names import registration_error
-from genplug.testing.kubelet.plugin_client import DialError, PluginClient, go_error
+from genplug.testing.kubelet.plugin_client import DialError, PluginClient, format_go_error
 from genplug.testing.kubelet.records import ListMessage, parse_list
 
 
 @frozen
 class KubeletBehavior:
-    """How a kubelet behaves: as its version does, and as it was asked to. ``dial_timeout`` is seconds."""
+    """The behavior of a kubelet, from its version and from the test. ``dial_timeout`` is in seconds."""
 
     dials_inside_register: bool
     has_disconnect_bug: bool
@@ -36,7 +37,10 @@ class KubeletBehavior:
 
 
 class Plugins:
-    """The plugins of one run of the kubelet; ``on_list`` hears of every list, ``notify`` of everything else."""
+    """The plugins of one run of the kubelet.
+
+    ``on_list`` is called with each list, ``notify`` after each other change.
+    """
 
     def __init__(
         self,
@@ -59,15 +63,15 @@ class Plugins:
         self.streams: Counter[str] = Counter()
 
     async def register(self, request: pb.RegisterRequest) -> pb.DevicePluginOptions:
-        """Do what Register does, and return the options that count.
+        """Process a Register call; return the options that the kubelet uses.
 
         Raises:
-            RefusedError: with the kubelet's text.
+            RegisterRefusedError: the kubelet refuses the registration; the message is the kubelet's.
         """
         resource = request.resource_name
-        await self._behavior.faults.before_register(resource)
-        if text := registration_error(request.version, resource):
-            raise RefusedError(text)
+        await self._behavior.faults.apply_to_register(resource)
+        if message := registration_error(request.version, resource):
+            raise RegisterRefusedError(message)
         if self._behavior.faults.is_ignored(resource):
             return request.options
         client = PluginClient(resource, normpath(f"{self._directory}/{request.endpoint}"))
@@ -75,26 +79,26 @@ class Plugins:
         if not self._behavior.dials_inside_register:
             self._spawn(self._connect_later(client, request.options))
             return request.options
-        # A plugin that hangs up does not stop the kubelet.
+        # As in the kubelet, the connection is made even if the plugin cancels Register.
         await asyncio.shield(self._spawn(self._connect(client)))
         return self.endpoints[resource].options
 
     def cancel_lists(self, resource: str) -> None:
-        """Cancel the ListAndWatch of a resource, as the kubelet's own cancellation looks to a plugin."""
+        """Cancel the ListAndWatch calls of a resource."""
         self.client(resource).cancel_lists()
 
     def client(self, resource: str) -> PluginClient:
-        """Return the connection that serves a resource.
+        """Return the connection to the plugin of a resource.
 
         Raises:
-            LookupError: there is none.
+            LookupError: no plugin is connected for the resource.
         """
         if resource not in self._clients:
-            raise LookupError(f"no plugin is connected for {resource}; there are {sorted(self._clients)}")
+            raise LookupError(f"no plugin is connected for {resource}; connected: {sorted(self._clients)}")
         return self._clients[resource]
 
     async def close(self) -> None:
-        """Drop everything at once, as the end of the process does; a mistake of the stand-in's own comes up here."""
+        """Close all connections at once, like the end of a process. Raise the first internal error of the stand-in."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -114,12 +118,12 @@ class Plugins:
             options = await client.get_options()
         except (DialError, grpc.aio.AioRpcError) as error:
             if self._behavior.has_disconnect_bug:
-                # The second bug of contract 2.3: the record of an older client that still runs goes too.
+                # The second bug in §2.3: the record of an older client, which still runs, is removed too.
                 self._clients.pop(client.resource, None)
             await self._close_client(client)
             if isinstance(error, grpc.aio.AioRpcError):
-                raise RefusedError(f"failed to get device plugin options: {go_error(error)}") from error
-            raise RefusedError(str(error)) from error
+                raise RegisterRefusedError(f"failed to get device plugin options: {format_go_error(error)}") from error
+            raise RegisterRefusedError(str(error)) from error
         self._add_endpoint(client, options)
         self._spawn(self._read_lists(client))
 
@@ -138,14 +142,14 @@ class Plugins:
         self._device_manager.connect(client.resource)
 
     async def _read_lists(self, client: PluginClient) -> None:
-        """Read the one ListAndWatch of a registration until it ends, however it ends."""
+        """Call ListAndWatch, once for each registration, and read it until it ends or fails."""
         resource = client.resource
         stream = client.list_and_watch()
         self.streams[resource] += 1
         self._notify()
         try:
             while True:
-                await self._behavior.faults.before_read(resource)
+                await self._behavior.faults.apply_to_read(resource)
                 if not isinstance(raw := await stream.read(), bytes):
                     break
                 arrived = time.monotonic()
@@ -154,7 +158,7 @@ class Plugins:
         except (grpc.aio.AioRpcError, DecodeError):
             pass
         except asyncio.CancelledError:
-            # A cancelled stream says the same as a cancelled task.
+            # gRPC raises the same error for a canceled stream and for a canceled task.
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
         finally:
@@ -171,8 +175,8 @@ class Plugins:
             await self._close_client(current)
         await self._close_client(client)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
         return task
@@ -180,5 +184,5 @@ class Plugins:
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, RefusedError):
+        if error is not None and not isinstance(error, RegisterRefusedError):
             self._failures.append(error)

@@ -1,7 +1,7 @@
-"""The kubelet's pod-resources API over the remembered allocations (contract 1.3).
+"""The kubelet's pod-resources API, from the allocations of the device manager.
 
-Every pod is in the namespace ``default`` and in the list from its admission to its removal; CPUs, memory and DRA
-claims are always empty, and calls are not rate-limited.
+Source: docs/internals/kubelet-contract.md §1.3. Every pod is in the namespace ``default``, and in the list from its
+admission to its removal. CPUs, memory and DRA claims are always empty, and there is no rate limit.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,32 +17,32 @@ NAMESPACE = "default"
 
 
 def build_pod_resources_handler(device_manager: Callable[[], DeviceManager]) -> grpc.GenericRpcHandler:
-    """Return the service; ``device_manager`` gives the newest one at each call."""
+    """Return the gRPC handler; ``device_manager`` is called for the present device manager at each call."""
 
     async def list_pods(_request: pb.ListPodResourcesRequest, _context: object) -> pb.ListPodResourcesResponse:
         return pb.ListPodResourcesResponse(pod_resources=_build_pods(device_manager().allocations.values()))
 
-    async def allocatable(
+    async def get_allocatable(
         _request: pb.AllocatableResourcesRequest, _context: object
     ) -> pb.AllocatableResourcesResponse:
-        now = device_manager()
+        manager = device_manager()
         devices = [
-            part
-            for resource in now.resources
-            for one in sorted(now.healthy_ids(resource))
-            for part in _build_devices(resource, one, now.numa_nodes(resource, one))
+            entry
+            for resource in manager.resources
+            for device_id in sorted(manager.healthy_ids(resource))
+            for entry in _build_devices(resource, device_id, manager.numa_nodes(resource, device_id))
         ]
         return pb.AllocatableResourcesResponse(devices=devices)
 
-    async def get(
+    async def get_pod(
         request: pb.GetPodResourcesRequest,
         context: grpc.aio.ServicerContext[pb.GetPodResourcesRequest, pb.GetPodResourcesResponse],
     ) -> pb.GetPodResourcesResponse:
         for pod in _build_pods(device_manager().allocations.values()):
             if (pod.name, pod.namespace) == (request.pod_name, request.pod_namespace):
                 return pb.GetPodResourcesResponse(pod_resources=pod)
-        text = f"pod {request.pod_name} in namespace {request.pod_namespace} not found"
-        return await context.abort(grpc.StatusCode.UNKNOWN, text)
+        message = f"pod {request.pod_name} in namespace {request.pod_namespace} not found"
+        return await context.abort(grpc.StatusCode.UNKNOWN, message)
 
     unary = grpc.unary_unary_rpc_method_handler
     return grpc.method_handlers_generic_handler(
@@ -52,21 +52,21 @@ def build_pod_resources_handler(device_manager: Callable[[], DeviceManager]) -> 
                 list_pods, pb.ListPodResourcesRequest.FromString, pb.ListPodResourcesResponse.SerializeToString
             ),
             "GetAllocatableResources": unary(
-                allocatable,
+                get_allocatable,
                 pb.AllocatableResourcesRequest.FromString,
                 pb.AllocatableResourcesResponse.SerializeToString,
             ),
-            "Get": unary(get, pb.GetPodResourcesRequest.FromString, pb.GetPodResourcesResponse.SerializeToString),
+            "Get": unary(get_pod, pb.GetPodResourcesRequest.FromString, pb.GetPodResourcesResponse.SerializeToString),
         },
     )
 
 
 def _build_pods(allocations: Iterable[Allocation]) -> list[pb.PodResources]:
     pods: dict[str, dict[str, list[pb.ContainerDevices]]] = {}
-    for one in allocations:
-        devices = pods.setdefault(one.pod, {}).setdefault(one.container, [])
-        for device_id, numa in zip(one.ids, one.numa, strict=True):
-            devices += _build_devices(one.resource, device_id, numa)
+    for allocation in allocations:
+        devices = pods.setdefault(allocation.pod, {}).setdefault(allocation.container, [])
+        for device_id, numa in zip(allocation.ids, allocation.numa, strict=True):
+            devices += _build_devices(allocation.resource, device_id, numa)
     return [
         pb.PodResources(
             name=pod,
@@ -78,7 +78,7 @@ def _build_pods(allocations: Iterable[Allocation]) -> list[pb.PodResources]:
 
 
 def _build_devices(resource: str, device_id: str, numa: tuple[int, ...]) -> list[pb.ContainerDevices]:
-    """Return the entries of one device: the kubelet makes one for each of its NUMA nodes."""
+    """Return the entries of a device; like the kubelet, an entry for each of its NUMA nodes."""
     if not numa:
         return [pb.ContainerDevices(resource_name=resource, device_ids=[device_id])]
     return [

@@ -1,5 +1,5 @@
-"""What a test sees of a kubelet stand-in over all its starts, and how it waits for more."""
-# ruff: noqa: ASYNC109 - a test says how long it waits where it waits
+"""Record what a kubelet stand-in receives, over all its starts, and wait for it."""
+# ruff: noqa: ASYNC109 - a test passes its timeout with the wait
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from genplug.testing.kubelet.records import Devices, ListMessage, RegisterAttemp
 
 
 class Recorder(ABC):
-    """The record of a kubelet."""
+    """The records of a kubelet."""
 
     def __init__(self) -> None:
         self._attempts: list[RegisterAttempt] = []
@@ -19,97 +19,106 @@ class Recorder(ABC):
 
     @abstractmethod
     def devices(self, resource: str) -> Devices:
-        """Return a resource's devices as the kubelet has them now; empty for an unknown resource."""
+        """Return the devices of a resource as the kubelet knows them now; empty for an unknown resource."""
 
     @abstractmethod
     def stream_count(self, resource: str) -> int:
-        """Return how many lists of a resource the kubelet has open."""
+        """Return the number of open ListAndWatch streams of a resource."""
 
     @property
     def attempts(self) -> tuple[RegisterAttempt, ...]:
-        """Every call of Register as it arrived."""
+        """All calls of Register, in the order of arrival."""
         return tuple(self._attempts)
 
     @property
     def registrations(self) -> tuple[Registration, ...]:
-        """Every call of Register that was answered with OK."""
+        """All calls of Register that were answered with OK."""
         return tuple(self._registrations)
 
     def messages(self, resource: str) -> tuple[ListMessage, ...]:
-        """Return every list of a resource in the order of arrival, of all streams."""
+        """Return all lists of a resource from all streams, in the order of arrival."""
         return tuple(self._messages.get(resource, ()))
 
     async def wait_for(
-        self, claim: Callable[[], bool], timeout: float | None = 10, missing: Callable[[], str] | None = None
+        self,
+        predicate: Callable[[], bool],
+        timeout: float | None = 10,
+        describe: Callable[[], str] | None = None,
     ) -> None:
-        """Wait until a claim about this kubelet holds; it is looked at after every change.
+        """Wait until a predicate about this kubelet holds; it is evaluated after every change.
 
         Raises:
-            TimeoutError: not within ``timeout`` seconds; ``missing`` says what did not come.
+            TimeoutError: the predicate did not hold within ``timeout`` seconds. The message is the result of
+                ``describe``, or the state of the kubelet.
         """
-        await self._condition.wait_for(claim, timeout, missing)
+        await self._condition.wait_for(predicate, timeout, describe or (lambda: repr(self)))
 
     async def wait_for_list(
         self,
         resource: str,
-        claim: Callable[[Devices], bool] = bool,
+        predicate: Callable[[Devices], bool] = bool,
         *,
         healthy: Iterable[str] | None = None,
         unhealthy: Iterable[str] | None = None,
         timeout: float = 10,
     ) -> Devices:
-        """Wait until a resource's devices are as claimed, and return them; without a claim, until there are any.
+        """Wait until a predicate about the devices of a resource holds; return the devices.
 
-        ``healthy`` and ``unhealthy``, where given, are all the healthy and all the unhealthy IDs; they replace a claim.
+        ``healthy`` and ``unhealthy`` are the IDs of all healthy and of all unhealthy devices; they replace the
+        predicate. Without arguments, wait until the resource has devices.
 
         Raises:
-            TimeoutError: not within ``timeout`` seconds.
+            TimeoutError: the predicate did not hold within ``timeout`` seconds.
         """
-        claims = {"healthy": healthy, "unhealthy": unhealthy}
-        wanted = {name: frozenset(ids) for name, ids in claims.items() if ids is not None}
+        arguments = {"healthy": healthy, "unhealthy": unhealthy}
+        expected = {name: frozenset(ids) for name, ids in arguments.items() if ids is not None}
 
-        def holds() -> bool:
+        def is_as_expected() -> bool:
             devices = self.devices(resource)
-            return all(getattr(devices, name) == ids for name, ids in wanted.items()) if wanted else claim(devices)
+            if not expected:
+                return predicate(devices)
+            return all(getattr(devices, name) == ids for name, ids in expected.items())
 
-        def missing() -> str:
+        def describe() -> str:
             devices = self.devices(resource)
-            awaited = " and ".join(f"{name} {sorted(ids)}" for name, ids in wanted.items()) or "what was claimed"
+            wanted = (
+                ", ".join(f"{name} {sorted(ids)}" for name, ids in expected.items()) or "a list as in the predicate"
+            )
             return (
-                f"{resource} is not {awaited}, but healthy {sorted(devices.healthy)}, unhealthy "
-                f"{sorted(devices.unhealthy)}, with {self.stream_count(resource)} streams and {self._tries(resource)}"
+                f"{resource}: expected {wanted}; found healthy {sorted(devices.healthy)}, "
+                f"unhealthy {sorted(devices.unhealthy)}. {self._describe_calls(resource)}"
             )
 
-        await self.wait_for(holds, timeout, missing)
+        await self.wait_for(is_as_expected, timeout, describe)
         return self.devices(resource)
 
     async def wait_disconnected(self, *resources: str, timeout: float = 10) -> None:
-        """Wait until the kubelet knows that the plugins of resources are gone: no list of them is open.
+        """Wait until no ListAndWatch stream of the resources is open.
 
         Raises:
-            TimeoutError: not within ``timeout`` seconds.
+            TimeoutError: a stream was still open after ``timeout`` seconds.
         """
-        await self.wait_for(
-            lambda: not any(map(self.stream_count, resources)), timeout, lambda: f"{resources} still have lists"
-        )
+        await self.wait_for(lambda: not any(map(self.stream_count, resources)), timeout)
 
     async def wait_registered(self, resource: str, times: int = 1, timeout: float = 10) -> Registration:
-        """Wait until a resource was registered so often, and return the newest registration.
+        """Wait until a resource was registered a number of times; return the last registration.
 
         Raises:
-            TimeoutError: not within ``timeout`` seconds.
+            TimeoutError: there were fewer registrations within ``timeout`` seconds.
         """
 
-        def registrations() -> list[Registration]:
-            return [one for one in self._registrations if one.resource == resource]
+        def list_registrations() -> list[Registration]:
+            return [registration for registration in self._registrations if registration.resource == resource]
 
         await self.wait_for(
-            lambda: len(registrations()) >= times, timeout, lambda: f"{resource} has {self._tries(resource)}"
+            lambda: len(list_registrations()) >= times,
+            timeout,
+            lambda: f"{resource}: expected {times} registrations. {self._describe_calls(resource)}",
         )
-        return registrations()[-1]
+        return list_registrations()[-1]
 
     def record(self, record: RegisterAttempt | Registration | ListMessage) -> None:
-        """Record what happened, and wake whoever waits for it."""
+        """Add a record and wake all waiting callers."""
         match record:
             case RegisterAttempt():
                 self._attempts.append(record)
@@ -120,10 +129,10 @@ class Recorder(ABC):
         self.notify()
 
     def notify(self) -> None:
-        """Wake whoever waits, to look again."""
+        """Wake all waiting callers, which evaluate their predicates again."""
         self._condition.notify_all()
 
-    def _tries(self, resource: str) -> str:
-        attempts = sum(one.resource == resource for one in self._attempts)
-        registrations = sum(one.resource == resource for one in self._registrations)
-        return f"{attempts} calls of Register, {registrations} accepted"
+    def _describe_calls(self, resource: str) -> str:
+        attempts = sum(attempt.resource == resource for attempt in self._attempts)
+        registrations = sum(registration.resource == resource for registration in self._registrations)
+        return f"Register calls: {attempts}, accepted: {registrations}, open streams: {self.stream_count(resource)}"

@@ -1,4 +1,4 @@
-"""What a test sees of a kubelet stand-in: frozen records. Times are the monotonic clock's, in seconds."""
+"""The records of a kubelet stand-in, as frozen values. Times are monotonic seconds."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from genplug.kubelet.api.services import HEALTHY
 
 @frozen
 class ListedDevice:
-    """One device as the kubelet has it; ``numa`` are the NUMA nodes of its topology, empty for none."""
+    """A device as the kubelet knows it; ``numa`` are the NUMA nodes of its topology, empty without topology."""
 
     healthy: bool
     numa: tuple[int, ...] = ()
@@ -20,7 +20,7 @@ class ListedDevice:
 
 @frozen
 class Devices(Mapping[str, ListedDevice]):
-    """The devices of a resource by ID, in the order of the plugin's last list."""
+    """The devices of a resource by ID, in the order of the last list of the plugin."""
 
     by_id: Mapping[str, ListedDevice] = field(factory=dict)
 
@@ -35,22 +35,22 @@ class Devices(Mapping[str, ListedDevice]):
 
     @property
     def ids(self) -> frozenset[str]:
-        """All IDs."""
+        """The IDs of all devices."""
         return frozenset(self.by_id)
 
     @property
     def healthy(self) -> frozenset[str]:
-        """The IDs that may be handed out."""
-        return frozenset(one for one, device in self.by_id.items() if device.healthy)
+        """The IDs of the devices that can be allocated."""
+        return frozenset(device_id for device_id, device in self.by_id.items() if device.healthy)
 
     @property
     def unhealthy(self) -> frozenset[str]:
-        """The IDs that are listed and must not be used."""
+        """The IDs of the devices that are listed and cannot be allocated."""
         return self.ids - self.healthy
 
 
 def parse_list(raw: bytes) -> list[tuple[str, ListedDevice]]:
-    """Read a ``ListAndWatchResponse``: IDs in its order, more than once where it has them more than once."""
+    """Return the devices in a ``ListAndWatchResponse``, in its order and with its duplicates."""
     return [
         (device.ID, _listed_device(device.health == HEALTHY, tuple(node.ID for node in device.topology.nodes)))
         for device in pb.ListAndWatchResponse.FromString(raw).devices
@@ -59,7 +59,7 @@ def parse_list(raw: bytes) -> list[tuple[str, ListedDevice]]:
 
 @frozen
 class RegisterAttempt:
-    """A call of Register as it arrived, before any check (contract 2.1 step 1)."""
+    """A call of Register as it arrived, before all checks (docs/internals/kubelet-contract.md §2.1, step 1)."""
 
     resource: str
     endpoint: str
@@ -69,9 +69,9 @@ class RegisterAttempt:
 
 @frozen
 class Registration:
-    """A call of Register that was answered with OK. ``options`` are those the kubelet goes by.
+    """A call of Register that was answered with OK, with the options that the kubelet uses.
 
-    ``start`` says which start of the kubelet it was made to, counted from 1.
+    ``start`` is the number of the start of the kubelet that received the call, from 1.
     """
 
     resource: str
@@ -84,7 +84,7 @@ class Registration:
 
 @frozen
 class ListMessage:
-    """A list that arrived from ``endpoint``; ``raw`` are its bytes, ``time`` was taken before they were read."""
+    """A list from the socket ``endpoint``; ``raw`` are its bytes, ``time`` is from before they were parsed."""
 
     resource: str
     endpoint: str
@@ -95,7 +95,7 @@ class ListMessage:
 
 @frozen
 class NodeStatus:
-    """What the kubelet would write to the Node object for extended resources (contract 2.6)."""
+    """The extended resources in the status of the Node object, as the kubelet would write them (§2.6)."""
 
     capacity: Mapping[str, int]
     allocatable: Mapping[str, int]
@@ -103,9 +103,9 @@ class NodeStatus:
 
 @frozen
 class Allocation:
-    """Devices that a container holds; ``response`` is the plugin's answer, which container restarts use again.
+    """The devices of a container; ``response`` is the plugin's response, which a restart of the container uses too.
 
-    ``numa`` has the NUMA nodes of each ID at that time.
+    ``numa`` contains the NUMA nodes of each ID at the time of the allocation.
     """
 
     pod: str
@@ -117,10 +117,10 @@ class Allocation:
 
 
 class AdmissionError(Exception):
-    """A pod that the kubelet turned away, or a container that it could not start.
+    """The kubelet rejected a pod, or cannot start a container.
 
-    ``reason`` is the pod's ``status.reason`` (or the container's waiting reason), ``message`` its ``status.message``
-    and this error's text, ``cause`` the part of it that came from the device manager or the plugin (contract 5.3).
+    ``reason`` is the pod's ``status.reason`` or the waiting reason of the container. ``message`` is the pod's
+    ``status.message``, ``cause`` the part of it that is from the device manager or from the plugin (§5.3).
     """
 
     def __init__(self, reason: str, message: str, cause: str) -> None:
@@ -131,5 +131,5 @@ class AdmissionError(Exception):
 
 
 @lru_cache(maxsize=256)
-def _listed_device(healthy: bool, numa: tuple[int, ...]) -> ListedDevice:  # noqa: FBT001 - a cache's key has no names
+def _listed_device(healthy: bool, numa: tuple[int, ...]) -> ListedDevice:  # noqa: FBT001 - lru_cache is faster with positional arguments
     return ListedDevice(healthy, numa)

@@ -1,12 +1,13 @@
-"""A kubelet stand-in: the device manager of a real one as a plugin sees it, on real sockets.
+"""A kubelet stand-in: the device manager of a kubelet, as a plugin observes it, on Unix sockets.
 
     async with KubeletStandIn(Path("/tmp/k")) as kubelet:
         ...                                     # start a plugin on /tmp/k/device-plugins
         await kubelet.wait_for_list("example.com/x", healthy={"x0", "x1"})
         allocation = await kubelet.admit("example.com/x", 1, pod="a")
 
-It does what the kubelet does in the kubelet's order and with its texts, its bugs included; ``faults`` adds what only a
-sick one does. docs/how-to/test-a-plugin.md says what it does not imitate. One event loop; nothing polls.
+The stand-in makes the calls of a kubelet in the same order, with the same messages and the same bugs; ``faults``
+injects further faults. docs/how-to/test-a-plugin.md lists what the stand-in does not imitate. It uses one event loop
+and does not poll.
 """
 
 import asyncio
@@ -23,10 +24,10 @@ import grpc
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import REGISTRATION
 from genplug.testing.kubelet import checkpoint
-from genplug.testing.kubelet.admission import LAST_OLD_TEXTS, admission_error, allocate_devices, call_pre_start
+from genplug.testing.kubelet.admission import LAST_WITH_OLD_MESSAGES, admission_error, allocate_devices, call_pre_start
 from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
-from genplug.testing.kubelet.faults import FaultInjector, RefusedError
-from genplug.testing.kubelet.plugin_client import DIAL_TIMEOUT, PluginClient
+from genplug.testing.kubelet.faults import FaultInjector, RegisterRefusedError
+from genplug.testing.kubelet.plugin_client import DIAL_TIMEOUT_SECONDS, PluginClient
 from genplug.testing.kubelet.plugins import KubeletBehavior, Plugins
 from genplug.testing.kubelet.pod_resources import build_pod_resources_handler
 from genplug.testing.kubelet.recorder import Recorder
@@ -34,14 +35,17 @@ from genplug.testing.kubelet.records import Allocation, Devices, ListMessage, No
 
 SOCKET = "kubelet.sock"
 FIRST_SYNCHRONOUS = (1, 25)
+"""The first version that dials the plugin within Register (docs/internals/kubelet-contract.md §2.1)."""
 FIRST_WITHOUT_DISCONNECT_BUG = (1, 36)
+"""The first version without the disconnect bug (§2.3)."""
+_MAX_SUMMARIES = 5
 
 
 class KubeletStandIn(Recorder):
-    """A kubelet whose directory is ``kubelet_dir``; its sockets are in ``device-plugins`` and ``pod-resources`` there.
+    """A kubelet whose sockets are in the directories ``device-plugins`` and ``pod-resources`` in ``kubelet_dir``.
 
-    ``version`` decides how it registers plugins, ``disconnect_bug`` overrides what that version has. ``seed`` fixes the
-    order in which it chooses devices; ``dial_timeout`` is seconds, 10 as in the kubelet.
+    ``version`` determines how it registers plugins, and whether it has the disconnect bug, which ``disconnect_bug``
+    overrides. ``seed`` determines which devices it chooses. ``dial_timeout`` is in seconds, 10 as in the kubelet.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class KubeletStandIn(Recorder):
         version: tuple[int, int] = (1, 32),
         disconnect_bug: bool | None = None,
         seed: int = 0,
-        dial_timeout: float = DIAL_TIMEOUT,
+        dial_timeout: float = DIAL_TIMEOUT_SECONDS,
     ) -> None:
         super().__init__()
         self.version = version
@@ -63,16 +67,28 @@ class KubeletStandIn(Recorder):
         if disconnect_bug is None:
             disconnect_bug = FIRST_SYNCHRONOUS <= version < FIRST_WITHOUT_DISCONNECT_BUG
         self._behavior = KubeletBehavior(version >= FIRST_SYNCHRONOUS, disconnect_bug, dial_timeout, self.faults)
-        self._shuffle = random.Random(seed)  # noqa: S311 - the order of a Go set is no secret
+        self._shuffle = random.Random(seed)  # noqa: S311 - a choice of devices, no secret
         self._admission = asyncio.Lock()
         self._checkpoint = checkpoint.Checkpoint(self.plugins_dir)
         self._running: AsyncExitStack | None = None
         self._reset()
 
+    def __repr__(self) -> str:
+        resources = self._device_manager.resources
+        state = f"running, start {self.starts}" if self.is_running else "stopped"
+        summaries = [
+            f"; {resource}: {self._device_manager.summarize(resource)}, streams: {self.stream_count(resource)}"
+            for resource in resources[:_MAX_SUMMARIES]
+        ]
+        if len(resources) > _MAX_SUMMARIES:
+            summaries.append(f"; {len(resources) - _MAX_SUMMARIES} more resources")
+        version = ".".join(map(str, self.version))
+        return f"<KubeletStandIn {version}, {state}{''.join(summaries)}>"
+
     async def start(self) -> None:
-        """Come up as the kubelet does: read the checkpoint, empty the directory, listen, serve (contract 3)."""
+        """Start as the kubelet does: read the checkpoint, empty the directory, listen, serve (§3)."""
         if self.is_running:
-            raise RuntimeError("this kubelet is already running")
+            raise RuntimeError("the kubelet is already running; stop it first, or call restart()")
         self.plugins_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
         self._reset()
         restored = self._checkpoint.read()
@@ -95,7 +111,7 @@ class KubeletStandIn(Recorder):
         self.notify()
 
     async def crash(self) -> None:
-        """End at once. Connections die; kubelet.sock stays and refuses connections, for a kubelet removes nothing."""
+        """End at once. Connections end; kubelet.sock remains and refuses connections, as after the end of a kubelet."""
         if self._running is not None:
             running, self._running = self._running, None
             await running.aclose()
@@ -103,17 +119,17 @@ class KubeletStandIn(Recorder):
             self.notify()
 
     async def stop(self) -> None:
-        """End; from outside, a kubelet that is stopped looks like one that crashed."""
+        """End, with the same effects as :meth:`crash`: a kubelet that stops removes no file."""
         await self.crash()
 
     async def restart(self) -> None:
-        """Crash and start again. Allocations survive in the checkpoint, lists do not."""
+        """Crash and start again. The checkpoint restores allocations, but no lists."""
         await self.crash()
         await self.start()
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Whether the kubelet was started and has not ended."""
         return self._running is not None
 
     async def __aenter__(self) -> Self:
@@ -124,21 +140,21 @@ class KubeletStandIn(Recorder):
         await self.stop()
 
     def wipe(self, spare: Collection[str] = (SOCKET,)) -> None:
-        """Delete every file in the directory but the checkpoint and what is to be spared; directories stay."""
+        """Delete all files in the directory except the checkpoint and the files in ``spare``; directories are kept."""
         for entry in list(self.plugins_dir.iterdir()):
             if entry.name not in (checkpoint.FILE_NAME, *spare) and (entry.is_symlink() or not entry.is_dir()):
                 entry.unlink(missing_ok=True)
 
     def devices(self, resource: str) -> Devices:
-        """Return a resource's devices as the kubelet has them now; empty for an unknown resource."""
+        """Return the devices of a resource as the kubelet knows them now; empty for an unknown resource."""
         return self._device_manager.devices(resource)
 
     def stream_count(self, resource: str) -> int:
-        """Return how many lists of a resource the kubelet has open."""
+        """Return the number of open ListAndWatch streams of a resource."""
         return self._plugins.streams[resource]
 
     def node_status(self) -> NodeStatus:
-        """Return capacity and allocatable as of a sync of the node's status (contract 2.6)."""
+        """Return capacity and allocatable as of a sync of the node status (§2.6)."""
         return self._device_manager.node_status(time.monotonic())
 
     async def admit(
@@ -150,12 +166,13 @@ class KubeletStandIn(Recorder):
         container: str = "main",
         ids: Iterable[str] | None = None,
     ) -> Allocation:
-        """Admit a container that asks for devices, one at a time as the kubelet does; ``ids`` narrows its choice.
+        """Admit a container that requests devices; ``ids`` limits the devices to choose from.
 
-        A container that was admitted before keeps its devices; only PreStartContainer is called again.
+        Like the kubelet, the stand-in admits one container at a time. A container that was admitted before keeps its
+        devices, and only PreStartContainer is called again.
 
         Raises:
-            AdmissionError: the pod is rejected, or the container cannot be started.
+            AdmissionError: the kubelet rejects the pod, or cannot start the container.
         """
         request = Request(pod, container, resource, count, None if ids is None else frozenset(ids))
         async with self._admission:
@@ -170,26 +187,26 @@ class KubeletStandIn(Recorder):
         return allocation
 
     async def remove_pod(self, pod: str) -> None:
-        """Free what a pod holds; plugins are not told (contract 5.1)."""
+        """Free the devices of a pod. The plugins are not notified (§5.1)."""
         async with self._admission:
             self._device_manager.release(pod)
             self._save_allocations()
 
     def plugin(self, resource: str) -> PluginClient:
-        """Return the kubelet's connection to the plugin of a resource, to call it at will.
+        """Return the kubelet's connection to the plugin of a resource, for calls from the test.
 
         Raises:
-            LookupError: no plugin is connected for it.
+            LookupError: no plugin is connected for the resource.
         """
         return self._plugins.client(resource)
 
     def cancel_stream(self, resource: str) -> None:
-        """Cancel the list of a resource; the kubelet then takes it as ended and does not open another."""
+        """Cancel the ListAndWatch call of a resource; as after any end of a stream, the kubelet opens no other."""
         self._plugins.cancel_lists(resource)
 
     @asynccontextmanager
     async def connect(self, resource: str) -> AsyncIterator[PluginClient]:
-        """Connect to a resource's plugin once more, for instance to ``watch`` a second list."""
+        """Open another connection to the plugin of a resource, for example to ``watch`` a second list."""
         client = PluginClient(resource, self.plugin(resource).socket)
         try:
             await client.dial()
@@ -199,7 +216,7 @@ class KubeletStandIn(Recorder):
 
     @asynccontextmanager
     async def open_idle_connections(self, resource: str, number: int) -> AsyncIterator[None]:
-        """Connect so often to a resource's plugin and say nothing."""
+        """Open a number of connections to the plugin of a resource and send nothing on them."""
         async with AsyncExitStack() as open_connections:
             for _ in range(number):
                 _, writer = await asyncio.open_unix_connection(self.plugin(resource).socket)
@@ -207,7 +224,7 @@ class KubeletStandIn(Recorder):
             yield
 
     def _reset(self) -> None:
-        self._device_manager = DeviceManager(cannot="can't" if self.version <= LAST_OLD_TEXTS else "cannot")
+        self._device_manager = DeviceManager(cannot="can't" if self.version <= LAST_WITH_OLD_MESSAGES else "cannot")
         self._plugins = Plugins(self.plugins_dir, self._device_manager, self._behavior, self._on_list, self.notify)
 
     async def _register(
@@ -216,7 +233,7 @@ class KubeletStandIn(Recorder):
         self.record(RegisterAttempt(request.resource_name, request.endpoint, request.version))
         try:
             options = await self._plugins.register(request)
-        except RefusedError as error:
+        except RegisterRefusedError as error:
             await context.abort(grpc.StatusCode.UNKNOWN, str(error))
         self.record(
             Registration(
@@ -241,10 +258,10 @@ class KubeletStandIn(Recorder):
 
 @asynccontextmanager
 async def _listen(socket: Path, handler: grpc.GenericRpcHandler) -> AsyncIterator[None]:
-    """Serve on a socket, and leave its file behind at the end, as a process does that just ends.
+    """Serve on a socket and keep its file at the end, as after the end of a process.
 
-    C-core unlinks the path that it was given when its server stops. It is given one that leads through a symbolic link,
-    which is removed first.
+    C-core unlinks the path of the socket when the server stops. The path leads through a symbolic link, which is
+    removed first.
     """
     server = grpc.aio.server(handlers=[handler])
     with tempfile.TemporaryDirectory(prefix="gp") as aliases:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genplug.hardware.host import STAND_INS_MARKER
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.config_files import WRITE_METHODS
 
 if TYPE_CHECKING:

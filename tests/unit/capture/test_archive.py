@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from genplug.capture import archive as archives
 from genplug.cli.main import main
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.file_trees import build_tree
 

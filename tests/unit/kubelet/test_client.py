@@ -7,7 +7,7 @@ import pytest
 
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.client import CallError, call
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from tests.support.tiny_plugin import TinyPlugin
 
 GET_OPTIONS = method_path(DEVICE_PLUGIN, "GetDevicePluginOptions")
@@ -49,4 +49,4 @@ async def test_call_with_wait_reaches_a_server_that_starts_later(kubelet: Kubele
     assert not calling.done()
     async with TinyPlugin(kubelet.plugins_dir, "example.com/x") as plugin:
         assert await calling == b""
-        assert plugin.names == ["GetDevicePluginOptions"]
+        assert plugin.methods == ["GetDevicePluginOptions"]

@@ -15,8 +15,7 @@ from genplug.kubelet.events import InternalErrorCaught, Phase, PhaseChanged, Rep
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import PluginDir
 from genplug.kubelet.registration import Registrar
-from genplug.testing.kubelet.plugin_client import PluginClient
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn, PluginClient
 from tests.support.endpoints import EndpointRun
 from tests.support.one_device import OneDevice
 

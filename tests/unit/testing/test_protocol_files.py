@@ -1,8 +1,9 @@
-"""The committed protocol modules: made from their .proto files, right on the wire, and for which protobuf."""
+"""The committed protocol modules: their .proto files, their wire format, and the required version of protobuf."""
 
 import re
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,11 +16,11 @@ PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 @pytest.mark.generator
-def test_the_modules_are_what_their_proto_files_say(capsys: pytest.CaptureFixture[str]) -> None:
+def test_generated_modules_match_their_proto_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert regenerate.main(["--check"]) == 0, capsys.readouterr().out
 
 
-def test_a_module_of_another_generator_version_is_current_and_a_changed_one_is_not() -> None:
+def test_module_is_current_with_another_generator_version_but_not_with_a_change() -> None:
     path = regenerate.HERE / "genplug_podresources_v1_pb2.py"
     content = path.read_bytes()
     newer = re.sub(rb"Version: \S+", b"Version: 9.1.2", content).replace(
@@ -30,30 +31,30 @@ def test_a_module_of_another_generator_version_is_current_and_a_changed_one_is_n
     assert not regenerate.is_current(path, content.replace(b"PodResources", b"PodResource"))
 
 
-def test_the_project_asks_for_a_protobuf_that_takes_the_modules() -> None:
+def test_project_requires_a_protobuf_that_accepts_the_modules() -> None:
     dependencies = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
-    (floor,) = (one.removeprefix("protobuf>=") for one in dependencies if one.startswith("protobuf>="))
+    [floor] = [entry.removeprefix("protobuf>=") for entry in dependencies if entry.startswith("protobuf>=")]
     assert tuple(map(int, floor.split("."))) >= regenerate.protobuf_floor()
 
 
-def test_messages_have_the_bytes_of_the_kubelets_protocol() -> None:
-    # Written by hand from the field numbers: tag = number << 3 | 2, then length, then content.
+def test_messages_have_the_wire_format_of_the_kubelet() -> None:
+    # Written from the field numbers: the tag (number << 3 | 2), the length, and the content.
     listed = b"\x0a\x10\x0a\x01a\x12\x07Healthy\x1a\x02\x0a\x00"
     assert pb.ListAndWatchResponse.FromString(listed) == pb.ListAndWatchResponse(
         devices=[pb.Device(ID="a", health="Healthy", topology=pb.TopologyInfo(nodes=[pb.NUMANode(ID=0)]))]
     )
-    answer = b"\x0a\x15\x12\x04\x0a\x02/m\x1a\x06\x12\x04/dev\x2a\x05\x0a\x03v=d"
-    parsed = pb.AllocateResponse.FromString(answer).container_responses[0]
+    response = b"\x0a\x15\x12\x04\x0a\x02/m\x1a\x06\x12\x04/dev\x2a\x05\x0a\x03v=d"
+    parsed = pb.AllocateResponse.FromString(response).container_responses[0]
     assert (parsed.mounts[0].container_path, parsed.devices[0].host_path) == ("/m", "/dev")
     assert parsed.cdi_devices[0].name == "v=d"
 
 
 @pytest.mark.parametrize("module", [pb, pods, registration])
-def test_every_service_and_call_has_its_name_in_services(module: object) -> None:
+def test_services_lists_each_service_and_its_methods(module: ModuleType) -> None:
     for service in module.DESCRIPTOR.services_by_name.values():
         assert services.METHODS[service.full_name] == tuple(method.name for method in service.methods)
     assert module.DESCRIPTOR.name.startswith("genplug/kubelet/api/genplug_")
 
 
-def test_a_path_on_the_wire_is_service_and_call() -> None:
+def test_method_path_contains_service_and_method() -> None:
     assert services.method_path(services.DEVICE_PLUGIN, "Allocate") == "/v1beta1.DevicePlugin/Allocate"

@@ -1,4 +1,4 @@
-"""The example of docs/how-to/test-a-plugin.md, run as a reader would run it."""
+"""The example in docs/how-to/test-a-plugin.md, run as the page describes."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "test-a-plugin.md"
 
 
-def test_the_example_runs_as_it_is_printed(tmp_path: Path) -> None:
+def test_example_of_the_page_passes(tmp_path: Path) -> None:
     blocks = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.DOTALL))
     assert sorted(blocks) == ["my_plugin.py", "test_my_plugin.py"]
     for name, text in blocks.items():

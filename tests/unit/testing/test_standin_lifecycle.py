@@ -1,4 +1,4 @@
-"""How the stand-in starts, ends and starts again, and what it leaves in its directory."""
+"""Start, stop and restart of the stand-in, and the files in its directory."""
 
 import json
 import socket
@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from genplug.testing.kubelet.stand_in import KubeletStandIn
+from genplug.testing.kubelet import KubeletStandIn
 from tests.support.processes import count_descriptors
 from tests.support.tiny_plugin import TinyPlugin
 
@@ -20,7 +20,7 @@ def connect(path: Path) -> None:
         client.connect(str(path))
 
 
-async def test_a_start_deletes_every_file_but_the_checkpoint_and_spares_directories(kubelet_dir: Path) -> None:
+async def test_start_deletes_all_files_except_the_checkpoint_and_directories(kubelet_dir: Path) -> None:
     directory = kubelet_dir / "device-plugins"
     (directory / "kept").mkdir(parents=True)
     (directory / "kept" / "deep.sock").touch()
@@ -42,7 +42,7 @@ async def test_a_start_deletes_every_file_but_the_checkpoint_and_spares_director
     left.close()
 
 
-async def test_a_crash_leaves_a_socket_that_refuses_connections_and_ends_the_streams(kubelet: KubeletStandIn) -> None:
+async def test_crash_ends_streams_and_leaves_a_socket_that_refuses_connections(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
@@ -61,7 +61,7 @@ async def test_a_crash_leaves_a_socket_that_refuses_connections_and_ends_the_str
         assert kubelet.devices(X).ids == frozenset()
 
 
-async def test_a_restart_makes_a_new_socket_wipes_the_plugins_and_knows_resources_without_devices(
+async def test_restart_creates_a_new_socket_and_restores_resources_without_devices(
     kubelet: KubeletStandIn,
 ) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
@@ -78,10 +78,10 @@ async def test_a_restart_makes_a_new_socket_wipes_the_plugins_and_knows_resource
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
-        assert [one.start for one in kubelet.registrations] == [1, 2]
+        assert [registration.start for registration in kubelet.registrations] == [1, 2]
 
 
-async def test_allocations_survive_a_restart_by_the_checkpoint(kubelet: KubeletStandIn) -> None:
+async def test_checkpoint_restores_allocations_after_a_restart(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", "b") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a", "b"})
@@ -92,11 +92,11 @@ async def test_allocations_survive_a_restart_by_the_checkpoint(kubelet: KubeletS
         await kubelet.wait_for_list(X, healthy={"a", "b"})
 
         assert await kubelet.admit(X, pod="p") == held
-        assert "Allocate" not in plugin.names
+        assert "Allocate" not in plugin.methods
         assert (await kubelet.admit(X, pod="q")).ids != held.ids
 
 
-async def test_the_checkpoint_has_the_real_ones_form_and_is_replaced_whole(kubelet: KubeletStandIn) -> None:
+async def test_checkpoint_has_the_kubelets_format_and_is_replaced_by_a_rename(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
@@ -107,17 +107,17 @@ async def test_the_checkpoint_has_the_real_ones_form_and_is_replaced_whole(kubel
         assert path.stat().st_ino != before
         data = json.loads(path.read_text())["Data"]
         assert data["RegisteredDevices"] == {X: ["a"]}
-        (entry,) = data["PodDeviceEntries"]
+        [entry] = data["PodDeviceEntries"]
         assert (entry["PodUID"], entry["ContainerName"], entry["ResourceName"]) == ("p", "c", X)
         assert entry["DeviceIDs"] == {"-1": ["a"]}
-        assert sorted(one.name for one in kubelet.plugins_dir.iterdir()) == [
+        assert sorted(path.name for path in kubelet.plugins_dir.iterdir()) == [
             "kubelet.sock",
             "kubelet_internal_checkpoint",
             "tiny.sock",
         ]
 
 
-async def test_a_wipe_while_running_spares_the_kubelets_own_socket_only(kubelet: KubeletStandIn) -> None:
+async def test_wipe_deletes_all_sockets_except_kubelet_socket(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
@@ -128,21 +128,21 @@ async def test_a_wipe_while_running_spares_the_kubelets_own_socket_only(kubelet:
         assert kubelet.stream_count(X) == 1
 
 
-async def test_fifty_restarts_leave_no_descriptor_behind(kubelet: KubeletStandIn) -> None:
-    async def live_and_die() -> None:
+async def test_fifty_restarts_leave_no_open_descriptor(kubelet: KubeletStandIn) -> None:
+    async def serve_and_restart() -> None:
         async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
             await plugin.register()
             await kubelet.wait_for_list(X)
             await kubelet.restart()
 
-    await live_and_die()
+    await serve_and_restart()
     before = count_descriptors()
     for _ in range(50):
-        await live_and_die()
+        await serve_and_restart()
     assert count_descriptors() <= before + 2
 
 
-async def test_starting_twice_is_a_mistake_and_stopping_twice_is_none(kubelet: KubeletStandIn) -> None:
+async def test_second_start_raises_and_second_stop_does_not(kubelet: KubeletStandIn) -> None:
     with pytest.raises(RuntimeError, match="already running"):
         await kubelet.start()
     await kubelet.stop()

@@ -1,4 +1,4 @@
-"""How the stand-in registers plugins: the order of calls, the refusals, both generations of the kubelet."""
+"""Registration of plugins by the stand-in: the order of calls, errors, and the versions of the kubelet."""
 
 import asyncio
 from pathlib import Path
@@ -7,48 +7,48 @@ import grpc
 import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.testing.kubelet.stand_in import KubeletStandIn
-from tests.support.tiny_plugin import TinyPlugin, device
+from genplug.testing.kubelet import KubeletStandIn
+from tests.support.tiny_plugin import TinyPlugin, build_device
 
 X = "example.com/x"
 
 
-async def test_a_plugin_is_asked_for_options_before_register_returns_and_for_its_list_after(
+async def test_kubelet_reads_options_before_register_returns_and_the_list_after_it(
     kubelet: KubeletStandIn,
 ) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", "b") as plugin:
         await plugin.register()
         devices = await kubelet.wait_for_list(X, healthy={"a", "b"})
 
-        assert plugin.names[:1] == ["GetDevicePluginOptions"]
-        assert sorted(plugin.names[1:]) == ["(registered)", "ListAndWatch"]
+        assert plugin.methods[:1] == ["GetDevicePluginOptions"]
+        assert sorted(plugin.methods[1:]) == ["(registered)", "ListAndWatch"]
         assert devices["a"].healthy
         assert devices["a"].numa == ()
-        assert [one.endpoint for one in kubelet.registrations] == ["tiny.sock"]
+        assert [registration.endpoint for registration in kubelet.registrations] == ["tiny.sock"]
 
 
-async def test_options_count_as_the_plugin_answers_them_not_as_register_says(kubelet: KubeletStandIn) -> None:
+async def test_kubelet_uses_the_options_of_the_plugin_instead_of_those_in_register(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
-        await plugin.register(says=pb.DevicePluginOptions(pre_start_required=True))
+        await plugin.register(options=pb.DevicePluginOptions(pre_start_required=True))
         assert not (await kubelet.wait_registered(X)).pre_start_required
 
 
-async def test_each_list_replaces_the_one_before(kubelet: KubeletStandIn) -> None:
+async def test_each_list_replaces_the_previous_list(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", "b") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a", "b"})
-        plugin.offer(device("b", healthy=False), device("c", 0, 1))
+        plugin.set_devices(build_device("b", healthy=False), build_device("c", 0, 1))
         devices = await kubelet.wait_for_list(X, healthy={"c"}, unhealthy={"b"})
 
         assert devices["c"].numa == (0, 1)
-        assert [sorted(one.devices) for one in kubelet.messages(X)] == [["a", "b"], ["b", "c"]]
+        assert [sorted(message.devices) for message in kubelet.messages(X)] == [["a", "b"], ["b", "c"]]
         first, second = kubelet.messages(X)
         assert first.time < second.time
         assert kubelet.node_status().capacity == {X: 2}
         assert kubelet.node_status().allocatable == {X: 1}
 
 
-async def test_when_the_stream_ends_its_devices_are_unhealthy_and_no_other_is_opened(kubelet: KubeletStandIn) -> None:
+async def test_devices_are_unhealthy_after_the_stream_and_no_other_stream_is_opened(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
@@ -56,7 +56,7 @@ async def test_when_the_stream_ends_its_devices_are_unhealthy_and_no_other_is_op
         await kubelet.wait_for_list(X, healthy=(), unhealthy={"a"})
         await kubelet.wait_for(lambda: kubelet.stream_count(X) == 0)
 
-        assert plugin.names.count("ListAndWatch") == 1
+        assert plugin.methods.count("ListAndWatch") == 1
         assert kubelet.node_status().allocatable == {X: 0}
         assert kubelet.node_status().capacity == {X: 1}
 
@@ -75,7 +75,7 @@ async def test_when_the_stream_ends_its_devices_are_unhealthy_and_no_other_is_op
         ("a" * 245 + "/x", "v1beta1", f'the ResourceName "{"a" * 245}/x" is invalid'),
     ],
 )
-async def test_what_the_kubelet_refuses_is_refused_in_its_words(
+async def test_register_of_an_invalid_request_fails_with_the_kubelets_message(
     kubelet: KubeletStandIn, resource: str, version: str, text: str
 ) -> None:
     async with TinyPlugin(kubelet.plugins_dir, resource) as plugin:
@@ -83,48 +83,48 @@ async def test_what_the_kubelet_refuses_is_refused_in_its_words(
             await plugin.register(version=version)
 
         assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.UNKNOWN, text)
-        assert [one.resource for one in kubelet.attempts] == [resource]
+        assert [attempt.resource for attempt in kubelet.attempts] == [resource]
         assert kubelet.registrations == ()
         assert plugin.calls == []
 
 
 @pytest.mark.parametrize("resource", ["foo/bar", "a.io/X_y.z", "a" * 244 + "/x"])
-async def test_names_that_look_odd_and_are_valid_are_taken(kubelet: KubeletStandIn, resource: str) -> None:
+async def test_register_accepts_unusual_valid_names(kubelet: KubeletStandIn, resource: str) -> None:
     async with TinyPlugin(kubelet.plugins_dir, resource, "a") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(resource, healthy={"a"})
 
 
-async def test_an_endpoint_that_does_not_answer_fails_register_with_the_words_of_go(kubelet_dir: Path) -> None:
+async def test_register_of_an_endpoint_without_a_server_fails_with_gos_message(kubelet_dir: Path) -> None:
     async with (
         KubeletStandIn(kubelet_dir, dial_timeout=0.2) as kubelet,
         TinyPlugin(kubelet.plugins_dir, X, "a") as plugin,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await plugin.register(endpoint="nobody.sock")
+            await plugin.register(endpoint="missing.sock")
         assert refused.value.details() == "failed to dial device plugin: context deadline exceeded"
         assert X not in kubelet.node_status().capacity
 
 
-async def test_a_kubelet_up_to_1_24_answers_first_dials_later_and_takes_options_from_the_request(
+async def test_kubelet_up_to_1_24_answers_before_it_dials_and_uses_the_options_of_the_request(
     kubelet_dir: Path,
 ) -> None:
     async with (
         KubeletStandIn(kubelet_dir, version=(1, 24), dial_timeout=0.2) as kubelet,
         TinyPlugin(kubelet.plugins_dir, X, "a", pre_start_required=True) as plugin,
     ):
-        await plugin.register(endpoint="nobody.sock")
+        await plugin.register(endpoint="missing.sock")
         assert (await kubelet.wait_registered(X)).pre_start_required
         assert kubelet.stream_count(X) == 0
 
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
-        # Who hears first of an answer and of a call that follows it is not said.
-        assert sorted(plugin.names) == ["(registered)", "(registered)", "ListAndWatch"]
+        # The order of the response to Register and of the ListAndWatch call after it is not defined.
+        assert sorted(plugin.methods) == ["(registered)", "(registered)", "ListAndWatch"]
 
 
 @pytest.mark.parametrize(("version", "has_bug"), [((1, 24), False), ((1, 25), True), ((1, 35), True), ((1, 36), False)])
-async def test_the_end_of_an_old_stream_closes_the_new_client_in_versions_with_the_bug(
+async def test_end_of_an_old_stream_closes_the_new_client_in_versions_with_the_bug(
     kubelet_dir: Path, version: tuple[int, int], *, has_bug: bool
 ) -> None:
     async with (
@@ -143,11 +143,11 @@ async def test_the_end_of_an_old_stream_closes_the_new_client_in_versions_with_t
                 kubelet.plugin(X)
         else:
             await kubelet.wait_for(lambda: kubelet.stream_count(X) == 1)
-            new.offer(device("b"))
+            new.set_devices(build_device("b"))
             await kubelet.wait_for_list(X, healthy={"b"})
 
 
-async def test_the_bug_can_be_switched_off(kubelet_dir: Path) -> None:
+async def test_new_client_survives_the_end_of_the_old_stream_without_the_bug(kubelet_dir: Path) -> None:
     async with (
         KubeletStandIn(kubelet_dir, disconnect_bug=False) as kubelet,
         TinyPlugin(kubelet.plugins_dir, X, "a", socket="new.sock") as new,
@@ -161,30 +161,30 @@ async def test_the_bug_can_be_switched_off(kubelet_dir: Path) -> None:
         assert kubelet.devices(X).healthy == {"a"}
 
 
-async def test_a_failed_second_registration_leaves_phantom_devices_where_the_second_bug_is(kubelet_dir: Path) -> None:
+async def test_failed_second_registration_leaves_devices_healthy_after_the_stream_ends(kubelet_dir: Path) -> None:
     async with KubeletStandIn(kubelet_dir, dial_timeout=0.2) as kubelet:
         async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
             await plugin.register()
             await kubelet.wait_for_list(X, healthy={"a"})
             with pytest.raises(grpc.aio.AioRpcError):
-                await plugin.register(endpoint="nobody.sock")
+                await plugin.register(endpoint="missing.sock")
         await kubelet.wait_for(lambda: kubelet.stream_count(X) == 0)
         assert kubelet.devices(X).healthy == {"a"}
 
 
-async def test_until_says_what_it_missed(kubelet: KubeletStandIn) -> None:
+async def test_timeout_of_wait_for_list_states_expected_and_found_devices(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
         with pytest.raises(TimeoutError) as missed:
             await kubelet.wait_for_list(X, healthy={"a", "b"}, timeout=0.05)
         assert str(missed.value) == (
-            "after 0.05 s: example.com/x is not healthy ['a', 'b'], but healthy ['a'], unhealthy [], "
-            "with 1 streams and 1 calls of Register, 1 accepted"
+            "after 0.05 s: example.com/x: expected healthy ['a', 'b']; found healthy ['a'], unhealthy []. "
+            "Register calls: 1, accepted: 1, open streams: 1"
         )
 
 
-async def test_300_plugins_register_at_once(kubelet: KubeletStandIn) -> None:
+async def test_kubelet_accepts_300_registrations_at_the_same_time(kubelet: KubeletStandIn) -> None:
     plugins = [TinyPlugin(kubelet.plugins_dir, f"example.com/x{n}", "a", socket=f"{n}.sock") for n in range(300)]
     try:
         await asyncio.gather(*(plugin.__aenter__() for plugin in plugins))
@@ -192,3 +192,32 @@ async def test_300_plugins_register_at_once(kubelet: KubeletStandIn) -> None:
         await kubelet.wait_for(lambda: len(kubelet.node_status().allocatable) == 300)
     finally:
         await asyncio.gather(*(plugin.__aexit__() for plugin in plugins))
+
+
+async def test_timeout_of_wait_for_states_the_kubelets_state(kubelet: KubeletStandIn) -> None:
+    async with TinyPlugin(kubelet.plugins_dir, X, "a", "b") as plugin:
+        await plugin.register()
+        await kubelet.wait_for_list(X)
+        await kubelet.admit(X)
+        with pytest.raises(TimeoutError) as missed:
+            await kubelet.wait_for(lambda: False, timeout=0.05)
+        state = f"<KubeletStandIn 1.32, running, start 1; {X}: 2 healthy, 0 unhealthy, 1 in use, streams: 1>"
+        assert str(missed.value) == f"after 0.05 s: {state}"
+        kubelet.cancel_stream(X)
+        await kubelet.wait_disconnected(X)
+    await kubelet.wait_for_list(X, unhealthy={"a", "b"})
+    assert repr(kubelet) == state.replace("2 healthy, 0 unhealthy, 1 in use, streams: 1", STOPPED)
+
+
+STOPPED = "0 healthy, 2 unhealthy, 1 in use, stopped, streams: 0"
+
+
+async def test_repr_of_a_kubelet_with_many_resources_is_short(kubelet_dir: Path) -> None:
+    kubelet = KubeletStandIn(kubelet_dir, version=(1, 24))
+    assert repr(kubelet) == "<KubeletStandIn 1.24, stopped>"
+    async with kubelet:
+        for number in range(7):
+            async with TinyPlugin(kubelet.plugins_dir, f"example.com/x{number}", "a") as plugin:
+                await plugin.register()
+                await kubelet.wait_for_list(plugin.resource)
+        assert repr(kubelet).endswith("; 2 more resources>")
