@@ -53,7 +53,7 @@ class ProbeMonitor:
         self._runs = 0
         self._is_changed = False
         """Whether the health of a device has changed since ``on_change`` was called."""
-        self._is_exhausted = False
+        self._exhausted_pools: set[WorkerPool] = set()
         self._start_error = ""
         self._wake = asyncio.Event()
         self._has_results = asyncio.Event()
@@ -205,12 +205,15 @@ class ProbeMonitor:
             self._on_change()
 
     def _on_pool_change(self) -> None:
-        pools = (self._read_pool.status, self._call_pool.status)
-        is_exhausted = any(pool.is_exhausted for pool in pools)
-        if is_exhausted != self._is_exhausted:
-            self._is_exhausted = is_exhausted
-            self._report(PoolExhausted(sum(pool.hung for pool in pools), resolved=not is_exhausted))
-        previous, error = self._start_error, next((pool.start_error for pool in pools if pool.start_error), "")
+        pools = (self._read_pool, self._call_pool)
+        for pool in pools:
+            status = pool.status
+            if status.is_exhausted != (pool in self._exhausted_pools):
+                self._exhausted_pools ^= {pool}
+                is_call = pool is self._call_pool
+                self._report(PoolExhausted(is_call, status.hung, resolved=not status.is_exhausted))
+        errors = (pool.status.start_error for pool in pools)
+        previous, error = self._start_error, next(filter(None, errors), "")
         self._start_error = error
         if bool(error) != bool(previous):
             self._report(WorkerStartFailed(error or previous, resolved=not error))

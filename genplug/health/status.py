@@ -10,7 +10,7 @@ class PoolStatus:
     """Status of one pool of worker processes.
 
     ``hung`` counts the workers of the read pool that hang, or the calls of the call pool.
-    ``is_exhausted`` is whether so many hang that nothing is run any more.
+    ``is_exhausted`` is whether so many hang that the pool runs no more requests.
     ``failed_starts`` counts workers that could not be started; ``start_error`` is the last reason, empty once a worker
     has answered.
     """
@@ -38,8 +38,12 @@ class ProbeError:
 
 @frozen
 class PoolExhausted:
-    """So many workers hang that no probe runs any more; with ``resolved`` probes run again."""
+    """So many runs of a pool hang that its probes are suspended; with ``resolved``, the pool runs them again.
 
+    ``is_call`` selects the pool for probes that call other programs, else the pool for reads is meant.
+    """
+
+    is_call: bool
     hung: int
     resolved: bool = False
 

@@ -172,7 +172,7 @@ class Event(Enum):
     PROBE_WORKERS_EXHAUSTED = (
         "probe_workers_exhausted",
         logging.ERROR,
-        "Too many probe workers hang, so that no probes run. Key: `hung`, the number of hanging runs.",
+        "So many runs hang that some probes are suspended; `msg` names them. Key: `hung`, the number of hanging runs.",
     )
     PROBE_WORKER_START_FAILED = (
         "probe_worker_start_failed",

@@ -17,7 +17,7 @@ from genplug.kubelet.events import (
 )
 from genplug.observe.events import Event, EventLog
 from genplug.observe.stalls import describe_stalls
-from genplug.observe.text import join_names
+from genplug.observe.text import describe_exhausted_pool, describe_pool, join_names
 
 MAX_LINES = 20
 """The number of devices of a resource that are logged at once; the others are counted in a line."""
@@ -113,14 +113,14 @@ def log_rejected_names(event_log: EventLog, previous: Inventory | None, current:
 def log_monitor_event(event_log: EventLog, event: MonitorEvent) -> None:
     """Log an error of probes or of their workers, or its end."""
     match event:
-        case PoolExhausted(hung, resolved=False):
+        case PoolExhausted(is_call, hung, resolved=False):
             text = (
-                f"all probe workers are hung ({hung} reads or calls): probing is suspended, devices keep their health, "
-                "and only their presence is still monitored; 'genplug status' names the devices"
+                f"{describe_exhausted_pool(hung, is_call=is_call)}; devices keep their health unless 'onError' is set; "
+                "'genplug status' names the devices"
             )
             event_log.emit(Event.PROBE_WORKERS_EXHAUSTED, text, hung=hung)
-        case PoolExhausted(hung):
-            text = f"probes run again; {hung} reads or calls are still hung"
+        case PoolExhausted(is_call, hung):
+            text = f"{describe_pool(is_call=is_call)} run again; {hung} runs still hang"
             event_log.emit(Event.PROBE_RECOVERED, text, hung=hung)
         case WorkerStartFailed(error, resolved=False):
             text = f"cannot start a probe worker: {error}; probes have errors until a worker starts"

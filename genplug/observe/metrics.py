@@ -151,6 +151,6 @@ def _collect_health(health: MonitorStatus) -> Iterable[Metric]:
     )
     yield GaugeMetricFamily(
         "genplug_probe_workers_exhausted",
-        "1 if too many workers hang, so that no probes run.",
+        "1 if a pool of probe workers is exhausted, so that its probes do not run.",
         int(health.is_exhausted),
     )

@@ -7,7 +7,7 @@ document.
 from attrs import asdict, frozen
 
 from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
-from genplug.observe.text import format_time
+from genplug.observe.text import describe_exhausted_pool, format_time
 
 
 @frozen
@@ -149,11 +149,11 @@ class Status:
             reasons.append(f"no configuration is loaded: {self.config.error or 'it has not been read yet'}")
         if self.kubelet:
             reasons.append(f"kubelet: {self.kubelet}")
-        if self.health.is_exhausted:
-            hung = self.health.read_workers.hung + self.health.call_workers.hung
-            reasons.append(
-                f"health: all probe workers are hung ({hung} reads or calls); only the presence of devices is monitored"
-            )
+        reasons += [
+            f"health: {describe_exhausted_pool(pool.hung, is_call=is_call)}"
+            for pool, is_call in ((self.health.read_workers, False), (self.health.call_workers, True))
+            if pool.is_exhausted
+        ]
         reasons += self.failures
         reasons += [f"{scan.resource}: scan stalled: {stall}" for scan in self.scans for stall in scan.stalls]
         reasons += [

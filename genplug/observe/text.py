@@ -13,6 +13,16 @@ def join_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def describe_pool(*, is_call: bool) -> str:
+    """Return which probes a pool of workers runs."""
+    return f"probes that {'call other programs' if is_call else 'read files or open device nodes'}"
+
+
+def describe_exhausted_pool(hung: int, *, is_call: bool) -> str:
+    """Return which probes are suspended because ``hung`` runs of their pool hang."""
+    return f"{describe_pool(is_call=is_call)} are suspended, because {hung} runs hang"
+
+
 def to_epoch_seconds(monotonic: float) -> int:
     """Return a time of the monotonic clock in whole seconds since the epoch.
 

@@ -196,22 +196,33 @@ def held_files(node: FakeNode) -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
-async def test_presence_is_still_monitored_when_all_probe_workers_are_hung(
+async def test_presence_and_calls_are_still_monitored_when_all_workers_that_read_hang(
     node: FakeNode, held_files: contextlib.ExitStack
 ) -> None:
     names = [f"x{number}" for number in range(10)]
     probe = "timeoutSeconds: 0.05, file: {path: '/sys/${name}', equals: ok}"
-    async with node.run_agent(build_probe_config(probe)) as agent:
+    called = (
+        "  example.com/called:\n    devices: [{glob: /dev/called}]\n"
+        "    health: {failureThreshold: 1, periodSeconds: 0.05, probes: [{unixSocket: {path: '/run/${name}.sock'}}]}\n"
+    )
+    node.plug("/dev/called")
+    node.locate("/run").mkdir(parents=True, exist_ok=True)
+    listener = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), node.locate("/run/called.sock"))
+    async with node.run_agent(build_probe_config(probe) + called) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy=names)
-        await next_event(entries, Event.PROBE_WORKERS_EXHAUSTED)
-        assert not agent.status.is_ready
-        assert "health: all probe workers are hung (8 reads or calls)" in agent.status.unready[0]
+        exhausted = await next_event(entries, Event.PROBE_WORKERS_EXHAUSTED)
+        suspended = "probes that read files or open device nodes are suspended, because 8 runs hang"
+        assert exhausted.text.startswith(suspended)
+        assert f"health: {suspended}" in agent.status.unready
+        await node.kubelet.wait_for_list("example.com/called", healthy={"called"})
+        listener.close()
+        await node.kubelet.wait_for_list("example.com/called", unhealthy={"called"})
         node.unplug("/dev/x4")
         await node.kubelet.wait_for_list(X, healthy=set(names) - {"x4"}, unhealthy={"x4"})
         await node.kubelet.admit(X, 9)
         held_files.close()
-        await next_event(entries, Event.PROBE_RECOVERED, "probes run again")
+        await next_event(entries, Event.PROBE_RECOVERED, "probes that read files or open device nodes run again")
         assert agent.status.is_ready
 
 

@@ -14,6 +14,7 @@ from genplug.config.load import load_text
 from genplug.config.policy import decode_policy, load_policy
 from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.hardware.attributes import KNOWN_ATTRIBUTES
+from genplug.health.probes import PROBES
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import FILTERS
@@ -93,6 +94,11 @@ def test_policy_that_the_page_calls_default_is_the_default_policy() -> None:
     minimal, default = (decode_policy(ConfigFile("p.yaml", text)) for text in code_blocks(POLICY, "yaml"))
     assert evolve(default, file="") == DEFAULT_POLICY == load_policy(None).policy
     assert minimal.allows_mounts
+
+
+def test_page_lists_every_kind_of_probe() -> None:
+    (sentence,) = re.findall(r"^A probe has exactly one of the keys (.*)\.$", HEALTH, re.MULTILINE)
+    assert sorted(inline_code(sentence)) == sorted(PROBES)
 
 
 ATTRIBUTES = [

@@ -69,7 +69,7 @@ class CallPool(WorkerPool):
         if request in self._hung:
             return STILL_HUNG
         if len(self._overdue) >= MAX_CALLS:
-            return ProbeResponse(error=f"all {len(self._overdue)} calls of probes hang; no other is started")
+            return ProbeResponse(error=f"{len(self._overdue)} other calls hang; not run until one of them returns")
         await self._slots.acquire()
         self._calls += 1
         number = self._calls

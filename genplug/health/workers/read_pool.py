@@ -67,8 +67,7 @@ class ReadPool(WorkerPool):
                     responses |= dict.fromkeys(remaining, cannot_start(str(error)))
                     break
                 if worker is None:
-                    hung = len(self._stuck)
-                    reason = f"all {hung} probe workers are hung; only the presence of devices is still monitored"
+                    reason = f"{len(self._stuck)} reads of other files hang; not run until one of them returns"
                     responses |= dict.fromkeys(remaining, ProbeResponse(error=reason))
                     break
                 batch = await self._run_batch(worker, [requests[index] for index in remaining])

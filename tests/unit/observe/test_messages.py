@@ -1,6 +1,7 @@
 """The texts and the facts of log events."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from attrs import evolve
@@ -213,8 +214,8 @@ def test_stalled_scan_is_logged_once_and_again_when_it_resumes() -> None:
 @pytest.mark.parametrize(
     ("event", "code"),
     [
-        (PoolExhausted(8), "probe_workers_exhausted"),
-        (PoolExhausted(2, resolved=True), "probe_recovered"),
+        (PoolExhausted(is_call=False, hung=8), "probe_workers_exhausted"),
+        (PoolExhausted(is_call=True, hung=2, resolved=True), "probe_recovered"),
         (WorkerStartFailed("out of memory"), "probe_worker_start_failed"),
         (WorkerStartFailed("out of memory", resolved=True), "probe_recovered"),
         (ProbeError(X, "link", "permission denied", ("x0",)), "probe_error"),
@@ -224,6 +225,19 @@ def test_stalled_scan_is_logged_once_and_again_when_it_resumes() -> None:
 def test_error_of_probes_and_its_end_are_logged(event: MonitorEvent, code: str) -> None:
     (logged,) = record(lambda event_log: log_monitor_event(event_log, event))
     assert logged.event.code == code
+
+
+def test_exhausted_workers_are_logged_with_the_probes_that_are_suspended() -> None:
+    def text(event: MonitorEvent) -> str:
+        return record(partial(log_monitor_event, event=event))[0].text
+
+    effect = "devices keep their health unless 'onError' is set; 'genplug status' names the devices"
+    reads = "probes that read files or open device nodes are suspended, because 8 runs hang"
+    assert text(PoolExhausted(is_call=False, hung=8)) == f"{reads}; {effect}"
+    calls = "probes that call other programs"
+    assert text(PoolExhausted(is_call=True, hung=64)) == f"{calls} are suspended, because 64 runs hang; {effect}"
+    resumed = f"{calls} run again; 63 runs still hang"
+    assert text(PoolExhausted(is_call=True, hung=63, resolved=True)) == resumed
 
 
 def test_error_of_a_probe_names_three_devices_and_counts_the_others() -> None:
