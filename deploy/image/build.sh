@@ -6,7 +6,7 @@
 #
 #   --arch     platform of the image (default: the platform of this machine); no program of it runs during the build
 #   --debug    build the variant with a busybox shell in /busybox
-#   --tag      name of the image (default: registry.example/genplug:VERSION, or VERSION-debug with --debug)
+#   --tag      name of the image (default: docker.io/genplug/genplug:VERSION, or VERSION-debug with --debug)
 #   --output   also write the image to PATH: a docker-archive if PATH ends in .tar, otherwise a directory in OCI layout
 #   --fresh    build the base images again from the newest Debian packages and reuse no layer of an earlier build
 #
@@ -29,7 +29,7 @@ done
 cd "$(dirname "$0")/../.."
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' genplug/__init__.py)
 suffix=$([ "$target" = genplug ] || echo "-$target")
-tag=${tag:-registry.example/genplug:$version$suffix}
+tag=${tag:-docker.io/genplug/genplug:$version$suffix}
 revision=${REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}
 [ "$revision" = unknown ] || [ -n "${REVISION:-}" ] || git diff --quiet HEAD || revision+=-dirty
 root=$(realpath --canonicalize-missing "${GENPLUG_BUILD_ROOT:-${GENPLUG_TOOLS:-$HOME/.cache/genplug/tools}/build}")
