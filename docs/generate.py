@@ -259,7 +259,7 @@ def sentences(text: str) -> list[str]:
 
 VARIABLES = re.compile(r"\b(?:GENPLUG_[A-Z_]+|NODE_NAME)\b")
 LITERALS = re.compile(
-    r"`[^`]*`|(?<![\w-])--[a-z][a-z-]*(?: json| yaml)?|" + VARIABLES.pattern + r"|[\w.]*<[\w-]+>[\w.]*"
+    r"`[^`]*`|(?<![\w-])--[a-z][a-z-]*(?: json| yaml)?|" + VARIABLES.pattern + r"|[\w.]*<[\w-]+>(?:\.\w+)*"
 )
 """What is code in the help of a command: options, environment variables, and placeholders."""
 
@@ -381,7 +381,7 @@ def _epilog(text: str) -> Iterator[str]:
             yield from (f"- `{code}`: {meaning}" for code, _, meaning in (one.partition(" ") for one in codes))
         elif rest.startswith("  "):
             # The text after a command and several spaces explains the command.
-            lines = [re.sub(r"(?<=\S)(?=   +[^#\s])", "  #", line.removeprefix("  ")) for line in rest.splitlines()]
+            lines = [re.sub(r"(?<=\S)( +)  (?=[^#\s])", r"\1# ", line.removeprefix("  ")) for line in rest.splitlines()]
             yield from ("", heading[:1].upper() + heading[1:], "", "```sh", *lines, "```")
         elif part:
             yield from ("", *sentences(mark_literals(part)))
