@@ -21,3 +21,4 @@ def test_example_has_the_keys_of_a_log_line_in_their_order() -> None:
     printed = json.loads(JsonFormatter().format(record))
     listed = [key for row in table_rows(PAGE, "Key") for key in inline_code(row[0])]
     assert list(json.loads(example)) == listed == [*printed, "resource", "device"]
+    assert json.dumps(json.loads(example)) == example.strip()

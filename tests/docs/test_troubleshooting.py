@@ -4,14 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.events import Event
 from genplug.testing.kubelet import Allocation, ListedDevice, device_manager, names
 from genplug.testing.kubelet.admission import admission_error
 from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
+from tests.docs.blocks import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "troubleshooting.md").read_text()
+PAGE = (ROOT / "docs/how-to/troubleshooting.md").read_text()
 HEALTHY, UNHEALTHY = ListedDevice(healthy=True, numa=()), ListedDevice(healthy=False, numa=())
 HELD = Allocation("...", "...", "X", ("x0",), ((),), pb.ContainerAllocateResponse())
 
@@ -59,6 +61,14 @@ def test_page_shows_form_of_rejection() -> None:
 def test_page_explains_registration_errors() -> None:
     assert f"`{names.registration_error('v1beta1', 'X')}`" in PAGE
     assert f"`{names.registration_error('...', 'a.io/x')}`" in PAGE
+
+
+def test_alerts_on_page_exist() -> None:
+    rules = yaml.safe_load((ROOT / "deploy/helm/genplug/files/rules.yaml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    named = set(re.findall(r"\bGenplug\w+", PAGE))
+    assert named
+    assert named <= alerts
 
 
 def test_events_on_page_exist() -> None:
