@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure everything, or some of it, and compare with the budgets."""
+"""``python -m benchmarks``: run all or selected benchmarks and compare the figures with the budgets."""
 
 import argparse
 import asyncio
@@ -37,7 +37,7 @@ BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyTyp
 
 
 def main() -> int:
-    """Return 1 if a benchmark could not be run; a missed budget is a finding and no failure."""
+    """Return 1 if a benchmark could not run; a missed budget is a finding, not a failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure genplug against its budgets.")
     parser.add_argument("--quick", action="store_true", help="few runs: shows that everything works, not how fast")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=f"of: {', '.join(BENCHMARKS)}")

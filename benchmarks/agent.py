@@ -15,7 +15,7 @@ from attrs import field, frozen
 from genplug.testing.node.fake_node import FakeNode
 
 SETTLED = 1.3
-"""Seconds of quiet after which a change counts as a first one: scans and messages are a second apart in a burst."""
+"""Seconds without changes after which a change is the first of a burst; in a burst, scans are a second apart."""
 _LONG = 60.0
 
 
@@ -40,13 +40,15 @@ class Node:
         self.fake.write_config("\n".join(lines) + "\n", how="configmap")
 
     async def listed(self, since: float) -> float:
-        """Wait until every resource's list is complete; return when the last one came, in seconds after ``since``."""
+        """Wait for the complete lists of all resources; return the time of the last, in seconds after ``since``."""
         kubelet = self.fake.kubelet
-        await kubelet.wait_for(lambda: all(len(kubelet.devices(one)) == self.each for one in self.resources), _LONG)
-        return max(kubelet.messages(one)[-1].time for one in self.resources) - since
+        await kubelet.wait_for(
+            lambda: all(len(kubelet.devices(resource)) == self.each for resource in self.resources), _LONG
+        )
+        return max(kubelet.messages(resource)[-1].time for resource in self.resources) - since
 
     async def arrived(self, number: int, since: float) -> float:
-        """Wait until the first resource has received its list ``number``; return when, in seconds after ``since``."""
+        """Wait for list ``number`` of the first resource; return its time, in seconds after ``since``."""
         kubelet, resource = self.fake.kubelet, self.resources[0]
         await kubelet.wait_for(lambda: len(kubelet.messages(resource)) >= number, _LONG)
         return kubelet.messages(resource)[number - 1].time - since
@@ -78,7 +80,7 @@ class Agent:
         return Path("/proc", str(self.pid))
 
     def footprint(self) -> dict[str, float]:
-        """Return what the process holds, by the name of the figure."""
+        """Return the memory of the process (MiB), by the name of the figure."""
         kib = {line.split()[0]: int(line.split()[1]) for line in _lines(self.proc / "smaps_rollup") if " kB" in line}
         return {
             "RSS": kib["Rss:"] / 1024,
@@ -92,7 +94,7 @@ class Agent:
         return sum(int(_lines(task / "schedstat")[0].split()[0]) for task in (self.proc / "task").iterdir()) / 1e9
 
     def wakeups(self, threads: Iterable[Path] | None = None) -> int:
-        """Return how often threads (all of the process, if none are given) gave up the processor to wait."""
+        """Return the voluntary context switches of threads; of all threads of the process if none are given."""
         found = (self.proc / "task").iterdir() if threads is None else threads
         lines = [line for task in found for line in _lines(task / "status")]
         return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
@@ -123,7 +125,7 @@ async def agent(node: Node, *flags: str) -> AsyncIterator[Agent]:
 
 @asynccontextmanager
 async def as_installed() -> AsyncIterator[None]:
-    """Give processes started inside what an installed genplug has: compiled modules, and no settings of this shell."""
+    """Give the processes started in this context compiled modules and no settings of this shell."""
     with tempfile.TemporaryDirectory(prefix="gp") as directory:
         for name in ("PYTHONDONTWRITEBYTECODE", *(name for name in os.environ if name.startswith("GENPLUG_"))):
             os.environ.pop(name, None)

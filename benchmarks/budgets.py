@@ -17,7 +17,7 @@ class Budget:
     """A figure: its unit and its maximum; None if the figure is reported without a budget."""
 
     unit: str
-    most: float | None = None
+    maximum: float | None = None
     peer: str = ""
 
 

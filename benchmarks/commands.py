@@ -1,4 +1,4 @@
-"""Commands as whole processes, from the shell's fork to the exit code."""
+"""Measures commands as processes, from fork to exit."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from benchmarks.runs import Runs
 
 
 async def yardstick(runs: Runs) -> Samples:
-    """Python with what no agent can do without: how fast the machine is today."""
+    """The start of Python with the imports that every agent needs: the speed of the machine."""
     return {"yardstick: python -c 'import asyncio, grpc.aio'": await _timed(runs, "-c", "import asyncio, grpc.aio")}
 
 
@@ -28,7 +28,7 @@ async def validate(runs: Runs) -> Samples:
 
 
 async def _timed(runs: Runs, *arguments: str) -> list[float]:
-    """Return how long a command took (milliseconds), after one run that warms the disk."""
+    """Return the durations of a command in milliseconds, after one run that warms the disk cache."""
     values = []
     for number in range(runs.commands + 1):
         started = time.perf_counter()
@@ -45,7 +45,7 @@ async def _timed(runs: Runs, *arguments: str) -> list[float]:
 
 
 def _config(resources: int) -> str:
-    """Return a configuration of some six lines a resource."""
+    """Return a configuration with about six lines per resource."""
     lines = ["apiVersion: genplug.io/v1alpha1", "kind: DevicePluginConfig", "resources:"]
     for number in range(resources):
         lines += [

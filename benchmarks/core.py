@@ -1,4 +1,4 @@
-"""The pure core by itself: scans of many devices with attributes, and the choice among many grants."""
+"""Measures the core without a process: scans of many devices with attributes, and preferred allocation."""
 
 import tempfile
 import time
@@ -27,7 +27,7 @@ resources:
 
 
 async def scans(runs: Runs) -> Samples:
-    """A full scan of 1 000 devices with three attributes each and a NUMA node, and one after a change of one device."""
+    """A full scan of 1 000 devices with three attributes and a NUMA node each, and a scan after one device changed."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         build_tree(_tree(), root)
@@ -41,9 +41,9 @@ async def scans(runs: Runs) -> Samples:
 
 
 async def preferences(runs: Runs) -> Samples:
-    """A choice of 8 among 10 000 devices on 8 NUMA nodes."""
+    """Preferred allocation of 8 of 10 000 devices on 8 NUMA nodes."""
     order = tuple(f"x{number}" for number in range(10_000))
-    groups = {one: (str(number % 8), one) for number, one in enumerate(order)}
+    groups = {grant: (str(number % 8), grant) for number, grant in enumerate(order)}
     return {
         f"preferred 8 of 10000, {policy}": _timed(
             runs, partial(choose_preferred, order, order[:2], 8, order, groups=groups, policy=policy)
@@ -53,7 +53,7 @@ async def preferences(runs: Runs) -> Samples:
 
 
 def _timed(runs: Runs, act: Callable[[], object]) -> list[float]:
-    """Return how long an act took (milliseconds), after one that warms up."""
+    """Return the durations of a function in milliseconds, after one call that warms up."""
     values = []
     for number in range(runs.changes + 1):
         started = time.perf_counter()

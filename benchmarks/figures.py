@@ -13,12 +13,12 @@ from genplug import __version__
 from genplug.cli.output import format_table
 
 Samples = Mapping[str, Sequence[float]]
-"""Values by the name of their figure, one of each run."""
+"""The values of each figure by its name, one value per run."""
 
 
 @frozen
 class Figure:
-    """A figure with all its values, in the budget's unit."""
+    """A figure with all its values, in the unit of its budget."""
 
     name: str
     budget: Budget
@@ -26,8 +26,8 @@ class Figure:
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the median keeps the budget; None without one."""
-        return None if self.budget.most is None else median(self.values) <= self.budget.most
+        """Whether the median keeps the budget; None without figure."""
+        return None if self.budget.maximum is None else median(self.values) <= self.budget.maximum
 
 
 def figures(samples: Samples) -> list[Figure]:
@@ -35,8 +35,8 @@ def figures(samples: Samples) -> list[Figure]:
 
 
 def machine() -> dict[str, str | int]:
-    """Return what the figures depend on."""
-    load = " ".join(f"{one:.1f}" for one in os.getloadavg())
+    """Return the conditions of the measurement."""
+    load = " ".join(f"{average:.1f}" for average in os.getloadavg())
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "genplug": __version__,
@@ -51,15 +51,15 @@ def machine() -> dict[str, str | int]:
 def as_table(found: Iterable[Figure]) -> str:
     rows = [
         (
-            one.name,
-            f"{_shown(median(one.values))} {one.budget.unit}".rstrip(),
-            f"{_shown(min(one.values))} .. {_shown(max(one.values))}",
-            str(len(one.values)),
-            "-" if one.budget.most is None else f"{one.budget.most:g}",
-            {None: "-", True: "met", False: "MISSED"}[one.is_met],
-            one.budget.peer or "-",
+            figure.name,
+            f"{_format(median(figure.values))} {figure.budget.unit}".rstrip(),
+            f"{_format(min(figure.values))} .. {_format(max(figure.values))}",
+            str(len(figure.values)),
+            "-" if figure.budget.maximum is None else f"{figure.budget.maximum:g}",
+            {None: "-", True: "met", False: "MISSED"}[figure.is_met],
+            figure.budget.peer or "-",
         )
-        for one in found
+        for figure in found
     ]
     return format_table(("FIGURE", "MEDIAN", "MIN .. MAX", "RUNS", "BUDGET", "", "BEST PEER"), rows)
 
@@ -70,22 +70,22 @@ def as_json(found: Iterable[Figure], conditions: Mapping[str, str | int]) -> dic
         "budgets": SOURCE,
         "figures": [
             {
-                "name": one.name,
-                "unit": one.budget.unit,
-                "median": median(one.values),
-                "min": min(one.values),
-                "max": max(one.values),
-                "values": one.values,
-                "budget": one.budget.most,
-                "met": one.is_met,
-                "peer": one.budget.peer,
+                "name": figure.name,
+                "unit": figure.budget.unit,
+                "median": median(figure.values),
+                "min": min(figure.values),
+                "max": max(figure.values),
+                "values": figure.values,
+                "budget": figure.budget.maximum,
+                "met": figure.is_met,
+                "peer": figure.budget.peer,
             }
-            for one in found
+            for figure in found
         ],
     }
 
 
-def _shown(value: float) -> str:
+def _format(value: float) -> str:
     return (
         f"{value:.0f}"
         if abs(value) >= 100 or value == int(value)

@@ -12,7 +12,7 @@ _SCRAPES = 3
 
 
 async def memory(runs: Runs) -> Samples:
-    """10 resources, 1000 devices; with the pages, after some scrapes."""
+    """10 resources, 1 000 devices; with the HTTP endpoints, after some scrapes."""
     samples: dict[str, list[float]] = {}
     async with node() as busy:
         for port in (None, _free_port()) * runs.footprints:
@@ -29,7 +29,7 @@ async def memory(runs: Runs) -> Samples:
 
 
 async def idle(runs: Runs) -> Samples:
-    """Time on the processor and wake-ups while nothing happens, everything at its default."""
+    """Processor time and wake-ups of an idle agent with default settings."""
     async with node() as busy, agent(busy) as process:
         await busy.listed(process.started)
         await asyncio.sleep(runs.settle)

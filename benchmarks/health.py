@@ -15,7 +15,7 @@ _PERIOD = 0.02
 
 
 async def probes(runs: Runs) -> Samples:
-    """1000 devices with three file probes each, every file another, at the default period of 10 s."""
+    """1 000 devices with three file probes each, all of different files, at the default period of 10 s."""
     async with node(1, 1000) as busy:
         for number in range(busy.each):
             for name in ("state", "errors", "temp"):
@@ -28,20 +28,20 @@ async def probes(runs: Runs) -> Samples:
             before = _cpu(process)
             await asyncio.sleep(runs.idle)
             after = _cpu(process)
-            workers = [one.footprint() for one in _workers(process)]
+            workers = [worker.footprint() for worker in _workers(process)]
     agent_cpu, workers_cpu = (100 * (late - early) / runs.idle for early, late in zip(before, after, strict=True))
     return {
         "1000 devices, 3 probes each: start to list": [_MS * listed],
         "1000 devices, 3 probes each: CPU of the agent": [agent_cpu],
         "1000 devices, 3 probes each: CPU of the workers": [workers_cpu],
         "1000 devices, 3 probes each: CPU of both": [agent_cpu + workers_cpu],
-        "a worker: RSS": [max(one["RSS"] for one in workers)],
-        "a worker: anonymous memory": [max(one["anonymous memory"] for one in workers)],
+        "a worker: RSS": [max(worker["RSS"] for worker in workers)],
+        "a worker: anonymous memory": [max(worker["anonymous memory"] for worker in workers)],
     }
 
 
 async def hanging(runs: Runs) -> Samples:
-    """8 devices, one of which hangs in each of its three probes for ever: the others' Allocate, memory, the end."""
+    """8 devices, one of which hangs in all three probes: Allocate of the others, memory, and time to stop."""
     async with node(1, 8) as busy:
         for number in range(busy.each):
             directory = busy.fake.locate(f"/sys/{_name(busy, number)}")
@@ -94,8 +94,8 @@ def _workers(process: Agent) -> list[Agent]:
 
 
 def _cpu(process: Agent) -> tuple[float, float]:
-    return process.cpu_seconds(), sum(one.cpu_seconds() for one in _workers(process))
+    return process.cpu_seconds(), sum(worker.cpu_seconds() for worker in _workers(process))
 
 
 def _held(process: Agent) -> float:
-    return sum(one.footprint()["anonymous memory"] for one in (process, *_workers(process)))
+    return sum(part.footprint()["anonymous memory"] for part in (process, *_workers(process)))

@@ -1,4 +1,4 @@
-"""How long things take: start, Allocate, changes of devices and configuration, restarts of the kubelet."""
+"""Measures latencies: start, Allocate, changes of devices and configuration, restarts of the kubelet."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ _CROWD = 100
 
 
 async def start(runs: Runs) -> Samples:
-    """Process start to the last of ten resources' lists."""
+    """The time from the start of the process to the last list of ten resources."""
     values = []
     async with node() as fresh:
         for _ in range(runs.starts):
@@ -31,21 +31,21 @@ async def start(runs: Runs) -> Samples:
 
 
 async def allocate(runs: Runs) -> Samples:
-    """Allocate and an empty call, as a client on the socket sees them."""
+    """Allocate and an empty call, measured by a client of the socket."""
     samples: dict[str, list[float]] = {}
-    async with node(1, 1000) as one, agent(one) as process:
-        await one.listed(process.started)
+    async with node(1, 1000) as fake, agent(fake) as process:
+        await fake.listed(process.started)
         await asyncio.sleep(SETTLED)
         for _ in range(runs.repeats):
             for name, size in (("Allocate 1 of 1000 devices", 1), ("Allocate 8 of 1000 devices", 8)):
-                await _allocates(one, name, size, runs.calls, samples)
-            await _crowds(one, "Allocate, 100 at once", runs.calls // 100, samples)
-            await _calls(one, "GetDevicePluginOptions", [b""] * runs.calls, _EMPTY, samples)
+                await _allocates(fake, name, size, runs.calls, samples)
+            await _crowds(fake, "Allocate, 100 at once", runs.calls // 100, samples)
+            await _calls(fake, "GetDevicePluginOptions", [b""] * runs.calls, _EMPTY, samples)
     return samples
 
 
 async def changes(runs: Runs) -> Samples:
-    """A node that appears or vanishes, the first change after a quiet time."""
+    """A device node appears or disappears: the first change after a quiet time."""
     async with node() as busy, agent(busy) as process:
         await busy.listed(process.started)
         appears, vanishes = await appear_and_vanish(busy, runs.changes)
@@ -53,7 +53,7 @@ async def changes(runs: Runs) -> Samples:
 
 
 async def reload(runs: Runs) -> Samples:
-    """A ConfigMap's ``..data`` is swapped: one resource of ten offers each device twice, and once again."""
+    """The ``..data`` symlink of a ConfigMap is swapped: one resource of ten lists each device twice, then once."""
     values = []
     async with node() as busy, agent(busy) as process:
         await busy.listed(process.started)
@@ -85,7 +85,7 @@ async def restart(runs: Runs) -> Samples:
 
 
 async def appear_and_vanish(busy: Node, times: int) -> tuple[list[float], list[float]]:
-    """Plug and unplug devices of the first resource; return both in milliseconds until the list came."""
+    """Plug and unplug devices of the first resource; return the times until the lists arrive, in milliseconds."""
     taken: tuple[list[float], list[float]] = [], []
     for number in range(times):
         for change, values in zip((busy.fake.plug, busy.fake.unplug), taken, strict=True):
@@ -98,7 +98,7 @@ async def appear_and_vanish(busy: Node, times: int) -> tuple[list[float], list[f
 
 
 async def allocate_some(busy: Node, name: str, calls: int) -> Samples:
-    """Call Allocate for one device of the first resource, some thousand times."""
+    """Call Allocate for a device of the first resource, repeatedly."""
     samples: dict[str, list[float]] = {}
     await _allocates(busy, name, 1, calls, samples)
     return samples
@@ -111,7 +111,7 @@ async def _allocates(busy: Node, name: str, size: int, calls: int, samples: dict
     ids = sorted(busy.fake.kubelet.devices(busy.resources[0]).healthy)
     choice = random.Random(size)
     asked = [pb.ContainerAllocateRequest(devices_ids=choice.sample(ids, size)) for _ in range(calls)]
-    requests = [pb.AllocateRequest(container_requests=[one]).SerializeToString() for one in asked]
+    requests = [pb.AllocateRequest(container_requests=[request]).SerializeToString() for request in asked]
     answer = await _calls(busy, "Allocate", requests, name, samples)
     given = len(pb.AllocateResponse.FromString(answer).container_responses[0].devices)
     if given != size:
@@ -134,8 +134,8 @@ async def _calls(
 async def _crowds(busy: Node, name: str, rounds: int, samples: dict[str, list[float]]) -> None:
     """Measure Allocate requests of a hundred containers at the same time, repeatedly."""
     ids = sorted(busy.fake.kubelet.devices(busy.resources[0]).healthy)[:_CROWD]
-    asked = [pb.ContainerAllocateRequest(devices_ids=[one]) for one in ids]
-    requests = [pb.AllocateRequest(container_requests=[one]).SerializeToString() for one in asked]
+    asked = [pb.ContainerAllocateRequest(devices_ids=[device]) for device in ids]
+    requests = [pb.AllocateRequest(container_requests=[request]).SerializeToString() for request in asked]
     socket = busy.fake.kubelet.plugin(busy.resources[0]).socket
     seconds = await asyncio.to_thread(_timed_together, socket, requests, rounds)
     samples.setdefault(f"{name}, p99", []).append(_MS * statistics.quantiles(seconds, n=100)[98])

@@ -1,4 +1,4 @@
-"""How often and how long each thing is measured."""
+"""The number and duration of the runs of each benchmark."""
 
 from attrs import frozen
 

@@ -1,4 +1,4 @@
-"""Far more than a node has: it works, stays bounded, and leaks nothing."""
+"""Measures sizes beyond real nodes: many devices, many resources, many kubelet restarts."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from benchmarks.runs import Runs
 _MS = 1000
 _PAUSE = 0.2
 _AFTERMATH = 5.0
-"""Seconds after which a restart has left nothing under way: a server has half a second to drain."""
+"""Seconds after which all effects of a restart have ended; a server has half a second to drain."""
 
 
 async def devices(runs: Runs) -> Samples:
@@ -32,7 +32,7 @@ async def devices(runs: Runs) -> Samples:
 
 
 async def resources(_runs: Runs) -> Samples:
-    """300 resources of ten devices in one process."""
+    """300 resources of ten devices each in one process."""
     async with node(300, 10) as wide, agent(wide) as process:
         taken = await wide.listed(process.started)
         await asyncio.sleep(_AFTERMATH)
@@ -44,7 +44,7 @@ async def resources(_runs: Runs) -> Samples:
 
 
 async def restarts(runs: Runs) -> Samples:
-    """Kubelet restarts in a row, faster than an endpoint needs to come round."""
+    """Kubelet restarts that follow each other faster than an endpoint registers."""
     async with node() as busy, agent(busy) as process:
         await busy.listed(process.started)
         # The first restart imports modules and opens files that are kept; these are not a leak.
