@@ -44,9 +44,9 @@ def test_references_to_pages_exist() -> None:
 def test_references_to_sections_of_the_contract_exist() -> None:
     assert SECTIONS
     missing = [
-        f"{path.relative_to(ROOT)}: contract {number}"
+        f"{path.relative_to(ROOT)}: §{number}"
         for path, text in tracked_files()
-        for number in re.findall(r"\bcontract (\d+(?:\.\d+)?)\b", text)
+        for number in re.findall(r"§(\d+(?:\.\d+)?)", text)
         if number not in SECTIONS
     ]
     assert missing == []
