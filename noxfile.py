@@ -51,7 +51,7 @@ PROSE = {
         "deploy",
         "docs",
         "genplug/kubelet",
-        "genplug/testing/kubelet",
+        "genplug/testing",
         "noxfile.py",
         "tests/conftest.py",
         "tests/contract",

@@ -1,1 +1,1 @@
-"""A fake node for the tests of genplug: device trees, configuration files, files that hang."""
+"""A fake node for the tests and the demo of genplug: devices, configuration files, and files whose reads hang."""

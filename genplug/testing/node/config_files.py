@@ -1,4 +1,7 @@
-"""A configuration's file, written as people and programs write files: each way makes other events in its directory."""
+"""Methods to write a configuration file, as people and programs write files.
+
+Each method causes different inotify events in the directory.
+"""
 
 import secrets
 import shutil
@@ -10,22 +13,22 @@ from typing import Final
 
 
 def write_in_place(path: Path, text: str) -> None:
-    """Truncate the file and write it, as a shell's redirection does: for a moment it is empty."""
+    """Truncate the file and write it, as a redirection of a shell does. For a moment the file is empty."""
     path.write_text(text)
 
 
 def write_by_rename(path: Path, text: str) -> None:
-    """Write a new file and rename it over the old one, as careful programs do."""
+    """Write a new file and rename it to the path, so that readers find the old or the new content."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(3)}")
     new.write_text(text)
     new.rename(path)
 
 
 def write_as_vim(path: Path, text: str) -> None:
-    """Write as vim does: a trial file, the old file renamed to a backup, a new one, the backup deleted."""
-    trial, backup = path.with_name("4913"), path.with_name(f"{path.name}~")
-    trial.touch()
-    trial.unlink()
+    """Write the file as vim does: create a test file, rename the old file, write the new file, delete the old file."""
+    test_file, backup = path.with_name("4913"), path.with_name(f"{path.name}~")
+    test_file.touch()
+    test_file.unlink()
     if path.exists():
         path.rename(backup)
     path.write_text(text)
@@ -33,17 +36,17 @@ def write_as_vim(path: Path, text: str) -> None:
 
 
 def write_as_config_map(path: Path, text: str) -> None:
-    """Add or replace one file of a ConfigMap volume."""
+    """Add or replace a file in a ConfigMap volume."""
     directory = path.parent
-    now = {one.name: one.read_text() for one in directory.iterdir() if one.is_symlink() and one.is_file()}
-    swap_config_map(directory, now | {path.name: text})
+    present = {entry.name: entry.read_text() for entry in directory.iterdir() if entry.is_symlink() and entry.is_file()}
+    swap_config_map(directory, present | {path.name: text})
 
 
 def swap_config_map(directory: Path, files: Mapping[str, str]) -> None:
-    """Make a directory hold exactly these files, as the kubelet updates a ConfigMap volume.
+    """Replace all files in a directory, as the kubelet updates a ConfigMap volume.
 
-    A directory with a time for a name is written, ``..data`` is swapped to it by a rename, names are links into
-    ``..data``, and the old directory goes last.
+    The files are written to a directory that is named after the time. A rename replaces the link ``..data`` with a link
+    to that directory. The names of the files are links into ``..data``, and the old directory is removed last.
     """
     data = directory / "..data"
     old = directory / data.readlink() if data.is_symlink() else None
@@ -68,4 +71,4 @@ def swap_config_map(directory: Path, files: Mapping[str, str]) -> None:
 WRITE_METHODS: Final[Mapping[str, Callable[[Path, str], None]]] = MappingProxyType(
     {"in_place": write_in_place, "rename": write_by_rename, "editor": write_as_vim, "configmap": write_as_config_map}
 )
-"""Every way by its name."""
+"""The methods by name."""

@@ -1,4 +1,4 @@
-"""A fake node: a directory with devices, a configuration and a kubelet, and genplug's agent run on it in this process.
+"""A fake node: a directory with devices, a configuration and a kubelet, on which genplug's agent runs in this process.
 
 async with FakeNode() as node:
     node.plug("/dev/x0")
@@ -24,22 +24,23 @@ if TYPE_CHECKING:
     from genplug.agent.agent import Agent
 
 MAJOR = 240
-"""The major number of devices that are given none: the first of those that Linux leaves to experiments."""
+"""The default major number of devices, the first number that Linux reserves for local and experimental use."""
 
 _TYPES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK}
 
 
 class FakeNode:
-    """A node under ``directory``: the host's root, the kubelet's directory and the directory of the configuration.
+    """A node in ``directory``: the root of the host, the kubelet's directory and the directory of the configuration.
 
-    Without a directory a short one is made (a socket's path has 107 bytes) and removed at the end. Devices are real
-    nodes where this process may make them, else files that stand for them; ``stand_ins`` decides instead.
+    Without ``directory``, the node creates a directory with a short path (the path of a socket has at most 107 bytes)
+    and removes it at the end. Devices are device nodes if this process can create them, otherwise stand-in files;
+    ``stand_ins`` overrides this.
     """
 
     def __init__(
         self, directory: Path | None = None, *, version: tuple[int, int] = (1, 32), stand_ins: bool | None = None
     ) -> None:
-        self._is_ours = directory is None
+        self._owns_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="gp", dir="/tmp"))
         self.root = self.directory / "r"
         self.kubelet_dir = self.directory / "k"
@@ -61,15 +62,15 @@ class FakeNode:
         await self.close()
 
     async def close(self) -> None:
-        """Stop the kubelet; remove the directory if it was made here."""
+        """Stop the kubelet, and remove the directory if the node created it."""
         await self.kubelet.stop()
         if self._log is not None:
             os.close(self._log)
-        if self._is_ours:
+        if self._owns_directory:
             shutil.rmtree(self.directory)
 
     def locate(self, path: str) -> Path:
-        """Return where a path of the host lies."""
+        """Return the location of a path of the host."""
         return self.root / path.lstrip("/")
 
     def plug(
@@ -80,38 +81,38 @@ class FakeNode:
         minor: int | None = None,
         kind: Literal["char", "block"] = "char",
     ) -> None:
-        """Let a device node appear, complete at once. Without numbers it gets its own, and the same ones again."""
-        known = self._numbers.get(path, (MAJOR, len(self._numbers)))
-        numbers = (known[0] if major is None else major, known[1] if minor is None else minor)
+        """Create a device node atomically. By default, each path has its own numbers, also when it is plugged again."""
+        assigned = self._numbers.get(path, (MAJOR, len(self._numbers)))
+        numbers = (assigned[0] if major is None else major, assigned[1] if minor is None else minor)
         self._numbers[path] = numbers
         location = self.locate(path)
         location.parent.mkdir(parents=True, exist_ok=True)
         if self.stand_ins:
-            complete = self.directory / "plugging"
-            complete.write_text(f"{kind} {numbers[0]}:{numbers[1]}")
-            complete.rename(location)
+            new = self.directory / "new"
+            new.write_text(f"{kind} {numbers[0]}:{numbers[1]}")
+            new.rename(location)
         else:
             os.mknod(location, 0o660 | _TYPES[kind], os.makedev(*numbers))
 
     def unplug(self, path: str) -> None:
-        """Let a device node, a link or a file disappear."""
+        """Delete a device node, a link or a file."""
         self.locate(path).unlink()
 
     def link(self, path: str, target: str) -> None:
-        """Make a symbolic link, as udev does; an absolute target is a path of the host."""
+        """Create or replace a symbolic link, as udev does; an absolute target is a path of the host."""
         location = self.locate(path)
         location.parent.mkdir(parents=True, exist_ok=True)
         location.unlink(missing_ok=True)
         location.symlink_to(target)
 
     def write(self, path: str, text: str) -> None:
-        """Write a file of the host, for instance one of sysfs."""
+        """Write a file of the host, for example a file in sysfs."""
         location = self.locate(path)
         location.parent.mkdir(parents=True, exist_ok=True)
         location.write_text(text)
 
     def write_kernel_log(self, *lines: str) -> None:
-        """Let the kernel's log hold lines, or get more: a pipe stands for it, from the first call on."""
+        """Add lines to the kernel log of the node; the first call creates it, as a pipe."""
         if self._log is None:
             location = self.locate("/dev/kmsg")
             os.mkfifo(location)
@@ -127,19 +128,19 @@ class FakeNode:
         name: str = "genplug.yaml",
         how: Literal["in_place", "rename", "editor", "configmap"] = "in_place",
     ) -> Path:
-        """Write a file of the configuration in one of the ways of :mod:`~genplug.testing.node.config_files`."""
+        """Write a configuration file with a method of :mod:`~genplug.testing.node.config_files`; return its path."""
         path = self.config_dir / name
         WRITE_METHODS[how](path, text)
         return path
 
     @asynccontextmanager
-    async def run_agent(self, config: str | None = None, **settings: Any) -> AsyncIterator["Agent"]:  # noqa: ANN401 - Settings' own
-        """Run genplug's agent on this node, and the kubelet if it does not run yet.
+    async def run_agent(self, config: str | None = None, **settings: Any) -> AsyncIterator["Agent"]:  # noqa: ANN401 - the types of Settings
+        """Run genplug's agent on this node until the context ends; start the kubelet if it does not run.
 
-        ``config`` is written first; ``settings`` are fields of :class:`genplug.agent.settings.Settings`. An agent that
-        ends before its time cancels the body and raises what ended it.
+        ``config`` is written first; ``settings`` are fields of :class:`genplug.agent.settings.Settings`. If the agent
+        ends early, the body is canceled, and the context raises the error of the agent, or a RuntimeError.
         """
-        # Imported here: a test of another plugin needs the node and not the agent.
+        # Imported here, because a test of another plugin uses the fixtures without the agent.
         from genplug.agent.agent import Agent  # noqa: PLC0415
         from genplug.agent.settings import Settings  # noqa: PLC0415
 
@@ -147,35 +148,35 @@ class FakeNode:
             self.write_config(config)
         if not self.kubelet.is_running:
             await self.kubelet.start()
-        chosen: dict[str, Any] = {"config": (self.config_dir,), "root": self.root, "kubelet_dir": self.kubelet_dir}
-        agent = Agent(Settings(**(chosen | settings)))
+        fields: dict[str, Any] = {"config": (self.config_dir,), "root": self.root, "kubelet_dir": self.kubelet_dir}
+        agent = Agent(Settings(**(fields | settings)))
         stopping = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_served(agent, stopping))
+                tasks.create_task(_run_until(agent, stopping))
                 try:
                     yield agent
                 finally:
                     stopping.set()
                     agent.stop()
         except BaseExceptionGroup as group:
-            # One failure, the test's or the agent's, is that failure and no group.
+            # A single error, of the test or of the agent, is raised without its group.
             if len(group.exceptions) == 1:
                 raise group.exceptions[0] from None
             raise
 
 
-async def _served(agent: "Agent", stopping: asyncio.Event) -> None:
+async def _run_until(agent: "Agent", stopping: asyncio.Event) -> None:
     await agent.run()
     if not stopping.is_set():
-        raise RuntimeError("the agent ended before it was told to")
+        raise RuntimeError("the agent ended before the context")
 
 
 def _can_make_nodes(directory: Path) -> bool:
-    trial = directory / "trial"
+    probe = directory / "probe"
     try:
-        os.mknod(trial, 0o600 | stat.S_IFCHR, os.makedev(MAJOR, 0))
+        os.mknod(probe, 0o600 | stat.S_IFCHR, os.makedev(MAJOR, 0))
     except OSError:
         return False
-    trial.unlink()
+    probe.unlink()
     return True

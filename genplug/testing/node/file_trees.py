@@ -1,14 +1,14 @@
-r"""Trees: a part of a machine's files as a text, one entry a line, made real in a directory.
+r"""Create the files of a machine from a text, a tree, with an entry on each line.
 
-# what a line can be: a device node, a link, a file with its text, a directory, a socket
+# An entry is a device node, a link, a file with its content, a directory, or a socket.
 /dev/nvidia0 char 195:0
 /sys/bus/pci/devices/0000:3b:00.0 -> ../../../devices/pci0000:3a/0000:3b:00.0
 /sys/devices/pci0000:3a/0000:3b:00.0/vendor = 0x10de
 /run/vendor/ directory
 /run/vendor/x.sock socket
 
-Parent directories are made; ``\n`` in a file's text is a line break. Device nodes are stand-ins (``STAND_INS_MARKER``),
-so that anybody can make them.
+Parent directories are created; ``\n`` in the content of a file is a line break. Device nodes are stand-in files
+(``STAND_INS_MARKER``), which can be created without root.
 """
 
 import os
@@ -25,14 +25,14 @@ _OTHER = re.compile(r"(/\S+?)/? (directory|socket)")
 
 
 class TreeError(ValueError):
-    """A line that says nothing; the text names it."""
+    """A line is not an entry, or its file cannot be created; the message contains the line."""
 
 
 def build_tree(text: str, root: Path) -> None:
-    """Make the files of a tree under a directory.
+    """Create the files of a tree in a directory.
 
     Raises:
-        TreeError: a line is none of a tree's.
+        TreeError: a line is not an entry, or its file cannot be created.
     """
     root.mkdir(parents=True, exist_ok=True)
     (root / STAND_INS_MARKER).touch()
@@ -40,38 +40,40 @@ def build_tree(text: str, root: Path) -> None:
         entry = line.strip()
         if entry and not entry.startswith("#"):
             try:
-                _grow(entry, root)
+                _create_entry(entry, root)
             except OSError as error:
                 raise TreeError(f"line {number}: {entry!r}: {error}") from error
             except TreeError:
-                raise TreeError(f"line {number}: {entry!r} is no entry of a tree") from None
+                raise TreeError(
+                    f"line {number}: {entry!r} is not an entry of a tree, for example '/dev/x char 240:0'"
+                ) from None
 
 
-def _grow(entry: str, root: Path) -> None:
+def _create_entry(entry: str, root: Path) -> None:
     if found := _NODE.fullmatch(entry):
-        _place(root, found[1]).write_text(f"{found[2]} {found[3]}\n")
+        _prepare_path(root, found[1]).write_text(f"{found[2]} {found[3]}\n")
     elif found := _LINK.fullmatch(entry):
-        _place(root, found[1]).symlink_to(found[2])
+        _prepare_path(root, found[1]).symlink_to(found[2])
     elif found := _FILE.fullmatch(entry):
-        _place(root, found[1]).write_text(found[2].replace("\\n", "\n") + "\n")
+        _prepare_path(root, found[1]).write_text(found[2].replace("\\n", "\n") + "\n")
     elif found := _OTHER.fullmatch(entry):
-        location = _place(root, found[1])
+        location = _prepare_path(root, found[1])
         if found[2] == "directory":
             location.mkdir(exist_ok=True)
         else:
-            _bind(location)
+            _bind_socket(location)
     else:
         raise TreeError
 
 
-def _place(root: Path, path: str) -> Path:
+def _prepare_path(root: Path, path: str) -> Path:
     location = root / path.lstrip("/")
     location.parent.mkdir(parents=True, exist_ok=True)
     return location
 
 
-def _bind(location: Path) -> None:
-    # A socket's path has 107 bytes; a directory that is open has a short one.
+def _bind_socket(location: Path) -> None:
+    # The path of a socket has at most 107 bytes. The path of an open descriptor is short.
     directory = os.open(location.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as listener:

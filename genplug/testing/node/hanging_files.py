@@ -1,10 +1,9 @@
-"""Files whose reads hang for as long as a test says: a small FUSE file system, for root and where /dev/fuse is.
+"""Files whose reads hang until a test releases them: a small FUSE file system. Requires root and /dev/fuse.
 
-It speaks the kernel's protocol itself (``linux/fuse.h``), so that nothing has to be installed. A thread of this process
-serves it, and that sets the limits: the process must leave the context (a failing test does, a test run that is
-interrupted does too). One that is killed from outside frees readers in other processes, but leaves the dead mount
-behind, and cannot die itself while one of its own threads hangs in a read; ``umount -f -l`` on the directory helps with
-both.
+The module implements the kernel's protocol (``linux/fuse.h``), so no library has to be installed. A thread of this
+process serves the file system. Therefore the process has to leave the context, which a test that fails or is
+interrupted does. If the process is killed, readers in other processes get an error, but the mount remains. A killed
+process does not end while one of its threads hangs in a read. ``umount -f -l`` on the directory solves both.
 """
 
 import ctypes
@@ -26,22 +25,24 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MNT_FORCE, _MNT_DETACH = 1, 2
 
-_VERSION = (7, 31)  # Linux 5.4's; a newer kernel speaks it too
-_MAX_WRITE = 4096  # nothing is written, but the kernel takes no less
-_REQUEST_SIZE = 8192  # the kernel refuses to read into less
-_FOPEN_DIRECT_IO, _FOPEN_NOFLUSH = 1, 32  # no page cache; no word at a close, which would fail after the end
+_VERSION = (7, 31)  # the version of Linux 5.4, which newer kernels support too
+_MAX_WRITE = 4096  # no file is written, but the kernel accepts no smaller value
+_REQUEST_SIZE = 8192  # the kernel refuses a smaller buffer
+_FOPEN_DIRECT_IO, _FOPEN_NOFLUSH = 1, 32  # no page cache; no FLUSH request at close, which would fail after the end
 _ROOT_NODE = 1
 
 _IN_HEADER = struct.Struct("=IIQQIIIHH")  # len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 _OUT_HEADER = struct.Struct("=IiQ")  # len, error, unique
-_READ_IN = struct.Struct("=QQI")  # fh, offset, size; the rest is of no dependency
+_READ_IN = struct.Struct("=QQI")  # fh, offset, size; the rest is not used
 _INTERRUPT_IN = struct.Struct("=Q")  # unique
 _INIT_OUT = struct.Struct("=IIIIHHI36x")  # major, minor, max_readahead, flags, two of background, max_write
 _ATTR = struct.Struct("=QQQ QQQ III IIII 12x")  # ino, size, blocks, three times, their ns, mode, nlink, uid, gid
 _ATTR_VALID = struct.Struct("=QII")  # seconds, ns, padding
 _ENTRY_VALID = struct.Struct("=QQQQII")  # nodeid, generation, seconds of entry and attributes, their ns
 _OPEN_OUT = struct.Struct("=QII")  # fh, flags, padding
-_DIRENT = struct.Struct("=QQII")  # ino, offset of the next, length of the name, type; then the name, in eights
+_DIRENT = struct.Struct(
+    "=QQII"
+)  # ino, offset of the next entry, length of the name, type; then the name, padded to 8 bytes
 _STATFS_OUT = struct.Struct("=QQQQQ III 28x")  # blocks, three times free, files, bsize, namelen, frsize
 
 
@@ -69,35 +70,36 @@ class _Request(NamedTuple):
 
 @dataclass
 class _File:
-    """A file as it is now; ``kept`` are the offset and size of every read that waits, by the request's number."""
+    """A file; ``hanging`` are the offset and size of each read that hangs, by the number of its request."""
 
     node: int
-    text: bytes
+    content: bytes
     changed: int = field(default_factory=time.time_ns)
     hangs: bool = False
-    kept: dict[int, tuple[int, int]] = field(default_factory=dict)
+    hanging: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 class HangingFiles:
-    """Read-only files with these contents in a directory, mounted while the context is open.
+    """Read-only files with these contents in a directory, which is mounted while the context is open.
 
-    Reads of single files hang, or every stat and lookup. Nothing is cached, so a content counts at the next read;
-    inotify sees none of it. The methods are for any thread; only those that wait block, so a coroutine calls them by
-    ``asyncio.to_thread``. Leaving the context fails whatever still hangs with EIO.
+    Either the reads of single files hang, or all stats and lookups. The kernel caches nothing, so the next read returns
+    a changed content; inotify reports no event. All methods are thread-safe. Only the methods that wait block; a
+    coroutine calls them with ``asyncio.to_thread``. At the end of the context, requests that hang fail with EIO.
     """
 
-    def __init__(self, directory: Path, texts: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, contents: Mapping[str, str]) -> None:
         self._directory = directory.resolve()
         self._files = {
-            name: _File(node, text.encode()) for node, (name, text) in enumerate(texts.items(), start=_ROOT_NODE + 1)
+            name: _File(node, content.encode())
+            for node, (name, content) in enumerate(contents.items(), start=_ROOT_NODE + 1)
         }
         self._by_node = {file.node: file for file in self._files.values()}
         self._changed = threading.Condition()
         self._is_ending = False
         self._lookups_hang = False
-        self._kept_lookups: dict[int, tuple[int, _Request]] = {}
+        self._hanging_lookups: dict[int, tuple[int, _Request]] = {}
         self._kernel = -1
-        self._thread = threading.Thread(target=self._serve, name=f"files of {directory}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=f"hanging files in {directory}", daemon=True)
         self._answers: dict[int, Callable[[_Request], bytes | None]] = {
             _Opcode.LOOKUP: self._look_up,
             _Opcode.FORGET: lambda _: None,
@@ -133,60 +135,60 @@ class HangingFiles:
         with self._changed:
             self._is_ending = True
             for file in self._files.values():
-                self._answer_kept(file)
-            self._answer_kept_lookups()
-        # Detaching alone would keep the connection, and this thread, while anybody has a file open: the force ends it.
+                self._answer_hanging(file)
+            self._answer_hanging_lookups()
+        # MNT_DETACH alone keeps the connection, and this thread, while a process has a file open. MNT_FORCE ends it.
         _check(_LIBC.umount2(bytes(self._directory), _MNT_FORCE | _MNT_DETACH), self._directory)
         self._thread.join()
 
     def hang(self, name: str) -> None:
-        """Let no read of a file return from now on."""
+        """Block all reads of a file from now on."""
         with self._changed:
             self._files[name].hangs = True
 
     def release(self, name: str) -> None:
-        """Answer the reads of a file that hang, with its text as it is now, and later ones at once."""
+        """Answer the reads of a file that hang, with its present content, and later reads at once."""
         with self._changed:
             self._files[name].hangs = False
-            self._answer_kept(self._files[name])
+            self._answer_hanging(self._files[name])
 
     def hang_lookups(self) -> None:
-        """Let no stat or lookup return from now on, as on a network file system whose server is gone."""
+        """Block all stats and lookups from now on, like a network file system whose server is unreachable."""
         with self._changed:
             self._lookups_hang = True
 
     def release_lookups(self) -> None:
-        """Answer the stats and lookups that hang, and later ones at once."""
+        """Answer the stats and lookups that hang, and later requests at once."""
         with self._changed:
             self._lookups_hang = False
-            self._answer_kept_lookups()
+            self._answer_hanging_lookups()
 
     def wait_for_lookup(self, timeout: float = 10) -> None:
         """Block until a stat or a lookup hangs.
 
         Raises:
-            TimeoutError: none did within ``timeout`` seconds.
+            TimeoutError: none hung within ``timeout`` seconds.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: bool(self._kept_lookups), timeout):
-                raise TimeoutError(f"no stat or lookup in {self._directory} within {timeout} s")
+            if not self._changed.wait_for(lambda: bool(self._hanging_lookups), timeout):
+                raise TimeoutError(f"after {timeout} s: no stat or lookup in {self._directory} hangs")
 
-    def write(self, name: str, text: str) -> None:
-        """Give a file another text."""
+    def write(self, name: str, content: str) -> None:
+        """Change the content of a file."""
         with self._changed:
-            self._files[name].text = text.encode()
+            self._files[name].content = content.encode()
             self._files[name].changed = time.time_ns()
 
     def wait_for_reader(self, name: str, timeout: float = 10) -> None:
         """Block until a read of a file hangs.
 
         Raises:
-            TimeoutError: none did within ``timeout`` seconds.
+            TimeoutError: none hung within ``timeout`` seconds.
         """
         file = self._files[name]
         with self._changed:
-            if not self._changed.wait_for(lambda: bool(file.kept), timeout):
-                raise TimeoutError(f"after {timeout} s: nobody reads {name}")
+            if not self._changed.wait_for(lambda: bool(file.hanging), timeout):
+                raise TimeoutError(f"after {timeout} s: no read of {name} hangs")
 
     def _serve(self) -> None:
         try:
@@ -196,11 +198,11 @@ class HangingFiles:
             os.close(self._kernel)
 
     def _next(self) -> tuple[int, _Request] | None:
-        """Wait for the kernel's next request and its opcode; there is none after the end of the mount."""
+        """Return the opcode and the next request of the kernel; None after the end of the mount."""
         while True:
             try:
                 raw = os.read(self._kernel, _REQUEST_SIZE)
-            except FileNotFoundError:  # its asker gave up while it was being handed over
+            except FileNotFoundError:  # the reader was interrupted before the request was read
                 continue
             except OSError as error:
                 if error.errno == errno.ENODEV:
@@ -212,7 +214,7 @@ class HangingFiles:
     def _handle(self, opcode: int, request: _Request) -> None:
         with self._changed:
             if self._lookups_hang and opcode in {_Opcode.LOOKUP, _Opcode.GETATTR} and not self._is_ending:
-                self._kept_lookups[request.unique] = (opcode, request)
+                self._hanging_lookups[request.unique] = (opcode, request)
                 self._changed.notify_all()
                 return
             if opcode not in self._answers:
@@ -227,43 +229,43 @@ class HangingFiles:
                 self._answer(request.unique, answer)
 
     def _answer(self, unique: int, payload: bytes = b"", error: int = 0) -> None:
-        with suppress(FileNotFoundError):  # nobody waits for it any more
+        with suppress(FileNotFoundError):  # the reader no longer waits for the answer
             os.write(self._kernel, _OUT_HEADER.pack(_OUT_HEADER.size + len(payload), -error, unique) + payload)
 
-    def _answer_kept(self, file: _File) -> None:
-        for unique, (offset, size) in file.kept.items():
+    def _answer_hanging(self, file: _File) -> None:
+        for unique, (offset, size) in file.hanging.items():
             if self._is_ending:
                 self._answer(unique, error=errno.EIO)
             else:
-                self._answer(unique, file.text[offset : offset + size])
-        file.kept.clear()
+                self._answer(unique, file.content[offset : offset + size])
+        file.hanging.clear()
 
-    def _answer_kept_lookups(self) -> None:
-        for unique, (opcode, request) in self._kept_lookups.items():
+    def _answer_hanging_lookups(self) -> None:
+        for unique, (opcode, request) in self._hanging_lookups.items():
             if self._is_ending:
                 self._answer(unique, error=errno.EIO)
             else:
                 self._handle(opcode, request)
-        self._kept_lookups.clear()
+        self._hanging_lookups.clear()
 
     def _read(self, request: _Request) -> bytes | None:
         file = self._by_node[request.node]
         _, offset, size = _READ_IN.unpack_from(request.body)
         if self._is_ending:
-            raise OSError(errno.EIO, "the files are going away")
+            raise OSError(errno.EIO, "the file system is being unmounted")
         if not file.hangs:
-            return file.text[offset : offset + size]
-        file.kept[request.unique] = (offset, size)
+            return file.content[offset : offset + size]
+        file.hanging[request.unique] = (offset, size)
         self._changed.notify_all()
         return None
 
     def _interrupt(self, request: _Request) -> None:
-        """Let go of a read whose process has a signal: the kernel lets it die, or handle that, only after an answer."""
+        """Answer a request whose process has received a signal, which the kernel delivers only after the answer."""
         (unique,) = _INTERRUPT_IN.unpack_from(request.body)
         for file in self._files.values():
-            if file.kept.pop(unique, None):
+            if file.hanging.pop(unique, None):
                 self._answer(unique, error=errno.EINTR)
-        if self._kept_lookups.pop(unique, None):
+        if self._hanging_lookups.pop(unique, None):
             self._answer(unique, error=errno.EINTR)
 
     def _look_up(self, request: _Request) -> bytes:
@@ -274,7 +276,7 @@ class HangingFiles:
 
     def _attributes(self, node: int) -> bytes:
         file = self._by_node.get(node)
-        size, changed = (len(file.text), file.changed) if file else (0, 0)
+        size, changed = (len(file.content), file.changed) if file else (0, 0)
         seconds, rest = divmod(changed, 1_000_000_000)
         mode, links = (stat.S_IFREG | 0o444, 1) if file else (stat.S_IFDIR | 0o555, 2)
         return _ATTR.pack(node, size, 0, seconds, seconds, seconds, rest, rest, rest, mode, links, 0, 0)

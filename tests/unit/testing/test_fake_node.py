@@ -131,5 +131,5 @@ async def test_context_raises_when_the_agent_ends_early(node: FakeNode) -> None:
             agent.stop()
             await node.kubelet.wait_for(lambda: False)
 
-    with pytest.raises(RuntimeError, match="the agent ended before it was told to"):
+    with pytest.raises(RuntimeError, match="the agent ended before the context"):
         await end_early()

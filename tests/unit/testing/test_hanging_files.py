@@ -1,4 +1,4 @@
-"""Files that hang: what their readers see, in this process and in others, and what is left of them."""
+"""Files whose reads hang: the results of reads in this process and in other processes, and the end of the mount."""
 
 import asyncio
 import os
@@ -25,16 +25,16 @@ def files(directory: Path) -> Iterator[HangingFiles]:
         yield files
 
 
-def reader(path: Path) -> subprocess.Popen[str]:
+def start_reader(path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(["cat", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
+def read_outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
     out, _ = process.communicate(timeout=10)
     return process.returncode, out
 
 
-def names_in(directory: Path) -> set[str]:
+def list_names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
@@ -43,39 +43,39 @@ def is_mounted(directory: Path) -> bool:
 
 
 @pytest.mark.usefixtures("files")
-def test_files_are_read_as_any_others(directory: Path) -> None:
-    assert outcome(reader(directory / "state")) == (0, "ok\n")
+def test_reads_return_the_content(directory: Path) -> None:
+    assert read_outcome(start_reader(directory / "state")) == (0, "ok\n")
     assert (directory / "other").read_text() == "fine\n"
     assert is_mounted(directory)
 
 
 @pytest.mark.usefixtures("files")
-def test_names_are_listed_and_globbed(directory: Path) -> None:
-    assert names_in(directory) == {"other", "state"}
+def test_directory_lists_names_and_sizes(directory: Path) -> None:
+    assert list_names(directory) == {"other", "state"}
     assert [path.name for path in directory.glob("st*") if path.is_file()] == ["state"]
     assert [entry.stat().st_size for entry in sorted(os.scandir(directory), key=lambda entry: entry.name)] == [5, 3]
     assert not (directory / "missing").exists()
 
 
-def test_more_names_than_fit_into_one_answer(directory: Path) -> None:
+def test_directory_lists_more_names_than_fit_into_one_response(directory: Path) -> None:
     names = {f"{number:03}-{'x' * 200}" for number in range(600)}
     with HangingFiles(directory, dict.fromkeys(names, "")):
-        assert names_in(directory) == names
+        assert list_names(directory) == names
 
 
-def test_a_long_text_comes_whole(directory: Path) -> None:
+def test_long_content_is_read_completely(directory: Path) -> None:
     text = "".join(f"{number}\n" for number in range(100_000))
     with HangingFiles(directory, {"long": text}):
-        assert outcome(reader(directory / "long")) == (0, text)
+        assert read_outcome(start_reader(directory / "long")) == (0, text)
 
 
 @pytest.mark.usefixtures("files")
-def test_nobody_writes_through_the_mount(directory: Path) -> None:
+def test_write_through_the_mount_fails(directory: Path) -> None:
     with pytest.raises(OSError, match="Read-only"):
         (directory / "state").write_text("bad\n")
 
 
-def test_another_text_counts_at_once(files: HangingFiles, directory: Path) -> None:
+def test_open_file_returns_changed_content_at_the_next_read(files: HangingFiles, directory: Path) -> None:
     with (directory / "state").open() as opened:
         assert opened.read() == "ok\n"
         before = (directory / "state").stat()
@@ -89,38 +89,40 @@ def test_another_text_counts_at_once(files: HangingFiles, directory: Path) -> No
     assert after.st_mtime_ns > before.st_mtime_ns
 
 
-def test_only_reads_of_the_file_hang(files: HangingFiles, directory: Path) -> None:
+def test_hang_blocks_reads_of_the_file_only(files: HangingFiles, directory: Path) -> None:
     files.hang("state")
-    hanging = reader(directory / "state")
+    hanging = start_reader(directory / "state")
     files.wait_for_reader("state")
 
-    assert outcome(reader(directory / "other")) == (0, "fine\n")
+    assert read_outcome(start_reader(directory / "other")) == (0, "fine\n")
     assert (directory / "state").stat().st_size == 3
     assert hanging.poll() is None
 
     files.release("state")
-    assert outcome(hanging) == (0, "ok\n")
-    assert outcome(reader(directory / "state")) == (0, "ok\n")
+    assert read_outcome(hanging) == (0, "ok\n")
+    assert read_outcome(start_reader(directory / "state")) == (0, "ok\n")
 
 
-def test_a_released_reader_gets_the_text_of_now(files: HangingFiles, directory: Path) -> None:
+def test_released_read_returns_the_present_content(files: HangingFiles, directory: Path) -> None:
     files.hang("state")
-    hanging = [reader(directory / "state") for _ in range(3)]
+    hanging = [start_reader(directory / "state") for _ in range(3)]
     files.wait_for_reader("state")
 
     files.write("state", "bad\n")
     files.release("state")
 
-    assert [outcome(one) for one in hanging] == [(0, "bad\n")] * 3
+    assert [read_outcome(process) for process in hanging] == [(0, "bad\n")] * 3
 
 
-def test_a_reader_that_does_not_come_is_told(files: HangingFiles) -> None:
+def test_wait_for_reader_raises_without_a_reader(files: HangingFiles) -> None:
     files.hang("state")
-    with pytest.raises(TimeoutError, match="nobody reads state"):
+    with pytest.raises(TimeoutError, match=r"after 0\.01 s: no read of state hangs"):
         files.wait_for_reader("state", timeout=0.01)
 
 
-async def test_a_coroutine_can_wait_for_a_reader_of_its_own_process(files: HangingFiles, directory: Path) -> None:
+async def test_wait_for_reader_in_a_thread_sees_a_read_of_the_same_process(
+    files: HangingFiles, directory: Path
+) -> None:
     files.hang("state")
     reading = asyncio.create_task(asyncio.to_thread((directory / "state").read_text))
     await asyncio.to_thread(files.wait_for_reader, "state")
@@ -128,30 +130,30 @@ async def test_a_coroutine_can_wait_for_a_reader_of_its_own_process(files: Hangi
     assert await reading == "ok\n"
 
 
-def test_a_hanging_reader_can_be_killed(files: HangingFiles, directory: Path) -> None:
+def test_hanging_reader_can_be_killed(files: HangingFiles, directory: Path) -> None:
     files.hang("state")
-    hanging = reader(directory / "state")
+    hanging = start_reader(directory / "state")
     files.wait_for_reader("state")
 
     hanging.kill()
 
-    assert outcome(hanging) == (-signal.SIGKILL, "")
+    assert read_outcome(hanging) == (-signal.SIGKILL, "")
     with pytest.raises(TimeoutError):
         files.wait_for_reader("state", timeout=0.01)
 
 
-def test_the_end_leaves_no_reader_and_no_mount(directory: Path) -> None:
+def test_end_of_the_context_leaves_no_reader_and_no_mount(directory: Path) -> None:
     with HangingFiles(directory, {"state": "ok\n"}) as files:
         files.hang("state")
-        hanging = [reader(directory / "state") for _ in range(3)]
+        hanging = [start_reader(directory / "state") for _ in range(3)]
         files.wait_for_reader("state")
 
-    assert [outcome(one) for one in hanging] == [(1, "")] * 3
+    assert [read_outcome(process) for process in hanging] == [(1, "")] * 3
     assert not is_mounted(directory)
-    assert names_in(directory) == set()
+    assert list_names(directory) == set()
 
 
-def test_the_end_does_not_wait_for_whoever_has_a_file_open(directory: Path) -> None:
+def test_end_of_the_context_does_not_wait_for_an_open_file(directory: Path) -> None:
     with HangingFiles(directory, {"state": "ok\n"}):
         opened = os.open(directory / "state", os.O_RDONLY)
 
@@ -161,52 +163,52 @@ def test_the_end_does_not_wait_for_whoever_has_a_file_open(directory: Path) -> N
     os.close(opened)
 
 
-def test_a_failing_test_leaves_no_reader_and_no_mount(directory: Path) -> None:
+def test_exception_in_the_context_leaves_no_reader_and_no_mount(directory: Path) -> None:
     def fail() -> None:
         with HangingFiles(directory, {"state": "ok\n"}) as files:
             files.hang("state")
-            hanging.append(reader(directory / "state"))
+            hanging.append(start_reader(directory / "state"))
             files.wait_for_reader("state")
-            raise RuntimeError("of the test")
+            raise RuntimeError("in the context")
 
     hanging: list[subprocess.Popen[str]] = []
-    with pytest.raises(RuntimeError, match="of the test"):
+    with pytest.raises(RuntimeError, match="in the context"):
         fail()
 
-    assert outcome(hanging[0]) == (1, "")
+    assert read_outcome(hanging[0]) == (1, "")
     assert not is_mounted(directory)
 
 
-def test_a_directory_serves_again_and_again(directory: Path) -> None:
-    descriptors = len(names_in(Path("/proc/self/fd")))
+def test_directory_can_be_mounted_repeatedly(directory: Path) -> None:
+    descriptors = len(list_names(Path("/proc/self/fd")))
     for number in range(3):
         with HangingFiles(directory, {"state": str(number)}):
             assert (directory / "state").read_text() == str(number)
-    assert len(names_in(Path("/proc/self/fd"))) == descriptors
+    assert len(list_names(Path("/proc/self/fd"))) == descriptors
 
 
 def test_lookups_hang_until_they_are_released(files: HangingFiles, directory: Path) -> None:
     files.hang_lookups()
-    hanging = reader(directory / "state")
+    hanging = start_reader(directory / "state")
     files.wait_for_lookup()
     assert hanging.poll() is None
     files.release_lookups()
-    assert outcome(hanging) == (0, "ok\n")
+    assert read_outcome(hanging) == (0, "ok\n")
     assert (directory / "other").read_text() == "fine\n"
 
 
-def test_a_process_in_a_lookup_that_hangs_can_be_killed(files: HangingFiles, directory: Path) -> None:
+def test_process_in_a_hanging_lookup_can_be_killed(files: HangingFiles, directory: Path) -> None:
     files.hang_lookups()
-    hanging = reader(directory / "state")
+    hanging = start_reader(directory / "state")
     files.wait_for_lookup()
     hanging.kill()
-    assert outcome(hanging) == (-signal.SIGKILL, "")
+    assert read_outcome(hanging) == (-signal.SIGKILL, "")
 
 
-def test_the_end_leaves_no_lookup_that_hangs(directory: Path) -> None:
+def test_end_of_the_context_leaves_no_hanging_lookup(directory: Path) -> None:
     with HangingFiles(directory, {"state": "ok\n"}) as files:
         files.hang_lookups()
-        hanging = reader(directory / "state")
+        hanging = start_reader(directory / "state")
         files.wait_for_lookup()
-    assert outcome(hanging) == (1, "")
+    assert read_outcome(hanging) == (1, "")
     assert not is_mounted(directory)
