@@ -26,7 +26,7 @@ class TinyPlugin:
         self.calls: list[tuple[str, float]] = []
         self.requests: list[object] = []
         self.error = ""
-        """The message with which Allocate and PreStartContainer fail, unless it is empty."""
+        """The message with which all calls except ListAndWatch fail, unless it is empty."""
         self.has_container_responses = True
         self.preferred: list[str] = []
         self.stream_ended = asyncio.Event()
@@ -96,8 +96,15 @@ class TinyPlugin:
         self.calls.append((method, time.monotonic()))
         self.requests.append(request)
 
-    async def _get_options(self, _request: bytes, _context: object) -> pb.DevicePluginOptions:
+    async def _fail_if_error(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        if self.error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.error)
+
+    async def _get_options(
+        self, _request: bytes, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.DevicePluginOptions:
         self._record("GetDevicePluginOptions")
+        await self._fail_if_error(context)
         return self.options
 
     async def _list_and_watch(self, _request: bytes, _context: object) -> AsyncIterator[pb.ListAndWatchResponse]:
@@ -111,9 +118,10 @@ class TinyPlugin:
             self.stream_ended.set()
 
     async def _get_preferred_allocation(
-        self, request: pb.PreferredAllocationRequest, _context: object
+        self, request: pb.PreferredAllocationRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.PreferredAllocationResponse:
         self._record("GetPreferredAllocation", request)
+        await self._fail_if_error(context)
         response = pb.ContainerPreferredAllocationResponse(deviceIDs=self.preferred)
         return pb.PreferredAllocationResponse(container_responses=[response])
 
@@ -121,8 +129,7 @@ class TinyPlugin:
         self, request: pb.AllocateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.AllocateResponse:
         self._record("Allocate", request)
-        if self.error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.error)
+        await self._fail_if_error(context)
         responses = [
             pb.ContainerAllocateResponse(envs={"IDS": ",".join(sorted(container.devices_ids))})
             for container in request.container_requests
@@ -133,8 +140,7 @@ class TinyPlugin:
         self, request: pb.PreStartContainerRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> bytes:
         self._record("PreStartContainer", request)
-        if self.error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, self.error)
+        await self._fail_if_error(context)
         return b""
 
 

@@ -132,10 +132,10 @@ class DeviceManager:
                 del self._resources[resource]
                 self._stopped_at.pop(resource, None)
                 self._dropped.add(resource)
-        gone = dict.fromkeys(self._dropped, 0)
+        dropped = dict.fromkeys(self._dropped, 0)
         capacity = {name: len(known.healthy) + len(known.unhealthy) for name, known in self._resources.items()}
         allocatable = {name: len(known.healthy) for name, known in self._resources.items()}
-        return NodeStatus(gone | capacity, gone | allocatable)
+        return NodeStatus(dropped | capacity, dropped | allocatable)
 
     def list_available(self, request: Request) -> list[str]:
         """Return the IDs of the devices to choose from; empty if the container already has its devices.

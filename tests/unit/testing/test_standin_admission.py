@@ -158,6 +158,20 @@ async def test_preferred_devices_are_chosen_and_unknown_ids_are_ignored(
         assert {"b", "c"} < set(allocation.ids)
 
 
+async def test_failed_get_preferred_allocation_rejects_the_pod(kubelet: KubeletStandIn) -> None:
+    async with TinyPlugin(kubelet.plugins_dir, X, "a", get_preferred_allocation_available=True) as plugin:
+        await plugin.register()
+        await kubelet.wait_for_list(X)
+        plugin.error = "no preference"
+        with pytest.raises(AdmissionError) as rejected:
+            await kubelet.admit(X)
+        assert rejected.value.cause == (
+            "device plugin GetPreferredAllocation rpc failed with err: "
+            "rpc error: code = FailedPrecondition desc = no preference"
+        )
+        assert "Allocate" not in plugin.methods
+
+
 async def test_failed_pre_start_container_fails_the_container_after_its_admission(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a", pre_start_required=True) as plugin:
         await plugin.register()

@@ -106,6 +106,17 @@ async def test_register_of_an_endpoint_without_a_server_fails_with_gos_message(k
         assert X not in kubelet.node_status().capacity
 
 
+async def test_register_fails_when_the_plugin_does_not_return_its_options(kubelet: KubeletStandIn) -> None:
+    async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
+        plugin.error = "not ready"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await plugin.register()
+        assert refused.value.details() == (
+            "failed to get device plugin options: rpc error: code = FailedPrecondition desc = not ready"
+        )
+        assert kubelet.stream_count(X) == 0
+
+
 async def test_kubelet_up_to_1_24_answers_before_it_dials_and_uses_the_options_of_the_request(
     kubelet_dir: Path,
 ) -> None:
