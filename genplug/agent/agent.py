@@ -41,7 +41,7 @@ class Agent:
         self._watcher = DirectoryWatcher()
         self._uevents_failure = ""
         """Why uevents are not received, empty if they are."""
-        self._kubelet = KubeletController(settings, host, self._watcher, self.event_log)
+        self._kubelet = KubeletController(settings, host, paths, self._watcher, self.event_log)
         self._reconciler = Reconciler(host, self.event_log, self._kubelet.publish, lambda: self._uevents_failure)
         self._reloader = ConfigReloader(settings, self._watcher, self.event_log, self._submit_config)
         self._scanner = DeviceScanner(
@@ -76,7 +76,7 @@ class Agent:
             self._kubelet.statuses(),
             self._reconciler.monitor_status,
             build_scan_statuses(snapshot.config, snapshot.inventory) if snapshot is not None else (),
-            tuple(task.failure for task in self._supervised if task.failure),
+            (*(task.failure for task in self._supervised if task.failure), *self._kubelet.failures),
         )
 
     @property

@@ -8,6 +8,7 @@ class AllocationErrorCode(StrEnum):
 
     NOT_FOUND = "NOT_FOUND"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    UNAVAILABLE = "UNAVAILABLE"
 
 
 class AllocationError(Exception):

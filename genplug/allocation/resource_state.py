@@ -34,6 +34,18 @@ class ResourceState:
         """The plugin options, which the kubelet reads once, when it connects."""
         return self.offer.options
 
+    def may_block(self, ids: Sequence[str]) -> bool:
+        """Return whether :meth:`allocate` uses files that may be on a file system that does not respond.
+
+        The file system of ``/dev`` always responds; those of mount sources, CDI files and other nodes may not.
+        """
+        allocate = self.offer.resource.allocate
+        if allocate.mounts or allocate.injects_by_cdi:
+            return True
+        grants = (self.offer.grants[one] for one in ids if one in self.offer.grants)
+        devices = (health.device for grant in grants for health in grant.devices)
+        return not all(node.info.is_in_dev for device in devices for node in (*device.nodes, *device.companions))
+
     def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         """Return the edits for a container with these devices.
 

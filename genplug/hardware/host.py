@@ -63,6 +63,7 @@ class Host:
     environment: Mapping[str, str] = field(factory=lambda: os.environ, kw_only=True, eq=False, repr=False)
     node_name: str | None = field(default=None, kw_only=True)
     _tree: FileTree = field(init=False, eq=False, repr=False)
+    _dev_file_system: int | None = field(init=False, eq=False, repr=False)
     _infos: dict[str, PathInfo | None] = field(factory=dict, init=False, eq=False, repr=False)
     _dependencies: dict[str, Dependencies] = field(factory=dict, init=False, eq=False, repr=False)
     _resolved: dict[tuple[str, Kind], str | None] = field(factory=dict, init=False, eq=False, repr=False)
@@ -76,6 +77,13 @@ class Host:
             if self.recorder is None
             else FileTree(prefix, self.is_cached, self.recorder)
         )
+
+    @_dev_file_system.default
+    def _dev_file_system_of_root(self) -> int | None:
+        try:
+            return (self.root / "dev").lstat().st_dev
+        except OSError:
+            return None
 
     def __attrs_post_init__(self) -> None:
         if self.stand_ins and _is_real_root(self.root):
@@ -221,13 +229,14 @@ class Host:
             return None
         dependencies.add_name(*_split(resolved))
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
+        is_in_dev = status.st_dev == self._dev_file_system
         if kind is Kind.CHAR or kind is Kind.BLOCK:
-            return PathInfo(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev))
+            return PathInfo(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev), is_in_dev)
         if kind is Kind.FILE and self.stand_ins:
-            return self._stand_in(resolved)
+            return self._stand_in(resolved, is_in_dev=is_in_dev)
         return PathInfo(resolved, kind)
 
-    def _stand_in(self, resolved: str) -> PathInfo:
+    def _stand_in(self, resolved: str, *, is_in_dev: bool = False) -> PathInfo:
         try:
             found = _STAND_IN.match(self._tree.read(resolved, _STAND_IN_BYTES))
         except OSError:
@@ -235,7 +244,7 @@ class Host:
         if found is None:
             return PathInfo(resolved, Kind.FILE)
         kind, major, minor = found.groups()
-        return PathInfo(resolved, Kind(kind.decode()), int(major), int(minor))
+        return PathInfo(resolved, Kind(kind.decode()), int(major), int(minor), is_in_dev)
 
 
 def is_utf8(path: str) -> bool:

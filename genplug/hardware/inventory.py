@@ -48,6 +48,8 @@ class PathInfo:
     kind: Kind
     major: int = 0
     minor: int = 0
+    is_in_dev: bool = field(default=False, eq=False)
+    """Whether the path is in the file system of ``/dev``, which always responds."""
 
     @property
     def is_device(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import grpc
 
 from genplug.allocation.container_edits import ContainerEdits
-from genplug.allocation.errors import AllocationError
+from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.kubelet import prestart_runner, wire
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
@@ -24,6 +24,9 @@ from genplug.kubelet.latest_value import LatestValue
 
 LIST_INTERVAL_SECONDS = 1.0
 """Minimum interval between two lists on one stream: each list costs the kubelet a checkpoint with fsync (§4)."""
+
+MAX_ALLOCATE_ATTEMPTS = 3
+"""Attempts to allocate while the state of the resource changes; more would keep other pods waiting."""
 
 Context = grpc.aio.ServicerContext[Any, bytes]
 
@@ -41,7 +44,7 @@ class ResourceBackend(Protocol):
         """The plugin options, which the kubelet reads once, when it connects."""
         ...
 
-    def allocate(self, ids: Sequence[str]) -> ContainerEdits:
+    async def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         """Return the edits for a container with these devices.
 
         Raises:
@@ -133,11 +136,17 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         return wire.encode_preferred_response(preferred)
 
     async def _allocate(self, request: pb.AllocateRequest, context: Context) -> bytes:
-        backend = self._backend.value
         containers = [tuple(container.devices_ids) for container in request.container_requests]
 
         async def allocate() -> bytes:
-            return wire.encode_allocate_response(map(backend.allocate, containers))
+            for _ in range(MAX_ALLOCATE_ATTEMPTS):
+                backend = self._backend.value
+                edits = [await backend.allocate(ids) for ids in containers]
+                # What was given meanwhile under another name of the resource must not be given twice.
+                if backend is self._backend.value:
+                    return wire.encode_allocate_response(edits)
+            text = f"{self._resource}: its devices changed {MAX_ALLOCATE_ATTEMPTS} times during the allocation"
+            raise AllocationError(AllocationErrorCode.UNAVAILABLE, text)
 
         ids = tuple(dict.fromkeys(device_id for ids in containers for device_id in ids))
         return await self._answer("Allocate", ids, allocate(), context)

@@ -33,6 +33,11 @@ def build_unscanned_status(name: str) -> ResourceStatus:
     return _build_unserved_status(name, "its first scan has not finished, so its devices are not known")
 
 
+def build_unwritten_status(name: str) -> ResourceStatus:
+    """Return the status of a resource whose devices are not offered before their CDI file is written."""
+    return _build_unserved_status(name, "the CDI file of its devices has not been written yet")
+
+
 def build_template_status(name: str, notes: Sequence[str]) -> ResourceStatus:
     """Return the status of a resource whose name is a template for which no device has a value."""
     reason = "no device has a value for the template in its name, so there is nothing to register"

@@ -259,7 +259,7 @@ async def test_24_agent_serves_and_idles_without_kubelet_sock(xy_node: FakeNode,
         assert time.process_time() - used < 0.15
         assert read_resident_kib() - memory < 1024
         assert len(asyncio.all_tasks()) <= tasks
-        assert agent.status.unready[0].startswith(f"kubelet: {kubelet.socket} is not there")
+        assert agent.status.unready[0].startswith(f"kubelet: {kubelet.socket} does not exist")
         if is_kubelet_running:
             assert entries.empty()
             xy_node.plug("/dev/x1")

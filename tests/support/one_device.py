@@ -17,7 +17,7 @@ class OneDevice:
     def options(self) -> PluginOptions:
         return self._options
 
-    def allocate(self, ids: Sequence[str]) -> ContainerEdits:
+    async def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         raise NotImplementedError(ids)
 
     def pre_start_programs(self, ids: Sequence[str]) -> Sequence[ProgramRun]:

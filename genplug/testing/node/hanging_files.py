@@ -21,6 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+MAX_HANG_SECONDS: Final = 30.0
+"""Seconds after the first call of ``hang`` or ``hang_lookups`` after which everything fails with EIO."""
+
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MNT_FORCE, _MNT_DETACH = 1, 2
@@ -85,9 +88,20 @@ class HangingFiles:
     Either the reads of single files hang, or all stats and lookups. The kernel caches nothing, so the next read returns
     a changed content; inotify reports no event. All methods are thread-safe. Only the methods that wait block; a
     coroutine calls them with ``asyncio.to_thread``. At the end of the context, requests that hang fail with EIO.
+
+    A process that waits can be killed, as one that waits for a network file system. With ``is_killable=False`` it
+    cannot, as one that waits for a driver. After ``max_hang_seconds`` all requests fail with EIO, so that a test whose
+    own event loop waits fails.
     """
 
-    def __init__(self, directory: Path, contents: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        contents: Mapping[str, str],
+        *,
+        is_killable: bool = True,
+        max_hang_seconds: float | None = MAX_HANG_SECONDS,
+    ) -> None:
         self._directory = directory.resolve()
         self._files = {
             name: _File(node, content.encode())
@@ -96,6 +110,9 @@ class HangingFiles:
         self._by_node = {file.node: file for file in self._files.values()}
         self._changed = threading.Condition()
         self._is_ending = False
+        self._is_killable = is_killable
+        self._max_hang_seconds = max_hang_seconds
+        self._limit: threading.Timer | None = None
         self._lookups_hang = False
         self._hanging_lookups: dict[int, tuple[int, _Request]] = {}
         self._kernel = -1
@@ -132,19 +149,31 @@ class HangingFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._end()
+        # MNT_DETACH alone keeps the connection, and this thread, while a process has a file open. MNT_FORCE ends it.
+        _check(_LIBC.umount2(bytes(self._directory), _MNT_FORCE | _MNT_DETACH), self._directory)
+        self._thread.join()
+
+    def _end(self) -> None:
         with self._changed:
             self._is_ending = True
             for file in self._files.values():
                 self._answer_hanging(file)
             self._answer_hanging_lookups()
-        # MNT_DETACH alone keeps the connection, and this thread, while a process has a file open. MNT_FORCE ends it.
-        _check(_LIBC.umount2(bytes(self._directory), _MNT_FORCE | _MNT_DETACH), self._directory)
-        self._thread.join()
+
+    def _start_limit(self) -> None:
+        if self._limit is None and self._max_hang_seconds is not None:
+            self._limit = threading.Timer(self._max_hang_seconds, self._end)
+            self._limit.daemon = True
+            self._limit.start()
 
     def hang(self, name: str) -> None:
         """Block all reads of a file from now on."""
         with self._changed:
             self._files[name].hangs = True
+            self._start_limit()
 
     def release(self, name: str) -> None:
         """Answer the reads of a file that hang, with its present content, and later reads at once."""
@@ -156,6 +185,7 @@ class HangingFiles:
         """Block all stats and lookups from now on, like a network file system whose server is unreachable."""
         with self._changed:
             self._lookups_hang = True
+            self._start_limit()
 
     def release_lookups(self) -> None:
         """Answer the stats and lookups that hang, and later requests at once."""
@@ -262,6 +292,8 @@ class HangingFiles:
     def _interrupt(self, request: _Request) -> None:
         """Answer a request whose process has received a signal, which the kernel delivers only after the answer."""
         (unique,) = _INTERRUPT_IN.unpack_from(request.body)
+        if not self._is_killable:
+            return
         for file in self._files.values():
             if file.hanging.pop(unique, None):
                 self._answer(unique, error=errno.EINTR)

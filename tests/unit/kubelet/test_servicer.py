@@ -18,7 +18,7 @@ X = "example.com/x"
 class Refusing(OneDevice):
     """A resource that refuses every allocation."""
 
-    def allocate(self, ids: Sequence[str]) -> ContainerEdits:
+    async def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         raise AllocationError(AllocationErrorCode.NOT_FOUND, f"{X} has no device {ids[0]}")
 
 

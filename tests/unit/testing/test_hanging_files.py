@@ -212,3 +212,9 @@ def test_end_of_the_context_leaves_no_hanging_lookup(directory: Path) -> None:
         files.wait_for_lookup()
     assert read_outcome(hanging) == (1, "")
     assert not is_mounted(directory)
+
+
+def test_requests_fail_after_the_time_limit(directory: Path) -> None:
+    with HangingFiles(directory, {"state": "ok\n"}, max_hang_seconds=0.2) as files:
+        files.hang("state")
+        assert read_outcome(start_reader(directory / "state")) == (1, "")

@@ -1,0 +1,161 @@
+"""Offers of resources that are injected by CDI: a device is offered once the file that defines it is written."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from genplug.agent.blocking_calls import BlockingCalls
+from genplug.agent.cdi_writer import CdiSpec, CdiUnwritableError, CdiWriter, compose_spec
+from genplug.agent.settings import Settings
+from genplug.allocation.cdi_spec import file_name
+from genplug.allocation.errors import AllocationError, AllocationErrorCode
+from genplug.allocation.offer import ResourceOffer
+from genplug.hardware.host import Host
+from genplug.hardware.hung_paths import HangError
+from genplug.kubelet.client import CallError
+from genplug.kubelet.pod_resources import list_devices_in_use
+from genplug.observe.events import Event, EventLog
+
+WRITE_SECONDS = 5.0
+"""Seconds after which a write counts as hanging. It includes an fsync."""
+
+
+class CdiOffers:
+    """Writes the files of offers. ``ready`` gets each offer when its file is written, or cannot be.
+
+    The devices of an offer whose file cannot be written are unhealthy; the write is tried again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: Host,
+        calls: BlockingCalls,
+        event_log: EventLog,
+        ready: Callable[[ResourceOffer], None],
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._calls = calls
+        self._event_log = event_log
+        self._ready = ready
+        self._writer = CdiWriter(settings.cdi_dir, host)
+        self._offers: dict[str, ResourceOffer] = {}
+        self._specs: dict[str, CdiSpec] = {}
+        self._pending: dict[str, None] = {}
+        self._errors: dict[str, str] = {}
+        self._is_changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<CdiOffers [{len(self._specs)} written | pending: {list(self._pending)} | errors: {self._errors}]>"
+
+    def request(self, offer: ResourceOffer) -> None:
+        """Write the file of an offer, and make the offer ready then."""
+        self._offers[offer.resource.name] = offer
+        self._pending[offer.resource.name] = None
+        self._is_changed.set()
+
+    def retry(self) -> None:
+        """Try again to write the files that could not be written."""
+        self._pending |= dict.fromkeys(self._errors)
+        self._is_changed.set()
+
+    def restore(self, resource: str) -> None:
+        """Write the file of a resource again if it was removed. For a thread.
+
+        Raises:
+            AllocationError: it cannot be written.
+            HangError: the file system of the directory does not respond.
+        """
+        spec = self._specs.get(resource)
+        if spec is None or spec.text is None:
+            return
+        try:
+            self._writer.write(resource, spec.text)
+        except CdiUnwritableError as error:
+            raise AllocationError(AllocationErrorCode.FAILED_PRECONDITION, str(error)) from None
+
+    async def remove(self, resource: str) -> None:
+        """Remove the file of a resource, if there is one."""
+        for known in (self._offers, self._pending, self._errors):
+            known.pop(resource, None)
+        if self._specs.pop(resource, None) is not None:
+            self._writer.forget(resource)
+            await self._remove(file_name(resource))
+
+    async def run(self) -> None:
+        """Write files, and remove those of earlier processes, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write_pending())
+            tasks.create_task(self._remove_stale_files())
+
+    async def _write_pending(self) -> None:
+        while True:
+            while self._pending:
+                name = next(iter(self._pending))
+                del self._pending[name]
+                if name in self._offers:
+                    await self._write(self._offers[name])
+            try:
+                async with asyncio.timeout(self._settings.poll if self._errors else None):
+                    await self._is_changed.wait()
+            except TimeoutError:
+                self.retry()
+            self._is_changed.clear()
+
+    async def _remove_stale_files(self) -> None:
+        """Remove the files of earlier processes that no pod uses; return when none is left."""
+        while (stale := await self._stale_files()) != frozenset():
+            try:
+                used = {file_name(resource) for resource in await list_devices_in_use(self._settings.pod_resources)}
+            except CallError:
+                used = set(stale or ())
+            for name in sorted((stale or frozenset()) - used):
+                await self._remove(name)
+                text = f"{self._settings.cdi_dir}/{name} of an earlier genplug process is removed: no pod uses it"
+                self._event_log.emit(Event.CDI_REMOVED, text)
+            await asyncio.sleep(self._settings.drain)
+
+    async def _write(self, offer: ResourceOffer) -> None:
+        name = offer.resource.name
+        try:
+            spec = await self._calls.run(
+                partial(self._compose_and_write, offer), WRITE_SECONDS, f"the write of the CDI file of {name}"
+            )
+        except (CdiUnwritableError, HangError) as error:
+            self._report(name, str(error))
+            ready = offer.mark_unhealthy(dict.fromkeys(offer.grants, str(error)))
+        else:
+            self._specs[name] = spec
+            self._errors.pop(name, None)
+            ready = offer
+        if self._offers.get(name) is offer:
+            self._ready(ready)
+
+    def _compose_and_write(self, offer: ResourceOffer) -> CdiSpec:
+        spec = compose_spec(offer, self._specs.get(offer.resource.name), self._host)
+        if spec.text is not None:
+            self._writer.write(spec.resource, spec.text)
+        return spec
+
+    def _report(self, resource: str, error: str) -> None:
+        if self._errors.get(resource) != error:
+            self._errors[resource] = error
+            text = f"{resource}: {error}. Its devices are unhealthy until the file is written"
+            self._event_log.emit(Event.CDI_UNWRITABLE, text, resource=resource)
+
+    async def _stale_files(self) -> frozenset[str] | None:
+        """Return the names of files that no offer has; None if that is not known."""
+        try:
+            found = await self._calls.run(self._writer.list_files, WRITE_SECONDS, "listing the CDI files")
+        except HangError:
+            return None
+        return found - {file_name(resource) for resource in self._offers}
+
+    async def _remove(self, name: str) -> None:
+        try:
+            await self._calls.run(partial(self._writer.remove, name), WRITE_SECONDS, f"the removal of {name}")
+        except CdiUnwritableError as error:
+            self._event_log.emit(Event.CDI_UNWRITABLE, str(error))
+        except HangError as error:
+            self._event_log.emit(Event.CDI_UNWRITABLE, f"the unused CDI file {name} cannot be removed: {error}")

@@ -1,0 +1,142 @@
+"""The endpoints of a node: one for each offered resource, kept after its removal until no pod uses the resource."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from genplug.agent.settings import Settings
+from genplug.allocation.offer import ResourceOffer, build_offer
+from genplug.kubelet.client import CallError
+from genplug.kubelet.endpoint import Endpoint
+from genplug.kubelet.events import EndpointStatus, Report
+from genplug.kubelet.latest_value import LatestValue
+from genplug.kubelet.plugin_dir import PluginDirListing
+from genplug.kubelet.pod_resources import list_devices_in_use
+from genplug.kubelet.registration import Registrar
+from genplug.kubelet.servicer import ResourceBackend
+from genplug.observe.events import Event, EventLog
+from genplug.spec.model import Resource
+
+
+class Endpoints:
+    """Serves offers. Nothing is served before :meth:`start`.
+
+    ``build_backend`` returns what an endpoint serves for an offer; ``clean_up`` is awaited before the endpoint of a
+    removed resource ends.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        event_log: EventLog,
+        build_backend: Callable[[ResourceOffer], ResourceBackend],
+        report: Callable[[Report], None],
+        clean_up: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._event_log = event_log
+        self._build_backend = build_backend
+        self._report = report
+        self._clean_up = clean_up
+        self._tasks: asyncio.TaskGroup | None = None
+        self._registrar: Registrar | None = None
+        self._listing: PluginDirListing | None = None
+        self._offers: dict[str, ResourceOffer] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        self._draining: dict[str, asyncio.Task[None]] = {}
+
+    def __repr__(self) -> str:
+        parts = [f"{name}: {endpoint.status.phase}" for name, endpoint in self._endpoints.items()]
+        parts += [f"{name}: draining" for name in self._draining]
+        return f"<Endpoints [{' | '.join(parts)}]>"
+
+    @property
+    def offers(self) -> Mapping[str, ResourceOffer]:
+        """The newest offer of each resource, removed resources included."""
+        return self._offers
+
+    def is_removed(self, name: str) -> bool:
+        """Return whether a resource is removed, and waits for its last pod."""
+        return name in self._draining
+
+    def status(self, name: str) -> EndpointStatus | None:
+        """Return the status of the endpoint of a resource, None before it is served."""
+        return self._endpoints[name].status if name in self._endpoints else None
+
+    def start(self, tasks: asyncio.TaskGroup, registrar: Registrar) -> None:
+        """Serve from now on; ``tasks`` runs the endpoints."""
+        self._tasks, self._registrar = tasks, registrar
+
+    def stop(self) -> None:
+        """End every endpoint: streams are closed, calls in progress answered, sockets removed."""
+        for drain in self._draining.values():
+            drain.cancel()
+        for endpoint in self._endpoints.values():
+            endpoint.stop()
+
+    def on_directory_listing(self, listing: PluginDirListing) -> None:
+        """Give the endpoints a listing of the kubelet's directory, and serve what is not served yet."""
+        self._listing = listing
+        for endpoint in self._endpoints.values():
+            endpoint.on_directory_listing(listing)
+        for name, offer in self._offers.items():
+            if name not in self._endpoints:
+                self._serve(offer)
+
+    def publish(self, offer: ResourceOffer) -> None:
+        """Serve an offer from now on. A resource that was removed is back."""
+        name = offer.resource.name
+        self.keep(name)
+        if self._offers.get(name) == offer:
+            return
+        self._offers[name] = offer
+        if name in self._endpoints:
+            self._endpoints[name].update(self._build_backend(offer))
+        else:
+            self._serve(offer)
+
+    def keep(self, name: str) -> None:
+        """Keep the endpoint of a resource that was removed and is configured again."""
+        if (drain := self._draining.pop(name, None)) is not None:
+            drain.cancel()
+
+    def remove(self, resource: Resource) -> None:
+        """Offer nothing of a resource from now on, and end its endpoint when no pod uses it."""
+        name = resource.name
+        text = f"{name}: removed from the configuration; its list is empty, its endpoint remains until no pod uses it"
+        self._event_log.emit(Event.RESOURCE_REMOVED, text, resource=name)
+        self.publish(build_offer(resource, ()))
+        if self._tasks is None:
+            del self._offers[name]
+        else:
+            self._draining[name] = self._tasks.create_task(self._drain(name), name=f"drain {name}")
+
+    def _serve(self, offer: ResourceOffer) -> None:
+        if self._tasks is None or self._registrar is None or self._listing is None:
+            return
+        name = offer.resource.name
+        backend: LatestValue[ResourceBackend] = LatestValue(self._build_backend(offer))
+        endpoint = self._endpoints[name] = Endpoint(name, backend, self._registrar, self._report)
+        self._tasks.create_task(endpoint.run(self._listing), name=f"endpoint {name}")
+
+    async def _drain(self, name: str) -> None:
+        await self._wait_unused(name)
+        await self._clean_up(name)
+        self._event_log.emit(Event.RESOURCE_DRAINED, f"{name}: no pod uses it; its endpoint ends", resource=name)
+        self._endpoints.pop(name).stop()
+        del self._offers[name], self._draining[name]
+
+    async def _wait_unused(self, name: str) -> None:
+        known_error = ""
+        while True:
+            # Wait first: the kubelet does not report a pod that it has just admitted.
+            await asyncio.sleep(self._settings.drain)
+            try:
+                used = await list_devices_in_use(self._settings.pod_resources)
+            except CallError as error:
+                if str(error) != known_error:
+                    known_error = str(error)
+                    text = f"{name}: the pods that use it are unknown, so its endpoint remains: {error}"
+                    self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text, resource=name)
+                continue
+            if not used.get(name):
+                return

@@ -1,0 +1,134 @@
+"""Offers: what each resource of the newest snapshot offers, less what pods hold under its other names."""
+
+from collections.abc import Iterable, Sequence
+
+from attrs import evolve
+
+from genplug.agent.alias_pools import AliasPools
+from genplug.agent.blocking_calls import BlockingCalls
+from genplug.agent.bounded_state import BoundedState
+from genplug.agent.cdi_offers import CdiOffers
+from genplug.agent.endpoints import Endpoints
+from genplug.agent.settings import Settings
+from genplug.agent.snapshot import Snapshot
+from genplug.allocation.offer import ResourceOffer, build_offer
+from genplug.allocation.resource_state import ResourceState
+from genplug.hardware.host import Host
+from genplug.hardware.hung_paths import HungPaths
+from genplug.kubelet.events import CallAnswered, Report
+from genplug.observe.events import EventLog
+from genplug.observe.messages import log_offer_change, log_report
+from genplug.observe.status import ResourceStatus
+from genplug.observe.status_builder import (
+    build_resource_status,
+    build_template_status,
+    build_unscanned_status,
+    build_unwritten_status,
+    collect_notes,
+)
+
+
+class Offers:
+    """Makes offers of snapshots, and gives them to ``endpoints``."""
+
+    def __init__(self, settings: Settings, host: Host, paths: HungPaths, event_log: EventLog) -> None:
+        self._host = host
+        self._event_log = event_log
+        self._snapshot: Snapshot | None = None
+        self._notes: dict[str, tuple[str, ...]] = {}
+        self._names: frozenset[str] = frozenset()
+        """The names under which the resources of the snapshot are offered, aliases included."""
+        self._supply: dict[str, ResourceOffer] = {}
+        """What each resource would offer if no pod held anything under its other names."""
+        self._calls = BlockingCalls(paths, on_return=self._retry)
+        self.pools = AliasPools(settings, event_log, self._refresh)
+        self.cdi = CdiOffers(settings, host, self._calls, event_log, self._on_cdi_ready)
+        self.endpoints = Endpoints(settings, event_log, self._build_backend, self._on_report, self.cdi.remove)
+
+    def __repr__(self) -> str:
+        return f"<Offers [{self.endpoints!r} | {self.cdi!r} | {self._calls!r}]>"
+
+    def update(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
+        """Offer what a snapshot has; touch only what differs from the previous one."""
+        self._snapshot = snapshot
+        self._notes = collect_notes(snapshot.inventory)
+        resources = snapshot.health.resources
+        self._names = frozenset(one for name, resource in resources.items() for one in (name, *resource.aliases))
+        self.pools.update_resources(resources.values())
+        for name, resource in resources.items():
+            is_changed = previous is None or not _is_unchanged(name, previous, snapshot)
+            for offered_name in (name, *resource.aliases):
+                self.endpoints.keep(offered_name)
+                if is_changed or offered_name not in self.endpoints.offers:
+                    renamed = resource if offered_name == name else evolve(resource, name=offered_name, aliases=())
+                    self._offer(build_offer(renamed, snapshot.health.devices[name]))
+        for name in self.endpoints.offers.keys() - self._names:
+            if not self.endpoints.is_removed(name):
+                self._supply.pop(name, None)
+                self.endpoints.remove(self.endpoints.offers[name].resource)
+
+    def statuses(self) -> tuple[ResourceStatus, ...]:
+        """Return the status of every resource, removed ones that still wait for their pods included."""
+        snapshot, offers = self._snapshot, dict(self.endpoints.offers)
+        if snapshot is None:
+            return ()
+        without_instances = snapshot.resources_without_instances
+        return (
+            *map(build_unscanned_status, snapshot.scan.unscanned),
+            *(build_template_status(name, self._notes.get(name, ())) for name in without_instances),
+            *map(build_unwritten_status, sorted(self._names - offers.keys())),
+            *(
+                build_resource_status(
+                    offer,
+                    self.endpoints.status(name),
+                    is_removed=self.endpoints.is_removed(name),
+                    notes=self._notes_of(offer),
+                )
+                for name, offer in offers.items()
+            ),
+        )
+
+    def _offer(self, offer: ResourceOffer) -> None:
+        if offer.resource.allocate.injects_by_cdi:
+            self.cdi.request(offer)
+        else:
+            self._set_supply(offer)
+
+    def _on_cdi_ready(self, offer: ResourceOffer) -> None:
+        if offer.resource.name in self._names:
+            self._set_supply(offer)
+
+    def _set_supply(self, offer: ResourceOffer) -> None:
+        self._supply[offer.resource.name] = offer
+        self._refresh((offer.resource.name,))
+
+    def _refresh(self, names: Iterable[str]) -> None:
+        """Offer what pods have left of resources."""
+        for name in names:
+            if name in self._supply:
+                offer = self.pools.remaining_offer(self._supply[name])
+                log_offer_change(self._event_log, self.endpoints.offers.get(name), offer, self._notes_of(offer))
+                self.endpoints.publish(offer)
+
+    def _notes_of(self, offer: ResourceOffer) -> Sequence[str]:
+        names = dict.fromkeys((offer.resource.name, offer.resource.configured_name))
+        return tuple(note for name in names for note in self._notes.get(name, ()))
+
+    def _build_backend(self, offer: ResourceOffer) -> BoundedState:
+        return BoundedState(ResourceState(offer, self._host, self.cdi.restore), self._calls)
+
+    def _on_report(self, report: Report) -> None:
+        if isinstance(report, CallAnswered) and report.method == "Allocate" and not report.error:
+            self.pools.record_allocation(report.resource, report.ids)
+        log_report(self._event_log, report)
+
+    def _retry(self) -> None:
+        self.cdi.retry()
+
+
+def _is_unchanged(name: str, previous: Snapshot, snapshot: Snapshot) -> bool:
+    """Return whether a resource offers the same in two snapshots; what did not change is the same object."""
+    known, resource = previous.health.resources.get(name), snapshot.health.resources[name]
+    if known is None or (known is not resource and known != resource):
+        return False
+    return previous.health.devices[name] == snapshot.health.devices[name]
