@@ -1,4 +1,4 @@
-"""Binds a probe of the configuration to a device: its request, or what events are compared with. Pure."""
+"""Binds a probe of the configuration to a device: makes its request, or the patterns for its events. Pure."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,8 +21,8 @@ from genplug.spec.template import MissingAttributeError
 class BoundProbe:
     """A probe of one device.
 
-    ``request`` is what is run again and again, if the kind polls; ``patterns`` is what events are compared with, if it
-    listens. ``error`` is why there is neither; the probe has this error until the device changes.
+    ``request`` is polled, if the kind polls; events are compared with ``patterns``, if it listens. ``error`` is the
+    reason why the probe has neither; the probe has this error until the device changes.
     """
 
     device: DeviceRef
@@ -46,13 +46,13 @@ class BoundProbe:
 
     @property
     def timing(self) -> ProbeTiming:
-        """The timing and thresholds. What listens has thresholds of 1, because an event is not repeated."""
+        """The timing and thresholds. A probe that evaluates events has thresholds of 1: an event is not repeated."""
         if self.request is not None or self.error:
             return self.spec.timing
         return evolve(self.spec.timing, failure_threshold=1, success_threshold=1)
 
     def evaluate(self, response: ProbeResponse, memory: Any, now: float) -> tuple[Result, Any]:  # noqa: ANN401 - the kind's own
-        """Return what a response means, and what to remember until the next one (``now`` is monotonic seconds)."""
+        """Return the result of a response, and the memory for the next one (``now`` is monotonic seconds)."""
         polling = self.kind.polling
         if response.error or polling is None:
             return Result(Outcome.ERROR, response.error), memory
@@ -60,7 +60,7 @@ class BoundProbe:
 
 
 def bind_probe(device: Device, resource: Resource, spec: ProbeSpec) -> BoundProbe:
-    """Return a probe of a resource for one of its devices; that it cannot be bound is its error."""
+    """Return a probe of a resource for one of its devices; if it cannot be bound, its ``error`` is the reason."""
     kind, ref = kind_of(spec.check), DeviceRef(resource.name, device.id)
     if (denial := kind.denial(spec.check, resource.policy)) is not None:
         return BoundProbe(ref, spec, error=denial.reason)

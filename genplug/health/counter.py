@@ -1,11 +1,11 @@
-"""Counters that only count up, by their increase within a window of time. Pure; times are monotonic seconds."""
+"""Counters that only increase, and their increase within a window of time. Pure; times are monotonic seconds."""
 
 from attrs import frozen
 
 
 @frozen
 class CounterLimit:
-    """By how much a counter may increase within a window of time."""
+    """The maximum increase of a counter within a window of time."""
 
     max_increase: float
     window_seconds: float
@@ -13,10 +13,10 @@ class CounterLimit:
 
 @frozen
 class CounterHistory:
-    """What is known of a counter.
+    """The values of a counter so far.
 
-    ``total`` is the increase since the first value, resets of the counter included.
-    ``samples`` are times and totals within the window, and the last before it.
+    ``total`` is the increase since the first value, including resets of the counter.
+    ``samples`` are the times and totals within the window, and the last sample before it.
     """
 
     last: float
@@ -29,17 +29,17 @@ class CounterHistory:
         return self.samples[0][1] != self.total
 
     def increase(self, now: float, window_seconds: float) -> float:
-        """Return by how much the counter increased in the window that ends now."""
+        """Return the increase of the counter in the window that ends now."""
         before_window = [total for at, total in self.samples if at <= now - window_seconds]
         start = before_window[-1] if before_window else self.samples[0][1]
         return self.total - start
 
 
 def add_sample(history: CounterHistory | None, value: float, now: float, window_seconds: float) -> CounterHistory:
-    """Return the history with another value of the counter; None is the history before the first value."""
+    """Return the history with another value of the counter, which is the first value if there is no history."""
     if history is None:
         return CounterHistory(value, 0.0, ((now, 0.0),))
-    # A counter that starts at 0 again, because its driver was reloaded, has increased by what it shows.
+    # After its driver was reloaded, a counter starts at 0 again: its value is the increase.
     total = history.total + (value - history.last if value >= history.last else value)
     kept = [sample for sample in history.samples if sample[0] >= now - window_seconds]
     # The last sample before the window is the value at which the window starts.

@@ -1,7 +1,7 @@
-"""The probes of all devices of an inventory, and what is kept of them when devices and configuration change. Pure.
+"""The probes of all devices of an inventory, and their states across changes of devices and configuration. Pure.
 
-A probe keeps its state for as long as it checks the same thing of the same device.
-A device that disappears and returns has to pass its probes again, unless nothing is checked again and again.
+A probe keeps its state as long as it checks the same property of the same device.
+A device that disappears and returns has to pass its probes again, unless it has only event probes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,10 +24,10 @@ FIRST_RESULT_TIMEOUT = 2.0
 
 @frozen
 class Update:
-    """What an update changed.
+    """The probes that an update changed.
 
-    ``started`` are probes that are run from now on, and ``new`` those without a result.
-    ``ended`` are probes that are not run any more, and ``forgotten`` those of them whose state is not kept.
+    ``started`` are probes that run from now on, and ``new`` are those without a result.
+    ``ended`` are probes that do not run any more, and ``forgotten`` are those whose state is not kept.
     """
 
     started: list[ProbeInstance] = field(factory=list)
@@ -79,10 +79,10 @@ class DeviceProbes:
         return ProbeResults(failures, pending)
 
     def update(self, inventory: Inventory, listed: AbstractSet[DeviceRef], now: float) -> Update:
-        """Watch the devices of an inventory, and no others; return what that changed.
+        """Watch the devices of an inventory, and no others; return the changes.
 
-        ``listed`` are all devices of the previous list, those that are gone and linger included: one of them that
-        returns has to pass its probes ``successThreshold`` times.
+        ``listed`` are all devices of the previous list, including those that disappeared and linger: a listed device
+        that returns has to pass its probes ``successThreshold`` times.
         """
         update, present = Update(), dict(_devices_with_probes(inventory))
         for ref in self._instances.keys() - present.keys():
@@ -143,6 +143,6 @@ def _first_state(bound: BoundProbe, now: float, *, has_returned: bool) -> ProbeS
 
 
 def _is_same_probe(old: BoundProbe, new: BoundProbe) -> bool:
-    """Return whether the state of one probe holds for the other: both check the same."""
+    """Return whether both probes check the same property, so that the state of the old probe is kept."""
     same = (old.request, old.error, old.sysfs_directories) == (new.request, new.error, new.sysfs_directories)
     return same and old.spec.check == new.spec.check

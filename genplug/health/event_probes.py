@@ -1,4 +1,4 @@
-"""Probes that listen: feeds them the kernel's events, and the kernel log from before the start on."""
+"""The probes that evaluate events: of the kernel log, from its oldest record on, and of the kernel's devices."""
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,9 +17,9 @@ _PASSED = Result(Outcome.PASSED)
 class EventProbes:
     """The probes that listen to event streams.
 
-    ``apply`` gets each result of a probe, ``flush`` is called after the results of an event of the kernel log, and
+    ``apply`` is called with each result of a probe, ``flush`` after the results of an event of the kernel log, and
     ``spawn`` runs a coroutine in the background.
-    ``uevents_error`` returns why the kernel's events cannot be received, empty if they can.
+    ``uevents_error`` returns the reason why the kernel's events cannot be received, empty if they can.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class EventProbes:
         self._log: KernelLog | None = None
 
     def update(self, instances: Iterable[ProbeInstance]) -> None:
-        """Listen for those of these probes that can, and for no others."""
+        """Replace the probes; those with an error or without events are left out."""
         self._instances = tuple(
             (instance, instance.bound.kind.listening)
             for instance in instances
@@ -45,13 +45,13 @@ class EventProbes:
         )
 
     def start(self, new: Iterable[ProbeInstance]) -> None:
-        """Give new probes their first result: healthy, unless the kernel log from before says otherwise."""
+        """Apply the first result of new probes: passed, unless existing records of the kernel log are failures."""
         ids = {instance.id for instance in new}
         for instance, listening in self._instances:
             if instance.id in ids and listening.stream is EventStream.UEVENTS:
                 error = self._uevents_error()
                 self._apply(instance, Result(Outcome.ERROR, error) if error else _PASSED)
-        if any(instance.id in ids for instance in self._of(EventStream.KERNEL_LOG)):
+        if any(instance.id in ids for instance in self._instances_of(EventStream.KERNEL_LOG)):
             self._spawn(self._read_log(ids))
 
     def on_uevent(self, event: Uevent) -> None:
@@ -61,7 +61,7 @@ class EventProbes:
             if listening.stream is EventStream.UEVENTS:
                 result = listening.evaluate(instance.bound.patterns, event)
             elif is_driver_bound(instance.bound.sysfs_directories, event):
-                # What the kernel logged about the device, it logged of the driver that was bound before.
+                # Earlier log records concern the driver that was bound before.
                 result = _PASSED
             if result is not None:
                 self._apply(instance, result)
@@ -71,14 +71,14 @@ class EventProbes:
         if self._log is not None:
             self._log.close()
 
-    def _of(self, stream: EventStream) -> Iterable[ProbeInstance]:
+    def _instances_of(self, stream: EventStream) -> Iterable[ProbeInstance]:
         return (instance for instance, listening in self._instances if listening.stream is stream)
 
     async def _read_log(self, ids: AbstractSet[object]) -> None:
-        """Evaluate the records that the log holds for these probes, and follow it for all."""
+        """Evaluate the existing records of the log for these probes, and follow the log for all probes."""
         try:
             await self._replay_log(ids)
-        except Exception as error:  # noqa: BLE001 - a mistake of genplug is an error of these probes, and of no other
+        except Exception as error:  # noqa: BLE001 - a defect of genplug is an error of these probes only
             failed = Result(Outcome.ERROR, f"internal error: {error!r}; please report it")
             self._apply_to_pending(failed)
         self._flush()
@@ -92,12 +92,12 @@ class EventProbes:
         else:
             records = await self._log.read_existing()
         log = self._log
-        # The probes as they are now: a reload may have replaced them in the meantime.
+        # The current probes: a reload may have replaced them in the meantime.
         self._evaluate_records([pair for pair in self._instances if pair[0].id in ids], records)
         self._apply_to_pending(Result(Outcome.ERROR, log.error) if log.error else _PASSED)
 
     def _apply_to_pending(self, result: Result) -> None:
-        for instance in self._of(EventStream.KERNEL_LOG):
+        for instance in self._instances_of(EventStream.KERNEL_LOG):
             if instance.state.is_pending:
                 self._apply(instance, result)
 
@@ -107,22 +107,22 @@ class EventProbes:
 
     def _on_log_error(self) -> None:
         error = self._log.error if self._log is not None else ""
-        for instance in self._of(EventStream.KERNEL_LOG):
+        for instance in self._instances_of(EventStream.KERNEL_LOG):
             self._apply(instance, Result(Outcome.ERROR, error))
         self._flush()
 
     def _evaluate_records(
         self, instances: Iterable[tuple[ProbeInstance, Listening]], records: Sequence[LogRecord]
     ) -> None:
-        concerning: dict[object, list[LogRecord]] = {}
+        records_by_check: dict[object, list[LogRecord]] = {}
         for instance, listening in instances:
             if listening.stream is not EventStream.KERNEL_LOG:
                 continue
             check = instance.bound.spec.check
-            if check not in concerning:
-                concerning[check] = [record for record in records if listening.may_concern(check, record.text)]
-            newest = _newest(instance, listening, concerning[check])
-            # Records that came while those from before were read are newer than they are.
+            if check not in records_by_check:
+                records_by_check[check] = [record for record in records if listening.may_concern(check, record.text)]
+            newest = _find_newest(instance, listening, records_by_check[check])
+            # A record that arrived while the existing records were read is newer than those.
             if newest is not None and newest[0] > instance.log_position:
                 instance.log_position = newest[0]
                 self._apply(instance, newest[1])
@@ -131,15 +131,17 @@ class EventProbes:
 def is_driver_bound(directories: tuple[str, ...], event: Uevent) -> bool:
     """Return whether a driver was bound to the device of these directories, or to a device of which it is a part.
 
-    What is below the device has drivers of its own, and so have the bridges above.
+    The devices below it and the bridges above it have drivers of their own.
     """
     bound = f"/sys{event.devpath}/"
     is_own = any(f"{directory}/".startswith(bound) for directory in directories)
     return event.action == "bind" and is_own and event.values.get("DRIVER") != "pcieport"
 
 
-def _newest(instance: ProbeInstance, listening: Listening, records: Iterable[LogRecord]) -> tuple[int, Result] | None:
-    """Return the number and the meaning of the last record that has a meaning for a device."""
+def _find_newest(
+    instance: ProbeInstance, listening: Listening, records: Iterable[LogRecord]
+) -> tuple[int, Result] | None:
+    """Return the number and the result of the last record that has a result for a device."""
     newest = None
     for record in records:
         if (result := listening.evaluate(instance.bound.patterns, record.text)) is not None:

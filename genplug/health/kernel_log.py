@@ -1,4 +1,4 @@
-"""The kernel log: what its ring buffer holds, and what is added (Documentation/ABI/testing/dev-kmsg)."""
+"""The kernel log: the records in its ring buffer, and new records (Documentation/ABI/testing/dev-kmsg)."""
 
 import asyncio
 import errno
@@ -10,9 +10,9 @@ from attrs import frozen
 
 PATH = "/dev/kmsg"
 _MAX_RECORD_BYTES = 1 << 14
-"""More than any record has (CONSOLE_EXT_LOG_MAX is 8 KiB): the kernel returns no part of one that does not fit."""
+"""More than a record can have (CONSOLE_EXT_LOG_MAX is 8 KiB): the kernel does not return a part of a record."""
 _MAX_RECORDS_PER_TURN = 500
-"""Records that are read before other work of the event loop is done."""
+"""Records that are read before the event loop does other work."""
 _FACILITY_KERNEL = 0
 _MIN_FIELDS = 3
 """Fields before the text of a record: level and facility, number, time."""
@@ -27,11 +27,11 @@ class LogRecord:
 
 
 def parse_record(content: bytes) -> Iterator[LogRecord]:
-    """Yield the kernel's records in what was read at once; records that programs wrote are left out."""
+    """Yield the kernel's records in the content of one read; records that programs wrote are left out."""
     for line in content.decode(errors="replace").splitlines():
         head, semicolon, text = line.partition(";")
         fields = head.split(",")
-        # Lines that start with a space are properties of the record before, such as its device.
+        # Lines that start with a space are properties of the previous record, such as its device.
         if not semicolon or line.startswith(" ") or len(fields) < _MIN_FIELDS:
             continue
         if all(field.isdecimal() for field in fields[:2]) and int(fields[0]) >> 3 == _FACILITY_KERNEL:
@@ -39,10 +39,10 @@ def parse_record(content: bytes) -> Iterator[LogRecord]:
 
 
 class KernelLog:
-    """Follows the log at ``path``, in the event loop in which it is made.
+    """Follows the log at ``path`` in the running event loop.
 
-    ``on_records`` is called in the loop with new records, ``on_error`` when the log can no longer be read; ``error`` is
-    why not, empty while it can.
+    ``on_records`` is called in the loop with new records, ``on_error`` when the log can no longer be read. ``error`` is
+    the reason, empty while the log can be read.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class KernelLog:
         self._file: int | None = None
 
     async def follow(self) -> tuple[LogRecord, ...]:
-        """Open the log, return the records that it holds, and follow it from then on."""
+        """Open the log, return its existing records, and follow it from then on."""
         self._file = self._open()
         if self._file is None:
             return ()
@@ -71,7 +71,7 @@ class KernelLog:
         return existing
 
     async def read_existing(self) -> tuple[LogRecord, ...]:
-        """Return the records that the log holds, once more."""
+        """Return the existing records of the log again."""
         file = self._open()
         if file is None:
             return ()
@@ -81,7 +81,7 @@ class KernelLog:
             os.close(file)
 
     def close(self) -> None:
-        """Stop following the log; nothing is called any more."""
+        """Stop following the log; the callbacks are not called any more."""
         if self._file is not None:
             self._loop.remove_reader(self._file)
             os.close(self._file)
@@ -121,13 +121,13 @@ def _read_all(file: int) -> tuple[LogRecord, ...]:
         while (content := _read_one(file)) is not None:
             records += parse_record(content)
     except OSError:
-        # Following the log meets the same error, and reports it.
+        # Following the log has the same error, and reports it.
         pass
     return tuple(records)
 
 
 def _read_one(file: int) -> bytes | None:
-    """Return the next record, None if there is none yet.
+    """Return the next record, or None if there is none yet.
 
     Raises:
         OSError: the log cannot be read.
@@ -138,7 +138,7 @@ def _read_one(file: int) -> bytes | None:
         except BlockingIOError:
             return None
         except BrokenPipeError:
-            # Records were overwritten before they were read; the next one is the oldest that is left.
+            # Records were overwritten before they were read; the next record is the oldest that exists.
             continue
         if not content:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))

@@ -1,8 +1,8 @@
-"""The monitor: runs the probes of every device in worker processes, and knows where each probe stands.
+"""The monitor: runs the probes of every device in worker processes, and keeps the state of each probe.
 
-It connects its parts, and decides nothing itself: :mod:`~genplug.health.device_probes` keeps the state of probes,
-:mod:`~genplug.health.schedule` determines what is due, the pools of :mod:`genplug.health.workers` run it, the probe
-kinds evaluate the answers, and :mod:`~genplug.health.probe_errors` decides which errors are worth an event.
+It connects its parts: :mod:`~genplug.health.device_probes` keeps the states of probes,
+:mod:`~genplug.health.schedule` determines which requests are due, the pools of :mod:`genplug.health.workers` run them,
+the probe kinds evaluate the answers, and :mod:`~genplug.health.probe_errors` decides which errors are events.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from genplug.health.workers.read_pool import ReadPool
 
 
 class ProbeMonitor:
-    """Watches the devices of an inventory. Made and used inside a running loop; ``run`` it once.
+    """Watches the devices of an inventory. It is created and used in a running event loop; call ``run`` once.
 
     ``on_change`` is called when the health of a device changed, ``report`` with errors of probes and workers, and with
-    their end. ``uevents_error`` returns why the kernel's events cannot be received, empty if they can.
+    their end. ``uevents_error`` returns the reason why the kernel's events cannot be received, empty if they can.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class ProbeMonitor:
         )
 
     def current_results(self, now: float) -> ProbeResults:
-        """Return the failures of the devices, and which devices wait for their first result (monotonic seconds)."""
+        """Return the failures of the devices, and the devices that wait for their first result (monotonic seconds)."""
         return self._probes.results(now)
 
     async def wait_first_results(self, patience: float = FIRST_RESULT_TIMEOUT) -> ProbeResults:
-        """Return the results once every probe has one or an error; what is known after ``patience`` seconds."""
+        """Return the results when every probe has a result or an error, at the latest after ``patience`` seconds."""
         deadline = time.monotonic() + patience
         while self._probes.is_pending:
             self._has_results.clear()
@@ -92,8 +92,8 @@ class ProbeMonitor:
     def update_devices(self, inventory: Inventory, listed: AbstractSet[DeviceRef]) -> None:
         """Watch the devices of an inventory from now on, and no others.
 
-        ``listed`` are all devices of the previous list, those that are gone and linger included: one of them that
-        returns has to pass its probes ``successThreshold`` times.
+        ``listed`` are all devices of the previous list, including those that disappeared and linger: a listed device
+        that returns has to pass its probes ``successThreshold`` times.
         """
         now = time.monotonic()
         update = self._probes.update(inventory, listed, now)
@@ -101,7 +101,7 @@ class ProbeMonitor:
             self._errors.forget(*instance.id, instance.state.error)
         for instance in update.started:
             self._subscribe(instance, now)
-        # Last, so that a request which an old probe shares with a new one keeps its times.
+        # Last, so that a request that an old probe shares with a new probe keeps its times.
         for instance in update.ended:
             self._unsubscribe(instance)
         for instance in update.new:
@@ -109,7 +109,7 @@ class ProbeMonitor:
                 self._apply(instance, Result(Outcome.ERROR, instance.bound.error))
         self._event_probes.update(self._probes)
         self._event_probes.start(update.new)
-        # The caller asks for the results next.
+        # The caller reads the results next.
         self._is_changed = False
         self._flush()
         if not self._schedule:
@@ -147,7 +147,7 @@ class ProbeMonitor:
         if scheduled.response is None:
             self._wake.set()
         elif instance.state.is_pending:
-            # The request has been run for other probes: their last response is the first result.
+            # The request has run for other probes: their last response is the first result.
             self._apply_response(instance, scheduled.response, now)
 
     def _unsubscribe(self, instance: ProbeInstance) -> None:
@@ -158,14 +158,14 @@ class ProbeMonitor:
         due = self._schedule.take_due(time.monotonic())
         for pool, is_call in ((self._read_pool, False), (self._call_pool, True)):
             requests = [scheduled for scheduled in due if scheduled.is_call == is_call]
-            # Small batches, so that the results of the first are not late.
+            # Small batches, so that the first results are not late.
             for start in range(0, len(requests), pool.batch_size):
                 self._spawn(self._run_requests(requests[start : start + pool.batch_size], pool))
 
     async def _run_requests(self, due: Sequence[ScheduledRequest[ProbeInstance]], pool: WorkerPool) -> None:
         try:
             responses = await pool.run([scheduled.timing[:2] for scheduled in due])
-        except Exception as error:  # noqa: BLE001 - a mistake of genplug: an error of these probes, which run again
+        except Exception as error:  # noqa: BLE001 - a defect of genplug is an error of these probes, which run again
             responses = [ProbeResponse(error=f"internal error: {error!r}; please report it")] * len(due)
         now = time.monotonic()
         for scheduled, response in zip(due, responses, strict=True):
@@ -180,7 +180,7 @@ class ProbeMonitor:
     def _apply_response(self, instance: ProbeInstance, response: ProbeResponse, now: float) -> None:
         try:
             result, instance.memory = instance.bound.evaluate(response, instance.memory, now)
-        except Exception as error:  # noqa: BLE001 - a mistake of genplug is an error of this probe, and of no other
+        except Exception as error:  # noqa: BLE001 - a defect of genplug is an error of this probe only
             result = Result(Outcome.ERROR, f"internal error: {error!r}; please report it")
         self._apply(instance, result)
 
@@ -196,7 +196,7 @@ class ProbeMonitor:
         self._is_changed |= state.healthy != previous.healthy or previous.is_pending
 
     def _flush(self) -> None:
-        """Report collected errors, wake those that wait for results, and publish changed health."""
+        """Report collected errors, wake the tasks that wait for results, and report changed health."""
         for event in self._errors.take_events():
             self._report(event)
         self._has_results.set()
@@ -225,7 +225,7 @@ class ProbeMonitor:
 
 
 def _request_timing(bound: BoundProbe) -> RequestTiming | None:
-    """Return what is scheduled for a probe, None for one that listens or cannot be bound."""
+    """Return the request of a probe with its times; None if the probe evaluates events or cannot be bound."""
     if bound.request is None:
         return None
     return RequestTiming(bound.request, bound.spec.timing.timeout, bound.spec.timing.period)

@@ -1,9 +1,9 @@
-"""Evaluates the health of devices: their presence, their faults and the failures of their probes. Pure.
+"""Evaluates the health of devices from their presence, their faults and the failures of their probes. Pure.
 
 The kubelet shows an allocated device that is missing from the list as healthy (docs/internals/kubelet-contract.md §4).
-A device that disappears therefore lingers in the list, Unhealthy, for ``removalGracePeriodSeconds``; so does a device
-that loses a part of its nodes, which after that time is evaluated by the nodes that it has.
-A device that a changed configuration does not select any more is not gone, and does not linger.
+A device that disappears therefore lingers in the list, Unhealthy, for ``removalGracePeriodSeconds``. So does a device
+that loses a part of its nodes; after that time, only its remaining nodes count.
+A device that a changed configuration does not select any more does not linger.
 Times are monotonic seconds.
 """
 
@@ -70,7 +70,7 @@ def evaluate_health(
 
 
 def _resources_without_devices(inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, tuple[Device, ...]]:
-    """Return the resources that were named by devices which are all gone: they exist while those linger."""
+    """Return the instances whose devices have all disappeared: they exist while those devices linger."""
     if previous is None:
         return {}
     return {
@@ -88,13 +88,13 @@ def _find_resource(name: str, inventory: Inventory, previous: HealthSnapshot | N
 
 
 def _find_known(name: str, inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, DeviceHealth]:
-    """Return the previous entries of a resource by ID, without those that a changed configuration does not select."""
+    """Return the previous entries of a resource by ID, without devices that a changed configuration deselects."""
     if previous is None or name not in previous.devices:
         return {}
     known = {entry.device.id: entry for entry in previous.devices[name]}
     if _is_same_selection(name, inventory, previous):
         return known
-    # A device that is absent now may merely be deselected; the others keep the time of their verdict.
+    # An absent device may only be deselected; the others keep the time of their verdict.
     present = {device.id: device for device in inventory.devices.get(name, ())}
     return {id_: evolve(entry, device=present[id_]) for id_, entry in known.items() if id_ in present}
 
@@ -108,7 +108,7 @@ def _is_same_selection(name: str, inventory: Inventory, previous: HealthSnapshot
 
 
 def _selection_key(resource: Resource) -> tuple[object, ...]:
-    """Return what decides which devices a resource has, without locations in the configuration."""
+    """Return the settings that select the devices of a resource, without locations in the configuration."""
 
     def is_relevant(attribute: "Attribute[object]", value: object) -> bool:
         # Compiled patterns of selectors have no equality; their text is compared.
@@ -137,7 +137,7 @@ def _evaluate_device(
 
 
 def _find_lost_nodes(device: Device, previous: DeviceHealth | None) -> tuple[str, ...]:
-    """Return the paths of the nodes that a device had and has not; nothing if all nodes have changed."""
+    """Return the paths of the nodes that a device has lost; empty if all nodes have changed."""
     if previous is None or device.nodes == previous.device.nodes:
         return ()
     paths = {node.path for node in device.nodes}
@@ -148,7 +148,7 @@ def _find_lost_nodes(device: Device, previous: DeviceHealth | None) -> tuple[str
 
 
 def _let_linger(previous: DeviceHealth, reasons: Mapping[str, str], grace: float, now: float) -> DeviceHealth | None:
-    """Return the entry of a device that is gone, None if its grace period is over."""
+    """Return the entry of a device that disappeared, or None if its grace period is over."""
     device = previous.device
     paths = tuple(dict.fromkeys((*device.candidates, *(node.path for node in device.nodes))))
     since = _gone_since(paths, previous, now)
@@ -159,7 +159,7 @@ def _let_linger(previous: DeviceHealth, reasons: Mapping[str, str], grace: float
 
 
 def _gone_since(gone: tuple[str, ...], previous: DeviceHealth | None, now: float) -> float | None:
-    """Return since when all of these paths are gone: from now on if there are more of them than before."""
+    """Return the time since which all of these paths are missing; it is now if a path is newly missing."""
     if not gone:
         return None
     if previous is not None and previous.gone_since is not None and set(gone) <= set(previous.gone):
@@ -168,7 +168,7 @@ def _gone_since(gone: tuple[str, ...], previous: DeviceHealth | None, now: float
 
 
 def _find_reasons(names: Container[str], inventory: Inventory) -> dict[str, str]:
-    """Return why paths that exist are not a device any more, or not the one that they were."""
+    """Return the reasons why existing paths are not a device any more, or belong to another device."""
     return {
         outcome.path: f"is no longer usable: {outcome.reason}"
         if outcome.device is None

@@ -1,6 +1,6 @@
-"""Which probes cannot run, why, and for which devices. Pure.
+"""The errors of probes, with the devices that have them. Pure.
 
-A new error of a probe is an event, and so is its end: one event for all devices of a resource that have the error.
+A new error of a probe is an event, and so is its end. Devices of a resource with the same error share an event.
 """
 
 from typing import NamedTuple
@@ -32,21 +32,21 @@ class ProbeErrors:
         return tuple(ProbeError(*error, tuple(sorted(ids))) for error, ids in sorted(self._devices.items()))
 
     def change(self, device: DeviceRef, probe: str, previous: str, error: str) -> None:
-        """Record that a probe has another error for a device, or none (empty); ``previous`` is what it had."""
+        """Record that the error of a probe for a device has changed; an empty text means that there is no error."""
         self._remove(_Error(device.resource, probe, previous), device, is_resolved=not error)
         if error:
             key = _Error(device.resource, probe, error)
-            # A probe that goes from one error to another is still the same problem to an operator.
+            # A probe whose error changes to another error has no new event.
             if not previous and key not in self._devices:
                 self._new.add(key)
             self._devices.setdefault(key, set()).add(device.device)
 
     def forget(self, device: DeviceRef, probe: str, error: str) -> None:
-        """Remove what a device that is no longer watched had; that its probe is gone does not resolve an error."""
+        """Remove the error of a device that is no longer watched, which does not resolve the error."""
         self._remove(_Error(device.resource, probe, error), device, is_resolved=False)
 
     def take_events(self) -> tuple[ProbeError, ...]:
-        """Return what is new since the last call: the errors that are over, then the new ones."""
+        """Return the changes since the last call: the resolved errors, then the new errors."""
         new = (ProbeError(*key, tuple(sorted(self._devices[key]))) for key in sorted(self._new))
         events = (*self._resolved, *new)
         self._resolved, self._new = [], set()
@@ -60,7 +60,7 @@ class ProbeErrors:
         if not devices:
             del self._devices[key]
             if key in self._new:
-                # Over before it was reported.
+                # It ended before it was reported.
                 self._new.discard(key)
             elif is_resolved:
                 self._resolved.append(ProbeError(*key, (device.device,), resolved=True))

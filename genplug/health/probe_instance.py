@@ -1,4 +1,4 @@
-"""A probe of one device while it is watched: where it stands, and what its kind remembers between runs."""
+"""A probe of one device and its state, with the memory of its kind between runs."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class ProbeInstance:
     since: float
     memory: Any = None
     log_position: int = -1
-    """The number of the newest record of the kernel log that had a meaning for the device."""
+    """The number of the newest record of the kernel log that had a result for the device."""
 
     @property
     def id(self) -> tuple[DeviceRef, str]:
@@ -27,11 +27,11 @@ class ProbeInstance:
 
     @property
     def is_sticky_failed(self) -> bool:
-        """Whether the device stays Unhealthy until the agent restarts."""
+        """Whether the device remains Unhealthy until the agent restarts."""
         return self.bound.spec.timing.sticky and not self.state.healthy
 
     @property
     def may_change_by_itself(self) -> bool:
-        """Whether an unchanged answer may get another meaning as time passes."""
+        """Whether an unchanged answer may have another result as time passes."""
         polling = self.bound.kind.polling
         return polling is not None and polling.changes_with_time(self.memory)

@@ -1,8 +1,8 @@
-"""The description of a probe kind: what each module of :mod:`genplug.health.probes` exports as ``KIND``.
+"""The description of a probe kind, which each module of :mod:`genplug.health.probes` exports as ``KIND``.
 
-A description is all that the rest of genplug knows of a kind: how its options are decoded, whether the policy allows
-it, how it is bound to a device, how it is run or which events it listens to, and what its results mean.
-A kind is either run again and again (:class:`Polling`) or evaluates what the kernel sends (:class:`Listening`).
+The rest of genplug uses kinds only through their descriptions: the functions that decode the options, check the policy,
+bind the kind to a device, run it or select its events, and evaluate its answers.
+A kind is either polled (:class:`Polling`) or evaluates events of the kernel (:class:`Listening`).
 """
 
 from collections.abc import Callable
@@ -23,25 +23,25 @@ from genplug.spec.template import Template
 class OptionsDecoder(Protocol):
     """Reads the options of one probe.
 
-    The options have the types that the JSON schema gives them.
-    What a schema cannot check is checked here, and reported at the option's location; a method then returns what it
-    returns for an option that is not there.
+    The options have the types of the JSON schema.
+    The methods check the rules that a schema cannot express, and report errors at the location of the option. They then
+    return the value for a missing option.
     """
 
     def has(self, option: str) -> bool:
-        """Return whether an option is there."""
+        """Return whether an option exists."""
         ...
 
     def text(self, option: str) -> str | None:
-        """Return a scalar as it is written."""
+        """Return a scalar verbatim."""
         ...
 
     def number(self, option: str, default: float) -> float:
-        """Return a number, or the default where the option is not a number."""
+        """Return a number, or the default if the option is not a number."""
         ...
 
     def quantity(self, option: str) -> tuple[float, str] | None:
-        """Return a number or quantity (``64Gi``), and how it is written."""
+        """Return a number or quantity (``64Gi``), with its text."""
         ...
 
     def bit_mask(self, option: str) -> int | None:
@@ -61,7 +61,7 @@ class OptionsDecoder(Protocol):
         ...
 
     def regex_template(self, option: str) -> Template | None:
-        """Return a regular expression that may hold templates."""
+        """Return a regular expression that may contain templates."""
         ...
 
     def command(self, option: str) -> tuple[Template, ...]:
@@ -73,40 +73,40 @@ class OptionsDecoder(Protocol):
         ...
 
     def require(self, option: str, other: str, hint: str) -> None:
-        """Report that ``option`` is there without ``other``, which it needs."""
+        """Report that ``option`` exists without ``other``, which it needs."""
         ...
 
 
 class Effect(Enum):
-    """What a run of a probe does: it decides where it is run, and whether ``genplug capture`` may run it."""
+    """The effect of a run, which decides where it runs and whether ``genplug capture`` runs it."""
 
     READ = auto()
-    """It only reads files: ``genplug capture`` runs it, and records what it reads."""
+    """The run only reads files. ``genplug capture`` runs it, and records the files."""
     OPEN = auto()
-    """It opens device nodes, which may have effects."""
+    """The run opens device nodes, which may have side effects."""
     CALL = auto()
-    """It waits for another program: it is run concurrently with others, and ends by itself at its timeout."""
+    """The run waits for another program. It runs concurrently with others, and ends by itself at its timeout."""
 
 
 class EventStream(Enum):
-    """What sends the events that a probe listens to."""
+    """The source of the events that a probe evaluates."""
 
     KERNEL_LOG = auto()
-    """Records of ``/dev/kmsg``, those from before the start included; an event is the text of a record."""
+    """Records of ``/dev/kmsg``, including those from before the start; an event is the text of a record."""
     UEVENTS = auto()
     """Events of the kernel's devices; an event is a :class:`genplug.hardware.uevents.Uevent`."""
 
 
 @frozen
 class Polling:
-    """How a kind is run again and again; ``run`` is called in a worker process, everything else in the agent.
+    """The functions of a polled kind; ``run`` is called in a worker process, the others in the agent.
 
-    ``request`` makes the request for a device, and raises MissingAttributeError where the device lacks what it needs.
-    ``run`` answers a request within a timeout (seconds) with plain values (tuples, texts, numbers); it raises OSError
-    where there is no answer.
-    ``evaluate`` gives the meaning of an answer: it gets the check, the answer, what it remembered of the runs before
-    (None at first), and the time (monotonic seconds), and returns the result and what to remember.
-    ``changes_with_time`` says of what is remembered whether an unchanged answer may get another meaning.
+    ``request`` returns the request for a device, and raises MissingAttributeError if the device lacks an attribute.
+    ``run`` returns the answer to a request within a timeout (seconds) as plain values (tuples, texts, numbers), and
+    raises OSError if there is no answer.
+    ``evaluate`` is called with the check, the answer, the memory of the previous run (None at first), and the time
+    (monotonic seconds); it returns the result and the memory for the next run.
+    ``changes_with_time`` returns whether an unchanged answer may have another result later, with this memory.
     """
 
     request: Callable[[Any, Device], ProbeRequest]
@@ -118,11 +118,12 @@ class Polling:
 
 @frozen
 class Listening:
-    """Which events a kind evaluates.
+    """The functions of a kind that evaluates events.
 
-    ``bind`` makes what is compared with events of a device, and raises MissingAttributeError or RegexError.
-    ``evaluate`` gets that and an event, and returns its meaning for the device, None where it has none.
-    ``may_concern`` returns false for an event that concerns no device of a check; most events concern none.
+    ``bind`` returns the patterns for a device, and raises MissingAttributeError or PatternError.
+    ``evaluate`` is called with the patterns and an event; it returns the result for the device, or None if the event
+    does not concern it.
+    ``may_concern`` returns whether an event may concern a device of a check; most events do not.
     """
 
     stream: EventStream
@@ -133,7 +134,7 @@ class Listening:
 
 @frozen
 class Denial:
-    """Why a policy denies a check, as a sentence, and the option that it is about; empty if it is about the kind."""
+    """The reason why a policy denies a check, as a sentence, and the denied option; empty if the kind is denied."""
 
     reason: str
     option: str = ""
@@ -143,9 +144,9 @@ class Denial:
 class ProbeKind:
     """A kind of probe. ``name`` is its key in the configuration, ``spec`` the class of its decoded options.
 
-    ``decode`` returns None where an option is missing or invalid, which it has reported.
-    ``denial`` returns which rule of a policy denies a check, None where it is allowed.
-    ``default_name`` is what a probe without a ``name`` is called; where it is empty, by its kind.
+    ``decode`` returns None after it reported a missing or invalid option.
+    ``denial`` returns the rule of a policy that denies a check, or None if the check is allowed.
+    ``default_name`` returns the name of a probe without ``name``; if it is empty, the name is that of the kind.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Runs every probe once, for commands: returns the results and the errors."""
+"""Runs every probe once, for ``genplug plan --probe``."""
 
 import asyncio
 
@@ -12,14 +12,14 @@ _GRACE_SECONDS = 1.0
 
 
 def run_probes_once(inventory: Inventory, host: Host) -> tuple[ProbeResults, tuple[ProbeError, ...]]:
-    """Return the first results of the probes of an inventory, and why probes could not be run."""
+    """Return the first results of the probes of an inventory, and the errors of probes."""
     if not any(resource.health.probes for resource in inventory.resources.values()):
         return ProbeResults(), ()
     return asyncio.run(_run_once(inventory, host))
 
 
 async def _run_once(inventory: Inventory, host: Host) -> tuple[ProbeResults, tuple[ProbeError, ...]]:
-    # Imported here: a configuration without probes does not need it.
+    # Imported here, because a configuration without probes does not need it.
     from genplug.health.monitor import ProbeMonitor  # noqa: PLC0415
 
     monitor = ProbeMonitor(host, lambda: None, lambda _: None, lambda: "")

@@ -1,8 +1,8 @@
-"""Which probe requests are due when. Pure: the time comes in as an argument (monotonic seconds).
+"""The times at which probe requests are due. Pure; the time is an argument (monotonic seconds).
 
-Requests are spread over their period so that a node with many devices has an even load, and requests that become due
-within one tick run together so that a file which several probes read is read once.
-Probes that want the same request at the same times share it.
+Requests are spread over their period, so that a node with many devices has an even load. Requests that become due
+within a tick run together, so that a file that several probes read is read once.
+Probes with the same request, timeout and period share it.
 """
 
 import heapq
@@ -15,16 +15,16 @@ from attrs import define, field
 from genplug.health.workers.protocol import ProbeRequest, ProbeResponse
 
 _TICKS_PER_PERIOD = 10
-"""Into how many ticks a period is divided."""
+"""The number of ticks in a period."""
 _MAX_TICK_SECONDS = 1.0
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-"""The fractional parts of its multiples are spread evenly, however many there are."""
+"""The fractional parts of its multiples are spread evenly, for any number of multiples."""
 
 SubscriberT = TypeVar("SubscriberT")
 
 
 class RequestTiming(NamedTuple):
-    """A request with its timeout and period in seconds: what probes have to agree in to share a run."""
+    """A request with its timeout and period in seconds; probes that have the same share a run."""
 
     request: ProbeRequest
     timeout: float
@@ -33,26 +33,26 @@ class RequestTiming(NamedTuple):
 
 @define(eq=False)
 class ScheduledRequest(Generic[SubscriberT]):
-    """A request that is run once in a period for its subscribers. ``is_call`` says which pool runs it."""
+    """A request that runs once per period for its subscribers. ``is_call`` selects the pool that runs it."""
 
     timing: RequestTiming
     is_call: bool
     phase: float
-    """A time at which it is due, from which all others follow."""
+    """A time at which the request is due; the other times follow from it and the period."""
     subscribers: dict[Hashable, SubscriberT] = field(factory=dict)
     is_running: bool = False
     runs: int = 0
     response: ProbeResponse | None = None
 
     def record_run(self, response: ProbeResponse) -> tuple[SubscriberT, ...]:
-        """Record that a run has ended; return the subscribers that get the response."""
+        """Record the end of a run; return the subscribers that get the response."""
         self.is_running = False
         self.runs += 1
         self.response = response
         return tuple(self.subscribers.values())
 
     def next_due(self, now: float) -> float:
-        """Return when the request is due next, at the end of a tick."""
+        """Return the time at which the request is due next, at the end of a tick."""
         period = self.timing.period
         tick = min(_MAX_TICK_SECONDS, period / _TICKS_PER_PERIOD)
         turns = math.floor((now - self.phase) / period) + 1
@@ -60,7 +60,7 @@ class ScheduledRequest(Generic[SubscriberT]):
 
 
 class Schedule(Generic[SubscriberT]):
-    """The requests of all subscribers, each due at once when it is new."""
+    """The requests of all subscribers. A new request is due immediately."""
 
     def __init__(self) -> None:
         self._requests: dict[RequestTiming, ScheduledRequest[SubscriberT]] = {}
@@ -76,12 +76,12 @@ class Schedule(Generic[SubscriberT]):
 
     @property
     def next_due(self) -> float | None:
-        """When the next request is due; None where nothing is scheduled."""
+        """The time at which the next request is due; None if there are no requests."""
         return self._queue[0][0] if self._queue else None
 
     @property
     def min_runs(self) -> int:
-        """How often each request has been run at least; 0 where nothing is scheduled."""
+        """The number of runs that each request has completed at least; 0 if there are no requests."""
         return min((request.runs for request in self._requests.values()), default=0)
 
     def subscribe(
@@ -98,7 +98,7 @@ class Schedule(Generic[SubscriberT]):
         return scheduled
 
     def unsubscribe(self, timing: RequestTiming, subscriber_id: Hashable, subscriber: SubscriberT) -> None:
-        """Remove a subscriber unless another one has taken its ID; a request without subscribers is removed."""
+        """Remove a subscriber, unless another subscriber has its ID now. A request without subscribers is removed."""
         scheduled = self._requests.get(timing)
         if scheduled is not None and scheduled.subscribers.get(subscriber_id) is subscriber:
             del scheduled.subscribers[subscriber_id]
@@ -106,7 +106,7 @@ class Schedule(Generic[SubscriberT]):
                 del self._requests[timing]
 
     def take_due(self, now: float) -> list[ScheduledRequest[SubscriberT]]:
-        """Return the requests that are due and not running, mark them as running, and plan their next run."""
+        """Return the requests that are due and not running, mark them as running, and schedule their next run."""
         due = []
         while self._queue and self._queue[0][0] <= now:
             _, number, scheduled = heapq.heappop(self._queue)

@@ -1,4 +1,4 @@
-"""Status of the probe monitor: what runs, what hangs, and what is wrong. Frozen values."""
+"""The status of the probe monitor, and its events. Frozen values."""
 
 from typing import TypeAlias
 
@@ -7,12 +7,12 @@ from attrs import frozen
 
 @frozen
 class PoolStatus:
-    """Status of one pool of worker processes.
+    """The status of a pool of worker processes.
 
     ``hung`` counts the workers of the read pool that hang, or the calls of the call pool.
     ``is_exhausted`` is whether so many hang that the pool runs no more requests.
-    ``failed_starts`` counts workers that could not be started; ``start_error`` is the last reason, empty once a worker
-    has answered.
+    ``failed_starts`` counts workers that could not be started; ``start_error`` is the last reason, empty after a worker
+    responded.
     """
 
     workers: int = 0
@@ -27,7 +27,7 @@ NO_POOL_STATUS = PoolStatus()
 
 @frozen
 class ProbeError:
-    """A probe cannot run for some devices (IDs) of a resource; with ``resolved`` it can again."""
+    """A probe cannot run for some devices (IDs) of a resource; with ``resolved``, it can run again."""
 
     resource: str
     probe: str
@@ -50,7 +50,7 @@ class PoolExhausted:
 
 @frozen
 class WorkerStartFailed:
-    """Worker processes cannot be started; with ``resolved`` they can again."""
+    """Worker processes cannot be started; with ``resolved``, they can be started again."""
 
     error: str
     resolved: bool = False
@@ -61,10 +61,10 @@ MonitorEvent: TypeAlias = ProbeError | PoolExhausted | WorkerStartFailed
 
 @frozen
 class MonitorStatus:
-    """Status of the probe monitor.
+    """The status of the probe monitor.
 
-    ``targets`` are the requests of all probes, each counted once; ``runs`` counts completed requests, and ``min_runs``
-    is how often each request has been run at least. ``cpu_seconds`` is the processor time of the workers.
+    ``targets`` is the number of distinct requests of all probes. ``runs`` counts completed runs, and ``min_runs`` is
+    the number of runs that each request has completed at least. ``cpu_seconds`` is the processor time of the workers.
     """
 
     probes: int = 0
@@ -78,7 +78,7 @@ class MonitorStatus:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether so many workers of a pool hang that its probes are not run any more."""
+        """Whether so many runs of a pool hang that its probes are suspended."""
         return self.read_workers.is_exhausted or self.call_workers.is_exhausted
 
 

@@ -1,8 +1,8 @@
-"""Where one probe of one device stands: thresholds that debounce results, and errors that are not failures. Pure.
+"""The state of a probe of a device: thresholds that debounce results, and errors that are not failures. Pure.
 
-The names are those of Pod probes.
+The thresholds have the names of those of Pod probes.
 The first result decides immediately: thresholds apply only to later changes.
-A failure that exists when the agent starts need not be confirmed, and a healthy device need not wait.
+A failure that exists when the agent starts is not confirmed first, and a healthy device does not wait.
 """
 
 from collections.abc import Iterable
@@ -23,14 +23,14 @@ class Outcome(Enum):
 
 @frozen
 class Result:
-    """The result of one run, and the reason in one line, empty if it passed."""
+    """The result of one run. ``reason`` is one line, empty if the run passed."""
 
     outcome: Outcome
     reason: str = ""
 
 
 def worst_result(results: Iterable[Result]) -> Result:
-    """Return the first failure, else the first error, else that all passed."""
+    """Return the first failure, else the first error, else a pass."""
     first: dict[Outcome, Result] = {}
     for result in results:
         first.setdefault(result.outcome, result)
@@ -39,11 +39,11 @@ def worst_result(results: Iterable[Result]) -> Result:
 
 @frozen(repr=False)
 class ProbeState:
-    """The state of a probe: whether the device is healthy by it, why not, and since when (monotonic seconds).
+    """The state of a probe: whether it considers the device healthy, why not, and since when (monotonic seconds).
 
     ``is_known`` is false before the first result.
     ``failures`` and ``successes`` count consecutive results that contradict the state.
-    ``error`` is why the probe cannot be run now, empty while it can.
+    ``error`` is the reason why the last run had no result, empty if it had a result.
     """
 
     healthy: bool
@@ -76,12 +76,12 @@ class ProbeState:
 
 
 def returned_state(reason: str, now: float) -> ProbeState:
-    """Return the state for a device that was gone and has returned: unhealthy until it passes."""
+    """Return the state for a device that has returned: unhealthy until the probe passes."""
     return ProbeState(healthy=False, reason=reason, since=now, is_known=True)
 
 
 def initial_state(now: float) -> ProbeState:
-    """Return the state before the first result: healthy, because nothing is known against the device."""
+    """Return the state before the first result: healthy, because no failure is known."""
     return ProbeState(healthy=True, reason="", since=now)
 
 

@@ -1,4 +1,4 @@
-"""What the value of a file has to be. Pure; every failure names the value found and the value expected."""
+"""Conditions on the value of a file. Pure; every failure names the value found and the value expected."""
 
 from attrs import frozen
 
@@ -9,7 +9,7 @@ _MAX_SHOWN_CHARACTERS = 80
 
 
 class NotANumberError(ValueError):
-    """A value that has to be compared as a number is not a number; the text names it."""
+    """A value that is compared as a number is not a number; the text names it."""
 
 
 @frozen
@@ -29,7 +29,7 @@ class ValueCheck:
     bits_clear: int | None = None
 
     def error(self, value: str) -> str:
-        """Return in what a value differs from what is expected, empty if it does not.
+        """Return the value and the condition that it does not meet, empty if it meets all.
 
         Raises:
             NotANumberError: a number is expected, and the value is not a number.
@@ -66,10 +66,13 @@ def parse_number(value: str) -> float:
 
 def quote(value: str) -> str:
     """Return a value in quotes, on one line and shortened, as reasons show it."""
-    line = " ".join(value.split())
-    if len(line) > _MAX_SHOWN_CHARACTERS:
-        line = f"{line[: _MAX_SHOWN_CHARACTERS - 3]}..."
-    return f"'{line}'"
+    return f"'{shorten(value, _MAX_SHOWN_CHARACTERS)}'"
+
+
+def shorten(text: str, max_characters: int) -> str:
+    """Return a text on one line, with ``...`` in place of its end if it is longer than ``max_characters``."""
+    line = " ".join(text.split())
+    return line if len(line) <= max_characters else f"{line[: max_characters - 3]}..."
 
 
 def _is_equal(value: str, other: str) -> bool:

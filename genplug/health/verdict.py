@@ -1,4 +1,4 @@
-"""Verdicts: whether a device is healthy, why not, and since when. Frozen values."""
+"""Verdicts about the health of devices, with reasons and times. Frozen values."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class ProbeResults:
     """The current results of all probes.
 
     ``failures`` has the failures of each device that has any, in the order of its probes.
-    ``pending`` has the new devices without a first result, and until when to wait for it (monotonic seconds).
+    ``pending`` has the new devices without a first result, with the end of the wait for it (monotonic seconds).
     """
 
     failures: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = field(factory=dict)
@@ -41,9 +41,9 @@ class ProbeResults:
 
 @frozen
 class Verdict:
-    """Whether a device is healthy, ``since`` when (monotonic seconds), and why not.
+    """The health of a device ``since`` a time (monotonic seconds).
 
-    ``reason`` is one line for operators, and ``probe`` the check that decided; both are empty while healthy.
+    ``reason`` is one line for operators, and ``probe`` the check that failed; both are empty for a healthy device.
     """
 
     healthy: bool
@@ -56,8 +56,8 @@ class Verdict:
 class DeviceHealth:
     """A device and its verdict.
 
-    ``gone_since`` is set (monotonic seconds) while the device or a part of its nodes is missing; ``gone`` are the paths
-    that are missing, which ``device`` still has.
+    ``gone_since`` is set (monotonic seconds) while the device or a part of its nodes is missing. ``gone`` are the
+    missing paths, which ``device`` still has.
     """
 
     device: Device
@@ -69,11 +69,11 @@ class DeviceHealth:
 
 @frozen
 class HealthSnapshot:
-    """The health of all devices by resource, those that linger included.
+    """The health of all devices by resource, including those that linger.
 
-    ``next_change`` is when evaluating again without an event gives another result, because a time is over (monotonic
-    seconds), or None. ``inventory`` is what was evaluated. ``resources`` are the resources by name, those included that
-    are named by a device which lingers.
+    ``next_change`` is the time at which another evaluation has another result without an event (monotonic seconds), or
+    None. ``inventory`` is the evaluated inventory. ``resources`` are the resources by name, including instances whose
+    devices only linger.
     """
 
     devices: Mapping[str, tuple[DeviceHealth, ...]]

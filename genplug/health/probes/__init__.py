@@ -1,4 +1,4 @@
-"""The probe kinds: one module for each, which exports its description as ``KIND``, and the table of them.
+"""The probe kinds. Each module exports the description of a kind as ``KIND``; :data:`PROBES` is the table of them.
 
 To add a kind, add a module, a line to :data:`PROBES`, a branch to the JSON schema, a section to
 ``docs/reference/health.md`` and a test file; ``tests/unit/health/test_probe_registry.py`` checks that they agree.
@@ -31,9 +31,9 @@ _KINDS_OF_CHECKS = {kind.spec: kind for kind in PROBES.values()}
 
 
 def kind_of(check: Check) -> ProbeKind:
-    """Return the kind that a check belongs to.
+    """Return the kind of a check.
 
     Raises:
-        KeyError: it belongs to none.
+        KeyError: no kind has checks of this class.
     """
     return _KINDS_OF_CHECKS[type(check)]

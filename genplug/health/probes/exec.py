@@ -1,6 +1,6 @@
 """``exec``: a program exits with status 0.
 
-It runs without a shell, in a process group of its own that is killed when the program ends or its time is over.
+It runs without a shell, in its own process group, which is killed when the program ends or at its timeout.
 
 A request is ``("exec", path, argument, ...)``.
 Its answer is the exit status of the program (negative: the signal that killed it) and the last line of its output.
@@ -27,14 +27,14 @@ from genplug.spec.template import Template
 
 Answer: TypeAlias = tuple[int, str]
 WORKER_VARIABLES = ("PYTHONPATH", "MALLOC_ARENA_MAX")
-"""Environment variables that a worker is started with, and that the program does not get."""
+"""Environment variables of a worker that the program does not get."""
 _MAX_OUTPUT_BYTES = 4096
-"""Output that is kept, from its end: the end says what went wrong."""
+"""Output that is kept. The end of the output is kept, because it contains the error."""
 _PIPE_BYTES = 1 << 16
 """Capacity of a pipe (pipe(7))."""
 _MAX_SHOWN_CHARACTERS = 200
 _KILL_SECONDS = 1.0
-"""Time in which a killed program should be gone."""
+"""Time for which a killed program is waited for."""
 
 
 @frozen
@@ -45,7 +45,7 @@ class ExecCheck(Check):
 
 
 def decode(options: OptionsDecoder) -> ExecCheck | None:
-    """Return the check that the options describe, None where there is no program."""
+    """Return the check that the options describe, or None if there is no program."""
     command = options.command("command")
     return ExecCheck(command) if command else None
 
@@ -63,10 +63,10 @@ def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Ans
     """Run the program; runs in a worker.
 
     Raises:
-        OSError: it cannot be started.
-        TimeoutError: it took longer than ``timeout`` seconds.
+        OSError: the program cannot be started.
+        TimeoutError: the program took longer than ``timeout`` seconds.
     """
-    process = subprocess.Popen(  # noqa: S603 - what the policy allows, without a shell
+    process = subprocess.Popen(  # noqa: S603 - the policy allows the program; there is no shell
         request[1:],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -92,7 +92,7 @@ def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Ans
 
 
 def evaluate(check: ExecCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
-    """Return what the exit status means. Pure."""
+    """Return the result of the exit status. Pure."""
     status, last_line = answer
     if status == 0:
         return Result(Outcome.PASSED), None
@@ -120,7 +120,7 @@ def _wait(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[bytes, b
             if pipe in ready and not _read_output(pipe, output):
                 poll.unregister(pipe)
             if end in ready:
-                # Read what is left in the pipe, but do not wait for children that still write into it.
+                # Read the rest of the pipe, but do not wait for children that still write to it.
                 for _ in range(_PIPE_BYTES // _MAX_OUTPUT_BYTES):
                     _read_output(pipe, output)
                 return bytes(output), True
@@ -130,7 +130,7 @@ def _wait(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[bytes, b
 
 
 def _read_output(pipe: int, output: bytearray) -> bool:
-    """Move what is in a pipe to the output; return whether there was anything."""
+    """Move the content of a pipe to the output; return whether there was any."""
     try:
         part = os.read(pipe, _MAX_OUTPUT_BYTES)
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""``file``: the text of a file of the host, or of every file that a glob matches, compared with what is expected.
+"""``file``: the text of a file of the host, or of every file that a glob matches, meets conditions.
 
 A request is ``("file", "glob" or "", path, ...)``.
-Its answer has for each path the files found, each with its text or an errno.
+Its answer has for each path the files that exist, each with its text or an errno.
 """
 
 import errno
@@ -31,11 +31,11 @@ Memory: TypeAlias = Mapping[str, CounterHistory]
 
 _GLOB = "glob"
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""Errors that mean that there is no such file."""
+"""Errors that mean that the file does not exist."""
 
 
 class OnMissing(StrEnum):
-    """What a file that does not exist means (``file.missing``)."""
+    """The result for a file that does not exist (``file.missing``)."""
 
     ERROR = "error"
     FAIL = "fail"
@@ -44,7 +44,7 @@ class OnMissing(StrEnum):
 
 @frozen
 class FileCheck(Check):
-    """Paths or globs, what of each text is the value, and what it has to be, of all files or of any of them."""
+    """Paths or globs, the part of each text that is the value, and the conditions on all values or on any value."""
 
     path: Template
     find: str | None = None
@@ -55,7 +55,7 @@ class FileCheck(Check):
 
 
 def decode(options: OptionsDecoder) -> FileCheck | None:
-    """Return the check that the options describe, None where the path is invalid."""
+    """Return the check that the options describe, or None if the path is invalid."""
     path = options.path("path", is_glob=True)
     find = options.regex("find")
     expected = ValueCheck(
@@ -101,7 +101,7 @@ def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Ans
 
 
 def evaluate(check: FileCheck, answer: Answer, memory: Memory | None, now: float) -> tuple[Result, Memory]:
-    """Return what the texts mean. Pure; ``now`` is monotonic seconds."""
+    """Return the result of the texts, and the histories of the counters. Pure; ``now`` is monotonic seconds."""
     histories = dict(memory or {})
     results = [_evaluate_missing(check, pattern) for pattern, texts in answer if not texts]
     for _, texts in answer:
@@ -129,7 +129,7 @@ def _read_texts(written: str, reader: CachedFileReader, *, is_glob: bool) -> Ite
     for path in reader.host.glob(Glob.parse(written)).paths if is_glob else (written,):
         text = reader.text(path)
         if text == errno.EINVAL and path.endswith("/carrier"):
-            # The kernel refuses this file of an interface that is down (net/core/net-sysfs.c): there is no carrier.
+            # The kernel refuses this read for an interface that is down (net/core/net-sysfs.c), which has no carrier.
             text = "0"
         if text not in _MISSING:
             yield path, text
@@ -177,7 +177,7 @@ def _counter_error(
 
 
 def _combine(check: FileCheck, results: list[Result]) -> Result:
-    """Return the worst result where all files have to pass, else the best, an error before a failure."""
+    """Return the worst result if all files have to pass; else the best, where an error precedes a failure."""
     if not check.require_all:
         for outcome in (Outcome.PASSED, Outcome.ERROR):
             for result in results:
@@ -191,7 +191,7 @@ def _has_increased(memory: Memory | None) -> bool:
 
 
 def _default_name(check: FileCheck) -> str:
-    """Return the name of the file, where the configuration spells it."""
+    """Return the name of the file, or an empty text if it depends on the device."""
     name = check.path.text.rstrip("/").rpartition("/")[2]
     return "" if set(name) & set("*?[]{}$") else name
 

@@ -1,4 +1,4 @@
-"""``http``: a URL answers with the expected status. Redirects are not followed, and no proxy is used.
+"""``http``: a URL responds with the expected status. Redirects are not followed, and no proxy is used.
 
 A request is ``("http", url, ...)``.
 Its answer has for each URL the status and the reason phrase.
@@ -15,6 +15,7 @@ from attrs import frozen
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result
+from genplug.health.value_check import shorten
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import Check
@@ -30,14 +31,14 @@ _OK = 200
 
 @frozen
 class HttpCheck(Check):
-    """A URL and the status that means health."""
+    """A URL and the status of a pass."""
 
     url: Template
     expect_status: int = _OK
 
 
 def decode(options: OptionsDecoder) -> HttpCheck | None:
-    """Return the check that the options describe, None where the URL is invalid."""
+    """Return the check that the options describe, or None if the URL is invalid."""
     url = options.template("url")
     return HttpCheck(url, int(options.number("expectStatus", _OK))) if url is not None else None
 
@@ -55,29 +56,29 @@ def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Ans
     """Send a GET request to each URL; runs in a worker.
 
     Raises:
-        OSError: there is no answer, or not in time.
+        OSError: there is no response within ``timeout`` seconds.
         ValueError: the URL is invalid.
     """
     return tuple((url, *_get(url, timeout)) for url in request[1:])
 
 
 def evaluate(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
-    """Return what the statuses mean. Pure."""
+    """Return the first failure of any URL. Pure."""
     for url, status, phrase in answer:
         if status != check.expect_status:
-            found = f"{status} {phrase[:_MAX_SHOWN_CHARACTERS]}".strip()
+            found = f"{status} {shorten(phrase, _MAX_SHOWN_CHARACTERS)}".strip()
             return Result(Outcome.FAILED, f"{url} answers {found}, expected {check.expect_status}"), None
     return Result(Outcome.PASSED), None
 
 
 def _get(url: str, timeout: float) -> tuple[int, str]:
-    # Imported in the worker that calls: it brings TLS with it.
+    # Imported in the worker that needs it: it imports TLS.
     from http import client  # noqa: PLC0415
 
     parts = urlsplit(url)
     schemes = {"http": client.HTTPConnection, "https": client.HTTPSConnection}
     connection = schemes[parts.scheme](parts.hostname or "", parts.port, timeout=timeout)
-    # The timeout of the connection is for each part of an answer, and the parts may come one by one.
+    # The timeout of the connection applies to each part of a response, not to the whole response.
     is_late = threading.Event()
     timer = threading.Timer(timeout, _hang_up, (connection, is_late))
     timer.start()
@@ -85,7 +86,7 @@ def _get(url: str, timeout: float) -> tuple[int, str]:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         answer = connection.getresponse()
         if is_late.is_set():
-            # Our own shutdown reads like the end of the headers.
+            # The shutdown by the timer has the same effect as the end of the headers.
             raise TimeoutError
     except (OSError, client.HTTPException) as error:
         if is_late.is_set() or isinstance(error, TimeoutError):

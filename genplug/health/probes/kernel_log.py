@@ -1,4 +1,4 @@
-"""``kernelLog``: records of the kernel log; the last record that has a meaning for a device decides. Pure."""
+"""``kernelLog``: records of the kernel log; the last record with a result for the device decides. Pure."""
 
 from functools import lru_cache
 
@@ -7,6 +7,7 @@ from attrs import frozen
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, ProbeKind
 from genplug.health.thresholds import Outcome, Result
+from genplug.health.value_check import shorten
 from genplug.spec.probes import Check
 from genplug.spec.regex import Pattern, PatternError, compile_regex, render_regexes
 from genplug.spec.template import Template
@@ -16,7 +17,7 @@ _MAX_SHOWN_CHARACTERS = 160
 
 @frozen
 class KernelLogCheck(Check):
-    """Records that are a failure, those of them that are not, and records that end it."""
+    """Templates of patterns: of records that are a failure, of exceptions from them, and of records that end it."""
 
     fail: Template
     ignore: Template | None = None
@@ -24,13 +25,13 @@ class KernelLogCheck(Check):
 
     @property
     def implied_attributes(self) -> frozenset[str]:
-        """The attributes that it needs beside those in its templates: a driver bound there ends a failure."""
+        """The attributes that it needs besides those in its templates: a driver bound there ends a failure."""
         return frozenset({"sysfs"})
 
 
 @frozen(eq=False)
 class RecordPatterns:
-    """What records mean for one device: it fails, it does not fail after all, it is healthy again."""
+    """The patterns of records for one device: failures, exceptions from them, and the end of failures."""
 
     fail: tuple[Pattern, ...]
     ignore: tuple[Pattern, ...] = ()
@@ -38,7 +39,7 @@ class RecordPatterns:
 
 
 def decode(options: OptionsDecoder) -> KernelLogCheck | None:
-    """Return the check that the options describe, None where ``fail`` is invalid."""
+    """Return the check that the options describe, or None if ``fail`` is invalid."""
     fail, ignore, clear = (options.regex_template(option) for option in ("fail", "ignore", "clear"))
     return KernelLogCheck(fail, ignore, clear) if fail is not None else None
 
@@ -48,7 +49,7 @@ def bind(check: KernelLogCheck, device: Device) -> RecordPatterns:
 
     Raises:
         MissingAttributeError: it lacks an attribute that a pattern needs.
-        PatternError: with its attributes a pattern is not a regular expression.
+        PatternError: with its attributes, a pattern is not a regular expression.
     """
     templates = (check.fail, check.ignore, check.clear)
     return RecordPatterns(
@@ -57,30 +58,27 @@ def bind(check: KernelLogCheck, device: Device) -> RecordPatterns:
 
 
 def may_concern(check: KernelLogCheck, record: str) -> bool:
-    """Return false if a record matches the patterns of no device: most records concern none."""
+    """Return whether a record may match the patterns of a device; most records do not."""
     return _matches(record, _prefilter(check))
 
 
 def evaluate(patterns: RecordPatterns, record: str) -> Result | None:
-    """Return what a record means for a device, None if it has no meaning."""
+    """Return the result of a record for a device, or None if the record does not concern it."""
     if _matches(record, patterns.clear):
         return Result(Outcome.PASSED)
     if not _matches(record, patterns.fail) or _matches(record, patterns.ignore):
         return None
-    line = " ".join(record.split())
-    if len(line) > _MAX_SHOWN_CHARACTERS:
-        line = f"{line[: _MAX_SHOWN_CHARACTERS - 3]}..."
-    return Result(Outcome.FAILED, f"the kernel logged: {line}")
+    return Result(Outcome.FAILED, f"the kernel logged: {shorten(record, _MAX_SHOWN_CHARACTERS)}")
 
 
 @lru_cache(maxsize=1024)
 def _prefilter(check: KernelLogCheck) -> tuple[Pattern, ...]:
-    """Return patterns that match whatever the patterns of any device match."""
+    """Return patterns that match every record that the patterns of a device match."""
     return tuple(_match_any_values(template) for template in (check.fail, check.clear) if template is not None)
 
 
 def _match_any_values(template: Template) -> Pattern:
-    """Return a pattern that matches what a template's pattern matches with any values; at worst, everything."""
+    """Return a pattern that matches all matches of a template with any values; in the worst case, every text."""
     text, is_in_class = "", False
     for part in template.parts:
         if isinstance(part, str):

@@ -1,7 +1,7 @@
 """``open``: every node of a device can be opened.
 
 A request is ``("open", mode, path, numbers, ...)``, the numbers as ``char 195:0``.
-Its answer has for each path an errno, 0 where the node was opened, -1 where another device is at the path.
+Its answer has for each path an errno; it is 0 if the node was opened, and -1 if another device is at the path.
 """
 
 import errno
@@ -60,7 +60,7 @@ def _evaluate_node(path: str, number: int) -> Result:
         text = f"genplug is not permitted to open {path} ({os.strerror(number)}): the pod has to be privileged"
         return Result(Outcome.ERROR, text)
     if number == _OTHER_DEVICE:
-        # The presence check detects that by itself, and decides what it means.
+        # The presence check detects and evaluates this.
         return Result(Outcome.ERROR, f"another device is at {path} now")
     # EBUSY: the container that holds the device has opened it exclusively.
     if number not in {0, errno.EBUSY}:

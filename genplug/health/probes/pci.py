@@ -1,7 +1,7 @@
-"""``pci``: a function is on the bus, answers, has the driver that it had, and a link as wide as it should be.
+"""``pci``: a function is on the bus, responds, has its initial driver, and has a link of the expected width.
 
 A request is ``("pci", "width" or "", address, ...)``.
-Its answer has for each address what its directory in /sys shows, or None where there is none
+Its answer has for each address the content of its directory in /sys, or None if the directory does not exist
 (the kernel's Documentation/ABI/testing/sysfs-bus-pci).
 """
 
@@ -20,22 +20,22 @@ from genplug.spec.template import MissingAttributeError, Template
 
 _DEVICES = "/sys/bus/pci/devices"
 _HEADER_BYTES = 64
-"""The standard header of a configuration space: more is not read, because to read all of it can disturb a device.
+"""The standard header of a configuration space. A read of the whole space can disturb a device.
 
-A virtual function shows ones as its vendor and device (SR-IOV specification, VF configuration space), but not in all of
-its header.
+A virtual function returns ones as its vendor and device (SR-IOV specification, VF configuration space), but not in the
+rest of its header.
 """
 _ONES = 0xFF
 _DEAD_WIDTH = "63"
-"""The width that a link's status register shows when the device does not answer and all bits read as ones."""
+"""The link width of a device that does not respond: all bits of its status register read as ones."""
 _INITIAL = "atStart"
 
 
 @frozen
 class PciCheck(Check):
-    """The functions at these addresses, or those of the device; the least width of their links in lanes.
+    """The functions at these addresses, or those of the device; the minimum width of their links in lanes.
 
-    With ``keep_initial_width`` a link may not become narrower than it was at the first run.
+    With ``keep_initial_width``, a link that is narrower than at the first run is a failure.
     """
 
     address: Template | None = None
@@ -44,14 +44,14 @@ class PciCheck(Check):
 
     @property
     def implied_attributes(self) -> frozenset[str]:
-        """The attributes that it needs beside those in its templates."""
+        """The attributes that it needs besides those in its templates."""
         return frozenset({"pci.address"})
 
 
 class FunctionState(NamedTuple):
-    """What a function shows: its header or an errno, its driver, its link width.
+    """The state of a function: its header or an errno, its driver, its link width.
 
-    The header is empty where the function is suspended; driver and width are empty where there is none.
+    The header of a suspended function is empty; a driver or width that does not exist is empty.
     """
 
     header: bytes | int
@@ -83,9 +83,9 @@ def make_request(check: PciCheck, device: Device) -> ProbeRequest:
     """Return the request for a device.
 
     Raises:
-        MissingAttributeError: it is not a PCI device, or lacks an attribute that the address needs.
+        MissingAttributeError: the device is not a PCI device, or lacks an attribute that the address needs.
     """
-    # To read the width can wake a device, too.
+    # A read of the width can also wake a device.
     width = "width" if check.min_width is not None or check.keep_initial_width else ""
     if check.address is not None:
         return ("pci", width, *check.address.render_each(device.attributes))
@@ -110,7 +110,7 @@ def evaluate(check: PciCheck, answer: Answer, memory: Memory | None, _now: float
         state = FunctionState(*fields) if fields is not None else None
         if state is not None:
             first = baselines.get(address, Baseline(state.driver, ""))
-            # A function that was suspended or dead at the first run had no width then.
+            # A function that was suspended or did not respond at the first run had no width then.
             baselines[address] = Baseline(first.driver, first.width or ("" if _is_dead(state) else state.width))
         results.append(_evaluate_function(check, address, state, baselines.get(address)))
     return worst_result(results), baselines
@@ -121,7 +121,7 @@ def _read_function(
 ) -> tuple[bytes | int, str, str] | None:
     if not reader.host.exists(directory):
         return None
-    # To read more would wake a suspended device.
+    # Further reads would wake a suspended device.
     is_suspended = reader.text(f"{directory}/power/runtime_status") == "suspended"
     header: bytes | int = b""
     if not is_suspended:
@@ -130,7 +130,7 @@ def _read_function(
         except OSError as error:
             header = error.errno or 0
     width = reader.text(f"{directory}/current_link_width") if reads_width and not is_suspended else ""
-    # A plain tuple, as everything that a worker sends.
+    # A worker sends plain tuples only.
     return header, reader.link_target_name(f"{directory}/driver") or "", width if isinstance(width, str) else ""
 
 

@@ -1,7 +1,7 @@
-"""``tcpSocket``: a program listens on a TCP port of the loopback interface, that of the agent's network namespace.
+"""``tcpSocket``: a program listens on a TCP port of the loopback interface of the agent's network namespace.
 
 A request is ``("tcpSocket", port, ...)``.
-Its answer has for each port an errno, 0 where a connection was accepted.
+Its answer has for each port an errno; it is 0 if a connection was accepted.
 """
 
 import errno
@@ -22,7 +22,7 @@ from genplug.spec.template import Template
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
 _ADDRESSES = ("127.0.0.1", "::1")
-"""A program that listens on either of them passes."""
+"""The probe passes if a program listens on either address."""
 _MAX_PORT = 65535
 _INVALID_PORT = -1
 
@@ -35,7 +35,7 @@ class TcpSocketCheck(Check):
 
 
 def decode(options: OptionsDecoder) -> TcpSocketCheck | None:
-    """Return the check that the options describe, None where the port is invalid."""
+    """Return the check that the options describe, or None if the port is invalid."""
     port = options.template("port")
     if port is None and options.number("port", 0):
         port = Template.parse(str(int(options.number("port", 0))))

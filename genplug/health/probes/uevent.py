@@ -1,7 +1,7 @@
-"""``uevent``: events that the kernel sends of a device, of what is below it in /sys, and of what it is below. Pure.
+"""``uevent``: events of the kernel for a device, for devices below it in /sys, and for devices above it. Pure.
 
 A pattern is compared with each ``KEY=VALUE`` of an event, ``ACTION`` and ``DEVPATH`` included.
-The last event that has a meaning for a device decides.
+The last event with a result for the device decides.
 """
 
 from typing import TYPE_CHECKING
@@ -16,13 +16,13 @@ from genplug.spec.regex import Pattern, render_regexes
 from genplug.spec.template import MissingAttributeError, Template
 
 if TYPE_CHECKING:
-    # Workers import this module, and what receives events imports asyncio.
+    # Workers import this module, and the module that receives events imports asyncio.
     from genplug.hardware.uevents import Uevent
 
 
 @frozen
 class UeventCheck(Check):
-    """One ``KEY=VALUE`` of an event that is a failure, and one that ends it; ``path`` is whose events count."""
+    """The ``KEY=VALUE`` of an event that is a failure, and of an event that ends it; ``path`` selects the events."""
 
     fail: Template
     clear: Template | None = None
@@ -30,13 +30,13 @@ class UeventCheck(Check):
 
     @property
     def implied_attributes(self) -> frozenset[str]:
-        """The attributes that it needs beside those in its templates."""
+        """The attributes that it needs besides those in its templates."""
         return frozenset({"sysfs"})
 
 
 @frozen(eq=False)
 class EventPatterns:
-    """Directories in /sys whose events count, and what they mean for the device."""
+    """The directories in /sys whose events count, and the patterns of failures and of their end."""
 
     paths: tuple[str, ...]
     fail: tuple[Pattern, ...]
@@ -44,7 +44,7 @@ class EventPatterns:
 
 
 def decode(options: OptionsDecoder) -> UeventCheck | None:
-    """Return the check that the options describe, None where ``fail`` is invalid."""
+    """Return the check that the options describe, or None if ``fail`` is invalid."""
     fail, clear = (options.regex_template(option) for option in ("fail", "clear"))
     path = options.path("path")
     return UeventCheck(fail, clear, path) if fail is not None else None
@@ -55,7 +55,7 @@ def bind(check: UeventCheck, device: Device) -> EventPatterns:
 
     Raises:
         MissingAttributeError: it lacks an attribute that a pattern needs, or a directory in /sys.
-        PatternError: with its attributes a pattern is not a regular expression.
+        PatternError: with its attributes, a pattern is not a regular expression.
     """
     values = device.attributes
     if check.path is None and "sysfs" not in values:
@@ -66,7 +66,7 @@ def bind(check: UeventCheck, device: Device) -> EventPatterns:
 
 
 def evaluate(patterns: EventPatterns, event: "Uevent") -> Result | None:
-    """Return what an event means for a device, None if it has no meaning."""
+    """Return the result of an event for a device, or None if the event does not concern it."""
     if not is_about(patterns.paths, event):
         return None
     pairs = [f"{key}={value}" for key, value in event.values.items()]
@@ -79,7 +79,7 @@ def evaluate(patterns: EventPatterns, event: "Uevent") -> Result | None:
 
 
 def is_about(paths: tuple[str, ...], event: "Uevent") -> bool:
-    """Return whether an event is about one of these directories, about what is below it, or about what it is below."""
+    """Return whether the device of an event has one of these directories, or a directory below or above one."""
     directory = f"/sys{event.devpath}/"
     return any(directory.startswith(f"{path}/") or f"{path}/".startswith(directory) for path in paths)
 

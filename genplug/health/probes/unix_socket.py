@@ -1,7 +1,7 @@
 """``unixSocket``: a program listens on a Unix socket of the host.
 
 A request is ``("unixSocket", path, ...)``.
-Its answer has for each path an errno, 0 where the connection was accepted.
+Its answer has for each path an errno; it is 0 if a connection was accepted.
 """
 
 import errno
@@ -31,7 +31,7 @@ class UnixSocketCheck(Check):
 
 
 def decode(options: OptionsDecoder) -> UnixSocketCheck | None:
-    """Return the check that the options describe, None where the path is invalid."""
+    """Return the check that the options describe, or None if the path is invalid."""
     path = options.path("path")
     return UnixSocketCheck(path) if path is not None else None
 
@@ -71,7 +71,7 @@ def _connect(reader: CachedFileReader, path: str, timeout: float) -> int:
     real = reader.host.real_path(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(timeout)
-        # The address of a socket has at most 107 bytes, so the directory is named by its descriptor.
+        # The address of a socket has at most 107 bytes: the descriptor of the directory shortens it.
         try:
             directory = os.open(real.parent, os.O_PATH | os.O_CLOEXEC)
         except OSError as error:

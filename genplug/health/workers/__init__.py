@@ -1,5 +1,6 @@
-"""Worker processes that do what may hang: read files of the host, open device nodes, and call other programs.
+"""Worker processes for operations that may hang: reading files of the host, opening device nodes, calling programs.
 
-The agent uses the pools (``read_pool``, ``call_pool``), which speak ``protocol`` with processes that run ``main``.
-What a worker imports must not import asyncio or grpc: each worker would pay for it in memory.
+The agent uses the pools (``read_pool``, ``call_pool``), which exchange messages (``protocol``) with processes that run
+``main``. ``read_pool`` detects and abandons a hung read, ``call_pool`` a hung call.
+A module that a worker imports must not import asyncio or grpc, because each worker would pay for it in memory.
 """

@@ -1,6 +1,6 @@
 """A pool for requests that wait for other programs: commands, URLs, sockets.
 
-One worker runs them concurrently in threads, and each ends by itself at its timeout.
+A worker runs them concurrently in threads, and each request ends by itself at its timeout.
 A call that does not end keeps its thread, and its slot of :data:`MAX_CALLS`, until it returns.
 """
 
@@ -14,7 +14,7 @@ from genplug.health.workers.process import WorkerDiedError, WorkerProcess, Worke
 from genplug.health.workers.protocol import ProbeRequest, ProbeResponse, TimedRequest
 
 MAX_CALLS = 64
-"""Calls that run at the same time, those that hang included."""
+"""Calls that run at the same time, including those that hang."""
 _GRACE_SECONDS = 1.0
 """Time after its timeout in which a call can still end by itself."""
 
@@ -30,9 +30,9 @@ class CallPool(WorkerPool):
         self._receiving: asyncio.Task[None] | None = None
         self._calls = 0
         self._running: dict[int, asyncio.Future[ProbeResponse]] = {}
-        """Calls that hold a slot: the sent ones that have not returned."""
+        """Calls that have a slot: they were sent and have not returned."""
         self._overdue: dict[int, ProbeRequest] = {}
-        """Those of them that hang."""
+        """The calls that hang."""
         self._slots = asyncio.Semaphore(MAX_CALLS)
 
     def __repr__(self) -> str:
@@ -60,7 +60,7 @@ class CallPool(WorkerPool):
             self._drop_worker(self._worker)
 
     def close(self) -> None:
-        """Kill the worker without waiting for what hangs."""
+        """Kill the worker without waiting for calls that hang."""
         if self._receiving is not None:
             self._receiving.cancel()
         super().close()
@@ -120,7 +120,7 @@ class CallPool(WorkerPool):
         self._worker = None
 
     def _finish(self, number: int, response: ProbeResponse) -> None:
-        """Give a call its response and release its slot; does nothing if the call has finished already."""
+        """Set the response of a call and release its slot, unless the call has finished already."""
         call = self._running.pop(number, None)
         if call is None:
             return

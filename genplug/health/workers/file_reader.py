@@ -1,6 +1,6 @@
-"""How a worker reads files of the host: it resolves a path once, and reads a file once in a batch of requests.
+"""Reads files of the host in a worker: resolves a path once, and reads a file once in a batch of requests.
 
-The rules of reading are those of :class:`genplug.hardware.host.Host`; here are only the caches.
+:class:`genplug.hardware.host.Host` has the rules of reading; this module only adds caches.
 """
 
 import errno
@@ -12,27 +12,27 @@ from genplug.hardware.file_tree import MAX_TEXT_BYTES, NotAFileError, decode_tex
 from genplug.hardware.host import Host
 
 NOT_A_FILE = -1
-"""Stands for an errno where a path leads to a directory, a device, a pipe or a socket: none of these is read."""
+"""In place of an errno for a directory, a device, a pipe or a socket, which are not read."""
 _MAX_PLAIN_PATHS = 100_000
 
 
 @frozen
 class CachedFileReader:
-    """The files of a host. A read may block for as long as the file system does; the caller has to bound it."""
+    """The files of a host. A read may block as long as the file system blocks; the caller has to limit it."""
 
     host: Host
     _plain_paths: MutableSet[str] = field(factory=set)
-    """Paths of files without a symlink in them: only these are not resolved again."""
+    """Paths of files without a symlink in them, which are not resolved again."""
     _texts: MutableMapping[str, str | int] = field(factory=dict)
 
     def start_batch(self) -> None:
-        """Forget what has been read."""
+        """Forget the texts of the previous batch."""
         self._texts.clear()
         if len(self._plain_paths) > _MAX_PLAIN_PATHS:
             self._plain_paths.clear()
 
     def text(self, path: str) -> str | int:
-        """Return the text of a file, stripped, or the errno (or :data:`NOT_A_FILE`) why it cannot be read."""
+        """Return the stripped text of a file, or an errno (or :data:`NOT_A_FILE`) if it cannot be read."""
         if path not in self._texts:
             try:
                 self._texts[path] = decode_text(self.read_bytes(path, MAX_TEXT_BYTES))
@@ -46,13 +46,13 @@ class CachedFileReader:
         """Return the first bytes of a regular file.
 
         Raises:
-            OSError: it cannot be read; a NotAFileError if it is not a regular file.
+            OSError: the file cannot be read; a NotAFileError if it is not a regular file.
         """
         if path in self._plain_paths:
             try:
                 return self.host.read_bytes(path, max_bytes, may_block=True)
             except (FileNotFoundError, NotADirectoryError, NotAFileError):
-                # A part of the path may have become a symlink since.
+                # A part of the path may be a symlink now.
                 self._plain_paths.discard(path)
         resolved = self.host.resolve_file(path)
         if resolved == path:
@@ -60,7 +60,7 @@ class CachedFileReader:
         return self.host.read_bytes(resolved, max_bytes, may_block=True)
 
     def link_target_name(self, path: str) -> str | None:
-        """Return the last name in the target of a symlink, None if the path is not a symlink."""
+        """Return the last name in the target of a symlink, or None if the path is not a symlink."""
         try:
             directory, _, name = path.rpartition("/")
             return (self.host.real_path(directory) / name).readlink().name

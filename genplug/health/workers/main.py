@@ -1,11 +1,11 @@
-"""A worker: a process without gRPC and without an event loop that runs probe requests, and that may hang in one.
+"""A worker: a process without gRPC and without an event loop that runs probe requests, and that may hang.
 
 It is started as ``python -m genplug.health.workers.main ROOT STAND_INS THREADS PROGRESS`` with a socket as its standard
 input, and ends when the other end closes the socket (:mod:`genplug.health.workers.protocol`).
 
-With one thread, a worker runs requests in their order and reports on the shared page which one it runs since when, so
-that the pool can identify the request on which it hangs.
-With more threads, requests run concurrently and each one ends by itself at its timeout.
+With one thread, a worker runs requests in their order, and writes the current request and its start to the shared page,
+so that the pool can identify the request in which it hangs.
+With more threads, requests run concurrently, and each request ends by itself at its timeout.
 """
 
 import os
@@ -25,11 +25,11 @@ from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest, Progress, RequestResult, encode, receive
 
 _FLUSH_SECONDS = 0.02
-"""Results are sent after this time although the batch is not complete."""
+"""Time after which results of an incomplete batch are sent."""
 
 
 def run_request(request: ProbeRequest, reader: CachedFileReader, timeout: float) -> tuple[Any, str]:
-    """Run a request; return its answer and an error, which is empty where there is an answer."""
+    """Run a request; return its answer, and an error that is empty if there is an answer."""
     try:
         polling = PROBES[request[0]].polling
         if polling is None:
@@ -37,7 +37,7 @@ def run_request(request: ProbeRequest, reader: CachedFileReader, timeout: float)
         return polling.run(request, reader, timeout), ""
     except OSError as error:
         return None, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-    except Exception as error:  # noqa: BLE001 - whatever went wrong with one request, the next one is run
+    except Exception as error:  # noqa: BLE001 - after any error, the next request is run
         return None, f"{type(error).__name__}: {error}"
 
 
@@ -88,7 +88,7 @@ def _serve_concurrent(connection: socket.socket, host: Host, max_threads: int) -
                 try:
                     threading.Thread(target=work, daemon=True).start()
                 except RuntimeError:
-                    # The limit of processes is reached (pids.max): the threads there are run the request later.
+                    # The limit of processes is reached (pids.max): an existing thread runs the request later.
                     if not threads:
                         raise
                 else:
@@ -103,5 +103,5 @@ def _send(connection: socket.socket, results: Sequence[RequestResult]) -> None:
 if __name__ == "__main__":
     with suppress(BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Progress(int(sys.argv[4])))
-    # Not a return: the interpreter would wait for threads that hang.
+    # A return would make the interpreter wait for threads that hang.
     os._exit(0)

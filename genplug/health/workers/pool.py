@@ -1,4 +1,7 @@
-"""What both pools of worker processes have in common: starting, ending and accounting of workers."""
+"""The base class of both pools of worker processes: starting, ending and accounting of workers.
+
+``read_pool`` detects and abandons a hung read, ``call_pool`` a hung call.
+"""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -13,11 +16,11 @@ STILL_HUNG = ProbeResponse(error="still hung from a previous run; not run again 
 CRASHED = ProbeResponse(error="the probe worker crashed")
 
 _REAP_SECONDS = 0.5
-"""Time until a killed worker is waited for."""
+"""Time after which a killed worker is waited for."""
 
 
 def timed_out(seconds: float) -> ProbeResponse:
-    """Return the response to a request that was not answered in its time."""
+    """Return the response to a request without an answer within its timeout."""
     return ProbeResponse(error=f"timed out after {seconds:g} s")
 
 
@@ -25,11 +28,11 @@ class WorkerPool(ABC):
     """Worker processes of one kind, started when needed. ``on_change`` is called when :attr:`status` has changed.
 
     A pool belongs to the event loop in which it is used.
-    Whoever has requests that may hang can use one: nothing here knows the probe monitor.
+    It does not depend on the probe monitor: any caller can use it for requests that may hang.
     """
 
     batch_size: int
-    """Requests that one worker should be given at once."""
+    """The number of requests that a worker should get at once."""
 
     def __init__(self, host: Host, on_change: Callable[[], None]) -> None:
         self._host = host
@@ -51,7 +54,7 @@ class WorkerPool(ABC):
     async def run(self, requests: Sequence[TimedRequest]) -> list[ProbeResponse]:
         """Return the responses in the order of the requests, each within its timeout.
 
-        What goes wrong is the ``error`` of a response: a timeout, a crash, a worker that cannot be started.
+        A timeout, a crash or a worker that cannot be started is the ``error`` of a response.
         """
 
     @abstractmethod
@@ -77,7 +80,7 @@ class WorkerPool(ABC):
         """Start a worker.
 
         Raises:
-            WorkerStartError: it cannot be started; counted and reported.
+            WorkerStartError: the worker cannot be started; the failure is counted and reported.
         """
         try:
             worker = WorkerProcess(self._host, threads)
@@ -93,13 +96,13 @@ class WorkerPool(ABC):
         self._on_change()
 
     def _record_answer(self) -> None:
-        """Record that a worker has answered: workers can be started."""
+        """Record that a worker has responded: workers can be started."""
         if self._start_error:
             self._start_error = ""
             self._on_change()
 
     def _record_death(self, worker: WorkerProcess) -> str:
-        """End a worker that died; return the reason if it had not started up, which counts as a failed start."""
+        """End a worker that died; return the reason if it had not started yet, which counts as a failed start."""
         has_started = worker.progress.has_started
         self._end_worker(worker)
         if has_started:
@@ -112,7 +115,7 @@ class WorkerPool(ABC):
         return reason
 
     def _end_worker(self, worker: WorkerProcess) -> None:
-        """Kill a worker, and wait for it a little later so that it does not remain in the process table."""
+        """Kill a worker, and wait for it later, so that it does not remain in the process table."""
         worker.close()
         asyncio.get_running_loop().call_later(_REAP_SECONDS, self._reap)
 
@@ -126,5 +129,5 @@ class WorkerPool(ABC):
 
 
 def cannot_start(reason: str) -> ProbeResponse:
-    """Return the response where no worker can be started."""
+    """Return the response for a worker that cannot be started."""
     return ProbeResponse(error=f"cannot start a probe worker: {reason}")

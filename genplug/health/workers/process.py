@@ -1,4 +1,4 @@
-"""One worker process: its start, the messages to and from it, and its end."""
+"""A worker process: its start, the messages to and from it, and its end."""
 
 import asyncio
 import errno
@@ -26,14 +26,14 @@ class WorkerStartError(Exception):
 
 
 class WorkerDiedError(Exception):
-    """A worker process ended, or cannot be reached any more."""
+    """A worker process ended, or can no longer be reached."""
 
 
 class WorkerProcess:
     """A running worker process with its socket and its progress page.
 
     Raises:
-        WorkerStartError: the process cannot be started; nothing that was acquired for it is kept.
+        WorkerStartError: the process cannot be started; its socket and page are closed.
     """
 
     def __init__(self, host: Host, threads: int) -> None:
@@ -61,7 +61,7 @@ class WorkerProcess:
             self.progress = Progress(page)
             on_failure.callback(self.progress.close)
             command = (sys.executable, "-m", "genplug.health.workers.main", os.fspath(host.root))
-            # The process comes last: nothing after it can fail, so it never has to be killed here.
+            # The process is started last: no later step can fail, so it never has to be killed here.
             self.process = subprocess.Popen(  # noqa: S603 - a module of genplug itself
                 (*command, str(int(host.stand_ins)), str(threads), str(page)),
                 stdin=theirs.fileno(),
@@ -91,7 +91,7 @@ class WorkerProcess:
         """
         if self._receiving is None:
             self._receiving = asyncio.ensure_future(self._receive_message())
-        # The task outlives the timeout: to cancel it would lose the part of a message that has been read.
+        # The task outlives the timeout: its cancellation would lose the part of a message that has been read.
         done, _ = await asyncio.wait({self._receiving}, timeout=timeout)
         if not done:
             return None
@@ -119,7 +119,7 @@ class WorkerProcess:
             return self._streams
 
     def close(self) -> None:
-        """Kill the worker without waiting for it: a process that hangs in the kernel ends when the kernel lets it."""
+        """Kill the worker without waiting for it: a process in a blocked system call ends when the call returns."""
         if self.is_closed:
             return
         self.is_closed = True

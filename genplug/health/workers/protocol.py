@@ -1,10 +1,11 @@
 """Messages between the agent and its worker processes, and the page on which a worker reports its progress.
 
 A message is a header of four bytes, the length of the body, and the body, a marshaled value.
-:mod:`marshal` suits because both ends run the same interpreter, and it costs a worker no memory.
+Both ends run the same interpreter, as :mod:`marshal` requires, and the module costs a worker no memory.
 
-To a worker goes a batch: ``(number, [(request, timeout_seconds), ...])``.
-Back come lists of results: ``[(number, index, (answer, error)), ...]``; a batch may be answered in several messages.
+The agent sends batches: ``(number, [(request, timeout_seconds), ...])``.
+A worker sends lists of results: ``[(number, index, (answer, error)), ...]``. The results of a batch may arrive in
+several messages.
 """
 
 import marshal
@@ -12,22 +13,18 @@ import mmap
 import socket
 import struct
 import time
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from attrs import frozen
 
 ProbeRequest: TypeAlias = tuple[str, ...]
-"""What a worker is asked: the name of a probe kind (``genplug.health.probes.PROBES``), then its arguments.
+"""The name of a probe kind (``genplug.health.probes.PROBES``) and its arguments.
 
-Requests are compared: equal requests of several devices are sent to a worker once.
+Equal requests of several devices are sent to a worker once.
 """
 
 TimedRequest: TypeAlias = tuple[ProbeRequest, float]
 """A request and its timeout in seconds."""
-
-Batch: TypeAlias = tuple[int, Sequence[TimedRequest]]
-"""The number of a batch and its requests."""
 
 RequestResult: TypeAlias = tuple[int, int, tuple[Any, str]]
 """The number of a batch, the index of a request in it, and the answer and error that make a :class:`ProbeResponse`."""
@@ -37,16 +34,16 @@ HEADER = struct.Struct("=I")
 
 @frozen
 class ProbeResponse:
-    """What a request resulted in: an answer, whose form is the probe kind's own, or the reason why there is none."""
+    """The answer to a request, in the form of its probe kind, or the reason why there is none."""
 
     answer: Any = None
     error: str = ""
 
 
 class Progress:
-    """A memory page shared with a worker: which request of which batch it runs, and since when.
+    """A memory page shared with a worker: the request and batch that it runs, and the start of the run.
 
-    A worker that has started, and runs nothing yet, is at request 0 of batch 0.
+    A worker that has started and does not run a request yet is at request 0 of batch 0.
     """
 
     _FORMAT = struct.Struct("=qqd")
@@ -59,7 +56,7 @@ class Progress:
         self._FORMAT.pack_into(self._page, 0, number, index, time.monotonic())
 
     def read(self) -> tuple[int, int, float]:
-        """Return the number of the batch, the index of the request, and when it began (monotonic seconds)."""
+        """Return the number of the batch, the index of the request, and its start (monotonic seconds)."""
         number, index, since = self._FORMAT.unpack_from(self._page, 0)
         return number, index, since
 
@@ -73,7 +70,7 @@ class Progress:
         self._page.close()
 
 
-def encode(message: Any) -> bytes:  # noqa: ANN401 - whatever marshal takes
+def encode(message: Any) -> bytes:  # noqa: ANN401 - any value that marshal supports
     """Return a message with its header."""
     body = marshal.dumps(message)
     return HEADER.pack(len(body)) + body
@@ -85,13 +82,13 @@ def body_length(header: bytes) -> int:
     return length
 
 
-def decode(body: bytes) -> Any:  # noqa: ANN401 - whatever the other end sent
-    """Return the value that a body holds."""
+def decode(body: bytes) -> Any:  # noqa: ANN401 - the type depends on the message
+    """Return the value in a body."""
     return marshal.loads(body)  # noqa: S302 - the other end is genplug itself
 
 
 def receive(connection: socket.socket) -> Any:  # noqa: ANN401 - see decode
-    """Return the next message from a blocking socket, or None once the other end has closed it."""
+    """Return the next message from a blocking socket, or None if the other end has closed it."""
     header = _receive_bytes(connection, HEADER.size)
     if header is None:
         return None

@@ -1,7 +1,7 @@
 """A pool for requests that block in the kernel: reads of files, opening of device nodes.
 
 Each worker runs one request after the other.
-Nothing can end a read that waits in the kernel, so a worker that hangs is abandoned and another one is started, until
+A read that waits in the kernel cannot be ended. A worker that hangs is therefore abandoned and replaced, until
 :data:`MAX_HUNG_WORKERS` hang.
 A request in which a worker hangs is not run again until that worker returns.
 """
@@ -20,16 +20,16 @@ from genplug.health.workers.protocol import ProbeRequest, ProbeResponse, TimedRe
 READ_WORKERS = 2
 """Workers that run requests at the same time."""
 MAX_HUNG_WORKERS = 8
-"""Workers that may hang before no other is started; each has some 10 MiB of memory of its own."""
+"""The number of hung workers from which on no other is started; each uses about 10 MiB of memory."""
 _START_SECONDS = 30.0
-"""Time in which a started worker has to begin its first request, and a busy one to send what it has."""
+"""Time within which a started worker has to begin its first request, and a busy worker to send its results."""
 _SPARE_SECONDS = 60.0
-"""Time after which a worker that was not needed is stopped, all but the last."""
+"""Time after which an idle worker is stopped, except the last worker."""
 _PROGRESS_POLL_SECONDS = 0.5
 
 
 class ReadPool(WorkerPool):
-    """Workers that run one request after the other; the shared page shows on which request a worker hangs."""
+    """Workers that run one request after the other; the shared page shows the request in which a worker hangs."""
 
     batch_size = 400
 
@@ -86,7 +86,7 @@ class ReadPool(WorkerPool):
         super().close()
 
     def _take_worker(self) -> WorkerProcess | None:
-        """Return a worker that is now busy, or None if as many hang as may.
+        """Return a worker that is now busy, or None if :data:`MAX_HUNG_WORKERS` hang.
 
         Raises:
             WorkerStartError: a worker cannot be started.
@@ -98,7 +98,7 @@ class ReadPool(WorkerPool):
         return worker
 
     async def _run_batch(self, worker: WorkerProcess, requests: Sequence[TimedRequest]) -> dict[int, ProbeResponse]:
-        """Run requests on a worker as far as it gets; return the responses by index, at least one."""
+        """Run requests on a worker until it hangs or dies; return at least one response, by index."""
         self._batches += 1
         number = self._batches
         responses: dict[int, ProbeResponse] = {}
@@ -136,7 +136,7 @@ class ReadPool(WorkerPool):
             asyncio.get_running_loop().call_later(_SPARE_SECONDS, self._stop_spare)
 
     def _stop_spare(self) -> None:
-        # The worker that became idle last is taken first, so the first in the list is the one not needed.
+        # The worker that became idle last is used first, so the first worker in the list is not needed.
         if len(self._idle) > 1 and time.monotonic() - self._idle[0].idle_since >= _SPARE_SECONDS:
             self._end_worker(self._idle.pop(0))
 
@@ -145,7 +145,7 @@ class ReadPool(WorkerPool):
         self._stuck[worker] = asyncio.ensure_future(self._wait_for_return(worker, request))
 
     async def _wait_for_return(self, worker: WorkerProcess, request: ProbeRequest) -> None:
-        """Wait, if need be forever, until a hung worker returns, then end it."""
+        """Wait without a limit until a hung worker returns, then end it."""
         with suppress(WorkerDiedError):
             await worker.receive(None)
         self._hung.discard(request)
@@ -157,7 +157,7 @@ class ReadPool(WorkerPool):
 async def _collect_responses(
     worker: WorkerProcess, number: int, requests: Sequence[TimedRequest], responses: dict[int, ProbeResponse]
 ) -> int | None:
-    """Collect the responses to a batch; return the index of a request that is not answered in its time.
+    """Collect the responses to a batch; return the index of a request that exceeds its timeout.
 
     Raises:
         WorkerDiedError: the worker ended, or does not begin its work.
@@ -170,7 +170,7 @@ async def _collect_responses(
             if index is None:
                 raise WorkerDiedError
             return index
-        # In short steps: the worker may finish this request at once, and hang in the next one.
+        # In short steps: the worker may finish this request immediately, and hang in the next request.
         results = await worker.receive(min(remaining, limit / 4, _PROGRESS_POLL_SECONDS))
         for batch, its_index, (answer, error) in results or ():
             if batch == number:
@@ -181,7 +181,7 @@ async def _collect_responses(
 def _current_request(
     worker: WorkerProcess, number: int, requests: Sequence[TimedRequest], sent: float
 ) -> tuple[int | None, float, float]:
-    """Return which request of a batch a worker runs (None: none), since when, and how long it may (seconds)."""
+    """Return the request of a batch that a worker runs (index or None), its start, and its limit (seconds)."""
     batch, index, since = worker.progress.read()
     if batch != number:
         return None, sent, _START_SECONDS
