@@ -59,7 +59,7 @@ class EndpointRun:
 
     async def wait_for(self, predicate: Callable[[], bool]) -> None:
         """Wait until a predicate holds; it is evaluated after every report."""
-        await self._condition.wait_for(predicate, 10)
+        await self._condition.wait_for(predicate, 10, lambda: repr(self.endpoint))
 
     def _on_report(self, report: Report) -> None:
         self.reports.append(report)

@@ -96,7 +96,6 @@ class DeviceManager:
             (known.healthy if device.healthy else known.unhealthy).add(device_id)
         known.devices = Devices(by_id)
         self._resources[resource] = known
-        self._dropped.discard(resource)
         return known.devices
 
     def devices(self, resource: str) -> Devices:
