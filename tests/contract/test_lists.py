@@ -21,6 +21,9 @@ from tests.support.configs import CONFIG_HEADER
 from tests.support.mounts import bind_mount, remount
 from tests.support.resources import X_CONFIG, X, Y, build_x_config, list_host_paths, plug_devices
 
+MIN_INTERVAL = 0.8
+"""Seconds between the arrivals of two lists: they are sent a second apart, and a loaded machine delays the first more."""
+
 
 def decode_lists(kubelet: KubeletStandIn, resource: str = X) -> list[list[tuple[str, str]]]:
     """Return IDs and health of each list of a resource as they were sent, duplicates included."""
@@ -178,7 +181,7 @@ async def test_first_change_is_sent_at_once_and_later_changes_are_combined(node:
 
     times = [message.time for message in node.kubelet.messages(X)]
     assert times[1] - plugged < 0.5
-    assert min(later - earlier for earlier, later in itertools.pairwise(times[1:])) > 0.95
+    assert min(later - earlier for earlier, later in itertools.pairwise(times[1:])) > MIN_INTERVAL
     assert len(times) <= 4
 
 
@@ -193,7 +196,7 @@ async def test_lists_after_any_kind_of_change_are_a_second_apart(node: FakeNode)
         node.plug("/dev/x1")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "y0", "z0"}, unhealthy=())
     times = [message.time for message in node.kubelet.messages(X)]
-    assert min(later - earlier for earlier, later in itertools.pairwise(times[1:])) > 0.95
+    assert min(later - earlier for earlier, later in itertools.pairwise(times[1:])) > MIN_INTERVAL
     assert decode_lists(node.kubelet)[1] == [("y0", "Healthy")]
 
 
