@@ -22,7 +22,7 @@ from tests.support.mounts import bind_mount, remount
 from tests.support.resources import X_CONFIG, X, Y, build_x_config, list_host_paths, plug_devices
 
 MIN_INTERVAL = 0.8
-"""Seconds between the arrivals of two lists: they are sent a second apart, and a loaded machine delays the first more."""
+"""Seconds between two lists on arrival: they are sent a second apart, but a loaded machine delays each differently."""
 
 
 def decode_lists(kubelet: KubeletStandIn, resource: str = X) -> list[list[tuple[str, str]]]:
