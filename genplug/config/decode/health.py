@@ -5,6 +5,7 @@ The options of a probe are decoded by its kind (:mod:`genplug.health.probes`); h
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
@@ -12,13 +13,16 @@ from genplug.config.decode.command import read_command
 from genplug.config.decode.values import ValueDecoder, is_set, items, number
 from genplug.config.diagnostics import Diagnostics, ErrorCode
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
-from genplug.health.probe_kind import Denial, ProbeKind
 from genplug.health.probes import PROBES
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import Policy
 from genplug.spec.probes import Check, HealthSpec, OnError, ProbeSpec, ProbeTiming
 from genplug.spec.selectors import parse_quantity
 from genplug.spec.template import Template
+
+if TYPE_CHECKING:
+    # The kinds import it; a configuration without probes has no kind.
+    from genplug.health.probe_kind import Denial, ProbeKind
 
 
 @frozen
@@ -76,7 +80,7 @@ class HealthDecoder:
         locations.setdefault(name.text, name.location)
         return name.text
 
-    def _decode_check(self, kind: ProbeKind, entry: MapEntry, where: str) -> Check | None:
+    def _decode_check(self, kind: "ProbeKind", entry: MapEntry, where: str) -> Check | None:
         options = entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
         check = kind.decode(_NodeDecoder(options, where, self.problems, self.values))
         denial = kind.denial(check, self.policy) if check is not None and self.policy is not None else None
@@ -159,7 +163,7 @@ class _NodeDecoder:
         self.problems.add(code, location, message, key_path=self.where, hint=hint, width=len(option))
 
 
-def _find_denied(denial: Denial, entry: MapEntry, options: MapNode, where: str) -> tuple[SourceLocation, int, str]:
+def _find_denied(denial: "Denial", entry: MapEntry, options: MapNode, where: str) -> tuple[SourceLocation, int, str]:
     """Return location, width and key path of what is denied; a width of 0 is that of the key of the kind."""
     node = options.get(denial.option)
     # Of a list, the first value is denied: of a command, the program.

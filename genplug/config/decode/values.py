@@ -8,7 +8,7 @@ from attrs import frozen
 from genplug.config.diagnostics import Diagnostics, ErrorCode
 from genplug.config.schema import did_you_mean
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode, to_python
-from genplug.hardware.attributes import KNOWN_ATTRIBUTES, is_known_attribute
+from genplug.hardware.attribute_names import is_known_attribute, list_known_attributes
 from genplug.spec.globs import Glob, GlobError, expand_braces
 from genplug.spec.location import SourceLocation
 from genplug.spec.names import ENVIRONMENT_PREFIX, SLICE
@@ -182,7 +182,7 @@ class ValueDecoder:
             hint = "use it in allocate.env, annotations and cdiDevices of a resource with 'slices'"
         else:
             message = f"unknown attribute {name!r}"
-            hint = did_you_mean(name, (*KNOWN_ATTRIBUTES, *self.custom)) or _LIST_HINT
+            hint = did_you_mean(name, (*list_known_attributes(), *self.custom)) or _LIST_HINT
         self.problems.add(ErrorCode.UNKNOWN_ATTRIBUTE, location, message, key_path=where, hint=hint, width=len(name))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from genplug.hardware.attributes import drm, infiniband, net, pci, sysfs, usb
 from genplug.hardware.attributes.family import Attribute
-from genplug.spec.names import CANDIDATE_ATTRIBUTES, ENVIRONMENT_PREFIX, FILE_PREFIX, NODE_NAME
+from genplug.spec.names import CANDIDATE_ATTRIBUTES, NODE_NAME
 
 FAMILIES = (sysfs.FAMILY, pci.FAMILY, usb.FAMILY, infiniband.FAMILY, net.FAMILY, drm.FAMILY)
 """Every family, in the order of the reference."""
@@ -22,15 +22,3 @@ ATTRIBUTES: Mapping[str, Attribute] = {
 
 KNOWN_ATTRIBUTES = (*CANDIDATE_ATTRIBUTES, *ATTRIBUTES, NODE_NAME)
 """The names of all built-in attributes, those with a prefix excepted."""
-
-
-def is_known_attribute(name: str) -> bool:
-    """Return whether a name is that of a built-in attribute."""
-    if name.startswith((FILE_PREFIX, ENVIRONMENT_PREFIX)):
-        return len(name.partition(".")[2]) > 0
-    return name in KNOWN_ATTRIBUTES
-
-
-def needs_sysfs(name: str) -> bool:
-    """Return whether an attribute is read from the device's directory in /sys."""
-    return name in ATTRIBUTES or name.startswith(FILE_PREFIX)

@@ -8,12 +8,16 @@ parent directory, until ``/sys/devices`` (Documentation/admin-guide/sysfs-rules.
 import re
 from collections.abc import Iterable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
-from genplug.hardware.host import Host
-from genplug.hardware.inventory import PathInfo
 from genplug.spec.natural_sort import natural_sort_key
+
+if TYPE_CHECKING:
+    # The decoder of the configuration imports every family for the names of its attributes, but reads nothing.
+    from genplug.hardware.host import Host
+    from genplug.hardware.inventory import PathInfo
 
 DEPENDS_ON_LISTING = "/"
 """Ends a path in ``depends`` that stands for the names in a directory, and not for the directory itself."""
@@ -42,8 +46,8 @@ class SysfsDevice:
     """
 
     path: str
-    info: PathInfo
-    host: Host
+    info: "PathInfo"
+    host: "Host"
     directory: str | None
     depends: set[str] = field(factory=set)
 

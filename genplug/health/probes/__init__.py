@@ -4,36 +4,65 @@ To add a kind, add a module, a line to :data:`PROBES`, a branch to the JSON sche
 ``docs/reference/health.md`` and a test file; ``tests/unit/health/test_probe_registry.py`` checks that they agree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from genplug.health.probe_kind import ProbeKind
-from genplug.health.probes import exec as exec_probe
-from genplug.health.probes import file, http, kernel_log, open, pci, tcp_socket, uevent, unix_socket  # noqa: A004 - names of kinds
 from genplug.spec.probes import Check
 
-PROBES: Mapping[str, ProbeKind] = {
-    kind.name: kind
-    for kind in (
-        pci.KIND,
-        file.KIND,
-        kernel_log.KIND,
-        uevent.KIND,
-        open.KIND,
-        exec_probe.KIND,
-        http.KIND,
-        unix_socket.KIND,
-        tcp_socket.KIND,
-    )
-}
-"""Every probe kind by its key in the configuration."""
-
-_KINDS_OF_CHECKS = {kind.spec: kind for kind in PROBES.values()}
+if TYPE_CHECKING:
+    from genplug.health.probe_kind import ProbeKind
 
 
-def kind_of(check: Check) -> ProbeKind:
-    """Return the kind of a check.
+class _ProbeKinds(Mapping[str, "ProbeKind"]):
+    """Kinds by key; the module of a kind is imported at the first access to the kind.
+
+    The modules import ``subprocess``, ``socket`` and others, which ``genplug validate`` and the agent need only for a
+    configuration that uses the kind.
+    """
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = modules
+        self._keys = {f"{__name__}.{module}": key for key, module in modules.items()}
+        self._loaded: dict[str, ProbeKind] = {}
+
+    def __getitem__(self, key: str) -> "ProbeKind":
+        kind = self._loaded.get(key)
+        if kind is None:
+            kind = self._loaded[key] = import_module(f"{__name__}.{self._modules[key]}").KIND
+        return kind
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def of_module(self, module: str) -> "ProbeKind":
+        """Return the kind that a module exports; raise KeyError if the table does not have the module."""
+        return self[self._keys[module]]
+
+
+PROBES = _ProbeKinds(
+    {
+        "pci": "pci",
+        "file": "file",
+        "kernelLog": "kernel_log",
+        "uevent": "uevent",
+        "open": "open",
+        "exec": "exec",
+        "http": "http",
+        "unixSocket": "unix_socket",
+        "tcpSocket": "tcp_socket",
+    }
+)
+"""Every probe kind by its key in the configuration; the table names the module of each kind."""
+
+
+def kind_of(check: Check) -> "ProbeKind":
+    """Return the kind of a check, which is the kind of the module that defines the class of the check.
 
     Raises:
-        KeyError: no kind has checks of this class.
+        KeyError: the class belongs to a module without a kind.
     """
-    return _KINDS_OF_CHECKS[type(check)]
+    return PROBES.of_module(type(check).__module__)

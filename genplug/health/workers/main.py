@@ -24,6 +24,8 @@ from genplug.health.probes import PROBES
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest, Progress, RequestResult, encode, receive
 
+_KINDS = dict(PROBES)
+"""All kinds, imported at the start: an import during a request would count against the timeout of the request."""
 _FLUSH_SECONDS = 0.02
 """Time after which results of an incomplete batch are sent."""
 
@@ -31,7 +33,7 @@ _FLUSH_SECONDS = 0.02
 def run_request(request: ProbeRequest, reader: CachedFileReader, timeout: float) -> tuple[Any, str]:
     """Run a request; return its answer, and an error that is empty if there is an answer."""
     try:
-        polling = PROBES[request[0]].polling
+        polling = _KINDS[request[0]].polling
         if polling is None:
             return None, f"probes of kind {request[0]!r} are not run"
         return polling.run(request, reader, timeout), ""

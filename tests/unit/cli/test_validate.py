@@ -210,6 +210,37 @@ def test_valid_file_is_checked_without_large_modules(directory: Path) -> None:
     assert not {"grpc", "google.protobuf", "asyncio", "jsonschema", "re2", "bracex"} & set(modules.split())
 
 
+def list_imports_of_validate(directory: Path, source: str, resource: str = "") -> set[str]:
+    """Validate a configuration in a new interpreter, and return the modules that this imports."""
+    config = f"{resource}devices: [{{{source}glob: /dev/x*}}], allocate: {{env: {{X: '${{path}}'}}}}"
+    (directory / "a.yaml").write_text(f"{CONFIG_HEADER}resources:\n  example.com/x: {{{config}}}\n")
+    # Modules that the interpreter imports first, for example to measure coverage, do not count.
+    script = (
+        "import sys; before = set(sys.modules); from genplug.cli.main import main; "
+        "status = main(['validate', '-q', 'a.yaml']); print(*set(sys.modules) - before); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"), [("", set()), ("where: {pci.vendor: '0x10de'}, ", {"genplug.hardware.attributes.pci"})]
+)
+def test_configuration_without_probes_imports_neither_probe_kinds_nor_what_reads_the_host(
+    directory: Path, source: str, expected: set[str]
+) -> None:
+    imported = list_imports_of_validate(directory, source)
+    assert {name for name in imported if name == "genplug.hardware.attributes.pci"} == expected
+    assert not [name for name in imported if name.startswith("genplug.health.probes.")]
+    assert imported.isdisjoint({"genplug.hardware.host", "genplug.health.probe_kind", "mmap", "socket", "subprocess"})
+
+
+def test_configuration_with_a_probe_imports_only_its_kind(directory: Path) -> None:
+    imported = list_imports_of_validate(directory, "", "health: {probes: [{uevent: {fail: '^ERROR='}}]}, ")
+    kinds = [name for name in imported if name.startswith("genplug.health.probes.")]
+    assert kinds == ["genplug.health.probes.uevent"]
+
+
 @pytest.mark.parametrize(("arguments", "file"), [([], SCHEMA), *(([name], file) for name, file in SCHEMAS.items())])
 def test_schema_is_printed_verbatim(arguments: list[str], file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", *arguments]) == 0
