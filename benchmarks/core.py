@@ -10,10 +10,11 @@ from benchmarks.figures import Samples
 from benchmarks.runs import Runs
 from genplug.allocation.preferred import choose_preferred
 from genplug.config.load import load_text
-from genplug.hardware.discovery import discover, rescan
+from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.spec.model import Preference
 from genplug.testing.node.file_trees import build_tree
+from tests.support.hardware import rescan
 
 _DEVICES = 1000
 _CONFIG = """\

@@ -121,7 +121,7 @@ class CdiWriter:
 
     def _directory(self) -> Path:
         # This records the directory, so that a hang of what follows is a hang of the directory.
-        return self._host.locate(self._host_directory)
+        return self._host.process_path(self._host_directory)
 
 
 def _replace(path: Path, text: str) -> None:

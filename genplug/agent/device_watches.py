@@ -88,7 +88,7 @@ class DeviceWatches:
         for directory in inventory.directories | inventory.directories_of_attributes:
             try:
                 if self._host.supports_inotify(directory):
-                    located[self._host.real_path(directory)] = directory
+                    located[self._host.process_path(directory)] = directory
             except HangError:
                 if (path := previous.get(directory)) is not None:
                     located[path] = directory

@@ -6,6 +6,7 @@ from attrs import frozen
 
 from genplug.hardware.attributes.lazy import LazyAttributes
 from genplug.hardware.dependencies import ChangeSet, Dependencies
+from genplug.hardware.file_tree import split_path
 from genplug.hardware.host import Host, is_utf8, printable
 from genplug.hardware.hung_paths import HangError
 from genplug.hardware.inventory import (
@@ -22,6 +23,8 @@ from genplug.hardware.required_attributes import required_attributes
 from genplug.spec.model import CandidateType, Resource, Source
 from genplug.spec.selectors import Condition
 from genplug.spec.template import Values
+
+NOT_UTF8 = "its name is not UTF-8, which the kubelet API requires"
 
 _EXPECTED_KINDS: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
     CandidateType.DEVICE: ("a device node", frozenset({Kind.CHAR, Kind.BLOCK})),
@@ -95,10 +98,7 @@ def find_candidates(
     return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined), tuple(stalls))
 
 
-NOT_UTF8 = "its name is not UTF-8, which the kubelet API requires"
-
-
-def kind_error(path: str, info: PathInfo | None, source: Source, host: Host) -> str:
+def path_error(path: str, info: PathInfo | None, source: Source, host: Host) -> str:
     """Return why a path is not a candidate of a source, apart from its attributes, or an empty string."""
     if info is None:
         return host.missing_reason(path) or "was removed during the scan"
@@ -141,7 +141,7 @@ def _find_paths(
 
 def _depend_on(candidate: Candidate, dependencies: Dependencies) -> None:
     for step in candidate.symlink_chain:
-        dependencies.add_name(*_split(step))
+        dependencies.add_name(*split_path(step))
 
 
 def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
@@ -155,7 +155,7 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
         links = tuple(
             f"{directory}/{name}" for directory, entries in path_dependencies.names.items() for name in entries
         )
-    reason = kind_error(path, info, source, host)
+    reason = path_error(path, info, source, host)
     if info is None or reason:
         return Candidate(path, info, {}, number, found_by, reason, links)
     lazy = LazyAttributes(path, info, source, host)
@@ -180,8 +180,3 @@ def _nodes_before_links(examined: Iterable[Candidate]) -> Iterator[Candidate]:
 def _identity(info: PathInfo) -> object:
     """Return the identity of a path: the numbers of a device node, else the resolved path."""
     return info.numbers if info.is_device else info.resolved
-
-
-def _split(path: str) -> tuple[str, str]:
-    directory, _, name = path.rpartition("/")
-    return directory, name

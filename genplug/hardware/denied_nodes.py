@@ -52,15 +52,15 @@ _DISK_PATHS = re.compile(r"/dev/(?:nvme[0-9]|nvme-fabrics|ng[0-9]|bsg/)")
 """Device nodes that access disks and whose numbers are assigned at boot."""
 
 
-def denial_reason(device: Device, policy: Policy) -> str:
+def denied_device_error(device: Device, policy: Policy) -> str:
     """Return which device node of a device must not be handed out and by which rule, or an empty string."""
     for node in (*device.nodes, *device.companions):
-        if reason := node_denial_reason(node.info, policy):
+        if reason := denied_node_error(node.info, policy):
             return reason if node.path in device.candidates else f"it includes {node.path}, {reason}"
     return ""
 
 
-def node_denial_reason(info: PathInfo, policy: Policy) -> str:
+def denied_node_error(info: PathInfo, policy: Policy) -> str:
     """Return by which rule a device node must not be handed out, or an empty string."""
     if info.kind is Kind.CHAR and (what := _find(_CHARS, info)):
         rule = "the built-in list, which no policy can change"

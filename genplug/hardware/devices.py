@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from attrs import evolve, frozen
 
 from genplug.hardware.candidate_attributes import merge_values
-from genplug.hardware.denied_nodes import denial_reason
+from genplug.hardware.denied_nodes import denied_device_error
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.device_ids import device_id, verbatim_error
 from genplug.hardware.device_nodes import candidate_nodes, resolve_collisions, specified_nodes
@@ -19,13 +19,15 @@ from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import MissingAttributeError, Values
 
 MAX_SLICES = 1000
-"""The most slices of a device, equal to the most replicas."""
+"""The maximum number of slices of a device, equal to the maximum of ``replicas``."""
 
 
-class InvalidResourceName(str):
-    """The reason why a device is left out: its resource name would be invalid."""
+@frozen
+class LeftOut:
+    """The reason why a candidate or a group is left out. ``is_misnamed``: its resource name would be invalid."""
 
-    __slots__ = ()
+    reason: str
+    is_misnamed: bool = False
 
 
 @frozen
@@ -48,7 +50,7 @@ class BuiltDevices:
     stalls: tuple[ScanStall, ...] = ()
 
 
-def build_devices(  # noqa: PLR0913, PLR0917 - the last three are what an earlier scan found
+def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earlier scan
     resource: Resource,
     candidates: Sequence[Candidate],
     host: Host,
@@ -59,8 +61,8 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three are what an earlie
     """Build the devices of a resource.
 
     ``unchanged`` are the devices, by the paths of their candidates, that need not be built again;
-    ``extra_dependencies`` are their dependencies that are not candidates. ``previous``
-    are all devices of the previous scan: one of them is kept if a file operation on its device nodes hangs.
+    ``extra_dependencies`` are their dependencies that are not candidates. ``previous`` are all devices of the previous
+    scan: a device is kept from there if a file operation on its device nodes hangs.
     """
     devices: dict[str, Device] = {}
     outcomes: list[CandidateOutcome] = []
@@ -69,15 +71,15 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three are what an earlie
     for number, source in enumerate(resource.sources):
         own = [candidate for candidate in candidates if candidate.source == number]
         groups, ungrouped = _group_candidates(source, own)
-        outcomes += (_outcome_left_out(resource, source, candidate, reason) for candidate, reason in ungrouped)
+        outcomes += (_outcome_left_out(resource, source, candidate, left_out) for candidate, left_out in ungrouped)
         for group in sorted(groups, key=lambda group: natural_sort_key(group.key)):
             paths = tuple([candidate.path for candidate in group.candidates])
             try:
                 device = unchanged[paths] if unchanged and paths in unchanged else builder.build(source, group, paths)
             except HangError as error:
                 stalls.append(ScanStall(resource.name, ", ".join(map(printable, paths)), str(error), error.since))
-                device = (previous or {}).get(paths) or f"its device nodes cannot be examined: {error}"
-            if isinstance(device, str):
+                device = (previous or {}).get(paths) or LeftOut(f"its device nodes cannot be examined: {error}")
+            if isinstance(device, LeftOut):
                 outcomes += (_outcome_left_out(resource, source, candidate, device) for candidate in group.candidates)
                 continue
             first = devices.setdefault(device.id, device)
@@ -87,22 +89,23 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three are what an earlie
             same = f"has the same ID '{device.id}'"
             fault = f"{', '.join(paths)} ({device.location}) {same}; write an 'id' template that differs between them"
             devices[device.id] = evolve(first, faults=(*first.faults, fault))
-            reason = f"{', '.join(first.candidates)} {same}"
-            outcomes += (_outcome_left_out(resource, source, candidate, reason) for candidate in group.candidates)
+            duplicate = LeftOut(f"{', '.join(first.candidates)} {same}")
+            outcomes += (_outcome_left_out(resource, source, candidate, duplicate) for candidate in group.candidates)
     return BuiltDevices(tuple(devices.values()), tuple(outcomes), builder.extra_dependencies, tuple(stalls))
 
 
 def _group_candidates(
     source: Source, candidates: Iterable[Candidate]
-) -> tuple[list[_Group], list[tuple[Candidate, str]]]:
+) -> tuple[list[_Group], list[tuple[Candidate, LeftOut]]]:
     """Group candidates by their key; return those without a key with the reason."""
     groups: dict[str, list[Candidate]] = {}
-    left_out: list[tuple[Candidate, str]] = []
+    left_out: list[tuple[Candidate, LeftOut]] = []
     for candidate in candidates:
         try:
             key = source.group_by.render(candidate.attributes) if source.group_by else candidate.path
         except MissingAttributeError as error:
-            left_out.append((candidate, f"groupBy refers to '{error.name}', which the candidate does not have"))
+            reason = f"groupBy refers to '{error.name}', which the candidate does not have"
+            left_out.append((candidate, LeftOut(reason)))
             continue
         groups.setdefault(key, []).append(candidate)
     keyed: list[_Group] = []
@@ -119,7 +122,7 @@ def _group_candidates(
             identity = source.id.render(merge_values([member.attributes for member in grouped]))
         except MissingAttributeError as error:
             reason = f"id refers to '{error.name}', which the candidate does not have"
-            left_out += ((member, reason) for member in grouped)
+            left_out += ((member, LeftOut(reason)) for member in grouped)
         else:
             keyed.append(_Group(identity, is_node_name=False, candidates=grouped))
     return keyed, left_out
@@ -134,13 +137,13 @@ class _DeviceBuilder:
     needed: Mapping[str, str]
     extra_dependencies: Dependencies
 
-    def build(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | str:
+    def build(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | LeftOut:
         """Return the device of a group, or the reason why the group is left out."""
         resource = self.resource
         attributes = merge_values([candidate.attributes for candidate in group.candidates])
         name, reason = resource_name(resource, attributes)
         if reason:
-            return InvalidResourceName(reason)
+            return LeftOut(reason, is_misnamed=True)
         if source.nodes:
             nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.extra_dependencies)
         else:
@@ -174,7 +177,8 @@ class _DeviceBuilder:
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
         )
-        return denial_reason(device, resource.policy) or device
+        denied = denied_device_error(device, resource.policy)
+        return LeftOut(denied) if denied else device
 
 
 def _empty_allocation_faults(resource: Resource, group: _Group) -> list[str]:
@@ -210,6 +214,6 @@ def _outcome_used(device: Device, candidate: Candidate) -> CandidateOutcome:
     )
 
 
-def _outcome_left_out(resource: Resource, source: Source, candidate: Candidate, reason: str) -> CandidateOutcome:
-    is_misnamed = isinstance(reason, InvalidResourceName)
-    return CandidateOutcome(printable(candidate.path), resource.name, source.location, None, reason, is_misnamed)
+def _outcome_left_out(resource: Resource, source: Source, candidate: Candidate, why: LeftOut) -> CandidateOutcome:
+    path = printable(candidate.path)
+    return CandidateOutcome(path, resource.name, source.location, None, why.reason, why.is_misnamed)

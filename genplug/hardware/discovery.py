@@ -1,7 +1,7 @@
 """Discovers the devices of a configuration on a node. No state is kept between calls.
 
 Each resource is scanned separately; then conflicts are resolved, because a device node belongs to one device of one
-resource. :func:`rescan` scans only the resources that a change can affect.
+resource. :func:`select_scans` returns the resources that a change can affect.
 """
 
 from collections.abc import Mapping
@@ -19,38 +19,24 @@ from genplug.spec.model import Config, Resource
 from genplug.spec.natural_sort import natural_sort_key
 
 
-def discover(config: Config, host: Host, previous: Inventory | None = None) -> Inventory:
+def discover(config: Config, host: Host) -> Inventory:
     """Return the devices of all resources.
-
-    Unchanged parts are the identical objects of ``previous``, so that comparisons are fast; otherwise the result does
-    not depend on it.
-    """
-    return rescan(config, host, previous, None)
-
-
-def rescan(config: Config, host: Host, previous: Inventory | None, changes: Changes | None) -> Inventory:
-    """Return the devices after changes of entries in directories (of ``Inventory.directories``).
-
-    Resources that the changes cannot affect are taken from ``previous``; the result equals that of :func:`discover`.
-    None means that anything may have changed.
 
     Raises:
         HangError: see :func:`scan_resource`.
     """
     cached = host.cached()
-    previous_scans = previous.scans if previous is not None else {}
-    scans = dict(previous_scans)
-    for name, scan_changes in select_scans(config, previous_scans, changes).items():
-        scans[name] = scan_resource(config.resources[name], cached, previous_scans.get(name), scan_changes)
-    return build_inventory(config, scans, previous)
+    return build_inventory(
+        config, {name: scan_resource(resource, cached) for name, resource in config.resources.items()}
+    )
 
 
 def select_scans(
     config: Config, scans: Mapping[str, ResourceScan], changes: Changes | None
 ) -> Mapping[str, Changes | None]:
-    """Return the resources to scan after changes, each with the changes to which its scan can be limited.
+    """Return the resources to scan after changes of entries in directories (of ``Inventory.directories``).
 
-    None means that the scan must assume that anything has changed.
+    Each resource has the changes to which its scan can be limited. None means that anything may have changed.
     """
     selected: dict[str, Changes | None] = {}
     change_set = ChangeSet.of(changes) if changes is not None else None
@@ -74,7 +60,7 @@ def scan_resource(
 ) -> ResourceScan:
     """Scan a resource; with ``changes``, examine only the paths that they can affect.
 
-    Unchanged parts are the identical objects of ``previous``.
+    Unchanged parts are the identical objects of ``previous``, so that comparisons are fast.
 
     Raises:
         HangError: a directory in which a glob may match cannot be listed, because a file operation hangs.

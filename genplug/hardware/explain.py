@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from genplug.hardware.attributes.lazy import LazyAttributes
-from genplug.hardware.candidates import condition_error, kind_error
+from genplug.hardware.candidates import condition_error, path_error
 from genplug.hardware.host import Host, printable
 from genplug.hardware.inventory import Candidate, Inventory
 from genplug.hardware.required_attributes import required_attributes
@@ -27,7 +27,7 @@ class CheckedCondition:
 
 
 @frozen
-class Attribute:
+class ExplainedAttribute:
     """An attribute that the configuration uses; without values it does not exist for the candidate."""
 
     name: str
@@ -46,7 +46,7 @@ class CandidateExplanation:
     device: str | None
     reason: str
     checks: tuple[CheckedCondition, ...] = ()
-    attributes: tuple[Attribute, ...] = ()
+    attributes: tuple[ExplainedAttribute, ...] = ()
 
 
 def explain(inventory: Inventory, host: Host) -> Iterator[CandidateExplanation]:
@@ -72,10 +72,10 @@ def explain(inventory: Inventory, host: Host) -> Iterator[CandidateExplanation]:
 
 def _read(
     candidate: Candidate, resource: Resource, host: Host
-) -> tuple[tuple[CheckedCondition, ...], tuple[Attribute, ...]]:
+) -> tuple[tuple[CheckedCondition, ...], tuple[ExplainedAttribute, ...]]:
     source = resource.sources[candidate.source]
     info = host.stat(candidate.path)
-    if info is None or kind_error(candidate.path, info, source, host):
+    if info is None or path_error(candidate.path, info, source, host):
         return (), ()
     facts = LazyAttributes(candidate.path, info, source, host)
     checks = []
@@ -92,6 +92,6 @@ def _read(
     return tuple(checks), tuple(_attribute(name, facts) for name in sorted(names | set(facts)))
 
 
-def _attribute(name: str, facts: LazyAttributes) -> Attribute:
+def _attribute(name: str, facts: LazyAttributes) -> ExplainedAttribute:
     value = facts.value(name)
-    return Attribute(name, *((value.values, value.origin) if value is not None else ((), "")))
+    return ExplainedAttribute(name, *((value.values, value.origin) if value is not None else ((), "")))

@@ -21,7 +21,7 @@ from genplug.spec.natural_sort import natural_sort_key
 _LITERAL_START = re.compile(r"[^*?[]*")
 _MAX_LINKS = 40  # the limit of the kernel, path_resolution(7)
 MAX_TEXT_BYTES = 1 << 16
-"""The most bytes of a text that are read; files that describe devices are small."""
+"""The maximum number of bytes of a text that are read; files that describe devices are small."""
 
 
 class NotAFileError(OSError):
@@ -261,6 +261,12 @@ class _Walk:
         else:
             directory, _, last = resolved.rpartition("/")
             self.dependencies.add_name(directory, last)
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Return the directory and the last name of a path; the directory of a path in the root is empty."""
+    directory, _, name = path.rpartition("/")
+    return directory, name
 
 
 def _reversed_names(path: str) -> list[str]:

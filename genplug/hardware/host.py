@@ -22,6 +22,7 @@ from genplug.hardware.file_tree import (
     GlobResult,
     NotAFileError,
     decode_text,
+    split_path,
 )
 from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.globs import Glob
@@ -47,7 +48,7 @@ _KINDS = {
 class Host:
     """The file system of the node under ``root``.
 
-    With ``stand_ins``, a regular file with the content ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` stands in for that
+    With ``stand_ins``, a regular file with the content ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` replaces that
     device node; use :meth:`at` to detect this. With ``is_cached``, each path is stat'ed, listed and read once; such a
     host is for one scan only. ``recorder`` is called with every access
     (:data:`~genplug.hardware.file_tree.AccessRecorder`). ``environment`` and ``node_name`` are those of the process.
@@ -115,7 +116,7 @@ class Host:
         if (known := self._dependencies.get(path)) is not None:
             dependencies.update(known)
         else:
-            dependencies.add_name(*_split(path))
+            dependencies.add_name(*split_path(path))
         return self._infos[path]
 
     def resolve(self, path: str, kind: Kind = Kind.DIRECTORY) -> str | None:
@@ -208,26 +209,23 @@ class Host:
         entries = self._tree.entries("" if info.resolved == "/" else info.resolved)
         return tuple(sorted((entry.name for entry in entries), key=natural_sort_key))
 
-    def real_path(self, path: str) -> Path:
-        """Return the path in this process of a host path: resolved if it exists, else unresolved."""
-        with suppress(OSError, ValueError):
-            path, _ = self._tree.resolve(path, Dependencies())
-        return Path(self._tree.prefix + path)
-
-    def locate(self, path: str) -> Path:
-        """Return the path in this process of a host path whose last parts need not exist yet."""
+    def process_path(self, path: str) -> Path:
+        """Return the path of **this process** for a host path, without symlinks in the part that exists."""
         existing, rest = path, ""
-        while existing not in {"", "/"} and self.stat(existing) is None:
+        while existing not in {"", "/"}:
+            with suppress(OSError, ValueError):
+                existing, _ = self._tree.resolve(existing, Dependencies())
+                break
             existing, _, name = existing.rpartition("/")
             rest = f"{name}/{rest}"
-        return self.real_path(existing or "/") / rest
+        return Path(f"{self._tree.prefix}{existing or '/'}") / rest
 
     def _stat(self, path: str, dependencies: Dependencies) -> PathInfo | None:
         try:
             resolved, status = self._tree.resolve(path, dependencies)
         except (OSError, ValueError):
             return None
-        dependencies.add_name(*_split(resolved))
+        dependencies.add_name(*split_path(resolved))
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
         is_in_dev = status.st_dev == self._dev_file_system
         if kind is Kind.CHAR or kind is Kind.BLOCK:
@@ -248,18 +246,13 @@ class Host:
 
 
 def is_utf8(path: str) -> bool:
-    """Say whether a path can be told to the kubelet: its messages hold UTF-8 only."""
+    """Return whether a path is UTF-8, which the messages of the kubelet require."""
     return path.isascii() or printable(path) == path
 
 
 def printable(path: str) -> str:
-    r"""Return a path as it can be printed and sent: bytes that are no UTF-8 as ``\x..``."""
+    r"""Return a path as it can be printed and sent: bytes that are not UTF-8 as ``\x..``."""
     return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def _split(path: str) -> tuple[str, str]:
-    directory, _, name = path.rpartition("/")
-    return directory, name
 
 
 def _is_real_root(root: Path) -> bool:

@@ -35,10 +35,10 @@ Changed = Callable[[Path, frozenset[str]], None]
 itself, may have changed."""
 
 GONE = "it no longer exists"
-"""Why a directory is unwatched that the consumer saw, but that was removed before or after the watch was added."""
+"""The reason for an unwatched directory that was removed before or after the watch was added."""
 
 NOT_RESPONDING = "its file system does not respond"
-"""Why a directory is unwatched that could not be looked up."""
+"""The reason for an unwatched directory that could not be resolved in time."""
 
 MAX_NAMES = 256
 """Names kept for a directory until the loop takes them. A directory with more is reported without names."""
@@ -46,7 +46,7 @@ MAX_NAMES = 256
 _NO_NAMES: frozenset[str] = frozenset()
 
 _STOP_SECONDS = 1.0
-"""How long :meth:`DirectoryWatcher.close` waits for the thread, which runs no blocking code and needs milliseconds."""
+"""The time for which :meth:`DirectoryWatcher.close` waits for the thread, which normally ends within milliseconds."""
 
 _ENTRIES_CHANGED = (
     InotifyConstants.IN_CREATE
@@ -90,7 +90,7 @@ class _Watch:
 
 
 @define
-class Changes:
+class WatchChanges:
     """The merged events of one watch: entries that were added or removed, and entries that were only written."""
 
     entries: set[str] = field(factory=set)
@@ -114,7 +114,7 @@ class Inbox:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._lock = Lock()
-        self._changes: dict[WatchDescriptor, Changes] = {}
+        self._changes: dict[WatchDescriptor, WatchChanges] = {}
         self._has_overflowed = False
         self._is_awake = False
 
@@ -143,7 +143,7 @@ class Inbox:
             self._has_overflowed = True
             self._wake_once()
 
-    def take(self) -> tuple[dict[WatchDescriptor, Changes], bool]:
+    def take(self) -> tuple[dict[WatchDescriptor, WatchChanges], bool]:
         """Remove and return the changes, and whether the kernel dropped events."""
         with self._lock:
             changes, self._changes = self._changes, {}
@@ -151,10 +151,10 @@ class Inbox:
             self._is_awake = False
         return changes, has_overflowed
 
-    def _changes_of(self, descriptor: WatchDescriptor) -> Changes:
+    def _changes_of(self, descriptor: WatchDescriptor) -> WatchChanges:
         changes = self._changes.get(descriptor)
         if changes is None:
-            changes = self._changes[descriptor] = Changes()
+            changes = self._changes[descriptor] = WatchChanges()
         return changes
 
     def _wake_once(self) -> None:
@@ -224,12 +224,6 @@ class DirectoryWatcher:
         has_news = [self._add(directory, contents=contents) for directory in responsive]
         return any(has_news)
 
-    def unset(self, name: str) -> None:
-        """End a subscription. A name without a subscription is ignored."""
-        previous = self._subscriptions.pop(name, None)
-        if previous is not None:
-            self._drop_unwanted(previous.directories)
-
     def close(self) -> None:
         """End all subscriptions and the thread, and close the descriptor. A second call has no effect."""
         self._subscriptions.clear()
@@ -255,7 +249,7 @@ class DirectoryWatcher:
             self._inotify = inotify
 
     def _add(self, directory: Path, *, contents: bool) -> bool:
-        """Watch a directory. Return whether its consumer does not know yet that it is watched, or that it is gone."""
+        """Watch a directory. Return whether the consumer has to scan it: it is newly watched, or newly gone."""
         if self._inotify is None:
             self._refuse(directory, self._failure)
             return False
@@ -269,7 +263,7 @@ class DirectoryWatcher:
             return not was_unwatched and self._unwatched[directory] == GONE
         self._unwatched.pop(directory, None)
         if descriptor in self._watches:
-            # The kernel has one watch per directory, and so this one has a callback already.
+            # The kernel has one watch per directory, and this watch has a callback already.
             self._inotify.remove_callbacks([(descriptor, callback)])
         if self._descriptors.get(directory) == descriptor:
             return False
@@ -289,7 +283,7 @@ class DirectoryWatcher:
         mask = _MASK_WITH_CONTENTS if contents else _MASK
         descriptor = inotify.add_callback(os.fsencode(directory), mask, self._inbox, callback)
         if descriptor < 0:
-            # InotifyFD (as of 7.1.0) raises every error but this.
+            # InotifyFD (as of 7.1.0) raises every error except EACCES.
             inotify.remove_callbacks([(descriptor, callback)])
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return descriptor

@@ -14,7 +14,7 @@ from genplug.spec.names import resource_name_error, sanitize_for_resource_name
 from genplug.spec.template import MissingAttributeError, Values
 
 MAX_NAMES = 100
-"""The most resource names that one template may create."""
+"""The maximum number of resource names that a template creates."""
 
 
 @frozen

@@ -87,7 +87,7 @@ class EventProbes:
         if self._log is None or self._log.error:
             if self._log is not None:
                 self._log.close()
-            self._log = KernelLog(self._host.real_path(PATH), self._on_records, self._on_log_error)
+            self._log = KernelLog(self._host.process_path(PATH), self._on_records, self._on_log_error)
             records = await self._log.follow()
         else:
             records = await self._log.read_existing()

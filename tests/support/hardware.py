@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeVar
 
-from genplug.hardware.discovery import discover
+from genplug.hardware.dependencies import Changes
+from genplug.hardware.discovery import build_inventory, discover, scan_resource, select_scans
 from genplug.hardware.host import STAND_INS_MARKER, Host
 from genplug.hardware.inventory import Device, Inventory
 from genplug.spec.globs import Glob
@@ -136,6 +137,14 @@ def build_config(*resources: Resource) -> Config:
 def discover_sources(tree: NodeTree, *sources: Source) -> Inventory:
     """Return the inventory of a resource with these sources."""
     return discover(build_config(build_resource(NAME, *sources)), tree.host)
+
+
+def rescan(config: Config, host: Host, previous: Inventory, changes: Changes | None) -> Inventory:
+    """Return the inventory after changes (None: any change), from the scans that the agent selects."""
+    cached, scans = host.cached(), dict(previous.scans)
+    for name, limit in select_scans(config, previous.scans, changes).items():
+        scans[name] = scan_resource(config.resources[name], cached, previous.scans.get(name), limit)
+    return build_inventory(config, scans, previous)
 
 
 def list_devices(inventory: Inventory, name: str = NAME) -> tuple[Device, ...]:

@@ -77,7 +77,7 @@ def _open(reader: CachedFileReader, path: str, numbers: str, mode: str) -> int:
     try:
         # Do not wait for a carrier, and do not become the controlling process of a terminal.
         flags = _MODES[mode] | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        os.close(os.open(reader.host.real_path(path), flags))
+        os.close(os.open(reader.host.process_path(path), flags))
     except OSError as error:
         return error.errno or errno.EIO
     return 0

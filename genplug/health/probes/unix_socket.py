@@ -68,7 +68,7 @@ def _evaluate_socket(path: str, number: int) -> Result:
 
 
 def _connect(reader: CachedFileReader, path: str, timeout: float) -> int:
-    real = reader.host.real_path(path)
+    real = reader.host.process_path(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(timeout)
         # The address of a socket has at most 107 bytes: the descriptor of the directory shortens it.

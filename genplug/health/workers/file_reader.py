@@ -63,6 +63,6 @@ class CachedFileReader:
         """Return the last name in the target of a symlink, or None if the path is not a symlink."""
         try:
             directory, _, name = path.rpartition("/")
-            return (self.host.real_path(directory) / name).readlink().name
+            return (self.host.process_path(directory) / name).readlink().name
         except OSError:
             return None

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from genplug.hardware.denied_nodes import node_denial_reason
+from genplug.hardware.denied_nodes import denied_node_error
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Kind, PathInfo
@@ -91,7 +91,7 @@ def char_info(path: str, numbers: tuple[int, int]) -> PathInfo:
 @pytest.mark.parametrize(("path", "numbers"), ALWAYS_DENIED.items(), ids=ALWAYS_DENIED)
 def test_node_that_controls_the_host_is_denied_under_any_policy(path: str, numbers: tuple[int, int]) -> None:
     for policy in (DEFAULT_POLICY, PERMISSIVE_POLICY):
-        reason = node_denial_reason(char_info(path, numbers), policy)
+        reason = denied_node_error(char_info(path, numbers), policy)
         assert reason.startswith(
             f"refused by the built-in list, which no policy can change: char {numbers[0]}:{numbers[1]} is "
         )
@@ -101,21 +101,21 @@ def test_node_that_controls_the_host_is_denied_under_any_policy(path: str, numbe
 def test_block_device_is_denied_unless_the_policy_allows_it(path: str, numbers: tuple[int, int]) -> None:
     info = PathInfo(path, Kind.BLOCK, *numbers)
     reason = f"refused by 'devices.block' of the default policy: block {numbers[0]}:{numbers[1]} is a block device"
-    assert node_denial_reason(info, DEFAULT_POLICY).startswith(reason)
-    assert not node_denial_reason(info, PERMISSIVE_POLICY)
+    assert denied_node_error(info, DEFAULT_POLICY).startswith(reason)
+    assert not denied_node_error(info, PERMISSIVE_POLICY)
 
 
 @pytest.mark.parametrize(("path", "numbers"), DISK_CONTROL.items(), ids=DISK_CONTROL)
 def test_node_that_controls_disks_is_denied_like_a_block_device(path: str, numbers: tuple[int, int]) -> None:
-    assert node_denial_reason(char_info(path, numbers), DEFAULT_POLICY).startswith(
+    assert denied_node_error(char_info(path, numbers), DEFAULT_POLICY).startswith(
         "refused by 'devices.block' of the default policy"
     )
-    assert not node_denial_reason(char_info(path, numbers), PERMISSIVE_POLICY)
+    assert not denied_node_error(char_info(path, numbers), PERMISSIVE_POLICY)
 
 
 @pytest.mark.parametrize(("path", "numbers"), ALLOWED.items(), ids=ALLOWED)
 def test_common_device_node_is_allowed_by_default(path: str, numbers: tuple[int, int]) -> None:
-    assert not node_denial_reason(char_info(path, numbers), DEFAULT_POLICY)
+    assert not denied_node_error(char_info(path, numbers), DEFAULT_POLICY)
 
 
 def test_denied_node_is_excluded_under_another_path(tree: NodeTree) -> None:

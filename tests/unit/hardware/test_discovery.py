@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.hardware.discovery import discover, rescan
+from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import UnmatchedGlob
 from genplug.spec.model import CandidateType
@@ -25,6 +25,7 @@ from tests.support.hardware import (
     list_devices,
     list_ids,
     open_tree,
+    rescan,
 )
 
 
@@ -173,10 +174,10 @@ def test_unchanged_device_is_the_same_object_after_a_scan(tree: NodeTree) -> Non
     spec = build_config(build_resource(NAME, build_source("/dev/x*")))
     before = discover(spec, tree.host)
     tree.plug("/dev/x2", "240:2")
-    after = discover(spec, tree.host, before)
+    after = rescan(spec, tree.host, before, None)
     assert [new is old for new, old in zip(list_devices(after), list_devices(before), strict=False)] == [True, True]
     assert after.scans[NAME] is not before.scans[NAME]
-    assert discover(spec, tree.host, after).scans[NAME] is after.scans[NAME]
+    assert rescan(spec, tree.host, after, None).scans[NAME] is after.scans[NAME]
 
 
 @pytest.mark.root

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from genplug.config.load import load_text
-from genplug.hardware.discovery import discover, rescan
+from genplug.hardware.discovery import discover
 from genplug.hardware.file_tree import Access
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
 from genplug.spec.model import Config
 from genplug.testing.node.file_trees import build_tree
 from tests.support.configs import CONFIG_HEADER
+from tests.support.hardware import rescan
 from tests.support.sysroots import extract_sysroot
 
 

@@ -63,7 +63,7 @@ def test_stat_returns_the_numbers_of_a_real_node(tmp_path: Path) -> None:
 def test_null_device_is_found_under_the_real_root() -> None:
     host = Host()
     assert host.stat("/dev/null") == PathInfo("/dev/null", Kind.CHAR, 1, 3)
-    assert host.real_path("/dev/null") == Path("/dev/null")
+    assert host.process_path("/dev/null") == Path("/dev/null")
     assert host.glob(Glob.parse("/dev/nul[l]")).paths == ("/dev/null",)
 
 
@@ -90,7 +90,16 @@ def test_symlink_is_resolved_under_the_root(tree: NodeTree) -> None:
     for path in ("/dev/absolute", "/dev/serial/by-id/relative", "/dev/serial/climbing", "/dev/twice"):
         assert tree.host.stat(path) == expected, path
     assert tree.host.stat("/serial/by-id/relative") == expected
-    assert tree.host.real_path("/serial/by-id/relative") == tree.at("/dev/ttyUSB0")
+    assert tree.host.process_path("/serial/by-id/relative") == tree.at("/dev/ttyUSB0")
+
+
+def test_process_path_resolves_the_part_of_a_path_that_exists(tree: NodeTree) -> None:
+    tree.make_directory("/var/run2")
+    tree.link("/run2", "/var/run2")
+    tree.link("/dangling", "/var/run3")
+    assert tree.host.process_path("/run2/new/file") == tree.at("/var/run2/new/file")
+    assert tree.host.process_path("/dangling") == tree.at("/dangling")
+    assert tree.host.process_path("/") == tree.root
 
 
 def test_symlink_does_not_leave_the_root(tree: NodeTree) -> None:

@@ -56,7 +56,7 @@ async def wait_for_all_events(watch: DirectoryWatcher, directory: Path) -> None:
     (directory / "marker").touch()
     await marker.until(directory, "marker")
     await asyncio.sleep(0)
-    watch.unset("settled")
+    watch.set("settled", [], marker)
     (directory / "marker").unlink()
 
 
@@ -190,8 +190,7 @@ async def test_two_subscriptions_share_a_directory_and_end_separately(watch: Dir
     assert not watch.set("second", [tmp_path], second)
     (tmp_path / "a").touch()
     await asyncio.gather(first.until(tmp_path, "a"), second.until(tmp_path, "a"))
-    watch.unset("first")
-    watch.unset("never set")
+    watch.set("first", [], first)
     (tmp_path / "b").touch()
     await second.until(tmp_path, "b")
     assert "b" not in first.names
@@ -271,9 +270,9 @@ async def test_ended_subscription_leaves_no_watch_in_the_kernel(watch: Directory
         watch.set("devices", [tmp_path, tmp_path / "alias"], Notices())
         watch.set("others", [tmp_path], Notices(), contents=True)
     assert count_kernel_watches() == watches + 1
-    watch.unset("devices")
+    watch.set("devices", [], Notices())
     assert count_kernel_watches() == watches + 1
-    watch.unset("others")
+    watch.set("others", [], Notices())
     assert count_kernel_watches() == watches
 
 
