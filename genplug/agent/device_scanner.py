@@ -4,15 +4,15 @@ Every resource is scanned by a job of its own. A resource whose scan hangs keeps
 other resource.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.debounce import ScanTimer
 from genplug.agent.device_watches import DeviceWatches
 from genplug.agent.pending_changes import EVERYTHING, PendingChanges, ScanRelevance
-from genplug.agent.scan_job import STUCK_SECONDS, ScanJob, keep_last_known
+from genplug.agent.scan_job import keep_last_known
+from genplug.agent.scan_jobs import ScanJobs
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import NodeScan
 from genplug.agent.wakeup import Wakeup
@@ -24,9 +24,6 @@ from genplug.hardware.inotify import DirectoryWatcher
 from genplug.hardware.inventory import Inventory, ResourceScan
 from genplug.observe.events import EventLog
 from genplug.spec.model import Config
-
-HANDOVER_SECONDS = 0.02
-"""Seconds after which the next resource is scanned beside one whose scan has not finished."""
 
 
 class DeviceScanner:
@@ -48,26 +45,22 @@ class DeviceScanner:
         reject: Callable[[Config, str], None],
     ) -> None:
         self._settings = settings
-        self._host = host
-        self._event_log = event_log
         self._publish, self._accept, self._reject = publish, accept, reject
-        self._calls = BlockingCalls(paths, on_return=self._rescan_stalled)
-        self.watches = DeviceWatches(host, watcher, self._calls, event_log, self.on_change, self.request_rescan)
+        calls = BlockingCalls(paths, on_return=self._rescan_stalled)
+        self.watches = DeviceWatches(host, watcher, calls, event_log, self.on_change, self.request_rescan)
         self._submitted: Config | None = None
         self._config: Config | None = None
         self._scans: dict[str, ResourceScan] = {}
         self._inventory: Inventory | None = None
-        self._jobs: dict[str, ScanJob] = {}
-        self._overdue: set[str] = set()
-        """Resources to scan again in full as soon as no job of theirs runs."""
         self._changes = PendingChanges()
         self._relevance = ScanRelevance(())
         self._timer = ScanTimer(fallback_due=float("inf"))
         self._wakeup = Wakeup()
+        self._jobs = ScanJobs(host, calls, event_log, self._wakeup.set)
 
     def __repr__(self) -> str:
         config = self._config.sha256[:12] if self._config else "none"
-        return f"<DeviceScanner [config: {config} | jobs: {list(self._jobs.values())} | {self._calls!r}]>"
+        return f"<DeviceScanner [config: {config} | {self._changes} | {self._jobs!r}]>"
 
     def submit(self, config: Config) -> None:
         """Scan for the devices of a configuration from now on."""
@@ -92,13 +85,16 @@ class DeviceScanner:
 
     async def run(self) -> None:
         """Follow the devices until cancelled."""
-        self._discard_jobs(self._jobs)
         if self._config is not None:
+            # After a failure, nothing is known of what was in progress.
             self.request_rescan()
-        while True:
-            await self._step(time.monotonic())
-            due = self._timer.next if self._config is not None else float("inf")
-            await self._wakeup.sleep_until(0.0 if self._submitted is not None else due)
+        try:
+            while True:
+                await self._step(time.monotonic())
+                due = self._timer.next if self._config is not None else float("inf")
+                await self._wakeup.sleep_until(0.0 if self._submitted is not None else due)
+        finally:
+            self._jobs.discard(self._jobs.running)
 
     async def _step(self, now: float) -> None:
         if self._submitted is not None:
@@ -110,33 +106,33 @@ class DeviceScanner:
                 raise
         elif self._config is not None and self._timer.next <= now:
             await self._scan(self._config, is_full=self._timer.fallback_due <= now)
-        elif self._config is not None and self._collect(self._scans, self._jobs.keys()):
+        elif self._config is not None and self._collect(self._config):
             self._timer = self._timer.after_scan(now, has_found=self._publish_scans(self._config))
             self._schedule_pending()
 
     async def _try_config(self, config: Config) -> None:
         """Scan for a configuration; make it active unless it brings new conflicts between its resources."""
-        self._collect(self._scans, self._jobs.keys())
+        self._scans |= self._jobs.collect()
         scans = {name: self._scans[name] for name in config.resources if name in self._scans}
         # Events report what changes for resources that are selected as before: only the others are scanned.
         selected = select_scans(config, scans, {})
-        await self._start_jobs(config, selected)
-        await self._settle([self._jobs[name] for name in selected])
-        self._collect(scans, selected.keys())
-        for name in selected.keys() & self._jobs.keys() & scans.keys():
+        await self._jobs.start(config, selected, self._scans)
+        await self._jobs.settle(selected)
+        scans |= self._jobs.collect(selected)
+        for name in selected.keys() & self._jobs.running & scans.keys():
             if scans[name].resource.policy != config.resources[name].policy:
                 # A changed policy counts at once, also while the scan is not finished.
                 reason = "its scan under the changed policy has not finished"
                 scans[name] = keep_last_known(config.resources[name], scans[name], reason)
-        conflicts = _new_conflicts(self._inventory, build_inventory(config, scans, self._inventory))
+        conflicts = _find_new_conflicts(self._inventory, build_inventory(config, scans, self._inventory))
         # A policy is applied even if it brings conflicts.
         if conflicts and self._config is not None and config.sha256 != self._config.sha256:
-            self._discard_jobs(selected.keys())
-            self._overdue |= selected.keys() & self._config.resources.keys()
-            self._start_overdue()
+            self._jobs.discard(selected)
+            self._jobs.request(selected.keys() & self._config.resources.keys())
+            self._jobs.start_requested(self._config, self._scans)
             self._reject(config, "\n".join(conflicts))
             return
-        self._discard_jobs(self._jobs.keys() - config.resources.keys())
+        self._jobs.discard(self._jobs.running - config.resources.keys())
         self._config, self._scans = config, scans
         # The next change is published at once: it is not part of a burst.
         self._timer = self._timer.after_full_scan(time.monotonic(), self._settings.rescan, has_found=False)
@@ -147,69 +143,21 @@ class DeviceScanner:
     async def _scan(self, config: Config, *, is_full: bool) -> None:
         changes = None if is_full else self._changes.limit
         self._changes = PendingChanges()
-        await self._start_jobs(config, select_scans(config, self._scans, changes))
-        self._collect(self._scans, self._jobs.keys())
-        has_found = self._publish_scans(config)
-        now = time.monotonic()
+        await self._jobs.start(config, select_scans(config, self._scans, changes), self._scans)
+        self._collect(config)
+        has_found, now = self._publish_scans(config), time.monotonic()
         if changes is None:
             self._timer = self._timer.after_full_scan(now, self._settings.rescan, has_found=has_found)
         else:
             self._timer = self._timer.after_scan(now, has_found=has_found)
         self._schedule_pending()
 
-    async def _start_jobs(self, config: Config, selected: Mapping[str, Changes | None]) -> None:
-        """Start a job for each resource; the next one starts when the previous one is done, or takes long."""
-        host = self._host.cached()
-        for name, changes in selected.items():
-            job = self._jobs.get(name)
-            if job is not None and job.resource == config.resources[name]:
-                self._overdue.add(name)
-                continue
-            if job is not None:
-                job.cancel()
-            await self._start_job(config, name, host, changes).wait(HANDOVER_SECONDS)
-
-    def _start_job(self, config: Config, name: str, host: Host, changes: Changes | None = None) -> ScanJob:
-        job = ScanJob(config.resources[name], self._scans.get(name), host, self._calls, changes)
-        job.task.add_done_callback(lambda _: self._wakeup.set())
-        self._jobs[name] = job
-        return job
-
-    async def _settle(self, jobs: Iterable[ScanJob]) -> None:
-        """Wait until every job is done, or stays in one file operation for long."""
-        while running := [job for job in jobs if not job.task.done()]:
-            if all(job.is_stuck(time.monotonic()) for job in running):
-                return
-            await asyncio.wait([job.task for job in running], timeout=STUCK_SECONDS / 2)
-
-    def _collect(self, scans: dict[str, ResourceScan], names: Iterable[str]) -> bool:
-        """Move the results of finished jobs to ``scans``; return whether there were any."""
-        finished = [name for name in names if name in self._jobs and self._jobs[name].task.done()]
-        for name in finished:
-            scans[name] = self._result(self._jobs.pop(name))
-        self._start_overdue()
+    def _collect(self, config: Config) -> bool:
+        """Take the results of finished jobs; return whether there were any."""
+        finished = self._jobs.collect()
+        self._scans |= finished
+        self._jobs.start_requested(config, self._scans)
         return bool(finished)
-
-    def _discard_jobs(self, names: Iterable[str]) -> None:
-        for name in tuple(names):
-            if (job := self._jobs.pop(name, None)) is not None:
-                job.cancel()
-
-    def _result(self, job: ScanJob) -> ResourceScan:
-        try:
-            return job.task.result()
-        except Exception as error:  # noqa: BLE001 - an internal error must not keep the other resources from being scanned
-            reason = f"its scan failed by an internal error: {error!r}"
-            name = job.resource.name
-            self._event_log.emit_failure(f"{name}: {reason}; please report it", error, resource=name)
-            return keep_last_known(job.resource, job.previous, reason)
-
-    def _start_overdue(self) -> None:
-        ready = [name for name in self._overdue if name not in self._jobs]
-        self._overdue -= set(ready)
-        for name in ready:
-            if self._config is not None and name in self._config.resources:
-                self._start_job(self._config, name, self._host.cached())
 
     def _publish_scans(self, config: Config, *, is_forced: bool = False) -> bool:
         """Publish the inventory if it has changed; return whether it was published."""
@@ -232,13 +180,13 @@ class DeviceScanner:
             self._schedule()
 
     def _rescan_stalled(self) -> None:
-        """Scan again what a file operation kept from being examined that has returned."""
-        self._overdue |= {name for name, scan in self._scans.items() if scan.stalls}
-        self._start_overdue()
-        self._wakeup.set()
+        """Scan again the resources of which a file operation could not be finished: one has returned."""
+        self._jobs.request(name for name, scan in self._scans.items() if scan.stalls)
+        if self._config is not None:
+            self._jobs.start_requested(self._config, self._scans)
 
 
-def _new_conflicts(previous: Inventory | None, inventory: Inventory) -> list[str]:
+def _find_new_conflicts(previous: Inventory | None, inventory: Inventory) -> list[str]:
     """Return the conflicts on device nodes that the previous inventory did not have; none without one."""
     if previous is None:
         return []
