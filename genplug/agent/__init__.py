@@ -1,8 +1,7 @@
-"""The agent: the loop that holds the newest snapshot, decides what changed, and tells the endpoints.
+"""The agent of a node. ``agent`` starts its tasks, which exchange frozen values.
 
-``node`` follows the configuration's files and the hardware, ``kubelet`` follows the kubelet's directory and keeps one
-endpoint per resource; ``agent`` runs the two side by side. They exchange frozen :class:`~genplug.agent.node.Snapshot`
-values, in one direction.
+``config_reloader`` reads the configuration, ``device_scanner`` scans for devices, ``reconciler`` combines both with the
+results of probes, and ``kubelet`` serves the result.
 """
 
 from genplug.agent.agent import Agent

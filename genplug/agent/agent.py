@@ -66,7 +66,7 @@ class Agent:
 
     @property
     def status(self) -> Status:
-        """What people and probes are told; a frozen value, safe to ask for from another thread."""
+        """The status of the agent: a frozen value that any thread may read."""
         settings, snapshot = self.settings, self.snapshot
         return Status(
             __version__,
@@ -142,15 +142,15 @@ class Agent:
         self._scanner.request_rescan()
 
     def _on_log_event(self, entry: LogEvent) -> None:
-        # Allocate looks at the nodes themselves: what it refuses may be news that no event told.
+        # Allocate checks the device nodes again: a refusal can be due to a change without an event.
         if entry.event is Event.ALLOCATION_REFUSED:
             self._scanner.request_rescan()
 
     def _listen(self, host: str, port: int) -> Callable[[], None]:
-        # Imported here: an agent without pages does not pay for the metrics library.
+        # Imported here: an agent without HTTP endpoints does not load the metrics library.
         from genplug.observe.http import StatusServer  # noqa: PLC0415
         from genplug.observe.metrics import Metrics  # noqa: PLC0415
 
-        pages = StatusServer(host, port, lambda: self.status, Metrics(lambda: self.status, self.event_log))
-        self.listens_on = pages.port
-        return pages.close
+        server = StatusServer(host, port, lambda: self.status, Metrics(lambda: self.status, self.event_log))
+        self.listens_on = server.port
+        return server.close

@@ -1,4 +1,7 @@
-"""The pools of a node: who has what of devices with several names, followed by answers and by pod-resources."""
+"""Polls which devices with aliases are in use, and withholds them under their other names.
+
+Usage is known from Allocate requests and from the pod-resources API of the kubelet.
+"""
 
 import asyncio
 import time
@@ -12,79 +15,79 @@ from genplug.kubelet.pod_resources import list_devices_in_use
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource
 
-FIRST_LOOK = 1.0
-"""Seconds between two tries to hear of a pool for the first time: until then nothing of it is given."""
-LOOKS_OF_GRACE = 3
-"""So many looks may miss a pod that was given something."""
+FIRST_POLL_SECONDS = 1.0
+"""Seconds between two attempts to read the usage for the first time; until then, no device with aliases is offered."""
+GRACE_POLLS = 3
+"""Polls that may miss a pod after its allocation."""
 
 
 class AliasPools:
-    """Follows the pools; ``changed`` is called with the names of resources whose offers are others now."""
+    """The pools of a node; ``on_change`` is called with the names of the resources whose offers have changed."""
 
-    def __init__(self, settings: Settings, event_log: EventLog, changed: Callable[[Iterable[str]], None]) -> None:
+    def __init__(self, settings: Settings, event_log: EventLog, on_change: Callable[[Iterable[str]], None]) -> None:
         self._settings = settings
         self._event_log = event_log
-        self._changed = changed
+        self._on_change = on_change
         self._names: Mapping[str, tuple[str, ...]] = {}
-        """Every name of a pool to all names of it, the configuration's own first."""
+        """All names of a pool by each of its names, the configured name first."""
         self._pools: dict[str, Pool] = {}
-        self._news = asyncio.Event()
-        self._trouble = ""
+        self._wakeup = asyncio.Event()
+        self._error = ""
 
     def update_resources(self, resources: Iterable[Resource]) -> None:
-        """Take note of which resources have several names."""
-        pools = [(one.name, *one.aliases) for one in resources if one.aliases]
+        """Set the resources; those with aliases are tracked."""
+        pools = [(resource.name, *resource.aliases) for resource in resources if resource.aliases]
         self._names = {name: names for names in pools for name in names}
         self._pools = {names[0]: self._pools[names[0]] for names in pools if names[0] in self._pools}
-        self._news.set()
+        self._wakeup.set()
 
     def remaining_offer(self, offer: ResourceOffer) -> ResourceOffer:
-        """Return what is left of an offer for others."""
+        """Return an offer in which devices in use under other names are unhealthy."""
         names = self._names.get(offer.resource.name)
         return offer if names is None else without_held(offer, self._pools.get(names[0]))
 
     def record_allocation(self, name: str, ids: Iterable[str]) -> None:
-        """Take note of an answer to Allocate, before anything else is answered."""
+        """Record an Allocate response, before the next request is answered."""
         if (names := self._names.get(name)) is not None and names[0] in self._pools:
             self._pools[names[0]] = record_allocation(self._pools[names[0]], name, ids, time.monotonic())
-            self._changed(other for other in names if other != name)
-            self._news.set()
+            self._on_change(other for other in names if other != name)
+            self._wakeup.set()
 
     async def run(self) -> None:
-        """Ask for the devices of pods while somebody has any of a pool, until cancelled."""
+        """Poll pod-resources while a device of a pool is in use, until cancelled."""
         while True:
-            waiting = self._waiting()
-            self._news.clear()
+            interval = self._poll_interval()
+            self._wakeup.clear()
             try:
-                async with asyncio.timeout(waiting):
-                    await self._news.wait()
-                if waiting is not None:
-                    # What was given a moment ago is not in the kubelet's answer yet.
-                    await asyncio.sleep(waiting)
+                async with asyncio.timeout(interval):
+                    await self._wakeup.wait()
+                if interval is not None:
+                    # A device allocated a moment ago is not in the response of the kubelet yet.
+                    await asyncio.sleep(interval)
             except TimeoutError:
                 pass
             if self._names:
                 await self._poll()
 
-    def _waiting(self) -> float | None:
-        """Return how long nothing can have changed that only a look would tell; None for ever."""
+    def _poll_interval(self) -> float | None:
+        """Return the seconds until the next poll; None if no poll is needed."""
         if any(names[0] not in self._pools for names in self._names.values()):
-            return FIRST_LOOK if self._trouble else 0.0
+            return FIRST_POLL_SECONDS if self._error else 0.0
         return self._settings.drain if any(self._pools.values()) else None
 
     async def _poll(self) -> None:
         try:
             used = await list_devices_in_use(self._settings.pod_resources)
         except CallError as error:
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                text = f"cannot tell under which name pods have the devices of aliases, so no other gets them: {error}"
+            if str(error) != self._error:
+                self._error = str(error)
+                text = f"cannot read which devices with aliases are in use, so unused ones are not offered: {error}"
                 self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text)
             return
-        self._trouble = ""
+        self._error = ""
         for names in set(self._names.values()):
             before = self._pools.get(names[0])
-            after = record_usage(before or {}, names, used, time.monotonic(), LOOKS_OF_GRACE * self._settings.drain)
+            after = record_usage(before or {}, names, used, time.monotonic(), GRACE_POLLS * self._settings.drain)
             self._pools[names[0]] = after
             if before is None or before.keys() != after.keys():
-                self._changed(names)
+                self._on_change(names)

@@ -62,7 +62,7 @@ class BlockingCall(Generic[Result]):
         self._paths.begin(MAX_CALL_SECONDS)
         try:
             return self._function(), None
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets the error
+        except BaseException as error:  # noqa: BLE001 - the waiting task gets the error
             return None, error
         finally:
             self._paths.end()

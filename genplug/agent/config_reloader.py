@@ -149,7 +149,7 @@ class ConfigReloader:
         if loaded.policy != self._active.policy:
             self._is_decided.clear()
             self._submit(self._active.restricted_by(loaded.policy))
-            # What is reported next is true only under the new policy.
+            # The next report is only correct under the new policy.
             await self._is_decided.wait()
 
     async def _watch(self, directories: Iterable[Path]) -> None:

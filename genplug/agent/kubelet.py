@@ -44,7 +44,7 @@ class KubeletController:
 
     @property
     def error(self) -> str:
-        """What the controller waits for in the kubelet's directory, empty if it does not wait."""
+        """The reason why the controller waits for the kubelet's directory, empty if it does not wait."""
         return self._lock.error or self._kubelet_error
 
     @property

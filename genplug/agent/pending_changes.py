@@ -26,7 +26,7 @@ class PendingChanges:
 
     @property
     def limit(self) -> Changes | None:
-        """What a scan can be limited to, None if it cannot."""
+        """The changes to which a scan can be limited; None if it cannot."""
         return None if self.is_everything else self.by_directory
 
 

@@ -136,10 +136,10 @@ class Reconciler:
         )
 
     def _probe_results(self, inventory: Inventory) -> ProbeResults:
-        """Have the devices of an inventory probed, and return the results so far."""
+        """Update the probes for an inventory, and return their current results."""
         if self._monitor is None:
             return NO_PROBE_RESULTS
         devices = self.snapshot.health.devices if self.snapshot is not None else {}
-        listed = {DeviceRef(name, one.device.id) for name, health in devices.items() for one in health}
+        listed = {DeviceRef(name, device.device.id) for name, health in devices.items() for device in health}
         self._monitor.update_devices(inventory, listed)
         return self._monitor.current_results(time.monotonic())

@@ -1,4 +1,4 @@
-"""What an agent is told when it starts."""
+"""The settings of an agent."""
 
 from pathlib import Path
 
@@ -9,12 +9,14 @@ from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
 @frozen
 class Settings:
-    """The flags of ``genplug run``. Times are seconds.
+    """The settings of an agent. Times are in seconds.
 
-    ``config`` are files or directories; ``policy`` is the file of what they may do at most, None for the default;
-    ``root`` is where the host's file system is seen; ``listen`` is an address for the pages, or None. ``rescan`` and
-    ``poll`` are the nets behind the events of node and kubelet; ``drain`` is how often the pods of removed resources
-    are looked for. ``cdi_dir`` is the host's directory of CDI files.
+    - ``config``: files or directories; ``policy``: the policy file, or None for the default policy.
+    - ``root``: the root of the host file system in this process; ``kubelet_dir``: the directory of the kubelet.
+    - ``listen``: the address of the HTTP endpoints, or None.
+    - ``rescan`` and ``poll``: the intervals of the polls that cover lost events of the node and of the kubelet.
+    - ``drain``: the interval at which the pods that use removed resources or aliases are polled.
+    - ``cdi_dir``: the host directory of CDI files.
     """
 
     config: tuple[Path, ...]
@@ -30,7 +32,7 @@ class Settings:
 
     @property
     def plugins_dir(self) -> Path:
-        """The directory of kubelet.sock and of our sockets."""
+        """The directory of kubelet.sock and of the sockets of this agent."""
         return self.kubelet_dir / "device-plugins"
 
     @property

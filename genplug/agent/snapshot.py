@@ -9,7 +9,7 @@ from genplug.spec.model import Config
 
 @frozen(repr=False)
 class NodeScan:
-    """What the device scanner found for a configuration. A resource whose first scan has not finished is left out."""
+    """The devices of a configuration. A resource whose first scan has not finished is left out."""
 
     config: Config
     inventory: Inventory

@@ -28,7 +28,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class RootError(Exception):
-    """What ``--root`` names is neither a directory nor an archive of one; the text says why. The exit code is 2."""
+    """The value of ``--root`` is neither a directory nor a valid archive; the message has the reason. Exit code 2."""
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Capture:
 
 @frozen
 class AccessLog:
-    """What was accessed; call it to record an access. Every path is without symlinks, but for its last name."""
+    """The recorded accesses. Calling it records an access. Paths are resolved, except their last name."""
 
     paths: set[str] = field(factory=set)
     listings: set[str] = field(factory=set)

@@ -142,7 +142,7 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
             for _ in range(MAX_ALLOCATE_ATTEMPTS):
                 backend = self._backend.value
                 edits = [await backend.allocate(ids) for ids in containers]
-                # What was given meanwhile under another name of the resource must not be given twice.
+                # A device allocated meanwhile under another name of the resource must not be allocated twice.
                 if backend is self._backend.value:
                     return wire.encode_allocate_response(edits)
             text = f"{self._resource}: its devices changed {MAX_ALLOCATE_ATTEMPTS} times during the allocation"

@@ -14,7 +14,7 @@ from genplug.spec.template import Template
 
 
 class OnError(StrEnum):
-    """What the error of a probe means for the device (``onError``)."""
+    """The effect of a probe error on the device (``onError``)."""
 
     KEEP = "keep"
     UNHEALTHY = "unhealthy"

@@ -69,7 +69,7 @@ async def test_a_dead_mount_source_fails_its_allocations_and_delays_no_other(nod
             assert "example.com/x device x0 cannot be allocated: stat of /mnt/dead" in message
             assert "does not return" in message
 
-            # What is known to hang is refused at once: the kubelet admits no other pod meanwhile.
+            # A path that is known to hang is refused at once: the kubelet admits no other pod meanwhile.
             began = time.monotonic()
             await refused(node, X, "x0")
             assert time.monotonic() - began < 1

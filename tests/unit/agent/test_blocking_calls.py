@@ -19,7 +19,7 @@ def paths() -> HungPaths:
 
 @pytest.fixture
 async def gate() -> AsyncIterator[threading.Event]:
-    """What a hanging function waits for; set at the end of the test, so that no thread is left."""
+    """An event that a hanging function waits for; set at the end of the test, so that no thread is left."""
     gate = threading.Event()
     yield gate
     gate.set()

@@ -93,7 +93,7 @@ resources:
         x: {path: "${path}/x"}
     allocate: {env: {X: "${x}"}}
 """
-# What this reads is on the node only.
+# The test reads this on the node only.
 CURIOUS = """\
   a.io/curious:
     devices:

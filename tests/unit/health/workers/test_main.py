@@ -1,4 +1,4 @@
-"""What a worker process loads: every worker pays for it in memory."""
+"""The modules that a worker process loads: every worker pays for them in memory."""
 
 import subprocess
 import sys
