@@ -97,7 +97,7 @@ class ConfigReloader:
         except ConfigInvalidError as error:
             directories = error.directories
             await self._apply_policy()
-            self._report_error("the configuration was rejected", _summarize(error.problems))
+            self._report_error("the configuration was rejected", _summarize(error.diagnostics))
         except HangError as error:
             self._report_error("the configuration cannot be read", str(error))
             return

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         configs = tuple(_load_configs(arguments))
     except ConfigInvalidError as error:
-        print(format_diagnostics(error.problems), file=sys.stderr)
+        print(format_diagnostics(error.diagnostics), file=sys.stderr)
         return 78
     with open_root(arguments.root) as root:
         try:

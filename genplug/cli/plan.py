@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         config = load(tuple(map(Path, arguments.config)), arguments.node_name, arguments.policy).config
     except ConfigInvalidError as error:
-        print(format_diagnostics(error.problems), file=sys.stderr)
+        print(format_diagnostics(error.diagnostics), file=sys.stderr)
         return 78
     host = Host.at(arguments.root, node_name=arguments.node_name)
     inventory = discover(config, host)

@@ -62,29 +62,29 @@ def run(arguments: argparse.Namespace) -> int:
     from genplug.spec.model import Config  # noqa: PLC0415 - as above
 
     valid: list[Config | Policy] = []
-    problems: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     policy: Policy | None = None
     try:
         policy = load_policy(arguments.policy).policy
     except ConfigInvalidError as error:
-        problems += error.problems
+        diagnostics += error.diagnostics
     for check in _checks(arguments.paths, arguments.node_name, policy):
         try:
             valid.append(check())
         except ConfigInvalidError as error:
-            problems += error.problems
+            diagnostics += error.diagnostics
     # The checks of several nodes find the errors of the shared files again: ConfigInvalidError removes duplicates.
-    found = ConfigInvalidError(problems)
+    found = ConfigInvalidError(diagnostics)
     if arguments.output == "json":
         configs = [item for item in valid if isinstance(item, Config)]
-        print(json.dumps(_build_document(configs, found.problems), indent=2, ensure_ascii=False))
-    elif found.problems:
-        count = len(found.problems)
-        print(f"{found}\n\n{count} problem{'' if count == 1 else 's'}", file=sys.stderr)
+        print(json.dumps(_build_document(configs, found.diagnostics), indent=2, ensure_ascii=False))
+    elif found.diagnostics:
+        count = len(found.diagnostics)
+        print(f"{found}\n\n{count} error{'' if count == 1 else 's'}", file=sys.stderr)
     elif not arguments.quiet:
         for item in valid:
             print(_summarize(item) if isinstance(item, Config) else f"{item.file}: valid policy")
-    return 78 if found.problems else 0
+    return 78 if found.diagnostics else 0
 
 
 def _checks(paths: Sequence[str], node_name: str | None, policy: "Policy | None") -> Iterator[_Check]:
@@ -122,10 +122,10 @@ def _stdin_checks(node_name: str | None, policy: "Policy | None") -> Iterator[_C
     from genplug.config.load import load_text  # noqa: PLC0415 - see run
     from genplug.config.manifest import MAX_BYTES, is_manifest  # noqa: PLC0415 - see run
 
-    problems = Diagnostics()
-    read = decode_utf8(sys.stdin.buffer.read(MAX_BYTES + 1), _STDIN, problems)
+    diagnostics = Diagnostics()
+    read = decode_utf8(sys.stdin.buffer.read(MAX_BYTES + 1), _STDIN, diagnostics)
     if read is None:
-        yield partial(_raise, ConfigInvalidError(problems.found))
+        yield partial(_raise, ConfigInvalidError(diagnostics.found))
     elif is_manifest(read.text):
         yield from _manifest_checks(read.text, _STDIN, node_name, policy)
     else:
@@ -159,27 +159,27 @@ def _summarize(config: "Config") -> str:
     return f"{', '.join(config.files)}: valid, {counts}"
 
 
-def _build_document(configs: Sequence["Config"], problems: Sequence["Diagnostic"]) -> dict[str, object]:
+def _build_document(configs: Sequence["Config"], diagnostics: Sequence["Diagnostic"]) -> dict[str, object]:
     return {
         "apiVersion": "genplug.io/v1alpha1",
         "kind": "Validation",
-        "valid": not problems,
+        "valid": not diagnostics,
         "configurations": [
             {"files": list(config.files), "resources": list(config.resources), "sha256": config.sha256}
             for config in configs
         ],
         "problems": [
             {
-                "code": problem.code.value,
-                **_build_location(problem.location),
-                "width": problem.width,
-                "path": problem.key_path,
-                "message": problem.message,
-                "first": _build_location(problem.related_location) if problem.related_location else None,
-                "expected": problem.expected,
-                "hint": problem.hint,
+                "code": diagnostic.code.value,
+                **_build_location(diagnostic.location),
+                "width": diagnostic.width,
+                "path": diagnostic.key_path,
+                "message": diagnostic.message,
+                "first": _build_location(diagnostic.related_location) if diagnostic.related_location else None,
+                "expected": diagnostic.expected,
+                "hint": diagnostic.hint,
             }
-            for problem in problems
+            for diagnostic in diagnostics
         ],
     }
 

@@ -1,4 +1,4 @@
-"""Diagnostics: the mistakes in a configuration as values, and their rendering as text.
+"""Diagnostics: the errors of a configuration as values, and their rendering as text.
 
 The text has the form of compiler messages: a location that editors can open, a stable code
 (docs/reference/errors.md), the source line with a caret, what was expected, and a hint.
@@ -14,7 +14,10 @@ from genplug.spec.location import SourceLocation
 
 
 class ErrorCode(StrEnum):
-    """The kind of a mistake. The codes are public and do not change."""
+    """The kind of an error. The codes are public and do not change.
+
+    ``schema.py`` adds GP006 and most of GP007 to GP009, ``yaml_tree.py`` GP002 and GP003, ``decode`` most others.
+    """
 
     UNREADABLE = "GP001"
     SYNTAX = "GP002"
@@ -37,7 +40,7 @@ class ErrorCode(StrEnum):
 
 
 _MAX_LINE_WIDTH = 160
-"""The longest source line (characters) that is shown completely; of a longer line, the part around the caret is."""
+"""The longest source line (characters) that is shown completely; a longer line is cut around the caret."""
 _BEFORE_CARET = 60
 _MAX_TEXT = 400
 """The longest output line (characters); a longer line is cut in its middle."""
@@ -47,10 +50,10 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if code != ord("\t")} | {
 
 @frozen
 class Diagnostic:
-    """One mistake in a configuration.
+    """An error in a configuration.
 
-    ``width`` is the number of characters that the caret marks, ``key_path`` the path of keys to the mistake.
-    ``related_location`` is the location of the other half of the mistake, if it has two.
+    ``width`` is the number of characters that the caret marks, ``key_path`` the path of keys to the error.
+    ``related_location`` is the location of the other half of the error, if it has two.
     """
 
     code: ErrorCode
@@ -65,22 +68,25 @@ class Diagnostic:
 
 
 class ConfigInvalidError(Exception):
-    """An invalid configuration. ``problems`` are all of its mistakes, in the order of the files.
+    """An invalid configuration. ``diagnostics`` are all of its errors, in the order of the files.
 
-    ``directories`` are the directories to watch for a corrected one.
+    ``directories`` are the directories to watch for a corrected configuration.
     """
 
-    def __init__(self, problems: Iterable[Diagnostic], directories: Iterable[Path] = ()) -> None:
-        # A mistake in `defaults` is found again in each resource: report it once.
-        unique = {(problem.code, problem.location, problem.message): problem for problem in reversed(tuple(problems))}
-        self.problems = tuple(sorted(unique.values(), key=_sort_key))
+    def __init__(self, diagnostics: Iterable[Diagnostic], directories: Iterable[Path] = ()) -> None:
+        # An error in `defaults` is found again in each resource, and reported once.
+        unique = {
+            (diagnostic.code, diagnostic.location, diagnostic.message): diagnostic
+            for diagnostic in reversed(tuple(diagnostics))
+        }
+        self.diagnostics = tuple(sorted(unique.values(), key=_sort_key))
         self.directories = frozenset(directories)
-        super().__init__(format_diagnostics(self.problems))
+        super().__init__(format_diagnostics(self.diagnostics))
 
 
 @frozen
 class Diagnostics:
-    """Collects mistakes: decoders add to it and continue, so that one run finds all of them."""
+    """Collects errors: decoders add to it and continue, so that a run finds all errors."""
 
     found: list[Diagnostic] = field(factory=list)
 
@@ -97,32 +103,32 @@ class Diagnostics:
         related_location: SourceLocation | None = None,
         line: str = "",
     ) -> None:
-        """Record a mistake; the arguments are the fields of :class:`Diagnostic`."""
+        """Record an error; the arguments are the fields of :class:`Diagnostic`."""
         self.found.append(Diagnostic(code, location, message, key_path, expected, hint, width, related_location, line))
 
 
-def format_diagnostics(problems: Iterable[Diagnostic]) -> str:
+def format_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:
     """Return diagnostics as text for a terminal or a log."""
-    return "\n".join(map(_format_diagnostic, problems))
+    return "\n".join(map(_format_diagnostic, diagnostics))
 
 
-def _format_diagnostic(problem: Diagnostic) -> str:
-    tree = f"  [{problem.key_path}]" if problem.key_path else ""
-    lines = [f"{problem.location}: error[{problem.code}]: {problem.message}{tree}"]
-    margin = " " * max(5, len(str(problem.location.line)))
-    if problem.line:
-        source, column = _window(problem.line, problem.location.column)
+def _format_diagnostic(diagnostic: Diagnostic) -> str:
+    tree = f"  [{diagnostic.key_path}]" if diagnostic.key_path else ""
+    lines = [f"{diagnostic.location}: error[{diagnostic.code}]: {diagnostic.message}{tree}"]
+    margin = " " * max(5, len(str(diagnostic.location.line)))
+    if diagnostic.line:
+        source, column = _window(diagnostic.line, diagnostic.location.column)
         # Keep tabs, so that the caret has the column that it has in the file.
         lead = "".join("\t" if character == "\t" else " " for character in source[: column - 1])
         room = max(len(source) - column + 1, 1)
-        lines.append(f"{problem.location.line:>5} | {source}")
-        lines.append(f"{margin} | {lead}{'^' * max(min(problem.width, room), 1)}")
-    if problem.related_location:
-        lines.append(f"{margin} = first: {problem.related_location}")
-    if problem.expected:
-        lines.append(f"{margin} = expected: {problem.expected}")
-    if problem.hint:
-        lines.append(f"{margin} = help: {problem.hint}")
+        lines.append(f"{diagnostic.location.line:>5} | {source}")
+        lines.append(f"{margin} | {lead}{'^' * max(min(diagnostic.width, room), 1)}")
+    if diagnostic.related_location:
+        lines.append(f"{margin} = first: {diagnostic.related_location}")
+    if diagnostic.expected:
+        lines.append(f"{margin} = expected: {diagnostic.expected}")
+    if diagnostic.hint:
+        lines.append(f"{margin} = help: {diagnostic.hint}")
     return "\n".join(_shorten(line).translate(_PICTURES) for line in lines)
 
 
@@ -142,6 +148,6 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return f"{head}{shown}{tail}", column - start + len(head)
 
 
-def _sort_key(problem: Diagnostic) -> tuple[str, int, int, str, str]:
-    location = problem.location
-    return (location.file, location.line, location.column, problem.code, problem.message)
+def _sort_key(diagnostic: Diagnostic) -> tuple[str, int, int, str, str]:
+    location = diagnostic.location
+    return (location.file, location.line, location.column, diagnostic.code, diagnostic.message)

@@ -30,7 +30,7 @@ _FOREIGN: Mapping[FileKind, Mapping[str, str]] = {
 """Hints by expected kind and found kind."""
 
 
-def check_kind(trees: Sequence[MapNode], kind: FileKind, problems: Diagnostics) -> bool:
+def check_kind(trees: Sequence[MapNode], kind: FileKind, diagnostics: Diagnostics) -> bool:
     """Record wrong versions and kinds in all files; return whether decoding should continue.
 
     Every file is checked, since a later file would hide the version of an earlier one.
@@ -44,7 +44,7 @@ def check_kind(trees: Sequence[MapNode], kind: FileKind, problems: Diagnostics) 
                 slip = "" if foreign else did_you_mean(written.text, (value,))
                 hint = foreign or slip
                 message, width = f"{written.text!r} is not supported", len(written.text)
-                problems.add(
+                diagnostics.add(
                     ErrorCode.WRONG_VERSION,
                     written.location,
                     message,

@@ -49,8 +49,8 @@ class _Source:
     path: Path
 
 
-def read_files(paths: Sequence[Path], node_name: str | None, problems: Diagnostics) -> ConfigFiles:
-    """Return a consistent version of files and directories; record a problem for what cannot be read."""
+def read_files(paths: Sequence[Path], node_name: str | None, diagnostics: Diagnostics) -> ConfigFiles:
+    """Return a consistent version of files and directories; record an error for what cannot be read."""
     for remaining in reversed(range(_MAX_ATTEMPTS)):
         attempt = Diagnostics()
         sources = [source for path in paths for source in _sources(path, node_name, attempt)]
@@ -64,13 +64,13 @@ def read_files(paths: Sequence[Path], node_name: str | None, problems: Diagnosti
             attempt.add(ErrorCode.UNREADABLE, SourceLocation(str(paths[0]), 1, 1), message, hint=hint)
         # Another process is writing the files; it may have finished after a short pause.
         time.sleep(_PAUSE_SECONDS)
-    problems.found.extend(attempt.found)
+    diagnostics.found.extend(attempt.found)
     texts.sort(key=lambda text: node_of(Path(text.name).name) is not None)
     return ConfigFiles(tuple(texts), frozenset(directory for path in paths for directory in _directories(path)))
 
 
-def decode_utf8(content: bytes, name: str, problems: Diagnostics) -> ConfigFile | None:
-    """Decode the content of a file; record a problem and return None if it is not UTF-8."""
+def decode_utf8(content: bytes, name: str, diagnostics: Diagnostics) -> ConfigFile | None:
+    """Decode the content of a file; record an error and return None if it is not UTF-8."""
     try:
         return ConfigFile(name, content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -78,7 +78,7 @@ def decode_utf8(content: bytes, name: str, problems: Diagnostics) -> ConfigFile 
         before = error.object[: error.start]
         location = SourceLocation(name, before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode()) + 1)
         message = f"the byte 0x{error.object[error.start]:02x} is not UTF-8"
-        problems.add(ErrorCode.UNREADABLE, location, message, hint="save the file as UTF-8 text")
+        diagnostics.add(ErrorCode.UNREADABLE, location, message, hint="save the file as UTF-8 text")
         return None
 
 
@@ -98,7 +98,7 @@ def is_config_file(name: str) -> bool:
     return name.endswith(SUFFIXES) and not name.startswith(".")
 
 
-def _sources(path: Path, node_name: str | None, problems: Diagnostics) -> list[_Source]:
+def _sources(path: Path, node_name: str | None, diagnostics: Diagnostics) -> list[_Source]:
     if not _is_directory(path):
         return [_Source(str(path), path)]
     try:
@@ -106,14 +106,14 @@ def _sources(path: Path, node_name: str | None, problems: Diagnostics) -> list[_
         directory = path / link.readlink() if link.is_symlink() else path
         names = sorted(file.name for file in directory.iterdir() if is_config_file(file.name))
     except OSError as error:
-        problems.add(
+        diagnostics.add(
             ErrorCode.UNREADABLE, SourceLocation(str(path), 1, 1), f"cannot read the directory: {error.strerror}"
         )
         return []
     selected = [name for name in names if node_of(name) in (None, node_name)]
     if not selected:
         hint = f"genplug reads files that end in {', '.join(SUFFIXES)}; files named node.* apply to one node only"
-        problems.add(
+        diagnostics.add(
             ErrorCode.UNREADABLE,
             SourceLocation(str(path), 1, 1),
             "the directory contains no configuration file",
@@ -122,19 +122,19 @@ def _sources(path: Path, node_name: str | None, problems: Diagnostics) -> list[_
     return [_Source(str(path / name), directory / name) for name in selected]
 
 
-def _read(source: _Source, problems: Diagnostics) -> ConfigFile | None:
+def _read(source: _Source, diagnostics: Diagnostics) -> ConfigFile | None:
     location = SourceLocation(source.name, 1, 1)
     try:
         with source.path.open("rb") as file:
             # One byte more than allowed is enough to reject the file, even an endless one.
-            return decode_utf8(file.read(MAX_BYTES + 1), source.name, problems)
+            return decode_utf8(file.read(MAX_BYTES + 1), source.name, diagnostics)
     except FileNotFoundError:
         hint = "check the path, and that the ConfigMap is mounted there"
-        problems.add(ErrorCode.UNREADABLE, location, "no such file or directory", hint=hint)
+        diagnostics.add(ErrorCode.UNREADABLE, location, "no such file or directory", hint=hint)
     except OSError as error:
-        problems.add(ErrorCode.UNREADABLE, location, f"cannot read the file: {error.strerror}")
+        diagnostics.add(ErrorCode.UNREADABLE, location, f"cannot read the file: {error.strerror}")
     except ValueError as error:
-        problems.add(ErrorCode.UNREADABLE, location, f"cannot read the file: {error}")
+        diagnostics.add(ErrorCode.UNREADABLE, location, f"cannot read the file: {error}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Loads a configuration: reads, merges, validates and decodes files, and reports all mistakes at once."""
+"""Loads a configuration: reads, merges, validates and decodes files, and reports all errors at once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,44 +32,44 @@ def load(paths: Sequence[Path], node_name: str | None = None, policy: Path | Non
     """Load files and directories under the policy in a file, or under the default policy.
 
     Raises:
-        ConfigInvalidError: with every mistake found, and the directories to watch for a corrected one.
+        ConfigInvalidError: with every error found, and the directories to watch for a corrected one.
     """
-    loaded_policy, policy_problems = _load_policy(policy)
+    loaded_policy, policy_diagnostics = _load_policy(policy)
     try:
-        loaded = load_files(paths, node_name, None if policy_problems else loaded_policy.policy)
+        loaded = load_files(paths, node_name, None if policy_diagnostics else loaded_policy.policy)
     except ConfigInvalidError as error:
         raise ConfigInvalidError(
-            (*policy_problems, *error.problems), error.directories | loaded_policy.directories
+            (*policy_diagnostics, *error.diagnostics), error.directories | loaded_policy.directories
         ) from None
     directories = loaded.directories | loaded_policy.directories
-    if policy_problems:
-        raise ConfigInvalidError(policy_problems, directories)
+    if policy_diagnostics:
+        raise ConfigInvalidError(policy_diagnostics, directories)
     return LoadedConfig(loaded.config, directories)
 
 
 def load_files(paths: Sequence[Path], node_name: str | None, policy: Policy | None) -> LoadedConfig:
     """Load files and directories under a policy.
 
-    With None as policy, everything is allowed: this finds the mistakes of a configuration whose policy is invalid.
+    With None as policy, everything is allowed: this finds the errors of a configuration whose policy is invalid.
 
     Raises:
-        ConfigInvalidError: with every mistake found, and the directories to watch for a corrected one.
+        ConfigInvalidError: with every error found, and the directories to watch for a corrected one.
     """
-    problems = Diagnostics()
-    files = read_files(paths, node_name, problems)
+    diagnostics = Diagnostics()
+    files = read_files(paths, node_name, diagnostics)
     if not paths:
-        problems.add(ErrorCode.UNREADABLE, SourceLocation("--config", 1, 1), "no file or directory was given")
+        diagnostics.add(ErrorCode.UNREADABLE, SourceLocation("--config", 1, 1), "no file or directory was given")
     try:
-        return LoadedConfig(_decode(files.texts, problems, policy), files.directories)
+        return LoadedConfig(_decode(files.texts, diagnostics, policy), files.directories)
     except ConfigInvalidError as error:
-        raise ConfigInvalidError(error.problems, files.directories) from None
+        raise ConfigInvalidError(error.diagnostics, files.directories) from None
 
 
 def load_text(text: str, name: str, policy: Policy | None = DEFAULT_POLICY) -> Config:
     """Decode the text of a file; ``name`` is its name in messages.
 
     Raises:
-        ConfigInvalidError: with every mistake found.
+        ConfigInvalidError: with every error found.
     """
     return load_texts((ConfigFile(name, text),), policy)
 
@@ -78,55 +78,55 @@ def load_texts(texts: Sequence[ConfigFile], policy: Policy | None = DEFAULT_POLI
     """Decode the texts of several files, merged in this order; for ``policy`` see :func:`load_files`.
 
     Raises:
-        ConfigInvalidError: with every mistake found.
+        ConfigInvalidError: with every error found.
     """
     return _decode(texts, Diagnostics(), policy)
 
 
 def _load_policy(path: Path | None) -> tuple[LoadedPolicy, tuple[Diagnostic, ...]]:
-    """Return the policy in a file, or its problems and the directories to watch for a corrected one."""
+    """Return the policy in a file, or its errors and the directories to watch for a corrected one."""
     try:
         return load_policy(path), ()
     except ConfigInvalidError as error:
-        return LoadedPolicy(DEFAULT_POLICY, error.directories), error.problems
+        return LoadedPolicy(DEFAULT_POLICY, error.directories), error.diagnostics
 
 
-def _decode(texts: Sequence[ConfigFile], problems: Diagnostics, policy: Policy | None) -> Config:
+def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Policy | None) -> Config:
     lines = {text.name: text.text for text in texts}
     config = None
     # If a file is not a mapping, stop here: its missing keys would only produce follow-up errors.
-    if (maps := _maps(texts, problems)) and check_kind(maps, FileKind.CONFIG, problems):
+    if (maps := _maps(texts, diagnostics)) and check_kind(maps, FileKind.CONFIG, diagnostics):
         tree = merge(maps)
-        _check_resources(tree, maps, problems)
-        check_schema(drop_nulls(tree), problems)
-        config = decode(drop_nulls(apply_defaults(tree)), tuple(lines), problems, policy)
-    if config is None or problems.found:
-        raise ConfigInvalidError(attach_source_lines(problems, lines))
+        _check_resources(tree, maps, diagnostics)
+        check_schema(drop_nulls(tree), diagnostics)
+        config = decode(drop_nulls(apply_defaults(tree)), tuple(lines), diagnostics, policy)
+    if config is None or diagnostics.found:
+        raise ConfigInvalidError(attach_source_lines(diagnostics, lines))
     return config
 
 
-def _maps(texts: Sequence[ConfigFile], problems: Diagnostics) -> list[MapNode]:
-    """Return a mapping for each file; record a problem and return nothing if a file is not a mapping."""
-    noted = len(problems.found)
+def _maps(texts: Sequence[ConfigFile], diagnostics: Diagnostics) -> list[MapNode]:
+    """Return a mapping for each file; record an error and return nothing if a file is not a mapping."""
+    noted = len(diagnostics.found)
     trees = []
     for text in texts:
-        at_start = len(problems.found)
-        tree = parse_document(text.text, text.name, problems)
+        at_start = len(diagnostics.found)
+        tree = parse_document(text.text, text.name, diagnostics)
         if isinstance(tree, MapNode):
             trees.append(tree)
         elif tree is not None and not is_null(tree):
             expected = "a mapping with apiVersion, kind and resources"
-            problems.add(ErrorCode.WRONG_TYPE, tree.location, "the top level is not a mapping", expected=expected)
-        elif len(problems.found) == at_start:
-            problems.add(ErrorCode.NO_RESOURCES, SourceLocation(text.name, 1, 1), "the file is empty", hint=_NOTHING)
+            diagnostics.add(ErrorCode.WRONG_TYPE, tree.location, "the top level is not a mapping", expected=expected)
+        elif len(diagnostics.found) == at_start:
+            diagnostics.add(ErrorCode.NO_RESOURCES, SourceLocation(text.name, 1, 1), "the file is empty", hint=_NOTHING)
     return trees if len(trees) == len(texts) and not noted else []
 
 
-def _check_resources(tree: MapNode, maps: Sequence[MapNode], problems: Diagnostics) -> None:
+def _check_resources(tree: MapNode, maps: Sequence[MapNode], diagnostics: Diagnostics) -> None:
     written = tree.entries.get("resources")
     if written is not None and is_null(written.value):
-        problems.add(
+        diagnostics.add(
             ErrorCode.NO_RESOURCES, written.key, "'resources' is empty", key_path="resources", hint=_NOTHING, width=9
         )
     elif written is None and not did_you_mean("resources", [key for map_ in maps for key in map_.entries]):
-        problems.add(ErrorCode.NO_RESOURCES, maps[0].location, "'resources' is missing", hint=_NOTHING)
+        diagnostics.add(ErrorCode.NO_RESOURCES, maps[0].location, "'resources' is missing", hint=_NOTHING)

@@ -1,7 +1,7 @@
 """Loads configurations from ConfigMap manifests, as kubectl and ``helm template`` print them.
 
 Each ``data`` key with the name of a configuration file is one file; a ConfigMap of policies is decoded as policies.
-Mistakes are reported at their location in the manifest: exactly in a literal block (``|``), otherwise at the value.
+Errors are reported at their location in the manifest: exactly in a literal block (``|``), otherwise at the value.
 """
 
 import re
@@ -43,32 +43,32 @@ class Manifest:
         """Decode a policy.
 
         Raises:
-            ConfigInvalidError: with every mistake found, at its location in the manifest.
+            ConfigInvalidError: with every error found, at its location in the manifest.
         """
         try:
             return decode_policy(ConfigFile(name, self.scalars[name].text))
         except ConfigInvalidError as error:
-            raise ConfigInvalidError(map(self._relocate_diagnostic, error.problems)) from None
+            raise ConfigInvalidError(map(self._relocate_diagnostic, error.diagnostics)) from None
 
     def load(self, node_name: str | None, policy: Policy | None = DEFAULT_POLICY) -> Config:
         """Decode the configuration of a node, as :func:`~genplug.config.load.load_texts` does.
 
         Raises:
-            ConfigInvalidError: with every mistake found, at its location in the manifest.
+            ConfigInvalidError: with every error found, at its location in the manifest.
         """
         names = [name for name in self.scalars if self.nodes.get(name) in (None, node_name)]
         try:
             return load_texts([ConfigFile(name, self.scalars[name].text) for name in names], policy)
         except ConfigInvalidError as error:
-            raise ConfigInvalidError(map(self._relocate_diagnostic, error.problems)) from None
+            raise ConfigInvalidError(map(self._relocate_diagnostic, error.diagnostics)) from None
 
-    def _relocate_diagnostic(self, problem: Diagnostic) -> Diagnostic:
-        location = self._relocate(problem.location)
-        first = self._relocate(problem.related_location) if problem.related_location else None
-        is_exact = self.scalars[problem.location.file].start is not None
-        width = problem.width if is_exact else 1
+    def _relocate_diagnostic(self, diagnostic: Diagnostic) -> Diagnostic:
+        location = self._relocate(diagnostic.location)
+        first = self._relocate(diagnostic.related_location) if diagnostic.related_location else None
+        is_exact = self.scalars[diagnostic.location.file].start is not None
+        width = diagnostic.width if is_exact else 1
         return evolve(
-            problem, location=location, related_location=first, width=width, line=self.lines[location.line - 1]
+            diagnostic, location=location, related_location=first, width=width, line=self.lines[location.line - 1]
         )
 
     def _relocate(self, location: SourceLocation) -> SourceLocation:
@@ -90,12 +90,12 @@ def find_manifests(text: str, file: str) -> tuple[Manifest, ...]:
     Raises:
         ConfigInvalidError: the text is not YAML, no ConfigMap in it contains a configuration, or a key is duplicated.
     """
-    problems = Diagnostics()
-    trees = parse_documents(text, file, problems, MAX_BYTES)
+    diagnostics = Diagnostics()
+    trees = parse_documents(text, file, diagnostics, MAX_BYTES)
     lines = tuple(lines_of(text))
     if trees is None:
-        # Earlier problems may concern other objects.
-        raise ConfigInvalidError(attach_source_lines(Diagnostics(problems.found[-1:]), {file: text}))
+        # Earlier errors may concern other objects.
+        raise ConfigInvalidError(attach_source_lines(Diagnostics(diagnostics.found[-1:]), {file: text}))
     config_maps = [config_map for tree in trees for config_map in _config_maps(tree)]
     manifests = [_read_manifest(config_map, file, lines) for config_map in config_maps]
     ours = [manifest for manifest in manifests if _mentions_genplug(manifest)]
@@ -109,7 +109,7 @@ def find_manifests(text: str, file: str) -> tuple[Manifest, ...]:
         )
     pairs = zip(manifests, config_maps, strict=True)
     keys = {key for manifest, config_map in pairs if manifest in selected for key in _key_locations(config_map)}
-    if duplicates := [problem for problem in problems.found if problem.related_location in keys]:
+    if duplicates := [diagnostic for diagnostic in diagnostics.found if diagnostic.related_location in keys]:
         raise ConfigInvalidError(attach_source_lines(Diagnostics(duplicates), {file: text}))
     return selected
 

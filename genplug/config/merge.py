@@ -10,7 +10,7 @@ NOT_DEFAULTS = ("devices", "aliases")
 
 
 def merge(trees: Sequence[MapNode]) -> MapNode:
-    """Merge trees (at least one); later trees override earlier ones.
+    """Merge trees (at least one); later trees override earlier trees.
 
     A ``null`` is kept, because it must delete what ``defaults`` set, too.
     """

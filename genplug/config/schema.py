@@ -42,12 +42,12 @@ def schema_text(name: str = SCHEMA) -> str:
     return (shipped if shipped.is_file() else package.parent / "schemas" / name).read_text("utf-8")
 
 
-def check_schema(tree: MapNode, problems: Diagnostics, name: str = SCHEMA) -> None:
+def check_schema(tree: MapNode, diagnostics: Diagnostics, name: str = SCHEMA) -> None:
     """Record every difference between a tree and a schema."""
     content, schema = to_python(tree), _schema(name)
     if not is_valid(schema, content):
         for error in _validator(name).iter_errors(content):
-            _add_problem(error, tree, problems)
+            _add_diagnostic(error, tree, diagnostics)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -78,21 +78,21 @@ def _validator(name: str) -> "Draft7Validator":
     return Draft7Validator(_schema(name))
 
 
-def _add_problem(error: _Error, tree: MapNode, problems: Diagnostics) -> None:
+def _add_diagnostic(error: _Error, tree: MapNode, diagnostics: Diagnostics) -> None:
     path = list(error.absolute_path)
     node, location, width = _locate(tree, path)
     where = format_key_path(path)
     match error.validator:
         case "additionalProperties":
-            _add_unknown_keys(error, node, where, problems)
+            _add_unknown_keys(error, node, where, diagnostics)
         case "required":
-            _add_missing_keys(error, location, where, width, problems)
+            _add_missing_keys(error, location, where, width, diagnostics)
         case "oneOf":
-            _add_probe_kinds(error, location, where, problems)
+            _add_probe_kinds(error, location, where, diagnostics)
         case "type":
             message, expected = f"found {_kind(error.instance)}", _expected(error.schema)
             hint = _type_hint(node, error.schema)
-            problems.add(
+            diagnostics.add(
                 ErrorCode.WRONG_TYPE, location, message, key_path=where, expected=expected, hint=hint, width=width
             )
         case "enum" if where not in _CHECKED_BEFORE:
@@ -102,25 +102,25 @@ def _add_problem(error: _Error, tree: MapNode, problems: Diagnostics) -> None:
                 did_you_mean(str(error.instance), choices),
             )
             expected = f"one of {', '.join(choices)}"
-            problems.add(
+            diagnostics.add(
                 ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=expected, hint=hint, width=width
             )
         case "enum":
             pass
         case _:
             message = f"{_format(error.instance)} is not allowed"
-            problems.add(
+            diagnostics.add(
                 ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=_format_limit(error), width=width
             )
 
 
-def _add_unknown_keys(error: _Error, node: Node | None, where: str, problems: Diagnostics) -> None:
+def _add_unknown_keys(error: _Error, node: Node | None, where: str, diagnostics: Diagnostics) -> None:
     known = error.schema.get("properties", {})
     for key in error.instance:
         if key not in known and isinstance(node, MapNode):
             location, width = node.entries[key].key, len(key)
             hint = _where_it_belongs(key, where, known) or did_you_mean(key, known) or f"valid keys: {', '.join(known)}"
-            problems.add(
+            diagnostics.add(
                 ErrorCode.UNKNOWN_KEY, location, f"unknown key {key!r}", key_path=where, hint=hint, width=width
             )
 
@@ -142,7 +142,9 @@ def _inner(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     return _inner(schema["items"]) if isinstance(schema.get("items"), dict) else schema
 
 
-def _add_missing_keys(error: _Error, location: SourceLocation, where: str, width: int, problems: Diagnostics) -> None:
+def _add_missing_keys(
+    error: _Error, location: SourceLocation, where: str, width: int, diagnostics: Diagnostics
+) -> None:
     known = error.schema["properties"]
     unknown = set(error.instance) - set(known)
     for key in error.validator_value:
@@ -152,18 +154,18 @@ def _add_missing_keys(error: _Error, location: SourceLocation, where: str, width
         schema = known[key]
         hint = f"add {key}: {_format(schema['examples'][0])}" if not where or "examples" in schema else ""
         message, expected = f"missing key {key!r}", _first_sentence(schema)
-        problems.add(
+        diagnostics.add(
             ErrorCode.MISSING_KEY, location, message, key_path=where, expected=expected, hint=hint, width=width
         )
 
 
-def _add_probe_kinds(error: _Error, location: SourceLocation, where: str, problems: Diagnostics) -> None:
+def _add_probe_kinds(error: _Error, location: SourceLocation, where: str, diagnostics: Diagnostics) -> None:
     kinds = [branch["required"][0] for branch in error.validator_value]
     present = [kind for kind in kinds if kind in error.instance]
     if not present and set(error.instance) - set(error.schema["properties"]):
         return
     message = f"a probe must have exactly one kind, found {' and '.join(present) if present else 'none'}"
-    problems.add(
+    diagnostics.add(
         ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=f"exactly one of {', '.join(kinds)}"
     )
 

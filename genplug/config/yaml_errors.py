@@ -1,4 +1,4 @@
-"""Translates the errors of the YAML parser into messages for operators, at the most likely location of the mistake."""
+"""Translates the errors of the YAML parser into messages for operators, at the most likely location of the error."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -20,7 +20,7 @@ from genplug.spec.location import SourceLocation
 MAX_BYTES = 1 << 20
 """The limit of a ConfigMap."""
 MAX_NODES = 200_000
-"""The most keys and values of a file; those that an alias repeats count each time."""
+"""The maximum number of keys and values of a file; those that an alias repeats count each time."""
 MAX_DEPTH = 50
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -93,9 +93,9 @@ def to_python(node: Node) -> Plain:
     return node.value
 
 
-def parse_document(text: str, file: str, problems: Diagnostics) -> Node | None:
-    """Return the tree of a text that consists of one document; otherwise record a problem and return None."""
-    trees = parse_documents(text, file, problems)
+def parse_document(text: str, file: str, diagnostics: Diagnostics) -> Node | None:
+    """Return the tree of a text that consists of one document; otherwise record an error and return None."""
+    trees = parse_documents(text, file, diagnostics)
     if not trees:
         return None
     # Ignore a trailing '---' (an empty last document).
@@ -104,35 +104,36 @@ def parse_document(text: str, file: str, problems: Diagnostics) -> Node | None:
         return trees[0]
     message = "found a second document; a configuration file has one"
     hint = "remove the '---' above it, or move the document to its own file: files are merged"
-    problems.add(ErrorCode.SYNTAX, others[0].location, message, hint=hint)
+    diagnostics.add(ErrorCode.SYNTAX, others[0].location, message, hint=hint)
     return None
 
 
-def parse_documents(text: str, file: str, problems: Diagnostics, most_bytes: int = MAX_BYTES) -> list[Node] | None:
-    """Return the tree of each document of a text; record a problem and return None if it cannot be parsed."""
+def parse_documents(text: str, file: str, diagnostics: Diagnostics, max_bytes: int = MAX_BYTES) -> list[Node] | None:
+    """Return the tree of each document of a text; record an error and return None if it cannot be parsed."""
     start = SourceLocation(file, 1, 1)
-    if len(text) > most_bytes or len(text.encode("utf-8", "surrogatepass")) > most_bytes:
-        message = f"the file is larger than {most_bytes >> 20} MiB, the most that genplug reads"
-        problems.add(ErrorCode.UNREADABLE, start, message, hint="a ConfigMap cannot be larger than 1 MiB either")
+    if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
+        message = f"the file is larger than {max_bytes >> 20} MiB, the maximum"
+        hint = "a ConfigMap cannot be larger than 1 MiB either" if max_bytes == MAX_BYTES else ""
+        diagnostics.add(ErrorCode.UNREADABLE, start, message, hint=hint)
         return None
     try:
-        return list(_Composer(text, file, problems).documents())
+        return list(_Composer(text, file, diagnostics).documents())
     except _UnusableError as error:
-        problems.add(ErrorCode.SYNTAX, error.location, str(error), hint=error.hint)
+        diagnostics.add(ErrorCode.SYNTAX, error.location, str(error), hint=error.hint)
     except yaml.MarkedYAMLError as error:
         line, column, message, hint = explain_yaml_error(error, lines_of(text))
-        problems.add(ErrorCode.SYNTAX, SourceLocation(file, line, column), message, hint=hint)
+        diagnostics.add(ErrorCode.SYNTAX, SourceLocation(file, line, column), message, hint=hint)
     except yaml.reader.ReaderError as error:
         # The C parser gives the position in bytes of UTF-8.
         *before, last = lines_of(text.encode()[: error.position].decode(errors="replace"))
         message = f"the character U+{ord(error.character) if isinstance(error.character, str) else error.character:04X}"
         hint = "remove it; check that the file is saved as UTF-8 text"
         location = SourceLocation(file, len(before) + 1, len(last) + 1)
-        problems.add(ErrorCode.SYNTAX, location, f"{message} is not allowed in YAML", hint=hint)
+        diagnostics.add(ErrorCode.SYNTAX, location, f"{message} is not allowed in YAML", hint=hint)
     except UnicodeEncodeError as error:
         *before, last = lines_of(text[: error.start])
         message = "an unpaired surrogate is not a character"
-        problems.add(
+        diagnostics.add(
             ErrorCode.SYNTAX,
             SourceLocation(file, len(before) + 1, len(last) + 1),
             message,
@@ -146,13 +147,13 @@ def lines_of(text: str) -> list[str]:
     return _LINE_BREAK.split(text)
 
 
-def attach_source_lines(problems: Diagnostics, texts: Mapping[str, str]) -> Iterator[Diagnostic]:
-    """Yield the problems with the source lines that they refer to."""
+def attach_source_lines(diagnostics: Diagnostics, texts: Mapping[str, str]) -> Iterator[Diagnostic]:
+    """Yield the errors with the source lines that they refer to."""
     lines = {file: lines_of(text) for file, text in texts.items()}
-    for problem in problems.found:
-        source = lines.get(problem.location.file, [])
-        number = problem.location.line - 1
-        yield evolve(problem, line=source[number] if number < len(source) else "")
+    for diagnostic in diagnostics.found:
+        source = lines.get(diagnostic.location.file, [])
+        number = diagnostic.location.line - 1
+        yield evolve(diagnostic, line=source[number] if number < len(source) else "")
 
 
 class _UnusableError(Exception):
@@ -176,10 +177,10 @@ class _Anchored:
 class _Composer:
     """Builds trees from the parser events of one text."""
 
-    def __init__(self, text: str, file: str, problems: Diagnostics) -> None:
+    def __init__(self, text: str, file: str, diagnostics: Diagnostics) -> None:
         self._text = text
         self._file = file
-        self._problems = problems
+        self._diagnostics = diagnostics
         self._events: Iterator[_Event] = iter(yaml.parse(text, yaml.CBaseLoader))
         self._lines: list[str] = []
         self._anchors: dict[str, _Anchored | None] = {}
@@ -201,7 +202,7 @@ class _Composer:
         if event.tag is not None:
             message = f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not supported"
             hint = "remove the tag; quote a value to make it a string"
-            self._problems.add(ErrorCode.SYNTAX, location, message, hint=hint)
+            self._diagnostics.add(ErrorCode.SYNTAX, location, message, hint=hint)
         before = self._nodes
         if event.anchor is not None:
             self._anchors[event.anchor] = None
@@ -226,18 +227,18 @@ class _Composer:
             highest = max(highest, height)
             if not isinstance(key, ScalarNode) or isinstance(event, yaml.AliasEvent):
                 hint = 'quote it if it is a string; a template needs quotes: "${name}"'
-                self._problems.add(ErrorCode.SYNTAX, self._location(event), "expected a string as key", hint=hint)
+                self._diagnostics.add(ErrorCode.SYNTAX, self._location(event), "expected a string as key", hint=hint)
             elif key.text == "<<" and not event.style:
                 hint = "repeat the keys, or move what all resources share to 'defaults'"
                 message = "merge keys ('<<') are not supported"
-                self._problems.add(ErrorCode.SYNTAX, key.location, message, hint=hint, width=2)
+                self._diagnostics.add(ErrorCode.SYNTAX, key.location, message, hint=hint, width=2)
                 # Do not report the keys that it would add as missing.
                 entries.update(value.entries if isinstance(value, MapNode) else {})
             elif key.text in entries:
                 message = f"{key.text!r} is a duplicate key"
                 hint = "remove one of the two; other YAML parsers silently use the last"
                 first, width = entries[key.text].key, max(len(key.text), 1)
-                self._problems.add(
+                self._diagnostics.add(
                     ErrorCode.DUPLICATE_KEY, key.location, message, hint=hint, related_location=first, width=width
                 )
             else:
@@ -281,7 +282,7 @@ class _Composer:
         text = event.value
         if "\0" in text:
             message = "the string contains the character NUL, which no path, name or variable can contain"
-            self._problems.add(ErrorCode.SYNTAX, location, message, hint="remove the '\\0'")
+            self._diagnostics.add(ErrorCode.SYNTAX, location, message, hint="remove the '\\0'")
         if not event.style:
             return ScalarNode(location, resolve_scalar(text), text, location if self._is_exact(event, 0) else None)
         if event.style == "|":

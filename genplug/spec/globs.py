@@ -1,7 +1,7 @@
 """Globs over absolute paths: ``*``, ``?``, ``[...]``, ``{a,b}`` and ``**``. Pure; ``Host.glob`` searches with them.
 
-A glob is checked when it is parsed, so a mistake is a load error and never an empty resource. As in a shell, a wildcard
-does not match a leading dot, and only ``**`` matches a slash.
+A glob is checked when it is parsed, so an invalid glob is a load error and not a resource without devices. As in a
+shell, a wildcard does not match a leading dot, and only ``**`` matches a slash.
 """
 
 import fnmatch
@@ -11,23 +11,17 @@ from functools import lru_cache
 
 from attrs import field, frozen
 
+from genplug.spec.location import TextSyntaxError
+
 MAX_ALTERNATIVES = 1000
-"""The most globs that the braces of one glob may expand to."""
+"""The maximum number of globs to which the braces of a glob expand."""
 
 _MAGIC = re.compile(r"[*?[]")
 _RANGE = re.compile(r"([^-])-(.)")
 
 
-class GlobError(ValueError):
-    """An invalid glob.
-
-    ``offset`` is the position of the mistake (in characters, from 0), ``hint`` what to write instead.
-    """
-
-    def __init__(self, message: str, offset: int, hint: str = "") -> None:
-        super().__init__(message)
-        self.offset = offset
-        self.hint = hint
+class GlobError(TextSyntaxError):
+    """An invalid glob."""
 
 
 @frozen

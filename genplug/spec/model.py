@@ -160,7 +160,7 @@ class Resource:
     - ``aliases``: further resource names for the same devices.
     - ``has_topology``: whether the device list has the NUMA nodes.
     - ``overlap``: whether a device node may also belong to another resource that sets it.
-    - ``max_per_container``: the most grants that a container gets; with ``distinct``, at most one per device.
+    - ``max_per_container``: the maximum number of grants of a container; with ``distinct``, at most one per device.
     - ``policy``: limits the device nodes and mounts that it may hand out.
     """
 
@@ -184,7 +184,7 @@ class Resource:
 
     @property
     def configured_name(self) -> str:
-        """The name as it is written in the configuration."""
+        """The name in the configuration, verbatim."""
         return self.name_template.text if self.name_template is not None else self.name
 
 

@@ -1,4 +1,4 @@
-"""The policy: the most that a configuration may do on a node, set by the node's administrators.
+"""The policy: the limits of a configuration on a node, set by the node's administrators.
 
 :class:`Policy` decides by name and path. ``genplug.hardware.denied_nodes`` decides by device number, which no policy
 can override (docs/reference/policy.md).

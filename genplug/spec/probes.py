@@ -23,7 +23,7 @@ class OnError(StrEnum):
 
 @frozen
 class ProbeTiming:
-    """Period and timeout of a probe in seconds, and how many results in a row decide."""
+    """Period and timeout of a probe in seconds, and the numbers of consecutive results that decide."""
 
     period: float = 10.0
     timeout: float = 2.0

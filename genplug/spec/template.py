@@ -14,6 +14,7 @@ from itertools import product
 from attrs import frozen
 
 from genplug.spec.globs import has_magic
+from genplug.spec.location import TextSyntaxError
 
 Values = Mapping[str, tuple[str, ...]]
 """Attribute values by attribute name, in natural order, without repeats. A missing name does not exist."""
@@ -22,16 +23,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 _GIB = 1 << 30
 
 
-class TemplateError(ValueError):
-    """An invalid template.
-
-    ``offset`` is the position of the mistake (in characters, from 0), ``hint`` what to write instead.
-    """
-
-    def __init__(self, message: str, offset: int, hint: str = "") -> None:
-        super().__init__(message)
-        self.offset = offset
-        self.hint = hint
+class TemplateError(TextSyntaxError):
+    """An invalid template."""
 
 
 class MissingAttributeError(LookupError):

@@ -83,7 +83,7 @@ def test_block_is_valid(block: Block) -> None:
         case _ if block.invalid:
             with pytest.raises(ConfigInvalidError) as found:
                 check_yaml(block.text, block.location)
-            assert [problem.code.value for problem in found.value.problems] == block.invalid.split(", ")
+            assert [diagnostic.code.value for diagnostic in found.value.diagnostics] == block.invalid.split(", ")
         case _:
             check_yaml(block.text, block.location)
 
@@ -140,9 +140,9 @@ def check_configuration(content: Mapping[str, Any], location: str) -> None:
 
 def parsed(text: str) -> Any:
     """Return the values of a YAML text by the rules of the configuration, where ``0403`` is a string."""
-    problems = Diagnostics()
-    tree = parse_document(text, "block", problems)
-    assert tree is not None, problems.found
+    diagnostics = Diagnostics()
+    tree = parse_document(text, "block", diagnostics)
+    assert tree is not None, diagnostics.found
     return to_python(tree)
 
 

@@ -18,7 +18,7 @@ from genplug.health.probes import PROBES
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import FILTERS
-from tests.support.configs import find_problems
+from tests.support.configs import find_diagnostics
 from tests.support.pages import code_blocks, headings, inline_code, read_page, table_rows
 
 CONFIGURATION, HEALTH, POLICY = (read_page(name) for name in ("configuration", "health", "policy"))
@@ -112,7 +112,7 @@ ATTRIBUTES = [
 @pytest.mark.parametrize("name", [re.sub("<.*>", "x", name) for name in ATTRIBUTES])
 def test_attribute_on_the_page_can_be_used_in_conditions_and_templates(name: str) -> None:
     source = {"glob": "/dev/x*", "where": {name: "x"}, "id": f"${{{name}}}"}
-    assert find_problems(json.dumps(VERSION | {"resources": {"a.io/x": {"devices": [source]}}})) == ()
+    assert find_diagnostics(json.dumps(VERSION | {"resources": {"a.io/x": {"devices": [source]}}})) == ()
 
 
 def test_page_lists_every_attribute_once() -> None:

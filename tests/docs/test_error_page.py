@@ -31,4 +31,4 @@ def test_example_causes_the_error_of_its_section(code: str) -> None:
     (example,) = code_blocks(SECTIONS[code], "yaml")
     with pytest.raises(ConfigInvalidError) as error:
         load_text(example, "genplug.yaml")
-    assert {problem.code for problem in error.value.problems} == {code}
+    assert {diagnostic.code for diagnostic in error.value.diagnostics} == {code}

@@ -1,4 +1,4 @@
-"""Texts of configurations, and short ways to load them and to collect their problems."""
+"""Texts of configurations, and short ways to load them and to collect their errors."""
 
 from collections.abc import Callable
 
@@ -35,25 +35,25 @@ def read_policy(body: str) -> Policy:
     return decode_policy(ConfigFile("policy.yaml", POLICY_HEADER + body))
 
 
-def collect_problems(call: Callable[[], object]) -> tuple[Diagnostic, ...]:
-    """Return the problems with which a call fails; an empty tuple if it succeeds."""
+def collect_diagnostics(call: Callable[[], object]) -> tuple[Diagnostic, ...]:
+    """Return the errors with which a call fails; an empty tuple if it succeeds."""
     try:
         call()
     except ConfigInvalidError as error:
-        return error.problems
+        return error.diagnostics
     return ()
 
 
-def find_problems(text: str, policy: Policy = PERMISSIVE_POLICY) -> tuple[Diagnostic, ...]:
-    """Return the problems of a configuration; an empty tuple if it is valid."""
-    return collect_problems(lambda: load_text(text, "c.yaml", policy))
+def find_diagnostics(text: str, policy: Policy = PERMISSIVE_POLICY) -> tuple[Diagnostic, ...]:
+    """Return the errors of a configuration; an empty tuple if it is valid."""
+    return collect_diagnostics(lambda: load_text(text, "c.yaml", policy))
 
 
 def find_codes(body: str) -> list[ErrorCode]:
-    """Return the codes of the problems of a resource's body."""
-    return [problem.code for problem in find_problems(render_config(body))]
+    """Return the codes of the errors of a resource's body."""
+    return [diagnostic.code for diagnostic in find_diagnostics(render_config(body))]
 
 
-def marked_text(problem: Diagnostic) -> str:
-    """Return the part of the source line that the carets of a problem mark."""
-    return problem.line[problem.location.column - 1 :][: problem.width]
+def marked_text(diagnostic: Diagnostic) -> str:
+    """Return the part of the source line that the carets of an error mark."""
+    return diagnostic.line[diagnostic.location.column - 1 :][: diagnostic.width]

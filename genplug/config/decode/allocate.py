@@ -21,10 +21,10 @@ _MAX_RESPONSE_BYTES = 4 << 20
 
 
 @frozen
-class AllocateReader:
+class AllocateDecoder:
     """Decodes ``allocate``. With None as policy, everything is allowed."""
 
-    problems: Diagnostics
+    diagnostics: Diagnostics
     values: ValueDecoder
     policy: Policy | None
 
@@ -51,14 +51,14 @@ class AllocateReader:
                     f"{name!r} is longer than {_MAX_VARIABLE_BYTES} bytes: the kernel would not start a program with it"
                 )
                 tree, hint = f"{where}.env", "put the value into a file and mount the file"
-                self.problems.add(
+                self.diagnostics.add(
                     ErrorCode.WRONG_VALUE, locations[name], message, key_path=tree, hint=hint, width=len(name)
                 )
         paths = [template.text for mount in spec.mounts for template in (mount.host_path, mount.container_path)]
         named = [f"{name}{template.text}" for name, template in (*spec.env, *spec.annotations)]
         if len("".join((*paths, *named)).encode()) > _MAX_RESPONSE_BYTES:
             message = f"the Allocate response would exceed the {_MAX_RESPONSE_BYTES >> 20} MiB that the kubelet accepts"
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.WRONG_VALUE,
                 first_key_location(node),
                 message,
@@ -71,7 +71,7 @@ class AllocateReader:
         for name, entry in entries(node):
             if error := check(name):
                 width = max(len(name), 1)
-                self.problems.add(ErrorCode.NAME, entry.key, f"{name!r}: {error}", key_path=where, width=width)
+                self.diagnostics.add(ErrorCode.NAME, entry.key, f"{name!r}: {error}", key_path=where, width=width)
             template = self.values.template(entry.value, f"{where}.{name}")
             if template is not None:
                 named.append((name, template))
@@ -87,10 +87,10 @@ class AllocateReader:
             if error := cdi_device_error(sample):
                 hint = "write a qualified CDI device name: vendor.example/class=device"
                 message = f"{item.text!r}: {error}"
-                self.problems.add(ErrorCode.NAME, item.at(0), message, key_path=where, hint=hint, width=width)
+                self.diagnostics.add(ErrorCode.NAME, item.at(0), message, key_path=where, hint=hint, width=width)
             elif self.policy is not None and not template.names and (error := self.policy.cdi_error(sample)):
                 message = f"the CDI device {item.text!r} is {error}"
-                self.problems.add(
+                self.diagnostics.add(
                     ErrorCode.NOT_ALLOWED, item.at(0), message, key_path=where, hint=self.policy.help, width=width
                 )
             else:
@@ -107,7 +107,7 @@ class AllocateReader:
                 message = f"two mounts of a container at {target!r}: one would hide the other"
                 hint = "use another containerPath for one of them"
                 first = taken[target]
-                self.problems.add(
+                self.diagnostics.add(
                     ErrorCode.CONFLICT, mount.location, message, key_path=where, hint=hint, related_location=first
                 )
             taken.setdefault(target, mount.location)
@@ -126,7 +126,7 @@ class AllocateReader:
                 "mount at a directory in it",
             )
             location = node.entries["containerPath"].value.location
-            self.problems.add(ErrorCode.PATH, location, message, key_path=where, hint=hint)
+            self.diagnostics.add(ErrorCode.PATH, location, message, key_path=where, hint=hint)
         read_only, optional = not is_set(node, "readOnly", value=False), is_set(node, "optional", value=True)
         self._check_mount(node.entries["hostPath"].value, host_path, where, read_only=read_only)
         return MountSpec(first_key_location(node), host_path, container_path, read_only, optional)
@@ -138,6 +138,6 @@ class AllocateReader:
         path = "/" if host_path.names else posixpath.normpath(host_path.render({}))
         if path.startswith("/") and (error := self.policy.mount_error(path, read_only=read_only)):
             message, width = f"the mount of {node.text!r} is {error}", len(node.text)
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.NOT_ALLOWED, node.at(0), message, key_path=where, hint=self.policy.help, width=width
             )

@@ -7,8 +7,8 @@ from genplug.spec.policy import Policy
 from genplug.spec.template import Template
 
 
-def read_command(
-    node: Node | None, where: str, values: ValueDecoder, policy: Policy | None, problems: Diagnostics
+def decode_command(
+    node: Node | None, where: str, values: ValueDecoder, policy: Policy | None, diagnostics: Diagnostics
 ) -> tuple[Template, ...]:
     """Return the path of a program and its arguments; empty if there is none. With None as policy, all are allowed."""
     if not items(node):
@@ -21,8 +21,8 @@ def read_command(
         if arguments[0].names or not program.text.startswith("/") or ".." in program.text.split("/"):
             message = f"{program.text!r} is not the absolute path of a program"
             hint = "write the absolute path, without templates and without '..'"
-            problems.add(ErrorCode.PATH, program.at(0), message, key_path=where, hint=hint, width=width)
+            diagnostics.add(ErrorCode.PATH, program.at(0), message, key_path=where, hint=hint, width=width)
         elif policy is not None and (error := policy.exec_error(program.text)):
             message, hint = f"running {program.text!r} is {error}", policy.help
-            problems.add(ErrorCode.NOT_ALLOWED, program.at(0), message, key_path=where, hint=hint, width=width)
+            diagnostics.add(ErrorCode.NOT_ALLOWED, program.at(0), message, key_path=where, hint=hint, width=width)
     return tuple(argument for argument in arguments if argument is not None)

@@ -1,6 +1,6 @@
-"""Decodes a merged tree into a :class:`genplug.spec.model.Config` and records every semantic mistake at its location.
+"""Decodes a merged tree into a :class:`genplug.spec.model.Config` and records every semantic error at its location.
 
-It also runs on trees that violate the schema, so that one run reports everything: it skips values of the wrong shape,
+It also runs on trees that violate the schema, so that a run reports everything: it skips values of the wrong shape,
 which the schema check has reported. The sibling modules decode the large parts of a resource.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from genplug.config.decode.allocate import AllocateReader
-from genplug.config.decode.command import read_command
-from genplug.config.decode.devices import custom_attribute_names, read_source
+from genplug.config.decode.allocate import AllocateDecoder
+from genplug.config.decode.command import decode_command
+from genplug.config.decode.devices import custom_attribute_names, decode_source
 from genplug.config.decode.health import HealthDecoder
 from genplug.config.decode.values import ValueDecoder, entries, is_set, items, number
 from genplug.config.diagnostics import Diagnostics, ErrorCode
@@ -28,9 +28,9 @@ _PRE_START_SECONDS = 20.0
 
 
 def decode(
-    tree: MapNode, files: Sequence[str], problems: Diagnostics, policy: Policy | None = DEFAULT_POLICY
+    tree: MapNode, files: Sequence[str], diagnostics: Diagnostics, policy: Policy | None = DEFAULT_POLICY
 ) -> Config:
-    """Return the configuration of a tree whose defaults are applied; it is complete if no problem was recorded.
+    """Return the configuration of a tree whose defaults are applied; it is complete if no error was recorded.
 
     With None as policy, everything is allowed.
     """
@@ -38,16 +38,16 @@ def decode(
     own = {
         name: custom_attribute_names(entry.value) for name, entry in written.items() if isinstance(entry.value, MapNode)
     }
-    # Before the resources: of a mistake that each resource repeats, the first record is shown.
+    # Before the resources: if each resource repeats an error, its first record is shown.
     if (defaults := shared_defaults(tree)) is not None:
-        _Decoder(problems, ValueDecoder(problems, frozenset().union(*own.values(), {SLICE})), policy).shared(
+        _Decoder(diagnostics, ValueDecoder(diagnostics, frozenset().union(*own.values(), {SLICE})), policy).shared(
             defaults, "defaults"
         )
     resources = {
-        name: _Decoder(problems, ValueDecoder(problems, own.get(name, frozenset())), policy).resource(name, entry)
+        name: _Decoder(diagnostics, ValueDecoder(diagnostics, own.get(name, frozenset())), policy).resource(name, entry)
         for name, entry in written.items()
     }
-    _check_aliases(written, resources, problems)
+    _check_aliases(written, resources, diagnostics)
     # The order is significant: of two resources that claim a device node, the first gets it.
     content = json.dumps(to_python(tree)).encode()
     return Config(resources, tuple(files), hashlib.sha256(content).hexdigest(), policy or DEFAULT_POLICY)
@@ -55,7 +55,7 @@ def decode(
 
 @frozen
 class _Decoder:
-    problems: Diagnostics
+    diagnostics: Diagnostics
     values: ValueDecoder
     policy: Policy | None
 
@@ -69,7 +69,7 @@ class _Decoder:
             location=entry.key,
             name_template=self._name(name, entry.key, where),
             sources=tuple(
-                read_source(item, f"{where}.devices[{number}]", self.problems)
+                decode_source(item, f"{where}.devices[{number}]", self.diagnostics)
                 for number, item in enumerate(items(node.get("devices")))
                 if isinstance(item, MapNode)
             ),
@@ -94,11 +94,13 @@ class _Decoder:
             or None,
             distinct=is_set(share, "distinct", value=True),
             preference=self._preference(node.get("preferredAllocation"), f"{where}.preferredAllocation"),
-            allocate=AllocateReader(self.problems, evolve(self.values, custom=own), self.policy).allocate(
+            allocate=AllocateDecoder(self.diagnostics, evolve(self.values, custom=own), self.policy).allocate(
                 node.get("allocate"), f"{where}.allocate"
             ),
             pre_start=self._pre_start(node.get("preStart"), f"{where}.preStart"),
-            health=HealthDecoder(self.problems, self.values, self.policy).decode(node.get("health"), f"{where}.health"),
+            health=HealthDecoder(self.diagnostics, self.values, self.policy).decode(
+                node.get("health"), f"{where}.health"
+            ),
             policy=self.policy or DEFAULT_POLICY,
         )
 
@@ -111,7 +113,7 @@ class _Decoder:
                 "devices form one pool"
             )
             hint = "remove one of them; to remove a key that comes from 'defaults', set it to null here"
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.CONFLICT,
                 later,
                 message,
@@ -131,7 +133,7 @@ class _Decoder:
                 f"{node.text!r} is not a number of slices",
                 'write an integer or a template: "${attr.core_count}"',
             )
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.WRONG_VALUE, node.at(0), message, key_path=where, hint=hint, width=len(node.text)
             )
         return template
@@ -147,7 +149,7 @@ class _Decoder:
     def _pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
         written = node.get("exec") if isinstance(node, MapNode) else None
         command = written.get("command") if isinstance(written, MapNode) else None
-        arguments = read_command(command, f"{where}.exec.command", self.values, self.policy, self.problems)
+        arguments = decode_command(command, f"{where}.exec.command", self.values, self.policy, self.diagnostics)
         if not isinstance(node, MapNode) or not arguments:
             return None
         return PreStartSpec(node.location, arguments, number(node.get("timeoutSeconds"), _PRE_START_SECONDS))
@@ -174,22 +176,24 @@ class _Decoder:
             message = f"{name!r} renders to {sample!r} or longer: {error}" if error else ""
         if message:
             hint = "write a domain that you own and a name: vendor.example/thing-${model}"
-            self.problems.add(ErrorCode.RESOURCE_NAME, location, message, key_path=where, hint=hint, width=len(name))
+            self.diagnostics.add(ErrorCode.RESOURCE_NAME, location, message, key_path=where, hint=hint, width=len(name))
         return template
 
     def _check_resource_name(self, name: str, location: SourceLocation, where: str) -> None:
         width = max(len(name), 1)
         if error := resource_name_error(name):
             hint = "write a domain that you own and a name: vendor.example/thing"
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.RESOURCE_NAME, location, f"{name!r}: {error}", key_path=where, hint=hint, width=width
             )
         elif self.policy is not None and (error := self.policy.resource_error(name)):
             message, hint = f"the resource {name!r} is {error}", self.policy.help
-            self.problems.add(ErrorCode.NOT_ALLOWED, location, message, key_path=where, hint=hint, width=width)
+            self.diagnostics.add(ErrorCode.NOT_ALLOWED, location, message, key_path=where, hint=hint, width=width)
 
 
-def _check_aliases(written: Mapping[str, MapEntry], resources: Mapping[str, Resource], problems: Diagnostics) -> None:
+def _check_aliases(
+    written: Mapping[str, MapEntry], resources: Mapping[str, Resource], diagnostics: Diagnostics
+) -> None:
     """Record aliases that are names of other resources, and aliases of resources that cannot have any."""
     taken = {name: entry.key for name, entry in written.items()}
     for name, resource in resources.items():
@@ -202,12 +206,12 @@ def _check_aliases(written: Mapping[str, MapEntry], resources: Mapping[str, Reso
             hint = (
                 "remove the aliases, or add a second resource with the same devices; set share: {overlap: true} in both"
             )
-            problems.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len("aliases"))
+            diagnostics.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len("aliases"))
         for item in items(node.get("aliases")):
             alias = item.text if isinstance(item, ScalarNode) else ""
             if (first := taken.setdefault(alias, item.location)) is not item.location:
                 message, hint = f"{alias!r} is already used as a resource name", "use each name once"
-                problems.add(
+                diagnostics.add(
                     ErrorCode.CONFLICT,
                     item.location,
                     message,

@@ -21,14 +21,14 @@ def custom_attribute_names(resource: MapNode) -> frozenset[str]:
     return frozenset().union(*map(_names, items(resource.get("devices"))))
 
 
-def read_source(node: MapNode, where: str, problems: Diagnostics) -> Source:
+def decode_source(node: MapNode, where: str, diagnostics: Diagnostics) -> Source:
     """Return the decoded entry of ``devices``; its templates may refer to the custom attributes that it defines."""
-    return _SourceReader(problems, ValueDecoder(problems, _names(node))).source(node, where)
+    return _SourceDecoder(diagnostics, ValueDecoder(diagnostics, _names(node))).source(node, where)
 
 
 @frozen
-class _SourceReader:
-    problems: Diagnostics
+class _SourceDecoder:
+    diagnostics: Diagnostics
     values: ValueDecoder
 
     def source(self, node: MapNode, where: str) -> Source:
@@ -59,7 +59,7 @@ class _SourceReader:
             if (cycle := _find_cycle(attribute, found)) is not None:
                 message = f"{attribute.name!r} depends on {', which depends on '.join(map(repr, cycle[1:]))}"
                 hint = "remove the circular definition"
-                self.problems.add(
+                self.diagnostics.add(
                     ErrorCode.CONFLICT,
                     attribute.location,
                     message,
@@ -76,10 +76,10 @@ class _SourceReader:
                 f"{name!r} is not a valid attribute name",
                 "start with a letter or '_'; continue with letters, digits, '_', '-' and '.'",
             )
-            self.problems.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
+            self.diagnostics.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
         elif is_known_attribute(name) or name == SLICE:
             message, hint = f"{name!r} is a built-in attribute", "use another name"
-            self.problems.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
+            self.diagnostics.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
         fields = entry.value
         if not isinstance(fields, MapNode):
             return None
@@ -96,7 +96,7 @@ class _SourceReader:
         if "id" not in node.entries:
             message, hint = "'verbatimId' requires 'id'", 'add one: id: "${pci.address}"'
             location, tree = node.entries["verbatimId"].key, f"{where}.verbatimId"
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.MISSING_KEY, location, message, key_path=tree, hint=hint, width=len("verbatimId")
             )
         return True
@@ -114,7 +114,7 @@ class _SourceReader:
                 message = f"{what} is read from the directory that 'sysfs' defines"
                 hint = "use attributes that do not depend on it: path, name, index, minor, attributes of other files"
                 location = written.at(reference.offset)
-                self.problems.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len(name))
+                self.diagnostics.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len(name))
         return template
 
     def _nodes(self, node: Node | None, where: str) -> tuple[NodeSpec, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from genplug.config.decode.command import read_command
+from genplug.config.decode.command import decode_command
 from genplug.config.decode.values import ValueDecoder, is_set, items, number
 from genplug.config.diagnostics import Diagnostics, ErrorCode
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class HealthDecoder:
     """Decodes a ``health``; without a policy every probe is allowed."""
 
-    problems: Diagnostics
+    diagnostics: Diagnostics
     values: ValueDecoder
     policy: Policy | None
 
@@ -68,7 +68,7 @@ class HealthDecoder:
         if not isinstance(name, ScalarNode):
             return ""
         if (first := locations.get(name.text)) is not None:
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.CONFLICT,
                 name.at(0),
                 f"two probes have the name {name.text!r}",
@@ -82,12 +82,12 @@ class HealthDecoder:
 
     def _decode_check(self, kind: "ProbeKind", entry: MapEntry, where: str) -> Check | None:
         options = entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
-        check = kind.decode(_NodeDecoder(options, where, self.problems, self.values))
+        check = kind.decode(_NodeDecoder(options, where, self.diagnostics, self.values))
         denial = kind.denial(check, self.policy) if check is not None and self.policy is not None else None
         if denial is not None and self.policy is not None:
             location, width, key_path = _find_denied(denial, entry, options, where)
             width = width or len(kind.name)
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.NOT_ALLOWED, location, denial.reason, key_path=key_path, hint=self.policy.help, width=width
             )
         return check
@@ -99,7 +99,7 @@ class _NodeDecoder:
 
     node: MapNode
     where: str
-    problems: Diagnostics
+    diagnostics: Diagnostics
     values: ValueDecoder
 
     def has(self, option: str) -> bool:
@@ -123,7 +123,7 @@ class _NodeDecoder:
             return None
         value = parse_quantity(node.text)
         if value is None or value < 1 or value != int(value):
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.WRONG_VALUE,
                 node.at(0),
                 f"{node.text!r} is not a bit mask",
@@ -147,10 +147,10 @@ class _NodeDecoder:
         return self.values.find(self.node.get(option), f"{self.where}.{option}")
 
     def command(self, option: str) -> tuple[Template, ...]:
-        known = len(self.problems.found)
+        known = len(self.diagnostics.found)
         # The kind checks whether the policy allows the program.
-        command = read_command(self.node.get(option), f"{self.where}.{option}", self.values, None, self.problems)
-        return command if len(self.problems.found) == known else ()
+        command = decode_command(self.node.get(option), f"{self.where}.{option}", self.values, None, self.diagnostics)
+        return command if len(self.diagnostics.found) == known else ()
 
     def reject(self, option: str, message: str, hint: str) -> None:
         self._report(ErrorCode.SELECTOR, option, message, hint)
@@ -160,7 +160,7 @@ class _NodeDecoder:
 
     def _report(self, code: ErrorCode, option: str, message: str, hint: str) -> None:
         location = self.node.entries[option].key
-        self.problems.add(code, location, message, key_path=self.where, hint=hint, width=len(option))
+        self.diagnostics.add(code, location, message, key_path=self.where, hint=hint, width=len(option))
 
 
 def _find_denied(denial: "Denial", entry: MapEntry, options: MapNode, where: str) -> tuple[SourceLocation, int, str]:

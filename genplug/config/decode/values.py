@@ -24,23 +24,23 @@ _PATHS = ("path", "target", "sysfs")
 
 @frozen
 class ValueDecoder:
-    """Decodes strings and records their mistakes.
+    """Decodes strings and records their errors.
 
     ``custom`` are the names of the custom attributes that templates may refer to.
     """
 
-    problems: Diagnostics
+    diagnostics: Diagnostics
     custom: frozenset[str] = frozenset()
 
     def template(self, node: Node | None, where: str) -> Template | None:
-        """Return a template, or None if there is no string or a mistake in it."""
+        """Return a template, or None if there is no string or an error in it."""
         if not isinstance(node, ScalarNode) or not isinstance(node.value, str):
             return None
         try:
             template = Template.parse(node.value)
         except TemplateError as error:
             location = node.at(error.offset)
-            self.problems.add(ErrorCode.TEMPLATE, location, str(error), key_path=where, hint=error.hint)
+            self.diagnostics.add(ErrorCode.TEMPLATE, location, str(error), key_path=where, hint=error.hint)
             return None
         for reference in template.references:
             self._check_attribute(reference.name, node.at(reference.offset), where)
@@ -56,12 +56,12 @@ class ValueDecoder:
         width = len(node.text)
         if not sample.startswith("/"):
             message = f"{node.text!r} is not an absolute path"
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.PATH, node.at(0), message, key_path=where, hint="start it with '/'", width=width
             )
         elif ".." in sample.split("/"):
             message, hint = f"{node.text!r} contains '..'", "write the path without it"
-            self.problems.add(ErrorCode.PATH, node.at(0), message, key_path=where, hint=hint, width=width)
+            self.diagnostics.add(ErrorCode.PATH, node.at(0), message, key_path=where, hint=hint, width=width)
         elif is_glob:
             self._glob(node, sample, where)
         return template
@@ -85,7 +85,7 @@ class ValueDecoder:
         except GlobError as error:
             # The offset refers to the rendered sample, which may differ from the text.
             location = node.at(error.offset if text == node.text else 0)
-            self.problems.add(ErrorCode.GLOB, location, f"{node.text!r}: {error}", key_path=where, hint=error.hint)
+            self.diagnostics.add(ErrorCode.GLOB, location, f"{node.text!r}: {error}", key_path=where, hint=error.hint)
             return None
 
     def _selector(self, node: Node, where: str) -> Selector:
@@ -107,37 +107,43 @@ class ValueDecoder:
         self._check_possible(selector, node, where)
         return selector
 
-    def _choices(self, node: Node | None, where: str) -> tuple[str, ...]:
-        """Return the globs of a selector in normalized form."""
+    def name_globs(self, node: Node | None, where: str) -> tuple[str, ...]:
+        """Return the brace-free globs over names of a string or a list of strings."""
         globs: list[str] = []
         for scalar in _strings(node):
             try:
-                globs += map(normalize, expand_braces(scalar.text))
+                globs += expand_braces(scalar.text)
             except GlobError as error:
                 location, message = scalar.at(error.offset), f"{scalar.text!r}: {error}"
-                self.problems.add(ErrorCode.GLOB, location, message, key_path=where, hint=error.hint)
+                self.diagnostics.add(ErrorCode.GLOB, location, message, key_path=where, hint=error.hint)
         return tuple(globs)
+
+    def _choices(self, node: Node | None, where: str) -> tuple[str, ...]:
+        """Return the globs of a selector in normalized form."""
+        return tuple(map(normalize, self.name_globs(node, where)))
 
     def _check_possible(self, selector: Selector, node: MapNode, where: str) -> None:
         if selector.minimum is not None and selector.maximum is not None and selector.minimum > selector.maximum:
             message, location = "'min' is greater than 'max', so no value can match", node.entries["min"].key
-            self.problems.add(
+            self.diagnostics.add(
                 ErrorCode.SELECTOR, location, message, key_path=where, hint="swap the two", width=len("min")
             )
         if selector.exists is False and len(node.entries) > 1:
             message, location = "'exists: false' excludes all other conditions", node.entries["exists"].key
             hint = "remove 'exists: false' or the other conditions"
-            self.problems.add(ErrorCode.SELECTOR, location, message, key_path=where, hint=hint, width=len("exists"))
+            self.diagnostics.add(ErrorCode.SELECTOR, location, message, key_path=where, hint=hint, width=len("exists"))
 
     def parse_quantity(self, node: Node | None, where: str) -> float | None:
-        """Return a number or a quantity, or None if there is none or a mistake in it."""
+        """Return a number or a quantity, or None if there is none or an error in it."""
         if not isinstance(node, ScalarNode) or isinstance(node.value, bool | None):
             return None
         found = parse_quantity(node.text)
         if found is None:
             message, expected = f"{node.text!r} is not a number", "a number or a quantity, for example 8 or 64Gi"
             width = len(node.text)
-            self.problems.add(ErrorCode.SELECTOR, node.at(0), message, key_path=where, expected=expected, width=width)
+            self.diagnostics.add(
+                ErrorCode.SELECTOR, node.at(0), message, key_path=where, expected=expected, width=width
+            )
         return found
 
     def pattern(self, node: Node | None, where: str) -> str | None:
@@ -164,7 +170,9 @@ class ValueDecoder:
         except PatternError as error:
             hint = "the syntax is that of RE2: no look-ahead and no back-references"
             message = f"{node.text!r} is not a regular expression: {error}"
-            self.problems.add(ErrorCode.SELECTOR, node.at(0), message, key_path=where, hint=hint, width=len(node.text))
+            self.diagnostics.add(
+                ErrorCode.SELECTOR, node.at(0), message, key_path=where, hint=hint, width=len(node.text)
+            )
             return None
 
     def _sample(self, name: str, parts: Sequence[str | Reference]) -> tuple[str]:
@@ -183,7 +191,7 @@ class ValueDecoder:
         else:
             message = f"unknown attribute {name!r}"
             hint = did_you_mean(name, (*list_known_attributes(), *self.custom)) or _LIST_HINT
-        self.problems.add(ErrorCode.UNKNOWN_ATTRIBUTE, location, message, key_path=where, hint=hint, width=len(name))
+        self.diagnostics.add(ErrorCode.UNKNOWN_ATTRIBUTE, location, message, key_path=where, hint=hint, width=len(name))
 
 
 def items(node: Node | None) -> tuple[Node, ...]:

@@ -79,9 +79,9 @@ def test_recipe_for_the_hardware_of_a_machine_is_selected(
     assert f"#   {kind}: " in out.read_text().partition(HEADER)[0]
     capsys.readouterr()
     assert main(["validate", str(out), "-o", "json"]) in {0, 78}
-    problems = json.loads(capsys.readouterr().out)["problems"]
-    assert {problem["code"] for problem in problems} <= {"GP019"}
-    assert not problems or "needs a policy" in out.read_text()
+    diagnostics = json.loads(capsys.readouterr().out)["problems"]
+    assert {diagnostic["code"] for diagnostic in diagnostics} <= {"GP019"}
+    assert not diagnostics or "needs a policy" in out.read_text()
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_errors_are_printed_to_stderr_with_their_number_and_exit_78(capsys: pyte
         "      |                   ^^^^^^",
         "      = help: did you mean 'devices'?",
         "",
-        "1 problem",
+        "1 error",
     ]
 
 
@@ -177,8 +177,8 @@ def test_json_output_is_printed_to_stdout(capsys: pytest.CaptureFixture[str]) ->
     }
     Path("a.yaml").write_text(VALID + "  example.com/x: {}\n")
     assert main(["validate", "a.yaml", "-o", "json"]) == 78
-    (problem,) = json.loads(capsys.readouterr().out)["problems"]
-    assert (problem["line"], problem["first"]) == (5, {"file": "a.yaml", "line": 4, "column": 3})
+    (diagnostic,) = json.loads(capsys.readouterr().out)["problems"]
+    assert (diagnostic["line"], diagnostic["first"]) == (5, {"file": "a.yaml", "line": 4, "column": 3})
     Path("a.yaml").write_text(VALID)
     assert main(["validate", "a.yaml", "-o", "json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -28,7 +28,7 @@ def test_diagnostics_match_the_golden_text(name: str, monkeypatch: pytest.Monkey
     monkeypatch.chdir(GOLDEN)
     with pytest.raises(ConfigInvalidError) as caught:
         load([Path(name)], policy=POLICIES.get(name))
-    check_golden(Path(name).with_suffix(".txt"), format_diagnostics(caught.value.problems) + "\n")
+    check_golden(Path(name).with_suffix(".txt"), format_diagnostics(caught.value.diagnostics) + "\n")
 
 
 @pytest.mark.parametrize("name", CASES)

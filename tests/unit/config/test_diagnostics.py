@@ -4,16 +4,16 @@ from typing import Any
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode, format_diagnostics
 from genplug.spec.location import SourceLocation
-from tests.support.configs import find_problems, render_config
+from tests.support.configs import find_diagnostics, render_config
 
 
-def make_problem(line: str, column: int, **more: Any) -> Diagnostic:
+def make_diagnostic(line: str, column: int, **more: Any) -> Diagnostic:
     return Diagnostic(ErrorCode.GLOB, SourceLocation("f", 3, column), "wrong", line=line, **more)
 
 
-def test_carets_mark_the_problem() -> None:
+def test_carets_mark_the_error() -> None:
     assert format_diagnostics(
-        [make_problem("key: value", 6, width=5, key_path="a.b", expected="more", hint="less")]
+        [make_diagnostic("key: value", 6, width=5, key_path="a.b", expected="more", hint="less")]
     ) == (
         "f:3:6: error[GP011]: wrong  [a.b]\n"
         "    3 | key: value\n"
@@ -25,17 +25,17 @@ def test_carets_mark_the_problem() -> None:
 
 def test_related_location_is_printed() -> None:
     assert "      = first: f:1:2" in format_diagnostics(
-        [make_problem("x", 1, related_location=SourceLocation("f", 1, 2))]
+        [make_diagnostic("x", 1, related_location=SourceLocation("f", 1, 2))]
     )
 
 
 def test_tab_is_kept_in_the_line_of_the_caret() -> None:
-    assert format_diagnostics([make_problem("\tx:\ty", 5)]).split("\n")[2] == "      | \t  \t^"
+    assert format_diagnostics([make_diagnostic("\tx:\ty", 5)]).split("\n")[2] == "      | \t  \t^"
 
 
 def test_carets_end_with_the_line() -> None:
-    assert format_diagnostics([make_problem("abc", 2, width=50)]).endswith("|  ^^")
-    assert format_diagnostics([make_problem("abc", 10, width=50)]).endswith("|    ^")
+    assert format_diagnostics([make_diagnostic("abc", 2, width=50)]).endswith("|  ^^")
+    assert format_diagnostics([make_diagnostic("abc", 10, width=50)]).endswith("|    ^")
 
 
 def test_bars_are_aligned_for_a_line_number_of_many_digits() -> None:
@@ -48,13 +48,13 @@ def test_bars_are_aligned_for_a_line_number_of_many_digits() -> None:
 def test_long_line_is_truncated_around_the_caret() -> None:
     for column in (1, 100, 5000, 9995):
         line = "x" * (column - 1) + "HERE" + "x" * (10_000 - column - 3)
-        _, source, caret = format_diagnostics([make_problem(line, column, width=4)]).split("\n")
+        _, source, caret = format_diagnostics([make_diagnostic(line, column, width=4)]).split("\n")
         assert len(source) < 200
         assert source[caret.index("^") : caret.rindex("^") + 1] == "HERE"
 
 
 def test_control_characters_are_replaced() -> None:
-    text = format_diagnostics([make_problem("a\x1b[2Jb\x7f", 1, hint="\x07", key_path="\x1b")])
+    text = format_diagnostics([make_diagnostic("a\x1b[2Jb\x7f", 1, hint="\x07", key_path="\x1b")])
     assert text.replace("\n", "").isprintable()
     assert "␛" in text
 
@@ -66,25 +66,25 @@ def test_long_message_key_path_and_hint_are_truncated() -> None:
     assert all(len(line) < 500 for line in format_diagnostics([long]).split("\n"))
 
 
-def test_problems_are_sorted_by_location_without_duplicates() -> None:
+def test_errors_are_sorted_by_location_without_duplicates() -> None:
     def at(file: str, line: int, column: int, tree: str) -> Diagnostic:
         return Diagnostic(ErrorCode.GLOB, SourceLocation(file, line, column), "wrong", key_path=tree)
 
     found = [at("b", 1, 1, ""), at("a", 10, 1, ""), at("a", 9, 7, ""), at("a", 9, 2, "first"), at("a", 9, 2, "echo")]
     error = ConfigInvalidError(found)
-    assert [(str(problem.location), problem.key_path) for problem in error.problems] == [
+    assert [(str(diagnostic.location), diagnostic.key_path) for diagnostic in error.diagnostics] == [
         ("a:9:2", "first"),
         ("a:9:7", ""),
         ("a:10:1", ""),
         ("b:1:1", ""),
     ]
-    assert str(error) == format_diagnostics(error.problems)
+    assert str(error) == format_diagnostics(error.diagnostics)
 
 
 def test_long_value_is_truncated_in_the_text() -> None:
-    (problem,) = find_problems(render_config(f"devices: [{{glob: /dev/{'x' * 5000}**}}]"))
-    assert len(problem.message) > 5000
-    text = format_diagnostics([problem])
+    (diagnostic,) = find_diagnostics(render_config(f"devices: [{{glob: /dev/{'x' * 5000}**}}]"))
+    assert len(diagnostic.message) > 5000
+    text = format_diagnostics([diagnostic])
     assert max(map(len, text.splitlines())) <= 401
     assert "c.yaml:5:5027: error[GP011]" in text
     assert "'**' must be a complete path segment" in text

@@ -13,7 +13,7 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, Diagnosti
 from genplug.config.files import decode_utf8, nodes_of, read_files
 from genplug.config.load import load
 from genplug.testing.node.config_files import swap_config_map
-from tests.support.configs import CONFIG_HEADER, collect_problems
+from tests.support.configs import CONFIG_HEADER, collect_diagnostics
 
 
 def render_resources(*names: str) -> str:
@@ -30,12 +30,12 @@ def load_names(*paths: Path, node_name: str | None = None) -> list[str]:
     return [name.removeprefix("example.com/") for name in load(paths, node_name).config.resources]
 
 
-def find_problems(*paths: Path) -> tuple[Diagnostic, ...]:
-    return collect_problems(lambda: load(paths, None))
+def find_diagnostics(*paths: Path) -> tuple[Diagnostic, ...]:
+    return collect_diagnostics(lambda: load(paths, None))
 
 
 def find_codes(*paths: Path) -> list[ErrorCode]:
-    return [problem.code for problem in find_problems(*paths)]
+    return [diagnostic.code for diagnostic in find_diagnostics(*paths)]
 
 
 def test_file_of_any_name_is_a_configuration(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_directory_of_each_symlink_of_a_path_is_watched(tmp_path: Path) -> None:
 def test_missing_file_is_reported_and_its_nearest_directory_is_watched(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalidError) as caught:
         load([tmp_path / "not" / "there.yaml"])
-    assert [problem.code for problem in caught.value.problems] == [ErrorCode.UNREADABLE]
+    assert [diagnostic.code for diagnostic in caught.value.diagnostics] == [ErrorCode.UNREADABLE]
     assert caught.value.directories == {tmp_path}
 
 
@@ -141,8 +141,8 @@ def test_directory_without_configuration_is_reported(tmp_path: Path) -> None:
 def test_directory_with_the_name_of_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").mkdir()
     (tmp_path / "b.yaml").write_text(render_resources("b"))
-    (problem,) = find_problems(tmp_path)
-    assert (problem.code, problem.location.file) == (ErrorCode.UNREADABLE, str(tmp_path / "a.yaml"))
+    (diagnostic,) = find_diagnostics(tmp_path)
+    assert (diagnostic.code, diagnostic.location.file) == (ErrorCode.UNREADABLE, str(tmp_path / "a.yaml"))
 
 
 def test_path_with_null_character_is_reported() -> None:
@@ -170,8 +170,8 @@ def test_file_without_read_permission_is_reported() -> None:
 
 def test_invalid_utf8_byte_is_reported_at_its_location(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes("a: ü\nb: ü\xff".encode("latin-1").replace(b"\xfc", "ü".encode()))
-    (problem,) = find_problems(tmp_path)
-    assert (problem.code, problem.location.line, problem.location.column) == (ErrorCode.UNREADABLE, 2, 5)
+    (diagnostic,) = find_diagnostics(tmp_path)
+    assert (diagnostic.code, diagnostic.location.line, diagnostic.location.column) == (ErrorCode.UNREADABLE, 2, 5)
 
 
 def test_byte_order_mark_is_removed(tmp_path: Path) -> None:
@@ -209,9 +209,9 @@ def change_during_read(pipe: Path, *changes: Callable[[], object]) -> Iterator[N
 
 
 def read_texts(path: Path) -> tuple[list[str], list[Diagnostic]]:
-    problems = Diagnostics()
-    found = read_files([path], None, problems)
-    return [file.text for file in found.texts], problems.found
+    diagnostics = Diagnostics()
+    found = read_files([path], None, diagnostics)
+    return [file.text for file in found.texts], diagnostics.found
 
 
 def test_config_map_that_is_swapped_during_the_read_is_read_again(tmp_path: Path) -> None:
@@ -285,8 +285,8 @@ def test_files_that_change_during_every_read_are_reported(tmp_path: Path) -> Non
     other.write_text("")
     changes = [lambda length=length: other.write_text("x" * length) for length in range(1, 6)]
     with change_during_read(tmp_path / "a.yaml", *changes):
-        _, problems = read_texts(tmp_path)
-    assert [problem.message for problem in problems] == ["the files change while genplug reads them"]
+        _, diagnostics = read_texts(tmp_path)
+    assert [diagnostic.message for diagnostic in diagnostics] == ["the files change while genplug reads them"]
 
 
 @pytest.mark.parametrize(
@@ -301,4 +301,6 @@ def test_files_that_change_during_every_read_are_reported(tmp_path: Path) -> Non
 def test_invalid_byte_is_located_after_a_byte_order_mark(content: bytes, location: str) -> None:
     found = Diagnostics()
     assert decode_utf8(content, "f", found) is None
-    assert [(problem.code, str(problem.location)) for problem in found.found] == [(ErrorCode.UNREADABLE, location)]
+    assert [(diagnostic.code, str(diagnostic.location)) for diagnostic in found.found] == [
+        (ErrorCode.UNREADABLE, location)
+    ]

@@ -1,36 +1,38 @@
-"""Loading of whole configurations: problems of several files, and the digest."""
+"""Loading of whole configurations: errors of several files, and the digest."""
 
 from genplug.config.diagnostics import ErrorCode
 from genplug.config.files import ConfigFile
 from genplug.config.load import load_texts
 from genplug.spec.model import Config
-from tests.support.configs import CONFIG_HEADER, DEVICES, collect_problems, find_problems, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, collect_diagnostics, find_diagnostics, render_config
 
 
 def load_files(*texts: str) -> Config:
     return load_texts([ConfigFile(f"{number}.yaml", text) for number, text in enumerate(texts)])
 
 
-def locate_problems(*texts: str) -> list[tuple[ErrorCode, str]]:
-    return [(problem.code, str(problem.location)) for problem in collect_problems(lambda: load_files(*texts))]
+def locate_diagnostics(*texts: str) -> list[tuple[ErrorCode, str]]:
+    return [
+        (diagnostic.code, str(diagnostic.location)) for diagnostic in collect_diagnostics(lambda: load_files(*texts))
+    ]
 
 
-def test_unreadable_file_adds_no_problems_to_other_files() -> None:
+def test_unreadable_file_adds_no_errors_to_other_files() -> None:
     # Without the first file, the second file would lack its version, its kind and its devices.
-    assert locate_problems(render_config(DEVICES) + "  - x", "resources: {example.com/x: {replicas: 2}}") == [
+    assert locate_diagnostics(render_config(DEVICES) + "  - x", "resources: {example.com/x: {replicas: 2}}") == [
         (ErrorCode.SYNTAX, "0.yaml:6:3")
     ]
 
 
 def test_wrong_version_is_reported_in_a_file_that_a_later_file_overrides() -> None:
-    assert locate_problems("apiVersion: genplug.io/v2\n", render_config(DEVICES)) == [
+    assert locate_diagnostics("apiVersion: genplug.io/v2\n", render_config(DEVICES)) == [
         (ErrorCode.WRONG_VERSION, "0.yaml:1:13")
     ]
 
 
 def test_policy_among_the_configuration_files_is_reported_with_its_option() -> None:
-    (problem,) = find_problems("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nresources: ['*']\n")
-    assert (problem.code, problem.hint) == (
+    (diagnostic,) = find_diagnostics("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nresources: ['*']\n")
+    assert (diagnostic.code, diagnostic.hint) == (
         ErrorCode.WRONG_VERSION,
         "a policy is not part of the configuration that it limits: pass its file with --policy",
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from genplug.config.diagnostics import Diagnostic, ErrorCode
 from genplug.config.manifest import find_manifests, is_manifest
-from tests.support.configs import CONFIG_HEADER, collect_problems, marked_text
+from tests.support.configs import CONFIG_HEADER, collect_diagnostics, marked_text
 
 RENDERED = f"""\
 # Source: genplug/templates/serviceaccount.yaml
@@ -52,15 +52,15 @@ def load_names(text: str, node_name: str | None = None) -> list[str]:
     return [name.removeprefix("example.com/") for name in manifest.load(node_name).resources]
 
 
-def find_problems(text: str, node_name: str | None = None) -> tuple[Diagnostic, ...]:
-    return collect_problems(
+def find_diagnostics(text: str, node_name: str | None = None) -> tuple[Diagnostic, ...]:
+    return collect_diagnostics(
         lambda: [manifest.load(node_name) for manifest in find_manifests(text, "cm.yaml")],
     )
 
 
-def locate_problems(text: str, node_name: str | None = None) -> list[tuple[str, str]]:
-    """Return the locations of the problems, and the texts that their carets mark."""
-    return [(str(problem.location), marked_text(problem)) for problem in find_problems(text, node_name)]
+def locate_diagnostics(text: str, node_name: str | None = None) -> list[tuple[str, str]]:
+    """Return the locations of the errors, and the texts that their carets mark."""
+    return [(str(diagnostic.location), marked_text(diagnostic)) for diagnostic in find_diagnostics(text, node_name)]
 
 
 def test_config_map_with_configuration_is_found_in_a_rendered_chart() -> None:
@@ -73,30 +73,30 @@ def test_config_map_with_configuration_is_found_in_a_rendered_chart() -> None:
     assert manifest.load(None).files == ("cm.yaml[genplug/genplug.yaml]",)
 
 
-def test_problem_in_literal_block_has_its_location_in_the_manifest() -> None:
-    assert locate_problems(RENDERED.replace("devices: [{glob: /dev/x}]", "devces: [{glob: /dev/x}]")) == [
+def test_error_in_literal_block_has_its_location_in_the_manifest() -> None:
+    assert locate_diagnostics(RENDERED.replace("devices: [{glob: /dev/x}]", "devces: [{glob: /dev/x}]")) == [
         ("cm.yaml:25:9", "devces")
     ]
-    assert locate_problems(RENDERED.replace("glob: /dev/y", 'glob: "y${"'), "w1") == [("cm.yaml:27:53", "y")]
+    assert locate_diagnostics(RENDERED.replace("glob: /dev/y", 'glob: "y${"'), "w1") == [("cm.yaml:27:53", "y")]
 
 
 def test_syntax_error_has_its_location_in_the_manifest() -> None:
-    assert locate_problems(RENDERED.replace("devices: [{glob: /dev/x}]", "devices: 'x")) == [("cm.yaml:25:18", "'")]
-    duplicates = find_problems(
+    assert locate_diagnostics(RENDERED.replace("devices: [{glob: /dev/x}]", "devices: 'x")) == [("cm.yaml:25:18", "'")]
+    duplicates = find_diagnostics(
         RENDERED.replace("      example.com/x:\n", "      example.com/x: null\n      example.com/x:\n")
     )
-    assert [(str(problem.location), str(problem.related_location)) for problem in duplicates] == [
+    assert [(str(diagnostic.location), str(diagnostic.related_location)) for diagnostic in duplicates] == [
         ("cm.yaml:25:7", "cm.yaml:24:7")
     ]
 
 
-def test_problem_in_quoted_value_has_its_location_or_that_of_the_value() -> None:
-    assert locate_problems(RENDERED.replace("example.com/x: null", "x: {devices: []}"), "w2")[0] == (
+def test_error_in_quoted_value_has_its_location_or_that_of_the_value() -> None:
+    assert locate_diagnostics(RENDERED.replace("example.com/x: null", "x: {devices: []}"), "w2")[0] == (
         "cm.yaml:28:30",
         "x",
     )
     escaped = RENDERED.replace("'resources: {example.com/x: null}'", '"resources: {x: {devices: []}}\\n"')
-    assert locate_problems(escaped, "w2")[0] == ("cm.yaml:28:17", '"')
+    assert locate_diagnostics(escaped, "w2")[0] == ("cm.yaml:28:17", '"')
 
 
 def test_json_list_of_kubectl_is_read() -> None:
@@ -116,8 +116,8 @@ def test_each_config_map_is_a_configuration() -> None:
 
 def test_single_config_map_is_read_without_a_version() -> None:
     text = "kind: ConfigMap\ndata:\n  a.yaml: |\n    resorces: {}\n"
-    assert {problem.code for problem in find_problems(text)} == {ErrorCode.UNKNOWN_KEY, ErrorCode.MISSING_KEY}
-    assert {str(problem.location) for problem in find_problems(text)} == {"cm.yaml:4:5"}
+    assert {diagnostic.code for diagnostic in find_diagnostics(text)} == {ErrorCode.UNKNOWN_KEY, ErrorCode.MISSING_KEY}
+    assert {str(diagnostic.location) for diagnostic in find_diagnostics(text)} == {"cm.yaml:4:5"}
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_single_config_map_is_read_without_a_version() -> None:
 )
 def test_manifest_without_configuration_is_reported(text: str) -> None:
     assert is_manifest(text)
-    assert [problem.code for problem in find_problems(text)] == [ErrorCode.NO_RESOURCES]
+    assert [diagnostic.code for diagnostic in find_diagnostics(text)] == [ErrorCode.NO_RESOURCES]
 
 
 def test_invalid_yaml_stream_is_reported_at_its_error() -> None:
-    assert locate_problems("kind: ConfigMap\ndata: [\n---\n")[0][0] == "cm.yaml:3:1"
+    assert locate_diagnostics("kind: ConfigMap\ndata: [\n---\n")[0][0] == "cm.yaml:3:1"
 
 
 def test_empty_value_is_read_like_an_empty_file() -> None:
-    assert [problem.code for problem in find_problems('kind: ConfigMap\ndata: {a.yaml: ""}\n')] == [
+    assert [diagnostic.code for diagnostic in find_diagnostics('kind: ConfigMap\ndata: {a.yaml: ""}\n')] == [
         ErrorCode.NO_RESOURCES
     ]
 
@@ -158,12 +158,12 @@ def test_manifest_check_is_linear_in_the_text() -> None:
 def test_any_text_in_a_manifest_is_reported_as_invalid(text: str) -> None:
     head = "kind: ConfigMap\ndata:\n  a.yaml: "
     for manifest in (text, f"{head}|\n    {text}", head + text):
-        assert {problem.location.file for problem in find_problems(manifest)} == {"cm.yaml"}
+        assert {diagnostic.location.file for diagnostic in find_diagnostics(manifest)} == {"cm.yaml"}
 
 
 def test_duplicate_key_is_reported_only_in_a_config_map_of_genplug() -> None:
-    found = collect_problems(lambda: find_manifests(DUPLICATE_KEY, "cm.yaml"))
-    assert [(problem.code, str(problem.location), str(problem.related_location)) for problem in found] == [
+    found = collect_diagnostics(lambda: find_manifests(DUPLICATE_KEY, "cm.yaml"))
+    assert [(diagnostic.code, str(diagnostic.location), str(diagnostic.related_location)) for diagnostic in found] == [
         (ErrorCode.DUPLICATE_KEY, "cm.yaml:4:3", "cm.yaml:3:3")
     ]
     ours = f"kind: ConfigMap\ndata:\n  a.yaml: |\n    {CONFIG_HEADER.splitlines()[0]}\n"
@@ -172,4 +172,6 @@ def test_duplicate_key_is_reported_only_in_a_config_map_of_genplug() -> None:
 
 @pytest.mark.parametrize("text", ["kind: ConfigMap\ndata: {", "kind: ConfigMap\ndata: [\n", "kind: ConfigMap\n\n\n- "])
 def test_truncated_manifest_is_reported_as_a_syntax_error(text: str) -> None:
-    assert {problem.code for problem in collect_problems(lambda: find_manifests(text, "cm.yaml"))} == {ErrorCode.SYNTAX}
+    assert {diagnostic.code for diagnostic in collect_diagnostics(lambda: find_manifests(text, "cm.yaml"))} == {
+        ErrorCode.SYNTAX
+    }

@@ -21,7 +21,7 @@ from tests.support.configs import (
     DEVICES,
     NAME,
     POLICY_HEADER,
-    collect_problems,
+    collect_diagnostics,
     read_policy,
     render_config,
 )
@@ -31,10 +31,10 @@ SCHEMA = json.loads(schema_text(POLICY_SCHEMA))
 KEYS = dict(find_keys(SCHEMA))
 
 
-def locate_problems(text: str) -> list[tuple[str, ErrorCode]]:
-    """Return the lines and columns of the problems of a policy, and their codes."""
-    found = collect_problems(lambda: decode_policy(ConfigFile("policy.yaml", text)))
-    return [(str(problem.location).partition(":")[2], problem.code) for problem in found]
+def locate_diagnostics(text: str) -> list[tuple[str, ErrorCode]]:
+    """Return the lines and columns of the errors of a policy, and their codes."""
+    found = collect_diagnostics(lambda: decode_policy(ConfigFile("policy.yaml", text)))
+    return [(str(diagnostic.location).partition(":")[2], diagnostic.code) for diagnostic in found]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_empty_list_allows_nothing() -> None:
     assert all(error.endswith("which allows nothing") for error in errors)
 
 
-def test_all_problems_of_a_policy_are_reported_at_their_locations() -> None:
+def test_all_errors_of_a_policy_are_reported_at_their_locations() -> None:
     text = POLICY_HEADER + (
         "resorces: [x]\n"
         "resources: [ok/*, 'a{b']\n"
@@ -74,7 +74,7 @@ def test_all_problems_of_a_policy_are_reported_at_their_locations() -> None:
         "exec: {allow: [check]}\n"
         "cdi: {allow: [a.io/b=*, 'a.io/[b'], deny: []}\n"
     )
-    assert locate_problems(text) == [
+    assert locate_diagnostics(text) == [
         ("3:1", ErrorCode.UNKNOWN_KEY),
         ("4:21", ErrorCode.GLOB),
         ("5:19", ErrorCode.GLOB),
@@ -102,13 +102,13 @@ def test_all_problems_of_a_policy_are_reported_at_their_locations() -> None:
     ],
 )
 def test_invalid_policy_file_is_rejected(text: str, expected: list[tuple[str, ErrorCode]]) -> None:
-    assert locate_problems(text) == expected
+    assert locate_diagnostics(text) == expected
 
 
 def test_configuration_in_place_of_the_policy_gets_a_hint() -> None:
     with pytest.raises(ConfigInvalidError) as caught:
         decode_policy(ConfigFile("policy.yaml", CONFIG_HEADER + "resources: {}\n"))
-    assert format_diagnostics(caught.value.problems) == (
+    assert format_diagnostics(caught.value.diagnostics) == (
         "policy.yaml:2:7: error[GP005]: 'DevicePluginConfig' is not supported  [kind]\n"
         "    2 | kind: DevicePluginConfig\n"
         "      |       ^^^^^^^^^^^^^^^^^^\n"
@@ -158,7 +158,7 @@ def test_defaults_of_the_policy_schema_are_the_default_policy() -> None:
     assert decode_policy(ConfigFile("", json.dumps(whole))) == DEFAULT_POLICY
 
 
-def test_problems_of_policy_and_configuration_are_reported_together(tmp_path: Path) -> None:
+def test_errors_of_policy_and_configuration_are_reported_together(tmp_path: Path) -> None:
     file, policy_file = tmp_path / "c" / "c.yaml", tmp_path / "p" / "policy.yaml"
     for path, text in (
         (file, render_config(f"{DEVICES}\nallocate: {{mounts: [{{hostPath: /opt, containerPath: /m}}]}}\nreplcas: 2")),
@@ -169,9 +169,12 @@ def test_problems_of_policy_and_configuration_are_reported_together(tmp_path: Pa
     with pytest.raises(ConfigInvalidError) as caught:
         load([file], policy=policy_file)
     # The mount is not reported: an invalid policy decides nothing.
-    assert [problem.code for problem in caught.value.problems] == [ErrorCode.UNKNOWN_KEY, ErrorCode.UNKNOWN_KEY]
-    assert {Path(problem.location.file) for problem in caught.value.problems} == {file, policy_file}
-    assert all(problem.line for problem in caught.value.problems)
+    assert [diagnostic.code for diagnostic in caught.value.diagnostics] == [
+        ErrorCode.UNKNOWN_KEY,
+        ErrorCode.UNKNOWN_KEY,
+    ]
+    assert {Path(diagnostic.location.file) for diagnostic in caught.value.diagnostics} == {file, policy_file}
+    assert all(diagnostic.line for diagnostic in caught.value.diagnostics)
     assert caught.value.directories == {file.parent, policy_file.parent}
 
 
@@ -221,8 +224,8 @@ def test_policy_in_a_manifest_has_locations_in_the_manifest() -> None:
     (name,) = policy_manifest.policies
     with pytest.raises(ConfigInvalidError) as caught:
         policy_manifest.policy(name)
-    (problem,) = caught.value.problems
-    assert str(problem.location) == f"all.yaml:{text.splitlines().index('    devices: []') + 1}:5"
+    (diagnostic,) = caught.value.diagnostics
+    assert str(diagnostic.location) == f"all.yaml:{text.splitlines().index('    devices: []') + 1}:5"
 
 
 def test_policy_in_the_config_map_of_a_configuration_is_reported() -> None:

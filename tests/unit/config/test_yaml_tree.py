@@ -1,4 +1,4 @@
-"""The YAML reader: locations, strict scalars, and a problem for every unsupported text."""
+"""The YAML reader: locations, strict scalars, and an error for every unsupported text."""
 
 import json
 from contextlib import suppress
@@ -13,7 +13,7 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCod
 from genplug.config.load import load_text
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, parse_document, parse_documents, to_python
 from genplug.spec.location import SourceLocation
-from tests.support.configs import CONFIG_HEADER, DEVICES, find_problems, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_diagnostics, render_config
 
 
 def parse_tree(text: str) -> Node:
@@ -158,8 +158,8 @@ def test_character_of_a_string_has_its_location(written: str, location: tuple[in
 
 
 def test_line_numbers_count_carriage_return_line_feed_once() -> None:
-    found = find_problems(CONFIG_HEADER.replace("\n", "\r\n") + "resources: {}\r\nreplica: 1\r\n")
-    assert [(str(problem.location), problem.line) for problem in found] == [("c.yaml:4:1", "replica: 1")]
+    found = find_diagnostics(CONFIG_HEADER.replace("\n", "\r\n") + "resources: {}\r\nreplica: 1\r\n")
+    assert [(str(diagnostic.location), diagnostic.line) for diagnostic in found] == [("c.yaml:4:1", "replica: 1")]
 
 
 UNSUPPORTED = {
@@ -192,27 +192,40 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("text", UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_unsupported_yaml_is_reported_as_a_single_problem(text: str) -> None:
+def test_unsupported_yaml_is_reported_as_a_single_error(text: str) -> None:
     found = Diagnostics()
     parse_document(text, "f", found)
-    (problem,) = found.found
-    assert problem.code in {ErrorCode.SYNTAX, ErrorCode.DUPLICATE_KEY, ErrorCode.UNREADABLE}
-    assert problem.message
-    assert problem.hint
+    (diagnostic,) = found.found
+    assert diagnostic.code in {ErrorCode.SYNTAX, ErrorCode.DUPLICATE_KEY, ErrorCode.UNREADABLE}
+    assert diagnostic.message
+    assert diagnostic.hint
+
+
+@pytest.mark.parametrize(("mebibytes", "hint"), [(1, "a ConfigMap cannot be larger than 1 MiB either"), (2, "")])
+def test_limit_of_config_maps_is_the_hint_for_texts_with_this_limit_only(mebibytes: int, hint: str) -> None:
+    found, limit = Diagnostics(), mebibytes << 20
+    parse_documents("x" * (limit + 1), "f", found, limit)
+    (diagnostic,) = found.found
+    assert diagnostic.message == f"the file is larger than {mebibytes} MiB, the maximum"
+    assert diagnostic.hint == hint
 
 
 def test_duplicate_key_is_reported_with_both_locations() -> None:
     found = Diagnostics()
     parse_document("a: 1\nb:\n  c: 1\n  c: 2\n", "f", found)
-    (problem,) = found.found
-    assert (problem.location, problem.related_location) == (SourceLocation("f", 4, 3), SourceLocation("f", 3, 3))
+    (diagnostic,) = found.found
+    assert (diagnostic.location, diagnostic.related_location) == (SourceLocation("f", 4, 3), SourceLocation("f", 3, 3))
 
 
-def test_duplicate_keys_are_reported_together_with_semantic_problems() -> None:
-    found = find_problems(
+def test_duplicate_keys_are_reported_together_with_semantic_errors() -> None:
+    found = find_diagnostics(
         CONFIG_HEADER + "resources: {a.io/x: {devices: [{glob: x}], replicas: 1, replicas: 2}}\nresources: {}\n"
     )
-    assert [problem.code for problem in found] == [ErrorCode.GLOB, ErrorCode.DUPLICATE_KEY, ErrorCode.DUPLICATE_KEY]
+    assert [diagnostic.code for diagnostic in found] == [
+        ErrorCode.GLOB,
+        ErrorCode.DUPLICATE_KEY,
+        ErrorCode.DUPLICATE_KEY,
+    ]
 
 
 def test_alias_repeats_the_value_of_its_anchor() -> None:
@@ -226,7 +239,7 @@ def test_alias_repeats_the_value_of_its_anchor() -> None:
 def test_anchor_is_unknown_in_the_next_document() -> None:
     found = Diagnostics()
     assert parse_documents("a: &a 1\n---\nb: *a\n", "f", found) is None
-    assert [problem.location for problem in found.found] == [SourceLocation("f", 3, 4)]
+    assert [diagnostic.location for diagnostic in found.found] == [SourceLocation("f", 3, 4)]
 
 
 @given(st.binary(max_size=200))
@@ -256,4 +269,4 @@ def test_document_marker_at_the_end_starts_no_document(end: str) -> None:
 
 
 def test_file_of_document_markers_is_empty() -> None:
-    assert [problem.code for problem in find_problems("---\n---\n")] == [ErrorCode.NO_RESOURCES]
+    assert [diagnostic.code for diagnostic in find_diagnostics("---\n---\n")] == [ErrorCode.NO_RESOURCES]

@@ -117,7 +117,7 @@ async def test_health_fails_while_the_event_loop_is_blocked() -> None:
     assert "the event loop has not run a task within 2 s" in responses[0][1]
 
 
-async def test_error_of_an_invalid_configuration_is_cut_after_twenty_mistakes(node: FakeNode) -> None:
+async def test_error_of_an_invalid_configuration_is_cut_after_twenty_errors(node: FakeNode) -> None:
     wrong = "".join(f"  a.io/x{number}: {{devices: [{{golb: /dev/x}}]}}\n" for number in range(100))
     async with node.run_agent(CONFIG.rsplit("\n", 2)[0] + "\n" + wrong, listen=LISTEN) as agent:
         invalid = await next_event(record_events(agent), Event.CONFIG_INVALID)

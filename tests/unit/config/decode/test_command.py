@@ -6,7 +6,7 @@ import pytest
 
 from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
-from tests.support.configs import DEVICES, NAME, find_problems, read_policy, render_config
+from tests.support.configs import DEVICES, NAME, find_diagnostics, read_policy, render_config
 
 ALL_PROGRAMS = read_policy("exec: {allow: ['/**']}")
 
@@ -28,8 +28,11 @@ def test_arguments_of_a_program_are_not_checked_against_the_policy() -> None:
     "program", ["reset", "./reset", "", "~/reset", "/opt/${name}", "${path}", "/opt/../bin/sh", "/opt/.."]
 )
 def test_program_must_be_an_absolute_path_under_any_policy(program: str) -> None:
-    (problem,) = find_problems(render_config(render_pre_start(program)), ALL_PROGRAMS)
-    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the absolute path of a program")
+    (diagnostic,) = find_diagnostics(render_config(render_pre_start(program)), ALL_PROGRAMS)
+    assert (diagnostic.code, diagnostic.message) == (
+        ErrorCode.PATH,
+        f"{program!r} is not the absolute path of a program",
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,4 +49,4 @@ def test_program_must_be_an_absolute_path_under_any_policy(program: str) -> None
     ],
 )
 def test_invalid_pre_start_is_reported_once(body: str) -> None:
-    assert len(find_problems(render_config(f"{DEVICES}\n{body}"), ALL_PROGRAMS)) == 1
+    assert len(find_diagnostics(render_config(f"{DEVICES}\n{body}"), ALL_PROGRAMS)) == 1

@@ -5,7 +5,7 @@ import pytest
 from genplug.config.diagnostics import ErrorCode
 from genplug.spec.model import AllocateSpec, CandidateType
 from genplug.spec.probes import HealthSpec
-from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_problems, load_resource, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_diagnostics, load_resource, render_config
 
 
 def test_resource_of_devices_has_the_default_of_every_other_key() -> None:
@@ -133,18 +133,18 @@ def test_invalid_resource_is_reported_once(body: str, expected: ErrorCode) -> No
 def test_defaults_can_refer_to_custom_attributes_of_a_resource() -> None:
     body = "devices: [{glob: /dev/x, attributes: {uuid: {path: /x}}}]"
     assert (
-        find_problems(
+        find_diagnostics(
             f"{CONFIG_HEADER}defaults: {{allocate: {{env: {{A: '${{uuid}}'}}}}}}\nresources:\n  a.io/x: {{{body}}}\n"
         )
         == ()
     )
 
 
-def test_all_problems_are_reported_in_the_order_of_the_file() -> None:
-    found = find_problems(
+def test_all_errors_are_reported_in_the_order_of_the_file() -> None:
+    found = find_diagnostics(
         render_config("devices:\n- glob: x\n  typ: char\nreplicas: many\nallocate: {env: {1A: '${nme}'}}")
     )
-    assert [(problem.code, problem.location.line) for problem in found] == [
+    assert [(diagnostic.code, diagnostic.location.line) for diagnostic in found] == [
         (ErrorCode.GLOB, 6),
         (ErrorCode.UNKNOWN_KEY, 7),
         (ErrorCode.WRONG_TYPE, 8),

@@ -5,7 +5,7 @@ import pytest
 from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
 from genplug.spec.template import Template
-from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_problems, load_resource, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_diagnostics, load_resource, render_config
 
 SLICES = "slices: '${attr.core_count}'"
 
@@ -30,16 +30,16 @@ def test_resource_has_replicas_or_tokens_or_slices() -> None:
     ],
 )
 def test_conflicting_counts_are_reported_with_both_locations(written: str, message: str) -> None:
-    (problem,) = find_problems(render_config(f"{DEVICES}\n{written}"))
-    assert (problem.code, problem.location.line) == (ErrorCode.CONFLICT, 7)
-    assert problem.related_location is not None
-    assert problem.related_location.line == 6
-    assert problem.message.startswith(message)
+    (diagnostic,) = find_diagnostics(render_config(f"{DEVICES}\n{written}"))
+    assert (diagnostic.code, diagnostic.location.line) == (ErrorCode.CONFLICT, 7)
+    assert diagnostic.related_location is not None
+    assert diagnostic.related_location.line == 6
+    assert diagnostic.message.startswith(message)
 
 
 def test_null_removes_a_count_of_the_defaults() -> None:
     text = CONFIG_HEADER + f"defaults: {{replicas: 2}}\nresources: {{a.io/x: {{{DEVICES}, slices: 2%s}}}}\n"
-    assert [problem.code for problem in find_problems(text % "")] == [ErrorCode.CONFLICT]
+    assert [diagnostic.code for diagnostic in find_diagnostics(text % "")] == [ErrorCode.CONFLICT]
     found = load_text(text % ", replicas: null", "c.yaml").resources["a.io/x"]
     assert (found.replicas, found.slices) == (1, Template.parse("2"))
 
@@ -106,8 +106,8 @@ def test_slice_is_available_only_in_a_resource_with_slices(allocate: str) -> Non
     ],
 )
 def test_slice_is_unavailable_in_keys_of_a_whole_device(body: str) -> None:
-    (problem,) = find_problems(render_config(f"{body}\nslices: 2"))
-    assert (problem.code, problem.message) == (
+    (diagnostic,) = find_diagnostics(render_config(f"{body}\nslices: 2"))
+    assert (diagnostic.code, diagnostic.message) == (
         ErrorCode.UNKNOWN_ATTRIBUTE,
         "'slice', the number of a slice, is not available here",
     )
@@ -122,7 +122,7 @@ def test_defaults_with_slice_need_slices_in_every_resource() -> None:
         "defaults: {allocate: {env: {A: '${slice}'}}}\n"
         f"resources: {{a.io/x: {{{DEVICES}, slices: 2}}, a.io/y: {{{DEVICES}%s}}}}\n"
     )
-    assert find_problems(text % ", slices: 3") == ()
+    assert find_diagnostics(text % ", slices: 3") == ()
     # a.io/y has no slices, but the template of the defaults refers to them.
-    (problem,) = find_problems(text % "")
-    assert (problem.code, str(problem.location)) == (ErrorCode.UNKNOWN_ATTRIBUTE, "c.yaml:3:35")
+    (diagnostic,) = find_diagnostics(text % "")
+    assert (diagnostic.code, str(diagnostic.location)) == (ErrorCode.UNKNOWN_ATTRIBUTE, "c.yaml:3:35")

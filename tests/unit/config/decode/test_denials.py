@@ -6,7 +6,7 @@ import pytest
 
 from genplug.config.diagnostics import ErrorCode
 from genplug.spec.policy import DEFAULT_POLICY, Policy
-from tests.support.configs import CONFIG_HEADER, DEVICES, NAME, find_problems, read_policy, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, NAME, find_diagnostics, read_policy, render_config
 
 
 def render_mount(host_path: str, *, writable: bool = False) -> str:
@@ -24,8 +24,8 @@ def render_cdi_device(name: str) -> str:
 
 def find_denials(body: str, policy: Policy, name: str = NAME) -> list[str]:
     """Return the messages with which a policy denies a resource."""
-    found = find_problems(render_config(body, name), policy)
-    return [problem.message for problem in found if problem.code is ErrorCode.NOT_ALLOWED]
+    found = find_diagnostics(render_config(body, name), policy)
+    return [diagnostic.message for diagnostic in found if diagnostic.code is ErrorCode.NOT_ALLOWED]
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_alias_must_be_allowed() -> None:
 
 
 def test_invalid_resource_name_is_not_checked_against_the_policy() -> None:
-    found = find_problems(render_config(DEVICES, "wrong"), read_policy("resources: [nvidia.com/*]"))
-    assert [problem.code for problem in found] == [ErrorCode.RESOURCE_NAME]
+    found = find_diagnostics(render_config(DEVICES, "wrong"), read_policy("resources: [nvidia.com/*]"))
+    assert [diagnostic.code for diagnostic in found] == [ErrorCode.RESOURCE_NAME]
 
 
 def test_denied_names_are_reported_at_their_locations() -> None:
@@ -71,12 +71,12 @@ allocate: {cdiDevices: ["nvidia.com/gpu=${index}", vendor.com/x=all]}
 aliases: [a.io/y]
 """
     policy = read_policy("resources: [example.com/x]\ncdi: {allow: [nvidia.com/gpu=*]}")
-    found = find_problems(render_config(body), policy)
-    assert [(problem.code, str(problem.location)) for problem in found] == [
+    found = find_diagnostics(render_config(body), policy)
+    assert [(diagnostic.code, str(diagnostic.location)) for diagnostic in found] == [
         (ErrorCode.NOT_ALLOWED, "c.yaml:6:56"),
         (ErrorCode.NOT_ALLOWED, "c.yaml:7:15"),
     ]
-    assert find_problems(render_config(body), read_policy("resources: ['*']\ncdi: {allow: ['*']}")) == ()
+    assert find_diagnostics(render_config(body), read_policy("resources: ['*']\ncdi: {allow: ['*']}")) == ()
 
 
 @pytest.mark.parametrize("path", ["/opt", "/opt/lib", "/${name}", "${path}"])
@@ -179,5 +179,5 @@ def test_templated_cdi_device_is_not_checked_at_load(name: str) -> None:
 )
 def test_denied_default_is_reported_once_at_its_location(defaults: str, column: int, key_path: str) -> None:
     resources = f"{{a.io/x: {{{DEVICES}}}, a.io/y: {{{DEVICES}}}}}"
-    (problem,) = find_problems(f"{CONFIG_HEADER}defaults: {defaults}\nresources: {resources}\n", DEFAULT_POLICY)
-    assert (str(problem.location), problem.key_path) == (f"c.yaml:3:{column}", key_path)
+    (diagnostic,) = find_diagnostics(f"{CONFIG_HEADER}defaults: {defaults}\nresources: {resources}\n", DEFAULT_POLICY)
+    assert (str(diagnostic.location), diagnostic.key_path) == (f"c.yaml:3:{column}", key_path)

@@ -5,7 +5,7 @@ import pytest
 from genplug.config.diagnostics import ErrorCode
 from genplug.hardware.attributes import ATTRIBUTES, KNOWN_ATTRIBUTES
 from genplug.spec.model import CandidateType, CustomAttribute
-from tests.support.configs import find_codes, find_problems, load_resource, marked_text, render_config
+from tests.support.configs import find_codes, find_diagnostics, load_resource, marked_text, render_config
 
 TYPES = {
     "{glob: /dev/x}": CandidateType.DEVICE,
@@ -55,9 +55,12 @@ def load_attribute(attributes: str) -> CustomAttribute:
     return load_resource(render_source(attributes)).sources[0].attributes[-1]
 
 
-def describe_problems(body: str) -> list[tuple[ErrorCode, str, str]]:
-    """Return the code, the message and the marked text of each problem."""
-    return [(problem.code, problem.message, marked_text(problem)) for problem in find_problems(render_config(body))]
+def describe_diagnostics(body: str) -> list[tuple[ErrorCode, str, str]]:
+    """Return the code, the message and the marked text of each error."""
+    return [
+        (diagnostic.code, diagnostic.message, marked_text(diagnostic))
+        for diagnostic in find_diagnostics(render_config(body))
+    ]
 
 
 def test_custom_attribute_needs_only_a_path() -> None:
@@ -86,7 +89,7 @@ def test_custom_attribute_depends_on_names_in_its_path_and_regex() -> None:
 
 @pytest.mark.parametrize("name", [*KNOWN_ATTRIBUTES, "attr.x", "attr.x.y", "env.X", "slice"])
 def test_custom_attribute_with_a_built_in_name_is_rejected(name: str) -> None:
-    assert describe_problems(render_source(f"{name}: {{path: /x}}")) == [
+    assert describe_diagnostics(render_source(f"{name}: {{path: /x}}")) == [
         (ErrorCode.NAME, f"{name!r} is a built-in attribute", name),
     ]
 
@@ -99,7 +102,7 @@ def test_custom_attribute_name_can_be_used_in_a_template(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["1a", "a b", "ä", "a|b", ".a", "-a", "a}"])
 def test_invalid_custom_attribute_name_is_rejected(name: str) -> None:
-    assert describe_problems(render_source(f"'{name}': {{path: /x}}")) == [
+    assert describe_diagnostics(render_source(f"'{name}': {{path: /x}}")) == [
         (ErrorCode.NAME, f"{name!r} is not a valid attribute name", f"'{name}'"[: len(name)]),
     ]
 
@@ -130,7 +133,7 @@ def test_invalid_custom_attribute_is_reported_once(attribute: str, expected: Err
 
 @pytest.mark.parametrize("find", ["(", "(?=x)", "(?!x)", r"(a)\1", "x**", "[${minor}", "${minor}("])
 def test_invalid_regex_of_a_custom_attribute_is_rejected(find: str) -> None:
-    ((code, message, at),) = describe_problems(render_source(f"a: {{path: /x, find: '{find}'}}"))
+    ((code, message, at),) = describe_diagnostics(render_source(f"a: {{path: /x, find: '{find}'}}"))
     assert (code, at) == (ErrorCode.SELECTOR, find)
     assert message.startswith(f"{find!r} is not a regular expression: ")
 
@@ -162,7 +165,7 @@ def test_regex_of_a_custom_attribute_can_contain_templates(find: str) -> None:
     ],
 )
 def test_cycle_of_custom_attributes_is_reported_with_its_path(attributes: str, messages: list[str]) -> None:
-    found = describe_problems(render_source(attributes))
+    found = describe_diagnostics(render_source(attributes))
     assert [message for code, message, _ in found if code is ErrorCode.CONFLICT] == messages
 
 
@@ -177,8 +180,8 @@ def test_sources_can_define_the_same_attribute_differently() -> None:
 
 
 def test_misspelled_custom_attribute_gets_a_suggestion() -> None:
-    (problem,) = find_problems(render_config(render_source("serial: {path: /x}", "id: '${serail}'")))
-    assert problem.hint == "did you mean 'serial'?"
+    (diagnostic,) = find_diagnostics(render_config(render_source("serial: {path: /x}", "id: '${serail}'")))
+    assert diagnostic.hint == "did you mean 'serial'?"
 
 
 @pytest.mark.parametrize(
@@ -192,14 +195,14 @@ def test_sysfs_can_refer_to_attributes_that_do_not_need_it(location: str) -> Non
 
 @pytest.mark.parametrize("name", [*ATTRIBUTES, "attr.uevent"])
 def test_sysfs_with_an_attribute_that_is_read_there_is_rejected(name: str) -> None:
-    assert describe_problems(render_source("a: {path: /x}", f"sysfs: '/sys/${{{name}}}'")) == [
+    assert describe_diagnostics(render_source("a: {path: /x}", f"sysfs: '/sys/${{{name}}}'")) == [
         (ErrorCode.CONFLICT, f"{name!r} is read from the directory that 'sysfs' defines", name),
     ]
 
 
 def test_sysfs_with_an_indirect_reference_to_itself_is_rejected() -> None:
     attributes = "a: {path: '/x/${b}'}, b: {path: /x, find: '${pci.address}'}, c: {path: /x}"
-    assert describe_problems(render_source(attributes, "sysfs: '/sys/${c}/${a}'")) == [
+    assert describe_diagnostics(render_source(attributes, "sysfs: '/sys/${c}/${a}'")) == [
         (
             ErrorCode.CONFLICT,
             "'a' depends on 'pci.address', which is read from the directory that 'sysfs' defines",

@@ -1,4 +1,4 @@
-"""``health``: timing, names of probes, options of each probe kind, and the locations and hints of problems."""
+"""``health``: timing, names of probes, options of each probe kind, and the locations and hints of errors."""
 
 import pytest
 from attrs import evolve
@@ -18,7 +18,7 @@ from tests.support.configs import (
     DEVICES,
     NAME,
     PERMISSIVE_POLICY,
-    collect_problems,
+    collect_diagnostics,
     load_resource,
     render_config,
 )
@@ -42,14 +42,14 @@ def load_names(written: str) -> list[str]:
     return [probe.name for probe in load_probes(written)]
 
 
-def find_problems(written: str, policy: Policy = ALL_ALLOWED) -> tuple[Diagnostic, ...]:
-    return collect_problems(lambda: load_health(written, policy))
+def find_diagnostics(written: str, policy: Policy = ALL_ALLOWED) -> tuple[Diagnostic, ...]:
+    return collect_diagnostics(lambda: load_health(written, policy))
 
 
-def find_problem(probe: str, policy: Policy = ALL_ALLOWED) -> Diagnostic:
-    """Return the only problem of a probe."""
-    (problem,) = find_problems(f"{BEGIN}{probe}}}]}}", policy)
-    return problem
+def find_diagnostic(probe: str, policy: Policy = ALL_ALLOWED) -> Diagnostic:
+    """Return the only error of a probe."""
+    (diagnostic,) = find_diagnostics(f"{BEGIN}{probe}}}]}}", policy)
+    return diagnostic
 
 
 def locate(probe: str, part: str) -> str:
@@ -102,15 +102,18 @@ def test_timing_of_the_defaults_applies_to_probes() -> None:
     ],
 )
 def test_invalid_value_is_marked_at_its_location(written: str, key: str, code: ErrorCode) -> None:
-    (problem,) = find_problems(f"health: {{{written}}}")
+    (diagnostic,) = find_diagnostics(f"health: {{{written}}}")
     value = written.partition(": ")[2]
     column = 5 + len(f"health: {{{key}: ")
-    assert (problem.code, str(problem.location)) == (code, f"c.yaml:6:{column}")
-    assert (problem.width, problem.key_path) == (len(value), f"resources.{NAME}.health.{key}")
+    assert (diagnostic.code, str(diagnostic.location)) == (code, f"c.yaml:6:{column}")
+    assert (diagnostic.width, diagnostic.key_path) == (len(value), f"resources.{NAME}.health.{key}")
 
 
 def test_probe_does_not_accept_keys_of_the_resource() -> None:
-    assert (find_problem("pci: {}, sticky: true").code, find_problem("pci: {}, removalGracePeriodSeconds: 1").code) == (
+    assert (
+        find_diagnostic("pci: {}, sticky: true").code,
+        find_diagnostic("pci: {}, removalGracePeriodSeconds: 1").code,
+    ) == (
         ErrorCode.UNKNOWN_KEY,
         ErrorCode.UNKNOWN_KEY,
     )
@@ -142,17 +145,21 @@ def test_generated_name_avoids_a_later_explicit_name() -> None:
 
 def test_duplicate_name_is_marked_with_the_first_location() -> None:
     written = "health:\n  probes:\n  - {name: link, pci: {}}\n  - {pci: {}}\n  - {name: link, open: {}}"
-    (problem,) = find_problems(written)
-    assert (problem.code, problem.message) == (ErrorCode.CONFLICT, "two probes have the name 'link'")
-    assert (str(problem.location), problem.width, str(problem.related_location)) == ("c.yaml:10:16", 4, "c.yaml:8:16")
-    assert problem.hint == "give each probe its own name: log and metrics identify probes by name"
-    assert problem.key_path == f"resources.{NAME}.health.probes[2]"
+    (diagnostic,) = find_diagnostics(written)
+    assert (diagnostic.code, diagnostic.message) == (ErrorCode.CONFLICT, "two probes have the name 'link'")
+    assert (str(diagnostic.location), diagnostic.width, str(diagnostic.related_location)) == (
+        "c.yaml:10:16",
+        4,
+        "c.yaml:8:16",
+    )
+    assert diagnostic.hint == "give each probe its own name: log and metrics identify probes by name"
+    assert diagnostic.key_path == f"resources.{NAME}.health.probes[2]"
 
 
 def test_duplicate_name_by_alias_is_reported() -> None:
-    assert [problem.code for problem in find_problems("health: {probes: [&link {name: link, pci: {}}, *link]}")] == [
-        ErrorCode.CONFLICT
-    ]
+    assert [
+        diagnostic.code for diagnostic in find_diagnostics("health: {probes: [&link {name: link, pci: {}}, *link]}")
+    ] == [ErrorCode.CONFLICT]
 
 
 def test_resources_can_use_the_same_probe_name() -> None:
@@ -211,38 +218,38 @@ def test_decimal_bit_mask_keeps_all_64_bits() -> None:
 @pytest.mark.parametrize("written", ["'-4'", "'0x'", "'0.5'", "many", "'0'", "-1"])
 def test_invalid_bit_mask_is_marked_with_an_example(written: str) -> None:
     probe = f"file: {{path: /sys/x, bitsClear: {written}}}"
-    problem = find_problem(probe)
+    diagnostic = find_diagnostic(probe)
     text = written.strip("'")
-    assert (problem.code, problem.message) == (ErrorCode.WRONG_VALUE, f"{text!r} is not a bit mask")
-    assert (str(problem.location), problem.hint) == (
+    assert (diagnostic.code, diagnostic.message) == (ErrorCode.WRONG_VALUE, f"{text!r} is not a bit mask")
+    assert (str(diagnostic.location), diagnostic.hint) == (
         locate(probe, text),
         "write a whole number from 1, for example 0x4",
     )
-    assert (problem.width, problem.key_path) == (len(text), f"{KEY_PATH}.file.bitsClear")
+    assert (diagnostic.width, diagnostic.key_path) == (len(text), f"{KEY_PATH}.file.bitsClear")
 
 
 @pytest.mark.parametrize(("present", "missing"), [("maxIncrease", "perSeconds"), ("perSeconds", "maxIncrease")])
 def test_incomplete_counter_is_marked_at_the_present_key(present: str, missing: str) -> None:
     probe = f"file: {{path: /sys/x, {present}: 2}}"
-    problem = find_problem(probe)
-    assert (problem.code, problem.message) == (ErrorCode.MISSING_KEY, f"{present!r} without {missing!r}")
-    assert (str(problem.location), problem.width, problem.key_path) == (
+    diagnostic = find_diagnostic(probe)
+    assert (diagnostic.code, diagnostic.message) == (ErrorCode.MISSING_KEY, f"{present!r} without {missing!r}")
+    assert (str(diagnostic.location), diagnostic.width, diagnostic.key_path) == (
         locate(probe, present),
         len(present),
         f"{KEY_PATH}.file",
     )
-    assert problem.hint == "a counter may increase by at most 'maxIncrease' within 'perSeconds'"
+    assert diagnostic.hint == "a counter may increase by at most 'maxIncrease' within 'perSeconds'"
 
 
 def test_contradictory_bounds_are_marked_at_the_minimum() -> None:
     probe = "file: {path: /sys/x, max: 1Ki, min: 1025}"
-    problem = find_problem(probe)
-    assert (problem.code, str(problem.location), problem.hint) == (
+    diagnostic = find_diagnostic(probe)
+    assert (diagnostic.code, str(diagnostic.location), diagnostic.hint) == (
         ErrorCode.SELECTOR,
         locate(probe, "min"),
         "swap the two values",
     )
-    assert problem.key_path == f"{KEY_PATH}.file"
+    assert diagnostic.key_path == f"{KEY_PATH}.file"
 
 
 PATTERNS = (
@@ -259,16 +266,16 @@ PATTERNS = (
 
 @pytest.mark.parametrize("probe", PATTERNS)
 def test_regex_with_look_ahead_is_rejected_in_each_option(probe: str) -> None:
-    problem = find_problem(probe.replace("%", "Xid (?!13)"))
-    assert problem.code is ErrorCode.SELECTOR
-    assert problem.message.startswith("'Xid (?!13)' is not a regular expression: ")
-    assert problem.hint == "the syntax is that of RE2: no look-ahead and no back-references"
-    assert (str(problem.location), problem.width) == (locate(probe, "%"), len("Xid (?!13)"))
+    diagnostic = find_diagnostic(probe.replace("%", "Xid (?!13)"))
+    assert diagnostic.code is ErrorCode.SELECTOR
+    assert diagnostic.message.startswith("'Xid (?!13)' is not a regular expression: ")
+    assert diagnostic.hint == "the syntax is that of RE2: no look-ahead and no back-references"
+    assert (str(diagnostic.location), diagnostic.width) == (locate(probe, "%"), len("Xid (?!13)"))
 
 
 @pytest.mark.parametrize("pattern", ["(?<=a)b", r"(a)\1", "(a", "a**", "a{2000}"])
 def test_unsupported_or_invalid_regex_is_rejected(pattern: str) -> None:
-    assert find_problem(f"kernelLog: {{fail: '{pattern}'}}").code is ErrorCode.SELECTOR
+    assert find_diagnostic(f"kernelLog: {{fail: '{pattern}'}}").code is ErrorCode.SELECTOR
 
 
 TEMPLATES = (
@@ -288,9 +295,9 @@ TEMPLATES = (
 
 @pytest.mark.parametrize("probe", TEMPLATES)
 def test_unknown_attribute_is_reported_in_each_template(probe: str) -> None:
-    problem = find_problem(probe.replace("%", "${pci.adress}"))
-    assert (problem.code, problem.message) == (ErrorCode.UNKNOWN_ATTRIBUTE, "unknown attribute 'pci.adress'")
-    assert (str(problem.location), problem.hint) == (
+    diagnostic = find_diagnostic(probe.replace("%", "${pci.adress}"))
+    assert (diagnostic.code, diagnostic.message) == (ErrorCode.UNKNOWN_ATTRIBUTE, "unknown attribute 'pci.adress'")
+    assert (str(diagnostic.location), diagnostic.hint) == (
         f"c.yaml:6:{COLUMN + probe.index('%') + 2}",
         "did you mean 'pci.address'?",
     )
@@ -298,7 +305,7 @@ def test_unknown_attribute_is_reported_in_each_template(probe: str) -> None:
 
 @pytest.mark.parametrize("probe", TEMPLATES)
 def test_unclosed_template_is_reported_in_each_option(probe: str) -> None:
-    assert find_problem(probe.replace("%", "${name")).code is ErrorCode.TEMPLATE
+    assert find_diagnostic(probe.replace("%", "${name")).code is ErrorCode.TEMPLATE
 
 
 @pytest.mark.parametrize("probe", TEMPLATES)
@@ -310,26 +317,29 @@ def test_check_returns_all_its_templates(probe: str) -> None:
 @pytest.mark.parametrize("probe", ["file: {path: '%'}", "uevent: {fail: a, path: '%'}", "unixSocket: {path: '%'}"])
 @pytest.mark.parametrize(("path", "error"), [("sys/x", "is not an absolute path"), ("/sys/../x", "contains '..'")])
 def test_path_must_be_absolute_without_parent_segments_in_each_option(probe: str, path: str, error: str) -> None:
-    problem = find_problem(probe.replace("%", path))
-    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{path!r} {error}")
-    assert str(problem.location) == locate(probe, "%")
+    diagnostic = find_diagnostic(probe.replace("%", path))
+    assert (diagnostic.code, diagnostic.message) == (ErrorCode.PATH, f"{path!r} {error}")
+    assert str(diagnostic.location) == locate(probe, "%")
 
 
 @pytest.mark.parametrize("program", ["check", "./check", "${path}", "/opt/${name}", "/opt/../bin/sh"])
 def test_program_must_be_an_absolute_path_without_templates(program: str) -> None:
-    problem = find_problem(f"exec: {{command: ['{program}', -v]}}")
-    assert (problem.code, problem.message) == (ErrorCode.PATH, f"{program!r} is not the absolute path of a program")
-    assert problem.hint == "write the absolute path, without templates and without '..'"
-    assert problem.key_path == f"{KEY_PATH}.exec.command"
+    diagnostic = find_diagnostic(f"exec: {{command: ['{program}', -v]}}")
+    assert (diagnostic.code, diagnostic.message) == (
+        ErrorCode.PATH,
+        f"{program!r} is not the absolute path of a program",
+    )
+    assert diagnostic.hint == "write the absolute path, without templates and without '..'"
+    assert diagnostic.key_path == f"{KEY_PATH}.exec.command"
 
 
 def test_probe_that_the_policy_denies_is_reported_with_the_rule() -> None:
     probe = "exec: {command: [/usr/bin/check, -v]}"
-    problem = find_problem(probe, DEFAULT_POLICY)
-    assert problem.code is ErrorCode.NOT_ALLOWED
-    assert problem.message.startswith("running '/usr/bin/check' is refused by 'exec.allow' of ")
-    assert (str(problem.location), problem.hint) == (locate(probe, "/usr"), DEFAULT_POLICY.help)
-    opening = find_problem("open: {}", DEFAULT_POLICY)
+    diagnostic = find_diagnostic(probe, DEFAULT_POLICY)
+    assert diagnostic.code is ErrorCode.NOT_ALLOWED
+    assert diagnostic.message.startswith("running '/usr/bin/check' is refused by 'exec.allow' of ")
+    assert (str(diagnostic.location), diagnostic.hint) == (locate(probe, "/usr"), DEFAULT_POLICY.help)
+    opening = find_diagnostic("open: {}", DEFAULT_POLICY)
     assert opening.code is ErrorCode.NOT_ALLOWED
     assert opening.message.startswith("opening device nodes is refused by 'openProbe' of ")
     assert (str(opening.location), opening.width, opening.hint) == (f"c.yaml:6:{COLUMN}", 4, DEFAULT_POLICY.help)
@@ -342,11 +352,11 @@ def test_probe_that_the_policy_allows_is_decoded() -> None:
     )
     assert exec_probe.check == ExecCheck((Template.parse("/usr/bin/check-gpu"), Template.parse("${path}")))
     assert open_probe.name == "open"
-    assert find_problem("exec: {command: [/usr/bin/sh]}", policy).code is ErrorCode.NOT_ALLOWED
+    assert find_diagnostic("exec: {command: [/usr/bin/sh]}", policy).code is ErrorCode.NOT_ALLOWED
 
 
 def test_probe_of_two_kinds_or_none_is_reported_with_the_kinds() -> None:
-    two, none = find_problem("pci: {}, file: {path: /sys/x}"), find_problem("name: x")
+    two, none = find_diagnostic("pci: {}, file: {path: /sys/x}"), find_diagnostic("name: x")
     assert (two.code, two.message) == (ErrorCode.WRONG_VALUE, "a probe must have exactly one kind, found pci and file")
     assert (none.code, none.message) == (ErrorCode.WRONG_VALUE, "a probe must have exactly one kind, found none")
     kinds = f"exactly one of {', '.join(PROBES)}"
@@ -365,15 +375,15 @@ def test_probe_of_two_kinds_or_none_is_reported_with_the_kinds() -> None:
     ],
 )
 def test_missing_option_of_a_probe_kind_is_reported(probe: str, key: str) -> None:
-    problem = find_problem(probe)
-    assert problem.code is ErrorCode.MISSING_KEY
-    assert f"{key!r}" in problem.message
+    diagnostic = find_diagnostic(probe)
+    assert diagnostic.code is ErrorCode.MISSING_KEY
+    assert f"{key!r}" in diagnostic.message
 
 
-def test_all_problems_of_health_are_reported_together() -> None:
+def test_all_errors_of_health_are_reported_together() -> None:
     written = "{file: {path: x, bitsClear: many, min: 2, max: 1, perSeconds: 1}}, {pci: {address: '${n'}}, {open: {}}"
-    found = find_problems(f"health: {{probes: [{written}]}}", DEFAULT_POLICY)
-    assert sorted(problem.code for problem in found) == sorted(
+    found = find_diagnostics(f"health: {{probes: [{written}]}}", DEFAULT_POLICY)
+    assert sorted(diagnostic.code for diagnostic in found) == sorted(
         [
             ErrorCode.PATH,
             ErrorCode.WRONG_VALUE,

@@ -7,7 +7,7 @@ from genplug.config.load import load_text
 from genplug.spec.names import resource_name_error
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
-from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_problems, load_resource, render_config
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_diagnostics, load_resource, render_config
 
 GOOD_NAMES = ["foo/bar", "a.io/X_y.z", "a/b", "1.2/3", "a-b.c/d-e", f"{'a' * 244}/x", f"a.io/{'x' * 63}"]
 BAD_NAMES = [
@@ -40,9 +40,9 @@ def test_09_resource_name_of_the_kubelet_is_accepted(name: str) -> None:
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=[name[:20] or "empty" for name in BAD_NAMES])
 def test_09_invalid_resource_name_is_rejected_with_the_reason(name: str) -> None:
-    (problem,) = find_problems(render_config(DEVICES, f'"{name}"'))
-    assert problem.code is ErrorCode.RESOURCE_NAME
-    assert resource_name_error(name) in problem.message
+    (diagnostic,) = find_diagnostics(render_config(DEVICES, f'"{name}"'))
+    assert diagnostic.code is ErrorCode.RESOURCE_NAME
+    assert resource_name_error(name) in diagnostic.message
 
 
 def test_aliases_keep_their_order() -> None:
@@ -72,13 +72,15 @@ def test_duplicate_name_or_alias_is_reported_with_both_locations(x: str, y: str,
     text = (
         f"{CONFIG_HEADER}resources:\n a.io/x: {{{DEVICES},\n aliases: {x}}}\n a.io/y: {{{DEVICES},\n aliases: {y}}}\n"
     )
-    (problem,) = find_problems(text)
-    assert (problem.code, problem.message) == (
+    (diagnostic,) = find_diagnostics(text)
+    assert (diagnostic.code, diagnostic.message) == (
         ErrorCode.CONFLICT,
-        f"{problem.message.split()[0]} is already used as a resource name",
+        f"{diagnostic.message.split()[0]} is already used as a resource name",
     )
-    assert problem.related_location is not None
-    assert (str(problem.location), str(problem.related_location)) == tuple(f"c.yaml:{location}" for location in taken)
+    assert diagnostic.related_location is not None
+    assert (str(diagnostic.location), str(diagnostic.related_location)) == tuple(
+        f"c.yaml:{location}" for location in taken
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,8 +91,12 @@ def test_duplicate_name_or_alias_is_reported_with_both_locations(x: str, y: str,
     ],
 )
 def test_alias_of_tokens_or_of_a_templated_name_is_rejected(name: str, more: str, message: str) -> None:
-    (problem,) = find_problems(render_config(f"{DEVICES}\n{more}\naliases: [b.io/x]", name))
-    assert (problem.code, problem.message, str(problem.location)) == (ErrorCode.CONFLICT, message, "c.yaml:7:5")
+    (diagnostic,) = find_diagnostics(render_config(f"{DEVICES}\n{more}\naliases: [b.io/x]", name))
+    assert (diagnostic.code, diagnostic.message, str(diagnostic.location)) == (
+        ErrorCode.CONFLICT,
+        message,
+        "c.yaml:7:5",
+    )
 
 
 @pytest.mark.parametrize("more", ["replicas: 2", "slices: 2", "share: {distinct: true}"])
@@ -112,10 +118,10 @@ def test_resource_with_shared_devices_can_have_aliases(more: str) -> None:
     ],
 )
 def test_invalid_templated_name_is_rejected_with_the_reason(name: str, message: str) -> None:
-    (problem,) = find_problems(render_config(DEVICES, f"'{name}'"))
-    assert (problem.code, str(problem.location)) == (ErrorCode.RESOURCE_NAME, "c.yaml:4:3")
-    assert problem.message.startswith(repr(name))
-    assert f": {message}" in problem.message
+    (diagnostic,) = find_diagnostics(render_config(DEVICES, f"'{name}'"))
+    assert (diagnostic.code, str(diagnostic.location)) == (ErrorCode.RESOURCE_NAME, "c.yaml:4:3")
+    assert diagnostic.message.startswith(repr(name))
+    assert f": {message}" in diagnostic.message
 
 
 @pytest.mark.parametrize(
@@ -129,8 +135,8 @@ def test_invalid_templated_name_is_rejected_with_the_reason(name: str, message: 
     ],
 )
 def test_invalid_template_in_a_name_is_reported(name: str, code: ErrorCode) -> None:
-    found = find_problems(f"{CONFIG_HEADER}resources:\n  '{name}': {{devices: [{{glob: /dev/x}}]}}\n")
-    assert [problem.code for problem in found] == [code]
+    found = find_diagnostics(f"{CONFIG_HEADER}resources:\n  '{name}': {{devices: [{{glob: /dev/x}}]}}\n")
+    assert [diagnostic.code for diagnostic in found] == [code]
 
 
 @pytest.mark.parametrize(

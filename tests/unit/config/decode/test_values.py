@@ -3,7 +3,7 @@
 import pytest
 
 from genplug.config.diagnostics import ErrorCode
-from tests.support.configs import DEVICES, find_codes, find_problems, render_config
+from tests.support.configs import DEVICES, find_codes, find_diagnostics, render_config
 
 PATHS: dict[str, list[ErrorCode]] = {
     "/dev/x": [],
@@ -38,9 +38,11 @@ def test_path_must_be_absolute_without_parent_segments(path: str, expected: list
 @pytest.mark.parametrize("written", ["a[b", "[^a]", "{a", "a}", "{a}", "a[9-0]", "{0..9999}"])
 @pytest.mark.parametrize("form", ["'{}'", "[x, '{}']", "{{in: ['{}']}}", "{{notIn: '{}'}}"])
 def test_invalid_glob_in_selector_is_rejected_at_its_location(written: str, form: str) -> None:
-    (problem,) = find_problems(render_config(f"devices: [{{glob: /dev/x, where: {{name: {form.format(written)}}}}}]"))
-    assert problem.code is ErrorCode.GLOB
-    at = problem.location.column - 1 - problem.line.index(written)
+    (diagnostic,) = find_diagnostics(
+        render_config(f"devices: [{{glob: /dev/x, where: {{name: {form.format(written)}}}}}]")
+    )
+    assert diagnostic.code is ErrorCode.GLOB
+    at = diagnostic.location.column - 1 - diagnostic.line.index(written)
     assert 0 <= at < len(written)
 
 
