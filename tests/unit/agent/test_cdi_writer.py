@@ -1,0 +1,82 @@
+"""CDI files: their content for healthy and unhealthy devices, and how they are replaced and removed."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from attrs import evolve
+
+from genplug.agent.cdi_writer import CdiSpec, CdiUnwritableError, CdiWriter, compose_spec
+from genplug.allocation.cdi_spec import file_name
+from genplug.allocation.offer import build_offer
+from tests.support.allocation import DeviceTree, build_resource, mark_unhealthy
+from tests.support.hardware import NAME, open_tree
+
+DIRECTORY = "/var/run/cdi"
+
+
+@pytest.fixture
+def tree() -> Iterator[DeviceTree]:
+    with open_tree(DeviceTree) as tree:
+        yield tree
+
+
+def list_devices(spec: CdiSpec) -> list[str]:
+    assert spec.text is not None
+    return [device["name"] for device in json.loads(spec.text)["devices"]]
+
+
+def test_a_spec_defines_every_healthy_device(tree: DeviceTree) -> None:
+    offer = build_offer(build_resource(), tree.make_healthy("x0", "x1"))
+    assert list_devices(compose_spec(offer, None, tree.host)) == ["x0", "x1"]
+
+
+def test_an_unhealthy_device_keeps_the_definition_that_a_container_may_use(tree: DeviceTree) -> None:
+    x0, x1 = tree.make_healthy("x0", "x1")
+    previous = compose_spec(build_offer(build_resource(), (x0, x1)), None, tree.host)
+    offer = build_offer(build_resource(), (mark_unhealthy(x0.device, "gone"), x1))
+    spec = compose_spec(offer, previous, tree.host)
+    assert list_devices(spec) == ["x0", "x1"]
+    assert spec.edits["x0"] is previous.edits["x0"]
+    assert list_devices(compose_spec(offer, None, tree.host)) == ["x1"]
+
+
+def test_a_spec_without_devices_has_no_text(tree: DeviceTree) -> None:
+    assert compose_spec(build_offer(build_resource(), ()), None, tree.host).text is None
+
+
+def test_a_file_is_written_once_and_again_after_its_removal(tree: DeviceTree) -> None:
+    writer, path = CdiWriter(DIRECTORY, tree.host), tree.at(DIRECTORY) / file_name(NAME)
+    writer.write(NAME, "{}")
+    inode = path.stat().st_ino
+    writer.write(NAME, "{}")
+    assert path.stat().st_ino == inode
+    path.unlink()
+    writer.write(NAME, "{}")
+    assert path.read_text() == "{}"
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_a_directory_that_cannot_be_written_is_reported(tree: DeviceTree) -> None:
+    tree.write(DIRECTORY, "a file")
+    with pytest.raises(CdiUnwritableError, match=f"of {NAME} cannot be written: "):
+        CdiWriter(DIRECTORY, tree.host).write(NAME, "{}")
+
+
+def test_only_files_of_genplug_are_listed_and_removed(tree: DeviceTree) -> None:
+    writer = CdiWriter(DIRECTORY, tree.host)
+    assert writer.list_files() == frozenset()
+    writer.write(NAME, "{}")
+    tree.write(f"{DIRECTORY}/vendor.json", "{}")
+    assert writer.list_files() == {file_name(NAME)}
+    writer.remove(file_name(NAME))
+    writer.remove(file_name(NAME))
+    assert writer.list_files() == frozenset()
+
+
+def test_a_spec_of_changed_devices_is_composed_again(tree: DeviceTree) -> None:
+    (x0,) = tree.make_healthy("x0")
+    previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
+    other = evolve(x0, device=evolve(x0.device, nodes=(tree.make_node("/dev/other"),)))
+    spec = compose_spec(build_offer(build_resource(), (other,)), previous, tree.host)
+    assert spec.text != previous.text
