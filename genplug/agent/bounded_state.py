@@ -60,5 +60,5 @@ class BoundedState:
         return self.state.pre_start_programs(ids)
 
     def choose_preferred(self, available: Sequence[str], must_include: Sequence[str], size: int) -> tuple[str, ...]:
-        """Return the preferred ones of the available devices; never raises."""
+        """Return the preferred devices among the available devices; never raises."""
         return self.state.choose_preferred(available, must_include, size)

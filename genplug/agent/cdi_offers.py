@@ -8,7 +8,7 @@ from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.cdi_writer import CdiSpec, CdiUnwritableError, CdiWriter, compose_spec
 from genplug.agent.settings import Settings
 from genplug.allocation.cdi_spec import file_name
-from genplug.allocation.errors import AllocationError, AllocationErrorCode
+from genplug.allocation.errors import failed_precondition
 from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError
@@ -73,7 +73,7 @@ class CdiOffers:
         try:
             self._writer.write(resource, spec.text)
         except CdiUnwritableError as error:
-            raise AllocationError(AllocationErrorCode.FAILED_PRECONDITION, str(error)) from None
+            raise failed_precondition(str(error)) from None
 
     async def remove(self, resource: str) -> None:
         """Remove the file of a resource, if there is one."""

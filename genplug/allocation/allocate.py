@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
-from genplug.allocation.errors import AllocationError, AllocationErrorCode
+from genplug.allocation.errors import AllocationError, failed_precondition, unknown_device_error
 from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.candidate_attributes import merge_values
 from genplug.hardware.host import Host
@@ -64,7 +64,7 @@ def _check_share(offer: ResourceOffer, ids: Sequence[str]) -> None:
 def _limit_error(resource: Resource, reason: str) -> AllocationError:
     hint = "request fewer in the container, or change the resource in the configuration"
     message = f"{resource.name} cannot be allocated to a container: {reason} ({resource.location}); {hint}"
-    return AllocationError(AllocationErrorCode.FAILED_PRECONDITION, message)
+    return failed_precondition(message)
 
 
 def _granted_devices(offer: ResourceOffer, ids: Sequence[str]) -> tuple[Device, ...]:
@@ -74,13 +74,9 @@ def _granted_devices(offer: ResourceOffer, ids: Sequence[str]) -> tuple[Device, 
     for grant_id in dict.fromkeys(ids):
         grant = offer.grants.get(grant_id)
         if grant is None:
-            raise AllocationError(
-                AllocationErrorCode.NOT_FOUND,
-                f"{name} has no device {grant_id!r} on this node: "
-                "it was removed from the hardware or the configuration",
-            )
+            raise unknown_device_error(name, grant_id)
         if not grant.healthy:
-            raise _failed_precondition(f"{name} device {grant_id}", grant.reason)
+            raise _cannot_allocate(f"{name} device {grant_id}", grant.reason)
         devices.update((health.device.id, health.device) for health in grant.devices if health.verdict.healthy)
     if len(devices) == 1:
         return tuple(devices.values())
@@ -115,7 +111,7 @@ def _nodes(devices: Sequence[Device], host: Host) -> tuple[NodeEdit, ...]:
             edits[container_path] = NodeEdit(info.resolved, container_path, node.permissions)
             infos[container_path] = (device, info)
         elif infos[container_path][1].numbers != info.numbers:
-            raise _failed_precondition(
+            raise _cannot_allocate(
                 f"{device.resource} devices {infos[container_path][0].id} and {device.id}",
                 f"{first.host_path} and {info.resolved} both map to {container_path} in the container; "
                 "set different container paths with 'as'",
@@ -138,7 +134,7 @@ def _recheck_node(device: Device, node: DeviceNode, host: Host) -> PathInfo:
         )
     else:
         return info
-    raise _failed_precondition(f"{device.resource} device {device.id}", reason)
+    raise _cannot_allocate(f"{device.resource} device {device.id}", reason)
 
 
 def _mounts(specs: Sequence[MountSpec], devices: Sequence[Device], policy: Policy, host: Host) -> tuple[MountEdit, ...]:
@@ -152,7 +148,7 @@ def _mounts(specs: Sequence[MountSpec], devices: Sequence[Device], policy: Polic
                     continue
                 edit = MountEdit(info.resolved, container_path, spec.read_only)
                 if (first := edits.setdefault(container_path, edit)) != edit:
-                    raise _failed_precondition(
+                    raise _cannot_allocate(
                         f"{device.resource} device {device.id}",
                         f"{first.host_path} and {edit.host_path} are both mounted at {container_path}, or with "
                         "different options; set different container paths",
@@ -164,14 +160,14 @@ def _check_mount_source(source: str, spec: MountSpec, device: Device, policy: Po
     """Return the mount source, whose resolved path the policy allows, too; None if it is optional and missing."""
     what = f"{device.resource} device {device.id}"
     if error := policy.mount_error(source, read_only=spec.read_only):
-        raise _failed_precondition(what, f"the mount of {source} is {error}")
+        raise _cannot_allocate(what, f"the mount of {source} is {error}")
     info = host.stat(source)
     if info is None:
         if spec.optional:
             return None
-        raise _failed_precondition(what, f"the mount source {source} {host.missing_reason(source) or 'does not exist'}")
+        raise _cannot_allocate(what, f"the mount source {source} {host.missing_reason(source) or 'does not exist'}")
     if error := policy.mount_error(info.resolved, read_only=spec.read_only):
-        raise _failed_precondition(what, f"the mount of {source}, which leads to {info.resolved}, is {error}")
+        raise _cannot_allocate(what, f"the mount of {source}, which leads to {info.resolved}, is {error}")
     return info
 
 
@@ -183,10 +179,10 @@ def _mount_paths(spec: MountSpec, device: Device) -> Iterator[tuple[str, str]]:
             paths = (spec.host_path.render(selected), spec.container_path.render(selected))
         except MissingAttributeError as error:
             reason = f"a mount refers to '{error.name}', which the device does not have"
-            raise _failed_precondition(f"{device.resource} device {device.id}", reason) from None
+            raise _cannot_allocate(f"{device.resource} device {device.id}", reason) from None
         for path in paths:
             if not path.startswith("/"):
-                raise _failed_precondition(
+                raise _cannot_allocate(
                     f"{device.resource} device {device.id}", f"a mount's path '{path}' is not absolute"
                 )
         yield posixpath.normpath(paths[0]), posixpath.normpath(paths[1])
@@ -200,10 +196,10 @@ def _cdi_devices(offer: ResourceOffer, attributes: Values) -> tuple[str, ...]:
             rendered = template.render_each(attributes)
         except MissingAttributeError as error:
             reason = f"'{template.text}' refers to '{error.name}', which no device of the container has"
-            raise _failed_precondition(offer.resource.name, reason) from None
+            raise _cannot_allocate(offer.resource.name, reason) from None
         for name in rendered:
             if violation := cdi_device_error(name) or offer.resource.policy.cdi_error(name):
-                raise _failed_precondition(offer.resource.name, f"the CDI device '{name}' is not allowed: {violation}")
+                raise _cannot_allocate(offer.resource.name, f"the CDI device '{name}' is not allowed: {violation}")
             names[name] = None
     return tuple(names)
 
@@ -213,10 +209,8 @@ def _render(template: Template, attributes: Values, offer: ResourceOffer) -> str
         return template.render(attributes)
     except MissingAttributeError as error:
         reason = f"'{template.text}' refers to '{error.name}', which no device of the container has"
-        raise _failed_precondition(offer.resource.name, reason) from None
+        raise _cannot_allocate(offer.resource.name, reason) from None
 
 
-def _failed_precondition(what: str, reason: str) -> AllocationError:
-    return AllocationError(
-        AllocationErrorCode.FAILED_PRECONDITION, f"{what} cannot be allocated to a container: {reason}"
-    )
+def _cannot_allocate(what: str, reason: str) -> AllocationError:
+    return failed_precondition(f"{what} cannot be allocated to a container: {reason}")

@@ -21,3 +21,14 @@ class AllocationError(Exception):
     def __init__(self, code: AllocationErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def failed_precondition(message: str) -> AllocationError:
+    """Return an error about the state of a device, a mount source, a program or the policy."""
+    return AllocationError(AllocationErrorCode.FAILED_PRECONDITION, message)
+
+
+def unknown_device_error(resource: str, device_id: str) -> AllocationError:
+    """Return an error about an ID that the resource does not have, for example after the device was removed."""
+    text = f"{resource} has no device {device_id!r} on this node: it was removed from the hardware or the configuration"
+    return AllocationError(AllocationErrorCode.NOT_FOUND, text)

@@ -68,7 +68,7 @@ def _choose(  # noqa: PLR0913, PLR0917 - recursion over the levels of groups
     held = _by_group(taken, groups, level)
     held_counts = {group: len(held.get(group, ())) for group in free}
     if len(free) == len(rest) and not any(held_counts.values()):
-        # Every grant is its own group: take the first ones for any policy.
+        # Every grant is its own group: take the first grants for any policy.
         return list(rest[:missing])
     count_per_group = _count_packed if policy is Preference.PACKED else _count_spread
     counts = count_per_group({group: len(ids) for group, ids in free.items()}, held_counts, missing)

@@ -6,7 +6,7 @@ kubelet-contract.md §5.5).
 
 from collections.abc import Sequence
 
-from genplug.allocation.errors import AllocationError, AllocationErrorCode
+from genplug.allocation.errors import failed_precondition, unknown_device_error
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.results import ProgramRun
 from genplug.spec.template import MissingAttributeError
@@ -22,26 +22,18 @@ def program_runs(offer: ResourceOffer, ids: Sequence[str]) -> tuple[ProgramRun, 
     if spec is None:
         return ()
     if violation := resource.policy.exec_error(spec.command[0].text):
-        raise _failed_precondition(
+        raise failed_precondition(
             f"{resource.name}: running {spec.command[0].text} before a container starts is {violation}"
         )
     runs: dict[tuple[str, ...], ProgramRun] = {}
     for grant_id in dict.fromkeys(ids):
         if grant_id not in offer.grants:
-            text = (
-                f"{resource.name} has no device {grant_id!r} on this node: it was removed from the hardware or the "
-                "configuration"
-            )
-            raise AllocationError(AllocationErrorCode.NOT_FOUND, text)
+            raise unknown_device_error(resource.name, grant_id)
         for device in (health.device for health in offer.grants[grant_id].devices):
             try:
                 arguments = tuple(part.render(device.attributes) for part in spec.command)
             except MissingAttributeError as error:
                 text = f"preStart ({spec.location}) refers to '{error.name}', which the device does not have"
-                raise _failed_precondition(f"{resource.name} device {device.id}: {text}") from None
+                raise failed_precondition(f"{resource.name} device {device.id}: {text}") from None
             runs.setdefault(arguments, ProgramRun(resource.name, device.id, arguments, spec.timeout_seconds))
     return tuple(runs.values())
-
-
-def _failed_precondition(text: str) -> AllocationError:
-    return AllocationError(AllocationErrorCode.FAILED_PRECONDITION, text)

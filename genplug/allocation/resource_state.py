@@ -42,7 +42,7 @@ class ResourceState:
         allocate = self.offer.resource.allocate
         if allocate.mounts or allocate.injects_by_cdi:
             return True
-        grants = (self.offer.grants[one] for one in ids if one in self.offer.grants)
+        grants = (self.offer.grants[grant_id] for grant_id in ids if grant_id in self.offer.grants)
         devices = (health.device for grant in grants for health in grant.devices)
         return not all(node.info.is_in_dev for device in devices for node in (*device.nodes, *device.companions))
 
@@ -68,7 +68,7 @@ class ResourceState:
         return program_runs(self.offer, ids)
 
     def choose_preferred(self, available: Sequence[str], must_include: Sequence[str], size: int) -> tuple[str, ...]:
-        """Return the preferred ones of the available devices; never raises."""
+        """Return the preferred devices among the available devices; never raises."""
         offer = self.offer
         return choose_preferred(
             available,

@@ -1,7 +1,7 @@
-"""``--root``: a directory, or an archive of one that is unpacked for as long as a command runs (``genplug capture``).
+"""``--root``: a directory, or an archive of ``genplug capture``, which is unpacked while a command runs.
 
-An archive can come from anywhere: nothing of it is written outside the temporary directory, it cannot fill the disk,
-and whatever is wrong with it is a :class:`RootError`.
+An archive is not trusted: its files are not written outside the temporary directory, it cannot fill the disk, and every
+error in it is a :class:`RootError`.
 The modules that unpack are imported for an archive only: the agent starts without them.
 """
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 MAX_MEMBERS = 200_000
 MAX_BYTES = 1 << 30
-"""Of the archive without compression, and of the files in it."""
+"""The limit of the archive without compression, and of the files in it."""
 KIND = "GENPLUG.kind"
-"""A header of a member that is a regular file for other programs: it stands for a ``socket`` or a ``fifo``."""
+"""A header of a member that is a regular file for other programs and represents a ``socket`` or a ``fifo``."""
 
 _MAX_DEPTH = 100
 _MAX_READ_BYTES = 1 << 22
-"""Bytes that are read at once: a member's extended header, whose length the archive itself states."""
+"""Bytes that are read at once: the archive itself states the length of the extended header of a member."""
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -33,13 +33,13 @@ class RootError(Exception):
 
 @contextmanager
 def open_root(text: str) -> Iterator[Path]:
-    """Yield the directory that ``--root`` names, or a temporary one with the files of an archive.
+    """Yield the directory that ``--root`` names, or a temporary directory with the files of an archive.
 
     Regular files, directories, symlinks and, marked by :data:`KIND`, sockets and pipes are unpacked from an archive
     (.tar, .tar.gz, .tgz); everything else is left out.
 
     Raises:
-        RootError: it is neither, or an archive that is broken, too large, or has paths outside of its directory.
+        RootError: the path is neither, or the archive is broken, too large, or has paths outside of its directory.
     """
     path = Path(text)
     try:

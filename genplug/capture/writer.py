@@ -1,7 +1,7 @@
-"""Writes what configurations and their probes read of a node into an archive.
+"""Writes the files of a node that configurations and their probes read into an archive.
 
-Nothing here knows what an attribute or a probe reads: discovery and the probes that only read files are run on a host
-that records each access, and what they accessed is written.
+This module does not know the files of attributes and probes: it runs discovery, and the probes that only read files, on
+a host that records each access, and writes the recorded files.
 """
 
 import os
@@ -31,12 +31,12 @@ _NOT_HARDWARE = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/hugepages", "/dev/
 
 
 class TooLargeError(Exception):
-    """A configuration reads more than an archive may hold; the text says what to do."""
+    """A configuration reads more than an archive may contain; the text has a hint."""
 
 
 @frozen
 class Capture:
-    """An archive: its bytes, how many members it has, and the files whose text could not be read."""
+    """An archive: its bytes, the number of its members, and the files whose text could not be read."""
 
     content: bytes
     members: int
@@ -50,7 +50,7 @@ class AccessLog:
     paths: set[str] = field(factory=set)
     listings: set[str] = field(factory=set)
     reads: dict[str, int] = field(factory=dict)
-    """The files that were read, each with the number of bytes that were read at most."""
+    """The files that were read, each with the maximum number of bytes that were read."""
     on_access: AccessRecorder | None = None
 
     def __call__(self, access: Access, path: str) -> None:
@@ -66,7 +66,7 @@ class AccessLog:
 
 @frozen
 class _RecordingReader(CachedFileReader):
-    """Records how much of a file a probe reads, where that is less than a text."""
+    """Records the number of bytes of a file that a probe reads, which may be smaller than that of a text."""
 
     limits: dict[str, int] = field(factory=dict)
 
@@ -80,12 +80,12 @@ class _RecordingReader(CachedFileReader):
 def capture(
     configs: Iterable[Config], root: Path, *, node_name: str | None, on_access: AccessRecorder | None = None
 ) -> Capture:
-    """Return an archive of what the configurations read of the host under ``root``.
+    """Return an archive of the files that the configurations read under ``root``.
 
     ``on_access`` is called with each access, to show progress.
 
     Raises:
-        TooLargeError: it is more than an archive may hold.
+        TooLargeError: the files exceed the limits of an archive.
     """
     accesses = record_accesses(configs, root, node_name=node_name, on_access=on_access)
     unreadable: list[str] = []
@@ -96,12 +96,12 @@ def capture(
 def record_accesses(
     configs: Iterable[Config], root: Path, *, node_name: str | None, on_access: AccessRecorder | None = None
 ) -> AccessLog:
-    """Return what the configurations and their probes access."""
+    """Return the paths that the configurations and their probes access."""
     accesses, by_probes = AccessLog(on_access=on_access), AccessLog(on_access=on_access)
     host = Host.at(root, node_name=node_name, recorder=accesses)
     reader = _RecordingReader(Host.at(root, node_name=node_name, recorder=by_probes))
     for config in configs:
-        # `genplug plan --explain` goes on reading where discovery stops at the first condition that does not hold.
+        # `genplug plan --explain` also reads the attributes of conditions that discovery does not reach.
         inventory = discover(config, host)
         for _ in explain(inventory, host):
             pass
@@ -118,12 +118,12 @@ def record_accesses(
 
 
 def _list_members(accesses: AccessLog, root: Path, unreadable: list[str]) -> "Iterator[tuple[TarInfo, bytes]]":
-    """Yield members of an archive and their bytes, directories before what is in them."""
+    """Yield the members of an archive and their bytes, a directory before its entries."""
     from tarfile import TarInfo  # noqa: PLC0415 - imported for an archive only
 
     host, tree = Host.at(root), FileTree(os.fspath(root).rstrip("/"))
     paths = accesses.paths | set(_list_dev(tree))
-    # Names are facts, too: attributes are made of them.
+    # Names are data too: attributes are made of them.
     paths |= {f"{at}/{entry.name}" for at in accesses.listings if _is_of_kernel(at) for entry in tree.entries(at)}
     paths |= {str(parent) for path in paths for parent in Path(path).parents}
     directories = {""}
@@ -140,7 +140,7 @@ def _list_members(accesses: AccessLog, root: Path, unreadable: list[str]) -> "It
         try:
             content = _fill_member(member, mode, path, host, tree, accesses.reads)
         except PermissionError:
-            # That the file exists counts, even if it cannot be read.
+            # The existence of the file counts, even if it cannot be read.
             unreadable.append(path)
         except OSError:
             pass
@@ -159,13 +159,13 @@ def _list_dev(tree: FileTree) -> Iterator[str]:
                 waiting += [path] if entry.is_directory else []
 
 
-def _fill_member(  # noqa: PLR0913, PLR0917 - what is known of a path
+def _fill_member(  # noqa: PLR0913, PLR0917 - the properties of a path
     member: "TarInfo", mode: int, path: str, host: Host, tree: FileTree, reads: Mapping[str, int]
 ) -> bytes:
-    """Make a member what a path is, and return its bytes.
+    """Set the type of a member to that of a path, and return its bytes.
 
     Raises:
-        OSError: they cannot be read.
+        OSError: the bytes cannot be read.
     """
     from tarfile import DIRTYPE, SYMTYPE  # noqa: PLC0415 - imported for an archive only
 
@@ -178,22 +178,22 @@ def _fill_member(  # noqa: PLR0913, PLR0917 - what is known of a path
     elif (info := host.stat(path)) is not None and info.is_device:
         return f"{info.describe_numbers()}\n".encode()
     elif path in reads and _is_of_kernel(path):
-        # No more than was read: to read all of a configuration space can disturb a device.
+        # Only the bytes that were read: a read of a whole configuration space can disturb a device.
         return tree.read(path, reads[path])
     return b""
 
 
 def _is_of_kernel(path: str) -> bool:
-    """Return whether the kernel shows the machine at a path, and not a process, whose environment would be there."""
+    """Return whether a path describes the machine; a path in /proc of a process could contain its environment."""
     top, _, rest = path.lstrip("/").partition("/")
     return top == "sys" or (top == "proc" and not rest[:1].isdecimal())
 
 
 def _pack(members: "Iterable[tuple[TarInfo, bytes]]") -> tuple[bytes, int]:
-    """Return an archive that depends on its members only, and how many they are.
+    """Return an archive that depends on its members only, and the number of members.
 
     Raises:
-        TooLargeError: it is more than an archive may hold.
+        TooLargeError: the files exceed the limits of an archive.
     """
     import tarfile  # noqa: PLC0415 - imported for an archive only
     from gzip import GzipFile  # noqa: PLC0415 - as above
@@ -219,7 +219,7 @@ def write_file(content: bytes, path: Path) -> None:
     """Write a file for its owner only; if the write fails, the previous file remains.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     from tempfile import NamedTemporaryFile  # noqa: PLC0415 - imported for an archive only
 

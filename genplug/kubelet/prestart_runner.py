@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import cast
 
-from genplug.allocation.errors import AllocationError, AllocationErrorCode
+from genplug.allocation.errors import AllocationError, failed_precondition
 from genplug.allocation.results import ProgramRun
 
 _MAX_OUTPUT_BYTES = 4096
@@ -53,7 +53,7 @@ async def run_program(program: ProgramRun) -> None:
             *program.arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True
         )
     except (OSError, ValueError) as error:
-        raise _error(f"{subject} cannot be started: {error}") from None
+        raise failed_precondition(f"{subject} cannot be started: {error}") from None
     output = bytearray()
     try:
         async with asyncio.timeout(program.timeout):
@@ -61,13 +61,15 @@ async def run_program(program: ProgramRun) -> None:
             await _read_output(cast("asyncio.StreamReader", process.stdout), output)
             status = await process.wait()
     except TimeoutError:
-        raise _error(f"{subject} took longer than {program.timeout:g} s{_quote_last_line(output)}") from None
+        raise failed_precondition(
+            f"{subject} took longer than {program.timeout:g} s{_quote_last_line(output)}"
+        ) from None
     finally:
         # The processes that the program started end too, also when the program failed or this task was canceled.
         _kill_group(process)
     if status:
         end = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-        raise _error(f"{subject} {end}{_quote_last_line(output)}")
+        raise failed_precondition(f"{subject} {end}{_quote_last_line(output)}")
 
 
 async def _read_output(stream: asyncio.StreamReader, output: bytearray) -> None:
@@ -84,7 +86,3 @@ def _kill_group(process: Process) -> None:
 def _quote_last_line(output: bytes | bytearray) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
     return f": {lines[-1].strip()[-_MAX_LINE_CHARACTERS:]}" if lines else ""
-
-
-def _error(message: str) -> AllocationError:
-    return AllocationError(AllocationErrorCode.FAILED_PRECONDITION, message)
