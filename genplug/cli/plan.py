@@ -4,19 +4,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from genplug.cli.options import CONFIG_HELP, add_node_name, add_policy, add_root
-from genplug.cli.output import format_table, print_message
+from genplug.cli.output import print_message
 
 if TYPE_CHECKING:
-    from genplug.allocation.offer import Grant
     from genplug.allocation.resource_state import ResourceState
-    from genplug.hardware.explain import CandidateExplanation
     from genplug.hardware.host import Host
-    from genplug.hardware.inventory import DeviceNode, Inventory
+    from genplug.hardware.inventory import Inventory
     from genplug.health.verdict import ProbeResults
 
 DESCRIPTION = """\
@@ -91,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415 - see run
+    from genplug.cli.plan_document import build_allocation_document, build_plan_document  # noqa: PLC0415 - see run
+    from genplug.cli.plan_text import format_explanation, format_plan  # noqa: PLC0415
+    from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415
     from genplug.config.load import load  # noqa: PLC0415
     from genplug.hardware.discovery import discover  # noqa: PLC0415
     from genplug.hardware.explain import explain  # noqa: PLC0415
@@ -118,10 +117,10 @@ def _run(arguments: argparse.Namespace) -> int:
     code = 78 if inventory.conflicts else 0
     explanations = tuple(explain(inventory, host)) if arguments.explain else None
     if arguments.allocate:
-        document, refused = _allocation_document(states, arguments.allocate)
+        document, refused = build_allocation_document(states, arguments.allocate)
         code = max(code, refused)
     else:
-        document = _plan_document(states, inventory, explanations)
+        document = build_plan_document(states, inventory, explanations)
     if arguments.output == "yaml":
         import yaml  # noqa: PLC0415 - only this output needs it
 
@@ -129,9 +128,9 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.output == "json" or arguments.allocate:
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        print(_format_plan(states, inventory))
+        print(format_plan(states, inventory))
         if explanations is not None:
-            print("\n" + "\n\n".join(map(_format_explanation, explanations)))
+            print("\n" + "\n\n".join(map(format_explanation, explanations)))
     return code
 
 
@@ -158,191 +157,3 @@ def _parse_request(text: str) -> tuple[str, int]:
     if not separator or not number.isdecimal():
         raise argparse.ArgumentTypeError(f"expected RESOURCE=N, for example nvidia.com/gpu=2, found {text!r}")
     return resource, int(number)
-
-
-# Documents for -o json and -o yaml
-
-
-def _plan_document(
-    states: "Mapping[str, ResourceState]",
-    inventory: "Inventory",
-    explanations: "Sequence[CandidateExplanation] | None",
-) -> dict[str, Any]:
-    document = {
-        "apiVersion": "genplug.io/v1alpha1",
-        "kind": "Plan",
-        "resources": [_resource_document(name, state, inventory) for name, state in states.items()],
-        "conflicts": [conflict.message for conflict in inventory.conflicts],
-    }
-    if explanations is not None:
-        document["explanations"] = [_explanation_document(explanation) for explanation in explanations]
-    return document
-
-
-def _resource_document(name: str, state: "ResourceState", inventory: "Inventory") -> dict[str, Any]:
-    resource = state.offer.resource
-    return {
-        "name": name,
-        "location": str(resource.location),
-        "devices": [_grant_document(grant) for grant in state.offer.grants.values()],
-        "considered": [
-            {
-                "path": outcome.path,
-                "device": outcome.device,
-                "reason": outcome.reason,
-                "location": str(outcome.location),
-            }
-            for outcome in inventory.outcomes
-            if outcome.resource in {name, resource.configured_name}
-        ],
-    }
-
-
-def _grant_document(grant: "Grant") -> dict[str, Any]:
-    devices = [health.device for health in grant.devices]
-    return {
-        "id": grant.id,
-        "healthy": grant.healthy,
-        "reason": grant.reason,
-        "paths": [path for device in devices for path in device.candidates],
-        "nodes": [_node_document(node) for device in devices for node in device.nodes],
-        "companions": [_node_document(node) for device in devices for node in device.companions],
-    }
-
-
-def _node_document(node: "DeviceNode") -> dict[str, str]:
-    return {
-        "path": node.path,
-        "resolved": node.info.resolved,
-        "containerPath": node.container_path,
-        "permissions": node.permissions,
-        "numbers": node.info.describe_numbers(),
-    }
-
-
-def _explanation_document(explanation: "CandidateExplanation") -> dict[str, Any]:
-    return {
-        "path": explanation.path,
-        "resource": explanation.resource,
-        "location": str(explanation.location),
-        "foundBy": explanation.found_by,
-        "device": explanation.device,
-        "reason": explanation.reason,
-        "checks": [
-            {"condition": check.condition, "passed": check.passed, "values": list(check.values), "file": check.origin}
-            for check in explanation.checks
-        ],
-        "attributes": [
-            {"name": attribute.name, "values": list(attribute.values), "file": attribute.origin}
-            for attribute in explanation.attributes
-        ],
-    }
-
-
-def _allocation_document(
-    states: "Mapping[str, ResourceState]", requests: Sequence[tuple[str, int]]
-) -> tuple[dict[str, Any], int]:
-    """Return the document of ``--allocate``, and the exit code."""
-    from genplug.allocation.errors import AllocationError  # noqa: PLC0415 - see run
-
-    containers, code = [], 0
-    for resource, count in requests:
-        container: dict[str, Any] = {"resource": resource}
-        try:
-            container |= _allocate(states, resource, count)
-        except (AllocationError, LookupError) as error:
-            container["refused"] = str(error.args[0])
-            print_message("plan", f"{resource}={count}: {error.args[0]}")
-            code = 1
-        containers.append(container)
-    return {"apiVersion": "genplug.io/v1alpha1", "kind": "Allocation", "containers": containers}, code
-
-
-def _allocate(states: "Mapping[str, ResourceState]", resource: str, count: int) -> dict[str, Any]:
-    """Return what a container would receive; the keys are those of ContainerAllocateResponse, in camel case.
-
-    Raises:
-        LookupError: there is no such resource, or it does not have enough healthy devices.
-        AllocationError: the allocation is refused.
-    """
-    if resource not in states:
-        raise LookupError(f"there is no resource {resource!r}; the configuration has {', '.join(states) or 'none'}")
-    state = states[resource]
-    healthy = [device.id for device in state.listed if device.healthy]
-    if count > len(healthy):
-        raise LookupError(
-            f"requested {count}, but only {len(healthy)} of {len(state.listed)} devices are healthy; "
-            "'genplug plan' without --allocate shows the reasons"
-        )
-    ids = state.choose_preferred(healthy, (), count)
-    edits = state.allocate(ids)
-    return {
-        "ids": list(ids),
-        "envs": dict(edits.env),
-        "mounts": [
-            {"containerPath": mount.container_path, "hostPath": mount.host_path, "readOnly": mount.read_only}
-            for mount in edits.mounts
-        ],
-        "devices": [
-            {"containerPath": node.container_path, "hostPath": node.host_path, "permissions": node.permissions}
-            for node in edits.nodes
-        ],
-        "annotations": dict(edits.annotations),
-        "cdiDevices": list(edits.cdi_devices),
-    }
-
-
-# Text for -o table
-
-
-def _format_plan(states: "Mapping[str, ResourceState]", inventory: "Inventory") -> str:
-    rows = []
-    for name, state in states.items():
-        for grant in state.offer.grants.values():
-            nodes = ", ".join(
-                f"{node.path} ({node.info.describe_numbers()})"
-                for health in grant.devices
-                for node in health.device.nodes
-            )
-            rows.append((name, grant.id, "healthy" if grant.healthy else "unhealthy", nodes, grant.reason))
-        if not state.offer.grants:
-            rows.append((name, "-", "none", "-", "no device of this node matches"))
-    headings = ("RESOURCE", "DEVICE", "STATE", "NODES", "REASON")
-    parts = [format_table(headings, rows) if rows else "the configuration has no resources"]
-    if inventory.unmatched_globs:
-        parts.append(
-            "\n".join(
-                f"{unmatched.resource}: nothing matches {unmatched.glob} ({unmatched.location})"
-                for unmatched in inventory.unmatched_globs
-            )
-        )
-    left_out = [
-        (outcome.resource, outcome.path, outcome.reason) for outcome in inventory.outcomes if outcome.device is None
-    ]
-    if left_out:
-        parts.append("left out:\n" + format_table(("RESOURCE", "PATH", "REASON"), left_out))
-    return "\n\n".join(parts)
-
-
-def _format_explanation(explanation: "CandidateExplanation") -> str:
-    return "\n".join(_explanation_lines(explanation))
-
-
-def _explanation_lines(explanation: "CandidateExplanation") -> Iterator[str]:
-    """Yield the evaluation of a path: its outcome, its source, the conditions, the attributes."""
-    if explanation.device is not None:
-        yield f"{explanation.path}: device {explanation.device}"
-    else:
-        yield f"{explanation.path}: left out: {explanation.reason or 'see above'}"
-    yield f"  {explanation.resource} ({explanation.location}), found by '{explanation.found_by}'"
-    for check in explanation.checks:
-        outcome = "passed" if check.passed else "failed"
-        yield f"  {outcome}: where {check.condition}: {_format_values(check.values, check.origin)}"
-    for attribute in explanation.attributes:
-        yield f"  {attribute.name}: {_format_values(attribute.values, attribute.origin)}"
-
-
-def _format_values(values: Sequence[str], origin: str) -> str:
-    """Return the values of an attribute with their origin; an attribute without values does not exist."""
-    text = ", ".join(map(repr, values)) if values else "does not exist"
-    return f"{text}   <- {origin}" if origin else text
