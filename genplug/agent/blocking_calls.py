@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from genplug.hardware.hung_paths import HangError, HungPaths, Operation
 
 MAX_HUNG_CALLS = 32
-"""Calls that may hang before no further call is started. Each costs a thread, about 30 KiB of memory."""
+"""Calls that may hang before no further call is started. Each costs a thread, 16 KiB of memory."""
 MAX_CALL_SECONDS = 30.0
 """Seconds after which a function that still makes progress is stopped at its next file operation."""
 IDLE_SECONDS = 10.0

@@ -128,7 +128,7 @@ class Endpoints:
     async def _wait_unused(self, name: str) -> None:
         known_error = ""
         while True:
-            # Wait first: the kubelet does not report a pod that it has just admitted.
+            # Wait first: the kubelet reports a pod only some time after its admission.
             await asyncio.sleep(self._settings.drain)
             try:
                 used = await list_devices_in_use(self._settings.pod_resources)

@@ -53,7 +53,7 @@ class KubeletController:
         return tuple(task.failure for task in self._supervised if task.failure)
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
-        """Return the status of every resource, removed ones that still wait for their pods included."""
+        """Return the status of every resource, including removed resources that wait for their last pod."""
         return self._offers.statuses()
 
     def publish(self, snapshot: Snapshot, previous: Snapshot | None) -> None:

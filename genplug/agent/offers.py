@@ -68,7 +68,7 @@ class Offers:
                 self.endpoints.remove(self.endpoints.offers[name].resource)
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
-        """Return the status of every resource, removed ones that still wait for their pods included."""
+        """Return the status of every resource, including removed resources that wait for their last pod."""
         snapshot, offers = self._snapshot, dict(self.endpoints.offers)
         if snapshot is None:
             return ()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Reconciler:
     """Publishes a snapshot when a scan is new, when probes change their results, and when a grace period ends.
 
-    ``publish`` gets the snapshot and the one that was published before.
+    ``publish`` gets the snapshot and the previous snapshot.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Reconciler:
         running = asyncio.create_task(monitor.run(), name="probes")
         try:
             if monitor is not self._monitor and self._scan is not None:
-                # Until the new probes have results, those of the failed ones count.
+                # The results of the failed probes count until the new probes have results.
                 monitor.update_devices(self._scan.inventory, frozenset())
                 await monitor.wait_first_results()
                 self._monitor = monitor

@@ -41,7 +41,7 @@ class ScanJobs:
     ) -> None:
         """Start a job for each selected resource; the next one starts when the previous one is done, or takes long.
 
-        ``scans`` are the previous ones. A resource with a running job is scanned again when that finishes.
+        ``scans`` are the previous scans. A resource with a running job is scanned again when that finishes.
         """
         host = self._host.cached()
         for name, changes in selected.items():

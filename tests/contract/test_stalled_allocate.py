@@ -148,11 +148,11 @@ async def test_a_dead_cdi_directory_withholds_the_devices_of_its_resources_only(
 
 
 @asynccontextmanager
-async def process(node: FakeNode) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(node: FakeNode, *flags: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A ``genplug run`` of its own; killed in the end."""
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "genplug", "run", "--config", str(node.config_dir)),
-        *("--root", str(node.root), "--kubelet-dir", str(node.kubelet_dir)),
+        *("--root", str(node.root), "--kubelet-dir", str(node.kubelet_dir), *flags),
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
@@ -193,6 +193,23 @@ async def test_sigterm_ends_the_process_although_a_scan_and_the_configuration_ha
                 await asyncio.to_thread(configuration.wait_for_lookup)
                 running.terminate()
                 assert await asyncio.wait_for(running.wait(), 2) == 0
+
+
+async def test_sigterm_ends_the_process_although_an_allocation_hangs(node: FakeNode, kubelet: KubeletStandIn) -> None:
+    plug(node, "x0")
+    policy = node.directory / "policy.yaml"
+    policy.write_text(POLICY + "mounts: {allow: [/mnt]}\n")
+    node.write_config(HEAD + MOUNTING)
+    with HangingFiles(node.locate("/mnt/dead"), {"lib": ""}) as files:
+        async with process(node, "--policy", str(policy)) as running:
+            await kubelet.wait_for_list(X, healthy={"x0"})
+            files.hang_lookups()
+            hanging = asyncio.create_task(kubelet.plugin(X).allocate([["x0"]]))
+            await asyncio.to_thread(files.wait_for_lookup)
+            running.terminate()
+            assert await asyncio.wait_for(running.wait(), 2) == 0
+            await asyncio.wait({hanging})
+            assert hanging.cancelled() or hanging.exception() is not None
 
 
 async def test_sigterm_frees_the_node_although_a_driver_keeps_the_process_from_exiting(

@@ -116,6 +116,21 @@ async def test_a_stalled_scan_is_visible_in_log_status_readiness_and_metric(node
             assert f'genplug_scan_stalled{{resource="{SICK}"}} 0.0' in metrics
 
 
+async def test_an_attribute_of_sysfs_that_hangs_keeps_its_device(node: FakeNode) -> None:
+    config = HEAD + f"  {SICK}: {{devices: [{{glob: '/dev/sick*', where: {{attr.state: ok}}}}]}}\n" + OTHER_SPEC
+    node.plug("/dev/sick0", minor=70)
+    node.plug("/dev/other0", minor=71)
+    node.link("/sys/dev/char/240:70", "../../devices/sick0")
+    with HangingFiles(node.locate("/sys/devices/sick0"), {"state": "ok\n"}) as files:
+        async with node.run_agent(config, rescan=0.3) as agent:
+            await node.kubelet.wait_for_list(SICK, healthy={"sick0"})
+            events = record_events(agent)
+            files.hang("state")
+            said = await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+            assert "/dev/sick0 as last known: read of /sys/devices/sick0/state does not return" in said.text
+            assert node.kubelet.devices(SICK).healthy == {"sick0"}
+
+
 async def test_a_stalled_resource_keeps_what_hangs_and_follows_the_rest(node: FakeNode) -> None:
     with sick_files(node, "sick0", "sick1", "sick2") as files:
         plug_all(node)

@@ -73,7 +73,7 @@ def gate() -> Iterator[threading.Event]:
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, gate: threading.Event) -> None:
-    """Let the reads of the configuration wait for a gate, and shorten their deadline."""
+    """Make reads of the configuration wait for a gate, and shorten their deadline."""
 
     def load_slowly(*arguments: Any) -> Any:
         gate.wait()

@@ -1,4 +1,4 @@
-"""The lock of the device-plugins directory: what it waits for, and that one process has it."""
+"""The lock of the device-plugins directory: what it waits for, and that a single process has it."""
 
 import asyncio
 from pathlib import Path

@@ -43,7 +43,7 @@ def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hang_first(monkeypatch: pytest.MonkeyPatch, paths: HungPaths, gate: threading.Event) -> list[Changes | None]:
-    """Let each scan begin with a read that hangs; return the limits of the scans."""
+    """Make each scan begin with a read that hangs, and return the limits of the scans."""
     limits: list[Changes | None] = []
 
     def scan(spec: Resource, host: Host, previous: ResourceScan | None, changes: Changes | None) -> ResourceScan:
