@@ -7,11 +7,11 @@ from genplug.agent.settings import Settings
 from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.kubelet.client import CallError
 from genplug.kubelet.endpoint import Endpoint
-from genplug.kubelet.events import EndpointStatus, Report
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import PluginDirListing
 from genplug.kubelet.pod_resources import list_devices_in_use
 from genplug.kubelet.registration import Registrar
+from genplug.kubelet.reports import EndpointStatus, Report
 from genplug.kubelet.servicer import ResourceBackend
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource

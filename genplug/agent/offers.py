@@ -15,7 +15,7 @@ from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
-from genplug.kubelet.events import CallAnswered, Report
+from genplug.kubelet.reports import CallAnswered, Report
 from genplug.observe.events import EventLog
 from genplug.observe.messages import log_offer_change, log_report
 from genplug.observe.status import ResourceStatus

@@ -16,10 +16,8 @@ import grpc
 
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.client import CallError, call
-from genplug.kubelet.endpoint_state import (
-    Action,
+from genplug.kubelet.endpoint_events import (
     Event,
-    Generation,
     KubeletSeen,
     OptionsChanged,
     OwnSocketLost,
@@ -30,11 +28,9 @@ from genplug.kubelet.endpoint_state import (
     ServeFailed,
     StreamClosed,
     StreamOpened,
-    first_step,
-    next_step,
 )
+from genplug.kubelet.endpoint_state import Action, Generation, first_step, next_step
 from genplug.kubelet.event_queue import EventQueue
-from genplug.kubelet.events import EndpointStatus, InternalErrorCaught, Phase, PhaseChanged, Reporter
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import (
     PluginDirListing,
@@ -45,6 +41,7 @@ from genplug.kubelet.plugin_dir import (
     stat_socket,
 )
 from genplug.kubelet.registration import Registrar
+from genplug.kubelet.reports import EndpointStatus, InternalErrorCaught, Phase, PhaseChanged, Reporter
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
 
 _SELF_CHECK_SECONDS = 5.0

@@ -3,7 +3,8 @@
 import asyncio
 import time
 
-from genplug.kubelet.endpoint_state import Event, Seconds, TimePassed
+from genplug.kubelet.endpoint_events import Event, TimePassed
+from genplug.kubelet.endpoint_state import Seconds
 
 
 class EventQueue:

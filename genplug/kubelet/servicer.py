@@ -18,9 +18,9 @@ from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.kubelet import prestart_runner, wire
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
-from genplug.kubelet.endpoint_state import StreamClosed, StreamOpened
-from genplug.kubelet.events import CallAnswered, InternalErrorCaught, ListSent, Method, Reporter
+from genplug.kubelet.endpoint_events import StreamClosed, StreamOpened
 from genplug.kubelet.latest_value import LatestValue
+from genplug.kubelet.reports import CallAnswered, InternalErrorCaught, ListSent, Method, Reporter
 
 LIST_INTERVAL_SECONDS = 1.0
 """Minimum interval between two lists on one stream: each list costs the kubelet a checkpoint with fsync (§4)."""

@@ -6,7 +6,7 @@ from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.inventory import Inventory
 from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, WorkerStartFailed
 from genplug.health.verdict import DeviceHealth, HealthSnapshot
-from genplug.kubelet.events import (
+from genplug.kubelet.reports import (
     CallAnswered,
     EndpointStatus,
     InternalErrorCaught,

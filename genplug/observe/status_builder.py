@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.inventory import Inventory
-from genplug.kubelet.events import EndpointStatus
+from genplug.kubelet.reports import EndpointStatus
 from genplug.observe.stalls import describe_stalls
 from genplug.observe.status import DeviceStatus, ResourceStatus, ScanStatus
 from genplug.observe.text import to_epoch_seconds

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Self
 
 from genplug.kubelet.endpoint import Endpoint
-from genplug.kubelet.events import PhaseChanged, Report
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import PluginDir
 from genplug.kubelet.registration import Registrar
+from genplug.kubelet.reports import PhaseChanged, Report
 from genplug.kubelet.servicer import ResourceBackend
 from genplug.testing.kubelet.condition import Condition
 

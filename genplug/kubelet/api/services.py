@@ -4,8 +4,6 @@ Source: docs/internals/kubelet-contract.md §1.1 to §1.3. There are no generate
 servers use the generic form of gRPC, which passes bytes through.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 API_VERSION: Final = "v1beta1"
@@ -22,27 +20,6 @@ DEVICE_PLUGIN: Final = "v1beta1.DevicePlugin"
 """Served by a plugin."""
 POD_RESOURCES: Final = "v1.PodResourcesLister"
 """Served by the kubelet on pod-resources/kubelet.sock."""
-PLUGIN_REGISTRATION: Final = "pluginregistration.Registration"
-"""Served by a plugin in plugins_registry; a different service from ``REGISTRATION``."""
-
-DEVICE_PLUGIN_TYPE: Final = "DevicePlugin"
-"""``PluginInfo.type`` of a device plugin."""
-
-METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        REGISTRATION: ("Register",),
-        DEVICE_PLUGIN: (
-            "GetDevicePluginOptions",
-            "ListAndWatch",
-            "GetPreferredAllocation",
-            "Allocate",
-            "PreStartContainer",
-        ),
-        POD_RESOURCES: ("List", "GetAllocatableResources", "Get"),
-        PLUGIN_REGISTRATION: ("GetInfo", "NotifyRegistrationStatus"),
-    }
-)
-"""The methods of each service."""
 
 
 def method_path(service: str, method: str) -> str:

@@ -11,10 +11,10 @@ import pytest
 from genplug.allocation.results import PluginOptions, ProgramRun
 from genplug.kubelet import endpoint
 from genplug.kubelet.endpoint import Endpoint
-from genplug.kubelet.events import InternalErrorCaught, Phase, PhaseChanged, Report
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import PluginDir
 from genplug.kubelet.registration import Registrar
+from genplug.kubelet.reports import InternalErrorCaught, Phase, PhaseChanged, Report
 from genplug.testing.kubelet import KubeletStandIn, PluginClient
 from tests.support.endpoints import EndpointRun
 from tests.support.one_device import OneDevice

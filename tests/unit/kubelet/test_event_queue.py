@@ -2,7 +2,7 @@
 
 import time
 
-from genplug.kubelet.endpoint_state import OptionsChanged, StreamClosed, StreamOpened, TimePassed
+from genplug.kubelet.endpoint_events import OptionsChanged, StreamClosed, StreamOpened, TimePassed
 from genplug.kubelet.event_queue import EventQueue
 
 

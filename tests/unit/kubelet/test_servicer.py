@@ -7,7 +7,7 @@ import pytest
 
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
-from genplug.kubelet.events import CallAnswered, InternalErrorCaught, Report
+from genplug.kubelet.reports import CallAnswered, InternalErrorCaught, Report
 from genplug.testing.kubelet import KubeletStandIn
 from tests.support.endpoints import EndpointRun
 from tests.support.one_device import OneDevice

@@ -17,7 +17,7 @@ from genplug.hardware.inventory import (
 )
 from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, WorkerStartFailed
 from genplug.health.verdict import DeviceHealth, HealthSnapshot, Verdict
-from genplug.kubelet.events import (
+from genplug.kubelet.reports import (
     CallAnswered,
     EndpointStatus,
     InternalErrorCaught,

@@ -1,4 +1,4 @@
-"""The status of an endpoint and the events that it reports, as frozen values: for the log, metrics and status."""
+"""The status and the reports of an endpoint, as frozen values, for the log, the metrics and ``/statusz``."""
 
 from collections.abc import Callable
 from enum import StrEnum
