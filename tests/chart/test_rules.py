@@ -117,7 +117,8 @@ def test_every_alert_has_a_severity_and_a_next_step() -> None:
     for alert in read_alerts():
         assert alert["labels"]["severity"] in {"critical", "warning"}
         assert alert["annotations"].keys() == {"summary", "description"}
-        assert "kubectl" in alert["annotations"]["description"] or "query" in alert["annotations"]["description"]
+        # A command, or a query for Prometheus.
+        assert re.search(r"`(kubectl |genplug_\w+\{)[^`]*`", alert["annotations"]["description"])
 
 
 def test_documented_sections_match_the_alerts() -> None:

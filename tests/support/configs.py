@@ -1,5 +1,6 @@
 """Texts of configurations, and short ways to load them and to collect their errors."""
 
+import json
 from collections.abc import Callable
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
@@ -23,6 +24,11 @@ def render_config(body: str, name: str = NAME) -> str:
     """Return a configuration of one resource; ``body`` is the YAML of its keys."""
     lines = "".join(f"    {line}\n" for line in body.strip("\n").split("\n"))
     return f"{CONFIG_HEADER}resources:\n  {name}:\n{lines}"
+
+
+def render_pre_start(*command: str) -> str:
+    """Return the body of a resource that runs a command before a container starts."""
+    return f"{DEVICES}\npreStart: {{exec: {{command: {json.dumps(command)}}}, timeoutSeconds: 5}}"
 
 
 def load_resource(body: str) -> Resource:

@@ -161,8 +161,9 @@ def test_59_node_replaced_by_a_symlink_to_another_is_refused(tree: DeviceTree) -
 
 
 def test_51_repeated_call_returns_equal_edits(tree: DeviceTree) -> None:
-    state = build_state(tree, build_resource(env={"X": "${path}"}), *tree.make_healthy("x0"))
-    assert state.allocate(["x0"]) == state.allocate(["x0"])
+    spec = build_resource(env={"X": "${path}"})
+    first, second = (build_state(tree, spec, *tree.make_healthy("x0", "x1")) for _ in range(2))
+    assert first.allocate(["x0", "x1"]) == second.allocate(["x1", "x0"])
 
 
 def test_52_duplicate_id_in_a_call_counts_once(tree: DeviceTree) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import termios
 from array import array
 from collections.abc import Callable, Sequence
@@ -56,8 +57,12 @@ def test_content_is_parsed_into_records(record: bytes, lines: list[LogRecord]) -
 
 
 @given(st.one_of(st.binary(max_size=60), st.text("0123456789,;- \nx", max_size=60).map(str.encode)))
-def test_any_content_can_be_parsed(record: bytes) -> None:
-    assert all(line.number >= 0 for line in parse_record(record))
+def test_records_of_any_content_have_a_number_and_a_text_of_it(record: bytes) -> None:
+    content = record.decode(errors="replace")
+    numbers = {int(field) for field in re.split(r"[,;\s]", content) if field.isdecimal()}
+    for line in parse_record(record):
+        assert line.number in numbers
+        assert line.text in content
 
 
 class Fifo:

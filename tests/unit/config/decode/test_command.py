@@ -1,18 +1,12 @@
 """The command of ``preStart``."""
 
-import json
-
 import pytest
 
 from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
-from tests.support.configs import DEVICES, NAME, find_diagnostics, read_policy, render_config
+from tests.support.configs import DEVICES, NAME, find_diagnostics, read_policy, render_config, render_pre_start
 
 ALL_PROGRAMS = read_policy("exec: {allow: ['/**']}")
-
-
-def render_pre_start(*command: str) -> str:
-    return f"{DEVICES}\npreStart: {{exec: {{command: {json.dumps(command)}}}, timeoutSeconds: 5}}"
 
 
 def test_arguments_of_a_program_are_not_checked_against_the_policy() -> None:

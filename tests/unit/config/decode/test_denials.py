@@ -1,21 +1,23 @@
 """Names, mounts, programs and CDI devices that the policy denies to a configuration."""
 
-import json
-
 import pytest
 
 from genplug.config.diagnostics import ErrorCode
 from genplug.spec.policy import DEFAULT_POLICY, Policy
-from tests.support.configs import CONFIG_HEADER, DEVICES, NAME, find_diagnostics, read_policy, render_config
+from tests.support.configs import (
+    CONFIG_HEADER,
+    DEVICES,
+    NAME,
+    find_diagnostics,
+    read_policy,
+    render_config,
+    render_pre_start,
+)
 
 
 def render_mount(host_path: str, *, writable: bool = False) -> str:
     read_only = ", readOnly: false" if writable else ""
     return f"{DEVICES}\nallocate: {{mounts: [{{hostPath: '{host_path}', containerPath: /m{read_only}}}]}}"
-
-
-def render_pre_start(*command: str) -> str:
-    return f"{DEVICES}\npreStart: {{exec: {{command: {json.dumps(command)}}}, timeoutSeconds: 5}}"
 
 
 def render_cdi_device(name: str) -> str:
