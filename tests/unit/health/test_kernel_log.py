@@ -56,7 +56,10 @@ def test_content_is_parsed_into_records(record: bytes, lines: list[LogRecord]) -
     assert list(parse_record(record)) == lines
 
 
-@given(st.one_of(st.binary(max_size=60), st.text("0123456789,;- \nx", max_size=60).map(str.encode)))
+RECORDS = st.lists(st.builds("{},{},0,-;{}\n".format, st.integers(0, 40), st.integers(0, 10**6), st.text(max_size=20)))
+
+
+@given(st.one_of(st.binary(max_size=60), RECORDS.map("".join).map(str.encode)))
 def test_records_of_any_content_have_a_number_and_a_text_of_it(record: bytes) -> None:
     content = record.decode(errors="replace")
     numbers = {int(field) for field in re.split(r"[,;\s]", content) if field.isdecimal()}
