@@ -132,7 +132,7 @@ def _walk(schema: Schema, root: Schema, path: str, section: str, documented: dic
 
 def _resolve(schema: Schema, root: Schema) -> tuple[Schema, str]:
     """Return a schema with what it refers to merged into it, and the last reference."""
-    reference = schema.get("$ref") or next((one["$ref"] for one in schema.get("allOf", ())), "")
+    reference = schema.get("$ref") or next((part["$ref"] for part in schema.get("allOf", ())), "")
     if not reference:
         return schema, ""
     target = root
@@ -200,8 +200,8 @@ def type_text(schema: Schema, root: Schema, plural: str = "", *, is_nullable: bo
     schema, _ = _resolve(schema, root)
     types = schema.get("type", "string")
     words = []
-    for one in [types] if isinstance(types, str) else types:
-        match one:
+    for name in [types] if isinstance(types, str) else types:
+        match name:
             case "array":
                 items = type_text(schema.get("items", {}), root, "s", is_nullable=False)
                 words.append(f"list{plural} of {items}")
@@ -209,18 +209,18 @@ def type_text(schema: Schema, root: Schema, plural: str = "", *, is_nullable: bo
                 values = type_text(schema["additionalProperties"], root, is_nullable=False)
                 words.append(f"map{plural} from string to " + (f"({values})" if " or " in values else values))
             case "null":
-                words += [one] if is_nullable else []
+                words += [name] if is_nullable else []
             case "boolean":
-                words.append(one)
+                words.append(name)
             case _:
-                words.append(one + plural)
+                words.append(name + plural)
     return " or ".join(words)
 
 
 def constraints(schema: Schema) -> Iterator[str]:
     """Yield what a schema demands of a value beyond its type."""
     if "enum" in schema:
-        yield "Allowed values: " + ", ".join(f"`{_inline(one)}`" for one in schema["enum"] if one is not None)
+        yield "Allowed values: " + ", ".join(f"`{_inline(value)}`" for value in schema["enum"] if value is not None)
     bounds = [
         f"{word} {schema[keyword]}"
         for keyword, word in {
@@ -296,7 +296,7 @@ def list_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set these variables, and no other variable of genplug."""
     saved = dict(os.environ)
-    for name in [one for one in os.environ if VARIABLES.fullmatch(one)]:
+    for name in list(filter(VARIABLES.fullmatch, os.environ)):
         del os.environ[name]
     os.environ.update(variables)
     try:
@@ -308,7 +308,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _usage(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     line = f"genplug {name}"
-    for action in sorted(list_actions(parser), key=lambda one: not one.option_strings):
+    for action in sorted(list_actions(parser), key=lambda action: not action.option_strings):
         part = _with_value(action.option_strings[-1], action) if action.option_strings else _value(action)
         part = part if action.required or part.startswith("[") else f"[{part}]"
         if len(line) + len(part) > 100:  # noqa: PLR2004 - a line of a page
@@ -345,12 +345,12 @@ def _arguments(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in actions:
         *short, last = action.option_strings or [""]
         written = [*short, _with_value(last, action)]
-        variables = ", ".join(f"`{one}`" for one in find_variables(name, action))
+        variables = ", ".join(f"`{variable}`" for variable in find_variables(name, action))
         text = mark_literals((action.help or "").strip())
         if text.split(" ")[0] not in (action.choices or ()):
             text = text[:1].upper() + text[1:]
         text += "" if text.endswith((".", "!", "?")) else "."
-        arguments = ", ".join(f"`{one}`" for one in written).replace("|", "\\|")
+        arguments = ", ".join(f"`{form}`" for form in written).replace("|", "\\|")
         yield f"| {arguments} | {variables} | {text} |"
 
 
@@ -365,7 +365,7 @@ def find_variables(name: str, action: argparse.Action) -> list[str]:
             except SystemExit:
                 # This variable sets another option, for which the value is not valid.
                 continue
-            same = next(one for one in list_actions(parser) if one.dest == action.dest)
+            same = next(other for other in list_actions(parser) if other.dest == action.dest)
         if (same.default, same.required) != (action.default, action.required):
             found.append(variable)
     return found
@@ -378,7 +378,7 @@ def _epilog(text: str) -> Iterator[str]:
         if part.startswith("exit codes:"):
             codes = re.split(r", (?=\d+ )", " ".join(part.split()).removeprefix("exit codes: "))
             yield from ("", "Exit codes:", "")
-            yield from (f"- `{code}`: {meaning}" for code, _, meaning in (one.partition(" ") for one in codes))
+            yield from (f"- `{code}`: {meaning}" for code, _, meaning in (entry.partition(" ") for entry in codes))
         elif rest.startswith("  "):
             # The text after a command and several spaces explains the command.
             lines = [re.sub(r"(?<=\S)( +)  (?=[^#\s])", r"\1# ", line.removeprefix("  ")) for line in rest.splitlines()]

@@ -16,7 +16,7 @@ def build_plan_document(
     inventory: Inventory,
     explanations: Sequence[CandidateExplanation] | None,
 ) -> dict[str, Any]:
-    """Return the document of the plan, with explanations unless they are None."""
+    """Return the document of the plan, with the explanations if there are any."""
     document = {
         "apiVersion": "genplug.io/v1alpha1",
         "kind": "Plan",

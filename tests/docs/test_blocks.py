@@ -192,5 +192,5 @@ def genplug_commands(text: str) -> Iterator[list[str]]:
             is_command = at == 0 or words[at - 1] in {"&&", "||", "|", ";", "sudo", "--", "time"}
             if is_command and Path(word).name == "genplug":
                 arguments = words[at + 1 :]
-                end = next((n for n, one in enumerate(arguments) if re.fullmatch(r"[|&;<>()]+", one)), len(arguments))
+                end = next((n for n, part in enumerate(arguments) if re.fullmatch(r"[|&;<>()]+", part)), len(arguments))
                 yield arguments[:end]

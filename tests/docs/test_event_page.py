@@ -12,7 +12,7 @@ PAGE = read_page("events")
 
 def test_page_lists_every_event_with_its_level_and_meaning() -> None:
     rows = table_rows(PAGE, "Event")
-    assert rows == [[f"`{one.code}`", logging.getLevelName(one.level).lower(), one.meaning] for one in Event]
+    assert rows == [[f"`{event.code}`", logging.getLevelName(event.level).lower(), event.meaning] for event in Event]
 
 
 def test_example_has_the_keys_of_a_log_line_in_their_order() -> None:

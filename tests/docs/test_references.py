@@ -22,7 +22,7 @@ def tracked_files() -> Iterator[tuple[Path, str]]:
 
 
 def heading_anchors(page: Path) -> set[str]:
-    """Return the anchors of a page: those of its headings as GitHub makes them, and the explicit ones."""
+    """Return the anchors of a page: those of its headings as GitHub makes them, and the explicit anchors."""
     text = page.read_text()
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}

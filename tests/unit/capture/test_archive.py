@@ -80,7 +80,7 @@ def member(
     content: bytes = b"",
     fields: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
-    """Return a member as it is in an archive; ``fields`` are in its extended header."""
+    """Return the bytes of a member in an archive; ``fields`` are in its extended header."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size, info.pax_headers = kind, link, len(content), dict(fields)
     padding = b"\0" * (-len(content) % tarfile.BLOCKSIZE)

@@ -47,7 +47,7 @@ def examples(kind: ProbeKind) -> list[dict[str, Any]]:
 
 
 def decode(kind: ProbeKind, options: Mapping[str, Any]) -> Check:
-    """Decode a probe as it is in a configuration."""
+    """Return the check of a probe in a configuration."""
     health = {"probes": [{kind.name: options}]}
     attributes = {"uuid": {"path": "/sys/x"}}
     source = {"glob": "/dev/x*", "attributes": attributes}
