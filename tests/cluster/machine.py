@@ -30,7 +30,11 @@ _SYSCTLS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/p
 """Kernel parameters that a kubelet changes and that are restored afterwards."""
 ADDRESS = "10.76.0.1"
 """Address of the machine, on a network without a route to other networks."""
-_UNSHARE = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+_UNSHARE = [
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"),
+]
+"""The kernel ends the machine when the process that started it ends, also by a signal that Python does not handle."""
 _INIT = """
 set -e
 mount --make-rshared /
