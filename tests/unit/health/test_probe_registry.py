@@ -122,8 +122,8 @@ def test_kind_that_reads_files_is_captured(kind: ProbeKind, tmp_path: Path) -> N
     """An archive contains the files that a run reads only if the kind is declared as a kind that only reads."""
     assert kind.polling is not None
     (tmp_path / STAND_INS_MARKER).touch()
-    reads: list[str] = []
-    host = Host.at(tmp_path, recorder=lambda access, path: reads.append(path) if access is Access.READ else None)
+    accesses: list[Access] = []
+    host = Host.at(tmp_path, recorder=lambda access, _path: accesses.append(access))
     for options in examples(kind):
         check = decode(kind, options)
         request = kind.polling.request(check, make_device(dict.fromkeys(check.required_attributes, ("x",)) | ANY_VALUE))
@@ -138,4 +138,4 @@ def test_kind_that_reads_files_is_captured(kind: ProbeKind, tmp_path: Path) -> N
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         run_request(request, CachedFileReader(host), 0.2)
-    assert (kind.polling.effect is Effect.READ) == bool(reads)
+    assert (kind.polling.effect is Effect.READ) == bool({Access.READ, Access.LIST}.intersection(accesses))
