@@ -22,7 +22,7 @@ def play() -> int:
     """Show the table until Ctrl-C, and return the exit code."""
     with suppress(KeyboardInterrupt):
         asyncio.run(_play())
-    print("\nThe demo has removed its directory. Next: README.md, `genplug validate --help`, `genplug run --help`.")
+    print("\nThe demo has removed its directory. Next: docs/get-started/first-device.md, `genplug run --help`.")
     return 0
 
 
