@@ -90,7 +90,8 @@ def log_stalls(event_log: EventLog, previous: Inventory | None, current: Invento
     new = tuple(stall for stall in current.stalls if (stall.resource, stall.reason) not in known)
     for resource, texts in describe_stalls(new).items():
         for text in texts:
-            event_log.emit(Event.SCAN_STALLED, f"{resource}: scan stalled: {text}", resource=resource)
+            hint = "reset the device, or restore the file system"
+            event_log.emit(Event.SCAN_STALLED, f"{resource}: scan stalled: {text}; {hint}", resource=resource)
     for resource in sorted(stalled - {stall.resource for stall in current.stalls}):
         event_log.emit(Event.SCAN_RESUMED, f"{resource}: the scan is up to date again", resource=resource)
 

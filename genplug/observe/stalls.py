@@ -13,8 +13,8 @@ def describe_stalls(stalls: Iterable[ScanStall]) -> dict[str, tuple[str, ...]]:
         groups.setdefault((stall.resource, stall.reason), []).append(stall)
     texts: dict[str, tuple[str, ...]] = {}
     for (resource, reason), group in groups.items():
-        devices = join_names([stall.candidate or "every device" for stall in group])
+        devices = join_names([stall.candidate or "all devices" for stall in group])
         first = group[0].since
         since = f" (since {format_time(to_epoch_seconds(first))})" if first is not None else ""
-        texts[resource] = (*texts.get(resource, ()), f"{devices} as last known: {reason}{since}")
+        texts[resource] = (*texts.get(resource, ()), f"{reason}{since}; last known state kept for {devices}")
     return texts

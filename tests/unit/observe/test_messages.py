@@ -202,9 +202,11 @@ def test_rejected_names_are_logged_once_and_counted_beyond_the_limit() -> None:
 def test_stalled_scan_is_logged_once_and_again_when_it_resumes() -> None:
     stalls = tuple(ScanStall(X, f"/dev/x{number}", "read of /sys/x hangs") for number in range(5))
     stalled = evolve(EMPTY, stalls=stalls)
-    assert lines(lambda event_log: log_stalls(event_log, EMPTY, stalled)) == [
-        "scan_stalled: a.io/x: scan stalled: /dev/x0, /dev/x1, /dev/x2 and 2 more as last known: read of /sys/x hangs"
-    ]
+    (logged,) = lines(lambda event_log: log_stalls(event_log, EMPTY, stalled))
+    assert logged == (
+        "scan_stalled: a.io/x: scan stalled: read of /sys/x hangs; last known state kept for /dev/x0, /dev/x1, /dev/x2 "
+        "and 2 more; reset the device, or restore the file system"
+    )
     assert lines(lambda event_log: log_stalls(event_log, stalled, stalled)) == []
     assert lines(lambda event_log: log_stalls(event_log, stalled, EMPTY)) == [
         "scan_resumed: a.io/x: the scan is up to date again"

@@ -59,7 +59,10 @@ HEALTH = MonitorStatus(
 )
 CONFIG = ConfigStatus(("/etc/genplug/genplug.yaml",), "cd21c713", 1_795_799_537.9, "genplug.yaml:4:3: error")
 SCANS = (
-    ScanStatus("example.com/video", ("/dev/video1 as last known: read of /sys/class/video4linux/video1/name hangs",)),
+    ScanStatus(
+        "example.com/video",
+        ("read of /sys/class/video4linux/video1/name does not return; last known state kept for /dev/video1",),
+    ),
     ScanStatus("example.com/none"),
 )
 FAILURES = ("the device scanner failed and is started again: ValueError('a defect')",)
