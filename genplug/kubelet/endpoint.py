@@ -29,7 +29,7 @@ from genplug.kubelet.endpoint_events import (
     StreamClosed,
     StreamOpened,
 )
-from genplug.kubelet.endpoint_state import Action, Generation, first_step, next_step
+from genplug.kubelet.endpoint_state import Action, EndpointState, first_step, next_step
 from genplug.kubelet.event_queue import EventQueue
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import (
@@ -66,7 +66,7 @@ class Endpoint:
         self._report = report
         self._directory = registrar.directory
         self._events = EventQueue()
-        self._generation = Generation(0, Phase.PAUSE, time.monotonic())
+        self._state = EndpointState(0, Phase.PAUSE, time.monotonic())
         self._server: grpc.aio.Server | None = None
         self._servicer: DevicePluginServicer | None = None
         self._socket: Path | None = None
@@ -79,7 +79,7 @@ class Endpoint:
     @property
     def status(self) -> EndpointStatus:
         """The present status of the endpoint."""
-        return self._generation.status
+        return self._state.status
 
     def update(self, backend: ResourceBackend) -> None:
         """Serve a new state of the resource. If its options differ, the kubelet has to connect again to read them."""
@@ -95,20 +95,20 @@ class Endpoint:
         if self._socket is None or self._socket_identity is None:
             return
         if directory.own.get(self._socket.name) != self._socket_identity:
-            self._events.put(OwnSocketLost(), self._generation.number)
+            self._events.put(OwnSocketLost(), self._state.number)
 
     async def run(self, directory: PluginDirListing) -> None:
         """Serve the resource until :meth:`stop`."""
         step = first_step(directory.kubelet, time.monotonic())
         try:
             while True:
-                self._enter(step.generation)
+                self._enter(step.state)
                 if step.action is not None:
                     self._start_action(step.action)
-                event = await self._events.get(self._generation.number, self._generation.due)
+                event = await self._events.get(self._state.number, self._state.due)
                 if event is None:
                     return
-                step = next_step(self._generation, event, time.monotonic(), random.random())  # noqa: S311 - jitter
+                step = next_step(self._state, event, time.monotonic(), random.random())  # noqa: S311 - jitter
         finally:
             await _cancel(self._action)
             await self._stop_server()
@@ -117,19 +117,15 @@ class Endpoint:
         """End :meth:`run`, which then closes the streams, finishes calls in progress and removes the own socket."""
         self._events.close()
 
-    def _enter(self, generation: Generation) -> None:
-        previous, self._generation = self._generation, generation
-        is_other = (previous.phase, previous.number, previous.is_live) != (
-            generation.phase,
-            generation.number,
-            generation.is_live,
-        )
+    def _enter(self, state: EndpointState) -> None:
+        previous, self._state = self._state, state
+        is_other = (previous.phase, previous.number, previous.is_live) != (state.phase, state.number, state.is_live)
         # An attempt to serve that fails does not change the phase.
-        if is_other or generation.failures > previous.failures:
-            self._report(PhaseChanged(self.resource, previous.status, generation.status))
+        if is_other or state.failures > previous.failures:
+            self._report(PhaseChanged(self.resource, previous.status, state.status))
 
     def _start_action(self, action: Action) -> None:
-        self._action = asyncio.create_task(self._run_action(action, self._generation.number, self._action))
+        self._action = asyncio.create_task(self._run_action(action, self._state.number, self._action))
 
     async def _run_action(self, action: Action, number: int, previous: asyncio.Task[None] | None) -> None:
         # The result of the previous action is of no use: a Register can be in progress when its generation retires.

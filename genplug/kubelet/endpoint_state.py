@@ -53,14 +53,14 @@ class Action(StrEnum):
 
 
 @frozen
-class Generation:
-    """The state of an endpoint: all that the next step depends on. Times are monotonic seconds.
+class EndpointState:
+    """The state of an endpoint, on which the next step depends. Times are monotonic seconds.
 
-    ``since`` is the time at which the phase began, and ``due`` the time of the next :class:`TimePassed`, None for
-    never. ``failures`` counts the consecutive failed attempts to serve or to register, and disconnects soon after a
-    registration. ``kubelet`` is the last known kubelet.sock, and ``registered_with`` the kubelet.sock that this
-    generation is registered with. ``stream_ended`` is the time at which the last stream ended, and ``reason`` states
-    why the endpoint is not registered.
+    ``number`` counts the generations. ``since`` is the time at which the phase began, and ``due`` the time of the next
+    :class:`TimePassed`, None for never. ``failures`` counts the consecutive failed attempts to serve or to register,
+    and disconnects soon after a registration. ``kubelet`` is the last known kubelet.sock, and ``registered_with`` the
+    kubelet.sock that this generation is registered with. ``stream_ended`` is the time at which the last stream ended,
+    and ``reason`` states why the endpoint is not registered.
     """
 
     number: int
@@ -100,47 +100,47 @@ class Generation:
 class Step:
     """The state after an event, and the action to run, None for no action."""
 
-    generation: Generation
+    state: EndpointState
     action: Action | None = None
 
 
 def first_step(kubelet: SocketIdentity | None, now: Seconds) -> Step:
     """Return the first step of an endpoint."""
-    return Step(Generation(1, Phase.SERVE, now, kubelet=kubelet), Action.SERVE)
+    return Step(EndpointState(1, Phase.SERVE, now, kubelet=kubelet), Action.SERVE)
 
 
-def next_step(generation: Generation, event: Event, now: Seconds, jitter: float) -> Step:
+def next_step(state: EndpointState, event: Event, now: Seconds, jitter: float) -> Step:
     """Return the step that follows an event.
 
     ``jitter`` is a random number in [0, 1), which spreads the retries of many endpoints over time. An event that the
     phase does not expect changes nothing: it arrived after the state had changed for another reason.
     """
     if isinstance(event, KubeletSeen):
-        return _on_kubelet_seen(generation, event.socket, now)
+        return _on_kubelet_seen(state, event.socket, now)
     if isinstance(event, StreamOpened):
-        return _on_stream_opened(evolve(generation, streams=generation.streams + 1), now)
+        return _on_stream_opened(evolve(state, streams=state.streams + 1), now)
     if isinstance(event, StreamClosed):
-        return _on_stream_closed(generation, now)
+        return _on_stream_closed(state, now)
     if isinstance(event, OwnSocketLost | OptionsChanged):
         is_lost = isinstance(event, OwnSocketLost)
-        return _retire(generation, "its socket was removed" if is_lost else "its plugin options changed", now)
+        return _retire(state, "its socket was removed" if is_lost else "its plugin options changed", now)
     if isinstance(event, TimePassed):
-        return _on_time_passed(generation, now, jitter)
-    match generation.phase, event:
+        return _on_time_passed(state, now, jitter)
+    match state.phase, event:
         case Phase.SERVE, Served():
-            return _register_or_wait(generation, now)
+            return _register_or_wait(state, now)
         case Phase.SERVE, ServeFailed(error):
-            return Step(_back_off(generation, Phase.SERVE, f"cannot serve on its socket: {error}", now, jitter))
+            return Step(_back_off(state, Phase.SERVE, f"cannot serve on its socket: {error}", now, jitter))
         case Phase.REGISTER, Registered():
-            return _on_registered(generation, now)
+            return _on_registered(state, now)
         case Phase.REGISTER, RegisterFailed(error):
             # The kubelet can open a stream although Register timed out. The stream proves the registration.
-            if generation.streams:
-                return Step(_enter(generation, Phase.LIVE, now))
-            return Step(_back_off(generation, Phase.WAIT, f"Register failed: {error}", now, jitter))
+            if state.streams:
+                return Step(_enter(state, Phase.LIVE, now))
+            return Step(_back_off(state, Phase.WAIT, f"Register failed: {error}", now, jitter))
         case Phase.RETIRE, Retired():
-            return _on_retired(generation, now, jitter)
-    return Step(generation)
+            return _on_retired(state, now, jitter)
+    return Step(state)
 
 
 def retry_delay(failures: int, jitter: float) -> Seconds:
@@ -152,37 +152,37 @@ def retry_delay(failures: int, jitter: float) -> Seconds:
 
 
 def _enter(
-    generation: Generation, phase: Phase, now: Seconds, due: Seconds | None = None, reason: str = ""
-) -> Generation:
-    return evolve(generation, phase=phase, since=now, due=due, reason=reason)
+    state: EndpointState, phase: Phase, now: Seconds, due: Seconds | None = None, reason: str = ""
+) -> EndpointState:
+    return evolve(state, phase=phase, since=now, due=due, reason=reason)
 
 
-def _back_off(generation: Generation, phase: Phase, reason: str, now: Seconds, jitter: float) -> Generation:
-    failures = generation.failures + 1
-    return evolve(_enter(generation, phase, now, now + retry_delay(failures, jitter), reason), failures=failures)
+def _back_off(state: EndpointState, phase: Phase, reason: str, now: Seconds, jitter: float) -> EndpointState:
+    failures = state.failures + 1
+    return evolve(_enter(state, phase, now, now + retry_delay(failures, jitter), reason), failures=failures)
 
 
-def _register_or_wait(generation: Generation, now: Seconds) -> Step:
-    if generation.streams:
+def _register_or_wait(state: EndpointState, now: Seconds) -> Step:
+    if state.streams:
         # A resource with an open stream is never registered again (§10, point 19).
-        return Step(_enter(generation, Phase.LIVE, now))
-    if generation.kubelet is None:
-        return Step(_enter(generation, Phase.WAIT, now, reason="waiting for kubelet.sock to appear"))
-    registering = _enter(generation, Phase.REGISTER, now, reason=generation.reason)
-    return Step(evolve(registering, registered_with=generation.kubelet), Action.REGISTER)
+        return Step(_enter(state, Phase.LIVE, now))
+    if state.kubelet is None:
+        return Step(_enter(state, Phase.WAIT, now, reason="waiting for kubelet.sock to appear"))
+    registering = _enter(state, Phase.REGISTER, now, reason=state.reason)
+    return Step(evolve(registering, registered_with=state.kubelet), Action.REGISTER)
 
 
-def _on_registered(generation: Generation, now: Seconds) -> Step:
-    if generation.streams:
-        return Step(_enter(generation, Phase.LIVE, now))
+def _on_registered(state: EndpointState, now: Seconds) -> Step:
+    if state.streams:
+        return Step(_enter(state, Phase.LIVE, now))
     reason = "registered; waiting for the kubelet to open ListAndWatch"
-    return Step(_enter(generation, Phase.PENDING, now, now + FIRST_STREAM_SECONDS, reason))
+    return Step(_enter(state, Phase.PENDING, now, now + FIRST_STREAM_SECONDS, reason))
 
 
-def _on_kubelet_seen(generation: Generation, socket: SocketIdentity | None, now: Seconds) -> Step:
-    if socket == generation.kubelet:
-        return Step(generation)
-    seen = evolve(generation, kubelet=socket)
+def _on_kubelet_seen(state: EndpointState, socket: SocketIdentity | None, now: Seconds) -> Step:
+    if socket == state.kubelet:
+        return Step(state)
+    seen = evolve(state, kubelet=socket)
     if socket is None:
         return Step(seen)
     # A new socket is a new kubelet, to which the failures with the previous kubelet do not apply.
@@ -204,17 +204,17 @@ def _on_kubelet_seen(generation: Generation, socket: SocketIdentity | None, now:
             return Step(fresh)
 
 
-def _on_stream_opened(generation: Generation, now: Seconds) -> Step:
-    if generation.phase in (Phase.PENDING, Phase.WAIT):
-        return Step(evolve(_enter(generation, Phase.LIVE, now), registered_with=generation.kubelet))
-    if generation.phase is Phase.LIVE:
-        return Step(evolve(generation, due=None, reason="", registered_with=generation.kubelet))
-    return Step(generation)
+def _on_stream_opened(state: EndpointState, now: Seconds) -> Step:
+    if state.phase in (Phase.PENDING, Phase.WAIT):
+        return Step(evolve(_enter(state, Phase.LIVE, now), registered_with=state.kubelet))
+    if state.phase is Phase.LIVE:
+        return Step(evolve(state, due=None, reason="", registered_with=state.kubelet))
+    return Step(state)
 
 
-def _on_stream_closed(generation: Generation, now: Seconds) -> Step:
-    streams = max(generation.streams - 1, 0)
-    closed = evolve(generation, streams=streams, stream_ended=now)
+def _on_stream_closed(state: EndpointState, now: Seconds) -> Step:
+    streams = max(state.streams - 1, 0)
+    closed = evolve(state, streams=streams, stream_ended=now)
     if closed.phase is not Phase.LIVE or streams:
         return Step(closed)
     if closed.kubelet is not None and closed.kubelet != closed.registered_with:
@@ -222,10 +222,10 @@ def _on_stream_closed(generation: Generation, now: Seconds) -> Step:
     return Step(evolve(closed, due=now + STREAM_RETURN_SECONDS, reason="the kubelet closed its stream"))
 
 
-def _on_time_passed(generation: Generation, now: Seconds, jitter: float) -> Step:
-    if generation.due is None or now < generation.due:
-        return Step(generation)
-    idle = evolve(generation, due=None)
+def _on_time_passed(state: EndpointState, now: Seconds, jitter: float) -> Step:
+    if state.due is None or now < state.due:
+        return Step(state)
+    idle = evolve(state, due=None)
     match idle.phase:
         case Phase.SERVE:
             return Step(idle, Action.SERVE)
@@ -243,22 +243,22 @@ def _on_time_passed(generation: Generation, now: Seconds, jitter: float) -> Step
             return Step(idle)
 
 
-def _retire(generation: Generation, reason: str, now: Seconds) -> Step:
-    if generation.phase in (Phase.SERVE, Phase.RETIRE, Phase.PAUSE):
-        return Step(generation)
-    failures = generation.failures
-    if generation.phase is Phase.LIVE:
+def _retire(state: EndpointState, reason: str, now: Seconds) -> Step:
+    if state.phase in (Phase.SERVE, Phase.RETIRE, Phase.PAUSE):
+        return Step(state)
+    failures = state.failures
+    if state.phase is Phase.LIVE:
         # A kubelet that repeatedly disconnects soon is a repeated failure, and each cycle can fail pods (§3).
-        is_stable = now - generation.since >= STABLE_SECONDS or generation.kubelet != generation.registered_with
+        is_stable = now - state.since >= STABLE_SECONDS or state.kubelet != state.registered_with
         failures = 0 if is_stable else failures + 1
     # A kubelet with an open stream is running and has to process the end of the stream, even if kubelet.sock changed.
-    partner = generation.kubelet if generation.streams else generation.registered_with
-    retiring = _enter(generation, Phase.RETIRE, now, reason=reason)
+    partner = state.kubelet if state.streams else state.registered_with
+    retiring = _enter(state, Phase.RETIRE, now, reason=reason)
     return Step(evolve(retiring, failures=failures, registered_with=partner), Action.RETIRE)
 
 
-def _on_retired(generation: Generation, now: Seconds, jitter: float) -> Step:
-    paused = evolve(generation, phase=Phase.PAUSE, streams=0)
+def _on_retired(state: EndpointState, now: Seconds, jitter: float) -> Step:
+    paused = evolve(state, phase=Phase.PAUSE, streams=0)
     if paused.kubelet is None:
         # A starting kubelet deletes every socket that is bound before kubelet.sock exists (§3, race 2).
         return Step(paused)
@@ -272,15 +272,15 @@ def _on_retired(generation: Generation, now: Seconds, jitter: float) -> Step:
     return Step(evolve(paused, due=resume))
 
 
-def _serve_again(generation: Generation, now: Seconds) -> Step:
-    if generation.kubelet is None:
-        return Step(evolve(generation, due=None))
-    following = Generation(
-        generation.number + 1,
+def _serve_again(state: EndpointState, now: Seconds) -> Step:
+    if state.kubelet is None:
+        return Step(evolve(state, due=None))
+    following = EndpointState(
+        state.number + 1,
         Phase.SERVE,
         now,
-        failures=generation.failures,
-        kubelet=generation.kubelet,
-        reason=generation.reason,
+        failures=state.failures,
+        kubelet=state.kubelet,
+        reason=state.reason,
     )
     return Step(following, Action.SERVE)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.kubelet import endpoint_state as state
+from genplug.kubelet import endpoint_state
 from genplug.kubelet.endpoint_events import (
     Event,
     KubeletSeen,
@@ -19,7 +19,7 @@ from genplug.kubelet.endpoint_events import (
     StreamOpened,
     TimePassed,
 )
-from genplug.kubelet.endpoint_state import Action, Generation, Step, first_step, next_step
+from genplug.kubelet.endpoint_state import Action, EndpointState, Step, first_step, next_step
 from genplug.kubelet.plugin_dir import SocketIdentity
 from genplug.kubelet.reports import Phase
 
@@ -30,7 +30,7 @@ def play(*events: tuple[float, Event], kubelet: SocketIdentity | None = OLD) -> 
     """Return the step after events at the given times, from the first step at time 0."""
     step = first_step(kubelet, 0.0)
     for now, event in events:
-        step = next_step(step.generation, event, now, 0.0)
+        step = next_step(step.state, event, now, 0.0)
     return step
 
 
@@ -39,37 +39,37 @@ LIVE = ((0.01, Served()), (0.02, Registered()), (0.03, StreamOpened()))
 
 def test_first_step_serves() -> None:
     step = first_step(None, 5.0)
-    assert (step.generation.phase, step.action, step.generation.number) == (Phase.SERVE, Action.SERVE, 1)
+    assert (step.state.phase, step.action, step.state.number) == (Phase.SERVE, Action.SERVE, 1)
 
 
 def test_served_endpoint_registers_when_kubelet_socket_appears() -> None:
     waiting = play((1, Served()), kubelet=None)
-    assert (waiting.generation.phase, waiting.action) == (Phase.WAIT, None)
-    step = next_step(waiting.generation, KubeletSeen(NEW), 9.0, 0.0)
-    assert (step.generation.phase, step.action) == (Phase.REGISTER, Action.REGISTER)
+    assert (waiting.state.phase, waiting.action) == (Phase.WAIT, None)
+    step = next_step(waiting.state, KubeletSeen(NEW), 9.0, 0.0)
+    assert (step.state.phase, step.action) == (Phase.REGISTER, Action.REGISTER)
 
 
 def test_endpoint_is_live_after_register_and_a_stream() -> None:
     step = play(*LIVE)
-    assert str(step.generation) == "generation 1, live, 1 stream, registered"
+    assert str(step.state) == "generation 1, live, 1 stream, registered"
     assert step.action is None
 
 
 def test_endpoint_is_live_when_a_stream_opens_before_register_returns() -> None:
     step = play((1, Served()), (2, StreamOpened()), (3, Registered()))
-    assert step.generation.is_live
+    assert step.state.is_live
 
 
 def test_endpoint_is_live_when_a_stream_opens_although_register_timed_out() -> None:
     during = play((1, Served()), (2, StreamOpened()), (30, RegisterFailed("no answer")))
     later = play((1, Served()), (30, RegisterFailed("no answer")), (30.01, StreamOpened()))
-    assert during.generation.is_live
-    assert later.generation.is_live
+    assert during.state.is_live
+    assert later.state.is_live
 
 
 def test_endpoint_with_a_stream_does_not_register_again_after_a_failed_register() -> None:
     failed = play((1, Served()), (30, RegisterFailed("no answer")), (30.01, StreamOpened()))
-    step = next_step(failed.generation, TimePassed(), 100.0, 0.0)
+    step = next_step(failed.state, TimePassed(), 100.0, 0.0)
     assert step.action is not Action.REGISTER
 
 
@@ -77,18 +77,18 @@ def test_failed_register_backs_off_from_a_tenth_of_a_second_to_thirty_seconds() 
     step = play((0, Served()))
     now, pauses = 0.0, []
     for _ in range(9):
-        step = next_step(step.generation, RegisterFailed("refused"), now, 0.0)
-        assert step.generation.due is not None
-        pauses.append(round(step.generation.due - now, 3))
-        now = step.generation.due
-        step = next_step(step.generation, TimePassed(), now, 0.0)
+        step = next_step(step.state, RegisterFailed("refused"), now, 0.0)
+        assert step.state.due is not None
+        pauses.append(round(step.state.due - now, 3))
+        now = step.state.due
+        step = next_step(step.state, TimePassed(), now, 0.0)
         assert step.action is Action.REGISTER
     assert pauses == [0.1, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_jitter_extends_the_retry_delay_by_up_to_a_quarter() -> None:
-    assert state.retry_delay(2, 0.0) == 1.0
-    assert state.retry_delay(2, 0.999) == pytest.approx(1.25, abs=0.001)
+    assert endpoint_state.retry_delay(2, 0.0) == 1.0
+    assert endpoint_state.retry_delay(2, 0.999) == pytest.approx(1.25, abs=0.001)
 
 
 def test_new_kubelet_ends_the_back_off() -> None:
@@ -98,71 +98,71 @@ def test_new_kubelet_ends_the_back_off() -> None:
         (1.1, TimePassed()),
         (2, RegisterFailed("x")),
     )
-    step = next_step(failed.generation, KubeletSeen(NEW), 2.01, 0.0)
-    assert (step.action, step.generation.failures) == (Action.REGISTER, 0)
+    step = next_step(failed.state, KubeletSeen(NEW), 2.01, 0.0)
+    assert (step.action, step.state.failures) == (Action.REGISTER, 0)
 
 
 def test_registered_endpoint_without_a_stream_registers_again_after_15_s() -> None:
     pending = play((0, Served()), (1, Registered()))
-    assert pending.generation.due == 16.0
-    watchdog = next_step(pending.generation, TimePassed(), 16.0, 0.0)
-    assert watchdog.generation.phase is Phase.WAIT
-    assert watchdog.generation.due is not None
-    again = next_step(watchdog.generation, TimePassed(), watchdog.generation.due, 0.0)
-    assert (again.action, again.generation.number) == (Action.REGISTER, 1)
+    assert pending.state.due == 16.0
+    watchdog = next_step(pending.state, TimePassed(), 16.0, 0.0)
+    assert watchdog.state.phase is Phase.WAIT
+    assert watchdog.state.due is not None
+    again = next_step(watchdog.state, TimePassed(), watchdog.state.due, 0.0)
+    assert (again.action, again.state.number) == (Action.REGISTER, 1)
 
 
 def test_lost_socket_retires_a_live_generation_and_pauses_for_a_second() -> None:
     lost = play(*LIVE, (100, OwnSocketLost()))
-    assert (lost.generation.phase, lost.action) == (Phase.RETIRE, Action.RETIRE)
-    closed = next_step(lost.generation, StreamClosed(), 100.1, 0.0)
-    stopped = next_step(closed.generation, Retired(), 100.1, 0.0)
-    assert (stopped.generation.phase, stopped.action) == (Phase.PAUSE, None)
-    assert stopped.generation.due == pytest.approx(101.1)
-    again = next_step(stopped.generation, TimePassed(), 101.2, 0.0)
-    assert (again.generation.number, again.action) == (2, Action.SERVE)
+    assert (lost.state.phase, lost.action) == (Phase.RETIRE, Action.RETIRE)
+    closed = next_step(lost.state, StreamClosed(), 100.1, 0.0)
+    stopped = next_step(closed.state, Retired(), 100.1, 0.0)
+    assert (stopped.state.phase, stopped.action) == (Phase.PAUSE, None)
+    assert stopped.state.due == pytest.approx(101.1)
+    again = next_step(stopped.state, TimePassed(), 101.2, 0.0)
+    assert (again.state.number, again.action) == (2, Action.SERVE)
 
 
 def test_restarted_kubelet_causes_no_pause() -> None:
     down = play(*LIVE, (100, StreamClosed()))
-    assert down.generation.phase is Phase.LIVE
-    back = next_step(down.generation, KubeletSeen(NEW), 100.3, 0.0)
+    assert down.state.phase is Phase.LIVE
+    back = next_step(down.state, KubeletSeen(NEW), 100.3, 0.0)
     assert back.action is Action.RETIRE
-    again = next_step(back.generation, Retired(), 100.31, 0.0)
+    again = next_step(back.state, Retired(), 100.31, 0.0)
     assert again.action is Action.SERVE
 
 
 def test_retired_endpoint_does_not_serve_while_no_kubelet_exists() -> None:
     wiped = play(*LIVE, (100, StreamClosed()), (100.1, KubeletSeen(None)), (100.1, OwnSocketLost()))
-    held = next_step(wiped.generation, Retired(), 100.2, 0.0)
-    assert (held.generation.phase, held.generation.due, held.action) == (Phase.PAUSE, None, None)
-    assert next_step(held.generation, KubeletSeen(NEW), 700.0, 0.0).action is Action.SERVE
+    held = next_step(wiped.state, Retired(), 100.2, 0.0)
+    assert (held.state.phase, held.state.due, held.action) == (Phase.PAUSE, None, None)
+    assert next_step(held.state, KubeletSeen(NEW), 700.0, 0.0).action is Action.SERVE
 
 
 def test_endpoint_stays_live_when_the_stream_returns_in_time() -> None:
     step = play(*LIVE, (100, StreamClosed()), (101, StreamOpened()))
-    assert step.generation.is_live
-    assert step.generation.due is None
+    assert step.state.is_live
+    assert step.state.due is None
 
 
 def test_endpoint_retires_when_the_stream_does_not_return() -> None:
     closed = play(*LIVE, (100, StreamClosed()))
-    assert closed.generation.due == 100 + state.STREAM_RETURN_SECONDS
-    assert next_step(closed.generation, TimePassed(), 101.5, 0.0).action is Action.RETIRE
+    assert closed.state.due == 100 + endpoint_state.STREAM_RETURN_SECONDS
+    assert next_step(closed.state, TimePassed(), 101.5, 0.0).action is Action.RETIRE
 
 
 def test_endpoint_stays_live_when_one_of_two_streams_ends() -> None:
     step = play(*LIVE, (50, StreamOpened()), (60, StreamClosed()))
-    assert step.generation.is_live
-    assert step.generation.due is None
+    assert step.state.is_live
+    assert step.state.due is None
 
 
 def test_endpoint_with_a_stream_retires_5_s_after_kubelet_socket_was_replaced() -> None:
     seen = play(*LIVE, (100, KubeletSeen(NEW)))
-    assert (seen.generation.phase, seen.action, seen.generation.due) == (Phase.LIVE, None, 105.0)
-    assert next_step(seen.generation, TimePassed(), 105.0, 0.0).action is Action.RETIRE
-    kept = next_step(seen.generation, StreamOpened(), 101.0, 0.0)
-    assert kept.generation.due is None
+    assert (seen.state.phase, seen.action, seen.state.due) == (Phase.LIVE, None, 105.0)
+    assert next_step(seen.state, TimePassed(), 105.0, 0.0).action is Action.RETIRE
+    kept = next_step(seen.state, StreamOpened(), 101.0, 0.0)
+    assert kept.state.due is None
 
 
 def test_changed_options_retire_the_generation() -> None:
@@ -172,62 +172,62 @@ def test_changed_options_retire_the_generation() -> None:
 def test_pause_grows_when_the_kubelet_disconnects_repeatedly() -> None:
     step, now, pauses = play(*LIVE), 1.0, []
     for _ in range(4):
-        step = next_step(step.generation, StreamClosed(), now, 0.0)
-        step = next_step(step.generation, TimePassed(), now + 1.5, 0.0)
-        step = next_step(step.generation, Retired(), now + 1.5, 0.0)
-        due = step.generation.due or now + 1.5
+        step = next_step(step.state, StreamClosed(), now, 0.0)
+        step = next_step(step.state, TimePassed(), now + 1.5, 0.0)
+        step = next_step(step.state, Retired(), now + 1.5, 0.0)
+        due = step.state.due or now + 1.5
         pauses.append(due - now - 1.5)
-        step = next_step(step.generation, TimePassed(), due, 0.0)
+        step = next_step(step.state, TimePassed(), due, 0.0)
         for event in (Served(), Registered(), StreamOpened()):
-            step = next_step(step.generation, event, due, 0.0)
-        assert step.generation.is_live
+            step = next_step(step.state, event, due, 0.0)
+        assert step.state.is_live
         now = due + 0.1
     assert pauses == pytest.approx([0, 1, 2, 4])
 
 
 def test_failed_serve_is_retried_after_the_back_off() -> None:
     failed = play((1, ServeFailed("read-only")))
-    assert "read-only" in failed.generation.reason
-    assert failed.generation.due is not None
-    assert next_step(failed.generation, TimePassed(), failed.generation.due, 0.0).action is Action.SERVE
+    assert "read-only" in failed.state.reason
+    assert failed.state.due is not None
+    assert next_step(failed.state, TimePassed(), failed.state.due, 0.0).action is Action.SERVE
 
 
 def test_new_kubelet_is_registered_with_while_the_first_stream_is_pending() -> None:
     pending = play((0, Served()), (1, Registered()))
-    step = next_step(pending.generation, KubeletSeen(NEW), 2.0, 0.0)
-    assert (step.action, step.generation.registered_with) == (Action.REGISTER, NEW)
-    assert str(step.generation) == "generation 1, register, 0 streams"
+    step = next_step(pending.state, KubeletSeen(NEW), 2.0, 0.0)
+    assert (step.action, step.state.registered_with) == (Action.REGISTER, NEW)
+    assert str(step.state) == "generation 1, register, 0 streams"
 
 
 def test_stream_that_closes_after_the_kubelet_was_replaced_retires_the_generation_at_once() -> None:
     step = play(*LIVE, (100, KubeletSeen(NEW)), (100.5, StreamClosed()))
     assert step.action is Action.RETIRE
-    assert str(step.generation) == "generation 1, retire, 0 streams: the kubelet was restarted"
-    assert next_step(step.generation, Retired(), 100.6, 0.0).action is Action.SERVE
+    assert str(step.state) == "generation 1, retire, 0 streams: the kubelet was restarted"
+    assert next_step(step.state, Retired(), 100.6, 0.0).action is Action.SERVE
 
 
 @pytest.mark.parametrize("phase", [Phase.REGISTER, Phase.RETIRE])
 def test_due_time_of_a_phase_with_an_action_in_progress_is_cleared(phase: Phase) -> None:
-    step = next_step(Generation(1, phase, since=0.0, due=1.0), TimePassed(), 1.0, 0.0)
-    assert (step.generation.phase, step.generation.due, step.action) == (phase, None, None)
+    step = next_step(EndpointState(1, phase, since=0.0, due=1.0), TimePassed(), 1.0, 0.0)
+    assert (step.state.phase, step.state.due, step.action) == (phase, None, None)
 
 
 def test_time_before_the_due_time_changes_nothing() -> None:
     pending = play((0, Served()), (1, Registered()))
-    assert next_step(pending.generation, TimePassed(), 15.9, 0.0) == Step(pending.generation)
+    assert next_step(pending.state, TimePassed(), 15.9, 0.0) == Step(pending.state)
 
 
 def test_paused_endpoint_does_not_serve_when_the_kubelet_has_disappeared() -> None:
     lost = play(*LIVE, (100, OwnSocketLost()), (100.1, StreamClosed()), (100.2, Retired()))
-    paused = next_step(lost.generation, KubeletSeen(None), 100.3, 0.0)
-    step = next_step(paused.generation, TimePassed(), 102.0, 0.0)
-    assert (step.generation.phase, step.generation.due, step.action) == (Phase.PAUSE, None, None)
-    assert next_step(step.generation, KubeletSeen(OLD), 700.0, 0.0).action is Action.SERVE
+    paused = next_step(lost.state, KubeletSeen(None), 100.3, 0.0)
+    step = next_step(paused.state, TimePassed(), 102.0, 0.0)
+    assert (step.state.phase, step.state.due, step.action) == (Phase.PAUSE, None, None)
+    assert next_step(step.state, KubeletSeen(OLD), 700.0, 0.0).action is Action.SERVE
 
 
 def test_state_as_text_shows_failures_and_the_reason() -> None:
     step = play((0, Served()), (1, RegisterFailed("refused")))
-    assert str(step.generation) == "generation 1, wait, 0 streams, 1 failure: Register failed: refused"
+    assert str(step.state) == "generation 1, wait, 0 streams, 1 failure: Register failed: refused"
 
 
 EVENTS = st.sampled_from(
@@ -256,19 +256,19 @@ def test_any_history_neither_registers_beside_a_stream_nor_blocks_the_endpoint(
     step, now = first_step(OLD, 0.0), 0.0
     for passed, event in history:
         now += passed
-        step = next_step(step.generation, event, now, 0.5)
-        assert step.action is not Action.REGISTER or step.generation.streams == 0
-        assert _is_progress_possible(step.generation)
+        step = next_step(step.state, event, now, 0.5)
+        assert step.action is not Action.REGISTER or step.state.streams == 0
+        assert _is_progress_possible(step.state)
 
 
-def _is_progress_possible(generation: Generation) -> bool:
+def _is_progress_possible(state: EndpointState) -> bool:
     """Return whether an action runs, a time is due, or an event is expected that must happen."""
-    match generation.phase:
+    match state.phase:
         case Phase.SERVE | Phase.REGISTER | Phase.RETIRE:
             return True
         case Phase.WAIT | Phase.PAUSE:
-            return generation.due is not None or generation.kubelet is None
+            return state.due is not None or state.kubelet is None
         case Phase.PENDING:
-            return generation.due is not None
+            return state.due is not None
         case Phase.LIVE:
-            return generation.streams > 0 or generation.due is not None
+            return state.streams > 0 or state.due is not None
