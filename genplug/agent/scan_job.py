@@ -20,8 +20,6 @@ from genplug.spec.model import Resource
 
 STALL_SECONDS = 2.0
 """Seconds after which a file operation of a scan counts as hanging."""
-STUCK_SECONDS = 0.1
-"""Seconds in one file operation after which other resources do not wait for a scan."""
 
 
 class ScanJob:
@@ -48,14 +46,15 @@ class ScanJob:
     def __repr__(self) -> str:
         return f"<ScanJob {self.resource.name} [{'done' if self.task.done() else self._call}]>"
 
-    async def wait(self, seconds: float) -> None:
-        """Return when the scan is done, after ``seconds`` at the latest."""
+    async def wait(self, seconds: float) -> bool:
+        """Return whether the scan is done, after ``seconds`` at the latest."""
         await asyncio.wait({self.task}, timeout=seconds)
+        return self.task.done()
 
-    def is_stuck(self, now: float) -> bool:
-        """Return whether the scan has been in its current file operation for long (``now``: monotonic seconds)."""
+    def is_stuck(self, seconds: float) -> bool:
+        """Return whether the scan has been in its current file operation for ``seconds``."""
         operation = self._call.operation if self._call is not None else None
-        return operation is not None and now - operation.started >= STUCK_SECONDS
+        return operation is not None and time.monotonic() - operation.started >= seconds
 
     def cancel(self) -> None:
         """Give the scan up: its result is not wanted."""

@@ -5,15 +5,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from genplug.agent.blocking_calls import BlockingCalls
-from genplug.agent.scan_job import STUCK_SECONDS, ScanJob, keep_last_known
+from genplug.agent.scan_job import ScanJob, keep_last_known
 from genplug.hardware.dependencies import Changes
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import ResourceScan
 from genplug.observe.events import EventLog
 from genplug.spec.model import Config
 
-HANDOVER_SECONDS = 0.02
-"""Seconds after which the next resource is scanned beside one whose scan has not finished."""
+STUCK_SECONDS = 0.005
+"""Seconds in one file operation after which the next resource is scanned beside a scan."""
+MAX_TURN_SECONDS = 0.05
+"""Seconds after which the next resource is scanned beside a scan in any case."""
+SETTLE_SECONDS = 0.1
+"""Seconds in one file operation after which a new configuration does not wait for a scan."""
 
 
 class ScanJobs:
@@ -52,15 +56,15 @@ class ScanJobs:
             if job is not None:
                 job.cancel()
             job = self._jobs[name] = self._create(ScanJob(resource, scans.get(name), host, self._calls, changes))
-            await job.wait(HANDOVER_SECONDS)
+            await _take_turn(job)
 
     async def settle(self, names: Iterable[str]) -> None:
         """Wait until every job of these resources is done, or stays in one file operation for long."""
         jobs = [self._jobs[name] for name in names if name in self._jobs]
         while running := [job for job in jobs if not job.task.done()]:
-            if all(job.is_stuck(time.monotonic()) for job in running):
+            if all(job.is_stuck(SETTLE_SECONDS) for job in running):
                 return
-            await asyncio.wait([job.task for job in running], timeout=STUCK_SECONDS / 2)
+            await asyncio.wait([job.task for job in running], timeout=SETTLE_SECONDS / 2)
 
     def collect(self, names: Iterable[str] | None = None) -> dict[str, ResourceScan]:
         """Remove the finished jobs, of some resources or of all, and return their results."""
@@ -97,3 +101,11 @@ class ScanJobs:
             reason, name = f"its scan failed by an internal error: {error!r}", job.resource.name
             self._event_log.emit_failure(f"{name}: {reason}; please report it", error, resource=name)
             return keep_last_known(job.resource, job.previous, reason)
+
+
+async def _take_turn(job: ScanJob) -> None:
+    """Wait until a scan is done, stays in one file operation, or has had its turn: threads share one interpreter."""
+    end = time.monotonic() + MAX_TURN_SECONDS
+    while not await job.wait(STUCK_SECONDS) and not job.is_stuck(STUCK_SECONDS):
+        if time.monotonic() >= end:
+            return
