@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib
 import os
+import sys
 from typing import Any
 
 from genplug.cli.grpc_environment import set_grpc_environment
@@ -95,9 +96,26 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the agent until a signal, and return the exit code."""
     arguments.config = arguments.config or os.environ[f"{PREFIX}CONFIG"].split(":")
     set_grpc_environment()
+    import_asyncio_without_ssl()
     # Most objects of the start are kept. A start without collections takes a tenth less time; ``serving`` enables them.
     gc.disable()
     return int(importlib.import_module("genplug.cli.serving").serve(arguments))
+
+
+def import_asyncio_without_ssl() -> None:
+    """Import asyncio as in a Python without ssl, which asyncio imports only if it can.
+
+    The agent has no TLS connections, and ssl takes 1.2 MiB of memory and 6 ms of the start. A later import of ssl by
+    another library works as usual.
+    """
+    if "asyncio" in sys.modules or "ssl" in sys.modules:
+        return
+    # None makes the import statement raise ImportError.
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("asyncio")
+    finally:
+        del sys.modules["ssl"]
 
 
 def _add_option(

@@ -97,6 +97,15 @@ def test_address_that_is_in_use_is_a_runtime_error(node: FakeNode) -> None:
     assert done.stderr.splitlines()[-1].startswith(f"genplug run: --listen {address}: Address already in use")
 
 
+def test_agent_does_not_load_ssl_but_libraries_still_can() -> None:
+    script = (
+        "import sys; from genplug.cli.run import import_asyncio_without_ssl; import_asyncio_without_ssl(); "
+        "import genplug.cli.serving; assert 'asyncio' in sys.modules and 'ssl' not in sys.modules; import ssl; "
+        "assert ssl.OPENSSL_VERSION"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["rum"])
