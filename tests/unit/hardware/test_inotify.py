@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, WatchDescriptor
 
-from genplug.hardware.inotify import GONE, MAX_NAMES, DirectoryWatcher, Inbox
+from genplug.hardware.inotify import GONE, MAX_NAMES, NOT_RESPONDING, DirectoryWatcher, Inbox
 from tests.support.processes import count_descriptors
 
 libc = ctypes.PyDLL(None)
@@ -234,6 +234,27 @@ async def test_unchanged_subscription_keeps_its_watch(watch: DirectoryWatcher, t
     await notices.until(tmp_path, "x")
     await wait_for_all_events(watch, tmp_path)
     assert sum("x" in names for _, names in notices.all) == 1
+
+
+async def test_unresponsive_directory_keeps_its_watch_without_a_system_call(
+    watch: DirectoryWatcher, tmp_path: Path
+) -> None:
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    notices = Notices()
+    watch.set("test", [directory], notices)
+    # A system call would report now that the directory does not exist.
+    directory.rename(tmp_path / "moved")
+    assert not watch.set("test", [directory], notices, unresponsive=[directory])
+    assert watch.unwatched == {}
+    await notices.until(directory)
+
+
+async def test_unresponsive_directory_without_a_watch_is_unwatched(watch: DirectoryWatcher, tmp_path: Path) -> None:
+    assert not watch.set("test", [tmp_path], Notices(), unresponsive=[tmp_path])
+    assert watch.unwatched == {tmp_path: NOT_RESPONDING}
+    assert watch.set("test", [tmp_path], Notices())
+    assert watch.unwatched == {}
 
 
 @pytest.mark.parametrize("how", ["removed", "moved away", "replaced"])
