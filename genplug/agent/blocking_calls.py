@@ -2,7 +2,7 @@
 
 Nothing ends a system call that waits in the kernel. A call that does not return in its time is given up: its thread is
 lost until the call returns, and the number of lost threads is limited. The reasons for threads are in
-docs/explanation/decisions/0020-bounded-discovery.md.
+docs/explanation/decisions/0018-bounded-discovery.md.
 """
 
 import asyncio
