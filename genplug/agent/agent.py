@@ -1,4 +1,4 @@
-"""The agent of one node: wires up its tasks, and runs them side by side until it is stopped.
+"""The agent of one node: connects its tasks, and runs them concurrently until it is stopped.
 
 The tasks exchange frozen values: the configuration reloader submits configurations to the device scanner, which submits
 scans to the reconciler, which publishes snapshots to the kubelet controller. A task that waits for a file system or
@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from genplug import __version__
 from genplug.agent.config_reloader import ConfigReloader
 from genplug.agent.device_scanner import DeviceScanner
-from genplug.agent.kubelet import KubeletController
+from genplug.agent.kubelet_controller import KubeletController
 from genplug.agent.reconciler import Reconciler
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
@@ -29,18 +29,18 @@ from genplug.spec.model import Config
 
 
 class Agent:
-    """Serves one node. Made and used inside a running loop; ``run`` it once."""
+    """Serves one node. It is created and used in a running event loop; call ``run`` once."""
 
     def __init__(self, settings: Settings, event_log: EventLog | None = None) -> None:
         self.settings = settings
         self.event_log = event_log or EventLog()
-        self.listens_on: int | None = None
-        """The port of the pages, once there are any."""
+        self.http_port: int | None = None
+        """The port of the HTTP endpoints while they are served."""
         paths = HungPaths()
         host = Host.at(settings.root, node_name=settings.node_name, recorder=paths.record)
         self._watcher = DirectoryWatcher()
         self._uevents_failure = ""
-        """Why uevents are not received, empty if they are."""
+        """The reason why uevents are not received, empty if they are received."""
         self._kubelet = KubeletController(settings, host, paths, self._watcher, self.event_log)
         self._reconciler = Reconciler(host, self.event_log, self._kubelet.publish, lambda: self._uevents_failure)
         self._reloader = ConfigReloader(settings, self._watcher, self.event_log, self._submit_config)
@@ -81,11 +81,11 @@ class Agent:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The newest snapshot of the node, None before the first configuration."""
+        """The newest snapshot of the node, or None before the first configuration."""
         return self._reconciler.snapshot
 
     def stop(self) -> None:
-        """End :meth:`run` in order: streams closed, calls under way answered, own sockets removed."""
+        """End :meth:`run`: close the streams, finish the calls in progress, and remove the sockets."""
         self._stopping.set()
 
     def reload(self) -> None:
@@ -96,8 +96,8 @@ class Agent:
         """Serve the node until :meth:`stop`.
 
         Raises:
-            PluginDirReplacedError: the kubelet's directory was replaced on the host; only a restart helps.
-            OSError: ``listen`` is an address that cannot be listened on.
+            PluginDirReplacedError: the kubelet's directory was replaced on the host; the process has to restart.
+            OSError: the agent cannot listen on ``listen``.
         """
         settings = self.settings
         files = ", ".join(map(str, settings.config))
@@ -152,5 +152,5 @@ class Agent:
         from genplug.observe.metrics import Metrics  # noqa: PLC0415
 
         server = StatusServer(host, port, lambda: self.status, Metrics(lambda: self.status, self.event_log))
-        self.listens_on = server.port
+        self.http_port = server.port
         return server.close

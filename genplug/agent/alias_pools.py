@@ -73,7 +73,7 @@ class AliasPools:
         """Return the seconds until the next poll; None if no poll is needed."""
         if any(names[0] not in self._pools for names in self._names.values()):
             return FIRST_POLL_SECONDS if self._error else 0.0
-        return self._settings.drain if any(self._pools.values()) else None
+        return self._settings.drain_seconds if any(self._pools.values()) else None
 
     async def _poll(self) -> None:
         try:
@@ -81,13 +81,18 @@ class AliasPools:
         except CallError as error:
             if str(error) != self._error:
                 self._error = str(error)
-                text = f"cannot read which devices with aliases are in use, so unused ones are not offered: {error}"
+                text = (
+                    "cannot read which devices with aliases are in use, so they are not offered until the kubelet "
+                    f"responds: {error}"
+                )
                 self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text)
             return
         self._error = ""
         for names in set(self._names.values()):
             before = self._pools.get(names[0])
-            after = record_usage(before or {}, names, used, time.monotonic(), GRACE_POLLS * self._settings.drain)
+            after = record_usage(
+                before or {}, names, used, time.monotonic(), GRACE_POLLS * self._settings.drain_seconds
+            )
             self._pools[names[0]] = after
             if before is None or before.keys() != after.keys():
                 self._on_change(names)

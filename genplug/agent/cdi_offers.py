@@ -97,7 +97,7 @@ class CdiOffers:
                 if name in self._offers:
                     await self._write(self._offers[name])
             try:
-                async with asyncio.timeout(self._settings.poll if self._errors else None):
+                async with asyncio.timeout(self._settings.poll_seconds if self._errors else None):
                     await self._is_changed.wait()
             except TimeoutError:
                 self.retry()
@@ -114,7 +114,7 @@ class CdiOffers:
                 await self._remove(name)
                 text = f"{self._settings.cdi_dir}/{name} of an earlier genplug process is removed: no pod uses it"
                 self._event_log.emit(Event.CDI_REMOVED, text)
-            await asyncio.sleep(self._settings.drain)
+            await asyncio.sleep(self._settings.drain_seconds)
 
     async def _write(self, offer: ResourceOffer) -> None:
         name = offer.resource.name

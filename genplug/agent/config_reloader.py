@@ -91,7 +91,7 @@ class ConfigReloader:
 
     async def _read(self) -> None:
         # Events from here on may concern what this read misses.
-        self._timer = self._timer.after_read(time.monotonic(), self._settings.rescan)
+        self._timer = self._timer.after_read(time.monotonic(), self._settings.rescan_seconds)
         try:
             loaded = await self._load()
         except ConfigInvalidError as error:
@@ -121,7 +121,7 @@ class ConfigReloader:
             self._report_error("the configuration cannot be read", reason)
             await self._apply_policy()
             call.done.add_done_callback(lambda _: self._wakeup.set())
-            await self._wakeup.sleep_until(time.monotonic() + settings.rescan)
+            await self._wakeup.sleep_until(time.monotonic() + settings.rescan_seconds)
             if not call.done.done():
                 self._calls.give_up(call, LOAD_SECONDS)
                 raise HangError(reason)

@@ -135,7 +135,7 @@ class DeviceScanner:
         self._jobs.discard(self._jobs.running - config.resources.keys())
         self._config, self._scans = config, scans
         # The next change is published at once: it is not part of a burst.
-        self._timer = self._timer.after_full_scan(time.monotonic(), self._settings.rescan, has_found=False)
+        self._timer = self._timer.after_full_scan(time.monotonic(), self._settings.rescan_seconds, has_found=False)
         self._schedule_pending()
         self._publish_scans(config, is_forced=True)
         self._accept(config)
@@ -147,7 +147,7 @@ class DeviceScanner:
         self._collect(config)
         has_found, now = self._publish_scans(config), time.monotonic()
         if changes is None:
-            self._timer = self._timer.after_full_scan(now, self._settings.rescan, has_found=has_found)
+            self._timer = self._timer.after_full_scan(now, self._settings.rescan_seconds, has_found=has_found)
         else:
             self._timer = self._timer.after_scan(now, has_found=has_found)
         self._schedule_pending()

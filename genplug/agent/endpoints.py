@@ -129,7 +129,7 @@ class Endpoints:
         known_error = ""
         while True:
             # Wait first: the kubelet reports a pod only some time after its admission.
-            await asyncio.sleep(self._settings.drain)
+            await asyncio.sleep(self._settings.drain_seconds)
             try:
                 used = await list_devices_in_use(self._settings.pod_resources)
             except CallError as error:

@@ -1,4 +1,4 @@
-"""Serves the newest snapshot to the kubelet: locks and watches its device-plugins directory while offers are served."""
+"""Serves the newest snapshot to the kubelet, and locks and watches its device-plugins directory."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from genplug.observe.status import ResourceStatus
 
 
 class KubeletController:
-    """Follows the kubelet's directory and serves what is published. One task group owns all endpoints."""
+    """Follows the kubelet's directory and serves the published snapshots. A task group owns all endpoints."""
 
     def __init__(
         self, settings: Settings, host: Host, paths: HungPaths, watcher: DirectoryWatcher, event_log: EventLog
@@ -57,7 +57,7 @@ class KubeletController:
         return self._offers.statuses()
 
     def publish(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
-        """Bring what every endpoint serves up to a snapshot; touch only what differs from the previous one."""
+        """Update the endpoints to a snapshot; only differences from the previous snapshot have an effect."""
         log_device_changes(self._event_log, previous.health if previous else None, snapshot.health)
         self._offers.update(snapshot, previous)
 
@@ -65,8 +65,7 @@ class KubeletController:
         """Serve until cancelled; then end every endpoint in order.
 
         Raises:
-            PluginDirReplacedError: the directory was replaced on the host; nothing served here can be seen by a kubelet
-                again.
+            PluginDirReplacedError: the directory was replaced on the host, so that no kubelet sees the sockets.
         """
         directory = await self._lock.acquire()
         try:
@@ -86,7 +85,7 @@ class KubeletController:
         try:
             while True:
                 self._on_directory_listing(directory.list_sockets())
-                await self._wakeup.sleep_until(time.monotonic() + self._settings.poll)
+                await self._wakeup.sleep_until(time.monotonic() + self._settings.poll_seconds)
         except asyncio.CancelledError:
             # The task group waits for the endpoints: streams are closed, calls in progress answered, sockets removed.
             self._offers.endpoints.stop()
@@ -106,5 +105,5 @@ class KubeletController:
         else:
             self._kubelet_error = ""
             if previous is not None and previous.kubelet != listing.kubelet:
-                self._event_log.emit(Event.KUBELET_RESTARTED, "kubelet.sock is a new one: a kubelet started")
+                self._event_log.emit(Event.KUBELET_RESTARTED, "kubelet.sock was replaced: a kubelet started")
         self._offers.endpoints.on_directory_listing(listing)

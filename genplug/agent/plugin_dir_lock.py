@@ -27,7 +27,7 @@ class PluginDirLock:
             try:
                 directory = PluginDir(self._settings.plugins_dir)
             except PluginDirUnusableError as error:
-                await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll)
+                await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll_seconds)
                 continue
             if await self._lock(directory):
                 self.error = ""
@@ -44,7 +44,7 @@ class PluginDirLock:
                 self._event_log.emit(Event.PLUGIN_DIR_ACQUIRED, f"{path} is locked", leftovers=leftovers)
                 return True
         except (PluginDirUnusableError, OSError) as error:
-            await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll)
+            await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll_seconds)
         except PluginDirReplacedError:
             # The next attempt opens the new directory.
             pass

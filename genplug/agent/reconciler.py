@@ -1,4 +1,4 @@
-"""Evaluates the health of what was scanned, and publishes each new snapshot. The only owner of the snapshot."""
+"""Evaluates the health of scanned devices, and publishes each new snapshot. It is the only owner of the snapshot."""
 
 import asyncio
 import time
@@ -54,12 +54,12 @@ class Reconciler:
         return self._monitor.status if self._monitor is not None else NO_MONITOR_STATUS
 
     def submit(self, scan: NodeScan) -> None:
-        """Publish what a scan found."""
+        """Publish the result of a scan."""
         self._scan = scan
         self._request()
 
     def on_uevent(self, event: Uevent) -> None:
-        """Give an event of the kernel to the probes."""
+        """Pass an event of the kernel to the probes."""
         if self._monitor is not None:
             self._monitor.on_uevent(event)
 
@@ -94,7 +94,7 @@ class Reconciler:
         self._wakeup.set()
 
     def _next_change(self) -> float:
-        """Return when time alone changes the health of a device (monotonic seconds)."""
+        """Return the time at which the health of a device changes without an event (monotonic seconds)."""
         change = self.snapshot.health.next_change if self.snapshot is not None else None
         return float("inf") if change is None else change
 
@@ -115,7 +115,7 @@ class Reconciler:
         log_conflicts(self._event_log, before, inventory)
         log_rejected_names(self._event_log, before, inventory)
         self._publish(snapshot, previous)
-        # Last: what could not be published is published by the next attempt.
+        # Last, so that the next attempt publishes a snapshot that could not be published.
         self.snapshot = snapshot
 
     async def _wait_first_results(self, inventory: Inventory) -> None:

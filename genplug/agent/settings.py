@@ -9,13 +9,14 @@ from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
 @frozen
 class Settings:
-    """The settings of an agent. Times are in seconds.
+    """The settings of an agent.
 
     - ``config``: files or directories; ``policy``: the policy file, or None for the default policy.
     - ``root``: the root of the host file system in this process; ``kubelet_dir``: the directory of the kubelet.
     - ``listen``: the address of the HTTP endpoints, or None.
-    - ``rescan`` and ``poll``: the intervals of the polls that cover lost events of the node and of the kubelet.
-    - ``drain``: the interval at which the pods that use removed resources or aliases are polled.
+    - ``rescan_seconds`` and ``poll_seconds``: the intervals of the polls that cover lost events of the node and of the
+      kubelet.
+    - ``drain_seconds``: the interval at which the pods that use removed resources or aliases are polled.
     - ``cdi_dir``: the host directory of CDI files.
     """
 
@@ -24,9 +25,9 @@ class Settings:
     kubelet_dir: Path = Path("/var/lib/kubelet")
     node_name: str | None = None
     listen: tuple[str, int] | None = None
-    rescan: float = 60.0
-    poll: float = 5.0
-    drain: float = 10.0
+    rescan_seconds: float = 60.0
+    poll_seconds: float = 5.0
+    drain_seconds: float = 10.0
     policy: Path | None = None
     cdi_dir: str = "/var/run/cdi"
 

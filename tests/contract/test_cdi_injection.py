@@ -67,7 +67,7 @@ async def test_unwritable_cdi_directory_makes_devices_unhealthy_until_fixed(node
     directory = node.locate(FILE).parent
     directory.parent.mkdir(parents=True)
     directory.write_text("a file instead of a directory")
-    async with node.run_agent(CONFIG, poll=0.1) as agent:
+    async with node.run_agent(CONFIG, poll_seconds=0.1) as agent:
         await node.kubelet.wait_for_list(CARD, unhealthy={"x0"})
         [device] = agent.status.resources[0].devices
         assert "the CDI file" in device.reason
@@ -87,7 +87,7 @@ async def test_34_full_disk_fails_allocate_leaves_no_partial_file_and_recovers(n
     with mount_tmpfs(directory, "size=4k"):
         padding = directory / "padding"
         padding.write_bytes(bytes(4096))
-        async with node.run_agent(CONFIG, poll=0.1):
+        async with node.run_agent(CONFIG, poll_seconds=0.1):
             await node.kubelet.wait_for_list(CARD, unhealthy={"x0"})
             with pytest.raises(grpc.aio.AioRpcError, match=r"cannot be written: No space left on device"):
                 await node.kubelet.plugin(CARD).allocate([["x0"]])
@@ -100,7 +100,7 @@ async def test_34_full_disk_fails_allocate_leaves_no_partial_file_and_recovers(n
 
 async def test_cdi_file_of_removed_resource_is_kept_while_a_pod_uses_it(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.run_agent(CONFIG, drain=0.1) as agent:
+    async with node.run_agent(CONFIG, drain_seconds=0.1) as agent:
         await node.kubelet.wait_for_list(CARD, healthy={"x0"})
         await node.kubelet.admit(CARD, pod="last")
         entries = record_events(agent)
@@ -122,7 +122,7 @@ async def test_stale_cdi_files_are_removed_at_start_unless_a_pod_uses_them(node:
     stale.write_text("{}")
     foreign.write_text("{}")
     node.plug("/dev/y0")
-    async with node.run_agent(build_config(["example.com/y"]), drain=0.1) as agent:
+    async with node.run_agent(build_config(["example.com/y"]), drain_seconds=0.1) as agent:
         entries = record_events(agent)
         await next_event(entries, Event.CDI_REMOVED)
         assert not stale.exists()

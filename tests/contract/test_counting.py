@@ -19,7 +19,7 @@ ALIAS_CONFIG = (
 
 async def test_allocated_device_is_unhealthy_under_its_other_names_until_pod_ends(node: FakeNode) -> None:
     plug_devices(node, "x0", "x1")
-    async with node.run_agent(ALIAS_CONFIG, drain=0.1):
+    async with node.run_agent(ALIAS_CONFIG, drain_seconds=0.1):
         for name in NAMES:
             await node.kubelet.wait_for_list(name, healthy={"x0", "x1"})
         allocation = await node.kubelet.admit(OLD, ids={"x1"}, pod="old")
@@ -48,13 +48,13 @@ async def test_concurrent_pods_never_get_a_device_under_two_names(node: FakeNode
 
 async def test_device_of_running_pod_is_not_allocated_again_after_agent_restart(node: FakeNode) -> None:
     plug_devices(node, "x0", "x1")
-    async with node.run_agent(ALIAS_CONFIG, drain=0.1):
+    async with node.run_agent(ALIAS_CONFIG, drain_seconds=0.1):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await node.kubelet.admit(X, ids={"x0"}, pod="running")
         await node.kubelet.wait_for_list(OLD, unhealthy={"x0"})
     await node.kubelet.wait_disconnected(X, OLD)
     previous = len(node.kubelet.messages(OLD))
-    async with node.run_agent(ALIAS_CONFIG, drain=0.1):
+    async with node.run_agent(ALIAS_CONFIG, drain_seconds=0.1):
         await node.kubelet.wait_for_list(OLD, healthy={"x1"}, unhealthy={"x0"})
         # No list has the device as healthy, not even before the kubelet has reported its pods.
         lists = node.kubelet.messages(OLD)[previous:]
@@ -98,7 +98,7 @@ def plug_region(node: FakeNode, name: str, compat_id: str) -> None:
 
 async def test_attribute_values_create_and_remove_templated_resources(node: FakeNode) -> None:
     plug_region(node, "fpga0", "aaaa")
-    async with node.run_agent(REGION_CONFIG, drain=0.1) as agent:
+    async with node.run_agent(REGION_CONFIG, drain_seconds=0.1) as agent:
         first = await node.kubelet.wait_for_list(
             "fpga.example.com/region-aaaa", lambda listed: len(listed.healthy) == 1
         )

@@ -49,7 +49,7 @@ async def test_changed_attribute_changes_the_listed_devices(node: FakeNode) -> N
         node.link(f"/sys/dev/char/240:{number}", f"../../devices/x{number}")
         node.plug(f"/dev/x{number}", major=240, minor=number)
     # A value that changes in sysfs has no event.
-    async with node.run_agent(config, rescan=0.1):
+    async with node.run_agent(config, rescan_seconds=0.1):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write("/sys/devices/x1/state", "enabled")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
@@ -58,7 +58,7 @@ async def test_changed_attribute_changes_the_listed_devices(node: FakeNode) -> N
 async def test_device_plugged_during_reload_is_listed(node: FakeNode) -> None:
     plug_devices(node, "x0", "y0")
     # Without rescans, the agent depends on events.
-    async with node.run_agent(X_CONFIG, rescan=3600.0):
+    async with node.run_agent(X_CONFIG, rescan_seconds=3600.0):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         node.write_config(XY_CONFIG)
         node.plug("/dev/x1")
@@ -81,7 +81,7 @@ def open_tap(name: str) -> Iterator[None]:
 async def test_sysfs_device_is_listed_on_a_uevent_without_inotify_events(node: FakeNode) -> None:
     config = build_x_config("allocate: {env: {X: x}}", glob="/sys/class/net/gptap*", source="id: '${name}'")
     # On the sysfs of this machine; without rescans, the agent depends on events.
-    async with node.run_agent(config, root=Path("/"), rescan=3600.0):
+    async with node.run_agent(config, root=Path("/"), rescan_seconds=3600.0):
         await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(X)))
         assert not node.kubelet.devices(X)
         with open_tap("gptap0"):

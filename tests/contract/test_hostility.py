@@ -101,7 +101,7 @@ async def test_26_bind_mount_of_a_deleted_directory_ends_the_agent(xy_node: Fake
     mounted = xy_node.directory / "m"
 
     async def run_until_replaced() -> None:
-        async with asyncio.timeout(10), xy_node.run_agent(X_CONFIG, kubelet_dir=mounted, poll=0.2):
+        async with asyncio.timeout(10), xy_node.run_agent(X_CONFIG, kubelet_dir=mounted, poll_seconds=0.2):
             await kubelet.wait_for_list(X, healthy={"x0"})
             shutil.rmtree(kubelet.plugins_dir)
             kubelet.plugins_dir.mkdir()

@@ -95,7 +95,7 @@ async def test_20_restarted_kubelet_gets_each_resource_once_within_two_seconds(n
     for name in names:
         node.plug(f"/dev/{name.rpartition('/')[2]}0")
     kubelet = node.kubelet
-    async with node.run_agent(build_config(names), poll=0.1):
+    async with node.run_agent(build_config(names), poll_seconds=0.1):
         await kubelet.wait_for(lambda: all(map(kubelet.devices, names)))
         restarted = time.monotonic()
         await kubelet.restart()
@@ -198,7 +198,7 @@ async def test_23_new_kubelet_sock_with_open_streams_gets_a_delayed_registration
     assert 3 <= endpoint_state.OLD_STREAM_SECONDS <= 5
     monkeypatch.setattr(endpoint_state, "OLD_STREAM_SECONDS", 0.5)
     xy_node.kubelet = kubelet = StreamCountingKubelet(xy_node.kubelet_dir)
-    async with xy_node.run_agent(X_CONFIG, poll=0.1) as agent:
+    async with xy_node.run_agent(X_CONFIG, poll_seconds=0.1) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         async with replace_socket(kubelet.socket):
@@ -239,7 +239,7 @@ async def test_23_new_kubelet_sock_with_a_new_stream_gets_no_registration(
 @pytest.mark.parametrize("is_kubelet_running", [True, False])
 async def test_24_agent_serves_and_idles_without_kubelet_sock(xy_node: FakeNode, *, is_kubelet_running: bool) -> None:
     kubelet = xy_node.kubelet
-    async with xy_node.run_agent(XY_CONFIG, poll=0.02) as agent:
+    async with xy_node.run_agent(XY_CONFIG, poll_seconds=0.02) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.wait_for_list(Y, healthy={"y0"})

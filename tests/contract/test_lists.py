@@ -45,7 +45,7 @@ async def test_33_read_only_directory_is_reported_and_retried(node: FakeNode, ku
     node.plug("/dev/x0")
     mounted = node.directory / "m"
     with bind_mount(node.kubelet_dir, mounted, "ro"):
-        async with node.run_agent(X_CONFIG, kubelet_dir=mounted, poll=0.1) as agent:
+        async with node.run_agent(X_CONFIG, kubelet_dir=mounted, poll_seconds=0.1) as agent:
             entries = record_events(agent)
             unusable = await next_event(entries, Event.PLUGIN_DIR_UNUSABLE)
             assert str(mounted / "device-plugins") in unusable.text
@@ -64,7 +64,7 @@ async def test_33_read_only_directory_is_reported_and_retried(node: FakeNode, ku
 async def test_33_missing_directory_is_reported_and_awaited(node: FakeNode) -> None:
     node.plug("/dev/x0")
     late = KubeletStandIn(node.directory / "l")
-    async with node.run_agent(X_CONFIG, kubelet_dir=node.directory / "l", poll=0.1) as agent:
+    async with node.run_agent(X_CONFIG, kubelet_dir=node.directory / "l", poll_seconds=0.1) as agent:
         entries = record_events(agent)
         unusable = await next_event(entries, Event.PLUGIN_DIR_UNUSABLE)
         assert str(node.directory / "l" / "device-plugins") in unusable.text
@@ -78,7 +78,7 @@ async def test_36_wall_clock_jumps_have_no_effect(node: FakeNode, monkeypatch: p
     monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
     plug_devices(node, "x0", "x1")
     config = build_x_config("health: {removalGracePeriodSeconds: 1}")
-    async with node.run_agent(config, rescan=0.2, poll=0.2) as agent:
+    async with node.run_agent(config, rescan_seconds=0.2, poll_seconds=0.2) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.unplug("/dev/x1")
@@ -145,7 +145,7 @@ async def test_38_each_change_sends_a_single_full_list(node: FakeNode) -> None:
         (partial(node.unplug, "/dev/x1"), {"x0"}, {"x1"}),
         (partial(node.unplug, "/dev/ctl"), set(), {"x0", "x1"}),
     ]
-    async with node.run_agent(config, rescan=0.05, poll=0.05) as agent:
+    async with node.run_agent(config, rescan_seconds=0.05, poll_seconds=0.05) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy={"x0"})
         # Each rescan reads the configuration, the devices and the kubelet's directory.

@@ -139,7 +139,7 @@ async def test_configuration_denied_by_the_policy_is_rejected(node: FakeNode, po
 
 async def test_stricter_policy_applies_to_the_active_configuration_at_once(node: FakeNode, policy: Path) -> None:
     write_in_place(policy, POLICY_HEADER)
-    async with node.run_agent(XY_CONFIG, policy=policy, drain=0.1) as agent:
+    async with node.run_agent(XY_CONFIG, policy=policy, drain_seconds=0.1) as agent:
         entries = record_events(agent)
         for resource in (X, Y):
             await node.kubelet.wait_for_list(resource)

@@ -81,7 +81,7 @@ async def test_sighup_requests_a_reload(node: FakeNode, kubelet: KubeletStandIn)
 
 async def test_rescan_loads_a_configuration_change_without_an_event(node: FakeNode) -> None:
     plug_devices(node, *SIX_DEVICES)
-    async with node.run_agent(FIRST, rescan=0.3):
+    async with node.run_agent(FIRST, rescan_seconds=0.3):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
         for text, healthy in ((SECOND, "12345"), (FIRST, "01234")):
             write_without_event(node, text)
@@ -93,7 +93,7 @@ async def test_rescan_lists_a_device_change_without_an_event() -> None:
         plug_devices(node, "x0", "x1")
         link = node.directory / "link"
         os.link(node.locate("/dev/x1"), link)
-        async with node.run_agent(FIRST, rescan=0.3):
+        async with node.run_agent(FIRST, rescan_seconds=0.3):
             await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
             # The scans that belong to the start are over when this device is found.
             node.plug("/dev/x2")
@@ -263,7 +263,7 @@ async def test_71_changed_options_are_registered_and_changed_policies_are_not(no
 async def test_72_added_resource_is_registered_and_renamed_resource_is_replaced(node: FakeNode) -> None:
     kubelet = node.kubelet
     plug_devices(node, "x0", "y0")
-    async with node.run_agent(build_config([X]), drain=0.1) as agent:
+    async with node.run_agent(build_config([X]), drain_seconds=0.1) as agent:
         entries = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
         before = list_plugin_sockets(kubelet)
@@ -287,7 +287,7 @@ async def test_72_added_resource_is_registered_and_renamed_resource_is_replaced(
 async def test_73_removed_resource_answers_until_its_last_pod_ends(node: FakeNode) -> None:
     kubelet = node.kubelet
     plug_devices(node, "x0", "y0", "z0")
-    async with node.run_agent(build_config([X, Y, Z]), drain=0.1) as agent:
+    async with node.run_agent(build_config([X, Y, Z]), drain_seconds=0.1) as agent:
         entries = record_events(agent)
         for resource in (X, Y, Z):
             await kubelet.wait_for_list(resource)
@@ -321,7 +321,7 @@ async def test_73_removed_resource_answers_until_its_last_pod_ends(node: FakeNod
 
 async def test_73_removed_resource_is_kept_while_pod_resources_are_unavailable(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    async with node.run_agent(build_config([X]), drain=0.1) as agent:
+    async with node.run_agent(build_config([X]), drain_seconds=0.1) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X)
         pods = node.kubelet.pod_resources_socket
@@ -337,7 +337,7 @@ async def test_73_removed_resource_is_kept_while_pod_resources_are_unavailable(n
 async def test_73_restored_resource_keeps_its_endpoint(node: FakeNode) -> None:
     kubelet = node.kubelet
     node.plug("/dev/x0")
-    async with node.run_agent(build_config([X]), drain=0.1) as agent:
+    async with node.run_agent(build_config([X]), drain_seconds=0.1) as agent:
         await kubelet.wait_for_list(X, healthy={"x0"})
         await kubelet.admit(X, pod="user")
         before = list_plugin_sockets(kubelet)

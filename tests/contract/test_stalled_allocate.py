@@ -42,7 +42,7 @@ async def refused(node: FakeNode, resource: str, *ids: str) -> tuple[grpc.Status
     return error.value.code(), error.value.details() or ""
 
 
-async def test_a_dead_mount_source_fails_its_allocations_and_delays_no_other(node: FakeNode) -> None:
+async def test_dead_mount_source_fails_its_allocations_and_delays_no_other(node: FakeNode) -> None:
     plug(node, "x0", "y0")
     policy = node.directory / "policy.yaml"
     policy.write_text(POLICY + "mounts: {allow: [/mnt]}\n")
@@ -107,7 +107,7 @@ async def test_concurrent_allocations_with_mounts_never_give_a_device_under_two_
             assert "a pod uses it as" in str(errors[0])
 
 
-async def test_a_dead_companion_fails_its_allocations_and_delays_no_other() -> None:
+async def test_dead_companion_fails_its_allocations_and_delays_no_other() -> None:
     async with FakeNode(stand_ins=True) as node:
         plug(node, "x0", "y0")
         policy = node.directory / "policy.yaml"
@@ -128,12 +128,12 @@ async def test_a_dead_companion_fails_its_allocations_and_delays_no_other() -> N
                 assert lateness.blocked < 0.1
 
 
-async def test_a_dead_cdi_directory_withholds_the_devices_of_its_resources_only(node: FakeNode) -> None:
+async def test_dead_cdi_directory_withholds_the_devices_of_its_resources_only(node: FakeNode) -> None:
     plug(node, "x0", "y0")
     spec = f"  {X}: {{devices: [{{glob: '/dev/x*'}}], allocate: {{inject: cdi}}}}\n"
     with ExitStack() as mounted:
         mounted.enter_context(HangingFiles(node.locate("/var/run/cdi"), {})).hang_lookups()
-        async with node.run_agent(HEAD + spec + Y_SPEC, poll=0.2) as agent, measured_loop() as lateness:
+        async with node.run_agent(HEAD + spec + Y_SPEC, poll_seconds=0.2) as agent, measured_loop() as lateness:
             await node.kubelet.wait_for_list(Y, healthy={"y0"}, timeout=2)
             events = record_events(agent)
             (waiting,) = [resource for resource in agent.status.resources if resource.name == X]

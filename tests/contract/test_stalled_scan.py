@@ -52,7 +52,7 @@ def plug_all(node: FakeNode) -> None:
 @asynccontextmanager
 async def running(node: FakeNode, config: str = CONFIG) -> AsyncIterator[Agent]:
     """Run the agent with frequent full scans, so that a file that hangs is read."""
-    async with node.run_agent(config, rescan=0.3, listen=("127.0.0.1", 0)) as agent:
+    async with node.run_agent(config, rescan_seconds=0.3, listen=("127.0.0.1", 0)) as agent:
         yield agent
 
 
@@ -61,7 +61,7 @@ def resource(agent: Agent, name: str) -> ResourceStatus:
     return found
 
 
-async def test_a_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_others(node: FakeNode) -> None:
+async def test_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_others(node: FakeNode) -> None:
     with sick_files(node, "sick0", "sick1") as files:
         plug_all(node)
         async with running(node):
@@ -84,7 +84,7 @@ async def test_a_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_
             assert lateness.blocked < 0.1
 
 
-async def test_a_stalled_scan_is_visible_in_log_status_readiness_and_metric(node: FakeNode) -> None:
+async def test_stalled_scan_is_visible_in_log_status_readiness_and_metric(node: FakeNode) -> None:
     with sick_files(node, "sick0", "sick1") as files:
         files.hang("sick1")
         node.plug("/dev/sick0")
@@ -116,13 +116,13 @@ async def test_a_stalled_scan_is_visible_in_log_status_readiness_and_metric(node
             assert f'genplug_scan_stalled{{resource="{SICK}"}} 0.0' in metrics
 
 
-async def test_an_attribute_of_sysfs_that_hangs_keeps_its_device(node: FakeNode) -> None:
+async def test_attribute_of_sysfs_that_hangs_keeps_its_device(node: FakeNode) -> None:
     config = HEAD + f"  {SICK}: {{devices: [{{glob: '/dev/sick*', where: {{attr.state: ok}}}}]}}\n" + OTHER_SPEC
     node.plug("/dev/sick0", minor=70)
     node.plug("/dev/other0", minor=71)
     node.link("/sys/dev/char/240:70", "../../devices/sick0")
     with HangingFiles(node.locate("/sys/devices/sick0"), {"state": "ok\n"}) as files:
-        async with node.run_agent(config, rescan=0.3) as agent:
+        async with node.run_agent(config, rescan_seconds=0.3) as agent:
             await node.kubelet.wait_for_list(SICK, healthy={"sick0"})
             events = record_events(agent)
             files.hang("state")
@@ -132,7 +132,7 @@ async def test_an_attribute_of_sysfs_that_hangs_keeps_its_device(node: FakeNode)
             assert node.kubelet.devices(SICK).healthy == {"sick0"}
 
 
-async def test_a_stalled_resource_keeps_what_hangs_and_follows_the_rest(node: FakeNode) -> None:
+async def test_stalled_resource_keeps_what_hangs_and_follows_the_rest(node: FakeNode) -> None:
     with sick_files(node, "sick0", "sick1", "sick2") as files:
         plug_all(node)
         async with running(node) as agent:
@@ -148,7 +148,7 @@ async def test_a_stalled_resource_keeps_what_hangs_and_follows_the_rest(node: Fa
             await node.kubelet.wait_for_list(SICK, healthy={"sick2"}, unhealthy={"sick0", "sick1"})
 
 
-async def test_a_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode) -> None:
+async def test_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode) -> None:
     with sick_files(node, "sick0", "sick1") as files:
         files.hang("sick0")
         plug_all(node)
@@ -165,7 +165,7 @@ async def test_a_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode
             await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
 
 
-async def test_a_directory_that_hangs_keeps_the_devices_of_its_resource(node: FakeNode) -> None:
+async def test_directory_that_hangs_keeps_the_devices_of_its_resource(node: FakeNode) -> None:
     config = HEAD + f"  {SICK}: {{devices: [{{glob: '/mnt/sick/*', type: file}}], allocate: {{env: {{A: b}}}}}}\n"
     with HangingFiles(node.locate("/mnt/sick"), {"sick0": ""}) as files:
         node.plug("/dev/other0")
@@ -186,7 +186,7 @@ async def test_a_directory_that_hangs_keeps_the_devices_of_its_resource(node: Fa
             assert lateness.blocked < 0.1
 
 
-async def test_a_resource_that_hangs_under_a_new_policy_is_withheld(node: FakeNode) -> None:
+async def test_resource_that_hangs_under_a_new_policy_is_withheld(node: FakeNode) -> None:
     policy = node.directory / "policy.yaml"
     head = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
     policy.write_text(head)
@@ -204,7 +204,7 @@ async def test_a_resource_that_hangs_under_a_new_policy_is_withheld(node: FakeNo
             await node.kubelet.wait_for_list(SICK, healthy=(), timeout=1.5)
 
 
-async def test_an_internal_error_in_one_scan_leaves_the_others_up_to_date(
+async def test_internal_error_in_one_scan_leaves_the_others_up_to_date(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken: list[str] = []
@@ -229,7 +229,7 @@ async def test_an_internal_error_in_one_scan_leaves_the_others_up_to_date(
         await next_event(events, Event.SCAN_RESUMED)
 
 
-async def test_a_task_that_fails_is_started_again_and_readiness_says_so(
+async def test_task_that_fails_is_started_again_and_readiness_says_so(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.05)
@@ -256,13 +256,13 @@ async def test_a_task_that_fails_is_started_again_and_readiness_says_so(
         await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
 
 
-async def test_a_configuration_directory_that_hangs_delays_only_reloads(
+async def test_configuration_directory_that_hangs_delays_only_reloads(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genplug.agent.config_reloader.LOAD_SECONDS", 0.3)
     plug_all(node)
     with HangingFiles(node.config_dir, {"genplug.yaml": HEAD + OTHER_SPEC + PROBED_SPEC}) as files:
-        async with node.run_agent(rescan=0.3) as agent:
+        async with node.run_agent(rescan_seconds=0.3) as agent:
             await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
             await node.kubelet.wait_for_list(PROBED, healthy={"probed0"})
             events = record_events(agent)

@@ -12,7 +12,7 @@ async def get(agent: Agent, page: str) -> tuple[int, str]:
 
     def request() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{agent.listens_on}{page}", timeout=10) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{agent.http_port}{page}", timeout=10) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -49,7 +49,7 @@ async def test_concurrent_calls_get_threads_of_their_own(paths: HungPaths) -> No
     await asyncio.gather(*(calls.run(together.wait, 10, "the call") for _ in range(3)))
 
 
-async def test_a_hung_call_raises_at_its_deadline_and_names_the_operation(
+async def test_hung_call_raises_at_its_deadline_and_names_the_operation(
     paths: HungPaths, gate: threading.Event
 ) -> None:
     def read() -> None:
@@ -62,12 +62,12 @@ async def test_a_hung_call_raises_at_its_deadline_and_names_the_operation(
     assert calls.hung == 1
 
 
-async def test_a_hung_call_without_an_operation_is_named_by_its_caller(paths: HungPaths, gate: threading.Event) -> None:
+async def test_hung_call_without_an_operation_is_named_by_its_caller(paths: HungPaths, gate: threading.Event) -> None:
     with pytest.raises(HangError, match=r"^reading the configuration has not returned within 0\.05 s$"):
         await BlockingCalls(paths).run(gate.wait, 0.05, "reading the configuration")
 
 
-async def test_a_second_call_is_refused_the_hung_path_until_the_first_returns(
+async def test_second_call_is_refused_the_hung_path_until_the_first_returns(
     paths: HungPaths, gate: threading.Event
 ) -> None:
     def read() -> str:
@@ -99,7 +99,7 @@ async def test_no_call_starts_while_the_limit_hangs(paths: HungPaths, gate: thre
         await calls.run(threading.get_ident, 10, "the call")
 
 
-async def test_a_call_of_a_cancelled_caller_still_counts_as_hung(paths: HungPaths, gate: threading.Event) -> None:
+async def test_call_of_a_cancelled_caller_still_counts_as_hung(paths: HungPaths, gate: threading.Event) -> None:
     calls = BlockingCalls(paths)
     caller = asyncio.create_task(calls.run(gate.wait, 0.05, "the call"))
     await asyncio.sleep(0)
@@ -110,7 +110,7 @@ async def test_a_call_of_a_cancelled_caller_still_counts_as_hung(paths: HungPath
             await asyncio.sleep(0.01)
 
 
-async def test_a_function_that_makes_progress_is_stopped_at_its_time_limit(
+async def test_function_that_makes_progress_is_stopped_at_its_time_limit(
     paths: HungPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genplug.agent.blocking_calls.MAX_CALL_SECONDS", 0.05)

@@ -49,7 +49,7 @@ async def test_mount_sources_are_checked_in_a_thread(tree: DeviceTree) -> None:
     assert threading.get_ident() not in threads
 
 
-async def test_an_allocation_that_hangs_fails_with_the_operation(
+async def test_allocation_that_hangs_fails_with_the_operation(
     tree: DeviceTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded_state, "ALLOCATE_SECONDS", 0.1)

@@ -26,12 +26,12 @@ def list_devices(spec: CdiSpec) -> list[str]:
     return [device["name"] for device in json.loads(spec.text)["devices"]]
 
 
-def test_a_spec_defines_every_healthy_device(tree: DeviceTree) -> None:
+def test_spec_defines_every_healthy_device(tree: DeviceTree) -> None:
     offer = build_offer(build_resource(), tree.make_healthy("x0", "x1"))
     assert list_devices(compose_spec(offer, None, tree.host)) == ["x0", "x1"]
 
 
-def test_an_unhealthy_device_keeps_the_definition_that_a_container_may_use(tree: DeviceTree) -> None:
+def test_unhealthy_device_keeps_the_definition_that_a_container_may_use(tree: DeviceTree) -> None:
     x0, x1 = tree.make_healthy("x0", "x1")
     previous = compose_spec(build_offer(build_resource(), (x0, x1)), None, tree.host)
     offer = build_offer(build_resource(), (mark_unhealthy(x0.device, "gone"), x1))
@@ -41,11 +41,11 @@ def test_an_unhealthy_device_keeps_the_definition_that_a_container_may_use(tree:
     assert list_devices(compose_spec(offer, None, tree.host)) == ["x1"]
 
 
-def test_a_spec_without_devices_has_no_text(tree: DeviceTree) -> None:
+def test_spec_without_devices_has_no_text(tree: DeviceTree) -> None:
     assert compose_spec(build_offer(build_resource(), ()), None, tree.host).text is None
 
 
-def test_a_file_is_written_once_and_again_after_its_removal(tree: DeviceTree) -> None:
+def test_file_is_written_once_and_again_after_its_removal(tree: DeviceTree) -> None:
     writer, path = CdiWriter(DIRECTORY, tree.host), tree.at(DIRECTORY) / file_name(NAME)
     writer.write(NAME, "{}")
     inode = path.stat().st_ino
@@ -57,7 +57,7 @@ def test_a_file_is_written_once_and_again_after_its_removal(tree: DeviceTree) ->
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
-def test_a_directory_that_cannot_be_written_is_reported(tree: DeviceTree) -> None:
+def test_directory_that_cannot_be_written_is_reported(tree: DeviceTree) -> None:
     tree.write(DIRECTORY, "a file")
     with pytest.raises(CdiUnwritableError, match=f"of {NAME} cannot be written: "):
         CdiWriter(DIRECTORY, tree.host).write(NAME, "{}")
@@ -74,7 +74,7 @@ def test_only_files_of_genplug_are_listed_and_removed(tree: DeviceTree) -> None:
     assert writer.list_files() == frozenset()
 
 
-def test_a_spec_of_changed_devices_is_composed_again(tree: DeviceTree) -> None:
+def test_spec_of_changed_devices_is_composed_again(tree: DeviceTree) -> None:
     (x0,) = tree.make_healthy("x0")
     previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
     other = evolve(x0, device=evolve(x0.device, nodes=(tree.make_node("/dev/other"),)))

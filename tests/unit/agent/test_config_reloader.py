@@ -93,7 +93,7 @@ async def test_each_changed_configuration_is_submitted(config: Path) -> None:
         assert (await made.next(Event.CONFIG_LOADED)).facts["config_sha256"] == first.sha256[:12]
 
 
-async def test_an_invalid_configuration_is_reported_and_the_active_one_kept(config: Path) -> None:
+async def test_invalid_configuration_is_reported_and_the_active_one_kept(config: Path) -> None:
     async with following(config.parent) as made:
         active = await made.accepted()
         write_in_place(config, CONFIG.replace("glob", "golb"))
@@ -106,7 +106,7 @@ async def test_an_invalid_configuration_is_reported_and_the_active_one_kept(conf
         assert made.reloader.status.error == ""
 
 
-async def test_a_changed_policy_is_submitted_beside_an_invalid_configuration(config: Path, tmp_path: Path) -> None:
+async def test_changed_policy_is_submitted_beside_an_invalid_configuration(config: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy" / "policy.yaml"
     policy.parent.mkdir()
     policy.write_text(POLICY)
@@ -137,7 +137,7 @@ async def test_the_policy_of_a_rejected_configuration_is_submitted(config: Path,
         assert made.reloader.status.error == "two resources claim a node"
 
 
-async def test_a_read_that_does_not_return_is_reported_and_used_when_it_does(
+async def test_read_that_does_not_return_is_reported_and_used_when_it_does(
     config: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_down(monkeypatch, gate)
@@ -151,7 +151,7 @@ async def test_a_read_that_does_not_return_is_reported_and_used_when_it_does(
         assert made.reloader.status.error == ""
 
 
-async def test_a_requested_reload_does_not_wait_for_a_read_that_hangs(
+async def test_requested_reload_does_not_wait_for_a_read_that_hangs(
     config: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_down(monkeypatch, gate)

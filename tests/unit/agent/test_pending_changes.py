@@ -21,7 +21,7 @@ def test_no_names_mean_that_anything_in_the_directory_may_have_changed() -> None
     assert changes.limit == {"/dev": names()}
 
 
-def test_a_scan_is_not_limited_after_everything_may_have_changed() -> None:
+def test_scan_is_not_limited_after_everything_may_have_changed() -> None:
     assert EVERYTHING.limit is None
     assert EVERYTHING.add("/dev", names("a")).limit is None
 

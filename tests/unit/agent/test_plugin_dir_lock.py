@@ -18,10 +18,10 @@ def events() -> "asyncio.Queue[LogEvent]":
 def build_lock(directory: Path, events: "asyncio.Queue[LogEvent]") -> PluginDirLock:
     log = EventLog()
     log.listen(events.put_nowait)
-    return PluginDirLock(Settings(config=(), kubelet_dir=directory, poll=0.05), log)
+    return PluginDirLock(Settings(config=(), kubelet_dir=directory, poll_seconds=0.05), log)
 
 
-async def test_a_directory_is_acquired_with_the_sockets_that_a_killed_process_left(
+async def test_directory_is_acquired_with_the_sockets_that_a_killed_process_left(
     tmp_path: Path, events: "asyncio.Queue[LogEvent]"
 ) -> None:
     plugins = tmp_path / "device-plugins"
@@ -35,7 +35,7 @@ async def test_a_directory_is_acquired_with_the_sockets_that_a_killed_process_le
     directory.close()
 
 
-async def test_a_missing_directory_is_waited_for_and_logged_once(
+async def test_missing_directory_is_waited_for_and_logged_once(
     tmp_path: Path, events: "asyncio.Queue[LogEvent]"
 ) -> None:
     lock = build_lock(tmp_path, events)
@@ -50,7 +50,7 @@ async def test_a_missing_directory_is_waited_for_and_logged_once(
     directory.close()
 
 
-async def test_a_directory_of_another_process_is_waited_for(
+async def test_directory_of_another_process_is_waited_for(
     tmp_path: Path, events: "asyncio.Queue[LogEvent]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genplug.agent.plugin_dir_lock.LOCK_INTERVAL_SECONDS", 0.05)

@@ -62,7 +62,7 @@ async def test_each_snapshot_is_published_with_the_previous_one(tree: NodeTree) 
     running.cancel()
 
 
-async def test_a_snapshot_that_cannot_be_published_is_published_by_the_next_attempt(
+async def test_snapshot_that_cannot_be_published_is_published_by_the_next_attempt(
     tree: NodeTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.01)
@@ -78,7 +78,7 @@ async def test_a_snapshot_that_cannot_be_published_is_published_by_the_next_atte
     running.cancel()
 
 
-async def test_a_grace_period_that_ends_is_published_without_a_scan(tree: NodeTree) -> None:
+async def test_grace_period_that_ends_is_published_without_a_scan(tree: NodeTree) -> None:
     config = build_config(load_resource("devices: [{glob: /dev/x*}]\nhealth: {removalGracePeriodSeconds: 0.2}"))
     published = Publications()
     reconciler = Reconciler(tree.host, EventLog(), published, lambda: "")

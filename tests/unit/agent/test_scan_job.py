@@ -59,12 +59,12 @@ def hang_first(monkeypatch: pytest.MonkeyPatch, paths: HungPaths, gate: threadin
     return limits
 
 
-async def test_a_scan_returns_its_devices(tree: NodeTree) -> None:
+async def test_scan_returns_its_devices(tree: NodeTree) -> None:
     scan = await ScanJob(SPEC, None, tree.host.cached(), BlockingCalls(HungPaths())).task
     assert [device.id for device in scan.devices] == ["x0"]
 
 
-async def test_a_hanging_scan_is_started_again_in_full_without_its_operation(
+async def test_hanging_scan_is_started_again_in_full_without_its_operation(
     tree: NodeTree, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = HungPaths()
@@ -77,7 +77,7 @@ async def test_a_hanging_scan_is_started_again_in_full_without_its_operation(
     assert calls.hung == 1
 
 
-async def test_a_scan_that_cannot_be_started_keeps_the_previous_devices(tree: NodeTree) -> None:
+async def test_scan_that_cannot_be_started_keeps_the_previous_devices(tree: NodeTree) -> None:
     paths = HungPaths()
     previous = discovery.scan_resource(SPEC, tree.host.cached())
     scan = await ScanJob(SPEC, previous, tree.host.cached(), BlockingCalls(paths, max_hung=0)).task
@@ -85,7 +85,7 @@ async def test_a_scan_that_cannot_be_started_keeps_the_previous_devices(tree: No
     assert [stall.reason for stall in scan.stalls] == ["0 file operations hang, and no further thread is started"]
 
 
-async def test_a_cancelled_scan_that_hangs_counts_as_hung(
+async def test_cancelled_scan_that_hangs_counts_as_hung(
     tree: NodeTree, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = HungPaths()

@@ -13,7 +13,7 @@ def log() -> EventLog:
     return EventLog()
 
 
-async def test_a_failed_task_is_started_again_and_logged(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_task_is_started_again_and_logged(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.01)
     events: list[LogEvent] = []
     log.listen(events.append)
@@ -35,7 +35,7 @@ async def test_a_failed_task_is_started_again_and_logged(log: EventLog, monkeypa
     running.cancel()
 
 
-async def test_a_restarted_task_counts_as_working_after_a_while(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_restarted_task_counts_as_working_after_a_while(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.01)
     monkeypatch.setattr("genplug.agent.supervision.STEADY_SECONDS", 0.05)
 
@@ -54,7 +54,7 @@ async def test_a_restarted_task_counts_as_working_after_a_while(log: EventLog, m
     running.cancel()
 
 
-async def test_a_task_that_ends_counts_as_failed(log: EventLog) -> None:
+async def test_task_that_ends_counts_as_failed(log: EventLog) -> None:
     failed = asyncio.Event()
     log.listen(lambda _: failed.set())
 
@@ -68,7 +68,7 @@ async def test_a_task_that_ends_counts_as_failed(log: EventLog) -> None:
     running.cancel()
 
 
-async def test_a_supervised_task_ends_when_cancelled(log: EventLog) -> None:
+async def test_supervised_task_ends_when_cancelled(log: EventLog) -> None:
     running = asyncio.create_task(Supervised("reconciler", asyncio.Event().wait, log).run())
     await asyncio.sleep(0)
     running.cancel()

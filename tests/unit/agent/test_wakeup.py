@@ -24,7 +24,7 @@ async def test_sleep_without_an_end_is_woken() -> None:
         await wakeup.sleep_until(float("inf"))
 
 
-async def test_a_call_before_the_sleep_counts_once() -> None:
+async def test_call_before_the_sleep_counts_once() -> None:
     wakeup = Wakeup()
     wakeup.set()
     async with asyncio.timeout(10):

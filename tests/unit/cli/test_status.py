@@ -31,7 +31,7 @@ LISTEN = ("127.0.0.1", 0)
 
 async def run_status(agent: Agent, *arguments: str) -> int:
     """Run the command in a thread, because the event loop must be free to respond."""
-    return await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{agent.listens_on}", *arguments])
+    return await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{agent.http_port}", *arguments])
 
 
 async def wait_registered(agent: Agent) -> None:
@@ -77,7 +77,7 @@ async def test_address_defaults_to_the_variable_of_the_agent(
     async with plugged.run_agent(CONFIG, listen=("", 0)) as agent:
         await wait_registered(agent)
         for host in ("", "0.0.0.0", "[::]", "localhost"):
-            monkeypatch.setenv("GENPLUG_LISTEN", f"{host}:{agent.listens_on}")
+            monkeypatch.setenv("GENPLUG_LISTEN", f"{host}:{agent.http_port}")
             assert await asyncio.to_thread(main, ["status"]) == 0
 
 
@@ -85,7 +85,7 @@ async def test_address_defaults_to_the_variable_of_the_agent(
 async def test_address_can_be_an_ipv6_address(plugged: FakeNode) -> None:
     async with plugged.run_agent(CONFIG, listen=("::1", 0)) as agent:
         await wait_registered(agent)
-        assert await asyncio.to_thread(main, ["status", "--address", f"[::1]:{agent.listens_on}"]) == 0
+        assert await asyncio.to_thread(main, ["status", "--address", f"[::1]:{agent.http_port}"]) == 0
 
 
 @pytest.mark.network
@@ -95,7 +95,7 @@ async def test_address_outside_loopback_is_refused_with_the_address_to_use(
     address = outside_addresses()[0]
     async with plugged.run_agent(CONFIG, listen=("", 0)) as agent:
         await wait_registered(agent)
-        port = agent.listens_on
+        port = agent.http_port
         assert await asyncio.to_thread(main, ["status", "--address", f"{address}:{port}"]) == 1
     error = capsys.readouterr().err
     assert f"http://{address}:{port}/statusz responds only to requests from the loopback address" in error

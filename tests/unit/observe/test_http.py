@@ -38,7 +38,7 @@ def request(port: int | None, path: str, host: str = "127.0.0.1") -> tuple[int, 
 
 async def get(agent: Agent, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
     """Request an endpoint from a thread, because the event loop must be free to respond."""
-    return await asyncio.to_thread(request, agent.listens_on, path, host)
+    return await asyncio.to_thread(request, agent.http_port, path, host)
 
 
 async def test_agent_is_ready_when_every_resource_has_a_stream(node: FakeNode) -> None:
