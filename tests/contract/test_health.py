@@ -17,12 +17,11 @@ from genplug.observe.events import Event
 from genplug.observe.status import DeviceStatus
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
-from genplug.testing.node.hanging_files import HangingFiles
 from genplug.testing.node.held_files import hold_file
 from tests.support.agent_process import start_agent, wait_for_exit
 from tests.support.configs import CONFIG_HEADER
 from tests.support.events import drain_events
-from tests.support.mounts import mount_tmpfs
+from tests.support.mounts import mount_hanging_files, mount_tmpfs
 from tests.support.processes import list_probe_workers
 from tests.support.resources import X_CONFIG, X, plug_devices, write_policy
 from tests.support.workers import wait_until_awaited
@@ -136,17 +135,10 @@ async def test_44_lists_of_a_flapping_device_are_a_second_apart(node: FakeNode) 
         assert all(later - earlier > 0.9 for earlier, later in pairwise(arrived))
 
 
-@contextlib.contextmanager
-def mount_hanging_files(node: FakeNode, *names: str) -> Iterator[HangingFiles]:
-    """Mount files in ``/sys/hanging`` that have the text "ok" and can hang."""
-    with HangingFiles(node.locate("/sys/hanging"), dict.fromkeys(names, "ok\n")) as files:
-        yield files
-
-
 @pytest.mark.fuse
 async def test_47_hung_probe_makes_only_its_device_unhealthy(node: FakeNode) -> None:
     names = [f"x{number}" for number in range(8)]
-    with mount_hanging_files(node, *names) as files:
+    with mount_hanging_files(node.locate("/sys/hanging"), *names) as files:
         for name in names:
             node.plug(f"/dev/{name}")
         probe = (
@@ -176,7 +168,7 @@ async def test_47_hung_probe_makes_only_its_device_unhealthy(node: FakeNode) -> 
 
 @pytest.mark.fuse
 async def test_47_hung_probe_at_start_does_not_delay_the_first_list(node: FakeNode) -> None:
-    with mount_hanging_files(node, "x0", "x1") as files:
+    with mount_hanging_files(node.locate("/sys/hanging"), "x0", "x1") as files:
         files.hang("x0")
         for name in ("x0", "x1"):
             node.plug(f"/dev/{name}")

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,13 +18,14 @@ from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.hanging_files import HangingFiles
 from tests.support.http import get
 from tests.support.loop import measured_loop
+from tests.support.mounts import mount_hanging_files
 
 pytestmark = pytest.mark.fuse
 
-SICK, OTHER, PROBED, NEW = (f"example.com/{name}" for name in ("sick", "other", "probed", "new"))
+HUNG, OTHER, PROBED, NEW = (f"example.com/{name}" for name in ("hung", "other", "probed", "new"))
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
-SICK_SPEC = (
-    f"  {SICK}: {{devices: [{{glob: '/dev/sick*', attributes: {{state: {{path: '/sys/sick/${{name}}'}}}}, "
+HUNG_SPEC = (
+    f"  {HUNG}: {{devices: [{{glob: '/dev/hung*', attributes: {{state: {{path: '/sys/hung/${{name}}'}}}}, "
     "where: {state: ok}}]}\n"
 )
 OTHER_SPEC = f"  {OTHER}: {{devices: [{{glob: '/dev/other*'}}]}}\n"
@@ -32,19 +33,13 @@ PROBED_SPEC = (
     f"  {PROBED}: {{devices: [{{glob: '/dev/probed*'}}], health: {{periodSeconds: 0.05, failureThreshold: 1, "
     "probes: [{file: {path: '/sys/probed/${name}', equals: ok}}]}}\n"
 )
-CONFIG = HEAD + SICK_SPEC + OTHER_SPEC + PROBED_SPEC
+CONFIG = HEAD + HUNG_SPEC + OTHER_SPEC + PROBED_SPEC
 SECONDS = 5.0
 """Within which a stalled scan is visible everywhere."""
 
 
-@contextmanager
-def sick_files(node: FakeNode, *names: str) -> Iterator[HangingFiles]:
-    with HangingFiles(node.locate("/sys/sick"), dict.fromkeys(names, "ok\n")) as files:
-        yield files
-
-
 def plug_all(node: FakeNode) -> None:
-    for name in ("sick0", "sick1", "other0", "other1", "probed0"):
+    for name in ("hung0", "hung1", "other0", "other1", "probed0"):
         node.plug(f"/dev/{name}")
     node.write("/sys/probed/probed0", "ok")
 
@@ -62,14 +57,14 @@ def resource(agent: Agent, name: str) -> ResourceStatus:
 
 
 async def test_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_others(node: FakeNode) -> None:
-    with sick_files(node, "sick0", "sick1") as files:
+    with mount_hanging_files(node.locate("/sys/hung"), "hung0", "hung1") as files:
         plug_all(node)
         async with running(node):
-            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
             await node.kubelet.wait_for_list(PROBED, healthy={"probed0"})
             async with measured_loop() as lateness:
-                files.hang("sick0")
-                await asyncio.to_thread(files.wait_for_reader, "sick0")
+                files.hang("hung0")
+                await asyncio.to_thread(files.wait_for_reader, "hung0")
                 began = time.monotonic()
                 node.unplug("/dev/other1")
                 node.write("/sys/probed/probed0", "bad")
@@ -80,77 +75,77 @@ async def test_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_ot
                 await node.kubelet.wait_for_list(NEW, healthy={"new0"})
                 # None of it has waited for the deadline of the scan.
                 assert time.monotonic() - began < 1.5
-            assert node.kubelet.devices(SICK).healthy == {"sick0", "sick1"}
+            assert node.kubelet.devices(HUNG).healthy == {"hung0", "hung1"}
             assert lateness.blocked < 0.1
 
 
 async def test_stalled_scan_is_visible_in_log_status_readiness_and_metric(node: FakeNode) -> None:
-    with sick_files(node, "sick0", "sick1") as files:
-        files.hang("sick1")
-        node.plug("/dev/sick0")
+    with mount_hanging_files(node.locate("/sys/hung"), "hung0", "hung1") as files:
+        files.hang("hung1")
+        node.plug("/dev/hung0")
         node.plug("/dev/other0")
         # Without frequent scans: the end of the hang is noticed as such.
-        async with node.run_agent(HEAD + SICK_SPEC + OTHER_SPEC, listen=("127.0.0.1", 0)) as agent:
-            await node.kubelet.wait_for_list(SICK, healthy={"sick0"})
+        async with node.run_agent(HEAD + HUNG_SPEC + OTHER_SPEC, listen=("127.0.0.1", 0)) as agent:
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0"})
             await node.kubelet.wait_for_list(OTHER, healthy={"other0"})
             events = record_events(agent)
-            node.plug("/dev/sick1")
+            node.plug("/dev/hung1")
             stalled = await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
-            reason = "read of /sys/sick/sick1 does not return (since 20"
-            assert stalled.facts["resource"] == SICK
-            assert f"{SICK}: scan stalled: {reason}" in stalled.text
-            assert any(f"scan stalled: {reason}" in note for note in resource(agent, SICK).notes)
+            reason = "read of /sys/hung/hung1 does not return (since 20"
+            assert stalled.facts["resource"] == HUNG
+            assert f"{HUNG}: scan stalled: {reason}" in stalled.text
+            assert any(f"scan stalled: {reason}" in note for note in resource(agent, HUNG).notes)
             assert not resource(agent, OTHER).notes
             code, text = await get(agent, "/readyz?verbose")
             assert code == 503
-            assert f"[-] {SICK}: scan stalled: {reason}" in text
+            assert f"[-] {HUNG}: scan stalled: {reason}" in text
             _, metrics = await get(agent, "/metrics")
-            assert f'genplug_scan_stalled{{resource="{SICK}"}} 1.0' in metrics
+            assert f'genplug_scan_stalled{{resource="{HUNG}"}} 1.0' in metrics
             assert f'genplug_scan_stalled{{resource="{OTHER}"}} 0.0' in metrics
 
-            files.release("sick1")
-            assert SICK in (await next_event(events, Event.SCAN_RESUMED, timeout=SECONDS)).text
-            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
+            files.release("hung1")
+            assert HUNG in (await next_event(events, Event.SCAN_RESUMED, timeout=SECONDS)).text
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
             assert (await get(agent, "/readyz"))[0] == 200
             _, metrics = await get(agent, "/metrics")
-            assert f'genplug_scan_stalled{{resource="{SICK}"}} 0.0' in metrics
+            assert f'genplug_scan_stalled{{resource="{HUNG}"}} 0.0' in metrics
 
 
 async def test_attribute_of_sysfs_that_hangs_keeps_its_device(node: FakeNode) -> None:
-    config = HEAD + f"  {SICK}: {{devices: [{{glob: '/dev/sick*', where: {{attr.state: ok}}}}]}}\n" + OTHER_SPEC
-    node.plug("/dev/sick0", minor=70)
+    config = HEAD + f"  {HUNG}: {{devices: [{{glob: '/dev/hung*', where: {{attr.state: ok}}}}]}}\n" + OTHER_SPEC
+    node.plug("/dev/hung0", minor=70)
     node.plug("/dev/other0", minor=71)
-    node.link("/sys/dev/char/240:70", "../../devices/sick0")
-    with HangingFiles(node.locate("/sys/devices/sick0"), {"state": "ok\n"}) as files:
+    node.link("/sys/dev/char/240:70", "../../devices/hung0")
+    with HangingFiles(node.locate("/sys/devices/hung0"), {"state": "ok\n"}) as files:
         async with node.run_agent(config, rescan_seconds=0.3) as agent:
-            await node.kubelet.wait_for_list(SICK, healthy={"sick0"})
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0"})
             events = record_events(agent)
             files.hang("state")
-            said = await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
-            assert "read of /sys/devices/sick0/state does not return" in said.text
-            assert "last known state kept for /dev/sick0" in said.text
-            assert node.kubelet.devices(SICK).healthy == {"sick0"}
+            logged = await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+            assert "read of /sys/devices/hung0/state does not return" in logged.text
+            assert "last known state kept for /dev/hung0" in logged.text
+            assert node.kubelet.devices(HUNG).healthy == {"hung0"}
 
 
 async def test_stalled_resource_keeps_what_hangs_and_follows_the_rest(node: FakeNode) -> None:
-    with sick_files(node, "sick0", "sick1", "sick2") as files:
+    with mount_hanging_files(node.locate("/sys/hung"), "hung0", "hung1", "hung2") as files:
         plug_all(node)
         async with running(node) as agent:
-            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
             events = record_events(agent)
-            files.hang("sick0")
+            files.hang("hung0")
             await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
-            node.unplug("/dev/sick1")
-            node.plug("/dev/sick2")
-            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick2"}, unhealthy={"sick1"})
-            files.write("sick0", "bad\n")
-            files.release("sick0")
-            await node.kubelet.wait_for_list(SICK, healthy={"sick2"}, unhealthy={"sick0", "sick1"})
+            node.unplug("/dev/hung1")
+            node.plug("/dev/hung2")
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung2"}, unhealthy={"hung1"})
+            files.write("hung0", "bad\n")
+            files.release("hung0")
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung2"}, unhealthy={"hung0", "hung1"})
 
 
 async def test_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode) -> None:
-    with sick_files(node, "sick0", "sick1") as files:
-        files.hang("sick0")
+    with mount_hanging_files(node.locate("/sys/hung"), "hung0", "hung1") as files:
+        files.hang("hung0")
         plug_all(node)
         began = time.monotonic()
         async with running(node) as agent:
@@ -158,20 +153,20 @@ async def test_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode) 
             await node.kubelet.wait_for_list(PROBED, healthy={"probed0"})
             assert time.monotonic() - began < 1.5
             assert not agent.status.is_ready
-            assert "its first scan has not finished" in resource(agent, SICK).reason
-            await node.kubelet.wait_for_list(SICK, healthy={"sick1"}, timeout=SECONDS)
-            assert any("/dev/sick0: cannot be examined: read of" in note for note in resource(agent, SICK).notes)
-            files.release("sick0")
-            await node.kubelet.wait_for_list(SICK, healthy={"sick0", "sick1"})
+            assert "its first scan has not finished" in resource(agent, HUNG).reason
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung1"}, timeout=SECONDS)
+            assert any("/dev/hung0: cannot be examined: read of" in note for note in resource(agent, HUNG).notes)
+            files.release("hung0")
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
 
 
 async def test_directory_that_hangs_keeps_the_devices_of_its_resource(node: FakeNode) -> None:
-    config = HEAD + f"  {SICK}: {{devices: [{{glob: '/mnt/sick/*', type: file}}], allocate: {{env: {{A: b}}}}}}\n"
-    with HangingFiles(node.locate("/mnt/sick"), {"sick0": ""}) as files:
+    config = HEAD + f"  {HUNG}: {{devices: [{{glob: '/mnt/hung/*', type: file}}], allocate: {{env: {{A: b}}}}}}\n"
+    with HangingFiles(node.locate("/mnt/hung"), {"hung0": ""}) as files:
         node.plug("/dev/other0")
         async with running(node, config + OTHER_SPEC) as agent:
-            await node.kubelet.wait_for_list(SICK)
-            known = node.kubelet.devices(SICK).healthy
+            await node.kubelet.wait_for_list(HUNG)
+            known = node.kubelet.devices(HUNG).healthy
             assert len(known) == 1
             events = record_events(agent)
             async with measured_loop() as lateness:
@@ -180,7 +175,7 @@ async def test_directory_that_hangs_keeps_the_devices_of_its_resource(node: Fake
                 node.plug("/dev/other1")
                 await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"}, timeout=1.5)
                 await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
-            assert node.kubelet.devices(SICK).healthy == known
+            assert node.kubelet.devices(HUNG).healthy == known
             files.release_lookups()
             await next_event(events, Event.SCAN_RESUMED, timeout=SECONDS)
             assert lateness.blocked < 0.1
@@ -190,18 +185,18 @@ async def test_resource_that_hangs_under_a_new_policy_is_withheld(node: FakeNode
     policy = node.directory / "policy.yaml"
     head = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
     policy.write_text(head)
-    with sick_files(node, "sick0") as files:
-        node.plug("/dev/sick0")
+    with mount_hanging_files(node.locate("/sys/hung"), "hung0") as files:
+        node.plug("/dev/hung0")
         node.plug("/dev/other0")
-        async with node.run_agent(HEAD + SICK_SPEC + OTHER_SPEC, policy=policy) as agent:
-            await node.kubelet.wait_for_list(SICK, healthy={"sick0"})
+        async with node.run_agent(HEAD + HUNG_SPEC + OTHER_SPEC, policy=policy) as agent:
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0"})
             events = record_events(agent)
-            files.hang("sick0")
-            policy.write_text(head + "devices: {deny: [/dev/sick*]}\n")
+            files.hang("hung0")
+            policy.write_text(head + "devices: {deny: [/dev/hung*]}\n")
             agent.reload()
             await next_event(events, Event.CONFIG_LOADED)
             # Long before the deadline of its scan.
-            await node.kubelet.wait_for_list(SICK, healthy=(), timeout=1.5)
+            await node.kubelet.wait_for_list(HUNG, healthy=(), timeout=1.5)
 
 
 async def test_internal_error_in_one_scan_leaves_the_others_up_to_date(
@@ -216,13 +211,13 @@ async def test_internal_error_in_one_scan_leaves_the_others_up_to_date(
 
     monkeypatch.setattr("genplug.agent.scan_job.scan_resource", fail)
     node.plug("/dev/other0")
-    async with running(node, HEAD + SICK_SPEC + OTHER_SPEC) as agent:
+    async with running(node, HEAD + HUNG_SPEC + OTHER_SPEC) as agent:
         await node.kubelet.wait_for_list(OTHER, healthy={"other0"})
         events = record_events(agent)
-        broken.append(SICK)
-        said = await next_event(events, Event.INTERNAL_ERROR)
-        assert said.facts["resource"] == SICK
-        assert "ValueError('a bug')" in said.text
+        broken.append(HUNG)
+        logged = await next_event(events, Event.INTERNAL_ERROR)
+        assert logged.facts["resource"] == HUNG
+        assert "ValueError('a bug')" in logged.text
         node.plug("/dev/other1")
         await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
         broken.clear()
@@ -268,12 +263,12 @@ async def test_configuration_directory_that_hangs_delays_only_reloads(
             events = record_events(agent)
             async with measured_loop() as lateness:
                 files.hang("genplug.yaml")
-                said = await next_event(events, Event.CONFIG_INVALID, timeout=SECONDS)
+                logged = await next_event(events, Event.CONFIG_INVALID, timeout=SECONDS)
                 node.unplug("/dev/other1")
                 node.write("/sys/probed/probed0", "bad")
                 await node.kubelet.wait_for_list(OTHER, healthy={"other0"}, unhealthy={"other1"}, timeout=1.5)
                 await node.kubelet.wait_for_list(PROBED, unhealthy={"probed0"})
-            assert "the configuration cannot be read; the last good configuration is kept" in said.text
+            assert "the configuration cannot be read; the last good configuration is kept" in logged.text
             assert f"reading {node.config_dir} has not returned within 0.3 s" in agent.status.config.error
             files.write("genplug.yaml", HEAD + OTHER_SPEC)
             files.release("genplug.yaml")

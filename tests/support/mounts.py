@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from genplug.testing.node.hanging_files import HangingFiles
+
 
 @contextmanager
 def bind_mount(source: Path, target: Path, options: str = "rw") -> Iterator[None]:
@@ -21,6 +23,13 @@ def bind_mount(source: Path, target: Path, options: str = "rw") -> Iterator[None
 def remount(target: Path, options: str) -> None:
     """Change the options of a bind mount."""
     subprocess.run(["mount", "-o", f"remount,bind,{options}", target], check=True)
+
+
+@contextmanager
+def mount_hanging_files(directory: Path, *names: str) -> Iterator[HangingFiles]:
+    """Mount files that have the text "ok" and can hang."""
+    with HangingFiles(directory, dict.fromkeys(names, "ok\n")) as files:
+        yield files
 
 
 @contextmanager

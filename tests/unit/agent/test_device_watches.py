@@ -58,7 +58,7 @@ async def running(host: Host, paths: HungPaths) -> AsyncIterator[Running]:
             await asyncio.wait([task])
 
 
-async def test_a_change_is_reported_with_the_directory_of_the_host(tree: NodeTree) -> None:
+async def test_change_is_reported_with_the_directory_of_the_host(tree: NodeTree) -> None:
     async with running(tree.host, HungPaths()) as made:
         made.watches.follow(discover(CONFIG, tree.host))
         await asyncio.wait_for(made.gaps.get(), 10)
@@ -68,7 +68,7 @@ async def test_a_change_is_reported_with_the_directory_of_the_host(tree: NodeTre
         assert names == {"x1"}
 
 
-async def test_a_directory_that_hangs_keeps_its_watch(tree: NodeTree) -> None:
+async def test_directory_that_hangs_keeps_its_watch(tree: NodeTree) -> None:
     paths = HungPaths()
     host = Host.at(tree.root, recorder=paths.record)
     tree.make_directory("/mnt")
@@ -84,7 +84,7 @@ async def test_a_directory_that_hangs_keeps_its_watch(tree: NodeTree) -> None:
         assert (await asyncio.wait_for(made.changes.get(), 10))[0] == "/dev"
 
 
-async def test_a_directory_that_begins_to_hang_is_left_out_of_the_next_attempt(
+async def test_directory_that_begins_to_hang_is_left_out_of_the_next_attempt(
     tree: NodeTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genplug.agent.device_watches.WATCH_SECONDS", 0.1)
