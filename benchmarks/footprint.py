@@ -34,10 +34,14 @@ async def idle(runs: Runs) -> Samples:
         await busy.listed(process.started)
         await asyncio.sleep(runs.settle)
         main = (process.proc / "task" / str(process.pid),)
-        before = process.cpu_seconds(), process.wakeups(main), process.wakeups()
+        counts = {thread: process.wakeups([thread]) for thread in process.threads()}
+        before = process.cpu_seconds(), process.wakeups(main)
         await asyncio.sleep(runs.idle)
-        after = process.cpu_seconds(), process.wakeups(main), process.wakeups()
-    cpu, main_wakeups, all_wakeups = ((late - early) / runs.idle for early, late in zip(before, after, strict=True))
+        after = process.cpu_seconds(), process.wakeups(main)
+        # Threads that end meanwhile take their counts with them.
+        living = [thread for thread in counts if thread.exists()]
+        all_wakeups = (process.wakeups(living) - sum(counts[thread] for thread in living)) / runs.idle
+    cpu, main_wakeups = ((late - early) / runs.idle for early, late in zip(before, after, strict=True))
     return {
         "idle CPU": [100 * cpu],
         "idle wake-ups of the main thread": [main_wakeups],
