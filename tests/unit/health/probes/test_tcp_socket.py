@@ -51,7 +51,7 @@ def test_port_with_listener_passes_and_nothing_is_sent() -> None:
             assert caller.recv(1) == b""
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+@pytest.mark.ipv6
 def test_listener_on_ipv6_passes() -> None:
     with listen("::1") as listener:
         assert connect(port_of(listener)) == PASSED
