@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from genplug.cli.main import COMMANDS  # noqa: E402 - of this checkout, wherever the script is started
-from genplug.config.diagnostics import ConfigInvalidError  # noqa: E402
+from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: E402
 from genplug.config.load import load_text  # noqa: E402
 from genplug.hardware.attributes import FAMILIES  # noqa: E402
 from genplug.observe.events import Event  # noqa: E402
@@ -410,11 +410,12 @@ def render_diagnostics(before: str, name: str = "genplug.yaml") -> Iterator[str]
     """Yield what ``genplug validate`` prints for the YAML block before the region."""
     *_, example = re.findall(r"^```yaml\n(.*?)^```$", before, re.DOTALL | re.MULTILINE)
     try:
-        load_text(example, name)
+        diagnostics = load_text(example, name).warnings
     except ConfigInvalidError as error:
-        yield from ("```text", *str(error).splitlines(), "```")
-    else:
-        raise ValueError(f"this example is valid:\n{example}")
+        diagnostics = error.diagnostics
+    if not diagnostics:
+        raise ValueError(f"this example is valid, without warnings:\n{example}")
+    yield from ("```text", *format_diagnostics(diagnostics).splitlines(), "```")
 
 
 def render_values(_before: str) -> Iterator[str]:

@@ -16,13 +16,14 @@ from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.debounce import RECHECK_SECONDS, ReloadTimer
 from genplug.agent.settings import Settings
 from genplug.agent.wakeup import Wakeup
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, format_diagnostics
+from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics
 from genplug.config.load import LoadedConfig, load
 from genplug.config.policy import load_policy
 from genplug.hardware.hung_paths import HangError, HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
 from genplug.observe.events import Event, EventLog
 from genplug.observe.status import ConfigStatus
+from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.model import Config
 
 MAX_SHOWN_ERRORS = 20

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 from genplug.cli.options import add_policy
 
 if TYPE_CHECKING:
-    from genplug.config.diagnostics import Diagnostic
+    from genplug.spec.diagnostic import Diagnostic
     from genplug.spec.location import SourceLocation
     from genplug.spec.model import Config
     from genplug.spec.policy import Policy

@@ -1,43 +1,16 @@
-"""Diagnostics: the errors of a configuration as values, and their rendering as text.
+"""Collects the diagnostics of a configuration, and formats them as text.
 
 The text has the form of compiler messages: a location that editors can open, a stable code
 (docs/reference/errors.md), the source line with a caret, what was expected, and a hint.
 """
 
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 
 from attrs import field, frozen
 
+from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
 from genplug.spec.location import SourceLocation
-
-
-class ErrorCode(StrEnum):
-    """The kind of an error. The codes are public and do not change.
-
-    ``schema.py`` adds GP006 and most of GP007 to GP009, ``yaml_tree.py`` GP002 and GP003, ``decode`` most others.
-    """
-
-    UNREADABLE = "GP001"
-    SYNTAX = "GP002"
-    DUPLICATE_KEY = "GP003"
-    NO_RESOURCES = "GP004"
-    WRONG_VERSION = "GP005"
-    UNKNOWN_KEY = "GP006"
-    MISSING_KEY = "GP007"
-    WRONG_TYPE = "GP008"
-    WRONG_VALUE = "GP009"
-    RESOURCE_NAME = "GP010"
-    GLOB = "GP011"
-    TEMPLATE = "GP012"
-    UNKNOWN_ATTRIBUTE = "GP013"
-    SELECTOR = "GP014"
-    PATH = "GP015"
-    NAME = "GP016"
-    CONFLICT = "GP017"
-    NOT_ALLOWED = "GP019"
-
 
 _MAX_LINE_WIDTH = 160
 """The longest source line (characters) that is shown completely; a longer line is cut around the caret."""
@@ -48,25 +21,6 @@ _MAX_TEXT = 400
 _PICTURES = {code: 0x2400 + code for code in range(32) if code != ord("\t")} | {0x7F: 0x2421}
 
 
-@frozen
-class Diagnostic:
-    """An error in a configuration.
-
-    ``width`` is the number of characters that the caret marks, ``key_path`` the path of keys to the error.
-    ``related_location`` is the location of the other half of the error, if it has two.
-    """
-
-    code: ErrorCode
-    location: SourceLocation
-    message: str
-    key_path: str = ""
-    expected: str = ""
-    hint: str = ""
-    width: int = 1
-    related_location: SourceLocation | None = None
-    line: str = ""
-
-
 class ConfigInvalidError(Exception):
     """An invalid configuration. ``diagnostics`` are all of its errors, in the order of the files.
 
@@ -74,21 +28,18 @@ class ConfigInvalidError(Exception):
     """
 
     def __init__(self, diagnostics: Iterable[Diagnostic], directories: Iterable[Path] = ()) -> None:
-        # An error in `defaults` is found again in each resource, and reported once.
-        unique = {
-            (diagnostic.code, diagnostic.location, diagnostic.message): diagnostic
-            for diagnostic in reversed(tuple(diagnostics))
-        }
-        self.diagnostics = tuple(sorted(unique.values(), key=_sort_key))
+        self.diagnostics = sort_unique(diagnostics)
         self.directories = frozenset(directories)
         super().__init__(format_diagnostics(self.diagnostics))
 
 
 @frozen
 class Diagnostics:
-    """Collects errors: decoders add to it and continue, so that a run finds all errors."""
+    """Collects errors and warnings: decoders add to it and continue, so that a run finds all of them."""
 
     found: list[Diagnostic] = field(factory=list)
+    """The errors."""
+    warnings: list[Diagnostic] = field(factory=list)
 
     def add(  # noqa: PLR0913 - the fields of a diagnostic
         self,
@@ -106,6 +57,29 @@ class Diagnostics:
         """Record an error; the arguments are the fields of :class:`Diagnostic`."""
         self.found.append(Diagnostic(code, location, message, key_path, expected, hint, width, related_location, line))
 
+    def warn(  # noqa: PLR0913 - the fields of a diagnostic
+        self,
+        code: WarningCode,
+        location: SourceLocation,
+        message: str,
+        *,
+        key_path: str = "",
+        hint: str = "",
+        width: int = 1,
+        related_location: SourceLocation | None = None,
+    ) -> None:
+        """Record a warning; the arguments are the fields of :class:`Diagnostic`."""
+        self.warnings.append(Diagnostic(code, location, message, key_path, "", hint, width, related_location))
+
+
+def sort_unique(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """Return diagnostics in the order of the files, each once: a key of ``defaults`` is decoded for each resource."""
+    unique = {
+        (diagnostic.code, diagnostic.location, diagnostic.message): diagnostic
+        for diagnostic in reversed(tuple(diagnostics))
+    }
+    return tuple(sorted(unique.values(), key=_sort_key))
+
 
 def format_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:
     """Return diagnostics as text for a terminal or a log."""
@@ -114,7 +88,7 @@ def format_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:
 
 def _format_diagnostic(diagnostic: Diagnostic) -> str:
     tree = f"  [{diagnostic.key_path}]" if diagnostic.key_path else ""
-    lines = [f"{diagnostic.location}: error[{diagnostic.code}]: {diagnostic.message}{tree}"]
+    lines = [f"{diagnostic.location}: {diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}{tree}"]
     margin = " " * max(5, len(str(diagnostic.location.line)))
     if diagnostic.line:
         source, column = _window(diagnostic.line, diagnostic.location.column)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.schema import did_you_mean
 from genplug.config.yaml_tree import MapNode, ScalarNode
+from genplug.spec.diagnostic import ErrorCode
 
 VERSION = "genplug.io/v1alpha1"
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from attrs import frozen
 
-from genplug.config.diagnostics import Diagnostics, ErrorCode
-from genplug.config.yaml_tree import MAX_BYTES
+from genplug.config.diagnostics import Diagnostics
+from genplug.spec.diagnostic import ErrorCode
+from genplug.spec.limits import MAX_FILE_BYTES
 from genplug.spec.location import SourceLocation
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -127,7 +128,7 @@ def _read(source: _Source, diagnostics: Diagnostics) -> ConfigFile | None:
     try:
         with source.path.open("rb") as file:
             # One byte more than allowed is enough to reject the file, even an endless one.
-            return decode_utf8(file.read(MAX_BYTES + 1), source.name, diagnostics)
+            return decode_utf8(file.read(MAX_FILE_BYTES + 1), source.name, diagnostics)
     except FileNotFoundError:
         hint = "check the path, and that the ConfigMap is mounted there"
         diagnostics.add(ErrorCode.UNREADABLE, location, "no such file or directory", hint=hint)

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from genplug.config.decode.config import decode
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, Diagnostics, ErrorCode
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, sort_unique
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
 from genplug.config.merge import apply_defaults, drop_nulls, is_null, merge
 from genplug.config.policy import LoadedPolicy, load_policy
 from genplug.config.schema import check_schema, did_you_mean
 from genplug.config.yaml_tree import MapNode, attach_source_lines, parse_document
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -101,8 +102,8 @@ def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Polic
         check_schema(drop_nulls(tree), diagnostics)
         config = decode(drop_nulls(apply_defaults(tree)), tuple(lines), diagnostics, policy)
     if config is None or diagnostics.found:
-        raise ConfigInvalidError(attach_source_lines(diagnostics, lines))
-    return config
+        raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
+    return evolve(config, warnings=sort_unique(attach_source_lines(diagnostics.warnings, lines)))
 
 
 def _maps(texts: Sequence[ConfigFile], diagnostics: Diagnostics) -> list[MapNode]:

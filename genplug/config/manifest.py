@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 
 from attrs import evolve, frozen
 
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, Diagnostics, ErrorCode
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
 from genplug.config.files import ConfigFile, is_config_file, node_of
 from genplug.config.load import load_texts
 from genplug.config.policy import decode_policy, is_policy
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, attach_source_lines, lines_of, parse_documents
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -95,7 +96,7 @@ def find_manifests(text: str, file: str) -> tuple[Manifest, ...]:
     lines = tuple(lines_of(text))
     if trees is None:
         # Earlier errors may concern other objects.
-        raise ConfigInvalidError(attach_source_lines(Diagnostics(diagnostics.found[-1:]), {file: text}))
+        raise ConfigInvalidError(attach_source_lines(diagnostics.found[-1:], {file: text}))
     config_maps = [config_map for tree in trees for config_map in _config_maps(tree)]
     manifests = [_read_manifest(config_map, file, lines) for config_map in config_maps]
     ours = [manifest for manifest in manifests if _mentions_genplug(manifest)]
@@ -110,7 +111,7 @@ def find_manifests(text: str, file: str) -> tuple[Manifest, ...]:
     pairs = zip(manifests, config_maps, strict=True)
     keys = {key for manifest, config_map in pairs if manifest in selected for key in _key_locations(config_map)}
     if duplicates := [diagnostic for diagnostic in diagnostics.found if diagnostic.related_location in keys]:
-        raise ConfigInvalidError(attach_source_lines(Diagnostics(duplicates), {file: text}))
+        raise ConfigInvalidError(attach_source_lines(duplicates, {file: text}))
     return selected
 
 

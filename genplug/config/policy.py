@@ -5,12 +5,13 @@ from pathlib import Path
 from attrs import frozen
 
 from genplug.config.decode.values import ValueDecoder, is_set
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCode
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
 from genplug.config.merge import drop_nulls
 from genplug.config.schema import POLICY_SCHEMA, check_schema
 from genplug.config.yaml_tree import ListNode, MapNode, ScalarNode, attach_source_lines, parse_document
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -69,7 +70,7 @@ def decode_policy(text: ConfigFile) -> Policy:
         hint = "for the default policy, write apiVersion and kind only"
         diagnostics.add(ErrorCode.WRONG_TYPE, location, message, expected=expected, hint=hint)
     if policy is None or diagnostics.found:
-        raise ConfigInvalidError(attach_source_lines(diagnostics, {text.name: text.text}))
+        raise ConfigInvalidError(attach_source_lines(diagnostics.found, {text.name: text.text}))
     return policy
 
 

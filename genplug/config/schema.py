@@ -10,10 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.merge import NOT_DEFAULTS
 from genplug.config.schema_fast_path import is_valid
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, to_python
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.location import SourceLocation
 
 if TYPE_CHECKING:

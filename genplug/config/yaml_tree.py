@@ -6,19 +6,19 @@ composer recurses in C and crashes on deep nesting.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import yaml
 from attrs import evolve, frozen
 
-from genplug.config.diagnostics import Diagnostic, Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.scalars import Scalar, resolve_scalar
 from genplug.config.yaml_errors import explain_yaml_error
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
+from genplug.spec.limits import MAX_FILE_BYTES
 from genplug.spec.location import SourceLocation
 
-MAX_BYTES = 1 << 20
-"""The limit of a ConfigMap."""
 MAX_NODES = 200_000
 """The maximum number of keys and values of a file; those that an alias repeats count each time."""
 MAX_DEPTH = 50
@@ -108,12 +108,14 @@ def parse_document(text: str, file: str, diagnostics: Diagnostics) -> Node | Non
     return None
 
 
-def parse_documents(text: str, file: str, diagnostics: Diagnostics, max_bytes: int = MAX_BYTES) -> list[Node] | None:
+def parse_documents(
+    text: str, file: str, diagnostics: Diagnostics, max_bytes: int = MAX_FILE_BYTES
+) -> list[Node] | None:
     """Return the tree of each document of a text; record an error and return None if it cannot be parsed."""
     start = SourceLocation(file, 1, 1)
     if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
         message = f"the file is larger than {max_bytes >> 20} MiB, the maximum"
-        hint = "a ConfigMap cannot be larger than 1 MiB either" if max_bytes == MAX_BYTES else ""
+        hint = "a ConfigMap cannot be larger than 1 MiB either" if max_bytes == MAX_FILE_BYTES else ""
         diagnostics.add(ErrorCode.UNREADABLE, start, message, hint=hint)
         return None
     try:
@@ -147,10 +149,10 @@ def lines_of(text: str) -> list[str]:
     return _LINE_BREAK.split(text)
 
 
-def attach_source_lines(diagnostics: Diagnostics, texts: Mapping[str, str]) -> Iterator[Diagnostic]:
-    """Yield the errors with the source lines that they refer to."""
+def attach_source_lines(diagnostics: Iterable[Diagnostic], texts: Mapping[str, str]) -> Iterator[Diagnostic]:
+    """Yield diagnostics with the source lines that they refer to."""
     lines = {file: lines_of(text) for file, text in texts.items()}
-    for diagnostic in diagnostics.found:
+    for diagnostic in diagnostics:
         source = lines.get(diagnostic.location.file, [])
         number = diagnostic.location.line - 1
         yield evolve(diagnostic, line=source[number] if number < len(source) else "")

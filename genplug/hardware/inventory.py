@@ -10,6 +10,7 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from genplug.hardware.dependencies import Dependencies, DirectoryDependency
+from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
 from genplug.spec.template import Values
@@ -224,6 +225,7 @@ class Inventory:
     - ``directories``: the resolved host directories whose change can change the result; of a missing directory, the
       nearest existing parent.
     - ``scans``: the scans that it was built from, by configured name.
+    - ``warnings``: what the author of the configuration probably did not intend, and only a scan shows.
     """
 
     devices: Mapping[str, tuple[Device, ...]]
@@ -234,6 +236,7 @@ class Inventory:
     stalls: tuple[ScanStall, ...] = ()
     resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)
     scans: Mapping[str, ResourceScan] = field(factory=dict, eq=False, repr=False)
+    warnings: tuple[Diagnostic, ...] = ()
 
     @property
     def directories_of_attributes(self) -> frozenset[str]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from attrs import evolve, field, frozen
 
+from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -193,13 +194,15 @@ class Config:
     """A complete configuration: its resources by name, in the order of the files.
 
     ``files`` are the files it was read from. ``sha256`` is the digest of the merged content, which compares the
-    configuration of two nodes, or of a ConfigMap and a node. ``policy`` limits every resource.
+    configuration of two nodes, or of a ConfigMap and a node. ``policy`` limits every resource. ``warnings`` are what
+    its author probably did not intend.
     """
 
     resources: Mapping[str, Resource]
     files: tuple[str, ...]
     sha256: str
     policy: Policy = DEFAULT_POLICY
+    warnings: tuple[Diagnostic, ...] = ()
 
     def restricted_by(self, policy: Policy) -> "Config":
         """Return this configuration without the resources and aliases that ``policy`` forbids."""

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable
 
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode
+from genplug.config.diagnostics import ConfigInvalidError
 from genplug.config.files import ConfigFile
 from genplug.config.load import load_text
 from genplug.config.policy import decode_policy
+from genplug.spec.diagnostic import Diagnostic, DiagnosticCode
 from genplug.spec.globs import Glob
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
@@ -55,7 +56,7 @@ def find_diagnostics(text: str, policy: Policy = PERMISSIVE_POLICY) -> tuple[Dia
     return collect_diagnostics(lambda: load_text(text, "c.yaml", policy))
 
 
-def find_codes(body: str) -> list[ErrorCode]:
+def find_codes(body: str) -> list[DiagnosticCode]:
     """Return the codes of the errors of a resource's body."""
     return [diagnostic.code for diagnostic in find_diagnostics(render_config(body))]
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from attrs import evolve, frozen
 
 from genplug.config.decode.values import ValueDecoder, entries, first_key_location, is_set, items
-from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import MapNode, Node, ScalarNode
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, MountSpec
 from genplug.spec.names import SLICE, annotation_key_error, cdi_device_error, env_name_error

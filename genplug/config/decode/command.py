@@ -1,8 +1,9 @@
 """Decodes the commands that probes and ``preStart`` run, and checks them against the policy."""
 
 from genplug.config.decode.values import ValueDecoder, items
-from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import Node, ScalarNode
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
 

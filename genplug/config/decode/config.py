@@ -15,9 +15,10 @@ from genplug.config.decode.command import decode_command
 from genplug.config.decode.devices import custom_attribute_names, decode_source
 from genplug.config.decode.health import HealthDecoder
 from genplug.config.decode.values import ValueDecoder, entries, is_set, items, number
-from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.merge import shared_defaults
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode, to_python
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource
 from genplug.spec.names import SLICE, resource_name_error

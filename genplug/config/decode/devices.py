@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from genplug.config.decode.values import ValueDecoder, entries, first_key_location, is_set, items
-from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 from genplug.hardware.attribute_names import is_known_attribute, needs_sysfs
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob
 from genplug.spec.model import CandidateType, CustomAttribute, NodeSpec, Source
 from genplug.spec.names import SLICE, is_attribute_name

@@ -11,9 +11,10 @@ from attrs import evolve, frozen
 
 from genplug.config.decode.command import decode_command
 from genplug.config.decode.values import ValueDecoder, is_set, items, number
-from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 from genplug.health.probes import PROBES
+from genplug.spec.diagnostic import ErrorCode, WarningCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import Policy
 from genplug.spec.probes import Check, HealthSpec, OnError, ProbeSpec, ProbeTiming
@@ -39,11 +40,12 @@ class HealthDecoder:
             return HealthSpec()
         default = HealthSpec().removal_grace_period_seconds
         shared = _decode_timing(node, evolve(ProbeTiming(), sticky=is_set(node, "sticky", value=True)))
-        probes = tuple(self._decode_probes(node.get("probes"), f"{where}.probes", shared))
+        probes = tuple(self._decode_probes(node, f"{where}.probes", shared))
         return HealthSpec(number(node.get("removalGracePeriodSeconds"), default), probes)
 
-    def _decode_probes(self, node: Node | None, where: str, shared: ProbeTiming) -> Iterator[ProbeSpec]:
+    def _decode_probes(self, health: MapNode, where: str, shared: ProbeTiming) -> Iterator[ProbeSpec]:
         locations: dict[str, SourceLocation] = {}
+        node = health.get("probes")
         probes = [item for item in items(node) if isinstance(item, MapNode)]
         # Default names give way to those in the configuration, wherever they are.
         configured = frozenset(_text(probe.get("name")) or "" for probe in probes)
@@ -61,7 +63,22 @@ class HealthDecoder:
                 name = _free_name(default, configured | locations.keys())
                 locations[name] = entry.key
             if check is not None:
-                yield ProbeSpec(entry.key, name, check, _decode_timing(probe, shared))
+                timing = _decode_timing(probe, shared)
+                written = (probe if "timeoutSeconds" in probe.entries else health).entries.get("timeoutSeconds")
+                if kind.polling is not None and written is not None and timing.timeout > timing.period:
+                    self._warn_about_timeout(timing, written.key, f"{where}[{index}]")
+                yield ProbeSpec(entry.key, name, check, timing)
+
+    def _warn_about_timeout(self, timing: ProbeTiming, written: SourceLocation, where: str) -> None:
+        self.diagnostics.warn(
+            WarningCode.TIMEOUT,
+            written,
+            f"the timeout of {timing.timeout:g} s is longer than the period of {timing.period:g} s, so that a run that "
+            "hangs delays the next runs",
+            key_path=where,
+            hint=f"use a timeoutSeconds of at most {timing.period:g}, or a longer periodSeconds",
+            width=len("timeoutSeconds"),
+        )
 
     def _decode_name(self, probe: MapNode, locations: dict[str, SourceLocation], where: str) -> str:
         name = probe.get("name")

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
-from genplug.config.diagnostics import Diagnostics, ErrorCode
+from genplug.config.diagnostics import Diagnostics
 from genplug.config.schema import did_you_mean
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode, to_python
 from genplug.hardware.attribute_names import is_known_attribute, list_known_attributes
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob, GlobError, expand_braces
 from genplug.spec.location import SourceLocation
 from genplug.spec.names import ENVIRONMENT_PREFIX, SLICE

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, ErrorCode, format_diagnostics
+from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.location import SourceLocation
 from tests.support.configs import find_diagnostics, render_config
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostic, Diagnostics, ErrorCode
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
 from genplug.config.files import decode_utf8, nodes_of, read_files
 from genplug.config.load import load
+from genplug.spec.diagnostic import Diagnostic, DiagnosticCode, ErrorCode
 from genplug.testing.node.config_files import swap_config_map
 from tests.support.configs import CONFIG_HEADER, collect_diagnostics
 
@@ -34,7 +35,7 @@ def find_diagnostics(*paths: Path) -> tuple[Diagnostic, ...]:
     return collect_diagnostics(lambda: load(paths, None))
 
 
-def find_codes(*paths: Path) -> list[ErrorCode]:
+def find_codes(*paths: Path) -> list[DiagnosticCode]:
     return [diagnostic.code for diagnostic in find_diagnostics(*paths)]
 
 

@@ -1,8 +1,8 @@
 """Loading of whole configurations: errors of several files, and the digest."""
 
-from genplug.config.diagnostics import ErrorCode
 from genplug.config.files import ConfigFile
 from genplug.config.load import load_texts
+from genplug.spec.diagnostic import DiagnosticCode, ErrorCode
 from genplug.spec.model import Config
 from tests.support.configs import CONFIG_HEADER, DEVICES, collect_diagnostics, find_diagnostics, render_config
 
@@ -11,7 +11,7 @@ def load_files(*texts: str) -> Config:
     return load_texts([ConfigFile(f"{number}.yaml", text) for number, text in enumerate(texts)])
 
 
-def locate_diagnostics(*texts: str) -> list[tuple[ErrorCode, str]]:
+def locate_diagnostics(*texts: str) -> list[tuple[DiagnosticCode, str]]:
     return [
         (diagnostic.code, str(diagnostic.location)) for diagnostic in collect_diagnostics(lambda: load_files(*texts))
     ]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.config.diagnostics import Diagnostic, ErrorCode
 from genplug.config.manifest import find_manifests, is_manifest
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from tests.support.configs import CONFIG_HEADER, collect_diagnostics, marked_text
 
 RENDERED = f"""\

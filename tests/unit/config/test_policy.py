@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from genplug.config.diagnostics import ConfigInvalidError, ErrorCode, format_diagnostics
+from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics
 from genplug.config.files import ConfigFile
 from genplug.config.load import load, load_text
 from genplug.config.manifest import find_manifests
 from genplug.config.policy import decode_policy, load_policy
 from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.config.schema_fast_path import check_keywords
+from genplug.spec.diagnostic import DiagnosticCode, ErrorCode
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from tests.support.configs import (
@@ -31,7 +32,7 @@ SCHEMA = json.loads(schema_text(POLICY_SCHEMA))
 KEYS = dict(find_keys(SCHEMA))
 
 
-def locate_diagnostics(text: str) -> list[tuple[str, ErrorCode]]:
+def locate_diagnostics(text: str) -> list[tuple[str, DiagnosticCode]]:
     """Return the lines and columns of the errors of a policy, and their codes."""
     found = collect_diagnostics(lambda: decode_policy(ConfigFile("policy.yaml", text)))
     return [(str(diagnostic.location).partition(":")[2], diagnostic.code) for diagnostic in found]

@@ -9,9 +9,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, ErrorCode
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
 from genplug.config.load import load_text
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, parse_document, parse_documents, to_python
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.location import SourceLocation
 from tests.support.configs import CONFIG_HEADER, DEVICES, find_diagnostics, render_config
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from genplug.config.diagnostics import ConfigInvalidError, ErrorCode
+from genplug.config.diagnostics import ConfigInvalidError
 from genplug.config.files import ConfigFile
 from genplug.config.load import load_texts
+from genplug.spec.diagnostic import ErrorCode
 from tests.support.configs import DEVICES, find_codes, load_resource, render_config
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
+from genplug.spec.diagnostic import ErrorCode
 from tests.support.configs import DEVICES, NAME, find_diagnostics, read_policy, render_config, render_pre_start
 
 ALL_PROGRAMS = read_policy("exec: {allow: ['/**']}")

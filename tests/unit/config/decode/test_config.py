@@ -2,7 +2,7 @@
 
 import pytest
 
-from genplug.config.diagnostics import ErrorCode
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.model import AllocateSpec, CandidateType
 from genplug.spec.probes import HealthSpec
 from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_diagnostics, load_resource, render_config

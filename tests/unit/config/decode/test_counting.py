@@ -2,8 +2,8 @@
 
 import pytest
 
-from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.template import Template
 from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_diagnostics, load_resource, render_config
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genplug.config.diagnostics import ErrorCode
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from tests.support.configs import (
     CONFIG_HEADER,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from genplug.config.diagnostics import ErrorCode
 from genplug.hardware.attributes import ATTRIBUTES, KNOWN_ATTRIBUTES
+from genplug.spec.diagnostic import DiagnosticCode, ErrorCode
 from genplug.spec.model import CandidateType, CustomAttribute
 from tests.support.configs import find_codes, find_diagnostics, load_resource, marked_text, render_config
 
@@ -55,7 +55,7 @@ def load_attribute(attributes: str) -> CustomAttribute:
     return load_resource(render_source(attributes)).sources[0].attributes[-1]
 
 
-def describe_diagnostics(body: str) -> list[tuple[ErrorCode, str, str]]:
+def describe_diagnostics(body: str) -> list[tuple[DiagnosticCode, str, str]]:
     """Return the code, the message and the marked text of each error."""
     return [
         (diagnostic.code, diagnostic.message, marked_text(diagnostic))

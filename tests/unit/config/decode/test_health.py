@@ -3,12 +3,12 @@
 import pytest
 from attrs import evolve
 
-from genplug.config.diagnostics import Diagnostic, ErrorCode
 from genplug.config.load import load_text
 from genplug.health.probes import PROBES
 from genplug.health.probes.exec import ExecCheck
 from genplug.health.probes.file import FileCheck
 from genplug.health.probes.uevent import UeventCheck
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import HealthSpec, OnError, ProbeSpec, ProbeTiming

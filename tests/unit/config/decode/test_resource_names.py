@@ -2,8 +2,8 @@
 
 import pytest
 
-from genplug.config.diagnostics import ErrorCode
 from genplug.config.load import load_text
+from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.names import resource_name_error
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template

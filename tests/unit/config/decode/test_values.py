@@ -2,7 +2,7 @@
 
 import pytest
 
-from genplug.config.diagnostics import ErrorCode
+from genplug.spec.diagnostic import ErrorCode
 from tests.support.configs import DEVICES, find_codes, find_diagnostics, render_config
 
 PATHS: dict[str, list[ErrorCode]] = {
