@@ -8,6 +8,7 @@ from genplug.hardware.candidates import NOT_UTF8
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host, is_utf8, printable
 from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
+from genplug.hardware.kernel_modules import missing_node_hint
 from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.model import NodeSpec
 from genplug.spec.template import MissingAttributeError, Values
@@ -87,7 +88,8 @@ def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Depende
         found = host.glob(Glob.parse(text))
         dependencies.update(found.dependencies)
         if not found.paths and not spec.optional:
-            raise _NothingMatchesError(f"nothing matches {text} ({spec.location})")
+            hint = missing_node_hint(text)
+            raise _NothingMatchesError(f"nothing matches {text} ({spec.location})" + (f": {hint}" if hint else ""))
         yield from found.paths
 
 

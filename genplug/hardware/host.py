@@ -25,6 +25,7 @@ from genplug.hardware.file_tree import (
     split_path,
 )
 from genplug.hardware.inventory import Kind, PathInfo
+from genplug.hardware.kernel_modules import missing_node_hint
 from genplug.spec.globs import Glob
 from genplug.spec.natural_sort import natural_sort_key
 
@@ -170,7 +171,10 @@ class Host:
         return self.stat(path) is not None
 
     def missing_reason(self, path: str) -> str:
-        """Return why a path is missing, as a clause that follows the path in a sentence; empty if it exists."""
+        """Return why a path is missing, as a clause that follows the path in a sentence; empty if it exists.
+
+        For a well-known device node, the clause states what creates it.
+        """
         try:
             self._tree.resolve(path, Dependencies())
         except OSError as error:
@@ -185,7 +189,8 @@ class Host:
         try:
             return f"is a symlink to {printable(self._tree.target(path))}, which does not exist"
         except OSError:
-            return "does not exist"
+            hint = missing_node_hint(path)
+            return f"does not exist: {hint}" if hint else "does not exist"
 
     def glob(self, glob: Glob) -> GlobResult:
         """Return the matches of a glob. ``**`` does not enter symlinked directories; other segments do.
