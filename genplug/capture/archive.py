@@ -53,6 +53,7 @@ def open_root(text: str) -> Iterator[Path]:
 
         with TemporaryDirectory(prefix="genplug-root-") as directory:
             _unpack(path, Path(directory))
+            _mark(Path(directory))
             yield Path(directory)
     else:
         found = "is neither a directory nor an archive" if path.exists() else "does not exist"
@@ -118,6 +119,15 @@ def _unpack(path: Path, directory: Path) -> None:
         ) from None
     except Exception as error:  # noqa: BLE001 - the library raises anything for a broken header
         raise _not_an_archive(path, error) from None
+
+
+def _mark(directory: Path) -> None:
+    """Mark the files as those of an archive, unless the archive has no stand-ins for device nodes."""
+    from genplug.hardware.host import CAPTURE_MARK, STAND_INS_MARKER  # noqa: PLC0415 - for an archive only
+
+    marker = directory / STAND_INS_MARKER
+    if marker.is_file() and not marker.is_symlink():
+        marker.write_text(CAPTURE_MARK, "utf-8")
 
 
 def _not_an_archive(path: Path, error: Exception) -> RootError:

@@ -16,7 +16,7 @@ from genplug.capture import archive as archives
 from genplug.hardware.discovery import discover
 from genplug.hardware.explain import explain
 from genplug.hardware.file_tree import MAX_TEXT_BYTES, Access, AccessRecorder, FileTree
-from genplug.hardware.host import STAND_INS_MARKER, Host
+from genplug.hardware.host import CAPTURE_MARK, STAND_INS_MARKER, Host
 from genplug.health.binding import bind_probes
 from genplug.health.probe_kind import Effect
 from genplug.health.workers.file_reader import CachedFileReader
@@ -127,7 +127,9 @@ def _list_members(accesses: AccessLog, root: Path, unreadable: list[str]) -> "It
     paths |= {f"{at}/{entry.name}" for at in accesses.listings if _is_of_kernel(at) for entry in tree.entries(at)}
     paths |= {str(parent) for path in paths for parent in Path(path).parents}
     directories = {""}
-    yield TarInfo(STAND_INS_MARKER), b""
+    marker = TarInfo(STAND_INS_MARKER)
+    marker.size = len(CAPTURE_MARK)
+    yield marker, CAPTURE_MARK.encode()
     for path in sorted(paths - {"/"}):
         # The tree can change while it is read.
         if path.rpartition("/")[0] not in directories:

@@ -22,6 +22,7 @@ from genplug.hardware.file_tree import (
     GlobResult,
     NotAFileError,
     decode_text,
+    read_regular_file,
     split_path,
 )
 from genplug.hardware.inventory import Kind, PathInfo
@@ -30,10 +31,14 @@ from genplug.spec.globs import Glob
 from genplug.spec.natural_sort import natural_sort_key
 
 STAND_INS_MARKER = ".genplug-stand-ins"
-"""If a root other than ``/`` contains this file, regular files stand in for device nodes (tests, demo)."""
+"""If a root other than ``/`` contains this file, regular files stand in for device nodes (tests, demo, archives)."""
+CAPTURE_MARK = "genplug capture\n"
+"""The text of the marker file in an archive of ``genplug capture``."""
 
 _STAND_IN = re.compile(rb"\s*(char|block) (\d{1,7}):(\d{1,7})\s*\Z")
 _STAND_IN_BYTES = 64
+_CAPTURED_DIRECTORIES = ("/dev/", "/sys/", "/proc/")
+"""The directories of which an archive has everything that a configuration needs."""
 
 _KINDS = {
     stat.S_IFCHR: Kind.CHAR,
@@ -50,8 +55,9 @@ class Host:
     """The file system of the node under ``root``.
 
     With ``stand_ins``, a regular file with the content ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` replaces that
-    device node; use :meth:`at` to detect this. With ``is_cached``, each path is stat'ed, listed and read once; such a
-    host is for one scan only. ``recorder`` is called with every access
+    device node; use :meth:`at` to detect this. ``is_archive`` is whether the files are those of an archive of
+    ``genplug capture``, which has no kernel and no programs. With ``is_cached``, each path is stat'ed, listed and read
+    once; such a host is for one scan only. ``recorder`` is called with every access
     (:data:`~genplug.hardware.file_tree.AccessRecorder`). ``environment`` and ``node_name`` are those of the process.
 
     Raises:
@@ -60,6 +66,7 @@ class Host:
 
     root: Path = Path("/")
     stand_ins: bool = field(default=False, kw_only=True)
+    is_archive: bool = field(default=False, kw_only=True)
     is_cached: bool = field(default=False, kw_only=True)
     recorder: AccessRecorder | None = field(default=None, kw_only=True)
     environment: Mapping[str, str] = field(factory=lambda: os.environ, kw_only=True, eq=False, repr=False)
@@ -95,7 +102,8 @@ class Host:
     def at(cls, root: Path, *, node_name: str | None = None, recorder: AccessRecorder | None = None) -> "Host":
         """Return the host under ``root``; stand-ins are enabled if it contains the marker file."""
         stand_ins = not _is_real_root(root) and (root / STAND_INS_MARKER).is_file()
-        return cls(root, stand_ins=stand_ins, node_name=node_name, recorder=recorder)
+        is_archive = stand_ins and _is_marked_as_archive(root / STAND_INS_MARKER)
+        return cls(root, stand_ins=stand_ins, is_archive=is_archive, node_name=node_name, recorder=recorder)
 
     def cached(self) -> "Host":
         """Return this host with a cache, for one scan."""
@@ -189,6 +197,8 @@ class Host:
         try:
             return f"is a symlink to {printable(self._tree.target(path))}, which does not exist"
         except OSError:
+            if self.is_archive and not path.startswith(_CAPTURED_DIRECTORIES):
+                return "is not in the archive, which has only what 'genplug capture' read"
             hint = missing_node_hint(path)
             return f"does not exist: {hint}" if hint else "does not exist"
 
@@ -258,6 +268,13 @@ def is_utf8(path: str) -> bool:
 def printable(path: str) -> str:
     r"""Return a path as it can be printed and sent: bytes that are not UTF-8 as ``\x..``."""
     return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _is_marked_as_archive(marker: Path) -> bool:
+    try:
+        return read_regular_file(os.fspath(marker), len(CAPTURE_MARK), may_block=False) == CAPTURE_MARK.encode()
+    except OSError:
+        return False
 
 
 def _is_real_root(root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What creates a well-known device node, for the reason of a device whose node is missing. Pure.
+"""The kernel module or command that creates a well-known device node, for the reason of a missing node. Pure.
 
 Sources: the drivers of the kernel, each with the name under which it registers the node, and
 Documentation/admin-guide/devices.txt; for NVIDIA, nvidia-modprobe(1), because that driver creates no nodes itself.

@@ -6,7 +6,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from genplug.hardware.inventory import Device
-from genplug.health.probe_kind import Effect, ProbeKind
+from genplug.health.probe_kind import Effect, EventStream, ProbeKind
 from genplug.health.probes import kind_of
 from genplug.health.thresholds import Outcome, Result
 from genplug.health.verdict import DeviceRef
@@ -59,11 +59,27 @@ class BoundProbe:
         return polling.evaluate(self.spec.check, response.answer, memory, now)
 
 
-def bind_probe(device: Device, resource: Resource, spec: ProbeSpec) -> BoundProbe:
-    """Return a probe of a resource for one of its devices; if it cannot be bound, its ``error`` is the reason."""
+def archive_error(kind: ProbeKind) -> str:
+    """Return why a probe of a kind cannot run on an archive of a node; empty if it can."""
+    if kind.listening is not None:
+        missing = "kernel log" if kind.listening.stream is EventStream.KERNEL_LOG else "events of the kernel"
+        return f"an archive of 'genplug capture' has no {missing}"
+    if kind.polling is None or kind.polling.effect is Effect.READ:
+        return ""
+    missing = "device nodes that can be opened" if kind.polling.effect is Effect.OPEN else "running programs"
+    return f"an archive of 'genplug capture' has no {missing}"
+
+
+def bind_probe(device: Device, resource: Resource, spec: ProbeSpec, *, is_archive: bool = False) -> BoundProbe:
+    """Return a probe of a resource for one of its devices; if it cannot be bound, its ``error`` is the reason.
+
+    ``is_archive`` is whether the devices are those of an archive of a node.
+    """
     kind, ref = kind_of(spec.check), DeviceRef(resource.name, device.id)
     if (denial := kind.denial(spec.check, resource.policy)) is not None:
         return BoundProbe(ref, spec, error=denial.reason)
+    if is_archive and (reason := archive_error(kind)):
+        return BoundProbe(ref, spec, error=reason)
     try:
         if kind.polling is not None:
             return BoundProbe(ref, spec, request=kind.polling.request(spec.check, device))

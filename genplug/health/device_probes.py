@@ -37,9 +37,13 @@ class Update:
 
 
 class DeviceProbes:
-    """The probes of the devices of the newest inventory, and those of devices that may return."""
+    """The probes of the devices of the newest inventory, and those of devices that may return.
 
-    def __init__(self) -> None:
+    ``is_archive`` is whether the devices are those of an archive of a node.
+    """
+
+    def __init__(self, *, is_archive: bool = False) -> None:
+        self._is_archive = is_archive
         self._devices: dict[DeviceRef, tuple[Device, HealthSpec, Policy]] = {}
         self._instances: dict[DeviceRef, dict[str, ProbeInstance]] = {}
         self._gone: dict[DeviceRef, dict[str, ProbeInstance]] = {}
@@ -112,7 +116,8 @@ class DeviceProbes:
         instances: dict[str, ProbeInstance] = {}
         update.ended.extend(previous.values())
         for spec in resource.health.probes:
-            bound, old = bind_probe(device, resource, spec), previous.get(spec.name)
+            bound = bind_probe(device, resource, spec, is_archive=self._is_archive)
+            old = previous.get(spec.name)
             if old is not None and _is_same_probe(old.bound, bound):
                 instance = evolve(previous.pop(spec.name), bound=bound)
             elif returned is not None and spec.name in returned and returned[spec.name].is_sticky_failed:

@@ -63,10 +63,9 @@ class KernelLog:
             if self._file is not None:
                 self._loop.add_reader(self._file, self._read_new)
         except OSError as error:
-            # Not a character device: epoll cannot watch it.
             os.close(self._file)
             self._file = None
-            self._set_error(error)
+            self._set_error(error, "cannot be read: it is not a character device" if error.errno == errno.EPERM else "")
             return ()
         return existing
 
@@ -94,9 +93,12 @@ class KernelLog:
             self._set_error(error)
             return None
 
-    def _set_error(self, error: OSError) -> None:
-        hint = "; the pod has to be privileged" if error.errno in {errno.EPERM, errno.EACCES} else ""
-        self.error = f"the kernel log ({PATH}) cannot be read: {os.strerror(error.errno or 0)}{hint}"
+    def _set_error(self, error: OSError, reason: str = "") -> None:
+        if not reason:
+            reason = f"cannot be read: {os.strerror(error.errno or 0)}"
+            # A container without the permission in its device cgroup gets EPERM.
+            reason += "; the pod has to be privileged" if error.errno in {errno.EPERM, errno.EACCES} else ""
+        self.error = f"the kernel log ({PATH}) {reason}"
 
     def _read_new(self) -> None:
         records: list[LogRecord] = []

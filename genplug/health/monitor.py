@@ -44,7 +44,7 @@ class ProbeMonitor:
         uevents_error: Callable[[], str],
     ) -> None:
         self._on_change, self._report = on_change, report
-        self._probes = DeviceProbes()
+        self._probes = DeviceProbes(is_archive=host.is_archive)
         self._event_probes = EventProbes(host, uevents_error, self._apply, self._flush, self._spawn)
         self._schedule: Schedule[ProbeInstance] = Schedule()
         self._read_pool: WorkerPool = ReadPool(host, self._on_pool_change)

@@ -16,7 +16,7 @@ import pytest
 from genplug.capture import archive as archives
 from genplug.cli import capture
 from genplug.cli.main import main
-from genplug.hardware.host import STAND_INS_MARKER
+from genplug.hardware.host import CAPTURE_MARK, STAND_INS_MARKER
 from genplug.testing.node.file_trees import build_tree
 
 CONFIGS = Path(__file__).parents[3] / "examples" / "configs"
@@ -183,7 +183,7 @@ def test_archive_has_only_what_is_read_and_the_names_under_dev(node: Path) -> No
     inside = contents(captured(node))
     assert "secret" not in str(inside).lower()
     assert {name: text for name, text in inside.items() if text != "/" and not name.startswith("dev/")} == {
-        STAND_INS_MARKER: "",
+        STAND_INS_MARKER: CAPTURE_MARK,
         "proc/driver/nvidia/gpus/0000:3b:00.0/information": "Model: X\nGPU UUID: GPU-0aaa\nDevice Minor: 0\n",
         "proc/driver/nvidia/gpus/0000:5e:00.0/information": "Model: X\nGPU UUID: GPU-1bbb\nDevice Minor: 1\n",
         "proc/self": "-> 1",
@@ -207,7 +207,7 @@ def test_archive_has_only_what_is_read_and_the_names_under_dev(node: Path) -> No
 def test_archive_has_names_links_and_numbers_of_dev_without_those_of_processes(node: Path) -> None:
     (node / "c.yaml").write_text("apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources: {}\n")
     inside = contents(captured(node))
-    assert inside.pop(STAND_INS_MARKER) == ""
+    assert inside.pop(STAND_INS_MARKER) == CAPTURE_MARK
     assert {name.removeprefix("dev/"): text for name, text in inside.items() if text != "/"} == {
         "absolute": "-> /dev/nvidia0",
         "bus/usb/001/002": "char 189:1\n",
@@ -367,3 +367,59 @@ def test_archive_has_what_probes_read(tmp_path: Path, capsys: pytest.CaptureFixt
     assert plan(tmp_path / "c.yaml", archive, ["--probe"], capsys) == here
     header = contents(archive)["sys/devices/pci0000:00/0000:00:02.0/config"]
     assert header == "a header of 64 bytes, all of which are read, and no more than th"
+
+
+UNAVAILABLE = """
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x:
+    devices: [{glob: /dev/x*}]
+    allocate: {mounts: [{hostPath: /opt/lib, containerPath: /opt/lib}]}
+    health:
+      probes:
+      - name: log
+        kernelLog: {fail: fault}
+      - name: event
+        uevent: {fail: FAULT=1}
+      - open: {}
+      - exec: {command: [%s]}
+      - http: {url: "http://127.0.0.1:1/"}
+      - tcpSocket: {port: 1}
+      - unixSocket: {path: /run/x.sock}
+"""
+
+
+def test_probes_that_an_archive_cannot_answer_are_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_tree(PROBED, tmp_path / "root")
+    ran, program = tmp_path / "ran", tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    program.chmod(0o755)
+    (tmp_path / "c.yaml").write_text(UNAVAILABLE % program)
+    (tmp_path / "policy.yaml").write_text(
+        "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/opt/**]}\n"
+        f"exec: {{allow: [{program}]}}\nopenProbe: true\n"
+    )
+    archive = captured(tmp_path, "--policy", str(tmp_path / "policy.yaml"))
+    unpacked = tmp_path / "unpacked"
+    with tarfile.open(archive) as content:
+        content.extractall(unpacked, filter="data")
+    for root in (archive, unpacked):
+        command = ["plan", "--config", tmp_path / "c.yaml", "--policy", tmp_path / "policy.yaml", "--root", root]
+        assert main([*map(str, command), "--probe"]) == 0
+        printed = capsys.readouterr()
+        for probe, missing in {
+            "log": "kernel log",
+            "event": "events of the kernel",
+            "open": "device nodes that can be opened",
+            "exec": "running programs",
+            "http": "running programs",
+            "tcpSocket": "running programs",
+            "unixSocket": "running programs",
+        }.items():
+            assert f"probe {probe} cannot check x0: an archive of 'genplug capture' has no {missing}\n" in printed.err
+        assert "privileged" not in printed.err + printed.out
+        assert "unhealthy" not in printed.out
+        assert not ran.exists()
+        assert main([*map(str, command), "--allocate", "a.io/x=1"]) == 1
+        assert "/opt/lib is not in the archive, which has only what 'genplug capture' read" in capsys.readouterr().err
