@@ -49,6 +49,7 @@ class ConfigReloader:
         self._active: Config | None = None
         self._error = ""
         """What is wrong with the newest files, which may not be the active configuration."""
+        self._public_errors: tuple[str, ...] = ()
         self._is_decided = asyncio.Event()
         self._timer = ReloadTimer(due=0.0)
         self._wakeup = Wakeup()
@@ -66,7 +67,7 @@ class ConfigReloader:
         """Record that a submitted configuration is active."""
         self._active = config
         self._is_decided.set()
-        self.status = ConfigStatus(config.files, config.sha256, time.time(), self._error)
+        self.status = ConfigStatus(config.files, config.sha256, time.time(), self._error, self._public_errors)
         self._event_log.emit(
             Event.CONFIG_LOADED,
             f"a configuration of {len(config.resources)} resource(s) is active",
@@ -78,7 +79,7 @@ class ConfigReloader:
     def reject(self, config: Config, error: str) -> None:
         """Record that a submitted configuration cannot become active; its policy counts nevertheless."""
         self._is_decided.set()
-        self._report_error("the configuration was rejected", error)
+        self._report_error("the configuration was rejected", error, ("it conflicts with the devices of the node",))
         if self._active is not None and config.policy != self._active.policy:
             self._submit(self._active.restricted_by(config.policy))
 
@@ -98,7 +99,10 @@ class ConfigReloader:
         except ConfigInvalidError as error:
             directories = error.directories
             await self._apply_policy()
-            self._report_error("the configuration was rejected", _summarize(error.diagnostics))
+            locations = tuple(
+                f"{diagnostic.location}: {diagnostic.code.value}" for diagnostic in error.diagnostics[:MAX_SHOWN_ERRORS]
+            )
+            self._report_error("the configuration was rejected", _summarize(error.diagnostics), locations)
         except HangError as error:
             self._report_error("the configuration cannot be read", str(error))
             return
@@ -129,9 +133,9 @@ class ConfigReloader:
         return call.done.result()
 
     def _apply(self, config: Config) -> None:
-        active, self._error = self._active, ""
+        active, self._error, self._public_errors = self._active, "", ()
         if active is not None and (active.sha256, active.policy) == (config.sha256, config.policy):
-            self.status = evolve(self.status, error="")
+            self.status = evolve(self.status, error="", public_errors=())
             self._event_log.emit(Event.CONFIG_UNCHANGED, "the configuration files match the active configuration")
             return
         self._submit(config)
@@ -169,11 +173,13 @@ class ConfigReloader:
             # Changes made before the watch was installed produce no event.
             self._timer = self._timer.no_later_than(time.monotonic() + RECHECK_SECONDS)
 
-    def _report_error(self, summary: str, error: str) -> None:
-        self._error = error
+    def _report_error(
+        self, summary: str, error: str, public_errors: tuple[str, ...] = ("the files cannot be read",)
+    ) -> None:
+        self._error, self._public_errors = error, public_errors
         if error == self.status.error:
             return
-        self.status = evolve(self.status, error=error)
+        self.status = evolve(self.status, error=error, public_errors=public_errors)
         effect = "the last good configuration is kept" if self._active else "nothing is offered until it is fixed"
         self._event_log.emit(Event.CONFIG_INVALID, f"{summary}; {effect}:\n{error}")
 

@@ -1,51 +1,30 @@
 """The HTTP endpoints of ``--listen``: ``/healthz``, ``/readyz``, ``/metrics`` and ``/statusz``.
 
-A thread responds to each request from a frozen status, so a slow client delays nothing. ``/healthz`` runs a task on the
-event loop.
+:mod:`genplug.observe.http_server` runs them in a thread, so that a slow client does not delay the agent, and
+``/healthz`` can report that the event loop of the agent hangs. A client on another host receives codes and places
+only, because texts of errors contain lines of the configuration and names of files.
 """
 
 import asyncio
 import json
-import socket
-from collections.abc import Callable, Iterable
-from concurrent.futures import TimeoutError as TaskTimeoutError
-from ipaddress import ip_address
-from socketserver import TCPServer, ThreadingMixIn
-from typing import cast
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
-from wsgiref.types import StartResponse, WSGIEnvironment
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from weakref import ref
 
-from prometheus_client import make_wsgi_app
+from prometheus_client.exposition import choose_encoder
 
+from genplug.observe.http_server import HttpServer, Request, Response, text_response
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import Status
 
+MAX_DOCUMENTS = 4
+"""Texts of a page in memory. While so many are sent to slow clients, further clients receive the newest of them."""
 _LOOP_TIMEOUT_SECONDS = 2.0
 """The time within which a responsive event loop runs a task."""
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
-        host, _ = address
-        # An empty host includes the IPv6 addresses, because a node can have IPv6 only. The socket accepts IPv4 too.
-        is_v6 = ":" in host or (host == "" and socket.has_dualstack_ipv6())
-        self.address_family = socket.AF_INET6 if is_v6 else socket.AF_INET
-        super().__init__(address, handler)
-
-    def server_bind(self) -> None:
-        """Bind the socket without the reverse lookup of WSGIServer, which can block while the node starts."""
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-        self.setup_environ()
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
-        """Do not log requests."""
+_ATTEMPTS = 3
+"""Attempts to read the status. A mapping that the agent changes meanwhile raises RuntimeError."""
+_ENDPOINTS = "/healthz, /readyz, /readyz?verbose, /metrics and /statusz"
 
 
 class StatusServer:
@@ -58,76 +37,92 @@ class StatusServer:
             OSError: the address is not an address of this host, or is in use.
         """
         self._status = status
-        self._metrics = make_wsgi_app(metrics.registry)
+        self._metrics = metrics.registry
         self._loop = asyncio.get_running_loop()
-        self._server = make_server(host, port, self._respond, _Server, _QuietHandler)
-        self._server.timeout = 0
-        # The loop accepts connections, and threads respond. (serve_forever would wake up twice a second.)
-        self._loop.add_reader(self._server.fileno(), self._server.handle_request)
+        self._documents: dict[str, list[ref[Response]]] = {}
+        self._server = HttpServer(host, port, self._respond)
 
     @property
     def port(self) -> int:
         """The port on which the server listens."""
-        return self._server.server_port
+        return self._server.port
 
     def close(self) -> None:
         """Stop serving."""
-        self._loop.remove_reader(self._server.fileno())
-        self._server.server_close()
+        self._server.close()
 
-    def _respond(self, environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        match environment.get("PATH_INFO", "/"):
+    async def _respond(self, request: Request) -> Response:
+        match request.path:
             case "/metrics":
-                return cast("Iterable[bytes]", self._metrics(environment, start))
+                return self._share_document("/metrics", lambda: self._render_metrics(request.headers.get("accept", "")))
             case "/healthz":
-                if self._is_loop_responsive():
-                    return _respond_text(start, "200 OK", "ok\n")
+                if await self._is_loop_responsive():
+                    return text_response(HTTPStatus.OK, "ok\n")
                 seconds = f"{_LOOP_TIMEOUT_SECONDS:g} s"
                 text = f"the event loop has not run a task within {seconds}: the agent hangs or is overloaded\n"
-                return _respond_text(start, "503 Service Unavailable", text)
+                return text_response(HTTPStatus.SERVICE_UNAVAILABLE, text)
             case "/readyz":
-                return self._respond_readiness(start, verbose="verbose" in environment.get("QUERY_STRING", ""))
-            case "/statusz" if not _is_from_loopback(environment):
+                return self._respond_readiness(is_verbose="verbose" in request.query, is_local=request.is_local)
+            case "/statusz" if not request.is_local:
                 # The status contains paths and errors of the node.
                 text = "/statusz responds only to clients on the same host; run 'genplug status' there\n"
-                return _respond_text(start, "403 Forbidden", text)
+                return text_response(HTTPStatus.FORBIDDEN, text)
             case "/statusz":
-                start("200 OK", [("Content-Type", "application/json")])
-                return [json.dumps(self._status().as_json(), indent=1).encode() + b"\n"]
+                return self._share_document("/statusz", self._render_status)
             case _:
-                text = "not found; the endpoints are /healthz, /readyz, /readyz?verbose, /metrics and /statusz\n"
-                return _respond_text(start, "404 Not Found", text)
+                return text_response(HTTPStatus.NOT_FOUND, f"not found; the endpoints are {_ENDPOINTS}\n")
 
-    def _respond_readiness(self, start: StartResponse, *, verbose: bool) -> Iterable[bytes]:
-        status = self._status()
+    def _respond_readiness(self, *, is_verbose: bool, is_local: bool) -> Response:
+        status = self._read_status()
         lines = ["ready" if status.is_ready else "not ready"]
-        if verbose:
-            lines += [f"[-] {reason}" for reason in status.unready]
+        if is_verbose:
+            lines += [f"[-] {reason}" for reason in (status.unready if is_local else status.public_unready)]
             lines += [
                 f"[+] {resource.name}: {resource.healthy} healthy, {resource.unhealthy} unhealthy"
                 for resource in status.resources
                 if resource.is_registered
             ]
-            if status.config.error and status.config.loaded_at is not None:
+            config = status.config
+            if config.error and config.loaded_at is not None:
                 lines.append("[!] the newest configuration is invalid, so the previous configuration remains active:")
-                lines.append(status.config.error)
-        return _respond_text(start, "200 OK" if status.is_ready else "503 Service Unavailable", "\n".join(lines) + "\n")
+                lines += [config.error] if is_local else list(config.public_errors)
+            if not is_local and not status.is_ready:
+                lines.append("run 'genplug status' in the pod or on the node for the details")
+        code = HTTPStatus.OK if status.is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return text_response(code, "\n".join(lines) + "\n")
 
-    def _is_loop_responsive(self) -> bool:
+    def _share_document(self, page: str, render: Callable[[], Response]) -> Response:
+        documents = [document for weak in self._documents.get(page, ()) if (document := weak()) is not None]
+        if len(documents) < MAX_DOCUMENTS:
+            documents.append(render())
+        self._documents[page] = [ref(document) for document in documents]
+        return documents[-1]
+
+    def _render_metrics(self, accept: str) -> Response:
+        try:
+            encode, content_type = choose_encoder(accept)
+        except ValueError:
+            # The header contains a version that is not a number.
+            encode, content_type = choose_encoder("")
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(RuntimeError):
+                return Response(HTTPStatus.OK, encode(self._metrics), content_type)
+        return Response(HTTPStatus.OK, encode(self._metrics), content_type)
+
+    def _render_status(self) -> Response:
+        document = json.dumps(self._read_status().as_json(), indent=1)
+        return Response(HTTPStatus.OK, document.encode() + b"\n", "application/json")
+
+    def _read_status(self) -> Status:
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(RuntimeError):
+                return self._status()
+        return self._status()
+
+    async def _is_loop_responsive(self) -> bool:
         task = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
         try:
-            task.result(_LOOP_TIMEOUT_SECONDS)
-        except (TaskTimeoutError, asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.wrap_future(task), _LOOP_TIMEOUT_SECONDS)
+        except TimeoutError:
             return False
         return True
-
-
-def _is_from_loopback(environment: WSGIEnvironment) -> bool:
-    client = ip_address(environment["REMOTE_ADDR"])
-    # A dual-stack socket has an IPv4 client as ::ffff:a.b.c.d.
-    return (getattr(client, "ipv4_mapped", None) or client).is_loopback
-
-
-def _respond_text(start: StartResponse, status: str, text: str) -> Iterable[bytes]:
-    start(status, [("Content-Type", "text/plain; charset=utf-8")])
-    return [text.encode()]

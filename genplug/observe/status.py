@@ -100,6 +100,8 @@ class ConfigStatus:
     sha256: str = ""
     loaded_at: float | None = None
     error: str = ""
+    public_errors: tuple[str, ...] = ()
+    """The codes and locations of the errors, without lines and values of the files, for clients on other hosts."""
 
     def as_json(self) -> dict[str, object]:
         """Return the part of the document for the configuration."""
@@ -158,6 +160,29 @@ class Status:
         reasons += [f"{scan.resource}: scan stalled: {stall}" for scan in self.scans for stall in scan.stalls]
         reasons += [
             f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'starting'}"
+            for resource in self.resources
+            if not (resource.is_registered or resource.is_removed or resource.has_no_instances)
+        ]
+        return tuple(reasons)
+
+    @property
+    def public_unready(self) -> tuple[str, ...]:
+        """The reasons of :attr:`unready` for clients on other hosts: no text of files, devices or other programs."""
+        reasons = []
+        if self.config.loaded_at is None:
+            reasons += ["no configuration is loaded", *self.config.public_errors]
+        if self.kubelet:
+            reasons.append("kubelet: the agent waits for the directory or the socket of the kubelet")
+        reasons += [
+            f"health: {describe_exhausted_pool(pool.hung, is_call=is_call)}"
+            for pool, is_call in ((self.health.read_workers, False), (self.health.call_workers, True))
+            if pool.is_exhausted
+        ]
+        if self.failures:
+            reasons.append(f"{len(self.failures)} tasks of the agent failed and are started again")
+        reasons += [f"{scan.resource}: scan stalled" for scan in self.scans if scan.stalls]
+        reasons += [
+            f"{resource.name}: not registered ({resource.phase})"
             for resource in self.resources
             if not (resource.is_registered or resource.is_removed or resource.has_no_instances)
         ]

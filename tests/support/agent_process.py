@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import json
+import resource
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from genplug.observe.events import Event
@@ -14,11 +16,18 @@ from genplug.testing.node.fake_node import FakeNode
 
 
 @contextlib.asynccontextmanager
-async def start_agent(node: FakeNode, *options: str) -> AsyncIterator[Process]:
-    """Run ``genplug run`` with a JSON log on a node; kill the process at the end of the context if it still runs."""
+async def start_agent(
+    node: FakeNode, *options: str, limits: Mapping[int, int] | None = None, stderr: int = asyncio.subprocess.PIPE
+) -> AsyncIterator[Process]:
+    """Run ``genplug run`` with a JSON log on a node; kill the process at the end of the context if it still runs.
+
+    ``limits`` are resource limits of the process (setrlimit(2)), by their numbers.
+    """
     command: list[str | Path] = [sys.executable, "-m", "genplug", "run", "--log-format", "json", *options]
     command += ["--config", node.config_dir, "--root", node.root, "--kubelet-dir", node.kubelet_dir]
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *command, stderr=stderr, preexec_fn=partial(_set_limits, limits or {})
+    )
     try:
         yield process
     finally:
@@ -50,3 +59,8 @@ async def wait_for_exit(process: Process) -> tuple[int, float]:
     await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode is not None
     return process.returncode, time.monotonic() - started
+
+
+def _set_limits(limits: Mapping[int, int]) -> None:
+    for number, limit in limits.items():
+        resource.setrlimit(number, (limit, limit))

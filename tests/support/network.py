@@ -28,3 +28,10 @@ def outside_addresses() -> list[str]:
             address = probe.getsockname()[0]
         found.append(f"[{address}]" if ":" in address else address)
     return found
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address that no socket uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -106,11 +106,7 @@ async def test_health_fails_while_the_event_loop_is_blocked() -> None:
     responses: list[tuple[int, str]] = []
     client = threading.Thread(target=lambda: responses.append(request(server.port, "/healthz")))
     client.start()
-    threads = set(threading.enumerate())
-    # The loop accepts the connection. This task runs before the tasks that the thread of the request adds to the loop,
-    # and blocks the loop until the client has its response.
-    while not set(threading.enumerate()) - threads:  # noqa: ASYNC110 - there is no event to wait for
-        await asyncio.sleep(0)
+    # This blocks the loop until the client has its response.
     client.join()
     server.close()
     assert responses[0][0] == 503
@@ -123,6 +119,67 @@ async def test_error_of_an_invalid_configuration_is_cut_after_twenty_errors(node
         invalid = await next_event(record_events(agent), Event.CONFIG_INVALID)
     assert invalid.text.count("error[") == 20
     assert invalid.text.endswith("and 80 more; `genplug validate` prints them all")
+
+
+SECRET_CONFIG = """\
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x:
+    devices: [{glob: /dev/x*}]
+    allocate: {env: {DB_PASSWORD: hunter2, "wrong name": hunter2}}
+"""
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("first", [CONFIG, None])
+async def test_clients_on_other_hosts_receive_codes_and_locations_of_errors_only(
+    node: FakeNode, first: str | None
+) -> None:
+    async with node.run_agent(first or SECRET_CONFIG, listen=("", 0)) as agent:
+        log_events = record_events(agent)
+        if first is not None:
+            await node.kubelet.wait_registered("a.io/x")
+            node.write_config(SECRET_CONFIG)
+        await next_event(log_events, Event.CONFIG_INVALID)
+        assert "hunter2" in (await get(agent, "/readyz?verbose"))[1]
+        for address in outside_addresses():
+            for path in ("/readyz?verbose", "/statusz", "/metrics", "/healthz", "/", "/readyz"):
+                assert "hunter2" not in (await get(agent, path, address))[1]
+            text = (await get(agent, "/readyz?verbose", address))[1]
+            assert "genplug.yaml:6:" in text
+            assert "GP016" in text
+            assert "wrong name" not in text
+
+
+@pytest.mark.network
+async def test_clients_on_other_hosts_receive_no_reasons_of_endpoints(node: FakeNode) -> None:
+    node.kubelet.faults.refuse_register("refused because of hunter2")
+    node.plug("/dev/x0")
+    async with node.run_agent(CONFIG, listen=("", 0)) as agent:
+        await next_event(record_events(agent), Event.REGISTRATION_FAILED)
+        assert "hunter2" in (await get(agent, "/readyz?verbose"))[1]
+        for address in outside_addresses():
+            code, text = await get(agent, "/readyz?verbose", address)
+            assert code == 503
+            assert "[-] a.io/x: not registered" in text
+            assert "hunter2" not in text
+
+
+async def test_forwarded_request_of_another_client_is_not_local(node: FakeNode) -> None:
+    async with node.run_agent(CONFIG, listen=LISTEN) as agent:
+        await node.kubelet.wait_registered("a.io/x")
+        url = f"http://127.0.0.1:{agent.http_port}/statusz"
+
+        def request_forwarded() -> int:
+            try:
+                forwarded = urllib.request.Request(url, headers={"X-Forwarded-For": "192.0.2.1"})
+                with urllib.request.urlopen(forwarded, timeout=10) as response:
+                    return int(response.status)
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        assert await asyncio.to_thread(request_forwarded) == 403
 
 
 @pytest.mark.network
