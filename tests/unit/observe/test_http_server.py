@@ -133,7 +133,7 @@ async def test_idle_connections_use_no_threads_and_do_not_exclude_other_clients(
     threads = threading.active_count()
     async with open_idle(server, 4 * MAX_CONNECTIONS) as readers:
         assert (await exchange(server, GET)).startswith(b"HTTP/1.1 200")
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         # The oldest connections got 503 for newer connections, long before their deadline.
         async with asyncio.timeout(http_server.REQUEST_SECONDS / 2):
             for reader in readers[: 3 * MAX_CONNECTIONS]:
