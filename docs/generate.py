@@ -30,6 +30,7 @@ from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  #
 from genplug.config.load import load_text  # noqa: E402
 from genplug.hardware.attributes import FAMILIES  # noqa: E402
 from genplug.observe.events import Event  # noqa: E402
+from genplug.spec import limits  # noqa: E402
 from genplug.spec.globs import expand_braces  # noqa: E402
 
 Schema = Mapping[str, Any]
@@ -418,6 +419,22 @@ def render_diagnostics(before: str, name: str = "genplug.yaml") -> Iterator[str]
     yield from ("```text", *format_diagnostics(diagnostics).splitlines(), "```")
 
 
+def render_limits(_before: str) -> Iterator[str]:
+    """Yield a section with a table for each comment of ``genplug/spec/limits.py``, with the constants after it."""
+    source = Path(limits.__file__).read_text()
+    for heading, effect, constants in re.findall(
+        r"^# ([^:\n]+): ([^\n]+)\n((?:(?!^# ).)*)", source, re.DOTALL | re.MULTILINE
+    ):
+        yield from ("", f"## {heading}", "", f"{effect[:1].upper()}{effect[1:]}", "")
+        yield from ("| Bounded | Limit | Reason |", "| --- | --- | --- |")
+        for name, text in re.findall(r'^(\w+) = [^\n]+\n"""(.*?)"""', constants, re.DOTALL | re.MULTILINE):
+            bounded, _, reason = " ".join(text.split()).removesuffix(".").partition(": ")
+            if not reason:
+                raise ValueError(f"the docstring of {name} does not have the form 'what is bounded: the reason'")
+            limit = f"{getattr(limits, name):,}".replace(",", " ")
+            yield f"| {mark_literals(bounded)} | {limit} | {mark_literals(reason)} |"
+
+
 def render_values(_before: str) -> Iterator[str]:
     """Yield a table of the values of the chart for each key of ``values.yaml``."""
     schema = json.loads((CHART / "values.schema.json").read_text())
@@ -459,6 +476,7 @@ GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
     "events": render_events,
     "key-table": render_key_table,
     "keys": render_keys,
+    "limits": render_limits,
     "values": render_values,
 }
 

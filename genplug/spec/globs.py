@@ -11,13 +11,12 @@ from functools import lru_cache
 
 from attrs import field, frozen
 
+from genplug.spec.limits import MAX_EXPANDED_CHARACTERS, MAX_GLOB_ALTERNATIVES, MAX_GLOB_CHARACTERS
 from genplug.spec.location import TextSyntaxError
-
-MAX_ALTERNATIVES = 1000
-"""The maximum number of globs to which the braces of a glob expand."""
 
 _MAGIC = re.compile(r"[*?[]")
 _RANGE = re.compile(r"([^-])-(.)")
+_NARROW = "write '*' or '[0-9]' in place of a range, and exclude paths with 'exclude' or 'where'"
 
 
 class GlobError(TextSyntaxError):
@@ -58,7 +57,8 @@ class Glob:
         """Parse a glob.
 
         Raises:
-            GlobError: it is relative, empty or unbalanced, contains ``..``, or expands to too many alternatives.
+            GlobError: it is relative, empty or unbalanced, contains ``..``, is too long, or expands to too many
+                alternatives.
         """
         if not text.startswith(("/", "{")):
             hint = f"write '/dev/{text.removeprefix('dev/')}' if that is what you mean"
@@ -80,6 +80,8 @@ def expand_braces(text: str) -> list[str]:
     Raises:
         GlobError: it is unbalanced, is read differently by other programs, or expands to too many alternatives.
     """
+    if len(text) > MAX_GLOB_CHARACTERS:
+        raise GlobError(f"the glob has {len(text)} characters, at most {MAX_GLOB_CHARACTERS} are allowed", 0)
     _check_characters(text)
     return _expanded(text) if "{" in text else [text]
 
@@ -102,9 +104,14 @@ def _expanded(text: str) -> list[str]:
     import bracex  # noqa: PLC0415
 
     try:
-        expanded: list[str] = bracex.expand(text, limit=MAX_ALTERNATIVES)
+        expanded: list[str] = bracex.expand(text, limit=MAX_GLOB_ALTERNATIVES)
     except (bracex.ExpansionLimitException, RecursionError):
-        raise GlobError(f"the braces expand to more than {MAX_ALTERNATIVES} patterns", text.index("{")) from None
+        raise GlobError(
+            f"the braces expand to more than {MAX_GLOB_ALTERNATIVES} patterns", text.index("{"), _NARROW
+        ) from None
+    if (length := sum(map(len, expanded))) > MAX_EXPANDED_CHARACTERS:
+        message = f"the braces expand to {length} characters, at most {MAX_EXPANDED_CHARACTERS} are allowed"
+        raise GlobError(message, text.index("{"), _NARROW)
     if any("{" in pattern or "}" in pattern for pattern in expanded):
         raise GlobError("braces without alternatives", text.index("{"), "write {a,b} or {0..3}, or remove the braces")
     return expanded
@@ -118,16 +125,21 @@ def _segments(pattern: str, text: str) -> tuple[Segment, ...]:
         raise GlobError("the root directory is not a device", 0)
     if ".." in names:
         raise GlobError("'..' is not allowed in a glob", max(text.find(".."), 0), "write the path without it")
-    return tuple(_segment(name, text) for name in names)
+    partial = next((name for name in names if "**" in name and name != "**"), None)
+    if partial is not None:
+        # An alternative can contain '**' where the text does not: '*{,*}x'.
+        position = text.find("**") if "**" in text else text.find("{")
+        hint = "write '**/' for any number of directories, '*' for any name"
+        raise GlobError(f"'**' must be a complete path segment, found {partial!r}", position, hint)
+    # '**/**' matches what '**' matches.
+    kept = (name for number, name in enumerate(names) if name != "**" or names[number - 1 : number] != ["**"])
+    return tuple(map(_segment, kept))
 
 
 @lru_cache(maxsize=4096)
-def _segment(name: str, text: str) -> Segment:
+def _segment(name: str) -> Segment:
     if name == "**":
         return Segment(name, is_any_depth=True)
-    if "**" in name:
-        hint = "write '**/' for any number of directories, '*' for any name"
-        raise GlobError("'**' must be a complete path segment", text.index("**"), hint)
     if not _MAGIC.search(name):
         return Segment(name)
     return Segment(name, re.compile(fnmatch.translate(name)))

@@ -1,18 +1,19 @@
 """Regular expressions from a configuration, compiled by RE2.
 
 RE2 takes time linear in the length of the text, so an expression cannot hang the agent. It has no look-ahead and no
-back-references. Attribute values are escaped in an expression.
+back-references. Its memory for an expression is limited. Attribute values are escaped in an expression.
 """
 
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Protocol
 
+from genplug.spec.limits import MAX_REGEX_CHARACTERS, MAX_REGEX_MEMORY_BYTES
 from genplug.spec.template import Template, Values
 
 
 class PatternError(ValueError):
-    """An invalid regular expression; the message is that of RE2."""
+    """A regular expression that is invalid, with the message of RE2, or that exceeds a limit."""
 
 
 class Match(Protocol):
@@ -27,6 +28,8 @@ class Pattern(Protocol):
     """A compiled regular expression."""
 
     groups: int
+    programsize: int
+    """The number of instructions to which the expression is compiled."""
 
     def search(self, text: str, /) -> Match | None:
         """Find the first match."""
@@ -42,19 +45,23 @@ def compile_regex(text: str) -> Pattern:
     """Compile a regular expression.
 
     Raises:
-        PatternError: it is invalid.
+        PatternError: it is invalid or too large.
     """
+    if len(text) > MAX_REGEX_CHARACTERS:
+        raise PatternError(f"it has {len(text)} characters, at most {MAX_REGEX_CHARACTERS} are allowed")
     # Imported here: a configuration without regular expressions does not load the engine.
     import re2  # noqa: PLC0415
 
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = MAX_REGEX_MEMORY_BYTES
     try:
         pattern: Pattern = re2.compile(text, options)
     except re2.error as error:
-        raise PatternError(
-            error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        ) from None
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        if "too large" in reason:
+            reason = f"it needs more than {MAX_REGEX_MEMORY_BYTES >> 10} KiB of memory, the maximum ({reason})"
+        raise PatternError(reason) from None
     return pattern
 
 

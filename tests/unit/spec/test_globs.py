@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genplug.spec.globs import Glob, GlobError
+from genplug.spec.limits import MAX_EXPANDED_CHARACTERS, MAX_GLOB_ALTERNATIVES, MAX_GLOB_CHARACTERS
 
 MATCHES = {
     "/dev/nvidia[0-9]": (["/dev/nvidia0"], ["/dev/nvidia", "/dev/nvidia10", "/dev/nvidiactl"]),
@@ -63,7 +64,11 @@ INVALID = {
     "/dev/a\\*": 6,
     "/dev/" + "{a,b}" * 20: 5,
     "/dev/{1..1000000000}": 5,
-    "/dev/" + "{" * 3000 + "a,b" + "}" * 3000: 5,
+    "/dev/" + "{" * 2000 + "a,b" + "}" * 2000: 5,
+    "/dev/*{,*}x": 6,
+    "/dev/{*,a*}{*,b}": 5,
+    "/dev/" + "x" * 5000: 0,
+    "/dev/{0..999}" + "x" * 100: 5,
 }
 
 
@@ -73,6 +78,19 @@ def test_invalid_glob_is_rejected_at_its_error(pattern: str, offset: int) -> Non
         Glob.parse(pattern)
     assert str(caught.value)
     assert caught.value.offset == offset
+
+
+def test_repeated_double_stars_are_parsed_as_one() -> None:
+    assert Glob.parse("/sys/**/**/**/x").alternatives == Glob.parse("/sys/**/x").alternatives
+    assert Glob.parse("/sys/a/**/b/**/**").alternatives == Glob.parse("/sys/a/**/b/**").alternatives
+
+
+@pytest.mark.parametrize("text", ["/dev/" + "x" * 5000, "/dev/{0..999}" + "x" * 100, "/dev/{0..1000}"])
+def test_glob_over_a_limit_is_rejected_with_the_limit(text: str) -> None:
+    limits = (MAX_GLOB_CHARACTERS, MAX_EXPANDED_CHARACTERS, MAX_GLOB_ALTERNATIVES)
+    with pytest.raises(GlobError) as caught:
+        Glob.parse(text)
+    assert any(str(limit) in str(caught.value) for limit in limits)
 
 
 def matches_by_search(pattern: str, path: str) -> bool:

@@ -1,9 +1,13 @@
 """Regular expressions: the syntax of RE2, values in them, and the part of a match that is the value."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genplug.hardware.file_tree import MAX_TEXT_BYTES
+from genplug.spec.limits import MAX_REGEX_CHARACTERS, MAX_REGEX_MEMORY_BYTES
 from genplug.spec.regex import PatternError, compile_regex, matched_value, render_regexes
 from genplug.spec.template import MissingAttributeError, Template
 
@@ -39,6 +43,25 @@ def test_invalid_regex_is_rejected_with_the_text_of_re2(expression: str) -> None
         compile_regex(expression)
     assert str(caught.value)
     assert not str(caught.value).startswith("b'")
+
+
+def test_regex_that_needs_too_much_memory_is_rejected_with_the_limit() -> None:
+    with pytest.raises(PatternError, match=f"{MAX_REGEX_MEMORY_BYTES >> 10} KiB"):
+        compile_regex(r"(?:\pL|\pN){50}")
+
+
+def test_regex_that_is_too_long_is_rejected_with_the_limit() -> None:
+    compile_regex("x" * MAX_REGEX_CHARACTERS)
+    with pytest.raises(PatternError, match=f"at most {MAX_REGEX_CHARACTERS} are allowed"):
+        compile_regex("x" * (MAX_REGEX_CHARACTERS + 1))
+
+
+@pytest.mark.parametrize("expression", ["(a+)+$", "(a|a)*b", "(.*)*x", "(a|b)*a(a|b){12}"])
+def test_regex_takes_linear_time(expression: str) -> None:
+    pattern = compile_regex(expression)
+    started = time.process_time()
+    pattern.search("a" * MAX_TEXT_BYTES + "c")
+    assert time.process_time() - started < 0.5
 
 
 def test_template_renders_a_regex_for_each_value() -> None:
