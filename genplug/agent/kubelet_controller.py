@@ -100,8 +100,11 @@ class KubeletController:
         if listing.kubelet is None:
             if previous is None or previous.kubelet is not None:
                 path = self._settings.plugins_dir / KUBELET_SOCKET
-                self._kubelet_error = f"{path} does not exist: is the kubelet running?"
-                self._event_log.emit(Event.KUBELET_SOCKET_MISSING, f"{self._kubelet_error} Waiting for it")
+                self._kubelet_error = (
+                    f"{path} does not exist. Check that the kubelet runs, and that --device-plugins-dir is the "
+                    "directory of its socket (in the chart: daemonset.devicePluginsDir)"
+                )
+                self._event_log.emit(Event.KUBELET_SOCKET_MISSING, f"{self._kubelet_error}. Waiting for it")
         else:
             self._kubelet_error = ""
             if previous is not None and previous.kubelet != listing.kubelet:

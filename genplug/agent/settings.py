@@ -12,7 +12,11 @@ class Settings:
     """The settings of an agent.
 
     - ``config``: files or directories; ``policy``: the policy file, or None for the default policy.
-    - ``root``: the root of the host file system in this process; ``kubelet_dir``: the directory of the kubelet.
+    - ``root``: the root of the host file system in this process.
+    - ``kubelet_dir``: the directory of the kubelet, from which the next two derive by default.
+    - ``device_plugins_dir``: the directory of kubelet.sock and of the sockets of this agent. It is compiled into the
+      kubelet, and ``pod_resources_dir``, the directory of the socket of the pod-resources API, follows its
+      ``--root-dir`` (docs/internals/kubelet-contract.md §1).
     - ``listen``: the address of the HTTP endpoints, or None.
     - ``rescan_seconds`` and ``poll_seconds``: the intervals of the polls that cover lost events of the node and of the
       kubelet.
@@ -30,13 +34,15 @@ class Settings:
     drain_seconds: float = 10.0
     policy: Path | None = None
     cdi_dir: str = "/var/run/cdi"
+    device_plugins_dir: Path | None = None
+    pod_resources_dir: Path | None = None
 
     @property
     def plugins_dir(self) -> Path:
-        """The directory of kubelet.sock and of the sockets of this agent."""
-        return self.kubelet_dir / "device-plugins"
+        """The directory of kubelet.sock and of the sockets of this agent, as configured or derived."""
+        return self.device_plugins_dir or self.kubelet_dir / "device-plugins"
 
     @property
     def pod_resources(self) -> Path:
         """The socket of the pod-resources API."""
-        return self.kubelet_dir / "pod-resources" / KUBELET_SOCKET
+        return (self.pod_resources_dir or self.kubelet_dir / "pod-resources") / KUBELET_SOCKET

@@ -24,8 +24,9 @@ example:
   genplug run --config /etc/genplug --root /host --listen 0.0.0.0:9808
 
 Each option can also be set by an environment variable: GENPLUG_CONFIG (paths separated by ':'), GENPLUG_KUBELET_DIR,
-GENPLUG_ROOT, GENPLUG_CDI_DIR, GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT,
-GENPLUG_LOG_LEVEL. An option on the command line overrides its variable.
+GENPLUG_DEVICE_PLUGINS_DIR, GENPLUG_POD_RESOURCES_DIR, GENPLUG_ROOT, GENPLUG_CDI_DIR, GENPLUG_NODE_NAME (or NODE_NAME),
+GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL. An option on the command line overrides its
+variable.
 
 exit codes: 0 stopped by a signal, 1 runtime error, 2 usage error
 """
@@ -50,7 +51,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kubelet-dir",
         default="/var/lib/kubelet",
         metavar="DIR",
-        help="directory of the kubelet, which contains device-plugins/ (default: /var/lib/kubelet)",
+        help="directory of the kubelet, from which the next two directories derive (default: /var/lib/kubelet)",
+    )
+    _add_option(
+        parser,
+        "--device-plugins-dir",
+        default=None,
+        metavar="DIR",
+        help="directory with the kubelet's socket for device plugins, which the --root-dir of a kubelet does not move "
+        "(default: device-plugins in --kubelet-dir)",
+    )
+    _add_option(
+        parser,
+        "--pod-resources-dir",
+        default=None,
+        metavar="DIR",
+        help="directory with the kubelet's socket of the pod-resources API, which the --root-dir of a kubelet moves "
+        "(default: pod-resources in --kubelet-dir)",
     )
     _add_option(
         parser,

@@ -30,6 +30,8 @@ def serve(arguments: argparse.Namespace) -> int:
             config=tuple(map(Path, arguments.config)),
             root=root,
             kubelet_dir=Path(arguments.kubelet_dir),
+            device_plugins_dir=Path(arguments.device_plugins_dir) if arguments.device_plugins_dir else None,
+            pod_resources_dir=Path(arguments.pod_resources_dir) if arguments.pod_resources_dir else None,
             node_name=arguments.node_name,
             listen=arguments.listen,
             policy=arguments.policy,

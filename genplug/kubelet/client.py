@@ -23,12 +23,17 @@ class CallError(Exception):
     """A call that failed; the message is the server's, or states why the server did not respond."""
 
 
+class SocketMissingError(CallError):
+    """A call that failed because the socket does not exist."""
+
+
 async def call(socket: Path, method: str, request: bytes, *, deadline: float, wait: bool = False) -> bytes:
     """Return the response to a call of ``method`` (``/service/Method``).
 
     With ``wait``, the call waits up to ``deadline`` (seconds) for a server that does not listen on the socket yet.
 
     Raises:
+        SocketMissingError: the socket does not exist.
         CallError: the server responded with an error, or not within the deadline.
     """
     async with grpc.aio.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
@@ -36,15 +41,15 @@ async def call(socket: Path, method: str, request: bytes, *, deadline: float, wa
         try:
             return await unary(request, timeout=deadline, wait_for_ready=wait)
         except grpc.aio.AioRpcError as error:
-            raise CallError(_describe_error(error, socket, deadline)) from error
+            raise _convert_error(error, socket, deadline) from error
 
 
-def _describe_error(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -> str:
+def _convert_error(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -> CallError:
     details = error.details() or "no details"
     if os.strerror(errno.ECONNREFUSED) in details:
-        return f"connection refused: no process listens on {socket}"
+        return CallError(f"connection refused: no process listens on {socket}")
     if os.strerror(errno.ENOENT) in details:
-        return f"{socket} does not exist"
+        return SocketMissingError(f"{socket} does not exist")
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no response from {socket} within {deadline:.0f} s"
-    return f"{details} ({error.code().name})"
+        return CallError(f"no response from {socket} within {deadline:.0f} s")
+    return CallError(f"{details} ({error.code().name})")

@@ -85,7 +85,7 @@ def new_socket_name(resource: str, directory: Path) -> str:
     if room < -1:
         raise PluginDirUnusableError(
             f"the path {directory} is too long: with the name of a socket it exceeds the {MAX_SOCKET_PATH_BYTES} bytes "
-            "that the path of a Unix socket can have; use a shorter --kubelet-dir"
+            "that the path of a Unix socket can have; use a shorter --device-plugins-dir"
         )
     slug = _NOT_IN_SLUG.sub("-", resource.lower()).strip("-")[: max(min(room, _MAX_SLUG_CHARACTERS), 0)].strip("-")
     return f"{SOCKET_PREFIX}{slug}-{unique}" if slug else f"{SOCKET_PREFIX}{unique}"
@@ -120,7 +120,8 @@ class PluginDir:
         except OSError as error:
             raise PluginDirUnusableError(
                 f"cannot open the kubelet's directory {path}: {error.strerror}. Check that a kubelet runs on this node "
-                "and that its directory is mounted at the path in --kubelet-dir"
+                "and that --device-plugins-dir is the directory of its socket (in the chart: "
+                "daemonset.devicePluginsDir)"
             ) from error
 
     def close(self) -> None:

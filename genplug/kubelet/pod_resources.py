@@ -5,7 +5,7 @@ from pathlib import Path
 
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from genplug.kubelet.api.services import POD_RESOURCES, method_path
-from genplug.kubelet.client import call
+from genplug.kubelet.client import CallError, SocketMissingError, call
 
 DEADLINE_SECONDS = 5.0
 
@@ -16,7 +16,13 @@ async def list_devices_in_use(socket: Path) -> Mapping[str, frozenset[str]]:
     Raises:
         CallError: the kubelet did not respond, or responded with an error.
     """
-    content = await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=DEADLINE_SECONDS)
+    try:
+        content = await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=DEADLINE_SECONDS)
+    except SocketMissingError as error:
+        raise CallError(
+            f"{error}. Check that --pod-resources-dir is the directory pod-resources in the --root-dir of the kubelet "
+            "(in the chart: daemonset.podResourcesDir)"
+        ) from error
     used: dict[str, set[str]] = {}
     for pod in pb.ListPodResourcesResponse.FromString(content).pod_resources:
         for container in pod.containers:

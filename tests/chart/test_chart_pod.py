@@ -86,6 +86,14 @@ def test_kubelet_directories_of_another_distribution_are_mounted_at_the_default_
     assert len(paths) == 5
 
 
+def test_directory_of_pod_resources_can_be_set_without_the_directory_of_the_kubelet() -> None:
+    settings = {"podResourcesDir": "/run/kubelet/pods"}
+    paths = get_host_paths(render_default_daemonset(merge_values(MINIMAL, {"daemonset": settings})))
+    assert paths["/run/kubelet/pods"] == ("/var/lib/kubelet/pod-resources", True)
+    assert paths["/var/lib/kubelet/device-plugins"] == ("/var/lib/kubelet/device-plugins", False)
+    assert len(paths) == 5
+
+
 def test_host_mounts_are_read_only_below_host() -> None:
     settings = {"hostMounts": ["/usr/local", "/srv"], "cdiSpecDir": "/var/run/cdi"}
     paths = get_host_paths(render_default_daemonset(merge_values(MINIMAL, {"daemonset": settings})))

@@ -329,8 +329,29 @@ async def test_73_removed_resource_is_kept_while_pod_resources_are_unavailable(n
         node.write_config(CONFIG_HEADER + "resources: {}")
         unavailable = await next_event(entries, Event.POD_RESOURCES_UNAVAILABLE)
         assert X in unavailable.text
+        assert f"{pods} does not exist. Check that --pod-resources-dir is the directory" in unavailable.text
         assert agent.status.resources[0].is_registered
         pods.with_name("away").rename(pods)
+        await next_event(entries, Event.RESOURCE_DRAINED)
+
+
+async def test_73_sockets_of_the_kubelet_can_be_in_directories_that_are_apart(node: FakeNode) -> None:
+    kubelet = node.kubelet
+    await kubelet.start()
+    directories = {
+        "kubelet_dir": node.directory / "missing",
+        "device_plugins_dir": kubelet.plugins_dir,
+        "pod_resources_dir": kubelet.pod_resources_socket.parent,
+    }
+    node.plug("/dev/x0")
+    async with node.run_agent(build_config([X]), drain_seconds=0.1, **directories) as agent:
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await kubelet.admit(X, pod="user")
+        entries = record_events(agent)
+        node.write_config(CONFIG_HEADER + "resources: {}")
+        await next_event(entries, Event.RESOURCE_REMOVED)
+        await kubelet.remove_pod("user")
+        # The agent knows from the pod-resources API that the pod has ended.
         await next_event(entries, Event.RESOURCE_DRAINED)
 
 

@@ -20,7 +20,17 @@ def parse(*arguments: str) -> argparse.Namespace:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CONFIG", "KUBELET_DIR", "ROOT", "NODE_NAME", "LISTEN", "LOG_FORMAT", "LOG_LEVEL"):
+    for name in (
+        "CONFIG",
+        "KUBELET_DIR",
+        "DEVICE_PLUGINS_DIR",
+        "POD_RESOURCES_DIR",
+        "ROOT",
+        "NODE_NAME",
+        "LISTEN",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+    ):
         monkeypatch.delenv(f"GENPLUG_{name}", raising=False)
     monkeypatch.delenv("NODE_NAME", raising=False)
 
@@ -29,6 +39,8 @@ def test_every_option_can_be_set_by_a_variable(monkeypatch: pytest.MonkeyPatch) 
     for name, value in {
         "CONFIG": "/a:/b",
         "KUBELET_DIR": "/k",
+        "DEVICE_PLUGINS_DIR": "/d",
+        "POD_RESOURCES_DIR": "/p",
         "ROOT": "/host",
         "NODE_NAME": "node-a",
         "LISTEN": ":9808",
@@ -38,6 +50,7 @@ def test_every_option_can_be_set_by_a_variable(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(f"GENPLUG_{name}", value)
     arguments = parse()
     assert (arguments.kubelet_dir, arguments.root, arguments.node_name) == ("/k", "/host", "node-a")
+    assert (arguments.device_plugins_dir, arguments.pod_resources_dir) == ("/d", "/p")
     assert (arguments.listen, arguments.log_format, arguments.log_level) == (("", 9808), "json", "debug")
     assert arguments.config is None
 

@@ -52,7 +52,7 @@ def test_socket_name_begins_with_a_short_resource_name() -> None:
 
 
 def test_socket_name_in_a_too_long_directory_raises_an_error_with_a_hint(directory: Path) -> None:
-    with pytest.raises(PluginDirUnusableError, match="shorter --kubelet-dir"):
+    with pytest.raises(PluginDirUnusableError, match="shorter --device-plugins-dir"):
         new_socket_name("a/b", directory / ("x" * 90))
 
 
@@ -130,7 +130,7 @@ def test_26_listing_raises_when_the_directory_was_deleted_and_created_again(dire
 
 
 def test_33_missing_directory_raises_an_error_with_a_hint(directory: Path) -> None:
-    with pytest.raises(PluginDirUnusableError, match="--kubelet-dir"):
+    with pytest.raises(PluginDirUnusableError, match=r"--device-plugins-dir .*daemonset\.devicePluginsDir"):
         PluginDir(directory / "device-plugins")
 
 
