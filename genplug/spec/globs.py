@@ -127,10 +127,12 @@ def _segments(pattern: str, text: str) -> tuple[Segment, ...]:
         raise GlobError("'..' is not allowed in a glob", max(text.find(".."), 0), "write the path without it")
     partial = next((name for name in names if "**" in name and name != "**"), None)
     if partial is not None:
-        # An alternative can contain '**' where the text does not: '*{,*}x'.
-        position = text.find("**") if "**" in text else text.find("{")
         hint = "write '**/' for any number of directories, '*' for any name"
-        raise GlobError(f"'**' must be a complete path segment, found {partial!r}", position, hint)
+        message = "'**' must be a complete path segment"
+        if "**" in text:
+            raise GlobError(message, text.index("**"), hint)
+        # The braces of '*{,*}x' expand to '**x'.
+        raise GlobError(f"{message}, and the braces expand to {partial!r}", text.index("{"), hint)
     # '**/**' matches what '**' matches.
     kept = (name for number, name in enumerate(names) if name != "**" or names[number - 1 : number] != ["**"])
     return tuple(map(_segment, kept))
