@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from genplug import __version__
 from genplug.capture.archive import RootError
-from genplug.cli.output import print_message
+from genplug.cli.output import ignore_closed_readers, print_message
 
 COMMANDS = {
     "run": "run the agent of this node, as the DaemonSet does",
@@ -29,6 +29,7 @@ exit codes: 0 success, 1 runtime error, 2 usage error, 4 not ready, 78 invalid c
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
+    ignore_closed_readers()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="genplug",
@@ -53,7 +54,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of the output, for example `head`, has exited. The interpreter must not flush to the pipe again.
-        sys.stderr.close()
-        return 0

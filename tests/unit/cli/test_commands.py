@@ -1,12 +1,15 @@
 """The ``genplug`` command: its help, usage errors, and the modules that help imports."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from genplug import __version__
 from genplug.cli.main import COMMANDS, main
+from tests.support.configs import CONFIG_HEADER
 
 HEAVY = {"asyncio", "attr", "grpc", "google.protobuf", "json", "jsonschema", "prometheus_client", "re2", "yaml"}
 
@@ -74,3 +77,32 @@ def test_closed_stdout_ends_the_command_without_a_traceback() -> None:
         genplug.stdout.close()
         assert genplug.stderr.read() == b""
         assert genplug.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["validate", "invalid.yaml"], 78),
+        (["validate", "invalid.yaml", "-o", "json"], 78),
+        (["plan", "--config", "invalid.yaml"], 78),
+        (["plan", "--config", "valid.yaml", "--allocate", "example.com/none=1"], 1),
+        (["status", "--address", "127.0.0.1:1"], 1),
+        (["init", "frobnicate"], 2),
+        (["validate", "valid.yaml"], 0),
+        (["schema"], 0),
+    ],
+    ids=str,
+)
+def test_exit_code_is_kept_when_the_reader_of_the_output_has_exited(
+    arguments: list[str], code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "valid.yaml").write_text(f"{CONFIG_HEADER}resources: {{}}\n")
+    (tmp_path / "invalid.yaml").write_text(f"{CONFIG_HEADER}resources: {{x: 1}}\n")
+    command = [sys.executable, "-m", "genplug", *arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=writer, cwd=tmp_path, check=False)
+    finally:
+        os.close(writer)
+    assert done.returncode == code
