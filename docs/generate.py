@@ -29,6 +29,12 @@ from genplug.cli.main import COMMANDS  # noqa: E402 - of this checkout, wherever
 from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: E402
 from genplug.config.load import load_text  # noqa: E402
 from genplug.hardware.attributes import FAMILIES  # noqa: E402
+from genplug.hardware.denied_node_table import (  # noqa: E402
+    ACCESSES_STORAGE,
+    ANY_MINOR,
+    EXPOSES_HOST,
+    DeniedNode,
+)
 from genplug.observe.events import Event  # noqa: E402
 from genplug.spec import limits  # noqa: E402
 from genplug.spec.globs import expand_braces  # noqa: E402
@@ -469,9 +475,49 @@ def _value_rows(properties: Schema, values: Mapping[str, Any], prefix: str, root
         yield f"| `{prefix}{key}` | {kind} | {shown} | {part['description']} |"
 
 
+def render_denied_nodes(_before: str, table: str) -> Iterator[str]:
+    """Yield a table of the denied device nodes, with what identifies them."""
+    yield from ("| Entry | What it is | Recognized by |", "| --- | --- | --- |")
+    for entry in {"host": EXPOSES_HOST, "storage": ACCESSES_STORAGE}[table]:
+        name = f"`{entry.name}`" if entry.name.startswith("/") else entry.name
+        yield f"| {name} | {entry.what} | {'; '.join(_list_marks(entry))} |"
+
+
+SPECIAL_MARKS = {
+    "active console": "name in `/sys/class/tty/console/active`",
+    "USB storage": "interface of class `08` in `/sys`",
+}
+
+
+def _list_marks(entry: DeniedNode) -> Iterator[str]:
+    if entry.numbers:
+        yield "number " + ", ".join(_join_numbers(entry))
+    if entry.subsystems:
+        yield "subsystem " + ", ".join(f"`{name}`" for name in sorted(entry.subsystems))
+    if entry.drivers:
+        yield "driver " + ", ".join(f"`{name}`" for name in sorted(entry.drivers))
+    if entry.names:
+        yield f"name `{entry.names}`".replace("|", "\\|")
+    if entry.name in SPECIAL_MARKS:
+        yield SPECIAL_MARKS[entry.name]
+
+
+def _join_numbers(entry: DeniedNode) -> Iterator[str]:
+    """Yield the numbers of an entry; consecutive majors are a range."""
+    majors = [major for major, minors in entry.numbers if minors == ANY_MINOR]
+    while majors:
+        last = next(number for number in range(majors[0], majors[-1] + 1) if number + 1 not in majors)
+        yield str(last) if majors[0] == last else f"{majors[0]} to {last}"
+        majors = [major for major in majors if major > last]
+    for major, minors in entry.numbers:
+        if minors != ANY_MINOR:
+            yield f"{major}:{minors[0]}" + (f" to {major}:{minors[-1]}" if len(minors) > 1 else "")
+
+
 GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
     "attributes": render_attributes,
     "commands": render_commands,
+    "denied-nodes": render_denied_nodes,
     "diagnostics": render_diagnostics,
     "events": render_events,
     "key-table": render_key_table,

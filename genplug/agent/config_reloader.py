@@ -75,6 +75,14 @@ class ConfigReloader:
             policy=config.policy.name,
             config_sha256=config.sha256[:12],
         )
+        if config.policy.unsafe:
+            self._event_log.emit(
+                Event.POLICY_UNSAFE,
+                f"{config.policy.name} allows device nodes with which a container can gain control of the node: "
+                f"{', '.join(config.policy.unsafe)}",
+                policy=config.policy.name,
+                unsafe=config.policy.unsafe,
+            )
 
     def reject(self, config: Config, error: str) -> None:
         """Record that a submitted configuration cannot become active; its policy counts nevertheless."""

@@ -45,7 +45,8 @@ def load(paths: Sequence[Path], node_name: str | None = None, policy: Path | Non
     directories = loaded.directories | loaded_policy.directories
     if policy_diagnostics:
         raise ConfigInvalidError(policy_diagnostics, directories)
-    return LoadedConfig(loaded.config, directories)
+    config = evolve(loaded.config, warnings=(*loaded_policy.warnings, *loaded.config.warnings))
+    return LoadedConfig(config, directories)
 
 
 def load_files(paths: Sequence[Path], node_name: str | None, policy: Policy | None) -> LoadedConfig:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from attrs import frozen
 
-from genplug.config.decode.values import ValueDecoder, is_set
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
+from genplug.config.decode.values import ValueDecoder, is_set, items
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, sort_unique
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
 from genplug.config.merge import drop_nulls
 from genplug.config.schema import POLICY_SCHEMA, check_schema
 from genplug.config.yaml_tree import ListNode, MapNode, ScalarNode, attach_source_lines, parse_document
-from genplug.spec.diagnostic import ErrorCode
+from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -19,10 +19,11 @@ from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 @frozen
 class LoadedPolicy:
-    """A policy, and the directories to watch for changes of its file."""
+    """A policy, the directories to watch for changes of its file, and the warnings about it."""
 
     policy: Policy
     directories: frozenset[Path] = frozenset()
+    warnings: tuple[Diagnostic, ...] = ()
 
 
 def load_policy(path: Path | None) -> LoadedPolicy:
@@ -42,18 +43,19 @@ def load_policy(path: Path | None) -> LoadedPolicy:
     if diagnostics.found:
         raise ConfigInvalidError(diagnostics.found, files.directories)
     try:
-        return LoadedPolicy(decode_policy(files.texts[0]), files.directories)
+        policy = decode_policy(files.texts[0], diagnostics)
     except ConfigInvalidError as error:
         raise ConfigInvalidError(error.diagnostics, files.directories) from None
+    return LoadedPolicy(policy, files.directories, sort_unique(diagnostics.warnings))
 
 
-def decode_policy(text: ConfigFile) -> Policy:
-    """Decode the text of a policy file.
+def decode_policy(text: ConfigFile, diagnostics: Diagnostics | None = None) -> Policy:
+    """Decode the text of a policy file; ``diagnostics`` gets the warnings.
 
     Raises:
         ConfigInvalidError: with every error found.
     """
-    diagnostics = Diagnostics()
+    diagnostics = Diagnostics() if diagnostics is None else diagnostics
     tree = parse_document(text.text, text.name, diagnostics)
     policy = None
     if isinstance(tree, MapNode):
@@ -71,6 +73,7 @@ def decode_policy(text: ConfigFile) -> Policy:
         diagnostics.add(ErrorCode.WRONG_TYPE, location, message, expected=expected, hint=hint)
     if policy is None or diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, {text.name: text.text}))
+    diagnostics.warnings[:] = attach_source_lines(diagnostics.warnings, {text.name: text.text})
     return policy
 
 
@@ -98,9 +101,28 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         allow=DEFAULT_POLICY.allow if allow is None else allow,
         deny=globs("devices", "deny") or (),
         block=is_set(tree.get("devices"), "block", value=True),
+        unsafe=_decode_unsafe(tree, diagnostics),
         mounts=globs("mounts", "allow") or (),
         writable=globs("mounts", "writable") or (),
         programs=globs("exec", "allow") or (),
         cdi=DEFAULT_POLICY.cdi if cdi_names is None else values.name_globs(cdi_names, "cdi.allow"),
         open_probe=is_set(tree, "openProbe", value=True),
     )
+
+
+def _decode_unsafe(tree: MapNode, diagnostics: Diagnostics) -> tuple[str, ...]:
+    """Return the entries of the built-in list that are allowed, and record a warning for each."""
+    devices = tree.get("devices")
+    written = items(devices.get("unsafe") if isinstance(devices, MapNode) else None)
+    # The schema check has reported other values.
+    scalars = [item for item in written if isinstance(item, ScalarNode)]
+    for scalar in scalars:
+        diagnostics.warn(
+            WarningCode.UNSAFE_POLICY,
+            scalar.at(0),
+            f"the policy allows {scalar.text}, with which a container can gain control of the node",
+            key_path="devices.unsafe",
+            hint="remove the entry, unless each pod that can request the device is trusted with the node",
+            width=len(scalar.text),
+        )
+    return tuple(scalar.text for scalar in scalars)

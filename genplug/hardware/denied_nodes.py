@@ -1,87 +1,123 @@
-"""Device nodes that are never handed out: forbidden by the policy, or on a built-in list of nodes that expose the host.
+"""Device nodes that are not handed out: forbidden by the policy, or in the table of nodes that expose the host.
 
-The list uses device numbers, because a name can be chosen freely when a node is created. The numbers are those of the
-kernel's Documentation/admin-guide/devices.txt. Some disk drivers get a number at boot; their nodes are recognized by
-the names that the kernel gives them.
+The table (:mod:`genplug.hardware.denied_node_table`) identifies nodes by their numbers, their class in /sys and their
+driver, because a name can be chosen freely when a node is created.
 """
 
-import re
-from collections.abc import Mapping
+from functools import lru_cache
 
+from attrs import frozen
+
+from genplug.hardware.denied_node_table import (
+    ACCESSES_STORAGE,
+    ACTIVE_CONSOLE,
+    EXPOSES_HOST,
+    USB_STORAGE,
+    DeniedNode,
+    NodeIndex,
+)
+from genplug.hardware.host import Host
 from genplug.hardware.inventory import Device, Kind, PathInfo
 from genplug.spec.policy import Policy
 
-_ANY = range(1 << 20)
-"""Every minor number."""
-_CONSOLE = "a console of the host"
-_SCREEN = "the screen contents of a console of the host"
-_TERMINAL = "a terminal of the host"
-
-# Serial ports such as ttyS (4:64 and up), ttyUSB (188) and ttyACM (166) are allowed: they lead out of the host.
-_CHARS: Mapping[int, Mapping[range, str]] = {
-    1: {
-        range(1, 2): "/dev/mem, the memory of the host",
-        range(2, 3): "/dev/kmem, the memory of the kernel",
-        range(4, 5): "/dev/port, the I/O ports of the host",
-        range(11, 12): "/dev/kmsg, the log of the kernel",
-    },
-    2: {_ANY: _TERMINAL},
-    3: {_ANY: _TERMINAL},
-    4: {range(64): _CONSOLE},
-    5: {
-        range(1): "/dev/tty, the terminal of a process",
-        range(1, 2): "/dev/console, the console of the host",
-        range(2, 3): "/dev/ptmx, which creates terminals of the host",
-    },
-    7: {_ANY: _SCREEN},
-    10: {
-        range(223, 224): "/dev/uinput, which emulates input devices of the host",
-        range(237, 238): "/dev/loop-control, which creates block devices from files",
-    },
-} | {major: {_ANY: _TERMINAL} for major in range(136, 144)}
-"""Character devices that no policy allows: what they are, by major and minor number."""
-
-_DISK_CHARS: Mapping[int, Mapping[range, str]] = {
-    10: {range(236, 237): "/dev/mapper/control, which creates block devices from disks"},
-    21: {_ANY: "generic access to a SCSI device such as a disk"},
-    162: {_ANY: "raw access to a block device"},
-}
-"""Character devices that access disks; allowed together with block devices."""
-
-_DISK_PATHS = re.compile(r"/dev/(?:nvme[0-9]|nvme-fabrics|ng[0-9]|bsg/)")
-"""Device nodes that access disks and whose numbers are assigned at boot."""
+_EXPOSES_HOST = NodeIndex.build(EXPOSES_HOST)
+_ACCESSES_STORAGE = NodeIndex.build(ACCESSES_STORAGE)
+_KNOWN_MAJORS = frozenset({1, 13, 81, 116, 195, 226, 231})
+"""Majors of common devices (memory, input, video, sound, GPUs, InfiniBand) that the table knows by number only."""
+_USB_MAJOR = 189
+"""``USB_DEVICE_MAJOR`` of include/linux/usb.h: the nodes in /dev/bus/usb."""
+_MASS_STORAGE = "08"
+"""``bInterfaceClass`` of USB mass storage (USB-IF, Defined Class Codes)."""
 
 
-def denied_device_error(device: Device, policy: Policy) -> str:
-    """Return which device node of a device must not be handed out and by which rule, or an empty string."""
+def denied_device_error(device: Device, policy: Policy, host: Host) -> str:
+    """Return which device node of a device must not be handed out and by which rule, or an empty string.
+
+    Raises:
+        HangError: a file operation hangs.
+    """
     for node in (*device.nodes, *device.companions):
-        if reason := denied_node_error(node.info, policy):
+        if reason := denied_node_error(node.info, policy, host):
             return reason if node.path in device.candidates else f"it includes {node.path}, {reason}"
     return ""
 
 
-def denied_node_error(info: PathInfo, policy: Policy) -> str:
-    """Return by which rule a device node must not be handed out, or an empty string."""
-    if info.kind is Kind.CHAR and (what := _find(_CHARS, info)):
-        rule = "the built-in list, which no policy can change"
-    elif not policy.block and (what := _disk_access(info)):
-        rule = f"'devices.block' of {policy.name}"
-    else:
-        return policy.device_error(info.resolved)
-    return f"refused by {rule}: {info.describe_numbers()} is {what}"
+def denied_node_error(info: PathInfo, policy: Policy, host: Host) -> str:
+    """Return by which rule a device node must not be handed out, or an empty string.
 
-
-def _disk_access(info: PathInfo) -> str:
-    """Return how a device node accesses block devices, or an empty string."""
+    Raises:
+        HangError: a file operation hangs.
+    """
     if info.kind is Kind.BLOCK:
-        return "a block device, that is a disk or a device built from disks"
-    if _DISK_PATHS.match(info.resolved):
-        return "a node for commands to a disk"
-    return _find(_DISK_CHARS, info)
+        if policy.block:
+            return policy.device_error(info.resolved)
+        what = "a block device, that is a disk or a device built from disks"
+        return f"refused by 'devices.block' of {policy.name}: {info.describe_numbers()} is {what}"
+    identity = _identify(info, host)
+    if (entry := _find_exposing(info, identity, host)) is not None and entry.name not in policy.unsafe:
+        what = f"{info.describe_numbers()} is {entry.what}"
+        return f"refused by the built-in list: {what}; only 'devices.unsafe: [{entry.name!r}]' in a policy allows it"
+    if not policy.block and (entry := _find_storage(info, identity, host)) is not None:
+        return f"refused by 'devices.block' of {policy.name}: {info.describe_numbers()} is {entry.what}"
+    return policy.device_error(info.resolved)
 
 
-def _find(table: Mapping[int, Mapping[range, str]], info: PathInfo) -> str:
-    # Fast path: this runs for every device node of every scan.
-    if (minors := table.get(info.major)) is None:
-        return ""
-    return next((what for numbers, what in minors.items() if info.minor in numbers), "")
+@frozen
+class _Identity:
+    """The facts by which the kernel identifies a character device; a text is empty if the fact is not known."""
+
+    directory: str = ""
+    subsystem: str = ""
+    driver: str = ""
+    names: tuple[str, ...] = ()
+
+
+def _identify(info: PathInfo, host: Host) -> _Identity | None:
+    """Return what a device is, or None if its numbers alone say so."""
+    if info.major in _KNOWN_MAJORS:
+        return None
+    # Nodes of udev and of programs may have another name than the kernel gave them.
+    names = (info.resolved.removeprefix("/dev/"),) if info.resolved.startswith("/dev/") else ()
+    directory = host.resolve(f"/sys/dev/char/{info.major}:{info.minor}")
+    if directory is None:
+        drivers = _parse_drivers(host.read_text("/proc/devices") or "")
+        return _Identity(driver=drivers.get(info.major, ""), names=names)
+    subsystem = (host.resolve(f"{directory}/subsystem") or "").rpartition("/")[2]
+    # In /sys, an exclamation mark stands for a slash in the name of a device.
+    name = directory.rpartition("/")[2].replace("!", "/")
+    return _Identity(directory, subsystem, names=(name, *names))
+
+
+@lru_cache(maxsize=4)
+def _parse_drivers(text: str) -> dict[int, str]:
+    """Return the names of the drivers of character devices in /proc/devices, by major number."""
+    lines = (line.split() for line in text.partition("Block devices")[0].splitlines())
+    return {int(words[0]): words[1] for words in lines if len(words) > 1 and words[0].isdecimal()}
+
+
+def _find_exposing(info: PathInfo, identity: _Identity | None, host: Host) -> DeniedNode | None:
+    entry = _find(_EXPOSES_HOST, info, identity)
+    if entry is None and identity is not None and identity.subsystem == "tty":
+        # Documentation/ABI/testing/sysfs-tty: the consoles that the kernel writes to.
+        active = (host.read_text("/sys/class/tty/console/active") or "").split()
+        return ACTIVE_CONSOLE if identity.names[0] in active else None
+    return entry
+
+
+def _find_storage(info: PathInfo, identity: _Identity | None, host: Host) -> DeniedNode | None:
+    entry = _find(_ACCESSES_STORAGE, info, identity)
+    if entry is None and info.major == _USB_MAJOR and identity is not None and identity.directory:
+        interfaces = (name for name in host.list_directory(identity.directory) if ":" in name)
+        classes = (host.read_text(f"{identity.directory}/{name}/bInterfaceClass") for name in interfaces)
+        return USB_STORAGE if _MASS_STORAGE in classes else None
+    return entry
+
+
+def _find(index: NodeIndex, info: PathInfo, identity: _Identity | None) -> DeniedNode | None:
+    entry = index.find_by_numbers(info.major, info.minor)
+    if entry is not None or identity is None:
+        return entry
+    entry = index.by_subsystem.get(identity.subsystem) or index.by_driver.get(identity.driver)
+    if entry is not None:
+        return entry
+    return next(filter(None, map(index.find_by_name, identity.names)), None)

@@ -177,7 +177,7 @@ class _DeviceBuilder:
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
         )
-        denied = denied_device_error(device, resource.policy)
+        denied = denied_device_error(device, resource.policy, self.host)
         return LeftOut(denied) if denied else device
 
 

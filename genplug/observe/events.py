@@ -25,6 +25,11 @@ class Event(Enum):
         logging.INFO,
         "A valid configuration has become active. Keys: `files`, `policy`, `config_sha256`.",
     )
+    POLICY_UNSAFE = (
+        "policy_unsafe",
+        logging.WARNING,
+        "The policy allows device nodes that expose the host. Keys: `policy`, `unsafe` (entries of `devices.unsafe`).",
+    )
     CONFIG_INVALID = (
         "config_invalid",
         logging.ERROR,

@@ -48,6 +48,7 @@ class WarningCode(StrEnum):
     """The kind of a warning. The codes are public and do not change; they start at GP101."""
 
     TIMEOUT = "GP101"
+    UNSAFE_POLICY = "GP120"
 
 
 DiagnosticCode: TypeAlias = ErrorCode | WarningCode

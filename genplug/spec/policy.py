@@ -1,7 +1,7 @@
 """The policy: the limits of a configuration on a node, set by the node's administrators.
 
-:class:`Policy` decides by name and path. ``genplug.hardware.denied_nodes`` decides by device number, which no policy
-can override (docs/reference/policy.md).
+:class:`Policy` decides by name and path. ``genplug.hardware.denied_nodes`` decides by what a device node is
+(docs/reference/policy.md).
 """
 
 import fnmatch
@@ -20,6 +20,7 @@ class Policy:
     - ``file``: the name of the policy file for messages; empty without a file.
     - ``resources``: globs (without braces) over complete resource names.
     - ``allow``, ``deny``: globs over the resolved paths of device nodes; ``deny`` wins. ``block`` allows block devices.
+    - ``unsafe``: names of entries of the built-in list of denied device nodes that are allowed nevertheless.
     - ``mounts``, ``writable``: globs over host paths; a path is also allowed if a glob matches one of its parents.
     - ``programs``: globs over the paths of programs that probes and ``preStart`` may run.
     - ``cdi``: globs over the qualified names of other programs' CDI devices.
@@ -31,6 +32,7 @@ class Policy:
     allow: tuple[Glob, ...] = (Glob.parse("/dev/**"),)
     deny: tuple[Glob, ...] = ()
     block: bool = False
+    unsafe: tuple[str, ...] = ()
     mounts: tuple[Glob, ...] = ()
     writable: tuple[Glob, ...] = ()
     programs: tuple[Glob, ...] = ()

@@ -45,6 +45,18 @@ async def test_default_policy_denies_disks_and_memory(node: FakeNode) -> None:
         assert any(note.startswith("/dev/x2: refused by 'devices.block' of the default policy") for note in notes)
 
 
+async def test_policy_that_allows_a_dangerous_node_is_logged_and_applied(node: FakeNode, policy: Path) -> None:
+    node.plug("/dev/uinput", major=10, minor=223)
+    write_in_place(policy, POLICY_HEADER + "devices: {unsafe: [/dev/uinput]}\n")
+    async with node.run_agent(XY_CONFIG.replace("'/dev/x*'", "/dev/uinput"), policy=policy) as agent:
+        entries = record_events(agent)
+        assert (
+            "allows device nodes with which a container can gain control"
+            in (await next_event(entries, Event.POLICY_UNSAFE, "/dev/uinput")).text
+        )
+        await node.kubelet.wait_for_list(X, healthy={"uinput"})
+
+
 async def test_policy_denies_devices_plugged_later(node: FakeNode, policy: Path) -> None:
     write_in_place(policy, NO_X1.replace("x1", "x2"))
     async with node.run_agent(XY_CONFIG, policy=policy):

@@ -91,7 +91,7 @@ def test_example_of_allocation_is_valid_with_the_example_of_custom_attributes() 
 
 
 def test_policy_that_the_page_calls_default_is_the_default_policy() -> None:
-    minimal, default = (decode_policy(ConfigFile("p.yaml", text)) for text in code_blocks(POLICY, "yaml"))
+    minimal, default, *_ = (decode_policy(ConfigFile("p.yaml", text)) for text in code_blocks(POLICY, "yaml"))
     assert evolve(default, file="") == DEFAULT_POLICY == load_policy(None).policy
     assert minimal.allows_mounts
 

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
-from genplug.config.diagnostics import ConfigInvalidError
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, format_diagnostics
+from genplug.config.files import ConfigFile
 from genplug.config.load import load_text
+from genplug.config.policy import decode_policy, is_policy
 from genplug.spec.diagnostic import ErrorCode, WarningCode
 from tests.support.pages import code_blocks, read_page
 
@@ -33,7 +35,13 @@ def test_section_describes_cause_and_fix(code: str) -> None:
 def test_example_causes_the_diagnostic_of_its_section(code: str) -> None:
     (example,) = code_blocks(SECTIONS[code], "yaml")
     try:
-        diagnostics = load_text(example, "genplug.yaml").warnings
+        if is_policy(example):
+            found = Diagnostics()
+            decode_policy(ConfigFile("policy.yaml", example), found)
+            diagnostics = tuple(found.warnings)
+            assert format_diagnostics(diagnostics) in SECTIONS[code]
+        else:
+            diagnostics = load_text(example, "genplug.yaml").warnings
     except ConfigInvalidError as error:
         diagnostics = error.diagnostics
     assert {diagnostic.code for diagnostic in diagnostics} == {code}

@@ -134,9 +134,9 @@ def build_config(*resources: Resource) -> Config:
     return Config({resource.name: resource for resource in resources}, ("devices.yaml",), "0" * 64)
 
 
-def discover_sources(tree: NodeTree, *sources: Source) -> Inventory:
+def discover_sources(tree: NodeTree, *sources: Source, policy: Policy = BLOCK_POLICY) -> Inventory:
     """Return the inventory of a resource with these sources."""
-    return discover(build_config(build_resource(NAME, *sources)), tree.host)
+    return discover(build_config(build_resource(NAME, *sources, policy=policy)), tree.host)
 
 
 def rescan(config: Config, host: Host, previous: Inventory, changes: Changes | None) -> Inventory:

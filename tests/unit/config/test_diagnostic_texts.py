@@ -19,6 +19,7 @@ POLICIES = {
     "gp017-mounts.yaml": Path("policies", "mounts.yaml"),
     "gp019-policy.yaml": Path("policies", "narrow.yaml"),
     "gp019-programs-and-cdi.yaml": Path("policies", "narrow.yaml"),
+    "gp120-unsafe-policy.yaml": Path("policies", "unsafe.yaml"),
 }
 """The policy of a configuration; the others are loaded under the default policy."""
 CASES = sorted(path.name for path in GOLDEN.glob("*.yaml"))

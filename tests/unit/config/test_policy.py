@@ -14,7 +14,8 @@ from genplug.config.manifest import find_manifests
 from genplug.config.policy import decode_policy, load_policy
 from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.config.schema_fast_path import check_keywords
-from genplug.spec.diagnostic import DiagnosticCode, ErrorCode
+from genplug.hardware.denied_node_table import EXPOSES_HOST
+from genplug.spec.diagnostic import DiagnosticCode, ErrorCode, WarningCode
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from tests.support.configs import (
@@ -157,6 +158,26 @@ def test_defaults_of_the_policy_schema_are_the_default_policy() -> None:
     }
     whole = {"apiVersion": "genplug.io/v1alpha1", "kind": "DevicePluginPolicy"} | body
     assert decode_policy(ConfigFile("", json.dumps(whole))) == DEFAULT_POLICY
+
+
+def test_entries_that_a_policy_can_allow_are_those_of_the_table() -> None:
+    assert KEYS["/devices/unsafe"]["items"]["enum"] == [entry.name for entry in EXPOSES_HOST]
+
+
+def test_policy_that_allows_a_dangerous_node_has_a_warning(tmp_path: Path) -> None:
+    file, policy_file = tmp_path / "c.yaml", tmp_path / "policy"
+    file.write_text(render_config(DEVICES))
+    policy_file.write_text(POLICY_HEADER + "devices: {unsafe: [/dev/uinput]}\n")
+    config = load([file], policy=policy_file).config
+    assert config.policy.unsafe == ("/dev/uinput",)
+    (warning,) = config.warnings
+    assert warning.code is WarningCode.UNSAFE_POLICY
+    assert warning.message.startswith("the policy allows /dev/uinput")
+    assert warning.line == "devices: {unsafe: [/dev/uinput]}"
+
+
+def test_unknown_entry_of_the_table_is_rejected() -> None:
+    assert locate_diagnostics(POLICY_HEADER + "devices: {unsafe: [/dev/uinptu]}\n") == [("3:20", ErrorCode.WRONG_VALUE)]
 
 
 def test_errors_of_policy_and_configuration_are_reported_together(tmp_path: Path) -> None:
