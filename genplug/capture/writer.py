@@ -26,6 +26,7 @@ from genplug.spec.model import Config
 if TYPE_CHECKING:
     from tarfile import TarInfo
 
+_UDEV_DATABASE = "/run/udev/data/"
 _NOT_HARDWARE = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/hugepages", "/dev/fd")  # noqa: S108 - to leave it out
 """Names under /dev that belong to processes and not to hardware."""
 
@@ -186,9 +187,12 @@ def _fill_member(  # noqa: PLR0913, PLR0917 - the properties of a path
 
 
 def _is_of_kernel(path: str) -> bool:
-    """Return whether a path describes the machine; a path in /proc of a process could contain its environment."""
+    """Return whether a path describes the machine; a path in /proc of a process could contain its environment.
+
+    The database of udev has what udev read from the devices (udev(7)).
+    """
     top, _, rest = path.lstrip("/").partition("/")
-    return top == "sys" or (top == "proc" and not rest[:1].isdecimal())
+    return top == "sys" or (top == "proc" and not rest[:1].isdecimal()) or path.startswith(_UDEV_DATABASE)
 
 
 def _pack(members: "Iterable[tuple[TarInfo, bytes]]") -> tuple[bytes, int]:
