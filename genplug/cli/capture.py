@@ -117,4 +117,5 @@ def _load_configs(arguments: argparse.Namespace) -> "Iterator[Config]":
         try:
             yield load_text(recipe.text, f"{recipe.kind}.yaml", None)
         except ConfigInvalidError as error:
-            print_message("capture", f"without the recipe {recipe.kind}:\n{error}")
+            print_message("capture", f"without the recipe {recipe.kind}:")
+            print(error, file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from genplug.agent import Agent
 from genplug.cli.demo_node import SERIAL, format_devices, make_demo_node
+from genplug.cli.output import clear_terminal
 from genplug.observe.events import Event, LogEvent
 from genplug.testing.node.fake_node import FakeNode
 
@@ -66,8 +67,7 @@ def _restart_kubelet(node: FakeNode) -> None:
 
 
 def _draw(node: FakeNode, agent: Agent, recent: _RecentEvents) -> None:
-    if sys.stdout.isatty():
-        print("\033[2J\033[H", end="")
+    clear_terminal()
     print("genplug demo: the real agent on a simulated node. Ctrl-C ends the demo.\n")
     print(format_devices(agent.status))
     print("\n" + "\n".join(f"  {line}" for line in recent.lines) + "\n")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from genplug import __version__
 from genplug.capture.archive import RootError
-from genplug.cli.output import ignore_closed_readers, print_message
+from genplug.cli.output import escape_output, ignore_closed_readers, print_message
 
 COMMANDS = {
     "run": "run the agent of this node, as the DaemonSet does",
@@ -30,6 +30,11 @@ exit codes: 0 success, 1 runtime error, 2 usage error, 4 not ready, 78 invalid c
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     ignore_closed_readers()
+    with escape_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="genplug",

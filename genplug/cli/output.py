@@ -1,11 +1,18 @@
-"""Output of the commands: tables on stdout, messages on stderr."""
+"""Output of the commands: tables and documents on stdout, messages on stderr.
+
+Texts of devices, files and other programs are escaped: :func:`escape_output` covers every text that a command prints,
+and the functions for tables and messages also keep a newline in a name from looking like another line.
+"""
 
 import io
 import os
 import stat
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+from genplug.spec.printable import escape_json, escape_line, escape_lines
 
 
 class _Pipe(io.RawIOBase):
@@ -59,13 +66,61 @@ def ignore_closed_readers() -> None:
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows in aligned columns without borders, like the tables of kubectl."""
-    lines = [tuple(headings), *map(tuple, rows)]
+    lines = [tuple(headings), *(tuple(map(escape_line, row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
+def format_json(document: object) -> str:
+    """Return a document as JSON for people and programs; characters that are not printable are escaped."""
+    import json  # noqa: PLC0415 - only this format needs it
+
+    return escape_json(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def format_yaml(document: object) -> str:
+    """Return a document as YAML; characters that are not printable are escaped."""
+    import yaml  # noqa: PLC0415 - only this format needs it
+
+    text = str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    is_printable = all(line.isprintable() for line in text.split("\n"))
+    return text if is_printable else str(yaml.safe_dump(document, sort_keys=False))
+
+
 def print_message(command: str, text: str) -> None:
-    """Print a message of a command to stderr; stdout is for its result."""
-    print(f"genplug {command}: {text}", file=sys.stderr)
+    """Print a message of one line to stderr; stdout is for the result of a command."""
+    print(f"genplug {command}: {escape_line(text)}", file=sys.stderr)
+
+
+@contextmanager
+def escape_output() -> Iterator[None]:
+    """Escape all text that is printed to stdout and stderr inside the context, except newlines and tabs."""
+    stdout, stderr = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast("TextIO", _EscapingStream(stream)) for stream in (stdout, stderr))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+def clear_terminal() -> None:
+    """Clear the terminal, if stdout is one."""
+    if sys.stdout.isatty():
+        getattr(sys.stdout, "stream", sys.stdout).write("\033[2J\033[H")
+
+
+class _EscapingStream:
+    """Writes escaped text to a stream; all else is that of the stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the types of a stream
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text; return the number of its characters."""
+        self.stream.write(escape_lines(text))
+        return len(text)

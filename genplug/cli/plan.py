@@ -1,14 +1,13 @@
 """``genplug plan``: the devices that this node would offer, and the reason for each candidate. It changes nothing."""
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genplug.cli.options import CONFIG_HELP, add_node_name, add_policy, add_root
-from genplug.cli.output import print_message
+from genplug.cli.output import format_json, format_yaml, print_message
 
 if TYPE_CHECKING:
     from genplug.allocation.resource_state import ResourceState
@@ -122,11 +121,9 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         document = build_plan_document(states, inventory, explanations)
     if arguments.output == "yaml":
-        import yaml  # noqa: PLC0415 - only this output needs it
-
-        print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), end="")
+        print(format_yaml(document), end="")
     elif arguments.output == "json" or arguments.allocate:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(format_json(document))
     else:
         print(format_plan(states, inventory))
         if explanations is not None:

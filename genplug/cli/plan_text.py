@@ -6,6 +6,7 @@ from genplug.allocation.resource_state import ResourceState
 from genplug.cli.output import format_table
 from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import Inventory
+from genplug.spec.printable import escape_line
 
 
 def format_plan(states: Mapping[str, ResourceState], inventory: Inventory) -> str:
@@ -26,7 +27,7 @@ def format_plan(states: Mapping[str, ResourceState], inventory: Inventory) -> st
     if inventory.unmatched_globs:
         parts.append(
             "\n".join(
-                f"{unmatched.resource}: nothing matches {unmatched.glob} ({unmatched.location})"
+                escape_line(f"{unmatched.resource}: nothing matches {unmatched.glob} ({unmatched.location})")
                 for unmatched in inventory.unmatched_globs
             )
         )
@@ -40,7 +41,7 @@ def format_plan(states: Mapping[str, ResourceState], inventory: Inventory) -> st
 
 def format_explanation(explanation: CandidateExplanation) -> str:
     """Return the evaluation of a path as lines."""
-    return "\n".join(_explanation_lines(explanation))
+    return "\n".join(map(escape_line, _explanation_lines(explanation)))
 
 
 def _explanation_lines(explanation: CandidateExplanation) -> Iterator[str]:

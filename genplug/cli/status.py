@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from genplug.cli.options import LISTEN_VARIABLE, Address, format_address, parse_address
-from genplug.cli.output import format_table, print_message
+from genplug.cli.output import format_json, format_table, format_yaml, print_message
 from genplug.observe.text import join_names
+from genplug.spec.printable import escape_document, escape_line, escape_lines
 
 DESCRIPTION = """\
 Show the status of the agent that runs on this node: whether it is ready, which configuration is active, and for each
@@ -156,21 +157,30 @@ def _wait_until_ready(arguments: argparse.Namespace) -> JSON:
         if status is not None and (status["ready"] or time.monotonic() >= deadline):
             return status
         if reason != printed:
-            print(f"waiting: {reason}", file=sys.stderr, flush=True)
+            print(f"waiting: {escape_line(reason)}", file=sys.stderr, flush=True)
             printed = reason
         time.sleep(max(0.0, min(_POLL_SECONDS, deadline - time.monotonic())))
+
+
+def _escape_status(status: JSON) -> JSON:
+    """Return the status with texts that can be printed: any process can be the server."""
+    escaped, error = escape_document(status), str(status["config"]["error"])
+    # Only the errors of a configuration have several lines.
+    unready = [
+        escape_lines(reason) if error and error in reason else escape_line(reason) for reason in status["unready"]
+    ]
+    return {**escaped, "unready": unready, "config": {**escaped["config"], "error": escape_lines(error)}}
 
 
 def _format_status(status: JSON, output: str, *, brief: bool) -> str:
     match output:
         case "json":
-            return json.dumps(status, indent=2)
+            return format_json(status)
         case "yaml":
-            import yaml  # noqa: PLC0415 - only this output needs it
-
-            return str(yaml.safe_dump(status, sort_keys=False)).rstrip()
+            return format_yaml(status).rstrip()
         case "name":
-            return "\n".join(resource["name"] for resource in status["resources"])
+            return "\n".join(escape_line(resource["name"]) for resource in status["resources"])
+    status = _escape_status(status)
     parts = ["\n".join(_summary_lines(status))]
     if not brief:
         parts.append(_format_resources(status["resources"]))

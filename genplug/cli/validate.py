@@ -1,7 +1,6 @@
 """``genplug validate``: check configurations without a node, a kubelet or a cluster, and print every error."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from genplug.cli.options import add_policy
+from genplug.cli.output import format_json
 
 if TYPE_CHECKING:
     from genplug.spec.diagnostic import Diagnostic
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = ConfigInvalidError(diagnostics)
     if arguments.output == "json":
         configs = [item for item in valid if isinstance(item, Config)]
-        print(json.dumps(_build_document(configs, found.diagnostics), indent=2, ensure_ascii=False))
+        print(format_json(_build_document(configs, found.diagnostics)))
     elif found.diagnostics:
         count = len(found.diagnostics)
         print(f"{found}\n\n{count} error{'' if count == 1 else 's'}", file=sys.stderr)

@@ -11,14 +11,13 @@ from attrs import field, frozen
 
 from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
 from genplug.spec.location import SourceLocation
+from genplug.spec.printable import replace_unprintable
 
 _MAX_LINE_WIDTH = 160
 """The longest source line (characters) that is shown completely; a longer line is cut around the caret."""
 _BEFORE_CARET = 60
 _MAX_TEXT = 400
 """The longest output line (characters); a longer line is cut in its middle."""
-# A terminal interprets control characters, so they are replaced by their pictures (U+2400...), one column each.
-_PICTURES = {code: 0x2400 + code for code in range(32) if code != ord("\t")} | {0x7F: 0x2421}
 
 
 class ConfigInvalidError(Exception):
@@ -103,7 +102,7 @@ def _format_diagnostic(diagnostic: Diagnostic) -> str:
         lines.append(f"{margin} = expected: {diagnostic.expected}")
     if diagnostic.hint:
         lines.append(f"{margin} = help: {diagnostic.hint}")
-    return "\n".join(_shorten(line).translate(_PICTURES) for line in lines)
+    return "\n".join(replace_unprintable(_shorten(line)) for line in lines)
 
 
 def _shorten(line: str) -> str:

@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from genplug.observe.http_server import HttpServer, Request, Response, text_response
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import Status
+from genplug.spec.printable import escape_line, escape_lines
 
 MAX_DOCUMENTS = 4
 """Texts of a page in memory. While so many are sent to slow clients, further clients receive the newest of them."""
@@ -76,7 +77,8 @@ class StatusServer:
         status = self._read_status()
         lines = ["ready" if status.is_ready else "not ready"]
         if is_verbose:
-            lines += [f"[-] {reason}" for reason in (status.unready if is_local else status.public_unready)]
+            reasons = status.unready if is_local else status.public_unready
+            lines += [f"[-] {_escape_reason(reason, status)}" for reason in reasons]
             lines += [
                 f"[+] {resource.name}: {resource.healthy} healthy, {resource.unhealthy} unhealthy"
                 for resource in status.resources
@@ -85,7 +87,7 @@ class StatusServer:
             config = status.config
             if config.error and config.loaded_at is not None:
                 lines.append("[!] the newest configuration is invalid, so the previous configuration remains active:")
-                lines += [config.error] if is_local else list(config.public_errors)
+                lines += [escape_lines(config.error)] if is_local else map(escape_line, config.public_errors)
             if not is_local and not status.is_ready:
                 lines.append("run 'genplug status' in the pod or on the node for the details")
         code = HTTPStatus.OK if status.is_ready else HTTPStatus.SERVICE_UNAVAILABLE
@@ -126,3 +128,9 @@ class StatusServer:
         except TimeoutError:
             return False
         return True
+
+
+def _escape_reason(reason: str, status: Status) -> str:
+    # Only the errors of a configuration have several lines.
+    has_lines = status.config.error and status.config.error in reason
+    return escape_lines(reason) if has_lines else escape_line(reason)

@@ -6,7 +6,11 @@ import sys
 import time
 import traceback
 
-from genplug.observe.events import LogEvent
+from genplug.observe.events import Event, LogEvent
+from genplug.spec.printable import escape_json, escape_line, escape_lines
+
+_EVENTS_OF_SEVERAL_LINES = frozenset({Event.CONFIG_INVALID})
+"""The events whose texts have several lines. In other texts, a newline comes from a device or another program."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,11 +26,14 @@ class JsonFormatter(logging.Formatter):
             line.update(log_event.facts)
         if record.exc_info:
             line["error"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return escape_json(json.dumps(line, ensure_ascii=False, default=str))
 
 
 class TextFormatter(logging.Formatter):
-    """``12:00:01.234 INFO    registered  text  resource=…``; further lines of a text are indented."""
+    """``12:00:01.234 INFO    registered  text  resource=…``; further lines of a text are indented.
+
+    Texts and facts are escaped: a name of a device can contain control sequences of a terminal.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text."""
@@ -34,10 +41,12 @@ class TextFormatter(logging.Formatter):
         code = log_event.event.code if log_event else record.name
         facts = log_event.facts if log_event else {}
         fields = "".join(f"  {name}={_format_fact(fact)}" for name, fact in facts.items())
-        text = record.getMessage().replace("\n", "\n    ")
+        text = record.getMessage()
+        has_several_lines = log_event is None or log_event.event in _EVENTS_OF_SEVERAL_LINES
+        text = escape_lines(text).replace("\n", "\n    ") if has_several_lines else escape_line(text)
         line = f"{_timestamp(record)[11:23]} {record.levelname:<7} {code:<20} {text}{fields}"
         if record.exc_info:
-            line += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+            line += "\n" + escape_lines("".join(traceback.format_exception(*record.exc_info)).rstrip())
         return line
 
 
@@ -59,4 +68,4 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 def _format_fact(fact: object) -> str:
-    return ",".join(map(str, fact)) if isinstance(fact, tuple | list) else str(fact)
+    return escape_line(",".join(map(str, fact)) if isinstance(fact, tuple | list) else str(fact))

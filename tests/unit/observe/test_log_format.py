@@ -67,3 +67,36 @@ def test_events_below_the_level_are_not_logged_and_still_reach_listeners(stream:
     event_log.emit(Event.LIST_SENT, "sent")
     assert stream.getvalue() == ""
     assert received == [Event.LIST_SENT]
+
+
+HOSTILE = "\x1b[31m\x07\n\u202e\u2066\x9b\u200b\x85\u2028"
+
+
+def test_text_of_a_device_is_one_escaped_line(stream: io.StringIO) -> None:
+    use(TextFormatter())
+    EventLog().emit(Event.DEVICE_UNHEALTHY, f"x{HOSTILE} is unhealthy", device=HOSTILE, paths=(HOSTILE,))
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    assert text.removesuffix("\n").isprintable()
+
+
+def test_lines_of_a_configuration_error_are_escaped_and_indented(stream: io.StringIO) -> None:
+    use(TextFormatter())
+    EventLog().emit(Event.CONFIG_INVALID, "invalid:\nERROR \x1b\u202e\x85")
+    first, second = stream.getvalue().removesuffix("\n").split("\n")
+    assert first.endswith("invalid:")
+    assert second == r"    ERROR \x1b\u202e\x85"
+
+
+def test_traceback_is_escaped(stream: io.StringIO) -> None:
+    use(TextFormatter())
+    EventLog().emit_failure(HOSTILE, ValueError(HOSTILE))
+    assert stream.getvalue().replace("\n", "").isprintable()
+
+
+def test_json_line_has_the_values_and_printable_characters_only(stream: io.StringIO) -> None:
+    use(JsonFormatter())
+    EventLog().emit(Event.DEVICE_UNHEALTHY, HOSTILE, device=HOSTILE)
+    line = stream.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    assert (json.loads(line)["msg"], json.loads(line)["device"]) == (HOSTILE, HOSTILE)
