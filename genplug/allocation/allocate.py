@@ -7,19 +7,16 @@ for a missing source and hand out whatever is at the path of a former node (docs
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from itertools import product
 
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.allocation.errors import AllocationError, failed_precondition, unknown_device_error
 from genplug.allocation.offer import ResourceOffer
-from genplug.hardware.candidate_attributes import merge_values
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import KIND_NAMES, Device, DeviceNode, PathInfo
+from genplug.hardware.inventory import KIND_NAMES, Device, DeviceNode, PathInfo, sort_devices
 from genplug.spec.model import MountSpec, Resource
 from genplug.spec.names import SLICE, cdi_device_error
-from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.policy import Policy
-from genplug.spec.template import MissingAttributeError, Template, Values
+from genplug.spec.template import MergedValues, RenderError, Template, Values, combine_values, list_members
 
 
 def allocate_edits(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerEdits:
@@ -78,22 +75,25 @@ def _granted_devices(offer: ResourceOffer, ids: Sequence[str]) -> tuple[Device, 
         if not grant.healthy:
             raise _cannot_allocate(f"{name} device {grant_id}", grant.reason)
         devices.update((health.device.id, health.device) for health in grant.devices if health.verdict.healthy)
-    if len(devices) == 1:
-        return tuple(devices.values())
-    return tuple(sorted(devices.values(), key=lambda device: (natural_sort_key(device.key), device.id)))
+    return sort_devices(devices.values())
 
 
 def _attributes(offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Device]) -> Values:
-    """Return the attributes that the templates refer to, merged over all devices."""
-    allocate = offer.resource.allocate
-    templates = (*(template for _, template in (*allocate.env, *allocate.annotations)), *allocate.cdi_devices)
-    slices = sorted({number for grant_id in ids if (number := offer.grants[grant_id].slice) is not None})
-    slice_values: Values = {SLICE: tuple(map(str, slices))} if slices else {}
-    if len(devices) == 1:
-        return {**devices[0].attributes, **slice_values} if slice_values else devices[0].attributes
-    names = frozenset[str]().union(*(template.names for template in templates))
-    parts = [{name: device.attributes[name] for name in names & device.attributes.keys()} for device in devices]
-    return {**merge_values(parts), **slice_values}
+    """Return the attributes of all devices, device by device in their order.
+
+    The numbers of the slices of a device are at its first member.
+    """
+    slices: dict[str, list[int]] = {}
+    for grant_id in dict.fromkeys(ids):
+        grant = offer.grants[grant_id]
+        if grant.slice is not None:
+            slices.setdefault(grant.devices[0].device.id, []).append(grant.slice)
+    parts: list[Values] = []
+    for device in devices:
+        first, *others = list_members(device.attributes)
+        numbers = tuple(map(str, sorted(slices.get(device.id, ()))))
+        parts += [{**first, SLICE: numbers} if numbers else first, *others]
+    return parts[0] if len(parts) == 1 else MergedValues(tuple(parts))
 
 
 def _nodes(devices: Sequence[Device], host: Host) -> tuple[NodeEdit, ...]:
@@ -172,20 +172,18 @@ def _check_mount_source(source: str, spec: MountSpec, device: Device, policy: Po
 
 
 def _mount_paths(spec: MountSpec, device: Device) -> Iterator[tuple[str, str]]:
-    names = sorted((spec.host_path.names | spec.container_path.names) & device.attributes.keys())
-    for values in product(*(device.attributes[name] for name in names)):
-        selected: Values = {**device.attributes, **{name: (text,) for name, text in zip(names, values, strict=True)}}
-        try:
+    try:
+        for selected in combine_values((spec.host_path, spec.container_path), device.attributes):
             paths = (spec.host_path.render(selected), spec.container_path.render(selected))
-        except MissingAttributeError as error:
-            reason = f"a mount refers to '{error.name}', which the device does not have"
-            raise _cannot_allocate(f"{device.resource} device {device.id}", reason) from None
-        for path in paths:
-            if not path.startswith("/"):
-                raise _cannot_allocate(
-                    f"{device.resource} device {device.id}", f"a mount's path '{path}' is not absolute"
-                )
-        yield posixpath.normpath(paths[0]), posixpath.normpath(paths[1])
+            for path in paths:
+                if not path.startswith("/"):
+                    raise _cannot_allocate(
+                        f"{device.resource} device {device.id}", f"a mount's path '{path}' is not absolute"
+                    )
+            yield posixpath.normpath(paths[0]), posixpath.normpath(paths[1])
+    except RenderError as error:
+        reason = f"a mount {error.describe('the device')}"
+        raise _cannot_allocate(f"{device.resource} device {device.id}", reason) from None
 
 
 def _cdi_devices(offer: ResourceOffer, attributes: Values) -> tuple[str, ...]:
@@ -194,8 +192,8 @@ def _cdi_devices(offer: ResourceOffer, attributes: Values) -> tuple[str, ...]:
     for template in offer.resource.allocate.cdi_devices:
         try:
             rendered = template.render_each(attributes)
-        except MissingAttributeError as error:
-            reason = f"'{template.text}' refers to '{error.name}', which no device of the container has"
+        except RenderError as error:
+            reason = f"'{template.text}' {error.describe('a device of the container')}"
             raise _cannot_allocate(offer.resource.name, reason) from None
         for name in rendered:
             if violation := cdi_device_error(name) or offer.resource.policy.cdi_error(name):
@@ -207,8 +205,8 @@ def _cdi_devices(offer: ResourceOffer, attributes: Values) -> tuple[str, ...]:
 def _render(template: Template, attributes: Values, offer: ResourceOffer) -> str:
     try:
         return template.render(attributes)
-    except MissingAttributeError as error:
-        reason = f"'{template.text}' refers to '{error.name}', which no device of the container has"
+    except RenderError as error:
+        reason = f"'{template.text}' {error.describe('a device of the container')}"
         raise _cannot_allocate(offer.resource.name, reason) from None
 
 

@@ -12,7 +12,7 @@ from genplug.hardware.device_ids import replica_id, slice_id, token_ids
 from genplug.hardware.inventory import Device
 from genplug.health.verdict import DeviceHealth
 from genplug.spec.model import Preference, Resource
-from genplug.spec.template import MissingAttributeError, Template
+from genplug.spec.template import RenderError, Template, distinct_values
 
 _MAX_REASONS = 3
 
@@ -101,8 +101,8 @@ def _group(by: Template | None, device: Device) -> str:
     if by is None:
         return ",".join(map(str, device.numa))
     try:
-        return by.render(device.attributes)
-    except MissingAttributeError:
+        return by.render(distinct_values(device.attributes))
+    except RenderError:
         # Devices without the attribute form one group.
         return ""
 
@@ -125,7 +125,7 @@ def _device_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> Itera
 
 def _index(device: Device) -> int:
     """Return the index of a device, or 0 if it has none or several."""
-    index = device.attributes.get("index", ())
+    index = distinct_values(device.attributes).get("index", ())
     return int(index[0]) if len(index) == 1 else 0
 
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from genplug.allocation.errors import failed_precondition, unknown_device_error
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.results import ProgramRun
-from genplug.spec.template import MissingAttributeError
+from genplug.hardware.inventory import Device, sort_devices
+from genplug.spec.template import RenderError
 
 
 def program_runs(offer: ResourceOffer, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
-    """Return the programs to run for a container with these devices: once for each device.
+    """Return the programs to run for a container with these devices: once for each device, in their order.
 
     Raises:
         AllocationError: an ID is unknown, an argument has no value, or the policy forbids the program.
@@ -25,15 +26,17 @@ def program_runs(offer: ResourceOffer, ids: Sequence[str]) -> tuple[ProgramRun, 
         raise failed_precondition(
             f"{resource.name}: running {spec.command[0].text} before a container starts is {violation}"
         )
-    runs: dict[tuple[str, ...], ProgramRun] = {}
+    devices: dict[str, Device] = {}
     for grant_id in dict.fromkeys(ids):
         if grant_id not in offer.grants:
             raise unknown_device_error(resource.name, grant_id)
-        for device in (health.device for health in offer.grants[grant_id].devices):
-            try:
-                arguments = tuple(part.render(device.attributes) for part in spec.command)
-            except MissingAttributeError as error:
-                text = f"preStart ({spec.location}) refers to '{error.name}', which the device does not have"
-                raise failed_precondition(f"{resource.name} device {device.id}: {text}") from None
-            runs.setdefault(arguments, ProgramRun(resource.name, device.id, arguments, spec.timeout_seconds))
+        devices.update((health.device.id, health.device) for health in offer.grants[grant_id].devices)
+    runs: dict[tuple[str, ...], ProgramRun] = {}
+    for device in sort_devices(devices.values()):
+        try:
+            arguments = tuple(part.render(device.attributes) for part in spec.command)
+        except RenderError as error:
+            text = f"preStart ({spec.location}) {error.describe('the device')}"
+            raise failed_precondition(f"{resource.name} device {device.id}: {text}") from None
+        runs.setdefault(arguments, ProgramRun(resource.name, device.id, arguments, spec.timeout_seconds))
     return tuple(runs.values())

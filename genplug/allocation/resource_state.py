@@ -12,7 +12,6 @@ from genplug.allocation.preferred import choose_preferred
 from genplug.allocation.prestart import program_runs
 from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.hardware.host import Host
-from genplug.spec.natural_sort import natural_sort_key
 
 
 @frozen
@@ -57,7 +56,7 @@ class ResourceState:
             return edits
         if self.restore is not None:
             self.restore(self.offer.resource.name)
-        return as_cdi_reference(edits, self.offer.resource.name, tuple(sorted(set(ids), key=natural_sort_key)))
+        return as_cdi_reference(edits, self.offer.resource.name, _sort_grants(self.offer, ids))
 
     def pre_start_programs(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
         """Return the programs to run before a container with these devices starts.
@@ -79,3 +78,9 @@ class ResourceState:
             policy=offer.resource.preference.policy,
             distinct=offer.resource.distinct,
         )
+
+
+def _sort_grants(offer: ResourceOffer, ids: Sequence[str]) -> tuple[str, ...]:
+    """Return the IDs in the order of their devices, each once."""
+    requested = frozenset(ids)
+    return tuple(grant_id for grant_id in offer.grants if grant_id in requested)

@@ -1,14 +1,11 @@
-"""Attribute values that follow from the path and stat of a candidate, and merging of values. Pure.
+"""Attribute values that follow from the path and stat of a candidate. Pure.
 
 An attribute without a value does not exist: it is missing, never empty.
 """
 
 import re
-from collections.abc import Sequence
 
 from genplug.hardware.inventory import PathInfo
-from genplug.spec.natural_sort import natural_sort_key
-from genplug.spec.template import Values
 
 _TRAILING_NUMBER = re.compile(r"[0-9]+\Z")
 
@@ -25,14 +22,3 @@ def path_attributes(path: str, info: PathInfo) -> dict[str, tuple[str, ...]]:
     if info.resolved != path:
         values["target"] = (info.resolved,)
     return values
-
-
-def merge_values(parts: Sequence[Values]) -> Values:
-    """Return the merged values of several candidates or devices, in natural order and without repeats."""
-    if len(parts) == 1:
-        return parts[0]
-    values: dict[str, set[str]] = {}
-    for part in parts:
-        for name, texts in part.items():
-            values.setdefault(name, set()).update(texts)
-    return {name: tuple(sorted(texts, key=natural_sort_key)) for name, texts in values.items()}

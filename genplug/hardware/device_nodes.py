@@ -11,7 +11,7 @@ from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
 from genplug.hardware.kernel_modules import missing_node_hint
 from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.model import NodeSpec
-from genplug.spec.template import MissingAttributeError, Values
+from genplug.spec.template import MissingAttributeError, RenderError, Values, combine_values
 
 DEFAULT_PERMISSIONS = "rw"
 
@@ -42,8 +42,8 @@ def specified_nodes(
     faults: list[str] = []
     for spec in specs:
         try:
-            for path in _paths(spec, attributes, host, dependencies):
-                node = _node(path, spec, attributes, host, dependencies)
+            for path, selected in _paths(spec, attributes, host, dependencies):
+                node = _node(path, spec, selected, host, dependencies)
                 if isinstance(node, str):
                     faults.append(node)
                 elif node is not None and node not in nodes:
@@ -51,7 +51,9 @@ def specified_nodes(
         except MissingAttributeError as error:
             if spec.optional:
                 continue
-            faults.append(f"a path at {spec.location} refers to '{error.name}', which the device does not have")
+            faults.append(f"a path at {spec.location} {error.describe('the device')}")
+        except RenderError as error:
+            faults.append(f"a path at {spec.location} {error.describe('the device')}")
         except GlobError as error:
             faults.append(f"a path at {spec.location} renders to an invalid glob: {error}")
         except _NothingMatchesError as error:
@@ -80,17 +82,23 @@ def resolve_collisions(
     return tuple(kept[False]), tuple(kept[True]), faults
 
 
-def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Dependencies) -> Iterator[str]:
-    if not spec.path.has_glob:
-        yield from spec.path.render_each(attributes)
-        return
-    for text in spec.path.render_each(attributes, escape_glob):
+def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Dependencies) -> Iterator[tuple[str, Values]]:
+    """Yield each path on the host, with the attributes from which its path in the container is rendered."""
+    context = () if spec.container_path is None else (spec.container_path,)
+    is_glob = spec.path.has_glob
+    rendered: dict[str, Values] = {}
+    for selected in combine_values((spec.path,), attributes, context):
+        rendered.setdefault(spec.path.render(selected, escape_glob if is_glob else str), selected)
+    for text, selected in rendered.items():
+        if not is_glob:
+            yield text, selected
+            continue
         found = host.glob(Glob.parse(text))
         dependencies.update(found.dependencies)
         if not found.paths and not spec.optional:
             hint = missing_node_hint(text)
             raise _NothingMatchesError(f"nothing matches {text} ({spec.location})" + (f": {hint}" if hint else ""))
-        yield from found.paths
+        yield from ((path, selected) for path in found.paths)
 
 
 def _node(

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from genplug.hardware.candidate_attributes import merge_values
 from genplug.hardware.denied_nodes import denied_device_error
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.device_ids import device_id, verbatim_error
@@ -16,7 +15,7 @@ from genplug.hardware.required_attributes import is_slice_named, needed_at_alloc
 from genplug.hardware.resource_naming import resource_name
 from genplug.spec.model import AllocateSpec, Resource, Source
 from genplug.spec.natural_sort import natural_sort_key
-from genplug.spec.template import MissingAttributeError, Values
+from genplug.spec.template import RenderError, Values, distinct_values, merge_values
 
 MAX_SLICES = 1000
 """The maximum number of slices of a device, equal to the maximum of ``replicas``."""
@@ -103,9 +102,8 @@ def _group_candidates(
     for candidate in candidates:
         try:
             key = source.group_by.render(candidate.attributes) if source.group_by else candidate.path
-        except MissingAttributeError as error:
-            reason = f"groupBy refers to '{error.name}', which the candidate does not have"
-            left_out.append((candidate, LeftOut(reason)))
+        except RenderError as error:
+            left_out.append((candidate, LeftOut(f"groupBy {error.describe('the candidate')}")))
             continue
         groups.setdefault(key, []).append(candidate)
     keyed: list[_Group] = []
@@ -119,9 +117,9 @@ def _group_candidates(
             keyed.append(_Group(name, is_node_name and grouped[0].is_node, grouped))
             continue
         try:
-            identity = source.id.render(merge_values([member.attributes for member in grouped]))
-        except MissingAttributeError as error:
-            reason = f"id refers to '{error.name}', which the candidate does not have"
+            identity = source.id.render(distinct_values(merge_values(member.attributes for member in grouped)))
+        except RenderError as error:
+            reason = f"id {error.describe('the candidate')}"
             left_out += ((member, LeftOut(reason)) for member in grouped)
         else:
             keyed.append(_Group(identity, is_node_name=False, candidates=grouped))
@@ -134,14 +132,15 @@ class _DeviceBuilder:
 
     resource: Resource
     host: Host
-    needed: Mapping[str, str]
+    needed: Mapping[tuple[str, ...], str]
     extra_dependencies: Dependencies
 
     def build(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | LeftOut:
         """Return the device of a group, or the reason why the group is left out."""
         resource = self.resource
-        attributes = merge_values([candidate.attributes for candidate in group.candidates])
-        name, reason = resource_name(resource, attributes)
+        attributes = merge_values(candidate.attributes for candidate in group.candidates)
+        distinct = distinct_values(attributes)
+        name, reason = resource_name(resource, distinct)
         if reason:
             return LeftOut(reason, is_misnamed=True)
         if source.nodes:
@@ -153,13 +152,13 @@ class _DeviceBuilder:
         faults += [*(f"companion {fault}" for fault in missing), *collisions]
         if source.nodes and not own and not faults:
             faults = ["none of its device nodes exists"]
-        slices, fault = _slices(resource, attributes)
+        slices, fault = _slices(resource, distinct)
         faults += [fault] if fault else []
-        if not self.needed.keys() <= attributes.keys():
-            missing_names = [name_ for name_ in self.needed if name_ not in attributes]
-            faults += [
-                f"{self.needed[name_]} refers to '{name_}', which the device does not have" for name_ in missing_names
-            ]
+        faults += [
+            f"{part} refers to '{names[0]}', which the device does not have"
+            for names, part in self.needed.items()
+            if not any(name_ in attributes for name_ in names)
+        ]
         id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
         if source.is_id_verbatim:
             fault = verbatim_error(group.key)
@@ -173,7 +172,7 @@ class _DeviceBuilder:
             nodes=own,
             companions=extra_nodes,
             attributes=attributes,
-            numa=tuple(int(node) for node in attributes.get("numaNode", ())) if resource.has_topology else (),
+            numa=tuple(int(node) for node in distinct.get("numaNode", ())) if resource.has_topology else (),
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
         )
@@ -199,8 +198,8 @@ def _slices(resource: Resource, attributes: Values) -> tuple[int, str]:
         return 1, ""
     try:
         text = resource.slices.render(attributes)
-    except MissingAttributeError as error:
-        return 1, f"slices refers to '{error.name}', which the device does not have"
+    except RenderError as error:
+        return 1, f"slices {error.describe('the device')}"
     if not text.isdecimal() or not 1 <= int(text) <= MAX_SLICES:
         return 1, f"slices renders to '{text}', expected a number from 1 to {MAX_SLICES}"
     if len(attributes.get("index", ())) != 1 and is_slice_named(resource):

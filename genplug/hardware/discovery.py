@@ -13,10 +13,16 @@ from genplug.hardware.conflicts import Resolution, resolve_conflicts
 from genplug.hardware.dependencies import Changes, ChangeSet, Dependencies, is_affected
 from genplug.hardware.devices import build_devices
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import CandidateOutcome, CandidatesBySource, Device, Inventory, ResourceScan
+from genplug.hardware.inventory import (
+    CandidateOutcome,
+    CandidatesBySource,
+    Device,
+    Inventory,
+    ResourceScan,
+    sort_devices,
+)
 from genplug.hardware.resource_naming import group_by_resource_name, instantiate_resource
 from genplug.spec.model import Config, Resource
-from genplug.spec.natural_sort import natural_sort_key
 
 
 def discover(config: Config, host: Host) -> Inventory:
@@ -164,4 +170,4 @@ def _sort_devices(resource: Resource, devices: tuple[Device, ...]) -> tuple[Devi
     # The devices of one source are already sorted.
     if len(resource.sources) == 1:
         return devices
-    return tuple(sorted(devices, key=lambda device: (natural_sort_key(device.key), device.id)))
+    return sort_devices(devices)

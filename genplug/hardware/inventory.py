@@ -3,7 +3,7 @@
 ``genplug.hardware.discovery`` builds an :class:`Inventory`, ``genplug.health`` evaluates it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -13,6 +13,7 @@ from genplug.hardware.dependencies import Dependencies, DirectoryDependency
 from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
+from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import Values
 
 
@@ -121,7 +122,7 @@ class Device:
     - ``key``: the string that the ID is derived from.
     - ``candidates``: the paths of its candidates.
     - ``nodes``: its device nodes; ``companions``: device nodes that a container gets in addition.
-    - ``attributes``: the merged values of all candidates.
+    - ``attributes``: the values of all candidates, candidate by candidate in their order.
     - ``numa``: its NUMA nodes; empty if the kernel does not know any.
     - ``slices``: the number of slices in which it is listed.
     - ``faults``: reasons why it must not be handed out, found while it was built (a missing companion, a template
@@ -139,6 +140,11 @@ class Device:
     numa: tuple[int, ...] = ()
     slices: int = 1
     faults: tuple[str, ...] = ()
+
+
+def sort_devices(devices: Iterable[Device]) -> tuple[Device, ...]:
+    """Return devices in the order in which every list presents them: the natural order of their keys."""
+    return tuple(sorted(devices, key=lambda device: (natural_sort_key(device.key), device.id)))
 
 
 @frozen

@@ -15,13 +15,16 @@ def required_attributes(resource: Resource, source: Source) -> frozenset[str]:
     return names | {"numaNode"} if resource.has_topology else names
 
 
-def needed_at_allocate(resource: Resource) -> dict[str, str]:
-    """Return each attribute that Allocate cannot do without, and the first part of the configuration that needs it."""
-    needed: dict[str, str] = {}
+def needed_at_allocate(resource: Resource) -> dict[tuple[str, ...], str]:
+    """Return the attributes that Allocate cannot do without, and the first part of the configuration that needs them.
+
+    Of several names, the device must have at least one.
+    """
+    needed: dict[tuple[str, ...], str] = {}
     for part, template in _allocate_templates(resource):
         for reference in template.references:
-            if not reference.has_default and reference.name != SLICE:
-                needed.setdefault(reference.name, part)
+            if not reference.has_default and SLICE not in reference.names:
+                needed.setdefault(reference.names, part)
     return needed
 
 

@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 from genplug.hardware.inventory import Device
 from genplug.spec.model import Resource
 from genplug.spec.names import resource_name_error, sanitize_for_resource_name
-from genplug.spec.template import MissingAttributeError, Values
+from genplug.spec.template import RenderError, Values
 
 MAX_NAMES = 100
 """The maximum number of resource names that a template creates."""
@@ -31,8 +31,8 @@ def resource_name(resource: Resource, attributes: Values) -> tuple[str, str]:
         return resource.name, ""
     try:
         name = resource.name_template.render(attributes, sanitize_for_resource_name)
-    except MissingAttributeError as error:
-        return "", f"the resource name {resource.name} refers to '{error.name}', which the device does not have"
+    except RenderError as error:
+        return "", f"the resource name {resource.name} {error.describe('the device')}"
     reason = resource_name_error(name) or resource.policy.resource_error(name)
     return name, f"its resource name would be '{name}': {reason}" if reason else ""
 

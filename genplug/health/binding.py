@@ -14,7 +14,7 @@ from genplug.health.workers.protocol import ProbeRequest, ProbeResponse
 from genplug.spec.model import Resource
 from genplug.spec.probes import ProbeSpec, ProbeTiming
 from genplug.spec.regex import PatternError
-from genplug.spec.template import MissingAttributeError
+from genplug.spec.template import MissingAttributeError, RenderError
 
 
 @frozen
@@ -86,11 +86,15 @@ def bind_probe(device: Device, resource: Resource, spec: ProbeSpec, *, is_archiv
         patterns = kind.listening.bind(spec.check, device) if kind.listening is not None else None
     except MissingAttributeError as error:
         return BoundProbe(ref, spec, error=f"needs the attribute '{error.name}', which the device does not have")
+    except RenderError as error:
+        return BoundProbe(ref, spec, error=f"its configuration {error.describe('the device')}")
     except PatternError as error:
         return BoundProbe(
             ref, spec, error=f"its pattern is not a regular expression with the attributes of the device: {error}"
         )
-    return BoundProbe(ref, spec, patterns=patterns, sysfs_directories=tuple(device.attributes.get("sysfs", ())))
+    return BoundProbe(
+        ref, spec, patterns=patterns, sysfs_directories=tuple(dict.fromkeys(device.attributes.get("sysfs", ())))
+    )
 
 
 def bind_probes(resource: Resource, devices: Iterable[Device]) -> Iterable[BoundProbe]:

@@ -26,3 +26,20 @@ MAX_REGEX_CHARACTERS = 4096
 
 MAX_REGEX_MEMORY_BYTES = 1 << 18
 """Bytes that RE2 uses for a regular expression: its program, and the states that a search adds to it."""
+
+MAX_FILTERS = 16
+"""Filters of one reference of a template: each of them can make the value longer."""
+
+MAX_PAD_WIDTH = 64
+"""Digits to which the filter `pad` fills a number: no number of the kernel is longer."""
+
+# Templates: a device for which a template exceeds a limit is left out or unhealthy, or its allocation is rejected.
+
+MAX_VALUE_CHARACTERS = 4096
+"""Characters to which the filter `replace` can extend a value: no path is longer (PATH_MAX)."""
+
+MAX_RENDERED_CHARACTERS = 131_072
+"""Characters of a rendered template: no environment variable or argument is longer (MAX_ARG_STRLEN, execve(2))."""
+
+MAX_VALUE_COMBINATIONS = 1000
+"""Texts to which a template renders: there is a text for each combination of the values of its attributes."""

@@ -1,25 +1,39 @@
 r"""Templates: ``${name|filter:argument}`` in the strings of a configuration.
 
-A name refers to a tuple of values: one for a plain candidate, several for a device of several nodes or a container with
-several devices. The filters in :data:`EACH` apply to each value, those in :data:`ALL` to the tuple; the result is
-joined by ``,``. The decoder checks the names, so an unknown name is a load error.
+A name refers to the values of an attribute. A candidate usually has one value. A device of several candidates, and a
+container with several devices, has the values of its members in the order of the members (:class:`MergedValues`), so
+the i-th values of two attributes belong to the same member if each member has one value of each.
+
+The filters in :data:`EACH` apply to each value, those in :data:`ALL` to all values together, and those in
+:data:`FALLBACKS` to each member without a value; the result is joined by ``,``. The decoder checks the names, so an
+unknown name is a load error.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
+from math import prod
 
 from attrs import frozen
 
 from genplug.spec.globs import has_magic
+from genplug.spec.limits import (
+    MAX_FILTERS,
+    MAX_PAD_WIDTH,
+    MAX_RENDERED_CHARACTERS,
+    MAX_VALUE_CHARACTERS,
+    MAX_VALUE_COMBINATIONS,
+)
 from genplug.spec.location import TextSyntaxError
+from genplug.spec.natural_sort import natural_sort_key
 
 Values = Mapping[str, tuple[str, ...]]
-"""Attribute values by attribute name, in natural order, without repeats. A missing name does not exist."""
+"""Attribute values by attribute name. A missing name does not exist."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
+_WIDTH = re.compile(r"[0-9]{1,4}\Z")
 _GIB = 1 << 30
 
 
@@ -27,12 +41,74 @@ class TemplateError(TextSyntaxError):
     """An invalid template."""
 
 
-class MissingAttributeError(LookupError):
+class RenderError(LookupError):
+    """A template cannot be rendered with the values that it gets."""
+
+    def describe(self, owner: str) -> str:
+        """Return the reason as a clause whose subject is the template; ``owner`` is what the values belong to."""
+        raise NotImplementedError
+
+
+class MissingAttributeError(RenderError):
     """An attribute (``name``) without a value, for which the template has no default."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"${{{name}}} has no value here")
         self.name = name
+
+    def describe(self, owner: str) -> str:
+        """See :meth:`RenderError.describe`."""
+        return f"refers to '{self.name}', which {owner} does not have"
+
+
+class RenderLimitError(RenderError):
+    """A template would render to more text, or to more texts, than a limit allows; raised before that is made."""
+
+    def describe(self, owner: str) -> str:  # noqa: ARG002 - the limit applies to every owner
+        """See :meth:`RenderError.describe`."""
+        return str(self)
+
+
+@frozen
+class MergedValues(Mapping[str, tuple[str, ...]]):
+    """The attribute values of several members (candidates of a device, devices of a container), member by member.
+
+    Repeated values are kept. A member without an attribute contributes nothing to it.
+    """
+
+    members: tuple[Values, ...]
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        if not any(name in member for member in self.members):
+            raise KeyError(name)
+        return tuple(text for member in self.members for text in member.get(name, ()))
+
+    def __iter__(self) -> Iterator[str]:
+        yield from dict.fromkeys(name for member in self.members for name in member)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def merge_values(parts: Iterable[Values]) -> Values:
+    """Return the merged values of several candidates or devices, in their order."""
+    members = tuple(member for part in parts for member in list_members(part))
+    return members[0] if len(members) == 1 else MergedValues(members)
+
+
+def list_members(values: Values) -> tuple[Values, ...]:
+    """Return the values of each member; of plain values, the values themselves."""
+    return values.members if isinstance(values, MergedValues) else (values,)
+
+
+def distinct_values(values: Values) -> Values:
+    """Return merged values in natural order and without repeats, for texts that identify a device.
+
+    Such a text must not depend on how many members have a value.
+    """
+    if not isinstance(values, MergedValues):
+        return values
+    return {name: tuple(sorted(set(texts), key=natural_sort_key)) for name, texts in values.items()}
 
 
 def _gib(value: str) -> str:
@@ -42,33 +118,60 @@ def _gib(value: str) -> str:
         return value
 
 
+def _pad(value: str, width: str) -> str:
+    return value.zfill(int(width)) if value.isdecimal() else value
+
+
+def _replace(value: str, old: str, new: str) -> str:
+    length = len(value) + value.count(old) * (len(new) - len(old))
+    if length > max(len(value), MAX_VALUE_CHARACTERS):
+        raise RenderLimitError(
+            f"makes a value of {length} characters with 'replace', at most {MAX_VALUE_CHARACTERS} are allowed"
+        )
+    return value.replace(old, new)
+
+
 EACH: Mapping[str, tuple[int, Callable[..., str]]] = {
     "lower": (0, str.lower),
     "upper": (0, str.upper),
     "basename": (0, lambda value: value.rstrip("/").rpartition("/")[2]),
     "dirname": (0, lambda value: value.rstrip("/").rpartition("/")[0]),
-    "replace": (2, str.replace),
+    "replace": (2, _replace),
     "gib": (0, _gib),
+    "pad": (1, _pad),
+    "quote": (0, json.dumps),
 }
 """Filters that apply to each value: number of arguments and function."""
 
-ALL: Mapping[str, tuple[int, Callable[..., str]]] = {
-    "join": (1, lambda values, separator: separator.join(values)),
-    "first": (0, lambda values: values[0] if values else ""),
-    "count": (0, lambda values: str(len(values))),
-    "json": (0, lambda values: json.dumps(list(values))),
+ALL: Mapping[str, tuple[int, Callable[..., Sequence[str]]]] = {
+    "unique": (0, lambda values: tuple(dict.fromkeys(values))),
+    "join": (1, lambda values, separator: (_join(separator, values),)),
+    "first": (0, lambda values: values[:1] or ("",)),
+    "count": (0, lambda values: (str(len(values)),)),
+    "json": (0, lambda values: (json.dumps(list(values)),)),
 }
 """Filters that apply to all values of an attribute together: number of arguments and function."""
 
-FILTERS = frozenset({*EACH, *ALL, "default"})
+FALLBACKS = frozenset({"default", "or"})
+"""Filters that apply to each member without a value: a text, or the name of another attribute."""
+
+FILTERS = frozenset({*EACH, *ALL, *FALLBACKS})
+
+
+def _join(separator: str, texts: Sequence[str]) -> str:
+    length = sum(map(len, texts)) + len(separator) * max(len(texts) - 1, 0)
+    if length > MAX_RENDERED_CHARACTERS:
+        raise RenderLimitError(f"renders to {length} characters, at most {MAX_RENDERED_CHARACTERS} are allowed")
+    return separator.join(texts)
 
 
 @frozen
 class Filter:
-    """A filter and its arguments."""
+    """A filter and its arguments; ``offset`` is the position of its first argument (in characters, from 0)."""
 
     name: str
     arguments: tuple[str, ...] = ()
+    offset: int = 0
 
 
 @frozen
@@ -84,25 +187,46 @@ class Reference:
         """Whether it has a default for a missing value."""
         return any(filter_.name == "default" for filter_ in self.filters)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of its attribute, and those of the attributes that are used if it does not exist."""
+        return (self.name, *(filter_.arguments[0] for filter_ in self.filters if filter_.name == "or"))
+
+    @property
+    def named_offsets(self) -> Iterator[tuple[str, int]]:
+        """Every name with its position."""
+        yield self.name, self.offset
+        yield from ((filter_.arguments[0], filter_.offset) for filter_ in self.filters if filter_.name == "or")
+
+    def find_name(self, values: Values) -> str | None:
+        """Return the name that it gets its value from: the first of its names that exists."""
+        return next((name for name in self.names if values.get(name)), None)
+
     def render(self, values: Values) -> str:
         """Return the text that replaces the reference.
 
         Raises:
             MissingAttributeError: the attribute has no value and the reference has no default.
+            RenderLimitError: the text would be too long.
         """
-        found = values.get(self.name)
+        members = list_members(values)
+        found = [member.get(self.name) for member in members]
         for filter_ in self.filters:
             if filter_.name == "default":
-                found = found or filter_.arguments
-            elif found is None:
-                continue
-            elif filter_.name in ALL:
-                found = (ALL[filter_.name][1](found, *filter_.arguments),)
-            else:
-                found = tuple(EACH[filter_.name][1](value, *filter_.arguments) for value in found)
-        if found is None:
+                found = [texts or filter_.arguments for texts in found]
+            elif filter_.name == "or":
+                # Behind a filter of all values there is one list for all members.
+                others = members if len(found) == len(members) else (values,)
+                found = [texts or other.get(filter_.arguments[0]) for texts, other in zip(found, others, strict=True)]
+            elif filter_.name in EACH:
+                apply = EACH[filter_.name][1]
+                found = [texts and tuple(apply(text, *filter_.arguments) for text in texts) for texts in found]
+            elif any(texts is not None for texts in found):
+                flat = tuple(text for texts in found for text in texts or ())
+                found = [tuple(ALL[filter_.name][1](flat, *filter_.arguments))]
+        if all(texts is None for texts in found):
             raise MissingAttributeError(self.name)
-        return ",".join(found)
+        return _join(",", [text for texts in found for text in texts or ()])
 
 
 @frozen(slots=False)
@@ -153,36 +277,80 @@ class Template:
     @cached_property
     def names(self) -> frozenset[str]:
         """The names of all attributes that it refers to."""
-        return frozenset(reference.name for reference in self.references)
+        return frozenset(name for reference in self.references for name in reference.names)
 
     def render(self, values: Values, escape: Callable[[str], str] = str) -> str:
         """Return the text with every reference replaced by its value, escaped by ``escape``.
 
         Raises:
             MissingAttributeError: an attribute has no value and no default.
+            RenderLimitError: the text would be too long.
         """
-        return "".join(part if isinstance(part, str) else escape(part.render(values)) for part in self.parts)
+        if not self.references:
+            return "".join(part for part in self.parts if isinstance(part, str))
+        texts: list[str] = []
+        length = 0
+        for part in self.parts:
+            text = part if isinstance(part, str) else escape(part.render(values))
+            length += len(text)
+            if length > MAX_RENDERED_CHARACTERS:
+                raise RenderLimitError(
+                    f"renders to {length} characters or more, at most {MAX_RENDERED_CHARACTERS} are allowed"
+                )
+            texts.append(text)
+        return "".join(texts)
 
     def render_each(self, values: Values, escape: Callable[[str], str] = str) -> tuple[str, ...]:
-        """Return one text for each combination of the values of the attributes that it refers to.
+        """Return one text for each combination of the values that belong together (:func:`combine_values`).
 
         Raises:
             MissingAttributeError: an attribute has no value and no default.
+            RenderLimitError: there would be too many texts, or a text would be too long.
         """
-        names = sorted(name for name in self.names if name in values)
-        combinations = product(*(values[name] for name in names))
-        used = {reference.name: values[reference.name] for reference in self.references if reference.name in values}
-        texts = (
-            self.render({**used, **{n: (v,) for n, v in zip(names, values_, strict=True)}}, escape)
-            for values_ in combinations
-        )
-        return tuple(dict.fromkeys(texts))
+        return tuple(dict.fromkeys(self.render(selected, escape) for selected in combine_values((self,), values)))
+
+
+def combine_values(templates: Sequence[Template], values: Values, context: Sequence[Template] = ()) -> Iterator[Values]:
+    """Yield values with one value for each attribute that ``templates`` refer to: each combination that exists.
+
+    Values of different members are not combined, unless no member has all attributes. The attributes that only
+    ``context`` refers to have the values of the same member, or of all members if that member has none.
+
+    Raises:
+        RenderLimitError: there are more than MAX_VALUE_COMBINATIONS.
+    """
+    references = [reference for template in templates for reference in template.references]
+    own = frozenset(name for template in templates for name in template.names)
+    others = frozenset(name for template in context for name in template.names) - own
+    existing = [reference for reference in references if reference.find_name(values) is not None]
+    members = [
+        member
+        for member in list_members(values)
+        if existing and all(reference.find_name(member) is not None for reference in existing)
+    ] or [distinct_values(values)]
+    found = 0
+    for member in members:
+        names = sorted({name for reference in existing if (name := reference.find_name(member)) is not None})
+        found += prod(len(member[name]) for name in names)
+        if found > MAX_VALUE_COMBINATIONS:
+            raise RenderLimitError(
+                f"renders to {found} or more texts, one for each combination of the values of "
+                f"{' and '.join(names)}; at most {MAX_VALUE_COMBINATIONS} are allowed"
+            )
+        # Iterating over `member` would miss attributes that are read when they are looked up.
+        base = {name: texts for name in own if (texts := member.get(name)) is not None}
+        base |= {name: texts for name in others if (texts := member.get(name) or values.get(name)) is not None}
+        for texts in product(*(member[name] for name in names)):
+            yield {**base, **{name: (text,) for name, text in zip(names, texts, strict=True)}}
 
 
 def _parse_reference(body: str, offset: int) -> Reference:
     name, *filters = body.split("|")
     if not _NAME.match(name):
         raise TemplateError(f"{name!r} is not an attribute name", offset, "write ${name} or ${name|filter}")
+    if len(filters) > MAX_FILTERS:
+        message = f"${{{name}|...}} has {len(filters)} filters, at most {MAX_FILTERS} are allowed"
+        raise TemplateError(message, offset, "remove filters, or define a custom attribute with a part of them")
     position = offset + len(name) + 1
     read = []
     for text in filters:
@@ -191,20 +359,34 @@ def _parse_reference(body: str, offset: int) -> Reference:
     return Reference(name, tuple(read), offset)
 
 
+_USAGE = {
+    "replace": "write replace:OLD:NEW",
+    "pad": "write pad:WIDTH",
+    "default": "write default:TEXT",
+    "join": "write join:TEXT",
+    "or": "write or:ATTRIBUTE",
+}
+
+
 def _parse_filter(text: str, offset: int) -> Filter:
     name, separator, rest = text.partition(":")
     if name not in FILTERS:
         raise TemplateError(f"unknown filter {name!r}", offset, f"valid filters: {', '.join(sorted(FILTERS))}")
-    if name in ("default", "join"):
+    usage = _USAGE.get(name, f"write {name} alone")
+    if name in ("default", "join", "or"):
         if not separator:
-            raise TemplateError(f"filter {name!r} requires a text after ':'", offset, f"write {name}:TEXT")
-        return Filter(name, (rest,))
+            what = "an attribute" if name == "or" else "a text"
+            raise TemplateError(f"filter {name!r} requires {what} after ':'", offset, usage)
+        if name == "or" and not _NAME.match(rest):
+            raise TemplateError(f"{rest!r} is not an attribute name", offset + len("or:"), usage)
+        return Filter(name, (rest,), offset + len(name) + 1)
     arguments = tuple(rest.split(":")) if separator else ()
     expected_count = (EACH.get(name) or ALL[name])[0]
     if len(arguments) != expected_count:
-        hint = f"write {name}:OLD:NEW" if expected_count else f"write {name} alone"
         message = f"filter {name!r}: expected {expected_count or 'no'} arguments, found {len(arguments)}"
-        raise TemplateError(message, offset, hint)
-    if expected_count and not arguments[0]:
-        raise TemplateError(f"filter {name!r} has an empty text to replace", offset, f"write {name}:OLD:NEW")
-    return Filter(name, arguments)
+        raise TemplateError(message, offset, usage)
+    if name == "replace" and not arguments[0]:
+        raise TemplateError(f"filter {name!r} has an empty text to replace", offset, usage)
+    if name == "pad" and not (_WIDTH.match(rest) and 1 <= int(rest) <= MAX_PAD_WIDTH):
+        raise TemplateError(f"filter 'pad': expected a width from 1 to {MAX_PAD_WIDTH}, found {rest!r}", offset, usage)
+    return Filter(name, arguments, offset + len(name) + 1)

@@ -283,3 +283,25 @@ async def test_device_belongs_to_a_single_resource_and_is_counted_once(node: Fak
     assert metrics['genplug_devices{resource="example.com/x",state="healthy"}'] == 2
     assert metrics['genplug_devices{resource="example.com/y",state="healthy"}'] == 0
     assert metrics['genplug_allocations_total{resource="example.com/x",result="success"}'] == 1
+
+
+async def test_values_of_several_devices_are_listed_in_the_order_of_the_devices(node: FakeNode) -> None:
+    """Three DAX devices of 2, 1 and 2 GiB: each size is at the position of its path."""
+    sizes = {"dax0.0": 2 << 30, "dax1.0": 1 << 30, "dax10.0": 2 << 30}
+    for number, (name, size) in enumerate(sizes.items()):
+        node.plug(f"/dev/{name}", major=252, minor=number)
+        node.write(f"/sys/devices/{name}/size", f"{size}\n")
+        node.link(f"/sys/dev/char/252:{number}", f"/sys/devices/{name}")
+    config = build_x_config(
+        "allocate: {env: {D: '${path}', S: '${attr.size}', U: '${attr.size|gib|unique}', N: '${attr.size|count}'}}",
+        glob="/dev/dax*",
+    )
+    async with node.run_agent(config):
+        listed = await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == len(sizes))
+        (response,) = (await node.kubelet.plugin(X).allocate([sorted(listed, reverse=True)])).container_responses
+    assert response.envs == {
+        "D": "/dev/dax0.0,/dev/dax1.0,/dev/dax10.0",
+        "S": "2147483648,1073741824,2147483648",
+        "U": "2,1",
+        "N": "3",
+    }

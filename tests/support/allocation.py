@@ -2,13 +2,13 @@
 
 from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.allocation.resource_state import ResourceState
-from genplug.hardware.candidate_attributes import merge_values, path_attributes
+from genplug.hardware.candidate_attributes import path_attributes
 from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo
 from genplug.health.verdict import DeviceHealth, Verdict
 from genplug.spec.globs import Glob
 from genplug.spec.model import AllocateSpec, MountSpec, Resource
 from genplug.spec.policy import Policy
-from genplug.spec.template import Template
+from genplug.spec.template import Template, merge_values
 from tests.support.hardware import LOCATION, NAME, NodeTree
 
 MOUNT_POLICY = Policy(writable=(Glob.parse("/**"),))

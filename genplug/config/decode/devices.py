@@ -108,13 +108,14 @@ class _SourceDecoder:
         if template is None or not isinstance(written, ScalarNode):
             return None
         for reference in template.references:
-            name = reference.name
-            needed = next(filter(needs_sysfs, sorted(_all_names(name, custom))), None)
-            if needed is not None:
+            for name, offset in reference.named_offsets:
+                needed = next(filter(needs_sysfs, sorted(_all_names(name, custom))), None)
+                if needed is None:
+                    continue
                 what = repr(name) if needed == name else f"{name!r} depends on {needed!r}, which"
                 message = f"{what} is read from the directory that 'sysfs' defines"
                 hint = "use attributes that do not depend on it: path, name, index, minor, attributes of other files"
-                location = written.at(reference.offset)
+                location = written.at(offset)
                 self.diagnostics.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len(name))
         return template
 

@@ -15,7 +15,7 @@ from genplug.spec.location import SourceLocation
 from genplug.spec.names import ENVIRONMENT_PREFIX, SLICE
 from genplug.spec.regex import Pattern, PatternError, compile_regex
 from genplug.spec.selectors import Condition, Selector, normalize, parse_quantity
-from genplug.spec.template import Reference, Template, TemplateError
+from genplug.spec.template import Reference, RenderLimitError, Template, TemplateError, Values
 
 _LIST_HINT = "docs/reference/configuration.md lists them; define custom attributes under 'attributes' of the entry"
 _LONG_PATH = "/x" * 16
@@ -44,8 +44,11 @@ class ValueDecoder:
             self.diagnostics.add(ErrorCode.TEMPLATE, location, str(error), key_path=where, hint=error.hint)
             return None
         for reference in template.references:
-            self._check_attribute(reference.name, node.at(reference.offset), where)
-        return template
+            for name, offset in reference.named_offsets:
+                self._check_attribute(name, node.at(offset), where)
+        # The values are unknown here, but filters can make a long text of every value.
+        is_bounded = self._render_sample(node, template, dict.fromkeys(template.names, ("x",)), where) is not None
+        return template if is_bounded else None
 
     def path(self, node: Node | None, where: str, *, is_glob: bool = False) -> Template | None:
         """Return a template that renders to an absolute path, or to a glob over such paths."""
@@ -53,7 +56,9 @@ class ValueDecoder:
         # The schema check has reported an empty string.
         if template is None or not isinstance(node, ScalarNode) or not node.text:
             return None
-        sample = template.render({name: self._sample(name, template.parts) for name in template.names})
+        values = {name: self._sample(name, template.parts) for name in template.names}
+        if (sample := self._render_sample(node, template, values, where)) is None:
+            return None
         width = len(node.text)
         if not sample.startswith("/"):
             message = f"{node.text!r} is not an absolute path"
@@ -66,6 +71,17 @@ class ValueDecoder:
         elif is_glob:
             self._glob(node, sample, where)
         return template
+
+    def _render_sample(self, node: ScalarNode, template: Template, values: Values, where: str) -> str | None:
+        """Return the text that a template renders to; record an error and return None if it exceeds a limit."""
+        try:
+            return template.render(values)
+        except RenderLimitError as error:
+            location, message = node.at(0), f"the template {error}"
+            hint = "shorten the template, or remove 'replace' filters that make values longer"
+            width = max(len(node.text), 1)
+            self.diagnostics.add(ErrorCode.TEMPLATE, location, message, key_path=where, hint=hint, width=width)
+            return None
 
     def globs(self, node: Node | None, where: str) -> tuple[Glob, ...]:
         """Return the globs of a string or a list of strings."""

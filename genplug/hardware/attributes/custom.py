@@ -11,7 +11,7 @@ from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.model import CustomAttribute
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.regex import Pattern, PatternError, matched_value, render_regexes
-from genplug.spec.template import MissingAttributeError, Values
+from genplug.spec.template import RenderError, Values
 
 
 def read_custom_attribute(custom: CustomAttribute, values: Values, device: SysfsDevice) -> AttributeValue | None:
@@ -22,7 +22,7 @@ def read_custom_attribute(custom: CustomAttribute, values: Values, device: Sysfs
         if not custom.collect_all:
             return next(found, None)
         all_found = list(found)
-    except (MissingAttributeError, GlobError, PatternError):
+    except (RenderError, GlobError, PatternError):
         return None
     if not all_found:
         return None

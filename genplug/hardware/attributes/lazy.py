@@ -10,7 +10,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.model import Source
 from genplug.spec.names import ENVIRONMENT_PREFIX, FILE_PREFIX, NODE_NAME
-from genplug.spec.template import MissingAttributeError, Template, Values
+from genplug.spec.template import RenderError, Template, Values
 
 _DEVICE_NUMBERS = {"major": 0, "minor": 1}
 
@@ -104,7 +104,7 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
     def _find_configured_directory(self, sysfs: Template) -> str | None:
         try:
             paths = sysfs.render_each(self)
-        except MissingAttributeError:
+        except RenderError:
             return None
         self.depends.update(paths)
         found = (self._host.resolve(path) for path in paths)

@@ -91,7 +91,7 @@ def make_request(check: PciCheck, device: Device) -> ProbeRequest:
         return ("pci", width, *check.address.render_each(device.attributes))
     if "pci.address" not in device.attributes:
         raise MissingAttributeError("pci.address")
-    return ("pci", width, *device.attributes["pci.address"])
+    return ("pci", width, *dict.fromkeys(device.attributes["pci.address"]))
 
 
 def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Answer:

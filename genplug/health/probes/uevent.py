@@ -62,7 +62,9 @@ def bind(check: UeventCheck, device: Device) -> EventPatterns:
         raise MissingAttributeError("sysfs")
     paths = check.path.render_each(values) if check.path is not None else values["sysfs"]
     clear = tuple(render_regexes(check.clear, values)) if check.clear is not None else ()
-    return EventPatterns(tuple(path.rstrip("/") for path in paths), tuple(render_regexes(check.fail, values)), clear)
+    return EventPatterns(
+        tuple(dict.fromkeys(path.rstrip("/") for path in paths)), tuple(render_regexes(check.fail, values)), clear
+    )
 
 
 def evaluate(patterns: EventPatterns, event: "Uevent") -> Result | None:

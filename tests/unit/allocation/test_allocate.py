@@ -1,5 +1,6 @@
 """Allocate: the edits of a container in a stable order, after a new check of each node, or an error."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -14,9 +15,11 @@ from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEd
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
+from genplug.hardware.inventory import Device
 from genplug.spec.globs import Glob
-from genplug.spec.model import MountSpec
+from genplug.spec.model import AllocateSpec, MountSpec
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.template import Template, Values, merge_values
 from tests.support.allocation import (
     DeviceTree,
     build_mount_spec,
@@ -26,7 +29,7 @@ from tests.support.allocation import (
     mark_unhealthy,
     offer_devices,
 )
-from tests.support.hardware import open_tree
+from tests.support.hardware import LOCATION, NAME, open_tree
 
 
 def find_refusal(state: ResourceState, *ids: str) -> str:
@@ -74,9 +77,68 @@ def test_templates_render_all_devices_of_the_container_in_natural_order(tree: De
     assert [node.host_path for node in edits.nodes] == ["/dev/x2", "/dev/x10"]
 
 
-def test_equal_values_of_several_devices_are_rendered_once(tree: DeviceTree) -> None:
-    state = build_state(tree, build_resource(env={"MAJOR": "${major}"}), *tree.make_healthy("x0", "x1"))
-    assert state.allocate(["x0", "x1"]).env == (("MAJOR", "240"),)
+def test_equal_values_of_several_devices_are_repeated_unless_unique_is_used(tree: DeviceTree) -> None:
+    spec = build_resource(env={"MAJOR": "${major}", "UNIQUE": "${major|unique}"})
+    state = build_state(tree, spec, *tree.make_healthy("x0", "x1"))
+    assert state.allocate(["x0", "x1"]).env == (("MAJOR", "240,240"), ("UNIQUE", "240"))
+
+
+def test_default_is_at_the_position_of_the_device_without_the_attribute(tree: DeviceTree) -> None:
+    spec = build_resource(env={"N": "${name}", "I": "${index|default:-}", "J": "${index|or:name}"})
+    state = build_state(tree, spec, *mark_healthy(*map(tree.make_device, ("a1", "b", "c3"))))
+    assert state.allocate(["c3", "b", "a1"]).env == (("N", "a1,b,c3"), ("I", "1,-,3"), ("J", "1,b,3"))
+
+
+SIZES = st.lists(st.integers(0, 3), min_size=1, max_size=6)
+
+
+@given(sizes=SIZES, members=st.lists(st.integers(1, 3), min_size=6, max_size=6), data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_values_of_two_attributes_at_one_position_are_of_one_candidate(
+    sizes: list[int], members: list[int], data: st.DataObject
+) -> None:
+    """For any devices of one or several candidates, and any order in which the kubelet names them."""
+    devices: list[Device] = []
+    owners: dict[str, tuple[str, str]] = {}
+    for number, size in enumerate(sizes):
+        key = f"0000:{number * 37 % 256:02x}:00.0"
+        parts: list[Values] = []
+        for member in range(members[number]):
+            path = f"/dev/{key}/{member}"
+            # Sizes that differ between members, repeat between devices, and do not sort as the paths do.
+            owners[path] = (str((size + member) % 3), key)
+            parts.append({"path": (path,), "size": (owners[path][0],), "pci.address": (key,)})
+        devices.append(Device(f"d{number}", key, NAME, LOCATION, (key,), (), (), merge_values(parts)))
+    spec = build_resource(
+        env={"P": "${path}", "S": "${size}", "A": "${pci.address|json}", "F": "${path|first}", "N": "${path|count}"},
+        annotations={"a.example/p": "${path|basename|join:;}", "a.example/s": "${size|join:;}"},
+    )
+    state = ResourceState(offer_devices(spec, *mark_healthy(*devices)), Host())
+    chosen = data.draw(st.lists(st.sampled_from([device.id for device in devices]), min_size=1))
+    edits = state.allocate(chosen)
+    env, annotations = dict(edits.env), dict(edits.annotations)
+    paths = env["P"].split(",")
+    assert list(zip(env["S"].split(","), json.loads(env["A"]), strict=True)) == [owners[path] for path in paths]
+    assert annotations["a.example/p"].split(";") == [path.rpartition("/")[2] for path in paths]
+    assert annotations["a.example/s"].split(";") == env["S"].split(",")
+    assert (env["F"], env["N"]) == (paths[0], str(len(paths)))
+    keys = list(dict.fromkeys(owners[path][1] for path in paths))
+    # PCI addresses of equal length: the order of the text is that of the hexadecimal numbers.
+    assert keys == sorted({device.key for device in devices if device.id in chosen})
+
+
+def test_texts_of_mounts_and_cdi_names_pair_the_values_of_one_member(tree: DeviceTree) -> None:
+    parts = [{"name": (f"x{n}",), "minor": (str(9 - n),)} for n in range(3)]
+    device = evolve(tree.make_device("x"), attributes=merge_values(parts))
+    other = evolve(tree.make_device("y"), attributes={"name": ("y",), "minor": ("4",)})
+    for number in range(3):
+        tree.write(f"/opt/x{number}/{9 - number}", "")
+    mount = build_mount_spec("/opt/${name}/${minor}", "/opt/${name}", optional=True)
+    allocate = AllocateSpec(mounts=(mount,), cdi_devices=(Template.parse("a.example/x=${name}-${minor}"),))
+    spec = evolve(build_resource(), allocate=allocate)
+    edits = build_state(tree, spec, *mark_healthy(device, other)).allocate(["x", "y"])
+    assert edits.cdi_devices == ("a.example/x=x0-9", "a.example/x=x1-8", "a.example/x=x2-7", "a.example/x=y-4")
+    assert [mount.host_path for mount in edits.mounts] == ["/opt/x0/9", "/opt/x1/8", "/opt/x2/7"]
 
 
 def test_shared_companion_is_listed_once_after_the_nodes(tree: DeviceTree) -> None:
@@ -271,7 +333,7 @@ def test_relative_container_path_of_a_mount_is_refused(tree: DeviceTree) -> None
 def test_template_without_a_value_is_refused(tree: DeviceTree) -> None:
     indexed, plain = tree.make_device("x0"), tree.make_device("x")
     state = build_state(tree, build_resource(env={"I": "${index}"}), *mark_healthy(indexed, plain))
-    assert "'${index}' refers to 'index', which no device of the container has" in find_refusal(state, "x")
+    assert "'${index}' refers to 'index', which a device of the container does not have" in find_refusal(state, "x")
     mounts = build_resource(mounts=(build_mount_spec("/dev", "/m/${index}"),))
     assert "a mount refers to 'index', which the device does not have" in find_refusal(
         build_state(tree, mounts, *mark_healthy(plain)), "x"

@@ -32,8 +32,10 @@ def test_candidates_of_a_group_are_a_single_device(tree: NodeTree) -> None:
         f"/dev/infiniband/{kind}0" for kind in ("issm", "umad", "uverbs")
     ]
     assert [companion.path for companion in second.companions] == ["/dev/infiniband/rdma_cm"]
-    assert first.attributes["index"] == ("0",)
+    # One order of members for all attributes.
     assert first.attributes["name"] == ("issm0", "umad0", "uverbs0")
+    assert first.attributes["minor"] == ("128", "64", "0")
+    assert first.attributes["index"] == ("0", "0", "0")
     assert not first.faults
 
 

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.spec.template import MissingAttributeError, Template, TemplateError
+from genplug.spec.template import (
+    MissingAttributeError,
+    RenderLimitError,
+    Template,
+    TemplateError,
+    distinct_values,
+    merge_values,
+)
 
 VALUES = {
     "path": ("/dev/uverbs0", "/dev/umad0"),
@@ -24,6 +31,16 @@ RENDERED = {
     "${path|join:}": "/dev/uverbs0/dev/umad0",
     "${path|first}": "/dev/uverbs0",
     "${path|count}": "2",
+    "${name|replace:umad:uverbs|unique}": "uverbs0",
+    "${path|dirname|unique}": "/dev",
+    "${index|pad:3}": "000",
+    "${name|pad:3}": "uverbs0,umad0",
+    "${size|pad:3}": "137438953472",
+    "${name|quote}": '"uverbs0","umad0"',
+    "${missing|or:index}": "0",
+    "${missing|or:gone|or:name|upper}": "UVERBS0,UMAD0",
+    "${index|or:name}": "0",
+    "${missing|or:gone|default:x}": "x",
     "${path|json}": '["/dev/uverbs0", "/dev/umad0"]',
     "${path|basename}": "uverbs0,umad0",
     "${path|dirname}": "/dev,/dev",
@@ -75,6 +92,16 @@ INVALID = {
     "${index|join}": 8,
     "${index|default}": 8,
     "${index|Lower}": 8,
+    "${index|unique:x}": 8,
+    "${index|pad}": 8,
+    "${index|pad:}": 8,
+    "${index|pad:0}": 8,
+    "${index|pad:65}": 8,
+    "${index|pad:x}": 8,
+    "${index|or}": 8,
+    "${index|or:}": 11,
+    "${index|or:1}": 11,
+    "${index" + "|lower" * 17 + "}": 2,
 }
 
 
@@ -102,6 +129,77 @@ def test_render_each_returns_a_text_for_each_value() -> None:
     assert Template.parse("/dev/${name}").render_each(VALUES) == ("/dev/uverbs0", "/dev/umad0")
     assert Template.parse("${name}-${index}").render_each(VALUES) == ("uverbs0-0", "umad0-0")
     assert Template.parse("fixed").render_each(VALUES) == ("fixed",)
+
+
+def test_alternative_attributes_are_named_with_their_offsets() -> None:
+    template = Template.parse("${a|lower|or:b|or:c}")
+    [reference] = template.references
+    assert list(reference.named_offsets) == [("a", 2), ("b", 13), ("c", 18)]
+    assert template.names == {"a", "b", "c"}
+
+
+MEMBERS = merge_values(
+    [{"name": ("x2",), "size": ("9",), "all": ("a", "b")}, {"name": ("x10",)}, {"name": ("x3",), "size": ("9",)}]
+)
+RENDERED_OF_MEMBERS = {
+    "${name}": "x2,x10,x3",
+    "${size}": "9,9",
+    "${size|count}": "2",
+    "${size|unique}": "9",
+    "${size|unique|count}": "1",
+    "${size|default:-}": "9,-,9",
+    "${size|default:}": "9,,9",
+    "${size|upper|default:-|json}": '["9", "-", "9"]',
+    "${size|or:name}": "9,x10,9",
+    "${size|join:;|default:-}": "9;9",
+    "${all|default:c}": "a,b,c,c",
+    "${name|first}": "x2",
+    "${gone|default:-}": "-,-,-",
+    "${gone|default:-|unique}": "-",
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), RENDERED_OF_MEMBERS.items())
+def test_template_renders_the_values_of_members_in_their_order(text: str, expected: str) -> None:
+    assert Template.parse(text).render(MEMBERS) == expected
+
+
+def test_merged_values_are_a_mapping_of_the_names_of_all_members() -> None:
+    assert set(MEMBERS) == {"name", "size", "all"}
+    assert len(MEMBERS) == 3
+    assert "gone" not in MEMBERS
+    assert merge_values([MEMBERS, {"name": ("y",)}])["name"] == ("x2", "x10", "x3", "y")
+    assert distinct_values(MEMBERS) == {"name": ("x2", "x3", "x10"), "size": ("9",), "all": ("a", "b")}
+
+
+def test_render_each_combines_the_values_of_one_member_only() -> None:
+    assert Template.parse("${name}:${size}").render_each(MEMBERS) == ("x2:9", "x3:9")
+    assert Template.parse("${name}:${gone|default:-}").render_each(MEMBERS) == ("x2:-", "x10:-", "x3:-")
+    assert Template.parse("${size|or:name}").render_each(MEMBERS) == ("9", "x10")
+    apart = merge_values([{"a": ("1",)}, {"b": ("3", "2")}])
+    assert Template.parse("${a}-${b}").render_each(apart) == ("1-2", "1-3")
+
+
+LIMITS = {
+    "${name" + "|replace:x:xxxxxxxxxxxxxxxxxxxx" * 5 + "}": "a value of 16000 characters",
+    "${name|first|replace:x:" + "x" * 4096 + "}": "a value of 8192 characters",
+    "${many|join:" + "-" * 1000 + "}": "renders to 1002000 characters, at most 131072",
+    "${name}" * 80_000: "renders to 131074 characters or more, at most 131072",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), LIMITS.items(), ids=range(len(LIMITS)))
+def test_template_that_grows_over_a_limit_is_refused_with_the_number(text: str, message: str) -> None:
+    values = {"name": ("xx",), "many": ("123",) * 1000}
+    with pytest.raises(RenderLimitError, match=message):
+        Template.parse(text).render(values)
+
+
+def test_combinations_of_values_are_limited() -> None:
+    values = {name: tuple(map(str, range(100))) for name in "abc"}
+    assert len(Template.parse("${a}").render_each(values)) == 100
+    with pytest.raises(RenderLimitError, match=r"renders to 1000000 or more texts.* of a and b and c; at most 1000"):
+        Template.parse("${a}${b}${c}").render_each(values)
 
 
 @given(st.text("ab$${}|:", max_size=15))

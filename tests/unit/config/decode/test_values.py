@@ -52,3 +52,21 @@ def test_invalid_glob_in_selector_is_rejected_at_its_location(written: str, form
 )
 def test_invalid_or_contradictory_selector_is_rejected(written: str) -> None:
     assert find_codes(f"devices: [{{glob: /dev/x*, where: {{name: {written}}}}}]") == [ErrorCode.SELECTOR]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "id: {}",
+        "groupBy: {}",
+        "with: [{}]",
+        "nodes: [{{path: /dev/x, as: {}}}]",
+        "sysfs: {}",
+        "attributes: {{a: {{path: {}}}}}",
+    ],
+)
+def test_template_that_grows_over_the_limit_is_rejected_at_load(key: str) -> None:
+    text = '"/dev/${name' + "|replace:x:xxxxxxxxxx" * 8 + '}"'
+    [diagnostic] = find_diagnostics(render_config(f"devices: [{{glob: /dev/x*, {key.format(text)}}}]"))
+    assert diagnostic.code is ErrorCode.TEMPLATE
+    assert "a value of 10000 characters with 'replace', at most 4096 are allowed" in diagnostic.message
