@@ -12,7 +12,7 @@ from genplug.hardware.inventory import Inventory
 from genplug.hardware.uevents import Uevent
 from genplug.health.presence import NO_PROBE_RESULTS, evaluate_health
 from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus
-from genplug.health.verdict import DeviceRef, ProbeResults
+from genplug.health.verdict import ProbeResults
 from genplug.observe.events import EventLog
 from genplug.observe.messages import log_conflicts, log_monitor_event, log_rejected_names, log_stalls
 
@@ -80,7 +80,7 @@ class Reconciler:
         try:
             if monitor is not self._monitor and self._scan is not None:
                 # The results of the failed probes count until the new probes have results.
-                monitor.update_devices(self._scan.inventory, frozenset())
+                monitor.update_devices(self._scan.inventory)
                 await monitor.wait_first_results()
                 self._monitor = monitor
                 self._request()
@@ -124,7 +124,7 @@ class Reconciler:
             self._monitor = self._unstarted_monitor = self._build_monitor()
             self._needs_monitor.set()
         if self._monitor is not None and self.snapshot is None:
-            self._monitor.update_devices(inventory, frozenset())
+            self._monitor.update_devices(inventory)
             await self._monitor.wait_first_results()
 
     def _build_monitor(self) -> "ProbeMonitor":
@@ -139,7 +139,5 @@ class Reconciler:
         """Update the probes for an inventory, and return their current results."""
         if self._monitor is None:
             return NO_PROBE_RESULTS
-        devices = self.snapshot.health.devices if self.snapshot is not None else {}
-        listed = {DeviceRef(name, device.device.id) for name, health in devices.items() for device in health}
-        self._monitor.update_devices(inventory, listed)
+        self._monitor.update_devices(inventory)
         return self._monitor.current_results(time.monotonic())

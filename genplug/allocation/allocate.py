@@ -19,8 +19,13 @@ from genplug.spec.policy import Policy
 from genplug.spec.template import MergedValues, RenderError, Template, Values, combine_values, list_members
 
 
-def allocate_edits(offer: ResourceOffer, ids: Sequence[str], host: Host) -> ContainerEdits:
+def allocate_edits(
+    offer: ResourceOffer, ids: Sequence[str], host: Host, *, is_complete: bool = False
+) -> ContainerEdits:
     """Return the edits for a container with these devices; order and repeats of ``ids`` do not matter.
+
+    The edits have what exists now: an optional node that has disappeared since the last scan is left out, and so is a
+    device of a pool of tokens. With ``is_complete``, everything that the last scan found must still exist.
 
     Raises:
         AllocationError: an ID is unknown, a device is unhealthy or has changed, or two edits need one container path.
@@ -29,15 +34,40 @@ def allocate_edits(offer: ResourceOffer, ids: Sequence[str], host: Host) -> Cont
         return ContainerEdits()
     _check_share(offer, ids)
     devices = _granted_devices(offer, ids)
+    try:
+        return _edits_of(offer, ids, devices, host, is_complete=is_complete)
+    except AllocationError:
+        remaining = () if is_complete or offer.resource.tokens is None else _usable_devices(offer, devices, host)
+        if not remaining or remaining == devices:
+            raise
+    return _edits_of(offer, ids, remaining, host, is_complete=is_complete)
+
+
+def _edits_of(
+    offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Device], host: Host, *, is_complete: bool
+) -> ContainerEdits:
     allocate = offer.resource.allocate
     attributes = _attributes(offer, ids, devices)
     return ContainerEdits(
         env=tuple((name, _render(template, attributes, offer)) for name, template in allocate.env),
         mounts=_mounts(allocate.mounts, devices, offer.resource.policy, host),
-        nodes=_nodes(devices, host),
+        nodes=_nodes(devices, host, is_complete=is_complete),
         annotations=tuple((name, _render(template, attributes, offer)) for name, template in allocate.annotations),
         cdi_devices=_cdi_devices(offer, attributes),
     )
+
+
+def _usable_devices(offer: ResourceOffer, devices: Sequence[Device], host: Host) -> tuple[Device, ...]:
+    """Return the devices of a pool whose nodes and mount sources exist now."""
+    usable = []
+    for device in devices:
+        try:
+            _nodes((device,), host, is_complete=False)
+            _mounts(offer.resource.allocate.mounts, (device,), offer.resource.policy, host)
+        except AllocationError:
+            continue
+        usable.append(device)
+    return tuple(usable)
 
 
 def _check_share(offer: ResourceOffer, ids: Sequence[str]) -> None:
@@ -96,15 +126,14 @@ def _attributes(offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Devi
     return parts[0] if len(parts) == 1 else MergedValues(tuple(parts))
 
 
-def _nodes(devices: Sequence[Device], host: Host) -> tuple[NodeEdit, ...]:
+def _nodes(devices: Sequence[Device], host: Host, *, is_complete: bool) -> tuple[NodeEdit, ...]:
     edits: dict[str, NodeEdit] = {}
     infos: dict[str, tuple[Device, PathInfo]] = {}
-    device_nodes = (
-        *((device, node) for device in devices for node in device.nodes),
-        *((device, node) for device in devices for node in device.companions),
-    )
-    for device, node in device_nodes:
-        info = _recheck_node(device, node, host)
+    present = [
+        (device, *found) for device in devices for found in _present_nodes(device, host, is_complete=is_complete)
+    ]
+    # Nodes before companions, as in the list of a single device.
+    for device, node, info in sorted(present, key=lambda found: found[1] in found[0].companions):
         container_path = node.container_path
         first = edits.get(container_path)
         if first is None:
@@ -120,6 +149,22 @@ def _nodes(devices: Sequence[Device], host: Host) -> tuple[NodeEdit, ...]:
             both = "".join(letter for letter in "rwm" if letter in first.permissions + node.permissions)
             edits[container_path] = NodeEdit(first.host_path, container_path, both)
     return tuple(edits.values())
+
+
+def _present_nodes(device: Device, host: Host, *, is_complete: bool) -> list[tuple[DeviceNode, PathInfo]]:
+    """Return the nodes and companions of a device that exist now; at least one node must, and all that are required."""
+    present: list[tuple[DeviceNode, PathInfo]] = []
+    missing: AllocationError | None = None
+    for node in (*device.nodes, *device.companions):
+        try:
+            present.append((node, _recheck_node(device, node, host)))
+        except AllocationError as error:
+            if is_complete or not node.is_optional:
+                raise
+            missing = missing or error
+    if missing is not None and device.nodes and not any(node in device.nodes for node, _ in present):
+        raise missing
+    return present
 
 
 def _recheck_node(device: Device, node: DeviceNode, host: Host) -> PathInfo:

@@ -51,8 +51,10 @@ class ResourceState:
         Raises:
             AllocationError: the request fails; the message names the device and the reason.
         """
-        edits = allocate_edits(self.offer, ids, self.host)
-        if not ids or not self.offer.resource.allocate.injects_by_cdi:
+        # The CDI file has what the last scan found.
+        injects_by_cdi = self.offer.resource.allocate.injects_by_cdi
+        edits = allocate_edits(self.offer, ids, self.host, is_complete=injects_by_cdi)
+        if not ids or not injects_by_cdi:
             return edits
         if self.restore is not None:
             self.restore(self.offer.resource.name)

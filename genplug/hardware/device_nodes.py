@@ -26,8 +26,11 @@ def candidate_nodes(candidates: Sequence[Candidate]) -> list[DeviceNode]:
     Other candidates (a PCI function, a directory, a socket) give what ``allocate`` defines and no device node.
     """
     found = ((candidate.path, candidate.info) for candidate in candidates)
+    is_group = len(candidates) > 1
     return [
-        DeviceNode(path, path, DEFAULT_PERMISSIONS, info) for path, info in found if info is not None and info.is_device
+        DeviceNode(path, path, DEFAULT_PERMISSIONS, info, is_group)
+        for path, info in found
+        if info is not None and info.is_device
     ]
 
 
@@ -38,7 +41,7 @@ def specified_nodes(
 
     The dependencies of the result are added to ``dependencies``.
     """
-    nodes: list[DeviceNode] = []
+    nodes: dict[tuple[str, str, str], DeviceNode] = {}
     faults: list[str] = []
     for spec in specs:
         try:
@@ -46,8 +49,11 @@ def specified_nodes(
                 node = _node(path, spec, selected, host, dependencies)
                 if isinstance(node, str):
                     faults.append(node)
-                elif node is not None and node not in nodes:
-                    nodes.append(node)
+                elif node is not None:
+                    key = (node.path, node.container_path, node.permissions)
+                    # A node that any of the specs requires is required.
+                    if key not in nodes or not node.is_optional:
+                        nodes[key] = node
         except MissingAttributeError as error:
             if spec.optional:
                 continue
@@ -58,7 +64,7 @@ def specified_nodes(
             faults.append(f"a path at {spec.location} renders to an invalid glob: {error}")
         except _NothingMatchesError as error:
             faults.append(str(error))
-    return nodes, faults
+    return list(nodes.values()), faults
 
 
 def resolve_collisions(
@@ -113,9 +119,10 @@ def _node(
         return f"{printable(path)}: {NOT_UTF8}"
     if not info.is_device:
         return f"{path} is {KIND_NAMES[info.kind]}, not a device node"
+    is_optional = spec.optional or spec.path.has_glob
     if spec.container_path is None:
-        return DeviceNode(path, posixpath.normpath(path), spec.permissions, info)
+        return DeviceNode(path, posixpath.normpath(path), spec.permissions, info, is_optional)
     container_path = spec.container_path.render({**attributes, **path_attributes(path, info)})
     if not container_path.startswith("/"):
         return f"the container path '{container_path}' of {path} is not absolute ({spec.location})"
-    return DeviceNode(path, posixpath.normpath(container_path), spec.permissions, info)
+    return DeviceNode(path, posixpath.normpath(container_path), spec.permissions, info, is_optional)

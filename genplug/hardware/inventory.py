@@ -105,13 +105,15 @@ class DeviceNode:
     """A device node that a container gets.
 
     ``path`` is the host path as found, possibly a symlink; ``container_path`` is the path in the container;
-    ``permissions`` is a subset of ``rwm``. ``info`` is the stat of ``path`` when the device was found.
+    ``permissions`` is a subset of ``rwm``. ``info`` is the stat of ``path`` when the device was found. With
+    ``is_optional``, the device is usable without the node: it is optional, a match of a glob, or a member of a group.
     """
 
     path: str
     container_path: str
     permissions: str
     info: PathInfo
+    is_optional: bool = False
 
 
 @frozen

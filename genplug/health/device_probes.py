@@ -1,18 +1,18 @@
 """The probes of all devices of an inventory, and their states across changes of devices and configuration. Pure.
 
 A probe keeps its state as long as it checks the same property of the same device.
-A device that disappears and returns has to pass its probes again, unless it has only event probes.
+A device that disappears and returns is a new device: no result from before counts, sticky failures included.
 """
 
 from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
 
 from attrs import evolve, field, frozen
 
+from genplug.hardware.identities import is_replugged
 from genplug.hardware.inventory import Device, Inventory
 from genplug.health.binding import BoundProbe, bind_probe
 from genplug.health.probe_instance import ProbeInstance
-from genplug.health.thresholds import ProbeState, initial_state, returned_state
+from genplug.health.thresholds import initial_state
 from genplug.health.verdict import DeviceRef, ProbeFailure, ProbeResults
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
@@ -37,7 +37,9 @@ class Update:
 
 
 class DeviceProbes:
-    """The probes of the devices of the newest inventory, and those of devices that may return.
+    """The probes of the devices of the newest inventory.
+
+    The probes of a device that disappears are forgotten: a device that returns is judged as a new device.
 
     ``is_archive`` is whether the devices are those of an archive of a node.
     """
@@ -46,7 +48,6 @@ class DeviceProbes:
         self._is_archive = is_archive
         self._devices: dict[DeviceRef, tuple[Device, HealthSpec, Policy]] = {}
         self._instances: dict[DeviceRef, dict[str, ProbeInstance]] = {}
-        self._gone: dict[DeviceRef, dict[str, ProbeInstance]] = {}
 
     def __iter__(self) -> Iterator[ProbeInstance]:
         return (instance for instances in self._instances.values() for instance in instances.values())
@@ -57,9 +58,7 @@ class DeviceProbes:
     def __repr__(self) -> str:
         pending = sum(instance.state.is_pending for instance in self)
         failed = sum(not instance.state.healthy for instance in self)
-        return (
-            f"<DeviceProbes [{len(self)} probes: {pending} pending, {failed} failed | {len(self._gone)} devices gone]>"
-        )
+        return f"<DeviceProbes [{len(self)} probes: {pending} pending, {failed} failed]>"
 
     @property
     def is_pending(self) -> bool:
@@ -82,37 +81,28 @@ class DeviceProbes:
                 pending[ref] = max(until)
         return ProbeResults(failures, pending)
 
-    def update(self, inventory: Inventory, listed: AbstractSet[DeviceRef], now: float) -> Update:
-        """Watch the devices of an inventory, and no others; return the changes.
-
-        ``listed`` are all devices of the previous list, including those that disappeared and linger: a listed device
-        that returns has to pass its probes ``successThreshold`` times.
-        """
+    def update(self, inventory: Inventory, now: float) -> Update:
+        """Watch the devices of an inventory, and no others; return the changes."""
         update, present = Update(), dict(_devices_with_probes(inventory))
         for ref in self._instances.keys() - present.keys():
-            self._gone[ref] = self._remove_device(ref, update)
-        for ref in self._gone.keys() - listed - present.keys():
-            # Sticky failures are kept until the process restarts, even of devices that are gone.
-            sticky = {name: instance for name, instance in self._gone[ref].items() if instance.is_sticky_failed}
-            if sticky:
-                self._gone[ref] = sticky
-            else:
-                del self._gone[ref]
+            self._forget_device(ref, update)
         for ref, (device, resource) in present.items():
             previous = self._devices.get(ref)
+            if previous is not None and is_replugged(previous[0], device):
+                self._forget_device(ref, update)
+                previous = None
             if previous is None or previous[0] is not device or previous[1:] != (resource.health, resource.policy):
                 self._update_device(ref, device, resource, now, update)
         return update
 
-    def _remove_device(self, ref: DeviceRef, update: Update) -> dict[str, ProbeInstance]:
-        self._devices.pop(ref, None)
-        instances = self._instances.pop(ref, {})
+    def _forget_device(self, ref: DeviceRef, update: Update) -> None:
+        del self._devices[ref]
+        instances = self._instances.pop(ref)
         update.ended.extend(instances.values())
         update.forgotten.extend(instances.values())
-        return instances
 
     def _update_device(self, ref: DeviceRef, device: Device, resource: Resource, now: float, update: Update) -> None:
-        previous, returned = self._instances.get(ref, {}), self._gone.pop(ref, None)
+        previous = self._instances.get(ref, {})
         instances: dict[str, ProbeInstance] = {}
         update.ended.extend(previous.values())
         for spec in resource.health.probes:
@@ -120,10 +110,8 @@ class DeviceProbes:
             old = previous.get(spec.name)
             if old is not None and _is_same_probe(old.bound, bound):
                 instance = evolve(previous.pop(spec.name), bound=bound)
-            elif returned is not None and spec.name in returned and returned[spec.name].is_sticky_failed:
-                instance = evolve(returned[spec.name], bound=bound)
             else:
-                instance = ProbeInstance(bound, _first_state(bound, now, has_returned=returned is not None), now)
+                instance = ProbeInstance(bound, initial_state(now), now)
                 update.new.append(instance)
             instances[spec.name] = instance
             if not instance.is_sticky_failed:
@@ -138,13 +126,6 @@ def _devices_with_probes(inventory: Inventory) -> Iterable[tuple[DeviceRef, tupl
         if resource is not None and resource.health.probes:
             for device in devices:
                 yield DeviceRef(name, device.id), (device, resource)
-
-
-def _first_state(bound: BoundProbe, now: float, *, has_returned: bool) -> ProbeState:
-    needed = bound.timing.success_threshold
-    if not has_returned or bound.request is None or needed == 1:
-        return initial_state(now)
-    return returned_state(f"the device returned; it needs {needed} consecutive passing probe runs", now)
 
 
 def _is_same_probe(old: BoundProbe, new: BoundProbe) -> bool:

@@ -8,7 +8,6 @@ the probe kinds evaluate the answers, and :mod:`~genplug.health.probe_errors` de
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 from genplug.hardware.host import Host
@@ -22,7 +21,7 @@ from genplug.health.probe_instance import ProbeInstance
 from genplug.health.schedule import RequestTiming, Schedule, ScheduledRequest
 from genplug.health.status import MonitorEvent, MonitorStatus, PoolExhausted, WorkerStartFailed
 from genplug.health.thresholds import Outcome, Result, next_state
-from genplug.health.verdict import DeviceRef, ProbeResults
+from genplug.health.verdict import ProbeResults
 from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.pool import WorkerPool
 from genplug.health.workers.protocol import ProbeResponse
@@ -89,14 +88,10 @@ class ProbeMonitor:
                 break
         return self.current_results(time.monotonic())
 
-    def update_devices(self, inventory: Inventory, listed: AbstractSet[DeviceRef]) -> None:
-        """Watch the devices of an inventory from now on, and no others.
-
-        ``listed`` are all devices of the previous list, including those that disappeared and linger: a listed device
-        that returns has to pass its probes ``successThreshold`` times.
-        """
+    def update_devices(self, inventory: Inventory) -> None:
+        """Watch the devices of an inventory from now on, and no others."""
         now = time.monotonic()
-        update = self._probes.update(inventory, listed, now)
+        update = self._probes.update(inventory, now)
         for instance in update.forgotten:
             self._errors.forget(*instance.id, instance.state.error)
         for instance in update.started:

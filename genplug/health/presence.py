@@ -1,8 +1,9 @@
 """Evaluates the health of devices from their presence, their faults and the failures of their probes. Pure.
 
 The kubelet shows an allocated device that is missing from the list as healthy (docs/internals/kubelet-contract.md §4).
-A device that disappears therefore lingers in the list, Unhealthy, for ``removalGracePeriodSeconds``. So does a device
-that loses a part of its nodes; after that time, only its remaining nodes count.
+A device that disappears therefore lingers in the list, Unhealthy, for ``removalGracePeriodSeconds``.
+A device that loses a part of its nodes is what is left of it: a missing node that is required is a fault of discovery.
+A device that returns is judged as a new device: nothing of the time before its absence counts.
 A device that a changed configuration does not select any more does not linger.
 Times are monotonic seconds.
 """
@@ -11,6 +12,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from attrs import Attribute, astuple, evolve
 
+from genplug.hardware.identities import is_replugged
 from genplug.hardware.inventory import Device, Inventory
 from genplug.health.verdict import (
     PRESENCE,
@@ -26,6 +28,7 @@ from genplug.spec.model import Resource
 from genplug.spec.natural_sort import natural_sort_key
 
 NO_PROBE_RESULTS = ProbeResults()
+WAITING = "the device has returned and waits for the first results of its probes"
 
 
 def evaluate_health(
@@ -38,7 +41,7 @@ def evaluate_health(
     """Return the health of every device of an inventory, and of the devices that linger.
 
     ``grace_periods`` has for each resource the seconds for which a device that disappeared lingers.
-    A new device that waits for the first result of a probe is not in the snapshot.
+    A new device that waits for the first result of a probe is not in the snapshot; a returned device is Unhealthy.
     Unchanged entries are the identical objects of ``previous``.
     """
     present = {device.id for devices in inventory.devices.values() for device in devices}
@@ -48,13 +51,15 @@ def evaluate_health(
         grace, resource = grace_periods.get(name, 0.0), _find_resource(name, inventory, previous)
         known = _find_known(name, inventory, previous)
         refs = {device.id: DeviceRef(name, device.id) for device in devices}
-        waiting = {id_ for id_, ref in refs.items() if ref in results.pending and id_ not in known}
-        deadlines += (results.pending[refs[id_]] for id_ in waiting)
-        entries = [
-            _evaluate_device(device, known.get(device.id), grace, now, results.failures.get(refs[device.id], ()))
-            for device in devices
-            if device.id not in waiting
-        ]
+        entries: list[DeviceHealth] = []
+        for device in devices:
+            entry, ref = known.get(device.id), refs[device.id]
+            if ref in results.pending and (entry is None or _has_returned(device, entry)):
+                deadlines.append(results.pending[ref])
+                if entry is not None:
+                    entries.append(_wait_for_probes(device, entry, now))
+            else:
+                entries.append(_evaluate_device(device, entry, now, results.failures.get(ref, ())))
         gone = [entry for id_, entry in known.items() if id_ not in present]
         if gone:
             reasons = _find_reasons({name, resource.configured_name if resource is not None else name}, inventory)
@@ -63,7 +68,11 @@ def evaluate_health(
         if name not in inventory.devices and not entries:
             continue
         evaluated[name] = tuple(entries)
-        deadlines += (entry.gone_since + grace for entry in entries if entry.gone_since is not None)
+        deadlines += (
+            entry.gone_since + grace
+            for entry in entries
+            if entry.gone_since is not None and entry.device.id not in present
+        )
     found = {name: _find_resource(name, inventory, previous) for name in evaluated}
     resources = {name: resource for name, resource in found.items() if resource is not None}
     return HealthSnapshot(evaluated, min(deadlines, default=None), inventory, resources)
@@ -119,52 +128,35 @@ def _selection_key(resource: Resource) -> tuple[object, ...]:
 
 
 def _evaluate_device(
-    device: Device, previous: DeviceHealth | None, grace: float, now: float, failures: tuple[ProbeFailure, ...]
+    device: Device, previous: DeviceHealth | None, now: float, failures: tuple[ProbeFailure, ...]
 ) -> DeviceHealth:
-    is_whole = previous is not None and previous.device is device and previous.gone_since is None
-    if previous is not None and is_whole and previous.failures == failures:
+    is_present = previous is not None and previous.device is device and previous.gone_since is None
+    if previous is not None and is_present and previous.failures == failures:
         return previous
-    lost = _find_lost_nodes(device, previous)
-    since = _gone_since(lost, previous, now)
-    if since is None or now >= since + grace:
-        verdict = _make_verdict(device.faults, previous, now, failures)
-        return _reuse(DeviceHealth(device, verdict, failures=failures), previous)
-    missing = tuple(node for node in (previous.device.nodes if previous is not None else ()) if node.path in lost)
-    nodes = sorted((*device.nodes, *missing), key=lambda node: natural_sort_key(node.path))
-    reasons = (*(f"{path} is gone" for path in lost), *device.faults)
-    verdict = _make_verdict(reasons, previous, now, failures)
-    return _reuse(DeviceHealth(evolve(device, nodes=tuple(nodes)), verdict, since, lost, failures), previous)
+    return _reuse(
+        DeviceHealth(device, _make_verdict(device.faults, previous, now, failures), failures=failures), previous
+    )
 
 
-def _find_lost_nodes(device: Device, previous: DeviceHealth | None) -> tuple[str, ...]:
-    """Return the paths of the nodes that a device has lost; empty if all nodes have changed."""
-    if previous is None or device.nodes == previous.device.nodes:
-        return ()
-    paths = {node.path for node in device.nodes}
-    lost = tuple(node.path for node in previous.device.nodes if node.path not in paths)
-    # A device that was plugged in again can have other numbers and names; it is identified by its ID.
-    is_replugged = len(lost) == len(previous.device.nodes) and len(device.nodes) >= len(lost)
-    return () if is_replugged else lost
+def _has_returned(device: Device, previous: DeviceHealth) -> bool:
+    """Return whether a device was absent: it lingered, or all of its nodes were replaced between two scans."""
+    return previous.gone_since is not None or is_replugged(previous.device, device)
+
+
+def _wait_for_probes(device: Device, previous: DeviceHealth, now: float) -> DeviceHealth:
+    """Return the entry of a returned device without probe results. It was not Healthy, and its probes decide."""
+    since = now if previous.gone_since is None else previous.gone_since
+    return _reuse(DeviceHealth(device, _make_verdict((WAITING,), previous, now), since), previous)
 
 
 def _let_linger(previous: DeviceHealth, reasons: Mapping[str, str], grace: float, now: float) -> DeviceHealth | None:
     """Return the entry of a device that disappeared, or None if its grace period is over."""
     device = previous.device
-    paths = tuple(dict.fromkeys((*device.candidates, *(node.path for node in device.nodes))))
-    since = _gone_since(paths, previous, now)
-    if since is None or now >= since + grace:
+    since = now if previous.gone_since is None else previous.gone_since
+    if now >= since + grace:
         return None
     texts = tuple(f"{path} {reasons.get(path, 'is gone')}" for path in device.candidates)
-    return _reuse(DeviceHealth(device, _make_verdict(texts, previous, now), since, paths), previous)
-
-
-def _gone_since(gone: tuple[str, ...], previous: DeviceHealth | None, now: float) -> float | None:
-    """Return the time since which all of these paths are missing; it is now if a path is newly missing."""
-    if not gone:
-        return None
-    if previous is not None and previous.gone_since is not None and set(gone) <= set(previous.gone):
-        return previous.gone_since
-    return now
+    return _reuse(DeviceHealth(device, _make_verdict(texts, previous, now), since), previous)
 
 
 def _find_reasons(names: Container[str], inventory: Inventory) -> dict[str, str]:

@@ -27,7 +27,7 @@ class ProbeInstance:
 
     @property
     def is_sticky_failed(self) -> bool:
-        """Whether the device remains Unhealthy until the agent restarts."""
+        """Whether the device remains Unhealthy until it disappears or the agent restarts."""
         return self.bound.spec.timing.sticky and not self.state.healthy
 
     @property

@@ -23,7 +23,7 @@ async def _run_once(inventory: Inventory, host: Host) -> tuple[ProbeResults, tup
     from genplug.health.monitor import ProbeMonitor  # noqa: PLC0415
 
     monitor = ProbeMonitor(host, lambda: None, lambda _: None, lambda: "")
-    monitor.update_devices(inventory, frozenset())
+    monitor.update_devices(inventory)
     running = asyncio.create_task(monitor.run())
     probes = (probe for resource in inventory.resources.values() for probe in resource.health.probes)
     longest = max(probe.timing.timeout for probe in probes)

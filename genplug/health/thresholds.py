@@ -75,11 +75,6 @@ class ProbeState:
         return self.is_known and self.healthy and not self.failures and not self.error
 
 
-def returned_state(reason: str, now: float) -> ProbeState:
-    """Return the state for a device that has returned: unhealthy until the probe passes."""
-    return ProbeState(healthy=False, reason=reason, since=now, is_known=True)
-
-
 def initial_state(now: float) -> ProbeState:
     """Return the state before the first result: healthy, because no failure is known."""
     return ProbeState(healthy=True, reason="", since=now)

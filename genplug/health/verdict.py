@@ -56,14 +56,13 @@ class Verdict:
 class DeviceHealth:
     """A device and its verdict.
 
-    ``gone_since`` is set (monotonic seconds) while the device or a part of its nodes is missing. ``gone`` are the
-    missing paths, which ``device`` still has.
+    ``gone_since`` is set (monotonic seconds) while the device is absent, and after its return until it has the first
+    results of its probes.
     """
 
     device: Device
     verdict: Verdict
     gone_since: float | None = None
-    gone: tuple[str, ...] = ()
     failures: tuple[ProbeFailure, ...] = ()
 
 

@@ -295,34 +295,57 @@ async def test_token_pool_is_unhealthy_when_all_devices_are_unhealthy(node: Fake
         await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 5)
 
 
-async def test_returned_device_needs_consecutive_passing_probe_runs(node: FakeNode) -> None:
+async def test_returned_device_is_judged_as_a_new_device(node: FakeNode) -> None:
     plug_with_state(node, "x0", "x1")
-    health = "periodSeconds: 0.2, failureThreshold: 1, successThreshold: 3"
-    async with node.run_agent(build_probe_config(STATE_PROBE, health=health)) as agent:
-        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+    health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1000"
+    async with node.run_agent(build_probe_config(STATE_PROBE, health=health)):
+        node.write("/sys/x1/state", "dead")
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
+        node.unplug("/dev/x0")
         node.unplug("/dev/x1")
-        await node.kubelet.wait_for_list(X, unhealthy={"x1"})
-        entries = record_events(agent)
-        node.plug("/dev/x1")
-        unhealthy = await next_event(entries, Event.DEVICE_UNHEALTHY)
-        assert unhealthy.text.endswith("the device returned; it needs 3 consecutive passing probe runs")
-        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        await node.kubelet.wait_for_list(X, unhealthy={"x0", "x1"})
+        node.write("/sys/x0/state", "dead")
+        node.write("/sys/x1/state", "ok")
+        plug_devices(node, "x0", "x1")
+        await node.kubelet.wait_for_list(X, healthy={"x1"}, unhealthy={"x0"})
+        # No list showed the failed device as healthy after its return.
+        assert not any(message.devices["x0"].healthy for message in node.kubelet.messages(X)[-2:])
 
 
-async def test_sticky_failure_keeps_device_unhealthy_until_agent_restart(node: FakeNode) -> None:
+async def test_returned_device_whose_probe_cannot_run_is_healthy(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    probe = "http: {url: 'http://127.0.0.1:1/'}"
+    async with node.run_agent(build_probe_config(probe, health="periodSeconds: 0.1")):
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        node.unplug("/dev/x0")
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
+        node.plug("/dev/x0")
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+
+
+async def test_sticky_failure_ends_when_the_device_is_plugged_in_again(node: FakeNode) -> None:
     plug_with_state(node, "x0", "x1")
     health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1, sticky: true"
     async with node.run_agent(build_probe_config(STATE_PROBE, health=health)) as agent:
         node.write("/sys/x0/state", "dead")
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})
         node.write("/sys/x0/state", "ok")
-        node.unplug("/dev/x0")
-        entries = record_events(agent)
-        await next_event(entries, Event.DEVICE_UNHEALTHY, "is gone")
-        node.plug("/dev/x0")
-        await next_event(entries, Event.DEVICE_UNHEALTHY, "expected 'ok'")
         await wait_for_probe_runs(agent, 3)
         assert node.kubelet.devices(X).unhealthy == {"x0"}
+        entries = record_events(agent)
+        node.unplug("/dev/x0")
+        await next_event(entries, Event.DEVICE_UNHEALTHY, "is gone")
+        node.plug("/dev/x0")
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
+async def test_sticky_failure_ends_when_the_agent_restarts(node: FakeNode) -> None:
+    plug_with_state(node, "x0", "x1")
+    health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1, sticky: true"
+    async with node.run_agent(build_probe_config(STATE_PROBE, health=health)):
+        node.write("/sys/x0/state", "dead")
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
+        node.write("/sys/x0/state", "ok")
     await node.kubelet.wait_disconnected(X)
     async with node.run_agent():
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})

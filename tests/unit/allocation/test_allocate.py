@@ -54,6 +54,62 @@ def test_symlink_is_resolved_and_keeps_its_container_path(tree: DeviceTree) -> N
     assert only == NodeEdit("/dev/ttyUSB3", "/dev/serial/adapter", "rw")
 
 
+def test_container_of_a_pool_gets_the_devices_that_are_left(tree: DeviceTree) -> None:
+    names = ("x0", "x1", "x2")
+    mounts = (build_mount_spec("/run/${name}", "/in/${name}"),)
+    for name in names:
+        tree.write(f"/run/{name}")
+    spec = build_resource(tokens=2, env={"X": "${name}"}, mounts=mounts)
+    state = build_state(tree, spec, *tree.make_healthy(*names))
+    token = next(iter(state.offer.grants))
+    tree.unplug("/dev/x0")
+    tree.unplug("/run/x2")
+    edits = state.allocate([token])
+    assert edits == ContainerEdits(
+        env=(("X", "x1"),),
+        mounts=(MountEdit("/run/x1", "/in/x1", read_only=True),),
+        nodes=(NodeEdit("/dev/x1", "/dev/x1", "rw"),),
+    )
+    tree.unplug("/dev/x1")
+    assert "does not exist" in find_refusal(state, token)
+
+
+def test_container_gets_the_optional_nodes_that_are_left(tree: DeviceTree) -> None:
+    required, *optional = (tree.make_node(f"/dev/{name}") for name in ("a", "b", "c"))
+    nodes = (required, *(evolve(node, is_optional=True) for node in optional))
+    companion = evolve(tree.make_node("/dev/with"), is_optional=True)
+    for spec, grant_id in ((build_resource(), "x"), (build_resource(replicas=2), "x-r1")):
+        state = build_state(tree, spec, *mark_healthy(tree.make_device("x", *nodes, companions=(companion,))))
+        tree.unplug("/dev/b")
+        tree.unplug("/dev/with")
+        # Other hardware under the path of a former node is not given.
+        tree.unplug("/dev/c")
+        tree.plug("/dev/c", "240:9")
+        assert [node.host_path for node in state.allocate([grant_id]).nodes] == ["/dev/a"]
+        tree.unplug("/dev/a")
+        assert "/dev/a does not exist" in find_refusal(state, grant_id)
+        for path in ("/dev/a", "/dev/b", "/dev/with"):
+            tree.plug(path)
+
+
+def test_device_of_which_no_node_is_left_is_refused(tree: DeviceTree) -> None:
+    nodes = (evolve(tree.make_node(f"/dev/{name}"), is_optional=True) for name in ("a", "b"))
+    device = tree.make_device("x", *nodes, companions=(tree.make_node("/dev/with"),))
+    state = build_state(tree, build_resource(), *mark_healthy(device))
+    tree.unplug("/dev/a")
+    tree.unplug("/dev/b")
+    assert "/dev/a does not exist" in find_refusal(state, "x")
+
+
+def test_container_gets_all_nodes_of_a_cdi_file_or_none(tree: DeviceTree) -> None:
+    nodes = (evolve(tree.make_node(f"/dev/{name}"), is_optional=True) for name in ("a", "b"))
+    spec = evolve(build_resource(), allocate=AllocateSpec(injects_by_cdi=True))
+    state = build_state(tree, spec, *mark_healthy(tree.make_device("x", *nodes)))
+    assert state.allocate(["x"]).cdi_devices
+    tree.unplug("/dev/b")
+    assert "/dev/b does not exist" in find_refusal(state, "x")
+
+
 @pytest.mark.root
 def test_real_node_with_changed_numbers_is_refused(tree: DeviceTree) -> None:
     path = tree.at("/dev/real")

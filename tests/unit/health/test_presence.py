@@ -1,12 +1,20 @@
-"""Presence: a removed device is kept as unhealthy for its grace period; a device that lacks a node is unhealthy."""
+"""Presence: a removed device is kept as unhealthy for its grace period; a returned device is a new device."""
 
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceNode, Inventory, Kind, PathInfo
-from genplug.health.presence import evaluate_health
-from genplug.health.verdict import PRESENCE, DeviceHealth, HealthSnapshot, Verdict
+from genplug.health.presence import WAITING, evaluate_health
+from genplug.health.verdict import (
+    PRESENCE,
+    DeviceHealth,
+    DeviceRef,
+    HealthSnapshot,
+    ProbeFailure,
+    ProbeResults,
+    Verdict,
+)
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import CandidateType, Resource, Source
@@ -92,45 +100,47 @@ def test_without_grace_period_device_leaves_immediately() -> None:
     assert evaluate_health(inventory(), first, {X: 0}, 100).devices == {X: ()}
 
 
-def test_device_with_lost_node_is_unhealthy_for_its_grace_period() -> None:
+def test_device_that_loses_a_node_is_what_is_left_of_it() -> None:
     whole, rest = device("hca", "/dev/umad0", "/dev/uverbs0"), device("hca", "/dev/uverbs0")
     first = evaluate_health(inventory(whole), None, KEEP, 100)
     lost = evaluate_health(inventory(rest), first, KEEP, 110)
-    assert only(lost).verdict == Verdict(healthy=False, reason="/dev/umad0 is gone", since=110, probe=PRESENCE)
-    assert only(lost).device.nodes == whole.nodes
-    assert lost.next_change == 170
-    assert evaluate_health(inventory(rest), lost, KEEP, 150).devices == lost.devices
-    later = evaluate_health(inventory(rest), lost, KEEP, 170)
-    assert only(later) == DeviceHealth(rest, Verdict(healthy=True, reason="", since=170))
-    assert later.next_change is None
+    assert only(lost) == DeviceHealth(rest, Verdict(healthy=True, reason="", since=100))
+    assert lost.next_change is None
 
 
-def test_device_whose_lost_node_returns_is_healthy_immediately() -> None:
-    whole, rest = device("hca", "/dev/umad0", "/dev/uverbs0"), device("hca", "/dev/uverbs0")
-    lost = evaluate_health(inventory(rest), evaluate_health(inventory(whole), None, KEEP, 100), KEEP, 110)
-    assert only(evaluate_health(inventory(whole), lost, KEEP, 120)) == DeviceHealth(
-        whole, Verdict(healthy=True, reason="", since=120)
-    )
-
-
-def test_second_lost_node_starts_the_grace_period_again() -> None:
-    whole = device("hca", "/dev/a", "/dev/b", "/dev/c")
-    first = evaluate_health(inventory(whole), None, KEEP, 100)
-    one_lost = evaluate_health(inventory(device("hca", "/dev/b", "/dev/c")), first, KEEP, 110)
-    two_lost = evaluate_health(inventory(device("hca", "/dev/c")), one_lost, KEEP, 160)
-    assert only(two_lost).verdict.reason == "/dev/a is gone; /dev/b is gone"
-    assert two_lost.next_change == 220
-    one_back = evaluate_health(inventory(device("hca", "/dev/a", "/dev/c")), two_lost, KEEP, 200)
-    assert only(one_back).verdict.reason == "/dev/b is gone"
-    assert one_back.next_change == 220
-
-
-def test_reason_names_lost_node_and_faults() -> None:
+def test_device_that_lacks_a_required_node_is_unhealthy() -> None:
     first = evaluate_health(inventory(device("hca", "/dev/a", "/dev/b")), None, KEEP, 100)
-    lost = evaluate_health(
-        inventory(device("hca", "/dev/b", faults=("companion /dev/cm does not exist",))), first, KEEP, 110
+    lost = evaluate_health(inventory(device("hca", "/dev/b", faults=("/dev/a does not exist",))), first, KEEP, 110)
+    assert only(lost).verdict == Verdict(healthy=False, reason="/dev/a does not exist", since=110, probe=PRESENCE)
+    assert lost.next_change is None
+
+
+def test_returned_device_is_unhealthy_until_its_probes_have_results() -> None:
+    ref, same = DeviceRef(X, "x0"), device("x0")
+    gone = evaluate_health(inventory(), evaluate_health(inventory(same), None, KEEP, 100), KEEP, 110)
+    pending = ProbeResults(pending={ref: 122.0})
+    back = evaluate_health(inventory(same), gone, KEEP, 120, pending)
+    assert only(back).verdict == Verdict(healthy=False, reason=WAITING, since=120, probe=PRESENCE)
+    assert back.next_change == 122
+    # Also if its grace period would be over.
+    assert evaluate_health(inventory(same), back, KEEP, 171, ProbeResults(pending={ref: 172.0})).next_change == 172
+    failed = evaluate_health(
+        inventory(same), back, KEEP, 121, ProbeResults(failures={ref: (ProbeFailure("state", "is bad"),)})
     )
-    assert only(lost).verdict.reason == "/dev/a is gone; companion /dev/cm does not exist"
+    assert only(failed).verdict.reason == "probe state: is bad"
+    assert only(evaluate_health(inventory(same), back, KEEP, 121)) == DeviceHealth(
+        same, Verdict(healthy=True, reason="", since=121)
+    )
+
+
+def test_device_with_new_numbers_is_unhealthy_until_its_probes_have_results() -> None:
+    first = evaluate_health(inventory(device("x0")), None, KEEP, 100)
+    renumbered = evolve(device("x0"), nodes=(node("/dev/x0", minor=9),))
+    pending = ProbeResults(pending={DeviceRef(X, "x0"): 112.0})
+    for now in (110.0, 111.0):
+        first = evaluate_health(inventory(renumbered), first, KEEP, now, pending)
+        assert only(first).verdict.reason == WAITING
+    assert only(evaluate_health(inventory(renumbered), first, KEEP, 112)).verdict.healthy
 
 
 def test_unchanged_verdict_keeps_its_time() -> None:
@@ -212,41 +222,29 @@ histories = st.lists(
 
 
 @given(histories)
-def test_device_is_unhealthy_while_it_lacks_a_node_and_is_dropped_in_time(
+def test_present_device_is_healthy_and_absent_device_is_dropped_in_time(
     history: list[tuple[dict[str, set[str]], int]],
 ) -> None:
     now, snapshot = 0.0, None
-    missing_since: dict[str, float] = {}
-    before: dict[str, set[str]] = {}
+    gone_since: dict[str, float] = {}
+    before: set[str] = set()
     for state, pause in history:
         now += pause
         present = {name: letters for name, letters in state.items() if letters}
         found = inventory(*(device(n, *(f"/dev/{n}{p}" for p in sorted(ps))) for n, ps in sorted(present.items())))
         snapshot = evaluate_health(found, snapshot, KEEP, now)
         entries = {entry.device.id: entry for entry in snapshot.devices[X]}
-        for name in {*before, *present, *missing_since}:
-            lost = before.get(name, set()) - present.get(name, set())
-            if lost:
-                missing_since[name] = now
-            if name in missing_since and now < missing_since[name] + 60 and name not in present:
-                assert not entries[name].verdict.healthy
-            if name not in present and now >= missing_since.get(name, now) + 60:
-                assert name not in entries
-            # Otherwise it was plugged in again.
-            if lost and present.get(name, set()) & before[name]:
-                assert not entries[name].verdict.healthy
-        assert present.keys() <= entries.keys()
+        gone_since |= dict.fromkeys(before - present.keys(), now)
+        for name in present:
+            gone_since.pop(name, None)
+        lingering = {name for name, since in gone_since.items() if now < since + 60}
+        # No verdict of a present device depends on what was before.
+        assert {name for name, entry in entries.items() if entry.verdict.healthy} == present.keys()
+        assert entries.keys() == present.keys() | lingering
         ids = [entry.device.id for entry in snapshot.devices[X]]
-        assert len(ids) == len(set(ids))
         assert ids == sorted(ids, key=lambda name: int(name[1:]))
-        assert all(entry.verdict.healthy is (entry.gone_since is None) for entry in entries.values())
-        assert snapshot.next_change is None or now < snapshot.next_change <= now + 60
-        before = {name: set(letters) for name, letters in present.items()}
-    assert snapshot is not None
-    end = evaluate_health(found, snapshot, KEEP, now + 60)
-    assert [entry.device for entry in end.devices[X]] == list(found.devices[X])
-    assert all(entry.verdict.healthy for entry in end.devices[X])
-    assert end.next_change is None
+        assert snapshot.next_change == min((gone_since[name] + 60 for name in lingering), default=None)
+        before = set(present)
 
 
 @given(histories)

@@ -4,7 +4,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state, returned_state
+from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state
 from genplug.spec.probes import OnError, ProbeTiming
 
 TIMING = ProbeTiming(failure_threshold=3, success_threshold=2)
@@ -15,16 +15,16 @@ RESULTS = {
 }
 
 
-def after(results: str, timing: ProbeTiming = TIMING, start: ProbeState | None = None) -> ProbeState:
+def after(results: str, timing: ProbeTiming = TIMING) -> ProbeState:
     """The state after results at the seconds 1, 2, ..."""
-    state = initial_state(0) if start is None else start
+    state = initial_state(0)
     for second, result in enumerate(results, 1):
         state = next_state(state, RESULTS[result], timing, second)
     return state
 
 
-def healths(results: str, timing: ProbeTiming = TIMING, start: ProbeState | None = None) -> str:
-    return "".join("+" if after(results[:end], timing, start).healthy else "-" for end in range(1, len(results) + 1))
+def healths(results: str, timing: ProbeTiming = TIMING) -> str:
+    return "".join("+" if after(results[:end], timing).healthy else "-" for end in range(1, len(results) + 1))
 
 
 def test_first_result_decides_immediately() -> None:
@@ -68,13 +68,6 @@ def test_on_error_decides_what_error_means() -> None:
 
 def test_sticky_failure_is_never_cleared() -> None:
     assert healths("+---+++++++", evolve(TIMING, sticky=True)) == "+++--------"
-
-
-def test_returned_device_needs_success_threshold() -> None:
-    gone = returned_state("was gone", 0)
-    assert healths("++", start=gone) == "-+"
-    assert healths("+-++", start=gone) == "---+"
-    assert after("-", start=gone).reason == "was gone"
 
 
 def test_state_is_pending_until_first_result_and_stable_while_passing() -> None:
