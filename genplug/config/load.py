@@ -9,6 +9,7 @@ from genplug.config.decode.config import decode
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, sort_unique
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
+from genplug.config.foreign_files import foreign_file_diagnostic
 from genplug.config.merge import apply_defaults, drop_nulls, is_null, merge
 from genplug.config.policy import LoadedPolicy, load_policy
 from genplug.config.schema import check_schema, did_you_mean
@@ -108,13 +109,17 @@ def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Polic
 
 
 def _maps(texts: Sequence[ConfigFile], diagnostics: Diagnostics) -> list[MapNode]:
-    """Return a mapping for each file; record an error and return nothing if a file is not a mapping."""
+    """Return a mapping for each file; record an error and return nothing if a file is not a mapping of genplug."""
     noted = len(diagnostics.found)
     trees = []
     for text in texts:
         at_start = len(diagnostics.found)
         tree = parse_document(text.text, text.name, diagnostics)
-        if isinstance(tree, MapNode):
+        if (foreign := foreign_file_diagnostic(text.text, text.name, tree)) is not None:
+            # Errors in the file are errors of a format that genplug does not know.
+            del diagnostics.found[at_start:]
+            diagnostics.found.append(foreign)
+        elif isinstance(tree, MapNode):
             trees.append(tree)
         elif tree is not None and not is_null(tree):
             expected = "a mapping with apiVersion, kind and resources"

@@ -8,6 +8,7 @@ from genplug.config.decode.values import ValueDecoder, is_set, items
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, sort_unique
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
+from genplug.config.foreign_files import foreign_file_diagnostic
 from genplug.config.merge import drop_nulls
 from genplug.config.schema import POLICY_SCHEMA, check_schema
 from genplug.config.yaml_tree import ListNode, MapNode, ScalarNode, attach_source_lines, parse_document
@@ -58,6 +59,8 @@ def decode_policy(text: ConfigFile, diagnostics: Diagnostics | None = None) -> P
     diagnostics = Diagnostics() if diagnostics is None else diagnostics
     tree = parse_document(text.text, text.name, diagnostics)
     policy = None
+    if (foreign := foreign_file_diagnostic(text.text, text.name, tree)) is not None:
+        raise ConfigInvalidError(attach_source_lines([foreign], {text.name: text.text}))
     if isinstance(tree, MapNode):
         if check_kind([tree], FileKind.POLICY, diagnostics):
             tree = drop_nulls(tree)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genplug.config.diagnostics import Diagnostics
+from genplug.config.foreign_keys import translate_key
 from genplug.config.merge import NOT_DEFAULTS
 from genplug.config.schema_fast_path import is_valid
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, to_python
@@ -120,7 +121,12 @@ def _add_unknown_keys(error: _Error, node: Node | None, where: str, diagnostics:
     for key in error.instance:
         if key not in known and isinstance(node, MapNode):
             location, width = node.entries[key].key, len(key)
-            hint = _where_it_belongs(key, where, known) or did_you_mean(key, known) or f"valid keys: {', '.join(known)}"
+            hint = (
+                translate_key(key, where)
+                or _where_it_belongs(key, where, known)
+                or did_you_mean(key, known)
+                or f"valid keys: {', '.join(known)}"
+            )
             diagnostics.add(
                 ErrorCode.UNKNOWN_KEY, location, f"unknown key {key!r}", key_path=where, hint=hint, width=width
             )

@@ -1,0 +1,231 @@
+"""Recognizes files of other programs, so that one error names the program instead of many that name unknown keys.
+
+The formats are those of docs/how-to/migrate; a file is recognized by keys that genplug does not have.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import frozen
+
+from genplug.config.diagnostics import Diagnostics
+from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, parse_documents
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
+from genplug.spec.location import SourceLocation
+
+DOCS_URL = "https://github.com/genplug/genplug/blob/main/docs"
+"""The documentation: a path of a page below ``docs`` follows."""
+OUR_GROUP = "genplug.io/"
+
+_HELM_TEMPLATE = re.compile(r"\{\{-?\s*(?:\.|\$|/\*|include|range|if|with|define|end|toYaml|template|printf|default)")
+
+
+@frozen
+class ForeignFile:
+    """A file of another program: its name, a hint, and the location and width of the key that shows it."""
+
+    name: str
+    hint: str
+    location: SourceLocation
+    width: int = 1
+
+
+@frozen
+class _Format:
+    """A file format of another program: its name, the guide for its users, and the keys that show it."""
+
+    name: str
+    guide: str
+    find_key: Callable[[MapNode], str | None]
+
+
+def find_foreign_file(tree: Node) -> ForeignFile | None:
+    """Return what a file is if another program reads it, or None if genplug may read it."""
+    if isinstance(tree, ListNode):
+        return _find_in_list(tree)
+    if not isinstance(tree, MapNode) or _text(tree, "apiVersion").startswith(OUR_GROUP):
+        return None
+    if "apiVersion" in tree.entries and "kind" in tree.entries:
+        return _find_object(tree)
+    if "resources" in tree.entries and "version" not in tree.entries:
+        return None
+    for format_ in _FORMATS:
+        if (key := format_.find_key(tree)) is not None:
+            return ForeignFile(format_.name, format_.guide, tree.entries[key].key, len(key))
+    return None
+
+
+def foreign_file_diagnostic(text: str, file: str, tree: Node | None) -> Diagnostic | None:
+    """Return the error about a file of another program, or None; ``tree`` is the only document of the text.
+
+    The error replaces all other errors of the file.
+    """
+    if tree is not None:
+        found = find_foreign_file(tree)
+    elif _HELM_TEMPLATE.search(text) is not None:
+        name, hint = "a template of a Helm chart", "render it: helm template RELEASE CHART | genplug validate -"
+        found = ForeignFile(name, hint, SourceLocation(file, 1, 1))
+    else:
+        documents = parse_documents(text, file, Diagnostics()) or []
+        found = next(filter(None, map(find_foreign_file, documents)), None)
+    if found is None:
+        return None
+    message = f"expected a configuration or policy of genplug, found {found.name}"
+    return Diagnostic(ErrorCode.WRONG_VERSION, found.location, message, hint=found.hint, width=found.width)
+
+
+def is_chart_values(tree: Node) -> bool:
+    """Return whether a file contains values of genplug's chart."""
+    return isinstance(tree, MapNode) and _find_values_key(tree) is not None
+
+
+def migration_hint(guide: str) -> str:
+    """Return the hint that names a guide in docs/how-to/migrate."""
+    return f"{DOCS_URL}/how-to/migrate/{guide}.md shows how to write it for genplug"
+
+
+def _has_items_with(*keys: str) -> Callable[[Node | None], bool]:
+    """Return a predicate for lists with an item that has one of these keys."""
+    return lambda node: (
+        isinstance(node, ListNode)
+        and any(isinstance(item, MapNode) and any(key in item.entries for key in keys) for item in node.items)
+    )
+
+
+def _key_with(key: str, is_expected: Callable[[Node | None], bool]) -> Callable[[MapNode], str | None]:
+    return lambda tree: key if is_expected(tree.get(key)) else None
+
+
+def _has(*keys: str) -> Callable[[MapNode], str | None]:
+    """Return a function that finds the first key if the file has all of these keys."""
+    return lambda tree: keys[0] if all(key in tree.entries for key in keys) else None
+
+
+def _find_nvidia_key(tree: MapNode) -> str | None:
+    if "version" not in tree.entries or "apiVersion" in tree.entries:
+        return None
+    return next((key for key in ("flags", "sharing", "resources", "imex") if key in tree.entries), None)
+
+
+def _find_kubevirt_key(tree: MapNode) -> str | None:
+    spec = tree.get("spec")
+    configuration = spec.get("configuration") if isinstance(spec, MapNode) else None
+    is_part = isinstance(configuration, MapNode) and "permittedHostDevices" in configuration.entries
+    return "spec" if is_part else "permittedHostDevices" if "permittedHostDevices" in tree.entries else None
+
+
+def _find_values_key(tree: MapNode) -> str | None:
+    if "apiVersion" in tree.entries or "kind" in tree.entries:
+        return None
+    config = tree.get("config")
+    if isinstance(config, MapNode) and not {"resources", "defaults", "nodes", "existingConfigMap"}.isdisjoint(
+        config.entries
+    ):
+        return "config"
+    return next((key for key in ("pools", "daemonset") if isinstance(tree.get(key), MapNode)), None)
+
+
+_POD_HINT = (
+    "a pod requests devices in 'resources.limits' of a container; a configuration of genplug describes which devices "
+    "exist"
+)
+_FORMATS: Sequence[_Format] = (
+    _Format(
+        "a values file of genplug's chart",
+        "validate it with 'genplug validate --values FILE'; pass it to Helm with 'helm install --values FILE'",
+        _find_values_key,
+    ),
+    _Format("a configuration of the NVIDIA device plugin", migration_hint("nvidia"), _find_nvidia_key),
+    _Format(
+        "a configuration of generic-device-plugin",
+        migration_hint("generic-device-plugin"),
+        _key_with("devices", _has_items_with("groups")),
+    ),
+    _Format(
+        "a configuration of the SR-IOV network device plugin",
+        migration_hint("sriov"),
+        _key_with("resourceList", lambda node: isinstance(node, ListNode)),
+    ),
+    _Format(
+        "a configuration of the RDMA shared device plugin",
+        migration_hint("rdma-shared"),
+        _key_with("configList", lambda node: isinstance(node, ListNode)),
+    ),
+    _Format("a configuration of k8s-host-device-plugin", migration_hint("other-plugins"), _has("hostDevices")),
+    _Format(
+        "a configuration of k8s-hostpath-device-plugin",
+        migration_hint("other-plugins"),
+        _has("volumeMount", "hostPath"),
+    ),
+    _Format("a configuration of k8s-hostdevice-plugin", migration_hint("other-plugins"), _has("socketPrefix")),
+    _Format("part of a KubeVirt object", migration_hint("kubevirt"), _find_kubevirt_key),
+    _Format(
+        "arguments of the Intel device plugins",
+        migration_hint("intel"),
+        lambda tree: next((key for key in tree.entries if key.endswith("-plugin")), None),
+    ),
+    _Format(
+        "part of a pod",
+        f"{_POD_HINT}; {DOCS_URL}/how-to/migrate/index.md lists guides for other device plugins",
+        lambda tree: next((key for key in ("containers", "template", "spec") if key in tree.entries), None),
+    ),
+    _Format(
+        "a CDI file",
+        "name its devices in 'allocate.cdiDevices' of a resource: [vendor.example/class=name]",
+        _has("cdiVersion"),
+    ),
+    _Format(
+        "a Compose file",
+        "in Kubernetes, a configuration of genplug describes which devices exist, and a pod requests them",
+        _has("services"),
+    ),
+)
+
+_OBJECTS: Mapping[str, tuple[str, str]] = {
+    "akri.sh": ("Akri", migration_hint("akri")),
+    "kubevirt.io": ("KubeVirt", migration_hint("kubevirt")),
+    "hco.kubevirt.io": ("KubeVirt", migration_hint("kubevirt")),
+    "nvidia.com": ("the NVIDIA GPU Operator", migration_hint("nvidia")),
+    "mellanox.com": ("the NVIDIA Network Operator", migration_hint("rdma-shared")),
+    "sriovnetwork.openshift.io": ("the SR-IOV Network Operator", migration_hint("sriov")),
+    "deviceplugin.intel.com": ("the Intel Device Plugins Operator", migration_hint("intel")),
+    "amd.com": ("the AMD GPU Operator", migration_hint("amd")),
+}
+"""The program and the hint by the API group of an object."""
+_OBJECT_HINT = "genplug reads configurations (kind DevicePluginConfig), policies, and ConfigMaps that contain them"
+
+
+def _find_object(tree: MapNode) -> ForeignFile | None:
+    kind, version = _text(tree, "kind"), _text(tree, "apiVersion")
+    group = version.rpartition("/")[0]
+    location = tree.entries["kind"].value.location
+    if group in _OBJECTS:
+        program, hint = _OBJECTS[group]
+        return ForeignFile(f"a {kind} of {program}", hint, location, len(kind))
+    # A misspelt version or kind of genplug, and ConfigMaps, have hints of their own.
+    is_core = bool(re.fullmatch(r"v\d+", version)) and kind.isalpha() and kind[0].isupper()
+    if kind == "ConfigMap" or kind.startswith("DevicePlugin") or not (is_core or "." in group or group == "apps"):
+        return None
+    hint = _POD_HINT if isinstance(tree.get("spec"), MapNode) and _has_containers(tree) else _OBJECT_HINT
+    return ForeignFile(f"a Kubernetes object of kind {kind}", hint, location, len(kind))
+
+
+def _has_containers(tree: MapNode) -> bool:
+    spec = tree.get("spec")
+    template = spec.get("template") if isinstance(spec, MapNode) else None
+    inner = template.get("spec") if isinstance(template, MapNode) else None
+    return any(isinstance(part, MapNode) and "containers" in part.entries for part in (spec, inner))
+
+
+def _find_in_list(tree: ListNode) -> ForeignFile | None:
+    for item in tree.items:
+        for key, entry in item.entries.items() if isinstance(item, MapNode) else ():
+            if key.lower() in ("devicematch", "nummaxdevices"):
+                name, hint = "a configuration of smarter-device-manager", migration_hint("smarter-device-manager")
+                return ForeignFile(name, hint, entry.key, len(key))
+    return None
+
+
+def _text(tree: MapNode, key: str) -> str:
+    node = tree.get(key)
+    return node.text if isinstance(node, ScalarNode) else ""
