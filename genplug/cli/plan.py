@@ -35,6 +35,9 @@ exit codes: 0 success, 1 an allocation was refused, 2 usage error, 78 the config
 the same device node
 """
 
+_MAX_DIGITS = 6
+"""Digits of the number in ``--allocate``: no resource has a million devices."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
@@ -153,4 +156,6 @@ def _parse_request(text: str) -> tuple[str, int]:
     resource, separator, number = text.rpartition("=")
     if not separator or not number.isdecimal():
         raise argparse.ArgumentTypeError(f"expected RESOURCE=N, for example nvidia.com/gpu=2, found {text!r}")
+    if len(number) > _MAX_DIGITS:
+        raise argparse.ArgumentTypeError(f"expected a number of at most {_MAX_DIGITS} digits, found {len(number)}")
     return resource, int(number)

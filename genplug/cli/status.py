@@ -42,6 +42,7 @@ _TIMEOUT_SECONDS = 5.0
 """Time limit of a request."""
 _UNREACHABLE, _UNKNOWN, _NOT_READY = 1, 2, 4
 _FORBIDDEN = 403
+_MAX_WAIT_SECONDS = 168 * 3600
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 JSON = Mapping[str, Any]
@@ -138,7 +139,11 @@ def fetch_status(address: Address) -> JSON:
 def _parse_duration(text: str) -> float:
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+|\d+(\.\d+)?", text):
         raise argparse.ArgumentTypeError(f"expected a duration, for example 90s or 1m30s, found {text!r}")
-    return sum(float(count) * _UNIT_SECONDS[unit] for count, unit in re.findall(r"([\d.]+)(ms|s|m|h|)", text))
+    seconds = sum(float(count) * _UNIT_SECONDS[unit] for count, unit in re.findall(r"([\d.]+)(ms|s|m|h|)", text))
+    if seconds > _MAX_WAIT_SECONDS:
+        hours = _MAX_WAIT_SECONDS // 3600
+        raise argparse.ArgumentTypeError(f"expected a duration of at most {hours}h, found {text[:40]!r}")
+    return seconds
 
 
 def _wait_until_ready(arguments: argparse.Namespace) -> JSON:

@@ -110,9 +110,10 @@ def _add_diagnostic(error: _Error, tree: MapNode, diagnostics: Diagnostics) -> N
         case "enum":
             pass
         case _:
-            message = f"{_format(error.instance)} is not allowed"
+            message, hint = f"{_format(error.instance)} is not allowed", error.schema.get("$comment", "")
+            expected = _format_limit(error)
             diagnostics.add(
-                ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=_format_limit(error), width=width
+                ErrorCode.WRONG_VALUE, location, message, key_path=where, expected=expected, hint=hint, width=width
             )
 
 

@@ -22,7 +22,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 _NOTES = frozenset(
-    {"$schema", "$id", "title", "description", "default", "examples", "definitions", "markdownDescription"}
+    {"$schema", "$id", "$comment", "title", "description", "default", "examples", "definitions", "markdownDescription"}
 )
 _KNOWN = frozenset(
     {

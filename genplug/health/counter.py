@@ -2,6 +2,8 @@
 
 from attrs import frozen
 
+from genplug.spec.limits import MAX_COUNTER_SAMPLES
+
 
 @frozen
 class CounterLimit:
@@ -45,6 +47,10 @@ def add_sample(history: CounterHistory | None, value: float, now: float, window_
     # The last sample before the window is the value at which the window starts.
     older = history.samples[len(history.samples) - len(kept) - 1 : len(history.samples) - len(kept)]
     samples = (*older, *kept)
-    if not samples or samples[-1][1] != total:
-        samples = (*samples, (now, total))
+    if samples and samples[-1][1] == total:
+        return CounterHistory(value, total, samples)
+    if len(samples) > 1 and now - samples[-2][0] < 2 * window_seconds / MAX_COUNTER_SAMPLES:
+        # The increase of this part of the window counts from its start.
+        samples = samples[:-1]
+    samples = (*samples, (now, total))
     return CounterHistory(value, total, samples)

@@ -43,3 +43,8 @@ MAX_RENDERED_CHARACTERS = 131_072
 
 MAX_VALUE_COMBINATIONS = 1000
 """Texts to which a template renders: there is a text for each combination of the values of its attributes."""
+
+# Health: the work of probes is limited by their number and by the number of their runs.
+
+MAX_COUNTER_SAMPLES = 500
+"""Values of a counter that are kept for its window (`perSeconds`): a counter can change at each run."""

@@ -80,6 +80,8 @@ def parse_quantity(text: str) -> float | None:
     """Parse ``12``, ``1e3``, ``64Gi``, ``10M`` or ``0x1f``; return None for anything else and for too large numbers."""
     text = text.strip()
     if text.lower().startswith("0x"):
+        if len(text) > _MAX_DIGITS:
+            return None
         try:
             return int(text, 16)
         except ValueError:

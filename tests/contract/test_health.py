@@ -36,7 +36,7 @@ def build_probe_config(*probes: str, health: str = "", resource: str = "") -> st
     ``health`` replaces the times and thresholds, which are short by default; ``resource`` is a further key of the
     resource.
     """
-    thresholds = "periodSeconds: 0.05, timeoutSeconds: 5, failureThreshold: 1, successThreshold: 1"
+    thresholds = "periodSeconds: 0.1, timeoutSeconds: 5, failureThreshold: 1, successThreshold: 1"
     extra = f"    {resource}\n" if resource else ""
     return (
         f"{CONFIG_HEADER}resources:\n  {X}:\n    devices: [{{glob: /dev/x*}}]\n{extra}"
@@ -106,7 +106,7 @@ async def test_new_device_is_listed_after_its_first_probe_result(node: FakeNode)
 
 async def test_44_flapping_device_stays_healthy_until_the_failure_threshold(node: FakeNode) -> None:
     plug_with_state(node, "x0", "x1")
-    health = "periodSeconds: 0.05, failureThreshold: 3, successThreshold: 2"
+    health = "periodSeconds: 0.1, failureThreshold: 3, successThreshold: 2"
     async with node.run_agent(build_probe_config(STATE_PROBE, health=health)) as agent:
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         for _ in range(10):
@@ -192,10 +192,10 @@ async def test_presence_and_calls_are_still_monitored_when_all_workers_that_read
     node: FakeNode, held_files: contextlib.ExitStack
 ) -> None:
     names = [f"x{number}" for number in range(10)]
-    probe = "timeoutSeconds: 0.05, file: {path: '/sys/${name}', equals: ok}"
+    probe = "timeoutSeconds: 0.1, file: {path: '/sys/${name}', equals: ok}"
     called = (
         "  example.com/called:\n    devices: [{glob: /dev/called}]\n"
-        "    health: {failureThreshold: 1, periodSeconds: 0.05, probes: [{unixSocket: {path: '/run/${name}.sock'}}]}\n"
+        "    health: {failureThreshold: 1, periodSeconds: 0.1, probes: [{unixSocket: {path: '/run/${name}.sock'}}]}\n"
     )
     node.plug("/dev/called")
     node.locate("/run").mkdir(parents=True, exist_ok=True)
@@ -325,7 +325,7 @@ async def test_returned_device_whose_probe_cannot_run_is_healthy(node: FakeNode)
 
 async def test_sticky_failure_ends_when_the_device_is_plugged_in_again(node: FakeNode) -> None:
     plug_with_state(node, "x0", "x1")
-    health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1, sticky: true"
+    health = "periodSeconds: 0.1, failureThreshold: 1, successThreshold: 1, sticky: true"
     async with node.run_agent(build_probe_config(STATE_PROBE, health=health)) as agent:
         node.write("/sys/x0/state", "dead")
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})

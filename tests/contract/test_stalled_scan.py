@@ -30,7 +30,7 @@ HUNG_SPEC = (
 )
 OTHER_SPEC = f"  {OTHER}: {{devices: [{{glob: '/dev/other*'}}]}}\n"
 PROBED_SPEC = (
-    f"  {PROBED}: {{devices: [{{glob: '/dev/probed*'}}], health: {{periodSeconds: 0.05, failureThreshold: 1, "
+    f"  {PROBED}: {{devices: [{{glob: '/dev/probed*'}}], health: {{periodSeconds: 0.1, failureThreshold: 1, "
     "probes: [{file: {path: '/sys/probed/${name}', equals: ok}}]}}\n"
 )
 CONFIG = HEAD + HUNG_SPEC + OTHER_SPEC + PROBED_SPEC

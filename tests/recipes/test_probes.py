@@ -55,7 +55,7 @@ FAULTS = sorted(path.stem for path in (DATA / "faults").iterdir())
 KEYS = {"fault", "probe", "before", "write", "remove", "log", "unhealthy", "recovery", "lasts"}
 CHECKS_WITHOUT_CASES = (UeventCheck, HttpCheck, TcpSocketCheck, UnixSocketCheck)
 """Probe kinds whose faults files cannot cause."""
-FAST_TIMING = {"periodSeconds": 0.05, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1}
+FAST_TIMING = {"periodSeconds": 0.1, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1}
 WEDGED = "wedged"
 """The uevent probe of GPU recipes, which has an error where the kernel does not send events to the tests."""
 Case: TypeAlias = Mapping[str, Any]

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     # The kinds import it; a configuration without probes has no kind.
     from genplug.health.probe_kind import Denial, ProbeKind
 
+_MAX_BIT_MASK = (1 << 64) - 1
+"""No register or counter of the kernel has more bits."""
+
 
 @frozen
 class HealthDecoder:
@@ -139,13 +142,13 @@ class _NodeDecoder:
         if not isinstance(node, ScalarNode) or isinstance(node.value, bool | float | None):
             return None
         value = parse_quantity(node.text)
-        if value is None or value < 1 or value != int(value):
+        if value is None or not 1 <= value <= _MAX_BIT_MASK or value != int(value):
             self.diagnostics.add(
                 ErrorCode.WRONG_VALUE,
                 node.at(0),
                 f"{node.text!r} is not a bit mask",
                 key_path=f"{self.where}.{option}",
-                hint="write a whole number from 1, for example 0x4",
+                hint="write a whole number from 1 with at most 64 bits, for example 0x4",
                 width=len(node.text),
             )
             return None

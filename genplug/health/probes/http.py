@@ -6,6 +6,7 @@ Its answer has for each URL the status and the reason phrase.
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
@@ -56,10 +57,11 @@ def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Ans
     """Send a GET request to each URL; runs in a worker.
 
     Raises:
-        OSError: there is no response within ``timeout`` seconds.
+        OSError: there is no response from all of them within ``timeout`` seconds.
         ValueError: the URL is invalid.
     """
-    return tuple((url, *_get(url, timeout)) for url in request[1:])
+    deadline = time.monotonic() + timeout
+    return tuple((url, *_get(url, deadline, timeout)) for url in request[1:])
 
 
 def evaluate(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
@@ -71,16 +73,18 @@ def evaluate(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tu
     return Result(Outcome.PASSED), None
 
 
-def _get(url: str, timeout: float) -> tuple[int, str]:
+def _get(url: str, deadline: float, timeout: float) -> tuple[int, str]:
+    if (remaining := deadline - time.monotonic()) <= 0:
+        raise TimeoutError(f"{url} is not requested: earlier URLs of the probe took {timeout:g} s")
     # Imported in the worker that needs it: it imports TLS.
     from http import client  # noqa: PLC0415
 
     parts = urlsplit(url)
     schemes = {"http": client.HTTPConnection, "https": client.HTTPSConnection}
-    connection = schemes[parts.scheme](parts.hostname or "", parts.port, timeout=timeout)
+    connection = schemes[parts.scheme](parts.hostname or "", parts.port, timeout=remaining)
     # The timeout of the connection applies to each part of a response, not to the whole response.
     is_late = threading.Event()
-    timer = threading.Timer(timeout, _hang_up, (connection, is_late))
+    timer = threading.Timer(remaining, _hang_up, (connection, is_late))
     timer.start()
     try:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))

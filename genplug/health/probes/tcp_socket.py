@@ -15,6 +15,7 @@ from attrs import frozen
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result, worst_result
+from genplug.health.value_check import shorten
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.probes import Check
@@ -25,6 +26,7 @@ _ADDRESSES = ("127.0.0.1", "::1")
 """The probe passes if a program listens on either address."""
 _MAX_PORT = 65535
 _INVALID_PORT = -1
+_MAX_SHOWN_CHARACTERS = 80
 
 
 @frozen
@@ -39,7 +41,13 @@ def decode(options: OptionsDecoder) -> TcpSocketCheck | None:
     port = options.template("port")
     if port is None and options.number("port", 0):
         port = Template.parse(str(int(options.number("port", 0))))
-    return TcpSocketCheck(port) if port is not None else None
+    if port is None:
+        return None
+    if not port.names and not _is_port(port.text):
+        message = f"{shorten(port.text, _MAX_SHOWN_CHARACTERS)!r} is not a port"
+        options.reject("port", message, f"write a number from 1 to {_MAX_PORT}")
+        return None
+    return TcpSocketCheck(port)
 
 
 def make_request(check: TcpSocketCheck, device: Device) -> ProbeRequest:
@@ -76,8 +84,12 @@ def _evaluate_port(port: str, number: int) -> Result:
     return Result(Outcome.PASSED)
 
 
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MAX_SHOWN_CHARACTERS and 1 <= int(text) <= _MAX_PORT
+
+
 def _connect(port: str, deadline: float, timeout: float) -> int:
-    if not port.isdecimal() or not 1 <= int(port) <= _MAX_PORT:
+    if not _is_port(port):
         return _INVALID_PORT
     first_error = 0
     for address in _ADDRESSES:

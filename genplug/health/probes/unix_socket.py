@@ -7,6 +7,7 @@ Its answer has for each path an errno; it is 0 if a connection was accepted.
 import errno
 import os
 import socket
+import time
 from typing import TypeAlias
 
 from attrs import frozen
@@ -49,9 +50,10 @@ def run(request: ProbeRequest, reader: CachedFileReader, timeout: float) -> Answ
     """Connect to each socket; runs in a worker.
 
     Raises:
-        TimeoutError: a connection was not accepted in time.
+        TimeoutError: the connections were not accepted within ``timeout`` seconds together.
     """
-    return tuple((path, _connect(reader, path, timeout)) for path in request[1:])
+    deadline = time.monotonic() + timeout
+    return tuple((path, _connect(reader, path, deadline, timeout)) for path in request[1:])
 
 
 def evaluate(_check: UnixSocketCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
@@ -67,10 +69,10 @@ def _evaluate_socket(path: str, number: int) -> Result:
     return Result(Outcome.PASSED)
 
 
-def _connect(reader: CachedFileReader, path: str, timeout: float) -> int:
+def _connect(reader: CachedFileReader, path: str, deadline: float, timeout: float) -> int:
     real = reader.host.process_path(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-        connection.settimeout(timeout)
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
         # The address of a socket has at most 107 bytes: the descriptor of the directory shortens it.
         try:
             directory = os.open(real.parent, os.O_PATH | os.O_CLOEXEC)

@@ -223,7 +223,7 @@ def test_invalid_bit_mask_is_marked_with_an_example(written: str) -> None:
     assert (diagnostic.code, diagnostic.message) == (ErrorCode.WRONG_VALUE, f"{text!r} is not a bit mask")
     assert (str(diagnostic.location), diagnostic.hint) == (
         locate(probe, text),
-        "write a whole number from 1, for example 0x4",
+        "write a whole number from 1 with at most 64 bits, for example 0x4",
     )
     assert (diagnostic.width, diagnostic.key_path) == (len(text), f"{KEY_PATH}.file.bitsClear")
 

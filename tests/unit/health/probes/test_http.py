@@ -20,7 +20,7 @@ t = Template.parse
 
 
 class Handler(BaseHTTPRequestHandler):
-    """``/STATUS`` answers with this status, ``/silent`` not at all, ``/slow`` byte by byte."""
+    """``/STATUS`` answers with this status, ``/silent`` not at all, ``/late`` after 0.3 s, ``/slow`` byte by byte."""
 
     requested: list[str]
     is_over: threading.Event
@@ -30,6 +30,9 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.strip("/").partition("?")[0]
         if name == "silent":
             self.is_over.wait(60)
+        elif name == "late":
+            self.is_over.wait(0.3)
+            self.send_error(404)
         elif name == "slow":
             for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 4 + b"\r\n":
                 if self.is_over.wait(0.1):
@@ -153,3 +156,12 @@ def test_reason_phrase_is_shortened(server: Server) -> None:
     outcome = server.fetch("/phrase")
     assert outcome.outcome is Outcome.FAILED
     assert len(outcome.reason) < 500
+
+
+def test_urls_of_a_probe_share_its_timeout(server: Server) -> None:
+    urls = {"url": tuple(f"{server.url}/late?{number}" for number in range(4))}
+    assert run_once(Path("/"), HttpCheck(t("${url}"), 404), urls, timeout=30) == PASSED
+    started = time.monotonic()
+    outcome = run_once(Path("/"), HttpCheck(t("${url}"), 404), urls, timeout=0.5)
+    assert outcome.outcome is Outcome.ERROR
+    assert time.monotonic() - started < 1.0
