@@ -77,6 +77,7 @@ class Agent:
             self._reconciler.monitor_status,
             build_scan_statuses(snapshot.config, snapshot.inventory) if snapshot is not None else (),
             (*(task.failure for task in self._supervised if task.failure), *self._kubelet.failures),
+            (*self._watcher.degradations, *filter(None, (self._uevents_failure,))),
         )
 
     @property

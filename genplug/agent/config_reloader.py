@@ -16,13 +16,14 @@ from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.debounce import RECHECK_SECONDS, ReloadTimer
 from genplug.agent.settings import Settings
 from genplug.agent.wakeup import Wakeup
-from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics
+from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics, summarize_diagnostic
 from genplug.config.load import LoadedConfig, load
 from genplug.config.policy import load_policy
 from genplug.hardware.hung_paths import HangError, HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
 from genplug.observe.events import Event, EventLog
 from genplug.observe.status import ConfigStatus
+from genplug.observe.text import join_names
 from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.model import Config
 
@@ -67,7 +68,17 @@ class ConfigReloader:
         """Record that a submitted configuration is active."""
         self._active = config
         self._is_decided.set()
-        self.status = ConfigStatus(config.files, config.sha256, time.time(), self._error, self._public_errors)
+        self.status = ConfigStatus(
+            config.files,
+            config.sha256,
+            time.time(),
+            self._error,
+            self._public_errors,
+            policy=config.policy.name,
+            resources=len(config.withdrawn) + sum(1 + len(resource.aliases) for resource in config.resources.values()),
+            withdrawn=config.withdrawn,
+            warnings=tuple(map(summarize_diagnostic, config.warnings[:MAX_SHOWN_ERRORS])),
+        )
         self._event_log.emit(
             Event.CONFIG_LOADED,
             f"a configuration of {len(config.resources)} resource(s) is active",
@@ -188,8 +199,18 @@ class ConfigReloader:
         if error == self.status.error:
             return
         self.status = evolve(self.status, error=error, public_errors=public_errors)
-        effect = "the last good configuration is kept" if self._active else "nothing is offered until it is fixed"
+        effect = _describe_effect(self._active)
         self._event_log.emit(Event.CONFIG_INVALID, f"{summary}; {effect}:\n{error}")
+
+
+def _describe_effect(active: Config | None) -> str:
+    """Return what remains active while the newest files are invalid."""
+    if active is None:
+        return "nothing is offered until it is fixed"
+    if active.withdrawn:
+        names = join_names(active.withdrawn)
+        return f"{active.policy.name} refuses {names} of the active configuration: they are removed, the rest is kept"
+    return "the last good configuration is kept"
 
 
 def _summarize(errors: Sequence[Diagnostic]) -> str:

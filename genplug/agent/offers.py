@@ -1,5 +1,6 @@
 """Offers: what each resource of the newest snapshot offers, less what pods hold under its other names."""
 
+import time
 from collections.abc import Iterable, Sequence
 
 from attrs import evolve
@@ -18,7 +19,7 @@ from genplug.hardware.hung_paths import HungPaths
 from genplug.kubelet.reports import CallAnswered, Report
 from genplug.observe.events import EventLog
 from genplug.observe.messages import log_offer_change, log_report
-from genplug.observe.status import ResourceStatus
+from genplug.observe.status import Refusal, ResourceStatus
 from genplug.observe.status_builder import (
     build_resource_status,
     build_template_status,
@@ -38,6 +39,8 @@ class Offers:
         self._notes: dict[str, tuple[str, ...]] = {}
         self._names: frozenset[str] = frozenset()
         """The names under which the resources of the snapshot are offered, aliases included."""
+        self._refusals: dict[str, Refusal] = {}
+        """The last refused Allocate request of each resource."""
         self._supply: dict[str, ResourceOffer] = {}
         """What each resource would offer if no pod held anything under its other names."""
         self._calls = BlockingCalls(paths, on_return=self._retry)
@@ -65,6 +68,7 @@ class Offers:
         for name in self.endpoints.offers.keys() - self._names:
             if not self.endpoints.is_removed(name):
                 self._supply.pop(name, None)
+                self._refusals.pop(name, None)
                 self.endpoints.remove(self.endpoints.offers[name].resource)
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
@@ -83,6 +87,7 @@ class Offers:
                     self.endpoints.status(name),
                     is_removed=self.endpoints.is_removed(name),
                     notes=self._notes_of(offer),
+                    last_refusal=self._refusals.get(name),
                 )
                 for name, offer in offers.items()
             ),
@@ -118,8 +123,11 @@ class Offers:
         return BoundedState(ResourceState(offer, self._host, self.cdi.restore), self._calls)
 
     def _on_report(self, report: Report) -> None:
-        if isinstance(report, CallAnswered) and report.method == "Allocate" and not report.error:
-            self.pools.record_allocation(report.resource, report.ids)
+        if isinstance(report, CallAnswered) and report.method == "Allocate":
+            if report.error:
+                self._refusals[report.resource] = Refusal(time.time(), report.error)
+            else:
+                self.pools.record_allocation(report.resource, report.ids)
         log_report(self._event_log, report)
 
     def _retry(self) -> None:

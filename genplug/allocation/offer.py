@@ -43,6 +43,15 @@ class ResourceOffer:
     groups: Mapping[str, tuple[str, ...]] = {}
     """The groups of each grant for preferred allocation, the outermost first; the innermost is its device."""
 
+    @property
+    def healthy_devices(self) -> int:
+        """The number of healthy devices without their replicas, slices and tokens."""
+        grants = tuple(self.grants.values())
+        # Each token stands for all devices.
+        counted = grants[:1] if self.resource.tokens is not None else grants
+        healths = (health for grant in counted for health in grant.devices)
+        return len({health.device.id for health in healths if health.verdict.healthy})
+
     def mark_unhealthy(self, reasons: Mapping[str, str]) -> "ResourceOffer":
         """Return the offer with some grants unhealthy, each with an additional reason."""
         if not reasons:

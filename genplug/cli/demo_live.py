@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -74,15 +75,23 @@ def _draw(node: FakeNode, agent: Agent, recent: _RecentEvents) -> None:
     print(_suggestions(node), flush=True)
 
 
+def _find_command() -> str:
+    """Return how a shell runs genplug: the name if it is in PATH, else the path of this program or of Python."""
+    started = Path(sys.argv[0])
+    if started.name != "genplug":
+        return f"{sys.executable} -m genplug"
+    found = shutil.which("genplug")
+    return "genplug" if found is not None and Path(found).resolve() == started.resolve() else str(started.absolute())
+
+
 def _suggestions(node: FakeNode) -> str:
     config = node.config_dir / "genplug.yaml"
-    genplug = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "genplug" else f"{sys.executable} -m genplug"
     suggestions = (
-        (f"rm {node.locate('/dev/ttyUSB1')}", "unplug a device"),
-        (f"echo 'char 188:1' > {node.locate('/dev/ttyUSB1')}", "plug it in again: it has the same ID"),
+        (f"mv {node.locate('/dev/ttyUSB1')} {node.root}", "unplug a device"),
+        (f"mv {node.locate('/ttyUSB1')} {node.locate('/dev')}", "plug it in again: it has the same ID"),
         (f"$EDITOR {config}", "edit the configuration; an error appears here"),
         (f"kill -USR1 {os.getpid()}", "restart the kubelet"),
-        (f"{genplug} plan --root {node.root} --config {config} --allocate {SERIAL}=2", ""),
+        (f"{_find_command()} plan --root {node.root} --config {config} --allocate {SERIAL}=2", ""),
     )
     lines = (f"  {command:<56}  {effect}".rstrip() for command, effect in suggestions)
     return "Try in a second terminal:\n" + "\n".join(lines)

@@ -1,6 +1,8 @@
 """The simulated node of the demo: its devices, its configurations and the table of its devices."""
 
-from genplug.cli.output import format_table
+from itertools import groupby
+
+from genplug.cli.output import format_table, table_width
 from genplug.observe.status import Status
 from genplug.testing.node.fake_node import FakeNode
 
@@ -50,9 +52,11 @@ def format_devices(status: Status) -> str:
     rows = []
     for resource in status.resources:
         state = "removed" if resource.is_removed else "registered" if resource.is_registered else resource.phase
-        for device in resource.devices:
-            health = "healthy" if device.healthy else "UNHEALTHY"
-            rows.append((resource.name, state, device.id, health, ", ".join(device.paths), device.reason))
+        for _, group in groupby(resource.devices, lambda device: (device.paths, device.healthy, device.reason)):
+            devices = list(group)
+            device, health = devices[0], "healthy" if devices[0].healthy else "UNHEALTHY"
+            label = device.id if len(devices) == 1 else f"{len(devices)} × token"
+            rows.append((resource.name, state, label, health, ", ".join(device.paths), device.reason))
         if not resource.devices:
             rows.append((resource.name, state, "-", "none", "-", "; ".join(resource.notes)))
-    return format_table(("RESOURCE", "KUBELET", "DEVICE", "HEALTH", "PATH", "REASON"), rows)
+    return format_table(("RESOURCE", "KUBELET", "DEVICE", "HEALTH", "PATH", "REASON"), rows, table_width())

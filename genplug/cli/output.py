@@ -6,11 +6,13 @@ and the functions for tables and messages also keep a newline in a name from loo
 
 import io
 import os
+import shutil
 import stat
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, TypeAlias, cast
 
 from genplug.spec.printable import escape_json, escape_line, escape_lines
 
@@ -64,13 +66,44 @@ def ignore_closed_readers() -> None:
             setattr(sys, name, pipe)
 
 
-def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows in aligned columns without borders, like the tables of kubectl."""
-    lines = [tuple(headings), *(tuple(map(escape_line, row)) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+MAX_TABLE_WIDTH = 120
+"""Columns of a table on a wider terminal, and in a file or a pipe."""
+_MIN_COLUMN_WIDTH = 12
+"""Columns that wrapping leaves to a cell."""
+_SEPARATOR = "   "
+Cell: TypeAlias = str | tuple[str, ...]
+"""The line or the lines of a cell of a table."""
+
+
+def format_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width: int | None = None) -> str:
+    """Return rows in aligned columns without borders, like the tables of kubectl.
+
+    A tuple as a cell is several lines. With a width (columns), long lines of cells are wrapped, so that no line of the
+    table is wider.
+    """
+    lines = [[_escape_cell(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(len(text) for line in lines for text in line[column]) for column in range(len(headings))]
+    if width is not None:
+        widths = _fit(widths, width - len(_SEPARATOR) * (len(widths) - 1))
+    return "\n".join(text for line in lines for text in _format_row(line, widths))
+
+
+def table_width() -> int:
+    """Return the columns that a table may use: those of the terminal, at most :data:`MAX_TABLE_WIDTH`."""
+    columns = shutil.get_terminal_size((MAX_TABLE_WIDTH, 24)).columns if sys.stdout.isatty() else MAX_TABLE_WIDTH
+    return min(columns, MAX_TABLE_WIDTH)
+
+
+def wrap_line(text: str) -> str:
+    """Return a line as lines that are not wider than :func:`table_width`; further lines are indented more."""
+    width = table_width()
+    if len(text) <= width:
+        return text
+    indent = " " * (len(text) - len(text.lstrip()))
+    lines = textwrap.wrap(
+        text.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
     )
+    return "\n".join(lines)
 
 
 def format_json(document: object) -> str:
@@ -124,3 +157,34 @@ class _EscapingStream:
         """Write a text; return the number of its characters."""
         self.stream.write(escape_lines(text))
         return len(text)
+
+
+def _fit(widths: Sequence[int], available: int) -> list[int]:
+    """Return widths of columns with a sum of at most ``available``, if possible: the widest columns become narrower."""
+    fitting = [min(width, available) for width in widths]
+    while sum(fitting) > available and max(fitting) > _MIN_COLUMN_WIDTH:
+        fitting[fitting.index(max(fitting))] -= 1
+    return fitting
+
+
+def _format_row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
+    """Return the lines of a row; a line of a cell that is wider than its column continues on the next line."""
+    columns = [
+        [
+            part
+            for text in lines
+            for part in (textwrap.wrap(text, width, break_on_hyphens=False) if len(text) > width else [text])
+        ]
+        for lines, width in zip(cells, widths, strict=True)
+    ]
+    height = max(map(len, columns))
+    padded = ([*column, *[""] * (height - len(column))] for column in columns)
+    return [
+        _SEPARATOR.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in zip(*padded, strict=True)
+    ]
+
+
+def _escape_cell(cell: Cell) -> tuple[str, ...]:
+    """Return the lines of a cell, escaped; an empty cell has one line."""
+    return tuple(map(escape_line, cell)) or ("",) if isinstance(cell, tuple) else (escape_line(cell),)

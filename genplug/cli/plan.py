@@ -56,9 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        choices=("table", "json", "yaml"),
+        choices=("table", "wide", "json", "yaml"),
         default="table",
-        help="format of the output (default: table; with --allocate: json)",
+        help="format of the output; wide shows each replica, slice and token, and every path (default: table; with "
+        "--allocate: json)",
     )
     parser.add_argument(
         "--explain",
@@ -128,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.output == "json" or arguments.allocate:
         print(format_json(document))
     else:
-        print(format_plan(states, inventory))
+        print(format_plan(states, inventory, is_wide=arguments.output == "wide"))
         if explanations is not None:
             print("\n" + "\n\n".join(map(format_explanation, explanations)))
     return code

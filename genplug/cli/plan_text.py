@@ -1,42 +1,89 @@
 """The table of ``genplug plan``, and the text of ``--explain``."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
+from genplug.allocation.offer import Grant
 from genplug.allocation.resource_state import ResourceState
-from genplug.cli.output import format_table
+from genplug.cli.output import format_table, table_width, wrap_line
 from genplug.hardware.explain import CandidateExplanation
-from genplug.hardware.inventory import Inventory
+from genplug.hardware.inventory import CandidateOutcome, Inventory
+from genplug.observe.text import join_names, similarity_key
 from genplug.spec.printable import escape_line
 
+_MAX_LEFT_OUT = 20
+"""Rows of a resource in the list of what is left out."""
 
-def format_plan(states: Mapping[str, ResourceState], inventory: Inventory) -> str:
-    """Return the table of devices, the globs without a match, and the paths that are left out."""
-    rows = []
-    for name, state in states.items():
-        for grant in state.offer.grants.values():
-            nodes = ", ".join(
-                f"{node.path} ({node.info.describe_numbers()})"
-                for health in grant.devices
-                for node in health.device.nodes
-            )
-            rows.append((name, grant.id, "healthy" if grant.healthy else "unhealthy", nodes, grant.reason))
-        if not state.offer.grants:
-            rows.append((name, "-", "none", "-", "no device of this node matches"))
+
+def format_plan(states: Mapping[str, ResourceState], inventory: Inventory, *, is_wide: bool = False) -> str:
+    """Return the table of devices, the globs without a match, and the paths that are left out.
+
+    Grants of the same devices with the same state are one row, and lists are cut. If ``is_wide``, every grant is a row,
+    nothing is cut, and lines have any length.
+    """
+    width = None if is_wide else table_width()
+    rows = [row for name, state in states.items() for row in _device_rows(name, state, inventory, is_wide=is_wide)]
     headings = ("RESOURCE", "DEVICE", "STATE", "NODES", "REASON")
-    parts = [format_table(headings, rows) if rows else "the configuration has no resources"]
+    parts = [format_table(headings, rows, width) if rows else "the configuration has no resources"]
     if inventory.unmatched_globs:
-        parts.append(
-            "\n".join(
-                escape_line(f"{unmatched.resource}: nothing matches {unmatched.glob} ({unmatched.location})")
-                for unmatched in inventory.unmatched_globs
-            )
+        notes = (
+            escape_line(f"{unmatched.resource}: nothing matches {unmatched.glob} ({unmatched.location})")
+            for unmatched in inventory.unmatched_globs
         )
-    left_out = [
-        (outcome.resource, outcome.path, outcome.reason) for outcome in inventory.outcomes if outcome.device is None
-    ]
-    if left_out:
-        parts.append("left out:\n" + format_table(("RESOURCE", "PATH", "REASON"), left_out))
+        parts.append("\n".join(notes if is_wide else map(wrap_line, notes)))
+    if left_out := list(_left_out_rows(inventory, is_wide=is_wide)):
+        parts.append("left out:\n" + format_table(("RESOURCE", "PATH", "REASON"), left_out, width))
     return "\n\n".join(parts)
+
+
+def _device_rows(
+    name: str, state: ResourceState, inventory: Inventory, *, is_wide: bool
+) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield the rows of a resource: one for the grants of the same devices, unless the table is wide."""
+    resource = state.offer.resource
+    for _, group in groupby(state.offer.grants.values(), lambda grant: grant if is_wide else _unit(grant)):
+        grants = list(group)
+        grant = grants[0]
+        label = grant.id
+        if len(grants) > 1:
+            label = f"{len(grants)} × {'token' if resource.tokens is not None else grant.devices[0].device.id}"
+        nodes = [
+            f"{node.path} ({node.info.describe_numbers()})" for health in grant.devices for node in health.device.nodes
+        ]
+        shown = ", ".join(nodes) if is_wide else join_names(nodes)
+        yield name, label, "healthy" if grant.healthy else "unhealthy", shown, grant.reason
+    if not state.offer.grants:
+        yield name, "-", "none", "-", _explain_none({name, resource.configured_name}, inventory)
+
+
+def _unit(grant: Grant) -> tuple[tuple[str, ...], bool, str]:
+    """Return what grants have in common that are one row: their devices, their health and the reason."""
+    return tuple(health.device.id for health in grant.devices), grant.healthy, grant.reason
+
+
+def _explain_none(names: set[str], inventory: Inventory) -> str:
+    found = sum(outcome.resource in names for outcome in inventory.outcomes)
+    if not found:
+        return "no device of this node matches"
+    return f"{found} path{' is' if found == 1 else 's are'} found and left out; the reason is listed below"
+
+
+def _left_out_rows(inventory: Inventory, *, is_wide: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield resource, paths and reason; a row has all paths of a resource with such a reason."""
+    left_out = [outcome for outcome in inventory.outcomes if outcome.device is None]
+    if is_wide:
+        yield from ((outcome.resource, outcome.path, outcome.reason) for outcome in left_out)
+        return
+    by_resource: dict[str, dict[str, list[CandidateOutcome]]] = {}
+    for outcome in left_out:
+        by_resource.setdefault(outcome.resource, {}).setdefault(similarity_key(outcome.reason), []).append(outcome)
+    for resource, groups in by_resource.items():
+        rows = [
+            (resource, join_names([outcome.path for outcome in group]), group[0].reason) for group in groups.values()
+        ]
+        yield from rows[:_MAX_LEFT_OUT]
+        if more := sum(map(len, list(groups.values())[_MAX_LEFT_OUT:])):
+            yield resource, f"{more} more paths", "'-o wide' shows all"
 
 
 def format_explanation(explanation: CandidateExplanation) -> str:

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from genplug.cli.options import LISTEN_VARIABLE, Address, format_address, parse_address
-from genplug.cli.output import format_json, format_table, format_yaml, print_message
-from genplug.observe.text import join_names
+from genplug.cli.output import format_json, format_table, format_yaml, print_message, table_width, wrap_line
+from genplug.observe.text import join_names, summarize_texts
 from genplug.spec.printable import escape_document, escape_line, escape_lines
 
 DESCRIPTION = """\
@@ -40,6 +40,10 @@ _POLL_SECONDS = 0.5
 """Time between two requests of ``--wait``."""
 _TIMEOUT_SECONDS = 5.0
 """Time limit of a request."""
+_MAX_LINES = 10
+"""Lines of a list above the table."""
+_MAX_REMARKS = 3
+"""Reasons of a resource in the table."""
 _UNREACHABLE, _UNKNOWN, _NOT_READY = 1, 2, 4
 _FORBIDDEN = 403
 _MAX_WAIT_SECONDS = 168 * 3600
@@ -186,10 +190,12 @@ def _format_status(status: JSON, output: str, *, brief: bool) -> str:
         case "name":
             return "\n".join(escape_line(resource["name"]) for resource in status["resources"])
     status = _escape_status(status)
-    parts = ["\n".join(_summary_lines(status))]
+    is_wide = output == "wide"
+    lines = _summary_lines(status)
+    parts = ["\n".join(lines if is_wide else map(wrap_line, lines))]
     if not brief:
-        parts.append(_format_resources(status["resources"]))
-    if output == "wide" and not brief:
+        parts.append(_format_resources(status["resources"], is_wide=is_wide))
+    if is_wide and not brief:
         parts += [_format_devices(resource) for resource in status["resources"]]
     return "\n\n".join(part for part in parts if part)
 
@@ -197,14 +203,18 @@ def _format_status(status: JSON, output: str, *, brief: bool) -> str:
 def _summary_lines(status: JSON) -> Iterator[str]:
     node = f" on {status['node']}" if status["node"] else ""
     yield f"genplug {status['version']}{node}: {'ready' if status['ready'] else 'NOT READY'}"
-    yield from (f"  {reason}" for reason in status["unready"])
+    # The error of a configuration has several lines.
+    yield from _cut([f"  {line}" for reason in status["unready"] for line in reason.splitlines()])
     config = status["config"]
     if config["loadedAt"] is not None:
         age = _format_age(config["loadedAt"])
         yield f"configuration {config['sha256'][:12]}, active for {age}, from {', '.join(config['files'])}"
         if config["error"]:
-            yield "the newest files are invalid, so the configuration above remains active:"
+            kept = "what the policy allows of " if config["withdrawn"] else ""
+            yield f"the newest files are invalid, so {kept}the configuration above remains active:"
             yield from (f"  {line}" for line in config["error"].splitlines())
+        yield from _cut([f"  warning: {warning}" for warning in config["warnings"]])
+    yield from (f"  warning: {reason}" for reason in status["unwatched"])
     yield from _health_lines(status["health"])
 
 
@@ -217,12 +227,26 @@ def _health_lines(health: JSON) -> Iterator[str]:
     for pool in ("readWorkers", "callWorkers"):
         if reason := health[pool]["startError"]:
             yield f"  probe workers cannot be started (failed attempts: {health[pool]['failedStarts']}): {reason}"
+    by_probe: dict[tuple[str, str], list[JSON]] = {}
     for error in health["errors"]:
-        devices = join_names(error["devices"])
-        yield f"  {error['resource']}: probe {error['probe']} cannot check {devices}: {error['error']}"
+        by_probe.setdefault((error["resource"], error["probe"]), []).append(error)
+    lines = []
+    for (resource, probe), errors in by_probe.items():
+        # The errors of the devices of a resource usually differ in the path only.
+        devices = join_names([device for error in errors for device in error["devices"]])
+        more = f" (and {len(errors) - 1} other errors)" if len(errors) > 1 else ""
+        lines.append(f"  {resource}: probe {probe} cannot check {devices}: {errors[0]['error']}{more}")
+    yield from _cut(lines)
 
 
-def _format_resources(resources: Sequence[JSON]) -> str:
+def _cut(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the first lines, and the number of the others."""
+    yield from lines[:_MAX_LINES]
+    if len(lines) > _MAX_LINES:
+        yield f"  and {len(lines) - _MAX_LINES} more; '-o json' shows all"
+
+
+def _format_resources(resources: Sequence[JSON], *, is_wide: bool) -> str:
     if not resources:
         return "no resources"
     rows = [
@@ -232,11 +256,12 @@ def _format_resources(resources: Sequence[JSON]) -> str:
             str(resource["unhealthy"]),
             _format_registration(resource),
             str(resource["streams"]),
-            "; ".join(_remarks(resource)),
+            tuple(_remarks(resource, is_wide=is_wide)),
         )
         for resource in resources
     ]
-    return format_table(("RESOURCE", "HEALTHY", "UNHEALTHY", "REGISTERED", "STREAMS", "REMARKS"), rows)
+    headings = ("RESOURCE", "HEALTHY", "UNHEALTHY", "REGISTERED", "STREAMS", "REMARKS")
+    return format_table(headings, rows, None if is_wide else table_width())
 
 
 def _format_registration(resource: JSON) -> str:
@@ -245,16 +270,25 @@ def _format_registration(resource: JSON) -> str:
     return "yes" if resource["registered"] else "no"
 
 
-def _remarks(resource: JSON) -> Iterator[str]:
+def _remarks(resource: JSON, *, is_wide: bool) -> Iterator[str]:
+    """Yield what an operator should know about a resource, each remark as a line."""
     if resource["removed"]:
         yield "removed from the configuration; served until no pod uses it"
     elif not resource["registered"]:
         yield resource["reason"] or f"the kubelet has not opened a stream yet (phase {resource['phase']})"
-    yield from resource["notes"]
-    reasons = sorted({device["reason"] for device in resource["devices"] if not device["healthy"] and device["reason"]})
-    yield from reasons[:1]
-    if len(reasons) > 1:
-        yield f"{len(reasons) - 1} more reasons with -o wide"
+    if (
+        not resource["removed"]
+        and resource["expected"] is not None
+        and resource["healthyDevices"] < resource["expected"]
+    ):
+        yield f"{resource['healthyDevices']} of {resource['expected']} expected devices are healthy"
+    if (refusal := resource["lastRefusal"]) is not None:
+        yield f"the last refused Allocate request was {_format_age(refusal['time'])} ago: {refusal['message']}"
+    reasons = summarize_texts(device["reason"] for device in resource["devices"] if device["reason"])
+    notes = [*reasons, *resource["notes"]]
+    yield from notes if is_wide else notes[:_MAX_REMARKS]
+    if len(notes) > _MAX_REMARKS and not is_wide:
+        yield f"{len(notes) - _MAX_REMARKS} more reasons with -o wide"
 
 
 def _format_devices(resource: JSON) -> str:

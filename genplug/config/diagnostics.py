@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
 from genplug.spec.location import SourceLocation
-from genplug.spec.printable import replace_unprintable
+from genplug.spec.printable import escape_line, replace_unprintable
 
 _MAX_LINE_WIDTH = 160
 """The longest source line (characters) that is shown completely; a longer line is cut around the caret."""
@@ -83,6 +83,11 @@ def sort_unique(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
 def format_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:
     """Return diagnostics as text for a terminal or a log."""
     return "\n".join(map(_format_diagnostic, diagnostics))
+
+
+def summarize_diagnostic(diagnostic: Diagnostic) -> str:
+    """Return a diagnostic as one line: location, code and message."""
+    return escape_line(f"{diagnostic.location}: {diagnostic.code}: {diagnostic.message}")
 
 
 def _format_diagnostic(diagnostic: Diagnostic) -> str:

@@ -189,6 +189,19 @@ class DirectoryWatcher:
         """The directories without notices, each with the reason; their consumers poll."""
         return dict(self._unwatched)
 
+    @property
+    def degradations(self) -> tuple[str, ...]:
+        """Why directories that exist are not watched at present: a text for each reason. Any thread may read it."""
+        by_reason: dict[str, list[str]] = {}
+        for directory, reason in self.unwatched.items():
+            if reason != GONE:
+                by_reason.setdefault(reason, []).append(str(directory))
+        return tuple(
+            f"{directories[0]}{f' and {len(directories) - 1} more' if len(directories) > 1 else ''} cannot be watched, "
+            f"changes in {'them' if len(directories) > 1 else 'it'} are seen later: {reason}"
+            for reason, directories in by_reason.items()
+        )
+
     def take_warnings(self) -> tuple[str, ...]:
         """Return the new warnings for the operator about directories that cannot be watched, one for each reason."""
         warnings, self._warnings = tuple(self._warnings), []

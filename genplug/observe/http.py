@@ -84,6 +84,12 @@ class StatusServer:
                 for resource in status.resources
                 if resource.is_registered
             ]
+            shortages = [resource for resource in status.resources if resource.shortage]
+            lines += [f"[!] {resource.name}: {resource.shortage}" for resource in shortages]
+            if is_local:
+                lines += [f"[!] {escape_line(reason)}" for reason in (*status.config.warnings, *status.unwatched)]
+            elif status.unwatched:
+                lines.append("[!] the kernel does not report changes of some files")
             config = status.config
             if config.error and config.loaded_at is not None:
                 lines.append("[!] the newest configuration is invalid, so the previous configuration remains active:")

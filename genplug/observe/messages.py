@@ -70,6 +70,9 @@ def log_offer_change(
     text = f"{name}: {healthy} healthy" + (f", {unhealthy} unhealthy" if unhealthy else "")
     if previous is not None:
         text += f" (previously {sum(device.healthy for device in previous.listed)} healthy)"
+    expected = current.resource.expected
+    if expected is not None and current.healthy_devices < expected:
+        text += f"; {current.healthy_devices} of {expected} expected devices are healthy"
     if not current.listed:
         text += "".join(f"; {note}" for note in notes[:_MAX_NOTES])
     event_log.emit(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)

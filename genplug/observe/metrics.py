@@ -95,6 +95,19 @@ class _StatusCollector(Collector):
             "Time at which a configuration last became active.",
             config.loaded_at or 0,
         )
+        yield GaugeMetricFamily(
+            "genplug_config_withdrawn_resources",
+            "Resources of the active configuration that the policy refuses since it changed.",
+            len(config.withdrawn),
+        )
+        yield GaugeMetricFamily(
+            "genplug_config_warnings", "Warnings about the active configuration.", len(config.warnings)
+        )
+        yield GaugeMetricFamily(
+            "genplug_watch_degraded",
+            "1 if the kernel does not report changes of some files, so that the agent detects them later.",
+            int(bool(status.unwatched)),
+        )
         yield GaugeMetricFamily("genplug_ready", "1 if /readyz responds with 200.", int(status.is_ready))
         devices = GaugeMetricFamily(
             "genplug_devices", "Devices in the list for the kubelet.", labels=("resource", "state")
@@ -102,6 +115,11 @@ class _StatusCollector(Collector):
         registered = GaugeMetricFamily(
             "genplug_resource_registered",
             "1 if the resource is registered and the kubelet has an open stream.",
+            labels=("resource",),
+        )
+        missing = GaugeMetricFamily(
+            "genplug_devices_missing",
+            "Devices that `expect.min` of the resource requires in addition to the healthy devices.",
             labels=("resource",),
         )
         streams = GaugeMetricFamily(
@@ -113,13 +131,15 @@ class _StatusCollector(Collector):
                 devices.add_metric((resource.name, "healthy"), resource.healthy)
                 devices.add_metric((resource.name, "unhealthy"), resource.unhealthy)
                 registered.add_metric((resource.name,), int(resource.is_registered))
+                if resource.expected is not None:
+                    missing.add_metric((resource.name,), max(resource.expected - resource.healthy_devices, 0))
             streams.add_metric((resource.name,), resource.streams)
         stalled = GaugeMetricFamily(
             "genplug_scan_stalled", "1 if a file operation of the scan of the resource hangs.", labels=("resource",)
         )
         for scan in status.scans:
             stalled.add_metric((scan.resource,), int(bool(scan.stalls)))
-        yield from (devices, registered, streams, stalled)
+        yield from (devices, missing, registered, streams, stalled)
         yield from _collect_health(status.health)
 
 

@@ -7,7 +7,7 @@ document.
 from attrs import asdict, frozen
 
 from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
-from genplug.observe.text import describe_exhausted_pool, format_time
+from genplug.observe.text import describe_exhausted_pool, format_time, join_names
 
 
 @frozen
@@ -30,6 +30,18 @@ class DeviceStatus:
         return {**asdict(self), "paths": list(self.paths), "since": _format_optional_time(self.since)}
 
 
+@frozen
+class Refusal:
+    """The last Allocate request of a resource that was refused: seconds since the epoch, and the message."""
+
+    time: float
+    message: str
+
+    def as_json(self) -> dict[str, object]:
+        """Return the part of the document for the refusal."""
+        return {"time": format_time(self.time), "message": self.message}
+
+
 @frozen(repr=False)
 class ResourceStatus:
     """The status of a resource, its endpoint and its devices.
@@ -50,6 +62,18 @@ class ResourceStatus:
     notes: tuple[str, ...]
     """Reasons for which the resource has no devices, or fewer than expected."""
     has_no_instances: bool = False
+    expected: int | None = None
+    """The number of healthy devices that the configuration expects (``expect.min``)."""
+    healthy_devices: int = 0
+    """The number of healthy devices without their replicas, slices and tokens."""
+    last_refusal: Refusal | None = None
+
+    @property
+    def shortage(self) -> str:
+        """How many of the expected devices are missing, or an empty string."""
+        if self.expected is None or self.is_removed or self.healthy_devices >= self.expected:
+            return ""
+        return f"{self.healthy_devices} of {self.expected} expected devices are healthy"
 
     @property
     def healthy(self) -> int:
@@ -86,6 +110,9 @@ class ResourceStatus:
             "unhealthy": self.unhealthy,
             "devices": [device.as_json() for device in self.devices],
             "notes": list(self.notes),
+            "expected": self.expected,
+            "healthyDevices": self.healthy_devices,
+            "lastRefusal": self.last_refusal.as_json() if self.last_refusal is not None else None,
         }
 
 
@@ -94,6 +121,8 @@ class ConfigStatus:
     """The active configuration, and the error of the newest files, which is empty if they are active.
 
     ``loaded_at`` is the time at which the configuration became active, or None if no configuration is active.
+    ``withdrawn`` are the resource names that ``policy`` forbids since then, although the configuration has them;
+    ``resources`` is the number of names that the configuration had. ``warnings`` are the texts of its warnings.
     """
 
     files: tuple[str, ...] = ()
@@ -102,6 +131,18 @@ class ConfigStatus:
     error: str = ""
     public_errors: tuple[str, ...] = ()
     """The codes and locations of the errors, without lines and values of the files, for clients on other hosts."""
+    policy: str = ""
+    resources: int = 0
+    withdrawn: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def withdrawal(self) -> str:
+        """Which resources the policy forbids and since when, or an empty string."""
+        if not self.withdrawn or self.loaded_at is None:
+            return ""
+        count, since = f"{len(self.withdrawn)} of {self.resources} resources", format_time(self.loaded_at)
+        return f"{self.policy} refuses {count}, removed at {since}: {join_names(self.withdrawn)}"
 
     def as_json(self) -> dict[str, object]:
         """Return the part of the document for the configuration."""
@@ -110,6 +151,9 @@ class ConfigStatus:
             "sha256": self.sha256,
             "loadedAt": _format_optional_time(self.loaded_at),
             "error": self.error,
+            "policy": self.policy,
+            "withdrawn": list(self.withdrawn),
+            "warnings": list(self.warnings),
         }
 
 
@@ -137,6 +181,8 @@ class Status:
     scans: tuple[ScanStatus, ...] = ()
     failures: tuple[str, ...] = ()
     """The tasks of the agent that failed by an internal error and are started again."""
+    unwatched: tuple[str, ...] = ()
+    """Why changes of some files are not reported, so that the agent polls them."""
 
     @property
     def is_ready(self) -> bool:
@@ -156,13 +202,16 @@ class Status:
             for pool, is_call in ((self.health.read_workers, False), (self.health.call_workers, True))
             if pool.is_exhausted
         ]
+        reasons += filter(None, (self.config.withdrawal,))
         reasons += self.failures
         reasons += [f"{scan.resource}: scan stalled: {stall}" for scan in self.scans for stall in scan.stalls]
-        reasons += [
-            f"{resource.name}: not registered ({resource.phase}): {resource.reason or 'starting'}"
-            for resource in self.resources
-            if not (resource.is_registered or resource.is_removed or resource.has_no_instances)
-        ]
+        unregistered: dict[str, list[str]] = {}
+        for resource in self.resources:
+            if not (resource.is_registered or resource.is_removed or resource.has_no_instances):
+                reason = f"not registered ({resource.phase}): {resource.reason or 'starting'}"
+                unregistered.setdefault(reason, []).append(resource.name)
+        # A reason such as a missing kubelet concerns all resources: it is one line.
+        reasons += [f"{join_names(names)}: {reason}" for reason, names in unregistered.items()]
         return tuple(reasons)
 
     @property
@@ -178,6 +227,8 @@ class Status:
             for pool, is_call in ((self.health.read_workers, False), (self.health.call_workers, True))
             if pool.is_exhausted
         ]
+        if self.config.withdrawn:
+            reasons.append(f"the policy refuses {len(self.config.withdrawn)} of {self.config.resources} resources")
         if self.failures:
             reasons.append(f"{len(self.failures)} tasks of the agent failed and are started again")
         reasons += [f"{scan.resource}: scan stalled" for scan in self.scans if scan.stalls]
@@ -211,6 +262,7 @@ class Status:
             "health": _health_as_json(self.health),
             "scans": [{"resource": scan.resource, "stalls": list(scan.stalls)} for scan in self.scans],
             "failures": list(self.failures),
+            "unwatched": list(self.unwatched),
         }
 
 

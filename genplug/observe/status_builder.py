@@ -3,16 +3,24 @@
 from collections.abc import Sequence
 
 from genplug.allocation.offer import Grant, ResourceOffer
-from genplug.hardware.inventory import Inventory
+from genplug.hardware.inventory import CandidateOutcome, Inventory
 from genplug.kubelet.reports import EndpointStatus
 from genplug.observe.stalls import describe_stalls
-from genplug.observe.status import DeviceStatus, ResourceStatus, ScanStatus
-from genplug.observe.text import to_epoch_seconds
+from genplug.observe.status import DeviceStatus, Refusal, ResourceStatus, ScanStatus
+from genplug.observe.text import join_names, similarity_key, to_epoch_seconds
 from genplug.spec.model import Config
+
+MAX_NOTES = 20
+"""Notes of a resource in the status."""
 
 
 def build_resource_status(
-    offer: ResourceOffer, endpoint: EndpointStatus | None, *, is_removed: bool, notes: Sequence[str]
+    offer: ResourceOffer,
+    endpoint: EndpointStatus | None,
+    *,
+    is_removed: bool,
+    notes: Sequence[str],
+    last_refusal: Refusal | None = None,
 ) -> ResourceStatus:
     """Return the status of a resource that has an offer; without an endpoint, the resource is not served yet."""
     return ResourceStatus(
@@ -25,6 +33,9 @@ def build_resource_status(
         reason=endpoint.reason if endpoint else "the agent has not locked the directory of the kubelet yet",
         devices=tuple(_build_device_status(grant) for grant in offer.grants.values()),
         notes=tuple(notes),
+        expected=offer.resource.expected,
+        healthy_devices=offer.healthy_devices,
+        last_refusal=last_refusal,
     )
 
 
@@ -45,17 +56,31 @@ def build_template_status(name: str, notes: Sequence[str]) -> ResourceStatus:
 
 
 def collect_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
-    """Return, by resource, the reasons for fewer devices than expected: stalls, unmatched globs, left out paths."""
+    """Return, by resource, the reasons for fewer devices than expected: stalls, unmatched globs, left out paths.
+
+    Paths with the same reason are one note. A resource has at most :data:`MAX_NOTES` of them, and a note for the rest.
+    """
     notes: dict[str, list[str]] = {}
     for resource, stalls in describe_stalls(inventory.stalls).items():
         notes[resource] = [f"scan stalled: {stall}" for stall in stalls]
     for unmatched in inventory.unmatched_globs:
         text = f"nothing matches {unmatched.glob} ({unmatched.location})"
         notes.setdefault(unmatched.resource, []).append(text)
+    left_out: dict[tuple[str, str], list[CandidateOutcome]] = {}
     for outcome in inventory.outcomes:
         if outcome.device is None:
-            notes.setdefault(outcome.resource, []).append(f"{outcome.path}: {outcome.reason}")
-    return {resource: tuple(texts) for resource, texts in notes.items()}
+            left_out.setdefault((outcome.resource, similarity_key(outcome.reason)), []).append(outcome)
+    # The most frequent reason first; the sort keeps the order of the files otherwise.
+    for (resource, _), outcomes in sorted(left_out.items(), key=lambda item: -len(item[1])):
+        paths = join_names([outcome.path for outcome in outcomes])
+        notes.setdefault(resource, []).append(f"{paths}: {outcomes[0].reason}")
+    return {resource: _cut_notes(texts) for resource, texts in notes.items()}
+
+
+def _cut_notes(notes: Sequence[str]) -> tuple[str, ...]:
+    if len(notes) <= MAX_NOTES:
+        return tuple(notes)
+    return (*notes[:MAX_NOTES], f"{len(notes) - MAX_NOTES} more reasons; 'genplug plan -o wide' shows every path")
 
 
 def build_scan_statuses(config: Config, inventory: Inventory) -> tuple[ScanStatus, ...]:

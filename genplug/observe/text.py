@@ -1,16 +1,42 @@
 """Times and lists of names in texts for operators."""
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 _MAX_NAMES = 3
+_NUMBER = re.compile(r"[0-9a-f]*[0-9](?:[0-9a-f]|[:.](?=[0-9a-f]))*")
+"""A decimal or hexadecimal number, or an address such as ``0000:3b:00.1``."""
 
 
 def join_names(names: Sequence[str]) -> str:
     """Return the first names and the number of the others: ``x0, x1, x2 and 5 more``."""
     more = len(names) - _MAX_NAMES
     return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def summarize_texts(texts: Iterable[str]) -> list[str]:
+    """Return texts with their numbers, the most frequent first: ``12 × device is gone``.
+
+    Texts that differ in numbers only, such as those in paths and addresses, are one text with an example.
+    """
+    groups: dict[str, list[str]] = {}
+    for text in texts:
+        groups.setdefault(similarity_key(text), []).append(text)
+    return [_summarize_group(group) for group in sorted(groups.values(), key=len, reverse=True)]
+
+
+def similarity_key(text: str) -> str:
+    """Return a text without its numbers: texts with the same key say the same about different things."""
+    return _NUMBER.sub("#", text)
+
+
+def _summarize_group(texts: Sequence[str]) -> str:
+    if len(texts) == 1:
+        return texts[0]
+    example = texts[0] if len(set(texts)) == 1 else f"for example {texts[0]}"
+    return f"{len(texts)} × {example}"
 
 
 def describe_pool(*, is_call: bool) -> str:

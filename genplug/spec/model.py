@@ -159,6 +159,7 @@ class Resource:
     - ``tokens``: the number of grants of one pool that stands for all devices, or None.
     - ``slices``: renders to the number of slices of each device, or None.
     - ``aliases``: further resource names for the same devices.
+    - ``expected``: the number of healthy devices that the node should have at least, or None (``expect.min``).
     - ``has_topology``: whether the device list has the NUMA nodes.
     - ``overlap``: whether a device node may also belong to another resource that sets it.
     - ``max_per_container``: the maximum number of grants of a container; with ``distinct``, at most one per device.
@@ -173,6 +174,7 @@ class Resource:
     tokens: int | None = None
     slices: Template | None = None
     aliases: tuple[str, ...] = ()
+    expected: int | None = None
     has_topology: bool = True
     overlap: bool = False
     max_per_container: int | None = None
@@ -195,7 +197,8 @@ class Config:
 
     ``files`` are the files it was read from. ``sha256`` is the digest of the merged content, which compares the
     configuration of two nodes, or of a ConfigMap and a node. ``policy`` limits every resource. ``warnings`` are what
-    its author probably did not intend.
+    its author probably did not intend. ``withdrawn`` are the names that a later policy forbids, which are no longer
+    offered.
     """
 
     resources: Mapping[str, Resource]
@@ -203,18 +206,24 @@ class Config:
     sha256: str
     policy: Policy = DEFAULT_POLICY
     warnings: tuple[Diagnostic, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
     def restricted_by(self, policy: Policy) -> "Config":
         """Return this configuration without the resources and aliases that ``policy`` forbids."""
         allowed = {
-            name: one
-            for name, one in self.resources.items()
-            if one.name_template is not None or not policy.resource_error(name)
+            name: resource
+            for name, resource in self.resources.items()
+            if resource.name_template is not None or not policy.resource_error(name)
         }
         resources = {
             name: evolve(
-                one, policy=policy, aliases=tuple(alias for alias in one.aliases if not policy.resource_error(alias))
+                resource,
+                policy=policy,
+                aliases=tuple(alias for alias in resource.aliases if not policy.resource_error(alias)),
             )
-            for name, one in allowed.items()
+            for name, resource in allowed.items()
         }
-        return evolve(self, resources=resources, policy=policy)
+        kept = {name for resource in resources.values() for name in (resource.name, *resource.aliases)}
+        names = (name for resource in self.resources.values() for name in (resource.name, *resource.aliases))
+        withdrawn = (*self.withdrawn, *(name for name in names if name not in kept))
+        return evolve(self, resources=resources, policy=policy, withdrawn=withdrawn)

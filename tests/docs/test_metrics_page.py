@@ -24,6 +24,7 @@ RESOURCE = ResourceStatus(
     reason="",
     devices=(),
     notes=(),
+    expected=1,
 )
 HEALTH = MonitorStatus(errors=(ProbeError("a.io/x", "link", "it does not exist", ("x0",)),))
 STATUS = Status("1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH, (ScanStatus("a.io/x"),))

@@ -75,7 +75,19 @@ class _Decoder:
                 if isinstance(item, MapNode)
             ),
             aliases=tuple(self._aliases(node.get("aliases"), f"{where}.aliases")),
+            expected=self._expected(name, node, where),
         )
+
+    def _expected(self, name: str, node: MapNode, where: str) -> int | None:
+        expect = node.get("expect")
+        if not isinstance(expect, MapNode):
+            return None
+        if "${" in name:
+            message = f"'expect' counts the devices of one resource, and {name!r} is a template for several names"
+            hint = "remove it, or write a resource with a fixed name"
+            location, width = node.entries["expect"].key, len("expect")
+            self.diagnostics.add(ErrorCode.CONFLICT, location, message, key_path=where, hint=hint, width=width)
+        return int(number(expect.get("min"), 0)) or None
 
     def shared(self, node: MapNode, where: str) -> Resource:
         """Decode the keys that ``defaults`` and resources have in common."""

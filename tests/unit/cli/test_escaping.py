@@ -96,6 +96,8 @@ async def test_status_escapes_what_a_server_returns(capsys: pytest.CaptureFixtur
             "sha256": HOSTILE,
             "loadedAt": "2026-11-27T17:12:17Z",
             "error": "first\nsecond" + HOSTILE,
+            "withdrawn": [HOSTILE],
+            "warnings": [HOSTILE],
         },
         "resources": [
             {
@@ -111,6 +113,9 @@ async def test_status_escapes_what_a_server_returns(capsys: pytest.CaptureFixtur
                 "unhealthy": 1,
                 "devices": [device],
                 "notes": [HOSTILE],
+                "expected": 2,
+                "healthyDevices": 1,
+                "lastRefusal": {"time": "2026-11-27T17:12:17Z", "message": HOSTILE},
             }
         ],
         "health": {
@@ -125,6 +130,7 @@ async def test_status_escapes_what_a_server_returns(capsys: pytest.CaptureFixtur
         },
         "scans": [],
         "failures": [HOSTILE],
+        "unwatched": [HOSTILE],
     }
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -89,11 +89,11 @@ def test_plan_shows_the_rule_that_rejects_a_device(node: FakeNode, capsys: pytes
     node.plug("/dev/xm", major=1, minor=1)
     node.write("/opt/lib", "")
     flags = ["--config", "c.yaml", "--policy", "policy.yaml", "--root", str(node.root)]
-    assert main(["plan", *flags]) == 0
+    assert main(["plan", *flags, "-o", "wide"]) == 0
     lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
     assert ["a.io/x", "/dev/x1", "refused by 'devices.deny' of policy.yaml: '/dev/x1'"] in lines
-    built_in = "refused by the built-in list, which no policy can change: char 1:1 is /dev/mem, the memory of the host"
-    assert ["a.io/x", "/dev/xm", built_in] in lines
+    (built_in,) = [line[2] for line in lines if line[:2] == ["a.io/x", "/dev/xm"]]
+    assert built_in.startswith("refused by the built-in list: char 1:1")
     assert main(["plan", *flags, "--allocate", "a.io/x=1"]) == 0
     (given,) = json.loads(capsys.readouterr().out)["containers"]
     assert [mount["hostPath"] for mount in given["mounts"]] == ["/opt"]

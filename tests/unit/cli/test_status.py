@@ -152,7 +152,7 @@ async def test_agent_without_a_kubelet_is_not_ready(plugged: FakeNode, capsys: p
         assert await run_status(agent) == 4
         out = capsys.readouterr().out
         assert "NOT READY" in out.splitlines()[0]
-        assert "a.io/x: not registered" in out
+        assert "a.io/x, a.io/none: not registered" in out
 
 
 async def test_wait_ends_when_the_agent_is_ready_or_the_time_is_over(
@@ -166,7 +166,7 @@ async def test_wait_ends_when_the_agent_is_ready_or_the_time_is_over(
         assert await run_status(agent, "--wait", "--timeout", "100ms") == 4
         printed = capsys.readouterr()
         assert printed.err.count("waiting: ") == 1
-        assert "a.io/x: not registered" in printed.err
+        assert "a.io/x, a.io/none: not registered" in printed.err
         await plugged.kubelet.start()
         assert await run_status(agent, "--wait") == 0
     assert capsys.readouterr().out.splitlines()[0].endswith(": ready")

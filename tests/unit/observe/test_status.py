@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve
 
 from genplug.health.status import MonitorStatus, PoolStatus, ProbeError
-from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, ScanStatus, Status
+from genplug.observe.status import ConfigStatus, DeviceStatus, Refusal, ResourceStatus, ScanStatus, Status
 from tests.support.golden import check_golden
 from tests.support.outputs import check_output
 
@@ -32,6 +33,9 @@ LIVE = ResourceStatus(
         DeviceStatus("video2-g4h5i6", ("/dev/video2",), healthy=True, reason=""),
     ),
     notes=("/dev/video9: excluded by '/dev/video9'",),
+    expected=3,
+    healthy_devices=2,
+    last_refusal=Refusal(1_795_802_700.5, "/dev/video1 is gone"),
 )
 WAITING = evolve(
     LIVE,
@@ -57,7 +61,16 @@ HEALTH = MonitorStatus(
     call_workers=PoolStatus(0, failed_starts=3, start_error="Resource temporarily unavailable"),
     errors=(ProbeError("example.com/camera", "link", "permission denied", ("video0-a2b4c6",)),),
 )
-CONFIG = ConfigStatus(("/etc/genplug/genplug.yaml",), "cd21c713", 1_795_799_537.9, "genplug.yaml:4:3: error")
+CONFIG = ConfigStatus(
+    ("/etc/genplug/genplug.yaml",),
+    "cd21c713",
+    1_795_799_537.9,
+    "genplug.yaml:4:3: error",
+    policy="policy.yaml",
+    resources=4,
+    warnings=("genplug.yaml:9:5: GP101: the timeout is longer than the period",),
+)
+UNWATCHED = ("/dev cannot be watched, changes in it are seen later: the limit is reached",)
 SCANS = (
     ScanStatus(
         "example.com/video",
@@ -66,7 +79,8 @@ SCANS = (
     ScanStatus("example.com/none"),
 )
 FAILURES = ("the device scanner failed and is started again: ValueError('a defect')",)
-STATUS = Status("0.1.0", "node-1", CONFIG, "", (LIVE, WAITING, REMOVED, WITHOUT_INSTANCES), HEALTH, SCANS, FAILURES)
+RESOURCES = (LIVE, WAITING, REMOVED, WITHOUT_INSTANCES)
+STATUS = Status("0.1.0", "node-1", CONFIG, "", RESOURCES, HEALTH, SCANS, FAILURES, UNWATCHED)
 
 
 def test_document_has_the_format_of_its_schema() -> None:
@@ -76,9 +90,9 @@ def test_document_has_the_format_of_its_schema() -> None:
 
 
 def test_document_has_null_for_the_time_of_a_configuration_that_was_never_loaded() -> None:
-    document = Status("0.1.0", None, ConfigStatus(), "", ()).as_json()
+    document: dict[str, Any] = Status("0.1.0", None, ConfigStatus(), "", ()).as_json()
     check_output(document)
-    assert document["config"] == {"files": [], "sha256": "", "loadedAt": None, "error": ""}
+    assert document["config"]["loadedAt"] is None
 
 
 def test_status_is_ready_if_every_configured_resource_is_registered() -> None:
@@ -106,3 +120,24 @@ def test_status_as_text_names_the_state_and_the_reasons() -> None:
         f"genplug 0.1.0: not ready, configuration cd21c713; {status.unready[0]}; {waiting}, streams 0, "
         "0 healthy, 0 unhealthy"
     )
+
+
+def test_status_is_not_ready_while_the_policy_refuses_resources_of_the_configuration() -> None:
+    ready = Status("0.1.0", "node-1", CONFIG, "", (LIVE,))
+    withdrawn = evolve(CONFIG, withdrawn=("a.io/x", "a.io/y"))
+    assert evolve(ready, config=withdrawn).unready == (
+        "policy.yaml refuses 2 of 4 resources, removed at 2026-11-27T17:12:17Z: a.io/x, a.io/y",
+    )
+
+
+def test_resources_that_wait_for_the_same_reason_are_one_line() -> None:
+    resources = tuple(evolve(WAITING, name=f"a.io/{number}") for number in range(300))
+    (line,) = Status("0.1.0", None, CONFIG, "", resources).unready
+    assert line == "a.io/0, a.io/1, a.io/2 and 297 more: not registered (wait): Register failed: deadline exceeded"
+
+
+def test_shortage_counts_devices_without_replicas() -> None:
+    assert LIVE.shortage == "2 of 3 expected devices are healthy"
+    assert evolve(LIVE, healthy_devices=3).shortage == ""
+    assert evolve(LIVE, expected=None).shortage == ""
+    assert evolve(LIVE, is_removed=True).shortage == ""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from genplug.observe.text import format_time, join_names, to_epoch_seconds
+from genplug.observe.text import format_time, join_names, summarize_texts, to_epoch_seconds
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,21 @@ def test_time_is_rfc_3339_in_utc_to_the_second() -> None:
 def test_time_of_the_monotonic_clock_is_converted_to_the_epoch() -> None:
     hour_ago = to_epoch_seconds(time.monotonic() - 3600)
     assert 3600 <= datetime.now(UTC).timestamp() - hour_ago < 3660
+
+
+def test_texts_that_differ_in_numbers_only_are_counted_together() -> None:
+    texts = [
+        "/dev/x0 is gone",
+        "0000:3b:00.1 is down",
+        "/dev/x1 is gone",
+        "no link",
+        "0000:3c:0a.0 is down",
+        "/dev/x0 is gone",
+    ]
+    assert summarize_texts(texts) == [
+        "3 × for example /dev/x0 is gone",
+        "2 × for example 0000:3b:00.1 is down",
+        "no link",
+    ]
+    assert summarize_texts(["no link"] * 562) == ["562 × no link"]
+    assert summarize_texts([]) == []
