@@ -54,6 +54,10 @@ def parse_address(text: str) -> Address:
         argparse.ArgumentTypeError: the text is not ``HOST:PORT``.
     """
     host, colon, port = text.rpartition(":")
+    if "/" in text:
+        start = text.partition("://")[2].partition("/")[0]
+        hint = f": write {start}" if start else ""
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT without scheme and path, found {text!r}{hint}")
     if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
         raise argparse.ArgumentTypeError(
             f"expected HOST:PORT, for example 127.0.0.1:9808, found {text!r} (the default comes "

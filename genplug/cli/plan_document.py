@@ -117,9 +117,14 @@ def _allocate(states: Mapping[str, ResourceState], resource: str, count: int) ->
     state = states[resource]
     healthy = [device.id for device in state.listed if device.healthy]
     if count > len(healthy):
+        total = len(state.listed)
+        if count > total:
+            raise LookupError(
+                f"requested {count}, but the resource offers {total} on this node, of which {len(healthy)} are healthy"
+            )
         raise LookupError(
-            f"requested {count}, but only {len(healthy)} of {len(state.listed)} devices are healthy; "
-            "'genplug plan' without --allocate shows the reasons"
+            f"requested {count}, but only {len(healthy)} of {total} are healthy; 'genplug plan' without --allocate "
+            "shows the reasons"
         )
     ids = state.choose_preferred(healthy, (), count)
     edits = state.allocate(ids)

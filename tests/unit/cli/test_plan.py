@@ -79,7 +79,8 @@ async def test_allocate_prints_the_response_that_the_kubelet_would_receive(
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        ("a.io/x=3", "requested 3, but only 2 of 2 devices are healthy"),
+        ("a.io/x=3", "requested 3, but the resource offers 2 on this node, of which 2 are healthy"),
+        ("a.io/none=1", "requested 1, but the resource offers 0 on this node, of which 0 are healthy"),
         ("a.io/z=1", "there is no resource 'a.io/z'; the configuration has a.io/x, a.io/none"),
     ],
 )

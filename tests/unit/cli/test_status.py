@@ -107,6 +107,10 @@ async def test_address_outside_loopback_is_refused_with_the_address_to_use(
     [
         (["--address", "9808"], "expected HOST:PORT, for example 127.0.0.1:9808, found '9808'"),
         (["--address", "node:99999"], "expected HOST:PORT, for example 127.0.0.1:9808, found 'node:99999'"),
+        (
+            ["--address", "http://127.0.0.1:9808/statusz"],
+            "expected HOST:PORT without scheme and path, found 'http://127.0.0.1:9808/statusz': write 127.0.0.1:9808",
+        ),
         (["--timeout", "soon"], "expected a duration, for example 90s or 1m30s, found 'soon'"),
         (["--timeout", "-1"], "expected a duration, for example 90s or 1m30s, found '-1'"),
     ],
