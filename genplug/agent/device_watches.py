@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from genplug.agent.blocking_calls import BlockingCalls
@@ -39,6 +40,8 @@ class DeviceWatches:
         self._on_gap = on_gap
         self._inventory: Inventory | None = None
         self._located: Mapping[Path, str] = {}
+        self._cdi_directories: frozenset[str] = frozenset()
+        """The directories of CDI files of the host."""
         self._is_changed = asyncio.Event()
 
     def follow(self, inventory: Inventory) -> None:
@@ -70,6 +73,11 @@ class DeviceWatches:
         def on_change(directory: Path, names: frozenset[str]) -> None:
             self._on_change(located[directory], names)
 
+        # A CDI file can be written in place.
+        cdi_directories = {path for path, directory in located.items() if directory in self._cdi_directories}
+        self._watcher.set(
+            "CDI files", cdi_directories, on_change, contents=True, unresponsive=unresponsive & cdi_directories
+        )
         # A stand-in for a device node gets its text after it is created; a real device node is complete at once.
         contents = self._host.stand_ins
         if self._watcher.set("devices", located, on_change, contents=contents, unresponsive=unresponsive):
@@ -85,6 +93,9 @@ class DeviceWatches:
         previous = {directory: path for path, directory in self._located.items()}
         located: dict[Path, str] = {}
         unresponsive: set[Path] = set()
+        with suppress(HangError):
+            infos = [self._host.stat(directory) for directory in self._host.cdi_dirs]
+            self._cdi_directories = frozenset(info.resolved for info in infos if info is not None)
         for directory in inventory.directories | inventory.directories_of_attributes:
             try:
                 if self._host.supports_inotify(directory):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from genplug.hardware.host import DEFAULT_CDI_DIRS
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
 
@@ -21,7 +22,9 @@ class Settings:
     - ``rescan_seconds`` and ``poll_seconds``: the intervals of the polls that cover lost events of the node and of the
       kubelet.
     - ``drain_seconds``: the interval at which the pods that use removed resources or aliases are polled.
-    - ``cdi_dir``: the host directory of CDI files.
+    - ``cdi_dir``: the host directory for the CDI files of this agent.
+    - ``cdi_search_dirs``: the host directories from which the container runtime reads CDI files, by increasing
+      priority.
     """
 
     config: tuple[Path, ...]
@@ -34,6 +37,7 @@ class Settings:
     drain_seconds: float = 10.0
     policy: Path | None = None
     cdi_dir: str = "/var/run/cdi"
+    cdi_search_dirs: tuple[str, ...] = DEFAULT_CDI_DIRS
     device_plugins_dir: Path | None = None
     pod_resources_dir: Path | None = None
 

@@ -7,10 +7,13 @@ from attrs import field, frozen
 from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.cdi_spec import as_cdi_reference
 from genplug.allocation.container_edits import ContainerEdits
+from genplug.allocation.errors import failed_precondition
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.preferred import choose_preferred
 from genplug.allocation.prestart import program_runs
 from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
+from genplug.hardware.cdi_files import read_cdi_devices
+from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host
 
 
@@ -39,7 +42,7 @@ class ResourceState:
         The file system of ``/dev`` always responds; those of mount sources, CDI files and other nodes may not.
         """
         allocate = self.offer.resource.allocate
-        if allocate.mounts or allocate.injects_by_cdi:
+        if allocate.mounts or allocate.injects_by_cdi or allocate.cdi_devices:
             return True
         grants = (self.offer.grants[grant_id] for grant_id in ids if grant_id in self.offer.grants)
         devices = (health.device for grant in grants for health in grant.devices)
@@ -54,11 +57,21 @@ class ResourceState:
         # The CDI file has what the last scan found.
         injects_by_cdi = self.offer.resource.allocate.injects_by_cdi
         edits = allocate_edits(self.offer, ids, self.host, is_complete=injects_by_cdi)
+        self._check_cdi_devices(edits)
         if not ids or not injects_by_cdi:
             return edits
         if self.restore is not None:
             self.restore(self.offer.resource.name)
         return as_cdi_reference(edits, self.offer.resource.name, _sort_grants(self.offer, ids))
+
+    def _check_cdi_devices(self, edits: ContainerEdits) -> None:
+        """Check that the container runtime finds the CDI devices of other programs."""
+        if not edits.cdi_devices:
+            return
+        devices = read_cdi_devices(self.host, Dependencies())
+        for name in edits.cdi_devices:
+            if reason := devices.undefined_reason(name):
+                raise failed_precondition(f"{self.offer.resource.name} cannot be allocated to a container: {reason}")
 
     def pre_start_programs(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
         """Return the programs to run before a container with these devices starts.

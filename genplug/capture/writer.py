@@ -6,21 +6,23 @@ a host that records each access, and writes the recorded files.
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from genplug.capture import archive as archives
+from genplug.hardware.cdi_files import list_cdi_files, reduce_cdi_file
 from genplug.hardware.discovery import discover
 from genplug.hardware.explain import explain
 from genplug.hardware.file_tree import MAX_TEXT_BYTES, Access, AccessRecorder, FileTree
-from genplug.hardware.host import CAPTURE_MARK, STAND_INS_MARKER, Host
+from genplug.hardware.host import CAPTURE_MARK, DEFAULT_CDI_DIRS, STAND_INS_MARKER, Host
 from genplug.health.binding import bind_probes
 from genplug.health.probe_kind import Effect
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.main import run_request
+from genplug.spec.limits import MAX_CDI_FILE_BYTES
 from genplug.spec.model import Config
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class AccessLog:
     listings: set[str] = field(factory=set)
     reads: dict[str, int] = field(factory=dict)
     """The files that were read, each with the maximum number of bytes that were read."""
+    cdi_files: set[str] = field(factory=set)
+    """The CDI files that were read."""
     on_access: AccessRecorder | None = None
 
     def __call__(self, access: Access, path: str) -> None:
@@ -79,27 +83,38 @@ class _RecordingReader(CachedFileReader):
 
 
 def capture(
-    configs: Iterable[Config], root: Path, *, node_name: str | None, on_access: AccessRecorder | None = None
+    configs: Iterable[Config],
+    root: Path,
+    *,
+    node_name: str | None,
+    cdi_dirs: tuple[str, ...] = DEFAULT_CDI_DIRS,
+    on_access: AccessRecorder | None = None,
 ) -> Capture:
     """Return an archive of the files that the configurations read under ``root``.
 
-    ``on_access`` is called with each access, to show progress.
+    ``cdi_dirs`` are the directories from which the container runtime reads CDI files. ``on_access`` is called with each
+    access, to show progress.
 
     Raises:
         TooLargeError: the files exceed the limits of an archive.
     """
-    accesses = record_accesses(configs, root, node_name=node_name, on_access=on_access)
+    accesses = record_accesses(configs, root, node_name=node_name, cdi_dirs=cdi_dirs, on_access=on_access)
     unreadable: list[str] = []
     content, members = _pack(_list_members(accesses, root, unreadable))
     return Capture(content, members, tuple(unreadable))
 
 
 def record_accesses(
-    configs: Iterable[Config], root: Path, *, node_name: str | None, on_access: AccessRecorder | None = None
+    configs: Iterable[Config],
+    root: Path,
+    *,
+    node_name: str | None,
+    cdi_dirs: tuple[str, ...] = DEFAULT_CDI_DIRS,
+    on_access: AccessRecorder | None = None,
 ) -> AccessLog:
     """Return the paths that the configurations and their probes access."""
     accesses, by_probes = AccessLog(on_access=on_access), AccessLog(on_access=on_access)
-    host = Host.at(root, node_name=node_name, recorder=accesses)
+    host = Host.at(root, node_name=node_name, recorder=accesses, cdi_dirs=cdi_dirs)
     reader = _RecordingReader(Host.at(root, node_name=node_name, recorder=by_probes))
     for config in configs:
         # `genplug plan --explain` also reads the attributes of conditions that discovery does not reach.
@@ -115,6 +130,7 @@ def record_accesses(
     accesses.listings.update(by_probes.listings)
     for path in by_probes.reads.keys() - accesses.reads.keys():
         accesses.reads[path] = reader.limits.get(path, MAX_TEXT_BYTES)
+    accesses.cdi_files.update(accesses.reads.keys() & list_cdi_files(Host.at(root, cdi_dirs=cdi_dirs)))
     return accesses
 
 
@@ -141,7 +157,7 @@ def _list_members(accesses: AccessLog, root: Path, unreadable: list[str]) -> "It
             continue
         member, content = TarInfo(path.lstrip("/")), b""
         try:
-            content = _fill_member(member, mode, path, host, tree, accesses.reads)
+            content = _fill_member(member, mode, path, host, tree, accesses)
         except PermissionError:
             # The existence of the file counts, even if it cannot be read.
             unreadable.append(path)
@@ -163,7 +179,7 @@ def _list_dev(tree: FileTree) -> Iterator[str]:
 
 
 def _fill_member(  # noqa: PLR0913, PLR0917 - the properties of a path
-    member: "TarInfo", mode: int, path: str, host: Host, tree: FileTree, reads: Mapping[str, int]
+    member: "TarInfo", mode: int, path: str, host: Host, tree: FileTree, accesses: AccessLog
 ) -> bytes:
     """Set the type of a member to that of a path, and return its bytes.
 
@@ -180,9 +196,11 @@ def _fill_member(  # noqa: PLR0913, PLR0917 - the properties of a path
         member.pax_headers = {archives.KIND: "socket" if stat.S_ISSOCK(mode) else "fifo"}
     elif (info := host.stat(path)) is not None and info.is_device:
         return f"{info.describe_numbers()}\n".encode()
-    elif path in reads and _is_of_kernel(path):
+    elif path in accesses.reads and _is_of_kernel(path):
         # Only the bytes that were read: a read of a whole configuration space can disturb a device.
-        return tree.read(path, reads[path])
+        return tree.read(path, accesses.reads[path])
+    elif path in accesses.cdi_files:
+        return reduce_cdi_file(tree.read(path, MAX_CDI_FILE_BYTES))
     return b""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genplug.cli.options import CONFIG_HELP, add_node_name, add_policy, add_root
+from genplug.cli.options import CONFIG_HELP, add_cdi_search_dirs, add_node_name, add_policy, add_root
 from genplug.cli.output import print_message
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_policy(parser)
     add_root(parser)
+    add_cdi_search_dirs(parser)
     add_node_name(parser)
 
 
@@ -68,7 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 78
     with open_root(arguments.root) as root:
         try:
-            archive = capture(configs, root, node_name=arguments.node_name, on_access=_Progress())
+            archive = capture(
+                configs,
+                root,
+                node_name=arguments.node_name,
+                cdi_dirs=arguments.cdi_search_dirs,
+                on_access=_Progress(),
+            )
             if out is None:
                 sys.stdout.buffer.write(archive.content)
                 sys.stdout.buffer.flush()

@@ -2,10 +2,14 @@
 
 import argparse
 import os
+import posixpath
 from pathlib import Path
 
 LISTEN_VARIABLE = "GENPLUG_LISTEN"
 POLICY_VARIABLE = "GENPLUG_POLICY"
+CDI_SEARCH_DIRS_VARIABLE = "GENPLUG_CDI_SEARCH_DIRS"
+DEFAULT_CDI_SEARCH_DIRS = "/etc/cdi:/var/run/cdi"
+"""The directories of :data:`genplug.hardware.host.DEFAULT_CDI_DIRS`, which --help does not import."""
 CONFIG_HELP = "configuration file, or a directory such as a mounted ConfigMap; later files override earlier files"
 NODE_NAME_VARIABLES = ("GENPLUG_NODE_NAME", "NODE_NAME")
 """The environment variables of the node name, by precedence; the chart sets ``NODE_NAME`` with the downward API."""
@@ -20,6 +24,19 @@ Address = tuple[str, int]
 def add_root(parser: argparse.ArgumentParser) -> None:
     """Add ``--root``; its value is an argument for :func:`genplug.capture.archive.open_root`."""
     parser.add_argument("--root", metavar="DIR", default="/", help=ROOT_HELP)
+
+
+def add_cdi_search_dirs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cdi-search-dirs``; its value is a tuple of paths on the host."""
+    parser.add_argument(
+        "--cdi-search-dirs",
+        metavar="DIR:DIR",
+        type=_parse_directories,
+        default=os.environ.get(CDI_SEARCH_DIRS_VARIABLE) or DEFAULT_CDI_SEARCH_DIRS,
+        help="directories on the host from which the container runtime reads CDI files ('cdi_spec_dirs' in its "
+        "configuration), separated by ':', by increasing priority; CDI devices of other programs are looked up there "
+        f"(default: {CDI_SEARCH_DIRS_VARIABLE} from the environment, else {DEFAULT_CDI_SEARCH_DIRS})",
+    )
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +81,17 @@ def parse_address(text: str) -> Address:
             f"from the environment variable {LISTEN_VARIABLE})"
         )
     return host.strip("[]"), int(port)
+
+
+def _parse_directories(text: str) -> tuple[str, ...]:
+    directories = tuple(dict.fromkeys(posixpath.normpath(path) for path in text.split(":") if path))
+    for directory in directories:
+        if not directory.startswith("/"):
+            raise argparse.ArgumentTypeError(
+                f"expected absolute paths, separated by ':', found {directory!r} (the default comes from the "
+                f"environment variable {CDI_SEARCH_DIRS_VARIABLE})"
+            )
+    return directories
 
 
 def format_address(address: Address) -> str:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genplug.cli.options import CONFIG_HELP, add_node_name, add_policy, add_root
+from genplug.cli.options import CONFIG_HELP, add_cdi_search_dirs, add_node_name, add_policy, add_root
 from genplug.cli.output import format_json, format_yaml, print_message
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_policy(parser)
     add_root(parser)
+    add_cdi_search_dirs(parser)
     add_node_name(parser)
     parser.add_argument(
         "-o",
@@ -107,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ConfigInvalidError as error:
         print(format_diagnostics(error.diagnostics), file=sys.stderr)
         return 78
-    host = Host.at(arguments.root, node_name=arguments.node_name)
+    host = Host.at(arguments.root, node_name=arguments.node_name, cdi_dirs=arguments.cdi_search_dirs)
     inventory = discover(config, host)
     results, probe_errors = run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, ())
     for probe_error in probe_errors:

@@ -1,8 +1,11 @@
 """The documents of ``genplug plan -o json``, with and without ``--allocate``. ``schemas/`` describes them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genplug.allocation.allocate import allocate_edits
+from genplug.allocation.cdi_spec import spec_text
 from genplug.allocation.errors import AllocationError
 from genplug.allocation.offer import Grant
 from genplug.allocation.resource_state import ResourceState
@@ -141,4 +144,14 @@ def _allocate(states: Mapping[str, ResourceState], resource: str, count: int) ->
         ],
         "annotations": dict(edits.annotations),
         "cdiDevices": list(edits.cdi_devices),
+        **_build_cdi_spec(state, ids),
     }
+
+
+def _build_cdi_spec(state: ResourceState, ids: Sequence[str]) -> dict[str, Any]:
+    """Return the CDI file from which the container runtime gets device nodes and mounts; nothing without one."""
+    if not state.offer.resource.allocate.injects_by_cdi:
+        return {}
+    edits = {grant_id: allocate_edits(state.offer, [grant_id], state.host) for grant_id in ids}
+    text = spec_text(state.offer.resource.name, edits)
+    return {"cdiSpec": json.loads(text)} if text is not None else {}

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from genplug.cli.grpc_environment import set_grpc_environment
-from genplug.cli.options import CONFIG_HELP, add_node_name, add_policy, parse_address
+from genplug.cli.options import CONFIG_HELP, add_cdi_search_dirs, add_node_name, add_policy, parse_address
 
 PREFIX = "GENPLUG_"
 DESCRIPTION = """\
@@ -24,9 +24,9 @@ example:
   genplug run --config /etc/genplug --root /host --listen 0.0.0.0:9808
 
 Each option can also be set by an environment variable: GENPLUG_CONFIG (paths separated by ':'), GENPLUG_KUBELET_DIR,
-GENPLUG_DEVICE_PLUGINS_DIR, GENPLUG_POD_RESOURCES_DIR, GENPLUG_ROOT, GENPLUG_CDI_DIR, GENPLUG_NODE_NAME (or NODE_NAME),
-GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL. An option on the command line overrides its
-variable.
+GENPLUG_DEVICE_PLUGINS_DIR, GENPLUG_POD_RESOURCES_DIR, GENPLUG_ROOT, GENPLUG_CDI_DIR, GENPLUG_CDI_SEARCH_DIRS,
+GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL. An option on
+the command line overrides its variable.
 
 exit codes: 0 stopped by a signal, 1 runtime error, 2 usage error
 """
@@ -84,6 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="directory on the host for the CDI files of 'inject: cdi' (default: /var/run/cdi)",
     )
+    add_cdi_search_dirs(parser)
     add_node_name(parser)
     _add_option(
         parser,

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
+from genplug.hardware.cdi_files import CdiDevices, read_cdi_devices
+from genplug.hardware.cdi_references import cdi_faults
 from genplug.hardware.denied_nodes import denied_device_error
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.device_ids import device_id, verbatim_error
@@ -66,7 +68,9 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
     devices: dict[str, Device] = {}
     outcomes: list[CandidateOutcome] = []
     stalls: list[ScanStall] = []
-    builder = _DeviceBuilder(resource, host, needed_at_allocate(resource), extra_dependencies or Dependencies())
+    extra = extra_dependencies or Dependencies()
+    cdi_devices = read_cdi_devices(host, extra) if resource.allocate.cdi_devices and candidates else None
+    builder = _DeviceBuilder(resource, host, needed_at_allocate(resource), extra, cdi_devices)
     for number, source in enumerate(resource.sources):
         own = [candidate for candidate in candidates if candidate.source == number]
         groups, ungrouped = _group_candidates(source, own)
@@ -134,6 +138,8 @@ class _DeviceBuilder:
     host: Host
     needed: Mapping[tuple[str, ...], str]
     extra_dependencies: Dependencies
+    cdi_devices: CdiDevices | None = None
+    """The CDI devices of the node; None if the resource does not refer to any."""
 
     def build(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | LeftOut:
         """Return the device of a group, or the reason why the group is left out."""
@@ -154,11 +160,14 @@ class _DeviceBuilder:
             faults = ["none of its device nodes exists"]
         slices, fault = _slices(resource, distinct)
         faults += [fault] if fault else []
-        faults += [
+        needed_faults = [
             f"{part} refers to '{names[0]}', which the device does not have"
             for names, part in self.needed.items()
             if not any(name_ in attributes for name_ in names)
         ]
+        if self.cdi_devices is not None and not needed_faults:
+            faults += cdi_faults(resource, attributes, slices, self.cdi_devices)
+        faults += needed_faults
         id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
         if source.is_id_verbatim:
             fault = verbatim_error(group.key)

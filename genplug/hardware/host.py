@@ -35,6 +35,9 @@ STAND_INS_MARKER = ".genplug-stand-ins"
 CAPTURE_MARK = "genplug capture\n"
 """The text of the marker file in an archive of ``genplug capture``."""
 
+DEFAULT_CDI_DIRS = ("/etc/cdi", "/var/run/cdi")
+"""The directories of CDI files of containerd, CRI-O and podman (container-device-interface, ``spec-dirs.go``)."""
+
 _STAND_IN = re.compile(rb"\s*(char|block) (\d{1,7}):(\d{1,7})\s*\Z")
 _STAND_IN_BYTES = 64
 _CAPTURED_DIRECTORIES = ("/dev/", "/sys/", "/proc/")
@@ -59,6 +62,7 @@ class Host:
     ``genplug capture``, which has no kernel and no programs. With ``is_cached``, each path is stat'ed, listed and read
     once; such a host is for one scan only. ``recorder`` is called with every access
     (:data:`~genplug.hardware.file_tree.AccessRecorder`). ``environment`` and ``node_name`` are those of the process.
+    ``cdi_dirs`` are the directories from which the container runtime reads CDI files, by increasing priority.
 
     Raises:
         ValueError: ``stand_ins`` is set under ``/``.
@@ -71,6 +75,7 @@ class Host:
     recorder: AccessRecorder | None = field(default=None, kw_only=True)
     environment: Mapping[str, str] = field(factory=lambda: os.environ, kw_only=True, eq=False, repr=False)
     node_name: str | None = field(default=None, kw_only=True)
+    cdi_dirs: tuple[str, ...] = field(default=DEFAULT_CDI_DIRS, kw_only=True)
     _tree: FileTree = field(init=False, eq=False, repr=False)
     _dev_file_system: int | None = field(init=False, eq=False, repr=False)
     _infos: dict[str, PathInfo | None] = field(factory=dict, init=False, eq=False, repr=False)
@@ -99,11 +104,25 @@ class Host:
             raise ValueError("stand-ins for device nodes require a root other than /")
 
     @classmethod
-    def at(cls, root: Path, *, node_name: str | None = None, recorder: AccessRecorder | None = None) -> "Host":
+    def at(
+        cls,
+        root: Path,
+        *,
+        node_name: str | None = None,
+        recorder: AccessRecorder | None = None,
+        cdi_dirs: tuple[str, ...] = DEFAULT_CDI_DIRS,
+    ) -> "Host":
         """Return the host under ``root``; stand-ins are enabled if it contains the marker file."""
         stand_ins = not _is_real_root(root) and (root / STAND_INS_MARKER).is_file()
         is_archive = stand_ins and _is_marked_as_archive(root / STAND_INS_MARKER)
-        return cls(root, stand_ins=stand_ins, is_archive=is_archive, node_name=node_name, recorder=recorder)
+        return cls(
+            root,
+            stand_ins=stand_ins,
+            is_archive=is_archive,
+            node_name=node_name,
+            recorder=recorder,
+            cdi_dirs=cdi_dirs,
+        )
 
     def cached(self) -> "Host":
         """Return this host with a cache, for one scan."""

@@ -48,3 +48,17 @@ MAX_VALUE_COMBINATIONS = 1000
 
 MAX_COUNTER_SAMPLES = 500
 """Values of a counter that are kept for its window (`perSeconds`): a counter can change at each run."""
+
+# CDI files of other programs: a file that exceeds a limit is ignored, and the reason of a device has the limit.
+
+MAX_CDI_FILE_BYTES = 4 << 20
+"""Bytes of a CDI file: the file of a node with eight GPUs has about 100 KiB."""
+
+MAX_CDI_BYTES = 16 << 20
+"""Bytes of all CDI files together: they are read when a directory of CDI files changes."""
+
+MAX_CDI_FILES = 1000
+"""CDI files of a directory: each of them is read."""
+
+MAX_CDI_DEPTH = 100
+"""Levels of lists and mappings of a CDI file: a valid file has about six."""

@@ -102,6 +102,16 @@ def test_host_mounts_are_read_only_below_host() -> None:
     assert paths["/var/run/cdi"] == ("/host/var/run/cdi", False)
 
 
+def test_cdi_directories_are_read_only_except_the_directory_of_the_agent() -> None:
+    settings = {"cdiSearchDirs": ["/etc/cdi", "/var/run/cdi"], "cdiSpecDir": "/var/run/cdi"}
+    daemonset = render_default_daemonset(merge_values(MINIMAL, {"daemonset": settings}))
+    paths = get_host_paths(daemonset)
+    assert paths["/etc/cdi"] == ("/host/etc/cdi", True)
+    assert paths["/var/run/cdi"] == ("/host/var/run/cdi", False)
+    assert {"name": "GENPLUG_CDI_SEARCH_DIRS", "value": "/etc/cdi:/var/run/cdi"} in get_agent(daemonset)["env"]
+    assert len(paths) == 7
+
+
 def test_privileged_pool_leaves_other_pools_unprivileged() -> None:
     found = get_daemonsets(
         render(merge_values(MINIMAL, {"pools": {"lab": {"daemonset": {"privileged": True}}, "edge": {}}}))
@@ -180,6 +190,10 @@ REQUIREMENTS: dict[str, tuple[dict[str, Any], list[tuple[dict[str, Any], str]]]]
     "inject: cdi": (
         {"allocate": {"inject": "cdi"}},
         [({}, "Set {}daemonset.cdiSpecDir"), (nest_value(("daemonset", "cdiSpecDir"), "/var/run/cdi"), "")],
+    ),
+    "CDI devices": (
+        {"allocate": {"cdiDevices": ["vendor.example/gpu=all"]}},
+        [({}, "Set {}daemonset.cdiSearchDirs"), (nest_value(("daemonset", "cdiSearchDirs"), ["/etc/cdi"]), "")],
     ),
     "mount": (
         MOUNT,

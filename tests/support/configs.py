@@ -32,6 +32,12 @@ def render_pre_start(*command: str) -> str:
     return f"{DEVICES}\npreStart: {{exec: {{command: {json.dumps(command)}}}, timeoutSeconds: 5}}"
 
 
+def format_cdi_spec(kind: str, *devices: str) -> str:
+    """Return a CDI file that defines devices of a kind."""
+    listed = [{"name": device, "containerEdits": {"env": ["A=b"]}} for device in devices]
+    return json.dumps({"cdiVersion": "0.6.0", "kind": kind, "devices": listed})
+
+
 def load_resource(body: str) -> Resource:
     """Return the resource of a valid body."""
     return load_text(render_config(body), "c.yaml", PERMISSIVE_POLICY).resources[NAME]

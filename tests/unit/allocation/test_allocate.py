@@ -29,6 +29,7 @@ from tests.support.allocation import (
     mark_unhealthy,
     offer_devices,
 )
+from tests.support.configs import format_cdi_spec
 from tests.support.hardware import LOCATION, NAME, open_tree
 
 
@@ -189,6 +190,7 @@ def test_texts_of_mounts_and_cdi_names_pair_the_values_of_one_member(tree: Devic
     other = evolve(tree.make_device("y"), attributes={"name": ("y",), "minor": ("4",)})
     for number in range(3):
         tree.write(f"/opt/x{number}/{9 - number}", "")
+    tree.write("/etc/cdi/x.json", format_cdi_spec("a.example/x", "x0-9", "x1-8", "x2-7", "y-4"))
     mount = build_mount_spec("/opt/${name}/${minor}", "/opt/${name}", optional=True)
     allocate = AllocateSpec(mounts=(mount,), cdi_devices=(Template.parse("a.example/x=${name}-${minor}"),))
     spec = evolve(build_resource(), allocate=allocate)

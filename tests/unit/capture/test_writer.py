@@ -18,6 +18,7 @@ from genplug.cli import capture
 from genplug.cli.main import main
 from genplug.hardware.host import CAPTURE_MARK, STAND_INS_MARKER
 from genplug.testing.node.file_trees import build_tree
+from tests.support.configs import format_cdi_spec
 
 CONFIGS = Path(__file__).parents[3] / "examples" / "configs"
 TREES = Path(__file__).parents[2] / "recipes" / "trees"
@@ -423,3 +424,39 @@ def test_probes_that_an_archive_cannot_answer_are_not_run(tmp_path: Path, capsys
         assert not ran.exists()
         assert main([*map(str, command), "--allocate", "a.io/x=1"]) == 1
         assert "/opt/lib is not in the archive, which has only what 'genplug capture' read" in capsys.readouterr().err
+
+
+CDI_CONFIG = """
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x:
+    devices: [{glob: /dev/x*}]
+    allocate: {cdiDevices: ["vendor.io/gpu=${name}"]}
+"""
+CDI_TREE = """
+/dev/x0 char 240:0
+/dev/x1 char 240:1
+/etc/cdi/vendor.json -> ../../opt/vendor.json
+/opt/vendor.json = %s
+/run/cdi/broken.yaml = password: secret
+/var/run -> /run
+"""
+
+
+def test_archive_has_the_names_of_cdi_devices_and_nothing_else_of_their_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_tree(CDI_TREE % format_cdi_spec("vendor.io/gpu", "x0").replace("A=b", "PASSWORD=secret"), tmp_path / "root")
+    (tmp_path / "c.yaml").write_text(CDI_CONFIG)
+    here = plan(tmp_path / "c.yaml", tmp_path / "root", ["--allocate", "a.io/x=1"], capsys)
+    assert '"vendor.io/gpu=x0"' in here
+    archive = captured(tmp_path)
+    assert "secret" not in str(contents(archive))
+    assert plan(tmp_path / "c.yaml", archive, ["--allocate", "a.io/x=1"], capsys) == here
+    listed = plan(tmp_path / "c.yaml", archive, [], capsys)
+    assert listed.count(" unhealthy ") == 1
+    assert "no CDI file in /etc/cdi and /var/run/cdi defines vendor.io/gpu=x1" in listed
+    again = tmp_path / "again.tar.gz"
+    assert main(["capture", "-o", str(again), "--config", str(tmp_path / "c.yaml"), "--root", str(archive)]) == 0
+    assert contents(again) == contents(archive)

@@ -9,6 +9,7 @@ import pytest
 
 from genplug.cli.main import main
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import format_cdi_spec
 from tests.support.golden import check_golden
 from tests.support.outputs import check_output
 
@@ -54,6 +55,7 @@ def print_document(
     for name, index in {"video0": "0", "video1": "1"}.items():
         node.write(f"/sys/class/video4linux/{name}/index", f"{index}\n")
     node.write("/opt/firmware", "")
+    node.write("/etc/cdi/camera.json", format_cdi_spec("example.com/camera", "video0", "video1"))
     monkeypatch.chdir(tmp_path)
     Path("genplug.yaml").write_text(CONFIG)
     Path("policy.yaml").write_text(POLICY)

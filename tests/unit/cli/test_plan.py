@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from genplug.allocation.cdi_spec import qualified_name
 from genplug.cli.main import main
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import format_cdi_spec
+from tests.support.outputs import check_output
 
 CONFIG = """\
 apiVersion: genplug.io/v1alpha1
@@ -127,3 +130,62 @@ def test_probes_run_once_with_the_option(three: FakeNode, capsys: pytest.Capture
     assert printed.out.count("unhealthy") == 1
     error = "http://127.0.0.1:1/ does not answer: Connection refused"
     assert f"genplug plan: a.io/x: probe http cannot check x0, x1, x9: {error}" in printed.err
+
+
+CDI = """\
+apiVersion: genplug.io/v1alpha1
+kind: DevicePluginConfig
+resources:
+  a.io/x:
+    devices: [{glob: "/dev/x*"}]
+    allocate:
+      env: {X: "${name}"}
+      annotations: {a.io/x: "${name}"}
+      cdiDevices: ["vendor.io/gpu=${name}"]
+      inject: cdi
+"""
+
+
+async def test_allocation_has_everything_of_the_response_and_the_cdi_file(
+    three: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    three.write("/etc/cdi/vendor.json", format_cdi_spec("vendor.io/gpu", "x0", "x1", "x9"))
+    file = three.write_config(CDI)
+    command = ["plan", "--config", str(file), "--root", str(three.root), "--allocate", "a.io/x=2"]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    check_output(document)
+    [container] = document["containers"]
+    spec = container.pop("cdiSpec")
+    assert container == {
+        "resource": "a.io/x",
+        "ids": ["x0", "x1"],
+        "envs": {"X": "x0,x1"},
+        "mounts": [],
+        "devices": [],
+        "annotations": {"a.io/x": "x0,x1"},
+        "cdiDevices": [
+            *(qualified_name("a.io/x", device) for device in ("x0", "x1")),
+            *("vendor.io/gpu=x0", "vendor.io/gpu=x1"),
+        ],
+    }
+    nodes = [device["containerEdits"]["deviceNodes"][0]["path"] for device in spec["devices"]]
+    assert nodes == ["/dev/x0", "/dev/x1"]
+    # The runtime reads other directories.
+    assert main([*command, "--cdi-search-dirs", "/opt/cdi:/run/cdi"]) == 1
+    assert "only 0 of 3 devices are healthy" in capsys.readouterr().err
+
+
+async def test_device_without_its_cdi_device_is_unhealthy(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    three.write("/etc/cdi/vendor.json", format_cdi_spec("vendor.io/gpu", "x0", "x1"))
+    file = three.write_config(CDI)
+    assert main(["plan", "--config", str(file), "--root", str(three.root)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(" unhealthy ") == 1
+    assert "no CDI file in /etc/cdi and /var/run/cdi defines vendor.io/gpu=x9" in printed
+
+
+def test_relative_directory_of_cdi_files_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--config", "c.yaml", "--cdi-search-dirs", "cdi"])
+    assert "expected absolute paths, separated by ':', found 'cdi'" in capsys.readouterr().err

@@ -119,6 +119,9 @@ Arguments: pool (its name), node (its name, or unset for all nodes of the pool),
 {{- if and (eq (toString $allocate.inject) "cdi") (not $.daemonset.cdiSpecDir) -}}
 {{- fail (printf "\n\nResource %s %s: `inject: cdi` writes CDI files, but no directory is mounted for them. Set %sdaemonset.cdiSpecDir to a directory that the container runtime reads, usually /var/run/cdi.\n" $resource $on $.prefix) -}}
 {{- end -}}
+{{- if and $allocate.cdiDevices (not $.daemonset.cdiSearchDirs) -}}
+{{- fail (printf "\n\nResource %s %s: `cdiDevices` names CDI devices, but no directory of CDI files is mounted into the agent: every device would be unhealthy. Set %sdaemonset.cdiSearchDirs to the directories that the container runtime reads, usually [/etc/cdi, /var/run/cdi].\n" $resource $on $.prefix) -}}
+{{- end -}}
 {{- range $mount := $allocate.mounts -}}
 {{- $isVisible := hasPrefix "$" $mount.hostPath -}}
 {{- range $directory := concat (list "/dev" "/sys") ($.daemonset.hostMounts | default list) -}}
