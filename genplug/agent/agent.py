@@ -28,6 +28,10 @@ from genplug.observe.status_builder import build_scan_statuses
 from genplug.spec.model import Config
 
 
+class ListenError(Exception):
+    """The agent cannot listen on its address; the text is the reason of the system."""
+
+
 class Agent:
     """Serves one node. It is created and used in a running event loop; call ``run`` once."""
 
@@ -91,6 +95,10 @@ class Agent:
         """End :meth:`run`: close the streams, finish the calls in progress, and remove the sockets."""
         self._stopping.set()
 
+    def release_plugin_dir(self) -> None:
+        """Remove the sockets and release the lock without the event loop; a process calls this before it exits."""
+        self._kubelet.release_directory()
+
     def reload(self) -> None:
         """Read the configuration now (SIGHUP)."""
         self._reloader.reload()
@@ -100,7 +108,7 @@ class Agent:
 
         Raises:
             PluginDirReplacedError: the kubelet's directory was replaced on the host; the process has to restart.
-            OSError: the agent cannot listen on ``listen``.
+            ListenError: the agent cannot listen on ``listen``.
         """
         settings = self.settings
         files = ", ".join(map(str, settings.config))
@@ -154,6 +162,9 @@ class Agent:
         from genplug.observe.http import StatusServer  # noqa: PLC0415
         from genplug.observe.metrics import Metrics  # noqa: PLC0415
 
-        server = StatusServer(host, port, lambda: self.status, Metrics(lambda: self.status, self.event_log))
+        try:
+            server = StatusServer(host, port, lambda: self.status, Metrics(lambda: self.status, self.event_log))
+        except OSError as error:
+            raise ListenError(error.strerror or str(error)) from error
         self.http_port = server.port
         return server.close

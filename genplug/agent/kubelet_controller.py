@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from genplug.agent.offers import Offers
@@ -13,7 +14,13 @@ from genplug.agent.wakeup import Wakeup
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
-from genplug.kubelet.plugin_dir import KUBELET_SOCKET, SOCKET_PREFIX, PluginDir, PluginDirListing
+from genplug.kubelet.plugin_dir import (
+    KUBELET_SOCKET,
+    SOCKET_PREFIX,
+    PluginDir,
+    PluginDirListing,
+    PluginDirReplacedError,
+)
 from genplug.kubelet.registration import Registrar
 from genplug.observe.events import Event, EventLog
 from genplug.observe.messages import log_device_changes
@@ -35,6 +42,7 @@ class KubeletController:
             Supervised("alias pools", self._offers.pools.run, event_log),
             Supervised("CDI writer", self._offers.cdi.run, event_log),
         )
+        self._directory: PluginDir | None = None
         self._kubelet_error = ""
         self._listing: PluginDirListing | None = None
         self._wakeup = Wakeup()
@@ -67,7 +75,7 @@ class KubeletController:
         Raises:
             PluginDirReplacedError: the directory was replaced on the host, so that no kubelet sees the sockets.
         """
-        directory = await self._lock.acquire()
+        directory = self._directory = await self._lock.acquire()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._offers.endpoints.start(tasks, Registrar(directory.path))
@@ -78,6 +86,13 @@ class KubeletController:
                     for task in running:
                         task.cancel()
         finally:
+            directory.close()
+
+    def release_directory(self) -> None:
+        """Remove the sockets and release the lock of the directory. A thread can call this while the loop hangs."""
+        if (directory := self._directory) is not None:
+            with suppress(OSError, PluginDirReplacedError):
+                directory.remove_leftovers()
             directory.close()
 
     async def _follow_directory(self, directory: PluginDir) -> None:

@@ -1,29 +1,51 @@
-"""The process of the agent: log, signals and exit code."""
+"""The process of the agent: log, signals and exit code.
+
+The agent runs in a thread, and the main thread waits for signals. A file operation that hangs in the event loop of the
+agent therefore does not delay the end of the process.
+"""
 
 import argparse
 import asyncio
 import gc
 import logging
 import os
+import queue
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 
 from genplug.agent import Agent, Settings
+from genplug.agent.agent import ListenError
 from genplug.capture.archive import open_root
 from genplug.cli.options import format_address
 from genplug.cli.output import print_message
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
+from genplug.observe.events import Event, EventLog
 from genplug.observe.log_format import set_up_logging
 
+STOP_SECONDS = 1.3
+"""Seconds after a signal within which the agent stops by itself; otherwise the process ends without it."""
+RELEASE_SECONDS = 0.2
+"""Seconds within which the process then removes its sockets and releases its lock."""
 _STARTUP_SECONDS = 5.0
 """Garbage collection is disabled for this time."""
 
 
+class _Notice(Enum):
+    """A notice for the main thread."""
+
+    STOP = "stop"
+    RELOAD = "reload"
+    ENDED = "ended"
+
+
 def serve(arguments: argparse.Namespace) -> int:
     """Run an agent until SIGTERM or SIGINT, then end the process with its exit code."""
-    is_text = arguments.log_format == "text" or (arguments.log_format == "auto" and sys.stderr.isatty())
-    set_up_logging("text" if is_text else "json", arguments.log_level)
     os.umask(0o077)
     with open_root(arguments.root) as root:
         settings = Settings(
@@ -38,10 +60,10 @@ def serve(arguments: argparse.Namespace) -> int:
             cdi_dir=arguments.cdi_dir,
             cdi_search_dirs=arguments.cdi_search_dirs,
         )
-        # asyncio.run and the exit of the interpreter wait for all threads, and a thread may hang in a file operation.
-        code = asyncio.new_event_loop().run_until_complete(_run(settings))
+        is_text = arguments.log_format == "text" or (arguments.log_format == "auto" and sys.stderr.isatty())
+        code = _AgentProcess(settings, "text" if is_text else "json", arguments.log_level).run()
     logging.shutdown()
-    sys.stdout.flush()
+    # The exit of the interpreter waits for all threads, and a thread may hang in a file operation.
     os._exit(code)
 
 
@@ -52,19 +74,105 @@ def _start_garbage_collection() -> None:
     gc.enable()
 
 
-async def _run(settings: Settings) -> int:
-    agent = Agent(settings)
-    loop = asyncio.get_running_loop()
-    loop.call_later(_STARTUP_SECONDS, _start_garbage_collection)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.stop)
-    loop.add_signal_handler(signal.SIGHUP, agent.reload)
-    try:
-        await agent.run()
-    except PluginDirReplacedError:
-        return 1
-    except OSError as error:
-        address = format_address(settings.listen) if settings.listen else ""
-        print_message("run", f"--listen {address}: {error.strerror}; use an address of this host and a free port")
-        return 1
-    return 0
+class _AgentProcess:
+    """Runs the agent in a thread, and passes signals to it."""
+
+    def __init__(self, settings: Settings, style: str, level: str) -> None:
+        self._settings = settings
+        self._writer = set_up_logging(style, level, self._report_dropped)
+        self._event_log = EventLog(lambda: self._writer.dropped)
+        self._loop = asyncio.new_event_loop()
+        # A signal handler may add to a SimpleQueue also while the main thread waits for an item.
+        self._notices: queue.SimpleQueue[_Notice] = queue.SimpleQueue()
+        self._agent: Agent | None = None
+        self._is_stopping = False
+        self._code = 0
+
+    def run(self) -> int:
+        """Run the agent until a signal, and return the exit code."""
+        for number, notice in (
+            (signal.SIGTERM, _Notice.STOP),
+            (signal.SIGINT, _Notice.STOP),
+            (signal.SIGHUP, _Notice.RELOAD),
+        ):
+            signal.signal(number, lambda *_, notice=notice: self._notices.put(notice))
+        while not self._start_thread():
+            # The system cannot start a thread now (cgroup limit pids.max).
+            with suppress(queue.Empty):
+                if self._notices.get(timeout=1) is _Notice.STOP:
+                    return 0
+        return self._code if self._wait() else self._release()
+
+    def _start_thread(self) -> bool:
+        thread = threading.Thread(target=self._run_loop, name="genplug-agent", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        return True
+
+    def _wait(self) -> bool:
+        """Return whether the agent has ended by itself."""
+        deadline: float | None = None
+        while True:
+            try:
+                notice = self._notices.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
+            except queue.Empty:
+                return False
+            match notice:
+                case _Notice.ENDED:
+                    return True
+                case _Notice.RELOAD:
+                    self._call(lambda agent: agent.reload())
+                case _Notice.STOP:
+                    self._is_stopping = True
+                    self._call(lambda agent: agent.stop())
+                    deadline = deadline or time.monotonic() + STOP_SECONDS
+
+    def _call(self, function: Callable[[Agent], None]) -> None:
+        """Call a function with the agent in its event loop."""
+        if (agent := self._agent) is not None:
+            # The loop is closed when the agent has ended.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(function, agent)
+
+    def _release(self) -> int:
+        """Release what other processes need, without the event loop, which hangs; return the exit code."""
+        text = f"the agent has not stopped within {STOP_SECONDS:g} s, because an operation hangs; the process ends"
+        self._event_log.emit(Event.STOP_TIMED_OUT, text)
+        if (agent := self._agent) is not None:
+            # The directory of the kubelet may hang too.
+            release = threading.Thread(target=agent.release_plugin_dir, name="genplug-release", daemon=True)
+            with suppress(RuntimeError):
+                release.start()
+                release.join(RELEASE_SECONDS)
+        return 0
+
+    def _run_loop(self) -> None:
+        try:
+            self._code = self._loop.run_until_complete(self._run_agent())
+        except BaseException as error:  # noqa: BLE001 - the process ends with the traceback in its log
+            self._event_log.emit_failure("the agent failed. This is an internal error; please report it", error)
+            self._code = 1
+        finally:
+            self._notices.put(_Notice.ENDED)
+
+    async def _run_agent(self) -> int:
+        agent = self._agent = Agent(self._settings, self._event_log)
+        if self._is_stopping:
+            agent.stop()
+        self._loop.call_later(_STARTUP_SECONDS, _start_garbage_collection)
+        try:
+            await agent.run()
+        except PluginDirReplacedError:
+            return 1
+        except ListenError as error:
+            address = format_address(self._settings.listen) if self._settings.listen else ""
+            print_message("run", f"--listen {address}: {error}; use an address of this host and a free port")
+            return 1
+        return 0
+
+    def _report_dropped(self, lines: int) -> None:
+        text = f"{lines} lines of the log were dropped, because nothing read the log for some time"
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(lambda: self._event_log.emit(Event.LOG_LINES_DROPPED, text, lines=lines))

@@ -41,7 +41,14 @@ from genplug.kubelet.plugin_dir import (
     stat_socket,
 )
 from genplug.kubelet.registration import Registrar
-from genplug.kubelet.reports import EndpointStatus, InternalErrorCaught, Phase, PhaseChanged, Reporter
+from genplug.kubelet.reports import (
+    EndpointStatus,
+    InternalErrorCaught,
+    Phase,
+    PhaseChanged,
+    Reporter,
+    SocketNotRemoved,
+)
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
 
 _SELF_CHECK_SECONDS = 5.0
@@ -193,7 +200,12 @@ class Endpoint:
             await _run_uncancelled(server.stop(_STOP_GRACE_SECONDS))
         # C-core unlinks its path when it stops. If the socket is still there, and still the own socket, remove it.
         if socket is not None and identity is not None and stat_socket(socket) == identity:
-            socket.unlink(missing_ok=True)
+            try:
+                socket.unlink(missing_ok=True)
+            except OSError as error:
+                # For example a file system that is read-only now. The next agent, or a starting kubelet, removes it.
+                reason = error.strerror or str(error)
+                self._report(SocketNotRemoved(self.resource, str(socket), reason))
 
 
 async def _cancel(task: asyncio.Task[None] | None) -> None:

@@ -125,8 +125,15 @@ class PluginDir:
             ) from error
 
     def close(self) -> None:
-        """Close the directory, which also releases the lock."""
-        os.close(self._descriptor)
+        """Release the lock and close the directory. A second call has no effect.
+
+        A thread that hangs in a system call keeps the descriptors of an exited process open, and with them its locks.
+        Therefore the lock is released explicitly.
+        """
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
 
     def lock(self) -> bool:
         """Lock the directory for this process; return whether that succeeded."""

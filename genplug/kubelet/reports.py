@@ -87,6 +87,15 @@ class CallAnswered:
 
 
 @frozen
+class SocketNotRemoved:
+    """The socket of a stopped server is still in the directory; ``error`` is the reason of the system."""
+
+    resource: str
+    path: str
+    error: str
+
+
+@frozen
 class InternalErrorCaught:
     """A defect in genplug raised ``error`` in a call of the kubelet or in an action of the endpoint.
 
@@ -98,7 +107,7 @@ class InternalErrorCaught:
     error: Exception
 
 
-Report = PhaseChanged | ListSent | CallAnswered | InternalErrorCaught
+Report = PhaseChanged | ListSent | CallAnswered | SocketNotRemoved | InternalErrorCaught
 Reporter = Callable[[Report], None]
 
 

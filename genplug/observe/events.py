@@ -20,6 +20,16 @@ class Event(Enum):
         logging.INFO,
         "The agent has received a signal to terminate. It closes its streams and removes its sockets.",
     )
+    STOP_TIMED_OUT = (
+        "stop_timed_out",
+        logging.WARNING,
+        "An operation hangs, so the agent does not stop by itself. The process removes its sockets and exits.",
+    )
+    LOG_LINES_DROPPED = (
+        "log_lines_dropped",
+        logging.WARNING,
+        "Lines of the log were dropped, because nothing read the log. Key: `lines`, their number.",
+    )
     CONFIG_LOADED = (
         "config_loaded",
         logging.INFO,
@@ -76,6 +86,11 @@ class Event(Enum):
         "registration_failed",
         logging.WARNING,
         "A registration of the resource failed. The agent retries. Keys: `generation`, `phase`.",
+    )
+    SOCKET_NOT_REMOVED = (
+        "socket_not_removed",
+        logging.WARNING,
+        "The agent cannot remove a socket of its own. The next agent or kubelet removes it. Key: `path`.",
     )
     ENDPOINT_PHASE_CHANGED = (
         "endpoint_phase_changed",
@@ -206,9 +221,13 @@ class LogEvent:
 
 
 class EventLog:
-    """Emits events to the logger ``genplug`` and to listeners, such as the metrics."""
+    """Emits events to the logger ``genplug`` and to listeners, such as the metrics.
 
-    def __init__(self) -> None:
+    ``dropped_lines`` returns the number of lines that could not be written.
+    """
+
+    def __init__(self, dropped_lines: Callable[[], int] = lambda: 0) -> None:
+        self.dropped_lines = dropped_lines
         self._logger = logging.getLogger("genplug")
         # Without a handler, Python would print warnings to stderr in a program that does not set up logging.
         self._logger.addHandler(logging.NullHandler())

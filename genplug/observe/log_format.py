@@ -5,8 +5,10 @@ import logging
 import sys
 import time
 import traceback
+from collections.abc import Callable
 
 from genplug.observe.events import Event, LogEvent
+from genplug.observe.log_writer import LogWriter
 from genplug.spec.printable import escape_json, escape_line, escape_lines
 
 _EVENTS_OF_SEVERAL_LINES = frozenset({Event.CONFIG_INVALID})
@@ -50,12 +52,16 @@ class TextFormatter(logging.Formatter):
         return line
 
 
-def set_up_logging(style: str, level: str) -> None:
-    """Log to stderr as ``json`` or ``text``, from a minimum level on (``debug`` to ``error``)."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+def set_up_logging(style: str, level: str, report_dropped: Callable[[int], None] = lambda _: None) -> LogWriter:
+    """Log to stderr as ``json`` or ``text``, from a minimum level on (``debug`` to ``error``); return the writer.
+
+    ``report_dropped`` logs a number of lines that were dropped because nothing reads the log.
+    """
+    writer = LogWriter(sys.stderr.fileno(), report_dropped)
+    writer.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    logging.basicConfig(handlers=[writer], level=logging.WARNING, force=True)
     logging.getLogger("genplug").setLevel(level.upper())
+    return writer
 
 
 def _log_event(record: logging.LogRecord) -> LogEvent | None:

@@ -14,6 +14,7 @@ from genplug.kubelet.reports import (
     Phase,
     PhaseChanged,
     Report,
+    SocketNotRemoved,
 )
 from genplug.observe.events import Event, EventLog
 from genplug.observe.stalls import describe_stalls
@@ -39,6 +40,9 @@ def log_report(event_log: EventLog, report: Report) -> None:
             event_log.emit(Event.ALLOCATION_REFUSED, error, resource=resource, devices=ids, seconds=seconds)
         case CallAnswered(resource, "PreStartContainer", ids, seconds, error) if error:
             event_log.emit(Event.PRE_START_FAILED, error, resource=resource, devices=ids, seconds=seconds)
+        case SocketNotRemoved(resource, path, error):
+            text = f"{resource}: the socket {path} cannot be removed: {error}; the next agent removes it"
+            event_log.emit(Event.SOCKET_NOT_REMOVED, text, resource=resource, path=path)
         case InternalErrorCaught(resource, operation, exception):
             text = f"{resource}: {operation} failed: {exception!r}. This is a defect in genplug; please report it"
             event_log.emit_failure(text, exception, resource=resource, method=operation)

@@ -24,7 +24,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.registry.register(_StatusCollector(status))
+        self.registry.register(_StatusCollector(status, event_log))
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"genplug_{name}", text, labels, registry=self.registry)
@@ -76,8 +76,9 @@ class Metrics:
 
 
 class _StatusCollector(Collector):
-    def __init__(self, status: Callable[[], Status]) -> None:
+    def __init__(self, status: Callable[[], Status], event_log: EventLog) -> None:
         self._status = status
+        self._event_log = event_log
 
     def collect(self) -> Iterable[Metric]:
         status = self._status()
@@ -109,6 +110,11 @@ class _StatusCollector(Collector):
             int(bool(status.unwatched)),
         )
         yield GaugeMetricFamily("genplug_ready", "1 if /readyz responds with 200.", int(status.is_ready))
+        yield CounterMetricFamily(
+            "genplug_log_lines_dropped",
+            "Lines of the log that were dropped, because nothing read the log.",
+            self._event_log.dropped_lines(),
+        )
         devices = GaugeMetricFamily(
             "genplug_devices", "Devices in the list for the kubelet.", labels=("resource", "state")
         )

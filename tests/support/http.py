@@ -18,3 +18,13 @@ async def get(agent: Agent, page: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
     return await asyncio.to_thread(request)
+
+
+async def get_text(port: int, page: str) -> str:
+    """Return the text of a page of an agent that runs in another process."""
+
+    def request() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=10) as response:
+            return str(response.read().decode())
+
+    return await asyncio.to_thread(request)

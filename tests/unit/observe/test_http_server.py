@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,15 @@ def limit_descriptors(number: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def fill_descriptors(stack: contextlib.ExitStack) -> int:
+    """Open files until all descriptors below the largest one are used; return the largest."""
+    largest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    descriptor = -1
+    while descriptor < largest:
+        descriptor = stack.enter_context(Path("/dev/null").open(encoding="ascii")).fileno()  # noqa: SIM115 - it does
+    return descriptor
 
 
 async def test_get_has_a_body_and_head_has_none(server: HttpServer) -> None:
@@ -179,9 +189,7 @@ async def test_new_connections_are_refused_while_all_connections_have_requests(
 
 async def test_last_descriptors_of_the_process_are_not_used_for_connections() -> None:
     # The clients of this process use descriptors too, so that few remain for the server.
-    with open("/dev/null", encoding="ascii") as file:  # noqa: ASYNC230, PTH123 - a descriptor, no content
-        limit = file.fileno() + 64
-    with limit_descriptors(limit), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, limit_descriptors(fill_descriptors(stack) + 64):
         server = HttpServer("127.0.0.1", 0, respond)
         try:
             async with open_idle(server, 28) as readers:
@@ -199,7 +207,7 @@ async def test_server_serves_again_after_all_descriptors_were_used(server: HttpS
     loop = asyncio.get_running_loop()
     client = socket.socket()
     client.setblocking(False)  # noqa: FBT003 - the parameter has no name
-    with open("/dev/null", encoding="ascii") as last, limit_descriptors(last.fileno() + 1):  # noqa: ASYNC230, PTH123
+    with contextlib.ExitStack() as stack, limit_descriptors(fill_descriptors(stack) + 1):
         with pytest.raises(OSError, match="Too many open files"):
             socket.socket()
         await loop.sock_connect(client, ("127.0.0.1", server.port))
