@@ -223,8 +223,10 @@ def _type_hint(node: Node, schema: Mapping[str, Any]) -> str:
         return "write keys instead of '- ' entries" if "object" in wanted else ""
     if "string" in wanted and not isinstance(node.value, str | None):
         return f'quote it: "{node.text}"'
-    if "object" in wanted and node.text.startswith("/") and len(schema.get("required", ())) == 1:
-        return f"write '{schema['required'][0]}: {node.text}'"
+    # An attribute has a path or a value; everything else that starts with a path requires one key.
+    required = schema.get("required") or [key for key in ("path",) if key in schema.get("properties", {})]
+    if "object" in wanted and node.text.startswith("/") and len(required) == 1:
+        return f"write '{required[0]}: {node.text}'"
     if wanted in ("integer", "number") and isinstance(node.value, str):
         return "write a decimal number, without quotes and without leading zeros"
     if wanted == "boolean" and isinstance(node.value, str):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
+from genplug.hardware.attributes.custom import AttributeLimitError
 from genplug.hardware.attributes.lazy import LazyAttributes
 from genplug.hardware.dependencies import ChangeSet, Dependencies
 from genplug.hardware.file_tree import split_path
@@ -159,8 +160,12 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     if info is None or reason:
         return Candidate(path, info, {}, number, found_by, reason, links)
     lazy = LazyAttributes(path, info, source, host)
-    reason = next((error for condition in source.where if (error := condition_error(condition, lazy))), "")
-    attributes = {} if reason else lazy.read(names)
+    attributes: Values = {}
+    try:
+        reason = next((error for condition in source.where if (error := condition_error(condition, lazy))), "")
+        attributes = {} if reason else lazy.read(names)
+    except AttributeLimitError as error:
+        reason = str(error)
     return Candidate(
         path, info, attributes, number, found_by, reason, links, tuple(sorted(lazy.depends)) if lazy.depends else ()
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
+from genplug.hardware.attributes.custom import AttributeLimitError
 from genplug.hardware.attributes.lazy import LazyAttributes
 from genplug.hardware.candidates import condition_error, path_error
 from genplug.hardware.host import Host, printable
@@ -80,6 +81,10 @@ def _read(
     facts = LazyAttributes(candidate.path, info, source, host)
     checks = []
     for condition in source.where:
+        if (exceeded := _attribute(condition.attribute, facts)).values == () and exceeded.origin:
+            text = f"{condition.attribute}: {condition.selector.text} ({condition.location})"
+            checks.append(CheckedCondition(text, passed=False, values=(), origin=exceeded.origin))
+            continue
         value, error = facts.value(condition.attribute), condition_error(condition, facts)
         values, origin = (value.values, value.origin) if value is not None else ((), "")
         text = f"{condition.attribute}: {condition.selector.text} ({condition.location})"
@@ -88,10 +93,12 @@ def _read(
     names = {attribute.name for attribute in source.attributes}
     if all(check.passed for check in checks):
         names |= required_attributes(resource, source)
-    facts.read(names)
     return tuple(checks), tuple(_attribute(name, facts) for name in sorted(names | set(facts)))
 
 
 def _attribute(name: str, facts: LazyAttributes) -> ExplainedAttribute:
-    value = facts.value(name)
+    try:
+        value = facts.value(name)
+    except AttributeLimitError as error:
+        return ExplainedAttribute(name, (), str(error))
     return ExplainedAttribute(name, *((value.values, value.origin) if value is not None else ((), "")))

@@ -33,10 +33,25 @@ MAX_FILTERS = 16
 MAX_PAD_WIDTH = 64
 """Digits to which the filter `pad` fills a number: no number of the kernel is longer."""
 
+MAX_CUSTOM_ATTRIBUTES = 100
+"""Custom attributes of an entry of `devices`: each of them can be read for every candidate."""
+
+MAX_ATTRIBUTE_DEPTH = 32
+"""Custom attributes in a chain in which each refers to the next: they are read one inside the other."""
+
+# Custom attributes: a candidate with an attribute that exceeds a limit is left out, with the limit in the reason.
+
+MAX_ATTRIBUTE_VALUES = 1000
+"""Values of a custom attribute with `all`: conditions and templates use each of them."""
+
+MAX_ATTRIBUTE_CHARACTERS = 16_384
+"""Characters of all values of a custom attribute together: the values are kept in memory."""
+
 # Templates: a device for which a template exceeds a limit is left out or unhealthy, or its allocation is rejected.
 
 MAX_VALUE_CHARACTERS = 4096
-"""Characters to which the filter `replace` can extend a value: no path is longer (PATH_MAX)."""
+"""Characters of a value of a custom attribute, and of a value that the filter `replace` extends: no path and no
+file of sysfs is longer (PATH_MAX, PAGE_SIZE)."""
 
 MAX_RENDERED_CHARACTERS = 131_072
 """Characters of a rendered template: no environment variable or argument is longer (MAX_ARG_STRLEN, execve(2))."""

@@ -69,9 +69,10 @@ class NodeSpec:
 
 @frozen
 class CustomAttribute:
-    """A custom attribute (``attributes``): the file to read and which part of it is the value.
+    """A custom attribute (``attributes``): the file or the text to read and which part of it is the value.
 
-    ``path`` renders to a path or glob for each value of the attributes it refers to. ``find`` renders to a regular
+    ``paths`` render to paths or globs, ``values`` to texts, for each value of the attributes they refer to; the first
+    that gives a value is used. One of them is empty. ``find`` renders to a regular
     expression in which attribute values are escaped (:func:`genplug.spec.regex.render_regexes`). With ``collect_all``
     every file and every match gives a value, otherwise only the first. With ``use_dir_name`` the value is the name of
     the file's directory.
@@ -79,15 +80,17 @@ class CustomAttribute:
 
     location: SourceLocation
     name: str
-    path: Template
+    paths: tuple[Template, ...] = ()
     find: Template | None = None
     use_dir_name: bool = False
     collect_all: bool = False
+    values: tuple[Template, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
         """The names of the attributes that its templates refer to."""
-        return self.path.names | (self.find.names if self.find is not None else frozenset())
+        templates = (*self.paths, *self.values, *((self.find,) if self.find is not None else ()))
+        return frozenset[str]().union(*(template.names for template in templates))
 
 
 @frozen

@@ -32,16 +32,17 @@ class Selector:
     minimum: float | None = None
     maximum: float | None = None
     exists: bool | None = None
+    allows_missing: bool = False
     text: str = ""
     """The selector as messages show it: ``nvidia*``, ``min 64Gi``."""
 
     def accepts(self, values: tuple[str, ...]) -> bool:
         """Return whether an attribute passes: one of its values must, and for ``notIn`` all of them.
 
-        An attribute without values does not exist.
+        An attribute without values does not exist. It passes if ``exists`` is false or ``missing`` is ``ok``.
         """
         if not values:
-            return self.exists is False
+            return self.exists is False or self.allows_missing
         if self.exists is False or (self.none_of and any(_is_any(value, self.none_of) for value in values)):
             return False
         return any(self._accepts_value(value) for value in values)

@@ -305,3 +305,38 @@ async def test_values_of_several_devices_are_listed_in_the_order_of_the_devices(
         "U": "2,1",
         "N": "3",
     }
+
+
+async def test_functions_behind_one_pcie_switch_are_given_together(node: FakeNode) -> None:
+    bridge = "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"
+    paths = {
+        "0000:3d:00.0": f"{bridge}/0000:3c:04.0/0000:3d:00.0",
+        "0000:af:00.0": "/sys/devices/pci0000:ae/0000:ae:00.0/0000:ad:00.0/0000:ae:01.0/0000:af:00.0",
+        "0000:3e:00.0": f"{bridge}/0000:3c:08.0/0000:3e:00.0",
+    }
+    for address, path in paths.items():
+        node.write(f"{path}/vendor", "0x1d0f\n")
+        node.link(f"/sys/bus/pci/devices/{address}", path)
+    config = CONFIG_HEADER + (
+        "resources:\n"
+        "  example.com/x:\n"
+        "    devices:\n"
+        "    - glob: /sys/bus/pci/devices/*\n"
+        "      attributes:\n"
+        "        switch: {value: '${sysfs}', find: '/([^/]+)/[^/]+/[^/]+$'}\n"
+        "        label: {path: ['${sysfs}/label', '${sysfs}/vendor']}\n"
+        "      where: {label: {notIn: [onboard], missing: ok}}\n"
+        "      groupBy: ${switch}\n"
+        "      id: ${pci.slot|first|or:name}\n"
+        "    allocate: {env: {F: '${pci.address}', L: '${label}', S: '${switch|unique}', P: '${name|count|pad:3}'}}\n"
+    )
+    async with node.run_agent(config):
+        listed = await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 2)
+        island, single = sorted(listed)
+        (response,) = (await node.kubelet.plugin(X).allocate([[single, island]])).container_responses
+    assert response.envs == {
+        "F": "0000:3d:00.0,0000:3e:00.0,0000:af:00.0",
+        "L": "0x1d0f,0x1d0f,0x1d0f",
+        "S": "0000:3b:00.0,0000:ad:00.0",
+        "P": "003",
+    }

@@ -71,12 +71,9 @@ def configuration(example: str) -> str:
 
 
 EXAMPLES = [
-    example
-    for page in (CONFIGURATION, HEALTH)
-    for example in code_blocks(page, "yaml")
-    if "attributes" not in example and "uuid" not in example
+    example for page in (CONFIGURATION, HEALTH) for example in code_blocks(page, "yaml") if "uuid" not in example
 ]
-"""Those that use custom attributes of another example are read together with it."""
+"""Those that use the custom attribute of another example are read together with it."""
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -1,15 +1,16 @@
 """Decodes ``devices``: globs, conditions, custom attributes, and the device nodes of a device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
 from genplug.config.decode.values import ValueDecoder, entries, first_key_location, is_set, items
 from genplug.config.diagnostics import Diagnostics
-from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
+from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode
 from genplug.hardware.attribute_names import is_known_attribute, needs_sysfs
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob
+from genplug.spec.limits import MAX_ATTRIBUTE_DEPTH, MAX_CUSTOM_ATTRIBUTES
 from genplug.spec.model import CandidateType, CustomAttribute, NodeSpec, Source
 from genplug.spec.names import SLICE, is_attribute_name
 from genplug.spec.template import Template
@@ -56,19 +57,31 @@ class _SourceDecoder:
             attribute = self._attribute(name, entry, f"{where}.{name}")
             if attribute is not None:
                 found[name] = attribute
+        too_many = list(found.values())[MAX_CUSTOM_ATTRIBUTES:]
+        if too_many:
+            message = f"{len(found)} custom attributes, at most {MAX_CUSTOM_ATTRIBUTES} are allowed in an entry"
+            location, width = too_many[0].location, len(too_many[0].name)
+            hint = "remove attributes that nothing refers to, or divide the entry"
+            self.diagnostics.add(ErrorCode.WRONG_VALUE, location, message, key_path=where, hint=hint, width=width)
+            return dict(list(found.items())[:MAX_CUSTOM_ATTRIBUTES])
+        self._check_dependencies(found, where)
+        return found
+
+    def _check_dependencies(self, found: Mapping[str, CustomAttribute], where: str) -> None:
+        """Record attributes that depend on themselves, or on too long a chain of attributes."""
+        errors: list[tuple[ErrorCode, str, str, str]] = []
         for attribute in found.values():
             if (cycle := _find_cycle(attribute, found)) is not None:
                 message = f"{attribute.name!r} depends on {', which depends on '.join(map(repr, cycle[1:]))}"
-                hint = "remove the circular definition"
-                self.diagnostics.add(
-                    ErrorCode.CONFLICT,
-                    attribute.location,
-                    message,
-                    key_path=where,
-                    hint=hint,
-                    width=len(attribute.name),
-                )
-        return found
+                errors.append((ErrorCode.CONFLICT, attribute.name, message, "remove the circular definition"))
+        depth, deepest = _measure_depth(found) if not errors else (0, "")
+        if depth > MAX_ATTRIBUTE_DEPTH:
+            message = f"{deepest!r} ends a chain of {depth} attributes, at most {MAX_ATTRIBUTE_DEPTH} are allowed"
+            errors.append(
+                (ErrorCode.WRONG_VALUE, deepest, message, "replace attributes of the chain with one attribute")
+            )
+        for code, name, message, hint in errors:
+            self.diagnostics.add(code, found[name].location, message, key_path=where, hint=hint, width=len(name))
 
     def _attribute(self, name: str, entry: MapEntry, where: str) -> CustomAttribute | None:
         width = max(len(name), 1)
@@ -84,12 +97,38 @@ class _SourceDecoder:
         fields = entry.value
         if not isinstance(fields, MapNode):
             return None
-        path = self.values.path(fields.get("path"), f"{where}.path", is_glob=True)
+        paths = tuple(self._alternatives(fields.get("path"), f"{where}.path", is_path=True))
+        values = tuple(self._alternatives(fields.get("value"), f"{where}.value", is_path=False))
         find = self.values.find(fields.get("find"), f"{where}.find")
-        if path is None:
-            return None
         use_dir_name, collect_all = is_set(fields, "dir", value=True), is_set(fields, "all", value=True)
-        return CustomAttribute(entry.key, name, path, find, use_dir_name, collect_all)
+        has_origin = self._check_origin(name, fields, entry, where)
+        if not has_origin or not (paths or values):
+            return None
+        return CustomAttribute(entry.key, name, paths, find, use_dir_name, collect_all, values)
+
+    def _alternatives(self, node: Node | None, where: str, *, is_path: bool) -> Iterator[Template]:
+        """Yield the templates of a string or a list of strings."""
+        for item in node.items if isinstance(node, ListNode) else (node,):
+            template = self.values.path(item, where, is_glob=True) if is_path else self.values.template(item, where)
+            # The schema check has reported an empty string.
+            if template is not None and template.text:
+                yield template
+
+    def _check_origin(self, name: str, fields: MapNode, entry: MapEntry, where: str) -> bool:
+        """Return whether an attribute has either a path or a value, and record an error if it does not."""
+        present = [key for key in ("path", "value") if key in fields.entries]
+        if not present:
+            message, hint = f"the attribute {name!r} has neither 'path' nor 'value'", "add path: FILE"
+            width = max(len(name), 1)
+            self.diagnostics.add(ErrorCode.MISSING_KEY, entry.key, message, key_path=where, hint=hint, width=width)
+        for key, hint in {
+            "path": "remove 'path', which names files, or 'value', which is a text",
+            "dir": "remove 'dir': a text is not in a directory",
+        }.items():
+            if "value" in present and key in fields.entries:
+                location, message = fields.entries[key].key, f"{key!r} and 'value' are mutually exclusive"
+                self.diagnostics.add(ErrorCode.CONFLICT, location, message, key_path=where, hint=hint, width=len(key))
+        return bool(present)
 
     def _is_id_verbatim(self, node: MapNode, where: str) -> bool:
         if not is_set(node, "verbatimId", value=True):
@@ -158,6 +197,19 @@ def _all_names(name: str, custom: Mapping[str, CustomAttribute]) -> frozenset[st
         if name in custom:
             waiting |= custom[name].names - known
     return frozenset(known)
+
+
+def _measure_depth(custom: Mapping[str, CustomAttribute]) -> tuple[int, str]:
+    """Return the length of the longest chain of attributes that refer to each other, and its end; 0 without any."""
+    depths: dict[str, int] = {}
+    waiting = dict(custom)
+    while waiting:
+        for name, attribute in list(waiting.items()):
+            needed = attribute.names & custom.keys()
+            if needed <= depths.keys():
+                depths[name] = 1 + max((depths[other] for other in needed), default=0)
+                del waiting[name]
+    return max(((depth, name) for name, depth in depths.items()), default=(0, ""))
 
 
 def _find_cycle(start: CustomAttribute, custom: Mapping[str, CustomAttribute]) -> list[str] | None:

@@ -119,6 +119,7 @@ class ValueDecoder:
             minimum=minimum,
             maximum=maximum,
             exists=exists.value if isinstance(exists, ScalarNode) and isinstance(exists.value, bool) else None,
+            allows_missing=is_set(node, "missing", value="ok"),
             text=", ".join(f"{key} {json.dumps(to_python(entry.value))}" for key, entry in node.entries.items()),
         )
         self._check_possible(selector, node, where)
@@ -145,7 +146,15 @@ class ValueDecoder:
             self.diagnostics.add(
                 ErrorCode.SELECTOR, location, message, key_path=where, hint="swap the two", width=len("min")
             )
-        if selector.exists is False and len(node.entries) > 1:
+        if selector.exists is not None and selector.allows_missing:
+            message, location = "'exists' and 'missing' are mutually exclusive", node.entries["missing"].key
+            hint = "remove one of them: 'missing: ok' accepts a candidate without the attribute"
+            self.diagnostics.add(ErrorCode.SELECTOR, location, message, key_path=where, hint=hint, width=len("missing"))
+        elif selector.allows_missing and len(node.entries) == 1:
+            message, location = "'missing: ok' alone accepts every candidate", node.entries["missing"].key
+            hint = "add the test of an existing attribute: {notIn: [vfio-pci], missing: ok}"
+            self.diagnostics.add(ErrorCode.SELECTOR, location, message, key_path=where, hint=hint, width=len("missing"))
+        elif selector.exists is False and len(node.entries) > 1:
             message, location = "'exists: false' excludes all other conditions", node.entries["exists"].key
             hint = "remove 'exists: false' or the other conditions"
             self.diagnostics.add(ErrorCode.SELECTOR, location, message, key_path=where, hint=hint, width=len("exists"))
@@ -222,10 +231,10 @@ def entries(node: Node | None) -> Iterator[tuple[str, MapEntry]]:
         yield from node.entries.items()
 
 
-def is_set(node: Node | None, key: str, *, value: bool) -> bool:
-    """Return whether a mapping has a key with this boolean value."""
+def is_set(node: Node | None, key: str, *, value: bool | str) -> bool:
+    """Return whether a mapping has a key with this value."""
     found = node.get(key) if isinstance(node, MapNode) else None
-    return isinstance(found, ScalarNode) and found.value is value
+    return isinstance(found, ScalarNode) and type(found.value) is type(value) and found.value == value
 
 
 def number(node: Node | None, default: float) -> float:

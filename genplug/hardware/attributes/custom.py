@@ -1,38 +1,79 @@
 """Attributes that a configuration defines: they join facts that the kernel keeps apart, by reading any files.
 
 The value of a path that leads to a directory is the name of the directory after symlinks are resolved, because the
-target of a link is a fact, too.
+target of a link is a fact, too. For the same reason a regular expression searches the resolved path of a directory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from genplug.hardware.attributes.sysfs_device import DEPENDS_ON_LISTING, AttributeValue, SysfsDevice
 from genplug.spec.globs import Glob, GlobError, escape_glob
+from genplug.spec.limits import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTE_VALUES, MAX_VALUE_CHARACTERS
 from genplug.spec.model import CustomAttribute
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.regex import Pattern, PatternError, matched_value, render_regexes
-from genplug.spec.template import RenderError, Values
+from genplug.spec.template import MissingAttributeError, RenderLimitError, Template, Values
+
+
+class AttributeLimitError(Exception):
+    """A custom attribute exceeds a limit; the message names the attribute and the limit."""
 
 
 def read_custom_attribute(custom: CustomAttribute, values: Values, device: SysfsDevice) -> AttributeValue | None:
-    """Return a custom attribute, None if it does not exist; ``values`` are the attributes that it is made of."""
+    """Return a custom attribute, None if it does not exist; ``values`` are the attributes that it is made of.
+
+    Raises:
+        AttributeLimitError: it has too many values, or values that are too long.
+    """
     try:
         patterns = tuple(render_regexes(custom.find, values)) if custom.find is not None else ()
-        found = _read_values(custom, patterns, _list_paths(custom, values, device), device)
+        for template in (*custom.paths, *custom.values):
+            found = _read_template(custom, template, patterns, values, device)
+            if found is not None:
+                return found
+    except (MissingAttributeError, GlobError, PatternError):
+        return None
+    except RenderLimitError as error:
+        raise _limit_error(custom, str(error)) from None
+    return None
+
+
+def _read_template(
+    custom: CustomAttribute, template: Template, patterns: tuple[Pattern, ...], values: Values, device: SysfsDevice
+) -> AttributeValue | None:
+    """Return the value that a path or a text of the attribute gives, None if it gives none."""
+    try:
+        if template in custom.values:
+            found = _search_texts(custom, patterns, template.render_each(values))
+        else:
+            found = _read_values(custom, patterns, _list_paths(template, values, device), device)
         if not custom.collect_all:
             return next(found, None)
-        all_found = list(found)
-    except (RenderError, GlobError, PatternError):
+        return _collect(custom, found)
+    except (MissingAttributeError, GlobError):
         return None
-    if not all_found:
-        return None
-    texts = dict.fromkeys(text for value in all_found for text in value.values)
-    return AttributeValue(tuple(sorted(texts, key=natural_sort_key)), all_found[0].origin)
 
 
-def _list_paths(custom: CustomAttribute, values: Values, device: SysfsDevice) -> Iterator[str]:
-    is_glob = custom.path.has_glob
-    for path in custom.path.render_each(values, escape_glob if is_glob else str):
+def _collect(custom: CustomAttribute, found: Iterator[AttributeValue]) -> AttributeValue | None:
+    """Return all values as one, in natural order and without repeats, with the origin of the first."""
+    texts: dict[str, None] = {}
+    origin, characters = "", 0
+    for value in found:
+        origin = origin or value.origin
+        for text in value.values:
+            if text not in texts:
+                texts[text] = None
+                characters += len(text)
+        if len(texts) > MAX_ATTRIBUTE_VALUES:
+            raise _limit_error(custom, f"has more than {MAX_ATTRIBUTE_VALUES} values")
+        if characters > MAX_ATTRIBUTE_CHARACTERS:
+            raise _limit_error(custom, f"has values of more than {MAX_ATTRIBUTE_CHARACTERS} characters together")
+    return AttributeValue(tuple(sorted(texts, key=natural_sort_key)), origin) if texts else None
+
+
+def _list_paths(template: Template, values: Values, device: SysfsDevice) -> Iterator[str]:
+    is_glob = template.has_glob
+    for path in template.render_each(values, escape_glob if is_glob else str):
         if not path.startswith("/"):
             continue
         if not is_glob:
@@ -48,27 +89,42 @@ def _read_values(
     custom: CustomAttribute, patterns: tuple[Pattern, ...], paths: Iterator[str], device: SysfsDevice
 ) -> Iterator[AttributeValue]:
     for path in paths:
-        if not custom.use_dir_name and custom.find is None and (directory := device.host.resolve(path)) is not None:
-            yield AttributeValue((directory.rpartition("/")[2],), path)
+        if not custom.use_dir_name and (directory := device.host.resolve(path)) is not None:
+            text = directory.rpartition("/")[2] if custom.find is None else directory
+        elif (content := device.host.read_text(path)) is not None:
+            device.depends.add(path)
+            text = content
+        else:
             continue
-        text = device.host.read_text(path)
-        if text is None:
+        if custom.use_dir_name:
+            is_found = custom.find is None or next(_find_values(custom, patterns, text), None) is not None
+            if is_found:
+                yield AttributeValue((path.rpartition("/")[0].rpartition("/")[2],), path)
             continue
-        device.depends.add(path)
-        values = _find_values(custom, patterns, text)
-        if custom.use_dir_name and (values or custom.find is None):
-            yield AttributeValue((path.rpartition("/")[0].rpartition("/")[2],), path)
-        elif values:
-            yield AttributeValue(values, path)
+        yield from (AttributeValue((value,), path) for value in _find_values(custom, patterns, text))
 
 
-def _find_values(custom: CustomAttribute, patterns: tuple[Pattern, ...], text: str) -> tuple[str, ...]:
-    """Return the first match in a text, or all matches; the whole text if the attribute has no pattern."""
-    if custom.find is None:
-        return (text,) if text else ()
-    matches = (matched_value(match, pattern) for pattern in patterns for match in pattern.finditer(text))
-    values = (value for value in matches if value)
-    if custom.collect_all:
-        return tuple(values)
-    first = next(values, None)
-    return (first,) if first is not None else ()
+def _search_texts(
+    custom: CustomAttribute, patterns: tuple[Pattern, ...], texts: Iterable[str]
+) -> Iterator[AttributeValue]:
+    for text in texts:
+        origin = f"the text '{text}'" if custom.find is not None else "other attributes"
+        yield from (AttributeValue((value,), origin) for value in _find_values(custom, patterns, text))
+
+
+def _limit_error(custom: CustomAttribute, reason: str) -> AttributeLimitError:
+    return AttributeLimitError(f"the attribute '{custom.name}' ({custom.location}) {reason}")
+
+
+def _find_values(custom: CustomAttribute, patterns: tuple[Pattern, ...], text: str) -> Iterator[str]:
+    """Yield every match in a text that is not empty; the whole text if the attribute has no pattern."""
+    matches: Iterator[str | None] = (
+        (matched_value(match, pattern) for pattern in patterns for match in pattern.finditer(text))
+        if custom.find is not None
+        else iter((text,))
+    )
+    for value in filter(None, matches):
+        if len(value) > MAX_VALUE_CHARACTERS:
+            reason = f"has a value of {len(value)} characters, at most {MAX_VALUE_CHARACTERS} are allowed"
+            raise _limit_error(custom, f"{reason}; extract a part of it with 'find'")
+        yield value

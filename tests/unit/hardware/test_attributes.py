@@ -309,6 +309,24 @@ FILES = r"""
         ("{path: '/run/${env.GENPLUG_TEST_DOT}/o*', find: 'first: (.)'}", "1"),
         ("{path: '/run/${env.GENPLUG_TEST_STAR}/one'}", None),
         ("{path: /run/a.b/one, find: 'second. ${env.GENPLUG_TEST_STAR}'}", None),
+        # The first path that gives a value is used.
+        ("{path: [/run/none, '/run/${usb.port}', '/run/dimms/nmem1?', /run/dimms/nmem0]}", "not_armed"),
+        ("{path: [/run/a.b/one, /run/aXb/one], find: 'first: (9)'}", "9"),
+        ("{path: ['/run/none*', '/run/dimms/nmem[02]', '/run/dimms/*'], all: true}", "ok"),
+        ("{path: [/run/none, /run/gone]}", None),
+        # A regular expression searches the path of a directory without symbolic links.
+        ("{path: /run/links/to, find: '^/run/(a..)$'}", "a.b"),
+        ("{path: '/run/*', find: '/run/d(.*)'}", "imms"),
+        ("{path: '/run/*', find: '/run/([ad].*)', all: true}", "a.b,aXb,dimms"),
+        ("{path: /run/links/to, find: links}", None),
+        # A text of other attributes, and a part of it.
+        ("{value: '${name}-${minor}'}", "x0-0"),
+        ("{value: '${path}', find: '/(\\w+)/'}", "dev"),
+        ("{value: '${path}', find: '\\w+', all: true}", "dev,x0"),
+        ("{value: ['${usb.serial}', '${usb.port}', '${name}']}", "x0"),
+        ("{value: ['${path}', '${name}'], find: '^x'}", "x"),
+        ("{value: ['${usb.serial}', '${usb.port}']}", None),
+        ("{value: '${usb.serial|or:minor}'}", "0"),
     ],
 )
 def test_custom_attribute_is_a_text_a_capture_or_a_name(
@@ -324,6 +342,78 @@ def test_custom_attribute_is_a_text_a_capture_or_a_name(
     [device] = found(FILES, resources, tmp_path).devices["a.example/x"]
     shown: Mapping[str, tuple[str, ...]] = device.attributes
     assert (",".join(shown["mine"]) if "mine" in shown else None) == value
+
+
+SWITCH = "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"
+SWITCHED = f"""
+/sys/bus/pci/devices/0000:3d:00.0 -> {SWITCH}/0000:3c:04.0/0000:3d:00.0
+/sys/bus/pci/devices/0000:3e:00.0 -> {SWITCH}/0000:3c:08.0/0000:3e:00.0
+/sys/bus/pci/devices/0000:af:00.0 -> /sys/devices/pci0000:ae/0000:ae:00.0/0000:af:00.0
+{SWITCH}/0000:3c:04.0/0000:3d:00.0/vendor = 0x1d0f
+{SWITCH}/0000:3c:08.0/0000:3e:00.0/vendor = 0x15b3
+/sys/devices/pci0000:ae/0000:ae:00.0/0000:af:00.0/vendor = 0x15b3
+"""
+
+
+@pytest.mark.parametrize("origin", ['value: "${sysfs}"', 'path: "${sysfs}"', 'path: "${path}"'])
+def test_functions_behind_one_pcie_switch_form_a_device(origin: str, tmp_path: Path) -> None:
+    resources = f"""
+  a.example/island:
+    devices:
+    - glob: /sys/bus/pci/devices/*
+      attributes:
+        switch: {{{origin}, find: '/([^/]+)/[^/]+/[^/]+$'}}
+      groupBy: "${{switch}}"
+    allocate: {{env: {{FUNCTIONS: "${{pci.address}}", VENDORS: "${{pci.vendor}}"}}}}
+"""
+    devices = found(SWITCHED, resources, tmp_path).devices["a.example/island"]
+    assert [(device.key, device.attributes["pci.address"], device.attributes["pci.vendor"]) for device in devices] == [
+        ("0000:3b:00.0", ("0000:3d:00.0", "0000:3e:00.0"), ("0x1d0f", "0x15b3")),
+        ("pci0000:ae", ("0000:af:00.0",), ("0x15b3",)),
+    ]
+
+
+LIMITED = {
+    "{path: '/run/many/*', all: true}": "has more than 1000 values",
+    "{path: /run/long, find: '[a-z]'}": None,
+    "{path: /run/long}": "has a value of 5000 characters, at most 4096 are allowed; extract a part of it with 'find'",
+    "{path: /run/wide, find: '[0-9]+', all: true}": "has values of more than 16384 characters together",
+    "{path: '/run/${many}/${many}'}": "renders to 810000 or more texts",
+    "{value: '${many}${many}', all: true}": None,
+}
+
+
+@pytest.mark.parametrize(("own", "reason"), LIMITED.items(), ids=LIMITED)
+def test_candidate_with_an_attribute_over_a_limit_is_left_out_with_the_limit(
+    own: str, reason: str | None, tmp_path: Path
+) -> None:
+    tree = "/dev/x0 char 240:0\n/dev/x1 char 240:1\n"
+    tree += "".join(f"/run/many/{number} = {number}\n" for number in range(1001))
+    tree += f"/run/long = {'a' * 5000}\n/run/wide = {' '.join(str(n) + '1' * 40 for n in range(500))}\n"
+    if "${many}" in own:
+        own = own.replace("${many}/${many}", "${a}/${b}").replace("${many}", "${a}")
+    resources = f"""
+  a.example/x:
+    devices:
+    - glob: /dev/x0
+      attributes:
+        a: {{path: '/run/many/*[1-9]', find: '.*[^0]$', all: true}}
+        b: {{path: '/run/many/*[1-9]', find: '.*[^0]$', all: true}}
+        mine: {own}
+    allocate: {{env: {{X: "${{mine|default:none}}"}}}}
+  a.example/y: {{devices: [{{glob: /dev/x1}}]}}
+"""
+    inventory = found(tree, resources, tmp_path)
+    reasons = [outcome.reason for outcome in inventory.outcomes if outcome.device is None]
+    assert len(inventory.devices["a.example/y"]) == 1
+    if reason is None:
+        assert reasons == []
+        return
+    assert len(reasons) == 1
+    assert reasons[0].startswith("the attribute 'mine' (devices.yaml:")
+    assert reason in reasons[0]
+    [explained] = [one for one in explain(inventory, Host.at(tmp_path)) if one.resource == "a.example/x"]
+    assert any(reason in attribute.origin for attribute in explained.attributes if attribute.name == "mine")
 
 
 def test_condition_may_use_attribute_of_which_sysfs_is_made(tmp_path: Path) -> None:

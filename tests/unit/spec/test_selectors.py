@@ -34,6 +34,9 @@ SINGLE_VALUES = {
     "{exists: true}": (["", "a"], [None]),
     "{exists: false}": ([None], ["", "a"]),
     "{exists: true, in: a}": (["a"], ["b", None]),
+    "{notIn: [a, b*], missing: ok}": (["c", None], ["a", "bc"]),
+    "{in: a, missing: ok}": (["a", None], ["b"]),
+    "{min: 2, missing: ok}": (["2", None], ["1", "two"]),
 }
 
 

@@ -65,7 +65,7 @@ def describe_diagnostics(body: str) -> list[tuple[DiagnosticCode, str, str]]:
 
 def test_custom_attribute_needs_only_a_path() -> None:
     found = load_attribute("a: {path: /x/*}")
-    assert (found.name, found.path.text, found.find, found.use_dir_name, found.collect_all) == (
+    assert (found.name, found.paths[0].text, found.find, found.use_dir_name, found.collect_all) == (
         "a",
         "/x/*",
         None,
@@ -123,6 +123,15 @@ def test_invalid_custom_attribute_name_is_rejected(name: str) -> None:
         ("{path: /x, all: yes}", ErrorCode.WRONG_TYPE),
         ("{path: /x, find: '${nme}'}", ErrorCode.UNKNOWN_ATTRIBUTE),
         ("{path: /x, find: '${name'}", ErrorCode.TEMPLATE),
+        ("{path: []}", ErrorCode.WRONG_VALUE),
+        ("{path: [/x, y]}", ErrorCode.PATH),
+        ("{path: [/x, '${nme}']}", ErrorCode.UNKNOWN_ATTRIBUTE),
+        ("{value: '${nme}'}", ErrorCode.UNKNOWN_ATTRIBUTE),
+        ("{value: ['${name}', '${name']}", ErrorCode.TEMPLATE),
+        ("{value: ''}", ErrorCode.WRONG_VALUE),
+        ("{value: x, path: /x}", ErrorCode.CONFLICT),
+        ("{value: x, dir: true}", ErrorCode.CONFLICT),
+        ("{all: true}", ErrorCode.MISSING_KEY),
         ("/x", ErrorCode.WRONG_TYPE),
         ("null", ErrorCode.WRONG_TYPE),
     ],
@@ -162,11 +171,32 @@ def test_regex_of_a_custom_attribute_can_contain_templates(find: str) -> None:
             ["'a' depends on 'b', which depends on 'a'", "'b' depends on 'a', which depends on 'b'"],
         ),
         ("a: {path: '/${b}/${c}'}, b: {path: '/${c}'}, c: {path: /x}", []),
+        ("a: {value: ['${name}', '${name|or:a}']}", ["'a' depends on 'a'"]),
     ],
 )
 def test_cycle_of_custom_attributes_is_reported_with_its_path(attributes: str, messages: list[str]) -> None:
     found = describe_diagnostics(render_source(attributes))
     assert [message for code, message, _ in found if code is ErrorCode.CONFLICT] == messages
+
+
+def render_chain(length: int) -> str:
+    return ", ".join(f"a{number}: {{value: '${{a{number + 1}}}'}}" for number in range(1, length)) + (
+        f", a{length}: {{value: x}}"
+    )
+
+
+def test_chain_of_custom_attributes_has_a_limited_length() -> None:
+    assert not find_codes(render_source(render_chain(32)))
+    assert describe_diagnostics(render_source(render_chain(33))) == [
+        (ErrorCode.WRONG_VALUE, "'a1' ends a chain of 33 attributes, at most 32 are allowed", "a1"),
+    ]
+
+
+def test_number_of_custom_attributes_is_limited() -> None:
+    attributes = ", ".join(f"a{number}: {{value: x}}" for number in range(101))
+    assert describe_diagnostics(render_source(attributes)) == [
+        (ErrorCode.WRONG_VALUE, "101 custom attributes, at most 100 are allowed in an entry", "a100"),
+    ]
 
 
 def test_custom_attribute_can_refer_to_a_later_attribute() -> None:
@@ -176,7 +206,7 @@ def test_custom_attribute_can_refer_to_a_later_attribute() -> None:
 def test_sources_can_define_the_same_attribute_differently() -> None:
     entry = "{glob: /dev/x, attributes: {a: {path: /x}}, id: '${a}'}"
     first, second = load_resource(f"devices: [{entry}, {entry.replace('/x', '/y')}]\nslices: '${{a}}'").sources
-    assert [source.attributes[0].path.text for source in (first, second)] == ["/x", "/y"]
+    assert [source.attributes[0].paths[0].text for source in (first, second)] == ["/x", "/y"]
 
 
 def test_misspelled_custom_attribute_gets_a_suggestion() -> None:
