@@ -110,11 +110,16 @@ def _run(arguments: argparse.Namespace) -> int:
         return 78
     host = Host.at(arguments.root, node_name=arguments.node_name, cdi_dirs=arguments.cdi_search_dirs)
     inventory = discover(config, host)
-    results, probe_errors = run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, ())
+    results, probe_errors, probe_warnings = (
+        run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, (), ())
+    )
     for probe_error in probe_errors:
         devices = join_names(probe_error.devices)
         text = f"{probe_error.resource}: probe {probe_error.probe} cannot check {devices}: {probe_error.error}"
         print_message("plan", text)
+    for warning in probe_warnings:
+        devices = join_names(warning.devices)
+        print_message("plan", f"{warning.resource}: probe {warning.probe} warns about {devices}: {warning.reason}")
     for conflict in inventory.conflicts:
         print_message("plan", conflict.message)
     states = _build_states(inventory, host, results)

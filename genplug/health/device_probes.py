@@ -4,7 +4,7 @@ A probe keeps its state as long as it checks the same property of the same devic
 A device that disappears and returns is a new device: no result from before counts, sticky failures included.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
@@ -66,20 +66,21 @@ class DeviceProbes:
         return any(instance.state.is_pending for instance in self)
 
     def results(self, now: float) -> ProbeResults:
-        """Return the failures of devices, and until when devices wait for their first result (monotonic seconds)."""
-        failures, pending = {}, {}
+        """Return failures and warnings of devices, and until when they wait for a first result (monotonic seconds)."""
+        failures, warnings, pending = {}, {}, {}
         for ref, instances in self._instances.items():
-            failed = [
-                ProbeFailure(name, instance.state.reason)
-                for name, instance in instances.items()
-                if not instance.state.healthy
+            if failed := tuple(_list_failures(instances, are_warnings=False)):
+                failures[ref] = failed
+            if failed := tuple(_list_failures(instances, are_warnings=True)):
+                warnings[ref] = failed
+            until = [
+                each.since + FIRST_RESULT_TIMEOUT
+                for each in instances.values()
+                if each.state.is_pending and not each.is_warning
             ]
-            if failed:
-                failures[ref] = tuple(failed)
-            until = [each.since + FIRST_RESULT_TIMEOUT for each in instances.values() if each.state.is_pending]
             if max(until, default=now) > now:
                 pending[ref] = max(until)
-        return ProbeResults(failures, pending)
+        return ProbeResults(failures, pending, warnings)
 
     def update(self, inventory: Inventory, now: float) -> Update:
         """Watch the devices of an inventory, and no others; return the changes."""
@@ -120,6 +121,12 @@ class DeviceProbes:
         self._devices[ref], self._instances[ref] = (device, resource.health, resource.policy), instances
 
 
+def _list_failures(instances: Mapping[str, ProbeInstance], *, are_warnings: bool) -> Iterator[ProbeFailure]:
+    for name, instance in instances.items():
+        if not instance.state.healthy and instance.is_warning == are_warnings:
+            yield ProbeFailure(name, instance.state.reason)
+
+
 def _devices_with_probes(inventory: Inventory) -> Iterable[tuple[DeviceRef, tuple[Device, Resource]]]:
     for name, devices in inventory.devices.items():
         resource = inventory.resources.get(name)
@@ -130,5 +137,7 @@ def _devices_with_probes(inventory: Inventory) -> Iterable[tuple[DeviceRef, tupl
 
 def _is_same_probe(old: BoundProbe, new: BoundProbe) -> bool:
     """Return whether both probes check the same property, so that the state of the old probe is kept."""
+    if old.spec.is_warning != new.spec.is_warning:
+        return False
     same = (old.request, old.error, old.sysfs_directories) == (new.request, new.error, new.sysfs_directories)
     return same and old.spec.check == new.spec.check

@@ -19,7 +19,14 @@ from genplug.health.event_probes import EventProbes
 from genplug.health.probe_errors import ProbeErrors
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.schedule import RequestTiming, Schedule, ScheduledRequest
-from genplug.health.status import MonitorEvent, MonitorStatus, PoolExhausted, WorkerStartFailed
+from genplug.health.status import (
+    MonitorEvent,
+    MonitorStatus,
+    PoolExhausted,
+    ProbeError,
+    ProbeWarning,
+    WorkerStartFailed,
+)
 from genplug.health.thresholds import Outcome, Result, next_state
 from genplug.health.verdict import ProbeResults
 from genplug.health.workers.call_pool import CallPool
@@ -48,7 +55,8 @@ class ProbeMonitor:
         self._schedule: Schedule[ProbeInstance] = Schedule()
         self._read_pool: WorkerPool = ReadPool(host, self._on_pool_change)
         self._call_pool: WorkerPool = CallPool(host, self._on_pool_change)
-        self._errors = ProbeErrors()
+        self._errors = ProbeErrors(ProbeError)
+        self._warnings = ProbeErrors(ProbeWarning)
         self._runs = 0
         self._is_changed = False
         """Whether the health of a device has changed since ``on_change`` was called."""
@@ -70,6 +78,7 @@ class ProbeMonitor:
             read_workers=self._read_pool.status,
             call_workers=self._call_pool.status,
             errors=self._errors.current,
+            warnings=self._warnings.current,
         )
 
     def current_results(self, now: float) -> ProbeResults:
@@ -94,6 +103,7 @@ class ProbeMonitor:
         update = self._probes.update(inventory, now)
         for instance in update.forgotten:
             self._errors.forget(*instance.id, instance.state.error)
+            self._warnings.forget(*instance.id, _warning_of(instance))
         for instance in update.started:
             self._subscribe(instance, now)
         # Last, so that a request that an old probe shares with a new probe keeps its times.
@@ -182,18 +192,23 @@ class ProbeMonitor:
     def _apply(self, instance: ProbeInstance, result: Result) -> None:
         """Apply a result to the state of a probe."""
         previous, timing = instance.state, instance.bound.timing
+        previous_warning = _warning_of(instance)
         state = instance.state = next_state(previous, result, timing, time.monotonic())
         if state.error != previous.error:
             self._errors.change(*instance.id, previous.error, state.error)
+        if (warning := _warning_of(instance)) != previous_warning:
+            self._warnings.change(*instance.id, previous_warning, warning)
         if instance.is_sticky_failed:
             self._unsubscribe(instance)
         # A new device is listed once the first results are known.
         self._is_changed |= state.healthy != previous.healthy or previous.is_pending
 
     def _flush(self) -> None:
-        """Report collected errors, wake the tasks that wait for results, and report changed health."""
-        for event in self._errors.take_events():
-            self._report(event)
+        """Report collected errors and warnings, wake the tasks that wait for results, and report changed health."""
+        for error in self._errors.take_events():
+            self._report(error)
+        for warning in self._warnings.take_events():
+            self._report(warning)
         self._has_results.set()
         if self._is_changed:
             self._is_changed = False
@@ -217,6 +232,11 @@ class ProbeMonitor:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _warning_of(instance: ProbeInstance) -> str:
+    """Return the reason why a probe with the severity of a warning fails; empty if it passes."""
+    return instance.state.reason if instance.is_warning and not instance.state.healthy else ""
 
 
 def _request_timing(bound: BoundProbe) -> RequestTiming | None:

@@ -1,12 +1,18 @@
-"""The errors of probes, with the devices that have them. Pure.
+"""The errors or the warnings of probes, with the devices that have them. Pure.
 
-A new error of a probe is an event, and so is its end. Devices of a resource with the same error share an event.
+A new error or warning of a probe is an event, and so is its end. Devices of a resource with the same text share an
+event.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
-from genplug.health.status import ProbeError
+from attrs import evolve
+
+from genplug.health.status import ProbeError, ProbeWarning
 from genplug.health.verdict import DeviceRef
+
+ReportT = TypeVar("ReportT", bound=ProbeError | ProbeWarning)
 
 
 class _Error(NamedTuple):
@@ -15,21 +21,22 @@ class _Error(NamedTuple):
     error: str
 
 
-class ProbeErrors:
-    """The current errors of probes, and the events that have not been taken yet."""
+class ProbeErrors(Generic[ReportT]):
+    """The current errors or warnings of probes, and the events that have not been taken yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_report: Callable[[str, str, str, tuple[str, ...]], ReportT]) -> None:
+        self._make_report = make_report
         self._devices: dict[_Error, set[str]] = {}
         self._new: set[_Error] = set()
-        self._resolved: list[ProbeError] = []
+        self._resolved: list[ReportT] = []
 
     def __repr__(self) -> str:
         return f"<ProbeErrors [{len(self._devices)} current, {len(self._new)} new, {len(self._resolved)} resolved]>"
 
     @property
-    def current(self) -> tuple[ProbeError, ...]:
+    def current(self) -> tuple[ReportT, ...]:
         """The current errors, sorted."""
-        return tuple(ProbeError(*error, tuple(sorted(ids))) for error, ids in sorted(self._devices.items()))
+        return tuple(self._make_report(*error, tuple(sorted(ids))) for error, ids in sorted(self._devices.items()))
 
     def change(self, device: DeviceRef, probe: str, previous: str, error: str) -> None:
         """Record that the error of a probe for a device has changed; an empty text means that there is no error."""
@@ -45,9 +52,9 @@ class ProbeErrors:
         """Remove the error of a device that is no longer watched, which does not resolve the error."""
         self._remove(_Error(device.resource, probe, error), device, is_resolved=False)
 
-    def take_events(self) -> tuple[ProbeError, ...]:
+    def take_events(self) -> tuple[ReportT, ...]:
         """Return the changes since the last call: the resolved errors, then the new errors."""
-        new = (ProbeError(*key, tuple(sorted(self._devices[key]))) for key in sorted(self._new))
+        new = (self._make_report(*key, tuple(sorted(self._devices[key]))) for key in sorted(self._new))
         events = (*self._resolved, *new)
         self._resolved, self._new = [], set()
         return events
@@ -63,4 +70,4 @@ class ProbeErrors:
                 # It ended before it was reported.
                 self._new.discard(key)
             elif is_resolved:
-                self._resolved.append(ProbeError(*key, (device.device,), resolved=True))
+                self._resolved.append(evolve(self._make_report(*key, (device.device,)), resolved=True))

@@ -26,6 +26,11 @@ class ProbeInstance:
         return self.bound.device, self.bound.spec.name
 
     @property
+    def is_warning(self) -> bool:
+        """Whether a failure of the probe does not make the device unhealthy."""
+        return self.bound.spec.is_warning
+
+    @property
     def is_sticky_failed(self) -> bool:
         """Whether the device remains Unhealthy until it disappears or the agent restarts."""
         return self.bound.spec.timing.sticky and not self.state.healthy

@@ -60,8 +60,8 @@ class OptionsDecoder(Protocol):
         """Return a regular expression without templates."""
         ...
 
-    def regex_template(self, option: str) -> Template | None:
-        """Return a regular expression that may contain templates."""
+    def regex_templates(self, option: str) -> tuple[Template, ...]:
+        """Return one or several regular expressions that may contain templates; empty after an error in one."""
         ...
 
     def command(self, option: str) -> tuple[Template, ...]:

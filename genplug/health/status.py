@@ -37,6 +37,17 @@ class ProbeError:
 
 
 @frozen
+class ProbeWarning:
+    """A probe with the severity of a warning fails for some devices (IDs); with ``resolved``, it passes again."""
+
+    resource: str
+    probe: str
+    reason: str
+    devices: tuple[str, ...]
+    resolved: bool = False
+
+
+@frozen
 class PoolExhausted:
     """So many runs of a pool hang that its probes are suspended; with ``resolved``, the pool runs them again.
 
@@ -56,7 +67,7 @@ class WorkerStartFailed:
     resolved: bool = False
 
 
-MonitorEvent: TypeAlias = ProbeError | PoolExhausted | WorkerStartFailed
+MonitorEvent: TypeAlias = ProbeError | ProbeWarning | PoolExhausted | WorkerStartFailed
 
 
 @frozen
@@ -75,6 +86,7 @@ class MonitorStatus:
     read_workers: PoolStatus = NO_POOL_STATUS
     call_workers: PoolStatus = NO_POOL_STATUS
     errors: tuple[ProbeError, ...] = ()
+    warnings: tuple[ProbeWarning, ...] = ()
 
     @property
     def is_exhausted(self) -> bool:

@@ -1,6 +1,6 @@
 """Conditions on the value of a file. Pure; every failure names the value found and the value expected."""
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from genplug.spec.regex import compile_regex
 from genplug.spec.selectors import parse_quantity
@@ -27,6 +27,23 @@ class ValueCheck:
     minimum: tuple[float, str] | None = None
     maximum: tuple[float, str] | None = None
     bits_clear: int | None = None
+    equals_source: str = ""
+    """The file that has the value of ``equals``; empty if the configuration has it."""
+
+    def with_limit(self, comparison: str, value: str, path: str) -> "ValueCheck":
+        """Return the conditions with the value of a file as ``equals``, ``min`` or ``max``.
+
+        Raises:
+            NotANumberError: a number is expected, and the value is not a number.
+        """
+        match comparison:
+            case "equals":
+                return evolve(self, equals=value, equals_source=path)
+            case "min":
+                return evolve(self, minimum=(parse_number(value), f"{quote(value)}, the value of {path}"))
+            case "max":
+                return evolve(self, maximum=(parse_number(value), f"{quote(value)}, the value of {path}"))
+        raise ValueError(comparison)
 
     def error(self, value: str) -> str:
         """Return the value and the condition that it does not meet, empty if it meets all.
@@ -36,7 +53,8 @@ class ValueCheck:
         """
         found = f"is {quote(value)}, expected"
         if self.equals is not None and not _is_equal(value, self.equals):
-            return f"{found} {quote(self.equals)}"
+            source = f", the value of {self.equals_source}" if self.equals_source else ""
+            return f"{found} {quote(self.equals)}{source}"
         if self.not_equals is not None and _is_equal(value, self.not_equals):
             return f"{found} any other value"
         if self.matches is not None and compile_regex(self.matches).search(value) is None:

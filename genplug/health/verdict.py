@@ -31,12 +31,14 @@ class ProbeFailure:
 class ProbeResults:
     """The current results of all probes.
 
-    ``failures`` has the failures of each device that has any, in the order of its probes.
+    ``failures`` has the failures of each device that has any, in the order of its probes. ``warnings`` has the failures
+    of probes that do not make a device unhealthy.
     ``pending`` has the new devices without a first result, with the end of the wait for it (monotonic seconds).
     """
 
     failures: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = field(factory=dict)
     pending: Mapping[DeviceRef, float] = field(factory=dict)
+    warnings: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = field(factory=dict)
 
 
 @frozen

@@ -189,6 +189,16 @@ class Event(Enum):
         logging.INFO,
         "An error of a probe or of the probe workers no longer exists. Keys for a probe: `probe`, `devices`.",
     )
+    PROBE_WARNING = (
+        "probe_warning",
+        logging.WARNING,
+        "A probe with `severity: warning` fails for devices, which keep their health. Keys: `probe`, `devices`.",
+    )
+    PROBE_WARNING_RESOLVED = (
+        "probe_warning_resolved",
+        logging.INFO,
+        "A probe with `severity: warning` passes again. Keys: `probe`, `devices`.",
+    )
     PROBE_WORKERS_EXHAUSTED = (
         "probe_workers_exhausted",
         logging.ERROR,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.inventory import Inventory
-from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, WorkerStartFailed
+from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, ProbeWarning, WorkerStartFailed
 from genplug.health.verdict import DeviceHealth, HealthSnapshot
 from genplug.kubelet.reports import (
     CallAnswered,
@@ -143,6 +143,14 @@ def log_monitor_event(event_log: EventLog, event: MonitorEvent) -> None:
             else:
                 text = f"{resource}: probe {probe} cannot check {join_names(devices)}: {error}"
                 event_log.emit(Event.PROBE_ERROR, text, **facts)
+        case ProbeWarning(resource, probe, reason, devices, resolved):
+            facts = {"resource": resource, "probe": probe, "devices": devices}
+            if resolved:
+                text = f"{resource}: the warning of probe {probe} has ended; previous warning: {reason}"
+                event_log.emit(Event.PROBE_WARNING_RESOLVED, text, **facts)
+            else:
+                text = f"{resource}: probe {probe} warns about {join_names(devices)}: {reason}; the health is unchanged"
+                event_log.emit(Event.PROBE_WARNING, text, **facts)
 
 
 def _log_phase_change(event_log: EventLog, resource: str, previous: EndpointStatus, current: EndpointStatus) -> None:

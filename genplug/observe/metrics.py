@@ -156,17 +156,23 @@ def _collect_health(health: MonitorStatus) -> Iterable[Metric]:
     errors = GaugeMetricFamily(
         "genplug_probe_errors", "Devices for which the probe has an error.", labels=("resource", "probe")
     )
-    counts: Counted[tuple[str, str]] = Counted()
-    for error in health.errors:
-        counts[error.resource, error.probe] += len(error.devices)
-    for labels, number in counts.items():
-        errors.add_metric(labels, number)
+    warnings = GaugeMetricFamily(
+        "genplug_probe_warnings",
+        "Devices for which a probe with the severity of a warning fails.",
+        labels=("resource", "probe"),
+    )
+    for family, reports in ((errors, health.errors), (warnings, health.warnings)):
+        counts: Counted[tuple[str, str]] = Counted()
+        for report in reports:
+            counts[report.resource, report.probe] += len(report.devices)
+        for labels, number in counts.items():
+            family.add_metric(labels, number)
     workers = GaugeMetricFamily("genplug_probe_workers", "Worker processes that run probes.", labels=("state",))
     # Only workers of the read pool hang; in the call pool, calls hang.
     hung = health.read_workers.hung
     workers.add_metric(("working",), health.read_workers.workers + health.call_workers.workers - hung)
     workers.add_metric(("hung",), hung)
-    yield from (errors, workers)
+    yield from (errors, warnings, workers)
     yield CounterMetricFamily(
         "genplug_probe_worker_cpu_seconds", "CPU time of the worker processes.", health.cpu_seconds
     )

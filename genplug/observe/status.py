@@ -276,6 +276,7 @@ def _health_as_json(health: MonitorStatus) -> dict[str, object]:
         "readWorkers": _pool_as_json(health.read_workers),
         "callWorkers": _pool_as_json(health.call_workers),
         "errors": [{**asdict(error), "devices": list(error.devices)} for error in health.errors],
+        "warnings": [{**asdict(warning), "devices": list(warning.devices)} for warning in health.warnings],
     }
 
 

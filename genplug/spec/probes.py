@@ -55,12 +55,16 @@ class Check:
 
 @frozen
 class ProbeSpec:
-    """One probe: its name in reasons, log and metrics, unique within its resource; its options; its timing."""
+    """One probe: its name in reasons, log and metrics, unique within its resource; its options; its timing.
+
+    With ``is_warning``, a failure is reported and does not make the device unhealthy.
+    """
 
     location: SourceLocation = field(eq=False)
     name: str
     check: Check
     timing: ProbeTiming = ProbeTiming()
+    is_warning: bool = False
 
 
 @frozen

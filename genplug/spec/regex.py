@@ -4,9 +4,9 @@ RE2 takes time linear in the length of the text, so an expression cannot hang th
 back-references. Its memory for an expression is limited. Attribute values are escaped in an expression.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from genplug.spec.limits import MAX_REGEX_CHARACTERS, MAX_REGEX_MEMORY_BYTES
 from genplug.spec.template import Template, Values
@@ -38,6 +38,10 @@ class Pattern(Protocol):
     def finditer(self, text: str, /) -> Iterator[Match]:
         """Find every match."""
         ...
+
+
+Conditions: TypeAlias = tuple[tuple[Pattern, ...], ...]
+"""Conditions that all have to be met; each is met if one of its patterns matches."""
 
 
 @lru_cache(maxsize=4096)
@@ -76,6 +80,16 @@ def render_regexes(template: Template, values: Values) -> Iterator[Pattern]:
 
     for text in template.render_each(values, re2.escape if template.names else str):
         yield compile_regex(text)
+
+
+def render_conditions(templates: Iterable[Template], values: Values) -> Conditions:
+    """Return the patterns of several templates, all of which have to match.
+
+    Raises:
+        MissingAttributeError: an attribute has no value and no default.
+        PatternError: a rendered expression is invalid.
+    """
+    return tuple(tuple(render_regexes(template, values)) for template in templates)
 
 
 def matched_value(match: Match, pattern: Pattern) -> str | None:

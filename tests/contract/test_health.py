@@ -397,6 +397,85 @@ async def test_unreadable_kernel_log_is_reported_once(node: FakeNode) -> None:
         assert drain_events(entries).count(Event.PROBE_ERROR) == 1
 
 
+async def test_failure_with_the_severity_of_a_warning_leaves_the_device_healthy(node: FakeNode) -> None:
+    plug_with_state(node, "x0", "x1")
+    async with node.run_agent(build_probe_config(f"severity: warning, {STATE_PROBE}")) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        entries = record_events(agent)
+        node.write("/sys/x1/state", "worn")
+        warned = await next_event(entries, Event.PROBE_WARNING)
+        reason = "/sys/x1/state is 'worn', expected 'ok'"
+        assert warned.text == f"{X}: probe state warns about x1: {reason}; the health is unchanged"
+        (warning,) = agent.status.health.warnings
+        assert (warning.probe, warning.devices, warning.reason) == ("state", ("x1",), reason)
+        assert get_device(agent, "x1").healthy
+        await node.kubelet.plugin(X).allocate([["x1"]])
+        node.write("/sys/x1/state", "ok")
+        await next_event(entries, Event.PROBE_WARNING_RESOLVED)
+        assert agent.status.health.warnings == ()
+        assert len(node.kubelet.messages(X)) == 1
+
+
+async def test_warning_of_a_removed_probe_ends(node: FakeNode) -> None:
+    plug_with_state(node, "x0", state="worn")
+    async with node.run_agent(build_probe_config(f"severity: warning, {STATE_PROBE}")) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        assert len(agent.status.health.warnings) == 1
+        # The same probe as a failure.
+        node.write_config(build_probe_config(STATE_PROBE))
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
+        assert not agent.status.health.warnings
+
+
+async def test_device_fails_while_its_value_exceeds_that_of_another_file(node: FakeNode) -> None:
+    plug_with_state(node, "x0", "x1", state="70")
+    node.write("/sys/limit", "80")
+    probe = "file: {path: '/sys/${name}/state', maxFile: /sys/limit}"
+    async with node.run_agent(build_probe_config(probe)) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        node.write("/sys/x1/state", "81")
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
+        assert get_device(agent, "x1").reason.endswith("is '81', expected at most '80', the value of /sys/limit")
+        node.write("/sys/limit", "90")
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
+async def test_device_fails_while_a_file_exists_that_must_not_exist(node: FakeNode) -> None:
+    plug_devices(node, "x0", "x1")
+    probe = "file: {path: '/sys/${name}/survivability_mode', exists: false}"
+    async with node.run_agent(build_probe_config(probe)) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        node.write("/sys/x1/survivability_mode", "")
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
+        assert "/sys/x1/survivability_mode exists" in get_device(agent, "x1").reason
+        node.locate("/sys/x1/survivability_mode").unlink()
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
+async def test_text_that_is_not_a_number_is_not_an_error_of_the_probe(node: FakeNode) -> None:
+    plug_with_state(node, "x0", state="N/A (no PMA)")
+    probe = "file: {path: '/sys/${name}/state', maxIncrease: 3, perSeconds: 3600, nonNumeric: ok}"
+    async with node.run_agent(build_probe_config(probe)) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        assert agent.status.health.errors == ()
+        node.write("/sys/x0/state", "0")
+        await wait_for_probe_runs(agent, 2)
+        node.write("/sys/x0/state", "9")
+        await node.kubelet.wait_for_list(X, unhealthy={"x0"})
+
+
+async def test_kernel_log_probe_requires_all_expressions_of_a_list(node: FakeNode) -> None:
+    plug_devices(node, "x0", "x1")
+    node.write_kernel_log("x0: idle", "x1: other card: fault")
+    log = "kernelLog: {fail: ['^${name}: ', fault], clear: ['^${name}: ', reset]}"
+    async with node.run_agent(build_probe_config(log)):
+        await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
+        node.write_kernel_log("x0: hang", "x1: reset")
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        node.write_kernel_log("x0: fault")
+        await node.kubelet.wait_for_list(X, healthy={"x1"}, unhealthy={"x0"})
+
+
 @pytest.mark.root
 async def test_uevent_probe_fails_and_clears_on_kernel_events(node: FakeNode) -> None:
     sysfs_dir = Path("/sys/devices/virtual/mem/null")

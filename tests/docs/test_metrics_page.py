@@ -6,7 +6,7 @@ import re
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from genplug.health.status import MonitorStatus, ProbeError
+from genplug.health.status import MonitorStatus, ProbeError, ProbeWarning
 from genplug.observe import http
 from genplug.observe.events import Event, EventLog
 from genplug.observe.metrics import Metrics
@@ -26,7 +26,10 @@ RESOURCE = ResourceStatus(
     notes=(),
     expected=1,
 )
-HEALTH = MonitorStatus(errors=(ProbeError("a.io/x", "link", "it does not exist", ("x0",)),))
+HEALTH = MonitorStatus(
+    errors=(ProbeError("a.io/x", "link", "it does not exist", ("x0",)),),
+    warnings=(ProbeWarning("a.io/x", "heat", "is '90', expected at most 80", ("x0",)),),
+)
 STATUS = Status("1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH, (ScanStatus("a.io/x"),))
 
 

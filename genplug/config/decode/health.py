@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from genplug.config.decode.command import decode_command
 from genplug.config.decode.values import ValueDecoder, is_set, items, number
 from genplug.config.diagnostics import Diagnostics
-from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
+from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode
 from genplug.health.probes import PROBES
 from genplug.spec.diagnostic import ErrorCode, WarningCode
 from genplug.spec.location import SourceLocation
@@ -70,7 +70,7 @@ class HealthDecoder:
                 written = (probe if "timeoutSeconds" in probe.entries else health).entries.get("timeoutSeconds")
                 if kind.polling is not None and written is not None and timing.timeout > timing.period:
                     self._warn_about_timeout(timing, written.key, f"{where}[{index}]")
-                yield ProbeSpec(entry.key, name, check, timing)
+                yield ProbeSpec(entry.key, name, check, timing, is_warning=_text(probe.get("severity")) == "warning")
 
     def _warn_about_timeout(self, timing: ProbeTiming, written: SourceLocation, where: str) -> None:
         self.diagnostics.warn(
@@ -163,8 +163,13 @@ class _NodeDecoder:
     def regex(self, option: str) -> str | None:
         return self.values.pattern(self.node.get(option), f"{self.where}.{option}")
 
-    def regex_template(self, option: str) -> Template | None:
-        return self.values.find(self.node.get(option), f"{self.where}.{option}")
+    def regex_templates(self, option: str) -> tuple[Template, ...]:
+        node, where = self.node.get(option), f"{self.where}.{option}"
+        if not isinstance(node, ListNode):
+            template = self.values.find(node, where)
+            return (template,) if template is not None else ()
+        templates = [self.values.find(item, f"{where}[{index}]") for index, item in enumerate(node.items)]
+        return () if None in templates else tuple(template for template in templates if template is not None)
 
     def command(self, option: str) -> tuple[Template, ...]:
         known = len(self.diagnostics.found)

@@ -1,12 +1,12 @@
 """``file``: the text of a file of the host, or of every file that a glob matches, meets conditions.
 
-A request is ``("file", "glob" or "", path, ...)``.
+A request is ``("file", "glob" or "", path, ...)``, with the paths of other files whose values are limits at the end.
 Its answer has for each path the files that exist, each with its text or an errno.
 """
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -30,12 +30,20 @@ Memory: TypeAlias = Mapping[str, CounterHistory]
 """The history of the counter in each file."""
 
 _GLOB = "glob"
+_SEPARATOR = ""
+"""Precedes the paths of each limit in a request, and their texts in an answer."""
+_LIMITS = {"equalsFile": "equals", "minFile": "min", "maxFile": "max"}
+"""The options that name another file, with the options that have the value itself."""
+_NOT_WITH_EXISTS = (
+    *("find", "equals", "notEquals", "matches", "notMatches", "min", "max", "bitsClear", "maxIncrease", "perSeconds"),
+    *("equalsFile", "minFile", "maxFile", "missing", "nonNumeric"),
+)
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors that mean that the file does not exist."""
 
 
-class OnMissing(StrEnum):
-    """The result for a file that does not exist (``file.missing``)."""
+class Otherwise(StrEnum):
+    """The result for a file that does not exist (``missing``), or for a value that is not a number (``nonNumeric``)."""
 
     ERROR = "error"
     FAIL = "fail"
@@ -44,14 +52,21 @@ class OnMissing(StrEnum):
 
 @frozen
 class FileCheck(Check):
-    """Paths or globs, the part of each text that is the value, and the conditions on all values or on any value."""
+    """Paths or globs, the part of each text that is the value, and the conditions on all values or on any value.
+
+    ``limits`` are pairs of an option of :data:`_LIMITS` and the path of another file, whose value is compared.
+    With ``must_not_exist``, a file that exists is a failure.
+    """
 
     path: Template
     find: str | None = None
     expected: ValueCheck = field(factory=ValueCheck)
     counter: CounterLimit | None = None
     require_all: bool = True
-    missing: OnMissing = OnMissing.ERROR
+    missing: Otherwise = Otherwise.ERROR
+    non_numeric: Otherwise = Otherwise.ERROR
+    must_not_exist: bool = False
+    limits: tuple[tuple[str, Template], ...] = ()
 
 
 def decode(options: OptionsDecoder) -> FileCheck | None:
@@ -70,16 +85,22 @@ def decode(options: OptionsDecoder) -> FileCheck | None:
     if expected.minimum and expected.maximum and expected.minimum[0] > expected.maximum[0]:
         options.reject("min", "'min' is greater than 'max', so that no number passes", "swap the two values")
     counter = _decode_counter(options)
+    limits = tuple(_decode_limits(options))
+    if options.has("exists"):
+        _reject_with_exists(options)
     if path is None:
         return None
-    missing = options.text("missing")
+    exists = options.text("exists")
     return FileCheck(
         path,
         find,
         expected,
         counter,
         require_all=options.text("require") != "any",
-        missing=OnMissing(missing) if missing in list(OnMissing) else OnMissing.ERROR,
+        missing=Otherwise.FAIL if exists == "true" else _decode_otherwise(options, "missing"),
+        non_numeric=_decode_otherwise(options, "nonNumeric"),
+        must_not_exist=exists == "false",
+        limits=limits,
     )
 
 
@@ -91,26 +112,34 @@ def make_request(check: FileCheck, device: Device) -> ProbeRequest:
     """
     is_glob = check.path.has_glob
     paths = check.path.render_each(device.attributes, escape_glob if is_glob else str)
-    return ("file", _GLOB if is_glob else "", *paths)
+    limits = (path for _, limit in check.limits for path in (_SEPARATOR, *limit.render_each(device.attributes)))
+    return ("file", _GLOB if is_glob else "", *paths, *limits)
 
 
 def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Answer:
     """Return the texts of the files; runs in a worker, and may hang."""
-    is_glob = request[1] == _GLOB
-    return tuple((path, tuple(_read_texts(path, reader, is_glob=is_glob))) for path in request[2:])
+    first_limit = request.index(_SEPARATOR, 2) if _SEPARATOR in request[2:] else len(request)
+    return tuple(
+        (path, tuple(_read_texts(path, reader, is_glob=request[1] == _GLOB and index < first_limit)) if path else ())
+        for index, path in enumerate(request[2:], 2)
+    )
 
 
 def evaluate(check: FileCheck, answer: Answer, memory: Memory | None, now: float) -> tuple[Result, Memory]:
     """Return the result of the texts, and the histories of the counters. Pure; ``now`` is monotonic seconds."""
     histories = dict(memory or {})
-    results = [_evaluate_missing(check, pattern) for pattern, texts in answer if not texts]
-    for _, texts in answer:
-        for path, text in texts:
-            if isinstance(text, str):
-                results.append(_evaluate_text(check, path, text, histories, now))
-            else:
-                reason = "it is not a regular file" if text == NOT_A_FILE else os.strerror(text)
-                results.append(Result(Outcome.ERROR, f"{path} cannot be read: {reason}"))
+    checked, *limits = _split_answer(answer)
+    results = []
+    for index, (pattern, texts) in enumerate(checked):
+        expected = _compare_with_limits(check, limits, index, len(checked))
+        if check.must_not_exist:
+            results += [Result(Outcome.FAILED, f"{path} exists, expected no such file") for path, _ in texts]
+        elif not texts:
+            results.append(_evaluate_missing(check, pattern))
+        elif isinstance(expected, Result):
+            results.append(expected)
+        else:
+            results += [_evaluate_file(check, expected, path, text, histories, now) for path, text in texts]
     return _combine(check, results), histories
 
 
@@ -125,6 +154,61 @@ def _decode_counter(options: OptionsDecoder) -> CounterLimit | None:
     return CounterLimit(*(options.number(key, 0) for key in keys))
 
 
+def _decode_otherwise(options: OptionsDecoder, option: str) -> Otherwise:
+    value = options.text(option)
+    return Otherwise(value) if value in list(Otherwise) else Otherwise.ERROR
+
+
+def _decode_limits(options: OptionsDecoder) -> Iterator[tuple[str, Template]]:
+    for option, value in _LIMITS.items():
+        if options.has(option) and options.has(value):
+            options.reject(option, f"{option!r} and {value!r} are both set", f"remove {option!r} or {value!r}")
+        if (path := options.path(option)) is not None:
+            yield option, path
+
+
+def _reject_with_exists(options: OptionsDecoder) -> None:
+    for option in filter(options.has, _NOT_WITH_EXISTS):
+        hint = "remove 'exists', or use another probe for the content of the file"
+        options.reject(option, f"{option!r} has no effect with 'exists'", hint)
+
+
+def _split_answer(answer: Answer) -> list[list[tuple[str, Texts]]]:
+    """Return the texts of the checked files, then the texts of each limit."""
+    parts: list[list[tuple[str, Texts]]] = [[]]
+    for path, texts in answer:
+        if path == _SEPARATOR:
+            parts.append([])
+        else:
+            parts[-1].append((path, texts))
+    return parts
+
+
+def _compare_with_limits(
+    check: FileCheck, limits: Sequence[Sequence[tuple[str, Texts]]], index: int, count: int
+) -> ValueCheck | Result:
+    """Return the conditions with the values of other files, or the result if such a file has no value.
+
+    Of several files, the file at the same index is meant: both paths have the values of the same attributes, in order.
+    """
+    expected = check.expected
+    for (option, template), files in zip(check.limits, limits, strict=True):
+        if len(files) not in {1, count}:
+            text = f"{template.text!r} has {len(files)} values for {count} files, expected 1 or {count}"
+            return Result(Outcome.ERROR, text)
+        path, texts = files[index if len(files) == count else 0]
+        if not texts:
+            return _evaluate_missing(check, path)
+        text_or_errno = texts[0][1]
+        if isinstance(text_or_errno, int):
+            return _read_error(path, text_or_errno)
+        try:
+            expected = expected.with_limit(_LIMITS[option], text_or_errno, path)
+        except NotANumberError as not_a_number:
+            return _evaluate_otherwise(check.non_numeric, f"{path} {not_a_number}")
+    return expected
+
+
 def _read_texts(written: str, reader: CachedFileReader, *, is_glob: bool) -> Iterator[tuple[str, str | int]]:
     for path in reader.host.glob(Glob.parse(written)).paths if is_glob else (written,):
         text = reader.text(path)
@@ -136,16 +220,29 @@ def _read_texts(written: str, reader: CachedFileReader, *, is_glob: bool) -> Ite
 
 
 def _evaluate_missing(check: FileCheck, pattern: str) -> Result:
-    match check.missing:
-        case OnMissing.OK:
+    return _evaluate_otherwise(check.missing, f"{pattern} does not exist")
+
+
+def _evaluate_otherwise(otherwise: Otherwise, reason: str) -> Result:
+    match otherwise:
+        case Otherwise.OK:
             return Result(Outcome.PASSED)
-        case OnMissing.FAIL:
-            return Result(Outcome.FAILED, f"{pattern} does not exist")
-        case OnMissing.ERROR:
-            return Result(Outcome.ERROR, f"{pattern} does not exist")
+        case Otherwise.FAIL:
+            return Result(Outcome.FAILED, reason)
+        case Otherwise.ERROR:
+            return Result(Outcome.ERROR, reason)
 
 
-def _evaluate_text(check: FileCheck, path: str, text: str, histories: dict[str, CounterHistory], now: float) -> Result:
+def _read_error(path: str, number: int) -> Result:
+    reason = "it is not a regular file" if number == NOT_A_FILE else os.strerror(number)
+    return Result(Outcome.ERROR, f"{path} cannot be read: {reason}")
+
+
+def _evaluate_file(  # noqa: PLR0913, PLR0917 - a file with its conditions and its history
+    check: FileCheck, expected: ValueCheck, path: str, text: str | int, histories: dict[str, CounterHistory], now: float
+) -> Result:
+    if isinstance(text, int):
+        return _read_error(path, text)
     value = text
     if check.find is not None:
         pattern = compile_regex(check.find)
@@ -155,11 +252,11 @@ def _evaluate_text(check: FileCheck, path: str, text: str, histories: dict[str, 
             return Result(Outcome.ERROR, f"{path}: no match of '{check.find}' in the text")
         value = found
     try:
-        error = check.expected.error(value)
+        error = expected.error(value)
         if not error and check.counter is not None:
             error = _counter_error(check.counter, path, parse_number(value), histories, now)
     except NotANumberError as not_a_number:
-        return Result(Outcome.ERROR, f"{path} {not_a_number}")
+        return _evaluate_otherwise(check.non_numeric, f"{path} {not_a_number}")
     return Result(Outcome.FAILED, f"{path} {error}") if error else Result(Outcome.PASSED)
 
 

@@ -9,7 +9,7 @@ from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, Pr
 from genplug.health.thresholds import Outcome, Result
 from genplug.health.value_check import shorten
 from genplug.spec.probes import Check
-from genplug.spec.regex import Pattern, PatternError, compile_regex, render_regexes
+from genplug.spec.regex import Conditions, Pattern, PatternError, compile_regex, render_conditions
 from genplug.spec.template import Template
 
 _MAX_SHOWN_CHARACTERS = 160
@@ -17,11 +17,14 @@ _MAX_SHOWN_CHARACTERS = 160
 
 @frozen
 class KernelLogCheck(Check):
-    """Templates of patterns: of records that are a failure, of exceptions from them, and of records that end it."""
+    """Templates of patterns: of records that are a failure, of exceptions from them, and of records that end it.
 
-    fail: Template
-    ignore: Template | None = None
-    clear: Template | None = None
+    All patterns of an option have to match the same record.
+    """
+
+    fail: tuple[Template, ...]
+    ignore: tuple[Template, ...] = ()
+    clear: tuple[Template, ...] = ()
 
     @property
     def implied_attributes(self) -> frozenset[str]:
@@ -33,15 +36,15 @@ class KernelLogCheck(Check):
 class RecordPatterns:
     """The patterns of records for one device: failures, exceptions from them, and the end of failures."""
 
-    fail: tuple[Pattern, ...]
-    ignore: tuple[Pattern, ...] = ()
-    clear: tuple[Pattern, ...] = ()
+    fail: Conditions
+    ignore: Conditions = ()
+    clear: Conditions = ()
 
 
 def decode(options: OptionsDecoder) -> KernelLogCheck | None:
     """Return the check that the options describe, or None if ``fail`` is invalid."""
-    fail, ignore, clear = (options.regex_template(option) for option in ("fail", "ignore", "clear"))
-    return KernelLogCheck(fail, ignore, clear) if fail is not None else None
+    fail, ignore, clear = (options.regex_templates(option) for option in ("fail", "ignore", "clear"))
+    return KernelLogCheck(fail, ignore, clear) if fail else None
 
 
 def bind(check: KernelLogCheck, device: Device) -> RecordPatterns:
@@ -51,15 +54,14 @@ def bind(check: KernelLogCheck, device: Device) -> RecordPatterns:
         MissingAttributeError: it lacks an attribute that a pattern needs.
         PatternError: with its attributes, a pattern is not a regular expression.
     """
-    templates = (check.fail, check.ignore, check.clear)
     return RecordPatterns(
-        *(tuple(render_regexes(template, device.attributes)) if template else () for template in templates)
+        *(render_conditions(templates, device.attributes) for templates in (check.fail, check.ignore, check.clear))
     )
 
 
 def may_concern(check: KernelLogCheck, record: str) -> bool:
     """Return whether a record may match the patterns of a device; most records do not."""
-    return _matches(record, _prefilter(check))
+    return any(_matches(record, conditions) for conditions in _prefilter(check))
 
 
 def evaluate(patterns: RecordPatterns, record: str) -> Result | None:
@@ -72,9 +74,11 @@ def evaluate(patterns: RecordPatterns, record: str) -> Result | None:
 
 
 @lru_cache(maxsize=1024)
-def _prefilter(check: KernelLogCheck) -> tuple[Pattern, ...]:
-    """Return patterns that match every record that the patterns of a device match."""
-    return tuple(_match_any_values(template) for template in (check.fail, check.clear) if template is not None)
+def _prefilter(check: KernelLogCheck) -> tuple[Conditions, ...]:
+    """Return conditions of which every record that the patterns of a device match meets one."""
+    return tuple(
+        tuple((_match_any_values(template),) for template in templates) for templates in (check.fail, check.clear)
+    )
 
 
 def _match_any_values(template: Template) -> Pattern:
@@ -105,8 +109,10 @@ def _ends_in_class(text: str, *, is_in_class: bool) -> bool:
     return is_in_class
 
 
-def _matches(record: str, patterns: tuple[Pattern, ...]) -> bool:
-    return any(pattern.search(record) is not None for pattern in patterns)
+def _matches(record: str, conditions: Conditions) -> bool:
+    return bool(conditions) and all(
+        any(pattern.search(record) is not None for pattern in patterns) for patterns in conditions
+    )
 
 
 KIND = ProbeKind(

@@ -35,7 +35,8 @@ _INITIAL = "atStart"
 class PciCheck(Check):
     """The functions at these addresses, or those of the device; the minimum width of their links in lanes.
 
-    With ``keep_initial_width``, a link that is narrower than at the first run is a failure.
+    With ``keep_initial_width``, a link that is narrower than at the first run is a failure; a function that had no
+    width at the first run, because it is not PCI Express, passes.
     """
 
     address: Template | None = None
@@ -111,7 +112,8 @@ def evaluate(check: PciCheck, answer: Answer, memory: Memory | None, _now: float
         if state is not None:
             first = baselines.get(address, Baseline(state.driver, ""))
             # A function that was suspended or did not respond at the first run had no width then.
-            baselines[address] = Baseline(first.driver, first.width or ("" if _is_dead(state) else state.width))
+            width = first.width if first.width.isdecimal() else ("" if _is_dead(state) else state.width)
+            baselines[address] = Baseline(first.driver, width)
         results.append(_evaluate_function(check, address, state, baselines.get(address)))
     return worst_result(results), baselines
 
@@ -159,6 +161,9 @@ def _evaluate_function(check: PciCheck, address: str, state: FunctionState | Non
 def _evaluate_width(check: PciCheck, address: str, state: FunctionState, baseline: Baseline) -> Result:
     is_suspended = state.header == b""
     if is_suspended or (check.min_width is None and not check.keep_initial_width):
+        return Result(Outcome.PASSED)
+    if check.min_width is None and not (state.width.isdecimal() or baseline.width.isdecimal()):
+        # A function that is not PCI Express has no width (the kernel's drivers/pci/pci-sysfs.c), so none can be lost.
         return Result(Outcome.PASSED)
     if not state.width.isdecimal():
         return Result(Outcome.ERROR, f"{_DEVICES}/{address}/current_link_width cannot be read")

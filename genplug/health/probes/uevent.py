@@ -4,6 +4,7 @@ A pattern is compared with each ``KEY=VALUE`` of an event, ``ACTION`` and ``DEVP
 The last event with a result for the device decides.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -12,7 +13,7 @@ from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, ProbeKind
 from genplug.health.thresholds import Outcome, Result
 from genplug.spec.probes import Check
-from genplug.spec.regex import Pattern, render_regexes
+from genplug.spec.regex import Conditions, render_conditions
 from genplug.spec.template import MissingAttributeError, Template
 
 if TYPE_CHECKING:
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 @frozen
 class UeventCheck(Check):
-    """The ``KEY=VALUE`` of an event that is a failure, and of an event that ends it; ``path`` selects the events."""
+    """The ``KEY=VALUE`` of an event that is a failure, and of an event that ends it; ``path`` selects the events.
 
-    fail: Template
-    clear: Template | None = None
+    All patterns of an option have to match the same event.
+    """
+
+    fail: tuple[Template, ...]
+    clear: tuple[Template, ...] = ()
     path: Template | None = None
 
     @property
@@ -39,15 +43,15 @@ class EventPatterns:
     """The directories in /sys whose events count, and the patterns of failures and of their end."""
 
     paths: tuple[str, ...]
-    fail: tuple[Pattern, ...]
-    clear: tuple[Pattern, ...] = ()
+    fail: Conditions
+    clear: Conditions = ()
 
 
 def decode(options: OptionsDecoder) -> UeventCheck | None:
     """Return the check that the options describe, or None if ``fail`` is invalid."""
-    fail, clear = (options.regex_template(option) for option in ("fail", "clear"))
+    fail, clear = (options.regex_templates(option) for option in ("fail", "clear"))
     path = options.path("path")
-    return UeventCheck(fail, clear, path) if fail is not None else None
+    return UeventCheck(fail, clear, path) if fail else None
 
 
 def bind(check: UeventCheck, device: Device) -> EventPatterns:
@@ -61,9 +65,10 @@ def bind(check: UeventCheck, device: Device) -> EventPatterns:
     if check.path is None and "sysfs" not in values:
         raise MissingAttributeError("sysfs")
     paths = check.path.render_each(values) if check.path is not None else values["sysfs"]
-    clear = tuple(render_regexes(check.clear, values)) if check.clear is not None else ()
     return EventPatterns(
-        tuple(dict.fromkeys(path.rstrip("/") for path in paths)), tuple(render_regexes(check.fail, values)), clear
+        tuple(dict.fromkeys(path.rstrip("/") for path in paths)),
+        render_conditions(check.fail, values),
+        render_conditions(check.clear, values),
     )
 
 
@@ -72,12 +77,20 @@ def evaluate(patterns: EventPatterns, event: "Uevent") -> Result | None:
     if not is_about(patterns.paths, event):
         return None
     pairs = [f"{key}={value}" for key, value in event.values.items()]
-    if any(pattern.search(pair) for pattern in patterns.clear for pair in pairs):
+    if _find_pairs(patterns.clear, pairs):
         return Result(Outcome.PASSED)
-    failing = next((pair for pattern in patterns.fail for pair in pairs if pattern.search(pair)), None)
-    if failing is None:
+    failing = _find_pairs(patterns.fail, pairs)
+    if not failing:
         return None
-    return Result(Outcome.FAILED, f"the kernel sent {failing} ({event.action} of /sys{event.devpath})")
+    return Result(Outcome.FAILED, f"the kernel sent {' and '.join(failing)} ({event.action} of /sys{event.devpath})")
+
+
+def _find_pairs(conditions: Conditions, pairs: Sequence[str]) -> list[str]:
+    """Return for each condition the first pair that meets it; empty if a condition is not met."""
+    found = [
+        next((pair for pattern in patterns for pair in pairs if pattern.search(pair)), None) for patterns in conditions
+    ]
+    return [] if None in found else [pair for pair in found if pair is not None]
 
 
 def is_about(paths: tuple[str, ...], event: "Uevent") -> bool:

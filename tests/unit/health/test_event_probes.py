@@ -88,7 +88,7 @@ FAULT = Result(Outcome.FAILED, "the kernel logged: fault")
 
 
 async def test_failure_of_kernel_log_ends_when_driver_is_bound(tmp_path: Path) -> None:
-    listening = Listening(tmp_path, KernelLogCheck(Template.parse("fault")))
+    listening = Listening(tmp_path, KernelLogCheck((Template.parse("fault"),)))
     listening.log(1, "fault")
     listening.start()
     assert await listening.next_result() == ("probe0", FAULT)
@@ -101,7 +101,7 @@ async def test_failure_of_kernel_log_ends_when_driver_is_bound(tmp_path: Path) -
 
 @pytest.mark.parametrize("error", ["", "events cannot be received"])
 async def test_uevent_probe_passes_first_unless_events_cannot_be_received(tmp_path: Path, error: str) -> None:
-    listening = Listening(tmp_path, UeventCheck(Template.parse("WEDGED=")), uevents_error=error)
+    listening = Listening(tmp_path, UeventCheck((Template.parse("WEDGED="),)), uevents_error=error)
     listening.start()
     expected = Result(Outcome.ERROR, error) if error else PASSED
     assert await listening.next_result() == ("probe0", expected)

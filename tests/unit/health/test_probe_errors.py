@@ -9,7 +9,7 @@ DEVICES = [DeviceRef(X, f"x{number}") for number in range(3)]
 
 
 def test_error_of_several_devices_is_one_event() -> None:
-    errors = ProbeErrors()
+    errors = ProbeErrors(ProbeError)
     for device in reversed(DEVICES):
         errors.change(device, "link", "", "does not exist")
     expected = ProbeError(X, "link", "does not exist", ("x0", "x1", "x2"))
@@ -19,7 +19,7 @@ def test_error_of_several_devices_is_one_event() -> None:
 
 
 def test_error_is_resolved_when_its_last_device_recovers() -> None:
-    errors = ProbeErrors()
+    errors = ProbeErrors(ProbeError)
     for device in DEVICES:
         errors.change(device, "link", "", "does not exist")
     errors.take_events()
@@ -32,7 +32,7 @@ def test_error_is_resolved_when_its_last_device_recovers() -> None:
 
 
 def test_another_error_of_the_same_probe_is_not_an_event() -> None:
-    errors = ProbeErrors()
+    errors = ProbeErrors(ProbeError)
     errors.change(DEVICES[0], "link", "", "does not exist")
     errors.take_events()
     errors.change(DEVICES[0], "link", "does not exist", "timed out after 2 s")
@@ -41,7 +41,7 @@ def test_another_error_of_the_same_probe_is_not_an_event() -> None:
 
 
 def test_device_that_joins_a_known_error_is_not_an_event() -> None:
-    errors = ProbeErrors()
+    errors = ProbeErrors(ProbeError)
     errors.change(DEVICES[0], "link", "", "does not exist")
     errors.take_events()
     errors.change(DEVICES[1], "link", "", "does not exist")
@@ -50,7 +50,7 @@ def test_device_that_joins_a_known_error_is_not_an_event() -> None:
 
 
 def test_forgotten_device_does_not_resolve_an_error() -> None:
-    errors = ProbeErrors()
+    errors = ProbeErrors(ProbeError)
     errors.change(DEVICES[0], "link", "", "does not exist")
     errors.take_events()
     errors.forget(DEVICES[0], "link", "does not exist")
@@ -58,7 +58,7 @@ def test_forgotten_device_does_not_resolve_an_error() -> None:
 
 
 def test_error_that_is_over_before_it_is_reported_is_not_an_event() -> None:
-    errors = ProbeErrors()
+    errors = ProbeErrors(ProbeError)
     errors.change(DEVICES[0], "link", "", "does not exist")
     errors.change(DEVICES[0], "link", "does not exist", "")
     assert errors.take_events() == ()

@@ -28,7 +28,9 @@ from tests.support.probes import make_device
 
 REPOSITORY = Path(__file__).parents[3]
 SCHEMA: Mapping[str, Any] = json.loads(schema_text())["definitions"]["probe"]
-SHARED = {"name", "periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold", "onError"}
+ALTERNATIVES = {"equalsFile", "minFile", "maxFile", "exists"}
+"""Options of ``file`` that exclude others."""
+SHARED = {"name", "periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold", "onError", "severity"}
 """The keys of a probe that are not its kind."""
 MODULES = {
     module.name: importlib.import_module(f"{probes.__name__}.{module.name}")
@@ -41,9 +43,16 @@ ANY_VALUE = {"sysfs": ("/sys/devices/x",), "pci.address": ("0000:3b:00.0",), "sr
 
 
 def examples(kind: ProbeKind) -> list[dict[str, Any]]:
-    """The examples in the schema: those of the kind, and those of all its keys together."""
+    """The examples in the schema: those of the kind, and those of all its keys together.
+
+    Of keys that exclude each other, the last example has those of :data:`ALTERNATIVES`, with the path.
+    """
     branch = SCHEMA["properties"][kind.name]
-    return [*branch["examples"], {key: schema["examples"][0] for key, schema in branch["properties"].items()}]
+    options = {key: schema["examples"][0] for key, schema in branch["properties"].items()}
+    alternatives = {key: value for key, value in options.items() if key in ALTERNATIVES}
+    together = {key: value for key, value in options.items() if key not in ALTERNATIVES}
+    rest = [{"path": options["path"], key: value} for key, value in alternatives.items()]
+    return [*branch["examples"], together, *rest]
 
 
 def decode(kind: ProbeKind, options: Mapping[str, Any]) -> Check:

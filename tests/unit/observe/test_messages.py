@@ -15,7 +15,7 @@ from genplug.hardware.inventory import (
     ScanStall,
     UnmatchedGlob,
 )
-from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, WorkerStartFailed
+from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, ProbeWarning, WorkerStartFailed
 from genplug.health.verdict import DeviceHealth, HealthSnapshot, Verdict
 from genplug.kubelet.reports import (
     CallAnswered,
@@ -222,6 +222,8 @@ def test_stalled_scan_is_logged_once_and_again_when_it_resumes() -> None:
         (WorkerStartFailed("out of memory", resolved=True), "probe_recovered"),
         (ProbeError(X, "link", "permission denied", ("x0",)), "probe_error"),
         (ProbeError(X, "link", "permission denied", ("x0",), resolved=True), "probe_recovered"),
+        (ProbeWarning(X, "heat", "is '90', expected at most 80", ("x0",)), "probe_warning"),
+        (ProbeWarning(X, "heat", "is '90', expected at most 80", ("x0",), resolved=True), "probe_warning_resolved"),
     ],
 )
 def test_error_of_probes_and_its_end_are_logged(event: MonitorEvent, code: str) -> None:
@@ -240,6 +242,14 @@ def test_exhausted_workers_are_logged_with_the_probes_that_are_suspended() -> No
     assert text(PoolExhausted(is_call=True, hung=64)) == f"{calls} are suspended, because 64 runs hang; {effect}"
     resumed = f"{calls} run again; 63 runs still hang"
     assert text(PoolExhausted(is_call=True, hung=63, resolved=True)) == resumed
+
+
+def test_warning_of_a_probe_says_that_the_health_is_unchanged() -> None:
+    warning = ProbeWarning(X, "heat", "/sys/t is '90', expected at most 80", ("x0",))
+    (logged,) = record(lambda event_log: log_monitor_event(event_log, warning))
+    expected = "a.io/x: probe heat warns about x0: /sys/t is '90', expected at most 80; the health is unchanged"
+    assert logged.text == expected
+    assert logged.facts["devices"] == ("x0",)
 
 
 def test_error_of_a_probe_names_three_devices_and_counts_the_others() -> None:

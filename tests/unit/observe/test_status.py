@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import evolve
 
-from genplug.health.status import MonitorStatus, PoolStatus, ProbeError
+from genplug.health.status import MonitorStatus, PoolStatus, ProbeError, ProbeWarning
 from genplug.observe.status import ConfigStatus, DeviceStatus, Refusal, ResourceStatus, ScanStatus, Status
 from tests.support.golden import check_golden
 from tests.support.outputs import check_output
@@ -60,6 +60,7 @@ HEALTH = MonitorStatus(
     read_workers=PoolStatus(8, 8, is_exhausted=True),
     call_workers=PoolStatus(0, failed_starts=3, start_error="Resource temporarily unavailable"),
     errors=(ProbeError("example.com/camera", "link", "permission denied", ("video0-a2b4c6",)),),
+    warnings=(ProbeWarning("example.com/camera", "heat", "/sys/t is '90', expected at most 80", ("video0-a2b4c6",)),),
 )
 CONFIG = ConfigStatus(
     ("/etc/genplug/genplug.yaml",),

@@ -399,4 +399,4 @@ def test_path_of_a_uevent_probe_can_be_a_template() -> None:
     (probe,) = load_resource(
         f"{DEVICES}\nhealth: {{probes: [{{uevent: {{fail: a, path: '${{sysfs}}'}}}}]}}"
     ).health.probes
-    assert probe.check == UeventCheck(Template.parse("a"), path=Template.parse("${sysfs}"))
+    assert probe.check == UeventCheck((Template.parse("a"),), path=Template.parse("${sysfs}"))

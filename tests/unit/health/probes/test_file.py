@@ -5,19 +5,20 @@ import os
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.hardware.host import Host
 from genplug.health.counter import CounterLimit
 from genplug.health.probes import file
-from genplug.health.probes.file import FileCheck, OnMissing
+from genplug.health.probes.file import FileCheck, Otherwise
 from genplug.health.thresholds import Outcome, Result, initial_state, next_state
 from genplug.health.value_check import ValueCheck
 from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader
 from genplug.spec.probes import OnError, ProbeTiming
 from genplug.spec.template import MissingAttributeError, Template
-from tests.support.probes import PASSED, polling_of, request_of, run_once
+from tests.support.probes import PASSED, make_device, polling_of, request_of, run_once
 
 t = Template.parse
 
@@ -141,15 +142,15 @@ def test_require_decides_between_worst_and_best_file(found: tuple[int, ...], of_
 def test_glob_without_match_is_missing(tmp_path: Path) -> None:
     write(tmp_path, "/sys/a/state", "ok")
     for missing, outcome in (
-        (OnMissing.FAIL, Outcome.FAILED),
-        (OnMissing.ERROR, Outcome.ERROR),
-        (OnMissing.OK, Outcome.PASSED),
+        (Otherwise.FAIL, Outcome.FAILED),
+        (Otherwise.ERROR, Outcome.ERROR),
+        (Otherwise.OK, Outcome.PASSED),
     ):
         check = FileCheck(t("/sys/${name}/st*"), expected=ValueCheck(equals="ok"), missing=missing)
         assert run_once(tmp_path, check, {"name": ("a", "b")}).outcome is outcome
         assert run_once(tmp_path, check, {"name": ("a",)}) == PASSED
     any_of = FileCheck(
-        t("/sys/${name}/st*"), expected=ValueCheck(equals="ok"), missing=OnMissing.FAIL, require_all=False
+        t("/sys/${name}/st*"), expected=ValueCheck(equals="ok"), missing=Otherwise.FAIL, require_all=False
     )
     assert run_once(tmp_path, any_of, {"name": ("a", "b")}) == PASSED
 
@@ -159,7 +160,7 @@ def test_path_below_a_file_or_behind_a_dangling_link_does_not_exist(tmp_path: Pa
     (tmp_path / "sys/link").symlink_to("nowhere")
     (tmp_path / "sys/circle").symlink_to("circle")
     for path in ("/sys/state/below", "/sys/link", "/sys/link*", "/sys/circle"):
-        result = run_once(tmp_path, FileCheck(t(path), missing=OnMissing.FAIL))
+        result = run_once(tmp_path, FileCheck(t(path), missing=Otherwise.FAIL))
         assert result.outcome is Outcome.FAILED
         assert result.reason.endswith(" does not exist")
 
@@ -202,7 +203,7 @@ def test_device_node_that_replaces_a_file_is_not_read(tmp_path: Path) -> None:
 def test_failed_read_is_an_error_and_not_a_failure() -> None:
     # No memory is mapped at its start (proc_pid_mem(5)).
     result = run_once(
-        Path("/"), FileCheck(t("/proc/self/mem"), expected=ValueCheck(equals="1"), missing=OnMissing.FAIL)
+        Path("/"), FileCheck(t("/proc/self/mem"), expected=ValueCheck(equals="1"), missing=Otherwise.FAIL)
     )
     assert result == Result(Outcome.ERROR, f"/proc/self/mem cannot be read: {os.strerror(errno.EIO)}")
 
@@ -217,7 +218,7 @@ def test_value_is_literal_in_a_path(tmp_path: Path) -> None:
     write(tmp_path, "/sys/a[1]/state", "ok")
     write(tmp_path, "/sys/a1/state", "bad")
     for path in ("/sys/${name}/state", "/sys/${name}/sta*"):
-        check = FileCheck(t(path), expected=ValueCheck(equals="ok"), missing=OnMissing.FAIL)
+        check = FileCheck(t(path), expected=ValueCheck(equals="ok"), missing=Otherwise.FAIL)
         assert run_once(tmp_path, check, {"name": ("a[1]",)}) == PASSED
 
 
@@ -355,3 +356,96 @@ def test_increase_within_window_is_exact_over_resets(
         result, memory = file.evaluate(check, (("/sys/n", (("/sys/n", str(value)),)),), memory, now)
         start = [value for at, value in totals if at <= now - window][-1:] or [totals[0][1]]
         assert result.outcome is (Outcome.FAILED if total - start[0] > max_increase else Outcome.PASSED)
+
+
+def run_check(check: FileCheck, root: Path, **attributes: tuple[str, ...]) -> Result:
+    """Return the result of a first run on the files under ``root``, for a device with these attributes."""
+    request = file.make_request(check, make_device(attributes))
+    return file.evaluate(check, file.run(request, CachedFileReader(Host.at(root)), 1.0), None, 0)[0]
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "outcome"),
+    [(Otherwise.ERROR, Outcome.ERROR), (Otherwise.FAIL, Outcome.FAILED), (Otherwise.OK, Outcome.PASSED)],
+)
+@pytest.mark.parametrize(
+    "check",
+    [
+        FileCheck(t("/sys/x"), expected=ValueCheck(maximum=(3, "3"))),
+        FileCheck(t("/sys/x"), expected=ValueCheck(minimum=(3, "3"))),
+        FileCheck(t("/sys/x"), expected=ValueCheck(bits_clear=4)),
+        FileCheck(t("/sys/x"), counter=CounterLimit(3, 3600)),
+    ],
+)
+def test_value_that_is_not_a_number_has_the_configured_meaning(
+    check: FileCheck, otherwise: Otherwise, outcome: Outcome
+) -> None:
+    # The text of a counter of an InfiniBand port without performance management.
+    result = evaluate(evolve(check, non_numeric=otherwise), "N/A (no PMA)")
+    assert result.outcome is outcome
+    assert result.reason == ("" if outcome is Outcome.PASSED else "/sys/x is 'N/A (no PMA)', expected a number")
+    assert evaluate(evolve(check, non_numeric=otherwise), "3").outcome is Outcome.PASSED
+
+
+def test_number_is_compared_although_other_texts_pass() -> None:
+    check = FileCheck(t("/sys/x"), expected=ValueCheck(maximum=(3, "3")), non_numeric=Otherwise.OK)
+    assert evaluate(check, "4").outcome is Outcome.FAILED
+
+
+def test_file_that_must_not_exist_fails_the_probe(tmp_path: Path) -> None:
+    check = FileCheck(t("/sys/x/survivability_mode"), must_not_exist=True)
+    assert run_check(check, tmp_path) == PASSED
+    location = write(tmp_path, "/sys/x/survivability_mode", "")
+    assert run_check(check, tmp_path) == Result(
+        Outcome.FAILED, "/sys/x/survivability_mode exists, expected no such file"
+    )
+    location.unlink()
+    # A directory exists too, although it has no text.
+    location.mkdir()
+    assert run_check(check, tmp_path).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("option", "passing", "failing", "reason"),
+    [
+        ("maxFile", "95000", "95001", "is '95001', expected at most '95000', the value of /sys/x/limit"),
+        ("minFile", "95000", "94999", "is '94999', expected at least '95000', the value of /sys/x/limit"),
+        ("equalsFile", "95000", "94999", "is '94999', expected '95000', the value of /sys/x/limit"),
+    ],
+)
+def test_value_is_compared_with_the_value_of_another_file(
+    option: str, passing: str, failing: str, reason: str, tmp_path: Path
+) -> None:
+    check = FileCheck(t("/sys/${name}/value"), limits=((option, t("/sys/${name}/limit")),))
+    write(tmp_path, "/sys/x/limit", "95000\n")
+    write(tmp_path, "/sys/x/value", passing)
+    assert run_check(check, tmp_path, name=("x",)) == PASSED
+    write(tmp_path, "/sys/x/value", failing)
+    assert run_check(check, tmp_path, name=("x",)) == Result(Outcome.FAILED, f"/sys/x/value {reason}")
+
+
+def test_each_file_is_compared_with_the_limit_of_the_same_device(tmp_path: Path) -> None:
+    check = FileCheck(t("/sys/${name}/value"), limits=(("maxFile", t("/sys/${name}/limit")),))
+    for name, value, limit in (("a", "5", "9"), ("b", "8", "7")):
+        write(tmp_path, f"/sys/{name}/value", value)
+        write(tmp_path, f"/sys/{name}/limit", limit)
+    result = run_check(check, tmp_path, name=("a", "b"))
+    assert result == Result(Outcome.FAILED, "/sys/b/value is '8', expected at most '7', the value of /sys/b/limit")
+
+
+def test_limit_file_that_is_missing_or_no_number_has_the_configured_meaning(tmp_path: Path) -> None:
+    check = FileCheck(t("/sys/value"), limits=(("maxFile", t("/sys/limit")),))
+    write(tmp_path, "/sys/value", "5")
+    assert run_check(check, tmp_path) == Result(Outcome.ERROR, "/sys/limit does not exist")
+    assert run_check(evolve(check, missing=Otherwise.OK), tmp_path) == PASSED
+    write(tmp_path, "/sys/limit", "none")
+    assert run_check(check, tmp_path) == Result(Outcome.ERROR, "/sys/limit is 'none', expected a number")
+    assert run_check(evolve(check, non_numeric=Otherwise.OK), tmp_path) == PASSED
+
+
+def test_numbers_of_values_and_limits_that_differ_are_an_error(tmp_path: Path) -> None:
+    check = FileCheck(t("/sys/${name}"), limits=(("maxFile", t("/sys/${limit}")),))
+    for name in "abcde":
+        write(tmp_path, f"/sys/{name}", "1")
+    result = run_check(check, tmp_path, name=("a", "b", "c"), limit=("d", "e"))
+    assert result == Result(Outcome.ERROR, "'/sys/${limit}' has 2 values for 3 files, expected 1 or 3")

@@ -14,7 +14,7 @@ t = Template.parse
 
 
 def check(fail: str, ignore: str | None = None, clear: str | None = None) -> KernelLogCheck:
-    return KernelLogCheck(t(fail), t(ignore) if ignore else None, t(clear) if clear else None)
+    return KernelLogCheck((t(fail),), (t(ignore),) if ignore else (), (t(clear),) if clear else ())
 
 
 def evaluate(check_: KernelLogCheck, record: str, values: Values | None = None) -> Result | None:
@@ -162,3 +162,18 @@ def test_unrelated_record_concerns_no_device() -> None:
 
 def test_check_needs_the_directory_whose_driver_ends_a_failure() -> None:
     assert check("${pci.address}: fatal", ignore="${name}").required_attributes == {"pci.address", "name", "sysfs"}
+
+
+def test_all_expressions_of_a_list_have_to_match_the_same_record() -> None:
+    check_ = KernelLogCheck((t("GPU ${name}"), t("hang|timeout")), clear=(t("GPU ${name}"), t("reset")))
+    values: Values = {"name": ("a",)}
+    assert evaluate(check_, "GPU a: ring timeout", values) is not None
+    assert evaluate(check_, "GPU a: idle", values) is None
+    assert evaluate(check_, "GPU b: hang", values) is None
+    assert evaluate(check_, "GPU a: reset after hang", values) == Result(Outcome.PASSED)
+
+
+def test_prefilter_of_a_list_leaves_out_records_that_match_a_part_only() -> None:
+    check_ = KernelLogCheck((t("GPU ${name}"), t("hang")))
+    assert kernel_log.may_concern(check_, "GPU a: hang")
+    assert not kernel_log.may_concern(check_, "GPU a: idle")

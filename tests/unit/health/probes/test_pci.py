@@ -183,18 +183,41 @@ def test_dead_link_at_first_run_is_not_the_initial_width(tmp_path: Path, functio
     assert run() == Result(Outcome.FAILED, f"the link of {A} is x8, expected at least x16 as at the first run")
 
 
-@pytest.mark.parametrize("check", [EIGHT, AT_START])
-def test_unreadable_width_is_an_error_and_not_the_initial_width(
-    tmp_path: Path, function: Function, check: PciCheck
-) -> None:
-    error = Result(Outcome.ERROR, f"/sys/bus/pci/devices/{A}/current_link_width cannot be read")
+WIDTH_ERROR = Result(Outcome.ERROR, f"/sys/bus/pci/devices/{A}/current_link_width cannot be read")
+
+
+def test_unreadable_width_is_an_error_if_a_width_is_required(tmp_path: Path, function: Function) -> None:
     (function.location / "current_link_width").unlink()
-    run = Probe(tmp_path, check)
-    assert run() == error
+    run = Probe(tmp_path, EIGHT)
+    assert run() == WIDTH_ERROR
     function.write("current_link_width", "Unknown")
-    assert run() == error
+    assert run() == WIDTH_ERROR
     function.write("current_link_width", "8")
     assert run() == PASSED
+
+
+@pytest.mark.parametrize("text", [None, "Unknown"])
+def test_function_without_a_width_at_the_first_run_has_no_width_to_keep(
+    tmp_path: Path, function: Function, text: str | None
+) -> None:
+    (function.location / "current_link_width").unlink()
+    if text is not None:
+        function.write("current_link_width", text)
+    run = Probe(tmp_path, AT_START)
+    assert run() == PASSED
+    assert run() == PASSED
+    # A width that appears later is kept from then on.
+    function.write("current_link_width", "8")
+    assert run() == PASSED
+    function.write("current_link_width", "4")
+    assert run() == Result(Outcome.FAILED, f"the link of {A} is x4, expected at least x8 as at the first run")
+
+
+def test_width_that_disappears_is_an_error(tmp_path: Path, function: Function) -> None:
+    run = Probe(tmp_path, AT_START)
+    assert run() == PASSED
+    (function.location / "current_link_width").unlink()
+    assert run() == WIDTH_ERROR
 
 
 def test_unreadable_configuration_space_is_an_error_unless_driver_is_lost(tmp_path: Path, function: Function) -> None:

@@ -29,7 +29,7 @@ def event(action: str, devpath: str, **values: str) -> Uevent:
 
 
 def patterns(fail: str, clear: str | None = None, path: str | None = None, **values: tuple[str, ...]) -> EventPatterns:
-    check = UeventCheck(t(fail), t(clear) if clear else None, t(path) if path else None)
+    check = UeventCheck((t(fail),), (t(clear),) if clear else (), t(path) if path else None)
     return uevent.bind(check, make_device({"sysfs": (f"/sys{CARD}",), **values}))
 
 
@@ -66,7 +66,7 @@ def test_event_is_about_device_its_children_and_its_parents(devpath: str, *, cou
 
 
 def test_event_of_any_directory_counts() -> None:
-    both = uevent.bind(UeventCheck(t(".")), make_device({"sysfs": (f"/sys{CARD}", "/sys/devices/x")}))
+    both = uevent.bind(UeventCheck((t("."),)), make_device({"sysfs": (f"/sys{CARD}", "/sys/devices/x")}))
     assert outcomes(both, event("change", CARD), event("change", "/devices/x/y"), event("change", "/devices/z")) == [
         "FAILED", "FAILED", "",
     ]  # fmt: skip
@@ -97,10 +97,10 @@ def test_path_may_end_with_a_slash() -> None:
 
 def test_device_without_sysfs_directory_needs_a_path() -> None:
     with pytest.raises(MissingAttributeError, match="sysfs"):
-        uevent.bind(UeventCheck(t("a")), make_device({}))
+        uevent.bind(UeventCheck((t("a"),)), make_device({}))
     with pytest.raises(MissingAttributeError, match="bridge"):
-        uevent.bind(UeventCheck(t("a"), path=t("/sys/${bridge}")), make_device({"sysfs": ("/sys/devices/x",)}))
-    assert uevent.bind(UeventCheck(t("a"), path=t("/sys/x")), make_device({})).paths == ("/sys/x",)
+        uevent.bind(UeventCheck((t("a"),), path=t("/sys/${bridge}")), make_device({"sysfs": ("/sys/devices/x",)}))
+    assert uevent.bind(UeventCheck((t("a"),), path=t("/sys/x")), make_device({})).paths == ("/sys/x",)
 
 
 def test_pattern_is_compared_with_each_pair_separately() -> None:
@@ -192,3 +192,14 @@ def test_event_is_about_directories_on_one_path_only(own: list[str], other: list
     is_on_one_path = all(first == second for first, second in zip(own, other, strict=False))
     told = event("change", f"/devices/{'/'.join(other)}")
     assert uevent.is_about((f"/sys/devices/{'/'.join(own)}",), told) is is_on_one_path
+
+
+def test_all_expressions_of_a_list_have_to_match_the_same_event() -> None:
+    check = UeventCheck((t("^ACTION=change$"), t("^WEDGED=.*rebind")), path=t("/sys/devices/x"))
+    bound = uevent.bind(check, make_device({}))
+    result = uevent.evaluate(bound, event("change", "/devices/x", WEDGED="rebind"))
+    assert result == Result(
+        Outcome.FAILED, "the kernel sent ACTION=change and WEDGED=rebind (change of /sys/devices/x)"
+    )
+    assert uevent.evaluate(bound, event("add", "/devices/x", WEDGED="rebind")) is None
+    assert uevent.evaluate(bound, event("change", "/devices/x", WEDGED="none")) is None
