@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from genplug import __version__
 from genplug.agent.config_reloader import ConfigReloader
 from genplug.agent.device_scanner import DeviceScanner
+from genplug.agent.device_usage import DeviceUsage
 from genplug.agent.kubelet_controller import KubeletController
 from genplug.agent.reconciler import Reconciler
 from genplug.agent.settings import Settings
@@ -67,6 +68,7 @@ class Agent:
             Supervised("reconciler", self._reconciler.run, self.event_log),
             Supervised("probe monitor", self._reconciler.run_monitor, self.event_log),
         )
+        self._usage = DeviceUsage(settings.pod_resources)
         self._stopping = asyncio.Event()
         self.event_log.listen(self._on_log_event)
 
@@ -79,7 +81,7 @@ class Agent:
             settings.node_name,
             self._reloader.status,
             self._kubelet.error,
-            self._kubelet.statuses(),
+            self._usage.apply(self._kubelet.statuses()),
             self._reconciler.monitor_status,
             build_scan_statuses(snapshot.config, snapshot.inventory) if snapshot is not None else (),
             (*(task.failure for task in self._supervised if task.failure), *self._kubelet.failures),
@@ -162,8 +164,9 @@ class Agent:
         from genplug.observe.http import StatusServer  # noqa: PLC0415
         from genplug.observe.metrics import Metrics  # noqa: PLC0415
 
+        metrics = Metrics(lambda: self.status, self.event_log)
         try:
-            server = StatusServer(host, port, lambda: self.status, Metrics(lambda: self.status, self.event_log))
+            server = StatusServer(host, port, lambda: self.status, metrics, self._usage.refresh)
         except OSError as error:
             raise ListenError(error.strerror or str(error)) from error
         self.http_port = server.port

@@ -254,14 +254,21 @@ def _format_resources(resources: Sequence[JSON], *, is_wide: bool) -> str:
             resource["name"],
             str(resource["healthy"]),
             str(resource["unhealthy"]),
+            _format_use(resource),
             _format_registration(resource),
             str(resource["streams"]),
             tuple(_remarks(resource, is_wide=is_wide)),
         )
         for resource in resources
     ]
-    headings = ("RESOURCE", "HEALTHY", "UNHEALTHY", "REGISTERED", "STREAMS", "REMARKS")
+    headings = ("RESOURCE", "HEALTHY", "UNHEALTHY", "IN-USE", "REGISTERED", "STREAMS", "REMARKS")
     return format_table(headings, rows, None if is_wide else table_width())
+
+
+def _format_use(resource: JSON) -> str:
+    """Return the number of devices in use, or a question mark if the kubelet does not report it."""
+    uses = resource["inUse"]
+    return "?" if uses is None else str(len({device_id for use in uses for device_id in use["devices"]}))
 
 
 def _format_registration(resource: JSON) -> str:
@@ -292,17 +299,23 @@ def _remarks(resource: JSON, *, is_wide: bool) -> Iterator[str]:
 
 
 def _format_devices(resource: JSON) -> str:
+    users = {
+        device_id: f"{use['namespace']}/{use['pod']}/{use['container']}"
+        for use in resource["inUse"] or ()
+        for device_id in use["devices"]
+    }
     rows = [
         (
             device["id"],
             "healthy" if device["healthy"] else "UNHEALTHY",
             _format_age(device["since"]) if device["since"] is not None else "",
+            users.get(device["id"], ""),
             ",".join(device["paths"]),
             device["reason"],
         )
         for device in resource["devices"]
     ]
-    headings = ("DEVICE", "HEALTH", "SINCE", "PATHS", "REASON")
+    headings = ("DEVICE", "HEALTH", "SINCE", "USED-BY", "PATHS", "REASON")
     return f"{resource['name']}\n{format_table(headings, rows)}" if rows else ""
 
 

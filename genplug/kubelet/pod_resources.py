@@ -6,6 +6,7 @@ from pathlib import Path
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from genplug.kubelet.api.services import POD_RESOURCES, method_path
 from genplug.kubelet.client import CallError, SocketMissingError, call
+from genplug.kubelet.reports import DeviceUse
 
 DEADLINE_SECONDS = 5.0
 
@@ -16,16 +17,30 @@ async def list_devices_in_use(socket: Path) -> Mapping[str, frozenset[str]]:
     Raises:
         CallError: the kubelet did not respond, or responded with an error.
     """
+    used: dict[str, set[str]] = {}
+    for use in await list_device_uses(socket, DEADLINE_SECONDS):
+        used.setdefault(use.resource, set()).update(use.ids)
+    return {resource: frozenset(ids) for resource, ids in used.items()}
+
+
+async def list_device_uses(socket: Path, deadline: float) -> tuple[DeviceUse, ...]:
+    """Return the containers that use devices, each with the IDs of a resource, within a deadline (seconds).
+
+    Raises:
+        CallError: the kubelet did not respond, or responded with an error.
+    """
     try:
-        content = await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=DEADLINE_SECONDS)
+        content = await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=deadline)
     except SocketMissingError as error:
         raise CallError(
             f"{error}. Check that --pod-resources-dir is the directory pod-resources in the --root-dir of the kubelet "
             "(in the chart: daemonset.podResourcesDir)"
         ) from error
-    used: dict[str, set[str]] = {}
+    # The kubelet has an entry for each NUMA node of a device.
+    ids: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for pod in pb.ListPodResourcesResponse.FromString(content).pod_resources:
         for container in pod.containers:
             for devices in container.devices:
-                used.setdefault(devices.resource_name, set()).update(devices.device_ids)
-    return {resource: frozenset(ids) for resource, ids in used.items()}
+                key = (devices.resource_name, pod.namespace, pod.name, container.name)
+                ids.setdefault(key, {}).update(dict.fromkeys(devices.device_ids))
+    return tuple(DeviceUse(*key, tuple(found)) for key, found in ids.items())

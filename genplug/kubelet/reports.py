@@ -54,6 +54,17 @@ class EndpointStatus:
 
 
 @frozen
+class DeviceUse:
+    """The devices (IDs) of a resource that a container uses, as the kubelet reports it."""
+
+    resource: str
+    namespace: str
+    pod: str
+    container: str
+    ids: tuple[str, ...]
+
+
+@frozen
 class PhaseChanged:
     """An endpoint entered another phase or another generation, or an attempt to serve failed."""
 

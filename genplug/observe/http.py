@@ -7,9 +7,10 @@ only, because texts of errors contain lines of the configuration and names of fi
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 from weakref import ref
 
 from prometheus_client.exposition import choose_encoder
@@ -31,13 +32,23 @@ _ENDPOINTS = "/healthz, /readyz, /readyz?verbose, /metrics and /statusz"
 class StatusServer:
     """Serves the HTTP endpoints until :meth:`close`. It is created in the event loop of the agent."""
 
-    def __init__(self, host: str, port: int, status: Callable[[], Status], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        status: Callable[[], Status],
+        metrics: Metrics,
+        refresh: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
         """Listen on an address; port 0 lets the system choose a port.
+
+        ``refresh`` runs in the event loop of the agent before a status is read for ``/statusz``.
 
         Raises:
             OSError: the address is not an address of this host, or is in use.
         """
         self._status = status
+        self._refresh = refresh
         self._metrics = metrics.registry
         self._loop = asyncio.get_running_loop()
         self._documents: dict[str, list[ref[Response]]] = {}
@@ -69,6 +80,9 @@ class StatusServer:
                 text = "/statusz responds only to clients on the same host; run 'genplug status' there\n"
                 return text_response(HTTPStatus.FORBIDDEN, text)
             case "/statusz":
+                refreshing = asyncio.run_coroutine_threadsafe(self._refresh(), self._loop)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.wrap_future(refreshing), _LOOP_TIMEOUT_SECONDS)
                 return self._share_document("/statusz", self._render_status)
             case _:
                 return text_response(HTTPStatus.NOT_FOUND, f"not found; the endpoints are {_ENDPOINTS}\n")

@@ -7,6 +7,7 @@ document.
 from attrs import asdict, frozen
 
 from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
+from genplug.kubelet.reports import DeviceUse
 from genplug.observe.text import describe_exhausted_pool, format_time, join_names
 
 
@@ -67,6 +68,8 @@ class ResourceStatus:
     healthy_devices: int = 0
     """The number of healthy devices without their replicas, slices and tokens."""
     last_refusal: Refusal | None = None
+    in_use: tuple[DeviceUse, ...] | None = None
+    """The containers that use devices, or None if the kubelet has not reported them."""
 
     @property
     def shortage(self) -> str:
@@ -113,6 +116,7 @@ class ResourceStatus:
             "expected": self.expected,
             "healthyDevices": self.healthy_devices,
             "lastRefusal": self.last_refusal.as_json() if self.last_refusal is not None else None,
+            "inUse": None if self.in_use is None else list(map(_use_as_json, self.in_use)),
         }
 
 
@@ -278,6 +282,10 @@ def _health_as_json(health: MonitorStatus) -> dict[str, object]:
         "errors": [{**asdict(error), "devices": list(error.devices)} for error in health.errors],
         "warnings": [{**asdict(warning), "devices": list(warning.devices)} for warning in health.warnings],
     }
+
+
+def _use_as_json(use: DeviceUse) -> dict[str, object]:
+    return {"namespace": use.namespace, "pod": use.pod, "container": use.container, "devices": list(use.ids)}
 
 
 def _pool_as_json(pool: PoolStatus) -> dict[str, object]:

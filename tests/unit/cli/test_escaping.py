@@ -115,6 +115,7 @@ async def test_status_escapes_what_a_server_returns(capsys: pytest.CaptureFixtur
                 "notes": [HOSTILE],
                 "expected": 2,
                 "healthyDevices": 1,
+                "inUse": [{"namespace": HOSTILE, "pod": HOSTILE, "container": HOSTILE, "devices": [HOSTILE]}],
                 "lastRefusal": {"time": "2026-11-27T17:12:17Z", "message": HOSTILE},
             }
         ],

@@ -182,7 +182,7 @@ async def test_device_without_its_cdi_device_is_unhealthy(three: FakeNode, capsy
     assert main(["plan", "--config", str(file), "--root", str(three.root)]) == 0
     printed = capsys.readouterr().out
     assert printed.count(" unhealthy ") == 1
-    assert "no CDI file in /etc/cdi and /var/run/cdi defines vendor.io/gpu=x9" in printed
+    assert "no CDI file in /etc/cdi and /var/run/cdi defines vendor.io/gpu=x9" in " ".join(printed.split())
 
 
 def test_relative_directory_of_cdi_files_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,36 @@ async def test_refused_allocation_is_shown_with_its_age_and_reason(
     assert re.search(r"the last refused Allocate request was \d+s ago: .*/opt/lib/b", words)
 
 
+async def test_devices_in_use_are_shown_with_their_containers(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.plug("/dev/x0")
+    node.plug("/dev/x1")
+    config = CONFIG_HEADER + "resources:\n  a.io/x: {devices: [{glob: /dev/x*}]}\n"
+    async with node.run_agent(config, listen=LISTEN) as agent:
+        await node.kubelet.wait_for_list("a.io/x", healthy={"x0", "x1"})
+        await node.kubelet.admit("a.io/x", ids={"x1"}, pod="trainer")
+        assert await run_status(agent, "-o", "wide") == 0
+        lines = [re.split(r" {3,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["a.io/x", "2", "0", "1", "yes", "1"] in lines
+    ((_, health, _, user, path),) = [line for line in lines if line[0] == "x1"]
+    assert (health, path) == ("healthy", "/dev/x1")
+    assert user.startswith("default/trainer/")
+
+
+async def test_use_is_unknown_while_pod_resources_does_not_respond(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.plug("/dev/x0")
+    config = CONFIG_HEADER + "resources:\n  a.io/x: {devices: [{glob: /dev/x*}]}\n"
+    async with node.run_agent(config, listen=LISTEN) as agent:
+        await node.kubelet.wait_for_list("a.io/x", healthy={"x0"})
+        agent.settings.pod_resources.unlink()
+        assert await run_status(agent) == 0
+        lines = [re.split(r" {3,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["a.io/x", "1", "0", "?", "yes", "1"] in lines
+
+
 async def test_missing_devices_are_shown_with_the_expected_number(
     node: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,10 +56,10 @@ async def test_ready_agent_is_shown_with_counts_and_the_reason_for_a_zero(
     assert lines[0].endswith(" on node-7: ready")
     assert lines[1].startswith("configuration ")
     rows = {line.split()[0]: line.split() for line in lines[3:]}
-    assert rows["RESOURCE"] == ["RESOURCE", "HEALTHY", "UNHEALTHY", "REGISTERED", "STREAMS", "REMARKS"]
-    assert rows["a.io/x"] == ["a.io/x", "2", "0", "yes", "1"]
-    assert rows["a.io/none"][:5] == ["a.io/none", "0", "0", "yes", "1"]
-    assert "/dev/none*" in " ".join(rows["a.io/none"][5:])
+    assert rows["RESOURCE"] == ["RESOURCE", "HEALTHY", "UNHEALTHY", "IN-USE", "REGISTERED", "STREAMS", "REMARKS"]
+    assert rows["a.io/x"] == ["a.io/x", "2", "0", "0", "yes", "1"]
+    assert rows["a.io/none"][:6] == ["a.io/none", "0", "0", "0", "yes", "1"]
+    assert "/dev/none*" in " ".join(rows["a.io/none"][6:])
 
 
 async def test_brief_prints_no_table(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,9 +100,13 @@ async def test_endpoints_respond_with_health_status_and_metrics(node: FakeNode) 
         assert "/healthz, /readyz, /readyz?verbose, /metrics and /statusz" in text
 
 
+async def do_nothing() -> None:
+    """Do not read the use of devices."""
+
+
 async def test_health_fails_while_the_event_loop_is_blocked() -> None:
     status = Status("1.2.3", None, ConfigStatus(), "", ())
-    server = StatusServer(*LISTEN, lambda: status, Metrics(lambda: status, EventLog()))
+    server = StatusServer(*LISTEN, lambda: status, Metrics(lambda: status, EventLog()), do_nothing)
     responses: list[tuple[int, str]] = []
     client = threading.Thread(target=lambda: responses.append(request(server.port, "/healthz")))
     client.start()

@@ -1,0 +1,47 @@
+"""Reads for the status which containers use which devices, when a client requests the status."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import evolve
+
+from genplug.kubelet.client import CallError
+from genplug.kubelet.pod_resources import list_device_uses
+from genplug.kubelet.reports import DeviceUse
+from genplug.observe.status import ResourceStatus
+
+MAX_AGE_SECONDS = 1.0
+"""Age up to which a response of the kubelet is used again, so that clients cannot overload the kubelet."""
+DEADLINE_SECONDS = 1.0
+
+
+class DeviceUsage:
+    """The last response of the pod-resources API of the kubelet."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._uses: dict[str, tuple[DeviceUse, ...]] | None = None
+        self._read_at = float("-inf")
+
+    async def refresh(self) -> None:
+        """Read the use of devices again, unless it was read a moment ago; without a response, it is not known."""
+        if time.monotonic() - self._read_at < MAX_AGE_SECONDS:
+            return
+        self._read_at = time.monotonic()
+        try:
+            uses = await list_device_uses(self._socket, DEADLINE_SECONDS)
+        except CallError:
+            self._uses = None
+            return
+        by_resource: dict[str, tuple[DeviceUse, ...]] = {}
+        for use in uses:
+            by_resource[use.resource] = (*by_resource.get(use.resource, ()), use)
+        self._uses = by_resource
+
+    def apply(self, resources: Iterable[ResourceStatus]) -> tuple[ResourceStatus, ...]:
+        """Return the status of resources with the containers that use their devices."""
+        uses = self._uses
+        if uses is None:
+            return tuple(resources)
+        return tuple(evolve(resource, in_use=uses.get(resource.name, ())) for resource in resources)
