@@ -126,8 +126,8 @@ def _allocate(states: Mapping[str, ResourceState], resource: str, count: int) ->
                 f"requested {count}, but the resource offers {total} on this node, of which {len(healthy)} are healthy"
             )
         raise LookupError(
-            f"requested {count}, but only {len(healthy)} of {total} devices are healthy; 'genplug plan' without --allocate "
-            "shows the reasons"
+            f"requested {count}, but only {len(healthy)} of {total} devices are healthy; "
+            "'genplug plan' without --allocate shows the reasons"
         )
     ids = state.choose_preferred(healthy, (), count)
     edits = state.allocate(ids)

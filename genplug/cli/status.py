@@ -227,16 +227,19 @@ def _health_lines(health: JSON) -> Iterator[str]:
     for pool in ("readWorkers", "callWorkers"):
         if reason := health[pool]["startError"]:
             yield f"  probe workers cannot be started (failed attempts: {health[pool]['failedStarts']}): {reason}"
+    yield from _cut(list(_probe_lines(health["errors"], "error", "cannot check")))
+    yield from _cut(list(_probe_lines(health["warnings"], "reason", "warns about")))
+
+
+def _probe_lines(entries: Sequence[JSON], key: str, verb: str) -> Iterator[str]:
+    """Yield a line for each probe of a resource: the texts for its devices usually differ in the path only."""
     by_probe: dict[tuple[str, str], list[JSON]] = {}
-    for error in health["errors"]:
-        by_probe.setdefault((error["resource"], error["probe"]), []).append(error)
-    lines = []
-    for (resource, probe), errors in by_probe.items():
-        # The errors of the devices of a resource usually differ in the path only.
-        devices = join_names([device for error in errors for device in error["devices"]])
-        more = f" (and {len(errors) - 1} other errors)" if len(errors) > 1 else ""
-        lines.append(f"  {resource}: probe {probe} cannot check {devices}: {errors[0]['error']}{more}")
-    yield from _cut(lines)
+    for entry in entries:
+        by_probe.setdefault((entry["resource"], entry["probe"]), []).append(entry)
+    for (resource, probe), group in by_probe.items():
+        devices = join_names([device for entry in group for device in entry["devices"]])
+        more = f" (and {len(group) - 1} other {key}s)" if len(group) > 1 else ""
+        yield f"  {resource}: probe {probe} {verb} {devices}: {group[0][key]}{more}"
 
 
 def _cut(lines: Sequence[str]) -> Iterator[str]:

@@ -128,6 +128,7 @@ async def test_status_escapes_what_a_server_returns(capsys: pytest.CaptureFixtur
             "readWorkers": workers,
             "callWorkers": workers,
             "errors": [{"resource": HOSTILE, "probe": HOSTILE, "error": HOSTILE, "devices": [HOSTILE]}],
+            "warnings": [{"resource": HOSTILE, "probe": HOSTILE, "reason": HOSTILE, "devices": [HOSTILE]}],
         },
         "scans": [],
         "failures": [HOSTILE],

@@ -123,6 +123,21 @@ async def test_reason_that_many_devices_share_is_shown_once_with_their_number(
     assert len(text.splitlines()) < 10
 
 
+async def test_warnings_of_a_probe_are_one_line(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    plug_functions(node, driver="iavf")
+    node.write("/sys/state", "old")
+    probe = "{file: {path: /sys/state, equals: new}, severity: warning, name: firmware}"
+    config = FUNCTIONS[: FUNCTIONS.index("    health:")] + f"    health: {{probes: [{probe}]}}\n"
+    async with node.run_agent(config, listen=LISTEN) as agent:
+        await next_event(record_events(agent), Event.REGISTERED)
+        assert await run_status(agent) == 0
+        text = capsys.readouterr().out
+    check_width(text)
+    words = " ".join(text.split())
+    assert re.search(r"a.io/vf: probe firmware warns about .* and 559 more: /sys/state is 'old', expected 'new'", words)
+    assert "a.io/vf 562 0 0 yes 1" in words
+
+
 async def test_status_of_a_policy_that_refuses_all_is_not_ready(
     node: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
