@@ -5,11 +5,20 @@ The text has the form of compiler messages: a location that editors can open, a 
 """
 
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 
 from attrs import field, frozen
 
 from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
+from genplug.spec.limits import (
+    MAX_DIAGNOSTICS,
+    MAX_PATTERNS,
+    MAX_REGEX_INSTRUCTIONS,
+    MAX_REGEXES,
+    MAX_RESOURCES,
+    MAX_TOKENS,
+)
 from genplug.spec.location import SourceLocation
 from genplug.spec.printable import escape_line, replace_unprintable
 
@@ -32,13 +41,44 @@ class ConfigInvalidError(Exception):
         super().__init__(format_diagnostics(self.diagnostics))
 
 
+class TooManyErrorsError(Exception):
+    """The maximum number of errors is recorded; the rest of the files is not checked."""
+
+
+class Budget(Enum):
+    """A number that is limited over all files of a configuration: its limit, and the noun in errors."""
+
+    PATTERNS = (MAX_PATTERNS, "globs, where each alternative in braces counts")
+    REGEXES = (MAX_REGEXES, "regular expressions")
+    REGEX_INSTRUCTIONS = (MAX_REGEX_INSTRUCTIONS, "instructions to which RE2 compiles its regular expressions")
+    RESOURCES = (MAX_RESOURCES, "names of resources and aliases")
+    TOKENS = (MAX_TOKENS, "tokens")
+
+    @property
+    def limit(self) -> int:
+        """The maximum number."""
+        return self.value[0]
+
+    @property
+    def noun(self) -> str:
+        """The counted things, in the plural."""
+        return self.value[1]
+
+
 @frozen
 class Diagnostics:
-    """Collects errors and warnings: decoders add to it and continue, so that a run finds all of them."""
+    """Collects errors and warnings: decoders add to it and continue, so that a run finds all of them.
+
+    It also counts things whose number is limited over all files of a configuration.
+    """
 
     found: list[Diagnostic] = field(factory=list)
     """The errors."""
     warnings: list[Diagnostic] = field(factory=list)
+    limit: int = MAX_DIAGNOSTICS
+    """The maximum number of errors, and of warnings."""
+    _seen: set[tuple[object, ...]] = field(factory=set, init=False, eq=False, repr=False)
+    _spent: dict[Budget, int] = field(factory=dict, init=False, eq=False, repr=False)
 
     def add(  # noqa: PLR0913 - the fields of a diagnostic
         self,
@@ -53,8 +93,51 @@ class Diagnostics:
         related_location: SourceLocation | None = None,
         line: str = "",
     ) -> None:
-        """Record an error; the arguments are the fields of :class:`Diagnostic`."""
+        """Record an error, unless it is recorded; the arguments are the fields of :class:`Diagnostic`.
+
+        Raises:
+            TooManyErrorsError: the maximum number of errors is recorded.
+        """
+        if (key := (code, location, message)) in self._seen:
+            return
+        if len(self.found) >= self.limit:
+            if len(self.found) == self.limit:
+                message = f"more than {self.limit} errors: the rest is not checked"
+                hint = "correct the errors above, and validate again"
+                self.found.append(Diagnostic(ErrorCode.LIMIT, location, message, hint=hint))
+            raise TooManyErrorsError
+        self._seen.add(key)
         self.found.append(Diagnostic(code, location, message, key_path, expected, hint, width, related_location, line))
+
+    def spend(  # noqa: PLR0913 - the fields of a diagnostic
+        self,
+        budget: Budget,
+        amount: int,
+        location: SourceLocation,
+        *,
+        key_path: str = "",
+        width: int = 1,
+        once: str | None = None,
+    ) -> bool:
+        """Count something; return whether it is within its limit, and record an error where it exceeds the limit.
+
+        Two equal texts in ``once`` count once.
+        """
+        if once is not None:
+            if (budget, once) in self._seen:
+                return not self.is_spent(budget)
+            self._seen.add((budget, once))
+        spent = self._spent.get(budget, 0)
+        self._spent[budget] = spent + amount
+        if spent <= budget.limit < spent + amount:
+            message = f"the configuration has more than {budget.limit} {budget.noun} up to here"
+            hint = "remove some of them, or move parts to files for single nodes (node.NAME.yaml)"
+            self.add(ErrorCode.LIMIT, location, message, key_path=key_path, hint=hint, width=width)
+        return spent + amount <= budget.limit
+
+    def is_spent(self, budget: Budget) -> bool:
+        """Return whether a limit is exceeded."""
+        return self._spent.get(budget, 0) > budget.limit
 
     def warn(  # noqa: PLR0913 - the fields of a diagnostic
         self,
@@ -68,6 +151,11 @@ class Diagnostics:
         related_location: SourceLocation | None = None,
     ) -> None:
         """Record a warning; the arguments are the fields of :class:`Diagnostic`."""
+        if len(self.warnings) >= self.limit:
+            return
+        if (key := (code, location, message)) in self._seen:
+            return
+        self._seen.add(key)
         self.warnings.append(Diagnostic(code, location, message, key_path, "", hint, width, related_location))
 
 

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from genplug.config.diagnostics import Diagnostics
 from genplug.spec.diagnostic import ErrorCode
-from genplug.spec.limits import MAX_FILE_BYTES
+from genplug.spec.limits import MAX_CONFIG_BYTES, MAX_FILE_BYTES, MAX_FILES
 from genplug.spec.location import SourceLocation
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -53,10 +53,19 @@ class _Source:
 def read_files(paths: Sequence[Path], node_name: str | None, diagnostics: Diagnostics) -> ConfigFiles:
     """Return a consistent version of files and directories; record an error for what cannot be read."""
     for remaining in reversed(range(_MAX_ATTEMPTS)):
-        attempt = Diagnostics()
+        attempt = Diagnostics(limit=len(paths) + MAX_FILES + 1)
         sources = [source for path in paths for source in _sources(path, node_name, attempt)]
+        if len(sources) > MAX_FILES:
+            message = f"the configuration has {len(sources)} files, at most {MAX_FILES} are allowed"
+            location, hint = (
+                SourceLocation(sources[MAX_FILES].name, 1, 1),
+                "merge files, or move them to another directory",
+            )
+            attempt.add(ErrorCode.LIMIT, location, message, hint=hint)
+            sources, texts = [], []
+            break
         states = [_state(source.path) for source in sources]
-        texts = [text for source in sources if (text := _read(source, attempt)) is not None]
+        texts = list(_read_all(sources, attempt))
         sources_after = [source for path in paths for source in _sources(path, node_name, Diagnostics())]
         if sources_after == sources and [_state(source.path) for source in sources] == states:
             break
@@ -121,6 +130,24 @@ def _sources(path: Path, node_name: str | None, diagnostics: Diagnostics) -> lis
             hint=hint,
         )
     return [_Source(str(path / name), directory / name) for name in selected]
+
+
+def _read_all(sources: Sequence[_Source], diagnostics: Diagnostics) -> Iterator[ConfigFile]:
+    """Yield the text of each file that can be read, while all of them together have a size within the limit."""
+    size = 0
+    for source in sources:
+        text = _read(source, diagnostics)
+        if text is None:
+            continue
+        size += len(text.text)
+        if size > MAX_CONFIG_BYTES:
+            message = (
+                f"the files of the configuration up to here are larger than {MAX_CONFIG_BYTES >> 20} MiB, the maximum"
+            )
+            hint = "remove comments, and move parts to files for single nodes (node.NAME.yaml)"
+            diagnostics.add(ErrorCode.LIMIT, SourceLocation(source.name, 1, 1), message, hint=hint)
+            return
+        yield text
 
 
 def _read(source: _Source, diagnostics: Diagnostics) -> ConfigFile | None:

@@ -1,20 +1,22 @@
 """Loads a configuration: reads, merges, validates and decodes files, and reports all errors at once."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import evolve, frozen
 
 from genplug.config.decode.config import decode
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, sort_unique
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError, sort_unique
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
 from genplug.config.foreign_files import foreign_file_diagnostic
-from genplug.config.merge import apply_defaults, drop_nulls, is_null, merge
+from genplug.config.merge import apply_defaults, drop_nulls, is_null, merge, shared_defaults
 from genplug.config.policy import LoadedPolicy, load_policy
 from genplug.config.schema import check_schema, did_you_mean
-from genplug.config.yaml_tree import MapNode, attach_source_lines, parse_document
+from genplug.config.yaml_tree import MapNode, attach_source_lines, count_values, parse_document
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
+from genplug.spec.limits import MAX_CONFIG_VALUES
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -97,12 +99,14 @@ def _load_policy(path: Path | None) -> tuple[LoadedPolicy, tuple[Diagnostic, ...
 def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Policy | None) -> Config:
     lines = {text.name: text.text for text in texts}
     config = None
-    # If a file is not a mapping, stop here: its missing keys would only produce follow-up errors.
-    if (maps := _maps(texts, diagnostics)) and check_kind(maps, FileKind.CONFIG, diagnostics):
-        tree = merge(maps)
-        _check_resources(tree, maps, diagnostics)
-        check_schema(drop_nulls(tree), diagnostics)
-        config = decode(drop_nulls(apply_defaults(tree)), tuple(lines), diagnostics, policy)
+    with suppress(TooManyErrorsError):
+        # If a file is not a mapping, stop here: its missing keys would only produce follow-up errors.
+        if (maps := _maps(texts, diagnostics)) and check_kind(maps, FileKind.CONFIG, diagnostics):
+            tree = merge(maps)
+            _check_resources(tree, maps, diagnostics)
+            check_schema(drop_nulls(tree), diagnostics)
+            if _check_defaults(tree, diagnostics):
+                config = decode(drop_nulls(apply_defaults(tree)), tuple(lines), diagnostics, policy)
     if config is None or diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
     return evolve(config, warnings=sort_unique(attach_source_lines(diagnostics.warnings, lines)))
@@ -112,9 +116,11 @@ def _maps(texts: Sequence[ConfigFile], diagnostics: Diagnostics) -> list[MapNode
     """Return a mapping for each file; record an error and return nothing if a file is not a mapping of genplug."""
     noted = len(diagnostics.found)
     trees = []
+    remaining = MAX_CONFIG_VALUES
     for text in texts:
         at_start = len(diagnostics.found)
-        tree = parse_document(text.text, text.name, diagnostics)
+        tree = parse_document(text.text, text.name, diagnostics, remaining)
+        remaining -= count_values(tree)
         if (foreign := foreign_file_diagnostic(text.text, text.name, tree)) is not None:
             # Errors in the file are errors of a format that genplug does not know.
             del diagnostics.found[at_start:]
@@ -127,6 +133,23 @@ def _maps(texts: Sequence[ConfigFile], diagnostics: Diagnostics) -> list[MapNode
         elif len(diagnostics.found) == at_start:
             diagnostics.add(ErrorCode.NO_RESOURCES, SourceLocation(text.name, 1, 1), "the file is empty", hint=_NOTHING)
     return trees if len(trees) == len(texts) and not noted else []
+
+
+def _check_defaults(tree: MapNode, diagnostics: Diagnostics) -> bool:
+    """Return whether the number of values is within its limit when each resource has the values of ``defaults``."""
+    defaults, resources = shared_defaults(tree), tree.get("resources")
+    if defaults is None or not isinstance(resources, MapNode):
+        return True
+    repeated, count = count_values(defaults), len(resources.entries)
+    if count_values(tree) + repeated * count <= MAX_CONFIG_VALUES:
+        return True
+    message = (
+        f"{count} resources with the {repeated} keys and values of 'defaults' have more than {MAX_CONFIG_VALUES} keys "
+        "and values"
+    )
+    hint = "move long lists and mappings to the resources that need them"
+    diagnostics.add(ErrorCode.LIMIT, tree.entries["defaults"].key, message, hint=hint, width=len("defaults"))
+    return False
 
 
 def _check_resources(tree: MapNode, maps: Sequence[MapNode], diagnostics: Diagnostics) -> None:

@@ -21,6 +21,8 @@ from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 MAX_BYTES = 16 << 20
 """Enough for the output of ``helm template`` of a large chart, including custom resource definitions."""
+_MAX_VALUES = 200_000
+_ALL = 1 << 30
 _KIND = re.compile(r"""^["']?kind["']?[ \t]*:[ \t]*["']?(ConfigMap|ConfigMapList|List)\b""", re.MULTILINE)
 _JSON_KIND = re.compile(r'"kind"\s*:\s*"(ConfigMap|ConfigMapList|List)"')
 _OURS = ("DevicePluginConfig", "genplug.io/")
@@ -91,8 +93,9 @@ def find_manifests(text: str, file: str) -> tuple[Manifest, ...]:
     Raises:
         ConfigInvalidError: the text is not YAML, no ConfigMap in it contains a configuration, or a key is duplicated.
     """
-    diagnostics = Diagnostics()
-    trees = parse_documents(text, file, diagnostics, MAX_BYTES)
+    # Other objects may have any number of errors.
+    diagnostics = Diagnostics(limit=_ALL)
+    trees = parse_documents(text, file, diagnostics, MAX_BYTES, _MAX_VALUES)
     lines = tuple(lines_of(text))
     if trees is None:
         # Earlier errors may concern other objects.

@@ -1,11 +1,12 @@
 """Reads the policy file (docs/reference/policy.md) into a :class:`genplug.spec.policy.Policy`."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
 
 from genplug.config.decode.values import ValueDecoder, is_set, items
-from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, sort_unique
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError, sort_unique
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
 from genplug.config.foreign_files import foreign_file_diagnostic
@@ -64,8 +65,9 @@ def decode_policy(text: ConfigFile, diagnostics: Diagnostics | None = None) -> P
     if isinstance(tree, MapNode):
         if check_kind([tree], FileKind.POLICY, diagnostics):
             tree = drop_nulls(tree)
-            check_schema(tree, diagnostics, POLICY_SCHEMA)
-            policy = _decode(tree, text.name, diagnostics)
+            with suppress(TooManyErrorsError):
+                check_schema(tree, diagnostics, POLICY_SCHEMA)
+                policy = _decode(tree, text.name, diagnostics)
     elif not diagnostics.found:
         location = tree.location if tree is not None else SourceLocation(text.name, 1, 1)
         message, expected = (

@@ -7,25 +7,23 @@ composer recurses in C and crashes on deep nesting.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import yaml
 from attrs import evolve, frozen
 
-from genplug.config.diagnostics import Diagnostics
+from genplug.config.diagnostics import Diagnostics, TooManyErrorsError
 from genplug.config.scalars import Scalar, resolve_scalar
 from genplug.config.yaml_errors import explain_yaml_error
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
-from genplug.spec.limits import MAX_FILE_BYTES
+from genplug.spec.limits import MAX_CONFIG_VALUES, MAX_DEPTH, MAX_FILE_BYTES
 from genplug.spec.location import SourceLocation
-
-MAX_NODES = 200_000
-"""The maximum number of keys and values of a file; those that an alias repeats count each time."""
-MAX_DEPTH = 50
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _Event: TypeAlias = Any
 """A PyYAML event: an alias, a scalar, or the start of a list or map; the event classes share no typed base."""
+_DIVIDE = "use globs and 'defaults' instead of repetitions, or move parts to files for single nodes (node.NAME.yaml)"
 _BLOCK_END = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 
 
@@ -93,9 +91,16 @@ def to_python(node: Node) -> Plain:
     return node.value
 
 
-def parse_document(text: str, file: str, diagnostics: Diagnostics) -> Node | None:
+def count_values(node: Node | None) -> int:
+    """Return the number of keys and values of a tree; what an alias repeats counts each time."""
+    if isinstance(node, MapNode):
+        return 1 + len(node.entries) + sum(count_values(entry.value) for entry in node.entries.values())
+    return 1 + sum(map(count_values, node.items)) if isinstance(node, ListNode) else int(node is not None)
+
+
+def parse_document(text: str, file: str, diagnostics: Diagnostics, max_values: int = MAX_CONFIG_VALUES) -> Node | None:
     """Return the tree of a text that consists of one document; otherwise record an error and return None."""
-    trees = parse_documents(text, file, diagnostics)
+    trees = parse_documents(text, file, diagnostics, max_values=max_values)
     if not trees:
         return None
     # Ignore a trailing '---' (an empty last document).
@@ -109,7 +114,11 @@ def parse_document(text: str, file: str, diagnostics: Diagnostics) -> Node | Non
 
 
 def parse_documents(
-    text: str, file: str, diagnostics: Diagnostics, max_bytes: int = MAX_FILE_BYTES
+    text: str,
+    file: str,
+    diagnostics: Diagnostics,
+    max_bytes: int = MAX_FILE_BYTES,
+    max_values: int = MAX_CONFIG_VALUES,
 ) -> list[Node] | None:
     """Return the tree of each document of a text; record an error and return None if it cannot be parsed."""
     start = SourceLocation(file, 1, 1)
@@ -119,9 +128,12 @@ def parse_documents(
         diagnostics.add(ErrorCode.UNREADABLE, start, message, hint=hint)
         return None
     try:
-        return list(_Composer(text, file, diagnostics).documents())
+        return list(_Composer(text, file, diagnostics, max_values).documents())
+    except TooManyErrorsError:
+        return None
     except _UnusableError as error:
-        diagnostics.add(ErrorCode.SYNTAX, error.location, str(error), hint=error.hint)
+        with suppress(TooManyErrorsError):
+            diagnostics.add(error.code, error.location, str(error), hint=error.hint)
     except yaml.MarkedYAMLError as error:
         line, column, message, hint = explain_yaml_error(error, lines_of(text))
         diagnostics.add(ErrorCode.SYNTAX, SourceLocation(file, line, column), message, hint=hint)
@@ -161,8 +173,9 @@ def attach_source_lines(diagnostics: Iterable[Diagnostic], texts: Mapping[str, s
 class _UnusableError(Exception):
     """The text cannot be parsed into a tree."""
 
-    def __init__(self, location: SourceLocation, message: str, hint: str) -> None:
+    def __init__(self, location: SourceLocation, message: str, hint: str, code: ErrorCode = ErrorCode.SYNTAX) -> None:
         super().__init__(message)
+        self.code = code
         self.location = location
         self.hint = hint
 
@@ -179,10 +192,11 @@ class _Anchored:
 class _Composer:
     """Builds trees from the parser events of one text."""
 
-    def __init__(self, text: str, file: str, diagnostics: Diagnostics) -> None:
+    def __init__(self, text: str, file: str, diagnostics: Diagnostics, max_values: int) -> None:
         self._text = text
         self._file = file
         self._diagnostics = diagnostics
+        self._max_values = max_values
         self._events: Iterator[_Event] = iter(yaml.parse(text, yaml.CBaseLoader))
         self._lines: list[str] = []
         self._anchors: dict[str, _Anchored | None] = {}
@@ -275,10 +289,11 @@ class _Composer:
     def _check_size(self, location: SourceLocation, depth: int) -> None:
         if depth > MAX_DEPTH:
             message = f"nested more than {MAX_DEPTH} levels deep"
-            raise _UnusableError(location, message, "check for repeated brackets and anchors")
-        if self._nodes > MAX_NODES:
-            message = f"the file has more than {MAX_NODES} values up to here"
-            raise _UnusableError(location, message, "aliases of aliases multiply: use fewer aliases")
+            raise _UnusableError(location, message, "check for repeated brackets and anchors", ErrorCode.LIMIT)
+        if self._nodes > self._max_values:
+            message = f"the configuration has more than {MAX_CONFIG_VALUES} keys and values up to here"
+            hint = "aliases of aliases multiply: use fewer aliases"
+            raise _UnusableError(location, message, hint if self._anchors else _DIVIDE, ErrorCode.LIMIT)
 
     def _scalar(self, event: _Event, location: SourceLocation) -> ScalarNode:
         text = event.value

@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     NAME = "GP016"
     CONFLICT = "GP017"
     NOT_ALLOWED = "GP019"
+    LIMIT = "GP020"
 
 
 class WarningCode(StrEnum):

@@ -12,6 +12,39 @@ of a limit, and a docstring has the form "what is bounded: the reason".
 MAX_FILE_BYTES = 1 << 20
 """Bytes of a configuration file or policy: the largest ConfigMap that Kubernetes accepts."""
 
+MAX_CONFIG_BYTES = 4 << 20
+"""Bytes of all files of a configuration: a file is as large as a ConfigMap at most, and a node has few of them."""
+
+MAX_FILES = 64
+"""Files of a configuration: all of them are read again when one of them changes."""
+
+MAX_CONFIG_VALUES = 50_000
+"""Keys and values of a configuration: those that an alias or `defaults` repeats count each time."""
+
+MAX_DEPTH = 50
+"""Levels of lists and mappings in each other: a parser uses the stack of its thread for each level."""
+
+MAX_DIAGNOSTICS = 100
+"""Errors that are reported, and warnings that are reported: an author reads the first of them."""
+
+MAX_RESOURCES = 300
+"""Resource names, with aliases: each of them is a socket, a server and a registration with the kubelet."""
+
+MAX_TOKENS = 50_000
+"""Tokens of all resources: each of them is an entry in the list that the kubelet receives."""
+
+MAX_PROBES = 64
+"""Probes of a resource: each of them runs for each of its devices."""
+
+MAX_PATTERNS = 10_000
+"""Globs of a configuration or policy, where each alternative in braces counts: each of them is compiled."""
+
+MAX_REGEXES = 500
+"""Regular expressions of a configuration: each of them is compiled."""
+
+MAX_REGEX_INSTRUCTIONS = 100_000
+"""Instructions to which RE2 compiles the regular expressions of a configuration: a repetition multiplies them."""
+
 MAX_GLOB_ALTERNATIVES = 1000
 """Globs to which the braces of a glob expand: each of them is searched on its own."""
 

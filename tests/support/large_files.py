@@ -1,171 +1,175 @@
-"""Configuration files of up to 1 MiB that are as expensive as a file can be, each by another means."""
+"""Configuration files of up to 1 MiB that are expensive, each by other means."""
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from types import MappingProxyType
+
+from attrs import frozen
 
 MIB = 1 << 20
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
+_NUMBERS = range(MIB)
 _DEVICES = "    devices: [{glob: /dev/x}]\n"
 
 
-def _fill(head: str, parts: Iterable[str], tail: str = "", limit: int = MIB) -> str:
-    """Return a file with as many parts as fit into it."""
-    taken, size = [head], len(head) + len(tail)
-    for part in parts:
-        size += len(part)
-        if size > limit:
-            break
-        taken.append(part)
-    return "".join((*taken, tail))
+@frozen
+class File:
+    """A file that repeats parts: what is before and after them, and the parts, which are as many as needed."""
+
+    head: str
+    parts: Iterable[str]
+    tail: str = ""
+
+    def fill(self, size: int = MIB, max_parts: int = MIB) -> str:
+        """Return the file with as many parts as fit into a size."""
+        taken, used = [self.head], len(self.head) + len(self.tail)
+        for part in islice(self.parts, max_parts):
+            used += len(part)
+            if used > size:
+                break
+            taken.append(part)
+        return "".join((*taken, self.tail))
 
 
-def _numbers() -> Iterable[int]:
-    return range(MIB)
+def small_resources() -> File:
+    return File(HEAD + "resources:\n", (f"  a.io/r{n}: {{devices: [{{glob: /dev/x{n}}}]}}\n" for n in _NUMBERS))
 
 
-def resources(count: int, body: str = _DEVICES) -> str:
-    """Return a file of many resources with the same body."""
-    return HEAD + "resources:\n" + "".join(f"  a.io/r{number}:\n{body}" for number in range(count))
-
-
-def small_resources() -> str:
-    return _fill(HEAD + "resources:\n", (f"  a.io/r{n}: {{devices: [{{glob: /dev/x{n}}}]}}\n" for n in _numbers()))
-
-
-def globs() -> str:
+def globs() -> File:
     head = HEAD + "resources:\n  a.io/x:\n    devices:\n    - glob:\n"
-    return _fill(head, (f"      - /dev/x{n}-*\n" for n in _numbers()))
+    return File(head, (f"      - /dev/x{n}-*\n" for n in _NUMBERS))
 
 
-def alternatives(count: int = 20_000) -> str:
+def alternatives() -> File:
     head = HEAD + "resources:\n  a.io/x:\n    devices:\n    - glob:\n"
-    return _fill(head, (f"      - /dev/x{n}-{{0..999}}\n" for n in range(count)))
+    return File(head, (f"      - /dev/x{n}-{{0..999}}\n" for n in _NUMBERS))
 
 
-def sources() -> str:
+def sources() -> File:
     head = HEAD + "resources:\n  a.io/x:\n    devices:\n"
-    return _fill(head, (f"    - {{glob: /dev/x{n}, id: x}}\n" for n in _numbers()))
+    return File(head, (f"    - {{glob: /dev/x{n}, id: x}}\n" for n in _NUMBERS))
 
 
-def name_globs() -> str:
+def name_globs() -> File:
     head = HEAD + "resources:\n  a.io/x:\n    devices:\n    - glob: /dev/x*\n      where:\n        name:\n"
-    return _fill(head, (f"        - x{n}-{{0..999}}\n" for n in _numbers()))
+    return File(head, (f"        - x{n}-{{0..999}}\n" for n in _NUMBERS))
 
 
-def environment() -> str:
+def environment() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    allocate:\n      env:\n"
-    return _fill(head, (f"        A{n}: b\n" for n in _numbers()))
+    return File(head, (f"        A{n}: b\n" for n in _NUMBERS))
 
 
-def references() -> str:
+def references() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + '    allocate:\n      env:\n        A: "'
-    return _fill(head, ("${name}" for _ in _numbers()), '"\n')
+    return File(head, ("${name}" for _ in _NUMBERS), '"\n')
 
 
-def references_in_block() -> str:
+def references_in_block() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    allocate:\n      env:\n        A: |\n"
-    return _fill(head, ("          ${name}\n" for _ in _numbers()))
+    return File(head, ("          ${name}\n" for _ in _NUMBERS))
 
 
-def text() -> str:
+def text() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + '    allocate:\n      annotations:\n        a.io/b: "'
-    return _fill(head, ("x" * 64 for _ in _numbers()), '"\n')
+    return File(head, ("x" * 64 for _ in _NUMBERS), '"\n')
 
 
-def defaults_in_every_resource() -> str:
+def defaults_in_every_resource() -> File:
     head = HEAD + "defaults:\n  allocate:\n    env:\n" + "".join(f"      A{n}: b\n" for n in range(20_000))
-    return _fill(head + "resources:\n", (f"  a.io/r{n}: {{devices: [{{glob: /dev/x{n}}}]}}\n" for n in _numbers()))
+    return File(head + "resources:\n", (f"  a.io/r{n}: {{devices: [{{glob: /dev/x{n}}}]}}\n" for n in _NUMBERS))
 
 
-def probes() -> str:
+def probes() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    health:\n      probes:\n"
-    return _fill(head, ("      - open: {}\n" for _ in _numbers()))
+    return File(head, ("      - open: {}\n" for _ in _NUMBERS))
 
 
-def regexes() -> str:
+def regexes() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    health:\n      probes:\n"
-    return _fill(head, (f"      - file: {{path: /x, matches: 'a{n}(b{{50}}){{20}}'}}\n" for n in _numbers()))
+    return File(head, (f"      - file: {{path: /x, matches: 'a{n}(b{{50}}){{20}}'}}\n" for n in _NUMBERS))
 
 
-def long_regex() -> str:
+def long_regex() -> File:
     head = (
         HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    health:\n      probes:\n      - file: {path: /x, matches: '"
     )
-    return _fill(head, (f"(a{n}|b)" for n in _numbers()), "'}\n")
+    return File(head, (f"(a{n}|b)" for n in _NUMBERS), "'}\n")
 
 
-def attribute_chain(length: int) -> str:
+def attribute_chain(length: int) -> File:
     head = HEAD + "resources:\n  a.io/x:\n    devices:\n    - glob: /dev/x*\n      where: {a0: x}\n      attributes:\n"
     links = (f"        a{n}: {{path: '/x/${{a{n + 1}}}'}}\n" for n in range(length))
-    return _fill(head, links, f"        a{length}: {{path: /x}}\n")
+    return File(head, links, f"        a{length}: {{path: /x}}\n")
 
 
-def attributes() -> str:
+def attributes() -> File:
     return attribute_chain(MIB)
 
 
-def wrong_keys() -> str:
-    return _fill(HEAD + "resources: {}\n", (f"wrong{n}: 1\n" for n in _numbers()))
+def wrong_keys() -> File:
+    return File(HEAD + "resources: {}\n", (f"wrong{n}: 1\n" for n in _NUMBERS))
 
 
-def wrong_values() -> str:
-    return _fill(HEAD + "resources:\n", (f"  a.io/r{n}: {{devices: 1, replica: 0}}\n" for n in _numbers()))
+def wrong_values() -> File:
+    return File(HEAD + "resources:\n", (f"  a.io/r{n}: {{devices: 1, replica: 0}}\n" for n in _NUMBERS))
 
 
-def wrong_templates() -> str:
+def wrong_templates() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    allocate:\n      env:\n"
-    return _fill(head, (f"        A{n}: '${{x{n}}}'\n" for n in _numbers()))
+    return File(head, (f"        A{n}: '${{x{n}}}'\n" for n in _NUMBERS))
 
 
-def wrong_names() -> str:
-    return _fill(HEAD + "resources:\n", (f"  r{n}: {{devices: [{{glob: dev}}]}}\n" for n in _numbers()))
+def wrong_names() -> File:
+    return File(HEAD + "resources:\n", (f"  r{n}: {{devices: [{{glob: dev}}]}}\n" for n in _NUMBERS))
 
 
-def duplicate_keys() -> str:
-    return _fill(HEAD + "resources: {}\n", ("a: 1\n" for _ in _numbers()))
+def duplicate_keys() -> File:
+    return File(HEAD + "resources: {}\n", ("a: 1\n" for _ in _NUMBERS))
 
 
-def deep() -> str:
-    return HEAD + "resources: " + "[" * 100_000
+def deep() -> File:
+    return File(HEAD + "resources: ", ("[" for _ in _NUMBERS))
 
 
-def deep_block() -> str:
-    return _fill(HEAD + "resources:\n", (" " * n + "a:\n" for n in range(1, 1400)))
+def deep_block() -> File:
+    return File(HEAD + "resources:\n", (" " * n + "a:\n" for n in range(1, 1400)))
 
 
-def aliases() -> str:
+def aliases() -> File:
     head = HEAD + "x: &a [" + "1," * 100 + "]\nresources: {}\ny:\n"
-    return _fill(head, ("- *a\n" for _ in _numbers()))
+    return File(head, ("- *a\n" for _ in _NUMBERS))
 
 
-def resource_aliases() -> str:
+def resource_aliases() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    aliases:\n"
-    return _fill(head, (f"    - a.io/y{n}\n" for n in _numbers()))
+    return File(head, (f"    - a.io/y{n}\n" for n in _NUMBERS))
 
 
-def flow_scalars() -> str:
-    return _fill(HEAD + "resources: {}\nx: [", ("1," for _ in _numbers()), "]\n")
+def flow_scalars() -> File:
+    return File(HEAD + "resources: {}\nx: [", ("1," for _ in _NUMBERS), "]\n")
 
 
-def mounts() -> str:
+def mounts() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    allocate:\n      mounts:\n"
-    return _fill(head, (f"      - {{hostPath: /x{n}, containerPath: /x{n}}}\n" for n in _numbers()))
+    return File(head, (f"      - {{hostPath: /x{n}, containerPath: /x{n}}}\n" for n in _NUMBERS))
 
 
-def nodes() -> str:
+def nodes() -> File:
     head = HEAD + "resources:\n  a.io/x:\n    devices:\n    - glob: /dev/x\n      with:\n"
-    return _fill(head, (f"      - /dev/y{n}\n" for n in _numbers()))
+    return File(head, (f"      - /dev/y{n}\n" for n in _NUMBERS))
 
 
-def comments() -> str:
-    return _fill(HEAD + "resources: {}\n", ("#\n" for _ in _numbers()))
+def comments() -> File:
+    return File(HEAD + "resources: {}\n", ("#\n" for _ in _NUMBERS))
 
 
-def tokens(count: int = 300) -> str:
-    return resources(count, _DEVICES + "    tokens: 10000\n")
+def tokens() -> File:
+    body = _DEVICES + "    tokens: 10000\n"
+    return File(HEAD + "resources:\n", (f"  a.io/r{n}:\n{body}" for n in _NUMBERS))
 
 
-FILES: Mapping[str, Callable[[], str]] = MappingProxyType(
+FILES: Mapping[str, Callable[[], File]] = MappingProxyType(
     {
         made.__name__: made
         for made in (

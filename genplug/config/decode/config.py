@@ -15,10 +15,11 @@ from genplug.config.decode.command import decode_command
 from genplug.config.decode.devices import custom_attribute_names, decode_source
 from genplug.config.decode.health import HealthDecoder
 from genplug.config.decode.values import ValueDecoder, entries, is_set, items, number
-from genplug.config.diagnostics import Diagnostics
+from genplug.config.diagnostics import Budget, Diagnostics
 from genplug.config.merge import shared_defaults
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode, to_python
 from genplug.spec.diagnostic import ErrorCode
+from genplug.spec.limits import MAX_TOKENS
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource
 from genplug.spec.names import SLICE, resource_name_error
@@ -36,6 +37,8 @@ def decode(
     With None as policy, everything is allowed.
     """
     written = dict(entries(tree.get("resources")))
+    if not all(_spend_resource(name, entry, diagnostics) for name, entry in written.items()):
+        return Config({}, tuple(files), "")
     own = {
         name: custom_attribute_names(entry.value) for name, entry in written.items() if isinstance(entry.value, MapNode)
     }
@@ -202,6 +205,18 @@ class _Decoder:
         elif self.policy is not None and (error := self.policy.resource_error(name)):
             message, hint = f"the resource {name!r} is {error}", self.policy.help
             self.diagnostics.add(ErrorCode.NOT_ALLOWED, location, message, key_path=where, hint=hint, width=width)
+
+
+def _spend_resource(name: str, entry: MapEntry, diagnostics: Diagnostics) -> bool:
+    """Count a resource, its aliases and its tokens; return whether they are within the limits."""
+    where, width = f"resources.{name}", max(len(name), 1)
+    node = entry.value if isinstance(entry.value, MapNode) else None
+    names = 1 + len(items(node.get("aliases") if node is not None else None))
+    tokens = number(node.get("tokens") if node is not None else None, 0)
+    # The schema check has reported a number out of its range.
+    counted = int(tokens) if 0 <= tokens <= MAX_TOKENS else 0
+    within = diagnostics.spend(Budget.RESOURCES, names, entry.key, key_path=where, width=width)
+    return diagnostics.spend(Budget.TOKENS, counted, entry.key, key_path=where, width=width) and within
 
 
 def _check_aliases(

@@ -15,6 +15,7 @@ from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode
 from genplug.health.probes import PROBES
 from genplug.spec.diagnostic import ErrorCode, WarningCode
+from genplug.spec.limits import MAX_PROBES
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import Policy
 from genplug.spec.probes import Check, HealthSpec, OnError, ProbeSpec, ProbeTiming
@@ -50,6 +51,11 @@ class HealthDecoder:
         locations: dict[str, SourceLocation] = {}
         node = health.get("probes")
         probes = [item for item in items(node) if isinstance(item, MapNode)]
+        if len(probes) > MAX_PROBES:
+            message = f"{len(probes)} probes, at most {MAX_PROBES} are allowed"
+            hint = "a 'file' probe with a glob checks many files"
+            self.diagnostics.add(ErrorCode.LIMIT, probes[MAX_PROBES].location, message, key_path=where, hint=hint)
+            return
         # Default names give way to those in the configuration, wherever they are.
         configured = frozenset(_text(probe.get("name")) or "" for probe in probes)
         for index, probe in enumerate(items(node)):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
-from genplug.config.diagnostics import Diagnostics
+from genplug.config.diagnostics import Budget, Diagnostics
 from genplug.config.schema import did_you_mean
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode, to_python
 from genplug.hardware.attribute_names import is_known_attribute, list_known_attributes
@@ -45,7 +45,9 @@ class ValueDecoder:
             return None
         for reference in template.references:
             for name, offset in reference.named_offsets:
-                self._check_attribute(name, node.at(offset), where)
+                # The location of an offset takes time in a long text.
+                if not self._is_attribute(name):
+                    self._check_attribute(name, node.at(offset), where)
         # The values are unknown here, but filters can make a long text of every value.
         is_bounded = self._render_sample(node, template, dict.fromkeys(template.names, ("x",)), where) is not None
         return template if is_bounded else None
@@ -97,13 +99,17 @@ class ValueDecoder:
             yield Condition(entry.key, name, self._selector(entry.value, f"{where}.{name}"))
 
     def _glob(self, node: ScalarNode, text: str, where: str) -> Glob | None:
+        if self.diagnostics.is_spent(Budget.PATTERNS):
+            return None
         try:
-            return Glob.parse(text)
+            glob = Glob.parse(text)
         except GlobError as error:
             # The offset refers to the rendered sample, which may differ from the text.
             location = node.at(error.offset if text == node.text else 0)
             self.diagnostics.add(ErrorCode.GLOB, location, f"{node.text!r}: {error}", key_path=where, hint=error.hint)
             return None
+        self._spend(Budget.PATTERNS, len(glob.alternatives), node, where)
+        return glob
 
     def _selector(self, node: Node, where: str) -> Selector:
         if not isinstance(node, MapNode):
@@ -129,11 +135,16 @@ class ValueDecoder:
         """Return the brace-free globs over names of a string or a list of strings."""
         globs: list[str] = []
         for scalar in _strings(node):
+            if self.diagnostics.is_spent(Budget.PATTERNS):
+                break
             try:
-                globs += expand_braces(scalar.text)
+                expanded = expand_braces(scalar.text)
             except GlobError as error:
                 location, message = scalar.at(error.offset), f"{scalar.text!r}: {error}"
                 self.diagnostics.add(ErrorCode.GLOB, location, message, key_path=where, hint=error.hint)
+            else:
+                globs += expanded
+                self._spend(Budget.PATTERNS, len(expanded), scalar, where)
         return tuple(globs)
 
     def _choices(self, node: Node | None, where: str) -> tuple[str, ...]:
@@ -191,8 +202,10 @@ class ValueDecoder:
         return template if self._pattern(node, sample, where) is not None else None
 
     def _pattern(self, node: ScalarNode, text: str, where: str) -> Pattern | None:
+        if not self._spend(Budget.REGEXES, 1, node, where, once=text):
+            return None
         try:
-            return compile_regex(text)
+            pattern = compile_regex(text)
         except PatternError as error:
             hint = "the syntax is that of RE2: no look-ahead and no back-references"
             message = f"{node.text!r} is not a regular expression: {error}"
@@ -200,6 +213,12 @@ class ValueDecoder:
                 ErrorCode.SELECTOR, node.at(0), message, key_path=where, hint=hint, width=len(node.text)
             )
             return None
+        is_affordable = self._spend(Budget.REGEX_INSTRUCTIONS, pattern.programsize, node, where, once=text)
+        return pattern if is_affordable else None
+
+    def _spend(self, budget: Budget, amount: int, node: ScalarNode, where: str, *, once: str | None = None) -> bool:
+        width = max(len(node.text), 1)
+        return self.diagnostics.spend(budget, amount, node.at(0), key_path=where, width=width, once=once)
 
     def _sample(self, name: str, parts: Sequence[str | Reference]) -> tuple[str]:
         """Return a sample value of an attribute: a path if it is a path or may be one at the start of a path."""
@@ -208,8 +227,11 @@ class ValueDecoder:
         is_first = isinstance(parts[0], Reference) and parts[0].name == name
         return (_LONG_PATH if name in _PATHS or (may_be and is_first) else "x",)
 
+    def _is_attribute(self, name: str) -> bool:
+        return is_known_attribute(name) or name in self.custom
+
     def _check_attribute(self, name: str, location: SourceLocation, where: str) -> None:
-        if is_known_attribute(name) or name in self.custom:
+        if self._is_attribute(name):
             return
         if name == SLICE:
             message = "'slice', the number of a slice, is not available here"

@@ -197,7 +197,7 @@ def test_unsupported_yaml_is_reported_as_a_single_error(text: str) -> None:
     found = Diagnostics()
     parse_document(text, "f", found)
     (diagnostic,) = found.found
-    assert diagnostic.code in {ErrorCode.SYNTAX, ErrorCode.DUPLICATE_KEY, ErrorCode.UNREADABLE}
+    assert diagnostic.code in {ErrorCode.SYNTAX, ErrorCode.DUPLICATE_KEY, ErrorCode.UNREADABLE, ErrorCode.LIMIT}
     assert diagnostic.message
     assert diagnostic.hint
 
