@@ -37,6 +37,7 @@ from genplug.hardware.denied_node_table import (  # noqa: E402
 )
 from genplug.observe.events import Event  # noqa: E402
 from genplug.spec import limits  # noqa: E402
+from genplug.spec.denied_variables import DENIED_VARIABLES  # noqa: E402
 from genplug.spec.globs import expand_braces  # noqa: E402
 
 Schema = Mapping[str, Any]
@@ -502,6 +503,13 @@ def _list_marks(entry: DeniedNode) -> Iterator[str]:
         yield SPECIAL_MARKS[entry.name]
 
 
+def render_denied_variables(_before: str) -> Iterator[str]:
+    """Yield a table of the denied environment variables."""
+    yield from ("| Variables | Reason |", "| --- | --- |")
+    for variables in DENIED_VARIABLES:
+        yield f"| {', '.join(f'`{name}`' for name in variables.names)} | It {variables.effect}. |"
+
+
 def _join_numbers(entry: DeniedNode) -> Iterator[str]:
     """Yield the numbers of an entry; consecutive majors are a range."""
     majors = [major for major, minors in entry.numbers if minors == ANY_MINOR]
@@ -518,6 +526,7 @@ GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
     "attributes": render_attributes,
     "commands": render_commands,
     "denied-nodes": render_denied_nodes,
+    "denied-variables": render_denied_variables,
     "diagnostics": render_diagnostics,
     "events": render_events,
     "key-table": render_key_table,

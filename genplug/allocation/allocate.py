@@ -11,10 +11,20 @@ from collections.abc import Iterator, Sequence
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.allocation.errors import AllocationError, failed_precondition, unknown_device_error
 from genplug.allocation.offer import ResourceOffer
-from genplug.hardware.host import Host
+from genplug.hardware.host import Host, printable
 from genplug.hardware.inventory import KIND_NAMES, Device, DeviceNode, PathInfo, sort_devices
+from genplug.spec.container_rules import (
+    annotation_error,
+    cdi_name_error,
+    environment_error,
+    mount_target_error,
+    node_target_error,
+    normalize_container_path,
+    path_error,
+    variable_error,
+)
 from genplug.spec.model import MountSpec, Resource
-from genplug.spec.names import SLICE, cdi_device_error
+from genplug.spec.names import SLICE
 from genplug.spec.policy import Policy
 from genplug.spec.template import MergedValues, RenderError, Template, Values, combine_values, list_members
 
@@ -48,13 +58,30 @@ def _edits_of(
 ) -> ContainerEdits:
     allocate = offer.resource.allocate
     attributes = _attributes(offer, ids, devices)
-    return ContainerEdits(
+    edits = ContainerEdits(
         env=tuple((name, _render(template, attributes, offer)) for name, template in allocate.env),
         mounts=_mounts(allocate.mounts, devices, offer.resource.policy, host),
         nodes=_nodes(devices, host, is_complete=is_complete),
         annotations=tuple((name, _render(template, attributes, offer)) for name, template in allocate.annotations),
         cdi_devices=_cdi_devices(offer, attributes),
     )
+    _check_values(edits, offer.resource)
+    return edits
+
+
+def _check_values(edits: ContainerEdits, resource: Resource) -> None:
+    """Check what was rendered for a container; the values of a single device were checked when it was found."""
+    for name, value in edits.env:
+        if error := variable_error(name, value, resource.policy):
+            raise _cannot_allocate(resource.name, f"the environment variable {name} {error}")
+    if error := environment_error(edits.env):
+        raise _cannot_allocate(resource.name, f"the environment {error}")
+    for key, value in edits.annotations:
+        if error := annotation_error(key, value, resource.policy):
+            raise _cannot_allocate(resource.name, f"the annotation {key} {error}")
+    for node in edits.nodes:
+        if error := node_target_error(node.container_path, node.host_path):
+            raise _cannot_allocate(resource.name, f"the container path {node.container_path} {error}")
 
 
 def _usable_devices(offer: ResourceOffer, devices: Sequence[Device], host: Host) -> tuple[Device, ...]:
@@ -220,12 +247,15 @@ def _mount_paths(spec: MountSpec, device: Device) -> Iterator[tuple[str, str]]:
     try:
         for selected in combine_values((spec.host_path, spec.container_path), device.attributes):
             paths = (spec.host_path.render(selected), spec.container_path.render(selected))
-            for path in paths:
-                if not path.startswith("/"):
-                    raise _cannot_allocate(
-                        f"{device.resource} device {device.id}", f"a mount's path '{path}' is not absolute"
-                    )
-            yield posixpath.normpath(paths[0]), posixpath.normpath(paths[1])
+            if violation := path_error(paths[0]):
+                raise _cannot_allocate(
+                    f"{device.resource} device {device.id}", f"the mount source '{printable(paths[0])}' {violation}"
+                )
+            if violation := mount_target_error(paths[1]):
+                raise _cannot_allocate(
+                    f"{device.resource} device {device.id}", f"a mount at '{printable(paths[1])}' {violation}"
+                )
+            yield posixpath.normpath(paths[0]), normalize_container_path(paths[1])
     except RenderError as error:
         reason = f"a mount {error.describe('the device')}"
         raise _cannot_allocate(f"{device.resource} device {device.id}", reason) from None
@@ -241,8 +271,8 @@ def _cdi_devices(offer: ResourceOffer, attributes: Values) -> tuple[str, ...]:
             reason = f"'{template.text}' {error.describe('a device of the container')}"
             raise _cannot_allocate(offer.resource.name, reason) from None
         for name in rendered:
-            if violation := cdi_device_error(name) or offer.resource.policy.cdi_error(name):
-                raise _cannot_allocate(offer.resource.name, f"the CDI device '{name}' is not allowed: {violation}")
+            if violation := cdi_name_error(name, offer.resource.policy):
+                raise _cannot_allocate(offer.resource.name, f"the CDI device '{printable(name)}' {violation}")
             names[name] = None
     return tuple(names)
 

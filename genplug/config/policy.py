@@ -97,8 +97,10 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         written = inner.get(key) if isinstance(inner, MapNode) else None
         return values.globs(written, f"{part}.{key}") if isinstance(written, ListNode) else None
 
-    cdi = tree.get("cdi")
-    cdi_names = cdi.get("allow") if isinstance(cdi, MapNode) else None
+    def name_globs(part: str) -> tuple[str, ...]:
+        inner = tree.get(part)
+        return values.name_globs(inner.get("allow") if isinstance(inner, MapNode) else None, f"{part}.allow")
+
     names, allow = tree.get("resources"), globs("devices", "allow")
     return Policy(
         file=file,
@@ -110,7 +112,9 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         mounts=globs("mounts", "allow") or (),
         writable=globs("mounts", "writable") or (),
         programs=globs("exec", "allow") or (),
-        cdi=DEFAULT_POLICY.cdi if cdi_names is None else values.name_globs(cdi_names, "cdi.allow"),
+        cdi=name_globs("cdi"),
+        annotations=name_globs("annotations"),
+        env=name_globs("env"),
         open_probe=is_set(tree, "openProbe", value=True),
     )
 

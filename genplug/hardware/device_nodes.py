@@ -1,6 +1,5 @@
 """Resolves the device nodes and companions of a device to paths, container paths and faults."""
 
-import posixpath
 from collections.abc import Iterator, Sequence
 
 from genplug.hardware.candidate_attributes import path_attributes
@@ -9,6 +8,7 @@ from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host, is_utf8, printable
 from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
 from genplug.hardware.kernel_modules import missing_node_hint
+from genplug.spec.container_rules import node_target_error, normalize_container_path, path_error
 from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.model import NodeSpec
 from genplug.spec.template import MissingAttributeError, RenderError, Values, combine_values
@@ -110,8 +110,8 @@ def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Depende
 def _node(
     path: str, spec: NodeSpec, attributes: Values, host: Host, dependencies: Dependencies
 ) -> DeviceNode | str | None:
-    if not path.startswith("/"):
-        return f"'{path}' is not an absolute path ({spec.location})"
+    if error := path_error(path):
+        return f"'{printable(path)}' {error} ({spec.location})"
     info = host.stat_tracked(path, dependencies)
     if info is None:
         return None if spec.optional else f"{path} {host.missing_reason(path) or 'does not exist'}"
@@ -120,9 +120,19 @@ def _node(
     if not info.is_device:
         return f"{path} is {KIND_NAMES[info.kind]}, not a device node"
     is_optional = spec.optional or spec.path.has_glob
-    if spec.container_path is None:
-        return DeviceNode(path, posixpath.normpath(path), spec.permissions, info, is_optional)
-    container_path = spec.container_path.render({**attributes, **path_attributes(path, info)})
-    if not container_path.startswith("/"):
-        return f"the container path '{container_path}' of {path} is not absolute ({spec.location})"
-    return DeviceNode(path, posixpath.normpath(container_path), spec.permissions, info, is_optional)
+    container_path = path
+    if spec.container_path is not None:
+        container_path = spec.container_path.render({**attributes, **path_attributes(path, info)})
+    if error := node_target_error(container_path, info.resolved):
+        return f"the container path '{printable(container_path)}' of {path} {error} ({spec.location})"
+    return DeviceNode(path, normalize_container_path(container_path), spec.permissions, info, is_optional)
+
+
+def candidate_target_faults(nodes: Sequence[DeviceNode]) -> list[str]:
+    """Return a fault for each node whose path on the host must not be its path in a container."""
+    errors = ((node.path, node_target_error(node.path, node.info.resolved)) for node in nodes)
+    return [
+        f"the container path '{path}' {error}; set another path with 'nodes' and 'as'"
+        for path, error in errors
+        if error
+    ]

@@ -9,10 +9,11 @@ from genplug.hardware.cdi_references import cdi_faults
 from genplug.hardware.denied_nodes import denied_device_error
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.device_ids import device_id, verbatim_error
-from genplug.hardware.device_nodes import candidate_nodes, resolve_collisions, specified_nodes
+from genplug.hardware.device_nodes import candidate_nodes, candidate_target_faults, resolve_collisions, specified_nodes
 from genplug.hardware.host import Host, printable
 from genplug.hardware.hung_paths import HangError
 from genplug.hardware.inventory import KIND_NAMES, Candidate, CandidateOutcome, Device, ScanStall
+from genplug.hardware.rendered_values import rendered_value_faults
 from genplug.hardware.required_attributes import is_slice_named, needed_at_allocate
 from genplug.hardware.resource_naming import resource_name
 from genplug.spec.model import AllocateSpec, Resource, Source
@@ -152,7 +153,8 @@ class _DeviceBuilder:
         if source.nodes:
             nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.extra_dependencies)
         else:
-            nodes, faults = candidate_nodes(group.candidates), _empty_allocation_faults(resource, group)
+            nodes = candidate_nodes(group.candidates)
+            faults = [*_empty_allocation_faults(resource, group), *candidate_target_faults(nodes)]
         companions, missing = specified_nodes(source.companions, attributes, self.host, self.extra_dependencies)
         own, extra_nodes, collisions = resolve_collisions(nodes, companions)
         faults += [*(f"companion {fault}" for fault in missing), *collisions]
@@ -165,9 +167,10 @@ class _DeviceBuilder:
             for names, part in self.needed.items()
             if not any(name_ in attributes for name_ in names)
         ]
-        if self.cdi_devices is not None and not needed_faults:
+        value_faults = [] if needed_faults else rendered_value_faults(resource, attributes)
+        if self.cdi_devices is not None and not needed_faults and not value_faults:
             faults += cdi_faults(resource, attributes, slices, self.cdi_devices)
-        faults += needed_faults
+        faults += [*needed_faults, *value_faults]
         id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
         if source.is_id_verbatim:
             fault = verbatim_error(group.key)

@@ -14,7 +14,17 @@ from genplug.spec.globs import Glob
 from genplug.spec.policy import Policy
 
 _EVERYTHING = (Glob.parse("/**"),)
-_PERMISSIVE = Policy(allow=_EVERYTHING, block=True, mounts=_EVERYTHING, writable=_EVERYTHING, programs=_EVERYTHING)
+_PERMISSIVE = Policy(
+    allow=_EVERYTHING,
+    block=True,
+    mounts=_EVERYTHING,
+    writable=_EVERYTHING,
+    programs=_EVERYTHING,
+    cdi=("*",),
+    annotations=("*",),
+    env=("*",),
+    open_probe=True,
+)
 
 
 @frozen

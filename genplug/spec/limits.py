@@ -92,6 +92,12 @@ MAX_RENDERED_CHARACTERS = 131_072
 MAX_VALUE_COMBINATIONS = 1000
 """Texts to which a template renders: there is a text for each combination of the values of its attributes."""
 
+MAX_VARIABLE_BYTES = 131_071
+"""Bytes of an environment variable, with its name: the kernel starts no program with more (MAX_ARG_STRLEN)."""
+
+MAX_ENVIRONMENT_BYTES = 1 << 21
+"""Bytes of all environment variables of a container: a quarter of a stack of 8 MiB (execve(2))."""
+
 # Health: the work of probes is limited by their number and by the number of their runs.
 
 MAX_COUNTER_SAMPLES = 500

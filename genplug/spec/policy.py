@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from attrs import frozen
 
+from genplug.spec.denied_variables import denied_value_effect, denied_variable_effect
 from genplug.spec.globs import Glob
 
 
@@ -24,6 +25,9 @@ class Policy:
     - ``mounts``, ``writable``: globs over host paths; a path is also allowed if a glob matches one of its parents.
     - ``programs``: globs over the paths of programs that probes and ``preStart`` may run.
     - ``cdi``: globs over the qualified names of other programs' CDI devices.
+    - ``annotations``: globs over the keys of annotations.
+    - ``env``: globs over the names of environment variables, or over ``NAME=VALUE``, that are allowed although they are
+      in the built-in list (``genplug.spec.denied_variables``).
     - ``open_probe``: whether probes may open device nodes.
     """
 
@@ -36,7 +40,9 @@ class Policy:
     mounts: tuple[Glob, ...] = ()
     writable: tuple[Glob, ...] = ()
     programs: tuple[Glob, ...] = ()
-    cdi: tuple[str, ...] = ("*",)
+    cdi: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
     open_probe: bool = False
 
     @property
@@ -97,6 +103,24 @@ class Policy:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.cdi):
             return ""
         return self._refuse("cdi.allow", _format_list(self.cdi))
+
+    def annotation_error(self, key: str) -> str:
+        """Return which rule forbids an annotation with this key, or an empty string."""
+        if any(fnmatch.fnmatchcase(key, pattern) for pattern in self.annotations):
+            return ""
+        return self._refuse("annotations.allow", _format_list(self.annotations))
+
+    def env_error(self, name: str, value: str | None = None) -> str:
+        """Return which rule forbids an environment variable, or an empty string; None is a value that is not known."""
+        effect = denied_variable_effect(name) or (denied_value_effect(name, value) if value is not None else "")
+        if not effect:
+            return ""
+        texts = (name,) if value is None else (name, f"{name}={value}")
+        if any(fnmatch.fnmatchcase(text, pattern) for pattern in self.env for text in texts):
+            return ""
+        if value is None and any(pattern.startswith(f"{name}=") for pattern in self.env):
+            return ""
+        return f"refused by 'env.allow' of {self.name}: it {effect}"
 
     def _refuse(self, rule: str, allowed: str) -> str:
         return f"refused by '{rule}' of {self.name}, which allows {allowed}"

@@ -193,7 +193,18 @@ REQUIREMENTS: dict[str, tuple[dict[str, Any], list[tuple[dict[str, Any], str]]]]
     ),
     "CDI devices": (
         {"allocate": {"cdiDevices": ["vendor.example/gpu=all"]}},
-        [({}, "Set {}daemonset.cdiSearchDirs"), (nest_value(("daemonset", "cdiSearchDirs"), ["/etc/cdi"]), "")],
+        [
+            ({}, "Set {}daemonset.cdiSearchDirs"),
+            (nest_value(("daemonset", "cdiSearchDirs"), ["/etc/cdi"]), "Add them to {}policy.cdi.allow"),
+            (nest_value(("policy", "cdi", "allow"), ["vendor.example/gpu=*"]), ""),
+        ],
+    ),
+    "annotations": (
+        {"allocate": {"annotations": {"vendor.example/gpu": "x"}}},
+        [
+            ({}, "Add them to {}policy.annotations.allow"),
+            (nest_value(("policy", "annotations", "allow"), ["vendor.example/*"]), ""),
+        ],
     ),
     "mount": (
         MOUNT,

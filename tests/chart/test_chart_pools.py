@@ -278,7 +278,7 @@ COMMON = merge_values(
             "resources": {
                 SERIAL: {
                     "devices": [{"glob": "/dev/ttyUSB*"}],
-                    "allocate": {"env": {"PORTS": "${path}"}, "annotations": {"a.example/b": "c"}},
+                    "allocate": {"env": {"PORTS": "${path}"}, "inject": "nodes"},
                     "health": {"sticky": True, "removalGracePeriodSeconds": 300, "probes": [{"pci": {}}]},
                 }
             }
@@ -318,7 +318,7 @@ def test_null_removes_a_chart_default_and_a_part_of_a_resource(helm: str) -> Non
     found = render(merge_values(COMMON, {"pools": {"lab": lab}, "daemonset": {"tolerations": None}}), helm=helm)
     assert read_configuration(found, "lab")["resources"][SERIAL] == {
         "devices": [{"glob": "/dev/ttyUSB*"}],
-        "allocate": {"env": {}, "annotations": {"a.example/b": "c"}},
+        "allocate": {"env": {}, "inject": "nodes"},
     }
     assert get_agent(get_daemonsets(found)["lab"])["resources"] == {"requests": {"cpu": "10m", "memory": "64Mi"}}
     assert "limits" in get_agent(get_daemonsets(found)["default"])["resources"]

@@ -35,7 +35,9 @@ FULL_CONFIG = CONFIG_HEADER + (
 async def run_plugin(node: FakeNode, config: str = X_CONFIG, devices: int = 3) -> AsyncIterator[PluginClient]:
     """Run the agent on a node with ``devices`` devices; give the kubelet's connection to it when all are listed."""
     plug_devices(node, *(f"x{number}" for number in range(devices)))
-    async with node.run_agent(config, policy=write_policy(node, "mounts: {allow: [/opt]}\n")):
+    async with node.run_agent(
+        config, policy=write_policy(node, "mounts: {allow: [/opt]}\nannotations: {allow: [example.com/*]}\n")
+    ):
         await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) >= devices)
         yield node.kubelet.plugin(X)
 

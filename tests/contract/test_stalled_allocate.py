@@ -25,7 +25,7 @@ pytestmark = pytest.mark.fuse
 X, Y = "example.com/x", "example.com/y"
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
 Y_SPEC = f"  {Y}: {{devices: [{{glob: '/dev/y*'}}]}}\n"
-MOUNTS = "mounts: [{hostPath: /mnt/dead/lib, containerPath: /lib}]"
+MOUNTS = "mounts: [{hostPath: /mnt/dead/lib, containerPath: /opt/lib}]"
 MOUNTING = f"  {X}: {{devices: [{{glob: '/dev/x*'}}], allocate: {{{MOUNTS}}}}}\n"
 POLICY = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
 

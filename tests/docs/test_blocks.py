@@ -37,6 +37,8 @@ EVERYTHING = Policy(
     block=True,
     writable=(Glob.parse("/**"),),
     programs=(Glob.parse("/**"),),
+    cdi=("*",),
+    annotations=("*",),
     open_probe=True,
 )
 """A policy under which the examples of the configuration are valid; the pages say which of them need a policy."""

@@ -26,7 +26,12 @@ VERSION = {"apiVersion": "genplug.io/v1alpha1", "kind": "DevicePluginConfig"}
 DEVICES = [{"glob": "/dev/x*"}]
 SCHEMA: Mapping[str, Any] = json.loads(schema_text())
 ALLOWING = Policy(
-    mounts=(Glob.parse("/**"),), writable=(Glob.parse("/**"),), programs=(Glob.parse("/**"),), open_probe=True
+    mounts=(Glob.parse("/**"),),
+    writable=(Glob.parse("/**"),),
+    programs=(Glob.parse("/**"),),
+    cdi=("*",),
+    annotations=("*",),
+    open_probe=True,
 )
 
 

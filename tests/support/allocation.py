@@ -11,7 +11,7 @@ from genplug.spec.policy import Policy
 from genplug.spec.template import Template, merge_values
 from tests.support.hardware import LOCATION, NAME, NodeTree
 
-MOUNT_POLICY = Policy(writable=(Glob.parse("/**"),))
+MOUNT_POLICY = Policy(writable=(Glob.parse("/**"),), cdi=("*",), annotations=("*",))
 """Allows mounts, which the default policy denies."""
 
 

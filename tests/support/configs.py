@@ -17,8 +17,10 @@ POLICY_HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
 NAME = "example.com/x"
 DEVICES = "devices: [{glob: /dev/x*}]"
 """The devices of a resource whose tests are about other keys."""
-PERMISSIVE_POLICY = Policy(writable=(Glob.parse("/**"),), programs=(Glob.parse("/opt/**"),))
-"""Allows the mounts and programs of the tests; the default policy allows none."""
+PERMISSIVE_POLICY = Policy(
+    writable=(Glob.parse("/**"),), programs=(Glob.parse("/opt/**"),), cdi=("*",), annotations=("*",)
+)
+"""Allows the mounts, programs, CDI devices and annotations of the tests; the default policy allows none."""
 
 
 def render_config(body: str, name: str = NAME) -> str:

@@ -8,15 +8,15 @@ from attrs import evolve, frozen
 from genplug.config.decode.values import ValueDecoder, entries, first_key_location, is_set, items
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import MapNode, Node, ScalarNode
+from genplug.spec.container_rules import mount_target_error
 from genplug.spec.diagnostic import ErrorCode
+from genplug.spec.limits import MAX_VARIABLE_BYTES
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, MountSpec
 from genplug.spec.names import SLICE, annotation_key_error, cdi_device_error, env_name_error
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
 
-_MAX_VARIABLE_BYTES = 131_071
-"""The longest ``NAME=value`` in bytes with which the kernel starts a program (MAX_ARG_STRLEN of execve(2))."""
 _MAX_RESPONSE_BYTES = 4 << 20
 """The largest Allocate response in bytes that the kubelet accepts (docs/internals/kubelet-contract.md §1.5)."""
 
@@ -35,9 +35,11 @@ class AllocateDecoder:
             return AllocateSpec()
         inject = node.get("inject")
         spec = AllocateSpec(
-            env=self._named(node.get("env"), f"{where}.env", env_name_error),
+            env=self._named(node.get("env"), f"{where}.env", env_name_error, self._env_denial),
             mounts=tuple(self._mounts(node.get("mounts"), f"{where}.mounts")),
-            annotations=self._named(node.get("annotations"), f"{where}.annotations", annotation_key_error),
+            annotations=self._named(
+                node.get("annotations"), f"{where}.annotations", annotation_key_error, self._annotation_denial
+            ),
             cdi_devices=tuple(self._cdi_devices(node.get("cdiDevices"), f"{where}.cdiDevices")),
             injects_by_cdi=isinstance(inject, ScalarNode) and inject.value == "cdi",
         )
@@ -47,9 +49,9 @@ class AllocateDecoder:
     def _check_sizes(self, spec: AllocateSpec, node: MapNode, where: str) -> None:
         locations = {name: entry.key for name, entry in entries(node.get("env"))}
         for name, template in spec.env:
-            if len(f"{name}={template.text}".encode()) > _MAX_VARIABLE_BYTES:
+            if len(f"{name}={template.text}".encode()) > MAX_VARIABLE_BYTES:
                 message = (
-                    f"{name!r} is longer than {_MAX_VARIABLE_BYTES} bytes: the kernel would not start a program with it"
+                    f"{name!r} is longer than {MAX_VARIABLE_BYTES} bytes: the kernel would not start a program with it"
                 )
                 tree, hint = f"{where}.env", "put the value into a file and mount the file"
                 self.diagnostics.add(
@@ -67,16 +69,33 @@ class AllocateDecoder:
                 hint="move long values into files and mount the files",
             )
 
-    def _named(self, node: Node | None, where: str, check: Callable[[str], str]) -> tuple[tuple[str, Template], ...]:
+    def _named(
+        self, node: Node | None, where: str, check: Callable[[str], str], denial: Callable[[str, Template], str]
+    ) -> tuple[tuple[str, Template], ...]:
         named = []
         for name, entry in entries(node):
+            width = max(len(name), 1)
             if error := check(name):
-                width = max(len(name), 1)
                 self.diagnostics.add(ErrorCode.NAME, entry.key, f"{name!r}: {error}", key_path=where, width=width)
             template = self.values.template(entry.value, f"{where}.{name}")
-            if template is not None:
-                named.append((name, template))
+            if template is None:
+                continue
+            if not error and self.policy is not None and (message := denial(name, template)):
+                self.diagnostics.add(
+                    ErrorCode.NOT_ALLOWED, entry.key, message, key_path=where, hint=self.policy.help, width=width
+                )
+            named.append((name, template))
         return tuple(named)
+
+    def _env_denial(self, name: str, template: Template) -> str:
+        # A template is checked when it is rendered.
+        value = None if template.names else template.render({})
+        error = self.policy.env_error(name, value) if self.policy is not None else ""
+        return f"the environment variable {name!r} is {error}" if error else ""
+
+    def _annotation_denial(self, key: str, _: Template) -> str:
+        error = self.policy.annotation_error(key) if self.policy is not None else ""
+        return f"the annotation {key!r} is {error}" if error else ""
 
     def _cdi_devices(self, node: Node | None, where: str) -> Iterator[Template]:
         for item in items(node):
@@ -89,13 +108,18 @@ class AllocateDecoder:
                 hint = "write a qualified CDI device name: vendor.example/class=device"
                 message = f"{item.text!r}: {error}"
                 self.diagnostics.add(ErrorCode.NAME, item.at(0), message, key_path=where, hint=hint, width=width)
-            elif self.policy is not None and not template.names and (error := self.policy.cdi_error(sample)):
+            elif self.policy is not None and (error := self._cdi_denial(template, sample, self.policy)):
                 message = f"the CDI device {item.text!r} is {error}"
                 self.diagnostics.add(
                     ErrorCode.NOT_ALLOWED, item.at(0), message, key_path=where, hint=self.policy.help, width=width
                 )
             else:
                 yield template
+
+    @staticmethod
+    def _cdi_denial(template: Template, sample: str, policy: Policy) -> str:
+        # A template is checked when it is rendered, unless the policy allows no name.
+        return "" if template.names and policy.cdi else policy.cdi_error(sample)
 
     def _mounts(self, node: Node | None, where: str) -> Iterator[MountSpec]:
         taken: dict[str, SourceLocation] = {}
@@ -121,13 +145,14 @@ class AllocateDecoder:
         container_path = values.path(node.get("containerPath"), where)
         if host_path is None or container_path is None:
             return None
-        if not container_path.text.strip("/"):
-            message, hint = (
-                "mounting at '/' would hide the root file system of the container",
-                "mount at a directory in it",
-            )
+        # A template is checked when it is rendered.
+        target = "" if container_path.names else container_path.render({})
+        if target.startswith("/") and ".." not in target.split("/") and (error := mount_target_error(target)):
+            message, hint = f"mounting at {target!r} {error}", "mount at another directory"
             location = node.entries["containerPath"].value.location
-            self.diagnostics.add(ErrorCode.PATH, location, message, key_path=where, hint=hint)
+            self.diagnostics.add(
+                ErrorCode.PATH, location, message, key_path=where, hint=hint, width=len(container_path.text)
+            )
         read_only, optional = not is_set(node, "readOnly", value=False), is_set(node, "optional", value=True)
         self._check_mount(node.entries["hostPath"].value, host_path, where, read_only=read_only)
         return MountSpec(first_key_location(node), host_path, container_path, read_only, optional)

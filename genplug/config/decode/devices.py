@@ -8,6 +8,7 @@ from genplug.config.decode.values import ValueDecoder, entries, first_key_locati
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode
 from genplug.hardware.attribute_names import is_known_attribute, needs_sysfs
+from genplug.spec.container_rules import node_target_error, path_error
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_ATTRIBUTE_DEPTH, MAX_CUSTOM_ATTRIBUTES
@@ -171,8 +172,22 @@ class _SourceDecoder:
         permissions = "".join(letter for letter in _PERMISSIONS if letter in letters)
         if path is None:
             return None
+        self._check_target(fields.get("as"), container_path, path, where)
         optional = is_set(node, "optional", value=True)
         return NodeSpec(node.location, path, container_path, permissions, optional)
+
+    def _check_target(self, node: Node | None, container_path: Template | None, path: Template, where: str) -> None:
+        # A template is checked when it is rendered, and an invalid path was reported.
+        if not isinstance(node, ScalarNode) or container_path is None or container_path.names:
+            return
+        target = container_path.render({})
+        host_path = "" if path.names else path.render({})
+        if path_error(target) or not (error := node_target_error(target, host_path)):
+            return
+        message, hint = f"the container path {target!r} {error}", "write another path below /dev"
+        self.diagnostics.add(
+            ErrorCode.PATH, node.at(0), message, key_path=f"{where}.as", hint=hint, width=len(node.text)
+        )
 
 
 def _type(node: MapNode, globs: Sequence[Glob]) -> CandidateType:

@@ -18,7 +18,7 @@ from genplug.cli import capture
 from genplug.cli.main import main
 from genplug.hardware.host import CAPTURE_MARK, STAND_INS_MARKER
 from genplug.testing.node.file_trees import build_tree
-from tests.support.configs import format_cdi_spec
+from tests.support.configs import POLICY_HEADER, format_cdi_spec
 
 CONFIGS = Path(__file__).parents[3] / "examples" / "configs"
 TREES = Path(__file__).parents[2] / "recipes" / "trees"
@@ -449,14 +449,18 @@ def test_archive_has_the_names_of_cdi_devices_and_nothing_else_of_their_files(
 ) -> None:
     build_tree(CDI_TREE % format_cdi_spec("vendor.io/gpu", "x0").replace("A=b", "PASSWORD=secret"), tmp_path / "root")
     (tmp_path / "c.yaml").write_text(CDI_CONFIG)
-    here = plan(tmp_path / "c.yaml", tmp_path / "root", ["--allocate", "a.io/x=1"], capsys)
+    policy = ["--policy", str(tmp_path / "policy.yaml")]
+    (tmp_path / "policy.yaml").write_text(POLICY_HEADER + "cdi: {allow: [vendor.io/gpu=*]}\n")
+    here = plan(tmp_path / "c.yaml", tmp_path / "root", ["--allocate", "a.io/x=1", *policy], capsys)
     assert '"vendor.io/gpu=x0"' in here
-    archive = captured(tmp_path)
+    archive = captured(tmp_path, *policy)
     assert "secret" not in str(contents(archive))
-    assert plan(tmp_path / "c.yaml", archive, ["--allocate", "a.io/x=1"], capsys) == here
-    listed = plan(tmp_path / "c.yaml", archive, [], capsys)
+    assert plan(tmp_path / "c.yaml", archive, ["--allocate", "a.io/x=1", *policy], capsys) == here
+    listed = plan(tmp_path / "c.yaml", archive, policy, capsys)
     assert listed.count(" unhealthy ") == 1
-    assert "no CDI file in /etc/cdi and /var/run/cdi defines vendor.io/gpu=x1" in listed
+    assert "no CDI file in /etc/cdi and /var/run/cdi defines vendor.io/gpu=x1" in " ".join(listed.split())
     again = tmp_path / "again.tar.gz"
-    assert main(["capture", "-o", str(again), "--config", str(tmp_path / "c.yaml"), "--root", str(archive)]) == 0
+    assert (
+        main(["capture", "-o", str(again), "--config", str(tmp_path / "c.yaml"), "--root", str(archive), *policy]) == 0
+    )
     assert contents(again) == contents(archive)

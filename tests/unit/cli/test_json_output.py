@@ -34,6 +34,7 @@ resources:
     devices: [{glob: /dev/ttyUSB*}]
 """
 POLICY = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/opt/**]}\n"
+POLICY += "annotations: {allow: [example.com/*]}\ncdi: {allow: [example.com/camera=*]}\n"
 INVALID = """\
 apiVersion: genplug.io/v1alpha1
 kind: DevicePluginConfig

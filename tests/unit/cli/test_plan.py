@@ -10,6 +10,7 @@ from genplug.cli.main import main
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import format_cdi_spec
 from tests.support.outputs import check_output
+from tests.support.resources import write_policy
 
 CONFIG = """\
 apiVersion: genplug.io/v1alpha1
@@ -146,12 +147,17 @@ resources:
 """
 
 
+def plan_cdi(node: FakeNode) -> list[str]:
+    """Return the command for the configuration with CDI devices, under a policy that allows them."""
+    file, policy = node.write_config(CDI), write_policy(node, "cdi: {allow: ['*']}\nannotations: {allow: ['*']}\n")
+    return ["plan", "--config", str(file), "--policy", str(policy), "--root", str(node.root)]
+
+
 async def test_allocation_has_everything_of_the_response_and_the_cdi_file(
     three: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     three.write("/etc/cdi/vendor.json", format_cdi_spec("vendor.io/gpu", "x0", "x1", "x9"))
-    file = three.write_config(CDI)
-    command = ["plan", "--config", str(file), "--root", str(three.root), "--allocate", "a.io/x=2"]
+    command = [*plan_cdi(three), "--allocate", "a.io/x=2"]
     assert main(command) == 0
     document = json.loads(capsys.readouterr().out)
     check_output(document)
@@ -178,8 +184,7 @@ async def test_allocation_has_everything_of_the_response_and_the_cdi_file(
 
 async def test_device_without_its_cdi_device_is_unhealthy(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     three.write("/etc/cdi/vendor.json", format_cdi_spec("vendor.io/gpu", "x0", "x1"))
-    file = three.write_config(CDI)
-    assert main(["plan", "--config", str(file), "--root", str(three.root)]) == 0
+    assert main(plan_cdi(three)) == 0
     printed = capsys.readouterr().out
     assert printed.count(" unhealthy ") == 1
     assert "no CDI file in /etc/cdi and /var/run/cdi defines vendor.io/gpu=x9" in " ".join(printed.split())

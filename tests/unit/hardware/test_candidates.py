@@ -153,7 +153,9 @@ def test_target_that_is_not_utf_8_is_reported(tree: NodeTree) -> None:
     )
     wrong = "its name is not UTF-8, which the kubelet API requires"
     assert find_reason(found, "/dev/x") == wrong
-    assert list_devices(found, "b.example/y")[0].faults == (f"/dev/bytes/\\xff: {wrong}",)
+    assert list_devices(found, "b.example/y")[0].faults == (
+        "'/dev/bytes/\\xff' contains bytes that are not UTF-8, which the kubelet API requires (devices.yaml:5:7)",
+    )
 
 
 @pytest.mark.root

@@ -192,7 +192,7 @@ def test_each_fault_of_nodes_is_reported(tree: NodeTree) -> None:
         "'relative/x0' is not an absolute path (devices.yaml:5:7)",
         "a path at devices.yaml:5:7 renders to an invalid glob: a glob must be an absolute path",
         "a path at devices.yaml:5:7 refers to 'target', which the device does not have",
-        "the container path 'y' of /dev/y is not absolute (devices.yaml:5:7)",
+        "the container path 'y' of /dev/y is not an absolute path (devices.yaml:5:7)",
         "/dev/y and /dev/z both map to /dev/one in the container",
     )
 

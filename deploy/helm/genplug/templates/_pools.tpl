@@ -122,6 +122,12 @@ Arguments: pool (its name), node (its name, or unset for all nodes of the pool),
 {{- if and $allocate.cdiDevices (not $.daemonset.cdiSearchDirs) -}}
 {{- fail (printf "\n\nResource %s %s: `cdiDevices` names CDI devices, but no directory of CDI files is mounted into the agent: every device would be unhealthy. Set %sdaemonset.cdiSearchDirs to the directories that the container runtime reads, usually [/etc/cdi, /var/run/cdi].\n" $resource $on $.prefix) -}}
 {{- end -}}
+{{- range $key := list "annotations" "cdiDevices" -}}
+{{- $rule := ternary "cdi" $key (eq $key "cdiDevices") -}}
+{{- if and (index $allocate $key) (not (dig $rule "allow" list $.policy)) -}}
+{{- fail (printf "\n\nResource %s %s: the policy allows no names for allocate.%s. Add them to %spolicy.%s.allow.\n" $resource $on $key $.prefix $rule) -}}
+{{- end -}}
+{{- end -}}
 {{- range $mount := $allocate.mounts -}}
 {{- $isVisible := hasPrefix "$" $mount.hostPath -}}
 {{- range $directory := concat (list "/dev" "/sys") ($.daemonset.hostMounts | default list) -}}

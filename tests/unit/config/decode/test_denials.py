@@ -1,5 +1,7 @@
 """Names, mounts, programs and CDI devices that the policy denies to a configuration."""
 
+import json
+
 import pytest
 
 from genplug.spec.diagnostic import ErrorCode
@@ -163,13 +165,101 @@ def test_cdi_device_name_must_be_allowed(globs: str, name: str, *, is_allowed: b
         assert denial.startswith(f"the CDI device '{name}' is refused by 'cdi.allow' of policy.yaml, which allows ")
 
 
-def test_default_policy_allows_every_cdi_device() -> None:
-    assert find_denials(render_cdi_device("a.io/b=x"), DEFAULT_POLICY) == []
+@pytest.mark.parametrize("name", ["a.io/b=x", "nvidia.com/gpu=0", "management.nvidia.com/gpu=all", "example.com/x=x0"])
+def test_default_policy_allows_no_cdi_device(name: str) -> None:
+    (denial,) = find_denials(render_cdi_device(name), DEFAULT_POLICY)
+    assert denial == f"the CDI device {name!r} is refused by 'cdi.allow' of the default policy, which allows nothing"
+
+
+def render_allocate(key: str, name: str, value: str = "x") -> str:
+    return f"{DEVICES}\nallocate: {json.dumps({key: {name: value}})}"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "run.oci.keep_original_groups",
+        "org.systemd.property.CPUWeight",
+        "io.katacontainers.config.hypervisor.path",
+        "devices.nri.io/container.x",
+        "container.apparmor.security.beta.kubernetes.io/x",
+        "IO.KUBERNETES.x",
+        "x.cdi.k8s.io/x",
+        "example.com/x",
+    ],
+)
+def test_default_policy_allows_no_annotation(key: str) -> None:
+    (denial,) = find_denials(render_allocate("annotations", key), DEFAULT_POLICY)
+    assert (
+        denial
+        == f"the annotation {key!r} is refused by 'annotations.allow' of the default policy, which allows nothing"
+    )
+    assert find_denials(render_allocate("annotations", key), read_policy("annotations: {allow: ['*']}")) == []
+
+
+def test_annotation_is_allowed_if_a_glob_matches_its_key() -> None:
+    policy = read_policy("annotations: {allow: ['example.com/*']}")
+    assert find_denials(render_allocate("annotations", "example.com/x"), policy) == []
+    assert len(find_denials(render_allocate("annotations", "example.org/x"), policy)) == 1
+
+
+def test_annotation_of_the_kubelet_is_invalid_under_any_policy() -> None:
+    policy = read_policy("annotations: {allow: ['*']}")
+    for key in ("cdi.k8s.io/x", "io.kubernetes.cri/x"):
+        (diagnostic,) = find_diagnostics(render_config(render_allocate("annotations", key)), policy)
+        assert diagnostic.code is ErrorCode.NAME
+
+
+DENIED_VARIABLES = [
+    *("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "GCONV_PATH", "PATH", "BASH_ENV", "ENV", "IFS"),
+    *("PYTHONPATH", "PYTHONSTARTUP", "PERL5OPT", "RUBYOPT", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"),
+    *("DOTNET_STARTUP_HOOKS", "KUBERNETES_SERVICE_HOST", "KUBERNETES_PORT", "DB_SERVICE_HOST", "DB_PORT_5432_TCP_ADDR"),
+    *("http_proxy", "HTTPS_PROXY", "SSL_CERT_FILE", "GIT_SSH_COMMAND", "BASH_FUNC_ls%%", "NVIDIA_DRIVER_CAPABILITIES"),
+    *("NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_REQUIRE_CUDA", "NVIDIA_DISABLE_REQUIRE"),
+]
+
+
+@pytest.mark.parametrize("name", [name for name in DENIED_VARIABLES if "%" not in name])
+def test_default_policy_denies_variables_that_control_programs(name: str) -> None:
+    (denial,) = find_denials(render_allocate("env", name), DEFAULT_POLICY)
+    assert denial.startswith(f"the environment variable {name!r} is refused by 'env.allow' of the default policy: it ")
+    assert find_denials(render_allocate("env", name), read_policy(f"env: {{allow: [{name}]}}")) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DAX_DEVICES", "PCIDEVICE_INTEL_COM_SRIOV", "NODE_NAME", "DEVICE_PORT", "path", "CUDA_DEVICE_ORDER"),
+        *("NCCL_IB_HCA", "HL_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LIBVA_DRIVER_NAME", "OCL_ICD_VENDORS"),
+    ],
+)
+def test_default_policy_allows_other_variables(name: str) -> None:
+    assert find_denials(render_allocate("env", name, "1"), DEFAULT_POLICY) == []
+
+
+@pytest.mark.parametrize("name", ["NVIDIA_VISIBLE_DEVICES", "HABANA_VISIBLE_DEVICES", "AMD_VISIBLE_DEVICES"])
+@pytest.mark.parametrize("value", ["all", "void", "none", "ALL", "0,all", " all", "nvidia.com/gpu=all"])
+def test_default_policy_denies_all_devices_or_none(name: str, value: str) -> None:
+    (denial,) = find_denials(render_allocate("env", name, value), DEFAULT_POLICY)
+    assert "it selects the devices of the container by the word" in denial
+    assert find_denials(render_allocate("env", name, value), read_policy(f"env: {{allow: [{name}]}}")) == []
+
+
+def test_policy_allows_a_single_value_of_a_variable() -> None:
+    policy = read_policy("env: {allow: [NVIDIA_VISIBLE_DEVICES=void]}")
+    assert find_denials(render_allocate("env", "NVIDIA_VISIBLE_DEVICES", "void"), policy) == []
+    assert len(find_denials(render_allocate("env", "NVIDIA_VISIBLE_DEVICES", "all"), policy)) == 1
+
+
+def test_denied_variable_is_reported_at_its_name() -> None:
+    (diagnostic,) = find_diagnostics(render_config(f"{DEVICES}\nallocate:\n  env:\n    LD_PRELOAD: /x"))
+    assert (diagnostic.code, str(diagnostic.location)) == (ErrorCode.NOT_ALLOWED, "c.yaml:8:9")
 
 
 @pytest.mark.parametrize("name", ["nvidia.com/gpu=${index}", "evil.io/${name}=x"])
 def test_templated_cdi_device_is_not_checked_at_load(name: str) -> None:
-    assert find_denials(render_cdi_device(name), read_policy("cdi: {allow: []}")) == []
+    assert find_denials(render_cdi_device(name), read_policy("cdi: {allow: [a.io/*]}")) == []
+    assert len(find_denials(render_cdi_device(name), DEFAULT_POLICY)) == 1
 
 
 @pytest.mark.parametrize(

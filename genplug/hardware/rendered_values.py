@@ -1,0 +1,84 @@
+"""Faults of a device in what a container would get with it: the rules for rendered templates. Pure.
+
+A container with several devices is checked again when it is allocated.
+"""
+
+from collections.abc import Iterator
+
+from genplug.hardware.host import printable
+from genplug.spec.container_rules import (
+    annotation_error,
+    cdi_name_error,
+    environment_error,
+    mount_target_error,
+    path_error,
+    text_error,
+    variable_error,
+)
+from genplug.spec.model import AllocateSpec, Resource
+from genplug.spec.names import SLICE
+from genplug.spec.template import (
+    MergedValues,
+    MissingAttributeError,
+    RenderError,
+    Template,
+    Values,
+    combine_values,
+    list_members,
+)
+
+_NOTHING = AllocateSpec()
+
+
+def rendered_value_faults(resource: Resource, attributes: Values) -> list[str]:
+    """Return why a container must not get the values of a device with these attributes."""
+    if resource.allocate == _NOTHING and resource.pre_start is None:
+        return []
+    values = _with_slice(attributes) if resource.slices is not None else attributes
+    try:
+        return [printable(fault) for fault in _find_faults(resource, values)]
+    except MissingAttributeError:
+        # The device has a fault for it already.
+        return []
+    except RenderError as error:
+        return [f"'allocate' {error.describe('the device')}"]
+
+
+def _with_slice(attributes: Values) -> Values:
+    first, *others = list_members(attributes)
+    members = ({SLICE: ("0",), **first}, *others)
+    return members[0] if len(members) == 1 else MergedValues(members)
+
+
+def _find_faults(resource: Resource, values: Values) -> Iterator[str]:
+    allocate, policy = resource.allocate, resource.policy
+    env = tuple((name, template.render(values)) for name, template in allocate.env)
+    for name, value in env:
+        if error := variable_error(name, value, policy):
+            yield f"the environment variable {name} {error}"
+    if error := environment_error(env):
+        yield f"the environment {error}"
+    for key, template in allocate.annotations:
+        if error := annotation_error(key, template.render(values), policy):
+            yield f"the annotation {key} {error}"
+    for template in allocate.cdi_devices:
+        for name in template.render_each(values):
+            if error := cdi_name_error(name, policy):
+                yield f"the CDI device '{name}' {error}"
+    for mount in allocate.mounts:
+        for selected in combine_values((mount.host_path, mount.container_path), values):
+            yield from _mount_faults(mount.host_path.render(selected), mount.container_path.render(selected))
+    yield from _argument_faults(resource.pre_start.command if resource.pre_start is not None else (), values)
+
+
+def _mount_faults(source: str, target: str) -> Iterator[str]:
+    if error := path_error(source):
+        yield f"the mount source '{source}' {error}"
+    if error := mount_target_error(target):
+        yield f"a mount at '{target}' {error}"
+
+
+def _argument_faults(command: tuple[Template, ...], values: Values) -> Iterator[str]:
+    for argument in command:
+        if error := text_error(argument.render(values)):
+            yield f"the argument '{argument.text}' of preStart {error}"

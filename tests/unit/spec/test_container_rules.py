@@ -1,0 +1,132 @@
+"""Rules for what a container may get, for literal texts and for rendered templates."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genplug.spec.container_rules import (
+    annotation_error,
+    cdi_name_error,
+    environment_error,
+    mount_target_error,
+    node_target_error,
+    path_error,
+    text_error,
+    variable_error,
+)
+from genplug.spec.limits import MAX_ENVIRONMENT_BYTES, MAX_VARIABLE_BYTES
+from genplug.spec.policy import DEFAULT_POLICY
+
+MOUNT_TARGETS = {
+    "/opt/lib": "",
+    "/usr/local/nvidia": "",
+    "/usr/lib/x86_64-linux-gnu/libcuda.so": "",
+    "/dev/hugepages": "",
+    "/dev/snd": "",
+    "/etc/OpenCL/vendors": "",
+    "/tmp/.X11-unix": "",
+    "/": "would hide the root file system of the container",
+    "//": "would hide the root file system of the container",
+    "/./": "would hide the root file system of the container",
+    "/etc": "would hide /etc,",
+    "/usr//bin/": "would hide /usr/bin,",
+    "/dev": "would hide /dev,",
+    "/dev/null": "would replace a file that the container runtime creates",
+    "/dev/pts/0": "would replace a file that the container runtime creates",
+    "/etc/passwd": "would change /etc/passwd,",
+    "//etc/passwd": "would change /etc/passwd,",
+    "/etc/./shadow": "would change /etc/shadow,",
+    "/etc/ld.so.preload": "would change /etc/ld.so.preload,",
+    "/proc": "would change /proc,",
+    "/proc/sys/kernel/core_pattern": "would change /proc,",
+    "/sys/fs/cgroup": "would change /sys,",
+    "/var/run/secrets/kubernetes.io/serviceaccount": "would change /var/run/secrets,",
+    "/opt/../etc/passwd": "contains '..'",
+    "opt": "is not an absolute path",
+    "": "is not an absolute path",
+    "/opt/a\0b": "contains a NUL byte",
+    "/opt/\udcff": "contains bytes that are not UTF-8",
+}
+
+
+@pytest.mark.parametrize(("path", "expected"), MOUNT_TARGETS.items(), ids=map(repr, MOUNT_TARGETS))
+def test_mount_must_not_change_files_that_a_container_depends_on(path: str, expected: str) -> None:
+    error = mount_target_error(path)
+    assert error.startswith(expected)
+    assert bool(error) == bool(expected)
+
+
+NODE_TARGETS = {
+    ("/dev/x", "/dev/y"): "",
+    ("/dev/dri/by-path/x", "/dev/dri/card0"): "",
+    # Two device nodes that every container has may be the same.
+    ("/dev/null", "/dev/null"): "",
+    ("/opt/x", "/opt/x"): "",
+    ("/etc/passwd", "/dev/x"): "is outside of /dev",
+    ("/dev", "/dev/x"): "is outside of /dev",
+    ("/dev/../etc/passwd", "/dev/x"): "contains '..'",
+    ("//etc/passwd", "/dev/x"): "is outside of /dev",
+    ("/dev/null", "/dev/ttyUSB0"): "would replace a device",
+    ("/dev//urandom", "/dev/x"): "would replace a device",
+    ("/dev/pts/0", "/dev/x"): "would replace a device",
+    ("/dev/stdin", "/dev/x"): "would replace a device",
+    ("x", "/dev/x"): "is not an absolute path",
+}
+
+
+@pytest.mark.parametrize(("paths", "expected"), NODE_TARGETS.items(), ids=map(repr, NODE_TARGETS))
+def test_device_node_must_be_below_dev(paths: tuple[str, str], expected: str) -> None:
+    error = node_target_error(*paths)
+    assert error.startswith(expected)
+    assert bool(error) == bool(expected)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\0", "\udcff", "a\ufffdb"])
+def test_text_that_cannot_be_sent_is_rejected_everywhere(text: str) -> None:
+    assert text_error(text)
+    assert variable_error("A", text, None)
+    assert annotation_error("a.io/b", text, None)
+    assert cdi_name_error(f"a.io/b={text}", None)
+    assert path_error(f"/{text}")
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufffd")))
+def test_text_without_nul_and_surrogates_can_be_sent(text: str) -> None:
+    assert not text_error(text)
+    text.encode()
+
+
+@given(st.text(alphabet="/.xyz\0\udc80"))
+def test_accepted_path_is_absolute_and_stays_where_it_is(path: str) -> None:
+    if not path_error(path):
+        assert path.startswith("/")
+        assert ".." not in path.split("/")
+        path.encode()
+
+
+@given(st.lists(st.sampled_from(["/", "etc", "passwd", ".", "..", "dev", "null", "proc", "opt", ""])).map("/".join))
+def test_spelling_of_a_path_does_not_change_what_is_allowed(path: str) -> None:
+    names = [name for name in path.split("/") if name not in {"", "."}]
+    plain = "/" + "/".join(names)
+    if not mount_target_error(path):
+        assert not mount_target_error(plain)
+    if not node_target_error(path, "/dev/x"):
+        assert not node_target_error(plain, "/dev/x")
+
+
+def test_variable_is_limited_to_what_the_kernel_starts_a_program_with() -> None:
+    assert not variable_error("A", "x" * (MAX_VARIABLE_BYTES - 2), None)
+    assert f"has {MAX_VARIABLE_BYTES + 1} bytes" in variable_error("A", "x" * (MAX_VARIABLE_BYTES - 1), None)
+    assert variable_error("A", "\N{EURO SIGN}" * (MAX_VARIABLE_BYTES // 3), None)
+
+
+def test_environment_is_limited_to_what_the_kernel_starts_a_program_with() -> None:
+    value = "x" * 100_000
+    env = tuple((f"A{number}", value) for number in range(MAX_ENVIRONMENT_BYTES // 100_020))
+    assert not environment_error(env)
+    assert f"at most {MAX_ENVIRONMENT_BYTES} are allowed" in environment_error((*env, ("B", value)))
+
+
+def test_denied_value_is_found_in_the_rendered_text() -> None:
+    assert "is refused by 'env.allow'" in variable_error("NVIDIA_VISIBLE_DEVICES", "all", DEFAULT_POLICY)
+    assert not variable_error("NVIDIA_VISIBLE_DEVICES", "GPU-1", DEFAULT_POLICY)
