@@ -3,7 +3,12 @@
 import argparse
 import os
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genplug.config.inputs import InputRequest
 
 LISTEN_VARIABLE = "GENPLUG_LISTEN"
 POLICY_VARIABLE = "GENPLUG_POLICY"
@@ -19,6 +24,10 @@ _MAX_PORT = 65535
 
 Address = tuple[str, int]
 """Host and port; an empty host means all addresses."""
+
+
+WARNINGS_CODE = 3
+"""The exit code of a command with ``--strict`` if there are warnings and no errors."""
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +58,33 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         help=f"policy that limits what the configuration may do (default: {POLICY_VARIABLE} from the environment; "
         "without a policy, mounts and block devices are not allowed, and device nodes must be under /dev)",
     )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--values`` and ``--pool``, which select configurations of the chart."""
+    parser.add_argument(
+        "--values",
+        action="append",
+        metavar="FILE",
+        default=[],
+        help="values file of the chart, or '-'; later files override earlier files, as with helm",
+    )
+    parser.add_argument("--pool", metavar="NAME", help="pool of the chart (default: all pools)")
+
+
+def build_request(
+    arguments: argparse.Namespace, paths: Sequence[str], *, has_all_nodes: bool = False
+) -> "InputRequest":
+    """Return the request for the input that the options of a command select; report a repeated standard input."""
+    from genplug.config.inputs import InputRequest  # noqa: PLC0415 - --help does not need it
+
+    policy = None if arguments.policy is None else str(arguments.policy)
+    request = InputRequest(
+        paths, arguments.values, arguments.pool, arguments.node_name, policy, has_all_nodes=has_all_nodes
+    )
+    if request.has_repeated_stdin:
+        arguments.usage_error("'-', the standard input, can be an argument once only")
+    return request
 
 
 def add_node_name(parser: argparse.ArgumentParser) -> None:

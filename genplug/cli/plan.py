@@ -3,10 +3,18 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genplug.cli.options import CONFIG_HELP, add_cdi_search_dirs, add_node_name, add_policy, add_root
+from genplug.cli.options import (
+    CONFIG_HELP,
+    WARNINGS_CODE,
+    add_cdi_search_dirs,
+    add_inputs,
+    add_node_name,
+    add_policy,
+    add_root,
+    build_request,
+)
 from genplug.cli.output import format_json, format_yaml, print_message
 
 if TYPE_CHECKING:
@@ -14,6 +22,8 @@ if TYPE_CHECKING:
     from genplug.hardware.host import Host
     from genplug.hardware.inventory import Inventory
     from genplug.health.verdict import ProbeResults
+    from genplug.spec.diagnostic import Diagnostic
+    from genplug.spec.model import Config
 
 DESCRIPTION = """\
 Show which devices this node would offer with a configuration, and why each path that a glob matches is included or
@@ -26,13 +36,14 @@ examples:
   genplug plan --config genplug.yaml --allocate nvidia.com/gpu=2     what a container would receive
   genplug plan --config genplug.yaml --explain                       each condition and attribute, with its file
   genplug plan --config genplug.yaml --probe                         with the results of the probes
+  genplug plan --values values.yaml --pool lab                       with values of the chart
   genplug plan --config genplug.yaml --policy policy.yaml            with the policy of the agent
   genplug plan --config genplug.yaml --root node.tar.gz              for a node that 'genplug capture' captured
 
 `genplug schema plan` and `genplug schema allocation` describe the keys of `-o json` and `-o yaml`.
 
-exit codes: 0 success, 1 an allocation was refused, 2 usage error, 78 the configuration is invalid, or two devices claim
-the same device node
+exit codes: 0 success, 1 an allocation was refused, 2 usage error, 3 warnings with --strict, 78 the configuration is
+invalid, or two devices claim the same device node
 """
 
 _MAX_DIGITS = 6
@@ -47,9 +58,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="extend",
         nargs="+",
         metavar="PATH",
-        required=True,
-        help=CONFIG_HELP,
+        default=[],
+        help=f"{CONFIG_HELP}; also a ConfigMap manifest, a directory of pools, or '-' for the standard input",
     )
+    add_inputs(parser)
     add_policy(parser)
     add_root(parser)
     add_cdi_search_dirs(parser)
@@ -81,6 +93,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_parse_request,
         help="print what a container that requests N of RESOURCE would receive; can be repeated",
     )
+    parser.add_argument("--strict", action="store_true", help="exit with 3 if there are warnings")
+    parser.set_defaults(usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -94,8 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from genplug.cli.plan_document import build_allocation_document, build_plan_document  # noqa: PLC0415 - see run
     from genplug.cli.plan_text import format_explanation, format_plan  # noqa: PLC0415
-    from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415
-    from genplug.config.load import load  # noqa: PLC0415
+    from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics, sort_unique  # noqa: PLC0415
     from genplug.hardware.discovery import discover  # noqa: PLC0415
     from genplug.hardware.explain import explain  # noqa: PLC0415
     from genplug.hardware.host import Host  # noqa: PLC0415
@@ -104,12 +117,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from genplug.observe.text import join_names  # noqa: PLC0415
 
     try:
-        config = load(tuple(map(Path, arguments.config)), arguments.node_name, arguments.policy).config
+        config = _load_config(arguments)
     except ConfigInvalidError as error:
         print(format_diagnostics(error.diagnostics), file=sys.stderr)
         return 78
     host = Host.at(arguments.root, node_name=arguments.node_name, cdi_dirs=arguments.cdi_search_dirs)
     inventory = discover(config, host)
+    warnings = sort_unique((*config.warnings, *inventory.warnings))
+    if warnings:
+        print(format_diagnostics(warnings), file=sys.stderr)
     results, probe_errors, probe_warnings = (
         run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, (), ())
     )
@@ -129,7 +145,7 @@ def _run(arguments: argparse.Namespace) -> int:
         document, refused = build_allocation_document(states, arguments.allocate)
         code = max(code, refused)
     else:
-        document = build_plan_document(states, inventory, explanations)
+        document = build_plan_document(states, inventory, explanations, warnings)
     if arguments.output == "yaml":
         print(format_yaml(document), end="")
     elif arguments.output == "json" or arguments.allocate:
@@ -138,7 +154,47 @@ def _run(arguments: argparse.Namespace) -> int:
         print(format_plan(states, inventory, is_wide=arguments.output == "wide"))
         if explanations is not None:
             print("\n" + "\n\n".join(map(format_explanation, explanations)))
-    return code
+    return WARNINGS_CODE if warnings and arguments.strict and not code else code
+
+
+def _load_config(arguments: argparse.Namespace) -> "Config":
+    """Return the configuration that the options select.
+
+    Raises:
+        ConfigInvalidError: with every error of the configuration and its policy.
+    """
+    from attrs import evolve  # noqa: PLC0415 - see run
+
+    from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415
+    from genplug.config.inputs import find_inputs  # noqa: PLC0415
+
+    if not arguments.config and not arguments.values:
+        arguments.usage_error("expected --config PATH or --values FILE")
+    inputs = find_inputs(build_request(arguments, arguments.config))
+    for note in inputs.notes:
+        print_message("plan", note)
+    if inputs.diagnostics:
+        raise ConfigInvalidError(inputs.diagnostics)
+    if len(inputs.configurations) > 1:
+        pools = [found.pool for found in inputs.configurations]
+        hint = f"select a pool with --pool: {', '.join(pools)}" if all(pools) else "pass one of them"
+        arguments.usage_error(f"found {len(pools)} configurations, and a plan is that of one node; {hint}")
+    if not inputs.configurations:
+        arguments.usage_error("found no configuration in the input, only policies or references to a ConfigMap")
+    errors: list[Diagnostic] = []
+    warnings: list[Diagnostic] = []
+    for policy in inputs.policies:
+        try:
+            warnings += policy.load().warnings
+        except ConfigInvalidError as error:
+            errors += error.diagnostics
+    try:
+        config = inputs.configurations[0].load()
+    except ConfigInvalidError as error:
+        errors += error.diagnostics
+    if errors:
+        raise ConfigInvalidError(errors)
+    return evolve(config, warnings=(*warnings, *config.warnings))
 
 
 def _build_states(inventory: "Inventory", host: "Host", results: "ProbeResults") -> "dict[str, ResourceState]":

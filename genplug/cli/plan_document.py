@@ -9,15 +9,18 @@ from genplug.allocation.cdi_spec import spec_text
 from genplug.allocation.errors import AllocationError
 from genplug.allocation.offer import Grant
 from genplug.allocation.resource_state import ResourceState
+from genplug.cli.diagnostic_formats import build_problem
 from genplug.cli.output import print_message
 from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import DeviceNode, Inventory
+from genplug.spec.diagnostic import Diagnostic
 
 
 def build_plan_document(
     states: Mapping[str, ResourceState],
     inventory: Inventory,
     explanations: Sequence[CandidateExplanation] | None,
+    warnings: Sequence[Diagnostic] = (),
 ) -> dict[str, Any]:
     """Return the document of the plan, with the explanations if there are any."""
     document = {
@@ -25,6 +28,7 @@ def build_plan_document(
         "kind": "Plan",
         "resources": [_build_resource(name, state, inventory) for name, state in states.items()],
         "conflicts": [conflict.message for conflict in inventory.conflicts],
+        "warnings": [build_problem(warning) for warning in warnings],
     }
     if explanations is not None:
         document["explanations"] = [_build_explanation(explanation) for explanation in explanations]

@@ -1,6 +1,6 @@
 """Loads a configuration: reads, merges, validates and decodes files, and reports all errors at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -96,20 +96,40 @@ def _load_policy(path: Path | None) -> tuple[LoadedPolicy, tuple[Diagnostic, ...
         return LoadedPolicy(DEFAULT_POLICY, error.directories), error.diagnostics
 
 
-def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Policy | None) -> Config:
-    lines = {text.name: text.text for text in texts}
+def decode_trees(
+    maps: Sequence[MapNode],
+    files: Sequence[str],
+    diagnostics: Diagnostics,
+    policy: Policy | None,
+    lines: Mapping[str, str],
+) -> Config:
+    """Decode trees, merged in this order; without trees, only the errors recorded so far are raised.
+
+    ``files`` are the names of the configuration's files, and ``lines`` the texts by name to which locations refer.
+
+    Raises:
+        ConfigInvalidError: with every error found.
+    """
     config = None
     with suppress(TooManyErrorsError):
-        # If a file is not a mapping, stop here: its missing keys would only produce follow-up errors.
-        if (maps := _maps(texts, diagnostics)) and check_kind(maps, FileKind.CONFIG, diagnostics):
+        if maps and check_kind(maps, FileKind.CONFIG, diagnostics):
             tree = merge(maps)
             _check_resources(tree, maps, diagnostics)
             check_schema(drop_nulls(tree), diagnostics)
             if _check_defaults(tree, diagnostics):
-                config = decode(drop_nulls(apply_defaults(tree)), tuple(lines), diagnostics, policy)
+                config = decode(drop_nulls(apply_defaults(tree)), tuple(files), diagnostics, policy)
     if config is None or diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
     return evolve(config, warnings=sort_unique(attach_source_lines(diagnostics.warnings, lines)))
+
+
+def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Policy | None) -> Config:
+    lines = {text.name: text.text for text in texts}
+    maps: list[MapNode] = []
+    with suppress(TooManyErrorsError):
+        # Nothing if a file is not a mapping: its missing keys would only produce follow-up errors.
+        maps = _maps(texts, diagnostics)
+    return decode_trees(maps, tuple(lines), diagnostics, policy, lines)
 
 
 def _maps(texts: Sequence[ConfigFile], diagnostics: Diagnostics) -> list[MapNode]:

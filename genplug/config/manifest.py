@@ -11,8 +11,9 @@ from attrs import evolve, frozen
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
 from genplug.config.files import ConfigFile, is_config_file, node_of
+from genplug.config.foreign_files import find_foreign_file
 from genplug.config.load import load_texts
-from genplug.config.policy import decode_policy, is_policy
+from genplug.config.policy import LoadedPolicy, decode_policy, is_policy
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, attach_source_lines, lines_of, parse_documents
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.location import SourceLocation
@@ -29,29 +30,45 @@ _OURS = ("DevicePluginConfig", "genplug.io/")
 
 
 @frozen
+class ObjectName:
+    """The namespace and the name of an object; the namespace is empty if the manifest has none."""
+
+    namespace: str
+    name: str
+
+
+@frozen
 class Manifest:
-    """A ConfigMap: its files by their names in messages, those for all nodes first, and the node that a file is for."""
+    """A ConfigMap: its files by their names in messages, those for all nodes first, and the node that a file is for.
+
+    ``pool`` and ``release`` are labels that the chart sets; they are empty without the chart.
+    """
 
     file: str
     lines: tuple[str, ...]
     scalars: Mapping[str, ScalarNode]
     nodes: Mapping[str, str]
+    object_name: ObjectName
+    pool: str = ""
+    release: str = ""
 
     @property
     def policies(self) -> tuple[str, ...]:
         """The files if all of them are policies, else nothing; ``load`` reports a policy among configuration files."""
         return tuple(self.scalars) if all(is_policy(scalar.text) for scalar in self.scalars.values()) else ()
 
-    def policy(self, name: str) -> Policy:
+    def policy(self, name: str) -> LoadedPolicy:
         """Decode a policy.
 
         Raises:
             ConfigInvalidError: with every error found, at its location in the manifest.
         """
+        diagnostics = Diagnostics()
         try:
-            return decode_policy(ConfigFile(name, self.scalars[name].text))
+            policy = decode_policy(ConfigFile(name, self.scalars[name].text), diagnostics)
         except ConfigInvalidError as error:
             raise ConfigInvalidError(map(self._relocate_diagnostic, error.diagnostics)) from None
+        return LoadedPolicy(policy, warnings=tuple(map(self._relocate_diagnostic, diagnostics.warnings)))
 
     def load(self, node_name: str | None, policy: Policy | None = DEFAULT_POLICY) -> Config:
         """Decode the configuration of a node, as :func:`~genplug.config.load.load_texts` does.
@@ -61,9 +78,10 @@ class Manifest:
         """
         names = [name for name in self.scalars if self.nodes.get(name) in (None, node_name)]
         try:
-            return load_texts([ConfigFile(name, self.scalars[name].text) for name in names], policy)
+            config = load_texts([ConfigFile(name, self.scalars[name].text) for name in names], policy)
         except ConfigInvalidError as error:
             raise ConfigInvalidError(map(self._relocate_diagnostic, error.diagnostics)) from None
+        return evolve(config, warnings=tuple(map(self._relocate_diagnostic, config.warnings)))
 
     def _relocate_diagnostic(self, diagnostic: Diagnostic) -> Diagnostic:
         location = self._relocate(diagnostic.location)
@@ -87,8 +105,37 @@ def is_manifest(text: str) -> bool:
     return (_JSON_KIND if text.lstrip().startswith("{") else _KIND).search(text) is not None
 
 
-def find_manifests(text: str, file: str) -> tuple[Manifest, ...]:
-    """Return the ConfigMaps of a text that contain configurations; skip other objects.
+@frozen
+class Manifests:
+    """The ConfigMaps of a text that contain configurations and policies.
+
+    ``mounted`` are the ConfigMaps that the pods of a DaemonSet mount, for each DaemonSet in the text.
+    """
+
+    configurations: tuple[Manifest, ...]
+    policies: tuple[Manifest, ...]
+    mounted: tuple[frozenset[ObjectName], ...] = ()
+
+    def policy_of(self, configuration: Manifest) -> Manifest | None:
+        """Return the policy of the agents that read a configuration, or None for the default policy.
+
+        A DaemonSet mounts both. Without it, the labels of the chart and then the names of the objects decide.
+        """
+        for mounted in self.mounted:
+            if configuration.object_name in mounted:
+                return next((policy for policy in self.policies if policy.object_name in mounted), None)
+        if configuration.pool:
+            pool = (configuration.pool, configuration.release, configuration.object_name.namespace)
+            return next((p for p in self.policies if (p.pool, p.release, p.object_name.namespace) == pool), None)
+        namespace, name = configuration.object_name.namespace, configuration.object_name.name
+        names = {ObjectName(namespace, f"{stem}-policy") for stem in (name, name.removesuffix("-config"))}
+        named = next((policy for policy in self.policies if policy.object_name in names), None)
+        is_only_pair = len(self.configurations) == len(self.policies) == 1
+        return named or (self.policies[0] if is_only_pair else None)
+
+
+def find_manifests(text: str, file: str) -> Manifests:
+    """Return the ConfigMaps of a text that contain configurations or policies; skip other objects.
 
     Raises:
         ConfigInvalidError: the text is not YAML, no ConfigMap in it contains a configuration, or a key is duplicated.
@@ -105,6 +152,12 @@ def find_manifests(text: str, file: str) -> tuple[Manifest, ...]:
     ours = [manifest for manifest in manifests if _mentions_genplug(manifest)]
     # Check a single ConfigMap in any case; among several, the others may be dashboards or scripts.
     selected = tuple(ours or (manifest for manifest in manifests if len(manifests) == 1 and manifest.scalars))
+    if not selected and not config_maps:
+        foreign = next(filter(None, map(find_foreign_file, trees)), None)
+        if foreign is not None:
+            message = f"expected a ConfigMap with a configuration, found {foreign.name}"
+            found = Diagnostic(ErrorCode.WRONG_VERSION, foreign.location, message, hint=foreign.hint)
+            raise ConfigInvalidError(attach_source_lines([found], {file: text}))
     if not selected:
         message = "no ConfigMap in the file contains a configuration"
         hint = "'data' needs a key that ends in .yaml, .yml or .json, with a configuration as its value"
@@ -115,7 +168,9 @@ def find_manifests(text: str, file: str) -> tuple[Manifest, ...]:
     keys = {key for manifest, config_map in pairs if manifest in selected for key in _key_locations(config_map)}
     if duplicates := [diagnostic for diagnostic in diagnostics.found if diagnostic.related_location in keys]:
         raise ConfigInvalidError(attach_source_lines(duplicates, {file: text}))
-    return selected
+    policies = tuple(manifest for manifest in selected if manifest.policies)
+    mounted = tuple(names for tree in trees for names in _mounted_config_maps(tree))
+    return Manifests(tuple(manifest for manifest in selected if not manifest.policies), policies, mounted)
 
 
 def _mentions_genplug(manifest: Manifest) -> bool:
@@ -128,14 +183,36 @@ def _key_locations(config_map: MapNode) -> Iterator[SourceLocation]:
             yield from (entry.key for entry in part.entries.values())
 
 
-def _config_maps(tree: Node | None) -> Iterator[MapNode]:
-    if not isinstance(tree, MapNode):
-        return
-    items = tree.get("items")
-    for item in items.items if isinstance(items, ListNode) else ():
-        yield from _config_maps(item)
-    if _text(tree.get("kind")) == "ConfigMap":
+def _objects(tree: Node | None) -> Iterator[MapNode]:
+    """Yield an object, or the objects of a list."""
+    if isinstance(tree, MapNode):
+        items = tree.get("items")
+        for item in items.items if isinstance(items, ListNode) else ():
+            yield from _objects(item)
         yield tree
+
+
+def _config_maps(tree: Node | None) -> Iterator[MapNode]:
+    yield from (found for found in _objects(tree) if _text(found.get("kind")) == "ConfigMap")
+
+
+def _mounted_config_maps(tree: Node | None) -> Iterator[frozenset[ObjectName]]:
+    for found in _objects(tree):
+        if _text(found.get("kind")) == "DaemonSet":
+            volumes = _find(found, "spec", "template", "spec", "volumes")
+            names = [
+                _text(_find(volume, "configMap", "name"))
+                for volume in (volumes.items if isinstance(volumes, ListNode) else ())
+            ]
+            namespace = _text(_find(found, "metadata", "namespace"))
+            yield frozenset(ObjectName(namespace, name) for name in names if name)
+
+
+def _find(tree: Node | None, *path: str) -> Node | None:
+    """Return the node at a path of keys, or None."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, MapNode) else None
+    return tree
 
 
 def _read_manifest(tree: MapNode, file: str, lines: tuple[str, ...]) -> Manifest:
@@ -148,7 +225,16 @@ def _read_manifest(tree: MapNode, file: str, lines: tuple[str, ...]) -> Manifest
     names = {f"{file}[{config_map}/{key}]": key for key in keys}
     scalars = {name: entry.value for name, key in names.items() for entry_key, entry in entries if entry_key == key}
     nodes = {name: node for name, key in names.items() if (node := node_of(key)) is not None}
-    return Manifest(file, lines, scalars, nodes)  # type: ignore[arg-type] # only keys with scalars were taken
+    labels = _find(tree, "metadata", "labels")
+    return Manifest(
+        file,
+        lines,
+        scalars,  # type: ignore[arg-type] # only keys with scalars were taken
+        nodes,
+        ObjectName(_text(_find(tree, "metadata", "namespace")), config_map),
+        pool=_text(_find(labels, "genplug.io/pool")),
+        release=_text(_find(labels, "app.kubernetes.io/instance")),
+    )
 
 
 def _text(node: Node | None) -> str:

@@ -1,5 +1,6 @@
 """Reads the policy file (docs/reference/policy.md) into a :class:`genplug.spec.policy.Policy`."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,16 +60,12 @@ def decode_policy(text: ConfigFile, diagnostics: Diagnostics | None = None) -> P
     """
     diagnostics = Diagnostics() if diagnostics is None else diagnostics
     tree = parse_document(text.text, text.name, diagnostics)
-    policy = None
+    lines = {text.name: text.text}
     if (foreign := foreign_file_diagnostic(text.text, text.name, tree)) is not None:
-        raise ConfigInvalidError(attach_source_lines([foreign], {text.name: text.text}))
+        raise ConfigInvalidError(attach_source_lines([foreign], lines))
     if isinstance(tree, MapNode):
-        if check_kind([tree], FileKind.POLICY, diagnostics):
-            tree = drop_nulls(tree)
-            with suppress(TooManyErrorsError):
-                check_schema(tree, diagnostics, POLICY_SCHEMA)
-                policy = _decode(tree, text.name, diagnostics)
-    elif not diagnostics.found:
+        return decode_policy_tree(tree, text.name, diagnostics, lines)
+    if not diagnostics.found:
         location = tree.location if tree is not None else SourceLocation(text.name, 1, 1)
         message, expected = (
             "the top level is not a mapping",
@@ -76,9 +73,24 @@ def decode_policy(text: ConfigFile, diagnostics: Diagnostics | None = None) -> P
         )
         hint = "for the default policy, write apiVersion and kind only"
         diagnostics.add(ErrorCode.WRONG_TYPE, location, message, expected=expected, hint=hint)
+    raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
+
+
+def decode_policy_tree(tree: MapNode, name: str, diagnostics: Diagnostics, lines: Mapping[str, str]) -> Policy:
+    """Decode the tree of a policy; ``lines`` are the texts by name to which its locations refer.
+
+    Raises:
+        ConfigInvalidError: with every error found.
+    """
+    policy = None
+    if check_kind([tree], FileKind.POLICY, diagnostics):
+        tree = drop_nulls(tree)
+        with suppress(TooManyErrorsError):
+            check_schema(tree, diagnostics, POLICY_SCHEMA)
+            policy = _decode(tree, name, diagnostics)
     if policy is None or diagnostics.found:
-        raise ConfigInvalidError(attach_source_lines(diagnostics.found, {text.name: text.text}))
-    diagnostics.warnings[:] = attach_source_lines(diagnostics.warnings, {text.name: text.text})
+        raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
+    diagnostics.warnings[:] = attach_source_lines(diagnostics.warnings, lines)
     return policy
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "genplug.schema.json"
 POLICY_SCHEMA = "genplug-policy.schema.json"
+VALUES_SCHEMA = "values.schema.json"
+_CHECKOUT_DIRECTORIES = {VALUES_SCHEMA: "deploy/helm/genplug"}
 _Error = Any
 """``jsonschema.ValidationError``; its fields are wide unions, so it is treated as untyped."""
 _TYPES = {
@@ -41,7 +43,8 @@ def schema_text(name: str = SCHEMA) -> str:
     """Return the text of a JSON Schema: from the installed package, or from the top level of a checkout."""
     package = Path(__file__).parents[1]
     shipped = package / "schemas" / name
-    return (shipped if shipped.is_file() else package.parent / "schemas" / name).read_text("utf-8")
+    checkout = package.parent / _CHECKOUT_DIRECTORIES.get(name, "schemas") / name
+    return (shipped if shipped.is_file() else checkout).read_text("utf-8")
 
 
 def check_schema(tree: MapNode, diagnostics: Diagnostics, name: str = SCHEMA) -> None:
@@ -50,6 +53,13 @@ def check_schema(tree: MapNode, diagnostics: Diagnostics, name: str = SCHEMA) ->
     if not is_valid(schema, content):
         for error in _validator(name).iter_errors(content):
             _add_diagnostic(error, tree, diagnostics)
+
+
+def check_values_schema(tree: MapNode, diagnostics: Diagnostics) -> None:
+    """Record every difference between values and the schema of the chart, except missing keys: the chart sets them."""
+    for error in _validator(VALUES_SCHEMA).iter_errors(to_python(tree)):
+        if error.validator != "required":
+            _add_diagnostic(error, tree, diagnostics, is_config=False)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -80,13 +90,13 @@ def _validator(name: str) -> "Draft7Validator":
     return Draft7Validator(_schema(name))
 
 
-def _add_diagnostic(error: _Error, tree: MapNode, diagnostics: Diagnostics) -> None:
+def _add_diagnostic(error: _Error, tree: MapNode, diagnostics: Diagnostics, *, is_config: bool = True) -> None:
     path = list(error.absolute_path)
     node, location, width = _locate(tree, path)
     where = format_key_path(path)
     match error.validator:
         case "additionalProperties":
-            _add_unknown_keys(error, node, where, diagnostics)
+            _add_unknown_keys(error, node, where, diagnostics, is_config=is_config)
         case "required":
             _add_missing_keys(error, location, where, width, diagnostics)
         case "oneOf":
@@ -117,13 +127,15 @@ def _add_diagnostic(error: _Error, tree: MapNode, diagnostics: Diagnostics) -> N
             )
 
 
-def _add_unknown_keys(error: _Error, node: Node | None, where: str, diagnostics: Diagnostics) -> None:
+def _add_unknown_keys(
+    error: _Error, node: Node | None, where: str, diagnostics: Diagnostics, *, is_config: bool
+) -> None:
     known = error.schema.get("properties", {})
     for key in error.instance:
         if key not in known and isinstance(node, MapNode):
             location, width = node.entries[key].key, len(key)
             hint = (
-                translate_key(key, where)
+                (translate_key(key, where) if is_config else "")
                 or _where_it_belongs(key, where, known)
                 or did_you_mean(key, known)
                 or f"valid keys: {', '.join(known)}"
@@ -146,7 +158,10 @@ def _inner(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     if "allOf" in schema:
         return _inner(schema["allOf"][0])
     if "$ref" in schema:
-        return _inner(_schema(SCHEMA)["definitions"][schema["$ref"].rpartition("/")[2]])
+        name = schema["$ref"].removeprefix("#/definitions/")
+        own = _schema(SCHEMA)["definitions"]
+        # Names of the schema of the chart differ from these.
+        return _inner(own[name] if name in own else _schema(VALUES_SCHEMA)["definitions"].get(name, {}))
     return _inner(schema["items"]) if isinstance(schema.get("items"), dict) else schema
 
 

@@ -6,7 +6,7 @@ composer recurses in C and crashes on deep nesting.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -25,6 +25,22 @@ _Event: TypeAlias = Any
 """A PyYAML event: an alias, a scalar, or the start of a list or map; the event classes share no typed base."""
 _DIVIDE = "use globs and 'defaults' instead of repetitions, or move parts to files for single nodes (node.NAME.yaml)"
 _BLOCK_END = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
+
+
+@frozen
+class Dialect:
+    """The rules of a reader of YAML: those of genplug for its files, or those of Helm for a values file.
+
+    ``resolve`` returns the value of an unquoted scalar, and ``format`` the text for a value and the text that is
+    written. ``merge_keys`` is whether ``<<`` and tags are supported.
+    """
+
+    resolve: Callable[[str], Scalar] = resolve_scalar
+    format: Callable[[Scalar, str], str] = lambda _, text: text
+    merge_keys: bool = False
+
+
+OWN_DIALECT = Dialect()
 
 
 @frozen
@@ -113,12 +129,14 @@ def parse_document(text: str, file: str, diagnostics: Diagnostics, max_values: i
     return None
 
 
-def parse_documents(
+def parse_documents(  # noqa: PLR0913 - the limits of each kind of file
     text: str,
     file: str,
     diagnostics: Diagnostics,
     max_bytes: int = MAX_FILE_BYTES,
     max_values: int = MAX_CONFIG_VALUES,
+    *,
+    dialect: Dialect = OWN_DIALECT,
 ) -> list[Node] | None:
     """Return the tree of each document of a text; record an error and return None if it cannot be parsed."""
     start = SourceLocation(file, 1, 1)
@@ -128,7 +146,7 @@ def parse_documents(
         diagnostics.add(ErrorCode.UNREADABLE, start, message, hint=hint)
         return None
     try:
-        return list(_Composer(text, file, diagnostics, max_values).documents())
+        return list(_Composer(text, file, diagnostics, max_values, dialect).documents())
     except TooManyErrorsError:
         return None
     except _UnusableError as error:
@@ -170,6 +188,15 @@ def attach_source_lines(diagnostics: Iterable[Diagnostic], texts: Mapping[str, s
         yield evolve(diagnostic, line=source[number] if number < len(source) else "")
 
 
+def _merge_bases(value: Node) -> dict[str, MapEntry]:
+    """Return the entries that a merge key adds: those of a mapping, or of mappings of which the first wins."""
+    bases = value.items if isinstance(value, ListNode) else (value,)
+    merged: dict[str, MapEntry] = {}
+    for base in reversed(bases):
+        merged |= base.entries if isinstance(base, MapNode) else {}
+    return merged
+
+
 class _UnusableError(Exception):
     """The text cannot be parsed into a tree."""
 
@@ -192,7 +219,8 @@ class _Anchored:
 class _Composer:
     """Builds trees from the parser events of one text."""
 
-    def __init__(self, text: str, file: str, diagnostics: Diagnostics, max_values: int) -> None:
+    def __init__(self, text: str, file: str, diagnostics: Diagnostics, max_values: int, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._text = text
         self._file = file
         self._diagnostics = diagnostics
@@ -215,7 +243,7 @@ class _Composer:
         self._check_size(location, depth)
         if isinstance(event, yaml.AliasEvent):
             return self._aliased(event, location, depth)
-        if event.tag is not None:
+        if event.tag is not None and not self._dialect.merge_keys:
             message = f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not supported"
             hint = "remove the tag; quote a value to make it a string"
             self._diagnostics.add(ErrorCode.SYNTAX, location, message, hint=hint)
@@ -235,6 +263,7 @@ class _Composer:
 
     def _map(self, location: SourceLocation, depth: int) -> tuple[MapNode, int]:
         entries: dict[str, MapEntry] = {}
+        merged: dict[str, MapEntry] = {}
         highest = 0
         while not isinstance(event := next(self._events), _BLOCK_END):
             key, _ = self._node(event, depth + 1)
@@ -244,6 +273,8 @@ class _Composer:
             if not isinstance(key, ScalarNode) or isinstance(event, yaml.AliasEvent):
                 hint = 'quote it if it is a string; a template needs quotes: "${name}"'
                 self._diagnostics.add(ErrorCode.SYNTAX, self._location(event), "expected a string as key", hint=hint)
+            elif key.text == "<<" and not event.style and self._dialect.merge_keys:
+                merged = _merge_bases(value)
             elif key.text == "<<" and not event.style:
                 hint = "repeat the keys, or move what all resources share to 'defaults'"
                 message = "merge keys ('<<') are not supported"
@@ -259,7 +290,7 @@ class _Composer:
                 )
             else:
                 entries[key.text] = MapEntry(key.location, value)
-        return MapNode(location, entries), highest + 1
+        return MapNode(location, merged | entries), highest + 1
 
     def _list(self, location: SourceLocation, depth: int) -> tuple[ListNode, int]:
         items, highest = [], 0
@@ -300,8 +331,10 @@ class _Composer:
         if "\0" in text:
             message = "the string contains the character NUL, which no path, name or variable can contain"
             self._diagnostics.add(ErrorCode.SYNTAX, location, message, hint="remove the '\\0'")
-        if not event.style:
-            return ScalarNode(location, resolve_scalar(text), text, location if self._is_exact(event, 0) else None)
+        if not event.style and not (event.tag or "").endswith(":str"):
+            value = self._dialect.resolve(text)
+            shown = self._dialect.format(value, text)
+            return ScalarNode(location, value, shown, location if self._is_exact(event, 0) and shown == text else None)
         if event.style == "|":
             return ScalarNode(location, text, text, self._block_start(location, text))
         start = SourceLocation(location.file, location.line, location.column + 1) if self._is_exact(event, 2) else None

@@ -163,6 +163,7 @@ def test_json_output_is_printed_to_stdout(capsys: pytest.CaptureFixture[str]) ->
         "problems": [
             {
                 "code": "GP006",
+                "severity": "error",
                 "file": "a.yaml",
                 "line": 4,
                 "column": 19,
@@ -172,6 +173,7 @@ def test_json_output_is_printed_to_stdout(capsys: pytest.CaptureFixture[str]) ->
                 "first": None,
                 "expected": "",
                 "hint": "did you mean 'devices'?",
+                "url": "https://github.com/genplug/genplug/blob/main/docs/reference/errors.md#gp006-unknown-key",
             }
         ],
     }

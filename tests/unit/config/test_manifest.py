@@ -48,13 +48,13 @@ data:
 
 def load_names(text: str, node_name: str | None = None) -> list[str]:
     """Return the resource names of the only configuration in a manifest, without their domain."""
-    (manifest,) = find_manifests(text, "cm.yaml")
+    (manifest,) = find_manifests(text, "cm.yaml").configurations
     return [name.removeprefix("example.com/") for name in manifest.load(node_name).resources]
 
 
 def find_diagnostics(text: str, node_name: str | None = None) -> tuple[Diagnostic, ...]:
     return collect_diagnostics(
-        lambda: [manifest.load(node_name) for manifest in find_manifests(text, "cm.yaml")],
+        lambda: [manifest.load(node_name) for manifest in find_manifests(text, "cm.yaml").configurations],
     )
 
 
@@ -68,7 +68,7 @@ def test_config_map_with_configuration_is_found_in_a_rendered_chart() -> None:
     assert load_names(RENDERED) == ["x"]
     assert load_names(RENDERED, "w1") == ["x", "y"]
     assert load_names(RENDERED, "w2") == []
-    (manifest,) = find_manifests(RENDERED, "cm.yaml")
+    (manifest,) = find_manifests(RENDERED, "cm.yaml").configurations
     assert sorted(manifest.nodes.values()) == ["w1", "w2"]
     assert manifest.load(None).files == ("cm.yaml[genplug/genplug.yaml]",)
 
@@ -110,7 +110,7 @@ def test_json_list_of_kubectl_is_read() -> None:
 
 def test_each_config_map_is_a_configuration() -> None:
     second = RENDERED.replace("name: genplug", "name: other").replace("example.com/x", "example.com/z")
-    manifests = find_manifests(f"{RENDERED}---\n{second}", "cm.yaml")
+    manifests = find_manifests(f"{RENDERED}---\n{second}", "cm.yaml").configurations
     assert [list(manifest.load(None).resources) for manifest in manifests] == [["example.com/x"], ["example.com/z"]]
 
 
@@ -167,7 +167,7 @@ def test_duplicate_key_is_reported_only_in_a_config_map_of_genplug() -> None:
         (ErrorCode.DUPLICATE_KEY, "cm.yaml:4:3", "cm.yaml:3:3")
     ]
     ours = f"kind: ConfigMap\ndata:\n  a.yaml: |\n    {CONFIG_HEADER.splitlines()[0]}\n"
-    assert len(find_manifests(f"{ours}---\n{DUPLICATE_KEY.replace('genplug.io', 'x')}", "cm.yaml")) == 1
+    assert len(find_manifests(f"{ours}---\n{DUPLICATE_KEY.replace('genplug.io', 'x')}", "cm.yaml").configurations) == 1
 
 
 @pytest.mark.parametrize("text", ["kind: ConfigMap\ndata: {", "kind: ConfigMap\ndata: [\n", "kind: ConfigMap\n\n\n- "])

@@ -240,7 +240,8 @@ def test_policy_in_a_manifest_has_locations_in_the_manifest() -> None:
     text = render_config_map("c", "c.yaml", render_config(DEVICES)) + render_config_map(
         "p", "policy.yaml", POLICY_HEADER + "devices: []\n"
     )
-    config, policy_manifest = find_manifests(text, "all.yaml")
+    manifests = find_manifests(text, "all.yaml")
+    (config,), (policy_manifest,) = manifests.configurations, manifests.policies
     assert config.policies == ()
     assert list(config.load(None).resources) == [NAME]
     (name,) = policy_manifest.policies
@@ -256,7 +257,7 @@ def test_policy_in_the_config_map_of_a_configuration_is_reported() -> None:
         + "  policy.yaml: |\n    "
         + POLICY_HEADER.replace("\n", "\n    ")
     )
-    (manifest,) = find_manifests(text, "all.yaml")
+    (manifest,) = find_manifests(text, "all.yaml").configurations
     assert manifest.policies == ()
     with pytest.raises(ConfigInvalidError, match="pass its file with --policy"):
         manifest.load(None)
