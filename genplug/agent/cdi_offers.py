@@ -135,7 +135,7 @@ class CdiOffers:
     def _compose_and_write(self, offer: ResourceOffer) -> CdiSpec:
         spec = compose_spec(offer, self._specs.get(offer.resource.name), self._host)
         if spec.text is not None:
-            self._writer.write(spec.resource, spec.text)
+            self._writer.write(spec.resource.name, spec.text)
         return spec
 
     def _report(self, resource: str, error: str) -> None:

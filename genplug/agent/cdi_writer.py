@@ -19,6 +19,7 @@ from genplug.allocation.errors import AllocationError
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError
+from genplug.spec.model import Resource
 
 _LOCK_SECONDS = 1.0
 
@@ -31,7 +32,7 @@ class CdiUnwritableError(Exception):
 class CdiSpec:
     """The content of the file of a resource: what a container gets with each device, and the grant it was made for."""
 
-    resource: str
+    resource: Resource
     edits: Mapping[str, tuple[Grant, ContainerEdits]]
     text: str | None
     """None if the file would not define any device."""
@@ -43,10 +44,15 @@ def compose_spec(offer: ResourceOffer, previous: CdiSpec | None, host: Host) -> 
     An unhealthy device keeps the definition that it had in ``previous``: a container may use it.
     """
     known_edits = previous.edits if previous is not None else {}
+    has_same_rules = previous is not None and (previous.resource.allocate, previous.resource.policy) == (
+        offer.resource.allocate,
+        offer.resource.policy,
+    )
     edits: dict[str, tuple[Grant, ContainerEdits]] = {}
     for device_id, grant in offer.grants.items():
         known = known_edits.get(device_id)
-        if known is not None and (known[0].devices == grant.devices or not grant.healthy):
+        is_same = known is not None and has_same_rules and known[0].devices == grant.devices
+        if known is not None and (is_same or not grant.healthy):
             edits[device_id] = known
         elif grant.healthy:
             try:
@@ -55,7 +61,9 @@ def compose_spec(offer: ResourceOffer, previous: CdiSpec | None, host: Host) -> 
                 # Allocate refuses the device until a scan finds what is wrong with it.
                 continue
     name = offer.resource.name
-    return CdiSpec(name, edits, spec_text(name, {device_id: found for device_id, (_, found) in edits.items()}))
+    return CdiSpec(
+        offer.resource, edits, spec_text(name, {device_id: found for device_id, (_, found) in edits.items()})
+    )
 
 
 class CdiWriter:

@@ -8,6 +8,8 @@ for a missing source and hand out whatever is at the path of a former node (docs
 import posixpath
 from collections.abc import Iterator, Sequence
 
+from attrs import evolve
+
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.allocation.errors import AllocationError, failed_precondition, unknown_device_error
 from genplug.allocation.offer import ResourceOffer
@@ -64,6 +66,7 @@ def _edits_of(
         nodes=_nodes(devices, host, is_complete=is_complete),
         annotations=tuple((name, _render(template, attributes, offer)) for name, template in allocate.annotations),
         cdi_devices=_cdi_devices(offer, attributes),
+        supplemental_groups=_supplemental_groups(offer.resource),
     )
     _check_values(edits, offer.resource)
     return edits
@@ -164,7 +167,16 @@ def _nodes(devices: Sequence[Device], host: Host, *, is_complete: bool) -> tuple
         container_path = node.container_path
         first = edits.get(container_path)
         if first is None:
-            edits[container_path] = NodeEdit(info.resolved, container_path, node.permissions)
+            access = node.access
+            edits[container_path] = NodeEdit(
+                info.resolved,
+                container_path,
+                node.permissions,
+                access.owner,
+                access.group,
+                access.mode,
+                info.numbers,
+            )
             infos[container_path] = (device, info)
         elif infos[container_path][1].numbers != info.numbers:
             raise _cannot_allocate(
@@ -174,7 +186,7 @@ def _nodes(devices: Sequence[Device], host: Host, *, is_complete: bool) -> tuple
             )
         else:
             both = "".join(letter for letter in "rwm" if letter in first.permissions + node.permissions)
-            edits[container_path] = NodeEdit(first.host_path, container_path, both)
+            edits[container_path] = evolve(first, permissions=both)
     return tuple(edits.values())
 
 
@@ -275,6 +287,13 @@ def _cdi_devices(offer: ResourceOffer, attributes: Values) -> tuple[str, ...]:
                 raise _cannot_allocate(offer.resource.name, f"the CDI device '{printable(name)}' {violation}")
             names[name] = None
     return tuple(names)
+
+
+def _supplemental_groups(resource: Resource) -> tuple[int, ...]:
+    for group in resource.allocate.supplemental_groups:
+        if error := resource.policy.group_error(group):
+            raise _cannot_allocate(resource.name, f"the group {group} is {error}")
+    return resource.allocate.supplemental_groups
 
 
 def _render(template: Template, attributes: Values, offer: ResourceOffer) -> str:

@@ -16,10 +16,13 @@ from attrs import evolve
 
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 
+_TYPES = {"char": "c", "block": "b"}
 _PREFIX, _SUFFIX = "genplug-", ".json"
 _BASE_VERSION = "0.3.0"
 _LATER_VERSION = "0.5.0"
 """The first version with ``hostPath`` of a device node and with device names that start with a digit."""
+_GROUPS_VERSION = "0.7.0"
+"""The first version with ``additionalGids``."""
 _MAX_FILE_NAME = 200
 _OTHER = re.compile(r"[^-A-Za-z0-9_]+")
 _MAX_CLASS = 63
@@ -48,7 +51,7 @@ def qualified_name(resource: str, device: str) -> str:
 def as_cdi_reference(edits: ContainerEdits, resource: str, ids: tuple[str, ...]) -> ContainerEdits:
     """Return edits that refer to the CDI devices instead of containing device nodes and mounts."""
     names = dict.fromkeys((*(qualified_name(resource, device) for device in ids), *edits.cdi_devices))
-    return evolve(edits, nodes=(), mounts=(), cdi_devices=tuple(names))
+    return evolve(edits, nodes=(), mounts=(), supplemental_groups=(), cdi_devices=tuple(names))
 
 
 def spec_text(resource: str, devices: Mapping[str, ContainerEdits]) -> str | None:
@@ -87,6 +90,8 @@ def _device_name(device: str) -> str:
 
 def _version(devices: Mapping[str, ContainerEdits]) -> str:
     """Return the lowest version that supports the edits: runtimes reject versions that they do not know."""
+    if any(edits.supplemental_groups for edits in devices.values()):
+        return _GROUPS_VERSION
     has_host_path = any(node.host_path != node.container_path for edits in devices.values() for node in edits.nodes)
     return _LATER_VERSION if has_host_path or any(device[:1].isdigit() for device in devices) else _BASE_VERSION
 
@@ -97,6 +102,8 @@ def _render_edits(edits: ContainerEdits) -> dict[str, Any]:
         rendered["deviceNodes"] = [_render_node(node) for node in edits.nodes]
     if edits.mounts:
         rendered["mounts"] = [_render_mount(mount) for mount in edits.mounts]
+    if edits.supplemental_groups:
+        rendered["additionalGids"] = list(edits.supplemental_groups)
     return rendered
 
 
@@ -105,9 +112,22 @@ def _placeholder_edits(resource: str, device: str) -> dict[str, Any]:
     return {"env": [f"GENPLUG_CDI_DEVICE={qualified_name(resource, device)}"]}
 
 
-def _render_node(node: NodeEdit) -> dict[str, str]:
-    other = {"hostPath": node.host_path} if node.host_path != node.container_path else {}
-    return {"path": node.container_path, **other, "permissions": node.permissions}
+def _render_node(node: NodeEdit) -> dict[str, Any]:
+    """Return a device node with its type and numbers: the runtime then creates it without a stat of the host's node.
+
+    Without them, the runtime would give the container whatever is at the path on the host when the container starts
+    (container-device-interface, ``fillMissingInfo``). It uses ``hostPath`` for rootless containers and for containers
+    with a user namespace, which cannot create device nodes.
+    """
+    rendered: dict[str, Any] = {"path": node.container_path}
+    if node.host_path != node.container_path:
+        rendered["hostPath"] = node.host_path
+    if node.numbers is not None:
+        kind, major, minor = node.numbers
+        rendered |= {"type": _TYPES[kind], "major": major, "minor": minor}
+    fields = {"fileMode": node.mode, "uid": node.owner, "gid": node.group}
+    rendered |= {key: value for key, value in fields.items() if value is not None}
+    return {**rendered, "permissions": node.permissions}
 
 
 def _render_mount(mount: MountEdit) -> dict[str, Any]:

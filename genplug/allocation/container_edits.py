@@ -1,15 +1,24 @@
 """Container edits: the internal model of what a container gets, rendered to v1beta1 fields and to CDI files."""
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
 class NodeEdit:
-    """A device node: its resolved path on the host, its path in the container, and its permissions (``rwm``)."""
+    """A device node: its resolved path on the host, its path in the container, and its permissions (``rwm``).
+
+    The other fields are used by CDI files only, because the device plugin API has no fields for them: ``owner`` (user
+    ID), ``group`` (group ID) and ``mode`` (permission bits) in the container, where None leaves the value to the
+    container runtime, and ``numbers``, the kind (``char`` or ``block``), major and minor number.
+    """
 
     host_path: str
     container_path: str
     permissions: str
+    owner: int | None = None
+    group: int | None = None
+    mode: int | None = None
+    numbers: tuple[str, int, int] | None = field(default=None, eq=False)
 
 
 @frozen
@@ -30,3 +39,5 @@ class ContainerEdits:
     nodes: tuple[NodeEdit, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     cdi_devices: tuple[str, ...] = ()
+    supplemental_groups: tuple[int, ...] = ()
+    """Group IDs, which only CDI files have a field for."""

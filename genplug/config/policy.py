@@ -1,12 +1,12 @@
 """Reads the policy file (docs/reference/policy.md) into a :class:`genplug.spec.policy.Policy`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
 
-from genplug.config.decode.values import ValueDecoder, is_set, items
+from genplug.config.decode.values import ValueDecoder, integer, is_set, items
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError, sort_unique
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
@@ -127,8 +127,16 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         cdi=name_globs("cdi"),
         annotations=name_globs("annotations"),
         env=name_globs("env"),
+        groups=tuple(_decode_groups(tree)),
         open_probe=is_set(tree, "openProbe", value=True),
     )
+
+
+def _decode_groups(tree: MapNode) -> Iterator[int]:
+    written = tree.get("supplementalGroups")
+    for item in items(written.get("allow") if isinstance(written, MapNode) else None):
+        if (group := integer(item)) is not None:
+            yield group
 
 
 def _decode_unsafe(tree: MapNode, diagnostics: Diagnostics) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def _node(
         container_path = spec.container_path.render({**attributes, **path_attributes(path, info)})
     if error := node_target_error(container_path, info.resolved):
         return f"the container path '{printable(container_path)}' of {path} {error} ({spec.location})"
-    return DeviceNode(path, normalize_container_path(container_path), spec.permissions, info, is_optional)
+    return DeviceNode(path, normalize_container_path(container_path), spec.permissions, info, is_optional, spec.access)
 
 
 def candidate_target_faults(nodes: Sequence[DeviceNode]) -> list[str]:

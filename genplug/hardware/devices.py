@@ -171,6 +171,8 @@ class _DeviceBuilder:
         if self.cdi_devices is not None and not needed_faults and not value_faults:
             faults += cdi_faults(resource, attributes, slices, self.cdi_devices)
         faults += [*needed_faults, *value_faults]
+        groups = {group: resource.policy.group_error(group) for group in resource.allocate.supplemental_groups}
+        faults += [f"the group {group} is {error}" for group, error in groups.items() if error]
         id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
         if source.is_id_verbatim:
             fault = verbatim_error(group.key)

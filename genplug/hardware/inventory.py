@@ -12,7 +12,7 @@ from attrs import field, frozen
 from genplug.hardware.dependencies import Dependencies, DirectoryDependency
 from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.location import SourceLocation
-from genplug.spec.model import Resource
+from genplug.spec.model import DEFAULT_ACCESS, NodeAccess, Resource
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import Values
 
@@ -114,6 +114,8 @@ class DeviceNode:
     permissions: str
     info: PathInfo
     is_optional: bool = False
+    access: NodeAccess = DEFAULT_ACCESS
+    """Its owner, group and mode in the container."""
 
 
 @frozen

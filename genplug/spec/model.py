@@ -52,6 +52,22 @@ class PreferenceSpec:
 
 
 @frozen
+class NodeAccess:
+    """The owner (user ID), the group (group ID) and the mode (permission bits) of a device node in the container.
+
+    None leaves a value to the container runtime. ``location`` is that of the first of the keys.
+    """
+
+    owner: int | None = None
+    group: int | None = None
+    mode: int | None = None
+    location: SourceLocation | None = field(default=None, eq=False)
+
+
+DEFAULT_ACCESS = NodeAccess()
+
+
+@frozen
 class NodeSpec:
     """A device node of a device (``nodes``) or a companion (``with``).
 
@@ -65,6 +81,7 @@ class NodeSpec:
     container_path: Template | None
     permissions: str
     optional: bool
+    access: NodeAccess = DEFAULT_ACCESS
 
 
 @frozen
@@ -132,7 +149,8 @@ class AllocateSpec:
     """The edits of a container in addition to its device nodes (``allocate``), in the order of the file.
 
     ``cdi_devices`` are qualified names that other programs' CDI files define. With ``injects_by_cdi``, device nodes and
-    mounts are written to CDI files instead of the Allocate response.
+    mounts are written to CDI files instead of the Allocate response, and so are ``supplemental_groups``: group IDs that
+    the processes of the container get in addition.
     """
 
     env: tuple[tuple[str, Template], ...] = ()
@@ -140,6 +158,7 @@ class AllocateSpec:
     annotations: tuple[tuple[str, Template], ...] = ()
     cdi_devices: tuple[Template, ...] = ()
     injects_by_cdi: bool = False
+    supplemental_groups: tuple[int, ...] = ()
 
 
 @frozen

@@ -28,6 +28,7 @@ class Policy:
     - ``annotations``: globs over the keys of annotations.
     - ``env``: globs over the names of environment variables, or over ``NAME=VALUE``, that are allowed although they are
       in the built-in list (``genplug.spec.denied_variables``).
+    - ``groups``: group IDs that the processes of a container may get in addition.
     - ``open_probe``: whether probes may open device nodes.
     """
 
@@ -43,6 +44,7 @@ class Policy:
     cdi: tuple[str, ...] = ()
     annotations: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
     open_probe: bool = False
 
     @property
@@ -121,6 +123,12 @@ class Policy:
         if value is None and any(pattern.startswith(f"{name}=") for pattern in self.env):
             return ""
         return f"refused by 'env.allow' of {self.name}: it {effect}"
+
+    def group_error(self, group: int) -> str:
+        """Return which rule forbids an additional group for the processes of a container, or an empty string."""
+        if group in self.groups:
+            return ""
+        return self._refuse("supplementalGroups.allow", _format_list([str(allowed) for allowed in self.groups]))
 
     def _refuse(self, rule: str, allowed: str) -> str:
         return f"refused by '{rule}' of {self.name}, which allows {allowed}"

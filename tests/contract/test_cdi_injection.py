@@ -12,7 +12,7 @@ from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER
 from tests.support.mounts import mount_tmpfs
-from tests.support.resources import build_config, plug_devices
+from tests.support.resources import build_config, plug_devices, write_policy
 
 CARD = "example.com/card"
 CONFIG = (
@@ -32,11 +32,47 @@ async def test_67_cdi_file_defines_the_devices_that_allocate_names(node: FakeNod
     async with node.run_agent(CONFIG):
         await node.kubelet.wait_for_list(CARD, healthy={"x0", "x1"})
         assert read_devices(node.locate(FILE)) == {
-            name: {"deviceNodes": [{"path": f"/dev/{name}", "permissions": "rw"}]} for name in ("x0", "x1")
+            name: {
+                "deviceNodes": [
+                    {"path": f"/dev/{name}", "type": "c", "major": 240, "minor": minor, "permissions": "rw"}
+                ]
+            }
+            for minor, name in enumerate(("x0", "x1"))
         }
         response = (await node.kubelet.admit(CARD, 2, ids={"x0", "x1"})).response
         assert [device.name for device in response.cdi_devices] == ["example.com/card=x0", "example.com/card=x1"]
         assert (list(response.devices), dict(response.envs)) == ([], {"X": "/dev/x0,/dev/x1"})
+
+
+async def test_cdi_file_has_owner_group_and_mode_of_nodes_and_the_groups(node: FakeNode) -> None:
+    node.plug("/dev/x0", major=240, minor=5)
+    node.plug("/dev/ctl", major=240, minor=6)
+    source = (
+        "{glob: /dev/x*, nodes: [{path: '${path}', owner: 1000, mode: '0600'}], with: [{path: /dev/ctl, group: 44}]}"
+    )
+    config = (
+        f"{CONFIG_HEADER}resources:\n  {CARD}:\n    devices: [{source}]\n"
+        "    allocate: {inject: cdi, supplementalGroups: [44, 992]}\n"
+    )
+    policy = write_policy(node, "supplementalGroups: {allow: [44, 992]}\n")
+    async with node.run_agent(config, policy=policy):
+        await node.kubelet.wait_for_list(CARD, lambda devices: len(devices.healthy) == 1)
+        spec = json.loads(node.locate(FILE).read_text())
+        assert spec["cdiVersion"] == "0.7.0"
+        x0 = {"path": "/dev/x0", "type": "c", "major": 240, "minor": 5, "fileMode": 0o600, "uid": 1000}
+        ctl = {"path": "/dev/ctl", "type": "c", "major": 240, "minor": 6, "gid": 44}
+        assert spec["devices"][0]["containerEdits"] == {
+            "deviceNodes": [{**x0, "permissions": "rw"}, {**ctl, "permissions": "rw"}],
+            "additionalGids": [44, 992],
+        }
+        response = (await node.kubelet.admit(CARD)).response
+        assert (list(response.devices), list(response.mounts)) == ([], [])
+        # A policy that changes applies to the active configuration.
+        write_policy(node, "supplementalGroups: {allow: [44]}\n")
+        await node.kubelet.wait_for_list(CARD, lambda devices: len(devices.unhealthy) == 1)
+        [device] = node.kubelet.devices(CARD).unhealthy
+        with pytest.raises(grpc.aio.AioRpcError, match=r"the group 992 is refused by 'supplementalGroups\.allow'"):
+            await node.kubelet.plugin(CARD).allocate([[device]])
 
 
 async def test_cdi_file_follows_device_changes_and_keeps_unhealthy_devices(node: FakeNode) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import evolve, frozen
 
-from genplug.config.decode.values import ValueDecoder, entries, first_key_location, is_set, items
+from genplug.config.decode.values import ValueDecoder, entries, first_key_location, integer, is_set, items
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import MapNode, Node, ScalarNode
 from genplug.spec.container_rules import mount_target_error
@@ -42,6 +42,7 @@ class AllocateDecoder:
             ),
             cdi_devices=tuple(self._cdi_devices(node.get("cdiDevices"), f"{where}.cdiDevices")),
             injects_by_cdi=isinstance(inject, ScalarNode) and inject.value == "cdi",
+            supplemental_groups=tuple(self._groups(node.get("supplementalGroups"), f"{where}.supplementalGroups")),
         )
         self._check_sizes(spec, node, where)
         return spec
@@ -120,6 +121,20 @@ class AllocateDecoder:
     def _cdi_denial(template: Template, sample: str, policy: Policy) -> str:
         # A template is checked when it is rendered, unless the policy allows no name.
         return "" if template.names and policy.cdi else policy.cdi_error(sample)
+
+    def _groups(self, node: Node | None, where: str) -> Iterator[int]:
+        for item in items(node):
+            group = integer(item)
+            # The schema check has reported other values.
+            if group is None or group < 1 or not isinstance(item, ScalarNode):
+                continue
+            if self.policy is not None and (error := self.policy.group_error(group)):
+                message, width = f"the group {group} is {error}", len(item.text)
+                self.diagnostics.add(
+                    ErrorCode.NOT_ALLOWED, item.at(0), message, key_path=where, hint=self.policy.help, width=width
+                )
+            else:
+                yield group
 
     def _mounts(self, node: Node | None, where: str) -> Iterator[MountSpec]:
         taken: dict[str, SourceLocation] = {}

@@ -21,7 +21,7 @@ from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode, to_pyt
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.limits import MAX_TOKENS
 from genplug.spec.location import SourceLocation
-from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource
+from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource, Source
 from genplug.spec.names import SLICE, resource_name_error
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template
@@ -67,19 +67,42 @@ class _Decoder:
         where = f"resources.{name}"
         node = entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
         shared = self.shared(node, where)
+        sources = tuple(
+            decode_source(item, f"{where}.devices[{number}]", self.diagnostics)
+            for number, item in enumerate(items(node.get("devices")))
+            if isinstance(item, MapNode)
+        )
+        if not shared.allocate.injects_by_cdi:
+            self._check_keys_of_cdi(sources, node, where)
         return evolve(
             shared,
             name=name,
             location=entry.key,
             name_template=self._name(name, entry.key, where),
-            sources=tuple(
-                decode_source(item, f"{where}.devices[{number}]", self.diagnostics)
-                for number, item in enumerate(items(node.get("devices")))
-                if isinstance(item, MapNode)
-            ),
+            sources=sources,
             aliases=tuple(self._aliases(node.get("aliases"), f"{where}.aliases")),
             expected=self._expected(name, node, where),
         )
+
+    def _check_keys_of_cdi(self, sources: Sequence[Source], node: MapNode, where: str) -> None:
+        """Record the keys of a resource without ``inject: cdi`` for which only a CDI file has fields."""
+        nodes = (device_node for source in sources for device_node in (*source.nodes, *source.companions))
+        for location in (device_node.access.location for device_node in nodes):
+            if location is not None:
+                message = (
+                    "'owner', 'group' and 'mode' of a device node require 'inject: cdi': the response to the kubelet "
+                    "has no fields for them"
+                )
+                hint = "write allocate: {inject: cdi}, or make the node accessible with a udev rule on the host"
+                self.diagnostics.add(ErrorCode.CONFLICT, location, message, key_path=where, hint=hint)
+        allocate = node.get("allocate")
+        if isinstance(allocate, MapNode) and "supplementalGroups" in allocate.entries:
+            message = "'supplementalGroups' requires 'inject: cdi': the response to the kubelet has no field for groups"
+            hint = "write inject: cdi, or set supplementalGroups in the securityContext of the pod"
+            location, width = allocate.entries["supplementalGroups"].key, len("supplementalGroups")
+            self.diagnostics.add(
+                ErrorCode.CONFLICT, location, message, key_path=f"{where}.allocate", hint=hint, width=width
+            )
 
     def _expected(self, name: str, node: MapNode, where: str) -> int | None:
         expect = node.get("expect")

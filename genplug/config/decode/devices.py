@@ -1,10 +1,11 @@
 """Decodes ``devices``: globs, conditions, custom attributes, and the device nodes of a device."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from genplug.config.decode.values import ValueDecoder, entries, first_key_location, is_set, items
+from genplug.config.decode.values import ValueDecoder, entries, first_key_location, integer, is_set, items
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode
 from genplug.hardware.attribute_names import is_known_attribute, needs_sysfs
@@ -12,11 +13,12 @@ from genplug.spec.container_rules import node_target_error, path_error
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_ATTRIBUTE_DEPTH, MAX_CUSTOM_ATTRIBUTES
-from genplug.spec.model import CandidateType, CustomAttribute, NodeSpec, Source
+from genplug.spec.model import CandidateType, CustomAttribute, NodeAccess, NodeSpec, Source
 from genplug.spec.names import SLICE, is_attribute_name
 from genplug.spec.template import Template
 
 _PERMISSIONS = "rwm"
+_MODE = re.compile("0?[0-7]{3}")
 
 
 def custom_attribute_names(resource: MapNode) -> frozenset[str]:
@@ -174,7 +176,7 @@ class _SourceDecoder:
             return None
         self._check_target(fields.get("as"), container_path, path, where)
         optional = is_set(node, "optional", value=True)
-        return NodeSpec(node.location, path, container_path, permissions, optional)
+        return NodeSpec(node.location, path, container_path, permissions, optional, _access(fields))
 
     def _check_target(self, node: Node | None, container_path: Template | None, path: Template, where: str) -> None:
         # A template is checked when it is rendered, and an invalid path was reported.
@@ -188,6 +190,20 @@ class _SourceDecoder:
         self.diagnostics.add(
             ErrorCode.PATH, node.at(0), message, key_path=f"{where}.as", hint=hint, width=len(node.text)
         )
+
+
+def _access(fields: MapNode) -> NodeAccess:
+    """Return the owner, group and mode of a device node."""
+    written = {key: entry for key, entry in fields.entries.items() if key in {"owner", "group", "mode"}}
+    mode = fields.get("mode")
+    # The schema check has reported other values.
+    is_mode = isinstance(mode, ScalarNode) and _MODE.fullmatch(mode.text)
+    return NodeAccess(
+        owner=integer(fields.get("owner")),
+        group=integer(fields.get("group")),
+        mode=int(mode.text, 8) if isinstance(mode, ScalarNode) and is_mode else None,
+        location=next((entry.key for entry in written.values()), None),
+    )
 
 
 def _type(node: MapNode, globs: Sequence[Glob]) -> CandidateType:

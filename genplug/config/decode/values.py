@@ -264,6 +264,12 @@ def number(node: Node | None, default: float) -> float:
     return float(node.value) if isinstance(node, ScalarNode) and isinstance(node.value, int | float) else default
 
 
+def integer(node: Node | None) -> int | None:
+    """Return an integer, or None if there is none."""
+    is_integer = isinstance(node, ScalarNode) and isinstance(node.value, int) and not isinstance(node.value, bool)
+    return int(node.text) if isinstance(node, ScalarNode) and is_integer else None
+
+
 def first_key_location(node: MapNode) -> SourceLocation:
     """Return the location of the first key of a mapping."""
     return next((entry.key for entry in node.entries.values()), node.location)

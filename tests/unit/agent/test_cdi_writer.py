@@ -9,6 +9,8 @@ from attrs import evolve
 from genplug.agent.cdi_writer import CdiSpec, CdiUnwritableError, CdiWriter, compose_spec
 from genplug.allocation.cdi_spec import file_name
 from genplug.allocation.offer import build_offer
+from genplug.spec.model import AllocateSpec
+from genplug.spec.policy import Policy
 from tests.support.allocation import DeviceTree, build_resource, mark_unhealthy
 from tests.support.hardware import NAME, open_tree
 
@@ -80,3 +82,16 @@ def test_spec_of_changed_devices_is_composed_again(tree: DeviceTree) -> None:
     other = evolve(x0, device=evolve(x0.device, nodes=(tree.make_node("/dev/other"),)))
     spec = compose_spec(build_offer(build_resource(), (other,)), previous, tree.host)
     assert spec.text != previous.text
+
+
+def test_spec_of_a_changed_configuration_is_composed_again(tree: DeviceTree) -> None:
+    (x0,) = tree.make_healthy("x0")
+    previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
+    allocate = AllocateSpec(injects_by_cdi=True, supplemental_groups=(44,))
+    resource = evolve(build_resource(), allocate=allocate, policy=Policy(groups=(44,)))
+    spec = compose_spec(build_offer(resource, (x0,)), previous, tree.host)
+    assert spec.text is not None
+    assert json.loads(spec.text)["devices"][0]["containerEdits"]["additionalGids"] == [44]
+    # A container may still use an unhealthy device with the previous configuration.
+    unhealthy = compose_spec(build_offer(resource, (mark_unhealthy(x0.device, "gone"),)), previous, tree.host)
+    assert unhealthy.edits["x0"] is previous.edits["x0"]

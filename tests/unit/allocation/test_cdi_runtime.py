@@ -10,6 +10,7 @@ import pytest
 
 from genplug.allocation.cdi_spec import file_name, qualified_name, spec_text
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
+from genplug.hardware.inventory import Kind
 
 NAME = "example.com/card"
 # The runtime gets a mount namespace, so that /run/cdi of the machine does not change.
@@ -20,14 +21,16 @@ cp "$1" /run/cdi && shift && exec "$@"
 """
 
 
-def run_container(directory: Path, spec: Path, device: str, script: str) -> subprocess.CompletedProcess[str]:
+def run_container(
+    directory: Path, spec: Path, device: str, script: str, *flags: str
+) -> subprocess.CompletedProcess[str]:
     root = directory / "root"
     (root / "bin").mkdir(parents=True, exist_ok=True)
     shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin" / "busybox")
     podman = (
         f"podman --cgroup-manager cgroupfs --runtime runc --storage-driver vfs --root {directory}/store "
         f"--runroot /run/podman-test run --rm --network none --ulimit nofile=512:512 --ulimit nproc=512:512 "
-        f"--device {device} --rootfs {root} /bin/busybox sh -c"
+        f"--device {device} {' '.join(flags)} --rootfs {root} /bin/busybox sh -c"
     )
     command = ["unshare", "--mount", "sh", "-c", IN_A_NAMESPACE, "sh", str(spec), *podman.split(), script]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -54,3 +57,53 @@ def test_container_gets_the_node_and_the_mount_of_the_file(tmp_path: Path) -> No
     unknown = run_container(tmp_path, spec, qualified_name(NAME, "2card"), "true")
     assert unknown.returncode
     assert "unresolvable CDI devices" in unknown.stderr
+
+
+def write_spec(directory: Path, node: NodeEdit) -> Path:
+    spec = directory / file_name(NAME)
+    spec.write_text(spec_text(NAME, {"card0": ContainerEdits(nodes=(node,))}) or "")
+    return spec
+
+
+NULL, ZERO = (Kind.CHAR, 1, 3), (Kind.CHAR, 1, 5)
+
+
+@pytest.mark.podman
+@pytest.mark.parametrize("swap", ["other node", "removed", "file"])
+def test_node_that_is_swapped_after_the_answer_leads_nowhere_else(tmp_path: Path, swap: str) -> None:
+    node = tmp_path / "card"
+    os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(*NULL[1:]))
+    spec = write_spec(tmp_path, NodeEdit(str(node), "/dev/card0", "rw", numbers=NULL))
+    node.unlink()
+    if swap == "other node":
+        os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(*ZERO[1:]))
+    elif swap == "file":
+        node.write_text("not a device node")
+    script = "stat -c %t:%T /dev/card0; head -c 3 /dev/card0 | wc -c"
+    ended = run_container(tmp_path, spec, qualified_name(NAME, "card0"), script)
+    # /dev/null has no bytes; /dev/zero would have three.
+    assert ended.stdout == "1:3\n0\n", ended.stderr
+
+
+@pytest.mark.podman
+@pytest.mark.parametrize(
+    ("access", "user", "expected"),
+    [
+        ({"owner": 1000, "group": 44, "mode": 0o600}, "1000:1000", "1000:44 600 opened"),
+        ({"owner": 0, "group": 44, "mode": 0o660}, "1000:44", "0:44 660 opened"),
+        ({"owner": 0, "group": 44, "mode": 0o660}, "1000:1000", "0:44 660 refused"),
+        ({"owner": 1001, "mode": 0o600}, "1000:1000", "1001:1000 600 refused"),
+    ],
+)
+def test_user_that_is_not_root_opens_a_node_by_owner_group_and_mode(
+    tmp_path: Path, access: dict[str, int], user: str, expected: str
+) -> None:
+    node = tmp_path / "card"
+    # As udev creates most device nodes: a container that is not root cannot open such a node.
+    os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(*NULL[1:]))
+    spec = write_spec(tmp_path, NodeEdit(str(node), "/dev/card0", "rw", **access, numbers=NULL))
+    script = (
+        "echo $(stat -c '%u:%g %a' /dev/card0) $( (echo x > /dev/card0) 2> /dev/null && echo opened || echo refused)"
+    )
+    ended = run_container(tmp_path, spec, qualified_name(NAME, "card0"), script, "--user", user)
+    assert ended.stdout == f"{expected}\n", ended.stderr

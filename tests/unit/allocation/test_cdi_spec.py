@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
@@ -13,6 +14,7 @@ from referencing.jsonschema import DRAFT7
 
 from genplug.allocation.cdi_spec import as_cdi_reference, cdi_kind, file_name, is_ours, qualified_name, spec_text
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
+from genplug.hardware.inventory import Kind
 from genplug.spec.names import cdi_device_error, resource_name_error
 
 SCHEMAS = Path(__file__).parent / "cdi"
@@ -78,6 +80,44 @@ def test_renamed_node_has_its_host_path() -> None:
     assert device["containerEdits"]["deviceNodes"] == [
         {"path": "/dev/ttyDEV0", "hostPath": "/dev/ttyUSB3", "permissions": "rwm"}
     ]
+
+
+def test_node_has_its_type_and_numbers_so_that_the_runtime_creates_it_by_number() -> None:
+    nodes = (
+        NodeEdit("/dev/x0", "/dev/x0", "rw", numbers=(Kind.CHAR, 240, 0)),
+        NodeEdit("/dev/sda", "/dev/disk", "r", numbers=(Kind.BLOCK, 8, 16)),
+    )
+    [device] = parse_spec(spec_text(NAME, {"x0": ContainerEdits(nodes=nodes)}))["devices"]
+    assert device["containerEdits"]["deviceNodes"] == [
+        {"path": "/dev/x0", "type": "c", "major": 240, "minor": 0, "permissions": "rw"},
+        {"path": "/dev/disk", "hostPath": "/dev/sda", "type": "b", "major": 8, "minor": 16, "permissions": "r"},
+    ]
+
+
+def test_owner_group_and_mode_of_a_node_need_no_later_version() -> None:
+    node = NodeEdit("/dev/x0", "/dev/x0", "rw", owner=0, group=44, mode=0o660, numbers=(Kind.CHAR, 240, 1))
+    spec = parse_spec(spec_text(NAME, {"x0": ContainerEdits(nodes=(node,))}))
+    assert spec["cdiVersion"] == "0.3.0"
+    assert spec["devices"][0]["containerEdits"]["deviceNodes"] == [
+        {
+            "path": "/dev/x0",
+            "type": "c",
+            "major": 240,
+            "minor": 1,
+            "fileMode": 0o660,
+            "uid": 0,
+            "gid": 44,
+            "permissions": "rw",
+        }
+    ]
+
+
+def test_supplemental_groups_need_version_0_7() -> None:
+    edits = evolve(PLAIN, supplemental_groups=(44, 992))
+    spec = parse_spec(spec_text(NAME, {"x0": edits}))
+    assert spec["cdiVersion"] == "0.7.0"
+    assert spec["devices"][0]["containerEdits"]["additionalGids"] == [44, 992]
+    assert as_cdi_reference(edits, NAME, ("x0",)).supplemental_groups == ()
 
 
 def test_spec_without_devices_is_none() -> None:

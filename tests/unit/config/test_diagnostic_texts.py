@@ -17,6 +17,7 @@ from tests.support.golden import check_golden
 GOLDEN = Path(__file__).parent / "golden"
 POLICIES = {
     "gp017-mounts.yaml": Path("policies", "mounts.yaml"),
+    "gp017-node-access.yaml": Path("policies", "groups.yaml"),
     "gp019-policy.yaml": Path("policies", "narrow.yaml"),
     "gp019-programs-and-cdi.yaml": Path("policies", "narrow.yaml"),
     "gp120-unsafe-policy.yaml": Path("policies", "unsafe.yaml"),

@@ -4,9 +4,10 @@ import pytest
 
 from genplug.config.diagnostics import ConfigInvalidError
 from genplug.config.files import ConfigFile
-from genplug.config.load import load_texts
-from genplug.spec.diagnostic import ErrorCode
-from tests.support.configs import DEVICES, find_codes, load_resource, render_config
+from genplug.config.load import load_text, load_texts
+from genplug.spec.diagnostic import DiagnosticCode, ErrorCode
+from genplug.spec.policy import Policy
+from tests.support.configs import CONFIG_HEADER, DEVICES, find_codes, find_diagnostics, load_resource, render_config
 
 
 @pytest.mark.parametrize(("written", "by_cdi"), [("", False), ("inject: nodes", False), ("inject: cdi", True)])
@@ -56,3 +57,43 @@ def test_62_response_over_the_message_size_limit_is_rejected() -> None:
 )
 def test_invalid_allocate_is_reported_once(allocate: str, expected: ErrorCode) -> None:
     assert find_codes(f"{DEVICES}\nallocate: {allocate}") == [expected]
+
+
+GROUPS_POLICY = Policy(groups=(44, 992))
+
+
+def find_codes_of_groups(allocate: str) -> list[DiagnosticCode]:
+    body = render_config(f"{DEVICES}\nallocate: {allocate}")
+    return [diagnostic.code for diagnostic in find_diagnostics(body, GROUPS_POLICY)]
+
+
+def test_supplemental_groups_are_decoded() -> None:
+    text = render_config(f"{DEVICES}\nallocate: {{inject: cdi, supplementalGroups: [44, 992]}}")
+    [resource] = load_text(text, "c.yaml", GROUPS_POLICY).resources.values()
+    assert resource.allocate.supplemental_groups == (44, 992)
+
+
+@pytest.mark.parametrize(
+    ("groups", "code"),
+    [
+        ("[0]", ErrorCode.WRONG_VALUE),
+        ("[video]", ErrorCode.WRONG_TYPE),
+        ("44", ErrorCode.WRONG_TYPE),
+        ("[44, 44]", ErrorCode.WRONG_VALUE),
+        ("[44, 6]", ErrorCode.NOT_ALLOWED),
+    ],
+)
+def test_invalid_supplemental_groups_are_reported(groups: str, code: ErrorCode) -> None:
+    assert find_codes_of_groups(f"{{inject: cdi, supplementalGroups: {groups}}}") == [code]
+
+
+def test_supplemental_groups_without_cdi_are_reported() -> None:
+    assert find_codes_of_groups("{supplementalGroups: [44]}") == [ErrorCode.CONFLICT]
+
+
+def test_defaults_can_have_supplemental_groups_for_resources_with_cdi() -> None:
+    text = CONFIG_HEADER + (
+        "defaults: {allocate: {supplementalGroups: [44]}}\n"
+        "resources: {example.com/x: {devices: [{glob: /dev/x}], allocate: {inject: cdi}}}\n"
+    )
+    assert find_diagnostics(text, GROUPS_POLICY) == ()

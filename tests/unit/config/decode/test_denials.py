@@ -273,3 +273,14 @@ def test_denied_default_is_reported_once_at_its_location(defaults: str, column: 
     resources = f"{{a.io/x: {{{DEVICES}}}, a.io/y: {{{DEVICES}}}}}"
     (diagnostic,) = find_diagnostics(f"{CONFIG_HEADER}defaults: {defaults}\nresources: {resources}\n", DEFAULT_POLICY)
     assert (str(diagnostic.location), diagnostic.key_path) == (f"c.yaml:3:{column}", key_path)
+
+
+def test_supplemental_group_must_be_allowed() -> None:
+    body = f"{DEVICES}\nallocate: {{inject: cdi, supplementalGroups: [44, 6]}}"
+    assert find_denials(body, DEFAULT_POLICY) == [
+        f"the group {group} is refused by 'supplementalGroups.allow' of the default policy, which allows nothing"
+        for group in (44, 6)
+    ]
+    assert find_denials(body, read_policy("supplementalGroups: {allow: [44, 992]}")) == [
+        "the group 6 is refused by 'supplementalGroups.allow' of policy.yaml, which allows 44, 992"
+    ]

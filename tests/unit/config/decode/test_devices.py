@@ -4,7 +4,7 @@ import pytest
 
 from genplug.hardware.attributes import ATTRIBUTES, KNOWN_ATTRIBUTES
 from genplug.spec.diagnostic import DiagnosticCode, ErrorCode
-from genplug.spec.model import CandidateType, CustomAttribute
+from genplug.spec.model import CandidateType, CustomAttribute, NodeAccess
 from tests.support.configs import find_codes, find_diagnostics, load_resource, marked_text, render_config
 
 TYPES = {
@@ -264,3 +264,41 @@ preferredAllocation: {by: "${bdf}"}
     assert (bdf.name, bdf.use_dir_name, bdf.collect_all, bdf.names) == ("bdf", True, False, frozenset({"minor"}))
     assert (uuid.name, uuid.use_dir_name, uuid.collect_all, uuid.names) == ("uuid", False, True, frozenset({"bdf"}))
     assert source.sysfs is not None
+
+
+def test_owner_group_and_mode_of_a_node_are_decoded() -> None:
+    nodes = "nodes: [{path: /dev/x, owner: 0, group: 44, mode: '0660'}, {path: /dev/y, mode: 0600}, /dev/z]"
+    found = load_resource(f"devices: [{{glob: '/dev/x*', {nodes}}}]\nallocate: {{inject: cdi}}")
+    assert [node.access for node in found.sources[0].nodes] == [
+        NodeAccess(owner=0, group=44, mode=0o660),
+        NodeAccess(mode=0o600),
+        NodeAccess(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "code"),
+    [
+        ("owner: root", ErrorCode.WRONG_TYPE),
+        ("owner: -1", ErrorCode.WRONG_VALUE),
+        ("group: 4294967295", ErrorCode.WRONG_VALUE),
+        ("group: true", ErrorCode.WRONG_TYPE),
+        ("mode: 660", ErrorCode.WRONG_TYPE),
+        ("mode: '0980'", ErrorCode.WRONG_VALUE),
+        ("mode: '4755'", ErrorCode.WRONG_VALUE),
+        ("mode: '0o660'", ErrorCode.WRONG_VALUE),
+        ("mode: rw", ErrorCode.WRONG_VALUE),
+    ],
+)
+def test_invalid_owner_group_or_mode_is_reported(keys: str, code: ErrorCode) -> None:
+    body = f"devices: [{{glob: /dev/x, with: [{{path: /dev/y, {keys}}}]}}]\nallocate: {{inject: cdi}}"
+    assert find_codes(body) == [code]
+
+
+@pytest.mark.parametrize("inject", ["", "allocate: {inject: nodes}", "allocate: {env: {A: b}}"])
+@pytest.mark.parametrize("part", ["nodes", "with"])
+def test_owner_group_and_mode_without_cdi_are_reported(part: str, inject: str) -> None:
+    for keys in ("owner: 1", "group: 1", "mode: '0660'", "mode: '0660', group: 44"):
+        assert find_codes(f"devices: [{{glob: /dev/x, {part}: [{{path: /dev/y, {keys}}}]}}]\n{inject}") == [
+            ErrorCode.CONFLICT
+        ]
