@@ -102,8 +102,9 @@ class Agent:
         self._kubelet.release_directory()
 
     def reload(self) -> None:
-        """Read the configuration now (SIGHUP)."""
+        """Read the configuration and scan for devices now (SIGHUP)."""
         self._reloader.reload()
+        self._scanner.request_rescan()
 
     async def run(self) -> None:
         """Serve the node until :meth:`stop`.

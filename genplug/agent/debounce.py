@@ -14,6 +14,35 @@ IDLE_SCAN_INTERVAL_SECONDS = 0.01
 """Minimum interval between two scans after events, if the first scan found no change."""
 
 
+SETTLE_SECONDS = (1.0, 5.0)
+"""Seconds after the last event after which the devices that it concerns are scanned again.
+
+A driver or udev can write a file after the event of its device, and sysfs and procfs report no change of a file.
+"""
+
+
+@frozen
+class SettleTimer:
+    """When devices are scanned again after an event (``event_at``); ``scans`` is the number of scans since then."""
+
+    event_at: float | None = None
+    scans: int = 0
+
+    def after_event(self, now: float) -> "SettleTimer":
+        """Return the timer after an event."""
+        return SettleTimer(now)
+
+    def after_scan(self) -> "SettleTimer":
+        """Return the timer after one of the scans."""
+        scans = self.scans + 1
+        return SettleTimer() if scans == len(SETTLE_SECONDS) else SettleTimer(self.event_at, scans)
+
+    @property
+    def next(self) -> float:
+        """When the next of the scans is due."""
+        return float("inf") if self.event_at is None else self.event_at + SETTLE_SECONDS[self.scans]
+
+
 @frozen
 class ReloadTimer:
     """When the configuration is read next (``due``), and when its first unread change was seen (``changed_at``)."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from genplug.agent.blocking_calls import BlockingCalls
-from genplug.agent.debounce import ScanTimer
+from genplug.agent.debounce import ScanTimer, SettleTimer
 from genplug.agent.device_watches import DeviceWatches
 from genplug.agent.pending_changes import EVERYTHING, PendingChanges, ScanRelevance
 from genplug.agent.scan_job import keep_last_known
@@ -53,6 +53,9 @@ class DeviceScanner:
         self._scans: dict[str, ResourceScan] = {}
         self._inventory: Inventory | None = None
         self._changes = PendingChanges()
+        self._settling = PendingChanges()
+        """The changes after which files may still be written that nothing reports."""
+        self._settle_timer = SettleTimer()
         self._relevance = ScanRelevance(())
         self._timer = ScanTimer(fallback_due=float("inf"))
         self._wakeup = Wakeup()
@@ -75,6 +78,8 @@ class DeviceScanner:
     def on_change(self, directory: str, names: frozenset[str]) -> None:
         """Record that names in a directory of the host changed; without names anything may have changed there."""
         self._changes = self._changes.add(directory, names)
+        self._settling = self._settling.add(directory, names)
+        self._settle_timer = self._settle_timer.after_event(time.monotonic())
         self._schedule()
 
     def on_paths_changed(self, changes: Changes) -> None:
@@ -91,7 +96,7 @@ class DeviceScanner:
         try:
             while True:
                 await self._step(time.monotonic())
-                due = self._timer.next if self._config is not None else float("inf")
+                due = min(self._timer.next, self._settle_timer.next) if self._config is not None else float("inf")
                 await self._wakeup.sleep_until(0.0 if self._submitted is not None else due)
         finally:
             self._jobs.discard(self._jobs.running)
@@ -104,7 +109,10 @@ class DeviceScanner:
             except Exception as error:
                 self._reject(config, f"it cannot be scanned for, by an internal error: {error!r}")
                 raise
-        elif self._config is not None and self._timer.next <= now:
+            return
+        if self._config is not None and self._settle_timer.next <= now:
+            self._settle()
+        if self._config is not None and self._timer.next <= now:
             await self._scan(self._config, is_full=self._timer.fallback_due <= now)
         elif self._config is not None and self._collect(self._config):
             self._timer = self._timer.after_scan(now, has_found=self._publish_scans(self._config))
@@ -178,6 +186,17 @@ class DeviceScanner:
     def _schedule_pending(self) -> None:
         if self._changes:
             self._schedule()
+
+    def _settle(self) -> None:
+        """Scan again what changed a moment ago, if attributes are read from files whose changes nothing reports."""
+        if not self._relevance.has_unreported_files:
+            self._settling, self._settle_timer = PendingChanges(), SettleTimer()
+            return
+        self._changes = self._changes.merge(self._settling)
+        self._settle_timer = self._settle_timer.after_scan()
+        if self._settle_timer.event_at is None:
+            self._settling = PendingChanges()
+        self._schedule()
 
     def _rescan_stalled(self) -> None:
         """Scan again the resources of which a file operation could not be finished: one has returned."""

@@ -1,9 +1,10 @@
 """Watches the directories on which the scans of devices depend, but for those whose file systems do not respond."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.hardware.host import Host
@@ -14,6 +15,9 @@ from genplug.observe.events import Event, EventLog
 
 WATCH_SECONDS = 2.0
 """Seconds after which locating the directories counts as hanging."""
+
+Located: TypeAlias = Mapping[Path, tuple[str, ...]]
+"""Where this process sees directories of the host; several paths of the host can be the same directory."""
 
 
 class DeviceWatches:
@@ -39,7 +43,7 @@ class DeviceWatches:
         self._on_change = on_change
         self._on_gap = on_gap
         self._inventory: Inventory | None = None
-        self._located: Mapping[Path, str] = {}
+        self._located: Located = {}
         self._cdi_directories: frozenset[str] = frozenset()
         """The directories of CDI files of the host."""
         self._is_changed = asyncio.Event()
@@ -59,7 +63,7 @@ class DeviceWatches:
 
     async def _update(self, inventory: Inventory) -> None:
         try:
-            located, unresponsive = await self._calls.run(
+            located, attributes, unresponsive = await self._calls.run(
                 lambda: self._locate(inventory), WATCH_SECONDS, "locating the directories of devices"
             )
         except HangError:
@@ -68,40 +72,71 @@ class DeviceWatches:
             await asyncio.sleep(WATCH_SECONDS)
             return
 
-        self._located = located
+        self._located = {**attributes, **located}
 
         def on_change(directory: Path, names: frozenset[str]) -> None:
-            self._on_change(located[directory], names)
+            for host_directory in located[directory]:
+                self._on_change(host_directory, names)
+
+        def on_attribute_change(directory: Path, names: frozenset[str]) -> None:
+            for host_directory in attributes[directory]:
+                self._on_change(host_directory, names)
 
         # A CDI file can be written in place.
-        cdi_directories = {path for path, directory in located.items() if directory in self._cdi_directories}
+        cdi_directories = {
+            path for path, directories in located.items() if not self._cdi_directories.isdisjoint(directories)
+        }
         self._watcher.set(
             "CDI files", cdi_directories, on_change, contents=True, unresponsive=unresponsive & cdi_directories
         )
         # A stand-in for a device node gets its text after it is created; a real device node is complete at once.
         contents = self._host.stand_ins
-        if self._watcher.set("devices", located, on_change, contents=contents, unresponsive=unresponsive):
+        has_gap = self._watcher.set(
+            "devices", located, on_change, contents=contents, unresponsive=unresponsive & located.keys()
+        )
+        # A file of an attribute can be written in place.
+        has_gap |= self._watcher.set(
+            "attributes",
+            attributes,
+            on_attribute_change,
+            contents=True,
+            unresponsive=unresponsive & attributes.keys(),
+        )
+        if has_gap:
             self._on_gap()
         for warning in self._watcher.take_warnings():
             self._event_log.emit(Event.WATCH_DEGRADED, warning)
 
-    def _locate(self, inventory: Inventory) -> tuple[Mapping[Path, str], frozenset[Path]]:
-        """Return where this process sees each directory, and which of them do not respond. For a thread.
+    def _locate(self, inventory: Inventory) -> tuple[Located, Located, frozenset[Path]]:
+        """Return where this process sees each directory of devices and of attributes, and which do not respond.
 
-        A directory that responds now can be watched without blocking.
+        For a thread. A directory that responds now can be watched without blocking.
         """
-        previous = {directory: path for path, directory in self._located.items()}
-        located: dict[Path, str] = {}
+        previous = {directory: path for path, directories in self._located.items() for directory in directories}
         unresponsive: set[Path] = set()
         with suppress(HangError):
             infos = [self._host.stat(directory) for directory in self._host.cdi_dirs]
             self._cdi_directories = frozenset(info.resolved for info in infos if info is not None)
-        for directory in inventory.directories | inventory.directories_of_attributes:
-            try:
-                if self._host.supports_inotify(directory):
-                    located[self._host.process_path(directory)] = directory
-            except HangError:
-                if (path := previous.get(directory)) is not None:
-                    located[path] = directory
-                    unresponsive.add(path)
-        return located, frozenset(unresponsive)
+
+        def locate(directories: Iterable[str], find: Callable[[str], str]) -> Located:
+            located: dict[Path, set[str]] = {}
+            for directory in directories:
+                try:
+                    if self._host.supports_inotify(directory):
+                        existing = find(directory)
+                        located.setdefault(self._host.process_path(existing), set()).add(existing)
+                except HangError:
+                    if (path := previous.get(directory)) is not None:
+                        located.setdefault(path, set()).add(directory)
+                        unresponsive.add(path)
+            return {path: tuple(sorted(found)) for path, found in located.items()}
+
+        devices = locate(inventory.directories, lambda directory: directory)
+        attributes = locate(inventory.directories_of_attributes, self._find_existing)
+        return devices, attributes, frozenset(unresponsive)
+
+    def _find_existing(self, directory: str) -> str:
+        """Return a directory of the host, or its nearest parent that exists."""
+        while directory not in {"", "/"} and self._host.resolve(directory) is None:
+            directory = directory.rpartition("/")[0]
+        return directory or "/"

@@ -7,6 +7,8 @@ from attrs import evolve, field, frozen
 from genplug.hardware.dependencies import Changes, ChangeSet, is_affected, with_ancestors
 from genplug.hardware.inventory import ResourceScan
 
+_WITHOUT_INOTIFY = ("/sys/", "/proc/")
+
 
 @frozen
 class PendingChanges:
@@ -24,6 +26,13 @@ class PendingChanges:
         merged = frozenset[str]() if not names or known == frozenset() else names | (known or names)
         return evolve(self, by_directory={**self.by_directory, directory: merged})
 
+    def merge(self, other: "PendingChanges") -> "PendingChanges":
+        """Return these changes and those of ``other``."""
+        merged = self
+        for directory, names in other.by_directory.items():
+            merged = merged.add(directory, names)
+        return evolve(merged, is_everything=self.is_everything or other.is_everything)
+
     @property
     def limit(self) -> Changes | None:
         """The changes to which a scan can be limited; None if it cannot."""
@@ -39,6 +48,13 @@ class ScanRelevance:
     def __init__(self, scans: Iterable[ResourceScan]) -> None:
         self._scans = tuple(scans)
         self._paths: frozenset[str] | None = None
+        self.has_unreported_files = any(
+            path.startswith(_WITHOUT_INOTIFY)
+            for scan in self._scans
+            for candidate in scan.candidates
+            for path in candidate.depends
+        )
+        """Whether attributes are read from sysfs or procfs, which report no change of a file."""
 
     def is_affected(self, changes: Changes) -> bool:
         """Return whether one of the scans depends on what changed."""

@@ -39,11 +39,16 @@ class TooLargeError(Exception):
 
 @frozen
 class Capture:
-    """An archive: its bytes, the number of its members, and the files whose text could not be read."""
+    """An archive: its bytes and the number of its members.
+
+    ``unreadable`` are the files whose text could not be read, ``omitted`` those that the configuration reads but whose
+    text is left out because they do not belong to the kernel or udev.
+    """
 
     content: bytes
     members: int
     unreadable: tuple[str, ...]
+    omitted: tuple[str, ...] = ()
 
 
 @frozen
@@ -101,7 +106,12 @@ def capture(
     accesses = record_accesses(configs, root, node_name=node_name, cdi_dirs=cdi_dirs, on_access=on_access)
     unreadable: list[str] = []
     content, members = _pack(_list_members(accesses, root, unreadable))
-    return Capture(content, members, tuple(unreadable))
+    omitted = sorted(
+        path
+        for path in accesses.reads.keys() - accesses.cdi_files
+        if not _is_of_kernel(path) and not path.startswith("/dev/")
+    )
+    return Capture(content, members, tuple(unreadable), tuple(omitted))
 
 
 def record_accesses(

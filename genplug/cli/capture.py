@@ -93,6 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
             "capture",
             f"without the text of {number} file(s) that this user may not read, such as {first}; run it as root",
         )
+    if archive.omitted:
+        number, first = len(archive.omitted), archive.omitted[0]
+        print_message(
+            "capture",
+            f"without the text of {number} file(s) outside of /sys, /proc and /run/udev/data, such as {first}; "
+            "attributes that are read from them do not exist in the archive",
+        )
     size = f"{archive.members} entries, {len(archive.content)} bytes"
     print_message("capture", f"{out or 'stdout'}: {size}; it may contain serial numbers")
     return 0

@@ -12,6 +12,7 @@ from genplug.cli.output import escape_output, ignore_closed_readers, print_messa
 COMMANDS = {
     "run": "run the agent of this node, as the DaemonSet does",
     "status": "show the status of the agent that runs on this node",
+    "reload": "make the agent that runs on this node read its configuration and scan for devices now",
     "validate": "check a configuration, a policy or a ConfigMap manifest",
     "plan": "show which devices this node would offer, and why",
     "init": "print a configuration to start from, for a kind of hardware or for this machine",

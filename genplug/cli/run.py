@@ -14,7 +14,7 @@ PREFIX = "GENPLUG_"
 DESCRIPTION = """\
 Run the agent of this node. The agent reads the configuration, discovers devices, registers each resource with the
 kubelet and responds to the calls of the kubelet. It follows changes of the configuration, the devices and the kubelet.
-SIGTERM stops the agent; SIGHUP makes it read the configuration immediately.
+SIGTERM stops the agent; SIGHUP makes it read the configuration and scan for devices immediately.
 
 An invalid configuration or policy does not stop the agent. At the start it waits for valid files and offers nothing;
 later the last valid files remain active.

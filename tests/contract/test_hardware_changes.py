@@ -12,6 +12,7 @@ import pytest
 
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER
+from tests.support.mounts import mount_tmpfs
 from tests.support.resources import X_CONFIG, XY_CONFIG, X, build_x_config, plug_devices, write_policy
 
 SERIAL_CONFIG = CONFIG_HEADER + (
@@ -109,3 +110,74 @@ async def test_sockets_and_directories_reach_a_container_as_mounts(node: FakeNod
                 assert (mount.host_path, mount.container_path) == (f"/run/v/{name}", f"/in/run/v/{name}")
             node.unplug("/run/v/s.sock")
             await node.kubelet.wait_for_list("example.com/socket", lambda listed: len(listed.unhealthy) == 1)
+
+
+def build_attribute_config(path: str) -> str:
+    """Return a configuration of devices whose ID is the serial number in a file, or ``none``."""
+    attributes = f"{{serial: {{path: '{path}', find: 'ID_SERIAL=(.+)'}}}}"
+    return build_x_config(source=f"attributes: {attributes}, id: '${{serial|default:none}}', verbatimId: true")
+
+
+UDEV = "/run/udev/data/c${major}:${minor}"
+"""The record of udev for a device node (systemd, src/libsystemd/sd-device/sd-device.c: device_get_device_id)."""
+
+
+async def test_attribute_of_the_udev_database_is_read_when_udev_has_written_it(node: FakeNode) -> None:
+    """udev writes the record after the kernel's event, and its directory with the first record."""
+    async with node.run_agent(build_attribute_config(UDEV), rescan_seconds=600.0):
+        await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(X)))
+        node.plug("/dev/x0", major=240, minor=7)
+        await node.kubelet.wait_for_list(X, healthy={"none"})
+        node.write("/run/udev/data/c240:7", "E:ID_SERIAL=A1\n")
+        await node.kubelet.wait_for_list(X, lambda devices: "A1" in devices.healthy)
+        # udev replaces the record by a rename.
+        node.write("/run/udev/data/.#c240:7", "E:ID_SERIAL=B2\n")
+        node.locate("/run/udev/data/.#c240:7").rename(node.locate("/run/udev/data/c240:7"))
+        await node.kubelet.wait_for_list(X, lambda devices: "B2" in devices.healthy)
+
+
+async def test_attribute_is_read_again_when_its_file_is_written_in_place(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    node.write("/srv/x0", "ID_SERIAL=A1")
+    async with node.run_agent(build_attribute_config("/srv/${name}"), rescan_seconds=600.0):
+        await node.kubelet.wait_for_list(X, lambda devices: "A1" in devices.healthy)
+        node.write("/srv/x0", "ID_SERIAL=B2")
+        await node.kubelet.wait_for_list(X, lambda devices: "B2" in devices.healthy)
+
+
+@pytest.mark.parametrize("path", ["/srv/${name}", "/srv/${name}*"])
+async def test_attribute_is_read_again_when_a_symlink_or_its_target_changes(node: FakeNode, path: str) -> None:
+    node.plug("/dev/x0")
+    node.write("/opt/a/x0", "ID_SERIAL=A1")
+    node.write("/opt/b/x0", "ID_SERIAL=C3")
+    node.link("/opt/current", "/opt/a")
+    node.link("/srv/x0", "/opt/current/x0")
+    async with node.run_agent(build_attribute_config(path), rescan_seconds=600.0):
+        await node.kubelet.wait_for_list(X, lambda devices: "A1" in devices.healthy)
+        node.write("/opt/a/x0", "ID_SERIAL=B2")
+        await node.kubelet.wait_for_list(X, lambda devices: "B2" in devices.healthy)
+        node.link("/opt/current", "/opt/b")
+        await node.kubelet.wait_for_list(X, lambda devices: "C3" in devices.healthy)
+
+
+@pytest.mark.root
+async def test_attribute_of_sysfs_that_is_written_after_the_event_is_read_soon(node: FakeNode) -> None:
+    with mount_tmpfs(node.locate("/sys"), "size=1m"):
+        async with node.run_agent(build_attribute_config("/sys/x/${name}"), rescan_seconds=600.0):
+            await node.kubelet.wait_for(lambda: bool(node.kubelet.messages(X)))
+            node.plug("/dev/x0")
+            await node.kubelet.wait_for_list(X, healthy={"none"})
+            node.write("/sys/x/x0", "ID_SERIAL=A1")
+            await node.kubelet.wait_for_list(X, lambda devices: "A1" in devices.healthy)
+
+
+@pytest.mark.root
+async def test_reload_scans_for_devices(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    with mount_tmpfs(node.locate("/sys"), "size=1m"):
+        node.write("/sys/x/x0", "ID_SERIAL=A1")
+        async with node.run_agent(build_attribute_config("/sys/x/${name}"), rescan_seconds=600.0) as agent:
+            await node.kubelet.wait_for_list(X, lambda devices: "A1" in devices.healthy)
+            node.write("/sys/x/x0", "ID_SERIAL=B2")
+            agent.reload()
+            await node.kubelet.wait_for_list(X, lambda devices: "B2" in devices.healthy)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from genplug.cli.main import main
 from genplug.observe.events import Event
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.config_files import WRITE_METHODS, swap_config_map
@@ -77,6 +78,23 @@ async def test_sighup_requests_a_reload(node: FakeNode, kubelet: KubeletStandIn)
         await kubelet.wait_for_list(X, healthy={"x1", "x2", "x3", "x4", "x5"}, timeout=5)
         process.terminate()
         assert (await wait_for_exit(process))[0] == 0
+
+
+async def test_reload_command_requests_a_reload_and_a_scan(
+    node: FakeNode, kubelet: KubeletStandIn, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plug_devices(node, *SIX_DEVICES)
+    node.write_config(FIRST)
+    command = ["reload", "--kubelet-dir", str(node.kubelet_dir)]
+    assert main(command) == 1
+    assert f"no agent of this PID namespace serves {node.kubelet_dir}/device-plugins" in capfd.readouterr().err
+    async with start_agent(node, "--log-level", "debug") as process:
+        await kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3", "x4"})
+        await read_log_entry(process, Event.CONFIG_UNCHANGED)
+        write_without_event(node, SECOND)
+        assert main(command) == 0
+        assert f"process {process.pid} reads its configuration" in capfd.readouterr().err
+        await kubelet.wait_for_list(X, healthy={"x1", "x2", "x3", "x4", "x5"}, timeout=5)
 
 
 async def test_rescan_loads_a_configuration_change_without_an_event(node: FakeNode) -> None:

@@ -7,6 +7,7 @@ target of a link is a fact, too. For the same reason a regular expression search
 from collections.abc import Iterable, Iterator
 
 from genplug.hardware.attributes.sysfs_device import DEPENDS_ON_LISTING, AttributeValue, SysfsDevice
+from genplug.hardware.dependencies import Dependencies
 from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.limits import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTE_VALUES, MAX_VALUE_CHARACTERS
 from genplug.spec.model import CustomAttribute
@@ -78,11 +79,24 @@ def _list_paths(template: Template, values: Values, device: SysfsDevice) -> Iter
             continue
         if not is_glob:
             device.depends.add(path)
+            _depend_on_links(path, device)
             yield path
             continue
         found = device.host.glob(Glob.parse(path))
         device.depends.update(directory.rstrip("/") + DEPENDS_ON_LISTING for directory in found.directories)
-        yield from found.paths
+        for match in found.paths:
+            _depend_on_links(match, device)
+            yield match
+
+
+def _depend_on_links(path: str, device: SysfsDevice) -> None:
+    """Add the symlinks and the target of a path; those of sysfs and procfs change with their directories only."""
+    if path.startswith(("/sys/", "/proc/")):
+        return
+    device.host.stat_tracked(path, dependencies := Dependencies())
+    device.depends.update(
+        f"{directory.rstrip('/')}/{name}" for directory, names in dependencies.names.items() for name in names
+    )
 
 
 def _read_values(

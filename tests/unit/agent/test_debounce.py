@@ -10,6 +10,7 @@ from genplug.agent.debounce import (
     SCAN_INTERVAL_SECONDS,
     ReloadTimer,
     ScanTimer,
+    SettleTimer,
 )
 
 STARTED = ScanTimer(fallback_due=60.0)
@@ -52,3 +53,13 @@ def test_full_scan_is_due_without_events() -> None:
 
 def test_scan_after_an_event_does_not_postpone_the_full_scan() -> None:
     assert STARTED.after_scan(59.0, has_found=True).next == 60.0
+
+
+def test_devices_are_scanned_again_one_and_five_seconds_after_the_last_event() -> None:
+    assert SettleTimer().next == float("inf")
+    timer = SettleTimer().after_event(10.0).after_event(10.5)
+    assert timer.next == 11.5
+    timer = timer.after_scan()
+    assert timer.next == 15.5
+    assert timer.after_event(12.0).next == 13.0
+    assert timer.after_scan().next == float("inf")

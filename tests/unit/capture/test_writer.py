@@ -18,7 +18,7 @@ from genplug.cli import capture
 from genplug.cli.main import main
 from genplug.hardware.host import CAPTURE_MARK, STAND_INS_MARKER
 from genplug.testing.node.file_trees import build_tree
-from tests.support.configs import POLICY_HEADER, format_cdi_spec
+from tests.support.configs import CONFIG_HEADER, POLICY_HEADER, format_cdi_spec
 
 CONFIGS = Path(__file__).parents[3] / "examples" / "configs"
 TREES = Path(__file__).parents[2] / "recipes" / "trees"
@@ -464,3 +464,31 @@ def test_archive_has_the_names_of_cdi_devices_and_nothing_else_of_their_files(
         main(["capture", "-o", str(again), "--config", str(tmp_path / "c.yaml"), "--root", str(archive), *policy]) == 0
     )
     assert contents(again) == contents(archive)
+
+
+def test_files_outside_of_the_kernel_and_udev_are_reported_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = tmp_path / "node"
+    tree = "/dev/x0 char 188:0\n/run/udev/data/c188:0 = E:ID_SERIAL=A1\n/srv/serials/x0 = secret\n/srv/serials/y = z\n"
+    build_tree(tree, node)
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        CONFIG_HEADER + "resources:\n"
+        "  a.io/x:\n"
+        "    devices:\n"
+        "    - glob: /dev/x*\n"
+        "      attributes:\n"
+        "        udev: {path: '/run/udev/data/c${major}:${minor}', find: 'ID_SERIAL=(.*)'}\n"
+        "        own: {path: '/srv/serials/${name}'}\n"
+        "      id: '${udev}-${own|default:none}'\n"
+    )
+    target = tmp_path / "a.tar.gz"
+    assert main(["capture", "--root", str(node), "--config", str(config), "-o", str(target)]) == 0
+    printed = capsys.readouterr().err
+    assert "without the text of 1 file(s) outside of /sys, /proc and /run/udev/data, such as /srv/serials/x0" in printed
+    with tarfile.open(target) as archive:
+        texts = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+        contents = {name: file.read() for name, file in texts.items() if file is not None}
+    assert contents["run/udev/data/c188:0"] == b"E:ID_SERIAL=A1\n"
+    assert contents["srv/serials/x0"] == b""
