@@ -3,6 +3,8 @@
 Each recipe is a file of ``examples/configs``: comments, then :data:`HEADER`, then resources.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import frozen
@@ -35,10 +37,31 @@ class Recipe:
         return self.text.partition(HEADER)[2]
 
 
-def shipped_recipes() -> dict[str, Recipe]:
-    """Return every recipe by its kind, in natural order; they are in the wheel, or at the top of a checkout."""
+def recipe_directory(name: str) -> Path:
+    """Return the directory ``configs`` or ``policies``: in the wheel, or at the top of a checkout."""
     package = Path(__file__).parents[1]
-    shipped = package / "recipes" / "configs"
-    directory = shipped if shipped.is_dir() else package.parent / "examples" / "configs"
+    shipped = package / "recipes" / name
+    return shipped if shipped.is_dir() else package.parent / "examples" / name
+
+
+def find_recipes(recipes: Iterable[Recipe], words: str) -> list[Recipe]:
+    """Return the recipes that contain all words: in kind or summary, else anywhere in the recipe.
+
+    A word matches the start of a word, in any case, and with or without a plural ``s``.
+    """
+    patterns = [
+        re.compile(rf"(?<![a-z0-9]){re.escape(word.lower().removesuffix('s') or word)}") for word in words.split()
+    ]
+    candidates = list(recipes) if patterns else []
+    for text_of in (lambda recipe: f"{recipe.kind} {recipe.summary}", lambda recipe: recipe.text):
+        found = [recipe for recipe in candidates if all(each.search(text_of(recipe).lower()) for each in patterns)]
+        if found:
+            return found
+    return []
+
+
+def shipped_recipes() -> dict[str, Recipe]:
+    """Return every recipe by its kind, in natural order."""
+    directory = recipe_directory("configs")
     paths = sorted(directory.glob("*.yaml"), key=lambda path: natural_sort_key(path.stem))
     return {path.stem: Recipe(path.stem, path.read_text("utf-8")) for path in paths}

@@ -49,7 +49,7 @@ class Selection:
 
 
 def select_recipes(recipes: Iterable[Recipe], host: Host) -> Selection:
-    """Return the recipes that match devices which no earlier recipe contains."""
+    """Return recipes that have no device in common: the first of those that match, unless a later one matches more."""
     selector = _Selector(host)
     for recipe in recipes:
         selector.add(recipe)
@@ -93,6 +93,8 @@ class _Selector:
         """The owner of each device of the selected recipes, by the identities of the device."""
         self._kinds: dict[str, str] = {}
         """The recipe of each resource name of the selected recipes."""
+        self._devices: dict[str, list[Device]] = {}
+        """The devices of each selected recipe."""
 
     def add(self, recipe: Recipe) -> None:
         """Evaluate a recipe, and select it if it matches devices of its own."""
@@ -105,18 +107,37 @@ class _Selector:
         devices = _all_devices(inventory)
         if not devices:
             return
+        if self._kinds.keys().isdisjoint(config.resources):
+            self._leave_out_covered(recipe.kind, devices, inventory)
         owners = [owner for device in devices if (owner := self._find_owner(device, inventory))]
         if same_name := {self._kinds[name] for name in config.resources if name in self._kinds}:
             self.left_out[recipe.kind] = f"its resource names are those of {_join(same_name)}"
         elif len(owners) == len(devices):
             self.left_out[recipe.kind] = f"all of its devices are in {_join(set(owners))}"
+        elif owners:
+            count = f"{len(owners)} of its {len(devices)} devices {'is' if len(owners) == 1 else 'are'}"
+            self.left_out[recipe.kind] = f"{count} in {_join(set(owners))}"
         else:
-            self.selected.append(SelectedRecipe(recipe, self._remark(recipe, devices, owners)))
+            self.selected.append(SelectedRecipe(recipe, self._remark(recipe, devices)))
             self._kinds |= dict.fromkeys(config.resources, recipe.kind)
+            self._devices[recipe.kind] = devices
             for device in devices:
                 may_overlap = inventory.resources[device.resource].overlap
                 for identity in _identities(device):
                     self._owners.setdefault(identity, _Owner(recipe.kind, may_overlap))
+
+    def _leave_out_covered(self, kind: str, devices: Collection[Device], inventory: Inventory) -> None:
+        """Leave out the selected recipes that match only a part of these devices of the recipe ``kind``."""
+        identities = {identity for device in devices for identity in _identities(device)}
+        owners = {self._find_owner(device, inventory) for device in devices}
+        if "" not in owners:
+            return
+        for owner in owners - {""}:
+            if all(identities.intersection(_identities(device)) for device in self._devices[owner]):
+                self.selected = [selected for selected in self.selected if selected.recipe.kind != owner]
+                self._owners = {identity: each for identity, each in self._owners.items() if each.kind != owner}
+                self._kinds = {name: each for name, each in self._kinds.items() if each != owner}
+                self.left_out[owner] = f"all of its devices are in {kind}"
 
     def _find_owner(self, device: Device, inventory: Inventory) -> str:
         """Return the kind of a recipe that contains the device and does not share it; empty if there is none."""
@@ -124,15 +145,10 @@ class _Selector:
         owners = (self._owners[identity] for identity in _identities(device) if identity in self._owners)
         return next((owner.kind for owner in owners if not (owner.may_overlap and may_overlap)), "")
 
-    def _remark(self, recipe: Recipe, devices: Collection[Device], owners: Collection[str]) -> str:
+    def _remark(self, recipe: Recipe, devices: Collection[Device]) -> str:
         remark = f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
-        if owners:
-            verb = "is" if len(owners) == 1 else "are"
-            remark += (
-                f"; {len(owners)} of them {verb} also in {_join(set(owners))}: exclude each device from one of the two"
-            )
         if self._needs_policy(recipe, len(devices)):
-            remark += "; needs a policy, as its comments explain"
+            remark += "; needs a policy, which 'genplug init --policy' prints"
         return remark
 
     def _needs_policy(self, recipe: Recipe, count: int) -> bool:

@@ -26,6 +26,8 @@ A virtual function returns ones as its vendor and device (SR-IOV specification, 
 rest of its header.
 """
 _ONES = 0xFF
+_NO_HEADER = b"\x00"
+"""In place of a header that does not exist; a header is longer."""
 _DEAD_WIDTH = "63"
 """The link width of a device that does not respond: all bits of its status register read as ones."""
 _INITIAL = "atStart"
@@ -129,6 +131,9 @@ def _read_function(
     if not is_suspended:
         try:
             header = reader.read_bytes(f"{directory}/config", _HEADER_BYTES)
+        except FileNotFoundError:
+            # The kernel has this file for each function. A captured tree may lack it, and then has no header to check.
+            header = _NO_HEADER
         except OSError as error:
             header = error.errno or 0
     width = reader.text(f"{directory}/current_link_width") if reads_width and not is_suspended else ""

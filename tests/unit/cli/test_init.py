@@ -10,14 +10,17 @@ import pytest
 
 import genplug
 from genplug.cli.main import main
-from genplug.config.load import load_text
+from genplug.config.load import load, load_text
+from genplug.config.policy import load_policy
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.recipes.catalog import HEADER, shipped_recipes
+from genplug.recipes.policies import merge_policies
 from genplug.testing.node.file_trees import build_tree
 
 REPOSITORY = Path(__file__).parents[3]
 CONFIGS = REPOSITORY / "examples" / "configs"
+POLICIES = REPOSITORY / "examples" / "policies"
 TREES = REPOSITORY / "tests" / "recipes" / "trees"
 
 
@@ -46,6 +49,105 @@ def test_unknown_kind_is_a_usage_error_with_a_suggestion(capsys: pytest.CaptureF
     assert "there is no recipe 'nvida-gpu': did you mean 'nvidia-gpu'?" in printed.err
     assert main(["init", "zzz"]) == 2
     assert "'genplug init --list' lists all recipes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "kinds"),
+    [
+        ("gpu", {"nvidia-gpu", "amd-gpu", "intel-gpu"}),
+        ("GPUs", {"nvidia-gpu", "amd-gpu", "intel-gpu"}),
+        ("amd gpu", {"amd-gpu"}),
+        ("hailo", {"edge-inference"}),
+        ("coral", {"edge-inference"}),
+        ("kvm", {"fuse-kvm-tun"}),
+        ("camera", {"video-capture", "mipi-camera"}),
+        ("RoCE", {"infiniband"}),
+        ("fpga", {"fpga-dfl"}),
+        # Only in the comments or the resources.
+        ("hantro", {"v4l2-codec"}),
+        ("uvcvideo", {"video-capture"}),
+        ("rknpu", {"edge-inference"}),
+    ],
+)
+def test_unknown_kind_lists_recipes_that_mention_it(
+    word: str, kinds: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", word]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    head, columns, *rows = printed.err.splitlines()
+    assert head == f"genplug init: there is no recipe {word!r}, but recipes that mention it:"
+    assert columns.split() == ["KIND", "FOR"]
+    assert kinds <= {row.split()[0] for row in rows}
+    assert len(rows) < 12
+
+
+def test_word_in_a_name_or_summary_hides_recipes_that_only_mention_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "fuse"]) == 2
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()[2:]] == ["fuse-kvm-tun"]
+
+
+@pytest.mark.parametrize("kind", shipped_recipes())
+def test_recipe_is_valid_and_complete_with_its_own_policy(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, policy = tmp_path / "c.yaml", tmp_path / "policy.yaml"
+    assert main(["init", kind, "-o", str(config)]) == 0
+    advice = capsys.readouterr().err
+    assert main(["init", kind, "--policy", "-o", str(policy)]) == 0
+    # The command says so exactly if the default policy refuses the recipe.
+    is_refused = main(["validate", str(config)]) != 0
+    assert ("the default policy does not allow" in advice) == is_refused
+    assert main(["validate", "--policy", str(policy), str(config)]) == 0
+    build_tree((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
+    host = Host.at(tmp_path / "root")
+    with_policy = discover(load((config,), policy=policy).config, host).devices
+    without = discover(load_text(config.read_text(), str(config), None), host).devices
+    assert {name: [device.nodes for device in devices] for name, devices in with_policy.items()} == {
+        name: [device.nodes for device in devices] for name, devices in without.items()
+    }
+    assert not [fault for devices in with_policy.values() for device in devices for fault in device.faults]
+
+
+def test_policy_of_a_recipe_denies_other_devices_and_names(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    assert main(["init", "devdax", "--policy", "-o", str(policy)]) == 0
+    loaded = load_policy(policy).policy
+    assert loaded.device_error("/dev/dax1.3") == ""
+    assert "devices.allow" in loaded.device_error("/dev/nvidia0")
+    assert "resources" in loaded.resource_error("nvidia.com/gpu")
+
+
+def test_policy_of_a_machine_allows_all_of_its_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("nvidia-gpu", "devdax", "fuse-kvm-tun"):
+        build_tree((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
+    config, policy = tmp_path / "c.yaml", tmp_path / "policy.yaml"
+    root = str(tmp_path / "root")
+    assert main(["init", "--root", root, "-o", str(config)]) == 0
+    advice = capsys.readouterr().err
+    assert f"genplug init --root {root} --policy -o policy.yaml" in advice
+    assert main(["validate", str(config)]) == 78
+    assert main(["init", "--root", root, "--policy", "-o", str(policy)]) == 0
+    assert main(["validate", "--policy", str(policy), str(config)]) == 0
+    capsys.readouterr()
+    inventory = discover(load((config,), policy=policy).config, Host.at(tmp_path / "root"))
+    assert all(inventory.devices[name] for name in ("nvidia.com/gpu", "pmem.example.com/devdax"))
+    loaded = load_policy(policy).policy
+    assert loaded.mount_error("/usr/local/nvidia", read_only=True) == ""
+    assert loaded.mount_error("/etc", read_only=True)
+    assert loaded.device_error("/dev/uinput")
+
+
+def test_merged_policy_has_the_default_of_a_list_that_a_policy_does_not_have() -> None:
+    merged = merge_policies([{"resources": ["a.io/*"]}, {"devices": {"allow": ["/dev/b"], "block": True}}])
+    assert merged["resources"] == ["*"]
+    assert merged["devices"] == {"allow": ["/dev/**"], "block": True}
+    assert "mounts" not in merged
+
+
+def test_shipped_policy_denies_nothing_that_another_recipe_needs() -> None:
+    for path in POLICIES.iterdir():
+        assert not load_policy(path).policy.deny
 
 
 def test_output_file_that_exists_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +193,13 @@ def installed(tmp_path: Path) -> Path:
     (tmp_path / "genplug" / "recipes" / "configs").mkdir()
     shutil.copytree(REPOSITORY / "schemas", tmp_path / "genplug" / "schemas")
     return tmp_path
+
+
+def test_installed_package_uses_the_policies_in_its_own_directory(installed: Path) -> None:
+    (installed / "genplug" / "recipes" / "configs" / "x.yaml").write_text(f"# All x.\n{HEADER}")
+    (installed / "genplug" / "recipes" / "policies").mkdir()
+    (installed / "genplug" / "recipes" / "policies" / "x.yaml").write_text("# Everything.\n")
+    assert init(installed, "x", "--policy").stdout == "# Everything.\n"
 
 
 def init(installed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -276,6 +276,7 @@ def test_failure_of_one_function_precedes_error_of_another(tmp_path: Path, funct
     run = Probe(tmp_path, ANY, A, B)
     assert run() == PASSED
     (function.location / "config").unlink()
+    (function.location / "config").mkdir()
     assert run().outcome is Outcome.ERROR
     other.bind_driver("vfio-pci")
     assert run() == Result(Outcome.FAILED, f"{B} has driver 'vfio-pci', expected driver 'nvidia' as at the first run")
@@ -336,10 +337,20 @@ def test_narrowed_link_of_a_real_machine_fails(tmp_path: Path) -> None:
     )
 
 
-def test_captured_function_without_configuration_space_is_an_error(tmp_path: Path) -> None:
+def test_captured_function_without_configuration_space_passes(tmp_path: Path) -> None:
     captured("pci-nvidia-p100", tmp_path)
-    text = "/sys/bus/pci/devices/0000:06:00.0/config cannot be read: No such file or directory"
-    assert Probe(tmp_path, ANY, "0000:06:00.0")() == Result(Outcome.ERROR, text)
+    run = Probe(tmp_path, AT_START, "0000:06:00.0")
+    assert run() == PASSED
+    (tmp_path / "sys/bus/pci/devices/0000:06:00.0").unlink()
+    assert run() == Result(Outcome.FAILED, "0000:06:00.0 is no longer on the PCI bus")
+
+
+def test_width_is_checked_without_a_configuration_space(tmp_path: Path, function: Function) -> None:
+    (function.location / "config").unlink()
+    run = Probe(tmp_path, AT_START)
+    assert run() == PASSED
+    function.write("current_link_width", "4")
+    assert run() == Result(Outcome.FAILED, f"the link of {A} is x4, expected at least x16 as at the first run")
 
 
 def test_suspended_width_is_neither_read_nor_remembered(tmp_path: Path, function: Function) -> None:
