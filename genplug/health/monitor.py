@@ -7,7 +7,7 @@ the probe kinds evaluate the answers, and :mod:`~genplug.health.probe_errors` de
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from genplug.hardware.host import Host
@@ -31,7 +31,7 @@ from genplug.health.thresholds import Outcome, Result, next_state
 from genplug.health.verdict import ProbeResults
 from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.pool import WorkerPool
-from genplug.health.workers.protocol import ProbeResponse
+from genplug.health.workers.protocol import PoolRequest, ProbeResponse
 from genplug.health.workers.read_pool import ReadPool
 
 
@@ -148,7 +148,9 @@ class ProbeMonitor:
     def _subscribe(self, instance: ProbeInstance, now: float) -> None:
         if (timing := _request_timing(instance.bound)) is None:
             return
-        scheduled = self._schedule.subscribe(timing, instance.id, instance, now, is_call=instance.bound.is_call)
+        scheduled = self._schedule.subscribe(
+            timing, instance.id, instance, now, is_call=instance.bound.is_call, resource=instance.bound.device.resource
+        )
         if scheduled.response is None:
             self._wake.set()
         elif instance.state.is_pending:
@@ -168,19 +170,30 @@ class ProbeMonitor:
                 self._spawn(self._run_requests(requests[start : start + pool.batch_size], pool))
 
     async def _run_requests(self, due: Sequence[ScheduledRequest[ProbeInstance]], pool: WorkerPool) -> None:
+        missing = set(range(len(due)))
+
+        def deliver(responses: Mapping[int, ProbeResponse]) -> None:
+            missing.difference_update(responses)
+            self._apply_responses([(due[index], response) for index, response in responses.items()])
+
+        requests = [PoolRequest(*scheduled.timing[:2], scheduled.resource) for scheduled in due]
         try:
-            responses = await pool.run([scheduled.timing[:2] for scheduled in due])
+            await pool.run_each(requests, deliver)
         except Exception as error:  # noqa: BLE001 - a defect of genplug is an error of these probes, which run again
-            responses = [ProbeResponse(error=f"internal error: {error!r}; please report it")] * len(due)
+            failed = ProbeResponse(error=f"internal error: {error!r}; please report it")
+            deliver(dict.fromkeys(tuple(missing), failed))
+
+    def _apply_responses(self, responses: Sequence[tuple[ScheduledRequest[ProbeInstance], ProbeResponse]]) -> None:
         now = time.monotonic()
-        for scheduled, response in zip(due, responses, strict=True):
+        for scheduled, response in responses:
             is_same = scheduled.response == response
             for instance in scheduled.record_run(response):
                 # Fast path: an unchanged passing result changes nothing.
                 if not (is_same and instance.state.is_stable_healthy and not instance.may_change_by_itself):
                     self._apply_response(instance, response, now)
-        self._runs += len(due)
-        self._flush()
+        self._runs += len(responses)
+        if responses:
+            self._flush()
 
     def _apply_response(self, instance: ProbeInstance, response: ProbeResponse, now: float) -> None:
         try:

@@ -33,12 +33,16 @@ class RequestTiming(NamedTuple):
 
 @define(eq=False)
 class ScheduledRequest(Generic[SubscriberT]):
-    """A request that runs once per period for its subscribers. ``is_call`` selects the pool that runs it."""
+    """A request that runs once per period for its subscribers. ``is_call`` selects the pool that runs it.
+
+    ``resource`` is that of the first subscriber; the limits of the pools for a resource apply to it.
+    """
 
     timing: RequestTiming
     is_call: bool
     phase: float
     """A time at which the request is due; the other times follow from it and the period."""
+    resource: str = ""
     subscribers: dict[Hashable, SubscriberT] = field(factory=dict)
     is_running: bool = False
     runs: int = 0
@@ -84,15 +88,22 @@ class Schedule(Generic[SubscriberT]):
         """The number of runs that each request has completed at least; 0 if there are no requests."""
         return min((request.runs for request in self._requests.values()), default=0)
 
-    def subscribe(
-        self, timing: RequestTiming, subscriber_id: Hashable, subscriber: SubscriberT, now: float, *, is_call: bool
+    def subscribe(  # noqa: PLR0913 - the fields of a request and of a subscriber
+        self,
+        timing: RequestTiming,
+        subscriber_id: Hashable,
+        subscriber: SubscriberT,
+        now: float,
+        *,
+        is_call: bool,
+        resource: str = "",
     ) -> ScheduledRequest[SubscriberT]:
         """Add a subscriber to a request, or replace the subscriber with this ID; return the request."""
         scheduled = self._requests.get(timing)
         if scheduled is None:
             self._added += 1
             phase = now + timing.period * (self._added * _GOLDEN_RATIO % 1)
-            scheduled = self._requests[timing] = ScheduledRequest(timing, is_call, phase)
+            scheduled = self._requests[timing] = ScheduledRequest(timing, is_call, phase, resource)
             heapq.heappush(self._queue, (now, self._added, scheduled))
         scheduled.subscribers[subscriber_id] = subscriber
         return scheduled

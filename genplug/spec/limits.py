@@ -100,6 +100,18 @@ MAX_ENVIRONMENT_BYTES = 1 << 21
 
 # Health: the work of probes is limited by their number and by the number of their runs.
 
+MAX_CALLS = 64
+"""Programs, requests and connections of probes at the same time, with those that hang: each of them has a thread."""
+
+MAX_CALLS_PER_RESOURCE = 32
+"""Programs, requests and connections of the probes of a resource at the same time: others need places, too."""
+
+MAX_HUNG_WORKERS = 8
+"""Reads and opens of probes that are slow or hang at the same time: each of them has a process of about 10 MiB."""
+
+MAX_HUNG_WORKERS_PER_RESOURCE = 4
+"""Reads and opens of the probes of a resource that are slow or hang at the same time: others need places, too."""
+
 MAX_COUNTER_SAMPLES = 500
 """Values of a counter that are kept for its window (`perSeconds`): a counter can change at each run."""
 

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -193,6 +195,12 @@ async def test_presence_and_calls_are_still_monitored_when_all_workers_that_read
 ) -> None:
     names = [f"x{number}" for number in range(10)]
     probe = "timeoutSeconds: 0.1, file: {path: '/sys/${name}', equals: ok}"
+    # No resource can take the places of all workers: each of these devices has its own.
+    others = "".join(
+        f"  example.com/{name}:\n    devices: [{{glob: /dev/{name}}}]\n"
+        f"    health: {{periodSeconds: 0.1, probes: [{{{probe}}}]}}\n"
+        for name in names[1:]
+    )
     called = (
         "  example.com/called:\n    devices: [{glob: /dev/called}]\n"
         "    health: {failureThreshold: 1, periodSeconds: 0.1, probes: [{unixSocket: {path: '/run/${name}.sock'}}]}\n"
@@ -200,9 +208,10 @@ async def test_presence_and_calls_are_still_monitored_when_all_workers_that_read
     node.plug("/dev/called")
     node.locate("/run").mkdir(parents=True, exist_ok=True)
     listener = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), node.locate("/run/called.sock"))
-    async with node.run_agent(build_probe_config(probe) + called) as agent:
+    config = build_probe_config(probe).replace("/dev/x*", "/dev/x0")
+    async with node.run_agent(config + others + called) as agent:
         entries = record_events(agent)
-        await node.kubelet.wait_for_list(X, healthy=names)
+        await node.kubelet.wait_for_list(X, healthy=names[:1])
         exhausted = await next_event(entries, Event.PROBE_WORKERS_EXHAUSTED)
         suspended = "probes that read files or open device nodes are suspended, because 8 runs hang"
         assert exhausted.text.startswith(suspended)
@@ -211,11 +220,46 @@ async def test_presence_and_calls_are_still_monitored_when_all_workers_that_read
         listener.close()
         await node.kubelet.wait_for_list("example.com/called", unhealthy={"called"})
         node.unplug("/dev/x4")
-        await node.kubelet.wait_for_list(X, healthy=set(names) - {"x4"}, unhealthy={"x4"})
-        await node.kubelet.admit(X, 9)
+        await node.kubelet.wait_for_list("example.com/x4", unhealthy={"x4"})
+        await node.kubelet.admit(X, 1)
         held_files.close()
         await next_event(entries, Event.PROBE_RECOVERED, "probes that read files or open device nodes run again")
         assert agent.status.is_ready
+
+
+async def test_slow_probes_of_a_resource_do_not_delay_the_probes_of_others(node: FakeNode) -> None:
+    # The kernel completes the connections; no program accepts them or answers.
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as tarpit, contextlib.ExitStack() as held:
+        port = tarpit.getsockname()[1]
+        urls = f"http: {{url: 'http://127.0.0.1:{port}/${{name}}'}}"
+        config = build_probe_config(urls, health="periodSeconds: 0.1, timeoutSeconds: 60").replace(
+            "/dev/x*", "/dev/slow*"
+        )
+        health = "health: {periodSeconds: 0.1, failureThreshold: 1, successThreshold: 1, timeoutSeconds: 60, probes: "
+        config += (
+            f"  example.com/reads: {{devices: [{{glob: '/dev/read*'}}], {health}[{{{STATE_PROBE}}}]}}}}\n"
+            f"  example.com/files: {{devices: [{{glob: /dev/file}}], {health}[{{{STATE_PROBE}}}]}}}}\n"
+            f"  example.com/sockets: {{devices: [{{glob: /dev/socket}}], {health}"
+            "[{unixSocket: {path: '/run/probed.sock'}}]}}\n"
+        )
+        for number in range(64):
+            node.plug(f"/dev/slow{number}")
+        plug_with_state(node, "file", "read0", "read1", "read2")
+        for number in range(3):
+            held.enter_context(hold_file(node.locate(f"/sys/read{number}/state")))
+        node.plug("/dev/socket")
+        node.locate("/run").mkdir(parents=True, exist_ok=True)
+        path = node.locate("/run/probed.sock")
+        listener = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
+        async with node.run_agent(config):
+            for resource, device in (("example.com/files", "file"), ("example.com/sockets", "socket")):
+                await node.kubelet.wait_for_list(resource, healthy={device})
+            node.write("/sys/file/state", "bad")
+            listener.close()
+            began = time.monotonic()
+            await node.kubelet.wait_for_list("example.com/files", unhealthy={"file"})
+            await node.kubelet.wait_for_list("example.com/sockets", unhealthy={"socket"})
+            assert time.monotonic() - began < 5
 
 
 async def test_hung_probe_does_not_delay_process_exit(node: FakeNode) -> None:
@@ -297,7 +341,7 @@ async def test_token_pool_is_unhealthy_when_all_devices_are_unhealthy(node: Fake
 
 async def test_returned_device_is_judged_as_a_new_device(node: FakeNode) -> None:
     plug_with_state(node, "x0", "x1")
-    health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1000"
+    health = "periodSeconds: 0.1, failureThreshold: 1, successThreshold: 1000"
     async with node.run_agent(build_probe_config(STATE_PROBE, health=health)):
         node.write("/sys/x1/state", "dead")
         await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
@@ -341,7 +385,7 @@ async def test_sticky_failure_ends_when_the_device_is_plugged_in_again(node: Fak
 
 async def test_sticky_failure_ends_when_the_agent_restarts(node: FakeNode) -> None:
     plug_with_state(node, "x0", "x1")
-    health = "periodSeconds: 0.05, failureThreshold: 1, successThreshold: 1, sticky: true"
+    health = "periodSeconds: 0.1, failureThreshold: 1, successThreshold: 1, sticky: true"
     async with node.run_agent(build_probe_config(STATE_PROBE, health=health)):
         node.write("/sys/x0/state", "dead")
         await node.kubelet.wait_for_list(X, unhealthy={"x0"})

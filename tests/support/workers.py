@@ -9,7 +9,7 @@ from typing import TypeVar
 from genplug.hardware.host import Host
 from genplug.health.status import PoolStatus
 from genplug.health.workers.pool import WorkerPool
-from genplug.health.workers.protocol import ProbeResponse, TimedRequest
+from genplug.health.workers.protocol import PoolRequest, ProbeResponse
 from genplug.testing.node.held_files import HeldFile
 
 SHORT = 0.2
@@ -55,12 +55,12 @@ async def wait_until_awaited(held: HeldFile) -> None:
             await asyncio.sleep(0.01)
 
 
-def read(path: str, timeout: float = AMPLE) -> TimedRequest:
-    return (("file", "", path), timeout)
+def read(path: str, timeout: float = AMPLE, resource: str = "") -> PoolRequest:
+    return PoolRequest(("file", "", path), timeout, resource)
 
 
-def run_shell(script: str, *arguments: str, timeout: float = AMPLE) -> TimedRequest:
-    return (("exec", "/bin/sh", "-c", script, "sh", *arguments), timeout)
+def run_shell(script: str, *arguments: str, timeout: float = AMPLE, resource: str = "") -> PoolRequest:
+    return PoolRequest(("exec", "/bin/sh", "-c", script, "sh", *arguments), timeout, resource)
 
 
 def text(path: str, content: str) -> ProbeResponse:

@@ -1,7 +1,7 @@
 """A pool for requests that wait for other programs: commands, URLs, sockets.
 
 A worker runs them concurrently in threads, and each request ends by itself at its timeout.
-A call that does not end keeps its thread, and its slot of :data:`MAX_CALLS`, until it returns.
+A call that does not end keeps its thread, and its place of :data:`MAX_CALLS`, until it returns.
 """
 
 import asyncio
@@ -9,12 +9,16 @@ from collections.abc import Callable, Sequence
 
 from genplug.hardware.host import Host
 from genplug.health.status import PoolStatus
-from genplug.health.workers.pool import CRASHED, STILL_HUNG, WorkerPool, cannot_start, timed_out
+from genplug.health.workers.places import Places
+from genplug.health.workers.pool import CRASHED, STILL_HUNG, Deliver, WorkerPool, cannot_start, timed_out
 from genplug.health.workers.process import WorkerDiedError, WorkerProcess, WorkerStartError
-from genplug.health.workers.protocol import ProbeRequest, ProbeResponse, TimedRequest
+from genplug.health.workers.protocol import PoolRequest, ProbeRequest, ProbeResponse
+from genplug.spec.limits import MAX_CALLS, MAX_CALLS_PER_RESOURCE
 
-MAX_CALLS = 64
-"""Calls that run at the same time, including those that hang."""
+_RESERVED_CALLS = 16
+"""Places for the first calls of resources, however many calls of other resources are slow."""
+_WAIT_SECONDS = 30.0
+"""Time for which a call waits for a place; then the lack of places is its error."""
 _GRACE_SECONDS = 1.0
 """Time after its timeout in which a call can still end by itself."""
 
@@ -29,11 +33,11 @@ class CallPool(WorkerPool):
         self._worker: WorkerProcess | None = None
         self._receiving: asyncio.Task[None] | None = None
         self._calls = 0
-        self._running: dict[int, asyncio.Future[ProbeResponse]] = {}
-        """Calls that have a slot: they were sent and have not returned."""
+        self._running: dict[int, tuple[str, asyncio.Future[ProbeResponse]]] = {}
+        """Calls that have a place, with their resources: they were sent and have not returned."""
         self._overdue: dict[int, ProbeRequest] = {}
         """The calls that hang."""
-        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._places = Places(MAX_CALLS, MAX_CALLS_PER_RESOURCE, _RESERVED_CALLS)
 
     def __repr__(self) -> str:
         running, hung = len(self._running) - len(self._overdue), len(self._overdue)
@@ -50,9 +54,15 @@ class CallPool(WorkerPool):
             start_error=self._start_error,
         )
 
-    async def run(self, requests: Sequence[TimedRequest]) -> list[ProbeResponse]:
-        """Return the responses in the order of the requests, each within its timeout."""
-        return list(await asyncio.gather(*(self._run_one(request, seconds) for request, seconds in requests)))
+    async def run_each(self, requests: Sequence[PoolRequest], deliver: Deliver) -> None:
+        """Run requests, and deliver each response within its timeout, without waiting for slower requests."""
+
+        async def run(index: int, request: PoolRequest) -> None:
+            deliver({index: await self._run_one(PoolRequest(*request))})
+
+        async with asyncio.TaskGroup() as tasks:
+            for index, request in enumerate(requests):
+                tasks.create_task(run(index, request))
 
     def stop_idle(self) -> None:
         """Stop the worker if it runs no request, because no requests are expected."""
@@ -65,16 +75,19 @@ class CallPool(WorkerPool):
             self._receiving.cancel()
         super().close()
 
-    async def _run_one(self, request: ProbeRequest, seconds: float) -> ProbeResponse:
+    async def _run_one(self, pool_request: PoolRequest) -> ProbeResponse:
+        request, seconds, resource = pool_request
         if request in self._hung:
             return STILL_HUNG
         if len(self._overdue) >= MAX_CALLS:
             return ProbeResponse(error=f"{len(self._overdue)} other calls hang; not run until one of them returns")
-        await self._slots.acquire()
+        if not await self._places.wait(resource, _WAIT_SECONDS):
+            reason = self._places.shortage(resource, "calls")
+            return ProbeResponse(error=f"not run for {_WAIT_SECONDS:g} s: {reason}")
         self._calls += 1
         number = self._calls
         call: asyncio.Future[ProbeResponse] = asyncio.get_running_loop().create_future()
-        self._running[number] = call
+        self._running[number] = (resource, call)
         try:
             worker = self._worker or self._start()
             await worker.send(number, [(request, seconds)])
@@ -88,7 +101,7 @@ class CallPool(WorkerPool):
         done, _ = await asyncio.wait({call}, timeout=seconds + _GRACE_SECONDS)
         if done:
             return call.result()
-        # The thread is still busy: the slot is released when it has finished.
+        # The thread is still busy: the place is released when it has finished.
         self._hung.add(request)
         self._overdue[number] = request
         self._on_change()
@@ -120,11 +133,11 @@ class CallPool(WorkerPool):
         self._worker = None
 
     def _finish(self, number: int, response: ProbeResponse) -> None:
-        """Set the response of a call and release its slot, unless the call has finished already."""
-        call = self._running.pop(number, None)
-        if call is None:
+        """Set the response of a call and release its place, unless the call has finished already."""
+        if number not in self._running:
             return
-        self._slots.release()
+        resource, call = self._running.pop(number)
+        self._places.release(resource)
         if not call.done():
             call.set_result(response)
         if (request := self._overdue.pop(number, None)) is not None:

@@ -5,12 +5,13 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from genplug.hardware.host import Host
 from genplug.health.status import PoolStatus
 from genplug.health.workers.process import WorkerProcess, WorkerStartError, cpu_seconds
-from genplug.health.workers.protocol import ProbeRequest, ProbeResponse, TimedRequest
+from genplug.health.workers.protocol import PoolRequest, ProbeRequest, ProbeResponse
 
 STILL_HUNG = ProbeResponse(error="still hung from a previous run; not run again until that returns")
 CRASHED = ProbeResponse(error="the probe worker crashed")
@@ -22,6 +23,10 @@ _REAP_SECONDS = 0.5
 def timed_out(seconds: float) -> ProbeResponse:
     """Return the response to a request without an answer within its timeout."""
     return ProbeResponse(error=f"timed out after {seconds:g} s")
+
+
+Deliver: TypeAlias = Callable[[Mapping[int, ProbeResponse]], None]
+"""Called with responses by the index of their request, as soon as they are known."""
 
 
 class WorkerPool(ABC):
@@ -50,11 +55,18 @@ class WorkerPool(ABC):
     def status(self) -> PoolStatus:
         """The current status."""
 
-    @abstractmethod
-    async def run(self, requests: Sequence[TimedRequest]) -> list[ProbeResponse]:
-        """Return the responses in the order of the requests, each within its timeout.
+    async def run(self, requests: Sequence[PoolRequest]) -> list[ProbeResponse]:
+        """Return the responses in the order of the requests when all of them are known."""
+        responses: dict[int, ProbeResponse] = {}
+        await self.run_each(requests, responses.update)
+        return [responses[index] for index in range(len(requests))]
 
-        A timeout, a crash or a worker that cannot be started is the ``error`` of a response.
+    @abstractmethod
+    async def run_each(self, requests: Sequence[PoolRequest], deliver: Deliver) -> None:
+        """Run requests, and deliver each response within its timeout, without waiting for slower requests.
+
+        A timeout, a crash, a worker that cannot be started, or a resource without a place is the ``error`` of a
+        response.
         """
 
     @abstractmethod

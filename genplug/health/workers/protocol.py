@@ -13,7 +13,7 @@ import mmap
 import socket
 import struct
 import time
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from attrs import frozen
 
@@ -25,6 +25,15 @@ Equal requests of several devices are sent to a worker once.
 
 TimedRequest: TypeAlias = tuple[ProbeRequest, float]
 """A request and its timeout in seconds."""
+
+
+class PoolRequest(NamedTuple):
+    """A request, its timeout in seconds, and the resource for which it runs."""
+
+    request: ProbeRequest
+    timeout: float
+    resource: str = ""
+
 
 RequestResult: TypeAlias = tuple[int, int, tuple[Any, str]]
 """The number of a batch, the index of a request in it, and the answer and error that make a :class:`ProbeResponse`."""

@@ -1,11 +1,13 @@
 """The call pool with a real worker process and real programs."""
 
+import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.protocol import ProbeResponse
-from tests.support.workers import SHORT, open_pool, run_shell
+from tests.support.workers import AMPLE, SHORT, open_pool, run_shell
 
 PASSED = ProbeResponse((0, ""))
 
@@ -32,5 +34,40 @@ async def test_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     async with open_pool(CallPool, tmp_path) as (pool, _):
         (response,) = await pool.run([run_shell("kill -9 $PPID; sleep 60")])
         assert response.error == "the probe worker crashed"
-        assert await pool.run([(("exec", "/bin/true"), 20)]) == [PASSED]
+        assert await pool.run([run_shell("true")]) == [PASSED]
         assert pool.status.failed_starts == 0
+
+
+async def test_slow_calls_of_a_resource_do_not_delay_the_calls_of_others(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with open_pool(CallPool, tmp_path) as (pool, _):
+        wait = f"read line <{tmp_path}/pipe; exit {{}}"
+        slow = asyncio.ensure_future(
+            pool.run([run_shell(wait.format(number), resource=f"a.io/{number % 3}") for number in range(100)])
+        )
+        # The tasks of the slow calls have started.
+        await asyncio.sleep(0)
+        async with asyncio.timeout(AMPLE):
+            for number in range(3, 6):
+                assert await pool.run([run_shell("true", resource=f"a.io/{number}")]) == [PASSED]
+        assert not slow.done()
+        slow.cancel()
+
+
+async def test_response_is_delivered_before_slower_calls_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with open_pool(CallPool, tmp_path) as (pool, _):
+        delivered: asyncio.Queue[int] = asyncio.Queue()
+
+        def deliver(responses: Mapping[int, ProbeResponse]) -> None:
+            for index in responses:
+                delivered.put_nowait(index)
+
+        requests = [run_shell(f"read line <{tmp_path}/pipe"), run_shell("true")]
+        running = asyncio.ensure_future(pool.run_each(requests, deliver))
+        async with asyncio.timeout(AMPLE):
+            assert await delivered.get() == 1
+            assert not running.done()
+            await asyncio.to_thread((tmp_path / "pipe").write_text, "line\n")
+            assert await delivered.get() == 0
+            await running

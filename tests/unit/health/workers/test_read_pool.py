@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from genplug.health.workers.protocol import ProbeResponse
-from genplug.health.workers.read_pool import MAX_HUNG_WORKERS, ReadPool
+from genplug.health.workers.read_pool import ReadPool
+from genplug.spec.limits import MAX_HUNG_WORKERS, MAX_HUNG_WORKERS_PER_RESOURCE
 from genplug.testing.node.hanging_files import HangingFiles
 from genplug.testing.node.held_files import hold_file
 from tests.support.workers import AMPLE, SHORT, open_pool, read, text, wait_until_awaited
@@ -83,7 +85,9 @@ async def test_pool_with_all_workers_hung_is_exhausted_until_a_read_returns(root
     async with open_pool(ReadPool, root) as (pool, changes):
         with ExitStack() as stack:
             held = [stack.enter_context(hold_file(root / f"held{number}")) for number in range(MAX_HUNG_WORKERS)]
-            responses = await pool.run([read(f"/held{number}", 0.05) for number in range(MAX_HUNG_WORKERS)])
+            responses = await pool.run(
+                [read(f"/held{number}", 0.05, resource=f"a.io/{number}") for number in range(MAX_HUNG_WORKERS)]
+            )
             assert {response.error for response in responses} == {"timed out after 0.05 s"}
             assert pool.status.is_exhausted
             assert len(pool.processes) == MAX_HUNG_WORKERS
@@ -152,3 +156,55 @@ async def test_worker_contains_neither_grpc_nor_an_event_loop(root: Path) -> Non
         maps = await asyncio.to_thread(Path(f"/proc/{pool.processes[0]}/maps").read_text)
         assert "cygrpc" not in maps
         assert "_asyncio" not in maps
+
+
+async def test_slow_read_delays_neither_later_reads_nor_its_own_response(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        with hold_file(root / "held") as held:
+            delivered: asyncio.Queue[tuple[int, ProbeResponse]] = asyncio.Queue()
+
+            def deliver(responses: Mapping[int, ProbeResponse]) -> None:
+                for item in responses.items():
+                    delivered.put_nowait(item)
+
+            requests = [read("/held", resource="a.io/slow"), read("/a", resource="a.io/other")]
+            running = asyncio.ensure_future(pool.run_each(requests, deliver))
+            async with asyncio.timeout(AMPLE):
+                assert await delivered.get() == (1, text("/a", "a"))
+                assert not running.done()
+                assert await pool.run([read("/b", resource="a.io/other")]) == [text("/b", "b")]
+                held.release()
+                assert await delivered.get() == (0, text("/held", "held"))
+                await running
+        assert pool.status.hung == 0
+        assert await pool.run([read("/held")]) == [text("/held", "held")]
+
+
+async def test_hung_reads_of_a_resource_leave_places_for_others(root: Path) -> None:
+    count = MAX_HUNG_WORKERS_PER_RESOURCE + 2
+    for number in range(count):
+        (root / f"held{number}").touch()
+    async with open_pool(ReadPool, root) as (pool, changes):
+        with ExitStack() as stack:
+            held = [stack.enter_context(hold_file(root / f"held{number}")) for number in range(count)]
+            responses = await pool.run([read(f"/held{number}", SHORT, "a.io/hung") for number in range(count)])
+            errors = [response.error for response in responses]
+            assert errors[:-2] == ["timed out after 0.2 s"] * MAX_HUNG_WORKERS_PER_RESOURCE
+            assert errors[-2:] == ["not run: 4 other slow reads of a.io/hung use all places of a resource"] * 2
+            assert not pool.status.is_exhausted
+            (response,) = await pool.run([read("/a", resource="a.io/hung")])
+            assert response.error == errors[-1]
+            assert await pool.run([read("/a", resource="a.io/other")]) == [text("/a", "a")]
+            for file in held:
+                file.release()
+            await changes.wait_for(lambda status: status.hung == 0)
+            assert await pool.run([read("/a", resource="a.io/hung")]) == [text("/a", "a")]
+
+
+async def test_reads_of_resources_take_turns(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        delivered: list[int] = []
+        requests = [read("/a", resource="a.io/many")] * 900 + [read("/b", resource="a.io/few")]
+        await pool.run_each(requests, delivered.extend)
+        assert sorted(delivered) == list(range(901))
+        assert delivered.index(900) <= pool.batch_size

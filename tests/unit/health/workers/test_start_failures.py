@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from genplug.health.workers.call_pool import MAX_CALLS, CallPool
+from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.pool import WorkerPool
-from genplug.health.workers.protocol import ProbeResponse, TimedRequest
+from genplug.health.workers.protocol import PoolRequest, ProbeResponse
 from genplug.health.workers.read_pool import ReadPool
+from genplug.spec.limits import MAX_CALLS
 from tests.support.workers import open_pool, read, run_shell, text
 
 PASSED = ProbeResponse((0, ""))
@@ -63,7 +64,7 @@ def limit_descriptors(number: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(("kind", "request_", "expected"), POOLS)
 async def test_failed_starts_leave_every_slot_free(
-    kind: MakePool, request_: TimedRequest, expected: ProbeResponse, root: Path, monkeypatch: pytest.MonkeyPatch
+    kind: MakePool, request_: PoolRequest, expected: ProbeResponse, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_pool(kind, root) as (pool, _):
         with monkeypatch.context() as broken:
@@ -82,7 +83,7 @@ async def test_failed_starts_leave_every_slot_free(
 
 @pytest.mark.parametrize(("kind", "request_", "expected"), POOLS)
 async def test_failed_start_leaves_no_descriptor_open_wherever_it_fails(
-    kind: MakePool, request_: TimedRequest, expected: ProbeResponse, root: Path
+    kind: MakePool, request_: PoolRequest, expected: ProbeResponse, root: Path
 ) -> None:
     errors = set()
     async with open_pool(kind, root) as (pool, _):
@@ -104,7 +105,7 @@ async def test_failed_start_leaves_no_descriptor_open_wherever_it_fails(
 
 @pytest.mark.parametrize(("kind", "request_", "expected"), POOLS)
 async def test_worker_that_ends_while_it_starts_fails_the_batch_once(
-    kind: MakePool, request_: TimedRequest, expected: ProbeResponse, root: Path, monkeypatch: pytest.MonkeyPatch
+    kind: MakePool, request_: PoolRequest, expected: ProbeResponse, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_pool(kind, root) as (pool, _):
         with monkeypatch.context() as broken:
