@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import evolve, frozen
 
+from genplug.allocation.preferred import parse_position
 from genplug.allocation.results import ListedDevice, PluginOptions
 from genplug.hardware.device_ids import replica_id, slice_id, token_ids
 from genplug.hardware.inventory import Device
@@ -15,6 +16,8 @@ from genplug.spec.model import Preference, Resource
 from genplug.spec.template import RenderError, Template, distinct_values
 
 _MAX_REASONS = 3
+DEFAULT_POSITION = Template.parse("${index}")
+"""The position of a device for the policy ``contiguous``, unless ``by`` is set."""
 
 
 @frozen
@@ -42,6 +45,8 @@ class ResourceOffer:
     listed: tuple[ListedDevice, ...]
     groups: Mapping[str, tuple[str, ...]] = {}
     """The groups of each grant for preferred allocation, the outermost first; the innermost is its device."""
+    positions: Mapping[str, float] = {}
+    """The position of each grant for the policy ``contiguous``; a grant without a number has no position."""
 
     @property
     def healthy_devices(self) -> int:
@@ -91,9 +96,9 @@ def build_offer(resource: Resource, devices: Sequence[DeviceHealth]) -> Resource
             for grant in grants
         ),
     )
-    return (
-        evolve(offer, groups=_groups(resource, grants)) if offer.options.get_preferred_allocation_available else offer
-    )
+    if not offer.options.get_preferred_allocation_available:
+        return offer
+    return evolve(offer, groups=_groups(resource, grants), positions=_positions(resource, grants))
 
 
 def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str, ...]]:
@@ -104,6 +109,24 @@ def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str,
             device = grant.devices[0].device
             groups[grant.id] = (_group(resource.preference.by, device), device.id)
     return groups
+
+
+def _positions(resource: Resource, grants: Sequence[Grant]) -> dict[str, float]:
+    """Return the positions of grants, if the policy of the resource needs them."""
+    if resource.preference.policy is not Preference.CONTIGUOUS:
+        return {}
+    found = {grant.id: _position(resource.preference.by, grant) for grant in grants if len(grant.devices) == 1}
+    return {grant_id: position for grant_id, position in found.items() if position is not None}
+
+
+def _position(by: Template | None, grant: Grant) -> float | None:
+    if by is None and grant.slice is not None:
+        return grant.slice
+    attributes = distinct_values(grant.devices[0].device.attributes)
+    try:
+        return parse_position((by or DEFAULT_POSITION).render(attributes))
+    except RenderError:
+        return None
 
 
 def _group(by: Template | None, device: Device) -> str:

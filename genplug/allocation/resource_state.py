@@ -90,6 +90,7 @@ class ResourceState:
             size,
             offer.grants,
             groups=offer.groups,
+            positions=offer.positions,
             policy=offer.resource.preference.policy,
             distinct=offer.resource.distinct,
         )

@@ -36,12 +36,15 @@ class Preference(StrEnum):
     NONE = "none"
     PACKED = "packed"
     SPREAD = "spread"
+    CONTIGUOUS = "contiguous"
 
 
 @frozen
 class PreferenceSpec:
-    """``preferredAllocation``: the policy and the template that groups devices (``by``); None groups by NUMA node.
+    """``preferredAllocation``: the policy and the template ``by``.
 
+    ``by`` groups devices, and None groups them by NUMA node. With :attr:`Preference.CONTIGUOUS`, ``by`` is the position
+    of a device, and None is its ``index`` or the number of a slice.
     ``is_explicit`` is whether the configuration sets it. Without an explicit policy, the kubelet is asked to call
     GetPreferredAllocation only if the devices span several NUMA nodes.
     """

@@ -13,7 +13,7 @@ from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.observe.events import Event
 from genplug.testing.kubelet import AdmissionError, PluginClient
 from genplug.testing.node.events import next_event, record_events
-from genplug.testing.node.fake_node import FakeNode
+from genplug.testing.node.fake_node import MAJOR, FakeNode
 from tests.support.configs import CONFIG_HEADER
 from tests.support.processes import count_descriptors, wait_until_at_most
 from tests.support.resources import X_CONFIG, X, build_x_config, list_host_paths, plug_devices, write_policy
@@ -355,6 +355,35 @@ async def test_64_spread_policy_allocates_replicas_of_different_devices(node: Fa
 async def test_64_packed_policy_groups_devices_by_the_configured_template(node: FakeNode) -> None:
     async with run_plugin(node, build_x_config("preferredAllocation: {policy: packed, by: '${minor|default:0}'}")):
         assert (await node.kubelet.admit(X, 2)).ids == ("x0", "x1")
+
+
+async def test_64_contiguous_policy_suggests_devices_with_consecutive_numbers(node: FakeNode) -> None:
+    async with run_plugin(node, build_x_config("preferredAllocation: {policy: contiguous}"), devices=8):
+        assert node.kubelet.registrations[-1].get_preferred_allocation_available
+        assert (await node.kubelet.admit(X, 1, pod="a", ids={"x1"})).ids == ("x1",)
+        assert (await node.kubelet.admit(X, 1, pod="b", ids={"x5"})).ids == ("x5",)
+        # x0, x2 to x4, x6 and x7 are free.
+        assert set((await node.kubelet.admit(X, 2, pod="c")).ids) == {"x6", "x7"}
+        assert set((await node.kubelet.admit(X, 3, pod="d")).ids) == {"x2", "x3", "x4"}
+        await node.kubelet.remove_pod("b")
+        assert set((await node.kubelet.admit(X, 2, pod="e")).ids) == {"x0", "x5"}
+
+
+async def test_64_contiguous_policy_counts_slices_over_devices(node: FakeNode) -> None:
+    async with run_plugin(node, build_x_config("slices: 4, preferredAllocation: {policy: contiguous}"), devices=2):
+        await node.kubelet.admit(X, 2, pod="a", ids={"x0-s0", "x0-s1"})
+        await node.kubelet.admit(X, 1, pod="b", ids={"x1-s3"})
+        # The slices x0-s2, x0-s3, x1-s0, x1-s1 and x1-s2 are free.
+        assert set((await node.kubelet.admit(X, 4, pod="c")).ids) == {"x0-s2", "x0-s3", "x1-s0", "x1-s1"}
+
+
+async def test_64_position_of_a_device_is_the_number_of_the_template(node: FakeNode) -> None:
+    options = "preferredAllocation: {policy: contiguous, by: '${attr.position}'}"
+    for number, position in enumerate(("0x10", "7", "none", "0x11", "0x0f")):
+        node.write(f"/sys/dev/char/{MAJOR}:{number}/position", position)
+    async with run_plugin(node, build_x_config(options), devices=5):
+        assert set((await node.kubelet.admit(X, 3, pod="a")).ids) == {"x0", "x3", "x4"}
+        assert set((await node.kubelet.admit(X, 2, pod="b")).ids) == {"x1", "x2"}
 
 
 async def test_distinct_sharing_gives_a_container_each_device_once(node: FakeNode) -> None:

@@ -1,13 +1,14 @@
 """Preferred devices: a valid subset of the requested size, packed or spread, in natural order."""
 
 import time
+from itertools import combinations
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.allocation.preferred import choose_preferred
+from genplug.allocation.preferred import choose_preferred, parse_position
 from genplug.spec.model import Preference
 from tests.support.allocation import DeviceTree, build_resource, build_state, mark_healthy
 
@@ -141,3 +142,86 @@ def test_63_any_policy_gets_a_valid_subset(
     assert set(found) <= set(free)
     required = set(free) & set(must_include)
     assert required <= set(found) or set(found) <= required
+
+
+def choose_by_position(free: str, size: int, *must_include: str, order: str = "abcdefghijklmnop") -> str:
+    """Return the chosen devices; their positions are those of the letters in the alphabet."""
+    positions = {device: float(ord(device)) for device in order}
+    chosen = choose_preferred(list(free), must_include, size, order, positions=positions, policy=Preference.CONTIGUOUS)
+    return "".join(chosen)
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "must_include", "expected"),
+    [
+        ("abcdefgh", 4, "", "abcd"),
+        # The smallest gap that is large enough.
+        ("abcdijk", 2, "", "ij"),
+        ("abcdijk", 3, "", "ijk"),
+        ("abcdijk", 4, "", "abcd"),
+        ("bcdefop", 2, "", "op"),
+        # No gap is large enough: the smallest range.
+        ("acegijm", 3, "", "gij"),
+        ("abcfgh", 5, "", "abcfg"),
+        ("abcdefgh", 3, "e", "cde"),
+        ("abcdefgh", 4, "dg", "defg"),
+        ("abcdefgh", 3, "ah", "abh"),
+        ("adefh", 4, "ah", "aefh"),
+        ("abchp", 3, "h", "bch"),
+        ("abhp", 9, "", "abhp"),
+        ("abhp", 0, "", ""),
+    ],
+)
+def test_contiguous_devices_span_the_smallest_range(free: str, size: int, must_include: str, expected: str) -> None:
+    assert choose_by_position(free, size, *must_include) == expected
+
+
+@given(
+    positions=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(-3, 9).map(float)),
+    size=st.integers(-1, 10),
+    data=st.data(),
+)
+def test_contiguous_choice_is_valid_and_as_narrow_as_possible(
+    *, positions: dict[str, float], size: int, data: st.DataObject
+) -> None:
+    free = data.draw(st.lists(st.sampled_from("abcdefghij"), unique=True))
+    must_include = data.draw(st.lists(st.sampled_from("abcdefgh!"), unique=True))
+    chosen = choose_preferred(free, must_include, size, "abcdefghij", positions=positions, policy=Preference.CONTIGUOUS)
+    assert len(chosen) == len(set(chosen)) == min(max(size, 0), len(free))
+    assert set(chosen) <= set(free)
+    required = set(free) & set(must_include)
+    assert required <= set(chosen) or set(chosen) <= required
+    if not required <= set(chosen):
+        return
+    possible = [set(devices) for devices in combinations(free, len(chosen)) if required <= set(devices)]
+    placed = max(len(devices & positions.keys()) for devices in possible)
+    assert len(set(chosen) & positions.keys()) == placed
+
+    def span(devices: set[str]) -> float:
+        found = [positions[device] for device in devices if device in positions]
+        return max(found) - min(found) if found else 0
+
+    narrowest = min(span(devices) for devices in possible if len(devices & positions.keys()) == placed)
+    assert span(set(chosen)) == narrowest
+    again = choose_preferred(
+        free[::-1], must_include[::-1], size, "abcdefghij", positions=positions, policy=Preference.CONTIGUOUS
+    )
+    assert again == chosen
+
+
+def test_contiguous_choice_among_ten_thousand_devices_takes_100_ms() -> None:
+    order = [f"x{number}" for number in range(10_000)]
+    positions = {device: float(number * 7919 % 20_000) for number, device in enumerate(order)}
+    for must_include in ([], order[5000:5004], [order[0], order[-1]]):
+        started = time.perf_counter()
+        chosen = choose_preferred(order, must_include, 5000, order, positions=positions, policy=Preference.CONTIGUOUS)
+        assert time.perf_counter() - started < 0.1
+        assert len(chosen) == 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [("7", 7), ("-2", -2), ("1.5", 1.5), ("0x1f", 31), ("", None), ("a", None), ("1,2", None), ("9" * 400, None)],
+)
+def test_position_is_a_decimal_or_hexadecimal_number(text: str, position: float | None) -> None:
+    assert parse_position(text) == position
