@@ -9,6 +9,7 @@ r"""Every recipe's health probes on its machine: with a fault, and with a change
   remove: [/sys/...]                         # files that are removed
   log: [...]                                 # messages of the kernel
   unhealthy: {device: part of its reason}    # globs over IDs: exactly these are unhealthy; {} if it is not a fault
+  warning: {device: part of the reason}      # globs over IDs: these have a warning of the probe; default: none
   recovery: {log: [...]}                     # changes that end the fault; default: the files are restored
   lasts: an hour                             # instead of ``recovery``: the fault lasts longer than a test can wait
 
@@ -52,7 +53,7 @@ from tests.support.recipes import (
 )
 
 FAULTS = sorted(path.stem for path in (DATA / "faults").iterdir())
-KEYS = {"fault", "probe", "before", "write", "remove", "log", "unhealthy", "recovery", "lasts"}
+KEYS = {"fault", "probe", "before", "write", "remove", "log", "unhealthy", "warning", "recovery", "lasts"}
 CHECKS_WITHOUT_CASES = (UeventCheck, HttpCheck, TcpSocketCheck, UnixSocketCheck)
 """Probe kinds whose faults files cannot cause."""
 FAST_TIMING = {"periodSeconds": 0.1, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1}
@@ -175,6 +176,28 @@ async def wait_for_probe_runs(agent: Agent) -> None:
             await asyncio.sleep(0.01)
 
 
+async def wait_for_warnings(agent: Agent, case: Case) -> None:
+    """Wait until each device of a case, and no other, has a warning of its probe with the expected reason."""
+
+    def is_expected() -> bool:
+        found = [
+            (device, warning.reason)
+            for warning in agent.status.health.warnings
+            if warning.probe == case["probe"]
+            for device in warning.devices
+        ]
+        expected = case["warning"].items()
+        return bool(found) and all(
+            any(fnmatchcase(device, pattern) and text in reason for pattern, text in expected)
+            for device, reason in found
+        )
+
+    async with asyncio.timeout(20):
+        # The agent has an event for a new warning, which may have been logged before.
+        while not is_expected():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def wait_until_healthy(agent: Agent) -> None:
     """Wait until the agent has every device as healthy; the kubelet gets the list up to a second later."""
     async with asyncio.timeout(20):
@@ -201,6 +224,10 @@ async def test_probes_detect_faults_and_ignore_similar_changes(name: str, case: 
             assert not [error for error in agent.status.health.errors if error.probe != WEDGED]
             machine = Machine(node)
             machine.change(case)
+            if "warning" in case:
+                await wait_for_warnings(agent, case)
+                assert list_unhealthy_ids(agent) == set()
+                return
             if not reasons:
                 await wait_for_probe_runs(agent)
                 assert list_unhealthy_ids(agent) == set()
@@ -223,7 +250,7 @@ def test_each_probe_of_a_recipe_has_a_fault(name: str) -> None:
     for case in read_cases(name) if name in FAULTS else ():
         assert case.keys() <= KEYS
         assert case["fault"]
-        for device_glob in case["unhealthy"]:
+        for device_glob in {**case["unhealthy"], **case.get("warning", {})}:
             assert "lasts" in case or "recovery" in case or "log" not in case
             detected |= {(resource, case["probe"]) for resource in find_resources(name, device_glob)}
     assert [probe for probe in list_probes(name) if probe not in detected] == []

@@ -109,6 +109,42 @@ def test_invalid_value_is_marked_at_its_location(written: str, key: str, code: E
     assert (diagnostic.width, diagnostic.key_path) == (len(value), f"resources.{NAME}.health.{key}")
 
 
+def test_probe_is_a_failure_unless_its_severity_is_a_warning() -> None:
+    probes = load_health(
+        "health: {probes: [{pci: {}}, {severity: failure, open: {}}, {severity: warning, uevent: {fail: x}}]}"
+    ).probes
+    assert [probe.is_warning for probe in probes] == [False, False, True]
+    assert find_diagnostic("severity: info, pci: {}").code is ErrorCode.WRONG_VALUE
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("max: 3, maxFile: /sys/y", "'maxFile' and 'max' are both set"),
+        ("min: 3, minFile: /sys/y", "'minFile' and 'min' are both set"),
+        ("equals: a, equalsFile: /sys/y", "'equalsFile' and 'equals' are both set"),
+        ("exists: false, equals: a", "'equals' has no effect with 'exists'"),
+        ("exists: true, missing: ok", "'missing' has no effect with 'exists'"),
+    ],
+)
+def test_options_of_a_file_probe_that_exclude_each_other_are_an_error(options: str, message: str) -> None:
+    diagnostic = find_diagnostic(f"file: {{path: /sys/x, {options}}}")
+    assert (diagnostic.code, diagnostic.message) == (ErrorCode.SELECTOR, message)
+
+
+@pytest.mark.parametrize("option", ["equalsFile", "minFile", "maxFile"])
+def test_path_of_a_limit_is_checked_like_that_of_the_file(option: str) -> None:
+    assert find_diagnostic(f"file: {{path: /sys/x, {option}: sys/y}}").code is ErrorCode.PATH
+    assert find_diagnostic(f"file: {{path: /sys/x, {option}: '/sys/${{nope}}'}}").code is ErrorCode.UNKNOWN_ATTRIBUTE
+
+
+def test_each_expression_of_a_list_is_checked() -> None:
+    diagnostic = find_diagnostic("kernelLog: {fail: [a, '(']}")
+    assert diagnostic.code is ErrorCode.SELECTOR
+    assert diagnostic.key_path.endswith("kernelLog.fail[1]")
+    assert find_diagnostic("uevent: {fail: []}").code in {ErrorCode.WRONG_VALUE, ErrorCode.WRONG_TYPE}
+
+
 def test_probe_does_not_accept_keys_of_the_resource() -> None:
     assert (
         find_diagnostic("pci: {}, sticky: true").code,
