@@ -18,6 +18,7 @@ from genplug.agent.reconciler import Reconciler
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
 from genplug.agent.supervision import Supervised
+from genplug.agent.usage_poller import UsagePoller
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
@@ -60,11 +61,14 @@ class Agent:
             publish=self._reconciler.submit,
             accept=self._reloader.accept,
             reject=self._reloader.reject,
+            ask_usage=lambda is_urgent: self._usage_poller.ask(is_urgent=is_urgent),
         )
+        self._usage_poller = UsagePoller(settings, self.event_log, self._scanner.on_usage)
         self._supervised = (
             Supervised("configuration reloader", self._reloader.run, self.event_log),
             Supervised("device scanner", self._scanner.run, self.event_log),
             Supervised("device watches", self._scanner.watches.run, self.event_log),
+            Supervised("usage poller", self._usage_poller.run, self.event_log),
             Supervised("reconciler", self._reconciler.run, self.event_log),
             Supervised("probe monitor", self._reconciler.run_monitor, self.event_log),
         )
@@ -156,6 +160,10 @@ class Agent:
         self._scanner.request_rescan()
 
     def _on_log_event(self, entry: LogEvent) -> None:
+        if entry.event is Event.ALLOCATED:
+            devices = entry.facts["devices"]
+            if isinstance(devices, tuple):
+                self._scanner.record_allocation(str(entry.facts["resource"]), devices)
         # Allocate checks the device nodes again: a refusal can be due to a change without an event.
         if entry.event is Event.ALLOCATION_REFUSED:
             self._scanner.request_rescan()

@@ -5,8 +5,9 @@ other resource.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
+from genplug.agent.alias_pools import GRACE_POLLS
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.debounce import ScanTimer, SettleTimer
 from genplug.agent.device_watches import DeviceWatches
@@ -20,6 +21,7 @@ from genplug.hardware.dependencies import Changes
 from genplug.hardware.discovery import build_inventory, select_scans
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
+from genplug.hardware.identities import Ledger
 from genplug.hardware.inotify import DirectoryWatcher
 from genplug.hardware.inventory import Inventory, ResourceScan
 from genplug.observe.events import EventLog
@@ -30,7 +32,8 @@ class DeviceScanner:
     """Follows the devices of the newest submitted configuration.
 
     ``publish`` gets each new scan, ``accept`` each submitted configuration that is scanned from now on, and ``reject``
-    each that is not, with the reason.
+    each that is not, with the reason. ``ask_usage`` is called when a report of the IDs that pods use is needed, and
+    with whether this need is new.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it uses, and to whom it reports
@@ -43,15 +46,18 @@ class DeviceScanner:
         publish: Callable[[NodeScan], None],
         accept: Callable[[Config], None],
         reject: Callable[[Config, str], None],
+        ask_usage: Callable[[bool], None],
     ) -> None:
         self._settings = settings
-        self._publish, self._accept, self._reject = publish, accept, reject
+        self._publish, self._accept, self._reject, self._ask_usage = publish, accept, reject, ask_usage
         calls = BlockingCalls(paths, on_return=self._rescan_stalled)
         self.watches = DeviceWatches(host, watcher, calls, event_log, self.on_change, self.request_rescan)
         self._submitted: Config | None = None
         self._config: Config | None = None
         self._scans: dict[str, ResourceScan] = {}
         self._inventory: Inventory | None = None
+        self._ledger = Ledger(grace=GRACE_POLLS * settings.drain_seconds)
+        self._is_usage_new = False
         self._changes = PendingChanges()
         self._settling = PendingChanges()
         """The changes after which files may still be written that nothing reports."""
@@ -88,6 +94,21 @@ class DeviceScanner:
             for directory, names in changes.items():
                 self.on_change(directory, names)
 
+    @property
+    def ledger(self) -> Ledger:
+        """Which devices have or had which hardware."""
+        return self._ledger
+
+    def on_usage(self, used: Mapping[str, Iterable[str]], requested_at: float) -> None:
+        """Record a report of the kubelet which IDs pods use, by resource, and when it was requested."""
+        self._ledger = self._ledger.with_report(used, requested_at)
+        self._is_usage_new = True
+        self._wakeup.set()
+
+    def record_allocation(self, resource: str, ids: Iterable[str]) -> None:
+        """Record an allocation, before the next call is answered."""
+        self._ledger = self._ledger.with_allocation(resource, ids, time.monotonic())
+
     async def run(self) -> None:
         """Follow the devices until cancelled."""
         if self._config is not None:
@@ -97,7 +118,8 @@ class DeviceScanner:
             while True:
                 await self._step(time.monotonic())
                 due = min(self._timer.next, self._settle_timer.next) if self._config is not None else float("inf")
-                await self._wakeup.sleep_until(0.0 if self._submitted is not None else due)
+                is_due = self._submitted is not None or self._is_usage_new
+                await self._wakeup.sleep_until(0.0 if is_due else due)
         finally:
             self._jobs.discard(self._jobs.running)
 
@@ -114,12 +136,16 @@ class DeviceScanner:
             self._settle()
         if self._config is not None and self._timer.next <= now:
             await self._scan(self._config, is_full=self._timer.fallback_due <= now)
+        elif self._is_usage_new:
+            self._is_usage_new = False
+            if self._config is not None:
+                self._publish_scans(self._config)
         elif self._config is not None and self._collect(self._config):
             self._timer = self._timer.after_scan(now, has_found=self._publish_scans(self._config))
             self._schedule_pending()
 
     async def _try_config(self, config: Config) -> None:
-        """Scan for a configuration; make it active unless it brings new conflicts between its resources."""
+        """Scan for a configuration, and make it active."""
         self._scans |= self._jobs.collect()
         scans = {name: self._scans[name] for name in config.resources if name in self._scans}
         # Events report what changes for resources that are selected as before: only the others are scanned.
@@ -132,16 +158,9 @@ class DeviceScanner:
                 # A changed policy counts at once, also while the scan is not finished.
                 reason = "its scan under the changed policy has not finished"
                 scans[name] = keep_last_known(config.resources[name], scans[name], reason)
-        conflicts = _find_new_conflicts(self._inventory, build_inventory(config, scans, self._inventory))
-        # A policy is applied even if it brings conflicts.
-        if conflicts and self._config is not None and config.sha256 != self._config.sha256:
-            self._jobs.discard(selected)
-            self._jobs.request(selected.keys() & self._config.resources.keys())
-            self._jobs.start_requested(self._config, self._scans)
-            self._reject(config, "\n".join(conflicts))
-            return
         self._jobs.discard(self._jobs.running - config.resources.keys())
         self._config, self._scans = config, scans
+        self._ledger = self._ledger.after_reload(time.monotonic())
         # The next change is published at once: it is not part of a burst.
         self._timer = self._timer.after_full_scan(time.monotonic(), self._settings.rescan_seconds, has_found=False)
         self._schedule_pending()
@@ -170,7 +189,10 @@ class DeviceScanner:
     def _publish_scans(self, config: Config, *, is_forced: bool = False) -> bool:
         """Publish the inventory if it has changed; return whether it was published."""
         self._relevance = ScanRelevance(self._scans.values())
-        inventory = build_inventory(config, self._scans, self._inventory)
+        previous = self._ledger
+        inventory, self._ledger = build_inventory(config, self._scans, self._inventory, previous, time.monotonic())
+        if needs := self._ledger.needs:
+            self._ask_usage(needs != previous.needs)
         is_changed = is_forced or inventory != self._inventory
         if is_changed:
             self._inventory = inventory
@@ -203,11 +225,3 @@ class DeviceScanner:
         self._jobs.request(name for name, scan in self._scans.items() if scan.stalls)
         if self._config is not None:
             self._jobs.start_requested(self._config, self._scans)
-
-
-def _find_new_conflicts(previous: Inventory | None, inventory: Inventory) -> list[str]:
-    """Return the conflicts on device nodes that the previous inventory did not have; none without one."""
-    if previous is None:
-        return []
-    known = {conflict.path for conflict in previous.conflicts}
-    return [conflict.message for conflict in inventory.conflicts if conflict.path not in known]

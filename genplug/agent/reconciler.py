@@ -14,7 +14,7 @@ from genplug.health.presence import NO_PROBE_RESULTS, evaluate_health
 from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus
 from genplug.health.verdict import ProbeResults
 from genplug.observe.events import EventLog
-from genplug.observe.messages import log_conflicts, log_monitor_event, log_rejected_names, log_stalls
+from genplug.observe.messages import log_conflicts, log_monitor_event, log_rejected_names, log_stalls, log_withheld
 
 if TYPE_CHECKING:
     from genplug.health.monitor import ProbeMonitor
@@ -113,6 +113,7 @@ class Reconciler:
         before = previous.inventory if previous else None
         log_stalls(self._event_log, before, inventory)
         log_conflicts(self._event_log, before, inventory)
+        log_withheld(self._event_log, before, inventory)
         log_rejected_names(self._event_log, before, inventory)
         self._publish(snapshot, previous)
         # Last, so that the next attempt publishes a snapshot that could not be published.

@@ -42,8 +42,8 @@ examples:
 
 `genplug schema plan` and `genplug schema allocation` describe the keys of `-o json` and `-o yaml`.
 
-exit codes: 0 success, 1 an allocation was refused, 2 usage error, 3 warnings with --strict, 78 the configuration is
-invalid, or two devices claim the same device node
+exit codes: 0 success, 1 an allocation was refused, 2 usage error, 3 warnings or conflicts with --strict, 78 the
+configuration is invalid
 """
 
 _MAX_DIGITS = 6
@@ -93,7 +93,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_parse_request,
         help="print what a container that requests N of RESOURCE would receive; can be repeated",
     )
-    parser.add_argument("--strict", action="store_true", help="exit with 3 if there are warnings")
+    parser.add_argument("--strict", action="store_true", help="exit with 3 if there are warnings or conflicts")
     parser.set_defaults(usage_error=parser.error)
 
 
@@ -139,11 +139,11 @@ def _run(arguments: argparse.Namespace) -> int:
     for conflict in inventory.conflicts:
         print_message("plan", conflict.message)
     states = _build_states(inventory, host, results)
-    code = 78 if inventory.conflicts else 0
+    code = 0
     explanations = tuple(explain(inventory, host)) if arguments.explain else None
     if arguments.allocate:
         document, refused = build_allocation_document(states, arguments.allocate)
-        code = max(code, refused)
+        code = refused
     else:
         document = build_plan_document(states, inventory, explanations, warnings)
     if arguments.output == "yaml":
@@ -154,7 +154,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(format_plan(states, inventory, is_wide=arguments.output == "wide"))
         if explanations is not None:
             print("\n" + "\n\n".join(map(format_explanation, explanations)))
-    return WARNINGS_CODE if warnings and arguments.strict and not code else code
+    has_warnings = bool(warnings or inventory.conflicts)
+    return WARNINGS_CODE if has_warnings and arguments.strict and not code else code
 
 
 def _load_config(arguments: argparse.Namespace) -> "Config":

@@ -40,7 +40,10 @@ _EXPECTED_KINDS: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
 
 @frozen
 class Candidates:
-    """The candidates of a resource in the order of sources, globs and paths, each device node once; and the rest."""
+    """The candidates of a resource in the order of sources, globs and paths, symlinks last; and the rest.
+
+    Several candidates can be the same device node. :mod:`~genplug.hardware.identities` decides which path names it.
+    """
 
     taken: tuple[Candidate, ...]
     left_out: tuple[CandidateOutcome, ...]
@@ -86,14 +89,14 @@ def find_candidates(
         examined.append(found)
     taken: list[Candidate] = []
     left_out: list[CandidateOutcome] = []
-    firsts: dict[object, Candidate] = {}
+    firsts: dict[str, Candidate] = {}
     for candidate in _nodes_before_links(candidate for found in examined for candidate in found.values()):
         path, reason = candidate.path, candidate.reason
         if not reason and candidate.info is not None:
-            if (same := firsts.setdefault(_identity(candidate.info), candidate)) is candidate:
+            if firsts.setdefault(path, candidate) is candidate:
                 taken.append(candidate)
                 continue
-            reason = f"the same node as {same.path}" if same.path != path else "already found by an earlier source"
+            reason = "already found by an earlier source"
         location = resource.sources[candidate.source].location
         left_out.append(CandidateOutcome(printable(path), resource.name, location, None, reason))
     return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined), tuple(stalls))
@@ -180,8 +183,3 @@ def _nodes_before_links(examined: Iterable[Candidate]) -> Iterator[Candidate]:
         else:
             links.append(candidate)
     yield from links
-
-
-def _identity(info: PathInfo) -> object:
-    """Return the identity of a path: the numbers of a device node, else the resolved path."""
-    return info.numbers if info.is_device else info.resolved

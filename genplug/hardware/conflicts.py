@@ -1,80 +1,118 @@
-"""Resolves conflicting claims on a device node: the first resource in configuration order gets it. Pure."""
+"""Resolves competing claims on hardware, and states the reasons in the texts of outcomes and conflicts. Pure.
 
-from collections.abc import Iterator, Mapping
+:mod:`genplug.hardware.identities` decides which device has a thing.
+"""
+
+from collections.abc import Iterable, Mapping
 
 from attrs import evolve, frozen
 
-from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, DeviceNode, ResourceScan
+from genplug.hardware.devices import same_node_reason
+from genplug.hardware.identities import Contender, Denial, Ledger, Loss, Owner, assign_things, things_of
+from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan
 
 
 @frozen
 class Resolution:
-    """The devices of all resources after each device node has one owner."""
+    """The devices of all resources after each thing has one owner, and the ledger for the next scan."""
 
     devices: Mapping[str, tuple[Device, ...]]
     outcomes: tuple[CandidateOutcome, ...]
     conflicts: tuple[DeviceConflict, ...]
+    ledger: Ledger
+    withheld: Mapping[tuple[str, str], str]
+    """The devices that are not offered until the kubelet has reported, with the reason."""
 
 
-@frozen
-class _Claim:
-    device: Device
-    may_overlap: bool
-
-
-def resolve_conflicts(scans: Mapping[str, ResourceScan]) -> Resolution:
-    """Give each device node, or path of a device without nodes, to one device, unless all claimants may overlap."""
-    claims: dict[object, _Claim] = {}
-    devices: dict[str, tuple[Device, ...]] = {}
-    outcomes: list[CandidateOutcome] = []
-    conflicts: list[DeviceConflict] = []
-    for name, scan in scans.items():
-        lost: dict[str, _Claim] = {}
-        for device in scan.devices:
-            taken = list(_find_claims(device, claims, may_overlap=scan.resource.overlap))
-            if taken:
-                lost[device.id] = taken[0][1]
-                conflicts += (_conflict(thing, claim.device, device) for thing, claim in taken)
-                continue
-            claim = _Claim(device, scan.resource.overlap)
-            for key, _ in _claimed(device):
-                claims.setdefault(key, claim)
-        devices[name] = tuple(device for device in scan.devices if device.id not in lost)
-        outcomes += (_mark_lost(outcome, lost) for outcome in scan.outcomes) if lost else scan.outcomes
-    return Resolution(devices, tuple(outcomes), tuple(conflicts))
-
-
-def _claimed(device: Device) -> Iterator[tuple[object, DeviceNode | str]]:
-    """Yield (identity, claimed object) pairs: device numbers for each node, or paths for a device without nodes."""
-    for node in device.nodes:
-        yield node.info.numbers, node
-    if not device.nodes:
-        yield from ((path, path) for path in device.candidates)
-
-
-def _find_claims(
-    device: Device, claims: Mapping[object, _Claim], *, may_overlap: bool
-) -> Iterator[tuple[DeviceNode | str, _Claim]]:
-    for key, thing in _claimed(device):
-        claim = claims.get(key)
-        if claim is not None and not (may_overlap and claim.may_overlap):
-            yield thing, claim
-
-
-def _conflict(thing: DeviceNode | str, first: Device, second: Device) -> DeviceConflict:
-    path = thing if isinstance(thing, str) else thing.path
-    numbers = "" if isinstance(thing, str) else f" ({thing.info.describe_numbers()})"
-    return DeviceConflict(
-        path,
-        second.location,
-        f"{path}{numbers} is claimed by {first.resource} "
-        f"at {first.location} and by {second.resource} at {second.location}: the first gets it, device {second.id} of "
-        f"{second.resource} is left out. Exclude it from one resource, or set share: {{overlap: true}} in both",
+def resolve_conflicts(scans: Mapping[str, ResourceScan], ledger: Ledger, now: float) -> Resolution:
+    """Give each thing to one device, unless all claimants may overlap; ``now`` is in monotonic seconds."""
+    contenders = [
+        Contender(device, scan.resource, position, things_of(device, scan.resource))
+        for position, scan in enumerate(scans.values())
+        for device in scan.devices
+    ]
+    ledger, denials = assign_things(ledger, contenders, now)
+    if not denials:
+        outcomes = tuple(outcome for scan in scans.values() for outcome in scan.outcomes)
+        return Resolution({name: scan.devices for name, scan in scans.items()}, outcomes, (), ledger, {})
+    denied = [contender for contender in contenders if contender.owner in denials]
+    conflicts = [
+        _build_conflict(denials[contender.owner], contender)
+        for contender in denied
+        if denials[contender.owner].loss is Loss.CLAIMED
+    ]
+    reasons = {contender.owner: _outcome_reason(denials[contender.owner]) for contender in denied}
+    return Resolution(
+        devices={
+            name: tuple(device for device in scan.devices if (device.resource, device.id) not in denials)
+            for name, scan in scans.items()
+        },
+        outcomes=tuple(outcome for scan in scans.values() for outcome in _mark_denied(scan.outcomes, reasons)),
+        conflicts=tuple(conflicts),
+        ledger=ledger,
+        withheld={
+            owner: reasons[owner] for owner, denial in denials.items() if denial.loss not in {Loss.SAME, Loss.CLAIMED}
+        },
     )
 
 
-def _mark_lost(outcome: CandidateOutcome, lost: Mapping[str, _Claim]) -> CandidateOutcome:
-    if outcome.device is None or outcome.device not in lost:
-        return outcome
-    owner = lost[outcome.device].device
-    return evolve(outcome, device=None, reason=f"claimed by resource {owner.resource} at {owner.location}")
+def _mark_denied(outcomes: Iterable[CandidateOutcome], reasons: Mapping[Owner, str]) -> Iterable[CandidateOutcome]:
+    for outcome in outcomes:
+        reason = reasons.get(Owner(outcome.resource, outcome.device)) if outcome.device is not None else None
+        yield outcome if reason is None else evolve(outcome, device=None, reason=reason)
+
+
+def _outcome_reason(denial: Denial) -> str:
+    other = f"device {denial.other.id} of {denial.other.resource}"
+    match denial.loss:
+        case Loss.SAME if denial.device is not None:
+            return same_node_reason(denial.device)
+        case Loss.CLAIMED if denial.thing[0] == "id":
+            return f"has the same ID as {other}"
+        case Loss.HELD:
+            return f"withheld: it is the hardware of {other}, which a pod may still use"
+        case Loss.MOVED:
+            return f"withheld: its ID is that of the hardware of {other}, and a pod may still use it"
+        case Loss.UNKNOWN:
+            return (
+                f"withheld: it is the same hardware as {other}, and the kubelet has not reported which of them pods use"
+            )
+        case _:
+            location = f" at {denial.device.location}" if denial.device is not None else ""
+            return f"claimed by resource {denial.other.resource}{location}"
+
+
+def _build_conflict(denial: Denial, second: Contender) -> DeviceConflict:
+    device, first = second.device, denial.device
+    location = first.location if first is not None else "an earlier configuration"
+    why = "the first gets it"
+    if denial.is_in_use:
+        why = f"a pod uses it as {denial.other.id} of {denial.other.resource}"
+    elif not denial.is_earlier:
+        why = f"{denial.other.resource} has it already"
+    left_out = f"device {device.id} of {device.resource} is left out"
+    if denial.thing[0] == "id":
+        return DeviceConflict(
+            ", ".join(device.candidates),
+            device.location,
+            f"the ID '{device.id}' is that of a device of {denial.other.resource} at {location} and of a device of "
+            f"{device.resource} at {device.location}, and an ID is unique on the node: {why}, {left_out}. Write an "
+            "'id' template that differs, or unset 'verbatimId' in one of them",
+            second.resource.configured_name,
+        )
+    path, numbers = _describe_thing(denial, device)
+    return DeviceConflict(
+        path,
+        device.location,
+        f"{path}{numbers} is claimed by {denial.other.resource} at {location} and by {device.resource} at "
+        f"{device.location}: {why}, {left_out}. Exclude it from one resource, or set share: {{overlap: true}} in both",
+        second.resource.configured_name,
+    )
+
+
+def _describe_thing(denial: Denial, device: Device) -> tuple[str, str]:
+    """Return the path of a thing of a device, and the numbers of a device node in parentheses."""
+    for node in device.nodes:
+        if denial.thing == ("node", *node.info.numbers):
+            return node.path, f" ({node.info.describe_numbers()})"
+    return ", ".join(device.candidates), ""

@@ -90,6 +90,12 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
             if first is device:
                 outcomes += (_outcome_used(device, candidate) for candidate in group.candidates)
                 continue
+            if set(device.identities) <= set(first.identities):
+                duplicate = LeftOut(same_node_reason(first))
+                outcomes += (
+                    _outcome_left_out(resource, source, candidate, duplicate) for candidate in group.candidates
+                )
+                continue
             same = f"has the same ID '{device.id}'"
             fault = f"{', '.join(paths)} ({device.location}) {same}; write an 'id' template that differs between them"
             devices[device.id] = evolve(first, faults=(*first.faults, fault))
@@ -98,11 +104,16 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
     return BuiltDevices(tuple(devices.values()), tuple(outcomes), builder.extra_dependencies, tuple(stalls))
 
 
+def same_node_reason(device: Device) -> str:
+    """Return why another path to the same hardware as a device is left out."""
+    return f"the same node as {', '.join(map(printable, device.candidates))}"
+
+
 def _group_candidates(
     source: Source, candidates: Iterable[Candidate]
 ) -> tuple[list[_Group], list[tuple[Candidate, LeftOut]]]:
     """Group candidates by their key; return those without a key with the reason."""
-    groups: dict[str, list[Candidate]] = {}
+    groups: dict[str, dict[object, Candidate]] = {}
     left_out: list[tuple[Candidate, LeftOut]] = []
     for candidate in candidates:
         try:
@@ -110,12 +121,15 @@ def _group_candidates(
         except RenderError as error:
             left_out.append((candidate, LeftOut(f"groupBy {error.describe('the candidate')}")))
             continue
-        groups.setdefault(key, []).append(candidate)
+        members = groups.setdefault(key, {})
+        first = members.setdefault(candidate.info.identity if candidate.info is not None else candidate.path, candidate)
+        if first is not candidate:
+            left_out.append((candidate, LeftOut(f"the same node as {first.path}")))
     keyed: list[_Group] = []
     for key, members in groups.items():
-        grouped = tuple(
-            sorted(members, key=lambda member: natural_sort_key(member.path)) if len(members) > 1 else members
-        )
+        grouped = tuple(members.values())
+        if len(grouped) > 1:
+            grouped = tuple(sorted(grouped, key=lambda member: natural_sort_key(member.path)))
         if source.id is None:
             is_node_name = source.group_by is None and not source.nodes and key.startswith("/dev/")
             name = key.removeprefix("/dev/") if source.group_by is None else key
@@ -189,6 +203,10 @@ class _DeviceBuilder:
             numa=tuple(int(node) for node in distinct.get("numaNode", ())) if resource.has_topology else (),
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
+            identities=tuple(member.info.identity for member in group.candidates if member.info is not None),
+            is_via_link=any(
+                member.info is not None and member.info.resolved != member.path for member in group.candidates
+            ),
         )
         denied = denied_device_error(device, resource.policy, self.host)
         return LeftOut(denied) if denied else device

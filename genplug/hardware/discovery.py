@@ -1,4 +1,4 @@
-"""Discovers the devices of a configuration on a node. No state is kept between calls.
+"""Discovers the devices of a configuration on a node. State between scans is a value: the ledger of identities.
 
 Each resource is scanned separately; then conflicts are resolved, because a device node belongs to one device of one
 resource. :func:`select_scans` returns the resources that a change can affect.
@@ -13,6 +13,7 @@ from genplug.hardware.conflicts import Resolution, resolve_conflicts
 from genplug.hardware.dependencies import Changes, ChangeSet, Dependencies, is_affected
 from genplug.hardware.devices import build_devices
 from genplug.hardware.host import Host
+from genplug.hardware.identities import NO_USAGE, Ledger
 from genplug.hardware.inventory import (
     CandidateOutcome,
     CandidatesBySource,
@@ -32,9 +33,8 @@ def discover(config: Config, host: Host) -> Inventory:
         HangError: see :func:`scan_resource`.
     """
     cached = host.cached()
-    return build_inventory(
-        config, {name: scan_resource(resource, cached) for name, resource in config.resources.items()}
-    )
+    scans = {name: scan_resource(resource, cached) for name, resource in config.resources.items()}
+    return build_inventory(config, scans)[0]
 
 
 def select_scans(
@@ -115,13 +115,21 @@ def _unaffected_devices(previous: ResourceScan, examined: CandidatesBySource) ->
     }
 
 
-def build_inventory(config: Config, scans: Mapping[str, ResourceScan], previous: Inventory | None = None) -> Inventory:
-    """Return the inventory of a configuration, built from the scans of its resources.
+def build_inventory(
+    config: Config,
+    scans: Mapping[str, ResourceScan],
+    previous: Inventory | None = None,
+    ledger: Ledger | None = None,
+    now: float = 0.0,
+) -> tuple[Inventory, Ledger]:
+    """Return the inventory of a configuration, built from the scans of its resources, and the ledger for the next one.
 
-    A resource without a scan is left out; scans of other resources are ignored.
+    A resource without a scan is left out; scans of other resources are ignored. ``ledger`` is what earlier inventories
+    assigned; without it, no device has been assigned, and no pod uses any. ``now`` is in monotonic seconds.
     """
     ordered = {name: scans[name] for name in config.resources if name in scans}
-    return _build_named_inventory(config, ordered, resolve_conflicts(ordered), previous)
+    resolution = resolve_conflicts(ordered, ledger or Ledger(NO_USAGE), now)
+    return _build_named_inventory(config, ordered, resolution, previous), resolution.ledger
 
 
 def _build_named_inventory(
@@ -152,6 +160,7 @@ def _build_named_inventory(
         devices=devices,
         outcomes=outcomes,
         conflicts=resolution.conflicts,
+        withheld=resolution.withheld,
         directories=frozenset().union(*(scan.dependencies for scan in scans.values())),
         unmatched_globs=tuple(note for scan in scans.values() for note in scan.unmatched_globs),
         stalls=tuple(stall for scan in scans.values() for stall in scan.stalls),

@@ -39,6 +39,10 @@ KIND_NAMES = {
 """File types in messages."""
 
 
+Identity: TypeAlias = tuple[Kind, int, int] | str
+"""The identity of a path: kind and numbers of a device node, else the path without symlinks."""
+
+
 @frozen
 class PathInfo:
     """The result of a stat of a path.
@@ -66,6 +70,11 @@ class PathInfo:
     def numbers(self) -> tuple[Kind, int, int]:
         """The identity of a device node in the kernel: kind, major and minor number."""
         return (self.kind, self.major, self.minor)
+
+    @property
+    def identity(self) -> Identity:
+        """The identity of the path, independent of the symlinks to it."""
+        return self.numbers if self.is_device else self.resolved
 
 
 @frozen
@@ -125,6 +134,8 @@ class Device:
     - ``id``: a DNS label of at most 63 characters, stable over restart and replug (``genplug.hardware.device_ids``).
     - ``key``: the string that the ID is derived from.
     - ``candidates``: the paths of its candidates.
+    - ``identities``: what its candidates are: the numbers of a device node, else the path without symlinks.
+    - ``is_via_link``: whether a candidate is a symlink.
     - ``nodes``: its device nodes; ``companions``: device nodes that a container gets in addition.
     - ``attributes``: the values of all candidates, candidate by candidate in their order.
     - ``numa``: its NUMA nodes; empty if the kernel does not know any.
@@ -144,6 +155,8 @@ class Device:
     numa: tuple[int, ...] = ()
     slices: int = 1
     faults: tuple[str, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    is_via_link: bool = False
 
 
 def sort_devices(devices: Iterable[Device]) -> tuple[Device, ...]:
@@ -177,14 +190,15 @@ class UnmatchedGlob:
 
 @frozen
 class DeviceConflict:
-    """A device node that two devices claim. The first gets it; the second is left out.
+    """Hardware or an ID that two devices claim. One gets it; the second is left out.
 
-    ``location`` is that of the second device.
+    ``location`` is that of the second device, ``resource`` the configured name of its resource.
     """
 
     path: str
     location: SourceLocation
     message: str
+    resource: str = ""
 
 
 @frozen
@@ -235,6 +249,8 @@ class Inventory:
     - ``directories``: the resolved host directories whose change can change the result; of a missing directory, the
       nearest existing parent.
     - ``scans``: the scans that it was built from, by configured name.
+    - ``withheld``: the devices (resource and ID) that wait until the kubelet has reported which IDs pods use, with the
+      reason.
     - ``warnings``: what the author of the configuration probably did not intend, and only a scan shows.
     """
 
@@ -247,6 +263,7 @@ class Inventory:
     resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)
     scans: Mapping[str, ResourceScan] = field(factory=dict, eq=False, repr=False)
     warnings: tuple[Diagnostic, ...] = ()
+    withheld: Mapping[tuple[str, str], str] = field(factory=dict)
 
     @property
     def directories_of_attributes(self) -> frozenset[str]:

@@ -4,15 +4,17 @@ The kubelet shows an allocated device that is missing from the list as healthy (
 A device that disappears therefore lingers in the list, Unhealthy, for ``removalGracePeriodSeconds``.
 A device that loses a part of its nodes is what is left of it: a missing node that is required is a fault of discovery.
 A device that returns is judged as a new device: nothing of the time before its absence counts.
-A device that a changed configuration does not select any more does not linger.
+A device that a changed configuration does not select any more does not linger, and neither does a device whose hardware
+is offered under another ID: discovery offers that when no pod uses the first ID.
 Times are monotonic seconds.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import cache, partial
 
 from attrs import Attribute, astuple, evolve
 
-from genplug.hardware.identities import is_replugged
+from genplug.hardware.identities import Thing, is_replugged, things_of
 from genplug.hardware.inventory import Device, Inventory
 from genplug.health.verdict import (
     PRESENCE,
@@ -47,6 +49,7 @@ def evaluate_health(
     present = {device.id for devices in inventory.devices.values() for device in devices}
     evaluated: dict[str, tuple[DeviceHealth, ...]] = {}
     deadlines: list[float] = []
+    taken = cache(partial(_find_taken, inventory))
     for name, devices in {**_resources_without_devices(inventory, previous), **inventory.devices}.items():
         grace, resource = grace_periods.get(name, 0.0), _find_resource(name, inventory, previous)
         known = _find_known(name, inventory, previous)
@@ -63,6 +66,7 @@ def evaluate_health(
         gone = [entry for id_, entry in known.items() if id_ not in present]
         if gone:
             reasons = _find_reasons({name, resource.configured_name if resource is not None else name}, inventory)
+            gone = [entry for entry in gone if not _is_replaced(entry.device, resource, taken())]
             lingering = (_let_linger(entry, reasons, grace, now) for entry in gone)
             entries = sorted([*entries, *(entry for entry in lingering if entry is not None)], key=_sort_key)
         if name not in inventory.devices and not entries:
@@ -76,6 +80,27 @@ def evaluate_health(
     found = {name: _find_resource(name, inventory, previous) for name in evaluated}
     resources = {name: resource for name, resource in found.items() if resource is not None}
     return HealthSnapshot(evaluated, min(deadlines, default=None), inventory, resources)
+
+
+def _find_taken(inventory: Inventory) -> dict[Thing, list[Resource]]:
+    """Return the resources whose devices have each thing."""
+    taken: dict[Thing, list[Resource]] = {}
+    for name, devices in inventory.devices.items():
+        if (resource := inventory.resources.get(name)) is not None:
+            for device in devices:
+                for thing in things_of(device, resource):
+                    taken.setdefault(thing, []).append(resource)
+    return taken
+
+
+def _is_replaced(device: Device, resource: Resource | None, taken: Mapping[Thing, Sequence[Resource]]) -> bool:
+    """Return whether the hardware of a device that disappeared is offered under another ID."""
+    return resource is not None and any(
+        other.configured_name == resource.configured_name or not (other.overlap and resource.overlap)
+        for thing in things_of(device, resource)
+        if thing[0] in {"node", "path"}
+        for other in taken.get(thing, ())
+    )
 
 
 def _resources_without_devices(inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, tuple[Device, ...]]:

@@ -121,7 +121,12 @@ class Event(Enum):
     DEVICE_NODE_CONFLICT = (
         "device_node_conflict",
         logging.ERROR,
-        "Two devices claim the same device node. The first device in the configuration keeps it. Key: `path`.",
+        "Two devices claim the same hardware or the same ID. `msg` states which device has it. Key: `path`.",
+    )
+    DEVICE_WITHHELD = (
+        "device_withheld",
+        logging.INFO,
+        "The device is not offered until no pod uses its hardware under another ID.",
     )
     SCAN_STALLED = (
         "scan_stalled",

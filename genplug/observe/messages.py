@@ -90,6 +90,16 @@ def log_conflicts(event_log: EventLog, previous: Inventory | None, current: Inve
             event_log.emit(Event.DEVICE_NODE_CONFLICT, conflict.message, path=conflict.path)
 
 
+def log_withheld(event_log: EventLog, previous: Inventory | None, current: Inventory) -> None:
+    """Log the devices that are newly withheld until the kubelet reports that no pod uses another ID of them."""
+    known = previous.withheld if previous is not None else {}
+    new = [(owner, reason) for owner, reason in current.withheld.items() if known.get(owner) != reason]
+    for (resource, device), reason in new[:MAX_LINES]:
+        event_log.emit(Event.DEVICE_WITHHELD, f"{resource}: {device} is {reason}", resource=resource, device=device)
+    if len(new) > MAX_LINES:
+        event_log.emit(Event.DEVICE_WITHHELD, f"and {len(new) - MAX_LINES} more devices are withheld")
+
+
 def log_stalls(event_log: EventLog, previous: Inventory | None, current: Inventory) -> None:
     """Log the scans that have stalled, and those that are up to date again."""
     stalled = {stall.resource for stall in previous.stalls} if previous is not None else set()

@@ -143,9 +143,21 @@ class _StatusCollector(Collector):
         stalled = GaugeMetricFamily(
             "genplug_scan_stalled", "1 if a file operation of the scan of the resource hangs.", labels=("resource",)
         )
+        conflicts = GaugeMetricFamily(
+            "genplug_device_conflicts",
+            "Devices that are left out, because another device has their hardware or their ID.",
+            labels=("resource",),
+        )
+        withheld = GaugeMetricFamily(
+            "genplug_devices_withheld",
+            "Devices that are not offered until no pod uses their hardware under another ID.",
+            labels=("resource",),
+        )
         for scan in status.scans:
             stalled.add_metric((scan.resource,), int(bool(scan.stalls)))
-        yield from (devices, missing, registered, streams, stalled)
+            conflicts.add_metric((scan.resource,), scan.conflicts)
+            withheld.add_metric((scan.resource,), scan.withheld)
+        yield from (devices, missing, registered, streams, stalled, conflicts, withheld)
         yield from _collect_health(status.health)
 
 

@@ -163,10 +163,16 @@ class ConfigStatus:
 
 @frozen
 class ScanStatus:
-    """The status of the scan of a resource: ``stalls`` lists the devices that are not up to date, with the reasons."""
+    """The status of the scan of a resource.
+
+    ``stalls`` lists the devices that are not up to date, with the reasons. ``conflicts`` counts the devices that are
+    left out because another device has their hardware, ``withheld`` those that wait until no pod uses another ID of it.
+    """
 
     resource: str
     stalls: tuple[str, ...] = ()
+    conflicts: int = 0
+    withheld: int = 0
 
 
 @frozen(repr=False)
@@ -264,7 +270,7 @@ class Status:
             "config": self.config.as_json(),
             "resources": [resource.as_json() for resource in self.resources],
             "health": _health_as_json(self.health),
-            "scans": [{"resource": scan.resource, "stalls": list(scan.stalls)} for scan in self.scans],
+            "scans": [{**asdict(scan), "stalls": list(scan.stalls)} for scan in self.scans],
             "failures": list(self.failures),
             "unwatched": list(self.unwatched),
         }

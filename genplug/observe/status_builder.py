@@ -1,5 +1,6 @@
 """Builds the status of resources from offers, inventories and endpoints."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from genplug.allocation.offer import Grant, ResourceOffer
@@ -84,9 +85,12 @@ def _cut_notes(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def build_scan_statuses(config: Config, inventory: Inventory) -> tuple[ScanStatus, ...]:
-    """Return for each resource of a configuration whether its scan is up to date."""
+    """Return the state of the scan of each resource of a configuration."""
     stalls = describe_stalls(inventory.stalls)
-    return tuple(ScanStatus(name, stalls.get(name, ())) for name in config.resources)
+    conflicts = Counter(conflict.resource for conflict in inventory.conflicts)
+    configured = {name: resource.configured_name for name, resource in inventory.resources.items()}
+    withheld = Counter(configured.get(name, name) for name, _ in inventory.withheld)
+    return tuple(ScanStatus(name, stalls.get(name, ()), conflicts[name], withheld[name]) for name in config.resources)
 
 
 def _build_device_status(grant: Grant) -> DeviceStatus:

@@ -144,7 +144,7 @@ def rescan(config: Config, host: Host, previous: Inventory, changes: Changes | N
     cached, scans = host.cached(), dict(previous.scans)
     for name, limit in select_scans(config, previous.scans, changes).items():
         scans[name] = scan_resource(config.resources[name], cached, previous.scans.get(name), limit)
-    return build_inventory(config, scans, previous)
+    return build_inventory(config, scans, previous)[0]
 
 
 def list_devices(inventory: Inventory, name: str = NAME) -> tuple[Device, ...]:

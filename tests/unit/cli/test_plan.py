@@ -95,8 +95,9 @@ async def test_refused_allocation_prints_the_reason_and_exits_1(
     assert reason in capsys.readouterr().err
 
 
-async def test_conflict_names_both_locations_and_exits_78(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan(three, OVERLAP) == 78
+async def test_conflict_names_both_locations_and_exits_0(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(three, OVERLAP) == 0
+    assert plan(three, OVERLAP, "--strict") == 3
     error = capsys.readouterr().err
     assert "/dev/x0 (char 240:0) is claimed by a.io/x at " in error
     assert "genplug.yaml:4:" in error

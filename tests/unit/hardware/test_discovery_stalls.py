@@ -66,7 +66,7 @@ def test_new_candidate_with_a_hung_attribute_is_excluded_with_the_reason(tree: N
     (excluded,) = [outcome for outcome in found.outcomes if outcome.device is None]
     assert excluded.path == "/dev/x0"
     assert excluded.reason == "cannot be examined: read of /sys/x/x0 does not return"
-    inventory = build_inventory(build_config(SPEC), {SPEC.name: found})
+    inventory = build_inventory(build_config(SPEC), {SPEC.name: found})[0]
     assert [stall.resource for stall in inventory.stalls] == [SPEC.name]
 
 
@@ -116,5 +116,5 @@ def test_hung_directory_of_a_glob_fails_the_scan(tree: NodeTree) -> None:
 def test_inventory_omits_resources_without_a_scan(tree: NodeTree) -> None:
     plug(tree, "x0")
     other = evolve(SPEC, name="example.com/other")
-    inventory = build_inventory(build_config(other, SPEC), {SPEC.name: scan(tree, SPEC, HungPaths())})
+    inventory = build_inventory(build_config(other, SPEC), {SPEC.name: scan(tree, SPEC, HungPaths())})[0]
     assert list(inventory.devices) == [SPEC.name]
