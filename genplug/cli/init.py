@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from genplug.recipes.catalog import Recipe
 
 DESCRIPTION = """\
-Print a configuration to start from, with comments. With KIND, it is the recipe for that kind of hardware. Without KIND,
-it combines the recipes that match devices of this machine. With --policy, print the policy that allows them instead.
-The command changes nothing on the machine.
+Print a configuration to start from, with comments. With KIND, it is the recipe for that kind of hardware; several kinds
+are combined. Without KIND, it combines the recipes that match devices of this machine. With --policy, print the policy
+that allows them instead. The command changes nothing on the machine.
 """
 EPILOG = """\
 examples:
@@ -25,6 +25,7 @@ examples:
   genplug init gpu                         recipes with this word in name or description
   genplug init nvidia-gpu > genplug.yaml
   genplug init nvidia-gpu --policy -o policy.yaml
+  genplug init nvidia-gpu infiniband       one configuration for both
 
 exit codes: 0 success, 1 no recipe matches or FILE cannot be created, 2 usage error
 """
@@ -33,7 +34,7 @@ exit codes: 0 success, 1 no recipe matches or FILE cannot be created, 2 usage er
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("kind", nargs="?", metavar="KIND", help="kind of hardware; --list shows all kinds")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help="kinds of hardware; --list shows all kinds")
     parser.add_argument("--list", action="store_true", help="list all kinds of hardware with a recipe")
     parser.add_argument("--policy", action="store_true", help="print the policy that allows the configuration")
     add_root(parser)
@@ -48,17 +49,27 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(format_table(("KIND", "FOR"), [(recipe.kind, recipe.summary) for recipe in recipes.values()]))
         return 0
-    if arguments.kind is None:
+    if not arguments.kinds:
         return _write_matching(recipes, arguments)
-    if arguments.kind not in recipes:
-        _print_unknown(arguments.kind, recipes)
+    if unknown := [kind for kind in arguments.kinds if kind not in recipes]:
+        _print_unknown(" ".join(unknown), recipes)
         return 2
-    recipe = recipes[arguments.kind]
-    if arguments.policy:
-        return _write_policy([recipe], arguments.output)
-    code = _write(recipe.text, arguments.output)
+    chosen = [recipes[kind] for kind in dict.fromkeys(arguments.kinds)]
+    return _write_policy(chosen, arguments.output) if arguments.policy else _write_chosen(chosen, arguments.output)
+
+
+def _write_chosen(chosen: "Sequence[Recipe]", output: str) -> int:
+    """Write the chosen recipes as one configuration, and return the exit code."""
+    from genplug.recipes.detect import combine_recipes  # noqa: PLC0415 - as in run
+
+    try:
+        text = chosen[0].text if len(chosen) == 1 else combine_recipes(chosen)
+    except ValueError as error:
+        print_message("init", f"{error}: print one of the two recipes, and rename the resource in it")
+        return 2
+    code = _write(text, output)
     if code == 0:
-        _print_policy_advice([recipe], f"genplug init {recipe.kind} --policy")
+        _print_policy_advice(chosen, f"genplug init {' '.join(recipe.kind for recipe in chosen)} --policy")
     return code
 
 

@@ -68,7 +68,8 @@ def _merge_values(schema: Mapping[str, Any], values: Iterable[Any]) -> Any:  # n
     complete = [schema.get("default") if value is None else value for value in values]
     if schema["type"] == "boolean":
         return any(complete)
-    return _simplify(item for value in complete for item in value or ())
+    items = [item for value in complete for item in value or ()]
+    return _simplify(items) if all(isinstance(item, str) for item in items) else sorted(set(items))
 
 
 def _simplify(globs: Iterable[str]) -> list[str]:

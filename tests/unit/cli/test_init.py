@@ -14,7 +14,8 @@ from genplug.config.load import load, load_text
 from genplug.config.policy import load_policy
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
-from genplug.recipes.catalog import HEADER, shipped_recipes
+from genplug.recipes.catalog import HEADER, Recipe, shipped_recipes
+from genplug.recipes.detect import combine_recipes
 from genplug.recipes.policies import merge_policies
 from genplug.testing.node.file_trees import build_tree
 
@@ -118,6 +119,27 @@ def test_policy_of_a_recipe_denies_other_devices_and_names(tmp_path: Path) -> No
     assert "resources" in loaded.resource_error("nvidia.com/gpu")
 
 
+def test_several_kinds_are_one_configuration_and_one_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, policy = tmp_path / "c.yaml", tmp_path / "policy.yaml"
+    kinds = ["nvidia-gpu", "usb-serial", "infiniband"]
+    assert main(["init", *kinds, "-o", str(config)]) == 0
+    advice = "genplug init nvidia-gpu usb-serial infiniband --policy -o policy.yaml"
+    assert f"the default policy does not allow nvidia-gpu: '{advice}' writes" in capsys.readouterr().err
+    assert main(["init", *kinds, "--policy", "-o", str(policy)]) == 0
+    assert main(["validate", "--policy", str(policy), str(config)]) == 0
+    names = load((config,), policy=policy).config.resources
+    assert set(names) == {"nvidia.com/gpu", "devices.example.com/serial", "rdma/hca"}
+
+
+def test_two_kinds_with_the_same_resource_cannot_be_combined(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "amd-gpu", "amd-gpu"]) == 0
+    same = [kind for kind, recipe in shipped_recipes().items() if "  nvidia.com/gpu:" in recipe.text]
+    assert same == ["nvidia-gpu"]
+    capsys.readouterr()
+    with pytest.raises(ValueError, match=r"the recipes nvidia-gpu and copy both have the resource nvidia.com/gpu"):
+        combine_recipes([shipped_recipes()["nvidia-gpu"], Recipe("copy", shipped_recipes()["nvidia-gpu"].text)])
+
+
 def test_policy_of_a_machine_allows_all_of_its_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for kind in ("nvidia-gpu", "devdax", "fuse-kvm-tun"):
         build_tree((TREES / f"{kind}.tree").read_text(), tmp_path / "root")
@@ -143,6 +165,9 @@ def test_merged_policy_has_the_default_of_a_list_that_a_policy_does_not_have() -
     assert merged["resources"] == ["*"]
     assert merged["devices"] == {"allow": ["/dev/**"], "block": True}
     assert "mounts" not in merged
+    # Numbers, as the IDs of groups are, have no globs.
+    numbers = merge_policies([{"supplementalGroups": {"allow": [44]}}, {"supplementalGroups": {"allow": [109, 44]}}])
+    assert numbers.get("supplementalGroups", {"allow": [44, 109]}) == {"allow": [44, 109]}
 
 
 def test_shipped_policy_denies_nothing_that_another_recipe_needs() -> None:
