@@ -51,6 +51,11 @@ class BlockingCall(Generic[Result]):
             state += f", {operation.access.name} {operation.path}" if operation else ""
         return f"<BlockingCall [{state}]>"
 
+    def stop(self) -> None:
+        """End the function at its next file operation: its result is not wanted."""
+        if self._thread is not None:
+            self._paths.stop(self._thread)
+
     async def wait(self, seconds: float) -> bool:
         """Return whether the function has returned, after ``seconds`` at the latest."""
         await asyncio.wait({self.done}, timeout=seconds)
@@ -133,6 +138,7 @@ class BlockingCalls:
             return call.hung_operation
         self._hung.add(call)
         operation = call.operation
+        call.stop()
         if operation is not None and time.monotonic() - operation.started >= seconds:
             call.hung_operation = operation
             self._paths.add(operation)
@@ -140,6 +146,7 @@ class BlockingCalls:
 
     def abandon(self, call: BlockingCall[Any], seconds: float) -> None:
         """Ignore the result of a call, which counts as hung if it has not returned after ``seconds``."""
+        call.stop()
         self._loop.call_later(seconds, self.give_up, call, seconds / 2)
 
     def _expire(self, call: BlockingCall[Any], seconds: float, what: str) -> None:

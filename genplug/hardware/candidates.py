@@ -21,6 +21,8 @@ from genplug.hardware.inventory import (
     UnmatchedGlob,
 )
 from genplug.hardware.required_attributes import required_attributes
+from genplug.hardware.scan_errors import SearchLimitError
+from genplug.spec.limits import MAX_MATCHES
 from genplug.spec.model import CandidateType, Resource, Source
 from genplug.spec.selectors import Condition
 from genplug.spec.template import Values
@@ -65,7 +67,7 @@ def find_candidates(
     be examined because a file operation hangs is kept as in ``previous``.
 
     Raises:
-        HangError: a directory in which a glob may match cannot be listed.
+        HangError: a directory in which a glob may match cannot be listed, or a search exceeds a limit.
     """
     examined: list[Mapping[str, Candidate]] = []
     unmatched: list[UnmatchedGlob] = []
@@ -131,7 +133,11 @@ def _is_affected(candidate: Candidate, changes: ChangeSet) -> bool:
 def _find_paths(
     resource: Resource, source: Source, host: Host, dependencies: Dependencies, unmatched: list[UnmatchedGlob]
 ) -> dict[str, str]:
-    """Return every path that the globs of a source match, with the first glob; record globs without a match."""
+    """Return every path that the globs of a source match, with the first glob; record globs without a match.
+
+    Raises:
+        HangError: a directory cannot be listed, or a search exceeds a limit.
+    """
     found_by: dict[str, str] = {}
     for glob in source.globs:
         result = host.glob(glob)
@@ -140,6 +146,10 @@ def _find_paths(
             unmatched.append(UnmatchedGlob(glob.text, resource.name, source.location))
         for path in result.paths:
             found_by.setdefault(path, glob.text)
+        if len(found_by) > MAX_MATCHES:
+            raise SearchLimitError(
+                f"the globs of an entry of 'devices' match more than {MAX_MATCHES} paths, the maximum"
+            )
     return found_by
 
 

@@ -10,6 +10,7 @@ from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
 from genplug.hardware.kernel_modules import missing_node_hint
 from genplug.spec.container_rules import node_target_error, normalize_container_path, path_error
 from genplug.spec.globs import Glob, GlobError, escape_glob
+from genplug.spec.limits import MAX_NODES_PER_DEVICE
 from genplug.spec.model import NodeSpec
 from genplug.spec.template import MissingAttributeError, RenderError, Values, combine_values
 
@@ -54,6 +55,9 @@ def specified_nodes(
                     # A node that any of the specs requires is required.
                     if key not in nodes or not node.is_optional:
                         nodes[key] = node
+                    if len(nodes) > MAX_NODES_PER_DEVICE:
+                        faults.append(f"more than {MAX_NODES_PER_DEVICE} device nodes, the maximum ({spec.location})")
+                        return [], faults
         except MissingAttributeError as error:
             if spec.optional:
                 continue

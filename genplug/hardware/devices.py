@@ -16,6 +16,7 @@ from genplug.hardware.inventory import KIND_NAMES, Candidate, CandidateOutcome, 
 from genplug.hardware.rendered_values import rendered_value_faults
 from genplug.hardware.required_attributes import is_slice_named, needed_at_allocate
 from genplug.hardware.resource_naming import resource_name
+from genplug.spec.limits import MAX_NODES_PER_DEVICE
 from genplug.spec.model import AllocateSpec, Resource, Source
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import RenderError, Values, distinct_values, merge_values
@@ -164,6 +165,9 @@ class _DeviceBuilder:
         name, reason = resource_name(resource, distinct)
         if reason:
             return LeftOut(reason, is_misnamed=True)
+        if len(group.candidates) > MAX_NODES_PER_DEVICE:
+            reason = f"it groups {len(group.candidates)} paths, at most {MAX_NODES_PER_DEVICE} are allowed in a device"
+            return LeftOut(reason)
         if source.nodes:
             nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.extra_dependencies)
         else:

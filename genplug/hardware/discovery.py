@@ -50,6 +50,9 @@ def select_scans(
         scan = scans.get(name)
         if scan is None or scan.resource != resource or changes is None or change_set is None:
             selected[name] = None
+        elif not changes and scan.stalls:
+            # A new configuration, which may be the correction. The scan is of an earlier configuration of the resource.
+            selected[name] = None
         elif changes and _is_scan_affected(scan, changes, change_set):
             selected[name] = changes
     return selected

@@ -8,14 +8,16 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 from typing import TypeAlias
 
 from attrs import field, frozen
 
 from genplug.hardware.dependencies import Dependencies
+from genplug.hardware.scan_errors import SearchLimitError
 from genplug.spec.globs import Glob, Segment
+from genplug.spec.limits import MAX_MATCHES, MAX_SEARCHED_ENTRIES
 from genplug.spec.natural_sort import natural_sort_key
 
 _LITERAL_START = re.compile(r"[^*?[]*")
@@ -162,9 +164,10 @@ class FileTree:
 
     def entries(self, at: str) -> tuple[Entry, ...]:
         """Return the entries of a resolved directory; empty if it cannot be listed."""
+        # Also for a listing that is known: a search that only uses these has a time limit, too.
+        self.recorder(Access.LIST, at or "/")
         if (known := self._listings.get(at)) is not None:
             return known
-        self.recorder(Access.LIST, at or "/")
         try:
             with os.scandir(f"{self.prefix}{at}/") as scan:
                 entries = tuple(
@@ -190,8 +193,11 @@ class FileTree:
         """Return the matches of a glob. ``**`` does not enter symlinked directories; other segments do.
 
         Dangling symlinks are included, so that they can be reported.
+
+        Raises:
+            SearchLimitError: the search exceeds a limit.
         """
-        walk = _Walk(self)
+        walk = _Walk(self, glob.text)
         for segments in glob:
             walk.find("", "", segments)
         return GlobResult(tuple(sorted(walk.paths, key=natural_sort_key)), walk.dependencies)
@@ -205,8 +211,30 @@ class _Walk:
     """
 
     tree: FileTree
+    text: str
     paths: set[str] = field(factory=set)
     dependencies: Dependencies = field(factory=Dependencies)
+    _searched: set[tuple[str, tuple[Segment, ...]]] = field(factory=set)
+    """Where a search below any number of directories began, and what it searched for; two of these may overlap."""
+    _entries: list[int] = field(factory=lambda: [0])
+
+    def _list(self, at: str) -> tuple[Entry, ...]:
+        """Return the entries of a directory, and count them.
+
+        Raises:
+            SearchLimitError: the search has examined too many entries.
+        """
+        entries = self.tree.entries(at)
+        self._entries[0] += len(entries) + 1
+        if self._entries[0] > MAX_SEARCHED_ENTRIES:
+            reason = f"examines more than {MAX_SEARCHED_ENTRIES} directory entries, the maximum"
+            raise SearchLimitError(f"the glob '{self.text}' {reason}; write more of the path")
+        return entries
+
+    def _add(self, paths: Iterable[str]) -> None:
+        self.paths.update(paths)
+        if len(self.paths) > MAX_MATCHES:
+            raise SearchLimitError(f"the glob '{self.text}' matches more than {MAX_MATCHES} paths, the maximum")
 
     def find(self, path: str, at: str, segments: tuple[Segment, ...]) -> None:
         """Add the matches of the segments in a directory."""
@@ -224,11 +252,9 @@ class _Walk:
             self.dependencies.add_pattern(at, head)
             # Most names of /dev differ in the first letters: compare these before the regular expression.
             start = _LITERAL_START.match(head.text)[0]  # type: ignore[index] # always matches
-            matching = [
-                entry for entry in self.tree.entries(at) if entry.name.startswith(start) and head.matches(entry.name)
-            ]
+            matching = [entry for entry in self._list(at) if entry.name.startswith(start) and head.matches(entry.name)]
             if not rest:
-                self.paths.update(f"{path}/{entry.name}" for entry in matching)
+                self._add(f"{path}/{entry.name}" for entry in matching)
                 return
             for entry in matching:
                 if entry.is_directory or entry.is_link:
@@ -236,10 +262,13 @@ class _Walk:
 
     def _find_below(self, path: str, at: str, rest: tuple[Segment, ...]) -> None:
         for inner, inner_at in self._directories_below(path, at):
+            if (inner, rest) in self._searched:
+                continue
+            self._searched.add((inner, rest))
             if rest:
                 self.find(inner, inner_at, rest)
             else:
-                self.paths.update((inner or "/", *(f"{inner}/{entry.name}" for entry in self.tree.entries(inner_at))))
+                self._add((inner or "/", *(f"{inner}/{entry.name}" for entry in self._list(inner_at))))
 
     def _directories_below(self, path: str, at: str) -> Iterator[tuple[str, str]]:
         waiting = [(path, at)]
@@ -248,7 +277,7 @@ class _Walk:
             self.dependencies.add_any(at)
             yield path, at
             waiting += (
-                (f"{path}/{entry.name}", f"{at}/{entry.name}") for entry in self.tree.entries(at) if entry.is_directory
+                (f"{path}/{entry.name}", f"{at}/{entry.name}") for entry in self._list(at) if entry.is_directory
             )
 
     def _enter(self, path: str, at: str, name: str, rest: tuple[Segment, ...]) -> None:

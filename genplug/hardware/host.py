@@ -1,7 +1,7 @@
 """``Host``: the only access to the file system of the node, under any root (``/``, ``/host``, a captured tree).
 
 All paths are host paths. Lookups never raise: an inaccessible path counts as missing, and :meth:`Host.missing_reason`
-returns why.
+returns why. A search for a glob raises a SearchLimitError if it exceeds a limit.
 """
 
 import errno

@@ -10,20 +10,11 @@ import time
 from attrs import field, frozen
 
 from genplug.hardware.file_tree import Access
+from genplug.hardware.scan_errors import HangError
+
+__all__ = ["HangError", "HungPaths", "Operation"]
 
 _NAMES = {Access.STAT: "stat", Access.LIST: "list", Access.READ: "read"}
-
-
-class HangError(Exception):
-    """A file operation does not return, or a function has not finished in its time.
-
-    The text is a clause that stays the same while the operation hangs. ``since`` is when the operation began (monotonic
-    seconds), None where it is not known.
-    """
-
-    def __init__(self, reason: str, since: float | None = None) -> None:
-        super().__init__(reason)
-        self.since = since
 
 
 @frozen
@@ -67,6 +58,11 @@ class HungPaths:
         thread = threading.get_ident()
         self._current.pop(thread, None)
         self._limits[thread] = (time.monotonic() + seconds, seconds)
+
+    def stop(self, thread: int) -> None:
+        """End the function of a thread at its next file operation: its result is not wanted."""
+        if (limit := self._limits.get(thread)) is not None:
+            self._limits[thread] = (0.0, limit[1])
 
     def end(self) -> None:
         """Forget the time limit and the last operation of this thread."""

@@ -105,10 +105,12 @@ def log_stalls(event_log: EventLog, previous: Inventory | None, current: Invento
     stalled = {stall.resource for stall in previous.stalls} if previous is not None else set()
     known = {(stall.resource, stall.reason) for stall in previous.stalls} if previous is not None else set()
     new = tuple(stall for stall in current.stalls if (stall.resource, stall.reason) not in known)
-    for resource, texts in describe_stalls(new).items():
-        for text in texts:
-            hint = "reset the device, or restore the file system"
-            event_log.emit(Event.SCAN_STALLED, f"{resource}: scan stalled: {text}; {hint}", resource=resource)
+    # Only a file operation that hangs has a start; the reasons of the others say what to change.
+    for is_hung, hint in ((True, "; reset the device, or restore the file system"), (False, "")):
+        stalls = [stall for stall in new if (stall.since is not None) == is_hung]
+        for resource, texts in describe_stalls(stalls).items():
+            for text in texts:
+                event_log.emit(Event.SCAN_STALLED, f"{resource}: scan stalled: {text}{hint}", resource=resource)
     for resource in sorted(stalled - {stall.resource for stall in current.stalls}):
         event_log.emit(Event.SCAN_RESUMED, f"{resource}: the scan is up to date again", resource=resource)
 

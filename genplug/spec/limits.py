@@ -98,6 +98,17 @@ MAX_VARIABLE_BYTES = 131_071
 MAX_ENVIRONMENT_BYTES = 1 << 21
 """Bytes of all environment variables of a container: a quarter of a stack of 8 MiB (execve(2))."""
 
+# Devices: a scan that exceeds a limit keeps the last known devices, and `/readyz` and the status contain the limit.
+
+MAX_SEARCHED_ENTRIES = 200_000
+"""Directory entries that the search for a glob examines: `**` and `*` can lead through all of `/sys`."""
+
+MAX_MATCHES = 20_000
+"""Paths that a glob matches, and candidates of a resource: each of them is examined."""
+
+MAX_NODES_PER_DEVICE = 1000
+"""Device nodes of a device: a container gets all of them. A device with more of them is unhealthy."""
+
 # Health: the work of probes is limited by their number and by the number of their runs.
 
 MAX_CALLS = 64

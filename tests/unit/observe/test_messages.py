@@ -200,13 +200,16 @@ def test_rejected_names_are_logged_once_and_counted_beyond_the_limit() -> None:
 
 
 def test_stalled_scan_is_logged_once_and_again_when_it_resumes() -> None:
-    stalls = tuple(ScanStall(X, f"/dev/x{number}", "read of /sys/x hangs") for number in range(5))
+    stalls = tuple(ScanStall(X, f"/dev/x{number}", "read of /sys/x hangs", 1.0) for number in range(5))
     stalled = evolve(EMPTY, stalls=stalls)
     (logged,) = lines(lambda event_log: log_stalls(event_log, EMPTY, stalled))
-    assert logged == (
-        "scan_stalled: a.io/x: scan stalled: read of /sys/x hangs; last known state kept for /dev/x0, /dev/x1, /dev/x2 "
-        "and 2 more; reset the device, or restore the file system"
+    assert logged.startswith("scan_stalled: a.io/x: scan stalled: read of /sys/x hangs (since ")
+    assert logged.endswith(
+        "; last known state kept for /dev/x0, /dev/x1, /dev/x2 and 2 more; reset the device, or restore the file system"
     )
+    limited = evolve(EMPTY, stalls=(ScanStall(X, "", "the glob '/sys/**' is too wide; write more of the path"),))
+    (logged,) = lines(lambda event_log: log_stalls(event_log, EMPTY, limited))
+    assert logged.endswith("is too wide; write more of the path; last known state kept for all devices")
     assert lines(lambda event_log: log_stalls(event_log, stalled, stalled)) == []
     assert lines(lambda event_log: log_stalls(event_log, stalled, EMPTY)) == [
         "scan_resumed: a.io/x: the scan is up to date again"
