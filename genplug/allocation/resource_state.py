@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from attrs import field, frozen
 
 from genplug.allocation.allocate import allocate_edits
-from genplug.allocation.cdi_spec import as_cdi_reference
+from genplug.allocation.cdi_spec import as_cdi_reference, file_name
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import failed_precondition
 from genplug.allocation.offer import ResourceOffer
@@ -57,21 +57,28 @@ class ResourceState:
         # The CDI file has what the last scan found.
         injects_by_cdi = self.offer.resource.allocate.injects_by_cdi
         edits = allocate_edits(self.offer, ids, self.host, is_complete=injects_by_cdi)
-        self._check_cdi_devices(edits)
-        if not ids or not injects_by_cdi:
-            return edits
-        if self.restore is not None:
-            self.restore(self.offer.resource.name)
-        return as_cdi_reference(edits, self.offer.resource.name, _sort_grants(self.offer, ids))
+        foreign = edits.cdi_devices
+        if ids and injects_by_cdi:
+            if self.restore is not None:
+                self.restore(self.offer.resource.name)
+            edits = as_cdi_reference(edits, self.offer.resource.name, _sort_grants(self.offer, ids))
+        self._check_cdi_devices(edits.cdi_devices, foreign)
+        return edits
 
-    def _check_cdi_devices(self, edits: ContainerEdits) -> None:
-        """Check that the container runtime finds the CDI devices of other programs."""
-        if not edits.cdi_devices:
+    def _check_cdi_devices(self, names: Sequence[str], foreign: Sequence[str]) -> None:
+        """Check that the container runtime finds each CDI device, in the file of its owner."""
+        if not names:
             return
-        devices = read_cdi_devices(self.host, Dependencies())
-        for name in edits.cdi_devices:
-            if reason := devices.undefined_reason(name):
-                raise failed_precondition(f"{self.offer.resource.name} cannot be allocated to a container: {reason}")
+        resource, devices = self.offer.resource.name, read_cdi_devices(self.host, Dependencies())
+        for name in names:
+            if name in foreign:
+                reason = devices.undefined_reason(name)
+            elif other := devices.other_definition(name, file_name(resource)):
+                reason = f"{other} defines the CDI device {name} of genplug; remove it from the file"
+            else:
+                continue
+            if reason:
+                raise failed_precondition(f"{resource} cannot be allocated to a container: {reason}")
 
     def pre_start_programs(self, ids: Sequence[str]) -> tuple[ProgramRun, ...]:
         """Return the programs to run before a container with these devices starts.

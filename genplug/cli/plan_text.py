@@ -26,10 +26,7 @@ def format_plan(states: Mapping[str, ResourceState], inventory: Inventory, *, is
     headings = ("RESOURCE", "DEVICE", "STATE", "NODES", "REASON")
     parts = [format_table(headings, rows, width) if rows else "the configuration has no resources"]
     if inventory.unmatched_globs:
-        notes = (
-            escape_line(f"{unmatched.resource}: nothing matches {unmatched.glob} ({unmatched.location})")
-            for unmatched in inventory.unmatched_globs
-        )
+        notes = (escape_line(f"{unmatched.resource}: {unmatched.text}") for unmatched in inventory.unmatched_globs)
         parts.append("\n".join(notes if is_wide else map(wrap_line, notes)))
     if left_out := list(_left_out_rows(inventory, is_wide=is_wide)):
         parts.append("left out:\n" + format_table(("RESOURCE", "PATH", "REASON"), left_out, width))

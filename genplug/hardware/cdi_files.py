@@ -73,7 +73,7 @@ class CdiDevices:
 
     directories: tuple[str, ...]
     files: Mapping[str, str] = field(factory=dict)
-    conflicts: Mapping[str, tuple[str, str]] = field(factory=dict)
+    conflicts: Mapping[str, tuple[str, ...]] = field(factory=dict)
     errors: Mapping[str, str] = field(factory=dict)
     is_visible: bool = True
 
@@ -99,6 +99,16 @@ class CdiDevices:
             reason += f"; invalid files: {_shorten([f'{path} {error}' for path, error in self.errors.items()])}"
         return reason
 
+    def other_definition(self, name: str, file: str) -> str:
+        """Return the path of a file that keeps the runtime from using the definition in ``file``, a name; or empty.
+
+        ``file`` is in one of the directories. A definition in a directory before the last is assumed to be before it.
+        """
+        paths = self.conflicts.get(name, ())
+        if not paths and name in self.files and self.files[name].startswith(f"{self.directories[-1]}/"):
+            paths = (self.files[name],)
+        return next((path for path in paths if not path.endswith(f"/{file}")), "")
+
 
 def read_cdi_devices(host: Host, dependencies: Dependencies) -> CdiDevices:
     """Return the CDI devices of a node, and add what the result depends on to ``dependencies``.
@@ -108,7 +118,7 @@ def read_cdi_devices(host: Host, dependencies: Dependencies) -> CdiDevices:
     """
     files: dict[str, str] = {}
     priorities: dict[str, int] = {}
-    conflicts: dict[str, tuple[str, str]] = {}
+    conflicts: dict[str, tuple[str, ...]] = {}
     errors: dict[str, str] = {}
     read_bytes, is_visible = 0, False
     for priority, directory in enumerate(host.cdi_dirs):

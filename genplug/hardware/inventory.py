@@ -10,6 +10,7 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from genplug.hardware.dependencies import Dependencies, DirectoryDependency
+from genplug.hardware.kernel_modules import missing_node_hint
 from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import DEFAULT_ACCESS, NodeAccess, Resource
@@ -186,6 +187,12 @@ class UnmatchedGlob:
     glob: str
     resource: str
     location: SourceLocation
+
+    @property
+    def text(self) -> str:
+        """The note about the glob, with what creates a well-known device node."""
+        hint = missing_node_hint(self.glob)
+        return f"nothing matches {self.glob} ({self.location})" + (f": {hint}" if hint else "")
 
 
 @frozen

@@ -65,8 +65,7 @@ def collect_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
     for resource, stalls in describe_stalls(inventory.stalls).items():
         notes[resource] = [f"scan stalled: {stall}" for stall in stalls]
     for unmatched in inventory.unmatched_globs:
-        text = f"nothing matches {unmatched.glob} ({unmatched.location})"
-        notes.setdefault(unmatched.resource, []).append(text)
+        notes.setdefault(unmatched.resource, []).append(unmatched.text)
     left_out: dict[tuple[str, str], list[CandidateOutcome]] = {}
     for outcome in inventory.outcomes:
         if outcome.device is None:

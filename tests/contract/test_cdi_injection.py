@@ -10,7 +10,7 @@ import pytest
 from genplug.observe.events import Event
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
-from tests.support.configs import CONFIG_HEADER
+from tests.support.configs import CONFIG_HEADER, format_cdi_spec
 from tests.support.mounts import mount_tmpfs
 from tests.support.resources import build_config, plug_devices, write_policy
 
@@ -96,6 +96,32 @@ async def test_67_deleted_cdi_file_is_written_again_before_allocate_returns(node
         node.locate(FILE).parent.rmdir()
         await node.kubelet.admit(CARD)
         assert read_devices(node.locate(FILE)).keys() == {"x0"}
+
+
+async def test_cdi_device_that_another_file_defines_is_refused_with_the_file(node: FakeNode) -> None:
+    plug_devices(node, "x0", "x1")
+    async with node.run_agent(CONFIG):
+        await node.kubelet.wait_for_list(CARD, healthy={"x0", "x1"})
+        client = node.kubelet.plugin(CARD)
+        # A definition in an earlier directory does not count.
+        node.write("/etc/cdi/vendor.json", format_cdi_spec("example.com/card", "x0"))
+        await client.allocate([["x0"]])
+        other = node.locate("/var/run/cdi/vendor.json")
+        other.write_text(format_cdi_spec("example.com/card", "x0"))
+        with pytest.raises(grpc.aio.AioRpcError, match=r"/var/run/cdi/vendor\.json defines the CDI device"):
+            await client.allocate([["x0"]])
+        await client.allocate([["x1"]])
+        other.unlink()
+        await client.allocate([["x0"]])
+
+
+async def test_cdi_file_of_a_later_directory_is_refused(node: FakeNode) -> None:
+    plug_devices(node, "x0")
+    node.write("/opt/cdi/vendor.json", format_cdi_spec("example.com/card", "x0"))
+    async with node.run_agent(CONFIG, cdi_search_dirs=("/var/run/cdi", "/opt/cdi")):
+        await node.kubelet.wait_for_list(CARD, healthy={"x0"})
+        with pytest.raises(grpc.aio.AioRpcError, match=r"/opt/cdi/vendor\.json defines the CDI device"):
+            await node.kubelet.plugin(CARD).allocate([["x0"]])
 
 
 async def test_unwritable_cdi_directory_makes_devices_unhealthy_until_fixed(node: FakeNode) -> None:

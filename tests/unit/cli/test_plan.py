@@ -195,3 +195,12 @@ def test_relative_directory_of_cdi_files_is_a_usage_error(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["plan", "--config", "c.yaml", "--cdi-search-dirs", "cdi"])
     assert "expected absolute paths, separated by ':', found 'cdi'" in capsys.readouterr().err
+
+
+async def test_unmatched_glob_of_a_known_device_node_has_the_kernel_module(
+    three: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(three, CONFIG.replace("/dev/none*", "/dev/kvm")) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a.io/none: nothing matches /dev/kvm (" in printed
+    assert "): load the kernel module kvm_intel or kvm_amd on the node, which creates it" in printed
