@@ -24,7 +24,7 @@ from genplug.hardware.inotify import DirectoryWatcher
 from genplug.observe.events import Event, EventLog
 from genplug.observe.status import ConfigStatus
 from genplug.observe.text import join_names
-from genplug.spec.diagnostic import Diagnostic
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.model import Config
 
 MAX_SHOWN_ERRORS = 20
@@ -86,6 +86,12 @@ class ConfigReloader:
             policy=config.policy.name,
             config_sha256=config.sha256[:12],
         )
+        if config.warnings:
+            self._event_log.emit(
+                Event.CONFIG_WARNING,
+                f"the active configuration has {len(config.warnings)} warning(s):\n{_summarize(config.warnings)}",
+                warnings=tuple(f"{warning.location}: {warning.code.value}" for warning in config.warnings),
+            )
         if config.policy.unsafe:
             self._event_log.emit(
                 Event.POLICY_UNSAFE,
@@ -121,7 +127,7 @@ class ConfigReloader:
             locations = tuple(
                 f"{diagnostic.location}: {diagnostic.code.value}" for diagnostic in error.diagnostics[:MAX_SHOWN_ERRORS]
             )
-            self._report_error("the configuration was rejected", _summarize(error.diagnostics), locations)
+            self._report_error(self._name_rejected(error.diagnostics), _summarize(error.diagnostics), locations)
         except HangError as error:
             self._report_error("the configuration cannot be read", str(error))
             return
@@ -191,6 +197,16 @@ class ConfigReloader:
         if self._watcher.set("config", wanted, on_change, contents=True):
             # Changes made before the watch was installed produce no event.
             self._timer = self._timer.no_later_than(time.monotonic() + RECHECK_SECONDS)
+
+    def _name_rejected(self, errors: Sequence[Diagnostic]) -> str:
+        """Return which files are rejected: the configuration, the policy or both, and whether they can be read."""
+        policy = str(self._settings.policy)
+        are_of_policy = {error.location.file == policy for error in errors}
+        if are_of_policy == {True, False}:
+            return "the configuration and the policy were rejected"
+        subject = "policy" if are_of_policy == {True} else "configuration"
+        is_unreadable = all(error.code is ErrorCode.UNREADABLE for error in errors)
+        return f"the {subject} cannot be read" if is_unreadable else f"the {subject} was rejected"
 
     def _report_error(
         self, summary: str, error: str, public_errors: tuple[str, ...] = ("the files cannot be read",)

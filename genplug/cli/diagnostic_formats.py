@@ -36,6 +36,13 @@ TITLES = {
     "GP019": "not allowed by the policy",
     "GP020": "limit exceeded",
     "GP101": "timeout longer than the period",
+    "GP102": "regular expression in a glob",
+    "GP103": "reference in another syntax",
+    "GP104": "invisible character",
+    "GP105": "same devices in two resources",
+    "GP106": "ignored file",
+    "GP107": "impossible condition",
+    "GP108": "key without effect",
     "GP120": "policy allows a device node that exposes the host",
 }
 """The titles of the codes in docs/reference/errors.md."""

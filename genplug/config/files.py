@@ -5,15 +5,17 @@ all files are read through it, and it must be unchanged afterwards. Other files 
 """
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
 
 from genplug.config.diagnostics import Diagnostics
-from genplug.spec.diagnostic import ErrorCode
+from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
 from genplug.spec.limits import MAX_CONFIG_BYTES, MAX_FILE_BYTES, MAX_FILES
 from genplug.spec.location import SourceLocation
 
@@ -22,6 +24,17 @@ OVERLAY_PREFIX = "node."
 """Prefix of files for a single node: ``node.<node-name>.yaml``."""
 _MAX_ATTEMPTS = 5
 _PAUSE_SECONDS = 0.02
+_CONFIG_START = re.compile(
+    r"""^["']?(?:apiVersion["']?:\s*["']?genplug\.io/|(?:resources|defaults)["']?:\s*[{\n])""", re.MULTILINE
+)
+"""Content that only a configuration has: its version, or one of its keys at the first column."""
+_BACKUP_SUFFIXES = (
+    *("~", ".bak", ".backup", ".old", ".orig", ".off", ".disabled", ".example", ".sample", ".save", ".swp", ".tmp"),
+    *(".rpmnew", ".rpmsave", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".md", ".rst", ".tpl", ".j2", ".gotmpl"),
+)
+"""Suffixes of files that are not meant to be read."""
+_MAX_IGNORED_FILES = 100
+_MAX_START_BYTES = 1 << 16
 _MAX_LINKS = 40
 """The limit of the kernel, path_resolution(7)."""
 
@@ -75,6 +88,8 @@ def read_files(paths: Sequence[Path], node_name: str | None, diagnostics: Diagno
         # Another process is writing the files; it may have finished after a short pause.
         time.sleep(_PAUSE_SECONDS)
     diagnostics.found.extend(attempt.found)
+    for path in paths:
+        _warn_about_ignored_files(path, diagnostics)
     texts.sort(key=lambda text: node_of(Path(text.name).name) is not None)
     return ConfigFiles(tuple(texts), frozenset(directory for path in paths for directory in _directories(path)))
 
@@ -106,6 +121,42 @@ def nodes_of(paths: Sequence[Path]) -> list[str]:
 def is_config_file(name: str) -> bool:
     """Return whether a file name in a directory belongs to the configuration."""
     return name.endswith(SUFFIXES) and not name.startswith(".")
+
+
+def is_ignored_config(name: str, text: str) -> bool:
+    """Return whether a file in a directory, or a key of a ConfigMap, is a configuration that the agent ignores."""
+    is_backup = name.startswith(".") or name.endswith(_BACKUP_SUFFIXES)
+    return not is_config_file(name) and not is_backup and _CONFIG_START.search(text) is not None
+
+
+def ignored_file_warning(name: str, location: SourceLocation, width: int = 1) -> Diagnostic:
+    """Return the warning about a configuration in a file with another suffix; ``name`` is its name."""
+    message = f"{name!r} contains a configuration, and genplug ignores it"
+    hint = (
+        f"rename it to '{name.partition('.')[0] or name}.yaml'; genplug reads files that end in {', '.join(SUFFIXES)}"
+    )
+    return Diagnostic(WarningCode.IGNORED_FILE, location, message, hint=hint, width=width)
+
+
+def _warn_about_ignored_files(path: Path, diagnostics: Diagnostics) -> None:
+    if not _is_directory(path):
+        return
+    with suppress(OSError):
+        names = sorted(entry.name for entry in path.iterdir() if not is_config_file(entry.name))
+        for name in names[:_MAX_IGNORED_FILES]:
+            if _reads_as_config(path / name):
+                diagnostics.warnings.append(ignored_file_warning(name, SourceLocation(str(path / name), 1, 1)))
+
+
+def _reads_as_config(path: Path) -> bool:
+    try:
+        # Another kind of file may hang when it is opened.
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return is_ignored_config(path.name, file.read(_MAX_START_BYTES).decode("utf-8-sig", "replace"))
+    except (OSError, ValueError):
+        return False
 
 
 def _sources(path: Path, node_name: str | None, diagnostics: Diagnostics) -> list[_Source]:

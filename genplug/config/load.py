@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -11,6 +12,7 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyE
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
 from genplug.config.foreign_files import foreign_file_diagnostic
+from genplug.config.lint import find_warnings
 from genplug.config.merge import apply_defaults, drop_nulls, is_null, merge, shared_defaults
 from genplug.config.policy import LoadedPolicy, load_policy
 from genplug.config.schema import check_schema, did_you_mean
@@ -117,9 +119,11 @@ def decode_trees(
             _check_resources(tree, maps, diagnostics)
             check_schema(drop_nulls(tree), diagnostics)
             if _check_defaults(tree, diagnostics):
-                config = decode(drop_nulls(apply_defaults(tree)), tuple(files), diagnostics, policy)
+                applied = drop_nulls(apply_defaults(tree))
+                config = decode(applied, tuple(files), diagnostics, policy)
     if config is None or diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
+    diagnostics.warnings.extend(islice(find_warnings(config, drop_nulls(tree), applied), diagnostics.limit))
     return evolve(config, warnings=sort_unique(attach_source_lines(diagnostics.warnings, lines)))
 
 

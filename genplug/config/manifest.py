@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from attrs import evolve, frozen
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
-from genplug.config.files import ConfigFile, is_config_file, node_of
+from genplug.config.files import ConfigFile, ignored_file_warning, is_config_file, is_ignored_config, node_of
 from genplug.config.foreign_files import find_foreign_file
 from genplug.config.load import load_texts
 from genplug.config.policy import LoadedPolicy, decode_policy, is_policy
@@ -41,7 +41,8 @@ class ObjectName:
 class Manifest:
     """A ConfigMap: its files by their names in messages, those for all nodes first, and the node that a file is for.
 
-    ``pool`` and ``release`` are labels that the chart sets; they are empty without the chart.
+    ``pool`` and ``release`` are labels that the chart sets; they are empty without the chart. ``ignored`` are warnings
+    about keys with a configuration that the agent ignores.
     """
 
     file: str
@@ -51,6 +52,7 @@ class Manifest:
     object_name: ObjectName
     pool: str = ""
     release: str = ""
+    ignored: tuple[Diagnostic, ...] = ()
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -81,7 +83,8 @@ class Manifest:
             config = load_texts([ConfigFile(name, self.scalars[name].text) for name in names], policy)
         except ConfigInvalidError as error:
             raise ConfigInvalidError(map(self._relocate_diagnostic, error.diagnostics)) from None
-        return evolve(config, warnings=tuple(map(self._relocate_diagnostic, config.warnings)))
+        warnings = (*map(self._relocate_diagnostic, config.warnings), *self.ignored)
+        return evolve(config, warnings=warnings)
 
     def _relocate_diagnostic(self, diagnostic: Diagnostic) -> Diagnostic:
         location = self._relocate(diagnostic.location)
@@ -226,6 +229,11 @@ def _read_manifest(tree: MapNode, file: str, lines: tuple[str, ...]) -> Manifest
     scalars = {name: entry.value for name, key in names.items() for entry_key, entry in entries if entry_key == key}
     nodes = {name: node for name, key in names.items() if (node := node_of(key)) is not None}
     labels = _find(tree, "metadata", "labels")
+    ignored = [
+        evolve(ignored_file_warning(key, entry.key, len(key)), line=lines[entry.key.line - 1])
+        for key, entry in entries
+        if isinstance(entry.value, ScalarNode) and is_ignored_config(key, entry.value.text)
+    ]
     return Manifest(
         file,
         lines,
@@ -234,6 +242,7 @@ def _read_manifest(tree: MapNode, file: str, lines: tuple[str, ...]) -> Manifest
         ObjectName(_text(_find(tree, "metadata", "namespace")), config_map),
         pool=_text(_find(labels, "genplug.io/pool")),
         release=_text(_find(labels, "app.kubernetes.io/instance")),
+        ignored=tuple(ignored),
     )
 
 

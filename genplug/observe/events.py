@@ -35,6 +35,11 @@ class Event(Enum):
         logging.INFO,
         "A valid configuration has become active. Keys: `files`, `policy`, `config_sha256`.",
     )
+    CONFIG_WARNING = (
+        "config_warning",
+        logging.WARNING,
+        "The active configuration has warnings, which have no effect. Keys: `warnings` (locations and codes).",
+    )
     POLICY_UNSAFE = (
         "policy_unsafe",
         logging.WARNING,

@@ -11,7 +11,7 @@ from genplug.observe.events import Event, LogEvent
 from genplug.observe.log_writer import LogWriter
 from genplug.spec.printable import escape_json, escape_line, escape_lines
 
-_EVENTS_OF_SEVERAL_LINES = frozenset({Event.CONFIG_INVALID})
+_EVENTS_OF_SEVERAL_LINES = frozenset({Event.CONFIG_INVALID, Event.CONFIG_WARNING})
 """The events whose texts have several lines. In other texts, a newline comes from a device or another program."""
 
 

@@ -49,6 +49,13 @@ class WarningCode(StrEnum):
     """The kind of a warning. The codes are public and do not change; they start at GP101."""
 
     TIMEOUT = "GP101"
+    REGEX_IN_GLOB = "GP102"
+    TEMPLATE_SYNTAX = "GP103"
+    INVISIBLE_CHARACTER = "GP104"
+    SAME_DEVICES = "GP105"
+    IGNORED_FILE = "GP106"
+    IMPOSSIBLE_CONDITION = "GP107"
+    NO_EFFECT = "GP108"
     UNSAFE_POLICY = "GP120"
 
 

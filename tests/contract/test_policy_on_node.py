@@ -114,6 +114,25 @@ async def test_invalid_policy_at_start_offers_nothing_until_fixed(
         assert not agent.status.config.error
 
 
+@pytest.mark.parametrize(
+    ("config", "text", "expected"),
+    [
+        (XY_CONFIG, None, "the policy cannot be read; "),
+        (XY_CONFIG, POLICY_HEADER + "devces: {}\n", "the policy was rejected; "),
+        ("resources: 1\n", POLICY_HEADER, "the configuration was rejected; "),
+        ("resources: 1\n", None, "the configuration and the policy were rejected; "),
+    ],
+)
+async def test_event_states_whether_the_configuration_or_the_policy_is_invalid(
+    node: FakeNode, policy: Path, config: str, text: str | None, expected: str
+) -> None:
+    if text is not None:
+        write_in_place(policy, text)
+    async with node.run_agent(config, policy=policy) as agent:
+        invalid = await next_event(record_events(agent), Event.CONFIG_INVALID)
+        assert invalid.text.startswith(expected)
+
+
 @pytest.mark.parametrize(("text", "error"), INVALID.values(), ids=INVALID)
 async def test_policy_that_becomes_invalid_keeps_the_previous_policy_active(
     node: FakeNode, policy: Path, text: str | None, error: str

@@ -196,6 +196,18 @@ async def test_68_invalid_file_at_start_offers_nothing_until_fixed(node: FakeNod
         await node.kubelet.wait_for_list(X, healthy={"x0"})
 
 
+async def test_warnings_of_the_active_configuration_are_logged(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    text = FIRST.replace("'/dev/x[0-4]'", "[/dev/x0, /dev/nvidia.*]")
+    async with node.run_agent(text) as agent:
+        entry = await next_event(record_events(agent), Event.CONFIG_WARNING)
+        assert "1 warning" in entry.text
+        assert "genplug.yaml" in entry.text
+        assert "warning[GP102]: '/dev/nvidia.*' looks like a regular expression" in entry.text
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        assert agent.status.is_ready
+
+
 async def test_69_change_of_a_resource_does_not_affect_other_resources(node: FakeNode) -> None:
     kubelet = node.kubelet
     plug_devices(node, "x0", "y0", "y1")
