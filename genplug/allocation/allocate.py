@@ -15,6 +15,7 @@ from genplug.allocation.errors import AllocationError, failed_precondition, unkn
 from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.host import Host, printable
 from genplug.hardware.inventory import KIND_NAMES, Device, DeviceNode, PathInfo, sort_devices
+from genplug.hardware.rendered_values import with_resource
 from genplug.spec.container_rules import (
     annotation_error,
     cdi_name_error,
@@ -25,10 +26,11 @@ from genplug.spec.container_rules import (
     path_error,
     variable_error,
 )
+from genplug.spec.container_text import ContainerText, VariableSpec, duplicate_name_error, render_variables
 from genplug.spec.model import MountSpec, Resource
 from genplug.spec.names import SLICE
 from genplug.spec.policy import Policy
-from genplug.spec.template import MergedValues, RenderError, Template, Values, combine_values, list_members
+from genplug.spec.template import RenderError, Values, combine_values, list_members, merge_values
 
 
 def allocate_edits(
@@ -59,13 +61,13 @@ def _edits_of(
     offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Device], host: Host, *, is_complete: bool
 ) -> ContainerEdits:
     allocate = offer.resource.allocate
-    attributes = _attributes(offer, ids, devices)
+    values = _values_of(offer, ids, devices)
     edits = ContainerEdits(
-        env=tuple((name, _render(template, attributes, offer)) for name, template in allocate.env),
-        mounts=_mounts(allocate.mounts, devices, offer.resource.policy, host),
+        env=tuple(item for spec in allocate.env for item in _render_variable(spec, values, offer)),
+        mounts=_mounts(offer.resource, devices, host),
         nodes=_nodes(devices, host, is_complete=is_complete),
-        annotations=tuple((name, _render(template, attributes, offer)) for name, template in allocate.annotations),
-        cdi_devices=_cdi_devices(offer, attributes),
+        annotations=tuple((name, _render(text, values, offer)) for name, text in allocate.annotations),
+        cdi_devices=_cdi_devices(offer, merge_values(values)),
         supplemental_groups=_supplemental_groups(offer.resource),
     )
     _check_values(edits, offer.resource)
@@ -74,6 +76,8 @@ def _edits_of(
 
 def _check_values(edits: ContainerEdits, resource: Resource) -> None:
     """Check what was rendered for a container; the values of a single device were checked when it was found."""
+    if error := duplicate_name_error(name for name, _ in edits.env):
+        raise _cannot_allocate(resource.name, error)
     for name, value in edits.env:
         if error := variable_error(name, value, resource.policy):
             raise _cannot_allocate(resource.name, f"the environment variable {name} {error}")
@@ -93,7 +97,7 @@ def _usable_devices(offer: ResourceOffer, devices: Sequence[Device], host: Host)
     for device in devices:
         try:
             _nodes((device,), host, is_complete=False)
-            _mounts(offer.resource.allocate.mounts, (device,), offer.resource.policy, host)
+            _mounts(offer.resource, (device,), host)
         except AllocationError:
             continue
         usable.append(device)
@@ -138,22 +142,22 @@ def _granted_devices(offer: ResourceOffer, ids: Sequence[str]) -> tuple[Device, 
     return sort_devices(devices.values())
 
 
-def _attributes(offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Device]) -> Values:
-    """Return the attributes of all devices, device by device in their order.
+def _values_of(offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Device]) -> tuple[Values, ...]:
+    """Return the attributes of each device, with the name of the resource and the numbers of its slices.
 
-    The numbers of the slices of a device are at its first member.
+    The numbers of the slices are at the first member of a device.
     """
     slices: dict[str, list[int]] = {}
     for grant_id in dict.fromkeys(ids):
         grant = offer.grants[grant_id]
         if grant.slice is not None:
             slices.setdefault(grant.devices[0].device.id, []).append(grant.slice)
-    parts: list[Values] = []
+    found: list[Values] = []
     for device in devices:
-        first, *others = list_members(device.attributes)
+        first, *others = list_members(with_resource(device.attributes, offer.resource.name))
         numbers = tuple(map(str, sorted(slices.get(device.id, ()))))
-        parts += [{**first, SLICE: numbers} if numbers else first, *others]
-    return parts[0] if len(parts) == 1 else MergedValues(tuple(parts))
+        found.append(merge_values(({**first, SLICE: numbers} if numbers else first, *others)))
+    return tuple(found)
 
 
 def _nodes(devices: Sequence[Device], host: Host, *, is_complete: bool) -> tuple[NodeEdit, ...]:
@@ -221,13 +225,13 @@ def _recheck_node(device: Device, node: DeviceNode, host: Host) -> PathInfo:
     raise _cannot_allocate(f"{device.resource} device {device.id}", reason)
 
 
-def _mounts(specs: Sequence[MountSpec], devices: Sequence[Device], policy: Policy, host: Host) -> tuple[MountEdit, ...]:
+def _mounts(resource: Resource, devices: Sequence[Device], host: Host) -> tuple[MountEdit, ...]:
     """Return the mounts: each spec once for each device and combination of attribute values."""
     edits: dict[str, MountEdit] = {}
-    for spec in specs:
+    for spec in resource.allocate.mounts:
         for device in devices:
-            for source, container_path in _mount_paths(spec, device):
-                info = _check_mount_source(source, spec, device, policy, host)
+            for source, container_path in _mount_paths(spec, device, resource.name):
+                info = _check_mount_source(source, spec, device, resource.policy, host)
                 if info is None:
                     continue
                 edit = MountEdit(info.resolved, container_path, spec.read_only)
@@ -255,9 +259,11 @@ def _check_mount_source(source: str, spec: MountSpec, device: Device, policy: Po
     return info
 
 
-def _mount_paths(spec: MountSpec, device: Device) -> Iterator[tuple[str, str]]:
+def _mount_paths(spec: MountSpec, device: Device, resource: str) -> Iterator[tuple[str, str]]:
     try:
-        for selected in combine_values((spec.host_path, spec.container_path), device.attributes):
+        for selected in combine_values(
+            (spec.host_path, spec.container_path), with_resource(device.attributes, resource)
+        ):
             paths = (spec.host_path.render(selected), spec.container_path.render(selected))
             if violation := path_error(paths[0]):
                 raise _cannot_allocate(
@@ -296,11 +302,19 @@ def _supplemental_groups(resource: Resource) -> tuple[int, ...]:
     return resource.allocate.supplemental_groups
 
 
-def _render(template: Template, attributes: Values, offer: ResourceOffer) -> str:
+def _render(text: ContainerText, values: Sequence[Values], offer: ResourceOffer) -> str:
     try:
-        return template.render(attributes)
+        return text.render(values)
     except RenderError as error:
-        reason = f"'{template.text}' {error.describe('a device of the container')}"
+        reason = f"'{text.template.text}' {error.describe('a device of the container')}"
+        raise _cannot_allocate(offer.resource.name, reason) from None
+
+
+def _render_variable(spec: VariableSpec, values: Sequence[Values], offer: ResourceOffer) -> tuple[tuple[str, str], ...]:
+    try:
+        return tuple(render_variables((spec,), values))
+    except RenderError as error:
+        reason = f"'{spec.value.template.text}' {error.describe('a device of the container')}"
         raise _cannot_allocate(offer.resource.name, reason) from None
 
 

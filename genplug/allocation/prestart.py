@@ -10,6 +10,7 @@ from genplug.allocation.errors import failed_precondition, unknown_device_error
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.results import ProgramRun
 from genplug.hardware.inventory import Device, sort_devices
+from genplug.hardware.rendered_values import with_resource
 from genplug.spec.template import RenderError
 
 
@@ -33,8 +34,9 @@ def program_runs(offer: ResourceOffer, ids: Sequence[str]) -> tuple[ProgramRun, 
         devices.update((health.device.id, health.device) for health in offer.grants[grant_id].devices)
     runs: dict[tuple[str, ...], ProgramRun] = {}
     for device in sort_devices(devices.values()):
+        values = with_resource(device.attributes, resource.name)
         try:
-            arguments = tuple(part.render(device.attributes) for part in spec.command)
+            arguments = tuple(part.render(values) for part in spec.command)
         except RenderError as error:
             text = f"preStart ({spec.location}) {error.describe('the device')}"
             raise failed_precondition(f"{resource.name} device {device.id}: {text}") from None

@@ -185,7 +185,7 @@ class _DeviceBuilder:
             for names, part in self.needed.items()
             if not any(name_ in attributes for name_ in names)
         ]
-        value_faults = [] if needed_faults else rendered_value_faults(resource, attributes)
+        value_faults = [] if needed_faults else rendered_value_faults(resource, name, attributes)
         if self.cdi_devices is not None and not needed_faults and not value_faults:
             faults += cdi_faults(resource, attributes, slices, self.cdi_devices)
         faults += [*needed_faults, *value_faults]

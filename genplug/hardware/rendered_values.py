@@ -15,8 +15,9 @@ from genplug.spec.container_rules import (
     text_error,
     variable_error,
 )
+from genplug.spec.container_text import duplicate_name_error, render_variables
 from genplug.spec.model import AllocateSpec, Resource
-from genplug.spec.names import SLICE
+from genplug.spec.names import RESOURCE, SLICE
 from genplug.spec.template import (
     MergedValues,
     MissingAttributeError,
@@ -30,11 +31,11 @@ from genplug.spec.template import (
 _NOTHING = AllocateSpec()
 
 
-def rendered_value_faults(resource: Resource, attributes: Values) -> list[str]:
-    """Return why a container must not get the values of a device with these attributes."""
+def rendered_value_faults(resource: Resource, name: str, attributes: Values) -> list[str]:
+    """Return why a container must not get the values of a device with these attributes, from the resource ``name``."""
     if resource.allocate == _NOTHING and resource.pre_start is None:
         return []
-    values = _with_slice(attributes) if resource.slices is not None else attributes
+    values = with_resource(_with_slice(attributes) if resource.slices is not None else attributes, name)
     try:
         return [printable(fault) for fault in _find_faults(resource, values)]
     except MissingAttributeError:
@@ -42,6 +43,12 @@ def rendered_value_faults(resource: Resource, attributes: Values) -> list[str]:
         return []
     except RenderError as error:
         return [f"'allocate' {error.describe('the device')}"]
+
+
+def with_resource(values: Values, name: str) -> Values:
+    """Return the values of a device, and the name of the resource that a container requests."""
+    members = tuple({**member, RESOURCE: (name,)} for member in list_members(values))
+    return members[0] if len(members) == 1 else MergedValues(members)
 
 
 def _with_slice(attributes: Values) -> Values:
@@ -52,14 +59,16 @@ def _with_slice(attributes: Values) -> Values:
 
 def _find_faults(resource: Resource, values: Values) -> Iterator[str]:
     allocate, policy = resource.allocate, resource.policy
-    env = tuple((name, template.render(values)) for name, template in allocate.env)
+    env = tuple(render_variables(allocate.env, (values,)))
+    if error := duplicate_name_error(name for name, _ in env):
+        yield error
     for name, value in env:
         if error := variable_error(name, value, policy):
             yield f"the environment variable {name} {error}"
     if error := environment_error(env):
         yield f"the environment {error}"
-    for key, template in allocate.annotations:
-        if error := annotation_error(key, template.render(values), policy):
+    for key, text in allocate.annotations:
+        if error := annotation_error(key, text.render((values,)), policy):
             yield f"the annotation {key} {error}"
     for template in allocate.cdi_devices:
         for name in template.render_each(values):

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from genplug.spec.model import Resource, Source
-from genplug.spec.names import SLICE
+from genplug.spec.names import RESOURCE, SLICE
 from genplug.spec.template import Template
 
 
 def required_attributes(resource: Resource, source: Source) -> frozenset[str]:
     """Return the names of all attributes that a device of a source needs, except those in ``where`` conditions."""
     templates = (*_source_templates(source), *_resource_templates(resource))
-    names = frozenset[str]().union(*(template.names for template in templates)) - {SLICE}
+    names = frozenset[str]().union(*(template.names for template in templates)) - {SLICE, RESOURCE}
     names = names.union(*(probe.check.required_attributes for probe in resource.health.probes))
     return names | {"numaNode"} if resource.has_topology else names
 
@@ -23,7 +23,7 @@ def needed_at_allocate(resource: Resource) -> dict[tuple[str, ...], str]:
     needed: dict[tuple[str, ...], str] = {}
     for part, template in _allocate_templates(resource):
         for reference in template.references:
-            if not reference.has_default and SLICE not in reference.names:
+            if not reference.has_default and not {SLICE, RESOURCE} & {*reference.names}:
                 needed.setdefault(reference.names, part)
     return needed
 
@@ -50,13 +50,14 @@ def _resource_templates(resource: Resource) -> Iterator[Template]:
 def _allocate_templates(resource: Resource) -> Iterator[tuple[str, Template]]:
     """Yield the part of the configuration, for messages, and its template."""
     allocate = resource.allocate
-    for name, template in allocate.env:
-        yield f"allocate.env {name}", template
+    for variable in allocate.env:
+        yield f"allocate.env {variable.name.text}", variable.name
+        yield f"allocate.env {variable.name.text}", variable.value.template
     for mount in allocate.mounts:
         yield f"a mount ({mount.location})", mount.host_path
         yield f"a mount ({mount.location})", mount.container_path
-    for name, template in allocate.annotations:
-        yield f"allocate.annotations {name}", template
+    for name, text in allocate.annotations:
+        yield f"allocate.annotations {name}", text.template
     for template in allocate.cdi_devices:
         yield "allocate.cdiDevices", template
     if resource.pre_start is not None:

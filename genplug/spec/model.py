@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from attrs import evolve, field, frozen
 
+from genplug.spec.container_text import ContainerText, VariableSpec
 from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
@@ -156,9 +157,9 @@ class AllocateSpec:
     the processes of the container get in addition.
     """
 
-    env: tuple[tuple[str, Template], ...] = ()
+    env: tuple[VariableSpec, ...] = ()
     mounts: tuple[MountSpec, ...] = ()
-    annotations: tuple[tuple[str, Template], ...] = ()
+    annotations: tuple[tuple[str, ContainerText], ...] = ()
     cdi_devices: tuple[Template, ...] = ()
     injects_by_cdi: bool = False
     supplemental_groups: tuple[int, ...] = ()

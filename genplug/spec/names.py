@@ -10,6 +10,8 @@ FILE_PREFIX = "attr."
 ENVIRONMENT_PREFIX = "env."
 """Prefix of attributes that name an environment variable of the genplug process."""
 NODE_NAME = "node.name"
+RESOURCE = "resource"
+"""The name of the resource that a container requests; only defined for containers."""
 SLICE = "slice"
 """The number of a slice; only defined for containers that get slices."""
 
@@ -91,6 +93,11 @@ def cdi_device_error(name: str) -> str:
     if not _CDI_DEVICE.match(device):
         return "a CDI device name consists of letters, digits, '_-.:', and begins and ends with a letter or digit"
     return ""
+
+
+def is_node_attribute(name: str) -> bool:
+    """Return whether an attribute has the same value for every device of a container."""
+    return name in {NODE_NAME, RESOURCE} or name.startswith(ENVIRONMENT_PREFIX)
 
 
 def is_attribute_name(name: str) -> bool:

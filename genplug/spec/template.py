@@ -27,6 +27,7 @@ from genplug.spec.limits import (
     MAX_VALUE_COMBINATIONS,
 )
 from genplug.spec.location import TextSyntaxError
+from genplug.spec.names import is_node_attribute
 from genplug.spec.natural_sort import natural_sort_key
 
 Values = Mapping[str, tuple[str, ...]]
@@ -73,7 +74,8 @@ class RenderLimitError(RenderError):
 class MergedValues(Mapping[str, tuple[str, ...]]):
     """The attribute values of several members (candidates of a device, devices of a container), member by member.
 
-    Repeated values are kept. A member without an attribute contributes nothing to it.
+    Repeated values are kept. A member without an attribute contributes nothing to it. An attribute that is the same for
+    every device (:func:`~genplug.spec.names.is_node_attribute`) has its value once.
     """
 
     members: tuple[Values, ...]
@@ -81,6 +83,8 @@ class MergedValues(Mapping[str, tuple[str, ...]]):
     def __getitem__(self, name: str) -> tuple[str, ...]:
         if not any(name in member for member in self.members):
             raise KeyError(name)
+        if is_node_attribute(name):
+            return next(member[name] for member in self.members if name in member)
         return tuple(text for member in self.members for text in member.get(name, ()))
 
     def __iter__(self) -> Iterator[str]:
@@ -145,7 +149,7 @@ EACH: Mapping[str, tuple[int, Callable[..., str]]] = {
 
 ALL: Mapping[str, tuple[int, Callable[..., Sequence[str]]]] = {
     "unique": (0, lambda values: tuple(dict.fromkeys(values))),
-    "join": (1, lambda values, separator: (_join(separator, values),)),
+    "join": (1, lambda values, separator: (join_texts(separator, values),)),
     "first": (0, lambda values: values[:1] or ("",)),
     "count": (0, lambda values: (str(len(values)),)),
     "json": (0, lambda values: (json.dumps(list(values)),)),
@@ -158,7 +162,12 @@ FALLBACKS = frozenset({"default", "or"})
 FILTERS = frozenset({*EACH, *ALL, *FALLBACKS})
 
 
-def _join(separator: str, texts: Sequence[str]) -> str:
+def join_texts(separator: str, texts: Sequence[str]) -> str:
+    """Return joined texts.
+
+    Raises:
+        RenderLimitError: the result would be too long.
+    """
     length = sum(map(len, texts)) + len(separator) * max(len(texts) - 1, 0)
     if length > MAX_RENDERED_CHARACTERS:
         raise RenderLimitError(f"renders to {length} characters, at most {MAX_RENDERED_CHARACTERS} are allowed")
@@ -211,6 +220,8 @@ class Reference:
         """
         members = list_members(values)
         found = [member.get(self.name) for member in members]
+        if is_node_attribute(self.name):
+            found = [next((texts for texts in found if texts), None)]
         for filter_ in self.filters:
             if filter_.name == "default":
                 found = [texts or filter_.arguments for texts in found]
@@ -226,7 +237,7 @@ class Reference:
                 found = [tuple(ALL[filter_.name][1](flat, *filter_.arguments))]
         if all(texts is None for texts in found):
             raise MissingAttributeError(self.name)
-        return _join(",", [text for texts in found for text in texts or ()])
+        return join_texts(",", [text for texts in found for text in texts or ()])
 
 
 @frozen(slots=False)

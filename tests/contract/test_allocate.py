@@ -1,6 +1,7 @@
 """Responses to Allocate, GetPreferredAllocation and unknown calls (points 49 to 58, 60, 61, 63, 64 and 66)."""
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -433,3 +434,51 @@ async def test_66_malformed_request_does_not_affect_later_calls(node: FakeNode) 
             with pytest.raises(grpc.aio.AioRpcError):
                 await client.call_method(method, b"\xff\xff\xff")
         assert list_host_paths((await client.allocate([["x0"]])).container_responses[0]) == ["/dev/x0"]
+
+
+async def test_variables_of_kubevirt_and_the_sriov_plugin_are_written_once_for_all_resources(node: FakeNode) -> None:
+    addresses = ("0000:af:02.0", "0000:3b:02.0")
+    for address in addresses:
+        node.write(f"/sys/devices/pci/{address}/vendor", "0x8086\n")
+        node.link(f"/sys/bus/pci/devices/{address}", f"/sys/devices/pci/{address}")
+    config = CONFIG_HEADER + (
+        "defaults:\n"
+        "  allocate:\n"
+        "    env:\n"
+        "      'PCI_RESOURCE_${resource}': '${pci.address}'\n"
+        "      'PCIDEVICE_${resource}_INFO':\n"
+        '        each: \'${pci.address|quote}:{"generic":{"deviceID":${pci.address|quote}}}\'\n'
+        "        prefix: '{'\n"
+        "        suffix: '}'\n"
+        "resources:\n"
+        "  intel.com/sriov_netdevice: {devices: [{glob: '/sys/bus/pci/devices/*'}], share: {overlap: true}}\n"
+        "  'example.com/nic-${pci.vendor}':\n"
+        "    {devices: [{glob: '/sys/bus/pci/devices/*'}], share: {overlap: true}, replicas: 2}\n"
+    )
+    async with node.run_agent(config):
+        for resource, name, replicas in (
+            ("intel.com/sriov_netdevice", "INTEL_COM_SRIOV_NETDEVICE", 1),
+            ("example.com/nic-0x8086", "EXAMPLE_COM_NIC-0X8086", 2),
+        ):
+            listed = sorted((await node.kubelet.wait_for_list(resource)).healthy)
+            assert len(listed) == 2 * replicas
+            (response,) = (await node.kubelet.plugin(resource).allocate([listed])).container_responses
+            assert response.envs[f"PCI_RESOURCE_{name}"] == "0000:3b:02.0,0000:af:02.0"
+            info = json.loads(response.envs[f"PCIDEVICE_{name}_INFO"])
+            assert info == {address: {"generic": {"deviceID": address}} for address in addresses}
+            assert len(response.envs) == 2
+
+
+async def test_rendered_name_of_a_variable_is_checked_as_a_literal_name(node: FakeNode) -> None:
+    plug_devices(node, "x0", "ld_preload")
+    config = CONFIG_HEADER + (
+        "resources:\n"
+        "  example.com/x:\n"
+        "    devices: [{glob: '/dev/{x0,ld_preload}'}]\n"
+        "    allocate: {env: {'${name}': '/opt/x.so', N1: a, 'N${index|default:1}': b}}\n"
+    )
+    async with node.run_agent(config) as agent:
+        await node.kubelet.wait_for_list(X, lambda devices: len(devices) == 2)
+        [reasons] = [device.reason for device in agent.status.resources[0].devices if device.reason]
+    assert "the environment variable LD_PRELOAD is refused by 'env.allow'" in reasons
+    assert "two entries of allocate.env have the name N1" in reasons

@@ -56,7 +56,8 @@ def key_headings(page: str) -> list[str]:
 def test_pages_document_every_key_of_the_configuration_and_no_other_key() -> None:
     resource = set(keys_of(SCHEMA["definitions"]["resource"], SCHEMA))
     # Companions have the keys of device nodes; the page refers to those.
-    documented_once = {key for key in resource if not key.startswith("devices[].with[]")}
+    # Annotations have the keys of environment variables in the same way.
+    documented_once = {key for key in resource if not key.startswith(("devices[].with[]", "allocate.annotations.*"))}
     documented = key_headings(CONFIGURATION) + key_headings(HEALTH)
     assert sorted(documented) == sorted({*SCHEMA["properties"], *documented_once})
 

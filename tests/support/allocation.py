@@ -5,11 +5,12 @@ from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.candidate_attributes import path_attributes
 from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo
 from genplug.health.verdict import DeviceHealth, Verdict
+from genplug.spec.container_text import ContainerText
 from genplug.spec.globs import Glob
 from genplug.spec.model import AllocateSpec, MountSpec, Resource
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template, merge_values
-from tests.support.hardware import LOCATION, NAME, NodeTree
+from tests.support.hardware import LOCATION, NAME, NodeTree, build_variables
 
 MOUNT_POLICY = Policy(writable=(Glob.parse("/**"),), cdi=("*",), annotations=("*",))
 """Allows mounts, which the default policy denies."""
@@ -51,9 +52,9 @@ def build_resource(
     annotations: dict[str, str] | None = None,
 ) -> Resource:
     allocate = AllocateSpec(
-        env=tuple((name, Template.parse(text)) for name, text in (env or {}).items()),
+        env=build_variables(env or {}),
         mounts=mounts,
-        annotations=tuple((name, Template.parse(text)) for name, text in (annotations or {}).items()),
+        annotations=tuple((name, ContainerText(Template.parse(text))) for name, text in (annotations or {}).items()),
     )
     return Resource(NAME, LOCATION, (), replicas=replicas, tokens=tokens, allocate=allocate, policy=MOUNT_POLICY)
 

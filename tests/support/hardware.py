@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,6 +12,7 @@ from genplug.hardware.dependencies import Changes
 from genplug.hardware.discovery import build_inventory, discover, scan_resource, select_scans
 from genplug.hardware.host import STAND_INS_MARKER, Host
 from genplug.hardware.inventory import Device, Inventory
+from genplug.spec.container_text import ContainerText, VariableSpec
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, CandidateType, Config, NodeSpec, Resource, Source
@@ -117,6 +118,10 @@ def build_condition(attribute: str, selector: Selector) -> Condition:
     return Condition(LOCATION, attribute, selector)
 
 
+def build_variables(env: Mapping[str, str]) -> tuple[VariableSpec, ...]:
+    return tuple(VariableSpec(Template.parse(name), ContainerText(Template.parse(text))) for name, text in env.items())
+
+
 def build_resource(
     name: str,
     *sources: Source,
@@ -124,7 +129,7 @@ def build_resource(
     overlap: bool = False,
     policy: Policy = BLOCK_POLICY,
 ) -> Resource:
-    allocate = AllocateSpec(env=tuple((key, Template.parse(text)) for key, text in (env or {}).items()))
+    allocate = AllocateSpec(env=build_variables(env or {}))
     return Resource(
         name, SourceLocation("devices.yaml", 3, 3), sources, overlap=overlap, allocate=allocate, policy=policy
     )

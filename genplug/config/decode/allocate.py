@@ -1,14 +1,15 @@
 """Decodes ``allocate``: environment, mounts, annotations and CDI names, and checks them against the policy."""
 
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from attrs import evolve, frozen
 
 from genplug.config.decode.values import ValueDecoder, entries, first_key_location, integer, is_set, items
 from genplug.config.diagnostics import Diagnostics
-from genplug.config.yaml_tree import MapNode, Node, ScalarNode
+from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 from genplug.spec.container_rules import mount_target_error
+from genplug.spec.container_text import ContainerText, VariableSpec
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.limits import MAX_VARIABLE_BYTES
 from genplug.spec.location import SourceLocation
@@ -35,11 +36,9 @@ class AllocateDecoder:
             return AllocateSpec()
         inject = node.get("inject")
         spec = AllocateSpec(
-            env=self._named(node.get("env"), f"{where}.env", env_name_error, self._env_denial),
+            env=tuple(self._variables(node.get("env"), f"{where}.env")),
             mounts=tuple(self._mounts(node.get("mounts"), f"{where}.mounts")),
-            annotations=self._named(
-                node.get("annotations"), f"{where}.annotations", annotation_key_error, self._annotation_denial
-            ),
+            annotations=tuple(self._annotations(node.get("annotations"), f"{where}.annotations")),
             cdi_devices=tuple(self._cdi_devices(node.get("cdiDevices"), f"{where}.cdiDevices")),
             injects_by_cdi=isinstance(inject, ScalarNode) and inject.value == "cdi",
             supplemental_groups=tuple(self._groups(node.get("supplementalGroups"), f"{where}.supplementalGroups")),
@@ -49,8 +48,9 @@ class AllocateDecoder:
 
     def _check_sizes(self, spec: AllocateSpec, node: MapNode, where: str) -> None:
         locations = {name: entry.key for name, entry in entries(node.get("env"))}
-        for name, template in spec.env:
-            if len(f"{name}={template.text}".encode()) > MAX_VARIABLE_BYTES:
+        for variable in spec.env:
+            name = variable.name.text
+            if len(f"{name}={variable.value.text}".encode()) > MAX_VARIABLE_BYTES:
                 message = (
                     f"{name!r} is longer than {MAX_VARIABLE_BYTES} bytes: the kernel would not start a program with it"
                 )
@@ -59,7 +59,8 @@ class AllocateDecoder:
                     ErrorCode.WRONG_VALUE, locations[name], message, key_path=tree, hint=hint, width=len(name)
                 )
         paths = [template.text for mount in spec.mounts for template in (mount.host_path, mount.container_path)]
-        named = [f"{name}{template.text}" for name, template in (*spec.env, *spec.annotations)]
+        named = [f"{variable.name.text}{variable.value.text}" for variable in spec.env]
+        named += [f"{name}{text.text}" for name, text in spec.annotations]
         if len("".join((*paths, *named)).encode()) > _MAX_RESPONSE_BYTES:
             message = f"the Allocate response would exceed the {_MAX_RESPONSE_BYTES >> 20} MiB that the kubelet accepts"
             self.diagnostics.add(
@@ -70,33 +71,64 @@ class AllocateDecoder:
                 hint="move long values into files and mount the files",
             )
 
-    def _named(
-        self, node: Node | None, where: str, check: Callable[[str], str], denial: Callable[[str, Template], str]
-    ) -> tuple[tuple[str, Template], ...]:
-        named = []
-        for name, entry in entries(node):
-            width = max(len(name), 1)
-            if error := check(name):
-                self.diagnostics.add(ErrorCode.NAME, entry.key, f"{name!r}: {error}", key_path=where, width=width)
-            template = self.values.template(entry.value, f"{where}.{name}")
-            if template is None:
+    def _variables(self, node: Node | None, where: str) -> Iterator[VariableSpec]:
+        for text, entry in entries(node):
+            name = self._variable_name(text, entry, where)
+            value = self._text(entry.value, f"{where}.{text}")
+            if name is None or value is None:
                 continue
-            if not error and self.policy is not None and (message := denial(name, template)):
+            # A template is checked when it is rendered.
+            literal = None if value.template.names else value.render(({},))
+            if self.policy is not None and not name.names and (error := self.policy.env_error(text, literal)):
+                message, width = f"the environment variable {text!r} is {error}", max(len(text), 1)
                 self.diagnostics.add(
                     ErrorCode.NOT_ALLOWED, entry.key, message, key_path=where, hint=self.policy.help, width=width
                 )
-            named.append((name, template))
-        return tuple(named)
+            yield VariableSpec(name, value)
 
-    def _env_denial(self, name: str, template: Template) -> str:
-        # A template is checked when it is rendered.
-        value = None if template.names else template.render({})
-        error = self.policy.env_error(name, value) if self.policy is not None else ""
-        return f"the environment variable {name!r} is {error}" if error else ""
+    def _variable_name(self, text: str, entry: MapEntry, where: str) -> Template | None:
+        """Return the template of the name of an environment variable; record an error for an invalid name."""
+        template = self.values.template(ScalarNode(entry.key, text, text, None), where)
+        if template is None:
+            return None
+        sample = template.render(dict.fromkeys(template.names, ("X",)))
+        if error := env_name_error(sample):
+            message = f"{text!r}: {error}" if sample == text else f"{text!r} renders to {sample!r} or longer: {error}"
+            width = max(len(text), 1)
+            self.diagnostics.add(ErrorCode.NAME, entry.key, message, key_path=where, width=width)
+        return template
 
-    def _annotation_denial(self, key: str, _: Template) -> str:
-        error = self.policy.annotation_error(key) if self.policy is not None else ""
-        return f"the annotation {key!r} is {error}" if error else ""
+    def _annotations(self, node: Node | None, where: str) -> Iterator[tuple[str, ContainerText]]:
+        for key, entry in entries(node):
+            width = max(len(key), 1)
+            if error := annotation_key_error(key):
+                self.diagnostics.add(ErrorCode.NAME, entry.key, f"{key!r}: {error}", key_path=where, width=width)
+            elif self.policy is not None and (error := self.policy.annotation_error(key)):
+                message = f"the annotation {key!r} is {error}"
+                self.diagnostics.add(
+                    ErrorCode.NOT_ALLOWED, entry.key, message, key_path=where, hint=self.policy.help, width=width
+                )
+            text = self._text(entry.value, f"{where}.{key}")
+            if text is not None:
+                yield key, text
+
+    def _text(self, node: Node, where: str) -> ContainerText | None:
+        """Return a value that is a template, or a map with a template for each device."""
+        if not isinstance(node, MapNode):
+            template = self.values.template(node, where)
+            return ContainerText(template) if template is not None else None
+        template = self.values.template(node.get("each"), f"{where}.each")
+        if template is None:
+            return None
+        parts = {key: part for key in ("join", "prefix", "suffix") if (part := node.get(key)) is not None}
+        texts = {key: part.text for key, part in parts.items() if isinstance(part, ScalarNode)}
+        return ContainerText(
+            template,
+            is_each=True,
+            separator=texts.get("join", ","),
+            prefix=texts.get("prefix", ""),
+            suffix=texts.get("suffix", ""),
+        )
 
     def _cdi_devices(self, node: Node | None, where: str) -> Iterator[Template]:
         for item in items(node):

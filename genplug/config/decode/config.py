@@ -22,7 +22,7 @@ from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.limits import MAX_TOKENS
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource, Source
-from genplug.spec.names import SLICE, resource_name_error
+from genplug.spec.names import RESOURCE, SLICE, resource_name_error
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template
 
@@ -119,7 +119,8 @@ class _Decoder:
         """Decode the keys that ``defaults`` and resources have in common."""
         self._check_counting(node, where)
         share, topology = node.get("share"), node.get("topology")
-        own = self.values.custom | {SLICE} if "slices" in node.entries else self.values.custom
+        of_container = self.values.custom | {RESOURCE}
+        own = of_container | {SLICE} if "slices" in node.entries else of_container
         return Resource(
             name="",
             location=node.location,
@@ -188,7 +189,8 @@ class _Decoder:
     def _pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
         written = node.get("exec") if isinstance(node, MapNode) else None
         command = written.get("command") if isinstance(written, MapNode) else None
-        arguments = decode_command(command, f"{where}.exec.command", self.values, self.policy, self.diagnostics)
+        values = evolve(self.values, custom=self.values.custom | {RESOURCE})
+        arguments = decode_command(command, f"{where}.exec.command", values, self.policy, self.diagnostics)
         if not isinstance(node, MapNode) or not arguments:
             return None
         return PreStartSpec(node.location, arguments, number(node.get("timeoutSeconds"), _PRE_START_SECONDS))

@@ -14,7 +14,7 @@ from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_ATTRIBUTE_DEPTH, MAX_CUSTOM_ATTRIBUTES
 from genplug.spec.model import CandidateType, CustomAttribute, NodeAccess, NodeSpec, Source
-from genplug.spec.names import SLICE, is_attribute_name
+from genplug.spec.names import RESOURCE, SLICE, is_attribute_name
 from genplug.spec.template import Template
 
 _PERMISSIONS = "rwm"
@@ -94,7 +94,7 @@ class _SourceDecoder:
                 "start with a letter or '_'; continue with letters, digits, '_', '-' and '.'",
             )
             self.diagnostics.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
-        elif is_known_attribute(name) or name == SLICE:
+        elif is_known_attribute(name) or name in {RESOURCE, SLICE}:
             message, hint = f"{name!r} is a built-in attribute", "use another name"
             self.diagnostics.add(ErrorCode.NAME, entry.key, message, key_path=where, hint=hint, width=width)
         fields = entry.value

@@ -12,7 +12,7 @@ from genplug.hardware.attribute_names import is_known_attribute, list_known_attr
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob, GlobError, expand_braces
 from genplug.spec.location import SourceLocation
-from genplug.spec.names import ENVIRONMENT_PREFIX, SLICE
+from genplug.spec.names import ENVIRONMENT_PREFIX, RESOURCE, SLICE
 from genplug.spec.regex import Pattern, PatternError, compile_regex
 from genplug.spec.selectors import Condition, Selector, normalize, parse_quantity
 from genplug.spec.template import Reference, RenderLimitError, Template, TemplateError, Values
@@ -223,7 +223,11 @@ class ValueDecoder:
     def _sample(self, name: str, parts: Sequence[str | Reference]) -> tuple[str]:
         """Return a sample value of an attribute: a path if it is a path or may be one at the start of a path."""
         # Do not report a second error for an attribute that was already reported as unknown.
-        may_be = name in self.custom or name.startswith(ENVIRONMENT_PREFIX) or not is_known_attribute(name)
+        may_be = (
+            name in self.custom - {RESOURCE, SLICE}
+            or name.startswith(ENVIRONMENT_PREFIX)
+            or not is_known_attribute(name)
+        )
         is_first = isinstance(parts[0], Reference) and parts[0].name == name
         return (_LONG_PATH if name in _PATHS or (may_be and is_first) else "x",)
 
@@ -236,6 +240,9 @@ class ValueDecoder:
         if name == SLICE:
             message = "'slice', the number of a slice, is not available here"
             hint = "use it in allocate.env, annotations and cdiDevices of a resource with 'slices'"
+        elif name == RESOURCE:
+            message = "'resource', the name of the resource, is not available here"
+            hint = "use it in allocate and preStart"
         else:
             message = f"unknown attribute {name!r}"
             hint = did_you_mean(name, (*list_known_attributes(), *self.custom)) or _LIST_HINT

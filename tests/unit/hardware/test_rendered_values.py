@@ -4,6 +4,7 @@ import pytest
 from attrs import evolve
 
 from genplug.hardware.discovery import discover
+from genplug.spec.container_text import ContainerText
 from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_VARIABLE_BYTES
 from genplug.spec.model import AllocateSpec, CustomAttribute, MountSpec, PreStartSpec, Resource
@@ -18,6 +19,7 @@ from tests.support.hardware import (
     build_node_spec,
     build_resource,
     build_source,
+    build_variables,
     list_devices,
 )
 
@@ -31,9 +33,9 @@ def build_allocate(key: str, text: str) -> AllocateSpec:
     template = Template.parse(text)
     match key:
         case "env":
-            return AllocateSpec(env=(("A", template),))
+            return AllocateSpec(env=build_variables({"A": template.text}))
         case "annotations":
-            return AllocateSpec(annotations=(("a.io/b", template),))
+            return AllocateSpec(annotations=(("a.io/b", ContainerText(template)),))
         case "cdiDevices":
             return AllocateSpec(cdi_devices=(template,))
         case "containerPath":
@@ -89,7 +91,7 @@ def test_mount_source_that_renders_to_a_parent_is_a_fault(tree: NodeTree) -> Non
 
 
 def test_rendered_value_of_a_device_variable_is_a_fault(tree: NodeTree) -> None:
-    allocate = AllocateSpec(env=(("NVIDIA_VISIBLE_DEVICES", Template.parse("${value}")),))
+    allocate = AllocateSpec(env=build_variables({"NVIDIA_VISIBLE_DEVICES": "${value}"}))
     (fault,) = find_faults(tree, allocate, b"all")
     assert fault.startswith("the environment variable NVIDIA_VISIBLE_DEVICES is refused by 'env.allow' of p.yaml: it ")
     assert find_faults(tree, allocate, b"GPU-1") == []
@@ -104,7 +106,7 @@ def test_rendered_cdi_name_is_compared_with_the_policy(tree: NodeTree) -> None:
 
 def test_variable_that_the_kernel_would_not_accept_is_a_fault(tree: NodeTree) -> None:
     template = Template.parse("${value}" + "x" * MAX_VARIABLE_BYTES)
-    (fault,) = find_faults(tree, AllocateSpec(env=(("A", template),)), b"y")
+    (fault,) = find_faults(tree, AllocateSpec(env=build_variables({"A": template.text})), b"y")
     assert "the environment variable A " in fault or "'allocate' " in fault
 
 

@@ -97,3 +97,33 @@ def test_defaults_can_have_supplemental_groups_for_resources_with_cdi() -> None:
         "resources: {example.com/x: {devices: [{glob: /dev/x}], allocate: {inject: cdi}}}\n"
     )
     assert find_diagnostics(text, GROUPS_POLICY) == ()
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ("'A_${resource}': x", []),
+        ("'${resource}': x", []),
+        ("'A_${name|lower}_B': {each: '${path}'}", []),
+        ("A: {each: '${path}', join: '', prefix: '[', suffix: ']'}", []),
+        ("A: '${resource}'", []),
+        ("'A_${nme}': x", [ErrorCode.UNKNOWN_ATTRIBUTE]),
+        ("'A_${name': x", [ErrorCode.TEMPLATE]),
+        ("'A ${name}': x", [ErrorCode.NAME]),
+        ("'1${name}': x", [ErrorCode.NAME]),
+        ("A: {}", [ErrorCode.MISSING_KEY]),
+        ("A: {join: ','}", [ErrorCode.MISSING_KEY]),
+        ("A: {each: '${nme}'}", [ErrorCode.UNKNOWN_ATTRIBUTE]),
+        ("A: {each: x, separator: ','}", [ErrorCode.UNKNOWN_KEY]),
+        ("A: {each: x, join: 1}", [ErrorCode.WRONG_TYPE]),
+        ("A: [x]", [ErrorCode.WRONG_TYPE]),
+    ],
+)
+def test_name_and_text_of_a_variable_are_checked(env: str, expected: list[ErrorCode]) -> None:
+    assert find_codes(f"{DEVICES}\nallocate: {{env: {{{env}}}}}") == expected
+
+
+@pytest.mark.parametrize("key", ["id: '${resource}'", "groupBy: '${resource}'", "with: ['/dev/${resource}']"])
+def test_name_of_the_resource_is_available_for_containers_only(key: str) -> None:
+    (diagnostic,) = find_diagnostics(render_config(f"devices: [{{glob: /dev/x*, {key}}}]"))
+    assert diagnostic.message == "'resource', the name of the resource, is not available here"

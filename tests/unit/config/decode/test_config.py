@@ -69,7 +69,7 @@ health: {removalGracePeriodSeconds: 1.5}
     (companion,) = first.companions
     assert (companion.path.text, companion.container_path) == ("/dev/ctl", None)
     assert (companion.permissions, companion.optional) == ("rw", False)
-    assert [(name, template.text) for name, template in found.allocate.env] == [("B", "${path}"), ("A", "fixed")]
+    assert [(spec.name.text, spec.value.text) for spec in found.allocate.env] == [("B", "${path}"), ("A", "fixed")]
     assert [(mount.host_path.text, mount.read_only, mount.optional) for mount in found.allocate.mounts] == [
         ("/a", True, False),
         ("/c", False, True),
