@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from attrs import evolve, frozen
 
 from genplug.hardware.devices import same_node_reason
-from genplug.hardware.identities import Contender, Denial, Ledger, Loss, Owner, assign_things, things_of
+from genplug.hardware.identities import Contender, Denial, Ledger, Loss, Owner, assign_things, build_contenders
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan
 
 
@@ -26,11 +26,10 @@ class Resolution:
 
 def resolve_conflicts(scans: Mapping[str, ResourceScan], ledger: Ledger, now: float) -> Resolution:
     """Give each thing to one device, unless all claimants may overlap; ``now`` is in monotonic seconds."""
-    contenders = [
-        Contender(device, scan.resource, position, things_of(device, scan.resource))
-        for position, scan in enumerate(scans.values())
-        for device in scan.devices
-    ]
+    contenders = build_contenders(
+        ledger,
+        ((device, scan.resource, position) for position, scan in enumerate(scans.values()) for device in scan.devices),
+    )
     ledger, denials = assign_things(ledger, contenders, now)
     if not denials:
         outcomes = tuple(outcome for scan in scans.values() for outcome in scan.outcomes)

@@ -76,6 +76,8 @@ class Node:
         getattr(self, event)()
         self.scan()
         self.error = self._find_error()
+        if event != "restart" and not self.error:
+            self.error = self._find_moved_id(before)
         is_settled = self.ledger.usage is not None and event not in {"reload", "report", "restart"}
         if is_settled and not self.error:
             self.error = self._find_changed_id(before)
@@ -208,6 +210,17 @@ class Node:
         ]
         return f"{lost} were offered, and their keys lead to the same hardware" if lost else ""
 
+    def _find_moved_id(self, before: dict[tuple[str, str], frozenset[Thing]]) -> str:
+        """Return which ID in use leads to other hardware although the first is still found, or an empty string."""
+        used = {(pod.resource, pod.id) for pod in self.pods}
+        found = [((device.resource, device.id), things) for device, things in self.find_devices()]
+        for owner in used & before.keys() & self.offered.keys():
+            if before[owner].isdisjoint(self.offered[owner]):
+                others = {thing for other, things in found if other != owner for thing in things}
+                if before[owner] & others:
+                    return f"{owner} led to {before[owner]}, and leads to {self.offered[owner]}"
+        return ""
+
     def _find_error(self) -> str:
         """Return what is given twice, or an empty string."""
         listed = [
@@ -222,12 +235,6 @@ class Node:
             users |= {(pod.resource, pod.id) for pod in self.pods if pod.is_known and thing in pod.things}
             if len(users) > 1:
                 return f"{thing} is given as {sorted(users)}"
-        for pod in self.pods:
-            leads_to = self.offered.get((pod.resource, pod.id))
-            if pod.is_known and leads_to is not None and leads_to.isdisjoint(pod.things):
-                elsewhere = {thing for things in self.offered.values() for thing in things}
-                if pod.things & elsewhere:
-                    return f"{pod.id} of {pod.resource} leads to {leads_to}, and a pod has {pod.things} by that ID"
         return ""
 
     def find_devices(self) -> Iterator[tuple[Device, frozenset[Thing]]]:
