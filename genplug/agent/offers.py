@@ -12,7 +12,7 @@ from genplug.agent.cdi_offers import CdiOffers
 from genplug.agent.endpoints import Endpoints
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
-from genplug.allocation.offer import ResourceOffer, build_offer
+from genplug.allocation.offer import ResourceOffer, build_offer, count_grants, share_grants
 from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
@@ -41,6 +41,8 @@ class Offers:
         """The names under which the resources of the snapshot are offered, aliases included."""
         self._refusals: dict[str, Refusal] = {}
         """The last refused Allocate request of each resource."""
+        self._shares: dict[str, int] = {}
+        """The number of entries in the lists of each resource."""
         self._supply: dict[str, ResourceOffer] = {}
         """What each resource would offer if no pod held anything under its other names."""
         self._calls = BlockingCalls(paths, on_return=self._retry)
@@ -58,13 +60,21 @@ class Offers:
         resources = snapshot.health.resources
         self._names = frozenset(one for name, resource in resources.items() for one in (name, *resource.aliases))
         self.pools.update_resources(resources.values())
+        devices = snapshot.health.devices
+        counts = {name: count_grants(resource, devices[name]) for name, resource in resources.items()}
+        shares, self._shares = self._shares, share_grants(counts)
         for name, resource in resources.items():
             is_changed = previous is None or not _is_unchanged(name, previous, snapshot)
+            # Another resource may have taken or left a part of the limit.
+            share = self._shares[name]
+            is_changed |= share < counts[name] and shares.get(name) != share
+            is_changed |= share == counts[name] and self._is_limited(name)
+            max_grants = share // (1 + len(resource.aliases))
             for offered_name in (name, *resource.aliases):
                 self.endpoints.keep(offered_name)
                 if is_changed or offered_name not in self.endpoints.offers:
                     renamed = resource if offered_name == name else evolve(resource, name=offered_name, aliases=())
-                    self._offer(build_offer(renamed, snapshot.health.devices[name]))
+                    self._offer(build_offer(renamed, devices[name], max_grants))
         for name in self.endpoints.offers.keys() - self._names:
             if not self.endpoints.is_removed(name):
                 self._supply.pop(name, None)
@@ -117,7 +127,11 @@ class Offers:
 
     def _notes_of(self, offer: ResourceOffer) -> Sequence[str]:
         names = dict.fromkeys((offer.resource.name, offer.resource.configured_name))
-        return tuple(note for name in names for note in self._notes.get(name, ()))
+        notes = (note for name in names for note in self._notes.get(name, ()))
+        return tuple(filter(None, (offer.omission, *notes)))
+
+    def _is_limited(self, name: str) -> bool:
+        return name in self._supply and bool(self._supply[name].omission)
 
     def _build_backend(self, offer: ResourceOffer) -> BoundedState:
         return BoundedState(ResourceState(offer, self._host, self.cdi.restore), self._calls)

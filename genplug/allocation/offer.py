@@ -12,10 +12,23 @@ from genplug.allocation.results import ListedDevice, PluginOptions
 from genplug.hardware.device_ids import replica_id, slice_id, token_ids
 from genplug.hardware.inventory import Device
 from genplug.health.verdict import DeviceHealth
+from genplug.spec.limits import MAX_GRANTS, MAX_LIST_BYTES
 from genplug.spec.model import Preference, Resource
 from genplug.spec.template import RenderError, Template, distinct_values
 
 _MAX_REASONS = 3
+_TOO_MANY = (
+    f"the lists of all resources would have more than {MAX_GRANTS} entries, the maximum; reduce 'replicas', 'slices' "
+    "or 'tokens'"
+)
+_TOO_LARGE = (
+    f"the list would be larger than {MAX_LIST_BYTES >> 20} MiB, the maximum of the kubelet; reduce 'replicas' or "
+    "'slices'"
+)
+_ENTRY_BYTES = 17
+"""Bytes of an entry of the list without the ID and the NUMA nodes: tags, lengths, and ``Unhealthy``."""
+_SUFFIX_BYTES = 6
+"""Bytes of the suffix of a replica or slice, ``-r9999`` at most."""
 DEFAULT_POSITION = Template.parse("${index}")
 """The position of a device for the policy ``contiguous``, unless ``by`` is set."""
 
@@ -47,6 +60,10 @@ class ResourceOffer:
     """The groups of each grant for preferred allocation, the outermost first; the innermost is its device."""
     positions: Mapping[str, float] = {}
     """The position of each grant for the policy ``contiguous``; a grant without a number has no position."""
+    omitted: int = 0
+    """The number of devices (of tokens, for a pool) that are not listed because of a limit."""
+    omission: str = ""
+    """Why devices are not listed, empty if all are."""
 
     @property
     def healthy_devices(self) -> int:
@@ -81,11 +98,32 @@ class ResourceOffer:
         return PluginOptions(self.resource.distinct or has_preference, self.resource.pre_start is not None)
 
 
-def build_offer(resource: Resource, devices: Sequence[DeviceHealth]) -> ResourceOffer:
-    """Return the offer of a resource, given its devices in natural order."""
-    grants = tuple(
-        _token_grants(resource, devices) if resource.tokens is not None else _device_grants(resource, devices)
-    )
+def count_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> int:
+    """Return the number of entries in the device lists of a resource and its aliases, without any limit."""
+    names = 1 + len(resource.aliases)
+    if resource.tokens is not None:
+        return names * resource.tokens if devices else 0
+    if resource.slices is not None:
+        return names * sum(health.device.slices for health in devices)
+    return names * resource.replicas * len(devices)
+
+
+def share_grants(counts: Mapping[str, int], limit: int = MAX_GRANTS) -> dict[str, int]:
+    """Return how many of its grants each resource can list: none lists fewer than it has while another lists more."""
+    shares: dict[str, int] = {}
+    # The resources with the fewest grants first: the others share the rest.
+    for number, (name, count) in enumerate(sorted(counts.items(), key=lambda item: (item[1], item[0]))):
+        shares[name] = min(count, limit // (len(counts) - number))
+        limit -= shares[name]
+    return shares
+
+
+def build_offer(resource: Resource, devices: Sequence[DeviceHealth], max_grants: int = MAX_GRANTS) -> ResourceOffer:
+    """Return the offer of a resource, given its devices in natural order.
+
+    A device whose grants do not fit into the list, or exceed ``max_grants``, is omitted, and so are all later devices.
+    """
+    grants, omitted, omission = _limit_grants(resource, devices, max_grants)
     # If a device has no NUMA node, the kubelet could not combine it with those that have one (kubelet-contract.md §4).
     has_topology = resource.tokens is None and all(health.device.numa for health in devices)
     offer = ResourceOffer(
@@ -95,6 +133,8 @@ def build_offer(resource: Resource, devices: Sequence[DeviceHealth]) -> Resource
             ListedDevice(grant.id, grant.healthy, grant.devices[0].device.numa if has_topology else ())
             for grant in grants
         ),
+        omitted=omitted,
+        omission=omission,
     )
     if not offer.options.get_preferred_allocation_available:
         return offer
@@ -139,20 +179,46 @@ def _group(by: Template | None, device: Device) -> str:
         return ""
 
 
-def _device_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> Iterator[Grant]:
-    for health in devices:
-        device, verdict = health.device, health.verdict
-        if resource.slices is not None:
-            first = _index(device) * device.slices
-            for number in range(device.slices):
-                yield Grant(
-                    slice_id(device.id, number), (health,), verdict.healthy, verdict.reason, slice=first + number
-                )
-        elif resource.replicas == 1:
-            yield Grant(device.id, (health,), verdict.healthy, verdict.reason)
-        else:
-            for number in range(resource.replicas):
-                yield Grant(replica_id(device.id, number), (health,), verdict.healthy, verdict.reason)
+def _limit_grants(
+    resource: Resource, devices: Sequence[DeviceHealth], max_grants: int
+) -> tuple[tuple[Grant, ...], int, str]:
+    """Return the grants that are listed, the number of omitted devices or tokens, and why they are omitted."""
+    if resource.tokens is not None:
+        tokens = min(resource.tokens, max_grants)
+        omitted = resource.tokens - tokens if devices else 0
+        reason = f"{omitted} of {resource.tokens} tokens are not listed: {_TOO_MANY}" if omitted else ""
+        return tuple(_token_grants(resource, devices, tokens)), omitted, reason
+    grants: list[Grant] = []
+    size = 0
+    for number, health in enumerate(devices):
+        count = health.device.slices if resource.slices is not None else resource.replicas
+        size += count * _max_entry_bytes(health.device)
+        if len(grants) + count > max_grants or size > MAX_LIST_BYTES:
+            omitted = len(devices) - number
+            cause = _TOO_MANY if len(grants) + count > max_grants else _TOO_LARGE
+            return tuple(grants), omitted, f"{omitted} of {len(devices)} devices are not listed: {cause}"
+        grants += _device_grants(resource, health)
+    return tuple(grants), 0, ""
+
+
+def _max_entry_bytes(device: Device) -> int:
+    """Return the maximum size of the entry of a grant in the list (protobuf, ``Device`` of v1beta1)."""
+    # A NUMA node is a message with a tag and a number in groups of seven bits.
+    topology = 4 + sum(3 + (node.bit_length() + 6) // 7 for node in device.numa) if device.numa else 0
+    return _ENTRY_BYTES + len(device.id.encode()) + _SUFFIX_BYTES + topology
+
+
+def _device_grants(resource: Resource, health: DeviceHealth) -> Iterator[Grant]:
+    device, verdict = health.device, health.verdict
+    if resource.slices is not None:
+        first = _index(device) * device.slices
+        for number in range(device.slices):
+            yield Grant(slice_id(device.id, number), (health,), verdict.healthy, verdict.reason, slice=first + number)
+    elif resource.replicas == 1:
+        yield Grant(device.id, (health,), verdict.healthy, verdict.reason)
+    else:
+        for number in range(resource.replicas):
+            yield Grant(replica_id(device.id, number), (health,), verdict.healthy, verdict.reason)
 
 
 def _index(device: Device) -> int:
@@ -161,13 +227,13 @@ def _index(device: Device) -> int:
     return int(index[0]) if len(index) == 1 else 0
 
 
-def _token_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> Iterator[Grant]:
+def _token_grants(resource: Resource, devices: Sequence[DeviceHealth], tokens: int) -> Iterator[Grant]:
     pool = tuple(devices)
-    if not pool or resource.tokens is None:
+    if not pool:
         return
     healthy = any(health.verdict.healthy for health in pool)
     reason = "" if healthy else _unhealthy_pool_reason(pool)
-    for token in token_ids(resource.name, resource.tokens):
+    for token in token_ids(resource.name, tokens):
         yield Grant(token, pool, healthy, reason)
 
 

@@ -21,6 +21,7 @@ from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.endpoint_events import StreamClosed, StreamOpened
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.reports import CallAnswered, InternalErrorCaught, ListSent, Method, Reporter
+from genplug.spec.limits import MAX_RESPONSE_BYTES
 
 LIST_INTERVAL_SECONDS = 1.0
 """Minimum interval between two lists on one stream: each list costs the kubelet a checkpoint with fsync (§4)."""
@@ -144,12 +145,23 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
                 edits = [await backend.allocate(ids) for ids in containers]
                 # A device allocated meanwhile under another name of the resource must not be allocated twice.
                 if backend is self._backend.value:
-                    return wire.encode_allocate_response(edits)
+                    return self._encode_allocate_response(edits)
             text = f"{self._resource}: its devices changed {MAX_ALLOCATE_ATTEMPTS} times during the allocation"
             raise AllocationError(AllocationErrorCode.UNAVAILABLE, text)
 
         ids = tuple(dict.fromkeys(device_id for ids in containers for device_id in ids))
         return await self._answer("Allocate", ids, allocate(), context)
+
+    def _encode_allocate_response(self, edits: Sequence[ContainerEdits]) -> bytes:
+        response = wire.encode_allocate_response(edits)
+        if len(response) > MAX_RESPONSE_BYTES:
+            # The kubelet would fail the pod with an error of gRPC that does not name the cause.
+            text = (
+                f"{self._resource}: the Allocate response has {len(response)} bytes, and the kubelet accepts at most "
+                f"{MAX_RESPONSE_BYTES}; shorten 'env', 'annotations' and 'mounts' of the resource"
+            )
+            raise AllocationError(AllocationErrorCode.FAILED_PRECONDITION, text)
+        return response
 
     async def _pre_start_container(self, request: pb.PreStartContainerRequest, context: Context) -> bytes:
         backend = self._backend.value

@@ -133,6 +133,11 @@ class Event(Enum):
         logging.INFO,
         "The device is not offered until no pod uses its hardware under another ID.",
     )
+    LIST_LIMITED = (
+        "list_limited",
+        logging.WARNING,
+        "Devices of the resource are not in the list for the kubelet, because of a limit. Keys: `resource`, `omitted`.",
+    )
     SCAN_STALLED = (
         "scan_stalled",
         logging.WARNING,

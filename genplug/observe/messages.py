@@ -65,7 +65,13 @@ def log_device_changes(event_log: EventLog, previous: HealthSnapshot | None, cur
 def log_offer_change(
     event_log: EventLog, previous: ResourceOffer | None, current: ResourceOffer, notes: Sequence[str]
 ) -> None:
-    """Log the numbers of devices of a resource if its list has changed, with reasons if the list is empty."""
+    """Log the numbers of devices of a resource if its list has changed, with reasons if the list is empty.
+
+    Log also why devices are not listed because of a limit.
+    """
+    if current.omission and (previous is None or previous.omission != current.omission):
+        text = f"{current.resource.name}: {current.omission}"
+        event_log.emit(Event.LIST_LIMITED, text, resource=current.resource.name, omitted=current.omitted)
     if previous is not None and previous.listed == current.listed:
         return
     name = current.resource.name

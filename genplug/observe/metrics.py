@@ -128,6 +128,11 @@ class _StatusCollector(Collector):
             "Devices that `expect.min` of the resource requires in addition to the healthy devices.",
             labels=("resource",),
         )
+        omitted = GaugeMetricFamily(
+            "genplug_devices_omitted",
+            "Devices, or tokens of a pool, that are not in the list for the kubelet because of a limit.",
+            labels=("resource",),
+        )
         streams = GaugeMetricFamily(
             "genplug_list_and_watch_streams", "Open ListAndWatch streams.", labels=("resource",)
         )
@@ -137,6 +142,7 @@ class _StatusCollector(Collector):
                 devices.add_metric((resource.name, "healthy"), resource.healthy)
                 devices.add_metric((resource.name, "unhealthy"), resource.unhealthy)
                 registered.add_metric((resource.name,), int(resource.is_registered))
+                omitted.add_metric((resource.name,), resource.omitted)
                 if resource.expected is not None:
                     missing.add_metric((resource.name,), max(resource.expected - resource.healthy_devices, 0))
             streams.add_metric((resource.name,), resource.streams)
@@ -157,7 +163,7 @@ class _StatusCollector(Collector):
             stalled.add_metric((scan.resource,), int(bool(scan.stalls)))
             conflicts.add_metric((scan.resource,), scan.conflicts)
             withheld.add_metric((scan.resource,), scan.withheld)
-        yield from (devices, missing, registered, streams, stalled, conflicts, withheld)
+        yield from (devices, missing, omitted, registered, streams, stalled, conflicts, withheld)
         yield from _collect_health(status.health)
 
 

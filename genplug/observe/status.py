@@ -68,6 +68,8 @@ class ResourceStatus:
     healthy_devices: int = 0
     """The number of healthy devices without their replicas, slices and tokens."""
     last_refusal: Refusal | None = None
+    omitted: int = 0
+    """The number of devices, or of tokens of a pool, that are not listed because of a limit."""
     in_use: tuple[DeviceUse, ...] | None = None
     """The containers that use devices, or None if the kubelet has not reported them."""
 

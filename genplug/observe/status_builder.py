@@ -37,6 +37,7 @@ def build_resource_status(
         expected=offer.resource.expected,
         healthy_devices=offer.healthy_devices,
         last_refusal=last_refusal,
+        omitted=offer.omitted,
     )
 
 

@@ -109,6 +109,15 @@ MAX_MATCHES = 20_000
 MAX_NODES_PER_DEVICE = 1000
 """Device nodes of a device: a container gets all of them. A device with more of them is unhealthy."""
 
+MAX_LIST_BYTES = 4 << 20
+"""Bytes of the device list of a resource: the kubelet refuses larger messages. Other devices are not listed."""
+
+MAX_GRANTS = 50_000
+"""Entries in the device lists of all resources: each of them uses memory. Devices beyond the limit are not listed."""
+
+MAX_RESPONSE_BYTES = 4 << 20
+"""Bytes of an Allocate response: the kubelet refuses larger messages. The allocation is rejected with the limit."""
+
 # Health: the work of probes is limited by their number and by the number of their runs.
 
 MAX_CALLS = 64

@@ -11,15 +11,12 @@ from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 from genplug.spec.container_rules import mount_target_error
 from genplug.spec.container_text import ContainerText, VariableSpec
 from genplug.spec.diagnostic import ErrorCode
-from genplug.spec.limits import MAX_VARIABLE_BYTES
+from genplug.spec.limits import MAX_RESPONSE_BYTES, MAX_VARIABLE_BYTES
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, MountSpec
 from genplug.spec.names import SLICE, annotation_key_error, cdi_device_error, env_name_error
 from genplug.spec.policy import Policy
 from genplug.spec.template import Template
-
-_MAX_RESPONSE_BYTES = 4 << 20
-"""The largest Allocate response in bytes that the kubelet accepts (docs/internals/kubelet-contract.md §1.5)."""
 
 
 @frozen
@@ -61,8 +58,8 @@ class AllocateDecoder:
         paths = [template.text for mount in spec.mounts for template in (mount.host_path, mount.container_path)]
         named = [f"{variable.name.text}{variable.value.text}" for variable in spec.env]
         named += [f"{name}{text.text}" for name, text in spec.annotations]
-        if len("".join((*paths, *named)).encode()) > _MAX_RESPONSE_BYTES:
-            message = f"the Allocate response would exceed the {_MAX_RESPONSE_BYTES >> 20} MiB that the kubelet accepts"
+        if len("".join((*paths, *named)).encode()) > MAX_RESPONSE_BYTES:
+            message = f"the Allocate response would exceed the {MAX_RESPONSE_BYTES >> 20} MiB that the kubelet accepts"
             self.diagnostics.add(
                 ErrorCode.WRONG_VALUE,
                 first_key_location(node),

@@ -3,8 +3,12 @@
 import pytest
 from attrs import evolve
 
+from genplug.allocation.offer import build_offer, count_grants, share_grants
 from genplug.allocation.results import ListedDevice
 from genplug.hardware.inventory import Device
+from genplug.health.verdict import DeviceHealth
+from genplug.kubelet import wire
+from genplug.spec.limits import MAX_LIST_BYTES
 from genplug.spec.model import Preference, PreferenceSpec, Resource
 from genplug.spec.template import Template
 from tests.support.allocation import DeviceTree, build_resource, mark_healthy, mark_unhealthy, offer_devices
@@ -184,3 +188,54 @@ def test_devices_are_grouped_by_numa_node_or_template(tree: DeviceTree) -> None:
     assert grouped.groups == {"x0-r0": ("char-none", "x0"), "x0-r1": ("char-none", "x0")}
     missing = PreferenceSpec(by=Template.parse("${attr.missing}"), is_explicit=True)
     assert offer_devices(evolve(build_resource(), preference=missing), *devices[:1]).groups == {"x0": ("", "x0")}
+
+
+def plug_many(tree: DeviceTree, count: int, *, numa: tuple[int, ...] = ()) -> tuple[DeviceHealth, ...]:
+    device = tree.make_device("x0")
+    names = (f"a-name-of-a-device-that-has-48-characters-{number:06}" for number in range(count))
+    return mark_healthy(*(evolve(device, id=name, key=name, numa=numa) for name in names))
+
+
+def test_list_is_limited_to_the_whole_devices_that_fit_into_a_message(tree: DeviceTree) -> None:
+    devices = plug_many(tree, 64, numa=(1, 300, 70_000))
+    offer = build_offer(build_resource(replicas=1000), devices)
+    assert offer.omitted == 64 - len(offer.listed) // 1000 > 0
+    assert offer.omission.startswith(
+        f"{offer.omitted} of 64 devices are not listed: the list would be larger than 4 MiB"
+    )
+    size = len(wire.encode_list(offer.listed))
+    unhealthy = len(wire.encode_list(evolve(device, healthy=False) for device in offer.listed))
+    assert 0.8 * MAX_LIST_BYTES < size <= unhealthy <= MAX_LIST_BYTES
+    # The same devices are listed each time, the first of them.
+    assert build_offer(build_resource(replicas=1000), devices).listed == offer.listed
+    assert set(offer.grants) == {
+        f"{health.device.id}-r{n}" for health in devices[: 64 - offer.omitted] for n in range(1000)
+    }
+    assert build_offer(build_resource(replicas=10), devices).omission == ""
+
+
+def test_estimated_size_covers_every_numa_node(tree: DeviceTree) -> None:
+    for numa in ((2**31 - 1,), (0,), tuple(range(1000))):
+        offer = build_offer(build_resource(replicas=300), plug_many(tree, 300, numa=numa))
+        unhealthy = [evolve(device, healthy=False) for device in offer.listed]
+        assert len(wire.encode_list(unhealthy)) <= MAX_LIST_BYTES
+
+
+def test_resources_share_the_limit_of_all_lists_fairly(tree: DeviceTree) -> None:
+    devices = plug_many(tree, 30)
+    counts = {
+        "a": count_grants(build_resource(replicas=1000), devices),
+        "b": count_grants(evolve(build_resource(replicas=1000), aliases=("c",)), devices),
+        "d": count_grants(build_resource(tokens=10), devices),
+        "e": count_grants(build_resource(tokens=10), ()),
+    }
+    assert counts == {"a": 30_000, "b": 60_000, "d": 10, "e": 0}
+    assert share_grants(counts) == {"a": 24_995, "b": 24_995, "d": 10, "e": 0}
+    assert share_grants({"a": 60_000}) == {"a": 50_000}
+    assert share_grants({"a": 40_000, "b": 10_000}) == {"a": 40_000, "b": 10_000}
+    limited = build_offer(build_resource(replicas=1000), devices, 10_500)
+    assert (len(limited.listed), limited.omitted) == (10_000, 20)
+    assert "20 of 30 devices are not listed: the lists of all resources would have more than 50000" in limited.omission
+    pool = build_offer(build_resource(tokens=10), devices, 4)
+    assert (len(pool.listed), pool.omitted) == (4, 6)
+    assert pool.omission.startswith("6 of 10 tokens are not listed: ")
