@@ -73,6 +73,9 @@ class Agent:
             Supervised("probe monitor", self._reconciler.run_monitor, self.event_log),
         )
         self._usage = DeviceUsage(settings.pod_resources)
+        self._controller = Supervised(
+            "kubelet controller", self._kubelet.run, self.event_log, fatal=(PluginDirReplacedError,)
+        )
         self._stopping = asyncio.Event()
         self.event_log.listen(self._on_log_event)
 
@@ -88,7 +91,10 @@ class Agent:
             self._usage.apply(self._kubelet.statuses()),
             self._reconciler.monitor_status,
             build_scan_statuses(snapshot.config, snapshot.inventory) if snapshot is not None else (),
-            (*(task.failure for task in self._supervised if task.failure), *self._kubelet.failures),
+            (
+                *(task.failure for task in (*self._supervised, self._controller) if task.failure),
+                *self._kubelet.failures,
+            ),
             (*self._watcher.degradations, *filter(None, (self._uevents_failure,))),
         )
 
@@ -134,7 +140,7 @@ class Agent:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     running = [tasks.create_task(task.run(), name=task.name) for task in self._supervised]
-                    running.append(tasks.create_task(self._kubelet.run(), name="kubelet controller"))
+                    running.append(tasks.create_task(self._controller.run(), name=self._controller.name))
                     await self._stopping.wait()
                     self.event_log.emit(Event.STOPPING, "closing streams and removing sockets")
                     for task in running:

@@ -19,10 +19,16 @@ MAX_HUNG_CALLS = 32
 """Calls that may hang before no further call is started. Each costs a thread, 16 KiB of memory."""
 MAX_CALL_SECONDS = 30.0
 """Seconds after which a function that still makes progress is stopped at its next file operation."""
+RETRY_SECONDS = 1.0
+"""Seconds after which ``on_return`` is called if the system could not start a thread."""
 IDLE_SECONDS = 10.0
 """Seconds after which a thread without work ends."""
 
 Result = TypeVar("Result")
+
+
+class NoThreadError(HangError):
+    """The system cannot start a thread, so that a function cannot run now."""
 
 
 class BlockingCall(Generic[Result]):
@@ -88,6 +94,7 @@ class BlockingCalls:
         self._idle = 0
         self._lock = threading.Lock()
         self._hung: set[BlockingCall[Any]] = set()
+        self._is_retry_due = False
 
     def __repr__(self) -> str:
         return f"<BlockingCalls [{len(self._hung)} of at most {self._max_hung} hang, {self._idle} threads idle]>"
@@ -102,6 +109,7 @@ class BlockingCalls:
 
         Raises:
             HangError: too many calls hang already.
+            NoThreadError: the system cannot start a thread now (cgroup limit pids.max, RLIMIT_NPROC).
         """
         if len(self._hung) >= self._max_hung:
             raise HangError(f"{len(self._hung)} file operations hang, and no further thread is started")
@@ -109,10 +117,26 @@ class BlockingCalls:
         with self._lock:
             is_thread_free = self._idle > 0
             self._idle -= is_thread_free
-        self._queue.put(call)
         if not is_thread_free:
-            threading.Thread(target=self._work, name="genplug-blocking", daemon=True).start()
+            self._start_thread()
+        # After the start of the thread, so that a call without a thread is not in the queue.
+        self._queue.put(call)
         return call
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name="genplug-blocking", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._is_retry_due:
+                self._is_retry_due = True
+                self._loop.call_later(RETRY_SECONDS, self._retry)
+            text = "no thread can be started; the limit of processes of the pod or the user is reached"
+            raise NoThreadError(text) from None
+
+    def _retry(self) -> None:
+        self._is_retry_due = False
+        self._on_return()
 
     async def run(self, function: Callable[[], Result], seconds: float, what: str) -> Result:
         """Return what a function returns in a thread. ``what`` names it in the error, for example "the write of x".

@@ -11,10 +11,13 @@ from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.plugin_dir import PluginDirListing
 from genplug.kubelet.pod_resources import list_devices_in_use
 from genplug.kubelet.registration import Registrar
-from genplug.kubelet.reports import EndpointStatus, Report
+from genplug.kubelet.reports import EndpointStatus, InternalErrorCaught, Report
 from genplug.kubelet.servicer import ResourceBackend
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource
+
+RESTART_SECONDS = 1.0
+"""Seconds before an endpoint that failed by an internal error is replaced."""
 
 
 class Endpoints:
@@ -63,8 +66,12 @@ class Endpoints:
         return self._endpoints[name].status if name in self._endpoints else None
 
     def start(self, tasks: asyncio.TaskGroup, registrar: Registrar) -> None:
-        """Serve from now on; ``tasks`` runs the endpoints."""
-        self._tasks, self._registrar = tasks, registrar
+        """Serve from now on; ``tasks`` runs the endpoints. Endpoints of an earlier call have ended."""
+        self._tasks, self._registrar, self._listing = tasks, registrar, None
+        self._endpoints.clear()
+        removed, self._draining = tuple(self._draining), {}
+        for name in removed:
+            self._draining[name] = tasks.create_task(self._drain(name), name=f"drain {name}")
 
     def stop(self) -> None:
         """End every endpoint: streams are closed, calls in progress answered, sockets removed."""
@@ -116,7 +123,20 @@ class Endpoints:
         name = offer.resource.name
         backend: LatestValue[ResourceBackend] = LatestValue(self._build_backend(offer))
         endpoint = self._endpoints[name] = Endpoint(name, backend, self._registrar, self._report)
-        self._tasks.create_task(endpoint.run(self._listing), name=f"endpoint {name}")
+        self._tasks.create_task(self._run_endpoint(endpoint, self._listing), name=f"endpoint {name}")
+
+    async def _run_endpoint(self, endpoint: Endpoint, listing: PluginDirListing) -> None:
+        """Run an endpoint until it is stopped; if it fails, replace it, so that it ends no other endpoint."""
+        name = endpoint.resource
+        try:
+            await endpoint.run(listing)
+        except Exception as error:  # noqa: BLE001 - an error of one resource must not end the other resources
+            self._report(InternalErrorCaught(name, "the endpoint", error))
+            await asyncio.sleep(RESTART_SECONDS)
+            if self._endpoints.get(name) is endpoint:
+                del self._endpoints[name]
+                if name in self._offers:
+                    self._serve(self._offers[name])
 
     async def _drain(self, name: str) -> None:
         await self._wait_unused(name)

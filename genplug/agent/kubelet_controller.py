@@ -20,11 +20,15 @@ from genplug.kubelet.plugin_dir import (
     PluginDir,
     PluginDirListing,
     PluginDirReplacedError,
+    PluginDirUnusableError,
 )
 from genplug.kubelet.registration import Registrar
 from genplug.observe.events import Event, EventLog
 from genplug.observe.messages import log_device_changes
 from genplug.observe.status import ResourceStatus
+
+RETRY_SECONDS = 1.0
+"""Seconds before the directory is listed again after the system could not list it."""
 
 
 class KubeletController:
@@ -43,6 +47,8 @@ class KubeletController:
             Supervised("CDI writer", self._offers.cdi.run, event_log),
         )
         self._directory: PluginDir | None = None
+        self._directory_error = ""
+        """The reason why the directory cannot be listed, empty if it can be."""
         self._kubelet_error = ""
         self._listing: PluginDirListing | None = None
         self._wakeup = Wakeup()
@@ -53,7 +59,7 @@ class KubeletController:
     @property
     def error(self) -> str:
         """The reason why the controller waits for the kubelet's directory, empty if it does not wait."""
-        return self._lock.error or self._kubelet_error
+        return self._lock.error or self._directory_error or self._kubelet_error
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -75,6 +81,7 @@ class KubeletController:
         Raises:
             PluginDirReplacedError: the directory was replaced on the host, so that no kubelet sees the sockets.
         """
+        self._listing, self._directory_error, self._kubelet_error = None, "", ""
         directory = self._directory = await self._lock.acquire()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -85,13 +92,21 @@ class KubeletController:
                 finally:
                     for task in running:
                         task.cancel()
+        except BaseExceptionGroup as group:
+            replaced, _ = group.split(PluginDirReplacedError)
+            if replaced is None:
+                raise
+            # The supervision of this task needs the error without its group.
+            raise _first_error(replaced) from None
         finally:
             directory.close()
+        # The directory is followed until this task is cancelled.
+        raise asyncio.CancelledError
 
     def release_directory(self) -> None:
         """Remove the sockets and release the lock of the directory. A thread can call this while the loop hangs."""
         if (directory := self._directory) is not None:
-            with suppress(OSError, PluginDirReplacedError):
+            with suppress(OSError, PluginDirReplacedError, PluginDirUnusableError):
                 directory.remove_leftovers()
             directory.close()
 
@@ -99,8 +114,16 @@ class KubeletController:
         self._watcher.set("kubelet", {directory.path}, self._on_directory_change, contents=False)
         try:
             while True:
-                self._on_directory_listing(directory.list_sockets())
-                await self._wakeup.sleep_until(time.monotonic() + self._settings.poll_seconds)
+                interval = self._settings.poll_seconds
+                try:
+                    listing = directory.list_sockets()
+                except PluginDirUnusableError as error:
+                    # The endpoints continue: their streams do not depend on the directory.
+                    self._on_unusable_directory(str(error))
+                    interval = min(RETRY_SECONDS, interval)
+                else:
+                    self._on_directory_listing(listing)
+                await self._wakeup.sleep_until(time.monotonic() + interval)
         except asyncio.CancelledError:
             # The task group waits for the endpoints: streams are closed, calls in progress answered, sockets removed.
             self._offers.endpoints.stop()
@@ -110,7 +133,15 @@ class KubeletController:
         if not names or any(name == KUBELET_SOCKET or name.startswith(SOCKET_PREFIX) for name in names):
             self._wakeup.set()
 
+    def _on_unusable_directory(self, error: str) -> None:
+        if error != self._directory_error:
+            self._directory_error = error
+            self._event_log.emit(Event.PLUGIN_DIR_UNUSABLE, error)
+
     def _on_directory_listing(self, listing: PluginDirListing) -> None:
+        if self._directory_error:
+            self._directory_error = ""
+            self._event_log.emit(Event.SYSTEM_RECOVERED, f"{self._settings.plugins_dir} can be listed again")
         previous, self._listing = self._listing, listing
         if listing.kubelet is None:
             if previous is None or previous.kubelet is not None:
@@ -125,3 +156,9 @@ class KubeletController:
             if previous is not None and previous.kubelet != listing.kubelet:
                 self._event_log.emit(Event.KUBELET_RESTARTED, "kubelet.sock was replaced: a kubelet started")
         self._offers.endpoints.on_directory_listing(listing)
+
+
+def _first_error(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

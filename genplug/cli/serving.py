@@ -9,14 +9,13 @@ import asyncio
 import gc
 import logging
 import os
-import queue
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 from pathlib import Path
 
 from genplug.agent import Agent, Settings
@@ -32,16 +31,14 @@ STOP_SECONDS = 1.3
 """Seconds after a signal within which the agent stops by itself; otherwise the process ends without it."""
 RELEASE_SECONDS = 0.2
 """Seconds within which the process then removes its sockets and releases its lock."""
+_RETRY_SECONDS = 1.0
+"""Seconds before the thread of the agent is started again."""
 _STARTUP_SECONDS = 5.0
 """Garbage collection is disabled for this time."""
 
 
-class _Notice(Enum):
-    """A notice for the main thread."""
-
-    STOP = "stop"
-    RELOAD = "reload"
-    ENDED = "ended"
+_ENDED = 0
+"""The notice that the agent has ended; other notices are the numbers of signals."""
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -74,6 +71,10 @@ def _start_garbage_collection() -> None:
     gc.enable()
 
 
+def _do_nothing(_number: int, _frame: object) -> None:
+    """Handle a signal: the interpreter writes its number to the pipe of :class:`_AgentProcess`."""
+
+
 class _AgentProcess:
     """Runs the agent in a thread, and passes signals to it."""
 
@@ -82,25 +83,21 @@ class _AgentProcess:
         self._writer = set_up_logging(style, level, self._report_dropped)
         self._event_log = EventLog(lambda: self._writer.dropped)
         self._loop = asyncio.new_event_loop()
-        # A signal handler may add to a SimpleQueue also while the main thread waits for an item.
-        self._notices: queue.SimpleQueue[_Notice] = queue.SimpleQueue()
+        # The interpreter writes the number of each signal, also of a signal just before the main thread waits.
+        self._notices, self._notify = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._agent: Agent | None = None
         self._is_stopping = False
         self._code = 0
 
     def run(self) -> int:
         """Run the agent until a signal, and return the exit code."""
-        for number, notice in (
-            (signal.SIGTERM, _Notice.STOP),
-            (signal.SIGINT, _Notice.STOP),
-            (signal.SIGHUP, _Notice.RELOAD),
-        ):
-            signal.signal(number, lambda *_, notice=notice: self._notices.put(notice))
+        signal.set_wakeup_fd(self._notify)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _do_nothing)
         while not self._start_thread():
             # The system cannot start a thread now (cgroup limit pids.max).
-            with suppress(queue.Empty):
-                if self._notices.get(timeout=1) is _Notice.STOP:
-                    return 0
+            if self._read_notices(_RETRY_SECONDS) & {signal.SIGTERM, signal.SIGINT}:
+                return 0
         return self._code if self._wait() else self._release()
 
     def _start_thread(self) -> bool:
@@ -114,20 +111,22 @@ class _AgentProcess:
     def _wait(self) -> bool:
         """Return whether the agent has ended by itself."""
         deadline: float | None = None
-        while True:
-            try:
-                notice = self._notices.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
-            except queue.Empty:
-                return False
-            match notice:
-                case _Notice.ENDED:
-                    return True
-                case _Notice.RELOAD:
-                    self._call(lambda agent: agent.reload())
-                case _Notice.STOP:
-                    self._is_stopping = True
-                    self._call(lambda agent: agent.stop())
-                    deadline = deadline or time.monotonic() + STOP_SECONDS
+        while deadline is None or time.monotonic() < deadline:
+            notices = self._read_notices(None if deadline is None else max(deadline - time.monotonic(), 0))
+            if _ENDED in notices:
+                return True
+            if signal.SIGHUP in notices:
+                self._call(lambda agent: agent.reload())
+            if notices & {signal.SIGTERM, signal.SIGINT}:
+                self._is_stopping = True
+                self._call(lambda agent: agent.stop())
+                deadline = deadline or time.monotonic() + STOP_SECONDS
+        return False
+
+    def _read_notices(self, seconds: float | None) -> set[int]:
+        """Return the notices that arrive first within a time; none if none arrives."""
+        readable, _, _ = select.select((self._notices,), (), (), seconds)
+        return set(os.read(self._notices, 1024)) if readable else set()
 
     def _call(self, function: Callable[[Agent], None]) -> None:
         """Call a function with the agent in its event loop."""
@@ -155,7 +154,7 @@ class _AgentProcess:
             self._event_log.emit_failure("the agent failed. This is an internal error; please report it", error)
             self._code = 1
         finally:
-            self._notices.put(_Notice.ENDED)
+            os.write(self._notify, bytes([_ENDED]))
 
     async def _run_agent(self) -> int:
         agent = self._agent = Agent(self._settings, self._event_log)

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import count
@@ -45,6 +46,8 @@ MAX_NAMES = 256
 
 _NO_NAMES: frozenset[str] = frozenset()
 
+_RETRY_SECONDS = 1.0
+"""The shortest time between two attempts to open an inotify descriptor."""
 _STOP_SECONDS = 1.0
 """The time for which :meth:`DirectoryWatcher.close` waits for the thread, which normally ends within milliseconds."""
 
@@ -182,6 +185,8 @@ class DirectoryWatcher:
         self._inbox = Inbox(self._wake)
         self._inotify: InotifyFD | None = None
         self._failure = ""
+        self._next_open = 0.0
+        """When a descriptor is requested again after the system refused it (monotonic seconds)."""
         self._open()
 
     @property
@@ -226,6 +231,8 @@ class DirectoryWatcher:
         Returns:
             Whether a scan is needed, because a directory may have changed before it was watched.
         """
+        if self._inotify is None and time.monotonic() >= self._next_open:
+            self._open()
         previous = self._subscriptions.get(name)
         self._subscriptions[name] = _Subscription(frozenset(directories), changed, contents)
         if previous is not None:
@@ -240,6 +247,7 @@ class DirectoryWatcher:
     def close(self) -> None:
         """End all subscriptions and the thread, and close the descriptor. A second call has no effect."""
         self._subscriptions.clear()
+        self._next_open = float("inf")
         if self._inotify is not None:
             inotify, self._inotify = self._inotify, None
             inotify.stop()
@@ -248,6 +256,7 @@ class DirectoryWatcher:
         self._watches.clear()
 
     def _open(self) -> None:
+        self._next_open = time.monotonic() + _RETRY_SECONDS
         try:
             inotify = InotifyFD()
         except OSError as error:

@@ -17,6 +17,8 @@ _OPTIONS = (
     # (docs/internals/kubelet-contract.md §1.3).
     ("grpc.max_receive_message_length", 16 << 20),
 )
+_SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ENOTSOCK, errno.ELOOP)
+"""The errors of connect(2) and socket(2) that gRPC reports as a part of a longer text."""
 
 
 class CallError(Exception):
@@ -34,18 +36,25 @@ async def call(socket: Path, method: str, request: bytes, *, deadline: float, wa
 
     Raises:
         SocketMissingError: the socket does not exist.
-        CallError: the server responded with an error, or not within the deadline.
+        CallError: the server responded with an error, or not within the deadline, or the call cannot be made.
     """
-    async with grpc.aio.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
-        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-        try:
+    try:
+        async with grpc.aio.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
+            unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
             return await unary(request, timeout=deadline, wait_for_ready=wait)
-        except grpc.aio.AioRpcError as error:
-            raise _convert_error(error, socket, deadline) from error
+    except grpc.aio.AioRpcError as error:
+        raise _convert_error(error, socket, deadline) from error
+    except Exception as error:
+        # For example no descriptor or no thread for the connection. The library has no common type for its errors.
+        raise CallError(f"the call to {socket} cannot be made: {error}") from error
 
 
 def _convert_error(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -> CallError:
     details = error.details() or "no details"
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        for number in _SYSTEM_ERRORS:
+            if os.strerror(number) in details:
+                return CallError(f"cannot connect to {socket}: {os.strerror(number)}")
     if os.strerror(errno.ECONNREFUSED) in details:
         return CallError(f"connection refused: no process listens on {socket}")
     if os.strerror(errno.ENOENT) in details:

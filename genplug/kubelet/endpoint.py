@@ -178,12 +178,12 @@ class Endpoint:
         return Served()
 
     async def _register(self) -> Event:
-        # A kubelet that starts at this moment may have deleted the socket (§3, race 2).
-        if self._socket is None or stat_socket(self._socket) != self._socket_identity:
-            return OwnSocketLost()
         try:
+            # A kubelet that starts at this moment may have deleted the socket (§3, race 2).
+            if self._socket is None or stat_socket(self._socket) != self._socket_identity:
+                return OwnSocketLost()
             await self._registrar.register(self.resource, self._socket.name, self._backend.value.options)
-        except CallError as error:
+        except (CallError, OSError) as error:
             return RegisterFailed(str(error))
         return Registered()
 
@@ -199,13 +199,14 @@ class Endpoint:
         if server is not None:
             await _run_uncancelled(server.stop(_STOP_GRACE_SECONDS))
         # C-core unlinks its path when it stops. If the socket is still there, and still the own socket, remove it.
-        if socket is not None and identity is not None and stat_socket(socket) == identity:
-            try:
+        if socket is None or identity is None:
+            return
+        try:
+            if stat_socket(socket) == identity:
                 socket.unlink(missing_ok=True)
-            except OSError as error:
-                # For example a file system that is read-only now. The next agent, or a starting kubelet, removes it.
-                reason = error.strerror or str(error)
-                self._report(SocketNotRemoved(self.resource, str(socket), reason))
+        except OSError as error:
+            # For example a file system that is read-only now. The next agent, or a starting kubelet, removes it.
+            self._report(SocketNotRemoved(self.resource, str(socket), error.strerror or str(error)))
 
 
 async def _cancel(task: asyncio.Task[None] | None) -> None:

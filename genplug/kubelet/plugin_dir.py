@@ -4,6 +4,7 @@ Sources: docs/internals/kubelet-contract.md §1.5 (107 bytes, C-core unlinks its
 (which files the kubelet deletes when it starts).
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -20,6 +21,15 @@ KUBELET_SOCKET = "kubelet.sock"
 SOCKET_PREFIX = "genplug-"
 MAX_SOCKET_PATH_BYTES = 107
 """Maximum length of the path of a Unix socket: ``sun_path`` has 108 bytes with its NUL; grpcio raises at 108."""
+
+_HINTS = {
+    errno.EMFILE: "The limit of open files of the process is reached; raise RLIMIT_NOFILE of the agent",
+    errno.ENFILE: "The limit of open files of the node is reached; raise the sysctl fs.file-max",
+    errno.ENOMEM: "The node or the pod is out of memory; raise the memory limit of the pod",
+    errno.EACCES: "Run genplug as root, with access to the directory",
+    errno.EPERM: "Run genplug as root, with access to the directory",
+}
+"""What to do after an error of the system."""
 
 _NOT_IN_SLUG = re.compile(r"[^a-z0-9]+")
 _MAX_SLUG_CHARACTERS = 30
@@ -63,10 +73,14 @@ class PluginDirUnusableError(Exception):
 
 
 def stat_socket(path: Path) -> SocketIdentity | None:
-    """Return the identity of the socket at a path; None if there is no file or another type of file."""
+    """Return the identity of the socket at a path; None if there is no file or another type of file.
+
+    Raises:
+        OSError: the system cannot answer, for example because the directory cannot be read.
+    """
     try:
         status = path.lstat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return SocketIdentity(status.st_dev, status.st_ino, status.st_mtime_ns) if stat.S_ISSOCK(status.st_mode) else None
 
@@ -149,14 +163,18 @@ class PluginDir:
         Raises:
             PluginDirReplacedError: the directory was deleted or replaced on the host; only a new mount shows the new
                 directory.
+            PluginDirUnusableError: the directory cannot be listed now.
         """
-        self._check_not_replaced()
-        own: dict[str, SocketIdentity] = {}
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if entry.name.startswith(SOCKET_PREFIX) and (identity := stat_socket(Path(entry.path))):
-                    own[entry.name] = identity
-        return PluginDirListing(stat_socket(self.path / KUBELET_SOCKET), own)
+        try:
+            self._check_not_replaced()
+            own: dict[str, SocketIdentity] = {}
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    if entry.name.startswith(SOCKET_PREFIX) and (identity := stat_socket(Path(entry.path))):
+                        own[entry.name] = identity
+            return PluginDirListing(stat_socket(self.path / KUBELET_SOCKET), own)
+        except OSError as error:
+            raise PluginDirUnusableError(_describe_error("list", self.path, error)) from error
 
     def check_writable(self) -> None:
         """Check that this process can create sockets in the directory.
@@ -182,10 +200,18 @@ class PluginDir:
         held = os.fstat(self._descriptor)
         try:
             named = self.path.stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             named = None
         if held.st_nlink == 0 or named is None or (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
             raise PluginDirReplacedError(
                 f"{self.path} was deleted or replaced on the host, but this process still has the previous directory "
                 "mounted, which no kubelet uses. The process ends, so that a new container gets the new directory"
             )
+
+
+def _describe_error(operation: str, path: Path, error: OSError) -> str:
+    hint = _HINTS.get(
+        error.errno or 0,
+        "Check that a kubelet runs on this node and that its directory is mounted at the path in --kubelet-dir",
+    )
+    return f"cannot {operation} the kubelet's directory {path}: {error.strerror}. {hint}"

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from genplug.kubelet.api.services import POD_RESOURCES, method_path
 from genplug.kubelet.client import CallError, SocketMissingError, call
@@ -15,7 +17,7 @@ async def list_devices_in_use(socket: Path) -> Mapping[str, frozenset[str]]:
     """Return the IDs of the devices that pods use, by resource.
 
     Raises:
-        CallError: the kubelet did not respond, or responded with an error.
+        CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
     """
     used: dict[str, set[str]] = {}
     for use in await list_device_uses(socket, DEADLINE_SECONDS):
@@ -27,7 +29,7 @@ async def list_device_uses(socket: Path, deadline: float) -> tuple[DeviceUse, ..
     """Return the containers that use devices, each with the IDs of a resource, within a deadline (seconds).
 
     Raises:
-        CallError: the kubelet did not respond, or responded with an error.
+        CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
     """
     try:
         content = await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=deadline)
@@ -36,9 +38,14 @@ async def list_device_uses(socket: Path, deadline: float) -> tuple[DeviceUse, ..
             f"{error}. Check that --pod-resources-dir is the directory pod-resources in the --root-dir of the kubelet "
             "(in the chart: daemonset.podResourcesDir)"
         ) from error
+    try:
+        response = pb.ListPodResourcesResponse.FromString(content)
+    except DecodeError:
+        text = f"expected a ListPodResourcesResponse from {socket}, found {len(content)} bytes that are not a message"
+        raise CallError(text) from None
     # The kubelet has an entry for each NUMA node of a device.
     ids: dict[tuple[str, str, str, str], dict[str, None]] = {}
-    for pod in pb.ListPodResourcesResponse.FromString(content).pod_resources:
+    for pod in response.pod_resources:
         for container in pod.containers:
             for devices in container.devices:
                 key = (devices.resource_name, pod.namespace, pod.name, container.name)

@@ -20,6 +20,16 @@ class Event(Enum):
         logging.INFO,
         "The agent has received a signal to terminate. It closes its streams and removes its sockets.",
     )
+    SYSTEM_ERROR = (
+        "system_error",
+        logging.ERROR,
+        "The system refuses a file descriptor, a thread, memory or access to a file. The agent retries. Key: `task`.",
+    )
+    SYSTEM_RECOVERED = (
+        "system_recovered",
+        logging.INFO,
+        "A part of the agent works again after an error. Key: `task`.",
+    )
     STOP_TIMED_OUT = (
         "stop_timed_out",
         logging.WARNING,

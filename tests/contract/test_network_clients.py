@@ -49,7 +49,7 @@ async def test_idle_connections_neither_end_nor_grow_the_agent(
     port = free_port()
     xy_node.write_config(X_CONFIG)
     async with start_agent(
-        xy_node, "--listen", f"127.0.0.1:{port}", limits={resource.RLIMIT_NOFILE: descriptors}
+        xy_node, "--listen", f"127.0.0.1:{port}", prefix=("prlimit", f"--nofile={descriptors}")
     ) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
         await read_log_entry(process, Event.REGISTERED)

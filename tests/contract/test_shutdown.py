@@ -112,19 +112,19 @@ async def test_read_only_directory_ends_the_process_with_success(xy_node: FakeNo
 async def test_hanging_file_system_does_not_delay_the_end(
     xy_node: FakeNode, kubelet: KubeletStandIn, what: str
 ) -> None:
-    dead = xy_node.locate("/mnt/dead")
+    dead = xy_node.locate("/sys/dead")
     options = {
-        "mount source": "allocate: {mounts: [{hostPath: /mnt/dead/f, containerPath: /f}]}",
+        "mount source": "allocate: {mounts: [{hostPath: /sys/dead/f, containerPath: /f}]}",
         "companion": "",
-        "probe": "health: {probes: [{file: {path: /mnt/dead/f}, periodSeconds: 0.1, timeoutSeconds: 60}]}",
+        "probe": "health: {probes: [{file: {path: /sys/dead/f}, periodSeconds: 0.1, timeoutSeconds: 60}]}",
         "configuration": "",
         "attribute": "",
     }[what]
     source = {
-        "companion": 'nodes: [{path: "${path}"}, {path: /mnt/dead/absent, optional: true}]',
-        "attribute": "where: {a: ok}, attributes: {a: {path: /mnt/dead/f}}",
+        "companion": 'nodes: [{path: "${path}"}, {path: /sys/dead/absent, optional: true}]',
+        "attribute": "where: {a: ok}, attributes: {a: {path: /sys/dead/f}}",
     }.get(what, "")
-    rules = "mounts: {allow: [/mnt]}\ndevices: {allow: [/dev/**, /mnt/**]}\n"
+    rules = "mounts: {allow: [/sys]}\ndevices: {allow: [/dev/**, /sys/**]}\n"
     policy = write_policy(xy_node, rules)
     with HangingFiles(dead, {"f": "ok\n"}) as files:
         xy_node.write_config(build_x_config(options, source=source))

@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import json
-import resource
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Mapping
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from genplug.observe.events import Event
@@ -17,17 +15,18 @@ from genplug.testing.node.fake_node import FakeNode
 
 @contextlib.asynccontextmanager
 async def start_agent(
-    node: FakeNode, *options: str, limits: Mapping[int, int] | None = None, stderr: int = asyncio.subprocess.PIPE
+    node: FakeNode,
+    *options: str,
+    stderr: int = asyncio.subprocess.PIPE,
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[Process]:
     """Run ``genplug run`` with a JSON log on a node; kill the process at the end of the context if it still runs.
 
-    ``limits`` are resource limits of the process (setrlimit(2)), by their numbers.
+    ``prefix`` is a program with its arguments that runs the command, for example ``prlimit`` or ``setpriv``.
     """
-    command: list[str | Path] = [sys.executable, "-m", "genplug", "run", "--log-format", "json", *options]
+    command: list[str | Path] = [*prefix, sys.executable, "-m", "genplug", "run", "--log-format", "json", *options]
     command += ["--config", node.config_dir, "--root", node.root, "--kubelet-dir", node.kubelet_dir]
-    process = await asyncio.create_subprocess_exec(
-        *command, stderr=stderr, preexec_fn=partial(_set_limits, limits or {})
-    )
+    process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
     try:
         yield process
     finally:
@@ -59,8 +58,3 @@ async def wait_for_exit(process: Process) -> tuple[int, float]:
     await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode is not None
     return process.returncode, time.monotonic() - started
-
-
-def _set_limits(limits: Mapping[int, int]) -> None:
-    for number, limit in limits.items():
-        resource.setrlimit(number, (limit, limit))

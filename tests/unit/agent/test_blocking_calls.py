@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from genplug.agent.blocking_calls import BlockingCalls
+from genplug.agent.blocking_calls import BlockingCalls, NoThreadError
 from genplug.hardware.file_tree import Access
 from genplug.hardware.hung_paths import HangError, HungPaths
 
@@ -144,3 +144,24 @@ async def test_repr_shows_hung_calls_and_their_operation(paths: HungPaths, gate:
     assert "READ /sys/x0/state" in repr(call)
     calls.give_up(call, 0)
     assert repr(calls) == "<BlockingCalls [1 of at most 32 hang, 0 threads idle]>"
+
+
+async def test_call_without_a_thread_is_a_known_error_and_is_retried(
+    paths: HungPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genplug.agent.blocking_calls.RETRY_SECONDS", 0.05)
+    is_retried = asyncio.Event()
+    calls = BlockingCalls(paths, on_return=is_retried.set)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(100):
+            with pytest.raises(NoThreadError, match="no thread can be started"):
+                calls.start(time.monotonic)
+    await asyncio.wait_for(is_retried.wait(), 10)
+    # No call of the failed attempts is left in the queue, and none counts as hung.
+    assert await calls.run(lambda: "result", 10, "the call") == "result"
+    assert calls.hung == 0

@@ -74,3 +74,44 @@ async def test_supervised_task_ends_when_cancelled(log: EventLog) -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(24, "Too many open files"), "Too many open files"),
+        (PermissionError(13, "Permission denied", "/dev"), "Permission denied: /dev"),
+        (MemoryError(), "Cannot allocate memory"),
+        (RuntimeError("can't start new thread"), "no thread can be started; the limit of processes"),
+        (ExceptionGroup("", [OSError(28, "No space left on device")]), "No space left on device"),
+    ],
+)
+async def test_error_of_the_system_is_logged_once_without_a_traceback(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    monkeypatch.setattr("genplug.agent.supervision.RESTART_SECONDS", 0.0)
+    monkeypatch.setattr("genplug.agent.supervision.STEADY_AFTER_SYSTEM_ERROR_SECONDS", 0.01)
+    events: asyncio.Queue[LogEvent] = asyncio.Queue()
+    log.listen(events.put_nowait)
+
+    async def fail_three_times() -> None:
+        if task.restarts < 3:
+            raise error
+        await asyncio.Event().wait()
+
+    task = Supervised("device scanner", fail_three_times, log)
+    running = asyncio.create_task(task.run())
+    first, second = [await asyncio.wait_for(events.get(), 10) for _ in range(2)]
+    assert first.event is Event.SYSTEM_ERROR
+    assert f"the device scanner waits for the system: {reason}" in first.text
+    assert second.event is Event.SYSTEM_RECOVERED
+    assert (task.failure, task.restarts) == ("", 3)
+    running.cancel()
+
+
+async def test_fatal_error_ends_the_task(log: EventLog) -> None:
+    async def fail() -> None:
+        raise FileNotFoundError
+
+    with pytest.raises(FileNotFoundError):
+        await asyncio.wait_for(Supervised("kubelet controller", fail, log, fatal=(FileNotFoundError,)).run(), 10)
