@@ -6,7 +6,7 @@ a host that records each access, and writes the recorded files.
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,11 +80,11 @@ class _RecordingReader(CachedFileReader):
 
     limits: dict[str, int] = field(factory=dict)
 
-    def read_bytes(self, path: str, max_bytes: int) -> bytes:
+    def read_bytes(self, path: str, max_bytes: int, allows: Callable[[str], bool] | None = None) -> bytes:
         """Return the first bytes of a regular file."""
         resolved = self.host.resolve_file(path)
         self.limits[resolved] = max(self.limits.get(resolved, 0), max_bytes)
-        return super().read_bytes(path, max_bytes)
+        return super().read_bytes(path, max_bytes, allows)
 
 
 def capture(

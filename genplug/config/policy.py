@@ -18,6 +18,7 @@ from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.read_rules import ReadRules
 
 
 @frozen
@@ -124,6 +125,7 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         mounts=globs("mounts", "allow") or (),
         writable=globs("mounts", "writable") or (),
         programs=globs("exec", "allow") or (),
+        read=DEFAULT_POLICY.read if (read := globs("read", "allow")) is None else ReadRules(read),
         cdi=name_globs("cdi"),
         annotations=name_globs("annotations"),
         env=name_globs("env"),

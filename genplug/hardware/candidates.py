@@ -24,6 +24,7 @@ from genplug.hardware.required_attributes import required_attributes
 from genplug.hardware.scan_errors import SearchLimitError
 from genplug.spec.limits import MAX_MATCHES
 from genplug.spec.model import CandidateType, Resource, Source
+from genplug.spec.policy import Policy
 from genplug.spec.selectors import Condition
 from genplug.spec.template import Values
 
@@ -80,7 +81,7 @@ def find_candidates(
             candidate = known.get(path)
             if candidate is None or changes is None or _is_affected(candidate, changes):
                 try:
-                    candidate = _examine(path, source, number, by, names, host, dependencies)
+                    candidate = _examine(path, source, number, by, names, host, dependencies, resource.policy)
                 except HangError as error:
                     stalls.append(ScanStall(resource.name, printable(path), str(error), error.since))
                     candidate = known.get(path) or Candidate(path, None, {}, number, by, f"cannot be examined: {error}")
@@ -159,7 +160,14 @@ def _depend_on(candidate: Candidate, dependencies: Dependencies) -> None:
 
 
 def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
-    path: str, source: Source, number: int, found_by: str, names: frozenset[str], host: Host, dependencies: Dependencies
+    path: str,
+    source: Source,
+    number: int,
+    found_by: str,
+    names: frozenset[str],
+    host: Host,
+    dependencies: Dependencies,
+    policy: Policy,
 ) -> Candidate:
     """Examine a path: stat it and read the attributes that its source needs."""
     info = host.stat_tracked(path, dependencies)
@@ -169,19 +177,26 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
         links = tuple(
             f"{directory}/{name}" for directory, entries in path_dependencies.names.items() for name in entries
         )
-    reason = path_error(path, info, source, host)
+    reason = path_error(path, info, source, host) or policy.candidate_error(path)
+    if not reason and info is not None and not info.is_device and not path.startswith("/dev/"):
+        reason = policy.candidate_error(info.resolved)
     if info is None or reason:
         return Candidate(path, info, {}, number, found_by, reason, links)
-    lazy = LazyAttributes(path, info, source, host)
+    lazy = LazyAttributes(path, info, source, host, policy)
     attributes: Values = {}
     try:
-        reason = next((error for condition in source.where if (error := condition_error(condition, lazy))), "")
+        reason = next((error for condition in source.where if (error := _where_error(condition, lazy))), "")
         attributes = {} if reason else lazy.read(names)
     except AttributeLimitError as error:
         reason = str(error)
-    return Candidate(
-        path, info, attributes, number, found_by, reason, links, tuple(sorted(lazy.depends)) if lazy.depends else ()
-    )
+    depends = tuple(sorted(lazy.depends)) if lazy.depends else ()
+    return Candidate(path, info, attributes, number, found_by, reason, links, depends, lazy.refusals)
+
+
+def _where_error(condition: Condition, attributes: LazyAttributes) -> str:
+    """Return why a candidate does not meet a condition, and why the attribute could not be read."""
+    error, refusal = condition_error(condition, attributes), attributes.refusals.get(condition.attribute)
+    return f"{error}; {refusal}" if error and refusal else error
 
 
 def _nodes_before_links(examined: Iterable[Candidate]) -> Iterator[Candidate]:

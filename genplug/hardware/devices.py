@@ -1,6 +1,6 @@
 """Builds devices from candidates: groups, keys, IDs, device nodes, companions, and the faults of a device."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
@@ -120,7 +120,8 @@ def _group_candidates(
         try:
             key = source.group_by.render(candidate.attributes) if source.group_by else candidate.path
         except RenderError as error:
-            left_out.append((candidate, LeftOut(f"groupBy {error.describe('the candidate')}")))
+            reason = f"groupBy {error.describe('the candidate')}{_format_refusals((candidate,))}"
+            left_out.append((candidate, LeftOut(reason)))
             continue
         members = groups.setdefault(key, {})
         first = members.setdefault(candidate.info.identity if candidate.info is not None else candidate.path, candidate)
@@ -139,7 +140,7 @@ def _group_candidates(
         try:
             identity = source.id.render(distinct_values(merge_values(member.attributes for member in grouped)))
         except RenderError as error:
-            reason = f"id {error.describe('the candidate')}"
+            reason = f"id {error.describe('the candidate')}{_format_refusals(grouped)}"
             left_out += ((member, LeftOut(reason)) for member in grouped)
         else:
             keyed.append(_Group(identity, is_node_name=False, candidates=grouped))
@@ -181,7 +182,7 @@ class _DeviceBuilder:
         slices, fault = _slices(resource, distinct)
         faults += [fault] if fault else []
         needed_faults = [
-            f"{part} refers to '{names[0]}', which the device does not have"
+            f"{part} refers to '{names[0]}', which the device does not have{_format_refusals(group.candidates, names)}"
             for names, part in self.needed.items()
             if not any(name_ in attributes for name_ in names)
         ]
@@ -214,6 +215,17 @@ class _DeviceBuilder:
         )
         denied = denied_device_error(device, resource.policy, self.host)
         return LeftOut(denied) if denied else device
+
+
+def _format_refusals(candidates: Iterable[Candidate], names: Collection[str] | None = None) -> str:
+    """Return why attributes could not be read, as the end of a reason; empty if no policy refused a read."""
+    refusals = (
+        refusal
+        for candidate in candidates
+        for name, refusal in candidate.refusals.items()
+        if names is None or name in names
+    )
+    return "".join(f"; {refusal}" for refusal in dict.fromkeys(refusals))
 
 
 def _empty_allocation_faults(resource: Resource, group: _Group) -> list[str]:

@@ -78,7 +78,7 @@ def _read(
     info = host.stat(candidate.path)
     if info is None or path_error(candidate.path, info, source, host):
         return (), ()
-    facts = LazyAttributes(candidate.path, info, source, host)
+    facts = LazyAttributes(candidate.path, info, source, host, resource.policy)
     checks = []
     for condition in source.where:
         if (exceeded := _attribute(condition.attribute, facts)).values == () and exceeded.origin:

@@ -318,6 +318,9 @@ def read_regular_file(path: str, max_bytes: int, *, may_block: bool) -> bytes:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC | (0 if may_block else os.O_NONBLOCK)
     file = os.open(path, flags)
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            # It was replaced in between.
+            raise NotAFileError(errno.ENXIO, os.strerror(errno.ENXIO), path)
         content = os.read(file, max_bytes)
         # The kernel returns a long text in parts of at most a page.
         while len(content) < max_bytes and (part := os.read(file, max_bytes - len(content))):

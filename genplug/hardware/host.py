@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -157,14 +157,19 @@ class Host:
             self._resolved[path, kind] = resolved
         return resolved
 
-    def read_text(self, path: str) -> str | None:
-        """Return the stripped text of a regular file, or None if it cannot be read, even temporarily."""
+    def read_text(self, path: str, allows: Callable[[str], bool] | None = None) -> str | None:
+        """Return the stripped text of a regular file, or None if it cannot be read, even temporarily.
+
+        ``allows`` is called with the path without symlinks, and returns whether the file may be read.
+        """
         if path in self._texts:
             return self._texts[path]
         text = None
         with suppress(OSError, ValueError):
             resolved, status = self._tree.resolve(path, Dependencies())
             if stat.S_ISREG(status.st_mode):
+                if allows is not None and not allows(resolved):
+                    return None
                 text = decode_text(self._tree.read(resolved, MAX_TEXT_BYTES))
         if self.is_cached:
             self._texts[path] = text

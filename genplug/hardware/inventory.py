@@ -94,6 +94,8 @@ class Candidate:
     reason: str = ""
     links: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
+    refusals: Mapping[str, str] = field(factory=dict)
+    """Why attributes have no value, for those whose file the policy does not allow to read."""
 
     @property
     def symlink_chain(self) -> tuple[str, ...]:

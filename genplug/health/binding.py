@@ -82,7 +82,9 @@ def bind_probe(device: Device, resource: Resource, spec: ProbeSpec, *, is_archiv
         return BoundProbe(ref, spec, error=reason)
     try:
         if kind.polling is not None:
-            return BoundProbe(ref, spec, request=kind.polling.request(spec.check, device))
+            return BoundProbe(
+                ref, spec, request=kind.restrict(kind.polling.request(spec.check, device), resource.policy)
+            )
         patterns = kind.listening.bind(spec.check, device) if kind.listening is not None else None
     except MissingAttributeError as error:
         return BoundProbe(ref, spec, error=f"needs the attribute '{error.name}', which the device does not have")

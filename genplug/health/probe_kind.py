@@ -146,6 +146,7 @@ class ProbeKind:
 
     ``decode`` returns None after it reported a missing or invalid option.
     ``denial`` returns the rule of a policy that denies a check, or None if the check is allowed.
+    ``restrict`` returns a request with the limits of a policy that only a run can check.
     ``default_name`` returns the name of a probe without ``name``; if it is empty, the name is that of the kind.
     """
 
@@ -156,6 +157,7 @@ class ProbeKind:
     listening: Listening | None = None
     denial: Callable[[Any, Policy], Denial | None] = lambda _check, _policy: None
     default_name: Callable[[Any], str] = lambda _check: ""
+    restrict: Callable[[ProbeRequest, Policy], ProbeRequest] = lambda request, _policy: request
 
     def __attrs_post_init__(self) -> None:
         if (self.polling is None) == (self.listening is None):

@@ -12,6 +12,7 @@ from genplug.hardware.inventory import Device, Inventory
 from genplug.recipes.catalog import HEADER, Recipe
 from genplug.spec.globs import Glob
 from genplug.spec.policy import Policy
+from genplug.spec.read_rules import DEFAULT_READ_GLOBS, parse_read_rules
 
 _EVERYTHING = (Glob.parse("/**"),)
 _PERMISSIVE = Policy(
@@ -23,6 +24,7 @@ _PERMISSIVE = Policy(
     cdi=("*",),
     annotations=("*",),
     env=("*",),
+    read=parse_read_rules(("/**", *DEFAULT_READ_GLOBS)),
     open_probe=True,
 )
 

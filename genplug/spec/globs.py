@@ -70,6 +70,13 @@ class Glob:
         names = tuple(name for name in path.split("/") if name)
         return any(_matches(segments, names) for segments in self.alternatives)
 
+    def may_match_below(self, directory: str) -> bool:
+        """Return whether a path below a directory may match; does not access the file system."""
+        names = tuple(name for name in directory.split("/") if name)
+        return any(
+            min(_reach(segments, names), default=len(segments)) < len(segments) for segments in self.alternatives
+        )
+
     def __iter__(self) -> Iterator[tuple[Segment, ...]]:
         return iter(self.alternatives)
 
@@ -148,13 +155,17 @@ def _segment(name: str) -> Segment:
 
 
 def _matches(segments: tuple[Segment, ...], names: tuple[str, ...]) -> bool:
-    # Track every position in the pattern that the names so far can reach: at most segments times names steps.
+    return len(segments) in _reach(segments, names)
+
+
+def _reach(segments: tuple[Segment, ...], names: tuple[str, ...]) -> set[int]:
+    """Return every position in a pattern that names can reach: at most segments times names steps."""
     reached = _with_skips({0}, segments)
     for name in names:
         inside = (at for at in reached if at < len(segments))
         steps = {at if segments[at].is_any_depth else at + 1 for at in inside if _passes(segments[at], name)}
         reached = _with_skips(steps, segments)
-    return len(segments) in reached
+    return reached
 
 
 def _passes(segment: Segment, name: str) -> bool:

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from genplug.spec.denied_variables import denied_value_effect, denied_variable_effect
 from genplug.spec.globs import Glob
+from genplug.spec.read_rules import DEFAULT_READ_RULES, ReadRules
 
 
 @frozen
@@ -25,6 +26,7 @@ class Policy:
     - ``mounts``, ``writable``: globs over host paths; a path is also allowed if a glob matches one of its parents.
     - ``programs``: globs over the paths of programs that probes and ``preStart`` may run.
     - ``cdi``: globs over the qualified names of other programs' CDI devices.
+    - ``read``: which files attributes and probes may read.
     - ``annotations``: globs over the keys of annotations.
     - ``env``: globs over the names of environment variables, or over ``NAME=VALUE``, that are allowed although they are
       in the built-in list (``genplug.spec.denied_variables``).
@@ -42,6 +44,7 @@ class Policy:
     writable: tuple[Glob, ...] = ()
     programs: tuple[Glob, ...] = ()
     cdi: tuple[str, ...] = ()
+    read: ReadRules = DEFAULT_READ_RULES
     annotations: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
@@ -105,6 +108,34 @@ class Policy:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.cdi):
             return ""
         return self._refuse("cdi.allow", _format_list(self.cdi))
+
+    def read_error(self, path: str) -> str:
+        """Return which rule forbids attributes and probes to read the file at a path, or an empty string."""
+        return "" if self.read.allows(path) else self._refuse_read()
+
+    def read_below_error(self, directory: str) -> str:
+        """Return which rule forbids to read any file below a directory, or an empty string."""
+        return "" if self.read.may_allow_below(directory) else self._refuse_read()
+
+    def candidate_error(self, path: str) -> str:
+        """Return which rule forbids that a glob of ``devices`` names a path, or an empty string.
+
+        A path may be named if it is in ``/dev``, or if a container may get it.
+        """
+        if path.startswith("/dev/") or self.read.allows(path) or not self.mount_error(path, read_only=True):
+            return ""
+        return self._refuse_read() if self.device_error(path) else ""
+
+    def candidate_below_error(self, directory: str) -> str:
+        """Return which rule forbids that a glob of ``devices`` names a path below a directory, or an empty string."""
+        globs = (*self.mounts, *self.writable, *self.allow)
+        is_possible = self.read.may_allow_below(directory) or any(glob.may_match_below(directory) for glob in globs)
+        # A mount of a directory includes everything below it.
+        is_mounted = not self.mount_error(directory, read_only=True)
+        return "" if is_possible or is_mounted or f"{directory}/".startswith("/dev/") else self._refuse_read()
+
+    def _refuse_read(self) -> str:
+        return self._refuse("read.allow", _format_list([glob.text for glob in self.read.globs]))
 
     def annotation_error(self, key: str) -> str:
         """Return which rule forbids an annotation with this key, or an empty string."""

@@ -161,8 +161,10 @@ async def test_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode) 
 
 
 async def test_directory_that_hangs_keeps_the_devices_of_its_resource(node: FakeNode) -> None:
-    config = HEAD + f"  {HUNG}: {{devices: [{{glob: '/mnt/hung/*', type: file}}], allocate: {{env: {{A: b}}}}}}\n"
-    with HangingFiles(node.locate("/mnt/hung"), {"hung0": ""}) as files:
+    config = (
+        HEAD + f"  {HUNG}: {{devices: [{{glob: '/run/udev/data/hung/*', type: file}}], allocate: {{env: {{A: b}}}}}}\n"
+    )
+    with HangingFiles(node.locate("/run/udev/data/hung"), {"hung0": ""}) as files:
         node.plug("/dev/other0")
         async with running(node, config + OTHER_SPEC) as agent:
             await node.kubelet.wait_for_list(HUNG)

@@ -25,6 +25,7 @@ from genplug.config.yaml_tree import parse_document, to_python
 from genplug.hardware.attributes import KNOWN_ATTRIBUTES
 from genplug.spec.globs import Glob
 from genplug.spec.policy import Policy
+from genplug.spec.read_rules import parse_read_rules
 from tests.docs.blocks import ROOT, Block, all_blocks
 
 CHECKED = {"yaml", "json", "python", "sh", "console"}
@@ -38,6 +39,7 @@ EVERYTHING = Policy(
     writable=(Glob.parse("/**"),),
     programs=(Glob.parse("/**"),),
     cdi=("*",),
+    read=parse_read_rules(("/**",)),
     annotations=("*",),
     open_probe=True,
 )

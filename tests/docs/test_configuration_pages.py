@@ -17,6 +17,7 @@ from genplug.hardware.attributes import KNOWN_ATTRIBUTES
 from genplug.health.probes import PROBES
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.read_rules import parse_read_rules
 from genplug.spec.template import FILTERS
 from tests.support.configs import find_diagnostics
 from tests.support.pages import code_blocks, headings, inline_code, read_page, table_rows
@@ -30,6 +31,7 @@ ALLOWING = Policy(
     writable=(Glob.parse("/**"),),
     programs=(Glob.parse("/**"),),
     cdi=("*",),
+    read=parse_read_rules(("/**",)),
     annotations=("*",),
     open_probe=True,
 )

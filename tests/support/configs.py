@@ -11,6 +11,7 @@ from genplug.spec.diagnostic import Diagnostic, DiagnosticCode
 from genplug.spec.globs import Glob
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
+from genplug.spec.read_rules import parse_read_rules
 
 CONFIG_HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
 POLICY_HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
@@ -18,7 +19,11 @@ NAME = "example.com/x"
 DEVICES = "devices: [{glob: /dev/x*}]"
 """The devices of a resource whose tests are about other keys."""
 PERMISSIVE_POLICY = Policy(
-    writable=(Glob.parse("/**"),), programs=(Glob.parse("/opt/**"),), cdi=("*",), annotations=("*",)
+    writable=(Glob.parse("/**"),),
+    programs=(Glob.parse("/opt/**"),),
+    cdi=("*",),
+    annotations=("*",),
+    read=parse_read_rules(("/**",)),
 )
 """Allows the mounts, programs, CDI devices and annotations of the tests; the default policy allows none."""
 

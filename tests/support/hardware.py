@@ -17,13 +17,14 @@ from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import AllocateSpec, CandidateType, Config, NodeSpec, Resource, Source
 from genplug.spec.policy import Policy
+from genplug.spec.read_rules import parse_read_rules
 from genplug.spec.selectors import Condition, Selector
 from genplug.spec.template import Template
 
 NAME = "a.example/x"
 LOCATION = SourceLocation("devices.yaml", 5, 7)
-BLOCK_POLICY = Policy(block=True)
-"""Allows block devices, which the default policy denies."""
+BLOCK_POLICY = Policy(block=True, read=parse_read_rules(("/**",)))
+"""Allows block devices and reading files, which the default policy denies."""
 
 
 class NodeTree:

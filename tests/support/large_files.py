@@ -87,20 +87,23 @@ def probes() -> File:
 
 def regexes() -> File:
     head = HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    health:\n      probes:\n"
-    return File(head, (f"      - file: {{path: /x, matches: 'a{n}(b{{50}}){{20}}'}}\n" for n in _NUMBERS))
+    return File(head, (f"      - file: {{path: /sys/x, matches: 'a{n}(b{{50}}){{20}}'}}\n" for n in _NUMBERS))
 
 
 def long_regex() -> File:
     head = (
-        HEAD + "resources:\n  a.io/x:\n" + _DEVICES + "    health:\n      probes:\n      - file: {path: /x, matches: '"
+        HEAD
+        + "resources:\n  a.io/x:\n"
+        + _DEVICES
+        + "    health:\n      probes:\n      - file: {path: /sys/x, matches: '"
     )
     return File(head, (f"(a{n}|b)" for n in _NUMBERS), "'}\n")
 
 
 def attribute_chain(length: int) -> File:
     head = HEAD + "resources:\n  a.io/x:\n    devices:\n    - glob: /dev/x*\n      where: {a0: x}\n      attributes:\n"
-    links = (f"        a{n}: {{path: '/x/${{a{n + 1}}}'}}\n" for n in range(length))
-    return File(head, links, f"        a{length}: {{path: /x}}\n")
+    links = (f"        a{n}: {{path: '/sys/x/${{a{n + 1}}}'}}\n" for n in range(length))
+    return File(head, links, f"        a{length}: {{path: /sys/x}}\n")
 
 
 def attributes() -> File:

@@ -1,5 +1,6 @@
 """Functions that bind a probe to a device, run it and evaluate its answer."""
 
+import os
 from pathlib import Path
 
 from genplug.hardware.host import Host
@@ -11,10 +12,14 @@ from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.main import run_request
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.location import SourceLocation
+from genplug.spec.policy import Policy
 from genplug.spec.probes import Check
+from genplug.spec.read_rules import parse_read_rules
 from genplug.spec.template import Values
 
 PASSED = Result(Outcome.PASSED)
+TEST_POLICY = Policy("policy.yaml", read=parse_read_rules(("/**", f"/proc/{os.getpid()}/mem")))
+"""Allows the probes of the tests."""
 LOCATION = SourceLocation("devices.yaml", 5, 7)
 
 
@@ -42,6 +47,7 @@ def run_once(root: Path, check: Check, values: Values | None = None, timeout: fl
 
 def evaluate_request(root: Path, check: Check, request: ProbeRequest, timeout: float = 10) -> Result:
     """Run a request, as a worker does, and return the result that the check evaluates."""
+    request = kind_of(check).restrict(request, TEST_POLICY)
     answer, error = run_request(request, CachedFileReader(Host(root)), timeout)
     if error:
         return Result(Outcome.ERROR, error)

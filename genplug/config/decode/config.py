@@ -68,7 +68,7 @@ class _Decoder:
         node = entry.value if isinstance(entry.value, MapNode) else MapNode(entry.key, {})
         shared = self.shared(node, where)
         sources = tuple(
-            decode_source(item, f"{where}.devices[{number}]", self.diagnostics)
+            decode_source(item, f"{where}.devices[{number}]", self.diagnostics, self.policy)
             for number, item in enumerate(items(node.get("devices")))
             if isinstance(item, MapNode)
         )

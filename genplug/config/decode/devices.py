@@ -11,10 +11,13 @@ from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNo
 from genplug.hardware.attribute_names import is_known_attribute, needs_sysfs
 from genplug.spec.container_rules import node_target_error, path_error
 from genplug.spec.diagnostic import ErrorCode
-from genplug.spec.globs import Glob
+from genplug.spec.globs import Glob, has_magic
 from genplug.spec.limits import MAX_ATTRIBUTE_DEPTH, MAX_CUSTOM_ATTRIBUTES
 from genplug.spec.model import CandidateType, CustomAttribute, NodeAccess, NodeSpec, Source
 from genplug.spec.names import RESOURCE, SLICE, is_attribute_name
+from genplug.spec.policy import Policy
+from genplug.spec.read_checks import literal_read_error
+from genplug.spec.read_rules import literal_directory
 from genplug.spec.template import Template
 
 _PERMISSIONS = "rwm"
@@ -26,19 +29,24 @@ def custom_attribute_names(resource: MapNode) -> frozenset[str]:
     return frozenset().union(*map(_names, items(resource.get("devices"))))
 
 
-def decode_source(node: MapNode, where: str, diagnostics: Diagnostics) -> Source:
-    """Return the decoded entry of ``devices``; its templates may refer to the custom attributes that it defines."""
-    return _SourceDecoder(diagnostics, ValueDecoder(diagnostics, _names(node))).source(node, where)
+def decode_source(node: MapNode, where: str, diagnostics: Diagnostics, policy: Policy | None) -> Source:
+    """Return the decoded entry of ``devices``; its templates may refer to the custom attributes that it defines.
+
+    With None as policy, everything is allowed.
+    """
+    return _SourceDecoder(diagnostics, ValueDecoder(diagnostics, _names(node)), policy).source(node, where)
 
 
 @frozen
 class _SourceDecoder:
     diagnostics: Diagnostics
     values: ValueDecoder
+    policy: Policy | None
 
     def source(self, node: MapNode, where: str) -> Source:
         globs = self.values.globs(node.get("glob"), f"{where}.glob")
         attributes = self._attributes(node.get("attributes"), f"{where}.attributes")
+        self._check_globs(node.get("glob"), f"{where}.glob")
         return Source(
             location=first_key_location(node),
             globs=globs,
@@ -101,6 +109,8 @@ class _SourceDecoder:
         if not isinstance(fields, MapNode):
             return None
         paths = tuple(self._alternatives(fields.get("path"), f"{where}.path", is_path=True))
+        for template in paths:
+            self._check_read(fields.get("path"), template, f"{where}.path")
         values = tuple(self._alternatives(fields.get("value"), f"{where}.value", is_path=False))
         find = self.values.find(fields.get("find"), f"{where}.find")
         use_dir_name, collect_all = is_set(fields, "dir", value=True), is_set(fields, "all", value=True)
@@ -159,7 +169,32 @@ class _SourceDecoder:
                 hint = "use attributes that do not depend on it: path, name, index, minor, attributes of other files"
                 location = written.at(offset)
                 self.diagnostics.add(ErrorCode.CONFLICT, location, message, key_path=tree, hint=hint, width=len(name))
+        self._check_read(written, template, tree)
         return template
+
+    def _check_globs(self, node: Node | None, where: str) -> None:
+        """Record globs that name only paths that the policy does not allow to name."""
+        for item in _scalars(node):
+            if self.policy is None or not item.text.startswith("/"):
+                continue
+            directory = literal_directory(item.text) if has_magic(item.text) else ""
+            error = "" if has_magic(item.text) else self.policy.candidate_error(item.text)
+            if error or (directory and (error := self.policy.candidate_below_error(directory))):
+                message, width = f"the glob {item.text!r} is {error}", len(item.text)
+                self.diagnostics.add(
+                    ErrorCode.NOT_ALLOWED, item.at(0), message, key_path=where, hint=self.policy.help, width=width
+                )
+
+    def _check_read(self, node: Node | None, template: Template, where: str) -> None:
+        """Record a path of a file that the policy does not allow to read, if the text before templates decides."""
+        written = next((item for item in _scalars(node) if item.text == template.text), None)
+        if written is None or self.policy is None:
+            return
+        if error := literal_read_error(template, self.policy):
+            message, width = f"reading {template.text!r} is {error}", len(template.text)
+            self.diagnostics.add(
+                ErrorCode.NOT_ALLOWED, written.at(0), message, key_path=where, hint=self.policy.help, width=width
+            )
 
     def _nodes(self, node: Node | None, where: str) -> tuple[NodeSpec, ...]:
         specs = (self._node(item, f"{where}[{number}]") for number, item in enumerate(items(node)))
@@ -204,6 +239,10 @@ def _access(fields: MapNode) -> NodeAccess:
         mode=int(mode.text, 8) if isinstance(mode, ScalarNode) and is_mode else None,
         location=next((entry.key for entry in written.values()), None),
     )
+
+
+def _scalars(node: Node | None) -> Iterator[ScalarNode]:
+    yield from (item for item in items(node) or (node,) if isinstance(item, ScalarNode))
 
 
 def _type(node: MapNode, globs: Sequence[Glob]) -> CandidateType:

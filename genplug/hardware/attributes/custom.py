@@ -12,6 +12,7 @@ from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.limits import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTE_VALUES, MAX_VALUE_CHARACTERS
 from genplug.spec.model import CustomAttribute
 from genplug.spec.natural_sort import natural_sort_key
+from genplug.spec.read_rules import literal_directory
 from genplug.spec.regex import Pattern, PatternError, matched_value, render_regexes
 from genplug.spec.template import MissingAttributeError, RenderLimitError, Template, Values
 
@@ -77,6 +78,10 @@ def _list_paths(template: Template, values: Values, device: SysfsDevice) -> Iter
     for path in template.render_each(values, escape_glob if is_glob else str):
         if not path.startswith("/"):
             continue
+        directory = literal_directory(path)
+        if error := device.policy.read_below_error(directory) if is_glob else device.policy.read_error(path):
+            device.refuse(path, error)
+            continue
         if not is_glob:
             device.depends.add(path)
             _depend_on_links(path, device)
@@ -85,6 +90,9 @@ def _list_paths(template: Template, values: Values, device: SysfsDevice) -> Iter
         found = device.host.glob(Glob.parse(path))
         device.depends.update(directory.rstrip("/") + DEPENDS_ON_LISTING for directory in found.directories)
         for match in found.paths:
+            if error := device.policy.read_error(match):
+                device.refuse(match, error)
+                continue
             _depend_on_links(match, device)
             yield match
 
@@ -103,9 +111,9 @@ def _read_values(
     custom: CustomAttribute, patterns: tuple[Pattern, ...], paths: Iterator[str], device: SysfsDevice
 ) -> Iterator[AttributeValue]:
     for path in paths:
-        if not custom.use_dir_name and (directory := device.host.resolve(path)) is not None:
+        if not custom.use_dir_name and (directory := device.resolve(path)) is not None:
             text = directory.rpartition("/")[2] if custom.find is None else directory
-        elif (content := device.host.read_text(path)) is not None:
+        elif (content := device.read_text(path)) is not None:
             device.depends.add(path)
             text = content
         else:

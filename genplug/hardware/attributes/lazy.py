@@ -10,6 +10,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.model import Source
 from genplug.spec.names import ENVIRONMENT_PREFIX, FILE_PREFIX, NODE_NAME
+from genplug.spec.policy import Policy
 from genplug.spec.template import RenderError, Template, Values
 
 _DEVICE_NUMBERS = {"major": 0, "minor": 1}
@@ -20,11 +21,15 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
 
     Iterating yields the attributes that have been read and exist.
     ``depends`` are the paths whose change may change what was read.
+    ``refusals`` has the reason for each attribute without a value because of a read that the policy refused.
     """
 
-    def __init__(self, path: str, info: PathInfo, source: Source, host: Host) -> None:
+    def __init__(self, path: str, info: PathInfo, source: Source, host: Host, policy: Policy) -> None:
         self.depends: set[str] = set()
-        self._path, self._info, self._source, self._host = path, info, source, host
+        self.refusals: dict[str, str] = {}
+        self._path, self._info, self._source, self._host, self._policy = path, info, source, host, policy
+        self._refused_reads: list[str] = []
+        self._directory_refusal = ""
         self._custom = {custom.name: custom for custom in source.attributes}
         self._of_path = path_attributes(path, info)
         self._read_values: dict[str, AttributeValue | None] = {}
@@ -50,7 +55,12 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
         if name not in self._read_values:
             # Guard against recursion; the decoder rejects circular definitions.
             self._read_values[name] = None
-            self._read_values[name] = self._read(name)
+            count = len(self._refused_reads)
+            value = self._read_values[name] = self._read(name)
+            if value is None and len(self._refused_reads) > count:
+                self.refusals[name] = self._refused_reads[count]
+            elif value is None and self._directory_refusal and name not in self._custom:
+                self.refusals[name] = self._directory_refusal
         return self._read_values[name]
 
     def read(self, names: Iterable[str]) -> Values:
@@ -63,7 +73,7 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
     def _read(self, name: str) -> AttributeValue | None:
         if name in self._custom:
             # Without the directory in /sys: it may be made of this attribute.
-            device = SysfsDevice(self._path, self._info, self._host, None, self.depends)
+            device = self._build_device()
             return read_custom_attribute(self._custom[name], self, device)
         if name.startswith(FILE_PREFIX):
             return self._sysfs_device().nearest(name.removeprefix(FILE_PREFIX))
@@ -78,9 +88,12 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
         # Most device nodes of a host have no directory in /sys, and none of these attributes.
         return ATTRIBUTES[name].read(device) if name in ATTRIBUTES and device.is_in_sysfs else None
 
+    def _build_device(self) -> SysfsDevice:
+        return SysfsDevice(self._path, self._info, self._host, None, self._policy, self.depends, self._refused_reads)
+
     def _sysfs_device(self) -> SysfsDevice:
         if self._device is None:
-            self._device = SysfsDevice(self._path, self._info, self._host, None, self.depends)
+            self._device = self._build_device()
             self._device.directory = self._find_directory()
         return self._device
 
@@ -107,8 +120,12 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
         except RenderError:
             return None
         self.depends.update(paths)
-        found = (self._host.resolve(path) for path in paths)
-        return next((directory for directory in found if directory is not None), None)
+        device, count = self._build_device(), len(self._refused_reads)
+        found = (device.resolve(path) for path in paths)
+        directory = next((directory for directory in found if directory is not None), None)
+        if directory is None:
+            self._directory_refusal = next(iter(self._refused_reads[count:]), "")
+        return directory
 
 
 def _read_device_number(device: SysfsDevice, part: int) -> AttributeValue | None:

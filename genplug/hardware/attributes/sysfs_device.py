@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     # The decoder of the configuration imports every family for the names of its attributes, but reads nothing.
     from genplug.hardware.host import Host
     from genplug.hardware.inventory import PathInfo
+    from genplug.spec.policy import Policy
 
 DEPENDS_ON_LISTING = "/"
 """Ends a path in ``depends`` that stands for the names in a directory, and not for the directory itself."""
 
 _TOP_DIRECTORIES = ("/sys/devices", "/sys", "/", "")
 _MAX_ANCESTORS = 64
+_MAX_REFUSALS = 100
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
 _VFIO = "/dev/vfio/"
 _VFIO_GROUP = re.compile(r"/dev/vfio/(?:noiommu-)?(\d+)\Z")
@@ -49,7 +51,10 @@ class SysfsDevice:
     info: "PathInfo"
     host: "Host"
     directory: str | None
+    policy: "Policy"
     depends: set[str] = field(factory=set)
+    refusals: list[str] = field(factory=list)
+    """The reads that the policy refused, each as a sentence."""
 
     @property
     def is_in_sysfs(self) -> bool:
@@ -88,7 +93,7 @@ class SysfsDevice:
 
     def file(self, path: str) -> AttributeValue | None:
         """Return the first line of a file, None if it is empty or cannot be read."""
-        text = self.host.read_text(path)
+        text = self.read_text(path)
         if not text:
             return None
         self.depends.add(path)
@@ -96,11 +101,31 @@ class SysfsDevice:
 
     def link(self, path: str) -> AttributeValue | None:
         """Return the last name in the target of a symlink to a directory."""
-        target = self.host.resolve(path)
+        target = self.resolve(path)
         if target is None:
             return None
         self.depends.add(path)
         return AttributeValue((target.rpartition("/")[2],), path)
+
+    def read_text(self, path: str) -> str | None:
+        """Return the text of a file, None if it cannot or must not be read."""
+        return self.host.read_text(path, self._allows)
+
+    def resolve(self, path: str) -> str | None:
+        """Return the resolved path of a directory, None if there is none or its name must not be read."""
+        directory = self.host.resolve(path)
+        return directory if directory is None or self._allows(directory) else None
+
+    def _allows(self, resolved: str) -> bool:
+        if self.policy.read.allows(resolved):
+            return True
+        self.refuse(resolved, self.policy.read_error(resolved))
+        return False
+
+    def refuse(self, path: str, error: str) -> None:
+        """Record that a path is not read because of an error of the policy."""
+        if len(self.refusals) < _MAX_REFUSALS:
+            self.refusals.append(f"reading {path} is {error}")
 
     def names(self, directory: str) -> tuple[str, ...]:
         """Return the names in a directory in natural order."""

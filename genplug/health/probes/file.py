@@ -1,6 +1,7 @@
 """``file``: the text of a file of the host, or of every file that a glob matches, meets conditions.
 
 A request is ``("file", "glob" or "", path, ...)``, with the paths of other files whose values are limits at the end.
+:func:`restrict` adds the policy to its second part: the name of the policy and its globs, after NUL characters.
 Its answer has for each path the files that exist, each with its text or an errno.
 """
 
@@ -14,13 +15,16 @@ from attrs import field, frozen
 
 from genplug.hardware.inventory import Device
 from genplug.health.counter import CounterHistory, CounterLimit, add_sample
-from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
+from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.value_check import NotANumberError, ValueCheck, parse_number
-from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader
+from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader, ReadRefusedError
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.globs import Glob, escape_glob
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import Check
+from genplug.spec.read_checks import literal_read_error
+from genplug.spec.read_rules import ReadRules, literal_directory, parse_read_rules
 from genplug.spec.regex import compile_regex, matched_value
 from genplug.spec.template import Template
 
@@ -30,6 +34,7 @@ Memory: TypeAlias = Mapping[str, CounterHistory]
 """The history of the counter in each file."""
 
 _GLOB = "glob"
+_NUL = "\0"
 _SEPARATOR = ""
 """Precedes the paths of each limit in a request, and their texts in an answer."""
 _LIMITS = {"equalsFile": "equals", "minFile": "min", "maxFile": "max"}
@@ -117,12 +122,24 @@ def make_request(check: FileCheck, device: Device) -> ProbeRequest:
 
 
 def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Answer:
-    """Return the texts of the files; runs in a worker, and may hang."""
+    """Return the texts of the files; runs in a worker, and may hang.
+
+    Raises:
+        PermissionError: the policy does not allow to read a file.
+    """
     first_limit = request.index(_SEPARATOR, 2) if _SEPARATOR in request[2:] else len(request)
+    mode, *policy = request[1].split(_NUL)
+    rules = _Rules(policy[0], parse_read_rules(tuple(policy[1:]))) if policy else _DEFAULT_RULES
     return tuple(
-        (path, tuple(_read_texts(path, reader, is_glob=request[1] == _GLOB and index < first_limit)) if path else ())
+        (path, tuple(_read_texts(path, reader, rules, is_glob=mode == _GLOB and index < first_limit)) if path else ())
         for index, path in enumerate(request[2:], 2)
     )
+
+
+def restrict(request: ProbeRequest, policy: Policy) -> ProbeRequest:
+    """Return a request with the files that a policy allows to read."""
+    globs = (glob.text for glob in policy.read.globs)
+    return (request[0], _NUL.join((request[1], policy.name, *globs)), *request[2:])
 
 
 def evaluate(check: FileCheck, answer: Answer, memory: Memory | None, now: float) -> tuple[Result, Memory]:
@@ -209,9 +226,35 @@ def _compare_with_limits(
     return expected
 
 
-def _read_texts(written: str, reader: CachedFileReader, *, is_glob: bool) -> Iterator[tuple[str, str | int]]:
+@frozen
+class _Rules:
+    """The files that a policy allows to read, and the name of the policy for messages."""
+
+    policy: str
+    rules: ReadRules
+
+    def refuse(self, path: str) -> PermissionError:
+        """Return the error for a path that must not be read."""
+        allowed = ", ".join(glob.text for glob in self.rules.globs) or "nothing"
+        return PermissionError(f"reading {path} is refused by 'read.allow' of {self.policy}, which allows {allowed}")
+
+
+_DEFAULT_RULES = _Rules(DEFAULT_POLICY.name, DEFAULT_POLICY.read)
+
+
+def _read_texts(
+    written: str, reader: CachedFileReader, rules: _Rules, *, is_glob: bool
+) -> Iterator[tuple[str, str | int]]:
+    is_possible = rules.rules.may_allow_below(literal_directory(written)) if is_glob else rules.rules.allows(written)
+    if not is_possible:
+        raise rules.refuse(written)
     for path in reader.host.glob(Glob.parse(written)).paths if is_glob else (written,):
-        text = reader.text(path)
+        if not rules.rules.allows(path):
+            raise rules.refuse(path)
+        try:
+            text = reader.text(path, rules.rules.allows)
+        except ReadRefusedError as error:
+            raise rules.refuse(f"{path}, which leads to {error.filename},") from None
         if text == errno.EINVAL and path.endswith("/carrier"):
             # The kernel refuses this read for an interface that is down (net/core/net-sysfs.c), which has no carrier.
             text = "0"
@@ -293,10 +336,19 @@ def _default_name(check: FileCheck) -> str:
     return "" if set(name) & set("*?[]{}$") else name
 
 
+def _denial(check: FileCheck, policy: Policy) -> Denial | None:
+    for option, template in (("path", check.path), *check.limits):
+        if error := literal_read_error(template, policy):
+            return Denial(f"reading {template.text!r} is {error}", option)
+    return None
+
+
 KIND = ProbeKind(
     "file",
     FileCheck,
     decode,
+    denial=_denial,
+    restrict=restrict,
     polling=Polling(make_request, run, evaluate, Effect.READ, changes_with_time=_has_increased),
     default_name=_default_name,
 )

@@ -4,7 +4,8 @@
 """
 
 import errno
-from collections.abc import MutableMapping, MutableSet
+import os
+from collections.abc import Callable, MutableMapping, MutableSet
 
 from attrs import field, frozen
 
@@ -14,6 +15,10 @@ from genplug.hardware.host import Host
 NOT_A_FILE = -1
 """In place of an errno for a directory, a device, a pipe or a socket, which are not read."""
 _MAX_PLAIN_PATHS = 100_000
+
+
+class ReadRefusedError(PermissionError):
+    """The policy does not allow to read a file; ``filename`` is its path without symlinks."""
 
 
 @frozen
@@ -31,22 +36,31 @@ class CachedFileReader:
         if len(self._plain_paths) > _MAX_PLAIN_PATHS:
             self._plain_paths.clear()
 
-    def text(self, path: str) -> str | int:
-        """Return the stripped text of a file, or an errno (or :data:`NOT_A_FILE`) if it cannot be read."""
+    def text(self, path: str, allows: Callable[[str], bool] | None = None) -> str | int:
+        """Return the stripped text of a file, or an errno (or :data:`NOT_A_FILE`) if it cannot be read.
+
+        ``allows`` is called with the path without symlinks, and returns whether the file may be read.
+
+        Raises:
+            ReadRefusedError: it must not be read.
+        """
         if path not in self._texts:
             try:
-                self._texts[path] = decode_text(self.read_bytes(path, MAX_TEXT_BYTES))
+                self._texts[path] = decode_text(self.read_bytes(path, MAX_TEXT_BYTES, allows))
+            except ReadRefusedError:
+                raise
             except NotAFileError:
                 self._texts[path] = NOT_A_FILE
             except OSError as error:
                 self._texts[path] = error.errno or errno.EIO
         return self._texts[path]
 
-    def read_bytes(self, path: str, max_bytes: int) -> bytes:
+    def read_bytes(self, path: str, max_bytes: int, allows: Callable[[str], bool] | None = None) -> bytes:
         """Return the first bytes of a regular file.
 
         Raises:
-            OSError: the file cannot be read; a NotAFileError if it is not a regular file.
+            OSError: the file cannot be read; a NotAFileError if it is not a regular file, and a ReadRefusedError if
+                ``allows`` returns False for its path without symlinks.
         """
         if path in self._plain_paths:
             try:
@@ -55,6 +69,8 @@ class CachedFileReader:
                 # A part of the path may be a symlink now.
                 self._plain_paths.discard(path)
         resolved = self.host.resolve_file(path)
+        if allows is not None and not allows(resolved):
+            raise ReadRefusedError(errno.EACCES, os.strerror(errno.EACCES), resolved)
         if resolved == path:
             self._plain_paths.add(path)
         return self.host.read_bytes(resolved, max_bytes, may_block=True)

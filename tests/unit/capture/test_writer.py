@@ -61,8 +61,8 @@ TREE = r"""
 /sys/devices/pci0000:5d/0000:5e:00.0/numa_node = -1
 /sys/devices/virtual/long/0000000000000000000000000000000000000000000000000000000000000000000000000000000000/x = long
 /sys/class/x/long -> ../../devices/virtual/long
-/run/vendor/x.sock socket
-/run/vendor/key = secret of another program
+/run/udev/data/vendor/x.sock socket
+/run/vendor/note = secret of another program
 /etc/shadow = secret of the host
 /home/user/.ssh/id_rsa = secret of the host
 """
@@ -85,7 +85,7 @@ resources:
   a.io/serial:
     devices: [{glob: /dev/serial/by-id/*, nodes: [{path: "${path}", as: /dev/tty0}]}]
   a.io/socket:
-    devices: [{glob: /run/vendor/*, type: socket}]
+    devices: [{glob: /run/udev/data/vendor/*, type: socket}]
     allocate: {env: {SOCKET: "${path}"}}
   a.io/long:
     devices:
@@ -100,7 +100,7 @@ CURIOUS = """\
     devices:
     - glob: /dev/nvidia0
       attributes:
-        key: {path: /run/vendor/key}
+        key: {path: /run/vendor/note}
         environment: {path: /proc/self/environ}
       where: {key: {exists: true}, environment: {exists: true}}
     share: {overlap: true}
@@ -181,7 +181,11 @@ def test_archive_without_configuration_has_what_every_recipe_reads(
 
 def test_archive_has_only_what_is_read_and_the_names_under_dev(node: Path) -> None:
     (node / "c.yaml").write_text(CONFIG + CURIOUS)
-    inside = contents(captured(node))
+    (node / "policy.yaml").write_text(
+        POLICY_HEADER
+        + "read: {allow: [/sys/**, /proc/driver/**, /run/udev/data/**, /run/vendor/*, '/proc/{1,self}/environ']}\n"
+    )
+    inside = contents(captured(node, "--policy", str(node / "policy.yaml")))
     assert "secret" not in str(inside).lower()
     assert {name: text for name, text in inside.items() if text != "/" and not name.startswith("dev/")} == {
         STAND_INS_MARKER: CAPTURE_MARK,
@@ -190,8 +194,8 @@ def test_archive_has_only_what_is_read_and_the_names_under_dev(node: Path) -> No
         "proc/self": "-> 1",
         # Read, but not of the kernel.
         "proc/1/environ": "",
-        "run/vendor/key": "",
-        "run/vendor/x.sock": "",
+        "run/vendor/note": "",
+        "run/udev/data/vendor/x.sock": "",
         "sys/bus/pci/devices/0000:3b:00.0": "-> ../../../devices/pci0000:3a/0000:3b:00.0",
         "sys/bus/pci/devices/0000:5e:00.0": "-> ../../../devices/pci0000:5d/0000:5e:00.0",
         "sys/class/x/long": "-> ../../devices/virtual/long",

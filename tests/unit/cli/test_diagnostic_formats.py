@@ -16,7 +16,7 @@ from tests.support.pages import read_page
 
 WARNING = (
     f"{CONFIG_HEADER}resources:\n  a.example/x:\n    devices: [{{glob: /dev/x}}]\n"
-    "    health: {probes: [{file: {path: /run/x, equals: 1}, timeoutSeconds: 20}]}\n"
+    "    health: {probes: [{file: {path: /sys/x, equals: 1}, timeoutSeconds: 20}]}\n"
 )
 ERROR = f"{CONFIG_HEADER}resources: {{a.example/x: {{devces: []}}}}\n"
 VALID = f"{CONFIG_HEADER}resources: {{}}\n"

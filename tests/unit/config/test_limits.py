@@ -116,7 +116,9 @@ def test_regexes_are_limited_in_number_and_instructions() -> None:
 
     def regexes(expression: str, count: int) -> str:
         resources = range(count // 10)
-        probes = ("      - file: {path: /x, matches: '" + expression.format(number) + "'}\n" for number in range(10))
+        probes = (
+            "      - file: {path: /sys/x, matches: '" + expression.format(number) + "'}\n" for number in range(10)
+        )
         health = "    health:\n      probes:\n" + "".join(probes)
         return File(
             HEAD + "resources:\n", (f"  a.io/r{n}:\n{devices}{health.replace('N', f'n{n}')}" for n in resources)

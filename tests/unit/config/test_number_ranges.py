@@ -14,7 +14,7 @@ from genplug.spec.diagnostic import ErrorCode
 HEAD = (
     "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n  a.io/x:\n    devices: [{glob: /dev/x}]\n"
 )
-PROBE = "    health: {{probes: [{{file: {{path: /x, equals: a}}, {}: VALUE}}]}}\n"
+PROBE = "    health: {{probes: [{{file: {{path: /sys/x, equals: a}}, {}: VALUE}}]}}\n"
 NUMBERS = {
     "replicas": "    replicas: VALUE\n",
     "tokens": "    tokens: VALUE\n",
@@ -27,8 +27,8 @@ NUMBERS = {
     "probe.periodSeconds": PROBE.format("periodSeconds"),
     "probe.timeoutSeconds": PROBE.format("timeoutSeconds"),
     "probe.successThreshold": PROBE.format("successThreshold"),
-    "maxIncrease": "    health: {probes: [{file: {path: /x, maxIncrease: VALUE, perSeconds: 60}}]}\n",
-    "perSeconds": "    health: {probes: [{file: {path: /x, maxIncrease: 1, perSeconds: VALUE}}]}\n",
+    "maxIncrease": "    health: {probes: [{file: {path: /sys/x, maxIncrease: VALUE, perSeconds: 60}}]}\n",
+    "perSeconds": "    health: {probes: [{file: {path: /sys/x, maxIncrease: 1, perSeconds: VALUE}}]}\n",
     "expectStatus": "    health: {probes: [{http: {url: 'http://x', expectStatus: VALUE}}]}\n",
     "port": "    health: {probes: [{tcpSocket: {port: VALUE}}]}\n",
     "preStart.timeoutSeconds": "    preStart: {timeoutSeconds: VALUE, exec: {command: [/bin/true]}}\n",
@@ -108,7 +108,7 @@ def test_period_below_the_floor_is_refused_with_the_reason() -> None:
 
 @pytest.mark.parametrize("mask", ["0x1" + "0" * 16, "18446744073709551616", "0x" + "f" * 4000, "0", "-1"])
 def test_bit_mask_beyond_64_bits_is_an_error(mask: str) -> None:
-    body = "    health: {probes: [{file: {path: /x, bitsClear: '" + mask + "'}}]}\n"
+    body = "    health: {probes: [{file: {path: /sys/x, bitsClear: '" + mask + "'}}]}\n"
     with pytest.raises(ConfigInvalidError) as caught:
         load_text(HEAD + body, "c.yaml")
     assert caught.value.diagnostics[0].location.line == 6

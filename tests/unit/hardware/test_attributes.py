@@ -13,7 +13,9 @@ from genplug.hardware.explain import explain
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
 from genplug.spec.globs import expand_braces
+from genplug.spec.policy import Policy
 from genplug.testing.node.file_trees import build_tree
+from tests.support.hardware import BLOCK_POLICY
 
 PCI = """
 /sys/bus/pci/devices/0000:3b:00.0 -> ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0
@@ -60,10 +62,10 @@ CARD = "/dev/dri/card0"
 FUNCTION = "/sys/bus/pci/devices/0000:3b:00.0"
 
 
-def found(tree: str, resources: str, root: Path, **host: object) -> Inventory:
+def found(tree: str, resources: str, root: Path, policy: Policy = BLOCK_POLICY, **host: object) -> Inventory:
     build_tree(tree, root)
     config = load_text(
-        f"apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n{resources}", "devices.yaml"
+        f"apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n{resources}", "devices.yaml", policy
     )
     return discover(config, Host.at(root, **host))  # type: ignore[arg-type]
 

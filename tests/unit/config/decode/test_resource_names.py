@@ -143,7 +143,7 @@ def test_invalid_template_in_a_name_is_reported(name: str, code: ErrorCode) -> N
     "name", ["a.io/${name}", "a.io/x-${attr.model|lower}-y", "a.io/${model}", "a.io/" + "x" * 62 + "${name}"]
 )
 def test_templated_name_is_kept_as_template(name: str) -> None:
-    body = "devices: [{glob: /dev/x, attributes: {model: {path: /x}}}]"
+    body = "devices: [{glob: /dev/x, attributes: {model: {path: /sys/x}}}]"
     found = load_text(render_config(body, f"'{name}'"), "c.yaml").resources[name]
     assert found.name_template == Template.parse(name)
     assert found.configured_name == found.name == name

@@ -16,7 +16,10 @@ from genplug.health.probes.file import FileCheck, Otherwise
 from genplug.health.thresholds import Outcome, Result, initial_state, next_state
 from genplug.health.value_check import ValueCheck
 from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader
+from genplug.health.workers.main import run_request
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import OnError, ProbeTiming
+from genplug.spec.read_rules import parse_read_rules
 from genplug.spec.template import MissingAttributeError, Template
 from tests.support.probes import PASSED, make_device, polling_of, request_of, run_once
 
@@ -203,9 +206,9 @@ def test_device_node_that_replaces_a_file_is_not_read(tmp_path: Path) -> None:
 def test_failed_read_is_an_error_and_not_a_failure() -> None:
     # No memory is mapped at its start (proc_pid_mem(5)).
     result = run_once(
-        Path("/"), FileCheck(t("/proc/self/mem"), expected=ValueCheck(equals="1"), missing=Otherwise.FAIL)
+        Path("/"), FileCheck(t(f"/proc/{os.getpid()}/mem"), expected=ValueCheck(equals="1"), missing=Otherwise.FAIL)
     )
-    assert result == Result(Outcome.ERROR, f"/proc/self/mem cannot be read: {os.strerror(errno.EIO)}")
+    assert result == Result(Outcome.ERROR, f"/proc/{os.getpid()}/mem cannot be read: {os.strerror(errno.EIO)}")
 
 
 def test_unreadable_file_other_than_carrier_is_an_error() -> None:
@@ -245,12 +248,12 @@ def test_text_longer_than_a_page_is_read_completely() -> None:
 
 
 def test_absolute_link_is_relative_to_the_root(tmp_path: Path) -> None:
-    write(tmp_path, "/etc/passwd", "inside")
+    write(tmp_path, "/etc/inside", "inside")
     (tmp_path / "sys").mkdir()
-    (tmp_path / "sys/x").symlink_to("/etc/passwd")
+    (tmp_path / "sys/x").symlink_to("/etc/inside")
     check = FileCheck(t("/sys/x"), expected=ValueCheck(equals="inside"))
     assert run_once(tmp_path, check) == PASSED
-    for climbing in ("../../../../../../../../../etc/shadow", "/etc/shadow"):
+    for climbing in ("../../../../../../../../../etc/hostname", "/etc/hostname"):
         (tmp_path / "sys/x").unlink()
         (tmp_path / "sys/x").symlink_to(climbing)
         assert run_once(tmp_path, check) == Result(Outcome.ERROR, "/sys/x does not exist")
@@ -449,3 +452,47 @@ def test_numbers_of_values_and_limits_that_differ_are_an_error(tmp_path: Path) -
         write(tmp_path, f"/sys/{name}", "1")
     result = run_check(check, tmp_path, name=("a", "b", "c"), limit=("d", "e"))
     assert result == Result(Outcome.ERROR, "'/sys/${limit}' has 2 values for 3 files, expected 1 or 3")
+
+
+def run_restricted(root: Path, check: FileCheck, policy: Policy = DEFAULT_POLICY) -> str:
+    """Return the error of a run under a policy; empty if the run read the files."""
+    request = file.KIND.restrict(request_of(check), policy)
+    return run_request(request, CachedFileReader(Host(root)), 10)[1]
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "/etc/*", "/sys/link", "/sys/l*", "/sys/gone/../../etc/hostname"])
+@pytest.mark.parametrize("missing", list(Otherwise))
+def test_file_that_the_policy_does_not_allow_is_not_read(tmp_path: Path, path: str, missing: Otherwise) -> None:
+    write(tmp_path, "/etc/hostname", "ok")
+    (tmp_path / "sys").mkdir()
+    (tmp_path / "sys/link").symlink_to("/etc/hostname")
+    check = FileCheck(t(path), expected=ValueCheck(equals="ok"), missing=missing)
+    error = run_restricted(tmp_path, check)
+    assert "refused by 'read.allow' of the default policy, which allows /sys/**" in error
+    assert (
+        run_restricted(tmp_path, check, Policy("p.yaml", read=parse_read_rules(("/etc/*", "/sys/*")))) == ""
+        or ".." in path
+    )
+    # The error does not reveal whether the file exists.
+    (tmp_path / "etc/hostname").unlink()
+    if "link" not in path and "l*" not in path:
+        assert run_restricted(tmp_path, check) == error
+
+
+def test_limit_of_another_file_is_not_read_either(tmp_path: Path) -> None:
+    write(tmp_path, "/sys/x", "1")
+    write(tmp_path, "/etc/hostname", "2")
+    check = FileCheck(t("/sys/x"), limits=(("maxFile", t("/etc/hostname")),))
+    assert "reading /etc/hostname is refused" in run_restricted(tmp_path, check)
+
+
+def test_path_that_must_not_be_read_denies_the_probe() -> None:
+    for check, option in (
+        (FileCheck(t("/etc/shadow")), "path"),
+        (FileCheck(t("/etc/x/*")), "path"),
+        (FileCheck(t("/sys/x"), limits=(("maxFile", t("/etc/shadow")),)), "maxFile"),
+    ):
+        denial = file.KIND.denial(check, DEFAULT_POLICY)
+        assert denial is not None
+        assert (denial.option, "is refused by 'read.allow'" in denial.reason) == (option, True)
+    assert file.KIND.denial(FileCheck(t("/${x}")), DEFAULT_POLICY) is None

@@ -1,0 +1,100 @@
+"""Which files of the host attributes and probes may read: globs over paths, with places that a glob must name.
+
+The rules are compared with the path as written and with the path without symlinks.
+"""
+
+import re
+from functools import lru_cache
+
+from attrs import field, frozen
+
+from genplug.spec.globs import Glob, Segment
+
+DEFAULT_READ_GLOBS = (
+    "/sys/**",
+    # The firmware of QuickAssist devices shows its state in debugfs only.
+    "/sys/kernel/debug/qat_*/heartbeat/status",
+    "/proc/driver/**",
+    "/run/udev/data/**",
+)
+"""The files that describe devices: sysfs, the directories of drivers in procfs, and the database of udev."""
+
+_PRIVATE_PLACES = re.compile(
+    r"/sys/kernel/(?:debug|tracing|security|config|notes|vmcoreinfo)(?:/|\Z)"
+    r"|/sys/firmware/(?:efi|qemu_fw_cfg|acpi|dmi)(?:/|\Z)"
+    r"|/sys/module/[^/]+/(?:sections|notes)(?:/|\Z)"
+    r"|/sys/fs/(?:pstore|cgroup|bpf)(?:/|\Z)"
+    r"|/proc/(?:kcore|kmsg|vmcore|keys|key-users|kallsyms|kpage[a-z]+|\d+|self|thread-self)(?:/|\Z)"
+)
+"""Debugging interfaces, firmware settings, memory addresses, crash logs, and the state of processes."""
+_PRIVATE_NAME = re.compile(
+    r"[^/]*(?:passw(?:or)?d|passphrase|secret|private|credential)[^/]*|key|psk|tls_key", re.ASCII
+)
+"""Files with secrets: passwords of iSCSI sessions, secrets and keys of NVMe over Fabrics, keys of Thunderbolt."""
+
+
+@frozen
+class ReadRules:
+    """Globs over the paths that may be read.
+
+    A glob matches a private place only if its part without wildcards reaches into the place, and a file with a private
+    name only if its last name has no wildcard: ``/sys/**`` matches neither ``/sys/kernel/debug/x`` nor ``password``.
+    """
+
+    globs: tuple[Glob, ...]
+    _trees: tuple[str, ...] = field(init=False, eq=False, repr=False)
+    """The directories below which everything matches, with a slash at the end: a fast path."""
+
+    @_trees.default
+    def _find_trees(self) -> tuple[str, ...]:
+        texts = (glob.text for glob in self.globs)
+        return tuple(text[:-2] for text in texts if text.endswith("/**") and not re.search(r"[*?\[{]", text[:-3]))
+
+    def allows(self, path: str) -> bool:
+        """Return whether an absolute path may be read; the caller also checks the path without symlinks."""
+        if "/.." in path and ".." in path.split("/"):
+            return False
+        if not _is_private(path):
+            return path.startswith(self._trees) or any(glob.matches(path) for glob in self.globs)
+        return any(
+            glob.matches(path) and any(_names_private_place(segments) for segments in glob) for glob in self.globs
+        )
+
+    def may_allow_below(self, directory: str) -> bool:
+        """Return whether a path below a directory may be allowed."""
+        is_private = _PRIVATE_PLACES.match(f"{directory}/") is not None
+        return any(
+            glob.may_match_below(directory)
+            and (not is_private or any(_names_private_place(segments) for segments in glob))
+            for glob in self.globs
+        )
+
+
+@lru_cache(maxsize=64)
+def parse_read_rules(texts: tuple[str, ...]) -> ReadRules:
+    """Return the rules of globs; the globs are valid."""
+    return ReadRules(tuple(map(Glob.parse, texts)))
+
+
+DEFAULT_READ_RULES = parse_read_rules(DEFAULT_READ_GLOBS)
+
+
+def literal_directory(text: str) -> str:
+    """Return the directory that a path or glob begins with, from the text before its first wildcard."""
+    literal = re.split(r"[*?\[{]", text, maxsplit=1)[0]
+    return literal.rpartition("/")[0]
+
+
+def _is_private(path: str) -> bool:
+    return _PRIVATE_PLACES.match(path) is not None or _PRIVATE_NAME.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def _names_private_place(segments: tuple[Segment, ...]) -> bool:
+    names = []
+    for segment in segments:
+        if not segment.is_literal:
+            break
+        names.append(segment.text)
+    last = segments[-1]
+    is_named = last.is_literal and _PRIVATE_NAME.fullmatch(last.text) is not None
+    return is_named or _PRIVATE_PLACES.match(f"/{'/'.join(names)}/") is not None

@@ -1,0 +1,139 @@
+"""Files that attributes must not be read from: the path as written and its target are compared with the policy."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from genplug.config.load import load_text
+from genplug.hardware.discovery import discover
+from genplug.hardware.host import Host
+from genplug.hardware.inventory import Inventory
+from genplug.spec.diagnostic import ErrorCode
+from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.read_rules import parse_read_rules
+from genplug.testing.node.file_trees import build_tree
+from tests.support.configs import find_diagnostics, read_policy, render_config
+
+TREE = """
+/dev/x0 char 240:0
+/dev/shm/note = memory
+/etc/shadow = root:hash
+/etc/secret-dir/ directory
+/sys/good = fine
+/sys/to-shadow -> /etc/shadow
+/sys/to-dir -> /etc/secret-dir
+/sys/class/x/x0/device -> /etc
+/sys/devices/x0/state = ok
+"""
+REFUSED = "is refused by 'read.allow' of the default policy, which allows /sys/**"
+
+
+def find_devices(root: Path, source: str, allocate: str = "", policy: Policy | None = DEFAULT_POLICY) -> Inventory:
+    build_tree(TREE, root)
+    body = f"devices: [{{glob: /dev/x0, {source}}}]\n{allocate}"
+    return discover(load_text(render_config(body), "c.yaml", policy), Host.at(root))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/sys/to-shadow",
+        "/sys/to-dir",
+        "/sys/to-s*",
+        "/sys/class/x/x0/device/shadow",
+        "/sys/${name|replace:x0:to-shadow}",
+    ],
+)
+def test_attribute_behind_a_link_out_of_the_allowed_files_has_no_value(tmp_path: Path, path: str) -> None:
+    source = f"attributes: {{s: {{path: '{path}'}}}}"
+    [device] = find_devices(tmp_path, source, "allocate: {env: {S: '${s}'}}").devices["example.com/x"]
+    assert "s" not in device.attributes
+    (fault,) = device.faults
+    assert fault.startswith("allocate.env S refers to 's', which the device does not have; reading /etc/")
+    assert REFUSED in fault
+
+
+def test_path_that_renders_to_another_file_is_refused(tmp_path: Path) -> None:
+    source = "attributes: {d: {path: /sys/good, find: f}, s: {path: '/${name|replace:x0:etc}/shadow'}}"
+    [device] = find_devices(tmp_path, source, "allocate: {env: {S: '${s}'}}").devices["example.com/x"]
+    assert f"reading /etc/shadow {REFUSED}" in device.faults[0]
+
+
+def test_condition_on_a_refused_file_names_the_rule(tmp_path: Path) -> None:
+    inventory = find_devices(tmp_path, "attributes: {s: {path: /sys/to-shadow}}, where: {s: 'root*'}")
+    (outcome,) = inventory.outcomes
+    assert f"it has no s, expected root* (c.yaml:5:80); reading /etc/shadow {REFUSED}" in outcome.reason
+
+
+def test_directory_of_sysfs_behind_a_link_is_refused(tmp_path: Path) -> None:
+    source = "sysfs: '/sys/class/x/${name}/device'"
+    [device] = find_devices(tmp_path, source, "allocate: {env: {S: '${attr.shadow}'}}").devices["example.com/x"]
+    assert "attr.shadow" not in device.attributes
+    assert f"reading /etc {REFUSED}" in device.faults[0]
+
+
+def test_allowed_file_is_read(tmp_path: Path) -> None:
+    source = "attributes: {s: {path: /sys/good}}"
+    [device] = find_devices(tmp_path, source, "allocate: {env: {S: '${s}'}}").devices["example.com/x"]
+    assert (device.attributes["s"], device.faults) == (("fine",), ())
+
+
+def test_policy_can_allow_a_file(tmp_path: Path) -> None:
+    source = "attributes: {s: {path: /etc/shadow}}"
+    allowing = Policy("policy.yaml", read=parse_read_rules(("/etc/shadow",)))
+    [device] = find_devices(tmp_path, source, "allocate: {env: {S: '${s}'}}", allowing).devices["example.com/x"]
+    assert device.attributes["s"] == ("root:hash",)
+
+
+@pytest.mark.parametrize("glob", ["/etc/sha*", "/home/*/.ssh/id_rsa", "/var/lib/kubelet/**"])
+def test_glob_outside_of_dev_is_refused_at_load(glob: str) -> None:
+    body = f"devices: [{{glob: '{glob}', type: file}}]\nallocate: {{env: {{S: '${{path}}'}}}}"
+    (diagnostic,) = find_diagnostics(render_config(body), DEFAULT_POLICY)
+    assert (diagnostic.code, diagnostic.message.partition(" is ")[0]) == (ErrorCode.NOT_ALLOWED, f"the glob '{glob}'")
+
+
+@pytest.mark.parametrize("glob", ["/dev/shm/*", "/sys/class/net/*", "/dev/disk/by-id/*"])
+def test_glob_that_names_devices_is_allowed(glob: str) -> None:
+    body = f"devices: [{{glob: '{glob}', type: any}}]\nallocate: {{env: {{S: '${{path}}'}}}}"
+    assert find_diagnostics(render_config(body), DEFAULT_POLICY) == ()
+
+
+def test_glob_of_a_path_that_may_be_mounted_is_allowed() -> None:
+    body = "devices: [{glob: '/run/v/*', type: socket}]\nallocate: {env: {S: '${path}'}}"
+    assert find_diagnostics(render_config(body), read_policy("mounts: {allow: [/run/v]}")) == ()
+
+
+def test_candidate_outside_of_dev_is_left_out_with_the_rule(tmp_path: Path) -> None:
+    build_tree(TREE, tmp_path)
+    body = "devices: [{glob: '/{etc,sys}/*', type: file}]\nallocate: {env: {S: '${path}'}}"
+    inventory = discover(load_text(render_config(body), "c.yaml"), Host.at(tmp_path))
+    reasons = {outcome.path: outcome.reason for outcome in inventory.outcomes if outcome.device is None}
+    assert REFUSED.removeprefix("is ") in reasons["/etc/shadow"]
+    assert [device.candidates for device in inventory.devices["example.com/x"]] == [("/sys/good",)]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("attributes", "{s: {path: /etc/shadow}}"),
+        ("attributes", "{s: {path: [/sys/x, /etc/shadow]}}"),
+        ("attributes", "{s: {path: '/root/${name}/x'}}"),
+        ("sysfs", "/etc"),
+        ("sysfs", "'/etc/x/${name}'"),
+    ],
+)
+def test_path_of_a_file_that_must_not_be_read_is_reported_at_load(key: str, text: str) -> None:
+    (diagnostic,) = find_diagnostics(render_config(f"devices: [{{glob: /dev/x, {key}: {text}}}]"), DEFAULT_POLICY)
+    assert diagnostic.code is ErrorCode.NOT_ALLOWED
+    assert "refused by 'read.allow' of the default policy" in diagnostic.message
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_pipe_and_endless_file_are_not_opened(tmp_path: Path, make: object) -> None:
+    build_tree(TREE, tmp_path)
+    (tmp_path / "sys/pipe").parent.mkdir(exist_ok=True)
+    make(tmp_path / "sys/pipe")  # type: ignore[operator]
+    body = "devices: [{glob: /dev/x0, attributes: {s: {path: /sys/pipe}}}]\nallocate: {env: {S: '${s}'}}"
+    [device] = discover(load_text(render_config(body), "c.yaml"), Host.at(tmp_path)).devices["example.com/x"]
+    assert "s" not in device.attributes

@@ -1,0 +1,112 @@
+"""Which files attributes and probes may read: globs, and places that a glob must name."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genplug.spec.globs import Glob
+from genplug.spec.policy import DEFAULT_POLICY
+from genplug.spec.read_checks import literal_read_error
+from genplug.spec.read_rules import DEFAULT_READ_GLOBS, ReadRules, literal_directory, parse_read_rules
+from genplug.spec.template import Template
+
+READABLE = [
+    "/sys/bus/pci/devices/0000:3b:00.0/vendor",
+    "/sys/class/net/eth0/address",
+    "/sys/module/nvidia/parameters/x",
+    "/sys/devices/virtual/dmi/id/product_name",
+    "/sys/kernel/debug/qat_4xxx_0000:6b:00.0/heartbeat/status",
+    "/proc/driver/nvidia/version",
+    "/run/udev/data/c195:0",
+]
+REFUSED = [
+    "/etc/shadow",
+    "/root/.ssh/id_rsa",
+    "/dev/shm/x",
+    "/run/initctl",
+    "/proc/1/environ",
+    "/proc/kcore",
+    "/proc/kmsg",
+    "/proc/cmdline",
+    "/sysx/a",
+    "/sys/kernel/debug/tracing/trace_pipe",
+    "/sys/kernel/tracing/trace_pipe",
+    "/sys/kernel/config/target/iscsi/x/auth/userid",
+    "/sys/firmware/qemu_fw_cfg/by_name/opt/x/raw",
+    "/sys/firmware/efi/efivars/x",
+    "/sys/module/x/sections/.text",
+    "/sys/class/iscsi_session/session1/password",
+    "/sys/class/iscsi_session/session1/password_in",
+    "/sys/class/nvme/nvme0/dhchap_secret",
+    "/sys/bus/thunderbolt/devices/0-1/key",
+    "/var/lib/kubelet/pki/kubelet.key",
+]
+
+
+@pytest.mark.parametrize("path", READABLE)
+def test_default_policy_allows_to_read_files_that_describe_devices(path: str) -> None:
+    assert not DEFAULT_POLICY.read_error(path)
+
+
+@pytest.mark.parametrize("path", REFUSED)
+def test_default_policy_refuses_other_files_and_secrets(path: str) -> None:
+    assert DEFAULT_POLICY.read_error(path).startswith(
+        "refused by 'read.allow' of the default policy, which allows /sys"
+    )
+
+
+@pytest.mark.parametrize(
+    ("globs", "path", "is_allowed"),
+    [
+        (["/**"], "/etc/hostname", True),
+        (["/**"], "/proc/1/environ", False),
+        (["/**"], "/sys/kernel/debug/x", False),
+        (["/sys/**"], "/sys/kernel/debug/dri/0/name", False),
+        (["/sys/kernel/debug/dri/*/name"], "/sys/kernel/debug/dri/0/name", True),
+        (["/sys/kernel/*/dri/*/name"], "/sys/kernel/debug/dri/0/name", False),
+        (["/sys/class/x/*/password"], "/sys/class/x/y/password", True),
+        (["/sys/class/x/*/pass*"], "/sys/class/x/y/password", False),
+        (["/etc/fpga/*"], "/etc/fpga/serial", True),
+        ([], "/sys/x", False),
+    ],
+)
+def test_private_place_needs_a_glob_that_names_it(globs: list[str], path: str, *, is_allowed: bool) -> None:
+    assert parse_read_rules(tuple(globs)).allows(path) is is_allowed
+
+
+@given(
+    st.lists(st.sampled_from(["/sys/**", "/sys/*/x", "/etc/a/*", "/**", "/sys/kernel/debug/x/*", "/proc/d[0-9]/**"])),
+    st.lists(st.sampled_from(["sys", "etc", "a", "x", "kernel", "debug", "proc", "d1", "key"]), min_size=1, max_size=6),
+)
+def test_directory_above_an_allowed_path_may_contain_allowed_paths(globs: list[str], names: list[str]) -> None:
+    rules = ReadRules(tuple(map(Glob.parse, globs)))
+    path = "/" + "/".join(names)
+    if rules.allows(path):
+        for count in range(1, len(names)):
+            directory = "/" + "/".join(names[:count])
+            assert rules.may_allow_below(directory), directory
+
+
+@pytest.mark.parametrize(
+    ("text", "is_refused"),
+    [
+        ("/etc/shadow", True),
+        ("/etc/*", True),
+        ("/etc/x/*", True),
+        ("/root/${name}", True),
+        ("/${name}/shadow", False),
+        ("${x}", False),
+        ("/sys/class/${name}", False),
+        ("/sys/kernel/debug/*/x", False),
+        ("/sys/kernel/tracing/*/x", True),
+        ("/proc/${name}/environ", False),
+        ("/sys/../etc/shadow", True),
+    ],
+)
+def test_path_is_refused_at_load_if_its_literal_part_decides(text: str, *, is_refused: bool) -> None:
+    assert bool(literal_read_error(Template.parse(text), DEFAULT_POLICY)) is is_refused
+
+
+def test_literal_directory_ends_before_the_first_wildcard() -> None:
+    assert [literal_directory(text) for text in ("/a/b/c*", "/a/b/*/c", "/a", "/{a,b}/c")] == ["/a/b", "/a/b", "", ""]
+    assert DEFAULT_READ_GLOBS[0] == "/sys/**"
