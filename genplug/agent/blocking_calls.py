@@ -14,10 +14,11 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from genplug.hardware.hung_paths import HangError, HungPaths, Operation
+from genplug.spec.limits import MAX_SCAN_SECONDS
 
 MAX_HUNG_CALLS = 32
 """Calls that may hang before no further call is started. Each costs a thread, 16 KiB of memory."""
-MAX_CALL_SECONDS = 30.0
+MAX_CALL_SECONDS = float(MAX_SCAN_SECONDS)
 """Seconds after which a function that still makes progress is stopped at its next file operation."""
 RETRY_SECONDS = 1.0
 """Seconds after which ``on_return`` is called if the system could not start a thread."""

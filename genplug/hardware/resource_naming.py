@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve, frozen
 
 from genplug.hardware.inventory import Device
+from genplug.spec.limits import MAX_NAMES_PER_TEMPLATE, MAX_RESOURCES
 from genplug.spec.model import Resource
 from genplug.spec.names import resource_name_error, sanitize_for_resource_name
 from genplug.spec.template import RenderError, Values
-
-MAX_NAMES = 100
-"""The maximum number of resource names that a template creates."""
 
 
 @frozen
@@ -42,20 +40,26 @@ def group_by_resource_name(
 ) -> DevicesByName:
     """Group the devices of a resource by resource name; ``taken`` are the names of other resources.
 
-    A templated name keeps its first :data:`MAX_NAMES` names, in the order of the devices.
+    A templated name keeps its first names, in the order of the devices.
     """
     if resource.name_template is None:
         return DevicesByName({resource.name: tuple(devices)}, {})
     found: dict[str, list[Device]] = {}
     lost: dict[str, str] = {}
+    room = MAX_RESOURCES - len(taken)
     for device in devices:
         name = device.resource
         if name in taken:
             lost[device.id] = f"its resource name would be '{name}', which {taken[name].location} defines"
-        elif name not in found and len(found) >= MAX_NAMES:
+        elif name not in found and len(found) >= MAX_NAMES_PER_TEMPLATE:
             lost[device.id] = (
-                f"its resource name would be '{name}', and {resource.name} already has {MAX_NAMES} names, the maximum; "
-                "use an attribute with fewer values in the name"
+                f"its resource name would be '{name}', and {resource.name} already has {MAX_NAMES_PER_TEMPLATE} names, "
+                "the maximum; use an attribute with fewer values in the name"
+            )
+        elif name not in found and len(found) >= room:
+            lost[device.id] = (
+                f"its resource name would be '{name}', and the node already has {MAX_RESOURCES} resource names, the "
+                "maximum; use an attribute with fewer values in the name"
             )
         else:
             found.setdefault(name, []).append(device)

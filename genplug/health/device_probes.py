@@ -14,6 +14,7 @@ from genplug.health.binding import BoundProbe, bind_probe
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.thresholds import initial_state
 from genplug.health.verdict import DeviceRef, ProbeFailure, ProbeResults
+from genplug.spec.limits import MAX_PROBED_DEVICES
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
 from genplug.spec.probes import HealthSpec
@@ -48,12 +49,13 @@ class DeviceProbes:
         self._is_archive = is_archive
         self._devices: dict[DeviceRef, tuple[Device, HealthSpec, Policy]] = {}
         self._instances: dict[DeviceRef, dict[str, ProbeInstance]] = {}
+        self._count = 0
 
     def __iter__(self) -> Iterator[ProbeInstance]:
         return (instance for instances in self._instances.values() for instance in instances.values())
 
     def __len__(self) -> int:
-        return sum(map(len, self._instances.values()))
+        return self._count
 
     def __repr__(self) -> str:
         pending = sum(instance.state.is_pending for instance in self)
@@ -99,15 +101,20 @@ class DeviceProbes:
     def _forget_device(self, ref: DeviceRef, update: Update) -> None:
         del self._devices[ref]
         instances = self._instances.pop(ref)
+        self._count -= len(instances)
         update.ended.extend(instances.values())
         update.forgotten.extend(instances.values())
 
     def _update_device(self, ref: DeviceRef, device: Device, resource: Resource, now: float, update: Update) -> None:
         previous = self._instances.get(ref, {})
+        self._count -= len(previous)
         instances: dict[str, ProbeInstance] = {}
         update.ended.extend(previous.values())
         for spec in resource.health.probes:
             bound = bind_probe(device, resource, spec, is_archive=self._is_archive)
+            if self._count + len(instances) >= MAX_PROBED_DEVICES:
+                reason = f"not run: the node has more than {MAX_PROBED_DEVICES} probes of devices, the maximum"
+                bound = BoundProbe(ref, spec, error=reason)
             old = previous.get(spec.name)
             if old is not None and _is_same_probe(old.bound, bound):
                 instance = evolve(previous.pop(spec.name), bound=bound)
@@ -118,6 +125,7 @@ class DeviceProbes:
             if not instance.is_sticky_failed:
                 update.started.append(instance)
         update.forgotten.extend(previous.values())
+        self._count += len(instances)
         self._devices[ref], self._instances[ref] = (device, resource.health, resource.policy), instances
 
 

@@ -109,6 +109,15 @@ MAX_MATCHES = 20_000
 MAX_NODES_PER_DEVICE = 1000
 """Device nodes of a device: a container gets all of them. A device with more of them is unhealthy."""
 
+MAX_NAMES_PER_TEMPLATE = 100
+"""Resource names that a template creates: each of them is a resource. Other devices are left out with the reason."""
+
+MAX_RENDERED_REGEXES = 100
+"""Regular expressions to which a template renders for a device: each of them is compiled and searched for."""
+
+MAX_SCAN_SECONDS = 30
+"""Seconds of a scan of a resource: a scan that always makes progress would use a processor without an end."""
+
 MAX_LIST_BYTES = 4 << 20
 """Bytes of the device list of a resource: the kubelet refuses larger messages. Other devices are not listed."""
 
@@ -119,6 +128,9 @@ MAX_RESPONSE_BYTES = 4 << 20
 """Bytes of an Allocate response: the kubelet refuses larger messages. The allocation is rejected with the limit."""
 
 # Health: the work of probes is limited by their number and by the number of their runs.
+
+MAX_PROBED_DEVICES = 20_000
+"""Probes, counted for each device: each of them has a state. The others have an error that contains the limit."""
 
 MAX_CALLS = 64
 """Programs, requests and connections of probes at the same time, with those that hang: each of them has a thread."""

@@ -8,7 +8,12 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Protocol, TypeAlias
 
-from genplug.spec.limits import MAX_REGEX_CHARACTERS, MAX_REGEX_MEMORY_BYTES
+from genplug.spec.limits import (
+    MAX_REGEX_CHARACTERS,
+    MAX_REGEX_MEMORY_BYTES,
+    MAX_REGEXES,
+    MAX_RENDERED_REGEXES,
+)
 from genplug.spec.template import Template, Values
 
 
@@ -44,7 +49,7 @@ Conditions: TypeAlias = tuple[tuple[Pattern, ...], ...]
 """Conditions that all have to be met; each is met if one of its patterns matches."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=MAX_REGEXES)
 def compile_regex(text: str) -> Pattern:
     """Compile a regular expression.
 
@@ -74,11 +79,15 @@ def render_regexes(template: Template, values: Values) -> Iterator[Pattern]:
 
     Raises:
         MissingAttributeError: an attribute has no value and no default.
-        PatternError: a rendered expression is invalid.
+        PatternError: a rendered expression is invalid, or there are too many of them.
     """
     import re2  # noqa: PLC0415 - see compile_regex
 
-    for text in template.render_each(values, re2.escape if template.names else str):
+    texts = tuple(template.render_each(values, re2.escape if template.names else str))
+    if len(texts) > MAX_RENDERED_REGEXES:
+        reason = f"at most {MAX_RENDERED_REGEXES} are allowed; use attributes with fewer values"
+        raise PatternError(f"the values of its attributes give {len(texts)} expressions, {reason}")
+    for text in texts:
         yield compile_regex(text)
 
 

@@ -13,6 +13,7 @@ from genplug.health.probes.file import FileCheck
 from genplug.health.probes.open import OpenCheck
 from genplug.health.thresholds import Outcome, Result, next_state
 from genplug.health.verdict import DeviceRef
+from genplug.spec.limits import MAX_PROBED_DEVICES
 from genplug.spec.model import Resource
 from genplug.spec.probes import HealthSpec, OnError, ProbeSpec, ProbeTiming
 from genplug.spec.template import Template
@@ -150,3 +151,14 @@ def test_probe_with_missing_attribute_has_an_error() -> None:
     probes = DeviceProbes()
     (instance,) = probes.update(inventory(DEVICE, probes=(file_probe("/sys/${uuid}"),)), 0).new
     assert instance.bound.error == "needs the attribute 'uuid', which the device does not have"
+
+
+def test_probes_beyond_the_limit_of_a_node_have_an_error_with_the_limit() -> None:
+    devices = [evolve(DEVICE, id=f"x{number}") for number in range(MAX_PROBED_DEVICES + 1)]
+    probes = DeviceProbes()
+    update = probes.update(inventory(*devices), 0)
+    errors = [instance.bound.error for instance in update.new if instance.bound.error]
+    assert errors == [f"not run: the node has more than {MAX_PROBED_DEVICES} probes of devices, the maximum"]
+    probes.update(inventory(*devices[:10]), 1)
+    assert len(probes) == 10
+    assert not any(instance.bound.error for instance in probes)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.hardware.file_tree import MAX_TEXT_BYTES
-from genplug.spec.limits import MAX_REGEX_CHARACTERS, MAX_REGEX_MEMORY_BYTES
+from genplug.spec.limits import MAX_REGEX_CHARACTERS, MAX_REGEX_MEMORY_BYTES, MAX_RENDERED_REGEXES
 from genplug.spec.regex import PatternError, compile_regex, matched_value, render_regexes
 from genplug.spec.template import MissingAttributeError, Template
 
@@ -70,6 +70,13 @@ def test_template_renders_a_regex_for_each_value() -> None:
         ["1:a"],
         ["2:a"],
     ]
+
+
+def test_template_with_many_values_is_rejected_with_the_limit_before_they_are_compiled() -> None:
+    values = {"a": tuple(map(str, range(MAX_RENDERED_REGEXES + 1)))}
+    with pytest.raises(PatternError, match=f"at most {MAX_RENDERED_REGEXES} are allowed"):
+        next(render_regexes(Template.parse("^${a}$"), values))
+    assert len(list(render_regexes(Template.parse("^${a}$"), {"a": values["a"][1:]}))) == MAX_RENDERED_REGEXES
 
 
 def test_template_with_missing_attribute_renders_no_regex() -> None:
