@@ -35,6 +35,7 @@ TITLES = {
     "GP017": "conflicting keys",
     "GP019": "not allowed by the policy",
     "GP020": "limit exceeded",
+    "GP021": "missing setting of the chart",
     "GP101": "timeout longer than the period",
     "GP102": "regular expression in a glob",
     "GP103": "reference in another syntax",

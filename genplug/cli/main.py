@@ -13,7 +13,7 @@ COMMANDS = {
     "run": "run the agent of this node, as the DaemonSet does",
     "status": "show the status of the agent that runs on this node",
     "reload": "make the agent that runs on this node read its configuration and scan for devices now",
-    "validate": "check a configuration, a policy or a ConfigMap manifest",
+    "validate": "check a configuration, a policy, values of the chart or a manifest",
     "plan": "show which devices this node would offer, and why",
     "init": "print a configuration to start from, for a kind of hardware or for this machine",
     "capture": "write what a configuration reads from this node into an archive",
@@ -22,7 +22,7 @@ COMMANDS = {
 }
 
 _EPILOG = """\
-exit codes: 0 success, 1 runtime error, 2 usage error, 4 not ready, 78 invalid configuration
+exit codes: 0 success, 1 runtime error, 2 usage error, 3 warnings with --strict, 4 not ready, 78 invalid configuration
 
 'genplug COMMAND --help' describes a command and its options.
 """

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from attrs import evolve, field, frozen
 
+from genplug.config.chart_requirements import check_requirements
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError, sort_unique
 from genplug.config.file_kind import VERSION, FileKind
 from genplug.config.files import ConfigFile
@@ -34,6 +35,7 @@ from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 DEFAULT_POOL = "default"
+_CHART_NAME = "genplug"
 MAX_BYTES = 5 << 20
 """Bytes of a values file: Helm's limit of a file in a chart."""
 _HELM = Dialect(resolve_helm_scalar, format_helm_scalar, merge_keys=True)
@@ -53,6 +55,7 @@ class Pool:
     config: MapNode
     nodes: Mapping[str, MapNode]
     policy_tree: MapNode | None = field(repr=False)
+    daemonset: MapNode = field(repr=False)
     existing_config_map: str
 
     @property
@@ -86,7 +89,11 @@ class Pool:
         trees = [self.config, *(tree for name, tree in self.nodes.items() if name == node_name)]
         names = [f"{self.values.name}[{self.name}/genplug.yaml]"]
         names += [f"{self.values.name}[{self.name}/node.{node_name}.yaml]"] if len(trees) > 1 else []
-        return decode_trees(trees, names, Diagnostics(), policy, self.values.lines)
+        diagnostics = Diagnostics()
+        with suppress(TooManyErrorsError):
+            prefix = "" if self.name == DEFAULT_POOL else f"pools.{self.name}."
+            check_requirements(merge(trees), self.daemonset, prefix, diagnostics)
+        return decode_trees(trees, names, diagnostics, policy, self.values.lines)
 
 
 @frozen
@@ -119,7 +126,8 @@ class ChartValues:
             settings = _map(own)
             if _text(settings.get("enabled")) == "false":
                 continue
-            pools.append(self._pool(name, settings))
+            pools.append(pool := self._pool(name, settings))
+            self._check_resources(pool, written.entries.get(name), settings, diagnostics)
             if name != DEFAULT_POOL:
                 _claim_labels(name, settings, written.entries[name].key, claimed, diagnostics)
         if not pools:
@@ -129,6 +137,25 @@ class ChartValues:
         if diagnostics.found:
             raise ConfigInvalidError(attach_source_lines(diagnostics.found, self.lines))
         return tuple(pools)
+
+    def _check_resources(self, pool: Pool, entry: MapEntry | None, own: MapNode, diagnostics: Diagnostics) -> None:
+        """Record an error if a pool has no resources, or both an existing ConfigMap and resources."""
+        location = entry.key if entry is not None else self.tree.location
+        width = len(pool.name) if entry is not None else 1
+        if pool.existing_config_map:
+            # The level that names the ConfigMap, or that describes anything of its own, must not have both.
+            config = _map(own.get("config"))
+            level = config if any(map(_is_set, config.entries.values())) else _map(self.tree.get("config"))
+            keys = [key for key in ("defaults", "resources", "nodes") if _map(level.get(key)).entries]
+            if keys:
+                message = f"the pool reads the ConfigMap {pool.existing_config_map!r}, and {keys[0]!r} has no effect"
+                hint = f"move {keys[0]!r} into the ConfigMap, or set 'existingConfigMap: \"\"'"
+                key = level.entries[keys[0]].key
+                diagnostics.add(ErrorCode.CONFLICT, key, message, hint=hint, width=len(keys[0]))
+        elif not any(_map(tree.get("resources")).entries for tree in (pool.config, *pool.nodes.values())):
+            message = f"the pool {pool.name!r} has no resources, so that its agents offer no devices"
+            hint = f"describe resources under 'config.resources', or set 'pools.{pool.name}.enabled: false'"
+            diagnostics.add(ErrorCode.NO_RESOURCES, location, message, hint=hint, width=width)
 
     def _pool(self, name: str, own: MapNode) -> Pool:
         shared = _map(self.tree.get("config"))
@@ -155,6 +182,7 @@ class ChartValues:
             config,
             overlays,
             _policy_file(self.tree.location, policy) if policy.entries else None,
+            _merge_dropping_nulls(_map(self.tree.get("daemonset")), _map(own.get("daemonset"))),
             existing,
         )
 
@@ -168,7 +196,7 @@ def read_values(files: Sequence[ConfigFile]) -> ChartValues:
     lines = {file.name: file.text for file in files}
     diagnostics = Diagnostics()
     trees = [tree for file in files if (tree := _parse_values(file, diagnostics)) is not None]
-    tree = merge([*trees, MapNode(SourceLocation(files[0].name, 1, 1), {})])
+    tree = _select_subchart(merge([*trees, MapNode(SourceLocation(files[0].name, 1, 1), {})]))
     if len(trees) == len(files) and not diagnostics.found:
         shaped = Diagnostics()
         with suppress(TooManyErrorsError):
@@ -177,6 +205,12 @@ def read_values(files: Sequence[ConfigFile]) -> ChartValues:
     if diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
     return ChartValues(tuple(lines), lines, tree)
+
+
+def _select_subchart(tree: MapNode) -> MapNode:
+    """Return the values that a parent chart passes to genplug's chart, or the values themselves."""
+    own = tree.get(_CHART_NAME)
+    return own if isinstance(own, MapNode) and not is_chart_values(tree) else tree
 
 
 def _parse_values(file: ConfigFile, diagnostics: Diagnostics) -> MapNode | None:
@@ -272,6 +306,11 @@ def _header(start: SourceLocation, kind: FileKind) -> dict[str, MapEntry]:
         key: MapEntry(start, ScalarNode(start, text, text, None))
         for key, text in (("apiVersion", VERSION), ("kind", kind.value))
     }
+
+
+def _is_set(entry: MapEntry) -> bool:
+    """Return whether a value is not empty, as a condition of a template of Helm."""
+    return bool(_map(entry.value).entries or _text(entry.value))
 
 
 def _without(map_: MapNode, key: str) -> MapNode:

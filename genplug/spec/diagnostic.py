@@ -43,6 +43,7 @@ class ErrorCode(StrEnum):
     CONFLICT = "GP017"
     NOT_ALLOWED = "GP019"
     LIMIT = "GP020"
+    CHART = "GP021"
 
 
 class WarningCode(StrEnum):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,23 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genplug.config.chart_values import read_values
+from genplug.config.chart_values import Pool, read_values
 from genplug.config.files import ConfigFile
 from genplug.config.manifest import find_manifests
-from genplug.spec.diagnostic import DiagnosticCode, ErrorCode
+from genplug.spec.diagnostic import Diagnostic, DiagnosticCode, ErrorCode
 from genplug.spec.policy import DEFAULT_POLICY, Policy
-from tests.support.chart import CI_FILES, FUSE, HELMS, MINIMAL, RenderError, Values, render_text
+from tests.chart.test_chart_pod import REQUIREMENTS
+from tests.support.chart import (
+    CI_FILES,
+    FUSE,
+    HELMS,
+    MINIMAL,
+    RenderError,
+    Values,
+    merge_values,
+    nest_value,
+    render_text,
+)
 from tests.support.configs import collect_diagnostics
 
 pytestmark = pytest.mark.helm
@@ -59,6 +71,69 @@ def read_own(*files: Values | str) -> Found:
 def test_values_file_is_read_as_helm_renders_it(path: Path, helm: str) -> None:
     text = path.read_text()
     assert read_own(text) == read_rendered(text, helm=helm)
+
+
+def find_errors(*files: Values | str) -> tuple[Diagnostic, ...]:
+    """Return the errors of values files as ``genplug validate --values`` finds them."""
+    texts = [
+        ConfigFile(f"{number}.yaml", values if isinstance(values, str) else json.dumps(values))
+        for number, values in enumerate(files)
+    ]
+    pools: tuple[Pool, ...] = ()
+
+    def read() -> None:
+        nonlocal pools
+        pools = read_values(texts).pools()
+
+    errors = collect_diagnostics(read)
+    for pool in pools:
+        errors += collect_diagnostics(pool.policy)
+        for node in (None, *pool.nodes) if not pool.existing_config_map else ():
+            errors += collect_diagnostics(partial(load_limited, pool, node))
+    return errors
+
+
+def load_limited(pool: Pool, node: str | None) -> None:
+    pool.load(node, pool.policy().policy)
+
+
+@pytest.mark.parametrize("case", REQUIREMENTS)
+@pytest.mark.parametrize("path", [(), ("pools", "lab")], ids=str)
+def test_requirement_that_the_chart_rejects_is_an_error(case: str, path: tuple[str, ...]) -> None:
+    resource, steps = REQUIREMENTS[case]
+    values = merge_values(MINIMAL, nest_value((*path, "config", "resources", FUSE), resource))
+    for changes, text in steps:
+        values = merge_values(values, nest_value(path, changes) if path else changes)
+        errors = find_errors(values)
+        assert bool(errors) == bool(text), errors
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(
+    ("names", "allowed", "is_valid"),
+    [
+        (["a.example/x"], ["a.example/*"], True),
+        (["a.example/x"], ["b.example/*"], False),
+        (["a.example/x"], [], False),
+        (["a.example/x", "b.example/y"], ["{a,b}.example/?"], True),
+        (["a.example/x", "c.example/y"], ["[ab].example/*"], False),
+        (["a.example/x"], ["[!b].example/*"], True),
+        (["aXexample/x"], ["a.example/*"], False),
+        (["a.example/x2"], ["a.example/x{1..3}"], True),
+    ],
+)
+def test_chart_rejects_resources_that_the_policy_of_their_pool_forbids(
+    names: list[str], allowed: list[str], helm: str, *, is_valid: bool
+) -> None:
+    resources = {name: {"devices": [{"glob": f"/dev/{name}"}]} for name in names}
+    pool = {"config": {"resources": resources}, "policy": {"resources": [*allowed, "devices.example.com/*"]}}
+    values = merge_values(MINIMAL, {"pools": {"lab": pool}})
+    if is_valid:
+        assert render_text(values, helm=helm)
+    else:
+        with pytest.raises(RenderError, match=r"the policy does not allow this name. Add it to pools\.lab\.policy"):
+            render_text(values, helm=helm)
+    assert bool(find_errors(values)) != is_valid
 
 
 SCALARS = """

@@ -100,9 +100,18 @@ def test_error_in_a_values_file_has_its_location_in_that_file(capsys: pytest.Cap
         ("[]", "values.yaml:1:1: error[GP005]"),
         ("a: [", "values.yaml:1:4: error[GP002]"),
         ("config: {}\nconfig: {}\n", "values.yaml:2:1: error[GP003]"),
+        ("image: {tag: x}\n", "values.yaml:1:1: error[GP004]: the pool 'default' has no resources"),
+        (
+            "config: {existingConfigMap: mine, defaults: {tokens: 3}}\n",
+            "values.yaml:1:35: error[GP017]: the pool reads the ConfigMap 'mine', and 'defaults' has no effect",
+        ),
+        (
+            "config: {resources: {a.example/x: {devices: [{glob: /dev/x}], allocate: {inject: cdi}}}}\n",
+            "values.yaml:1:74: error[GP021]: 'inject: cdi' writes CDI files",
+        ),
         ("pools: {default: {enabled: false}}\n", "values.yaml:1:1: error[GP017]: every pool is disabled"),
         (
-            "pools: {a: {labelValues: [x]}, b: {labelValues: [x]}}\n",
+            f"pools: {{a: {{labelValues: [x]}}, b: {{labelValues: [x]}}}}\nconfig: {{resources: {{{RESOURCE}}}}}\n",
             "values.yaml:1:50: error[GP017]: the pools 'a' and 'b' both claim",
         ),
     ],
@@ -115,6 +124,13 @@ def test_error_of_the_values_is_reported_at_its_location(
     printed = capsys.readouterr().err
     assert printed.startswith(expected)
     assert len(list_errors(printed)) == 1
+
+
+def test_values_of_a_parent_chart_are_below_the_name_of_the_chart(capsys: pytest.CaptureFixture[str]) -> None:
+    indented = "".join(f"  {line}\n" for line in VALUES.splitlines())
+    write(values=f"genplug:\n{indented}other: {{enabled: true}}\nglobal: {{}}\n")
+    assert main(["validate", "--values", "values.yaml"]) == 78
+    assert list_errors(capsys.readouterr().err) == ["values.yaml:9:11: error[GP019"]
 
 
 def test_unknown_pool_is_an_error_that_names_the_pools(capsys: pytest.CaptureFixture[str]) -> None:

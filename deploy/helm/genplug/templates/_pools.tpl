@@ -94,6 +94,9 @@ Arguments: pool (its name), node (its name, or unset for all nodes of the pool),
 {{- $all := dict -}}
 {{- include "genplug.merge" (dict "into" $all "from" ($.config.defaults | default dict)) -}}
 {{- include "genplug.merge" (dict "into" $all "from" ($spec | default dict)) -}}
+{{- range $name := prepend ($all.aliases | default list) $resource -}}
+{{- include "genplug.checkName" (dict "name" $name "what" (printf "\n\nResource %s %s" $name $on) "prefix" $.prefix "policy" $.policy) -}}
+{{- end -}}
 {{- if not $all.devices -}}
 {{- fail (printf "\n\nResource %s %s has no devices. Set the device nodes that it provides, for example `devices: [{glob: /dev/ttyUSB*}]`. To remove the resource, set it to null.\n" $resource $on) -}}
 {{- end -}}
@@ -148,5 +151,24 @@ Arguments: pool (its name), node (its name, or unset for all nodes of the pool),
 {{- define "genplug.checkExec" -}}
 {{- if not (dig "exec" "allow" list .policy) -}}
 {{- fail (printf "%s runs a program, but the policy allows no programs. Add the program to %spolicy.exec.allow, or remove it from the configuration.\n" .what .prefix) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /*
+genplug.checkName fails if the policy does not allow a resource name. It reads the globs of the policy as regular
+expressions; genplug checks globs with number ranges and with `]` in brackets, and templated names, on the node.
+Arguments: name, what (the beginning of the message), prefix, policy.
+*/ -}}
+{{- define "genplug.checkName" -}}
+{{- if and (hasKey .policy "resources") (not (contains "$" .name)) -}}
+{{- $name := .name -}}
+{{- $isAllowed := false -}}
+{{- range $glob := .policy.resources -}}
+{{- $regex := regexQuoteMeta $glob | replace "\\*" ".*" | replace "\\?" "." | replace "\\[!" "[^" | replace "\\[" "[" | replace "\\]" "]" | replace "\\{" "(?:" | replace "\\}" ")" | replace "," "|" -}}
+{{- $isAllowed = or $isAllowed (regexMatch "\\.\\.|\\[!?\\]" $glob) (regexMatch (printf "^(?:%s)$" $regex) $name) -}}
+{{- end -}}
+{{- if not $isAllowed -}}
+{{- fail (printf "%s: the policy does not allow this name. Add it to %spolicy.resources, or remove the resource.\n" .what .prefix) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
