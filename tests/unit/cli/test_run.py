@@ -9,6 +9,7 @@ import pytest
 
 from genplug.cli import run
 from genplug.cli.main import main
+from genplug.hardware.host import DEFAULT_CDI_DIRS
 from genplug.testing.node.fake_node import FakeNode
 
 
@@ -25,6 +26,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "KUBELET_DIR",
         "DEVICE_PLUGINS_DIR",
         "POD_RESOURCES_DIR",
+        "CDI_SEARCH_DIRS",
         "ROOT",
         "NODE_NAME",
         "LISTEN",
@@ -41,6 +43,7 @@ def test_every_option_can_be_set_by_a_variable(monkeypatch: pytest.MonkeyPatch) 
         "KUBELET_DIR": "/k",
         "DEVICE_PLUGINS_DIR": "/d",
         "POD_RESOURCES_DIR": "/p",
+        "CDI_SEARCH_DIRS": "/etc/cdi/:/opt/cdi",
         "ROOT": "/host",
         "NODE_NAME": "node-a",
         "LISTEN": ":9808",
@@ -51,8 +54,13 @@ def test_every_option_can_be_set_by_a_variable(monkeypatch: pytest.MonkeyPatch) 
     arguments = parse()
     assert (arguments.kubelet_dir, arguments.root, arguments.node_name) == ("/k", "/host", "node-a")
     assert (arguments.device_plugins_dir, arguments.pod_resources_dir) == ("/d", "/p")
+    assert arguments.cdi_search_dirs == ("/etc/cdi", "/opt/cdi")
     assert (arguments.listen, arguments.log_format, arguments.log_level) == (("", 9808), "json", "debug")
     assert arguments.config is None
+
+
+def test_cdi_files_are_looked_up_in_the_directories_of_the_runtimes_by_default() -> None:
+    assert parse("--config", "/a").cdi_search_dirs == DEFAULT_CDI_DIRS
 
 
 def test_option_overrides_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
