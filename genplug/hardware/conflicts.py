@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 from genplug.hardware.devices import same_node_reason
 from genplug.hardware.identities import Contender, Denial, Ledger, Loss, Owner, assign_things, build_contenders
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan
+from genplug.spec.limits import MAX_IDS_PER_HOUR
 
 
 @frozen
@@ -50,7 +51,9 @@ def resolve_conflicts(scans: Mapping[str, ResourceScan], ledger: Ledger, now: fl
         conflicts=tuple(conflicts),
         ledger=ledger,
         withheld={
-            owner: reasons[owner] for owner, denial in denials.items() if denial.loss not in {Loss.SAME, Loss.CLAIMED}
+            owner: reasons[owner]
+            for owner, denial in denials.items()
+            if denial.loss not in {Loss.SAME, Loss.CLAIMED, Loss.UNSTABLE}
         },
     )
 
@@ -72,6 +75,11 @@ def _outcome_reason(denial: Denial) -> str:
             return f"withheld: it is the hardware of {other}, which a pod may still use"
         case Loss.MOVED:
             return f"withheld: its ID is that of the hardware of {other}, and a pod may still use it"
+        case Loss.UNSTABLE:
+            return (
+                f"its hardware has had {MAX_IDS_PER_HOUR} IDs within an hour; write an 'id' template of a value that "
+                "does not change"
+            )
         case Loss.UNKNOWN:
             return (
                 f"withheld: it is the same hardware as {other}, and the kubelet has not reported which of them pods use"

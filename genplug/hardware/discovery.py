@@ -22,7 +22,7 @@ from genplug.hardware.inventory import (
     ResourceScan,
     sort_devices,
 )
-from genplug.hardware.resource_naming import group_by_resource_name, instantiate_resource
+from genplug.hardware.resource_naming import NameHistory, group_by_resource_name, instantiate_resource
 from genplug.spec.model import Config, Resource
 
 
@@ -132,11 +132,29 @@ def build_inventory(
     """
     ordered = {name: scans[name] for name in config.resources if name in scans}
     resolution = resolve_conflicts(ordered, ledger or Ledger(NO_USAGE), now)
-    return _build_named_inventory(config, ordered, resolution, previous), resolution.ledger
+    histories = _update_histories(config, resolution, now)
+    inventory = _build_named_inventory(config, ordered, resolution, previous, histories, now)
+    return inventory, evolve(resolution.ledger, names=histories)
 
 
-def _build_named_inventory(
-    config: Config, scans: Mapping[str, ResourceScan], resolution: Resolution, previous: Inventory | None
+def _update_histories(config: Config, resolution: Resolution, now: float) -> Mapping[str, NameHistory]:
+    """Return the histories of the names of all templated resources after a scan."""
+    known, histories = resolution.ledger.names, {}
+    for name, devices in resolution.devices.items():
+        if config.resources[name].name_template is not None:
+            names = [device.resource for device in devices]
+            history = known.get(name)
+            histories[name] = history.after_scan(names, now) if history else NameHistory.start(names, now)
+    return histories
+
+
+def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is made of
+    config: Config,
+    scans: Mapping[str, ResourceScan],
+    resolution: Resolution,
+    previous: Inventory | None,
+    histories: Mapping[str, NameHistory],
+    now: float,
 ) -> Inventory:
     """Assign the devices to resource names, including the names that templates render."""
     resources: dict[str, Resource] = {}
@@ -151,7 +169,11 @@ def _build_named_inventory(
     for name in scans:
         resource = config.resources[name]
         grouped = group_by_resource_name(
-            resource, resolution.devices[name], {**plain, **resources} if name not in plain else {}
+            resource,
+            resolution.devices[name],
+            {**plain, **resources} if name not in plain else {},
+            histories.get(name) or NameHistory({}),
+            now,
         )
         for instance, group in grouped.devices.items():
             known = previous.resources.get(instance) if previous is not None else None

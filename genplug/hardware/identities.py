@@ -25,6 +25,8 @@ from typing import NamedTuple, TypeAlias
 from attrs import evolve, field, frozen
 
 from genplug.hardware.inventory import Device
+from genplug.hardware.resource_naming import NameHistory
+from genplug.spec.limits import MAX_IDS_PER_HOUR
 from genplug.spec.model import Resource
 
 Thing: TypeAlias = tuple[object, ...]
@@ -36,6 +38,7 @@ MAX_FORMER_THINGS = 10_000
 """The maximum number of things in the ledger that devices had; the oldest are forgotten. Bounds memory if numbers of
 nodes change continually while the kubelet does not respond."""
 
+_HOUR_SECONDS = 3600.0
 _SHARE_SUFFIX = re.compile(r"-[rs]\d+\Z")
 
 
@@ -150,6 +153,10 @@ class Ledger:
     changed_at: float = float("-inf")
     waiting: frozenset[Owner] = frozenset()
     """The devices whose assignment may change when the kubelet reports."""
+    past_owners: Mapping[Thing, Mapping[Owner, float]] = field(factory=dict)
+    """The devices that lost a thing within an hour, with the time of the loss."""
+    names: Mapping[str, NameHistory] = field(factory=dict)
+    """The history of the names of each templated resource."""
     early_allocations: Mapping[tuple[str, str], float] = field(factory=dict)
     """The allocations before the first report."""
     grace: float = 30.0
@@ -195,6 +202,8 @@ class Loss(Enum):
     """Its key leads to another thing, and its former thing still exists."""
     UNKNOWN = auto()
     """Several IDs lead to a thing, and the kubelet has not reported yet which of them pods use."""
+    UNSTABLE = auto()
+    """A thing has had too many IDs."""
 
 
 _WAITING = frozenset({Loss.HELD, Loss.MOVED, Loss.UNKNOWN})
@@ -282,6 +291,8 @@ def assign_things(ledger: Ledger, devices: Sequence[Contender], now: float) -> t
     contested = [device for device in relevant if assignment.is_contested(device)]
     for device in sorted(contested, key=assignment.precedence):
         assignment.decide(device)
+    if ledger.past_owners:
+        assignment.deny_unstable(devices)
     return assignment.build_ledger(devices), assignment.denials
 
 
@@ -363,6 +374,17 @@ class _Assignment:
             if denial is None or self._find_keeper(device, thing) is None:
                 self.taken.setdefault(thing, []).append(device)
 
+    def deny_unstable(self, devices: Iterable[Contender]) -> None:
+        """Deny a new ID to things that have had too many."""
+        for device in devices:
+            if device.owner in self.ledger.holders or device.owner in self.denials:
+                continue
+            for thing in device.things:
+                past = self.ledger.past_owners.get(thing, {})
+                recent = {owner for owner, time in past.items() if self.now < time + _HOUR_SECONDS}
+                if len(recent) >= MAX_IDS_PER_HOUR and device.owner not in recent:
+                    self.denials[device.owner] = Denial(Loss.UNSTABLE, thing, device.owner)
+
     def build_ledger(self, devices: Iterable[Contender]) -> Ledger:
         """Return the ledger after all devices have been decided."""
         holders: dict[Owner, Holder] = {}
@@ -398,7 +420,8 @@ class _Assignment:
                 holders[owner] = evolve(previous, things=frozenset(), former=former, contender=None)
         waiting = {owner for owner, denial in self.denials.items() if denial.loss in _WAITING}
         waiting |= {owner for owner, holder in holders.items() if holder.things and self._is_stale(holder)}
-        return evolve(self.ledger, holders=_bound_former(holders), waiting=frozenset(waiting))
+        past = _add_past_owners(self.ledger, holders, now)
+        return evolve(self.ledger, holders=_bound_former(holders), waiting=frozenset(waiting), past_owners=past)
 
     def _find_denial(self, device: Contender) -> Denial | None:
         for thing in device.things:
@@ -584,6 +607,27 @@ def _former_things(previous: Holder, things: frozenset[Thing], now: float) -> Ma
         return previous.former
     lost = dict.fromkeys(previous.things - things, now)
     return {thing: since for thing, since in {**lost, **previous.former}.items() if thing not in things}
+
+
+def _add_past_owners(
+    ledger: Ledger, holders: Mapping[Owner, Holder], now: float
+) -> Mapping[Thing, Mapping[Owner, float]]:
+    """Return the devices that lost a thing within an hour."""
+    lost: list[tuple[Thing, Owner]] = []
+    for owner, previous in ledger.holders.items():
+        if (current := holders.get(owner)) is previous:
+            continue
+        things = previous.things - current.things if current is not None else previous.things
+        lost += ((thing, owner) for thing in things if thing[0] in {"node", "path"})
+    if not lost:
+        return ledger.past_owners
+    past: dict[Thing, dict[Owner, float]] = {}
+    for thing, owners in ledger.past_owners.items():
+        if recent := {owner: time for owner, time in owners.items() if now < time + _HOUR_SECONDS}:
+            past[thing] = recent
+    for thing, owner in lost:
+        past.setdefault(thing, {})[owner] = now
+    return dict(list(past.items())[-MAX_FORMER_THINGS:])
 
 
 def _forget_unused(ledger: Ledger) -> Ledger:

@@ -3,6 +3,7 @@
 import platform
 from collections import Counter as Counted
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -15,9 +16,14 @@ from genplug.observe.status import Status
 
 _ALLOCATE_BUCKET_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
 
+_Labeled = TypeVar("_Labeled", Counter, Histogram)
+
 
 class Metrics:
-    """The metrics of an agent, with a registry of their own."""
+    """The metrics of an agent, with a registry of their own.
+
+    The series of a resource end with the resource, because a name can be made of a value that changes.
+    """
 
     def __init__(self, status: Callable[[], Status], event_log: EventLog) -> None:
         self.registry = CollectorRegistry()
@@ -45,21 +51,26 @@ class Metrics:
             buckets=_ALLOCATE_BUCKET_SECONDS,
             registry=self.registry,
         )
+        self._series: dict[str, set[tuple[Counter | Histogram, tuple[str, ...]]]] = {}
+        """The labels of the series of each resource."""
         event_log.listen(self._count)
 
     def _count(self, log_event: LogEvent) -> None:
         resource = str(log_event.facts.get("resource", ""))
         match log_event.event:
+            case Event.RESOURCE_DRAINED:
+                for metric, labels in self._series.pop(resource, set()):
+                    metric.remove(*labels)
             case Event.REGISTERED:
-                self._registrations.labels(resource, "success").inc()
+                self._labels(self._registrations, resource, "success").inc()
             case Event.REGISTRATION_FAILED:
-                self._registrations.labels(resource, "failure").inc()
+                self._labels(self._registrations, resource, "failure").inc()
             case Event.LIST_SENT:
-                self._lists.labels(resource).inc()
+                self._labels(self._lists, resource).inc()
             case Event.ALLOCATED | Event.ALLOCATION_REFUSED:
                 result = "success" if log_event.event is Event.ALLOCATED else "refused"
-                self._allocations.labels(resource, result).inc()
-                self._seconds.labels(resource).observe(float(str(log_event.facts["seconds"])))
+                self._labels(self._allocations, resource, result).inc()
+                self._labels(self._seconds, resource).observe(float(str(log_event.facts["seconds"])))
             case Event.CONFIG_LOADED | Event.CONFIG_UNCHANGED:
                 self._reloads.labels("success").inc()
             case Event.CONFIG_INVALID:
@@ -68,11 +79,16 @@ class Metrics:
                 self._restarts.inc()
             case Event.DEVICE_HEALTHY | Event.DEVICE_UNHEALTHY:
                 to = "healthy" if log_event.event is Event.DEVICE_HEALTHY else "unhealthy"
-                self._health.labels(resource, to).inc()
+                self._labels(self._health, resource, to).inc()
             case Event.INTERNAL_ERROR:
-                self._internal_errors.labels(resource).inc()
+                self._labels(self._internal_errors, resource).inc()
             case _:
                 pass
+
+    def _labels(self, metric: _Labeled, *labels: str) -> _Labeled:
+        """Return the series of a resource, which is the first label."""
+        self._series.setdefault(labels[0], set()).add((metric, labels))
+        return metric.labels(*labels)
 
 
 class _StatusCollector(Collector):

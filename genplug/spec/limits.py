@@ -160,3 +160,12 @@ MAX_CDI_FILES = 1000
 
 MAX_CDI_DEPTH = 100
 """Levels of lists and mappings of a CDI file: a valid file has about six."""
+
+# Names and IDs that are made of values of the hardware: a value that changes must not create them without end.
+
+MAX_NEW_NAMES_PER_HOUR = 20
+"""Resource names that a template creates within an hour, beside those of its first scan: the kubelet, the scheduler
+and the metrics database keep each name for a time."""
+
+MAX_IDS_PER_HOUR = 100
+"""New IDs of a device node within an hour: an ID of a value that changes does not identify the device."""

@@ -158,10 +158,13 @@ async def test_group_ids_are_stable_when_members_come_and_go(node: FakeNode) -> 
         node.unplug("/dev/b1")
         node.unplug("/dev/a0")
         node.unplug("/dev/b0")
-        await node.kubelet.wait_for_list(X, healthy={third}, unhealthy={first, second})
+        await node.kubelet.wait_for_list(X, healthy={second, third}, unhealthy={first})
+        assert await allocate_paths(node.kubelet, X, second) == ["/dev/a1"]
         node.plug("/dev/extra2")
         node.plug("/dev/b1")
-        await node.kubelet.wait_for_list(X, healthy={second, third}, unhealthy={first})
+        node.plug("/dev/b0")
+        await node.kubelet.wait_for_list(X, healthy={first, second, third})
+        assert await allocate_paths(node.kubelet, X, first) == ["/dev/b0"]
         assert await allocate_paths(node.kubelet, X, second) == ["/dev/a1", "/dev/b1"]
         assert await allocate_paths(node.kubelet, X, third) == ["/dev/a2", "/dev/b2", "/dev/extra2"]
         assert collect_listed_ids(node.kubelet, X) == {first, second, third}

@@ -53,3 +53,22 @@ def test_counters_follow_the_log_events() -> None:
     assert 'genplug_allocations_total{resource="a.io/x",result="refused"} 1.0' in text
     assert 'genplug_allocate_duration_seconds_count{resource="a.io/x"} 2.0' in text
     assert 'genplug_config_reloads_total{result="failure"} 1.0' in text
+
+
+def test_series_of_a_resource_end_with_its_endpoint() -> None:
+    event_log = EventLog()
+    metrics = Metrics(lambda: evolve(STATUS, resources=()), event_log)
+    for resource in ("a.io/x", "a.io/y"):
+        event_log.emit(Event.REGISTERED, "", resource=resource)
+        event_log.emit(Event.REGISTRATION_FAILED, "", resource=resource)
+        event_log.emit(Event.LIST_SENT, "", resource=resource)
+        event_log.emit(Event.DEVICE_HEALTHY, "", resource=resource)
+        event_log.emit(Event.DEVICE_UNHEALTHY, "", resource=resource)
+        event_log.emit(Event.INTERNAL_ERROR, "", resource=resource)
+        event_log.emit(Event.ALLOCATED, "", resource=resource, devices=(), seconds=0.1)
+        event_log.emit(Event.ALLOCATION_REFUSED, "", resource=resource, devices=(), seconds=0.1)
+    event_log.emit(Event.RESOURCE_DRAINED, "", resource="a.io/x")
+    text = generate_latest(metrics.registry).decode()
+    assert 'resource="a.io/x"' not in text
+    assert 'genplug_allocations_total{resource="a.io/y",result="success"} 1.0' in text
+    event_log.emit(Event.RESOURCE_DRAINED, "", resource="a.io/x")
