@@ -113,6 +113,7 @@ def read_values() -> dict[str, Any]:
 
 
 KEYWORDS = set(jsonschema.Draft7Validator.VALIDATORS) | {
+    "$comment",
     "$schema",
     "$id",
     "title",

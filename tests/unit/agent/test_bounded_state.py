@@ -41,7 +41,7 @@ async def test_device_nodes_in_dev_are_checked_without_a_thread(tree: DeviceTree
 
 async def test_mount_sources_are_checked_in_a_thread(tree: DeviceTree) -> None:
     tree.write("/opt/lib")
-    offer = build_offer(build_resource(mounts=(build_mount_spec("/opt/lib", "/lib"),)), tree.make_healthy("x0"))
+    offer = build_offer(build_resource(mounts=(build_mount_spec("/opt/lib", "/x"),)), tree.make_healthy("x0"))
     host, threads = record_threads(tree)
     state = BoundedState(ResourceState(offer, host), BlockingCalls(HungPaths()))
     edits = await state.allocate(["x0"])
@@ -61,7 +61,7 @@ async def test_allocation_that_hangs_fails_with_the_operation(
             gate.wait()
 
     tree.write("/opt/lib")
-    offer = build_offer(build_resource(mounts=(build_mount_spec("/opt/lib", "/lib"),)), tree.make_healthy("x0"))
+    offer = build_offer(build_resource(mounts=(build_mount_spec("/opt/lib", "/x"),)), tree.make_healthy("x0"))
     state = BoundedState(ResourceState(offer, Host.at(tree.root, recorder=hang)), BlockingCalls(paths))
     try:
         with pytest.raises(AllocationError, match="device x0 cannot be allocated: stat of /opt/lib does not") as error:
