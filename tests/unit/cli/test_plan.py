@@ -8,7 +8,7 @@ import pytest
 from genplug.allocation.cdi_spec import qualified_name
 from genplug.cli.main import main
 from genplug.testing.node.fake_node import FakeNode
-from tests.support.configs import format_cdi_spec
+from tests.support.configs import CONFIG_HEADER, format_cdi_spec
 from tests.support.outputs import check_output
 from tests.support.resources import write_policy
 
@@ -132,6 +132,24 @@ def test_probes_run_once_with_the_option(three: FakeNode, capsys: pytest.Capture
     assert printed.out.count("unhealthy") == 1
     error = "http://127.0.0.1:1/ does not answer: Connection refused"
     assert f"genplug plan: a.io/x: probe http cannot check x0, x1, x9: {error}" in printed.err
+
+
+def test_warnings_of_probes_are_printed_and_leave_devices_healthy(
+    three: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("x0", "x1", "x9"):
+        three.write(f"/sys/{name}/heat", "70")
+    three.write("/sys/x1/heat", "91")
+    file = three.directory / "warning.yaml"
+    file.write_text(
+        f"{CONFIG_HEADER}resources:\n  a.io/x:\n    devices: [{{glob: /dev/x*}}]\n"
+        "    health: {probes: [{severity: warning, file: {path: '/sys/${name}/heat', max: 90}}]}\n"
+    )
+    assert main(["plan", "--config", str(file), "--root", str(three.root), "--probe"]) == 0
+    printed = capsys.readouterr()
+    warning = "/sys/x1/heat is '91', expected at most 90"
+    assert f"genplug plan: a.io/x: probe heat warns about x1: {warning}" in printed.err
+    assert "unhealthy" not in printed.out
 
 
 CDI = """\
