@@ -118,7 +118,7 @@ def _group_candidates(
     left_out: list[tuple[Candidate, LeftOut]] = []
     for candidate in candidates:
         try:
-            key = source.group_by.render(candidate.attributes) if source.group_by else candidate.path
+            key = source.group_by.render(distinct_values(candidate.attributes)) if source.group_by else candidate.path
         except RenderError as error:
             reason = f"groupBy {error.describe('the candidate')}{_format_refusals((candidate,))}"
             left_out.append((candidate, LeftOut(reason)))

@@ -106,11 +106,11 @@ def list_members(values: Values) -> tuple[Values, ...]:
 
 
 def distinct_values(values: Values) -> Values:
-    """Return merged values in natural order and without repeats, for texts that identify a device.
+    """Return values in natural order and without repeats, for texts that identify a device.
 
-    Such a text must not depend on how many members have a value.
+    Such a text must not depend on how many members have a value, or on the order of files.
     """
-    if not isinstance(values, MergedValues):
+    if not isinstance(values, MergedValues) and all(len(texts) <= 1 for texts in values.values()):
         return values
     return {name: tuple(sorted(set(texts), key=natural_sort_key)) for name, texts in values.items()}
 

@@ -11,7 +11,6 @@ from genplug.hardware.dependencies import Dependencies
 from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.limits import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTE_VALUES, MAX_VALUE_CHARACTERS
 from genplug.spec.model import CustomAttribute
-from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.read_rules import literal_directory
 from genplug.spec.regex import Pattern, PatternError, matched_value, render_regexes
 from genplug.spec.template import MissingAttributeError, RenderLimitError, Template, Values
@@ -57,20 +56,21 @@ def _read_template(
 
 
 def _collect(custom: CustomAttribute, found: Iterator[AttributeValue]) -> AttributeValue | None:
-    """Return all values as one, in natural order and without repeats, with the origin of the first."""
-    texts: dict[str, None] = {}
+    """Return all values as one, in the order of the files and matches and with repeats, with the origin of the first.
+
+    The values of two attributes at the same position belong to the same file, if both are read from the same files.
+    """
+    texts: list[str] = []
     origin, characters = "", 0
     for value in found:
         origin = origin or value.origin
-        for text in value.values:
-            if text not in texts:
-                texts[text] = None
-                characters += len(text)
+        texts += value.values
+        characters += sum(map(len, value.values))
         if len(texts) > MAX_ATTRIBUTE_VALUES:
             raise _limit_error(custom, f"has more than {MAX_ATTRIBUTE_VALUES} values")
         if characters > MAX_ATTRIBUTE_CHARACTERS:
             raise _limit_error(custom, f"has values of more than {MAX_ATTRIBUTE_CHARACTERS} characters together")
-    return AttributeValue(tuple(sorted(texts, key=natural_sort_key)), origin) if texts else None
+    return AttributeValue(tuple(texts), origin) if texts else None
 
 
 def _list_paths(template: Template, values: Values, device: SysfsDevice) -> Iterator[str]:

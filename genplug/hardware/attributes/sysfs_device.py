@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
-from genplug.spec.natural_sort import natural_sort_key
-
 if TYPE_CHECKING:
     # The decoder of the configuration imports every family for the names of its attributes, but reads nothing.
     from genplug.hardware.host import Host
@@ -145,12 +143,14 @@ class SysfsDevice:
 
 
 def merge_attribute_values(values: Iterable[AttributeValue | None]) -> AttributeValue | None:
-    """Return several values as one, in natural order and without repeats, with the origin of the first."""
+    """Return several values as one, in their order and with repeats, with the origin of the first.
+
+    The values of two attributes at the same position belong to the same function, interface or adapter.
+    """
     existing = [value for value in values if value is not None]
     if len(existing) <= 1:
         return existing[0] if existing else None
-    texts = dict.fromkeys(text for value in existing for text in value.values)
-    return AttributeValue(tuple(sorted(texts, key=natural_sort_key)), existing[0].origin)
+    return AttributeValue(tuple(text for value in existing for text in value.values), existing[0].origin)
 
 
 def _is_function(path: str) -> bool:

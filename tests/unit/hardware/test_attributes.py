@@ -302,7 +302,8 @@ FILES = r"""
         ("{path: /run/a.b/one, find: 'second: (.)', all: true}", "2,3"),
         ("{path: '/run/*/one', find: 'first: 1', dir: true}", "a.b"),
         ("{path: '/run/*/one', find: 'first: (.)', all: true}", "1,9"),
-        ("{path: '/run/dimms/nmem*', all: true}", "not_armed,ok"),
+        # In the order of the files, with repeats.
+        ("{path: '/run/dimms/nmem*', all: true}", "ok,ok,not_armed"),
         ("{path: /run/links/to}", "a.b"),
         ("{path: '/run/d*'}", "dimms"),
         ("{path: /run/none}", None),
@@ -314,7 +315,7 @@ FILES = r"""
         # The first path that gives a value is used.
         ("{path: [/run/none, '/run/${usb.port}', '/run/dimms/nmem1?', /run/dimms/nmem0]}", "not_armed"),
         ("{path: [/run/a.b/one, /run/aXb/one], find: 'first: (9)'}", "9"),
-        ("{path: ['/run/none*', '/run/dimms/nmem[02]', '/run/dimms/*'], all: true}", "ok"),
+        ("{path: ['/run/none*', '/run/dimms/nmem[02]', '/run/dimms/*'], all: true}", "ok,ok"),
         ("{path: [/run/none, /run/gone]}", None),
         # A regular expression searches the path of a directory without symbolic links.
         ("{path: /run/links/to, find: '^/run/(a..)$'}", "a.b"),
@@ -344,6 +345,52 @@ def test_custom_attribute_is_a_text_a_capture_or_a_name(
     [device] = found(FILES, resources, tmp_path).devices["a.example/x"]
     shown: Mapping[str, tuple[str, ...]] = device.attributes
     assert (",".join(shown["mine"]) if "mine" in shown else None) == value
+
+
+FUNCTIONS = """
+/dev/vfio/7 char 511:0
+/sys/kernel/iommu_groups/7/devices/0000:10:00.0 -> ../../../../devices/pci0000:00/0000:10:00.0
+/sys/kernel/iommu_groups/7/devices/0000:0a:00.0 -> ../../../../devices/pci0000:00/0000:0a:00.0
+/sys/devices/pci0000:00/0000:0a:00.0/device = 0x228b
+/sys/devices/pci0000:00/0000:0a:00.0/vendor = 0x10de
+/sys/devices/pci0000:00/0000:0a:00.0/numa_node = 1
+/sys/devices/pci0000:00/0000:0a:00.0/net/eth9/address = 02:00:00:00:00:01
+/sys/devices/pci0000:00/0000:0a:00.0/net/eth10/address = 00:00:00:00:00:02
+/sys/devices/pci0000:00/0000:10:00.0/device = 0x1db6
+/sys/devices/pci0000:00/0000:10:00.0/vendor = 0x10de
+/sys/devices/pci0000:00/0000:10:00.0/numa_node = 0
+/sys/devices/pci0000:00/0000:10:00.0/ports/1/state = ACTIVE
+/sys/devices/pci0000:00/0000:10:00.0/ports/2/state = ACTIVE
+/sys/devices/pci0000:00/0000:10:00.0/ports/10/state = DOWN
+"""
+
+
+def test_values_of_two_attributes_at_one_position_are_of_one_function_interface_or_file(tmp_path: Path) -> None:
+    resources = """
+  a.example/x:
+    devices:
+    - glob: /dev/vfio/7
+      attributes:
+        port: {path: "/sys/devices/pci0000:00/0000:10:00.0/ports/*", all: true}
+        state: {path: "/sys/devices/pci0000:00/0000:10:00.0/ports/*/state", all: true}
+      id: "${pci.vendor}-${pci.device}-${state}"
+    allocate: {env: {A: "${pci.address}${pci.device}${numaNode}${net.interface}${net.mac}${port}"}}
+"""
+    [device] = found(FUNCTIONS, resources, tmp_path).devices["a.example/x"]
+    values = device.attributes
+    assert list(zip(values["pci.address"], values["pci.device"], values["numaNode"], strict=True)) == [
+        ("0000:0a:00.0", "0x228b", "1"),
+        ("0000:10:00.0", "0x1db6", "0"),
+    ]
+    assert list(zip(values["net.interface"], values["net.mac"], strict=True)) == [
+        ("eth9", "02:00:00:00:00:01"),
+        ("eth10", "00:00:00:00:00:02"),
+    ]
+    assert list(zip(values["port"], values["state"], strict=True)) == [("1", "ACTIVE"), ("2", "ACTIVE"), ("10", "DOWN")]
+    assert values["pci.vendor"] == ("0x10de", "0x10de")
+    # Texts that identify a device are independent of the number and order of values.
+    assert device.key == "0x10de-0x1db6,0x228b-ACTIVE,DOWN"
+    assert device.numa == (0, 1)
 
 
 SWITCH = "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0"

@@ -73,7 +73,7 @@ def test_devdax_devices_of_the_driver_are_found(tmp_path: Path) -> None:
     # The kernel has no NUMA node for the device; the nearest ancestor with a NUMA node is its namespace.
     assert [device.numa for device in (first, second)] == [(0,), (1,)]
     assert first.attributes["dimms"] == ("nmem0", "nmem1")
-    assert first.attributes["flags"] == ("not_armed smart_notify", "smart_notify")
+    assert first.attributes["flags"] == ("smart_notify", "not_armed smart_notify")
     assert "flags" not in second.attributes
     [reason] = find_excluded(inventory).values()
     assert reason.startswith("where: driver is 'kmem', expected device_dax")
@@ -102,7 +102,7 @@ HCA = """
 def test_adapter_with_two_ports_is_a_single_device(tmp_path: Path) -> None:
     devices = discover(read_config(HCA), open_machine("infiniband-amdgpu", tmp_path)).devices["rdma/hca"]
     ports = {device.key: (device.attributes["ports"], device.attributes["states"]) for device in devices}
-    single, double = (("1",), ("ACTIVE",)), (("1", "2"), ("ACTIVE",))
+    single, double = (("1",), ("ACTIVE",)), (("1", "2"), ("ACTIVE", "ACTIVE"))
     assert ports == {"hfi1_0": single, "mlx4_0": double, "mlx5_0": single}
 
 
