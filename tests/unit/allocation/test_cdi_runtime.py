@@ -10,6 +10,9 @@ import pytest
 
 from genplug.allocation.cdi_spec import file_name, qualified_name, spec_text
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
+from genplug.hardware.cdi_files import read_cdi_devices
+from genplug.hardware.dependencies import Dependencies
+from genplug.hardware.host import Host
 from genplug.hardware.inventory import Kind
 
 NAME = "example.com/card"
@@ -17,12 +20,12 @@ NAME = "example.com/card"
 # The state of podman is there too, because its path must be short.
 IN_A_NAMESPACE = """
 for directory in /run/cdi /run/podman-test; do mkdir -p $directory && mount -t tmpfs none $directory; done
-cp "$1" /run/cdi && shift && exec "$@"
+cp $1 /run/cdi && shift && exec "$@"
 """
 
 
 def run_container(
-    directory: Path, spec: Path, device: str, script: str, *flags: str
+    directory: Path, spec: Path | str, device: str, script: str, *flags: str
 ) -> subprocess.CompletedProcess[str]:
     root = directory / "root"
     (root / "bin").mkdir(parents=True, exist_ok=True)
@@ -107,3 +110,39 @@ def test_user_that_is_not_root_opens_a_node_by_owner_group_and_mode(
     )
     ended = run_container(tmp_path, spec, qualified_name(NAME, "card0"), script, "--user", user)
     assert ended.stdout == f"{expected}\n", ended.stderr
+
+
+def format_file(*devices: str, edits: str = '{"env": ["A=b"]}', version: str = "0.3.0", kind: str = NAME) -> str:
+    listed = ", ".join(f'{{"name": "{device}", "containerEdits": {edits}}}' for device in devices)
+    return f'{{"cdiVersion": "{version}", "kind": "{kind}", "devices": [{listed}]}}'
+
+
+LAYOUTS = {
+    "one file": {"a.json": format_file("card0")},
+    "YAML": {"a.yaml": f"cdiVersion: 0.5.0\nkind: {NAME}\ndevices: [{{name: card0, containerEdits: {{env: [A=b]}}}}]"},
+    "JSON with comments": {"a.json": "# YAML\n" + format_file("card0")},
+    "another suffix": {"a.yml": format_file("card0")},
+    "two files": {"a.json": format_file("card0"), "b.yaml": format_file("card0", "card1")},
+    "other device": {"a.json": format_file("card1")},
+    "other kind": {"a.json": format_file("card0", kind="example.com/other")},
+    "broken file": {"a.json": format_file("card0")[:-1]},
+    "broken file beside": {"a.json": format_file("card0"), "b.json": format_file("card0")[:-1]},
+    "empty file beside": {"a.json": format_file("card0"), "b.json": ""},
+    "device twice": {"a.json": format_file("card0", "card0")},
+    "key twice": {"a.json": format_file("card0").replace('"kind"', '"kind": "a.b/c", "kind"')},
+    "no edits": {"a.json": format_file("card0", edits="{}")},
+    "invalid device beside": {"a.json": format_file("card0", "card 1")},
+    "no version": {"a.json": format_file("card0", version="")},
+}
+
+
+@pytest.mark.podman
+@pytest.mark.parametrize("files", LAYOUTS.values(), ids=LAYOUTS)
+def test_lookup_of_a_cdi_device_agrees_with_the_runtime(tmp_path: Path, files: dict[str, str]) -> None:
+    directory = tmp_path / "host/var/run/cdi"
+    directory.mkdir(parents=True)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    ended = run_container(tmp_path, f"{directory}/*", f"{NAME}=card0", "echo $A")
+    reason = read_cdi_devices(Host(tmp_path / "host"), Dependencies()).undefined_reason(f"{NAME}=card0")
+    assert (ended.stdout == "b\n") is (reason == ""), (ended.stderr, reason)
