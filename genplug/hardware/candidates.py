@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import frozen
+from attrs import define, frozen
 
 from genplug.hardware.attributes.custom import AttributeLimitError
 from genplug.hardware.attributes.lazy import LazyAttributes
@@ -22,7 +22,7 @@ from genplug.hardware.inventory import (
 )
 from genplug.hardware.required_attributes import required_attributes
 from genplug.hardware.scan_errors import SearchLimitError
-from genplug.spec.limits import MAX_MATCHES
+from genplug.spec.limits import MAX_COMPARISONS, MAX_MATCHES
 from genplug.spec.model import CandidateType, Resource, Source
 from genplug.spec.policy import Policy
 from genplug.spec.selectors import Condition
@@ -39,6 +39,29 @@ _EXPECTED_KINDS: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
     CandidateType.SOCKET: ("a socket", frozenset({Kind.SOCKET})),
     CandidateType.ANY: ("anything", frozenset(Kind)),
 }
+
+
+@define
+class _Comparisons:
+    """Counts the comparisons of a scan with patterns: paths with ``exclude``, and values with ``where``."""
+
+    count: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the limit is exceeded."""
+        return self.count > MAX_COMPARISONS
+
+    def add(self, count: int) -> None:
+        """Count comparisons before they are made.
+
+        Raises:
+            SearchLimitError: the limit is exceeded.
+        """
+        self.count += count
+        if self.is_over:
+            reason = f"'exclude' and 'where' compare paths and values with patterns more than {MAX_COMPARISONS} times"
+            raise SearchLimitError(f"{reason}, the maximum; use fewer patterns, or globs that match fewer paths")
 
 
 @frozen
@@ -73,16 +96,23 @@ def find_candidates(
     examined: list[Mapping[str, Candidate]] = []
     unmatched: list[UnmatchedGlob] = []
     stalls: list[ScanStall] = []
+    comparisons = _Comparisons()
     for number, source in enumerate(resource.sources):
         names = required_attributes(resource, source)
         known: Mapping[str, Candidate] = previous[number] if previous is not None else {}
         found: dict[str, Candidate] = {}
+        excluded = sum(len(glob.alternatives) for glob in source.exclude)
         for path, by in _find_paths(resource, source, host, dependencies, unmatched).items():
             candidate = known.get(path)
             if candidate is None or changes is None or _is_affected(candidate, changes):
                 try:
-                    candidate = _examine(path, source, number, by, names, host, dependencies, resource.policy)
+                    comparisons.add(excluded)
+                    candidate = _examine(
+                        path, source, number, by, names, host, dependencies, resource.policy, comparisons
+                    )
                 except HangError as error:
+                    if comparisons.is_over:
+                        raise
                     stalls.append(ScanStall(resource.name, printable(path), str(error), error.since))
                     candidate = known.get(path) or Candidate(path, None, {}, number, by, f"cannot be examined: {error}")
                     _depend_on(candidate, dependencies)
@@ -168,6 +198,7 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     host: Host,
     dependencies: Dependencies,
     policy: Policy,
+    comparisons: _Comparisons,
 ) -> Candidate:
     """Examine a path: stat it and read the attributes that its source needs."""
     info = host.stat_tracked(path, dependencies)
@@ -185,7 +216,8 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     lazy = LazyAttributes(path, info, source, host, policy)
     attributes: Values = {}
     try:
-        reason = next((error for condition in source.where if (error := _where_error(condition, lazy))), "")
+        errors = (_where_error(condition, lazy, comparisons) for condition in source.where)
+        reason = next(filter(None, errors), "")
         attributes = {} if reason else lazy.read(names)
     except AttributeLimitError as error:
         reason = str(error)
@@ -193,8 +225,11 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     return Candidate(path, info, attributes, number, found_by, reason, links, depends, lazy.refusals)
 
 
-def _where_error(condition: Condition, attributes: LazyAttributes) -> str:
+def _where_error(condition: Condition, attributes: LazyAttributes, comparisons: _Comparisons) -> str:
     """Return why a candidate does not meet a condition, and why the attribute could not be read."""
+    selector = condition.selector
+    patterns = len(selector.any_of) + len(selector.none_of)
+    comparisons.add(len(attributes.get(condition.attribute, ())) * patterns)
     error, refusal = condition_error(condition, attributes), attributes.refusals.get(condition.attribute)
     return f"{error}; {refusal}" if error and refusal else error
 

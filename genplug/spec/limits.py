@@ -106,6 +106,9 @@ MAX_SEARCHED_ENTRIES = 200_000
 MAX_MATCHES = 20_000
 """Paths that a glob matches, and candidates of a resource: each of them is examined."""
 
+MAX_COMPARISONS = 1_000_000
+"""Comparisons of paths and values with the patterns of `exclude` and `where` in a scan: they take time."""
+
 MAX_NODES_PER_DEVICE = 1000
 """Device nodes of a device: a container gets all of them. A device with more of them is unhealthy."""
 

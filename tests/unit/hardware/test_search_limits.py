@@ -9,7 +9,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.scan_errors import HangError, SearchLimitError
 from genplug.spec.globs import Glob
-from genplug.spec.limits import MAX_MATCHES, MAX_NODES_PER_DEVICE, MAX_SEARCHED_ENTRIES
+from genplug.spec.limits import MAX_COMPARISONS, MAX_MATCHES, MAX_NODES_PER_DEVICE, MAX_SEARCHED_ENTRIES
 from tests.support.configs import load_resource
 from tests.support.hardware import NodeTree, build_config
 
@@ -77,3 +77,30 @@ def test_device_with_too_many_nodes_is_unhealthy_with_the_limit(tree: NodeTree) 
     )
     assert not any(grouped.devices.values())
     assert f"at most {MAX_NODES_PER_DEVICE} are allowed in a device" in grouped.outcomes[0].reason
+
+
+PATTERNS = "['{0}0-{{0..999}}*', '{0}1-{{0..999}}*', '{0}2-{{0..999}}*']"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{glob: '/dev/x*', exclude: " + PATTERNS.format("/dev/a") + "}",
+        "{glob: '/dev/x*', where: {name: " + PATTERNS.format("a") + "}}",
+        "{glob: '/dev/x*', where: {name: {notIn: " + PATTERNS.format("a") + "}}}",
+        "{glob: '/dev/x?', attributes: {many: {path: /sys/many, find: '.+', all: true}}, where: {many: "
+        + PATTERNS.format("a")
+        + "}}",
+    ],
+    ids=["exclude", "where", "notIn", "attribute with many values"],
+)
+def test_comparisons_with_patterns_are_limited_before_they_are_made(tree: NodeTree, entry: str) -> None:
+    tree.write("/sys/many", "\n".join(map(str, range(300))))
+    for number in range(MAX_COMPARISONS // 3000 + 1):
+        tree.plug(f"/dev/x{number}")
+    resource = load_resource(f"devices: [{entry}]")
+    with pytest.raises(SearchLimitError, match=f"more than {MAX_COMPARISONS} times"):
+        scan_resource(resource, Host.at(tree.root).cached())
+    for number in range(1, MAX_COMPARISONS // 3000 + 1):
+        tree.unplug(f"/dev/x{number}")
+    scan_resource(resource, Host.at(tree.root).cached())
