@@ -213,9 +213,9 @@ def test_contiguous_choice_among_ten_thousand_devices_takes_100_ms() -> None:
     order = [f"x{number}" for number in range(10_000)]
     positions = {device: float(number * 7919 % 20_000) for number, device in enumerate(order)}
     for must_include in ([], order[5000:5004], [order[0], order[-1]]):
-        started = time.perf_counter()
+        started = time.thread_time()
         chosen = choose_preferred(order, must_include, 5000, order, positions=positions, policy=Preference.CONTIGUOUS)
-        assert time.perf_counter() - started < 0.1
+        assert time.thread_time() - started < 0.1
         assert len(chosen) == 5000
 
 

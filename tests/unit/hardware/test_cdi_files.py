@@ -189,9 +189,9 @@ def test_aliases_are_not_expanded() -> None:
     bomb = "\n".join(
         ["a0: &a0 [x]", *levels, *(f"{key}: {json.dumps(value)}" for key, value in build_spec("0").items())]
     )
-    started = time.perf_counter()
+    started = time.thread_time()
     assert parse_cdi_file(bomb.encode()).devices == {"vendor.example/gpu=0"}
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 @given(st.binary(max_size=200))
