@@ -17,6 +17,7 @@ from genplug.spec.limits import (
     MAX_REGEX_INSTRUCTIONS,
     MAX_REGEXES,
     MAX_RESOURCES,
+    MAX_TEMPLATE_STEPS,
     MAX_TOKENS,
 )
 from genplug.spec.location import SourceLocation
@@ -51,6 +52,7 @@ class Budget(Enum):
     PATTERNS = (MAX_PATTERNS, "globs, where each alternative in braces counts")
     REGEXES = (MAX_REGEXES, "regular expressions")
     REGEX_INSTRUCTIONS = (MAX_REGEX_INSTRUCTIONS, "instructions to which RE2 compiles its regular expressions")
+    TEMPLATE_STEPS = (MAX_TEMPLATE_STEPS, "references and filters of templates")
     RESOURCES = (MAX_RESOURCES, "names of resources and aliases")
     TOKENS = (MAX_TOKENS, "tokens")
 

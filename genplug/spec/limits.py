@@ -60,6 +60,12 @@ MAX_REGEX_CHARACTERS = 4096
 MAX_REGEX_MEMORY_BYTES = 1 << 18
 """Bytes that RE2 uses for a regular expression: its program, and the states that a search adds to it."""
 
+MAX_TEMPLATE_STEPS = 10_000
+"""References and filters of the templates of a configuration: templates are rendered for each device."""
+
+MAX_REFERENCES = 100
+"""References of a template: each of them can take a value of several thousand characters."""
+
 MAX_FILTERS = 16
 """Filters of one reference of a template: each of them can make the value longer."""
 

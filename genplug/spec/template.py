@@ -22,6 +22,7 @@ from genplug.spec.globs import has_magic
 from genplug.spec.limits import (
     MAX_FILTERS,
     MAX_PAD_WIDTH,
+    MAX_REFERENCES,
     MAX_RENDERED_CHARACTERS,
     MAX_VALUE_CHARACTERS,
     MAX_VALUE_COMBINATIONS,
@@ -255,24 +256,26 @@ class Template:
             TemplateError: a reference is not closed, has no name, or uses a filter wrongly.
         """
         parts: list[str | Reference] = []
-        literal, position = "", 0
+        literals: list[str] = []
+        position = count = 0
         while (start := text.find("${", position)) >= 0:
             if text[start - 1 : start] == "$" and start > position:
-                literal += text[position : start - 1] + "${"
+                literals += (text[position : start - 1], "${")
                 position = start + 2
                 continue
             end = text.find("}", start)
             if end < 0:
                 raise TemplateError("'${' without a '}'", start, "write '$${' for a literal '${'")
-            literal += text[position:start]
-            if literal:
-                parts.append(literal)
-                literal = ""
+            if (count := count + 1) > MAX_REFERENCES:
+                message = f"more than {MAX_REFERENCES} references in a template"
+                raise TemplateError(message, start, "divide the text, or define custom attributes with parts of it")
+            literals.append(text[position:start])
+            parts += filter(None, ("".join(literals),))
+            literals.clear()
             parts.append(_parse_reference(text[start + 2 : end], start + 2))
             position = end + 1
-        literal += text[position:]
-        if literal:
-            parts.append(literal)
+        literals.append(text[position:])
+        parts += filter(None, ("".join(literals),))
         return cls(text, tuple(parts))
 
     @cached_property

@@ -43,6 +43,9 @@ class ValueDecoder:
             location = node.at(error.offset)
             self.diagnostics.add(ErrorCode.TEMPLATE, location, str(error), key_path=where, hint=error.hint)
             return None
+        steps = sum(1 + len(reference.filters) for reference in template.references)
+        if not self._spend(Budget.TEMPLATE_STEPS, steps, node, where):
+            return None
         for reference in template.references:
             for name, offset in reference.named_offsets:
                 # The location of an offset takes time in a long text.

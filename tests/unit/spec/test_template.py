@@ -102,6 +102,7 @@ INVALID = {
     "${index|or:}": 11,
     "${index|or:1}": 11,
     "${index" + "|lower" * 17 + "}": 2,
+    "${index}" * 101: 800,
 }
 
 
@@ -184,7 +185,7 @@ LIMITS = {
     "${name" + "|replace:x:xxxxxxxxxxxxxxxxxxxx" * 5 + "}": "a value of 16000 characters",
     "${name|first|replace:x:" + "x" * 4096 + "}": "a value of 8192 characters",
     "${many|join:" + "-" * 1000 + "}": "renders to 1002000 characters, at most 131072",
-    "${name}" * 80_000: "renders to 131074 characters or more, at most 131072",
+    "x" * 131_071 + "${name}": "renders to 131073 characters or more, at most 131072",
 }
 
 

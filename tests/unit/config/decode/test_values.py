@@ -70,3 +70,12 @@ def test_template_that_grows_over_the_limit_is_rejected_at_load(key: str) -> Non
     [diagnostic] = find_diagnostics(render_config(f"devices: [{{glob: /dev/x*, {key.format(text)}}}]"))
     assert diagnostic.code is ErrorCode.TEMPLATE
     assert "a value of 10000 characters with 'replace', at most 4096 are allowed" in diagnostic.message
+
+
+def test_number_of_references_and_filters_of_a_configuration_is_limited() -> None:
+    text = "${name" + "|lower" * 15 + "}"
+    env = ", ".join(f"A{number}: '{text}'" for number in range(626))
+    [diagnostic] = find_diagnostics(render_config(f"{DEVICES}\nallocate: {{env: {{{env}}}}}"))
+    assert diagnostic.code is ErrorCode.LIMIT
+    assert "more than 10000 references and filters of templates" in diagnostic.message
+    assert diagnostic.key_path.endswith(".allocate.env.A625")
