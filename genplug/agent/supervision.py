@@ -83,6 +83,12 @@ class Supervised:
                 error: Exception = RuntimeError("it ended")
             except self._fatal:
                 raise
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # The task awaited something that was cancelled; its own cancellation was not requested.
+                error = RuntimeError("it was cancelled")
             except Exception as failed:  # noqa: BLE001 - no error may end the agent
                 error = failed
             finally:

@@ -54,6 +54,25 @@ async def test_restarted_task_counts_as_working_after_a_while(log: EventLog, mon
     running.cancel()
 
 
+async def test_task_that_awaits_a_cancelled_task_counts_as_failed(log: EventLog) -> None:
+    failed = asyncio.Event()
+    log.listen(lambda _: failed.set())
+
+    async def await_cancelled() -> None:
+        inner = asyncio.create_task(asyncio.Event().wait())
+        inner.cancel()
+        await inner
+
+    task = Supervised("reconciler", await_cancelled, log)
+    running = asyncio.create_task(task.run())
+    await asyncio.wait_for(failed.wait(), 10)
+    assert "it was cancelled" in task.failure
+    assert not running.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_task_that_ends_counts_as_failed(log: EventLog) -> None:
     failed = asyncio.Event()
     log.listen(lambda _: failed.set())
