@@ -7,6 +7,7 @@ resource names and the device nodes in the recipe.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from glob import has_magic
 from typing import Any
 
 import yaml
@@ -14,6 +15,7 @@ import yaml
 from genplug.config.load import load_text
 from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.recipes.catalog import Recipe, recipe_directory
+from genplug.spec.globs import Glob
 from genplug.spec.model import Config, Resource
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import Template
@@ -73,12 +75,15 @@ def _merge_values(schema: Mapping[str, Any], values: Iterable[Any]) -> Any:  # n
 
 
 def _simplify(globs: Iterable[str]) -> list[str]:
-    """Return globs in natural order, without those that ``/dev/**`` or ``*`` covers."""
+    """Return globs in natural order, without those that ``/dev/**`` or ``*`` covers and paths that another covers."""
     found = set(globs)
     if "*" in found:
         return ["*"]
     if "/dev/**" in found:
         found = {glob for glob in found if not glob.startswith(_DEV)} | {"/dev/**"}
+    for path in [text for text in found if text.startswith("/") and not has_magic(text)]:
+        if any(Glob.parse(other).matches(path) for other in found - {path} if other.startswith("/")):
+            found.discard(path)
     return sorted(found, key=natural_sort_key)
 
 

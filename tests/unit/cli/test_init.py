@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,17 @@ def test_merged_policy_has_the_default_of_a_list_that_a_policy_does_not_have() -
     # Numbers, as the IDs of groups are, have no globs.
     numbers = merge_policies([{"supplementalGroups": {"allow": [44]}}, {"supplementalGroups": {"allow": [109, 44]}}])
     assert numbers.get("supplementalGroups", {"allow": [44, 109]}) == {"allow": [44, 109]}
+
+
+def test_merged_policy_has_no_path_that_another_glob_covers() -> None:
+    first, second = {"devices": {"allow": ["/dev/vfio/vfio", "/dev/kfd"]}}, {"devices": {"allow": ["/dev/vfio/*"]}}
+    assert merge_policies([first, second])["devices"]["allow"] == ["/dev/kfd", "/dev/vfio/*"]
+
+
+def test_wheel_contains_recipes_and_policies() -> None:
+    build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for name in ("configs", "policies"):
+        assert build["force-include"][f"examples/{name}"] == f"genplug/recipes/{name}"
 
 
 def test_shipped_policy_denies_nothing_that_another_recipe_needs() -> None:
