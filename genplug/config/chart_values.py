@@ -222,7 +222,7 @@ def _parse_values(file: ConfigFile, diagnostics: Diagnostics) -> MapNode | None:
     tree = documents[0] if documents else MapNode(start, {})
     if isinstance(tree, ScalarNode) and is_null(tree):
         return MapNode(start, {})
-    foreign = None if is_chart_values(tree) else find_foreign_file(tree)
+    foreign = None if is_chart_values(tree) else find_foreign_file(tree, are_values=True)
     is_ours = isinstance(tree, MapNode) and _text(tree.get("apiVersion")) == VERSION
     if foreign is not None or is_ours or not isinstance(tree, MapNode):
         name = foreign.name if foreign else "a configuration or policy of genplug" if is_ours else "no mapping"

@@ -32,15 +32,22 @@ class ForeignFile:
 
 @frozen
 class _Format:
-    """A file format of another program: its name, the guide for its users, and the keys that show it."""
+    """A file format of another program: its name, the guide for its users, and the keys that show it.
+
+    ``is_values`` is whether values of genplug's chart can have the keys, too.
+    """
 
     name: str
     guide: str
     find_key: Callable[[MapNode], str | None]
+    is_values: bool = False
 
 
-def find_foreign_file(tree: Node) -> ForeignFile | None:
-    """Return what a file is if another program reads it, or None if genplug may read it."""
+def find_foreign_file(tree: Node, *, are_values: bool = False) -> ForeignFile | None:
+    """Return what a file is if another program reads it, or None if genplug may read it.
+
+    With ``are_values``, the file is expected to contain values of genplug's chart.
+    """
     if isinstance(tree, ListNode):
         return _find_in_list(tree)
     if not isinstance(tree, MapNode) or _text(tree, "apiVersion").startswith(OUR_GROUP):
@@ -50,7 +57,7 @@ def find_foreign_file(tree: Node) -> ForeignFile | None:
     if "resources" in tree.entries and "version" not in tree.entries:
         return None
     for format_ in _FORMATS:
-        if (key := format_.find_key(tree)) is not None:
+        if not (are_values and format_.is_values) and (key := format_.find_key(tree)) is not None:
             return ForeignFile(format_.name, format_.guide, tree.entries[key].key, len(key))
     return None
 
@@ -107,6 +114,13 @@ def _find_nvidia_key(tree: MapNode) -> str | None:
     return next((key for key in ("flags", "sharing", "resources", "imex") if key in tree.entries), None)
 
 
+def _find_nvidia_values_key(tree: MapNode) -> str | None:
+    config = tree.get("config")
+    if isinstance(config, MapNode) and "map" in config.entries:
+        return "config"
+    return next((key for key in ("migStrategy", "gfd", "devicePlugin", "dcgmExporter") if key in tree.entries), None)
+
+
 def _find_kubevirt_key(tree: MapNode) -> str | None:
     spec = tree.get("spec")
     configuration = spec.get("configuration") if isinstance(spec, MapNode) else None
@@ -134,6 +148,14 @@ _FORMATS: Sequence[_Format] = (
         "a values file of genplug's chart",
         "validate it with 'genplug validate --values FILE'; pass it to Helm with 'helm install --values FILE'",
         _find_values_key,
+        is_values=True,
+    ),
+    _Format("a values file of NVIDIA's chart", migration_hint("nvidia"), _find_nvidia_values_key),
+    _Format(
+        "a values file of another chart",
+        "render the chart: helm template RELEASE CHART --values FILE | genplug validate -",
+        lambda tree: next((key for key in ("image", "images") if isinstance(tree.get(key), MapNode)), None),
+        is_values=True,
     ),
     _Format("a configuration of the NVIDIA device plugin", migration_hint("nvidia"), _find_nvidia_key),
     _Format(

@@ -125,6 +125,8 @@ class _Finder:
         self.inputs.policies.extend(map(PolicyInput, policies))
         # A policy beside the files of a configuration is its policy.
         policy = policies[0] if len(policies) == 1 else None
+        if self.request.pool is not None and (files or texts):
+            self._add_unknown_pool([], texts[0].name if texts else str(files[0]))
         for text in texts:
             self._add(_bind_text(text), policy)
         if files:

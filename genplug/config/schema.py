@@ -237,7 +237,7 @@ def _type_hint(node: Node, schema: Mapping[str, Any]) -> str:
     if isinstance(node, ListNode):
         return "write keys instead of '- ' entries" if "object" in wanted else ""
     if "string" in wanted and not isinstance(node.value, str | None):
-        return f'quote it: "{node.text}"'
+        return f'quote it: "{node.written or node.text}"'
     # An attribute has a path or a value; everything else that starts with a path requires one key.
     required = schema.get("required") or [key for key in ("path",) if key in schema.get("properties", {})]
     if "object" in wanted and node.text.startswith("/") and len(required) == 1:

@@ -45,7 +45,7 @@ OWN_DIALECT = Dialect()
 
 @frozen
 class ScalarNode:
-    """A scalar: its value, and its text as written.
+    """A scalar: its value, its text, and the text as written in ``written`` if a dialect changes it.
 
     ``start`` is the location of the first character of the text if the file contains the text verbatim: on one line
     without escapes, or as a literal block (``|``). Otherwise, None.
@@ -55,6 +55,7 @@ class ScalarNode:
     value: Scalar
     text: str
     start: SourceLocation | None
+    written: str = ""
 
     def at(self, offset: int) -> SourceLocation:
         """Return the location of the character at an offset (from 0), or that of the scalar if it is not exact."""
@@ -334,7 +335,9 @@ class _Composer:
         if not event.style and not (event.tag or "").endswith(":str"):
             value = self._dialect.resolve(text)
             shown = self._dialect.format(value, text)
-            return ScalarNode(location, value, shown, location if self._is_exact(event, 0) and shown == text else None)
+            if shown != text:
+                return ScalarNode(location, value, shown, None, text)
+            return ScalarNode(location, value, text, location if self._is_exact(event, 0) else None)
         if event.style == "|":
             return ScalarNode(location, text, text, self._block_start(location, text))
         start = SourceLocation(location.file, location.line, location.column + 1) if self._is_exact(event, 2) else None

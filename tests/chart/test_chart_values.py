@@ -1,6 +1,7 @@
 """``genplug validate --values`` reads values files as Helm renders the chart: the same configurations and policies."""
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,9 @@ from tests.support.chart import (
     Values,
     merge_values,
     nest_value,
+    parse_manifests,
     render_text,
+    run_program,
 )
 from tests.support.configs import collect_diagnostics
 
@@ -240,3 +243,19 @@ def test_values_files_are_merged_as_helm_and_the_chart_merge_them(files: list[Va
         return
     print("OK")
     assert read_own(*files) == rendered
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(("program", "code"), [("/opt/lab/check", 0), ("/opt/other/check", 78)])
+def test_rendered_pool_is_validated_with_its_own_policy(program: str, code: int, helm: str) -> None:
+    probes = {"health": {"probes": [{"exec": {"command": [program]}}]}}
+    lab = {"config": {"resources": {FUSE: probes}}, "policy": {"exec": {"allow": ["/opt/lab/*"]}}}
+    text = render_text(merge_values(MINIMAL, {"pools": {"lab": lab}}), helm=helm)
+    run = run_program(sys.executable, "-m", "genplug", "validate", "-", text=text)
+    assert run.returncode == code, run.stderr
+    expected = "refused by 'exec.allow' of <stdin>[genplug-lab-policy/policy.yaml], which allows /opt/lab/*"
+    assert (expected in run.stderr) == bool(code)
+    # kubectl prints the ConfigMaps without the DaemonSets, which mount both.
+    manifests = [manifest for manifest in parse_manifests(text).values() if manifest["kind"] == "ConfigMap"]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
+    assert run_program(sys.executable, "-m", "genplug", "validate", "-", text=listed).returncode == code

@@ -140,6 +140,21 @@ def test_unknown_pool_is_an_error_that_names_the_pools(capsys: pytest.CaptureFix
     assert "the pools are default, lab" in printed
 
 
+def test_pool_of_a_file_without_pools_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    write(genplug=CONFIG)
+    assert main(["validate", "genplug.yaml", "--pool", "lab"]) == 78
+    assert "genplug.yaml:1:1: error[GP009]: there is no pool 'lab'" in capsys.readouterr().err
+
+
+def test_number_that_helm_reads_from_an_identifier_is_quoted_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    source = "{glob: /dev/null, where: {pci.vendor: 0x10de}}"
+    write(values=f"config: {{resources: {{a.example/x: {{devices: [{source}]}}}}}}\n")
+    assert main(["validate", "--values", "values.yaml"]) == 78
+    printed = capsys.readouterr().err
+    assert "error[GP008]: found a number (4318)" in printed
+    assert 'help: quote it: "0x10de"' in printed
+
+
 def test_existing_config_map_of_a_pool_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     write(values="config: {existingConfigMap: mine}\n")
     assert main(["validate", "--values", "values.yaml"]) == 0

@@ -25,6 +25,11 @@ FILES = {
         "version: v1\nflags: {migStrategy: none}",
         "version: v1\nsharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 4}]}}",
     ],
+    "values file of NVIDIA's chart": [
+        "config: {map: {default: 'version: v1'}}",
+        "driver: {enabled: false}\ndevicePlugin: {enabled: true}\nimage: {repository: x}",
+    ],
+    "values file of another chart": ["image: {repository: ghcr.io/squat/generic-device-plugin, tag: latest}\nargs: []"],
     "NVIDIA GPU Operator": ["apiVersion: nvidia.com/v1\nkind: ClusterPolicy\nspec: {}"],
     "generic-device-plugin": [
         "devices: [{name: serial, groups: [{paths: [{path: /dev/ttyUSB*}]}]}]",
