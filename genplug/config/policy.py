@@ -126,6 +126,8 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         writable=globs("mounts", "writable") or (),
         programs=globs("exec", "allow") or (),
         read=DEFAULT_POLICY.read if (read := globs("read", "allow")) is None else ReadRules(read),
+        http=_decode_http(tree, diagnostics),
+        unix_sockets=globs("unixSocket", "allow") or (),
         cdi=name_globs("cdi"),
         annotations=name_globs("annotations"),
         env=name_globs("env"),
@@ -156,4 +158,30 @@ def _decode_unsafe(tree: MapNode, diagnostics: Diagnostics) -> tuple[str, ...]:
             hint="remove the entry, unless each pod that can request the device is trusted with the node",
             width=len(scalar.text),
         )
+    return tuple(scalar.text for scalar in scalars)
+
+
+def _decode_http(tree: MapNode, diagnostics: Diagnostics) -> tuple[str, ...]:
+    """Return the entries of ``http.allow``, and record those that are not valid."""
+    # Imported here: most policies do not have the key.
+    from genplug.spec.connect_rules import ConnectEntry  # noqa: PLC0415
+
+    http = tree.get("http")
+    written = http.get("allow") if isinstance(http, MapNode) else None
+    if not isinstance(written, ListNode):
+        return DEFAULT_POLICY.http
+    # The schema check has reported other values.
+    scalars = [item for item in written.items if isinstance(item, ScalarNode) and isinstance(item.value, str)]
+    for scalar in scalars:
+        try:
+            ConnectEntry.parse(scalar.text)
+        except ValueError as error:
+            diagnostics.add(
+                ErrorCode.WRONG_VALUE,
+                scalar.at(0),
+                f"{scalar.text!r} is not an address to connect to: {error}",
+                key_path="http.allow",
+                hint="write an address, a network or a name, and optionally a port: 10.0.0.0/8, exporter.example:9400",
+                width=max(len(scalar.text), 1),
+            )
     return tuple(scalar.text for scalar in scalars)

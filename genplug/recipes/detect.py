@@ -24,6 +24,8 @@ _PERMISSIVE = Policy(
     cdi=("*",),
     annotations=("*",),
     env=("*",),
+    http=("0.0.0.0/0", "::/0", "*"),
+    unix_sockets=_EVERYTHING,
     read=parse_read_rules(("/**", *DEFAULT_READ_GLOBS)),
     open_probe=True,
 )

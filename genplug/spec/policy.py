@@ -27,6 +27,8 @@ class Policy:
     - ``programs``: globs over the paths of programs that probes and ``preStart`` may run.
     - ``cdi``: globs over the qualified names of other programs' CDI devices.
     - ``read``: which files attributes and probes may read.
+    - ``http``: the addresses to which ``http`` and ``tcpSocket`` probes may connect (``genplug.spec.connect_rules``).
+    - ``unix_sockets``: globs over the paths of sockets to which ``unixSocket`` probes may connect.
     - ``annotations``: globs over the keys of annotations.
     - ``env``: globs over the names of environment variables, or over ``NAME=VALUE``, that are allowed although they are
       in the built-in list (``genplug.spec.denied_variables``).
@@ -45,6 +47,8 @@ class Policy:
     programs: tuple[Glob, ...] = ()
     cdi: tuple[str, ...] = ()
     read: ReadRules = DEFAULT_READ_RULES
+    http: tuple[str, ...] = ("127.0.0.0/8", "::1")
+    unix_sockets: tuple[Glob, ...] = ()
     annotations: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
@@ -136,6 +140,24 @@ class Policy:
 
     def _refuse_read(self) -> str:
         return self._refuse("read.allow", _format_list([glob.text for glob in self.read.globs]))
+
+    def connect_error(self, host: str, port: int) -> str:
+        """Return which rule forbids probes to connect to a port of a host, or an empty string.
+
+        A name is allowed if it may resolve to an allowed address: the addresses count when a probe runs.
+        """
+        # Imported here: most configurations have no probe that connects.
+        from genplug.spec.connect_rules import parse_address, parse_connect_rules  # noqa: PLC0415
+
+        rules, address = parse_connect_rules(self.http), parse_address(host)
+        is_allowed = rules.may_allow_name(host, port) if address is None else rules.allows(host, address, port)
+        return "" if is_allowed else self._refuse("http.allow", _format_list(self.http))
+
+    def unix_socket_error(self, path: str) -> str:
+        """Return which rule forbids probes to connect to the socket at a path, or an empty string."""
+        if any(glob.matches(path) for glob in self.unix_sockets):
+            return ""
+        return self._refuse("unixSocket.allow", _format_list([glob.text for glob in self.unix_sockets]))
 
     def annotation_error(self, key: str) -> str:
         """Return which rule forbids an annotation with this key, or an empty string."""

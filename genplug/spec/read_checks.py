@@ -8,7 +8,8 @@ from genplug.spec.template import Template
 def literal_read_error(template: Template, policy: Policy) -> str:
     """Return which rule forbids every path that a template renders to, or an empty string if that is not known yet."""
     first = template.parts[0] if template.parts else ""
-    if not isinstance(first, str) or not first.startswith("/"):
+    # A path with '..' is an error already.
+    if not isinstance(first, str) or not first.startswith("/") or ".." in first.split("/"):
         return ""
     if len(template.parts) == 1 and not template.has_glob:
         return policy.read_error(first)

@@ -209,7 +209,8 @@ async def test_presence_and_calls_are_still_monitored_when_all_workers_that_read
     node.locate("/run").mkdir(parents=True, exist_ok=True)
     listener = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), node.locate("/run/called.sock"))
     config = build_probe_config(probe).replace("/dev/x*", "/dev/x0")
-    async with node.run_agent(config + others + called) as agent:
+    policy = write_policy(node, "unixSocket: {allow: [/run/*.sock]}\n")
+    async with node.run_agent(config + others + called, policy=policy) as agent:
         entries = record_events(agent)
         await node.kubelet.wait_for_list(X, healthy=names[:1])
         exhausted = await next_event(entries, Event.PROBE_WORKERS_EXHAUSTED)
@@ -251,7 +252,8 @@ async def test_slow_probes_of_a_resource_do_not_delay_the_probes_of_others(node:
         node.locate("/run").mkdir(parents=True, exist_ok=True)
         path = node.locate("/run/probed.sock")
         listener = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
-        async with node.run_agent(config):
+        policy = write_policy(node, "unixSocket: {allow: [/run/probed.sock]}\n")
+        async with node.run_agent(config, policy=policy):
             for resource, device in (("example.com/files", "file"), ("example.com/sockets", "socket")):
                 await node.kubelet.wait_for_list(resource, healthy={device})
             node.write("/sys/file/state", "bad")

@@ -40,6 +40,7 @@ EVERYTHING = Policy(
     programs=(Glob.parse("/**"),),
     cdi=("*",),
     read=parse_read_rules(("/**",)),
+    unix_sockets=(Glob.parse("/**"),),
     annotations=("*",),
     open_probe=True,
 )

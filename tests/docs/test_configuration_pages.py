@@ -32,6 +32,7 @@ ALLOWING = Policy(
     programs=(Glob.parse("/**"),),
     cdi=("*",),
     read=parse_read_rules(("/**",)),
+    unix_sockets=(Glob.parse("/**"),),
     annotations=("*",),
     open_probe=True,
 )

@@ -24,6 +24,8 @@ PERMISSIVE_POLICY = Policy(
     cdi=("*",),
     annotations=("*",),
     read=parse_read_rules(("/**",)),
+    unix_sockets=(Glob.parse("/**"),),
+    http=("0.0.0.0/0", "::/0", "*"),
 )
 """Allows the mounts, programs, CDI devices and annotations of the tests; the default policy allows none."""
 

@@ -11,6 +11,7 @@ from genplug.health.thresholds import Outcome, Result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.main import run_request
 from genplug.health.workers.protocol import ProbeRequest
+from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.policy import Policy
 from genplug.spec.probes import Check
@@ -18,7 +19,9 @@ from genplug.spec.read_rules import parse_read_rules
 from genplug.spec.template import Values
 
 PASSED = Result(Outcome.PASSED)
-TEST_POLICY = Policy("policy.yaml", read=parse_read_rules(("/**", f"/proc/{os.getpid()}/mem")))
+TEST_POLICY = Policy(
+    "policy.yaml", read=parse_read_rules(("/**", f"/proc/{os.getpid()}/mem")), unix_sockets=(Glob.parse("/**"),)
+)
 """Allows the probes of the tests."""
 LOCATION = SourceLocation("devices.yaml", 5, 7)
 

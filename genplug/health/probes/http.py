@@ -1,33 +1,37 @@
 """``http``: a URL responds with the expected status. Redirects are not followed, and no proxy is used.
 
-A request is ``("http", url, ...)``.
-Its answer has for each URL the status and the reason phrase.
+A request is ``("http", url, ...)``; :func:`restrict` adds the addresses that the policy allows.
+Its answer has for each URL the status. Reasons contain nothing else of a response, which may be confidential.
 """
 
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
 from genplug.hardware.inventory import Device
-from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
+from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
+from genplug.health.request_rules import RequestRules, add_rules, split_rules
 from genplug.health.thresholds import Outcome, Result
-from genplug.health.value_check import shorten
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import Check
 from genplug.spec.template import Template
 
 if TYPE_CHECKING:
     from http import client
 
-Answer: TypeAlias = tuple[tuple[str, int, str], ...]
-_MAX_SHOWN_CHARACTERS = 80
+Answer: TypeAlias = tuple[tuple[str, int], ...]
 _OK = 200
+_PORTS = {"http": 80, "https": 443}
+_DEFAULT_RULES = RequestRules(DEFAULT_POLICY.name, DEFAULT_POLICY.http)
 
 
 @frozen
@@ -57,23 +61,29 @@ def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Ans
     """Send a GET request to each URL; runs in a worker.
 
     Raises:
+        PermissionError: the policy does not allow the address to which a URL leads.
         OSError: there is no response from all of them within ``timeout`` seconds.
         ValueError: the URL is invalid.
     """
     deadline = time.monotonic() + timeout
-    return tuple((url, *_get(url, deadline, timeout)) for url in request[1:])
+    rules, urls = split_rules(request, _DEFAULT_RULES)
+    return tuple((url, _get(url, rules, deadline, timeout)) for url in urls)
+
+
+def restrict(request: ProbeRequest, policy: Policy) -> ProbeRequest:
+    """Return a request with the addresses to which a policy allows to connect."""
+    return add_rules(request, policy.name, policy.http)
 
 
 def evaluate(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
     """Return the first failure of any URL. Pure."""
-    for url, status, phrase in answer:
+    for url, status in answer:
         if status != check.expect_status:
-            found = f"{status} {shorten(phrase, _MAX_SHOWN_CHARACTERS)}".strip()
-            return Result(Outcome.FAILED, f"{url} answers {found}, expected {check.expect_status}"), None
+            return Result(Outcome.FAILED, f"{url} answers {status}, expected {check.expect_status}"), None
     return Result(Outcome.PASSED), None
 
 
-def _get(url: str, deadline: float, timeout: float) -> tuple[int, str]:
+def _get(url: str, rules: RequestRules, deadline: float, timeout: float) -> int:
     if (remaining := deadline - time.monotonic()) <= 0:
         raise TimeoutError(f"{url} is not requested: earlier URLs of the probe took {timeout:g} s")
     # Imported in the worker that needs it: it imports TLS.
@@ -81,7 +91,13 @@ def _get(url: str, deadline: float, timeout: float) -> tuple[int, str]:
 
     parts = urlsplit(url)
     schemes = {"http": client.HTTPConnection, "https": client.HTTPSConnection}
-    connection = schemes[parts.scheme](parts.hostname or "", parts.port, timeout=remaining)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"{url} is not an http or https URL")
+    port = parts.port or _PORTS[parts.scheme]
+    addresses = _resolve(url, parts.hostname, port, rules)
+    connection = schemes[parts.scheme](parts.hostname, port, timeout=remaining)
+    # Connect to the addresses that were checked: the name could resolve to others now.
+    connection._create_connection = partial(_connect, addresses)  # noqa: SLF001
     # The timeout of the connection applies to each part of a response, not to the whole response.
     is_late = threading.Event()
     timer = threading.Timer(remaining, _hang_up, (connection, is_late))
@@ -97,12 +113,48 @@ def _get(url: str, deadline: float, timeout: float) -> tuple[int, str]:
             raise TimeoutError(f"{url} does not answer within {timeout:g} s") from None
         if isinstance(error, OSError) and not isinstance(error, client.HTTPException):
             raise OSError(f"{url} does not answer: {error.strerror or error}") from error
-        raise OSError(f"{url} does not answer in HTTP: {error!r}") from error
+        raise OSError(f"{url} does not answer in HTTP: {type(error).__name__}") from error
     else:
-        return answer.status, answer.reason
+        return int(answer.status)
     finally:
         timer.cancel()
         connection.close()
+
+
+def _resolve(url: str, host: str, port: int, rules: RequestRules) -> list[str]:
+    """Return the addresses of a host to which the policy allows to connect.
+
+    Raises:
+        OSError: the name cannot be resolved; a PermissionError if the policy allows none of the addresses.
+    """
+    from genplug.spec.connect_rules import parse_address, parse_connect_rules  # noqa: PLC0415 - see client
+
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the name is not valid"
+        raise OSError(f"{url} does not answer: {host} cannot be resolved: {reason}") from error
+    connect_rules = parse_connect_rules(rules.entries)
+    texts = list(dict.fromkeys(str(address[4][0]) for address in found))
+    allowed = [
+        text
+        for text in texts
+        if (address := parse_address(text)) is not None and connect_rules.allows(host, address, port)
+    ]
+    if not allowed:
+        where = f"{', '.join(texts)} port {port}"
+        raise PermissionError(f"{url}: connecting to {where} is {rules.describe_refusal('http.allow')}")
+    return allowed
+
+
+def _connect(
+    addresses: Sequence[str], target: tuple[str, int], timeout: float | None, _source: object = None
+) -> socket.socket:
+    """Connect to the first address that accepts the connection, in place of ``socket.create_connection``."""
+    for address in addresses[:-1]:
+        with suppress(OSError):
+            return socket.create_connection((address, target[1]), timeout)
+    return socket.create_connection((addresses[-1], target[1]), timeout)
 
 
 def _hang_up(connection: "client.HTTPConnection", is_late: threading.Event) -> None:
@@ -112,4 +164,25 @@ def _hang_up(connection: "client.HTTPConnection", is_late: threading.Event) -> N
             connection.sock.shutdown(socket.SHUT_RDWR)
 
 
-KIND = ProbeKind("http", HttpCheck, decode, Polling(make_request, run, evaluate, Effect.CALL))
+def _denial(check: HttpCheck, policy: Policy) -> Denial | None:
+    # A URL with templates is checked when the probe runs.
+    if check.url.names:
+        return None
+    url = check.url.render({})
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return None
+    error = policy.connect_error(host, port) if host else ""
+    return Denial(f"connecting to {url!r} is {error}", "url") if error else None
+
+
+KIND = ProbeKind(
+    "http",
+    HttpCheck,
+    decode,
+    Polling(make_request, run, evaluate, Effect.CALL),
+    denial=_denial,
+    restrict=restrict,
+)

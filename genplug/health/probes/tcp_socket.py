@@ -1,6 +1,6 @@
 """``tcpSocket``: a program listens on a TCP port of the loopback interface of the agent's network namespace.
 
-A request is ``("tcpSocket", port, ...)``.
+A request is ``("tcpSocket", port, ...)``; :func:`restrict` adds the addresses that the policy allows.
 Its answer has for each port an errno; it is 0 if a connection was accepted.
 """
 
@@ -13,11 +13,13 @@ from typing import TypeAlias
 from attrs import frozen
 
 from genplug.hardware.inventory import Device
-from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
+from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
+from genplug.health.request_rules import RequestRules, add_rules, split_rules
 from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.value_check import shorten
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import Check
 from genplug.spec.template import Template
 
@@ -27,6 +29,7 @@ _ADDRESSES = ("127.0.0.1", "::1")
 _MAX_PORT = 65535
 _INVALID_PORT = -1
 _MAX_SHOWN_CHARACTERS = 80
+_DEFAULT_RULES = RequestRules(DEFAULT_POLICY.name, DEFAULT_POLICY.http)
 
 
 @frozen
@@ -63,10 +66,17 @@ def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Ans
     """Connect to each port; runs in a worker.
 
     Raises:
+        PermissionError: the policy does not allow a port.
         TimeoutError: a connection was not accepted in time.
     """
     deadline = time.monotonic() + timeout
-    return tuple((port, _connect(port, deadline, timeout)) for port in request[1:])
+    rules, ports = split_rules(request, _DEFAULT_RULES)
+    return tuple((port, _connect(port, rules, deadline, timeout)) for port in ports)
+
+
+def restrict(request: ProbeRequest, policy: Policy) -> ProbeRequest:
+    """Return a request with the addresses to which a policy allows to connect."""
+    return add_rules(request, policy.name, policy.http)
 
 
 def evaluate(_check: TcpSocketCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
@@ -88,11 +98,15 @@ def _is_port(text: str) -> bool:
     return text.isdecimal() and len(text) <= _MAX_SHOWN_CHARACTERS and 1 <= int(text) <= _MAX_PORT
 
 
-def _connect(port: str, deadline: float, timeout: float) -> int:
+def _connect(port: str, rules: RequestRules, deadline: float, timeout: float) -> int:
     if not _is_port(port):
         return _INVALID_PORT
+    addresses = _allowed_addresses(int(port), rules.entries)
+    if not addresses:
+        refusal = rules.describe_refusal("http.allow")
+        raise PermissionError(f"connecting to TCP port {port} of the loopback interface is {refusal}")
     first_error = 0
-    for address in _ADDRESSES:
+    for address in addresses:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
             with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
@@ -107,4 +121,29 @@ def _connect(port: str, deadline: float, timeout: float) -> int:
     return first_error
 
 
-KIND = ProbeKind("tcpSocket", TcpSocketCheck, decode, Polling(make_request, run, evaluate, Effect.CALL))
+def _allowed_addresses(port: int, entries: tuple[str, ...]) -> list[str]:
+    from genplug.spec.connect_rules import parse_address, parse_connect_rules  # noqa: PLC0415 - for a run only
+
+    rules = parse_connect_rules(entries)
+    parsed = ((text, parse_address(text)) for text in _ADDRESSES)
+    return [text for text, address in parsed if address is not None and rules.allows("localhost", address, port)]
+
+
+def _denial(check: TcpSocketCheck, policy: Policy) -> Denial | None:
+    # A port with templates is checked when the probe runs.
+    if check.port.names or not _is_port(check.port.text):
+        return None
+    error = policy.connect_error(_ADDRESSES[0], int(check.port.text))
+    if not error or not policy.connect_error(_ADDRESSES[1], int(check.port.text)):
+        return None
+    return Denial(f"connecting to port {check.port.text} of the loopback interface is {error}", "port")
+
+
+KIND = ProbeKind(
+    "tcpSocket",
+    TcpSocketCheck,
+    decode,
+    Polling(make_request, run, evaluate, Effect.CALL),
+    denial=_denial,
+    restrict=restrict,
+)

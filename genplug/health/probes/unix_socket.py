@@ -1,6 +1,6 @@
 """``unixSocket``: a program listens on a Unix socket of the host.
 
-A request is ``("unixSocket", path, ...)``.
+A request is ``("unixSocket", path, ...)``; :func:`restrict` adds the sockets that the policy allows.
 Its answer has for each path an errno; it is 0 if a connection was accepted.
 """
 
@@ -13,14 +13,18 @@ from typing import TypeAlias
 from attrs import frozen
 
 from genplug.hardware.inventory import Device
-from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
+from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
+from genplug.health.request_rules import RequestRules, add_rules, split_rules
 from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
+from genplug.spec.globs import Glob
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import Check
 from genplug.spec.template import Template
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
+_DEFAULT_RULES = RequestRules(DEFAULT_POLICY.name, ())
 _FAILURES = {errno.ENOENT: "does not exist", errno.ECONNREFUSED: "exists, but no program listens on it"}
 
 
@@ -50,10 +54,19 @@ def run(request: ProbeRequest, reader: CachedFileReader, timeout: float) -> Answ
     """Connect to each socket; runs in a worker.
 
     Raises:
+        PermissionError: the policy does not allow a socket.
         TimeoutError: the connections were not accepted within ``timeout`` seconds together.
     """
     deadline = time.monotonic() + timeout
-    return tuple((path, _connect(reader, path, deadline, timeout)) for path in request[1:])
+    rules, paths = split_rules(request, _DEFAULT_RULES)
+    for path in paths:
+        _check_allowed(path, rules, reader)
+    return tuple((path, _connect(reader, path, deadline, timeout)) for path in paths)
+
+
+def restrict(request: ProbeRequest, policy: Policy) -> ProbeRequest:
+    """Return a request with the sockets to which a policy allows to connect."""
+    return add_rules(request, policy.name, (glob.text for glob in policy.unix_sockets))
 
 
 def evaluate(_check: UnixSocketCheck, answer: Answer, _memory: None, _now: float) -> tuple[Result, None]:
@@ -67,6 +80,17 @@ def _evaluate_socket(path: str, number: int) -> Result:
     if number:
         return Result(Outcome.ERROR, f"cannot connect to {path}: {os.strerror(number)}")
     return Result(Outcome.PASSED)
+
+
+def _check_allowed(path: str, rules: RequestRules, reader: CachedFileReader) -> None:
+    """Raise a PermissionError if the policy does not allow a path, or the path to which its symlinks lead."""
+    globs = tuple(map(Glob.parse, rules.entries))
+    refusal = rules.describe_refusal("unixSocket.allow")
+    if ".." in path.split("/") or not any(glob.matches(path) for glob in globs):
+        raise PermissionError(f"connecting to {path} is {refusal}")
+    info = reader.host.stat(path)
+    if info is not None and not any(glob.matches(info.resolved) for glob in globs):
+        raise PermissionError(f"connecting to {path}, which leads to {info.resolved}, is {refusal}")
 
 
 def _connect(reader: CachedFileReader, path: str, deadline: float, timeout: float) -> int:
@@ -89,4 +113,19 @@ def _connect(reader: CachedFileReader, path: str, deadline: float, timeout: floa
     return 0
 
 
-KIND = ProbeKind("unixSocket", UnixSocketCheck, decode, Polling(make_request, run, evaluate, Effect.CALL))
+def _denial(check: UnixSocketCheck, policy: Policy) -> Denial | None:
+    # A path with templates is checked when the probe runs, unless the policy allows no socket.
+    if check.path.names and policy.unix_sockets:
+        return None
+    error = policy.unix_socket_error(check.path.text)
+    return Denial(f"connecting to {check.path.text!r} is {error}", "path") if error else None
+
+
+KIND = ProbeKind(
+    "unixSocket",
+    UnixSocketCheck,
+    decode,
+    Polling(make_request, run, evaluate, Effect.CALL),
+    denial=_denial,
+    restrict=restrict,
+)

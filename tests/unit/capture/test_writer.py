@@ -403,7 +403,7 @@ def test_probes_that_an_archive_cannot_answer_are_not_run(tmp_path: Path, capsys
     (tmp_path / "c.yaml").write_text(UNAVAILABLE % program)
     (tmp_path / "policy.yaml").write_text(
         "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nmounts: {allow: [/opt/**]}\n"
-        f"exec: {{allow: [{program}]}}\nopenProbe: true\n"
+        f"exec: {{allow: [{program}]}}\nopenProbe: true\nunixSocket: {{allow: [/run/x.sock]}}\n"
     )
     archive = captured(tmp_path, "--policy", str(tmp_path / "policy.yaml"))
     unpacked = tmp_path / "unpacked"

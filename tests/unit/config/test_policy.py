@@ -176,6 +176,15 @@ def test_policy_that_allows_a_dangerous_node_has_a_warning(tmp_path: Path) -> No
     assert warning.line == "devices: {unsafe: [/dev/uinput]}"
 
 
+def test_invalid_address_of_a_policy_is_reported_at_its_location() -> None:
+    text = POLICY_HEADER + "http: {allow: [127.0.0.1, 'http://x/', 'a:0']}\nunixSocket: {allow: [run/x]}\n"
+    assert locate_diagnostics(text) == [
+        ("3:28", ErrorCode.WRONG_VALUE),
+        ("3:41", ErrorCode.WRONG_VALUE),
+        ("4:22", ErrorCode.GLOB),
+    ]
+
+
 def test_unknown_entry_of_the_table_is_rejected() -> None:
     assert locate_diagnostics(POLICY_HEADER + "devices: {unsafe: [/dev/uinptu]}\n") == [("3:20", ErrorCode.WRONG_VALUE)]
 

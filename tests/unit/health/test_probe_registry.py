@@ -38,7 +38,7 @@ MODULES = {
 }
 KINDS = [pytest.param(kind, id=kind.name) for kind in PROBES.values()]
 POLLED = [pytest.param(kind, id=kind.name) for kind in PROBES.values() if kind.polling is not None]
-EVERYTHING_ALLOWED = Policy(programs=(Glob.parse("/**"),), open_probe=True)
+EVERYTHING_ALLOWED = Policy(unix_sockets=(Glob.parse("/**"),), programs=(Glob.parse("/**"),), open_probe=True)
 ANY_VALUE = {"sysfs": ("/sys/devices/x",), "pci.address": ("0000:3b:00.0",), "sriov.pf": ("0000:3b:00.0",)}
 
 

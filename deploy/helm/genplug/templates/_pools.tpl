@@ -111,6 +111,9 @@ Arguments: pool (its name), node (its name, or unset for all nodes of the pool),
 {{- if and (hasKey $probe "kernelLog") (not $.daemonset.privileged) -}}
 {{- fail (printf "%s reads the kernel log, and only a privileged container can read /dev/kmsg. Set %sdaemonset.privileged to true, or remove the probe.\n" $what $.prefix) -}}
 {{- end -}}
+{{- if and (hasKey $probe "unixSocket") (not (dig "unixSocket" "allow" list $.policy)) -}}
+{{- fail (printf "%s connects to a socket, but the policy allows no sockets. Add the socket to %spolicy.unixSocket.allow, or remove the probe.\n" $what $.prefix) -}}
+{{- end -}}
 {{- if hasKey $probe "exec" -}}
 {{- include "genplug.checkExec" (dict "what" (printf "%s.exec" $what) "prefix" $.prefix "policy" $.policy) -}}
 {{- end -}}

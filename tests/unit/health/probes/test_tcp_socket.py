@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from genplug.health.probes import tcp_socket
 from genplug.health.probes.tcp_socket import TcpSocketCheck
 from genplug.health.thresholds import Outcome, Result
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import MissingAttributeError, Template
 from tests.support.probes import PASSED, request_of, run_once
 
@@ -82,3 +84,13 @@ def test_listener_that_does_not_accept_is_an_error_at_its_timeout() -> None:
             outcome = connect(address[1], timeout=0.5)
             assert outcome == Result(Outcome.ERROR, f"TCP port {address[1]} did not accept a connection within 0.5 s")
             assert time.monotonic() - began < IN_TIME
+
+
+@pytest.mark.parametrize("port", [10250, 10255, 10248, 10249, 6443, 2379])
+def test_default_policy_denies_ports_of_the_cluster(port: int) -> None:
+    denial = tcp_socket.KIND.denial(TcpSocketCheck(Template.parse(str(port))), DEFAULT_POLICY)
+    assert denial is not None
+    assert f"connecting to port {port} of the loopback interface is refused by 'http.allow'" in denial.reason
+    assert "is refused by 'http.allow' of policy.yaml" in connect(port).reason
+    allowing = Policy("policy.yaml", http=(f"127.0.0.1:{port}",))
+    assert tcp_socket.KIND.denial(TcpSocketCheck(Template.parse(str(port))), allowing) is None

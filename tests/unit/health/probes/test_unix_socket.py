@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from genplug.hardware.host import Host
 from genplug.health.probes import unix_socket
 from genplug.health.probes.unix_socket import UnixSocketCheck
 from genplug.health.thresholds import Outcome, Result
+from genplug.health.workers.file_reader import CachedFileReader
+from genplug.health.workers.main import run_request
+from genplug.spec.globs import Glob
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template
 from tests.support.probes import PASSED, evaluate_request, request_of
 
@@ -98,3 +105,35 @@ def test_missing_permission_is_an_error() -> None:
     assert unix_socket.evaluate(UnixSocketCheck(t("/x")), answer, None, 0)[0] == Result(
         Outcome.ERROR, "cannot connect to /s: Permission denied"
     )
+
+
+def run_restricted(root: Path, path: str, *globs: str) -> str:
+    """Return the error of a run under a policy that allows these sockets."""
+    policy = Policy("p.yaml", unix_sockets=tuple(map(Glob.parse, globs)))
+    request = unix_socket.KIND.restrict(("unixSocket", path), policy)
+    return run_request(request, CachedFileReader(Host(root)), 5)[1]
+
+
+def test_socket_is_compared_with_the_policy_before_and_after_its_links(tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/s").symlink_to("/run/containerd.sock")
+    with listen(tmp_path / "run/containerd.sock") as listener:
+        listener.settimeout(0)
+        for path, globs in (
+            ("/run/containerd.sock", ()),
+            ("/run/containerd.sock", ("/run/vendor/*",)),
+            ("/var/s", ("/var/*",)),
+            ("/var/../run/containerd.sock", ("/var/**", "/run/x")),
+        ):
+            error = run_restricted(tmp_path, path, *globs)
+            assert "is refused by 'unixSocket.allow' of p.yaml, which allows " in error
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        assert run_restricted(tmp_path, "/var/s", "/var/*", "/run/*") == ""
+
+
+def test_default_policy_allows_no_socket() -> None:
+    for path in ("/run/containerd/containerd.sock", "/var/lib/kubelet/device-plugins/kubelet.sock", "/run/${name}"):
+        denial = unix_socket.KIND.denial(UnixSocketCheck(t(path)), DEFAULT_POLICY)
+        assert denial is not None
+        assert denial.reason.endswith("refused by 'unixSocket.allow' of the default policy, which allows nothing")
