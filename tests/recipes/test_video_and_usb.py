@@ -1,4 +1,4 @@
-"""Recipes of video devices on the machines of each other: cameras, receivers for MIPI and codecs are kept apart."""
+"""Recipes of video and USB devices: which nodes belong to which recipe, and IDs that do not change."""
 
 from pathlib import Path
 
@@ -104,6 +104,32 @@ def test_cameras_at_the_same_port_of_two_controllers_have_different_ids(tmp_path
         build_tree(webcam(1, f"platform/{controller}", controller), tmp_path / controller)
         ids |= find_nodes("video-capture", tmp_path / controller).keys()
     assert len(ids) == 2
+
+
+CORAL = """
+/sys/bus/usb/devices/1-1 -> ../../../devices/platform/{controller}/usb1/1-1
+/sys/bus/usb/devices/usb1 -> ../../../devices/platform/{controller}/usb1
+/sys/devices/platform/{controller}/usb1/serial = {controller}
+/sys/devices/platform/{controller}/usb1/1-1/busnum = 1
+/sys/devices/platform/{controller}/usb1/1-1/devpath = 1
+/sys/devices/platform/{controller}/usb1/1-1/uevent = MAJOR=189\\nMINOR={minor}\\nDEVNAME={node}\\nPRODUCT={product}/100
+/dev/{node} char 189:{minor}
+"""
+
+
+def coral(root: Path, controller: str, product: str, node: str) -> dict[str, list[str]]:
+    tree = CORAL.format(controller=controller, product=product, node=node, minor=int(node.rpartition("/")[2]) - 1)
+    build_tree(tree, root)
+    return find_nodes("edge-inference", root)
+
+
+def test_coral_keeps_its_id_when_its_firmware_is_loaded(tmp_path: Path) -> None:
+    before = coral(tmp_path / "before", "xhci-hcd.0", "1a6e/89a", "bus/usb/001/004")
+    after = coral(tmp_path / "after", "xhci-hcd.0", "18d1/9302", "bus/usb/001/005")
+    assert before.keys() == after.keys()
+    assert [*before.values(), *after.values()] == [["/dev/bus/usb/001/004"], ["/dev/bus/usb/001/005"]]
+    other = coral(tmp_path / "other", "xhci-hcd.1", "18d1/9302", "bus/usb/001/004")
+    assert other.keys().isdisjoint(after)
 
 
 @pytest.mark.parametrize(
