@@ -56,7 +56,7 @@ class Offers:
     def update(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
         """Offer what a snapshot has; touch only what differs from the previous one."""
         self._snapshot = snapshot
-        self._notes = collect_notes(snapshot.inventory)
+        self._notes = collect_notes(snapshot.inventory, snapshot.health)
         resources = snapshot.health.resources
         self._names = frozenset(one for name, resource in resources.items() for one in (name, *resource.aliases))
         self.pools.update_resources(resources.values())

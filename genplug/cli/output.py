@@ -81,10 +81,12 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width:
     A tuple as a cell is several lines. With a width (columns), long lines of cells are wrapped, so that no line of the
     table is wider.
     """
+    columns = range(len(headings))
     lines = [[_escape_cell(cell) for cell in row] for row in (headings, *rows)]
-    widths = [max(len(text) for line in lines for text in line[column]) for column in range(len(headings))]
+    widths = [max(len(text) for line in lines for text in line[column]) for column in columns]
     if width is not None:
-        widths = _fit(widths, width - len(_SEPARATOR) * (len(widths) - 1))
+        words = [max(map(_longest_word, (text for line in lines for text in line[column]))) for column in columns]
+        widths = _fit(widths, words, width - len(_SEPARATOR) * (len(widths) - 1))
     return "\n".join(text for line in lines for text in _format_row(line, widths))
 
 
@@ -120,6 +122,11 @@ def format_yaml(document: object) -> str:
     text = str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     is_printable = all(line.isprintable() for line in text.split("\n"))
     return text if is_printable else str(yaml.safe_dump(document, sort_keys=False))
+
+
+def print_lines(text: str) -> None:
+    """Print lines to stderr, wrapped to :func:`table_width`."""
+    print("\n".join(map(wrap_line, text.splitlines())), file=sys.stderr)
 
 
 def print_message(command: str, text: str) -> None:
@@ -159,12 +166,23 @@ class _EscapingStream:
         return len(text)
 
 
-def _fit(widths: Sequence[int], available: int) -> list[int]:
-    """Return widths of columns with a sum of at most ``available``, if possible: the widest columns become narrower."""
+def _fit(widths: Sequence[int], words: Sequence[int], available: int) -> list[int]:
+    """Return widths of columns with a sum of at most ``available``, if possible: the widest columns become narrower.
+
+    Texts are wrapped between words first; only if that is not enough, columns are narrower than their longest words.
+    """
     fitting = [min(width, available) for width in widths]
-    while sum(fitting) > available and max(fitting) > _MIN_COLUMN_WIDTH:
-        fitting[fitting.index(max(fitting))] -= 1
+    for floors in (words, [_MIN_COLUMN_WIDTH] * len(fitting)):
+        while sum(fitting) > available:
+            shrinkable = [column for column, floor in enumerate(floors) if fitting[column] > max(floor, 1)]
+            if not shrinkable:
+                break
+            fitting[max(shrinkable, key=lambda column: fitting[column])] -= 1
     return fitting
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
 
 
 def _format_row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:

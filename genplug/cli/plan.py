@@ -1,7 +1,6 @@
 """``genplug plan``: the devices that this node would offer, and the reason for each candidate. It changes nothing."""
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from genplug.cli.options import (
     add_root,
     build_request,
 )
-from genplug.cli.output import format_json, format_yaml, print_message
+from genplug.cli.output import format_json, format_yaml, print_lines, print_message
 
 if TYPE_CHECKING:
     from genplug.allocation.resource_state import ResourceState
@@ -120,7 +119,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         config = _load_config(arguments)
     except ConfigInvalidError as error:
-        print(format_diagnostics(error.diagnostics), file=sys.stderr)
+        print_lines(format_diagnostics(error.diagnostics))
         return 78
     host = Host.at(arguments.root, node_name=arguments.node_name, cdi_dirs=arguments.cdi_search_dirs)
     try:
@@ -130,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 1
     warnings = sort_unique((*config.warnings, *inventory.warnings))
     if warnings:
-        print(format_diagnostics(warnings), file=sys.stderr)
+        print_lines(format_diagnostics(warnings))
     results, probe_errors, probe_warnings = (
         run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, (), ())
     )

@@ -23,9 +23,9 @@ from genplug.spec.limits import (
 from genplug.spec.location import SourceLocation
 from genplug.spec.printable import escape_line, replace_unprintable
 
-_MAX_LINE_WIDTH = 160
+_MAX_LINE_WIDTH = 110
 """The longest source line (characters) that is shown completely; a longer line is cut around the caret."""
-_BEFORE_CARET = 60
+_BEFORE_CARET = 50
 _MAX_TEXT = 400
 """The longest output line (characters); a longer line is cut in its middle."""
 

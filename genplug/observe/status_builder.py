@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.inventory import CandidateOutcome, Inventory
+from genplug.health.verdict import HealthSnapshot
 from genplug.kubelet.reports import EndpointStatus
 from genplug.observe.stalls import describe_stalls
 from genplug.observe.status import DeviceStatus, Refusal, ResourceStatus, ScanStatus
@@ -57,8 +58,10 @@ def build_template_status(name: str, notes: Sequence[str]) -> ResourceStatus:
     return _build_unserved_status(name, reason, notes, has_no_instances=True)
 
 
-def collect_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
+def collect_notes(inventory: Inventory, health: HealthSnapshot | None = None) -> dict[str, tuple[str, ...]]:
     """Return, by resource, the reasons for fewer devices than expected: stalls, unmatched globs, left out paths.
+
+    With the health of the devices, the reasons include probes that have no result yet.
 
     Paths with the same reason are one note. A resource has at most :data:`MAX_NOTES` of them, and a note for the rest.
     """
@@ -67,6 +70,11 @@ def collect_notes(inventory: Inventory) -> dict[str, tuple[str, ...]]:
         notes[resource] = [f"scan stalled: {stall}" for stall in stalls]
     for unmatched in inventory.unmatched_globs:
         notes.setdefault(unmatched.resource, []).append(unmatched.text)
+    evaluated_devices = health.devices if health is not None else {}
+    for resource, devices in inventory.devices.items() if health is not None else ():
+        evaluated = {entry.device.id for entry in evaluated_devices.get(resource, ())}
+        if waiting := [device.id for device in devices if device.id not in evaluated]:
+            notes.setdefault(resource, []).append(f"{join_names(waiting)}: waits for the first results of its probes")
     left_out: dict[tuple[str, str], list[CandidateOutcome]] = {}
     for outcome in inventory.outcomes:
         if outcome.device is None:

@@ -44,6 +44,11 @@ def plug_functions(node: FakeNode, *, driver: str) -> None:
         node.link(f"{path}/driver", f"/sys/bus/pci/drivers/{driver}")
 
 
+async def wait_functions(node: FakeNode) -> None:
+    """Wait until the kubelet has a list of all functions: each probe has a result."""
+    await node.kubelet.wait_for_list("a.io/vf", lambda devices: len(devices.ids) == NUMBER_OF_FUNCTIONS)
+
+
 def check_width(text: str) -> None:
     assert [line for line in text.splitlines() if len(line) > MAX_TABLE_WIDTH] == []
 
@@ -96,7 +101,7 @@ async def test_status_of_many_failing_devices_shows_the_commonest_reasons(
 ) -> None:
     plug_functions(node, driver="iavf")
     async with node.run_agent(FUNCTIONS, listen=LISTEN) as agent:
-        await next_event(record_events(agent), Event.REGISTERED)
+        await wait_functions(node)
         assert await run_status(agent) == 0
         text = capsys.readouterr().out
     check_width(text)
@@ -114,7 +119,7 @@ async def test_reason_that_many_devices_share_is_shown_once_with_their_number(
     node.write("/sys/state", "down")
     config = FUNCTIONS.replace("/sys/bus/pci/devices/${pci.address}/state", "/sys/state")
     async with node.run_agent(config, listen=LISTEN) as agent:
-        await next_event(record_events(agent), Event.REGISTERED)
+        await wait_functions(node)
         assert await run_status(agent) == 0
         text = capsys.readouterr().out
     check_width(text)
@@ -129,7 +134,8 @@ async def test_warnings_of_a_probe_are_one_line(node: FakeNode, capsys: pytest.C
     probe = "{file: {path: /sys/state, equals: new}, severity: warning, name: firmware}"
     config = FUNCTIONS[: FUNCTIONS.index("    health:")] + f"    health: {{probes: [{probe}]}}\n"
     async with node.run_agent(config, listen=LISTEN) as agent:
-        await next_event(record_events(agent), Event.REGISTERED)
+        await next_event(record_events(agent), Event.PROBE_WARNING)
+        await wait_functions(node)
         assert await run_status(agent) == 0
         text = capsys.readouterr().out
     check_width(text)
@@ -242,3 +248,17 @@ def test_long_cells_continue_on_further_lines() -> None:
     table = format_table(("A", "B"), [("x", "one two three four"), (("y", "z"), "")], 16)
     assert table.splitlines() == ["A   B", "x   one two", "    three four", "y", "z"]
     assert format_table(("A", "B"), [("x", "one two three four")]).splitlines()[1] == "x   one two three four"
+
+
+def test_words_are_kept_whole_while_other_columns_can_be_narrower() -> None:
+    table = format_table(("ID", "REASON"), [("gpu-0000-3b-00-0-abcdef", "one two three four five")], 40)
+    assert table.splitlines()[1:] == ["gpu-0000-3b-00-0-abcdef   one two three", "                          four five"]
+
+
+def test_errors_of_a_plan_fit_the_width(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = node.directory / "policy-with-a-name-that-is-rather-long.yaml"
+    policy.write_text(POLICY_HEADER + "resources: ['other.com/*']\n")
+    assert plan(node, TOKENS, "--policy", str(policy)) == 78
+    text = capsys.readouterr().err
+    check_width(text)
+    assert "error[GP019]: the resource 'a.io/kvm' is refused by 'resources' of" in " ".join(text.split())

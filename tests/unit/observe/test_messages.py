@@ -175,6 +175,14 @@ def test_empty_list_is_logged_with_reasons() -> None:
     ]
 
 
+def test_device_without_a_probe_result_is_a_reason_for_fewer_devices() -> None:
+    first, second = health("x0"), health("x1")
+    inventory = evolve(EMPTY, devices={X: (first.device, second.device)})
+    note = "x1: waits for the first results of its probes"
+    assert collect_notes(inventory, snapshot(first)) == {X: (note,)}
+    assert collect_notes(inventory, snapshot(first, second)) == {}
+
+
 def test_new_conflicts_are_logged_once() -> None:
     conflicting = evolve(EMPTY, conflicts=(DeviceConflict("/dev/x0", LOCATION, "/dev/x0 is claimed twice"),))
     assert lines(lambda event_log: log_conflicts(event_log, None, conflicting)) == [
