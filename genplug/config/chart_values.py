@@ -4,6 +4,7 @@ The merge is that of ``templates/_pools.tpl`` and ``_merge.tpl`` in deploy/helm/
 keeps its location in the values file, so that an error is shown where its author wrote it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -29,7 +30,7 @@ from genplug.config.yaml_tree import (
     attach_source_lines,
     parse_documents,
 )
-from genplug.spec.diagnostic import ErrorCode
+from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -39,7 +40,9 @@ _CHART_NAME = "genplug"
 MAX_BYTES = 5 << 20
 """Bytes of a values file: Helm's limit of a file in a chart."""
 _HELM = Dialect(resolve_helm_scalar, format_helm_scalar, merge_keys=True)
-_CHECKED_AFTER_MERGE = ("config.defaults", "config.resources", "config.nodes", "policy")
+_CHECKED_AFTER_MERGE = re.compile(
+    r"(?:pools\.[^.]+\.)?(?:policy|config\.(?:nodes\..+\.)?(?:defaults|resources))(?P<rest>[.\[].*|\Z)", re.DOTALL
+)
 """Parts of the values and of a pool that are checked as a configuration or policy, not with the chart's schema."""
 
 
@@ -201,7 +204,7 @@ def read_values(files: Sequence[ConfigFile]) -> ChartValues:
         shaped = Diagnostics()
         with suppress(TooManyErrorsError):
             check_values_schema(drop_nulls(tree), shaped)
-        diagnostics.found.extend(found for found in shaped.found if not _is_checked_after_merge(found.key_path))
+        diagnostics.found.extend(found for found in shaped.found if not _is_checked_after_merge(found))
     if diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
     return ChartValues(tuple(lines), lines, tree)
@@ -234,10 +237,13 @@ def _parse_values(file: ConfigFile, diagnostics: Diagnostics) -> MapNode | None:
     return tree
 
 
-def _is_checked_after_merge(key_path: str) -> bool:
-    parts = key_path.split(".")
-    inner = ".".join(parts[2:] if parts[0] == "pools" else parts)
-    return any(inner == part or inner.startswith((f"{part}.", f"{part}[")) for part in _CHECKED_AFTER_MERGE)
+def _is_checked_after_merge(found: Diagnostic) -> bool:
+    """Return whether an error is inside a part that is decoded as a configuration or policy, which reports it better.
+
+    A part of the wrong type is not decoded.
+    """
+    is_inside = _CHECKED_AFTER_MERGE.match(found.key_path)
+    return is_inside is not None and (bool(is_inside["rest"]) or found.code is not ErrorCode.WRONG_TYPE)
 
 
 def _claim_labels(

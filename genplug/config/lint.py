@@ -46,6 +46,13 @@ def find_warnings(config: Config, written: MapNode, tree: MapNode) -> Iterator[D
         yield from check(subject)
 
 
+def find_policy_warnings(tree: MapNode) -> Iterator[Diagnostic]:
+    """Yield the warnings about a valid policy."""
+    for path, scalar in _walk(tree):
+        yield from _check_glob(path, scalar)
+    yield from _check_characters_of(tree)
+
+
 _REGEX_SYNTAX = (
     (re.compile(r"(?<=/)[A-Za-z]+(\.[*+])(?=/|\Z)"), "in a glob, '.' matches only itself, and '*' any text"),
     (re.compile(r"\](\+)"), "in a glob, '+' matches only itself"),
@@ -59,12 +66,18 @@ def _check_globs(subject: _Subject) -> Iterator[Diagnostic]:
     for path, scalar in _walk(subject.written):
         if not {"glob", "exclude"} & {step for step in path[-2:] if isinstance(step, str)}:
             continue
-        for pattern, explanation in _REGEX_SYNTAX:
-            if scalar.text.startswith("/dev/") and (found := pattern.search(scalar.text)):
-                hint = f"write '{_suggest_glob(scalar.text)}'"
-                message = f"{scalar.text!r} looks like a regular expression: {explanation}"
-                yield _warn(WarningCode.REGEX_IN_GLOB, scalar, found.start(1), len(found[1]), message, path, hint)
-                break
+        yield from _check_glob(path, scalar)
+
+
+def _check_glob(path: Path, scalar: ScalarNode) -> Iterator[Diagnostic]:
+    if not scalar.text.startswith("/dev/"):
+        return
+    for pattern, explanation in _REGEX_SYNTAX:
+        if found := pattern.search(scalar.text):
+            hint = f"write '{_suggest_glob(scalar.text)}'"
+            message = f"{scalar.text!r} looks like a regular expression: {explanation}"
+            yield _warn(WarningCode.REGEX_IN_GLOB, scalar, found.start(1), len(found[1]), message, path, hint)
+            return
 
 
 def _suggest_glob(text: str) -> str:
@@ -103,11 +116,15 @@ _BLANK_CHARACTERS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 def _check_characters(subject: _Subject) -> Iterator[Diagnostic]:
-    for path, entry in _walk_keys(subject.written):
+    yield from _check_characters_of(subject.written)
+
+
+def _check_characters_of(tree: MapNode) -> Iterator[Diagnostic]:
+    for path, entry in _walk_keys(tree):
         if found := _find_invisible(str(path[-1])):
             # The location of a key is exact only if it is not quoted.
             yield _warn_about_character("key", *found, entry.key, path)
-    for path, scalar in _walk(subject.written):
+    for path, scalar in _walk(tree):
         if found := _find_invisible(scalar.text):
             yield _warn_about_character("value", *found, scalar.at(found[0]), path)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from attrs import frozen
@@ -11,6 +12,7 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyE
 from genplug.config.file_kind import FileKind, check_kind
 from genplug.config.files import ConfigFile, read_files
 from genplug.config.foreign_files import foreign_file_diagnostic
+from genplug.config.lint import find_policy_warnings
 from genplug.config.merge import drop_nulls
 from genplug.config.schema import POLICY_SCHEMA, check_schema
 from genplug.config.yaml_tree import ListNode, MapNode, ScalarNode, attach_source_lines, parse_document
@@ -91,6 +93,7 @@ def decode_policy_tree(tree: MapNode, name: str, diagnostics: Diagnostics, lines
             policy = _decode(tree, name, diagnostics)
     if policy is None or diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
+    diagnostics.warnings.extend(islice(find_policy_warnings(tree), diagnostics.limit))
     diagnostics.warnings[:] = attach_source_lines(diagnostics.warnings, lines)
     return policy
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics
+from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, format_diagnostics
 from genplug.config.files import ConfigFile
 from genplug.config.load import load, load_text
 from genplug.config.manifest import find_manifests
@@ -270,3 +270,13 @@ def test_policy_in_the_config_map_of_a_configuration_is_reported() -> None:
     assert manifest.policies == ()
     with pytest.raises(ConfigInvalidError, match="pass its file with --policy"):
         manifest.load(None)
+
+
+def test_policy_has_warnings_about_globs_and_invisible_characters() -> None:
+    diagnostics = Diagnostics()
+    text = f"{POLICY_HEADER}devices:\n  allow: [/dev/nvidia.*]\n  deny: ['/dev/sda\N{ZERO WIDTH SPACE}']\n"
+    decode_policy(ConfigFile("policy.yaml", text), diagnostics)
+    assert [(warning.code, str(warning.location)) for warning in diagnostics.warnings] == [
+        (WarningCode.REGEX_IN_GLOB, "policy.yaml:4:22"),
+        (WarningCode.INVISIBLE_CHARACTER, "policy.yaml:5:19"),
+    ]
