@@ -35,6 +35,7 @@ SELECTED = {
     "sriov-netdev": {"rdma-shared", "sriov-netdev", "sriov-vfio"},
     "sriov-vfio": {"nvidia-passthrough", "sriov-netdev", "sriov-vfio"},
     "v4l2-codec": {"mipi-camera", "v4l2-codec"},
+    "wwan-modem": {"usb-serial", "wwan-modem"},
     "video-capture": {"v4l2-codec", "video-capture"},
     # The captures have neither the driver of the NVIDIA card nor the numbers of the device nodes of adapters.
     "infiniband-amdgpu": set(),
