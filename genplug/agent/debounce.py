@@ -8,8 +8,11 @@ MAX_DEBOUNCE_SECONDS = 0.2
 """Seconds after the first event after which changed configuration files are read in any case."""
 RECHECK_SECONDS = 1.0
 """Seconds after which files are read again that may have changed before their directories were watched."""
-SCAN_INTERVAL_SECONDS = 1.0
-"""Minimum interval between two scans after events, if the first scan found a change."""
+SCAN_INTERVAL_SECONDS = 0.2
+"""Minimum interval between two scans after events, if the first scan found a change.
+
+It is a part of the minimum interval between two lists, so that the two intervals do not add up.
+"""
 IDLE_SCAN_INTERVAL_SECONDS = 0.01
 """Minimum interval between two scans after events, if the first scan found no change."""
 

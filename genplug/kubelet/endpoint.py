@@ -6,6 +6,7 @@ blocks another endpoint. References with § are to docs/internals/kubelet-contra
 """
 
 import asyncio
+import errno
 import random
 import time
 from collections.abc import Coroutine
@@ -15,6 +16,7 @@ from typing import Any
 import grpc
 
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
+from genplug.kubelet.bind import bind_error
 from genplug.kubelet.client import CallError, call
 from genplug.kubelet.endpoint_events import (
     Event,
@@ -55,6 +57,17 @@ _SELF_CHECK_SECONDS = 5.0
 """Deadline of the call with which an endpoint checks that its server responds."""
 _STOP_GRACE_SECONDS = 0.5
 """Time that calls in progress get to finish when a server stops."""
+_HINTS = {
+    errno.ENOSPC: "free space or inodes on its file system",
+    errno.EDQUOT: "raise the quota of its file system",
+    errno.EROFS: "its file system is read-only; mount it read-write",
+    errno.EACCES: "run genplug as root, with the directory mounted read-write",
+    errno.EPERM: "run genplug as root, with the directory mounted read-write",
+    errno.EMFILE: "the limit of open files of the process is reached; raise RLIMIT_NOFILE of the agent",
+    errno.ENFILE: "the limit of open files of the node is reached; raise the sysctl fs.file-max",
+    errno.ENOMEM: "the node or the pod is out of memory; raise the memory limit of the pod",
+}
+"""What to do if a socket cannot be created, by the error of the system."""
 
 
 class Endpoint:
@@ -168,14 +181,32 @@ class Endpoint:
                 self._server.add_insecure_port(f"unix:{self._socket}")
             await _run_uncancelled(self._server.start())
             self._socket_identity = stat_socket(self._socket)
-            if self._socket_identity is None:
-                return ServeFailed(f"another process removed {self._socket} as soon as it was bound")
+        except (RuntimeError, OSError, PluginDirUnusableError) as error:
+            return ServeFailed(self._describe_serve_error(error))
+        if self._socket_identity is None:
+            return ServeFailed(f"another process removed its socket in {self._directory} as soon as it was bound")
+        try:
             # The server has to respond before the kubelet dials it (§2.3).
             method = method_path(DEVICE_PLUGIN, "GetDevicePluginOptions")
             await call(self._socket, method, b"", deadline=_SELF_CHECK_SECONDS, wait=True)
-        except (RuntimeError, OSError, PluginDirUnusableError, CallError) as error:
-            return ServeFailed(str(error))
+        except CallError as error:
+            # Each attempt has another socket: without its name, repeated failures have the same text.
+            return ServeFailed(f"its server does not respond: {str(error).replace(str(self._socket), 'its socket')}")
         return Served()
+
+    def _describe_serve_error(self, error: Exception) -> str:
+        """Return why a server cannot be started on a socket in the directory.
+
+        gRPC does not report the error of the system, so the same call is made without gRPC.
+        """
+        if isinstance(error, PluginDirUnusableError):
+            return str(error)
+        if isinstance(error, RuntimeError) and self._socket is not None:
+            error = bind_error(self._socket) or error
+        if isinstance(error, OSError):
+            hint = _HINTS.get(error.errno or 0, "check the file system of the directory")
+            return f"cannot create a socket in {self._directory}: {error.strerror or error}; {hint}"
+        return f"gRPC cannot start a server on a socket in {self._directory}"
 
     async def _register(self) -> Event:
         try:
@@ -183,8 +214,10 @@ class Endpoint:
             if self._socket is None or stat_socket(self._socket) != self._socket_identity:
                 return OwnSocketLost()
             await self._registrar.register(self.resource, self._socket.name, self._backend.value.options)
-        except (CallError, OSError) as error:
+        except CallError as error:
             return RegisterFailed(str(error))
+        except OSError as error:
+            return RegisterFailed(f"cannot stat the socket in {self._directory}: {error.strerror or error}")
         return Registered()
 
     async def _retire(self) -> Event:

@@ -33,12 +33,18 @@ Seconds = float
 
 FIRST_STREAM_SECONDS = 15.0
 """How long after Register the kubelet may take to open ListAndWatch (§3, PENDING)."""
-STREAM_RETURN_SECONDS = 1.5
-"""How long an endpoint without a stream waits for another stream before it retires (§3, LIVE)."""
+STREAM_RETURN_SECONDS = 0.1
+"""How long an endpoint without a stream waits for another stream before it retires (§3, LIVE).
+
+The kubelet opens one stream for each registration (§2.4). The time is for the end of a stream that precedes a new
+kubelet.sock.
+"""
 OLD_STREAM_SECONDS = 5.0
 """How long a stream may stay open after kubelet.sock was replaced (§3, race 6)."""
-DISCONNECT_SECONDS = 1.0
+DISCONNECT_SECONDS = 0.5
 """Pause between the end of the last stream and the next registration with the same kubelet (§2.3)."""
+FREE_DISCONNECTS = 4
+"""Consecutive early disconnects without an additional pause: a device must not be missing for longer than a second."""
 STABLE_SECONDS = 30.0
 """A disconnect after a stream of at least this duration does not count as a repeated failure."""
 _RETRY_SECONDS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -130,7 +136,7 @@ def next_step(state: EndpointState, event: Event, now: Seconds, jitter: float) -
         case Phase.SERVE, Served():
             return _register_or_wait(state, now)
         case Phase.SERVE, ServeFailed(error):
-            return Step(_back_off(state, Phase.SERVE, f"cannot serve on its socket: {error}", now, jitter))
+            return Step(_back_off(state, Phase.SERVE, f"cannot serve: {error}", now, jitter))
         case Phase.REGISTER, Registered():
             return _on_registered(state, now)
         case Phase.REGISTER, RegisterFailed(error):
@@ -236,21 +242,22 @@ def _on_time_passed(state: EndpointState, now: Seconds, jitter: float) -> Step:
             reason = "registered, but the kubelet never opened ListAndWatch"
             return Step(_back_off(idle, Phase.WAIT, reason, now, jitter))
         case Phase.LIVE:
-            return _retire(idle, idle.reason or "the kubelet closed its stream", now)
+            return _retire(idle, idle.reason or "the kubelet closed its stream", now, is_disconnect=True)
         case Phase.PAUSE:
             return _serve_again(idle, now)
         case _:
             return Step(idle)
 
 
-def _retire(state: EndpointState, reason: str, now: Seconds) -> Step:
+def _retire(state: EndpointState, reason: str, now: Seconds, *, is_disconnect: bool = False) -> Step:
     if state.phase in (Phase.SERVE, Phase.RETIRE, Phase.PAUSE):
         return Step(state)
     failures = state.failures
     if state.phase is Phase.LIVE:
-        # A kubelet that repeatedly disconnects soon is a repeated failure, and each cycle can fail pods (§3).
+        # A kubelet that repeatedly disconnects soon is a repeated failure, and each cycle can fail pods (§3). The loss
+        # of the own socket and changed options are not: the devices have to be back within a second.
         is_stable = now - state.since >= STABLE_SECONDS or state.kubelet != state.registered_with
-        failures = 0 if is_stable else failures + 1
+        failures = failures + 1 if is_disconnect and not is_stable else 0
     # A kubelet with an open stream is running and has to process the end of the stream, even if kubelet.sock changed.
     partner = state.kubelet if state.streams else state.registered_with
     retiring = _enter(state, Phase.RETIRE, now, reason=reason)
@@ -265,8 +272,8 @@ def _on_retired(state: EndpointState, now: Seconds, jitter: float) -> Step:
     resume = now
     if paused.kubelet == paused.registered_with and paused.stream_ended is not None:
         resume = paused.stream_ended + DISCONNECT_SECONDS
-    if paused.failures > 1:
-        resume = max(resume, now + retry_delay(paused.failures, jitter))
+    if paused.failures > FREE_DISCONNECTS:
+        resume = max(resume, now + retry_delay(paused.failures - FREE_DISCONNECTS + 1, jitter))
     if now >= resume:
         return _serve_again(paused, now)
     return Step(evolve(paused, due=resume))

@@ -102,6 +102,11 @@ class Event(Enum):
         logging.WARNING,
         "A registration of the resource failed. The agent retries. Keys: `generation`, `phase`.",
     )
+    SERVE_FAILED = (
+        "serve_failed",
+        logging.ERROR,
+        "The agent cannot serve the resource on a socket of its own. It retries. Keys: `generation`, `phase`.",
+    )
     SOCKET_NOT_REMOVED = (
         "socket_not_removed",
         logging.WARNING,

@@ -178,7 +178,11 @@ def _log_phase_change(event_log: EventLog, resource: str, previous: EndpointStat
     elif previous.is_registered and not current.is_registered:
         text = f"{resource}: disconnected: {current.reason or 'the agent stops'}"
         event_log.emit(Event.DISCONNECTED, text, **facts)
-    elif current.failures > previous.failures and current.phase in (Phase.WAIT, Phase.SERVE):
+    elif current.failures > previous.failures and current.phase is Phase.SERVE:
+        # Attempts follow each other for as long as a file system is full or read-only: each reason is logged once.
+        if current.reason != previous.reason:
+            event_log.emit(Event.SERVE_FAILED, f"{resource}: {current.reason}; the agent retries", **facts)
+    elif current.failures > previous.failures and current.phase is Phase.WAIT:
         event_log.emit(Event.REGISTRATION_FAILED, f"{resource}: {current.reason}; the agent retries", **facts)
     else:
         text = f"{resource}: {previous.phase.value} → {current.phase.value}"

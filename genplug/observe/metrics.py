@@ -63,7 +63,7 @@ class Metrics:
                     metric.remove(*labels)
             case Event.REGISTERED:
                 self._labels(self._registrations, resource, "success").inc()
-            case Event.REGISTRATION_FAILED:
+            case Event.REGISTRATION_FAILED | Event.SERVE_FAILED:
                 self._labels(self._registrations, resource, "failure").inc()
             case Event.LIST_SENT:
                 self._labels(self._lists, resource).inc()

@@ -50,14 +50,14 @@ class Checkpoint:
         }
 
     def write(self) -> None:
-        """Write the file, if the directory exists."""
+        """Write the file, if that is possible: a kubelet that cannot write it logs that and continues."""
         data = f'{{"PodDeviceEntries":[{",".join(self._entries.values())}],'
         data += f'"RegisteredDevices":{{{",".join(self._registered.values())}}}}}'
         temporary = self._path.with_name(f".{secrets.randbelow(10**9)}")
         try:
             temporary.write_text(f'{{"Data":{data},"Checksum":0}}')
             temporary.rename(self._path)
-        except FileNotFoundError:
+        except OSError:
             return
 
     def read(self) -> Restored:

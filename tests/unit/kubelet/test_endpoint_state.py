@@ -112,13 +112,13 @@ def test_registered_endpoint_without_a_stream_registers_again_after_15_s() -> No
     assert (again.action, again.state.number) == (Action.REGISTER, 1)
 
 
-def test_lost_socket_retires_a_live_generation_and_pauses_for_a_second() -> None:
+def test_lost_socket_retires_a_live_generation_and_pauses_until_the_kubelet_has_disconnected() -> None:
     lost = play(*LIVE, (100, OwnSocketLost()))
     assert (lost.state.phase, lost.action) == (Phase.RETIRE, Action.RETIRE)
     closed = next_step(lost.state, StreamClosed(), 100.1, 0.0)
     stopped = next_step(closed.state, Retired(), 100.1, 0.0)
     assert (stopped.state.phase, stopped.action) == (Phase.PAUSE, None)
-    assert stopped.state.due == pytest.approx(101.1)
+    assert stopped.state.due == pytest.approx(100.1 + endpoint_state.DISCONNECT_SECONDS)
     again = next_step(stopped.state, TimePassed(), 101.2, 0.0)
     assert (again.state.number, again.action) == (2, Action.SERVE)
 
@@ -140,7 +140,7 @@ def test_retired_endpoint_does_not_serve_while_no_kubelet_exists() -> None:
 
 
 def test_endpoint_stays_live_when_the_stream_returns_in_time() -> None:
-    step = play(*LIVE, (100, StreamClosed()), (101, StreamOpened()))
+    step = play(*LIVE, (100, StreamClosed()), (100.05, StreamOpened()))
     assert step.state.is_live
     assert step.state.due is None
 
@@ -165,13 +165,28 @@ def test_endpoint_with_a_stream_retires_5_s_after_kubelet_socket_was_replaced() 
     assert kept.state.due is None
 
 
+@pytest.mark.parametrize("event", [OwnSocketLost(), OptionsChanged()])
+def test_repeated_loss_of_the_socket_and_changes_of_options_have_no_longer_pauses(event: Event) -> None:
+    step, now = play(*LIVE), 1.0
+    for _ in range(10):
+        step = next_step(step.state, event, now, 0.0)
+        step = next_step(step.state, StreamClosed(), now, 0.0)
+        step = next_step(step.state, Retired(), now, 0.0)
+        assert step.state.due == pytest.approx(now + endpoint_state.DISCONNECT_SECONDS)
+        now += endpoint_state.DISCONNECT_SECONDS
+        step = next_step(step.state, TimePassed(), now, 0.0)
+        for following in (Served(), Registered(), StreamOpened()):
+            step = next_step(step.state, following, now, 0.0)
+        assert step.state.is_live
+
+
 def test_changed_options_retire_the_generation() -> None:
     assert play(*LIVE, (100, OptionsChanged())).action is Action.RETIRE
 
 
 def test_pause_grows_when_the_kubelet_disconnects_repeatedly() -> None:
     step, now, pauses = play(*LIVE), 1.0, []
-    for _ in range(4):
+    for _ in range(7):
         step = next_step(step.state, StreamClosed(), now, 0.0)
         step = next_step(step.state, TimePassed(), now + 1.5, 0.0)
         step = next_step(step.state, Retired(), now + 1.5, 0.0)
@@ -182,7 +197,7 @@ def test_pause_grows_when_the_kubelet_disconnects_repeatedly() -> None:
             step = next_step(step.state, event, due, 0.0)
         assert step.state.is_live
         now = due + 0.1
-    assert pauses == pytest.approx([0, 1, 2, 4])
+    assert pauses == pytest.approx([0, 0, 0, 0, 1, 2, 4])
 
 
 def test_failed_serve_is_retried_after_the_back_off() -> None:
@@ -272,3 +287,81 @@ def _is_progress_possible(state: EndpointState) -> bool:
             return state.due is not None
         case Phase.LIVE:
             return state.streams > 0 or state.due is not None
+
+
+RESULTS: dict[Action, tuple[Event, ...]] = {
+    Action.SERVE: (Served(), ServeFailed("no space")),
+    Action.REGISTER: (Registered(), RegisterFailed("refused"), OwnSocketLost()),
+    Action.RETIRE: (Retired(),),
+}
+"""The events with which an action can end."""
+FROM_OUTSIDE: tuple[Event, ...] = (
+    KubeletSeen(None),
+    KubeletSeen(OLD),
+    KubeletSeen(NEW),
+    OwnSocketLost(),
+    OptionsChanged(),
+    StreamOpened(),
+    StreamClosed(),
+    TimePassed(),
+)
+FAULTS = (ServeFailed, RegisterFailed, OwnSocketLost, StreamClosed)
+MAX_STATES = 20_000
+
+
+def summarize(state: EndpointState, running: Action | None, now: float) -> tuple[object, ...]:
+    """Return what distinguishes states for the decisions that follow."""
+    return (
+        state.phase,
+        min(state.failures, 6),
+        min(state.streams, 2),
+        state.kubelet,
+        state.registered_with,
+        None if state.due is None else state.due > now,
+        state.stream_ended is None,
+        running,
+    )
+
+
+def test_every_fault_in_every_state_leads_to_a_reason_and_a_retry() -> None:
+    """Explore all states that events and results of actions can reach, with every event in each of them."""
+    first = first_step(OLD, 0.0)
+    pending: list[tuple[EndpointState, Action | None, float]] = [(first.state, first.action, 0.0)]
+    seen = {summarize(first.state, first.action, 0.0)}
+    while pending:
+        state, running, now = pending.pop()
+        events = (*FROM_OUTSIDE, *(RESULTS[running] if running is not None else ()))
+        for event in events:
+            if isinstance(event, StreamClosed) and not state.streams:
+                continue
+            # A stream needs a server, and a second one is a client of another process.
+            if isinstance(event, StreamOpened) and (state.streams > 1 or state.phase in (Phase.SERVE, Phase.PAUSE)):
+                continue
+            later = now + 0.01
+            if isinstance(event, TimePassed):
+                if state.due is None:
+                    continue
+                later = max(state.due, now)
+            step = next_step(state, event, later, 0.0)
+            is_result = running is not None and event in RESULTS[running] and not isinstance(event, OwnSocketLost)
+            action = step.action or (None if is_result else running)
+            if isinstance(event, OwnSocketLost) and running is Action.REGISTER:
+                assert action is Action.RETIRE
+            following = step.state
+            # Something continues: an action, a time, a stream, or the wait for a kubelet.
+            waits_for_kubelet = following.kubelet is None and following.phase in (Phase.WAIT, Phase.PAUSE)
+            assert action or following.due is not None or following.is_live or waits_for_kubelet, (state, event)
+            if not following.is_live and isinstance(event, FAULTS) and following.phase is not Phase.LIVE:
+                has_begun = following.phase in (Phase.SERVE, Phase.REGISTER) and not following.failures
+                assert following.reason or has_begun or waits_for_kubelet, (state, event)
+            if isinstance(event, ServeFailed | RegisterFailed) and not following.streams:
+                assert following.failures == state.failures + 1
+                assert event.error in following.reason
+                assert following.due is not None
+                assert following.due > later
+            key = summarize(following, action, later)
+            if key not in seen:
+                seen.add(key)
+                pending.append((following, action, later))
+        assert len(seen) < MAX_STATES
+    assert {key[0] for key in seen} == set(Phase)

@@ -1,0 +1,129 @@
+"""Failed steps of an endpoint: each is an event once, with the error of the system, and ends within a second."""
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from genplug.kubelet.bind import bind_error
+from genplug.observe.events import Event
+from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.node.events import next_event, record_events
+from genplug.testing.node.fake_node import FakeNode
+from tests.support.events import drain_events
+from tests.support.http import get
+from tests.support.mounts import bind_mount, mount_tmpfs, remount
+from tests.support.resources import X_CONFIG, X
+from tests.support.sockets import list_plugin_sockets
+
+MAX_SECONDS = 1.0
+
+
+def fill(directory: Path) -> Iterator[Path]:
+    """Create files until the file system has no inode left; yield each."""
+    with suppress(OSError):
+        for number in range(10_000):
+            path = directory / f"full-{number}"
+            path.touch()
+            yield path
+
+
+@pytest.mark.root
+async def test_full_directory_is_an_event_once_with_the_error_of_the_system(xy_node: FakeNode) -> None:
+    kubelet = xy_node.kubelet
+    kubelet.plugins_dir.mkdir(parents=True)
+    with mount_tmpfs(kubelet.plugins_dir, "nr_inodes=16"):
+        async with kubelet, xy_node.run_agent(X_CONFIG, listen=("127.0.0.1", 0)) as agent:
+            await kubelet.wait_for_list(X, healthy={"x0"})
+            events = record_events(agent)
+            files = list(fill(kubelet.plugins_dir))
+            [name] = list_plugin_sockets(kubelet)
+            (kubelet.plugins_dir / name).unlink()
+            failing = asyncio.ensure_future(next_event(events, Event.SERVE_FAILED))
+            while not failing.done():
+                # The inode of the socket is free only when its server has stopped.
+                files += fill(kubelet.plugins_dir)
+                await asyncio.sleep(0.02)
+            failed = await failing
+            reason = f"cannot create a socket in {kubelet.plugins_dir}: No space left on device; free space or inodes"
+            assert f"{X}: cannot serve: {reason}" in failed.text
+            assert "GRPC" not in failed.text
+            code, text = await get(agent, "/readyz?verbose")
+            assert code == 503
+            assert reason in text
+            [status] = agent.status.resources
+            assert reason in status.reason
+            _, metrics = await get(agent, "/metrics")
+            assert f'genplug_registrations_total{{resource="{X}",result="failure"}} 1.0' in metrics
+            for path in set(files):
+                path.unlink()
+            await next_event(events, Event.REGISTERED)
+            await kubelet.wait_for_list(X, healthy={"x0"})
+            assert Event.SERVE_FAILED not in set(drain_events(events))
+        await kubelet.stop()
+
+
+@pytest.mark.root
+async def test_read_only_directory_is_an_event_with_the_error_of_the_system(
+    xy_node: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    mounted = xy_node.directory / "m"
+    with ExitStack() as stack:
+        stack.enter_context(bind_mount(kubelet.plugins_dir, mounted))
+        async with xy_node.run_agent(X_CONFIG, device_plugins_dir=mounted) as agent:
+            await kubelet.wait_for_list(X, healthy={"x0"})
+            events = record_events(agent)
+            remount(mounted, "ro")
+            [name] = list_plugin_sockets(kubelet)
+            (kubelet.plugins_dir / name).unlink()
+            failed = await next_event(events, Event.SERVE_FAILED)
+            assert f"cannot create a socket in {mounted}: Read-only file system" in failed.text
+            remount(mounted, "rw")
+            await kubelet.wait_for_list(X, healthy={"x0"})
+
+
+@pytest.mark.parametrize("loss", ["socket", "stream"])
+async def test_devices_are_back_within_a_second_after_each_loss(
+    xy_node: FakeNode, kubelet: KubeletStandIn, loss: str
+) -> None:
+    async with xy_node.run_agent(X_CONFIG):
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        for number in range(4):
+            registrations = len(kubelet.registrations)
+            lost = time.monotonic()
+            if loss == "stream":
+                kubelet.cancel_stream(X)
+            else:
+                [name] = list_plugin_sockets(kubelet)
+                (kubelet.plugins_dir / name).unlink()
+            await kubelet.wait_registered(X, registrations + 1)
+            await kubelet.wait_for_list(X, healthy={"x0"})
+            assert time.monotonic() - lost < MAX_SECONDS, number
+
+
+async def test_changes_are_listed_within_a_second_while_devices_flap(
+    xy_node: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    async with xy_node.run_agent(X_CONFIG):
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        for _ in range(5):
+            # The first change is listed at once, the second has to wait for the interval between lists.
+            xy_node.plug("/dev/x1")
+            await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+            changed = time.monotonic()
+            xy_node.unplug("/dev/x1")
+            await kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
+            assert time.monotonic() - changed < MAX_SECONDS
+
+
+def test_error_of_a_bind_is_the_error_of_the_system(tmp_path: Path) -> None:
+    assert bind_error(tmp_path / "a") is None
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - names, not paths
+    error = bind_error(tmp_path / "missing" / "a")
+    assert error is not None
+    assert error.errno == errno.ENOENT
