@@ -54,7 +54,8 @@ def find_foreign_file(tree: Node, *, are_values: bool = False) -> ForeignFile | 
         return None
     if "apiVersion" in tree.entries and "kind" in tree.entries:
         return _find_object(tree)
-    if "resources" in tree.entries and "version" not in tree.entries:
+    is_kustomization = _is_list_of_texts(tree.get("resources"))
+    if "resources" in tree.entries and "version" not in tree.entries and not is_kustomization:
         return None
     for format_ in _FORMATS:
         if not (are_values and format_.is_values) and (key := format_.find_key(tree)) is not None:
@@ -97,6 +98,10 @@ def _has_items_with(*keys: str) -> Callable[[Node | None], bool]:
         isinstance(node, ListNode)
         and any(isinstance(item, MapNode) and any(key in item.entries for key in keys) for item in node.items)
     )
+
+
+def _is_list_of_texts(node: Node | None) -> bool:
+    return isinstance(node, ListNode) and bool(node.items) and all(isinstance(item, ScalarNode) for item in node.items)
 
 
 def _key_with(key: str, is_expected: Callable[[Node | None], bool]) -> Callable[[MapNode], str | None]:
@@ -190,6 +195,16 @@ _FORMATS: Sequence[_Format] = (
         "part of a pod",
         f"{_POD_HINT}; {DOCS_URL}/how-to/migrate/index.md lists guides for other device plugins",
         lambda tree: next((key for key in ("containers", "template", "spec") if key in tree.entries), None),
+    ),
+    _Format(
+        "the Chart.yaml of a Helm chart",
+        "render the chart: helm template RELEASE CHART | genplug validate -",
+        _has("name", "version", "apiVersion"),
+    ),
+    _Format(
+        "a kustomization",
+        "render it: kubectl kustomize DIRECTORY | genplug validate -",
+        _key_with("resources", _is_list_of_texts),
     ),
     _Format(
         "a CDI file",

@@ -15,9 +15,9 @@ from genplug.config.schema import format_key_path
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode
 from genplug.hardware.attribute_names import is_known_attribute
 from genplug.spec.diagnostic import Diagnostic, WarningCode
-from genplug.spec.globs import has_magic
+from genplug.spec.globs import Glob, has_magic
 from genplug.spec.location import SourceLocation
-from genplug.spec.model import Config, Source
+from genplug.spec.model import CandidateType, Config, Source
 from genplug.spec.selectors import normalize
 
 Path = tuple[str | int, ...]
@@ -147,22 +147,71 @@ def _warn_about_character(what: str, _offset: int, character: str, location: Sou
     return Diagnostic(WarningCode.INVISIBLE_CHARACTER, location, message, format_key_path(path), hint=hint)
 
 
+@frozen
+class _Claim:
+    """A glob of a resource whose matches all become its devices; ``path`` is its path in the tree."""
+
+    resource: str
+    scalar: ScalarNode
+    path: Path
+    kind: CandidateType
+    overlap: bool
+
+    def conflicts_with(self, other: "_Claim") -> bool:
+        """Return whether a path that both match can belong to one of the resources only."""
+        return self.resource != other.resource and self.kind is other.kind and not (self.overlap and other.overlap)
+
+
+MAX_COMPARISONS = 50_000
+"""Comparisons of a path with the globs of other resources: more are too slow at each load, and are left out."""
+
+
 def _check_same_devices(subject: _Subject) -> Iterator[Diagnostic]:
-    claimed: dict[str, tuple[str, ScalarNode]] = {}
+    claims = tuple(_list_claims(subject))
+    by_text: dict[str, list[_Claim]] = {}
+    for claim in claims:
+        same = by_text.setdefault(claim.scalar.text, [])
+        previous = next(filter(claim.conflicts_with, same), None)
+        # A second claim of a resource adds nothing.
+        if all((claim.resource, claim.overlap) != (other.resource, other.overlap) for other in same[:2]):
+            same.append(claim)
+        if previous is not None:
+            yield _warn_about_claim(claim, previous, "has the same glob")
+    paths = [claim for claim in claims if not has_magic(claim.scalar.text)]
+    globs = [(claim, Glob.parse(claim.scalar.text)) for claim in claims if has_magic(claim.scalar.text)]
+    if len(paths) * len(globs) > MAX_COMPARISONS:
+        return
+    for path in paths:
+        for claim, glob in globs:
+            if path.conflicts_with(claim) and glob.matches(path.scalar.text):
+                yield _warn_about_claim(path, claim, f"has the glob {claim.scalar.text!r}, which matches this path")
+                break
+
+
+def _list_claims(subject: _Subject) -> Iterator[_Claim]:
     for name, resource in subject.resources():
         decoded = subject.config.resources[name]
         sources = items(resource.get("devices"))
         for index, (source, node) in enumerate(zip(decoded.sources, sources, strict=False)):
-            if decoded.overlap or not _claims_every_path(source) or not isinstance(node, MapNode):
-                continue
-            for scalar in _list_scalars(node.get("glob")):
-                first, other = claimed.setdefault(scalar.text, (name, scalar))
-                if first != name:
-                    what = "glob" if has_magic(scalar.text) else "path"
-                    message = f"the resource {first!r} has the same {what}, and a device belongs to a single resource"
-                    hint = "remove it from one of the resources, or write 'share: {overlap: true}' in both"
-                    path: Path = ("resources", name, "devices", index, "glob")
-                    yield _warn(WarningCode.SAME_DEVICES, scalar, 0, len(scalar.text), message, path, hint, other.at(0))
+            if _claims_every_path(source) and isinstance(node, MapNode):
+                path: Path = ("resources", name, "devices", index, "glob")
+                for scalar in _list_scalars(node.get("glob")):
+                    yield _Claim(name, scalar, path, source.type, decoded.overlap)
+
+
+def _warn_about_claim(claim: _Claim, other: _Claim, reason: str) -> Diagnostic:
+    message = f"the resource {other.resource!r} {reason}, and a device belongs to a single resource"
+    hint = "remove or exclude it from one of the resources, or write 'share: {overlap: true}' in both"
+    return _warn(
+        WarningCode.SAME_DEVICES,
+        claim.scalar,
+        0,
+        len(claim.scalar.text),
+        message,
+        claim.path,
+        hint,
+        other.scalar.at(0),
+    )
 
 
 def _claims_every_path(source: Source) -> bool:

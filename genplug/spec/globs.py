@@ -60,6 +60,9 @@ class Glob:
             GlobError: it is relative, empty or unbalanced, contains ``..``, is too long, or expands to too many
                 alternatives.
         """
+        if text.startswith("^"):
+            hint = "a glob is not a regular expression: write '/dev/ttyUSB*'"
+            raise GlobError("a glob must be an absolute path", 0, hint)
         if not text.startswith(("/", "{")):
             hint = f"write '/dev/{text.removeprefix('dev/')}' if that is what you mean"
             raise GlobError("a glob must be an absolute path", 0, hint)
@@ -185,7 +188,7 @@ def _check_characters(text: str) -> None:
     if "${" in text:
         raise GlobError("a glob is not a template", text.index("${"), "write '*' and select with 'where'")
     if "\\" in text:
-        raise GlobError("a glob has no escapes", text.index("\\"), "write [*] for a literal '*'")
+        raise GlobError("a glob has no escapes", text.index("\\"), "write [*] for a literal '*', [0-9] for a digit")
     opened: list[int] = []
     position = 0
     while position < len(text):

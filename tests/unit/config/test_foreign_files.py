@@ -48,6 +48,8 @@ FILES = {
     "KubeVirt": ["apiVersion: kubevirt.io/v1\nkind: KubeVirt\nspec: {}", "permittedHostDevices: {pciHostDevices: []}"],
     "k8s-host-device-plugin": ['{"resourceName": "a.b/c", "hostDevices": [{"hostPath": "/dev/x"}]}'],
     "k8s-hostdevice-plugin": ['{"socketPrefix": "x", "devices": {"a.b/c": {"containerPath": "/dev/x"}}}'],
+    "Chart.yaml of a Helm chart": [(CHART / "Chart.yaml").read_text()],
+    "kustomization": ["resources: [deployment.yaml, configmap.yaml]\nnamespace: x"],
     "CDI file": ["cdiVersion: 0.6.0\nkind: vendor.example/gpu\ndevices: []"],
     "Compose file": ["services: {a: {devices: [/dev/x:/dev/x]}}"],
     "object of kind Pod": [
