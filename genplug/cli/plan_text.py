@@ -8,8 +8,9 @@ from genplug.allocation.resource_state import ResourceState
 from genplug.cli.output import format_table, table_width, wrap_line
 from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import CandidateOutcome, Inventory
-from genplug.observe.text import join_names, similarity_key
+from genplug.observe.text import join_names
 from genplug.spec.printable import escape_line
+from genplug.spec.similarity import similarity_key
 
 _MAX_LEFT_OUT = 20
 """Rows of a resource in the list of what is left out."""

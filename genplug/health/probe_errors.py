@@ -4,13 +4,14 @@ A new error or warning of a probe is an event, and so is its end. Devices of a r
 event.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 from attrs import evolve
 
 from genplug.health.status import ProbeError, ProbeWarning
 from genplug.health.verdict import DeviceRef
+from genplug.spec.similarity import similarity_key
 
 ReportT = TypeVar("ReportT", bound=ProbeError | ProbeWarning)
 
@@ -19,6 +20,17 @@ class _Error(NamedTuple):
     resource: str
     probe: str
     error: str
+
+
+def _merge_similar(reports: Iterable[ReportT]) -> list[ReportT]:
+    """Return one report for all reports of a probe with similar texts."""
+    merged: dict[tuple[str, str, str], ReportT] = {}
+    for report in reports:
+        text = report.error if isinstance(report, ProbeError) else report.reason
+        key = (report.resource, report.probe, similarity_key(text))
+        first = merged.get(key)
+        merged[key] = report if first is None else evolve(first, devices=(*first.devices, *report.devices))
+    return list(merged.values())
 
 
 class ProbeErrors(Generic[ReportT]):
@@ -53,9 +65,12 @@ class ProbeErrors(Generic[ReportT]):
         self._remove(_Error(device.resource, probe, error), device, is_resolved=False)
 
     def take_events(self) -> tuple[ReportT, ...]:
-        """Return the changes since the last call: the resolved errors, then the new errors."""
+        """Return the changes since the last call: the resolved errors, then the new errors.
+
+        Similar errors of a probe, for example the same missing file of each device, are one event with the first text.
+        """
         new = (self._make_report(*key, tuple(sorted(self._devices[key]))) for key in sorted(self._new))
-        events = (*self._resolved, *new)
+        events = (*_merge_similar(self._resolved), *_merge_similar(new))
         self._resolved, self._new = [], set()
         return events
 

@@ -9,8 +9,9 @@ from genplug.health.verdict import HealthSnapshot
 from genplug.kubelet.reports import EndpointStatus
 from genplug.observe.stalls import describe_stalls
 from genplug.observe.status import DeviceStatus, Refusal, ResourceStatus, ScanStatus
-from genplug.observe.text import join_names, similarity_key, to_epoch_seconds
+from genplug.observe.text import join_names, to_epoch_seconds
 from genplug.spec.model import Config
+from genplug.spec.similarity import similarity_key
 
 MAX_NOTES = 20
 """Notes of a resource in the status."""

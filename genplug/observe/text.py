@@ -1,13 +1,12 @@
 """Times and lists of names in texts for operators."""
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from genplug.spec.similarity import similarity_key
+
 _MAX_NAMES = 3
-_NUMBER = re.compile(r"[0-9a-f]*[0-9](?:[0-9a-f]|[:.](?=[0-9a-f]))*")
-"""A decimal or hexadecimal number, or an address such as ``0000:3b:00.1``."""
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -25,11 +24,6 @@ def summarize_texts(texts: Iterable[str]) -> list[str]:
     for text in texts:
         groups.setdefault(similarity_key(text), []).append(text)
     return [_summarize_group(group) for group in sorted(groups.values(), key=len, reverse=True)]
-
-
-def similarity_key(text: str) -> str:
-    """Return a text without its numbers: texts with the same key say the same about different things."""
-    return _NUMBER.sub("#", text)
 
 
 def _summarize_group(texts: Sequence[str]) -> str:

@@ -64,3 +64,14 @@ def test_error_that_is_over_before_it_is_reported_is_not_an_event() -> None:
     assert errors.take_events() == ()
     errors.change(DEVICES[0], "link", "", "does not exist")
     assert repr(errors) == "<ProbeErrors [1 current, 1 new, 0 resolved]>"
+
+
+def test_errors_that_differ_in_numbers_only_are_one_event() -> None:
+    errors = ProbeErrors(ProbeError)
+    for number in range(562):
+        errors.change(DeviceRef("a.io/x", f"x{number}"), "state", "", f"/sys/x{number}/state does not exist")
+    errors.change(DeviceRef("a.io/x", "x0"), "link", "", "/sys/x0/state does not exist")
+    link, state = errors.take_events()
+    assert (link.probe, link.devices) == ("link", ("x0",))
+    assert (state.probe, len(state.devices), state.error) == ("state", 562, "/sys/x0/state does not exist")
+    assert len(errors.current) == 563
