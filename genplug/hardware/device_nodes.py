@@ -6,7 +6,7 @@ from genplug.hardware.candidate_attributes import path_attributes
 from genplug.hardware.candidates import NOT_UTF8
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host, is_utf8, printable
-from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode
+from genplug.hardware.inventory import KIND_NAMES, Candidate, DeviceNode, Kind
 from genplug.hardware.kernel_modules import missing_node_hint
 from genplug.spec.container_rules import node_target_error, normalize_container_path, path_error
 from genplug.spec.globs import Glob, GlobError, escape_glob
@@ -105,10 +105,17 @@ def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Depende
             continue
         found = host.glob(Glob.parse(text))
         dependencies.update(found.dependencies)
-        if not found.paths and not spec.optional:
+        paths = [path for path in found.paths if not _is_ignored(path, host, dependencies)]
+        if not paths and not spec.optional:
             hint = missing_node_hint(text)
             raise _NothingMatchesError(f"nothing matches {text} ({spec.location})" + (f": {hint}" if hint else ""))
-        yield from ((path, selected) for path in found.paths)
+        yield from ((path, selected) for path in paths)
+
+
+def _is_ignored(path: str, host: Host, dependencies: Dependencies) -> bool:
+    """Return whether a match of a glob is a link to nothing, or a directory of links such as /dev/snd/by-path."""
+    info = host.stat_tracked(path, dependencies)
+    return info is None or info.kind is Kind.DIRECTORY
 
 
 def _node(

@@ -3,6 +3,7 @@
 import shutil
 
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.pages import code_blocks, read_page
 from tests.support.recipes import config_path
 from tests.support.resources import X, build_x_config, list_host_paths, plug_devices
 
@@ -47,6 +48,37 @@ async def test_directory_device_that_loses_its_last_node_is_unhealthy_until_a_no
         node.plug("/dev/snd/pcmC7D0p")
         await node.kubelet.wait_for_list(X, healthy={sound})
         assert await allocate_paths(node, X, sound) == ["/dev/snd/pcmC7D0p"]
+
+
+async def test_directories_of_the_documentation_live_with_changes(node: FakeNode) -> None:
+    (config,) = (block for block in code_blocks(read_page("configuration"), "yaml") if "glob: /dev/snd" in block)
+    plug_devices(node, "snd/controlC0", "input/event0", "input/mice", "dri/card0", "dri/renderD128")
+    for directory, node_name in (("snd", "controlC0"), ("input", "event0"), ("dri", "card0")):
+        node.link(f"/dev/{directory}/by-path/pci-1", f"../{node_name}")
+    names = ("sound", "input", "graphics")
+    directories = dict(zip(names, ("snd", "input", "dri"), strict=True))
+    node.plug("/dev/dri/card1")
+    async with node.run_agent(config):
+        ids = {}
+        for name in names:
+            resource = f"devices.example.com/{name}"
+            listed = await node.kubelet.wait_for_list(resource, lambda devices: len(devices.healthy) in {1, 10})
+            ids[name] = min(listed)
+        assert await allocate_paths(node, "devices.example.com/input", ids["input"]) == [
+            "/dev/input/event0",
+            "/dev/input/mice",
+        ]
+        node.unplug("/dev/input/mice")
+        node.unplug("/dev/dri/card0")
+        for name in names:
+            node.plug(f"/dev/{directories[name]}/new")
+        for name in names:
+            resource, directory = f"devices.example.com/{name}", f"/dev/{directories[name]}"
+            while f"{directory}/new" not in (paths := await allocate_paths(node, resource, ids[name])):
+                pass
+            assert {f"{directory}/mice", f"{directory}/card0"}.isdisjoint(paths)
+            # No list has shown another ID or health.
+            assert len(node.kubelet.messages(resource)) == 1
 
 
 async def test_group_is_healthy_with_the_members_that_are_left(node: FakeNode) -> None:

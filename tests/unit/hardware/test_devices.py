@@ -197,6 +197,17 @@ def test_each_fault_of_nodes_is_reported(tree: NodeTree) -> None:
     )
 
 
+def test_directory_among_the_matches_of_a_glob_is_ignored(tree: NodeTree) -> None:
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/snd/timer", "116:33")
+    tree.make_directory("/dev/snd/by-path")
+    tree.make_directory("/dev/empty/by-path")
+    spec = build_source("/dev/x?", nodes=(build_node_spec("/dev/snd/*"), build_node_spec("/dev/empty/*")))
+    [device] = list_devices(discover_sources(tree, spec))
+    assert [node.path for node in device.nodes] == ["/dev/snd/timer"]
+    assert device.faults == ("nothing matches /dev/empty/* (devices.yaml:5:7)",)
+
+
 def test_device_without_nodes_is_faulty(tree: NodeTree) -> None:
     tree.plug("/dev/x0", "240:0")
     spec = build_source("/dev/x?", nodes=(build_node_spec("/dev/maybe", optional=True),))
