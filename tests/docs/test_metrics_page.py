@@ -34,11 +34,13 @@ STATUS = Status("1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH, (Sca
 
 
 def served() -> dict[str, tuple[str, set[str]]]:
-    """Return type and labels of every metric of genplug, after every event has occurred once."""
+    """Return type and labels of every metric of genplug, after the events have occurred once."""
     log = EventLog()
     metrics = Metrics(lambda: STATUS, log)
     for event in Event:
-        log.emit(event, "text", resource="a.io/x", seconds=0.1)
+        # The series of a resource end with this event.
+        if event is not Event.RESOURCE_DRAINED:
+            log.emit(event, "text", resource="a.io/x", seconds=0.1)
     found = {}
     for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
         if not family.name.startswith("genplug_") or family.name.endswith("_created"):
