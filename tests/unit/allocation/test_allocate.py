@@ -475,3 +475,16 @@ def test_mount_policy_applies_to_the_path_and_to_its_target(tree: DeviceTree) ->
     assert "of the default policy, which allows nothing" in find_refusal(
         build_mount_state(writable, policy=DEFAULT_POLICY), "x0"
     )
+
+
+def test_cdi_names_of_grants_are_in_the_order_of_the_devices(tree: DeviceTree) -> None:
+    keys = ("0000:0a:00.0", "0000:10:00.0", "0000:3b:00.0", "0000:af:00.0")
+    devices = [
+        evolve(tree.make_device(key.replace(":", "-").replace(".", "-")), key=key, attributes={"address": (key,)})
+        for key in keys
+    ]
+    spec = build_resource(env={"A": "${address}"})
+    spec = evolve(spec, allocate=evolve(spec.allocate, injects_by_cdi=True))
+    edits = build_state(tree, spec, *mark_healthy(*devices)).allocate([device.id for device in reversed(devices)])
+    assert edits.env == (("A", ",".join(keys)),)
+    assert [name.rpartition("=")[2] for name in edits.cdi_devices] == [device.id for device in devices]
