@@ -7,7 +7,7 @@ Its answer has for each path the files that exist, each with its text or an errn
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -26,7 +26,7 @@ from genplug.spec.probes import Check
 from genplug.spec.read_checks import literal_read_error
 from genplug.spec.read_rules import ReadRules, literal_directory, parse_read_rules
 from genplug.spec.regex import compile_regex, matched_value
-from genplug.spec.template import Template
+from genplug.spec.template import Template, Values, combine_values, list_members
 
 Texts: TypeAlias = tuple[tuple[str, str | int], ...]
 Answer: TypeAlias = tuple[tuple[str, Texts], ...]
@@ -115,10 +115,26 @@ def make_request(check: FileCheck, device: Device) -> ProbeRequest:
     Raises:
         MissingAttributeError: it lacks an attribute that the path needs.
     """
-    is_glob = check.path.has_glob
-    paths = check.path.render_each(device.attributes, escape_glob if is_glob else str)
-    limits = (path for _, limit in check.limits for path in (_SEPARATOR, *limit.render_each(device.attributes)))
-    return ("file", _GLOB if is_glob else "", *paths, *limits)
+    is_glob, values = check.path.has_glob, device.attributes
+    escape = escape_glob if is_glob else str
+    if not check.limits:
+        return ("file", _GLOB if is_glob else "", *check.path.render_each(values, escape))
+    templates = [template for _, template in check.limits]
+    names = frozenset[str]().union(check.path.names, *(template.names for template in templates)) & values.keys()
+    # A file and its limits have the values of the same candidate.
+    members = [member for member in list_members(values) if names <= member.keys()] or [values]
+    columns: list[list[str]] = [[] for _ in range(1 + len(templates))]
+    for member in members:
+        found = [_render_all(check.path, member, escape), *(_render_all(limit, member) for limit in templates)]
+        for column, paths in zip(columns, found, strict=True):
+            column.extend(paths * len(found[0]) if len(paths) == 1 else paths)
+    limits = (path for column in columns[1:] for path in (_SEPARATOR, *column))
+    return ("file", _GLOB if is_glob else "", *columns[0], *limits)
+
+
+def _render_all(template: Template, values: Values, escape: Callable[[str], str] = str) -> list[str]:
+    """Return the text for each combination of values, with repeats: the position of a text counts."""
+    return [template.render(selected, escape) for selected in combine_values((template,), values)]
 
 
 def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Answer:

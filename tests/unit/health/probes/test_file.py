@@ -20,7 +20,7 @@ from genplug.health.workers.main import run_request
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import OnError, ProbeTiming
 from genplug.spec.read_rules import parse_read_rules
-from genplug.spec.template import MissingAttributeError, Template
+from genplug.spec.template import MissingAttributeError, Template, Values, merge_values
 from tests.support.probes import PASSED, make_device, polling_of, request_of, run_once
 
 t = Template.parse
@@ -496,3 +496,26 @@ def test_path_that_must_not_be_read_denies_the_probe() -> None:
         assert denial is not None
         assert (denial.option, "is refused by 'read.allow'" in denial.reason) == (option, True)
     assert file.KIND.denial(FileCheck(t("/${x}")), DEFAULT_POLICY) is None
+
+
+def test_file_and_its_limit_have_the_values_of_one_candidate(tmp_path: Path) -> None:
+    # The chips of the first and the last sensor are the same.
+    members: list[Values] = [
+        {"name": (name,), "chip": (chip,)} for name, chip in (("s2", "hot"), ("s1", "cold"), ("s10", "hot"))
+    ]
+    for path, text in {"s2": "90", "s1": "10", "s10": "80", "limits/hot": "100", "limits/cold": "20"}.items():
+        write(tmp_path, f"/sys/{path}", text)
+    check = FileCheck(t("/sys/${name}"), limits=(("maxFile", t("/sys/limits/${chip}")),))
+    assert run_once(tmp_path, check, merge_values(members)) == PASSED
+    write(tmp_path, "/sys/limits/cold", "9")
+    result = run_once(tmp_path, check, merge_values(members))
+    assert "/sys/s1 is '10', expected at most '9', the value of /sys/limits/cold" in result.reason
+
+
+def test_files_and_limits_of_two_attributes_of_a_candidate_are_compared_by_position(tmp_path: Path) -> None:
+    for path, text in {"a": "90", "b": "10", "c": "80", "hot": "100", "cold": "9"}.items():
+        write(tmp_path, f"/sys/{path}", text)
+    check = FileCheck(t("/sys/${name}"), limits=(("maxFile", t("/sys/${limit}")),))
+    assert run_check(check, tmp_path, name=("a", "b", "c"), limit=("hot", "hot", "hot")) == PASSED
+    result = run_check(check, tmp_path, name=("a", "b", "c"), limit=("hot", "cold", "hot"))
+    assert result == Result(Outcome.FAILED, "/sys/b is '10', expected at most '9', the value of /sys/cold")
