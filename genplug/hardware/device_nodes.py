@@ -12,6 +12,7 @@ from genplug.spec.container_rules import node_target_error, normalize_container_
 from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.limits import MAX_NODES_PER_DEVICE
 from genplug.spec.model import NodeSpec
+from genplug.spec.policy import Policy
 from genplug.spec.template import MissingAttributeError, RenderError, Values, combine_values
 
 DEFAULT_PERMISSIONS = "rw"
@@ -36,7 +37,7 @@ def candidate_nodes(candidates: Sequence[Candidate]) -> list[DeviceNode]:
 
 
 def specified_nodes(
-    specs: Sequence[NodeSpec], attributes: Values, host: Host, dependencies: Dependencies
+    specs: Sequence[NodeSpec], attributes: Values, host: Host, dependencies: Dependencies, policy: Policy
 ) -> tuple[list[DeviceNode], list[str]]:
     """Return the device nodes that specs render to with these attributes, in the order of the specs, and faults.
 
@@ -47,7 +48,7 @@ def specified_nodes(
     for spec in specs:
         try:
             for path, selected in _paths(spec, attributes, host, dependencies):
-                node = _node(path, spec, selected, host, dependencies)
+                node = _node(path, spec, selected, host, dependencies, policy)
                 if isinstance(node, str):
                     faults.append(node)
                 elif node is not None:
@@ -118,11 +119,14 @@ def _is_ignored(path: str, host: Host, dependencies: Dependencies) -> bool:
     return info is None or info.kind is Kind.DIRECTORY
 
 
-def _node(
-    path: str, spec: NodeSpec, attributes: Values, host: Host, dependencies: Dependencies
+def _node(  # noqa: PLR0913, PLR0917 - a node and where it is looked up
+    path: str, spec: NodeSpec, attributes: Values, host: Host, dependencies: Dependencies, policy: Policy
 ) -> DeviceNode | str | None:
     if error := path_error(path):
         return f"'{printable(path)}' {error} ({spec.location})"
+    # Before the stat: the reason must not reveal whether a path exists that the policy does not allow to name.
+    if error := policy.candidate_error(path):
+        return f"{printable(path)} is {error} ({spec.location})"
     info = host.stat_tracked(path, dependencies)
     if info is None:
         return None if spec.optional else f"{path} {host.missing_reason(path) or 'does not exist'}"

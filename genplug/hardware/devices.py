@@ -170,11 +170,15 @@ class _DeviceBuilder:
             reason = f"it groups {len(group.candidates)} paths, at most {MAX_NODES_PER_DEVICE} are allowed in a device"
             return LeftOut(reason)
         if source.nodes:
-            nodes, faults = specified_nodes(source.nodes, attributes, self.host, self.extra_dependencies)
+            nodes, faults = specified_nodes(
+                source.nodes, attributes, self.host, self.extra_dependencies, resource.policy
+            )
         else:
             nodes = candidate_nodes(group.candidates)
             faults = [*_empty_allocation_faults(resource, group), *candidate_target_faults(nodes)]
-        companions, missing = specified_nodes(source.companions, attributes, self.host, self.extra_dependencies)
+        companions, missing = specified_nodes(
+            source.companions, attributes, self.host, self.extra_dependencies, resource.policy
+        )
         own, extra_nodes, collisions = resolve_collisions(nodes, companions)
         faults += [*(f"companion {fault}" for fault in missing), *collisions]
         if source.nodes and not own and not faults:

@@ -121,7 +121,11 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
             return None
         self.depends.update(paths)
         device, count = self._build_device(), len(self._refused_reads)
-        found = (device.resolve(path) for path in paths)
+        # Before the stat: the reason must not reveal whether a path exists that the policy does not allow to read.
+        for path in paths:
+            if error := self._policy.read_error(path):
+                device.refuse(path, error)
+        found = (device.resolve(path) for path in paths if not self._policy.read_error(path))
         directory = next((directory for directory in found if directory is not None), None)
         if directory is None:
             self._directory_refusal = next(iter(self._refused_reads[count:]), "")

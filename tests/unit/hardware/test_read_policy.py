@@ -137,3 +137,20 @@ def test_pipe_and_endless_file_are_not_opened(tmp_path: Path, make: object) -> N
     body = "devices: [{glob: /dev/x0, attributes: {s: {path: /sys/pipe}}}]\nallocate: {env: {S: '${s}'}}"
     [device] = discover(load_text(render_config(body), "c.yaml"), Host.at(tmp_path)).devices["example.com/x"]
     assert "s" not in device.attributes
+
+
+@pytest.mark.parametrize("key", ["nodes", "with"])
+@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/missing", "/${name|replace:x0:etc}/shadow"])
+def test_reason_does_not_reveal_whether_a_path_exists(tmp_path: Path, key: str, path: str) -> None:
+    source = f"{key}: ['${{path}}', {{path: '{path}', optional: true}}]"
+    [device] = find_devices(tmp_path, source).devices["example.com/x"]
+    rendered = path.replace("${name|replace:x0:etc}", "etc")
+    (fault,) = device.faults
+    assert fault.removeprefix("companion ").startswith(f"{rendered} {REFUSED}")
+
+
+@pytest.mark.parametrize("path", ["/etc", "/missing"])
+def test_reason_does_not_reveal_whether_a_directory_of_sysfs_exists(tmp_path: Path, path: str) -> None:
+    source = f"sysfs: '/${{name|replace:x0:{path[1:]}}}'"
+    [device] = find_devices(tmp_path, source, "allocate: {env: {S: '${attr.shadow}'}}").devices["example.com/x"]
+    assert f"reading {path} {REFUSED}" in device.faults[0]
