@@ -192,7 +192,7 @@ class _DeviceBuilder:
         ]
         value_faults = [] if needed_faults else rendered_value_faults(resource, name, attributes)
         if self.cdi_devices is not None and not needed_faults and not value_faults:
-            faults += cdi_faults(resource, attributes, slices, self.cdi_devices)
+            faults += cdi_faults(resource, name, attributes, slices, self.cdi_devices)
         faults += [*needed_faults, *value_faults]
         groups = {group: resource.policy.group_error(group) for group in resource.allocate.supplemental_groups}
         faults += [f"the group {group} is {error}" for group, error in groups.items() if error]

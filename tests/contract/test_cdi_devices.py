@@ -135,3 +135,19 @@ async def test_files_that_change_all_the_time_end_in_the_last_state(node: FakeNo
             replace(file, format_spec("x9"))
         replace(file, format_spec("x0"))
         await node.kubelet.wait_for_list(CARD, healthy={"x0"})
+
+
+async def test_cdi_device_with_the_name_of_the_resource_is_looked_up(node: FakeNode) -> None:
+    plug_devices(node, "x0")
+    config = (
+        f"{CONFIG_HEADER}resources:\n  {CARD}:\n    devices: [{{glob: /dev/x*}}]\n"
+        "    allocate: {cdiDevices: ['vendor.example/gpu=${resource|basename}']}\n"
+    )
+    name = CARD.rpartition("/")[2]
+    async with node.run_agent(config, policy=allow_cdi(node), rescan_seconds=3600) as agent:
+        await node.kubelet.wait_for_list(CARD, unhealthy={"x0"})
+        assert "genplug does not see" in reason_of(agent, "x0")
+        node.write("/etc/cdi/vendor.json", format_spec(name))
+        await node.kubelet.wait_for_list(CARD, healthy={"x0"})
+        response = (await node.kubelet.admit(CARD, 1, ids={"x0"})).response
+        assert [device.name for device in response.cdi_devices] == [f"vendor.example/gpu={name}"]
