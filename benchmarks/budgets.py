@@ -80,6 +80,8 @@ BUDGETS: Final[Mapping[str, Budget]] = MappingProxyType(
         "50 kubelet restarts: anonymous memory gained": Budget("MiB"),
         "50 kubelet restarts: threads gained": Budget("", 0),
         "50 kubelet restarts: file descriptors gained": Budget("", 0),
+        "hostile files of 1 MiB: longest time to load or refuse": Budget("ms", 1000),
+        "hostile files of 1 MiB: most memory": Budget("MiB", 40),
         "genplug --help": Budget("ms", 40),
         "genplug validate, 100 resources": Budget("ms", 150),
     }

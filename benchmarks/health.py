@@ -11,7 +11,7 @@ from benchmarks.runs import Runs
 
 _MS = 1000
 _PERIODS = 1000
-_PERIOD = 0.02
+_PERIOD = 0.1
 
 
 async def probes(runs: Runs) -> Samples:

@@ -18,7 +18,7 @@ MAX_CONFIG_BYTES = 4 << 20
 MAX_FILES = 64
 """Files of a configuration: all of them are read again when one of them changes."""
 
-MAX_CONFIG_VALUES = 50_000
+MAX_CONFIG_VALUES = 40_000
 """Keys and values of a configuration: those that an alias or `defaults` repeats count each time."""
 
 MAX_DEPTH = 50

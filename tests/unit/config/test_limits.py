@@ -22,15 +22,13 @@ MEMORY_MIB = 80
 """Memory that all files together use beyond a small file: twice the promised memory of one file."""
 REFUSED = {
     "small_resources": limits.MAX_CONFIG_VALUES,
-    "globs": limits.MAX_PATTERNS,
+    "globs": limits.MAX_CONFIG_VALUES,
     "alternatives": limits.MAX_PATTERNS,
-    "name_globs": limits.MAX_PATTERNS,
     "defaults_in_every_resource": limits.MAX_CONFIG_VALUES,
     "long_regex": limits.MAX_REGEX_CHARACTERS,
     "deep_block": limits.MAX_DEPTH,
     "aliases": limits.MAX_CONFIG_VALUES,
     "flow_scalars": limits.MAX_CONFIG_VALUES,
-    "tokens": limits.MAX_TOKENS,
 }
 """The limit that a file of 1 MiB exceeds."""
 FEWER = {
@@ -39,10 +37,12 @@ FEWER = {
     ("tokens", 6): limits.MAX_TOKENS,
     ("probes", 65): limits.MAX_PROBES,
     ("nodes", 10_001): limits.MAX_PATTERNS,
+    ("globs", 10_001): limits.MAX_PATTERNS,
+    ("name_globs", 11): limits.MAX_PATTERNS,
     ("alternatives", 11): limits.MAX_PATTERNS,
-    ("wrong_keys", 20_000): limits.MAX_DIAGNOSTICS,
+    ("wrong_keys", 15_000): limits.MAX_DIAGNOSTICS,
     ("wrong_values", 5_000): limits.MAX_DIAGNOSTICS,
-    ("wrong_templates", 20_000): limits.MAX_DIAGNOSTICS,
+    ("wrong_templates", 15_000): limits.MAX_DIAGNOSTICS,
     ("mounts", 5_000): limits.MAX_DIAGNOSTICS,
     ("duplicate_keys", 5_000): limits.MAX_DIAGNOSTICS,
 }
