@@ -4,14 +4,16 @@ Each recipe is a file of ``examples/configs``: comments, then :data:`HEADER`, th
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from genplug.spec.natural_sort import natural_sort_key
 
 HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
+
+_RESOURCE = re.compile(r"""  (?P<quote>["']?)(?P<name>[^\s"'#][^\s"']*)(?P=quote):(?:\s|$)""")
 
 
 @frozen
@@ -35,6 +37,21 @@ class Recipe:
     def resources(self) -> str:
         """The resources, indented by two spaces as under the key ``resources``."""
         return self.text.partition(HEADER)[2]
+
+    def without_resources(self, names: Collection[str]) -> "Recipe":
+        """Return the recipe without some of its resources; a comment above a resource belongs to it."""
+        kept, block = [], ""
+        is_kept = True
+        for line in self.resources.splitlines(keepends=True):
+            if (found := _RESOURCE.match(line)) is not None:
+                is_kept = found["name"] not in names
+            elif line.startswith("  #") or not line.strip():
+                # The comment of the next resource.
+                block += line
+                continue
+            kept.append(block + line if is_kept else "")
+            block = ""
+        return evolve(self, text=self.text.partition(HEADER)[0] + HEADER + "".join(kept))
 
 
 def recipe_directory(name: str) -> Path:

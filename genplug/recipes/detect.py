@@ -43,7 +43,8 @@ class SelectedRecipe:
 class Selection:
     """The recipes for a machine.
 
-    ``left_out`` maps the kind of a recipe that matches devices, but is not selected, to the reason. ``failed`` maps the
+    ``left_out`` maps a recipe that matches devices, or a resource of it (``kind, name``), to the reason why it is not
+    selected. ``failed`` maps the
     kind of a recipe that cannot be evaluated on the machine to the error.
     """
 
@@ -138,17 +139,35 @@ class _Selector:
             self.left_out[recipe.kind] = f"its resource names are those of {_join(same_name)}"
         elif len(owners) == len(devices):
             self.left_out[recipe.kind] = f"all of its devices are in {_join(set(owners))}"
-        elif owners:
-            count = f"{len(owners)} of its {len(devices)} devices {'is' if len(owners) == 1 else 'are'}"
-            self.left_out[recipe.kind] = f"{count} in {_join(set(owners))}"
         else:
-            self.selected.append(SelectedRecipe(recipe, self._remark(recipe, devices)))
-            self._kinds |= dict.fromkeys(config.resources, recipe.kind)
-            self._devices[recipe.kind] = devices
-            for device in devices:
-                may_overlap = inventory.resources[device.resource].overlap
-                for identity in _identities(device):
-                    self._owners.setdefault(identity, _Owner(recipe.kind, may_overlap))
+            self._select(recipe, devices, inventory)
+
+    def _select(self, recipe: Recipe, devices: Sequence[Device], inventory: Inventory) -> None:
+        """Select the resources of a recipe that have no device of another recipe."""
+        by_resource: dict[str, list[Device]] = {}
+        for device in devices:
+            by_resource.setdefault(inventory.resources[device.resource].configured_name, []).append(device)
+        reasons = {name: reason for name, found in by_resource.items() if (reason := self._overlap(found, inventory))}
+        if reasons.keys() == by_resource.keys():
+            self.left_out[recipe.kind] = self._overlap(devices, inventory)
+            return
+        self.left_out |= {f"{recipe.kind}, {name}": reason for name, reason in reasons.items()}
+        recipe = recipe.without_resources(reasons)
+        by_resource = {name: found for name, found in by_resource.items() if name not in reasons}
+        free = [device for found in by_resource.values() for device in found]
+        self.selected.append(SelectedRecipe(recipe, self._remark(recipe, free)))
+        self._kinds |= dict.fromkeys(load_text(recipe.text, recipe.kind, None).resources, recipe.kind)
+        self._devices[recipe.kind] = free
+        for device in free:
+            may_overlap = inventory.resources[device.resource].overlap
+            for identity in _identities(device):
+                self._owners.setdefault(identity, _Owner(recipe.kind, may_overlap))
+
+    def _overlap(self, devices: Sequence[Device], inventory: Inventory) -> str:
+        """Return how many devices other recipes have; empty if none."""
+        owners = [owner for device in devices if (owner := self._find_owner(device, inventory))]
+        verb = "is" if len(owners) == 1 else "are"
+        return f"{len(owners)} of its {len(devices)} devices {verb} in {_join(set(owners))}" if owners else ""
 
     def _leave_out_covered(self, kind: str, devices: Collection[Device], inventory: Inventory) -> None:
         """Leave out the selected recipes that match only a part of these devices of the recipe ``kind``."""

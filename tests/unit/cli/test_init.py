@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import genplug
 from genplug.cli.main import main
@@ -247,6 +248,36 @@ def init(installed: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
 def test_installed_package_uses_the_recipes_in_its_own_directory(installed: Path) -> None:
     (installed / "genplug" / "recipes" / "configs" / "x.yaml").write_text("# All x.\n")
     assert init(installed, "--list").stdout == "KIND   FOR\nx      All x.\n"
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes().values(), ids=lambda recipe: recipe.kind)
+def test_recipe_without_a_resource_has_the_other_resources_unchanged(recipe: Recipe) -> None:
+    complete = yaml.safe_load(recipe.text)["resources"]
+    for name in complete:
+        rest = yaml.safe_load(recipe.without_resources({name}).text)["resources"] or {}
+        assert rest == {other: value for other, value in complete.items() if other != name}
+
+
+def test_resource_with_devices_of_another_recipe_is_left_out_alone(installed: Path) -> None:
+    recipes = {
+        "one": "  a.io/one: {devices: [{glob: '/dev/[xw]0'}]}\n",
+        "two": (
+            "  # All x.\n  a.io/all:\n    devices: [{glob: /dev/x*}]\n"
+            "  # Only y.\n  'a.io/y':\n    devices: [{glob: /dev/y0}]\n"
+            "  # Only z.\n  a.io/z: {devices: [{glob: /dev/z0}]}\n"
+        ),
+    }
+    for kind, resources in recipes.items():
+        path = installed / "genplug" / "recipes" / "configs" / f"{kind}.yaml"
+        path.write_text(f"# Summary of {kind}.\n{HEADER}{resources}")
+    nodes = [f"/dev/{name} char 240:{number}" for number, name in enumerate(("x0", "x1", "y0", "z0", "w0"))]
+    build_tree("\n".join(nodes), installed / "root")
+    text = init(installed, "--root", "root").stdout
+    assert "#   two: 2 devices\n" in text
+    assert "#   two, a.io/all: 1 of its 2 devices is in one\n" in text
+    assert set(load_text(text, "c.yaml", None).resources) == {"a.io/one", "a.io/y", "a.io/z"}
+    assert "# Only y." in text
+    assert "# All x." not in text
 
 
 def test_recipe_that_fails_on_a_machine_is_reported_and_left_out(installed: Path) -> None:
