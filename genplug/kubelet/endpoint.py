@@ -57,6 +57,14 @@ _SELF_CHECK_SECONDS = 5.0
 """Deadline of the call with which an endpoint checks that its server responds."""
 _STOP_GRACE_SECONDS = 0.5
 """Time that calls in progress get to finish when a server stops."""
+HANDSHAKE_SECONDS = 10.0
+"""Seconds within which a client has to begin its connection; idle connections use file descriptors of the agent."""
+MAX_CONNECTIONS = 64
+"""Connections to the socket of a resource; the kubelet opens one for each registration."""
+_SERVER_OPTIONS = (
+    ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_SECONDS)),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+)
 _HINTS = {
     errno.ENOSPC: "free space or inodes on its file system",
     errno.EDQUOT: "raise the quota of its file system",
@@ -176,7 +184,7 @@ class Endpoint:
         try:
             self._servicer = DevicePluginServicer(self.resource, self._backend, on_stream, self._report)
             self._socket = self._directory / new_socket_name(self.resource, self._directory)
-            self._server = grpc.aio.server(handlers=[self._servicer])
+            self._server = grpc.aio.server(handlers=[self._servicer], options=_SERVER_OPTIONS)
             with private_umask():
                 self._server.add_insecure_port(f"unix:{self._socket}")
             await _run_uncancelled(self._server.start())

@@ -129,7 +129,7 @@ async def test_unreadable_kubelet_directory_is_waited_for(xy_node: FakeNode, kub
 
 @pytest.mark.parametrize("taken", [0, 4, 8, 12, 16, 24])
 async def test_agent_without_free_descriptors_continues(xy_node: FakeNode, kubelet: KubeletStandIn, taken: int) -> None:
-    # A limit below the descriptors in use refuses each system call that needs another one.
+    # A limit below the descriptors in use refuses each system call that needs another descriptor.
     xy_node.write_config(X_CONFIG)
     async with start_agent(xy_node) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})

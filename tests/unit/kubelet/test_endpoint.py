@@ -204,3 +204,21 @@ async def test_endpoint_registers_again_when_its_options_change(kubelet: Kubelet
         assert len(kubelet.registrations) == 1
         run.endpoint.update(OneDevice("x1", PluginOptions(pre_start_required=True)))
         assert (await kubelet.wait_registered(X, times=2)).pre_start_required
+
+
+async def test_idle_connections_are_limited_and_end_at_their_deadline(
+    kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (("grpc.server_handshake_timeout_ms", 500), ("grpc.max_allowed_incoming_connections", 8))
+    monkeypatch.setattr(endpoint, "_SERVER_OPTIONS", options)
+    async with EndpointRun(kubelet.plugins_dir, X, OneDevice("x0")):
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        connections = [await asyncio.open_unix_connection(kubelet.plugin(X).socket) for _ in range(20)]
+        async with asyncio.timeout(10):
+            for reader, writer in connections:
+                # The server closes all of them: those beyond the limit at once, the others at their deadline.
+                await reader.read()
+                writer.close()
+        async with kubelet.connect(X) as client:
+            await client.get_options()
+        assert kubelet.stream_count(X) == 1
