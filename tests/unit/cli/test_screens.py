@@ -8,7 +8,7 @@ import pytest
 from genplug.agent import Agent
 from genplug.cli.main import main
 from genplug.cli.output import MAX_TABLE_WIDTH, format_table
-from genplug.observe.events import Event
+from genplug.observe.events import Event, LogEvent
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER, POLICY_HEADER
@@ -44,9 +44,11 @@ def plug_functions(node: FakeNode, *, driver: str) -> None:
         node.link(f"{path}/driver", f"/sys/bus/pci/drivers/{driver}")
 
 
-async def wait_functions(node: FakeNode) -> None:
-    """Wait until the kubelet has a list of all functions: each probe has a result."""
-    await node.kubelet.wait_for_list("a.io/vf", lambda devices: len(devices.ids) == NUMBER_OF_FUNCTIONS)
+async def wait_errors(entries: "asyncio.Queue[LogEvent]") -> None:
+    """Wait until the probe of every function has an error."""
+    devices: set[str] = set()
+    while len(devices) < NUMBER_OF_FUNCTIONS:
+        devices |= set((await next_event(entries, Event.PROBE_ERROR)).facts["devices"])  # type: ignore[call-overload]
 
 
 def check_width(text: str) -> None:
@@ -101,8 +103,8 @@ async def test_status_of_many_failing_devices_shows_the_commonest_reasons(
 ) -> None:
     plug_functions(node, driver="iavf")
     async with node.run_agent(FUNCTIONS, listen=LISTEN) as agent:
-        await wait_functions(node)
-        assert await run_status(agent) == 0
+        await wait_errors(record_events(agent))
+        assert await run_status(agent, "--wait") == 0
         text = capsys.readouterr().out
     check_width(text)
     assert len(text.splitlines()) < 20
@@ -119,7 +121,7 @@ async def test_reason_that_many_devices_share_is_shown_once_with_their_number(
     node.write("/sys/state", "down")
     config = FUNCTIONS.replace("/sys/bus/pci/devices/${pci.address}/state", "/sys/state")
     async with node.run_agent(config, listen=LISTEN) as agent:
-        await wait_functions(node)
+        await node.kubelet.wait_for_list("a.io/vf", lambda devices: len(devices.unhealthy) == NUMBER_OF_FUNCTIONS)
         assert await run_status(agent) == 0
         text = capsys.readouterr().out
     check_width(text)
@@ -135,8 +137,8 @@ async def test_warnings_of_a_probe_are_one_line(node: FakeNode, capsys: pytest.C
     config = FUNCTIONS[: FUNCTIONS.index("    health:")] + f"    health: {{probes: [{probe}]}}\n"
     async with node.run_agent(config, listen=LISTEN) as agent:
         await next_event(record_events(agent), Event.PROBE_WARNING)
-        await wait_functions(node)
-        assert await run_status(agent) == 0
+        await node.kubelet.wait_for_list("a.io/vf", lambda devices: len(devices.healthy) == NUMBER_OF_FUNCTIONS)
+        assert await run_status(agent, "--wait") == 0
         text = capsys.readouterr().out
     check_width(text)
     words = " ".join(text.split())
