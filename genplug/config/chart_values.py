@@ -31,14 +31,13 @@ from genplug.config.yaml_tree import (
     parse_documents,
 )
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
+from genplug.spec.limits import MAX_VALUES_FILE_BYTES
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 DEFAULT_POOL = "default"
 _CHART_NAME = "genplug"
-MAX_BYTES = 5 << 20
-"""Bytes of a values file: Helm's limit of a file in a chart."""
 _HELM = Dialect(resolve_helm_scalar, format_helm_scalar, merge_keys=True)
 _CHECKED_AFTER_MERGE = re.compile(
     r"(?:pools\.[^.]+\.)?(?:policy|config\.(?:nodes\..+\.)?(?:defaults|resources))(?P<rest>[.\[].*|\Z)", re.DOTALL
@@ -218,7 +217,7 @@ def _select_subchart(tree: MapNode) -> MapNode:
 
 def _parse_values(file: ConfigFile, diagnostics: Diagnostics) -> MapNode | None:
     start = SourceLocation(file.name, 1, 1)
-    documents = parse_documents(file.text, file.name, diagnostics, MAX_BYTES, dialect=_HELM)
+    documents = parse_documents(file.text, file.name, diagnostics, MAX_VALUES_FILE_BYTES, dialect=_HELM)
     if documents is None:
         return None
     # Helm reads the first document.

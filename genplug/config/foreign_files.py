@@ -17,7 +17,12 @@ DOCS_URL = "https://github.com/genplug/genplug/blob/main/docs"
 """The documentation: a path of a page below ``docs`` follows."""
 OUR_GROUP = "genplug.io/"
 
-_HELM_TEMPLATE = re.compile(r"\{\{-?\s*(?:\.|\$|/\*|include|range|if|with|define|end|toYaml|template|printf|default)")
+_HELM_TEMPLATE = re.compile(
+    r"^[ \t]*(?:[\w./-]+:[ \t]*|-[ \t]+)?"
+    r"\{\{-?[ \t]*(?:\.|\$|/\*|include|range|if|with|define|end|toYaml|template|printf|default)",
+    re.MULTILINE,
+)
+"""An action of a template that is not quoted, so that the line is not YAML."""
 
 
 @frozen

@@ -12,6 +12,9 @@ of a limit, and a docstring has the form "what is bounded: the reason".
 MAX_FILE_BYTES = 1 << 20
 """Bytes of a configuration file or policy: the largest ConfigMap that Kubernetes accepts."""
 
+MAX_VALUES_FILE_BYTES = 5 << 20
+"""Bytes of a values file of the chart: Helm's limit of a file in a chart."""
+
 MAX_CONFIG_BYTES = 4 << 20
 """Bytes of all files of a configuration: a file is as large as a ConfigMap at most, and a node has few of them."""
 

@@ -4,6 +4,7 @@ tests/chart/test_chart_values.py compares the result with what Helm renders.
 """
 
 import json
+import tomllib
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 
 from genplug.config.chart_values import Pool, read_values
 from genplug.config.files import ConfigFile
+from genplug.config.schema import VALUES_SCHEMA
+from genplug.spec.limits import MAX_VALUES_FILE_BYTES
 from tests.support.configs import collect_diagnostics
+from tests.support.pages import ROOT
 
 WORDS = """
 config policy pools daemonset resources defaults nodes lab default enabled labelValues devices glob a.example/x health
@@ -54,3 +58,14 @@ def test_any_values_give_a_result_or_errors_in_these_files(files: list[Any]) -> 
 def test_any_text_gives_values_or_errors(text: str) -> None:
     errors = collect_diagnostics(lambda: read_values([ConfigFile("values.yaml", text)]).pools())
     assert {error.location.file for error in errors} <= {"values.yaml"}
+
+
+def test_wheel_contains_the_schema_of_the_chart() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["force-include"]["deploy/helm/genplug/values.schema.json"] == f"genplug/schemas/{VALUES_SCHEMA}"
+
+
+def test_values_file_that_is_too_large_is_an_error() -> None:
+    text = "a: " + "x" * MAX_VALUES_FILE_BYTES
+    (error,) = collect_diagnostics(lambda: read_values([ConfigFile("values.yaml", text)]))
+    assert error.message == "the file is larger than 5 MiB, the maximum"

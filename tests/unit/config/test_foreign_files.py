@@ -105,6 +105,7 @@ def test_configuration_in_a_migration_guide_is_recognized(block: object) -> None
         "resources: {}\n",
         "resources: {}\nconfig: {}\n",
         "devices: []\nresources: {}\n",
+        f'{CONFIG_HEADER}resources: {{a.example/x: {{allocate: {{env: {{A: "{{{{ .Name }}}}"}}}}}}\n',
         "[]",
         "",
     ],
