@@ -317,7 +317,8 @@ async def test_27_cancelled_stream_is_registered_again_after_a_delay(xy_node: Fa
         cancelled = time.monotonic()
         await kubelet.wait_for_list(X, healthy=(), unhealthy={"x0"})
         await kubelet.wait_registered(X, 2)
-        assert 1 < kubelet.attempts[-1].time - cancelled < 3
+        # The kubelet processes the disconnect first (§2.3), and the devices are back within a second.
+        assert 0.4 < kubelet.attempts[-1].time - cancelled < 1
         await kubelet.wait_for_list(X, healthy={"x0"})
         disconnected = await next_event(entries, Event.DISCONNECTED)
         assert disconnected.facts["resource"] == X
