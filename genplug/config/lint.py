@@ -291,6 +291,37 @@ def _warn_about_key(path: Path, entry: MapEntry, reason: str, hint: str) -> Diag
     return Diagnostic(WarningCode.NO_EFFECT, entry.key, message, where, hint=hint, width=len(key))
 
 
+_NUMBERED = frozenset({"path", "name", "index", "major", "minor", "attr.devnum", "attr.dev"})
+"""Attributes of a node in /dev/bus/usb that contain or follow from its number."""
+
+
+def _check_ids(subject: _Subject) -> Iterator[Diagnostic]:
+    """Warn about IDs of the number of a USB device, which the kernel increments each time a device is plugged in.
+
+    See ``choose_devnum`` in drivers/usb/core/hub.c of Linux. Numbers of other nodes, such as ttyUSB0, are the lowest
+    that are free: they move only if several devices are plugged in again.
+    """
+    for path, scalar in _walk(subject.written):
+        match path:
+            case ("resources", str() as name, "devices", int() as index, "glob", *_):
+                resource = subject.config.resources.get(name)
+                if not scalar.text.startswith("/dev/bus/usb/") or resource is None or resource.tokens is not None:
+                    continue
+                source = resource.sources[index]
+                template = source.id or source.group_by
+                if template is None or (template.names and template.names <= _NUMBERED):
+                    what = "the path of the device" if template is None else f"'{template.text}'"
+                    yield _warn_about_id(scalar, path, what)
+            case ("resources", _, "devices", _, "id" | "groupBy") if "${attr.devnum" in scalar.text:
+                yield _warn_about_id(scalar, path, f"'{scalar.text}'")
+
+
+def _warn_about_id(scalar: ScalarNode, path: Path, what: str) -> Diagnostic:
+    message = f"the ID is made of {what}, which contains a number that changes each time the device is plugged in"
+    hint = "write 'id: ${usb.serial}', or 'id: ${usb.port}' for devices without a serial number"
+    return _warn(WarningCode.UNSTABLE_ID, scalar, 0, len(scalar.text), message, path, hint)
+
+
 _CHECKS: Sequence[Callable[[_Subject], Iterator[Diagnostic]]] = (
     _check_globs,
     _check_templates,
@@ -298,6 +329,7 @@ _CHECKS: Sequence[Callable[[_Subject], Iterator[Diagnostic]]] = (
     _check_same_devices,
     _check_conditions,
     _check_effects,
+    _check_ids,
 )
 
 

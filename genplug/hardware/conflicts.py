@@ -3,13 +3,15 @@
 :mod:`genplug.hardware.identities` decides which device has a thing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, frozen
 
 from genplug.hardware.devices import same_node_reason
+from genplug.hardware.host import printable
 from genplug.hardware.identities import Contender, Denial, Ledger, Loss, Owner, assign_things, build_contenders
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan
+from genplug.spec.diagnostic import Diagnostic, WarningCode
 from genplug.spec.limits import MAX_IDS_PER_HOUR
 
 
@@ -23,6 +25,8 @@ class Resolution:
     ledger: Ledger
     withheld: Mapping[tuple[str, str], str]
     """The devices that are not offered until the kubelet has reported, with the reason."""
+    warnings: tuple[Diagnostic, ...] = ()
+    """IDs that are made of one of several links."""
 
 
 def resolve_conflicts(scans: Mapping[str, ResourceScan], ledger: Ledger, now: float) -> Resolution:
@@ -50,12 +54,37 @@ def resolve_conflicts(scans: Mapping[str, ResourceScan], ledger: Ledger, now: fl
         outcomes=tuple(outcome for scan in scans.values() for outcome in _mark_denied(scan.outcomes, reasons)),
         conflicts=tuple(conflicts),
         ledger=ledger,
+        warnings=tuple(_warn_about_links(denied, denials)),
         withheld={
             owner: reasons[owner]
             for owner, denial in denials.items()
             if denial.loss not in {Loss.SAME, Loss.CLAIMED, Loss.UNSTABLE}
         },
     )
+
+
+def _warn_about_links(denied: Iterable[Contender], denials: Mapping[Owner, Denial]) -> Iterator[Diagnostic]:
+    """Yield a warning for each source whose IDs are made of one of several links to a device."""
+    seen: set[object] = set()
+    for contender in denied:
+        denial, device = denials[contender.owner], contender.device
+        first = denial.device
+        is_link = denial.loss in {Loss.SAME, Loss.UNKNOWN} and first is not None and device.is_via_link
+        if not is_link or first is None or not first.is_via_link or first.resource != device.resource:
+            continue
+        sources = {source.location: source for source in contender.resource.sources}
+        source = sources.get(first.location)
+        if source is None or source.id is not None or source.group_by is not None or first.location in seen:
+            continue
+        seen.add(first.location)
+        yield Diagnostic(
+            WarningCode.UNSTABLE_ID,
+            first.location,
+            f"{', '.join(map(printable, first.candidates))} and {', '.join(map(printable, device.candidates))} are "
+            "links to the same device, and the ID is made of the first of them that exists",
+            f"resources.{contender.resource.configured_name}",
+            hint="select one link to each device with a narrower glob, or write an 'id' of an attribute of the device",
+        )
 
 
 def _mark_denied(outcomes: Iterable[CandidateOutcome], reasons: Mapping[Owner, str]) -> Iterable[CandidateOutcome]:

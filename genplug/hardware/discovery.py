@@ -186,6 +186,7 @@ def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is ma
         outcomes=outcomes,
         conflicts=resolution.conflicts,
         withheld=resolution.withheld,
+        warnings=resolution.warnings,
         directories=frozenset().union(*(scan.dependencies for scan in scans.values())),
         unmatched_globs=tuple(note for scan in scans.values() for note in scan.unmatched_globs),
         stalls=tuple(stall for scan in scans.values() for stall in scan.stalls),

@@ -57,6 +57,7 @@ class WarningCode(StrEnum):
     IGNORED_FILE = "GP106"
     IMPOSSIBLE_CONDITION = "GP107"
     NO_EFFECT = "GP108"
+    UNSTABLE_ID = "GP109"
     UNSAFE_POLICY = "GP120"
 
 

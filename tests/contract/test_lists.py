@@ -291,21 +291,21 @@ async def test_42_overlapping_resources_list_different_ids(node: FakeNode) -> No
             assert list_host_paths(allocation.response) == ["/dev/x0"]
 
 
-async def test_42_config_change_with_a_device_node_conflict_is_rejected(node: FakeNode) -> None:
-    node.plug("/dev/x0")
+async def test_42_config_change_with_a_device_node_conflict_keeps_the_other_devices(node: FakeNode) -> None:
+    plug_devices(node, "x0", "x1")
     async with node.run_agent(X_CONFIG) as agent:
         entries = record_events(agent)
-        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         node.write_config(
             CONFIG_HEADER
             + "resources: {example.com/y: {devices: [{glob: /dev/x0}]}, example.com/x: {devices: [{glob: /dev/x*}]}}"
         )
-        invalid = await next_event(entries, Event.CONFIG_INVALID)
-        assert X in invalid.text
-        assert Y in invalid.text
-        node.plug("/dev/x1")
-        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
-        assert {registration.resource for registration in node.kubelet.registrations} == {X}
+        await next_event(entries, Event.CONFIG_LOADED)
+        conflict = await next_event(entries, Event.DEVICE_NODE_CONFLICT)
+        assert X in conflict.text
+        assert Y in conflict.text
+        await node.kubelet.wait_for_list(Y, healthy={"x0"}, timeout=15)
+        await node.kubelet.wait_for_list(X, healthy={"x1"}, unhealthy=(), timeout=15)
 
 
 async def test_43_vanished_allocated_device_is_kept_unhealthy_and_keeps_its_id(

@@ -91,3 +91,17 @@ def test_companion_of_two_devices_does_not_conflict(tree: NodeTree) -> None:
     found = two_claims(build_config(build_resource(NAME, spec)), tree)
     assert len(list_ids(found)) == 2
     assert not found.conflicts
+
+
+def test_id_of_several_links_causes_a_warning(tree: NodeTree) -> None:
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/x1", "240:1")
+    for name in ("a", "b", "c"):
+        tree.link(f"/dev/by-id/{name}", "../x0")
+        tree.link(f"/dev/by-id/{name}-1", "../x1")
+    links = build_source("/dev/by-id/*")
+    (warning,) = discover(build_config(build_resource(NAME, links)), tree.host).warnings
+    assert warning.message.startswith("/dev/by-id/a and /dev/by-id/b are links to the same device")
+    assert warning.location == links.location
+    for source in (build_source("/dev/by-id/*", id="${minor}"), build_source("/dev/by-id/a*"), build_source("/dev/x*")):
+        assert not discover(build_config(build_resource(NAME, source)), tree.host).warnings
