@@ -139,7 +139,8 @@ async def test_attribute_of_the_udev_database_is_read_when_udev_has_written_it(n
 async def test_attribute_is_read_again_when_its_file_is_written_in_place(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.write("/srv/x0", "ID_SERIAL=A1")
-    async with node.run_agent(build_attribute_config("/srv/${name}"), rescan_seconds=600.0):
+    policy = write_policy(node, "read: {allow: [/srv/**]}\n")
+    async with node.run_agent(build_attribute_config("/srv/${name}"), policy=policy, rescan_seconds=600.0):
         await node.kubelet.wait_for_list(X, lambda devices: "A1" in devices.healthy)
         node.write("/srv/x0", "ID_SERIAL=B2")
         await node.kubelet.wait_for_list(X, lambda devices: "B2" in devices.healthy)
@@ -152,7 +153,8 @@ async def test_attribute_is_read_again_when_a_symlink_or_its_target_changes(node
     node.write("/opt/b/x0", "ID_SERIAL=C3")
     node.link("/opt/current", "/opt/a")
     node.link("/srv/x0", "/opt/current/x0")
-    async with node.run_agent(build_attribute_config(path), rescan_seconds=600.0):
+    policy = write_policy(node, "read: {allow: [/srv/**, /opt/**]}\n")
+    async with node.run_agent(build_attribute_config(path), policy=policy, rescan_seconds=600.0):
         await node.kubelet.wait_for_list(X, lambda devices: "A1" in devices.healthy)
         node.write("/opt/a/x0", "ID_SERIAL=B2")
         await node.kubelet.wait_for_list(X, lambda devices: "B2" in devices.healthy)

@@ -488,7 +488,10 @@ def test_files_outside_of_the_kernel_and_udev_are_reported_and_left_out(
         "      id: '${udev}-${own|default:none}'\n"
     )
     target = tmp_path / "a.tar.gz"
-    assert main(["capture", "--root", str(node), "--config", str(config), "-o", str(target)]) == 0
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY_HEADER + "read: {allow: [/run/udev/data/**, /srv/**]}\n")
+    arguments = ["--root", str(node), "--config", str(config), "--policy", str(policy)]
+    assert main(["capture", *arguments, "-o", str(target)]) == 0
     printed = capsys.readouterr().err
     assert "without the text of 1 file(s) outside of /sys, /proc and /run/udev/data, such as /srv/serials/x0" in printed
     with tarfile.open(target) as archive:
