@@ -248,6 +248,8 @@ class NodeIndex:
     by_subsystem: Mapping[str, DeniedNode]
     by_driver: Mapping[str, DeniedNode]
     named: tuple[tuple[re.Pattern[str], DeniedNode], ...]
+    any_name: re.Pattern[str]
+    """Matches what one of the names matches: a fast path, because most nodes match none."""
 
     @classmethod
     def build(cls, entries: tuple[DeniedNode, ...]) -> "NodeIndex":
@@ -258,6 +260,7 @@ class NodeIndex:
             {name: entry for entry in entries for name in entry.subsystems},
             {name: entry for entry in entries for name in entry.drivers},
             tuple((re.compile(rf"(?:{entry.names})\Z"), entry) for entry in entries if entry.names),
+            re.compile(rf"(?:{'|'.join(entry.names for entry in entries if entry.names)})\Z"),
         )
 
     def find_by_numbers(self, major: int, minor: int) -> DeniedNode | None:
@@ -269,6 +272,8 @@ class NodeIndex:
 
     def find_by_name(self, name: str) -> DeniedNode | None:
         """Return the entry of the name of a node under /dev."""
+        if self.any_name.match(name) is None:
+            return None
         return next((entry for names, entry in self.named if names.match(name)), None)
 
 
