@@ -31,6 +31,8 @@ MAX_SHOWN_ERRORS = 20
 """Errors of a configuration that the log and the status show."""
 LOAD_SECONDS = 5.0
 """Seconds after which reading the configuration counts as hanging."""
+UNREADABLE_RETRY_SECONDS = 2.0
+"""Seconds after which files are read again that could not be read."""
 MAX_HUNG_LOADS = 8
 """Reads that may hang before no further one is started. Each costs a thread."""
 
@@ -123,6 +125,9 @@ class ConfigReloader:
             loaded = await self._load()
         except ConfigInvalidError as error:
             directories = error.directories
+            if any(diagnostic.code is ErrorCode.UNREADABLE for diagnostic in error.diagnostics):
+                # No event reports that the system has a file descriptor or memory again.
+                self._timer = self._timer.no_later_than(time.monotonic() + UNREADABLE_RETRY_SECONDS)
             await self._apply_policy()
             locations = tuple(
                 f"{diagnostic.location}: {diagnostic.code.value}" for diagnostic in error.diagnostics[:MAX_SHOWN_ERRORS]

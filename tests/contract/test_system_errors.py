@@ -211,3 +211,23 @@ async def test_replaced_directory_still_ends_the_agent(xy_node: FakeNode, kubele
         shutil.rmtree(kubelet.plugins_dir)
         await read_log_entry(process, Event.PLUGIN_DIR_REPLACED)
         assert (await wait_for_exit(process))[0] == 1
+
+
+async def test_idle_connections_to_a_plugin_socket_do_not_end_an_agent_with_few_descriptors(
+    xy_node: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    xy_node.write_config(X_CONFIG)
+    async with start_agent(xy_node, "--listen", "127.0.0.1:0", prefix=("prlimit", "--nofile=64")) as process:
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        async with kubelet.open_idle_connections(X, 80):
+            (kubelet.plugins_dir / "genplug-touch").touch()
+            xy_node.plug("/dev/x1")
+            xy_node.write_config(XY_CONFIG)
+            # The descriptors of the agent are used up until the idle connections end.
+            entry = await read_log_entry(process, Event.PLUGIN_DIR_UNUSABLE)
+            assert "Too many open files" in entry["msg"]
+            assert "raise RLIMIT_NOFILE" in entry["msg"]
+        await read_log_entry(process, Event.SYSTEM_RECOVERED)
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"}, timeout=20)
+        await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=20)
+        await end_agent(process)
