@@ -21,6 +21,8 @@ from genplug.spec.limits import MAX_MATCHES, MAX_SEARCHED_ENTRIES
 from genplug.spec.natural_sort import natural_sort_key
 
 _LITERAL_START = re.compile(r"[^*?[]*")
+_LINK_COST = 20
+"""The number of entries that can be examined in the time in which a symlink is resolved."""
 _MAX_LINKS = 40  # the limit of the kernel, path_resolution(7)
 MAX_TEXT_BYTES = 1 << 16
 """The maximum number of bytes of a text that are read; files that describe devices are small."""
@@ -225,11 +227,14 @@ class _Walk:
             SearchLimitError: the search has examined too many entries.
         """
         entries = self.tree.entries(at)
-        self._entries[0] += len(entries) + 1
+        self._count(len(entries) + 1)
+        return entries
+
+    def _count(self, entries: int) -> None:
+        self._entries[0] += entries
         if self._entries[0] > MAX_SEARCHED_ENTRIES:
             reason = f"examines more than {MAX_SEARCHED_ENTRIES} directory entries, the maximum"
             raise SearchLimitError(f"the glob '{self.text}' {reason}; write more of the path")
-        return entries
 
     def _add(self, paths: Iterable[str]) -> None:
         self.paths.update(paths)
@@ -257,6 +262,8 @@ class _Walk:
                 self._add(f"{path}/{entry.name}" for entry in matching)
                 return
             for entry in matching:
+                if entry.is_link:
+                    self._count(_LINK_COST)
                 if entry.is_directory or entry.is_link:
                     self._enter(path, at, entry.name, rest)
 

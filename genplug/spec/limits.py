@@ -110,7 +110,7 @@ MAX_ENVIRONMENT_BYTES = 1 << 21
 # Devices: a scan that exceeds a limit keeps the last known devices, and `/readyz` and the status contain the limit.
 
 MAX_SEARCHED_ENTRIES = 200_000
-"""Directory entries that the search for a glob examines: `**` and `*` can lead through all of `/sys`."""
+"""Directory entries that the search for a glob examines (a symlink counts 20 times): `*` can lead through `/sys`."""
 
 MAX_MATCHES = 20_000
 """Paths that a glob matches, and candidates of a resource: each of them is examined."""

@@ -8,6 +8,7 @@ import pytest
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.kubelet.reports import CallAnswered, InternalErrorCaught, Report
+from genplug.spec.limits import MAX_RESPONSE_BYTES
 from genplug.testing.kubelet import KubeletStandIn
 from tests.support.endpoints import EndpointRun
 from tests.support.one_device import OneDevice
@@ -20,6 +21,13 @@ class Refusing(OneDevice):
 
     async def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         raise AllocationError(AllocationErrorCode.NOT_FOUND, f"{X} has no device {ids[0]}")
+
+
+class Generous(OneDevice):
+    """A resource whose container edits are larger than the kubelet accepts."""
+
+    async def allocate(self, ids: Sequence[str]) -> ContainerEdits:
+        return ContainerEdits(env=tuple((f"NAME_{ids[0]}_{number}", "x" * (1 << 17)) for number in range(32)))
 
 
 @pytest.fixture
@@ -46,6 +54,15 @@ async def test_allocate_answers_internal_after_an_unexpected_exception(
     assert (caught.operation, type(caught.error)) == ("Allocate", NotImplementedError)
     assert isinstance(answered, CallAnswered)
     assert (answered.method, answered.ids, answered.error) == ("Allocate", ("x0",), failed.value.details())
+
+
+async def test_response_that_the_kubelet_would_refuse_is_an_error_with_the_limit(kubelet: KubeletStandIn) -> None:
+    async with EndpointRun(kubelet.plugins_dir, X, Generous("x0")):
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await kubelet.plugin(X).allocate([["x0"]])
+    assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"the kubelet accepts at most {MAX_RESPONSE_BYTES}" in str(failed.value.details())
 
 
 async def test_pre_start_container_answers_internal_after_an_unexpected_exception(
