@@ -1,6 +1,5 @@
 """Offers: what each resource of the newest snapshot offers, less what pods hold under its other names."""
 
-import time
 from collections.abc import Iterable, Sequence
 
 from attrs import evolve
@@ -21,6 +20,7 @@ from genplug.observe.events import EventLog
 from genplug.observe.messages import log_offer_change, log_report
 from genplug.observe.status import Refusal, ResourceStatus
 from genplug.observe.status_builder import (
+    build_refusal,
     build_resource_status,
     build_template_status,
     build_unscanned_status,
@@ -139,7 +139,7 @@ class Offers:
     def _on_report(self, report: Report) -> None:
         if isinstance(report, CallAnswered) and report.method == "Allocate":
             if report.error:
-                self._refusals[report.resource] = Refusal(time.time(), report.error)
+                self._refusals[report.resource] = build_refusal(report.error)
             else:
                 self.pools.record_allocation(report.resource, report.ids)
         log_report(self._event_log, report)

@@ -1,5 +1,6 @@
 """Builds the status of resources from offers, inventories and endpoints."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -41,6 +42,11 @@ def build_resource_status(
         last_refusal=last_refusal,
         omitted=offer.omitted,
     )
+
+
+def build_refusal(message: str) -> Refusal:
+    """Return the refusal of an Allocate request that was answered now."""
+    return Refusal(time.time(), message)
 
 
 def build_unscanned_status(name: str) -> ResourceStatus:
