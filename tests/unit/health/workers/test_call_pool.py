@@ -5,8 +5,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.protocol import ProbeResponse
+from genplug.spec.limits import MAX_CALLS_PER_RESOURCE
 from tests.support.workers import AMPLE, SHORT, open_pool, run_shell
 
 PASSED = ProbeResponse((0, ""))
@@ -71,3 +74,27 @@ async def test_response_is_delivered_before_slower_calls_end(tmp_path: Path) -> 
             await asyncio.to_thread((tmp_path / "pipe").write_text, "line\n")
             assert await delivered.get() == 0
             await running
+
+
+async def test_call_without_a_place_has_an_error_that_names_the_resources_with_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genplug.health.workers.call_pool._WAIT_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    async with open_pool(CallPool, tmp_path) as (pool, _):
+        delivered: asyncio.Queue[ProbeResponse] = asyncio.Queue()
+
+        def deliver(responses: Mapping[int, ProbeResponse]) -> None:
+            for response in responses.values():
+                delivered.put_nowait(response)
+
+        wait = f"read line <{tmp_path}/pipe; exit {{}}"
+        requests = [run_shell(wait.format(n), resource="a.io/slow") for n in range(MAX_CALLS_PER_RESOURCE + 1)]
+        running = asyncio.ensure_future(pool.run_each(requests, deliver))
+        async with asyncio.timeout(AMPLE):
+            refused = await delivered.get()
+            assert refused.error == (
+                f"not run for 0.1 s: {MAX_CALLS_PER_RESOURCE} other calls of a.io/slow use all places of a resource"
+            )
+            assert await pool.run([run_shell("true", resource="a.io/other")]) == [PASSED]
+        running.cancel()
