@@ -11,7 +11,7 @@ from genplug.kubelet.pod_resources import list_devices_in_use
 from genplug.observe.events import Event, EventLog
 
 RETRY_SECONDS = 1.0
-"""Seconds between two attempts while the kubelet does not respond."""
+"""Seconds between two attempts while the kubelet does not respond, and a device waits for it."""
 
 
 class UsagePoller:
@@ -56,7 +56,8 @@ class UsagePoller:
             used = await list_devices_in_use(self._settings.pod_resources)
         except CallError as error:
             self._is_needed |= is_needed
-            self._due = min(self._due, time.monotonic() + RETRY_SECONDS)
+            retry_seconds = RETRY_SECONDS if self._is_needed else self._settings.poll_seconds
+            self._due = min(self._due, time.monotonic() + retry_seconds)
             if is_needed and str(error) != self._error:
                 self._error = str(error)
                 text = (

@@ -26,7 +26,7 @@ from attrs import evolve, field, frozen
 
 from genplug.hardware.inventory import Device
 from genplug.hardware.resource_naming import NameHistory
-from genplug.spec.limits import MAX_IDS_PER_HOUR
+from genplug.spec.limits import MAX_FORMER_THINGS, MAX_IDS_PER_HOUR
 from genplug.spec.model import Resource
 
 Thing: TypeAlias = tuple[object, ...]
@@ -34,10 +34,6 @@ Thing: TypeAlias = tuple[object, ...]
 
 RELEASE_SECONDS = 0.5
 """Seconds from the loss of a thing to the earliest report of the kubelet that counts: the list has to arrive first."""
-MAX_FORMER_THINGS = 10_000
-"""The maximum number of things in the ledger that devices had; the oldest are forgotten. Bounds memory if numbers of
-nodes change continually while the kubelet does not respond."""
-
 _HOUR_SECONDS = 3600.0
 _SHARE_SUFFIX = re.compile(r"-[rs]\d+\Z")
 

@@ -181,3 +181,6 @@ and the metrics database keep each name for a time."""
 
 MAX_IDS_PER_HOUR = 100
 """New IDs of a device node within an hour: an ID of a value that changes does not identify the device."""
+
+MAX_FORMER_THINGS = 10_000
+"""Device nodes and paths that devices have lost and that pods may still use: the kubelet may not respond for a time."""

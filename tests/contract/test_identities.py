@@ -153,6 +153,7 @@ async def test_42_second_claim_has_the_same_result_at_start_and_at_reload(
         node.write_config(build_two_resources(first, second))
         await next_event(entries, Event.CONFIG_LOADED)
         await node.kubelet.wait_for_list(first, lambda devices: len(devices.healthy) == 2, timeout=15)
+        await node.kubelet.wait_for(lambda: node.kubelet.stream_count(second) == 1)
         await node.kubelet.wait_for(lambda: not node.kubelet.devices(second))
         assert not agent.status.config.error
         await node.kubelet.wait_for(lambda: agent.status.is_ready)
