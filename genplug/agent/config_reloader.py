@@ -79,7 +79,7 @@ class ConfigReloader:
             policy=config.policy.name,
             resources=len(config.withdrawn) + sum(1 + len(resource.aliases) for resource in config.resources.values()),
             withdrawn=config.withdrawn,
-            warnings=tuple(map(summarize_diagnostic, config.warnings[:MAX_SHOWN_ERRORS])),
+            warnings=_summarize_warnings(config.warnings),
         )
         self._event_log.emit(
             Event.CONFIG_LOADED,
@@ -88,12 +88,7 @@ class ConfigReloader:
             policy=config.policy.name,
             config_sha256=config.sha256[:12],
         )
-        if config.warnings:
-            self._event_log.emit(
-                Event.CONFIG_WARNING,
-                f"the active configuration has {len(config.warnings)} warning(s):\n{_summarize(config.warnings)}",
-                warnings=tuple(f"{warning.location}: {warning.code.value}" for warning in config.warnings),
-            )
+        self._log_warnings(config.warnings)
         if config.policy.unsafe:
             self._event_log.emit(
                 Event.POLICY_UNSAFE,
@@ -165,8 +160,12 @@ class ConfigReloader:
     def _apply(self, config: Config) -> None:
         active, self._error, self._public_errors = self._active, "", ()
         if active is not None and (active.sha256, active.policy) == (config.sha256, config.policy):
-            self.status = evolve(self.status, error="", public_errors=())
+            self.status = evolve(self.status, error="", public_errors=(), warnings=_summarize_warnings(config.warnings))
             self._event_log.emit(Event.CONFIG_UNCHANGED, "the configuration files match the active configuration")
+            if config.warnings != active.warnings:
+                # For example, a file was added that the agent ignores.
+                self._active = evolve(active, warnings=config.warnings)
+                self._log_warnings(config.warnings)
             return
         self._submit(config)
 
@@ -203,6 +202,14 @@ class ConfigReloader:
             # Changes made before the watch was installed produce no event.
             self._timer = self._timer.no_later_than(time.monotonic() + RECHECK_SECONDS)
 
+    def _log_warnings(self, warnings: Sequence[Diagnostic]) -> None:
+        if warnings:
+            self._event_log.emit(
+                Event.CONFIG_WARNING,
+                f"the active configuration has {len(warnings)} warning(s):\n{_summarize(warnings)}",
+                warnings=tuple(f"{warning.location}: {warning.code.value}" for warning in warnings),
+            )
+
     def _name_rejected(self, errors: Sequence[Diagnostic]) -> str:
         """Return which files are rejected: the configuration, the policy or both, and whether they can be read."""
         policy = str(self._settings.policy)
@@ -232,6 +239,10 @@ def _describe_effect(active: Config | None) -> str:
         names = join_names(active.withdrawn)
         return f"{active.policy.name} refuses {names} of the active configuration: they are removed, the rest is kept"
     return "the last good configuration is kept"
+
+
+def _summarize_warnings(warnings: Sequence[Diagnostic]) -> tuple[str, ...]:
+    return tuple(map(summarize_diagnostic, warnings[:MAX_SHOWN_ERRORS]))
 
 
 def _summarize(errors: Sequence[Diagnostic]) -> str:

@@ -208,6 +208,20 @@ async def test_warnings_of_the_active_configuration_are_logged(node: FakeNode) -
         assert agent.status.is_ready
 
 
+async def test_warning_about_a_file_that_is_added_and_ignored_is_logged(node: FakeNode) -> None:
+    node.plug("/dev/x0")
+    async with node.run_agent(FIRST) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        entries = record_events(agent)
+        await next_event(entries, Event.CONFIG_UNCHANGED)
+        assert not agent.status.config.warnings
+        (node.config_dir / "more.conf").write_text("resources:\n  example.com/y: {devices: [{glob: /dev/y*}]}\n")
+        entry = await next_event(entries, Event.CONFIG_WARNING)
+        assert "warning[GP106]: 'more.conf' contains a configuration, and genplug ignores it" in entry.text
+        assert len(agent.status.config.warnings) == 1
+        assert len(node.kubelet.registrations) == 1
+
+
 async def test_69_change_of_a_resource_does_not_affect_other_resources(node: FakeNode) -> None:
     kubelet = node.kubelet
     plug_devices(node, "x0", "y0", "y1")
