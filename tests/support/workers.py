@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from genplug.hardware.host import Host
+from genplug.health.probes import file
 from genplug.health.status import PoolStatus
 from genplug.health.workers.pool import WorkerPool
 from genplug.health.workers.protocol import PoolRequest, ProbeResponse
+from genplug.spec.policy import Policy
+from genplug.spec.read_rules import parse_read_rules
 from genplug.testing.node.held_files import HeldFile
 
 SHORT = 0.2
@@ -55,8 +58,12 @@ async def wait_until_awaited(held: HeldFile) -> None:
             await asyncio.sleep(0.01)
 
 
+EVERY_FILE = Policy("test.yaml", read=parse_read_rules(("/**",)))
+"""A policy that allows to read every file."""
+
+
 def read(path: str, timeout: float = AMPLE, resource: str = "") -> PoolRequest:
-    return PoolRequest(("file", "", path), timeout, resource)
+    return PoolRequest(file.KIND.restrict(("file", "", path), EVERY_FILE), timeout, resource)
 
 
 def run_shell(script: str, *arguments: str, timeout: float = AMPLE, resource: str = "") -> PoolRequest:
