@@ -44,6 +44,7 @@ TITLES = {
     "GP106": "ignored file",
     "GP107": "impossible condition",
     "GP108": "key without effect",
+    "GP109": "ID that can change",
     "GP120": "policy allows a device node that exposes the host",
 }
 """The titles of the codes in docs/reference/errors.md."""
