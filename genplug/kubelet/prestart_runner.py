@@ -52,7 +52,8 @@ async def run_program(program: ProgramRun) -> None:
         process = await asyncio.create_subprocess_exec(
             *program.arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        # RuntimeError: asyncio waits for the program in a thread, and the system cannot start a thread.
         raise failed_precondition(f"{subject} cannot be started: {error}") from None
     output = bytearray()
     try:
