@@ -74,6 +74,7 @@ def test_host_directories_are_read_only_except_the_plugin_directory() -> None:
         "/sys": ("/host/sys", True),
         "/proc/driver": ("/host/proc/driver", True),
         "/proc/devices": ("/host/proc/devices", True),
+        "/run/udev/data": ("/host/run/udev/data", True),
         "/var/lib/kubelet/device-plugins": ("/var/lib/kubelet/device-plugins", False),
         "/var/lib/kubelet/pod-resources": ("/var/lib/kubelet/pod-resources", True),
     }
@@ -84,7 +85,7 @@ def test_kubelet_directories_of_another_distribution_are_mounted_at_the_default_
     paths = get_host_paths(render_default_daemonset(merge_values(MINIMAL, {"daemonset": settings})))
     assert paths["/opt/kubelet/device-plugins"] == ("/var/lib/kubelet/device-plugins", False)
     assert paths["/var/lib/k0s/kubelet/pod-resources"] == ("/var/lib/kubelet/pod-resources", True)
-    assert len(paths) == 6
+    assert len(paths) == 7
 
 
 def test_directory_of_pod_resources_can_be_set_without_the_directory_of_the_kubelet() -> None:
@@ -92,7 +93,7 @@ def test_directory_of_pod_resources_can_be_set_without_the_directory_of_the_kube
     paths = get_host_paths(render_default_daemonset(merge_values(MINIMAL, {"daemonset": settings})))
     assert paths["/run/kubelet/pods"] == ("/var/lib/kubelet/pod-resources", True)
     assert paths["/var/lib/kubelet/device-plugins"] == ("/var/lib/kubelet/device-plugins", False)
-    assert len(paths) == 6
+    assert len(paths) == 7
 
 
 def test_host_mounts_are_read_only_below_host() -> None:
