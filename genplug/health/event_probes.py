@@ -1,16 +1,19 @@
 """The probes that evaluate events: of the kernel log, from its oldest record on, and of the kernel's devices."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 from genplug.hardware.host import Host
 from genplug.hardware.uevents import Uevent
-from genplug.health.kernel_log import PATH, KernelLog, LogRecord
+from genplug.health.kernel_log import MAX_RECORDS_PER_TURN, PATH, KernelLog, LogRecord
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.probe_kind import EventStream, Listening
 from genplug.health.thresholds import Outcome, Result
 
+MAX_EVALUATIONS_PER_TURN = 10_000
+"""Evaluations of a record for a probe before the event loop does other work: about 20 ms."""
 _PASSED = Result(Outcome.PASSED)
 
 
@@ -43,6 +46,15 @@ class EventProbes:
             for instance in instances
             if instance.bound.kind.listening is not None and not instance.bound.error
         )
+
+        if self._log is not None:
+            self._log.records_per_turn = self._records_per_turn
+
+    @property
+    def _records_per_turn(self) -> int:
+        """The number of records to evaluate before the event loop does other work."""
+        probes = sum(1 for _ in self._instances_of(EventStream.KERNEL_LOG))
+        return min(max(MAX_EVALUATIONS_PER_TURN // max(probes, 1), 1), MAX_RECORDS_PER_TURN)
 
     def start(self, new: Iterable[ProbeInstance]) -> None:
         """Apply the first result of new probes: passed, unless existing records of the kernel log are failures."""
@@ -92,8 +104,15 @@ class EventProbes:
         else:
             records = await self._log.read_existing()
         log = self._log
-        # The current probes: a reload may have replaced them in the meantime.
-        self._evaluate_records([pair for pair in self._instances if pair[0].id in ids], records)
+        log.records_per_turn = self._records_per_turn
+        waiting = [instance.id for instance in self._instances_of(EventStream.KERNEL_LOG) if instance.id in ids]
+        count = max(MAX_EVALUATIONS_PER_TURN // max(len(records), 1), 1)
+        for start in range(0, len(waiting), count):
+            turn = frozenset(waiting[start : start + count])
+            # The current probes: a reload may have replaced them in the meantime.
+            self._evaluate_records([pair for pair in self._instances if pair[0].id in turn], records)
+            # The evaluation for all probes can take seconds, in which the kubelet would wait for responses.
+            await asyncio.sleep(0)
         self._apply_to_pending(Result(Outcome.ERROR, log.error) if log.error else _PASSED)
 
     def _apply_to_pending(self, result: Result) -> None:

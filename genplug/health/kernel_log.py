@@ -11,7 +11,7 @@ from attrs import frozen
 PATH = "/dev/kmsg"
 _MAX_RECORD_BYTES = 1 << 14
 """More than a record can have (CONSOLE_EXT_LOG_MAX is 8 KiB): the kernel does not return a part of a record."""
-_MAX_RECORDS_PER_TURN = 500
+MAX_RECORDS_PER_TURN = 500
 """Records that are read before the event loop does other work."""
 _FACILITY_KERNEL = 0
 _MIN_FIELDS = 3
@@ -49,6 +49,8 @@ class KernelLog:
         self, path: Path, on_records: Callable[[Sequence[LogRecord]], None], on_error: Callable[[], None]
     ) -> None:
         self.error = ""
+        self.records_per_turn = MAX_RECORDS_PER_TURN
+        """The number of records after which the event loop does other work; evaluations take time."""
         self._path, self._on_records, self._on_error = path, on_records, on_error
         self._loop = asyncio.get_running_loop()
         self._file: int | None = None
@@ -102,7 +104,7 @@ class KernelLog:
 
     def _read_new(self) -> None:
         records: list[LogRecord] = []
-        for _ in range(_MAX_RECORDS_PER_TURN):
+        for _ in range(self.records_per_turn):
             try:
                 content = _read_one(self._file) if self._file is not None else None
             except OSError as error:

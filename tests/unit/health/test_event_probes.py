@@ -11,7 +11,7 @@ import pytest
 from genplug.hardware.host import Host
 from genplug.hardware.uevents import Uevent
 from genplug.health.binding import bind_probe
-from genplug.health.event_probes import EventProbes, is_driver_bound
+from genplug.health.event_probes import MAX_EVALUATIONS_PER_TURN, EventProbes, is_driver_bound
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.probes.kernel_log import KernelLogCheck
 from genplug.health.probes.uevent import UeventCheck
@@ -105,4 +105,29 @@ async def test_uevent_probe_passes_first_unless_events_cannot_be_received(tmp_pa
     listening.start()
     expected = Result(Outcome.ERROR, error) if error else PASSED
     assert await listening.next_result() == ("probe0", expected)
+    listening.close()
+
+
+async def test_existing_records_are_evaluated_in_turns_for_many_probes(tmp_path: Path) -> None:
+    count, records = 1000, 400
+    listening = Listening(tmp_path, *[KernelLogCheck((Template.parse("fault"),))] * count)
+    for number in range(records):
+        listening.log(number, "fault")
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            # Another task of the event loop, for example a call of the kubelet.
+            seen = listening.results.qsize()
+            await asyncio.sleep(0)
+            turns += listening.results.qsize() > seen
+
+    other = asyncio.create_task(take_turns())
+    listening.start()
+    async with asyncio.timeout(60):
+        while listening.results.qsize() < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert turns >= count * records // MAX_EVALUATIONS_PER_TURN
+    other.cancel()
     listening.close()
