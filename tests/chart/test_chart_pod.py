@@ -111,7 +111,7 @@ def test_cdi_directories_are_read_only_except_the_directory_of_the_agent() -> No
     assert paths["/etc/cdi"] == ("/host/etc/cdi", True)
     assert paths["/var/run/cdi"] == ("/host/var/run/cdi", False)
     assert {"name": "GENPLUG_CDI_SEARCH_DIRS", "value": "/etc/cdi:/var/run/cdi"} in get_agent(daemonset)["env"]
-    assert len(paths) == 8
+    assert len(paths) == 9
 
 
 def test_privileged_pool_leaves_other_pools_unprivileged() -> None:
