@@ -115,7 +115,7 @@ def test_metrics_and_labels_of_a_query_are_documented(where: str) -> None:
 
 def test_every_alert_has_a_severity_and_a_next_step() -> None:
     for alert in read_alerts():
-        assert alert["labels"]["severity"] in {"critical", "warning"}
+        assert alert["labels"]["severity"] in {"critical", "warning", "info"}
         assert alert["annotations"].keys() == {"summary", "description"}
         # A command, or a query for Prometheus.
         assert re.search(r"`(kubectl |genplug_\w+\{)[^`]*`", alert["annotations"]["description"])
