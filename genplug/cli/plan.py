@@ -17,9 +17,12 @@ from genplug.cli.options import (
 from genplug.cli.output import format_json, format_yaml, print_lines, print_message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from genplug.allocation.resource_state import ResourceState
     from genplug.hardware.host import Host
     from genplug.hardware.inventory import Inventory
+    from genplug.health.status import ProbeError, ProbeWarning
     from genplug.health.verdict import ProbeResults
     from genplug.spec.diagnostic import Diagnostic
     from genplug.spec.model import Config
@@ -114,7 +117,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from genplug.hardware.scan_errors import SearchLimitError  # noqa: PLC0415
     from genplug.health.presence import NO_PROBE_RESULTS  # noqa: PLC0415
     from genplug.health.run_once import run_probes_once  # noqa: PLC0415
-    from genplug.observe.text import join_names  # noqa: PLC0415
 
     try:
         config = _load_config(arguments)
@@ -133,16 +135,8 @@ def _run(arguments: argparse.Namespace) -> int:
     results, probe_errors, probe_warnings = (
         run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, (), ())
     )
-    for probe_error in probe_errors:
-        devices = join_names(probe_error.devices)
-        text = f"{probe_error.resource}: probe {probe_error.probe} cannot check {devices}: {probe_error.error}"
-        print_message("plan", text)
-    for warning in probe_warnings:
-        devices = join_names(warning.devices)
-        print_message("plan", f"{warning.resource}: probe {warning.probe} warns about {devices}: {warning.reason}")
-    for conflict in inventory.conflicts:
-        print_message("plan", conflict.message)
     states = _build_states(inventory, host, results)
+    _print_remarks(states, inventory, probe_errors, probe_warnings)
     code = 0
     explanations = tuple(explain(inventory, host)) if arguments.explain else None
     if arguments.allocate:
@@ -202,15 +196,40 @@ def _load_config(arguments: argparse.Namespace) -> "Config":
     return evolve(config, warnings=(*warnings, *config.warnings))
 
 
+def _print_remarks(
+    states: "Mapping[str, ResourceState]",
+    inventory: "Inventory",
+    probe_errors: "Iterable[ProbeError]",
+    probe_warnings: "Iterable[ProbeWarning]",
+) -> None:
+    """Print what the table does not show: probes that cannot run, warnings, conflicts and limits."""
+    from genplug.observe.text import join_names  # noqa: PLC0415 - see run
+
+    for probe_error in probe_errors:
+        devices = join_names(probe_error.devices)
+        text = f"{probe_error.resource}: probe {probe_error.probe} cannot check {devices}: {probe_error.error}"
+        print_message("plan", text)
+    for warning in probe_warnings:
+        devices = join_names(warning.devices)
+        print_message("plan", f"{warning.resource}: probe {warning.probe} warns about {devices}: {warning.reason}")
+    for conflict in inventory.conflicts:
+        print_message("plan", conflict.message)
+    for name, state in states.items():
+        if state.offer.omission:
+            print_message("plan", f"{name}: {state.offer.omission}")
+
+
 def _build_states(inventory: "Inventory", host: "Host", results: "ProbeResults") -> "dict[str, ResourceState]":
     """Return the state of each resource, as the agent would serve it."""
-    from genplug.allocation.offer import build_offer  # noqa: PLC0415 - see run
+    from genplug.allocation.offer import build_offer, count_grants, share_grants  # noqa: PLC0415 - see run
     from genplug.allocation.resource_state import ResourceState  # noqa: PLC0415
     from genplug.health.presence import evaluate_health  # noqa: PLC0415
 
     health = evaluate_health(inventory, None, {}, time.monotonic(), results)
+    devices = {name: health.devices.get(name, ()) for name in inventory.resources}
+    shares = share_grants({name: count_grants(inventory.resources[name], devices[name]) for name in devices})
     states = {
-        name: ResourceState(build_offer(resource, health.devices.get(name, ())), host)
+        name: ResourceState(build_offer(resource, devices[name], shares[name] // (1 + len(resource.aliases))), host)
         for name, resource in inventory.resources.items()
     }
     # A template of a name without devices has no instance: the resource appears under the template.

@@ -264,3 +264,12 @@ def test_errors_of_a_plan_fit_the_width(node: FakeNode, capsys: pytest.CaptureFi
     text = capsys.readouterr().err
     check_width(text)
     assert "error[GP019]: the resource 'a.io/kvm' is refused by 'resources' of" in " ".join(text.split())
+
+
+def test_plan_states_that_a_list_is_limited(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(64):
+        node.plug(f"/dev/gpu{number}", major=240, minor=number)
+    assert plan(node, REPLICAS.replace("replicas: 4", "replicas: 1000")) == 0
+    printed = capsys.readouterr()
+    assert "a.io/gpu: 14 of 64 devices are not listed" in " ".join(printed.err.split())
+    assert printed.out.count("1000 × gpu") == 50
