@@ -50,6 +50,8 @@ class ConfigReloader:
         self._submit = submit
         self._calls = BlockingCalls(HungPaths(), MAX_HUNG_LOADS, self.reload)
         self._active: Config | None = None
+        self._unrestricted: Config | None = None
+        """The active configuration with the resources that a later policy forbids."""
         self._error = ""
         """What is wrong with the newest files, which may not be the active configuration."""
         self._public_errors: tuple[str, ...] = ()
@@ -69,6 +71,8 @@ class ConfigReloader:
     def accept(self, config: Config) -> None:
         """Record that a submitted configuration is active."""
         self._active = config
+        if not config.withdrawn:
+            self._unrestricted = config
         self._is_decided.set()
         self.status = ConfigStatus(
             config.files,
@@ -102,8 +106,8 @@ class ConfigReloader:
         """Record that a submitted configuration cannot become active; its policy counts nevertheless."""
         self._is_decided.set()
         self._report_error("the configuration was rejected", error, ("it conflicts with the devices of the node",))
-        if self._active is not None and config.policy != self._active.policy:
-            self._submit(self._active.restricted_by(config.policy))
+        if self._unrestricted is not None and self._active is not None and config.policy != self._active.policy:
+            self._submit(self._unrestricted.restricted_by(config.policy))
 
     async def run(self) -> None:
         """Follow the files until cancelled."""
@@ -171,7 +175,7 @@ class ConfigReloader:
 
     async def _apply_policy(self) -> None:
         """Apply a changed policy even if the configuration beside it cannot be used."""
-        if self._active is None:
+        if self._active is None or self._unrestricted is None:
             return
         try:
             loaded = await self._calls.run(
@@ -182,7 +186,8 @@ class ConfigReloader:
             return
         if loaded.policy != self._active.policy:
             self._is_decided.clear()
-            self._submit(self._active.restricted_by(loaded.policy))
+            # A resource that an earlier policy forbade returns if this policy allows it.
+            self._submit(self._unrestricted.restricted_by(loaded.policy))
             # The next report is only correct under the new policy.
             await self._is_decided.wait()
 

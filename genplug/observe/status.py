@@ -10,6 +10,9 @@ from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
 from genplug.kubelet.reports import DeviceUse
 from genplug.observe.text import describe_exhausted_pool, format_time, join_names
 
+FIRST_SCAN_REASON = "the first scan of the devices has not finished"
+"""Why an agent with a configuration is not ready before it offers the first resource."""
+
 
 @frozen
 class DeviceStatus:
@@ -202,11 +205,19 @@ class Status:
         return not self.unready
 
     @property
+    def _awaits_first_scan(self) -> bool:
+        """Whether the configuration has resources and the agent has not published any of them since its start."""
+        is_loaded = self.config.loaded_at is not None
+        return is_loaded and self.config.resources > len(self.config.withdrawn) and not self.resources
+
+    @property
     def unready(self) -> tuple[str, ...]:
         """The reasons for which the agent is not ready."""
         reasons = []
         if self.config.loaded_at is None:
             reasons.append(f"no configuration is loaded: {self.config.error or 'it has not been read yet'}")
+        if self._awaits_first_scan:
+            reasons.append(FIRST_SCAN_REASON)
         if self.kubelet:
             reasons.append(f"kubelet: {self.kubelet}")
         reasons += [
@@ -232,6 +243,8 @@ class Status:
         reasons = []
         if self.config.loaded_at is None:
             reasons += ["no configuration is loaded", *self.config.public_errors]
+        if self._awaits_first_scan:
+            reasons.append(FIRST_SCAN_REASON)
         if self.kubelet:
             reasons.append("kubelet: the agent waits for the directory or the socket of the kubelet")
         reasons += [

@@ -187,6 +187,20 @@ async def test_stricter_policy_applies_to_the_active_configuration_at_once(node:
         assert not agent.status.config.error
 
 
+async def test_resource_returns_when_a_later_policy_allows_it_and_forbids_others(node: FakeNode, policy: Path) -> None:
+    write_in_place(policy, POLICY_HEADER)
+    async with node.run_agent(XY_CONFIG, policy=policy) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        write_in_place(policy, POLICY_HEADER + "resources: [other.com/*]\n")
+        await node.kubelet.wait_for_list(X, healthy=())
+        await node.kubelet.wait_for_list(Y, healthy=())
+        assert list(agent.status.config.withdrawn) == [X, Y]
+        write_in_place(policy, POLICY_HEADER + "resources: [example.com/x]\n")
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        assert list(agent.status.config.withdrawn) == [Y]
+        assert " refuses 1 of 2 resources, " in agent.status.config.withdrawal
+
+
 async def test_stricter_policy_applies_while_the_configuration_is_invalid(node: FakeNode, policy: Path) -> None:
     swap_config_map(policy.parent, {policy.name: POLICY_HEADER})
     async with node.run_agent(XY_CONFIG, policy=policy) as agent:

@@ -133,6 +133,17 @@ def test_status_is_not_ready_while_the_policy_refuses_resources_of_the_configura
     )
 
 
+def test_status_is_not_ready_between_the_configuration_and_the_first_scan() -> None:
+    starting = Status("0.1.0", "node-1", CONFIG, "", ())
+    assert starting.unready == starting.public_unready == ("the first scan of the devices has not finished",)
+    without_resources = evolve(CONFIG, resources=0)
+    assert evolve(starting, config=without_resources).is_ready
+    # A policy that refuses all resources is the reason, not the scan.
+    refused = evolve(CONFIG, withdrawn=("a.io/x", "a.io/y", "a.io/z", "a.io/q"))
+    (reason,) = evolve(starting, config=refused).unready
+    assert reason.startswith("policy.yaml refuses 4 of 4 resources")
+
+
 def test_resources_that_wait_for_the_same_reason_are_one_line() -> None:
     resources = tuple(evolve(WAITING, name=f"a.io/{number}") for number in range(300))
     (line,) = Status("0.1.0", None, CONFIG, "", resources).unready
