@@ -62,6 +62,7 @@ class Agent:
             accept=self._reloader.accept,
             reject=self._reloader.reject,
             ask_usage=lambda is_urgent: self._usage_poller.ask(is_urgent=is_urgent),
+            wait_usage=self._wait_first_usage,
         )
         self._usage_poller = UsagePoller(settings, self.event_log, self._scanner.on_usage)
         self._supervised = (
@@ -154,6 +155,9 @@ class Agent:
 
     def _submit_config(self, config: Config) -> None:
         self._scanner.submit(config)
+
+    async def _wait_first_usage(self) -> None:
+        await self._usage_poller.wait_first_poll()
 
     def _on_uevent(self, event: Uevent) -> None:
         self._scanner.on_paths_changed(affected_paths(event))

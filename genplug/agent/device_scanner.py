@@ -5,7 +5,7 @@ other resource.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from genplug.agent.alias_pools import GRACE_POLLS
 from genplug.agent.blocking_calls import BlockingCalls
@@ -33,7 +33,7 @@ class DeviceScanner:
 
     ``publish`` gets each new scan, ``accept`` each submitted configuration that is scanned from now on, and ``reject``
     each that is not, with the reason. ``ask_usage`` is called when a report of the IDs that pods use is needed, and
-    with whether this need is new.
+    with whether this need is new. ``wait_usage`` returns when the first report has arrived, or cannot be waited for.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it uses, and to whom it reports
@@ -47,9 +47,11 @@ class DeviceScanner:
         accept: Callable[[Config], None],
         reject: Callable[[Config, str], None],
         ask_usage: Callable[[bool], None],
+        wait_usage: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
-        self._publish, self._accept, self._reject, self._ask_usage = publish, accept, reject, ask_usage
+        self._publish, self._accept, self._reject = publish, accept, reject
+        self._ask_usage, self._wait_usage = ask_usage, wait_usage
         calls = BlockingCalls(paths, on_return=self._rescan_stalled)
         self.watches = DeviceWatches(host, watcher, calls, event_log, self.on_change, self.request_rescan)
         self._submitted: Config | None = None
@@ -164,6 +166,12 @@ class DeviceScanner:
         # The next change is published at once: it is not part of a burst.
         self._timer = self._timer.after_full_scan(time.monotonic(), self._settings.rescan_seconds, has_found=False)
         self._schedule_pending()
+        if self._inventory is None and self._ledger.usage is None:
+            # Without the report, the first list lacks the devices that several IDs lead to: after a restart of the
+            # agent, the node would lose them for a moment.
+            ledger, now = self._ledger, time.monotonic()
+            if build_inventory(config, scans, None, ledger, now)[0].withheld:
+                await self._wait_usage()
         self._publish_scans(config, is_forced=True)
         self._accept(config)
 

@@ -1,7 +1,9 @@
 """Asks the kubelet which device IDs pods use, when the answer decides which ID a device has."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from genplug.agent.settings import Settings
 from genplug.agent.wakeup import Wakeup
@@ -12,6 +14,8 @@ from genplug.observe.events import Event, EventLog
 
 RETRY_SECONDS = 1.0
 """Seconds between two attempts while the kubelet does not respond, and a device waits for it."""
+FIRST_POLL_PATIENCE_SECONDS = 1.0
+"""Seconds for which the first device list waits for the first poll, so that it is complete after a restart."""
 
 
 class UsagePoller:
@@ -30,6 +34,7 @@ class UsagePoller:
         self._is_needed = False
         self._wakeup = Wakeup()
         self._error = ""
+        self._has_polled = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<UsagePoller [{'needed' if self._is_needed else 'idle'} | error: {self._error or 'none'}]>"
@@ -41,6 +46,12 @@ class UsagePoller:
         self._is_needed = True
         self._due = min(self._due, time.monotonic() + seconds)
         self._wakeup.set()
+
+    async def wait_first_poll(self) -> None:
+        """Return when the first poll has ended, also without a response, or after a second."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_POLL_PATIENCE_SECONDS):
+                await self._has_polled.wait()
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -68,3 +79,4 @@ class UsagePoller:
         else:
             self._error = ""
             self._report(used, requested_at)
+        self._has_polled.set()

@@ -469,7 +469,9 @@ class _Assignment:
 
     def _find_alternative(self, device: Contender, thing: Thing) -> Denial | None:
         """Return the denial of a thing that no device has, and that a pod may use under another ID."""
-        if self._holders_of(thing):
+        if any(
+            holder.owner == device.owner or not _may_follow(device, holder, thing) for holder in self._holders_of(thing)
+        ):
             return None
         is_known = self.ledger.usage is not None
         is_in_use = self._is_in_use(device.names, device.owner, device.is_pool)

@@ -1,6 +1,8 @@
 """Which ID a device has: hardware is never offered under two IDs, whatever paths lead to it (points 42, 46)."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -31,6 +33,26 @@ async def wait_for_one(node: FakeNode, resource: str = X) -> str:
         resource, lambda devices: len(devices) == len(devices.healthy) == 1, timeout=15
     )
     return next(iter(listed))
+
+
+@asynccontextmanager
+async def delay_pod_resources(node: FakeNode, seconds: float) -> AsyncIterator[None]:
+    """Forward connections to the pod-resources API of the kubelet after a delay."""
+    socket = node.kubelet.pod_resources_socket
+    served = socket.rename(socket.with_name("served"))
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while content := await source.read(4096):
+            target.write(content)
+        target.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)
+        kubelet_reader, kubelet_writer = await asyncio.open_unix_connection(served)
+        await asyncio.gather(copy(reader, kubelet_writer), copy(kubelet_reader, writer), return_exceptions=True)
+
+    async with await asyncio.start_unix_server(forward, socket):
+        yield
 
 
 @pytest.mark.parametrize("names", [("b", "a", "c"), ("c", "b", "a"), ("a", "b", "c")])
@@ -97,6 +119,36 @@ async def test_restarted_agent_keeps_the_id_that_a_pod_uses(node: FakeNode) -> N
     await node.kubelet.wait_disconnected(X)
     link(node, "a", "c")
     async with node.run_agent():
+        assert await wait_for_one(node) == device_id
+    assert {id_ for message in node.kubelet.messages(X) for id_ in message.devices} == {device_id}
+
+
+async def test_first_list_is_complete_when_the_kubelet_reports_late(node: FakeNode) -> None:
+    plug_devices(node, "x0", "x1")
+    link(node, "a", "b")
+    link(node, "c", "d", target="../x1")
+    await node.kubelet.start()
+    async with delay_pod_resources(node, 0.3):
+        for _ in ("start", "restart"):
+            async with node.run_agent(LINKS):
+                await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 2)
+            await node.kubelet.wait_disconnected(X)
+    assert {len(message.devices) for message in node.kubelet.messages(X)} == {2}
+
+
+async def test_id_in_use_is_kept_after_a_restart_when_another_resource_overlaps(node: FakeNode) -> None:
+    overlap = "share: {overlap: true}"
+    links = "devices: [{glob: '/dev/by-id/*'}]"
+    config = f"{CONFIG_HEADER}resources:\n  {X}: {{{links}, {overlap}}}\n  {Y}: {{{ALL_X}, {overlap}}}\n"
+    node.plug("/dev/x0")
+    link(node, "b")
+    async with node.run_agent(config):
+        device_id = await wait_for_one(node)
+        await node.kubelet.admit(X, ids={device_id}, pod="user")
+    await node.kubelet.wait_disconnected(X)
+    link(node, "a", "c")
+    async with delay_pod_resources(node, 3.0), node.run_agent():
+        await wait_for_one(node, Y)
         assert await wait_for_one(node) == device_id
     assert {id_ for message in node.kubelet.messages(X) for id_ in message.devices} == {device_id}
 
