@@ -181,10 +181,12 @@ async def test_sigterm_ends_the_process_although_a_scan_and_the_configuration_ha
     node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     plug(node, "x0", "y0")
+    policy = node.directory / "policy.yaml"
+    policy.write_text(POLICY + "read: {allow: [/mnt/**]}\n")
     node.write_config(HEAD + SCANNED + Y_SPEC)
     with HangingFiles(node.locate("/mnt/dead"), {"lib": "ok"}) as files:
         files.hang("lib")
-        async with process(node) as running:
+        async with process(node, "--policy", str(policy)) as running:
             await kubelet.wait_for_list(Y, healthy={"y0"})
             await asyncio.to_thread(files.wait_for_reader, "lib")
             with HangingFiles(node.config_dir, {"genplug.yaml": ""}) as configuration:
@@ -216,10 +218,12 @@ async def test_sigterm_frees_the_node_although_a_driver_keeps_the_process_from_e
     node: FakeNode, kubelet: KubeletStandIn
 ) -> None:
     plug(node, "x0", "y0")
+    policy = node.directory / "policy.yaml"
+    policy.write_text(POLICY + "read: {allow: [/mnt/**]}\n")
     node.write_config(HEAD + SCANNED + Y_SPEC)
     with HangingFiles(node.locate("/mnt/dead"), {"lib": "ok"}, is_killable=False) as files:
         files.hang("lib")
-        async with process(node) as running:
+        async with process(node, "--policy", str(policy)) as running:
             await kubelet.wait_for_list(Y, healthy={"y0"})
             await asyncio.to_thread(files.wait_for_reader, "lib")
             assert is_locked(kubelet.plugins_dir)
