@@ -22,6 +22,7 @@ examples:
   genplug init > genplug.yaml              for the devices of this machine
   genplug init --root /host -o genplug.yaml
   genplug init --list                      all kinds of hardware
+  genplug init --list nvidia               those with this word in name or description
   genplug init gpu                         recipes with this word in name or description
   genplug init nvidia-gpu > genplug.yaml
   genplug init nvidia-gpu --policy -o policy.yaml
@@ -47,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     recipes = shipped_recipes()
     if arguments.list:
-        print(format_table(("KIND", "FOR"), [(recipe.kind, recipe.summary) for recipe in recipes.values()]))
-        return 0
+        return _print_list(recipes, " ".join(arguments.kinds))
     if not arguments.kinds:
         return _write_matching(recipes, arguments)
     if unknown := [kind for kind in arguments.kinds if kind not in recipes]:
@@ -56,6 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     chosen = [recipes[kind] for kind in dict.fromkeys(arguments.kinds)]
     return _write_policy(chosen, arguments.output) if arguments.policy else _write_chosen(chosen, arguments.output)
+
+
+def _print_list(recipes: "Mapping[str, Recipe]", words: str) -> int:
+    """Print the recipes, with words only those that mention them, and return the exit code."""
+    from genplug.recipes.catalog import find_recipes  # noqa: PLC0415 - as in run
+
+    found = find_recipes(recipes.values(), words) if words else list(recipes.values())
+    if not found:
+        _print_unknown(words, recipes)
+        return 2
+    print(format_table(("KIND", "FOR"), [(recipe.kind, recipe.summary) for recipe in found]))
+    return 0
 
 
 def _write_chosen(chosen: "Sequence[Recipe]", output: str) -> int:

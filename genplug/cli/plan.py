@@ -149,9 +149,11 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.output == "json" or arguments.allocate:
         print(format_json(document))
     else:
-        print(format_plan(states, inventory, is_wide=arguments.output == "wide"))
+        is_wide = arguments.output == "wide"
+        print(format_plan(states, inventory, is_wide=is_wide))
         if explanations is not None:
-            print("\n" + "\n\n".join(map(format_explanation, explanations)))
+            texts = (format_explanation(explanation, is_wide=is_wide) for explanation in explanations)
+            print("\n" + "\n\n".join(texts))
     has_warnings = bool(warnings or inventory.conflicts)
     return WARNINGS_CODE if has_warnings and arguments.strict and not code else code
 

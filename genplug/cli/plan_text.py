@@ -84,9 +84,10 @@ def _left_out_rows(inventory: Inventory, *, is_wide: bool) -> Iterator[tuple[str
             yield resource, f"{more} more paths", "'-o wide' shows all"
 
 
-def format_explanation(explanation: CandidateExplanation) -> str:
-    """Return the evaluation of a path as lines."""
-    return "\n".join(map(escape_line, _explanation_lines(explanation)))
+def format_explanation(explanation: CandidateExplanation, *, is_wide: bool = False) -> str:
+    """Return the evaluation of a path as lines, which have any length if ``is_wide``."""
+    lines = map(escape_line, _explanation_lines(explanation))
+    return "\n".join(lines if is_wide else map(wrap_line, lines))
 
 
 def _explanation_lines(explanation: CandidateExplanation) -> Iterator[str]:

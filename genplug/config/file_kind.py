@@ -29,6 +29,11 @@ _FOREIGN: Mapping[FileKind, Mapping[str, str]] = {
     },
 }
 """Hints by expected kind and found kind."""
+_OTHER_KIND = {
+    FileKind.CONFIG: f"the kind of a policy is {FileKind.POLICY}",
+    FileKind.POLICY: f"the kind of a configuration is {FileKind.CONFIG}",
+}
+"""Hints by expected kind, for a kind that is not known."""
 
 
 def check_kind(trees: Sequence[MapNode], kind: FileKind, diagnostics: Diagnostics) -> bool:
@@ -43,7 +48,8 @@ def check_kind(trees: Sequence[MapNode], kind: FileKind, diagnostics: Diagnostic
             if isinstance(written, ScalarNode) and isinstance(written.value, str) and written.value != value:
                 foreign = _FOREIGN[kind].get(written.text, "")
                 slip = "" if foreign else did_you_mean(written.text, (value,))
-                hint = foreign or slip
+                other = did_you_mean(written.text, tuple(FileKind)) or _OTHER_KIND[kind] if key == "kind" else ""
+                hint = foreign or slip or other
                 message, width = f"{written.text!r} is not supported", len(written.text)
                 diagnostics.add(
                     ErrorCode.WRONG_VERSION,

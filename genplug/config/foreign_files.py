@@ -119,6 +119,9 @@ def _has(*keys: str) -> Callable[[MapNode], str | None]:
 
 
 def _find_nvidia_key(tree: MapNode) -> str | None:
+    sharing = tree.get("sharing")
+    if isinstance(sharing, MapNode) and not {"timeSlicing", "mps"}.isdisjoint(sharing.entries):
+        return "sharing"
     if "version" not in tree.entries or "apiVersion" in tree.entries:
         return None
     return next((key for key in ("flags", "sharing", "resources", "imex") if key in tree.entries), None)
@@ -138,6 +141,11 @@ def _find_kubevirt_key(tree: MapNode) -> str | None:
     return "spec" if is_part else "permittedHostDevices" if "permittedHostDevices" in tree.entries else None
 
 
+def _find_generic_device_key(tree: MapNode) -> str | None:
+    is_group_list = _has_items_with("paths", "usb")(tree.get("groups"))
+    return "groups" if is_group_list and "apiVersion" not in tree.entries else None
+
+
 def _find_values_key(tree: MapNode) -> str | None:
     if "apiVersion" in tree.entries or "kind" in tree.entries:
         return None
@@ -149,6 +157,8 @@ def _find_values_key(tree: MapNode) -> str | None:
     return next((key for key in ("pools", "daemonset") if isinstance(tree.get(key), MapNode)), None)
 
 
+_GENERIC_DEVICE_PLUGIN = "a configuration of generic-device-plugin"
+_GENERIC_DEVICE_PLUGIN_DEVICE = "a value of '--device' of generic-device-plugin"
 _POD_HINT = (
     "a pod requests devices in 'resources.limits' of a container; a configuration of genplug describes which devices "
     "exist"
@@ -169,10 +179,11 @@ _FORMATS: Sequence[_Format] = (
     ),
     _Format("a configuration of the NVIDIA device plugin", migration_hint("nvidia"), _find_nvidia_key),
     _Format(
-        "a configuration of generic-device-plugin",
+        _GENERIC_DEVICE_PLUGIN,
         migration_hint("generic-device-plugin"),
         _key_with("devices", _has_items_with("groups")),
     ),
+    _Format(_GENERIC_DEVICE_PLUGIN_DEVICE, migration_hint("generic-device-plugin"), _find_generic_device_key),
     _Format(
         "a configuration of the SR-IOV network device plugin",
         migration_hint("sriov"),
@@ -261,6 +272,9 @@ def _has_containers(tree: MapNode) -> bool:
 
 def _find_in_list(tree: ListNode) -> ForeignFile | None:
     for item in tree.items:
+        if isinstance(item, MapNode) and (found := _find_generic_device_key(item)) is not None:
+            hint, location = migration_hint("generic-device-plugin"), item.entries[found].key
+            return ForeignFile(_GENERIC_DEVICE_PLUGIN, hint, location, len(found))
         for key, entry in item.entries.items() if isinstance(item, MapNode) else ():
             if key.lower() in ("devicematch", "nummaxdevices"):
                 name, hint = "a configuration of smarter-device-manager", migration_hint("smarter-device-manager")

@@ -262,7 +262,10 @@ def read_text(path: str, diagnostics: Diagnostics) -> ConfigFile | None:
                 content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        diagnostics.add(ErrorCode.UNREADABLE, SourceLocation(name, 1, 1), f"cannot read the file: {reason}")
+        is_missing = isinstance(error, FileNotFoundError)
+        message = "no such file or directory" if is_missing else f"cannot read the file: {reason}"
+        hint = "check the path; '-' is the standard input" if is_missing else ""
+        diagnostics.add(ErrorCode.UNREADABLE, SourceLocation(name, 1, 1), message, hint=hint)
         return None
     return decode_utf8(content, name, diagnostics)
 

@@ -57,6 +57,7 @@ _REGEX_SYNTAX = (
     (re.compile(r"(?<=/)[A-Za-z]+(\.[*+])(?=/|\Z)"), "in a glob, '.' matches only itself, and '*' any text"),
     (re.compile(r"\](\+)"), "in a glob, '+' matches only itself"),
     (re.compile(r"(\([^()/]*\|[^()/]*\))"), "in a glob, '(', '|' and ')' match only themselves"),
+    (re.compile(r"[^/](\|)\s*/dev/"), "in a glob, '|' matches only itself"),
     (re.compile(r"(\$)(?=/|\Z)"), "in a glob, '$' matches only itself"),
 )
 """Regular expressions for a glob that looks like a regular expression, each with its explanation."""
@@ -74,7 +75,8 @@ def _check_glob(path: Path, scalar: ScalarNode) -> Iterator[Diagnostic]:
         return
     for pattern, explanation in _REGEX_SYNTAX:
         if found := pattern.search(scalar.text):
-            hint = f"write '{_suggest_glob(scalar.text)}'"
+            suggestion = f"'{_suggest_glob(scalar.text)}'"
+            hint = f"write [{suggestion}]" if "', '" in suggestion else f"write {suggestion}"
             message = f"{scalar.text!r} looks like a regular expression: {explanation}"
             yield _warn(WarningCode.REGEX_IN_GLOB, scalar, found.start(1), len(found[1]), message, path, hint)
             return
@@ -83,6 +85,7 @@ def _check_glob(path: Path, scalar: ScalarNode) -> Iterator[Diagnostic]:
 def _suggest_glob(text: str) -> str:
     """Return the glob that a regular expression probably means."""
     text = re.sub(r"\(([^()|]*(?:\|[^()|]*)+)\)", lambda found: "{" + found[1].replace("|", ",") + "}", text)
+    text = re.sub(r"\|\s*/dev/", "', '/dev/", text)
     text = re.sub(r"(\[[^]]*\])\+", r"\1*", text.removesuffix("$"))
     return re.sub(r"(?<=[A-Za-z])\.[*+]", "*", text)
 
@@ -127,6 +130,16 @@ def _check_characters_of(tree: MapNode) -> Iterator[Diagnostic]:
     for path, scalar in _walk(tree):
         if found := _find_invisible(scalar.text):
             yield _warn_about_character("value", *found, scalar.at(found[0]), path)
+        elif _is_path_with_space(path, scalar.text):
+            yield _warn(
+                WarningCode.INVISIBLE_CHARACTER,
+                scalar,
+                len(scalar.text.rstrip()),
+                1,
+                "the path ends with a space, so that only names that end with a space match",
+                path,
+                "delete the space",
+            )
 
 
 def _find_invisible(text: str) -> tuple[int, str] | None:
@@ -138,6 +151,15 @@ def _find_invisible(text: str) -> tuple[int, str] | None:
         if is_blank or character in _BLANK_CHARACTERS:
             return offset, character
     return None
+
+
+_WITH_SPACES = frozenset({"env", "annotations", "find", "matches", "command"})
+"""Keys of values in which a space at the end can be intended."""
+
+
+def _is_path_with_space(path: Path, text: str) -> bool:
+    """Return whether a value is a path or a glob that ends with a space or a tab."""
+    return text.startswith("/") and text.endswith((" ", "\t")) and _WITH_SPACES.isdisjoint(path)
 
 
 def _warn_about_character(what: str, _offset: int, character: str, location: SourceLocation, path: Path) -> Diagnostic:

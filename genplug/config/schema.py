@@ -135,7 +135,8 @@ def _add_unknown_keys(
         if key not in known and isinstance(node, MapNode):
             location, width = node.entries[key].key, len(key)
             hint = (
-                (translate_key(key, where) if is_config else "")
+                (_other_number(key, known) if not where else "")
+                or (translate_key(key, where) if is_config else "")
                 or _where_it_belongs(key, where, known)
                 or did_you_mean(key, known)
                 or f"valid keys: {', '.join(known)}"
@@ -143,6 +144,11 @@ def _add_unknown_keys(
             diagnostics.add(
                 ErrorCode.UNKNOWN_KEY, location, f"unknown key {key!r}", key_path=where, hint=hint, width=width
             )
+
+
+def _other_number(key: str, known: Mapping[str, Any]) -> str:
+    """Return a hint with the known key that is the plural or the singular of a key, or an empty string."""
+    return next((f"did you mean {name!r}?" for name in (f"{key}s", key.removesuffix("s")) if name in known), "")
 
 
 def _where_it_belongs(key: str, where: str, known: Mapping[str, Any]) -> str:

@@ -64,7 +64,12 @@ class Glob:
             hint = "a glob is not a regular expression: write '/dev/ttyUSB*'"
             raise GlobError("a glob must be an absolute path", 0, hint)
         if not text.startswith(("/", "{")):
-            hint = f"write '/dev/{text.removeprefix('dev/')}' if that is what you mean"
+            path = text.strip()
+            if path.startswith("~"):
+                hint = "write the home directory as an absolute path: '~' matches only itself"
+            else:
+                path = path if path.startswith("/") else f"/dev/{path.removeprefix('./').removeprefix('dev/')}"
+                hint = f"write '{path}' if that is what you mean"
             raise GlobError("a glob must be an absolute path", 0, hint)
         return cls(text, tuple(dict.fromkeys(_segments(pattern, text) for pattern in expand_braces(text))))
 

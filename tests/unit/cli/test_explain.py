@@ -46,7 +46,7 @@ def command(tmp_path: Path) -> list[str]:
 def test_each_path_has_a_paragraph_with_its_outcome_conditions_and_attributes(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command) == 0
+    assert main([*command, "-o", "wide"]) == 0
     paragraphs = {part.split(":")[0]: part for part in capsys.readouterr().out.split("\n\n")}
     information, sysfs = "/proc/driver/nvidia/gpus/{}/information", "/sys/devices/pci0000:{}/device"
     taken = paragraphs["/dev/nvidia0"]
@@ -62,6 +62,16 @@ def test_each_path_has_a_paragraph_with_its_outcome_conditions_and_attributes(
     assert "  failed: where pci.device: 20b* (" in without
     assert "c.yaml:13:15): does not exist\n" in without
     assert "  bdf: does not exist\n" in without
+
+
+def test_lines_are_at_most_120_columns_wide_unless_the_output_is_wide(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG.replace('"20b*"', "[" + ", ".join(f'"20b{n}"' for n in range(1, 10)) + "]"))
+    assert main(command) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
+    assert main([*command, "-o", "wide"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 120
 
 
 def test_document_has_the_same_facts(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,15 @@ def test_unknown_kind_lists_recipes_that_mention_it(
     assert len(rows) < 12
 
 
+def test_list_with_words_shows_the_recipes_that_mention_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--list", "fuse"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["KIND", "fuse-kvm-tun"]
+    assert main(["init", "--list", "nvida-gpu"]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert "did you mean 'nvidia-gpu'?" in printed.err
+
+
 def test_word_in_a_name_or_summary_hides_recipes_that_only_mention_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "fuse"]) == 2
     assert [line.split()[0] for line in capsys.readouterr().err.splitlines()[2:]] == ["fuse-kvm-tun"]

@@ -141,6 +141,14 @@ def test_values_of_a_parent_chart_are_below_the_name_of_the_chart(capsys: pytest
     assert list_errors(capsys.readouterr().err) == ["values.yaml:9:11: error[GP019"]
 
 
+def test_missing_values_file_is_an_error_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--values", "missing.yaml"]) == 78
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "missing.yaml:1:1: error[GP001]: no such file or directory",
+        "      = help: check the path; '-' is the standard input",
+    ]
+
+
 def test_unknown_pool_is_an_error_that_names_the_pools(capsys: pytest.CaptureFixture[str]) -> None:
     write(values=VALUES)
     assert main(["validate", "--values", "values.yaml", "--pool", "lib"]) == 78

@@ -23,6 +23,7 @@ FILES = {
     ],
     "NVIDIA device plugin": [
         "version: v1\nflags: {migStrategy: none}",
+        "sharing: {mps: {resources: [{name: nvidia.com/gpu, replicas: 4}]}}",
         "version: v1\nsharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 4}]}}",
     ],
     "values file of NVIDIA's chart": [
@@ -33,6 +34,8 @@ FILES = {
     "NVIDIA GPU Operator": ["apiVersion: nvidia.com/v1\nkind: ClusterPolicy\nspec: {}"],
     "generic-device-plugin": [
         "devices: [{name: serial, groups: [{paths: [{path: /dev/ttyUSB*}]}]}]",
+        "- name: serial\n  groups: [{paths: [{path: /dev/ttyUSB*}]}]",
+        "name: serial\ngroups: [{count: 10, usb: [{vendor: '1a86'}]}]",
         '{"domain": "squat.ai", "devices": [{"name": "a", "groups": [{"usb": [{"vendor": "1a86"}]}]}]}',
     ],
     "smarter-device-manager": [
