@@ -208,9 +208,11 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
         links = tuple(
             f"{directory}/{name}" for directory, entries in path_dependencies.names.items() for name in entries
         )
-    reason = path_error(path, info, source, host) or policy.candidate_error(path)
-    if not reason and info is not None and not info.is_device and not path.startswith("/dev/"):
+    # First the policy: the other reasons describe what is at the path.
+    reason = policy.candidate_error(path)
+    if not reason and info is not None and not info.is_device:
         reason = policy.candidate_error(info.resolved)
+    reason = reason or path_error(path, info, source, host)
     if info is None or reason:
         return Candidate(path, info, {}, number, found_by, reason, links)
     lazy = LazyAttributes(path, info, source, host, policy)

@@ -22,6 +22,10 @@ class _NothingMatchesError(Exception):
     """A required glob matches nothing."""
 
 
+class _RefusedGlobError(Exception):
+    """The policy does not allow to search for a glob."""
+
+
 def candidate_nodes(candidates: Sequence[Candidate]) -> list[DeviceNode]:
     """Return the candidates that are device nodes, each with its host path as container path.
 
@@ -47,7 +51,7 @@ def specified_nodes(
     faults: list[str] = []
     for spec in specs:
         try:
-            for path, selected in _paths(spec, attributes, host, dependencies):
+            for path, selected in _paths(spec, attributes, host, dependencies, policy):
                 node = _node(path, spec, selected, host, dependencies, policy)
                 if isinstance(node, str):
                     faults.append(node)
@@ -67,7 +71,7 @@ def specified_nodes(
             faults.append(f"a path at {spec.location} {error.describe('the device')}")
         except GlobError as error:
             faults.append(f"a path at {spec.location} renders to an invalid glob: {error}")
-        except _NothingMatchesError as error:
+        except (_NothingMatchesError, _RefusedGlobError) as error:
             faults.append(str(error))
     return list(nodes.values()), faults
 
@@ -93,7 +97,9 @@ def resolve_collisions(
     return tuple(kept[False]), tuple(kept[True]), faults
 
 
-def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Dependencies) -> Iterator[tuple[str, Values]]:
+def _paths(
+    spec: NodeSpec, attributes: Values, host: Host, dependencies: Dependencies, policy: Policy
+) -> Iterator[tuple[str, Values]]:
     """Yield each path on the host, with the attributes from which its path in the container is rendered."""
     context = () if spec.container_path is None else (spec.container_path,)
     is_glob = spec.path.has_glob
@@ -104,9 +110,14 @@ def _paths(spec: NodeSpec, attributes: Values, host: Host, dependencies: Depende
         if not is_glob:
             yield text, selected
             continue
-        found = host.glob(Glob.parse(text))
+        glob = Glob.parse(text)
+        if error := policy.node_glob_error(glob):
+            raise _RefusedGlobError(f"{printable(text)} is {error} ({spec.location})")
+        found = host.glob(glob)
         dependencies.update(found.dependencies)
-        paths = [path for path in found.paths if not _is_ignored(path, host, dependencies)]
+        # A match that the policy does not allow to name is ignored: a reason would reveal that the path exists.
+        allowed = (path for path in found.paths if not policy.candidate_error(path))
+        paths = [path for path in allowed if not _is_ignored(path, host, dependencies)]
         if not paths and not spec.optional:
             hint = missing_node_hint(text)
             raise _NothingMatchesError(f"nothing matches {text} ({spec.location})" + (f": {hint}" if hint else ""))

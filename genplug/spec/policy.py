@@ -12,7 +12,7 @@ from attrs import frozen
 
 from genplug.spec.denied_variables import denied_value_effect, denied_variable_effect
 from genplug.spec.globs import Glob
-from genplug.spec.read_rules import DEFAULT_READ_RULES, ReadRules
+from genplug.spec.read_rules import DEFAULT_READ_RULES, ReadRules, literal_path
 
 
 @frozen
@@ -121,6 +121,10 @@ class Policy:
         """Return which rule forbids to read any file below a directory, or an empty string."""
         return "" if self.read.may_allow_below(directory) else self._refuse_read()
 
+    def read_glob_error(self, glob: Glob) -> str:
+        """Return which rule forbids to search for a glob of files to read, or an empty string."""
+        return "" if self.read.may_allow_match(glob) else self._refuse_read()
+
     def candidate_error(self, path: str) -> str:
         """Return which rule forbids that a glob of ``devices`` names a path, or an empty string.
 
@@ -137,6 +141,17 @@ class Policy:
         # A mount of a directory includes everything below it.
         is_mounted = not self.mount_error(directory, read_only=True)
         return "" if is_possible or is_mounted or f"{directory}/".startswith("/dev/") else self._refuse_read()
+
+    def node_glob_error(self, glob: Glob) -> str:
+        """Return which rule forbids to search for a glob of device nodes, or an empty string.
+
+        Each alternative must lead to paths that may be named: a search elsewhere would reveal which paths exist.
+        """
+        errors = (
+            self.candidate_error(path) if is_literal else self.candidate_below_error(path)
+            for path, is_literal in map(literal_path, glob.alternatives)
+        )
+        return next(filter(None, errors), "")
 
     def _refuse_read(self) -> str:
         return self._refuse("read.allow", _format_list([glob.text for glob in self.read.globs]))

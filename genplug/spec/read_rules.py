@@ -3,6 +3,7 @@
 The rules are compared with the path as written and with the path without symlinks.
 """
 
+import itertools
 import re
 from functools import lru_cache
 
@@ -20,17 +21,25 @@ DEFAULT_READ_GLOBS = (
 """The files that describe devices: sysfs, the directories of drivers in procfs, and the database of udev."""
 
 _PRIVATE_PLACES = re.compile(
-    r"/sys/kernel/(?:debug|tracing|security|config|notes|vmcoreinfo)(?:/|\Z)"
-    r"|/sys/firmware/(?:efi|qemu_fw_cfg|acpi|dmi)(?:/|\Z)"
+    r"/sys/kernel/(?:debug|tracing|security|config|notes|vmcoreinfo|boot_params|fadump[^/]*)(?:/|\Z)"
+    # The device tree describes devices, except for the arguments and the seeds that the boot loader adds.
+    r"|/sys/firmware/(?:devicetree/base/chosen|(?!devicetree(?:/|\Z))[^/]+)(?:/|\Z)"
     r"|/sys/module/[^/]+/(?:sections|notes)(?:/|\Z)"
-    r"|/sys/fs/(?:pstore|cgroup|bpf)(?:/|\Z)"
+    r"|/sys/fs/[^/]+(?:/|\Z)"
+    # Dumps of the memory of a device (Documentation/ABI/testing/sysfs-devices-coredump, drivers/gpu/drm/i915).
+    r"|/sys/(?:[^/]+/)*(?:devcoredump|drm/card\d+/error)(?:/|\Z)"
+    # Parts of a non-volatile memory (Documentation/ABI/testing/sysfs-nvmem-cells).
+    r"|/sys/(?:[^/]+/)*cells/[^/]+@[^/]+(?:/|\Z)"
     r"|/proc/(?:kcore|kmsg|vmcore|keys|key-users|kallsyms|kpage[a-z]+|\d+|self|thread-self)(?:/|\Z)"
 )
-"""Debugging interfaces, firmware settings, memory addresses, crash logs, and the state of processes."""
+"""Debugging interfaces, firmware settings, memory addresses, crash logs, memory contents, and states of processes."""
 _PRIVATE_NAME = re.compile(
-    r"[^/]*(?:passw(?:or)?d|passphrase|secret|private|credential)[^/]*|key|psk|tls_key", re.ASCII
+    r"[^/]*(?:passw(?:or)?d|passphrase|secret|private|credential)[^/]*|key|psk|tls_key|nvmem|nvram|optrom|fw_dump",
+    re.ASCII,
 )
-"""Files with secrets: passwords of iSCSI sessions, secrets and keys of NVMe over Fabrics, keys of Thunderbolt."""
+"""Files with secrets: passwords of iSCSI sessions, secrets and keys of NVMe over Fabrics, keys of Thunderbolt; and the
+contents of memories: fuses, flash memories and CMOS (Documentation/ABI/stable/sysfs-bus-nvmem), firmware of adapters.
+"""
 
 
 @frozen
@@ -55,9 +64,23 @@ class ReadRules:
         if "/.." in path and ".." in path.split("/"):
             return False
         if not _is_private(path):
-            return path.startswith(self._trees) or any(glob.matches(path) for glob in self.globs)
+            return self.names(path)
         return any(
             glob.matches(path) and any(_names_private_place(segments) for segments in glob) for glob in self.globs
+        )
+
+    def names(self, path: str) -> bool:
+        """Return whether a glob matches a path, also if the path is private and the glob does not allow it."""
+        return path.startswith(self._trees) or any(glob.matches(path) for glob in self.globs)
+
+    def may_allow_match(self, glob: Glob) -> bool:
+        """Return whether each alternative of a glob may match a path that may be read.
+
+        A search for another glob would reveal which files exist.
+        """
+        return all(
+            self.allows(path) if is_literal else self.may_allow_below(path)
+            for path, is_literal in map(literal_path, glob.alternatives)
         )
 
     def may_allow_below(self, directory: str) -> bool:
@@ -83,6 +106,12 @@ def literal_directory(text: str) -> str:
     """Return the directory that a path or glob begins with, from the text before its first wildcard."""
     literal = re.split(r"[*?\[{]", text, maxsplit=1)[0]
     return literal.rpartition("/")[0]
+
+
+def literal_path(segments: tuple[Segment, ...]) -> tuple[str, bool]:
+    """Return the names before the first wildcard as a path, and whether there is no wildcard."""
+    names = [segment.text for segment in itertools.takewhile(lambda segment: segment.is_literal, segments)]
+    return f"/{'/'.join(names)}" if names else "", len(names) == len(segments)
 
 
 def _is_private(path: str) -> bool:

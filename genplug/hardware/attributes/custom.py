@@ -11,7 +11,6 @@ from genplug.hardware.dependencies import Dependencies
 from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.limits import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTE_VALUES, MAX_VALUE_CHARACTERS
 from genplug.spec.model import CustomAttribute
-from genplug.spec.read_rules import literal_directory
 from genplug.spec.regex import Pattern, PatternError, matched_value, render_regexes
 from genplug.spec.template import MissingAttributeError, RenderLimitError, Template, Values
 
@@ -78,20 +77,22 @@ def _list_paths(template: Template, values: Values, device: SysfsDevice) -> Iter
     for path in template.render_each(values, escape_glob if is_glob else str):
         if not path.startswith("/"):
             continue
-        directory = literal_directory(path)
-        if error := device.policy.read_below_error(directory) if is_glob else device.policy.read_error(path):
+        glob = Glob.parse(path) if is_glob else None
+        if error := device.policy.read_glob_error(glob) if glob is not None else device.policy.read_error(path):
             device.refuse(path, error)
             continue
-        if not is_glob:
+        if glob is None:
             device.depends.add(path)
             _depend_on_links(path, device)
             yield path
             continue
-        found = device.host.glob(Glob.parse(path))
+        found = device.host.glob(glob)
         device.depends.update(directory.rstrip("/") + DEPENDS_ON_LISTING for directory in found.directories)
         for match in found.paths:
             if error := device.policy.read_error(match):
-                device.refuse(match, error)
+                # Without a reason for a file elsewhere: the reason would reveal that the file exists.
+                if device.policy.read.names(match):
+                    device.refuse(match, error)
                 continue
             _depend_on_links(match, device)
             yield match

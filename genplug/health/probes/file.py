@@ -24,7 +24,7 @@ from genplug.spec.globs import Glob, escape_glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import Check
 from genplug.spec.read_checks import literal_read_error
-from genplug.spec.read_rules import ReadRules, literal_directory, parse_read_rules
+from genplug.spec.read_rules import ReadRules, parse_read_rules
 from genplug.spec.regex import compile_regex, matched_value
 from genplug.spec.template import Template, Values, combine_values, list_members
 
@@ -261,11 +261,15 @@ _DEFAULT_RULES = _Rules(DEFAULT_POLICY.name, DEFAULT_POLICY.read)
 def _read_texts(
     written: str, reader: CachedFileReader, rules: _Rules, *, is_glob: bool
 ) -> Iterator[tuple[str, str | int]]:
-    is_possible = rules.rules.may_allow_below(literal_directory(written)) if is_glob else rules.rules.allows(written)
+    glob = Glob.parse(written) if is_glob else None
+    is_possible = rules.rules.may_allow_match(glob) if glob is not None else rules.rules.allows(written)
     if not is_possible:
         raise rules.refuse(written)
-    for path in reader.host.glob(Glob.parse(written)).paths if is_glob else (written,):
+    for path in reader.host.glob(glob).paths if glob is not None else (written,):
         if not rules.rules.allows(path):
+            if glob is not None and not rules.rules.names(path):
+                # As if it did not exist: the result must not reveal which files exist.
+                continue
             raise rules.refuse(path)
         try:
             text = reader.text(path, rules.rules.allows)

@@ -1,6 +1,7 @@
 """Files that attributes must not be read from: the path as written and its target are compared with the policy."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,50 @@ def test_policy_can_allow_a_file(tmp_path: Path) -> None:
     allowing = Policy("policy.yaml", read=parse_read_rules(("/etc/shadow",)))
     [device] = find_devices(tmp_path, source, "allocate: {env: {S: '${s}'}}", allowing).devices["example.com/x"]
     assert device.attributes["s"] == ("root:hash",)
+
+
+@pytest.mark.parametrize("glob", ["${d}/[s]hadow", "${d}/{shadow,x}", "/{dev,etc}/shadow", "/e*/shadow", "/[e]tc/s*"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "attributes: {d: {value: /etc}}, with: [{path: 'GLOB', optional: true}]",
+        "attributes: {d: {value: /etc}}, nodes: [/dev/x0, {path: 'GLOB', optional: true}]",
+        "attributes: {d: {value: /etc}, s: {path: 'GLOB'}}, where: {s: {exists: true}}",
+    ],
+)
+def test_glob_does_not_reveal_whether_a_file_exists(tmp_path: Path, source: str, glob: str) -> None:
+    found = []
+    for tree in (TREE, re.sub(r"(?m)^/etc/s.*\n", "", TREE)):
+        build_tree(tree, root := tmp_path / str(len(found)))
+        body = f"devices: [{{glob: /dev/x0, {source.replace('GLOB', glob)}}}]"
+        inventory = discover(load_text(render_config(body), "c.yaml"), Host.at(root))
+        faults = [text for device in inventory.devices["example.com/x"] for text in device.faults]
+        found.append((faults, [outcome.reason for outcome in inventory.outcomes]))
+    assert found[0] == found[1]
+
+
+def test_glob_of_device_nodes_outside_of_dev_names_the_rule(tmp_path: Path) -> None:
+    source = "attributes: {d: {value: /etc}}, with: [{path: '${d}/[s]hadow', optional: true}]"
+    [device] = find_devices(tmp_path, source).devices["example.com/x"]
+    assert device.faults[0].startswith(f"companion /etc/[s]hadow {REFUSED}")
+
+
+def test_private_file_that_a_glob_matches_names_the_rule(tmp_path: Path) -> None:
+    source = "attributes: {s: {path: '/sys/class/y/*/password'}}, where: {s: {exists: true}}"
+    (tmp_path / "sys/class/y/1").mkdir(parents=True)
+    (tmp_path / "sys/class/y/1/password").write_text("hunter2")
+    (outcome,) = find_devices(tmp_path, source).outcomes
+    assert f"reading /sys/class/y/1/password {REFUSED}" in outcome.reason
+
+
+def test_link_in_dev_to_another_file_is_left_out_with_the_rule(tmp_path: Path) -> None:
+    build_tree("/dev/fd -> /proc/self/fd\n/proc/self/fd/7 -> /etc\n", tmp_path)
+    build_tree(TREE, tmp_path)
+    body = "devices: [{glob: '/dev/fd/7/*', type: any}]\nallocate: {env: {S: '${target}'}}"
+    inventory = discover(load_text(render_config(body), "c.yaml"), Host.at(tmp_path))
+    assert inventory.devices["example.com/x"] == ()
+    assert {outcome.path for outcome in inventory.outcomes} == {"/dev/fd/7/shadow", "/dev/fd/7/secret-dir"}
+    assert all(REFUSED.removeprefix("is ") in outcome.reason for outcome in inventory.outcomes)
 
 
 @pytest.mark.parametrize("glob", ["/etc/sha*", "/home/*/.ssh/id_rsa", "/var/lib/kubelet/**"])

@@ -519,3 +519,12 @@ def test_files_and_limits_of_two_attributes_of_a_candidate_are_compared_by_posit
     assert run_check(check, tmp_path, name=("a", "b", "c"), limit=("hot", "hot", "hot")) == PASSED
     result = run_check(check, tmp_path, name=("a", "b", "c"), limit=("hot", "cold", "hot"))
     assert result == Result(Outcome.FAILED, "/sys/b is '10', expected at most '9', the value of /sys/cold")
+
+
+@pytest.mark.parametrize("path", ["/{sys,etc}/shadow", "/e*/shadow", "/[e]tc/s*"])
+def test_glob_does_not_reveal_whether_a_file_exists(tmp_path: Path, path: str) -> None:
+    errors = []
+    for name in ("shadow", "other"):
+        write(tmp_path / name, f"/etc/{name}", "root:hash")
+        errors.append(run_restricted(tmp_path / name, FileCheck(t(path))))
+    assert errors[0] == errors[1]
