@@ -507,7 +507,8 @@ def render_denied_variables(_before: str) -> Iterator[str]:
     """Yield a table of the denied environment variables."""
     yield from ("| Variables | Reason |", "| --- | --- |")
     for variables in DENIED_VARIABLES:
-        yield f"| {', '.join(f'`{name}`' for name in variables.names)} | It {variables.effect}. |"
+        names = ", ".join(f"`{name}`" for name in variables.names)
+        yield f"| {names}{' in upper or lower case' if variables.is_any_case else ''} | It {variables.effect}. |"
 
 
 def _join_numbers(entry: DeniedNode) -> Iterator[str]:

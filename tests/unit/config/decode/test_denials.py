@@ -215,7 +215,11 @@ DENIED_VARIABLES = [
     *("PYTHONPATH", "PYTHONSTARTUP", "PERL5OPT", "RUBYOPT", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"),
     *("DOTNET_STARTUP_HOOKS", "KUBERNETES_SERVICE_HOST", "KUBERNETES_PORT", "DB_SERVICE_HOST", "DB_PORT_5432_TCP_ADDR"),
     *("http_proxy", "HTTPS_PROXY", "SSL_CERT_FILE", "GIT_SSH_COMMAND", "BASH_FUNC_ls%%", "NVIDIA_DRIVER_CAPABILITIES"),
-    *("NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_REQUIRE_CUDA", "NVIDIA_DISABLE_REQUIRE"),
+    *("NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_REQUIRE_CUDA", "NVIDIA_DISABLE_REQUIRE", "CUDA_VERSION"),
+    *("Http_Proxy", "socks_proxy", "Npm_Config_Registry", "yarn_registry", "PS1", "MAILPATH", "BASH_LOADABLES_PATH"),
+    *("VK_ICD_FILENAMES", "VK_ADD_LAYER_PATH", "OCL_ICD_VENDORS", "__EGL_VENDOR_LIBRARY_DIRS", "LIBVA_DRIVERS_PATH"),
+    *("GST_PLUGIN_PATH", "CUDA_INJECTION64_PATH", "NCCL_NET_PLUGIN", "UCX_MODULE_DIR", "XDG_DATA_DIRS", "KRB5_CONFIG"),
+    *("AWS_CONFIG_FILE", "SPARK_JAVA_OPTS", "HADOOP_JAVA_OPTIONS", "MAKEFLAGS", "TERMINFO"),
 ]
 
 
@@ -230,7 +234,8 @@ def test_default_policy_denies_variables_that_control_programs(name: str) -> Non
     "name",
     [
         *("DAX_DEVICES", "PCIDEVICE_INTEL_COM_SRIOV", "NODE_NAME", "DEVICE_PORT", "path", "CUDA_DEVICE_ORDER"),
-        *("NCCL_IB_HCA", "HL_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LIBVA_DRIVER_NAME", "OCL_ICD_VENDORS"),
+        *("NCCL_IB_HCA", "HL_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LIBVA_DRIVER_NAME", "CUDA_CACHE_PATH"),
+        *("AWS_NEURON_VISIBLE_DEVICES", "AWS_REGION", "NCCL_TOPO_FILE", "UCX_NET_DEVICES", "PROXY_PORT", "ld_preload"),
     ],
 )
 def test_default_policy_allows_other_variables(name: str) -> None:
@@ -243,6 +248,13 @@ def test_default_policy_denies_all_devices_or_none(name: str, value: str) -> Non
     (denial,) = find_denials(render_allocate("env", name, value), DEFAULT_POLICY)
     assert "it selects the devices of the container by the word" in denial
     assert find_denials(render_allocate("env", name, value), read_policy(f"env: {{allow: [{name}]}}")) == []
+
+
+@pytest.mark.parametrize("value", ["vendor.example/gpu=0", "0, vendor.example/class=x"])
+def test_default_policy_denies_cdi_devices_in_a_variable(value: str) -> None:
+    (denial,) = find_denials(render_allocate("env", "NVIDIA_VISIBLE_DEVICES", value), DEFAULT_POLICY)
+    assert "it selects a CDI device" in denial
+    assert find_denials(render_allocate("env", "DEVICES", value), DEFAULT_POLICY) == []
 
 
 def test_policy_allows_a_single_value_of_a_variable() -> None:
