@@ -106,11 +106,21 @@ class ConnectRules:
         return any(entry.allows(host, normalize_address(address), port) for entry in self.entries)
 
     def may_allow_name(self, host: str, port: int) -> bool:
-        """Return whether a connection to a name may be allowed; the addresses of the name are not known."""
+        """Return whether a connection to a name may be allowed; the addresses of the name are not known.
+
+        A name is only resolved if this is so, because a DNS query sends the name to the network: entries for loopback
+        addresses allow the name ``localhost`` only (RFC 6761, section 6.3).
+        """
+        name = host.lower().rstrip(".")
+        is_local = name == "localhost" or name.endswith(".localhost")
         return any(
             entry.port == port or (entry.port is None and port not in CLUSTER_PORTS)
             for entry in self.entries
-            if entry.network is not None or fnmatch.fnmatchcase(host.lower().rstrip("."), entry.name)
+            if (
+                is_local or not entry.network.is_loopback
+                if entry.network is not None
+                else fnmatch.fnmatchcase(name, entry.name)
+            )
         )
 
 

@@ -129,12 +129,14 @@ def _resolve(url: str, host: str, port: int, rules: RequestRules) -> list[str]:
     """
     from genplug.spec.connect_rules import parse_address, parse_connect_rules  # noqa: PLC0415 - see client
 
+    connect_rules = parse_connect_rules(rules.entries)
+    if parse_address(host) is None and not connect_rules.may_allow_name(host, port):
+        raise PermissionError(f"{url}: connecting to {host} port {port} is {rules.describe_refusal('http.allow')}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "the name is not valid"
         raise OSError(f"{url} does not answer: {host} cannot be resolved: {reason}") from error
-    connect_rules = parse_connect_rules(rules.entries)
     texts = list(dict.fromkeys(str(address[4][0]) for address in found))
     allowed = [
         text

@@ -216,6 +216,16 @@ def test_default_policy_denies_other_addresses_and_ports_of_the_cluster(url: str
     assert "refused by 'http.allow' of the default policy, which allows 127.0.0.0/8, ::1" in run_restricted(url)
 
 
+def test_name_that_the_policy_cannot_allow_is_not_resolved() -> None:
+    # The query for such a name would send the value of the template to a name server.
+    for url in ("http://serial-42.example.invalid:8080/", "http://localhost.example.invalid/"):
+        denial = http.KIND.denial(HttpCheck(t(url)), DEFAULT_POLICY)
+        assert denial is not None
+        assert "is refused by 'http.allow' of the default policy, which allows 127.0.0.0/8" in run_restricted(url)
+        for entry in ("10.0.0.0/8", "*.example.invalid"):
+            assert "cannot be resolved" in run_restricted(url, Policy("p.yaml", http=(entry,)))
+
+
 def test_name_counts_as_its_addresses(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     assert http.KIND.denial(HttpCheck(t("http://localhost:8080/")), DEFAULT_POLICY) is None
