@@ -59,6 +59,10 @@ EXPOSES_HOST: tuple[DeniedNode, ...] = (
     DeniedNode("/dev/crash", "/dev/crash, the memory of the host", _at(10, 190), names="crash|fmem"),
     DeniedNode("/dev/snapshot", "/dev/snapshot, a copy of the memory of the host", _at(10, 231)),
     DeniedNode("/dev/userdma", "/dev/userdma, direct memory access", _at(10, 161)),
+    # drivers/char/agp, arch/powerpc/platforms/powernv/opal-prd.c
+    DeniedNode("/dev/agpgart", "a node that maps memory of the host", _at(10, 175), names="opal-prd"),
+    # drivers/char/hpet.c maps the registers of the timer into the memory of a process.
+    DeniedNode("/dev/hpet", "/dev/hpet, the registers of the timer of the host", _at(10, 228)),
     # Consoles and terminals
     DeniedNode("/dev/tty[0-9]*", "a console of the host", ((4, range(64)),)),
     DeniedNode("/dev/tty", "/dev/tty, the terminal of a process", _at(5, 0)),
@@ -89,6 +93,14 @@ EXPOSES_HOST: tuple[DeniedNode, ...] = (
     DeniedNode("/dev/vhci", "/dev/vhci, which emulates Bluetooth controllers of the host", _at(10, 137)),
     # drivers/usb/gadget/legacy/raw_gadget.c
     DeniedNode("/dev/raw-gadget", "/dev/raw-gadget, which emulates USB devices", names="raw-gadget"),
+    # drivers/usb/mon: the data of all USB devices, such as keyboards.
+    DeniedNode(
+        "/dev/usbmon*",
+        "the data traffic of the USB devices of the host",
+        subsystems=frozenset({"usbmon"}),
+        drivers=frozenset({"usbmon"}),
+        names=r"usbmon\d+",
+    ),
     # Creation of devices
     DeniedNode("/dev/loop-control", "/dev/loop-control, which creates block devices from files", _at(10, 237)),
     DeniedNode(
@@ -119,24 +131,36 @@ EXPOSES_HOST: tuple[DeniedNode, ...] = (
     DeniedNode("/dev/autofs", "/dev/autofs, which controls mounts of the host", _at(10, 235)),
     DeniedNode(
         "/dev/cachefiles",
-        "a node that manages a network file system of the host",
+        "a node that manages a file system of the host",
         _all(67, 103, 185),
-        names="cachefiles",
+        # fs/dlm, fs/ocfs2, fs/orangefs, fs/ecryptfs
+        names=r"cachefiles|ecryptfs|(?:misc/)?dlm[-_].+|(?:misc/)?ocfs2_control|pvfs2-req",
     ),
-    DeniedNode("/dev/ipl", "a node that controls the network of the host", _all(36, 59, 64, 95)),
+    DeniedNode("/dev/ipl", "a node that controls the network of the host", (*_all(36, 59, 64, 95), *_at(10, 242))),
     DeniedNode(
         "/dev/perfctr",
         "a node that controls or traces the kernel",
         (*_all(192, 193, 197), *_at(10, 132, 133, 153, 159, 182, 186, 198, 218, 226, 233)),
     ),
     DeniedNode("/dev/apm_bios", "a node that controls the power of the host", _at(10, 134, 154)),
-    DeniedNode("/dev/pciconf", "/dev/pciconf, the configuration of PCI devices", _at(10, 143)),
-    # drivers/char/nwflash.c, drivers/firmware/efi, drivers/platform/x86/dell-smbios
+    # drivers/pci/switch/switchtec.c; mst_pci of the NVIDIA firmware tools
+    DeniedNode(
+        "/dev/pciconf",
+        "the configuration of PCI devices",
+        _at(10, 143),
+        subsystems=frozenset({"switchtec"}),
+        drivers=frozenset({"switchtec"}),
+        names=r"switchtec\d+|mst/.+",
+    ),
+    # drivers/char/nwflash.c, drivers/firmware/efi, drivers/platform/x86/dell-smbios, drivers/fwctl, and the supplicant
+    # of drivers/tee, which stores the secrets of the firmware
     DeniedNode(
         "/dev/nvram",
-        "the firmware of the host, or its settings",
+        "the firmware of the host or of its devices, or its settings",
         (*_all(104), *_at(10, 139, 144, 160, 170, 178, 181, 188)),
-        names=r"efi_capsule_loader|efi_test|wmi/.+",
+        subsystems=frozenset({"fwctl"}),
+        drivers=frozenset({"fwctl"}),
+        names=r"efi_capsule_loader|efi_test|wmi/.+|fwctl/.+|teepriv\d+",
     ),
     # drivers/char/ipmi, drivers/misc/hpilo.c
     DeniedNode(
@@ -155,12 +179,13 @@ EXPOSES_HOST: tuple[DeniedNode, ...] = (
         drivers=frozenset({"mei"}),
         names=r"mei\d*|hsmp|isst_interface",
     ),
-    # drivers/xen, drivers/s390/char/vmcp.c; VirtualBox and VMware run code in the kernel.
+    # drivers/xen, drivers/s390/char/vmcp.c, drivers/hv (the channels of the agents of Hyper-V); VirtualBox and VMware
+    # run code in the kernel.
     DeniedNode(
         "/dev/xen/*",
         "the hypervisor of the host",
         (*_all(119), *_at(10, 165)),
-        names=r"xen/.+|vmcp|vboxdrvu?|vboxnetctl|vmmon|mshv",
+        names=r"xen/.+|vmbus/.+|vmcp|vboxdrvu?|vboxnetctl|vmmon|mshv",
     ),
 )
 """Character devices that give a container control over the node. A policy allows them by their names only."""

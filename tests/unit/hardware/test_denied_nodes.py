@@ -60,6 +60,14 @@ ALWAYS_DENIED = {
     "/dev/ublk-control": (10, 260),
     "/dev/ipmi0": (253, 0),
     "/dev/hvcs3": (252, 3),
+    "/dev/usbmon0": (251, 0),
+    "/dev/vmbus/hv_kvp": (10, 263),
+    "/dev/fwctl/fwctl0": (250, 1),
+    "/dev/switchtec0": (249, 1),
+    "/dev/opal-prd": (10, 264),
+    "/dev/teepriv0": (248, 16),
+    "/dev/ecryptfs": (10, 265),
+    "/dev/misc/dlm-control": (10, 266),
     "/dev/loop-control": (10, 237),
     "/dev/pts/0": (136, 0),
     "/dev/pts/2047": (143, 255),
@@ -119,6 +127,9 @@ ALLOWED = {
     "/dev/bus/usb/001/002": (189, 1),
     "/dev/cpu_dma_latency": (10, 125),
     "/dev/cxl/mem0": (250, 0),
+    "/dev/tee0": (248, 0),
+    "/dev/tpmrm0": (253, 65536),
+    "/dev/fb0": (29, 0),
 }
 
 
@@ -216,6 +227,9 @@ SUBSYSTEMS = {
     "class/mei": "the built-in list",
     "class/ublk-char": "the built-in list",
     "class/vc-mem": "the built-in list",
+    "class/usbmon": "the built-in list",
+    "class/fwctl": "the built-in list",
+    "class/switchtec": "the built-in list",
     "class/dax": "",
     "class/watchdog": "",
 }

@@ -97,7 +97,7 @@ def test_policy_can_allow_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_glob_does_not_reveal_whether_a_file_exists(tmp_path: Path, source: str, glob: str) -> None:
-    found = []
+    found: list[tuple[list[str], list[str]]] = []
     for tree in (TREE, re.sub(r"(?m)^/etc/s.*\n", "", TREE)):
         build_tree(tree, root := tmp_path / str(len(found)))
         body = f"devices: [{{glob: /dev/x0, {source.replace('GLOB', glob)}}}]"
