@@ -4,6 +4,7 @@ Every resource is scanned by a job of its own. A resource whose scan hangs keeps
 other resource.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
@@ -26,6 +27,9 @@ from genplug.hardware.inotify import DirectoryWatcher
 from genplug.hardware.inventory import Inventory, ResourceScan
 from genplug.observe.events import EventLog
 from genplug.spec.model import Config
+
+SYSTEM_RETRY_SECONDS = 1.0
+"""Seconds after which a resource is scanned again when the system had no file descriptor or memory left."""
 
 
 class DeviceScanner:
@@ -65,6 +69,7 @@ class DeviceScanner:
         """The changes after which files may still be written that nothing reports."""
         self._settle_timer = SettleTimer()
         self._relevance = ScanRelevance(())
+        self._is_retry_due = False
         self._timer = ScanTimer(fallback_due=float("inf"))
         self._wakeup = Wakeup()
         self._jobs = ScanJobs(host, calls, event_log, self._wakeup.set)
@@ -206,7 +211,14 @@ class DeviceScanner:
             self._inventory = inventory
             self._publish(NodeScan(config, inventory))
         self.watches.follow(inventory)
+        if not self._is_retry_due and any(stall.is_system_limit for stall in inventory.stalls):
+            self._is_retry_due = True
+            asyncio.get_running_loop().call_later(SYSTEM_RETRY_SECONDS, self._retry)
         return is_changed
+
+    def _retry(self) -> None:
+        self._is_retry_due = False
+        self._rescan_stalled()
 
     def _schedule(self) -> None:
         if self._config is not None:

@@ -68,7 +68,7 @@ class ScanJob:
                 if await self._returns(self._call):
                     return self._call.done.result()
             except HangError as error:
-                return keep_last_known(self.resource, self.previous, str(error), error.since)
+                return _keep_after_stall(self.resource, self.previous, ScanStall.of(self.resource.name, "", error))
             except asyncio.CancelledError:
                 if self._call is not None:
                     self._calls.abandon(self._call, STALL_SECONDS)
@@ -88,11 +88,12 @@ class ScanJob:
         return True
 
 
-def keep_last_known(
-    resource: Resource, previous: ResourceScan | None, reason: str, since: float | None = None
-) -> ResourceScan:
+def keep_last_known(resource: Resource, previous: ResourceScan | None, reason: str) -> ResourceScan:
     """Return the scan of a resource that cannot be scanned: its previous devices, unless its policy has changed."""
-    stall = ScanStall(resource.name, "", reason, since)
+    return _keep_after_stall(resource, previous, ScanStall(resource.name, "", reason))
+
+
+def _keep_after_stall(resource: Resource, previous: ResourceScan | None, stall: ScanStall) -> ResourceScan:
     if previous is None or previous.resource.policy != resource.policy:
         return ResourceScan(resource, (), (), (), {}, stalls=(stall,))
     return evolve(previous, stalls=(stall,))

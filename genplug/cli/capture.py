@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from genplug.capture.archive import open_root  # noqa: PLC0415 - --help needs none of this
     from genplug.capture.writer import TooLargeError, capture, write_file  # noqa: PLC0415 - as above
     from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: PLC0415 - as above
-    from genplug.hardware.scan_errors import SearchLimitError  # noqa: PLC0415 - as above
+    from genplug.hardware.scan_errors import HangError  # noqa: PLC0415 - as above
 
     out = None if arguments.output == "-" else Path(arguments.output)
     if out is None and sys.stdout.isatty():
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
                 sys.stdout.buffer.flush()
             else:
                 write_file(archive.content, out)
-        except (SearchLimitError, TooLargeError) as error:
+        except (HangError, TooLargeError) as error:
             print_message("capture", str(error))
             return 1
         except OSError as error:

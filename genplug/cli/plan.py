@@ -114,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from genplug.hardware.discovery import discover  # noqa: PLC0415
     from genplug.hardware.explain import explain  # noqa: PLC0415
     from genplug.hardware.host import Host  # noqa: PLC0415
-    from genplug.hardware.scan_errors import SearchLimitError  # noqa: PLC0415
+    from genplug.hardware.scan_errors import HangError  # noqa: PLC0415
     from genplug.health.presence import NO_PROBE_RESULTS  # noqa: PLC0415
     from genplug.health.run_once import run_probes_once  # noqa: PLC0415
 
@@ -126,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
     host = Host.at(arguments.root, node_name=arguments.node_name, cdi_dirs=arguments.cdi_search_dirs)
     try:
         inventory = discover(config, host)
-    except SearchLimitError as error:
+    except HangError as error:
         print_message("plan", str(error))
         return 1
     warnings = sort_unique((*config.warnings, *inventory.warnings))

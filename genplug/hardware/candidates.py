@@ -113,7 +113,7 @@ def find_candidates(
                 except HangError as error:
                     if comparisons.is_over:
                         raise
-                    stalls.append(ScanStall(resource.name, printable(path), str(error), error.since))
+                    stalls.append(ScanStall.of(resource.name, printable(path), error))
                     candidate = known.get(path) or Candidate(path, None, {}, number, by, f"cannot be examined: {error}")
                     _depend_on(candidate, dependencies)
             else:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from genplug.hardware.dependencies import Dependencies
-from genplug.hardware.scan_errors import SearchLimitError
+from genplug.hardware.scan_errors import SearchLimitError, raise_system_limit
 from genplug.spec.globs import Glob, Segment
 from genplug.spec.limits import MAX_MATCHES, MAX_SEARCHED_ENTRIES
 from genplug.spec.natural_sort import natural_sort_key
@@ -74,8 +74,9 @@ class Entry:
 class FileTree:
     """The files under ``prefix``, which is empty for the real root.
 
-    With ``is_cached``, each directory is listed once; such a tree is for one scan only. ``recorder`` is called with
-    every access.
+    With ``is_cached``, each directory is listed once; such a tree is for one scan only, and its methods raise a
+    SystemLimitError if the system has no file descriptor or memory left, because the scan would otherwise miss what
+    exists. ``recorder`` is called with every access.
     """
 
     prefix: str
@@ -103,8 +104,9 @@ class FileTree:
             self.recorder(Access.STAT, path)
             try:
                 status = os.lstat(self.prefix + path)
-            except OSError:
+            except OSError as error:
                 dependencies.add_name(directory, name)
+                self._check_system(error)
                 raise
             if not stat.S_ISLNK(status.st_mode):
                 if stat.S_ISDIR(status.st_mode):
@@ -133,8 +135,9 @@ class FileTree:
                 if self.is_cached and rest and not links:
                     self._missing[path.rpartition("/")[0]] = (at, name)
                 raise
-            except OSError:
+            except OSError as error:
                 dependencies.add_name(at, name)
+                self._check_system(error)
                 raise
             if not stat.S_ISLNK(status.st_mode):
                 at = here
@@ -175,7 +178,8 @@ class FileTree:
                 entries = tuple(
                     Entry(entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False)) for entry in scan
                 )
-        except OSError:
+        except OSError as error:
+            self._check_system(error)
             return ()
         if self.is_cached:
             self._listings[at] = entries
@@ -189,7 +193,15 @@ class FileTree:
             OSError: it cannot be opened or read; a NotAFileError if it is not a regular file.
         """
         self.recorder(Access.READ, path)
-        return read_regular_file(self.prefix + path, max_bytes, may_block=may_block)
+        try:
+            return read_regular_file(self.prefix + path, max_bytes, may_block=may_block)
+        except OSError as error:
+            self._check_system(error)
+            raise
+
+    def _check_system(self, error: OSError) -> None:
+        if self.is_cached:
+            raise_system_limit(error)
 
     def find(self, glob: Glob) -> GlobResult:
         """Return the matches of a glob. ``**`` does not enter symlinked directories; other segments do.

@@ -1,7 +1,8 @@
 """``Host``: the only access to the file system of the node, under any root (``/``, ``/host``, a captured tree).
 
 All paths are host paths. Lookups never raise: an inaccessible path counts as missing, and :meth:`Host.missing_reason`
-returns why. A search for a glob raises a SearchLimitError if it exceeds a limit.
+returns why. A search for a glob raises a SearchLimitError if it exceeds a limit, and a cached host raises a
+SystemLimitError if the system has no file descriptor or memory left.
 """
 
 import errno

@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from genplug.hardware.dependencies import Dependencies, DirectoryDependency
 from genplug.hardware.kernel_modules import missing_node_hint
+from genplug.hardware.scan_errors import HangError, SystemLimitError
 from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import DEFAULT_ACCESS, NodeAccess, Resource
@@ -216,13 +217,20 @@ class ScanStall:
 
     ``candidate`` is the path whose last known state is kept, empty if the whole scan of the resource could not finish;
     ``reason`` is a clause that stays the same for as long as the part is out of date; ``since`` is when the file
-    operation began that hangs (monotonic seconds), None where it is not known.
+    operation began that hangs (monotonic seconds), None where it is not known. ``is_system_limit`` is whether the
+    system had no file descriptor or memory left, so that a later scan can succeed.
     """
 
     resource: str
     candidate: str
     reason: str
     since: float | None = field(default=None, eq=False)
+    is_system_limit: bool = field(default=False, eq=False)
+
+    @classmethod
+    def of(cls, resource: str, candidate: str, error: HangError) -> "ScanStall":
+        """Return the stall that an error causes."""
+        return cls(resource, candidate, str(error), error.since, isinstance(error, SystemLimitError))
 
 
 @frozen

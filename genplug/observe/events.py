@@ -156,7 +156,7 @@ class Event(Enum):
     SCAN_STALLED = (
         "scan_stalled",
         logging.WARNING,
-        "The scan of the resource waits for a file that does not respond. Affected devices remain as last known.",
+        "The scan of the resource waits for a file, or exceeds a limit. Affected devices remain as last known.",
     )
     SCAN_RESUMED = (
         "scan_resumed",

@@ -153,6 +153,22 @@ async def test_agent_without_free_descriptors_continues(xy_node: FakeNode, kubel
         await end_agent(process)
 
 
+async def test_devices_stay_healthy_while_no_file_can_be_opened(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
+    xy_node.write_config(X_CONFIG)
+    async with start_agent(xy_node) as process:
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, hard))
+        xy_node.plug("/dev/x1")
+        stalled = await read_log_entry(process, Event.SCAN_STALLED)
+        assert "Too many open files: the limit of open files of the process is reached" in stalled["msg"]
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        # Without an event or SIGHUP: the scan is started again.
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        assert all("x0" in message.devices.healthy for message in kubelet.messages(X))
+        await end_agent(process)
+
+
 async def limit_processes(process: Process, number: int) -> None:
     """Limit the processes and threads of the other user, as that user."""
     command = [*OTHER_USER, "prlimit", f"--pid={process.pid}", f"--nproc={number}:10000"]
