@@ -12,6 +12,7 @@ class Level(StrEnum):
     """The mapping in a configuration or a policy that has an unknown key."""
 
     FILE = "file"
+    POLICY = "policy"
     RESOURCE = "resource"
     DEVICES = "devices"
     NODE = "node"
@@ -34,8 +35,10 @@ _PART = re.compile(r"\.(allocate|health|share|preferredAllocation|preStart|env|a
 _RESOURCE = re.compile(r"resources\.[^/]+/[^/\[\]]+\Z|defaults\Z")
 
 
-def find_level(key_path: str) -> Level:
+def find_level(key_path: str, *, is_policy: bool = False) -> Level:
     """Return the level of the mapping at a path of keys, for example ``resources.a.io/x.devices[0]``."""
+    if is_policy:
+        return Level.OTHER if key_path else Level.POLICY
     if not key_path:
         return Level.FILE
     if entry := _ENTRY.search(key_path):
@@ -45,9 +48,9 @@ def find_level(key_path: str) -> Level:
     return Level.RESOURCE if _RESOURCE.match(key_path) else Level.OTHER
 
 
-def translate_key(key: str, key_path: str) -> str:
-    """Return a hint with genplug's word for an unknown key, or an empty string."""
-    words = _WORDS.get(find_level(key_path), {})
+def translate_key(key: str, key_path: str, *, is_policy: bool = False) -> str:
+    """Return a hint with genplug's word for an unknown key of a configuration or a policy, or an empty string."""
+    words = _WORDS.get(find_level(key_path, is_policy=is_policy), {})
     return words.get(_normalize(key), "")
 
 
@@ -168,6 +171,12 @@ _WORDS: Mapping[Level, Mapping[str, str]] = {
         "spec": "write the keys below it at the top level: a configuration is a file, not an object of the cluster",
         "data": "write the configuration itself: a ConfigMap has it below 'data'",
         "include": "pass several files or a directory with --config; genplug merges them",
+    },
+    Level.POLICY: {
+        "metadata": "remove it: a policy is a file, not an object of the cluster",
+        "spec": "write the keys below it at the top level: a policy is a file, not an object of the cluster",
+        "data": "write the policy itself: a ConfigMap has it below 'data'",
+        "policy": "write the keys below it at the top level; the chart has them under 'policy'",
         "allowed": "write globs under 'resources', 'devices.allow' or 'mounts.allow'",
         "allowlist": "write globs under 'resources', 'devices.allow' or 'mounts.allow'",
         "denylist": "write globs under 'devices.deny'",
@@ -268,6 +277,6 @@ _WORDS: Mapping[Level, Mapping[str, str]] = {
         "timeout": "write 'timeoutSeconds: 1'",
         "retries": "write 'failureThreshold: 3'",
         "initialdelayseconds": "remove it: the first result of a probe counts when a device appears",
-        "exists": "write 'file: {path: \"/run/ready\"}'",
+        "exists": "write 'file: {path: \"${sysfs}/state\", exists: true}'",
     },
 }

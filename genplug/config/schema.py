@@ -5,8 +5,8 @@ The schemas in ``schemas/`` describe the public format; ``genplug.config.decode`
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,11 @@ _TYPES = {
     "array": "a list",
     "object": "a mapping",
 }
+_TRANSLATIONS: Mapping[str, Callable[[str, str], str]] = {
+    POLICY_SCHEMA: partial(translate_key, is_policy=True),
+    VALUES_SCHEMA: lambda _key, _where: "",
+}
+"""The hints for words of other programs, by schema; the schema of the configuration has :func:`translate_key`."""
 _CHECKED_BEFORE = ("apiVersion", "kind", "resources")
 """Keys that ``load.py`` has checked in each file."""
 
@@ -52,14 +57,14 @@ def check_schema(tree: MapNode, diagnostics: Diagnostics, name: str = SCHEMA) ->
     content, schema = to_python(tree), _schema(name)
     if not is_valid(schema, content):
         for error in _validator(name).iter_errors(content):
-            _add_diagnostic(error, tree, diagnostics)
+            _add_diagnostic(error, tree, diagnostics, _TRANSLATIONS.get(name, translate_key))
 
 
 def check_values_schema(tree: MapNode, diagnostics: Diagnostics) -> None:
     """Record every difference between values and the schema of the chart, except missing keys: the chart sets them."""
     for error in _validator(VALUES_SCHEMA).iter_errors(to_python(tree)):
         if error.validator != "required":
-            _add_diagnostic(error, tree, diagnostics, is_config=False)
+            _add_diagnostic(error, tree, diagnostics, _TRANSLATIONS[VALUES_SCHEMA])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -90,13 +95,15 @@ def _validator(name: str) -> "Draft7Validator":
     return Draft7Validator(_schema(name))
 
 
-def _add_diagnostic(error: _Error, tree: MapNode, diagnostics: Diagnostics, *, is_config: bool = True) -> None:
+def _add_diagnostic(
+    error: _Error, tree: MapNode, diagnostics: Diagnostics, translate: Callable[[str, str], str]
+) -> None:
     path = list(error.absolute_path)
     node, location, width = _locate(tree, path)
     where = format_key_path(path)
     match error.validator:
         case "additionalProperties":
-            _add_unknown_keys(error, node, where, diagnostics, is_config=is_config)
+            _add_unknown_keys(error, node, where, diagnostics, translate)
         case "required":
             _add_missing_keys(error, location, where, width, diagnostics)
         case "oneOf":
@@ -128,7 +135,7 @@ def _add_diagnostic(error: _Error, tree: MapNode, diagnostics: Diagnostics, *, i
 
 
 def _add_unknown_keys(
-    error: _Error, node: Node | None, where: str, diagnostics: Diagnostics, *, is_config: bool
+    error: _Error, node: Node | None, where: str, diagnostics: Diagnostics, translate: Callable[[str, str], str]
 ) -> None:
     known = error.schema.get("properties", {})
     for key in error.instance:
@@ -136,7 +143,7 @@ def _add_unknown_keys(
             location, width = node.entries[key].key, len(key)
             hint = (
                 (_other_number(key, known) if not where else "")
-                or (translate_key(key, where) if is_config else "")
+                or translate(key, where)
                 or _where_it_belongs(key, where, known)
                 or did_you_mean(key, known)
                 or f"valid keys: {', '.join(known)}"

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from attrs import evolve
 
+from genplug.config.files import ConfigFile
 from genplug.config.foreign_keys import _WORDS, Level, find_level, translate_key
+from genplug.config.policy import decode_policy
 from genplug.spec.globs import Glob
-from tests.support.configs import CONFIG_HEADER, PERMISSIVE_POLICY, find_diagnostics
+from tests.support.configs import CONFIG_HEADER, PERMISSIVE_POLICY, POLICY_HEADER, collect_diagnostics, find_diagnostics
 
 POLICY = evolve(PERMISSIVE_POLICY, programs=(Glob.parse("/**"),))
 RESOURCE = "resources.a.example/x"
@@ -28,7 +30,7 @@ PATHS = {
 SNIPPET = re.compile(r"'(\w+: .+?)'(?=$|[ ,;])")
 
 
-@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("level", PATHS)
 def test_level_is_found_from_the_path_of_keys(level: Level) -> None:
     assert find_level(PATHS[level]) is level
 
@@ -64,6 +66,20 @@ def test_word_of_another_program_has_a_hint_with_the_word_of_genplug(body: str, 
     diagnostics = find_diagnostics(f"{CONFIG_HEADER}resources:\n  a.example/x: {{{body}}}\n")
     (hint,) = [d.hint for d in diagnostics if d.message == f"unknown key {key!r}"]
     assert word in hint
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("resource", "did you mean 'resources'?"),
+        ("nodes", "valid keys: "),
+        ("programs", "write globs under 'exec.allow'"),
+        ("spec", "a policy is a file"),
+    ],
+)
+def test_unknown_key_of_a_policy_has_no_hint_for_configurations(key: str, hint: str) -> None:
+    (diagnostic,) = collect_diagnostics(lambda: decode_policy(ConfigFile("p.yaml", f"{POLICY_HEADER}{key}: {{}}\n")))
+    assert hint in diagnostic.hint
 
 
 def test_misspelt_key_has_the_hint_of_the_known_key() -> None:
