@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -11,6 +12,8 @@ from genplug.cli.grpc_environment import set_grpc_environment
 from genplug.cli.options import CONFIG_HELP, add_cdi_search_dirs, add_node_name, add_policy, parse_address
 
 PREFIX = "GENPLUG_"
+HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that ``serving`` handles."""
 DESCRIPTION = """\
 Run the agent of this node. The agent reads the configuration, discovers devices, registers each resource with the
 kubelet and responds to the calls of the kubelet. It follows changes of the configuration, the devices and the kubelet.
@@ -113,11 +116,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the agent until a signal, and return the exit code."""
     arguments.config = arguments.config or os.environ[f"{PREFIX}CONFIG"].split(":")
+    # A signal during the start waits until its handler exists: SIGHUP would end the process, and the kernel discards a
+    # SIGTERM of process 1 of a container that has no handler and does not block it (kernel/signal.c, sig_ignored).
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
     set_grpc_environment()
     import_asyncio_without_ssl()
     # Most objects of the start are kept. A start without collections takes a tenth less time; ``serving`` enables them.
     gc.disable()
-    return int(importlib.import_module("genplug.cli.serving").serve(arguments))
+    try:
+        return int(importlib.import_module("genplug.cli.serving").serve(arguments))
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
 
 
 def import_asyncio_without_ssl() -> None:

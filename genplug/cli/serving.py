@@ -23,6 +23,7 @@ from genplug.agent.agent import ListenError
 from genplug.capture.archive import open_root
 from genplug.cli.options import format_address
 from genplug.cli.output import print_message
+from genplug.cli.run import HANDLED_SIGNALS
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event, EventLog
 from genplug.observe.log_format import set_up_logging
@@ -92,8 +93,10 @@ class _AgentProcess:
     def run(self) -> int:
         """Run the agent until a signal, and return the exit code."""
         signal.set_wakeup_fd(self._notify)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in HANDLED_SIGNALS:
             signal.signal(number, _do_nothing)
+        # Before the thread of the agent starts, because it and the programs that it runs inherit the mask.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
         while not self._start_thread():
             # The system cannot start a thread now (cgroup limit pids.max).
             if self._read_notices(_RETRY_SECONDS) & {signal.SIGTERM, signal.SIGINT}:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+from asyncio.subprocess import Process
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,39 @@ async def read_lines(descriptor: int, until: Event) -> list[dict[str, object]]:
             entries.append(json.loads(await reader.readline()))
     transport.close()
     return entries
+
+
+async def wait_until_blocked(process: Process, number: signal.Signals) -> None:
+    """Wait until a process blocks a signal: it starts, and has no handler yet."""
+    async with asyncio.timeout(10):
+        while True:
+            status = Path(f"/proc/{process.pid}/status").read_text()  # noqa: ASYNC240 - procfs does not block
+            [mask] = [line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:")]
+            if int(mask, 16) & 1 << (number - 1):
+                return
+            # The kernel reports no change of a mask.
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.usefixtures("kubelet")
+async def test_sigterm_during_the_start_ends_the_process_with_code_0(xy_node: FakeNode) -> None:
+    xy_node.write_config(X_CONFIG)
+    async with start_agent(xy_node) as process:
+        await wait_until_blocked(process, signal.SIGTERM)
+        process.terminate()
+        code, seconds = await wait_for_exit(process)
+        assert code == 0
+        assert seconds < MAX_STOP_SECONDS
+
+
+async def test_sighup_during_the_start_does_not_end_the_process(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
+    xy_node.write_config(X_CONFIG)
+    async with start_agent(xy_node) as process:
+        await wait_until_blocked(process, signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        process.terminate()
+        assert (await wait_for_exit(process))[0] == 0
 
 
 async def test_log_that_nothing_reads_blocks_neither_allocations_nor_the_end(
