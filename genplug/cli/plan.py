@@ -205,15 +205,15 @@ def _print_remarks(
     probe_warnings: "Iterable[ProbeWarning]",
 ) -> None:
     """Print what the table does not show: probes that cannot run, warnings, conflicts and limits."""
-    from genplug.observe.text import join_names  # noqa: PLC0415 - see run
+    from genplug.observe.text import summarize_probes  # noqa: PLC0415 - see run
 
-    for probe_error in probe_errors:
-        devices = join_names(probe_error.devices)
-        text = f"{probe_error.resource}: probe {probe_error.probe} cannot check {devices}: {probe_error.error}"
-        print_message("plan", text)
-    for warning in probe_warnings:
-        devices = join_names(warning.devices)
-        print_message("plan", f"{warning.resource}: probe {warning.probe} warns about {devices}: {warning.reason}")
+    errors = ((error.resource, error.probe, error.devices, error.error) for error in probe_errors)
+    warnings = ((warning.resource, warning.probe, warning.devices, warning.reason) for warning in probe_warnings)
+    for line in (
+        *summarize_probes(errors, "cannot check", "error"),
+        *summarize_probes(warnings, "warns about", "reason"),
+    ):
+        print_message("plan", line)
     for conflict in inventory.conflicts:
         print_message("plan", conflict.message)
     for name, state in states.items():

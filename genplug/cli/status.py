@@ -13,7 +13,7 @@ from typing import Any
 
 from genplug.cli.options import LISTEN_VARIABLE, Address, format_address, parse_address
 from genplug.cli.output import format_json, format_table, format_yaml, print_message, table_width, wrap_line
-from genplug.observe.text import join_names, summarize_texts
+from genplug.observe.text import summarize_probes, summarize_texts
 from genplug.spec.printable import escape_document, escape_line, escape_lines
 
 DESCRIPTION = """\
@@ -232,14 +232,8 @@ def _health_lines(health: JSON) -> Iterator[str]:
 
 
 def _probe_lines(entries: Sequence[JSON], key: str, verb: str) -> Iterator[str]:
-    """Yield a line for each probe of a resource: the texts for its devices usually differ in the path only."""
-    by_probe: dict[tuple[str, str], list[JSON]] = {}
-    for entry in entries:
-        by_probe.setdefault((entry["resource"], entry["probe"]), []).append(entry)
-    for (resource, probe), group in by_probe.items():
-        devices = join_names([device for entry in group for device in entry["devices"]])
-        more = f" (and {len(group) - 1} other {key}s)" if len(group) > 1 else ""
-        yield f"  {resource}: probe {probe} {verb} {devices}: {group[0][key]}{more}"
+    results = ((entry["resource"], entry["probe"], entry["devices"], entry[key]) for entry in entries)
+    yield from (f"  {line}" for line in summarize_probes(results, verb, key))
 
 
 def _cut(lines: Sequence[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.similarity import similarity_key
 
 _MAX_NAMES = 3
@@ -13,6 +14,25 @@ def join_names(names: Sequence[str]) -> str:
     """Return the first names and the number of the others: ``x0, x1, x2 and 5 more``."""
     more = len(names) - _MAX_NAMES
     return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def summarize_probes(results: Iterable[tuple[str, str, Sequence[str], str]], verb: str, noun: str) -> list[str]:
+    """Return a line for each probe of a resource: the texts for its devices usually differ in the path only.
+
+    A result is the resource, the probe, the devices and the text. ``verb`` and ``noun`` are those of the line: ``cannot
+    check`` and ``error``.
+    """
+    by_probe: dict[tuple[str, str], list[tuple[Sequence[str], str]]] = {}
+    for resource, probe, devices, text in results:
+        by_probe.setdefault((resource, probe), []).append((devices, text))
+    lines = []
+    for (resource, probe), group in by_probe.items():
+        group.sort(key=lambda entry: natural_sort_key(entry[0][0]) if entry[0] else ("", ""))
+        devices = sorted((device for names, _ in group for device in names), key=natural_sort_key)
+        others = len(group) - 1
+        more = f" (and {others} other {noun}{'s' if others > 1 else ''})" if others else ""
+        lines.append(f"{resource}: probe {probe} {verb} {join_names(devices)}: {group[0][1]}{more}")
+    return lines
 
 
 def summarize_texts(texts: Iterable[str]) -> list[str]:

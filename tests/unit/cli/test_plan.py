@@ -134,6 +134,19 @@ def test_probes_run_once_with_the_option(three: FakeNode, capsys: pytest.Capture
     assert f"genplug plan: a.io/x: probe http cannot check x0, x1, x9: {error}" in printed.err
 
 
+def test_errors_of_a_probe_are_one_line_for_all_devices(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    three.plug("/dev/x10")
+    file = three.directory / "errors.yaml"
+    file.write_text(
+        f"{CONFIG_HEADER}resources:\n  a.io/x:\n    devices: [{{glob: /dev/x*}}]\n"
+        "    health: {probes: [{file: {path: '/sys/${name}/state', equals: ok}}]}\n"
+    )
+    assert main(["plan", "--config", str(file), "--root", str(three.root), "--probe"]) == 0
+    errors = "/sys/x0/state does not exist (and 3 other errors)"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"genplug plan: a.io/x: probe state cannot check x0, x1, x9 and 1 more: {errors}"
+
+
 def test_warnings_of_probes_are_printed_and_leave_devices_healthy(
     three: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
