@@ -162,11 +162,15 @@ class Policy:
         A name is allowed if it may resolve to an allowed address: the addresses count when a probe runs.
         """
         # Imported here: most configurations have no probe that connects.
-        from genplug.spec.connect_rules import parse_address, parse_connect_rules  # noqa: PLC0415
+        from genplug.spec.connect_rules import CLUSTER_PORTS, parse_address, parse_connect_rules  # noqa: PLC0415
 
         rules, address = parse_connect_rules(self.http), parse_address(host)
         is_allowed = rules.may_allow_name(host, port) if address is None else rules.allows(host, address, port)
-        return "" if is_allowed else self._refuse("http.allow", _format_list(self.http))
+        if is_allowed:
+            return ""
+        error = self._refuse("http.allow", _format_list(self.http))
+        is_reserved = port in CLUSTER_PORTS
+        return f"{error}; only an entry with the port allows {port}, a port of the cluster" if is_reserved else error
 
     def unix_socket_error(self, path: str) -> str:
         """Return which rule forbids probes to connect to the socket at a path, or an empty string."""

@@ -280,3 +280,11 @@ def test_policy_has_warnings_about_globs_and_invisible_characters() -> None:
         (WarningCode.REGEX_IN_GLOB, "policy.yaml:4:22"),
         (WarningCode.INVISIBLE_CHARACTER, "policy.yaml:5:19"),
     ]
+
+
+def test_refused_port_of_the_cluster_states_that_an_entry_needs_the_port() -> None:
+    allowed = "refused by 'http.allow' of the default policy, which allows 127.0.0.0/8, ::1"
+    port = "; only an entry with the port allows 10250, a port of the cluster"
+    assert DEFAULT_POLICY.connect_error("127.0.0.1", 10250) == allowed + port
+    assert DEFAULT_POLICY.connect_error("10.0.0.1", 9400) == allowed
+    assert not read_policy("http: {allow: ['127.0.0.1:10250']}").connect_error("127.0.0.1", 10250)
