@@ -17,22 +17,37 @@ from genplug.spec.model import Resource
 
 FIRST_POLL_SECONDS = 1.0
 """Seconds between two attempts to read the usage for the first time; until then, no device with aliases is offered."""
+FIRST_POLL_PATIENCE_SECONDS = 1.0
+"""Seconds for which the first device lists wait for the first poll, so that they are complete after a restart."""
 GRACE_POLLS = 3
 """Polls that may miss a pod after its allocation."""
 
 
 class AliasPools:
-    """The pools of a node; ``on_change`` is called with the names of the resources whose offers have changed."""
+    """The pools of a node; ``on_change`` is called with the names of the resources whose offers have changed.
 
-    def __init__(self, settings: Settings, event_log: EventLog, on_change: Callable[[Iterable[str]], None]) -> None:
+    ``on_first_poll`` is called when no offer waits for the first poll any more.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        event_log: EventLog,
+        on_change: Callable[[Iterable[str]], None],
+        on_first_poll: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._event_log = event_log
         self._on_change = on_change
+        self._on_first_poll = on_first_poll
         self._names: Mapping[str, tuple[str, ...]] = {}
         """All names of a pool by each of its names, the configured name first."""
         self._pools: dict[str, Pool] = {}
         self._wakeup = asyncio.Event()
         self._error = ""
+        self._is_first_poll_due = False
+        """Whether the first poll will end soon."""
+        self._has_polled = False
 
     def update_resources(self, resources: Iterable[Resource]) -> None:
         """Set the resources; those with aliases are tracked."""
@@ -40,6 +55,11 @@ class AliasPools:
         self._names = {name: names for names in pools for name in names}
         self._pools = {names[0]: self._pools[names[0]] for names in pools if names[0] in self._pools}
         self._wakeup.set()
+
+    def is_pending(self, name: str) -> bool:
+        """Return whether the offer of a resource waits for the first poll."""
+        names = self._names.get(name)
+        return self._is_first_poll_due and names is not None and names[0] not in self._pools
 
     def remaining_offer(self, offer: ResourceOffer) -> ResourceOffer:
         """Return an offer in which devices in use under other names are unhealthy."""
@@ -55,6 +75,7 @@ class AliasPools:
 
     async def run(self) -> None:
         """Poll pod-resources while a device of a pool is in use, until cancelled."""
+        self._is_first_poll_due = not self._has_polled
         while True:
             interval = self._poll_interval()
             self._wakeup.clear()
@@ -67,7 +88,18 @@ class AliasPools:
             except TimeoutError:
                 pass
             if self._names:
-                await self._poll()
+                patience = asyncio.get_running_loop().call_later(FIRST_POLL_PATIENCE_SECONDS, self._end_first_poll)
+                try:
+                    await self._poll()
+                finally:
+                    patience.cancel()
+                    self._end_first_poll()
+
+    def _end_first_poll(self) -> None:
+        self._has_polled = True
+        if self._is_first_poll_due:
+            self._is_first_poll_due = False
+            self._on_first_poll()
 
     def _poll_interval(self) -> float | None:
         """Return the seconds until the next poll; None if no poll is needed."""

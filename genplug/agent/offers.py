@@ -23,6 +23,7 @@ from genplug.observe.status_builder import (
     build_refusal,
     build_resource_status,
     build_template_status,
+    build_unreported_status,
     build_unscanned_status,
     build_unwritten_status,
     collect_notes,
@@ -46,7 +47,7 @@ class Offers:
         self._supply: dict[str, ResourceOffer] = {}
         """What each resource would offer if no pod held anything under its other names."""
         self._calls = BlockingCalls(paths, on_return=self._retry)
-        self.pools = AliasPools(settings, event_log, self._refresh)
+        self.pools = AliasPools(settings, event_log, self._refresh, self._offer_pending)
         self.cdi = CdiOffers(settings, host, self._calls, event_log, self._on_cdi_ready)
         self.endpoints = Endpoints(settings, event_log, self._build_backend, self._on_report, self.cdi.remove)
 
@@ -90,7 +91,10 @@ class Offers:
         return (
             *map(build_unscanned_status, snapshot.scan.unscanned),
             *(build_template_status(name, self._notes.get(name, ())) for name in without_instances),
-            *map(build_unwritten_status, sorted(self._names - offers.keys())),
+            *(
+                build_unreported_status(name) if self.pools.is_pending(name) else build_unwritten_status(name)
+                for name in sorted(self._names - offers.keys())
+            ),
             *(
                 build_resource_status(
                     offer,
@@ -120,10 +124,15 @@ class Offers:
     def _refresh(self, names: Iterable[str]) -> None:
         """Offer what pods have left of resources."""
         for name in names:
-            if name in self._supply:
+            # An endpoint that exists continues with its offer.
+            is_pending = self.pools.is_pending(name) and name not in self.endpoints.offers
+            if name in self._supply and not is_pending:
                 offer = self.pools.remaining_offer(self._supply[name])
                 log_offer_change(self._event_log, self.endpoints.offers.get(name), offer, self._notes_of(offer))
                 self.endpoints.publish(offer)
+
+    def _offer_pending(self) -> None:
+        self._refresh(sorted(self._names - self.endpoints.offers.keys()))
 
     def _notes_of(self, offer: ResourceOffer) -> Sequence[str]:
         names = dict.fromkeys((offer.resource.name, offer.resource.configured_name))

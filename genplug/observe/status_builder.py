@@ -59,6 +59,11 @@ def build_unwritten_status(name: str) -> ResourceStatus:
     return _build_unserved_status(name, "the CDI file of its devices has not been written yet")
 
 
+def build_unreported_status(name: str) -> ResourceStatus:
+    """Return the status of a resource with aliases whose devices are not offered before the kubelet has reported."""
+    return _build_unserved_status(name, "the kubelet has not reported yet which devices pods use")
+
+
 def build_template_status(name: str, notes: Sequence[str]) -> ResourceStatus:
     """Return the status of a resource whose name is a template for which no device has a value."""
     reason = "no device has a value for the template in its name, so there is nothing to register"

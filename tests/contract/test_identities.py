@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -42,14 +42,16 @@ async def delay_pod_resources(node: FakeNode, seconds: float) -> AsyncIterator[N
     served = socket.rename(socket.with_name("served"))
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while content := await source.read(4096):
-            target.write(content)
+        # The client or the kubelet can end the connection.
+        with suppress(OSError):
+            while content := await source.read(4096):
+                target.write(content)
         target.close()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(seconds)
         kubelet_reader, kubelet_writer = await asyncio.open_unix_connection(served)
-        await asyncio.gather(copy(reader, kubelet_writer), copy(kubelet_reader, writer), return_exceptions=True)
+        await asyncio.gather(copy(reader, kubelet_writer), copy(kubelet_reader, writer))
 
     async with await asyncio.start_unix_server(forward, socket):
         yield
@@ -134,6 +136,20 @@ async def test_first_list_is_complete_when_the_kubelet_reports_late(node: FakeNo
                 await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 2)
             await node.kubelet.wait_disconnected(X)
     assert {len(message.devices) for message in node.kubelet.messages(X)} == {2}
+
+
+async def test_first_list_of_an_alias_is_complete_when_the_kubelet_reports_late(node: FakeNode) -> None:
+    plug_devices(node, "x0", "x1")
+    await node.kubelet.start()
+    config = f"{CONFIG_HEADER}resources: {{{X}: {{aliases: [{Y}], {ALL_X}}}}}\n"
+    async with delay_pod_resources(node, 0.3):
+        for _ in ("start", "restart"):
+            async with node.run_agent(config):
+                for name in (X, Y):
+                    await node.kubelet.wait_for_list(name, healthy={"x0", "x1"})
+            await node.kubelet.wait_disconnected(X)
+    messages = [message for name in (X, Y) for message in node.kubelet.messages(name)]
+    assert {len(message.devices.healthy) for message in messages} == {2}
 
 
 async def test_id_in_use_is_kept_after_a_restart_when_another_resource_overlaps(node: FakeNode) -> None:
