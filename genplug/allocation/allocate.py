@@ -19,6 +19,7 @@ from genplug.hardware.rendered_values import with_resource
 from genplug.spec.container_rules import (
     annotation_error,
     cdi_name_error,
+    collect_environment,
     environment_error,
     mount_target_error,
     node_target_error,
@@ -63,7 +64,7 @@ def _edits_of(
     allocate = offer.resource.allocate
     values = _values_of(offer, ids, devices)
     edits = ContainerEdits(
-        env=tuple(item for spec in allocate.env for item in _render_variable(spec, values, offer)),
+        env=collect_environment(item for spec in allocate.env for item in _render_variable(spec, values, offer)),
         mounts=_mounts(offer.resource, devices, host),
         nodes=_nodes(devices, host, is_complete=is_complete),
         annotations=tuple((name, _render(text, values, offer)) for name, text in allocate.annotations),

@@ -19,6 +19,7 @@ from genplug.spec.limits import (
     MAX_RESOURCES,
     MAX_TEMPLATE_STEPS,
     MAX_TOKENS,
+    MAX_WILDCARDS,
 )
 from genplug.spec.location import SourceLocation
 from genplug.spec.printable import escape_line, replace_unprintable
@@ -50,6 +51,7 @@ class Budget(Enum):
     """A number that is limited over all files of a configuration: its limit, and the noun in errors."""
 
     PATTERNS = (MAX_PATTERNS, "globs, where each alternative in braces counts")
+    WILDCARDS = (MAX_WILDCARDS, "wildcards in its globs, where each alternative in braces counts")
     REGEXES = (MAX_REGEXES, "regular expressions")
     REGEX_INSTRUCTIONS = (MAX_REGEX_INSTRUCTIONS, "instructions to which RE2 compiles its regular expressions")
     TEMPLATE_STEPS = (MAX_TEMPLATE_STEPS, "references and filters of templates")

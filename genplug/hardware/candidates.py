@@ -97,12 +97,18 @@ def find_candidates(
     unmatched: list[UnmatchedGlob] = []
     stalls: list[ScanStall] = []
     comparisons = _Comparisons()
+    count = 0
     for number, source in enumerate(resource.sources):
         names = required_attributes(resource, source)
         known: Mapping[str, Candidate] = previous[number] if previous is not None else {}
         found: dict[str, Candidate] = {}
         excluded = sum(len(glob.alternatives) for glob in source.exclude)
-        for path, by in _find_paths(resource, source, host, dependencies, unmatched).items():
+        paths = _find_paths(resource, source, host, dependencies, unmatched)
+        if (count := count + len(paths)) > MAX_MATCHES:
+            raise SearchLimitError(
+                f"the globs of all entries of 'devices' match more than {MAX_MATCHES} paths together, the maximum"
+            )
+        for path, by in paths.items():
             candidate = known.get(path)
             if candidate is None or changes is None or _is_affected(candidate, changes):
                 try:

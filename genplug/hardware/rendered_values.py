@@ -9,6 +9,7 @@ from genplug.hardware.host import printable
 from genplug.spec.container_rules import (
     annotation_error,
     cdi_name_error,
+    collect_environment,
     environment_error,
     mount_target_error,
     path_error,
@@ -59,7 +60,7 @@ def _with_slice(attributes: Values) -> Values:
 
 def _find_faults(resource: Resource, values: Values) -> Iterator[str]:
     allocate, policy = resource.allocate, resource.policy
-    env = tuple(render_variables(allocate.env, (values,)))
+    env = collect_environment(render_variables(allocate.env, (values,)))
     if error := duplicate_name_error(name for name, _ in env):
         yield error
     for name, value in env:

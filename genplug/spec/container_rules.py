@@ -4,8 +4,9 @@ Every function returns the reason as a clause, or an empty string.
 """
 
 import posixpath
+from collections.abc import Iterable
 
-from genplug.spec.limits import MAX_ENVIRONMENT_BYTES, MAX_VARIABLE_BYTES
+from genplug.spec.limits import MAX_ENVIRONMENT_BYTES, MAX_GLOB_CHARACTERS, MAX_VARIABLE_BYTES
 from genplug.spec.names import annotation_key_error, cdi_device_error, env_name_error
 from genplug.spec.policy import Policy
 
@@ -70,13 +71,28 @@ def variable_error(name: str, value: str, policy: Policy | None) -> str:
     return f"is {error}" if error else ""
 
 
+def collect_environment(variables: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return variables up to the first with which the environment is too large, as :func:`environment_error` reports.
+
+    The others are not rendered, because all of them together could use more memory than the agent has.
+    """
+    env: list[tuple[str, str]] = []
+    size = 0
+    for name, value in variables:
+        env.append((name, value))
+        if (size := size + _entry_bytes(name, value)) > MAX_ENVIRONMENT_BYTES:
+            break
+    return tuple(env)
+
+
 def environment_error(env: tuple[tuple[str, str], ...]) -> str:
     """Return why the variables together are too large, as a clause whose subject is the environment."""
-    size = sum(_byte_count(f"{name}={value}") + 1 + _POINTER_BYTES for name, value in env)
+    size = sum(_entry_bytes(name, value) for name, value in env)
     if size <= MAX_ENVIRONMENT_BYTES:
         return ""
     return (
-        f"has {size} bytes, at most {MAX_ENVIRONMENT_BYTES} are allowed: the kernel would not start a program with it"
+        f"has at least {size} bytes, at most {MAX_ENVIRONMENT_BYTES} are allowed: the kernel would not start a program "
+        "with it"
     )
 
 
@@ -104,6 +120,8 @@ def path_error(path: str) -> str:
         return error
     if not path.startswith("/"):
         return "is not an absolute path"
+    if len(path) > MAX_GLOB_CHARACTERS:
+        return f"has {len(path)} characters, and no path has more than {MAX_GLOB_CHARACTERS}"
     return "contains '..'" if ".." in path.split("/") else ""
 
 
@@ -155,6 +173,10 @@ def _is_at_or_below(path: str, directory: str) -> bool:
 
 def _has_surrogates(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _entry_bytes(name: str, value: str) -> int:
+    return _byte_count(f"{name}={value}") + 1 + _POINTER_BYTES
 
 
 def _byte_count(text: str) -> int:

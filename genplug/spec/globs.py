@@ -6,7 +6,7 @@ shell, a wildcard does not match a leading dot, and only ``**`` matches a slash.
 
 import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from attrs import field, frozen
@@ -99,6 +99,11 @@ def expand_braces(text: str) -> list[str]:
         raise GlobError(f"the glob has {len(text)} characters, at most {MAX_GLOB_CHARACTERS} are allowed", 0)
     _check_characters(text)
     return _expanded(text) if "{" in text else [text]
+
+
+def count_wildcards(patterns: Iterable[str]) -> int:
+    """Return the number of wildcards in brace-free globs, at least; a set counts once."""
+    return sum(pattern.count("*") + pattern.count("?") + pattern.count("[") for pattern in patterns)
 
 
 _LITERAL = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]", "{": "?", "}": "?", ",": "?"})

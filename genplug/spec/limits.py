@@ -42,6 +42,9 @@ MAX_PROBES = 64
 MAX_PATTERNS = 10_000
 """Globs of a configuration or policy, where each alternative in braces counts: each of them is compiled."""
 
+MAX_WILDCARDS = 20_000
+"""Wildcards (`*`, `?` and `[...]`) of the globs of a configuration or policy: each of them is compiled."""
+
 MAX_REGEXES = 500
 """Regular expressions of a configuration: each of them is compiled."""
 

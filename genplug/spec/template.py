@@ -117,6 +117,9 @@ def distinct_values(values: Values) -> Values:
 
 
 def _gib(value: str) -> str:
+    # The time to convert a number grows with the square of its length.
+    if len(value) > MAX_PAD_WIDTH:
+        return value
     try:
         return str(int(value, 0) // _GIB)
     except ValueError:
@@ -136,6 +139,30 @@ def _replace(value: str, old: str, new: str) -> str:
     return value.replace(old, new)
 
 
+def _quote(value: str) -> str:
+    """Return a value as a JSON string.
+
+    Raises:
+        RenderLimitError: it is too long; several filters 'quote' would double its backslashes each time.
+    """
+    _check_length(len(value))
+    quoted = json.dumps(value)
+    _check_length(len(quoted))
+    return quoted
+
+
+def _list_as_json(values: Sequence[str]) -> tuple[str]:
+    _check_length(sum(map(len, values)))
+    text = json.dumps(list(values))
+    _check_length(len(text))
+    return (text,)
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_RENDERED_CHARACTERS:
+        raise RenderLimitError(f"renders to {length} characters, at most {MAX_RENDERED_CHARACTERS} are allowed")
+
+
 EACH: Mapping[str, tuple[int, Callable[..., str]]] = {
     "lower": (0, str.lower),
     "upper": (0, str.upper),
@@ -144,7 +171,7 @@ EACH: Mapping[str, tuple[int, Callable[..., str]]] = {
     "replace": (2, _replace),
     "gib": (0, _gib),
     "pad": (1, _pad),
-    "quote": (0, json.dumps),
+    "quote": (0, _quote),
 }
 """Filters that apply to each value: number of arguments and function."""
 
@@ -153,7 +180,7 @@ ALL: Mapping[str, tuple[int, Callable[..., Sequence[str]]]] = {
     "join": (1, lambda values, separator: (join_texts(separator, values),)),
     "first": (0, lambda values: values[:1] or ("",)),
     "count": (0, lambda values: (str(len(values)),)),
-    "json": (0, lambda values: (json.dumps(list(values)),)),
+    "json": (0, _list_as_json),
 }
 """Filters that apply to all values of an attribute together: number of arguments and function."""
 
@@ -169,9 +196,7 @@ def join_texts(separator: str, texts: Sequence[str]) -> str:
     Raises:
         RenderLimitError: the result would be too long.
     """
-    length = sum(map(len, texts)) + len(separator) * max(len(texts) - 1, 0)
-    if length > MAX_RENDERED_CHARACTERS:
-        raise RenderLimitError(f"renders to {length} characters, at most {MAX_RENDERED_CHARACTERS} are allowed")
+    _check_length(sum(map(len, texts)) + len(separator) * max(len(texts) - 1, 0))
     return separator.join(texts)
 
 

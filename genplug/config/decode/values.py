@@ -10,7 +10,7 @@ from genplug.config.schema import did_you_mean
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNode, to_python
 from genplug.hardware.attribute_names import is_known_attribute, list_known_attributes
 from genplug.spec.diagnostic import ErrorCode
-from genplug.spec.globs import Glob, GlobError, expand_braces
+from genplug.spec.globs import Glob, GlobError, count_wildcards, expand_braces
 from genplug.spec.location import SourceLocation
 from genplug.spec.names import ENVIRONMENT_PREFIX, RESOURCE, SLICE
 from genplug.spec.regex import Pattern, PatternError, compile_regex
@@ -102,9 +102,13 @@ class ValueDecoder:
             yield Condition(entry.key, name, self._selector(entry.value, f"{where}.{name}"))
 
     def _glob(self, node: ScalarNode, text: str, where: str) -> Glob | None:
-        if self.diagnostics.is_spent(Budget.PATTERNS):
+        if self.diagnostics.is_spent(Budget.PATTERNS) or self.diagnostics.is_spent(Budget.WILDCARDS):
             return None
         try:
+            # Before the glob is compiled.
+            self._spend(Budget.WILDCARDS, count_wildcards(expand_braces(text)), node, where)
+            if self.diagnostics.is_spent(Budget.WILDCARDS):
+                return None
             glob = Glob.parse(text)
         except GlobError as error:
             # The offset refers to the rendered sample, which may differ from the text.
@@ -138,7 +142,7 @@ class ValueDecoder:
         """Return the brace-free globs over names of a string or a list of strings."""
         globs: list[str] = []
         for scalar in _strings(node):
-            if self.diagnostics.is_spent(Budget.PATTERNS):
+            if self.diagnostics.is_spent(Budget.PATTERNS) or self.diagnostics.is_spent(Budget.WILDCARDS):
                 break
             try:
                 expanded = expand_braces(scalar.text)
@@ -148,6 +152,7 @@ class ValueDecoder:
             else:
                 globs += expanded
                 self._spend(Budget.PATTERNS, len(expanded), scalar, where)
+                self._spend(Budget.WILDCARDS, count_wildcards(expanded), scalar, where)
         return tuple(globs)
 
     def _choices(self, node: Node | None, where: str) -> tuple[str, ...]:

@@ -132,6 +132,22 @@ def test_regexes_are_limited_in_number_and_instructions() -> None:
     load_text(regexes("a(b{{100}}){{10}}", 600), "c.yaml")
 
 
+@pytest.mark.parametrize("name", ["*a" * 500, "[a-z]" * 500, "?{a,b}" * 5])
+@pytest.mark.parametrize(
+    "key", ["glob: [/dev/x, GLOBS]", "glob: /dev/x, exclude: [GLOBS]", "glob: /dev/x, where: {name: [GLOBS]}"]
+)
+def test_globs_with_many_wildcards_are_refused_before_they_are_compiled(name: str, key: str) -> None:
+    def render(count: int) -> str:
+        globs = ", ".join(f"'/dev/{name}{number}'" for number in range(count))
+        return f"{HEAD}resources:\n  a.io/x:\n    devices: [{{{key.replace('GLOBS', globs)}}}]\n"
+
+    started = time.process_time()
+    (refused,) = find_diagnostics(render(170))
+    assert refused.message.startswith(f"the configuration has more than {limits.MAX_WILDCARDS} wildcards in its globs")
+    assert time.process_time() - started < SECONDS
+    load_text(render(30), "c.yaml")
+
+
 def test_policy_is_refused_with_the_limit_that_it_exceeds() -> None:
     globs = "".join(f"  - '/dev/x{number}-{{0..999}}'\n" for number in range(11))
     text = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\ndevices:\n  allow:\n" + globs

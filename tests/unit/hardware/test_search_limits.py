@@ -52,6 +52,13 @@ def test_globs_with_too_many_matches_together_are_an_error_with_the_limit(tree: 
         scan_resource(resource, Host.at(tree.root).cached())
 
 
+def test_entries_with_too_many_matches_together_are_an_error_with_the_limit(tree: NodeTree) -> None:
+    make_loop(tree, 25)
+    resource = load_resource("devices: [{glob: /sys/loop/*/*/*}, {glob: /sys/loop/l0/*/*/*}]")
+    with pytest.raises(SearchLimitError, match=f"match more than {MAX_MATCHES} paths together"):
+        scan_resource(resource, Host.at(tree.root).cached())
+
+
 def test_search_in_known_directories_has_the_time_limit_of_its_thread(tree: NodeTree) -> None:
     make_loop(tree, 60)
     paths = HungPaths()

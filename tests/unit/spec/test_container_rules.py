@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from genplug.spec.container_rules import (
     annotation_error,
     cdi_name_error,
+    collect_environment,
     environment_error,
     mount_target_error,
     node_target_error,
@@ -130,3 +131,16 @@ def test_environment_is_limited_to_what_the_kernel_starts_a_program_with() -> No
 def test_denied_value_is_found_in_the_rendered_text() -> None:
     assert "is refused by 'env.allow'" in variable_error("NVIDIA_VISIBLE_DEVICES", "all", DEFAULT_POLICY)
     assert not variable_error("NVIDIA_VISIBLE_DEVICES", "GPU-1", DEFAULT_POLICY)
+
+
+def test_variables_behind_the_limit_of_an_environment_are_not_rendered() -> None:
+    variables = iter([(f"A{number}", "x" * 100_000) for number in range(100)])
+    env = collect_environment(variables)
+    assert "at least" in environment_error(env)
+    assert not environment_error(env[:-1])
+    assert len(tuple(variables)) == 100 - len(env)
+
+
+def test_path_is_not_longer_than_a_path_of_the_kernel() -> None:
+    assert not path_error("/" + "x" * 4095)
+    assert "no path has more than 4096" in node_target_error("/dev/" + "x" * 4096, "/dev/x")

@@ -1,5 +1,7 @@
 """Templates: the texts that they render, and the errors of invalid templates."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -214,3 +216,19 @@ def test_any_text_parses_or_raises_template_error(text: str) -> None:
     assert 0 <= offset <= len(text)
     rendered = template.render({name: (name,) for name in template.names})
     assert template.references or rendered == template.text.replace("$${", "${")
+
+
+def test_gib_keeps_a_number_that_is_too_long_to_be_a_size() -> None:
+    values = {"size": ("9" * 65,), "short": (str(3 << 30),)}
+    assert Template.parse("${size|gib} ${short|gib}").render(values) == f"{'9' * 65} 3"
+
+
+@pytest.mark.parametrize("name", ["quote", "json"])
+def test_filters_that_double_a_text_end_at_the_limit(name: str) -> None:
+    template = Template.parse("${a" + f"|{name}" * 16 + "}")
+    tracemalloc.start()
+    with pytest.raises(RenderLimitError, match="at most 131072 are allowed"):
+        template.render({"a": ('"' * 4000,)})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
