@@ -56,7 +56,8 @@ def denied_node_error(info: PathInfo, policy: Policy, host: Host) -> str:
     identity = _identify(info, host)
     if (entry := _find_exposing(info, identity, host)) is not None and entry.name not in policy.unsafe:
         what = f"{info.describe_numbers()} is {entry.what}"
-        return f"refused by the built-in list: {what}; only 'devices.unsafe: [{entry.name!r}]' in a policy allows it"
+        permission = f'devices: {{unsafe: ["{entry.name}"]}}'
+        return f"refused by the built-in list: {what}; only a policy with '{permission}' allows it"
     if not policy.block and (entry := _find_storage(info, identity, host)) is not None:
         return f"refused by 'devices.block' of {policy.name}: {info.describe_numbers()} is {entry.what}"
     return policy.device_error(info.resolved)

@@ -45,7 +45,23 @@ class HttpCheck(Check):
 def decode(options: OptionsDecoder) -> HttpCheck | None:
     """Return the check that the options describe, or None if the URL is invalid."""
     url = options.template("url")
-    return HttpCheck(url, int(options.number("expectStatus", _OK))) if url is not None else None
+    if url is None:
+        return None
+    # A URL with templates is checked when the probe runs.
+    if not url.names and not _has_valid_port(url.render({})):
+        options.reject(
+            "url", "the URL has an invalid host or port", "write http://HOST:PORT/PATH, with a port up to 65535"
+        )
+        return None
+    return HttpCheck(url, int(options.number("expectStatus", _OK)))
+
+
+def _has_valid_port(url: str) -> bool:
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        return False
+    return port is None or port > 0
 
 
 def make_request(check: HttpCheck, device: Device) -> ProbeRequest:

@@ -296,3 +296,10 @@ def test_supplemental_group_must_be_allowed() -> None:
     assert find_denials(body, read_policy("supplementalGroups: {allow: [44, 992]}")) == [
         "the group 6 is refused by 'supplementalGroups.allow' of policy.yaml, which allows 44, 992"
     ]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/", "http://127.0.0.1:0/", "http://[::1/", "http://[:::]/"])
+def test_url_with_an_invalid_host_or_port_is_reported_at_load(url: str) -> None:
+    health = f"{DEVICES}\nhealth: {{probes: [{{http: {{url: '{url}'}}}}]}}"
+    messages = [diagnostic.message for diagnostic in find_diagnostics(render_config(health), DEFAULT_POLICY)]
+    assert messages == ["the URL has an invalid host or port"]
