@@ -11,6 +11,7 @@ from functools import partial
 from attrs import evolve
 
 from genplug.agent.blocking_calls import BlockingCall, BlockingCalls
+from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.dependencies import Changes
 from genplug.hardware.discovery import scan_resource
 from genplug.hardware.host import Host
@@ -25,18 +26,22 @@ STALL_SECONDS = 2.0
 class ScanJob:
     """Scans a resource. ``task`` gets the scan, which says itself what it could not examine.
 
-    ``host`` is a cached one, which the jobs that start together share.
+    ``host`` is a cached one, which the jobs that start together share. ``budget`` limits the candidates of
+    all resources together.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it scans, and what it may use
         self,
         resource: Resource,
         previous: ResourceScan | None,
         host: Host,
         calls: BlockingCalls,
         changes: Changes | None = None,
+        *,
+        budget: CandidateBudget | None = None,
     ) -> None:
         self.resource = resource
+        self._budget = budget
         self.previous = previous
         self._host = host
         self._calls = calls
@@ -64,7 +69,8 @@ class ScanJob:
         host, limit = self._host, changes
         while True:
             try:
-                self._call = self._calls.start(partial(scan_resource, self.resource, host, self.previous, limit))
+                scan = partial(scan_resource, self.resource, host, self.previous, limit, budget=self._budget)
+                self._call = self._calls.start(scan)
                 if await self._returns(self._call):
                     return self._call.done.result()
             except HangError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.scan_job import ScanJob, keep_last_known
+from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.dependencies import Changes
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import ResourceScan
@@ -28,6 +29,7 @@ class ScanJobs:
         self._calls = calls
         self._event_log = event_log
         self._on_finish = on_finish
+        self._budget = CandidateBudget()
         self._jobs: dict[str, ScanJob] = {}
         self._overdue: set[str] = set()
         """Resources to scan again in full when no job of theirs runs."""
@@ -48,6 +50,7 @@ class ScanJobs:
         ``scans`` are the previous scans. A resource with a running job is scanned again when that finishes.
         """
         host = self._host.cached()
+        self._budget.set_resources(config.resources)
         for name, changes in selected.items():
             resource, job = config.resources[name], self._jobs.get(name)
             if job is not None and job.resource == resource:
@@ -55,7 +58,8 @@ class ScanJobs:
                 continue
             if job is not None:
                 job.cancel()
-            job = self._jobs[name] = self._create(ScanJob(resource, scans.get(name), host, self._calls, changes))
+            job = ScanJob(resource, scans.get(name), host, self._calls, changes, budget=self._budget)
+            self._jobs[name] = self._create(job)
             await _take_turn(job)
 
     async def settle(self, names: Iterable[str]) -> None:
@@ -88,7 +92,8 @@ class ScanJobs:
         for name in self._overdue - self._jobs.keys():
             self._overdue.discard(name)
             if name in config.resources:
-                self._jobs[name] = self._create(ScanJob(config.resources[name], scans.get(name), host, self._calls))
+                job = ScanJob(config.resources[name], scans.get(name), host, self._calls, budget=self._budget)
+                self._jobs[name] = self._create(job)
 
     def _create(self, job: ScanJob) -> ScanJob:
         job.task.add_done_callback(lambda _: self._on_finish())

@@ -6,6 +6,7 @@ from attrs import define, frozen
 
 from genplug.hardware.attributes.custom import AttributeLimitError
 from genplug.hardware.attributes.lazy import LazyAttributes
+from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.dependencies import ChangeSet, Dependencies
 from genplug.hardware.file_tree import split_path
 from genplug.hardware.host import Host, is_utf8, printable
@@ -78,14 +79,18 @@ class Candidates:
     stalls: tuple[ScanStall, ...] = ()
 
 
-def find_candidates(
+def find_candidates(  # noqa: PLR0913 - what it scans, what it knows, and what it may use
     resource: Resource,
     host: Host,
     dependencies: Dependencies,
     previous: CandidatesBySource | None = None,
     changes: ChangeSet | None = None,
+    *,
+    budget: CandidateBudget | None = None,
 ) -> Candidates:
     """Find the candidates of a resource and add their dependencies to ``dependencies``.
+
+    ``budget`` limits the candidates of all resources together.
 
     A path that the ``previous`` scan examined is only examined again if ``changes`` affect it. A candidate that cannot
     be examined because a file operation hangs is kept as in ``previous``.
@@ -108,6 +113,8 @@ def find_candidates(
             raise SearchLimitError(
                 f"the globs of all entries of 'devices' match more than {MAX_MATCHES} paths together, the maximum"
             )
+        if budget is not None:
+            budget.take(resource.name, count)
         for path, by in paths.items():
             candidate = known.get(path)
             if candidate is None or changes is None or _is_affected(candidate, changes):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from attrs import evolve
 
+from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.candidates import find_candidates
 from genplug.hardware.conflicts import Resolution, resolve_conflicts
 from genplug.hardware.dependencies import Changes, ChangeSet, Dependencies, is_affected
@@ -32,8 +33,8 @@ def discover(config: Config, host: Host) -> Inventory:
     Raises:
         HangError: see :func:`scan_resource`.
     """
-    cached = host.cached()
-    scans = {name: scan_resource(resource, cached) for name, resource in config.resources.items()}
+    cached, budget = host.cached(), CandidateBudget(config.resources)
+    scans = {name: scan_resource(resource, cached, budget=budget) for name, resource in config.resources.items()}
     return build_inventory(config, scans)[0]
 
 
@@ -65,9 +66,16 @@ def _is_scan_affected(scan: ResourceScan, changes: Changes, change_set: ChangeSe
 
 
 def scan_resource(
-    resource: Resource, host: Host, previous: ResourceScan | None = None, changes: Changes | None = None
+    resource: Resource,
+    host: Host,
+    previous: ResourceScan | None = None,
+    changes: Changes | None = None,
+    *,
+    budget: CandidateBudget | None = None,
 ) -> ResourceScan:
     """Scan a resource; with ``changes``, examine only the paths that they can affect.
+
+    ``budget`` limits the candidates of all resources together.
 
     Unchanged parts are the identical objects of ``previous``, so that comparisons are fast.
 
@@ -78,7 +86,7 @@ def scan_resource(
     has_same_sources = previous is not None and previous.resource.sources == resource.sources
     examined = previous.candidates_by_source if previous is not None and has_same_sources else None
     change_set = ChangeSet.of(changes) if changes is not None and examined is not None else None
-    candidates = find_candidates(resource, host, dependencies, examined, change_set)
+    candidates = find_candidates(resource, host, dependencies, examined, change_set, budget=budget)
     reused: dict[tuple[str, ...], Device] = {}
     extra = None
     if previous is not None and changes and not is_affected(previous.extra_dependencies.freeze(), changes):

@@ -118,6 +118,9 @@ MAX_SEARCHED_ENTRIES = 200_000
 MAX_MATCHES = 20_000
 """Paths that a glob matches, and candidates of a resource: each of them is examined."""
 
+MAX_CANDIDATES = 20_000
+"""Candidates of all resources of a node: they are kept in memory."""
+
 MAX_COMPARISONS = 1_000_000
 """Comparisons of paths and values with the patterns of `exclude` and `where` in a scan: they take time."""
 

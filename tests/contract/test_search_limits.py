@@ -1,6 +1,7 @@
 """A glob whose search exceeds a limit delays no other resource, and is visible in readiness, status and metrics."""
 
 from genplug.observe.events import Event
+from genplug.spec.limits import MAX_CANDIDATES
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER
@@ -42,3 +43,27 @@ async def test_endless_search_is_visible_and_delays_no_other_resource(node: Fake
         node.write_config(first)
         await next_event(events, Event.SCAN_RESUMED)
         assert (await get(agent, "/readyz"))[0] == 200
+
+
+async def test_resource_that_exceeds_the_candidates_of_a_node_delays_no_other_resource(node: FakeNode) -> None:
+    for number in range(15):
+        node.link(f"/sys/loop/l{number}", ".")
+    node.plug("/dev/other0")
+    many = "".join(
+        f"  example.com/many{number}: {{devices: [{{glob: '/sys/loop/*/*/*', exclude: [/sys/**]}}]}}\n"
+        for number in range(MAX_CANDIDATES // 15**3 + 1)
+    )
+    async with node.run_agent(CONFIG_HEADER + "resources:\n" + many + OTHER_SPEC) as agent:
+        events = record_events(agent)
+        await node.kubelet.wait_for_list(OTHER, healthy={"other0"})
+        stalled = await next_event(events, Event.SCAN_STALLED)
+        assert f"of all resources match more than {MAX_CANDIDATES} paths together" in stalled.text
+        stalls = [status.resource for status in agent.status.scans if status.stalls]
+        # An event scans a resource again: the others leave it no more than before.
+        node.plug("/dev/other1")
+        await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
+        assert (
+            [status.resource for status in agent.status.scans if status.stalls]
+            == stalls
+            == [f"example.com/many{MAX_CANDIDATES // 15**3}"]
+        )

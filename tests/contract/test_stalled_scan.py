@@ -206,10 +206,10 @@ async def test_internal_error_in_one_scan_leaves_the_others_up_to_date(
 ) -> None:
     broken: list[str] = []
 
-    def fail(spec: Resource, *arguments: Any) -> Any:
+    def fail(spec: Resource, *arguments: Any, **options: Any) -> Any:
         if spec.name in broken:
             raise ValueError("a bug")
-        return scan_resource(spec, *arguments)
+        return scan_resource(spec, *arguments, **options)
 
     monkeypatch.setattr("genplug.agent.scan_job.scan_resource", fail)
     node.plug("/dev/other0")

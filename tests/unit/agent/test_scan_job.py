@@ -46,7 +46,10 @@ def hang_first(monkeypatch: pytest.MonkeyPatch, paths: HungPaths, gate: threadin
     """Make each scan begin with a read that hangs, and return the limits of the scans."""
     limits: list[Changes | None] = []
 
-    def scan(spec: Resource, host: Host, previous: ResourceScan | None, changes: Changes | None) -> ResourceScan:
+    def scan(
+        spec: Resource, host: Host, previous: ResourceScan | None, changes: Changes | None, *, budget: object
+    ) -> ResourceScan:
+        assert budget is None
         limits.append(changes)
         try:
             paths.record(Access.READ, "/sys/x0/state")

@@ -3,13 +3,15 @@
 import time
 
 import pytest
+from attrs import evolve
 
+from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.discovery import discover, scan_resource
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.scan_errors import HangError, SearchLimitError
 from genplug.spec.globs import Glob
-from genplug.spec.limits import MAX_COMPARISONS, MAX_MATCHES, MAX_NODES_PER_DEVICE, MAX_SEARCHED_ENTRIES
+from genplug.spec.limits import MAX_CANDIDATES, MAX_COMPARISONS, MAX_MATCHES, MAX_NODES_PER_DEVICE, MAX_SEARCHED_ENTRIES
 from tests.support.configs import load_resource
 from tests.support.hardware import NodeTree, build_config
 
@@ -111,3 +113,33 @@ def test_comparisons_with_patterns_are_limited_before_they_are_made(tree: NodeTr
     for number in range(1, MAX_COMPARISONS // 3000 + 1):
         tree.unplug(f"/dev/x{number}")
     scan_resource(resource, Host.at(tree.root).cached())
+
+
+def test_candidates_of_all_resources_together_are_limited(tree: NodeTree) -> None:
+    make_loop(tree, 15)
+    # Each resource has less than the limit of a resource.
+    resource = load_resource("devices: [{glob: /sys/loop/*/*/*}]")
+    resources = [evolve(resource, name=f"a.io/r{number}") for number in range(MAX_CANDIDATES // 3000 + 1)]
+    with pytest.raises(SearchLimitError, match=f"of all resources match more than {MAX_CANDIDATES} paths together"):
+        discover(build_config(*resources), Host.at(tree.root))
+
+
+def test_resource_has_its_share_although_others_have_many_candidates() -> None:
+    budget = CandidateBudget(["a", "b", "c"], limit=30)
+    budget.take("a", 25)
+    budget.take("b", 10)
+    with pytest.raises(SearchLimitError, match="more than its share of 10"):
+        budget.take("c", 11)
+    budget.take("c", 10)
+    with pytest.raises(SearchLimitError):
+        budget.take("a", 25)
+    budget.take("a", 10)
+
+
+def test_removed_resource_leaves_its_candidates_to_the_others() -> None:
+    budget = CandidateBudget(["a", "b"], limit=30)
+    budget.take("a", 30)
+    with pytest.raises(SearchLimitError):
+        budget.take("b", 20)
+    budget.set_resources(["b"])
+    budget.take("b", 20)
