@@ -77,7 +77,7 @@ def test_error_in_literal_block_has_its_location_in_the_manifest() -> None:
     assert locate_diagnostics(RENDERED.replace("devices: [{glob: /dev/x}]", "devces: [{glob: /dev/x}]")) == [
         ("cm.yaml:25:9", "devces")
     ]
-    assert locate_diagnostics(RENDERED.replace("glob: /dev/y", 'glob: "y${"'), "w1") == [("cm.yaml:27:53", "y")]
+    assert locate_diagnostics(RENDERED.replace("glob: /dev/y", 'glob: "y${"'), "w1") == [("cm.yaml:27:54", "$")]
 
 
 def test_syntax_error_has_its_location_in_the_manifest() -> None:
