@@ -1,11 +1,13 @@
 """Device nodes that two resources or two devices claim."""
 
 import pytest
+from attrs import evolve
 
 from genplug.hardware.discovery import discover
 from genplug.hardware.inventory import Inventory
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
+from tests.support.configs import load_resource
 from tests.support.hardware import (
     NAME,
     NodeTree,
@@ -105,3 +107,20 @@ def test_id_of_several_links_causes_a_warning(tree: NodeTree) -> None:
     assert warning.location == links.location
     for source in (build_source("/dev/by-id/*", id="${minor}"), build_source("/dev/by-id/a*"), build_source("/dev/x*")):
         assert not discover(build_config(build_resource(NAME, source)), tree.host).warnings
+
+
+def test_verbatim_id_belongs_to_the_first_resource_that_has_it(tree: NodeTree) -> None:
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/y0", "241:0")
+    resources = (
+        evolve(
+            load_resource(f"devices: [{{glob: '/dev/{name}*', id: same, verbatimId: true}}]"), name=f"a.example/{name}"
+        )
+        for name in "xy"
+    )
+    found = discover(build_config(*resources), tree.host)
+    assert list_ids(found, "a.example/x") == ["same"]
+    assert list_ids(found, "a.example/y") == []
+    [conflict] = found.conflicts
+    assert "verbatimId" in conflict.message
+    assert "a.example/x" in find_reason(found, "/dev/y0", "a.example/y")
