@@ -50,6 +50,14 @@ async def read_lines(descriptor: int, until: Event) -> list[dict[str, object]]:
     return entries
 
 
+async def allocate_until_lines_are_dropped(kubelet: KubeletStandIn, port: int) -> None:
+    """Make an agent, with its metrics on a port, log allocations until it drops lines that nothing reads."""
+    async with asyncio.timeout(30):
+        while "genplug_log_lines_dropped_total 0.0" in await get_text(port, "/metrics"):
+            for _ in range(500):
+                await kubelet.plugin(X).allocate([["x0"]])
+
+
 async def wait_until_blocked(process: Process, number: signal.Signals) -> None:
     """Wait until a process blocks a signal: it starts, and has no handler yet."""
     async with asyncio.timeout(10):
@@ -90,10 +98,7 @@ async def test_log_that_nothing_reads_blocks_neither_allocations_nor_the_end(
     xy_node.write_config(X_CONFIG)
     async with start_agent(xy_node, "--listen", f"127.0.0.1:{port}", stderr=unread_pipe[1]) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
-        async with asyncio.timeout(30):
-            while "genplug_log_lines_dropped_total 0.0" in await get_text(port, "/metrics"):
-                for _ in range(500):
-                    await kubelet.plugin(X).allocate([["x0"]])
+        await allocate_until_lines_are_dropped(kubelet, port)
         xy_node.plug("/dev/x1")
         await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         process.send_signal(signal.SIGTERM)
@@ -110,10 +115,7 @@ async def test_dropped_lines_are_counted_in_the_log_when_it_is_read_again(
     xy_node.write_config(X_CONFIG)
     async with start_agent(xy_node, "--listen", f"127.0.0.1:{port}", stderr=unread_pipe[1]) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
-        async with asyncio.timeout(30):
-            while "genplug_log_lines_dropped_total 0.0" in await get_text(port, "/metrics"):
-                for _ in range(500):
-                    await kubelet.plugin(X).allocate([["x0"]])
+        await allocate_until_lines_are_dropped(kubelet, port)
         metrics = await get_text(port, "/metrics")
         entries = await read_lines(unread_pipe[0], Event.LOG_LINES_DROPPED)
         dropped = entries[-1]["lines"]
