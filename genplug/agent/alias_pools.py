@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from genplug.agent.settings import Settings
+from genplug.agent.usage_poller import FIRST_POLL_PATIENCE_SECONDS
 from genplug.allocation.alias_pool import Pool, record_allocation, record_usage, without_held
 from genplug.allocation.offer import ResourceOffer
 from genplug.kubelet.client import CallError
@@ -17,8 +18,6 @@ from genplug.spec.model import Resource
 
 FIRST_POLL_SECONDS = 1.0
 """Seconds between two attempts to read the usage for the first time; until then, no device with aliases is offered."""
-FIRST_POLL_PATIENCE_SECONDS = 1.0
-"""Seconds for which the first device lists wait for the first poll, so that they are complete after a restart."""
 GRACE_POLLS = 3
 """Polls that may miss a pod after its allocation."""
 

@@ -59,7 +59,9 @@ class Offers:
         self._snapshot = snapshot
         self._notes = collect_notes(snapshot.inventory, snapshot.health)
         resources = snapshot.health.resources
-        self._names = frozenset(one for name, resource in resources.items() for one in (name, *resource.aliases))
+        self._names = frozenset(
+            offered for name, resource in resources.items() for offered in (name, *resource.aliases)
+        )
         self.pools.update_resources(resources.values())
         devices = snapshot.health.devices
         counts = {name: count_grants(resource, devices[name]) for name, resource in resources.items()}

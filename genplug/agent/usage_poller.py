@@ -15,7 +15,7 @@ from genplug.observe.events import Event, EventLog
 RETRY_SECONDS = 1.0
 """Seconds between two attempts while the kubelet does not respond, and a device waits for it."""
 FIRST_POLL_PATIENCE_SECONDS = 1.0
-"""Seconds for which the first device list waits for the first poll, so that it is complete after a restart."""
+"""Seconds for which the first device lists wait for the first poll, so that they are complete after a restart."""
 
 
 class UsagePoller:

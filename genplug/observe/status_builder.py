@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.inventory import CandidateOutcome, Inventory
@@ -74,7 +74,6 @@ def collect_notes(inventory: Inventory, health: HealthSnapshot | None = None) ->
     """Return, by resource, the reasons for fewer devices than expected: stalls, unmatched globs, left out paths.
 
     With the health of the devices, the reasons include probes that have no result yet.
-
     Paths with the same reason are one note. A resource has at most :data:`MAX_NOTES` of them, and a note for the rest.
     """
     notes: dict[str, list[str]] = {}
@@ -82,10 +81,8 @@ def collect_notes(inventory: Inventory, health: HealthSnapshot | None = None) ->
         notes[resource] = [f"scan stalled: {stall}" for stall in stalls]
     for unmatched in inventory.unmatched_globs:
         notes.setdefault(unmatched.resource, []).append(unmatched.text)
-    evaluated_devices = health.devices if health is not None else {}
-    for resource, devices in inventory.devices.items() if health is not None else ():
-        evaluated = {entry.device.id for entry in evaluated_devices.get(resource, ())}
-        if waiting := [device.id for device in devices if device.id not in evaluated]:
+    if health is not None:
+        for resource, waiting in _find_waiting(inventory, health):
             notes.setdefault(resource, []).append(f"{join_names(waiting)}: waits for the first results of its probes")
     left_out: dict[tuple[str, str], list[CandidateOutcome]] = {}
     for outcome in inventory.outcomes:
@@ -96,6 +93,14 @@ def collect_notes(inventory: Inventory, health: HealthSnapshot | None = None) ->
         paths = join_names([outcome.path for outcome in outcomes])
         notes.setdefault(resource, []).append(f"{paths}: {outcomes[0].reason}")
     return {resource: _cut_notes(texts) for resource, texts in notes.items()}
+
+
+def _find_waiting(inventory: Inventory, health: HealthSnapshot) -> Iterator[tuple[str, list[str]]]:
+    """Yield the resources with devices (IDs) that are not in the snapshot, because a probe has no result yet."""
+    for resource, devices in inventory.devices.items():
+        evaluated = {entry.device.id for entry in health.devices.get(resource, ())}
+        if waiting := [device.id for device in devices if device.id not in evaluated]:
+            yield resource, waiting
 
 
 def _cut_notes(notes: Sequence[str]) -> tuple[str, ...]:

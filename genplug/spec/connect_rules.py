@@ -14,9 +14,6 @@ from attrs import frozen
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-DEFAULT_CONNECT_ENTRIES = ("127.0.0.0/8", "::1")
-"""The loopback addresses."""
-
 CLUSTER_PORTS = frozenset(
     {
         # Kubernetes documentation, "Ports and Protocols", and the defaults of the components: API server, etcd,
