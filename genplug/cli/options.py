@@ -60,6 +60,16 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_color(parser: argparse.ArgumentParser) -> None:
+    """Add ``--color``; its value is an argument for :func:`genplug.cli.output.use_color`."""
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="print colors; auto prints them on a terminal, unless the environment has NO_COLOR (default: auto)",
+    )
+
+
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add ``--values`` and ``--pool``, which select configurations of the chart."""
     parser.add_argument(

@@ -6,13 +6,15 @@ and the functions for tables and messages also keep a newline in a name from loo
 
 import io
 import os
+import re
 import shutil
 import stat
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO, TypeAlias, cast
+from enum import Enum
+from typing import Any, NamedTuple, Self, TextIO, TypeAlias, cast
 
 from genplug.spec.printable import escape_json, escape_line, escape_lines
 
@@ -66,11 +68,66 @@ def ignore_closed_readers() -> None:
             setattr(sys, name, pipe)
 
 
+class Style(Enum):
+    """A color of a text: its parameter of SGR (ECMA-48), and the character that marks its begin until it is printed.
+
+    The marks are noncharacters of Unicode (U+FDD0 and following). They are not printable, so the functions that escape
+    texts of devices and files also escape these characters in them.
+    """
+
+    ERROR = ("31", "\ufdd1")
+    WARNING = ("33", "\ufdd2")
+    GOOD = ("32", "\ufdd3")
+    FAINT = ("2", "\ufdd4")
+
+
+_END_OF_STYLE = "\ufdd0"
+_SEQUENCES = {style.value[1]: f"\033[{style.value[0]}m" for style in Style} | {_END_OF_STYLE: "\033[0m"}
+"""What a terminal gets for the mark of a style."""
+_STYLE = re.compile(f"([{''.join(_SEQUENCES)}])")
+
+
+def paint(text: str, style: Style) -> str:
+    """Return a text with the marks of a style, for ``print``; escape a text of devices and files first.
+
+    Each line is marked, so that a line that is cut out of the text keeps its color. :func:`use_color` decides whether
+    the color is printed.
+    """
+    return "\n".join(f"{style.value[1]}{line}{_END_OF_STYLE}" if line else "" for line in text.split("\n"))
+
+
+def use_color(choice: str) -> None:
+    """Print the colors of :func:`paint` on stdout from now on, or leave them out.
+
+    ``choice`` is the value of ``--color``: ``always``, ``never``, or ``auto`` for a terminal, unless the environment
+    has NO_COLOR (https://no-color.org) or the terminal is ``dumb``.
+    """
+    stream = sys.stdout
+    if isinstance(stream, _EscapingStream):
+        is_wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+        stream.is_colored = choice == "always" or (choice == "auto" and is_wanted)
+
+
 MAX_TABLE_WIDTH = 120
 """Columns of a table on a wider terminal, and in a file or a pipe."""
 _MIN_COLUMN_WIDTH = 12
 """Columns that wrapping leaves to a cell."""
 _SEPARATOR = "   "
+
+
+class Painted(str):
+    """A line of a cell of a table with a style, which counts neither for the widths nor for the escaping."""
+
+    __slots__ = ("style",)
+    style: Style
+
+    def __new__(cls, text: str, style: Style) -> Self:
+        """Return a line with a style."""
+        painted = super().__new__(cls, text)
+        painted.style = style
+        return painted
+
+
 Cell: TypeAlias = str | tuple[str, ...]
 """The line or the lines of a cell of a table."""
 
@@ -83,9 +140,9 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width:
     """
     columns = range(len(headings))
     lines = [[_escape_cell(cell) for cell in row] for row in (headings, *rows)]
-    widths = [max(len(text) for line in lines for text in line[column]) for column in columns]
+    widths = [max(len(part.text) for line in lines for part in line[column]) for column in columns]
     if width is not None:
-        words = [max(map(_longest_word, (text for line in lines for text in line[column]))) for column in columns]
+        words = [max(_longest_word(part.text) for line in lines for part in line[column]) for column in columns]
         widths = _fit(widths, words, width - len(_SEPARATOR) * (len(widths) - 1))
     return "\n".join(text for line in lines for text in _format_row(line, widths))
 
@@ -152,17 +209,26 @@ def clear_terminal() -> None:
 
 
 class _EscapingStream:
-    """Writes escaped text to a stream; all else is that of the stream."""
+    """Writes escaped text to a stream, with or without the colors of :func:`paint`; all else is that of the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self.is_colored = False
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the types of a stream
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
         """Write a text; return the number of its characters."""
-        self.stream.write(escape_lines(text))
+        if text.isprintable():
+            self.stream.write(text)
+            return len(text)
+        # The marks of styles are escaped as well, unless they are taken out before.
+        for part in _STYLE.split(text):
+            if part in _SEQUENCES:
+                self.stream.write(_SEQUENCES[part] if self.is_colored else "")
+            elif part:
+                self.stream.write(escape_lines(part))
         return len(text)
 
 
@@ -185,24 +251,40 @@ def _longest_word(text: str) -> int:
     return max(map(len, text.split()), default=0)
 
 
-def _format_row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
+class _Part(NamedTuple):
+    """A line of a cell, or a part of it."""
+
+    text: str
+    style: Style | None = None
+
+    def pad(self, width: int) -> str:
+        """Return the text with its style, as wide as its column."""
+        spaces = " " * (width - len(self.text))
+        return (paint(self.text, self.style) if self.style is not None else self.text) + spaces
+
+
+def _format_row(cells: Sequence[Sequence[_Part]], widths: Sequence[int]) -> list[str]:
     """Return the lines of a row; a line of a cell that is wider than its column continues on the next line."""
     columns = [
-        [
-            part
-            for text in lines
-            for part in (textwrap.wrap(text, width, break_on_hyphens=False) if len(text) > width else [text])
-        ]
-        for lines, width in zip(cells, widths, strict=True)
+        [part for line in lines for part in _wrap_part(line, width)] for lines, width in zip(cells, widths, strict=True)
     ]
     height = max(map(len, columns))
-    padded = ([*column, *[""] * (height - len(column))] for column in columns)
+    padded = ([*column, *[_Part("")] * (height - len(column))] for column in columns)
     return [
-        _SEPARATOR.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        _SEPARATOR.join(part.pad(width) for part, width in zip(line, widths, strict=True)).rstrip()
         for line in zip(*padded, strict=True)
     ]
 
 
-def _escape_cell(cell: Cell) -> tuple[str, ...]:
+def _wrap_part(part: _Part, width: int) -> list[_Part]:
+    if len(part.text) <= width:
+        return [part]
+    return [_Part(text, part.style) for text in textwrap.wrap(part.text, width, break_on_hyphens=False)]
+
+
+def _escape_cell(cell: Cell) -> tuple[_Part, ...]:
     """Return the lines of a cell, escaped; an empty cell has one line."""
-    return tuple(map(escape_line, cell)) or ("",) if isinstance(cell, tuple) else (escape_line(cell),)
+    lines = cell if isinstance(cell, tuple) else (cell,)
+    return tuple(_Part(escape_line(line), line.style if isinstance(line, Painted) else None) for line in lines) or (
+        _Part(""),
+    )
