@@ -100,6 +100,7 @@ def check_generated_files(session: nox.Session) -> None:
     """Fail when a generated file differs from what its generator writes."""
     session.run("python", "-m", "genplug.kubelet.api.regenerate", "--check")
     session.run("python", "docs/generate.py", "--check")
+    session.run("python", "docs/generate_completions.py", "--check")
     session.run("python", "docs/generate_figures.py", "--check")
     if find_tool(session, "helm4", without="not comparing the chart's generated files"):
         session.run("python", "deploy/helm/generate.py", "--check")

@@ -3,7 +3,7 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from genplug import __version__
 from genplug.capture.archive import RootError
@@ -18,6 +18,7 @@ COMMANDS = {
     "init": "print a configuration to start from, for a kind of hardware or for this machine",
     "capture": "write what a configuration reads from this node into an archive",
     "schema": "print the JSON Schema of the configuration or of another document",
+    "completion": "print the completion script of a shell",
     "demo": "try genplug on a simulated node, without a cluster, hardware or root",
 }
 
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+def build_parser(configured: Collection[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command line; only the commands in ``configured`` have their options."""
     parser = argparse.ArgumentParser(
         prog="genplug",
         description="A Kubernetes device plugin that offers any hardware to pods, described by a YAML file.",
@@ -45,14 +46,19 @@ def _run(arguments: Sequence[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"genplug {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    requested = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if name == requested:
+        if name in configured:
             module = importlib.import_module(f"genplug.cli.{name}")
             module.configure(command)
             command.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    requested = [argument for argument in arguments if not argument.startswith("-")][:1]
+    parsed = build_parser(requested).parse_args(arguments)
     try:
         return int(parsed.run(parsed))
     except RootError as error:
