@@ -42,7 +42,7 @@ class StatusServer:
     ) -> None:
         """Listen on an address; port 0 lets the system choose a port.
 
-        ``refresh`` runs in the event loop of the agent before a status is read for ``/statusz``.
+        ``refresh`` runs in the event loop of the agent before the status is read for ``/statusz`` and ``/metrics``.
 
         Raises:
             OSError: the address is not an address of this host, or is in use.
@@ -66,6 +66,7 @@ class StatusServer:
     async def _respond(self, request: Request) -> Response:
         match request.path:
             case "/metrics":
+                await self._refresh_status()
                 return self._share_document("/metrics", lambda: self._render_metrics(request.headers.get("accept", "")))
             case "/healthz":
                 if await self._is_loop_responsive():
@@ -80,12 +81,15 @@ class StatusServer:
                 text = "/statusz responds only to clients on the same host; run 'genplug status' there\n"
                 return text_response(HTTPStatus.FORBIDDEN, text)
             case "/statusz":
-                refreshing = asyncio.run_coroutine_threadsafe(self._refresh(), self._loop)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.wrap_future(refreshing), _LOOP_TIMEOUT_SECONDS)
+                await self._refresh_status()
                 return self._share_document("/statusz", self._render_status)
             case _:
                 return text_response(HTTPStatus.NOT_FOUND, f"not found; the endpoints are {_ENDPOINTS}\n")
+
+    async def _refresh_status(self) -> None:
+        refreshing = asyncio.run_coroutine_threadsafe(self._refresh(), self._loop)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(refreshing), _LOOP_TIMEOUT_SECONDS)
 
     def _respond_readiness(self, *, is_verbose: bool, is_local: bool) -> Response:
         status = self._read_status()

@@ -149,6 +149,14 @@ class _StatusCollector(Collector):
             "Devices, or tokens of a pool, that are not in the list for the kubelet because of a limit.",
             labels=("resource",),
         )
+        in_use = GaugeMetricFamily(
+            "genplug_devices_in_use",
+            "Devices in the list for the kubelet that containers use.",
+            labels=("resource",),
+        )
+        free = GaugeMetricFamily(
+            "genplug_devices_free", "Healthy devices that no container uses.", labels=("resource",)
+        )
         streams = GaugeMetricFamily(
             "genplug_list_and_watch_streams", "Open ListAndWatch streams.", labels=("resource",)
         )
@@ -159,6 +167,10 @@ class _StatusCollector(Collector):
                 devices.add_metric((resource.name, "unhealthy"), resource.unhealthy)
                 registered.add_metric((resource.name,), int(resource.is_registered))
                 omitted.add_metric((resource.name,), resource.omitted)
+                if (used := resource.used_ids) is not None:
+                    in_use.add_metric((resource.name,), len(used))
+                    is_free = (device.healthy and device.id not in used for device in resource.devices)
+                    free.add_metric((resource.name,), sum(is_free))
                 if resource.expected is not None:
                     missing.add_metric((resource.name,), max(resource.expected - resource.healthy_devices, 0))
             streams.add_metric((resource.name,), resource.streams)
@@ -179,7 +191,7 @@ class _StatusCollector(Collector):
             stalled.add_metric((scan.resource,), int(bool(scan.stalls)))
             conflicts.add_metric((scan.resource,), scan.conflicts)
             withheld.add_metric((scan.resource,), scan.withheld)
-        yield from (devices, missing, omitted, registered, streams, stalled, conflicts, withheld)
+        yield from (devices, in_use, free, missing, omitted, registered, streams, stalled, conflicts, withheld)
         yield from _collect_health(status.health)
 
 

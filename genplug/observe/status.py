@@ -84,6 +84,14 @@ class ResourceStatus:
         return f"{self.healthy_devices} of {self.expected} expected devices are healthy"
 
     @property
+    def used_ids(self) -> frozenset[str] | None:
+        """The IDs of listed devices that containers use, or None if the kubelet has not reported them."""
+        if self.in_use is None:
+            return None
+        used = {device_id for use in self.in_use for device_id in use.ids}
+        return frozenset(device.id for device in self.devices if device.id in used)
+
+    @property
     def healthy(self) -> int:
         """The number of healthy devices."""
         return sum(device.healthy for device in self.devices)

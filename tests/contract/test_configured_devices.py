@@ -286,6 +286,8 @@ async def test_device_belongs_to_a_single_resource_and_is_counted_once(node: Fak
     assert metrics['genplug_devices{resource="example.com/x",state="healthy"}'] == 2
     assert metrics['genplug_devices{resource="example.com/y",state="healthy"}'] == 0
     assert metrics['genplug_allocations_total{resource="example.com/x",result="success"}'] == 1
+    assert metrics['genplug_devices_in_use{resource="example.com/x"}'] == 2
+    assert metrics['genplug_devices_free{resource="example.com/x"}'] == 0
 
 
 async def test_values_of_several_devices_are_listed_in_the_order_of_the_devices(node: FakeNode) -> None:

@@ -25,6 +25,7 @@ RESOURCE = ResourceStatus(
     devices=(),
     notes=(),
     expected=1,
+    in_use=(),
 )
 HEALTH = MonitorStatus(
     errors=(ProbeError("a.io/x", "link", "it does not exist", ("x0",)),),

@@ -3,6 +3,7 @@
 from attrs import evolve
 from prometheus_client import generate_latest
 
+from genplug.kubelet.reports import DeviceUse
 from genplug.observe.events import Event, EventLog
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
@@ -32,6 +33,18 @@ def test_gauges_follow_the_status() -> None:
     assert 'genplug_resource_registered{resource="a.io/x"} 1.0' in text
     assert "genplug_config_last_reload_success_timestamp_seconds 12.5" in text
     assert "genplug_ready 1.0" in text
+
+
+def test_free_devices_are_healthy_devices_that_no_container_uses() -> None:
+    devices = (*DEVICES, DeviceStatus("x2", ("/dev/x2",), healthy=True, reason=""))
+    uses = (DeviceUse("a.io/x", "default", "p", "c", ("x0", "x1", "gone")),)
+    resource = evolve(STATUS.resources[0], devices=devices, in_use=uses)
+    text = scrape(status=evolve(STATUS, resources=(resource,)))
+    assert 'genplug_devices_in_use{resource="a.io/x"} 2.0' in text
+    assert 'genplug_devices_free{resource="a.io/x"} 1.0' in text
+    unknown = scrape(status=evolve(STATUS, resources=(evolve(resource, in_use=None),)))
+    assert "genplug_devices_free{" not in unknown
+    assert "genplug_devices_in_use{" not in unknown
 
 
 def test_removed_resource_has_no_metrics_on_which_alerts_fire() -> None:
