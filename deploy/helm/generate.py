@@ -3,6 +3,7 @@
 - ``values.schema.json``: the schema source, the descriptions in ``values.yaml`` and the schemas in ``schemas/``
 - ``Chart.yaml``: the generated Artifact Hub annotations, from ``values.yaml`` and ``CHANGELOG.md``
 - ``README.md`` of the chart: the table of values
+- ``files/dashboard*.json``: the Grafana dashboards, from ``dashboards.py``
 - ``deploy/manifest`` and ``deploy/kustomize``: the chart rendered by Helm
 
 ``python deploy/helm/generate.py`` writes the files. With ``--check`` it writes nothing and exits with 1 if a committed
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dashboards import DASHBOARDS
 
 Schema = dict[str, Any]
 
@@ -57,7 +59,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file differs")
     is_check = parser.parse_args().check
     differing = []
-    for build_files in (build_values_schema, build_chart_annotations, build_readme, render_manifests):
+    for build_files in (
+        build_values_schema,
+        build_chart_annotations,
+        build_readme,
+        render_dashboards,
+        render_manifests,
+    ):
         for path, text in build_files().items():
             if path.exists() and path.read_text() == text:
                 continue
@@ -68,6 +76,11 @@ def main() -> int:
     for path in differing:
         print(path.relative_to(ROOT), "differs: run python deploy/helm/generate.py" if is_check else "written")
     return 1 if is_check and differing else 0
+
+
+def render_dashboards() -> dict[Path, str]:
+    """Return the dashboards of the chart."""
+    return {CHART / "files" / name: dashboard.render() for name, dashboard in DASHBOARDS.items()}
 
 
 def build_values_schema() -> dict[Path, str]:

@@ -1,4 +1,7 @@
-"""The alerts and the dashboard: promtool accepts them, and every metric that they use is documented."""
+"""The alerts, the dashboards and the queries of the documentation.
+
+promtool accepts them, every metric that they use is documented, and the queries return what the documentation states.
+"""
 
 import json
 import re
@@ -16,6 +19,8 @@ pytestmark = pytest.mark.helm
 FILES = CHART / "files"
 RULES = FILES / "rules.yaml"
 CASES = Path(__file__).with_name("rules_test.yaml")
+QUERIES = ROOT / "docs/how-to/queries.md"
+QUERY_CASES = Path(__file__).with_name("queries_test.yaml")
 
 RESOURCES = "config.resources.a\\.example/x.devices[0].glob=/dev/x*"
 ENABLED = ("--set", "metrics.prometheusRule.enabled=true", "--set", RESOURCES)
@@ -66,17 +71,24 @@ def read_alerts() -> list[Document]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def read_dashboard() -> Document:
-    content: Document = json.loads((FILES / "dashboard.json").read_text())
-    return content
+def read_dashboards() -> dict[str, Document]:
+    """Return the dashboards by the names of their files."""
+    return {path.name: json.loads(path.read_text()) for path in sorted(FILES.glob("dashboard*.json"))}
+
+
+def read_documented_queries() -> dict[str, str]:
+    """Return the queries of docs/how-to/queries.md by their headings."""
+    text = QUERIES.read_text()
+    return dict(re.findall(r"^## (.+)\n(?:(?!^## )[\s\S])*?```promql\n([\s\S]*?)```", text, re.MULTILINE))
 
 
 def read_queries() -> dict[str, str]:
-    """Return every PromQL expression of the alerts and the dashboard by its location."""
-    found = {alert["alert"]: alert["expr"] for alert in read_alerts()}
-    for panel in read_dashboard()["panels"]:
-        for target in panel.get("targets", ()):
-            found[f"panel {panel['title']}, {target['refId']}"] = target["expr"]
+    """Return every PromQL expression of the alerts, the dashboards and the documentation by its location."""
+    found = {alert["alert"]: alert["expr"] for alert in read_alerts()} | read_documented_queries()
+    for name, dashboard in read_dashboards().items():
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                found[f"{name}, panel {panel['title']}, {target['refId']}"] = target["expr"]
     return found
 
 
@@ -113,6 +125,19 @@ def test_metrics_and_labels_of_a_query_are_documented(where: str) -> None:
         assert labels <= series.get(name, set()), name
 
 
+def test_documented_queries_return_the_documented_series() -> None:
+    run_promtool("test", "rules", QUERY_CASES)
+
+
+def test_every_documented_query_has_a_case() -> None:
+    cases = [case for group in yaml.safe_load(QUERY_CASES.read_text())["tests"] for case in group["promql_expr_test"]]
+    tested = [" ".join(case["expr"].split()) for case in cases]
+    queries = read_documented_queries()
+    assert len(queries) >= 10
+    assert sorted(tested) == sorted(" ".join(query.split()) for query in queries.values())
+    assert all(case["exp_samples"] for case in cases)
+
+
 def test_every_alert_has_a_severity_and_a_next_step() -> None:
     for alert in read_alerts():
         assert alert["labels"]["severity"] in {"critical", "warning", "info"}
@@ -126,8 +151,9 @@ def test_documented_sections_match_the_alerts() -> None:
     assert sections == [(alert["alert"], alert["labels"]["severity"]) for alert in read_alerts()]
 
 
-def test_dashboard_panels_have_unique_ids_and_do_not_overlap() -> None:
-    panels = read_dashboard()["panels"]
+@pytest.mark.parametrize("name", read_dashboards())
+def test_dashboard_panels_have_unique_ids_and_do_not_overlap(name: str) -> None:
+    panels = read_dashboards()[name]["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells = [
         (x, y)
@@ -142,10 +168,13 @@ def test_dashboard_panels_have_unique_ids_and_do_not_overlap() -> None:
 
 @pytest.mark.parametrize("helm", HELMS)
 def test_chart_renders_every_alert_with_its_job_and_runbook_url(helm: str, tmp_path: Path) -> None:
-    rule = render_rule(helm, "--set", "metrics.port=9900")
+    rule = render_rule(helm, "--set", "metrics.port=9900", "--set", "pools.b.enabled=true")
     assert list_alert_names(rule) == [alert["alert"] for alert in read_alerts()]
     for alert in rule["spec"]["groups"][0]["rules"]:
-        assert set(re.findall(r'job="([^"]*)"', alert["expr"])) == {"devices/edge-genplug"}
+        assert set(re.findall(r'job="([^"]*)"', alert["expr"])) <= {"devices/edge-genplug"}
+        daemonsets = re.findall(r"kube_daemonset_\w+{([^}]*)}", alert["expr"])
+        assert set(daemonsets) <= {'namespace="devices",daemonset=~"edge-genplug-b|edge-genplug"'}
+        assert "job=" in alert["expr"] or daemonsets
         assert alert["annotations"]["runbook_url"].endswith(f"/docs/reference/alerts.md#{alert['alert'].lower()}")
         assert ":9808" not in alert["annotations"]["description"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
