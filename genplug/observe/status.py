@@ -19,7 +19,8 @@ class DeviceStatus:
     """The status of a grant, with the reason that the kubelet does not receive.
 
     ``probe`` is the name of the probe that found the device unhealthy, and empty for a healthy device. ``since`` is the
-    time since which the device has its health and reason, or None if it is not known.
+    time since which the device has its health and reason, or None if it is not known. ``numa_nodes`` are the NUMA nodes
+    of the device, and empty if the kernel does not know any, or with ``topology: none``.
     """
 
     id: str
@@ -28,10 +29,19 @@ class DeviceStatus:
     reason: str
     probe: str = ""
     since: int | None = None
+    numa_nodes: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """Return the part of the document for this device."""
-        return {**asdict(self), "paths": list(self.paths), "since": _format_optional_time(self.since)}
+        return {
+            "id": self.id,
+            "paths": list(self.paths),
+            "healthy": self.healthy,
+            "reason": self.reason,
+            "probe": self.probe,
+            "since": _format_optional_time(self.since),
+            "numaNodes": list(self.numa_nodes),
+        }
 
 
 @frozen

@@ -128,6 +128,7 @@ def _build_device_status(grant: Grant) -> DeviceStatus:
         reason=grant.reason,
         probe="" if grant.healthy else verdict.probe,
         since=to_epoch_seconds(verdict.since),
+        numa_nodes=tuple(sorted({node for health in grant.devices for node in health.device.numa})),
     )
 
 

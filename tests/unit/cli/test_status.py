@@ -203,7 +203,14 @@ async def test_output_can_be_json_or_yaml_or_names(plugged: FakeNode, capsys: py
     device = answer["resources"][0]["devices"][0]
     for time in (device.pop("since"), answer["config"]["loadedAt"]):
         assert timedelta() <= datetime.now(UTC) - datetime.fromisoformat(time) < timedelta(minutes=1)
-    assert device == {"id": "x0", "paths": ["/dev/x0"], "healthy": True, "reason": "", "probe": ""}
+    assert device == {
+        "id": "x0",
+        "paths": ["/dev/x0"],
+        "healthy": True,
+        "reason": "",
+        "probe": "",
+        "numaNodes": [],
+    }
 
 
 async def test_unknown_resource_is_a_usage_error(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

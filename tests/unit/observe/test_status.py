@@ -22,7 +22,7 @@ LIVE = ResourceStatus(
     is_removed=False,
     reason="",
     devices=(
-        DeviceStatus("video0-a2b4c6", ("/dev/video0",), healthy=True, reason="", since=1_795_799_537),
+        DeviceStatus("video0-a2b4c6", ("/dev/video0",), healthy=True, reason="", since=1_795_799_537, numa_nodes=(0,)),
         DeviceStatus(
             "video1-d7e2f3",
             ("/dev/video1",),
