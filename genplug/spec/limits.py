@@ -190,3 +190,17 @@ MAX_IDS_PER_HOUR = 100
 
 MAX_FORMER_THINGS = 10_000
 """Device nodes and paths that devices have lost and that pods may still use: the kubelet may not respond for a time."""
+
+# kubectl genplug: a call of kubectl that exceeds a limit is ended, and the error contains the limit.
+
+MAX_KUBECTL_CALLS = 256
+"""kubectl processes at the same time: each of them uses about 50 MiB."""
+
+MAX_KUBECTL_LIST_BYTES = 1 << 30
+"""Bytes of a list that kubectl prints: the list of 5000 nodes has about 100 MB. It is read object by object."""
+
+MAX_KUBECTL_ITEM_CHARACTERS = 4 << 20
+"""Characters of an object in a list: etcd stores objects of at most 1.5 MiB, and kubectl indents them."""
+
+MAX_KUBECTL_DOCUMENT_BYTES = 32 << 20
+"""Bytes of any other output of kubectl: the status of an agent with 50 000 devices has about 15 MB."""

@@ -1,0 +1,1 @@
+"""The commands of ``kubectl genplug``: a module per command, as in ``genplug.cli``."""

@@ -1,0 +1,102 @@
+"""Finds the releases of genplug in a cluster: DaemonSets, their pods, and the nodes that should run an agent."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from attrs import frozen
+
+from genplug.kubectl.client import Cause, Kubectl, KubectlError
+from genplug.kubectl.objects import POOL_LABEL, DaemonSet, Node, Pod, decode_daemon_set, decode_node, decode_pod
+from genplug.kubectl.scheduling import is_allowed, with_daemon_tolerations
+
+_CHUNK_OPTION = "--chunk-size=500"
+"""The API server sends large lists in parts of this many objects."""
+
+
+@frozen
+class Pool:
+    """The agents of a DaemonSet: the chart creates a DaemonSet per pool of a release."""
+
+    daemon_set: DaemonSet
+    pods: Mapping[str, Pod]
+    """The pod of each node. If a node has several, during an update, the newest pod that is not being deleted."""
+    nodes: tuple[str, ...]
+    """The names of the nodes that should run an agent or run an agent, sorted."""
+
+    @property
+    def name(self) -> str:
+        """The name of the pool."""
+        return self.daemon_set.pool
+
+
+@frozen
+class Cluster:
+    """The agents of a cluster."""
+
+    pools: tuple[Pool, ...]
+    """By namespace and name of the DaemonSet."""
+    nodes: Mapping[str, Node]
+    """The nodes by name; empty if the operator may not list nodes."""
+    nodes_error: str
+    """Why the nodes are not known; empty if they are known."""
+
+
+async def discover_cluster(
+    kubectl: Kubectl, namespaces: tuple[str, ...] = ("--all-namespaces",), node_selector: str = ""
+) -> Cluster:
+    """Return the agents of a cluster.
+
+    Args:
+        kubectl: the client.
+        namespaces: the options of ``kubectl get`` that select namespaces.
+        node_selector: a label selector of nodes; empty for all nodes. With it, only these nodes are in the result.
+
+    Raises:
+        KubectlError: DaemonSets or pods cannot be listed, or nodes cannot be listed for a reason other than rights.
+    """
+    selector = (f"--selector={POOL_LABEL}", _CHUNK_OPTION)
+    node_options = (f"--selector={node_selector}",) if node_selector else ()
+    try:
+        async with asyncio.TaskGroup() as group:
+            listed_daemon_sets = group.create_task(
+                kubectl.list_objects(decode_daemon_set, "get", "daemonsets.apps", *namespaces, *selector)
+            )
+            listed_pods = group.create_task(kubectl.list_objects(decode_pod, "get", "pods", *namespaces, *selector))
+            listed_nodes = group.create_task(_list_nodes(kubectl, node_options))
+    except* KubectlError as errors:
+        raise _first_error(errors) from None
+    daemon_sets, pods, (nodes, nodes_error) = listed_daemon_sets.result(), listed_pods.result(), listed_nodes.result()
+    if node_selector and nodes_error:
+        raise nodes_error
+    by_name = {node.name: node for node in nodes}
+    pools = [
+        _build_pool(daemon_set, pods, by_name, is_restricted=bool(node_selector))
+        for daemon_set in sorted(daemon_sets, key=lambda daemon_set: (daemon_set.namespace, daemon_set.name))
+    ]
+    return Cluster(tuple(pools), by_name, nodes_error.reason if nodes_error else "")
+
+
+async def _list_nodes(kubectl: Kubectl, options: tuple[str, ...]) -> tuple[list[Node], KubectlError | None]:
+    try:
+        return await kubectl.list_objects(decode_node, "get", "nodes", _CHUNK_OPTION, *options), None
+    except KubectlError as error:
+        if error.cause is not Cause.FORBIDDEN:
+            raise
+        return [], error
+
+
+def _first_error(errors: ExceptionGroup[KubectlError]) -> BaseException:
+    """Return an error of a group: all of them usually have the same cause."""
+    return next((error for error in errors.exceptions if isinstance(error, KubectlError)), errors)
+
+
+def _build_pool(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Mapping[str, Node], *, is_restricted: bool) -> Pool:
+    scheduling = with_daemon_tolerations(daemon_set.scheduling)
+    expected = {name for name, node in nodes.items() if is_allowed(node, scheduling)}
+    by_node: dict[str, Pod] = {}
+    for pod in pods:
+        if pod.node and pod.owner_uid == daemon_set.uid and (pod.node in nodes or not is_restricted):
+            other = by_node.get(pod.node)
+            if other is None or (not pod.is_deleted, pod.created) > (not other.is_deleted, other.created):
+                by_node[pod.node] = pod
+    return Pool(daemon_set, by_node, tuple(sorted(expected | by_node.keys())))
