@@ -2,7 +2,8 @@
 
 import json
 
-from genplug.kubectl.client import JSON, Cause, Kubectl, KubectlError
+from genplug.kubectl.client import Cause, Kubectl, KubectlError
+from genplug.kubectl.json_values import JSON
 from genplug.kubectl.objects import Pod
 
 _NOT_READY = 4

@@ -11,18 +11,17 @@ import re
 import shlex
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from attrs import field, frozen
 
 from genplug.kubectl.item_reader import ItemReader, ListError
+from genplug.kubectl.json_values import JSON
 from genplug.spec.limits import MAX_KUBECTL_DOCUMENT_BYTES, MAX_KUBECTL_LIST_BYTES
 
 T = TypeVar("T")
-JSON = Mapping[str, Any]
-"""A JSON object that kubectl or an agent printed."""
 LIST_SECONDS = 120.0
 """Time limit of a call that lists objects: lists of thousands of nodes take kubectl several seconds."""
 GET_SECONDS = 30.0

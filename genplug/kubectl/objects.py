@@ -5,11 +5,10 @@ an object of another version of Kubernetes, or a broken object, does not end a c
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from attrs import frozen
 
-from genplug.kubectl.client import JSON
+from genplug.kubectl.json_values import JSON, read_map, read_maps, read_number, read_text, read_texts
 
 POOL_LABEL = "genplug.io/pool"
 """The label with the name of the pool, on each DaemonSet, pod and ConfigMap of the chart."""
@@ -53,6 +52,8 @@ class Node:
     is_ready: bool
     unready_reason: str
     """Why the node is not ready; empty if it is ready."""
+    is_lost: bool
+    """Whether the kubelet no longer reports the status of the node (``Ready`` is ``Unknown``)."""
     capacity: Mapping[str, str]
     """Quantities by resource name: for a device plugin, the number of all devices."""
     allocatable: Mapping[str, str]
@@ -184,123 +185,137 @@ class ConfigMap:
 
 def decode_node(item: JSON) -> Node:
     """Return a node."""
-    metadata, spec, status = _map(item, "metadata"), _map(item, "spec"), _map(item, "status")
-    ready = next((entry for entry in _maps(status, "conditions") if entry.get("type") == "Ready"), {})
+    metadata, spec, status = read_map(item, "metadata"), read_map(item, "spec"), read_map(item, "status")
+    ready = next((entry for entry in read_maps(status, "conditions") if entry.get("type") == "Ready"), {})
     is_ready = ready.get("status") == "True"
-    reason = _text(ready, "message") or _text(ready, "reason") or "the kubelet has not reported a status"
+    reason = read_text(ready, "message") or read_text(ready, "reason") or "the kubelet has not reported a status"
     return Node(
-        name=_text(metadata, "name"),
-        labels=_texts(metadata, "labels"),
+        name=read_text(metadata, "name"),
+        labels=read_texts(metadata, "labels"),
         taints=tuple(
-            Taint(_text(taint, "key"), _text(taint, "value"), _text(taint, "effect")) for taint in _maps(spec, "taints")
+            Taint(read_text(taint, "key"), read_text(taint, "value"), read_text(taint, "effect"))
+            for taint in read_maps(spec, "taints")
         ),
         is_unschedulable=spec.get("unschedulable") is True,
         is_ready=is_ready,
         unready_reason="" if is_ready else reason,
-        capacity=_texts(status, "capacity"),
-        allocatable=_texts(status, "allocatable"),
+        is_lost=ready.get("status") == "Unknown",
+        capacity=read_texts(status, "capacity"),
+        allocatable=read_texts(status, "allocatable"),
     )
 
 
 def decode_pod(item: JSON) -> Pod:
     """Return a pod."""
-    metadata, spec, status = _map(item, "metadata"), _map(item, "spec"), _map(item, "status")
-    owners = list(_maps(metadata, "ownerReferences"))
+    metadata, spec, status = read_map(item, "metadata"), read_map(item, "spec"), read_map(item, "status")
+    owners = list(read_maps(metadata, "ownerReferences"))
     owner = next((entry for entry in owners if entry.get("controller") is True), owners[0] if owners else {})
     return Pod(
-        namespace=_text(metadata, "namespace"),
-        name=_text(metadata, "name"),
-        uid=_text(metadata, "uid"),
-        labels=_texts(metadata, "labels"),
-        annotations=_texts(metadata, "annotations"),
-        owner_kind=_text(owner, "kind"),
-        owner_name=_text(owner, "name"),
-        owner_uid=_text(owner, "uid"),
-        created=_text(metadata, "creationTimestamp"),
-        is_deleted=bool(_text(metadata, "deletionTimestamp")),
-        phase=_text(status, "phase"),
-        reason=_text(status, "reason"),
-        message=_text(status, "message"),
-        priority=_number(spec, "priority"),
-        priority_class=_text(spec, "priorityClassName"),
+        namespace=read_text(metadata, "namespace"),
+        name=read_text(metadata, "name"),
+        uid=read_text(metadata, "uid"),
+        labels=read_texts(metadata, "labels"),
+        annotations=read_texts(metadata, "annotations"),
+        owner_kind=read_text(owner, "kind"),
+        owner_name=read_text(owner, "name"),
+        owner_uid=read_text(owner, "uid"),
+        created=read_text(metadata, "creationTimestamp"),
+        is_deleted=bool(read_text(metadata, "deletionTimestamp")),
+        phase=read_text(status, "phase"),
+        reason=read_text(status, "reason"),
+        message=read_text(status, "message"),
+        priority=read_number(spec, "priority"),
+        priority_class=read_text(spec, "priorityClassName"),
         scheduling=_decode_scheduling(spec),
         containers=tuple(_decode_containers(spec, status)),
         conditions=tuple(
             Condition(
-                _text(entry, "type"),
-                _text(entry, "status"),
-                _text(entry, "reason"),
-                _text(entry, "message"),
-                _text(entry, "lastTransitionTime"),
+                read_text(entry, "type"),
+                read_text(entry, "status"),
+                read_text(entry, "reason"),
+                read_text(entry, "message"),
+                read_text(entry, "lastTransitionTime"),
             )
-            for entry in _maps(status, "conditions")
+            for entry in read_maps(status, "conditions")
         ),
     )
 
 
 def decode_daemon_set(item: JSON) -> DaemonSet:
     """Return a DaemonSet."""
-    metadata, status = _map(item, "metadata"), _map(item, "status")
-    spec = _map(_map(_map(item, "spec"), "template"), "spec")
-    config = next((volume for volume in _maps(spec, "volumes") if volume.get("name") == _CONFIG_VOLUME), {})
+    metadata, status = read_map(item, "metadata"), read_map(item, "status")
+    spec = read_map(read_map(read_map(item, "spec"), "template"), "spec")
+    config = next((volume for volume in read_maps(spec, "volumes") if volume.get("name") == _CONFIG_VOLUME), {})
     return DaemonSet(
-        namespace=_text(metadata, "namespace"),
-        name=_text(metadata, "name"),
-        uid=_text(metadata, "uid"),
-        labels=_texts(metadata, "labels"),
+        namespace=read_text(metadata, "namespace"),
+        name=read_text(metadata, "name"),
+        uid=read_text(metadata, "uid"),
+        labels=read_texts(metadata, "labels"),
         scheduling=_decode_scheduling(spec),
-        images={_text(container, "name"): _text(container, "image") for container in _maps(spec, "containers")},
-        config_map=_text(_map(config, "configMap"), "name"),
-        desired=_number(status, "desiredNumberScheduled"),
-        ready=_number(status, "numberReady"),
-        updated=_number(status, "updatedNumberScheduled"),
+        images={
+            read_text(container, "name"): read_text(container, "image") for container in read_maps(spec, "containers")
+        },
+        config_map=read_text(read_map(config, "configMap"), "name"),
+        desired=read_number(status, "desiredNumberScheduled"),
+        ready=read_number(status, "numberReady"),
+        updated=read_number(status, "updatedNumberScheduled"),
     )
 
 
 def decode_config_map(item: JSON) -> ConfigMap:
     """Return a ConfigMap."""
-    metadata = _map(item, "metadata")
+    metadata = read_map(item, "metadata")
     return ConfigMap(
-        _text(metadata, "namespace"), _text(metadata, "name"), _texts(metadata, "labels"), _texts(item, "data")
+        read_text(metadata, "namespace"),
+        read_text(metadata, "name"),
+        read_texts(metadata, "labels"),
+        read_texts(item, "data"),
     )
 
 
 def _decode_scheduling(spec: JSON) -> Scheduling:
-    affinity = _map(_map(spec, "affinity"), "nodeAffinity").get("requiredDuringSchedulingIgnoredDuringExecution")
+    affinity = read_map(read_map(spec, "affinity"), "nodeAffinity").get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
     return Scheduling(
-        node_selector=_texts(spec, "nodeSelector"),
-        affinity_terms=tuple(_maps(affinity, "nodeSelectorTerms")) if isinstance(affinity, Mapping) else None,
+        node_selector=read_texts(spec, "nodeSelector"),
+        affinity_terms=tuple(read_maps(affinity, "nodeSelectorTerms")) if isinstance(affinity, Mapping) else None,
         tolerations=tuple(
             Toleration(
-                _text(entry, "key"), _text(entry, "operator") or "Equal", _text(entry, "value"), _text(entry, "effect")
+                read_text(entry, "key"),
+                read_text(entry, "operator") or "Equal",
+                read_text(entry, "value"),
+                read_text(entry, "effect"),
             )
-            for entry in _maps(spec, "tolerations")
+            for entry in read_maps(spec, "tolerations")
         ),
-        node_name=_text(spec, "nodeName"),
+        node_name=read_text(spec, "nodeName"),
         is_host_network=spec.get("hostNetwork") is True,
     )
 
 
 def _decode_containers(spec: JSON, status: JSON) -> Iterator[Container]:
     for key, status_key in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
-        states = {_text(state, "name"): state for state in _maps(status, status_key)}
-        for container in _maps(spec, key):
-            name = _text(container, "name")
+        states = {read_text(state, "name"): state for state in read_maps(status, status_key)}
+        for container in read_maps(spec, key):
+            name = read_text(container, "name")
             state = states.get(name, {})
-            waiting = _map(_map(state, "state"), "waiting")
-            last = _map(_map(state, "lastState"), "terminated") or _map(_map(state, "state"), "terminated")
-            resources = _map(container, "resources")
+            waiting = read_map(read_map(state, "state"), "waiting")
+            last = read_map(read_map(state, "lastState"), "terminated") or read_map(
+                read_map(state, "state"), "terminated"
+            )
+            resources = read_map(container, "resources")
             yield Container(
                 name=name,
-                image=_text(container, "image"),
-                image_id=_text(state, "imageID"),
-                requests=_texts(resources, "requests"),
-                limits=_texts(resources, "limits"),
+                image=read_text(container, "image"),
+                image_id=read_text(state, "imageID"),
+                requests=read_texts(resources, "requests"),
+                limits=read_texts(resources, "limits"),
                 is_init=key == "initContainers",
                 is_ready=state.get("ready") is True,
-                restarts=_number(state, "restartCount"),
-                waiting_reason=_text(waiting, "reason"),
-                waiting_message=_text(waiting, "message"),
+                restarts=read_number(state, "restartCount"),
+                waiting_reason=read_text(waiting, "reason"),
+                waiting_message=read_text(waiting, "message"),
                 last_reason=_describe_end(last),
             )
 
@@ -308,30 +323,6 @@ def _decode_containers(spec: JSON, status: JSON) -> Iterator[Container]:
 def _describe_end(terminated: JSON) -> str:
     if not terminated:
         return ""
-    reason = _text(terminated, "reason") or "ended"
-    code = _number(terminated, "exitCode")
+    reason = read_text(terminated, "reason") or "ended"
+    code = read_number(terminated, "exitCode")
     return f"{reason} (exit code {code})" if code and reason in ("Error", "ended") else reason
-
-
-def _map(parent: JSON, key: str) -> JSON:
-    value = parent.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _maps(parent: JSON, key: str) -> Iterator[JSON]:
-    value = parent.get(key)
-    yield from (entry for entry in value if isinstance(entry, dict)) if isinstance(value, list) else ()
-
-
-def _text(parent: JSON, key: str) -> str:
-    value: Any = parent.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _texts(parent: JSON, key: str) -> dict[str, str]:
-    return {name: str(value) for name, value in _map(parent, key).items() if isinstance(value, str | int | float)}
-
-
-def _number(parent: JSON, key: str) -> int:
-    value: Any = parent.get(key)
-    return value if isinstance(value, int) else 0

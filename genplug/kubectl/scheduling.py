@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from attrs import evolve
 
-from genplug.kubectl.client import JSON
+from genplug.kubectl.json_values import JSON
 from genplug.kubectl.objects import Node, Scheduling, Taint, Toleration
 
 _DAEMON_TOLERATIONS = (

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from genplug.kubectl.client import JSON, Cause, Kubectl, KubectlError
+from genplug.kubectl.client import Cause, Kubectl, KubectlError
+from genplug.kubectl.json_values import JSON
 from tests.support.kubectl import KubectlStandIn, make_node
 from tests.support.processes import wait_for_process_end
 
