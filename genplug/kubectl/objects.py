@@ -6,7 +6,7 @@ an object of another version of Kubernetes, or a broken object, does not end a c
 
 from collections.abc import Iterator, Mapping
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_number, read_text, read_texts
 
@@ -16,6 +16,8 @@ CONTAINER = "genplug"
 """The container of the agent in the pods of the chart."""
 _CONTAINER_ANNOTATION = "kubectl.kubernetes.io/default-container"
 _CONFIG_VOLUME = "config"
+DEFAULT_SCHEDULER = "default-scheduler"
+"""The scheduler of a pod that names none."""
 
 
 @frozen
@@ -91,6 +93,8 @@ class Container:
     waiting_message: str
     last_reason: str
     """Why the container ended before, for example ``OOMKilled``, ``Error (exit code 1)``; empty if it did not."""
+    is_sidecar: bool = False
+    """Whether an init container continues to run next to the containers (``restartPolicy: Always``)."""
 
 
 @frozen
@@ -129,6 +133,20 @@ class Pod:
     containers: tuple[Container, ...]
     """The init containers first."""
     conditions: tuple[Condition, ...]
+    deleted: str = ""
+    """The time since which the pod is being deleted; empty if it is not."""
+    preemption_policy: str = "PreemptLowerPriority"
+    scheduler: str = DEFAULT_SCHEDULER
+    gates: tuple[str, ...] = ()
+    """The scheduling gates that are not removed yet."""
+    nominated_node: str = ""
+    """The node on which the scheduler has ended other pods for this pod; empty if there is none."""
+    overhead: Mapping[str, str] = Factory(dict)
+    """What the runtime class of the pod adds to the requests."""
+    pod_requests: Mapping[str, str] = Factory(dict)
+    """Requests of the whole pod; they replace those of its containers."""
+    unevaluated_rules: tuple[str, ...] = ()
+    """Rules of the scheduler that the plugin does not evaluate, for example ``pod affinity``."""
 
     @property
     def is_ready(self) -> bool:
@@ -238,6 +256,14 @@ def decode_pod(item: JSON) -> Pod:
             )
             for entry in read_maps(status, "conditions")
         ),
+        deleted=read_text(metadata, "deletionTimestamp"),
+        preemption_policy=read_text(spec, "preemptionPolicy") or "PreemptLowerPriority",
+        scheduler=read_text(spec, "schedulerName") or DEFAULT_SCHEDULER,
+        gates=tuple(read_text(gate, "name") for gate in read_maps(spec, "schedulingGates")),
+        nominated_node=read_text(status, "nominatedNodeName"),
+        overhead=read_texts(spec, "overhead"),
+        pod_requests=read_texts(read_map(spec, "resources"), "requests"),
+        unevaluated_rules=tuple(_list_unevaluated_rules(spec)),
     )
 
 
@@ -317,7 +343,25 @@ def _decode_containers(spec: JSON, status: JSON) -> Iterator[Container]:
                 waiting_reason=read_text(waiting, "reason"),
                 waiting_message=read_text(waiting, "message"),
                 last_reason=_describe_end(last),
+                is_sidecar=key == "initContainers" and container.get("restartPolicy") == "Always",
             )
+
+
+def _list_unevaluated_rules(spec: JSON) -> Iterator[str]:
+    affinity = read_map(spec, "affinity")
+    for key, name in (("podAffinity", "pod affinity"), ("podAntiAffinity", "pod anti-affinity")):
+        if read_map(affinity, key).get("requiredDuringSchedulingIgnoredDuringExecution"):
+            yield name
+    spreads = read_maps(spec, "topologySpreadConstraints")
+    if any(spread.get("whenUnsatisfiable") == "DoNotSchedule" for spread in spreads):
+        yield "topology spread constraints"
+    containers = (*read_maps(spec, "containers"), *read_maps(spec, "initContainers"))
+    if any(port.get("hostPort") for container in containers for port in read_maps(container, "ports")):
+        yield "host ports"
+    if any(volume.keys() & {"persistentVolumeClaim", "ephemeral", "csi"} for volume in read_maps(spec, "volumes")):
+        yield "volumes"
+    if any(read_maps(spec, "resourceClaims")):
+        yield "resource claims"
 
 
 def _describe_end(terminated: JSON) -> str:
