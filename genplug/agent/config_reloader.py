@@ -26,6 +26,7 @@ from genplug.observe.status import ConfigStatus
 from genplug.observe.text import join_names
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.model import Config
+from genplug.spec.policy import Policy
 
 MAX_SHOWN_ERRORS = 20
 """Errors of a configuration that the log and the status show."""
@@ -107,7 +108,7 @@ class ConfigReloader:
         self._is_decided.set()
         self._report_error("the configuration was rejected", error, ("it conflicts with the devices of the node",))
         if self._unrestricted is not None and self._active is not None and config.policy != self._active.policy:
-            self._submit(self._unrestricted.restricted_by(config.policy))
+            self._submit(self._restrict(self._unrestricted, config.policy, config.warnings))
 
     async def run(self) -> None:
         """Follow the files until cancelled."""
@@ -187,9 +188,16 @@ class ConfigReloader:
         if loaded.policy != self._active.policy:
             self._is_decided.clear()
             # A resource that an earlier policy forbade returns if this policy allows it.
-            self._submit(self._unrestricted.restricted_by(loaded.policy))
+            self._submit(self._restrict(self._unrestricted, loaded.policy, loaded.warnings))
             # The next report is only correct under the new policy.
             await self._is_decided.wait()
+
+    def _restrict(self, config: Config, policy: Policy, warnings: Iterable[Diagnostic]) -> Config:
+        """Return a configuration under a newer policy; of ``warnings``, those about the policy replace the previous."""
+        file = str(self._settings.policy)
+        new = (warning for warning in warnings if warning.location.file == file)
+        kept = (warning for warning in config.warnings if warning.location.file != file)
+        return evolve(config.restricted_by(policy), warnings=(*new, *kept))
 
     async def _watch(self, directories: Iterable[Path]) -> None:
         def on_change(_directory: Path, _names: frozenset[str]) -> None:

@@ -18,8 +18,9 @@ from genplug.hardware.hung_paths import HungPaths
 from genplug.kubelet.reports import CallAnswered, Report
 from genplug.observe.events import EventLog
 from genplug.observe.messages import log_offer_change, log_report
-from genplug.observe.status import Refusal, ResourceStatus
+from genplug.observe.status import ListChange, Refusal, ResourceStatus
 from genplug.observe.status_builder import (
+    build_list_change,
     build_refusal,
     build_resource_status,
     build_template_status,
@@ -42,6 +43,8 @@ class Offers:
         """The names under which the resources of the snapshot are offered, aliases included."""
         self._refusals: dict[str, Refusal] = {}
         """The last refused Allocate request of each resource."""
+        self._changes: dict[str, ListChange] = {}
+        """The last change of the device list of each resource."""
         self._shares: dict[str, int] = {}
         """The number of entries in the lists of each resource."""
         self._supply: dict[str, ResourceOffer] = {}
@@ -82,6 +85,7 @@ class Offers:
             if not self.endpoints.is_removed(name):
                 self._supply.pop(name, None)
                 self._refusals.pop(name, None)
+                self._changes.pop(name, None)
                 self.endpoints.remove(self.endpoints.offers[name].resource)
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
@@ -98,12 +102,15 @@ class Offers:
                 for name in sorted(self._names - offers.keys())
             ),
             *(
-                build_resource_status(
-                    offer,
-                    self.endpoints.status(name),
-                    is_removed=self.endpoints.is_removed(name),
-                    notes=self._notes_of(offer),
-                    last_refusal=self._refusals.get(name),
+                evolve(
+                    build_resource_status(
+                        offer,
+                        self.endpoints.status(name),
+                        is_removed=self.endpoints.is_removed(name),
+                        notes=self._notes_of(offer),
+                        last_refusal=self._refusals.get(name),
+                    ),
+                    last_change=self._changes.get(name),
                 )
                 for name, offer in offers.items()
             ),
@@ -130,7 +137,10 @@ class Offers:
             is_pending = self.pools.is_pending(name) and name not in self.endpoints.offers
             if name in self._supply and not is_pending:
                 offer = self.pools.remaining_offer(self._supply[name])
-                log_offer_change(self._event_log, self.endpoints.offers.get(name), offer, self._notes_of(offer))
+                previous = self.endpoints.offers.get(name)
+                log_offer_change(self._event_log, previous, offer, self._notes_of(offer))
+                if previous is None or previous.listed != offer.listed:
+                    self._changes[name] = build_list_change(previous, offer)
                 self.endpoints.publish(offer)
 
     def _offer_pending(self) -> None:

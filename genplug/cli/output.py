@@ -188,7 +188,7 @@ def print_lines(text: str) -> None:
 
 def print_message(command: str, text: str) -> None:
     """Print a message of one line to stderr; stdout is for the result of a command."""
-    print(f"genplug {command}: {escape_line(text)}", file=sys.stderr)
+    print(f"genplug {command}: {escape_line(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -205,7 +205,12 @@ def escape_output() -> Iterator[None]:
 def clear_terminal() -> None:
     """Clear the terminal, if stdout is one."""
     if sys.stdout.isatty():
-        getattr(sys.stdout, "stream", sys.stdout).write("\033[2J\033[H")
+        write_control("\033[2J\033[H")
+
+
+def write_control(sequence: str) -> None:
+    """Write a control sequence to stdout without escaping it; the caller has checked that stdout is a terminal."""
+    getattr(sys.stdout, "stream", sys.stdout).write(sequence)
 
 
 class _EscapingStream:

@@ -169,8 +169,7 @@ class _StatusCollector(Collector):
                 omitted.add_metric((resource.name,), resource.omitted)
                 if (used := resource.used_ids) is not None:
                     in_use.add_metric((resource.name,), len(used))
-                    is_free = (device.healthy and device.id not in used for device in resource.devices)
-                    free.add_metric((resource.name,), sum(is_free))
+                    free.add_metric((resource.name,), resource.free or 0)
                 if resource.expected is not None:
                     missing.add_metric((resource.name,), max(resource.expected - resource.healthy_devices, 0))
             streams.add_metric((resource.name,), resource.streams)

@@ -56,6 +56,18 @@ class Refusal:
         return {"time": format_time(self.time), "message": self.message}
 
 
+@frozen
+class ListChange:
+    """The last change of the device list of a resource: seconds since the epoch, and what changed."""
+
+    time: float
+    message: str
+
+    def as_json(self) -> dict[str, object]:
+        """Return the part of the document for the change."""
+        return {"time": format_time(self.time), "message": self.message}
+
+
 @frozen(repr=False)
 class ResourceStatus:
     """The status of a resource, its endpoint and its devices.
@@ -81,6 +93,8 @@ class ResourceStatus:
     healthy_devices: int = 0
     """The number of healthy devices without their replicas, slices and tokens."""
     last_refusal: Refusal | None = None
+    last_change: ListChange | None = None
+    """The last change of the device list, or None before the first list."""
     omitted: int = 0
     """The number of devices, or of tokens of a pool, that are not listed because of a limit."""
     in_use: tuple[DeviceUse, ...] | None = None
@@ -111,6 +125,12 @@ class ResourceStatus:
         """The number of unhealthy devices."""
         return len(self.devices) - self.healthy
 
+    @property
+    def free(self) -> int | None:
+        """The number of healthy devices that no container uses, or None if the kubelet has not reported the use."""
+        used = self.used_ids
+        return None if used is None else sum(device.healthy and device.id not in used for device in self.devices)
+
     def __repr__(self) -> str:
         return f"<ResourceStatus {self}>"
 
@@ -134,10 +154,12 @@ class ResourceStatus:
             "reason": self.reason,
             "healthy": self.healthy,
             "unhealthy": self.unhealthy,
+            "free": self.free,
             "devices": [device.as_json() for device in self.devices],
             "notes": list(self.notes),
             "expected": self.expected,
             "healthyDevices": self.healthy_devices,
+            "lastChange": self.last_change.as_json() if self.last_change is not None else None,
             "lastRefusal": self.last_refusal.as_json() if self.last_refusal is not None else None,
             "inUse": None if self.in_use is None else list(map(_use_as_json, self.in_use)),
         }

@@ -9,7 +9,7 @@ from genplug.hardware.inventory import CandidateOutcome, Inventory
 from genplug.health.verdict import HealthSnapshot
 from genplug.kubelet.reports import EndpointStatus
 from genplug.observe.stalls import describe_stalls
-from genplug.observe.status import DeviceStatus, Refusal, ResourceStatus, ScanStatus
+from genplug.observe.status import DeviceStatus, ListChange, Refusal, ResourceStatus, ScanStatus
 from genplug.observe.text import join_names, to_epoch_seconds
 from genplug.spec.model import Config
 from genplug.spec.similarity import similarity_key
@@ -49,6 +49,35 @@ def build_refusal(message: str) -> Refusal:
     return Refusal(time.time(), message)
 
 
+def build_list_change(previous: ResourceOffer | None, current: ResourceOffer) -> ListChange:
+    """Return the change between two offers of a resource that happened now."""
+    return ListChange(time.time(), "; ".join(_describe_list_change(previous, current)))
+
+
+def _describe_list_change(previous: ResourceOffer | None, current: ResourceOffer) -> Iterator[str]:
+    """Yield what differs between two device lists, the most important difference first."""
+    if previous is None:
+        healthy = sum(grant.healthy for grant in current.grants.values())
+        yield f"first list: {healthy} healthy, {len(current.grants) - healthy} unhealthy"
+        return
+    unhealthy: dict[str, list[str]] = {}
+    recovered, added = [], []
+    for grant in current.grants.values():
+        known = previous.grants.get(grant.id)
+        if not grant.healthy and (known is None or known.healthy):
+            unhealthy.setdefault(similarity_key(grant.reason), []).append(grant.id)
+        elif known is None:
+            added.append(grant.id)
+        elif grant.healthy and not known.healthy:
+            recovered.append(grant.id)
+    removed = [id_ for id_ in previous.grants if id_ not in current.grants]
+    for ids in unhealthy.values():
+        yield f"{join_names(ids)}: unhealthy: {current.grants[ids[0]].reason}"
+    for ids, what in ((removed, "removed"), (recovered, "healthy again"), (added, "added")):
+        if ids:
+            yield f"{join_names(ids)}: {what}"
+
+
 def build_unscanned_status(name: str) -> ResourceStatus:
     """Return the status of a resource whose first scan has not finished."""
     return _build_unserved_status(name, "its first scan has not finished, so its devices are not known")
@@ -85,14 +114,30 @@ def collect_notes(inventory: Inventory, health: HealthSnapshot | None = None) ->
         for resource, waiting in _find_waiting(inventory, health):
             notes.setdefault(resource, []).append(f"{join_names(waiting)}: waits for the first results of its probes")
     left_out: dict[tuple[str, str], list[CandidateOutcome]] = {}
+    listed = _list_unhealthy_paths(health)
     for outcome in inventory.outcomes:
-        if outcome.device is None:
+        # The reason of a device that is still listed is that of the device.
+        if outcome.device is None and outcome.reason not in listed.get((outcome.resource, outcome.path), ""):
             left_out.setdefault((outcome.resource, similarity_key(outcome.reason)), []).append(outcome)
     # The most frequent reason first; the sort keeps the order of the files otherwise.
     for (resource, _), outcomes in sorted(left_out.items(), key=lambda item: -len(item[1])):
         paths = join_names([outcome.path for outcome in outcomes])
         notes.setdefault(resource, []).append(f"{paths}: {outcomes[0].reason}")
     return {resource: _cut_notes(texts) for resource, texts in notes.items()}
+
+
+def _list_unhealthy_paths(health: HealthSnapshot | None) -> dict[tuple[str, str], str]:
+    """Return the reason of each unhealthy device by the configured name of its resource and each of its candidates."""
+    if health is None:
+        return {}
+    return {
+        (health.resources[name].configured_name, path): entry.verdict.reason
+        for name, devices in health.devices.items()
+        if name in health.resources
+        for entry in devices
+        if not entry.verdict.healthy
+        for path in entry.device.candidates
+    }
 
 
 def _find_waiting(inventory: Inventory, health: HealthSnapshot) -> Iterator[tuple[str, list[str]]]:

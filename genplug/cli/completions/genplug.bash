@@ -3,7 +3,7 @@
 _shtab_genplug_subparsers=(run status reload validate plan init capture schema completion demo)
 
 _shtab_genplug_run_option_strings=(-h --help --config --policy --kubelet-dir --device-plugins-dir --pod-resources-dir --root --cdi-dir --cdi-search-dirs --node-name --listen --log-format --log-level)
-_shtab_genplug_status_option_strings=(-h --help --address -o --output --brief --wait --timeout)
+_shtab_genplug_status_option_strings=(-h --help --address -o --output --brief --color --wait --watch --interval --timeout)
 _shtab_genplug_reload_option_strings=(-h --help --kubelet-dir --device-plugins-dir)
 _shtab_genplug_validate_option_strings=(-h --help --values --pool --policy --node-name --strict -o --output -q --quiet)
 _shtab_genplug_plan_option_strings=(-h --help --config --values --pool --policy --root --cdi-search-dirs --node-name -o --output --explain --probe --allocate --strict)
@@ -43,6 +43,7 @@ _shtab_genplug_run___log_format_choices=(auto json text)
 _shtab_genplug_run___log_level_choices=(debug info warning error)
 _shtab_genplug_status__o_choices=(table wide json yaml name)
 _shtab_genplug_status___output_choices=(table wide json yaml name)
+_shtab_genplug_status___color_choices=(auto always never)
 _shtab_genplug_validate__o_choices=(text json sarif github)
 _shtab_genplug_validate___output_choices=(text json sarif github)
 _shtab_genplug_plan__o_choices=(table wide json yaml)
@@ -60,6 +61,7 @@ _shtab_genplug_status__h_nargs=0
 _shtab_genplug_status___help_nargs=0
 _shtab_genplug_status___brief_nargs=0
 _shtab_genplug_status___wait_nargs=0
+_shtab_genplug_status___watch_nargs=0
 _shtab_genplug_reload__h_nargs=0
 _shtab_genplug_reload___help_nargs=0
 _shtab_genplug_validate_pos_0_nargs='*'

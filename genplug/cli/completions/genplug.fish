@@ -46,7 +46,7 @@ function _shtab_genplug_using
 end
 
 set -g _shtab_genplug_commands run status reload validate plan init capture schema completion demo
-set -g _shtab_genplug_opts_with_value --address --allocate --cdi-dir --cdi-search-dirs --config --device-plugins-dir --kubelet-dir --listen --log-format --log-level --node-name --output --pod-resources-dir --policy --pool --root --timeout --values -o
+set -g _shtab_genplug_opts_with_value --address --allocate --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --interval --kubelet-dir --listen --log-format --log-level --node-name --output --pod-resources-dir --policy --pool --root --timeout --values -o
 
 complete -c genplug -e
 complete -c genplug -f
@@ -72,7 +72,10 @@ complete -c genplug -n '_shtab_genplug_using status' -s h -l help -d 'show this 
 complete -c genplug -n '_shtab_genplug_using status' -l address -x -d 'address of the agent'
 complete -c genplug -n '_shtab_genplug_using status' -s o -l output -xka "table wide json yaml name" -d 'format of the output'
 complete -c genplug -n '_shtab_genplug_using status' -l brief -d 'show only the readiness and the active configuration'
+complete -c genplug -n '_shtab_genplug_using status' -l color -xka "auto always never" -d 'print colors'
 complete -c genplug -n '_shtab_genplug_using status' -l wait -d 'wait until the agent responds and is ready'
+complete -c genplug -n '_shtab_genplug_using status' -l watch -d 'show every change until Ctrl-C, also while the agent restarts'
+complete -c genplug -n '_shtab_genplug_using status' -l interval -x -d 'time between two requests of --watch, at least 100ms'
 complete -c genplug -n '_shtab_genplug_using status' -l timeout -x -d 'time limit of --wait, for example 90s, 1m30s or a number of seconds'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a reload -d 'make the agent that runs on this node read its configuration and scan for devices now'
 complete -c genplug -n '_shtab_genplug_using reload' -s h -l help -d 'show this help message and exit'

@@ -127,9 +127,12 @@ _shtab_genplug_status_options=(
   "--address[address of the agent]:HOST:PORT:"
   {-o,--output}"[format of the output]:output:(table wide json yaml name)"
   "--brief[show only the readiness and the active configuration]"
+  "--color[print colors]:color:(auto always never)"
   "--wait[wait until the agent responds and is ready]"
+  "--watch[show every change until Ctrl-C, also while the agent restarts]"
+  "--interval[time between two requests of --watch, at least 100ms]:DURATION:"
   "--timeout[time limit of --wait, for example 90s, 1m30s or a number of seconds]:DURATION:"
-  "(*)::resources to show:"
+  "(*)::name of a resource to show, or a part of it, in upper or lower case:"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -122,6 +122,24 @@ async def test_changed_policy_is_submitted_beside_an_invalid_configuration(confi
         assert "unknown key 'golb'" in made.reloader.status.error
 
 
+async def test_warnings_of_a_changed_policy_replace_those_of_the_previous_policy(config: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy" / "policy.yaml"
+    policy.parent.mkdir()
+    policy.write_text(POLICY + "devices: {deny: ['/dev/a.*']}\n")
+    async with following(config.parent, policy=policy) as made:
+        await made.accepted()
+        assert "'/dev/a.*'" in str(made.reloader.status.warnings)
+        write_in_place(config, CONFIG.replace("glob", "golb"))
+        await made.next(Event.CONFIG_INVALID)
+        write_in_place(policy, POLICY + "devices: {deny: ['/dev/b.*']}\n")
+        await made.accepted()
+        (warning,) = made.reloader.status.warnings
+        assert "'/dev/b.*'" in warning
+        write_in_place(policy, POLICY)
+        await made.accepted()
+        assert made.reloader.status.warnings == ()
+
+
 async def test_the_policy_of_a_rejected_configuration_is_submitted(config: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy" / "policy.yaml"
     policy.parent.mkdir()

@@ -143,7 +143,7 @@ async def test_warnings_of_a_probe_are_one_line(node: FakeNode, capsys: pytest.C
     check_width(text)
     words = " ".join(text.split())
     assert re.search(r"a.io/vf: probe firmware warns about .* and 559 more: /sys/state is 'old', expected 'new'", words)
-    assert "a.io/vf 562 0 0 yes 1" in words
+    assert "a.io/vf 562 0 0 562" in words
 
 
 async def test_status_of_a_policy_that_refuses_all_is_not_ready(
@@ -206,9 +206,14 @@ async def test_devices_in_use_are_shown_with_their_containers(
     async with node.run_agent(config, listen=LISTEN) as agent:
         await node.kubelet.wait_for_list("a.io/x", healthy={"x0", "x1"})
         await node.kubelet.admit("a.io/x", ids={"x1"}, pod="trainer")
+        assert await run_status(agent) == 0
+        table = capsys.readouterr().out
+        check_width(table)
+        (row,) = [re.split(r" {3,}", line) for line in table.splitlines() if line.startswith("a.io/x ")]
+        assert row == ["a.io/x", "2", "0", "1", "1", "used by default/trainer/main (x1)"]
         assert await run_status(agent, "-o", "wide") == 0
         lines = [re.split(r" {3,}", line) for line in capsys.readouterr().out.splitlines()]
-    assert ["a.io/x", "2", "0", "1", "yes", "1"] in lines
+    assert ["a.io/x", "2", "0", "1", "1", "yes", "1"] in [line[:7] for line in lines]
     ((_, health, _, user, path),) = [line for line in lines if line[0] == "x1"]
     assert (health, path) == ("healthy", "/dev/x1")
     assert user.startswith("default/trainer/")
@@ -224,7 +229,7 @@ async def test_use_is_unknown_while_pod_resources_does_not_respond(
         agent.settings.pod_resources.unlink()
         assert await run_status(agent) == 0
         lines = [re.split(r" {3,}", line) for line in capsys.readouterr().out.splitlines()]
-    assert ["a.io/x", "1", "0", "?", "yes", "1"] in lines
+    assert ["a.io/x", "1", "0", "?", "?"] in lines
 
 
 async def test_missing_devices_are_shown_with_the_expected_number(

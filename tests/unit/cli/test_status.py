@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import re
 import socket
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,10 +13,11 @@ import yaml
 
 from genplug.agent import Agent
 from genplug.cli.main import main
-from genplug.cli.status import configure
+from genplug.cli.status import configure, find_names
 from genplug.observe.events import Event
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import POLICY_HEADER
 from tests.support.network import outside_addresses
 from tests.support.outputs import check_output
 
@@ -56,10 +58,10 @@ async def test_ready_agent_is_shown_with_counts_and_the_reason_for_a_zero(
     assert lines[0].endswith(" on node-7: ready")
     assert lines[1].startswith("configuration ")
     rows = {line.split()[0]: line.split() for line in lines[3:]}
-    assert rows["RESOURCE"] == ["RESOURCE", "HEALTHY", "UNHEALTHY", "IN-USE", "REGISTERED", "STREAMS", "REMARKS"]
-    assert rows["a.io/x"] == ["a.io/x", "2", "0", "0", "yes", "1"]
-    assert rows["a.io/none"][:6] == ["a.io/none", "0", "0", "0", "yes", "1"]
-    assert "/dev/none*" in " ".join(rows["a.io/none"][6:])
+    assert rows["RESOURCE"] == ["RESOURCE", "HEALTHY", "UNHEALTHY", "IN-USE", "FREE", "REMARKS"]
+    assert rows["a.io/x"] == ["a.io/x", "2", "0", "0", "2"]
+    assert rows["a.io/none"][:5] == ["a.io/none", "0", "0", "0", "0"]
+    assert "/dev/none*" in " ".join(rows["a.io/none"][5:])
 
 
 async def test_brief_prints_no_table(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +114,9 @@ async def test_address_outside_loopback_is_refused_with_the_address_to_use(
             "expected HOST:PORT without scheme and path, found 'http://127.0.0.1:9808/statusz': write 127.0.0.1:9808",
         ),
         (["--timeout", "soon"], "expected a duration, for example 90s or 1m30s, found 'soon'"),
+        (["--interval", "50ms"], "expected a duration of at least 100ms, found '50ms'"),
+        (["--watch", "--wait"], "not allowed with argument"),
+        (["--watch", "-o", "name"], "expected -o table, wide, json or yaml, found -o name"),
         (["--timeout", "-1"], "expected a duration, for example 90s or 1m30s, found '-1'"),
     ],
 )
@@ -217,7 +222,94 @@ async def test_unknown_resource_is_a_usage_error(plugged: FakeNode, capsys: pyte
     async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
         await wait_registered(agent)
         assert await run_status(agent, "a.io/y") == 2
-    assert "unknown resource a.io/y; the agent has a.io/x, a.io/none" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no resource has 'a.io/y' in its name; did you mean 'a.io/x'?; the agent has a.io/x, a.io/none" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "selected"),
+    [
+        (["X"], ["a.io/x"]),
+        (["none", "x"], ["a.io/x", "a.io/none"]),
+        (["a.io"], ["a.io/x", "a.io/none"]),
+        ([], ["a.io/x", "a.io/none"]),
+    ],
+)
+async def test_word_selects_the_resources_whose_names_contain_it(
+    words: list[str], selected: list[str], plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
+        await wait_registered(agent)
+        assert await run_status(agent, "-o", "name", *words) == 0
+    assert capsys.readouterr().out.split() == selected
+
+
+def test_exact_name_selects_only_that_resource() -> None:
+    names = ["a.io/gpu", "a.io/gpu-shared", "b.io/GPU"]
+    assert find_names("a.io/gpu", names) == ["a.io/gpu"]
+    assert find_names("gpu", names) == names
+
+
+async def test_word_with_a_typing_error_gets_a_suggestion(
+    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
+        await wait_registered(agent)
+        assert await run_status(agent, "x", "nnoe") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no resource has 'nnoe' in its name; did you mean 'none'?" in printed.err
+
+
+async def test_last_change_of_the_list_names_the_devices(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
+        await wait_registered(agent)
+        assert await run_status(agent, "x") == 0
+        assert "changed" not in capsys.readouterr().out
+        assert await run_status(agent, "x", "-o", "json") == 0
+        change = json.loads(capsys.readouterr().out)["resources"][0]["lastChange"]
+        assert change["message"] == "first list: 2 healthy, 0 unhealthy"
+        plugged.unplug("/dev/x1")
+        await plugged.kubelet.wait_for_list("a.io/x", healthy={"x0"}, unhealthy={"x1"})
+        assert await run_status(agent, "x", "-o", "json") == 0
+        change = json.loads(capsys.readouterr().out)["resources"][0]["lastChange"]
+        assert change["message"] == "x1: unhealthy: /dev/x1 is gone"
+        assert await run_status(agent, "x") == 0
+        assert re.search(r"changed \d+s ago: x1: unhealthy$", capsys.readouterr().out, re.MULTILINE)
+        plugged.plug("/dev/x1")
+        plugged.plug("/dev/x2")
+        await plugged.kubelet.wait_for_list("a.io/x", healthy={"x0", "x1", "x2"})
+        assert await run_status(agent, "x") == 0
+        assert re.search(r"changed \d+s ago: (x1: healthy again; )?x2: added", capsys.readouterr().out)
+
+
+async def test_reason_of_a_listed_device_that_the_policy_refuses_is_shown_once(
+    plugged: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = plugged.directory / "policy" / "policy.yaml"
+    policy.parent.mkdir()
+    policy.write_text(POLICY_HEADER)
+    async with plugged.run_agent(CONFIG, policy=policy, listen=LISTEN) as agent:
+        await wait_registered(agent)
+        policy.write_text(POLICY_HEADER + "devices: {deny: [/dev/x1]}\n")
+        await plugged.kubelet.wait_for_list("a.io/x", healthy={"x0"}, unhealthy={"x1"})
+        assert await run_status(agent, "x", "-o", "wide") == 0
+        table, devices = capsys.readouterr().out.split("DEVICE ")
+    assert table.count("refused by 'devices.deny'") == 1
+    assert devices.count("refused by 'devices.deny'") == 1
+
+
+async def test_not_ready_is_red_with_color(plugged: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    async with plugged.run_agent(CONFIG, listen=LISTEN) as agent:
+        await wait_registered(agent)
+        assert await run_status(agent, "--color", "always") == 0
+        assert "\x1b[" not in capsys.readouterr().out
+        plugged.unplug("/dev/x1")
+        await plugged.kubelet.wait_for_list("a.io/x", healthy={"x0"}, unhealthy={"x1"})
+        assert await run_status(agent, "--color", "always", "x", "-o", "wide") == 0
+        out = capsys.readouterr().out
+        assert "\x1b[31mUNHEALTHY\x1b[0m" in out
+        assert "\x1b[31m1\x1b[0m " in out
 
 
 def test_missing_agent_is_an_error_with_the_address_and_advice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from genplug.health.status import MonitorStatus, PoolStatus, ProbeError, ProbeWarning
 from genplug.kubelet.reports import DeviceUse
-from genplug.observe.status import ConfigStatus, DeviceStatus, Refusal, ResourceStatus, ScanStatus, Status
+from genplug.observe.status import ConfigStatus, DeviceStatus, ListChange, Refusal, ResourceStatus, ScanStatus, Status
 from tests.support.golden import check_golden
 from tests.support.outputs import check_output
 
@@ -37,6 +37,7 @@ LIVE = ResourceStatus(
     expected=3,
     healthy_devices=2,
     last_refusal=Refusal(1_795_802_700.5, "/dev/video1 is gone"),
+    last_change=ListChange(1_795_802_691.9, "video1-d7e2f3: unhealthy: /dev/video1 is gone"),
     in_use=(DeviceUse("example.com/camera", "default", "viewer", "main", ("video0-a2b4c6",)),),
 )
 WAITING = evolve(
