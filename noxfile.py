@@ -28,7 +28,7 @@ LOCK = "requirements-dev.lock"
 BUILD = Path("build")
 DIST = Path("dist")
 
-NEEDS_SETUP = ("cluster", "fuse", "helm", "image", "podman", "root")
+NEEDS_SETUP = ("cluster", "fuse", "helm", "image", "packages", "podman", "root")
 """The pytest markers of tests that need root or programs from outside PyPI."""
 
 PROSE = {
@@ -255,10 +255,28 @@ def read_version() -> str:
 
 
 @nox.session
+def packages(session: nox.Session) -> None:
+    """Build into dist the packages for operating systems and the single-file programs; needs .ci/tools."""
+    install(session, "build", "shiv")
+    build_package(session)
+    build_system_packages(session)
+
+
+def build_system_packages(session: nox.Session) -> None:
+    """Write the packages and the single-file programs of each Python and architecture to dist."""
+    wheel = str(DIST / f"genplug-{read_version()}-py3-none-any.whl")
+    for python in ("3.11", "3.12", "3.13"):
+        for arch in ("amd64", "arm64"):
+            options = ("--python", python, "--arch", arch, "--output", str(DIST))
+            session.run("python", "deploy/packages/build.py", "--wheel", wheel, *options)
+
+
+@nox.session
 def release(session: nox.Session) -> None:
     """Build into dist what a release publishes; ``-- vX.Y.Z`` is the tag; needs root and .ci/tools.
 
-    These are the wheel, the sdist, the chart, an image archive per architecture and the notes.
+    These are the wheel, the sdist, the packages for operating systems, the single-file programs, the chart, an image
+    archive per architecture and the notes.
     """
     require_root(session)
     version = read_version()
@@ -270,9 +288,10 @@ def release(session: nox.Session) -> None:
     notes = re.search(rf"^## {re.escape(version)}, .*\n(?P<text>(?:(?!## ).*\n?)*)", read_changelog(), re.MULTILINE)
     if notes is None:
         session.error(f"CHANGELOG.md has no section for {version}: run towncrier build --version {version}")
-    install(session, "build")
+    install(session, "build", "shiv")
     shutil.rmtree(DIST, ignore_errors=True)
     build_package(session)
+    build_system_packages(session)
     (DIST / "notes.md").write_text(notes["text"].lstrip())
     session.run(helm, "package", "deploy/helm/genplug", "--destination", str(DIST), external=True)
     for arch in ("amd64", "arm64"):

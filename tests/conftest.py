@@ -49,6 +49,10 @@ REQUIREMENTS = {
         bool(outside_addresses()),
         "needs an address that is not a loopback address, with a route: connect the machine to a network",
     ),
+    "packages": (
+        IS_ROOT and (TOOLS / "nfpm").exists() and _has("dpkg", "rpm") and importlib.util.find_spec("shiv") is not None,
+        "needs nfpm, dpkg and rpm, and the dev extra: as root, run .ci/tools",
+    ),
     "podman": (
         IS_ROOT and _has("podman", "runc", "busybox"),
         "needs podman, runc and busybox to read CDI files: as root, run .ci/tools",

@@ -1,0 +1,195 @@
+"""The packages of deploy/packages: Debian's own tools install, verify and remove them in a copy of this system.
+
+The copy is an overlay of the root directory, so that a test changes nothing outside it.
+"""
+
+import asyncio
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from genplug import __version__
+from genplug.testing.node.fake_node import FakeNode
+from tests.support.configs import CONFIG_HEADER
+
+pytestmark = [pytest.mark.packages, pytest.mark.timeout(300)]
+
+REPOSITORY = Path(__file__).parents[2]
+ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+LIBRARY = "usr/lib/genplug"
+
+
+def find_python() -> str:
+    """Return the version of the system's Python, for example ``3.11``."""
+    return subprocess.check_output(
+        ["/usr/bin/python3", "-c", "import sys; print(f'{sys.version_info[0]}.{sys.version_info[1]}')"], text=True
+    ).strip()
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory with the packages and programs of this checkout."""
+    directory = tmp_path_factory.mktemp("dist")
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        directory,
+        REPOSITORY,
+    ]
+    subprocess.run(pip, check=True)
+    [wheel] = directory.glob("*.whl")
+    options: list[str | Path] = ["--wheel", wheel, "--output", directory, "--python", find_python(), "--arch", ARCH]
+    subprocess.run([sys.executable, REPOSITORY / "deploy/packages/build.py", *options], check=True)
+    return directory
+
+
+def find_file(directory: Path, pattern: str) -> Path:
+    """Return the only file of a directory that matches a pattern."""
+    [path] = directory.glob(pattern)
+    return path
+
+
+class SystemCopy:
+    """A copy of this system, in which programs run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, *command: str | Path) -> str:
+        """Run a command in the copy and return its output.
+
+        Raises:
+            subprocess.CalledProcessError: The command failed; the notes contain its output.
+        """
+        run = subprocess.run(
+            ["chroot", self.root, *command], capture_output=True, text=True, check=False, env=self.environment
+        )
+        try:
+            run.check_returncode()
+        except subprocess.CalledProcessError as error:
+            error.add_note(run.stdout + run.stderr)
+            raise
+        return run.stdout
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a login of root."""
+        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
+
+    def list_modules(self) -> list[Path]:
+        """Return the files of the installed package and its dependencies."""
+        directory = self.root / LIBRARY
+        return [path for path in directory.rglob("*") if path.is_file()] if directory.exists() else []
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[SystemCopy]:
+    """Return a copy of this system that shares /tmp with it."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", overlay], check=True)
+    mounts = [overlay]
+    try:
+        for name in ("upper", "work", "root"):
+            (overlay / name).mkdir()
+        options = f"lowerdir=/,upperdir={overlay}/upper,workdir={overlay}/work"
+        root = overlay / "root"
+        subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", root], check=True)
+        mounts.append(root)
+        for name in ("dev", "proc", "tmp"):
+            subprocess.run(["mount", "--bind", f"/{name}", root / name], check=True)
+            mounts.append(root / name)
+        yield SystemCopy(root)
+    finally:
+        for mount in reversed(mounts):
+            subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def check_installed_program(system: SystemCopy) -> None:
+    """Check the installed files and programs."""
+    assert system.run("genplug", "--version").strip() == f"genplug {__version__}"
+    assert "kubectl genplug" in system.run("kubectl-genplug", "--help")
+    assert (system.root / "etc/genplug").is_dir()
+    modules = system.list_modules()
+    # The service cannot write bytecode to /usr.
+    assert len([path for path in modules if path.suffix == ".pyc"]) >= len(
+        [path for path in modules if path.suffix == ".py" and path.parts[-2] == "genplug"]
+    )
+    started = subprocess.run(
+        ["chroot", system.root, "genplug", "schema"], capture_output=True, text=True, check=True, env=system.environment
+    )
+    assert "DevicePluginConfig" in started.stdout
+
+
+async def test_deb_installs_verifies_upgrades_and_leaves_nothing(
+    dist: Path, system: SystemCopy, node: FakeNode
+) -> None:
+    package = find_file(dist, "*.deb")
+    system.run("dpkg", "--install", package)
+    check_installed_program(system)
+    assert system.run("dpkg", "--verify", "genplug") == ""
+    assert "_shtab_genplug" in (system.root / "usr/share/bash-completion/completions/genplug").read_text()
+    unit = (system.root / "usr/lib/systemd/system/genplug.service").read_text()
+    assert "ExecStart=/usr/bin/genplug run" in unit
+    (system.root / "etc/genplug/genplug.yaml").write_text(CONFIG_HEADER + "resources: {}\n")
+    # dpkg treats the same version as an upgrade.
+    system.run("dpkg", "--install", package)
+    check_installed_program(system)
+    node.plug("/dev/x0")
+    node.write_config(CONFIG_HEADER + "resources:\n  a.io/x: {devices: [{glob: /dev/x*}]}\n")
+    await node.kubelet.start()
+    async with run_installed_agent(system, node):
+        await node.kubelet.wait_for_list("a.io/x", healthy={"x0"})
+    system.run("dpkg", "--remove", "genplug")
+    assert not (system.root / LIBRARY).exists()
+    assert (system.root / "etc/genplug/genplug.yaml").exists()
+
+
+@asynccontextmanager
+async def run_installed_agent(system: SystemCopy, node: FakeNode) -> AsyncIterator[None]:
+    """Run the installed agent on a simulated node, and check that it stops without an error."""
+    command: list[str | Path] = ["chroot", system.root, "genplug", "run", "--config", node.config_dir]
+    command += ["--root", node.root, "--kubelet-dir", node.kubelet_dir]
+    process = await asyncio.create_subprocess_exec(*command, env=system.environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        code = await process.wait()
+    assert code == 0
+
+
+def test_rpm_installs_verifies_upgrades_and_leaves_nothing(dist: Path, system: SystemCopy) -> None:
+    package = find_file(dist, "*.rpm")
+    requirements = system.run("rpm", "--query", "--requires", "--package", package)
+    assert f"/usr/bin/python{find_python()}" in requirements.split()
+    system.run("rpm", "--initdb")
+    # Debian's packages are not in the database of rpm.
+    system.run("rpm", "--install", "--nodeps", package)
+    check_installed_program(system)
+    assert system.run("rpm", "--verify", "--nodeps", "genplug") == ""
+    system.run("rpm", "--upgrade", "--nodeps", "--replacepkgs", package)
+    check_installed_program(system)
+    system.run("rpm", "--erase", "genplug")
+    assert not (system.root / LIBRARY).exists()
+
+
+def test_single_file_programs_run_without_installed_packages(dist: Path, tmp_path: Path) -> None:
+    python = f"/usr/bin/python{find_python()}"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    program = find_file(dist, "genplug-py*.pyz")
+    run: list[str | Path] = [python, "-I", program, "validate", REPOSITORY / "examples/configs/fuse-kvm-tun.yaml"]
+    subprocess.run(run, check=True, env=environment, cwd=tmp_path)
+    plugin: list[str | Path] = [python, "-IS", dist / "kubectl-genplug.pyz", "--help"]
+    assert "kubectl genplug" in subprocess.check_output(plugin, env=environment, cwd=tmp_path, text=True)
