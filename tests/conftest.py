@@ -62,6 +62,22 @@ REQUIREMENTS = {
 """Marker to whether its requirement is met, and what to do if it is not."""
 
 
+SYSTEM_MARKERS = ("cluster", "image", "packages", "podman")
+"""Markers of tests that mostly wait for other programs, such as a kubelet or a build."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sort the tests into two groups that ``pytest -n 2 --dist loadgroup`` runs side by side.
+
+    Within a group one test runs after the other: several tests use the whole machine, and measure what the agent does.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        is_system_test = any(item.get_closest_marker(marker) for marker in SYSTEM_MARKERS)
+        item.add_marker(pytest.mark.xdist_group("system" if is_system_test else "process"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, (is_met, reason) in REQUIREMENTS.items():
         if item.get_closest_marker(marker) is None or is_met:
