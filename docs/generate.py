@@ -182,6 +182,25 @@ def render_key_table(_before: str, name: str) -> Iterator[str]:
         yield f"| `{key.path}` | {type_text(key.schema, root)} | {cell_text(key.schema)}{same} |"
 
 
+def render_record(_before: str, definition: str) -> Iterator[str]:
+    """Yield a table of the fields of a record; a fact is a field, whatever the type of its value."""
+    root = load_schema("record")
+    yield from ("| Field | Type | Description | Source |", "| --- | --- | --- | --- |")
+    yield from _record_rows(root["definitions"][definition], root, "")
+
+
+def _record_rows(schema: Schema, root: Schema, path: str) -> Iterator[str]:
+    for name, written in schema.get("properties", {}).items():
+        is_fact = any(part["$ref"] == "#/definitions/fact" for part in written.get("allOf", ()))
+        value = written["properties"]["value"] if is_fact else written
+        field = f"{path}.{name}" if path else name
+        items, items_path, _ = _resolve_items(value, root, field)
+        if is_fact or "properties" not in items:
+            source = written.get("$comment", "").replace("|", r"\|")
+            yield f"| `{field}` | {type_text(value, root)} | {cell_text({**value, **written})} | {source} |"
+        yield from _record_rows(items, root, items_path)
+
+
 def cell_text(schema: Schema) -> str:
     """Return the description of a value for a cell of a table."""
     allowed = [text for text in constraints(schema) if not text.startswith("Pattern")]
@@ -533,6 +552,7 @@ GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
     "key-table": render_key_table,
     "keys": render_keys,
     "limits": render_limits,
+    "record": render_record,
     "values": render_values,
 }
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "validate": "check a configuration, a policy, values of the chart or a manifest",
     "plan": "show which devices this node would offer, and why",
     "init": "print a configuration to start from, for a kind of hardware or for this machine",
+    "record": "print the governance record of this node: versions, rights, drivers, health monitoring, digests",
     "capture": "write what a configuration reads from this node into an archive",
     "schema": "print the JSON Schema of the configuration or of another document",
     "completion": "print the completion script of a shell",

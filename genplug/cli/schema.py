@@ -9,12 +9,14 @@ SCHEMAS = {
     "plan": "plan.schema.json",
     "allocation": "allocation.schema.json",
     "validation": "validation.schema.json",
+    "record": "record.schema.json",
 }
 """The file of each schema, by the name that the command takes."""
 DESCRIPTION = """\
 Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
-use them to check and complete a file. `status`, `plan`, `allocation` and `validation` are the formats of the JSON
-documents that `genplug status`, `genplug plan`, `genplug plan --allocate` and `genplug validate` print.
+use them to check and complete a file. `status`, `plan`, `allocation`, `validation` and `record` are the formats of the
+JSON documents that `genplug status`, `genplug plan`, `genplug plan --allocate`, `genplug validate` and `genplug record`
+print.
 """
 EPILOG = """\
 examples:

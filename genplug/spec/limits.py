@@ -204,3 +204,17 @@ MAX_KUBECTL_ITEM_CHARACTERS = 4 << 20
 
 MAX_KUBECTL_DOCUMENT_BYTES = 32 << 20
 """Bytes of any other output of kubectl: the status of an agent with 50 000 devices has about 15 MB."""
+
+# Records: a fact that exceeds a limit is not known, and its reason contains the limit.
+
+MAX_SEARCHED_PROCESSES = 100_000
+"""Processes among which `genplug record` searches for the agent: the kernel has room for 4 194 304 (`pid_max`)."""
+
+MAX_RECORDED_MOUNTS = 200
+"""Mounts of the container of the agent: the chart makes about ten, and an entry of `hostMounts` adds another."""
+
+MAX_RECORDED_DEVICES = 10_000
+"""Devices in a record: several files of `/sys` are read for each of them."""
+
+MAX_RECORDED_VERSIONS = 50
+"""Versions of firmware of a device: an AMD GPU has about twenty."""

@@ -11,8 +11,12 @@ from tests.support.pages import ROOT
 KINDS = {"Status": "status", "Plan": "plan", "Allocation": "allocation", "Validation": "validation"}
 """Kind of a document to the name of its schema."""
 
+RECORD_KINDS = {"NodeRecord": "record", "ReleaseRecord": "record"}
+"""The same for the documents that docs/reference/record.md describes."""
+
 SCHEMAS: dict[str, dict[str, Any]] = {
-    kind: json.loads((ROOT / "schemas" / f"{name}.schema.json").read_text()) for kind, name in KINDS.items()
+    kind: json.loads((ROOT / "schemas" / f"{name}.schema.json").read_text())
+    for kind, name in (KINDS | RECORD_KINDS).items()
 }
 FORMATS = FormatChecker(formats=())
 

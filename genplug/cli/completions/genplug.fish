@@ -45,7 +45,7 @@ function _shtab_genplug_using
   test "$_shtab_genplug_cmdpath" = "$argv"
 end
 
-set -g _shtab_genplug_commands run status reload validate plan init capture schema completion demo
+set -g _shtab_genplug_commands run status reload validate plan init record capture schema completion demo
 set -g _shtab_genplug_opts_with_value --address --allocate --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --interval --kubelet-dir --listen --log-format --log-level --node-name --output --pod-resources-dir --policy --pool --root --timeout --values -o
 
 complete -c genplug -e
@@ -112,6 +112,15 @@ complete -c genplug -n '_shtab_genplug_using init' -l policy -d 'print the polic
 complete -c genplug -n '_shtab_genplug_using init' -l root -xka "(__fish_complete_path (commandline -ct))" -d 'root directory of the host, or an archive of '"'"'genplug capture'"'"''
 complete -c genplug -n '_shtab_genplug_using init' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'file to create'
 complete -c genplug -n '_shtab_genplug_using init; and test $_shtab_genplug_npos -ge 0' -ka "alveo amd-gpu amd-gpu-partitions cxl-memdev devdax dsa-iaa edge-inference edge-io efa fpga-dfl fuse-kvm-tun gaudi infiniband intel-gpu intel-npu mipi-camera nec-ve neuron nvidia-gpu nvidia-gpu-shared nvidia-mig nvidia-passthrough ofs-fpga omni-path ptp-clock qat rdma-shared sgx sriov-netdev sriov-vfio tpu usb-serial v4l2-codec vdpa video-capture wwan-modem xilinx-xdma" -d 'kinds of hardware'
+complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a record -d 'print the governance record of this node: versions, rights, drivers, health monitoring, digests'
+complete -c genplug -n '_shtab_genplug_using record' -s h -l help -d 'show this help message and exit'
+complete -c genplug -n '_shtab_genplug_using record' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file, or a directory such as a mounted ConfigMap'
+complete -c genplug -n '_shtab_genplug_using record' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy of the agent'
+complete -c genplug -n '_shtab_genplug_using record' -l root -xka "(__fish_complete_path (commandline -ct))" -d 'root directory of the host, or an archive of '"'"'genplug capture'"'"''
+complete -c genplug -n '_shtab_genplug_using record' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
+complete -c genplug -n '_shtab_genplug_using record' -l node-name -x -d 'name of the Kubernetes node'
+complete -c genplug -n '_shtab_genplug_using record' -l address -x -d 'address of the agent'
+complete -c genplug -n '_shtab_genplug_using record' -s o -l output -xka "markdown yaml json" -d 'format of the output'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a capture -d 'write what a configuration reads from this node into an archive'
 complete -c genplug -n '_shtab_genplug_using capture' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using capture' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'archive to write, or '"'"'-'"'"' for stdout'
@@ -122,7 +131,7 @@ complete -c genplug -n '_shtab_genplug_using capture' -l cdi-search-dirs -x -d '
 complete -c genplug -n '_shtab_genplug_using capture' -l node-name -x -d 'name of the Kubernetes node'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration or of another document'
 complete -c genplug -n '_shtab_genplug_using schema' -s h -l help -d 'show this help message and exit'
-complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation" -d 'schema to print'
+complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record" -d 'schema to print'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a completion -d 'print the completion script of a shell'
 complete -c genplug -n '_shtab_genplug_using completion' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using completion; and test $_shtab_genplug_npos -eq 0' -ka "bash zsh fish" -d 'shell that reads the script'

@@ -9,6 +9,7 @@ _shtab_genplug_commands() {
     demo:'try genplug on a simulated node, without a cluster, hardware or root'
     init:'print a configuration to start from, for a kind of hardware or for this machine'
     plan:'show which devices this node would offer, and why'
+    record:'print the governance record of this node: versions, rights, drivers, health monitoring, digests'
     reload:'make the agent that runs on this node read its configuration and scan for devices now'
     run:'run the agent of this node, as the DaemonSet does'
     schema:'print the JSON Schema of the configuration or of another document'
@@ -86,6 +87,20 @@ _shtab_genplug_plan_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_genplug_plan_defaults_added=0
 
+_shtab_genplug_record_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--config[configuration file, or a directory such as a mounted ConfigMap]:PATH:_files"
+  "--policy[policy of the agent]:FILE:_files"
+  "--root[root directory of the host, or an archive of \'genplug capture\']:DIR:_files"
+  "--cdi-search-dirs[directories on the host from which the container runtime reads CDI files (\'cdi_spec_dirs\' in its configuration), separated by \'\:\', by increasing priority]:DIR:DIR:"
+  "--node-name[name of the Kubernetes node]:NAME:"
+  "--address[address of the agent]:HOST:PORT:"
+  {-o,--output}"[format of the output]:output:(markdown yaml json)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_genplug_record_defaults_added=0
+
 _shtab_genplug_reload_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--kubelet-dir[directory of the kubelet]:DIR:_files -/"
@@ -116,7 +131,7 @@ _shtab_genplug_run_defaults_added=0
 
 _shtab_genplug_schema_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":schema to print:(config policy status plan allocation validation)"
+  ":schema to print:(config policy status plan allocation validation record)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -176,6 +191,7 @@ _shtab_genplug() {
         demo) _arguments -C -s $_shtab_genplug_demo_options ;;
         init) _arguments -C -s $_shtab_genplug_init_options ;;
         plan) _arguments -C -s $_shtab_genplug_plan_options ;;
+        record) _arguments -C -s $_shtab_genplug_record_options ;;
         reload) _arguments -C -s $_shtab_genplug_reload_options ;;
         run) _arguments -C -s $_shtab_genplug_run_options ;;
         schema) _arguments -C -s $_shtab_genplug_schema_options ;;

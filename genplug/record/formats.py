@@ -1,0 +1,136 @@
+"""Records as Markdown, with every value of the document."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from genplug.record.facts import JSON
+from genplug.spec.printable import escape_line
+
+_TITLES = {"NodeRecord": "Record of a node", "ReleaseRecord": "Record of a release"}
+_ACRONYMS = {
+    **{word.lower(): word for word in ("API", "UID", "GID", "ID", "PCI", "USB", "RBAC", "PID", "IPC")},
+    "sha256": "SHA-256",
+    "selinux": "SELinux",
+}
+"""Words of keys that are written in another way."""
+_NOT_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
+"""Characters with a meaning in Markdown."""
+_MAX_HEADING_LEVEL = 6
+_MAX_INLINE_CHARACTERS = 80
+"""Characters of a list that is written on the line of its key."""
+
+
+def format_markdown(document: JSON) -> str:
+    """Return a record as Markdown: a heading for each section, a table for each list of objects.
+
+    Values of one line precede the other values of a section. A fact is followed by its source in parentheses, and an
+    unknown fact is the text "not known" with the reason.
+    """
+    kind = _TITLES[document["kind"]]
+    lines = [f"# {kind}", ""]
+    for key, value in document.items():
+        if key in {"apiVersion", "kind"}:
+            lines += [f"- {_title(key)}: {_escape(value)}"]
+        else:
+            lines += ["", f"## {_title(key)}", "", *_format_section(value, 3)]
+    return "\n".join(_join_blank_lines(lines)) + "\n"
+
+
+def _format_section(value: Any, level: int) -> Iterator[str]:  # noqa: ANN401 - a part of a document
+    """Yield the lines of a value under a heading."""
+    if _is_fact(value):
+        yield from _format_fact(value, level)
+    elif isinstance(value, Mapping):
+        short = {key: item for key, item in value.items() if _is_short(item)}
+        if short:
+            yield from (f"- {_title(key)}: {_format_inline(item)}" for key, item in short.items())
+            yield ""
+        for key, item in value.items():
+            if key not in short:
+                yield from (f"{'#' * min(level, _MAX_HEADING_LEVEL)} {_title(key)}", "")
+                yield from _format_section(item, level + 1)
+                yield ""
+    elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        yield from _format_table(value)
+    elif isinstance(value, list) and value:
+        yield from (f"- {_format_inline(item)}" for item in value)
+    else:
+        yield _format_inline(value)
+
+
+def _format_fact(fact: JSON, level: int) -> Iterator[str]:
+    if not fact["known"] or _is_short(fact):
+        yield _format_inline(fact)
+        return
+    yield f"Source: {_escape(fact['source'])}"
+    yield ""
+    yield from _format_section(fact["value"], level)
+
+
+def _format_table(rows: Sequence[JSON]) -> Iterator[str]:
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    yield "| " + " | ".join(map(_title, keys)) + " |"
+    yield "|" + "---|" * len(keys)
+    for row in rows:
+        yield "| " + " | ".join(_format_inline(row[key]) if key in row else "" for key in keys) + " |"
+
+
+def _format_inline(value: Any) -> str:  # noqa: ANN401 - as above
+    """Return a value on one line."""
+    if _is_fact(value):
+        if not value["known"]:
+            return f"not known: {_escape(value['reason'])}"
+        return f"{_format_inline(value['value'])} (source: {_escape(value['source'])})"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{_title(key)}: {_format_inline(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        separator = "<br>" if any(isinstance(item, Mapping) for item in value) else ", "
+        return separator.join(map(_format_inline, value)) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _escape(value) or "empty"
+
+
+def _is_fact(value: object) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("known"), bool)
+
+
+def _is_short(value: Any) -> bool:  # noqa: ANN401 - as above
+    """Return whether a value is written on the line of its key."""
+    if _is_fact(value):
+        return not value["known"] or _is_short(value["value"])
+    if isinstance(value, Mapping):
+        return False
+    if isinstance(value, list):
+        return all(isinstance(item, str) for item in value) and sum(map(len, value)) <= _MAX_INLINE_CHARACTERS
+    return True
+
+
+def _title(key: str) -> str:
+    """Return a key in camel case as words: ``hostMounts`` as ``Host mounts``. Other keys are kept."""
+    if not re.fullmatch(r"[a-z]+(?:[A-Z0-9][a-z0-9]*)*", key):
+        return _escape(key)
+    words = [_ACRONYMS.get(word.lower(), word.lower()) for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]", key)]
+    text = " ".join(words)
+    return text[0].upper() + text[1:]
+
+
+def _escape(value: object) -> str:
+    return _NOT_MARKDOWN.sub(r"\\\1", escape_line(str(value)))
+
+
+def _join_blank_lines(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines, with several empty lines as one and none at the end."""
+    previous = ""
+    pending = False
+    for line in lines:
+        if not line:
+            pending = bool(previous)
+            continue
+        if pending:
+            yield ""
+        pending, previous = False, line
+        yield line
