@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genplug.cli.options import add_root
-from genplug.cli.output import format_table, format_yaml, print_message
+from genplug.cli.output import format_table, format_yaml, print_message, table_width
 
 if TYPE_CHECKING:
     from genplug.recipes.catalog import Recipe
@@ -66,7 +66,7 @@ def _print_list(recipes: "Mapping[str, Recipe]", words: str) -> int:
     if not found:
         _print_unknown(words, recipes)
         return 2
-    print(format_table(("KIND", "FOR"), [(recipe.kind, recipe.summary) for recipe in found]))
+    print(format_table(("KIND", "FOR"), [(recipe.kind, recipe.summary) for recipe in found], table_width()))
     return 0
 
 
@@ -92,7 +92,8 @@ def _print_unknown(kind: str, recipes: "Mapping[str, Recipe]") -> None:
 
     if found := find_recipes(recipes.values(), kind):
         print_message("init", f"there is no recipe {kind!r}, but recipes that mention it:")
-        print(format_table(("KIND", "FOR"), [(recipe.kind, recipe.summary) for recipe in found]), file=sys.stderr)
+        table = format_table(("KIND", "FOR"), [(recipe.kind, recipe.summary) for recipe in found], table_width())
+        print(table, file=sys.stderr)
         return
     hint = did_you_mean(kind, recipes) or "'genplug init --list' lists all recipes"
     print_message("init", f"there is no recipe {kind!r}: {hint}")

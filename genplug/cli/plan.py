@@ -247,4 +247,6 @@ def _parse_request(text: str) -> tuple[str, int]:
         raise argparse.ArgumentTypeError(f"expected RESOURCE=N, for example nvidia.com/gpu=2, found {text!r}")
     if len(number) > _MAX_DIGITS:
         raise argparse.ArgumentTypeError(f"expected a number of at most {_MAX_DIGITS} digits, found {len(number)}")
+    if int(number) == 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
     return resource, int(number)

@@ -26,6 +26,8 @@ def format_plan(states: Mapping[str, ResourceState], inventory: Inventory, *, is
     rows = [row for name, state in states.items() for row in _device_rows(name, state, inventory, is_wide=is_wide)]
     headings = ("RESOURCE", "DEVICE", "STATE", "NODES", "REASON")
     parts = [format_table(headings, rows, width) if rows else "the configuration has no resources"]
+    if shortages := list(_shortage_lines(states)):
+        parts.append("\n".join(shortages if is_wide else map(wrap_line, shortages)))
     if inventory.unmatched_globs:
         notes = (escape_line(f"{unmatched.resource}: {unmatched.text}") for unmatched in inventory.unmatched_globs)
         parts.append("\n".join(notes if is_wide else map(wrap_line, notes)))
@@ -52,6 +54,14 @@ def _device_rows(
         yield name, label, "healthy" if grant.healthy else "unhealthy", shown, grant.reason
     if not state.offer.grants:
         yield name, "-", "none", "-", _explain_none({name, resource.configured_name}, inventory)
+
+
+def _shortage_lines(states: Mapping[str, ResourceState]) -> Iterator[str]:
+    """Yield the resources that have fewer healthy devices than the configuration expects."""
+    for name, state in states.items():
+        expected, healthy = state.offer.resource.expected, state.offer.healthy_devices
+        if expected is not None and healthy < expected:
+            yield f"{escape_line(name)}: {healthy} of {expected} expected devices are healthy"
 
 
 def _unit(grant: Grant) -> tuple[tuple[str, ...], bool, str]:

@@ -1,6 +1,7 @@
 """``genplug init``: it prints a recipe, or a configuration of the recipes that match the machine."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,10 @@ def test_list_shows_every_recipe_with_its_summary(capsys: pytest.CaptureFixture[
     assert main(["init", "--list"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["KIND", "FOR"]
-    listed = dict(row.split(maxsplit=1) for row in rows)
+    assert max(map(len, rows)) <= 120
+    # A long summary continues on an indented line.
+    text = re.sub(r"\n +", " ", "\n".join(rows))
+    listed = dict(row.split(maxsplit=1) for row in text.splitlines())
     assert sorted(listed) == sorted(path.stem for path in CONFIGS.iterdir())
     for kind, text in listed.items():
         assert (CONFIGS / f"{kind}.yaml").read_text().startswith(f"# {text}\n")

@@ -111,6 +111,22 @@ async def test_invalid_configuration_prints_its_errors_and_exits_78(
     assert "did you mean 'exclude'?" in capsys.readouterr().err
 
 
+def test_missing_devices_are_shown_with_the_expected_number(
+    three: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIG_HEADER + "resources:\n  a.io/x: {devices: [{glob: /dev/x*}], expect: {min: MIN}}\n"
+    assert plan(three, config.replace("MIN", "3")) == 0
+    assert "expected devices" not in capsys.readouterr().out
+    assert plan(three, config.replace("MIN", "4")) == 0
+    assert "a.io/x: 3 of 4 expected devices are healthy" in capsys.readouterr().out
+
+
+def test_allocation_of_no_device_is_a_usage_error(three: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        plan(three, CONFIG, "--allocate", "a.io/x=0")
+    assert "expected a number of at least 1" in capsys.readouterr().err
+
+
 def test_missing_file_exits_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", str(tmp_path / "missing.yaml")]) == 78
     # The line is wrapped after the long path.
