@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "show the status of the agent that runs on this node",
     "reload": "make the agent that runs on this node read its configuration and scan for devices now",
     "validate": "check a configuration, a policy, values of the chart or a manifest",
+    "diff": "show what a change of the configuration does to resources, devices and pods",
     "plan": "show which devices this node would offer, and why",
     "init": "print a configuration to start from, for a kind of hardware or for this machine",
     "record": "print the governance record of this node: versions, rights, drivers, health monitoring, digests",

@@ -135,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     results, probe_errors, probe_warnings = (
         run_probes_once(inventory, host) if arguments.probe else (NO_PROBE_RESULTS, (), ())
     )
-    states = _build_states(inventory, host, results)
+    states = build_states(inventory, host, results)
     _print_remarks(states, inventory, probe_errors, probe_warnings)
     code = 0
     explanations = tuple(explain(inventory, host)) if arguments.explain else None
@@ -221,7 +221,7 @@ def _print_remarks(
             print_message("plan", f"{name}: {state.offer.omission}")
 
 
-def _build_states(inventory: "Inventory", host: "Host", results: "ProbeResults") -> "dict[str, ResourceState]":
+def build_states(inventory: "Inventory", host: "Host", results: "ProbeResults") -> "dict[str, ResourceState]":
     """Return the state of each resource, as the agent would serve it."""
     from genplug.allocation.offer import build_offer, count_grants, share_grants  # noqa: PLC0415 - see run
     from genplug.allocation.resource_state import ResourceState  # noqa: PLC0415

@@ -10,13 +10,13 @@ SCHEMAS = {
     "allocation": "allocation.schema.json",
     "validation": "validation.schema.json",
     "record": "record.schema.json",
+    "diff": "diff.schema.json",
 }
 """The file of each schema, by the name that the command takes."""
 DESCRIPTION = """\
 Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
-use them to check and complete a file. `status`, `plan`, `allocation`, `validation` and `record` are the formats of the
-JSON documents that `genplug status`, `genplug plan`, `genplug plan --allocate`, `genplug validate` and `genplug record`
-print.
+use them to check and complete a file. The others are the formats of the JSON documents that the commands with these
+names print; `allocation` is that of `genplug plan --allocate`, and `validation` is that of `genplug validate`.
 """
 EPILOG = """\
 examples:

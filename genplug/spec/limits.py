@@ -179,6 +179,11 @@ MAX_CDI_FILES = 1000
 MAX_CDI_DEPTH = 100
 """Levels of lists and mappings of a CDI file: a valid file has about six."""
 
+# Comparisons: `genplug diff` reports an input that exceeds a limit, and compares nothing.
+
+MAX_DIFF_NODES = 500
+"""Nodes on which a change is compared: each of them is unpacked and scanned twice."""
+
 # Names and IDs that are made of values of the hardware: a value that changes must not create them without end.
 
 MAX_NEW_NAMES_PER_HOUR = 20

@@ -233,6 +233,8 @@ class Config:
     policy: Policy = DEFAULT_POLICY
     warnings: tuple[Diagnostic, ...] = ()
     withdrawn: tuple[str, ...] = ()
+    content: str = field(default="", eq=False, repr=False)
+    """The merged content as JSON, with the defaults in each resource; ``sha256`` is its digest."""
 
     def restricted_by(self, policy: Policy) -> "Config":
         """Return this configuration without the resources and aliases that ``policy`` forbids."""

@@ -49,8 +49,9 @@ def test_tables_list_every_key_of_an_example() -> None:
     tables = read_page("status").split("\n## ")[1:]
     for example, table in zip(EXAMPLES, tables, strict=True):
         listed = {row[0].strip("`") for row in table_rows(table, "Key")}
-        # The two pools of workers have the same keys; a variable has the name that the operator chooses.
-        keys = {path.replace(".callWorkers.", ".readWorkers.") for path in paths(example)}
+        # The two pools of workers have the same keys, and so have both sides of a change; a variable has the name that
+        # the operator chooses.
+        keys = {path.replace(".callWorkers.", ".readWorkers.").replace("[].new.", "[].old.") for path in paths(example)}
         assert keys - {"containers[].envs.PORTS"} <= listed
 
 

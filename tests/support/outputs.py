@@ -8,7 +8,13 @@ from jsonschema import Draft7Validator, FormatChecker
 
 from tests.support.pages import ROOT
 
-KINDS = {"Status": "status", "Plan": "plan", "Allocation": "allocation", "Validation": "validation"}
+KINDS = {
+    "Status": "status",
+    "Plan": "plan",
+    "Allocation": "allocation",
+    "Validation": "validation",
+    "ConfigDiff": "diff",
+}
 """Kind of a document to the name of its schema."""
 
 RECORD_KINDS = {"NodeRecord": "record", "ReleaseRecord": "record"}

@@ -45,8 +45,8 @@ function _shtab_genplug_using
   test "$_shtab_genplug_cmdpath" = "$argv"
 end
 
-set -g _shtab_genplug_commands run status reload validate plan init record capture schema completion demo
-set -g _shtab_genplug_opts_with_value --address --allocate --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --interval --kubelet-dir --listen --log-format --log-level --node-name --output --pod-resources-dir --policy --pool --root --timeout --values -o
+set -g _shtab_genplug_commands run status reload validate diff plan init record capture schema completion demo
+set -g _shtab_genplug_opts_with_value --address --allocate --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod-resources-dir --pods --policy --pool --root --timeout --values -o
 
 complete -c genplug -e
 complete -c genplug -f
@@ -91,6 +91,26 @@ complete -c genplug -n '_shtab_genplug_using validate' -l strict -d 'exit with 3
 complete -c genplug -n '_shtab_genplug_using validate' -s o -l output -xka "text json sarif github" -d 'format of the output'
 complete -c genplug -n '_shtab_genplug_using validate' -s q -l quiet -d 'print nothing if there are no errors and warnings'
 complete -c genplug -n '_shtab_genplug_using validate; and test $_shtab_genplug_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'file, directory, ConfigMap manifest, or '"'"'-'"'"''
+complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a diff -d 'show what a change of the configuration does to resources, devices and pods'
+complete -c genplug -n '_shtab_genplug_using diff' -s h -l help -d 'show this help message and exit'
+complete -c genplug -n '_shtab_genplug_using diff' -l old-values -xka "(__fish_complete_path (commandline -ct))" -d 'values file of the chart before the change'
+complete -c genplug -n '_shtab_genplug_using diff' -l values -xka "(__fish_complete_path (commandline -ct))" -d 'values file of the chart after the change, or '"'"'-'"'"''
+complete -c genplug -n '_shtab_genplug_using diff' -l pool -x -d 'pool to compare'
+complete -c genplug -n '_shtab_genplug_using diff' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy that limits what the configuration may do'
+complete -c genplug -n '_shtab_genplug_using diff' -l old-policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy before the change'
+complete -c genplug -n '_shtab_genplug_using diff' -l root -xka "(__fish_complete_path (commandline -ct))" -d 'root directory of the host, or an archive of '"'"'genplug capture'"'"''
+complete -c genplug -n '_shtab_genplug_using diff' -l node -xka "(__fish_complete_path (commandline -ct))" -d 'archive or root directory of a node to compare on'
+complete -c genplug -n '_shtab_genplug_using diff' -l nodes -xka "(__fish_complete_path (commandline -ct))" -d 'directory with archives of nodes: POOL.tar.gz, or archives in a directory POOL'
+complete -c genplug -n '_shtab_genplug_using diff' -l no-node -d 'compare only resources and keys, without the devices of a node'
+complete -c genplug -n '_shtab_genplug_using diff' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
+complete -c genplug -n '_shtab_genplug_using diff' -l node-name -x -d 'name of the Kubernetes node'
+complete -c genplug -n '_shtab_genplug_using diff' -l pods -xka "(__fish_complete_path (commandline -ct))" -d 'running pods: the output of '"'"'genplug status -o json'"'"' or '"'"'kubectl get pods -o json'"'"', or '"'"'-'"'"''
+complete -c genplug -n '_shtab_genplug_using diff' -l pod-resources-dir -xka "(__fish_complete_directories)" -d 'directory with the kubelet'"'"'s socket of the pod-resources API'
+complete -c genplug -n '_shtab_genplug_using diff' -l address -x -d 'address of the agent that supplies OLD'
+complete -c genplug -n '_shtab_genplug_using diff' -s o -l output -xka "table json yaml markdown" -d 'format of the output'
+complete -c genplug -n '_shtab_genplug_using diff' -l exit-code -d 'exit with 1 if the configurations differ'
+complete -c genplug -n '_shtab_genplug_using diff; and test $_shtab_genplug_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration before the change'
+complete -c genplug -n '_shtab_genplug_using diff; and test $_shtab_genplug_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration after the change'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a plan -d 'show which devices this node would offer, and why'
 complete -c genplug -n '_shtab_genplug_using plan' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using plan' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file, or a directory such as a mounted ConfigMap'
@@ -131,7 +151,7 @@ complete -c genplug -n '_shtab_genplug_using capture' -l cdi-search-dirs -x -d '
 complete -c genplug -n '_shtab_genplug_using capture' -l node-name -x -d 'name of the Kubernetes node'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration or of another document'
 complete -c genplug -n '_shtab_genplug_using schema' -s h -l help -d 'show this help message and exit'
-complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record" -d 'schema to print'
+complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record diff" -d 'schema to print'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a completion -d 'print the completion script of a shell'
 complete -c genplug -n '_shtab_genplug_using completion' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using completion; and test $_shtab_genplug_npos -eq 0' -ka "bash zsh fish" -d 'shell that reads the script'

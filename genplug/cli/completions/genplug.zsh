@@ -7,6 +7,7 @@ _shtab_genplug_commands() {
     capture:'write what a configuration reads from this node into an archive'
     completion:'print the completion script of a shell'
     demo:'try genplug on a simulated node, without a cluster, hardware or root'
+    diff:'show what a change of the configuration does to resources, devices and pods'
     init:'print a configuration to start from, for a kind of hardware or for this machine'
     plan:'show which devices this node would offer, and why'
     record:'print the governance record of this node: versions, rights, drivers, health monitoring, digests'
@@ -55,6 +56,31 @@ _shtab_genplug_demo_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_genplug_demo_defaults_added=0
+
+_shtab_genplug_diff_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--old-values[values file of the chart before the change]:FILE:_files"
+  "*--values[values file of the chart after the change, or \'-\']:FILE:_files"
+  "--pool[pool to compare]:NAME:"
+  "--policy[policy that limits what the configuration may do]:FILE:_files"
+  "--old-policy[policy before the change]:FILE:_files"
+  "--root[root directory of the host, or an archive of \'genplug capture\']:DIR:_files"
+  "*--node[archive or root directory of a node to compare on]:[POOL=]ARCHIVE:_files"
+  "--nodes[directory with archives of nodes\: POOL.tar.gz, or archives in a directory POOL]:DIR:_files"
+  "--no-node[compare only resources and keys, without the devices of a node]"
+  "--cdi-search-dirs[directories on the host from which the container runtime reads CDI files (\'cdi_spec_dirs\' in its configuration), separated by \'\:\', by increasing priority]:DIR:DIR:"
+  "--node-name[name of the Kubernetes node]:NAME:"
+  "--pods[running pods\: the output of \'genplug status -o json\' or \'kubectl get pods -o json\', or \'-\']:FILE:_files"
+  "--pod-resources-dir[directory with the kubelet\'s socket of the pod-resources API]:DIR:_files -/"
+  "--address[address of the agent that supplies OLD]:HOST:PORT:"
+  {-o,--output}"[format of the output]:output:(table json yaml markdown)"
+  "--exit-code[exit with 1 if the configurations differ]"
+  ":configuration before the change:_files"
+  ":configuration after the change:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_genplug_diff_defaults_added=0
 
 _shtab_genplug_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -131,7 +157,7 @@ _shtab_genplug_run_defaults_added=0
 
 _shtab_genplug_schema_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":schema to print:(config policy status plan allocation validation record)"
+  ":schema to print:(config policy status plan allocation validation record diff)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -189,6 +215,7 @@ _shtab_genplug() {
         capture) _arguments -C -s $_shtab_genplug_capture_options ;;
         completion) _arguments -C -s $_shtab_genplug_completion_options ;;
         demo) _arguments -C -s $_shtab_genplug_demo_options ;;
+        diff) _arguments -C -s $_shtab_genplug_diff_options ;;
         init) _arguments -C -s $_shtab_genplug_init_options ;;
         plan) _arguments -C -s $_shtab_genplug_plan_options ;;
         record) _arguments -C -s $_shtab_genplug_record_options ;;

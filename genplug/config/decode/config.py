@@ -53,8 +53,9 @@ def decode(
     }
     _check_aliases(written, resources, diagnostics)
     # The order is significant: of two resources that claim a device node, the first gets it.
-    content = json.dumps(to_python(tree)).encode()
-    return Config(resources, tuple(files), hashlib.sha256(content).hexdigest(), policy or DEFAULT_POLICY)
+    content = json.dumps(to_python(tree))
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return Config(resources, tuple(files), digest, policy or DEFAULT_POLICY, content=content)
 
 
 @frozen
