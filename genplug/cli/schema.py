@@ -11,12 +11,15 @@ SCHEMAS = {
     "validation": "validation.schema.json",
     "record": "record.schema.json",
     "diff": "diff.schema.json",
+    "pending": "pending.schema.json",
+    "refusal": "refusal.schema.json",
 }
 """The file of each schema, by the name that the command takes."""
 DESCRIPTION = """\
 Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
 use them to check and complete a file. The others are the formats of the JSON documents that the commands with these
-names print; `allocation` is that of `genplug plan --allocate`, and `validation` is that of `genplug validate`.
+names print; `allocation` is that of `genplug plan --allocate`, `validation` is that of `genplug validate`,
+`pending` is that of `kubectl genplug pending`, and `refusal` is that of `kubectl genplug why`.
 """
 EPILOG = """\
 examples:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from genplug import __version__
 from genplug.cli.output import escape_output, ignore_closed_readers
 from genplug.kubectl.client import KubectlError
-from genplug.kubectl.options import add_kubectl_arguments, print_message
+from genplug.kubectl.options import NAMESPACE_HELP, add_kubectl_arguments, print_message
 
 COMMANDS = {
     "status": "show the agents and devices of all nodes",
+    "pending": "show why a pod waits for devices",
 }
 
 _EPILOG = """\
@@ -47,7 +48,7 @@ def _run(arguments: Sequence[str]) -> int:
         if name == requested:
             module = importlib.import_module(f"genplug.kubectl.commands.{name}")
             module.configure(command)
-            add_kubectl_arguments(command)
+            add_kubectl_arguments(command, getattr(module, "NAMESPACE_HELP", NAMESPACE_HELP))
             command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
     try:

@@ -23,7 +23,11 @@ _PASSED = (
 """Options that are passed to kubectl: name, value and description."""
 
 
-def add_kubectl_arguments(parser: argparse.ArgumentParser) -> None:
+NAMESPACE_HELP = "namespace of the releases (default: all namespaces)"
+"""The description of ``--namespace`` for commands about agents; a command about other objects has its own."""
+
+
+def add_kubectl_arguments(parser: argparse.ArgumentParser, namespace_help: str = NAMESPACE_HELP) -> None:
     """Add the options of kubectl to the parser of a command."""
     group = parser.add_argument_group("options of kubectl")
     for option, value, text in _PASSED:
@@ -40,7 +44,7 @@ def add_kubectl_arguments(parser: argparse.ArgumentParser) -> None:
         "-n",
         "--namespace",
         metavar="NAME",
-        help="namespace of the releases (default: all namespaces)",
+        help=namespace_help,
     )
     group.add_argument(
         "--kubectl",

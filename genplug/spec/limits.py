@@ -210,6 +210,9 @@ MAX_KUBECTL_ITEM_CHARACTERS = 4 << 20
 MAX_KUBECTL_DOCUMENT_BYTES = 32 << 20
 """Bytes of any other output of kubectl: the status of an agent with 50 000 devices has about 15 MB."""
 
+MAX_EXPLAINED_AGENTS = 50
+"""Agents that `kubectl genplug pending` asks: the first answers show the cause, and each request takes a second."""
+
 # Records: a fact that exceeds a limit is not known, and its reason contains the limit.
 
 MAX_SEARCHED_PROCESSES = 100_000
