@@ -180,13 +180,16 @@ class Agent:
 
     def _listen(self, host: str, port: int) -> Callable[[], None]:
         # Imported here: an agent without HTTP endpoints does not load the metrics library.
-        from genplug.observe.http import StatusServer  # noqa: PLC0415
+        from genplug.observe.http import StatusServer, StatusSource  # noqa: PLC0415
         from genplug.observe.metrics import Metrics  # noqa: PLC0415
 
+        history = self._kubelet.health_history
+        source = StatusSource(lambda: self.status, self._usage.refresh, history.entries)
         metrics = Metrics(lambda: self.status, self.event_log)
         try:
-            server = StatusServer(host, port, lambda: self.status, metrics, self._usage.refresh)
+            server = StatusServer(host, port, source, metrics)
         except OSError as error:
             raise ListenError(error.strerror or str(error)) from error
+        self.event_log.listen(lambda _: server.mark_changed())
         self.http_port = server.port
         return server.close

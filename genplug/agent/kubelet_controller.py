@@ -24,6 +24,7 @@ from genplug.kubelet.plugin_dir import (
 )
 from genplug.kubelet.registration import Registrar
 from genplug.observe.events import Event, EventLog
+from genplug.observe.health_history import HealthHistory
 from genplug.observe.messages import log_device_changes
 from genplug.observe.status import ResourceStatus
 
@@ -69,6 +70,11 @@ class KubeletController:
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, including removed resources that wait for their last pod."""
         return self._offers.statuses()
+
+    @property
+    def health_history(self) -> HealthHistory:
+        """The health of the devices over the last hour; it is recorded for the HTTP endpoints only."""
+        return self._offers.health_history
 
     def publish(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
         """Update the endpoints to a snapshot; only differences from the previous snapshot have an effect."""

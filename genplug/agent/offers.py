@@ -17,6 +17,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.kubelet.reports import CallAnswered, Report
 from genplug.observe.events import EventLog
+from genplug.observe.health_history import HealthHistory
 from genplug.observe.messages import log_offer_change, log_report
 from genplug.observe.status import ListChange, Refusal, ResourceStatus
 from genplug.observe.status_builder import (
@@ -37,6 +38,9 @@ class Offers:
     def __init__(self, settings: Settings, host: Host, paths: HungPaths, event_log: EventLog) -> None:
         self._host = host
         self._event_log = event_log
+        self.health_history = HealthHistory()
+        self._has_readers = settings.listen is not None
+        """Whether a client can read the history."""
         self._snapshot: Snapshot | None = None
         self._notes: dict[str, tuple[str, ...]] = {}
         self._names: frozenset[str] = frozenset()
@@ -141,6 +145,8 @@ class Offers:
                 log_offer_change(self._event_log, previous, offer, self._notes_of(offer))
                 if previous is None or previous.listed != offer.listed:
                     self._changes[name] = build_list_change(previous, offer)
+                    if self._has_readers:
+                        self.health_history.record(previous, offer)
                 self.endpoints.publish(offer)
 
     def _offer_pending(self) -> None:

@@ -95,7 +95,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="HOST:PORT",
         type=parse_address,
-        help="address for /healthz, /readyz, /metrics and /statusz; :PORT means all addresses (default: disabled)",
+        help="address for the status page, probes and metrics; :PORT means all addresses (default: disabled)",
     )
     _add_option(
         parser,

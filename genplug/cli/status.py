@@ -30,7 +30,8 @@ examples:
   genplug status --brief                                 readiness and configuration, without a table
   kubectl exec --namespace genplug daemonset/genplug -- genplug status
 
-The agent must run with --listen.
+The agent must run with --listen. It serves the same status as a page for browsers at / of that address, for clients on
+the same host; from elsewhere: kubectl port-forward --namespace genplug POD 9808, then http://localhost:9808/
 
 `genplug schema status` describes the keys of `-o json` and `-o yaml`.
 

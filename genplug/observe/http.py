@@ -1,4 +1,4 @@
-"""The HTTP endpoints of ``--listen``: ``/healthz``, ``/readyz``, ``/metrics`` and ``/statusz``.
+"""The HTTP endpoints of ``--listen``: the status page, ``/healthz``, ``/readyz``, ``/metrics`` and ``/statusz``.
 
 :mod:`genplug.observe.http_server` runs them in a thread, so that a slow client does not delay the agent, and
 ``/healthz`` can report that the event loop of the agent hangs. A client on another host receives codes and places
@@ -7,18 +7,24 @@ only, because texts of errors contain lines of the configuration and names of fi
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from attrs import frozen
 from prometheus_client.exposition import choose_encoder
 
+from genplug.observe.health_history import DeviceKey, HealthEntry
 from genplug.observe.http_server import HttpServer, Request, Response, text_response
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import Status
 from genplug.spec.printable import escape_line, escape_lines
+
+if TYPE_CHECKING:
+    from genplug.observe.page.live import LivePages
 
 MAX_DOCUMENTS = 4
 """Texts of a page in memory. While so many are sent to slow clients, further clients receive the newest of them."""
@@ -26,7 +32,27 @@ _LOOP_TIMEOUT_SECONDS = 2.0
 """The time within which a responsive event loop runs a task."""
 _ATTEMPTS = 3
 """Attempts to read the status. A mapping that the agent changes meanwhile raises RuntimeError."""
-_ENDPOINTS = "/healthz, /readyz, /readyz?verbose, /metrics and /statusz"
+_ENDPOINTS = "/ (a page for browsers), /healthz, /readyz, /readyz?verbose, /metrics and /statusz"
+_LOCAL_PATHS = {
+    "/": "on the same host; run 'kubectl port-forward' to the pod, or open the page on the node",
+    "/events": "on the same host",
+    "/statusz": "on the same host; run 'genplug status' there",
+}
+"""The paths that contain paths and errors of the node, and a hint for a client on another host."""
+_EVENTS_RETRY_SECONDS = 15
+
+
+@frozen
+class StatusSource:
+    """The functions by which the endpoints read the agent.
+
+    ``status`` and ``history`` (the health of the devices over the last hour) are called in another thread. ``refresh``
+    runs in the event loop of the agent before the status is read for the page, ``/statusz`` and ``/metrics``.
+    """
+
+    status: Callable[[], Status]
+    refresh: Callable[[], Coroutine[Any, Any, None]]
+    history: Callable[[], Mapping[DeviceKey, HealthEntry]] = dict
 
 
 class StatusServer:
@@ -36,20 +62,18 @@ class StatusServer:
         self,
         host: str,
         port: int,
-        status: Callable[[], Status],
+        source: StatusSource,
         metrics: Metrics,
-        refresh: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         """Listen on an address; port 0 lets the system choose a port.
-
-        ``refresh`` runs in the event loop of the agent before the status is read for ``/statusz`` and ``/metrics``.
 
         Raises:
             OSError: the address is not an address of this host, or is in use.
         """
-        self._status = status
-        self._refresh = refresh
+        self._source = source
         self._metrics = metrics.registry
+        self._live: LivePages | None = None
+        """The open pages; None before the first of them, so that its modules are loaded only if they are needed."""
         self._loop = asyncio.get_running_loop()
         self._documents: dict[str, list[ref[Response]]] = {}
         self._server = HttpServer(host, port, self._respond)
@@ -63,8 +87,22 @@ class StatusServer:
         """Stop serving."""
         self._server.close()
 
+    def mark_changed(self) -> None:
+        """Update the open pages soon, because the agent emitted an event. Any thread may call this."""
+        live = self._live
+        if live is not None and live.is_open:
+            self._server.call(live.mark_changed)
+
     async def _respond(self, request: Request) -> Response:
+        if request.path in _LOCAL_PATHS and not request.is_local:
+            text = f"{request.path} responds only to clients {_LOCAL_PATHS[request.path]}\n"
+            return text_response(HTTPStatus.FORBIDDEN, text)
         match request.path:
+            case "/":
+                await self._refresh_status()
+                return self._share_document("/", self._render_page)
+            case "/events":
+                return self._respond_events(request)
             case "/metrics":
                 await self._refresh_status()
                 return self._share_document("/metrics", lambda: self._render_metrics(request.headers.get("accept", "")))
@@ -76,10 +114,6 @@ class StatusServer:
                 return text_response(HTTPStatus.SERVICE_UNAVAILABLE, text)
             case "/readyz":
                 return self._respond_readiness(is_verbose="verbose" in request.query, is_local=request.is_local)
-            case "/statusz" if not request.is_local:
-                # The status contains paths and errors of the node.
-                text = "/statusz responds only to clients on the same host; run 'genplug status' there\n"
-                return text_response(HTTPStatus.FORBIDDEN, text)
             case "/statusz":
                 await self._refresh_status()
                 return self._share_document("/statusz", self._render_status)
@@ -87,9 +121,41 @@ class StatusServer:
                 return text_response(HTTPStatus.NOT_FOUND, f"not found; the endpoints are {_ENDPOINTS}\n")
 
     async def _refresh_status(self) -> None:
-        refreshing = asyncio.run_coroutine_threadsafe(self._refresh(), self._loop)
+        refreshing = asyncio.run_coroutine_threadsafe(self._source.refresh(), self._loop)
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.wrap_future(refreshing), _LOOP_TIMEOUT_SECONDS)
+
+    def _render_page(self) -> Response:
+        # Imported here: an agent whose page is never opened does not load its modules.
+        from genplug.observe.page.content import Clock  # noqa: PLC0415
+        from genplug.observe.page.document import build_headers, render_page  # noqa: PLC0415
+
+        text = render_page(self._read_status(), self._source.history(), Clock(time.time(), time.monotonic()))
+        return Response(HTTPStatus.OK, text.encode(), "text/html; charset=utf-8", build_headers())
+
+    def _respond_events(self, request: Request) -> Response:
+        """Return the events of a page."""
+        if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+            # A page of another site could not read the events, but it would use up their connections.
+            return text_response(HTTPStatus.FORBIDDEN, "/events responds only to the page of the agent\n")
+        content_type = "text/event-stream"
+        if request.method == "HEAD":
+            return Response(HTTPStatus.OK, b"", content_type)
+        if self._live is None:
+            from genplug.observe.page.live import LivePages  # noqa: PLC0415 - like the modules of the page
+
+            self._live = LivePages(self._read_live)
+        page = self._live.open_page()
+        if page is None:
+            text = "the agent has too many live pages; close one of them, or reload the page\n"
+            headers = {"Retry-After": str(_EVENTS_RETRY_SECONDS)}
+            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, text, headers)
+        headers = {"Cross-Origin-Resource-Policy": "same-origin", "X-Accel-Buffering": "no"}
+        return Response(HTTPStatus.OK, b"", content_type, headers, page)
+
+    async def _read_live(self) -> tuple[Status, Mapping[DeviceKey, HealthEntry]]:
+        await self._refresh_status()
+        return self._read_status(), self._source.history()
 
     def _respond_readiness(self, *, is_verbose: bool, is_local: bool) -> Response:
         status = self._read_status()
@@ -142,8 +208,8 @@ class StatusServer:
     def _read_status(self) -> Status:
         for _ in range(_ATTEMPTS - 1):
             with suppress(RuntimeError):
-                return self._status()
-        return self._status()
+                return self._source.status()
+        return self._source.status()
 
     async def _is_loop_responsive(self) -> bool:
         task = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)

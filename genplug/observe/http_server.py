@@ -1,7 +1,8 @@
 """A small HTTP server in one thread, which bounds what its clients can use.
 
 Any client in the network of the cluster can connect. Therefore the number of connections is limited, each connection
-has deadlines and serves one request, and the last file descriptors of the process are kept for the kubelet.
+has deadlines and serves one request, and the last file descriptors of the process are kept for the kubelet. The body of
+a response can be a stream, whose parts have a deadline each; the creator of streams limits their number.
 """
 
 import asyncio
@@ -10,10 +11,11 @@ import resource
 import socket
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol
 
 from attrs import define, field, frozen
 
@@ -24,7 +26,7 @@ MAX_HEADER_BYTES = 8192
 REQUEST_SECONDS = 5.0
 """Seconds within which a client has to send its request."""
 RESPONSE_SECONDS = 10.0
-"""Seconds within which a client has to read the response."""
+"""Seconds within which a client has to read the response, or a part of a stream."""
 RESERVED_DESCRIPTORS = 32
 """File descriptors that connections never use; at most a quarter of the limit of the process."""
 _RETRY_SECONDS = 1.0
@@ -41,20 +43,34 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _END_OF_HEAD = b"\r\n\r\n"
 
 
+class Stream(Protocol):
+    """A body without an end. The server iterates over it once, and closes it in any case."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the parts of the body."""
+        ...
+
+    def close(self) -> None:
+        """Free what the stream holds."""
+        ...
+
+
 @frozen
 class Response:
-    """The response to a request."""
+    """The response to a request. With a stream, the body is what the stream yields."""
 
     status: HTTPStatus
     body: bytes
     content_type: str = TEXT
     headers: Mapping[str, str] = field(factory=dict)
+    stream: Stream | None = None
 
     def encode_head(self) -> bytes:
         """Return the status line and the headers."""
         fields = {
             "Content-Type": self.content_type,
-            "Content-Length": str(len(self.body)),
+            # The end of the connection is the end of a stream (RFC 9112, section 6.3).
+            **({"Content-Length": str(len(self.body))} if self.stream is None else {}),
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             "Connection": "close",
@@ -138,6 +154,12 @@ class HttpServer:
         self._thread: threading.Thread | None = None
         self._start_thread()
 
+    def call(self, callback: Callable[[], None]) -> None:
+        """Call a function in the thread of the server, soon, unless it is closed. Any thread may call this."""
+        # The loop is closed while the process ends.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
+
     def close(self) -> None:
         """Stop serving, and close the connections."""
         if self._is_closed:
@@ -211,7 +233,9 @@ class HttpServer:
         # A timeout, a reset by the client, and the end of this task for another connection have no other effect.
         with suppress(OSError, TimeoutError, asyncio.CancelledError):
             response, has_body = await self._handle(connection)
-            if response is not None:
+            if response is not None and response.stream is not None:
+                await self._send_stream(connection.socket, response, response.stream)
+            elif response is not None:
                 async with asyncio.timeout(RESPONSE_SECONDS):
                     await self._send(connection.socket, response, has_body=has_body)
         self._connections.pop(connection, None)
@@ -228,6 +252,29 @@ class HttpServer:
         # If unread bytes of the client remained, the close would reset the connection and discard the response.
         while await self._loop.sock_recv(connected, _CHUNK_BYTES):
             pass
+
+    async def _send_stream(self, connected: socket.socket, response: Response, stream: Stream) -> None:
+        """Send a stream until it or the client ends, or the client does not read a part in time."""
+
+        async def send_parts() -> None:
+            async with asyncio.timeout(RESPONSE_SECONDS):
+                await self._loop.sock_sendall(connected, response.encode_head())
+            async for part in stream:
+                async with asyncio.timeout(RESPONSE_SECONDS):
+                    await self._loop.sock_sendall(connected, part)
+
+        # A client has nothing more to send: its next bytes, or the end of its connection, end the stream.
+        tasks = (
+            asyncio.ensure_future(send_parts()),
+            asyncio.ensure_future(self._loop.sock_recv(connected, _CHUNK_BYTES)),
+        )
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            stream.close()
 
     async def _handle(self, connection: _Connection) -> tuple[Response | None, bool]:
         """Return the response to the request of a client and whether it has its body; None without a request."""

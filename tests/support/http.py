@@ -7,12 +7,12 @@ import urllib.request
 from genplug.agent import Agent
 
 
-async def get(agent: Agent, page: str) -> tuple[int, str]:
+async def get(agent: Agent, page: str, host: str = "127.0.0.1") -> tuple[int, str]:
     """Return status and text of a page, requested from a thread: the loop must be free to respond."""
 
     def request() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{agent.http_port}{page}", timeout=10) as response:
+            with urllib.request.urlopen(f"http://{host}:{agent.http_port}{page}", timeout=10) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -64,7 +64,7 @@ complete -c genplug -n '_shtab_genplug_using run' -l root -xka "(__fish_complete
 complete -c genplug -n '_shtab_genplug_using run' -l cdi-dir -xka "(__fish_complete_directories)" -d 'directory on the host for the CDI files of '"'"'inject: cdi'"'"''
 complete -c genplug -n '_shtab_genplug_using run' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
 complete -c genplug -n '_shtab_genplug_using run' -l node-name -x -d 'name of the Kubernetes node'
-complete -c genplug -n '_shtab_genplug_using run' -l listen -x -d 'address for /healthz, /readyz, /metrics and /statusz'
+complete -c genplug -n '_shtab_genplug_using run' -l listen -x -d 'address for the status page, probes and metrics'
 complete -c genplug -n '_shtab_genplug_using run' -l log-format -xka "auto json text" -d 'format of the log'
 complete -c genplug -n '_shtab_genplug_using run' -l log-level -xka "debug info warning error" -d 'minimum level of the events to log'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a status -d 'show the status of the agent that runs on this node'

@@ -147,7 +147,7 @@ _shtab_genplug_run_options=(
   "--cdi-dir[directory on the host for the CDI files of \'inject\: cdi\']:DIR:_files -/"
   "--cdi-search-dirs[directories on the host from which the container runtime reads CDI files (\'cdi_spec_dirs\' in its configuration), separated by \'\:\', by increasing priority]:DIR:DIR:"
   "--node-name[name of the Kubernetes node]:NAME:"
-  "--listen[address for \/healthz, \/readyz, \/metrics and \/statusz]:HOST:PORT:"
+  "--listen[address for the status page, probes and metrics]:HOST:PORT:"
   "--log-format[format of the log]:log_format:(auto json text)"
   "--log-level[minimum level of the events to log]:log_level:(debug info warning error)"
 )

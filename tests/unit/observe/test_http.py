@@ -10,7 +10,7 @@ import pytest
 
 from genplug.agent import Agent
 from genplug.observe.events import Event, EventLog
-from genplug.observe.http import StatusServer
+from genplug.observe.http import StatusServer, StatusSource
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import ConfigStatus, Status
 from genplug.testing.node.events import next_event, record_events
@@ -106,7 +106,7 @@ async def do_nothing() -> None:
 
 async def test_health_fails_while_the_event_loop_is_blocked() -> None:
     status = Status("1.2.3", None, ConfigStatus(), "", ())
-    server = StatusServer(*LISTEN, lambda: status, Metrics(lambda: status, EventLog()), do_nothing)
+    server = StatusServer(*LISTEN, StatusSource(lambda: status, do_nothing), Metrics(lambda: status, EventLog()))
     responses: list[tuple[int, str]] = []
     client = threading.Thread(target=lambda: responses.append(request(server.port, "/healthz")))
     client.start()

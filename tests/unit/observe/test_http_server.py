@@ -17,8 +17,32 @@ from genplug.observe.http_server import MAX_CONNECTIONS, HttpServer, Request, Re
 GET = b"GET /a?b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
+class Endless:
+    """A stream that yields parts of a size until it is closed."""
+
+    def __init__(self, size: int) -> None:
+        self.part = bytes(size)
+        self.closed = threading.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.part
+        # A client that does not read blocks the second part.
+        while len(self.part) > 1:
+            yield self.part
+        await asyncio.Event().wait()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+STREAMS: list[Endless] = []
+
+
 async def respond(request: Request) -> Response:
     """Return the path and the query of a request; ``/large`` is larger than the buffers of a socket."""
+    if request.path.startswith("/stream"):
+        STREAMS.append(Endless(1 << 20 if request.query == "large" else 1))
+        return Response(HTTPStatus.OK, b"", stream=STREAMS[-1])
     if request.path == "/error":
         raise ValueError("hunter2")
     if request.path == "/large":
@@ -171,6 +195,57 @@ async def test_client_that_does_not_read_is_disconnected_at_its_deadline(
                 received += len(chunk)
         writer.close()
     assert received < 16 << 20
+
+
+@contextlib.asynccontextmanager
+async def open_stream(
+    server: HttpServer, query: str
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Request a stream, and read its head and its first byte."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
+    writer.write(f"GET /stream?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"Content-Length" not in head
+        assert await reader.readexactly(1) == b"\0"
+    yield reader, writer
+    writer.close()
+
+
+async def wait_closed(stream: Endless) -> None:
+    """Wait until the server has closed a stream."""
+    await asyncio.wait_for(asyncio.to_thread(stream.closed.wait, 10), 10)
+    assert stream.closed.is_set()
+
+
+async def test_stream_is_closed_when_its_client_closes_the_connection(server: HttpServer) -> None:
+    async with open_stream(server, "small"):
+        stream = STREAMS[-1]
+        assert not stream.closed.is_set()
+    await wait_closed(stream)
+
+
+async def test_stream_is_closed_when_its_client_sends_more(server: HttpServer) -> None:
+    async with open_stream(server, "small") as (reader, writer):
+        writer.write(GET)
+        await wait_closed(STREAMS[-1])
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+
+
+async def test_stream_of_a_client_that_does_not_read_is_closed_at_its_deadline(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "RESPONSE_SECONDS", 0.2)
+    async with open_stream(server, "large"):
+        await wait_closed(STREAMS[-1])
+
+
+async def test_streams_are_closed_with_the_server() -> None:
+    server = HttpServer("127.0.0.1", 0, respond)
+    async with open_stream(server, "small") as (reader, _):
+        server.close()
+        assert STREAMS[-1].closed.is_set()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
 
 
 async def test_new_connections_are_refused_while_all_connections_have_requests(
