@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,16 @@ from genplug.hardware.denied_node_table import (  # noqa: E402
     EXPOSES_HOST,
     DeniedNode,
 )
+from genplug.kubectl.main import COMMANDS as KUBECTL_COMMANDS  # noqa: E402
+from genplug.kubectl.options import KUBECTL_VARIABLE, add_kubectl_arguments  # noqa: E402
 from genplug.observe.events import Event  # noqa: E402
 from genplug.spec import limits  # noqa: E402
 from genplug.spec.denied_variables import DENIED_VARIABLES  # noqa: E402
 from genplug.spec.globs import expand_braces  # noqa: E402
 
 Schema = Mapping[str, Any]
+BuildParser = Callable[[], argparse.ArgumentParser]
+"""Makes the parser of a command, with defaults from the environment."""
 
 PAGES = ROOT / "docs/reference"
 SCHEMAS = ROOT / "schemas"
@@ -284,7 +288,7 @@ def sentences(text: str) -> list[str]:
 # Commands
 
 
-VARIABLES = re.compile(r"\b(?:GENPLUG_[A-Z_]+|NODE_NAME)\b")
+VARIABLES = re.compile(r"\b(?:GENPLUG_[A-Z_]+|NODE_NAME|KUBECTL)\b")
 LITERALS = re.compile(
     r"`[^`]*`|(?<![\w-])--[a-z][a-z-]*(?: json| yaml)?|" + VARIABLES.pattern + r"|[\w.]*<[\w-]+>(?:\.\w+)*"
 )
@@ -294,12 +298,29 @@ LITERALS = re.compile(
 def render_commands(_before: str) -> Iterator[str]:
     """Yield a section for each command of ``genplug``."""
     for name, summary in COMMANDS.items():
-        with _environment({}):
-            parser = build_parser(name)
-        yield from ("", f"## `genplug {name}`", "", *sentences(mark_literals(parser.description or f"{summary}.")), "")
-        yield from ("```text", *_usage(name, parser), "```", "")
-        yield from _arguments(name, parser)
-        yield from _epilog(parser.epilog or "")
+        yield from _command(summary, partial(build_parser, name))
+
+
+def render_kubectl_commands(_before: str) -> Iterator[str]:
+    """Yield a section for each command of ``kubectl genplug``, without the options that all commands have."""
+    for name, summary in KUBECTL_COMMANDS.items():
+        yield from _command(summary, partial(build_kubectl_parser, name))
+
+
+def render_kubectl_options(_before: str) -> Iterator[str]:
+    """Yield a table of the options that all commands of ``kubectl genplug`` have."""
+    with _environment({}):
+        parser = build_options_parser()
+    yield from _arguments(build_options_parser, parser)
+
+
+def _command(summary: str, build: BuildParser) -> Iterator[str]:
+    with _environment({}):
+        parser = build()
+    yield from ("", f"## `{parser.prog}`", "", *sentences(mark_literals(parser.description or f"{summary}.")), "")
+    yield from ("```text", *_usage(parser), "```", "")
+    yield from _arguments(build, parser)
+    yield from _epilog(parser.epilog or "")
 
 
 def mark_literals(text: str) -> str:
@@ -311,6 +332,20 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     """Return the parser of a command, with defaults from the environment."""
     parser = argparse.ArgumentParser(prog=f"genplug {name}", add_help=False)
     importlib.import_module(f"genplug.cli.{name}").configure(parser)
+    return parser
+
+
+def build_kubectl_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command of ``kubectl genplug``, without the options that all commands have."""
+    parser = argparse.ArgumentParser(prog=f"kubectl genplug {name}", add_help=False)
+    importlib.import_module(f"genplug.kubectl.commands.{name}").configure(parser)
+    return parser
+
+
+def build_options_parser() -> argparse.ArgumentParser:
+    """Return a parser of the options that all commands of ``kubectl genplug`` have."""
+    parser = argparse.ArgumentParser(prog="kubectl genplug", add_help=False)
+    add_kubectl_arguments(parser)
     return parser
 
 
@@ -333,14 +368,14 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(saved)
 
 
-def _usage(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    line = f"genplug {name}"
+def _usage(parser: argparse.ArgumentParser) -> Iterator[str]:
+    line = parser.prog
     for action in sorted(list_actions(parser), key=lambda action: not action.option_strings):
         part = _with_value(action.option_strings[-1], action) if action.option_strings else _value(action)
         part = part if action.required or part.startswith("[") else f"[{part}]"
         if len(line) + len(part) > 100:  # noqa: PLR2004 - a line of a page
             yield line
-            line = " " * len(f"genplug {name}")
+            line = " " * len(parser.prog)
         line += f" {part}"
     yield line
 
@@ -364,7 +399,7 @@ def _with_value(option: str, action: argparse.Action) -> str:
     return f"{option} {_value(action)}".strip()
 
 
-def _arguments(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+def _arguments(build: BuildParser, parser: argparse.ArgumentParser) -> Iterator[str]:
     actions = list_actions(parser)
     if not actions:
         return
@@ -372,7 +407,7 @@ def _arguments(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in actions:
         *short, last = action.option_strings or [""]
         written = [*short, _with_value(last, action)]
-        variables = ", ".join(f"`{variable}`" for variable in find_variables(name, action))
+        variables = ", ".join(f"`{variable}`" for variable in find_variables(build, action))
         text = mark_literals((action.help or "").strip())
         if text.split(" ")[0] not in (action.choices or ()):
             text = text[:1].upper() + text[1:]
@@ -381,14 +416,14 @@ def _arguments(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
         yield f"| {arguments} | {variables} | {text} |"
 
 
-def find_variables(name: str, action: argparse.Action) -> list[str]:
+def find_variables(build: BuildParser, action: argparse.Action) -> list[str]:
     """Return the environment variables that set the default of an option."""
     found = []
-    for variable in sorted({f"GENPLUG_{action.dest.upper()}", "NODE_NAME", "GENPLUG_LISTEN"}):
+    for variable in sorted({f"GENPLUG_{action.dest.upper()}", "NODE_NAME", "GENPLUG_LISTEN", KUBECTL_VARIABLE}):
         value = str(list(action.choices)[-1]) if action.choices else "x"
         with _environment({variable: value}):
             try:
-                parser = build_parser(name)
+                parser = build()
             except SystemExit:
                 # This variable sets another option, for which the value is not valid.
                 continue
@@ -551,6 +586,8 @@ GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
     "events": render_events,
     "key-table": render_key_table,
     "keys": render_keys,
+    "kubectl-commands": render_kubectl_commands,
+    "kubectl-options": render_kubectl_options,
     "limits": render_limits,
     "record": render_record,
     "values": render_values,

@@ -13,13 +13,15 @@ SCHEMAS = {
     "diff": "diff.schema.json",
     "pending": "pending.schema.json",
     "refusal": "refusal.schema.json",
+    "fleet-status": "fleet-status.schema.json",
 }
 """The file of each schema, by the name that the command takes."""
 DESCRIPTION = """\
 Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
 use them to check and complete a file. The others are the formats of the JSON documents that the commands with these
 names print; `allocation` is that of `genplug plan --allocate`, `validation` is that of `genplug validate`,
-`pending` is that of `kubectl genplug pending`, and `refusal` is that of `kubectl genplug why`.
+`pending` is that of `kubectl genplug pending`, `refusal` is that of `kubectl genplug why`, and `fleet-status` is that
+of `kubectl genplug status`.
 """
 EPILOG = """\
 examples:

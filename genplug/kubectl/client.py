@@ -27,7 +27,7 @@ LIST_SECONDS = 120.0
 GET_SECONDS = 30.0
 """Time limit of any other call."""
 _KILL_SECONDS = 5.0
-"""Time to wait for the end of a process that was killed."""
+"""Time to wait for the end of a process that was killed, and of its output."""
 _CHUNK_BYTES = 1 << 16
 _STDERR_BYTES = 8192
 """Bytes of the end of stderr that are kept: the error is after the warnings."""
@@ -221,17 +221,21 @@ class Kubectl:
                 raise KubectlError(self.show(arguments), f"did not end within {seconds:g} s", Cause.TIMEOUT) from None
             finally:
                 stderr.cancel()
-                await _kill(process)
+                await asyncio.gather(stderr, return_exceptions=True)
+                await _end(process, process.stdout, process.stderr)
 
 
-async def _kill(process: Process) -> None:
-    """Kill a process that still runs, with the programs that it started."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+async def _end(process: Process, *streams: asyncio.StreamReader) -> None:
+    """Kill a process that still runs, with the programs that it started, and read the rest of its output."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
+        # asyncio closes a pipe at its end.
         async with asyncio.timeout(_KILL_SECONDS):
+            for stream in streams:
+                while await stream.read(_CHUNK_BYTES):
+                    pass
             await process.wait()
 
 

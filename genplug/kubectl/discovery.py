@@ -95,8 +95,9 @@ def _build_pool(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Mapping[str, 
     expected = {name for name, node in nodes.items() if is_allowed(node, scheduling)}
     by_node: dict[str, Pod] = {}
     for pod in pods:
-        if pod.node and pod.owner_uid == daemon_set.uid and (pod.node in nodes or not is_restricted):
-            other = by_node.get(pod.node)
+        node = pod.target_node
+        if node and pod.owner_uid == daemon_set.uid and (node in nodes or not is_restricted):
+            other = by_node.get(node)
             if other is None or (not pod.is_deleted, pod.created) > (not other.is_deleted, other.created):
-                by_node[pod.node] = pod
+                by_node[node] = pod
     return Pool(daemon_set, by_node, tuple(sorted(expected | by_node.keys())))

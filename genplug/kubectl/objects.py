@@ -159,6 +159,22 @@ class Pod:
         return self.scheduling.node_name
 
     @property
+    def target_node(self) -> str:
+        """The name of the node; for a pod of a DaemonSet, also before it is scheduled.
+
+        The DaemonSet controller requires the node by its name (ReplaceDaemonSetPodNodeNameNodeAffinity in
+        pkg/controller/daemon/util/daemonset_util.go).
+        """
+        if self.node or self.owner_kind != "DaemonSet":
+            return self.node
+        for term in self.scheduling.affinity_terms or ():
+            for requirement in read_maps(term, "matchFields"):
+                values = requirement.get("values")
+                if requirement.get("key") == "metadata.name" and isinstance(values, list) and len(values) == 1:
+                    return str(values[0])
+        return ""
+
+    @property
     def agent_container(self) -> str:
         """The name of the container in which the agent runs."""
         names = [container.name for container in self.containers if not container.is_init]

@@ -50,14 +50,14 @@ def add_kubectl_arguments(parser: argparse.ArgumentParser, namespace_help: str =
         "--kubectl",
         metavar="PATH",
         default=os.environ.get(KUBECTL_VARIABLE) or "kubectl",
-        help=f"kubectl program (default: {KUBECTL_VARIABLE} from the environment, else kubectl in PATH)",
+        help=f"path of kubectl (default: {KUBECTL_VARIABLE} from the environment, else kubectl in PATH)",
     )
     group.add_argument(
         "--concurrency",
         metavar="N",
         type=_parse_concurrency,
         default=32,
-        help="kubectl processes at the same time (default: 32)",
+        help="maximum number of kubectl processes at the same time (default: 32)",
     )
 
 

@@ -49,9 +49,11 @@ def test_tables_list_every_key_of_an_example() -> None:
     tables = read_page("status").split("\n## ")[1:]
     for example, table in zip(EXAMPLES, tables, strict=True):
         listed = {row[0].strip("`") for row in table_rows(table, "Key")}
-        # The two pools of workers have the same keys, and so have both sides of a change; a variable has the name that
-        # the operator chooses.
-        keys = {path.replace(".callWorkers.", ".readWorkers.").replace("[].new.", "[].old.") for path in paths(example)}
+        # These objects have the same keys as others; a variable has the name that the operator chooses.
+        same = {".callWorkers.": ".readWorkers.", "[].new.": "[].old.", "pools[].agents.": "agents."}
+        keys = set(paths(example))
+        for path, other in same.items():
+            keys = {key.replace(path, other) for key in keys}
         assert keys - {"containers[].envs.PORTS"} <= listed
 
 

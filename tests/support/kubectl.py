@@ -319,6 +319,7 @@ def make_resource(
             "reason": "" if number < healthy else reason,
             "probe": "" if number < healthy else "presence",
             "since": "2026-11-27T17:22:17Z",
+            "numaNodes": [],
         }
         for number in range(healthy + unhealthy)
     ]
@@ -343,6 +344,8 @@ def make_resource(
         "healthyDevices": healthy,
         "lastRefusal": None,
         "inUse": None if used is None else uses,
+        "free": None if used is None else max(healthy - used, 0),
+        "lastChange": None,
     }
 
 

@@ -69,7 +69,7 @@ _shtab_genplug_plan___output_choices=(table wide json yaml)
 _shtab_genplug_init_pos_0_choices=(alveo amd-gpu amd-gpu-partitions cxl-memdev devdax dsa-iaa edge-inference edge-io efa fpga-dfl fuse-kvm-tun gaudi infiniband intel-gpu intel-npu mipi-camera nec-ve neuron nvidia-gpu nvidia-gpu-shared nvidia-mig nvidia-passthrough ofs-fpga omni-path ptp-clock qat rdma-shared sgx sriov-netdev sriov-vfio tpu usb-serial v4l2-codec vdpa video-capture wwan-modem xilinx-xdma)
 _shtab_genplug_record__o_choices=(markdown yaml json)
 _shtab_genplug_record___output_choices=(markdown yaml json)
-_shtab_genplug_schema_pos_0_choices=(config policy status plan allocation validation record diff pending refusal)
+_shtab_genplug_schema_pos_0_choices=(config policy status plan allocation validation record diff pending refusal fleet-status)
 _shtab_genplug_completion_pos_0_choices=(bash zsh fish)
 _shtab_genplug_pos_0_choices=(run status reload validate diff plan init record capture schema completion demo)
 

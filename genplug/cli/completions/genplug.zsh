@@ -157,7 +157,7 @@ _shtab_genplug_run_defaults_added=0
 
 _shtab_genplug_schema_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":schema to print:(config policy status plan allocation validation record diff pending refusal)"
+  ":schema to print:(config policy status plan allocation validation record diff pending refusal fleet-status)"
 )
 
 # guard to ensure default positional specs are added only once per session
