@@ -3,14 +3,37 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
-from genplug.kubectl.objects import POOL_LABEL, DaemonSet, Node, Pod, decode_daemon_set, decode_node, decode_pod
-from genplug.kubectl.scheduling import is_allowed, with_daemon_tolerations
+from genplug.kubectl.objects import (
+    POOL_LABEL,
+    DaemonSet,
+    Node,
+    Pod,
+    Scheduling,
+    Toleration,
+    decode_daemon_set,
+    decode_node,
+    decode_pod,
+)
+from genplug.kubectl.obstacles import find_exclusions
 
 _CHUNK_OPTION = "--chunk-size=500"
 """The API server sends large lists in parts of this many objects."""
+
+_DAEMON_TOLERATIONS = (
+    Toleration("node.kubernetes.io/not-ready", "Exists", "", "NoExecute"),
+    Toleration("node.kubernetes.io/unreachable", "Exists", "", "NoExecute"),
+    Toleration("node.kubernetes.io/disk-pressure", "Exists", "", "NoSchedule"),
+    Toleration("node.kubernetes.io/memory-pressure", "Exists", "", "NoSchedule"),
+    Toleration("node.kubernetes.io/pid-pressure", "Exists", "", "NoSchedule"),
+    Toleration("node.kubernetes.io/unschedulable", "Exists", "", "NoSchedule"),
+)
+"""Tolerations that the DaemonSet controller adds to its pods (AddOrUpdateDaemonPodTolerations in
+pkg/controller/daemon/util/daemonset_util.go)."""
+_NETWORK_TOLERATION = Toleration("node.kubernetes.io/network-unavailable", "Exists", "", "NoSchedule")
+"""Is added for pods with the network of the host."""
 
 
 @frozen
@@ -91,8 +114,8 @@ def _first_error(errors: ExceptionGroup[KubectlError]) -> BaseException:
 
 
 def _build_pool(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Mapping[str, Node], *, is_restricted: bool) -> Pool:
-    scheduling = with_daemon_tolerations(daemon_set.scheduling)
-    expected = {name for name, node in nodes.items() if is_allowed(node, scheduling)}
+    scheduling = _add_daemon_tolerations(daemon_set.scheduling)
+    expected = {name for name, node in nodes.items() if not any(find_exclusions(scheduling, node))}
     by_node: dict[str, Pod] = {}
     for pod in pods:
         node = pod.target_node
@@ -101,3 +124,9 @@ def _build_pool(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Mapping[str, 
             if other is None or (not pod.is_deleted, pod.created) > (not other.is_deleted, other.created):
                 by_node[node] = pod
     return Pool(daemon_set, by_node, tuple(sorted(expected | by_node.keys())))
+
+
+def _add_daemon_tolerations(scheduling: Scheduling) -> Scheduling:
+    """Return what the pods of a DaemonSet require, with the tolerations that its controller adds."""
+    added = (*_DAEMON_TOLERATIONS, _NETWORK_TOLERATION) if scheduling.is_host_network else _DAEMON_TOLERATIONS
+    return evolve(scheduling, tolerations=(*scheduling.tolerations, *added))

@@ -13,7 +13,7 @@ from fractions import Fraction
 from attrs import frozen
 
 from genplug.kubectl.json_values import JSON, read_maps, read_text
-from genplug.kubectl.objects import Node, Pod, Taint, Toleration
+from genplug.kubectl.objects import Node, Pod, Scheduling, Taint, Toleration
 from genplug.kubectl.quantity import format_quantity, parse_quantity
 
 Amounts = Mapping[str, Fraction]
@@ -176,9 +176,9 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
     return False
 
 
-def find_exclusions(pod: Pod, node: Node) -> Iterator[Obstacle]:
+def find_exclusions(scheduling: Scheduling, node: Node) -> Iterator[Obstacle]:
     """Yield the rules of a pod and a node for which the scheduler does not consider the node, in its order."""
-    tolerations = pod.scheduling.tolerations
+    tolerations = scheduling.tolerations
     untolerated = [
         taint
         for taint in node.taints
@@ -194,7 +194,7 @@ def find_exclusions(pod: Pod, node: Node) -> Iterator[Obstacle]:
             yield Obstacle(ObstacleKind.NOT_READY, f"{_NOT_READY_TAINTS[taint.key]} (taint {taint})", (hint,))
         elif taint.key != _CORDON_TAINT:
             yield _describe_taint(taint, node)
-    yield from _find_affinity_obstacles(pod, node)
+    yield from _find_affinity_obstacles(scheduling, node)
 
 
 def find_shortages(requests: Amounts, node: Node, in_use: Amounts, pods_on_node: int) -> Iterator[Obstacle]:
@@ -231,8 +231,8 @@ def _describe_taint(taint: Taint, node: Node) -> Obstacle:
     return Obstacle(ObstacleKind.TAINT, f"has the taint {taint}, which the pod does not tolerate", remedies)
 
 
-def _find_affinity_obstacles(pod: Pod, node: Node) -> Iterator[Obstacle]:
-    required = [Requirement(key, "In", (value,)) for key, value in sorted(pod.scheduling.node_selector.items())]
+def _find_affinity_obstacles(scheduling: Scheduling, node: Node) -> Iterator[Obstacle]:
+    required = [Requirement(key, "In", (value,)) for key, value in sorted(scheduling.node_selector.items())]
     if unmet := [requirement for requirement in required if not requirement.matches(node.labels)]:
         labels = " ".join(map(str, unmet))
         remedies = (
@@ -241,9 +241,9 @@ def _find_affinity_obstacles(pod: Pod, node: Node) -> Iterator[Obstacle]:
         )
         text = "; ".join(_describe_unmet(requirement, node) for requirement in unmet)
         yield Obstacle(ObstacleKind.NODE_SELECTOR, f"does not match nodeSelector: {text}", remedies)
-    if pod.scheduling.affinity_terms is None:
+    if scheduling.affinity_terms is None:
         return
-    terms = [SelectorTerm.decode(term) for term in pod.scheduling.affinity_terms]
+    terms = [SelectorTerm.decode(term) for term in scheduling.affinity_terms]
     # A term without conditions matches no node (component-helpers, nodeaffinity.go).
     unmet_terms = [term.list_unmet(node) for term in terms if term.labels or term.fields]
     if unmet_terms and not all(unmet_terms):

@@ -350,7 +350,7 @@ def _build_node_state(situation: _Situation, node: Node, name: str, requested: i
         in_use=sum(holder.count for holder in holders),
         requested=requested,
         holders=tuple(sorted(holders, key=lambda holder: (holder.use.priority, holder.use.created))),
-        exclusions=tuple(find_exclusions(pod, node)),
+        exclusions=tuple(find_exclusions(pod.scheduling, node)),
         shortages=tuple(find_shortages(situation.requests, node, _sum_uses(uses), len(uses))),
         failures=reasons.failures,
         notes=_describe_agent(name, agent) if agent else (),
@@ -661,7 +661,7 @@ def _explain_without_devices(situation: _Situation, base: Analysis) -> Analysis:
     for node in situation.nodes:
         uses = situation.uses.get(node.name, ())
         obstacles[node.name] = (
-            *find_exclusions(situation.pod, node),
+            *find_exclusions(situation.pod.scheduling, node),
             *find_shortages(situation.requests, node, _sum_uses(uses), len(uses)),
         )
     details = tuple(f"{name} {found[0].text}" for name, found in obstacles.items() if found)

@@ -139,7 +139,8 @@ def test_toleration_matches_a_taint(toleration: Toleration, is_tolerated: bool) 
 
 def list_kinds(node: Object, **spec: Any) -> list[str]:
     return [
-        str(obstacle.kind) for obstacle in find_exclusions(decode_pod(make_pod("pod", spec=spec)), decode_node(node))
+        str(obstacle.kind)
+        for obstacle in find_exclusions(decode_pod(make_pod("pod", spec=spec)).scheduling, decode_node(node))
     ]
 
 
