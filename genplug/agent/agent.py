@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 
 from genplug import __version__
+from genplug.agent.audit_recorder import AuditRecorder
 from genplug.agent.config_reloader import ConfigReloader
 from genplug.agent.device_scanner import DeviceScanner
 from genplug.agent.device_usage import DeviceUsage
@@ -50,7 +51,7 @@ class Agent:
         self._uevents_failure = ""
         """The reason why uevents are not received, empty if they are received."""
         self._kubelet = KubeletController(settings, host, paths, self._watcher, self.event_log)
-        self._reconciler = Reconciler(host, self.event_log, self._kubelet.publish, lambda: self._uevents_failure)
+        self._reconciler = Reconciler(host, self.event_log, self._publish, lambda: self._uevents_failure)
         self._reloader = ConfigReloader(settings, self._watcher, self.event_log, self._submit_config)
         self._scanner = DeviceScanner(
             settings,
@@ -65,6 +66,12 @@ class Agent:
             wait_usage=self._wait_first_usage,
         )
         self._usage_poller = UsagePoller(settings, self.event_log, self._scanner.on_usage)
+        self._audit = (
+            AuditRecorder(settings, host, paths, self.event_log, lambda: self._reloader.active)
+            if settings.audit_dir is not None
+            else None
+        )
+        audit = (Supervised("audit recorder", self._audit.run, self.event_log),) if self._audit is not None else ()
         self._supervised = (
             Supervised("configuration reloader", self._reloader.run, self.event_log),
             Supervised("device scanner", self._scanner.run, self.event_log),
@@ -72,6 +79,7 @@ class Agent:
             Supervised("usage poller", self._usage_poller.run, self.event_log),
             Supervised("reconciler", self._reconciler.run, self.event_log),
             Supervised("probe monitor", self._reconciler.run_monitor, self.event_log),
+            *audit,
         )
         self._usage = DeviceUsage(settings.pod_resources)
         self._controller = Supervised(
@@ -79,6 +87,8 @@ class Agent:
         )
         self._stopping = asyncio.Event()
         self.event_log.listen(self._on_log_event)
+        if self._audit is not None:
+            self.event_log.listen(self._audit.on_event)
 
     @property
     def status(self) -> Status:
@@ -97,6 +107,7 @@ class Agent:
                 *self._kubelet.failures,
             ),
             (*self._watcher.degradations, *filter(None, (self._uevents_failure,))),
+            self._audit.status if self._audit is not None else None,
         )
 
     @property
@@ -130,6 +141,9 @@ class Agent:
         self.event_log.emit(Event.STARTED, f"genplug {__version__} reads {files}", node=settings.node_name, **facts)
         with ExitStack() as resources:
             resources.callback(self._watcher.close)
+            if self._audit is not None:
+                self._audit.start()
+                resources.callback(self._audit.stop)
             uevents = resources.enter_context(
                 closing(UeventListener(self._on_uevent, lambda: self._on_uevents_state_changed(uevents)))
             )
@@ -152,6 +166,11 @@ class Agent:
                     error = error.exceptions[0]
                 self.event_log.emit(Event.PLUGIN_DIR_REPLACED, str(error))
                 raise error from None
+
+    def _publish(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
+        self._kubelet.publish(snapshot, previous)
+        if self._audit is not None:
+            self._audit.on_snapshot(snapshot, previous)
 
     def _submit_config(self, config: Config) -> None:
         self._scanner.submit(config)

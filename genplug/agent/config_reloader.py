@@ -64,6 +64,11 @@ class ConfigReloader:
         active = self._active.sha256[:12] if self._active else "none"
         return f"<ConfigReloader [active: {active} | error: {self.status.error or 'none'} | {self._calls!r}]>"
 
+    @property
+    def active(self) -> Config | None:
+        """The active configuration."""
+        return self._active
+
     def reload(self) -> None:
         """Read the configuration now, whether or not an event was seen."""
         self._timer = ReloadTimer(due=0.0)
@@ -241,7 +246,7 @@ class ConfigReloader:
             return
         self.status = evolve(self.status, error=error, public_errors=public_errors)
         effect = _describe_effect(self._active)
-        self._event_log.emit(Event.CONFIG_INVALID, f"{summary}; {effect}:\n{error}")
+        self._event_log.emit(Event.CONFIG_INVALID, f"{summary}; {effect}:\n{error}", errors=public_errors)
 
 
 def _describe_effect(active: Config | None) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from genplug.audit.writer import DEFAULT_LIMITS, Limits
 from genplug.hardware.host import DEFAULT_CDI_DIRS
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
@@ -25,6 +26,8 @@ class Settings:
     - ``cdi_dir``: the host directory for the CDI files of this agent.
     - ``cdi_search_dirs``: the host directories from which the container runtime reads CDI files, by increasing
       priority.
+    - ``audit_dir``: the directory of the audit log in this process, or None for no audit log; ``audit_limits`` are the
+      limits of its files. With ``audit_required``, the agent is not ready while the log cannot be written.
     """
 
     config: tuple[Path, ...]
@@ -40,6 +43,9 @@ class Settings:
     cdi_search_dirs: tuple[str, ...] = DEFAULT_CDI_DIRS
     device_plugins_dir: Path | None = None
     pod_resources_dir: Path | None = None
+    audit_dir: Path | None = None
+    audit_limits: Limits = DEFAULT_LIMITS
+    audit_required: bool = False
 
     @property
     def plugins_dir(self) -> Path:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import posixpath
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ DEFAULT_CDI_SEARCH_DIRS = "/etc/cdi:/var/run/cdi"
 CONFIG_HELP = "configuration file, or a directory such as a mounted ConfigMap; later files override earlier files"
 NODE_NAME_VARIABLES = ("GENPLUG_NODE_NAME", "NODE_NAME")
 """The environment variables of the node name, by precedence; the chart sets ``NODE_NAME`` with the downward API."""
+
+_SIZE = re.compile(r"(\d{1,9})(?:([KMG])i)?", re.ASCII)
+_PERIOD = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
+_PERIOD_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 ROOT_HELP = "root directory of the host, or an archive of 'genplug capture' (default: /)"
 _MAX_PORT = 65535
@@ -127,6 +132,30 @@ def parse_address(text: str) -> Address:
             f"from the environment variable {LISTEN_VARIABLE})"
         )
     return host.strip("[]"), int(port)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as ``10Mi``.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not a size.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected a size such as 10Mi, found {text!r}")
+    return int(match[1]) << 10 * " KMG".index(match[2] or " ")
+
+
+def parse_period(text: str) -> float:
+    """Return the seconds of a period such as ``90d`` or ``36h``.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not a period.
+    """
+    match = _PERIOD.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected a period such as 90d, 36h or 15m, found {text!r}")
+    return int(match[1]) * _PERIOD_SECONDS[match[2]]
 
 
 def _parse_directories(text: str) -> tuple[str, ...]:

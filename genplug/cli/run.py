@@ -9,11 +9,22 @@ import sys
 from typing import Any
 
 from genplug.cli.grpc_environment import set_grpc_environment
-from genplug.cli.options import CONFIG_HELP, add_cdi_search_dirs, add_node_name, add_policy, parse_address
+from genplug.cli.options import (
+    CONFIG_HELP,
+    add_cdi_search_dirs,
+    add_node_name,
+    add_policy,
+    parse_address,
+    parse_period,
+    parse_size,
+)
 
 PREFIX = "GENPLUG_"
 HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The signals that ``serving`` handles."""
+_MIN_AUDIT_BYTES = 1 << 20
+_MIN_AUDIT_SECONDS = 3600.0
+_MIN_AUDIT_FILES, _MAX_AUDIT_FILES = 2, 1000
 DESCRIPTION = """\
 Run the agent of this node. The agent reads the configuration, discovers devices, registers each resource with the
 kubelet and responds to the calls of the kubelet. It follows changes of the configuration, the devices and the kubelet.
@@ -28,8 +39,9 @@ example:
 
 Each option can also be set by an environment variable: GENPLUG_CONFIG (paths separated by ':'), GENPLUG_KUBELET_DIR,
 GENPLUG_DEVICE_PLUGINS_DIR, GENPLUG_POD_RESOURCES_DIR, GENPLUG_ROOT, GENPLUG_CDI_DIR, GENPLUG_CDI_SEARCH_DIRS,
-GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL. An option on
-the command line overrides its variable.
+GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL,
+GENPLUG_AUDIT_DIR, GENPLUG_AUDIT_MAX_SIZE, GENPLUG_AUDIT_KEEP, GENPLUG_AUDIT_MAX_AGE, GENPLUG_AUDIT_FSYNC and
+GENPLUG_AUDIT_REQUIRED. An option on the command line overrides its variable.
 
 exit codes: 0 stopped by a signal, 1 runtime error, 2 usage error
 """
@@ -97,6 +109,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=parse_address,
         help="address for the status page, probes and metrics; :PORT means all addresses (default: disabled)",
     )
+    _add_audit_options(parser)
     _add_option(
         parser,
         "--log-format",
@@ -111,6 +124,76 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("debug", "info", "warning", "error"),
         help="minimum level of the events to log (default: info)",
     )
+
+
+def _add_audit_options(parser: argparse.ArgumentParser) -> None:
+    _add_option(
+        parser,
+        "--audit-dir",
+        default=None,
+        metavar="DIR",
+        help="directory for the audit log, which records who had which device (default: no audit log)",
+    )
+    _add_option(
+        parser,
+        "--audit-max-size",
+        default="10Mi",
+        metavar="SIZE",
+        type=_parse_audit_size,
+        help="size after which the audit log continues in a new file, at least 1Mi (default: 10Mi)",
+    )
+    _add_option(
+        parser,
+        "--audit-keep",
+        default="10",
+        metavar="NUMBER",
+        type=_parse_audit_keep,
+        help="number of files of the audit log; older files are deleted (default: 10)",
+    )
+    _add_option(
+        parser,
+        "--audit-max-age",
+        default="90d",
+        metavar="PERIOD",
+        type=_parse_audit_age,
+        help="period after which a file of the audit log is deleted, at least 1h, for example 90d or 36h "
+        "(default: 90d)",
+    )
+    _add_option(
+        parser,
+        "--audit-fsync",
+        default="interval",
+        choices=("never", "interval", "always"),
+        help="when records of the audit log are synced to the disk: never, every second, or after each record "
+        "(default: interval)",
+    )
+    _add_option(
+        parser,
+        "--audit-required",
+        default="no",
+        choices=("no", "yes"),
+        help="yes makes the agent not ready while it cannot write the audit log; allocations continue (default: no)",
+    )
+
+
+def _parse_audit_size(text: str) -> int:
+    if (size := parse_size(text)) < _MIN_AUDIT_BYTES:
+        raise argparse.ArgumentTypeError(f"expected at least 1Mi, found {text!r}")
+    return size
+
+
+def _parse_audit_age(text: str) -> float:
+    if (seconds := parse_period(text)) < _MIN_AUDIT_SECONDS:
+        raise argparse.ArgumentTypeError(f"expected at least 1h, found {text!r}")
+    return seconds
+
+
+def _parse_audit_keep(text: str) -> int:
+    if not text.isdecimal() or not _MIN_AUDIT_FILES <= int(text) <= _MAX_AUDIT_FILES:
+        raise argparse.ArgumentTypeError(
+            f"expected a number from {_MIN_AUDIT_FILES} to {_MAX_AUDIT_FILES}, found {text!r}"
+        )
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from genplug.agent import Agent, Settings
 from genplug.agent.agent import ListenError
+from genplug.audit.writer import Limits, Sync
 from genplug.capture.archive import open_root
 from genplug.cli.options import format_address
 from genplug.cli.output import print_message
@@ -57,6 +58,14 @@ def serve(arguments: argparse.Namespace) -> int:
             policy=arguments.policy,
             cdi_dir=arguments.cdi_dir,
             cdi_search_dirs=arguments.cdi_search_dirs,
+            audit_dir=Path(arguments.audit_dir) if arguments.audit_dir else None,
+            audit_limits=Limits(
+                arguments.audit_max_size,
+                arguments.audit_max_age,
+                arguments.audit_keep,
+                Sync(arguments.audit_fsync),
+            ),
+            audit_required=arguments.audit_required == "yes",
         )
         is_text = arguments.log_format == "text" or (arguments.log_format == "auto" and sys.stderr.isatty())
         code = _AgentProcess(settings, "text" if is_text else "json", arguments.log_level).run()

@@ -79,6 +79,8 @@ def _summary_lines(status: JSON) -> Iterator[str]:
             yield from (f"  {line}" for line in config["error"].splitlines())
         yield from _cut([Painted(f"  warning: {warning}", Style.WARNING) for warning in config["warnings"]])
     yield from (Painted(f"  warning: {reason}", Style.WARNING) for reason in status["unwatched"])
+    if (audit := status.get("audit")) and audit["error"]:
+        yield Painted(f"  warning: audit log: {audit['error']}", Style.WARNING)
     yield from _health_lines(status["health"])
 
 

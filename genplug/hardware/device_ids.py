@@ -18,6 +18,7 @@ _OTHER = re.compile(r"[^a-z0-9]+")
 _PLAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\Z")
 _VERBATIM = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:]*[A-Za-z0-9])?\Z")
 _RESERVED_END = re.compile(r"-(?:[rst]\d+|[a-z2-7]{6})\Z")
+_SHARE_SUFFIX = re.compile(r"-[rs]\d+\Z")
 _LIKE_A_SUFFIX = re.compile(r"[rst]\d+\Z")
 
 
@@ -56,6 +57,11 @@ def replica_id(device: str, number: int) -> str:
 def slice_id(device: str, number: int) -> str:
     """Return the ID of a slice of a device; ``number`` counts from 0 for each device."""
     return f"{device}-s{number}"
+
+
+def device_of_grant(grant: str) -> str:
+    """Return the ID of the device to which a replica or slice belongs; any other ID is returned unchanged."""
+    return _SHARE_SUFFIX.sub("", grant)
 
 
 def token_ids(resource: str, count: int) -> tuple[str, ...]:

@@ -17,13 +17,13 @@ The :class:`Ledger` remembers which device has which things, and which things a 
 Times are monotonic seconds.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple, TypeAlias
 
 from attrs import evolve, field, frozen
 
+from genplug.hardware.device_ids import device_of_grant
 from genplug.hardware.inventory import Device
 from genplug.hardware.resource_naming import NameHistory
 from genplug.spec.limits import MAX_FORMER_THINGS, MAX_IDS_PER_HOUR
@@ -35,7 +35,6 @@ Thing: TypeAlias = tuple[object, ...]
 RELEASE_SECONDS = 0.5
 """Seconds from the loss of a thing to the earliest report of the kubelet that counts: the list has to arrive first."""
 _HOUR_SECONDS = 3600.0
-_SHARE_SUFFIX = re.compile(r"-[rs]\d+\Z")
 
 
 class Owner(NamedTuple):
@@ -72,13 +71,13 @@ class Usage:
 
     def with_report(self, used: Mapping[str, Iterable[str]], time: float) -> "Usage":
         """Return the usage after a report of the kubelet that was requested at ``time``."""
-        ids = {name: frozenset(map(_device_of_grant, grants)) for name, grants in used.items()}
+        ids = {name: frozenset(map(device_of_grant, grants)) for name, grants in used.items()}
         recent = {key: allocated for key, allocated in self.allocations.items() if time < allocated + self.grace}
         return evolve(self, time=time, ids=ids, allocations=recent)
 
     def with_allocation(self, resource: str, grants: Iterable[str], time: float) -> "Usage":
         """Return the usage after an allocation."""
-        added = {(resource, _device_of_grant(grant)): time for grant in grants}
+        added = {(resource, device_of_grant(grant)): time for grant in grants}
         return evolve(self, allocations={**self.allocations, **added})
 
 
@@ -323,10 +322,6 @@ def _rivals(thing: Thing) -> tuple[Thing, ...]:
 def _same_things(device: Contender) -> set[Thing]:
     """Return the hardware that a device leads to, a path also as the path of parts."""
     return {same for thing in device.things if thing[0] != "id" for same in (thing, *_rivals(thing))}
-
-
-def _device_of_grant(grant: str) -> str:
-    return _SHARE_SUFFIX.sub("", grant)
 
 
 @frozen

@@ -40,6 +40,16 @@ class Event(Enum):
         logging.WARNING,
         "Lines of the log were dropped, because nothing read the log. Key: `lines`, their number.",
     )
+    AUDIT_UNWRITABLE = (
+        "audit_unwritable",
+        logging.ERROR,
+        "The audit log cannot be written. Its records wait, and are lost when too many wait. The agent retries.",
+    )
+    AUDIT_RECOVERED = (
+        "audit_recovered",
+        logging.INFO,
+        "The audit log is written again. Key: `lost`, the number of records that were lost since the start.",
+    )
     CONFIG_LOADED = (
         "config_loaded",
         logging.INFO,
@@ -58,7 +68,7 @@ class Event(Enum):
     CONFIG_INVALID = (
         "config_invalid",
         logging.ERROR,
-        "The configuration or policy is invalid. The last valid configuration, if there is one, remains active.",
+        "The configuration or policy is invalid. The last valid configuration remains active. Key: `errors`.",
     )
     CONFIG_UNCHANGED = ("config_unchanged", logging.DEBUG, "The files changed, but the configuration did not.")
     PLUGIN_DIR_UNUSABLE = (

@@ -174,6 +174,9 @@ class StatusServer:
                 lines += [f"[!] {escape_line(reason)}" for reason in (*status.config.warnings, *status.unwatched)]
             elif status.unwatched:
                 lines.append("[!] the kernel does not report changes of some files")
+            if status.audit is not None and status.audit.error:
+                reason = escape_line(f"audit log: {status.audit.error}")
+                lines.append(f"[!] {reason if is_local else 'the audit log cannot be written'}")
             config = status.config
             if config.error and config.loaded_at is not None:
                 lines.append("[!] the newest configuration is invalid, so the previous configuration remains active:")

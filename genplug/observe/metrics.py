@@ -131,6 +131,14 @@ class _StatusCollector(Collector):
             "Lines of the log that were dropped, because nothing read the log.",
             self._event_log.dropped_lines(),
         )
+        if (audit := status.audit) is not None:
+            yield CounterMetricFamily("genplug_audit_records_written", "Records of the audit log.", audit.written)
+            yield CounterMetricFamily(
+                "genplug_audit_records_lost", "Records that could not be written to the audit log.", audit.lost
+            )
+            yield GaugeMetricFamily(
+                "genplug_audit_writable", "1 if the audit log can be written.", int(not audit.error)
+            )
         devices = GaugeMetricFamily(
             "genplug_devices", "Devices in the list for the kubelet.", labels=("resource", "state")
         )

@@ -220,6 +220,31 @@ class ScanStatus:
     withheld: int = 0
 
 
+@frozen
+class AuditStatus:
+    """The state of the audit log.
+
+    ``written`` and ``lost`` count records since the start. ``error`` is the reason for which records cannot be written
+    now, and empty if they can be. With ``is_required``, the agent is not ready while there is an error.
+    """
+
+    directory: str
+    written: int
+    lost: int
+    error: str
+    is_required: bool = False
+
+    def as_json(self) -> dict[str, object]:
+        """Return the part of the document for the audit log."""
+        return {
+            "directory": self.directory,
+            "written": self.written,
+            "lost": self.lost,
+            "error": self.error,
+            "required": self.is_required,
+        }
+
+
 @frozen(repr=False)
 class Status:
     """The status of the agent.
@@ -238,6 +263,13 @@ class Status:
     """The tasks of the agent that failed by an internal error and are started again."""
     unwatched: tuple[str, ...] = ()
     """Why changes of some files are not reported, so that the agent polls them."""
+    audit: AuditStatus | None = None
+    """The state of the audit log, or None if there is none."""
+
+    @property
+    def _lacks_audit(self) -> bool:
+        """Whether the audit log is required and cannot be written."""
+        return self.audit is not None and self.audit.is_required and bool(self.audit.error)
 
     @property
     def is_ready(self) -> bool:
@@ -266,6 +298,8 @@ class Status:
             if pool.is_exhausted
         ]
         reasons += filter(None, (self.config.withdrawal,))
+        if self.audit is not None and self._lacks_audit:
+            reasons.append(f"audit log: {self.audit.error}")
         reasons += self.failures
         reasons += [f"{scan.resource}: scan stalled: {stall}" for scan in self.scans for stall in scan.stalls]
         unregistered: dict[str, list[str]] = {}
@@ -294,6 +328,8 @@ class Status:
         ]
         if self.config.withdrawn:
             reasons.append(f"the policy refuses {len(self.config.withdrawn)} of {self.config.resources} resources")
+        if self._lacks_audit:
+            reasons.append("the audit log cannot be written")
         if self.failures:
             reasons.append(f"{len(self.failures)} tasks of the agent failed and are started again")
         reasons += [f"{scan.resource}: scan stalled" for scan in self.scans if scan.stalls]
@@ -328,6 +364,7 @@ class Status:
             "scans": [{**asdict(scan), "stalls": list(scan.stalls)} for scan in self.scans],
             "failures": list(self.failures),
             "unwatched": list(self.unwatched),
+            "audit": self.audit.as_json() if self.audit is not None else None,
         }
 
 

@@ -10,7 +10,7 @@ from genplug.health.status import MonitorStatus, ProbeError, ProbeWarning
 from genplug.observe import http
 from genplug.observe.events import Event, EventLog
 from genplug.observe.metrics import Metrics
-from genplug.observe.status import ConfigStatus, ResourceStatus, ScanStatus, Status
+from genplug.observe.status import AuditStatus, ConfigStatus, ResourceStatus, ScanStatus, Status
 from tests.support.pages import inline_code, read_page, table_rows
 
 PAGE = read_page("metrics")
@@ -31,7 +31,8 @@ HEALTH = MonitorStatus(
     errors=(ProbeError("a.io/x", "link", "it does not exist", ("x0",)),),
     warnings=(ProbeWarning("a.io/x", "heat", "is '90', expected at most 80", ("x0",)),),
 )
-STATUS = Status("1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH, (ScanStatus("a.io/x"),))
+AUDIT = AuditStatus("/var/log/genplug", 1, 0, "")
+STATUS = Status("1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH, (ScanStatus("a.io/x"),), audit=AUDIT)
 
 
 def served() -> dict[str, tuple[str, set[str]]]:

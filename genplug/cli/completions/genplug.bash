@@ -2,7 +2,7 @@
 
 _shtab_genplug_subparsers=(run status reload validate diff plan init record capture schema completion demo)
 
-_shtab_genplug_run_option_strings=(-h --help --config --policy --kubelet-dir --device-plugins-dir --pod-resources-dir --root --cdi-dir --cdi-search-dirs --node-name --listen --log-format --log-level)
+_shtab_genplug_run_option_strings=(-h --help --config --policy --kubelet-dir --device-plugins-dir --pod-resources-dir --root --cdi-dir --cdi-search-dirs --node-name --listen --audit-dir --audit-max-size --audit-keep --audit-max-age --audit-fsync --audit-required --log-format --log-level)
 _shtab_genplug_status_option_strings=(-h --help --address -o --output --brief --color --wait --watch --interval --timeout)
 _shtab_genplug_reload_option_strings=(-h --help --kubelet-dir --device-plugins-dir)
 _shtab_genplug_validate_option_strings=(-h --help --values --pool --policy --node-name --strict -o --output -q --quiet)
@@ -23,6 +23,7 @@ _shtab_genplug_run___device_plugins_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_genplug_run___pod_resources_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_genplug_run___root_COMPGEN=_shtab_compgen_files
 _shtab_genplug_run___cdi_dir_COMPGEN=_shtab_compgen_dirs
+_shtab_genplug_run___audit_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_genplug_reload___kubelet_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_genplug_reload___device_plugins_dir_COMPGEN=_shtab_compgen_dirs
 _shtab_genplug_validate_pos_0_COMPGEN=_shtab_compgen_files
@@ -55,6 +56,8 @@ _shtab_genplug_capture___config_COMPGEN=_shtab_compgen_files
 _shtab_genplug_capture___policy_COMPGEN=_shtab_compgen_files
 _shtab_genplug_capture___root_COMPGEN=_shtab_compgen_files
 
+_shtab_genplug_run___audit_fsync_choices=(never interval always)
+_shtab_genplug_run___audit_required_choices=(no yes)
 _shtab_genplug_run___log_format_choices=(auto json text)
 _shtab_genplug_run___log_level_choices=(debug info warning error)
 _shtab_genplug_status__o_choices=(table wide json yaml name)

@@ -46,7 +46,7 @@ function _shtab_genplug_using
 end
 
 set -g _shtab_genplug_commands run status reload validate diff plan init record capture schema completion demo
-set -g _shtab_genplug_opts_with_value --address --allocate --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod-resources-dir --pods --policy --pool --root --timeout --values -o
+set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod-resources-dir --pods --policy --pool --root --timeout --values -o
 
 complete -c genplug -e
 complete -c genplug -f
@@ -65,6 +65,12 @@ complete -c genplug -n '_shtab_genplug_using run' -l cdi-dir -xka "(__fish_compl
 complete -c genplug -n '_shtab_genplug_using run' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
 complete -c genplug -n '_shtab_genplug_using run' -l node-name -x -d 'name of the Kubernetes node'
 complete -c genplug -n '_shtab_genplug_using run' -l listen -x -d 'address for the status page, probes and metrics'
+complete -c genplug -n '_shtab_genplug_using run' -l audit-dir -xka "(__fish_complete_directories)" -d 'directory for the audit log, which records who had which device'
+complete -c genplug -n '_shtab_genplug_using run' -l audit-max-size -x -d 'size after which the audit log continues in a new file, at least 1Mi'
+complete -c genplug -n '_shtab_genplug_using run' -l audit-keep -x -d 'number of files of the audit log'
+complete -c genplug -n '_shtab_genplug_using run' -l audit-max-age -x -d 'period after which a file of the audit log is deleted, at least 1h, for example 90d or 36h'
+complete -c genplug -n '_shtab_genplug_using run' -l audit-fsync -xka "never interval always" -d 'when records of the audit log are synced to the disk: never, every second, or after each record'
+complete -c genplug -n '_shtab_genplug_using run' -l audit-required -xka "no yes" -d 'yes makes the agent not ready while it cannot write the audit log'
 complete -c genplug -n '_shtab_genplug_using run' -l log-format -xka "auto json text" -d 'format of the log'
 complete -c genplug -n '_shtab_genplug_using run' -l log-level -xka "debug info warning error" -d 'minimum level of the events to log'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a status -d 'show the status of the agent that runs on this node'

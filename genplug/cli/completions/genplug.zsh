@@ -148,6 +148,12 @@ _shtab_genplug_run_options=(
   "--cdi-search-dirs[directories on the host from which the container runtime reads CDI files (\'cdi_spec_dirs\' in its configuration), separated by \'\:\', by increasing priority]:DIR:DIR:"
   "--node-name[name of the Kubernetes node]:NAME:"
   "--listen[address for the status page, probes and metrics]:HOST:PORT:"
+  "--audit-dir[directory for the audit log, which records who had which device]:DIR:_files -/"
+  "--audit-max-size[size after which the audit log continues in a new file, at least 1Mi]:SIZE:"
+  "--audit-keep[number of files of the audit log]:NUMBER:"
+  "--audit-max-age[period after which a file of the audit log is deleted, at least 1h, for example 90d or 36h]:PERIOD:"
+  "--audit-fsync[when records of the audit log are synced to the disk\: never, every second, or after each record]:audit_fsync:(never interval always)"
+  "--audit-required[yes makes the agent not ready while it cannot write the audit log]:audit_required:(no yes)"
   "--log-format[format of the log]:log_format:(auto json text)"
   "--log-level[minimum level of the events to log]:log_level:(debug info warning error)"
 )
