@@ -15,12 +15,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from attrs import frozen
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,6 +27,18 @@ sys.path.insert(0, str(ROOT))
 from genplug.cli.main import COMMANDS  # noqa: E402 - of this checkout, wherever the script is started
 from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: E402
 from genplug.config.load import load_text  # noqa: E402
+from genplug.documentation.keys import (  # noqa: E402
+    Key,
+    Schema,
+    constraints,
+    inline,
+    list_keys,
+    load_schema,
+    resolve,
+    resolve_items,
+    sentences,
+    type_text,
+)
 from genplug.hardware.attributes import FAMILIES  # noqa: E402
 from genplug.hardware.denied_node_table import (  # noqa: E402
     ACCESSES_STORAGE,
@@ -42,15 +53,12 @@ from genplug.spec import limits  # noqa: E402
 from genplug.spec.denied_variables import DENIED_VARIABLES  # noqa: E402
 from genplug.spec.globs import expand_braces  # noqa: E402
 
-Schema = Mapping[str, Any]
 BuildParser = Callable[[], argparse.ArgumentParser]
 """Makes the parser of a command, with defaults from the environment."""
 
 PAGES = ROOT / "docs/reference"
-SCHEMAS = ROOT / "schemas"
 CHART = ROOT / "deploy/helm/genplug"
 REGION = re.compile(r"(?P<begin><!-- generated: (?P<call>[^\n]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`]|genplug )")
 
 
 def main() -> int:
@@ -85,88 +93,6 @@ def fill_regions(text: str) -> str:
 # Keys of a JSON Schema
 
 
-@frozen
-class Key:
-    """A key that a JSON Schema describes.
-
-    ``path`` is the path of the key as the pages show it, and ``section`` that of the object that has the key.
-    ``same_as`` is the section that documents the keys of the value, if it differs from ``path``.
-    """
-
-    section: str
-    path: str
-    schema: Schema
-    is_required: bool
-    same_as: str = ""
-
-
-CONFIG = "genplug"
-RESOURCE = "resource"
-"""The section of the keys of a resource; the paths of its keys are relative to the resource."""
-
-
-@cache
-def load_schema(name: str) -> Schema:
-    """Return a schema of ``schemas/`` by the name of its file without ``.schema.json``."""
-    schema: Schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
-    return schema
-
-
-@cache
-def list_keys(name: str) -> tuple[Key, ...]:
-    """Return every key of a schema once, in the order of the schema."""
-    schema = load_schema(name)
-    found = list(_walk(schema, schema, "", "", {}))
-    if name != CONFIG:
-        return tuple(found)
-    # A resource is documented once: `defaults` has the same keys.
-    top = [key for key in found if key.path in schema["properties"]]
-    return (*top, *_walk(schema["definitions"][RESOURCE], schema, "", RESOURCE, {}))
-
-
-def _walk(schema: Schema, root: Schema, path: str, section: str, documented: dict[str, str]) -> Iterator[Key]:
-    """Yield the keys of an object, of the objects in it, and of the items of its lists and maps."""
-    required = schema.get("required", ())
-    inner: list[tuple[str, Schema]] = []
-    for name, written in schema.get("properties", {}).items():
-        key_path = f"{path}.{name}" if path else name
-        part, value_path, reference = _resolve_items(written, root, key_path)
-        same_as = ""
-        if "properties" in part:
-            same_as = documented.setdefault(reference, value_path) if reference else value_path
-            if same_as == value_path:
-                inner.append((value_path, part))
-        elsewhere = same_as if same_as != value_path else ""
-        yield Key(section, key_path, _resolve(written, root)[0], name in required, elsewhere)
-    for value_path, part in inner:
-        yield from _walk(part, root, value_path, value_path, documented)
-
-
-def _resolve(schema: Schema, root: Schema) -> tuple[Schema, str]:
-    """Return a schema with what it refers to merged into it, and the last reference."""
-    reference = schema.get("$ref") or next((part["$ref"] for part in schema.get("allOf", ())), "")
-    if not reference:
-        return schema, ""
-    target = root
-    for step in reference.removeprefix("#/").split("/"):
-        target = target[step]
-    resolved, inner = _resolve(target, root)
-    own = {key: value for key, value in schema.items() if key not in {"$ref", "allOf"}}
-    return {**resolved, **own}, inner or reference
-
-
-def _resolve_items(schema: Schema, root: Schema, path: str) -> tuple[Schema, str, str]:
-    """Return the schema of what a key holds, through lists and maps, with its path and the last reference."""
-    resolved, reference = _resolve(schema, root)
-    if "properties" in resolved:
-        return resolved, path, reference
-    if isinstance(items := resolved.get("items"), dict):
-        return _resolve_items(items, root, f"{path}[]")
-    if isinstance(values := resolved.get("additionalProperties"), dict):
-        return _resolve_items(values, root, f"{path}.*")
-    return resolved, path, reference
-
-
 def render_keys(_before: str, name: str, section: str = "") -> Iterator[str]:
     """Yield a section for each key of an object."""
     keys = [key for key in list_keys(name) if key.section == section]
@@ -198,7 +124,7 @@ def _record_rows(schema: Schema, root: Schema, path: str) -> Iterator[str]:
         is_fact = any(part["$ref"] == "#/definitions/fact" for part in written.get("allOf", ()))
         value = written["properties"]["value"] if is_fact else written
         field = f"{path}.{name}" if path else name
-        items, items_path, _ = _resolve_items(value, root, field)
+        items, items_path, _ = resolve_items(value, root, field)
         if is_fact or "properties" not in items:
             source = written.get("$comment", "").replace("|", r"\|")
             yield f"| `{field}` | {type_text(value, root)} | {cell_text({**value, **written})} | {source} |"
@@ -219,70 +145,11 @@ def _facts(key: Key, root: Schema) -> Iterator[str]:
     if key.is_required:
         yield "- Required"
     if "default" in schema:
-        yield f"- Default: `{_inline(schema['default'])}`"
+        yield f"- Default: `{inline(schema['default'])}`"
     yield from (f"- {text}" for text in constraints(schema))
     if schema.get("examples"):
         last = re.split(r"[.\[]", key.path.removesuffix("[]"))[-1]
-        yield f"- Example: `{last}: {_inline(schema['examples'][0])}`"
-
-
-def type_text(schema: Schema, root: Schema, plural: str = "", *, is_nullable: bool = True) -> str:
-    """Return the type of a value in words."""
-    schema, _ = _resolve(schema, root)
-    types = schema.get("type", "string")
-    words = []
-    for name in [types] if isinstance(types, str) else types:
-        match name:
-            case "array":
-                items = type_text(schema.get("items", {}), root, "s", is_nullable=False)
-                words.append(f"list{plural} of {items}")
-            case "object" if isinstance(schema.get("additionalProperties"), dict):
-                values = type_text(schema["additionalProperties"], root, is_nullable=False)
-                words.append(f"map{plural} from string to " + (f"({values})" if " or " in values else values))
-            case "null":
-                words += [name] if is_nullable else []
-            case "boolean":
-                words.append(name)
-            case _:
-                words.append(name + plural)
-    return " or ".join(words)
-
-
-def constraints(schema: Schema) -> Iterator[str]:
-    """Yield what a schema demands of a value beyond its type."""
-    if "enum" in schema:
-        yield "Allowed values: " + ", ".join(f"`{_inline(value)}`" for value in schema["enum"] if value is not None)
-    bounds = [
-        f"{word} {schema[keyword]}"
-        for keyword, word in {
-            "minimum": "at least",
-            "exclusiveMinimum": "greater than",
-            "maximum": "at most",
-            "exclusiveMaximum": "less than",
-        }.items()
-        if keyword in schema
-    ]
-    if bounds and bounds != ["at least 0"]:
-        yield "Range: " + ", ".join(bounds)
-    if "pattern" in schema:
-        yield f"Pattern of a string: `{schema['pattern']}`"
-    if "maxLength" in schema:
-        yield f"Maximum length: {schema['maxLength']}"
-    if schema.get("minItems"):
-        yield f"Minimum number of items: {schema['minItems']}"
-    if schema.get("format") == "date-time":
-        yield "Format: RFC 3339"
-
-
-def _inline(value: object) -> str:
-    """Return a value as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=1 << 20, allow_unicode=True, sort_keys=False)
-    return text.removesuffix("...\n").strip()
-
-
-def sentences(text: str) -> list[str]:
-    """Return the sentences of a text, each as a line."""
-    return SENTENCE_END.sub("\n", " ".join(text.split())).split("\n")
+        yield f"- Example: `{last}: {inline(schema['examples'][0])}`"
 
 
 # Commands
@@ -507,7 +374,7 @@ def render_values(_before: str) -> Iterator[str]:
     for key, part in properties.items():
         if key not in flat:
             yield from ("", f"## `{key}`", "", *sentences(part["description"]), "")
-            yield from _value_table(_resolve(part, schema)[0]["properties"], values[key], f"{key}.", schema)
+            yield from _value_table(resolve(part, schema)[0]["properties"], values[key], f"{key}.", schema)
         if key == "pools":
             yield from ("", "## `pools.*`", "", "The keys of a pool:", "")
             yield from _value_table(schema["definitions"]["pool"]["properties"], {}, "pools.*.", schema)
@@ -520,7 +387,7 @@ def _value_table(properties: Schema, values: Mapping[str, Any], prefix: str, roo
 
 def _value_rows(properties: Schema, values: Mapping[str, Any], prefix: str, root: Schema) -> Iterator[str]:
     for key, part in properties.items():
-        schema, _ = _resolve(part, root)
+        schema, _ = resolve(part, root)
         default = values.get(key, schema.get("default"))
         if isinstance(default, dict) and default and set(default) <= set(schema.get("properties", ())):
             yield from _value_rows(schema["properties"], default, f"{prefix}{key}.", root)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from genplug.cli.completion import SCRIPTS  # noqa: E402 - of this checkout, wherever the script is started
 from genplug.cli.main import COMMANDS, build_parser  # noqa: E402
+from genplug.documentation.topics import list_topics  # noqa: E402
 from genplug.recipes.catalog import shipped_recipes  # noqa: E402
 
 DIRECTORY = ROOT / "genplug/cli/completions"
@@ -77,6 +78,8 @@ def prepare(action: argparse.Action) -> None:
         action.complete = shtab.DIRECTORY  # type: ignore[attr-defined] # as above
     elif metavar in RECIPES:
         action.choices = tuple(shipped_recipes())
+    elif metavar == "TOPIC":
+        action.choices = tuple(topic.name for topic in list_topics())
     if action.help:
         action.help = SENTENCE_END.split(action.help)[0]
 

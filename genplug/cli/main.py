@@ -20,6 +20,7 @@ COMMANDS = {
     "record": "print the governance record of this node: versions, rights, drivers, health monitoring, digests",
     "capture": "write what a configuration reads from this node into an archive",
     "schema": "print the JSON Schema of the configuration or of another document",
+    "explain": "print the documentation of a key, an error code, an alert, an event or a metric",
     "completion": "print the completion script of a shell",
     "demo": "try genplug on a simulated node, without a cluster, hardware or root",
 }

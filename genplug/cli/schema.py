@@ -11,6 +11,7 @@ SCHEMAS = {
     "validation": "validation.schema.json",
     "record": "record.schema.json",
     "diff": "diff.schema.json",
+    "explanation": "explanation.schema.json",
     "pending": "pending.schema.json",
     "refusal": "refusal.schema.json",
     "fleet-status": "fleet-status.schema.json",
@@ -19,7 +20,8 @@ SCHEMAS = {
 DESCRIPTION = """\
 Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
 use them to check and complete a file. The others are the formats of the JSON documents that the commands with these
-names print; `allocation` is that of `genplug plan --allocate`, `validation` is that of `genplug validate`,
+names print; `allocation` is that of `genplug plan --allocate`, `validation` and `explanation` are those of
+`genplug validate` and `genplug explain`,
 `pending` is that of `kubectl genplug pending`, `refusal` is that of `kubectl genplug why`, and `fleet-status` is that
 of `kubectl genplug status`.
 """

@@ -123,6 +123,8 @@ def _print(
         case _:
             if diagnostics:
                 print(f"{format_diagnostics(diagnostics)}\n\n{_count(diagnostics)}", file=sys.stderr)
+                if sys.stderr.isatty():
+                    print(f"run 'genplug explain {diagnostics[0].code.value}' for details", file=sys.stderr)
             if not arguments.quiet and not _has_errors(diagnostics):
                 print(*summaries, sep="\n", end="\n" if summaries else "")
 

@@ -32,7 +32,18 @@ MIB = 2**20
 def copy_checkout(checkout: Path, directory: Path) -> Path:
     """Copy the files that an image is built from, with new modification times, and return the directory."""
     directory.mkdir()
-    for name in (".dockerignore", "LICENSE", "README.md", "deploy", "examples", "genplug", "pyproject.toml", "schemas"):
+    names = (
+        ".dockerignore",
+        "LICENSE",
+        "README.md",
+        "deploy",
+        "docs",
+        "examples",
+        "genplug",
+        "pyproject.toml",
+        "schemas",
+    )
+    for name in names:
         source, target = checkout / name, directory / name
         if source.is_dir():
             shutil.copytree(source, target, copy_function=shutil.copy)

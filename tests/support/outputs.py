@@ -14,6 +14,7 @@ KINDS = {
     "Allocation": "allocation",
     "Validation": "validation",
     "ConfigDiff": "diff",
+    "Explanation": "explanation",
     "FleetStatus": "fleet-status",
 }
 """Kind of a document to the name of its schema."""

@@ -8,6 +8,7 @@ _shtab_genplug_commands() {
     completion:'print the completion script of a shell'
     demo:'try genplug on a simulated node, without a cluster, hardware or root'
     diff:'show what a change of the configuration does to resources, devices and pods'
+    explain:'print the documentation of a key, an error code, an alert, an event or a metric'
     init:'print a configuration to start from, for a kind of hardware or for this machine'
     plan:'show which devices this node would offer, and why'
     record:'print the governance record of this node: versions, rights, drivers, health monitoring, digests'
@@ -81,6 +82,17 @@ _shtab_genplug_diff_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_genplug_diff_defaults_added=0
+
+_shtab_genplug_explain_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--document[document of a key]:document:(config policy values)"
+  "--recursive[list all keys below a key]"
+  {-o,--output}"[format of the output]:output:(text json yaml)"
+  ":key, code, alert, event or metric:(GP001 GP002 GP003 GP004 GP005 GP006 GP007 GP008 GP009 GP010 GP011 GP012 GP013 GP014 GP015 GP016 GP017 GP019 GP020 GP021 GP101 GP102 GP103 GP104 GP105 GP106 GP107 GP108 GP109 GP120 GenplugAgentDown GenplugAbsent GenplugAgentsMissing GenplugNoEligibleNode GenplugNotReady GenplugConfigReloadFailing GenplugResourcesWithdrawn GenplugResourceNotRegistered GenplugNoHealthyDevice GenplugDevicesMissing GenplugDevicesUnhealthy GenplugProbeErrors GenplugProbeWarnings GenplugProbeWorkersExhausted GenplugScanStalled GenplugWatchDegraded GenplugAllocateErrors GenplugInternalErrors GenplugConfigDiffers started stopping system_error system_recovered stop_timed_out log_lines_dropped audit_unwritable audit_recovered config_loaded config_warning policy_unsafe config_invalid config_unchanged plugin_dir_unusable plugin_dir_locked plugin_dir_acquired plugin_dir_replaced kubelet_restarted kubelet_socket_missing registered disconnected registration_failed serve_failed socket_not_removed endpoint_phase_changed list_sent devices_changed device_unhealthy device_healthy device_removed device_node_conflict device_withheld list_limited scan_stalled scan_resumed resource_name_rejected resource_removed resource_drained pod_resources_unavailable allocated allocation_refused pre_start_failed internal_error cdi_unwritable cdi_removed probe_error probe_recovered probe_warning probe_warning_resolved probe_workers_exhausted probe_worker_start_failed watch_degraded genplug_build_info genplug_config_info genplug_config_last_reload_successful genplug_config_last_reload_success_timestamp_seconds genplug_config_reloads_total genplug_config_withdrawn_resources genplug_config_warnings genplug_watch_degraded genplug_ready genplug_devices genplug_devices_in_use genplug_devices_free genplug_devices_missing genplug_devices_omitted genplug_device_health_transitions_total genplug_resource_registered genplug_registrations_total genplug_list_and_watch_streams genplug_list_and_watch_updates_total genplug_scan_stalled genplug_device_conflicts genplug_devices_withheld genplug_allocations_total genplug_allocate_duration_seconds genplug_kubelet_restarts_total genplug_probes genplug_probe_targets genplug_probe_runs_total genplug_probe_errors genplug_probe_warnings genplug_probe_workers genplug_probe_worker_cpu_seconds_total genplug_probe_worker_start_failures_total genplug_probe_workers_exhausted genplug_log_lines_dropped_total genplug_audit_records_written_total genplug_audit_records_lost_total genplug_audit_writable genplug_internal_errors_total)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_genplug_explain_defaults_added=0
 
 _shtab_genplug_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -163,7 +175,7 @@ _shtab_genplug_run_defaults_added=0
 
 _shtab_genplug_schema_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":schema to print:(config policy status plan allocation validation record diff pending refusal fleet-status)"
+  ":schema to print:(config policy status plan allocation validation record diff explanation pending refusal fleet-status)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -222,6 +234,7 @@ _shtab_genplug() {
         completion) _arguments -C -s $_shtab_genplug_completion_options ;;
         demo) _arguments -C -s $_shtab_genplug_demo_options ;;
         diff) _arguments -C -s $_shtab_genplug_diff_options ;;
+        explain) _arguments -C -s $_shtab_genplug_explain_options ;;
         init) _arguments -C -s $_shtab_genplug_init_options ;;
         plan) _arguments -C -s $_shtab_genplug_plan_options ;;
         record) _arguments -C -s $_shtab_genplug_record_options ;;
