@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from benchmarks import commands, core, files, footprint, health, latency, scale
+from benchmarks import commands, core, files, fleet, footprint, health, latency, scale
 from benchmarks.agent import as_installed
 from benchmarks.figures import Figure, Samples, as_json, as_table, figures, machine
 from benchmarks.runs import QUICK, Runs
@@ -33,6 +33,7 @@ BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyTyp
         "files": files.files,
         "help": commands.usage,
         "validate": commands.validate,
+        "fleet": fleet.fleet,
     }
 )
 

@@ -84,5 +84,9 @@ BUDGETS: Final[Mapping[str, Budget]] = MappingProxyType(
         "hostile files of 1 MiB: most memory": Budget("MiB", 40),
         "genplug --help": Budget("ms", 40),
         "genplug validate, 100 resources": Budget("ms", 150),
+        "kubectl genplug status, 500 nodes": Budget("ms", 60_000),
+        "kubectl genplug status, 500 nodes: peak memory": Budget("MiB", 64),
+        "kubectl genplug status, 5000 nodes": Budget("ms"),
+        "kubectl genplug status, 5000 nodes: peak memory": Budget("MiB"),
     }
 )

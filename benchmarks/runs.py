@@ -17,6 +17,20 @@ class Runs:
     idle: float = 30.0
     crashes: int = 50
     commands: int = 15
+    fleets: int = 3
+    large_fleets: int = 1
 
 
-QUICK = Runs(starts=3, repeats=1, calls=1000, changes=3, restarts=3, footprints=1, settle=3, idle=10, commands=3)
+QUICK = Runs(
+    starts=3,
+    repeats=1,
+    calls=1000,
+    changes=3,
+    restarts=3,
+    footprints=1,
+    settle=3,
+    idle=10,
+    commands=3,
+    fleets=1,
+    large_fleets=0,
+)
