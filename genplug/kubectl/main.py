@@ -17,6 +17,7 @@ from genplug.kubectl.options import NAMESPACE_HELP, add_kubectl_arguments, print
 COMMANDS = {
     "status": "show the agents and devices of all nodes",
     "pending": "show why a pod waits for devices",
+    "why": "show why the kubelet refused a pod",
 }
 
 _EPILOG = """\

@@ -142,7 +142,7 @@ class Pod:
     nominated_node: str = ""
     """The node on which the scheduler has ended other pods for this pod; empty if there is none."""
     overhead: Mapping[str, str] = Factory(dict)
-    """What the runtime class of the pod adds to the requests."""
+    """The amounts that the runtime class of the pod adds to the requests."""
     pod_requests: Mapping[str, str] = Factory(dict)
     """Requests of the whole pod; they replace those of its containers."""
     unevaluated_rules: tuple[str, ...] = ()

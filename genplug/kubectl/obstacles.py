@@ -52,7 +52,7 @@ class Obstacle:
     kind: ObstacleKind
     text: str
     remedies: tuple[str, ...] = ()
-    """What removes the obstacle, most useful first."""
+    """The changes that remove the obstacle, most useful first."""
 
 
 @frozen

@@ -235,12 +235,21 @@ def list_relevant_nodes(analysis: Analysis) -> tuple[str, ...]:
 
 
 def find_similar(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the names that are most similar to a name; a name with another domain or another case is similar too."""
-    lowered = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), lowered, n=_MAX_SIMILAR, cutoff=_SIMILARITY)
-    suffix = name.lower().rpartition("/")[2]
-    same_suffix = [candidate for candidate in lowered if candidate.rpartition("/")[2] == suffix]
-    return tuple(dict.fromkeys(lowered[candidate] for candidate in (*same_suffix, *found)))[:_MAX_SIMILAR]
+    """Return the names that are most similar to a name, most similar first.
+
+    Names with the same domain are compared without it: it would make all of them similar.
+    """
+    domain, _, suffix = name.lower().rpartition("/")
+    scores: dict[str, float] = {}
+    for candidate in known:
+        other_domain, _, other_suffix = candidate.lower().rpartition("/")
+        if other_domain == domain or other_suffix == suffix:
+            pair = (suffix, other_suffix)
+        else:
+            pair = (name.lower(), candidate.lower())
+        scores[candidate] = difflib.SequenceMatcher(None, *pair).ratio()
+    similar = sorted((candidate for candidate in scores if scores[candidate] >= _SIMILARITY), key=scores.__getitem__)
+    return tuple(reversed(similar[-_MAX_SIMILAR:]))
 
 
 def count_noun(count: int, noun: str) -> str:

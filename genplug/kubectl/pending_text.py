@@ -149,7 +149,7 @@ def _list_reasons(node: NodeState, now: float) -> Iterator[str]:
     if node.healthy < node.capacity or not node.capacity:
         lines = [line.removeprefix(prefix) for line in describe_failures(node)]
         yield from lines or (["unhealthy devices"] if node.healthy < node.capacity else [])
-    if not node.has_enough:
+    if not node.has_enough and node.capacity >= node.requested:
         yield from (_describe_holder(holder, now) for holder in node.holders[:_MAX_HOLDERS])
         if (more := len(node.holders) - _MAX_HOLDERS) > 0:
             yield f"in use by {more} more pods"

@@ -80,6 +80,8 @@ class ControlPlane:
             f"--kubeconfig={self.get_kubeconfig('system:kube-controller-manager')}",
             f"--service-account-private-key-file={key}",
             "--use-service-account-credentials=true",
+            # Nodes without a kubelet, which tests create, are kept ready.
+            "--node-monitor-grace-period=1h",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             f"--cert-dir={directory}/certificates",
