@@ -133,10 +133,9 @@ def _decode_resource(resource: JSON) -> ResourceStatus:
     free: int | None = None
     if isinstance(resource.get("inUse"), list):
         used = {device for use in read_maps(resource, "inUse") for device in _read_list(use, "devices")}
-        working = {
-            read_text(device, "id") for device in read_maps(resource, "devices") if device.get("healthy") is True
-        }
-        in_use, free = len(used), len(working - used)
+        devices = {read_text(device, "id"): device.get("healthy") is True for device in read_maps(resource, "devices")}
+        in_use = len(used & devices.keys())
+        free = sum(is_healthy and device not in used for device, is_healthy in devices.items())
     counts = Counts(healthy, unhealthy, in_use, free)
     remarks = tuple(remark[:_MAX_TEXT_CHARACTERS] for remark in islice(_remarks(resource), _MAX_TEXTS))
     return ResourceStatus(read_text(resource, "name")[:_MAX_TEXT_CHARACTERS], counts, Source.AGENT, remarks)

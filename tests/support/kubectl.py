@@ -15,10 +15,14 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
+
+from genplug.kubelet.reports import DeviceUse
+from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
 
 Object = dict[str, Any]
 
@@ -271,40 +275,15 @@ def make_status(  # noqa: PLR0913 - the parts of the object
     loaded_at: str = "2026-11-27T17:22:17Z",
 ) -> Object:
     """Return a document of ``genplug status -o json``."""
-    workers = {"workers": 0, "hung": 0, "exhausted": False, "failedStarts": 0, "startError": ""}
-    return {
-        "apiVersion": "genplug.io/v1alpha1",
-        "kind": "Status",
-        "version": version,
-        "node": node,
-        "ready": not unready,
-        "unready": list(unready),
-        "kubelet": "",
-        "config": {
-            "files": list(files),
-            "sha256": sha256,
-            "loadedAt": loaded_at,
-            "error": error,
-            "policy": "the default policy",
-            "withdrawn": [],
-            "warnings": [],
-        },
-        "resources": list(resources),
-        "health": {
-            "probes": 0,
-            "targets": 0,
-            "runs": 0,
-            "minRuns": 0,
-            "cpuSeconds": 0,
-            "readWorkers": workers,
-            "callWorkers": workers,
-            "errors": [],
-            "warnings": [],
-        },
-        "scans": [],
-        "failures": [],
-        "unwatched": [],
-    }
+    config = ConfigStatus(
+        files=tuple(files),
+        sha256=sha256,
+        loaded_at=datetime.fromisoformat(loaded_at).timestamp(),
+        error=error,
+        policy="the default policy",
+    )
+    document = Status(version, node, config, kubelet="", resources=()).as_json()
+    return document | {"resources": list(resources), "ready": not unready, "unready": list(unready)}
 
 
 def make_resource(
@@ -312,41 +291,30 @@ def make_resource(
 ) -> Object:
     """Return a resource of :func:`make_status`; a pod uses the first devices, or `None` if their use is not known."""
     devices = [
-        {
-            "id": f"device-{number}",
-            "paths": [f"/dev/device{number}"],
-            "healthy": number < healthy,
-            "reason": "" if number < healthy else reason,
-            "probe": "" if number < healthy else "presence",
-            "since": "2026-11-27T17:22:17Z",
-            "numaNodes": [],
-        }
+        DeviceStatus(
+            id=f"device-{number}",
+            paths=(f"/dev/device{number}",),
+            healthy=number < healthy,
+            reason="" if number < healthy else reason,
+            probe="" if number < healthy else "presence",
+            since=int(datetime(2026, 11, 27, 17, 22, 17, tzinfo=UTC).timestamp()),
+        )
         for number in range(healthy + unhealthy)
     ]
-    uses = [
-        {"namespace": "default", "pod": f"pod-{number}", "container": "main", "devices": [f"device-{number}"]}
-        for number in range(used or 0)
-    ]
-    return {
-        "name": name,
-        "phase": "live",
-        "generation": 1,
-        "streams": 1,
-        "registered": True,
-        "removed": False,
-        "hasNoInstances": False,
-        "reason": "",
-        "healthy": healthy,
-        "unhealthy": unhealthy,
-        "devices": devices,
-        "notes": [],
-        "expected": None,
-        "healthyDevices": healthy,
-        "lastRefusal": None,
-        "inUse": None if used is None else uses,
-        "free": None if used is None else max(healthy - used, 0),
-        "lastChange": None,
-    }
+    uses = [DeviceUse(name, "default", f"pod-{number}", "main", (f"device-{number}",)) for number in range(used or 0)]
+    return ResourceStatus(
+        name,
+        phase="live",
+        generation=1,
+        streams=1,
+        is_registered=True,
+        is_removed=False,
+        reason="",
+        devices=tuple(devices),
+        notes=(),
+        healthy_devices=healthy,
+        in_use=None if used is None else tuple(uses),
+    ).as_json()
 
 
 def _quantities(numbers: Mapping[str, int] | None) -> dict[str, str]:

@@ -421,3 +421,14 @@ def fetch_document(kubectl: KubectlStandIn) -> Any:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         main(["status", f"--kubectl={kubectl.program}", "-o", "json"])
     return json.loads(printed.getvalue())
+
+
+def test_device_that_is_no_longer_listed_does_not_count_as_in_use(
+    kubectl: KubectlStandIn, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(kubectl, 1)
+    resource = make_resource("a.io/x", healthy=2, unhealthy=1, used=1)
+    resource["inUse"][0]["devices"] += ["device-2", "removed"]
+    kubectl.status("genplug-node-1", make_status("node-1", [resource]))
+    devices = read_document(run, capsys, code=0)["devices"]
+    assert devices == {"healthy": 2, "unhealthy": 1, "inUse": 2, "free": 1}
