@@ -97,6 +97,11 @@ def migration_hint(guide: str) -> str:
     return f"{DOCS_URL}/how-to/migrate/{guide}.md shows how to write it for genplug"
 
 
+def conversion_hint(plugin: str, guide: str) -> str:
+    """Return the hint that names the command for a format of ``genplug convert``, and the guide."""
+    return f"run 'genplug convert --from {plugin} FILE'; {DOCS_URL}/how-to/migrate/{guide}.md shows the migration"
+
+
 def _has_items_with(*keys: str) -> Callable[[Node | None], bool]:
     """Return a predicate for lists with an item that has one of these keys."""
     return lambda node: (
@@ -170,28 +175,32 @@ _FORMATS: Sequence[_Format] = (
         _find_values_key,
         is_values=True,
     ),
-    _Format("a values file of NVIDIA's chart", migration_hint("nvidia"), _find_nvidia_values_key),
+    _Format("a values file of NVIDIA's chart", conversion_hint("nvidia", "nvidia"), _find_nvidia_values_key),
     _Format(
         "a values file of another chart",
         "render the chart: helm template RELEASE CHART --values FILE | genplug validate -",
         lambda tree: next((key for key in ("image", "images") if isinstance(tree.get(key), MapNode)), None),
         is_values=True,
     ),
-    _Format("a configuration of the NVIDIA device plugin", migration_hint("nvidia"), _find_nvidia_key),
+    _Format("a configuration of the NVIDIA device plugin", conversion_hint("nvidia", "nvidia"), _find_nvidia_key),
     _Format(
         _GENERIC_DEVICE_PLUGIN,
-        migration_hint("generic-device-plugin"),
+        conversion_hint("generic-device-plugin", "generic-device-plugin"),
         _key_with("devices", _has_items_with("groups")),
     ),
-    _Format(_GENERIC_DEVICE_PLUGIN_DEVICE, migration_hint("generic-device-plugin"), _find_generic_device_key),
+    _Format(
+        _GENERIC_DEVICE_PLUGIN_DEVICE,
+        conversion_hint("generic-device-plugin", "generic-device-plugin"),
+        _find_generic_device_key,
+    ),
     _Format(
         "a configuration of the SR-IOV network device plugin",
-        migration_hint("sriov"),
+        conversion_hint("sriov", "sriov"),
         _key_with("resourceList", lambda node: isinstance(node, ListNode)),
     ),
     _Format(
         "a configuration of the RDMA shared device plugin",
-        migration_hint("rdma-shared"),
+        conversion_hint("rdma-shared", "rdma-shared"),
         _key_with("configList", lambda node: isinstance(node, ListNode)),
     ),
     _Format("a configuration of k8s-host-device-plugin", migration_hint("other-plugins"), _has("hostDevices")),
@@ -201,10 +210,10 @@ _FORMATS: Sequence[_Format] = (
         _has("volumeMount", "hostPath"),
     ),
     _Format("a configuration of k8s-hostdevice-plugin", migration_hint("other-plugins"), _has("socketPrefix")),
-    _Format("part of a KubeVirt object", migration_hint("kubevirt"), _find_kubevirt_key),
+    _Format("part of a KubeVirt object", conversion_hint("kubevirt", "kubevirt"), _find_kubevirt_key),
     _Format(
         "arguments of the Intel device plugins",
-        migration_hint("intel"),
+        conversion_hint("intel", "intel"),
         lambda tree: next((key for key in tree.entries if key.endswith("-plugin")), None),
     ),
     _Format(
@@ -235,13 +244,13 @@ _FORMATS: Sequence[_Format] = (
 )
 
 _OBJECTS: Mapping[str, tuple[str, str]] = {
-    "akri.sh": ("Akri", migration_hint("akri")),
-    "kubevirt.io": ("KubeVirt", migration_hint("kubevirt")),
-    "hco.kubevirt.io": ("KubeVirt", migration_hint("kubevirt")),
+    "akri.sh": ("Akri", conversion_hint("akri", "akri")),
+    "kubevirt.io": ("KubeVirt", conversion_hint("kubevirt", "kubevirt")),
+    "hco.kubevirt.io": ("KubeVirt", conversion_hint("kubevirt", "kubevirt")),
     "nvidia.com": ("the NVIDIA GPU Operator", migration_hint("nvidia")),
-    "mellanox.com": ("the NVIDIA Network Operator", migration_hint("rdma-shared")),
+    "mellanox.com": ("the NVIDIA Network Operator", conversion_hint("rdma-shared", "rdma-shared")),
     "sriovnetwork.openshift.io": ("the SR-IOV Network Operator", migration_hint("sriov")),
-    "deviceplugin.intel.com": ("the Intel Device Plugins Operator", migration_hint("intel")),
+    "deviceplugin.intel.com": ("the Intel Device Plugins Operator", conversion_hint("intel", "intel")),
     "amd.com": ("the AMD GPU Operator", migration_hint("amd")),
 }
 """The program and the hint by the API group of an object."""
@@ -273,11 +282,14 @@ def _has_containers(tree: MapNode) -> bool:
 def _find_in_list(tree: ListNode) -> ForeignFile | None:
     for item in tree.items:
         if isinstance(item, MapNode) and (found := _find_generic_device_key(item)) is not None:
-            hint, location = migration_hint("generic-device-plugin"), item.entries[found].key
+            hint, location = conversion_hint("generic-device-plugin", "generic-device-plugin"), item.entries[found].key
             return ForeignFile(_GENERIC_DEVICE_PLUGIN, hint, location, len(found))
         for key, entry in item.entries.items() if isinstance(item, MapNode) else ():
             if key.lower() in ("devicematch", "nummaxdevices"):
-                name, hint = "a configuration of smarter-device-manager", migration_hint("smarter-device-manager")
+                name, hint = (
+                    "a configuration of smarter-device-manager",
+                    conversion_hint("smarter", "smarter-device-manager"),
+                )
                 return ForeignFile(name, hint, entry.key, len(key))
     return None
 

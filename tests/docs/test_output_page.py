@@ -54,6 +54,8 @@ def test_tables_list_every_key_of_an_example() -> None:
         keys = set(paths(example))
         for path, other in same.items():
             keys = {key.replace(path, other) for key in keys}
+        # Configurations and policies have schemas of their own.
+        keys = {path for path in keys if not path.startswith(("configuration.", "policy."))}
         assert keys - {"containers[].envs.PORTS"} <= listed
 
 

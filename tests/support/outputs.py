@@ -16,6 +16,7 @@ KINDS = {
     "ConfigDiff": "diff",
     "Explanation": "explanation",
     "FleetStatus": "fleet-status",
+    "Conversion": "conversion",
 }
 """Kind of a document to the name of its schema."""
 

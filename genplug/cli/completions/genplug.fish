@@ -45,8 +45,8 @@ function _shtab_genplug_using
   test "$_shtab_genplug_cmdpath" = "$argv"
 end
 
-set -g _shtab_genplug_commands run status reload validate diff plan init record capture schema explain completion demo
-set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --document --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod-resources-dir --pods --policy --pool --root --timeout --values -o
+set -g _shtab_genplug_commands run status reload validate diff plan init record convert capture schema explain completion demo
+set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --document --from --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod-resources-dir --pods --policy --policy-output --pool --root --timeout --values -o
 
 complete -c genplug -e
 complete -c genplug -f
@@ -147,6 +147,13 @@ complete -c genplug -n '_shtab_genplug_using record' -l cdi-search-dirs -x -d 'd
 complete -c genplug -n '_shtab_genplug_using record' -l node-name -x -d 'name of the Kubernetes node'
 complete -c genplug -n '_shtab_genplug_using record' -l address -x -d 'address of the agent'
 complete -c genplug -n '_shtab_genplug_using record' -s o -l output -xka "markdown yaml json" -d 'format of the output'
+complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a convert -d 'print the configuration of another device plugin as a configuration of genplug'
+complete -c genplug -n '_shtab_genplug_using convert' -s h -l help -d 'show this help message and exit'
+complete -c genplug -n '_shtab_genplug_using convert' -l from -xka "generic-device-plugin smarter rdma-shared sriov nvidia intel akri kubevirt" -d 'format of FILE'
+complete -c genplug -n '_shtab_genplug_using convert' -s o -l output -xka "yaml json" -d 'format of the output'
+complete -c genplug -n '_shtab_genplug_using convert' -l policy-output -xka "(__fish_complete_path (commandline -ct))" -d 'file to create with the policy, if it needs a policy'
+complete -c genplug -n '_shtab_genplug_using convert' -l strict -d 'exit with 3 if something is not expressed'
+complete -c genplug -n '_shtab_genplug_using convert; and test $_shtab_genplug_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration of another device plugin, or '"'"'-'"'"''
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a capture -d 'write what a configuration reads from this node into an archive'
 complete -c genplug -n '_shtab_genplug_using capture' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using capture' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'archive to write, or '"'"'-'"'"' for stdout'
@@ -157,7 +164,7 @@ complete -c genplug -n '_shtab_genplug_using capture' -l cdi-search-dirs -x -d '
 complete -c genplug -n '_shtab_genplug_using capture' -l node-name -x -d 'name of the Kubernetes node'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration or of another document'
 complete -c genplug -n '_shtab_genplug_using schema' -s h -l help -d 'show this help message and exit'
-complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record diff explanation pending refusal fleet-status" -d 'schema to print'
+complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion" -d 'schema to print'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a explain -d 'print the documentation of a key, an error code, an alert, an event or a metric'
 complete -c genplug -n '_shtab_genplug_using explain' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using explain' -l document -xka "config policy values" -d 'document of a key'

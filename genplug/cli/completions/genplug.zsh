@@ -6,6 +6,7 @@ _shtab_genplug_commands() {
   local _commands=(
     capture:'write what a configuration reads from this node into an archive'
     completion:'print the completion script of a shell'
+    convert:'print the configuration of another device plugin as a configuration of genplug'
     demo:'try genplug on a simulated node, without a cluster, hardware or root'
     diff:'show what a change of the configuration does to resources, devices and pods'
     explain:'print the documentation of a key, an error code, an alert, an event or a metric'
@@ -49,6 +50,18 @@ _shtab_genplug_completion_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_genplug_completion_defaults_added=0
+
+_shtab_genplug_convert_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--from[format of FILE]:plugin:(generic-device-plugin smarter rdma-shared sriov nvidia intel akri kubevirt)"
+  {-o,--output}"[format of the output]:output:(yaml json)"
+  "--policy-output[file to create with the policy, if it needs a policy]:FILE:_files"
+  "--strict[exit with 3 if something is not expressed]"
+  ":configuration of another device plugin, or \'-\':_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_genplug_convert_defaults_added=0
 
 _shtab_genplug_demo_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -175,7 +188,7 @@ _shtab_genplug_run_defaults_added=0
 
 _shtab_genplug_schema_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":schema to print:(config policy status plan allocation validation record diff explanation pending refusal fleet-status)"
+  ":schema to print:(config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -232,6 +245,7 @@ _shtab_genplug() {
       case $line[1] in
         capture) _arguments -C -s $_shtab_genplug_capture_options ;;
         completion) _arguments -C -s $_shtab_genplug_completion_options ;;
+        convert) _arguments -C -s $_shtab_genplug_convert_options ;;
         demo) _arguments -C -s $_shtab_genplug_demo_options ;;
         diff) _arguments -C -s $_shtab_genplug_diff_options ;;
         explain) _arguments -C -s $_shtab_genplug_explain_options ;;
