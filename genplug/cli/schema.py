@@ -20,10 +20,8 @@ SCHEMAS = {
 """The file of each schema, by the name that the command takes."""
 DESCRIPTION = """\
 Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
-use them to check and complete a file. The others are the formats of the JSON documents that the commands with these
-names print; `allocation` is that of `genplug plan --allocate`, and `validation`, `explanation` and `conversion` are
-those of `genplug validate`, `genplug explain` and `genplug convert`. `pending` is that of `kubectl genplug pending`,
-`refusal` is that of `kubectl genplug why`, and `fleet-status` is that of `kubectl genplug status`.
+use them to check and complete a file. The others are the formats of the JSON documents that the commands of genplug and
+`kubectl genplug` print.
 """
 EPILOG = """\
 examples:

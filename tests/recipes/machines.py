@@ -7,8 +7,9 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 
+from genplug.testing.machines.catalog import build_machine
 from genplug.testing.node.file_trees import build_tree
-from tests.support.recipes import RECIPES, build_machine
+from tests.support.recipes import RECIPES
 from tests.support.sysroots import SYSROOTS, extract_sysroot
 
 CAPTURES = sorted(path.name.removesuffix(".tar.gz") for path in SYSROOTS.glob("*.tar.gz"))

@@ -1,30 +1,15 @@
-r"""Every recipe's health probes on its machine: with a fault, and with a change that looks like a fault.
+"""Every recipe's health probes on its machine: with a fault, and with a change that looks like a fault.
 
-``faults/RECIPE.yaml`` is a list of cases:
-
-- fault: what happens, as a sentence
-  probe: the name of the probe that detects the fault; omitted if the change is not a fault
-  before: {log: [...]}                       # changes before the agent starts; default: none
-  write: {/sys/...: text}                    # files whose text changes, or that appear
-  remove: [/sys/...]                         # files that are removed
-  log: [...]                                 # messages of the kernel
-  unhealthy: {device: part of its reason}    # globs over IDs: exactly these are unhealthy; {} if it is not a fault
-  warning: {device: part of the reason}      # globs over IDs: these have a warning of the probe; default: none
-  recovery: {log: [...]}                     # changes that end the fault; default: the files are restored
-  lasts: an hour                             # instead of ``recovery``: the fault lasts longer than a test can wait
-
-A character of a text is a byte, so that ``"\xff\xff\xff\xff"`` can be written to a configuration space. Files cannot
-cause the faults of other programs (``http``, ``tcpSocket``, ``unixSocket``) or events of the kernel (``uevent``); a
-test below covers the events of GPUs.
+:mod:`genplug.testing.machines.catalog` describes the cases. Files cannot cause the faults of other programs (``http``,
+``tcpSocket``, ``unixSocket``) or events of the kernel (``uevent``); a test below covers the events of GPUs.
 """
 
 import asyncio
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 import yaml
@@ -41,46 +26,27 @@ from genplug.health.probes.unix_socket import UnixSocketCheck
 from genplug.health.thresholds import Outcome
 from genplug.observe.status import DeviceStatus
 from genplug.testing.kubelet import Devices
+from genplug.testing.machines import catalog
+from genplug.testing.machines.catalog import Case, MachineChanges, build_machine, read_faults, render_fast_config
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.recipes import (
-    DATA,
     RECIPES,
-    build_machine,
     config_path,
     load_recipe,
     policy_path,
     read_expectation,
 )
 
-FAULTS = sorted(path.stem for path in (DATA / "faults").iterdir())
+FAULTS = sorted(path.stem for path in catalog.FAULTS.iterdir())
 KEYS = {"fault", "probe", "before", "write", "remove", "log", "unhealthy", "warning", "recovery", "lasts"}
 CHECKS_WITHOUT_CASES = (UeventCheck, HttpCheck, TcpSocketCheck, UnixSocketCheck)
 """Probe kinds whose faults files cannot cause."""
-FAST_TIMING = {"periodSeconds": 0.1, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1}
 WEDGED = "wedged"
 """The uevent probe of GPU recipes, which has an error where the kernel does not send events to the tests."""
-Case: TypeAlias = Mapping[str, Any]
 
 
 def read_recipe(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load(config_path(name).read_text()))
-
-
-def read_cases(name: str) -> list[Case]:
-    return list(yaml.safe_load((DATA / "faults" / f"{name}.yaml").read_text()))
-
-
-def render_fast_config(name: str) -> str:
-    """Return a recipe whose probes run often and decide on a single result."""
-    config = read_recipe(name)
-    for resource in config["resources"].values():
-        health = resource.get("health", {})
-        health.update(FAST_TIMING)
-        for probe in health.get("probes", ()):
-            for key in FAST_TIMING:
-                probe.pop(key, None)
-        resource["health"] = health
-    return json.dumps(config)
 
 
 def list_probes(name: str) -> list[tuple[str, str]]:
@@ -91,51 +57,6 @@ def list_probes(name: str) -> list[tuple[str, str]]:
         for probe in resource.health.probes
         if not isinstance(probe.check, CHECKS_WITHOUT_CASES)
     ]
-
-
-class Machine:
-    """The files of a node, and their previous content."""
-
-    def __init__(self, node: FakeNode) -> None:
-        self.node = node
-        self._previous: dict[Path, bytes | str | None] = {}
-
-    def change(self, change: Mapping[str, Any]) -> None:
-        for path, text in change.get("write", {}).items():
-            location = self.node.locate(path)
-            location.parent.mkdir(parents=True, exist_ok=True)
-            self._keep(location)
-            self._write(location, text.encode("latin-1"))
-        for path in change.get("remove", ()):
-            location = self.node.locate(path)
-            self._keep(location)
-            location.unlink()
-        if lines := change.get("log"):
-            self.node.write_kernel_log(*lines)
-
-    def restore(self) -> None:
-        for location, content in self._previous.items():
-            if isinstance(content, bytes):
-                self._write(location, content)
-            elif content is None:
-                location.unlink()
-            else:
-                location.symlink_to(content)
-        self._previous.clear()
-
-    def _write(self, location: Path, text: bytes) -> None:
-        # A probe must not read a part of the text: files of the kernel change at once.
-        complete = self.node.directory / "complete"
-        complete.write_bytes(text)
-        complete.replace(location.resolve())
-
-    def _keep(self, location: Path) -> None:
-        content: bytes | str | None = None
-        if location.is_symlink():
-            content = str(location.readlink())
-        elif location.exists():
-            content = location.read_bytes()
-        self._previous.setdefault(location, content)
 
 
 def list_healthy_ids(name: str) -> dict[str, set[str]]:
@@ -207,7 +128,7 @@ async def wait_until_healthy(agent: Agent) -> None:
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [pytest.param(name, case, id=f"{name}-{case['fault']}") for name in FAULTS for case in read_cases(name)],
+    [pytest.param(name, case, id=f"{name}-{case['fault']}") for name in FAULTS for case in read_faults(name)],
 )
 async def test_probes_detect_faults_and_ignore_similar_changes(name: str, case: Case) -> None:
     reasons = case["unhealthy"]
@@ -218,12 +139,12 @@ async def test_probes_detect_faults_and_ignore_similar_changes(name: str, case: 
     async with FakeNode(stand_ins=True) as node:
         build_machine(name, node.root)
         node.write_kernel_log("")
-        Machine(node).change(case.get("before", {}))
-        async with node.run_agent(render_fast_config(name), policy=policy_path(name)) as agent:
+        MachineChanges(node).apply(case.get("before", {}))
+        async with node.run_agent(render_fast_config(config_path(name).read_text()), policy=policy_path(name)) as agent:
             await wait_for_health(node, agent, name, lambda _: False)
             assert not [error for error in agent.status.health.errors if error.probe != WEDGED]
-            machine = Machine(node)
-            machine.change(case)
+            machine = MachineChanges(node)
+            machine.apply(case)
             if "warning" in case:
                 await wait_for_warnings(agent, case)
                 assert list_unhealthy_ids(agent) == set()
@@ -240,14 +161,14 @@ async def test_probes_detect_faults_and_ignore_similar_changes(name: str, case: 
                 assert device.probe == case["probe"]
             if "lasts" not in case:
                 machine.restore()
-                machine.change(case.get("recovery", {}))
+                machine.apply(case.get("recovery", {}))
                 await wait_until_healthy(agent)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_probe_of_a_recipe_has_a_fault(name: str) -> None:
     detected = set()
-    for case in read_cases(name) if name in FAULTS else ():
+    for case in read_faults(name):
         assert case.keys() <= KEYS
         assert case["fault"]
         for device_glob in {**case["unhealthy"], **case.get("warning", {})}:

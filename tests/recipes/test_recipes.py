@@ -23,13 +23,13 @@ from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.health.presence import evaluate_health
 from genplug.testing.kubelet import Devices
+from genplug.testing.machines.catalog import TREES, build_machine
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.hardware import rescan
 from tests.support.recipes import (
     DATA,
     POLICIES,
     RECIPES,
-    build_machine,
     config_path,
     load_recipe,
     policy_path,
@@ -133,7 +133,7 @@ def test_repeated_scan_of_a_recipe_returns_the_same_devices(name: str, root: Pat
 
 
 def test_each_recipe_has_a_tree_and_an_expectation() -> None:
-    assert {path.stem for path in (DATA / "trees").iterdir()} == set(RECIPES)
+    assert {path.stem for path in TREES.iterdir()} == set(RECIPES)
     assert {path.stem for path in (DATA / "expected").iterdir()} == set(RECIPES)
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from genplug.capture.archive import open_root
 from genplug.cli.main import main
+from genplug.testing.machines.catalog import build_machine
 from genplug.testing.node.file_trees import build_tree
-from tests.support.recipes import build_machine, config_path
+from tests.support.recipes import config_path
 from tests.support.tree_of_archive import tree_lines
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
+from genplug.testing.machines.catalog import build_machine
 from genplug.testing.node.file_trees import build_tree
-from tests.support.recipes import DATA, load_recipe
+from tests.support.recipes import load_recipe
 
 CAMERA = "devices.example.com/camera"
 WEBCAM = """
@@ -58,12 +59,12 @@ def webcam(bus: int, controller: str = "pci0000:00/0000:00:14.0", serial: str = 
 
 
 def test_raspberry_pi_offers_no_camera_without_a_receiver(tmp_path: Path) -> None:
-    build_tree((DATA / "trees" / "v4l2-codec.tree").read_text(), tmp_path)
+    build_machine("v4l2-codec", tmp_path)
     assert find_nodes("video-capture", tmp_path) == {}
 
 
 def test_raspberry_pi_camera_has_the_nodes_of_the_image_processor(tmp_path: Path) -> None:
-    build_tree((DATA / "trees" / "v4l2-codec.tree").read_text(), tmp_path)
+    build_machine("v4l2-codec", tmp_path)
     (nodes,) = find_nodes("mipi-camera", tmp_path).values()
     assert set(nodes) == {
         *("/dev/video0", "/dev/video1", "/dev/v4l-subdev0", "/dev/media4"),
@@ -73,13 +74,13 @@ def test_raspberry_pi_camera_has_the_nodes_of_the_image_processor(tmp_path: Path
 
 
 def test_camera_recipe_leaves_out_receivers_for_mipi(tmp_path: Path) -> None:
-    build_tree((DATA / "trees" / "mipi-camera.tree").read_text(), tmp_path)
+    build_machine("mipi-camera", tmp_path)
     assert list(find_nodes("video-capture", tmp_path).values()) == [["/dev/video9", "/dev/media1"]]
     assert find_nodes("v4l2-codec", tmp_path) == {}
 
 
 def test_receiver_without_a_media_node_is_unhealthy(tmp_path: Path) -> None:
-    build_tree((DATA / "trees" / "mipi-camera.tree").read_text(), tmp_path)
+    build_machine("mipi-camera", tmp_path)
     (tmp_path / "dev/media0").unlink()
     inventory = discover(load_recipe("mipi-camera"), Host.at(tmp_path))
     (device,) = inventory.devices["devices.example.com/mipi-camera"]

@@ -7,7 +7,6 @@ import yaml
 
 from genplug.config.load import load
 from genplug.spec.model import Config
-from genplug.testing.node.file_trees import build_tree
 from tests.support.pages import ROOT
 
 CONFIGS = ROOT / "examples" / "configs"
@@ -28,11 +27,6 @@ def policy_path(name: str) -> Path | None:
 
 def load_recipe(name: str) -> Config:
     return load((config_path(name),), policy=policy_path(name)).config
-
-
-def build_machine(name: str, root: Path) -> None:
-    """Create the files of the recipe's machine under ``root``."""
-    build_tree((DATA / "trees" / f"{name}.tree").read_text(), root)
 
 
 def read_expectation(name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Print the tree of an archive of ``genplug capture``, for tests/recipes/trees.
+"""Print the tree of an archive of ``genplug capture``, for genplug/testing/machines/trees.
 
-``python -m tests.support.tree_of_archive node.tar.gz '/dev/ptp*' > tests/recipes/trees/ptp-clock.tree``
+``python -m tests.support.tree_of_archive node.tar.gz '/dev/ptp*' > genplug/testing/machines/trees/ptp-clock.tree``
 
 An archive has every name under ``/dev``; the globs select the names that the recipe needs. Everything else is printed.
 """

@@ -17,11 +17,11 @@ from genplug.capture import archive as archives
 from genplug.cli import capture
 from genplug.cli.main import main
 from genplug.hardware.host import CAPTURE_MARK, STAND_INS_MARKER
+from genplug.testing.machines.catalog import TREES
 from genplug.testing.node.file_trees import build_tree
 from tests.support.configs import CONFIG_HEADER, POLICY_HEADER, format_cdi_spec
 
 CONFIGS = Path(__file__).parents[3] / "examples" / "configs"
-TREES = Path(__file__).parents[2] / "recipes" / "trees"
 TREE = r"""
 /dev/nvidia0 char 195:0
 /dev/nvidia1 char 195:1

@@ -20,12 +20,12 @@ from genplug.hardware.host import Host
 from genplug.recipes.catalog import HEADER, Recipe, shipped_recipes
 from genplug.recipes.detect import combine_recipes
 from genplug.recipes.policies import merge_policies
+from genplug.testing.machines.catalog import TREES
 from genplug.testing.node.file_trees import build_tree
 
 REPOSITORY = Path(__file__).parents[3]
 CONFIGS = REPOSITORY / "examples" / "configs"
 POLICIES = REPOSITORY / "examples" / "policies"
-TREES = REPOSITORY / "tests" / "recipes" / "trees"
 
 
 def test_list_shows_every_recipe_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:

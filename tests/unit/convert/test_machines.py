@@ -9,8 +9,8 @@ from genplug.convert.formats import convert_text
 from genplug.hardware.discovery import discover
 from genplug.hardware.host import Host
 from genplug.health.presence import evaluate_health
+from genplug.testing.machines.catalog import build_machine
 from genplug.testing.node.file_trees import build_tree
-from tests.support.recipes import build_machine
 from tests.unit.convert.test_fixtures import load_conversion
 
 FUNCTIONS = {"0000:3b:01.0", "0000:3b:01.1"}

@@ -11,9 +11,10 @@ from genplug.hardware.host import Host
 from genplug.record.drivers import DeviceDrivers, DriverVersion, describe_devices, describe_drivers
 from genplug.record.facts import Fact, Known, Unknown
 from genplug.spec import limits
+from genplug.testing.machines.catalog import build_machine
 from genplug.testing.node.file_trees import build_tree
 from tests.support.configs import CONFIG_HEADER
-from tests.support.recipes import build_machine, load_recipe
+from tests.support.recipes import load_recipe
 from tests.support.sysroots import extract_sysroot
 
 NVIDIA = """\
