@@ -18,6 +18,7 @@ COMMANDS = {
     "status": "show the agents and devices of all nodes",
     "pending": "show why a pod waits for devices",
     "why": "show why the kubelet refused a pod",
+    "record": "print the governance record of a release",
 }
 
 _EPILOG = """\

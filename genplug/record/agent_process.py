@@ -175,13 +175,14 @@ def describe_security(agent: AgentProcess | Unknown, method: Fact) -> Security:
 def _agent_arguments(words: Sequence[str]) -> tuple[str, ...] | None:
     """Return the arguments after ``genplug run`` in a command line, or None if it is another program.
 
-    The interpreter may precede the path of the script, or ``-m genplug``.
+    The interpreter with options, of which the last can be ``-m``, may precede the path of the script.
     """
+    is_python = PurePosixPath(words[0]).name.startswith("python")
     for index, word in enumerate(words[:-1]):
-        is_module = word == "genplug" and index > 0 and words[index - 1] == "-m"
-        is_script = index <= 1 and PurePosixPath(word).name == "genplug"
-        if (is_module or is_script) and words[index + 1] == "run":
+        if PurePosixPath(word).name == "genplug" and words[index + 1] == "run":
             return tuple(words[index + 2 :]) if words[-1] else tuple(words[index + 2 : -1])
+        if not (is_python and (index == 0 or word.startswith("-"))):
+            break
     return None
 
 

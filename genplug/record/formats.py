@@ -8,15 +8,18 @@ from genplug.record.facts import JSON
 from genplug.spec.printable import escape_line
 
 _TITLES = {"NodeRecord": "Record of a node", "ReleaseRecord": "Record of a release"}
+_KEYS = {"configMap": "ConfigMap", "daemonSet": "DaemonSet", "appArmor": "AppArmor", "seLinux": "SELinux"}
+"""Keys that are names."""
 _ACRONYMS = {
     **{word.lower(): word for word in ("API", "UID", "GID", "ID", "PCI", "USB", "RBAC", "PID", "IPC")},
     "sha256": "SHA-256",
-    "selinux": "SELinux",
 }
 """Words of keys that are written in another way."""
 _NOT_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
 """Characters with a meaning in Markdown."""
 _MAX_HEADING_LEVEL = 6
+_MAX_COLUMNS = 9
+"""Columns of a table; objects with more keys are lists."""
 _MAX_INLINE_CHARACTERS = 80
 """Characters of a list that is written on the line of its key."""
 
@@ -52,7 +55,8 @@ def _format_section(value: Any, level: int) -> Iterator[str]:  # noqa: ANN401 - 
                 yield from _format_section(item, level + 1)
                 yield ""
     elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-        yield from _format_table(value)
+        is_wide = max(len(item) for item in value) > _MAX_COLUMNS
+        yield from _format_objects(value, level) if is_wide else _format_table(value)
     elif isinstance(value, list) and value:
         yield from (f"- {_format_inline(item)}" for item in value)
     else:
@@ -68,12 +72,36 @@ def _format_fact(fact: JSON, level: int) -> Iterator[str]:
     yield from _format_section(fact["value"], level)
 
 
+def _format_objects(items: Sequence[JSON], level: int) -> Iterator[str]:
+    """Yield a heading and a list for each object that has too many keys for a table."""
+    for item in items:
+        names = [text for text in list(item.values())[:2] if isinstance(text, str)]
+        yield from (f"{'#' * min(level, _MAX_HEADING_LEVEL)} {', '.join(map(_escape, names))}", "")
+        yield from (f"- {_title(key)}: {_format_inline(value)}" for key, value in item.items())
+        yield ""
+
+
 def _format_table(rows: Sequence[JSON]) -> Iterator[str]:
+    """Yield a table; the heading of a column has the source of its facts if they have the same."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    yield "| " + " | ".join(map(_title, keys)) + " |"
+    sources = {key: _common_source([row[key] for row in rows if key in row]) for key in keys}
+    headings = [_title(key) + (f" (source: {_escape(sources[key])})" if sources[key] else "") for key in keys]
+    yield "| " + " | ".join(headings) + " |"
     yield "|" + "---|" * len(keys)
     for row in rows:
-        yield "| " + " | ".join(_format_inline(row[key]) if key in row else "" for key in keys) + " |"
+        cells = [_format_cell(row[key], has_source=not sources[key]) if key in row else "" for key in keys]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _common_source(values: Sequence[Any]) -> str:
+    """Return the source of all known facts among values, or an empty text if they have several or none."""
+    sources = {value["source"] for value in values if _is_fact(value) and value["known"]}
+    return str(sources.pop()) if len(sources) == 1 else ""
+
+
+def _format_cell(value: Any, *, has_source: bool) -> str:  # noqa: ANN401 - as above
+    is_known = _is_fact(value) and value["known"]
+    return _format_inline(value["value"] if is_known and not has_source else value)
 
 
 def _format_inline(value: Any) -> str:  # noqa: ANN401 - as above
@@ -111,6 +139,8 @@ def _is_short(value: Any) -> bool:  # noqa: ANN401 - as above
 
 def _title(key: str) -> str:
     """Return a key in camel case as words: ``hostMounts`` as ``Host mounts``. Other keys are kept."""
+    if key in _KEYS:
+        return _KEYS[key]
     if not re.fullmatch(r"[a-z]+(?:[A-Z0-9][a-z0-9]*)*", key):
         return _escape(key)
     words = [_ACRONYMS.get(word.lower(), word.lower()) for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]", key)]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ class Cluster:
         self.control = ControlPlane(machine, binaries, tools / "kubectl")
         user = self.control.get_kubeconfig(f"system:node:{Node.name}")
         self.node = Node(machine, binaries, images.BUSYBOX, user, has_short_periods=has_short_periods)
-        self._helm = tools / "helm4"
+        self._helm, self._kubectl = tools / "helm4", tools / "kubectl"
         self.kubectl = self.control.kubectl
         self.get = self.control.get
         self.wait = self.control.wait
@@ -56,6 +57,13 @@ class Cluster:
             "env", f"KUBECONFIG={self.control.get_kubeconfig('admin')}", f"HOME={self.machine.directory}",
             self._helm, "--namespace", NAMESPACE, *arguments, *options,
             text=None if values is None else json.dumps(values),
+        )  # fmt: skip
+
+    def run_plugin(self, *arguments: str) -> str:
+        """Run ``kubectl genplug`` of this checkout as an administrator and return its output."""
+        return self.machine.run(
+            "env", f"KUBECONFIG={self.control.get_kubeconfig('admin')}", f"PYTHONPATH={CHART.parents[2]}",
+            sys.executable, "-m", "genplug.kubectl", *arguments, f"--kubectl={self._kubectl}",
         )  # fmt: skip
 
     def install(self, values: Mapping[str, object]) -> None:

@@ -107,6 +107,12 @@ class Node:
             "ctr", "--address", "/run/containerd.sock", "--namespace", "k8s.io", "images", "import", archive
         )
 
+    def list_images(self) -> dict[str, str]:
+        """Return the digest of each image in containerd by its names, of which the image ID of the kubelet is one."""
+        command = ("ctr", "--address", "/run/containerd.sock", "--namespace", "k8s.io", "images", "list")
+        rows = (line.split() for line in self.machine.run(*command).splitlines()[1:])
+        return {row[0]: row[2] for row in rows}
+
     def start_kubelet(self) -> None:
         """Start the kubelet, for the first time or again."""
         directory = self.machine.directory

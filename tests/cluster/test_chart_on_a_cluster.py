@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from genplug.record.facts import find_facts
 from tests.cluster.cluster import NAMESPACE, Cluster, build_container, build_pod, parse_device_numbers, poll_until
 from tests.cluster.node import Node
+from tests.support.outputs import check_output
 
 pytestmark = [pytest.mark.cluster, pytest.mark.helm, pytest.mark.image, pytest.mark.timeout(300)]
 
@@ -277,6 +279,27 @@ def read_rejection(cluster: Cluster, *arguments: str, **options: Any) -> str:
     except subprocess.CalledProcessError as error:
         return "".join(error.__notes__)
     return ""
+
+
+def test_record_of_the_release_agrees_with_the_cluster(cluster: Cluster) -> None:
+    record = json.loads(cluster.run_plugin("record", "genplug", "--namespace", NAMESPACE, "-o", "json"))
+    check_output(record)
+    facts = find_facts(record)
+    assert [path for path, fact in facts.items() if not fact.get("source" if fact["known"] else "reason")] == []
+    images = cluster.node.list_images()
+    [image], [digest] = facts["plugin.image"]["value"], facts["plugin.imageDigests"]["value"]
+    assert images[digest["digest"]] == images[image["image"]]
+    status = cluster.read_status()
+    configuration, policy = facts["configuration"]["value"]
+    assert configuration["sameNodes"]["value"] == policy["sameNodes"]["value"] == [Node.name]
+    assert facts["nodes.value[0].configuration"]["value"] == status["config"]["sha256"]
+    assert {entry["name"] for entry in facts["resources"]["value"]} == set(RESOURCES)
+    assert {mount["path"] for mount in facts["hostMounts"]["value"]} > {"/dev", "/sys", "/srv/firmware"}
+    [rights] = facts["security.value[0].effective"]["value"]
+    assert rights["rights"].startswith("capabilities none; seccomp filter; ")
+    assert facts["access.serviceAccount"]["value"][0]["tokenMounted"] is False
+    assert all(role["subject"].startswith("Group ") for role in facts["access.roles"]["value"])
+    assert "Group system:masters" in {entry["subject"] for entry in facts["access.editors"]["value"]}
 
 
 def test_helm_test_succeeds(cluster: Cluster) -> None:

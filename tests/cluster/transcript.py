@@ -69,9 +69,7 @@ def main(version: str = "1.34") -> None:
         (work / "deploy").symlink_to(REPOSITORY / "deploy")
         for name, text in FILES.items():
             (work / name).write_text(text)
-        archive = machine.directory / "genplug.tar"
-        build: list[str | Path] = [REPOSITORY / "deploy/image/build.sh", "--tag", IMAGE, "--output", archive]
-        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        archive = build_image(machine.directory, IMAGE)
         cluster = Cluster(machine, binaries, TOOLS, has_short_periods=False)
         cluster.start(images.build_busybox(machine.directory), archive)
         programs = machine.directory / "bin"
@@ -85,6 +83,14 @@ def main(version: str = "1.34") -> None:
             if "apply" in command:
                 print(f"(from `helm install` to the ready pod: {time.monotonic() - start:.0f} s)\n")
         print_figures(cluster)
+
+
+def build_image(directory: Path, tag: str) -> Path:
+    """Build the image of genplug as for a release, and return its archive."""
+    archive = directory / "genplug.tar"
+    build: list[str | Path] = [REPOSITORY / "deploy/image/build.sh", "--tag", tag, "--output", archive]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return archive
 
 
 def run_shell(cluster: Cluster, command: str) -> str:

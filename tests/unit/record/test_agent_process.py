@@ -33,11 +33,16 @@ def value_of(fact: Fact) -> Any:
 
 @pytest.mark.parametrize(
     "command",
-    [COMMAND, ("genplug", "run", *COMMAND[3:]), ("python3", "-m", "genplug", "run", *COMMAND[3:])],
+    [
+        COMMAND,
+        ("genplug", "run", *COMMAND[3:]),
+        ("python3", "-m", "genplug", "run", *COMMAND[3:]),
+        ("/usr/bin/python3.11", "-Isu", "/usr/bin/genplug", "run", *COMMAND[3:]),
+    ],
 )
 def test_agent_is_found_by_its_command_line(proc: Path, add_process: AddProcess, command: tuple[str, ...]) -> None:
     add_process(1, ("/sbin/init",))
-    add_process(7, ("grep", "x", "genplug", "run"))
+    add_process(7, ("grep", "genplug", "run"))
     add_process(8, ("genplug", "status"))
     add_process(20, command)
     agent = read_agent(proc)
