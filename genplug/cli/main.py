@@ -16,6 +16,7 @@ COMMANDS = {
     "validate": "check a configuration, a policy, values of the chart or a manifest",
     "diff": "show what a change of the configuration does to resources, devices and pods",
     "plan": "show which devices this node would offer, and why",
+    "doctor": "check this machine, and the configuration against it",
     "init": "print a configuration to start from, for a kind of hardware or for this machine",
     "record": "print the governance record of this node: versions, rights, drivers, health monitoring, digests",
     "convert": "print the configuration of another device plugin as a configuration of genplug",

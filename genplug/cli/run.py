@@ -61,6 +61,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=CONFIG_HELP,
     )
     add_policy(parser)
+    add_host_options(parser)
+    _add_option(
+        parser,
+        "--listen",
+        default=None,
+        metavar="HOST:PORT",
+        type=parse_address,
+        help="address for the status page, probes and metrics; :PORT means all addresses (default: disabled)",
+    )
+    _add_audit_options(parser)
+    _add_option(
+        parser,
+        "--log-format",
+        default="auto",
+        choices=("auto", "json", "text"),
+        help="format of the log; auto is text on a terminal, else json (default: auto)",
+    )
+    _add_option(
+        parser,
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="minimum level of the events to log (default: info)",
+    )
+
+
+def add_host_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that state where the host, the kubelet and the CDI files are, and the name of the node."""
     _add_option(
         parser,
         "--kubelet-dir",
@@ -101,29 +129,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_cdi_search_dirs(parser)
     add_node_name(parser)
-    _add_option(
-        parser,
-        "--listen",
-        default=None,
-        metavar="HOST:PORT",
-        type=parse_address,
-        help="address for the status page, probes and metrics; :PORT means all addresses (default: disabled)",
-    )
-    _add_audit_options(parser)
-    _add_option(
-        parser,
-        "--log-format",
-        default="auto",
-        choices=("auto", "json", "text"),
-        help="format of the log; auto is text on a terminal, else json (default: auto)",
-    )
-    _add_option(
-        parser,
-        "--log-level",
-        default="info",
-        choices=("debug", "info", "warning", "error"),
-        help="minimum level of the events to log (default: info)",
-    )
 
 
 def _add_audit_options(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ SCHEMAS = {
     "refusal": "refusal.schema.json",
     "fleet-status": "fleet-status.schema.json",
     "conversion": "conversion.schema.json",
+    "doctor": "doctor.schema.json",
 }
 """The file of each schema, by the name that the command takes."""
 DESCRIPTION = """\

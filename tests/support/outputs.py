@@ -17,6 +17,7 @@ KINDS = {
     "Explanation": "explanation",
     "FleetStatus": "fleet-status",
     "Conversion": "conversion",
+    "DoctorReport": "doctor",
 }
 """Kind of a document to the name of its schema."""
 

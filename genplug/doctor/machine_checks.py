@@ -1,0 +1,324 @@
+"""Checks of the kernel, of the mounts and of the limits of the process."""
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from genplug.doctor.facts import Facts, Mount, Needs, Unknown, require
+from genplug.doctor.findings import Observation, Registry, error, ok, unknown, warning
+from genplug.doctor.texts import find_mount
+from genplug.spec.limits import MAX_CALLS, MAX_HUNG_WORKERS
+
+REGISTRY = Registry("machine")
+_CAPABILITIES = {1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 21: "SYS_ADMIN", 27: "MKNOD", 34: "SYSLOG"}
+"""Capabilities that matter for devices and files (linux/capability.h)."""
+_CONFINED_TYPES = frozenset({"container_t", "svirt_lxc_net_t"})
+"""SELinux types of ordinary containers, which may not use the sockets of the kubelet."""
+_WARNING_SHARE = 0.9
+AGENT_BYTES = 40 << 20
+"""Memory of the agent that its cgroup is charged for (values.yaml of the chart)."""
+WORKER_BYTES = 15 << 20
+"""Memory of a probe worker (values.yaml of the chart)."""
+DEVICE_BYTES = 3 << 10
+"""Memory of a device (benchmark ``scale``: 30 MiB for 10 000 devices)."""
+RESOURCE_BYTES = 100 << 10
+"""Memory of a resource (benchmark ``scale``: 29 MiB for 300 resources)."""
+BASE_DESCRIPTORS = 64
+"""File descriptors without resources: the agent has 17, its HTTP server keeps 32 free, and scans open files."""
+RESOURCE_DESCRIPTORS = 2
+"""File descriptors of a resource (benchmark ``scale``: 616 with 300 resources)."""
+BASE_THREADS = 48
+"""Threads of the agent (11 in the benchmarks), and the threads that may wait for file systems (32)."""
+_CLOCK_SECONDS = 300
+_MIB = 1 << 20
+CONTAINER_DIRECTORIES = ("/dev", "/sys", "/proc", "/run/udev")
+"""Directories of the host in which no file system appears that a configuration reads from."""
+
+
+def _needs(facts: Facts) -> Needs:
+    return Needs() if isinstance(facts.configuration, Unknown) else facts.configuration.needs
+
+
+@REGISTRY.add(
+    "user",
+    title="The process runs as root.",
+    why="Only root may use the sockets of the kubelet and read some files of /sys and /proc.",
+)
+def check_user(facts: Facts) -> Iterator[Observation]:
+    """Check the user and show the capabilities."""
+    process = require(facts.process)
+    names = [name for number, name in _CAPABILITIES.items() if number in process.capabilities]
+    text = f"user ID {process.user}, with the capabilities {', '.join(names) or 'none of those for devices'}"
+    if process.user != 0:
+        yield warning(text, "run the agent as root; the chart does")
+    else:
+        yield ok(text)
+
+
+@REGISTRY.add(
+    "user-namespace",
+    title="The process is in the initial user namespace.",
+    why="In another user namespace, root is not root of the host: device nodes cannot be created, those of the host "
+    "may only be opened with permissions for other users, and the kernel sends no uevents.",
+)
+def check_user_namespace(facts: Facts) -> Iterator[Observation]:
+    """Check the map of user IDs."""
+    process = require(facts.process)
+    if process.is_in_initial_user_namespace:
+        yield ok("user IDs are those of the host")
+    else:
+        yield warning(f"user IDs are mapped: {process.uid_map}", "run the pod without 'hostUsers: false'")
+
+
+@REGISTRY.add(
+    "security-modules",
+    title="SELinux and AppArmor let the process use the sockets of the kubelet.",
+    why="A security module denies access although the user and the mode of a file allow it.",
+)
+def check_security_modules(facts: Facts) -> Iterator[Observation]:
+    """Check the SELinux type and show the modes."""
+    security = require(facts.security)
+    label = "" if isinstance(facts.process, Unknown) else facts.process.label
+    modules = [f"SELinux is {security.selinux}"] if security.selinux else []
+    modules += ["AppArmor is enabled"] if security.has_apparmor else []
+    text = " and ".join(modules) or "no SELinux and no AppArmor"
+    text += f", the process has {label}" if modules and label else ""
+    if security.selinux == "enforcing" and _CONFINED_TYPES.intersection(label.split(":")):
+        action = "run the container with the SELinux type container_device_plugin_t, as the chart does"
+        yield error(text, action)
+    else:
+        yield ok(text)
+
+
+@REGISTRY.add(
+    "inotify-watches",
+    title="The limit of inotify watches suffices.",
+    why="The kernel reports changes of /dev and of the configuration by inotify; without a watch, the agent sees them "
+    "at the next scan, up to a minute later.",
+)
+def check_inotify_watches(facts: Facts) -> Iterator[Observation]:
+    """Check the watches that the user of this process has."""
+    inotify, needed = require(facts.inotify), _needs(facts).directories
+    part = "" if inotify.is_complete else "at least "
+    text = f"{part}{inotify.watches} of {inotify.max_watches} watches are used by the visible processes of this user"
+    action = f"raise the sysctl fs.inotify.max_user_watches, for example to {max(2 * inotify.max_watches, 65_536)}"
+    if "max_user_watches" in inotify.error:
+        yield error(f"{inotify.error}; {text}", action)
+    elif needed > inotify.max_watches:
+        yield error(f"the configuration needs about {needed} watches; {text}", action)
+    elif inotify.watches >= _WARNING_SHARE * inotify.max_watches:
+        yield warning(text, action)
+    else:
+        yield ok(f"{text}; the configuration needs about {needed}")
+
+
+@REGISTRY.add(
+    "inotify-instances",
+    title="The limit of inotify instances suffices.",
+    why="The agent needs one inotify instance; without it, the agent sees changes at the next scan.",
+)
+def check_inotify_instances(facts: Facts) -> Iterator[Observation]:
+    """Check the instances that the user of this process has."""
+    inotify = require(facts.inotify)
+    text = f"{inotify.instances} of {inotify.max_instances} instances are used by the visible processes of this user"
+    action = f"raise the sysctl fs.inotify.max_user_instances, for example to {max(2 * inotify.max_instances, 1024)}"
+    if inotify.error and "max_user_watches" not in inotify.error:
+        yield error(f"{inotify.error}; {text}", action)
+    elif inotify.instances >= _WARNING_SHARE * inotify.max_instances:
+        yield warning(text, action)
+    else:
+        yield ok(text)
+
+
+@REGISTRY.add(
+    "uevents",
+    title="The kernel sends uevents to the process.",
+    why="Uevents report changes below /sys; without them, the agent sees such changes at the next scan.",
+)
+def check_uevents(facts: Facts) -> Iterator[Observation]:
+    """Check the socket for uevents."""
+    if reason := require(facts.uevents_error):
+        action = "allow netlink sockets in the seccomp profile of the container"
+        yield warning(f"the socket for uevents cannot be opened: {reason}", action)
+    else:
+        yield ok("the socket for uevents can be opened")
+
+
+@REGISTRY.add(
+    "kernel-log",
+    title="/dev/kmsg is readable, if a probe of the kind `kernelLog` needs it.",
+    why="`kernelLog` probes read the kernel log from /dev/kmsg.",
+)
+def check_kernel_log(facts: Facts) -> Iterator[Observation]:
+    """Check /dev/kmsg."""
+    reason = require(facts.kernel_log_error)
+    if not reason:
+        yield ok("/dev/kmsg is readable")
+    elif _needs(facts).kernel_log:
+        action = "run the container privileged (in the chart: daemonset.privileged)"
+        yield error(f"/dev/kmsg cannot be read: {reason}, and a probe needs it", action)
+    else:
+        yield ok(f"/dev/kmsg cannot be read ({reason}), and no probe needs it")
+
+
+@REGISTRY.add(
+    "dev",
+    title="/dev is that of the host.",
+    why="A container has a /dev of its own, without the devices of the node.",
+)
+def check_dev(facts: Facts) -> Iterator[Observation]:
+    """Check the mount of /dev."""
+    yield _check_mount(facts, "/dev", "devtmpfs", "the device nodes of the kernel (devtmpfs)")
+
+
+@REGISTRY.add(
+    "sysfs",
+    title="/sys is a sysfs.",
+    why="The agent reads attributes of devices, drivers and the topology from /sys.",
+)
+def check_sysfs(facts: Facts) -> Iterator[Observation]:
+    """Check the mount of /sys."""
+    yield _check_mount(facts, "/sys", "sysfs", "sysfs")
+
+
+def _check_mount(facts: Facts, directory: str, type_: str, what: str) -> Observation:
+    path = f"{str(facts.machine.settings.root).rstrip('/')}{directory}"
+    mount = find_mount(require(facts.mounts), path)
+    if mount is None:
+        return unknown(f"the list of mounts does not contain {path}")
+    if mount.type == type_ and mount.target == path:
+        return ok(f"{path} is {what}")
+    found = f"{path} is a {mount.type}" if mount.target == path else f"{path} is a directory, not a mount"
+    return warning(
+        f"{found}, expected {what}",
+        f"mount {directory} of the host, and pass the directory above it with --root (in the chart: /host)",
+    )
+
+
+@REGISTRY.add(
+    "mount-propagation",
+    title="File systems that are mounted on the host later are visible.",
+    why="A file system that is mounted later, below a directory that a container has mounted without propagation, is "
+    "an empty directory for the agent: sources of mounts are then missing.",
+)
+def check_propagation(facts: Facts) -> Iterator[Observation]:
+    """Check the propagation of the directories that are mounted below the root."""
+    root = str(facts.machine.settings.root).rstrip("/")
+    if not root:
+        yield ok("the process has the file systems of its own root, without --root")
+        return
+    private = [mount for mount in _list_host_mounts(require(facts.mounts), root) if not mount.receives_mounts]
+    if private:
+        names = ", ".join(mount.target for mount in private)
+        action = "mount them with 'mountPropagation: HostToContainer' (rslave)"
+        yield warning(f"later mounts of the host do not appear below {names}", action)
+    else:
+        yield ok(f"each directory of the host below {root} that can get later mounts receives them")
+
+
+def _list_host_mounts(mounts: tuple[Mount, ...], root: str) -> Iterator[Mount]:
+    """Yield the mounts below a root in which file systems of the host can appear; a CDI directory gets none."""
+    for mount in mounts:
+        path = mount.target.removeprefix(root)
+        is_below = mount.target.startswith(f"{root}/")
+        is_fixed = any(path == fixed or path.startswith(f"{fixed}/") for fixed in CONTAINER_DIRECTORIES)
+        if is_below and not is_fixed and not path.endswith("/cdi"):
+            yield mount
+
+
+@REGISTRY.add(
+    "file-descriptors",
+    title="The limit of open files suffices.",
+    why="Each resource has a socket and a stream. Without file descriptors, the agent cannot serve new resources.",
+)
+def check_descriptors(facts: Facts) -> Iterator[Observation]:
+    """Compare the limit with the number of resources."""
+    limit = require(facts.process).open_files
+    needed = BASE_DESCRIPTORS + RESOURCE_DESCRIPTORS * _needs(facts).resource_names
+    if limit is not None and limit < needed:
+        yield error(
+            f"the limit of open files is {limit}, and the configuration needs about {needed}",
+            "raise RLIMIT_NOFILE of the agent ('ulimit -n', or LimitNOFILE of the systemd unit)",
+        )
+    else:
+        yield ok(f"the limit of open files is {limit or 'not set'}, and the configuration needs about {needed}")
+
+
+@REGISTRY.add(
+    "memory-limit",
+    title="The memory limit of the cgroup suffices for the agent and its probe workers.",
+    why="The kernel ends a process of the container when the limit is reached.",
+)
+def check_memory(facts: Facts) -> Iterator[Observation]:
+    """Compare the limit with the numbers of devices, resources and probes."""
+    memory, needs = require(facts.memory), _needs(facts)
+    workers = bool(needs.read_probes) + bool(needs.call_probes)
+    needed = AGENT_BYTES + workers * WORKER_BYTES
+    needed += needs.devices * DEVICE_BYTES + needs.resource_names * RESOURCE_BYTES
+    hung = min(MAX_HUNG_WORKERS, needs.read_probes) * WORKER_BYTES
+    text = f"the configuration needs about {_mib(needed)} MiB"
+    text += f", and {_mib(hung)} MiB more if reads of probes hang" if hung else ""
+    if memory.limit is None:
+        yield ok(f"the cgroup of this process has no memory limit; {text}")
+        return
+    text = f"the memory limit is {memory.limit // _MIB} MiB ({memory.file}); {text}"
+    action = f"set the memory limit of the container to at least {_mib(needed + hung)} MiB (in the chart: "
+    action += "daemonset.resources)"
+    if memory.limit < needed:
+        yield error(text, action)
+    elif memory.limit < needed + hung:
+        yield warning(text, action)
+    else:
+        yield ok(text)
+
+
+def _mib(count: int) -> int:
+    return math.ceil(count / _MIB)
+
+
+@REGISTRY.add(
+    "process-limit",
+    title="The limit of processes and threads of the cgroup suffices.",
+    why="The agent runs file operations in threads and probes in processes; without new threads, scans are late.",
+)
+def check_processes(facts: Facts) -> Iterator[Observation]:
+    """Compare the limit with the number of threads of the agent and its workers."""
+    pids, needs = require(facts.pids), _needs(facts)
+    needed = BASE_THREADS + min(MAX_CALLS, needs.call_probes) + min(MAX_HUNG_WORKERS, needs.read_probes)
+    text = f"the configuration needs at most about {needed}"
+    if pids.limit is None:
+        yield ok(f"the cgroup of this process has no limit of processes; {text}")
+    elif pids.limit < needed:
+        action = "raise the limit of processes of the pod (podPidsLimit of the kubelet)"
+        yield warning(f"the limit is {pids.limit} processes and threads ({pids.file}); {text}", action)
+    else:
+        yield ok(f"the limit is {pids.limit} processes and threads ({pids.file}); {text}")
+
+
+@REGISTRY.add(
+    "clock",
+    title="The clock is plausible.",
+    why="Times in the log and in the status are those of this clock; certificates and schedules of the node fail, too.",
+)
+def check_clock(facts: Facts) -> Iterator[Observation]:
+    """Compare the clock with the times of files, and report what the kernel knows about its synchronization."""
+    clock = require(facts.clock)
+    action = "set the clock of the node, and run a time service such as chrony"
+    if clock.now < clock.built_at:
+        built = _format_time(clock.built_at)
+        yield error(f"the clock shows {_format_time(clock.now)}, before genplug was built ({built})", action)
+    elif clock.newest_file is not None and clock.newest_file[1] > clock.now + _CLOCK_SECONDS:
+        path, modified = clock.newest_file
+        text = f"the clock shows {_format_time(clock.now)}, and {path} is of {_format_time(modified)}, which is later"
+        yield warning(text, action)
+    elif clock.is_synchronized is False:
+        text = "the kernel reports that no time service synchronizes the clock (adjtimex)"
+        yield warning(text, action)
+    elif clock.is_synchronized is None:
+        yield ok(f"the clock shows {_format_time(clock.now)}; the kernel does not report whether it is synchronized")
+    else:
+        yield ok(f"the clock shows {_format_time(clock.now)}, and a time service synchronizes it")
+
+
+def _format_time(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
