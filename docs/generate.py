@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 from genplug.cli.main import COMMANDS  # noqa: E402 - of this checkout, wherever the script is started
 from genplug.config.diagnostics import ConfigInvalidError, format_diagnostics  # noqa: E402
 from genplug.config.load import load_text  # noqa: E402
+from genplug.doctor.checks import CHECKS  # noqa: E402
 from genplug.documentation.keys import (  # noqa: E402
     Key,
     Schema,
@@ -444,8 +445,18 @@ def _join_numbers(entry: DeniedNode) -> Iterator[str]:
             yield f"{major}:{minors[0]}" + (f" to {major}:{minors[-1]}" if len(minors) > 1 else "")
 
 
+def render_checks(_before: str) -> Iterator[str]:
+    """Yield a section with a table for each group of checks of ``genplug doctor``."""
+    for group in dict.fromkeys(check.group for check in CHECKS):
+        yield from ("", f"## {group.capitalize()}", "", "| Check | Examines | Why it matters |", "| --- | --- | --- |")
+        for check in CHECKS:
+            if check.group == group:
+                yield f"| `{check.name}` | {mark_literals(check.title)} | {mark_literals(check.why)} |"
+
+
 GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
     "attributes": render_attributes,
+    "checks": render_checks,
     "commands": render_commands,
     "denied-nodes": render_denied_nodes,
     "denied-variables": render_denied_variables,

@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,8 @@ examples:
   genplug doctor --config genplug.yaml --root node.tar.gz
   kubectl exec --namespace genplug daemonset/genplug -- genplug doctor
 
-Without --config, in the container of an agent, the command uses the options of the agent.
+Without --config and --root, the command uses the options of the agent that runs beside it, for example in the same
+container.
 With an archive of 'genplug capture', what the archive does not contain is unknown.
 
 `genplug schema doctor` describes the keys of `-o json` and `-o yaml`.
@@ -37,9 +39,6 @@ With an archive of 'genplug capture', what the archive does not contain is unkno
 exit codes: 0 ready, 2 usage error or unknown check, 4 a check found an error
 """
 _USAGE_ERROR, _NOT_READY = 2, 4
-_AGENT = Path("/proc/1/cmdline")
-"""The command line of the agent in its container."""
-_MAX_COMMAND_BYTES = 1 << 16
 _OPTIONS = (
     *("config", "policy", "kubelet_dir", "device_plugins_dir", "pod_resources_dir"),
     *("root", "cdi_dir", "cdi_search_dirs", "node_name"),
@@ -56,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         default=None,
-        help=f"{CONFIG_HELP} (default: GENPLUG_CONFIG from the environment, else that of the agent in its container)",
+        help=f"{CONFIG_HELP} (default: GENPLUG_CONFIG from the environment, else that of the agent)",
     )
     parser.set_defaults(environment_config=config.split(":") if config else None)
     add_policy(parser)
@@ -132,30 +131,32 @@ def _build_machine(arguments: argparse.Namespace, root: Path) -> "Machine":
 
 
 def _add_agent_options(arguments: argparse.Namespace) -> None:
-    """Use the configuration of the environment, or all options of the agent in whose container this command runs."""
+    """Use the configuration of the environment, or all options of the agent whose files this process shares."""
+    from genplug.record.agent_process import AgentProcess, describe_method, find_agent, shares_files  # noqa: PLC0415
+
     if arguments.config is not None:
         return
     arguments.config = arguments.environment_config
-    if arguments.config is None and (found := find_agent_options(_AGENT)) is not None:
-        for name in _OPTIONS:
-            setattr(arguments, name, getattr(found, name))
-        print_message("doctor", f"using the options of the agent (process 1): --config {' '.join(found.config)}")
+    if arguments.config is not None or arguments.root != "/":
+        return
+    agent = find_agent()
+    if isinstance(agent, AgentProcess) and shares_files(agent, describe_method(agent)):
+        found = parse_agent_arguments(agent.arguments)
+        if found is not None:
+            for name in _OPTIONS:
+                setattr(arguments, name, getattr(found, name))
+            print_message("doctor", f"using the options of the agent (PID {agent.pid}): {' '.join(agent.arguments)}")
 
 
-def find_agent_options(command_line: Path) -> argparse.Namespace | None:
-    """Return the options of an agent with this command line (proc_pid_cmdline(5)), None if it is another program."""
-    try:
-        with command_line.open("rb") as file:
-            words = file.read(_MAX_COMMAND_BYTES).decode(errors="replace").split("\0")
-    except OSError:
-        return None
-    if not any("genplug" in word for word in words[:3]) or "run" not in words[:4]:
-        return None
+def parse_agent_arguments(words: Sequence[str]) -> argparse.Namespace | None:
+    """Return the options of an agent with these arguments of ``genplug run``, None if this version has other options.
+
+    Their defaults come from the environment of this process, which is that of the agent in its container.
+    """
     parser = argparse.ArgumentParser(add_help=False)
     run_command.configure(parser)
     try:
         with redirect_stderr(io.StringIO()):
-            found = parser.parse_args([word for word in words[words.index("run") + 1 :] if word])
+            return parser.parse_args([word for word in words if word])
     except SystemExit:
         return None
-    return found if found.config else None

@@ -1,4 +1,4 @@
-"""What :mod:`genplug.doctor.gather` found on a machine, as frozen values: the only input of the checks."""
+"""The facts that :mod:`genplug.doctor.gather` reads from a machine: frozen values, the only input of the checks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ def require(fact: Known[Fact]) -> Fact:
 
 @frozen
 class Machine:
-    """What to examine: the settings of the agent, and where this process sees the file systems of its own kernel.
+    """The examined machine: the settings of the agent, and where this process sees the file systems of its own kernel.
 
     ``is_archive`` is whether ``--root`` is an archive of ``genplug capture``, which has neither a kernel nor processes.
     """
@@ -190,7 +190,7 @@ class ConfiguredResource:
 
 @frozen
 class Needs:
-    """What a configuration needs of the machine. ``programs`` are those that probes and ``preStart`` run."""
+    """The needs of a configuration. ``programs`` are those that probes and ``preStart`` run."""
 
     kernel_log: bool = False
     cdi: bool = False

@@ -21,7 +21,7 @@ class Severity(Enum):
 
 @frozen
 class Observation:
-    """What a check found, and what to do; ``action`` is empty if there is nothing to do."""
+    """The fact that a check found, and what to do; ``action`` can be empty for ``ok`` and ``unknown``."""
 
     severity: Severity
     found: str

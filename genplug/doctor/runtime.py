@@ -1,7 +1,7 @@
 """Reads the configuration of the container runtime: containerd or CRI-O, and whether it injects CDI devices.
 
-Sources: docs/cri/config.md of containerd (``enable_cdi`` is false by default in 1.7 and true in 2.0, where version 3 of
-the format begins), and docs/crio.conf.5.md of CRI-O, which always injects CDI devices.
+Sources: the CRI plugin configuration guide of containerd (``enable_cdi`` is false by default in 1.7 and true in 2.0,
+where version 3 of the format begins), and crio.conf(5) of CRI-O, which always injects CDI devices.
 """
 
 import posixpath

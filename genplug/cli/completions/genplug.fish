@@ -45,8 +45,8 @@ function _shtab_genplug_using
   test "$_shtab_genplug_cmdpath" = "$argv"
 end
 
-set -g _shtab_genplug_commands run status reload validate diff plan init record convert capture schema explain completion demo
-set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --color --config --device-plugins-dir --document --from --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod-resources-dir --pods --policy --policy-output --pool --root --timeout --values -o
+set -g _shtab_genplug_commands run status reload validate diff plan doctor init record convert capture schema explain completion demo
+set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --check --color --config --device-plugins-dir --document --from --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod-resources-dir --pods --policy --policy-output --pool --root --timeout --values -o
 
 complete -c genplug -e
 complete -c genplug -f
@@ -131,6 +131,21 @@ complete -c genplug -n '_shtab_genplug_using plan' -l explain -d 'show for each 
 complete -c genplug -n '_shtab_genplug_using plan' -l probe -d 'run every probe once, including programs and requests, and show the results'
 complete -c genplug -n '_shtab_genplug_using plan' -l allocate -x -d 'print what a container that requests N of RESOURCE would receive'
 complete -c genplug -n '_shtab_genplug_using plan' -l strict -d 'exit with 3 if there are warnings or conflicts'
+complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a doctor -d 'check this machine, and the configuration against it'
+complete -c genplug -n '_shtab_genplug_using doctor' -s h -l help -d 'show this help message and exit'
+complete -c genplug -n '_shtab_genplug_using doctor' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file, or a directory such as a mounted ConfigMap'
+complete -c genplug -n '_shtab_genplug_using doctor' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy that limits what the configuration may do'
+complete -c genplug -n '_shtab_genplug_using doctor' -l kubelet-dir -xka "(__fish_complete_directories)" -d 'directory of the kubelet, from which the next two directories derive'
+complete -c genplug -n '_shtab_genplug_using doctor' -l device-plugins-dir -xka "(__fish_complete_directories)" -d 'directory with the kubelet'"'"'s socket for device plugins, which the --root-dir of a kubelet does not move'
+complete -c genplug -n '_shtab_genplug_using doctor' -l pod-resources-dir -xka "(__fish_complete_directories)" -d 'directory with the kubelet'"'"'s socket of the pod-resources API, which the --root-dir of a kubelet moves'
+complete -c genplug -n '_shtab_genplug_using doctor' -l root -xka "(__fish_complete_path (commandline -ct))" -d 'root directory of the host, for example /host in a container, or an archive of '"'"'genplug capture'"'"''
+complete -c genplug -n '_shtab_genplug_using doctor' -l cdi-dir -xka "(__fish_complete_directories)" -d 'directory on the host for the CDI files of '"'"'inject: cdi'"'"''
+complete -c genplug -n '_shtab_genplug_using doctor' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
+complete -c genplug -n '_shtab_genplug_using doctor' -l node-name -x -d 'name of the Kubernetes node'
+complete -c genplug -n '_shtab_genplug_using doctor' -l check -x -d 'run only this check'
+complete -c genplug -n '_shtab_genplug_using doctor' -l list -d 'list the checks and exit'
+complete -c genplug -n '_shtab_genplug_using doctor' -s o -l output -xka "table wide json yaml" -d 'format of the output'
+complete -c genplug -n '_shtab_genplug_using doctor' -l color -xka "auto always never" -d 'print colors'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a init -d 'print a configuration to start from, for a kind of hardware or for this machine'
 complete -c genplug -n '_shtab_genplug_using init' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using init' -l list -d 'list all kinds of hardware with a recipe'
@@ -164,7 +179,7 @@ complete -c genplug -n '_shtab_genplug_using capture' -l cdi-search-dirs -x -d '
 complete -c genplug -n '_shtab_genplug_using capture' -l node-name -x -d 'name of the Kubernetes node'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration or of another document'
 complete -c genplug -n '_shtab_genplug_using schema' -s h -l help -d 'show this help message and exit'
-complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion" -d 'schema to print'
+complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion doctor" -d 'schema to print'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a explain -d 'print the documentation of a key, an error code, an alert, an event or a metric'
 complete -c genplug -n '_shtab_genplug_using explain' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using explain' -l document -xka "config policy values" -d 'document of a key'

@@ -9,6 +9,7 @@ _shtab_genplug_commands() {
     convert:'print the configuration of another device plugin as a configuration of genplug'
     demo:'try genplug on a simulated node, without a cluster, hardware or root'
     diff:'show what a change of the configuration does to resources, devices and pods'
+    doctor:'check this machine, and the configuration against it'
     explain:'print the documentation of a key, an error code, an alert, an event or a metric'
     init:'print a configuration to start from, for a kind of hardware or for this machine'
     plan:'show which devices this node would offer, and why'
@@ -95,6 +96,26 @@ _shtab_genplug_diff_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_genplug_diff_defaults_added=0
+
+_shtab_genplug_doctor_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--config[configuration file, or a directory such as a mounted ConfigMap]:PATH:_files"
+  "--policy[policy that limits what the configuration may do]:FILE:_files"
+  "--kubelet-dir[directory of the kubelet, from which the next two directories derive]:DIR:_files -/"
+  "--device-plugins-dir[directory with the kubelet\'s socket for device plugins, which the --root-dir of a kubelet does not move]:DIR:_files -/"
+  "--pod-resources-dir[directory with the kubelet\'s socket of the pod-resources API, which the --root-dir of a kubelet moves]:DIR:_files -/"
+  "--root[root directory of the host, for example \/host in a container, or an archive of \'genplug capture\']:DIR:_files"
+  "--cdi-dir[directory on the host for the CDI files of \'inject\: cdi\']:DIR:_files -/"
+  "--cdi-search-dirs[directories on the host from which the container runtime reads CDI files (\'cdi_spec_dirs\' in its configuration), separated by \'\:\', by increasing priority]:DIR:DIR:"
+  "--node-name[name of the Kubernetes node]:NAME:"
+  "*--check[run only this check]:NAME:"
+  "--list[list the checks and exit]"
+  {-o,--output}"[format of the output]:output:(table wide json yaml)"
+  "--color[print colors]:color:(auto always never)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_genplug_doctor_defaults_added=0
 
 _shtab_genplug_explain_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -188,7 +209,7 @@ _shtab_genplug_run_defaults_added=0
 
 _shtab_genplug_schema_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":schema to print:(config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion)"
+  ":schema to print:(config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion doctor)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -248,6 +269,7 @@ _shtab_genplug() {
         convert) _arguments -C -s $_shtab_genplug_convert_options ;;
         demo) _arguments -C -s $_shtab_genplug_demo_options ;;
         diff) _arguments -C -s $_shtab_genplug_diff_options ;;
+        doctor) _arguments -C -s $_shtab_genplug_doctor_options ;;
         explain) _arguments -C -s $_shtab_genplug_explain_options ;;
         init) _arguments -C -s $_shtab_genplug_init_options ;;
         plan) _arguments -C -s $_shtab_genplug_plan_options ;;

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genplug.cli.doctor import find_agent_options
+from genplug.cli.doctor import parse_agent_arguments
 from genplug.cli.main import main
 from genplug.doctor.checks import CHECKS
 from genplug.testing.node.fake_node import FakeNode
@@ -92,29 +92,13 @@ async def test_archive_of_a_node_is_checked_as_far_as_it_has_facts(
     assert document["ready"] is True
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["/usr/bin/python3", "/usr/bin/genplug", "run", "--config", "/etc/genplug", "--root", "/host"],
-        ["genplug", "run", "--root", "/host", "--config", "/etc/genplug"],
-        ["python3", "-m", "genplug", "run", "--root=/host", "--config=/etc/genplug", "--listen", ":9808"],
-    ],
-)
-def test_options_of_the_agent_are_those_of_its_command_line(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("GENPLUG_CONFIG", raising=False)
-    path = tmp_path / "cmdline"
-    path.write_bytes(b"".join(word.encode() + b"\0" for word in command))
-    found = find_agent_options(path)
+def test_options_of_the_agent_are_those_of_its_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENPLUG_KUBELET_DIR", "/data/kubelet")
+    found = parse_agent_arguments(["--config", "/etc/genplug", "--root=/host", "--listen", ":9808", ""])
     assert found is not None
-    assert (found.config, found.root) == (["/etc/genplug"], "/host")
+    assert (found.config, found.root, found.kubelet_dir) == (["/etc/genplug"], "/host", "/data/kubelet")
 
 
-@pytest.mark.parametrize("command", ["/sbin/init", "sh\0run", "genplug\0demo", "genplug\0run\0--bad"])
-def test_other_process_has_no_options(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "cmdline"
-    path.write_text(command + "\0")
-    assert find_agent_options(path) is None
-    assert find_agent_options(tmp_path / "missing") is None
+def test_agent_of_another_version_has_no_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_agent_arguments(["--config", "/etc/genplug", "--unknown"]) is None
     assert capsys.readouterr().err == ""

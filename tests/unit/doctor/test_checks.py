@@ -1,5 +1,6 @@
 """The checks as functions of facts: each check has facts with which it is ok, and facts with which it is not."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,11 @@ from genplug.doctor.facts import (
     Unknown,
 )
 from genplug.doctor.findings import Report, Severity, run_checks
+from tests.support.golden import check_golden
 from tests.support.outputs import check_output
 from tests.unit.doctor.example import CONFIGURATION, FACTS, PROCESS, expect_finding, run_check
 
+GOLDEN = Path(__file__).parent / "golden"
 ERROR, WARNING, OK, UNKNOWN = Severity.ERROR, Severity.WARNING, Severity.OK, Severity.UNKNOWN
 IN_CONTAINER = Machine(Settings((), root=Path("/host")))
 CDI = evolve(CONFIGURATION, needs=Needs(cdi=True, cdi_files=True))
@@ -203,4 +206,4 @@ def test_document_has_the_format_of_its_schema() -> None:
     facts = evolve(FACTS, kubelet_socket=Socket(Path("/k"), "refuses"))
     document = Report(run_checks(CHECKS, facts), "node-1").as_json()
     check_output(document)
-    assert document["ready"] is False
+    check_golden(GOLDEN / "report.json", json.dumps(document, indent=2) + "\n")
