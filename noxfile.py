@@ -28,7 +28,7 @@ LOCK = "requirements-dev.lock"
 BUILD = Path("build")
 DIST = Path("dist")
 
-NEEDS_SETUP = ("cluster", "fuse", "helm", "image", "packages", "podman", "root")
+NEEDS_SETUP = ("browser", "cluster", "fuse", "helm", "image", "packages", "podman", "root")
 """The pytest markers of tests that need root or programs from outside PyPI."""
 
 PROSE = {
@@ -182,6 +182,13 @@ def image(session: nox.Session) -> None:
     require_root(session)
     install(session, "-e", ".[test]")
     run_pytest(session, "-m", "image or podman")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Test the status page in a browser; needs .ci/tools."""
+    install(session, "-e", ".[test]")
+    run_pytest(session, "-m", "browser")
 
 
 @nox.session

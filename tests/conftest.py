@@ -21,6 +21,10 @@ def _has(*programs: str) -> bool:
 
 
 REQUIREMENTS = {
+    "browser": (
+        _has("chromium") and (TOOLS / "axe.min.js").exists(),
+        "needs Chromium and axe-core: as root, run .ci/tools",
+    ),
     "cluster": (
         IS_ROOT and _has("containerd", "etcd", "runc") and any(TOOLS.glob("kubernetes/*/kubelet")),
         "needs a Kubernetes for tests: as root, run .ci/tools and tests/cluster/build",

@@ -58,18 +58,15 @@ def build_title(status: Status) -> str:
     return f"{'Ready' if status.is_ready else 'Not ready'} - genplug{_format_node(status)}"
 
 
-def build_sections(status: Status, entries: Entries, clock: Clock) -> dict[str, Element]:
-    """Return the sections of the page by their IDs, in order."""
-    sections = {
-        "summary": _build_summary(status),
-        "resources": _build_resources(status.resources),
-    }
+def build_sections(status: Status, entries: Entries, clock: Clock) -> Iterator[tuple[str, Element]]:
+    """Yield the sections of the page with their IDs, so that only one of them is in memory as elements."""
+    yield "summary", _build_summary(status)
+    yield "resources", _build_resources(status.resources)
     shown = _select_devices(status.resources)
     for resource in status.resources:
         if resource.devices:
-            sections[_section_id(resource)] = _build_devices(resource, shown[resource.name], entries, clock)
-    sections["containers"] = _build_containers(status.resources)
-    return sections
+            yield _section_id(resource), _build_devices(resource, shown[resource.name], entries, clock)
+    yield "containers", _build_containers(status.resources)
 
 
 def describe_changes(previous: Status, current: Status) -> str:
@@ -212,8 +209,8 @@ def _measure_bar(resource: ResourceStatus) -> tuple[tuple[str, int], ...]:
     return ("in-use", len(used)), ("free", free), ("unhealthy", len(unused) - free)
 
 
-def _build_remarks(remarks: Sequence[str]) -> Element | None:
-    return build_element("ul", *(build_element("li", remark) for remark in remarks)) if remarks else None
+def _build_remarks(remarks: Sequence[str]) -> Child:
+    return build_element("ul", *(build_element("li", remark) for remark in remarks)) if remarks else "none"
 
 
 def _list_remarks(resource: ResourceStatus) -> Iterator[str]:
@@ -329,7 +326,7 @@ def _build_device_row(
         ", ".join(map(str, device.numa_nodes)) or "not known",
         ", ".join(users) or ("nothing" if resource.in_use is not None else "not known"),
         ", ".join(device.paths),
-        device.reason or None,
+        device.reason or "none",
     ]
     return _device_anchor(resource, device), cells
 

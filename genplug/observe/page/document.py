@@ -54,7 +54,7 @@ def render_page(status: Status, entries: Entries, clock: Clock) -> str:
     """Return the HTML document of a status."""
     code = read_code()
     title = render_html(build_element("title", build_title(status)))
-    sections = "".join(map(render_html, build_sections(status, entries, clock).values()))
+    sections = "".join(render_html(section) for _, section in build_sections(status, entries, clock))
     return (
         f'<!doctype html>\n<html lang="en" data-page="{code.checksum}"><head><meta charset="utf-8">{title}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -94,7 +94,7 @@ class LivePages:
             status, entries = await self._read()
             now = time.monotonic()
             sections = build_sections(status, entries, Clock(time.time(), now))
-            texts = {section_id: render_json(section) for section_id, section in sections.items()}
+            texts = {section_id: render_json(section) for section_id, section in sections}
             self._state = _State(status, texts, build_title(status), change, now)
             return self._state
 

@@ -124,8 +124,7 @@ def test_devices_are_grouped_by_numa_node() -> None:
     devices = tuple(
         DeviceStatus(f"x{number}", (), healthy=True, reason="", numa_nodes=(number % 2,)) for number in range(4)
     )
-    section = build_sections(evolve(STATUS, resources=(evolve(LIVE, devices=devices),)), {}, CLOCK)
-    page = PageReader("".join(map(render_html, section.values())))
+    page = read_page(evolve(STATUS, resources=(evolve(LIVE, devices=devices),)))
     texts = [text for text in page.texts if text.startswith(("NUMA node ", "x"))]
     assert texts[:6] == ["NUMA node 0", "x0", "x2", "NUMA node 1", "x1", "x3"]
 
@@ -191,7 +190,7 @@ def test_text_of_devices_pods_and_files_is_never_markup(texts: Sequence[str]) ->
     content = "".join(page.texts)
     assert escape_lines(texts[ERROR]) in content
     assert all(escape_line(text) in content for text in (*texts[:ERROR], *texts[ERROR + 1 :]))
-    for section in build_sections(hostile, {}, CLOCK).values():
+    for _, section in build_sections(hostile, {}, CLOCK):
         # A newline would end the event that contains the section.
         assert render_json(section).isprintable()
         assert json.loads(render_json(section))
