@@ -1,6 +1,7 @@
 """Reads the files of an audit log line by line; a damaged line is reported, and the others count."""
 
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -43,7 +44,7 @@ def list_files(path: Path) -> tuple[tuple[Path, ...], ...]:
     Raises:
         OSError: the path cannot be read.
     """
-    if not path.is_dir():
+    if not stat.S_ISDIR(path.stat().st_mode):
         return ((path,),)
     entries = sorted(path.iterdir())
     files = tuple(entry for entry in entries if is_file_name(entry.name))

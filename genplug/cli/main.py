@@ -20,6 +20,7 @@ COMMANDS = {
     "init": "print a configuration to start from, for a kind of hardware or for this machine",
     "record": "print the governance record of this node: versions, rights, drivers, health monitoring, digests",
     "convert": "print the configuration of another device plugin as a configuration of genplug",
+    "audit": "show who had a device, which devices a pod had, or the records of audit logs",
     "capture": "write what a configuration reads from this node into an archive",
     "schema": "print the JSON Schema of the configuration or of another document",
     "explain": "print the documentation of a key, an error code, an alert, an event or a metric",

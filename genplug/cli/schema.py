@@ -17,12 +17,15 @@ SCHEMAS = {
     "fleet-status": "fleet-status.schema.json",
     "conversion": "conversion.schema.json",
     "doctor": "doctor.schema.json",
+    "audit": "audit.schema.json",
+    "audit-report": "audit-report.schema.json",
 }
 """The file of each schema, by the name that the command takes."""
 DESCRIPTION = """\
 Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
 use them to check and complete a file. The others are the formats of the JSON documents that the commands of genplug and
-`kubectl genplug` print.
+`kubectl genplug` print. `audit` is the format of a record of the audit
+log, and `audit-report` that of `genplug audit`.
 """
 EPILOG = """\
 examples:

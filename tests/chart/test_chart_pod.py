@@ -114,6 +114,15 @@ def test_cdi_directories_are_read_only_except_the_directory_of_the_agent() -> No
     assert len(paths) == 9
 
 
+def test_directory_of_the_audit_log_is_writable_and_known_to_the_command() -> None:
+    daemonset = render_default_daemonset(merge_values(MINIMAL, {"daemonset": {"auditDir": "/srv/audit"}}))
+    assert get_host_paths(daemonset)["/srv/audit"] == ("/var/log/genplug", False)
+    assert {"name": "GENPLUG_AUDIT_DIR", "value": "/var/log/genplug"} in get_agent(daemonset)["env"]
+    without = render_default_daemonset(MINIMAL)
+    assert "/var/log/genplug" not in [mount["mountPath"] for mount in get_agent(without)["volumeMounts"]]
+    assert "GENPLUG_AUDIT_DIR" not in [variable["name"] for variable in get_agent(without)["env"]]
+
+
 def test_privileged_pool_leaves_other_pools_unprivileged() -> None:
     found = get_daemonsets(
         render(merge_values(MINIMAL, {"pools": {"lab": {"daemonset": {"privileged": True}}, "edge": {}}}))

@@ -12,6 +12,7 @@ from genplug.agent import Agent, audit_recorder
 from genplug.testing.kubelet import AdmissionError
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.audit import read_documents, read_intervals
+from tests.support.outputs import check_output
 from tests.support.resources import X_CONFIG, XY_CONFIG, X, Y, plug_devices
 
 
@@ -56,6 +57,8 @@ async def test_allocation_is_recorded_with_its_pod_hardware_and_configuration(no
         sha256 = agent.snapshot.config.sha256
         await node.kubelet.remove_pod("web-0")
         documents = await wait_for_records(log, has("released"))
+    for document in documents:
+        check_output(document)
     by_type = {document["type"]: document for document in documents}
     assert by_type["configLoaded"]["added"] == [X]
     assert by_type["configLoaded"]["configSha256"] == sha256

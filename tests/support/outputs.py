@@ -24,9 +24,12 @@ KINDS = {
 RECORD_KINDS = {"NodeRecord": "record", "ReleaseRecord": "record"}
 """The same for the documents that docs/reference/record.md describes."""
 
+AUDIT_KINDS = {"AuditRecord": "audit", "AuditReport": "audit-report"}
+"""The same for the documents that docs/reference/audit.md describes."""
+
 SCHEMAS: dict[str, dict[str, Any]] = {
     kind: json.loads((ROOT / "schemas" / f"{name}.schema.json").read_text())
-    for kind, name in (KINDS | RECORD_KINDS).items()
+    for kind, name in (KINDS | RECORD_KINDS | AUDIT_KINDS).items()
 }
 FORMATS = FormatChecker(formats=())
 

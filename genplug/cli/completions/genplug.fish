@@ -45,8 +45,8 @@ function _shtab_genplug_using
   test "$_shtab_genplug_cmdpath" = "$argv"
 end
 
-set -g _shtab_genplug_commands run status reload validate diff plan doctor init record convert capture schema explain completion demo
-set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --check --color --config --device-plugins-dir --document --from --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod-resources-dir --pods --policy --policy-output --pool --root --timeout --values -o
+set -g _shtab_genplug_commands run status reload validate diff plan doctor init record convert audit capture schema explain completion demo
+set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --check --color --config --device --device-plugins-dir --document --from --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod --pod-resources-dir --pods --policy --policy-output --pool --resource --root --since --timeout --to --type --values -o
 
 complete -c genplug -e
 complete -c genplug -f
@@ -169,6 +169,17 @@ complete -c genplug -n '_shtab_genplug_using convert' -s o -l output -xka "yaml 
 complete -c genplug -n '_shtab_genplug_using convert' -l policy-output -xka "(__fish_complete_path (commandline -ct))" -d 'file to create with the policy, if it needs a policy'
 complete -c genplug -n '_shtab_genplug_using convert' -l strict -d 'exit with 3 if something is not expressed'
 complete -c genplug -n '_shtab_genplug_using convert; and test $_shtab_genplug_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration of another device plugin, or '"'"'-'"'"''
+complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a audit -d 'show who had a device, which devices a pod had, or the records of audit logs'
+complete -c genplug -n '_shtab_genplug_using audit' -s h -l help -d 'show this help message and exit'
+complete -c genplug -n '_shtab_genplug_using audit' -l device -x -d 'device ID, path, serial number, PCI address, or another identifying value'
+complete -c genplug -n '_shtab_genplug_using audit' -l pod -x -d 'namespace and name of a pod'
+complete -c genplug -n '_shtab_genplug_using audit' -l resource -x -d 'name of a resource'
+complete -c genplug -n '_shtab_genplug_using audit' -l type -xka "started stopped heartbeat gap configLoaded configRefused devicesAdded deviceRemoved deviceHealthy deviceUnhealthy deviceWithheld allocated refused assigned released kubeletRestarted registered disconnected" -d 'show the records of this type'
+complete -c genplug -n '_shtab_genplug_using audit' -l from -x -d 'start of the range, for example 2026-11-27T17:00Z'
+complete -c genplug -n '_shtab_genplug_using audit' -l to -x -d 'end of the range'
+complete -c genplug -n '_shtab_genplug_using audit' -l since -x -d 'start of the range before now, for example 2h or 7d'
+complete -c genplug -n '_shtab_genplug_using audit' -s o -l output -xka "table json yaml" -d format
+complete -c genplug -n '_shtab_genplug_using audit; and test $_shtab_genplug_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files or directories of audit logs, or '"'"'-'"'"''
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a capture -d 'write what a configuration reads from this node into an archive'
 complete -c genplug -n '_shtab_genplug_using capture' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using capture' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'archive to write, or '"'"'-'"'"' for stdout'
@@ -179,7 +190,7 @@ complete -c genplug -n '_shtab_genplug_using capture' -l cdi-search-dirs -x -d '
 complete -c genplug -n '_shtab_genplug_using capture' -l node-name -x -d 'name of the Kubernetes node'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration or of another document'
 complete -c genplug -n '_shtab_genplug_using schema' -s h -l help -d 'show this help message and exit'
-complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion doctor" -d 'schema to print'
+complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion doctor audit audit-report" -d 'schema to print'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a explain -d 'print the documentation of a key, an error code, an alert, an event or a metric'
 complete -c genplug -n '_shtab_genplug_using explain' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using explain' -l document -xka "config policy values" -d 'document of a key'

@@ -4,6 +4,7 @@
 
 _shtab_genplug_commands() {
   local _commands=(
+    audit:'show who had a device, which devices a pod had, or the records of audit logs'
     capture:'write what a configuration reads from this node into an archive'
     completion:'print the completion script of a shell'
     convert:'print the configuration of another device plugin as a configuration of genplug'
@@ -30,6 +31,22 @@ _shtab_genplug_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_genplug_defaults_added=0
+
+_shtab_genplug_audit_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--device[device ID, path, serial number, PCI address, or another identifying value]:NAME:"
+  "--pod[namespace and name of a pod]:NAMESPACE/POD:"
+  "--resource[name of a resource]:NAME:"
+  "*--type[show the records of this type]:type:(started stopped heartbeat gap configLoaded configRefused devicesAdded deviceRemoved deviceHealthy deviceUnhealthy deviceWithheld allocated refused assigned released kubeletRestarted registered disconnected)"
+  "--from[start of the range, for example 2026-11-27T17\:00Z]:TIME:"
+  "--to[end of the range]:TIME:"
+  "--since[start of the range before now, for example 2h or 7d]:PERIOD:"
+  {-o,--output}"[format]:output:(table json yaml)"
+  "(*)::files or directories of audit logs, or \'-\':_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_genplug_audit_defaults_added=0
 
 _shtab_genplug_capture_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -209,7 +226,7 @@ _shtab_genplug_run_defaults_added=0
 
 _shtab_genplug_schema_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":schema to print:(config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion doctor)"
+  ":schema to print:(config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion doctor audit audit-report)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -264,6 +281,7 @@ _shtab_genplug() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_genplug-$line[1]:"
       case $line[1] in
+        audit) _arguments -C -s $_shtab_genplug_audit_options ;;
         capture) _arguments -C -s $_shtab_genplug_capture_options ;;
         completion) _arguments -C -s $_shtab_genplug_completion_options ;;
         convert) _arguments -C -s $_shtab_genplug_convert_options ;;
