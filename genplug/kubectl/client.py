@@ -53,6 +53,7 @@ class Cause(Enum):
 
 _CAUSES = (
     ("(Forbidden)", Cause.FORBIDDEN),
+    (" is forbidden: ", Cause.FORBIDDEN),
     ("(Unauthorized)", Cause.UNAUTHORIZED),
     ("You must be logged in", Cause.UNAUTHORIZED),
     ("(NotFound)", Cause.NOT_FOUND),
@@ -61,7 +62,11 @@ _CAUSES = (
     ("no such host", Cause.UNREACHABLE),
     ("i/o timeout", Cause.UNREACHABLE),
 )
-"""The texts in the messages of kubectl for each cause (k8s.io/kubectl, pkg/cmd/util/helpers.go)."""
+"""The texts in the messages of kubectl for each cause (k8s.io/kubectl, pkg/cmd/util/helpers.go).
+
+`kubectl exec` prints the message of the API server without its reason: `unable to upgrade connection: pods "x" is
+forbidden: User "y" cannot create resource "pods/exec"`.
+"""
 
 
 class KubectlError(Exception):

@@ -1,16 +1,28 @@
 """The chart on a cluster: installation, changes, restarts, failures and removal while pods hold devices."""
 
 import json
+import os
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genplug.record.facts import find_facts
-from tests.cluster.cluster import NAMESPACE, Cluster, build_container, build_pod, parse_device_numbers, poll_until
+from tests.cluster.cluster import (
+    NAMESPACE,
+    TOOLS,
+    Cluster,
+    build_container,
+    build_pod,
+    parse_device_numbers,
+    poll_until,
+)
 from tests.cluster.node import Node
 from tests.support.outputs import check_output
 
@@ -233,6 +245,45 @@ def test_devices_of_the_kubelet_and_of_genplug_are_equal(cluster: Cluster) -> No
     allocated = cluster.node.list_allocated_devices()
     assert {name: len(ids) for name, ids in allocated.items()} == {"test.example/thing": 2, "test.example/fuse": 1}
     assert all(ids <= status[name] for name, ids in allocated.items())
+
+
+_PLUGIN = """\
+#!/bin/sh
+PYTHONPATH={root} exec {python} -m genplug.kubectl "$@"
+"""
+
+
+def test_kubectl_plugin_shows_devices_in_use_and_respects_rights(cluster: Cluster, tmp_path: Path) -> None:
+    plugin = tmp_path / "kubectl-genplug"
+    plugin.write_text(_PLUGIN.format(root=Path(__file__).parents[2], python=sys.executable))
+    plugin.chmod(0o755)
+    environment = [f"PATH={tmp_path}:{TOOLS}:{os.environ['PATH']}", f"HOME={tmp_path}"]
+    environment.append(f"KUBECONFIG={cluster.control.get_kubeconfig('admin')}")
+
+    def run_plugin(*arguments: str) -> str:
+        return cluster.machine.run("env", "-i", *environment, "kubectl", "genplug", "status", *arguments)
+
+    def read_sums(*arguments: str) -> dict[str, tuple[int, int, int | None, int | None]]:
+        [pool] = json.loads(run_plugin("-o", "json", *arguments))["pools"]
+        keys = ("healthy", "unhealthy", "inUse", "free")
+        return {entry["name"]: tuple(entry[key] for key in keys) for entry in pool["resources"]}
+
+    cluster.run_pods(build_pod("user", build_container(thing=2)))
+    poll_until(lambda: read_sums("thing") == {"test.example/thing": (3, 0, 2, 1)}, 90)
+    text = run_plugin()
+    print(text)
+    assert text.startswith("1 node in 1 pool: ready; agents: 1 ready; 1 of 1 responded\n")
+    assert re.search(rf"^default +{Node.name} +Ready +test.example/fuse +10 +0 +0 +10$", text, re.MULTILINE)
+    # The role view contains neither nodes nor pods/exec.
+    cluster.kubectl("create", "clusterrolebinding", "viewer", "--clusterrole", "view", "--user", "viewer")
+    document = json.loads(run_plugin("-o", "json", "--as=viewer"))
+    cluster.kubectl("create", "clusterrole", "nodes", "--verb=list", "--resource=nodes")
+    cluster.kubectl("create", "clusterrolebinding", "nodes", "--clusterrole", "nodes", "--user", "viewer")
+    sums = read_sums("--as=viewer")
+    cluster.kubectl("delete", "clusterrolebinding,clusterrole", "viewer", "nodes", "--ignore-not-found")
+    assert (document["ready"], document["agents"]["ready"], document["agents"]["responded"]) == (True, 1, 0)
+    assert ['cannot list resource "nodes"' in note or '"pods/exec"' in note for note in document["notes"]] == [True] * 2
+    assert sums == {"test.example/fuse": (10, 0, None, None), "test.example/thing": (3, 0, None, None)}
 
 
 def test_changed_node_label_moves_the_node_to_another_pool(cluster: Cluster) -> None:

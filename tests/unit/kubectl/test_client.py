@@ -47,6 +47,7 @@ async def test_missing_program_is_an_error_with_a_hint(tmp_path: Path) -> None:
     ("stderr", "cause"),
     [
         ('Error from server (Forbidden): nodes is forbidden: User "x" cannot list resource', Cause.FORBIDDEN),
+        ('error: unable to upgrade connection: pods "a" is forbidden: User "x" cannot', Cause.FORBIDDEN),
         ('Error from server (NotFound): pods "x" not found', Cause.NOT_FOUND),
         ("error: You must be logged in to the server (Unauthorized)", Cause.UNAUTHORIZED),
         ("The connection to the server localhost:8080 was refused", Cause.UNREACHABLE),

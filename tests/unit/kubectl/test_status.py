@@ -34,9 +34,10 @@ from tests.support.pages import ROOT
 
 GOLDEN = Path(__file__).parent / "golden"
 NO_EXEC = (
-    'Error from server (Forbidden): pods "genplug-node-1" is forbidden: User "operator" cannot create resource '
+    'error: unable to upgrade connection: pods "genplug-node-1" is forbidden: User "operator" cannot create resource '
     '"pods/exec" in API group "" in the namespace "genplug"'
 )
+"""The message of kubectl 1.37 and an API server 1.34."""
 NEWER, OLDER = (hashlib.sha256(text).hexdigest() for text in (b"newer", b"older"))
 Run = Callable[..., int]
 
