@@ -1,16 +1,18 @@
 """The machine of the pictures and of the tests in a browser: recipes, a few faults, and pods that use devices."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import grpc
 
 from genplug.agent import Agent
 from genplug.observe.events import Event
+from genplug.testing.machines.catalog import build_machine
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.file_trees import build_tree
-from tests.support.recipes import DATA, config_path
+from tests.support.recipes import config_path
 
 GPU, HCA, SERIAL = "nvidia.com/gpu", "rdma/hca", "devices.example.com/serial"
 GPU_ADDRESSES = {
@@ -60,18 +62,18 @@ def build_gpus() -> str:
     return "\n".join(lines)
 
 
-def read_trees() -> Sequence[str]:
-    """Return the files of the machine."""
-    serial = "\n".join(f"/dev/ttyUSB{number} char 188:{number}" for number in range(4))
-    return build_gpus(), serial, (DATA / "trees" / "infiniband.tree").read_text()
+def build_files(root: Path) -> None:
+    """Create the files of the machine: those of a recipe, and those of eight GPUs and four serial adapters."""
+    build_machine("infiniband", root)
+    build_tree(build_gpus(), root)
+    build_tree("\n".join(f"/dev/ttyUSB{number} char 188:{number}" for number in range(4)), root)
 
 
 @asynccontextmanager
 async def run_machine() -> AsyncIterator[tuple[FakeNode, Agent]]:
     """Run an agent on the machine: two faults, three pods, and a refused request."""
     async with FakeNode(stand_ins=True) as node:
-        for tree in read_trees():
-            build_tree(tree, node.root)
+        build_files(node.root)
         for name in ("nvidia-gpu", "infiniband"):
             node.write_config(config_path(name).read_text(), f"{name}.yaml")
         node.write_config(SERIAL_CONFIG, "serial.yaml")
