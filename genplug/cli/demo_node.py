@@ -4,6 +4,7 @@ from itertools import groupby
 
 from genplug.cli.output import format_table, table_width
 from genplug.observe.status import Status
+from genplug.observe.text import join_names
 from genplug.testing.node.fake_node import FakeNode
 
 SERIAL = "example.com/serial"
@@ -55,8 +56,14 @@ def format_devices(status: Status) -> str:
         for _, group in groupby(resource.devices, lambda device: (device.paths, device.healthy, device.reason)):
             devices = list(group)
             device, health = devices[0], "healthy" if devices[0].healthy else "UNHEALTHY"
-            label = device.id if len(devices) == 1 else f"{len(devices)} × token"
-            rows.append((resource.name, state, label, health, ", ".join(device.paths), device.reason))
+            label = device.id if len(devices) == 1 else f"{len(devices)} × {_name_unit(device.id)}"
+            rows.append((resource.name, state, label, health, join_names(device.paths), device.reason))
         if not resource.devices:
             rows.append((resource.name, state, "-", "none", "-", "; ".join(resource.notes)))
     return format_table(("RESOURCE", "KUBELET", "DEVICE", "HEALTH", "PATH", "REASON"), rows, table_width())
+
+
+def _name_unit(device_id: str) -> str:
+    """Return what an entry of the list is, by the suffix of its ID."""
+    units = {"r": "replica", "s": "slice", "t": "token"}
+    return units.get(device_id.rpartition("-")[2][:1], "token")

@@ -17,7 +17,7 @@ _shtab_genplug_capture_option_strings=(-h --help -o --output --config --policy -
 _shtab_genplug_schema_option_strings=(-h --help)
 _shtab_genplug_explain_option_strings=(-h --help --document --recursive -o --output)
 _shtab_genplug_completion_option_strings=(-h --help)
-_shtab_genplug_demo_option_strings=(-h --help --script)
+_shtab_genplug_demo_option_strings=(-h --help --script --list)
 _shtab_genplug_option_strings=(-h --help --version)
 
 _shtab_genplug_run___config_COMPGEN=_shtab_compgen_files
@@ -101,6 +101,7 @@ _shtab_genplug_explain___document_choices=(config policy values)
 _shtab_genplug_explain__o_choices=(text json yaml)
 _shtab_genplug_explain___output_choices=(text json yaml)
 _shtab_genplug_completion_pos_0_choices=(bash zsh fish)
+_shtab_genplug_demo_pos_0_choices=(alveo amd-gpu amd-gpu-partitions cxl-memdev devdax dsa-iaa edge-inference edge-io efa fpga-dfl fuse-kvm-tun gaudi infiniband intel-gpu intel-npu mipi-camera nec-ve neuron nvidia-gpu nvidia-gpu-shared nvidia-mig nvidia-passthrough ofs-fpga omni-path ptp-clock qat rdma-shared sgx sriov-netdev sriov-vfio tpu usb-serial v4l2-codec vdpa video-capture wwan-modem xilinx-xdma)
 _shtab_genplug_pos_0_choices=(run status reload validate diff plan doctor init record convert audit capture schema explain completion demo)
 
 _shtab_genplug_run__h_nargs=0
@@ -161,6 +162,7 @@ _shtab_genplug_completion___help_nargs=0
 _shtab_genplug_demo__h_nargs=0
 _shtab_genplug_demo___help_nargs=0
 _shtab_genplug_demo___script_nargs=0
+_shtab_genplug_demo___list_nargs=0
 _shtab_genplug_pos_0_nargs=A...
 _shtab_genplug__h_nargs=0
 _shtab_genplug___help_nargs=0

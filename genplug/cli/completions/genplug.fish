@@ -203,3 +203,5 @@ complete -c genplug -n '_shtab_genplug_using completion; and test $_shtab_genplu
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a demo -d 'try genplug on a simulated node, without a cluster, hardware or root'
 complete -c genplug -n '_shtab_genplug_using demo' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using demo' -l script -d 'play a sequence of events without interaction, and exit'
+complete -c genplug -n '_shtab_genplug_using demo' -l list -d 'list the recipes and their faults'
+complete -c genplug -n '_shtab_genplug_using demo; and test $_shtab_genplug_npos -eq 0' -ka "alveo amd-gpu amd-gpu-partitions cxl-memdev devdax dsa-iaa edge-inference edge-io efa fpga-dfl fuse-kvm-tun gaudi infiniband intel-gpu intel-npu mipi-camera nec-ve neuron nvidia-gpu nvidia-gpu-shared nvidia-mig nvidia-passthrough ofs-fpga omni-path ptp-clock qat rdma-shared sgx sriov-netdev sriov-vfio tpu usb-serial v4l2-codec vdpa video-capture wwan-modem xilinx-xdma" -d 'recipe whose hardware to simulate'

@@ -84,6 +84,8 @@ _shtab_genplug_convert_defaults_added=0
 _shtab_genplug_demo_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--script[play a sequence of events without interaction, and exit]"
+  "--list[list the recipes and their faults]"
+  ":recipe whose hardware to simulate:(alveo amd-gpu amd-gpu-partitions cxl-memdev devdax dsa-iaa edge-inference edge-io efa fpga-dfl fuse-kvm-tun gaudi infiniband intel-gpu intel-npu mipi-camera nec-ve neuron nvidia-gpu nvidia-gpu-shared nvidia-mig nvidia-passthrough ofs-fpga omni-path ptp-clock qat rdma-shared sgx sriov-netdev sriov-vfio tpu usb-serial v4l2-codec vdpa video-capture wwan-modem xilinx-xdma)"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -45,6 +45,12 @@ def read_faults(name: str) -> tuple[Case, ...]:
     return tuple(yaml.safe_load(path.read_text("utf-8"))) if path.is_file() else ()
 
 
+def select_faults(name: str) -> list[Case]:
+    """Return the cases of a recipe in which devices become unhealthy; those that end at once come first."""
+    cases = [case for case in read_faults(name) if case["unhealthy"] and "before" not in case]
+    return sorted(cases, key=lambda case: "lasts" in case)
+
+
 def render_fast_config(text: str) -> str:
     """Return a configuration whose probes have :data:`FAST_TIMING`."""
     config = yaml.safe_load(text)
