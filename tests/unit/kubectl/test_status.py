@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import tempfile
@@ -274,8 +275,9 @@ def test_newest_pod_of_a_node_counts_during_an_update(
     fill(kubectl, 1)
     ending = make_agent_pod("node-1", name="ending", created="2026-11-27T18:00:00Z")
     ending["metadata"]["deletionTimestamp"] = "2026-11-27T19:00:00Z"
-    kubectl.list("pods", ending, make_agent_pod("node-1"))
-    assert by_node(read_document(run, capsys, code=0))["node-1"]["agent"]["pod"] == "genplug-node-1"
+    for pods in ([ending, make_agent_pod("node-1")], [make_agent_pod("node-1"), ending]):
+        kubectl.list("pods", *pods)
+        assert by_node(read_document(run, capsys, code=0))["node-1"]["agent"]["pod"] == "genplug-node-1"
 
 
 def test_pod_that_waits_for_room_belongs_to_its_node(
@@ -397,7 +399,11 @@ def test_any_failing_nodes_are_named_and_the_others_are_right(failures: Mapping[
         kubectl.list("pods", *make_pods(names, failures))
         for node, failure in failures.items():
             fail(kubectl, node, failure)
-        document = fetch_document(kubectl)
+        document = json.loads(fetch_output(kubectl, "json"))
+        table = fetch_output(kubectl, "table")
+    states = re.findall(r"^default +(node-\d) +(\w+)", table, re.MULTILINE)
+    assert [name for name, _ in states] == names
+    assert {name for name, state in states if state != "Ready"} == set(failures)
     nodes = by_node(document)
     assert {name for name in nodes if nodes[name]["agent"]["state"] != "Ready"} == set(failures)
     assert all(nodes[name]["agent"]["reasons"] for name in failures)
@@ -418,10 +424,10 @@ def make_pods(names: list[str], failures: Mapping[str, str]) -> list[Object]:
     ]
 
 
-def fetch_document(kubectl: KubectlStandIn) -> Any:
+def fetch_output(kubectl: KubectlStandIn, output: str) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        main(["status", f"--kubectl={kubectl.program}", "-o", "json"])
-    return json.loads(printed.getvalue())
+        main(["status", f"--kubectl={kubectl.program}", "-o", output])
+    return printed.getvalue()
 
 
 def test_device_that_is_no_longer_listed_does_not_count_as_in_use(
