@@ -22,6 +22,7 @@ from genplug.health.binding import bind_probes
 from genplug.health.probe_kind import Effect
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.main import run_request
+from genplug.record.drivers import KERNEL_RELEASE_FILE, describe_devices, describe_drivers
 from genplug.spec.limits import MAX_CDI_FILE_BYTES
 from genplug.spec.model import Config
 
@@ -131,6 +132,9 @@ def record_accesses(
         inventory = discover(config, host)
         for _ in explain(inventory, host):
             pass
+        # `genplug record` reads the versions of drivers and firmware.
+        describe_drivers(describe_devices(inventory, host), host)
+        host.read_text(KERNEL_RELEASE_FILE)
         for name, devices in inventory.devices.items():
             for bound in bind_probes(inventory.resources[name], devices):
                 polling = bound.kind.polling

@@ -24,6 +24,7 @@ from genplug.spec.limits import MAX_RECORDED_DEVICES, MAX_RECORDED_VERSIONS
 from genplug.spec.model import Source
 from genplug.spec.policy import DEFAULT_POLICY
 
+KERNEL_RELEASE_FILE = "/proc/sys/kernel/osrelease"
 FIRMWARE_FILES = {
     "fw_ver": "InfiniBand and RoCE adapters, Documentation/ABI/stable/sysfs-class-infiniband",
     "firmware_rev": "NVMe controllers, drivers/nvme/host/sysfs.c",
@@ -31,15 +32,17 @@ FIRMWARE_FILES = {
     "vbios_version": "AMD GPUs, Documentation/gpu/amdgpu/driver-misc.rst",
     "armcp_ver": "Gaudi accelerators, Documentation/ABI/testing/sysfs-driver-habanalabs",
     "cpucp_ver": "Gaudi accelerators, Documentation/ABI/testing/sysfs-driver-habanalabs",
+    "infineon_ver": "Gaudi accelerators, Documentation/ABI/testing/sysfs-driver-habanalabs",
+    "uboot_ver": "Gaudi accelerators, Documentation/ABI/testing/sysfs-driver-habanalabs",
     "cpld_ver": "Gaudi accelerators, Documentation/ABI/testing/sysfs-driver-habanalabs",
     "fw_os_ver": "Gaudi accelerators, Documentation/ABI/testing/sysfs-driver-habanalabs",
     "preboot_btl_ver": "Gaudi accelerators, Documentation/ABI/testing/sysfs-driver-habanalabs",
     "bitstream_id": "FPGAs, Documentation/ABI/testing/sysfs-platform-dfl-fme",
     "fwrev": "MMC cards, Documentation/driver-api/mmc/mmc-dev-attrs.rst",
-    "bcdDevice": "USB devices: the release number of the device, Documentation/ABI/stable/sysfs-bus-usb",
+    "bcdDevice": "USB devices: the release number of the device, drivers/usb/core/sysfs.c",
 }
 """The files of sysfs with a version of firmware, and the kind of device that has each of them, with the source."""
-_CLASSES = ("infiniband", "nvme", "accel")
+_CLASSES = ("infiniband", "nvme", "accel", "habanalabs")
 """The classes with devices of their own below a PCI function, in whose directories the files may be."""
 _FIRMWARE_DIRECTORY = "fw_version"
 """The versions of all microcodes of an AMD GPU, drivers/gpu/drm/amd/amdgpu/amdgpu_ucode.c."""

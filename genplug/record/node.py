@@ -24,7 +24,7 @@ from genplug.record.agent_process import (
     is_in_container,
 )
 from genplug.record.behavior import AGENT_RESTART, KUBELET_RESTART, SKEW
-from genplug.record.drivers import describe_devices, describe_drivers
+from genplug.record.drivers import KERNEL_RELEASE_FILE, describe_devices, describe_drivers
 from genplug.record.facts import JSON, Fact, Known, Unknown, build_document
 from genplug.record.health import describe_health
 from genplug.spec.model import Config
@@ -226,13 +226,13 @@ def _describe_tool(method: Fact) -> Fact:
 def _describe_node(sources: NodeSources) -> NodeFacts:
     host, name = sources.host, sources.host.node_name
     is_this_machine = not host.stand_ins
-    release = host.read_text("/proc/sys/kernel/osrelease")
+    release = host.read_text(KERNEL_RELEASE_FILE)
     if release:
-        kernel: Fact = Known(release, "/proc/sys/kernel/osrelease")
+        kernel: Fact = Known(release, KERNEL_RELEASE_FILE)
     elif is_this_machine:
         kernel = Known(platform.release(), "uname(2)")
     else:
-        kernel = Unknown("the files under --root have no /proc/sys/kernel/osrelease")
+        kernel = Unknown(f"the files under --root have no {KERNEL_RELEASE_FILE}")
     machine: Fact = Unknown("the files under --root are those of another machine")
     system = host.read_text("/etc/os-release") or host.read_text("/usr/lib/os-release")
     names = dict(line.partition("=")[::2] for line in (system or "").splitlines())

@@ -170,6 +170,26 @@ def test_command_prints_the_record_of_a_tree(
     assert capsys.readouterr().out.startswith("# Record of a node\n")
 
 
+def test_record_of_an_archive_has_the_drivers_of_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_tree(TREE, tmp_path / "root")
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(CONFIG)
+    assert main(["capture", "--config", "c.yaml", "--root", "root", "-o", "node.tar.gz"]) == 0
+    documents = []
+    for root in ("root", "node.tar.gz"):
+        command = ["record", "--config", "c.yaml", "--root", root, "--address", "127.0.0.1:1", "-o", "json"]
+        assert main(command) == 0
+        documents.append(json.loads(capsys.readouterr().out))
+    of_tree, of_archive = documents
+    check_output(of_archive)
+    assert of_archive["drivers"] == of_tree["drivers"]
+    assert of_archive["node"]["kernel"] == of_tree["node"]["kernel"]
+    assert of_archive["drivers"]["drivers"]["value"][0]["version"]["value"] == "24.10-1.1.4"
+    assert of_archive["status"]["ready"] == {"known": False, "reason": "an archive has no agent"}
+
+
 def test_command_without_an_agent_and_a_configuration_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
