@@ -6,6 +6,7 @@ from typing import Any
 from attrs import frozen
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_text
+from genplug.kubectl.release_objects import read_words
 from genplug.record.facts import Fact, Known, Unknown
 
 Objects = Sequence[JSON] | Unknown
@@ -93,7 +94,7 @@ def describe_editors(objects: RoleObjects, namespace: str) -> Fact:
         for group, resource in _EDITED:
             for rule in rules.value:
                 verbs = _list_changes(rule, group, resource)
-                names = tuple(sorted(_read_words(rule, "resourceNames")))
+                names = tuple(sorted(read_words(rule, "resourceNames")))
                 for subject in read_maps(binding, "subjects") if verbs else ():
                     key = (_format_subject(subject), resource, names, _format_binding(binding))
                     found.setdefault(key, set()).update(verbs)
@@ -123,7 +124,7 @@ def describe_admission_policies(policies: Objects, bindings: Objects) -> Fact:
             action
             for binding in bindings
             if read_text(read_map(binding, "spec"), "policyName") == name
-            for action in _read_words(read_map(binding, "spec"), "validationActions")
+            for action in read_words(read_map(binding, "spec"), "validationActions")
         }
         validations = read_maps(spec, "validations")
         records.append(
@@ -145,23 +146,23 @@ def describe_admission_policies(policies: Objects, bindings: Objects) -> Fact:
 
 def _list_changes(rule: JSON, group: str, resource: str) -> set[str]:
     """Return the verbs with which a rule changes objects of a resource."""
-    if not {group, "*"} & set(_read_words(rule, "apiGroups")):
+    if not {group, "*"} & set(read_words(rule, "apiGroups")):
         return set()
-    if not {resource, "*"} & set(_read_words(rule, "resources")):
+    if not {resource, "*"} & set(read_words(rule, "resources")):
         return set()
-    verbs = set(_read_words(rule, "verbs"))
+    verbs = set(read_words(rule, "verbs"))
     return set(_CHANGES) if "*" in verbs else verbs & set(_CHANGES)
 
 
 def _describe_rule(rule: JSON) -> dict[str, Any]:
-    groups = _read_words(rule, "apiGroups")
+    groups = read_words(rule, "apiGroups")
     resources = [
-        f"{resource}.{group}" if group else resource for group in groups for resource in _read_words(rule, "resources")
+        f"{resource}.{group}" if group else resource for group in groups for resource in read_words(rule, "resources")
     ]
     return {
-        "verbs": sorted(_read_words(rule, "verbs")),
-        "resources": sorted([*resources, *_read_words(rule, "nonResourceURLs")]),
-        "names": sorted(_read_words(rule, "resourceNames")),
+        "verbs": sorted(read_words(rule, "verbs")),
+        "resources": sorted([*resources, *read_words(rule, "nonResourceURLs")]),
+        "names": sorted(read_words(rule, "resourceNames")),
     }
 
 
@@ -174,8 +175,3 @@ def _format_binding(binding: JSON) -> str:
     metadata = read_map(binding, "metadata")
     name, namespace = read_text(metadata, "name"), read_text(metadata, "namespace")
     return f"RoleBinding {namespace}/{name}" if namespace else f"ClusterRoleBinding {name}"
-
-
-def _read_words(parent: JSON, key: str) -> list[str]:
-    value = parent.get(key)
-    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []

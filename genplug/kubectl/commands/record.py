@@ -9,17 +9,14 @@ from collections.abc import Iterable, Sequence
 from genplug import __version__
 from genplug.cli.output import format_json, format_yaml
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
-from genplug.kubectl.json_values import JSON, read_map, read_text, read_texts
-from genplug.kubectl.objects import POOL_LABEL
+from genplug.kubectl.json_values import JSON, read_map, read_text
+from genplug.kubectl.objects import CONTAINER, POOL_LABEL
 from genplug.kubectl.options import build_client, namespace_options, print_message
+from genplug.kubectl.progress import ProgressBar
 from genplug.kubectl.release_access import Objects, RoleObjects
-from genplug.kubectl.release_record import (
-    INSTANCE_LABEL,
-    NodeAnswer,
-    ReleaseObjects,
-    build_release_record,
-    list_config_maps,
-)
+from genplug.kubectl.release_config import list_config_maps
+from genplug.kubectl.release_objects import NodeAnswer, read_account, read_labels, read_name
+from genplug.kubectl.release_record import INSTANCE_LABEL, ReleaseObjects, build_release_record
 from genplug.observe.text import format_time
 from genplug.record.facts import Unknown
 from genplug.record.formats import format_markdown
@@ -110,7 +107,7 @@ async def _fetch_objects(
     namespace, name = release
     own = (f"--namespace={namespace}",)
     maps = sorted({name for daemon_set in daemon_sets for _, name in list_config_maps(daemon_set)})
-    accounts = sorted({_account_of(daemon_set) for daemon_set in daemon_sets})
+    accounts = sorted({read_account(daemon_set) for daemon_set in daemon_sets})
     label = f"--selector={INSTANCE_LABEL}={name}"
     async with asyncio.TaskGroup() as group:
 
@@ -133,7 +130,7 @@ async def _fetch_objects(
         quotas = start("resourcequotas", *_ALL_NAMESPACES)
     return ReleaseObjects(
         namespace=namespace,
-        daemon_sets=sorted(daemon_sets, key=lambda item: read_text(read_map(item, "metadata"), "name")),
+        daemon_sets=sorted(daemon_sets, key=read_name),
         answers=answers.result(),
         nodes=nodes.result(),
         config_maps={name: task.result() for name, task in config_maps.items()},
@@ -159,14 +156,29 @@ async def _ask_agents(
     pods = await kubectl.list_objects(_keep, "get", "pods", f"--namespace={namespace}", _SELECTOR)
     owners = {read_text(read_map(daemon_set, "metadata"), "uid") for daemon_set in daemon_sets}
     own = [pod for pod in pods if owners & set(_owner_uids(pod)) and read_text(read_map(pod, "spec"), "nodeName")]
-    records = await asyncio.gather(*(_fetch_record(kubectl, namespace, pod, seconds) for pod in own))
-    answers = [NodeAnswer(pod, record) for pod, record in zip(own, records, strict=True)]
-    return sorted(answers, key=lambda answer: (answer.node, read_text(read_map(answer.pod, "metadata"), "name")))
+    answers: list[NodeAnswer] = []
+    with ProgressBar("agents") as bar:
+
+        async def ask(pod: JSON) -> None:
+            answers.append(NodeAnswer(pod, await _fetch_record(kubectl, namespace, pod, seconds)))
+            bar.report(len(answers), len(own))
+
+        await asyncio.gather(*map(ask, own))
+    return sorted(answers, key=lambda answer: (answer.node, read_name(answer.pod)))
 
 
 async def _fetch_record(kubectl: Kubectl, namespace: str, pod: JSON, seconds: float) -> JSON | Unknown:
-    name = read_text(read_map(pod, "metadata"), "name")
-    arguments = ("exec", f"--namespace={namespace}", name, "--container=genplug", "--", "genplug", "record", "-ojson")
+    name = read_name(pod)
+    arguments = (
+        "exec",
+        f"--namespace={namespace}",
+        name,
+        f"--container={CONTAINER}",
+        "--",
+        "genplug",
+        "record",
+        "-ojson",
+    )
     try:
         output = await kubectl.run(*arguments, seconds=seconds)
         if output.code != 0:
@@ -207,14 +219,8 @@ def _keep(item: JSON) -> JSON:
 
 def _release_of(daemon_set: JSON) -> tuple[str, str]:
     """Return the namespace and the name of the release of a DaemonSet."""
-    metadata = read_map(daemon_set, "metadata")
-    name = read_texts(metadata, "labels").get(INSTANCE_LABEL) or read_text(metadata, "name")
-    return read_text(metadata, "namespace"), name
-
-
-def _account_of(daemon_set: JSON) -> str:
-    spec = read_map(read_map(read_map(daemon_set, "spec"), "template"), "spec")
-    return read_text(spec, "serviceAccountName") or "default"
+    name = read_labels(daemon_set).get(INSTANCE_LABEL) or read_name(daemon_set)
+    return read_text(read_map(daemon_set, "metadata"), "namespace"), name
 
 
 def _owner_uids(pod: JSON) -> Iterable[str]:
@@ -226,7 +232,7 @@ def _select_namespace(objects: Objects, namespace: str) -> Objects:
     """Return the cluster-scoped objects of a release, whose names the chart ends with the namespace."""
     if isinstance(objects, Unknown):
         return objects
-    return [item for item in objects if read_text(read_map(item, "metadata"), "name").endswith(f".{namespace}")]
+    return [item for item in objects if read_name(item).endswith(f".{namespace}")]
 
 
 def _parse_seconds(text: str) -> float:
