@@ -12,6 +12,7 @@ from typing import Any
 
 from genplug.cli.options import LISTEN_VARIABLE, Address, add_color, format_address, parse_address
 from genplug.cli.output import print_message, use_color
+from genplug.spec.limits import MAX_STATUS_BYTES
 from genplug.spec.printable import escape_line
 
 DESCRIPTION = """\
@@ -43,8 +44,6 @@ _POLL_SECONDS = 0.5
 """Time between two requests of ``--wait``."""
 _TIMEOUT_SECONDS = 5.0
 """Time limit of a request."""
-_MAX_STATUS_BYTES = 64 << 20
-"""Bytes of a response: more than an agent with the maximum number of devices sends."""
 _MIN_INTERVAL_SECONDS = 0.1
 _UNREACHABLE, _UNKNOWN, _NOT_READY = 1, 2, 4
 _FORBIDDEN = 403
@@ -201,7 +200,7 @@ def fetch_status(address: Address) -> JSON:
         with closing(HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)) as connection:
             connection.request("GET", "/statusz")
             response = connection.getresponse()
-            text = response.read(_MAX_STATUS_BYTES + 1).decode(errors="replace")
+            text = response.read(MAX_STATUS_BYTES + 1).decode(errors="replace")
     except (OSError, HTTPException, ValueError) as error:
         hint = "check that the agent runs on this node with --listen, or pass its address with --address"
         raise UnreachableError(f"no response from {url}: {error}; {hint}") from None
@@ -210,7 +209,7 @@ def fetch_status(address: Address) -> JSON:
         listen = f"the agent must listen there: --listen 127.0.0.1:{port} or --listen :{port}"
         raise UnreachableError(f"{url} responds only to requests from the loopback address; {hint} ({listen})")
     try:
-        status = json.loads(text) if len(text) <= _MAX_STATUS_BYTES else None
+        status = json.loads(text) if len(text) <= MAX_STATUS_BYTES else None
     except (ValueError, RecursionError):
         status = None
     if not isinstance(status, dict) or "resources" not in status:

@@ -15,7 +15,7 @@ from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.inventory import Inventory
 from genplug.health.binding import bind_probes
 from genplug.health.presence import evaluate_health
-from genplug.health.probe_kind import EventStream
+from genplug.health.probe_kind import Effect, EventStream
 from genplug.health.probes import kind_of
 from genplug.health.probes.exec import ExecCheck
 from genplug.observe.status_builder import collect_notes
@@ -93,6 +93,7 @@ def _find_needs(config: Config, inventory: Inventory) -> Needs:
     calls = sum(probe.is_call for probe in bound)
     return Needs(
         kernel_log=any(kind.listening and kind.listening.stream is EventStream.KERNEL_LOG for kind in kinds),
+        open_probes=any(kind.polling and kind.polling.effect is Effect.OPEN for kind in kinds),
         cdi=any(resource.allocate.injects_by_cdi or resource.allocate.cdi_devices for resource in resources),
         cdi_files=any(resource.allocate.injects_by_cdi for resource in resources),
         programs=tuple(dict.fromkeys(_list_programs(config))),

@@ -193,6 +193,8 @@ class Needs:
     """The needs of a configuration. ``programs`` are those that probes and ``preStart`` run."""
 
     kernel_log: bool = False
+    open_probes: bool = False
+    """Whether a probe of the kind ``open`` opens device nodes."""
     cdi: bool = False
     cdi_files: bool = False
     """Whether the agent writes CDI files (``inject: cdi``)."""

@@ -10,13 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from genplug.doctor.facts import Kubelet, Machine, PluginsDirectory, Socket, UnknownFactError
-from genplug.doctor.machine import MAX_FILE_BYTES, MAX_PROCESSES, read_text
+from genplug.doctor.machine import read_text
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET, PluginDirUnusableError, new_socket_name
+from genplug.spec.limits import MAX_CHECKPOINT_BYTES, MAX_PLUGIN_SOCKETS, MAX_SEARCHED_PROCESSES
 
 CONNECT_SECONDS = 2.0
-MAX_SOCKETS = 1000
-MAX_CHECKPOINT_BYTES = 16 << 20
-"""Bytes of the checkpoint: a node with 10 000 devices and 100 pods has less than 2 MiB."""
 CHECKPOINT = "kubelet_internal_checkpoint"
 DEFAULT_CONFIG = "/var/lib/kubelet/config.yaml"
 """The configuration file of a kubelet of kubeadm."""
@@ -53,7 +51,7 @@ def _list_sockets(path: Path) -> tuple[str, ...]:
         for entry in entries:
             if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
                 names.append(entry.name)
-            if len(names) >= MAX_SOCKETS:
+            if len(names) >= MAX_PLUGIN_SOCKETS:
                 break
     return tuple(sorted(names))
 
@@ -115,11 +113,11 @@ def read_kubelet(machine: Machine) -> Kubelet:
 def _find_options(proc: Path) -> dict[str, str]:
     """Return the options of the first process with the name kubelet; empty without such a process."""
     for number, entry in enumerate(os.scandir(proc)):
-        if number >= MAX_PROCESSES:
+        if number >= MAX_SEARCHED_PROCESSES:
             break
         with suppress(OSError):
             if entry.name.isdecimal() and read_text(Path(entry.path) / "comm").strip() == "kubelet":
-                arguments = read_text(Path(entry.path) / "cmdline", MAX_FILE_BYTES).split("\0")
+                arguments = read_text(Path(entry.path) / "cmdline").split("\0")
                 return dict(_parse_options(arguments[1:]))
     return {}
 

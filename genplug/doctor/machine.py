@@ -11,6 +11,8 @@ from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 
+from attrs import evolve
+
 import genplug
 from genplug.doctor.facts import (
     CgroupLimit,
@@ -31,12 +33,13 @@ from genplug.doctor.texts import (
     parse_status,
 )
 from genplug.health.kernel_log import PATH as KERNEL_LOG
+from genplug.spec.limits import (
+    MAX_EXAMINED_DESCRIPTORS,
+    MAX_KERNEL_FILE_BYTES,
+    MAX_MOUNT_LIST_BYTES,
+    MAX_SEARCHED_PROCESSES,
+)
 
-MAX_FILE_BYTES = 1 << 20
-"""Bytes of a file of the kernel: a node with many mounts has a list of a few hundred KiB."""
-MAX_PROCESSES = 20_000
-MAX_DESCRIPTORS = 10_000
-"""Descriptors of a process that are examined for inotify instances."""
 INOTIFY_SECONDS = 3.0
 _UNLIMITED_BYTES = 1 << 60
 """More than any memory: cgroup version 1 writes the largest multiple of the page size for no limit."""
@@ -50,7 +53,7 @@ _OLDEST_BUILD = 1_700_000_000.0
 """Reproducible builds set the time of files to a fixed value, often 0, which states nothing."""
 
 
-def read_text(path: Path, max_bytes: int = MAX_FILE_BYTES) -> str:
+def read_text(path: Path, max_bytes: int = MAX_KERNEL_FILE_BYTES) -> str:
     """Return the first bytes of a file as text.
 
     Raises:
@@ -92,7 +95,7 @@ def read_security(machine: Machine) -> SecurityModules:
 
 def read_mounts(machine: Machine) -> tuple[Mount, ...]:
     """Return the mounts of this process."""
-    return parse_mounts(read_text(machine.proc / "self/mountinfo", 16 * MAX_FILE_BYTES))
+    return parse_mounts(read_text(machine.proc / "self/mountinfo", MAX_MOUNT_LIST_BYTES))
 
 
 def read_inotify(machine: Machine) -> Inotify:
@@ -102,7 +105,7 @@ def read_inotify(machine: Machine) -> Inotify:
     watches = instances = 0
     is_complete = True
     for number, process in enumerate(_list_own_processes(machine.proc)):
-        if number >= MAX_PROCESSES or time.monotonic() > deadline:
+        if number >= MAX_SEARCHED_PROCESSES or time.monotonic() > deadline:
             is_complete = False
             break
         for count in count_watches(process):
@@ -130,13 +133,13 @@ def _list_own_processes(proc: Path) -> Iterator[Path]:
 def count_watches(process: Path) -> Iterator[int]:
     """Yield the number of watches of each inotify instance of a process (proc_pid_fdinfo(5))."""
     try:
-        descriptors = list(islice((process / "fd").iterdir(), MAX_DESCRIPTORS))
+        descriptors = list(islice((process / "fd").iterdir(), MAX_EXAMINED_DESCRIPTORS))
     except OSError:
         return
     for descriptor in descriptors:
         with suppress(OSError):
             if str(descriptor.readlink()) == "anon_inode:inotify":
-                lines = read_text(process / "fdinfo" / descriptor.name, 64 * MAX_FILE_BYTES).splitlines()
+                lines = read_text(process / "fdinfo" / descriptor.name, 64 * MAX_KERNEL_FILE_BYTES).splitlines()
                 yield sum(line.startswith("inotify ") for line in lines)
 
 
@@ -210,8 +213,8 @@ def _lowest_limit(machine: Machine, controller: str, file: str, file_v1: str, un
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             limit = parse_limit(read_text(directory / name), unlimited)
             if limit is not None and (lowest.limit is None or limit < lowest.limit):
-                used = parse_limit(read_text(directory / used_name), unlimited)
-                lowest = CgroupLimit(limit, used, str(directory / name))
+                lowest = CgroupLimit(limit, file=str(directory / name))
+                lowest = evolve(lowest, used=parse_limit(read_text(directory / used_name), unlimited))
     return lowest
 
 

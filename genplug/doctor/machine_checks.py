@@ -1,8 +1,9 @@
 """Checks of the kernel, of the mounts and of the limits of the process."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 from genplug.doctor.facts import Facts, Mount, Needs, Unknown, require
 from genplug.doctor.findings import Observation, Registry, error, ok, unknown, warning
@@ -10,7 +11,8 @@ from genplug.doctor.texts import find_mount
 from genplug.spec.limits import MAX_CALLS, MAX_HUNG_WORKERS
 
 REGISTRY = Registry("machine")
-_CAPABILITIES = {1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", 21: "SYS_ADMIN", 27: "MKNOD", 34: "SYSLOG"}
+_SYS_ADMIN = 21
+_CAPABILITIES = {1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", _SYS_ADMIN: "SYS_ADMIN", 27: "MKNOD", 34: "SYSLOG"}
 """Capabilities that matter for devices and files (linux/capability.h)."""
 _CONFINED_TYPES = frozenset({"container_t", "svirt_lxc_net_t"})
 """SELinux types of ordinary containers, which may not use the sockets of the kubelet."""
@@ -31,7 +33,7 @@ BASE_THREADS = 48
 """Threads of the agent (11 in the benchmarks), and the threads that may wait for file systems (32)."""
 _CLOCK_SECONDS = 300
 _MIB = 1 << 20
-CONTAINER_DIRECTORIES = ("/dev", "/sys", "/proc", "/run/udev")
+FIXED_DIRECTORIES = ("/dev", "/sys", "/proc", "/run/udev")
 """Directories of the host in which no file system appears that a configuration reads from."""
 
 
@@ -162,6 +164,23 @@ def check_kernel_log(facts: Facts) -> Iterator[Observation]:
 
 
 @REGISTRY.add(
+    "device-access",
+    title="The process may open device nodes, if a probe of the kind `open` needs it.",
+    why="A container that is not privileged has a device cgroup that refuses to open the device nodes of the host.",
+)
+def check_device_access(facts: Facts) -> Iterator[Observation]:
+    """Check for a capability that a privileged container has, and a container with a device cgroup does not have."""
+    capabilities, is_needed = require(facts.process).capabilities, _needs(facts).open_probes
+    if not is_needed:
+        yield ok("no probe opens device nodes")
+    elif _SYS_ADMIN not in capabilities:
+        action = "run the container privileged (in the chart: daemonset.privileged)"
+        yield warning("the process is not privileged (no capability SYS_ADMIN), and a probe opens device nodes", action)
+    else:
+        yield ok("the process is privileged (capability SYS_ADMIN)")
+
+
+@REGISTRY.add(
     "dev",
     title="/dev is that of the host.",
     why="A container has a /dev of its own, without the devices of the node.",
@@ -207,7 +226,10 @@ def check_propagation(facts: Facts) -> Iterator[Observation]:
     if not root:
         yield ok("the process has the file systems of its own root, without --root")
         return
-    private = [mount for mount in _list_host_mounts(require(facts.mounts), root) if not mount.receives_mounts]
+    settings = facts.machine.settings
+    fixed = (*FIXED_DIRECTORIES, settings.cdi_dir, *settings.cdi_search_dirs)
+    mounts = _list_host_mounts(require(facts.mounts), root, fixed)
+    private = [mount for mount in mounts if not mount.receives_mounts]
     if private:
         names = ", ".join(mount.target for mount in private)
         action = "mount them with 'mountPropagation: HostToContainer' (rslave)"
@@ -216,13 +238,11 @@ def check_propagation(facts: Facts) -> Iterator[Observation]:
         yield ok(f"each directory of the host below {root} that can get later mounts receives them")
 
 
-def _list_host_mounts(mounts: tuple[Mount, ...], root: str) -> Iterator[Mount]:
-    """Yield the mounts below a root in which file systems of the host can appear; a CDI directory gets none."""
+def _list_host_mounts(mounts: tuple[Mount, ...], root: str, fixed: Sequence[str]) -> Iterator[Mount]:
+    """Yield the mounts below a root in which file systems of the host can appear: all but some directories."""
     for mount in mounts:
-        path = mount.target.removeprefix(root)
-        is_below = mount.target.startswith(f"{root}/")
-        is_fixed = any(path == fixed or path.startswith(f"{fixed}/") for fixed in CONTAINER_DIRECTORIES)
-        if is_below and not is_fixed and not path.endswith("/cdi"):
+        path = PurePosixPath(mount.target.removeprefix(root))
+        if mount.target.startswith(f"{root}/") and not any(path.is_relative_to(directory) for directory in fixed):
             yield mount
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from genplug.doctor.facts import Machine, Runtime, UnknownFactError
 from genplug.doctor.machine import read_text
+from genplug.spec.limits import MAX_RUNTIME_FILES
 
 DEFAULT_CDI_DIRS = ("/etc/cdi", "/var/run/cdi")
 """The default of ``cdi_spec_dirs`` in both runtimes."""
@@ -23,8 +24,6 @@ CONTAINERD_FILES = (
 )
 CONTAINERD_SOCKETS = ("/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock")
 CRIO_FILE, CRIO_DIRECTORY, CRIO_SOCKET = "/etc/crio/crio.conf", "/etc/crio/crio.conf.d", "/run/crio/crio.sock"
-MAX_FILES = 50
-"""Drop-in files of a runtime that are read."""
 _VERSION_WITH_CDI = 3
 _PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
 
@@ -71,7 +70,7 @@ class _Files:
 
     def find(self, pattern: str) -> list[str]:
         """Return the first files that match a glob, in their order."""
-        found = islice(Path(self._root or "/").glob(pattern.lstrip("/")), MAX_FILES)
+        found = islice(Path(self._root or "/").glob(pattern.lstrip("/")), MAX_RUNTIME_FILES)
         return sorted(str(path).removeprefix(self._root) for path in found)
 
 

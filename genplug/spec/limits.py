@@ -216,7 +216,7 @@ MAX_EXPLAINED_AGENTS = 50
 # Records: a fact that exceeds a limit is not known, and its reason contains the limit.
 
 MAX_SEARCHED_PROCESSES = 100_000
-"""Processes among which `genplug record` searches for the agent: the kernel has room for 4 194 304 (`pid_max`)."""
+"""Processes among which `genplug record` and `genplug doctor` search: the kernel has room for 4 194 304 (`pid_max`)."""
 
 MAX_RECORDED_MOUNTS = 200
 """Mounts of the container of the agent: the chart makes about ten, and an entry of `hostMounts` adds another."""
@@ -226,3 +226,28 @@ MAX_RECORDED_DEVICES = 10_000
 
 MAX_RECORDED_VERSIONS = 50
 """Versions of firmware of a device: an AMD GPU has about twenty."""
+
+# Checks of the machine: a fact that exceeds a limit is not known or incomplete, and the finding states that.
+
+MAX_KERNEL_FILE_BYTES = 1 << 20
+"""Bytes of a file of the kernel, of the kubelet or of the container runtime: they have at most a few hundred KiB."""
+
+MAX_MOUNT_LIST_BYTES = 16 << 20
+"""Bytes of the list of mounts: a node with 100 pods has a few thousand mounts of about 200 bytes."""
+
+MAX_EXAMINED_DESCRIPTORS = 10_000
+"""Descriptors of a process that `genplug doctor` examines for inotify instances: each of them is a file to read."""
+
+MAX_CHECKPOINT_BYTES = 16 << 20
+"""Bytes of the checkpoint of the kubelet: with 10 000 devices and 100 pods it has less than 2 MiB."""
+
+MAX_PLUGIN_SOCKETS = 1000
+"""Sockets in the directory of the device plugins: each resource has one of them."""
+
+MAX_RUNTIME_FILES = 50
+"""Configuration files that a container runtime imports: each of them is read."""
+
+# Status: a response that exceeds the limit is an error.
+
+MAX_STATUS_BYTES = 64 << 20
+"""Bytes of the status that `genplug status` reads: the status of an agent with 50 000 devices has about 15 MB."""

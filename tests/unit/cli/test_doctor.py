@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,35 @@ def test_options_of_the_agent_are_those_of_its_command_line(monkeypatch: pytest.
 def test_agent_of_another_version_has_no_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_agent_arguments(["--config", "/etc/genplug", "--unknown"]) is None
     assert capsys.readouterr().err == ""
+
+
+IN_A_PID_NAMESPACE = """
+mount -t proc none /proc
+"$@" run --config $CONFIG --root $ROOT --kubelet-dir $KUBELET_DIR 2> /dev/null &
+until tr '\\0' ' ' < /proc/$!/cmdline | grep -q ' run '; do :; done
+"$@" doctor --check devices --check kubelet-directory -o wide
+"""
+
+
+@pytest.mark.root
+async def test_options_of_a_running_agent_are_used(node: FakeNode) -> None:
+    await node.kubelet.start()
+    node.plug("/dev/x0")
+    config = node.write_config(CONFIG)
+    variables = {"CONFIG": str(config), "ROOT": str(node.root), "KUBELET_DIR": str(node.kubelet_dir)}
+    process = await asyncio.create_subprocess_exec(
+        *("unshare", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", IN_A_PID_NAMESPACE, "sh"),
+        *(sys.executable, "-m", "genplug"),
+        env={**os.environ, **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, error = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, (out, error)
+    assert f"--config {config} --root {node.root}".encode() in error
+    assert b"resources: 1, devices: 1" in out
+    assert f"{node.kubelet_dir}/device-plugins is writable".encode() in out

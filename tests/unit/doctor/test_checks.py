@@ -119,6 +119,7 @@ BAD: list[tuple[str, Facts, Severity, str]] = [
         ERROR,
         "denied, and a probe needs",
     ),
+    ("device-access", with_needs(Needs(open_probes=True)), WARNING, "not privileged"),
     ("dev", evolve(FACTS, mounts=(Mount("/", "overlay"), Mount("/dev", "tmpfs"))), WARNING, "/dev is a tmpfs"),
     ("dev", evolve(FACTS, machine=IN_CONTAINER), WARNING, "/host/dev is a directory, not a mount"),
     ("sysfs", evolve(FACTS, mounts=(Mount("/", "overlay"),)), WARNING, "/sys is a directory, not a mount"),
@@ -182,8 +183,17 @@ def test_kernel_log_matters_only_for_a_probe_that_reads_it() -> None:
     expect_finding("kernel-log", evolve(FACTS, kernel_log_error="denied"), OK, "no probe needs it")
 
 
+def test_privileged_process_may_open_device_nodes() -> None:
+    facts = evolve(with_needs(Needs(open_probes=True)), process=evolve(PROCESS, capabilities=frozenset({21})))
+    expect_finding("device-access", facts, OK, "is privileged")
+
+
 def test_mount_that_receives_mounts_of_the_host_is_ok() -> None:
-    mounts = (Mount("/host/dev", "devtmpfs"), Mount("/host/opt", "ext4", receives_mounts=True))
+    mounts = (
+        Mount("/host/dev", "devtmpfs"),
+        Mount("/host/var/run/cdi", "ext4"),
+        Mount("/host/opt", "ext4", receives_mounts=True),
+    )
     expect_finding("mount-propagation", evolve(FACTS, machine=IN_CONTAINER, mounts=mounts), OK, "receives them")
 
 
