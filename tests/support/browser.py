@@ -175,10 +175,8 @@ class Tab:
         await self.send("Input.dispatchKeyEvent", type="keyUp", **event)
 
     async def take_picture(self) -> bytes:
-        """Return a picture of the whole page as PNG."""
-        size = (await self.send("Page.getLayoutMetrics"))["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        result = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        """Return a picture of what the screen shows as PNG."""
+        result = await self.send("Page.captureScreenshot", format="png", optimizeForSpeed=False)
         return base64.b64decode(result["data"])
 
     async def check_accessibility(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _HEIGHTS = {HEALTHY: (6, 6), UNHEALTHY: (0, 12), BOTH: (3, 9), UNKNOWN: (11, 1)}
 """The top and the height of a minute in a strip: shapes differ, not only colors."""
 _BAR_WIDTH = 120
 _BAR_KINDS = {
-    "in-use": ("in use", (0, 12)),
+    "in-use": ("healthy and in use", (0, 12)),
     "free": ("healthy and free", (5, 7)),
     "healthy": ("healthy", (5, 7)),
     "unhealthy": ("unhealthy", (0, 5)),
@@ -184,29 +184,26 @@ def _build_legend(resources: Sequence[ResourceStatus]) -> Element:
 
 
 def _build_resource_cells(resource: ResourceStatus) -> list[Child | None]:
-    lengths = _measure_bar(resource)
-    counts = dict(lengths)
-    name = resource.name
+    lengths, used, name = _measure_bar(resource), resource.used_ids, resource.name
     return [
         build_element("a", name, href=f"#{_section_id(resource)}") if resource.devices else name,
         _build_bar(lengths),
         str(resource.healthy),
         str(resource.unhealthy),
-        str(counts.get("in-use", "not known")),
-        str(counts.get("free", "not known")),
+        "not known" if used is None else str(len(used)),
+        str(dict(lengths).get("free", "not known")),
         "removed" if resource.is_removed else "yes" if resource.is_registered else "no",
         _build_remarks(list(_list_remarks(resource))),
     ]
 
 
 def _measure_bar(resource: ResourceStatus) -> tuple[tuple[str, int], ...]:
-    """Return the parts of the bar of a resource and their numbers of devices."""
-    used = resource.used_ids
+    """Return the parts of the bar of a resource and their numbers of devices. An unhealthy device can be in use."""
+    used, unhealthy = resource.used_ids, ("unhealthy", resource.unhealthy)
     if used is None:
-        return ("healthy", resource.healthy), ("unhealthy", resource.unhealthy)
-    unused = [device for device in resource.devices if device.id not in used]
-    free = sum(device.healthy for device in unused)
-    return ("in-use", len(used)), ("free", free), ("unhealthy", len(unused) - free)
+        return ("healthy", resource.healthy), unhealthy
+    free = sum(device.healthy and device.id not in used for device in resource.devices)
+    return ("in-use", resource.healthy - free), ("free", free), unhealthy
 
 
 def _build_remarks(remarks: Sequence[str]) -> Child:
