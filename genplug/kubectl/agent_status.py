@@ -128,7 +128,7 @@ def _decode_config(config: JSON) -> ActiveConfig:
 
 
 def _decode_resource(resource: JSON) -> ResourceStatus:
-    healthy, unhealthy = read_number(resource, "healthy"), read_number(resource, "unhealthy")
+    healthy, unhealthy = (max(read_number(resource, key), 0) for key in ("healthy", "unhealthy"))
     in_use: int | None = None
     free: int | None = None
     if isinstance(resource.get("inUse"), list):

@@ -92,11 +92,21 @@ async def discover_cluster(
     if node_selector and nodes_error:
         raise nodes_error
     by_name = {node.name: node for node in nodes}
-    pools = [
-        _build_pool(daemon_set, pods, by_name, is_restricted=bool(node_selector))
+    pools = build_pools(daemon_sets, pods, by_name, is_restricted=bool(node_selector))
+    return Cluster(pools, by_name, nodes_error.reason if nodes_error else "")
+
+
+def build_pools(
+    daemon_sets: Iterable[DaemonSet], pods: Iterable[Pod], nodes: Mapping[str, Node], *, is_restricted: bool = False
+) -> tuple[Pool, ...]:
+    """Return the pools, by namespace and name; with `is_restricted`, without nodes that are not among `nodes`."""
+    by_owner: dict[str, list[Pod]] = {}
+    for pod in pods:
+        by_owner.setdefault(pod.owner_uid, []).append(pod)
+    return tuple(
+        _build_pool(daemon_set, by_owner.get(daemon_set.uid, ()), nodes, is_restricted=is_restricted)
         for daemon_set in sorted(daemon_sets, key=lambda daemon_set: (daemon_set.namespace, daemon_set.name))
-    ]
-    return Cluster(tuple(pools), by_name, nodes_error.reason if nodes_error else "")
+    )
 
 
 async def _list_nodes(kubectl: Kubectl, options: tuple[str, ...]) -> tuple[list[Node], KubectlError | None]:
@@ -119,7 +129,7 @@ def _build_pool(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Mapping[str, 
     by_node: dict[str, Pod] = {}
     for pod in pods:
         node = pod.target_node
-        if node and pod.owner_uid == daemon_set.uid and (node in nodes or not is_restricted):
+        if node and (node in nodes or not is_restricted):
             other = by_node.get(node)
             if other is None or (not pod.is_deleted, pod.created) > (not other.is_deleted, other.created):
                 by_node[node] = pod
