@@ -19,6 +19,7 @@ from genplug.kubectl.release_objects import (
     read_fact_list,
     read_pod_spec,
     read_pool,
+    read_words,
 )
 from genplug.record.facts import Fact, Known, Unknown
 
@@ -30,7 +31,7 @@ def list_config_maps(daemon_set: JSON) -> Iterator[tuple[str, str]]:
     """
     spec = read_pod_spec(daemon_set)
     container = find_agent_container(spec)
-    arguments = [word for word in container.get("args") or () if isinstance(word, str)]
+    arguments = read_words(container, "args")
     uses = {"--config": "configuration", "--policy": "policy"}
     paths = {value: uses[option] for option, value in pairwise(arguments) if option in uses}
     mounts = {read_text(mount, "name"): read_text(mount, "mountPath") for mount in read_maps(container, "volumeMounts")}

@@ -59,7 +59,7 @@ def _describe_term(term: JSON) -> str:
 
 
 def _describe_condition(condition: JSON) -> str:
-    values = [str(value) for value in condition.get("values") or ()]
+    values = read_words(condition, "values")
     text = f"{read_text(condition, 'key')} {read_text(condition, 'operator')}"
     return f"{text} ({', '.join(values)})" if values else text
 
@@ -126,8 +126,8 @@ def list_security(answers: Sequence[NodeAnswer], daemon_set: JSON) -> Iterator[d
             "privileged": _read_flag(context, "privileged", default=False),
             "allowPrivilegeEscalation": _read_flag(context, "allowPrivilegeEscalation", default=True),
             "readOnlyRootFilesystem": _read_flag(context, "readOnlyRootFilesystem", default=False),
-            "addedCapabilities": Known(sorted(map(str, capabilities.get("add") or ())), source),
-            "droppedCapabilities": Known(sorted(map(str, capabilities.get("drop") or ())), source),
+            "addedCapabilities": Known(sorted(read_words(capabilities, "add")), source),
+            "droppedCapabilities": Known(sorted(read_words(capabilities, "drop")), source),
             "seccomp": Known(_describe_profile(profile), source)
             if profile
             else Unknown("'seccompProfile' is not set: the kubelet decides by 'seccompDefault'"),

@@ -315,7 +315,8 @@ def _describe_resources(objects: ReleaseObjects) -> Fact:
             entry = found.setdefault(name, {"name": name, "pools": set(), "nodes": 0, "devices": 0})
             entry["pools"].add(answer.pool)
             entry["nodes"] += 1
-            entry["devices"] += read_fact(resource, "devices") or 0
+            count = read_fact(resource, "devices")
+            entry["devices"] += count if isinstance(count, int) else 0
     records = tuple({**entry, "pools": sorted(entry["pools"])} for _, entry in sorted(found.items()))
     return Known(records, _source_of_records(objects))
 
@@ -327,7 +328,7 @@ def _describe_drivers(objects: ReleaseObjects) -> ReleaseDrivers:
     devices: list[tuple[str, dict[str, Any]]] = []
     for answer, record in _records(objects):
         for driver in read_fact_list(record, "drivers", "drivers"):
-            kept = {key: driver.get(key) for key in ("module", "version", "taints")}
+            kept = {key: build_document(copy_fact(driver, key)) for key in ("module", "version", "taints")}
             drivers.append((answer.node, {"pool": answer.pool, "driver": read_text(driver, "driver"), **kept}))
         for device in read_fact_list(record, "drivers", "devices"):
             firmware = copy_fact(device, "firmware")

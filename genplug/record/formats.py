@@ -123,7 +123,12 @@ def _format_inline(value: Any) -> str:  # noqa: ANN401 - as above
 
 
 def _is_fact(value: object) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("known"), bool)
+    """Return whether a value is a fact; an object in the record of another version can have the key ``known`` too."""
+    if not isinstance(value, Mapping):
+        return False
+    if value.get("known") is True:
+        return "value" in value and isinstance(value.get("source"), str)
+    return value.get("known") is False and isinstance(value.get("reason"), str)
 
 
 def _is_short(value: Any) -> bool:  # noqa: ANN401 - as above

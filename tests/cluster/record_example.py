@@ -3,6 +3,7 @@
 Requires root, .ci/tools and tests/cluster/build: ``python -m tests.cluster.record_example [VERSION]``.
 """
 
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +25,8 @@ def main(version: str = "1.34") -> None:
         )
         cluster.install(yaml.safe_load((CHART / "ci/cluster-values.yaml").read_text()))
         cluster.wait_allocatable("devices.example.com/fuse", 10)
-        print(cluster.run_plugin("record"), end="")
+        # The suffix of the release names the build of the kernel of the test machine.
+        print(cluster.run_plugin("record").replace(platform.release(), platform.release().partition("-")[0]), end="")
 
 
 if __name__ == "__main__":

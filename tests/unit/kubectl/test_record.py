@@ -23,6 +23,8 @@ kind: DevicePluginConfig
 resources: {example.com/fuse: {devices: [{glob: /dev/fuse}], tokens: 10}}
 """
 OVERLAY = "resources: {example.com/fuse: {tokens: 20}}\n"
+LATER = "resources: {example.com/fuse: {tokens: 15}}\n"
+"""A file that follows the file of a node by its name, and precedes it when the files are merged."""
 POLICY = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\nresources: [example.com/*]\n"
 RBAC = "rbac.authorization.k8s.io"
 LABELS = {
@@ -115,6 +117,11 @@ def make_release_pod(node: str, digest: str = "0", **changes: Any) -> Object:
     return pod
 
 
+def digest_of(tokens: int) -> str:
+    """Return the digest of the configuration with this number of tokens."""
+    return load_text(CONFIG.replace("tokens: 10", f"tokens: {tokens}"), "c.yaml").sha256
+
+
 def make_record(sha256: str, version: str = "24.10-1.1.4") -> str:
     """Return the record of a node with this digest of the configuration and this version of its driver."""
     record = json.loads(NODE_RECORD.read_text())
@@ -139,7 +146,7 @@ def release(kubectl: KubectlStandIn) -> KubectlStandIn:
         }
     kubectl.list("nodes", *nodes)
     maps = {
-        "genplug-config": {"genplug.yaml": CONFIG, "node.node-2.yaml": OVERLAY, "notes.txt": "x"},
+        "genplug-config": {"genplug.yaml": CONFIG, "node.node-2.yaml": OVERLAY, "z.yaml": LATER, "notes.txt": "x"},
         "genplug-policy": {"policy.yaml": POLICY},
     }
     for name, data in maps.items():
@@ -187,7 +194,7 @@ def release(kubectl: KubectlStandIn) -> KubectlStandIn:
         make_object("ResourceQuota", "gpu", "team", spec={"hard": {"requests.example.com/fuse": "4", "pods": "9"}}),
         make_object("ResourceQuota", "pods", "team", spec={"hard": {"pods": "9"}}),
     )
-    kubectl.answer("exec *genplug-node-1 ", make_record(load_text(CONFIG, "c").sha256))
+    kubectl.answer("exec *genplug-node-1 ", make_record(digest_of(15)))
     kubectl.answer("exec *genplug-node-2 ", make_record("c0ffee", "25.01"))
     return kubectl
 
@@ -230,14 +237,13 @@ def test_nodes_with_another_configuration_are_named_with_both_digests(release: K
     [different] = configuration["differentNodes"]["value"]
     assert different["node"] == "node-2"
     assert different["found"] == "c0ffee"
-    assert different["expected"] not in {"c0ffee", load_text(CONFIG, "c").sha256}
+    assert different["expected"] not in {"c0ffee", digest_of(15)}
     assert policy["configMap"] == "genplug-policy"
     assert policy["sameNodes"]["value"] == ["node-1", "node-2"]
 
 
 def test_file_of_a_node_is_part_of_its_digest(release: KubectlStandIn, record: Record) -> None:
-    merged = CONFIG.replace("tokens: 10", "tokens: 20")
-    release.answer("exec *genplug-node-2 ", make_record(load_text(merged, "c").sha256))
+    release.answer("exec *genplug-node-2 ", make_record(digest_of(20)))
     [configuration, _] = record(release)["configuration"]["value"]
     assert configuration["sameNodes"]["value"] == ["node-1", "node-2"]
     assert configuration["differentNodes"]["value"] == []

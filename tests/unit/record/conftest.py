@@ -7,8 +7,8 @@ import pytest
 
 STATUS = """\
 Name:\tgenplug
-Uid:\t0\t0\t0\t0
-Gid:\t0\t0\t0\t0
+Uid:\t1000\t0\t0\t0
+Gid:\t1000\t0\t0\t0
 CapEff:\t0000000000000000
 CapBnd:\t0000000000003000
 NoNewPrivs:\t1
