@@ -219,6 +219,47 @@ async def test_devices_in_use_are_shown_with_their_containers(
     assert user.startswith("default/trainer/")
 
 
+async def test_further_containers_that_use_devices_are_counted(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(8):
+        node.plug(f"/dev/x{number}")
+    config = CONFIG_HEADER + "resources:\n  a.io/x: {devices: [{glob: /dev/x*}]}\n"
+    async with node.run_agent(config, listen=LISTEN) as agent:
+        await node.kubelet.wait_for_list("a.io/x", lambda devices: len(devices.healthy) == 8)
+        for number in range(4):
+            await node.kubelet.admit("a.io/x", ids={f"x{number}"}, pod=f"pod-{number}")
+        await node.kubelet.admit("a.io/x", 2, ids={"x4", "x5"}, pod="pod-4")
+        node.unplug("/dev/x5")
+        await node.kubelet.wait_for_list("a.io/x", lambda devices: devices.unhealthy == {"x5"})
+        assert await run_status(agent) == 0
+        text = capsys.readouterr().out
+    check_width(text)
+    words = " ".join(text.split())
+    # The unhealthy device is in use, and is not free.
+    assert "a.io/x 7 1 6 2 /dev/x5 is gone" in words
+    assert "used by default/pod-0/main (x0), default/pod-1/main (x1), default/pod-2/main (x2) and 2 more" in words
+
+
+async def test_resource_that_is_not_registered_has_the_reason(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.plug("/dev/x0")
+    config = CONFIG_HEADER + "resources:\n  a.io/x: {devices: [{glob: /dev/x*}]}\n"
+    async with node.run_agent(config, listen=LISTEN) as agent:
+        entries = record_events(agent)
+        await next_event(entries, Event.REGISTERED)
+        await node.kubelet.crash()
+        await next_event(entries, Event.DISCONNECTED)
+        assert await run_status(agent) == 4
+        table = capsys.readouterr().out.partition("RESOURCE")[2]
+        assert "not registered: " in table
+        assert await run_status(agent, "-o", "wide") == 4
+        heading, row, *_ = capsys.readouterr().out.partition("RESOURCE")[2].splitlines()
+        assert heading.split()[-3:] == ["REGISTERED", "STREAMS", "REMARKS"]
+        assert row.split()[5] == "no"
+
+
 async def test_use_is_unknown_while_pod_resources_does_not_respond(
     node: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
