@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "print the configuration of another device plugin as a configuration of genplug",
     "audit": "show who had a device, which devices a pod had, or the records of audit logs",
     "capture": "write what a configuration reads from this node into an archive",
+    "bundle": "write everything for a bug report into an archive, without secrets",
     "schema": "print the JSON Schema of the configuration or of another document",
     "explain": "print the documentation of a key, an error code, an alert, an event or a metric",
     "completion": "print the completion script of a shell",

@@ -96,8 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.config and not shares_files(agent, describe_method(agent)):
             print_message("record", "the agent runs in a container: run this command there, or pass --config PATH")
             return _UNREACHABLE
-        _add_agent_options(arguments, agent)
-    _add_defaults(arguments)
+        add_agent_options(arguments, agent)
+    add_defaults(arguments)
     with open_root(arguments.root) as root:
         document = build_node_record(_collect_sources(arguments, root, agent)).as_json()
     match arguments.output:
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_agent_options(arguments: argparse.Namespace, agent: "AgentProcess") -> None:
+def add_agent_options(arguments: argparse.Namespace, agent: "AgentProcess") -> None:
     """Set the options that are not set to those of the agent."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--config", action="extend", nargs="+", default=[])
@@ -135,7 +135,7 @@ def _add_agent_options(arguments: argparse.Namespace, agent: "AgentProcess") -> 
     arguments.address = arguments.address or (_parse_listen(listen) if listen else None)
 
 
-def _add_defaults(arguments: argparse.Namespace) -> None:
+def add_defaults(arguments: argparse.Namespace) -> None:
     """Set the options that neither the command line nor the agent has."""
     if arguments.policy is None and os.environ.get(POLICY_VARIABLE):
         arguments.policy = Path(os.environ[POLICY_VARIABLE])

@@ -251,3 +251,14 @@ MAX_RUNTIME_FILES = 50
 
 MAX_STATUS_BYTES = 64 << 20
 """Bytes of the status that `genplug status` reads: the status of an agent with 50 000 devices has about 15 MB."""
+
+# Bundles: a part of a bundle that exceeds a limit is cut or left out, and the list of its files has the reason.
+
+MAX_BUNDLE_FILE_BYTES = 16 << 20
+"""Bytes of a file of a bundle: the status of an agent with 50 000 devices has about 15 MB."""
+
+MAX_BUNDLE_LOG_BYTES = 8 << 20
+"""Bytes of the log in a bundle, from its end: an agent writes less in a day without failures."""
+
+MAX_BUNDLE_BYTES = 64 << 20
+"""Bytes of all files of a bundle: a larger file cannot be attached to a report."""

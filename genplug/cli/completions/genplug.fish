@@ -45,8 +45,8 @@ function _shtab_genplug_using
   test "$_shtab_genplug_cmdpath" = "$argv"
 end
 
-set -g _shtab_genplug_commands run status reload validate diff plan doctor init record convert audit capture schema explain completion demo
-set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --check --color --config --device --device-plugins-dir --document --from --interval --kubelet-dir --listen --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod --pod-resources-dir --pods --policy --policy-output --pool --resource --root --since --timeout --to --type --values -o
+set -g _shtab_genplug_commands run status reload validate diff plan doctor init record convert audit capture bundle schema explain completion demo
+set -g _shtab_genplug_opts_with_value --address --allocate --audit-dir --audit-fsync --audit-keep --audit-max-age --audit-max-size --audit-required --cdi-dir --cdi-search-dirs --check --color --config --device --device-plugins-dir --document --from --interval --kubelet-dir --listen --log --log-format --log-level --node --node-name --nodes --old-policy --old-values --output --pod --pod-resources-dir --pods --policy --policy-output --pool --resource --root --since --timeout --to --type --values -o
 
 complete -c genplug -e
 complete -c genplug -f
@@ -188,6 +188,20 @@ complete -c genplug -n '_shtab_genplug_using capture' -l policy -xka "(__fish_co
 complete -c genplug -n '_shtab_genplug_using capture' -l root -xka "(__fish_complete_path (commandline -ct))" -d 'root directory of the host, or an archive of '"'"'genplug capture'"'"''
 complete -c genplug -n '_shtab_genplug_using capture' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
 complete -c genplug -n '_shtab_genplug_using capture' -l node-name -x -d 'name of the Kubernetes node'
+complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a bundle -d 'write everything for a bug report into an archive, without secrets'
+complete -c genplug -n '_shtab_genplug_using bundle' -s h -l help -d 'show this help message and exit'
+complete -c genplug -n '_shtab_genplug_using bundle' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'archive to write (.tar.gz), or '"'"'-'"'"' for stdout'
+complete -c genplug -n '_shtab_genplug_using bundle' -l dry-run -d 'list the files and what is removed'
+complete -c genplug -n '_shtab_genplug_using bundle' -l log -xka "(__fish_complete_path (commandline -ct))" -d 'log of the agent to include, or '"'"'-'"'"' for the standard input'
+complete -c genplug -n '_shtab_genplug_using bundle' -l no-pods -d 'replace the names of pods and namespaces by numbers'
+complete -c genplug -n '_shtab_genplug_using bundle' -l no-capture -d 'leave out what the configuration reads from the node (node.tar.gz)'
+complete -c genplug -n '_shtab_genplug_using bundle' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file, or a directory such as a mounted ConfigMap'
+complete -c genplug -n '_shtab_genplug_using bundle' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy of the agent'
+complete -c genplug -n '_shtab_genplug_using bundle' -l root -xka "(__fish_complete_path (commandline -ct))" -d 'root directory of the host, or an archive of '"'"'genplug capture'"'"''
+complete -c genplug -n '_shtab_genplug_using bundle' -l kubelet-dir -xka "(__fish_complete_directories)" -d 'directory of the kubelet'
+complete -c genplug -n '_shtab_genplug_using bundle' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
+complete -c genplug -n '_shtab_genplug_using bundle' -l node-name -x -d 'name of the Kubernetes node'
+complete -c genplug -n '_shtab_genplug_using bundle' -l address -x -d 'address of the agent'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration or of another document'
 complete -c genplug -n '_shtab_genplug_using schema' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation record diff explanation pending refusal fleet-status conversion doctor audit audit-report" -d 'schema to print'

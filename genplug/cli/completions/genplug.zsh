@@ -5,6 +5,7 @@
 _shtab_genplug_commands() {
   local _commands=(
     audit:'show who had a device, which devices a pod had, or the records of audit logs'
+    bundle:'write everything for a bug report into an archive, without secrets'
     capture:'write what a configuration reads from this node into an archive'
     completion:'print the completion script of a shell'
     convert:'print the configuration of another device plugin as a configuration of genplug'
@@ -47,6 +48,25 @@ _shtab_genplug_audit_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_genplug_audit_defaults_added=0
+
+_shtab_genplug_bundle_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  {-o,--output}"[archive to write (.tar.gz), or \'-\' for stdout]:FILE:_files"
+  "--dry-run[list the files and what is removed]"
+  "--log[log of the agent to include, or \'-\' for the standard input]:FILE:_files"
+  "--no-pods[replace the names of pods and namespaces by numbers]"
+  "--no-capture[leave out what the configuration reads from the node (node.tar.gz)]"
+  "*--config[configuration file, or a directory such as a mounted ConfigMap]:PATH:_files"
+  "--policy[policy of the agent]:FILE:_files"
+  "--root[root directory of the host, or an archive of \'genplug capture\']:DIR:_files"
+  "--kubelet-dir[directory of the kubelet]:DIR:_files -/"
+  "--cdi-search-dirs[directories on the host from which the container runtime reads CDI files (\'cdi_spec_dirs\' in its configuration), separated by \'\:\', by increasing priority]:DIR:DIR:"
+  "--node-name[name of the Kubernetes node]:NAME:"
+  "--address[address of the agent]:HOST:PORT:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_genplug_bundle_defaults_added=0
 
 _shtab_genplug_capture_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -284,6 +304,7 @@ _shtab_genplug() {
       curcontext="${curcontext%:*:*}:_shtab_genplug-$line[1]:"
       case $line[1] in
         audit) _arguments -C -s $_shtab_genplug_audit_options ;;
+        bundle) _arguments -C -s $_shtab_genplug_bundle_options ;;
         capture) _arguments -C -s $_shtab_genplug_capture_options ;;
         completion) _arguments -C -s $_shtab_genplug_completion_options ;;
         convert) _arguments -C -s $_shtab_genplug_convert_options ;;
