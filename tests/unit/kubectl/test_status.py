@@ -5,11 +5,13 @@ import hashlib
 import io
 import json
 import os
+import pkgutil
 import pty
 import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,11 @@ def test_cluster_with_each_failure_is_shown(
 def test_guide_shows_the_table_of_this_cluster() -> None:
     page = (ROOT / "docs/how-to/cluster-status.md").read_text()
     assert f"```text\n{(GOLDEN / 'status-table.txt').read_text()}```\n" in page
+
+
+def test_package_has_the_program_that_kubectl_searches_for() -> None:
+    programs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert pkgutil.resolve_name(programs["kubectl-genplug"]) is main
 
 
 def test_plugin_imports_only_dependencies_in_pure_python() -> None:
