@@ -138,6 +138,16 @@ def test_equal_configurations_have_no_differences(root: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == "no differences\n"
 
 
+def test_device_of_a_pool_is_unchanged_if_another_device_is_removed(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = f"{CONFIG_HEADER}resources: {{a.io/x: {{devices: [{{glob: GLOB}}], tokens: 3}}}}\n"
+    Path("old.yaml").write_text(pool.replace("GLOB", "/dev/ttyUSB*"))
+    Path("new.yaml").write_text(pool.replace("GLOB", "/dev/ttyUSB0"))
+    (comparison,) = diff(capsys, "old.yaml", "new.yaml", "--root", str(root))["comparisons"]
+    assert [change["old"]["paths"] for change in comparison["deviceChanges"]] == [["/dev/ttyUSB1"]]
+
+
 def test_exit_code_is_1_for_a_difference_with_the_option(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     diff(capsys, "old.yaml", "new.yaml", "--root", str(root))
     diff(capsys, "old.yaml", "new.yaml", "--root", str(root), "--exit-code", code=1)

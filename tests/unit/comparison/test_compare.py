@@ -122,6 +122,17 @@ def test_same_hardware_in_another_resource_is_moved() -> None:
     }
 
 
+def test_hardware_in_two_resources_is_paired_within_its_resource() -> None:
+    few, many = frozenset({"char 1:0"}), frozenset({"char 1:0", "char 1:1"})
+    old = make_plan(
+        make_resource("a.io/x", PlannedDevice("x0", (), few)), make_resource("a.io/y", PlannedDevice("y0", (), many))
+    )
+    new = make_plan(
+        make_resource("a.io/x", PlannedDevice("x9", (), many)), make_resource("a.io/y", PlannedDevice("y9", (), few))
+    )
+    assert [change.change for change in compare(old, new).devices] == [Change.RENAMED, Change.RENAMED]
+
+
 def test_same_id_of_other_hardware_is_a_change() -> None:
     first = PlannedDevice("x0", ("/dev/x0",), frozenset({"char 1:0"}))
     (change,) = compare(
