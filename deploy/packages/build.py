@@ -26,7 +26,11 @@ PYTHONS = ("3.11", "3.12", "3.13")
 """The versions of Python whose wheels the lock file contains."""
 LIBRARY = "usr/lib/genplug"
 """The directory of the package and its dependencies."""
-PROGRAMS = {"genplug": "genplug.cli.main", "kubectl-genplug": "genplug.kubectl.main"}
+PROGRAMS = {
+    "genplug": "genplug.cli.main",
+    "kubectl-genplug": "genplug.kubectl.main",
+    "kubectl_complete-genplug": "genplug.kubectl.completion",
+}
 UNUSED_PATTERNS = ("*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.h", "bin", "testdata", "tests", "test_*")
 """Files of wheels that no program uses at run time."""
 KUBECTL_REQUIREMENTS = ("attrs",)

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from genplug import __version__
 from genplug.cli.output import escape_output, ignore_closed_readers
@@ -35,6 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
 
 
+def configure_command(parser: argparse.ArgumentParser, module: ModuleType) -> None:
+    """Add the arguments of a command, and those that all commands have."""
+    module.configure(parser)
+    add_kubectl_arguments(parser, getattr(module, "NAMESPACE_HELP", NAMESPACE_HELP))
+
+
 def _run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="kubectl genplug",
@@ -49,8 +56,7 @@ def _run(arguments: Sequence[str]) -> int:
         command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == requested:
             module = importlib.import_module(f"genplug.kubectl.commands.{name}")
-            module.configure(command)
-            add_kubectl_arguments(command, getattr(module, "NAMESPACE_HELP", NAMESPACE_HELP))
+            configure_command(command, module)
             command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
     try:

@@ -120,6 +120,7 @@ def check_installed_program(system: SystemCopy) -> None:
     """Check the installed files and programs."""
     assert system.run("genplug", "--version").strip() == f"genplug {__version__}"
     assert "kubectl genplug" in system.run("kubectl-genplug", "--help")
+    assert system.run("kubectl_complete-genplug", "pen").startswith("pending\t")
     assert (system.root / "etc/genplug").is_dir()
     modules = system.list_modules()
     # The service cannot write bytecode to /usr.
