@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from genplug.doctor import configuration_checks, kubelet_checks, machine_checks, runtime_checks
+from genplug.doctor import configuration_checks, kubelet_checks, limit_checks, machine_checks, runtime_checks
 from genplug.doctor.findings import Check
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for module in (configuration_checks, kubelet_checks, machine_checks, runtime_checks)
+    for module in (configuration_checks, kubelet_checks, machine_checks, limit_checks, runtime_checks)
     for check in module.REGISTRY.checks
 )
 

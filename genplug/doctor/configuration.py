@@ -53,7 +53,7 @@ def read_configuration(machine: Machine, paths: HungPaths) -> Configuration:
         resources=tuple(_list_resources(config, inventory)),
         stalls=tuple(f"{stall.resource}: {stall.reason}" for stall in inventory.stalls),
         program_errors=() if machine.is_archive else tuple(_find_program_errors(config)),
-        needs=_find_needs(config, inventory),
+        needs=_find_needs(config, inventory, host),
     )
 
 
@@ -81,7 +81,7 @@ def _list_resources(config: Config, inventory: Inventory) -> Iterator[Configured
             yield ConfiguredResource(name, 0, 0, resource.expected, reasons=notes.get(name, ()))
 
 
-def _find_needs(config: Config, inventory: Inventory) -> Needs:
+def _find_needs(config: Config, inventory: Inventory, host: Host) -> Needs:
     resources = config.resources.values()
     kinds = [kind_of(probe.check) for resource in resources for probe in resource.health.probes]
     bound = [
@@ -100,7 +100,7 @@ def _find_needs(config: Config, inventory: Inventory) -> Needs:
         read_probes=len(bound) - calls,
         call_probes=calls,
         resource_names=sum(1 + len(resource.aliases) for resource in inventory.resources.values()),
-        directories=len(inventory.directories | inventory.directories_of_attributes),
+        directories=sum(map(host.supports_inotify, inventory.directories | inventory.directories_of_attributes)),
         devices=sum(map(len, inventory.devices.values())),
     )
 

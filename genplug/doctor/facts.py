@@ -246,3 +246,8 @@ class Facts:
     clock: Known[Clock]
     runtime: Known[Runtime]
     configuration: Known[Configuration]
+
+
+def needs_of(facts: Facts) -> Needs:
+    """Return the needs of the configuration; none if it is not known."""
+    return Needs() if isinstance(facts.configuration, Unknown) else facts.configuration.needs
