@@ -26,7 +26,7 @@ MAX_HEADER_BYTES = 8192
 REQUEST_SECONDS = 5.0
 """Seconds within which a client has to send its request."""
 RESPONSE_SECONDS = 10.0
-"""Seconds within which a client has to read the response, or a part of a stream."""
+"""Seconds within which a client has to read the response, or 64 KiB of a stream."""
 RESERVED_DESCRIPTORS = 32
 """File descriptors that connections never use; at most a quarter of the limit of the process."""
 _RETRY_SECONDS = 1.0
@@ -105,7 +105,11 @@ class Request:
 
     @property
     def is_local(self) -> bool:
-        """Whether a client on this host sent the request, and did not forward it for another client."""
+        """Whether a client on this host sent the request, and did not forward it for another client.
+
+        ``kubectl port-forward`` is such a client: the container runtime connects to localhost in the network namespace
+        of the pod (containerd, ``dialLocalhost`` in ``internal/cri/server/sandbox_portforward_linux.go``).
+        """
         return _is_loopback(self.client) and not self.headers.keys() & {"forwarded", "x-forwarded-for"}
 
 
@@ -260,8 +264,9 @@ class HttpServer:
             async with asyncio.timeout(RESPONSE_SECONDS):
                 await self._loop.sock_sendall(connected, response.encode_head())
             async for part in stream:
-                async with asyncio.timeout(RESPONSE_SECONDS):
-                    await self._loop.sock_sendall(connected, part)
+                for start in range(0, len(part), _CHUNK_BYTES):
+                    async with asyncio.timeout(RESPONSE_SECONDS):
+                        await self._loop.sock_sendall(connected, part[start : start + _CHUNK_BYTES])
 
         # A client has nothing more to send: its next bytes, or the end of its connection, end the stream.
         tasks = (

@@ -219,6 +219,8 @@ def _list_remarks(resource: ResourceStatus) -> Iterator[str]:
         yield resource.shortage
     if (refusal := resource.last_refusal) is not None:
         yield f"last refused Allocate request at {format_time(refusal.time)}: {refusal.message}"
+    if (change := resource.last_change) is not None:
+        yield f"last change at {format_time(change.time)}: {change.message}"
     reasons = summarize_texts(device.reason for device in resource.devices if device.reason)
     texts = [*reasons, *resource.notes]
     yield from texts[:MAX_REASONS]

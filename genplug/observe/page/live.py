@@ -83,10 +83,13 @@ class LivePages:
                     await self._changed.wait()
 
     async def build_state(self, previous: _State | None) -> _State:
-        """Return the current state; one that another page has built since ``previous`` is used if nothing changed."""
+        """Return a state that is newer than ``previous``; another page may have built it already.
+
+        A change since it was built ends :meth:`wait_change` at once.
+        """
         async with self._lock:
             state = self._state
-            if state is not None and state is not previous and state.change == self._change:
+            if state is not None and state is not previous:
                 return state
             if state is not None:
                 await asyncio.sleep(state.built_at + MIN_SECONDS - time.monotonic())

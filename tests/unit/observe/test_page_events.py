@@ -199,7 +199,11 @@ async def read_update(reader: asyncio.StreamReader) -> dict[str, Any]:
         return dict(json.loads((await reader.readline()).removeprefix(b"data: ")))
 
 
-async def test_open_page_receives_the_changed_devices_of_the_agent(node: FakeNode) -> None:
+async def test_open_page_receives_the_changed_devices_of_the_agent(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The events of the agent cause the updates.
+    monkeypatch.setattr(live, "POLL_SECONDS", 1000.0)
     for path in ("/dev/x0", "/dev/y0"):
         node.plug(path)
     async with node.run_agent(CONFIG, listen=LISTEN) as agent:
