@@ -17,8 +17,8 @@ MAX_VALUE_CHARACTERS = 256
 
 _BUILT_IN = ("pci.address", "pci.vendor", "pci.device", "usb.serial", "usb.port", "ib.guid", "net.mac", "driver")
 _FILES = ("attr.wwid", "attr.uuid", "attr.unique_id")
-"""Files in the directory of the device or of its parents: block devices and NVMe controllers
-(Documentation/ABI/stable/sysfs-block, drivers/nvme/host/sysfs.c), mediated devices and AMD GPUs (amdgpu_pm.c)."""
+"""Files in the directory of the device or of the nearest parent that has one: NVMe (drivers/nvme/host/sysfs.c, also
+``serial``), SCSI disks (drivers/scsi/scsi_sysfs.c) and AMD GPUs (drivers/gpu/drm/amd/pm/amdgpu_pm.c)."""
 _SERIAL = "attr.serial"
 _USB_VENDOR = "usb.vendor"
 _IDENTIFYING = re.compile(r"serial|uuid|guid|wwid|wwn|mac\b|address|unique", re.IGNORECASE)

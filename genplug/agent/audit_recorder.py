@@ -24,8 +24,6 @@ from genplug.agent.snapshot import Snapshot
 from genplug.agent.wakeup import Wakeup
 from genplug.audit.assignments import Assignments, Began, Change, ContainerUse, Ended, ReportTimes, Seen
 from genplug.audit.records import (
-    MAX_GRANTS_PER_RECORD,
-    MAX_HARDWARE_PER_RECORD,
     Assignment,
     Container,
     EndReason,
@@ -49,6 +47,7 @@ from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_device_uses
 from genplug.kubelet.reports import DeviceUse
 from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import AuditStatus
+from genplug.spec.limits import MAX_AUDIT_HARDWARE, MAX_AUDIT_IDS
 from genplug.spec.model import Config, Resource
 from genplug.spec.similarity import similarity_key
 
@@ -357,7 +356,7 @@ class AuditRecorder:
     def _record_allocation(self, resource: str, ids: Sequence[str]) -> None:
         now = round_time(time.time())
         sha256 = self._config_sha256
-        for part in _batch(ids, MAX_GRANTS_PER_RECORD):
+        for part in _batch(ids, MAX_AUDIT_IDS):
             assignment = self._build_assignment(resource, part)
             assignment = evolve(assignment, allocated_at=now, config_sha256=sha256)
             self._assignments, changes = self._assignments.after_allocation(assignment, now)
@@ -368,8 +367,8 @@ class AuditRecorder:
     def _record_refusal(self, resource: str, ids: Sequence[str], reason: str) -> None:
         fields = {
             "resource": resource,
-            "ids": list(ids[:MAX_GRANTS_PER_RECORD]),
-            "idsOmitted": max(len(ids) - MAX_GRANTS_PER_RECORD, 0),
+            "ids": list(ids[:MAX_AUDIT_IDS]),
+            "idsOmitted": max(len(ids) - MAX_AUDIT_IDS, 0),
             "reason": cut_text(reason),
         }
         self._emit(RecordType.REFUSED, fields)
@@ -434,9 +433,9 @@ class AuditRecorder:
         devices = self._find_devices(resource, ids)
         hardware = tuple(
             self._hardware.get((name, health.device.id)) or describe_device(health.device)
-            for health in devices[:MAX_HARDWARE_PER_RECORD]
+            for health in devices[:MAX_AUDIT_HARDWARE]
         )
-        return hardware, max(len(devices) - MAX_HARDWARE_PER_RECORD, 0)
+        return hardware, max(len(devices) - MAX_AUDIT_HARDWARE, 0)
 
     def _find_devices(self, resource: str, ids: Sequence[str]) -> Sequence[DeviceHealth]:
         """Return the devices that a container gets with these IDs; a token stands for all devices of the resource."""

@@ -9,7 +9,8 @@ from itertools import islice
 
 from attrs import evolve, field, frozen
 
-from genplug.audit.records import MAX_GRANTS_PER_RECORD, Assignment, Container, EndReason, Hardware
+from genplug.audit.records import Assignment, Container, EndReason, Hardware
+from genplug.spec.limits import MAX_AUDIT_IDS
 
 MISSING_POLLS = 2
 """Reports without a container after which its assignment has ended: a report can be incomplete by accident."""
@@ -176,7 +177,7 @@ class Assignments:
         kept, ended = self._find_ended(seen, left, moments.received_at, may_end=may_end)
         for (container, resource), ids in left.items():
             remaining = iter(sorted(ids))
-            while part := tuple(islice(remaining, MAX_GRANTS_PER_RECORD)):
+            while part := tuple(islice(remaining, MAX_AUDIT_IDS)):
                 use = ContainerUse(container, resource, frozenset(part))
                 assignment = evolve(build(use), container=container, first_seen=time, last_seen=time)
                 kept[assignment.key] = _Tracked(assignment)

@@ -8,9 +8,8 @@ from genplug.audit.history import History, Interval, Loss
 from genplug.audit.reader import Problem
 from genplug.audit.records import Assignment, Record, RecordError, RecordType
 from genplug.hardware.device_ids import device_of_grant
+from genplug.spec.limits import MAX_AUDIT_ASSIGNMENTS
 
-MAX_ASSIGNMENTS = 10_000
-"""Assignments of an answer: they are kept in memory until all records are read."""
 MAX_NOTES = 1000
 """Damaged lines, and ranges of missing records, of an answer."""
 _MAX_NAMES = 10_000
@@ -85,7 +84,7 @@ class Answer:
                 self.names.update(_names(query, item.assignment))
             if not query.selects_interval(item):
                 continue
-            if len(self.intervals) >= MAX_ASSIGNMENTS:
+            if len(self.intervals) >= MAX_AUDIT_ASSIGNMENTS:
                 self.is_truncated = True
             else:
                 self.intervals.append(item)
@@ -107,17 +106,20 @@ class Answer:
             self.losses.append(loss)
 
 
-def answer_query(query: Query, log: Iterable[Record | Problem], answer: Answer) -> Iterator[Record]:
+def answer_query(
+    query: Query, log: Iterable[Record | Problem], answer: Answer, *, is_directory: bool
+) -> Iterator[Record]:
     """Read a log, add what it contains to the answer, and yield the records that the query selects.
 
-    A log can contain the records of several nodes.
+    The directory of an agent contains the records of one node, whose name in them can change. Another stream can
+    contain the records of several nodes.
     """
     histories: dict[str | None, History] = {}
     for item in log:
         if isinstance(item, Problem):
             answer.add_problem(item)
             continue
-        history = histories.setdefault(item.node, History())
+        history = histories.setdefault(None if is_directory else item.node, History())
         try:
             answer.add(query, history.apply(item))
         except (RecordError, ValueError) as error:

@@ -8,7 +8,8 @@ from typing import IO
 
 from attrs import frozen
 
-from genplug.audit.records import MAX_RECORD_BYTES, Record, RecordError, parse_record
+from genplug.audit.records import Record, RecordError, parse_record
+from genplug.spec.limits import MAX_AUDIT_RECORD_BYTES
 
 _TORN = "the last line is incomplete: the agent or the node stopped while it was written"
 _FILE_NAME = re.compile(r"audit-(\d{16})\.jsonl\Z", re.ASCII)
@@ -65,12 +66,12 @@ def read_records(stream: IO[bytes], name: str) -> Iterator[Record | Problem]:
         OSError: the stream cannot be read.
     """
     number = 0
-    while line := stream.readline(MAX_RECORD_BYTES + 1):
+    while line := stream.readline(MAX_AUDIT_RECORD_BYTES + 1):
         number += 1
-        if len(line) > MAX_RECORD_BYTES:
+        if len(line) > MAX_AUDIT_RECORD_BYTES:
             while line and not line.endswith(b"\n"):
-                line = stream.readline(MAX_RECORD_BYTES + 1)
-            yield Problem(name, number, f"expected at most {MAX_RECORD_BYTES} bytes in a line, found more")
+                line = stream.readline(MAX_AUDIT_RECORD_BYTES + 1)
+            yield Problem(name, number, f"expected at most {MAX_AUDIT_RECORD_BYTES} bytes in a line, found more")
             continue
         if line.isspace():
             continue

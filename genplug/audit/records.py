@@ -12,16 +12,10 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
+from genplug.spec.limits import MAX_AUDIT_TEXT_CHARACTERS
+
 API_VERSION = "genplug.io/v1alpha1"
 KIND = "AuditRecord"
-MAX_RECORD_BYTES = 1 << 20
-"""Bytes of a line that a reader accepts; the agent writes shorter lines."""
-MAX_GRANTS_PER_RECORD = 256
-"""Device IDs of an assignment. An allocation of more IDs has several assignments."""
-MAX_HARDWARE_PER_RECORD = 256
-"""Devices whose hardware an assignment describes: a token of a pool stands for all devices of the pool."""
-MAX_TEXT_CHARACTERS = 2048
-"""Characters of a reason or message, which other programs and devices may have written."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Fields: TypeAlias = Mapping[str, Any]
@@ -271,8 +265,8 @@ def parse_record(line: bytes) -> Record:
 
 
 def cut_text(text: str) -> str:
-    """Return a text with at most :data:`MAX_TEXT_CHARACTERS` characters."""
-    return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[: MAX_TEXT_CHARACTERS - 3]}..."
+    """Return a text with at most :data:`MAX_AUDIT_TEXT_CHARACTERS` characters."""
+    return text if len(text) <= MAX_AUDIT_TEXT_CHARACTERS else f"{text[: MAX_AUDIT_TEXT_CHARACTERS - 3]}..."
 
 
 def round_time(epoch_seconds: float) -> float:

@@ -21,9 +21,8 @@ from attrs import frozen
 from genplug.audit.history import History
 from genplug.audit.reader import Problem, build_file_name, is_file_name, read_records
 from genplug.audit.records import Assignment, RecordError, complete_line
+from genplug.spec.limits import MAX_AUDIT_QUEUE_BYTES
 
-MAX_QUEUED_BYTES = 8 << 20
-"""Bytes of records that wait to be written: the first records of a node with 10 000 devices have 3 MiB."""
 HANG_SECONDS = 5.0
 """Seconds after which a file operation counts as hanging."""
 SYNC_SECONDS = 1.0
@@ -143,7 +142,7 @@ class AuditWriter:
         """
         self.start()
         with self._changed:
-            if self._bytes + len(record) > MAX_QUEUED_BYTES and not is_forced:
+            if self._bytes + len(record) > MAX_AUDIT_QUEUE_BYTES and not is_forced:
                 return False
             self._queue.append((record, begins_file))
             self._bytes += len(record)

@@ -129,8 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
     if lists_records:
         printer.begin()
     try:
-        for log in _open_logs(paths):
-            for record in answer_query(query, log, answer):
+        for log, is_directory in _open_logs(paths):
+            for record in answer_query(query, log, answer, is_directory=is_directory):
                 if lists_records:
                     printer.print_record(record)
     except LogError as error:
@@ -147,8 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _open_logs(paths: list[str]) -> Iterator[Iterator["Record | Problem"]]:
-    """Yield the records of each log.
+def _open_logs(paths: list[str]) -> Iterator[tuple[Iterator["Record | Problem"], bool]]:
+    """Yield the records of each log, and whether it is a directory.
 
     Raises:
         LogError: a path cannot be read, or contains no log.
@@ -157,7 +157,7 @@ def _open_logs(paths: list[str]) -> Iterator[Iterator["Record | Problem"]]:
 
     for path in paths:
         if path == "-":
-            yield read_records(sys.stdin.buffer, "<stdin>")
+            yield read_records(sys.stdin.buffer, "<stdin>"), False
             continue
         try:
             logs = list_files(Path(path))
@@ -166,7 +166,7 @@ def _open_logs(paths: list[str]) -> Iterator[Iterator["Record | Problem"]]:
         if not logs:
             raise LogError(f"expected files audit-*.jsonl in {path}, found none; is it the directory of --audit-dir?")
         for files in logs:
-            yield _read_files(files)
+            yield _read_files(files), files != (Path(path),)
 
 
 def _read_files(files: tuple[Path, ...]) -> Iterator["Record | Problem"]:

@@ -184,6 +184,27 @@ MAX_CDI_DEPTH = 100
 MAX_DIFF_NODES = 500
 """Nodes on which a change is compared: each of them is unpacked and scanned twice."""
 
+# Audit log: an allocation of more devices has several records; the record counts what another limit leaves out.
+
+MAX_AUDIT_QUEUE_BYTES = 8 << 20
+"""Bytes of records that wait for the disk: the first records of a node with 10 000 devices have 3 MiB. Further records
+are lost and counted."""
+
+MAX_AUDIT_RECORD_BYTES = 1 << 20
+"""Bytes of a line that `genplug audit` accepts: the agent writes shorter lines."""
+
+MAX_AUDIT_IDS = 256
+"""Device IDs of an assignment: each of them is in every record of the assignment."""
+
+MAX_AUDIT_HARDWARE = 256
+"""Devices whose hardware an assignment describes: a token of a pool stands for all devices of the pool."""
+
+MAX_AUDIT_TEXT_CHARACTERS = 2048
+"""Characters of a reason in a record: devices and other programs write parts of it."""
+
+MAX_AUDIT_ASSIGNMENTS = 10_000
+"""Assignments of an answer of `genplug audit`: they are kept in memory until all records are read."""
+
 # Names and IDs that are made of values of the hardware: a value that changes must not create them without end.
 
 MAX_NEW_NAMES_PER_HOUR = 20

@@ -14,7 +14,8 @@ import pytest
 
 from genplug.audit import writer as writer_module
 from genplug.audit.records import Assignment, Container, Origin, RecordType, encode_record
-from genplug.audit.writer import DEFAULT_LIMITS, MAX_QUEUED_BYTES, AuditWriter, Limits, Recovery, Sync
+from genplug.audit.writer import DEFAULT_LIMITS, AuditWriter, Limits, Recovery, Sync
+from genplug.spec.limits import MAX_AUDIT_QUEUE_BYTES
 from tests.support.audit import read_documents
 from tests.support.mounts import bind_mount, mount_tmpfs, remount
 
@@ -200,8 +201,8 @@ def test_deleted_file_and_directory_are_created_again(log: Path) -> None:
 def test_records_beyond_the_queue_are_refused_unless_they_are_forced(tmp_path: Path) -> None:
     with run_writer(tmp_path / "missing" / "audit", seconds=0.1) as (writer, _):
         record = encode(1, "x" * 100_000)
-        accepted = sum(writer.put(record) for _ in range(2 * MAX_QUEUED_BYTES // len(record)))
-        assert accepted == MAX_QUEUED_BYTES // len(record)
+        accepted = sum(writer.put(record) for _ in range(2 * MAX_AUDIT_QUEUE_BYTES // len(record)))
+        assert accepted == MAX_AUDIT_QUEUE_BYTES // len(record)
         assert writer.put(record, is_forced=True)
         wait_for_error(writer, "No such file or directory")
 

@@ -32,6 +32,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "LISTEN",
         "LOG_FORMAT",
         "LOG_LEVEL",
+        "AUDIT_DIR",
+        "AUDIT_MAX_SIZE",
+        "AUDIT_KEEP",
+        "AUDIT_MAX_AGE",
+        "AUDIT_FSYNC",
+        "AUDIT_REQUIRED",
     ):
         monkeypatch.delenv(f"GENPLUG_{name}", raising=False)
     monkeypatch.delenv("NODE_NAME", raising=False)
@@ -132,3 +138,34 @@ def test_unknown_command_is_a_usage_error_that_lists_the_commands(capsys: pytest
         main(["rum"])
     assert exit_.value.code == 2
     assert "validate" in capsys.readouterr().err
+
+
+def test_audit_options_have_sizes_and_periods(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = parse("--config", "/a")
+    assert (defaults.audit_dir, defaults.audit_max_size, defaults.audit_max_age) == (None, 10 << 20, 90 * 86400)
+    assert (defaults.audit_keep, defaults.audit_fsync, defaults.audit_required) == (10, "interval", "no")
+    monkeypatch.setenv("GENPLUG_AUDIT_MAX_SIZE", "1Gi")
+    monkeypatch.setenv("GENPLUG_AUDIT_MAX_AGE", "36h")
+    monkeypatch.setenv("GENPLUG_AUDIT_DIR", "/var/log/genplug")
+    arguments = parse("--config", "/a", "--audit-keep", "3", "--audit-fsync", "always", "--audit-required", "yes")
+    assert (arguments.audit_dir, arguments.audit_max_size) == ("/var/log/genplug", 1 << 30)
+    assert (arguments.audit_max_age, arguments.audit_keep) == (36 * 3600, 3)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--audit-max-size", "512Ki", "expected at least 1Mi"),
+        ("--audit-max-size", "10MB", "expected a size such as 10Mi"),
+        ("--audit-max-age", "90", "expected a period such as 90d"),
+        ("--audit-max-age", "59m", "expected at least 1h"),
+        ("--audit-keep", "1", "expected a number from 2 to 1000"),
+    ],
+)
+def test_wrong_value_of_an_audit_option_is_a_usage_error(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--config", "/a", option, value)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
