@@ -16,7 +16,10 @@ from genplug.agent import Agent, audit_recorder
 from genplug.audit import writer
 from genplug.audit.writer import Limits
 from genplug.cli.main import main
+from genplug.kubelet.pod_resources import list_device_uses
+from genplug.kubelet.reports import DeviceUse
 from genplug.observe.events import Event
+from genplug.testing.kubelet.checkpoint import FILE_NAME
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.agent_process import start_agent
@@ -257,9 +260,41 @@ async def test_lost_records_are_counted_and_the_pods_are_repeated_after_the_gap(
         documents = await wait_for_records(log, has("assigned"))
     [gap] = [document for document in documents if document["type"] == "gap"]
     assert gap["lost"] > 0
+    # The allocation is among the lost records.
+    [repeated] = [document for document in documents if document.get("isContinued")]
+    assert repeated["assignment"]["ids"] == ["x0"]
+    assert repeated["sequence"] == gap["sequence"] + 1
     for document in documents:
         check_output(document)
     assert [use["pod"] for use in ask("--device", "x0")] == ["a"]
+
+
+async def test_kubelet_that_does_not_know_its_pods_yet_ends_no_assignment(
+    node: FakeNode, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_recorder, "RESTART_GRACE_POLLS", 1000)
+    reports: asyncio.Queue[int] = asyncio.Queue()
+
+    async def count_reports(socket: Path, deadline: float) -> tuple[DeviceUse, ...]:
+        uses = await list_device_uses(socket, deadline)
+        reports.put_nowait(len(uses))
+        return uses
+
+    monkeypatch.setattr(audit_recorder, "list_device_uses", count_reports)
+    plug_devices(node, "x0")
+    async with run_audited(node, log, X_CONFIG):
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        await node.kubelet.admit(X, 1, pod="a")
+        await wait_for_records(log, has("assigned"))
+        await node.kubelet.stop()
+        (node.kubelet.plugins_dir / FILE_NAME).unlink()
+        while not reports.empty():
+            reports.get_nowait()
+        await node.kubelet.start()
+        async with asyncio.timeout(10):
+            for _ in range(4):
+                assert await reports.get() == 0
+    assert not has("released")(read_documents(log))
 
 
 @pytest.mark.root

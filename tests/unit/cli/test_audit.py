@@ -83,7 +83,7 @@ def log(tmp_path: Path) -> Path:
     """Return the log of a node with two users of an adapter, one after the other, and a user of a GPU."""
     first, second = use("a-1", "measurement-7", 22, SERIAL), use("a-2", "measurement-8", 45, SERIAL)
     gpu = use("a-3", "training-1", 30, GPU, "nvidia.com/gpu")
-    unhealthy = {"resource": "nvidia.com/gpu", "device": "gpu0", "reason": "too \x1b[31mhot", "probe": "heat"}
+    unhealthy = {"resource": "nvidia.com/gpu", "device": "gpu0", "reason": "too \x1b[31m\nhot", "probe": "heat"}
     entries: list[Entry] = [
         (0, RecordType.STARTED, {"kernel": "6.1.0", "root": "/host"}),
         seen(first),
@@ -190,7 +190,7 @@ def test_listing_filters_by_type_resource_device_and_time(log: Path, ask: Ask) -
 def test_listing_escapes_texts_of_devices(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(log), "--type", "deviceUnhealthy"]) == 0
     printed = capsys.readouterr().out
-    assert "too \\x1b[31mhot" in printed
+    assert "too \\x1b[31m\\nhot" in printed
     assert printed.count("\n") == 1
 
 
