@@ -83,13 +83,17 @@ def read_process(machine: Machine) -> Process:
 
 
 def read_security(machine: Machine) -> SecurityModules:
-    """Return the active security modules."""
+    """Return the active security modules.
+
+    A container does not get selinuxfs in its own /sys; below the root of the host, it is part of the mount of /sys.
+    """
     selinux, has_apparmor = "", False
-    with suppress(FileNotFoundError, NotADirectoryError):
-        is_enforcing = read_text(machine.sys / "fs/selinux/enforce").strip() == "1"
-        selinux = "enforcing" if is_enforcing else "permissive"
-    with suppress(FileNotFoundError, NotADirectoryError):
-        has_apparmor = read_text(machine.sys / "module/apparmor/parameters/enabled").strip() == "Y"
+    for sys in (Path(f"{str(machine.settings.root).rstrip('/')}/sys"), machine.sys):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            is_enforcing = read_text(sys / "fs/selinux/enforce").strip() == "1"
+            selinux = selinux or ("enforcing" if is_enforcing else "permissive")
+        with suppress(FileNotFoundError, NotADirectoryError):
+            has_apparmor |= read_text(sys / "module/apparmor/parameters/enabled").strip() == "Y"
     return SecurityModules(selinux, has_apparmor)
 
 

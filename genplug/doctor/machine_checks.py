@@ -14,6 +14,8 @@ _CAPABILITIES = {1: "DAC_OVERRIDE", 2: "DAC_READ_SEARCH", _SYS_ADMIN: "SYS_ADMIN
 """Capabilities that matter for devices and files (linux/capability.h)."""
 _CONFINED_TYPES = frozenset({"container_t", "svirt_lxc_net_t"})
 """SELinux types of ordinary containers, which may not use the sockets of the kubelet."""
+_MIN_CONTEXT_COLONS = 3
+"""Colons of an SELinux context: user, role, type and level. The name of an AppArmor profile has fewer."""
 _CLOCK_SECONDS = 300
 FIXED_DIRECTORIES = ("/dev", "/sys", "/proc", "/run/udev")
 """Directories of the host in which no file system appears that a configuration reads from."""
@@ -59,13 +61,15 @@ def check_security_modules(facts: Facts) -> Iterator[Observation]:
     """Check the SELinux type and show the modes."""
     security = require(facts.security)
     label = "" if isinstance(facts.process, Unknown) else facts.process.label
-    modules = [f"SELinux is {security.selinux}"] if security.selinux else []
+    has_context = label.count(":") >= _MIN_CONTEXT_COLONS
+    mode = security.selinux or ("active, and its mode is not visible" if has_context else "")
+    modules = [f"SELinux is {mode}"] if mode else []
     modules += ["AppArmor is enabled"] if security.has_apparmor else []
     text = " and ".join(modules) or "no SELinux and no AppArmor"
     text += f", the process has {label}" if modules and label else ""
-    if security.selinux == "enforcing" and _CONFINED_TYPES.intersection(label.split(":")):
-        action = "run the container with the SELinux type container_device_plugin_t, as the chart does"
-        yield error(text, action)
+    if mode not in {"", "permissive"} and _CONFINED_TYPES.intersection(label.split(":")):
+        report = error if mode == "enforcing" else warning
+        yield report(text, "run the container with the SELinux type container_device_plugin_t, as the chart does")
     else:
         yield ok(text)
 

@@ -109,6 +109,12 @@ BAD: list[tuple[str, Facts, Severity, str]] = [
         ERROR,
         "SELinux is enforcing, the process has system_u:system_r:container_t",
     ),
+    (
+        "security-modules",
+        evolve(FACTS, process=evolve(PROCESS, label="system_u:system_r:container_t:s0")),
+        WARNING,
+        "SELinux is active, and its mode is not visible",
+    ),
     ("inotify-watches", evolve(FACTS, inotify=Inotify(100, 128, 95, 2)), WARNING, "95 of 100 watches"),
     ("inotify-watches", evolve(FACTS, inotify=Inotify(4, 128, 0, 2)), ERROR, "needs about 5 watches"),
     ("inotify-instances", evolve(FACTS, inotify=Inotify(8192, 128, 0, 128)), WARNING, "128 of 128 instances"),
@@ -181,6 +187,19 @@ def test_every_check_has_facts_with_which_it_fails() -> None:
 
 def test_kernel_log_matters_only_for_a_probe_that_reads_it() -> None:
     expect_finding("kernel-log", evolve(FACTS, kernel_log_error="denied"), OK, "no probe needs it")
+
+
+@pytest.mark.parametrize(
+    ("security", "label"),
+    [
+        (SecurityModules("permissive"), "system_u:system_r:container_t:s0"),
+        (SecurityModules("enforcing"), "system_u:system_r:container_device_plugin_t:s0"),
+        (SecurityModules(has_apparmor=True), "cri-containerd.apparmor.d (enforce)"),
+    ],
+)
+def test_security_module_that_allows_the_sockets_is_ok(security: SecurityModules, label: str) -> None:
+    facts = evolve(FACTS, security=security, process=evolve(PROCESS, label=label))
+    expect_finding("security-modules", facts, OK, label)
 
 
 def test_privileged_process_may_open_device_nodes() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from genplug.agent import Settings
 from genplug.doctor.facts import CgroupLimit, Machine, SecurityModules, UnknownFactError
@@ -99,6 +100,12 @@ def test_security_modules_are_those_of_the_kernel(tmp_path: Path) -> None:
     files = {"sys/fs/selinux/enforce": "1", "sys/module/apparmor/parameters/enabled": "Y\n"}
     assert read_security(write_tree(tmp_path / "b", files)) == SecurityModules("enforcing", has_apparmor=True)
     assert read_security(write_tree(tmp_path / "c", {"sys/fs/selinux/enforce": "0"})).selinux == "permissive"
+
+
+def test_security_modules_are_found_below_the_root_of_the_host(tmp_path: Path) -> None:
+    # A container has no selinuxfs in its own /sys.
+    machine = evolve(write_tree(tmp_path, {"sys/fs/selinux/enforce": "1"}), sys=tmp_path / "none")
+    assert read_security(machine).selinux == "enforcing"
 
 
 def test_process_has_its_user_and_its_limit_of_open_files() -> None:
