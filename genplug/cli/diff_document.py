@@ -42,6 +42,12 @@ def count_changes(changes: Iterable[ResourceChange | DeviceChange]) -> str:
     return ", ".join(f"{kinds.count(change)} {names[change]}" for change in Change if change in kinds)
 
 
+def sort_by_urgency(changes: Sequence[DeviceChange]) -> list[DeviceChange]:
+    """Return the changes of devices with those first that affect running pods the most, for tables that are cut."""
+    order = (Change.REMOVED, Change.MOVED, Change.RENAMED, Change.CHANGED, Change.ADDED)
+    return sorted(changes, key=lambda change: (order.index(change.change), not change.is_other_hardware))
+
+
 def build_document(reports: Sequence[Report]) -> dict[str, Any]:
     """Return the document of ``-o json``."""
     return {

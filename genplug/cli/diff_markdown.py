@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from genplug.cli.diff_document import Report, count_changes, count_devices
+from genplug.cli.diff_document import Report, count_changes, count_devices, sort_by_urgency
 from genplug.cli.diff_text import (
     IDS_NOTE,
     MAX_ROWS,
@@ -18,6 +18,8 @@ from genplug.comparison.pods import EFFECTS
 from genplug.observe.text import join_names
 from genplug.spec.printable import escape_line
 
+MAX_CHARACTERS = 60_000
+"""Characters of the text; a comment of GitHub has at most 65 536."""
 _ENDS_CODE = re.compile(r"[`|\\]")
 _MARKUP = re.compile(r"[^\w $()+,./:=-]|_")
 
@@ -28,9 +30,15 @@ def format_markdown(reports: Sequence[Report]) -> str:
     lines += _format_table(("Pool", "Node", "Resources", "Devices", "Affected pods"), map(_summary_row, reports))
     if any(map(has_new_ids, reports)):
         lines += ["", f"**{IDS_NOTE.partition('. ')[0]}.** {IDS_NOTE.partition('. ')[2]}"]
-    for report in reports:
-        if not report.comparison.is_empty:
-            lines += ["", *_format_details(report)]
+    size = sum(map(len, lines))
+    different = [report for report in reports if not report.comparison.is_empty]
+    for number, report in enumerate(different):
+        details = "\n".join(_format_details(report))
+        size += len(details)
+        if size > MAX_CHARACTERS:
+            lines += ["", f"The details of {len(different) - number} comparisons are left out; `-o json` has them."]
+            break
+        lines += ["", details]
     return "\n".join(lines)
 
 
@@ -81,7 +89,7 @@ def _format_details(report: Report) -> Iterator[str]:
         yield from (*_format_table(headings, rows), "")
     if comparison.devices:
         rows = []
-        for device in comparison.devices:
+        for device in sort_by_urgency(comparison.devices):
             ids, resource, paths, details = describe_device(device)
             lines = "<br>".join(map(code, details))
             rows.append((code(ids), label_change(device.change), code(resource), code(paths), lines))

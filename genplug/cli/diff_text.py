@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from genplug.cli.diff_document import Report, count_changes, count_devices
+from genplug.cli.diff_document import Report, count_changes, count_devices, sort_by_urgency
 from genplug.cli.output import format_table, table_width, wrap_line
 from genplug.comparison.compare import Change, DeviceChange, ResourceChange, ValueChange
 from genplug.comparison.pods import EFFECTS, AffectedPod
@@ -92,7 +92,7 @@ def _format_report(report: Report, *, has_heading: bool) -> str:
     if comparison.resources:
         parts.append(_format_resources(comparison.resources, has_node=comparison.new.has_node))
     if comparison.devices:
-        rows = [_device_row(change) for change in comparison.devices]
+        rows = [_device_row(change) for change in sort_by_urgency(comparison.devices)]
         parts.append(_table(("DEVICE", "CHANGE", "RESOURCE", "PATH", "DETAILS"), rows))
     if has_new_ids(report):
         parts.append(wrap_line(IDS_NOTE))

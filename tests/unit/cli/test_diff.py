@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from genplug.cli.diff_markdown import code, escape
+from genplug.cli.diff_text import MAX_ROWS
 from genplug.cli.main import main
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER, POLICY_HEADER
@@ -109,6 +111,22 @@ def test_markdown_has_a_summary_and_collapsed_details(root: Path, capsys: pytest
         # A bar ends a cell.
         if line.startswith("|") and "---" not in line:
             assert line.count("|") in {5, 6}
+
+
+def test_markdown_leaves_out_details_that_exceed_a_comment(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = [option for number in range(60) for option in ("--node", f"n{number}={root}")]
+    assert main(["diff", "old.yaml", "new.yaml", *nodes, "-o", "markdown"]) == 0
+    text = capsys.readouterr().out
+    assert len(text) < 65_536
+    assert text.count(f"| `{root}` |") == MAX_ROWS
+    left_out = 60 - text.count("<details>")
+    assert f"The details of {left_out} comparisons are left out" in text
+
+
+def test_removed_devices_come_first_in_a_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "new.yaml", "old.yaml", "--root", str(root)]) == 0
+    _, table = capsys.readouterr().out.split("DEVICE   ", 1)
+    assert re.findall(r"^\S.*?(moved|changed|added)", table, re.MULTILINE) == ["moved", "changed", "added"]
 
 
 @pytest.mark.parametrize(
