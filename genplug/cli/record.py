@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import genplug
 from genplug import __version__
 from genplug.cli.options import (
     CONFIG_HELP,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from genplug.hardware.host import Host
     from genplug.hardware.inventory import Inventory
     from genplug.record.agent_process import AgentProcess
-    from genplug.record.facts import JSON, Fact, Unknown
+    from genplug.record.facts import JSON, Unknown
     from genplug.spec.model import Config
 
 DESCRIPTION = """\
@@ -157,7 +158,9 @@ def _collect_sources(arguments: argparse.Namespace, root: Path, agent: "AgentPro
     """Return the sources of the record, with the reason in place of a source that cannot be read."""
     from genplug.hardware.host import Host  # noqa: PLC0415 - --help does not need it
     from genplug.observe.text import format_time  # noqa: PLC0415
+    from genplug.record.facts import Unknown  # noqa: PLC0415
     from genplug.record.node import Generation, NodeSources  # noqa: PLC0415
+    from genplug.record.package import find_package  # noqa: PLC0415
 
     host = Host.at(root, node_name=arguments.node_name, cdi_dirs=arguments.cdi_search_dirs)
     config = _load_config(arguments)
@@ -169,7 +172,9 @@ def _collect_sources(arguments: argparse.Namespace, root: Path, agent: "AgentPro
         inventory=_scan(config, host),
         status=_fetch_status(arguments.address, host),
         policy_file=arguments.policy,
-        package=_find_package(host),
+        package=Unknown("an archive does not contain the database of packages")
+        if host.is_archive
+        else find_package(Path(genplug.__file__)),
     )
 
 
@@ -211,22 +216,3 @@ def _fetch_status(address: Address, host: "Host") -> "JSON | Unknown":
     except UnreachableError as error:
         return Unknown(str(error))
     return status
-
-
-def _find_package(host: "Host") -> "Fact":
-    """Return the package that genplug is installed from: that of dpkg, else that of Python."""
-    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415 - see above
-
-    from genplug.record.facts import Known, Unknown  # noqa: PLC0415
-
-    if host.is_archive:
-        return Unknown("an archive does not contain the database of packages")
-    if Path("/var/lib/dpkg/info/genplug.list").exists():
-        return Known("Debian package genplug", "/var/lib/dpkg/info/genplug.list")
-    try:
-        found = distribution("genplug")
-    except PackageNotFoundError:
-        return Unknown("genplug runs from a source tree without package metadata")
-    installer = (found.read_text("INSTALLER") or "").strip()
-    by = f", installed by {installer}" if installer else ""
-    return Known(f"Python package genplug {found.version}{by}", "the metadata of the Python package")

@@ -239,6 +239,9 @@ MAX_EXPLAINED_AGENTS = 50
 MAX_SEARCHED_PROCESSES = 100_000
 """Processes among which `genplug record` and `genplug doctor` search: the kernel has room for 4 194 304 (`pid_max`)."""
 
+MAX_PACKAGE_STATUS_LINES = 1_000_000
+"""Lines of the database of dpkg that `genplug record` reads: 3000 packages have about 100 000 lines."""
+
 MAX_RECORDED_MOUNTS = 200
 """Mounts of the container of the agent: the chart makes about ten, and an entry of `hostMounts` adds another."""
 
