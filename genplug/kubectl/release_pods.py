@@ -27,6 +27,7 @@ _PURPOSES = {
     "device-plugins": "the sockets of the agent and the registration socket of the kubelet",
     "pod-resources": "the devices that pods use",
     "cdi": "the CDI files that the agent writes",
+    "audit": "the audit log that the agent writes",
 }
 """The purpose of the volumes of the chart, by name; deploy/helm/genplug/templates/daemonset.yaml."""
 

@@ -1,6 +1,7 @@
 """``kubectl genplug record`` with a stand-in for kubectl."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from genplug.record.facts import find_facts
 from tests.support.golden import check_golden
 from tests.support.kubectl import KubectlStandIn, Object, make_agent_pod, make_daemon_set, make_node
 from tests.support.outputs import check_output
+from tests.support.pages import ROOT
 
 GOLDEN = Path(__file__).parent / "golden"
 NODE_RECORD = Path(__file__).parents[1] / "record/golden/node.json"
@@ -33,7 +35,7 @@ LABELS = {
     "helm.sh/chart": "genplug-0.1.0",
 }
 HELM = {"meta.helm.sh/release-name": "genplug", "meta.helm.sh/release-namespace": "genplug"}
-POD_SPEC = {
+POD_SPEC: Object = {
     "serviceAccountName": "genplug",
     "automountServiceAccountToken": False,
     "nodeSelector": {"kubernetes.io/os": "linux"},
@@ -257,6 +259,21 @@ def test_values_of_variables_are_not_shown(release: KubectlStandIn, record: Reco
         "NODE_NAME": "fieldRef: v1 spec.nodeName",
         "KEY": "secretKeyRef: main keys",
     }
+
+
+def test_each_host_mount_of_the_chart_has_a_purpose(release: KubectlStandIn, record: Record) -> None:
+    template = (ROOT / "deploy/helm/genplug/templates/daemonset.yaml").read_text()
+    names = re.findall(r"- name: (\S+)(?: .*)?\n +hostPath:", template.replace("{{ $index }}", "0"))
+    assert {"dev", "audit", "cdi-0", "host-0"} <= set(names)
+    container = {
+        **POD_SPEC["containers"][0],
+        "volumeMounts": [{"name": name, "mountPath": f"/host/{name}"} for name in names],
+    }
+    volumes = [{"name": name, "hostPath": {"path": f"/{name}"}} for name in names]
+    release.list("daemonsets.apps", make_release_set(containers=[container], volumes=volumes))
+    mounts = record(release)["hostMounts"]["value"]
+    assert [mount["path"] for mount in mounts if not mount["purpose"]["known"]] == []
+    assert len(mounts) == len(names)
 
 
 def test_editors_are_subjects_with_a_right_to_change_objects_of_the_namespace(
