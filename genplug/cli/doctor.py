@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genplug.cli import run as run_command
-from genplug.cli.options import CONFIG_HELP, add_color, add_policy
+from genplug.cli.options import CONFIG_HELP, WARNINGS_CODE, add_color, add_policy
 from genplug.cli.output import format_json, format_yaml, print_message, use_color
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ With an archive of 'genplug capture', what the archive does not contain is unkno
 
 `genplug schema doctor` describes the keys of `-o json` and `-o yaml`.
 
-exit codes: 0 ready, 2 usage error or unknown check, 4 a check found an error
+exit codes: 0 ready, 2 usage error or unknown check, 3 warnings with --strict, 4 a check found an error
 """
 _USAGE_ERROR, _NOT_READY = 2, 4
 _OPTIONS = (
@@ -71,6 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="table",
         help="format of the output; wide shows the checks that are ok (default: table)",
     )
+    parser.add_argument("--strict", action="store_true", help="exit with 3 if there are warnings")
     add_color(parser)
 
 
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     from genplug.capture.archive import open_root  # noqa: PLC0415 - --help needs none of this
     from genplug.cli.doctor_text import format_checks, format_findings  # noqa: PLC0415 - as above
     from genplug.doctor.checks import CHECKS, select_checks  # noqa: PLC0415 - as above
-    from genplug.doctor.findings import Report, run_checks  # noqa: PLC0415 - as above
+    from genplug.doctor.findings import Report, Severity, run_checks  # noqa: PLC0415 - as above
     from genplug.doctor.gather import gather_facts  # noqa: PLC0415 - as above
 
     use_color(arguments.color)
@@ -108,7 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
             print(format_findings(report, is_wide=output == "wide"))
     # A thread that hangs in a system call does not keep the process.
     sys.stdout.flush()
-    return 0 if report.is_ready else _NOT_READY
+    if not report.is_ready:
+        return _NOT_READY
+    has_warnings = any(finding.severity is Severity.WARNING for finding in report.findings)
+    return WARNINGS_CODE if arguments.strict and has_warnings else 0
 
 
 def _build_machine(arguments: argparse.Namespace, root: Path) -> "Machine":

@@ -145,6 +145,7 @@ complete -c genplug -n '_shtab_genplug_using doctor' -l node-name -x -d 'name of
 complete -c genplug -n '_shtab_genplug_using doctor' -l check -x -d 'run only this check'
 complete -c genplug -n '_shtab_genplug_using doctor' -l list -d 'list the checks and exit'
 complete -c genplug -n '_shtab_genplug_using doctor' -s o -l output -xka "table wide json yaml" -d 'format of the output'
+complete -c genplug -n '_shtab_genplug_using doctor' -l strict -d 'exit with 3 if there are warnings'
 complete -c genplug -n '_shtab_genplug_using doctor' -l color -xka "auto always never" -d 'print colors'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a init -d 'print a configuration to start from, for a kind of hardware or for this machine'
 complete -c genplug -n '_shtab_genplug_using init' -s h -l help -d 'show this help message and exit'

@@ -150,6 +150,7 @@ _shtab_genplug_doctor_options=(
   "*--check[run only this check]:NAME:"
   "--list[list the checks and exit]"
   {-o,--output}"[format of the output]:output:(table wide json yaml)"
+  "--strict[exit with 3 if there are warnings]"
   "--color[print colors]:color:(auto always never)"
 )
 

@@ -58,6 +58,14 @@ async def test_machine_that_is_not_ready_has_exit_code_4_and_states_what_to_do(
     assert words.index(" error ") < words.index("devices warning a.io/x has no device")
 
 
+async def test_warnings_have_exit_code_3_with_strict(node: FakeNode) -> None:
+    await node.kubelet.start()
+    assert await run_doctor(node, *MACHINE_CHECKS) == 0
+    assert await run_doctor(node, *MACHINE_CHECKS, "--strict") == 3
+    node.plug("/dev/x0")
+    assert await run_doctor(node, *MACHINE_CHECKS, "--strict") == 0
+
+
 async def test_output_can_be_json_or_yaml(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     assert await run_doctor(node, "-o", "json") == 4
     document = json.loads(capsys.readouterr().out)
