@@ -28,7 +28,7 @@ LOCK = "requirements-dev.lock"
 BUILD = Path("build")
 DIST = Path("dist")
 
-NEEDS_SETUP = ("browser", "cluster", "fuse", "helm", "image", "packages", "podman", "root")
+NEEDS_SETUP = ("browser", "cluster", "fuse", "helm", "image", "packages", "podman", "root", "shells")
 """The pytest markers of tests that need root or programs from outside PyPI."""
 
 PROSE = {
@@ -168,12 +168,12 @@ def test_root(session: nox.Session) -> None:
 
 @nox.session
 def chart(session: nox.Session) -> None:
-    """Compare the chart's generated files and test the chart; needs .ci/tools."""
+    """Test the chart and the completion scripts, and compare the chart's generated files; needs .ci/tools."""
     install(session, "-e", ".[dev]")
     if not find_tool(session, "helm4", without="cannot test the chart"):
         session.error("run .ci/tools first")
     session.run("python", "deploy/helm/generate.py", "--check")
-    run_pytest(session, "-m", "helm")
+    run_pytest(session, "-m", "helm or shells")
 
 
 @nox.session

@@ -61,6 +61,7 @@ REQUIREMENTS = {
         IS_ROOT and _has("podman", "runc", "busybox"),
         "needs podman, runc and busybox to read CDI files: as root, run .ci/tools",
     ),
+    "shells": (_has("fish", "zsh"), "needs fish and zsh to read the completion scripts: run .ci/tools"),
     "root": (IS_ROOT, "needs root: run pytest as root for the tests on real device nodes and mounts"),
 }
 """Marker to whether its requirement is met, and what to do if it is not."""

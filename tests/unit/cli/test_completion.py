@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import genplug.cli
 from genplug.cli.completion import SCRIPTS
 from genplug.cli.main import COMMANDS, main
 from genplug.recipes.catalog import shipped_recipes
 
+COMPLETIONS = Path(genplug.cli.__file__).parent / "completions"
 COMPLETE_IN_BASH = """\
 source "$1"
 shift
@@ -78,3 +80,31 @@ def test_unknown_shell_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
         main(["completion", "tcsh"])
     assert caught.value.code == 2
     assert "bash" in capsys.readouterr().err
+
+
+@pytest.mark.shells
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("genplug val", {"validate"}),
+        ("genplug validate -o ", {"text", "json", "sarif", "github"}),
+        ("genplug demo nvidia-g", {"nvidia-gpu", "nvidia-gpu-shared"}),
+    ],
+)
+def test_fish_completes_words(line: str, words: set[str], tmp_path: Path) -> None:
+    program = tmp_path / "genplug"
+    program.touch(mode=0o755)
+    script = COMPLETIONS / SCRIPTS["fish"]
+    command = ["fish", "--no-config", "-c", f"source {script}; complete --do-complete '{line}'"]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=20)
+    assert done.stderr == ""
+    assert {choice.partition("\t")[0] for choice in done.stdout.splitlines()} == words
+
+
+@pytest.mark.shells
+def test_zsh_registers_the_completion(tmp_path: Path) -> None:
+    script = COMPLETIONS / SCRIPTS["zsh"]
+    commands = f'autoload -U compinit; compinit -u -d {tmp_path}/dump; eval "$(<{script})"; print $_comps[genplug]'
+    done = subprocess.run(["zsh", "-f", "-c", commands], capture_output=True, text=True, check=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("_shtab_genplug\n", "")
