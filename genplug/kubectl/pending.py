@@ -495,11 +495,13 @@ def _explain_unhealthy(
     actions += [_status_command(agents[node.name], state.name) for node in nodes if _is_answer(agents.get(node.name))]
     if best.healthy and best.free >= best.healthy:
         actions.append(f"request at most {best.healthy} {state.name} in a pod")
+    excluded = _list_excluded(state)
+    actions += [remedy for node in excluded for remedy in node.exclusions[0].remedies[:1]]
     return evolve(
         state,
         cause=Cause.UNHEALTHY,
         summary=f"{summary}.",
-        details=tuple(line for line in lines if line not in own[:1]),
+        details=(*(line for line in lines if line not in own[:1]), *_describe_excluded(excluded)),
         actions=_unique(actions) or (f"check the agent of {best.name}: kubectl genplug status",),
     )
 
@@ -532,8 +534,8 @@ def _explain_use(state: ResourceState, pod: Pod, nodes: Sequence[NodeState]) -> 
         summary = f"The only {state.name} that the pod can use, on {where}, is in use: {names}"
     else:
         summary = f"All {total} {state.name} that the pod can use, on {where}, are in use: {names}"
-    excluded = [node for node in state.nodes if node.exclusions and node.free >= state.requested]
-    details = [f"{node.name} has {node.free} free, but it {node.exclusions[0].text}" for node in excluded]
+    excluded = _list_excluded(state)
+    details = _describe_excluded(excluded)
     broken = [node for node in state.nodes if node.healthy < node.capacity]
     details += [line for node in broken for line in describe_failures(node)]
     return evolve(
@@ -558,6 +560,15 @@ def _explain_use(state: ResourceState, pod: Pod, nodes: Sequence[NodeState]) -> 
             )
         ),
     )
+
+
+def _list_excluded(state: ResourceState) -> list[NodeState]:
+    """Return the nodes with enough free devices that are not possible for the pod."""
+    return [node for node in state.nodes if node.exclusions and node.has_enough]
+
+
+def _describe_excluded(nodes: Iterable[NodeState]) -> list[str]:
+    return [f"{node.name} has {node.free} free, but it {node.exclusions[0].text}" for node in nodes]
 
 
 def _list_preemption_actions(pod: Pod, holders: Sequence[Holder]) -> Iterator[str]:

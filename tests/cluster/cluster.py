@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,43 @@ class Cluster:
     def delete_pods(self, *names: str) -> None:
         """Delete pods without a grace period and wait until they are gone."""
         self.kubectl("delete", "pod", "--grace-period", "0", "--force", *names)
+
+    def create_node(
+        self, name: str, *, labels: Mapping[str, str] = {}, taints: Sequence[object] = (), **resources: int
+    ) -> None:
+        """Create a node without a kubelet, with devices; the control plane keeps it ready."""
+        prefix = "devices.example.com"
+        amounts = {
+            "cpu": "8",
+            "memory": "32Gi",
+            "pods": "110",
+            **{f"{prefix}/{key}": str(count) for key, count in resources.items()},
+        }
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "message": "kubelet is posting ready status",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        self.control.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": name, "labels": {"kubernetes.io/os": "linux", **labels}},
+                "spec": {"taints": list(taints)},
+            }
+        )
+        status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
+        self.kubectl("patch", "node", name, "--subresource=status", "--patch", json.dumps({"status": status}))
+
+    def delete_node(self, name: str) -> None:
+        """Delete a node without a kubelet, with its pods, which no kubelet ends."""
+        self.kubectl("delete", "node", name)
+        selector = f"--field-selector=spec.nodeName={name}"
+        self.kubectl("delete", "pods", "--all-namespaces", selector, "--grace-period=0", "--force")
 
     def run_in_container(self, pod: str, *command: str, container: str = "main") -> str:
         """Run a command in a container and return its output."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from genplug.kubectl.admission_messages import explain_refusal
 from genplug.record.facts import find_facts
 from tests.cluster.cluster import (
     NAMESPACE,
@@ -103,6 +104,25 @@ def test_pod_that_requests_too_many_devices_is_unschedulable(cluster: Cluster) -
     counts = {name: capacity[capacity.index(f"{name}:") + 1] for name in RESOURCES}
     status = cluster.read_status()
     assert counts == {resource["name"]: str(resource["healthy"]) for resource in status["resources"]}
+
+
+def test_refusals_of_the_kubelet_are_explained(cluster: Cluster) -> None:
+    """The pods name their node, so that only the kubelet checks them; its texts depend on its version."""
+    cluster.run_pods(build_pod("holder", build_container(thing=2)))
+    large = build_container() | {"resources": {"requests": {"cpu": "1000"}}}
+    pods = {
+        "notEnoughDevices": build_pod("devices", build_container(thing=2), nodeName=Node.name),
+        "nodeFull": build_pod("cpu", large, nodeName=Node.name),
+        "nodeAffinity": build_pod("selector", build_container(), nodeName=Node.name, nodeSelector={"zone": "other"}),
+    }
+    cluster.control.apply(*pods.values())
+    for cause, pod in pods.items():
+        name = pod["metadata"]["name"]
+        cluster.wait(f"pod/{name}", "jsonpath={.status.phase}=Failed")
+        status = cluster.get(f"pod/{name}")["status"]
+        explanation = explain_refusal(status["reason"], status["message"])
+        assert explanation, f"no explanation for {status['reason']}: {status['message']}"
+        assert explanation.cause == cause
 
 
 def test_init_containers_and_sidecars_receive_devices(cluster: Cluster) -> None:
