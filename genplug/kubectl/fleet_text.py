@@ -14,6 +14,7 @@ Titles: TypeAlias = Mapping[tuple[str, str], str]
 """The titles of pools by their keys."""
 _MAX_REMARKS = 2
 """Remarks of a row without ``-o wide``."""
+_INVALID_CONFIG = "the newest configuration is invalid"
 _HASH_CHARACTERS = 12
 _STATES = {
     AgentState.NOT_READY: "not ready",
@@ -70,6 +71,8 @@ def _problem_lines(fleet: FleetStatus, titles: Titles, *, is_wide: bool) -> Iter
             yield f"{title}: '{escape_line(command)}' shows why pods are not created"
         if unready := [node.node for node in pool.nodes if node.is_ready is False]:
             yield f"{title}: {_count(len(unready), 'node')} not ready: {_join(unready, is_wide=is_wide)}"
+        for text, names in _group_node_errors(pool):
+            yield f"{title}: {_join(names, is_wide=is_wide)}: {escape_line(text)}"
         if others := [f"{node.node} ({_describe_config(node)})" for node in pool.nodes if pool.has_other_config(node)]:
             usual = escape_line(pool.config_sha256[:_HASH_CHARACTERS])
             yield f"{title}: configuration differs from that of the pool ({usual}): {_join(others, is_wide=is_wide)}"
@@ -124,8 +127,22 @@ def _format_nodes(fleet: FleetStatus, titles: Titles, width: int | None) -> str:
     return format_table(headings, rows, width) if rows else ""
 
 
+def _group_node_errors(pool: PoolStatus) -> Iterator[tuple[str, list[str]]]:
+    """Yield the errors of the agents of a pool with the names of the nodes: an edit has the same error on all nodes."""
+    groups: dict[str, list[str]] = {}
+    for node in pool.nodes:
+        texts = [*node.reasons] if node.agent is AgentState.NOT_READY else []
+        if node.config.error and node.config.error not in "".join(node.reasons):
+            texts.append(f"{_INVALID_CONFIG}: {node.config.error}")
+        for text in texts:
+            # An error of a configuration has several lines: the first has the location.
+            groups.setdefault(text.strip().partition("\n")[0], []).append(node.node)
+    yield from groups.items()
+
+
 def _node_remarks(pool: PoolStatus, node: NodeStatus) -> Iterator[str]:
-    yield from node.reasons
+    # The errors of agents are above the table.
+    yield from node.reasons if node.agent is not AgentState.NOT_READY else ()
     if node.is_ready is False and node.unready_reason not in "".join(node.reasons):
         yield f"the node is not ready: {node.unready_reason}"
     if not node.has_answered and any(resource.source is Source.NODE for resource in node.resources):
@@ -134,8 +151,8 @@ def _node_remarks(pool: PoolStatus, node: NodeStatus) -> Iterator[str]:
         yield f"configuration {_describe_config(node)} differs from that of the pool"
     if pool.has_other_version(node):
         yield f"version {node.version} differs from that of the pool"
-    if node.config.error and node.config.error not in "".join(node.reasons):
-        yield f"the newest configuration is invalid: {node.config.error.splitlines()[0]}"
+    if node.config.error:
+        yield _INVALID_CONFIG
 
 
 def _describe_config(node: NodeStatus) -> str:
