@@ -10,6 +10,7 @@ from genplug.kubectl.release_objects import (
     NodeAnswer,
     count_entries,
     find_agent_container,
+    read_annotations,
     read_fact,
     read_name,
     read_pod_spec,
@@ -18,6 +19,7 @@ from genplug.kubectl.release_objects import (
 )
 from genplug.record.facts import Fact, Known, Unknown
 
+_APP_ARMOR_ANNOTATION = "container.apparmor.security.beta.kubernetes.io/"
 _PURPOSES = {
     "dev": "device nodes: the agent finds them and reads their numbers",
     "sys": "attributes and health of devices",
@@ -132,9 +134,7 @@ def list_security(answers: Sequence[NodeAnswer], daemon_set: JSON) -> Iterator[d
             "seccomp": Known(_describe_profile(profile), source)
             if profile
             else Unknown("'seccompProfile' is not set: the kubelet decides by 'seccompDefault'"),
-            "appArmor": Known(_describe_profile(armor), source)
-            if armor
-            else Unknown("'appArmorProfile' is not set: the container runtime decides"),
+            "appArmor": _describe_app_armor(daemon_set, read_text(container, "name"), armor),
             "seLinux": Known(", ".join(f"{key} {value}" for key, value in sorted(options.items())), source)
             if options
             else Unknown("'seLinuxOptions' is not set: the container runtime decides"),
@@ -144,6 +144,16 @@ def list_security(answers: Sequence[NodeAnswer], daemon_set: JSON) -> Iterator[d
             if container is agent
             else Unknown("only the agent returns a record"),
         }  # fmt: skip
+
+
+def _describe_app_armor(daemon_set: JSON, container: str, profile: JSON) -> Fact:
+    """Return the profile of AppArmor: of the field, else of the annotation that Kubernetes before 1.30 reads."""
+    if profile:
+        return Known(_describe_profile(profile), "'securityContext' of the pod template")
+    annotations = read_annotations(read_map(read_map(daemon_set, "spec"), "template"))
+    if value := annotations.get(f"{_APP_ARMOR_ANNOTATION}{container}"):
+        return Known(value, f"annotation '{_APP_ARMOR_ANNOTATION}{container}' of the pod template")
+    return Unknown("'appArmorProfile' is not set: the container runtime decides")
 
 
 def _describe_profile(profile: JSON) -> str:

@@ -295,11 +295,12 @@ def _describe_tool(daemon_set: JSON, managers: Sequence[str]) -> Fact:
         chart = marks.get(_CHART_LABEL, "unknown")
         namespace = marks.get(_HELM_NAMESPACE, "")
         return Known(f"Helm release {release} in namespace {namespace}, chart {chart}", f"annotation '{_HELM_RELEASE}'")
+    # kustomize sets the label with `buildMetadata: [managedByLabel]`; kubectl then applies the objects.
+    if marks.get(MANAGED_BY_LABEL, "").startswith("kustomize"):
+        return Known(marks[MANAGED_BY_LABEL], f"label '{MANAGED_BY_LABEL}'")
     for mark, tool in _TOOLS:
         if mark in marks:
             return Known(tool, f"annotation or label '{mark}'")
-    if marks.get(MANAGED_BY_LABEL, "").startswith("kustomize"):
-        return Known(marks[MANAGED_BY_LABEL], f"label '{MANAGED_BY_LABEL}'")
     if any(manager.startswith("kubectl") for manager in managers):
         return Known("kubectl", "'managedFields' of the DaemonSets")
     return Unknown("the DaemonSets have no annotation, label or field manager of a known tool")

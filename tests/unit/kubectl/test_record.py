@@ -370,6 +370,7 @@ def test_different_images_are_listed_with_their_nodes(release: KubectlStandIn, r
         ({}, "kubectl", "kubectl"),
         ({"argocd.argoproj.io/tracking-id": "x"}, "argocd-controller", "Argo CD"),
         ({}, "agent", None),
+        ({"app.kubernetes.io/managed-by": "kustomize-v5.4.2"}, "kubectl", "kustomize-v5.4.2"),
     ],
 )
 def test_tool_is_that_of_the_annotations_or_field_managers(
@@ -377,8 +378,26 @@ def test_tool_is_that_of_the_annotations_or_field_managers(
 ) -> None:  # fmt: skip
     daemon_set = make_release_set()
     daemon_set["metadata"] |= {"annotations": annotations, "managedFields": [{"manager": manager}]}
+    daemon_set["metadata"]["labels"].pop("app.kubernetes.io/managed-by")
     release.list("daemonsets.apps", daemon_set)
     assert record(release)["deployment"]["tool"].get("value") == tool
+
+
+@pytest.mark.parametrize(
+    ("context", "annotations", "profile"),
+    [
+        ({"appArmorProfile": {"type": "Localhost", "localhostProfile": "genplug"}}, {}, "Localhost genplug"),
+        ({}, {"container.apparmor.security.beta.kubernetes.io/genplug": "runtime/default"}, "runtime/default"),
+        ({}, {}, None),
+    ],
+)
+def test_profile_of_apparmor_is_that_of_the_field_or_the_annotation(
+    release: KubectlStandIn, record: Record, context: Object, annotations: dict[str, str], profile: str | None
+) -> None:
+    daemon_set = make_release_set(securityContext=context)
+    daemon_set["spec"]["template"]["metadata"]["annotations"] = annotations
+    release.list("daemonsets.apps", daemon_set)
+    assert record(release)["security"]["value"][0]["appArmor"].get("value") == profile
 
 
 def test_pools_have_a_row_each(release: KubectlStandIn, record: Record) -> None:
