@@ -123,6 +123,8 @@ class AuditRecorder:
         self._hardware: dict[DeviceKey, Hardware] = {}
         """The hardware of each device of the snapshot that was read."""
         self._indexes: dict[str, tuple[tuple[DeviceHealth, ...], dict[str, DeviceHealth]]] = {}
+        self._allocations: list[tuple[float, str, tuple[str, ...]]] = []
+        """The allocations to record, with their times: those of the present turn of the event loop."""
         self._unread: dict[DeviceKey, None] = {}
         """The devices whose hardware must be read."""
         self._incomplete: set[str] = set()
@@ -175,6 +177,7 @@ class AuditRecorder:
     @_guard
     def on_snapshot(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
         """Record the differences between two published snapshots."""
+        self._record_allocations()
         self._snapshot = snapshot
         names = {
             offered: name
@@ -210,7 +213,10 @@ class AuditRecorder:
                 locations = list(errors)[:MAX_SHOWN_ERRORS] if isinstance(errors, tuple) else []
                 self._emit(RecordType.CONFIG_REFUSED, {"summary": cut_text(summary), "errors": locations})
             case Event.ALLOCATED:
-                self._record_allocation(str(facts["resource"]), _ids(facts))
+                # The response to the kubelet does not wait for the record.
+                if not self._allocations:
+                    self._loop.call_soon(self._record_allocations)
+                self._allocations.append((round_time(time.time()), str(facts["resource"]), _ids(facts)))
             case Event.ALLOCATION_REFUSED:
                 self._record_refusal(str(facts["resource"]), _ids(facts), entry.text)
             case Event.REGISTERED:
@@ -353,14 +359,17 @@ class AuditRecorder:
         if entries:
             self._emit(RecordType.DEVICES_ADDED, {"devices": entries})
 
-    def _record_allocation(self, resource: str, ids: Sequence[str]) -> None:
-        now = round_time(time.time())
-        sha256 = self._config_sha256
-        for part in _batch(ids, MAX_AUDIT_IDS):
-            assignment = self._build_assignment(resource, part)
-            assignment = evolve(assignment, allocated_at=now, config_sha256=sha256)
-            self._assignments, changes = self._assignments.after_allocation(assignment, now)
-            self._record_changes(changes, now)
+    @_guard
+    def _record_allocations(self) -> None:
+        allocations, self._allocations = self._allocations, []
+        if not allocations:
+            return
+        for time_, resource, ids in allocations:
+            for part in _batch(ids, MAX_AUDIT_IDS):
+                assignment = self._build_assignment(resource, part)
+                assignment = evolve(assignment, allocated_at=time_, config_sha256=self._config_sha256)
+                self._assignments, changes = self._assignments.after_allocation(assignment, time_)
+                self._record_changes(changes, time_)
         self._poll_delays = POLL_DELAYS_SECONDS[1:]
         self._schedule_poll(POLL_DELAYS_SECONDS[0])
 
@@ -375,6 +384,7 @@ class AuditRecorder:
 
     @_guard
     def _on_report(self, uses: Iterable[DeviceUse], times: ReportTimes) -> None:
+        self._record_allocations()
         resources = self._names.keys() | self._assignments.resources
         found = [
             ContainerUse(Container(use.namespace, use.pod, use.container), use.resource, frozenset(use.ids))
@@ -474,6 +484,9 @@ class AuditRecorder:
         self, type_: RecordType, fields: Fields, time_: float | None = None, *, config_sha256: str | None = None
     ) -> None:
         """Give a record to the writer, or count it as lost."""
+        if self._allocations:
+            # Records are in the order of their times.
+            self._record_allocations()
         if self._lost and not self._end_gap():
             self._lost += 1
             self._lost_total += 1
