@@ -169,6 +169,13 @@ def test_demo_succeeds_in_the_image(image: Image) -> None:
     assert "Every step succeeded." in run.stdout
 
 
+@pytest.mark.parametrize("topic", ["GP006", "GenplugNotReady", "genplug_ready", "values.daemonset.kubeletDir"])
+def test_explain_finds_its_sources_in_the_image(image: Image, topic: str) -> None:
+    run = image.run("explain", topic)
+    assert run.returncode == 0, run.stderr
+    assert topic.removeprefix("values.") in run.stdout
+
+
 async def test_image_validates_a_configuration(image: Image) -> None:
     examples = {"/etc/genplug": (REPOSITORY / "examples/configs", "ro")}
     async with image.start("validate", "/etc/genplug/usb-serial.yaml", mounts=examples) as process:
