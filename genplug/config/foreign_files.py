@@ -75,7 +75,7 @@ def foreign_file_diagnostic(text: str, file: str, tree: Node | None) -> Diagnost
     """
     if tree is not None:
         found = find_foreign_file(tree)
-    elif _HELM_TEMPLATE.search(text) is not None:
+    elif is_helm_template(text):
         name, hint = "a template of a Helm chart", "render it: helm template RELEASE CHART | genplug validate -"
         found = ForeignFile(name, hint, SourceLocation(file, 1, 1))
     else:
@@ -85,6 +85,11 @@ def foreign_file_diagnostic(text: str, file: str, tree: Node | None) -> Diagnost
         return None
     message = f"expected a configuration or policy of genplug, found {found.name}"
     return Diagnostic(ErrorCode.WRONG_VERSION, found.location, message, hint=found.hint, width=found.width)
+
+
+def is_helm_template(text: str) -> bool:
+    """Return whether a text is a template of a Helm chart, which is not YAML before it is rendered."""
+    return _HELM_TEMPLATE.search(text) is not None
 
 
 def is_chart_values(tree: Node) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from genplug.config.yaml_tree import MapNode, ScalarNode
 from genplug.convert.conversion import Body, Draft, Report
 from genplug.convert.section import Section
-from genplug.convert.shares import set_replicas
+from genplug.convert.shares import allow_overlaps, set_replicas
 from genplug.convert.sources import Source, find, parse_nested, text_of
 from genplug.convert.texts import escape_template
 from genplug.convert.udev_rules import Filter, RuleSyntaxError, convert_filters, parse_rule
@@ -31,6 +31,7 @@ def convert(source: Source, report: Report) -> None:
             spec = found.get("spec")
             if isinstance(spec, MapNode):
                 _convert_spec(Section(spec, report, "spec"), name or "unnamed", report)
+    allow_overlaps(report)
     if report.drafts:
         message = "an ID follows from the name of a device in /sys, which can change when it is plugged in again"
         report.note(report.drafts[0].location, message, "write 'id' with a serial number or a port, see GP109")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from attrs import frozen
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError
-from genplug.config.foreign_files import find_foreign_file
+from genplug.config.foreign_files import find_foreign_file, is_helm_template
 from genplug.config.yaml_tree import ListNode, MapNode, attach_source_lines
 from genplug.convert import akri, generic_device_plugin, intel, kubevirt, nvidia, rdma_shared, smarter, sriov
 from genplug.convert.checking import build_conversion
@@ -142,6 +142,12 @@ def convert_text(text: str, file: str, plugin: str | None = None) -> Conversion:
     report = Report(file, diagnostics)
     try:
         source = read_source(text, file, diagnostics)
+        if diagnostics.found and is_helm_template(text):
+            # Errors in a template say nothing about the configuration.
+            diagnostics.found.clear()
+            hint = "render the chart: helm template RELEASE CHART | genplug convert -"
+            message = "expected a configuration of another device plugin, found a template of a Helm chart"
+            diagnostics.add(ErrorCode.WRONG_VERSION, source.start, message, hint=hint)
         found = FORMATS[plugin] if plugin is not None else recognize(source)
         if found is None and not diagnostics.found:
             hint = f"name the format: --from {'|'.join(FORMATS)}"

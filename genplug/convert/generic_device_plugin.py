@@ -13,7 +13,7 @@ from attrs import frozen
 from genplug.config.yaml_tree import ListNode, MapNode, ScalarNode
 from genplug.convert.conversion import Body, Draft, Path, Report
 from genplug.convert.section import Section, sections_of
-from genplug.convert.shares import set_replicas, set_tokens
+from genplug.convert.shares import allow_overlaps, set_replicas, set_tokens
 from genplug.convert.sources import Option, Program, Source, parse_nested
 from genplug.convert.texts import (
     convert_go_glob,
@@ -60,6 +60,7 @@ def convert(source: Source, report: Report) -> None:
             file.finish()
     for device in devices:
         _convert_device(device, domain, report)
+    allow_overlaps(report)
 
 
 def _read_program(program: Program, report: Report) -> tuple[str, list[Section]]:

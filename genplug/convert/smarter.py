@@ -10,7 +10,7 @@ import re
 from genplug.config.yaml_tree import ListNode
 from genplug.convert.conversion import Body, Draft, Kind, Report
 from genplug.convert.section import Section, sections_of
-from genplug.convert.shares import set_replicas, set_tokens
+from genplug.convert.shares import allow_overlaps, set_replicas, set_tokens
 from genplug.convert.sources import Source
 from genplug.convert.texts import escape_glob, is_known_directory
 
@@ -28,6 +28,7 @@ def convert(source: Source, report: Report) -> None:
         if isinstance(tree, ListNode):
             for entry in sections_of(tree, report, ""):
                 _convert_entry(entry, report)
+    allow_overlaps(report)
     for program in source.programs:
         for option in program.options():
             if option.name == "config":

@@ -89,6 +89,15 @@ INVALID = {
         "a: 1\n",
         ("a.yaml:1:1", ErrorCode.WRONG_VERSION, "the format of the file is not recognized"),
     ),
+    "template of a chart": (
+        None,
+        "data:\n  conf.yaml: |\n{{ toYaml .Values.config | indent 4 }}\n",
+        (
+            "a.yaml:1:1",
+            ErrorCode.WRONG_VERSION,
+            "expected a configuration of another device plugin, found a template of a Helm chart",
+        ),
+    ),
     "broken YAML": (None, "a: [1\n", ("a.yaml:1:4", ErrorCode.SYNTAX, None)),
 }
 

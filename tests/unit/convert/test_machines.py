@@ -69,6 +69,15 @@ CASES: dict[str, tuple[str, str, dict[str, int | set[str]]]] = {
         ),
         {"squat.ai/fuse": 12, "squat.ai/vm": 1},
     ),
+    "resources with common nodes": (
+        "fuse-kvm-tun",
+        (
+            "- {name: net, groups: [{count: 3, paths: [{path: /dev/net}]}]}\n"
+            "- {name: tun, groups: [{count: 2, paths: [{path: /dev/net/tun}]}]}\n"
+            "- {name: any, groups: [{paths: [{path: /dev/vhost*}]}, {paths: [{path: /dev/fuse}]}]}\n"
+        ),
+        {"squat.ai/net": 3, "squat.ai/tun": 2, "squat.ai/any": 2},
+    ),
     "serial ports of generic-device-plugin": (
         "usb-serial",
         (
