@@ -23,7 +23,6 @@ _ORDER = (
 )
 """The keys of a resource in the order of docs/reference/configuration.md."""
 _REFERENCE = re.compile(r"\$\{[^}]*\}")
-_RESOURCE = re.compile(r"resources\.([^/]*/[^.\[\]]+(?:\.[^.\[\]]+)*?)(?=\.|\[|\Z)")
 
 
 def build_conversion(report: Report, plugin: str) -> Conversion:
@@ -33,8 +32,7 @@ def build_conversion(report: Report, plugin: str) -> Conversion:
         ConfigInvalidError: the configuration as a whole exceeds a limit of genplug.
     """
     policy = _read_policy(report.policy, report.drafts)
-    kept = [draft for draft in report.drafts if _keep(draft, report, policy)]
-    kept = _keep_together(kept, report, policy)
+    kept = _keep_valid(report.drafts, report, policy)
     document = _document(kept)
     needed = bool(report.policy) and bool(_errors(document, DEFAULT_POLICY) or _is_checked_later(report))
     return Conversion(
@@ -47,36 +45,45 @@ def build_conversion(report: Report, plugin: str) -> Conversion:
     )
 
 
-def _keep(draft: Draft, report: Report, policy: Policy) -> bool:
-    """Return whether genplug accepts a resource; otherwise, add the reason."""
-    errors = _errors(_document([draft]), policy)
-    if not errors:
-        return True
-    reasons = "; ".join(dict.fromkeys(error.message for error in errors[:3]))
-    report.remark(
-        Kind.UNSUPPORTED,
-        draft.location,
-        f"the resource {draft.name} is left out, because genplug does not accept it: {reasons}",
-        errors[0].hint or "correct the source, and convert it again",
-    )
-    return False
+def _keep_valid(drafts: list[Draft], report: Report, policy: Policy) -> list[Draft]:
+    """Return the resources that genplug accepts in one configuration; add the reason for each other resource.
 
-
-def _keep_together(drafts: list[Draft], report: Report, policy: Policy) -> list[Draft]:
-    """Return the resources that genplug accepts in one configuration."""
+    Raises:
+        ConfigInvalidError: the configuration as a whole exceeds a limit of genplug.
+    """
     while errors := _errors(_document(drafts), policy):
-        names = {found[1] for error in errors if (found := _RESOURCE.match(error.key_path)) is not None}
-        rest = [draft for draft in drafts if draft.name not in names]
-        if len(rest) == len(drafts):
+        reasons: dict[str, list[Diagnostic]] = {}
+        for error in errors:
+            if (name := _find_resource(error, drafts)) is not None:
+                reasons.setdefault(name, []).append(error)
+        if not reasons:
             raise ConfigInvalidError(
                 Diagnostic(ErrorCode.LIMIT, drafts[0].location, error.message, hint=error.hint) for error in errors
             )
         for draft in drafts:
-            if draft.name in names:
-                message = f"the resource {draft.name} is left out: {errors[0].message}"
-                report.remark(Kind.UNSUPPORTED, draft.location, message, errors[0].hint)
-        drafts = rest
+            if draft.name in reasons:
+                _remark_left_out(draft, reasons[draft.name], report)
+        drafts = [draft for draft in drafts if draft.name not in reasons]
     return drafts
+
+
+def _find_resource(error: Diagnostic, drafts: Sequence[Draft]) -> str | None:
+    """Return the name of the resource that an error concerns, or None if it concerns the whole configuration."""
+    path = error.key_path.removeprefix("resources.")
+    names = [
+        draft.name for draft in drafts if path == draft.name or path.startswith((f"{draft.name}.", f"{draft.name}["))
+    ]
+    return max(names, key=len, default=None)
+
+
+def _remark_left_out(draft: Draft, errors: Sequence[Diagnostic], report: Report) -> None:
+    messages = "; ".join(dict.fromkeys(error.message for error in errors[:3]))
+    report.remark(
+        Kind.UNSUPPORTED,
+        draft.location,
+        f"the resource {draft.name} is left out, because genplug does not accept it: {messages}",
+        errors[0].hint or "correct the source, and convert it again",
+    )
 
 
 def _document(drafts: Sequence[Draft]) -> dict[str, Any]:

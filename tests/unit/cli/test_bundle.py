@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import POLICY_HEADER
 
-SECRETS = ("pl4nted-env", "pl4nted-url", "pl4nted-query", "pl4nted-annotation", "pl4nted-comment", "AKIAPL4NTED1234567")
 CONFIG = """\
 apiVersion: genplug.io/v1alpha1
 kind: DevicePluginConfig
@@ -40,6 +40,7 @@ key AKIAPL4NTED1234567, password: 'pl4nted pin 1', url https://u:pl4nted-url@h/,
 -----BEGIN PRIVATE KEY-----
 pl4nted
 -----END PRIVATE KEY-----
+pin pl4nted-pin and pl4nted-variable of the process
 last line
 """
 
@@ -68,7 +69,7 @@ async def run_bundle(agent: Agent, node: FakeNode, *arguments: str) -> int:
 @pytest.fixture
 def prepared(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
     """A node with a configuration, a policy and a log that contain secrets."""
-    monkeypatch.setenv("SERVICE_PIN", "pl4nted-env-of-process")
+    monkeypatch.setenv("SERVICE_PIN", "pl4nted-pin")
     monkeypatch.setenv("GENPLUG_DB_PASSWORD", "pl4nted-variable")
     node.plug("/dev/x0")
     node.write("/sys/kernel/none", "")
@@ -167,13 +168,19 @@ def test_dry_run_lists_files_and_removals_and_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["-o", "/dev/null"], "exists and is not a regular file"),
+        (["-o", "pipe"], "-o pipe: exists and is not a regular file"),
         (["-o", "b.tar.gz", "--log", "missing.log"], "--log missing.log: cannot be read: No such file or directory"),
     ],
 )
 def test_usage_error_is_reported_before_anything_is_collected(
-    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
     assert main(["bundle", *arguments]) == 2
     assert expected in capsys.readouterr().err
 

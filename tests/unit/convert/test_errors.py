@@ -114,6 +114,7 @@ def test_invalid_file_is_an_error_with_its_location(case: str) -> None:
     ("text", "left_out"),
     [
         ("name: dup\ngroups: [{paths: [{path: dev/x}]}]\n", "squat.ai/dup"),
+        ("domain: a..b\ndevices: [{name: a1, groups: [{paths: [{path: /dev/x}]}]}]\n", "a..b/a1"),
         (
             "- {name: a1, groups: [{paths: [{path: /dev/x}]}]}\n- {name: a1, groups: [{paths: [{path: /dev/y}]}]}\n",
             "",

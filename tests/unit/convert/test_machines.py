@@ -28,6 +28,11 @@ CASES: dict[str, tuple[str, str, dict[str, int | set[str]]]] = {
         ),
         {"intel.com/net": {"0000:3b:01.1", "0000:3b:01.2"}},
     ),
+    "functions of a vendor, without physical functions that have virtual functions": (
+        "sriov-netdev",
+        '{"resourceList": [{"resourceName": "net", "selectors": [{"vendors": ["8086"]}]}]}',
+        {"intel.com/net": FUNCTIONS | {"0000:3b:01.2", "0000:3b:11.0", "0000:d8:01.0"}},
+    ),
     "functions for DPDK": (
         "sriov-vfio",
         (
@@ -137,6 +142,7 @@ RULES = {
     'SUBSYSTEM=="video4linux", ATTRS{idVendor}=="1bcf|046d", KERNEL!="video0"': ["video1", "video2"],
     'SUBSYSTEM=="video4linux", TAG=="seat", KERNELS=="1-1"': ["video1"],
     'SUBSYSTEM=="video4linux", TAG!="seat"': [],
+    'SUBSYSTEM=="video4linux", ATTRS{serial}!="A1"': ["video0", "video1", "video2"],
 }
 
 
