@@ -122,8 +122,10 @@ class StatusServer:
 
     async def _refresh_status(self) -> None:
         refreshing = asyncio.run_coroutine_threadsafe(self._source.refresh(), self._loop)
+        # Not wait_for: in Python 3.11, it ignores a cancellation if the future is done, and a stream would not end.
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.wrap_future(refreshing), _LOOP_TIMEOUT_SECONDS)
+            async with asyncio.timeout(_LOOP_TIMEOUT_SECONDS):
+                await asyncio.wrap_future(refreshing)
 
     def _render_page(self) -> Response:
         # Imported here: an agent whose page is never opened does not load its modules.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 from attrs import evolve
 
 from genplug.agent import Agent
+from genplug.observe.events import EventLog
 from genplug.observe.health_history import DeviceKey, HealthEntry
+from genplug.observe.http import StatusServer, StatusSource
+from genplug.observe.metrics import Metrics
 from genplug.observe.page import live
 from genplug.observe.page.content import describe_changes
 from genplug.observe.page.live import MAX_PAGES, LivePage, LivePages
@@ -234,6 +238,37 @@ async def test_stream_ends_when_the_agent_stops(node: FakeNode) -> None:
         async with asyncio.timeout(10):
             await reader.read()
         assert reader.at_eof()
+
+
+async def test_stream_ends_when_the_server_closes_while_the_agent_responds() -> None:
+    """The response of the agent and the end of the server reach the thread of the server at the same time."""
+    is_asked, may_respond = asyncio.Event(), asyncio.Event()
+    is_blocked, may_continue = threading.Event(), threading.Event()
+
+    async def refresh() -> None:
+        is_asked.set()
+        await may_respond.wait()
+
+    def block() -> None:
+        is_blocked.set()
+        may_continue.wait(10)
+
+    metrics = Metrics(lambda: STATUS, EventLog())
+    server = StatusServer(*LISTEN, StatusSource(lambda: STATUS, refresh), metrics)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await read_head(reader)
+    await is_asked.wait()
+    server._server.call(block)  # noqa: SLF001 - the thread must not continue between the two
+    await asyncio.to_thread(is_blocked.wait, 10)
+    may_respond.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    threading.Timer(0.2, may_continue.set).start()
+    server.close()
+    async with asyncio.timeout(10):
+        await reader.read()
+    writer.close()
 
 
 async def test_further_client_is_asked_to_retry_until_a_client_leaves(node: FakeNode) -> None:
