@@ -233,7 +233,10 @@ def _describe_number(status: Mapping[str, str], name: str, words: Mapping[str, o
 def _describe_label(agent: AgentProcess) -> Fact:
     """Return the label of SELinux or the profile of AppArmor, proc_pid_attr(5)."""
     source = "/proc/PID/attr/current"
-    label = (_read(agent.directory / "attr/current") or "").rstrip("\n\0")
+    label = _read(agent.directory / "attr/current")
+    if label is None:
+        return Unknown(f"{source} cannot be read: the kernel has no active security module, or forbids it")
+    label = label.rstrip("\n\0")
     return Known(label, source) if label else Unknown(f"{source} is empty: the kernel has no active security module")
 
 

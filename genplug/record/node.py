@@ -6,6 +6,7 @@ The record of a node has nothing that only the API server knows; it names the co
 import hashlib
 import os
 import platform
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,6 @@ def build_node_record(sources: NodeSources) -> NodeRecord:
     """Return the record of a node."""
     agent = sources.agent
     method = describe_method(agent)
-    from_cluster = Unknown(_FROM_CLUSTER)
     devices = (
         sources.inventory
         if isinstance(sources.inventory, Unknown)
@@ -187,12 +187,12 @@ def build_node_record(sources: NodeSources) -> NodeRecord:
         generated=sources.generation,
         plugin=_describe_plugin(sources, method),
         deployment=Deployment(method, _describe_tool(method), sources.package, describe_command(agent)),
-        node=_describe_node(sources),
+        node=_describe_node(sources, method),
         resources=_describe_resources(sources),
         drivers=Drivers(describe_drivers(devices, sources.host), devices),
         host_mounts=describe_mounts(agent, method),
         security=describe_security(agent, method),
-        access=Access(from_cluster, from_cluster, from_cluster, from_cluster),
+        access=_describe_access(sources, method),
         health=sources.config if isinstance(sources.config, Unknown) else describe_health(sources.config),
         upgrade=Upgrade(_describe_strategy(method), SKEW, KUBELET_RESTART, AGENT_RESTART),
         configuration=_describe_configuration(sources, method),
@@ -201,12 +201,45 @@ def build_node_record(sources: NodeSources) -> NodeRecord:
     )
 
 
+def _is_outside_of_container(method: Fact) -> bool:
+    return isinstance(method, Known) and not is_in_container(method)
+
+
+def _describe_access(sources: NodeSources, method: Fact) -> Access:
+    """Return the facts of the cluster, or for an agent outside of a container the permissions of its files."""
+    if not _is_outside_of_container(method):
+        from_cluster = Unknown(_FROM_CLUSTER)
+        return Access(from_cluster, from_cluster, from_cluster, from_cluster)
+    no_pod = Unknown("the agent does not run in a pod, and has no service account")
+    paths = () if isinstance(sources.config, Unknown) else sources.config.files
+    paths = (*paths, *(() if sources.policy_file is None else (str(sources.policy_file),)))
+    editors = tuple(
+        _describe_permissions(path) for path in sorted({*paths, *(str(Path(path).parent) for path in paths)})
+    )
+    return Access(
+        no_pod,
+        no_pod,
+        Known(editors, "owner, group and mode of the files and of their directories")
+        if editors
+        else Unknown("the files of the configuration are not known"),
+        Unknown("admission policies do not apply to files of the host"),
+    )
+
+
+def _describe_permissions(path: str) -> str:
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        return f"{path}: cannot be accessed: {os.strerror(error.errno or 0)}"
+    return f"{path}: user {status.st_uid}, group {status.st_gid}, mode {stat.S_IMODE(status.st_mode):04o}"
+
+
 def _describe_plugin(sources: NodeSources, method: Fact) -> Plugin:
     if isinstance(sources.status, Unknown):
         version: Fact = Known(sources.generation.version, "this command; the agent did not respond")
     else:
         version = Known(sources.status["version"], "/statusz of the agent")
-    if not is_in_container(method) and isinstance(method, Known):
+    if _is_outside_of_container(method):
         image: Fact = Unknown("the agent does not run from an image")
     else:
         image = Unknown(f"a process cannot read from which image its container was made; {_FROM_CLUSTER}")
@@ -223,7 +256,7 @@ def _describe_tool(method: Fact) -> Fact:
     return Unknown(f"nothing on the node names what started the {method.value.partition(' ')[0]}")
 
 
-def _describe_node(sources: NodeSources) -> NodeFacts:
+def _describe_node(sources: NodeSources, method: Fact) -> NodeFacts:
     host, name = sources.host, sources.host.node_name
     is_this_machine = not host.stand_ins
     release = host.read_text(KERNEL_RELEASE_FILE)
@@ -239,7 +272,11 @@ def _describe_node(sources: NodeSources) -> NodeFacts:
     pretty = names.get("PRETTY_NAME", "").strip("\"'")
     return NodeFacts(
         name=Known(name, "--node-name or NODE_NAME") if name else Unknown("neither --node-name nor NODE_NAME is set"),
-        pool=Unknown(f"the pool is a label of the pod of the agent; {_FROM_CLUSTER}"),
+        pool=Unknown(
+            "the agent does not run in a pod, which has the label of the pool"
+            if _is_outside_of_container(method)
+            else f"the pool is a label of the pod of the agent; {_FROM_CLUSTER}"
+        ),
         kernel=kernel,
         architecture=Known(platform.machine(), "uname(2)") if is_this_machine else machine,
         operating_system=Known(pretty, "/etc/os-release")
@@ -277,7 +314,7 @@ def _describe_resources(sources: NodeSources) -> Fact:
 
 
 def _describe_strategy(method: Fact) -> Fact:
-    if isinstance(method, Known) and not is_in_container(method):
+    if _is_outside_of_container(method):
         return Unknown("the node has no upgrade plan: install the new version and restart the agent")
     return Unknown(f"'updateStrategy' is a field of the DaemonSet; {_FROM_CLUSTER}")
 
@@ -312,7 +349,7 @@ def _list_files(paths: Sequence[str]) -> Iterator[dict[str, object]]:
 
 
 def _describe_origin(paths: Sequence[str], method: Fact) -> Fact:
-    if isinstance(method, Known) and not is_in_container(method):
+    if _is_outside_of_container(method):
         return Known("files of the host", "the agent runs outside of a container")
     if any((Path(path).parent / "..data").is_symlink() for path in paths):
         return Unknown(f"the files are those of a ConfigMap or Secret, whose name a pod cannot read; {_FROM_CLUSTER}")

@@ -1,6 +1,7 @@
 """The record of a node: its content in the three formats, with one example of each in ``golden/``."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,11 @@ def test_systemd_service_has_facts_of_the_host(sources: NodeSources, proc: Path,
     assert document["plugin"]["image"] == {"known": False, "reason": "the agent does not run from an image"}
     assert document["configuration"]["origin"]["value"] == "files of the host"
     assert document["hostMounts"]["value"] == []
+    Path("policy.yaml").chmod(0o640)
+    editors = build_node_record(evolve(sources, agent=find_agent(proc))).as_json()["access"]["editors"]["value"]
+    owner = f"user {os.geteuid()}, group {os.getegid()}"
+    assert f"policy.yaml: {owner}, mode 0640" in editors
+    assert [editor.partition(":")[0] for editor in editors] == [".", "genplug.yaml", "policy.yaml"]
 
 
 def test_command_prints_the_record_of_a_tree(
