@@ -25,7 +25,7 @@ def set_tokens(draft: Draft, count: int, section: Section, key: str) -> None:
 
 
 def allow_overlaps(report: Report) -> None:
-    """Let resources share the device nodes that both of them select, as plugins without this check do."""
+    """Allow resources to share the device nodes that both of them select, as plugins without this check do."""
     patterns = {draft.name: set(_list_patterns(draft)) for draft in report.drafts}
     for first, second in combinations(report.drafts, 2):
         if any(_overlaps(one, other) for one in patterns[first.name] for other in patterns[second.name]):
