@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from genplug.hardware.inventory import Inventory
     from genplug.record.agent_process import AgentProcess
     from genplug.record.facts import JSON, Unknown
+    from genplug.record.node import NodeSources
     from genplug.spec.model import Config
 
 DESCRIPTION = """\
@@ -154,7 +155,7 @@ def _parse_listen(text: str) -> Address | None:
         return None
 
 
-def _collect_sources(arguments: argparse.Namespace, root: Path, agent: "AgentProcess | Unknown") -> Any:  # noqa: ANN401
+def _collect_sources(arguments: argparse.Namespace, root: Path, agent: "AgentProcess | Unknown") -> "NodeSources":
     """Return the sources of the record, with the reason in place of a source that cannot be read."""
     from genplug.hardware.host import Host  # noqa: PLC0415 - --help does not need it
     from genplug.observe.text import format_time  # noqa: PLC0415

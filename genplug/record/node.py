@@ -211,11 +211,9 @@ def _describe_access(sources: NodeSources, method: Fact) -> Access:
         from_cluster = Unknown(_FROM_CLUSTER)
         return Access(from_cluster, from_cluster, from_cluster, from_cluster)
     no_pod = Unknown("the agent does not run in a pod, and has no service account")
-    paths = () if isinstance(sources.config, Unknown) else sources.config.files
-    paths = (*paths, *(() if sources.policy_file is None else (str(sources.policy_file),)))
-    editors = tuple(
-        _describe_permissions(path) for path in sorted({*paths, *(str(Path(path).parent) for path in paths)})
-    )
+    files = [] if isinstance(sources.config, Unknown) else list(map(Path, sources.config.files))
+    files += [] if sources.policy_file is None else [sources.policy_file]
+    editors = tuple(map(_describe_permissions, sorted({*files, *(file.parent for file in files)})))
     return Access(
         no_pod,
         no_pod,
@@ -226,9 +224,9 @@ def _describe_access(sources: NodeSources, method: Fact) -> Access:
     )
 
 
-def _describe_permissions(path: str) -> str:
+def _describe_permissions(path: Path) -> str:
     try:
-        status = Path(path).stat()
+        status = path.stat()
     except OSError as error:
         return f"{path}: cannot be accessed: {os.strerror(error.errno or 0)}"
     return f"{path}: user {status.st_uid}, group {status.st_gid}, mode {stat.S_IMODE(status.st_mode):04o}"
