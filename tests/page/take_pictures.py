@@ -36,8 +36,8 @@ class View:
 
 
 VIEWS = (
-    View("page-light", "1280 pixels wide, light", "light", 1280, 1080),
-    View("page-dark", "1280 pixels wide, dark", "dark", 1280, 760, target="section[aria-label$=gpu]"),
+    View("page-light", "1280 pixels wide, light", "light", 1280, 1060),
+    View("page-dark", "1280 pixels wide, dark", "dark", 1280, 730, target="section[aria-label$=gpu]"),
     View("page-phone", "390 pixels wide (a phone), dark", "dark", 390, 844, 1.5),
     View("page-phone-light", "390 pixels wide (a phone), light", "light", 390, 844, 1.5),
 )

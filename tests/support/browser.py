@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 TOOLS = Path(os.environ.get("GENPLUG_TOOLS", Path.home() / ".cache/genplug/tools"))
 AXE = TOOLS / "axe.min.js"
 """The script of axe-core, which ``.ci/tools`` installs."""
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 30.0
 _MAX_MESSAGE_BYTES = 64 << 20
 _OPTIONS = (
     "--headless=new",

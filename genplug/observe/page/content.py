@@ -219,8 +219,6 @@ def _list_remarks(resource: ResourceStatus) -> Iterator[str]:
         yield resource.shortage
     if (refusal := resource.last_refusal) is not None:
         yield f"last refused Allocate request at {format_time(refusal.time)}: {refusal.message}"
-    if (change := resource.last_change) is not None:
-        yield f"last change at {format_time(change.time)}: {change.message}"
     reasons = summarize_texts(device.reason for device in resource.devices if device.reason)
     texts = [*reasons, *resource.notes]
     yield from texts[:MAX_REASONS]
@@ -262,7 +260,7 @@ def _build_devices(resource: ResourceStatus, shown: Sequence[DeviceStatus], entr
         for device_id in use.ids:
             users.setdefault(device_id, []).append(f"{use.namespace}/{use.pod} ({use.container})")
     minutes = {device.id: _read_minutes(resource, device, entries, clock) for device in shown}
-    hidden = len(resource.devices) - len(shown)
+    hidden, change = len(resource.devices) - len(shown), resource.last_change
     by_node = sorted(shown, key=lambda device: device.numa_nodes)
     parts: list[Element | None] = []
     for nodes, devices in groupby(by_node, key=lambda device: device.numa_nodes):
@@ -282,6 +280,7 @@ def _build_devices(resource: ResourceStatus, shown: Sequence[DeviceStatus], entr
     return build_element(
         "section",
         build_element("h2", resource.name),
+        None if change is None else build_element("p", f"Last change at {format_time(change.time)}: {change.message}"),
         *parts,
         details,
         build_element("p", more) if hidden else None,

@@ -22,7 +22,7 @@ from genplug.observe.events import Event
 from genplug.observe.page.content import MAX_DEVICES, Clock, build_sections
 from genplug.observe.page.document import build_headers, render_page
 from genplug.observe.page.elements import build_element, render_html, render_json
-from genplug.observe.status import DeviceStatus, Refusal, Status
+from genplug.observe.status import DeviceStatus, ListChange, Refusal, Status
 from genplug.spec.printable import escape_line, escape_lines
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
@@ -112,6 +112,12 @@ def test_tables_have_the_facts_of_resources_devices_and_containers() -> None:
     assert any("2 of 3 expected devices are healthy" in cell for cell in cells)
     resource = cells[cells.index("example.com/camera") :][:7]
     assert resource == ["example.com/camera", "", "2", "1", "1", "1", "yes"]
+
+
+def test_devices_have_the_last_change_of_their_resource() -> None:
+    change = ListChange(1_795_802_700.5, "video1-d7e2f3: unhealthy: /dev/video1 is gone")
+    texts = read_page(evolve(STATUS, resources=(evolve(LIVE, last_change=change),))).texts
+    assert f"Last change at 2026-11-27T18:05:00Z: {change.message}" in texts
 
 
 def test_unknown_use_of_devices_is_not_shown_as_no_use() -> None:
