@@ -4,7 +4,7 @@ The formats are those of docs/how-to/migrate; a file is recognized by keys that 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
@@ -259,6 +259,12 @@ _OBJECTS: Mapping[str, tuple[str, str]] = {
     "amd.com": ("the AMD GPU Operator", migration_hint("amd")),
 }
 """The program and the hint by the API group of an object."""
+_IMAGES: Mapping[str, str] = {
+    "generic-device-plugin": conversion_hint("generic-device-plugin", "generic-device-plugin"),
+    "nvidia/k8s-device-plugin": conversion_hint("nvidia", "nvidia"),
+    r"intel-(?:gpu|qat|sgx|dsa|iaa|npu|fpga|dlb)-plugin": conversion_hint("intel", "intel"),
+}
+"""The hint by a regular expression for the image of a plugin whose configuration is its arguments."""
 _OBJECT_HINT = "genplug reads configurations (kind DevicePluginConfig), policies, and ConfigMaps that contain them"
 
 
@@ -274,14 +280,32 @@ def _find_object(tree: MapNode) -> ForeignFile | None:
     if kind == "ConfigMap" or kind.startswith("DevicePlugin") or not (is_core or "." in group or group == "apps"):
         return None
     hint = _POD_HINT if isinstance(tree.get("spec"), MapNode) and _has_containers(tree) else _OBJECT_HINT
+    hint = _find_workload_hint(tree) or hint
     return ForeignFile(f"a Kubernetes object of kind {kind}", hint, location, len(kind))
 
 
 def _has_containers(tree: MapNode) -> bool:
+    return any("containers" in part.entries for part in _pod_specs(tree))
+
+
+def _pod_specs(tree: MapNode) -> Iterator[MapNode]:
+    """Yield the mappings of an object that can be the specification of a pod."""
     spec = tree.get("spec")
     template = spec.get("template") if isinstance(spec, MapNode) else None
     inner = template.get("spec") if isinstance(template, MapNode) else None
-    return any(isinstance(part, MapNode) and "containers" in part.entries for part in (spec, inner))
+    yield from (part for part in (spec, inner) if isinstance(part, MapNode))
+
+
+def _find_workload_hint(tree: MapNode) -> str:
+    """Return the hint for a workload of another device plugin, which its image shows, or an empty text."""
+    for part in _pod_specs(tree):
+        containers = part.get("containers")
+        for container in containers.items if isinstance(containers, ListNode) else ():
+            image = _text(container, "image") if isinstance(container, MapNode) else ""
+            for name, hint in _IMAGES.items():
+                if re.search(name, image):
+                    return hint
+    return ""
 
 
 def _find_in_list(tree: ListNode) -> ForeignFile | None:

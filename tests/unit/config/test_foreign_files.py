@@ -65,6 +65,11 @@ FILES = {
     "object of kind ClusterRole": ["apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nrules: []"],
     "template of a Helm chart": ["config:\n  {{- toYaml .Values.config | nindent 2 }}\n"],
 }
+IMAGES = {
+    "squat/generic-device-plugin:0.2.0": "generic-device-plugin",
+    "nvcr.io/nvidia/k8s-device-plugin:v0.17.1": "nvidia",
+    "intel/intel-qat-plugin:0.36.0": "intel",
+}
 CASES = [(name, text) for name, texts in FILES.items() for text in texts]
 
 
@@ -76,6 +81,13 @@ def test_file_of_another_program_is_one_error_with_the_name_of_the_program(name:
         assert diagnostic.message.startswith("expected a configuration or policy of genplug, found ")
         assert name in diagnostic.message
         assert diagnostic.hint
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_workload_of_another_plugin_has_the_command_that_converts_it(image: str) -> None:
+    text = f"apiVersion: apps/v1\nkind: DaemonSet\nspec: {{template: {{spec: {{containers: [{{image: '{image}'}}]}}}}}}"
+    (diagnostic,) = collect_diagnostics(lambda: load_text(text, "a.yaml"))
+    assert diagnostic.hint.startswith(f"run 'genplug convert --from {IMAGES[image]} FILE'")
 
 
 @pytest.mark.parametrize("text", [text for _, text in CASES])
