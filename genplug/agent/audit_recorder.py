@@ -22,7 +22,7 @@ from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
 from genplug.agent.wakeup import Wakeup
-from genplug.audit.assignments import Assignments, Began, Change, ContainerUse, Ended, ReportTimes, Seen
+from genplug.audit.assignments import Assignments, Began, Change, ContainerUse, Continued, Ended, ReportTimes, Seen
 from genplug.audit.records import (
     Assignment,
     Container,
@@ -408,6 +408,8 @@ class AuditRecorder:
             match change:
                 case Began(assignment):
                     self._emit(RecordType.ALLOCATED, {"assignment": assignment.as_json()}, time_)
+                case Continued(assignment):
+                    self._emit(RecordType.ALLOCATED, {"isContinued": True, "assignment": assignment.as_json()})
                 case Seen(assignment):
                     self._emit(RecordType.ASSIGNED, {"assignment": self._complete(assignment).as_json()})
                 case Ended(assignment, ended_by, reason):

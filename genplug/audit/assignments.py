@@ -41,6 +41,13 @@ class Began:
 
 
 @frozen
+class Continued:
+    """An assignment of an earlier process became ambiguous."""
+
+    assignment: Assignment
+
+
+@frozen
 class Seen:
     """The kubelet has reported the container of an assignment for the first time."""
 
@@ -56,22 +63,20 @@ class Ended:
     reason: EndReason
 
 
-Change = Began | Seen | Ended
+Change = Began | Continued | Seen | Ended
 
 
 @frozen
 class _Tracked:
     """An assignment; ``missing_since`` and ``missing_polls`` are about the latest reports, which lack it.
 
-    ``is_recovered`` is whether it is that of an earlier process, and no report has confirmed it. With ``is_ambiguous``,
-    a container in a report can have its devices by a later allocation.
+    ``is_recovered`` is whether it is that of an earlier process, and no report has confirmed it.
     """
 
     assignment: Assignment
     missing_since: float | None = None
     missing_polls: int = 0
     is_recovered: bool = False
-    is_ambiguous: bool = False
 
 
 @frozen
@@ -128,9 +133,12 @@ class Assignments:
             later = [taken[assignment.resource, id_] for id_ in assignment.ids if (assignment.resource, id_) in taken]
             if later:
                 changes.append(Ended(assignment, min(later), EndReason.ALLOCATED_AGAIN))
+            elif assignment.container is None and not is_complete and not assignment.is_ambiguous:
+                ambiguous = evolve(assignment, is_ambiguous=True)
+                changes.append(Continued(ambiguous))
+                kept[assignment.key] = _Tracked(ambiguous, is_recovered=True)
             else:
-                is_ambiguous = assignment.container is None and not is_complete
-                kept[assignment.key] = _Tracked(assignment, is_recovered=True, is_ambiguous=is_ambiguous)
+                kept[assignment.key] = _Tracked(assignment, is_recovered=True)
         return Assignments({**kept, **self.tracked}), tuple(changes)
 
     def after_allocation(self, assignment: Assignment, time: float) -> "tuple[Assignments, tuple[Change, ...]]":
@@ -169,7 +177,7 @@ class Assignments:
             if key not in later and (known := _take_seen(left, tracked.assignment, time)) is not None:
                 seen[key] = _Tracked(known)
         for key, tracked in self.tracked.items():
-            if key in seen or tracked.is_ambiguous:
+            if key in seen or tracked.assignment.is_ambiguous:
                 continue
             if (new := _take_new(left, tracked.assignment, time)) is not None:
                 seen[key] = _Tracked(new)
@@ -257,7 +265,7 @@ def _take_new(left: Mapping[tuple[Container, str], set[str]], assignment: Assign
 
 
 def _end_reason(tracked: _Tracked) -> EndReason:
-    if tracked.is_ambiguous:
+    if tracked.assignment.is_ambiguous:
         return EndReason.NOT_IDENTIFIED
     if tracked.assignment.container is None:
         return EndReason.NEVER_ASSIGNED

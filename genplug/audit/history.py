@@ -55,7 +55,7 @@ class Interval:
 class Loss:
     """Records that a log does not contain: because the agent lost them, or because they are not in the files.
 
-    ``start`` and ``end`` are the times between which they would be; ``count`` is their number.
+    ``start`` and ``end`` are the times between which they would be; ``count`` is their number, 0 if it is not known.
     """
 
     node: str | None
@@ -79,17 +79,21 @@ class History:
     _confirmed: set[str] = field(factory=set)
 
     def apply(self, record: Record) -> Iterator[Interval | Loss]:
-        """Apply a record, and yield what it completes. A record with an earlier sequence number changes nothing.
+        """Apply a record, and yield what it completes.
+
+        A record that was read before changes nothing. A later record with an earlier sequence number begins another
+        log of the node, for example after the disk was replaced.
 
         Raises:
             RecordError: the members of the record do not have the expected form; the record is not applied.
         """
         seen_at = record.time_of("seenAt")
-        if record.sequence <= self.sequence:
+        if record.sequence <= self.sequence and record.time <= self.time:
             return
-        if self.sequence and record.sequence > self.sequence + 1:
+        if self.sequence and record.sequence != self.sequence + 1:
             self._open = {key: evolve(interval, is_doubtful=True) for key, interval in self._open.items()}
-            yield Loss(record.node, self.time, record.time, record.sequence - self.sequence - 1, is_deleted=True)
+            count = max(record.sequence - self.sequence - 1, 0)
+            yield Loss(record.node, self.time, record.time, count, is_deleted=True)
         self.sequence, self.time = record.sequence, record.time
         self.is_stopped = record.type is RecordType.STOPPED
         is_continued = record.type in ASSIGNMENT_TYPES and record.fields.get("isContinued") is True

@@ -68,7 +68,8 @@ class Answer:
     ``names`` are the names of devices or pods in the logs, for suggestions.
     """
 
-    intervals: list[Interval] = field(factory=list)
+    by_key: dict[str, Interval] = field(factory=dict)
+    """The assignments by their keys: a log that is read twice has the same."""
     losses: list[Loss] = field(factory=list)
     problems: list[Problem] = field(factory=list)
     names: set[str] = field(factory=set)
@@ -84,19 +85,26 @@ class Answer:
                 self.names.update(_names(query, item.assignment))
             if not query.selects_interval(item):
                 continue
-            if len(self.intervals) >= MAX_AUDIT_ASSIGNMENTS:
+            key = item.assignment.key
+            if len(self.by_key) >= MAX_AUDIT_ASSIGNMENTS and key not in self.by_key:
                 self.is_truncated = True
             else:
-                self.intervals.append(item)
+                self.by_key[key] = item
 
     def add_problem(self, problem: Problem) -> None:
         """Add a line that is not a record."""
         if len(self.problems) < MAX_NOTES:
             self.problems.append(problem)
 
-    def sort(self) -> None:
-        """Sort the assignments by their begin."""
-        self.intervals.sort(key=lambda interval: interval.known_from or 0.0)
+    @property
+    def intervals(self) -> list[Interval]:
+        """The assignments in the order of their begin."""
+        return sorted(self.by_key.values(), key=lambda interval: interval.known_from or 0.0)
+
+    def add_devices(self, query: Query, record: Record) -> None:
+        """Add the names of devices that were found, also of those without an assignment."""
+        if query.device is not None and record.type is RecordType.DEVICES_ADDED and len(self.names) < _MAX_NAMES:
+            self.names.update(_record_devices(record))
 
     def _add_loss(self, query: Query, loss: Loss) -> None:
         is_relevant = (query.start is None or loss.end >= query.start) and (
@@ -124,6 +132,7 @@ def answer_query(
             answer.add(query, history.apply(item))
         except (RecordError, ValueError) as error:
             answer.add_problem(Problem(f"record {item.sequence}", 0, str(error)))
+        answer.add_devices(query, item)
         if query.selects_record(item):
             yield item
     for history in histories.values():

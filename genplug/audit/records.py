@@ -124,6 +124,8 @@ class Assignment:
     - ``allocated_at`` is the time of the Allocate call, or None if the agent did not answer it while it wrote this log.
     - ``first_seen`` and ``last_seen`` are the times of the first and the last report of the kubelet with the container.
     - ``config_sha256`` is the configuration under which the devices were allocated, or None if it is not known.
+    - ``is_ambiguous`` is whether the agent crashed before the kubelet reported the container: a container with the
+      devices can have them by a later allocation, whose record was lost.
     - ``hardware_omitted`` is the number of devices that ``hardware`` lacks because of its limit.
     """
 
@@ -137,6 +139,7 @@ class Assignment:
     config_sha256: str | None = None
     hardware: tuple[Hardware, ...] = ()
     hardware_omitted: int = 0
+    is_ambiguous: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the object in a record."""
@@ -154,6 +157,7 @@ class Assignment:
             "configSha256": self.config_sha256,
             "hardware": [hardware.as_json() for hardware in self.hardware],
             "hardwareOmitted": self.hardware_omitted,
+            "isAmbiguous": self.is_ambiguous,
         }
 
     @classmethod
@@ -183,6 +187,7 @@ class Assignment:
             config_sha256=None if sha256 is None else _expect_text(sha256, "configSha256"),
             hardware=tuple(map(Hardware.from_json, hardware)),
             hardware_omitted=omitted,
+            is_ambiguous=fields.get("isAmbiguous") is True,
         )
 
 

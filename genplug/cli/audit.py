@@ -136,7 +136,6 @@ def run(arguments: argparse.Namespace) -> int:
     except LogError as error:
         print_message("audit", str(error))
         return _UNREADABLE
-    answer.sort()
     _print_notes(answer)
     if not lists_records and not answer.intervals and not _is_known(query, answer):
         _print_unknown(query, answer)

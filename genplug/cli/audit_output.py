@@ -158,7 +158,7 @@ def _describe_loss(loss: Loss) -> str:
     node = f"{loss.node}: " if loss.node else ""
     cause = "are not in the files" if loss.is_deleted else "were lost, because the log could not be written"
     times = f"between {format_time(loss.start)} and {format_time(loss.end)}"
-    return f"{node}{loss.count} records {times} {cause}; assignments of this time can be missing"
+    return f"{node}{loss.count or 'some'} records {times} {cause}; assignments of this time can be missing"
 
 
 def _format_begin(assignment: Assignment) -> str | tuple[str, ...]:

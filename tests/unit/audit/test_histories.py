@@ -12,7 +12,7 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.audit.assignments import Assignments, Began, Change, ContainerUse, Ended, ReportTimes, Seen
+from genplug.audit.assignments import Assignments, Began, Change, ContainerUse, Continued, Ended, ReportTimes, Seen
 from genplug.audit.history import History, Interval
 from genplug.audit.reader import Problem, read_records
 from genplug.audit.records import (
@@ -84,6 +84,8 @@ class Day:
             match change:
                 case Began():
                     self.write(RecordType.ALLOCATED, fields)
+                case Continued():
+                    self.write(RecordType.ALLOCATED, fields | {"isContinued": True})
                 case Seen():
                     self.write(RecordType.ASSIGNED, fields)
                 case Ended(_, ended_by, reason):

@@ -225,6 +225,37 @@ def test_missing_records_are_reported_and_open_assignments_are_doubtful(tmp_path
     assert document["assignments"][0]["state"] == "unknown"
 
 
+def test_second_log_of_a_node_is_not_taken_for_the_first(
+    tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The disk of the node was replaced, and its records are in one stream.
+    first = write_log(tmp_path / "first", [seen(use("a-1", "web-0", 1, SERIAL)), seen(use("a-2", "web-1", 2, GPU))])
+    second = write_log(tmp_path / "second", [seen(use("b-1", "web-2", 9, SERIAL))])
+    content = first.read_bytes() + first.read_bytes() + second.read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    document = ask("-", "--device", "FT4Q1A2B")
+    assert [(use["pod"], use["state"]) for use in document["assignments"]] == [("web-0", "unknown"), ("web-2", "open")]
+    [loss] = document["losses"]
+    assert loss["records"] == 0
+
+
+def test_log_that_is_passed_twice_is_answered_once(log: Path, ask: Ask) -> None:
+    assert list_pods(ask(log, log, "--device", "FT4Q1A2B")) == ["measurement-7", "measurement-8"]
+
+
+def test_device_without_an_assignment_is_known(tmp_path: Path, ask: Ask) -> None:
+    entry = {
+        "resource": "nvidia.com/gpu",
+        "healthy": True,
+        "reason": "",
+        "probe": "",
+        "isReplacement": False,
+        "hardware": GPU.as_json(),
+    }
+    write_log(tmp_path / "log", [(0, RecordType.DEVICES_ADDED, {"devices": [entry]})])
+    assert ask(tmp_path / "log", "--device", "0000:3b:00.0")["assignments"] == []
+
+
 def test_assignment_that_is_not_repeated_after_a_gap_ended_in_it(tmp_path: Path, ask: Ask) -> None:
     kept, gone = use("a-1", "web-0", 1, SERIAL), use("a-2", "web-1", 1, GPU)
     gap: Fields = {"lost": 7, "lostFrom": format_time(START + 120)}
