@@ -418,7 +418,7 @@ def _explain_unknown(state: ResourceState, nodes: Sequence[Node], agents: Mappin
 
 def _explain_no_devices(state: ResourceState, agents: Mapping[str, AgentReasons]) -> ResourceState:
     names = [node.name for node in state.nodes]
-    summary = f"No device of {state.name} is left: {join_names(names)} {_report(names)} 0"
+    summary = f"No node has a device of {state.name}: {join_names(names)} {_report(names)} 0"
     notes = [(node.name, note) for node in state.nodes for note in node.notes]
     if notes:
         summary += f": {notes[0][1]}"

@@ -7,7 +7,7 @@ from attrs import evolve, field, frozen
 
 from genplug.kubectl.agents import fetch_agent_status
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
-from genplug.kubectl.json_values import JSON
+from genplug.kubectl.json_values import JSON, read_map, read_text
 from genplug.kubectl.objects import POOL_LABEL, Node, Pod, decode_node, decode_pod
 from genplug.kubectl.pending import (
     Analysis,
@@ -93,7 +93,7 @@ async def explain_workload(kubectl: Kubectl, namespace: tuple[str, ...], kind: s
     workload = decode_workload(item)
     own = (f"--namespace={workload.namespace}",)
     owned = find_owned(workload.uid, await kubectl.list_objects(_keep, "get", "replicasets.apps", *own))
-    uids = {workload.uid, *(str(replica["metadata"].get("uid")) for replica in owned)}
+    uids = {workload.uid, *(read_text(read_map(replica, "metadata"), "uid") for replica in owned)}
     events = await kubectl.list_objects(_keep, "get", "events", *own, "--field-selector=reason=FailedCreate")
     nodes, pods = await _read_cluster(kubectl, workload.namespace)
     created = [pod for pod in pods.namespace_pods if pod.owner_uid in uids]
@@ -122,10 +122,15 @@ async def explain_all(kubectl: Kubectl, namespace: str) -> list[tuple[Analysis, 
     if pods.error and not namespace:
         raise KubectlError("kubectl get pods --all-namespaces", pods.error, Cause.FORBIDDEN)
     waiting = (pod for pod in pods.waiting if not namespace or pod.namespace == namespace)
-    return [
-        (analyze(pod, nodes, pods.uses), pod.created)
-        for pod in sorted(waiting, key=lambda pod: (pod.created, pod.namespace, pod.name))
-    ]
+    explained: list[tuple[Analysis, str]] = []
+    # The pods of a controller have the same template: on a large cluster, an analysis takes seconds.
+    by_template: dict[object, Analysis] = {}
+    for pod in sorted(waiting, key=lambda pod: (pod.created, pod.namespace, pod.name)):
+        template = (pod.owner_uid or pod.uid, tuple(count_requests(pod).items()), pod.gates, pod.priority)
+        if template not in by_template:
+            by_template[template] = analyze(pod, nodes, pods.uses)
+        explained.append((evolve(by_template[template], name=pod.name), pod.created))
+    return explained
 
 
 async def fetch_pod(kubectl: Kubectl, namespace: tuple[str, ...], name: str) -> Pod:

@@ -1,16 +1,19 @@
 """The analysis of a pod as text for an operator and as a document."""
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from genplug.cli.output import Cell, format_table, table_width, wrap_line
 from genplug.kubectl.pending import Analysis, Holder, NodeState, ResourceState, describe_failures
+from genplug.spec.printable import escape_line
 
 _MAX_ROWS = 20
 """Nodes of a table; the JSON document has all of them."""
 _MAX_HOLDERS = 5
 """Holders of a node in a table."""
 _MAX_LINES = 10
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _UNIT_SECONDS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -19,15 +22,15 @@ def format_analysis(analysis: Analysis, now: float) -> str:
 
     ``now`` is in seconds since the epoch.
     """
-    parts = ["\n".join([wrap_line(f"{analysis.namespace}/{analysis.name}: {analysis.summary}"),
-                        *_cut([f"  {detail}" for detail in analysis.details])])]  # fmt: skip
+    answer = _wrap(f"{analysis.namespace}/{analysis.name}: {analysis.summary}")
+    parts = ["\n".join([answer, *_cut([f"  {detail}" for detail in analysis.details])])]
     parts += [_format_resource(resource, now) for resource in analysis.resources if resource.nodes]
     if analysis.actions:
         parts.append("\n".join(["what you can change:", *_cut([f"  {action}" for action in analysis.actions])]))
     if analysis.not_evaluated:
-        parts.append(wrap_line(f"not evaluated here: {', '.join(analysis.not_evaluated)}"))
+        parts.append(_wrap(f"not evaluated here: {', '.join(analysis.not_evaluated)}"))
     if analysis.scheduler_message:
-        parts.append(wrap_line(f"scheduler: {analysis.scheduler_message}"))
+        parts.append(_wrap(f"scheduler: {analysis.scheduler_message}"))
     return "\n\n".join(parts)
 
 
@@ -46,7 +49,7 @@ def format_age(time: str, now: float) -> str:
     """Return the time since a time in RFC 3339, like kubectl: its two largest units, for example ``3h25m``."""
     try:
         left = max(int(now - datetime.fromisoformat(time).timestamp()), 0)
-    except ValueError:
+    except (ValueError, OverflowError):
         return "unknown"
     words: list[str] = []
     for unit, size in _UNIT_SECONDS:
@@ -72,7 +75,7 @@ def _analysis_as_json(analysis: Analysis) -> dict[str, object]:
         "summary": analysis.summary,
         "details": list(analysis.details),
         "actions": list(analysis.actions),
-        "requests": dict(analysis.requests),
+        "requests": [{"name": name, "requested": count} for name, count in analysis.requests.items()],
         "resources": [_resource_as_json(resource) for resource in analysis.resources],
         "schedulerMessage": analysis.scheduler_message,
         "notEvaluated": list(analysis.not_evaluated),
@@ -101,7 +104,8 @@ def _node_as_json(node: NodeState) -> dict[str, object]:
             {"kind": str(obstacle.kind), "text": obstacle.text} for obstacle in (*node.exclusions, *node.shortages)
         ],
         "unhealthy": [
-            {"id": failure.id, "reason": failure.reason, "since": failure.since or None} for failure in node.failures
+            {"id": failure.id, "reason": failure.reason, "since": _read_time(failure.since)}
+            for failure in node.failures
         ],
         "notes": list(node.notes),
         "holders": [_holder_as_json(holder) for holder in node.holders],
@@ -114,8 +118,8 @@ def _holder_as_json(holder: Holder) -> dict[str, object]:
         "pod": holder.use.name,
         "devices": holder.count,
         "priority": holder.use.priority,
-        "created": holder.use.created or None,
-        "deleted": holder.use.deleted or None,
+        "created": _read_time(holder.use.created),
+        "deleted": _read_time(holder.use.deleted),
         "reserved": holder.use.is_nominated,
         "preemptible": holder.is_preemptible,
     }
@@ -138,7 +142,7 @@ def _format_resource(resource: ResourceState, now: float) -> str:
     table = format_table(("NODE", "HAS", "HEALTHY", "IN-USE", "WHY-NOT"), rows, table_width())
     more = len(ordered) - _MAX_ROWS
     rest = [f"and {more} more nodes; see -o json"] if more > 0 else []
-    return "\n".join([f"{resource.name}, {resource.requested} requested", table, *rest])
+    return "\n".join([_wrap(f"{resource.name}, {resource.requested} requested"), table, *rest])
 
 
 def _list_reasons(node: NodeState, now: float) -> Iterator[str]:
@@ -164,5 +168,15 @@ def _describe_holder(holder: Holder, now: float) -> str:
 
 
 def _cut(lines: Sequence[str]) -> list[str]:
-    shown = [wrap_line(line) for line in lines[:_MAX_LINES]]
+    shown = list(map(_wrap, lines[:_MAX_LINES]))
     return [*shown, f"  and {len(lines) - _MAX_LINES} more; see -o json"] if len(lines) > _MAX_LINES else shown
+
+
+def _wrap(line: str) -> str:
+    """Return a text of the cluster as a line: a newline in it does not look like another line."""
+    return wrap_line(escape_line(line))
+
+
+def _read_time(text: str) -> str | None:
+    """Return a time in the form of the documents, or None for any other text."""
+    return text if _TIME.fullmatch(text) else None

@@ -85,7 +85,7 @@ def list_create_errors(events: Iterable[JSON], uids: Iterable[str]) -> list[str]
     found = [
         (_event_time(event), read_text(event, "message"))
         for event in events
-        if event.get("reason") == "FailedCreate" and read_map(event, "involvedObject").get("uid") in wanted
+        if event.get("reason") == "FailedCreate" and read_text(read_map(event, "involvedObject"), "uid") in wanted
     ]
     return list(dict.fromkeys(message for _, message in sorted(found, reverse=True)))
 

@@ -1,6 +1,6 @@
 """Twelve stories: a pod does not receive a device, or a node loses one, each made for real on a cluster.
 
-``docs/how-to/explain-pods.md`` shows the command of each story with its output, and :mod:`tests.cluster.test_stories`
+``docs/how-to/pending-pods.md`` shows the command of each story with its output, and :mod:`tests.cluster.test_stories`
 plays the stories and compares.
 """
 
@@ -18,7 +18,7 @@ from tests.cluster.cluster import NAMESPACE, Cluster, build_pod, poll_until
 from tests.cluster.node import Node
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = REPOSITORY / "docs/how-to/explain-pods.md"
+PAGE = REPOSITORY / "docs/how-to/pending-pods.md"
 DOMAIN = "devices.example.com"
 DEVICES = {f"/dev/{name}": (240 << 8) + number for number, name in enumerate(("camera0", "camera1", "camera2", "dsp0"))}
 VALUES: dict[str, Any] = {
@@ -275,12 +275,12 @@ def run_commands(cluster: Cluster, story: Story) -> str:
 
 def read_page() -> dict[str, str]:
     """Return the commands and outputs of each story in the page, by the name of the story."""
-    return dict(re.findall(r"<!-- story: (\S+) -->\n\n```console\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    return dict(re.findall(r"<!-- story: (\S+) -->\n\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL))
 
 
 def write_page(name: str, text: str) -> None:
     """Replace the commands and outputs of a story in the page."""
-    pattern = rf"(<!-- story: {re.escape(name)} -->\n\n```console\n).*?```"
+    pattern = rf"(<!-- story: {re.escape(name)} -->\n\n```text\n).*?```"
     page, count = re.subn(pattern, lambda match: f"{match[1]}{text}```", PAGE.read_text(), flags=re.DOTALL)
     assert count == 1, f"{PAGE} has no place for the story {name}"
     PAGE.write_text(page)

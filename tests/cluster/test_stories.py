@@ -1,4 +1,4 @@
-"""The stories of ``docs/how-to/explain-pods.md``, played on the newest Kubernetes, and the filters of its scheduler."""
+"""The stories of ``docs/how-to/pending-pods.md``, played on the newest Kubernetes, and the filters of its scheduler."""
 
 import os
 import random

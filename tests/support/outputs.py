@@ -18,6 +18,8 @@ KINDS = {
     "FleetStatus": "fleet-status",
     "Conversion": "conversion",
     "DoctorReport": "doctor",
+    "PendingReport": "pending",
+    "RefusalReport": "refusal",
 }
 """Kind of a document to the name of its schema."""
 

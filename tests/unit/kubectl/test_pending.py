@@ -91,7 +91,9 @@ def test_resource_without_devices_shows_the_reason_of_the_agent() -> None:
     }
     analysis = explain(pod, nodes, agents=agents)
     assert analysis.cause is Cause.NO_DEVICES
-    assert analysis.summary == (f"No device of {THING} is left: node-1, node-2 report 0: nothing matches /dev/thing*.")
+    assert analysis.summary == (
+        f"No node has a device of {THING}: node-1, node-2 report 0: nothing matches /dev/thing*."
+    )
     assert analysis.details == ("node-2: no agent of genplug runs on the node",)
 
 

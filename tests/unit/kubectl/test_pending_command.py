@@ -95,6 +95,18 @@ def test_all_pods_that_wait_are_listed_without_asking_agents(
     assert not [call for call in cluster.calls() if call.startswith("exec")]
 
 
+def test_listed_pods_of_a_controller_have_their_own_names(
+    kubectl: KubectlStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = ("Job", "train", "uid-train")
+    kubectl.list("nodes", make_node("node-1", capacity={THING: 1}))
+    kubectl.list("pods", *(build_waiting(f"train-{number}", 2, owner=owner) for number in range(3)))
+    assert run(kubectl, "-o", "json") == 0
+    items = json.loads(capsys.readouterr().out)["items"]
+    assert [item["target"]["name"] for item in items] == ["train-0", "train-1", "train-2"]
+    assert {item["cause"] for item in items} == {"tooMany"}
+
+
 def test_no_pod_that_waits_is_a_message(kubectl: KubectlStandIn, capsys: pytest.CaptureFixture[str]) -> None:
     kubectl.list("nodes", make_node("node-1"))
     kubectl.list("pods", make_pod("waiting-for-cpu"))
