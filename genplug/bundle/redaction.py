@@ -76,22 +76,24 @@ class _Rule:
     name: str
     pattern: re.Pattern[str]
     before: str = ""
+    accepts: Callable[["re.Match[str]"], bool] = lambda _: True
 
     def replace(self, match: "re.Match[str]") -> str:
         """Return what is written for a match."""
         return f"{match[self.before] if self.before else ''}{_marker(self.name)}"
 
 
+_OPTION_START = re.compile(r"(?<![\w-])--?[\w-]*\Z")
 _VALUE = r"(?!\[removed: )"
 _PRIVATE_KEY = _Rule(
     "private key",
     re.compile(
-        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.{0,20000}?"
-        r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:(?!-----(?:BEGIN|END) ).){0,20000}"
+        r"(?:-----END [A-Z0-9 ]{0,40}-----)?",
         re.DOTALL,
     ),
 )
-_KEY_BEFORE = rf"(?<![A-Za-z0-9])[\w.-]{{0,48}}{_NAME}[\w.-]{{0,32}}\\{{0,2}}[\"']?\s{{0,4}}[=:]\s{{0,4}}"
+_KEY_BEFORE = rf"{_NAME}[\w.-]{{0,32}}\\{{0,2}}[\"']?\s{{0,4}}[=:]\s{{0,4}}"
 _RULES = (
     _PRIVATE_KEY,
     _Rule(
@@ -139,13 +141,20 @@ _RULES = (
     _Rule(
         "secret option",
         re.compile(
-            rf"(?P<before>(?<![\w-])--?[\w-]{{0,48}}{_NAME}[\w-]{{0,32}}\s{{1,4}}[\"']?){_VALUE}[^\s\"'-][^\s\"']{{0,8192}}",
-            re.IGNORECASE,
+            rf"(?P<before>{_NAME}[\w-]{{0,32}}\s{{1,4}}[\"']?){_VALUE}[^\s\"'-][^\s\"']{{0,8192}}", re.IGNORECASE
         ),
         "before",
+        lambda match: _OPTION_START.search(match.string, max(match.start() - 64, 0), match.start()) is not None,
     ),
 )
 """The rules by form, in this order: a rule does not apply inside of what an earlier rule removed."""
+_HINT = re.compile(
+    rf"{_NAME}|-----BEGIN|://|\b(?:bearer|basic|digest)\s|x-|eyJ|A[KSRIBC][A-Z]A|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-"
+    r"|npm_|pypi-|hf_|dop_v1_|sk-|rk_live_|AIza",
+    re.IGNORECASE,
+)
+"""Finds texts to which a rule may apply; most lines of a log have none of them."""
+_KEY_HINT = re.compile("|".join(_BY_KEY))
 
 
 @define
@@ -226,6 +235,9 @@ class Redactor:
         text = self._redact_secrets(file, text, _place_of)
         lines = []
         for number, line in enumerate(text.split("\n"), 1):
+            if not self.names and _HINT.search(line) is None and _KEY_HINT.search(line) is None:
+                lines.append(line)
+                continue
             document = _parse_line(line)
             if document is None:
                 lines.append(self._redact(file, line, lambda _, __, number=number: f"line {number}"))  # type: ignore[misc] # mypy does not know the default
@@ -236,8 +248,8 @@ class Redactor:
 
     def _redact(self, file: str, text: str, place: _Place) -> str:
         text = self._redact_secrets(file, text, place)
-        for rule in _RULES:
-            text = self._substitute(file, rule.name, rule.pattern, rule.replace, text, place)
+        for rule in _RULES if _HINT.search(text) is not None else ():
+            text = self._substitute(file, rule.name, rule.pattern, rule.replace, text, place, rule.accepts)
         for name in sorted(self.names, key=len, reverse=True):
             if name in text:
                 pattern = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w-])")
@@ -262,10 +274,13 @@ class Redactor:
         replace: Callable[["re.Match[str]"], str],
         text: str,
         place: _Place,
+        accepts: Callable[["re.Match[str]"], bool] = lambda _: True,
     ) -> str:
         def substitute(match: "re.Match[str]") -> str:
+            if not accepts(match):
+                return match[0]
             known = self._removals.get((file, rule))
-            is_listed = known is None or len(known.places) < MAX_PLACES
+            is_listed = known is None or known.count < MAX_PLACES
             self._remove(file, rule, place(text, match) if is_listed else "")
             return replace(match)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from genplug.bundle.archive import pack_files, redact_capture
 from genplug.bundle.contents import MANIFEST, REMOVED, Kind, Part, build_bundle
-from genplug.bundle.redaction import Redactor
+from genplug.bundle.redaction import MAX_PLACES, Redactor
 from genplug.spec.limits import MAX_BUNDLE_FILE_BYTES
 
 CONFIG = """\
@@ -117,6 +117,18 @@ def test_text_without_secrets_is_unchanged(text: str) -> None:
     redactor = Redactor()
     assert redactor.redact_text("a.txt", text) == text
     assert redactor.removals == ()
+
+
+def test_removals_are_counted_and_the_first_places_are_listed() -> None:
+    redactor = Redactor()
+    redactor.redact_text("a.txt", "password=planted\n" * 50)
+    (removal,) = redactor.removals
+    assert (removal.count, removal.places) == (50, [f"line {number}" for number in range(1, MAX_PLACES + 1)])
+
+
+def test_key_of_a_log_line_is_removed_without_other_hints() -> None:
+    cleaned = Redactor().redact_log("log.txt", '{"m": "x", "headers": {"X-Any": "planted-1"}}')
+    assert json.loads(cleaned) == {"m": "x", "headers": {"X-Any": "[removed: header]"}}
 
 
 def test_value_of_a_variable_is_removed_from_other_files() -> None:
