@@ -1,5 +1,7 @@
 """The status page in Chromium: live updates, accessibility, small screens, and the Content-Security-Policy."""
 
+import asyncio
+import contextlib
 import json
 from collections import Counter
 
@@ -9,7 +11,7 @@ from genplug.observe.page.live import MAX_PAGES
 from genplug.testing.node.fake_node import FakeNode
 from tests.page.conftest import Machine
 from tests.page.machine import GPU, SERIAL
-from tests.support.browser import Browser, BrowserError, Tab
+from tests.support.browser import TIMEOUT_SECONDS, Browser, BrowserError, Tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
@@ -211,3 +213,32 @@ async def test_further_page_is_not_live_and_loads_again(browser: Browser, machin
             await further.load(machine.url)
             await further.wait_until(f"{CONNECTION}.startsWith('Not live')")
             assert await further.run("document.querySelectorAll('table').length") == 5
+
+
+async def test_page_of_another_version_of_the_agent_loads_again(tab: Tab, machine: Machine) -> None:
+    await load_page(tab, machine)
+    requests = len(tab.requests)
+    await tab.run("document.documentElement.dataset.page = 'another version'")
+    # The first event of a new connection has the version of the agent.
+    await set_visibility(tab, is_hidden=True)
+    await set_visibility(tab, is_hidden=False)
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while tab.requests[requests:].count(machine.url) != 1:
+            await tab.next_request()
+
+
+async def test_hidden_page_frees_its_connection(browser: Browser, machine: Machine) -> None:
+    async with contextlib.AsyncExitStack() as tabs:
+        opened = [await tabs.enter_async_context(browser.open_tab()) for _ in range(MAX_PAGES + 1)]
+        for tab in opened[:-1]:
+            await load_page(tab, machine)
+            await set_visibility(tab, is_hidden=True)
+        await load_page(opened[-1], machine)
+
+
+async def set_visibility(tab: Tab, *, is_hidden: bool) -> None:
+    """Hide the tab, or show it again."""
+    await tab.run(
+        f"""Object.defineProperty(document, 'hidden', {{value: {str(is_hidden).lower()}, configurable: true}});
+        document.dispatchEvent(new Event('visibilitychange'));"""
+    )

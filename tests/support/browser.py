@@ -111,6 +111,7 @@ class Tab:
         self.requests: list[str] = []
         """The addresses that the tab has requested."""
         self._loaded = asyncio.Event()
+        self._requested = asyncio.Event()
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Return the result of a command for this tab."""
@@ -128,6 +129,11 @@ class Tab:
             raise BrowserError(f"{url}: {error}")
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await self._loaded.wait()
+
+    async def next_request(self) -> None:
+        """Wait until the tab requests another address."""
+        self._requested.clear()
+        await self._requested.wait()
 
     async def run(self, script: str) -> Any:
         """Return the value of an expression, or of the promise that it is.
@@ -193,6 +199,7 @@ class Tab:
                 self._loaded.set()
             case "Network.requestWillBeSent":
                 self.requests.append(parameters["request"]["url"])
+                self._requested.set()
             case "Runtime.exceptionThrown":
                 self.messages.append(str(parameters["exceptionDetails"]))
             case "Log.entryAdded":
