@@ -237,19 +237,23 @@ def list_relevant_nodes(analysis: Analysis) -> tuple[str, ...]:
 def find_similar(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return the names that are most similar to a name, most similar first.
 
-    Names with the same domain are compared without it: it would make all of them similar.
+    The parts before and after the last slash are compared separately: a common domain does not make names similar, and
+    a resource with another domain can be the intended resource.
     """
     domain, _, suffix = name.lower().rpartition("/")
-    scores: dict[str, float] = {}
+    scores: dict[str, tuple[float, float]] = {}
     for candidate in known:
         other_domain, _, other_suffix = candidate.lower().rpartition("/")
-        if other_domain == domain or other_suffix == suffix:
-            pair = (suffix, other_suffix)
-        else:
-            pair = (name.lower(), candidate.lower())
-        scores[candidate] = difflib.SequenceMatcher(None, *pair).ratio()
-    similar = sorted((candidate for candidate in scores if scores[candidate] >= _SIMILARITY), key=scores.__getitem__)
-    return tuple(reversed(similar[-_MAX_SIMILAR:]))
+        scores[candidate] = (
+            difflib.SequenceMatcher(None, suffix, other_suffix).ratio(),
+            difflib.SequenceMatcher(None, domain, other_domain).ratio(),
+        )
+    similar = [
+        candidate
+        for candidate, (suffixes, domains) in scores.items()
+        if suffixes == 1 or min(suffixes, domains) >= _SIMILARITY
+    ]
+    return tuple(sorted(similar, key=scores.__getitem__, reverse=True)[:_MAX_SIMILAR])
 
 
 def count_noun(count: int, noun: str) -> str:

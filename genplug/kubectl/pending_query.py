@@ -233,6 +233,8 @@ async def _suggest_pods(kubectl: Kubectl, namespace: tuple[str, ...], name: str)
         return f"; the pod exists in the namespace {join_names(others)}: pass --namespace {others[0]}"
     wanted = [option.partition("=")[2] for option in namespace]
     names = [pod.name for pod in pods if not wanted or pod.namespace in wanted]
+    if not names and (namespaces := find_similar(wanted[0], {pod.namespace for pod in pods}) if wanted else ()):
+        return f"; the namespace {wanted[0]} has no pod: did you mean --namespace {namespaces[0]}?"
     similar = find_similar(name, names)
     return f"; did you mean {join_names(similar)}?" if similar else ""
 

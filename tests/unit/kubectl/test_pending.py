@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from genplug.kubectl.objects import decode_node, decode_pod
-from genplug.kubectl.pending import Analysis, Cause, analyze, build_use, list_relevant_nodes
+from genplug.kubectl.pending import Analysis, Cause, analyze, build_use, find_similar, list_relevant_nodes
 from genplug.kubectl.pending_text import format_age, format_analysis
 from genplug.kubectl.reasons import AgentReasons, DeviceFailure, ResourceReasons
 from tests.support.kubectl import Object, make_node, make_pod
@@ -62,6 +62,22 @@ def test_unknown_name_suggests_the_most_similar_resource() -> None:
         "node-1 has."
     )
     assert analysis.actions[0] == "correct the name in resources of the container main: test.example/thing"
+
+
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("example.com/gpus", ("example.com/gpu", "example.org/gpu")),
+        ("EXAMPLE.com/GPU", ("example.com/gpu", "example.org/gpu")),
+        ("exmaple.org/gpu", ("example.org/gpu", "example.com/gpu")),
+        ("other.net/infiniband", ("example.com/infiniband",)),
+        ("other.net/gpus", ()),
+        ("example.com/tty", ()),
+    ],
+)
+def test_similar_names_do_not_count_a_common_domain(name: str, similar: tuple[str, ...]) -> None:
+    found = find_similar(name, ["example.com/gpu", "example.com/infiniband", "example.org/gpu"])
+    assert found == similar
 
 
 def test_unknown_name_without_similar_names_lists_the_resources_of_the_nodes() -> None:

@@ -128,6 +128,7 @@ def test_pod_without_a_known_cause_exits_with_4(kubectl: KubectlStandIn) -> None
     [
         ("trian-0", "ml", "did you mean train-0, train-1?"),
         ("train-0", "default", "the pod exists in the namespace ml: pass --namespace ml"),
+        ("train-9", "genplog", "the namespace genplog has no pod: did you mean --namespace genplug?"),
     ],
 )
 def test_missing_pod_has_a_suggestion(
