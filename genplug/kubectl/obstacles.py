@@ -150,7 +150,6 @@ def sum_requests(pod: Pod) -> dict[str, Fraction]:
         _add(total, requests)
         if container.is_sidecar:
             _add(sidecars, requests)
-            _raise_to(largest, sidecars)
     _raise_to(total, largest)
     pod_level = parse_amounts(pod.pod_requests)
     total |= {name: amount for name, amount in pod_level.items() if name.startswith(_POD_LEVEL_RESOURCES)}

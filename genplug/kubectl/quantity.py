@@ -6,14 +6,14 @@ The syntax is that of k8s.io/apimachinery, pkg/api/resource/quantity.go.
 import re
 from fractions import Fraction
 
-_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?")
+_QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?")
 _MAX_CHARACTERS = 64
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
 def parse_quantity(text: object) -> Fraction:
-    """Return the value of a quantity; a text that is not a quantity is 0, because the API server accepts none."""
+    """Return the value of an amount; the API server accepts no negative amounts and no other texts, which are 0."""
     text = str(text)
     match = _QUANTITY.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
     if not match:

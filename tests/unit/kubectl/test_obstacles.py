@@ -47,6 +47,7 @@ def sum_of(containers: list[Object], init_containers: list[Object] = [], **spec:
         ("100n", Fraction(1, 10**7)),
         ("", Fraction(0)),
         ("many", Fraction(0)),
+        ("-1", Fraction(0)),
         ("9" * 100, Fraction(0)),
     ],
 )

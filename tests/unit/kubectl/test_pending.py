@@ -69,7 +69,7 @@ def test_unknown_name_suggests_the_most_similar_resource() -> None:
     [
         ("example.com/gpus", ("example.com/gpu", "example.org/gpu")),
         ("EXAMPLE.com/GPU", ("example.com/gpu", "example.org/gpu")),
-        ("exmaple.org/gpu", ("example.org/gpu", "example.com/gpu")),
+        ("example.or/gpu", ("example.org/gpu", "example.com/gpu")),
         ("other.net/infiniband", ("example.com/infiniband",)),
         ("other.net/gpus", ()),
         ("example.com/tty", ()),
@@ -357,6 +357,16 @@ def test_pod_that_does_not_wait_for_a_node_is_described(
     pod = make_pod("waiting", containers=[build_container(thing=1)], spec=spec, status={"phase": "Pending", **status})
     analysis = explain(pod, [build_node("node-1", 3)])
     assert (analysis.cause, analysis.summary) == (cause, summary)
+
+
+def test_table_has_the_first_holders_and_nodes() -> None:
+    pods = [build_holder(f"holder-{number}", "node-0", thing=1) for number in range(7)]
+    nodes = [build_node("node-0", 7), *(build_node(f"node-{number}", 0) for number in range(1, 25))]
+    text = format_analysis(explain(build_pending(build_container(thing=1)), nodes, pods), NOW)
+    assert "1 in use by default/holder-4 (priority 0, for 30m)" in text
+    assert "default/holder-5 (priority" not in text
+    assert "in use by 2 more pods" in text
+    assert "and 5 more nodes; see -o json" in text
 
 
 def test_age_has_the_two_largest_units() -> None:
