@@ -48,20 +48,33 @@ def decode(options: OptionsDecoder) -> HttpCheck | None:
     if url is None:
         return None
     # A URL with templates is checked when the probe runs.
-    if not url.names and not _has_valid_port(url.render({})):
-        options.reject(
-            "url", "the URL has an invalid host or port", "write http://HOST:PORT/PATH, with a port up to 65535"
-        )
+    if not url.names and (error := _url_error(url.render({}))):
+        options.reject("url", error, "write http://HOST:PORT/PATH, with a port up to 65535")
         return None
     return HttpCheck(url, int(options.number("expectStatus", _OK)))
 
 
-def _has_valid_port(url: str) -> bool:
+def _url_error(url: str) -> str:
+    """Return why a probe cannot request a URL, or an empty string."""
     try:
-        port = urlsplit(url).port
+        parts = urlsplit(url)
+        port = parts.port
     except ValueError:
-        return False
-    return port is None or port > 0
+        port = 0
+    if port == 0:
+        return "the URL has an invalid host or port"
+    return "the URL has a user name or a password, which the probe does not send" if "@" in parts.netloc else ""
+
+
+def describe_url(url: str) -> str:
+    """Return a URL for messages: without credentials, query and fragment, which can be secret."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    end = min(index for mark in "/?#" if (index := f"{rest}{mark}".index(mark)) >= 0)
+    authority, path = rest[:end], rest[end:]
+    path = path.partition("#")[0].partition("?")[0]
+    return f"{scheme}://{authority.rpartition('@')[2]}{path}"
 
 
 def make_request(check: HttpCheck, device: Device) -> ProbeRequest:
@@ -83,7 +96,7 @@ def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Ans
     """
     deadline = time.monotonic() + timeout
     rules, urls = split_rules(request, _DEFAULT_RULES)
-    return tuple((url, _get(url, rules, deadline, timeout)) for url in urls)
+    return tuple((describe_url(url), _get(url, rules, deadline, timeout)) for url in urls)
 
 
 def restrict(request: ProbeRequest, policy: Policy) -> ProbeRequest:
@@ -100,17 +113,18 @@ def evaluate(check: HttpCheck, answer: Answer, _memory: None, _now: float) -> tu
 
 
 def _get(url: str, rules: RequestRules, deadline: float, timeout: float) -> int:
+    shown = describe_url(url)
     if (remaining := deadline - time.monotonic()) <= 0:
-        raise TimeoutError(f"{url} is not requested: earlier URLs of the probe took {timeout:g} s")
+        raise TimeoutError(f"{shown} is not requested: earlier URLs of the probe took {timeout:g} s")
     # Imported in the worker that needs it: it imports TLS.
     from http import client  # noqa: PLC0415
 
     parts = urlsplit(url)
     schemes = {"http": client.HTTPConnection, "https": client.HTTPSConnection}
     if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"{url} is not an http or https URL")
+        raise ValueError(f"{shown} is not an http or https URL")
     port = parts.port or _PORTS[parts.scheme]
-    addresses = _resolve(url, parts.hostname, port, rules)
+    addresses = _resolve(shown, parts.hostname, port, rules)
     connection = schemes[parts.scheme](parts.hostname, port, timeout=remaining)
     # Connect to the addresses that were checked: the name could resolve to others now.
     connection._create_connection = partial(_connect, addresses)  # noqa: SLF001
@@ -126,10 +140,10 @@ def _get(url: str, rules: RequestRules, deadline: float, timeout: float) -> int:
             raise TimeoutError
     except (OSError, client.HTTPException) as error:
         if is_late.is_set() or isinstance(error, TimeoutError):
-            raise TimeoutError(f"{url} does not answer within {timeout:g} s") from None
+            raise TimeoutError(f"{shown} does not answer within {timeout:g} s") from None
         if isinstance(error, OSError) and not isinstance(error, client.HTTPException):
-            raise OSError(f"{url} does not answer: {error.strerror or error}") from error
-        raise OSError(f"{url} does not answer in HTTP: {type(error).__name__}") from error
+            raise OSError(f"{shown} does not answer: {error.strerror or error}") from error
+        raise OSError(f"{shown} does not answer in HTTP: {type(error).__name__}") from error
     else:
         return int(answer.status)
     finally:

@@ -303,3 +303,10 @@ def test_url_with_an_invalid_host_or_port_is_reported_at_load(url: str) -> None:
     health = f"{DEVICES}\nhealth: {{probes: [{{http: {{url: '{url}'}}}}]}}"
     messages = [diagnostic.message for diagnostic in find_diagnostics(render_config(health), DEFAULT_POLICY)]
     assert messages == ["the URL has an invalid host or port"]
+
+
+@pytest.mark.parametrize("url", ["http://me:pw@127.0.0.1:9400/", "http://me@127.0.0.1/"])
+def test_url_with_credentials_is_reported_at_load(url: str) -> None:
+    health = f"{DEVICES}\nhealth: {{probes: [{{http: {{url: '{url}'}}}}]}}"
+    messages = [diagnostic.message for diagnostic in find_diagnostics(render_config(health), DEFAULT_POLICY)]
+    assert messages == ["the URL has a user name or a password, which the probe does not send"]

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genplug.hardware.host import Host
 from genplug.health.probes import http
@@ -177,6 +179,33 @@ def run_restricted(url: str, policy: Policy = DEFAULT_POLICY) -> str:
     """Return the error of a run under a policy."""
     request = http.KIND.restrict(request_of(HttpCheck(t("${url}")), {"url": (url,)}), policy)
     return run_request(request, CachedFileReader(Host(Path("/"))), 5)[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:pw@h:80/a/b?token=x#y", "http://h:80/a/b"),
+        ("http://me:p/w@h/", "http://me:p/w@h/"),
+        ("https://h?token=x", "https://h"),
+        ("http://a@b@[::1]:80", "http://[::1]:80"),
+        ("no-url", "no-url"),
+        ("", ""),
+    ],
+)
+def test_messages_show_a_url_without_credentials_and_query(url: str, shown: str) -> None:
+    assert http.describe_url(url) == shown
+
+
+@given(st.text(max_size=40))
+def test_every_text_can_be_described(url: str) -> None:
+    assert "?" not in http.describe_url(f"http://h/{url}")
+
+
+def test_results_do_not_contain_the_query(server: Server) -> None:
+    result = server.fetch("/404?token=secret")
+    assert "answers 404" in result.reason
+    assert "secret" not in result.reason
+    assert "secret" not in run_restricted("http://10.1.2.3/?token=secret")
 
 
 NOT_LOOPBACK = [
