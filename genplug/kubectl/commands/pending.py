@@ -26,8 +26,8 @@ The command reads pods, nodes and events. It asks agents only for the reasons of
 
 `genplug schema pending` describes the keys of `-o json` and `-o yaml`.
 
-exit codes: 0 the causes are shown, or no pod waits; 1 the cluster cannot be queried, or the pod does not exist; 2 usage
-error; 4 a pod waits and no cause was found
+exit codes: 0 the causes are shown, 1 the cluster cannot be queried or the pod does not exist, 2 usage error, 4 a pod
+waits and no cause was found
 """
 NAMESPACE_HELP = "namespace of the pod (default: that of the context; without POD: all namespaces)"
 _NO_CAUSE = 4

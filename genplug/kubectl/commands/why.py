@@ -22,8 +22,8 @@ examples:
 
 `genplug schema refusal` describes the keys of `-o json` and `-o yaml`.
 
-exit codes: 0 the cause is shown, or no pod was refused; 1 the cluster cannot be queried, or the pod does not exist; 2
-usage error; 4 the pod was not refused, or the text is not known
+exit codes: 0 the cause is shown, 1 the cluster cannot be queried or the pod does not exist, 2 usage error, 4 the pod
+was not refused or the text is not known
 """
 NAMESPACE_HELP = "namespace of the pod (default: that of the context; without POD: all namespaces)"
 _NO_CAUSE = 4
