@@ -123,7 +123,17 @@ class History:
 
     def list_open(self) -> tuple[Interval, ...]:
         """Return the assignments whose end the records so far do not contain, in the order of their begin."""
-        return tuple(self._open.values())
+        if self._gap is None:
+            return tuple(self._open.values())
+        # The agent has not repeated the others yet, or they ended in the gap.
+        return tuple(
+            interval if key in self._confirmed else evolve(interval, is_doubtful=True)
+            for key, interval in self._open.items()
+        )
+
+    def list_recovered(self) -> tuple[Assignment, ...]:
+        """Return the assignments with which the next agent continues: a reader of its records regards them as open."""
+        return tuple(interval.assignment for interval in self.list_open() if not interval.is_doubtful)
 
     def _end_gap(self, gap: Loss) -> Iterator[Interval]:
         """Yield the assignments that the agent did not have any more after it had lost records."""

@@ -323,7 +323,7 @@ class AuditWriter:
             # The files contain no record: the sequence continues after the name.
             history.sequence = int(names[-1][6:22]) - 1
         return Recovery(
-            tuple(interval.assignment for interval in history.list_open()),
+            history.list_recovered(),
             history.sequence,
             history.is_stopped or not history.sequence,
             os.fstat(self._file).st_size if names else 0,

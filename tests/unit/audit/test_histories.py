@@ -41,6 +41,7 @@ STEPS = (
 class Use:
     """The truth: a container that has devices from a time on, and until a time."""
 
+    key: str
     container: Container
     ids: tuple[str, ...]
     began: float
@@ -100,8 +101,9 @@ class Day:
         if self.log and not self.log.endswith(b"\n"):
             self.log += b"\n"
         self.is_running, self.grace, self.sequence = True, 3, history.sequence
-        recovered = [interval.assignment for interval in history.list_open()]
-        self.assignments, changes = Assignments().after_recovery(recovered, self.time, is_complete=history.is_stopped)
+        self.assignments, changes = Assignments().after_recovery(
+            history.list_recovered(), self.time, is_complete=history.is_stopped
+        )
         self.write(RecordType.STARTED, {})
         self.record(changes)
 
@@ -117,7 +119,7 @@ class Day:
 
     def admit(self, container: Container, ids: list[str]) -> None:
         self.keys += 1
-        use = Use(container, tuple(ids), self.time, is_known=self.lost is None)
+        use = Use(f"a-{self.keys}", container, tuple(ids), self.time, is_known=self.lost is None)
         self.uses.append(use)
         assignment = Assignment(f"a-{self.keys}", RESOURCE, tuple(ids), allocated_at=self.time)
         self.assignments, changes = self.assignments.after_allocation(assignment, self.time)
@@ -199,9 +201,9 @@ class Day:
         for assignment in self.assignments.current:
             type_ = RecordType.ALLOCATED if assignment.container is None else RecordType.ASSIGNED
             self.write(type_, {"isContinued": True, "assignment": assignment.as_json()})
-        current = [assignment.ids for assignment in self.assignments.current]
+        current = [assignment.key for assignment in self.assignments.current]
         for use in self.active():
-            use.is_known |= use.ids in current
+            use.is_known |= use.key in current
 
 
 def read_intervals(log: bytes) -> Iterator[Interval]:
@@ -230,7 +232,8 @@ def check_day(day: Day) -> None:
         assert {interval.assignment.container for interval in intervals if interval.ended_by is None} >= active
 
 
-@settings(max_examples=200, deadline=None)
+# The same days in each run: a failure in CI is that of the change under test.
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 1 << 16)), max_size=60))
 def test_log_of_a_random_day_answers_who_had_a_device(steps: list[tuple[str, int]]) -> None:
     day = Day()
@@ -256,3 +259,12 @@ def test_quiet_day_has_exact_answers() -> None:
     assert interval.ended_by is not None
     assert use.ended is not None
     assert interval.known_until <= use.ended <= interval.ended_by
+
+
+def test_assignment_that_ended_in_a_gap_is_not_recovered_after_a_crash() -> None:
+    day = Day()
+    for step in ("allocate", "allocate", "report", "lose", "recreate", "lose", "crash", *["report"] * 6):
+        # The second pod is created again.
+        day.play(step, 1 if step == "recreate" else 0)
+    check_day(day)
+    assert day.uses[-1].container in {interval.assignment.container for interval in read_intervals(day.log)}
