@@ -65,7 +65,7 @@ class Query:
 class Answer:
     """The result of a query, built while records are read.
 
-    ``names`` are the names of devices or pods in the logs, for suggestions.
+    ``names`` are the names of devices or pods in the logs, and ``resources`` those of resources, for suggestions.
     """
 
     by_key: dict[str, Interval] = field(factory=dict)
@@ -73,6 +73,7 @@ class Answer:
     losses: list[Loss] = field(factory=list)
     problems: list[Problem] = field(factory=list)
     names: set[str] = field(factory=set)
+    resources: set[str] = field(factory=set)
     is_truncated: bool = False
 
     def add(self, query: Query, found: Iterable[Interval | Loss]) -> None:
@@ -91,6 +92,14 @@ class Answer:
             else:
                 self.by_key[key] = item
 
+    def add_names(self, query: Query, record: Record) -> None:
+        """Add the names in a record that a query can be compared with, also of devices without an assignment."""
+        if query.resource is not None and len(self.resources) < _MAX_NAMES:
+            own = (record.assignment.resource,) if record.assignment is not None else _record_resources(record)
+            self.resources.update(name for name in own if isinstance(name, str))
+        if query.device is not None and record.assignment is None and len(self.names) < _MAX_NAMES:
+            self.names.update(_record_devices(record))
+
     def add_problem(self, problem: Problem) -> None:
         """Add a line that is not a record."""
         if len(self.problems) < MAX_NOTES:
@@ -100,11 +109,6 @@ class Answer:
     def intervals(self) -> list[Interval]:
         """The assignments in the order of their begin."""
         return sorted(self.by_key.values(), key=lambda interval: interval.known_from or 0.0)
-
-    def add_devices(self, query: Query, record: Record) -> None:
-        """Add the names of devices that were found, also of those without an assignment."""
-        if query.device is not None and record.type is RecordType.DEVICES_ADDED and len(self.names) < _MAX_NAMES:
-            self.names.update(_record_devices(record))
 
     def _add_loss(self, query: Query, loss: Loss) -> None:
         is_relevant = (query.start is None or loss.end >= query.start) and (
@@ -132,7 +136,7 @@ def answer_query(
             answer.add(query, history.apply(item))
         except (RecordError, ValueError) as error:
             answer.add_problem(Problem(f"record {item.sequence}", 0, str(error)))
-        answer.add_devices(query, item)
+        answer.add_names(query, item)
         if query.selects_record(item):
             yield item
     for history in histories.values():

@@ -18,6 +18,9 @@ API_VERSION = "genplug.io/v1alpha1"
 KIND = "AuditRecord"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_TIME = datetime.min.replace(tzinfo=UTC)
+_LAST_TIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""The times that :func:`format_time` accepts. With an offset, a valid text can be outside of them in UTC."""
 Fields: TypeAlias = Mapping[str, Any]
 """The members of a record, or of an object in it, as JSON has them."""
 
@@ -299,6 +302,8 @@ def parse_time(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+        if not _FIRST_TIME <= moment <= _LAST_TIME:
+            raise OverflowError
         return (moment - _EPOCH) / timedelta(milliseconds=1) / 1000
     except (ValueError, OverflowError) as error:
         raise RecordError(f"expected a time such as 2026-11-27T17:22:17Z, found {text!r}"[:120]) from error

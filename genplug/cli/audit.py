@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = arguments.paths or list(filter(None, [os.environ.get(DIR_VARIABLE)]))
     if not paths:
         arguments.usage_error(f"PATH is required, because {DIR_VARIABLE} is not set")
-    start = arguments.start if arguments.since is None else time.time() - arguments.since
+    start = arguments.start if arguments.since is None else max(time.time() - arguments.since, 0.0)
     query = Query(
         arguments.device,
         arguments.pod,
@@ -137,13 +137,15 @@ def run(arguments: argparse.Namespace) -> int:
         print_message("audit", str(error))
         return _UNREADABLE
     _print_notes(answer)
-    if not lists_records and not answer.intervals and not _is_known(query, answer):
-        _print_unknown(query, answer)
-        return _UNKNOWN
-    if not lists_records:
+    unknown = _find_unknown(query, answer)
+    if unknown is not None:
+        _print_unknown(*unknown, answer)
+    if not lists_records and unknown is None:
         printer.begin()
-    printer.end(answer)
-    return 0
+    if lists_records or unknown is None:
+        # The document of records has begun.
+        printer.end(answer)
+    return _UNKNOWN if unknown is not None else 0
 
 
 def _open_logs(paths: list[str]) -> Iterator[tuple[Iterator["Record | Problem"], bool]]:
@@ -187,20 +189,23 @@ def _read_files(files: tuple[Path, ...]) -> Iterator["Record | Problem"]:
             raise LogError(f"cannot read {file}: {error.strerror}; run the command as the owner or as root") from None
 
 
-def _is_known(query: "Query", answer: "Answer") -> bool:
-    """Return whether the logs contain the device or pod of a query, at any time."""
+def _find_unknown(query: "Query", answer: "Answer") -> tuple[str, str] | None:
+    """Return the kind and the name of what a query names and the logs do not contain at any time, or None."""
     names = {name.lower() for name in answer.names}
-    if query.device is not None:
-        return query.device.lower() in names
-    return query.pod is not None and "/".join(query.pod).lower() in names
+    if query.device is not None and query.device.lower() not in names:
+        return "device", query.device
+    if query.pod is not None and "/".join(query.pod).lower() not in names:
+        return "pod", "/".join(query.pod)
+    if query.resource is not None and query.resource not in answer.resources:
+        return "resource", query.resource
+    return None
 
 
-def _print_unknown(query: "Query", answer: "Answer") -> None:
+def _print_unknown(kind: str, name: str, answer: "Answer") -> None:
     from genplug.config.schema import did_you_mean  # noqa: PLC0415 - only this message needs it
 
-    kind, name = ("device", query.device) if query.pod is None else ("pod", "/".join(query.pod))
-    hint = did_you_mean(str(name), answer.names)
-    text = f"the logs contain no assignment of the {kind} {name}"
+    hint = did_you_mean(name, answer.resources if kind == "resource" else answer.names)
+    text = f"the logs do not contain the {kind} {name}"
     print_message("audit", f"{text}: {hint}" if hint else f"{text}; `genplug audit --type allocated` lists assignments")
 
 

@@ -170,6 +170,44 @@ def test_unknown_device_or_pod_is_an_error_with_a_suggestion(
     assert printed.out == ""
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--resource", "nvidia.com/gpus"],
+        ["--type", "deviceUnhealthy", "--device", "gpu1"],
+        ["--type", "assigned", "--pod", "lab/training-2"],
+    ],
+)
+def test_unknown_name_in_a_listing_is_an_error_after_a_valid_document(
+    log: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["audit", str(log), *arguments, "-o", "json"]) == 2
+    printed = capsys.readouterr()
+    assert arguments[-1] in printed.err
+    assert "did you mean" in printed.err
+    document = json.loads(printed.out)
+    check_output(document)
+    assert document["records"] == []
+
+
+def test_known_name_without_a_selected_record_is_no_error(log: Path, ask: Ask) -> None:
+    for arguments in (["--resource", "nvidia.com/gpu"], ["--device", "gpu0"], ["--pod", "lab/training-1"]):
+        assert ask(log, *arguments, "--type", "gap")["records"] == []
+
+
+def test_time_that_no_output_can_contain_is_refused_or_reported(log: Path, ask: Ask) -> None:
+    last = "9999-12-31T23:59:59-23:00"
+    with pytest.raises(SystemExit) as caught:
+        main(["audit", str(log), "--to", last])
+    assert caught.value.code == 2
+    assert ask(log, "--since", "999999999d")["query"]["from"] == "1970-01-01T00:00:00.000Z"
+    file = next(log.iterdir())
+    file.write_text(file.read_text().replace("2026-11-27T17:22:00.000Z", last))
+    document = ask(log, "--device", "FT4Q1A2B")
+    assert last in document["problems"][0]["message"]
+    assert list_pods(document) == ["measurement-8"]
+
+
 def test_table_has_the_documented_form(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(log), "--device", "FT4Q1A2B", "--from", "2026-11-27T17:41Z"]) == 0
     check_golden(GOLDEN / "audit.txt", capsys.readouterr().out)
