@@ -87,7 +87,7 @@ async def discover_cluster(
             listed_pods = group.create_task(kubectl.list_objects(decode_pod, "get", "pods", *namespaces, *selector))
             listed_nodes = group.create_task(_list_nodes(kubectl, node_options))
     except* KubectlError as errors:
-        raise _first_error(errors) from None
+        raise first_error(errors) from None
     daemon_sets, pods, (nodes, nodes_error) = listed_daemon_sets.result(), listed_pods.result(), listed_nodes.result()
     if node_selector and nodes_error:
         raise nodes_error
@@ -99,13 +99,21 @@ async def discover_cluster(
 def build_pools(
     daemon_sets: Iterable[DaemonSet], pods: Iterable[Pod], nodes: Mapping[str, Node], *, is_restricted: bool = False
 ) -> tuple[Pool, ...]:
-    """Return the pools, by namespace and name; with `is_restricted`, without nodes that are not among `nodes`."""
-    by_owner: dict[str, list[Pod]] = {}
+    """Return the pools, by namespace and name; with `is_restricted`, without nodes that are not among `nodes`.
+
+    The creator of a pod sets its label and its owner: pods of other namespaces, and pods that cannot be those of
+    agents, are left out.
+    """
+    by_owner: dict[tuple[str, str], list[Pod]] = {}
     for pod in pods:
-        by_owner.setdefault(pod.owner_uid, []).append(pod)
+        if pod.is_agent:
+            by_owner.setdefault((pod.namespace, pod.owner_uid), []).append(pod)
     return tuple(
-        _build_pool(daemon_set, by_owner.get(daemon_set.uid, ()), nodes, is_restricted=is_restricted)
+        _build_pool(
+            daemon_set, by_owner.get((daemon_set.namespace, daemon_set.uid), ()), nodes, is_restricted=is_restricted
+        )
         for daemon_set in sorted(daemon_sets, key=lambda daemon_set: (daemon_set.namespace, daemon_set.name))
+        if daemon_set.has_host_path
     )
 
 
@@ -118,7 +126,7 @@ async def _list_nodes(kubectl: Kubectl, options: tuple[str, ...]) -> tuple[list[
         return [], error
 
 
-def _first_error(errors: ExceptionGroup[KubectlError]) -> BaseException:
+def first_error(errors: ExceptionGroup[KubectlError]) -> BaseException:
     """Return an error of a group: all of them usually have the same cause."""
     return next((error for error in errors.exceptions if isinstance(error, KubectlError)), errors)
 

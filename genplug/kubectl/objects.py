@@ -147,6 +147,16 @@ class Pod:
     """Requests of the whole pod; they replace those of its containers."""
     unevaluated_rules: tuple[str, ...] = ()
     """Rules of the scheduler that the plugin does not evaluate, for example ``pod affinity``."""
+    has_host_path: bool = False
+    """Whether the pod has a volume of the kind ``hostPath``."""
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether the pod can be that of an agent; the label alone can be set by everyone who creates pods.
+
+        Only a namespace with the Pod Security level ``privileged`` has pods with ``hostPath`` volumes.
+        """
+        return POOL_LABEL in self.labels and self.owner_kind == "DaemonSet" and self.has_host_path
 
     @property
     def is_ready(self) -> bool:
@@ -200,6 +210,8 @@ class DaemonSet:
     """Nodes that should run a pod, as the DaemonSet controller counts them."""
     ready: int
     updated: int
+    has_host_path: bool
+    """Whether the pods have a volume of the kind ``hostPath``, as those of agents do."""
 
     @property
     def pool(self) -> str:
@@ -280,6 +292,7 @@ def decode_pod(item: JSON) -> Pod:
         overhead=read_texts(spec, "overhead"),
         pod_requests=read_texts(read_map(spec, "resources"), "requests"),
         unevaluated_rules=tuple(_list_unevaluated_rules(spec)),
+        has_host_path=_has_host_path(spec),
     )
 
 
@@ -301,6 +314,7 @@ def decode_daemon_set(item: JSON) -> DaemonSet:
         desired=read_number(status, "desiredNumberScheduled"),
         ready=read_number(status, "numberReady"),
         updated=read_number(status, "updatedNumberScheduled"),
+        has_host_path=_has_host_path(spec),
     )
 
 
@@ -361,6 +375,10 @@ def _decode_containers(spec: JSON, status: JSON) -> Iterator[Container]:
                 last_reason=_describe_end(last),
                 is_sidecar=key == "initContainers" and container.get("restartPolicy") == "Always",
             )
+
+
+def _has_host_path(spec: JSON) -> bool:
+    return any(read_map(volume, "hostPath") for volume in read_maps(spec, "volumes"))
 
 
 def _list_unevaluated_rules(spec: JSON) -> Iterator[str]:

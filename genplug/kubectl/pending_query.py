@@ -8,7 +8,7 @@ from attrs import evolve, field, frozen
 from genplug.kubectl.agents import fetch_agent_status
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
 from genplug.kubectl.json_values import JSON, read_map, read_text
-from genplug.kubectl.objects import POOL_LABEL, Node, Pod, decode_node, decode_pod
+from genplug.kubectl.objects import Node, Pod, decode_node, decode_pod
 from genplug.kubectl.pending import (
     Analysis,
     PodUse,
@@ -207,7 +207,7 @@ async def _list_pods(kubectl: Kubectl, namespace: str, option: str) -> ClusterPo
     def decode(item: JSON) -> PodUse | None:
         """Return what a pod holds. Other values of the pod are kept only if they are needed."""
         pod = decode_pod(item)
-        if POOL_LABEL in pod.labels and pod.node and not pod.is_deleted:
+        if pod.is_agent and pod.node and not pod.is_deleted:
             agents[pod.node] = pod
         if pod.phase == "Pending" and not pod.node and count_requests(pod):
             waiting.append(pod)

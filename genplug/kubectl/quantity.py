@@ -33,5 +33,13 @@ def format_quantity(resource: str, value: Fraction) -> str:
     if resource in {"memory", "ephemeral-storage"} or resource.startswith("hugepages-"):
         for power in range(len(_BINARY), 0, -1):
             if value >= 1024**power:
-                return f"{float(value / 1024**power):.4g}{_BINARY[power - 1]}"
-    return str(int(value)) if value.denominator == 1 else f"{float(value):g}"
+                return f"{_round(value / 1024**power, 4)}{_BINARY[power - 1]}"
+    return str(int(value)) if value.denominator == 1 else _round(value, 6)
+
+
+def _round(value: Fraction, digits: int) -> str:
+    try:
+        return f"{float(value):.{digits}g}"
+    except OverflowError:
+        # The API server accepts a request of 1e999 bytes.
+        return f"1e{len(str(int(value))) - 1}"

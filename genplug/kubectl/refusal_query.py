@@ -55,4 +55,4 @@ async def _find_agent(kubectl: Kubectl, node: str) -> Pod | None:
         f"--selector={POOL_LABEL}",
         f"--field-selector=spec.nodeName={node},status.phase=Running",
     )
-    return next((pod for pod in agents if not pod.is_deleted), None)
+    return next((pod for pod in agents if pod.is_agent and not pod.is_deleted), None)

@@ -30,6 +30,8 @@ FORBIDDEN = (
     'Error from server (Forbidden): {what} is forbidden: User "operator" cannot {verb} resource "{resource}" '
     'in API group "" at the cluster scope'
 )
+PLUGINS: Object = {"name": "device-plugins", "hostPath": {"path": "/var/lib/kubelet/device-plugins"}}
+"""The volume of an agent that pods without rights cannot have."""
 _START = """\
 #!/bin/sh
 # A stand-in for kubectl. It needs no other program than cat and sleep.
@@ -177,7 +179,7 @@ def make_daemon_set(  # noqa: PLR0913 - the parts of the object
                 "metadata": {"labels": labels},
                 "spec": {
                     "containers": [{"name": "genplug", "image": "example.com/genplug:0.1.0"}],
-                    "volumes": [{"name": "config", "configMap": {"name": f"{name}-config"}}],
+                    "volumes": [{"name": "config", "configMap": {"name": f"{name}-config"}}, PLUGINS],
                     **(pod_spec or {}),
                 },
             },
@@ -210,6 +212,7 @@ def make_agent_pod(  # noqa: PLR0913 - the parts of the object
         owner=("DaemonSet", daemon_set, f"uid-{namespace}-{daemon_set}"),
         created=created,
         containers=[{"name": "genplug", "image": "example.com/genplug:0.1.0"}],
+        spec={"volumes": [PLUGINS]},
         status={
             "phase": "Running",
             "conditions": [

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from genplug import __version__
 from genplug.cli.output import format_json, format_yaml
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
+from genplug.kubectl.discovery import first_error
 from genplug.kubectl.json_values import JSON, read_map, read_text
 from genplug.kubectl.objects import CONTAINER, POOL_LABEL
 from genplug.kubectl.options import build_client, namespace_options, print_message
@@ -88,7 +89,10 @@ async def _run(arguments: argparse.Namespace) -> int:
         return _NOT_FOUND
     daemon_sets = [daemon_set for daemon_set in daemon_sets if _release_of(daemon_set) == selected[0]]
     generation = Generation(format_time(time.time()), "kubectl genplug record", __version__)
-    objects = await _fetch_objects(kubectl, selected[0], daemon_sets, arguments.timeout)
+    try:
+        objects = await _fetch_objects(kubectl, selected[0], daemon_sets, arguments.timeout)
+    except* KubectlError as errors:
+        raise first_error(errors) from None
     document = escape_document(build_release_record(generation, objects).as_json())
     match arguments.output:
         case "json":
@@ -201,6 +205,9 @@ async def _list(kubectl: Kubectl, resource: str, *options: str) -> Objects:
 
 
 async def _get(kubectl: Kubectl, resource: str, name: str, *options: str) -> JSON | Unknown:
+    if name.startswith("-"):
+        # The API server does not check the names of ConfigMaps in volumes, and kubectl would read an option.
+        return Unknown(f"'{name}' is not the name of an object")
     try:
         return await kubectl.get_json("get", resource, name, *options)
     except KubectlError as error:

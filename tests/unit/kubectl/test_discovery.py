@@ -72,6 +72,18 @@ async def test_pods_of_other_owners_are_not_agents(kubectl: KubectlStandIn) -> N
     assert list(pool.pods) == ["node-1"]
 
 
+async def test_objects_that_only_have_the_label_or_the_owner_of_agents_are_not_agents(kubectl: KubectlStandIn) -> None:
+    copied = make_agent_pod("node-2", namespace="tenant")
+    copied["metadata"]["ownerReferences"] = make_agent_pod("node-2")["metadata"]["ownerReferences"]
+    restricted = make_agent_pod("node-2")
+    restricted["spec"]["volumes"] = []
+    kubectl.list("daemonsets", make_daemon_set(), make_daemon_set(namespace="tenant", pod_spec={"volumes": []}))
+    kubectl.list("pods", make_agent_pod("node-1"), copied, restricted)
+    kubectl.list("nodes", make_node("node-1"), make_node("node-2"))
+    [pool] = (await discover_cluster(Kubectl(str(kubectl.program)))).pools
+    assert list(pool.pods) == ["node-1"]
+
+
 async def test_agent_on_a_node_that_should_have_none_is_listed(kubectl: KubectlStandIn) -> None:
     kubectl.list("daemonsets", make_daemon_set(pod_spec={"nodeSelector": {"pool": "gpu"}}))
     kubectl.list("pods", make_agent_pod("node-1"))
@@ -85,4 +97,5 @@ async def test_objects_with_missing_or_other_keys_are_read(kubectl: KubectlStand
     for resource in ("daemonsets", "pods", "nodes"):
         kubectl.list(resource, item)
     cluster = await discover_cluster(Kubectl(str(kubectl.program)))
-    assert len(cluster.pools) == 1
+    assert cluster.pools == ()
+    assert len(cluster.nodes) == 1

@@ -59,6 +59,8 @@ def test_quantity_is_formatted_for_its_resource() -> None:
     assert format_quantity("cpu", Fraction(3, 4)) == "750m"
     assert format_quantity("memory", Fraction(3 << 29)) == "1.5Gi"
     assert format_quantity("pods", Fraction(110)) == "110"
+    # The API server accepts such a request.
+    assert format_quantity("memory", parse_quantity("1e999")) == "1e980Ei"
 
 
 def test_containers_and_sidecars_are_added_and_init_containers_are_a_minimum() -> None:

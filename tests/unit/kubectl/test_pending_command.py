@@ -60,6 +60,18 @@ def run(kubectl: KubectlStandIn, *arguments: str) -> int:
     return main(["pending", *arguments, f"--kubectl={kubectl.program}"])
 
 
+def test_pod_with_the_label_of_an_agent_is_not_asked(
+    cluster: KubectlStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"genplug.io/pool": "default"}
+    false = make_pod("false", namespace="zoo", node="node-1", labels=labels, owner=("DaemonSet", "x", "uid"))
+    holder = make_pod("holder", namespace="ml", node="node-1", containers=[build_container(1)])
+    cluster.list("pods --all-namespaces", make_agent_pod("node-1"), holder, build_waiting("train-1", 3), false)
+    assert run(cluster, "train-1", "--namespace=ml") == 0
+    assert "/dev/x is gone" in capsys.readouterr().out
+    assert [call for call in cluster.calls() if call.startswith("exec") and "false" in call] == []
+
+
 def test_pod_is_explained_with_the_reasons_of_the_agent(
     cluster: KubectlStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:

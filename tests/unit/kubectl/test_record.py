@@ -333,6 +333,22 @@ def test_forbidden_objects_are_not_known(
         assert facts[path]["reason"].startswith("forbidden: your user may not read")
 
 
+def test_pods_that_cannot_be_listed_end_the_command_with_the_reason(
+    release: KubectlStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release.forbid("get pods", resource="pods")
+    assert main(["record", f"--kubectl={release.program}"]) == 1
+    assert "pods is forbidden" in capsys.readouterr().err
+
+
+def test_name_of_a_config_map_is_not_read_as_an_option(release: KubectlStandIn, record: Record) -> None:
+    volumes = [*POD_SPEC["volumes"][1:], {"name": "config", "configMap": {"name": "--server=http://example.com"}}]
+    release.list("daemonsets.apps", make_release_set(volumes=volumes))
+    configurations = record(release)["configuration"]["value"]
+    assert [entry["files"]["known"] for entry in configurations] == [True, False]
+    assert [call for call in release.calls() if "--server" in call] == []
+
+
 def test_agents_that_do_not_respond_are_named(release: KubectlStandIn, record: Record) -> None:
     release.answer("exec *genplug-node-1 ", stderr="Error from server: error dialing backend", code=1)
     document = record(release)

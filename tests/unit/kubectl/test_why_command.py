@@ -56,6 +56,17 @@ def test_refusal_is_explained_with_the_present_state(
     check_golden(GOLDEN / "why.txt", capsys.readouterr().out)
 
 
+def test_pod_with_the_label_of_an_agent_is_not_asked(
+    cluster: KubectlStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"genplug.io/pool": "default"}
+    false = make_pod("false", namespace="attacker", node="node-1", labels=labels, owner=("DaemonSet", "x", "uid"))
+    cluster.list("pods --all-namespaces --selector=genplug.io/pool", false, make_agent_pod("node-1"))
+    assert run(cluster, "train-0", "--namespace=ml") == 0
+    check_golden(GOLDEN / "why.txt", capsys.readouterr().out)
+    assert [call for call in cluster.calls() if call.startswith("exec") and "false" in call] == []
+
+
 def test_document_has_the_schema(cluster: KubectlStandIn, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cluster, "pod/train-0", "-o", "json") == 0
     document = json.loads(capsys.readouterr().out)
