@@ -20,7 +20,8 @@ from typing import Protocol
 from attrs import define, field, frozen
 
 MAX_CONNECTIONS = 32
-"""Connections that are open at the same time. A further connection replaces one that has not sent its request."""
+"""Connections that are open at the same time. A further connection replaces one that has not sent its request, or one
+of the client with the most connections."""
 MAX_HEADER_BYTES = 8192
 """Bytes of a request line and its headers."""
 REQUEST_SECONDS = 5.0
@@ -212,21 +213,26 @@ class HttpServer:
             return
         connected.setblocking(False)  # noqa: FBT003 - the parameter has no name
         is_full = len(self._connections) >= MAX_CONNECTIONS or connected.fileno() > self._max_descriptor
-        if is_full and not self._end_waiting_connection():
+        if is_full and not self._end_connection_for(str(address[0])):
             _refuse(connected)
             return
         connection = _Connection(connected, str(address[0]))
         self._connections[connection] = None
         connection.task = self._loop.create_task(self._serve(connection))
 
-    def _end_waiting_connection(self) -> bool:
-        """End a connection that has not sent its request; return whether there was such a connection."""
-        waiting = [connection for connection in self._connections if not connection.has_request]
-        if not waiting:
-            return False
-        # The oldest connection of the client with the most connections: a client cannot exclude other clients.
+    def _end_connection_for(self, client: str) -> bool:
+        """End a connection for a new connection of a client; return whether there was a connection to end.
+
+        It is one that has not sent its request, else one of a client that has more connections than the new client: a
+        client cannot exclude others, such as the kubelet, which restarts an agent that does not respond.
+        """
         counts = Counter(connection.client for connection in self._connections)
-        replaced = max(waiting, key=lambda connection: counts[connection.client])
+        waiting = [connection for connection in self._connections if not connection.has_request]
+        others = [connection for connection in self._connections if counts[connection.client] > counts[client] + 1]
+        if not waiting and not others:
+            return False
+        # The oldest connection of the client with the most connections.
+        replaced = max(waiting or others, key=lambda connection: counts[connection.client])
         replaced.is_replaced = True
         del self._connections[replaced]
         if replaced.task is not None:
@@ -243,7 +249,7 @@ class HttpServer:
                 async with asyncio.timeout(RESPONSE_SECONDS):
                     await self._send(connection.socket, response, has_body=has_body)
         self._connections.pop(connection, None)
-        if connection.is_replaced:
+        if connection.is_replaced and not connection.has_request:
             _refuse(connection.socket)
         else:
             connection.socket.close()

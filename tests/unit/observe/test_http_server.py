@@ -262,6 +262,26 @@ async def test_new_connections_are_refused_while_all_connections_have_requests(
         assert b"Retry-After: 1" in response
 
 
+async def test_client_with_all_connections_does_not_exclude_other_clients(server: HttpServer) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        readers = []
+        for _ in range(2 * MAX_CONNECTIONS):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", server.port, limit=1024, local_addr=("127.0.0.2", 0)
+            )
+            stack.callback(writer.close)
+            writer.write(GET.replace(b"/a", b"/large"))
+            assert (await reader.readline()).startswith(b"HTTP/1.1 ")
+            readers.append(reader)
+        for _ in range(3):
+            assert (await exchange(server, GET)).startswith(b"HTTP/1.1 200")
+        # The oldest connection was closed within its response.
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            received = await asyncio.wait_for(readers[0].read(), http_server.RESPONSE_SECONDS / 2)
+        assert b"503" not in received
+
+
 async def test_last_descriptors_of_the_process_are_not_used_for_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "RESERVED_DESCRIPTORS", 8)
     # The clients of this process use descriptors too: 15 remain for the server and ten idle clients.
