@@ -18,9 +18,8 @@ API_VERSION = "genplug.io/v1alpha1"
 KIND = "AuditRecord"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 _LAST_TIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-"""The times that :func:`format_time` accepts. With an offset, a valid text can be outside of them in UTC."""
+"""The last time that :func:`format_time` accepts."""
 Fields: TypeAlias = Mapping[str, Any]
 """The members of a record, or of an object in it, as JSON has them."""
 
@@ -302,9 +301,8 @@ def parse_time(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        if not _FIRST_TIME <= moment <= _LAST_TIME:
-            raise OverflowError
-        return (moment - _EPOCH) / timedelta(milliseconds=1) / 1000
+        # With an offset, a time of the year 9999 can be in the year 10000 of UTC: OverflowError.
+        return (min(moment.astimezone(UTC), _LAST_TIME) - _EPOCH) / timedelta(milliseconds=1) / 1000
     except (ValueError, OverflowError) as error:
         raise RecordError(f"expected a time such as 2026-11-27T17:22:17Z, found {text!r}"[:120]) from error
 

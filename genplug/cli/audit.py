@@ -126,18 +126,20 @@ def run(arguments: argparse.Namespace) -> int:
     lists_records = bool(arguments.type) or (query.device is None and query.pod is None)
     printer = build_printer(arguments.output, query, lists_records=lists_records)
     answer = Answer()
+    has_records = False
     if lists_records:
         printer.begin()
     try:
         for log, is_directory in _open_logs(paths):
             for record in answer_query(query, log, answer, is_directory=is_directory):
+                has_records = True
                 if lists_records:
                     printer.print_record(record)
     except LogError as error:
         print_message("audit", str(error))
         return _UNREADABLE
     _print_notes(answer)
-    unknown = _find_unknown(query, answer)
+    unknown = None if has_records or answer.by_key else _find_unknown(query, answer)
     if unknown is not None:
         _print_unknown(*unknown, answer)
     if not lists_records and unknown is None:
