@@ -9,8 +9,6 @@ from genplug.bundle.redaction import Redactor
 from genplug.capture import archive as archives
 
 _FILE_MODE = 0o600
-_ROOT = "genplug-bundle"
-"""The directory in the archive, so that it does not fill the directory in which it is unpacked."""
 
 
 def pack_files(files: Mapping[str, bytes]) -> bytes:
@@ -21,7 +19,8 @@ def pack_files(files: Mapping[str, bytes]) -> bytes:
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive,
     ):
         for name, content in files.items():
-            member = tarfile.TarInfo(f"{_ROOT}/{name}")
+            # A directory in the archive, so that it does not fill the directory in which it is unpacked.
+            member = tarfile.TarInfo(f"{archives.BUNDLE_DIRECTORY}/{name}")
             member.size, member.mode = len(content), _FILE_MODE
             archive.addfile(member, BytesIO(content))
     return buffer.getvalue()

@@ -20,6 +20,9 @@ MAX_BYTES = 1 << 30
 KIND = "GENPLUG.kind"
 """A header of a member that is a regular file for other programs and represents a ``socket`` or a ``fifo``."""
 
+BUNDLE_DIRECTORY = "genplug-bundle"
+"""The directory in an archive of ``genplug bundle``, which contains the archive of ``genplug capture``."""
+
 _MAX_DEPTH = 100
 _MAX_READ_BYTES = 1 << 22
 """Bytes that are read at once: the archive itself states the length of the extended header of a member."""
@@ -28,12 +31,12 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class RootError(Exception):
-    """The value of ``--root`` is neither a directory nor a valid archive; the message has the reason. Exit code 2."""
+    """The value of ``--root`` or a similar option is neither a directory nor a valid archive. Exit code 2."""
 
 
 @contextmanager
-def open_root(text: str) -> Iterator[Path]:
-    """Yield the directory that ``--root`` names, or a temporary directory with the files of an archive.
+def open_root(text: str, option: str = "--root") -> Iterator[Path]:
+    """Yield the directory that an option names, or a temporary directory with the files of an archive.
 
     Regular files, directories, symlinks and, marked by :data:`KIND`, sockets and pipes are unpacked from an archive
     (.tar, .tar.gz, .tgz); everything else is left out.
@@ -45,20 +48,23 @@ def open_root(text: str) -> Iterator[Path]:
     try:
         is_directory, is_file = path.is_dir(), path.is_file()
     except OSError as error:
-        raise RootError(f"--root {text}: cannot be accessed: {error.strerror}") from None
+        raise RootError(f"{option} {text}: cannot be accessed: {error.strerror}") from None
     if is_directory:
         yield path
     elif is_file and text.endswith(_SUFFIXES):
         from tempfile import TemporaryDirectory  # noqa: PLC0415 - for an archive only
 
         with TemporaryDirectory(prefix="genplug-root-") as directory:
-            _unpack(path, Path(directory))
+            try:
+                _unpack(path, Path(directory))
+            except RootError as error:
+                raise RootError(f"{option} {text}: {error}") from None
             _mark(Path(directory))
             yield Path(directory)
     else:
         found = "is neither a directory nor an archive" if path.exists() else "does not exist"
         raise RootError(
-            f"--root {text}: {found}; expected a directory, or a {', '.join(_SUFFIXES)} of 'genplug capture'"
+            f"{option} {text}: {found}; expected a directory, or a {', '.join(_SUFFIXES)} of 'genplug capture'"
         )
 
 
@@ -104,21 +110,26 @@ def _unpack(path: Path, directory: Path) -> None:
             # A truncated archive can look complete: gzip verifies its checksum at the end of the file.
             while stream.read(tarfile.RECORDSIZE):
                 pass
-    except RootError as error:
-        raise RootError(f"--root {path}: {error}") from None
+    except RootError:
+        raise
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         name = Path(error.filename2 or error.filename).relative_to(directory)
-        raise RootError(f"--root {path}: contains '{name}' twice, or below a file; do not use this archive") from None
+        raise RootError(f"contains '{name}' twice, or below a file; do not use this archive") from None
     except OSError as error:
         if error.filename is None:
             # GzipFile reports a broken file as an OSError without a path.
-            raise _not_an_archive(path, error) from None
+            raise _not_an_archive(error) from None
         raise RootError(
-            f"--root {path}: cannot be unpacked in {directory.parent} (set TMPDIR for another directory): "
+            f"cannot be unpacked in {directory.parent} (set TMPDIR for another directory): "
             f"{error.strerror}: {error.filename}"
         ) from None
     except Exception as error:  # noqa: BLE001 - the library raises anything for a broken header
-        raise _not_an_archive(path, error) from None
+        raise _not_an_archive(error) from None
+    if (directory / BUNDLE_DIRECTORY / "MANIFEST.json").is_file():
+        raise RootError(
+            f"is an archive of 'genplug bundle', expected an archive of 'genplug capture'; unpack it, and use "
+            f"{BUNDLE_DIRECTORY}/node.tar.gz"
+        )
 
 
 def _mark(directory: Path) -> None:
@@ -130,8 +141,8 @@ def _mark(directory: Path) -> None:
         marker.write_text(CAPTURE_MARK, "utf-8")
 
 
-def _not_an_archive(path: Path, error: Exception) -> RootError:
-    return RootError(f"--root {path}: is not an archive, or only a part of one: {error or type(error).__name__}")
+def _not_an_archive(error: Exception) -> RootError:
+    return RootError(f"is not an archive, or only a part of one: {error or type(error).__name__}")
 
 
 def _extract(archive: "TarFile", directory: Path) -> None:

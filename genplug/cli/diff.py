@@ -173,7 +173,7 @@ def _compare(arguments: argparse.Namespace, old: "Side", new: "Side") -> "Iterat
     is_here = not nodes and not arguments.no_node
     is_live = is_here and len(pools) == 1 and Path(arguments.root).is_dir()
     if is_here and len(pools) == 1:
-        nodes = [NodeInput(arguments.root, "" if arguments.root == "/" else arguments.root)]
+        nodes = [NodeInput(arguments.root, "" if arguments.root == "/" else arguments.root, option="--root")]
     elif is_here:
         message = (
             f"the input has {len(pools)} pools, and this node belongs to one of them, so only the configurations are "
@@ -203,7 +203,7 @@ def _plan_sides(
     if node is None:
         first, second = (plan_config(config) if config else Plan(has_node=False) for config in (old, new))
         return first, second
-    with open_root(node.root) as root:
+    with open_root(node.root, node.option) as root:
         host = Host.at(root, node_name=arguments.node_name, cdi_dirs=arguments.cdi_search_dirs)
         first, second = (plan_node(config, host) if config else Plan() for config in (old, new))
         return first, second

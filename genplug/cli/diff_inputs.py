@@ -41,11 +41,15 @@ class Side:
 
 @frozen
 class NodeInput:
-    """A node to compare on: an argument for ``open_root``, its name in the output, and its pool, or empty for any."""
+    """A node to compare on: a path for ``open_root``, its name in the output, and its pool, or empty for any.
+
+    ``option`` is the option that names the path.
+    """
 
     root: str
     label: str = ""
     pool: str = ""
+    option: str = "--node"
 
 
 def read_sides(arguments: argparse.Namespace) -> tuple[Side, Side]:
@@ -173,11 +177,11 @@ def _list_nodes(directory: Path) -> Iterator[NodeInput]:
     try:
         for path in sorted(directory.iterdir()):
             if path.name.endswith(ARCHIVE_SUFFIXES) or _is_root(path):
-                yield NodeInput(str(path), path.name, _strip_suffix(path.name))
+                yield NodeInput(str(path), path.name, _strip_suffix(path.name), "--nodes")
             elif path.is_dir():
                 for inner in sorted(path.iterdir()):
                     if inner.name.endswith(ARCHIVE_SUFFIXES) or _is_root(inner):
-                        yield NodeInput(str(inner), f"{path.name}/{inner.name}", path.name)
+                        yield NodeInput(str(inner), f"{path.name}/{inner.name}", path.name, "--nodes")
     except OSError as error:
         raise InputError(f"--nodes {directory}: cannot be listed: {error.strerror}") from None
 

@@ -38,6 +38,8 @@ def summarize(report: Report) -> str:
     if report.pods is not None:
         pods = {(pod.use.namespace, pod.use.pod) for pod in report.pods}
         parts.append(f"affected pods: {len(pods)}")
+    elif comparison.new.has_node:
+        parts.append("affected pods: not known without --pods")
     if remarks := len(comparison.added_remarks):
         parts.append(f"new warnings: {remarks}")
     return "; ".join(parts) or "warnings: only fewer warnings"

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genplug.bundle.archive import pack_files
 from genplug.capture import archive as archives
 from genplug.cli.main import main
 from genplug.testing.kubelet import KubeletStandIn
@@ -243,7 +244,9 @@ def test_file_that_is_not_an_archive_is_refused(tmp_path: Path, capsys: pytest.C
     (tmp_path / "empty.tar").touch()
     (tmp_path / "node.zip").touch()
     os.mkfifo(tmp_path / "pipe.tar")
+    (tmp_path / "bundle.tar.gz").write_bytes(pack_files({"MANIFEST.json": b"{}"}))
     for name, reason in {
+        "bundle.tar.gz": "is an archive of 'genplug bundle', expected an archive of 'genplug capture'; unpack it",
         "half.tar.gz": "is not an archive, or only a part of one",
         "broken.tar.gz": "is not an archive",
         "text.tar": "is not an archive",

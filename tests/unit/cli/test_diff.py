@@ -166,6 +166,23 @@ def test_device_of_a_pool_is_unchanged_if_another_device_is_removed(
     assert [change["old"]["paths"] for change in comparison["deviceChanges"]] == [["/dev/ttyUSB1"]]
 
 
+@pytest.mark.usefixtures("root")
+def test_option_of_a_node_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("nodes").mkdir()
+    Path("nodes/lab.tar").write_text("text")
+    for options, name in {
+        ("--node", "lab=missing"): "--node missing: does not exist",
+        ("--nodes", "nodes"): "--nodes nodes/lab.tar: is not an archive",
+    }.items():
+        assert main(["diff", "old.yaml", "new.yaml", *options]) == 2
+        assert f"genplug diff: {name}" in capsys.readouterr().err
+
+
+def test_summary_states_that_pods_are_not_known(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "old.yaml", "new.yaml", "--root", str(root)]) == 0
+    assert "; affected pods: not known without --pods RESOURCE" in " ".join(capsys.readouterr().out.split())
+
+
 def test_exit_code_is_1_for_a_difference_with_the_option(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     diff(capsys, "old.yaml", "new.yaml", "--root", str(root))
     diff(capsys, "old.yaml", "new.yaml", "--root", str(root), "--exit-code", code=1)
