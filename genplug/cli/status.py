@@ -6,10 +6,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
+from genplug import __version__
 from genplug.cli.options import LISTEN_VARIABLE, Address, add_color, format_address, parse_address
 from genplug.cli.output import print_message, use_color
 from genplug.spec.limits import MAX_STATUS_BYTES
@@ -36,7 +37,8 @@ the same host; from elsewhere: kubectl port-forward --namespace genplug POD 9808
 
 `genplug schema status` describes the keys of `-o json` and `-o yaml`.
 
-exit codes: 0 ready, or the end of --watch, 1 the agent does not respond, 2 usage error or unknown resource, 4 not ready
+exit codes: 0 ready, or the end of --watch, 1 the agent does not respond or has another version, 2 usage error or unknown
+resource, 4 not ready
 """
 DEFAULT_ADDRESS = "127.0.0.1:9808"
 _ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104 - hosts to replace, nothing is bound
@@ -55,7 +57,18 @@ JSON = Mapping[str, Any]
 
 
 class UnreachableError(Exception):
-    """The agent does not respond; the text names the address and suggests what to do."""
+    """The agent does not respond as expected; the text states what was found and suggests what to do."""
+
+
+@contextmanager
+def expect_keys(status: JSON) -> Iterator[None]:
+    """Raise UnreachableError if a status lacks what the context reads: the agent can have another version."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        found = f"the status of the agent does not have the expected form ({type(error).__name__}: {error})"
+        version = f"the agent has version {status.get('version', 'unknown')}, and this command has version {__version__}"
+        raise UnreachableError(f"{found}; {version}; run the command of the same version, or pass -o json") from None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -118,15 +131,18 @@ def run(arguments: argparse.Namespace) -> int:
         return _watch(arguments)
     try:
         status = _wait_until_ready(arguments) if arguments.wait else fetch_status(arguments.address)
+        with expect_keys(status):
+            error_text = selection_error(status, arguments.resources)
+            selected = select_resources(status, arguments.resources)
+            text = "" if error_text else format_status(selected, arguments.output, is_brief=arguments.brief)
     except UnreachableError as error:
         print_message("status", str(error))
         return _UNREACHABLE
-    if error_text := selection_error(status, arguments.resources):
+    if error_text:
         print_message("status", error_text)
         return _UNKNOWN
-    status = select_resources(status, arguments.resources)
-    print(format_status(status, arguments.output, is_brief=arguments.brief))
-    return 0 if status["ready"] else _NOT_READY
+    print(text)
+    return 0 if status.get("ready") is True else _NOT_READY
 
 
 def _watch(arguments: argparse.Namespace) -> int:
@@ -137,17 +153,20 @@ def _watch(arguments: argparse.Namespace) -> int:
     watch = StatusWatch(arguments.output, arguments.interval, is_brief=arguments.brief)
     try:
         while watch.has_reader():
+            error_text = ""
             try:
                 status = fetch_status(arguments.address)
+                with expect_keys(status):
+                    # A resource that was selected once can be removed and return.
+                    error_text = "" if watch.has_status else selection_error(status, arguments.resources)
+                    if not error_text:
+                        watch.show(select_resources(status, arguments.resources))
             except UnreachableError as error:
                 watch.show_error(str(error))
-            else:
-                # A resource that was selected once can be removed and return.
-                if not watch.has_status and (error_text := selection_error(status, arguments.resources)):
-                    watch.close()
-                    print_message("status", error_text)
-                    return _UNKNOWN
-                watch.show(select_resources(status, arguments.resources))
+            if error_text:
+                watch.close()
+                print_message("status", error_text)
+                return _UNKNOWN
             watch.wait()
     except KeyboardInterrupt:
         pass
@@ -244,7 +263,8 @@ def _wait_until_ready(arguments: argparse.Namespace) -> JSON:
         status: JSON | None = None
         try:
             status = fetch_status(arguments.address)
-            reason = "; ".join(status["unready"])
+            with expect_keys(status):
+                reason = "" if status["ready"] else "; ".join(status["unready"])
         except UnreachableError as error:
             if time.monotonic() >= deadline:
                 raise

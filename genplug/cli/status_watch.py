@@ -49,14 +49,20 @@ class StatusWatch:
         return self._status is not None
 
     def show(self, status: JSON) -> None:
-        """Show a status; if stdout is not a terminal, only if it differs from the previous status."""
-        previous, self._status, self._responded_at = self._status, status, time.time()
+        """Show a status; if stdout is not a terminal, only if it differs from the previous status.
+
+        A status of another form raises an exception before anything is shown, and the previous status is kept.
+        """
+        if self._output in {"table", "wide"}:
+            self._format(status)
+        previous = self._status
+        is_changed = not self._is_live and (previous is None or self._key(previous) != self._key(status))
         if self._error and not self._is_live:
             print_message("status", "the agent responds again")
-        self._error = ""
+        self._status, self._responded_at, self._error = status, time.time(), ""
         if self._is_live:
             self._draw()
-        elif previous is None or self._key(previous) != self._key(status):
+        elif is_changed:
             self._print(status)
 
     def show_error(self, error: str) -> None:

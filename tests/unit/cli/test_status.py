@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 
+from genplug import __version__
 from genplug.agent import Agent
 from genplug.cli.main import main
 from genplug.cli.status import configure, find_names
@@ -332,6 +333,38 @@ async def test_response_of_another_server_is_an_error(capsys: pytest.CaptureFixt
         port = server.sockets[0].getsockname()[1]
         assert await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{port}"]) == 1
     assert "which is not a genplug agent: 404 nothing here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("document", ['{"resources": [], "version": "9.0"}', '{"resources": 5, "version": "9.0"}'])
+@pytest.mark.parametrize("arguments", [(), ("-o", "wide"), ("--wait", "--timeout=0"), ("--watch",), ("x",)])
+async def test_status_of_another_version_is_an_error_with_both_versions(
+    capsys: pytest.CaptureFixture[str], document: str, arguments: tuple[str, ...]
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.0 200 OK\r\n\r\n{document}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        command = [sys.executable, "-m", "genplug", "status", "--address", f"127.0.0.1:{port}", *arguments]
+        if "--watch" not in arguments:
+            code = await asyncio.to_thread(main, command[3:])
+            error = capsys.readouterr().err
+        else:
+            pipe = asyncio.subprocess.PIPE
+            process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+            assert process.stderr is not None
+            error = (await asyncio.wait_for(process.stderr.readline(), 20)).decode()
+            process.terminate()
+            code = 1
+            assert b"Traceback" not in (await process.communicate())[1]
+    if arguments == ("x",) and document.startswith('{"resources": []'):
+        # No document of any version has such a resource.
+        assert code == 2
+        return
+    assert code == 1
+    assert f"the agent has version 9.0, and this command has version {__version__}" in error
 
 
 async def test_worker_that_cannot_be_started_is_shown_with_its_reason(
