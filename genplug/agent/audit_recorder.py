@@ -63,7 +63,8 @@ CHECK_SECONDS = 1.0
 """Seconds between two checks of the writer while records wait."""
 HARDWARE_SECONDS = 5.0
 """Seconds after which reading the hardware of devices counts as hanging."""
-DEVICES_PER_RECORD = 100
+DEVICES_PER_RECORD = 32
+"""Devices in a record: with the longest reasons, `genplug audit` accepts it."""
 MAX_SHOWN_ERRORS = 20
 """Errors of a refused configuration in a record."""
 _MAX_FILE_SECONDS = 86400.0

@@ -67,7 +67,9 @@ def expect_keys(status: JSON) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         found = f"the status of the agent does not have the expected form ({type(error).__name__}: {error})"
-        version = f"the agent has version {status.get('version', 'unknown')}, and this command has version {__version__}"
+        version = (
+            f"the agent has version {status.get('version', 'unknown')}, and this command has version {__version__}"
+        )
         raise UnreachableError(f"{found}; {version}; run the command of the same version, or pass -o json") from None
 
 

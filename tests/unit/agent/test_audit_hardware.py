@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from genplug.agent.audit_hardware import MAX_VALUE_CHARACTERS, describe_device, read_hardware
-from genplug.audit.records import Hardware
+from genplug.agent.audit_recorder import DEVICES_PER_RECORD
+from genplug.audit.records import Assignment, Hardware, Origin, RecordType, cut_text, encode_record
 from genplug.config.load import load_text
 from genplug.hardware.discovery import discover
+from genplug.spec.limits import MAX_AUDIT_IDS, MAX_AUDIT_RECORD_BYTES
 from genplug.spec.policy import Policy
 from genplug.spec.read_rules import parse_read_rules
 from tests.support.configs import CONFIG_HEADER
@@ -83,6 +86,28 @@ def test_custom_attribute_that_identifies_hardware_is_included_and_limited(tree:
     attributes = "attributes: {gpuUuid: {path: '/sys/${name}/uuid'}, color: {path: '/sys/${name}/color'}}"
     hardware = read(tree, f"glob: /dev/gpu*, {attributes}, id: '${{gpuUuid}}-${{color}}'", BLOCK_POLICY)
     assert hardware.attributes == {"gpuUuid": ("GPU-" + "1" * (MAX_VALUE_CHARACTERS - 4),)}
+
+
+@pytest.mark.parametrize("character", ["x", "\u00e9", "\U0001f600"])
+def test_record_of_most_devices_with_long_attributes_is_accepted_by_the_reader(tree: NodeTree, character: str) -> None:
+    attributes = []
+    for number in range(40):
+        tree.write(f"/sys/gpu0/serial{number}", "\n".join(f"{index}{character * 300}" for index in range(40)))
+        attributes.append(f"serial{number}: {{path: '/sys/${{name}}/serial{number}', all: true, find: '.+'}}")
+    tree.plug("/dev/gpu0")
+    found = read(
+        tree, f"glob: /dev/gpu*, attributes: {{{', '.join(attributes)}}}, id: '${{serial0|count}}'", BLOCK_POLICY
+    )
+    assert found.paths == ("/dev/gpu0",)
+    # A value of 256 characters of 12 bytes exceeds the limit alone.
+    assert ("serial0" in found.attributes) is character.isalpha()
+    ids = tuple(f"{number:063}" for number in range(MAX_AUDIT_IDS))
+    assignment = Assignment("key", "a.io/x", ids, hardware=tuple(evolve(found, device=id_) for id_ in ids))
+    fields = {"assignment": assignment.as_json()}
+    assert len(encode_record(Origin("node", "1", None), 0.0, RecordType.ALLOCATED, fields)) < MAX_AUDIT_RECORD_BYTES
+    entry = {"resource": "a.io/x", "reason": cut_text(3000 * character), "hardware": found.as_json()}
+    fields = {"devices": [entry] * DEVICES_PER_RECORD}
+    assert len(encode_record(Origin("node", "1", None), 0.0, RecordType.DEVICES_ADDED, fields)) < MAX_AUDIT_RECORD_BYTES
 
 
 def test_files_that_the_policy_forbids_are_not_read(tree: NodeTree) -> None:
