@@ -19,8 +19,8 @@ MAX_VALUES = 32
 MAX_VALUE_CHARACTERS = 256
 """Characters of a value in a record."""
 MAX_HARDWARE_BYTES = 3072
-"""Bytes of the paths, numbers and attributes of a device in a record: with 256 devices, `genplug audit` accepts the record.
-A configuration can add attributes, which must not keep a record from being read."""
+"""Bytes of the paths, numbers and attributes of a device in a record: `genplug audit` accepts a record of 256 devices.
+A configuration can add attributes, which must not make a record too long."""
 
 _BUILT_IN = ("pci.address", "pci.vendor", "pci.device", "usb.serial", "usb.port", "ib.guid", "net.mac", "driver")
 _FILES = ("attr.wwid", "attr.uuid", "attr.unique_id")

@@ -37,8 +37,8 @@ the same host; from elsewhere: kubectl port-forward --namespace genplug POD 9808
 
 `genplug schema status` describes the keys of `-o json` and `-o yaml`.
 
-exit codes: 0 ready, or the end of --watch, 1 the agent does not respond or has another version, 2 usage error or unknown
-resource, 4 not ready
+exit codes: 0 ready, or the end of --watch, 1 the agent does not respond or has another version, 2 usage error or
+unknown resource, 4 not ready
 """
 DEFAULT_ADDRESS = "127.0.0.1:9808"
 _ALL_ADDRESSES = {"", "0.0.0.0", "::"}  # noqa: S104 - hosts to replace, nothing is bound
