@@ -7,7 +7,7 @@ from attrs import evolve
 
 from genplug.agent.audit_hardware import MAX_VALUE_CHARACTERS, describe_device, read_hardware
 from genplug.agent.audit_recorder import DEVICES_PER_RECORD
-from genplug.audit.records import Assignment, Hardware, Origin, RecordType, cut_text, encode_record
+from genplug.audit.records import Assignment, Fields, Hardware, Origin, RecordType, cut_text, encode_record
 from genplug.config.load import load_text
 from genplug.hardware.discovery import discover
 from genplug.spec.limits import MAX_AUDIT_IDS, MAX_AUDIT_RECORD_BYTES
@@ -103,7 +103,7 @@ def test_record_of_most_devices_with_long_attributes_is_accepted_by_the_reader(t
     assert ("serial0" in found.attributes) is character.isalpha()
     ids = tuple(f"{number:063}" for number in range(MAX_AUDIT_IDS))
     assignment = Assignment("key", "a.io/x", ids, hardware=tuple(evolve(found, device=id_) for id_ in ids))
-    fields = {"assignment": assignment.as_json()}
+    fields: Fields = {"assignment": assignment.as_json()}
     assert len(encode_record(Origin("node", "1", None), 0.0, RecordType.ALLOCATED, fields)) < MAX_AUDIT_RECORD_BYTES
     entry = {"resource": "a.io/x", "reason": cut_text(3000 * character), "hardware": found.as_json()}
     fields = {"devices": [entry] * DEVICES_PER_RECORD}
