@@ -8,7 +8,7 @@ from genplug.config.yaml_tree import MapNode
 from genplug.convert.conversion import Body, Draft, Report
 from genplug.convert.section import Section
 from genplug.convert.sources import Source, find, walk
-from genplug.convert.texts import convert_id, convert_usb_id, escape_glob
+from genplug.convert.texts import convert_id, convert_usb_id, escape_condition
 from genplug.spec.diagnostic import ErrorCode
 
 _KEY = "permittedHostDevices"
@@ -92,7 +92,7 @@ def _convert_mediated(entry: Section, drafts: dict[str, Draft]) -> None:
             "group": {"path": "${path}/iommu_group"},
         },
         # KubeVirt compares names with '_' for each space.
-        "where": {"mdevType": escape_glob(selector).replace("_", "?").replace(" ", "?")},
+        "where": {"mdevType": escape_condition(selector).replace("_", "?").replace(" ", "?")},
         "id": "${name}",
         "nodes": ["/dev/vfio/${group}"],
         "with": ["/dev/vfio/vfio"],

@@ -12,7 +12,7 @@ from genplug.convert.conversion import Draft, Report
 from genplug.convert.section import Section
 from genplug.convert.shares import set_tokens
 from genplug.convert.sources import Source, find, parse_nested
-from genplug.convert.texts import convert_id, escape_glob, one_or_list
+from genplug.convert.texts import convert_id, escape_condition, one_or_list
 from genplug.spec.diagnostic import ErrorCode
 
 PREFIX = "rdma"
@@ -74,7 +74,7 @@ def _convert_entry(entry: Section) -> Draft:
             if ids := convert_ids(selectors, key):
                 where[attribute] = one_or_list(ids)
         if drivers := selectors.texts("drivers"):
-            where["driver"] = one_or_list([escape_glob(driver.text) for driver in drivers])
+            where["driver"] = one_or_list([escape_condition(driver.text) for driver in drivers])
         names = names or selectors.texts("ifNames")
         link_types = selectors.texts("linkTypes")
         layers = [_LINK_LAYERS[link.text] for link in link_types if link.text in _LINK_LAYERS]
@@ -86,7 +86,7 @@ def _convert_entry(entry: Section) -> Draft:
         selectors.finish(draft=draft)
     if names:
         attributes["port"] = {"path": "/sys/bus/pci/devices/${pci.address}/net/*", "all": True}
-        where["port"] = one_or_list([escape_glob(name.text) for name in names])
+        where["port"] = one_or_list([escape_condition(name.text) for name in names])
     if attributes:
         source["attributes"] = attributes
     source |= {"where": where, "with": [{"path": "/dev/infiniband/rdma_cm", "optional": True}]}

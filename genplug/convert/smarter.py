@@ -12,7 +12,8 @@ from genplug.convert.conversion import Body, Draft, Kind, Report
 from genplug.convert.section import Section, sections_of
 from genplug.convert.shares import allow_overlaps, set_replicas, set_tokens
 from genplug.convert.sources import Source
-from genplug.convert.texts import escape_glob, is_known_directory
+from genplug.convert.texts import is_known_directory
+from genplug.spec.globs import escape_glob
 
 PREFIX = "smarter-devices/"
 _LITERAL = re.compile(r"(?:[\w/ @%:,#=~-]|\\[.+*?()\[\]{}^$|\\/-])*")

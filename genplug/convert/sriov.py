@@ -16,7 +16,7 @@ from genplug.convert.conversion import Body, Draft, Path, Report
 from genplug.convert.rdma_shared import convert_ids
 from genplug.convert.section import Section
 from genplug.convert.sources import Source, find, parse_nested
-from genplug.convert.texts import escape_glob, escape_template, one_or_list
+from genplug.convert.texts import escape_condition, escape_template, one_or_list
 from genplug.spec.diagnostic import ErrorCode
 
 PREFIX = "intel.com"
@@ -147,14 +147,14 @@ def _read_conditions(selector: Section, device_type: str, draft: Draft) -> tuple
         if ids := convert_ids(selector, key):
             where[attribute] = one_or_list(ids)
     if addresses := selector.texts("pciAddresses"):
-        where["pci.address"] = one_or_list([escape_glob(item.text.lower()) for item in addresses])
+        where["pci.address"] = one_or_list([escape_condition(item.text.lower()) for item in addresses])
     if indexes := selector.texts("acpiIndexes"):
         attributes["acpiIndex"] = {"path": "/sys/bus/pci/devices/${pci.address}/acpi_index"}
-        where["acpiIndex"] = one_or_list([escape_glob(item.text) for item in indexes])
+        where["acpiIndex"] = one_or_list([escape_condition(item.text) for item in indexes])
     _add_link_types(selector, where, attributes, draft)
     if keys := selector.texts("pKeys"):
         attributes["pkey"] = {"path": "/sys/bus/pci/devices/${pci.address}/infiniband/*/ports/*/pkeys/0"}
-        where["pkey"] = one_or_list([escape_glob(item.text) for item in keys])
+        where["pkey"] = one_or_list([escape_condition(item.text) for item in keys])
     return where, attributes
 
 
@@ -172,7 +172,7 @@ def _read_drivers(selector: Section) -> list[Body]:
         [name for name in names if "uio" in name and "vfio" not in name],
         [name for name in names if "uio" not in name and "vfio" not in name],
     ]
-    return [{"driver": one_or_list([escape_glob(name) for name in kind])} for kind in kinds if kind]
+    return [{"driver": one_or_list([escape_condition(name) for name in kind])} for kind in kinds if kind]
 
 
 def _select_functions(selector: Section) -> Iterator[_Functions]:
@@ -197,7 +197,7 @@ def _select_functions(selector: Section) -> Iterator[_Functions]:
 def _read_functions(selector: Section, key: str, item: ScalarNode) -> tuple[str, Any]:
     """Return the name in ``NAME#0,2-7``, and the condition on the number of the function, or None for all functions."""
     name, sharp, text = item.text.partition("#")
-    name = escape_glob(name if key == "pfNames" else name.lower())
+    name = escape_condition(name if key == "pfNames" else name.lower())
     if not sharp:
         return name, None
     ranges = [_RANGE.match(part) for part in text.split(",")]

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-_SPECIAL = re.compile(r"[*?\[{]")
+from genplug.spec.globs import escape_glob
+
 _WILDCARD = re.compile(r"[*?\[]")
 _HEX = re.compile(r"(?:0[xX])?[0-9A-Fa-f]{1,8}\Z")
 _DIRECTORIES = frozenset(
@@ -13,9 +14,9 @@ _DEV = "/dev/"
 _USB_DIGITS = 4
 
 
-def escape_glob(text: str) -> str:
-    """Return a glob that matches exactly a text."""
-    return _SPECIAL.sub(lambda match: f"[{match[0]}]", text)
+def escape_condition(text: str) -> str:
+    """Return a pattern of a condition that matches exactly a text; braces have no meaning in a condition."""
+    return _WILDCARD.sub(lambda match: f"[{match[0]}]", text)
 
 
 def escape_template(text: str) -> str:
@@ -31,7 +32,8 @@ def has_wildcard(glob: str) -> bool:
 def convert_go_glob(glob: str) -> str:
     """Return a glob of Go (``path.Match``) as a glob of genplug.
 
-    In Go, ``[^a]`` is a negated set, a backslash escapes a character, and braces are literal.
+    In Go, ``[^a]`` is a negated set, a backslash escapes a character, and braces are literal. genplug cannot escape
+    braces, so ``?`` replaces them.
     """
     converted, position = "", 0
     while position < len(glob):
@@ -39,8 +41,8 @@ def convert_go_glob(glob: str) -> str:
         if character == "\\" and position + 1 < len(glob):
             converted += escape_glob(glob[position + 1])
             position += 1
-        elif character == "{":
-            converted += "[{]"
+        elif character in "{}":
+            converted += escape_glob(character)
         elif character == "[" and glob[position + 1 : position + 2] == "^":
             converted += "[!"
             position += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from genplug.convert.texts import escape_glob
+from genplug.convert.texts import escape_condition
 from genplug.spec.location import TextSyntaxError
 
 _FIELD = re.compile(r"[A-Z_]+")
@@ -201,7 +201,7 @@ def _convert_parents(filter_: Filter, found: Conditions) -> None:
 
 def escape_dots(value: str) -> str:
     """Return a regular expression of literal characters as a glob: ``.*`` is ``*``."""
-    return escape_glob(value.replace(".*", "\0").replace("\\.", ".")).replace("\0", "*")
+    return escape_condition(value.replace(".*", "\0").replace("\\.", ".")).replace("\0", "*")
 
 
 def _attribute_of(filter_: Filter, found: Conditions) -> str:

@@ -77,6 +77,18 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("conf.yaml", "- devicematch: ^a\\{b$\n  nummaxdevices: 1\n"),
+        ("devices.yaml", "devices:\n- name: xx\n  groups:\n  - paths:\n    - path: /dev/a{b\n"),
+    ],
+)
+def test_brace_in_a_path_is_a_wildcard_for_a_character(name: str, text: str) -> None:
+    (resource,) = convert_text(text, name).resources.values()
+    assert resource["devices"] == [{"glob": "/dev/a?b"}]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_configuration_is_found(case: str) -> None:
     document, expected = CASES[case]
