@@ -47,7 +47,7 @@ def test_every_kind_of_probe_has_a_description() -> None:
         ({"open": {"mode": "r"}}, "opens", "the device nodes of the device", "opens with mode r"),
         ({"exec": {"command": ["/bin/check", "s3cret"]}}, "runs", "/bin/check with 1 argument", "the exit status is 0"),
         (
-            {"http": {"url": "http://user:s3cret@127.0.0.1:9400/health?token=s3cret"}},
+            {"http": {"url": "http://127.0.0.1:9400/health?token=s3cret"}},
             "connects to",
             "http://127.0.0.1:9400/health",
             "the status is 200",
