@@ -30,7 +30,8 @@ COMMANDS = {
 }
 
 _EPILOG = """\
-exit codes: 0 success, 1 runtime error, 2 usage error, 3 warnings with --strict, 4 not ready, 78 invalid configuration
+exit codes: 0 success, 1 runtime error, 2 usage error, 3 warnings with --strict, 4 not ready or a check
+failed, 78 invalid configuration
 
 'genplug COMMAND --help' describes a command and its options.
 """
