@@ -26,6 +26,7 @@ from genplug.cli.options import NODE_NAME_VARIABLES, Address, format_address
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.files import read_files
 from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_device_uses
+from genplug.observe.text import format_time
 from genplug.record.agent_process import AgentProcess, describe_method
 from genplug.record.facts import Unknown, build_document
 from genplug.spec.limits import MAX_BUNDLE_FILE_BYTES, MAX_BUNDLE_LOG_BYTES
@@ -346,7 +347,7 @@ def _describe_system(sources: BundleSources) -> bytes:
     release = Path(sources.root) / "etc/os-release"
     return _to_json(
         {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "time": format_time(time.time()),
             "system": _read_text(release) if release.is_file() else None,
             "files": {path: _read_text(Path(path)) for path in _SYSTEM_FILES},
             "mounts": mounts,

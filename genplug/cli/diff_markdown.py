@@ -16,7 +16,7 @@ from genplug.cli.diff_text import (
 )
 from genplug.comparison.pods import EFFECTS
 from genplug.observe.text import join_names
-from genplug.spec.printable import escape_line
+from genplug.spec.printable import escape_line, escape_markdown
 
 MAX_CHARACTERS = 60_000
 """Characters of the text; a comment of GitHub has at most 65 536."""
@@ -56,11 +56,6 @@ def code(text: str) -> str:
     return f"<code>{_MARKUP.sub(lambda match: f'&#{ord(match[0])};', text)}</code>"
 
 
-def escape(text: str) -> str:
-    """Return a text without markup, also in a cell of a table."""
-    return re.sub(r"([\\`*_{}\[\]<>|~#@&])", r"\\\1", escape_line(text))
-
-
 def _summary_row(report: Report) -> tuple[str, ...]:
     comparison = report.comparison
     resources = count_changes(comparison.resources) or "no changes"
@@ -83,7 +78,7 @@ def _format_details(report: Report) -> Iterator[str]:
         rows = []
         for change in comparison.resources:
             keys = [code(describe_value_change(key)) for key in change.settings]
-            note = [escape(change.new.note)] if change.new is not None and change.new.note else []
+            note = [escape_markdown(change.new.note)] if change.new is not None and change.new.note else []
             counts = tuple(text.replace("->", "→") for text in describe_counts(change)) if has_node else ()
             rows.append((code(change.name), change.change.value, *counts, "<br>".join(keys + note)))
         yield from (*_format_table(headings, rows), "")

@@ -1,8 +1,6 @@
 """The texts of ``genplug status``: the summary of the agent and the tables of resources and devices."""
 
-import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from genplug.cli.output import (
     Cell,
@@ -16,7 +14,7 @@ from genplug.cli.output import (
     wrap_line,
 )
 from genplug.cli.status import JSON
-from genplug.observe.text import summarize_probes, summarize_texts
+from genplug.observe.text import format_age, summarize_probes, summarize_texts
 from genplug.spec.printable import escape_document, escape_line, escape_lines
 
 _MAX_LINES = 10
@@ -70,7 +68,7 @@ def _summary_lines(status: JSON) -> Iterator[str]:
     yield from _cut([f"  {line}" for reason in status["unready"] for line in reason.splitlines()])
     config = status["config"]
     if config["loadedAt"] is not None:
-        age = _format_age(config["loadedAt"])
+        age = format_age(config["loadedAt"])
         yield f"configuration {config['sha256'][:12]}, active for {age}, from {', '.join(config['files'])}"
         if config["error"]:
             kept = "what the policy allows of " if config["withdrawn"] else ""
@@ -176,9 +174,9 @@ def _remarks(resource: JSON, *, is_wide: bool) -> Iterator[str]:
     change = resource.get("lastChange")
     # The first list is the start of the agent.
     if change is not None and (is_wide or not change["message"].startswith(_FIRST_LIST)):
-        yield f"changed {_format_age(change['time'])} ago: {_shorten_change(change['message'], resource)}"
+        yield f"changed {format_age(change['time'])} ago: {_shorten_change(change['message'], resource)}"
     if (refusal := resource["lastRefusal"]) is not None:
-        yield f"the last refused Allocate request was {_format_age(refusal['time'])} ago: {refusal['message']}"
+        yield f"the last refused Allocate request was {format_age(refusal['time'])} ago: {refusal['message']}"
 
 
 def _format_users(uses: Sequence[JSON]) -> str:
@@ -209,7 +207,7 @@ def _format_devices(resource: JSON) -> str:
         (
             device["id"],
             "healthy" if device["healthy"] else Painted("UNHEALTHY", Style.ERROR),
-            _format_age(device["since"]) if device["since"] is not None else "",
+            format_age(device["since"]) if device["since"] is not None else "",
             users.get(device["id"], ""),
             ",".join(device["paths"]),
             device["reason"],
@@ -218,14 +216,3 @@ def _format_devices(resource: JSON) -> str:
     ]
     headings = ("DEVICE", "HEALTH", "SINCE", "USED-BY", "PATHS", "REASON")
     return f"{resource['name']}\n{format_table(headings, rows)}" if rows else ""
-
-
-def _format_age(time_text: str) -> str:
-    """Return the time since a time in RFC 3339, like kubectl: its two largest units, for example ``3h25m``."""
-    left = max(int(time.time() - datetime.fromisoformat(time_text).timestamp()), 0)
-    words: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not words):
-            words.append(f"{count}{unit}")
-    return "".join(words[:2])

@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
 from genplug.cli.output import Style, format_yaml, paint, print_message, wrap_line, write_control
 from genplug.cli.status import JSON
 from genplug.cli.status_text import format_status
+from genplug.observe.text import format_time
 from genplug.spec.printable import escape_json, escape_line
 
 _ENTER = "\033[?1049h\033[?25l\033[?7l"
@@ -121,7 +121,7 @@ class StatusWatch:
             case "yaml":
                 print(f"---\n{format_yaml(status)}", end="", flush=True)
             case _:
-                now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+                now = format_time(time.time())
                 print(f"--- {now}\n{self._format(status)}\n", flush=True)
 
     def _draw(self) -> None:

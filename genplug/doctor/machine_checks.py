@@ -1,12 +1,12 @@
 """Checks of the rights of the process, of its mounts, of events of the kernel and of the clock."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from genplug.doctor.facts import Facts, Mount, Unknown, needs_of, require
 from genplug.doctor.findings import Observation, Registry, error, ok, unknown, warning
 from genplug.doctor.texts import find_mount
+from genplug.observe.text import format_time
 
 REGISTRY = Registry("machine")
 _SYS_ADMIN = 21
@@ -198,20 +198,16 @@ def check_clock(facts: Facts) -> Iterator[Observation]:
     clock = require(facts.clock)
     action = "set the clock of the node, and run a time service such as chrony"
     if clock.now < clock.built_at:
-        built = _format_time(clock.built_at)
-        yield error(f"the clock shows {_format_time(clock.now)}, before genplug was built ({built})", action)
+        built = format_time(clock.built_at)
+        yield error(f"the clock shows {format_time(clock.now)}, before genplug was built ({built})", action)
     elif clock.newest_file is not None and clock.newest_file[1] > clock.now + _CLOCK_SECONDS:
         path, modified = clock.newest_file
-        text = f"the clock shows {_format_time(clock.now)}, and {path} is of {_format_time(modified)}, which is later"
+        text = f"the clock shows {format_time(clock.now)}, and {path} is of {format_time(modified)}, which is later"
         yield warning(text, action)
     elif clock.is_synchronized is False:
         text = "the kernel reports that no time service synchronizes the clock (adjtimex)"
         yield warning(text, action)
     elif clock.is_synchronized is None:
-        yield ok(f"the clock shows {_format_time(clock.now)}; the kernel does not report whether it is synchronized")
+        yield ok(f"the clock shows {format_time(clock.now)}; the kernel does not report whether it is synchronized")
     else:
-        yield ok(f"the clock shows {_format_time(clock.now)}, and a time service synchronizes it")
-
-
-def _format_time(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+        yield ok(f"the clock shows {format_time(clock.now)}, and a time service synchronizes it")

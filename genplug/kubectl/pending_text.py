@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from genplug.cli.output import Cell, format_table, table_width, wrap_line
 from genplug.kubectl.pending import Analysis, Holder, NodeState, ResourceState, describe_failures
+from genplug.observe.text import format_age
 from genplug.spec.printable import escape_line
 
 _MAX_ROWS = 20
@@ -14,7 +14,6 @@ _MAX_HOLDERS = 5
 """Holders of a node in a table."""
 _MAX_LINES = 10
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-_UNIT_SECONDS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def format_analysis(analysis: Analysis, now: float) -> str:
@@ -43,20 +42,6 @@ def format_list(analyses: Sequence[Analysis], ages: Sequence[str], now: float, *
         rows.append((analysis.namespace, *row) if with_namespace else row)
     headings = ("POD", "AGE", "REQUESTS", "CAUSE")
     return format_table(("NAMESPACE", *headings) if with_namespace else headings, rows, table_width())
-
-
-def format_age(time: str, now: float) -> str:
-    """Return the time since a time in RFC 3339, like kubectl: its two largest units, for example ``3h25m``."""
-    try:
-        left = max(int(now - datetime.fromisoformat(time).timestamp()), 0)
-    except (ValueError, OverflowError):
-        return "unknown"
-    words: list[str] = []
-    for unit, size in _UNIT_SECONDS:
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not words):
-            words.append(f"{count}{unit}")
-    return "".join(words[:2])
 
 
 def build_document(analyses: Sequence[Analysis]) -> dict[str, object]:

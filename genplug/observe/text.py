@@ -8,6 +8,7 @@ from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.similarity import similarity_key
 
 _MAX_NAMES = 3
+_UNIT_SECONDS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -74,3 +75,20 @@ def to_epoch_seconds(monotonic: float) -> int:
 def format_time(epoch_seconds: float) -> str:
     """Return seconds since the epoch as RFC 3339 in UTC, rounded down to a second: ``2026-11-27T17:22:17Z``."""
     return datetime.fromtimestamp(int(epoch_seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def format_age(time_text: str, now: float | None = None) -> str:
+    """Return the period since a time in RFC 3339, like kubectl: its two largest units, for example ``3h25m``.
+
+    ``now`` is in seconds since the epoch. The age of a text that is not a time is ``unknown``.
+    """
+    try:
+        left = max(int((time.time() if now is None else now) - datetime.fromisoformat(time_text).timestamp()), 0)
+    except (ValueError, OverflowError):
+        return "unknown"
+    words: list[str] = []
+    for unit, size in _UNIT_SECONDS:
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not words):
+            words.append(f"{count}{unit}")
+    return "".join(words[:2])

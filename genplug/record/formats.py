@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from genplug.record.facts import JSON
-from genplug.spec.printable import escape_line
+from genplug.spec.printable import escape_markdown
 
 _TITLES = {"NodeRecord": "Record of a node", "ReleaseRecord": "Record of a release"}
 _KEYS = {"configMap": "ConfigMap", "daemonSet": "DaemonSet", "appArmor": "AppArmor", "seLinux": "SELinux"}
@@ -15,7 +15,6 @@ _ACRONYMS = {
     "sha256": "SHA-256",
 }
 """Words of keys that are written in another way."""
-_NOT_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
 """Characters with a meaning in Markdown."""
 _MAX_HEADING_LEVEL = 6
 _MAX_COLUMNS = 9
@@ -154,7 +153,7 @@ def _title(key: str) -> str:
 
 
 def _escape(value: object) -> str:
-    return _NOT_MARKDOWN.sub(r"\\\1", escape_line(str(value)))
+    return escape_markdown(str(value))
 
 
 def _join_blank_lines(lines: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ definition of :meth:`str.isprintable`: no controls, format characters, separator
 private or unassigned characters.
 """
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ _SURROGATES_OF_BYTES = range(0xDC80, 0xDD00)
 _FIRST_PICTURE = 0x2400
 _PICTURES = {number: chr(_FIRST_PICTURE + number) for number in range(0x20)} | {0x7F: "\N{SYMBOL FOR DELETE}"}
 """The pictures of the controls of ASCII."""
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!~@&])")
+"""The characters with a meaning in Markdown, and in comments on GitHub."""
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -33,6 +36,11 @@ def escape_lines(text: str) -> str:
         "\t".join(escape_line(part) for part in line.split("\t")) if "\t" in line else escape_line(line)
         for line in text.split("\n")
     )
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text as one line of Markdown without markup, also in a cell of a table."""
+    return _MARKUP.sub(r"\\\1", escape_line(text))
 
 
 def escape_json(text: str) -> str:

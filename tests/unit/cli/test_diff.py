@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from genplug.cli.diff_markdown import code, escape
+from genplug.cli.diff_markdown import code
 from genplug.cli.diff_text import MAX_ROWS
 from genplug.cli.main import main
+from genplug.spec.printable import escape_markdown
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER, POLICY_HEADER
 from tests.support.golden import check_golden
@@ -145,7 +146,7 @@ def test_code_in_markdown_cannot_end_its_cell(text: str, written: str) -> None:
 
 
 def test_text_in_markdown_has_no_markup() -> None:
-    assert escape("<b> [x](y) a_b|c @user #1") == "\\<b\\> \\[x\\](y) a\\_b\\|c \\@user \\#1"
+    assert escape_markdown("<b> [x](y) a_b|c @user #1") == "\\<b\\> \\[x\\](y) a\\_b\\|c \\@user \\#1"
 
 
 def test_equal_configurations_have_no_differences(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

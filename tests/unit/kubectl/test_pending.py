@@ -7,7 +7,7 @@ import pytest
 
 from genplug.kubectl.objects import decode_node, decode_pod
 from genplug.kubectl.pending import Analysis, Cause, analyze, build_use, find_similar, list_relevant_nodes
-from genplug.kubectl.pending_text import format_age, format_analysis
+from genplug.kubectl.pending_text import format_analysis
 from genplug.kubectl.reasons import AgentReasons, DeviceFailure, ResourceReasons
 from tests.support.kubectl import Object, make_node, make_pod
 
@@ -367,9 +367,3 @@ def test_table_has_the_first_holders_and_nodes() -> None:
     assert "default/holder-5 (priority" not in text
     assert "in use by 2 more pods" in text
     assert "and 5 more nodes; see -o json" in text
-
-
-def test_age_has_the_two_largest_units() -> None:
-    assert format_age("2026-11-27T17:29:00Z", NOW) == "1m"
-    assert format_age("2026-11-26T15:29:58Z", NOW) == "1d2h"
-    assert format_age("", NOW) == "unknown"

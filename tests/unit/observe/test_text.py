@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from genplug.observe.text import format_time, join_names, summarize_texts, to_epoch_seconds
+from genplug.observe.text import format_age, format_time, join_names, summarize_texts, to_epoch_seconds
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,11 @@ def test_texts_that_differ_in_numbers_only_are_counted_together() -> None:
     ]
     assert summarize_texts(["no link"] * 562) == ["562 × no link"]
     assert summarize_texts([]) == []
+
+
+def test_age_has_the_two_largest_units() -> None:
+    now = datetime(2026, 11, 27, 17, 30, tzinfo=UTC).timestamp()
+    assert format_age("2026-11-27T17:29:00Z", now) == "1m"
+    assert format_age("2026-11-26T15:29:58Z", now) == "1d2h"
+    assert format_age("2026-11-27T17:30:01Z", now) == "0s"
+    assert format_age("", now) == "unknown"
