@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from attrs import evolve
+
+from genplug.bundle.redaction import Redactor, is_secret_name
 from genplug.cli.diff_document import Report, count_changes, count_devices, sort_by_urgency
 from genplug.cli.diff_text import (
     IDS_NOTE,
@@ -14,6 +17,7 @@ from genplug.cli.diff_text import (
     label_change,
     summarize,
 )
+from genplug.comparison.compare import DeviceChange, ValueChange
 from genplug.comparison.pods import EFFECTS
 from genplug.observe.text import join_names
 from genplug.spec.printable import escape_line, escape_markdown
@@ -56,6 +60,22 @@ def code(text: str) -> str:
     return f"<code>{_MARKUP.sub(lambda match: f'&#{ord(match[0])};', text)}</code>"
 
 
+def _hide_secrets(change: ValueChange) -> ValueChange:
+    """Return a change without secrets: more people read a comment than may read the configuration of the node."""
+    if is_secret_name(change.name):
+        marker = "[removed: secret name]"
+        is_new = change.old is not None and change.new is not None and change.new != change.old
+        new = f"{marker}, another value" if is_new else marker
+        return evolve(change, old=change.old and marker, new=change.new and new)
+    redactor = Redactor()
+    old, new = (text and redactor.redact_text("", text) for text in (change.old, change.new))
+    return evolve(change, old=old, new=new)
+
+
+def _hide_device_secrets(change: DeviceChange) -> DeviceChange:
+    return evolve(change, edits=tuple(map(_hide_secrets, change.edits)))
+
+
 def _summary_row(report: Report) -> tuple[str, ...]:
     comparison = report.comparison
     resources = count_changes(comparison.resources) or "no changes"
@@ -77,7 +97,7 @@ def _format_details(report: Report) -> Iterator[str]:
         headings = ("Resource", "Change", *(("Devices", "Listed") if has_node else ()), "Keys")
         rows = []
         for change in comparison.resources:
-            keys = [code(describe_value_change(key)) for key in change.settings]
+            keys = [code(describe_value_change(_hide_secrets(key))) for key in change.settings]
             note = [escape_markdown(change.new.note)] if change.new is not None and change.new.note else []
             counts = tuple(text.replace("->", "→") for text in describe_counts(change)) if has_node else ()
             rows.append((code(change.name), change.change.value, *counts, "<br>".join(keys + note)))
@@ -85,7 +105,7 @@ def _format_details(report: Report) -> Iterator[str]:
     if comparison.devices:
         rows = []
         for device in sort_by_urgency(comparison.devices):
-            ids, resource, paths, details = describe_device(device)
+            ids, resource, paths, details = describe_device(_hide_device_secrets(device))
             lines = "<br>".join(map(code, details))
             rows.append((code(ids), label_change(device.change), code(resource), code(paths), lines))
         yield from (*_format_table(("Device", "Change", "Resource", "Path", "Details"), rows), "")

@@ -114,6 +114,22 @@ def test_markdown_has_a_summary_and_collapsed_details(root: Path, capsys: pytest
             assert line.count("|") in {5, 6}
 
 
+def test_markdown_for_a_comment_has_no_secrets(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    env = '{API_TOKEN: "hunter2-old", DB: "postgres://user:hunter2@db/x", MODE: fast}'
+    resource = f"resources: {{a.io/fuse: {{devices: [{{glob: /dev/fuse}}], allocate: {{env: {env}}}}}}}\n"
+    header = NEW.partition("resources:")[0]
+    Path("old.yaml").write_text(header + resource)
+    Path("new.yaml").write_text(header + resource.replace("hunter2", "hunter3").replace("fast", "slow"))
+    Path("none.yaml").write_text(header + resource.replace(f", allocate: {{env: {env}}}", ""))
+    for old in ("old.yaml", "none.yaml"):
+        assert main(["diff", old, "new.yaml", "--node", f"lab={root}", "-o", "markdown"]) == 0
+        text = capsys.readouterr().out
+        assert "hunter" not in text
+        assert "API_TOKEN" in text
+        assert "slow" in text
+    assert "another value" not in text
+
+
 def test_markdown_leaves_out_details_that_exceed_a_comment(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes = [option for number in range(60) for option in ("--node", f"n{number}={root}")]
     assert main(["diff", "old.yaml", "new.yaml", *nodes, "-o", "markdown"]) == 0
