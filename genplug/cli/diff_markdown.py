@@ -65,8 +65,8 @@ def _hide_secrets(change: ValueChange) -> ValueChange:
     if is_secret_name(change.name):
         marker = "[removed: secret name]"
         is_new = change.old is not None and change.new is not None and change.new != change.old
-        new = f"{marker}, another value" if is_new else marker
-        return evolve(change, old=change.old and marker, new=change.new and new)
+        new_marker = f"{marker}, another value" if is_new else marker
+        return evolve(change, old=change.old and marker, new=change.new and new_marker)
     redactor = Redactor()
     old, new = (text and redactor.redact_text("", text) for text in (change.old, change.new))
     return evolve(change, old=old, new=new)
