@@ -6,19 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from attrs import evolve, field, frozen
 
 from genplug.kubectl.agents import fetch_agent_status
+from genplug.kubectl.analysis import Analysis, PodUse
+from genplug.kubectl.analysis import Cause as PendingCause
+from genplug.kubectl.causes import find_similar
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
 from genplug.kubectl.json_values import JSON, read_map, read_text
 from genplug.kubectl.objects import Node, Pod, decode_node, decode_pod
-from genplug.kubectl.pending import (
-    Analysis,
-    PodUse,
-    analyze,
-    build_use,
-    count_requests,
-    find_similar,
-    list_relevant_nodes,
-)
-from genplug.kubectl.pending import Cause as PendingCause
+from genplug.kubectl.pending import analyze, build_use, count_requests, list_relevant_nodes
 from genplug.kubectl.reasons import AgentReasons, decode_reasons
 from genplug.kubectl.workloads import (
     analyze_creation,

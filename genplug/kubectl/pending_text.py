@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from genplug.cli.output import Cell, format_table, table_width, wrap_line
-from genplug.kubectl.pending import Analysis, Holder, NodeState, ResourceState, describe_failures
+from genplug.kubectl.analysis import Analysis, Holder, NodeState, ResourceState
+from genplug.kubectl.causes import describe_failures
 from genplug.observe.text import format_age
 from genplug.spec.printable import escape_line
 

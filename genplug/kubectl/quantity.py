@@ -6,8 +6,12 @@ The syntax is that of k8s.io/apimachinery, pkg/api/resource/quantity.go.
 import re
 from fractions import Fraction
 
-_QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?")
+_QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,9}))?")
 _MAX_CHARACTERS = 64
+_MAX_POWER = 100
+"""The power of ten from which an amount is above the limit, or rounded to nothing."""
+_MAX_VALUE = Fraction((1 << 63) - 1)
+"""The limit to which the API server reduces larger amounts."""
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
@@ -20,10 +24,12 @@ def parse_quantity(text: object) -> Fraction:
         return Fraction(0)
     number, suffix, exponent = Fraction(match[1]), match[2], match[3]
     if suffix in _BINARY:
-        return number * (1 << 10 * (1 + _BINARY.index(suffix)))
+        return min(number * (1 << 10 * (1 + _BINARY.index(suffix))), _MAX_VALUE)
     power = int(exponent) if exponent else _DECIMAL.get(suffix or "", 0)
+    if abs(power) > _MAX_POWER:
+        return _MAX_VALUE if power > 0 and number else Fraction(0)
     scale: int = 10 ** abs(power)
-    return number * scale if power >= 0 else number / scale
+    return min(number * scale if power >= 0 else number / scale, _MAX_VALUE)
 
 
 def format_quantity(resource: str, value: Fraction) -> str:
@@ -38,8 +44,4 @@ def format_quantity(resource: str, value: Fraction) -> str:
 
 
 def _round(value: Fraction, digits: int) -> str:
-    try:
-        return f"{float(value):.{digits}g}"
-    except OverflowError:
-        # The API server accepts a request of 1e999 bytes.
-        return f"1e{len(str(int(value))) - 1}"
+    return f"{float(value):.{digits}g}"

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import frozen
 
+from genplug.kubectl.analysis import Analysis, Cause
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_text
 from genplug.kubectl.objects import Pod
 from genplug.kubectl.obstacles import parse_amounts, sum_requests
-from genplug.kubectl.pending import Analysis, Cause, count_noun
+from genplug.kubectl.pending import count_noun
 from genplug.kubectl.quantity import format_quantity, parse_quantity
 from genplug.observe.text import join_names
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from genplug.kubectl.options import build_client, print_message
 
 if TYPE_CHECKING:
-    from genplug.kubectl.pending import Analysis
+    from genplug.kubectl.analysis import Analysis
 
 DESCRIPTION = """\
 Show why a pod waits for devices: for each resource that it requests, which nodes have it, and why the pod cannot have

@@ -49,6 +49,11 @@ def sum_of(containers: list[Object], init_containers: list[Object] = [], **spec:
         ("many", Fraction(0)),
         ("-1", Fraction(0)),
         ("9" * 100, Fraction(0)),
+        ("1e20", Fraction(2**63 - 1)),
+        ("64Ei", Fraction(2**63 - 1)),
+        ("1e999999999", Fraction(2**63 - 1)),
+        ("0e999999999", Fraction(0)),
+        ("1e-999999999", Fraction(0)),
     ],
 )
 def test_quantity_is_parsed_exactly(text: str, value: Fraction) -> None:
@@ -59,8 +64,8 @@ def test_quantity_is_formatted_for_its_resource() -> None:
     assert format_quantity("cpu", Fraction(3, 4)) == "750m"
     assert format_quantity("memory", Fraction(3 << 29)) == "1.5Gi"
     assert format_quantity("pods", Fraction(110)) == "110"
-    # The API server accepts such a request.
-    assert format_quantity("memory", parse_quantity("1e999")) == "1e980Ei"
+    # The API server accepts such a request, and reduces it.
+    assert format_quantity("memory", parse_quantity("1e999")) == "8Ei"
 
 
 def test_containers_and_sidecars_are_added_and_init_containers_are_a_minimum() -> None:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from genplug.kubectl.analysis import Analysis, Cause
+from genplug.kubectl.causes import find_similar
 from genplug.kubectl.objects import decode_node, decode_pod
-from genplug.kubectl.pending import Analysis, Cause, analyze, build_use, find_similar, list_relevant_nodes
+from genplug.kubectl.pending import analyze, build_use, list_relevant_nodes
 from genplug.kubectl.pending_text import format_analysis
 from genplug.kubectl.reasons import AgentReasons, DeviceFailure, ResourceReasons
 from tests.support.kubectl import Object, make_node, make_pod

@@ -2,8 +2,8 @@
 
 import pytest
 
+from genplug.kubectl.analysis import Cause
 from genplug.kubectl.objects import decode_pod
-from genplug.kubectl.pending import Cause
 from genplug.kubectl.workloads import Workload, analyze_creation, decode_workload, list_create_errors
 from tests.support.kubectl import Object, make_pod
 
