@@ -100,12 +100,12 @@ def format_topic(topic: "Topic") -> str:
 def format_key(key: "FoundKey", *, is_recursive: bool = False) -> str:
     """Return the documentation of a key as text."""
     from genplug.documentation.keys import type_text  # noqa: PLC0415 - see run
-    from genplug.documentation.markdown import strip_inline  # noqa: PLC0415 - as above
+    from genplug.documentation.markdown import format_markdown  # noqa: PLC0415 - as above
 
     parts = [f"{key.path or key.document} ({_DOCUMENT_NAMES[key.document]})"]
     parts.append("\n".join(wrap_line(line) for line in _list_facts(key)))
     if description := key.schema.get("description"):
-        parts.append(wrap_line(strip_inline(description)))
+        parts.append(format_markdown(description, table_width()))
     children = list(_list_descendants(key)) if is_recursive else list(key.child_keys)
     if children:
         start = f"{_common_path(key)}."

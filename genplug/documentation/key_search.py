@@ -167,18 +167,27 @@ def _list_properties(key: FoundKey, schema: Schema) -> Iterator[FoundKey]:
     for name, part in schema["properties"].items():
         path = f"{key.path}.{name}" if key.path else name
         resolved, _ = resolve(part, key.root)
-        yield FoundKey(key.document, path, resolved, key.root, name in required, _find_default(key, path, resolved))
+        default = _find_default(key, path, resolved)
+        # The schema of the values describes the merged values, which have every key of the defaults.
+        is_given = default is not None or (key.document == "values" and _find_value(path) is not _MISSING)
+        yield FoundKey(key.document, path, resolved, key.root, name in required and not is_given, default)
 
 
 def _find_default(key: FoundKey, path: str, schema: Schema) -> str | None:
     value: Any = _MISSING
     if key.document == "values":
-        value = _load_values()
-        for name in path.split("."):
-            value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
+        value = _find_value(path)
         if isinstance(value, Mapping) and value and "properties" in schema:
             # Its keys have the defaults.
             return None
     if value is _MISSING:
         value = schema.get("default", _MISSING)
     return None if value is _MISSING else inline(value)
+
+
+def _find_value(path: str) -> Any:  # noqa: ANN401 - a value of YAML
+    """Return the value of a path in the default values of the chart, or ``_MISSING``."""
+    value: Any = _load_values()
+    for name in path.split("."):
+        value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
+    return value

@@ -53,6 +53,12 @@ def test_topic_is_printed_without_markup(topic: Topic) -> None:
     assert find_topic(topic.name.upper()) is topic
 
 
+def test_key_with_a_value_in_the_chart_is_not_required(capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("values.pools", "values.daemonset"):
+        assert "\nrequired\n" not in explain(capsys, key)
+    assert "\nrequired\n" in explain(capsys, "resources.devices.glob")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_key_is_found_by_its_paths_and_printed(document: str) -> None:
     keys = list_all_keys(document)
