@@ -12,6 +12,7 @@ from pathlib import Path
 from genplug.doctor.facts import Kubelet, Machine, PluginsDirectory, Socket, UnknownFactError
 from genplug.doctor.machine import read_text
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET, PluginDirUnusableError, new_socket_name
+from genplug.record.agent_process import is_trusted
 from genplug.spec.limits import MAX_CHECKPOINT_BYTES, MAX_PLUGIN_SOCKETS, MAX_SEARCHED_PROCESSES
 
 CONNECT_SECONDS = 2.0
@@ -111,13 +112,15 @@ def read_kubelet(machine: Machine) -> Kubelet:
 
 
 def _find_options(proc: Path) -> dict[str, str]:
-    """Return the options of the first process with the name kubelet; empty without such a process."""
+    """Return the options of the first process of root with the name kubelet; empty without such a process."""
     for number, entry in enumerate(os.scandir(proc)):
         if number >= MAX_SEARCHED_PROCESSES:
             break
         with suppress(OSError):
-            if entry.name.isdecimal() and read_text(Path(entry.path) / "comm").strip() == "kubelet":
-                arguments = read_text(Path(entry.path) / "cmdline").split("\0")
+            process = Path(entry.path)
+            is_kubelet = entry.name.isdecimal() and read_text(process / "comm").strip() == "kubelet"
+            if is_kubelet and is_trusted(process):
+                arguments = read_text(process / "cmdline").split("\0")
                 return dict(_parse_options(arguments[1:]))
     return {}
 

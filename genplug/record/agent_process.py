@@ -19,6 +19,7 @@ _MAX_PROC_BYTES = 1 << 20
 """Bytes of a file of procfs that are read: a command line and an environment have at most a few hundred KiB."""
 _CONTAINER_ID = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope)?(?:/|$)", re.MULTILINE)
 _SERVICE = re.compile(r"/([^/\n]+\.service)(?:/|$)", re.MULTILINE)
+_EFFECTIVE_USER = re.compile(r"^Uid:\s+\d+\s+(\d+)", re.MULTILINE)
 _SECCOMP = {"0": "disabled", "1": "strict", "2": "filter"}
 """Modes of seccomp in proc_pid_status(5)."""
 _OWN_FILE_SYSTEMS = ("/proc", "/sys", "/dev")
@@ -73,7 +74,7 @@ def find_agent(proc: Path = Path("/proc")) -> AgentProcess | Unknown:
     for pid in pids:
         directory = proc / str(pid)
         arguments = _agent_arguments((_read(directory / "cmdline") or "").split("\0"))
-        if arguments is not None:
+        if arguments is not None and is_trusted(directory):
             variables = (line.partition("=") for line in (_read(directory / "environ") or "").split("\0"))
             environment = {name: value for name, _, value in variables if name}
             found.append(AgentProcess(directory, pid, arguments, environment))
@@ -84,6 +85,15 @@ def find_agent(proc: Path = Path("/proc")) -> AgentProcess | Unknown:
     return Unknown(
         f"several processes of 'genplug run' are visible: PID {', '.join(str(agent.pid) for agent in found)}"
     )
+
+
+def is_trusted(directory: Path) -> bool:
+    """Return whether a process in procfs belongs to root or to this user.
+
+    A process of another user can have any command line, whose files a command of root must not read.
+    """
+    match = _EFFECTIVE_USER.search(_read(directory / "status") or "")
+    return match is None or int(match[1]) in {0, os.geteuid()}
 
 
 def describe_method(agent: AgentProcess | Unknown) -> Fact:

@@ -135,6 +135,8 @@ def test_features_and_root_dir_are_those_of_the_kubelet_process(node: FakeNode) 
     assert kubelet.root_dir == "/data/kubelet"
     assert kubelet.config_file == str(node.root / "etc/kubelet.yaml")
     assert kubelet.features == {"DevicePlugins": False, "Other": True}
+    (process / "status").write_text("Name:\tkubelet\nUid:\t99999\t99999\t99999\t99999\n")
+    assert read_kubelet(machine).root_dir == ""
 
 
 async def test_configuration_is_compared_with_the_machine(node: FakeNode) -> None:

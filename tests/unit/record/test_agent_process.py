@@ -56,6 +56,14 @@ def test_several_agents_are_ambiguous(proc: Path, add_process: AddProcess) -> No
     assert find_agent(proc) == Unknown("several processes of 'genplug run' are visible: PID 3, 20")
 
 
+def test_process_of_another_user_is_not_the_agent(proc: Path, add_process: AddProcess) -> None:
+    status = add_process(3, ("genplug", "run", "--config", "/root/.kube/config")) / "status"
+    status.write_text(status.read_text().replace("1000\t0", "0\t99999"))
+    assert isinstance(find_agent(proc), Unknown)
+    add_process(20)
+    assert read_agent(proc).pid == 20
+
+
 def test_missing_agent_is_the_reason_of_every_fact(proc: Path) -> None:
     agent = find_agent(proc)
     assert isinstance(agent, Unknown)
