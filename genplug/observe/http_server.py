@@ -41,6 +41,10 @@ TEXT = "text/plain; charset=utf-8"
 _REQUEST_LINE = re.compile(r"([A-Za-z]{1,16}) (\S+) HTTP/1\.[01]")
 _ABSOLUTE_TARGET = re.compile(r"https?://([^/?#]*)(.*)")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+_PROXY_HEADERS = frozenset(
+    {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+)
+"""Headers that proxies add (RFC 7239; RFC 9110, section 7.6.3; and those of nginx and others)."""
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -111,7 +115,7 @@ class Request:
         ``kubectl port-forward`` is such a client: the container runtime connects to localhost in the network namespace
         of the pod (containerd, ``dialLocalhost`` in ``internal/cri/server/sandbox_portforward_linux.go``).
         """
-        return _is_loopback(self.client) and not self.headers.keys() & {"forwarded", "x-forwarded-for"}
+        return _is_loopback(self.client) and not self.headers.keys() & _PROXY_HEADERS
 
 
 class _RefusedError(Exception):

@@ -156,6 +156,21 @@ async def test_headers_without_an_end_are_refused(server: HttpServer) -> None:
     assert (await exchange(server, content)).startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize(
+    ("headers", "is_local"),
+    [
+        ({}, True),
+        ({"accept": "*/*"}, True),
+        ({"via": "1.1 proxy"}, False),
+        ({"x-real-ip": "192.0.2.1"}, False),
+        ({"x-forwarded-proto": "https"}, False),
+        ({"forwarded": "for=192.0.2.1"}, False),
+    ],
+)
+def test_request_of_a_proxy_is_not_local(headers: dict[str, str], *, is_local: bool) -> None:
+    assert Request("GET", "/", "", headers, "127.0.0.1").is_local is is_local
+
+
 async def test_error_of_a_page_is_not_sent_and_ends_nothing(server: HttpServer) -> None:
     response = await exchange(server, GET.replace(b"/a", b"/error"))
     assert response.startswith(b"HTTP/1.1 500")
