@@ -5,7 +5,9 @@ reports the error in the condition ReplicaFailure and in events with the reason 
 (k8s.io/kubernetes, pkg/controller/controller_utils.go, createPods).
 """
 
+import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import frozen
@@ -140,8 +142,10 @@ def _explain_quota(
 
     def list_actions() -> Iterator[str]:
         raised = format_quantity(resource, needed)
-        patch = f'{{"spec":{{"hard":{{"{name}":"{raised}"}}}}}}'
-        yield f"raise the quota: kubectl patch resourcequota {quota} --namespace {workload.namespace} --patch '{patch}'"
+        # Everyone who creates events can write the message, and the administrator copies the command into a shell.
+        patch = shlex.quote(json.dumps({"spec": {"hard": {name: raised}}}, separators=(",", ":")))
+        words = f"{shlex.quote(quota)} --namespace {workload.namespace}"
+        yield f"raise the quota: kubectl patch resourcequota {words} --patch {patch}"
         if holders:
             yield f"end a pod that uses the quota: {join_names([pod for pod, _, _ in holders])}"
         yield "run the workload in another namespace"

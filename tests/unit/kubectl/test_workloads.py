@@ -1,5 +1,8 @@
 """Why a workload has no pods; the messages are those of a real API server of Kubernetes 1.37."""
 
+import json
+import shlex
+
 import pytest
 
 from genplug.kubectl.analysis import Cause
@@ -40,6 +43,16 @@ def test_exceeded_quota_is_explained_with_the_pods_that_use_it() -> None:
         "end a pod that uses the quota: a, b",
         "run the workload in another namespace",
     )
+
+
+def test_command_to_copy_contains_texts_of_events_as_single_words() -> None:
+    name = "a';touch${IFS}x;'"
+    message = f"exceeded quota: $(touch), requested: {name}=1, used: {name}=1, limited: {name}=1"
+    action = analyze_creation(WORKLOAD, [message], []).actions[0]
+    command = shlex.split(action.removeprefix("raise the quota: "))
+    assert command[:-1] == ["kubectl", "patch", "resourcequota", "$(touch)", "--namespace", "ml", "--patch"]
+    assert json.loads(command[-1]) == {"spec": {"hard": {name: "2"}}}
+    assert "'$(touch)'" in action
 
 
 @pytest.mark.parametrize(
