@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Write what a bug report needs into one archive: versions, configuration and policy, status, metrics and readiness of the
-agent, the plan, the record of the node, the use of devices, the sockets of the kubelet, limits of the system, and what
-the configuration reads from the node. A part that cannot be collected is listed with the reason.
+agent, the plan, the checks of `genplug doctor`, the record of the node, the use of devices, the sockets of the kubelet,
+limits of the system, and what the configuration reads from the node. A part that cannot be collected is listed with the
+reason.
 
 Secrets are removed: the values of environment variables, annotations and headers in the configuration, user names in
 URLs, tokens, private keys, and values of names such as 'password'. REMOVED.json in the archive lists the file, the rule

@@ -24,8 +24,7 @@ SCHEMAS = {
 DESCRIPTION = """\
 Print a JSON Schema (draft-07). `config` and `policy` are the formats of the configuration and of the policy: editors
 use them to check and complete a file. The others are the formats of the JSON documents that the commands of genplug and
-`kubectl genplug` print. `audit` is the format of a record of the audit
-log, and `audit-report` that of `genplug audit`.
+`kubectl genplug` print. `audit` is the format of a record of the audit log, and `audit-report` that of `genplug audit`.
 """
 EPILOG = """\
 examples:
