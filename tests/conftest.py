@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,13 @@ REQUIREMENTS = {
 
 SYSTEM_MARKERS = ("cluster", "image", "packages", "podman")
 """Markers of tests that mostly wait for other programs, such as a kubelet or a build."""
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts a program in the background with an ignored SIGINT, and every program that the
+    # tests start would inherit it. Tests send Ctrl-C to such programs.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

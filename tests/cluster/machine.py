@@ -206,6 +206,9 @@ def _remove_control_group(group: Path, seconds: float = 30) -> None:
     while True:
         try:
             group.rmdir()
+        except FileNotFoundError:
+            # A shim that ended late, or another machine, has removed it.
+            return
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
@@ -216,4 +219,6 @@ def _remove_control_group(group: Path, seconds: float = 30) -> None:
 
 def _list_control_groups() -> set[Path]:
     """Return all control groups of containerd; those of the machine remain, empty, after its processes have ended."""
-    return set(Path("/sys/fs/cgroup").glob("*/k8s.io/**/")) | set(Path("/sys/fs/cgroup").glob("*/k8s.io/"))
+    # os.walk ignores a group that disappears meanwhile.
+    roots = Path("/sys/fs/cgroup").glob("*/k8s.io")
+    return {Path(directory) for root in roots for directory, _, _ in os.walk(root)}
