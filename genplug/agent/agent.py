@@ -8,9 +8,9 @@ fails stops no other task.
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
 
 from genplug import __version__
-from genplug.agent.audit_recorder import AuditRecorder
 from genplug.agent.config_reloader import ConfigReloader
 from genplug.agent.device_scanner import DeviceScanner
 from genplug.agent.device_usage import DeviceUsage
@@ -29,6 +29,9 @@ from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import Status
 from genplug.observe.status_builder import build_scan_statuses
 from genplug.spec.model import Config
+
+if TYPE_CHECKING:
+    from genplug.agent.audit_recorder import AuditRecorder
 
 
 class ListenError(Exception):
@@ -66,11 +69,7 @@ class Agent:
             wait_usage=self._wait_first_usage,
         )
         self._usage_poller = UsagePoller(settings, self.event_log, self._scanner.on_usage)
-        self._audit = (
-            AuditRecorder(settings, host, paths, self.event_log, lambda: self._reloader.active)
-            if settings.audit_dir is not None
-            else None
-        )
+        self._audit = self._create_audit_recorder(host, paths)
         audit = (Supervised("audit recorder", self._audit.run, self.event_log),) if self._audit is not None else ()
         self._supervised = (
             Supervised("configuration reloader", self._reloader.run, self.event_log),
@@ -196,6 +195,14 @@ class Agent:
         # Allocate checks the device nodes again: a refusal can be due to a change without an event.
         if entry.event is Event.ALLOCATION_REFUSED:
             self._scanner.request_rescan()
+
+    def _create_audit_recorder(self, host: Host, paths: HungPaths) -> "AuditRecorder | None":
+        if self.settings.audit_dir is None:
+            return None
+        # Imported here: an agent without an audit log does not load its modules.
+        from genplug.agent.audit_recorder import AuditRecorder  # noqa: PLC0415
+
+        return AuditRecorder(self.settings, host, paths, self.event_log, lambda: self._reloader.active)
 
     def _listen(self, host: str, port: int) -> Callable[[], None]:
         # Imported here: an agent without HTTP endpoints does not load the metrics library.

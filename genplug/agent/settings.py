@@ -4,7 +4,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from genplug.audit.writer import DEFAULT_LIMITS, Limits
+from genplug.audit.limits import DEFAULT_LIMITS, Limits
 from genplug.hardware.host import DEFAULT_CDI_DIRS
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 

@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 
 from attrs import frozen
 
 from genplug.audit.history import History
+from genplug.audit.limits import Limits, Sync
 from genplug.audit.reader import Problem, build_file_name, is_file_name, read_records
 from genplug.audit.records import Assignment, RecordError, complete_line
 from genplug.spec.limits import MAX_AUDIT_QUEUE_BYTES
@@ -31,31 +31,6 @@ _RETRY_SECONDS = 1.0
 """Seconds before a failed operation is repeated, and before a thread is started again."""
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _FLAGS = os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-class Sync(StrEnum):
-    """When records are written to the disk, so that a power failure does not lose them (``--audit-fsync``)."""
-
-    NEVER = "never"
-    INTERVAL = "interval"
-    ALWAYS = "always"
-
-
-@frozen
-class Limits:
-    """The limits of the files, and when they are synced.
-
-    A new file begins after ``max_bytes``. ``keep`` is the number of files, and ``max_age`` (seconds) the age of the
-    last write of a file after which it is deleted.
-    """
-
-    max_bytes: int = 10 << 20
-    max_age: float = 90 * 86400.0
-    keep: int = 10
-    sync: Sync = Sync.INTERVAL
-
-
-DEFAULT_LIMITS = Limits()
 
 
 @frozen

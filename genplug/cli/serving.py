@@ -20,7 +20,7 @@ from pathlib import Path
 
 from genplug.agent import Agent, Settings
 from genplug.agent.agent import ListenError
-from genplug.audit.writer import Limits, Sync
+from genplug.audit.limits import Limits, Sync
 from genplug.capture.archive import open_root
 from genplug.cli.options import format_address
 from genplug.cli.output import print_message

@@ -14,7 +14,7 @@ import pytest
 
 from genplug.agent import Agent, audit_recorder
 from genplug.audit import writer
-from genplug.audit.writer import Limits
+from genplug.audit.limits import Limits
 from genplug.cli.main import main
 from genplug.kubelet.pod_resources import list_device_uses
 from genplug.kubelet.reports import DeviceUse

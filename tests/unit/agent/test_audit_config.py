@@ -1,5 +1,8 @@
 """The difference between two configurations, for the audit log."""
 
+import subprocess
+import sys
+
 from attrs import evolve
 
 from genplug.agent.audit_config import MAX_NAMES, compare_configs, digest_policy
@@ -44,3 +47,9 @@ def test_names_beyond_the_limit_are_counted() -> None:
 def test_digest_of_a_policy_depends_on_its_content_only() -> None:
     assert digest_policy(evolve(DEFAULT_POLICY, file="p.yaml")) == digest_policy(DEFAULT_POLICY)
     assert digest_policy(evolve(DEFAULT_POLICY, block=True)) != digest_policy(DEFAULT_POLICY)
+
+
+def test_agent_without_an_audit_log_does_not_load_its_modules() -> None:
+    script = "import sys, genplug.agent.agent; print([name for name in sys.modules if 'audit' in name])"
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "['genplug.audit', 'genplug.audit.limits']"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from genplug.audit import writer as writer_module
+from genplug.audit.limits import DEFAULT_LIMITS, Limits, Sync
 from genplug.audit.records import Assignment, Container, Origin, RecordType, encode_record
-from genplug.audit.writer import DEFAULT_LIMITS, AuditWriter, Limits, Recovery, Sync
+from genplug.audit.writer import AuditWriter, Recovery
 from genplug.spec.limits import MAX_AUDIT_QUEUE_BYTES
 from tests.support.audit import read_documents
 from tests.support.mounts import bind_mount, mount_tmpfs, remount
