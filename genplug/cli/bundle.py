@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from genplug.cli.options import CONFIG_HELP, ROOT_HELP, add_cdi_search_dirs, parse_address
 from genplug.cli.output import format_table, print_message, table_width
+from genplug.observe.text import count_noun
 
 if TYPE_CHECKING:
     from genplug.bundle.contents import Bundle
@@ -222,7 +223,7 @@ def _write(bundle: "Bundle", output: str) -> int:
     name = "stdout" if output == "-" else output
     print_message(
         "bundle",
-        f"{name}: {len(bundle.files) - len(bundle.missing)} files, {len(content)} bytes; {count} "
-        f"value{'' if count == 1 else 's'} removed, which REMOVED.json lists; read the archive before you publish it",
+        f"{name}: {len(bundle.files) - len(bundle.missing)} files, {len(content)} bytes; "
+        f"{count_noun(count, 'value')} removed, which REMOVED.json lists; read the archive before you publish it",
     )
     return 0

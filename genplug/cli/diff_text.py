@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from genplug.cli.diff_document import Report, count_changes, count_devices, sort_by_urgency
-from genplug.cli.output import format_table, table_width, wrap_line
+from genplug.cli.output import format_table, table_width, wrap_escaped_line, wrap_line
 from genplug.comparison.compare import Change, DeviceChange, ResourceChange, ValueChange
 from genplug.comparison.pods import EFFECTS, AffectedPod
 from genplug.observe.text import join_names
-from genplug.spec.printable import escape_line
 
 MAX_ROWS = 50
 """Rows of a table; ``-o json`` has all."""
@@ -103,7 +102,7 @@ def _format_report(report: Report, *, has_heading: bool) -> str:
     remarks = [*(f"+ {text}" for text in comparison.added_remarks)]
     remarks += [f"- {text}" for text in comparison.removed_remarks]
     if remarks:
-        parts.append("\n".join(["warnings:", *(wrap_line(escape_line(remark)) for remark in remarks[:MAX_ROWS])]))
+        parts.append("\n".join(["warnings:", *(wrap_escaped_line(remark) for remark in remarks[:MAX_ROWS])]))
     return "\n\n".join(parts)
 
 

@@ -165,6 +165,11 @@ def wrap_line(text: str) -> str:
     return "\n".join(lines)
 
 
+def wrap_escaped_line(text: str) -> str:
+    """Return a text of another program as wrapped lines: a newline in it does not look like another line."""
+    return wrap_line(escape_line(text))
+
+
 def format_json(document: object) -> str:
     """Return a document as JSON for people and programs; characters that are not printable are escaped."""
     import json  # noqa: PLC0415 - only this format needs it

@@ -83,7 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
     from genplug.capture.archive import open_root  # noqa: PLC0415 - --help does not need it
     from genplug.record.agent_process import describe_method, find_agent, shares_files  # noqa: PLC0415
     from genplug.record.facts import Unknown  # noqa: PLC0415
-    from genplug.record.formats import format_markdown  # noqa: PLC0415
     from genplug.record.node import build_node_record  # noqa: PLC0415
 
     agent = find_agent()
@@ -102,14 +101,21 @@ def run(arguments: argparse.Namespace) -> int:
     add_defaults(arguments)
     with open_root(arguments.root) as root:
         document = build_node_record(_collect_sources(arguments, root, agent)).as_json()
-    match arguments.output:
+    print_record(document, arguments.output)
+    return 0
+
+
+def print_record(document: Mapping[str, Any], output: str) -> None:
+    """Print a record in the format of ``--output``."""
+    from genplug.record.formats import format_markdown  # noqa: PLC0415 - --help does not need it
+
+    match output:
         case "json":
             print(format_json(document))
         case "yaml":
             print(format_yaml(document), end="")
         case _:
             print(format_markdown(document), end="")
-    return 0
 
 
 def add_agent_options(arguments: argparse.Namespace, agent: "AgentProcess") -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from itertools import combinations
+from itertools import combinations, product, starmap
 
 from genplug.convert.conversion import Draft, Report
 from genplug.convert.section import Section
@@ -28,7 +28,7 @@ def allow_overlaps(report: Report) -> None:
     """Allow resources to share the device nodes that both of them select, as plugins without this check do."""
     patterns = {draft.name: set(_list_patterns(draft)) for draft in report.drafts}
     for first, second in combinations(report.drafts, 2):
-        if any(_overlaps(one, other) for one in patterns[first.name] for other in patterns[second.name]):
+        if any(starmap(_overlaps, product(patterns[first.name], patterns[second.name]))):
             for draft in (first, second):
                 draft.body.setdefault("share", {})["overlap"] = True
     for draft in report.drafts:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from genplug.cli.output import Cell, Painted, Style, format_table, paint, table_width, wrap_line
 from genplug.kubectl.agent_status import AgentState, Counts, ResourceStatus, Source
 from genplug.kubectl.fleet import FleetStatus, NodeStatus, PoolStatus
-from genplug.observe.text import join_names
+from genplug.observe.text import count_noun, join_names
 from genplug.spec.printable import escape_line
 
 Titles: TypeAlias = Mapping[tuple[str, str], str]
@@ -51,8 +51,8 @@ def _summary(fleet: FleetStatus) -> str:
     ready = paint("ready", Style.GOOD) if fleet.is_ready else paint("NOT READY", Style.ERROR)
     answers = sum(node.has_answered for node in nodes)
     return (
-        f"{_count(len(names), 'node')}{f' ({unready} not ready)' if unready else ''} in "
-        f"{_count(len(fleet.pools), 'pool')}: {ready}; agents: {states[AgentState.READY]} ready{others}; "
+        f"{count_noun(len(names), 'node')}{f' ({unready} not ready)' if unready else ''} in "
+        f"{count_noun(len(fleet.pools), 'pool')}: {ready}; agents: {states[AgentState.READY]} ready{others}; "
         f"{answers} of {sum(states.values())} responded"
     )
 
@@ -63,14 +63,14 @@ def _problem_lines(fleet: FleetStatus, titles: Titles, *, is_wide: bool) -> Iter
         for state, text in _STATES.items():
             names = [node.node for node in pool.nodes if node.agent is state]
             if names:
-                yield f"{title}: {_count(len(names), 'agent')} {text}: {_join(names, is_wide=is_wide)}"
+                yield f"{title}: {count_noun(len(names), 'agent')} {text}: {_join(names, is_wide=is_wide)}"
         if pool.unlocated:
-            yield f"{title}: {_count(pool.unlocated, 'agent')} missing on nodes that are not known"
+            yield f"{title}: {count_noun(pool.unlocated, 'agent')} missing on nodes that are not known"
         if any(not node.pod for node in pool.nodes) or pool.unlocated:
             command = f"kubectl describe daemonset --namespace {pool.namespace} {pool.daemon_set}"
             yield f"{title}: '{escape_line(command)}' shows why pods are not created"
         if unready := [node.node for node in pool.nodes if node.is_ready is False]:
-            yield f"{title}: {_count(len(unready), 'node')} not ready: {_join(unready, is_wide=is_wide)}"
+            yield f"{title}: {count_noun(len(unready), 'node')} not ready: {_join(unready, is_wide=is_wide)}"
         for text, names in _group_node_errors(pool):
             yield f"{title}: {_join(names, is_wide=is_wide)}: {escape_line(text)}"
         if others := [f"{node.node} ({_describe_config(node)})" for node in pool.nodes if pool.has_other_config(node)]:
@@ -179,7 +179,3 @@ def _cut(remarks: Sequence[str]) -> Iterator[str]:
 
 def _join(names: Sequence[str], *, is_wide: bool) -> str:
     return escape_line(", ".join(names) if is_wide else join_names(names))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -10,6 +10,8 @@ from genplug.spec.limits import MAX_KUBECTL_CALLS
 from genplug.spec.printable import escape_line
 
 KUBECTL_VARIABLE = "KUBECTL"
+_MAX_SECONDS = 3600
+"""The maximum of a time limit."""
 _PASSED = (
     ("--kubeconfig", "FILE", "kubeconfig file (default: that of kubectl)"),
     ("--context", "NAME", "context of the kubeconfig"),
@@ -74,6 +76,21 @@ def namespace_options(arguments: argparse.Namespace) -> tuple[str, ...]:
 def print_message(command: str, text: str) -> None:
     """Print a message of one line to stderr; stdout is for the result of a command."""
     print(f"kubectl genplug {command}: {escape_line(text)}", file=sys.stderr)
+
+
+def parse_seconds(text: str) -> float:
+    """Return a time limit.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not a positive number, or exceeds the maximum.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 to {_MAX_SECONDS}, found {text[:40]!r}")
+    return seconds
 
 
 def _passed_options(arguments: argparse.Namespace) -> Iterator[str]:

@@ -102,11 +102,6 @@ def list_relevant_nodes(analysis: Analysis) -> tuple[str, ...]:
     )
 
 
-def count_noun(count: int, noun: str) -> str:
-    """Return a number with a noun: ``1 device``, ``2 devices``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _describe_state(pod: Pod) -> Analysis | None:
     """Return the state of a pod that the scheduler does not examine, or None."""
     describe = f"kubectl describe pod --namespace {pod.namespace} {pod.name}"

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from genplug.cli.output import Cell, format_table, table_width, wrap_line
+from genplug.cli.output import Cell, format_table, table_width, wrap_escaped_line
 from genplug.kubectl.analysis import Analysis, Holder, NodeState, ResourceState
 from genplug.kubectl.causes import describe_failures
 from genplug.observe.text import format_age
-from genplug.spec.printable import escape_line
 
 _MAX_ROWS = 20
 """Nodes of a table; the JSON document has all of them."""
@@ -22,15 +21,15 @@ def format_analysis(analysis: Analysis, now: float) -> str:
 
     ``now`` is in seconds since the epoch.
     """
-    answer = _wrap(f"{analysis.namespace}/{analysis.name}: {analysis.summary}")
+    answer = wrap_escaped_line(f"{analysis.namespace}/{analysis.name}: {analysis.summary}")
     parts = ["\n".join([answer, *_cut([f"  {detail}" for detail in analysis.details])])]
     parts += [_format_resource(resource, now) for resource in analysis.resources if resource.nodes]
     if analysis.actions:
         parts.append("\n".join(["what you can change:", *_cut([f"  {action}" for action in analysis.actions])]))
     if analysis.not_evaluated:
-        parts.append(_wrap(f"not evaluated here: {', '.join(analysis.not_evaluated)}"))
+        parts.append(wrap_escaped_line(f"not evaluated here: {', '.join(analysis.not_evaluated)}"))
     if analysis.scheduler_message:
-        parts.append(_wrap(f"scheduler: {analysis.scheduler_message}"))
+        parts.append(wrap_escaped_line(f"scheduler: {analysis.scheduler_message}"))
     return "\n\n".join(parts)
 
 
@@ -128,7 +127,7 @@ def _format_resource(resource: ResourceState, now: float) -> str:
     table = format_table(("NODE", "HAS", "HEALTHY", "IN-USE", "WHY-NOT"), rows, table_width())
     more = len(ordered) - _MAX_ROWS
     rest = [f"and {more} more nodes; see -o json"] if more > 0 else []
-    return "\n".join([_wrap(f"{resource.name}, {resource.requested} requested"), table, *rest])
+    return "\n".join([wrap_escaped_line(f"{resource.name}, {resource.requested} requested"), table, *rest])
 
 
 def _list_reasons(node: NodeState, now: float) -> Iterator[str]:
@@ -154,13 +153,8 @@ def _describe_holder(holder: Holder, now: float) -> str:
 
 
 def _cut(lines: Sequence[str]) -> list[str]:
-    shown = list(map(_wrap, lines[:_MAX_LINES]))
+    shown = list(map(wrap_escaped_line, lines[:_MAX_LINES]))
     return [*shown, f"  and {len(lines) - _MAX_LINES} more; see -o json"] if len(lines) > _MAX_LINES else shown
-
-
-def _wrap(line: str) -> str:
-    """Return a text of the cluster as a line: a newline in it does not look like another line."""
-    return wrap_line(escape_line(line))
 
 
 def _read_time(text: str) -> str | None:

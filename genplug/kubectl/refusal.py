@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 from attrs import evolve, frozen
 
-from genplug.cli.output import wrap_line
+from genplug.cli.output import wrap_escaped_line
 from genplug.kubectl.admission_messages import Explanation, explain_refusal, explain_waiting, is_refusal
 from genplug.kubectl.objects import Container, Node, Pod
 from genplug.kubectl.reasons import NO_REASONS, AgentReasons
-from genplug.spec.printable import escape_line
 
 
 @frozen
@@ -89,14 +88,14 @@ def list_facts(refusal: Refusal, node: Node | None, agent: AgentReasons | None) 
 def format_refusal(refusal: Refusal) -> str:
     """Return what happened, what the kubelet reported, what is known now, and what to do."""
     pod = refusal.pod
-    parts = [_wrap(f"{pod.namespace}/{pod.name}: {refusal.summary}")]
+    parts = [wrap_escaped_line(f"{pod.namespace}/{pod.name}: {refusal.summary}")]
     if refusal.reason or refusal.message:
         where = f" on {pod.node}" if pod.node else ""
         text = f": {refusal.message}" if refusal.message else ""
-        parts.append(_wrap(f"kubelet{where}: {refusal.reason}{text}"))
+        parts.append(wrap_escaped_line(f"kubelet{where}: {refusal.reason}{text}"))
     if refusal.facts:
-        parts.append("\n".join(["now:", *(_wrap(f"  {fact}") for fact in refusal.facts)]))
-    parts.append("\n".join(["what to do:", *(_wrap(f"  {action}") for action in refusal.actions)]))
+        parts.append("\n".join(["now:", *(wrap_escaped_line(f"  {fact}") for fact in refusal.facts)]))
+    parts.append("\n".join(["what to do:", *(wrap_escaped_line(f"  {action}") for action in refusal.actions)]))
     return "\n\n".join(parts)
 
 
@@ -115,8 +114,3 @@ def build_refusal_document(refusal: Refusal) -> dict[str, object]:
         "actions": list(refusal.actions),
         "facts": list(refusal.facts),
     }
-
-
-def _wrap(line: str) -> str:
-    """Return a text of the cluster as a line: a newline in it does not look like another line."""
-    return wrap_line(escape_line(line))

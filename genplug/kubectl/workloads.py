@@ -16,9 +16,8 @@ from genplug.kubectl.analysis import Analysis, Cause
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_text
 from genplug.kubectl.objects import Pod
 from genplug.kubectl.obstacles import parse_amounts, sum_requests
-from genplug.kubectl.pending import count_noun
 from genplug.kubectl.quantity import format_quantity, parse_quantity
-from genplug.observe.text import join_names
+from genplug.observe.text import count_noun, join_names
 
 _QUOTA = re.compile(r"exceeded quota: (\S+), requested: (\S*), used: (\S*), limited: (\S*)")
 """The error of the quota admission plugin (k8s.io/apiserver, pkg/admission/plugin/resourcequota/controller.go)."""

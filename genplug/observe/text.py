@@ -17,6 +17,11 @@ def join_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def count_noun(count: int, noun: str) -> str:
+    """Return a number with a noun: ``1 device``, ``2 devices``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def summarize_probes(results: Iterable[tuple[str, str, Sequence[str], str]], verb: str, noun: str) -> list[str]:
     """Return a line for each probe of a resource: the texts for its devices usually differ in the path only.
 

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from genplug.health.probes import kind_of
 from genplug.health.value_check import ValueCheck
+from genplug.observe.text import count_noun
 from genplug.record.facts import Fact, Known
 from genplug.spec.model import Config, Resource
 from genplug.spec.probes import ProbeSpec
@@ -147,7 +148,7 @@ def _describe_uevent(check: Any) -> Description:  # noqa: ANN401 - as above
 def _describe_exec(check: Any) -> Description:  # noqa: ANN401 - as above
     """Return the program without its arguments, which may contain secrets."""
     count = len(check.command) - 1
-    arguments = f" with {count} argument{'' if count == 1 else 's'}" if count else ""
+    arguments = f" with {count_noun(count, 'argument')}" if count else ""
     return "runs", (check.command[0].text + arguments,), "the exit status is 0"
 
 

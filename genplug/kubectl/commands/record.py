@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable, Sequence
 
 from genplug import __version__
-from genplug.cli.output import format_json, format_yaml
+from genplug.cli.record import print_record
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
 from genplug.kubectl.discovery import first_error
 from genplug.kubectl.json_values import JSON, read_map, read_text
 from genplug.kubectl.objects import CONTAINER, POOL_LABEL
-from genplug.kubectl.options import build_client, namespace_options, print_message
+from genplug.kubectl.options import build_client, namespace_options, parse_seconds, print_message
 from genplug.kubectl.progress import ProgressBar
 from genplug.kubectl.release_access import Objects, RoleObjects
 from genplug.kubectl.release_config import list_config_maps
@@ -20,7 +20,6 @@ from genplug.kubectl.release_objects import NodeAnswer, read_account, read_label
 from genplug.kubectl.release_record import INSTANCE_LABEL, ReleaseObjects, build_release_record
 from genplug.observe.text import format_time
 from genplug.record.facts import Unknown
-from genplug.record.formats import format_markdown
 from genplug.record.node import NODE_KIND, Generation
 from genplug.spec.printable import escape_document
 
@@ -44,7 +43,6 @@ Only the key `generated` contains a time.
 exit codes: 0 success, 1 the cluster cannot be queried, 2 usage error, no such release or several releases
 """
 _NOT_FOUND = 2
-_MAX_SECONDS = 3600
 _SELECTOR = f"--selector={POOL_LABEL}"
 _ALL_NAMESPACES = ("--all-namespaces",)
 _MANAGED_FIELDS = "--show-managed-fields"
@@ -64,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_parse_seconds,
+        type=parse_seconds,
         default=60.0,
         help="time limit of the response of an agent (default: 60)",
     )
@@ -94,13 +92,7 @@ async def _run(arguments: argparse.Namespace) -> int:
     except* KubectlError as errors:
         raise first_error(errors) from None
     document = escape_document(build_release_record(generation, objects).as_json())
-    match arguments.output:
-        case "json":
-            print(format_json(document))
-        case "yaml":
-            print(format_yaml(document), end="")
-        case _:
-            print(format_markdown(document), end="")
+    print_record(document, arguments.output)
     return 0
 
 
@@ -240,13 +232,3 @@ def _select_namespace(objects: Objects, namespace: str) -> Objects:
     if isinstance(objects, Unknown):
         return objects
     return [item for item in objects if read_name(item).endswith(f".{namespace}")]
-
-
-def _parse_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 to {_MAX_SECONDS}, found {text[:40]!r}")
-    return seconds

@@ -14,7 +14,7 @@ from genplug.kubectl.fleet_document import build_document
 from genplug.kubectl.fleet_query import query_agents
 from genplug.kubectl.fleet_text import format_fleet
 from genplug.kubectl.objects import POOL_LABEL
-from genplug.kubectl.options import build_client, namespace_options, print_message
+from genplug.kubectl.options import build_client, namespace_options, parse_seconds, print_message
 from genplug.kubectl.progress import ProgressBar
 
 DESCRIPTION = """\
@@ -39,7 +39,6 @@ or node, 4 an agent or a node is missing or not ready
 _UNKNOWN, _NOT_READY = 2, 4
 _MAX_NAMES = 10
 """Resource names in an error."""
-_MAX_SECONDS = 3600
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_parse_seconds,
+        type=parse_seconds,
         default=20.0,
         help="time limit of the response of an agent (default: 20)",
     )
@@ -161,13 +160,3 @@ def _select_resources(fleet: FleetStatus, words: list[str]) -> FleetStatus:
         if not pool.resources or any(node.resources for node in nodes):
             pools.append(evolve(pool, nodes=tuple(nodes)))
     return evolve(fleet, pools=tuple(pools))
-
-
-def _parse_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 to {_MAX_SECONDS}, found {text[:40]!r}")
-    return seconds
