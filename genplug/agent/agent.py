@@ -20,6 +20,7 @@ from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
 from genplug.agent.supervision import Supervised
 from genplug.agent.usage_poller import UsagePoller
+from genplug.error_groups import unwrap_error_group
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
@@ -152,19 +153,20 @@ class Agent:
             if settings.listen is not None:
                 resources.callback(self._listen(*settings.listen))
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    running = [tasks.create_task(task.run(), name=task.name) for task in self._supervised]
-                    running.append(tasks.create_task(self._controller.run(), name=self._controller.name))
-                    await self._stopping.wait()
-                    self.event_log.emit(Event.STOPPING, "closing streams and removing sockets")
-                    for task in running:
-                        task.cancel()
-            except* PluginDirReplacedError as gone:
-                error = gone.exceptions[0]
-                while isinstance(error, ExceptionGroup):
-                    error = error.exceptions[0]
+                with unwrap_error_group(PluginDirReplacedError):
+                    await self._run_tasks()
+            except PluginDirReplacedError as error:
                 self.event_log.emit(Event.PLUGIN_DIR_REPLACED, str(error))
-                raise error from None
+                raise
+
+    async def _run_tasks(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(task.run(), name=task.name) for task in self._supervised]
+            running.append(tasks.create_task(self._controller.run(), name=self._controller.name))
+            await self._stopping.wait()
+            self.event_log.emit(Event.STOPPING, "closing streams and removing sockets")
+            for task in running:
+                task.cancel()
 
     def _publish(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
         self._kubelet.publish(snapshot, previous)

@@ -11,6 +11,7 @@ from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
 from genplug.agent.supervision import Supervised
 from genplug.agent.wakeup import Wakeup
+from genplug.error_groups import first_error
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
@@ -103,7 +104,7 @@ class KubeletController:
             if replaced is None:
                 raise
             # The supervision of this task needs the error without its group.
-            raise _first_error(replaced) from None
+            raise first_error(replaced) from None
         finally:
             directory.close()
         # The directory is followed until this task is cancelled.
@@ -162,9 +163,3 @@ class KubeletController:
             if previous is not None and previous.kubelet != listing.kubelet:
                 self._event_log.emit(Event.KUBELET_RESTARTED, "kubelet.sock was replaced: a kubelet started")
         self._offers.endpoints.on_directory_listing(listing)
-
-
-def _first_error(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import evolve, frozen
 
+from genplug.error_groups import unwrap_error_group
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
 from genplug.kubectl.objects import (
     POOL_LABEL,
@@ -79,15 +80,13 @@ async def discover_cluster(
     """
     selector = (f"--selector={POOL_LABEL}", _CHUNK_OPTION)
     node_options = (f"--selector={node_selector}",) if node_selector else ()
-    try:
+    with unwrap_error_group(KubectlError):
         async with asyncio.TaskGroup() as group:
             listed_daemon_sets = group.create_task(
                 kubectl.list_objects(decode_daemon_set, "get", "daemonsets.apps", *namespaces, *selector)
             )
             listed_pods = group.create_task(kubectl.list_objects(decode_pod, "get", "pods", *namespaces, *selector))
             listed_nodes = group.create_task(_list_nodes(kubectl, node_options))
-    except* KubectlError as errors:
-        raise first_error(errors) from None
     daemon_sets, pods, (nodes, nodes_error) = listed_daemon_sets.result(), listed_pods.result(), listed_nodes.result()
     if node_selector and nodes_error:
         raise nodes_error
@@ -124,11 +123,6 @@ async def _list_nodes(kubectl: Kubectl, options: tuple[str, ...]) -> tuple[list[
         if error.cause is not Cause.FORBIDDEN:
             raise
         return [], error
-
-
-def first_error(errors: ExceptionGroup[KubectlError]) -> BaseException:
-    """Return an error of a group: all of them usually have the same cause."""
-    return next((error for error in errors.exceptions if isinstance(error, KubectlError)), errors)
 
 
 def _build_pool(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Mapping[str, Node], *, is_restricted: bool) -> Pool:

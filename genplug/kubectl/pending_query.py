@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 
+from genplug.error_groups import unwrap_error_group
 from genplug.kubectl.agents import fetch_agent_status
 from genplug.kubectl.analysis import Analysis, PodUse
 from genplug.kubectl.analysis import Cause as PendingCause
@@ -174,12 +175,10 @@ async def _explain(kubectl: Kubectl, pod: Pod, nodes: Sequence[Node], pods: Clus
 
 
 async def _read_cluster(kubectl: Kubectl, namespace: str) -> tuple[list[Node], ClusterPods]:
-    try:
+    with unwrap_error_group(KubectlError):
         async with asyncio.TaskGroup() as group:
             nodes = group.create_task(kubectl.list_objects(decode_node, "get", "nodes", _CHUNK_OPTION))
             pods = group.create_task(_read_pods(kubectl, namespace))
-    except* KubectlError as errors:
-        raise next(error for error in errors.exceptions if isinstance(error, KubectlError)) from None
     return nodes.result(), pods.result()
 
 

@@ -17,6 +17,7 @@ from typing import cast
 
 from genplug.allocation.errors import AllocationError, failed_precondition
 from genplug.allocation.results import ProgramRun
+from genplug.error_groups import unwrap_error_group
 
 _MAX_OUTPUT_BYTES = 4096
 """Bytes of the output that are kept, the last ones, because a program prints the cause of its failure last."""
@@ -30,13 +31,10 @@ async def run_programs(programs: Iterable[ProgramRun]) -> None:
     Raises:
         AllocationError: a program failed.
     """
-    try:
+    with unwrap_error_group(AllocationError):
         async with asyncio.TaskGroup() as tasks:
             for program in programs:
                 tasks.create_task(run_program(program))
-    except* AllocationError as group:
-        error = group.exceptions[0]
-        raise error from None
 
 
 async def run_program(program: ProgramRun) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from genplug import __version__
 from genplug.cli.record import print_record
+from genplug.error_groups import unwrap_error_group
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
-from genplug.kubectl.discovery import first_error
 from genplug.kubectl.json_values import JSON, read_map, read_text
 from genplug.kubectl.objects import CONTAINER, POOL_LABEL
 from genplug.kubectl.options import build_client, namespace_options, parse_seconds, print_message
@@ -87,10 +87,8 @@ async def _run(arguments: argparse.Namespace) -> int:
         return _NOT_FOUND
     daemon_sets = [daemon_set for daemon_set in daemon_sets if _release_of(daemon_set) == selected[0]]
     generation = Generation(format_time(time.time()), "kubectl genplug record", __version__)
-    try:
+    with unwrap_error_group(KubectlError):
         objects = await _fetch_objects(kubectl, selected[0], daemon_sets, arguments.timeout)
-    except* KubectlError as errors:
-        raise first_error(errors) from None
     document = escape_document(build_release_record(generation, objects).as_json())
     print_record(document, arguments.output)
     return 0
