@@ -1,4 +1,4 @@
-"""Fill the generated regions of the pages under ``docs/reference``.
+"""Fill the generated regions of the pages under ``docs/reference`` and ``docs/internals``.
 
 ``python docs/generate.py`` writes the pages, ``--check`` fails if a page differs from what would be written. A region
 begins with ``<!-- generated: NAME ARGUMENT ... -->`` and ends with ``<!-- end -->``; NAME is a key of
@@ -53,18 +53,23 @@ from genplug.observe.events import Event  # noqa: E402
 from genplug.spec import limits  # noqa: E402
 from genplug.spec.denied_variables import DENIED_VARIABLES  # noqa: E402
 from genplug.spec.globs import expand_braces  # noqa: E402
+from tests.support.contract_points import (  # noqa: E402
+    POINTS_WITHOUT_TEST,
+    find_numbered_tests,
+    read_points,
+)
 
 BuildParser = Callable[[], argparse.ArgumentParser]
 """Makes the parser of a command, with defaults from the environment."""
 
-PAGES = ROOT / "docs/reference"
+DIRECTORIES = (ROOT / "docs/internals", ROOT / "docs/reference")
 CHART = ROOT / "deploy/helm/genplug"
 REGION = re.compile(r"(?P<begin><!-- generated: (?P<call>[^\n]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
     """Write the pages, or report which pages differ."""
-    parser = argparse.ArgumentParser(description="Fill the generated regions of docs/reference.")
+    parser = argparse.ArgumentParser(description="Fill the generated regions of docs/reference and docs/internals.")
     parser.add_argument("--check", action="store_true", help="write nothing, and fail if a page differs")
     check = parser.parse_args().check
     stale = {path: text for path, text in generate_pages().items() if path.read_text() != text}
@@ -77,7 +82,7 @@ def main() -> int:
 
 def generate_pages() -> dict[Path, str]:
     """Return the text of every page with its regions filled."""
-    return {path: fill_regions(path.read_text()) for path in sorted(PAGES.glob("*.md"))}
+    return {path: fill_regions(path.read_text()) for pages in DIRECTORIES for path in sorted(pages.glob("*.md"))}
 
 
 def fill_regions(text: str) -> str:
@@ -454,10 +459,21 @@ def render_checks(_before: str) -> Iterator[str]:
                 yield f"| `{check.name}` | {mark_literals(check.title)} | {mark_literals(check.why)} |"
 
 
+def render_contract_points(_before: str) -> Iterator[str]:
+    """Yield a table of the points of the kubelet contract with the tests of each."""
+    tests = find_numbered_tests()
+    yield from ("| Point | Stimulus and outcome | Tests |", "| --- | --- | --- |")
+    for number, text in read_points().items():
+        names = [f"`{name}`" for name in tests.get(number, [])]
+        held_by = ", ".join(names) or f"No test has this number: {POINTS_WITHOUT_TEST[number]}."
+        yield f"| {number} | {text.replace('|', chr(92) + '|')} | {held_by} |"
+
+
 GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
     "attributes": render_attributes,
     "checks": render_checks,
     "commands": render_commands,
+    "contract-points": render_contract_points,
     "denied-nodes": render_denied_nodes,
     "denied-variables": render_denied_variables,
     "diagnostics": render_diagnostics,

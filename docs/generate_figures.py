@@ -1,7 +1,9 @@
-"""Fill the figures of the benchmarks into the pages that state them.
+"""Fill measured figures into the pages that state them.
 
-``docs/explanation/benchmarks.json`` is the only source of these figures;
+``docs/explanation/benchmarks.json`` is the only source of the figures of the benchmarks;
 ``python -m benchmarks --json FILE`` writes it.
+Each file in ``docs/explanation/proof`` is the only source of a region ``proof NAME``; the programs that
+docs/explanation/guarantees.md names write them.
 ``python docs/generate_figures.py`` rewrites the marked regions of the pages. With ``--check`` it writes nothing and
 exits with 1 if a region differs from the source.
 """
@@ -18,9 +20,12 @@ from typing import Any, Final
 
 DOCS = Path(__file__).resolve().parent
 SOURCE = DOCS / "explanation" / "benchmarks.json"
+PROOF = DOCS / "explanation" / "proof"
 PAGES: Final = (DOCS.parent / "README.md", *sorted(DOCS.glob("**/*.md")))
 
-_REGION = re.compile(r"(?P<start><!-- figures: (?P<name>[a-z]+) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL)
+_REGION = re.compile(
+    r"(?P<start><!-- figures: (?P<name>[a-z][a-z -]*?) -->\n).*?(?P<end><!-- end of figures -->)", re.DOTALL
+)
 
 Figure = Mapping[str, Any]
 """One entry of ``figures`` in the source: ``name``, ``unit``, ``median``, ``min``, ``max``, ``budget``, ``peer``."""
@@ -51,7 +56,7 @@ def main() -> int:
     stale = [path for path in PAGES if render_page(path.read_text(), source) != path.read_text()]
     for path in stale:
         if check:
-            print(f"{path}: figures differ from {SOURCE.name}; run python docs/generate_figures.py", file=sys.stderr)
+            print(f"{path}: figures differ from their source; run python docs/generate_figures.py", file=sys.stderr)
         else:
             path.write_text(render_page(path.read_text(), source))
             print(f"{path}: written")
@@ -61,7 +66,23 @@ def main() -> int:
 def render_page(text: str, source: Mapping[str, Any]) -> str:
     """Return a page with its marked regions rendered from the source."""
     figures = {figure["name"]: figure for figure in source["figures"]}
-    return _REGION.sub(lambda match: f"{match['start']}{_TABLES[match['name']](figures, source)}{match['end']}", text)
+
+    def render_region(match: re.Match[str]) -> str:
+        kind, _, name = match["name"].partition(" ")
+        if kind == "proof":
+            content = _proof_table(json.loads((PROOF / f"{name}.json").read_text()))
+        else:
+            content = _TABLES[match["name"]](figures, source)
+        return f"{match['start']}{content}{match['end']}"
+
+    return _REGION.sub(render_region, text)
+
+
+def _proof_table(record: Mapping[str, Any]) -> str:
+    """Return the table of a record, and the conditions under which it was measured."""
+    conditions = ", ".join(f"{name} {value}" for name, value in record["conditions"].items())
+    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in record["rows"]]
+    return f"{_table(tuple(record['columns']), rows)}Conditions: {conditions}.\n\n"
 
 
 def _cost_table(figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
