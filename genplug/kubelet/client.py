@@ -10,6 +10,8 @@ from pathlib import Path
 
 import grpc
 
+from genplug.kubelet.denied_access import DENIALS, describe_denied_access
+
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
@@ -54,7 +56,8 @@ def _convert_error(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         for number in _SYSTEM_ERRORS:
             if os.strerror(number) in details:
-                return CallError(f"cannot connect to {socket}: {os.strerror(number)}")
+                hint = f". {describe_denied_access(socket)}" if number in DENIALS else ""
+                return CallError(f"cannot connect to {socket}: {os.strerror(number)}{hint}")
     if os.strerror(errno.ECONNREFUSED) in details:
         return CallError(f"connection refused: no process listens on {socket}")
     if os.strerror(errno.ENOENT) in details:

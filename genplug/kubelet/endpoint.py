@@ -18,6 +18,7 @@ import grpc
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.bind import bind_error
 from genplug.kubelet.client import CallError, call
+from genplug.kubelet.denied_access import DENIALS, describe_denied_access
 from genplug.kubelet.endpoint_events import (
     Event,
     KubeletSeen,
@@ -69,13 +70,11 @@ _HINTS = {
     errno.ENOSPC: "free space or inodes on its file system",
     errno.EDQUOT: "raise the quota of its file system",
     errno.EROFS: "its file system is read-only; mount it read-write",
-    errno.EACCES: "run genplug as root, with the directory mounted read-write",
-    errno.EPERM: "run genplug as root, with the directory mounted read-write",
     errno.EMFILE: "the limit of open files of the process is reached; raise RLIMIT_NOFILE of the agent",
     errno.ENFILE: "the limit of open files of the node is reached; raise the sysctl fs.file-max",
     errno.ENOMEM: "the node or the pod is out of memory; raise the memory limit of the pod",
 }
-"""What to do if a socket cannot be created, by the error of the system."""
+"""What to do if a socket cannot be created, by the error of the system, except after a denied access."""
 
 
 class Endpoint:
@@ -211,6 +210,9 @@ class Endpoint:
             return str(error)
         if isinstance(error, RuntimeError) and self._socket is not None:
             error = bind_error(self._socket) or error
+        if isinstance(error, OSError) and error.errno in DENIALS:
+            hint = describe_denied_access(self._directory)
+            return f"cannot create a socket in {self._directory}: {error.strerror}. {hint}"
         if isinstance(error, OSError):
             hint = _HINTS.get(error.errno or 0, "check the file system of the directory")
             return f"cannot create a socket in {self._directory}: {error.strerror or error}; {hint}"

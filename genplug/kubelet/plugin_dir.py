@@ -17,6 +17,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from genplug.kubelet.denied_access import DENIALS, describe_denied_access
+
 KUBELET_SOCKET = "kubelet.sock"
 SOCKET_PREFIX = "genplug-"
 MAX_SOCKET_PATH_BYTES = 107
@@ -26,10 +28,8 @@ _HINTS = {
     errno.EMFILE: "The limit of open files of the process is reached; raise RLIMIT_NOFILE of the agent",
     errno.ENFILE: "The limit of open files of the node is reached; raise the sysctl fs.file-max",
     errno.ENOMEM: "The node or the pod is out of memory; raise the memory limit of the pod",
-    errno.EACCES: "Run genplug as root, with access to the directory",
-    errno.EPERM: "Run genplug as root, with access to the directory",
 }
-"""What to do after an error of the system."""
+"""What to do after an error of the system, except after a denied access."""
 
 _NOT_IN_SLUG = re.compile(r"[^a-z0-9]+")
 _MAX_SLUG_CHARACTERS = 30
@@ -132,11 +132,11 @@ class PluginDir:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise PluginDirUnusableError(
-                f"cannot open the kubelet's directory {path}: {error.strerror}. Check that a kubelet runs on this node "
-                "and that --device-plugins-dir is the directory of its socket (in the chart: "
-                "daemonset.devicePluginsDir)"
-            ) from error
+            hint = (
+                "Check that a kubelet runs on this node and that --device-plugins-dir is the directory of its socket "
+                "(in the chart: daemonset.devicePluginsDir)"
+            )
+            raise PluginDirUnusableError(_describe_error("open", path, error, hint)) from error
 
     def close(self) -> None:
         """Release the lock and close the directory. A second call has no effect.
@@ -174,7 +174,10 @@ class PluginDir:
                         own[entry.name] = identity
             return PluginDirListing(stat_socket(self.path / KUBELET_SOCKET), own)
         except OSError as error:
-            raise PluginDirUnusableError(_describe_error("list", self.path, error)) from error
+            hint = (
+                "Check that a kubelet runs on this node and that its directory is mounted at the path in --kubelet-dir"
+            )
+            raise PluginDirUnusableError(_describe_error("list", self.path, error, hint)) from error
 
     def check_writable(self) -> None:
         """Check that this process can create sockets in the directory.
@@ -183,11 +186,13 @@ class PluginDir:
             PluginDirUnusableError: it cannot.
         """
         if not os.access(self.path, os.W_OK | os.X_OK):
-            raise PluginDirUnusableError(
-                f"cannot create sockets in {self.path}: the directory is read-only, or this process (uid "
-                f"{os.geteuid()}) has no permission to write to it. Run genplug as root, with the directory mounted "
-                "read-write"
+            is_read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY
+            reason = (
+                f"{os.strerror(errno.EROFS)}. Mount the directory read-write"
+                if is_read_only
+                else f"{os.strerror(errno.EACCES)}. {describe_denied_access(self.path)}"
             )
+            raise PluginDirUnusableError(f"cannot create sockets in {self.path}: {reason}")
 
     def remove_leftovers(self) -> tuple[str, ...]:
         """Delete the sockets of a process that was killed, and return their names. Requires the lock."""
@@ -209,9 +214,6 @@ class PluginDir:
             )
 
 
-def _describe_error(operation: str, path: Path, error: OSError) -> str:
-    hint = _HINTS.get(
-        error.errno or 0,
-        "Check that a kubelet runs on this node and that its directory is mounted at the path in --kubelet-dir",
-    )
+def _describe_error(operation: str, path: Path, error: OSError, other_hint: str) -> str:
+    hint = describe_denied_access(path) if error.errno in DENIALS else _HINTS.get(error.errno or 0, other_hint)
     return f"cannot {operation} the kubelet's directory {path}: {error.strerror}. {hint}"

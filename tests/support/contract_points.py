@@ -7,7 +7,6 @@ from tests.support.pages import ROOT
 CONTRACT = ROOT / "docs" / "internals" / "kubelet-contract.md"
 
 POINTS_WITHOUT_TEST = {
-    76: "no test starts the agent as a user who cannot connect to kubelet.sock",
     77: "tests/image runs without capabilities and with a read-only root file system, but without seccomp and SELinux",
     80: "the benchmarks restart the kubelet 50 times; no test runs for hours",
     81: "tests/cluster covers the steps on the versions that tests/cluster/build has built",

@@ -9,10 +9,16 @@ from genplug.agent import Agent
 
 async def get(agent: Agent, page: str, host: str = "127.0.0.1") -> tuple[int, str]:
     """Return status and text of a page, requested from a thread: the loop must be free to respond."""
+    assert agent.http_port is not None
+    return await get_from_port(agent.http_port, page, host)
+
+
+async def get_from_port(port: int, page: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    """Return status and text of a page of an agent, which may run in another process."""
 
     def request() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{host}:{agent.http_port}{page}", timeout=10) as response:
+            with urllib.request.urlopen(f"http://{host}:{port}{page}", timeout=10) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
