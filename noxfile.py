@@ -167,6 +167,13 @@ def test_root(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz everything that genplug reads; ``-- --minutes N --target T --record FILE``; ``-- --help`` lists the rest."""
+    install(session, "-e", ".[fuzz,test]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
 def chart(session: nox.Session) -> None:
     """Test the chart and the completion scripts, and compare the chart's generated files; needs .ci/tools."""
     install(session, "-e", ".[dev]")

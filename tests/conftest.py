@@ -38,6 +38,7 @@ REQUIREMENTS = {
         IS_ROOT and Path("/dev/fuse").is_char_device(),
         "needs /dev/fuse for files that hang: as root, modprobe fuse",
     ),
+    "fuzzer": (importlib.util.find_spec("atheris") is not None, "needs atheris: install the fuzz extra on x86-64"),
     "generator": (importlib.util.find_spec("grpc_tools") is not None, "needs grpcio-tools: install the dev extra"),
     "helm": (
         all((TOOLS / name).exists() for name in ("helm3", "helm4", "kubectl"))

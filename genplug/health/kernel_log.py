@@ -14,6 +14,8 @@ _MAX_RECORD_BYTES = 1 << 14
 MAX_RECORDS_PER_TURN = 500
 """Records that are read before the event loop does other work."""
 _FACILITY_KERNEL = 0
+_MAX_NUMBER_DIGITS = 20
+"""Digits of the largest number of 64 bits, the type of the number of a record."""
 _MIN_FIELDS = 3
 """Fields before the text of a record: level and facility, number, time."""
 
@@ -34,8 +36,13 @@ def parse_record(content: bytes) -> Iterator[LogRecord]:
         # Lines that start with a space are properties of the previous record, such as its device.
         if not semicolon or line.startswith(" ") or len(fields) < _MIN_FIELDS:
             continue
-        if all(field.isdecimal() for field in fields[:2]) and int(fields[0]) >> 3 == _FACILITY_KERNEL:
+        if all(map(_is_number, fields[:2])) and int(fields[0]) >> 3 == _FACILITY_KERNEL:
             yield LogRecord(int(fields[1]), text)
+
+
+def _is_number(field: str) -> bool:
+    # int() raises a ValueError for thousands of digits.
+    return field.isdecimal() and field.isascii() and len(field) <= _MAX_NUMBER_DIGITS
 
 
 class KernelLog:

@@ -2,11 +2,17 @@
 
 RE2 takes time linear in the length of the text, so an expression cannot hang the agent. It has no look-ahead and no
 back-references. Its memory for an expression is limited. Attribute values are escaped in an expression.
+
+RE2 accepts UTF-8 only. The names of files and the messages of the kernel can contain other bytes, which Python decodes
+as surrogates (PEP 383): an expression matches them as U+FFFD, the replacement character.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Protocol, TypeAlias
+
+from attrs import define
 
 from genplug.spec.limits import (
     MAX_REGEX_CHARACTERS,
@@ -15,6 +21,8 @@ from genplug.spec.limits import (
     MAX_RENDERED_REGEXES,
 )
 from genplug.spec.template import Template, Values
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class PatternError(ValueError):
@@ -45,6 +53,23 @@ class Pattern(Protocol):
         ...
 
 
+@define(eq=False)
+class _Utf8Pattern:
+    """A pattern of RE2 for texts with surrogates, for which RE2 itself raises a UnicodeEncodeError."""
+
+    pattern: Pattern
+    groups: int
+    programsize: int
+
+    def search(self, text: str, /) -> Match | None:
+        """See :meth:`Pattern.search`."""
+        return self.pattern.search(_replace_surrogates(text))
+
+    def finditer(self, text: str, /) -> Iterator[Match]:
+        """See :meth:`Pattern.finditer`."""
+        return self.pattern.finditer(_replace_surrogates(text))
+
+
 Conditions: TypeAlias = tuple[tuple[Pattern, ...], ...]
 """Conditions that all have to be met; each is met if one of its patterns matches."""
 
@@ -65,13 +90,13 @@ def compile_regex(text: str) -> Pattern:
     options.log_errors = False
     options.max_mem = MAX_REGEX_MEMORY_BYTES
     try:
-        pattern: Pattern = re2.compile(text, options)
+        pattern: Pattern = re2.compile(_replace_surrogates(text), options)
     except re2.error as error:
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
         if "too large" in reason:
             reason = f"it needs more than {MAX_REGEX_MEMORY_BYTES >> 10} KiB of memory, the maximum ({reason})"
         raise PatternError(reason) from None
-    return pattern
+    return _Utf8Pattern(pattern, pattern.groups, pattern.programsize)
 
 
 def render_regexes(template: Template, values: Values) -> Iterator[Pattern]:
@@ -83,7 +108,10 @@ def render_regexes(template: Template, values: Values) -> Iterator[Pattern]:
     """
     import re2  # noqa: PLC0415 - see compile_regex
 
-    texts = tuple(template.render_each(values, re2.escape if template.names else str))
+    def escape(value: str) -> str:
+        return str(re2.escape(_replace_surrogates(value)))
+
+    texts = tuple(template.render_each(values, escape if template.names else str))
     if len(texts) > MAX_RENDERED_REGEXES:
         reason = f"at most {MAX_RENDERED_REGEXES} are allowed; use attributes with fewer values"
         raise PatternError(f"the values of its attributes give {len(texts)} expressions, {reason}")
@@ -107,3 +135,7 @@ def matched_value(match: Match, pattern: Pattern) -> str | None:
         return match.group("value")
     except IndexError:
         return match.group(1 if pattern.groups else 0)
+
+
+def _replace_surrogates(text: str) -> str:
+    return text if text.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -49,6 +49,11 @@ def test_record_of_a_program_does_not_count(facility: int) -> None:
         (b"x,1,0,-;text\n", []),
         (b"6,x,0,-;text\n", []),
         (b"-6,1,0,-;text\n", []),
+        (b"6,18446744073709551615,0,-;text\n", [LogRecord(18446744073709551615, "text")]),
+        # int() raises a ValueError for more than 4300 digits.
+        (b"6," + b"1" * 5000 + b",0,-;text\n", []),
+        (b"1" * 5000 + b",1,0,-;text\n", []),
+        ("6,\N{ARABIC-INDIC DIGIT ONE},0,-;text\n".encode(), []),
         (b"<6>text; of an old kernel\n", []),
     ],
 )

@@ -95,3 +95,17 @@ def test_rendered_value_matches_only_itself(text: str) -> None:
     assert pattern.search(text)
     for other in ("", f"{text}{text}", text[:-1], f"{text}x"):
         assert not pattern.search(other)
+
+
+@pytest.mark.parametrize("text", ["/dev/x\udcff0", "\ud800", "a\udfffb\udc80"])
+def test_text_with_bytes_that_are_not_utf8_is_searched(text: str) -> None:
+    pattern = compile_regex("\N{REPLACEMENT CHARACTER}")
+    assert pattern.search(text) is not None
+    assert len(list(pattern.finditer(text))) == len([character for character in text if character >= "\ud800"])
+    assert compile_regex("x").search(text) is None or "x" in text
+
+
+def test_value_with_bytes_that_are_not_utf8_renders_a_regex_that_matches_it() -> None:
+    (pattern,) = render_regexes(Template.parse("^${a}$"), {"a": ("x\udcff",)})
+    assert pattern.search("x\udcff") is not None
+    assert pattern.search("x") is None

@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of everything that genplug reads from others (docs/contributing/fuzzing.md)."""

@@ -1,0 +1,57 @@
+"""The figures of the runs as a table: the form of docs/explanation/proof."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from genplug import __version__
+from tests.fuzz.inputs import read_findings
+from tests.fuzz.runner import State, Statistics
+from tests.fuzz.target import MAX_SECONDS, Target
+
+
+def build_record(targets: Iterable[Target], state: State) -> dict[str, Any]:
+    """Return the conditions and a row for each target, with the sums in the last row."""
+    rows: list[tuple[str, ...]] = []
+    total, fixed, unfixed = Statistics(), 0, 0
+    for target in targets:
+        run = state.statistics.get(target.name, Statistics())
+        kept, found = len(read_findings(target)), len(state.list_findings(target))
+        rows.append((target.title, *_format_run(run), str(run.edges), str(kept), str(found)))
+        total.inputs, total.seconds = total.inputs + run.inputs, total.seconds + run.seconds
+        fixed, unfixed = fixed + kept, unfixed + found
+    rows.append(("all", *_format_run(total), "", str(fixed), str(unfixed)))
+    return {
+        "conditions": {
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "genplug": __version__,
+            "atheris": importlib.metadata.version("atheris"),
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "cores": os.cpu_count(),
+            "hang after": f"{MAX_SECONDS:g} s of processor time",
+        },
+        "columns": ["Target", "Inputs", "Minutes", "Inputs/s", "Edges", "Findings fixed", "Findings open"],
+        "rows": rows,
+    }
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def _format_run(run: Statistics) -> tuple[str, str, str]:
+    speed = run.inputs / run.seconds if run.seconds else 0.0
+    return format_number(run.inputs), format_number(round(run.seconds / 60)), format_number(round(speed))
+
+
+def format_number(number: int) -> str:
+    """Return a number with a space between groups of three digits."""
+    return f"{number:,}".replace(",", " ")
