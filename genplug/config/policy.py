@@ -118,6 +118,8 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         return values.name_globs(inner.get("allow") if isinstance(inner, MapNode) else None, f"{part}.allow")
 
     names, allow = tree.get("resources"), globs("devices", "allow")
+    read = tree.get("read")
+    variables = read.get("env") if isinstance(read, MapNode) else None
     return Policy(
         file=file,
         resources=DEFAULT_POLICY.resources if names is None else values.name_globs(names, "resources"),
@@ -128,7 +130,8 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         mounts=globs("mounts", "allow") or (),
         writable=globs("mounts", "writable") or (),
         programs=globs("exec", "allow") or (),
-        read=DEFAULT_POLICY.read if (read := globs("read", "allow")) is None else ReadRules(read),
+        read=DEFAULT_POLICY.read if (files := globs("read", "allow")) is None else ReadRules(files),
+        read_env=DEFAULT_POLICY.read_env if variables is None else values.name_globs(variables, "read.env"),
         http=_decode_http(tree, diagnostics),
         unix_sockets=globs("unixSocket", "allow") or (),
         cdi=name_globs("cdi"),

@@ -378,6 +378,7 @@ def _list_rules(policy: Policy) -> dict[str, object]:
         "mounts.writable": [glob.text for glob in policy.writable],
         "exec.allow": [glob.text for glob in policy.programs],
         "read.allow": [glob.text for glob in policy.read.globs],
+        "read.env": list(policy.read_env),
         "http.allow": list(policy.http),
         "unixSocket.allow": [glob.text for glob in policy.unix_sockets],
         "cdi.allow": list(policy.cdi),

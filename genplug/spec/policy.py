@@ -14,6 +14,9 @@ from genplug.spec.denied_variables import denied_value_effect, denied_variable_e
 from genplug.spec.globs import Glob
 from genplug.spec.read_rules import DEFAULT_READ_RULES, ReadRules, literal_path
 
+DEFAULT_READ_VARIABLES = ("NODE_NAME", "NODE_IP", "HOST_IP", "POD_NAME", "POD_NAMESPACE", "POD_UID", "POD_IP")
+"""The usual names of what the downward API gives to the pod of an agent. Other variables may contain secrets."""
+
 
 @frozen
 class Policy:
@@ -27,6 +30,7 @@ class Policy:
     - ``programs``: globs over the paths of programs that probes and ``preStart`` may run.
     - ``cdi``: globs over the qualified names of other programs' CDI devices.
     - ``read``: which files attributes and probes may read.
+    - ``read_env``: globs over the names of environment variables of the genplug process that ``env.NAME`` may read.
     - ``http``: the addresses to which ``http`` and ``tcpSocket`` probes may connect (``genplug.spec.connect_rules``).
     - ``unix_sockets``: globs over the paths of sockets to which ``unixSocket`` probes may connect.
     - ``annotations``: globs over the keys of annotations.
@@ -47,6 +51,7 @@ class Policy:
     programs: tuple[Glob, ...] = ()
     cdi: tuple[str, ...] = ()
     read: ReadRules = DEFAULT_READ_RULES
+    read_env: tuple[str, ...] = DEFAULT_READ_VARIABLES
     http: tuple[str, ...] = ("127.0.0.0/8", "::1")
     unix_sockets: tuple[Glob, ...] = ()
     annotations: tuple[str, ...] = ()
@@ -124,6 +129,12 @@ class Policy:
     def read_glob_error(self, glob: Glob) -> str:
         """Return which rule forbids to search for a glob of files to read, or an empty string."""
         return "" if self.read.may_allow_match(glob) else self._refuse_read()
+
+    def read_env_error(self, name: str) -> str:
+        """Return which rule forbids to read an environment variable of the genplug process, or an empty string."""
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.read_env):
+            return ""
+        return self._refuse("read.env", _format_list(self.read_env))
 
     def candidate_error(self, path: str) -> str:
         """Return which rule forbids that a glob of ``devices`` names a path, or an empty string.

@@ -24,6 +24,7 @@ PERMISSIVE_POLICY = Policy(
     cdi=("*",),
     annotations=("*",),
     read=parse_read_rules(("/**",)),
+    read_env=("*",),
     unix_sockets=(Glob.parse("/**"),),
     http=("0.0.0.0/0", "::/0", "*"),
 )

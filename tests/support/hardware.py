@@ -23,8 +23,8 @@ from genplug.spec.template import Template
 
 NAME = "a.example/x"
 LOCATION = SourceLocation("devices.yaml", 5, 7)
-BLOCK_POLICY = Policy(block=True, read=parse_read_rules(("/**",)))
-"""Allows block devices and reading files, which the default policy denies."""
+BLOCK_POLICY = Policy(block=True, read=parse_read_rules(("/**",)), read_env=("GENPLUG_TEST_*",))
+"""Allows block devices and reading files and variables, which the default policy denies."""
 
 
 class NodeTree:

@@ -44,11 +44,13 @@ def decode(
     }
     # Before the resources: if each resource repeats an error, its first record is shown.
     if (defaults := shared_defaults(tree)) is not None:
-        _Decoder(diagnostics, ValueDecoder(diagnostics, frozenset().union(*own.values(), {SLICE})), policy).shared(
-            defaults, "defaults"
-        )
+        _Decoder(
+            diagnostics, ValueDecoder(diagnostics, frozenset().union(*own.values(), {SLICE}), policy), policy
+        ).shared(defaults, "defaults")
     resources = {
-        name: _Decoder(diagnostics, ValueDecoder(diagnostics, own.get(name, frozenset())), policy).resource(name, entry)
+        name: _Decoder(diagnostics, ValueDecoder(diagnostics, own.get(name, frozenset()), policy), policy).resource(
+            name, entry
+        )
         for name, entry in written.items()
     }
     _check_aliases(written, resources, diagnostics)

@@ -34,7 +34,7 @@ def decode_source(node: MapNode, where: str, diagnostics: Diagnostics, policy: P
 
     With None as policy, everything is allowed.
     """
-    return _SourceDecoder(diagnostics, ValueDecoder(diagnostics, _names(node)), policy).source(node, where)
+    return _SourceDecoder(diagnostics, ValueDecoder(diagnostics, _names(node), policy), policy).source(node, where)
 
 
 @frozen

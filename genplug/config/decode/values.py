@@ -13,6 +13,7 @@ from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.globs import Glob, GlobError, count_wildcards, expand_braces
 from genplug.spec.location import SourceLocation
 from genplug.spec.names import ENVIRONMENT_PREFIX, RESOURCE, SLICE
+from genplug.spec.policy import Policy
 from genplug.spec.regex import Pattern, PatternError, compile_regex
 from genplug.spec.selectors import Condition, Selector, normalize, parse_quantity
 from genplug.spec.template import Reference, RenderLimitError, Template, TemplateError, Values
@@ -27,11 +28,13 @@ _PATHS = ("path", "target", "sysfs")
 class ValueDecoder:
     """Decodes strings and records their errors.
 
-    ``custom`` are the names of the custom attributes that templates may refer to.
+    ``custom`` are the names of the custom attributes that templates may refer to. ``policy`` limits the environment
+    variables that they may refer to; with None, all are allowed.
     """
 
     diagnostics: Diagnostics
     custom: frozenset[str] = frozenset()
+    policy: Policy | None = None
 
     def template(self, node: Node | None, where: str) -> Template | None:
         """Return a template, or None if there is no string or an error in it."""
@@ -49,7 +52,7 @@ class ValueDecoder:
         for reference in template.references:
             for name, offset in reference.named_offsets:
                 # The location of an offset takes time in a long text.
-                if not self._is_attribute(name):
+                if not self._is_attribute(name) or name.startswith(ENVIRONMENT_PREFIX):
                     self._check_attribute(name, node.at(offset), where)
         # The values are unknown here, but filters can make a long text of every value.
         is_bounded = self._render_sample(node, template, dict.fromkeys(template.names, ("x",)), where) is not None
@@ -243,6 +246,14 @@ class ValueDecoder:
         return is_known_attribute(name) or name in self.custom
 
     def _check_attribute(self, name: str, location: SourceLocation, where: str) -> None:
+        if name.startswith(ENVIRONMENT_PREFIX):
+            variable = name.removeprefix(ENVIRONMENT_PREFIX)
+            if self.policy is not None and (error := self.policy.read_env_error(variable)):
+                message = f"reading the environment variable {variable!r} of the agent is {error}"
+                hint = self.policy.help
+                self.diagnostics.add(
+                    ErrorCode.NOT_ALLOWED, location, message, key_path=where, hint=hint, width=len(name)
+                )
         if self._is_attribute(name):
             return
         if name == SLICE:

@@ -78,7 +78,11 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
         if name.startswith(FILE_PREFIX):
             return self._sysfs_device().nearest(name.removeprefix(FILE_PREFIX))
         if name.startswith(ENVIRONMENT_PREFIX):
-            value = self._host.environment.get(name.removeprefix(ENVIRONMENT_PREFIX))
+            variable = name.removeprefix(ENVIRONMENT_PREFIX)
+            if error := self._policy.read_env_error(variable):
+                self._refused_reads.append(f"reading the environment variable {variable} is {error}")
+                return None
+            value = self._host.environment.get(variable)
             return AttributeValue((value,), "the environment of the genplug process") if value else None
         if name == NODE_NAME:
             return AttributeValue((self._host.node_name,), "--node-name") if self._host.node_name else None

@@ -33,7 +33,7 @@ resources:
       probes:
       - http: {url: "http://127.0.0.1:1/?token=pl4nted-query"}
 """
-POLICY = f"{POLICY_HEADER}annotations: {{allow: [a.io/*]}}  # pl4nted-comment\n"
+POLICY = f"{POLICY_HEADER}annotations: {{allow: [a.io/*]}}  # pl4nted-comment\nread: {{env: [SERVICE_PIN]}}\n"
 LOG = """\
 {"level": "info", "event": "x", "message": "API=pl4nted-env", "header": "Authorization: Basic pl4nted12345"}
 key AKIAPL4NTED1234567, password: 'pl4nted pin 1', url https://u:pl4nted-url@h/, pod team/job-7

@@ -199,3 +199,18 @@ def test_reason_does_not_reveal_whether_a_directory_of_sysfs_exists(tmp_path: Pa
     source = f"sysfs: '/${{name|replace:x0:{path[1:]}}}'"
     [device] = find_devices(tmp_path, source, "allocate: {env: {S: '${attr.shadow}'}}").devices["example.com/x"]
     assert f"reading {path} {REFUSED}" in device.faults[0]
+
+
+def test_variable_that_the_policy_does_not_allow_any_more_has_no_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENPLUG_TEST_TOKEN", "pl4nted")
+    build_tree(TREE, tmp_path)
+    body = "devices: [{glob: /dev/x0}]\nallocate: {env: {S: '${env.GENPLUG_TEST_TOKEN}'}}"
+    config = load_text(render_config(body), "c.yaml", read_policy("read: {env: ['GENPLUG_*']}"))
+    [device] = discover(config, Host.at(tmp_path)).devices["example.com/x"]
+    assert device.attributes["env.GENPLUG_TEST_TOKEN"] == ("pl4nted",)
+    [device] = discover(config.restricted_by(DEFAULT_POLICY), Host.at(tmp_path)).devices["example.com/x"]
+    (fault,) = device.faults
+    assert "reading the environment variable GENPLUG_TEST_TOKEN is refused by 'read.env' of the default policy" in fault
+    assert "pl4nted" not in repr(device)

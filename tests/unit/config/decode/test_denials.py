@@ -310,3 +310,53 @@ def test_url_with_credentials_is_reported_at_load(url: str) -> None:
     health = f"{DEVICES}\nhealth: {{probes: [{{http: {{url: '{url}'}}}}]}}"
     messages = [diagnostic.message for diagnostic in find_diagnostics(render_config(health), DEFAULT_POLICY)]
     assert messages == ["the URL has a user name or a password, which the probe does not send"]
+
+
+ENVIRONMENT_READS = {
+    "allocate": "allocate: {env: {A: '${env.TOKEN}'}}",
+    "alternative": "allocate: {env: {A: '${usb.serial|or:env.TOKEN}'}}",
+    "default": "allocate: {env: {A: '${env.TOKEN|default:x}'}}",
+    "name of a variable": "allocate: {env: {'A_${env.TOKEN}': x}}",
+    "annotation": "allocate: {annotations: {a.io/b: '${env.TOKEN}'}}",
+    "mount": "allocate: {mounts: [{hostPath: '/opt/${env.TOKEN}', containerPath: /m}]}",
+    "CDI device": "allocate: {cdiDevices: ['a.io/b=${env.TOKEN}']}",
+    "probe": "health: {probes: [{http: {url: 'http://127.0.0.1:1/${env.TOKEN}'}}]}",
+    "file of a probe": "health: {probes: [{file: {path: '/sys/${env.TOKEN}', equals: x}}]}",
+    "argument": "preStart: {exec: {command: [/opt/x, '${env.TOKEN}']}}",
+}
+ENVIRONMENT_READS_OF_SOURCES = {
+    "condition": "where: {env.TOKEN: {exists: true}}",
+    "ID": "id: '${env.TOKEN}'",
+    "text of an attribute": "attributes: {a: {value: '${env.TOKEN}'}}",
+    "path of an attribute": "attributes: {a: {path: '/sys/${env.TOKEN}'}}",
+    "expression of an attribute": "attributes: {a: {path: /sys/a, find: '(.)${env.TOKEN}'}}",
+    "companion": "with: ['/dev/${env.TOKEN}']",
+    "sysfs": "sysfs: '/sys/${env.TOKEN}'",
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(f"{DEVICES}\n{body}" for body in ENVIRONMENT_READS.values()),
+        *(f"devices: [{{glob: /dev/x*, {source}}}]" for source in ENVIRONMENT_READS_OF_SOURCES.values()),
+    ],
+    ids=[*ENVIRONMENT_READS, *ENVIRONMENT_READS_OF_SOURCES],
+)
+def test_environment_of_the_agent_is_read_only_if_the_policy_allows_the_variable(body: str) -> None:
+    permissive = "mounts: {allow: ['/**']}\nannotations: {allow: ['*']}\ncdi: {allow: ['*']}\nexec: {allow: ['/**']}\n"
+    denials = find_denials(body, read_policy(permissive))
+    assert denials
+    assert all(
+        denial.startswith(
+            "reading the environment variable 'TOKEN' of the agent is refused by 'read.env' of policy.yaml, which "
+            "allows NODE_NAME, "
+        )
+        for denial in denials
+    )
+    assert find_denials(body, read_policy(f"{permissive}read: {{env: [TO*]}}")) == []
+
+
+def test_variable_in_the_name_of_a_resource_must_be_allowed() -> None:
+    assert len(find_denials(DEVICES, DEFAULT_POLICY, "'a.io/${env.TOKEN}'")) == 1
+    assert find_denials(DEVICES, DEFAULT_POLICY, "'a.io/${env.NODE_NAME}'") == []
