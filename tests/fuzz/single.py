@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz.single TARGET OPTION...``: run libFuzzer itself with a target, for example to merge corpora."""
+"""``python -m tests.fuzz.single PROGRAM TARGET OPTION...``: run libFuzzer itself with a target, for example a merge."""
 
 import sys
 
