@@ -1,7 +1,7 @@
 """Offers of resources that are injected by CDI: a device is offered once the file that defines it is written."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from genplug.agent.blocking_calls import BlockingCalls
@@ -18,6 +18,8 @@ from genplug.observe.events import Event, EventLog
 
 WRITE_SECONDS = 5.0
 """Seconds after which a write counts as hanging. It includes an fsync."""
+INCOMPLETE_SECONDS = 1.0
+"""Seconds after which a file is composed again that could not define a device, because its node had just changed."""
 
 
 class CdiOffers:
@@ -41,13 +43,14 @@ class CdiOffers:
         self._ready = ready
         self._writer = CdiWriter(settings.cdi_dir, host)
         self._offers: dict[str, ResourceOffer] = {}
-        self._specs: dict[str, CdiSpec] = {}
         self._pending: dict[str, None] = {}
+        self._incomplete: set[str] = set()
+        """Resources whose files do not define all of their healthy devices."""
         self._errors: dict[str, str] = {}
         self._is_changed = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<CdiOffers [{len(self._specs)} written | pending: {list(self._pending)} | errors: {self._errors}]>"
+        return f"<CdiOffers [{len(self._offers)} | pending: {list(self._pending)} | errors: {self._errors}]>"
 
     def request(self, offer: ResourceOffer) -> None:
         """Write the file of an offer, and make the offer ready then."""
@@ -57,29 +60,32 @@ class CdiOffers:
 
     def retry(self) -> None:
         """Try again to write the files that could not be written."""
-        self._pending |= dict.fromkeys(self._errors)
+        self._pending |= dict.fromkeys((*self._errors, *sorted(self._incomplete)))
         self._is_changed.set()
 
-    def restore(self, resource: str) -> None:
-        """Write the file of a resource again if it was removed. For a thread.
+    def restore(self, offer: ResourceOffer, ids: Sequence[str]) -> None:
+        """Ensure that the file of a resource exists and defines the devices of an offer with these IDs. For a thread.
 
         Raises:
-            AllocationError: it cannot be written.
+            AllocationError: it cannot be written, or does not define a device.
             HangError: the file system of the directory does not respond.
         """
-        spec = self._specs.get(resource)
-        if spec is None or spec.text is None:
-            return
+        name = offer.resource.name
         try:
-            self._writer.write(resource, spec.text)
+            spec = self._writer.restore(name)
         except CdiUnwritableError as error:
             raise failed_precondition(str(error)) from None
+        for device_id in ids:
+            if spec is None or not spec.defines(device_id, offer.grants[device_id]):
+                reason = "its CDI file does not define it as it is now; the file is written again within a second"
+                raise failed_precondition(f"{name} device {device_id} cannot be allocated to a container: {reason}")
 
     async def remove(self, resource: str) -> None:
         """Remove the file of a resource, if there is one."""
         for known in (self._offers, self._pending, self._errors):
             known.pop(resource, None)
-        if self._specs.pop(resource, None) is not None:
+        self._incomplete.discard(resource)
+        if self._writer.written_spec(resource) is not None:
             self._writer.forget(resource)
             await self._remove(file_name(resource))
 
@@ -97,7 +103,7 @@ class CdiOffers:
                 if name in self._offers:
                     await self._write(self._offers[name])
             try:
-                async with asyncio.timeout(self._settings.poll_seconds if self._errors else None):
+                async with asyncio.timeout(self._retry_seconds):
                     await self._is_changed.wait()
             except TimeoutError:
                 self.retry()
@@ -126,17 +132,24 @@ class CdiOffers:
             self._report(name, str(error))
             ready = offer.mark_unhealthy(dict.fromkeys(offer.grants, str(error)))
         else:
-            self._specs[name] = spec
             self._errors.pop(name, None)
-            ready = offer
+            self._incomplete.discard(name)
+            if spec.errors:
+                self._incomplete.add(name)
+            ready = offer.mark_unhealthy(spec.errors)
         if self._offers.get(name) is offer:
             self._ready(ready)
 
     def _compose_and_write(self, offer: ResourceOffer) -> CdiSpec:
-        spec = compose_spec(offer, self._specs.get(offer.resource.name), self._host)
-        if spec.text is not None:
-            self._writer.write(spec.resource.name, spec.text)
+        spec = compose_spec(offer, self._writer.written_spec(offer.resource.name), self._host)
+        self._writer.write(spec)
         return spec
+
+    @property
+    def _retry_seconds(self) -> float | None:
+        """The pause before the next attempt to write files, None if no write is to be repeated."""
+        poll_seconds = self._settings.poll_seconds
+        return min(INCOMPLETE_SECONDS, poll_seconds) if self._incomplete else poll_seconds if self._errors else None
 
     def _report(self, resource: str, error: str) -> None:
         if self._errors.get(resource) != error:

@@ -7,10 +7,11 @@ respond.
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.cdi_spec import file_name, is_ours, spec_text
@@ -19,6 +20,7 @@ from genplug.allocation.errors import AllocationError
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError
+from genplug.hardware.inventory import Device
 from genplug.spec.model import Resource
 
 _LOCK_SECONDS = 1.0
@@ -36,12 +38,19 @@ class CdiSpec:
     edits: Mapping[str, tuple[Grant, ContainerEdits]]
     text: str | None
     """None if the file would not define any device."""
+    errors: Mapping[str, str] = field(factory=dict)
+    """Why the file does not define a device that the offer has as healthy, by its ID."""
+
+    def defines(self, device_id: str, grant: Grant) -> bool:
+        """Return whether the file defines a device as the hardware of a grant."""
+        return device_id in self.edits and _hardware(self.edits[device_id][0]) == _hardware(grant)
 
 
 def compose_spec(offer: ResourceOffer, previous: CdiSpec | None, host: Host) -> CdiSpec:
     """Return the content of the file for an offer.
 
-    An unhealthy device keeps the definition that it had in ``previous``: a container may use it.
+    An unhealthy device keeps the definition that it had in ``previous``: a container may use it. So does a device whose
+    node has changed since the scan.
     """
     known_edits = previous.edits if previous is not None else {}
     has_same_rules = previous is not None and (previous.resource.allocate, previous.resource.policy) == (
@@ -49,6 +58,7 @@ def compose_spec(offer: ResourceOffer, previous: CdiSpec | None, host: Host) -> 
         offer.resource.policy,
     )
     edits: dict[str, tuple[Grant, ContainerEdits]] = {}
+    errors: dict[str, str] = {}
     for device_id, grant in offer.grants.items():
         known = known_edits.get(device_id)
         is_same = known is not None and has_same_rules and known[0].devices == grant.devices
@@ -57,13 +67,18 @@ def compose_spec(offer: ResourceOffer, previous: CdiSpec | None, host: Host) -> 
         elif grant.healthy:
             try:
                 edits[device_id] = (grant, allocate_edits(offer, [device_id], host))
-            except (AllocationError, HangError):
-                # Allocate refuses the device until a scan finds what is wrong with it.
-                continue
+            except (AllocationError, HangError) as error:
+                # The node has changed since the scan. A scan finds the change, unless the node changes back before it.
+                errors[device_id] = str(error)
+                if known is not None and has_same_rules and _hardware(known[0]) == _hardware(grant):
+                    edits[device_id] = known
     name = offer.resource.name
-    return CdiSpec(
-        offer.resource, edits, spec_text(name, {device_id: found for device_id, (_, found) in edits.items()})
-    )
+    text = spec_text(name, {device_id: found for device_id, (_, found) in edits.items()})
+    return CdiSpec(offer.resource, edits, text, errors)
+
+
+def _hardware(grant: Grant) -> tuple[Device, ...]:
+    return tuple(health.device for health in grant.devices)
 
 
 class CdiWriter:
@@ -73,30 +88,62 @@ class CdiWriter:
         self._host = host
         self._host_directory = directory
         self._lock = threading.Lock()
-        self._written: dict[str, tuple[str, int]] = {}
-        """The text and the inode of each file."""
+        self._written: dict[str, tuple[CdiSpec, int]] = {}
+        """The content of each resource's file and its inode."""
 
-    def write(self, resource: str, text: str) -> None:
+    def written_spec(self, resource: str) -> CdiSpec | None:
+        """Return the content that was written last for a resource; None if nothing was."""
+        return self._written[resource][0] if resource in self._written else None
+
+    def write(self, spec: CdiSpec) -> None:
         """Write the file of a resource, unless it has this text already.
 
         Raises:
             CdiUnwritableError: it cannot be written.
             HangError: the file system of the directory does not respond.
         """
+        resource = spec.resource.name
         path = self._directory() / file_name(resource)
-        if self._written.get(resource) == (text, _inode(path)):
+        written = self._written.get(resource)
+        if written is not None and written[0].text == spec.text and _is_intact(path, written):
+            self._written[resource] = (spec, written[1])
             return
+        with self._replacing(path, resource):
+            self._replace(path, spec)
+
+    def restore(self, resource: str) -> CdiSpec | None:
+        """Write the file of a resource again if it was removed; return its content, None if none was written.
+
+        Raises:
+            CdiUnwritableError: it cannot be written.
+            HangError: the file system of the directory does not respond.
+        """
+        path = self._directory() / file_name(resource)
+        if (written := self._written.get(resource)) is not None and not _is_intact(path, written):
+            with self._replacing(path, resource):
+                # The content may have been replaced by another thread, which must not be undone.
+                if (spec := self.written_spec(resource)) is not None:
+                    self._replace(path, spec)
+        return self.written_spec(resource)
+
+    @contextmanager
+    def _replacing(self, path: Path, resource: str) -> Iterator[None]:
+        """Replace files in one thread at a time, with the errors of :meth:`write`."""
         if not self._lock.acquire(timeout=_LOCK_SECONDS):
             raise HangError(f"the write of another file in {path.parent} does not return")
         try:
-            _replace(path, text)
+            yield
         except OSError as error:
             what = f"the CDI file {path} of {resource} cannot be written: {error.strerror}"
             advice = "let genplug write there (the chart's daemonset.cdiSpecDir), or write 'inject: nodes'"
             raise CdiUnwritableError(f"{what}; {advice}") from None
         finally:
             self._lock.release()
-        self._written[resource] = (text, _inode(path))
+
+    def _replace(self, path: Path, spec: CdiSpec) -> None:
+        if spec.text is not None:
+            _replace(path, spec.text)
+        self._written[spec.resource.name] = (spec, _inode(path))
 
     def remove(self, name: str) -> None:
         """Remove a file, if it exists.
@@ -130,6 +177,11 @@ class CdiWriter:
     def _directory(self) -> Path:
         # This records the directory, so that a hang of what follows is a hang of the directory.
         return self._host.process_path(self._host_directory)
+
+
+def _is_intact(path: Path, written: tuple[CdiSpec, int]) -> bool:
+    """Return whether the file is unchanged since it was written; a content without devices needs no file."""
+    return written[0].text is None or written[1] == _inode(path)
 
 
 def _replace(path: Path, text: str) -> None:

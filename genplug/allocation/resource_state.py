@@ -23,8 +23,8 @@ class ResourceState:
 
     offer: ResourceOffer
     host: Host
-    restore: Callable[[str], None] | None = field(default=None, eq=False)
-    """Ensures that the CDI file of a resource exists; raises :class:`AllocationError`."""
+    restore: Callable[[ResourceOffer, Sequence[str]], None] | None = field(default=None, eq=False)
+    """Ensures that a CDI file defines the devices with these IDs; raises :class:`AllocationError`."""
 
     @property
     def listed(self) -> tuple[ListedDevice, ...]:
@@ -60,7 +60,7 @@ class ResourceState:
         foreign = edits.cdi_devices
         if ids and injects_by_cdi:
             if self.restore is not None:
-                self.restore(self.offer.resource.name)
+                self.restore(self.offer, ids)
             edits = as_cdi_reference(edits, self.offer.resource.name, _sort_grants(self.offer, ids))
         self._check_cdi_devices(edits.cdi_devices, foreign)
         return edits

@@ -47,28 +47,59 @@ def test_spec_without_devices_has_no_text(tree: DeviceTree) -> None:
     assert compose_spec(build_offer(build_resource(), ()), None, tree.host).text is None
 
 
+def test_device_whose_node_changed_since_the_scan_is_an_error(tree: DeviceTree) -> None:
+    offer = build_offer(build_resource(), tree.make_healthy("x0", "x1"))
+    tree.plug("/dev/x0", "1:1")
+    spec = compose_spec(offer, None, tree.host)
+    assert list_devices(spec) == ["x1"]
+    assert spec.errors.keys() == {"x0"}
+    assert "/dev/x0 is now char 1:1" in spec.errors["x0"]
+    assert not spec.defines("x0", offer.grants["x0"])
+    assert spec.defines("x1", offer.grants["x1"])
+
+
+def test_definition_is_kept_while_the_node_of_the_device_is_another(tree: DeviceTree) -> None:
+    (x0,) = tree.make_healthy("x0")
+    previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
+    tree.plug("/dev/x0", "1:1")
+    again = evolve(x0, verdict=evolve(x0.verdict, since=x0.verdict.since + 1))
+    offer = build_offer(build_resource(), (again,))
+    spec = compose_spec(offer, previous, tree.host)
+    assert spec.text == previous.text
+    assert spec.errors.keys() == {"x0"}
+    other = evolve(x0, device=evolve(x0.device, nodes=(tree.make_node("/dev/other"),)))
+    assert not spec.defines("x0", build_offer(build_resource(), (other,)).grants["x0"])
+
+
 def test_file_is_written_once_and_again_after_its_removal(tree: DeviceTree) -> None:
     writer, path = CdiWriter(DIRECTORY, tree.host), tree.at(DIRECTORY) / file_name(NAME)
-    writer.write(NAME, "{}")
+    spec = compose_spec(build_offer(build_resource(), tree.make_healthy("x0")), None, tree.host)
+    assert writer.restore(NAME) is None
+    writer.write(spec)
     inode = path.stat().st_ino
-    writer.write(NAME, "{}")
+    writer.write(spec)
+    assert writer.restore(NAME) is spec
     assert path.stat().st_ino == inode
     path.unlink()
-    writer.write(NAME, "{}")
-    assert path.read_text() == "{}"
+    assert writer.restore(NAME) is spec
+    assert path.read_text() == spec.text
+    path.unlink()
+    writer.write(spec)
+    assert path.read_text() == spec.text
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
 def test_directory_that_cannot_be_written_is_reported(tree: DeviceTree) -> None:
+    spec = compose_spec(build_offer(build_resource(), tree.make_healthy("x0")), None, tree.host)
     tree.write(DIRECTORY, "a file")
     with pytest.raises(CdiUnwritableError, match=f"of {NAME} cannot be written: "):
-        CdiWriter(DIRECTORY, tree.host).write(NAME, "{}")
+        CdiWriter(DIRECTORY, tree.host).write(spec)
 
 
 def test_only_files_of_genplug_are_listed_and_removed(tree: DeviceTree) -> None:
     writer = CdiWriter(DIRECTORY, tree.host)
     assert writer.list_files() == frozenset()
-    writer.write(NAME, "{}")
+    writer.write(compose_spec(build_offer(build_resource(), tree.make_healthy("x0")), None, tree.host))
     tree.write(f"{DIRECTORY}/vendor.json", "{}")
     assert writer.list_files() == {file_name(NAME)}
     writer.remove(file_name(NAME))

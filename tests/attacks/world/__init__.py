@@ -1,0 +1,1 @@
+"""Attacks by other processes on the node, by peers and clients, and by a system that fails."""
