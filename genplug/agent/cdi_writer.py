@@ -20,7 +20,6 @@ from genplug.allocation.errors import AllocationError
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError
-from genplug.hardware.inventory import Device
 from genplug.spec.model import Resource
 
 _LOCK_SECONDS = 1.0
@@ -70,15 +69,18 @@ def compose_spec(offer: ResourceOffer, previous: CdiSpec | None, host: Host) -> 
             except (AllocationError, HangError) as error:
                 # The node has changed since the scan. A scan finds the change, unless the node changes back before it.
                 errors[device_id] = str(error)
-                if known is not None and has_same_rules and _hardware(known[0]) == _hardware(grant):
+                if known is not None:
                     edits[device_id] = known
     name = offer.resource.name
     text = spec_text(name, {device_id: found for device_id, (_, found) in edits.items()})
     return CdiSpec(offer.resource, edits, text, errors)
 
 
-def _hardware(grant: Grant) -> tuple[Device, ...]:
-    return tuple(health.device for health in grant.devices)
+def _hardware(grant: Grant) -> frozenset[tuple[str, str]]:
+    """Return the device nodes of a grant: the path in the container, and the type and numbers of each."""
+    devices = [health.device for health in grant.devices]
+    nodes = (node for device in devices for node in (*device.nodes, *device.companions))
+    return frozenset((node.container_path, node.info.describe_numbers()) for node in nodes)
 
 
 class CdiWriter:

@@ -67,8 +67,18 @@ def test_definition_is_kept_while_the_node_of_the_device_is_another(tree: Device
     spec = compose_spec(offer, previous, tree.host)
     assert spec.text == previous.text
     assert spec.errors.keys() == {"x0"}
-    other = evolve(x0, device=evolve(x0.device, nodes=(tree.make_node("/dev/other"),)))
-    assert not spec.defines("x0", build_offer(build_resource(), (other,)).grants["x0"])
+
+
+def test_definition_of_other_hardware_is_kept_for_containers_and_not_given(tree: DeviceTree) -> None:
+    (x0,) = tree.make_healthy("x0")
+    previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
+    other = evolve(x0, device=evolve(x0.device, nodes=(tree.make_node("/dev/other", "/dev/x0"),)))
+    tree.unplug("/dev/other")
+    offer = build_offer(build_resource(), (other,))
+    spec = compose_spec(offer, previous, tree.host)
+    assert spec.text == previous.text
+    assert spec.errors.keys() == {"x0"}
+    assert not spec.defines("x0", offer.grants["x0"])
 
 
 def test_file_is_written_once_and_again_after_its_removal(tree: DeviceTree) -> None:
