@@ -95,6 +95,14 @@ class Cluster:
         except subprocess.CalledProcessError:
             return False
 
+    def read_metrics(self) -> dict[str, float]:
+        """Return the value of each sample of the agent's /metrics by its name with its labels."""
+        [agent] = self.get_agents()
+        url = f"http://{agent['status']['podIP']}:9808/metrics"
+        page = self.machine.run("wget", "--quiet", "--output-document=-", url)
+        samples = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
     def restart_kubelet(self) -> float:
         """Kill and start the kubelet; return the seconds from its start until every resource is registered."""
         assert self.node.kubelet

@@ -41,6 +41,14 @@ mount --make-rshared /
 mount -t tmpfs none /var/lib
 mkdir -p {targets}
 {binds}
+# A sysfs of the network namespace of the machine, with the control groups of the host.
+mkdir /var/lib/sys
+mount --rbind /sys /var/lib/sys
+mount --make-rprivate /var/lib/sys
+mount -t sysfs none /sys
+mount --rbind /var/lib/sys/fs/cgroup /sys/fs/cgroup
+umount --lazy /var/lib/sys
+rmdir /var/lib/sys
 mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t devpts -o newinstance,ptmxmode=0666 none /dev/pts
 mount -t tmpfs none /dev/shm

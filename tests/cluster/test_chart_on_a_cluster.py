@@ -34,12 +34,19 @@ RESOURCES = {
     "test.example/fuse": {"devices": [{"glob": "/dev/fuse"}], "tokens": 10},
     "test.example/thing": {
         "devices": [{"glob": "/dev/thing*", "with": ["/dev/null"]}],
+        "health": {
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+            "successThreshold": 1,
+            "probes": [{"file": {"path": "/sys/class/net/node/ifalias", "notEquals": "failed"}}],
+        },
         "allocate": {
             "env": {"THINGS": "${path}"},
             "mounts": [{"hostPath": "/srv/firmware", "containerPath": "/firmware", "readOnly": True}],
         },
     },
 }
+COUNTS = {"test.example/fuse": 10, "test.example/thing": 3}
 VALUES: dict[str, Any] = {
     "image": {"repository": "registry.example/genplug", "tag": "test", "pullPolicy": "Never"},
     "config": {"resources": RESOURCES},
@@ -125,31 +132,32 @@ def test_refusals_of_the_kubelet_are_explained(cluster: Cluster) -> None:
         assert explanation.cause == cause
 
 
-def test_init_containers_and_sidecars_receive_devices(cluster: Cluster) -> None:
+def run_pod_with_several_containers(cluster: Cluster) -> None:
+    """Run a pod with an init container, a sidecar and two containers, which use all devices."""
     sidecar = build_container("sidecar", thing=1) | {"restartPolicy": "Always"}
     first = build_container("first", command="ls -l /dev", thing=2)
     main, other = build_container("main", thing=1), build_container("other", thing=1)
     cluster.run_pods(build_pod("several", main, other, initContainers=[first, sidecar]))
-    assert (
-        len(
-            [
-                name
-                for name in parse_device_numbers(cluster.kubectl("logs", "several", "-c", "first"))
-                if "thing" in name
-            ]
-        )
-        == 2
-    )
-    devices = [
-        {
-            device
-            for device in parse_device_numbers(cluster.run_in_container("several", "ls", "-l", "/dev", container=name))
-            if "thing" in device
-        }
+
+
+def assert_every_container_has_a_device(cluster: Cluster) -> None:
+    """Assert that each container of the pod has its own device, and that the node has all devices."""
+    names = [
+        cluster.run_in_container("several", "sh", "-c", "basename -a /dev/thing*; echo $THINGS", container=name).split()
         for name in ("main", "other", "sidecar")
     ]
-    assert [len(names) for names in devices] == [1, 1, 1]
-    assert set.union(*devices) == {"thing0", "thing1", "thing2"}
+    assert sorted(names) == [[f"thing{number}", f"/dev/thing{number}"] for number in range(3)], names
+    for resource, count in COUNTS.items():
+        cluster.wait_allocatable(resource, count)
+    capacity = cluster.get(f"node/{Node.name}")["status"]["capacity"]
+    assert {resource: int(capacity[resource]) for resource in COUNTS} == COUNTS
+
+
+def test_81_init_containers_and_sidecars_receive_devices(cluster: Cluster) -> None:
+    run_pod_with_several_containers(cluster)
+    listing = parse_device_numbers(cluster.kubectl("logs", "several", "--container", "first"))
+    assert len([name for name in listing if "thing" in name]) == 2
+    assert_every_container_has_a_device(cluster)
 
 
 @contextmanager
@@ -191,14 +199,13 @@ def test_misspelt_value_does_not_reach_the_cluster(cluster: Cluster) -> None:
     assert cluster.get_allocatable("test.example/thing") == "3"
 
 
-def test_killed_kubelet_keeps_pods_and_devices(cluster: Cluster) -> None:
-    cluster.run_pods(build_pod("holder", build_container(thing=2)))
+def test_81_killed_kubelet_keeps_pods_and_devices(cluster: Cluster) -> None:
+    run_pod_with_several_containers(cluster)
     before = cluster.get_container_ids()
     print(f"time from the start of the kubelet to all registrations: {cluster.restart_kubelet():.1f} s")
-    cluster.run_pods(build_pod("late", build_container(thing=1)))
+    cluster.run_pods(build_pod("late", build_container(fuse=1)))
     assert before.items() <= cluster.get_container_ids().items()
-    held = {name: cluster.run_in_container(name, "sh", "-c", "echo $THINGS").strip() for name in ("holder", "late")}
-    assert sorted(",".join(held.values()).split(",")) == sorted(THINGS)
+    assert_every_container_has_a_device(cluster)
 
 
 def test_deleted_agent_is_replaced_without_affecting_pods(cluster: Cluster) -> None:
@@ -220,8 +227,8 @@ def test_killed_agent_restarts_without_affecting_pods(cluster: Cluster) -> None:
     assert_serves_without_restarts(cluster, before)
 
 
-def test_rollout_does_not_affect_pods(cluster: Cluster) -> None:
-    cluster.run_pods(build_pod("holder", build_container(thing=1)))
+def test_81_rollout_does_not_affect_pods(cluster: Cluster) -> None:
+    run_pod_with_several_containers(cluster)
     before = cluster.get_container_ids()
     [agent] = cluster.get_agents()
     start = time.monotonic()
@@ -230,11 +237,12 @@ def test_rollout_does_not_affect_pods(cluster: Cluster) -> None:
     [replacement] = cluster.get_agents()
     assert replacement["metadata"]["uid"] != agent["metadata"]["uid"]
     assert_serves_without_restarts(cluster, before)
+    assert_every_container_has_a_device(cluster)
 
 
 def assert_serves_without_restarts(cluster: Cluster, before: dict[str, str]) -> None:
     """Assert that new pods receive devices, that the previous containers still run, and that no stale socket exists."""
-    cluster.run_pods(build_pod("late", build_container(thing=1)))
+    cluster.run_pods(build_pod("late", build_container(fuse=1)))
     assert before.items() <= cluster.get_container_ids().items()
     sockets = {path.name for path in (cluster.machine.kubelet / "device-plugins").glob("*.sock")} - {"kubelet.sock"}
     assert len(sockets) == len(RESOURCES)
@@ -242,9 +250,7 @@ def assert_serves_without_restarts(cluster: Cluster, before: dict[str, str]) -> 
 
 def test_removed_device_is_reported_on_the_node_and_in_the_pod_status(cluster: Cluster) -> None:
     cluster.run_pods(build_pod("holder", build_container(thing=3)))
-    removed = "/dev/thing1"
-    cluster.machine.unplug(removed)
-    try:
+    with unplug(cluster, "/dev/thing1"):
         seconds = cluster.wait_allocatable("test.example/thing", 2)
         print(f"time from the removal of a device to the allocatable count: {seconds:.1f} s")
         if cluster.minor >= 31:
@@ -252,12 +258,58 @@ def test_removed_device_is_reported_on_the_node_and_in_the_pod_status(cluster: C
                 "{.status.containerStatuses[0].allocatedResourcesStatus[0].resources[?(@.resourceID=='thing1')].health}"
             )
             cluster.wait("pod/holder", f"jsonpath={health}=Unhealthy")
-    finally:
-        cluster.machine.plug(removed, THINGS[removed])
     cluster.wait_allocatable("test.example/thing", 3)
 
 
-def test_devices_of_the_kubelet_and_of_genplug_are_equal(cluster: Cluster) -> None:
+def test_77_agent_without_privileges_uses_stat_and_sysfs_probes(cluster: Cluster) -> None:
+    """SELinux is not enabled here, so this checks only that the pod in the API has the type."""
+    [agent] = cluster.get_agents()
+    [container] = agent["spec"]["containers"]
+    assert container["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["seLinuxOptions"] == {"type": "container_device_plugin_t"}
+    processes = cluster.machine.run("pgrep", "--full", "genplug run").split()
+    assert processes
+    for process in processes:
+        lines = cluster.machine.run("cat", f"/proc/{process}/status").splitlines()
+        status = dict(line.split(":\t", 1) for line in lines)
+        assert {int(value, 16) for name, value in status.items() if name.startswith("Cap")} == {0}
+        # 2 is SECCOMP_MODE_FILTER.
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        mounts = cluster.machine.run("cat", f"/proc/{process}/mountinfo").splitlines()
+        [root] = [fields for fields in map(str.split, mounts) if fields[4] == "/"]
+        assert "ro" in root[5].split(",")
+    with set_sysfs_attribute(cluster, "failed"):
+        cluster.wait_allocatable("test.example/thing", 0)
+        cluster.run_pods(build_pod("other", build_container(fuse=1)))
+    cluster.wait_allocatable("test.example/thing", 3)
+    with unplug(cluster, "/dev/thing1"):
+        cluster.wait_allocatable("test.example/thing", 2)
+    cluster.run_pods(build_pod("all", build_container(thing=3)))
+
+
+@contextmanager
+def set_sysfs_attribute(cluster: Cluster, text: str) -> Iterator[None]:
+    """Set the attribute that the probe of the devices reads, and clear it when the context is left."""
+    cluster.machine.run("ip", "link", "set", "node", "alias", text)
+    try:
+        yield
+    finally:
+        cluster.machine.run("ip", "link", "set", "node", "alias", "")
+
+
+@contextmanager
+def unplug(cluster: Cluster, path: str) -> Iterator[None]:
+    """Remove a device node while the context is open."""
+    cluster.machine.unplug(path)
+    try:
+        yield
+    finally:
+        cluster.machine.plug(path, THINGS[path])
+
+
+def test_82_devices_of_the_kubelet_are_those_of_status_and_metrics(cluster: Cluster) -> None:
+    # The kubelet ends the pods of the previous test after their removal from the API.
+    poll_until(lambda: cluster.node.list_allocated_devices() == {})
     cluster.run_pods(build_pod("one", build_container(thing=2)), build_pod("two", build_container(fuse=1)))
     resources = cluster.read_status()["resources"]
     status = {resource["name"]: {device["id"] for device in resource["devices"]} for resource in resources}
@@ -265,6 +317,28 @@ def test_devices_of_the_kubelet_and_of_genplug_are_equal(cluster: Cluster) -> No
     allocated = cluster.node.list_allocated_devices()
     assert {name: len(ids) for name, ids in allocated.items()} == {"test.example/thing": 2, "test.example/fuse": 1}
     assert all(ids <= status[name] for name, ids in allocated.items())
+    assert_metrics_are_those_of_the_kubelet(cluster)
+    with unplug(cluster, "/dev/thing0"):
+        cluster.wait_allocatable("test.example/thing", 2)
+        assert_metrics_are_those_of_the_kubelet(cluster)
+    cluster.wait_allocatable("test.example/thing", 3)
+    cluster.delete_pods("one", "two")
+    poll_until(lambda: cluster.node.list_allocated_devices() == {})
+    assert_metrics_are_those_of_the_kubelet(cluster)
+
+
+def assert_metrics_are_those_of_the_kubelet(cluster: Cluster) -> None:
+    """Assert that the numbers of healthy, used and free devices in the metrics are those of the pod-resources API."""
+    allocatable, allocated = cluster.node.list_allocatable_devices(), cluster.node.list_allocated_devices()
+    expected: dict[str, float] = {}
+    for name in COUNTS:
+        labels = f'{{resource="{name}"}}'
+        healthy, used = allocatable[name], allocated.get(name, set())
+        expected[f'genplug_devices{{resource="{name}",state="healthy"}}'] = len(healthy)
+        expected[f"genplug_devices_in_use{labels}"] = len(used)
+        expected[f"genplug_devices_free{labels}"] = len(healthy - used)
+    metrics = cluster.read_metrics()
+    assert {name: metrics[name] for name in expected} == expected
 
 
 _PLUGIN = """\

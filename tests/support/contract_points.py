@@ -7,10 +7,10 @@ from tests.support.pages import ROOT
 CONTRACT = ROOT / "docs" / "internals" / "kubelet-contract.md"
 
 POINTS_WITHOUT_TEST = {
-    77: "tests/image runs without capabilities and with a read-only root file system, but without seccomp and SELinux",
-    80: "the benchmarks restart the kubelet 50 times; no test runs for hours",
-    81: "tests/cluster covers the steps on the versions that tests/cluster/build has built",
-    82: "tests/cluster compares the devices of the kubelet with those of genplug status, not with the metrics",
+    80: (
+        "`python -m genplug.testing.soak` and `python -m tests.cluster.soak` run for hours, with a seed that replays a "
+        "run"
+    ),
 }
 """Points that no test has in its name, with what covers them instead."""
 
