@@ -136,7 +136,7 @@ def prose(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Write the newest versions of the development dependencies to requirements-dev.lock."""
     install(session, "uv")
-    options = ("--upgrade", "--universal", "--python-version", "3.11", "--extra", "dev")
+    options = ("--upgrade", "--universal", "--python-version", "3.11", "--extra", "dev", "--extra", "mutation")
     output = ("--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links")
     session.run("uv", "pip", "compile", *options, *output, "pyproject.toml", "--output-file", LOCK, silent=True)
 
@@ -230,6 +230,13 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "combine")
     session.run("coverage", "html", "--directory", str(BUILD / "coverage"), "--quiet")
     session.run("coverage", "report", "--skip-covered", "--skip-empty")
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Mutate the modules that decide and run their tests; ``-- MODULE --record FILE`` selects and records."""
+    install(session, "-e", ".[mutation]")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
 
 
 @nox.session

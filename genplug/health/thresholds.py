@@ -90,9 +90,9 @@ def next_state(previous: ProbeState, result: Result, timing: ProbeTiming, now: f
     failures = previous.failures + 1
     if not previous.healthy:
         # Keep the reason of the result that made the device unhealthy; later values do not replace it.
-        return evolve(previous, successes=0, is_known=True)
+        return evolve(previous, successes=0)
     if previous.is_known and failures < timing.failure_threshold:
-        return evolve(previous, failures=failures, successes=0)
+        return evolve(previous, failures=failures)
     return ProbeState(healthy=False, reason=result.reason, since=now, is_known=True)
 
 

@@ -4,7 +4,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state
+from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state, worst_result
 from genplug.spec.probes import OnError, ProbeTiming
 
 TIMING = ProbeTiming(failure_threshold=3, success_threshold=2)
@@ -47,6 +47,42 @@ def test_state_keeps_reason_and_time_of_deciding_result() -> None:
     assert (again.reason, again.since) == ("is bad", 4)
     up = after("+---++")
     assert (up.reason, up.since) == ("", 6)
+
+
+def test_initial_state_is_healthy_since_its_time() -> None:
+    assert initial_state(7) == ProbeState(healthy=True, reason="", since=7)
+
+
+def test_failed_state_has_reason_and_time_of_deciding_result_only() -> None:
+    failed = ProbeState(healthy=False, reason="is bad", since=4, is_known=True)
+    assert after("+---") == failed
+    assert after("+---+-") == failed
+    assert after("-") == evolve(failed, since=1)
+
+
+def test_error_that_means_failure_decides_at_its_time_and_is_kept() -> None:
+    timing = evolve(TIMING, on_error=OnError.UNHEALTHY)
+    failed = ProbeState(healthy=False, reason="does not exist", since=4, is_known=True, error="does not exist")
+    assert after("+???", timing) == failed
+    assert after("?", timing) == evolve(failed, since=1)
+
+
+def test_error_that_means_success_decides_at_its_time_and_is_kept() -> None:
+    timing = evolve(TIMING, on_error=OnError.HEALTHY)
+    assert after("-??", timing) == ProbeState(healthy=True, reason="", since=3, is_known=True, error="does not exist")
+
+
+def test_repeated_success_makes_no_state() -> None:
+    healthy = after("+")
+    assert next_state(healthy, RESULTS["+"], TIMING, 2) is healthy
+
+
+@given(st.lists(st.sampled_from(Outcome)))
+def test_worst_result_is_first_failure_else_first_error(outcomes: list[Outcome]) -> None:
+    results = [Result(outcome, f"number {number}") for number, outcome in enumerate(outcomes)]
+    worst = next((outcome for outcome in (Outcome.FAILED, Outcome.ERROR) if outcome in outcomes), None)
+    expected = Result(Outcome.PASSED) if worst is None else results[outcomes.index(worst)]
+    assert worst_result(results) == expected
 
 
 def test_error_neither_counts_nor_resets_counters() -> None:
