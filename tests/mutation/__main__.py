@@ -23,6 +23,7 @@ from tests.mutation.workspace import MODULES_FILE, ROOT, create_workspace, modul
 
 WORK_DIRECTORY: Final = ROOT / "build/mutation"
 COLUMNS: Final = ("Module", "Mutants", "Killed", "Timed out", "Survivors, explained", "Score")
+TOTAL: Final = "all modules"
 
 KILLED: Final = {1, 3}
 """Exit codes of pytest if a test or pytest itself failed."""
@@ -46,7 +47,7 @@ class ModuleResult:
 
     def as_row(self) -> list[str]:
         """Return the cells of the table."""
-        return _make_row(self.module, self.mutants, self.killed, self.timed_out, len(self.survivors))
+        return make_row(self.module, self.mutants, self.killed, self.timed_out, len(self.survivors))
 
 
 def main() -> int:
@@ -75,7 +76,7 @@ def main() -> int:
         results.append(result)
     print(format_table([column.upper() for column in COLUMNS], [*(result.as_row() for result in results)]))
     if arguments.record:
-        arguments.record.write_text(json.dumps(as_record(results), indent=1) + "\n")
+        update_record(arguments.record, results, modules["modules"])
     return report_differences(results)
 
 
@@ -154,16 +155,13 @@ def report_differences(results: Iterable[ModuleResult]) -> int:
     return int(bool(missing or stale))
 
 
-def as_record(results: Iterable[ModuleResult]) -> Mapping[str, object]:
-    """Return the figures with the conditions of the run."""
-    finished = list(results)
-    totals = (
-        sum(result.mutants for result in finished),
-        sum(result.killed for result in finished),
-        sum(result.timed_out for result in finished),
-        sum(len(result.survivors) for result in finished),
-    )
-    return {
+def update_record(path: Path, results: Iterable[ModuleResult], order: Iterable[str]) -> None:
+    """Write the figures with the conditions of the run; rows of other modules are kept."""
+    previous = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = {row[0]: row for row in previous} | {result.module: result.as_row() for result in results}
+    kept = [rows[module] for module in order if module in rows]
+    totals = (sum(int(row[column].replace(" ", "")) for row in kept) for column in range(1, 5))
+    record = {
         "conditions": {
             "date": dt.datetime.now(dt.UTC).date().isoformat(),
             "genplug": __version__,
@@ -173,11 +171,13 @@ def as_record(results: Iterable[ModuleResult]) -> Mapping[str, object]:
             "mutmut": version("mutmut"),
         },
         "columns": COLUMNS,
-        "rows": [*(result.as_row() for result in finished), _make_row("all modules", *totals)],
+        "rows": [*kept, make_row(TOTAL, *totals)],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _make_row(module: str, mutants: int, killed: int, timed_out: int, survivors: int) -> list[str]:
+def make_row(module: str, mutants: int, killed: int, timed_out: int, survivors: int) -> list[str]:
     score = 100 * (killed + timed_out) / mutants if mutants else 100.0
     counts = (f"{count:,}".replace(",", " ") for count in (mutants, killed, timed_out, survivors))
     return [module, *counts, f"{score:.1f} %"]
