@@ -88,14 +88,20 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def build_request(
-    arguments: argparse.Namespace, paths: Sequence[str], *, has_all_nodes: bool = False
+    arguments: argparse.Namespace, paths: Sequence[str], *, has_all_nodes: bool = False, is_unlimited: bool = False
 ) -> "InputRequest":
     """Return the request for the input that the options of a command select; report a repeated standard input."""
     from genplug.config.inputs import InputRequest  # noqa: PLC0415 - --help does not need it
 
     policy = None if arguments.policy is None else str(arguments.policy)
     request = InputRequest(
-        paths, arguments.values, arguments.pool, arguments.node_name, policy, has_all_nodes=has_all_nodes
+        paths,
+        arguments.values,
+        arguments.pool,
+        arguments.node_name,
+        policy,
+        has_all_nodes=has_all_nodes,
+        is_unlimited=is_unlimited,
     )
     if request.has_repeated_stdin:
         arguments.usage_error("'-', the standard input, can be an argument once only")

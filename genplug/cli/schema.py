@@ -9,6 +9,7 @@ SCHEMAS = {
     "plan": "plan.schema.json",
     "allocation": "allocation.schema.json",
     "validation": "validation.schema.json",
+    "privileges": "privileges.schema.json",
     "record": "record.schema.json",
     "diff": "diff.schema.json",
     "explanation": "explanation.schema.json",

@@ -23,6 +23,9 @@ with its own policy.
 Files and directories are merged into one configuration; each manifest and the standard input are checked separately.
 A configuration is checked against the policy of --policy, else against the policy of its pool or beside it, else
 against the default policy.
+
+--privileges prints what the agent needs from its container or service for each configuration, with the key that causes
+it, the value of the chart and the setting of the systemd unit. Without a policy, it prints what a policy has to allow.
 """
 EPILOG = """\
 examples:
@@ -33,11 +36,13 @@ examples:
   genplug validate /etc/genplug -o json
   genplug validate genplug.yaml --policy policy.yaml
   genplug validate --strict -o github genplug.yaml                   in a pipeline
+  genplug validate --privileges --values values.yaml                 before an installation
 
 Without --node-name, the configuration is checked once for each node that has a file node.<node-name>.yaml.
 
-A warning has no effect on the agent. `genplug schema validation` describes the keys of `-o json`. The output formats
-json, sarif and github are printed to the standard output, text to the standard error.
+A warning has no effect on the agent. `genplug schema validation` describes the keys of `-o json`, and `genplug schema
+privileges` those with --privileges, if all configurations are valid. The output formats json, sarif and github are
+printed to the standard output, errors and warnings as text to the standard error.
 
 exit codes: 0 valid, 2 usage error, 3 warnings with --strict, 78 invalid
 """
@@ -58,6 +63,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="format of the output (default: text)",
     )
+    parser.add_argument(
+        "--privileges", action="store_true", help="print what the agent needs for each configuration, and why"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing if there are no errors and warnings")
     parser.set_defaults(usage_error=parser.error)
 
@@ -69,7 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.paths and not arguments.values:
         arguments.usage_error("expected a PATH or --values FILE")
-    inputs = find_inputs(build_request(arguments, arguments.paths, has_all_nodes=True))
+    if arguments.privileges and arguments.output not in ("text", "json"):
+        arguments.usage_error(f"--privileges: expected -o text or json, found -o {arguments.output}")
+    inputs = find_inputs(
+        build_request(arguments, arguments.paths, has_all_nodes=True, is_unlimited=arguments.privileges)
+    )
     valid: list[tuple[ConfigInput, Config]] = []
     errors: list[Diagnostic] = list(inputs.diagnostics)
     warnings: list[Diagnostic] = []
@@ -113,7 +125,12 @@ def _print(
     from genplug.cli.diagnostic_formats import build_sarif, format_github  # noqa: PLC0415 - see run
     from genplug.config.diagnostics import format_diagnostics  # noqa: PLC0415 - see run
 
+    is_privileges = arguments.privileges and not _has_errors(diagnostics)
     match arguments.output:
+        case "json" if is_privileges:
+            from genplug.cli.privileges import build_document  # noqa: PLC0415 - only this option needs it
+
+            print(format_json(build_document(valid)))
         case "json":
             print(format_json(_build_document(valid, diagnostics)))
         case "sarif":
@@ -125,7 +142,11 @@ def _print(
                 print(f"{format_diagnostics(diagnostics)}\n\n{_count(diagnostics)}", file=sys.stderr)
                 if sys.stderr.isatty():
                     print(f"run 'genplug explain {diagnostics[0].code.value}' for details", file=sys.stderr)
-            if not arguments.quiet and not _has_errors(diagnostics):
+            if is_privileges:
+                from genplug.cli.privileges import format_text  # noqa: PLC0415 - as above
+
+                print(*(format_text(found, config) for found, config in valid), sep="\n\n")
+            elif not arguments.quiet and not _has_errors(diagnostics):
                 print(*summaries, sep="\n", end="\n" if summaries else "")
 
 

@@ -1,4 +1,4 @@
-"""Checks that the pods of a pool provide what its configuration requires, as the chart does when Helm renders it.
+"""Checks that the pods of a pool provide what its configuration needs, as the chart does when Helm renders it.
 
 The chart makes these checks in ``templates/_pools.tpl``. The requirements of the policy are not repeated here: a
 configuration is decoded under the policy of its pool.
@@ -6,90 +6,67 @@ configuration is decoded under the policy of its pool.
 
 from collections.abc import Iterator
 
-from attrs import frozen
-
-from genplug.config.decode.values import entries, is_set, items
+from genplug.config.decode.values import is_set, items
 from genplug.config.diagnostics import Diagnostics
-from genplug.config.merge import apply_defaults, drop_nulls
-from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
+from genplug.config.privileges import find_needs
+from genplug.config.yaml_tree import MapNode, ScalarNode
 from genplug.spec.diagnostic import ErrorCode
+from genplug.spec.model import Config
+from genplug.spec.privileges import Need, NeedKind, is_below
 
-_VISIBLE_DIRECTORIES = ("/dev", "/sys")
-"""Directories of the host that every pod of the chart mounts."""
-_PRIVILEGED_PROBES = {
-    "open": "opens device nodes, which only a privileged container can do",
-    "kernelLog": "reads /dev/kmsg, which only a privileged container can do",
-}
+_HOST = "/host"
+"""The directory of the container below which the chart mounts directories of the host."""
 
 
-def check_requirements(tree: MapNode, daemonset: MapNode, prefix: str, diagnostics: Diagnostics) -> None:
-    """Record what a merged configuration requires and ``daemonset``, the settings of the pods, does not provide.
+def check_requirements(config: Config, daemonset: MapNode, prefix: str, diagnostics: Diagnostics) -> None:
+    """Record what a configuration needs and ``daemonset``, the settings of the pods, does not provide.
 
     ``prefix`` is that of the values of the pool: empty or ``pools.lab.``.
     """
-    checker = _Checker(daemonset, prefix, diagnostics)
-    for name, entry in entries(drop_nulls(apply_defaults(tree)).get("resources")):
-        if isinstance(entry.value, MapNode):
-            checker.check_probes(entry.value, name)
-            checker.check_allocate(entry.value.get("allocate"), name)
-
-
-@frozen
-class _Checker:
-    daemonset: MapNode
-    prefix: str
-    diagnostics: Diagnostics
-
-    def check_probes(self, resource: MapNode, name: str) -> None:
-        health = resource.get("health")
-        probes = health.get("probes") if isinstance(health, MapNode) else None
-        for index, probe in enumerate(items(probes)):
-            for kind, entry in entries(probe):
-                if kind in _PRIVILEGED_PROBES and not is_set(self.daemonset, "privileged", value=True):
-                    message = f"the probe {_PRIVILEGED_PROBES[kind]}"
-                    self._add(entry, len(kind), message, "privileged: true", f"{name}.health.probes[{index}]")
-
-    def check_allocate(self, allocate: Node | None, name: str) -> None:
-        for key, entry in entries(allocate):
-            where = f"{name}.allocate"
-            value = entry.value
-            is_cdi = key == "inject" and isinstance(value, ScalarNode) and value.text == "cdi"
-            if is_cdi and not self._has("cdiSpecDir"):
-                message = "'inject: cdi' writes CDI files, and the pods mount no directory for them"
-                self._add(entry, len(key), message, "cdiSpecDir: /var/run/cdi", where)
-            if key == "cdiDevices" and items(value) and not self._has("cdiSearchDirs"):
-                message = "'cdiDevices' names CDI devices, and the pods mount no directory of CDI files"
-                self._add(entry, len(key), message, "cdiSearchDirs: [/etc/cdi, /var/run/cdi]", where)
-            if key == "mounts":
-                for mount in items(value):
-                    self._check_mount(mount, where)
-
-    def _check_mount(self, mount: Node, where: str) -> None:
-        path = mount.get("hostPath") if isinstance(mount, MapNode) else None
-        if not isinstance(path, ScalarNode) or path.text.startswith("$"):
-            return
-        directories = (*_VISIBLE_DIRECTORIES, *self._list_host_mounts())
-        if not any(f"{path.text}/".startswith(f"{directory.removesuffix('/')}/") for directory in directories):
-            message = f"the pods do not mount {path.text!r}, so that the agent cannot verify it"
-            hint = f"set '{self.prefix}daemonset.hostMounts: [{path.text}]', or list a directory above it"
-            location = path.at(0)
-            self.diagnostics.add(
-                ErrorCode.CHART,
-                location,
-                message,
-                key_path=f"resources.{where}.mounts",
-                hint=hint,
-                width=len(path.text),
+    for need in find_needs(config):
+        if missing := _find_missing(need, daemonset):
+            consequence, setting = missing
+            hint = f"set '{prefix}daemonset.{setting}"
+            message = f"{need.reason}{consequence}"
+            diagnostics.add(
+                ErrorCode.CHART, need.location, message, key_path=need.key_path, hint=hint, width=need.width
             )
 
-    def _list_host_mounts(self) -> Iterator[str]:
-        written = self.daemonset.get("hostMounts")
-        yield from (item.text for item in items(written) if isinstance(item, ScalarNode))
 
-    def _has(self, key: str) -> bool:
-        written = self.daemonset.get(key)
-        return bool(items(written) or (isinstance(written, ScalarNode) and written.text))
+def _find_missing(need: Need, daemonset: MapNode) -> tuple[str, str] | None:
+    """Return what is missing, as the end of the message, and the setting that provides it, as the end of the hint."""
+    is_privileged = is_set(daemonset, "privileged", value=True)
+    match need.kind:
+        case NeedKind.DEVICE_ACCESS if not is_privileged:
+            return "", "privileged: true' in the values"
+        case NeedKind.KERNEL_LOG if not is_privileged and is_set(daemonset, "kernelLog", value="never"):
+            return ", and 'kernelLog: never' withholds it", "kernelLog: auto' in the values"
+        case NeedKind.CDI_SPEC_DIR if not _has(daemonset, "cdiSpecDir"):
+            return ", and the pods mount no directory for them", "cdiSpecDir: /var/run/cdi' in the values"
+        case NeedKind.CDI_SEARCH_DIRS if not _has(daemonset, "cdiSearchDirs"):
+            setting = "cdiSearchDirs: [/etc/cdi, /var/run/cdi]' in the values"
+            return ", and the pods mount no directory of CDI files", setting
+        case NeedKind.HOST_PATH if not is_below(need.subject, tuple(_list_host_mounts(daemonset))):
+            consequence = f", and the pods do not mount {need.subject!r}"
+            return consequence, f"hostMounts: [{need.subject}]', or list a directory above it"
+        case _:
+            return None
 
-    def _add(self, entry: MapEntry, width: int, message: str, setting: str, where: str) -> None:
-        hint = f"set '{self.prefix}daemonset.{setting}' in the values"
-        self.diagnostics.add(ErrorCode.CHART, entry.key, message, key_path=f"resources.{where}", hint=hint, width=width)
+
+def _list_host_mounts(daemonset: MapNode) -> Iterator[str]:
+    """Yield the paths of the host that the pods mount, including those of additional volumes."""
+    for item in items(daemonset.get("hostMounts")):
+        if isinstance(item, ScalarNode):
+            yield item.text
+    for item in items(daemonset.get("extraVolumeMounts")):
+        path = item.get("mountPath") if isinstance(item, MapNode) else None
+        if isinstance(path, ScalarNode) and path.text.startswith(f"{_HOST}/"):
+            yield path.text.removeprefix(_HOST)
+    for key in ("cdiSpecDir", "cdiSearchDirs"):
+        written = daemonset.get(key)
+        yield from (item.text for item in (written, *items(written)) if isinstance(item, ScalarNode) and item.text)
+
+
+def _has(daemonset: MapNode, key: str) -> bool:
+    written = daemonset.get(key)
+    return bool(items(written) or (isinstance(written, ScalarNode) and written.text))

@@ -92,9 +92,11 @@ class Pool:
         names = [f"{self.values.name}[{self.name}/genplug.yaml]"]
         names += [f"{self.values.name}[{self.name}/node.{node_name}.yaml]"] if len(trees) > 1 else []
         diagnostics = Diagnostics()
-        with suppress(TooManyErrorsError):
+        # A part that the policy forbids has requirements, too. Other errors are found again below.
+        with suppress(ConfigInvalidError, TooManyErrorsError):
             prefix = "" if self.name == DEFAULT_POOL else f"pools.{self.name}."
-            check_requirements(merge(trees), self.daemonset, prefix, diagnostics)
+            unlimited = decode_trees(trees, names, Diagnostics(), None, self.values.lines)
+            check_requirements(unlimited, self.daemonset, prefix, diagnostics)
         return decode_trees(trees, names, diagnostics, policy, self.values.lines)
 
 

@@ -58,7 +58,8 @@ class InputRequest:
 
     ``paths`` are files and directories, ``values`` values files, and each of them and ``policy`` can be ``-``, the
     standard input. ``policy`` replaces the policy of every pool. With ``has_all_nodes``, each node with a configuration
-    of its own is a separate input.
+    of its own is a separate input. With ``is_unlimited``, a configuration without a policy is loaded without limits
+    instead of under the default policy.
     """
 
     paths: Sequence[str] = ()
@@ -67,6 +68,7 @@ class InputRequest:
     node_name: str | None = None
     policy: str | None = None
     has_all_nodes: bool = False
+    is_unlimited: bool = False
 
     @property
     def has_repeated_stdin(self) -> bool:
@@ -212,7 +214,8 @@ class _Finder:
             self._add(_bind_files(selected, node), policy, pool, node)
 
     def _add(self, load: LoadConfig, policy: LoadPolicy | None, pool: str = "", node: str | None = None) -> None:
-        found = ConfigInput(partial(_load_limited, load, self.option or policy), pool, node or "")
+        default = None if self.request.is_unlimited else DEFAULT_POLICY
+        found = ConfigInput(partial(_load_limited, load, self.option or policy, default), pool, node or "")
         self.inputs.configurations.append(found)
 
     def _nodes(self, names: Iterable[str]) -> list[str | None]:
@@ -274,9 +277,9 @@ def _raise_unreadable() -> LoadedPolicy:
     raise ConfigInvalidError(())
 
 
-def _load_limited(load: LoadConfig, policy: LoadPolicy | None) -> Config:
+def _load_limited(load: LoadConfig, policy: LoadPolicy | None, default: Policy | None) -> Config:
     if policy is None:
-        return load(DEFAULT_POLICY)
+        return load(default)
     try:
         limits = policy().policy
     except ConfigInvalidError:

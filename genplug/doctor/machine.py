@@ -33,9 +33,11 @@ from genplug.doctor.texts import (
     parse_status,
 )
 from genplug.health.kernel_log import PATH as KERNEL_LOG
+from genplug.health.kernel_log_buffer import is_kernel_log, is_open_denied, read_buffer
 from genplug.spec.limits import (
     MAX_EXAMINED_DESCRIPTORS,
     MAX_KERNEL_FILE_BYTES,
+    MAX_KERNEL_LOG_POLL_BYTES,
     MAX_MOUNT_LIST_BYTES,
     MAX_SEARCHED_PROCESSES,
 )
@@ -168,10 +170,12 @@ def _describe_inotify_error(number: int, what: str, limit: str) -> str:
 
 def read_kernel_log_error(machine: Machine) -> str:
     """Return why the kernel log cannot be read, empty if it can."""
+    path = Path(f"{str(machine.settings.root).rstrip('/')}{KERNEL_LOG}")
     try:
-        os.close(
-            os.open(f"{str(machine.settings.root).rstrip('/')}{KERNEL_LOG}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        )
+        if is_kernel_log(path) and is_open_denied(path):
+            read_buffer(MAX_KERNEL_LOG_POLL_BYTES)
+        else:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
         return error.strerror or str(error)
     return ""

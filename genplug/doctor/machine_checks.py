@@ -90,19 +90,19 @@ def check_uevents(facts: Facts) -> Iterator[Observation]:
 
 @REGISTRY.add(
     "kernel-log",
-    title="/dev/kmsg is readable, if a probe of the kind `kernelLog` needs it.",
-    why="`kernelLog` probes read the kernel log from /dev/kmsg.",
+    title="The kernel log is readable, if a probe of the kind `kernelLog` needs it.",
+    why="`kernelLog` probes read the kernel log from /dev/kmsg, or by syslog(2) with the capability SYSLOG.",
 )
 def check_kernel_log(facts: Facts) -> Iterator[Observation]:
-    """Check /dev/kmsg."""
+    """Check /dev/kmsg and syslog(2)."""
     reason = require(facts.kernel_log_error)
     if not reason:
-        yield ok("/dev/kmsg is readable")
+        yield ok("the kernel log is readable")
     elif needs_of(facts).kernel_log:
-        action = "run the container privileged (in the chart: daemonset.privileged)"
-        yield error(f"/dev/kmsg cannot be read: {reason}, and a probe needs it", action)
+        action = "add the capability SYSLOG to the container (in the chart: daemonset.kernelLog)"
+        yield error(f"the kernel log cannot be read: {reason}, and a probe needs it", action)
     else:
-        yield ok(f"/dev/kmsg cannot be read ({reason}), and no probe needs it")
+        yield ok(f"the kernel log cannot be read ({reason}), and no probe needs it")
 
 
 @REGISTRY.add(

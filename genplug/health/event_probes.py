@@ -1,6 +1,7 @@
 """The probes that evaluate events: of the kernel log, from its oldest record on, and of the kernel's devices."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 from genplug.hardware.host import Host
 from genplug.hardware.uevents import Uevent
 from genplug.health.kernel_log import MAX_RECORDS_PER_TURN, PATH, KernelLog, LogRecord
+from genplug.health.kernel_log_buffer import KernelLogBuffer, is_kernel_log, is_open_denied
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.probe_kind import EventStream, Listening
 from genplug.health.thresholds import Outcome, Result
 
 MAX_EVALUATIONS_PER_TURN = 10_000
 """Evaluations of a record for a probe before the event loop does other work: about 20 ms."""
+GAP_REPORT_SECONDS = 60.0
+"""Time for which lost records of the kernel log are not reported again."""
 _PASSED = Result(Outcome.PASSED)
 
 
@@ -36,8 +40,12 @@ class EventProbes:
         self._host = host
         self._uevents_error = uevents_error
         self._apply, self._flush, self._spawn = apply, flush, spawn
+        self.report_gap: Callable[[], None] = lambda: None
+        """Called when records of the kernel log were lost."""
         self._instances: tuple[tuple[ProbeInstance, Listening], ...] = ()
-        self._log: KernelLog | None = None
+        self._log: KernelLog | KernelLogBuffer | None = None
+        self._gap_report_due = 0.0
+        """The time from which lost records are reported again (monotonic seconds)."""
 
     def update(self, instances: Iterable[ProbeInstance]) -> None:
         """Replace the probes; those with an error or without events are left out."""
@@ -99,7 +107,7 @@ class EventProbes:
         if self._log is None or self._log.error:
             if self._log is not None:
                 self._log.close()
-            self._log = KernelLog(self._host.process_path(PATH), self._on_records, self._on_log_error)
+            self._log = self._open_log()
             records = await self._log.follow()
         else:
             records = await self._log.read_existing()
@@ -114,6 +122,19 @@ class EventProbes:
             # The evaluation for all probes can take seconds, in which the kubelet would wait for responses.
             await asyncio.sleep(0)
         self._apply_to_pending(Result(Outcome.ERROR, log.error) if log.error else _PASSED)
+
+    def _open_log(self) -> KernelLog | KernelLogBuffer:
+        """Return a reader of /dev/kmsg, or of the log by syslog(2) if this process may not open the device node."""
+        path = self._host.process_path(PATH)
+        if is_kernel_log(path) and is_open_denied(path):
+            return KernelLogBuffer(self._on_records, self._on_log_error, self._on_log_gap)
+        return KernelLog(path, self._on_records, self._on_log_error, self._on_log_gap)
+
+    def _on_log_gap(self) -> None:
+        now = time.monotonic()
+        if now >= self._gap_report_due:
+            self._gap_report_due = now + GAP_REPORT_SECONDS
+            self.report_gap()
 
     def _apply_to_pending(self, result: Result) -> None:
         for instance in self._instances_of(EventStream.KERNEL_LOG):

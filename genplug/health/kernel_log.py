@@ -13,7 +13,8 @@ _MAX_RECORD_BYTES = 1 << 14
 """More than a record can have (CONSOLE_EXT_LOG_MAX is 8 KiB): the kernel does not return a part of a record."""
 MAX_RECORDS_PER_TURN = 500
 """Records that are read before the event loop does other work."""
-_FACILITY_KERNEL = 0
+FACILITY_KERNEL = 0
+"""The facility of the kernel's own records (``LOG_KERN``)."""
 _MAX_NUMBER_DIGITS = 20
 """Digits of the largest number of 64 bits, the type of the number of a record."""
 _MIN_FIELDS = 3
@@ -36,7 +37,7 @@ def parse_record(content: bytes) -> Iterator[LogRecord]:
         # Lines that start with a space are properties of the previous record, such as its device.
         if not semicolon or line.startswith(" ") or len(fields) < _MIN_FIELDS:
             continue
-        if all(map(_is_number, fields[:2])) and int(fields[0]) >> 3 == _FACILITY_KERNEL:
+        if all(map(_is_number, fields[:2])) and int(fields[0]) >> 3 == FACILITY_KERNEL:
             yield LogRecord(int(fields[1]), text)
 
 
@@ -48,17 +49,22 @@ def _is_number(field: str) -> bool:
 class KernelLog:
     """Follows the log at ``path`` in the running event loop.
 
-    ``on_records`` is called in the loop with new records, ``on_error`` when the log can no longer be read. ``error`` is
-    the reason, empty while the log can be read.
+    ``on_records`` is called in the loop with new records, ``on_error`` when the log can no longer be read, and
+    ``on_gap`` when the kernel has overwritten records before they were read. ``error`` is the reason, empty while the
+    log can be read.
     """
 
     def __init__(
-        self, path: Path, on_records: Callable[[Sequence[LogRecord]], None], on_error: Callable[[], None]
+        self,
+        path: Path,
+        on_records: Callable[[Sequence[LogRecord]], None],
+        on_error: Callable[[], None],
+        on_gap: Callable[[], None] = lambda: None,
     ) -> None:
         self.error = ""
         self.records_per_turn = MAX_RECORDS_PER_TURN
         """The number of records after which the event loop does other work; evaluations take time."""
-        self._path, self._on_records, self._on_error = path, on_records, on_error
+        self._path, self._on_records, self._on_error, self._on_gap = path, on_records, on_error, on_gap
         self._loop = asyncio.get_running_loop()
         self._file: int | None = None
 
@@ -105,15 +111,15 @@ class KernelLog:
     def _set_error(self, error: OSError, reason: str = "") -> None:
         if not reason:
             reason = f"cannot be read: {os.strerror(error.errno or 0)}"
-            # A container without the permission in its device cgroup gets EPERM.
-            reason += "; the pod has to be privileged" if error.errno in {errno.EPERM, errno.EACCES} else ""
+            is_denied = error.errno in {errno.EPERM, errno.EACCES}
+            reason += "; the agent needs the capability SYSLOG" if is_denied else ""
         self.error = f"the kernel log ({PATH}) {reason}"
 
     def _read_new(self) -> None:
         records: list[LogRecord] = []
         for _ in range(self.records_per_turn):
             try:
-                content = _read_one(self._file) if self._file is not None else None
+                content = _read_one(self._file, self._on_gap) if self._file is not None else None
             except OSError as error:
                 self.close()
                 self._set_error(error)
@@ -137,8 +143,8 @@ def _read_all(file: int) -> tuple[LogRecord, ...]:
     return tuple(records)
 
 
-def _read_one(file: int) -> bytes | None:
-    """Return the next record, or None if there is none yet.
+def _read_one(file: int, on_gap: Callable[[], None] = lambda: None) -> bytes | None:
+    """Return the next record, or None if there is none yet; call ``on_gap`` if records were lost.
 
     Raises:
         OSError: the log cannot be read.
@@ -150,6 +156,7 @@ def _read_one(file: int) -> bytes | None:
             return None
         except BrokenPipeError:
             # Records were overwritten before they were read; the next record is the oldest that exists.
+            on_gap()
             continue
         if not content:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))

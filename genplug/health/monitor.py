@@ -20,6 +20,7 @@ from genplug.health.probe_errors import ProbeErrors
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.schedule import RequestTiming, Schedule, ScheduledRequest
 from genplug.health.status import (
+    KernelLogGap,
     MonitorEvent,
     MonitorStatus,
     PoolExhausted,
@@ -52,6 +53,7 @@ class ProbeMonitor:
         self._on_change, self._report = on_change, report
         self._probes = DeviceProbes(is_archive=host.is_archive)
         self._event_probes = EventProbes(host, uevents_error, self._apply, self._flush, self._spawn)
+        self._event_probes.report_gap = self._report_gap
         self._schedule: Schedule[ProbeInstance] = Schedule()
         self._read_pool: WorkerPool = ReadPool(host, self._on_pool_change)
         self._call_pool: WorkerPool = CallPool(host, self._on_pool_change)
@@ -144,6 +146,9 @@ class ProbeMonitor:
             self._read_pool.close()
             self._call_pool.close()
             self._event_probes.close()
+
+    def _report_gap(self) -> None:
+        self._report(KernelLogGap())
 
     def _subscribe(self, instance: ProbeInstance, now: float) -> None:
         if (timing := _request_timing(instance.bound)) is None:

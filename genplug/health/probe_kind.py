@@ -5,7 +5,7 @@ bind the kind to a device, run it or select its events, and evaluate its answers
 A kind is either polled (:class:`Polling`) or evaluates events of the kernel (:class:`Listening`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from genplug.health.thresholds import Result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.policy import Policy
+from genplug.spec.privileges import ProbeNeed
 from genplug.spec.probes import Check
 from genplug.spec.template import Template
 
@@ -148,6 +149,7 @@ class ProbeKind:
     ``denial`` returns the rule of a policy that denies a check, or None if the check is allowed.
     ``restrict`` returns a request with the limits of a policy that only a run can check.
     ``default_name`` returns the name of a probe without ``name``; if it is empty, the name is that of the kind.
+    ``needs`` returns what the agent needs from its container for a check; reading files in ``/sys`` needs nothing.
     """
 
     name: str
@@ -158,6 +160,7 @@ class ProbeKind:
     denial: Callable[[Any, Policy], Denial | None] = lambda _check, _policy: None
     default_name: Callable[[Any], str] = lambda _check: ""
     restrict: Callable[[ProbeRequest, Policy], ProbeRequest] = lambda request, _policy: request
+    needs: Callable[[Any], Iterable[ProbeNeed]] = lambda _check: ()
 
     def __attrs_post_init__(self) -> None:
         if (self.polling is None) == (self.listening is None):

@@ -67,7 +67,12 @@ class WorkerStartFailed:
     resolved: bool = False
 
 
-MonitorEvent: TypeAlias = ProbeError | ProbeWarning | PoolExhausted | WorkerStartFailed
+@frozen
+class KernelLogGap:
+    """Records of the kernel log were lost before they were read."""
+
+
+MonitorEvent: TypeAlias = ProbeError | ProbeWarning | PoolExhausted | WorkerStartFailed | KernelLogGap
 
 
 @frozen

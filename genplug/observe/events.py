@@ -249,6 +249,11 @@ class Event(Enum):
         logging.ERROR,
         "A probe worker cannot be started. Probes have errors until a worker starts. Key: `error`, the reason.",
     )
+    KERNEL_LOG_GAP = (
+        "kernel_log_gap",
+        logging.WARNING,
+        "Lines of the kernel log were lost before `kernelLog` probes evaluated them. Logged at most once a minute.",
+    )
     WATCH_DEGRADED = (
         "watch_degraded",
         logging.WARNING,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.inventory import Inventory
-from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, ProbeWarning, WorkerStartFailed
+from genplug.health.status import KernelLogGap, MonitorEvent, PoolExhausted, ProbeError, ProbeWarning, WorkerStartFailed
 from genplug.health.verdict import DeviceHealth, HealthSnapshot
 from genplug.kubelet.reports import (
     CallAnswered,
@@ -148,6 +148,12 @@ def log_monitor_event(event_log: EventLog, event: MonitorEvent) -> None:
         case PoolExhausted(is_call, hung):
             text = f"{describe_pool(is_call=is_call)} run again; {hung} runs still hang"
             event_log.emit(Event.PROBE_RECOVERED, text, hung=hung)
+        case KernelLogGap():
+            text = (
+                "lines of the kernel log were overwritten or cleared before genplug read them, so that 'kernelLog' "
+                "probes may have missed a failure; compare with 'dmesg' on the node"
+            )
+            event_log.emit(Event.KERNEL_LOG_GAP, text)
         case WorkerStartFailed(error, resolved=False):
             text = f"cannot start a probe worker: {error}; probes have errors until a worker starts"
             event_log.emit(Event.PROBE_WORKER_START_FAILED, text, error=error)

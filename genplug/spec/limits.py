@@ -253,6 +253,12 @@ MAX_RECORDED_VERSIONS = 50
 
 # Checks of the machine: a fact that exceeds a limit is not known or incomplete, and the finding states that.
 
+MAX_KERNEL_LOG_BYTES = 16 << 20
+"""Bytes of the kernel log that syslog reads at once: the buffer usually has 128 KiB to 2 MiB (`log_buf_len`)."""
+
+MAX_KERNEL_LOG_POLL_BYTES = 64 << 10
+"""Bytes at the end of the kernel log that syslog reads every second: the whole log is read only if more are new."""
+
 MAX_KERNEL_FILE_BYTES = 1 << 20
 """Bytes of a file of the kernel, of the kubelet or of the container runtime: they have at most a few hundred KiB."""
 

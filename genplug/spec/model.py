@@ -139,13 +139,17 @@ class Source:
 
 @frozen
 class MountSpec:
-    """A mount of a container (``allocate.mounts``); its templates are rendered at Allocate."""
+    """A mount of a container (``allocate.mounts``); its templates are rendered at Allocate.
+
+    ``host_path_location`` is that of the value of ``hostPath``.
+    """
 
     location: SourceLocation
     host_path: Template
     container_path: Template
     read_only: bool
     optional: bool
+    host_path_location: SourceLocation | None = field(default=None, eq=False)
 
 
 @frozen
@@ -154,7 +158,8 @@ class AllocateSpec:
 
     ``cdi_devices`` are qualified names that other programs' CDI files define. With ``injects_by_cdi``, device nodes and
     mounts are written to CDI files instead of the Allocate response, and so are ``supplemental_groups``: group IDs that
-    the processes of the container get in addition.
+    the processes of the container get in addition. ``inject_location`` and ``cdi_devices_location`` are those of the
+    keys.
     """
 
     env: tuple[VariableSpec, ...] = ()
@@ -163,6 +168,8 @@ class AllocateSpec:
     cdi_devices: tuple[Template, ...] = ()
     injects_by_cdi: bool = False
     supplemental_groups: tuple[int, ...] = ()
+    inject_location: SourceLocation | None = field(default=None, eq=False)
+    cdi_devices_location: SourceLocation | None = field(default=None, eq=False)
 
 
 @frozen

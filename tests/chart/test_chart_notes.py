@@ -70,3 +70,19 @@ def test_genplug_commands_in_the_notes_exist(tmp_path: Path) -> None:
 def test_notes_warn_about_the_default_namespace_only(tmp_path: Path) -> None:
     assert "The agents run in the namespace default." in render_notes(MINIMAL, tmp_path, "default")
     assert "The agents run in the namespace default." not in render_notes(MINIMAL, tmp_path)
+
+
+def test_notes_name_pools_that_have_more_privileges_than_they_need(tmp_path: Path) -> None:
+    lab = {"daemonset": {"privileged": True}, "policy": {"openProbe": True}}
+    text = "The agents of pool lab are privileged, but no `open` probe in their configuration needs it."
+    assert text in render_notes(merge_values(MINIMAL, {"pools": {"lab": lab}}), tmp_path)
+    probes: Values = {"config": {"resources": {FUSE: {"health": {"probes": [{"open": {}}]}}}}}
+    assert "privileged, but" not in render_notes(merge_values(MINIMAL, {"pools": {"lab": {**lab, **probes}}}), tmp_path)
+
+
+def test_notes_refer_to_the_needs_of_an_existing_configmap(tmp_path: Path) -> None:
+    pools = {"lab": {"config": {"existingConfigMap": "mine"}}}
+    command = "kubectl -n devices get configmap mine -o yaml | genplug validate --privileges -"
+    assert command in render_notes(merge_values(MINIMAL, {"pools": pools}), tmp_path)
+    pools["lab"]["daemonset"] = {"kernelLog": "always"}
+    assert command not in render_notes(merge_values(MINIMAL, {"pools": pools}), tmp_path)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from genplug.config.load import load_text
+from genplug.config.privileges import build_security_context, find_needs
 from tests.support.chart import (
     FUSE,
     HELMS,
@@ -137,6 +139,58 @@ def test_privileged_pool_leaves_other_pools_unprivileged() -> None:
     assert get_agent(found["lab"])["securityContext"]["readOnlyRootFilesystem"] is True
 
 
+OPEN = {"health": {"probes": [{"open": {"mode": "rw"}}]}}
+LOG_PROBE = {"health": {"probes": [{"kernelLog": {"fail": "Xid"}}]}}
+
+
+@pytest.mark.parametrize(
+    ("values", "added"),
+    [
+        ({}, {"default": [], "lab": []}),
+        ({"pools": {"lab": {"config": {"resources": {FUSE: LOG_PROBE}}}}}, {"default": [], "lab": ["SYSLOG"]}),
+        ({"config": {"nodes": {"n1": {"resources": {FUSE: LOG_PROBE}}}}}, {"default": ["SYSLOG"], "lab": ["SYSLOG"]}),
+        (
+            {"config": {"defaults": LOG_PROBE}, "pools": {"lab": {"config": {"defaults": {"health": None}}}}},
+            {"default": ["SYSLOG"], "lab": []},
+        ),
+        ({"pools": {"lab": {"daemonset": {"kernelLog": "always"}}}}, {"default": [], "lab": ["SYSLOG"]}),
+    ],
+)
+@pytest.mark.parametrize("helm", HELMS)
+def test_capability_syslog_is_added_for_kernel_log_probes_only(
+    values: Mapping[str, Any], added: Mapping[str, list[str]], helm: str
+) -> None:
+    found = get_daemonsets(render(MINIMAL, {"pools": {"lab": {}}}, values, helm=helm))
+    contexts = {pool: get_agent(daemonset)["securityContext"] for pool, daemonset in found.items()}
+    assert {pool: context["capabilities"].get("add", []) for pool, context in contexts.items()} == added
+    assert {context["privileged"] for context in contexts.values()} == {False}
+
+
+@pytest.mark.parametrize("resource", [{}, LOG_PROBE, OPEN], ids=["nothing", "kernel log", "open"])
+def test_security_context_is_what_genplug_computes(resource: Mapping[str, Any]) -> None:
+    values = merge_values(build_values(**resource), {"policy": {"openProbe": True}})
+    values["daemonset"] = {"privileged": resource is OPEN}
+    found = render(values)
+    config = load_text(found["ConfigMap", "genplug-config"]["data"]["genplug.yaml"], "genplug.yaml", None)
+    assert get_agent(found["DaemonSet", "genplug"])["securityContext"] == build_security_context(find_needs(config))
+
+
+def test_profiles_of_seccomp_and_apparmor_can_be_selected() -> None:
+    own = {"type": "Localhost", "localhostProfile": "genplug.json"}
+    values = merge_values(MINIMAL, {"daemonset": {"seccompProfile": own}})
+    assert get_agent(render_default_daemonset(values))["securityContext"]["seccompProfile"] == own
+    values = merge_values(
+        MINIMAL, {"daemonset": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "genplug"}}}
+    )
+    context = get_agent(render_default_daemonset(values, kube_version="1.30.0"))["securityContext"]
+    assert context["appArmorProfile"] == {"type": "Localhost", "localhostProfile": "genplug"}
+    # Kubernetes before 1.30 has an annotation instead of the field.
+    daemonset = render_default_daemonset(values, kube_version="1.29.4")
+    assert "appArmorProfile" not in get_agent(daemonset)["securityContext"]
+    annotation = "container.apparmor.security.beta.kubernetes.io/genplug"
+    assert daemonset["spec"]["template"]["metadata"]["annotations"][annotation] == "localhost/genplug"
+
+
 def test_agent_has_arguments_port_probes_and_node_name() -> None:
     container = get_agent(
         render_default_daemonset(
@@ -171,9 +225,15 @@ def test_daemonset_has_a_rolling_update_a_priority_and_tolerations_by_default() 
     assert "cpu" not in get_agent(daemonset)["resources"]["limits"]
 
 
-OPEN = {"health": {"probes": [{"open": {"mode": "rw"}}]}}
 EXEC = {"health": {"probes": [{"exec": {"command": ["/bin/true"]}}]}}
 MOUNT = {"allocate": {"mounts": [{"hostPath": "/opt/x/lib", "containerPath": "/lib/x"}]}}
+READ_ETC = {"policy": {"read": {"allow": ["/sys/**", "/etc/x*/**"]}}}
+EXTRA_MOUNT = {
+    "daemonset": {
+        "extraVolumes": [{"name": "x", "hostPath": {"path": "/etc/x"}}],
+        "extraVolumeMounts": [{"name": "x", "mountPath": "/host/etc/x", "readOnly": True}],
+    }
+}
 REQUIREMENTS: dict[str, tuple[dict[str, Any], list[tuple[dict[str, Any], str]]]] = {
     "open probe": (
         OPEN,
@@ -186,8 +246,50 @@ REQUIREMENTS: dict[str, tuple[dict[str, Any], list[tuple[dict[str, Any], str]]]]
     "kernel log": (
         {"health": {"probes": [{"kernelLog": {"fail": "Xid"}}]}},
         [
+            ({}, ""),
+            (nest_value(("daemonset", "kernelLog"), "never"), "Set {}daemonset.kernelLog to auto"),
+            (nest_value(("daemonset", "privileged"), True), ""),  # noqa: FBT003 - a value
+        ],
+    ),
+    "file hidden by the device cgroup": (
+        {"devices": [{"glob": "/dev/x*", "attributes": {"id": {"path": "/sys/class/kfd/kfd/*/name"}}}]},
+        [
             ({}, "Set {}daemonset.privileged to true"),
             (nest_value(("daemonset", "privileged"), True), ""),  # noqa: FBT003 - a value
+        ],
+    ),
+    "file probe": (
+        {"health": {"probes": [{"file": {"path": "/etc/x/${name}", "equals": "ok"}}]}},
+        [
+            (READ_ETC, "to {}daemonset.hostMounts"),
+            (nest_value(("daemonset", "hostMounts"), ["/etc/x"]), ""),
+        ],
+    ),
+    "limit of a file probe": (
+        {"health": {"probes": [{"file": {"path": "/sys/x", "equalsFile": "/etc/x/limit"}}]}},
+        [(READ_ETC, "to {}daemonset.hostMounts"), (nest_value(("daemonset", "hostMounts"), ["/etc/x/limit"]), "")],
+    ),
+    "attribute": (
+        {"devices": [{"glob": "/dev/x*", "attributes": {"id": {"path": ["/sys/x", "/etc/x*/id"]}}}]},
+        [
+            (READ_ETC, "to {}daemonset.hostMounts"),
+            (nest_value(("daemonset", "hostMounts"), ["/etc/x"]), "to {}daemonset.hostMounts"),
+            (nest_value(("daemonset", "hostMounts"), ["/etc"]), ""),
+        ],
+    ),
+    "device outside of /dev": (
+        {"devices": [{"glob": ["/dev/x*", "/etc/x/*"], "type": "file"}]},
+        [(READ_ETC, "to {}daemonset.hostMounts"), (EXTRA_MOUNT, "")],
+    ),
+    "companion outside of /dev": (
+        {"devices": [{"glob": "/dev/x*", "with": ["/etc/x/y"]}]},
+        [(READ_ETC, "to {}daemonset.hostMounts"), (EXTRA_MOUNT, "")],
+    ),
+    "socket": (
+        {"health": {"probes": [{"unixSocket": {"path": "/etc/x/sock"}}]}},
+        [
+            (nest_value(("policy", "unixSocket", "allow"), ["/etc/**"]), "to {}daemonset.hostMounts"),
+            (nest_value(("daemonset", "hostMounts"), ["/etc/x"]), ""),
         ],
     ),
     "exec probe": (

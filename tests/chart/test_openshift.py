@@ -28,7 +28,11 @@ def find_constraints(manifests: dict[tuple[str, str], Manifest]) -> Manifest:
 @pytest.mark.parametrize("helm", HELMS)
 @pytest.mark.parametrize("is_privileged", [False, True])
 def test_constraints_permit_what_the_agent_pod_requests(helm: str, is_privileged: bool) -> None:  # noqa: FBT001
-    pools = {"lab": {"daemonset": {"privileged": is_privileged}}}
+    own = {"type": "Localhost", "localhostProfile": "genplug.json"}
+    pools = {
+        "lab": {"daemonset": {"privileged": is_privileged}},
+        "log": {"daemonset": {"kernelLog": "always", "seccompProfile": own}},
+    }
     found = render(merge_values(ENABLED, {"pools": pools}), helm=helm, api_versions=OPENSHIFT)
     constraints = find_constraints(found)
     for daemonset in get_daemonsets(found).values():
@@ -40,12 +44,14 @@ def test_constraints_permit_what_the_agent_pod_requests(helm: str, is_privileged
         assert constraints["allowPrivilegedContainer"] >= security["privileged"]
         assert constraints["readOnlyRootFilesystem"] is security["readOnlyRootFilesystem"] is True
         assert constraints["requiredDropCapabilities"] == ([] if is_privileged else security["capabilities"]["drop"])
-        if not is_privileged:
-            assert constraints["seccompProfiles"] == ["runtime/default"]
+    assert constraints["allowedCapabilities"] == ["SYSLOG"]
+    profiles = ["*"] if is_privileged else ["localhost/genplug.json", "runtime/default"]
+    assert constraints["seccompProfiles"] == profiles
 
 
 def test_constraints_forbid_privileged_containers_unless_a_pool_is_privileged() -> None:
     constraints = find_constraints(render(ENABLED, api_versions=OPENSHIFT))
+    assert (constraints["allowedCapabilities"], constraints["seccompProfiles"]) == ([], ["runtime/default"])
     permissions = [key for key, value in constraints.items() if key.startswith("allow") and value]
     assert permissions == ["allowHostDirVolumePlugin"]
 

@@ -13,6 +13,7 @@ KINDS = {
     "Plan": "plan",
     "Allocation": "allocation",
     "Validation": "validation",
+    "Privileges": "privileges",
     "ConfigDiff": "diff",
     "Explanation": "explanation",
     "FleetStatus": "fleet-status",

@@ -39,6 +39,8 @@ class AllocateDecoder:
             cdi_devices=tuple(self._cdi_devices(node.get("cdiDevices"), f"{where}.cdiDevices")),
             injects_by_cdi=isinstance(inject, ScalarNode) and inject.value == "cdi",
             supplemental_groups=tuple(self._groups(node.get("supplementalGroups"), f"{where}.supplementalGroups")),
+            inject_location=_key_location(node, "inject"),
+            cdi_devices_location=_key_location(node, "cdiDevices"),
         )
         self._check_sizes(spec, node, where)
         return spec
@@ -198,8 +200,10 @@ class AllocateDecoder:
                 ErrorCode.PATH, location, message, key_path=where, hint=hint, width=len(container_path.text)
             )
         read_only, optional = not is_set(node, "readOnly", value=False), is_set(node, "optional", value=True)
-        self._check_mount(node.entries["hostPath"].value, host_path, where, read_only=read_only)
-        return MountSpec(first_key_location(node), host_path, container_path, read_only, optional)
+        source = node.entries["hostPath"].value
+        self._check_mount(source, host_path, where, read_only=read_only)
+        location = source.at(0) if isinstance(source, ScalarNode) else source.location
+        return MountSpec(first_key_location(node), host_path, container_path, read_only, optional, location)
 
     def _check_mount(self, node: Node, host_path: Template, where: str, *, read_only: bool) -> None:
         # A template is checked when it is rendered, at Allocate.
@@ -211,3 +215,8 @@ class AllocateDecoder:
             self.diagnostics.add(
                 ErrorCode.NOT_ALLOWED, node.at(0), message, key_path=where, hint=self.policy.help, width=width
             )
+
+
+def _key_location(node: MapNode, key: str) -> SourceLocation | None:
+    entry = node.entries.get(key)
+    return entry.key if entry is not None else None

@@ -22,6 +22,7 @@ from genplug.health.thresholds import Outcome, Result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.policy import Policy
+from genplug.spec.privileges import NeedKind, ProbeNeed
 from genplug.spec.probes import Check
 from genplug.spec.template import Template
 
@@ -146,4 +147,11 @@ def _denial(check: ExecCheck, policy: Policy) -> Denial | None:
     return Denial(f"running {program!r} is {reason}", "command") if reason else None
 
 
-KIND = ProbeKind("exec", ExecCheck, decode, Polling(make_request, run, evaluate, Effect.CALL), denial=_denial)
+def _needs(check: ExecCheck) -> tuple[ProbeNeed, ...]:
+    program = check.command[0].text
+    return (ProbeNeed(NeedKind.PROGRAM, f"runs the program {program} in the container of the agent", program),)
+
+
+KIND = ProbeKind(
+    "exec", ExecCheck, decode, Polling(make_request, run, evaluate, Effect.CALL), denial=_denial, needs=_needs
+)

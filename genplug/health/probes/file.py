@@ -22,6 +22,7 @@ from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader, Rea
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.globs import Glob, escape_glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.privileges import ProbeNeed, find_read_needs
 from genplug.spec.probes import Check
 from genplug.spec.read_checks import literal_read_error
 from genplug.spec.read_rules import ReadRules, parse_read_rules
@@ -363,6 +364,11 @@ def _denial(check: FileCheck, policy: Policy) -> Denial | None:
     return None
 
 
+def _needs(check: FileCheck) -> Iterator[ProbeNeed]:
+    for path in (check.path.text, *(limit.text for _, limit in check.limits)):
+        yield from find_read_needs(path)
+
+
 KIND = ProbeKind(
     "file",
     FileCheck,
@@ -371,4 +377,5 @@ KIND = ProbeKind(
     restrict=restrict,
     polling=Polling(make_request, run, evaluate, Effect.READ, changes_with_time=_has_increased),
     default_name=_default_name,
+    needs=_needs,
 )

@@ -22,6 +22,7 @@ from genplug.health.thresholds import Outcome, Result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.privileges import NeedKind, ProbeNeed
 from genplug.spec.probes import Check
 from genplug.spec.template import Template
 
@@ -210,6 +211,11 @@ def _denial(check: HttpCheck, policy: Policy) -> Denial | None:
     return Denial(f"connecting to {url!r} is {error}", "url") if error else None
 
 
+def _needs(check: HttpCheck) -> tuple[ProbeNeed, ...]:
+    url = describe_url(check.url.text)
+    return (ProbeNeed(NeedKind.NETWORK, f"connects to {url} from the network namespace of the agent", url),)
+
+
 KIND = ProbeKind(
     "http",
     HttpCheck,
@@ -217,4 +223,5 @@ KIND = ProbeKind(
     Polling(make_request, run, evaluate, Effect.CALL),
     denial=_denial,
     restrict=restrict,
+    needs=_needs,
 )

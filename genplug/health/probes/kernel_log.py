@@ -8,6 +8,7 @@ from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, ProbeKind
 from genplug.health.thresholds import Outcome, Result
 from genplug.health.value_check import shorten
+from genplug.spec.privileges import NeedKind, ProbeNeed
 from genplug.spec.probes import Check
 from genplug.spec.regex import Conditions, Pattern, PatternError, compile_regex, render_conditions
 from genplug.spec.template import Template
@@ -115,9 +116,14 @@ def _matches(record: str, conditions: Conditions) -> bool:
     )
 
 
+def _needs(_check: KernelLogCheck) -> tuple[ProbeNeed, ...]:
+    return (ProbeNeed(NeedKind.KERNEL_LOG, "reads the kernel log, which needs the capability SYSLOG"),)
+
+
 KIND = ProbeKind(
     "kernelLog",
     KernelLogCheck,
     decode,
     listening=Listening(EventStream.KERNEL_LOG, bind, evaluate, may_concern),
+    needs=_needs,
 )

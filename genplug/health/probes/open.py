@@ -16,6 +16,7 @@ from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.policy import Policy
+from genplug.spec.privileges import NeedKind, ProbeNeed
 from genplug.spec.probes import Check
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
@@ -88,4 +89,10 @@ def _denial(_check: OpenCheck, policy: Policy) -> Denial | None:
     return Denial(f"opening device nodes is {reason}") if reason else None
 
 
-KIND = ProbeKind("open", OpenCheck, decode, Polling(make_request, run, evaluate, Effect.OPEN), denial=_denial)
+def _needs(_check: OpenCheck) -> tuple[ProbeNeed, ...]:
+    return (ProbeNeed(NeedKind.DEVICE_ACCESS, "opens device nodes, which only a privileged container can do"),)
+
+
+KIND = ProbeKind(
+    "open", OpenCheck, decode, Polling(make_request, run, evaluate, Effect.OPEN), denial=_denial, needs=_needs
+)

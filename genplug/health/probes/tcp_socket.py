@@ -20,6 +20,7 @@ from genplug.health.value_check import shorten
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.privileges import NeedKind, ProbeNeed
 from genplug.spec.probes import Check
 from genplug.spec.template import Template
 
@@ -139,6 +140,11 @@ def _denial(check: TcpSocketCheck, policy: Policy) -> Denial | None:
     return Denial(f"connecting to port {check.port.text} of the loopback interface is {error}", "port")
 
 
+def _needs(check: TcpSocketCheck) -> tuple[ProbeNeed, ...]:
+    port = f"port {check.port.text}"
+    return (ProbeNeed(NeedKind.NETWORK, f"connects to {port} of the loopback address of the agent", port),)
+
+
 KIND = ProbeKind(
     "tcpSocket",
     TcpSocketCheck,
@@ -146,4 +152,5 @@ KIND = ProbeKind(
     Polling(make_request, run, evaluate, Effect.CALL),
     denial=_denial,
     restrict=restrict,
+    needs=_needs,
 )

@@ -12,6 +12,7 @@ from attrs import frozen
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, ProbeKind
 from genplug.health.thresholds import Outcome, Result
+from genplug.spec.privileges import NeedKind, ProbeNeed
 from genplug.spec.probes import Check
 from genplug.spec.regex import Conditions, render_conditions
 from genplug.spec.template import MissingAttributeError, Template
@@ -99,9 +100,14 @@ def is_about(paths: tuple[str, ...], event: "Uevent") -> bool:
     return any(directory.startswith(f"{path}/") or f"{path}/".startswith(directory) for path in paths)
 
 
+def _needs(_check: UeventCheck) -> tuple[ProbeNeed, ...]:
+    return (ProbeNeed(NeedKind.UEVENTS, "receives events of the kernel's devices from a netlink socket"),)
+
+
 KIND = ProbeKind(
     "uevent",
     UeventCheck,
     decode,
     listening=Listening(EventStream.UEVENTS, bind, evaluate),
+    needs=_needs,
 )

@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from attrs import frozen
@@ -20,6 +21,7 @@ from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.privileges import NeedKind, ProbeNeed, find_hidden_path
 from genplug.spec.probes import Check
 from genplug.spec.template import Template
 
@@ -121,6 +123,12 @@ def _denial(check: UnixSocketCheck, policy: Policy) -> Denial | None:
     return Denial(f"connecting to {check.path.text!r} is {error}", "path") if error else None
 
 
+def _needs(check: UnixSocketCheck) -> Iterator[ProbeNeed]:
+    path = check.path.text
+    if hidden := find_hidden_path(path):
+        yield ProbeNeed(NeedKind.HOST_PATH, f"connects to the socket {path}", hidden)
+
+
 KIND = ProbeKind(
     "unixSocket",
     UnixSocketCheck,
@@ -128,4 +136,5 @@ KIND = ProbeKind(
     Polling(make_request, run, evaluate, Effect.CALL),
     denial=_denial,
     restrict=restrict,
+    needs=_needs,
 )

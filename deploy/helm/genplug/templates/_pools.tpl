@@ -1,6 +1,6 @@
 {{- /*
 genplug.pools returns the enabled pools with their merged settings, as YAML: name -> {labelValues, config, policy,
-daemonset}. Fails if two pools claim the same nodes, if no pool is enabled, or if genplug.checkConfig finds a conflict.
+daemonset, needs}. `needs` is what the configuration needs: {syslog, privileged}, each true or absent. Fails if two pools claim the same nodes, if no pool is enabled, or if genplug.checkConfig finds a conflict.
 */ -}}
 {{- define "genplug.pools" -}}
 {{- $pools := dict -}}
@@ -25,7 +25,11 @@ daemonset}. Fails if two pools claim the same nodes, if no pool is enabled, or i
 {{- end -}}
 {{- end -}}
 {{- $_ := set $pool.config "nodes" $nodes -}}
+{{- $_ := set $pool "needs" dict -}}
 {{- include "genplug.checkConfig" (dict "pool" $name "settings" $pool "own" ($own.config | default dict) "common" $.Values.config) -}}
+{{- if eq (toString $pool.daemonset.kernelLog) "always" -}}
+{{- $_ := set $pool.needs "syslog" true -}}
+{{- end -}}
 {{- if ne $name "default" -}}
 {{- range $value := $pool.labelValues -}}
 {{- if hasKey $claimed $value -}}
@@ -68,7 +72,7 @@ Arguments: pool (its name), settings (its merged settings), own and common (the 
 {{- if not $resources -}}
 {{- fail (printf "\n\nPool %s has no resources: its agents would not advertise any device. Describe which devices become which resource, in a values file that you pass with -f:\n\nconfig:\n  resources:\n    devices.example.com/fuse:          # the resource that a pod requests\n      devices: [{glob: /dev/fuse}]     # the device nodes that it provides\n      tokens: 100                      # up to 100 containers share them\n\nAlternatively, set config.existingConfigMap to the name of your own ConfigMap, or disable the pool with pools.%s.enabled=false. Examples: https://github.com/genplug/genplug/tree/main/examples/configs\n" .pool .pool) -}}
 {{- end -}}
-{{- $context := dict "pool" .pool "daemonset" .settings.daemonset "policy" .settings.policy "prefix" $prefix -}}
+{{- $context := dict "pool" .pool "daemonset" .settings.daemonset "policy" .settings.policy "prefix" $prefix "needs" .settings.needs -}}
 {{- include "genplug.checkRequirements" (merge (dict "config" $config) $context) -}}
 {{- range $node, $spec := $config.nodes -}}
 {{- $merged := dict -}}
@@ -80,9 +84,10 @@ Arguments: pool (its name), settings (its merged settings), own and common (the 
 {{- end -}}
 
 {{- /*
-genplug.checkRequirements fails if a configuration requires a setting of the pod or of the policy that is off.
+genplug.checkRequirements fails if a configuration requires a setting of the pod or of the policy that is off, and records
+in `needs` what the pod needs. genplug.config.chart_requirements makes the same checks of the pod.
 Arguments: pool (its name), node (its name, or unset for all nodes of the pool), prefix (of the pool's values, for example
-"pools.lab."), config, daemonset, policy.
+"pools.lab."), config, daemonset, policy, needs.
 */ -}}
 {{- define "genplug.checkRequirements" -}}
 {{- $ := . -}}
@@ -108,9 +113,20 @@ Arguments: pool (its name), node (its name, or unset for all nodes of the pool),
 {{- if and (hasKey $probe "open") (not (dig "openProbe" false $.policy)) -}}
 {{- fail (printf "%s opens device nodes, which the policy does not allow. Set %spolicy.openProbe to true, or remove the probe.\n" $what $.prefix) -}}
 {{- end -}}
-{{- if and (hasKey $probe "kernelLog") (not $.daemonset.privileged) -}}
-{{- fail (printf "%s reads the kernel log, and only a privileged container can read /dev/kmsg. Set %sdaemonset.privileged to true, or remove the probe.\n" $what $.prefix) -}}
+{{- if hasKey $probe "open" -}}
+{{- $_ := set $.needs "privileged" true -}}
 {{- end -}}
+{{- if hasKey $probe "kernelLog" -}}
+{{- $_ := set $.needs "syslog" true -}}
+{{- if and (eq (toString $.daemonset.kernelLog) "never") (not $.daemonset.privileged) -}}
+{{- fail (printf "%s reads the kernel log, which needs the capability SYSLOG. Set %sdaemonset.kernelLog to auto, or remove the probe.\n" $what $.prefix) -}}
+{{- end -}}
+{{- end -}}
+{{- $file := $probe.file | default dict -}}
+{{- range $key := list "path" "equalsFile" "minFile" "maxFile" -}}
+{{- include "genplug.checkVisible" (dict "path" (get $file $key) "what" (printf "%s.file reads" $what) "root" $) -}}
+{{- end -}}
+{{- include "genplug.checkVisible" (dict "path" (get ($probe.unixSocket | default dict) "path") "what" (printf "%s.unixSocket connects to" $what) "root" $) -}}
 {{- if and (hasKey $probe "unixSocket") (not (dig "unixSocket" "allow" list $.policy)) -}}
 {{- fail (printf "%s connects to a socket, but the policy allows no sockets. Add the socket to %spolicy.unixSocket.allow, or remove the probe.\n" $what $.prefix) -}}
 {{- end -}}
@@ -134,19 +150,70 @@ Arguments: pool (its name), node (its name, or unset for all nodes of the pool),
 {{- fail (printf "\n\nResource %s %s: the policy allows no names for allocate.%s. Add them to %spolicy.%s.allow.\n" $resource $on $key $.prefix $rule) -}}
 {{- end -}}
 {{- end -}}
+{{- range $index, $source := $all.devices -}}
+{{- $what := printf "\n\nResource %s %s: devices[%d]" $resource $on $index -}}
+{{- range $glob := kindIs "slice" $source.glob | ternary $source.glob (list $source.glob) -}}
+{{- include "genplug.checkVisible" (dict "path" $glob "what" (printf "%s selects" $what) "root" $) -}}
+{{- end -}}
+{{- range $key := list "nodes" "with" -}}
+{{- range $node := get $source $key | default list -}}
+{{- if kindIs "map" $node -}}
+{{- $node = $node.path -}}
+{{- end -}}
+{{- include "genplug.checkVisible" (dict "path" $node "what" (printf "%s.%s selects" $what $key) "root" $) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $attribute := $source.attributes -}}
+{{- $paths := get ($attribute | default dict) "path" -}}
+{{- range $path := kindIs "slice" $paths | ternary $paths (list $paths) -}}
+{{- include "genplug.checkVisible" (dict "path" $path "what" (printf "%s: the attribute %s reads" $what $name) "root" $) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $mount := $allocate.mounts -}}
-{{- $isVisible := hasPrefix "$" $mount.hostPath -}}
-{{- range $directory := concat (list "/dev" "/sys") ($.daemonset.hostMounts | default list) -}}
-{{- $isVisible = or $isVisible (hasPrefix (printf "%s/" (trimSuffix "/" $directory)) (printf "%s/" $mount.hostPath)) -}}
-{{- end -}}
 {{- $what := printf "\n\nResource %s %s: allocate.mounts contains the host path %s" $resource $on $mount.hostPath -}}
-{{- if not $isVisible -}}
-{{- fail (printf "%s, which is not mounted into the agent: the agent could not verify it and would reject every container. Add the path, or a parent directory that exists on every node of the pool, to %sdaemonset.hostMounts.\n" $what $.prefix) -}}
-{{- end -}}
+{{- include "genplug.checkVisible" (dict "path" $mount.hostPath "what" (printf "\n\nResource %s %s: allocate.mounts contains the host path" $resource $on) "root" $) -}}
 {{- $mounts := $.policy.mounts | default dict -}}
 {{- if not (or $mounts.allow $mounts.writable) -}}
 {{- fail (printf "%s, but the policy allows no mounts. Add the path to %spolicy.mounts.allow.\n" $what $.prefix) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /*
+genplug.checkVisible fails if the pod does not mount a path of the host that the agent reads, or if the kernel hides the path
+from it. The part of a template or glob before the first wildcard or reference decides.
+Arguments: path (empty if there is none), what (the beginning of the message), root (the arguments of
+genplug.checkRequirements).
+*/ -}}
+{{- define "genplug.checkVisible" -}}
+{{- if .path -}}
+{{- $root := .root -}}
+{{- $path := .path -}}
+{{- if regexMatch "^/sys/(class|devices/virtual)/kfd/" $path -}}
+{{- $_ := set $root.needs "privileged" true -}}
+{{- if not $root.daemonset.privileged -}}
+{{- fail (printf "%s %s, which the kernel shows only to processes that may open the render node. Set %sdaemonset.privileged to true.\n" .what $path $root.prefix) -}}
+{{- end -}}
+{{- end -}}
+{{- $literal := regexReplaceAll "[*?\\[{$].*$" $path "" -}}
+{{- if ne $literal $path -}}
+{{- $literal = regexReplaceAll "[^/]*$" $literal "" -}}
+{{- end -}}
+{{- $literal = trimAll "/" $literal | printf "/%s" -}}
+{{- $visible := concat (list "/dev" "/sys" "/proc/driver" "/proc/devices" "/run/udev/data") ($root.daemonset.hostMounts | default list) ($root.daemonset.cdiSearchDirs | default list) (list ($root.daemonset.cdiSpecDir | default "/dev")) -}}
+{{- range $mount := $root.daemonset.extraVolumeMounts -}}
+{{- if hasPrefix "/host/" $mount.mountPath -}}
+{{- $visible = append $visible (trimPrefix "/host" $mount.mountPath) -}}
+{{- end -}}
+{{- end -}}
+{{- $isVisible := eq $literal "/" -}}
+{{- range $directory := $visible -}}
+{{- $isVisible = or $isVisible (hasPrefix (printf "%s/" (trimSuffix "/" $directory)) (printf "%s/" $literal)) -}}
+{{- end -}}
+{{- if not $isVisible -}}
+{{- fail (printf "%s %s, and the pods do not mount %s of the host. Add the path, or a parent directory that exists on every node of the pool, to %sdaemonset.hostMounts.\n" .what $path $literal $root.prefix) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
