@@ -47,6 +47,7 @@ FREE_DISCONNECTS = 4
 """Consecutive early disconnects without an additional pause: a device must not be missing for longer than a second."""
 STABLE_SECONDS = 30.0
 """A disconnect after a stream of at least this duration does not count as a repeated failure."""
+_OLD_STREAM_REASON = "kubelet.sock was replaced, but the stream is open"
 _RETRY_SECONDS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
@@ -142,7 +143,7 @@ def next_step(state: EndpointState, event: Event, now: Seconds, jitter: float) -
         case Phase.REGISTER, RegisterFailed(error):
             # The kubelet can open a stream although Register timed out. The stream proves the registration.
             if state.streams:
-                return Step(_enter(state, Phase.LIVE, now))
+                return Step(_enter_live(state, now))
             return Step(_back_off(state, Phase.WAIT, f"Register failed: {error}", now, jitter))
         case Phase.RETIRE, Retired():
             return _on_retired(state, now, jitter)
@@ -163,6 +164,14 @@ def _enter(
     return evolve(state, phase=phase, since=now, due=due, reason=reason)
 
 
+def _enter_live(state: EndpointState, now: Seconds) -> EndpointState:
+    """Enter LIVE with the streams that are open; wait only a limited time for the end of streams of another client."""
+    if state.kubelet is None or state.kubelet == state.registered_with:
+        return _enter(state, Phase.LIVE, now)
+    reason = _OLD_STREAM_REASON if state.registered_with is not None else "another process opened a stream"
+    return _enter(state, Phase.LIVE, now, now + OLD_STREAM_SECONDS, reason)
+
+
 def _back_off(state: EndpointState, phase: Phase, reason: str, now: Seconds, jitter: float) -> EndpointState:
     failures = state.failures + 1
     return evolve(_enter(state, phase, now, now + retry_delay(failures, jitter), reason), failures=failures)
@@ -171,7 +180,7 @@ def _back_off(state: EndpointState, phase: Phase, reason: str, now: Seconds, jit
 def _register_or_wait(state: EndpointState, now: Seconds) -> Step:
     if state.streams:
         # A resource with an open stream is never registered again (§10, point 19).
-        return Step(_enter(state, Phase.LIVE, now))
+        return Step(_enter_live(state, now))
     if state.kubelet is None:
         return Step(_enter(state, Phase.WAIT, now, reason="waiting for kubelet.sock to appear"))
     registering = _enter(state, Phase.REGISTER, now, reason=state.reason)
@@ -180,7 +189,7 @@ def _register_or_wait(state: EndpointState, now: Seconds) -> Step:
 
 def _on_registered(state: EndpointState, now: Seconds) -> Step:
     if state.streams:
-        return Step(_enter(state, Phase.LIVE, now))
+        return Step(_enter_live(state, now))
     reason = "registered; waiting for the kubelet to open ListAndWatch"
     return Step(_enter(state, Phase.PENDING, now, now + FIRST_STREAM_SECONDS, reason))
 
@@ -204,8 +213,7 @@ def _on_kubelet_seen(state: EndpointState, socket: SocketIdentity | None, now: S
             return _retire(fresh, "the kubelet was restarted", now)
         case Phase.LIVE:
             # A registration beside an open stream triggers the bug of kubelets up to 1.35 (§2.3; §3, race 6).
-            reason = "kubelet.sock was replaced, but the stream is open"
-            return Step(evolve(fresh, due=now + OLD_STREAM_SECONDS, reason=reason))
+            return Step(evolve(fresh, due=now + OLD_STREAM_SECONDS, reason=_OLD_STREAM_REASON))
         case _:
             return Step(fresh)
 
@@ -215,6 +223,9 @@ def _on_stream_opened(state: EndpointState, now: Seconds) -> Step:
         return Step(evolve(_enter(state, Phase.LIVE, now), registered_with=state.kubelet))
     if state.phase is Phase.LIVE:
         return Step(evolve(state, due=None, reason="", registered_with=state.kubelet))
+    if state.phase is Phase.REGISTER:
+        # The kubelet opens the stream before it answers Register, or after it.
+        return Step(evolve(state, registered_with=state.kubelet))
     return Step(state)
 
 

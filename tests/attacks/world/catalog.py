@@ -93,6 +93,19 @@ ATTACKS = (
         ),
     ),
     Attack(
+        "container-open-stream-early",
+        CONTAINER,
+        "Opens ListAndWatch on the socket of a resource before the kubelet, and keeps it open",
+        "The endpoint waits five seconds for the end of such a stream, and registers on another socket",
+        _tests(
+            "unit/kubelet/test_endpoint_state.py",
+            "test_stream_of_another_process_before_the_registration_delays_it_for_5_s",
+            "test_kubelet_that_is_replaced_during_register_is_registered_with",
+            "test_endpoint_with_a_stream_retires_5_s_after_kubelet_socket_was_replaced",
+        ),
+        ("Any root process",),
+    ),
+    Attack(
         "client-hold-connections",
         CONTAINER,
         "Opens idle connections to the socket of a resource until the agent has no descriptor left",
@@ -234,6 +247,12 @@ ATTACKS = (
             *_tests(
                 "unit/kubelet/test_endpoint_state.py",
                 "test_every_fault_in_every_state_leads_to_a_reason_and_a_retry",
+            ),
+            *_tests(
+                "attacks/world/test_endpoint_recovery.py",
+                "test_endpoint_serves_again_from_every_state_when_the_faults_end",
+                "test_failed_step_is_logged_once_for_each_reason",
+                "test_every_failed_step_in_every_state_is_logged_with_its_error",
             ),
         ),
     ),

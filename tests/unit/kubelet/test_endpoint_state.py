@@ -22,8 +22,7 @@ from genplug.kubelet.endpoint_events import (
 from genplug.kubelet.endpoint_state import Action, EndpointState, Step, first_step, next_step
 from genplug.kubelet.plugin_dir import SocketIdentity
 from genplug.kubelet.reports import Phase
-
-OLD, NEW = SocketIdentity(1, 1, 1), SocketIdentity(1, 2, 2)
+from tests.support.endpoint_exploration import NEW, OLD, explore_endpoint
 
 
 def play(*events: tuple[float, Event], kubelet: SocketIdentity | None = OLD) -> Step:
@@ -289,79 +288,42 @@ def _is_progress_possible(state: EndpointState) -> bool:
             return state.streams > 0 or state.due is not None
 
 
-RESULTS: dict[Action, tuple[Event, ...]] = {
-    Action.SERVE: (Served(), ServeFailed("no space")),
-    Action.REGISTER: (Registered(), RegisterFailed("refused"), OwnSocketLost()),
-    Action.RETIRE: (Retired(),),
-}
-"""The events with which an action can end."""
-FROM_OUTSIDE: tuple[Event, ...] = (
-    KubeletSeen(None),
-    KubeletSeen(OLD),
-    KubeletSeen(NEW),
-    OwnSocketLost(),
-    OptionsChanged(),
-    StreamOpened(),
-    StreamClosed(),
-    TimePassed(),
-)
 FAULTS = (ServeFailed, RegisterFailed, OwnSocketLost, StreamClosed)
-MAX_STATES = 20_000
-
-
-def summarize(state: EndpointState, running: Action | None, now: float) -> tuple[object, ...]:
-    """Return what distinguishes states for the decisions that follow."""
-    return (
-        state.phase,
-        min(state.failures, 6),
-        min(state.streams, 2),
-        state.kubelet,
-        state.registered_with,
-        None if state.due is None else state.due > now,
-        state.stream_ended is None,
-        running,
-    )
 
 
 def test_every_fault_in_every_state_leads_to_a_reason_and_a_retry() -> None:
-    """Explore all states that events and results of actions can reach, with every event in each of them."""
-    first = first_step(OLD, 0.0)
-    pending: list[tuple[EndpointState, Action | None, float]] = [(first.state, first.action, 0.0)]
-    seen = {summarize(first.state, first.action, 0.0)}
-    while pending:
-        state, running, now = pending.pop()
-        events = (*FROM_OUTSIDE, *(RESULTS[running] if running is not None else ()))
-        for event in events:
-            if isinstance(event, StreamClosed) and not state.streams:
-                continue
-            # A stream needs a server, and a second one is a client of another process.
-            if isinstance(event, StreamOpened) and (state.streams > 1 or state.phase in (Phase.SERVE, Phase.PAUSE)):
-                continue
-            later = now + 0.01
-            if isinstance(event, TimePassed):
-                if state.due is None:
-                    continue
-                later = max(state.due, now)
-            step = next_step(state, event, later, 0.0)
-            is_result = running is not None and event in RESULTS[running] and not isinstance(event, OwnSocketLost)
-            action = step.action or (None if is_result else running)
-            if isinstance(event, OwnSocketLost) and running is Action.REGISTER:
-                assert action is Action.RETIRE
-            following = step.state
-            # Something continues: an action, a time, a stream, or the wait for a kubelet.
-            waits_for_kubelet = following.kubelet is None and following.phase in (Phase.WAIT, Phase.PAUSE)
-            assert action or following.due is not None or following.is_live or waits_for_kubelet, (state, event)
-            if not following.is_live and isinstance(event, FAULTS) and following.phase is not Phase.LIVE:
-                has_begun = following.phase in (Phase.SERVE, Phase.REGISTER) and not following.failures
-                assert following.reason or has_begun or waits_for_kubelet, (state, event)
-            if isinstance(event, ServeFailed | RegisterFailed) and not following.streams:
-                assert following.failures == state.failures + 1
-                assert event.error in following.reason
-                assert following.due is not None
-                assert following.due > later
-            key = summarize(following, action, later)
-            if key not in seen:
-                seen.add(key)
-                pending.append((following, action, later))
-        assert len(seen) < MAX_STATES
-    assert {key[0] for key in seen} == set(Phase)
+    phases = set()
+    for transition in explore_endpoint():
+        before, event, after = transition.before, transition.event, transition.after
+        following = after.state
+        phases.add(following.phase)
+        if isinstance(event, OwnSocketLost) and before.running is Action.REGISTER:
+            assert after.running is Action.RETIRE
+        # Something continues: an action, a time, a stream, or the wait for a kubelet.
+        waits_for_kubelet = following.kubelet is None and following.phase in (Phase.WAIT, Phase.PAUSE)
+        assert after.running or following.due is not None or following.is_live or waits_for_kubelet, transition
+        if not following.is_live and isinstance(event, FAULTS) and following.phase is not Phase.LIVE:
+            has_begun = following.phase in (Phase.SERVE, Phase.REGISTER) and not following.failures
+            assert following.reason or has_begun or waits_for_kubelet, transition
+        if isinstance(event, ServeFailed | RegisterFailed) and not following.streams:
+            assert following.failures == before.state.failures + 1
+            assert event.error in following.reason
+            assert following.due is not None
+            assert following.due > after.now
+    assert phases == set(Phase)
+
+
+def test_stream_of_another_process_before_the_registration_delays_it_for_5_s() -> None:
+    step = play((0.01, StreamOpened()), (0.02, Served()))
+    assert (step.state.phase, step.action) == (Phase.LIVE, None)
+    assert step.state.reason == "another process opened a stream"
+    assert step.state.due == pytest.approx(0.02 + endpoint_state.OLD_STREAM_SECONDS)
+    assert next_step(step.state, TimePassed(), 5.02, 0.0).action is Action.RETIRE
+
+
+def test_kubelet_that_is_replaced_during_register_is_registered_with() -> None:
+    replaced = play((1, Served()), (2, StreamOpened()), (3, KubeletSeen(NEW)), (4, Registered()))
+    assert replaced.state.due == 4 + endpoint_state.OLD_STREAM_SECONDS
+    opened = play((1, Served()), (3, KubeletSeen(NEW)), (3.5, StreamOpened()), (4, Registered()))
+    assert opened.state.is_live
+    assert (opened.state.due, opened.state.registered_with) == (None, NEW)
