@@ -23,7 +23,9 @@ TOOLS = Path(os.environ.get("GENPLUG_TOOLS", Path.home() / ".cache/genplug/tools
 
 IN_CI = bool(os.environ.get("CI"))
 LOCK = "requirements-dev.lock"
-"""The versions of all development dependencies, so that two checkouts have the same ruff and mypy."""
+"""The versions of all development dependencies and the hashes of their files."""
+AUDITED = ("deploy/image/requirements.lock", "deploy/image/build.lock", LOCK)
+"""The lock files whose versions ``audit`` checks."""
 
 BUILD = Path("build")
 DIST = Path("dist")
@@ -51,10 +53,14 @@ PROSE = {
 """Where ``check`` and ``prose`` check the wording, by the pattern of file names."""
 
 
-def install(session: nox.Session, *requirements: str) -> None:
-    """Install the locked versions into the session's environment; ``--no-venv`` uses what is installed already."""
+def install(session: nox.Session) -> None:
+    """Install the locked versions and this checkout into the session's environment.
+
+    Each file is compared with its hash in the lock file. ``--no-venv`` uses what is installed already.
+    """
     if session.virtualenv.is_sandboxed:
-        session.install(*requirements, "--constraint", LOCK)
+        session.install("--require-hashes", "--requirement", LOCK)
+        session.install("--no-deps", "--no-build-isolation", "--editable", ".")
 
 
 def find_tool(session: nox.Session, name: str, without: str) -> str | None:
@@ -85,7 +91,7 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
 @nox.session
 def check(session: nox.Session) -> None:
     """Lint, check types, import directions, generated files, spelling and prose; needs no root."""
-    install(session, "-e", ".[dev]")
+    install(session)
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
@@ -125,7 +131,7 @@ def check_prose(session: nox.Session) -> None:
 @nox.session
 def prose(session: nox.Session) -> None:
     """Check spelling and wording; arguments after ``--`` are the files whose wording to check."""
-    install(session, "codespell")
+    install(session)
     if not session.posargs:
         check_prose(session)
     elif vale := find_tool(session, "vale", without="not checking the wording"):
@@ -135,16 +141,24 @@ def prose(session: nox.Session) -> None:
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write the newest versions of the development dependencies to requirements-dev.lock."""
-    install(session, "uv")
+    if session.virtualenv.is_sandboxed:
+        session.install("uv")
     options = ("--upgrade", "--universal", "--python-version", "3.11", "--extra", "dev", "--extra", "mutation")
-    output = ("--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links")
+    output = (
+        "--generate-hashes",
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-index-url",
+        "--no-emit-find-links",
+    )
     session.run("uv", "pip", "compile", *options, *output, "pyproject.toml", "--output-file", LOCK, silent=True)
 
 
 @nox.session(name="format")
 def format_code(session: nox.Session) -> None:
     """Format the code and apply the safe fixes of ruff."""
-    install(session, "ruff")
+    install(session)
     # The first run breaks long lines, which ruff check reports and cannot fix; the second formats the fixes.
     session.run("ruff", "format", ".")
     session.run("ruff", "check", "--fix", ".")
@@ -154,7 +168,7 @@ def format_code(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """Run the tests that need neither root nor programs from outside PyPI."""
-    install(session, "-e", ".[dev]")
+    install(session)
     run_pytest(session, "-m", f"not ({' or '.join(NEEDS_SETUP)})")
 
 
@@ -162,21 +176,21 @@ def test(session: nox.Session) -> None:
 def test_root(session: nox.Session) -> None:
     """Run the tests on real device nodes, mounts and hanging files; needs root."""
     require_root(session)
-    install(session, "-e", ".[test]")
+    install(session)
     run_pytest(session, "-m", "(root or fuse) and not (cluster or image or podman)")
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Fuzz everything that genplug reads; ``-- --minutes N --target T --record FILE``; ``-- --help`` lists the rest."""
-    install(session, "-e", ".[fuzz,test]")
+    install(session)
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session
 def chart(session: nox.Session) -> None:
     """Test the chart and the completion scripts, and compare the chart's generated files; needs .ci/tools."""
-    install(session, "-e", ".[dev]")
+    install(session)
     if not find_tool(session, "helm4", without="cannot test the chart"):
         session.error("run .ci/tools first")
     session.run("python", "deploy/helm/generate.py", "--check")
@@ -187,14 +201,14 @@ def chart(session: nox.Session) -> None:
 def image(session: nox.Session) -> None:
     """Build the image and test it; needs root and .ci/tools."""
     require_root(session)
-    install(session, "-e", ".[test]")
+    install(session)
     run_pytest(session, "-m", "image or podman")
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """Test the status page in a browser; needs .ci/tools."""
-    install(session, "-e", ".[test]")
+    install(session)
     run_pytest(session, "-m", "browser")
 
 
@@ -202,28 +216,28 @@ def browser(session: nox.Session) -> None:
 def cluster(session: nox.Session) -> None:
     """Test genplug and its chart on real Kubernetes clusters; needs root, .ci/tools and tests/cluster/build."""
     require_root(session)
-    install(session, "-e", ".[dev]")
+    install(session)
     run_pytest(session, "-m", "cluster")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into build/docs; a broken internal link is an error."""
-    install(session, "-e", ".[docs]")
+    install(session)
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", str(BUILD / "docs"), *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure genplug against its budgets; ``nox -s bench -- --quick`` only shows that every benchmark runs."""
-    install(session, "-e", ".[test]")
+    install(session)
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests of ``test`` and report which branches they execute, also in the processes that they start."""
-    install(session, "-e", ".[dev]")
+    install(session)
     session.run("coverage", "erase")
     measured = ("coverage", "run", "-m", "pytest", "-m", f"not ({' or '.join(NEEDS_SETUP)})")
     session.run(*measured, *session.posargs, env={"CI": "true"})
@@ -235,14 +249,14 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def mutation(session: nox.Session) -> None:
     """Mutate the modules that decide and run their tests; ``-- MODULE --record FILE`` selects and records."""
-    install(session, "-e", ".[mutation]")
+    install(session)
     session.run("python", "-m", "tests.mutation", *session.posargs)
 
 
 @nox.session
 def changelog(session: nox.Session) -> None:
     """Show the next changelog section; ``-- --compare-with origin/main`` also requires a fragment for this branch."""
-    install(session, "towncrier")
+    install(session)
     session.run("towncrier", "build", "--draft", "--version", "next")
     if session.posargs:
         session.run("towncrier", "check", *session.posargs)
@@ -251,13 +265,13 @@ def changelog(session: nox.Session) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the sdist into dist, then run genplug from the wheel in a new environment."""
-    install(session, "build")
+    install(session)
     build_package(session)
 
 
 def build_package(session: nox.Session) -> None:
     """Write the wheel and the sdist to dist; fail when the program in the wheel does not start."""
-    session.run("python", "-m", "build", "--outdir", str(DIST))
+    session.run("python", "deploy/packages/build_wheel.py", "--output", str(DIST))
     with tempfile.TemporaryDirectory() as directory:
         environment = Path(directory) / "venv"
         session.run(sys.executable, "-m", "venv", str(environment), external=True)
@@ -278,7 +292,7 @@ def read_version() -> str:
 @nox.session
 def packages(session: nox.Session) -> None:
     """Build into dist the packages for operating systems and the single-file programs; needs .ci/tools."""
-    install(session, "build", "shiv")
+    install(session)
     build_package(session)
     build_system_packages(session)
 
@@ -309,7 +323,7 @@ def release(session: nox.Session) -> None:
     notes = re.search(rf"^## {re.escape(version)}, .*\n(?P<text>(?:(?!## ).*\n?)*)", read_changelog(), re.MULTILINE)
     if notes is None:
         session.error(f"CHANGELOG.md has no section for {version}: run towncrier build --version {version}")
-    install(session, "build", "shiv")
+    install(session)
     shutil.rmtree(DIST, ignore_errors=True)
     build_package(session)
     build_system_packages(session)

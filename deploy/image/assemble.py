@@ -2,11 +2,12 @@
 
 ``assemble.py runtime`` copies the interpreter, its library and the shared libraries of both from /build/python (a
 Debian root with /usr/bin/python3.11), adds the locked dependencies as wheels for the target platform, and compiles the
-bytecode. ``assemble.py genplug`` adds the package as a second layer, and the links of the debug variant. Only the files
-named here are copied, so the image contains no shell and no package tools.
+bytecode. ``assemble.py genplug`` adds the package and the SBOM as a second layer, and the links of the debug variant.
+Only the files named here are copied, so the image contains no shell and no package tools.
 """  # noqa: INP001 - a script of the build stage, not a package
 
 import compileall
+import json
 import os
 import re
 import shutil
@@ -16,11 +17,15 @@ import sys
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
+import sbom
+
 BUILD = Path("/build")
 SOURCE = BUILD / "python"
 RUNTIME = BUILD / "layers/runtime"
 GENPLUG = BUILD / "layers/genplug"
 DEBUG = BUILD / "layers/debug"
+DIGESTS = BUILD / "digests.json"
+"""The SHA-256 of each wheel in the runtime layer, which the SBOM in the second layer states."""
 
 PYTHON = "usr/bin/python3.11"
 STDLIB = "usr/lib/python3.11"
@@ -90,7 +95,11 @@ def assemble_runtime() -> None:
             remove(path)
     for cache in (RUNTIME / STDLIB).rglob("__pycache__"):
         remove(cache)
-    install_wheels(RUNTIME, "--require-hashes", "--requirement", str(BUILD / "requirements.lock"))
+    report = BUILD / "report.json"
+    install_wheels(
+        RUNTIME, "--require-hashes", "--requirement", str(BUILD / "requirements.lock"), "--report", str(report)
+    )
+    DIGESTS.write_text(json.dumps(sbom.read_digests(report)))
     copy_linked_libraries()
     copy_package_records()
     write(RUNTIME / "etc/passwd", "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n")
@@ -112,8 +121,11 @@ def assemble_genplug() -> None:
     )
     wheels = BUILD / "wheels"
     run_pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(BUILD / "source"), path=tools)
-    install_wheels(GENPLUG, "--no-index", *map(str, wheels.glob("*.whl")))
+    (wheel,) = wheels.glob("*.whl")
+    install_wheels(GENPLUG, "--no-index", str(wheel))
     write(GENPLUG / "usr/bin/genplug", LAUNCHER, mode=0o755)
+    digests = {**json.loads(DIGESTS.read_text()), "genplug": sbom.digest_file(wheel)}
+    write(GENPLUG / sbom.PATH, sbom.build_image_bom([RUNTIME, GENPLUG], PACKAGES, digests, get_target_arch()))
     precompile(GENPLUG)
     for applet in APPLETS:
         create_link(DEBUG / "busybox" / applet, "busybox")
@@ -194,6 +206,11 @@ def install_wheels(layer: Path, *arguments: str) -> None:
 def get_target_machine() -> str:
     """Return the machine name of the target platform, as in wheel tags and library directories."""
     return MACHINES_BY_ARCH[os.environ["TARGETARCH"]] if os.environ.get("TARGETARCH") else os.uname().machine
+
+
+def get_target_arch() -> str:
+    """Return the architecture of the target platform, as in names of images."""
+    return next(arch for arch, machine in MACHINES_BY_ARCH.items() if machine == get_target_machine())
 
 
 def copy_linked_libraries() -> None:

@@ -8,6 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.docs.blocks import ROOT
+from tests.support.sbom import sbom
 
 PAGE = ROOT / "docs/explanation/dependencies.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,6 +66,13 @@ def test_package_is_required_by_the_packages_that_the_table_names(row: list[str]
 def test_native_code_is_what_the_installed_package_contains(name: str, native: str) -> None:
     is_native = any(file.name.endswith(".so") for file in distribution(name).files or [])
     assert native == ("yes" if is_native else "no")
+
+
+@pytest.mark.parametrize(
+    ("name", "license_"), [(row[0], row[3]) for row in RUNTIME] + [(row[0], row[2]) for row in REQUIRED]
+)
+def test_license_is_that_of_the_installed_package(name: str, license_: str) -> None:
+    assert license_ == sbom.read_license(distribution(name))
 
 
 def test_development_table_equals_the_extras_of_the_project() -> None:

@@ -7,15 +7,18 @@ import shutil
 import subprocess
 import tarfile
 import time
+from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclonedx.spdx import is_expression
 
 from genplug import __version__
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.image import Image
+from tests.support.sbom import list_purls, read_bom, sbom
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 
@@ -97,7 +100,8 @@ def test_image_contains_no_executable_except_python_and_genplug(image: Image) ->
 
 def test_image_contains_no_pip_tests_or_documentation(image: Image) -> None:
     assert not [name for name in image.files if "/pip/" in name or "/tests/" in name or "/share/man/" in name]
-    assert {Path(name).name for name in image.files if name.startswith("/usr/share/doc/")} == {"copyright"}
+    documents = {name for name in image.files if name.startswith("/usr/share/doc/") and not name.endswith("/copyright")}
+    assert documents == {f"/{sbom.PATH}"}
 
 
 def test_image_contains_package_records_for_scanners(image: Image) -> None:
@@ -107,6 +111,37 @@ def test_image_contains_package_records_for_scanners(image: Image) -> None:
     distributions = {Path(name).parent.name for name in image.files if name.endswith(".dist-info/METADATA")}
     assert f"genplug-{__version__}.dist-info" in distributions
     assert any(name.startswith("grpcio-") for name in distributions)
+
+
+@pytest.mark.parametrize("name", ["image", "foreign_image"])
+def test_sbom_lists_every_package_of_the_image(name: str, request: pytest.FixtureRequest) -> None:
+    image: Image = request.getfixturevalue(name)
+    bom = read_bom(image.files[f"/{sbom.PATH}"].read_text())
+    metadata = [HeaderParser().parsestr(file.read_text()) for file in list_files(image, ".dist-info/METADATA")]
+    installed = {(sbom.normalize_name(message["Name"]), message["Version"]) for message in metadata}
+    assert list_purls(bom, "pypi") == installed
+    assert ("genplug", __version__) in installed
+    records = [file for file in list_files(image, "") if file.parent.name == "status.d" and file.suffix != ".md5sums"]
+    fields = [HeaderParser().parsestr(file.read_text()) for file in records]
+    assert list_purls(bom, "deb") == {(record["Package"], record["Version"]) for record in fields}
+    assert len(fields) > 10
+    architecture = image.config["architecture"]
+    assert {record["Architecture"] for record in fields} <= {"all", architecture}
+    assert {"name": "genplug:architecture", "value": architecture} in bom["metadata"]["properties"]
+
+
+def list_files(image: Image, suffix: str) -> list[Path]:
+    return [file for name, file in image.files.items() if name.endswith(suffix)]
+
+
+def test_sbom_has_the_locked_hashes_and_a_license_of_each_python_package(image: Image) -> None:
+    bom = read_bom(image.files[f"/{sbom.PATH}"].read_text())
+    lock = (REPOSITORY / "deploy/image/requirements.lock").read_text()
+    packages = [component for component in bom["components"] if component.get("purl", "").startswith("pkg:pypi/")]
+    for component in packages:
+        ((digest,), (license_,)) = component["hashes"], component["licenses"]
+        assert digest["content"] in lock or component["name"] == "genplug"
+        assert is_expression(license_["expression"])
 
 
 def test_every_source_has_bytecode_without_a_time_stamp(image: Image) -> None:
@@ -272,3 +307,4 @@ def test_archive_contains_the_tag_and_its_own_revision(checkout: Path, image: Im
     # The layers are cached, but the label must not be.
     assert config["rootfs"] == image.config["rootfs"]
     assert config["config"]["Labels"]["org.opencontainers.image.revision"] == other
+    assert sbom.read_image_bom(archive) == image.files[f"/{sbom.PATH}"].read_text()

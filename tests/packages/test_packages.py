@@ -4,12 +4,18 @@ The copy is an overlay of the root directory, so that a test changes nothing out
 """
 
 import asyncio
+import io
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import tarfile
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,6 +23,7 @@ import pytest
 from genplug import __version__
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER
+from tests.support.sbom import list_purls, read_bom, sbom
 
 pytestmark = [pytest.mark.packages, pytest.mark.timeout(300)]
 
@@ -35,23 +42,18 @@ def find_python() -> str:
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory with the packages and programs of this checkout."""
-    directory = tmp_path_factory.mktemp("dist")
-    pip: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--wheel-dir",
-        directory,
-        REPOSITORY,
-    ]
-    subprocess.run(pip, check=True)
-    [wheel] = directory.glob("*.whl")
-    options: list[str | Path] = ["--wheel", wheel, "--output", directory, "--python", find_python(), "--arch", ARCH]
-    subprocess.run([sys.executable, REPOSITORY / "deploy/packages/build.py", *options], check=True)
-    return directory
+    return build_dist(REPOSITORY, tmp_path_factory.mktemp("dist"))
+
+
+def build_dist(checkout: Path, output: Path, **environment: str) -> Path:
+    """Build the packages and programs of a checkout and return the directory of the result."""
+    scripts = checkout / "deploy/packages"
+    env = os.environ | environment
+    subprocess.run([sys.executable, scripts / "build_wheel.py", "--output", output], check=True, env=env)
+    options: list[str | Path] = ["--output", output, "--python", find_python(), "--arch", ARCH]
+    wheel = find_file(output, "*.whl")
+    subprocess.run([sys.executable, scripts / "build.py", "--wheel", wheel, *options], check=True, env=env)
+    return output
 
 
 def find_file(directory: Path, pattern: str) -> Path:
@@ -194,3 +196,96 @@ def test_single_file_programs_run_without_installed_packages(dist: Path, tmp_pat
     subprocess.run(run, check=True, env=environment, cwd=tmp_path)
     plugin: list[str | Path] = [python, "-IS", dist / "kubectl-genplug.pyz", "--help"]
     assert "kubectl genplug" in subprocess.check_output(plugin, env=environment, cwd=tmp_path, text=True)
+
+
+def digest_files(directory: Path) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
+
+
+def test_second_build_in_another_environment_has_the_same_digests(dist: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.check_output(listing, cwd=REPOSITORY, text=True).rstrip("\0").split("\0"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPOSITORY / name, copy / name, follow_symlinks=False)
+        if not (copy / name).is_symlink():
+            # git keeps the permission to execute a file.
+            (copy / name).chmod(0o700 if os.access(REPOSITORY / name, os.X_OK) else 0o600)
+            os.utime(copy / name, (1_000_000_000, 1_000_000_000))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    previous = os.umask(0o077)
+    try:
+        environment = {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "TMPDIR": str(temporary)}
+        second = build_dist(copy, tmp_path / "dist", **environment)
+    finally:
+        os.umask(previous)
+    assert digest_files(second) == digest_files(dist)
+
+
+def list_metadata(names: Iterable[str]) -> set[tuple[str, str]]:
+    """Return the names and versions of the Python packages whose metadata are among the file names."""
+    directories = (Path(name).parent.name for name in names if name.endswith(".dist-info/METADATA"))
+    packages = (directory.removesuffix(".dist-info").rsplit("-", 1) for directory in directories)
+    return {(sbom.normalize_name(name), version) for name, version in packages}
+
+
+def list_deb(package: Path) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(subprocess.check_output(["dpkg-deb", "--fsys-tarfile", package]))) as archive:
+        return archive.getnames()
+
+
+def list_rpm(package: Path) -> list[str]:
+    return subprocess.check_output(["rpm", "--query", "--list", "--package", package], text=True).splitlines()
+
+
+def list_zip(program: Path) -> list[str]:
+    with zipfile.ZipFile(program) as archive:
+        return archive.namelist()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "list_names", "bundled"),
+    [
+        ("*.deb", list_deb, set()),
+        ("*.rpm", list_rpm, set()),
+        ("genplug-py*.pyz", list_zip, {"shiv"}),
+        ("kubectl-genplug.pyz", list_zip, set()),
+    ],
+)
+def test_sbom_lists_every_package_of_the_file(
+    dist: Path, pattern: str, list_names: Callable[[Path], list[str]], bundled: set[str]
+) -> None:
+    file = find_file(dist, pattern)
+    bom = read_bom(file.with_name(file.name + sbom.SUFFIX).read_text())
+    contained = list_metadata(list_names(file))
+    assert ("genplug", __version__) in contained
+    assert {package for package in list_purls(bom, "pypi") if package[0] not in bundled} == contained
+    assert {name for name, _ in list_purls(bom, "pypi")} >= bundled
+    assert bom["metadata"]["component"]["hashes"] == sbom.build_hashes(sbom.digest_file(file))
+
+
+def test_package_contains_its_sbom(dist: Path) -> None:
+    package = find_file(dist, "*.deb")
+    archive = subprocess.check_output(["dpkg-deb", "--fsys-tarfile", package])
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        member = files.extractfile(f"./{sbom.PATH}")
+        assert member
+        contained = read_bom(member.read().decode())
+    assert contained["components"] == read_bom(Path(f"{package}{sbom.SUFFIX}").read_text())["components"]
+
+
+@pytest.mark.parametrize("pattern", ["*.whl", "*.tar.gz"])
+def test_sbom_of_the_python_package_lists_the_locked_dependencies(dist: Path, pattern: str) -> None:
+    file = find_file(dist, pattern)
+    bom = read_bom(Path(f"{file}{sbom.SUFFIX}").read_text())
+    lock = (REPOSITORY / "deploy/image/requirements.lock").read_text()
+    assert list_purls(bom, "pypi") == set(re.findall(r"^([\w-]+)==(\S+)", lock, re.MULTILINE))
+    hashes = {
+        digest["content"]
+        for component in bom["components"]
+        for reference in component["externalReferences"]
+        for digest in reference["hashes"]
+    }
+    assert hashes == set(re.findall(r"sha256:(\w+)", lock))
+    assert bom["metadata"]["component"]["hashes"] == sbom.build_hashes(sbom.digest_file(file))
