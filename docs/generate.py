@@ -51,7 +51,7 @@ from genplug.kubectl.main import COMMANDS as KUBECTL_COMMANDS  # noqa: E402
 from genplug.kubectl.options import KUBECTL_VARIABLE, add_kubectl_arguments  # noqa: E402
 from genplug.observe.events import Event  # noqa: E402
 from genplug.spec import limits  # noqa: E402
-from genplug.spec.denied_variables import DENIED_VARIABLES  # noqa: E402
+from genplug.spec.denied_variables import DENIED_VARIABLES, RUNTIME_DEVICES  # noqa: E402
 from genplug.spec.globs import expand_braces  # noqa: E402
 from tests.support.contract_points import (  # noqa: E402
     POINTS_WITHOUT_TEST,
@@ -438,6 +438,20 @@ def render_denied_variables(_before: str) -> Iterator[str]:
         yield f"| {names}{' in upper or lower case' if variables.is_any_case else ''} | It {variables.effect}. |"
 
 
+def render_runtime_devices(_before: str) -> Iterator[str]:
+    """Yield a table of the variables that name devices for a container runtime, with the device nodes."""
+    yield from ("| Variable | Device nodes |", "| --- | --- |")
+    for name, alternatives in RUNTIME_DEVICES.items():
+        yield f"| `{name}` | {' or '.join(map(_join_nodes, alternatives))} |"
+
+
+def _join_nodes(nodes: tuple[str, ...]) -> str:
+    """Return device nodes whose names end with consecutive numbers, and nodes without a number, as text."""
+    numbered = [node for node in nodes if re.search(r"\d\Z", node)]
+    named = "".join(f"`{node}`, " for node in nodes if node not in numbered)
+    return f"{named}`{numbered[0]}` to `{numbered[-1]}`"
+
+
 def _join_numbers(entry: DeniedNode) -> Iterator[str]:
     """Yield the numbers of an entry; consecutive majors are a range."""
     majors = [major for major, minors in entry.numbers if minors == ANY_MINOR]
@@ -476,6 +490,7 @@ GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
     "contract-points": render_contract_points,
     "denied-nodes": render_denied_nodes,
     "denied-variables": render_denied_variables,
+    "runtime-devices": render_runtime_devices,
     "diagnostics": render_diagnostics,
     "events": render_events,
     "key-table": render_key_table,

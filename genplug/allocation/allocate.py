@@ -231,7 +231,7 @@ def _mounts(resource: Resource, devices: Sequence[Device], host: Host) -> tuple[
     edits: dict[str, MountEdit] = {}
     for spec in resource.allocate.mounts:
         for device in devices:
-            for source, container_path in _mount_paths(spec, device, resource.name):
+            for source, container_path in _mount_paths(spec, device, resource):
                 info = _check_mount_source(source, spec, device, resource.policy, host)
                 if info is None:
                     continue
@@ -260,17 +260,17 @@ def _check_mount_source(source: str, spec: MountSpec, device: Device, policy: Po
     return info
 
 
-def _mount_paths(spec: MountSpec, device: Device, resource: str) -> Iterator[tuple[str, str]]:
+def _mount_paths(spec: MountSpec, device: Device, resource: Resource) -> Iterator[tuple[str, str]]:
     try:
         for selected in combine_values(
-            (spec.host_path, spec.container_path), with_resource(device.attributes, resource)
+            (spec.host_path, spec.container_path), with_resource(device.attributes, resource.name)
         ):
             paths = (spec.host_path.render(selected), spec.container_path.render(selected))
             if violation := path_error(paths[0]):
                 raise _cannot_allocate(
                     f"{device.resource} device {device.id}", f"the mount source '{printable(paths[0])}' {violation}"
                 )
-            if violation := mount_target_error(paths[1]):
+            if violation := mount_target_error(paths[1], resource.policy):
                 raise _cannot_allocate(
                     f"{device.resource} device {device.id}", f"a mount at '{printable(paths[1])}' {violation}"
                 )

@@ -129,6 +129,7 @@ def _decode(tree: MapNode, file: str, diagnostics: Diagnostics) -> Policy:
         unsafe=_decode_unsafe(tree, diagnostics),
         mounts=globs("mounts", "allow") or (),
         writable=globs("mounts", "writable") or (),
+        mount_targets=globs("mounts", "targets") or (),
         programs=globs("exec", "allow") or (),
         read=DEFAULT_POLICY.read if (files := globs("read", "allow")) is None else ReadRules(files),
         read_env=DEFAULT_POLICY.read_env if variables is None else values.name_globs(variables, "read.env"),

@@ -19,6 +19,7 @@ from genplug.spec.container_rules import (
 from genplug.spec.container_text import duplicate_name_error, render_variables
 from genplug.spec.model import AllocateSpec, Resource
 from genplug.spec.names import RESOURCE, SLICE
+from genplug.spec.policy import Policy
 from genplug.spec.template import (
     MergedValues,
     MissingAttributeError,
@@ -77,14 +78,14 @@ def _find_faults(resource: Resource, values: Values) -> Iterator[str]:
                 yield f"the CDI device '{name}' {error}"
     for mount in allocate.mounts:
         for selected in combine_values((mount.host_path, mount.container_path), values):
-            yield from _mount_faults(mount.host_path.render(selected), mount.container_path.render(selected))
+            yield from _mount_faults(mount.host_path.render(selected), mount.container_path.render(selected), policy)
     yield from _argument_faults(resource.pre_start.command if resource.pre_start is not None else (), values)
 
 
-def _mount_faults(source: str, target: str) -> Iterator[str]:
+def _mount_faults(source: str, target: str, policy: Policy) -> Iterator[str]:
     if error := path_error(source):
         yield f"the mount source '{source}' {error}"
-    if error := mount_target_error(target):
+    if error := mount_target_error(target, policy):
         yield f"a mount at '{target}' {error}"
 
 

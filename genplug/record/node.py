@@ -376,6 +376,7 @@ def _list_rules(policy: Policy) -> dict[str, object]:
         "devices.unsafe": list(policy.unsafe),
         "mounts.allow": [glob.text for glob in policy.mounts],
         "mounts.writable": [glob.text for glob in policy.writable],
+        "mounts.targets": [glob.text for glob in policy.mount_targets],
         "exec.allow": [glob.text for glob in policy.programs],
         "read.allow": [glob.text for glob in policy.read.globs],
         "read.env": list(policy.read_env),

@@ -4,6 +4,7 @@ Every function returns the reason as a clause, or an empty string.
 """
 
 import posixpath
+import re
 from collections.abc import Iterable
 
 from genplug.spec.limits import MAX_ENVIRONMENT_BYTES, MAX_GLOB_CHARACTERS, MAX_VARIABLE_BYTES
@@ -31,14 +32,50 @@ _SYSTEM_DIRECTORIES = frozenset(
 _PROTECTED_TREES = (
     # Kernel interfaces, and the secrets that the kubelet mounts.
     *("/proc", "/sys", "/run/secrets", "/var/run/secrets", "/etc/kubernetes", "/var/lib/kubelet"),
+    # The first program of a container that runs an init system.
+    *("/init", "/linuxrc", "/etc/inittab", "/lib/systemd", "/usr/lib/systemd"),
     # Accounts, authentication, name resolution, the dynamic loader and shells.
     *("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/sudoers", "/etc/sudoers.d", "/etc/pam.d"),
     *("/etc/pam.conf", "/etc/security", "/etc/ssh", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"),
     *("/etc/nsswitch.conf", "/etc/host.conf", "/etc/ld.so.preload", "/etc/ld.so.cache", "/etc/ld.so.conf"),
+    *("/etc/ld.so.conf.d", "/etc/pki", "/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/lib/ssl"),
+    *("/usr/local/share/ca-certificates", "/root/.ssh", "/root/.profile", "/root/.bashrc", "/root/.bash_profile"),
     *("/etc/profile", "/etc/profile.d", "/etc/environment", "/etc/bash.bashrc", "/etc/shells", "/etc/ssl"),
-    *("/etc/crontab", "/etc/cron.d", "/etc/init.d", "/etc/systemd", "/bin/sh", "/bin/bash", "/usr/bin/env"),
+    *("/etc/crontab", "/etc/cron.d", "/etc/init.d", "/etc/systemd"),
 )
 """Files and directories at and below which nothing may be mounted."""
+_PROGRAM_DIRECTORIES = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/libexec")
+"""The directories of programs (Filesystem Hierarchy Standard); in many images ``/bin`` is a link to ``/usr/bin``."""
+_PROTECTED_PROGRAMS = frozenset(
+    {
+        *(
+            "sh",
+            "ash",
+            "bash",
+            "busybox",
+            "csh",
+            "dash",
+            "fish",
+            "ksh",
+            "tcsh",
+            "zsh",
+            "env",
+            "init",
+            "systemd",
+            "tini",
+        ),
+        *("ldconfig", "ldd", "login", "mount", "nsenter", "runuser", "su", "sudo", "umount", "chroot", "unshare"),
+    }
+)
+"""Shells, and programs that start other programs with other rights, in a directory of programs."""
+_LOADER = re.compile(
+    # glibc and musl: ld-linux-x86-64.so.2, ld-2.31.so, ld64.so.2, ld.so.1, ld-musl-x86_64.so.1, libc.musl-x86_64.so.1.
+    r"(?:/usr(?:/local)?)?/lib[^/]*/(?:.*/)?"
+    r"(?:ld(?:64)?[.-][^/]*"
+    r"|lib(?:c|m|dl|rt|pthread|resolv|nsl|util|nss_[^/.]+|gcc_s|stdc\+\+)(?:[.-][^/]*)?\.so(?:\.[^/]*)?"
+    r"|libc\.musl-[^/]*)(?:/.*)?"
+)
+"""The dynamic loader, the C library and the run-time libraries of the compiler, which every program loads."""
 
 
 def text_error(text: str) -> str:
@@ -125,8 +162,11 @@ def path_error(path: str) -> str:
     return "contains '..'" if ".." in path.split("/") else ""
 
 
-def mount_target_error(path: str) -> str:
-    """Return why nothing may be mounted at a path of a container, as a clause whose subject is the path."""
+def mount_target_error(path: str, policy: Policy | None = None) -> str:
+    """Return why nothing may be mounted at a path of a container, as a clause whose subject is the path.
+
+    A policy limits mounts in directories of programs; with None, only what no policy allows is an error.
+    """
     if error := path_error(path):
         return error
     target = normalize_container_path(path)
@@ -137,7 +177,13 @@ def mount_target_error(path: str) -> str:
     if _is_made_by_runtime(target):
         return "would replace a file that the container runtime creates"
     tree = next((tree for tree in _PROTECTED_TREES if _is_at_or_below(target, tree)), "")
-    return f"would change {tree}, on which the security of the container depends" if tree else ""
+    directory = next((directory for directory in _PROGRAM_DIRECTORIES if _is_at_or_below(target, directory)), "")
+    if (directory and not _PROTECTED_PROGRAMS.isdisjoint(target.split("/"))) or _LOADER.fullmatch(target):
+        tree = target
+    if tree:
+        return f"would change {tree}, on which the security of the container depends"
+    error = policy.mount_target_error(target) if directory and policy is not None else ""
+    return f"is {error}" if error else ""
 
 
 def node_target_error(path: str, host_path: str) -> str:

@@ -65,6 +65,8 @@ DENIED_VARIABLES = (
                 "JULIA_DEPOT_PATH",
                 "GUILE_LOAD*",
                 "TCLLIBPATH",
+                "IPYTHONDIR",
+                "JUPYTER_*",
             ),
             *("TCL_LIBRARY", "OCTAVE_PATH", "R_HOME", "GODEBUG"),
         ),
@@ -94,7 +96,10 @@ DENIED_VARIABLES = (
             ),
             *("VDPAU_DRIVER_PATH", "CUDA_INJECTION*", "NVTX_INJECTION*", "HSA_TOOLS_LIB", "ROCP_TOOL_LIB*"),
             *("NCCL_*_PLUGIN", "RCCL_*_PLUGIN", "UCX_MODULE_DIR", "OMPI_MCA_*", "PMIX_MCA_*", "PRTE_MCA_*"),
-            *("ALSA_CONFIG_*", "LIBMYSQL_PLUGIN_DIR"),
+            *("ALSA_CONFIG_*", "ALSA_PLUGIN_DIR", "LIBMYSQL_PLUGIN_DIR", "HDF5_PLUGIN_PATH", "SDL_DYNAMIC_API"),
+            # The tools interface of OpenMP; the loaders of Level Zero and of Unified Runtime; XLA.
+            *("OMP_TOOL_LIBRARIES", "ZE_ENABLE_ALT_DRIVERS", "UR_ADAPTERS_*"),
+            *("PJRT_NAMES_AND_LIBRARY_PATHS", "TPU_LIBRARY_PATH"),
         ),
         "controls which drivers or plugins a library loads",
     ),
@@ -131,19 +136,41 @@ DENIED_VARIABLES = (
         ("*_PORT_*_UDP*", "*_PORT_*_SCTP*", "HOSTNAME", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"),
         "is set by the kubelet, the container runtime or the service manager",
     ),
-    # NVIDIA Container Toolkit, Habana and Ascend container runtimes.
+    # The container runtimes of NVIDIA, Habana, Ascend and Moore Threads.
     DeniedVariables(
         (
             *("NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_REQUIRE_*", "NVIDIA_DISABLE_REQUIRE", "NVIDIA_MIG_*_DEVICES"),
             *("NVIDIA_IMEX_CHANNELS", "NVIDIA_GDS", "NVIDIA_MOFED", "NVIDIA_GDRCOPY", "NVIDIA_NVSWITCH"),
             # For an image with CUDA_VERSION and without NVIDIA_REQUIRE_CUDA, the runtime adds all GPUs by default.
             "CUDA_VERSION",
-            *("HABANA_RUNTIME_*", "ASCEND_RUNTIME_*", "ASCEND_ALLOW_*"),
+            *("HABANA_RUNTIME_*", "ASCEND_RUNTIME_*", "ASCEND_ALLOW_*", "ASCEND_VNPU_*"),
+            "MTHREADS_DRIVER_CAPABILITIES",
         ),
         "controls what a container runtime adds to the container",
     ),
 )
 """The denied variables. Every other variable is allowed."""
+
+_CARDS = range(16)
+RUNTIME_DEVICES = {
+    "NVIDIA_VISIBLE_DEVICES": (tuple(f"/dev/nvidia{number}" for number in _CARDS),),
+    "AMD_VISIBLE_DEVICES": (("/dev/kfd", *(f"/dev/dri/renderD{128 + number}" for number in _CARDS)),),
+    # Older drivers have nodes of their own.
+    "HABANA_VISIBLE_DEVICES": (
+        tuple(f"/dev/accel/accel{number}" for number in _CARDS),
+        tuple(f"/dev/hl{number}" for number in _CARDS),
+    ),
+    "ASCEND_VISIBLE_DEVICES": (tuple(f"/dev/davinci{number}" for number in _CARDS),),
+    "AWS_NEURON_VISIBLE_DEVICES": (tuple(f"/dev/neuron{number}" for number in _CARDS),),
+    "MTHREADS_VISIBLE_DEVICES": (tuple(f"/dev/mtgpu.{number}" for number in _CARDS),),
+}
+"""Variables that name devices which a container runtime adds to a container, and the device nodes of 16 such devices.
+
+The runtime adds the devices of the value whether or not the container got them from the device plugin, so a policy
+must allow the device nodes of one alternative. The sources are ``cuda_image.go`` of the NVIDIA Container Toolkit,
+``oci.go`` of the AMD Container Toolkit, ``main.go`` of habana-container-runtime, the hook of the Ascend Docker Runtime,
+and the documentation of the Neuron OCI hooks and of the Moore Threads container toolkit.
+"""
 
 _DEVICE_VARIABLES = re.compile(r".*_VISIBLE_DEVICES\Z")
 """Variables from which container runtimes take the devices of a container (NVIDIA, AMD, Habana, Ascend)."""

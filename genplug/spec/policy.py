@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from attrs import frozen
 
-from genplug.spec.denied_variables import denied_value_effect, denied_variable_effect
+from genplug.spec.denied_variables import RUNTIME_DEVICES, denied_value_effect, denied_variable_effect
 from genplug.spec.globs import Glob
 from genplug.spec.read_rules import DEFAULT_READ_RULES, ReadRules, literal_path
 
@@ -27,6 +27,7 @@ class Policy:
     - ``allow``, ``deny``: globs over the resolved paths of device nodes; ``deny`` wins. ``block`` allows block devices.
     - ``unsafe``: names of entries of the built-in list of denied device nodes that are allowed nevertheless.
     - ``mounts``, ``writable``: globs over host paths; a path is also allowed if a glob matches one of its parents.
+    - ``mount_targets``: globs over paths of a container in directories of programs, at which mounts may be.
     - ``programs``: globs over the paths of programs that probes and ``preStart`` may run.
     - ``cdi``: globs over the qualified names of other programs' CDI devices.
     - ``read``: which files attributes and probes may read.
@@ -48,6 +49,7 @@ class Policy:
     unsafe: tuple[str, ...] = ()
     mounts: tuple[Glob, ...] = ()
     writable: tuple[Glob, ...] = ()
+    mount_targets: tuple[Glob, ...] = ()
     programs: tuple[Glob, ...] = ()
     cdi: tuple[str, ...] = ()
     read: ReadRules = DEFAULT_READ_RULES
@@ -197,7 +199,8 @@ class Policy:
 
     def env_error(self, name: str, value: str | None = None) -> str:
         """Return which rule forbids an environment variable, or an empty string; None is a value that is not known."""
-        effect = denied_variable_effect(name) or (denied_value_effect(name, value) if value is not None else "")
+        effect = denied_variable_effect(name) or self._runtime_devices_effect(name)
+        effect = effect or (denied_value_effect(name, value) if value is not None else "")
         if not effect:
             return ""
         texts = (name,) if value is None else (name, f"{name}={value}")
@@ -206,6 +209,20 @@ class Policy:
         if value is None and any(pattern.startswith(f"{name}=") for pattern in self.env):
             return ""
         return f"refused by 'env.allow' of {self.name}: it {effect}"
+
+    def _runtime_devices_effect(self, name: str) -> str:
+        """Return which denied device nodes a container runtime adds for a variable, as a clause that follows "it"."""
+        alternatives = RUNTIME_DEVICES.get(name, ())
+        denied = [next((path for path in nodes if self.device_error(path)), "") for nodes in alternatives]
+        if not denied or not all(denied):
+            return ""
+        return f"makes a container runtime add the devices of its value, and 'devices' of the policy denies {denied[0]}"
+
+    def mount_target_error(self, path: str) -> str:
+        """Return which rule forbids a mount at a path in a directory of programs, or an empty string."""
+        if any(glob.matches(path) for glob in self.mount_targets):
+            return ""
+        return self._refuse("mounts.targets", _format_list([glob.text for glob in self.mount_targets]))
 
     def group_error(self, group: int) -> str:
         """Return which rule forbids an additional group for the processes of a container, or an empty string."""

@@ -193,17 +193,24 @@ class AllocateDecoder:
             return None
         # A template is checked when it is rendered.
         target = "" if container_path.names else container_path.render({})
-        if target.startswith("/") and ".." not in target.split("/") and (error := mount_target_error(target)):
-            message, hint = f"mounting at {target!r} {error}", "mount at another directory"
+        if target.startswith("/") and ".." not in target.split("/"):
             location = node.entries["containerPath"].value.location
-            self.diagnostics.add(
-                ErrorCode.PATH, location, message, key_path=where, hint=hint, width=len(container_path.text)
-            )
+            self._check_mount_target(target, location, where, len(container_path.text))
         read_only, optional = not is_set(node, "readOnly", value=False), is_set(node, "optional", value=True)
         source = node.entries["hostPath"].value
         self._check_mount(source, host_path, where, read_only=read_only)
         location = source.at(0) if isinstance(source, ScalarNode) else source.location
         return MountSpec(first_key_location(node), host_path, container_path, read_only, optional, location)
+
+    def _check_mount_target(self, target: str, location: SourceLocation, where: str, width: int) -> None:
+        if error := mount_target_error(target):
+            code, hint = ErrorCode.PATH, "mount at another directory"
+        elif self.policy is not None and (error := mount_target_error(target, self.policy)):
+            code, hint = ErrorCode.NOT_ALLOWED, f"mount at another directory, or {self.policy.help}"
+        else:
+            return
+        message = f"mounting at {target!r} {error}"
+        self.diagnostics.add(code, location, message, key_path=where, hint=hint, width=width)
 
     def _check_mount(self, node: Node, host_path: Template, where: str, *, read_only: bool) -> None:
         # A template is checked when it is rendered, at Allocate.

@@ -58,11 +58,20 @@ ATTACKS = (
     ),
     _attack(
         "replace-container-file",
-        "Mounts a file over the accounts, the loader or the secrets of a container, also with a rendered path",
+        "Mounts a file over the accounts, the shells, the loader, the C library or the secrets of a container",
         "Protected paths are refused under every policy, for literal and for rendered paths",
+        "attacks/editor/test_containers.py::test_mount_over_programs_and_libraries_is_refused_under_every_policy",
+        "attacks/editor/test_containers.py::test_rendered_mount_target_is_refused_to_the_pod",
         "unit/spec/test_container_rules.py::test_mount_must_not_change_files_that_a_container_depends_on",
         "unit/spec/test_container_rules.py::test_spelling_of_a_path_does_not_change_what_is_allowed",
         "unit/spec/test_container_rules.py::test_device_node_must_be_below_dev",
+    ),
+    _attack(
+        "replace-container-program",
+        "Mounts a file over another program of a container, such as /usr/bin/python3",
+        "`mounts.targets` lists the paths in directories of programs at which mounts may be; by default none",
+        "attacks/editor/test_containers.py::test_mount_in_a_directory_of_programs_needs_a_rule",
+        "attacks/editor/test_containers.py::test_mount_at_another_path_needs_no_rule",
     ),
     # Names and texts for the container runtime.
     _attack(
@@ -70,6 +79,8 @@ ATTACKS = (
         "Sets LD_PRELOAD, PATH, BASH_ENV or another variable that controls what a container runs",
         "The built-in list of denied variables applies to literal and to rendered names",
         "unit/config/decode/test_denials.py::test_default_policy_denies_variables_that_control_programs",
+        "attacks/editor/test_containers.py::test_variable_that_controls_what_a_container_runs_is_refused",
+        "attacks/editor/test_containers.py::test_rendered_name_and_value_of_a_variable_are_refused_to_the_pod",
         "contract/test_allocate.py::test_rendered_name_of_a_variable_is_checked_as_a_literal_name",
         threats=("Injection of env and annotations",),
     ),
@@ -80,6 +91,14 @@ ATTACKS = (
         "unit/config/decode/test_denials.py::test_default_policy_denies_all_devices_or_none",
         "unit/config/decode/test_denials.py::test_default_policy_denies_cdi_devices_in_a_variable",
         "unit/spec/test_container_rules.py::test_denied_value_is_found_in_the_rendered_text",
+    ),
+    _attack(
+        "select-denied-devices",
+        "Sets NVIDIA_VISIBLE_DEVICES or a similar variable to devices that the policy does not allow",
+        "The variable is denied unless `devices` of the policy allows the device nodes of all such devices",
+        "attacks/editor/test_containers.py::test_variable_that_selects_devices_needs_a_policy_that_allows_the_devices",
+        "attacks/editor/test_containers.py::test_card_that_the_policy_denies_denies_the_variable",
+        "attacks/editor/test_containers.py::test_rendered_name_and_value_of_a_variable_are_refused_to_the_pod",
     ),
     _attack(
         "instruct-runtime",
@@ -138,6 +157,15 @@ ATTACKS = (
         "unit/health/probes/test_unix_socket.py::test_socket_is_compared_with_the_policy_before_and_after_its_links",
     ),
     # Reads of the host.
+    _attack(
+        "read-environment-of-agent",
+        "Reads a secret from the environment of the agent with `${env.NAME}`",
+        "`read.env` lists the variables that may be read; by default those that describe the node or the pod",
+        "unit/config/decode/test_denials.py::"
+        "test_environment_of_the_agent_is_read_only_if_the_policy_allows_the_variable",
+        "unit/config/decode/test_denials.py::test_variable_in_the_name_of_a_resource_must_be_allowed",
+        "unit/hardware/test_read_policy.py::test_variable_that_the_policy_does_not_allow_any_more_has_no_value",
+    ),
     _attack(
         "read-host-file",
         "Reads /etc/shadow or another file of the host into a variable, a name, a condition or a reason",
