@@ -18,7 +18,7 @@ class CounterHistory:
     """The values of a counter so far.
 
     ``total`` is the increase since the first value, including resets of the counter.
-    ``samples`` are the times and totals within the window, and the last sample before it.
+    ``samples`` are the times and totals within the window, and the last sample at or before its start.
     """
 
     last: float
@@ -43,8 +43,8 @@ def add_sample(history: CounterHistory | None, value: float, now: float, window_
         return CounterHistory(value, 0.0, ((now, 0.0),))
     # After its driver was reloaded, a counter starts at 0 again: its value is the increase.
     total = history.total + (value - history.last if value >= history.last else value)
-    kept = [sample for sample in history.samples if sample[0] >= now - window_seconds]
-    # The last sample before the window is the value at which the window starts.
+    kept = [sample for sample in history.samples if sample[0] > now - window_seconds]
+    # The last sample before these is the value at which the window starts.
     older = history.samples[len(history.samples) - len(kept) - 1 : len(history.samples) - len(kept)]
     samples = (*older, *kept)
     if samples and samples[-1][1] == total:

@@ -42,7 +42,7 @@ class ScheduledRequest(Generic[SubscriberT]):
     is_call: bool
     phase: float
     """A time at which the request is due; the other times follow from it and the period."""
-    resource: str = ""
+    resource: str
     subscribers: dict[Hashable, SubscriberT] = field(factory=dict)
     is_running: bool = False
     runs: int = 0
@@ -96,13 +96,13 @@ class Schedule(Generic[SubscriberT]):
         now: float,
         *,
         is_call: bool,
-        resource: str = "",
+        resource: str,
     ) -> ScheduledRequest[SubscriberT]:
         """Add a subscriber to a request, or replace the subscriber with this ID; return the request."""
         scheduled = self._requests.get(timing)
         if scheduled is None:
             self._added += 1
-            phase = now + timing.period * (self._added * _GOLDEN_RATIO % 1)
+            phase = now + timing.period * self._added * _GOLDEN_RATIO
             scheduled = self._requests[timing] = ScheduledRequest(timing, is_call, phase, resource)
             heapq.heappush(self._queue, (now, self._added, scheduled))
         scheduled.subscribers[subscriber_id] = subscriber

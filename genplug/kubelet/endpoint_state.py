@@ -253,7 +253,7 @@ def _on_time_passed(state: EndpointState, now: Seconds, jitter: float) -> Step:
             reason = "registered, but the kubelet never opened ListAndWatch"
             return Step(_back_off(idle, Phase.WAIT, reason, now, jitter))
         case Phase.LIVE:
-            return _retire(idle, idle.reason or "the kubelet closed its stream", now, is_disconnect=True)
+            return _retire(idle, idle.reason, now, is_disconnect=True)
         case Phase.PAUSE:
             return _serve_again(idle, now)
         case _:
@@ -292,7 +292,7 @@ def _on_retired(state: EndpointState, now: Seconds, jitter: float) -> Step:
 
 def _serve_again(state: EndpointState, now: Seconds) -> Step:
     if state.kubelet is None:
-        return Step(evolve(state, due=None))
+        return Step(state)
     following = EndpointState(
         state.number + 1,
         Phase.SERVE,

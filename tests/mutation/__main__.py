@@ -19,7 +19,7 @@ from attrs import frozen
 from genplug import __version__
 from genplug.cli.output import format_table
 from tests.mutation.survivors import ACCEPTED_FILE, Mutation, parse_mutation, read_accepted
-from tests.mutation.workspace import MODULES_FILE, ROOT, create_workspace, module_path, update_tests
+from tests.mutation.workspace import MODULES_FILE, ROOT, create_workspace, module_path, update_workspace
 
 WORK_DIRECTORY: Final = ROOT / "build/mutation"
 COLUMNS: Final = ("Module", "Mutants", "Killed", "Timed out", "Survivors, explained", "Score")
@@ -29,6 +29,11 @@ KILLED: Final = {1, 3}
 """Exit codes of pytest if a test or pytest itself failed."""
 TIMED_OUT: Final = {-24, 24, 36, 152, 255}
 """mutmut's codes of a mutant that exceeded its time: SIGXCPU in several forms."""
+PRINT_DIFFS: Final = """
+import json, sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+print(json.dumps({name: get_diff_for_mutant(name, path=sys.argv[1]) for name in sys.argv[2:]}))
+"""
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 """The first characters of lines in which mutmut shows its progress."""
 SURVIVED: Final = {0, 5, 33}
@@ -54,21 +59,22 @@ def main() -> int:
     """Return 1 if a mutant survives that is not accepted, or an accepted survivor is killed."""
     modules = tomllib.loads(MODULES_FILE.read_text())
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("modules", nargs="*", choices=[*modules["modules"], []], metavar="MODULE", help="default: all")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="default: all")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="test N mutants at a time (default: 1)")
     parser.add_argument(
-        "--survivors",
+        "--continue",
+        dest="is_continued",
         action="store_true",
-        help="after a change of tests only: test the survivors of the previous run again",
+        help="keep the results of the previous run, except those of changed functions and of survivors",
     )
     arguments = parser.parse_args()
-    if arguments.record and arguments.survivors:
-        parser.error("expected a run of all mutants for --record, found --survivors: leave out one of them")
+    if unknown := [module for module in arguments.modules if module not in modules["modules"]]:
+        parser.error(f"expected modules of {MODULES_FILE.relative_to(ROOT)}, found {', '.join(unknown)}")
     results = []
     for module in arguments.modules or modules["modules"]:
-        if arguments.survivors:
-            retest_survivors(module, arguments.jobs)
+        if arguments.is_continued:
+            continue_module(module, arguments.jobs)
         else:
             mutate_module(module, modules["modules"][module], modules["also-copied"].get(module, []), arguments.jobs)
         result = read_result(module)
@@ -87,12 +93,13 @@ def mutate_module(module: str, tests: list[str], also_copied: list[str], jobs: i
     _run_mutmut(directory, "run", "--max-children", str(jobs))
 
 
-def retest_survivors(module: str, jobs: int) -> None:
-    """Run the current tests on the mutants that survived the previous run."""
+def continue_module(module: str, jobs: int) -> None:
+    """Run the current tests on the mutants of changed functions, and on those that survived the previous run."""
     directory = WORK_DIRECTORY / module
+    update_workspace(directory, module)
+    _run_mutmut(directory, "run", "--max-children", str(jobs))
     survivors = [name for name, code in _read_exit_codes(module).items() if code in SURVIVED]
     if survivors:
-        update_tests(directory)
         _run_mutmut(directory, "run", "--max-children", str(jobs), *survivors)
 
 
@@ -104,9 +111,8 @@ def read_result(module: str) -> ModuleResult:
         message = f"{module}: expected mutants that are killed, time out or survive, found exit codes {unknown}"
         raise RuntimeError(message)
     survivors = tuple(
-        parse_mutation(module, name, _run_mutmut(WORK_DIRECTORY / module, "show", name))
-        for name, code in codes.items()
-        if code in SURVIVED
+        parse_mutation(module, name, diff)
+        for name, diff in _read_diffs(module, [name for name, code in codes.items() if code in SURVIVED]).items()
     )
     killed, timed_out = (sum(code in group for code in codes.values()) for group in (KILLED, TIMED_OUT))
     return ModuleResult(module, len(codes), killed, timed_out, survivors)
@@ -118,17 +124,25 @@ def _read_exit_codes(module: str) -> Mapping[str, int | None]:
     return codes
 
 
-def _run_mutmut(directory: Path, *arguments: str) -> str:
-    program = Path(sys.executable).with_name("mutmut")
+def _read_diffs(module: str, mutants: Iterable[str]) -> Mapping[str, str]:
+    """Return the unified diff of each mutant, as ``mutmut show`` prints it; a process for each takes a second."""
+    arguments = (sys.executable, "-c", PRINT_DIFFS, module_path(module), *mutants)
+    diffs: dict[str, str] = json.loads(_run(WORK_DIRECTORY / module, *arguments))
+    return diffs
+
+
+def _run_mutmut(directory: Path, *arguments: str) -> None:
+    _run(directory, str(Path(sys.executable).with_name("mutmut")), *arguments)
+
+
+def _run(directory: Path, *command: str) -> str:
     # mutmut imports the mutated package from the current directory; a path from outside would hide it.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    finished = subprocess.run(
-        [program, *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
-    )
+    finished = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
     if finished.returncode:
         lines = (finished.stdout + finished.stderr).splitlines()
         output = "\n".join(line for line in lines if line and line[0] not in SPINNER)
-        message = f"mutmut {' '.join(arguments)} in {directory} failed with exit code {finished.returncode}:\n{output}"
+        message = f"{' '.join(command)} in {directory} failed with exit code {finished.returncode}:\n{output}"
         raise RuntimeError(message)
     return finished.stdout
 

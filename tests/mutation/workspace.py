@@ -29,16 +29,26 @@ def create_workspace(directory: Path, module: str, tests: list[str], also_copied
     shutil.rmtree(directory, ignore_errors=True)
     for name in (PACKAGE, *TESTS, *also_copied):
         _copy(name, directory)
-    path = directory / module_path(module)
-    path.write_text(rewrite_decorators(path.read_text()))
+    _rewrite_module(directory, module)
     project = (ROOT / "pyproject.toml").read_text()
     (directory / "pyproject.toml").write_text(project + _configuration(module, tests, also_copied))
 
 
-def update_tests(directory: Path) -> None:
-    """Copy the tests again into the directory of an earlier run."""
+def update_workspace(directory: Path, module: str) -> None:
+    """Copy the tests again into the directory of an earlier run, and the module if it has changed.
+
+    mutmut then keeps the results of unchanged functions.
+    """
     for name in TESTS:
         _copy(name, directory)
+    _rewrite_module(directory, module)
+
+
+def _rewrite_module(directory: Path, module: str) -> None:
+    path = directory / module_path(module)
+    text = rewrite_decorators((ROOT / module_path(module)).read_text())
+    if path.read_text() != text:
+        path.write_text(text)
 
 
 def _copy(name: str, directory: Path) -> None:
@@ -71,6 +81,8 @@ def _configuration(module: str, tests: list[str], also_copied: list[str]) -> str
         "pytest_add_cli_args_test_selection": tests,
         # A process that has run no test yet: the caches of a process that ran the tests hide mutants.
         "process_isolation": "forkserver",
+        # The limit for a mutant in seconds: the duration of its tests and one second, ten times.
+        "timeout_multiplier": 10,
         "use_git_change_detection": False,
         "use_setproctitle": False,
     }

@@ -21,6 +21,14 @@ def test_no_names_mean_that_anything_in_the_directory_may_have_changed() -> None
     assert changes.limit == {"/dev": names()}
 
 
+def test_merged_changes_have_the_names_of_both() -> None:
+    first = PendingChanges().add("/dev", names("a")).add("/sys", names("c"))
+    second = PendingChanges().add("/dev", names("b")).add("/run", names())
+    expected = PendingChanges({"/dev": names("a", "b"), "/sys": names("c"), "/run": names()})
+    assert first.merge(second) == second.merge(first) == expected
+    assert first.merge(EVERYTHING) == EVERYTHING.merge(first) == PendingChanges(first.by_directory, is_everything=True)
+
+
 def test_scan_is_not_limited_after_everything_may_have_changed() -> None:
     assert EVERYTHING.limit is None
     assert EVERYTHING.add("/dev", names("a")).limit is None
@@ -40,6 +48,17 @@ def test_changes_concern_a_scan_by_its_directories_and_by_what_it_read() -> None
         assert relevance.is_affected({"/sys": names("x")})
         assert not relevance.is_affected({"/dev": names("y1")})
         assert not relevance.is_affected({"/sys/class/net": names("eth0")})
+
+
+def test_files_of_sysfs_and_procfs_are_unreported() -> None:
+    with open_tree(NodeTree) as tree:
+        assert ScanRelevance([scan_resource(spec(tree), tree.host.cached())]).has_unreported_files
+        tree.write("/run/x/x0", "ok")
+        reported = load_resource(
+            "devices: [{glob: '/dev/x*', attributes: {state: {path: '/run/x/${name}'}}, where: {state: ok}}]"
+        )
+        assert not ScanRelevance([scan_resource(reported, tree.host.cached())]).has_unreported_files
+        assert not ScanRelevance([]).has_unreported_files
 
 
 def spec(tree: NodeTree) -> Resource:

@@ -17,7 +17,7 @@ PROBES = [f"probe {number}" for number in range(200)]
 def subscribed(*timings: RequestTiming) -> Schedule[str]:
     schedule: Schedule[str] = Schedule()
     for number, timing in enumerate(timings):
-        schedule.subscribe(timing, number, PROBES[number], 0, is_call=False)
+        schedule.subscribe(timing, number, PROBES[number], 0, is_call=False, resource="x")
     return schedule
 
 
@@ -42,6 +42,16 @@ def test_subscribers_share_a_request() -> None:
     (scheduled, _) = schedule.take_due(0)
     assert scheduled.record_run(RESPONSE) == ("probe 0", "probe 1")
     assert (scheduled.runs, scheduled.response) == (1, RESPONSE)
+    scheduled.record_run(RESPONSE)
+    assert scheduled.runs == 2
+
+
+def test_request_has_pool_and_resource_of_its_first_subscriber() -> None:
+    schedule: Schedule[str] = Schedule()
+    first = schedule.subscribe(A, 0, PROBES[0], 0, is_call=True, resource="vendor.example/a")
+    second = schedule.subscribe(A, 1, PROBES[1], 0, is_call=True, resource="vendor.example/b")
+    assert second is first
+    assert (first.is_call, first.resource) == (True, "vendor.example/a")
 
 
 def test_different_timeout_or_period_is_a_different_request() -> None:
@@ -75,11 +85,17 @@ def test_request_without_subscribers_is_removed() -> None:
     assert (len(schedule), schedule.take_due(100), schedule.next_due) == (0, [], None)
 
 
+def test_removed_request_does_not_delay_the_others() -> None:
+    schedule = subscribed(A, B)
+    schedule.unsubscribe(A, 0, PROBES[0])
+    assert run_due(schedule, 0) == [B]
+
+
 def test_replaced_subscriber_keeps_the_times_of_its_request() -> None:
     schedule = subscribed(A)
     run_due(schedule, 0)
     due = schedule.next_due
-    schedule.subscribe(A, 0, "successor", 1, is_call=False)
+    schedule.subscribe(A, 0, "successor", 1, is_call=False, resource="x")
     schedule.unsubscribe(A, 0, PROBES[0])
     assert schedule.next_due == due
     (scheduled,) = schedule.take_due(20)
@@ -90,15 +106,16 @@ def test_removed_request_that_returns_is_due_at_once() -> None:
     schedule = subscribed(A)
     run_due(schedule, 0)
     schedule.unsubscribe(A, 0, PROBES[0])
-    schedule.subscribe(A, 0, PROBES[0], 3, is_call=False)
+    schedule.subscribe(A, 0, PROBES[0], 3, is_call=False, resource="x")
     assert run_due(schedule, 3) == [A]
 
 
 def test_min_runs_is_that_of_the_request_with_the_fewest_runs() -> None:
+    assert Schedule[str]().min_runs == 0
     schedule = subscribed(A)
     run_due(schedule, 0)
     assert schedule.min_runs == 1
-    schedule.subscribe(B, 1, PROBES[1], 5, is_call=False)
+    schedule.subscribe(B, 1, PROBES[1], 5, is_call=False, resource="x")
     assert schedule.min_runs == 0
 
 

@@ -1,6 +1,7 @@
 """The state machine of an endpoint: every transition, without an event loop, a socket or a clock."""
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,8 +38,8 @@ LIVE = ((0.01, Served()), (0.02, Registered()), (0.03, StreamOpened()))
 
 
 def test_first_step_serves() -> None:
-    step = first_step(None, 5.0)
-    assert (step.state.phase, step.action, step.state.number) == (Phase.SERVE, Action.SERVE, 1)
+    assert first_step(None, 5.0) == Step(EndpointState(1, Phase.SERVE, since=5.0), Action.SERVE)
+    assert first_step(OLD, 5.0).state.kubelet == OLD
 
 
 def test_served_endpoint_registers_when_kubelet_socket_appears() -> None:
@@ -242,6 +243,210 @@ def test_paused_endpoint_does_not_serve_when_the_kubelet_has_disappeared() -> No
 def test_state_as_text_shows_failures_and_the_reason() -> None:
     step = play((0, Served()), (1, RegisterFailed("refused")))
     assert str(step.state) == "generation 1, wait, 0 streams, 1 failure: Register failed: refused"
+
+
+SERVING = EndpointState(1, Phase.SERVE, since=0.0, kubelet=OLD)
+REGISTERING = evolve(SERVING, phase=Phase.REGISTER, since=1, registered_with=OLD)
+PENDING = evolve(
+    REGISTERING,
+    phase=Phase.PENDING,
+    since=2,
+    due=17,
+    reason="registered; waiting for the kubelet to open ListAndWatch",
+)
+REFUSED = evolve(REGISTERING, phase=Phase.WAIT, since=2, due=2.1, failures=1, reason="Register failed: refused")
+STREAMING = evolve(REGISTERING, phase=Phase.LIVE, since=3, streams=1)
+ENDED = evolve(STREAMING, streams=0, stream_ended=50, due=50.1, reason="the kubelet closed its stream")
+REPLACED = evolve(STREAMING, kubelet=NEW, due=55, reason="kubelet.sock was replaced, but the stream is open")
+RETIRING = evolve(STREAMING, phase=Phase.RETIRE, since=50, reason="its socket was removed")
+PAUSED = evolve(RETIRING, phase=Phase.PAUSE, streams=0, stream_ended=50.2, due=50.7)
+SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its socket was removed")
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "now", "expected"),
+    [
+        (SERVING, Served(), 1, Step(REGISTERING, Action.REGISTER)),
+        (
+            evolve(SERVING, kubelet=None),
+            Served(),
+            1,
+            Step(EndpointState(1, Phase.WAIT, since=1, reason="waiting for kubelet.sock to appear")),
+        ),
+        (
+            SERVING,
+            ServeFailed("no space"),
+            1,
+            Step(evolve(SERVING, since=1, due=1.1, failures=1, reason="cannot serve: no space")),
+        ),
+        (evolve(SERVING, due=1.1), TimePassed(), 1.1, Step(SERVING, Action.SERVE)),
+        # A client that is not the kubelet can open a stream at any time.
+        (SERVING, StreamOpened(), 1, Step(evolve(SERVING, streams=1))),
+        (evolve(SERVING, streams=1), Served(), 1, Step(evolve(SERVING, phase=Phase.LIVE, since=1, streams=1))),
+        (REGISTERING, Registered(), 2, Step(PENDING)),
+        (REGISTERING, RegisterFailed("refused"), 2, Step(REFUSED)),
+        (REGISTERING, StreamOpened(), 2, Step(evolve(REGISTERING, streams=1))),
+        (evolve(REGISTERING, streams=1), Registered(), 3, Step(STREAMING)),
+        (evolve(REGISTERING, streams=1), RegisterFailed("no answer"), 3, Step(STREAMING)),
+        (REGISTERING, KubeletSeen(NEW), 2, Step(evolve(REGISTERING, kubelet=NEW))),
+        (PENDING, StreamOpened(), 3, Step(STREAMING)),
+        (
+            PENDING,
+            TimePassed(),
+            17,
+            Step(
+                evolve(
+                    PENDING,
+                    phase=Phase.WAIT,
+                    since=17,
+                    due=17.1,
+                    failures=1,
+                    reason="registered, but the kubelet never opened ListAndWatch",
+                )
+            ),
+        ),
+        (
+            evolve(PENDING, failures=3),
+            KubeletSeen(NEW),
+            1,
+            Step(evolve(REGISTERING, kubelet=NEW, registered_with=NEW), Action.REGISTER),
+        ),
+        (
+            REFUSED,
+            TimePassed(),
+            2.1,
+            Step(evolve(REFUSED, phase=Phase.REGISTER, since=2.1, due=None), Action.REGISTER),
+        ),
+        (
+            REFUSED,
+            KubeletSeen(NEW),
+            2.05,
+            Step(
+                evolve(
+                    REFUSED,
+                    phase=Phase.REGISTER,
+                    since=2.05,
+                    due=None,
+                    failures=0,
+                    kubelet=NEW,
+                    registered_with=NEW,
+                ),
+                Action.REGISTER,
+            ),
+        ),
+        (
+            evolve(REFUSED, kubelet=NEW),
+            StreamOpened(),
+            3,
+            Step(evolve(STREAMING, failures=1, kubelet=NEW, registered_with=NEW)),
+        ),
+        (STREAMING, StreamClosed(), 50, Step(ENDED)),
+        (ENDED, StreamOpened(), 50.05, Step(evolve(STREAMING, stream_ended=50))),
+        (
+            ENDED,
+            TimePassed(),
+            50.1,
+            Step(evolve(ENDED, phase=Phase.RETIRE, since=50.1, due=None), Action.RETIRE),
+        ),
+        (
+            ENDED,
+            KubeletSeen(NEW),
+            50.05,
+            Step(
+                evolve(
+                    ENDED,
+                    phase=Phase.RETIRE,
+                    since=50.05,
+                    due=None,
+                    kubelet=NEW,
+                    reason="the kubelet was restarted",
+                ),
+                Action.RETIRE,
+            ),
+        ),
+        (STREAMING, KubeletSeen(NEW), 50, Step(REPLACED)),
+        (
+            REPLACED,
+            StreamOpened(),
+            51,
+            Step(evolve(STREAMING, kubelet=NEW, registered_with=NEW, streams=2)),
+        ),
+        # The kubelet has an open stream, so the new kubelet.sock is its socket.
+        (
+            REPLACED,
+            TimePassed(),
+            55,
+            Step(
+                evolve(REPLACED, phase=Phase.RETIRE, since=55, due=None, registered_with=NEW),
+                Action.RETIRE,
+            ),
+        ),
+        (STREAMING, OwnSocketLost(), 50, Step(RETIRING, Action.RETIRE)),
+        (
+            STREAMING,
+            OptionsChanged(),
+            50,
+            Step(evolve(RETIRING, reason="its plugin options changed"), Action.RETIRE),
+        ),
+        (
+            evolve(PENDING, kubelet=None),
+            OwnSocketLost(),
+            5,
+            Step(
+                evolve(PENDING, kubelet=None, phase=Phase.RETIRE, since=5, due=None, reason="its socket was removed"),
+                Action.RETIRE,
+            ),
+        ),
+        (RETIRING, StreamClosed(), 50.2, Step(evolve(RETIRING, streams=0, stream_ended=50.2))),
+        (evolve(RETIRING, stream_ended=50.2), Retired(), 50.3, Step(PAUSED)),
+        (
+            evolve(RETIRING, kubelet=None),
+            Retired(),
+            50.3,
+            Step(evolve(RETIRING, kubelet=None, phase=Phase.PAUSE, streams=0)),
+        ),
+        (RETIRING, Retired(), 60, Step(SERVING_AGAIN, Action.SERVE)),
+        (PAUSED, TimePassed(), 60, Step(SERVING_AGAIN, Action.SERVE)),
+        (PAUSED, KubeletSeen(NEW), 60, Step(evolve(SERVING_AGAIN, kubelet=NEW), Action.SERVE)),
+        (evolve(PAUSED, kubelet=None), TimePassed(), 60, Step(evolve(PAUSED, kubelet=None, due=None))),
+    ],
+)
+def test_event_gives_the_whole_state_and_the_action(
+    state: EndpointState, event: Event, now: float, expected: Step
+) -> None:
+    step = next_step(state, event, now, 0.0)
+    due, expected_due = step.state.due, expected.state.due
+    assert due == (None if expected_due is None else pytest.approx(expected_due))
+    assert evolve(step, state=evolve(step.state, due=expected_due)) == expected
+
+
+@pytest.mark.parametrize(
+    ("since", "closed", "registered_with", "failures"),
+    [
+        (100.0, 129.9, OLD, 3),
+        (100.0, 130.0, OLD, 0),
+        # The disconnect of a former kubelet is not a failure of the present kubelet.
+        (100.0, 101.0, NEW, 0),
+    ],
+)
+def test_disconnect_soon_after_the_registration_is_a_repeated_failure(
+    since: float, closed: float, registered_with: SocketIdentity, failures: int
+) -> None:
+    live = evolve(ENDED, since=since, due=closed, registered_with=registered_with, failures=2)
+    step = next_step(live, TimePassed(), closed, 0.0)
+    assert (step.action, step.state.failures) == (Action.RETIRE, failures)
+
+
+def test_endpoint_is_live_in_its_phase_with_a_stream_only() -> None:
+    assert STREAMING.is_live
+    assert not ENDED.is_live
+    assert not evolve(REGISTERING, streams=1).is_live
+
+
+def test_status_has_the_kubelet_and_the_registration() -> None:
+    assert STREAMING.status.has_kubelet
+    assert STREAMING.status.is_registered
+    assert not evolve(STREAMING, kubelet=None).status.has_kubelet
 
 
 EVENTS = st.sampled_from(
