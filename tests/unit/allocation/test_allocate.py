@@ -18,7 +18,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.inventory import Device
 from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_ENVIRONMENT_BYTES, MAX_VARIABLE_BYTES
-from genplug.spec.model import AllocateSpec, MountSpec
+from genplug.spec.model import AllocateSpec, MountSpec, NodeAccess
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template, Values, merge_values
 from tests.support.allocation import (
@@ -225,6 +225,42 @@ def test_token_gives_every_healthy_device_of_the_pool(tree: DeviceTree) -> None:
     assert [node.host_path for node in edits.nodes] == ["/dev/x0", "/dev/x2"]
     assert edits.env == (("X", "x0,x2"),)
     assert state.allocate([second, first]) == edits
+
+
+REQUEST_FEWER = "(devices.yaml:5:7); request fewer in the container, or change the resource in the configuration"
+
+
+def test_container_gets_at_most_the_maximum_of_distinct_ids(tree: DeviceTree) -> None:
+    spec = evolve(build_resource(), max_per_container=2)
+    state = build_state(tree, spec, *tree.make_healthy("x0", "x1", "x2"))
+    assert len(state.allocate(["x0", "x1", "x0"]).nodes) == 2
+    assert find_refusal(state, "x0", "x1", "x2") == (
+        "a.example/x cannot be allocated to a container: it requests 3, and share.maxPerContainer is 2 " + REQUEST_FEWER
+    )
+
+
+def test_two_grants_of_a_device_are_refused_if_they_have_to_be_distinct(tree: DeviceTree) -> None:
+    device = tree.make_device("x0", tree.make_node("/dev/a"), tree.make_node("/dev/b"))
+    devices = (*mark_healthy(device), *tree.make_healthy("x1"))
+    state = build_state(tree, evolve(build_resource(replicas=2), distinct=True), *devices)
+    assert len(state.allocate(["x0-r0", "x1-r0", "x0-r0"]).nodes) == 3
+    assert find_refusal(state, "x1-r0", "x0-r1", "x0-r0") == (
+        "a.example/x cannot be allocated to a container: x0-r1 and x0-r0 are the same device (/dev/a, /dev/b), "
+        "and share.distinct is true " + REQUEST_FEWER
+    )
+    # An unknown ID has no device to compare; the devices of all tokens of a pool are the same.
+    with pytest.raises(AllocationError, match="has no device 'x7'"):
+        state.allocate(["x7", "x0-r0"])
+    pool = build_state(tree, evolve(build_resource(tokens=2), distinct=True), *devices)
+    assert len(pool.allocate(list(pool.offer.grants)).nodes) == 3
+
+
+def test_node_has_its_numbers_and_its_owner_group_and_mode(tree: DeviceTree) -> None:
+    tree.plug("/dev/x0", "240:5")
+    access = NodeAccess(owner=1, group=44, mode=0o660)
+    device = tree.make_device("x0", evolve(tree.make_node("/dev/x0"), access=access))
+    [node] = build_state(tree, build_resource(), *mark_healthy(device)).allocate(["x0"]).nodes
+    assert (node.owner, node.group, node.mode, node.numbers) == (1, 44, 0o660, ("char", 240, 5))
 
 
 def test_49_unknown_id_is_not_found(tree: DeviceTree) -> None:
