@@ -258,6 +258,7 @@ REFUSED = evolve(REGISTERING, phase=Phase.WAIT, since=2, due=2.1, failures=1, re
 STREAMING = evolve(REGISTERING, phase=Phase.LIVE, since=3, streams=1)
 ENDED = evolve(STREAMING, streams=0, stream_ended=50, due=50.1, reason="the kubelet closed its stream")
 REPLACED = evolve(STREAMING, kubelet=NEW, due=55, reason="kubelet.sock was replaced, but the stream is open")
+STRANGE = evolve(SERVING, phase=Phase.LIVE, since=1, due=6, streams=1, reason="another process opened a stream")
 RETIRING = evolve(STREAMING, phase=Phase.RETIRE, since=50, reason="its socket was removed")
 PAUSED = evolve(RETIRING, phase=Phase.PAUSE, streams=0, stream_ended=50.2, due=50.7)
 SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its socket was removed")
@@ -282,7 +283,25 @@ SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its
         (evolve(SERVING, due=1.1), TimePassed(), 1.1, Step(SERVING, Action.SERVE)),
         # A client that is not the kubelet can open a stream at any time.
         (SERVING, StreamOpened(), 1, Step(evolve(SERVING, streams=1))),
-        (evolve(SERVING, streams=1), Served(), 1, Step(evolve(SERVING, phase=Phase.LIVE, since=1, streams=1))),
+        (evolve(SERVING, streams=1), Served(), 1, Step(STRANGE)),
+        (
+            evolve(SERVING, streams=1, kubelet=None),
+            Served(),
+            1,
+            Step(evolve(STRANGE, kubelet=None, due=None, reason="")),
+        ),
+        (
+            evolve(REGISTERING, streams=1, kubelet=NEW),
+            Registered(),
+            50,
+            Step(evolve(REPLACED, since=50)),
+        ),
+        (
+            evolve(REGISTERING, kubelet=NEW),
+            StreamOpened(),
+            2,
+            Step(evolve(REGISTERING, kubelet=NEW, registered_with=NEW, streams=1)),
+        ),
         (REGISTERING, Registered(), 2, Step(PENDING)),
         (REGISTERING, RegisterFailed("refused"), 2, Step(REFUSED)),
         (REGISTERING, StreamOpened(), 2, Step(evolve(REGISTERING, streams=1))),
