@@ -69,8 +69,8 @@ REQUIREMENTS = {
 """Marker to whether its requirement is met, and what to do if it is not."""
 
 
-SYSTEM_MARKERS = ("cluster", "image", "packages", "podman")
-"""Markers of tests that mostly wait for other programs, such as a kubelet or a build."""
+BUILD_MARKERS = ("image", "packages", "podman")
+"""Markers of tests that share builds within a module."""
 
 
 def pytest_configure() -> None:
@@ -80,16 +80,39 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# First, because the hook of xdist reads the markers.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort the tests into two groups that ``pytest -n 2 --dist loadgroup`` runs side by side.
+    """Group the tests that share an expensive fixture, so that ``pytest -n 2 --dist loadgroup`` makes it once.
 
-    Within a group one test runs after the other: several tests use the whole machine, and measure what the agent does.
+    xdist starts with the largest groups, and then distributes all other tests.
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
-        is_system_test = any(item.get_closest_marker(marker) for marker in SYSTEM_MARKERS)
-        item.add_marker(pytest.mark.xdist_group("system" if is_system_test else "process"))
+        if group := find_group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def find_group(item: pytest.Item) -> str:
+    """Return the name of the cluster or of the module with builds that a test shares, otherwise an empty text."""
+    if item.get_closest_marker("cluster"):
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        version = parameters.get("cluster", parameters.get("node"))
+        return f"{item.path.stem}-{version.name if isinstance(version, Path) else 'one-version'}"
+    return item.path.stem if any(item.get_closest_marker(marker) for marker in BUILD_MARKERS) else ""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Check in a worker of xdist that it has the groups: it adds them to the identifiers of the tests.
+
+    Raises:
+        pytest.UsageError: The groups have no effect.
+    """
+    if session.config.getoption("loadgroup", default=False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError(f"expected the group of {item.nodeid} in its identifier, found none")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
