@@ -12,13 +12,18 @@ from tests.cluster.cluster import TOOLS, Cluster
 from tests.cluster.machine import Machine
 from tests.cluster.node import Node
 
-VERSIONS = sorted(
-    (program.parent for program in TOOLS.glob("kubernetes/*/kubelet")),
-    key=lambda directory: [int(part) for part in directory.name.split(".")],
-)
-"""Directories with the programs of a version, oldest version first."""
+
+def find_versions(program: str) -> list[Path]:
+    """Return the directories of the versions that have a program, oldest version first."""
+    directories = (path.parent for path in TOOLS.glob(f"kubernetes/*/{program}"))
+    return sorted(directories, key=lambda directory: [int(part) for part in directory.name.split(".")])
+
+
+VERSIONS = find_versions("kube-apiserver")
+"""Directories of the versions with all programs."""
 # Without a built version the tests must still be collected, so that they report what they need.
-PARAMS: list[Path | None] = [*VERSIONS] or [None]
+CLUSTER_PARAMS: list[Path | None] = [*VERSIONS] or [None]
+NODE_PARAMS: list[Path | None] = [*find_versions("kubelet")] or [None]
 
 
 def name_version(directory: Path | None) -> str:
@@ -47,7 +52,7 @@ def create_machine() -> Machine:
     return Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp")))
 
 
-@pytest.fixture(scope="module", params=PARAMS, ids=name_version)
+@pytest.fixture(scope="module", params=NODE_PARAMS, ids=name_version)
 def node(request: pytest.FixtureRequest, busybox: Path) -> Iterator[Node]:
     """Return a node: containerd and a kubelet without an API server."""
     with create_machine() as machine:
@@ -66,7 +71,7 @@ def genplug_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive
 
 
-@pytest.fixture(scope="module", params=PARAMS, ids=name_version)
+@pytest.fixture(scope="module", params=CLUSTER_PARAMS, ids=name_version)
 def cluster(request: pytest.FixtureRequest, busybox: Path, genplug_image: Path) -> Iterator[Cluster]:
     """Return a cluster of one node."""
     with create_machine() as machine:

@@ -112,11 +112,12 @@ class Machine:
         self.directory = directory
         self.dev = directory / "dev"
         self.kubelet = directory / "kubelet"
+        self.control_group = f"/{directory.name}"
+        """The parent of the control groups of all containers."""
         self._programs: list[Program] = []
 
     def __enter__(self) -> Self:
         self._kernel = {name: Path("/proc/sys", name).read_text() for name in _SYSCTLS}
-        self._groups = _list_control_groups()
         for name in _OWN_DIRECTORIES:
             (self.directory / name).mkdir(parents=True)
         for name in _NODES:
@@ -145,7 +146,7 @@ class Machine:
         self._init.wait()
         for name, value in self._kernel.items():
             Path("/proc/sys", name).write_text(value)
-        for group in sorted(_list_control_groups() - self._groups, reverse=True):
+        for group in sorted(_list_control_groups(self.control_group), reverse=True):
             _remove_control_group(group)
         shutil.rmtree(self.directory)
 
@@ -215,7 +216,7 @@ def _remove_control_group(group: Path, seconds: float = 30) -> None:
         try:
             group.rmdir()
         except FileNotFoundError:
-            # A shim that ended late, or another machine, has removed it.
+            # A shim that ended late has removed it.
             return
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
@@ -225,8 +226,8 @@ def _remove_control_group(group: Path, seconds: float = 30) -> None:
             return
 
 
-def _list_control_groups() -> set[Path]:
-    """Return all control groups of containerd; those of the machine remain, empty, after its processes have ended."""
+def _list_control_groups(parent: str) -> set[Path]:
+    """Return a control group and those in it, of every hierarchy; they remain, empty, after their processes end."""
     # os.walk ignores a group that disappears meanwhile.
-    roots = Path("/sys/fs/cgroup").glob("*/k8s.io")
+    roots = Path("/sys/fs/cgroup").glob(f"*{parent}")
     return {Path(directory) for root in roots for directory, _, _ in os.walk(root)}

@@ -38,6 +38,7 @@ oom_score = 0
     conf_dir = "{directory}/cni.d"
 """
 
+_CONTAINERD_ENDPOINT = "unix:///run/containerd.sock"
 _NETWORK = {
     "cniVersion": "0.4.0",
     "name": "pods",
@@ -54,11 +55,16 @@ _NETWORK = {
 
 def select_features(binaries: Path) -> dict[str, bool]:
     """Return the feature gates to enable: device health in the pod status, where it exists and is off by default."""
-    minor = int(binaries.name.split(".")[1])
-    return {"ResourceHealthStatus": True} if minor >= _HEALTH_IN_STATUS_MINOR else {}
+    return {"ResourceHealthStatus": True} if read_minor(binaries) >= _HEALTH_IN_STATUS_MINOR else {}
+
+
+def read_minor(binaries: Path) -> int:
+    """Return the minor version of Kubernetes of a directory with its programs."""
+    return int(binaries.name.split(".")[1])
 
 
 _HEALTH_IN_STATUS_MINOR = 31
+_ENDPOINT_IN_CONFIG_MINOR = 27
 
 
 class Node:
@@ -85,6 +91,7 @@ class Node:
         self.machine = machine
         self.manifests = machine.directory / "manifests"
         self._binaries = binaries
+        self.minor = read_minor(binaries)
         self._sandbox = sandbox
         self._kubeconfig = kubeconfig
         self.kubelet: Program | None = None
@@ -127,11 +134,11 @@ class Node:
             "cgroupsPerQOS": False,
             "enforceNodeAllocatable": [],
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": "",
+            "cgroupRoot": self.machine.control_group,
             "failSwapOn": False,
             "failCgroupV1": False,
             "staticPodPath": str(self.manifests),
-            "containerRuntimeEndpoint": "unix:///run/containerd.sock",
+            "containerRuntimeEndpoint": _CONTAINERD_ENDPOINT,
             "volumePluginDir": str(directory / "volume-plugins"),
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "10Mi"},
@@ -142,6 +149,8 @@ class Node:
         (directory / "kubelet.json").write_text(json.dumps(config))
         arguments: list[str | Path] = ["--config", directory / "kubelet.json", "--root-dir", "/var/lib/kubelet",
                      "--hostname-override", self.name, "--node-ip", ADDRESS, "--v", "2"]  # fmt: skip
+        if self.minor < _ENDPOINT_IN_CONFIG_MINOR:
+            arguments += ["--container-runtime-endpoint", _CONTAINERD_ENDPOINT]
         if self._kubeconfig:
             arguments += ["--kubeconfig", self._kubeconfig]
         self.kubelet = self.machine.start("kubelet", self._binaries / "kubelet", *arguments)
@@ -151,17 +160,18 @@ class Node:
 
     def list_allocatable_devices(self) -> dict[str, set[str]]:
         """Return the allocatable devices by resource, from the kubelet's pod-resources API."""
-        response = pb.AllocatableResourcesResponse.FromString(self._call("GetAllocatableResources"))
+        response = pb.AllocatableResourcesResponse.FromString(self.call_pod_resources("GetAllocatableResources"))
         return _group_by_resource(response.devices)
 
     def list_allocated_devices(self) -> dict[str, set[str]]:
         """Return the devices that pods hold by resource, from the kubelet's pod-resources API."""
-        response = pb.ListPodResourcesResponse.FromString(self._call("List"))
+        response = pb.ListPodResourcesResponse.FromString(self.call_pod_resources("List"))
         return _group_by_resource(
             devices for pod in response.pod_resources for container in pod.containers for devices in container.devices
         )
 
-    def _call(self, method: str) -> bytes:
+    def call_pod_resources(self, method: str) -> bytes:
+        """Return the response of the kubelet's pod-resources API to a method without a request."""
         with grpc.insecure_channel(f"unix:{self.machine.kubelet}/pod-resources/kubelet.sock") as channel:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
                 method_path(POD_RESOURCES, method), request_serializer=None, response_deserializer=None
