@@ -220,6 +220,17 @@ def cluster(session: nox.Session) -> None:
     run_pytest(session, "-m", "cluster")
 
 
+@nox.session(name="soak-cluster")
+def soak_cluster(session: nox.Session) -> None:
+    """Change a real cluster at random for thirty minutes and compare it with a model; ``-- --minutes 5``.
+
+    Needs root, .ci/tools and tests/cluster/build.
+    """
+    require_root(session)
+    install(session)
+    session.run("python", "-m", "tests.cluster.soak", *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into build/docs; a broken internal link is an error."""

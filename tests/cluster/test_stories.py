@@ -16,6 +16,8 @@ from genplug.kubectl.obstacles import ObstacleKind, find_exclusions
 from genplug.kubectl.quantity import parse_quantity
 from tests.cluster.cluster import TOOLS, Cluster, poll_until
 from tests.cluster.conftest import VERSIONS, create_machine
+from tests.cluster.soak.__main__ import VALUES
+from tests.cluster.soak.run import Soak
 from tests.cluster.stories import (
     DOMAIN,
     STORIES,
@@ -30,6 +32,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.helm, pytest.mark.image, pytest.m
 
 SEED = 7
 PODS = 60
+SOAK_STEPS = 6
 SCHEDULER_TEXTS = {
     ObstacleKind.CORDONED: "node(s) were unschedulable",
     ObstacleKind.NOT_READY: "node(s) had untolerated taint(s)",
@@ -58,6 +61,13 @@ def test_command_of_the_page_shows_the_cause(stage: Cluster, name: str) -> None:
         write_page(name, output)
     # The widths of columns depend on ages.
     assert output.split() == read_page()[name].split()
+
+
+def test_short_soak_agrees_with_its_model(stage: Cluster) -> None:
+    soak = Soak(stage, SEED)
+    soak.prepare(VALUES)
+    soak.run_steps(SOAK_STEPS)
+    assert len(soak.figures.settle_seconds) == SOAK_STEPS + 1
 
 
 def test_filters_agree_with_the_scheduler(stage: Cluster) -> None:
