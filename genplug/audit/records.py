@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
+from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_AUDIT_TEXT_CHARACTERS
 
 API_VERSION = "genplug.io/v1alpha1"
@@ -251,8 +252,8 @@ def parse_record(line: bytes) -> Record:
         RecordError: the line is not a record of this format.
     """
     try:
-        document = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(line)
+    except ValueError as error:
         raise RecordError(f"expected a JSON object, found {line[:40]!r}") from error
     fields = _expect_object(document, "a record")
     if (fields.get("apiVersion"), fields.get("kind")) != (API_VERSION, KIND):

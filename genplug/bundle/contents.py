@@ -11,6 +11,7 @@ from attrs import frozen
 from genplug import __version__
 from genplug.bundle.archive import pack_files, redact_capture
 from genplug.bundle.redaction import Redactor
+from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_BUNDLE_BYTES, MAX_BUNDLE_FILE_BYTES
 
 MANIFEST, REMOVED = "MANIFEST.json", "REMOVED.json"
@@ -123,7 +124,7 @@ def _redact(part: Part, redactor: Redactor) -> bytes:
     if part.kind is Kind.CONFIGURATION:
         return redactor.redact_configuration(part.file, text).encode()
     if part.kind is Kind.DOCUMENT:
-        return redactor.redact_document(part.file, json.loads(text)).encode()
+        return redactor.redact_document(part.file, parse_json(text)).encode()
     redact = redactor.redact_log if part.kind is Kind.LOG else redactor.redact_text
     return redact(part.file, text).encode()
 

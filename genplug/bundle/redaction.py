@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import parse_documents, to_python
+from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_BUNDLE_FILE_BYTES
 
 MAX_PLACES = 20
@@ -350,8 +351,8 @@ def _parse_line(line: str) -> Any:  # noqa: ANN401 - a JSON object, or None
     if not line.startswith("{"):
         return None
     try:
-        document = json.loads(line)
-    except (ValueError, RecursionError):
+        document = parse_json(line)
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 

@@ -29,6 +29,7 @@ from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_device_uses
 from genplug.observe.text import format_time
 from genplug.record.agent_process import AgentProcess, describe_method
 from genplug.record.facts import Unknown, build_document
+from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_BUNDLE_FILE_BYTES, MAX_BUNDLE_LOG_BYTES
 
 _PART_SECONDS = 60.0
@@ -412,7 +413,7 @@ def describe_pods(parts: Sequence[Part]) -> Mapping[str, str]:
     for part in parts:
         if part.kind is Kind.DOCUMENT and part.content:
             with suppress(ValueError):
-                pods |= set(_find_pods(json.loads(part.content)))
+                pods |= set(_find_pods(parse_json(part.content)))
     namespaces = {name: f"namespace-{number}" for number, name in enumerate(sorted({pod[0] for pod in pods}), 1)}
     replaced = {}
     for number, (namespace, pod) in enumerate(sorted(pods), 1):

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from genplug.config.manifest import MAX_BYTES
 from genplug.kubelet.client import CallError
 from genplug.kubelet.pod_resources import list_device_uses
 from genplug.spec.diagnostic import Diagnostic
+from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_DIFF_NODES
 from genplug.spec.model import Config
 
@@ -226,7 +226,7 @@ def _read_pod_file(path: str) -> tuple[PodUse, ...]:
             "'--field-selector spec.nodeName=NODE'"
         )
     try:
-        document = json.loads(text.text)
+        document = parse_json(text.text)
         match document:
             case {"kind": "Status", "resources": [*resources]}:
                 return tuple(_read_status(resources))
@@ -234,7 +234,7 @@ def _read_pod_file(path: str) -> tuple[PodUse, ...]:
                 return tuple(use for pod in pods for use in _read_pod(pod))
             case {"kind": "Pod"}:
                 return tuple(_read_pod(document))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise InputError(
         f"--pods {path}: expected the output of 'genplug status -o json' or 'kubectl get pods -o json', found another "

@@ -1,7 +1,6 @@
 """``genplug status``: the status of the running agent, requested from its ``/statusz``."""
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 from genplug import __version__
 from genplug.cli.options import LISTEN_VARIABLE, Address, add_color, format_address, parse_address
 from genplug.cli.output import print_message, use_color
+from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_STATUS_BYTES
 from genplug.spec.printable import escape_line
 
@@ -229,15 +229,21 @@ def fetch_status(address: Address) -> JSON:
         hint = f"run this command on the node of the agent with --address 127.0.0.1:{port}"
         listen = f"the agent must listen there: --listen 127.0.0.1:{port} or --listen :{port}"
         raise UnreachableError(f"{url} responds only to requests from the loopback address; {hint} ({listen})")
-    try:
-        status = json.loads(text) if len(text) <= MAX_STATUS_BYTES else None
-    except (ValueError, RecursionError):
-        status = None
-    if not isinstance(status, dict) or "resources" not in status:
+    status = decode_status(text) if len(text) <= MAX_STATUS_BYTES else None
+    if status is None:
         raise UnreachableError(
             f"unexpected response from {url}, which is not a genplug agent: {response.status} {text[:100].strip()}"
         )
     return status
+
+
+def decode_status(text: str) -> JSON | None:
+    """Return the document of ``/statusz`` in a text, or None if the text is another."""
+    try:
+        status = parse_json(text)
+    except ValueError:
+        return None
+    return status if isinstance(status, dict) and "resources" in status else None
 
 
 def _parse_duration(text: str) -> float:

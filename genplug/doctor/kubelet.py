@@ -1,7 +1,6 @@
 """Reads facts of the kubelet: its directories, its sockets, its configuration and what plugins have registered."""
 
 import fcntl
-import json
 import os
 import socket
 import stat
@@ -13,10 +12,13 @@ from genplug.doctor.facts import Kubelet, Machine, PluginsDirectory, Socket, Unk
 from genplug.doctor.machine import read_text
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET, PluginDirUnusableError, new_socket_name
 from genplug.record.agent_process import is_trusted
+from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_CHECKPOINT_BYTES, MAX_PLUGIN_SOCKETS, MAX_SEARCHED_PROCESSES
 
 CONNECT_SECONDS = 2.0
 CHECKPOINT = "kubelet_internal_checkpoint"
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""The booleans of YAML 1.1, which the kubelet reads."""
 DEFAULT_CONFIG = "/var/lib/kubelet/config.yaml"
 """The configuration file of a kubelet of kubeadm."""
 
@@ -103,12 +105,18 @@ def read_kubelet(machine: Machine) -> Kubelet:
     file = options.get("--config", DEFAULT_CONFIG)
     found = Path(f"{os.fspath(machine.settings.root).rstrip('/')}{file}")
     try:
-        document = yaml.safe_load(read_text(found))
+        # Without types: the constructors of PyYAML raise any exception for a broken number or time.
+        document = yaml.load(read_text(found), yaml.BaseLoader)  # noqa: S506 - it constructs texts, lists and mappings
     except (OSError, yaml.YAMLError, RecursionError):
         document = None
     gates = document.get("featureGates") if isinstance(document, dict) else None
-    features = {str(name): value for name, value in (gates or {}).items() if isinstance(value, bool)}
+    written = gates.items() if isinstance(gates, dict) else ()
+    features = {name: _BOOLEANS[value.lower()] for name, value in written if _is_boolean(value)}
     return Kubelet(options.get("--root-dir", ""), str(found) if document is not None else "", features)
+
+
+def _is_boolean(value: object) -> bool:
+    return isinstance(value, str) and value.lower() in _BOOLEANS
 
 
 def _find_options(proc: Path) -> dict[str, str]:
@@ -140,7 +148,7 @@ def read_registered(machine: Machine) -> Mapping[str, frozenset[str]]:
     path = machine.settings.plugins_dir / CHECKPOINT
     text = read_text(path, MAX_CHECKPOINT_BYTES)
     try:
-        devices = json.loads(text)["Data"]["RegisteredDevices"]
+        devices = parse_json(text)["Data"]["RegisteredDevices"]
         return {str(name): frozenset(map(str, ids or ())) for name, ids in (devices or {}).items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise UnknownFactError(f"{path} does not have the format that genplug knows") from None

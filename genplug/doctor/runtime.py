@@ -69,8 +69,12 @@ class _Files:
         return document
 
     def find(self, pattern: str) -> list[str]:
-        """Return the first files that match a glob, in their order."""
-        found = islice(Path(self._root or "/").glob(pattern.lstrip("/")), MAX_RUNTIME_FILES)
+        """Return the first files that match a glob, in their order; an invalid glob is an error of the file with it."""
+        try:
+            found = list(islice(Path(self._root or "/").glob(pattern.lstrip("/")), MAX_RUNTIME_FILES))
+        except (ValueError, NotImplementedError, IndexError) as error:
+            self.errors.append(f"{pattern}: {error}")
+            return []
         return sorted(str(path).removeprefix(self._root) for path in found)
 
 
@@ -90,7 +94,8 @@ def _read_containerd(files: _Files, config: str | None) -> Runtime:
         return Runtime("containerd", None, DEFAULT_CDI_DIRS)
     tables = [files.load(config)]
     version = tables[0].get("version", 1)
-    for pattern in tables[0].get("imports", ()):
+    imports = tables[0].get("imports")
+    for pattern in imports if isinstance(imports, list) else ():
         if isinstance(pattern, str):
             path = posixpath.join(posixpath.dirname(config), pattern)
             tables += [files.load(found) for found in files.find(path) if found != config]

@@ -1,10 +1,9 @@
 """Requests the status of an agent: ``kubectl exec POD -- genplug status -o json``."""
 
-import json
-
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
 from genplug.kubectl.json_values import JSON
 from genplug.kubectl.objects import Pod
+from genplug.spec.json_text import parse_json
 
 _NOT_READY = 4
 """The exit code of ``genplug status`` with a document of an agent that is not ready."""
@@ -42,7 +41,7 @@ async def fetch_agent_status(kubectl: Kubectl, pod: Pod, seconds: float) -> JSON
 
 def _decode(text: bytes) -> JSON | None:
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
+        document = parse_json(text)
+    except ValueError:
         return None
     return document if isinstance(document, dict) and document.get("kind") == "Status" else None

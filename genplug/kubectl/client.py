@@ -5,7 +5,6 @@ The output of kubectl is input: it can be incomplete, of any size, or not JSON a
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from attrs import field, frozen
 
 from genplug.kubectl.item_reader import ItemReader, ListError
 from genplug.kubectl.json_values import JSON
+from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_KUBECTL_DOCUMENT_BYTES, MAX_KUBECTL_LIST_BYTES
 
 T = TypeVar("T")
@@ -134,8 +134,8 @@ class Kubectl:
         if output.code != 0:
             raise self.error(arguments, output.code, output.stderr)
         try:
-            document = json.loads(output.stdout)
-        except (ValueError, RecursionError):
+            document = parse_json(output.stdout)
+        except ValueError:
             document = None
         if not isinstance(document, dict):
             raise self._invalid_error(arguments, f"expected a JSON object, found {_sample(output.stdout)}")

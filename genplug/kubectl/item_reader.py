@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from genplug.spec.json_text import check_depth
 from genplug.spec.limits import MAX_KUBECTL_ITEM_CHARACTERS
 
 _ITEMS = re.compile(
@@ -59,6 +60,10 @@ class ItemReader:
                 return
             if not isinstance(item, dict):
                 raise ListError(f"expected a list of objects, found an item of type {type(item).__name__}")
+            try:
+                check_depth(item)
+            except ValueError as error:
+                raise ListError(f"an item has {error}") from None
             yield item
 
     def close(self) -> None:

@@ -39,10 +39,19 @@ async def list_device_uses(socket: Path, deadline: float) -> tuple[DeviceUse, ..
             "(in the chart: daemonset.podResourcesDir)"
         ) from error
     try:
-        response = pb.ListPodResourcesResponse.FromString(content)
+        return decode_device_uses(content)
     except DecodeError:
         text = f"expected a ListPodResourcesResponse from {socket}, found {len(content)} bytes that are not a message"
         raise CallError(text) from None
+
+
+def decode_device_uses(content: bytes) -> tuple[DeviceUse, ...]:
+    """Return the containers that use devices in the bytes of a ``ListPodResourcesResponse``.
+
+    Raises:
+        DecodeError: the bytes are not the message.
+    """
+    response = pb.ListPodResourcesResponse.FromString(content)
     # The kubelet has an entry for each NUMA node of a device.
     ids: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for pod in response.pod_resources:

@@ -277,6 +277,11 @@ MAX_PLUGIN_SOCKETS = 1000
 MAX_RUNTIME_FILES = 50
 """Configuration files that a container runtime imports: each of them is read."""
 
+# Documents of other programs: a document that exceeds the limit is handled like a text that is not JSON.
+
+MAX_JSON_DEPTH = 100
+"""Levels of lists and mappings in a JSON document: the functions that print it recurse for each level."""
+
 # Status: a response that exceeds the limit is an error.
 
 MAX_STATUS_BYTES = 64 << 20

@@ -222,6 +222,24 @@ async def test_30_server_survives_garbage_and_half_open_connections(xy_node: Fak
         assert not {Event.INTERNAL_ERROR, Event.DISCONNECTED} & events
 
 
+async def test_30_resource_is_served_again_after_a_method_name_that_is_not_utf8(
+    xy_node: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    # The server of gRPC ends with a UnicodeDecodeError and removes its socket (grpcio, aio/server.pyx.pxi).
+    async with xy_node.run_agent(X_CONFIG):
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        [first] = list_plugin_sockets(kubelet)
+        _, writer = await asyncio.open_unix_connection(kubelet.plugins_dir / first)
+        no_settings = build_frame(SETTINGS, 0, 0, b"")
+        writer.write(PREFACE + no_settings + build_frame(HEADERS, END_HEADERS, 1, build_headers("/\udcff/Allocate")))
+        await kubelet.wait_registered(X, 2)
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        [second] = list_plugin_sockets(kubelet)
+        assert second != first
+        await kubelet.admit(X, pod="after")
+        writer.close()
+
+
 async def test_35_sigterm_closes_streams_removes_sockets_and_exits(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
     xy_node.write_config(XY_CONFIG)
     async with start_agent(xy_node) as process:

@@ -11,10 +11,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import atheris
 from attrs import asdict, define, field, frozen
@@ -102,7 +105,6 @@ class Limits:
 
 def fuzz(target: Target, state: State, limits: Limits) -> Statistics:
     """Run a target in a child process, and return the statistics of the run."""
-    state.recheck_findings(target)
     seeds = state.directory("seeds", target)
     shutil.rmtree(seeds)
     seeds.mkdir()
@@ -116,6 +118,7 @@ def fuzz(target: Target, state: State, limits: Limits) -> Statistics:
         _run_child(target, state, _build_options(target, state, limits), log, counter)
     _, status = os.waitpid(child, 0)
     seconds = time.monotonic() - started
+    shutil.rmtree(state.directory("scratch", target))
     _add_crash(target, state, status, log)
     progress = _PROGRESS.findall(log.read_text(errors="replace"))
     edges, features, _ = map(int, progress[-1]) if progress else (0, 0, 0)
@@ -176,13 +179,17 @@ def _escape_word(word: str) -> str:
     )
 
 
-def _run_child(target: Target, state: State, options: Iterable[str], log: Path, counter: mmap.mmap) -> None:
+def _run_child(target: Target, state: State, options: Iterable[str], log: Path, counter: mmap.mmap) -> NoReturn:
     """Fuzz until libFuzzer ends this process."""
+    scratch = state.directory("scratch", target)
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        tempfile.tempdir = str(scratch)
+        # Not in the parent: a target can start threads.
+        state.recheck_findings(target)
         number = 0
 
         def run(content: bytes) -> None:
@@ -194,7 +201,12 @@ def _run_child(target: Target, state: State, options: Iterable[str], log: Path, 
 
         def mutate(content: bytes, max_size: int, seed: int) -> bytes:
             source = random.Random(seed)
-            changed = target.mutate(content, source) if target.mutate is not None and source.random() < 0.5 else None
+            changed = None
+            if target.mutate is not None and source.random() < 0.5:
+                try:
+                    changed = target.mutate(content, source)
+                except Exception:  # noqa: BLE001 - an error of a mutator is in the log, and does not end the run
+                    traceback.print_exc()
             if changed is None or len(changed) > max_size:
                 return bytes(atheris.Mutate(content, max_size))
             return changed

@@ -24,10 +24,14 @@ def build_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def build_headers(method: str) -> bytes:
-    """Return the header block of a gRPC call, uncompressed (RFC 7541, sections 6.1 and 6.2.2)."""
+    """Return the header block of a gRPC call, uncompressed (RFC 7541, sections 6.1 and 6.2.2).
+
+    Surrogates in the name of the method are bytes that are not UTF-8 (PEP 383).
+    """
 
     def encode(text: str) -> bytes:
-        return bytes([len(text)]) + text.encode()
+        content = text.encode(errors="surrogateescape")
+        return bytes([len(content)]) + content
 
     post_http = b"\x83\x86"
     path_and_authority = b"\x04" + encode(method) + b"\x01" + encode("localhost")

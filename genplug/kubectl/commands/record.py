@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import Iterable, Sequence
 
@@ -21,6 +20,7 @@ from genplug.kubectl.release_record import INSTANCE_LABEL, ReleaseObjects, build
 from genplug.observe.text import format_time
 from genplug.record.facts import Unknown
 from genplug.record.node import NODE_KIND, Generation
+from genplug.spec.json_text import parse_json
 from genplug.spec.printable import escape_document
 
 DESCRIPTION = """\
@@ -177,10 +177,10 @@ async def _fetch_record(kubectl: Kubectl, namespace: str, pod: JSON, seconds: fl
         output = await kubectl.run(*arguments, seconds=seconds)
         if output.code != 0:
             raise kubectl.error(arguments, output.code, output.stderr)
-        document = json.loads(output.stdout)
+        document = parse_json(output.stdout)
     except KubectlError as error:
         return Unknown(f"the agent did not return a record: {error.reason}")
-    except (ValueError, RecursionError):
+    except ValueError:
         document = None
     if isinstance(document, dict) and document.get("kind") == NODE_KIND:
         return document

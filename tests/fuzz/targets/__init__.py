@@ -7,8 +7,15 @@ from tests.fuzz.target import Target
 
 MODULES = (
     "configuration",
+    "manifests",
     "expressions",
+    "archives",
+    "requests",
+    "kubelet",
+    "documents_of_agents",
+    "cdi",
     "kernel_messages",
+    "http",
 )
 """The modules of this package; each has its targets in ``TARGETS``."""
 

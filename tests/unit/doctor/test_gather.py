@@ -139,6 +139,27 @@ def test_features_and_root_dir_are_those_of_the_kubelet_process(node: FakeNode) 
     assert read_kubelet(machine).root_dir == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "features"),
+    [
+        ("featureGates: {A: true, B: No, C: maybe, D: [x]}", {"A": True, "B": False}),
+        ("featureGates: {A: true, B: 2001-99-99}", {"A": True}),
+        ("featureGates: {A: true, B: !!int x}", {"A": True}),
+        ("featureGates: {A: true, B: !!timestamp x}", {"A": True}),
+        ("featureGates: {A: true, B: !!float ''}", {"A": True}),
+        ("featureGates: [A]", {}),
+        ("featureGates: 1", {}),
+        ("1", {}),
+    ],
+)
+def test_broken_values_of_the_kubelet_configuration_are_ignored(
+    node: FakeNode, text: str, features: dict[str, bool]
+) -> None:
+    node.write("/var/lib/kubelet/config.yaml", text)
+    machine = evolve(machine_of(node), proc=node.directory)
+    assert read_kubelet(machine).features == features
+
+
 async def test_configuration_is_compared_with_the_machine(node: FakeNode) -> None:
     node.plug("/dev/x0")
     node.write("/sys/state", "ok")

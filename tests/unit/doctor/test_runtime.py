@@ -72,3 +72,14 @@ def test_crio_always_injects_cdi_devices(tmp_path: Path) -> None:
 def test_machine_without_a_runtime_is_unknown(tmp_path: Path) -> None:
     with pytest.raises(UnknownFactError, match="Run genplug doctor on the node itself"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("imports", ['["conf.d/**.toml"]', '["\\u0000"]', "1", "true", "[1]"])
+def test_invalid_imports_of_containerd_are_ignored(imports: str, tmp_path: Path) -> None:
+    found = read(tmp_path, **{CONTAINERD: f"version = 3\nimports = {imports}\n"})
+    assert (found.has_cdi, found.files) == (True, (f"/{CONTAINERD}",))
+
+
+def test_invalid_glob_of_an_import_is_reported(tmp_path: Path) -> None:
+    found = read(tmp_path, **{CONTAINERD: 'imports = ["conf.d/**.toml"]\n'})
+    assert found.errors[0].startswith("/etc/containerd/conf.d/**.toml: Invalid pattern")
