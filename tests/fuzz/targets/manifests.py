@@ -99,7 +99,7 @@ def list_manifests() -> list[bytes]:
 
 def list_values() -> list[bytes]:
     files = [path.read_bytes() for path in sorted((_CHART / "ci").iterdir())]
-    return [*files, (_CHART / "values.yaml").read_bytes(), join_parts(files[0], files[-1]), b"{}"]
+    return [*files, join_parts(files[0], files[-1]), b"{}"]
 
 
 def list_sources() -> list[bytes]:
