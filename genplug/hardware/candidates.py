@@ -1,6 +1,6 @@
 """Finds the candidates of a resource, and the reason for each path that is left out."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import define, frozen
 
@@ -23,9 +23,11 @@ from genplug.hardware.inventory import (
 )
 from genplug.hardware.required_attributes import required_attributes
 from genplug.hardware.scan_errors import SearchLimitError
+from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_COMPARISONS, MAX_MATCHES
 from genplug.spec.model import CandidateType, Resource, Source
 from genplug.spec.policy import Policy
+from genplug.spec.read_rules import literal_path
 from genplug.spec.selectors import Condition
 from genplug.spec.template import Values
 
@@ -186,15 +188,27 @@ def _find_paths(
     for glob in source.globs:
         result = host.glob(glob)
         dependencies.update(result.dependencies)
-        if not result.paths:
+        paths = _select_paths(result.paths, glob, resource.policy)
+        if not paths:
             unmatched.append(UnmatchedGlob(glob.text, resource.name, source.location))
-        for path in result.paths:
+        for path in paths:
             found_by.setdefault(path, glob.text)
         if len(found_by) > MAX_MATCHES:
             raise SearchLimitError(
                 f"the globs of an entry of 'devices' match more than {MAX_MATCHES} paths, the maximum"
             )
     return found_by
+
+
+def _select_paths(found: Sequence[str], glob: Glob, policy: Policy) -> Sequence[str]:
+    """Return the matches of a glob of which the result may reveal that they exist.
+
+    A path without wildcards that the policy does not allow to name is a result whether or not it exists: its reason
+    names the rule.
+    """
+    if len(glob.alternatives) == 1 and (named := literal_path(glob.alternatives[0]))[1]:
+        return [named[0]] if policy.candidate_error(named[0]) else found
+    return [path for path in found if not policy.candidate_error(path) or policy.read.names(path)]
 
 
 def _depend_on(candidate: Candidate, dependencies: Dependencies) -> None:

@@ -61,16 +61,26 @@ class ReadRules:
 
     def allows(self, path: str) -> bool:
         """Return whether an absolute path may be read; the caller also checks the path without symlinks."""
+        path = _normalize(path)
         if "/.." in path and ".." in path.split("/"):
             return False
         if not _is_private(path):
-            return self.names(path)
+            return self._matches(path)
         return any(
             glob.matches(path) and any(_names_private_place(segments) for segments in glob) for glob in self.globs
         )
 
     def names(self, path: str) -> bool:
-        """Return whether a glob matches a path, also if the path is private and the glob does not allow it."""
+        """Return whether a result may contain the name of a path: a glob matches it, and it is in no private place.
+
+        A file with a private name may be named, and must not be read.
+        """
+        path = _normalize(path)
+        if _PRIVATE_PLACES.match(path) is not None:
+            return self.allows(path)
+        return self._matches(path)
+
+    def _matches(self, path: str) -> bool:
         return path.startswith(self._trees) or any(glob.matches(path) for glob in self.globs)
 
     def may_allow_match(self, glob: Glob) -> bool:
@@ -85,7 +95,7 @@ class ReadRules:
 
     def may_allow_below(self, directory: str) -> bool:
         """Return whether a path below a directory may be allowed."""
-        is_private = _PRIVATE_PLACES.match(f"{directory}/") is not None
+        is_private = _PRIVATE_PLACES.match(f"{_normalize(directory)}/") is not None
         return any(
             glob.may_match_below(directory)
             and (not is_private or any(_names_private_place(segments) for segments in glob))
@@ -112,6 +122,13 @@ def literal_path(segments: tuple[Segment, ...]) -> tuple[str, bool]:
     """Return the names before the first wildcard as a path, and whether there is no wildcard."""
     names = [segment.text for segment in itertools.takewhile(lambda segment: segment.is_literal, segments)]
     return f"/{'/'.join(names)}" if names else "", len(names) == len(segments)
+
+
+def _normalize(path: str) -> str:
+    """Return an absolute path without repeated slashes, ``.`` and a slash at the end: other names of one file."""
+    if "//" not in path and "/." not in path and not path.endswith("/"):
+        return path
+    return f"/{'/'.join(name for name in path.split('/') if name not in {'', '.'})}"
 
 
 def _is_private(path: str) -> bool:

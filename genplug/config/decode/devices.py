@@ -11,13 +11,12 @@ from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, Node, ScalarNo
 from genplug.hardware.attribute_names import is_known_attribute, needs_sysfs
 from genplug.spec.container_rules import node_target_error, path_error
 from genplug.spec.diagnostic import ErrorCode
-from genplug.spec.globs import Glob, has_magic
+from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_ATTRIBUTE_DEPTH, MAX_CUSTOM_ATTRIBUTES
 from genplug.spec.model import CandidateType, CustomAttribute, NodeAccess, NodeSpec, Source
 from genplug.spec.names import RESOURCE, SLICE, is_attribute_name
 from genplug.spec.policy import Policy
 from genplug.spec.read_checks import literal_read_error
-from genplug.spec.read_rules import literal_directory
 from genplug.spec.template import Template
 
 _PERMISSIONS = "rwm"
@@ -46,7 +45,7 @@ class _SourceDecoder:
     def source(self, node: MapNode, where: str) -> Source:
         globs = self.values.globs(node.get("glob"), f"{where}.glob")
         attributes = self._attributes(node.get("attributes"), f"{where}.attributes")
-        self._check_globs(node.get("glob"), f"{where}.glob")
+        self._check_globs(node.get("glob"), globs, f"{where}.glob")
         return Source(
             location=first_key_location(node),
             globs=globs,
@@ -172,14 +171,13 @@ class _SourceDecoder:
         self._check_read(written, template, tree)
         return template
 
-    def _check_globs(self, node: Node | None, where: str) -> None:
-        """Record globs that name only paths that the policy does not allow to name."""
+    def _check_globs(self, node: Node | None, globs: Sequence[Glob], where: str) -> None:
+        """Record globs of which an alternative names only paths that the policy does not allow to name."""
+        parsed = {glob.text: glob for glob in globs}
         for item in _scalars(node):
-            if self.policy is None or not item.text.startswith("/"):
+            if self.policy is None or item.text not in parsed:
                 continue
-            directory = literal_directory(item.text) if has_magic(item.text) else ""
-            error = "" if has_magic(item.text) else self.policy.candidate_error(item.text)
-            if error or (directory and (error := self.policy.candidate_below_error(directory))):
+            if error := self.policy.node_glob_error(parsed[item.text]):
                 message, width = f"the glob {item.text!r} is {error}", len(item.text)
                 self.diagnostics.add(
                     ErrorCode.NOT_ALLOWED, item.at(0), message, key_path=where, hint=self.policy.help, width=width

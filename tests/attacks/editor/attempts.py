@@ -41,10 +41,10 @@ class AttackedNode:
     agent: Agent
     log: io.StringIO = field(factory=io.StringIO, repr=False)
 
-    async def attempt(self, body: str) -> Outcome:
+    async def attempt(self, body: str, devices: int = 1) -> Outcome:
         """Add a resource with this body to the configuration, and request each of its devices, healthy or not.
 
-        At most one attempt of a node is loaded: its first list is the list that is waited for.
+        ``devices`` is the number of devices that the resource has at least. At most one attempt of a node is loaded.
         """
         assert not self.node.kubelet.messages(VICTIM)
         events = record_events(self.agent)
@@ -53,7 +53,7 @@ class AttackedNode:
             pass
         if event.event is Event.CONFIG_INVALID:
             return Outcome(event.text)
-        await self.node.kubelet.wait_for(lambda: bool(self.node.kubelet.messages(VICTIM)), 10)
+        await self.node.kubelet.wait_for(lambda: len(self.node.kubelet.devices(VICTIM)) >= devices, 10)
         responses, refusals = [], []
         for device in sorted(self.node.kubelet.devices(VICTIM).ids):
             try:

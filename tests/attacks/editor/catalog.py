@@ -164,6 +164,7 @@ ATTACKS = (
         "unit/config/decode/test_denials.py::"
         "test_environment_of_the_agent_is_read_only_if_the_policy_allows_the_variable",
         "unit/config/decode/test_denials.py::test_variable_in_the_name_of_a_resource_must_be_allowed",
+        "attacks/editor/test_secrets.py::test_variable_of_the_agent_is_visible_only_if_the_policy_allows_it",
         "unit/hardware/test_read_policy.py::test_variable_that_the_policy_does_not_allow_any_more_has_no_value",
     ),
     _attack(
@@ -174,11 +175,22 @@ ATTACKS = (
         "unit/hardware/test_read_policy.py::test_attribute_behind_a_link_out_of_the_allowed_files_has_no_value",
         "unit/hardware/test_read_policy.py::test_path_that_renders_to_another_file_is_refused",
         "unit/health/probes/test_file.py::test_file_that_the_policy_does_not_allow_is_not_read",
+        "attacks/editor/test_secrets.py::test_secret_is_visible_only_if_the_policy_allows_to_read_it",
+        "attacks/editor/test_secrets.py::test_no_output_of_a_running_agent_has_a_secret",
+    ),
+    _attack(
+        "spell-path-differently",
+        "Names a file with `//`, `.`, `..`, braces, wildcards, links, /proc/self or a rendered value",
+        "The rules apply to the path without repeated slashes, links and templates; `..` is refused",
+        "attacks/editor/test_secrets.py::test_spelling_of_a_path_does_not_make_a_secret_visible",
     ),
     _attack(
         "learn-what-exists",
         "Learns from a reason whether a file of the host exists",
         "A refused path has the same reason whether or not it exists",
+        "attacks/editor/test_secrets.py::test_existence_of_a_file_is_not_visible",
+        "attacks/editor/test_secrets.py::test_existence_of_a_file_would_be_visible_with_another_policy",
+        "unit/hardware/test_read_policy.py::test_candidate_outside_of_dev_is_ignored",
         "unit/hardware/test_read_policy.py::test_reason_does_not_reveal_whether_a_path_exists",
         "unit/hardware/test_read_policy.py::test_glob_does_not_reveal_whether_a_file_exists",
         "unit/health/probes/test_file.py::test_glob_does_not_reveal_whether_a_file_exists",

@@ -149,13 +149,36 @@ def test_glob_of_a_path_that_may_be_mounted_is_allowed() -> None:
     assert find_diagnostics(render_config(body), read_policy("mounts: {allow: [/run/v]}")) == ()
 
 
-def test_candidate_outside_of_dev_is_left_out_with_the_rule(tmp_path: Path) -> None:
+@pytest.mark.parametrize("glob", ["/{etc,sys}/*", "{/dev/x0,/etc/*}", "{/sys/good,/etc/shadow}", "/etc/{a,b}"])
+def test_glob_of_devices_is_refused_if_an_alternative_leads_to_other_paths(glob: str) -> None:
+    body = f"devices: [{{glob: '{glob}', type: any}}]"
+    (diagnostic,) = find_diagnostics(render_config(body), DEFAULT_POLICY)
+    assert diagnostic.message.startswith(f"the glob '{glob}' is refused by 'read.allow' of the default policy")
+
+
+@pytest.mark.parametrize("glob", ["/*/*", "/**/extra", "/[e]tc/e*", "/e*/{extra,x}"])
+def test_candidate_outside_of_dev_is_ignored(tmp_path: Path, glob: str) -> None:
+    found: list[object] = []
+    for tree in (TREE, f"{TREE}/etc/extra = x\n"):
+        build_tree(tree, root := tmp_path / str(len(found)))
+        body = f"devices: [{{glob: '{glob}', type: file}}]\nallocate: {{env: {{S: '${{path}}'}}}}"
+        inventory = discover(load_text(render_config(body), "c.yaml"), Host.at(root))
+        assert not [outcome for outcome in inventory.outcomes if outcome.path.startswith("/etc")]
+        found.append((inventory.outcomes, inventory.unmatched_globs, inventory.devices))
+    assert found[0] == found[1]
+
+
+def test_path_that_the_policy_does_not_allow_any_more_names_the_rule_and_not_whether_it_exists(tmp_path: Path) -> None:
     build_tree(TREE, tmp_path)
-    body = "devices: [{glob: '/{etc,sys}/*', type: file}]\nallocate: {env: {S: '${path}'}}"
-    inventory = discover(load_text(render_config(body), "c.yaml"), Host.at(tmp_path))
-    reasons = {outcome.path: outcome.reason for outcome in inventory.outcomes if outcome.device is None}
-    assert REFUSED.removeprefix("is ") in reasons["/etc/shadow"]
-    assert [device.candidates for device in inventory.devices["example.com/x"]] == [("/sys/good",)]
+    reasons = []
+    for path in ("/etc/shadow", "/etc/none"):
+        body = f"devices: [{{glob: {path}, type: any}}]"
+        config = load_text(render_config(body), "c.yaml", read_policy("read: {allow: ['/etc/**']}"))
+        inventory = discover(config.restricted_by(DEFAULT_POLICY), Host.at(tmp_path))
+        reasons += [outcome.reason for outcome in inventory.outcomes]
+    assert len(reasons) == 2
+    assert reasons[0] == reasons[1]
+    assert reasons[0].startswith("refused by 'read.allow' of the default policy")
 
 
 @pytest.mark.parametrize(
