@@ -4,6 +4,8 @@
 ``nox --no-venv -s check`` runs in the active environment instead of in one made for the session.
 """
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -246,6 +248,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def audit(session: nox.Session) -> None:
+    """Report known vulnerabilities of the locked versions; fail if the database cannot be reached."""
+    install(session)
+    session.run("python", "deploy/packages/audit.py", *AUDITED)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests of ``test`` and report which branches they execute, also in the processes that they start."""
     install(session)
@@ -322,12 +331,14 @@ def release(session: nox.Session) -> None:
     """Build into dist what a release publishes; ``-- vX.Y.Z`` is the tag; needs root and .ci/tools.
 
     These are the wheel, the sdist, the packages for operating systems, the single-file programs, the chart, an image
-    archive per architecture and the notes.
+    archive per architecture, their SBOMs, the provenance of all files and their checksums. The notes are in build.
     """
     require_root(session)
     version = read_version()
     if session.posargs != [f"v{version}"]:
         session.error(f"expected the tag v{version} of genplug/__init__.py, found {session.posargs}")
+    if session.run("git", "status", "--porcelain", "--untracked-files=no", external=True, silent=True):
+        session.error("expected a checkout without changes, because the provenance names the commit: commit them first")
     helm = find_tool(session, "helm4", without="cannot package the chart")
     if helm is None:
         session.error("run .ci/tools first")
@@ -338,11 +349,35 @@ def release(session: nox.Session) -> None:
     shutil.rmtree(DIST, ignore_errors=True)
     build_package(session)
     build_system_packages(session)
-    (DIST / "notes.md").write_text(notes["text"].lstrip())
-    session.run(helm, "package", "deploy/helm/genplug", "--destination", str(DIST), external=True)
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / "notes.md").write_text(notes["text"].lstrip())
+    package_chart(session, helm)
     for arch in ("amd64", "arm64"):
         archive = str(DIST / f"genplug-image-{version}-{arch}.tar")
         session.run("deploy/image/build.sh", "--fresh", "--arch", arch, "--output", archive, external=True)
+        bom = str(session.run("python", "deploy/image/sbom.py", archive, silent=True))
+        Path(f"{archive}.cdx.json").write_text(bom)
+        check_wheel(session, bom)
+    session.run("python", "deploy/packages/provenance.py", "--tag", f"v{version}", "--dist", str(DIST))
+
+
+def package_chart(session: nox.Session, helm: str) -> None:
+    """Write the chart to dist; helm copies times and modes of files, so that they are set first."""
+    with tempfile.TemporaryDirectory() as directory:
+        chart = Path(directory) / "genplug"
+        shutil.copytree("deploy/helm/genplug", chart)
+        for path in chart.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+            os.utime(path, (0, 0))
+        session.run(helm, "package", str(chart), "--destination", str(DIST), external=True)
+
+
+def check_wheel(session: nox.Session, bom: str) -> None:
+    """Fail when the SBOM of an image names another wheel of genplug than the wheel in dist."""
+    (component,) = (part for part in json.loads(bom)["components"] if part["name"] == "genplug")
+    digest = hashlib.sha256((DIST / f"genplug-{read_version()}-py3-none-any.whl").read_bytes()).hexdigest()
+    if component["hashes"] != [{"alg": "SHA-256", "content": digest}]:
+        session.error(f"expected the wheel {digest} of dist in the image, found {component['hashes']}")
 
 
 def read_changelog() -> str:
