@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -69,8 +70,8 @@ REQUIREMENTS = {
 """Marker to whether its requirement is met, and what to do if it is not."""
 
 
-BUILD_MARKERS = ("image", "packages", "podman")
-"""Markers of tests that share builds within a module."""
+SHARED_BUILDS = ("tests/cluster/", "tests/image/test_image.py", "tests/packages/")
+"""Tests of these modules share builds or clusters, which take minutes."""
 
 
 def pytest_configure() -> None:
@@ -80,39 +81,29 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# First, because the hook of xdist reads the markers.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group the tests that share an expensive fixture, so that ``pytest -n 2 --dist loadgroup`` makes it once.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Return the scheduler of ``pytest -n 2``: it runs tests that share a fixture in :func:`find_group` in one process.
 
-    xdist starts with the largest groups, and then distributes all other tests.
+    The marker ``xdist_group`` has no effect with pytest 9.2: xdist 3.8 sets an attribute that pytest no longer reads.
     """
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        if group := find_group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
+    # The hook is called only if xdist is installed.
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = find_group  # noqa: SLF001 - the documentation of xdist says to override this method
+    return scheduler
 
 
-def find_group(item: pytest.Item) -> str:
-    """Return the name of the cluster or of the module with builds that a test shares, otherwise an empty text."""
-    if item.get_closest_marker("cluster"):
-        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        version = parameters.get("cluster", parameters.get("node"))
-        return f"{item.path.stem}-{version.name if isinstance(version, Path) else 'one-version'}"
-    return item.path.stem if any(item.get_closest_marker(marker) for marker in BUILD_MARKERS) else ""
+def find_group(nodeid: str) -> str:
+    """Return the group of a test: its module and the version of Kubernetes, or the test itself if it shares nothing.
 
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Check in a worker of xdist that it has the groups: it adds them to the identifiers of the tests.
-
-    Raises:
-        pytest.UsageError: The groups have no effect.
+    >>> find_group("tests/cluster/test_kubelet_alone.py::test_a[1.30.14]")
+    'tests/cluster/test_kubelet_alone.py 1.30.14'
     """
-    if session.config.getoption("loadgroup", default=False):
-        for item in session.items:
-            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
-                raise pytest.UsageError(f"expected the group of {item.nodeid} in its identifier, found none")
+    module = nodeid.partition("::")[0]
+    version = re.search(r"\[(\d+\.\d+\.\d+)]$", nodeid)
+    return f"{module} {version[1] if version else ''}".strip() if module.startswith(SHARED_BUILDS) else nodeid
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
