@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -166,7 +167,11 @@ def restart_kubelet(cluster: Cluster, _: World, choose: Random) -> str:
     assert cluster.node.kubelet is not None
     number = choose.choice((signal.SIGTERM, signal.SIGKILL))
     pause = choose.choice((0, 0, 2, 5))
-    cluster.node.kubelet.stop(number)
+    try:
+        cluster.node.kubelet.stop(number)
+    except subprocess.TimeoutExpired:
+        # A kubelet that receives SIGTERM while it starts can hang.
+        cluster.node.kubelet.stop(signal.SIGKILL)
     time.sleep(pause)
     cluster.node.start_kubelet()
     return f"end the kubelet with {number.name}, start it after {pause} s"
