@@ -37,6 +37,7 @@ from genplug.audit.records import (
     format_time,
     round_time,
 )
+from genplug.audit.steady_clock import seconds_since_boot
 from genplug.audit.writer import AuditWriter, Recovery
 from genplug.hardware.device_ids import device_of_grant
 from genplug.hardware.host import Host
@@ -144,7 +145,9 @@ class AuditRecorder:
         self._error = ""
         self._is_check_due = False
         self._file_bytes = 0
-        self._file_began_at = time.time()
+        self._max_file_seconds = min(self._limits.max_age / _FILES_PER_AGE, _MAX_FILE_SECONDS)
+        self._file_due = seconds_since_boot() + self._max_file_seconds
+        """When the next file begins, in seconds since the boot: a jump of the time must not begin files."""
 
     def __repr__(self) -> str:
         assignments = len(self._assignments.tracked)
@@ -510,8 +513,7 @@ class AuditRecorder:
         return encode_record(origin, time.time() if time_ is None else time_, type_, fields)
 
     def _is_file_complete(self) -> bool:
-        max_seconds = min(self._limits.max_age / _FILES_PER_AGE, _MAX_FILE_SECONDS)
-        is_old = time.time() >= self._file_began_at + max_seconds
+        is_old = seconds_since_boot() >= self._file_due
         return self._recovered.is_set() and (self._file_bytes >= self._limits.max_bytes or is_old)
 
     def _continue_in_new_file(self) -> bool:
@@ -520,7 +522,7 @@ class AuditRecorder:
         Return whether there are any; otherwise, the next record has to begin the file.
         """
         # The first records of a file do not count: they must not fill it.
-        self._file_bytes, self._file_began_at = 0, time.time()
+        self._file_bytes, self._file_due = 0, seconds_since_boot() + self._max_file_seconds
         return self._continue_assignments(begins_file=True)
 
     def _continue_assignments(self, *, begins_file: bool) -> bool:
@@ -574,7 +576,8 @@ class AuditRecorder:
         now = round_time(time.time())
         self._file_bytes += recovery.size
         if recovery.began_at is not None:
-            self._file_began_at = recovery.began_at
+            age = min(max(now - recovery.began_at, 0), self._max_file_seconds)
+            self._file_due = seconds_since_boot() + self._max_file_seconds - age
         self._assignments, changes = self._assignments.after_recovery(
             recovery.assignments, now, is_complete=recovery.is_complete
         )

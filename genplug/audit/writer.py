@@ -21,6 +21,7 @@ from genplug.audit.history import History
 from genplug.audit.limits import Limits, Sync
 from genplug.audit.reader import Problem, build_file_name, is_file_name, read_records
 from genplug.audit.records import Assignment, RecordError, complete_line
+from genplug.audit.steady_clock import SteadyClock, seconds_since_boot
 from genplug.spec.limits import MAX_AUDIT_QUEUE_BYTES
 
 HANG_SECONDS = 5.0
@@ -78,6 +79,7 @@ class AuditWriter:
         self._sequence: int | None = None
         """The sequence number of the last record, None before the log was read."""
         self._unsynced_since: float | None = None
+        self._clock = SteadyClock(limits.max_age)
 
     def __repr__(self) -> str:
         state = self.error or "writing"
@@ -291,12 +293,14 @@ class AuditWriter:
                     if isinstance(record, Problem):
                         continue
                     began_at = record.time if began_at is None else began_at
+                    self._clock.add_record(record.time)
                     with suppress(RecordError, ValueError):
                         for _ in history.apply(record):
                             pass
         if names and not history.sequence:
             # The files contain no record: the sequence continues after the name.
             history.sequence = int(names[-1][6:22]) - 1
+        self._clock.begin(time.time(), seconds_since_boot())
         return Recovery(
             history.list_recovered(),
             history.sequence,
@@ -315,7 +319,9 @@ class AuditWriter:
 
     def _delete_old_files(self) -> None:
         *older, _ = self._list_names() or ("",)
-        oldest = time.time() - self._limits.max_age
+        # A time that jumped forward must not make all files old.
+        is_trusted = self._clock.is_trusted(time.time(), seconds_since_boot())
+        oldest = time.time() - self._limits.max_age if is_trusted else 0.0
         for number, name in enumerate(older):
             is_excess = number < len(older) + 1 - self._limits.keep
             with suppress(FileNotFoundError):

@@ -15,6 +15,7 @@ import pytest
 from genplug.audit import writer as writer_module
 from genplug.audit.limits import DEFAULT_LIMITS, Limits, Sync
 from genplug.audit.records import Assignment, Container, Origin, RecordType, encode_record
+from genplug.audit.steady_clock import seconds_since_boot
 from genplug.audit.writer import AuditWriter, Recovery
 from genplug.spec.limits import MAX_AUDIT_QUEUE_BYTES
 from tests.support.audit import read_documents
@@ -117,15 +118,59 @@ def test_new_file_has_the_number_of_its_first_record_and_old_files_are_deleted(l
     assert list_numbers(log) == [2, 3, 4, 5]
 
 
-def test_file_is_deleted_when_its_last_record_is_too_old(log: Path) -> None:
+DAY = 86400.0
+
+
+def encode_at(time_: float, number: int) -> bytes:
+    return encode_record(ORIGIN, time_, RecordType.HEARTBEAT, {"number": number})
+
+
+def write_days(log: Path, last: float) -> None:
+    """Write three files, each with the records of a day; the last record has the time ``last``."""
     with run_writer(log) as (writer, _):
-        for number in range(3):
-            writer.put(encode(number), begins_file=number > 0)
-    old = log / list_names(log)[0]
-    os.utime(old, (0, 0))
+        for number in range(12):
+            writer.put(encode_at(last - (11 - number) * DAY / 4, number), begins_file=number in {4, 8})
+    for name, age in zip(list_names(log), (2, 1, 0), strict=True):
+        os.utime(log / name, (last - age * DAY,) * 2)
+
+
+def test_file_is_deleted_when_its_last_record_is_too_old(log: Path) -> None:
+    write_days(log, time.time())
+    os.utime(log / list_names(log)[0], (0, 0))
     with run_writer(log):
         pass
-    assert list_numbers(log) == [1, 2]
+    assert list_numbers(log) == list(range(4, 12))
+
+
+def test_no_file_is_deleted_at_a_start_with_a_time_that_jumped(log: Path) -> None:
+    write_days(log, time.time() - 10 * DAY)
+    limits = Limits(max_age=5 * DAY)
+    for _ in range(2):
+        with run_writer(log, limits) as (writer, _):
+            writer.put(encode_at(time.time(), 12), begins_file=True)
+    assert [number for number in list_numbers(log) if number < 12] == list(range(12))
+
+
+def test_no_file_is_deleted_when_the_time_jumps_while_the_log_is_written(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_days(log, time.time())
+    with run_writer(log, Limits(max_age=5 * DAY)) as (writer, _):
+        writer.put(encode_at(time.time(), 12), begins_file=True)
+        wait_until_written(writer)
+        with monkeypatch.context() as patch:
+            jumped = time.time() + 100 * DAY
+            patch.setattr(time, "time", lambda: jumped)
+            writer.put(encode_at(jumped, 13), begins_file=True)
+            wait_until_written(writer)
+            assert list_numbers(log) == list(range(14))
+            # The jump is a day ago.
+            boot = seconds_since_boot() + 1.1 * DAY
+            patch.setattr("genplug.audit.writer.seconds_since_boot", lambda: boot)
+            jumped += 1.1 * DAY
+            writer.put(encode_at(jumped, 14), begins_file=True)
+            wait_until_written(writer)
+            assert list_numbers(log) == [14]
 
 
 def test_other_files_in_the_directory_are_kept(log: Path) -> None:
