@@ -72,7 +72,8 @@ def run(request: ProbeRequest, _reader: CachedFileReader, timeout: float) -> Ans
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,
+        # In the session of the worker: what is left in it is killed when the worker ends.
+        process_group=0,
         env={name: value for name, value in os.environ.items() if name not in WORKER_VARIABLES},
     )
     try:

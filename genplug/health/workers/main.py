@@ -23,6 +23,7 @@ from genplug.hardware.host import Host
 from genplug.health.probes import PROBES
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest, Progress, RequestResult, encode, receive
+from genplug.health.workers.sessions import kill_session
 
 _KINDS = dict(PROBES)
 """All kinds, imported at the start: an import during a request would count against the timeout of the request."""
@@ -51,7 +52,11 @@ def main(root: str, stand_ins: str, threads: int, progress: Progress) -> None:
     if threads == 1:
         _serve_sequential(connection, CachedFileReader(host), progress)
     else:
-        _serve_concurrent(connection, host, threads)
+        try:
+            _serve_concurrent(connection, host, threads)
+        finally:
+            # The agent has ended, possibly without the time to end the programs.
+            kill_session(os.getpid())
 
 
 def _serve_sequential(connection: socket.socket, reader: CachedFileReader, progress: Progress) -> None:

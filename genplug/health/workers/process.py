@@ -13,7 +13,10 @@ from pathlib import Path
 
 from genplug.hardware.host import Host
 from genplug.health.workers.protocol import HEADER, Progress, RequestResult, TimedRequest, body_length, decode, encode
+from genplug.health.workers.sessions import kill_session
 
+PROGRAM_KINDS = frozenset({"exec"})
+"""The kinds of requests that run a program."""
 _START_HINTS = {
     errno.EAGAIN: "the limit of processes is reached; raise the pod's limit of PIDs",
     errno.EMFILE: "the limit of open files is reached; raise RLIMIT_NOFILE of the agent",
@@ -49,6 +52,8 @@ class WorkerProcess:
         self._opening = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._receiving: asyncio.Task[list[RequestResult]] | None = None
+        self._has_programs = False
+        """Whether the worker may have started programs."""
 
     def _start(self, host: Host, threads: int) -> None:
         with ExitStack() as on_failure, ExitStack() as at_end:
@@ -66,6 +71,8 @@ class WorkerProcess:
                 (*command, str(int(host.stand_ins)), str(threads), str(page)),
                 stdin=theirs.fileno(),
                 pass_fds=(page,),
+                # The programs that it runs are in its session, and are killed with it.
+                start_new_session=True,
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -81,6 +88,7 @@ class WorkerProcess:
             WorkerDiedError: the worker cannot be reached.
         """
         _, writer = await self._open_streams()
+        self._has_programs = self._has_programs or any(request[0] in PROGRAM_KINDS for request, _ in requests)
         writer.write(encode((number, list(requests))))
 
     async def receive(self, timeout: float | None) -> list[RequestResult] | None:  # noqa: ASYNC109 - see below
@@ -119,7 +127,10 @@ class WorkerProcess:
             return self._streams
 
     def close(self) -> None:
-        """Kill the worker without waiting for it: a process in a blocked system call ends when the call returns."""
+        """Kill the worker and its programs without waiting for them.
+
+        A process in a blocked system call ends when the call returns.
+        """
         if self.is_closed:
             return
         self.is_closed = True
@@ -132,6 +143,9 @@ class WorkerProcess:
         self.progress.close()
         with suppress(ProcessLookupError):
             self.process.kill()
+        if self._has_programs:
+            # After the worker, which starts no further program then.
+            kill_session(self.process.pid)
 
 
 def cpu_seconds(process: int) -> float:

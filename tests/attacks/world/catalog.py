@@ -276,6 +276,32 @@ ATTACKS = (
         ),
     ),
     Attack(
+        "system-kill-agent",
+        WORLD,
+        "The agent or a probe worker is killed while programs of probes run, or an agent is killed with open sockets",
+        "A worker is the leader of a session, whose processes are killed with it; the next agent removes the sockets",
+        (
+            *_tests("attacks/world/test_left_programs.py", "test_program_of_a_probe_ends_with_the_agent"),
+            *_tests("unit/health/workers/test_call_pool.py", "test_programs_end_with_the_worker"),
+            *_tests("contract/test_hostility.py", "test_35_sockets_of_a_killed_process_are_removed_at_the_next_start"),
+            *_tests("contract/test_audit.py", "test_crash_in_the_middle_of_a_record_loses_only_that_record"),
+        ),
+    ),
+    Attack(
+        "system-set-clock",
+        WORLD,
+        "The time of the node jumps forward past the age after which files of the audit log are deleted",
+        "Files are deleted by age only when the time has been steady for a day by a clock that nothing sets",
+        (
+            *_tests(
+                "unit/audit/test_writer.py",
+                "test_no_file_is_deleted_at_a_start_with_a_time_that_jumped",
+                "test_no_file_is_deleted_when_the_time_jumps_while_the_log_is_written",
+            ),
+            *_tests("unit/audit/test_steady_clock.py", "test_time_is_never_trusted_within_a_day_after_a_jump"),
+        ),
+    ),
+    Attack(
         "system-block-log",
         WORLD,
         "The log is a pipe that nothing reads, or that is closed",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.protocol import ProbeResponse
 from genplug.spec.limits import MAX_CALLS_PER_RESOURCE
+from tests.support.processes import wait_for_process_end
 from tests.support.workers import AMPLE, SHORT, open_pool, run_shell
 
 PASSED = ProbeResponse((0, ""))
@@ -39,6 +41,24 @@ async def test_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         assert response.error == "the probe worker crashed"
         assert await pool.run([run_shell("true")]) == [PASSED]
         assert pool.status.failed_starts == 0
+
+
+@pytest.mark.parametrize("ending", ["close", "kill"])
+async def test_programs_end_with_the_worker(tmp_path: Path, ending: str) -> None:
+    os.mkfifo(tmp_path / "pids")
+    script = f"sleep 60 & echo $$ $! >{tmp_path}/pids; read line <{tmp_path}/pids"
+    async with open_pool(CallPool, tmp_path) as (pool, _):
+        running = asyncio.ensure_future(pool.run([run_shell(script)]))
+        processes = (await asyncio.to_thread((tmp_path / "pids").read_text)).split()
+        assert len(processes) == 2
+        if ending == "close":
+            pool.close()
+        else:
+            os.kill(pool.processes[0], signal.SIGKILL)
+            assert (await running)[0].error == "the probe worker crashed"
+        for process in processes:
+            await wait_for_process_end(int(process))
+        running.cancel()
 
 
 async def test_slow_calls_of_a_resource_do_not_delay_the_calls_of_others(tmp_path: Path) -> None:
