@@ -24,6 +24,8 @@ from genplug.observe.status import Status
 from genplug.spec.printable import escape_line, escape_lines
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from genplug.observe.page.live import LivePages
 
 MAX_DOCUMENTS = 4
@@ -121,11 +123,7 @@ class StatusServer:
                 return text_response(HTTPStatus.NOT_FOUND, f"not found; the endpoints are {_ENDPOINTS}\n")
 
     async def _refresh_status(self) -> None:
-        refreshing = asyncio.run_coroutine_threadsafe(self._source.refresh(), self._loop)
-        # Not wait_for: in Python 3.11, it ignores a cancellation if the future is done, and a stream would not end.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOP_TIMEOUT_SECONDS):
-                await asyncio.wrap_future(refreshing)
+        await wait_for_loop(asyncio.run_coroutine_threadsafe(self._source.refresh(), self._loop))
 
     def _render_page(self) -> Response:
         # Imported here: an agent whose page is never opened does not load its modules.
@@ -218,11 +216,18 @@ class StatusServer:
 
     async def _is_loop_responsive(self) -> bool:
         task = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
-        try:
-            await asyncio.wait_for(asyncio.wrap_future(task), _LOOP_TIMEOUT_SECONDS)
-        except TimeoutError:
-            return False
-        return True
+        return await wait_for_loop(task)
+
+
+async def wait_for_loop(future: "Future[None]") -> bool:
+    """Wait for a call in the event loop of the agent; return whether it has returned in time."""
+    # Not wait_for: in Python 3.11, it ignores a cancellation if the future is done, and a stream would not end.
+    try:
+        async with asyncio.timeout(_LOOP_TIMEOUT_SECONDS):
+            await asyncio.wrap_future(future)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _escape_reason(reason: str, status: Status) -> str:

@@ -5,12 +5,13 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import Future
 
 import pytest
 
 from genplug.agent import Agent
 from genplug.observe.events import Event, EventLog
-from genplug.observe.http import StatusServer, StatusSource
+from genplug.observe.http import StatusServer, StatusSource, wait_for_loop
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import ConfigStatus, Status
 from genplug.testing.node.events import next_event, record_events
@@ -208,3 +209,14 @@ async def test_empty_host_listens_on_ipv6_addresses_too(node: FakeNode) -> None:
         await node.kubelet.wait_registered("a.io/x")
         assert (await get(agent, "/statusz", "[::1]"))[0] == 200
         assert (await get(agent, "/statusz", "127.0.0.1"))[0] == 200
+
+
+async def test_cancellation_ends_the_wait_for_the_loop_although_its_call_has_returned() -> None:
+    call: Future[None] = Future()
+    waiting = asyncio.create_task(wait_for_loop(call))
+    await asyncio.sleep(0)
+    # The result and the cancellation arrive in the same turn of the event loop.
+    call.set_result(None)
+    asyncio.get_running_loop().call_soon(waiting.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
