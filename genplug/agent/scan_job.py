@@ -100,6 +100,8 @@ def keep_last_known(resource: Resource, previous: ResourceScan | None, reason: s
 
 
 def _keep_after_stall(resource: Resource, previous: ResourceScan | None, stall: ScanStall) -> ResourceScan:
+    is_known = previous is not None and all(known.is_known or known.candidate for known in previous.stalls)
+    stall = evolve(stall, is_known=is_known)
     if previous is None or previous.resource.policy != resource.policy:
-        return ResourceScan(resource, (), (), (), {}, stalls=(stall,))
+        return ResourceScan(resource, (), (), (), {}, stalls=(evolve(stall, is_known=False),))
     return evolve(previous, stalls=(stall,))

@@ -23,7 +23,8 @@ class NodeScan:
         parts = [f"{name}: {len(devices)} devices" for name, devices in self.inventory.devices.items()]
         parts += [f"{name}: not scanned" for name in self.unscanned]
         parts += [
-            f"{stall.resource}: {stall.reason}; last known state kept for {stall.candidate or 'all devices'}"
+            f"{stall.resource}: {stall.reason}; {'kept' if stall.is_known else 'left out'}: "
+            f"{stall.candidate or 'all devices'}"
             for stall in self.inventory.stalls
         ]
         return f"<NodeScan {self.config.sha256[:12]} [{' | '.join(parts)}]>"

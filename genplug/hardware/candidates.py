@@ -32,6 +32,8 @@ from genplug.spec.selectors import Condition
 from genplug.spec.template import Values
 
 NOT_UTF8 = "its name is not UTF-8, which the kubelet API requires"
+_NOT_EXAMINED = "cannot be examined: "
+"""The start of the reason of a candidate on which a file operation hangs, and that no earlier scan examined."""
 
 _EXPECTED_KINDS: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
     CandidateType.DEVICE: ("a device node", frozenset({Kind.CHAR, Kind.BLOCK})),
@@ -128,8 +130,10 @@ def find_candidates(  # noqa: PLR0913 - what it scans, what it knows, and what i
                 except HangError as error:
                     if comparisons.is_over:
                         raise
-                    stalls.append(ScanStall.of(resource.name, printable(path), error))
-                    candidate = known.get(path) or Candidate(path, None, {}, number, by, f"cannot be examined: {error}")
+                    last = known.get(path)
+                    is_known = last is not None and not last.reason.startswith(_NOT_EXAMINED)
+                    stalls.append(ScanStall.of(resource.name, printable(path), error, is_known=is_known))
+                    candidate = last or Candidate(path, None, {}, number, by, f"{_NOT_EXAMINED}{error}")
                     _depend_on(candidate, dependencies)
             else:
                 _depend_on(candidate, dependencies)

@@ -82,8 +82,10 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
             try:
                 device = unchanged[paths] if unchanged and paths in unchanged else builder.build(source, group, paths)
             except HangError as error:
-                stalls.append(ScanStall.of(resource.name, ", ".join(map(printable, paths)), error))
-                device = (previous or {}).get(paths) or LeftOut(f"its device nodes cannot be examined: {error}")
+                kept = (previous or {}).get(paths)
+                names = ", ".join(map(printable, paths))
+                stalls.append(ScanStall.of(resource.name, names, error, is_known=kept is not None))
+                device = kept or LeftOut(f"its device nodes cannot be examined: {error}")
             if isinstance(device, LeftOut):
                 outcomes += (_outcome_left_out(resource, source, candidate, device) for candidate in group.candidates)
                 continue

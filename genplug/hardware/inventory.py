@@ -215,10 +215,11 @@ class DeviceConflict:
 class ScanStall:
     """Why a part of a resource's scan is out of date.
 
-    ``candidate`` is the path whose last known state is kept, empty if the whole scan of the resource could not finish;
-    ``reason`` is a clause that stays the same for as long as the part is out of date; ``since`` is when the file
-    operation began that hangs (monotonic seconds), None where it is not known. ``is_system_limit`` is whether the
-    system had no file descriptor or memory left, so that a later scan can succeed.
+    ``candidate`` is the path whose last known state is kept, empty if the whole scan of the resource could not finish.
+    Without ``is_known``, no earlier scan has finished, and the path, or the resource, is left out. ``reason`` is a
+    clause that stays the same for as long as the part is out of date; ``since`` is when the file operation began that
+    hangs (monotonic seconds), None where it is not known. ``is_system_limit`` is whether the system had no file
+    descriptor or memory left, so that a later scan can succeed.
     """
 
     resource: str
@@ -226,11 +227,13 @@ class ScanStall:
     reason: str
     since: float | None = field(default=None, eq=False)
     is_system_limit: bool = field(default=False, eq=False)
+    is_known: bool = field(default=True, kw_only=True)
 
     @classmethod
-    def of(cls, resource: str, candidate: str, error: HangError) -> "ScanStall":
+    def of(cls, resource: str, candidate: str, error: HangError, *, is_known: bool = True) -> "ScanStall":
         """Return the stall that an error causes."""
-        return cls(resource, candidate, str(error), error.since, isinstance(error, SystemLimitError))
+        is_limit = isinstance(error, SystemLimitError)
+        return cls(resource, candidate, str(error), error.since, is_limit, is_known=is_known)
 
 
 @frozen

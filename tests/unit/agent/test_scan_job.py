@@ -86,6 +86,14 @@ async def test_scan_that_cannot_be_started_keeps_the_previous_devices(tree: Node
     scan = await ScanJob(SPEC, previous, tree.host.cached(), BlockingCalls(paths, max_hung=0)).task
     assert scan.devices == previous.devices
     assert [stall.reason for stall in scan.stalls] == ["0 file operations hang, and no further thread is started"]
+    assert [stall.is_known for stall in scan.stalls] == [True]
+
+
+async def test_first_scan_that_cannot_be_started_keeps_nothing(tree: NodeTree) -> None:
+    calls = BlockingCalls(HungPaths(), max_hung=0)
+    first = await ScanJob(SPEC, None, tree.host.cached(), calls).task
+    second = await ScanJob(SPEC, first, tree.host.cached(), calls).task
+    assert [stall.is_known for scan in (first, second) for stall in scan.stalls] == [False, False]
 
 
 async def test_cancelled_scan_that_hangs_counts_as_hung(

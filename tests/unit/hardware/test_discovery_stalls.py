@@ -67,7 +67,12 @@ def test_new_candidate_with_a_hung_attribute_is_excluded_with_the_reason(tree: N
     assert excluded.path == "/dev/x0"
     assert excluded.reason == "cannot be examined: read of /sys/x/x0 does not return"
     inventory = build_inventory(build_config(SPEC), {SPEC.name: found})[0]
-    assert [stall.resource for stall in inventory.stalls] == [SPEC.name]
+    assert [(stall.resource, stall.candidate, stall.is_known) for stall in inventory.stalls] == [
+        (SPEC.name, "/dev/x0", False)
+    ]
+    # An earlier scan that could not examine it does not make it known.
+    (again,) = scan(tree, SPEC, record_hang(Access.READ, "/sys/x/x0"), found).stalls
+    assert not again.is_known
 
 
 def test_candidate_is_scanned_again_after_its_attribute_returns(tree: NodeTree) -> None:
@@ -89,8 +94,9 @@ def test_device_with_a_hung_companion_is_kept(tree: NodeTree) -> None:
     paths = record_hang(Access.STAT, "/dev/dead/x0")
     after = scan(tree, spec, paths, before)
     assert after.devices == before.devices
-    assert [stall.candidate for stall in after.stalls] == ["/dev/x0"]
+    assert [(stall.candidate, stall.is_known) for stall in after.stalls] == [("/dev/x0", True)]
     first = scan(tree, spec, paths)
+    assert [stall.is_known for stall in first.stalls] == [False]
     assert list_ids(first) == ["x1"]
     assert any(
         "its device nodes cannot be examined: stat of /dev/dead/x0" in outcome.reason for outcome in first.outcomes

@@ -218,6 +218,9 @@ def test_stalled_scan_is_logged_once_and_again_when_it_resumes() -> None:
     limited = evolve(EMPTY, stalls=(ScanStall(X, "", "the glob '/sys/**' is too wide; write more of the path"),))
     (logged,) = lines(lambda event_log: log_stalls(event_log, EMPTY, limited))
     assert logged.endswith("is too wide; write more of the path; last known state kept for all devices")
+    unknown = evolve(EMPTY, stalls=(ScanStall(X, "/dev/x0", "read of /sys/x hangs", 1.0, is_known=False),))
+    (logged,) = lines(lambda event_log: log_stalls(event_log, EMPTY, unknown))
+    assert "; not listed until it is known: /dev/x0; reset the device" in logged
     assert lines(lambda event_log: log_stalls(event_log, stalled, stalled)) == []
     assert lines(lambda event_log: log_stalls(event_log, stalled, EMPTY)) == [
         "scan_resumed: a.io/x: the scan is up to date again"
