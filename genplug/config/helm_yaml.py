@@ -38,8 +38,12 @@ def resolve_helm_scalar(text: str) -> Scalar:
         return text
     for pattern, base in _INTEGERS:
         if pattern.match(plain):
-            # JSON numbers are floats in Go.
-            return _to_json_number(float(int(plain.lower().replace("0o", "0", 1) if base == 8 else plain, base)))  # noqa: PLR2004 - octal
+            number = int(plain.lower().replace("0o", "0", 1) if base == 8 else plain, base)  # noqa: PLR2004 - octal
+            if -(1 << 63) <= number < 1 << 64:
+                # JSON numbers are floats in Go.
+                return _to_json_number(float(number))
+            # Go parses a larger number as a decimal float if it has that form; otherwise it is a text.
+            break
     return _to_json_number(float(plain)) if _FLOAT.match(plain) else text
 
 
@@ -94,7 +98,9 @@ def _compare_numbers(left: str, right: str, index: int) -> int:
         is_inside_number = before is not None and before[0].strip("0") != ""
     digits = [re.match(r"[0-9]*", key[index:]) for key in (left, right)]
     texts = [match[0] if match else "" for match in digits]
-    numbers = [int(("1" if is_inside_number else "") + text or "0") for text in texts]
+    # Without int(), which raises a ValueError for thousands of digits: the longer number is the larger number.
+    significant = [("1" if is_inside_number else "") + text for text in texts]
+    numbers = [(len(stripped), stripped) for stripped in (text.lstrip("0") for text in significant)]
     if numbers[0] != numbers[1]:
         return _compare(*numbers)
     if len(texts[0]) != len(texts[1]):

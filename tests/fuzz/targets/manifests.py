@@ -99,7 +99,8 @@ def list_manifests() -> list[bytes]:
 
 def list_values() -> list[bytes]:
     files = [path.read_bytes() for path in sorted((_CHART / "ci").iterdir())]
-    return [*files, join_parts(files[0], files[-1]), b"{}"]
+    numbers = b"config: {resources: {e.io/x: {devices: [{glob: /dev/x*}], tokens: 0x10, replicas: 0b1}}}"
+    return [*files, numbers, join_parts(files[0], files[-1]), b"{}"]
 
 
 def list_sources() -> list[bytes]:
