@@ -3,6 +3,7 @@
 A container with several devices is checked again when it is allocated.
 """
 
+import posixpath
 from collections.abc import Iterator
 
 from genplug.hardware.host import printable
@@ -17,7 +18,7 @@ from genplug.spec.container_rules import (
     variable_error,
 )
 from genplug.spec.container_text import duplicate_name_error, render_variables
-from genplug.spec.model import AllocateSpec, Resource
+from genplug.spec.model import AllocateSpec, MountSpec, Resource
 from genplug.spec.names import RESOURCE, SLICE
 from genplug.spec.policy import Policy
 from genplug.spec.template import (
@@ -78,13 +79,27 @@ def _find_faults(resource: Resource, values: Values) -> Iterator[str]:
                 yield f"the CDI device '{name}' {error}"
     for mount in allocate.mounts:
         for selected in combine_values((mount.host_path, mount.container_path), values):
-            yield from _mount_faults(mount.host_path.render(selected), mount.container_path.render(selected), policy)
+            yield from _mount_faults(mount, selected, policy)
+    yield from _literal_faults(resource)
     yield from _argument_faults(resource.pre_start.command if resource.pre_start is not None else (), values)
 
 
-def _mount_faults(source: str, target: str, policy: Policy) -> Iterator[str]:
+def _literal_faults(resource: Resource) -> Iterator[str]:
+    """Yield faults in values without templates, which were valid when they were loaded: the policy may have changed."""
+    for group in resource.allocate.supplemental_groups:
+        if error := resource.policy.group_error(group):
+            yield f"the group {group} is {error}"
+    program = resource.pre_start.command[0].text if resource.pre_start is not None else ""
+    if program and (error := resource.policy.exec_error(program)):
+        yield f"running '{program}' before a container starts is {error}"
+
+
+def _mount_faults(mount: MountSpec, selected: Values, policy: Policy) -> Iterator[str]:
+    source, target = mount.host_path.render(selected), mount.container_path.render(selected)
     if error := path_error(source):
         yield f"the mount source '{source}' {error}"
+    elif error := policy.mount_error(posixpath.normpath(source), read_only=mount.read_only):
+        yield f"the mount of {source} is {error}"
     if error := mount_target_error(target, policy):
         yield f"a mount at '{target}' {error}"
 

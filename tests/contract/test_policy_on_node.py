@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import grpc
 import pytest
 
 from genplug.observe.events import Event
@@ -11,7 +12,7 @@ from genplug.testing.node.config_files import WRITE_METHODS, swap_config_map, wr
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import POLICY_HEADER
-from tests.support.resources import XY_CONFIG, X, Y, build_config, plug_devices
+from tests.support.resources import XY_CONFIG, X, Y, build_config, build_x_config, plug_devices
 
 MOUNT_CONFIG = XY_CONFIG.replace(
     "'/dev/x*'}]", "'/dev/x*'}], allocate: {mounts: [{hostPath: '/opt/${name}', containerPath: /m}]}"
@@ -242,13 +243,15 @@ async def test_mounts_are_limited_to_the_directories_of_the_policy(node: FakeNod
         rule = f"is refused by 'mounts.allow' of {policy}, which allows /opt"
         assert f"the mount of /opt/x1, which leads to /etc, {rule}" in rejected.value.cause
 
-        # The configuration is rejected now, and its mount is refused to the next pod.
+        # The configuration is rejected now, and no device is offered for which a pod would get the mount.
         write_in_place(policy, POLICY_HEADER)
         await next_event(entries, Event.CONFIG_INVALID, "error[GP019]")
-        await node.kubelet.remove_pod("pod")
-        with pytest.raises(AdmissionError) as rejected:
-            await node.kubelet.admit(X, ids={"x0"}, pod="late")
-        assert "which allows nothing" in rejected.value.cause
+        await node.kubelet.wait_for_list(X, healthy=())
+        assert node.kubelet.devices(X).unhealthy == {"x0", "x1"}
+        (status,) = (resource for resource in agent.status.resources if resource.name == X)
+        assert all("which allows nothing" in device.reason for device in status.devices)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"is refused by 'mounts\.allow' of [^ ]*, which allows nothing"):
+            await node.kubelet.plugin(X).allocate([["x0"]])
 
 
 async def test_policy_in_the_configuration_directory_is_rejected_with_a_hint(node: FakeNode, policy: Path) -> None:
@@ -259,3 +262,31 @@ async def test_policy_in_the_configuration_directory_is_rejected_with_a_hint(nod
         assert f"{node.config_dir}/policy.yaml:2:7: error[GP005]" in invalid.text
         assert "pass its file with --policy" in invalid.text
         assert not node.kubelet.attempts
+
+
+LIMITED = {
+    "mounts": ("mounts: {allow: [/opt]}", "allocate: {mounts: [{hostPath: /opt/m, containerPath: /m}]}"),
+    "env": ("env: {allow: [LD_PRELOAD]}", "allocate: {env: {LD_PRELOAD: /x}}"),
+    "read.env": ("read: {env: [SITE]}", "allocate: {env: {SITE: '${env.SITE}'}}"),
+    "annotations": ("annotations: {allow: [a.io/b]}", "allocate: {annotations: {a.io/b: x}}"),
+    "exec": ("exec: {allow: [/opt/reset]}", "preStart: {exec: {command: [/opt/reset]}, timeoutSeconds: 1}"),
+    "supplementalGroups": ("supplementalGroups: {allow: [44]}", "allocate: {inject: cdi, supplementalGroups: [44]}"),
+}
+
+
+@pytest.mark.parametrize(("rules", "options"), LIMITED.values(), ids=LIMITED)
+async def test_device_is_unhealthy_with_the_rule_when_the_policy_forbids_what_a_pod_would_get(
+    node: FakeNode, policy: Path, monkeypatch: pytest.MonkeyPatch, rules: str, options: str
+) -> None:
+    monkeypatch.setenv("SITE", "a")
+    node.write("/opt/m", "")
+    write_in_place(policy, f"{POLICY_HEADER}{rules}\n")
+    async with node.run_agent(build_x_config(options, glob="/dev/x0"), policy=policy) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        write_in_place(policy, POLICY_HEADER)
+        await node.kubelet.wait_for_list(X, healthy=())
+        assert node.kubelet.devices(X).unhealthy == {"x0"}
+        [device] = agent.status.resources[0].devices
+        assert f"of {policy}" in device.reason
+        write_in_place(policy, f"{POLICY_HEADER}{rules}\n")
+        await node.kubelet.wait_for_list(X, healthy={"x0"})

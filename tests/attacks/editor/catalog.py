@@ -202,6 +202,16 @@ ATTACKS = (
         "unit/hardware/test_read_policy.py::test_pipe_and_endless_file_are_not_opened",
         "unit/health/probes/test_file.py::test_device_node_matched_by_glob_is_not_opened",
     ),
+    _attack(
+        "keep-what-policy-forbids",
+        "Keeps a configuration active that a stricter policy forbids since it was loaded",
+        "A changed policy applies at once: resources are removed, and devices become unhealthy with the rule",
+        "contract/test_policy_on_node.py::test_stricter_policy_applies_to_the_active_configuration_at_once",
+        "contract/test_policy_on_node.py::"
+        "test_device_is_unhealthy_with_the_rule_when_the_policy_forbids_what_a_pod_would_get",
+        "unit/hardware/test_read_policy.py::"
+        "test_path_that_the_policy_does_not_allow_any_more_names_the_rule_and_not_whether_it_exists",
+    ),
     # Work, memory and time.
     _attack(
         "exhaust-agent",

@@ -116,7 +116,7 @@ def test_argument_of_a_program_with_a_nul_byte_is_a_fault(tree: NodeTree) -> Non
     tree.at(FILE).write_bytes(b"a\0b")
     command = (Template.parse("/opt/x"), Template.parse("${value}"))
     resource: Resource = evolve(
-        build_resource(NAME, SOURCE),
+        build_resource(NAME, SOURCE, policy=Policy(programs=(Glob.parse("/opt/x"),))),
         pre_start=PreStartSpec(LOCATION, command, 1.0),
     )
     [device] = list_devices(discover(build_config(resource), tree.host))
