@@ -110,6 +110,7 @@ def check_generated_files(session: nox.Session) -> None:
     session.run("python", "docs/generate.py", "--check")
     session.run("python", "docs/generate_completions.py", "--check")
     session.run("python", "docs/generate_figures.py", "--check")
+    session.run("python", "deploy/seccomp/record.py", "--check")
     if find_tool(session, "helm4", without="not comparing the chart's generated files"):
         session.run("python", "deploy/helm/generate.py", "--check")
 
