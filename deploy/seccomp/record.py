@@ -100,6 +100,7 @@ class TracedRunner:
     """Runs genplug on this machine under strace, and collects the system calls of each command."""
 
     program = sys.executable
+    commands: tuple[str, ...] = ("status", "plan", "doctor", "capture", "validate", "audit", "bundle", "reload")
 
     def __init__(self, directory: Path, port: int) -> None:
         self.port = port

@@ -29,6 +29,7 @@ from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import Status
 from genplug.observe.status_builder import build_scan_statuses
+from genplug.spec.denials import describe_system_error
 from genplug.spec.model import Config
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Agent:
         try:
             server = StatusServer(host, port, source, metrics)
         except OSError as error:
-            raise ListenError(error.strerror or str(error)) from error
+            raise ListenError(describe_system_error(error)) from error
         self.event_log.listen(lambda _: server.mark_changed())
         self.http_port = server.port
         return server.close

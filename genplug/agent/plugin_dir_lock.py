@@ -5,6 +5,7 @@ import asyncio
 from genplug.agent.settings import Settings
 from genplug.kubelet.plugin_dir import PluginDir, PluginDirReplacedError, PluginDirUnusableError
 from genplug.observe.events import Event, EventLog
+from genplug.spec.denials import describe_system_error
 
 LOCK_INTERVAL_SECONDS = 1.0
 """Seconds between two attempts to lock a directory that another genplug process has locked."""
@@ -43,8 +44,11 @@ class PluginDirLock:
                 leftovers = directory.remove_leftovers()
                 self._event_log.emit(Event.PLUGIN_DIR_ACQUIRED, f"{path} is locked", leftovers=leftovers)
                 return True
-        except (PluginDirUnusableError, OSError) as error:
+        except PluginDirUnusableError as error:
             await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll_seconds)
+        except OSError as error:
+            text = f"{path} cannot be locked: {describe_system_error(error)}"
+            await self._wait(Event.PLUGIN_DIR_UNUSABLE, text, self._settings.poll_seconds)
         except PluginDirReplacedError:
             # The next attempt opens the new directory.
             pass

@@ -28,6 +28,8 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
+from genplug.spec.denials import describe_system_error
+
 # The library logs each overflow as lost events. An overflow is reported as a notice, and the consumers scan again.
 logging.getLogger("watchdog").setLevel(logging.ERROR)
 
@@ -367,4 +369,4 @@ class DirectoryWatcher:
 
 
 def _reason(error: OSError) -> str:
-    return _REASONS.get(error.errno or 0, os.strerror(error.errno or 0))
+    return _REASONS.get(error.errno or 0, describe_system_error(error))

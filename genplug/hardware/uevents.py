@@ -17,6 +17,7 @@ from contextlib import suppress
 from attrs import frozen
 
 from genplug.hardware.dependencies import Changes
+from genplug.spec.denials import describe_system_error
 
 _KOBJECT_UEVENT = 15  # NETLINK_KOBJECT_UEVENT of linux/netlink.h
 _KERNEL_GROUP = 1
@@ -133,7 +134,7 @@ class UeventListener:
         try:
             self._socket = _open_socket()
         except OSError as error:
-            self._fail(os.strerror(error.errno or 0))
+            self._fail(describe_system_error(error))
         else:
             self._loop.add_reader(self._socket, self._read)
 

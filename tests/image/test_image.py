@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 import subprocess
 import tarfile
 import time
@@ -17,14 +16,12 @@ from cyclonedx.spdx import is_expression
 from genplug import __version__
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
-from tests.support.image import Image
+from tests.support.image import REVISION, TAG, Image, build_image, copy_checkout
 from tests.support.sbom import list_purls, read_bom, sbom
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).parents[2]
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-TAG = "registry.example/genplug:image-test"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 NATIVE = ARCHITECTURES[platform.machine()]
 FOREIGN = next(name for name in ARCHITECTURES.values() if name != NATIVE)
@@ -32,52 +29,10 @@ ELF_MACHINES = {"amd64": 62, "arm64": 183}
 MIB = 2**20
 
 
-def copy_checkout(checkout: Path, directory: Path) -> Path:
-    """Copy the files that an image is built from, with new modification times, and return the directory."""
-    directory.mkdir()
-    names = (
-        ".dockerignore",
-        "LICENSE",
-        "README.md",
-        "deploy",
-        "docs",
-        "examples",
-        "genplug",
-        "pyproject.toml",
-        "schemas",
-    )
-    for name in names:
-        source, target = checkout / name, directory / name
-        if source.is_dir():
-            shutil.copytree(source, target, copy_function=shutil.copy)
-        else:
-            shutil.copy(source, target)
-    return directory
-
-
-def build_image(checkout: Path, output: Path, *options: str, **environment: str) -> Path:
-    """Build an image from a checkout and return the directory in OCI layout or the archive."""
-    command: list[str | Path] = ["deploy/image/build.sh", "--tag", TAG, "--output", output, *options]
-    subprocess.run(command, check=True, cwd=checkout, env=os.environ | {"REVISION": REVISION} | environment)
-    return output
-
-
 def read_json(archive: tarfile.TarFile, name: str) -> Any:
     member = archive.extractfile(name)
     assert member, f"{name} is not a file"
     return json.loads(member.read())
-
-
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the checkout that does not change while its builds are compared."""
-    return copy_checkout(REPOSITORY, tmp_path_factory.mktemp("image") / "checkout")
-
-
-@pytest.fixture(scope="session")
-def image(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    directory = tmp_path_factory.mktemp("image")
-    return Image.unpack(build_image(checkout, directory / "layout"), directory / "bundle")
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,8 @@ class Runner(Protocol):
     """The path of a program that accepts ``--version``."""
     port: int
     """The port of the agent's HTTP endpoints."""
+    commands: tuple[str, ...]
+    """The commands to run beside the agent, of :func:`run_commands`."""
 
     def start_agent(
         self, arguments: tuple[str, ...], directories: Mapping[str, tuple[Path, str]]
@@ -135,20 +137,27 @@ async def use_every_function(node: FakeNode, kubelet: KubeletStandIn, runner: Ru
 
 
 async def run_commands(runner: Runner) -> None:
-    """Run the commands that an administrator uses beside the agent."""
+    """Run commands that an administrator uses beside the agent.
+
+    Raises:
+        AssertionError: a command has an unexpected exit code.
+    """
     host = ("--config", "/etc/genplug", "--policy", "/policy.yaml", "--root", "/host")
-    for arguments, codes in (
-        (("status", "-o", "wide", "--address", f"127.0.0.1:{runner.port}"), {0, 4}),
-        (("plan", *host, "--probe"), {0, 1, 3}),
-        (("doctor", *host), {0, 1, 4}),
-        (("capture", *host, "--output", "/out/capture.tar.gz"), {0}),
-        (("validate", "--policy", "/policy.yaml", "/etc/genplug"), {0}),
-        (("audit", "/audit"), {0}),
-        (("bundle", "--output", "/out/bundle.tar.gz", *host, "--address", f"127.0.0.1:{runner.port}"), {0, 1}),
-        (("reload",), {0}),
-    ):
-        code, output = await runner.run_command(*arguments)
-        assert code in codes, f"genplug {' '.join(arguments)} exited with {code}: {output}"
+    address = ("--address", f"127.0.0.1:{runner.port}")
+    commands = {
+        "status": (("-o", "wide", *address), {0, 4}),
+        "plan": ((*host, "--probe"), {0, 1, 3}),
+        "doctor": (host, {0, 1, 4}),
+        "capture": ((*host, "--output", "/out/capture.tar.gz"), {0}),
+        "validate": (("--policy", "/policy.yaml", "/etc/genplug"), {0}),
+        "audit": (("/audit",), {0}),
+        "bundle": (("--output", "/out/bundle.tar.gz", *host, *address), {0, 1}),
+        "reload": ((), {0}),
+    }
+    for command in runner.commands:
+        arguments, codes = commands[command]
+        code, output = await runner.run_command(command, *arguments)
+        assert code in codes, f"genplug {command} exited with {code}: {output}"
 
 
 def find_free_port() -> int:

@@ -3,6 +3,8 @@
 import asyncio
 import copy
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -11,6 +13,56 @@ from typing import Any, Self
 from uuid import uuid4
 
 from attrs import frozen
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+TAG = "registry.example/genplug:image-test"
+
+
+def copy_checkout(checkout: Path, directory: Path) -> Path:
+    """Copy the files that an image is built from, with new modification times, and return the directory."""
+    directory.mkdir()
+    names = (
+        ".dockerignore",
+        "LICENSE",
+        "README.md",
+        "deploy",
+        "docs",
+        "examples",
+        "genplug",
+        "pyproject.toml",
+        "schemas",
+    )
+    for name in names:
+        source, target = checkout / name, directory / name
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=shutil.copy)
+        else:
+            shutil.copy(source, target)
+    return directory
+
+
+def build_image(checkout: Path, output: Path, *options: str, **environment: str) -> Path:
+    """Build an image from a checkout and return the directory in OCI layout or the archive."""
+    command: list[str | Path] = ["deploy/image/build.sh", "--tag", TAG, "--output", output, *options]
+    subprocess.run(command, check=True, cwd=checkout, env=os.environ | {"REVISION": REVISION} | environment)
+    return output
+
+
+@frozen
+class Sandbox:
+    """The rights of the container. The defaults are those of the chart, without a seccomp profile and device cgroup.
+
+    ``program`` replaces the entry point. ``seccomp`` is the path of a profile, ``capabilities`` are added names without
+    ``CAP_``, and ``has_device_cgroup`` is whether the container may open the default devices of runc only.
+    """
+
+    program: tuple[str, ...] = ()
+    seccomp: Path | None = None
+    capabilities: tuple[str, ...] = ()
+    has_device_cgroup: bool = False
+
+
+_DEFAULT_SANDBOX = Sandbox()
 
 
 @frozen
@@ -50,24 +102,35 @@ class Image:
         """The digest of the manifest, by which the image is pulled."""
         return str(_read_index(self.layout)["digest"])
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self,
+        *arguments: str,
+        sandbox: Sandbox = _DEFAULT_SANDBOX,
+        mounts: Mapping[str, tuple[Path, str]] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
         """Run genplug in the image and return its result.
 
         As in the chart, the user is root without capabilities; the root file system is read-only except /tmp.
         """
-        with self._prepare_container(arguments) as command:
+        with self._prepare_container(arguments, mounts, sandbox) as command:
             return subprocess.run(command, capture_output=True, text=True, check=False)
 
     @asynccontextmanager
     async def start(
-        self, *arguments: str, mounts: Mapping[str, tuple[Path, str]]
+        self,
+        *arguments: str,
+        mounts: Mapping[str, tuple[Path, str]],
+        sandbox: Sandbox = _DEFAULT_SANDBOX,
+        name: str = "",
+        stderr: int | None = None,
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """Start genplug in the image; leaving the context stops it.
 
-        ``mounts`` maps a path in the container to a path on this machine and its mode, ``ro`` or ``rw``.
+        ``mounts`` maps a path in the container to a path on this machine and its mode, ``ro`` or ``rw``. ``name`` is
+        the name of the container for :meth:`execute`.
         """
-        with self._prepare_container(arguments, mounts) as command:
-            process = await asyncio.create_subprocess_exec(*command)
+        with self._prepare_container(arguments, mounts, sandbox, name) as command:
+            process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
             try:
                 yield process
             finally:
@@ -75,18 +138,39 @@ class Image:
                     process.terminate()
                 await process.wait()
 
+    async def execute(self, name: str, *command: str) -> tuple[int, str]:
+        """Run a program in a running container; return its exit code and its output."""
+        process = await asyncio.create_subprocess_exec(
+            *self._runc("exec", name, *command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        output, _ = await process.communicate()
+        return process.returncode or 0, output.decode(errors="replace")
+
+    def _runc(self, *arguments: str) -> list[str]:
+        return ["runc", "--root", str(self.bundle / "state"), *arguments]
+
     @contextmanager
     def _prepare_container(
-        self, arguments: tuple[str, ...], mounts: Mapping[str, tuple[Path, str]] | None = None
+        self,
+        arguments: tuple[str, ...],
+        mounts: Mapping[str, tuple[Path, str]] | None = None,
+        sandbox: Sandbox = _DEFAULT_SANDBOX,
+        name: str = "",
     ) -> Iterator[list[str]]:
         spec = json.loads((self.bundle / "config.json").read_text())
         changed = copy.deepcopy(spec)
         changed["root"]["readonly"] = True
         process = changed["process"]
-        process |= {"terminal": False, "capabilities": {}, "noNewPrivileges": True}
-        process["args"] += arguments
-        # The tests need no cgroup limits, and this machine may not permit to set them.
+        granted = [f"CAP_{capability}" for capability in sandbox.capabilities]
+        sets = dict.fromkeys(("bounding", "effective", "permitted"), granted) if granted else {}
+        process |= {"terminal": False, "capabilities": sets, "noNewPrivileges": True}
+        process["args"] = [*(sandbox.program or process["args"]), *arguments]
+        # The tests need no other cgroup limits, and this machine may not permit to set them.
         del changed["linux"]["resources"]
+        if sandbox.has_device_cgroup:
+            changed["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+        if sandbox.seccomp is not None:
+            changed["linux"]["seccomp"] = json.loads(sandbox.seccomp.read_text())
         changed["mounts"] = [mount for mount in changed["mounts"] if mount["type"] != "cgroup"]
         changed["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
         for container_path, (host_path, mode) in (mounts or {}).items():
@@ -95,15 +179,7 @@ class Image:
             )
         (self.bundle / "config.json").write_text(json.dumps(changed))
         try:
-            yield [
-                "runc",
-                "--root",
-                str(self.bundle / "state"),
-                "run",
-                "--bundle",
-                str(self.bundle),
-                f"gp{uuid4().hex}",
-            ]
+            yield self._runc("run", "--bundle", str(self.bundle), name or f"gp{uuid4().hex}")
         finally:
             (self.bundle / "config.json").write_text(json.dumps(spec))
 

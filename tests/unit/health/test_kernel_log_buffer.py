@@ -3,12 +3,10 @@
 import asyncio
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -25,9 +23,8 @@ from genplug.health.kernel_log_buffer import (
     read_buffer,
 )
 from genplug.spec.limits import MAX_KERNEL_LOG_BYTES
+from tests.support.kernel_log import KMSG, crash, log_program, make_name, needs_crash_log
 from tests.support.pages import ROOT
-
-KMSG = Path("/dev/kmsg")
 
 
 @pytest.mark.parametrize(
@@ -127,31 +124,6 @@ def test_existing_records_have_the_numbers_of_followed_records() -> None:
     assert cursor.number_existing(content + build_line(6)) == (*records, *more)
 
 
-CRASH = """
-import ctypes, resource, sys
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)  # PR_SET_NAME
-ctypes.string_at(0)
-"""
-
-
-def crash() -> str:
-    """Run a program that crashes, which the kernel logs, and return the name of the process."""
-    name = f"gp{uuid4().hex[:8]}"
-    assert subprocess.run([sys.executable, "-c", CRASH, name], check=False).returncode < 0
-    return name
-
-
-def log_program(text: str) -> None:
-    """Write a record to the log, as a program does."""
-    KMSG.write_text(f"<3>{text}\n")
-
-
-needs_crash_log = pytest.mark.skipif(
-    platform.machine() != "x86_64", reason="other processors do not log crashes of programs by default"
-)
-
-
 def unexpected() -> None:
     pytest.fail("the log can be read, and nothing is lost")
 
@@ -173,7 +145,9 @@ async def test_new_record_of_the_kernel_is_received_once() -> None:
     follower = KernelLogBuffer(queue.put_nowait, unexpected, unexpected, period=0.05)
     existing = await follower.follow()
     log_program("a program wrote this")
-    names = crash(), crash()
+    names = make_name(), make_name()
+    for name in names:
+        crash(name)
     received: list[LogRecord] = []
     while not any(names[1] in record.text for record in received):
         received += await asyncio.wait_for(queue.get(), 10)
