@@ -33,8 +33,8 @@ class Checks:
     def find_violations(self, seen: Observation) -> list[str]:
         """Return what must not happen at any moment, also while the node changes."""
         return [
-            *_find_shared_devices(seen.live),
-            *_find_running_pods_without_devices(self._world, seen),
+            *find_shared_devices(seen.live),
+            *find_running_pods_without_devices(self._world, seen),
             *self._find_ended_containers(seen),
             *self._find_internal_errors(),
         ]
@@ -42,9 +42,9 @@ class Checks:
     def find_deviations(self, seen: Observation) -> list[str]:
         """Return the differences from the model that must end when the node settles."""
         return [
-            *_compare_node(self._world, seen),
+            *compare_node(self._world, seen),
             *self._compare_pods(seen),
-            *_compare_allocations(self._world, seen),
+            *compare_allocations(self._world, seen),
             *self._compare_agent(seen),
         ]
 
@@ -174,7 +174,7 @@ def count_reserved(world: World, seen: Observation, resource: str) -> int:
     )
 
 
-def _find_shared_devices(live: Mapping[str, LiveContainer]) -> Iterator[str]:
+def find_shared_devices(live: Mapping[str, LiveContainer]) -> Iterator[str]:
     """Yield the devices that two running containers have, by name and by number."""
     owners: dict[str | int, str] = {}
     for container, state in live.items():
@@ -186,7 +186,7 @@ def _find_shared_devices(live: Mapping[str, LiveContainer]) -> Iterator[str]:
                     yield f"device {name}: expected one container, found {other[:12]} and {container[:12]}"
 
 
-def _find_running_pods_without_devices(world: World, seen: Observation) -> Iterator[str]:
+def find_running_pods_without_devices(world: World, seen: Observation) -> Iterator[str]:
     for name, pod in seen.pods.items():
         statuses = [*pod["status"].get("initContainerStatuses", ()), *pod["status"].get("containerStatuses", ())]
         for status in statuses:
@@ -201,7 +201,7 @@ def _find_running_pods_without_devices(world: World, seen: Observation) -> Itera
                 yield f"pod {name}: expected that container {status['name']} has {expected}, found {found}"
 
 
-def _compare_node(world: World, seen: Observation) -> Iterator[str]:
+def compare_node(world: World, seen: Observation) -> Iterator[str]:
     for resource, count in world.healthy.items():
         allocatable = seen.node["status"]["allocatable"].get(resource, "0")
         if allocatable != str(count):
@@ -212,7 +212,7 @@ def _compare_node(world: World, seen: Observation) -> Iterator[str]:
             yield f"kubelet: expected the healthy devices {expected} of {resource}, found {sorted(listed)}"
 
 
-def _compare_allocations(world: World, seen: Observation) -> Iterator[str]:
+def compare_allocations(world: World, seen: Observation) -> Iterator[str]:
     """Compare the devices in the containers with the pod-resources API and the checkpoint of the kubelet."""
     running = {name: pod for name, pod in seen.pods.items() if pod["status"].get("phase") == "Running"}
     for name, container in seen.allocated:
