@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from genplug.spec.model import Preference
 from genplug.spec.natural_sort import natural_sort_key
@@ -48,16 +49,16 @@ def choose_preferred(  # noqa: PLR0913 - the fields of the request, and the rule
     innermost group as long as possible. For a contradictory request, the result is the closest valid set: at most
     ``size`` IDs, all of them available.
     """
-    free = set(available)
+    free, size = set(available), max(size, 0)
     ranked = [grant for grant in order if grant in free]
     if len(ranked) < len(free):
         ranked += sorted(free.difference(ranked), key=natural_sort_key)
     required = set(must_include)
-    taken = [grant for grant in ranked if grant in required][: max(size, 0)]
+    taken = [grant for grant in ranked if grant in required][:size]
+    missing = size - len(taken)
     rest = [grant for grant in ranked if grant not in required]
     if distinct:
-        rest = _distinct_first(rest, taken, max(size, 0) - len(taken), groups)
-    missing = max(size, 0) - len(taken)
+        rest = _distinct_first(rest, taken, missing, groups)
     if policy is Preference.CONTIGUOUS:
         chosen = {*taken, *_choose_contiguous(rest, taken, missing, positions)}
     else:
@@ -81,8 +82,6 @@ def _distinct_first(rest: Sequence[str], taken: Sequence[str], missing: int, gro
 def _choose(  # noqa: PLR0913, PLR0917 - recursion over the levels of groups
     rest: Sequence[str], taken: Sequence[str], missing: int, groups: Groups, policy: Preference, level: int
 ) -> list[str]:
-    if missing <= 0:
-        return []
     free = _by_group(rest, groups, level)
     if policy is Preference.NONE or set(free) <= {None}:
         return list(rest[:missing])
@@ -114,8 +113,6 @@ def _choose_contiguous(rest: Sequence[str], taken: Sequence[str], missing: int, 
 
     Grants without a position are chosen last. Takes O(n log n) time.
     """
-    if missing <= 0:
-        return []
     placed = sorted((grant for grant in rest if grant in positions), key=positions.__getitem__)
     others = [grant for grant in rest if grant not in positions]
     count = min(missing, len(placed))
@@ -185,7 +182,7 @@ def _grow(inside: Sequence[str], fixed: Sequence[float], count: int, positions: 
         gaps[bisect_left(fixed, positions[grant])].append(grant)
     # The nearest grants of a gap are the first, seen from the position below it, and the last, seen from above.
     heap: list[tuple[float, int, bool]] = []
-    edges = [[low, high] for low, high in zip((fixed[0], *fixed), fixed, strict=False)]
+    edges = [[low, high] for low, high in pairwise((fixed[0], *fixed))]
 
     def push(gap: int, *, is_last: bool) -> None:
         if gaps[gap]:

@@ -92,12 +92,23 @@ TWO_GROUPS = dict.fromkeys("abcd", "0") | dict.fromkeys("efgh", "1")
         ("spread", 3, "ab", "", "abe"),
         ("spread", 6, "", "fgh", "abcde"),
         ("none", 3, "", "", "abc"),
+        # A group in use is preferred to the smallest group.
+        ("packed", 2, "f", "ab", "ef"),
+        ("packed", 9, "", "", "abcdefgh"),
+        # Among groups with as many taken devices, the group with the most devices left is preferred.
+        ("spread", 3, "e", "d", "aef"),
     ],
 )
 def test_64_devices_are_packed_into_groups_or_spread_over_them(
     policy: str, size: int, must_include: str, taken: str, expected: str
 ) -> None:
     assert choose(policy, TWO_GROUPS, size, *must_include, taken=taken) == expected
+
+
+def test_64_spread_takes_from_the_group_with_fewer_taken_devices_until_both_are_equal() -> None:
+    groups = dict.fromkeys("ab", "0") | dict.fromkeys("efghi", "1")
+    assert choose("spread", groups, 4, *"ef") == "abef"
+    assert choose("spread", groups, 5, *"ef") == "abefg"
 
 
 def build_replica_options(*, distinct: bool = False, policy: str = "none") -> dict[str, Any]:
@@ -111,6 +122,17 @@ def test_64_replicas_of_a_device_are_packed_or_spread() -> None:
     assert choose_preferred(available, [], 3, **build_replica_options(policy="packed")) == ("x0", "x1", "x2")
     assert choose_preferred(available, [], 3, **build_replica_options(policy="spread")) == ("x0", "y0", "z0")
     assert choose_preferred(available, ["y1"], 3, **build_replica_options(policy="packed")) == ("y0", "y1", "y2")
+    # The replicas of a device in use are preferred to those of the smallest device.
+    options = build_replica_options(policy="packed")
+    assert choose_preferred(available[2:], ["y1"], 3, **options) == ("y0", "y1", "y2")
+    # Each device has a single free replica besides that of x.
+    assert choose_preferred(["x0", "x1", "y0"], ["x0"], 2, **build_replica_options(policy="spread")) == ("x0", "y0")
+
+
+def test_replicas_need_not_be_distinct_by_default() -> None:
+    options = build_replica_options()
+    chosen = choose_preferred(options["order"], [], 3, options["order"], groups=options["groups"])
+    assert chosen == ("x0", "x1", "x2")
 
 
 def test_distinct_prefers_different_devices_before_replicas() -> None:
@@ -170,10 +192,37 @@ def choose_by_position(free: str, size: int, *must_include: str, order: str = "a
         ("abchp", 3, "h", "bch"),
         ("abhp", 9, "", "abhp"),
         ("abhp", 0, "", ""),
+        # Positions that differ by two are not adjacent.
+        ("abcef", 2, "", "ef"),
+        # The range grows by less above.
+        ("aef", 2, "e", "ef"),
     ],
 )
 def test_contiguous_devices_span_the_smallest_range(free: str, size: int, must_include: str, expected: str) -> None:
     assert choose_by_position(free, size, *must_include) == expected
+
+
+@pytest.mark.parametrize(
+    ("positions", "must_include", "size", "expected"),
+    [
+        # A window at an end of the adjacent positions leaves the others together.
+        ({"a": 0, "b": 1, "c": 1.5, "d": 2}, "", 2, "cd"),
+        # Grants at the position of a required grant do not extend the range.
+        ({"a": 3, "b": 3, "c": 5}, "a", 3, "abc"),
+        ({"a": 3, "b": 3, "c": 1}, "a", 3, "abc"),
+        ({"a": 3, "b": 3, "c": 5}, "a", 2, "ab"),
+        ({"a": 1, "b": 1, "z": 3}, "az", 3, "abz"),
+        ({"a": 1, "b": 3, "z": 3}, "az", 3, "abz"),
+        # The first of several grants at a position.
+        ({"a": 3, "b": 3, "c": 3, "z": 9}, "az", 3, "abz"),
+    ],
+)
+def test_contiguous_devices_may_have_equal_or_fractional_positions(
+    positions: dict[str, float], must_include: str, size: int, expected: str
+) -> None:
+    order = list(positions)
+    chosen = choose_preferred(order, list(must_include), size, order, positions=positions, policy=Preference.CONTIGUOUS)
+    assert "".join(chosen) == expected
 
 
 @given(

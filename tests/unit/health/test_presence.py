@@ -1,10 +1,12 @@
 """Presence: a removed device is kept as unhealthy for its grace period; a returned device is a new device."""
 
+import zlib
+
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.hardware.inventory import CandidateOutcome, Device, DeviceNode, Inventory, Kind, PathInfo
+from genplug.hardware.inventory import CandidateOutcome, Device, DeviceNode, Inventory, Kind, PathInfo, ResourceScan
 from genplug.health.presence import WAITING, evaluate_health
 from genplug.health.verdict import (
     PRESENCE,
@@ -18,14 +20,18 @@ from genplug.health.verdict import (
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import CandidateType, Resource, Source
+from genplug.spec.template import Template
+from tests.support.configs import load_resource
 
 X, Y = "a.example/x", "b.example/y"
 LOCATION = SourceLocation("devices.yaml", 5, 7)
 KEEP = {X: 60.0, Y: 60.0}
 
 
-def node(path: str, minor: int = 0) -> DeviceNode:
-    return DeviceNode(path, path, "rw", PathInfo(path, Kind.CHAR, 240, minor))
+def node(path: str, minor: int | None = None) -> DeviceNode:
+    """Return a node; nodes of different paths have different numbers."""
+    number = zlib.crc32(path.encode()) % 2**20 if minor is None else minor
+    return DeviceNode(path, path, "rw", PathInfo(path, Kind.CHAR, 240, number))
 
 
 def device(name: str, *paths: str, resource: str = X, faults: tuple[str, ...] = ()) -> Device:
@@ -211,6 +217,170 @@ def test_unchanged_entry_is_the_identical_object() -> None:
     again = evaluate_health(inventory(device("x0")), gone, KEEP, 120)
     assert gone.devices[X][0] is first.devices[X][0]
     assert all(new is old for new, old in zip(again.devices[X], gone.devices[X], strict=True))
+
+
+def offered(*devices: Device, resources: tuple[Resource, ...], scans: tuple[Resource, ...] = ()) -> Inventory:
+    """Return an inventory of devices with the resources that have them, and of scans of the configured resources."""
+    found = inventory(*devices, resources=tuple(dict.fromkeys(each.resource for each in devices)))
+    by_name = {resource.name: resource for resource in resources}
+    scanned = {each.configured_name: ResourceScan(each, (), (), (), {}) for each in scans or resources}
+    return evolve(found, resources=by_name, scans=scanned)
+
+
+RESOURCE = Resource(X, LOCATION, ())
+OTHER = Resource(Y, LOCATION, ())
+
+
+def lingering(before: Inventory, after: Inventory) -> list[str]:
+    """Return the IDs of unhealthy devices in any resource after a device disappeared."""
+    snapshot = evaluate_health(after, evaluate_health(before, None, KEEP, 100), KEEP, 110)
+    return [entry.device.id for entries in snapshot.devices.values() for entry in entries if not entry.verdict.healthy]
+
+
+def test_device_whose_node_is_offered_under_another_id_does_not_linger() -> None:
+    before = offered(device("x0"), device("x1"), resources=(RESOURCE,))
+    assert lingering(before, offered(device("x1"), resources=(RESOURCE,))) == ["x0"]
+    renamed = evolve(device("x0"), id="y0", key="y0")
+    assert lingering(before, offered(renamed, resources=(RESOURCE,))) == ["x1"]
+
+
+def test_device_without_nodes_whose_path_is_offered_under_another_id_does_not_linger() -> None:
+    part = evolve(device("x0"), nodes=())
+    renamed = evolve(part, id="y0", key="y0")
+    before = offered(part, resources=(RESOURCE,))
+    assert lingering(before, offered(renamed, resources=(RESOURCE,))) == []
+    elsewhere = evolve(renamed, candidates=("/dev/other",))
+    assert lingering(before, offered(elsewhere, resources=(RESOURCE,))) == ["x0"]
+
+
+def test_device_that_shares_only_a_part_with_another_device_lingers() -> None:
+    gone = evolve(device("x0"), identities=("/sys/devices/card0",))
+    left = evolve(device("x1"), identities=("/sys/devices/card0",))
+    assert lingering(offered(gone, left, resources=(RESOURCE,)), offered(left, resources=(RESOURCE,))) == ["x0"]
+
+
+def test_device_whose_node_another_resource_has_lingers_only_if_both_may_overlap() -> None:
+    moved = evolve(device("x0"), resource=Y, id="y0", key="y0")
+    y9 = device("y9", resource=Y)
+    for first, second, expected in ((True, True, ["x0"]), (True, False, []), (False, True, []), (False, False, [])):
+        resources = (evolve(RESOURCE, overlap=first), evolve(OTHER, overlap=second))
+        before = offered(device("x0"), device("x1"), y9, resources=resources)
+        assert lingering(before, offered(device("x1"), moved, y9, resources=resources)) == expected
+    # A resource that this scan does not have anymore cannot have the node.
+    before = offered(device("x0"), device("x1"), y9, resources=(RESOURCE, OTHER))
+    assert lingering(before, offered(device("x1"), moved, y9, resources=(RESOURCE,))) == ["x0"]
+
+
+def build_instance(name: str) -> Resource:
+    return Resource(name, LOCATION, (), name_template=Template.parse("a.example/${type}"))
+
+
+def test_instance_of_a_template_exists_while_its_devices_linger() -> None:
+    first, second = build_instance("a.example/first"), build_instance("a.example/second")
+    one, two = device("d1", resource=first.name), device("d2", resource=second.name)
+    grace = {first.name: 60.0, second.name: 90.0}
+    snapshot = evaluate_health(offered(one, two, resources=(first, second)), None, grace, 100)
+    assert snapshot.resources == {first.name: first, second.name: second}
+    without = offered(resources=(), scans=(first,))
+    for now in (110.0, 169.9):
+        snapshot = evaluate_health(without, snapshot, grace, now)
+        assert {name: [entry.device.id for entry in entries] for name, entries in snapshot.devices.items()} == {
+            first.name: ["d1"],
+            second.name: ["d2"],
+        }
+        assert snapshot.resources == {first.name: first, second.name: second}
+        assert snapshot.next_change == 170
+    snapshot = evaluate_health(without, snapshot, grace, 170)
+    assert set(snapshot.devices) == set(snapshot.resources) == {second.name}
+    assert evaluate_health(without, snapshot, grace, 200).devices == {}
+
+
+def test_instance_leaves_with_its_configuration() -> None:
+    instance = build_instance("a.example/first")
+    first = evaluate_health(offered(device("d1", resource=instance.name), resources=(instance,)), None, KEEP, 100)
+    assert evaluate_health(offered(resources=()), first, KEEP, 110).devices == {}
+    changed = evolve(instance, overlap=True)
+    assert evaluate_health(offered(resources=(), scans=(changed,)), first, KEEP, 110).devices == {}
+    plain = evaluate_health(offered(device("x0"), resources=(RESOURCE,)), None, KEEP, 100)
+    assert evaluate_health(offered(resources=(), scans=(RESOURCE,)), plain, KEEP, 110).devices == {}
+
+
+def test_reason_of_an_instance_is_found_under_the_configured_name() -> None:
+    instance = build_instance("a.example/first")
+    first = evaluate_health(offered(device("d1", resource=instance.name), resources=(instance,)), None, {}, 100)
+    outcome = CandidateOutcome("/dev/d1", instance.configured_name, LOCATION, None, "is a directory")
+    after = evolve(offered(resources=(), scans=(instance,)), outcomes=(outcome,))
+    [entry] = evaluate_health(after, first, {instance.name: 60}, 110).devices[instance.name]
+    assert entry.verdict.reason == "/dev/d1 is no longer usable: is a directory"
+
+
+def test_device_of_a_resource_without_grace_period_leaves_immediately() -> None:
+    first = evaluate_health(inventory(device("x0")), None, {}, 100)
+    assert evaluate_health(inventory(), first, {}, 100.5).devices == {X: ()}
+
+
+def test_snapshot_has_the_inventory_and_its_resources() -> None:
+    found = offered(device("x0"), resources=(RESOURCE,))
+    snapshot = evaluate_health(found, None, KEEP, 100)
+    assert snapshot.inventory is found
+    assert snapshot.resources == {X: RESOURCE}
+
+
+def load_inventory(text: str, *devices: Device) -> Inventory:
+    return evolve(inventory(*devices), resources={X: evolve(load_resource(text), name=X)})
+
+
+def test_70_selection_is_compared_by_its_texts() -> None:
+    text = "devices: [{{glob: /dev/x*, where: {{name: {{matches: '{}'}}}}}}]"
+    before = load_inventory(text.format("^x0$"), device("x0"))
+    assert lingering(before, load_inventory("# A comment.\n" + text.format("^x0$"))) == ["x0"]
+    assert lingering(before, load_inventory(text.format("^x1$"))) == []
+    assert lingering(before, load_inventory("share: {}\n" + text.format("^x0$"))) == ["x0"]
+    resource = before.resources[X]
+    assert lingering(before, evolve(before, devices={X: ()}, resources={X: evolve(resource, overlap=True)})) == []
+
+
+def test_70_deselected_device_leaves_also_if_its_instance_has_no_device_left() -> None:
+    before, after = (scanned(glob, LOCATION).resources[X] for glob in ("/dev/x*", "/dev/y*"))
+    first, changed = (
+        evolve(each, name=Y, name_template=Template.parse("b.example/${type}")) for each in (before, after)
+    )
+    found = offered(device("d", resource=Y), resources=(first,))
+    assert lingering(found, offered(resources=(), scans=(first,))) == ["d"]
+    assert lingering(found, offered(resources=(), scans=(changed,))) == []
+
+
+def test_failures_of_probes_are_kept_and_name_the_probe() -> None:
+    same, ref = device("x0"), DeviceRef(X, "x0")
+    link, state = ProbeFailure("link", "is down"), ProbeFailure("state", "is bad")
+    snapshot = evaluate_health(inventory(same), None, KEEP, 100)
+    for now, failures in ((110, (link, state)), (120, (state,)), (130, (state,)), (140, ())):
+        previous = snapshot
+        snapshot = evaluate_health(inventory(same), previous, KEEP, now, ProbeResults(failures={ref: failures}))
+        assert only(snapshot).failures == failures
+        assert only(snapshot).verdict.probe == (failures[0].probe if failures else "")
+        assert only(snapshot).verdict.healthy is not bool(failures)
+        if now == 130:
+            assert only(snapshot) is only(previous)
+
+
+def test_new_device_that_waits_for_its_probes_is_not_listed() -> None:
+    pending = ProbeResults(pending={DeviceRef(X, "x0"): 122.0})
+    snapshot = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 120, pending)
+    assert [entry.device.id for entry in snapshot.devices[X]] == ["x1"]
+    assert snapshot.next_change == 122
+    # A device that is known keeps its health while a new probe has no result.
+    known = evaluate_health(inventory(device("x0")), None, KEEP, 100)
+    assert only(evaluate_health(inventory(device("x0")), known, KEEP, 120, pending)).verdict.healthy
+
+
+def test_returned_device_is_gone_since_it_disappeared_and_waits_as_one_entry() -> None:
+    same, pending = device("x0"), ProbeResults(pending={DeviceRef(X, "x0"): 222.0})
+    gone = evaluate_health(inventory(), evaluate_health(inventory(same), None, KEEP, 100), KEEP, 110)
+    back = evaluate_health(inventory(same), gone, KEEP, 120, pending)
+    assert only(back).gone_since == 110
+    again = evaluate_health(inventory(same), back, KEEP, 130, pending)
+    assert only(again) is only(back)
 
 
 parts = st.sets(st.sampled_from("abc"))
