@@ -35,20 +35,18 @@ def create_workspace(directory: Path, module: str, tests: list[str], also_copied
 
 
 def update_workspace(directory: Path, module: str) -> None:
-    """Copy the tests again into the directory of an earlier run, and the module if it has changed.
+    """Copy the package and the tests again into the directory of an earlier run.
 
-    mutmut then keeps the results of unchanged functions.
+    mutmut keeps the results of functions of the module that have not changed.
     """
-    for name in TESTS:
+    for name in (PACKAGE, *TESTS):
         _copy(name, directory)
     _rewrite_module(directory, module)
 
 
 def _rewrite_module(directory: Path, module: str) -> None:
     path = directory / module_path(module)
-    text = rewrite_decorators((ROOT / module_path(module)).read_text())
-    if path.read_text() != text:
-        path.write_text(text)
+    path.write_text(rewrite_decorators(path.read_text()))
 
 
 def _copy(name: str, directory: Path) -> None:
