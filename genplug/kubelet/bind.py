@@ -9,11 +9,11 @@ from genplug.kubelet.plugin_dir import private_umask
 
 def bind_error(path: Path) -> OSError | None:
     """Return the error of the system when a socket is bound to a path; None if that succeeds. No file is left."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
             with private_umask():
                 probe.bind(os.fspath(path))
             path.unlink()
-        except OSError as error:
-            return error
+    except OSError as error:
+        return error
     return None

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -127,3 +128,15 @@ def test_error_of_a_bind_is_the_error_of_the_system(tmp_path: Path) -> None:
     error = bind_error(tmp_path / "missing" / "a")
     assert error is not None
     assert error.errno == errno.ENOENT
+
+
+def test_error_of_a_bind_without_free_descriptors_is_returned(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The limit is on the number of a new descriptor, and the numbers of the standard streams are used.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        error = bind_error(tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert error is not None
+    assert error.errno == errno.EMFILE
