@@ -73,21 +73,26 @@ class _Request(NamedTuple):
 
 @dataclass
 class _File:
-    """A file; ``hanging`` are the offset and size of each read that hangs, by the number of its request."""
+    """A file; ``hanging`` are the offset and size of each read that hangs, by the number of its request.
+
+    ``error`` is the error number with which reads fail, 0 if they succeed.
+    """
 
     node: int
     content: bytes
     changed: int = field(default_factory=time.time_ns)
     hangs: bool = False
+    error: int = 0
     hanging: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 class HangingFiles:
     """Read-only files with these contents in a directory, which is mounted while the context is open.
 
-    Either the reads of single files hang, or all stats and lookups. The kernel caches nothing, so the next read returns
-    a changed content; inotify reports no event. All methods are thread-safe. Only the methods that wait block; a
-    coroutine calls them with ``asyncio.to_thread``. At the end of the context, requests that hang fail with EIO.
+    Either the reads of single files hang or fail, or all stats and lookups hang. The kernel caches nothing, so the next
+    read returns a changed content; inotify reports no event. All methods are thread-safe. Only the methods that wait
+    block; a coroutine calls them with ``asyncio.to_thread``. At the end of the context, requests that hang fail with
+    EIO.
 
     A process that waits can be killed, as one that waits for a network file system. With ``is_killable=False`` it
     cannot, as one that waits for a driver. After ``max_hang_seconds`` all requests fail with EIO, so that a test whose
@@ -180,6 +185,11 @@ class HangingFiles:
         with self._changed:
             self._files[name].hangs = False
             self._answer_hanging(self._files[name])
+
+    def fail(self, name: str, error: int = errno.EIO) -> None:
+        """Make all reads of a file fail with an error number from now on; 0 ends the failures."""
+        with self._changed:
+            self._files[name].error = error
 
     def hang_lookups(self) -> None:
         """Block all stats and lookups from now on, like a network file system whose server is unreachable."""
@@ -283,6 +293,8 @@ class HangingFiles:
         _, offset, size = _READ_IN.unpack_from(request.body)
         if self._is_ending:
             raise OSError(errno.EIO, "the file system is being unmounted")
+        if file.error:
+            raise OSError(file.error, os.strerror(file.error))
         if not file.hangs:
             return file.content[offset : offset + size]
         file.hanging[request.unique] = (offset, size)

@@ -1,6 +1,7 @@
 """Files whose reads hang: the results of reads in this process and in other processes, and the end of the mount."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -218,3 +219,13 @@ def test_requests_fail_after_the_time_limit(directory: Path) -> None:
     with HangingFiles(directory, {"state": "ok\n"}, max_hang_seconds=0.2) as files:
         files.hang("state")
         assert read_outcome(start_reader(directory / "state")) == (1, "")
+
+
+def test_reads_of_a_failing_file_have_the_error_until_it_ends(files: HangingFiles, directory: Path) -> None:
+    files.fail("state")
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        (directory / "state").read_text()
+    assert caught.value.errno == errno.EIO
+    assert (directory / "other").read_text() == "fine\n"
+    files.fail("state", 0)
+    assert (directory / "state").read_text() == "ok\n"
