@@ -256,6 +256,14 @@ def audit(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Run the agent against random changes and faults; ``-- --minutes 120`` sets the duration; needs root."""
+    require_root(session)
+    install(session)
+    session.run("python", "-m", "genplug.testing.soak", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests of ``test`` and report which branches they execute, also in the processes that they start."""
     install(session)

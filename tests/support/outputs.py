@@ -30,9 +30,12 @@ RECORD_KINDS = {"NodeRecord": "record", "ReleaseRecord": "record"}
 AUDIT_KINDS = {"AuditRecord": "audit", "AuditReport": "audit-report"}
 """The same for the documents that docs/reference/audit.md describes."""
 
+SOAK_KINDS = {"SoakReport": "soak"}
+"""The same for the document of the soak, which docs/contributing/soak.md describes."""
+
 SCHEMAS: dict[str, dict[str, Any]] = {
     kind: json.loads((ROOT / "schemas" / f"{name}.schema.json").read_text())
-    for kind, name in (KINDS | RECORD_KINDS | AUDIT_KINDS).items()
+    for kind, name in (KINDS | RECORD_KINDS | AUDIT_KINDS | SOAK_KINDS).items()
 }
 FORMATS = FormatChecker(formats=())
 

@@ -1,0 +1,163 @@
+"""The result of a soak: the document ``SoakReport``, a summary as text, and the record of the proof."""
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+
+from genplug import __version__
+from genplug.testing.soak.footprint import Footprint, footprint_object
+
+
+@frozen
+class Failure:
+    """The check that failed, and the steps before it."""
+
+    step: int
+    steps: tuple[str, ...]
+    message: str
+    replay: str
+
+
+@define
+class Report:
+    """The figures of a soak; they grow while it runs."""
+
+    seed: int
+    minutes: float
+    kinds: tuple[str, ...]
+    left_out: Mapping[str, str]
+    steps: Counter[str] = field(factory=Counter)
+    inner_steps: Counter[str] = field(factory=Counter)
+    checks: Counter[str] = field(factory=Counter)
+    calls: Counter[str] = field(factory=Counter)
+    settle_seconds: list[float] = field(factory=list)
+    device_settle_seconds: list[float] = field(factory=list)
+    move_settle_seconds: list[float] = field(factory=list)
+    footprints: dict[str, Footprint] = field(factory=dict)
+    maximum: Footprint | None = None
+    seconds: float = 0.0
+    stopped_by: str = ""
+    failure: Failure | None = None
+
+    @property
+    def result(self) -> str:
+        """``passed``, ``failed``, or ``stopped`` before the end of the time."""
+        if self.failure is not None:
+            return "failed"
+        return "stopped" if self.stopped_by else "passed"
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Return the median, the 95th percentile and the maximum of times."""
+    if not seconds:
+        return {"p50": 0.0, "p95": 0.0, "max": 0.0}
+    ordered = sorted(seconds)
+    p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+    return {"p50": round(statistics.median(ordered), 3), "p95": round(p95, 3), "max": round(ordered[-1], 3)}
+
+
+def report_object(report: Report) -> dict[str, Any]:
+    """Return the document ``SoakReport``."""
+    failure = report.failure
+    return {
+        "apiVersion": "genplug.io/v1alpha1",
+        "kind": "SoakReport",
+        "result": report.result,
+        "stoppedBy": report.stopped_by or None,
+        "seed": report.seed,
+        "seconds": round(report.seconds, 1),
+        "kinds": list(report.kinds),
+        "leftOut": [{"kind": kind, "reason": reason} for kind, reason in report.left_out.items()],
+        "steps": dict(sorted(report.steps.items())),
+        "innerSteps": dict(sorted(report.inner_steps.items())),
+        "checks": dict(sorted(report.checks.items())),
+        "calls": dict(sorted(report.calls.items())),
+        "settles": {
+            "count": len(report.settle_seconds),
+            "seconds": quantiles(report.settle_seconds),
+            "deviceChanges": len(report.device_settle_seconds),
+            "deviceChangeSeconds": quantiles(report.device_settle_seconds),
+            "moves": len(report.move_settle_seconds),
+            "moveSeconds": quantiles(report.move_settle_seconds),
+        },
+        "footprints": {name: footprint_object(sample) for name, sample in report.footprints.items()},
+        "maximum": None if report.maximum is None else footprint_object(report.maximum),
+        "failure": None
+        if failure is None
+        else {
+            "step": failure.step,
+            "steps": list(failure.steps),
+            "message": failure.message,
+            "replay": failure.replay,
+        },
+    }
+
+
+def record_object(report: Report, commit: str) -> dict[str, Any]:
+    """Return the record of the proof: conditions, columns and rows of text."""
+
+    def number(value: float) -> str:
+        return f"{value:,}".replace(",", " ")
+
+    def seconds(values: Sequence[float]) -> str:
+        figures = quantiles(values)
+        times = ", ".join(f"{name} {figures[name]:.2f} s" for name in ("p50", "p95", "max"))
+        return f"{number(len(values))} times: {times}"
+
+    rows = [
+        ["Duration", f"{report.seconds / 60:.0f} min"],
+        ["Result", report.result],
+        ["Seed", str(report.seed)],
+        ["Steps", number(report.steps.total() + report.inner_steps.total())],
+        ["Settles", number(len(report.settle_seconds) + len(report.move_settle_seconds))],
+        ["Time to the true list after changes of devices only", seconds(report.device_settle_seconds)],
+        ["Time to the true list after all steps except moves", seconds(report.settle_seconds)],
+        ["Time to the true list after moves of devices to another resource", seconds(report.move_settle_seconds)],
+    ]
+    rows += [[f"Checks: {name}", number(count)] for name, count in sorted(report.checks.items())]
+    rows += [[f"Calls at once: {name}", number(count)] for name, count in sorted(report.calls.items())]
+    rows += [[f"Steps: {kind}", number(count)] for kind, count in sorted((report.steps + report.inner_steps).items())]
+    samples = dict(report.footprints)
+    if report.maximum is not None:
+        samples["maximum after the warm-up"] = report.maximum
+    for name, sample in samples.items():
+        moment = f"{name} ({sample.seconds / 60:.0f} min)" if name in report.footprints else name
+        rows.append([f"Use {moment}", _describe_use(sample)])
+    rows += [["Left out", ", ".join(report.left_out) or "no kind of step"]]
+    conditions = {
+        "date": time.strftime("%Y-%m-%d"),
+        "genplug": __version__ + (f" ({commit})" if commit else ""),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "user": "root" if os.geteuid() == 0 else "not root",
+        "platform": sys.platform,
+    }
+    return {"conditions": conditions, "columns": ["Figure", "Value"], "rows": rows}
+
+
+def _describe_use(sample: Footprint) -> str:
+    return (
+        f"{sample.descriptors} descriptors, {sample.threads} threads, {sample.workers} workers, "
+        f"RSS {sample.rss_kib / 1024:.0f} MiB"
+    )
+
+
+def summarize(report: Report) -> str:
+    """Return the result as text."""
+    lines = [
+        f"result: {report.result}",
+        *(": ".join(row) for row in record_object(report, "")["rows"] if row[0] != "Result"),
+    ]
+    if (failure := report.failure) is not None:
+        lines += ["", f"check failed at step {failure.step}: {failure.message}", "last steps:"]
+        lines += [f"  {step}" for step in failure.steps]
+        lines += [f"replay: {failure.replay}"]
+    return "\n".join(lines)

@@ -1,0 +1,186 @@
+"""The pure part of a soak: sequences of steps, the model of the device lists, limits of growth, and the report."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genplug.testing.soak.actions import ACTIONS
+from genplug.testing.soak.footprint import MAX_GROWTH, Footprint, growth_error
+from genplug.testing.soak.model import ALL_FAMILIES, Configuration, ExpectedList, World, expected_lists
+from genplug.testing.soak.report import Failure, Report, quantiles, record_object, report_object
+from genplug.testing.soak.run import select_kinds
+from genplug.testing.soak.sequence import Burst, apply_step, generate_bursts
+from genplug.testing.soak.steps import Step
+from tests.support.outputs import check_output
+
+WORLD = World.initial(ALL_FAMILIES)
+KINDS = tuple(sorted(ACTIONS))
+SEEDS = st.integers(0, 2**32)
+
+
+def bursts(seed: int, number: int = 60) -> list[Burst]:
+    return list(itertools.islice(generate_bursts(seed, KINDS, WORLD), number))
+
+
+def list_of(world: World, family: str) -> ExpectedList:
+    return expected_lists(world)[f"example.com/{family}"]
+
+
+@given(SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_same_seed_gives_the_same_steps(seed: int) -> None:
+    assert bursts(seed) == bursts(seed)
+    assert bursts(seed) != bursts(seed + 1)
+
+
+def test_steps_do_not_depend_on_the_hashes_of_the_process() -> None:
+    script = "from tests.unit.testing.test_soak_model import bursts; print([str(b.steps) for b in bursts(7, 100)])"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+
+
+@given(SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_world_after_a_burst_is_the_result_of_its_steps(seed: int) -> None:
+    world = WORLD
+    for burst in bursts(seed):
+        for step in burst.steps:
+            world = apply_step(step, world)
+        world = evolve(world, has_unread_configuration=False)
+        assert burst.world == world
+
+
+@given(SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_steps_apply_to_the_state_before_them(seed: int) -> None:
+    number = 1
+    for burst in bursts(seed):
+        assert burst.first == number
+        number += len(burst.steps)
+        assert burst.world.present <= set(WORLD.devices)
+        assert len(set(burst.world.minors.values())) == len(WORLD.devices)
+        has_new_configuration = False
+        for step in burst.steps:
+            for each in (*step.inner, step):
+                # The agent may read only the invalid configuration if the valid one exists for too short a time.
+                assert not (has_new_configuration and each.kind == "invalid-reload")
+                has_new_configuration |= each.configuration is not None
+            assert all(ACTIONS[inner.kind].is_change for inner in step.inner)
+            assert bool(step.inner) <= bool(ACTIONS[step.kind].max_inner_steps)
+
+
+def test_every_kind_of_step_occurs() -> None:
+    steps = [step for burst in bursts(1, 600) for step in burst.steps]
+    assert {step.kind for step in steps} == set(KINDS)
+
+
+def test_sequence_ends_if_no_step_applies() -> None:
+    assert list(generate_bursts(1, ("plug",), WORLD)) == []
+    unplugged = list(generate_bursts(1, ("unplug",), WORLD))[-1]
+    assert unplugged.world.present == set()
+
+
+def test_attributes_hang_only_after_a_settle() -> None:
+    steps = [burst.steps for burst in bursts(3, 600)]
+    assert any(first.kind == "hang-attributes" for first, *_ in steps)
+    assert not any(step.kind == "hang-attributes" for _, *others in steps for step in others)
+
+
+def test_removed_device_is_unhealthy_only_if_its_resource_keeps_it() -> None:
+    world = WORLD.unplug(["plain0", "kept0"])
+    assert list_of(world, "plain").healthy == {f"plain{number}" for number in range(1, 8)}
+    assert list_of(world, "plain").unhealthy == set()
+    assert list_of(world, "kept").unhealthy == {"kept0"}
+    assert expected_lists(world.plug(["plain0", "kept0"])) == expected_lists(WORLD)
+
+
+def test_replicas_have_the_health_of_their_device() -> None:
+    world = evolve(WORLD, configuration=Configuration(1, frozenset(), {"filed": 2}), failing=frozenset({"filed1"}))
+    found = list_of(world, "filed")
+    assert found.unhealthy == {"filed1-r0", "filed1-r1"}
+    assert "filed0-r1" in found.healthy
+    assert found.devices["filed1-r1"] == "filed1"
+
+
+def test_resource_has_the_devices_of_another_only_without_it() -> None:
+    assert list_of(WORLD, "claim") == ExpectedList()
+    world = evolve(WORLD, configuration=Configuration(1, frozenset({"plain"})))
+    assert list_of(world, "claim").healthy == {f"plain{number}" for number in range(8)}
+    assert list_of(world, "plain") == ExpectedList()
+
+
+@pytest.mark.parametrize("state", ["fail", "hang"])
+def test_devices_are_unhealthy_while_their_program_does_not_succeed(state: str) -> None:
+    world = apply_step(Step("probe-program", value=state), WORLD)
+    assert list_of(world, "program").healthy == set()
+    assert len(list_of(world, "program").unhealthy) == 4
+    assert list_of(apply_step(Step("probe-program", value="pass"), world), "program") == list_of(WORLD, "program")
+
+
+def test_failed_read_makes_a_probed_device_unhealthy_and_removes_a_selected_device() -> None:
+    world = apply_step(Step("eio", ("described0", "remote0"), "fail"), WORLD)
+    assert list_of(world, "remote").unhealthy == {"remote0"}
+    assert list_of(world, "described").healthy == {"described1", "described2", "described3"}
+    assert list_of(world, "described").unhealthy == set()
+
+
+def test_invalid_configuration_changes_no_list() -> None:
+    world = apply_step(Step("invalid-reload", ("rename",), "yaml"), WORLD)
+    assert world.config_error == "yaml"
+    assert expected_lists(world) == expected_lists(WORLD)
+
+
+@pytest.mark.parametrize("name", sorted(MAX_GROWTH))
+def test_growth_above_the_limit_is_an_error(name: str) -> None:
+    before = Footprint(1.0, 40, 16, 3, 60_000)
+    largest = evolve(before, **{name: getattr(before, name) + MAX_GROWTH[name]})
+    assert growth_error([before], largest) == ""
+    assert growth_error([before], evolve(largest, **{name: getattr(largest, name) + 1})).startswith(f"{name}: expected")
+
+
+def test_kinds_that_cannot_be_executed_are_left_out_with_the_reason() -> None:
+    kinds, left_out = select_kinds((), ("flap",), can_mount=False, can_change_clock=False)
+    assert set(kinds) | set(left_out) == set(KINDS)
+    assert left_out["flap"] == "excluded by an option"
+    assert "requires root" in left_out["enospc"]
+    assert "C compiler" in left_out["clock-jump"]
+    assert select_kinds(("flap",), (), can_mount=True, can_change_clock=True)[0] == ("flap",)
+
+
+def test_quantiles_of_times() -> None:
+    assert quantiles([float(number) for number in range(1, 101)]) == {"p50": 50.5, "p95": 96.0, "max": 100.0}
+    assert quantiles([]) == {"p50": 0.0, "p95": 0.0, "max": 0.0}
+
+
+def test_report_and_record_have_their_forms() -> None:
+    report = Report(7, 2.0, ("flap",), {"enospc": "requires root"})
+    sample = Footprint(60.0, 40, 16, 3, 61_440)
+    report.footprints["in the middle"] = report.maximum = sample
+    report.steps["flap"] = 1200
+    report.settle_seconds = [0.2, 1.0]
+    report.failure = Failure(3, ("3 flap x0",), "a list differs", "python -m genplug.testing.soak --seed 7")
+    check_output(json.loads(json.dumps(report_object(report))))
+    record = record_object(report, "abc")
+    assert set(record) == {"conditions", "columns", "rows"}
+    assert ["Steps: flap", "1 200"] in record["rows"]
+    assert ["Result", "failed"] in record["rows"]
+    assert all(len(row) == len(record["columns"]) for row in record["rows"])
+    assert {type(cell) for row in record["rows"] for cell in row} == {str}
