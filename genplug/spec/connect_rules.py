@@ -109,7 +109,8 @@ class ConnectRules:
         addresses allow the name ``localhost`` only (RFC 6761, section 6.3).
         """
         name = host.lower().rstrip(".")
-        is_local = name == "localhost" or name.endswith(".localhost")
+        # Not names below it: many resolvers send them to the network.
+        is_local = name == "localhost"
         return any(
             entry.port == port or (entry.port is None and port not in CLUSTER_PORTS)
             for entry in self.entries

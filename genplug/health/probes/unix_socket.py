@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from attrs import frozen
@@ -27,6 +27,8 @@ from genplug.spec.template import Template
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
 _DEFAULT_RULES = RequestRules(DEFAULT_POLICY.name, ())
+_DELETED = " (deleted)"
+"""The end of the target of a link in ``/proc/self/fd`` to a file that does not exist any more (proc(5))."""
 _FAILURES = {errno.ENOENT: "does not exist", errno.ECONNREFUSED: "exists, but no program listens on it"}
 
 
@@ -61,9 +63,12 @@ def run(request: ProbeRequest, reader: CachedFileReader, timeout: float) -> Answ
     """
     deadline = time.monotonic() + timeout
     rules, paths = split_rules(request, _DEFAULT_RULES)
+    globs = tuple(map(Glob.parse, rules.entries))
     for path in paths:
-        _check_allowed(path, rules, reader)
-    return tuple((path, _connect(reader, path, deadline, timeout)) for path in paths)
+        is_absolute = path.startswith("/") and ".." not in path.split("/")
+        if not is_absolute or not any(glob.matches(path) for glob in globs):
+            raise PermissionError(f"connecting to {path} is {rules.describe_refusal('unixSocket.allow')}")
+    return tuple((path, _open_and_connect(path, globs, rules, reader, deadline, timeout)) for path in paths)
 
 
 def restrict(request: ProbeRequest, policy: Policy) -> ProbeRequest:
@@ -84,34 +89,40 @@ def _evaluate_socket(path: str, number: int) -> Result:
     return Result(Outcome.PASSED)
 
 
-def _check_allowed(path: str, rules: RequestRules, reader: CachedFileReader) -> None:
-    """Raise a PermissionError if the policy does not allow a path, or the path to which its symlinks lead."""
-    globs = tuple(map(Glob.parse, rules.entries))
-    refusal = rules.describe_refusal("unixSocket.allow")
-    if ".." in path.split("/") or not any(glob.matches(path) for glob in globs):
-        raise PermissionError(f"connecting to {path} is {refusal}")
-    info = reader.host.stat(path)
-    if info is not None and not any(glob.matches(info.resolved) for glob in globs):
-        raise PermissionError(f"connecting to {path}, which leads to {info.resolved}, is {refusal}")
+def _open_and_connect(  # noqa: PLR0913, PLR0917 - a socket, the rules, and the times
+    path: str, globs: Sequence[Glob], rules: RequestRules, reader: CachedFileReader, deadline: float, timeout: float
+) -> int:
+    """Connect to a socket that the rules allow; return 0 or an errno.
+
+    The descriptor keeps the file that was checked: a link that changes meanwhile cannot replace it.
+    """
+    try:
+        file = os.open(reader.host.process_path(path), os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        return error.errno or errno.EIO
+    try:
+        actual = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115 - Path() would normalize the target
+        if actual.endswith(_DELETED):
+            return errno.ENOENT
+        resolved = "/" + actual.removeprefix(os.path.realpath(reader.host.root)).lstrip("/")
+        if not any(glob.matches(resolved) for glob in globs):
+            refusal = rules.describe_refusal("unixSocket.allow")
+            raise PermissionError(f"connecting to {path}, which leads to {resolved}, is {refusal}")
+        return _connect(file, path, deadline, timeout)
+    finally:
+        os.close(file)
 
 
-def _connect(reader: CachedFileReader, path: str, deadline: float, timeout: float) -> int:
-    real = reader.host.process_path(path)
+def _connect(file: int, path: str, deadline: float, timeout: float) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        # The address of a socket has at most 107 bytes: the descriptor of the directory shortens it.
+        # The address of a socket has at most 107 bytes, and a path can be longer.
         try:
-            directory = os.open(real.parent, os.O_PATH | os.O_CLOEXEC)
-        except OSError as error:
-            return error.errno or errno.EIO
-        try:
-            connection.connect(f"/proc/self/fd/{directory}/{real.name}")
+            connection.connect(f"/proc/self/fd/{file}")
         except TimeoutError:
             raise TimeoutError(f"{path} did not accept a connection within {timeout:g} s") from None
         except OSError as error:
             return error.errno or errno.EIO
-        finally:
-            os.close(directory)
     return 0
 
 

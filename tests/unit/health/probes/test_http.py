@@ -1,5 +1,6 @@
 """The probe ``http``, with a real server."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -245,14 +246,32 @@ def test_default_policy_denies_other_addresses_and_ports_of_the_cluster(url: str
     assert "refused by 'http.allow' of the default policy, which allows 127.0.0.0/8, ::1" in run_restricted(url)
 
 
-def test_name_that_the_policy_cannot_allow_is_not_resolved() -> None:
+@pytest.mark.parametrize(
+    ("url", "entry"),
+    [
+        ("http://serial-42.example.invalid:8080/", "*.example.invalid"),
+        ("http://localhost.example.invalid/", "*.example.invalid"),
+        ("http://serial-42.localhost.:8080/", "*.localhost"),
+    ],
+)
+def test_name_that_the_policy_cannot_allow_is_not_resolved(
+    monkeypatch: pytest.MonkeyPatch, url: str, entry: str
+) -> None:
     # The query for such a name would send the value of the template to a name server.
-    for url in ("http://serial-42.example.invalid:8080/", "http://localhost.example.invalid/"):
-        denial = http.KIND.denial(HttpCheck(t(url)), DEFAULT_POLICY)
-        assert denial is not None
-        assert "is refused by 'http.allow' of the default policy, which allows 127.0.0.0/8" in run_restricted(url)
-        for entry in ("10.0.0.0/8", "*.example.invalid"):
-            assert "cannot be resolved" in run_restricted(url, Policy("p.yaml", http=(entry,)))
+    resolved: list[object] = []
+
+    def resolve(host: object, *_arguments: object, **_options: object) -> object:
+        resolved.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    denial = http.KIND.denial(HttpCheck(t(url)), DEFAULT_POLICY)
+    assert denial is not None
+    assert "is refused by 'http.allow' of the default policy, which allows 127.0.0.0/8" in run_restricted(url)
+    assert resolved == []
+    for allowed in ("10.0.0.0/8", entry):
+        assert "cannot be resolved" in run_restricted(url, Policy("p.yaml", http=(allowed,)))
+    assert len(resolved) == 2
 
 
 def test_name_counts_as_its_addresses(server: Server) -> None:
