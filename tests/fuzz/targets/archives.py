@@ -6,8 +6,10 @@ import os
 import random
 import stat
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from genplug.capture.archive import KIND, MAX_BYTES, RootError, open_root
@@ -60,11 +62,23 @@ def run_archive(content: bytes) -> None:
     outside = scratch_directory("archive")
     path = outside / "root.tar"
     path.write_bytes(content)
-    with open_root(str(path)) as root:
+    with _use_temporary_directory(outside), open_root(str(path)) as root:
+        # Nothing is written beside the directory of the archive.
+        assert set(outside.iterdir()) == {path, root}
         size = sum(info.st_size for info in _walk(str(root)) if stat.S_ISREG(info.st_mode))
         assert size <= MAX_BYTES
         _search(str(root))
     assert list(outside.iterdir()) == [path]
+
+
+@contextmanager
+def _use_temporary_directory(directory: Path) -> Iterator[None]:
+    """Unpack archives in a directory while the context is open."""
+    previous, tempfile.tempdir = tempfile.tempdir, str(directory)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = previous
 
 
 def _walk(directory: str) -> Iterator[os.stat_result]:

@@ -9,6 +9,7 @@ from genplug.spec.connect_rules import ConnectEntry, parse_address
 from genplug.spec.globs import Glob, GlobError, escape_glob, expand_braces, has_magic
 from genplug.spec.limits import (
     MAX_EXPANDED_CHARACTERS,
+    MAX_FILTERS,
     MAX_GLOB_ALTERNATIVES,
     MAX_RENDERED_CHARACTERS,
     MAX_VALUE_COMBINATIONS,
@@ -62,6 +63,7 @@ def list_templates() -> list[bytes]:
             "${pci.address|count}",
         ),
         *("${pci.address|json}", "${pci.address|first|dirname}", "${b|gib}", "${a|unique}", "NVRM.*${pci.address}[^0]"),
+        "".join(("${name", *["|replace:x:xxxx"] * MAX_FILTERS, "}")),
     )
     return [join_parts(text.encode(), values) for text in texts]
 

@@ -180,7 +180,15 @@ def list_messages() -> list[bytes]:
                     )
                 ]
             )
+            too_many = pb.PreferredAllocationRequest(
+                container_requests=[
+                    pb.ContainerPreferredAllocationRequest(
+                        available_deviceIDs=found, must_include_deviceIDs=[*found, "gone"], allocation_size=1
+                    )
+                ]
+            )
             start = pb.PreStartContainerRequest(devices_ids=found)
+            messages.append(bytes([_RESOURCE_COUNT + number]) + too_many.SerializeToString())
             requests = (allocate, preferred, start)
             messages += [
                 bytes([method * _RESOURCE_COUNT + number]) + request.SerializeToString()
