@@ -23,7 +23,7 @@ class Footprint:
 
 
 MAX_GROWTH: Final[Mapping[str, int]] = MappingProxyType(
-    {"descriptors": 24, "threads": 12, "workers": 6, "rss_kib": 48 * _KIB}
+    {"descriptors": 40, "threads": 16, "workers": 10, "rss_kib": 48 * _KIB}
 )
 """The maximum growth of each figure over its maximum during the warm-up."""
 

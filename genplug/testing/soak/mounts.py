@@ -46,9 +46,14 @@ class SmallFileSystem:
         for path in list(self._fill.iterdir()):
             path.unlink()
 
-    def set_read_only(self, *, is_read_only: bool) -> None:
-        """Mount the file system again, read-only or writable; this fails while a file is open for writing."""
-        _run("mount", "-o", f"remount,{'ro' if is_read_only else 'rw'}", str(self._directory))
+    def set_read_only(self, *, is_read_only: bool) -> bool:
+        """Mount the directory again, read-only or writable; return whether that succeeded.
+
+        The kernel refuses a read-only mount while a file in it is open for writing (mount(2), EBUSY). Only the mount
+        is changed and not its file system, which must have no open file that was deleted, such as a plugin socket.
+        """
+        options = f"remount,bind,{'ro' if is_read_only else 'rw'}"
+        return _try("mount", "-o", options, str(self._directory))
 
 
 def can_mount() -> bool:
@@ -57,4 +62,10 @@ def can_mount() -> bool:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - mount and umount, with paths of this program
+    if not _try(*command):
+        raise OSError(f"{' '.join(command)} failed")
+
+
+def _try(*command: str) -> bool:
+    # mount and umount, with paths of this program
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603

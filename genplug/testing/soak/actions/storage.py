@@ -15,6 +15,8 @@ _CALM_KINDS: Final = frozenset({"unplug", "plug", "flap", "replug", "many-device
 """Changes that need no new file in these directories, except in that of the CDI files."""
 _KUBELET_KINDS: Final = frozenset({"kubelet-restart"})
 _MIN_SECONDS, _MAX_SECONDS = 0.1, 3.0
+_MAX_ATTEMPTS, _RETRY_SECONDS = 100, 0.05
+"""Attempts to mount a directory read-only, which fail while the agent writes a file in it."""
 
 
 class _FailingDirectory(Action):
@@ -67,7 +69,12 @@ class MountReadOnly(_FailingDirectory):
 
     async def execute(self, step: Step, machine: "Machine") -> None:
         file_system = machine.file_systems[step.value]
-        file_system.set_read_only(is_read_only=True)
+        for _ in range(_MAX_ATTEMPTS):
+            if file_system.set_read_only(is_read_only=True):
+                break
+            await machine.pause(_RETRY_SECONDS)
+        else:
+            raise OSError(f"the directory '{step.value}' cannot be mounted read-only: a file in it remains open")
         try:
             await self.execute_during(step, machine)
         finally:
