@@ -197,7 +197,7 @@ def chart(session: nox.Session) -> None:
     if not find_tool(session, "helm4", without="cannot test the chart"):
         session.error("run .ci/tools first")
     session.run("python", "deploy/helm/generate.py", "--check")
-    run_pytest(session, "-m", "helm or shells")
+    run_pytest(session, "-m", "apparmor or helm or shells")
 
 
 @nox.session

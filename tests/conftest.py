@@ -18,11 +18,16 @@ TOOLS = Path(os.environ.get("GENPLUG_TOOLS", Path.home() / ".cache/genplug/tools
 IS_ROOT = os.geteuid() == 0
 
 
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+"""Debian installs apparmor_parser in a directory that is not in the PATH of users."""
+
+
 def _has(*programs: str) -> bool:
-    return all(shutil.which(program) for program in programs)
+    return all(shutil.which(program, path=PATH) for program in programs)
 
 
 REQUIREMENTS = {
+    "apparmor": (_has("apparmor_parser"), "needs apparmor_parser: run .ci/tools"),
     "browser": (
         _has("chromium") and (TOOLS / "axe.min.js").exists(),
         "needs Chromium and axe-core: as root, run .ci/tools",

@@ -9,6 +9,10 @@ DENIALS = (errno.EACCES, errno.EPERM)
 """The errors of the system that mean that this process has no permission."""
 
 
+_ALL_IDS = ["0", "0", str((1 << 32) - 1)]
+"""The mapping of the initial user namespace: first ID inside, first ID outside, number of IDs."""
+
+
 def describe_denied_access(path: Path) -> str:
     """Return the user of this process, the owner and mode of ``path``, and what to do.
 
@@ -18,6 +22,11 @@ def describe_denied_access(path: Path) -> str:
     """
     user = os.geteuid()
     denied, status = _stat_denied(path)
+    if is_in_user_namespace():
+        return (
+            f"This process is in a user namespace, in which it has no rights to the files of root, such as {denied}. "
+            "Run the pod without 'hostUsers: false', or the container as root instead of rootless"
+        )
     text = f"This process has the user ID {user}"
     if status is None:
         return f"{text}. Run genplug as root"
@@ -37,3 +46,15 @@ def _stat_denied(path: Path) -> tuple[Path, os.stat_result | None]:
         if file == path or not os.access(file, os.X_OK):
             return file, status
     return path, None
+
+
+def is_in_user_namespace(path: Path = Path("/proc/self/uid_map")) -> bool:
+    """Return whether the user IDs of this process are not those of the host (user_namespaces(7)).
+
+    A process in the initial user namespace has all IDs.
+    """
+    try:
+        fields = path.read_text().split()
+    except OSError:
+        return False
+    return fields != _ALL_IDS

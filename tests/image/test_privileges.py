@@ -11,15 +11,19 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from genplug.observe.events import Event
 from genplug.testing.kubelet import KubeletStandIn
+from genplug.testing.machines.catalog import build_machine
 from genplug.testing.node.fake_node import FakeNode
 from tests.image.test_image import build_mounts
 from tests.support.agent_functions import use_every_function
 from tests.support.agent_process import read_log_entry
 from tests.support.image import Image, Sandbox
 from tests.support.kernel_log import crash, make_name, needs_crash_log
+from tests.support.mounts import bind_mount
+from tests.support.recipes import CONFIGS, POLICIES, RECIPES, read_expectation
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 
@@ -168,3 +172,66 @@ async def test_denied_call_is_named_in_the_log(
         entry = await read_log_entry(process, Event.WATCH_DEGRADED)
     assert "kernel uevents cannot be received" in entry["msg"]
     assert "Function not implemented; the seccomp profile, AppArmor or SELinux may deny" in entry["msg"]
+
+
+async def test_agent_in_a_user_namespace_states_why_it_cannot_reach_the_kubelet(
+    image: Image, node: FakeNode, kubelet: KubeletStandIn
+) -> None:
+    for directory in (kubelet.plugins_dir, kubelet.plugins_dir.parent, node.directory):
+        directory.chmod(0o755)
+    # The directories of pytest are not accessible to other users.
+    bundle = node.directory / "bundle"
+    node.plug("/dev/x0")
+    node.write_config("""
+        apiVersion: genplug.io/v1alpha1
+        kind: DevicePluginConfig
+        resources:
+          example.com/x: {devices: [{glob: "/dev/x*"}]}
+    """)
+    flags = ("run", "--config", "/etc/genplug", "--root", "/host", "--log-format", "json")
+    stderr = asyncio.subprocess.PIPE
+    sandbox = Sandbox(has_user_namespace=True)
+    mounts = build_mounts(node, kubelet)
+    image.bundle.chmod(0o755)
+    for path in ("/tmp", *mounts):
+        # The runtime creates missing directories as the user of the container.
+        (image.bundle / "rootfs" / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    with bind_mount(image.bundle, bundle):
+        accessible = evolve(image, bundle=bundle)
+        async with accessible.start(*flags, mounts=mounts, sandbox=sandbox, stderr=stderr) as process:
+            entry = await read_log_entry(process, Event.PLUGIN_DIR_UNUSABLE)
+    assert "This process is in a user namespace" in entry["msg"]
+    assert "Run the pod without 'hostUsers: false'" in entry["msg"]
+
+
+PLANS = """
+import contextlib, io, json, pathlib, sys
+from genplug.cli.main import main
+found = {}
+for path in sorted(pathlib.Path("/configs").iterdir()):
+    policy = pathlib.Path("/policies", path.name)
+    options = ["--policy", str(policy)] if policy.exists() else []
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        main(["plan", "--config", str(path), "--root", f"/machines/{path.stem}", "-o", "json", *options])
+    document = json.loads(output.getvalue())
+    found[path.stem] = {
+        resource["name"]: sorted(device["id"] for device in resource["devices"]) for resource in document["resources"]
+    }
+print(json.dumps(found))
+"""
+
+
+def test_recipes_find_their_devices_without_any_capability(image: Image, tmp_path: Path) -> None:
+    for recipe in RECIPES:
+        build_machine(recipe, tmp_path / recipe)
+    mounts = {"/machines": (tmp_path, "ro"), "/configs": (CONFIGS, "ro"), "/policies": (POLICIES, "ro")}
+    sandbox = Sandbox(program=PYTHON, seccomp=PROFILE, has_device_cgroup=True)
+    run = image.run(PLANS, sandbox=sandbox, mounts=mounts)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    for recipe in RECIPES:
+        expected = read_expectation(recipe)["resources"]
+        assert found[recipe].keys() == expected.keys()
+        # The expectations have one of the replicas of a device.
+        assert {name for name, devices in expected.items() if not devices.keys() <= set(found[recipe][name])} == set()

@@ -48,18 +48,26 @@ def build_image(checkout: Path, output: Path, *options: str, **environment: str)
     return output
 
 
+USER_NAMESPACE_ID = 100000
+"""The user of the host that is root in a container with a user namespace."""
+
+
 @frozen
 class Sandbox:
     """The rights of the container. The defaults are those of the chart, without a seccomp profile and device cgroup.
 
-    ``program`` replaces the entry point. ``seccomp`` is the path of a profile, ``capabilities`` are added names without
-    ``CAP_``, and ``has_device_cgroup`` is whether the container may open the default devices of runc only.
+    - ``program`` replaces the entry point.
+    - ``seccomp`` is the path of a profile.
+    - ``capabilities`` are added names without ``CAP_``.
+    - ``has_device_cgroup``: whether the container may open the default devices of runc only.
+    - ``has_user_namespace``: whether root in the container is the user :data:`USER_NAMESPACE_ID` of the host.
     """
 
     program: tuple[str, ...] = ()
     seccomp: Path | None = None
     capabilities: tuple[str, ...] = ()
     has_device_cgroup: bool = False
+    has_user_namespace: bool = False
 
 
 _DEFAULT_SANDBOX = Sandbox()
@@ -169,6 +177,10 @@ class Image:
         del changed["linux"]["resources"]
         if sandbox.has_device_cgroup:
             changed["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+        if sandbox.has_user_namespace:
+            changed["linux"]["namespaces"].append({"type": "user"})
+            mapping = [{"containerID": 0, "hostID": USER_NAMESPACE_ID, "size": 65536}]
+            changed["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
         if sandbox.seccomp is not None:
             changed["linux"]["seccomp"] = json.loads(sandbox.seccomp.read_text())
         changed["mounts"] = [mount for mount in changed["mounts"] if mount["type"] != "cgroup"]
