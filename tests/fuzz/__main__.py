@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.fuzz.inputs import limit_size, write_corpus
 from tests.fuzz.instrument import load_instrumented
-from tests.fuzz.runner import Limits, State, Statistics, fuzz, minimize
+from tests.fuzz.runner import Limits, fuzz, minimize
+from tests.fuzz.state import State, Statistics
 from tests.fuzz.target import Target
 
 

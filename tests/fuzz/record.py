@@ -11,7 +11,7 @@ from typing import Any
 
 from genplug import __version__
 from tests.fuzz.inputs import read_findings
-from tests.fuzz.runner import State, Statistics
+from tests.fuzz.state import State, Statistics
 from tests.fuzz.target import MAX_SECONDS, Target
 
 
