@@ -64,6 +64,8 @@ def main() -> int:
     parser.add_argument("--python", choices=PYTHONS, default=PYTHONS[0], help="version of Python (default: 3.11)")
     parser.add_argument("--arch", choices=MACHINES_BY_ARCH, default="amd64", help="architecture (default: amd64)")
     arguments = parser.parse_args()
+    # nfpm runs in another directory.
+    arguments.output = arguments.output.resolve()
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
         stage = Path(directory) / "stage"

@@ -43,9 +43,11 @@ def run_database() -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), Database) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1/query"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1/query"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def audit(tmp_path: Path, url: str, *names: str) -> tuple[int, str]:
@@ -66,6 +68,7 @@ def audit(tmp_path: Path, url: str, *names: str) -> tuple[int, str]:
             1,
             "bad 1.0: GHSA-test, fixed in 2.0\n1 of 2 packages have known vulnerabilities\n",
         ),
+        ([], 2, "0 of 0 packages have known vulnerabilities\n"),
     ],
 )
 def test_known_vulnerabilities_decide_about_the_exit_code(

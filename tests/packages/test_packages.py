@@ -50,7 +50,8 @@ def build_dist(checkout: Path, output: Path, **environment: str) -> Path:
     scripts = checkout / "deploy/packages"
     env = os.environ | environment
     subprocess.run([sys.executable, scripts / "build_wheel.py", "--output", output], check=True, env=env)
-    options: list[str | Path] = ["--output", output, "--python", find_python(), "--arch", ARCH]
+    # A relative path, as in nox -s release.
+    options: list[str | Path] = ["--output", os.path.relpath(output), "--python", find_python(), "--arch", ARCH]
     wheel = find_file(output, "*.whl")
     subprocess.run([sys.executable, scripts / "build.py", "--wheel", wheel, *options], check=True, env=env)
     return output
