@@ -189,6 +189,7 @@ ATTACKS = (
         "Names a file with `//`, `.`, `..`, braces, wildcards, links, /proc/self or a rendered value",
         "The rules apply to the path without repeated slashes, links and templates; `..` is refused",
         "attacks/editor/test_secrets.py::test_spelling_of_a_path_does_not_make_a_secret_visible",
+        "attacks/editor/test_secrets.py::test_links_of_the_kernel_lead_to_no_file_of_another_place",
     ),
     _attack(
         "learn-what-exists",

@@ -52,6 +52,7 @@ COMMON = """
 /run/udev/data/c240:0 = I:1
 /proc/driver/x/out -> /proc/1/environ
 /proc/self -> 1
+/proc/thread-self -> 1/task/1
 /proc/1/fd/3 -> /etc/shadow
 /proc/1/root -> /
 """
@@ -64,7 +65,14 @@ SECRETS = (
 """Files that the default policy does not allow to read. In a directory of their own, they exist on one node only."""
 ALIASES = (
     *("/dev/out", "/sys/out", "/sys/class/x/x0/device/shadow", "/run/udev/data/out", "/proc/driver/x/out"),
-    *("/proc/self/environ", "/proc/1/fd/3", "/dev/fd/3", "/proc/1/root/etc/shadow", "/proc/self/root/etc/shadow"),
+    *(
+        "/proc/self/environ",
+        "/proc/thread-self/environ",
+        "/proc/1/fd/3",
+        "/dev/fd/3",
+        "/proc/1/root/etc/shadow",
+        "/proc/self/root/etc/shadow",
+    ),
 )
 """Other paths of these files."""
 ONLY_ON_THE_FIRST = (
@@ -258,6 +266,30 @@ def test_spelling_of_a_path_does_not_make_a_secret_visible(
 ) -> None:
     first, second = nodes.compare(render(feature, spell(path, spelling)), STRICT)
     assert first == second
+
+
+MAGIC_PATHS = (
+    *("/proc/self/environ", "/proc/thread-self/environ", "/proc/self/root/etc/passwd", "/proc/self/cwd/pyproject.toml"),
+    *("/proc/1/root/etc/passwd", "/dev/fd/../../self/environ", "/proc/driver/../self/environ", "/sys/../etc/passwd"),
+)
+"""Paths of this machine through links that the kernel follows without their text (proc(5))."""
+
+
+@pytest.mark.parametrize("path", MAGIC_PATHS)
+def test_links_of_the_kernel_lead_to_no_file_of_another_place(path: str) -> None:
+    host = Host(Path("/"), environment={})
+    for spelling in (path, spell(path, 13), spell(path, 16), spell(path, 3), spell(path, 5)):
+        for feature in (FEATURES["attribute"], FEATURES["limit of a probe"]):
+            text = render(feature.replace("/dev/x0", "/dev/null"), spelling)
+            try:
+                config = load_text(text, "c.yaml", STRICT)
+            except ConfigInvalidError:
+                continue
+            output = "\n".join(_observe_node(config, host))
+            # Every Linux has this account, and this process has this variable.
+            assert "root:x:0" not in output
+            assert "PATH=" not in output
+            assert "[project]" not in output
 
 
 LITERAL = [path for path in ALIASES if path.startswith(("/sys/", "/run/udev/data/", "/proc/driver/"))]
