@@ -26,11 +26,15 @@ PAGES = ("/", "/metrics", "/readyz?verbose", "/statusz")
 
 @frozen
 class Outcome:
-    """The result of an attempt: the error of a rejected configuration, and the answers to Allocate, as texts."""
+    """The result of an attempt: the error of a rejected configuration, and the answers to Allocate, as texts.
+
+    ``healthy`` are the devices that pods could request.
+    """
 
     rejection: str
     responses: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+    healthy: frozenset[str] = frozenset()
 
 
 @frozen
@@ -62,7 +66,7 @@ class AttackedNode:
                 refusals.append(error.details() or "")
             else:
                 responses.append(str(answer))
-        return Outcome("", tuple(responses), tuple(refusals))
+        return Outcome("", tuple(responses), tuple(refusals), self.node.kubelet.devices(VICTIM).healthy)
 
     async def check_bystander(self) -> None:
         """Assert that the agent is alive, and that the resource of the other owner can still be requested."""

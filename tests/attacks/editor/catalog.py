@@ -7,15 +7,21 @@ def _attack(name: str, tried: str, stopped_by: str, *tests: str, threats: tuple[
     return Attack(f"editor-{name}", Adversary.EDITOR, tried, stopped_by, tests, threats)
 
 
+DEFAULT_POLICY_TEST = (
+    "attacks/editor/test_default_policy.py::test_attempt_gives_nothing_and_leaves_other_resources_served"
+)
 ATTACKS = (
     # Device nodes.
     _attack(
         "offer-memory-or-disk",
         "Offers /dev/mem, /dev/kmsg, a console, a disk or another node that controls the host, also under another name",
         "Device numbers, subsystems and drivers are compared with the built-in list",
+        DEFAULT_POLICY_TEST,
         "contract/test_policy_on_node.py::test_default_policy_denies_disks_and_memory",
         "contract/test_policy_on_node.py::test_policy_denies_devices_plugged_later",
         "unit/hardware/test_denied_nodes.py::test_node_that_controls_the_host_is_denied_under_any_policy",
+        "attacks/editor/test_default_policy.py::"
+        "test_device_node_that_controls_the_node_is_not_offered_under_another_name",
         "unit/hardware/test_denied_nodes.py::test_denied_node_is_excluded_under_another_path",
         "unit/hardware/test_denied_nodes.py::test_denied_real_node_is_recognized_by_its_numbers",
         threats=("An editor of the ConfigMap can expose",),
@@ -51,6 +57,7 @@ ATTACKS = (
         "mount-host-directory",
         "Mounts /, /etc, /var/lib/kubelet or the socket of the container runtime",
         "The default policy allows no mount; `mounts.allow` applies to the path with and without links",
+        DEFAULT_POLICY_TEST,
         "unit/config/decode/test_denials.py::test_default_policy_allows_no_mount",
         "contract/test_policy_on_node.py::test_mounts_are_limited_to_the_directories_of_the_policy",
         "contract/test_allocate.py::test_58_missing_mount_source_fails_allocate_and_is_not_created",
@@ -78,6 +85,7 @@ ATTACKS = (
         "set-loader-variable",
         "Sets LD_PRELOAD, PATH, BASH_ENV or another variable that controls what a container runs",
         "The built-in list of denied variables applies to literal and to rendered names",
+        DEFAULT_POLICY_TEST,
         "unit/config/decode/test_denials.py::test_default_policy_denies_variables_that_control_programs",
         "attacks/editor/test_containers.py::test_variable_that_controls_what_a_container_runs_is_refused",
         "attacks/editor/test_containers.py::test_rendered_name_and_value_of_a_variable_are_refused_to_the_pod",
@@ -88,6 +96,7 @@ ATTACKS = (
         "select-all-devices",
         "Sets NVIDIA_VISIBLE_DEVICES or a similar variable to `all`, or to the name of a CDI device",
         "These values are denied, also when they are rendered",
+        DEFAULT_POLICY_TEST,
         "unit/config/decode/test_denials.py::test_default_policy_denies_all_devices_or_none",
         "unit/config/decode/test_denials.py::test_default_policy_denies_cdi_devices_in_a_variable",
         "unit/spec/test_container_rules.py::test_denied_value_is_found_in_the_rendered_text",
@@ -104,6 +113,7 @@ ATTACKS = (
         "instruct-runtime",
         "Sets annotations from which a container runtime takes instructions",
         "The default policy allows no annotation; `cdi.k8s.io/` and `io.kubernetes.` are refused under every policy",
+        DEFAULT_POLICY_TEST,
         "unit/config/decode/test_denials.py::test_default_policy_allows_no_annotation",
         "unit/config/decode/test_denials.py::test_annotation_of_the_kubelet_is_invalid_under_any_policy",
         threats=("Injection of env and annotations",),
@@ -112,6 +122,7 @@ ATTACKS = (
         "request-foreign-cdi-device",
         "Names a CDI device of another program, such as management.nvidia.com/gpu=all",
         "The default policy allows no CDI device of another program",
+        DEFAULT_POLICY_TEST,
         "unit/config/decode/test_denials.py::test_default_policy_allows_no_cdi_device",
         "contract/test_cdi_injection.py::test_cdi_device_that_another_file_defines_is_refused_with_the_file",
     ),
@@ -135,6 +146,7 @@ ATTACKS = (
         "run-program",
         "Runs a program in `preStart` or in an `exec` probe",
         "The default policy allows no program",
+        DEFAULT_POLICY_TEST,
         "unit/config/decode/test_denials.py::test_default_policy_allows_no_program",
         threats=("exec-style health probes",),
     ),
@@ -142,6 +154,7 @@ ATTACKS = (
         "connect-to-node-services",
         "Sends a probe to a metadata service, to the kubelet, to the API server or to another host",
         "The default policy allows loopback addresses without the ports of the cluster; redirects are not followed",
+        DEFAULT_POLICY_TEST,
         "unit/health/probes/test_http.py::test_default_policy_denies_other_addresses_and_ports_of_the_cluster",
         "attacks/editor/test_connections.py::test_no_spelling_of_an_address_reaches_a_service_that_is_not_allowed",
         "attacks/editor/test_connections.py::test_service_would_be_reached_with_another_policy",
@@ -156,6 +169,7 @@ ATTACKS = (
         "connect-to-unix-socket",
         "Sends a probe to a Unix socket of the node, also through a link that changes meanwhile",
         "The default policy allows no socket; the path and the file that was opened are compared with the policy",
+        DEFAULT_POLICY_TEST,
         "attacks/editor/test_connections.py::test_socket_of_the_node_is_refused_by_default",
         "attacks/editor/test_connections.py::test_abstract_or_relative_socket_is_refused",
         "attacks/editor/test_connections.py::test_socket_that_becomes_a_link_during_the_check_is_not_followed",
@@ -177,6 +191,7 @@ ATTACKS = (
         "read-host-file",
         "Reads /etc/shadow or another file of the host into a variable, a name, a condition or a reason",
         "`read.allow` applies to the path before and after its links, and to rendered paths",
+        DEFAULT_POLICY_TEST,
         "unit/spec/test_read_rules.py::test_default_policy_refuses_other_files_and_secrets",
         "unit/hardware/test_read_policy.py::test_attribute_behind_a_link_out_of_the_allowed_files_has_no_value",
         "unit/hardware/test_read_policy.py::test_path_that_renders_to_another_file_is_refused",
@@ -224,6 +239,7 @@ ATTACKS = (
         "exhaust-agent",
         "Writes a small file that needs unbounded time or memory: filters, globs, expressions, aliases, numbers",
         "A file that exceeds a limit is refused with the limit, and the last valid configuration remains active",
+        DEFAULT_POLICY_TEST,
         "contract/test_hostile_files.py::test_file_over_a_limit_is_rejected_while_the_last_valid_one_is_active",
         "unit/config/test_limits.py::test_file_is_refused_with_the_limit_that_it_exceeds",
         "unit/config/test_limits.py::test_file_of_1_mib_takes_no_more_than_a_second",
@@ -236,6 +252,7 @@ ATTACKS = (
         "stop-agent-by-number",
         "Writes a number such as `periodSeconds: 1e-310` that blocks a loop",
         "Each number has a minimum and a maximum",
+        DEFAULT_POLICY_TEST,
         "unit/config/test_number_ranges.py::test_every_number_of_the_schema_has_a_range",
         "unit/config/test_number_ranges.py::test_number_without_sense_is_an_error_at_its_location",
     ),
