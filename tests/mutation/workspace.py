@@ -10,6 +10,8 @@ ROOT: Final = Path(__file__).parent.parent.parent
 MODULES_FILE: Final = Path(__file__).parent / "modules.toml"
 
 PACKAGE: Final = "genplug"
+DATA: Final = ("schemas",)
+"""Files that tests read by way of the package."""
 TESTS: Final = ("tests/__init__.py", "tests/conftest.py", "tests/mutation", "tests/support", "tests/unit")
 
 REWRITTEN_DECORATORS: Final = {
@@ -27,7 +29,7 @@ REWRITTEN_DECORATORS: Final = {
 def create_workspace(directory: Path, module: str, tests: list[str], also_copied: list[str]) -> None:
     """Write what mutmut needs to mutate a module into a new directory."""
     shutil.rmtree(directory, ignore_errors=True)
-    for name in (PACKAGE, *TESTS, *also_copied):
+    for name in (PACKAGE, *DATA, *TESTS, *also_copied):
         _copy(name, directory)
     _rewrite_module(directory, module)
     project = (ROOT / "pyproject.toml").read_text()
@@ -39,7 +41,7 @@ def update_workspace(directory: Path, module: str) -> None:
 
     mutmut keeps the results of functions of the module that have not changed.
     """
-    for name in (PACKAGE, *TESTS):
+    for name in (PACKAGE, *DATA, *TESTS):
         _copy(name, directory)
     _rewrite_module(directory, module)
 
@@ -68,7 +70,7 @@ def _configuration(module: str, tests: list[str], also_copied: list[str]) -> str
     values = {
         "source_paths": ["genplug"],
         "only_mutate": [module_path(module)],
-        "also_copy": also_copied,
+        "also_copy": [*DATA, *also_copied],
         "pytest_add_cli_args": [
             "-p",
             "tests.mutation.profile",

@@ -16,6 +16,7 @@ from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Device
+from genplug.spec.container_text import ContainerText
 from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_ENVIRONMENT_BYTES, MAX_VARIABLE_BYTES
 from genplug.spec.model import AllocateSpec, MountSpec, NodeAccess
@@ -31,7 +32,7 @@ from tests.support.allocation import (
     offer_devices,
 )
 from tests.support.configs import format_cdi_spec
-from tests.support.hardware import LOCATION, NAME, open_tree
+from tests.support.hardware import LOCATION, NAME, build_variables, open_tree
 
 
 def find_refusal(state: ResourceState, *ids: str) -> str:
@@ -39,6 +40,9 @@ def find_refusal(state: ResourceState, *ids: str) -> str:
     with pytest.raises(AllocationError) as caught:
         state.allocate(ids)
     assert caught.value.code is AllocationErrorCode.FAILED_PRECONDITION
+    subject, separator, _ = str(caught.value).partition(" cannot be allocated to a container: ")
+    assert separator
+    assert subject.startswith(NAME)
     return str(caught.value)
 
 
@@ -76,6 +80,16 @@ def test_container_of_a_pool_gets_the_devices_that_are_left(tree: DeviceTree) ->
     assert "does not exist" in find_refusal(state, token)
 
 
+def test_device_of_a_pool_is_usable_without_its_optional_nodes(tree: DeviceTree) -> None:
+    optional = evolve(tree.make_node("/dev/x1b"), is_optional=True)
+    partial = tree.make_device("x1", tree.make_node("/dev/x1"), optional)
+    state = build_state(tree, build_resource(tokens=1), *tree.make_healthy("x0"), *mark_healthy(partial))
+    for path in ("/dev/x0", "/dev/x1b"):
+        tree.unplug(path)
+    [node] = state.allocate(list(state.offer.grants)).nodes
+    assert node.host_path == "/dev/x1"
+
+
 def test_container_gets_the_optional_nodes_that_are_left(tree: DeviceTree) -> None:
     required, *optional = (tree.make_node(f"/dev/{name}") for name in ("a", "b", "c"))
     nodes = (required, *(evolve(node, is_optional=True) for node in optional))
@@ -109,6 +123,8 @@ def test_container_gets_all_nodes_of_a_cdi_file_or_none(tree: DeviceTree) -> Non
     state = build_state(tree, spec, *mark_healthy(tree.make_device("x", *nodes)))
     assert state.allocate(["x"]).cdi_devices
     tree.unplug("/dev/b")
+    # A new file has what exists.
+    assert [node.host_path for node in allocate_edits(state.offer, ["x"], tree.host).nodes] == ["/dev/a"]
     assert "/dev/b does not exist" in find_refusal(state, "x")
 
 
@@ -133,6 +149,15 @@ def test_templates_render_all_devices_of_the_container_in_natural_order(tree: De
     assert edits.env == (("ALL", "2,10"), ("FIRST", "x2"), ("COUNT", "2"), ("LIST", "/dev/x2 /dev/x10"))
     assert edits.annotations == (("a.example/names", '["x2", "x10"]'),)
     assert [node.host_path for node in edits.nodes] == ["/dev/x2", "/dev/x10"]
+
+
+def test_environment_has_the_resource_and_the_numbers_of_the_slices(tree: DeviceTree) -> None:
+    spec = evolve(build_resource(env={"S": "${slice}", "R": "${resource|first}"}), slices=Template.parse("4"))
+    devices = mark_healthy(*(evolve(tree.make_device(name), slices=4) for name in ("x2", "x10")))
+    state = build_state(tree, spec, *devices)
+    assert state.allocate(["x10-s1", "x2-s3", "x2-s0", "x2-s3"]).env == (("S", "8,11,41"), ("R", NAME))
+    assert state.allocate(["x10-s1"]).env == (("S", "41"), ("R", NAME))
+    assert len(state.allocate(["x2-s3", "x2-s0"]).nodes) == 1
 
 
 def test_equal_values_of_several_devices_are_repeated_unless_unique_is_used(tree: DeviceTree) -> None:
@@ -309,6 +334,13 @@ def test_50_node_with_changed_numbers_is_refused(tree: DeviceTree) -> None:
     assert "/dev/x0 is now char 240:6 and was char 240:5 when it was found" in find_refusal(state, "x0")
 
 
+def test_50_node_that_became_a_dangling_symlink_is_refused(tree: DeviceTree) -> None:
+    state = build_state(tree, build_resource(), *tree.make_healthy("x0"))
+    tree.at("/dev/x0").unlink()
+    tree.at("/dev/x0").symlink_to("gone")
+    assert find_refusal(state, "x0").endswith(": /dev/x0 is a symlink to gone, which does not exist")
+
+
 def test_59_node_replaced_by_a_symlink_to_another_is_refused(tree: DeviceTree) -> None:
     state = build_state(tree, build_resource(), *tree.make_healthy("x0"))
     tree.at("/dev/x0").unlink()
@@ -446,6 +478,65 @@ def test_values_of_a_container_are_checked_when_they_are_rendered(tree: DeviceTr
         (build_resource(annotations={"a.io/x": "\udcff"}), "the annotation a.io/x contains bytes that are not UTF-8"),
     ):
         assert reason in find_refusal(build_state(tree, evolve(resource, policy=policy), *devices), "x0")
+
+
+def test_errors_of_rendered_values_name_the_resource_and_the_text(tree: DeviceTree) -> None:
+    plain = tree.make_device("x")
+    lacks = "refers to 'index', which a device of the container does not have"
+    policy = Policy("policy.yaml", cdi=("a.example/*",), groups=(44,))
+    allocations = (
+        (AllocateSpec(cdi_devices=(Template.parse("a.example/x=${index}"),)), f"'a.example/x=${{index}}' {lacks}"),
+        (
+            AllocateSpec(cdi_devices=(Template.parse("${name}"),)),
+            "the CDI device 'x' is not valid: a CDI device name has the form VENDOR/CLASS=DEVICE",
+        ),
+        (
+            AllocateSpec(cdi_devices=(Template.parse("b.example/y=${name}"),)),
+            "the CDI device 'b.example/y=x' is refused by 'cdi.allow' of policy.yaml, which allows a.example/*",
+        ),
+        (
+            AllocateSpec(supplemental_groups=(44, 0)),
+            "the group 0 is refused by 'supplementalGroups.allow' of policy.yaml, which allows 44",
+        ),
+        (
+            AllocateSpec(annotations=(("a.io/x", ContainerText(Template.parse("${index}"))),)),
+            f"'${{index}}' {lacks}",
+        ),
+        (
+            AllocateSpec(env=build_variables({"A_${name|default:x}": "1", "A_X": "2"})),
+            "two entries of allocate.env have the name A_X, so one value would be lost",
+        ),
+    )
+    for allocate, reason in allocations:
+        spec = evolve(build_resource(), allocate=allocate, policy=policy)
+        refusal = find_refusal(build_state(tree, spec, *mark_healthy(plain)), "x")
+        assert refusal.startswith(f"a.example/x cannot be allocated to a container: {reason}"), refusal
+    allowed = evolve(build_resource(), allocate=AllocateSpec(supplemental_groups=(44,)), policy=policy)
+    assert build_state(tree, allowed, *mark_healthy(plain)).allocate(["x"]).supplemental_groups == (44,)
+
+
+def test_device_node_replaces_no_file_of_the_container(tree: DeviceTree) -> None:
+    tree.at("/opt").mkdir()
+    tree.plug("/opt/x1")
+    outside = tree.make_device("x0", tree.make_node("/dev/x0", "/etc/x"))
+    state = build_state(
+        tree, build_resource(), *mark_healthy(outside, tree.make_device("x1", tree.make_node("/opt/x1")))
+    )
+    assert find_refusal(state, "x0") == (
+        "a.example/x cannot be allocated to a container: the container path /etc/x is outside of /dev, where a device "
+        "node could replace a file of the container"
+    )
+    assert [node.container_path for node in state.allocate(["x1"]).nodes] == ["/opt/x1"]
+
+
+def test_mount_may_use_the_name_of_the_resource_and_follows_the_policy_for_targets(tree: DeviceTree) -> None:
+    tree.at("/opt/a.example/x").mkdir(parents=True)
+    named = build_resource(mounts=(build_mount_spec("/opt/${resource}", "/opt/x"),))
+    [mount] = build_state(tree, named, *tree.make_healthy("x0")).allocate(["x0"]).mounts
+    assert mount.host_path == "/opt/a.example/x"
+    program = build_resource(mounts=(build_mount_spec("/opt", "/usr/bin/${name}"),))
+    refusal = find_refusal(build_state(tree, program, *tree.make_healthy("x0")), "x0")
+    assert "a mount at '/usr/bin/x0' is refused by 'mounts.targets'" in refusal
 
 
 def test_environment_of_a_container_is_limited(tree: DeviceTree) -> None:
