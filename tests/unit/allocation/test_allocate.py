@@ -448,7 +448,17 @@ def test_two_mounts_at_the_same_container_path_are_refused(tree: DeviceTree) -> 
         tree.at(f"/var/{name}").mkdir(parents=True)
     spec = build_resource(mounts=(build_mount_spec("/var/${name}", "/var/x"),))
     state = build_state(tree, spec, *tree.make_healthy("x0", "x1"))
-    assert "/var/x0 and /var/x1 are both mounted at /var/x" in find_refusal(state, "x0", "x1")
+    assert find_refusal(state, "x0", "x1") == (
+        "a.example/x device x1 cannot be allocated to a container: /var/x0 and /var/x1 are both mounted at /var/x, or "
+        "with different options; set different container paths"
+    )
+
+
+def test_missing_optional_mount_of_a_device_does_not_end_the_mounts(tree: DeviceTree) -> None:
+    tree.at("/var/x1").mkdir(parents=True)
+    spec = build_resource(mounts=(build_mount_spec("/var/${name}", "/in/${name}", optional=True),))
+    [mount] = build_state(tree, spec, *tree.make_healthy("x0", "x1")).allocate(["x0", "x1"]).mounts
+    assert mount.container_path == "/in/x1"
 
 
 def test_relative_container_path_of_a_mount_is_refused(tree: DeviceTree) -> None:
