@@ -20,6 +20,7 @@ from genplug.health.verdict import (
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import CandidateType, Resource, Source
+from genplug.spec.regex import compile_regex
 from genplug.spec.template import Template
 from tests.support.configs import load_resource
 
@@ -333,6 +334,8 @@ def load_inventory(text: str, *devices: Device) -> Inventory:
 def test_70_selection_is_compared_by_its_texts() -> None:
     text = "devices: [{{glob: /dev/x*, where: {{name: {{matches: '{}'}}}}}}]"
     before = load_inventory(text.format("^x0$"), device("x0"))
+    # A pattern that is compiled again is another object.
+    compile_regex.cache_clear()
     assert lingering(before, load_inventory("# A comment.\n" + text.format("^x0$"))) == ["x0"]
     assert lingering(before, load_inventory(text.format("^x1$"))) == []
     assert lingering(before, load_inventory("share: {}\n" + text.format("^x0$"))) == ["x0"]
@@ -348,6 +351,13 @@ def test_70_deselected_device_leaves_also_if_its_instance_has_no_device_left() -
     found = offered(device("d", resource=Y), resources=(first,))
     assert lingering(found, offered(resources=(), scans=(first,))) == ["d"]
     assert lingering(found, offered(resources=(), scans=(changed,))) == []
+
+
+def test_70_device_that_a_changed_configuration_gives_other_nodes_has_not_returned() -> None:
+    first = evaluate_health(scanned("/dev/a", LOCATION, device("x", "/dev/a")), None, KEEP, 100)
+    pending = ProbeResults(pending={DeviceRef(X, "x"): 122.0})
+    after = evaluate_health(scanned("/dev/b", LOCATION, device("x", "/dev/b")), first, KEEP, 110, pending)
+    assert only(after) == DeviceHealth(device("x", "/dev/b"), Verdict(healthy=True, reason="", since=100))
 
 
 def test_failures_of_probes_are_kept_and_name_the_probe() -> None:
