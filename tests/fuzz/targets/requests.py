@@ -214,7 +214,7 @@ def run_socket(content: bytes) -> None:
 
 def _has_answer() -> bool:
     """Return whether the server answers a valid call; the server may end during the call."""
-    with _connect() as client, contextlib.suppress(ConnectionResetError):
+    with _connect() as client, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         client.settimeout(_DEADLINE_SECONDS)
         client.sendall(_OPTIONS_CALL)
         response = b""
