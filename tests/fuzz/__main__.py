@@ -17,7 +17,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--target", metavar="NAME", action="append", default=[], help="run this target only; repeatable"
     )
-    parser.add_argument("--minutes", metavar="N", type=float, help="time of all targets together (default: 60)")
+    parser.add_argument(
+        "--minutes",
+        metavar="N",
+        type=float,
+        help="time of all targets together (default: 60); 0 runs nothing, for --record",
+    )
     parser.add_argument("--runs", metavar="N", type=int, help="inputs of each target, instead of a time")
     parser.add_argument("--short", action="store_true", help="the number of inputs that each target has for CI")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="makes two runs equal (default: random)")
@@ -56,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     shares = sum(target.share for target in selected)
     minutes = options.minutes if options.minutes is not None else 60.0
     failed = 0
+    if minutes == 0:
+        selected = []
     for target in selected:
         if options.short or options.runs is not None:
             limits = Limits(inputs=options.runs or target.short_runs, seed=options.seed)
@@ -65,10 +72,13 @@ def main(arguments: Sequence[str]) -> int:
         findings = state.list_findings(target)
         failed += len(findings)
         print(describe_run(target, run, findings), flush=True)
-    if options.record is not None:
-        from tests.fuzz.record import build_record, write_record  # noqa: PLC0415 - imports genplug
+    from tests.fuzz.record import build_record, format_record, write_record  # noqa: PLC0415 - imports genplug
 
-        write_record(options.record, build_record(targets, state))
+    record = build_record(targets, state)
+    if not options.short:
+        print(f"\nAll runs in {options.state}:\n\n{format_record(record)}")
+    if options.record is not None:
+        write_record(options.record, record)
     return 1 if failed else 0
 
 

@@ -22,7 +22,7 @@ def build_record(targets: Iterable[Target], state: State) -> dict[str, Any]:
     for target in targets:
         run = state.statistics.get(target.name, Statistics())
         kept, found = len(read_findings(target)), len(state.list_findings(target))
-        rows.append((target.title, *_format_run(run), str(run.edges), str(kept), str(found)))
+        rows.append((target.title, *_format_run(run), format_number(run.edges), str(kept), str(found)))
         total.inputs, total.seconds = total.inputs + run.inputs, total.seconds + run.seconds
         fixed, unfixed = fixed + kept, unfixed + found
     rows.append(("all", *_format_run(total), "", str(fixed), str(unfixed)))
@@ -39,6 +39,14 @@ def build_record(targets: Iterable[Target], state: State) -> dict[str, Any]:
         "columns": ["Target", "Inputs", "Minutes", "Inputs/s", "Edges", "Findings fixed", "Findings open"],
         "rows": rows,
     }
+
+
+def format_record(record: dict[str, Any]) -> str:
+    """Return a record as a table."""
+    rows = [record["columns"], *record["rows"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(record["columns"]))]
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return "\n".join("  ".join(line) for line in lines)
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.inputs import limit_size
-from tests.fuzz.record import build_record, format_number
+from tests.fuzz.record import build_record, format_number, format_record
 from tests.fuzz.state import State, Statistics
 from tests.fuzz.target import Failure, Target, try_input
 from tests.fuzz.test_short_runs import ROOT
@@ -86,6 +86,20 @@ def test_record_has_the_sums_of_all_runs(tmp_path: Path) -> None:
     assert record["rows"][0] == ("numbers", "1 200 000", "2", "10 000", "5", "0", "1")
     assert record["rows"][-1] == ("all", "1 200 000", "2", "10 000", "", "0", "1")
     assert all(len(row) == len(record["columns"]) for row in record["rows"])
+    heading, row, total = format_record(record).splitlines()
+    assert heading.split() == [
+        "Target",
+        "Inputs",
+        "Minutes",
+        "Inputs/s",
+        "Edges",
+        "Findings",
+        "fixed",
+        "Findings",
+        "open",
+    ]
+    assert row.startswith("numbers  1 200 000")
+    assert len(heading) == len(row) == len(total)
 
 
 def test_numbers_have_groups_of_three_digits() -> None:
