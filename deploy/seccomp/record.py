@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RECORDED, MARGIN, PROFILE = (HERE / name for name in ("recorded.json", "margin.json", "genplug.json"))
 UNIT = ROOT / "deploy/systemd/genplug.service"
+FIGURES = ROOT / "docs/explanation/proof/seccomp.json"
 EPERM, ENOSYS = 1, 38
 ARCHITECTURES = ("SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64")
 _UNIT_FILTER = re.compile(r"^SystemCallFilter=.*\n", re.MULTILINE)
@@ -87,11 +88,34 @@ def build_unit(unit: str, recorded: Mapping[str, Any], margin: Mapping[str, Any]
     return rest[:position] + "".join(f"{text}\n" for text in lines) + rest[position:]
 
 
+def build_figures(recorded: Mapping[str, Any], margin: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of system calls for the documentation."""
+    agent = set(recorded["scenarios"]["agent"])
+    others = {name for scenario in recorded["scenarios"].values() for name in scenario} - agent
+    allowed = list_allowed(recorded, margin)
+    conditional = {
+        name for rule in margin["conditional"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]
+    }
+    rows = {
+        "recorded in the agent": agent,
+        "recorded only in commands": others,
+        "allowed without a condition": allowed,
+        "allowed with a condition": conditional,
+        "denied with EPERM": margin["denied"],
+    }
+    return {
+        "conditions": recorded["conditions"],
+        "columns": ["System calls", "Number"],
+        "rows": [[name, str(len(calls))] for name, calls in rows.items()],
+    }
+
+
 def build_files() -> dict[Path, str]:
     """Return the text of the generated files."""
     recorded, margin = (json.loads(path.read_text()) for path in (RECORDED, MARGIN))
     return {
         PROFILE: json.dumps(build_profile(recorded, margin), indent=2) + "\n",
+        FIGURES: json.dumps(build_figures(recorded, margin), indent=2) + "\n",
         UNIT: build_unit(UNIT.read_text(), recorded, margin),
     }
 
