@@ -98,10 +98,11 @@ def test_sequence_ends_if_no_step_applies() -> None:
     assert unplugged.world.present == set()
 
 
-def test_attributes_hang_only_after_a_settle() -> None:
+@pytest.mark.parametrize("kind", ["enospc", "erofs", "hang-attributes"])
+def test_step_that_needs_a_settled_node_is_the_first_of_a_burst(kind: str) -> None:
     steps = [burst.steps for burst in bursts(3, 600)]
-    assert any(first.kind == "hang-attributes" for first, *_ in steps)
-    assert not any(step.kind == "hang-attributes" for _, *others in steps for step in others)
+    assert any(first.kind == kind for first, *_ in steps)
+    assert not any(step.kind == kind for _, *others in steps for step in others)
 
 
 def test_removed_device_is_unhealthy_only_if_its_resource_keeps_it() -> None:

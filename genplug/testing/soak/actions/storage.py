@@ -23,6 +23,7 @@ class _FailingDirectory(Action):
     """Common to the steps of a directory; the kubelet cannot start while its directory cannot be written."""
 
     needs_root = True
+    needs_settled_node = True
     weight = 8
     max_inner_steps = 4
     directories: tuple[str, ...] = DIRECTORIES
