@@ -396,6 +396,17 @@ ATTACKS = (
         ),
     ),
     Attack(
+        "hardware-give-twice",
+        WORLD,
+        "Devices are replaced, renamed and linked while pods start, the configuration changes, and the agent and the "
+        "kubelet restart",
+        "A device remains with the ID that a pod uses; aliases of a device in use are unhealthy; Allocate checks nodes",
+        (
+            *_tests("attacks/world/test_given_twice.py", "test_no_history_gives_a_device_to_two_containers"),
+            *_tests("unit/hardware/test_identities.py", "test_no_random_history_gives_hardware_under_two_ids"),
+        ),
+    ),
+    Attack(
         "peer-starve-probes",
         WORLD,
         "Slow servers and hanging files of a resource use all workers of probes",
