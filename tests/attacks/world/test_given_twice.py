@@ -170,7 +170,7 @@ class Node:
     # The kubelet
 
     def read_lists(self) -> None:
-        """Let the kubelet read the newest lists; otherwise it chooses from older lists."""
+        """Read the newest lists as the kubelet, which otherwise chooses from older lists."""
         for name in self.manager.resources:
             if name not in self.offers:
                 self.manager.disconnect(name, self.now)
@@ -221,7 +221,7 @@ class Node:
                 self.unknown.discard(key)
 
     def report(self) -> None:
-        """Let the agent read which devices pods use."""
+        """Report to the agent which devices pods use."""
         used: dict[str, set[str]] = {}
         for allocation in self.manager.allocations.values():
             used.setdefault(allocation.resource, set()).update(allocation.ids)
