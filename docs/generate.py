@@ -53,6 +53,7 @@ from genplug.observe.events import Event  # noqa: E402
 from genplug.spec import limits  # noqa: E402
 from genplug.spec.denied_variables import DENIED_VARIABLES, RUNTIME_DEVICES  # noqa: E402
 from genplug.spec.globs import expand_braces  # noqa: E402
+from tests.attacks.catalog import load_attacks  # noqa: E402
 from tests.support.contract_points import (  # noqa: E402
     POINTS_WITHOUT_TEST,
     find_numbered_tests,
@@ -483,7 +484,20 @@ def render_contract_points(_before: str) -> Iterator[str]:
         yield f"| {number} | {text.replace('|', chr(92) + '|')} | {held_by} |"
 
 
+def render_attacks(_before: str) -> Iterator[str]:
+    """Yield a section with a table for each adversary whose attacks the tests try."""
+    attacks = load_attacks()
+    for adversary in dict.fromkeys(attack.adversary for attack in attacks):
+        yield from ("", f"## {adversary[0].upper()}{adversary[1:]}", "")
+        yield from ("| Attack | Stopped by | Tests |", "| --- | --- | --- |")
+        for attack in attacks:
+            if attack.adversary == adversary:
+                names = ", ".join(f"`{name}`" for name in attack.tests)
+                yield f"| {attack.tried} | {attack.stopped_by} | {names} |"
+
+
 GENERATORS: Mapping[str, Callable[..., Iterable[str]]] = {
+    "attacks": render_attacks,
     "attributes": render_attributes,
     "checks": render_checks,
     "commands": render_commands,

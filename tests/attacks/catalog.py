@@ -1,28 +1,17 @@
 """The red team's list: each attack that a test of this repository tries, what stops it, and the tests.
 
 Modules named ``catalog`` in the packages below ``tests.attacks`` define the entries in ``ATTACKS``.
-``python -m tests.attacks.catalog --record FILE`` writes the list as a table for the documentation.
+``python docs/generate.py`` writes the list to docs/internals/attacks.md.
 """
 
-import argparse
 import importlib
 import importlib.util
-import json
-import os
 import pkgutil
-import platform
-import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 
 from attrs import frozen
 
-import genplug
 import tests.attacks
-
-COLUMNS = ("Attack", "Adversary", "Stopped by", "Test")
 
 
 class Adversary(StrEnum):
@@ -63,35 +52,3 @@ def load_attacks() -> tuple[Attack, ...]:
         if importlib.util.find_spec(name) is not None:
             found += importlib.import_module(name).ATTACKS
     return tuple(found)
-
-
-def build_table() -> dict[str, object]:
-    """Return the list as a table with the conditions of this run."""
-    return {
-        "conditions": {
-            "date": datetime.now(tz=UTC).date().isoformat(),
-            "genplug": genplug.__version__,
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-            "cores": os.cpu_count(),
-        },
-        "columns": list(COLUMNS),
-        "rows": [
-            [attack.tried, attack.adversary, attack.stopped_by, ", ".join(f"`{test}`" for test in attack.tests)]
-            for attack in load_attacks()
-        ],
-    }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the list as a table for the documentation."""
-    parser = argparse.ArgumentParser(prog="python -m tests.attacks.catalog", description=main.__doc__)
-    parser.add_argument("--record", type=Path, required=True, metavar="FILE", help="the file to write, in JSON")
-    record: Path = parser.parse_args(arguments).record
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(build_table(), indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,12 @@
 """The red team's list is complete: its tests exist, and each threat of the contract has an attack."""
 
 import ast
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.attacks.catalog import COLUMNS, Attack, load_attacks, main
+from tests.attacks.catalog import Attack, load_attacks
 from tests.support.pages import ROOT
 
 ATTACKS = load_attacks()
@@ -60,14 +59,3 @@ def test_each_test_of_the_red_team_is_in_the_list() -> None:
         if name.startswith("test_")
     }
     assert written - listed == set()
-
-
-def test_record_is_a_table_of_texts(tmp_path: Path) -> None:
-    assert main(["--record", str(tmp_path / "proof" / "attacks.json")]) == 0
-    table = json.loads((tmp_path / "proof" / "attacks.json").read_text())
-    assert table["columns"] == list(COLUMNS)
-    assert len(table["rows"]) == len(ATTACKS)
-    assert all(
-        len(row) == len(COLUMNS) and all(isinstance(cell, str) and cell for cell in row) for row in table["rows"]
-    )
-    assert {"date", "genplug", "python", "kernel", "cores"} <= table["conditions"].keys()
