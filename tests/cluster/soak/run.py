@@ -118,7 +118,7 @@ class Soak:
             self._run_step()
 
     def _run_step(self) -> None:
-        texts = []
+        texts, names = [], set[str]()
         for name, action in self._choose_actions():
             # The choice does not depend on the time, so that a seed gives the same steps.
             choose = Random(self._choose.random())
@@ -126,6 +126,8 @@ class Soak:
                 continue
             texts.append(action.run(self._cluster, self._world, choose))
             self.figures.actions[name] += 1
+            names.add(name)
+        self._checks.is_calm = names <= {"create", "delete"}
         self._steps.append(f"step {len(self._steps) + 1}: {'; '.join(texts)}")
         if self.sabotaged_step == len(self._steps):
             self._cluster.machine.unplug(f"/dev/{min(self._world.plugged)}")
