@@ -359,6 +359,13 @@ ATTACKS = (
         ),
     ),
     Attack(
+        "world-fail-one-resource",
+        WORLD,
+        "Files, directories, sockets and the kubelet fail for one resource: EIO, ENOSPC, EROFS, refusals, garbage",
+        "Each resource has its own endpoint, scan and files; other resources are listed and allocated meanwhile",
+        _tests("attacks/world/test_other_resources.py", "test_fault_of_a_resource_stops_no_other"),
+    ),
+    Attack(
         "system-fail-task",
         WORLD,
         "A task of the agent fails by an error that genplug does not expect",
