@@ -454,11 +454,14 @@ def test_two_mounts_at_the_same_container_path_are_refused(tree: DeviceTree) -> 
     )
 
 
-def test_missing_optional_mount_of_a_device_does_not_end_the_mounts(tree: DeviceTree) -> None:
+def test_missing_optional_mount_does_not_end_the_mounts(tree: DeviceTree) -> None:
     tree.at("/var/x1").mkdir(parents=True)
+    tree.at("/var/b0").mkdir()
     spec = build_resource(mounts=(build_mount_spec("/var/${name}", "/in/${name}", optional=True),))
-    [mount] = build_state(tree, spec, *tree.make_healthy("x0", "x1")).allocate(["x0", "x1"]).mounts
-    assert mount.container_path == "/in/x1"
+    pair = tree.make_device("pair", tree.make_node("/dev/a0"), tree.make_node("/dev/b0"))
+    state = build_state(tree, spec, *mark_healthy(pair), *tree.make_healthy("x0", "x1"))
+    mounts = state.allocate(["pair", "x0", "x1"]).mounts
+    assert [mount.container_path for mount in mounts] == ["/in/b0", "/in/x1"]
 
 
 def test_relative_container_path_of_a_mount_is_refused(tree: DeviceTree) -> None:
