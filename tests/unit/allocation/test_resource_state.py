@@ -159,3 +159,9 @@ def test_preferred_devices_follow_the_settings_of_the_resource(
     available = list(state.offer.grants)[::-1]
     assert state.choose_preferred(available, [], 2) == expected
     assert state.choose_preferred(available, [available[0]], 1) == (available[0],)
+
+
+def test_preferred_devices_are_in_the_order_of_the_offer(tree: DeviceTree) -> None:
+    # The offer sorts devices by key; the order of their IDs may differ.
+    state = build_state(tree, build_resource(), *tree.make_healthy("x2", "x1", "x0"))
+    assert state.choose_preferred(["x0", "x1", "x2"], [], 2) == ("x2", "x1")
