@@ -107,6 +107,18 @@ def test_quantity_is_parsed_like_in_kubernetes(text: str, number: float | None) 
     assert parse_quantity(text) == number
 
 
+@pytest.mark.parametrize("sign", ["", "+", "-"])
+def test_integer_of_at_most_40_characters_is_exact(sign: str) -> None:
+    digits = "1" + "0" * (38 - len(sign)) + "1"
+    assert parse_quantity(sign + digits) == int(sign + digits)
+    assert parse_quantity(sign + digits + "0") == float(sign + digits + "0") != int(sign + digits + "0")
+
+
+def test_hexadecimal_number_has_at_most_40_characters() -> None:
+    assert parse_quantity("0x" + "f" * 38) == 16**38 - 1
+    assert parse_quantity("0x" + "f" * 39) is None
+
+
 @given(st.text(max_size=30))
 def test_selector_accepts_or_rejects_any_text(value: str) -> None:
     assert Selector(any_of=("*",)).accepts((value,))
