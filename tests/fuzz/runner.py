@@ -24,7 +24,7 @@ from tests.fuzz.inputs import name_input, read_corpus, read_findings
 from tests.fuzz.state import State, Statistics
 from tests.fuzz.target import Failure, Target, try_input
 
-_WALL_SECONDS = 20
+_WALL_SECONDS = 120
 """Seconds after which libFuzzer ends a process whose input still runs; processor time decides what counts as a hang."""
 _MEMORY_MIB = 1500
 _PROGRESS = re.compile(r"^#\d+\t.*?cov: (\d+) ft: (\d+) corp: (\d+)", re.MULTILINE)

@@ -28,6 +28,7 @@ def run_fuzzer(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(300)
 def test_short_run_has_no_findings(tmp_path: Path) -> None:
     run = run_fuzzer("--short", "--seed", "1", "--state", str(tmp_path))
-    assert run.returncode == 0, run.stdout + run.stderr
+    reports = "\n".join(path.read_text() for path in tmp_path.glob("findings/*/*.txt"))
+    assert run.returncode == 0, f"{run.stdout}{run.stderr}{reports}"
     for target in load_targets():
         assert f"{target.name} " in run.stdout

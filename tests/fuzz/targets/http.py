@@ -30,7 +30,7 @@ def run_request(content: bytes) -> None:
 def run_server(content: bytes) -> None:
     """Send bytes to a server; it must respond or close, never with an internal error, and only to known hosts."""
     with socket.create_connection(("127.0.0.1", _start_server())) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.sendall(content)
         client.shutdown(socket.SHUT_WR)
         response = bytearray()

@@ -109,6 +109,7 @@ TARGETS = (
         allowed=(UnknownFactError,),
         words=('"Data":', '"RegisteredDevices":', "null", "[", "{"),
         mutate=document_mutator(values=[_CHECKPOINT]),
+        short_runs=300,
     ),
     Target(
         "kubelet-config",
@@ -117,6 +118,7 @@ TARGETS = (
         lambda: [yaml.safe_dump(_KUBELET).encode(), json.dumps(_KUBELET).encode()],
         words=("featureGates:\n  ", "&a ", "*a", "!!timestamp ", "2001-99-99", "!!int ", "<<: ", "? ", "0x", "1:99"),
         mutate=document_mutator(values=[_KUBELET]),
+        short_runs=300,
     ),
     Target(
         "runtime-config",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -244,7 +245,7 @@ _ATTEMPTS = 3
 """Calls until one of them has an answer; a server that ends has no answer for the calls in progress."""
 _ANSWER_SECONDS = 0.01
 """Seconds to wait for each part of an answer to the input."""
-_DEADLINE_SECONDS = 5.0
+_DEADLINE_SECONDS = 60.0
 """Seconds within which the server answers a valid call."""
 _OPTIONS_CALL = (
     PREFACE
@@ -257,7 +258,9 @@ _OPTIONS_CALL = (
 @cache
 def _start_server() -> str:
     """Start a server with the options of the agent in a thread of this process, and return the path of its socket."""
-    path = str(scratch_directory("socket") / "s")
+    # A short path to the directory: the path of a socket has at most 107 bytes.
+    directory = os.open(scratch_directory("socket"), os.O_PATH | os.O_DIRECTORY)
+    path = f"/proc/self/fd/{directory}/s"
     is_started = threading.Event()
 
     async def serve() -> None:
