@@ -200,6 +200,18 @@ class KubeletStandIn(Recorder):
         """
         return self._plugins.client(resource)
 
+    def endpoint(self, resource: str) -> PluginClient:
+        """Return the connection on which the kubelet calls Allocate.
+
+        It remains when the failed registration of another socket removes the record of the plugin (§2.3).
+
+        Raises:
+            LookupError: no plugin has registered the resource since the start of the kubelet.
+        """
+        if resource not in self._plugins.endpoints:
+            raise LookupError(f"no plugin has registered {resource} since the start of the kubelet")
+        return self._plugins.endpoints[resource].client
+
     def cancel_stream(self, resource: str) -> None:
         """Cancel the ListAndWatch call of a resource; as after any end of a stream, the kubelet opens no other."""
         self._plugins.cancel_lists(resource)

@@ -290,7 +290,7 @@ class Machine:
             CallError: the agent refused the call, or the connection ended.
         """
         try:
-            response = await self.node.kubelet.plugin(resource).allocate([ids])
+            response = await self.node.kubelet.endpoint(resource).allocate([ids])
         except grpc.aio.AioRpcError as error:
             raise CallError(error.details() or str(error.code())) from error
         except (LookupError, grpc.aio.UsageError) as error:

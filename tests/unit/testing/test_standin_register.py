@@ -183,6 +183,23 @@ async def test_failed_second_registration_leaves_devices_healthy_after_the_strea
         assert kubelet.devices(X).healthy == {"a"}
 
 
+async def test_endpoint_allocates_after_a_failed_second_registration(kubelet_dir: Path) -> None:
+    async with (
+        KubeletStandIn(kubelet_dir, dial_timeout=0.2) as kubelet,
+        TinyPlugin(kubelet.plugins_dir, X, "a") as plugin,
+    ):
+        with pytest.raises(LookupError, match="no plugin has registered example.com/x"):
+            kubelet.endpoint(X)
+        await plugin.register()
+        await kubelet.wait_for_list(X, healthy={"a"})
+        with pytest.raises(grpc.aio.AioRpcError):
+            await plugin.register(endpoint="missing.sock")
+        with pytest.raises(LookupError):
+            kubelet.plugin(X)
+        assert kubelet.devices(X).healthy == {"a"}
+        assert len((await kubelet.endpoint(X).allocate([["a"]])).container_responses) == 1
+
+
 async def test_timeout_of_wait_for_list_states_expected_and_found_devices(kubelet: KubeletStandIn) -> None:
     async with TinyPlugin(kubelet.plugins_dir, X, "a") as plugin:
         await plugin.register()
