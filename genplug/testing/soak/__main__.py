@@ -12,7 +12,7 @@ from genplug.testing.soak.actions import ACTIONS
 from genplug.testing.soak.clock import find_compiler
 from genplug.testing.soak.model import ALL_FAMILIES, World
 from genplug.testing.soak.mounts import can_mount
-from genplug.testing.soak.report import Report, record_object, report_object, summarize
+from genplug.testing.soak.report import Report, add_run, record_object, report_object, summarize
 from genplug.testing.soak.run import Plan, run_soak, select_kinds
 
 _DESCRIPTION = """\
@@ -63,7 +63,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="remove a device without the knowledge of the model from this step on; the soak must fail",
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the log of the agent to this file")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures for the documentation")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write the figures for the documentation; an existing file gets a further column",
+    )
     parser.add_argument("--commit", default="", metavar="ID", help="commit that the record states")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="format (default: text)")
     parser.add_argument("--verbose", action="store_true", help="print each step to stderr")
@@ -109,7 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
         asyncio.run(run_soak(plan, report))
     if options.record is not None:
-        options.record.write_text(json.dumps(record_object(report, options.commit), indent=2) + "\n")
+        record = record_object(report, options.commit)
+        if options.record.exists():
+            record = add_run(json.loads(options.record.read_text()), record)
+        options.record.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(report_object(report), indent=2) if options.output == "json" else summarize(report))
     return 1 if report.failure is not None else 0
 

@@ -7,12 +7,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from genplug import __version__
 from genplug.testing.soak.footprint import Footprint, footprint_object
+
+_NO_VALUE: Final = "-"
 
 
 @frozen
@@ -101,7 +103,7 @@ def report_object(report: Report) -> dict[str, Any]:
 
 
 def record_object(report: Report, commit: str) -> dict[str, Any]:
-    """Return the record of the proof: conditions, columns and rows of text."""
+    """Return the record of the proof: conditions, columns and rows of text; a run is a column."""
 
     def number(value: float) -> str:
         return f"{value:,}".replace(",", " ")
@@ -112,6 +114,7 @@ def record_object(report: Report, commit: str) -> dict[str, Any]:
         return f"{number(len(values))} times: {times}"
 
     rows = [
+        ["Commit", commit or "not stated"],
         ["Duration", f"{report.seconds / 60:.0f} min"],
         ["Result", report.result],
         ["Seed", str(report.seed)],
@@ -128,19 +131,29 @@ def record_object(report: Report, commit: str) -> dict[str, Any]:
     if report.maximum is not None:
         samples["maximum after the warm-up"] = report.maximum
     for name, sample in samples.items():
-        moment = f"{name} ({sample.seconds / 60:.0f} min)" if name in report.footprints else name
-        rows.append([f"Use {moment}", _describe_use(sample)])
-    rows += [["Left out", ", ".join(report.left_out) or "no kind of step"]]
+        time_text = f" (at {sample.seconds / 60:.0f} min)" if name in report.footprints else ""
+        rows.append([f"Use {name}", f"{_describe_use(sample)}{time_text}"])
+    rows += [["Kinds of steps that were left out", ", ".join(report.left_out) or "none"]]
     conditions = {
         "date": time.strftime("%Y-%m-%d"),
-        "genplug": __version__ + (f" ({commit})" if commit else ""),
+        "genplug": __version__,
         "python": platform.python_version(),
         "kernel": platform.release(),
         "cores": os.cpu_count(),
         "user": "root" if os.geteuid() == 0 else "not root",
         "platform": sys.platform,
     }
-    return {"conditions": conditions, "columns": ["Figure", "Value"], "rows": rows}
+    return {"conditions": conditions, "columns": ["Figure", "Run 1"], "rows": rows}
+
+
+def add_run(previous: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the runs of a previous record and a further run."""
+    runs = len(previous["columns"]) - 1
+    added: dict[str, str] = dict(record["rows"])
+    rows = [[*row, added.pop(row[0], _NO_VALUE)] for row in previous["rows"]]
+    rows += [[name, *[_NO_VALUE] * runs, value] for name, value in added.items()]
+    columns = [*previous["columns"], f"Run {runs + 1}"]
+    return {"conditions": record["conditions"], "columns": columns, "rows": rows}
 
 
 def _describe_use(sample: Footprint) -> str:

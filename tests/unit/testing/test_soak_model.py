@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from genplug.testing.soak.actions import ACTIONS
 from genplug.testing.soak.footprint import MAX_GROWTH, Footprint, growth_error
 from genplug.testing.soak.model import ALL_FAMILIES, Configuration, ExpectedList, World, expected_lists
-from genplug.testing.soak.report import Failure, Report, quantiles, record_object, report_object
+from genplug.testing.soak.report import Failure, Report, add_run, quantiles, record_object, report_object
 from genplug.testing.soak.run import select_kinds
 from genplug.testing.soak.sequence import Burst, apply_step, generate_bursts
 from genplug.testing.soak.steps import Step
@@ -185,3 +185,14 @@ def test_report_and_record_have_their_forms() -> None:
     assert ["Result", "failed"] in record["rows"]
     assert all(len(row) == len(record["columns"]) for row in record["rows"])
     assert {type(cell) for row in record["rows"] for cell in row} == {str}
+
+
+def test_record_gets_a_column_for_a_further_run() -> None:
+    first, second = Report(7, 2.0, ("flap",), {}), Report(8, 2.0, ("plug",), {})
+    first.steps["flap"], second.steps["plug"] = 1, 2
+    record = add_run(record_object(first, "abc"), record_object(second, "def"))
+    assert record["columns"] == ["Figure", "Run 1", "Run 2"]
+    rows = {name: values for name, *values in record["rows"]}
+    assert rows["Seed"] == ["7", "8"]
+    assert rows["Commit"] == ["abc", "def"]
+    assert (rows["Steps: flap"], rows["Steps: plug"]) == (["1", "-"], ["-", "2"])

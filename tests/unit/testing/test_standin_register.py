@@ -188,7 +188,7 @@ async def test_endpoint_allocates_after_a_failed_second_registration(kubelet_dir
         KubeletStandIn(kubelet_dir, dial_timeout=0.2) as kubelet,
         TinyPlugin(kubelet.plugins_dir, X, "a") as plugin,
     ):
-        with pytest.raises(LookupError, match="no plugin has registered example.com/x"):
+        with pytest.raises(LookupError, match=r"no plugin has registered example\.com/x"):
             kubelet.endpoint(X)
         await plugin.register()
         await kubelet.wait_for_list(X, healthy={"a"})
