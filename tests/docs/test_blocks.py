@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from genplug.spec.policy import Policy
 from genplug.spec.read_rules import parse_read_rules
 from tests.docs.blocks import ROOT, Block, all_blocks
 
-CHECKED = {"yaml", "json", "python", "sh", "console"}
+CHECKED = {"yaml", "json", "python", "sh", "console", "toml"}
 UNCHECKED = {"text", "promql", "ini"}
 """Languages without examples that could be wrong: output, queries, units."""
 
@@ -76,13 +77,15 @@ def test_every_block_has_a_known_language() -> None:
     assert unknown == []
 
 
-@pytest.mark.parametrize("block", cases("json", "python", "yaml"))
+@pytest.mark.parametrize("block", cases("json", "python", "toml", "yaml"))
 def test_block_is_valid(block: Block) -> None:
     if block.not_checked:
         return
     match block.language:
         case "json":
             json.loads(block.text)
+        case "toml":
+            tomllib.loads(block.text)
         case "python":
             compile(block.text, block.location, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         case _ if block.invalid:
