@@ -20,6 +20,7 @@ SCHEMAS = {
     "doctor": "doctor.schema.json",
     "audit": "audit.schema.json",
     "audit-report": "audit-report.schema.json",
+    "soak": "soak.schema.json",
 }
 """The file of each schema, by the name that the command takes."""
 DESCRIPTION = """\

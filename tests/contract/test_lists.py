@@ -49,7 +49,7 @@ async def test_33_read_only_directory_is_reported_and_retried(node: FakeNode, ku
             entries = record_events(agent)
             unusable = await next_event(entries, Event.PLUGIN_DIR_UNUSABLE)
             assert str(mounted / "device-plugins") in unusable.text
-            assert "read-only" in unusable.text
+            assert "Read-only file system. Mount the directory read-write" in unusable.text
             await next_event(entries, Event.CONFIG_LOADED)
             assert not agent.status.is_ready
             assert agent.status.unready[0] == f"kubelet: {unusable.text}"

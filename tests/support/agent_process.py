@@ -19,14 +19,16 @@ async def start_agent(
     *options: str,
     stderr: int = asyncio.subprocess.PIPE,
     prefix: Sequence[str] = (),
+    cwd: Path | None = None,
 ) -> AsyncIterator[Process]:
     """Run ``genplug run`` with a JSON log on a node; kill the process at the end of the context if it still runs.
 
     ``prefix`` is a program with its arguments that runs the command, for example ``prlimit`` or ``setpriv``.
+    ``cwd`` is a directory with another copy of genplug.
     """
     command: list[str | Path] = [*prefix, sys.executable, "-m", "genplug", "run", "--log-format", "json", *options]
     command += ["--config", node.config_dir, "--root", node.root, "--kubelet-dir", node.kubelet_dir]
-    process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
+    process = await asyncio.create_subprocess_exec(*command, stderr=stderr, cwd=cwd)
     try:
         yield process
     finally:

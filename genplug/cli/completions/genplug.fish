@@ -206,7 +206,7 @@ complete -c genplug -n '_shtab_genplug_using bundle' -l node-name -x -d 'name of
 complete -c genplug -n '_shtab_genplug_using bundle' -l address -x -d 'address of the agent'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration or of another document'
 complete -c genplug -n '_shtab_genplug_using schema' -s h -l help -d 'show this help message and exit'
-complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation privileges record diff explanation pending refusal fleet-status conversion doctor audit audit-report" -d 'schema to print'
+complete -c genplug -n '_shtab_genplug_using schema; and test $_shtab_genplug_npos -eq 0' -ka "config policy status plan allocation validation privileges record diff explanation pending refusal fleet-status conversion doctor audit audit-report soak" -d 'schema to print'
 complete -c genplug -n '_shtab_genplug_using; and test $_shtab_genplug_npos -eq 0' -a explain -d 'print the documentation of a key, an error code, an alert, an event or a metric'
 complete -c genplug -n '_shtab_genplug_using explain' -s h -l help -d 'show this help message and exit'
 complete -c genplug -n '_shtab_genplug_using explain' -l document -xka "config policy values" -d 'document of a key'

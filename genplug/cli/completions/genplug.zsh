@@ -249,7 +249,7 @@ _shtab_genplug_run_defaults_added=0
 
 _shtab_genplug_schema_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":schema to print:(config policy status plan allocation validation privileges record diff explanation pending refusal fleet-status conversion doctor audit audit-report)"
+  ":schema to print:(config policy status plan allocation validation privileges record diff explanation pending refusal fleet-status conversion doctor audit audit-report soak)"
 )
 
 # guard to ensure default positional specs are added only once per session
