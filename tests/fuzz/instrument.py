@@ -13,7 +13,7 @@ def load_instrumented(names: Iterable[str] = ()) -> Sequence[Target]:
     """Return the targets with these names, or all targets; nothing of genplug must have been imported before.
 
     Raises:
-        KeyError: there is no target with one of the names.
+        KeyError: one of the names is not that of a target.
     """
     # The hook remains, for modules that functions import later.
     atheris.instrument_imports(include=["genplug"]).__enter__()

@@ -78,7 +78,7 @@ class AgentClock:
         """Compile the library; return the variables of a process that has this clock.
 
         Raises:
-            OSError: there is no compiler, or it fails.
+            OSError: no compiler is installed, or it fails.
         """
         compiler = find_compiler()
         if compiler is None:

@@ -85,7 +85,7 @@ def find_agent_process(cluster: Cluster) -> int:
     """Return the process ID of the agent: the first process of its container.
 
     Raises:
-        LookupError: There is no running agent.
+        LookupError: no agent is running.
     """
     for agent in cluster.get_agents():
         for status in agent["status"].get("containerStatuses", ()):

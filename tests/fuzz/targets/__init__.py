@@ -24,7 +24,7 @@ def load_targets(names: Iterable[str] = ()) -> Sequence[Target]:
     """Return the targets with these names, or all targets.
 
     Raises:
-        KeyError: there is no target with one of the names.
+        KeyError: one of the names is not that of a target.
     """
     modules = [importlib.import_module(f"{__name__}.{module}") for module in MODULES]
     targets: dict[str, Target] = {target.name: target for module in modules for target in module.TARGETS}
