@@ -22,6 +22,7 @@ from genplug.agent import Agent, Settings
 from genplug.agent.agent import ListenError
 from genplug.audit.limits import Limits, Sync
 from genplug.capture.archive import open_root
+from genplug.cli.malloc import limit_malloc_arenas
 from genplug.cli.options import format_address
 from genplug.cli.output import print_message
 from genplug.cli.run import HANDLED_SIGNALS
@@ -46,6 +47,7 @@ _ENDED = 0
 def serve(arguments: argparse.Namespace) -> int:
     """Run an agent until SIGTERM or SIGINT, then end the process with its exit code."""
     os.umask(0o077)
+    limit_malloc_arenas()
     with open_root(arguments.root) as root:
         settings = Settings(
             config=tuple(map(Path, arguments.config)),

@@ -116,7 +116,6 @@ def test_image_has_labels_environment_user_and_entrypoint(image: Image) -> None:
     assert set(config["config"]["Env"]) == {
         "PATH=/usr/bin",
         "GRPC_ENABLE_FORK_SUPPORT=0",
-        "MALLOC_ARENA_MAX=2",
         "PYTHONDONTWRITEBYTECODE=1",
     }
     labels = config["config"]["Labels"]
