@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyTyp
         "changes": latency.changes,
         "reload": latency.reload,
         "restart": latency.restart,
+        "losses": latency.losses,
         "memory": footprint.memory,
         "idle": footprint.idle,
         "devices": scale.devices,

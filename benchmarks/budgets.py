@@ -36,6 +36,8 @@ BUDGETS: Final[Mapping[str, Budget]] = MappingProxyType(
         "node vanishes to list": Budget("ms", 20),
         "configuration swapped to list": Budget("ms", 100),
         "kubelet started to 10 resources listed": Budget("ms", 300, "5300"),
+        "socket deleted to list": Budget("ms", 1000),
+        "stream ended to list": Budget("ms", 1000),
         "RSS": Budget("MiB", 52, "14"),
         "anonymous memory": Budget("MiB", 28),
         "threads": Budget(""),

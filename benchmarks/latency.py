@@ -1,10 +1,11 @@
-"""Measures latencies: start, Allocate, changes of devices and configuration, restarts of the kubelet."""
+"""Measures latencies: start, Allocate, changes of devices and configuration, restarts of the kubelet, losses."""
 
 import asyncio
 import random
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 
@@ -82,6 +83,29 @@ async def restart(runs: Runs) -> Samples:
             await busy.fake.kubelet.start()
             values.append(_MS * await busy.listed(appears))
     return {"kubelet started to 10 resources listed": values}
+
+
+async def losses(runs: Runs) -> Samples:
+    """The socket of a resource is deleted, or the kubelet ends its stream: to the next list of the resource.
+
+    The losses alternate: several lost streams in a row have longer pauses (``FREE_DISCONNECTS``).
+    """
+    sockets: list[float] = []
+    streams: list[float] = []
+    async with node() as busy, agent(busy) as process:
+        await busy.listed(process.started)
+        kubelet, resource = busy.fake.kubelet, busy.resources[0]
+        for _ in range(runs.losses):
+            for values in (sockets, streams):
+                await asyncio.sleep(SETTLED)
+                lists = len(kubelet.messages(resource))
+                lost = time.monotonic()
+                if values is streams:
+                    kubelet.cancel_stream(resource)
+                else:
+                    Path(kubelet.plugin(resource).socket).unlink()  # noqa: ASYNC240 - unlink does not wait
+                values.append(_MS * await busy.arrived(lists + 1, lost))
+    return {"socket deleted to list": sockets, "stream ended to list": streams}
 
 
 async def appear_and_vanish(busy: Node, times: int) -> tuple[list[float], list[float]]:

@@ -12,6 +12,7 @@ class Runs:
     calls: int = 5000
     changes: int = 20
     restarts: int = 12
+    losses: int = 12
     footprints: int = 3
     settle: float = 10.0
     idle: float = 30.0
@@ -27,6 +28,7 @@ QUICK = Runs(
     calls=1000,
     changes=3,
     restarts=3,
+    losses=3,
     footprints=1,
     settle=3,
     idle=10,

@@ -1,10 +1,9 @@
-"""Failed steps of an endpoint: each is an event once, with the error of the system, and ends within a second."""
+"""Failed steps of an endpoint: each is an event once, with the error of the system, and is retried."""
 
 import asyncio
 import errno
 import os
 import resource
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from genplug.kubelet.bind import bind_error
+from genplug.kubelet.endpoint_state import FREE_DISCONNECTS
 from genplug.observe.events import Event
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
@@ -21,8 +21,6 @@ from tests.support.http import get
 from tests.support.mounts import bind_mount, mount_tmpfs, remount
 from tests.support.resources import X_CONFIG, X
 from tests.support.sockets import list_plugin_sockets
-
-MAX_SECONDS = 1.0
 
 
 def fill(directory: Path) -> Iterator[Path]:
@@ -89,37 +87,40 @@ async def test_read_only_directory_is_an_event_with_the_error_of_the_system(
 
 
 @pytest.mark.parametrize("loss", ["socket", "stream"])
-async def test_devices_are_back_within_a_second_after_each_loss(
+async def test_devices_are_back_after_each_loss_without_a_failed_attempt(
     xy_node: FakeNode, kubelet: KubeletStandIn, loss: str
 ) -> None:
-    async with xy_node.run_agent(X_CONFIG):
+    # The pauses are those of tests/unit/kubelet/test_endpoint_state.py; ``python -m benchmarks`` measures the time.
+    async with xy_node.run_agent(X_CONFIG) as agent:
+        events = record_events(agent)
         await kubelet.wait_for_list(X, healthy={"x0"})
-        for number in range(4):
-            registrations = len(kubelet.registrations)
-            lost = time.monotonic()
+        await next_event(events, Event.REGISTERED)
+        for number in range(1, FREE_DISCONNECTS + 1):
             if loss == "stream":
                 kubelet.cancel_stream(X)
             else:
                 [name] = list_plugin_sockets(kubelet)
                 (kubelet.plugins_dir / name).unlink()
-            await kubelet.wait_registered(X, registrations + 1)
+            await next_event(events, Event.DISCONNECTED)
+            # Another generation would be the retry of a failed attempt.
+            registered = await next_event(events, Event.REGISTERED)
+            assert registered.facts["generation"] == number + 1
             await kubelet.wait_for_list(X, healthy={"x0"})
-            assert time.monotonic() - lost < MAX_SECONDS, number
+        assert len(kubelet.attempts) == FREE_DISCONNECTS + 1
+        assert not {Event.SERVE_FAILED, Event.REGISTRATION_FAILED} & set(drain_events(events))
 
 
-async def test_changes_are_listed_within_a_second_while_devices_flap(
-    xy_node: FakeNode, kubelet: KubeletStandIn
-) -> None:
+async def test_each_change_of_a_flapping_device_is_listed(xy_node: FakeNode, kubelet: KubeletStandIn) -> None:
+    flaps = 5
     async with xy_node.run_agent(X_CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
-        for _ in range(5):
+        for _ in range(flaps):
             # The first change is listed at once, the second has to wait for the interval between lists.
             xy_node.plug("/dev/x1")
             await kubelet.wait_for_list(X, healthy={"x0", "x1"})
-            changed = time.monotonic()
             xy_node.unplug("/dev/x1")
             await kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
-            assert time.monotonic() - changed < MAX_SECONDS
+        assert len(kubelet.messages(X)) == 1 + 2 * flaps
 
 
 def test_error_of_a_bind_is_the_error_of_the_system(tmp_path: Path) -> None:

@@ -393,8 +393,12 @@ ATTACKS = (
         (
             *_tests(
                 "contract/test_endpoint_faults.py",
-                "test_changes_are_listed_within_a_second_while_devices_flap",
-                "test_devices_are_back_within_a_second_after_each_loss",
+                "test_each_change_of_a_flapping_device_is_listed",
+                "test_devices_are_back_after_each_loss_without_a_failed_attempt",
+            ),
+            *_tests(
+                "unit/kubelet/test_endpoint_state.py",
+                "test_pauses_after_the_first_losses_are_shorter_than_a_second",
             ),
             *_tests(
                 "contract/test_search_limits.py",

@@ -180,6 +180,30 @@ def test_repeated_loss_of_the_socket_and_changes_of_options_have_no_longer_pause
         assert step.state.is_live
 
 
+@pytest.mark.parametrize("loss", [(OwnSocketLost(), StreamClosed()), (StreamClosed(),)], ids=["socket", "stream"])
+def test_pauses_after_the_first_losses_are_shorter_than_a_second(loss: tuple[Event, ...]) -> None:
+    step, now = play(*LIVE), 1.0
+    for _ in range(endpoint_state.FREE_DISCONNECTS):
+        lost = now
+        for event in loss:
+            step = next_step(step.state, event, now, 1.0)
+        if step.state.phase is Phase.LIVE:
+            assert step.state.due is not None
+            now = step.state.due
+            step = next_step(step.state, TimePassed(), now, 1.0)
+        assert step.state.phase is Phase.RETIRE
+        step = next_step(step.state, Retired(), now, 1.0)
+        assert step.state.due is not None
+        now = step.state.due
+        step = next_step(step.state, TimePassed(), now, 1.0)
+        assert step.action is Action.SERVE
+        assert now - lost == pytest.approx(endpoint_state.DISCONNECT_SECONDS)
+        for event in (Served(), Registered(), StreamOpened()):
+            step = next_step(step.state, event, now, 1.0)
+        assert step.state.is_live
+    assert endpoint_state.DISCONNECT_SECONDS < 1
+
+
 def test_changed_options_retire_the_generation() -> None:
     assert play(*LIVE, (100, OptionsChanged())).action is Action.RETIRE
 
