@@ -2,19 +2,22 @@
 
 from attrs import evolve, frozen
 
+from genplug.kubelet.token_bucket import TokenBucket
+
 DEBOUNCE_SECONDS = 0.02
 """Seconds without another event after which changed configuration files are read."""
 MAX_DEBOUNCE_SECONDS = 0.2
 """Seconds after the first event after which changed configuration files are read in any case."""
 RECHECK_SECONDS = 1.0
 """Seconds after which files are read again that may have changed before their directories were watched."""
-SCAN_INTERVAL_SECONDS = 0.2
-"""Minimum interval between two scans after events, if the first scan found a change.
+MIN_SCAN_INTERVAL_SECONDS = 0.01
+"""Minimum interval between two scans after events."""
+SCAN_BUDGET = TokenBucket(capacity=5, refill_seconds=0.2)
+"""How many scans after events may find changes.
 
-It is a part of the minimum interval between two lists, so that the two intervals do not add up.
+The first changes are found at once. Scans of later changes are less frequent, but more frequent than lists, so that
+the two intervals do not add up.
 """
-IDLE_SCAN_INTERVAL_SECONDS = 0.01
-"""Minimum interval between two scans after events, if the first scan found no change."""
 
 
 SETTLE_SECONDS = (1.0, 5.0)
@@ -72,26 +75,28 @@ class ScanTimer:
     """When devices are scanned next.
 
     ``due`` is set after an event, None without one; ``fallback_due`` is the time of the next full scan, in case an
-    event is lost. ``scanned_at`` and ``has_found`` describe the previous scan.
+    event is lost. ``scanned_at`` is the time of the previous scan.
     """
 
     fallback_due: float
     due: float | None = None
     scanned_at: float = float("-inf")
-    has_found: bool = False
+    budget: TokenBucket = SCAN_BUDGET
 
     def after_event(self, now: float) -> "ScanTimer":
-        """Return the timer after a change: due at once after a quiet time, otherwise when the interval is over."""
-        interval = SCAN_INTERVAL_SECONDS if self.has_found else IDLE_SCAN_INTERVAL_SECONDS
-        return evolve(self, due=max(now, self.scanned_at + interval) if self.due is None else self.due)
+        """Return the timer after a change: due at once, unless earlier scans found many changes."""
+        if self.due is not None:
+            return self
+        return evolve(self, due=max(now, self.scanned_at + MIN_SCAN_INTERVAL_SECONDS, self.budget.available_at))
 
     def after_scan(self, now: float, *, has_found: bool) -> "ScanTimer":
         """Return the timer after a scan of what events reported."""
-        return evolve(self, due=None, scanned_at=now, has_found=has_found)
+        budget = self.budget.take(now) if has_found else self.budget
+        return evolve(self, due=None, scanned_at=now, budget=budget)
 
     def after_full_scan(self, now: float, interval: float, *, has_found: bool) -> "ScanTimer":
         """Return the timer after a full scan: the next full scan is due in ``interval``."""
-        return ScanTimer(now + interval, None, now, has_found)
+        return evolve(self.after_scan(now, has_found=has_found), fallback_due=now + interval)
 
     @property
     def next(self) -> float:

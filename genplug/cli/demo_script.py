@@ -74,7 +74,6 @@ async def _replug(node: FakeNode, agent: Agent, used: str) -> None:
         node.plug(path)
         await node.kubelet.wait_for_list(SERIAL, lambda devices: ids[path] in devices.healthy)
     show(f"the device is healthy again, with the same ID: {ids[path]}")
-    show("(the kubelet receives at most one device list of a resource per second)")
 
 
 async def _reload(node: FakeNode, agent: Agent) -> None:

@@ -21,12 +21,14 @@ from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.endpoint_events import StreamClosed, StreamOpened
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.reports import CallAnswered, InternalErrorCaught, ListSent, Method, Reporter
+from genplug.kubelet.token_bucket import TokenBucket
 from genplug.spec.limits import MAX_RESPONSE_BYTES
 
-LIST_INTERVAL_SECONDS = 0.95
-"""Minimum interval between two lists on one stream: each list costs the kubelet a checkpoint with fsync (§4).
+LIST_BUDGET = TokenBucket(capacity=5, refill_seconds=0.95)
+"""How many changed lists a stream sends: each list costs the kubelet a checkpoint with fsync (§4).
 
-A change is in a list within a second: the scan of the change runs during the interval.
+A replaced device, or an edit of the configuration, is a change of few lists, which are sent at once. Of a device that
+appears and disappears all the time, a change is in a list within a second.
 """
 
 MAX_ALLOCATE_ATTEMPTS = 3
@@ -112,16 +114,19 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
     async def _list_and_watch(self, _request: bytes, _context: Context) -> AsyncIterator[bytes]:
         self._on_stream(StreamOpened())
         sent: tuple[ListedDevice, ...] | None = None
+        budget = LIST_BUDGET
         try:
             while not self._closing.is_set():
                 changed, listed = self._backend.changed, self._backend.value.listed
-                if listed != sent:
-                    is_change, sent = sent is not None, listed
+                now = time.monotonic()
+                if listed == sent:
+                    await _wait_first(self._closing.wait(), changed.wait())
+                elif sent is not None and budget.available_at > now:
+                    await _wait_first(self._closing.wait(), asyncio.sleep(budget.available_at - now))
+                else:
+                    budget, sent = budget if sent is None else budget.take(now), listed
                     yield wire.encode_list(listed)
                     self._report(ListSent(self._resource, len(listed), sum(device.healthy for device in listed)))
-                    if is_change:
-                        await _wait_first(self._closing.wait(), asyncio.sleep(LIST_INTERVAL_SECONDS))
-                await _wait_first(self._closing.wait(), changed.wait())
         finally:
             self._on_stream(StreamClosed())
 

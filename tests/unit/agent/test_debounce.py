@@ -1,13 +1,14 @@
 """Timers of reloads and scans: bursts are joined, and the first event is not delayed."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.agent.debounce import (
     DEBOUNCE_SECONDS,
-    IDLE_SCAN_INTERVAL_SECONDS,
     MAX_DEBOUNCE_SECONDS,
-    SCAN_INTERVAL_SECONDS,
+    MIN_SCAN_INTERVAL_SECONDS,
+    SCAN_BUDGET,
     ReloadTimer,
     ScanTimer,
     SettleTimer,
@@ -35,15 +36,22 @@ def test_scan_is_due_at_once_after_the_first_event() -> None:
     assert STARTED.after_scan(1.0, has_found=True).after_event(5.0).next == 5.0
 
 
-def test_scan_waits_for_the_interval_after_a_scan_that_found_a_change() -> None:
-    timer = STARTED.after_scan(5.0, has_found=True)
-    assert timer.after_event(5.1).next == 5.0 + SCAN_INTERVAL_SECONDS
-    assert timer.after_event(5.1).after_event(5.9).next == 5.0 + SCAN_INTERVAL_SECONDS
+def test_first_scans_that_find_changes_are_due_at_once_and_later_scans_wait() -> None:
+    timer, now = STARTED, 5.0
+    for _ in range(SCAN_BUDGET.capacity):
+        assert timer.after_event(now).next == now
+        timer = timer.after_scan(now, has_found=True)
+        now += MIN_SCAN_INTERVAL_SECONDS
+    waiting = timer.after_event(now)
+    assert waiting.next == pytest.approx(5.0 + SCAN_BUDGET.refill_seconds)
+    assert waiting.after_event(now + 0.1) == waiting
 
 
-def test_scan_waits_little_after_a_scan_that_found_no_change() -> None:
-    timer = STARTED.after_scan(5.0, has_found=False)
-    assert timer.after_event(5.01).next == 5.0 + IDLE_SCAN_INTERVAL_SECONDS
+def test_scans_that_find_no_change_wait_little() -> None:
+    timer = STARTED
+    for _ in range(100):
+        timer = timer.after_scan(5.0, has_found=False)
+    assert timer.after_event(5.005).next == 5.0 + MIN_SCAN_INTERVAL_SECONDS
 
 
 def test_full_scan_is_due_without_events() -> None:
