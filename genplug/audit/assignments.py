@@ -133,12 +133,12 @@ class Assignments:
             later = [taken[assignment.resource, id_] for id_ in assignment.ids if (assignment.resource, id_) in taken]
             if later:
                 changes.append(Ended(assignment, min(later), EndReason.ALLOCATED_AGAIN))
-            elif assignment.container is None and not is_complete and not assignment.is_ambiguous:
-                ambiguous = evolve(assignment, is_ambiguous=True)
-                changes.append(Continued(ambiguous))
-                kept[assignment.key] = _Tracked(ambiguous, is_recovered=True)
-            else:
-                kept[assignment.key] = _Tracked(assignment, is_recovered=True)
+                continue
+            continued = assignment
+            if assignment.container is None and not is_complete and not assignment.is_ambiguous:
+                continued = evolve(assignment, is_ambiguous=True)
+                changes.append(Continued(continued))
+            kept[assignment.key] = _Tracked(continued, is_recovered=True)
         return Assignments({**kept, **self.tracked}), tuple(changes)
 
     def after_allocation(self, assignment: Assignment, time: float) -> "tuple[Assignments, tuple[Change, ...]]":
@@ -199,7 +199,9 @@ class Assignments:
         The report can contain the container that had the devices before.
         """
         later = {
-            key: tracked for key, tracked in self.tracked.items() if (tracked.assignment.allocated_at or 0.0) >= time
+            key: tracked
+            for key, tracked in self.tracked.items()
+            if tracked.assignment.allocated_at is not None and tracked.assignment.allocated_at >= time
         }
         for tracked in later.values():
             for (_, resource), ids in left.items():

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from tests.mutation.profile import STATISTICS
+
 ROOT: Final = Path(__file__).parent.parent.parent
 MODULES_FILE: Final = Path(__file__).parent / "modules.toml"
 
@@ -44,6 +46,8 @@ def update_workspace(directory: Path, module: str) -> None:
     for name in (PACKAGE, *DATA, *TESTS):
         _copy(name, directory)
     _rewrite_module(directory, module)
+    # It lists the functions that each test executes. mutmut updates it for new tests, but not for changed tests.
+    (directory / "mutants" / STATISTICS).unlink(missing_ok=True)
 
 
 def _rewrite_module(directory: Path, module: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genplug.hardware.device_ids import device_id, replica_id, slice_id, token_ids, verbatim_error
+from genplug.hardware.device_ids import device_id, device_of_grant, replica_id, slice_id, token_ids, verbatim_error
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 
@@ -20,12 +20,35 @@ resources = st.sampled_from(["a.example/x", "a.example/y", "b.example/x", "nvidi
 numbers = st.integers(min_value=0, max_value=999_999)
 
 
-def test_id_is_the_node_name_or_has_a_hash() -> None:
-    assert device_id("nvidia.com/gpu", "nvidia0", is_node_name=True) == "nvidia0"
-    assert device_id("a.example/kvm", "vhost-net", is_node_name=True) == "vhost-net"
-    assert device_id("a.example/tty", "ttyUSB0", is_node_name=True) == "ttyusb0-4ix74w"
-    assert device_id("a.example/tun", "net/tun", is_node_name=True) == "net-tun-agt76h"
-    assert device_id("rdma/hca", "mlx5_0", is_node_name=False) == "mlx5-0-at2x6m"
+@pytest.mark.parametrize(
+    ("resource", "key", "is_node_name", "expected"),
+    [
+        ("nvidia.com/gpu", "nvidia0", True, "nvidia0"),
+        ("a.example/kvm", "vhost-net", True, "vhost-net"),
+        ("a.example/x", "x" * 48, True, "x" * 48),
+        ("a.example/tty", "ttyUSB0", True, "ttyusb0-4ix74w"),
+        ("a.example/tun", "net/tun", True, "net-tun-agt76h"),
+        ("rdma/hca", "mlx5_0", False, "mlx5-0-at2x6m"),
+        ("a.example/x", "/" + "a" * 48, False, "a" * 48 + "-4zmbsz"),
+        ("a.example/x", "a" * 47 + "_b", False, "a" * 47 + "-qfkhd2"),
+        ("a.example/x", "///", False, "device-ywhdzm"),
+        # The path has a byte that is not UTF-8.
+        ("a.example/x", "\udcff", False, "device-7f7222"),
+    ],
+)
+def test_id_is_the_node_name_or_has_a_hash(resource: str, key: str, expected: str, *, is_node_name: bool) -> None:
+    assert device_id(resource, key, is_node_name=is_node_name) == expected
+
+
+def test_ids_of_tokens_have_a_hash_of_the_resource() -> None:
+    assert token_ids("a.example/tun", 2) == ("a-example-tun-f5zlfr-t0", "a-example-tun-f5zlfr-t1")
+
+
+@pytest.mark.parametrize("device", ["x0", "net-tun-agt76h", "0000:3b:01.0"])
+def test_device_of_a_replica_or_slice_is_found(device: str) -> None:
+    for grant in (device, replica_id(device, 12), slice_id(device, 0)):
+        assert device_of_grant(grant) == device
+    assert device_of_grant(f"{device}-t1") == f"{device}-t1"
 
 
 def test_id_of_a_key_other_than_a_node_name_has_a_hash() -> None:
@@ -85,8 +108,17 @@ def test_key_of_another_tool_is_a_valid_verbatim_id(key: str) -> None:
     assert verbatim_error(key) == ""
 
 
-@pytest.mark.parametrize(
-    "key", ["", "x" * 49, "a b", "/dev/x", "-x", "x.", "ü", "x,y", replica_id("x", 1), slice_id("x", 1), "x-t0"]
-)
-def test_invalid_or_ambiguous_verbatim_id_is_rejected(key: str) -> None:
-    assert verbatim_error(key) != ""
+@pytest.mark.parametrize("key", ["", "a b", "/dev/x", "-x", "x.", "ü", "x,y"])
+def test_verbatim_id_with_other_characters_is_rejected(key: str) -> None:
+    assert verbatim_error(key) == (
+        "must consist of letters, digits, '-', '_', '.' and ':', with a letter or digit at both ends"
+    )
+
+
+@pytest.mark.parametrize("key", [replica_id("x", 1), slice_id("x", 1), "x-t0", "x-abcdef"])
+def test_verbatim_id_that_looks_like_another_id_is_rejected(key: str) -> None:
+    assert verbatim_error(key) == "ends with a suffix that genplug reserves for replicas, slices, tokens and hashes"
+
+
+def test_verbatim_id_that_is_too_long_is_rejected() -> None:
+    assert verbatim_error("x" * 49) == "has 49 characters, at most 48 are allowed"
