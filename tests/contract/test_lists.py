@@ -21,11 +21,9 @@ from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER
+from tests.support.lists import assert_limited_rate
 from tests.support.mounts import bind_mount, remount
 from tests.support.resources import X_CONFIG, X, Y, build_x_config, list_host_paths, plug_devices
-
-MIN_INTERVAL = 0.8
-"""Seconds between two lists on arrival when the budget is used up: a loaded machine delays each list differently."""
 
 
 def decode_lists(kubelet: KubeletStandIn, resource: str = X) -> list[list[tuple[str, str]]]:
@@ -172,13 +170,6 @@ async def test_38_each_change_sends_a_single_full_list(node: FakeNode) -> None:
     ]
 
 
-def assert_limited_rate(kubelet: KubeletStandIn) -> None:
-    """Check that no period has more changed lists than the budget allows."""
-    times = [message.time for message in kubelet.messages(X)]
-    ends = zip(times[1:], times[1 + LIST_BUDGET.capacity :], strict=False)
-    assert all(last - first > MIN_INTERVAL for first, last in ends)
-
-
 async def test_first_changes_are_sent_at_once_and_later_changes_are_combined(node: FakeNode) -> None:
     names = [f"x{number}" for number in range(30)]
     node.plug("/dev/x0")
@@ -190,7 +181,7 @@ async def test_first_changes_are_sent_at_once_and_later_changes_are_combined(nod
             await asyncio.sleep(0.04)
         await node.kubelet.wait_for_list(X, healthy=names)
 
-    assert_limited_rate(node.kubelet)
+    assert_limited_rate(node.kubelet, X)
     assert len(node.kubelet.messages(X)) < len(names)
 
 
@@ -204,7 +195,7 @@ async def test_rate_of_lists_is_limited_after_any_kind_of_change(node: FakeNode)
             await next_event(entries, Event.CONFIG_LOADED)
         node.plug("/dev/x1")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "y0", "z0"}, unhealthy=())
-    assert_limited_rate(node.kubelet)
+    assert_limited_rate(node.kubelet, X)
     assert decode_lists(node.kubelet)[1] == [("y0", "Healthy")]
 
 
@@ -238,7 +229,7 @@ async def test_39_thousand_events_in_a_second_are_combined_into_few_messages(nod
         await node.kubelet.wait_registered(X)
         await asyncio.to_thread(plug_and_unplug)
         await node.kubelet.wait_for_list(X, lambda devices: devices.healthy == {"x0"})
-        assert_limited_rate(node.kubelet)
+        assert_limited_rate(node.kubelet, X)
         assert len(node.kubelet.messages(X)) <= 10
 
 
