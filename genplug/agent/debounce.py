@@ -75,13 +75,13 @@ class ScanTimer:
     """When devices are scanned next.
 
     ``due`` is set after an event, None without one; ``fallback_due`` is the time of the next full scan, in case an
-    event is lost. ``scanned_at`` is the time of the previous scan.
+    event is lost. ``scanned_at`` is the time of the previous scan. ``budget`` limits the scans that find changes.
     """
 
     fallback_due: float
+    budget: TokenBucket
     due: float | None = None
     scanned_at: float = float("-inf")
-    budget: TokenBucket = SCAN_BUDGET
 
     def after_event(self, now: float) -> "ScanTimer":
         """Return the timer after a change: due at once, unless earlier scans found many changes."""

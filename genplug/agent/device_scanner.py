@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from genplug.agent.alias_pools import GRACE_POLLS
 from genplug.agent.blocking_calls import BlockingCalls
-from genplug.agent.debounce import ScanTimer, SettleTimer
+from genplug.agent.debounce import SCAN_BUDGET, ScanTimer, SettleTimer
 from genplug.agent.device_watches import DeviceWatches
 from genplug.agent.pending_changes import EVERYTHING, PendingChanges, ScanRelevance
 from genplug.agent.scan_job import keep_last_known
@@ -70,7 +70,7 @@ class DeviceScanner:
         self._settle_timer = SettleTimer()
         self._relevance = ScanRelevance(())
         self._is_retry_due = False
-        self._timer = ScanTimer(fallback_due=float("inf"))
+        self._timer = ScanTimer(fallback_due=float("inf"), budget=SCAN_BUDGET)
         self._wakeup = Wakeup()
         self._jobs = ScanJobs(host, calls, event_log, self._wakeup.set)
 

@@ -18,6 +18,7 @@ from genplug.testing.node.fake_node import MAJOR, FakeNode
 from tests.support.configs import CONFIG_HEADER
 from tests.support.processes import count_descriptors, wait_until_at_most
 from tests.support.resources import X_CONFIG, X, build_x_config, list_host_paths, plug_devices, write_policy
+from tests.support.scans import limit_scans_to_one
 
 FULL_CONFIG = CONFIG_HEADER + (
     "resources:\n"
@@ -70,9 +71,12 @@ async def test_50_unhealthy_device_is_refused_with_its_reason(node: FakeNode) ->
     assert "/dev/x1 is gone" in text
 
 
-async def test_50_vanished_device_is_refused_before_the_next_list(node: FakeNode) -> None:
+async def test_50_vanished_device_is_refused_before_the_next_list(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_scans_to_one(monkeypatch)
     async with run_plugin(node) as client:
-        # After a scan that finds a change, the next scan is a second later.
+        # The scan that finds this device is the last.
         node.plug("/dev/x3")
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2", "x3"})
         node.unplug("/dev/x1")

@@ -2,10 +2,13 @@
 
 import shutil
 
+import pytest
+
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.pages import code_blocks, read_page
 from tests.support.recipes import config_path
 from tests.support.resources import X, build_x_config, list_host_paths, plug_devices
+from tests.support.scans import limit_scans_to_one
 
 SOUND = build_x_config(glob="/dev/snd", source="type: directory, nodes: [{path: '/dev/snd/*', optional: true}]")
 PAIRS = build_x_config(glob="'/dev/{a,b}*'", source="groupBy: 'pair${index}'")
@@ -104,11 +107,14 @@ async def test_device_without_a_required_node_is_unhealthy_until_the_node_return
         await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 1)
 
 
-async def test_container_of_a_pool_gets_the_devices_that_are_left(node: FakeNode) -> None:
+async def test_container_of_a_pool_gets_the_devices_that_are_left(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_scans_to_one(monkeypatch)
     plug_devices(node, "x0", "x1", "x2")
     async with node.run_agent(build_x_config("tokens: 1")):
         (token,) = await node.kubelet.wait_for_list(X, lambda devices: len(devices.healthy) == 1)
-        # After a scan that finds a change, the next scan is a second later.
+        # The scan that finds this device is the last.
         node.plug("/dev/x3")
         while "/dev/x3" not in await allocate_paths(node, X, token):
             pass

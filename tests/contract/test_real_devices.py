@@ -16,6 +16,7 @@ from genplug.testing.kubelet import AdmissionError
 from genplug.testing.node.fake_node import FakeNode
 from tests.support.configs import CONFIG_HEADER
 from tests.support.resources import X_CONFIG, X, list_host_paths, plug_devices, write_policy
+from tests.support.scans import limit_scans_to_one
 
 pytestmark = pytest.mark.root
 
@@ -165,14 +166,15 @@ CHANGES: dict[str, tuple[Callable[[FakeNode], object], str]] = {
 
 @pytest.mark.parametrize(("change", "reason"), CHANGES.values(), ids=CHANGES)
 async def test_59_device_node_that_changed_since_the_list_is_not_allocated(
-    real_node: FakeNode, change: Callable[[FakeNode], object], reason: str
+    real_node: FakeNode, change: Callable[[FakeNode], object], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    limit_scans_to_one(monkeypatch)
     plug_devices(real_node, "x0", "x1")
     real_node.plug("/dev/sda", major=8, minor=0, kind="block")
     real_node.plug("/dev/mem", major=1, minor=1)
     async with real_node.run_agent(X_CONFIG):
         await real_node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
-        # After a scan that finds a change, the next scan is a second later.
+        # The scan that finds this device is the last.
         real_node.plug("/dev/x2")
         await real_node.kubelet.wait_for_list(X, healthy={"x0", "x1", "x2"})
         real_node.unplug("/dev/x0")
@@ -185,11 +187,14 @@ async def test_59_device_node_that_changed_since_the_list_is_not_allocated(
         await real_node.kubelet.admit(X, ids={"x1"}, pod="early")
 
 
-async def test_59_moved_device_node_is_allocated_at_its_new_path(real_node: FakeNode) -> None:
+async def test_59_moved_device_node_is_allocated_at_its_new_path(
+    real_node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_scans_to_one(monkeypatch)
     real_node.plug("/dev/x0")
     async with real_node.run_agent(X_CONFIG):
         await real_node.kubelet.wait_for_list(X, healthy={"x0"})
-        # After a scan that finds a change, the next scan is a second later.
+        # The scan that finds this device is the last.
         real_node.plug("/dev/x1")
         await real_node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
         real_node.plug("/dev/moved", minor=0)

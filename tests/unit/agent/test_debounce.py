@@ -14,7 +14,7 @@ from genplug.agent.debounce import (
     SettleTimer,
 )
 
-STARTED = ScanTimer(fallback_due=60.0)
+STARTED = ScanTimer(fallback_due=60.0, budget=SCAN_BUDGET)
 
 
 def test_reload_is_due_when_files_have_not_changed_for_a_moment() -> None:
@@ -56,7 +56,7 @@ def test_scans_that_find_no_change_wait_little() -> None:
 
 def test_full_scan_is_due_without_events() -> None:
     assert STARTED.next == 60.0
-    assert ScanTimer(fallback_due=0.0).after_full_scan(7.0, 60.0, has_found=False).next == 67.0
+    assert STARTED.after_full_scan(7.0, 60.0, has_found=False).next == 67.0
 
 
 def test_scan_after_an_event_does_not_postpone_the_full_scan() -> None:
