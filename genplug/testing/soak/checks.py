@@ -6,8 +6,10 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
+
+from attrs import define
 
 from genplug.testing.soak.configuration import CONFIGURATION_VARIABLE
 from genplug.testing.soak.machine import CallError, Machine, SoakError
@@ -19,46 +21,63 @@ _REQUEST_SECONDS: Final = 10
 UNKNOWN_ID: Final = "soak-unknown"
 
 
+@define
+class ListTimes:
+    """When the lists of the kubelet had the right healthy devices, and what differed before (monotonic seconds).
+
+    ``true_since`` is None while a list differs. ``were_false`` states that a list differed. ``awaited`` are the
+    differences that the last list removed.
+    """
+
+    true_since: float | None = None
+    were_false: bool = False
+    awaited: str = ""
+
+    def record(self, differences: Collection[str], now: float) -> None:
+        """Record the differences at a time."""
+        if differences:
+            self.true_since, self.were_false, self.awaited = None, True, "; ".join(differences)
+        elif self.true_since is None:
+            self.true_since = now
+
+
 class Checker:
     """Checks a machine; ``counts`` are the checks that passed, by name. ``limit`` is in seconds."""
 
     def __init__(self, machine: Machine, limit: float) -> None:
         self.counts: Counter[str] = Counter()
         self._machine = machine
+        self._kubelet = machine.node.kubelet
         self._limit = limit
 
-    async def wait_for_lists(self, world: World, without: Collection[str] = (), limit: float = 0) -> float:
-        """Wait until all device lists are as expected; return the time at which the healthy devices were (monotonic).
+    async def wait_for_lists(self, world: World, without: Collection[str] = (), limit: float = 0) -> None:
+        """Wait until all device lists are as expected.
 
         The lists of the families ``without`` are not compared. ``limit`` replaces the limit of all checks.
 
         Raises:
             SoakError: a list is not as expected within the limit.
         """
-        kubelet = self._machine.node.kubelet
         limit = limit or self._limit
         ignored = {family.resource for family in world.families if family.name in without}
         expected = {name: devices for name, devices in expected_lists(world).items() if name not in ignored}
-
-        def differences(*, healthy_only: bool) -> list[str]:
-            found = []
-            for resource, devices in expected.items():
-                known = kubelet.devices(resource)
-                if known.healthy != devices.healthy or (not healthy_only and known.unhealthy != devices.unhealthy):
-                    found.append(_describe(resource, devices, known.healthy, known.unhealthy))
-            return found
-
         try:
-            await kubelet.wait_for(lambda: not differences(healthy_only=True), limit)
-            reached = time.monotonic()
-            await kubelet.wait_for(lambda: not differences(healthy_only=False), limit)
+            await self._kubelet.wait_for(lambda: not self._list_differences(expected), limit)
         except TimeoutError:
-            found = differences(healthy_only=False)
+            found = self._list_differences(expected)
             raise SoakError(f"device lists of the kubelet after {limit:.0f} s: {'; '.join(found)}") from None
         self.counts["device lists"] += len(expected)
-        return reached
 
-    async def check_all(self, world: World, limit: float = 0) -> float | None:
+    def _list_differences(self, expected: Mapping[str, ExpectedList], *, healthy_only: bool = False) -> list[str]:
+        found = []
+        for resource, devices in expected.items():
+            known = self._kubelet.devices(resource)
+            if known.healthy != devices.healthy or (not healthy_only and known.unhealthy != devices.unhealthy):
+                unhealthy = devices.unhealthy if healthy_only else known.unhealthy
+                found.append(_describe(resource, devices, known.healthy, unhealthy))
+        return found
+
+    async def check_all(self, world: World, limit: float = 0) -> ListTimes | None:
         """Check the lists, the status and the allocations; return when the lists were true, None without a kubelet.
 
         The check is repeated until the limit, or ``limit`` seconds, because a busy machine delays the agent. Only an
@@ -67,19 +86,42 @@ class Checker:
         Raises:
             SoakError: a check failed.
         """
+        if not world.kubelet_runs:
+            await self._check_until_passed(world, limit)
+            return None
+        times = ListTimes()
+        observer = asyncio.create_task(self._observe_lists(expected_lists(world), times), name="device lists")
+        try:
+            await self._check_until_passed(world, limit)
+        finally:
+            observer.cancel()
+            await asyncio.wait([observer])
+        return times
+
+    async def _observe_lists(self, expected: Mapping[str, ExpectedList], times: ListTimes) -> None:
+        """Record each time at which the lists become true or false, until cancelled."""
+        differences: list[str] = []
+
+        def is_changed() -> bool:
+            return self._list_differences(expected, healthy_only=True) != differences
+
+        while True:
+            differences = self._list_differences(expected, healthy_only=True)
+            times.record(differences, time.monotonic())
+            await self._kubelet.wait_for(is_changed, None)
+
+    async def _check_until_passed(self, world: World, limit: float) -> None:
         deadline = time.monotonic() + (limit or self._limit)
-        reached: float | None = None
         while True:
             if world.kubelet_runs:
-                arrived = await self.wait_for_lists(world, limit=limit)
-                reached = arrived if reached is None else reached
+                await self.wait_for_lists(world, limit=limit)
             self.raise_violations()
             problems = await self._check_status(world)
             if world.kubelet_runs and not problems:
                 problems = await self._check_allocations(world)
             self.raise_violations()
             if not problems:
-                return reached
+                return
             if time.monotonic() > deadline:
                 raise SoakError("; ".join(problems[:_MAX_SHOWN]))
             await asyncio.sleep(_POLL_SECONDS)

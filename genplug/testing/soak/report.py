@@ -13,8 +13,17 @@ from attrs import define, field, frozen
 
 from genplug import __version__
 from genplug.testing.soak.footprint import Footprint, footprint_object
+from genplug.testing.soak.settles import Group, Settle, SettleTimes
 
 _NO_VALUE: Final = "-"
+_SHOWN_PREVIOUS_STEPS: Final = 4
+_MAX_CHARACTERS: Final = 240
+"""Characters of a line about a settle; a step can name all devices."""
+_GROUP_TEXTS: Final = {
+    Group.DEVICE_CHANGES: "changes of devices only",
+    Group.OTHERS: "other steps",
+    Group.MOVES: "moves of devices to another resource",
+}
 
 
 @frozen
@@ -39,14 +48,16 @@ class Report:
     inner_steps: Counter[str] = field(factory=Counter)
     checks: Counter[str] = field(factory=Counter)
     calls: Counter[str] = field(factory=Counter)
-    settle_seconds: list[float] = field(factory=list)
-    device_settle_seconds: list[float] = field(factory=list)
-    move_settle_seconds: list[float] = field(factory=list)
+    settles: dict[Group, SettleTimes] = field(factory=lambda: {group: SettleTimes() for group in Group})
     footprints: dict[str, Footprint] = field(factory=dict)
     maximum: Footprint | None = None
     seconds: float = 0.0
     stopped_by: str = ""
     failure: Failure | None = None
+
+    def add(self, settle: Settle) -> None:
+        """Add the times of a settle."""
+        self.settles[settle.group].add(settle)
 
     @property
     def result(self) -> str:
@@ -82,12 +93,12 @@ def report_object(report: Report) -> dict[str, Any]:
         "checks": dict(sorted(report.checks.items())),
         "calls": dict(sorted(report.calls.items())),
         "settles": {
-            "count": len(report.settle_seconds),
-            "seconds": quantiles(report.settle_seconds),
-            "deviceChanges": len(report.device_settle_seconds),
-            "deviceChangeSeconds": quantiles(report.device_settle_seconds),
-            "moves": len(report.move_settle_seconds),
-            "moveSeconds": quantiles(report.move_settle_seconds),
+            group.value: {
+                "count": len(times.seconds),
+                "seconds": quantiles(times.seconds),
+                "slowest": [_settle_object(settle) for settle in times.slowest],
+            }
+            for group, times in report.settles.items()
         },
         "footprints": {name: footprint_object(sample) for name, sample in report.footprints.items()},
         "maximum": None if report.maximum is None else footprint_object(report.maximum),
@@ -99,6 +110,17 @@ def report_object(report: Report) -> dict[str, Any]:
             "message": failure.message,
             "replay": failure.replay,
         },
+    }
+
+
+def _settle_object(settle: Settle) -> dict[str, Any]:
+    return {
+        "seconds": round(settle.seconds, 3),
+        "time": settle.time,
+        "step": settle.step,
+        "steps": list(settle.steps),
+        "previousSteps": list(settle.previous_steps),
+        "awaited": settle.awaited,
     }
 
 
@@ -119,10 +141,13 @@ def record_object(report: Report, commit: str) -> dict[str, Any]:
         ["Result", report.result],
         ["Seed", str(report.seed)],
         ["Steps", number(report.steps.total() + report.inner_steps.total())],
-        ["Settles", number(len(report.settle_seconds) + len(report.move_settle_seconds))],
-        ["Time to the true list after changes of devices only", seconds(report.device_settle_seconds)],
-        ["Time to the true list after all steps except moves", seconds(report.settle_seconds)],
-        ["Time to the true list after moves of devices to another resource", seconds(report.move_settle_seconds)],
+        ["Settles", number(sum(len(times.seconds) for times in report.settles.values()))],
+    ]
+    changes, others, moves = (report.settles[group].seconds for group in Group)
+    rows += [
+        ["Time to the true list after changes of devices only", seconds(changes)],
+        ["Time to the true list after all steps except moves", seconds([*changes, *others])],
+        ["Time to the true list after moves of devices to another resource", seconds(moves)],
     ]
     rows += [[f"Checks: {name}", number(count)] for name, count in sorted(report.checks.items())]
     rows += [[f"Calls at once: {name}", number(count)] for name, count in sorted(report.calls.items())]
@@ -169,8 +194,21 @@ def summarize(report: Report) -> str:
         f"result: {report.result}",
         *(": ".join(row) for row in record_object(report, "")["rows"] if row[0] != "Result"),
     ]
+    for group, times in report.settles.items():
+        if times.slowest:
+            lines += ["", f"slowest after {_GROUP_TEXTS[group]}:"]
+            lines += [line for settle in times.slowest for line in _describe_settle(settle)]
     if (failure := report.failure) is not None:
         lines += ["", f"check failed at step {failure.step}: {failure.message}", "last steps:"]
         lines += [f"  {step}" for step in failure.steps]
         lines += [f"replay: {failure.replay}"]
     return "\n".join(lines)
+
+
+def _describe_settle(settle: Settle) -> list[str]:
+    lines = [
+        f"  {settle.seconds:.2f} s after {settle.time}: {settle.awaited or 'the lists were true at once'}",
+        *(f"    {step}" for step in settle.previous_steps[-_SHOWN_PREVIOUS_STEPS:]),
+        *(f"  > {step}" for step in settle.steps),
+    ]
+    return [line if len(line) <= _MAX_CHARACTERS else f"{line[: _MAX_CHARACTERS - 3]}..." for line in lines]

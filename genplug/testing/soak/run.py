@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from genplug.testing.soak.machine import Machine, SoakError
 from genplug.testing.soak.model import World, expected_lists
 from genplug.testing.soak.report import Failure, Report
 from genplug.testing.soak.sequence import Burst, apply_step, generate_bursts
+from genplug.testing.soak.settles import Group, Moves, Settle
 from genplug.testing.soak.steps import Step
 
 _WARM_UP_SHARE: Final = 0.15
@@ -92,6 +94,9 @@ class _Runner:
         self._warm_up: list[Footprint] = []
         self._last: Footprint | None = None
         self._world = plan.world
+        self._settled = plan.world
+        """The last state in which the lists of the kubelet were compared."""
+        self._moves = Moves()
         self._shown = started
 
     def fail(self, message: str) -> None:
@@ -109,7 +114,7 @@ class _Runner:
         for burst in generate_bursts(plan.seed, plan.kinds, plan.world):
             if self._is_over(burst):
                 break
-            previous = self._world
+            previous_steps = tuple(self._recent)
             for number, step in enumerate(burst.steps, start=burst.first):
                 self._step = number
                 self._recent.append(f"{number} {step}")
@@ -117,7 +122,7 @@ class _Runner:
                     print(f"{time.monotonic() - self._started:8.1f} s  step {number}: {step}", file=sys.stderr)
                 await self._execute(step)
             self._world = burst.world
-            await self._settle(previous, burst.steps)
+            await self._settle(burst, previous_steps)
             self._measure()
             self._show_progress()
         else:
@@ -144,21 +149,31 @@ class _Runner:
         if self._plan.sabotage and self._step >= self._plan.sabotage:
             self._machine.unplug(min(self._world.present))
         await self._machine.execute(step)
+        self._moves.record(before, self._world, time.monotonic())
         self._report.steps[step.kind] += 1
         self._report.inner_steps.update(inner.kind for inner in step.inner)
         self.checker.raise_violations()
 
-    async def _settle(self, previous: World, steps: tuple[Step, ...]) -> None:
-        changed = time.monotonic()
-        reached = await self.checker.check_all(self._world)
-        if reached is not None and expected_lists(previous) != expected_lists(self._world):
-            seconds = reached - changed
-            if _moved_devices(previous, self._world):
-                self._report.move_settle_seconds.append(seconds)
-                return
-            self._report.settle_seconds.append(seconds)
-            if all(step.kind in _DEVICE_KINDS for step in steps):
-                self._report.device_settle_seconds.append(seconds)
+    async def _settle(self, burst: Burst, previous_steps: tuple[str, ...]) -> None:
+        world, changed = burst.world, time.monotonic()
+        text = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+        withheld = self._moves.withheld(world, changed)
+        times = await self.checker.check_all(world)
+        if times is None:
+            return
+        previous, self._settled = self._settled, world
+        self._moves.settle(world)
+        if times.true_since is None or (not times.were_false and expected_lists(previous) == expected_lists(world)):
+            return
+        if withheld:
+            group = Group.MOVES
+        elif all(step.kind in _DEVICE_KINDS for step in burst.steps):
+            group = Group.DEVICE_CHANGES
+        else:
+            group = Group.OTHERS
+        steps = tuple(f"{number} {step}" for number, step in enumerate(burst.steps, start=burst.first))
+        seconds = times.true_since - changed
+        self._report.add(Settle(group, seconds, self._step, steps, previous_steps, text, times.awaited))
 
     def _measure(self) -> None:
         seconds = time.monotonic() - self._started
@@ -192,11 +207,6 @@ class _Runner:
                 file=sys.stderr,
                 flush=True,
             )
-
-
-def _moved_devices(previous: World, world: World) -> bool:
-    claimed = {family.claims for family in world.families} - {""}
-    return bool(claimed & (previous.configuration.without ^ world.configuration.without))
 
 
 def select_kinds(

@@ -13,11 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genplug.testing.soak.actions import ACTIONS
+from genplug.testing.soak.checks import ListTimes
 from genplug.testing.soak.footprint import MAX_GROWTH, Footprint, growth_error
 from genplug.testing.soak.model import ALL_FAMILIES, Configuration, ExpectedList, World, expected_lists
-from genplug.testing.soak.report import Failure, Report, add_run, quantiles, record_object, report_object
+from genplug.testing.soak.report import (
+    Failure,
+    Report,
+    add_run,
+    quantiles,
+    record_object,
+    report_object,
+    summarize,
+)
 from genplug.testing.soak.run import select_kinds
 from genplug.testing.soak.sequence import Burst, apply_step, generate_bursts
+from genplug.testing.soak.settles import WITHHELD_SECONDS, Group, Moves, Settle
 from genplug.testing.soak.steps import Step
 from tests.support.outputs import check_output
 
@@ -176,15 +186,78 @@ def test_report_and_record_have_their_forms() -> None:
     sample = Footprint(60.0, 40, 16, 3, 61_440)
     report.footprints["in the middle"] = report.maximum = sample
     report.steps["flap"] = 1200
-    report.settle_seconds = [0.2, 1.0]
+    for seconds in (0.2, 1.0):
+        report.add(settle(seconds))
+    report.add(evolve(settle(2.0), group=Group.OTHERS))
     report.failure = Failure(3, ("3 flap x0",), "a list differs", "python -m genplug.testing.soak --seed 7")
     check_output(json.loads(json.dumps(report_object(report))))
     record = record_object(report, "abc")
     assert set(record) == {"conditions", "columns", "rows"}
     assert ["Steps: flap", "1 200"] in record["rows"]
     assert ["Result", "failed"] in record["rows"]
+    figures = dict(record["rows"])
+    assert figures["Time to the true list after changes of devices only"].startswith("2 times: p50 0.60 s")
+    assert figures["Time to the true list after all steps except moves"].startswith("3 times: p50 1.00 s")
     assert all(len(row) == len(record["columns"]) for row in record["rows"])
     assert {type(cell) for row in record["rows"] for cell in row} == {str}
+
+
+def settle(seconds: float, step: int = 3) -> Settle:
+    steps, previous = (f"{step} unplug plain0",), (f"{step - 1} wipe",)
+    awaited = "example.com/plain: plain0 must not be listed as healthy"
+    return Settle(Group.DEVICE_CHANGES, seconds, step, steps, previous, "2026-11-28T06:59:50.123Z", awaited)
+
+
+def test_report_keeps_the_slowest_settles_of_each_group() -> None:
+    report = Report(7, 2.0, ("unplug",), {})
+    for step in range(1, 101):
+        report.add(settle(float(step % 50), step))
+    report.add(evolve(settle(99.0), group=Group.MOVES))
+    settles = report_object(report)["settles"]
+    slowest = settles["deviceChanges"]["slowest"]
+    assert [(kept["seconds"], kept["step"]) for kept in slowest] == [(49, 49), (49, 99), (48, 48), (48, 98), (47, 47)]
+    assert settles["deviceChanges"]["count"] == 100
+    assert [kept["seconds"] for kept in settles["moves"]["slowest"]] == [99]
+    assert settles["others"]["slowest"] == []
+
+
+def test_text_names_the_slowest_settle_its_steps_and_what_the_list_lacked() -> None:
+    report = Report(7, 2.0, ("unplug",), {})
+    report.add(settle(6.46, 12))
+    lines = summarize(report).splitlines()
+    start = lines.index("slowest after changes of devices only:")
+    awaited = "example.com/plain: plain0 must not be listed as healthy"
+    assert lines[start + 1 : start + 4] == [
+        f"  6.46 s after 2026-11-28T06:59:50.123Z: {awaited}",
+        "    11 wipe",
+        "  > 12 unplug plain0",
+    ]
+
+
+def test_time_of_true_lists_is_that_of_the_last_time_at_which_they_became_true() -> None:
+    times = ListTimes()
+    times.record([], 1.0)
+    times.record(["a differs"], 2.0)
+    assert times.true_since is None
+    times.record([], 3.0)
+    times.record([], 4.0)
+    assert (times.were_false, times.awaited) == (True, "a differs")
+    assert times.true_since == pytest.approx(3.0)
+
+
+def test_present_device_may_be_withheld_after_a_move_until_it_was_listed_or_the_time_is_over() -> None:
+    before = WORLD.unplug(["plain0"])
+    moved = evolve(before, configuration=Configuration(1, frozenset({"plain"})))
+    moves = Moves()
+    moves.record(WORLD, before, 10.0)
+    assert moves.withheld(before, 10.0) == set()
+    moves.record(before, moved, 10.0)
+    assert moves.withheld(moved, 11.0) == {f"plain{number}" for number in range(1, 8)}
+    moves.settle(moved)
+    assert moves.withheld(moved, 41.0) == set()
+    plugged = moved.plug(["plain0"])
+    assert moves.withheld(plugged, 41.0) == {"plain0"}
+    assert moves.withheld(plugged, 10.0 + WITHHELD_SECONDS) == set()
 
 
 def test_record_gets_a_column_for_a_further_run() -> None:
