@@ -19,7 +19,8 @@ _OPTIONS = (
     # (docs/internals/kubelet-contract.md §1.3).
     ("grpc.max_receive_message_length", 16 << 20),
 )
-_SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ENOTSOCK, errno.ELOOP)
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_SYSTEM_ERRORS = (*_LIMITS, errno.EACCES, errno.EPERM, errno.ENOTSOCK, errno.ELOOP)
 """The errors of connect(2) and socket(2) that gRPC reports as a part of a longer text."""
 
 
@@ -31,24 +32,27 @@ class SocketMissingError(CallError):
     """A call that failed because the socket does not exist."""
 
 
-async def call(socket: Path, method: str, request: bytes, *, deadline: float, wait: bool = False) -> bytes:
-    """Return the response to a call of ``method`` (``/service/Method``).
+class SystemLimitError(CallError):
+    """A call that failed because this process could not get what a connection needs, for example a descriptor."""
 
-    With ``wait``, the call waits up to ``deadline`` (seconds) for a server that does not listen on the socket yet.
+
+async def call(socket: Path, method: str, request: bytes, *, deadline: float) -> bytes:
+    """Return the response to a call of ``method`` (``/service/Method``) within ``deadline`` (seconds).
 
     Raises:
         SocketMissingError: the socket does not exist.
+        SystemLimitError: this process has no descriptor, memory or thread for the call.
         CallError: the server responded with an error, or not within the deadline, or the call cannot be made.
     """
     try:
         async with grpc.aio.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
             unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-            return await unary(request, timeout=deadline, wait_for_ready=wait)
+            return await unary(request, timeout=deadline)
     except grpc.aio.AioRpcError as error:
         raise _convert_error(error, socket, deadline) from error
     except Exception as error:
         # For example no descriptor or no thread for the connection. The library has no common type for its errors.
-        raise CallError(f"the call to {socket} cannot be made: {error}") from error
+        raise SystemLimitError(f"the call to {socket} cannot be made: {error}") from error
 
 
 def _convert_error(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -> CallError:
@@ -57,7 +61,8 @@ def _convert_error(error: grpc.aio.AioRpcError, socket: Path, deadline: float) -
         for number in _SYSTEM_ERRORS:
             if os.strerror(number) in details:
                 hint = f". {describe_denied_access(socket)}" if number in DENIALS else ""
-                return CallError(f"cannot connect to {socket}: {os.strerror(number)}{hint}")
+                error_type = SystemLimitError if number in _LIMITS else CallError
+                return error_type(f"cannot connect to {socket}: {os.strerror(number)}{hint}")
     if os.strerror(errno.ECONNREFUSED) in details:
         return CallError(f"connection refused: no process listens on {socket}")
     if os.strerror(errno.ENOENT) in details:

@@ -17,7 +17,7 @@ import grpc
 
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.bind import bind_error
-from genplug.kubelet.client import CallError, call
+from genplug.kubelet.client import CallError, SocketMissingError, SystemLimitError, call
 from genplug.kubelet.denied_access import DENIALS, describe_denied_access
 from genplug.kubelet.endpoint_events import (
     Event,
@@ -195,7 +195,9 @@ class Endpoint:
         try:
             # The server has to respond before the kubelet dials it (§2.3).
             method = method_path(DEVICE_PLUGIN, "GetDevicePluginOptions")
-            await call(self._socket, method, b"", deadline=_SELF_CHECK_SECONDS, wait=True)
+            await call(self._socket, method, b"", deadline=_SELF_CHECK_SECONDS)
+        except SocketMissingError:
+            return ServeFailed(f"another process removed its socket in {self._directory} as soon as it was bound")
         except CallError as error:
             # Each attempt has another socket: without its name, repeated failures have the same text.
             return ServeFailed(f"its server does not respond: {str(error).replace(str(self._socket), 'its socket')}")
@@ -225,7 +227,7 @@ class Endpoint:
                 return OwnSocketLost()
             await self._registrar.register(self.resource, self._socket.name, self._backend.value.options)
         except CallError as error:
-            return RegisterFailed(str(error))
+            return RegisterFailed(str(error), is_system_limit=isinstance(error, SystemLimitError))
         except OSError as error:
             return RegisterFailed(f"cannot stat the socket in {self._directory}: {error.strerror or error}")
         return Registered()

@@ -36,9 +36,13 @@ class Registered:
 
 @frozen
 class RegisterFailed:
-    """Register failed; ``error`` is the message of the kubelet or of the transport."""
+    """Register failed; ``error`` is the message of the kubelet or of the transport.
+
+    ``is_system_limit`` states that the agent had no descriptor, memory or thread for the call.
+    """
 
     error: str
+    is_system_limit: bool = False
 
 
 @frozen

@@ -49,6 +49,9 @@ STABLE_SECONDS = 30.0
 """A disconnect after a stream of at least this duration does not count as a repeated failure."""
 _OLD_STREAM_REASON = "kubelet.sock was replaced, but the stream is open"
 _RETRY_SECONDS = (0.1, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+_MAX_LOCAL_FAILURES = 2
+"""The failures that extend the pause if the kubelet is not the reason: such an attempt does not cost the kubelet
+anything, so that it is repeated every second, and the devices are back soon after the system has recovered."""
 
 
 class Action(StrEnum):
@@ -137,14 +140,15 @@ def next_step(state: EndpointState, event: Event, now: Seconds, jitter: float) -
         case Phase.SERVE, Served():
             return _register_or_wait(state, now)
         case Phase.SERVE, ServeFailed(error):
-            return Step(_back_off(state, Phase.SERVE, f"cannot serve: {error}", now, jitter))
+            return Step(_back_off(state, Phase.SERVE, f"cannot serve: {error}", now, jitter, is_local=True))
         case Phase.REGISTER, Registered():
             return _on_registered(state, now)
-        case Phase.REGISTER, RegisterFailed(error):
+        case Phase.REGISTER, RegisterFailed(error, is_local):
             # The kubelet can open a stream although Register timed out. The stream proves the registration.
             if state.streams:
                 return Step(_enter_live(state, now))
-            return Step(_back_off(state, Phase.WAIT, f"Register failed: {error}", now, jitter))
+            reason = f"Register failed: {error}"
+            return Step(_back_off(state, Phase.WAIT, reason, now, jitter, is_local=is_local))
         case Phase.RETIRE, Retired():
             return _on_retired(state, now, jitter)
     return Step(state)
@@ -172,9 +176,13 @@ def _enter_live(state: EndpointState, now: Seconds) -> EndpointState:
     return _enter(state, Phase.LIVE, now, now + OLD_STREAM_SECONDS, reason)
 
 
-def _back_off(state: EndpointState, phase: Phase, reason: str, now: Seconds, jitter: float) -> EndpointState:
+def _back_off(  # noqa: PLR0913 - the fields of the next state
+    state: EndpointState, phase: Phase, reason: str, now: Seconds, jitter: float, *, is_local: bool = False
+) -> EndpointState:
+    """Enter a phase with a pause. ``is_local`` states that the kubelet is not the reason for the failure."""
     failures = state.failures + 1
-    return evolve(_enter(state, phase, now, now + retry_delay(failures, jitter), reason), failures=failures)
+    pause = retry_delay(min(failures, _MAX_LOCAL_FAILURES) if is_local else failures, jitter)
+    return evolve(_enter(state, phase, now, now + pause, reason), failures=failures)
 
 
 def _register_or_wait(state: EndpointState, now: Seconds) -> Step:

@@ -49,6 +49,11 @@ class EndpointRun:
         return [(change.current.generation, change.current.phase.value) for change in changes]
 
     @property
+    def reasons(self) -> list[str]:
+        """The reason of each change."""
+        return [report.current.reason for report in self.reports if isinstance(report, PhaseChanged)]
+
+    @property
     def sockets(self) -> list[Path]:
         """The sockets of endpoints in the directory."""
         return [self._directory.path / name for name in self._directory.list_sockets().own]

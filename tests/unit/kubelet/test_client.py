@@ -1,12 +1,12 @@
-"""Calls on a Unix socket: the messages of their errors, and waiting for a server."""
+"""Calls on a Unix socket: the messages of their errors, and servers that start later."""
 
-import asyncio
+import resource
 import socket
 
 import pytest
 
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
-from genplug.kubelet.client import CallError, call
+from genplug.kubelet.client import CallError, SocketMissingError, SystemLimitError, call
 from genplug.testing.kubelet import KubeletStandIn
 from tests.support.tiny_plugin import TinyPlugin
 
@@ -41,12 +41,21 @@ async def test_call_of_an_unknown_method_states_message_and_status(kubelet: Kube
         await call(kubelet.socket, GET_OPTIONS, b"", deadline=5)
 
 
-async def test_call_with_wait_reaches_a_server_that_starts_later(kubelet: KubeletStandIn) -> None:
+async def test_call_reaches_a_server_that_started_after_a_failed_call(kubelet: KubeletStandIn) -> None:
     later = kubelet.plugins_dir / "tiny.sock"
-    calling = asyncio.create_task(call(later, GET_OPTIONS, b"", deadline=10, wait=True))
-    with pytest.raises(CallError, match="does not exist"):
+    with pytest.raises(SocketMissingError, match="does not exist"):
         await call(later, GET_OPTIONS, b"", deadline=10)
-    assert not calling.done()
     async with TinyPlugin(kubelet.plugins_dir, "example.com/x") as plugin:
-        assert await calling == b""
+        assert await call(later, GET_OPTIONS, b"", deadline=10) == b""
         assert plugin.methods == ["GetDevicePluginOptions"]
+
+
+async def test_call_without_a_free_descriptor_is_an_error_of_a_limit_of_the_system(kubelet: KubeletStandIn) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The limit is on the number of a new descriptor, and the numbers of the standard streams are used.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(SystemLimitError, match="Too many open files"):
+            await call(kubelet.socket, GET_OPTIONS, b"", deadline=5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

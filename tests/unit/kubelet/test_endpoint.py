@@ -92,6 +92,25 @@ async def test_endpoint_serves_again_when_its_socket_is_removed_at_bind(kubelet:
         await kubelet.wait_for_list(X, healthy={"x0"})
 
 
+@pytest.mark.parametrize("turns", [5, 6, 11, 15])
+async def test_endpoint_serves_again_at_once_when_its_socket_is_removed_before_its_server_is_called(
+    kubelet: KubeletStandIn, turns: int
+) -> None:
+    # A kubelet that starts removes all sockets. After these turns of the event loop, the server is bound, and the call
+    # that checks it has no connection yet.
+    async with EndpointRun(kubelet.plugins_dir, X, OneDevice("x0")) as run:
+        while not run.sockets:  # noqa: ASYNC110 - a turn of the event loop is a step of the start
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for socket in run.sockets:
+            socket.unlink()
+        run.list_directory()
+        # Less than the deadline of the call.
+        await kubelet.wait_for_list(X, healthy={"x0"}, timeout=3)
+        assert not any("does not respond" in reason for reason in run.reasons)
+
+
 async def test_endpoint_does_not_register_when_its_socket_is_removed_before(kubelet: KubeletStandIn) -> None:
     def remove_first_socket(report: Report) -> None:
         if isinstance(report, PhaseChanged) and (report.current.phase, report.current.generation) == (

@@ -86,6 +86,29 @@ def test_failed_register_backs_off_from_a_tenth_of_a_second_to_thirty_seconds() 
     assert pauses == [0.1, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
+@pytest.mark.parametrize(
+    ("action", "failure"),
+    [
+        (Action.SERVE, ServeFailed("no space")),
+        (Action.REGISTER, RegisterFailed("no descriptor", is_system_limit=True)),
+    ],
+)
+def test_failure_for_which_the_kubelet_is_not_the_reason_is_retried_every_second(
+    action: Action, failure: ServeFailed | RegisterFailed
+) -> None:
+    step = play((0, Served())) if action is Action.REGISTER else play()
+    now, pauses = 0.0, []
+    for failures in range(1, 7):
+        step = next_step(step.state, failure, now, 0.0)
+        assert step.state.due is not None
+        assert step.state.failures == failures
+        pauses.append(round(step.state.due - now, 3))
+        now = step.state.due
+        step = next_step(step.state, TimePassed(), now, 0.0)
+        assert step.action is action
+    assert pauses == [0.1, 1, 1, 1, 1, 1]
+
+
 def test_jitter_extends_the_retry_delay_by_up_to_a_quarter() -> None:
     assert endpoint_state.retry_delay(2, 0.0) == 1.0
     assert endpoint_state.retry_delay(2, 0.999) == pytest.approx(1.25, abs=0.001)
