@@ -25,7 +25,7 @@ UNKNOWN_ID: Final = "soak-unknown"
 class ListTimes:
     """When the lists of the kubelet had the right healthy devices, and what differed before (monotonic seconds).
 
-    ``true_since`` is None while a list differs. ``were_false`` states that a list differed. ``awaited`` are the
+    ``true_since`` has no value while a list differs. ``were_false`` states that a list differed. ``awaited`` are the
     differences that the last list removed.
     """
 

@@ -19,7 +19,7 @@ reports every 10 s (``Ledger.grace`` and ``Settings.drain_seconds``). The rest i
 
 
 class Group(StrEnum):
-    """What a settle follows."""
+    """The kinds of changes that precede a settle."""
 
     DEVICE_CHANGES = "deviceChanges"
     """Devices were added and removed, nothing else happened."""
