@@ -13,6 +13,7 @@ from genplug.hardware.identities import Contender, Denial, Ledger, Loss, Owner, 
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan
 from genplug.spec.diagnostic import Diagnostic, WarningCode
 from genplug.spec.limits import MAX_IDS_PER_HOUR
+from genplug.spec.location import SourceLocation
 
 
 @frozen
@@ -41,11 +42,13 @@ def resolve_conflicts(scans: Mapping[str, ResourceScan], ledger: Ledger, now: fl
         return Resolution({name: scan.devices for name, scan in scans.items()}, outcomes, (), ledger, {})
     denied = [contender for contender in contenders if contender.owner in denials]
     conflicts = [
-        _build_conflict(denials[contender.owner], contender)
+        _build_conflict(denial, first, contender)
         for contender in denied
-        if denials[contender.owner].loss is Loss.CLAIMED
+        if (denial := denials[contender.owner]).loss is Loss.CLAIMED and (first := denial.device) is not None
     ]
-    reasons = {contender.owner: _outcome_reason(denials[contender.owner]) for contender in denied}
+    reasons: dict[tuple[str, str | None], str] = {
+        contender.owner: _outcome_reason(denials[contender.owner]) for contender in denied
+    }
     return Resolution(
         devices={
             name: tuple(device for device in scan.devices if (device.resource, device.id) not in denials)
@@ -65,62 +68,62 @@ def resolve_conflicts(scans: Mapping[str, ResourceScan], ledger: Ledger, now: fl
 
 def _warn_about_links(denied: Iterable[Contender], denials: Mapping[Owner, Denial]) -> Iterator[Diagnostic]:
     """Yield a warning for each source whose IDs are made of one of several links to a device."""
-    seen: set[object] = set()
+    seen: set[SourceLocation] = set()
     for contender in denied:
-        denial, device = denials[contender.owner], contender.device
-        first = denial.device
-        is_link = denial.loss in {Loss.SAME, Loss.UNKNOWN} and first is not None and device.is_via_link
-        if not is_link or first is None or not first.is_via_link or first.resource != device.resource:
+        first, second = denials[contender.owner].device, contender.device
+        if first is None or set(first.identities) != set(second.identities):
             continue
-        sources = {source.location: source for source in contender.resource.sources}
-        source = sources.get(first.location)
-        if source is None or source.id is not None or source.group_by is not None or first.location in seen:
+        has_path_id = any(
+            source.location == first.location and source.id is None and source.group_by is None
+            for source in contender.resource.sources
+        )
+        if not (has_path_id and first.is_via_link and second.is_via_link) or first.location in seen:
             continue
         seen.add(first.location)
         yield Diagnostic(
             WarningCode.UNSTABLE_ID,
             first.location,
-            f"{', '.join(map(printable, first.candidates))} and {', '.join(map(printable, device.candidates))} are "
-            "links to the same device, and the ID is made of the first of them that exists",
+            f"{printable(first.candidates[0])} and {printable(second.candidates[0])} are links to the same device, and "
+            "the ID is made of the first of them that exists",
             f"resources.{contender.resource.configured_name}",
             hint="select one link to each device with a narrower glob, or write an 'id' of an attribute of the device",
         )
 
 
-def _mark_denied(outcomes: Iterable[CandidateOutcome], reasons: Mapping[Owner, str]) -> Iterable[CandidateOutcome]:
+def _mark_denied(
+    outcomes: Iterable[CandidateOutcome], reasons: Mapping[tuple[str, str | None], str]
+) -> Iterable[CandidateOutcome]:
     for outcome in outcomes:
-        reason = reasons.get(Owner(outcome.resource, outcome.device)) if outcome.device is not None else None
+        reason = reasons.get((outcome.resource, outcome.device))
         yield outcome if reason is None else evolve(outcome, device=None, reason=reason)
 
 
 def _outcome_reason(denial: Denial) -> str:
     other = f"device {denial.other.id} of {denial.other.resource}"
-    match denial.loss:
-        case Loss.SAME if denial.device is not None:
-            return same_node_reason(denial.device)
-        case Loss.CLAIMED if denial.thing[0] == "id":
+    match denial:
+        case Denial(Loss.SAME, device=Device() as first):
+            return same_node_reason(first)
+        case Denial(Loss.CLAIMED, thing=("id", _)):
             return f"has the same ID as {other}"
-        case Loss.HELD:
+        case Denial(Loss.CLAIMED, device=Device(location=location)):
+            return f"claimed by resource {denial.other.resource} at {location}"
+        case Denial(Loss.HELD):
             return f"withheld: it is the hardware of {other}, which a pod may still use"
-        case Loss.MOVED:
+        case Denial(Loss.MOVED):
             return f"withheld: its ID is that of the hardware of {other}, and a pod may still use it"
-        case Loss.UNSTABLE:
+        case Denial(Loss.UNSTABLE):
             return (
                 f"its hardware has had {MAX_IDS_PER_HOUR} IDs within an hour; write an 'id' template of a value that "
                 "does not change"
             )
-        case Loss.UNKNOWN:
+        case _:
             return (
                 f"withheld: it is the same hardware as {other}, and the kubelet has not reported which of them pods use"
             )
-        case _:
-            location = f" at {denial.device.location}" if denial.device is not None else ""
-            return f"claimed by resource {denial.other.resource}{location}"
 
 
-def _build_conflict(denial: Denial, second: Contender) -> DeviceConflict:
-    device, first = second.device, denial.device
-    location = first.location if first is not None else "an earlier configuration"
+def _build_conflict(denial: Denial, first: Device, second: Contender) -> DeviceConflict:
+    device, location = second.device, first.location
     why = "the first gets it"
     if denial.is_in_use:
         why = f"a pod uses it as {denial.other.id} of {denial.other.resource}"

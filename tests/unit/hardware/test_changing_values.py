@@ -70,6 +70,10 @@ def test_id_of_a_changing_value_is_left_out_after_many_changes(tree: NodeTree) -
         ids |= {device.id for device in inventory.devices["a.example/x"]}
     assert len(ids) == 1 + MAX_IDS_PER_HOUR
     assert inventory is not None
-    assert f"has had {MAX_IDS_PER_HOUR} IDs within an hour" in find_reason(inventory, "/dev/x0", "a.example/x")
+    assert find_reason(inventory, "/dev/x0", "a.example/x") == (
+        f"its hardware has had {MAX_IDS_PER_HOUR} IDs within an hour; write an 'id' template of a value that does not "
+        "change"
+    )
+    assert not inventory.withheld
     inventory, _ = scan(tree, resource, "other", ledger, 300 + HOUR, inventory)
     assert len(inventory.devices["a.example/x"]) == 1
