@@ -115,7 +115,7 @@ async def test_each_change_of_a_flapping_device_is_listed(xy_node: FakeNode, kub
     async with xy_node.run_agent(X_CONFIG):
         await kubelet.wait_for_list(X, healthy={"x0"})
         for _ in range(flaps):
-            # The first change is listed at once, the second has to wait for the interval between lists.
+            # The first changes are listed at once; each of the others waits until the budget of lists allows it.
             xy_node.plug("/dev/x1")
             await kubelet.wait_for_list(X, healthy={"x0", "x1"})
             xy_node.unplug("/dev/x1")

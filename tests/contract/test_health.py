@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,9 +171,10 @@ async def test_47_hung_probe_at_start_does_not_delay_the_first_list(node: FakeNo
         files.hang("x0")
         for name in ("x0", "x1"):
             node.plug(f"/dev/{name}")
-        async with node.run_agent(build_probe_config("file: {path: '/sys/hanging/${name}', equals: ok}")):
-            # The list is sent before the timeout of the hung probe, which is 5 s.
-            await node.kubelet.wait_for_list(X, healthy={"x0", "x1"}, timeout=4)
+        probe = "timeoutSeconds: 60, file: {path: '/sys/hanging/${name}', equals: ok}"
+        async with node.run_agent(build_probe_config(probe)):
+            # The list is sent before the timeout of the hung probe.
+            await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
 @pytest.fixture
@@ -256,10 +256,9 @@ async def test_slow_probes_of_a_resource_do_not_delay_the_probes_of_others(node:
                 await node.kubelet.wait_for_list(resource, healthy={device})
             node.write("/sys/file/state", "bad")
             listener.close()
-            began = time.monotonic()
+            # The timeout of the slow probes is longer than these waits.
             await node.kubelet.wait_for_list("example.com/files", unhealthy={"file"})
             await node.kubelet.wait_for_list("example.com/sockets", unhealthy={"socket"})
-            assert time.monotonic() - began < 5
 
 
 async def test_hung_probe_does_not_delay_process_exit(node: FakeNode) -> None:
@@ -271,9 +270,8 @@ async def test_hung_probe_does_not_delay_process_exit(node: FakeNode) -> None:
         with hold_file(node.locate("/sys/x0/state")) as held:
             await wait_until_awaited(held)
             process.terminate()
-            code, seconds = await wait_for_exit(process)
+            code = await wait_for_exit(process)
         assert code == 0
-        assert seconds < 2
 
 
 async def test_48_probe_exception_is_reported_and_keeps_the_stream_open(node: FakeNode) -> None:

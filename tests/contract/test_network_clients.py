@@ -61,12 +61,12 @@ async def test_idle_connections_neither_end_nor_grow_the_agent(
                     stack.callback(writer.close)
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-                assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200")
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
                 writer.close()
                 assert count_threads(process) <= threads + 2
                 assert read_resident_kib(process) <= memory + 8192
-                assert (await asyncio.wait_for(kubelet.admit(X), 2)).ids == ("x0",)
+                assert (await kubelet.admit(X)).ids == ("x0",)
                 xy_node.plug("/dev/x1")
                 await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         process.send_signal(signal.SIGTERM)
-        assert (await wait_for_exit(process))[0] == 0
+        assert await wait_for_exit(process) == 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,10 +101,8 @@ async def test_65_hung_program_is_killed_with_its_children_after_the_timeout(
     node.plug("/dev/x0")
     async with node.run_agent(build_pre_start_config(program, timeout=0.5), policy=policy):
         await node.kubelet.wait_for_list(X, healthy={"x0"})
-        started = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError, match=r"took longer than 0.5 s: waiting"):
             await node.kubelet.plugin(X).pre_start_container(["x0"])
-        assert time.monotonic() - started < 10
         await wait_for_process_end(int(child.read_text()))
 
 

@@ -19,7 +19,7 @@ from genplug.observe.events import Event
 from genplug.testing.kubelet import KubeletStandIn, PluginClient
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
-from tests.support.events import drain_events
+from tests.support.events import drain_events, record_times
 from tests.support.metrics import read_metrics
 from tests.support.processes import count_threads
 from tests.support.resources import X_CONFIG, XY_CONFIG, X, Y, build_config, build_x_config, plug_devices, write_policy
@@ -72,10 +72,8 @@ async def test_01_agent_waits_for_kubelet_sock_and_registers_when_it_appears(xy_
         assert str(late.socket) in event.text
         await next_event(entries, Event.ENDPOINT_PHASE_CHANGED, "waiting for kubelet.sock")
         assert [reason.split(":")[0] for reason in agent.status.unready] == ["kubelet", X]
-        started = time.monotonic()
         async with late:
             await late.wait_for_list(X, healthy={"x0"})
-            assert late.registrations[0].time - started < 2
             await next_event(entries, Event.REGISTERED)
             assert agent.status.is_ready
 
@@ -88,31 +86,29 @@ async def test_01_kubelet_sock_that_appears_without_a_wipe_gets_registrations(
         await next_event(record_events(agent), Event.ENDPOINT_PHASE_CHANGED, "waiting for kubelet.sock")
         sockets = {name: inode for name, inode in list_plugin_sockets(kubelet).items() if name != hidden.name}
         assert len(sockets) == 1
-        appeared = time.monotonic()
         hidden.rename(kubelet.socket)
         await kubelet.wait_for_list(X, healthy={"x0"})
-        assert kubelet.registrations[0].time - appeared < 2
         assert list_plugin_sockets(kubelet) == sockets
 
 
-async def test_02_stale_kubelet_sock_is_retried_with_back_off(xy_node: FakeNode) -> None:
+async def test_02_stale_kubelet_sock_is_retried_with_back_off(
+    xy_node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a new kubelet.sock, the attempt after the third would follow in an hour.
+    monkeypatch.setattr(endpoint_state, "_RETRY_SECONDS", (0.1, 1.0, 3600.0))
     late = KubeletStandIn(xy_node.directory / "l")
     await late.start()
     await late.crash()
     assert late.socket.is_socket()
     async with xy_node.run_agent(X_CONFIG, kubelet_dir=xy_node.directory / "l") as agent:
-        entries = record_events(agent)
-        times = []
+        entries, times = record_events(agent), record_times(agent, Event.REGISTRATION_FAILED)
         for _ in range(3):
             assert "connection refused" in (await next_event(entries, Event.REGISTRATION_FAILED)).text
-            times.append(time.monotonic())
-        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-        assert 0.1 <= gaps[0] < 1 <= gaps[1]
-        # Without a new kubelet.sock, the next attempt would follow in two seconds.
-        started = time.monotonic()
+        first, second = (later - earlier for earlier, later in itertools.pairwise(times))
+        assert first >= 0.1
+        assert second >= 1
         async with late:
             await late.wait_for_list(X, healthy={"x0"})
-            assert late.registrations[0].time - started < 1
             assert len(late.attempts) == 1
 
 
@@ -134,8 +130,8 @@ async def test_03_plugin_server_answers_before_register_is_sent(
             assert len(kubelet.attempts) == 2
             for attempt in kubelet.attempts:
                 client = PluginClient(attempt.resource, str(kubelet.plugins_dir / attempt.endpoint))
-                await client.dial(1)
-                await client.call_method("Allocate", timeout=1)
+                await client.dial()
+                await client.call_method("Allocate")
                 assert (await anext(client.watch())).devices.healthy == {f"{attempt.resource[-1]}0"}
                 await client.close()
 
@@ -150,7 +146,6 @@ async def test_04_kubelet_that_dials_back_inside_register_is_answered(
     [attempt] = kubelet.attempts
     inside = [method for method, when in server_calls if attempt.time < when < registered.time]
     assert inside == [method_path(DEVICE_PLUGIN, "GetDevicePluginOptions")]
-    assert registered.time - attempt.time < 1
 
 
 async def test_04_kubelet_that_dials_back_after_register_gets_a_single_register(
@@ -183,7 +178,7 @@ async def test_05_registration_without_a_stream_is_repeated_on_the_same_socket(
             assert not agent.status.is_ready
             await node.kubelet.wait_registered(X, 2)
             first, second = node.kubelet.registrations
-            assert 0.3 < second.time - first.time < 1
+            assert second.time - first.time > 0.3
             assert first.endpoint == second.endpoint
 
             node.kubelet.faults.clear()
@@ -201,7 +196,7 @@ async def test_06_slow_register_is_awaited_and_delays_no_other_resource(
     kubelet.faults.delay_register(1.5, X)
     async with xy_node.run_agent(XY_CONFIG) as agent:
         entries, failures = record_events(agent), record_events(agent)
-        await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=1)
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         await kubelet.admit(Y)
         assert kubelet.registrations[0].resource == Y
         await kubelet.wait_for_list(X, healthy={"x0"})
@@ -234,7 +229,8 @@ async def test_07_unsupported_api_version_is_logged_per_attempt_and_retried_slow
         assert all(WRONG_VERSION in failure.text for failure in failures)
         assert len(kubelet.attempts) == 3
         gaps = [later.time - earlier.time for earlier, later in itertools.pairwise(kubelet.attempts)]
-        assert 0.1 <= gaps[0] < 1 <= gaps[1]
+        assert gaps[0] >= 0.1
+        assert gaps[1] >= 1
 
         metrics = await read_metrics(agent)
         assert metrics[f'genplug_resource_registered{{resource="{X}"}}'] == 0
@@ -242,8 +238,9 @@ async def test_07_unsupported_api_version_is_logged_per_attempt_and_retried_slow
 
 
 async def test_08_rejected_resource_name_is_reported_and_others_continue(
-    xy_node: FakeNode, kubelet: KubeletStandIn
+    xy_node: FakeNode, kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(endpoint_state, "_RETRY_SECONDS", (3600.0,))
     kubelet.faults.refuse_register(WRONG_NAME, X)
     async with xy_node.run_agent(XY_CONFIG) as agent:
         entries = record_events(agent)
@@ -257,7 +254,7 @@ async def test_08_rejected_resource_name_is_reported_and_others_continue(
         # A restarted kubelet may accept the name and gets it without a delay.
         kubelet.faults.clear()
         await kubelet.restart()
-        await kubelet.wait_for_list(X, healthy={"x0"}, timeout=2)
+        await kubelet.wait_for_list(X, healthy={"x0"})
 
 
 @pytest.mark.parametrize("version", [(1, 24), (1, 32)])
@@ -284,11 +281,11 @@ async def test_11_each_resource_has_a_socket_and_registers_independently(
     gate = kubelet.faults.hang_register(X)
     async with xy_node.run_agent(XY_CONFIG):
         await gate.wait_reached()
-        await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=2)
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         kubelet.faults.clear()
         kubelet.faults.refuse_register(WRONG_NAME, X)
         await kubelet.restart()
-        await kubelet.wait_for_list(Y, healthy={"y0"}, timeout=2)
+        await kubelet.wait_for_list(Y, healthy={"y0"})
         kubelet.faults.clear()
         await kubelet.wait_for_list(X, healthy={"x0"})
         endpoints = {registration.endpoint for registration in kubelet.registrations[-2:]}

@@ -1,7 +1,6 @@
 """A file that hangs while devices are scanned or the configuration is read delays nothing else."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.hanging_files import HangingFiles
 from tests.support.http import get
-from tests.support.loop import measured_loop
+from tests.support.loop import MAX_BLOCKED_SECONDS, measured_loop
 from tests.support.mounts import mount_hanging_files
 
 pytestmark = pytest.mark.fuse
@@ -34,8 +33,12 @@ PROBED_SPEC = (
     "probes: [{file: {path: '/sys/probed/${name}', equals: ok}}]}}\n"
 )
 CONFIG = HEAD + HUNG_SPEC + OTHER_SPEC + PROBED_SPEC
-SECONDS = 5.0
-"""Within which a stalled scan is visible everywhere."""
+
+
+@pytest.fixture
+def endless_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise the deadline of a scan that hangs above the duration of a test."""
+    monkeypatch.setattr("genplug.agent.scan_job.STALL_SECONDS", 3600.0)
 
 
 def plug_all(node: FakeNode) -> None:
@@ -56,6 +59,7 @@ def resource(agent: Agent, name: str) -> ResourceStatus:
     return found
 
 
+@pytest.mark.usefixtures("endless_scans")
 async def test_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_others(node: FakeNode) -> None:
     with mount_hanging_files(node.locate("/sys/hung"), "hung0", "hung1") as files:
         plug_all(node)
@@ -65,7 +69,6 @@ async def test_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_ot
             async with measured_loop() as lateness:
                 files.hang("hung0")
                 await asyncio.to_thread(files.wait_for_reader, "hung0")
-                began = time.monotonic()
                 node.unplug("/dev/other1")
                 node.write("/sys/probed/probed0", "bad")
                 node.write_config(CONFIG + OTHER_SPEC.replace("other", "new"))
@@ -73,10 +76,8 @@ async def test_hung_attribute_delays_neither_devices_nor_reload_nor_probes_of_ot
                 await node.kubelet.wait_for_list(OTHER, healthy={"other0"}, unhealthy={"other1"})
                 await node.kubelet.wait_for_list(PROBED, unhealthy={"probed0"})
                 await node.kubelet.wait_for_list(NEW, healthy={"new0"})
-                # None of it has waited for the deadline of the scan.
-                assert time.monotonic() - began < 1.5
             assert node.kubelet.devices(HUNG).healthy == {"hung0", "hung1"}
-            assert lateness.blocked < 0.1
+            assert lateness.blocked < MAX_BLOCKED_SECONDS
 
 
 async def test_stalled_scan_is_visible_in_log_status_readiness_and_metric(node: FakeNode) -> None:
@@ -90,7 +91,7 @@ async def test_stalled_scan_is_visible_in_log_status_readiness_and_metric(node: 
             await node.kubelet.wait_for_list(OTHER, healthy={"other0"})
             events = record_events(agent)
             node.plug("/dev/hung1")
-            stalled = await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+            stalled = await next_event(events, Event.SCAN_STALLED)
             reason = "read of /sys/hung/hung1 does not return (since 20"
             assert stalled.facts["resource"] == HUNG
             assert f"{HUNG}: scan stalled: {reason}" in stalled.text
@@ -104,7 +105,7 @@ async def test_stalled_scan_is_visible_in_log_status_readiness_and_metric(node: 
             assert f'genplug_scan_stalled{{resource="{OTHER}"}} 0.0' in metrics
 
             files.release("hung1")
-            assert HUNG in (await next_event(events, Event.SCAN_RESUMED, timeout=SECONDS)).text
+            assert HUNG in (await next_event(events, Event.SCAN_RESUMED)).text
             await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
             assert (await get(agent, "/readyz"))[0] == 200
             _, metrics = await get(agent, "/metrics")
@@ -121,7 +122,7 @@ async def test_attribute_of_sysfs_that_hangs_keeps_its_device(node: FakeNode) ->
             await node.kubelet.wait_for_list(HUNG, healthy={"hung0"})
             events = record_events(agent)
             files.hang("state")
-            logged = await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+            logged = await next_event(events, Event.SCAN_STALLED)
             assert "read of /sys/devices/hung0/state does not return" in logged.text
             assert "last known state kept for /dev/hung0" in logged.text
             assert node.kubelet.devices(HUNG).healthy == {"hung0"}
@@ -134,7 +135,7 @@ async def test_stalled_resource_keeps_what_hangs_and_follows_the_rest(node: Fake
             await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
             events = record_events(agent)
             files.hang("hung0")
-            await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+            await next_event(events, Event.SCAN_STALLED)
             node.unplug("/dev/hung1")
             node.plug("/dev/hung2")
             await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung2"}, unhealthy={"hung1"})
@@ -143,18 +144,24 @@ async def test_stalled_resource_keeps_what_hangs_and_follows_the_rest(node: Fake
             await node.kubelet.wait_for_list(HUNG, healthy={"hung2"}, unhealthy={"hung0", "hung1"})
 
 
+@pytest.mark.usefixtures("endless_scans")
+async def test_first_scan_that_hangs_delays_no_other_resource(node: FakeNode) -> None:
+    with mount_hanging_files(node.locate("/sys/hung"), "hung0", "hung1") as files:
+        files.hang("hung0")
+        plug_all(node)
+        async with running(node) as agent:
+            await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
+            await node.kubelet.wait_for_list(PROBED, healthy={"probed0"})
+            assert not agent.status.is_ready
+            assert "its first scan has not finished" in resource(agent, HUNG).reason
+
+
 async def test_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode) -> None:
     with mount_hanging_files(node.locate("/sys/hung"), "hung0", "hung1") as files:
         files.hang("hung0")
         plug_all(node)
-        began = time.monotonic()
         async with running(node) as agent:
-            await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
-            await node.kubelet.wait_for_list(PROBED, healthy={"probed0"})
-            assert time.monotonic() - began < 1.5
-            assert not agent.status.is_ready
-            assert "its first scan has not finished" in resource(agent, HUNG).reason
-            await node.kubelet.wait_for_list(HUNG, healthy={"hung1"}, timeout=SECONDS)
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung1"})
             assert any("/dev/hung0: cannot be examined: read of" in note for note in resource(agent, HUNG).notes)
             files.release("hung0")
             await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
@@ -175,14 +182,15 @@ async def test_directory_that_hangs_keeps_the_devices_of_its_resource(node: Fake
                 files.hang_lookups()
                 await asyncio.to_thread(files.wait_for_lookup)
                 node.plug("/dev/other1")
-                await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"}, timeout=1.5)
-                await next_event(events, Event.SCAN_STALLED, timeout=SECONDS)
+                await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
+                await next_event(events, Event.SCAN_STALLED)
             assert node.kubelet.devices(HUNG).healthy == known
             files.release_lookups()
-            await next_event(events, Event.SCAN_RESUMED, timeout=SECONDS)
-            assert lateness.blocked < 0.1
+            await next_event(events, Event.SCAN_RESUMED)
+            assert lateness.blocked < MAX_BLOCKED_SECONDS
 
 
+@pytest.mark.usefixtures("endless_scans")
 async def test_resource_that_hangs_under_a_new_policy_is_withheld(node: FakeNode) -> None:
     policy = node.directory / "policy.yaml"
     head = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginPolicy\n"
@@ -197,8 +205,7 @@ async def test_resource_that_hangs_under_a_new_policy_is_withheld(node: FakeNode
             policy.write_text(head + "devices: {deny: [/dev/hung*]}\n")
             agent.reload()
             await next_event(events, Event.CONFIG_LOADED)
-            # Long before the deadline of its scan.
-            await node.kubelet.wait_for_list(HUNG, healthy=(), timeout=1.5)
+            await node.kubelet.wait_for_list(HUNG, healthy=())
 
 
 async def test_internal_error_in_one_scan_leaves_the_others_up_to_date(
@@ -265,15 +272,15 @@ async def test_configuration_directory_that_hangs_delays_only_reloads(
             events = record_events(agent)
             async with measured_loop() as lateness:
                 files.hang("genplug.yaml")
-                logged = await next_event(events, Event.CONFIG_INVALID, timeout=SECONDS)
+                logged = await next_event(events, Event.CONFIG_INVALID)
                 node.unplug("/dev/other1")
                 node.write("/sys/probed/probed0", "bad")
-                await node.kubelet.wait_for_list(OTHER, healthy={"other0"}, unhealthy={"other1"}, timeout=1.5)
+                await node.kubelet.wait_for_list(OTHER, healthy={"other0"}, unhealthy={"other1"})
                 await node.kubelet.wait_for_list(PROBED, unhealthy={"probed0"})
             assert "the configuration cannot be read; the last good configuration is kept" in logged.text
             assert f"reading {node.config_dir} has not returned within 0.3 s" in agent.status.config.error
             files.write("genplug.yaml", HEAD + OTHER_SPEC)
             files.release("genplug.yaml")
-            await next_event(events, Event.CONFIG_LOADED, timeout=SECONDS)
+            await next_event(events, Event.CONFIG_LOADED)
             assert not agent.status.config.error
-            assert lateness.blocked < 0.1
+            assert lateness.blocked < MAX_BLOCKED_SECONDS

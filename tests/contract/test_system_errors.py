@@ -31,7 +31,7 @@ async def end_agent(process: Process) -> None:
     """Check that an agent still runs, and ends with success."""
     assert process.returncode is None
     process.send_signal(signal.SIGTERM)
-    assert (await wait_for_exit(process))[0] == 0
+    assert await wait_for_exit(process) == 0
 
 
 @contextlib.asynccontextmanager
@@ -133,6 +133,7 @@ async def test_agent_without_free_descriptors_continues(xy_node: FakeNode, kubel
     xy_node.write_config(X_CONFIG)
     async with start_agent(xy_node) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
+        [socket] = list_plugin_sockets(kubelet)
         used = max(map(int, os.listdir(f"/proc/{process.pid}/fd")))  # noqa: PTH208 - names, not paths
         _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (max(used - taken, 3), hard))
@@ -140,7 +141,6 @@ async def test_agent_without_free_descriptors_continues(xy_node: FakeNode, kubel
         xy_node.write_config(build_config([X, Y]))
         xy_node.plug("/dev/x1")
         (kubelet.plugins_dir / "genplug-touch").touch()
-        [socket] = list_plugin_sockets(kubelet)
         connections = [await asyncio.open_unix_connection(kubelet.plugins_dir / socket) for _ in range(30)]
         await asyncio.sleep(2)
         assert process.returncode is None
@@ -226,7 +226,7 @@ async def test_replaced_directory_still_ends_the_agent(xy_node: FakeNode, kubele
         await kubelet.wait_for_list(X, healthy={"x0"})
         shutil.rmtree(kubelet.plugins_dir)
         await read_log_entry(process, Event.PLUGIN_DIR_REPLACED)
-        assert (await wait_for_exit(process))[0] == 1
+        assert await wait_for_exit(process) == 1
 
 
 async def test_idle_connections_to_a_plugin_socket_do_not_end_an_agent_with_few_descriptors(

@@ -18,6 +18,8 @@ FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
+# A build uses 25 s of processor time, a third of it for the sidebars of the pages; a busy machine takes much longer.
+@pytest.mark.timeout(300)
 @pytest.mark.docs
 def test_site_builds_without_warnings(tmp_path: Path) -> None:
     """A missing page, a missing heading and a page outside every table of contents are warnings of Sphinx."""

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from attrs import define
 
 _PERIOD_SECONDS = 0.01
+MAX_BLOCKED_SECONDS = 1.0
+"""Seconds by which a busy machine does not delay the loop more than a thread; what hangs in the tests hangs longer."""
 
 
 @define

@@ -36,7 +36,7 @@ class Gate:
         await self._condition.wait_for(lambda: self._passes > 0)
         self._passes -= 1
 
-    async def wait_reached(self, times: int = 1, timeout: float = 10) -> None:
+    async def wait_reached(self, times: int = 1, timeout: float = 30) -> None:
         """Wait until a number of calls have reached the gate.
 
         Raises:

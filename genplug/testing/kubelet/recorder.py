@@ -42,7 +42,7 @@ class Recorder(ABC):
     async def wait_for(
         self,
         predicate: Callable[[], bool],
-        timeout: float | None = 10,
+        timeout: float | None = 30,
         describe: Callable[[], str] | None = None,
     ) -> None:
         """Wait until a predicate about this kubelet holds; it is evaluated after every change.
@@ -60,7 +60,7 @@ class Recorder(ABC):
         *,
         healthy: Iterable[str] | None = None,
         unhealthy: Iterable[str] | None = None,
-        timeout: float = 10,
+        timeout: float = 30,
     ) -> Devices:
         """Wait until a predicate about the devices of a resource holds; return the devices.
 
@@ -92,7 +92,7 @@ class Recorder(ABC):
         await self.wait_for(is_as_expected, timeout, describe)
         return self.devices(resource)
 
-    async def wait_disconnected(self, *resources: str, timeout: float = 10) -> None:
+    async def wait_disconnected(self, *resources: str, timeout: float = 30) -> None:
         """Wait until no ListAndWatch stream of the resources is open.
 
         Raises:
@@ -100,7 +100,7 @@ class Recorder(ABC):
         """
         await self.wait_for(lambda: not any(map(self.stream_count, resources)), timeout)
 
-    async def wait_registered(self, resource: str, times: int = 1, timeout: float = 10) -> Registration:
+    async def wait_registered(self, resource: str, times: int = 1, timeout: float = 30) -> Registration:
         """Wait until a resource was registered a number of times; return the last registration.
 
         Raises:

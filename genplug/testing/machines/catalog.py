@@ -28,8 +28,11 @@ from genplug.testing.node.fake_node import FakeNode
 from genplug.testing.node.file_trees import build_tree
 
 TREES, FAULTS = (Path(__file__).parent / name for name in ("trees", "faults"))
-FAST_TIMING = {"periodSeconds": 0.1, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1}
-"""Keys of ``health`` with which a probe runs often and decides on a single result."""
+FAST_TIMING = {"periodSeconds": 0.1, "timeoutSeconds": 30, "failureThreshold": 1, "successThreshold": 1}
+"""Keys of ``health`` with which a probe runs often and decides on a single result.
+
+No case has a probe that hangs: a timeout would only report that the machine is busy.
+"""
 Case: TypeAlias = Mapping[str, Any]
 """A case of a file of faults, or another mapping with its keys ``write``, ``remove`` and ``log``."""
 

@@ -17,7 +17,7 @@ def record_events(agent: Agent) -> "asyncio.Queue[LogEvent]":
 
 
 async def next_event(
-    entries: "asyncio.Queue[LogEvent]", event: Event, words: str = "", times: int = 1, timeout: float = 10
+    entries: "asyncio.Queue[LogEvent]", event: Event, words: str = "", times: int = 1, timeout: float = 30
 ) -> LogEvent:
     """Return the next entry of an event whose text contains ``words``; with ``times``, the entry with that number.
 

@@ -203,7 +203,7 @@ class HangingFiles:
             self._lookups_hang = False
             self._answer_hanging_lookups()
 
-    def wait_for_lookup(self, timeout: float = 10) -> None:
+    def wait_for_lookup(self, timeout: float = 30) -> None:
         """Block until a stat or a lookup hangs.
 
         Raises:
@@ -219,7 +219,7 @@ class HangingFiles:
             self._files[name].content = content.encode()
             self._files[name].changed = time.time_ns()
 
-    def wait_for_reader(self, name: str, timeout: float = 10) -> None:
+    def wait_for_reader(self, name: str, timeout: float = 30) -> None:
         """Block until a read of a file hangs.
 
         Raises:

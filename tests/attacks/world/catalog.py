@@ -349,7 +349,8 @@ ATTACKS = (
             ),
             *_tests(
                 "contract/test_stalled_allocate.py",
-                "test_dead_mount_source_fails_its_allocations_and_delays_no_other",
+                "test_dead_mount_source_delays_no_other_resource",
+                "test_dead_mount_source_fails_its_allocations",
                 "test_dead_cdi_directory_withholds_the_devices_of_its_resources_only",
             ),
             *_tests(

@@ -50,18 +50,16 @@ def test_63_any_request_gets_a_valid_subset(
     assert chosen == choose_preferred(available[::-1], must_include[::-1], size, order)
 
 
-def test_63_choice_among_ten_thousand_devices_takes_10_ms(tree: DeviceTree) -> None:
+def test_63_choice_among_ten_thousand_devices_is_not_quadratic(tree: DeviceTree) -> None:
     device = tree.make_device("x")
     spec = build_resource(replicas=10_000)
     state = build_state(tree, spec, *mark_healthy(device))
     available = sorted(state.offer.grants)
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        chosen = state.choose_preferred(available, available[-3:], 8)
-        seconds.append(time.perf_counter() - started)
+    started = time.process_time()
+    chosen = state.choose_preferred(available, available[-3:], 8)
+    # ``python -m benchmarks --only preferences`` measures some milliseconds.
+    assert time.process_time() - started < 1
     assert chosen == tuple(f"x-r{number}" for number in (0, 1, 2, 3, 4, 9997, 9998, 9999))
-    assert min(seconds) < 0.010
 
 
 def choose(policy: str, groups: dict[str, str], size: int, *must_include: str, taken: str = "") -> str:

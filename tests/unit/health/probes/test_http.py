@@ -22,8 +22,8 @@ from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template
 from tests.support.probes import PASSED, request_of, run_once
 
-IN_TIME = 5.0
-"""Seconds in which a run that takes a part of a second ends, on a busy machine too."""
+IN_TIME = 30.0
+"""Seconds that a run which takes a part of a second exceeds only if it hangs."""
 t = Template.parse
 
 
@@ -170,10 +170,8 @@ def test_reason_has_nothing_of_the_response_but_the_status(server: Server, path:
 def test_urls_of_a_probe_share_its_timeout(server: Server) -> None:
     urls = {"url": tuple(f"{server.url}/late?{number}" for number in range(4))}
     assert run_once(Path("/"), HttpCheck(t("${url}"), 404), urls, timeout=30) == PASSED
-    started = time.monotonic()
-    outcome = run_once(Path("/"), HttpCheck(t("${url}"), 404), urls, timeout=0.5)
-    assert outcome.outcome is Outcome.ERROR
-    assert time.monotonic() - started < 1.0
+    # With a timeout of its own, each URL would answer in time.
+    assert run_once(Path("/"), HttpCheck(t("${url}"), 404), urls, timeout=0.5).outcome is Outcome.ERROR
 
 
 def run_restricted(url: str, policy: Policy = DEFAULT_POLICY) -> str:
