@@ -39,6 +39,11 @@ STREAM_RETURN_SECONDS = 0.1
 The kubelet opens one stream for each registration (§2.4). The time is for the end of a stream that precedes a new
 kubelet.sock.
 """
+LAST_STREAM_SECONDS = 0.1
+"""How long an endpoint whose socket a starting kubelet removed waits for the end of the previous kubelet's stream.
+
+If the endpoint ends the stream itself, it cannot know which kubelet has to process the disconnect, and has to pause.
+"""
 OLD_STREAM_SECONDS = 5.0
 """How long a stream may stay open after kubelet.sock was replaced (§3, race 6)."""
 DISCONNECT_SECONDS = 0.5
@@ -132,8 +137,7 @@ def next_step(state: EndpointState, event: Event, now: Seconds, jitter: float) -
     if isinstance(event, StreamClosed):
         return _on_stream_closed(state, now)
     if isinstance(event, OwnSocketLost | OptionsChanged):
-        is_lost = isinstance(event, OwnSocketLost)
-        return _retire(state, "its socket was removed" if is_lost else "its plugin options changed", now)
+        return _on_generation_outdated(state, event, now)
     if isinstance(event, TimePassed):
         return _on_time_passed(state, now, jitter)
     match state.phase, event:
@@ -245,6 +249,17 @@ def _on_stream_closed(state: EndpointState, now: Seconds) -> Step:
     if closed.kubelet is not None and closed.kubelet != closed.registered_with:
         return _retire(closed, "the kubelet was restarted", now)
     return Step(evolve(closed, due=now + STREAM_RETURN_SECONDS, reason="the kubelet closed its stream"))
+
+
+def _on_generation_outdated(state: EndpointState, event: OwnSocketLost | OptionsChanged, now: Seconds) -> Step:
+    if isinstance(event, OptionsChanged):
+        return _retire(state, "its plugin options changed", now)
+    reason = "its socket was removed"
+    if not state.is_live or state.kubelet is None or state.kubelet == state.registered_with:
+        return _retire(state, reason, now)
+    # The stream of the previous kubelet ends about now.
+    due = now + LAST_STREAM_SECONDS
+    return Step(evolve(state, due=due if state.due is None else min(state.due, due), reason=reason))
 
 
 def _on_time_passed(state: EndpointState, now: Seconds, jitter: float) -> Step:

@@ -146,6 +146,26 @@ def test_lost_socket_retires_a_live_generation_and_pauses_until_the_kubelet_has_
     assert (again.state.number, again.action) == (2, Action.SERVE)
 
 
+def test_socket_that_a_new_kubelet_removed_causes_no_pause() -> None:
+    lost = play(*LIVE, (100, KubeletSeen(NEW)), (100, OwnSocketLost()))
+    assert (lost.state.phase, lost.state.due, lost.action) == (Phase.LIVE, 100.1, None)
+    assert lost.state.reason == "its socket was removed"
+    again = next_step(lost.state, OwnSocketLost(), 100.05, 0.0)
+    assert again.state.due == 100.1
+    closed = next_step(again.state, StreamClosed(), 100.06, 0.0)
+    assert closed.action is Action.RETIRE
+    assert next_step(closed.state, Retired(), 100.07, 0.0).action is Action.SERVE
+
+
+def test_stream_that_outlives_the_socket_is_closed_and_the_kubelet_gets_time_to_process_it() -> None:
+    lost = play(*LIVE, (100, KubeletSeen(NEW)), (100, OwnSocketLost()))
+    retiring = next_step(lost.state, TimePassed(), 100.1, 0.0)
+    assert (retiring.state.phase, retiring.action) == (Phase.RETIRE, Action.RETIRE)
+    closed = next_step(retiring.state, StreamClosed(), 100.11, 0.0)
+    stopped = next_step(closed.state, Retired(), 100.12, 0.0)
+    assert stopped.state.due == pytest.approx(100.11 + endpoint_state.DISCONNECT_SECONDS)
+
+
 def test_restarted_kubelet_causes_no_pause() -> None:
     down = play(*LIVE, (100, StreamClosed()))
     assert down.state.phase is Phase.LIVE
@@ -448,6 +468,20 @@ SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its
             ),
         ),
         (STREAMING, OwnSocketLost(), 50, Step(RETIRING, Action.RETIRE)),
+        (REPLACED, OwnSocketLost(), 50, Step(evolve(REPLACED, due=50.1, reason="its socket was removed"))),
+        (
+            evolve(REPLACED, due=None),
+            OwnSocketLost(),
+            50,
+            Step(evolve(REPLACED, due=50.1, reason="its socket was removed")),
+        ),
+        (REPLACED, OwnSocketLost(), 54.95, Step(evolve(REPLACED, reason="its socket was removed"))),
+        (
+            evolve(STREAMING, kubelet=None),
+            OwnSocketLost(),
+            50,
+            Step(evolve(RETIRING, kubelet=None, registered_with=None), Action.RETIRE),
+        ),
         (
             STREAMING,
             OptionsChanged(),
