@@ -27,8 +27,11 @@ TOTAL: Final = "all modules"
 
 KILLED: Final = {1, 3}
 """Exit codes of pytest if a test or pytest itself failed."""
-TIMED_OUT: Final = {-24, 24, 36, 152, 255}
-"""mutmut's codes of a mutant that exceeded its time: SIGXCPU in several forms."""
+TIMED_OUT: Final = {-24, 24, 36, 152}
+"""mutmut's codes of a mutant that exceeded its time: SIGXCPU in several forms.
+
+mutmut also takes 255 for one of them, but returns 255 if it could not run the tests of a mutant.
+"""
 PRINT_DIFFS: Final = """
 import json, sys
 from mutmut.mutation.diff_apply import get_diff_for_mutant
@@ -106,16 +109,21 @@ def continue_module(module: str, jobs: int) -> None:
 def read_result(module: str) -> ModuleResult:
     """Return the result of the last run; raise RuntimeError if a mutant could not be tested."""
     codes = _read_exit_codes(module)
-    unknown = {name: code for name, code in codes.items() if code not in KILLED | TIMED_OUT | SURVIVED}
-    if unknown:
-        message = f"{module}: expected mutants that are killed, time out or survive, found exit codes {unknown}"
-        raise RuntimeError(message)
+    check_exit_codes(module, codes)
     survivors = tuple(
         parse_mutation(module, name, diff)
         for name, diff in _read_diffs(module, [name for name, code in codes.items() if code in SURVIVED]).items()
     )
     killed, timed_out = (sum(code in group for code in codes.values()) for group in (KILLED, TIMED_OUT))
     return ModuleResult(module, len(codes), killed, timed_out, survivors)
+
+
+def check_exit_codes(module: str, codes: Mapping[str, int | None]) -> None:
+    """Raise RuntimeError if a mutant could not be tested."""
+    unknown = {name: code for name, code in codes.items() if code not in KILLED | TIMED_OUT | SURVIVED}
+    if unknown:
+        message = f"{module}: expected mutants that are killed, time out or survive, found exit codes {unknown}"
+        raise RuntimeError(message)
 
 
 def _read_exit_codes(module: str) -> Mapping[str, int | None]:

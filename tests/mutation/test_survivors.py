@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+from tests.mutation.__main__ import check_exit_codes
 from tests.mutation.survivors import AcceptedSurvivor, Mutation, function_of, join_lines, parse_mutation, read_accepted
 from tests.mutation.workspace import MODULES_FILE, ROOT, module_path, rewrite_decorators
 
@@ -66,6 +67,13 @@ def test_mutation_is_parsed_from_name_and_diff() -> None:
     assert function_of(module, f"{module}.x__after_error__mutmut_12") == "_after_error"
     entry = tomllib.loads(mutation.as_toml())["survivors"][0]
     assert Mutation(**{name: entry[name] for name in ("module", "function", "original", "mutated")}) == mutation
+
+
+@pytest.mark.parametrize("code", [None, 2, 4, 255])
+def test_mutant_whose_tests_did_not_run_is_an_error(code: int | None) -> None:
+    check_exit_codes("genplug.spec.globs", {"a": 0, "b": 1, "c": -24, "d": 33})
+    with pytest.raises(RuntimeError, match=f"found exit codes {{'c': {code}}}"):
+        check_exit_codes("genplug.spec.globs", {"a": 0, "b": 1, "c": code})
 
 
 def test_decorators_become_calls() -> None:

@@ -81,6 +81,9 @@ def _configuration(module: str, tests: list[str], also_copied: list[str]) -> str
             "--hypothesis-profile=mutation",
             "-p",
             "no:cacheprovider",
+            # mutmut collects the tests twice in a process, and pytest escapes the IDs of parameters again each time.
+            "-o",
+            "disable_test_id_escaping_and_forfeit_all_rights_to_community_support=true",
         ],
         "pytest_add_cli_args_test_selection": tests,
         # A process that has run no test yet: the caches of a process that ran the tests hide mutants.
