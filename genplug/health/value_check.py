@@ -1,9 +1,14 @@
 """Conditions on the value of a file. Pure; every failure names the value found and the value expected."""
 
+from typing import Literal, TypeAlias
+
 from attrs import evolve, frozen
 
 from genplug.spec.regex import compile_regex
 from genplug.spec.selectors import parse_quantity
+
+Comparison: TypeAlias = Literal["equals", "min", "max"]
+"""The comparisons whose other value can be in a file."""
 
 _MAX_SHOWN_CHARACTERS = 80
 
@@ -30,20 +35,16 @@ class ValueCheck:
     equals_source: str = ""
     """The file that has the value of ``equals``; empty if the configuration has it."""
 
-    def with_limit(self, comparison: str, value: str, path: str) -> "ValueCheck":
+    def with_limit(self, comparison: Comparison, value: str, path: str) -> "ValueCheck":
         """Return the conditions with the value of a file as ``equals``, ``min`` or ``max``.
 
         Raises:
             NotANumberError: a number is expected, and the value is not a number.
         """
-        match comparison:
-            case "equals":
-                return evolve(self, equals=value, equals_source=path)
-            case "min":
-                return evolve(self, minimum=(parse_number(value), f"{quote(value)}, the value of {path}"))
-            case "max":
-                return evolve(self, maximum=(parse_number(value), f"{quote(value)}, the value of {path}"))
-        raise ValueError(comparison)
+        if comparison == "equals":
+            return evolve(self, equals=value, equals_source=path)
+        limit = (parse_number(value), f"{quote(value)}, the value of {path}")
+        return evolve(self, minimum=limit) if comparison == "min" else evolve(self, maximum=limit)
 
     def error(self, value: str) -> str:
         """Return the value and the condition that it does not meet, empty if it meets all.

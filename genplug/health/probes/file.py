@@ -17,7 +17,7 @@ from genplug.hardware.inventory import Device
 from genplug.health.counter import CounterHistory, CounterLimit, add_sample
 from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result, worst_result
-from genplug.health.value_check import NotANumberError, ValueCheck, parse_number
+from genplug.health.value_check import Comparison, NotANumberError, ValueCheck, parse_number
 from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader, ReadRefusedError
 from genplug.health.workers.protocol import ProbeRequest
 from genplug.spec.globs import Glob, escape_glob
@@ -38,7 +38,7 @@ _GLOB = "glob"
 _NUL = "\0"
 _SEPARATOR = ""
 """Precedes the paths of each limit in a request, and their texts in an answer."""
-_LIMITS = {"equalsFile": "equals", "minFile": "min", "maxFile": "max"}
+_LIMITS: Mapping[str, Comparison] = {"equalsFile": "equals", "minFile": "min", "maxFile": "max"}
 """The options that name another file, with the options that have the value itself."""
 _NOT_WITH_EXISTS = (
     *("find", "equals", "notEquals", "matches", "notMatches", "min", "max", "bitsClear", "maxIncrease", "perSeconds"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genplug.health.value_check import NotANumberError, ValueCheck
+from genplug.health.value_check import Comparison, NotANumberError, ValueCheck
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,37 @@ def test_expected_value_has_no_error(value: str, expected: ValueCheck) -> None:
         ("0x15", ValueCheck(bits_clear=0x7), "is '0x15', expected the bits 0x5 to be 0"),
         ("12", ValueCheck(bits_clear=0x8), "is '12', expected the bits 0x8 to be 0"),
         ("a\n  b", ValueCheck(equals="c"), "is 'a b', expected 'c'"),
-        ("x" * 100, ValueCheck(equals="c"), f"is '{'x' * 77}...', expected 'c'"),
+        ("x" * 80, ValueCheck(equals="c"), f"is '{'x' * 80}', expected 'c'"),
+        ("x" * 81, ValueCheck(equals="c"), f"is '{'x' * 77}...', expected 'c'"),
+        ("2", ValueCheck(equals="1", equals_source="/sys/a"), "is '2', expected '1', the value of /sys/a"),
     ],
 )
 def test_error_names_value_found_and_value_expected(value: str, expected: ValueCheck, error: str) -> None:
     assert expected.error(value) == error
+
+
+@pytest.mark.parametrize(
+    ("comparison", "met", "not_met", "expected"),
+    [
+        ("equals", "0x10", "17", "'16', the value of /sys/limit"),
+        ("min", "16", "15", "at least '16', the value of /sys/limit"),
+        ("max", "16", "17", "at most '16', the value of /sys/limit"),
+    ],
+)
+def test_value_is_compared_with_the_value_of_a_file(
+    comparison: Comparison, met: str, not_met: str, expected: str
+) -> None:
+    check = ValueCheck(bits_clear=0x100).with_limit(comparison, "16", "/sys/limit")
+    assert check.error(met) == ""
+    assert check.error(not_met) == f"is '{not_met}', expected {expected}"
+    assert check.bits_clear == 0x100, "the other conditions are kept"
+
+
+def test_limit_of_a_file_must_be_a_number() -> None:
+    for comparison in ("min", "max"):
+        with pytest.raises(NotANumberError, match=r"^is 'N/A', expected a number$"):
+            ValueCheck().with_limit(comparison, "N/A", "/sys/limit")
+    assert ValueCheck().with_limit("equals", "N/A", "/sys/limit").error("N/A") == ""
 
 
 @pytest.mark.parametrize("value", ["", "N/A", "0x", "5 C", "nan", "1e999", "3,5", "0b1"])
