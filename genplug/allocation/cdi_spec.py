@@ -34,7 +34,7 @@ def cdi_kind(resource: str) -> str:
     A vendor starts with a letter, a class has no dot before version 0.6.0, and podman 4.3 crashes on a class of one
     letter. If one of these rules changes the name, a hash is appended, so that two resources never share a kind.
     """
-    vendor, _, name = resource.partition("/")
+    vendor, name = resource.split("/")
     cdi_vendor = vendor if vendor[:1].isalpha() else f"x{vendor}"
     cdi_class = _OTHER.sub("-", name).strip("-_")
     cdi_class = cdi_class if cdi_class[:1].isalpha() else f"x{cdi_class}"
@@ -74,7 +74,7 @@ def spec_text(resource: str, devices: Mapping[str, ContainerEdits]) -> str | Non
 
 def file_name(resource: str) -> str:
     """Return the file name for a resource; names are unique because a domain contains no ``_``."""
-    domain, _, name = resource.partition("/")
+    domain, name = resource.split("/")
     file = f"{_PREFIX}{domain}_{name}{_SUFFIX}"
     return file if len(file) <= _MAX_FILE_NAME else f"{_PREFIX}{_hash(resource)}{_SUFFIX}"
 

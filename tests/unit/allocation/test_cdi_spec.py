@@ -120,6 +120,11 @@ def test_supplemental_groups_need_version_0_7() -> None:
     assert as_cdi_reference(edits, NAME, ("x0",)).supplemental_groups == ()
 
 
+def test_spec_is_indented_for_readers_and_ends_with_a_newline() -> None:
+    text = spec_text(NAME, {"x0": MOUNTED})
+    assert text == json.dumps(parse_spec(text), indent=1) + "\n"
+
+
 def test_spec_without_devices_is_none() -> None:
     assert spec_text(NAME, {}) is None
 
@@ -143,6 +148,24 @@ def test_kind_of_any_resource_is_valid(name: str) -> None:
     assert len(cdi_kind(name).partition("/")[2]) <= 63
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("rdma/hca_1", "rdma/hca_1"),
+        ("a1.io/b2", "a1.io/b2"),
+        ("1.io/ab", "x1.io/ab-ej47bn"),
+        ("a.io/4x", "a.io/x4x-lf3ozn"),
+        ("a.io/X-_", "a.io/X-2qolx6"),
+        ("a.io/b..c", "a.io/b-c-6hvsbr"),
+        ("a.io/c", "a.io/c-d2gwdw"),
+        ("a.io/" + "x" * 63, "a.io/" + "x" * 63),
+        ("a.io/x." + "y" * 61, "a.io/x-" + "y" * 54 + "-vgrmdf"),
+    ],
+)
+def test_kind_is_the_same_in_every_release(name: str, kind: str) -> None:
+    assert cdi_kind(name) == kind
+
+
 @given(NAMES, NAMES)
 def test_kinds_and_file_names_of_different_resources_differ(first: str, second: str) -> None:
     assume(first != second)
@@ -163,7 +186,9 @@ def test_kinds_of_similar_names_differ(pair: tuple[str, str]) -> None:
 
 def test_file_of_genplug_is_recognized_by_its_name() -> None:
     assert file_name("rdma/hca") == "genplug-rdma_hca.json"
-    assert is_ours(file_name("a" * 200 + ".io/" + "x" * 63))
-    assert len(file_name("a" * 200 + ".io/" + "x" * 63)) < 255
+    longest = f"{'a' * 185}/x"
+    assert file_name(longest) == f"genplug-{'a' * 185}_x.json"
+    assert file_name(f"{longest}x") == "genplug-x6uqmg.json"
+    assert is_ours(file_name(f"{longest}x"))
     assert not is_ours("nvidia.json")
     assert not is_ours("genplug-rdma_hca.new")

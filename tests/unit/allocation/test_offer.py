@@ -9,9 +9,15 @@ from genplug.hardware.inventory import Device
 from genplug.health.verdict import DeviceHealth
 from genplug.kubelet import wire
 from genplug.spec.limits import MAX_LIST_BYTES
-from genplug.spec.model import Preference, PreferenceSpec, Resource
+from genplug.spec.model import Preference, PreferenceSpec, PreStartSpec, Resource
 from genplug.spec.template import Template
 from tests.support.allocation import DeviceTree, build_resource, mark_healthy, mark_unhealthy, offer_devices
+from tests.support.hardware import LOCATION
+
+SLICED = evolve(build_resource(), slices=Template.parse("${attr.n}"))
+"""Each device has the number of slices that its attribute ``slices`` states."""
+ENTRY_BYTES = 17
+"""Bytes of an entry without an ID and a topology: a tag and three bytes of its length, and the tags of its fields."""
 
 
 def test_device_is_listed_once_with_its_health(tree: DeviceTree) -> None:
@@ -41,6 +47,7 @@ def test_tokens_are_in_natural_order_and_grant_every_device(tree: DeviceTree) ->
     assert all(device.healthy and device.numa == () for device in offer.listed)
     assert list(offer.grants) == [device.id for device in offer.listed]
     assert {len(grant.devices) for grant in offer.grants.values()} == {2}
+    assert {grant.reason for grant in offer.grants.values()} == {""}
 
 
 def test_tokens_are_independent_of_the_devices(tree: DeviceTree) -> None:
@@ -53,9 +60,9 @@ def test_tokens_are_unhealthy_without_a_healthy_device(tree: DeviceTree) -> None
     devices = [mark_unhealthy(tree.make_device(f"x{number}"), f"/dev/x{number} is gone") for number in range(5)]
     offer = offer_devices(build_resource(tokens=2), *devices)
     assert [device.healthy for device in offer.listed] == [False, False]
-    assert {grant.reason for grant in offer.grants.values()} == {
-        "no device of the pool is healthy: /dev/x0 is gone; /dev/x1 is gone; /dev/x2 is gone; and 2 more reasons"
-    }
+    three = "no device of the pool is healthy: /dev/x0 is gone; /dev/x1 is gone; /dev/x2 is gone"
+    assert {grant.reason for grant in offer.grants.values()} == {f"{three}; and 2 more reasons"}
+    assert {grant.reason for grant in offer_devices(build_resource(tokens=2), *devices[:3]).grants.values()} == {three}
 
 
 @pytest.mark.parametrize("spec", [build_resource(), build_resource(replicas=3), build_resource(tokens=9)])
@@ -111,21 +118,19 @@ def test_45_unhealthy_device_without_a_numa_node_clears_the_topology(tree: Devic
 
 def test_replicas_and_slices_have_the_numa_node_of_their_device(tree: DeviceTree) -> None:
     x0, x1 = make_numa_device(tree, "x0", 0, slices=2), make_numa_device(tree, "x1", 1, slices=1)
-    sliced = evolve(build_resource(), slices=Template.parse("${attr.n}"))
     assert list_numa_nodes(build_resource(replicas=2), x0, x1) == [
         (0,),
         (0,),
         (1,),
         (1,),
     ]
-    assert list_numa_nodes(sliced, x0, x1) == [(0,), (0,), (1,)]
+    assert list_numa_nodes(SLICED, x0, x1) == [(0,), (0,), (1,)]
     assert list_numa_nodes(build_resource(tokens=2), x0, x1) == [(), ()]
 
 
 def test_device_is_listed_once_for_each_slice(tree: DeviceTree) -> None:
-    sliced = evolve(build_resource(), slices=Template.parse("${attr.n}"))
     offer = offer_devices(
-        sliced,
+        SLICED,
         *mark_healthy(make_numa_device(tree, "x0", slices=3)),
         mark_unhealthy(make_numa_device(tree, "x1", slices=1), "broken"),
     )
@@ -139,12 +144,11 @@ def test_device_is_listed_once_for_each_slice(tree: DeviceTree) -> None:
 
 
 def test_slice_numbers_continue_from_the_index_of_the_device(tree: DeviceTree) -> None:
-    sliced = evolve(build_resource(), slices=Template.parse("4"))
     indexed, plain = make_numa_device(tree, "x3", slices=4), make_numa_device(tree, "x", slices=4)
     pair = evolve(tree.make_device("y", tree.make_node("/dev/y1"), tree.make_node("/dev/y2")), slices=4)
-    assert list_slice_numbers(sliced, indexed) == [12, 13, 14, 15]
-    assert list_slice_numbers(sliced, plain) == [0, 1, 2, 3]
-    assert list_slice_numbers(sliced, pair) == [0, 1, 2, 3]
+    assert list_slice_numbers(SLICED, indexed) == [12, 13, 14, 15]
+    assert list_slice_numbers(SLICED, plain) == [0, 1, 2, 3]
+    assert list_slice_numbers(SLICED, pair) == [0, 1, 2, 3]
 
 
 def test_only_slices_have_slice_numbers(tree: DeviceTree) -> None:
@@ -183,6 +187,8 @@ def test_preferred_allocation_is_enabled_by_key_or_numa_nodes(
 def test_devices_are_grouped_by_numa_node_or_template(tree: DeviceTree) -> None:
     devices = mark_healthy(make_numa_device(tree, "x0", 0), make_numa_device(tree, "x1", 1))
     assert offer_devices(build_resource(), *devices).groups == {"x0": ("0", "x0"), "x1": ("1", "x1")}
+    both = mark_healthy(make_numa_device(tree, "x2", 0, 1))
+    assert offer_devices(build_resource(), *devices, *both).groups["x2"] == ("0,1", "x2")
     by = PreferenceSpec(by=Template.parse("${type}-${attr.missing|default:none}"), is_explicit=True)
     grouped = offer_devices(evolve(build_resource(replicas=2), preference=by), *devices[:1])
     assert grouped.groups == {"x0-r0": ("char-none", "x0"), "x0-r1": ("char-none", "x0")}
@@ -214,23 +220,37 @@ def test_list_is_limited_to_the_whole_devices_that_fit_into_a_message(tree: Devi
     assert build_offer(build_resource(replicas=10), devices).omission == ""
 
 
-def test_estimated_size_covers_every_numa_node(tree: DeviceTree) -> None:
-    for numa in ((2**31 - 1,), (0,), tuple(range(1000))):
-        offer = build_offer(build_resource(replicas=300), plug_many(tree, 300, numa=numa))
-        unhealthy = [evolve(device, healthy=False) for device in offer.listed]
-        assert len(wire.encode_list(unhealthy)) <= MAX_LIST_BYTES
+@pytest.mark.parametrize(
+    ("numa", "topology_bytes"),
+    [((), 0), ((0,), 7), ((1,), 8), ((127,), 8), ((128,), 9), ((0, 300), 12), ((2**31 - 1,), 12)],
+)
+def test_list_may_be_as_large_as_the_limit(tree: DeviceTree, numa: tuple[int, ...], topology_bytes: int) -> None:
+    """1024 entries of 4096 bytes each fit, and an ID with one more character is too long."""
+    device = evolve(tree.make_device("x0"), numa=numa)
+    longest = 4096 - len("-r1023") - ENTRY_BYTES - topology_bytes
+    fits, exceeds = (
+        build_offer(build_resource(replicas=1024), mark_healthy(evolve(device, id="x" * length)), 1024)
+        for length in (longest, longest + 1)
+    )
+    assert (len(fits.listed), fits.omitted, fits.omission) == (1024, 0, "")
+    assert len(wire.encode_list(evolve(device, healthy=False) for device in fits.listed)) <= MAX_LIST_BYTES
+    assert (len(exceeds.listed), exceeds.omitted) == (0, 1)
+    assert exceeds.omission.startswith("1 of 1 devices are not listed: the list would be larger than 4 MiB")
 
 
 def test_resources_share_the_limit_of_all_lists_fairly(tree: DeviceTree) -> None:
     devices = plug_many(tree, 30)
+    sliced = mark_healthy(make_numa_device(tree, "x1", slices=20), make_numa_device(tree, "x2", slices=40))
     counts = {
         "a": count_grants(build_resource(replicas=1000), devices),
         "b": count_grants(evolve(build_resource(replicas=1000), aliases=("c",)), devices),
         "d": count_grants(build_resource(tokens=10), devices),
         "e": count_grants(build_resource(tokens=10), ()),
+        "f": count_grants(evolve(SLICED, aliases=("g",)), sliced),
     }
-    assert counts == {"a": 30_000, "b": 60_000, "d": 10, "e": 0}
-    assert share_grants(counts) == {"a": 24_995, "b": 24_995, "d": 10, "e": 0}
+    assert counts == {"a": 30_000, "b": 60_000, "d": 10, "e": 0, "f": 120}
+    assert share_grants(counts) == {"a": 24_935, "b": 24_935, "d": 10, "e": 0, "f": 120}
+    assert share_grants({"b": 3, "a": 3}, 5) == {"a": 2, "b": 3}
     assert share_grants({"a": 60_000}) == {"a": 50_000}
     assert share_grants({"a": 40_000, "b": 10_000}) == {"a": 40_000, "b": 10_000}
     limited = build_offer(build_resource(replicas=1000), devices, 10_500)
@@ -238,4 +258,76 @@ def test_resources_share_the_limit_of_all_lists_fairly(tree: DeviceTree) -> None
     assert "20 of 30 devices are not listed: the lists of all resources would have more than 50000" in limited.omission
     pool = build_offer(build_resource(tokens=10), devices, 4)
     assert (len(pool.listed), pool.omitted) == (4, 6)
-    assert pool.omission.startswith("6 of 10 tokens are not listed: ")
+    assert pool.omission.startswith("6 of 10 tokens are not listed: the lists of all resources would have more than")
+
+
+def test_limit_counts_replicas_and_slices_and_ends_with_a_whole_device(tree: DeviceTree) -> None:
+    devices = mark_healthy(*(make_numa_device(tree, f"x{number}", slices=3) for number in range(4)))
+    for spec in (build_resource(replicas=3), SLICED):
+        offers = [build_offer(spec, devices, maximum) for maximum in (12, 11, 9, 2)]
+        assert [(len(offer.listed), offer.omitted) for offer in offers] == [(12, 0), (9, 1), (9, 1), (0, 4)]
+    assert build_offer(build_resource(tokens=4), devices, 4).omission == ""
+    empty = build_offer(build_resource(tokens=4), (), 2)
+    assert (empty.listed, empty.omitted, empty.omission) == ((), 0, "")
+
+
+def build_preference(by: str | None = None) -> PreferenceSpec:
+    return PreferenceSpec(Preference.CONTIGUOUS, None if by is None else Template.parse(by), is_explicit=True)
+
+
+def test_contiguous_grants_have_the_position_of_their_device(tree: DeviceTree) -> None:
+    devices = mark_healthy(make_numa_device(tree, "x3", slices=2), make_numa_device(tree, "x", slices=2))
+    plain, sliced = (
+        evolve(build_resource(), preference=build_preference()),
+        evolve(SLICED, preference=build_preference()),
+    )
+    assert build_offer(plain, devices).positions == {"x3": 3}
+    assert build_offer(evolve(plain, replicas=2), devices[:1]).positions == {"x3-r0": 3, "x3-r1": 3}
+    # Each slice has a position of its own, unless a template defines the position.
+    assert build_offer(sliced, devices).positions == {"x3-s0": 6, "x3-s1": 7, "x-s0": 0, "x-s1": 1}
+    named = evolve(sliced, preference=build_preference("${name|replace:x:1}"))
+    assert build_offer(named, devices).positions == {"x3-s0": 13, "x3-s1": 13, "x-s0": 1, "x-s1": 1}
+
+
+def test_grant_without_a_number_has_no_position(tree: DeviceTree) -> None:
+    devices = mark_healthy(make_numa_device(tree, "x3"), make_numa_device(tree, "x"))
+    for by in ("${name}", "${attr.missing}"):
+        assert build_offer(evolve(build_resource(), preference=build_preference(by)), devices).positions == {}
+    tokens = evolve(build_resource(tokens=2), preference=build_preference("1"))
+    assert build_offer(tokens, devices).positions == {}
+    # Only 'contiguous' needs positions.
+    assert build_offer(evolve(build_resource(), preference=EXPLICIT), devices).positions == {}
+
+
+def test_healthy_devices_are_counted_without_their_replicas_slices_and_tokens(tree: DeviceTree) -> None:
+    devices = (
+        *mark_healthy(make_numa_device(tree, "x0", slices=2), make_numa_device(tree, "x1", slices=3)),
+        mark_unhealthy(make_numa_device(tree, "x2", slices=2), "broken"),
+    )
+    for spec in (build_resource(), build_resource(replicas=2), SLICED, build_resource(tokens=5)):
+        assert build_offer(spec, devices).healthy_devices == 2
+        assert build_offer(spec, devices[2:]).healthy_devices == 0
+        assert build_offer(spec, ()).healthy_devices == 0
+
+
+def test_grants_can_be_marked_as_unhealthy_with_an_additional_reason(tree: DeviceTree) -> None:
+    devices = (*mark_healthy(*map(tree.make_device, ("x0", "x1"))), mark_unhealthy(tree.make_device("x2"), "broken"))
+    offer = offer_devices(build_resource(), *devices)
+    assert offer.mark_unhealthy({}) is offer
+    marked = offer.mark_unhealthy({"x1": "in use", "x2": "in use"})
+    assert marked.listed == tuple(ListedDevice(key, healthy=key == "x0") for key in ("x0", "x1", "x2"))
+    assert [(grant.healthy, grant.reason) for grant in marked.grants.values()] == [
+        (True, ""),
+        (False, "in use"),
+        (False, "broken; in use"),
+    ]
+    # Everything else is the same.
+    assert list(marked.grants) == list(offer.grants)
+    assert evolve(marked, grants=offer.grants, listed=offer.listed) == offer
+    assert [grant.devices for grant in marked.grants.values()] == [grant.devices for grant in offer.grants.values()]
+
+
+def test_pre_start_is_required_by_its_key(tree: DeviceTree) -> None:
+    pre_start = PreStartSpec(LOCATION, (Template.parse("/bin/reset"),), 5)
+    for spec, is_required in ((build_resource(), False), (evolve(build_resource(), pre_start=pre_start), True)):
+        assert offer_devices(spec, *tree.make_healthy("x0")).options.pre_start_required is is_required
