@@ -33,9 +33,9 @@ def resource_name_error(name: str) -> str:
 
     The rules are those of ``IsExtendedResourceName`` (docs/internals/kubelet-contract.md §2.2).
     """
-    prefix, slash, rest = name.partition("/")
-    if not slash or "/" in rest:
+    if name.count("/") != 1:
         return "a resource name consists of a domain, one '/' and a name"
+    prefix, rest = name.split("/")
     if "kubernetes.io/" in name:
         return "names under kubernetes.io/ are reserved for Kubernetes"
     if prefix.startswith("requests."):

@@ -56,13 +56,13 @@ class ReadRules:
 
     @_trees.default
     def _find_trees(self) -> tuple[str, ...]:
-        texts = (glob.text for glob in self.globs)
-        return tuple(text[:-2] for text in texts if text.endswith("/**") and not re.search(r"[*?\[{]", text[:-3]))
+        trees = (literal_path(segments[:-1]) for glob in self.globs for segments in glob if segments[-1].is_any_depth)
+        return tuple(f"{path}/" for path, is_literal in trees if is_literal)
 
     def allows(self, path: str) -> bool:
         """Return whether an absolute path may be read; the caller also checks the path without symlinks."""
         path = _normalize(path)
-        if "/.." in path and ".." in path.split("/"):
+        if ".." in path.split("/"):
             return False
         if not _is_private(path):
             return self._matches(path)
@@ -109,9 +109,6 @@ def parse_read_rules(texts: tuple[str, ...]) -> ReadRules:
     return ReadRules(tuple(map(Glob.parse, texts)))
 
 
-DEFAULT_READ_RULES = parse_read_rules(DEFAULT_READ_GLOBS)
-
-
 def literal_directory(text: str) -> str:
     """Return the directory that a path or glob begins with, from the text before its first wildcard."""
     literal = re.split(r"[*?\[{]", text, maxsplit=1)[0]
@@ -136,11 +133,9 @@ def _is_private(path: str) -> bool:
 
 
 def _names_private_place(segments: tuple[Segment, ...]) -> bool:
-    names = []
-    for segment in segments:
-        if not segment.is_literal:
-            break
-        names.append(segment.text)
     last = segments[-1]
     is_named = last.is_literal and _PRIVATE_NAME.fullmatch(last.text) is not None
-    return is_named or _PRIVATE_PLACES.match(f"/{'/'.join(names)}/") is not None
+    return is_named or _PRIVATE_PLACES.match(f"{literal_path(segments)[0]}/") is not None
+
+
+DEFAULT_READ_RULES = parse_read_rules(DEFAULT_READ_GLOBS)

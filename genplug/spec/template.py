@@ -284,12 +284,12 @@ class Template:
         literals: list[str] = []
         position = count = 0
         while (start := text.find("${", position)) >= 0:
-            if text[start - 1 : start] == "$" and start > position:
+            if text[start - 1 : start] == "$":
                 literals += (text[position : start - 1], "${")
                 position = start + 2
                 continue
             end = text.find("}", start)
-            if end < 0:
+            if end == -1:
                 raise TemplateError("'${' without a '}'", start, "write '$${' for a literal '${'")
             if (count := count + 1) > MAX_REFERENCES:
                 message = f"more than {MAX_REFERENCES} references in a template"

@@ -1,5 +1,7 @@
 """Rules for what a container may get, for literal texts and for rendered templates."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +13,13 @@ from genplug.spec.container_rules import (
     environment_error,
     mount_target_error,
     node_target_error,
+    normalize_container_path,
     path_error,
     text_error,
     variable_error,
 )
 from genplug.spec.limits import MAX_ENVIRONMENT_BYTES, MAX_VARIABLE_BYTES
-from genplug.spec.policy import DEFAULT_POLICY
+from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 MOUNT_TARGETS = {
     "/opt/lib": "",
@@ -116,16 +119,34 @@ def test_spelling_of_a_path_does_not_change_what_is_allowed(path: str) -> None:
 
 
 def test_variable_is_limited_to_what_the_kernel_starts_a_program_with() -> None:
+    error = (
+        f"has {MAX_VARIABLE_BYTES + 1} bytes with its name, at most {MAX_VARIABLE_BYTES} are allowed: the kernel would "
+        "not start a program with it"
+    )
     assert not variable_error("A", "x" * (MAX_VARIABLE_BYTES - 2), None)
-    assert f"has {MAX_VARIABLE_BYTES + 1} bytes" in variable_error("A", "x" * (MAX_VARIABLE_BYTES - 1), None)
-    assert variable_error("A", "\N{EURO SIGN}" * (MAX_VARIABLE_BYTES // 3), None)
+    assert variable_error("A", "x" * (MAX_VARIABLE_BYTES - 1), None) == error
+    # A character has as many bytes as in UTF-8.
+    euros = "\N{EURO SIGN}" * (MAX_VARIABLE_BYTES // 3)
+    assert not variable_error("A", euros[1:], None)
+    assert "bytes" in variable_error("A", euros, None)
+
+
+ENTRY_BYTES = 9
+"""The bytes of a variable besides its name, the equals sign and its value: a NUL byte and a pointer."""
 
 
 def test_environment_is_limited_to_what_the_kernel_starts_a_program_with() -> None:
-    value = "x" * 100_000
-    env = tuple((f"A{number}", value) for number in range(MAX_ENVIRONMENT_BYTES // 100_020))
-    assert not environment_error(env)
-    assert f"at most {MAX_ENVIRONMENT_BYTES} are allowed" in environment_error((*env, ("B", value)))
+    error = (
+        f"has at least {MAX_ENVIRONMENT_BYTES + 1} bytes, at most {MAX_ENVIRONMENT_BYTES} are allowed: the kernel "
+        "would not start a program with it"
+    )
+    filled = (("A", "x" * (MAX_ENVIRONMENT_BYTES - len("A=") - ENTRY_BYTES - len("BC=y") - ENTRY_BYTES)), ("BC", "y"))
+    too_large = (filled[0], ("BC", "yz"))
+    assert environment_error(filled) == ""
+    assert environment_error(too_large) == error
+    # The variables are rendered up to the first that exceeds the limit.
+    for env, count in ((filled, 3), (too_large, 2)):
+        assert len(collect_environment((*env, ("D", ""), ("E", "")))) == count
 
 
 def test_denied_value_is_found_in_the_rendered_text() -> None:
@@ -139,6 +160,28 @@ def test_variables_behind_the_limit_of_an_environment_are_not_rendered() -> None
     assert "at least" in environment_error(env)
     assert not environment_error(env[:-1])
     assert len(tuple(variables)) == 100 - len(env)
+
+
+@pytest.mark.parametrize(
+    ("error", "rule"),
+    [
+        (lambda name, policy: annotation_error(name, "x", policy), "annotations.allow"),
+        (lambda name, policy: cdi_name_error(f"{name}=0", policy), "cdi.allow"),
+    ],
+    ids=["annotation", "CDI device"],
+)
+def test_policy_allows_annotations_and_cdi_devices(error: Callable[[str, Policy | None], str], rule: str) -> None:
+    policy = Policy(annotations=("a.io/b",), cdi=("a.io/b=*",))
+    assert error("a.io/b", policy) == ""
+    assert error("a.io/c", None) == ""
+    assert error("a.io/c", policy).startswith(f"is refused by '{rule}' of the default policy, which allows a.io/b")
+
+
+@pytest.mark.parametrize(
+    ("path", "normal"), [("/", "/"), ("//a", "/a"), ("///a//b/./", "/a/b"), ("/./", "/"), ("//X/X", "/X/X")]
+)
+def test_container_path_is_normalized_like_a_path_with_one_slash(path: str, normal: str) -> None:
+    assert normalize_container_path(path) == normal
 
 
 def test_path_is_not_longer_than_a_path_of_the_kernel() -> None:

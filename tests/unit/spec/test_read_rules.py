@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY
 from genplug.spec.read_checks import literal_read_error
-from genplug.spec.read_rules import DEFAULT_READ_GLOBS, ReadRules, literal_directory, parse_read_rules
+from genplug.spec.read_rules import DEFAULT_READ_GLOBS, ReadRules, literal_directory, literal_path, parse_read_rules
 from genplug.spec.template import Template
 
 READABLE = [
@@ -63,7 +63,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("path", READABLE)
 def test_default_policy_allows_to_read_files_that_describe_devices(path: str) -> None:
-    assert not DEFAULT_POLICY.read_error(path)
+    for spelling in (path, path.replace("/", "//"), path.replace("/", "/./"), f"{path}/", f"{path}/."):
+        assert not DEFAULT_POLICY.read_error(spelling)
 
 
 @pytest.mark.parametrize("path", REFUSED)
@@ -88,12 +89,84 @@ def test_default_policy_refuses_other_files_and_secrets(path: str) -> None:
         (["/sys/bus/nvmem/devices/*/nvmem"], "/sys/bus/nvmem/devices/mtd0/nvmem", True),
         (["/sys/bus/nvmem/devices/**"], "/sys/bus/nvmem/devices/mtd0/nvmem", False),
         (["/sys/firmware/efi/**"], "/sys/firmware/efi/fw_platform_size", True),
-        (["/etc/fpga/*"], "/etc/fpga/serial", True),
-        ([], "/sys/x", False),
     ],
 )
 def test_private_place_needs_a_glob_that_names_it(globs: list[str], path: str, *, is_allowed: bool) -> None:
     assert parse_read_rules(tuple(globs)).allows(path) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("globs", "path", "is_allowed"),
+    [
+        ([], "/sys/x", False),
+        (["/etc/fpga/*"], "/etc/fpga/serial", True),
+        (["/etc/fpga/x"], "/etc/fpga/y", False),
+        (["/sys/**"], "/sys/a/b", True),
+        (["/sys/**"], "/sys/a/.b", True),
+        (["/sys/**"], "/sysx/a", False),
+        (["/proc/x", "/{sys,etc}/**"], "/etc/a", True),
+        (["/sys/[ab]/**"], "/sys/a/c", True),
+        (["/sys/[ab]/**"], "/sys/[ab]/c", False),
+        (["/sys/**/a"], "/sys/b", False),
+        (["/**"], "/sys/../etc/a", False),
+        (["/**"], "/sys/a/..", False),
+        (["/**"], "/sys/..a/b..", True),
+    ],
+)
+def test_file_may_be_read_if_a_glob_matches_its_path(globs: list[str], path: str, *, is_allowed: bool) -> None:
+    assert parse_read_rules(tuple(globs)).allows(path) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("glob", "is_allowed"),
+    [
+        ("/sys/a/x", True),
+        ("/sys/b/x", False),
+        ("/sys/*", True),
+        ("/sys/a/*", True),
+        ("/sys/b/*", False),
+        ("/*/x", True),
+        ("{/sys/a/x,/sys/a/*}", True),
+        ("{/sys/a/x,/sys/b/*}", False),
+        ("{/sys/b/x,/sys/a/*}", False),
+    ],
+)
+def test_glob_may_be_searched_for_if_each_alternative_may_match_a_readable_path(glob: str, *, is_allowed: bool) -> None:
+    assert parse_read_rules(("/sys/a/*",)).may_allow_match(Glob.parse(glob)) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("path", "may_be_named", "may_be_read"),
+    [
+        ("/sys/a/vendor", True, True),
+        ("/sys//a/./vendor/", True, True),
+        ("/sys/a/password", True, False),
+        ("/sys/kernel/debug/x", False, False),
+        ("/sys/kernel/debug/dri/0", True, True),
+        ("/sys//kernel/./debug/x", False, False),
+        ("/etc/shadow", False, False),
+    ],
+)
+def test_file_with_a_private_name_may_be_named_but_not_read(
+    path: str, *, may_be_named: bool, may_be_read: bool
+) -> None:
+    rules = parse_read_rules(("/sys/**", "/sys/kernel/debug/dri/*"))
+    assert (rules.names(path), rules.allows(path)) == (may_be_named, may_be_read)
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("/a/b", ("/a/b", True)),
+        ("/a/./b//c*", ("/a/b", False)),
+        ("/a/**", ("/a", False)),
+        ("/a/*/b", ("/a", False)),
+        ("/*/a", ("", False)),
+    ],
+)
+def test_literal_path_ends_before_the_first_wildcard(glob: str, expected: tuple[str, bool]) -> None:
+    (segments,) = Glob.parse(glob)
+    assert literal_path(segments) == expected
 
 
 @given(

@@ -11,6 +11,7 @@ from genplug.spec.template import (
     RenderLimitError,
     Template,
     TemplateError,
+    combine_values,
     distinct_values,
     merge_values,
 )
@@ -21,6 +22,9 @@ VALUES = {
     "index": ("0",),
     "size": ("137438953472",),
     "empty": (),
+    "hexadecimal": ("0x80000000",),
+    "short": ("x0",),
+    "digits": ("9" * 64,),
 }
 RENDERED = {
     "": "",
@@ -31,6 +35,7 @@ RENDERED = {
     "${path|join:;}": "/dev/uverbs0;/dev/umad0",
     "${path|join: }": "/dev/uverbs0 /dev/umad0",
     "${path|join:}": "/dev/uverbs0/dev/umad0",
+    "${path|join::}": "/dev/uverbs0:/dev/umad0",
     "${path|first}": "/dev/uverbs0",
     "${path|count}": "2",
     "${name|replace:umad:uverbs|unique}": "uverbs0",
@@ -38,6 +43,9 @@ RENDERED = {
     "${index|pad:3}": "000",
     "${name|pad:3}": "uverbs0,umad0",
     "${size|pad:3}": "137438953472",
+    "${index|pad:1}": "0",
+    "${index|pad:64}": "0" * 64,
+    "${short|pad:3}": "x0",
     "${name|quote}": '"uverbs0","umad0"',
     "${missing|or:index}": "0",
     "${missing|or:gone|or:name|upper}": "UVERBS0,UMAD0",
@@ -52,6 +60,8 @@ RENDERED = {
     "${name|replace:0:}": "uverbs,umad",
     "${path|replace:/dev/:x-}": "x-uverbs0,x-umad0",
     "${size|gib}": "128",
+    "${hexadecimal|gib}": "2",
+    "${digits|gib}": str(int("9" * 64) >> 30),
     "${name|gib}": "uverbs0,umad0",
     "${missing|default:none}": "none",
     "${missing|lower|default:None}": "None",
@@ -60,6 +70,7 @@ RENDERED = {
     "${empty}": "",
     "${empty|count}": "0",
     "${empty|first}": "",
+    "${empty|unique|or:index}": "0",
     "${index|default:x:y}": "0",
     "${missing|default:x:y}": "x:y",
     "$${index}": "${index}",
@@ -76,50 +87,84 @@ def test_template_renders_values(text: str, expected: str) -> None:
     assert Template.parse(text).render(VALUES) == expected
 
 
+NOT_CLOSED = ("'${' without a '}'", "write '$${' for a literal '${'")
+FILTERS = (
+    "valid filters: basename, count, default, dirname, first, gib, join, json, lower, or, pad, quote, replace, unique, "
+    "upper"
+)
+
+
+def not_a_name(name: str, hint: str = "write ${name} or ${name|filter}") -> tuple[str, str]:
+    return f"{name!r} is not an attribute name", hint
+
+
+def count_error(name: str, expected: str, found: int, hint: str) -> tuple[str, str]:
+    return f"filter {name!r}: expected {expected} arguments, found {found}", hint
+
+
+def width_error(found: str) -> tuple[str, str]:
+    return f"filter 'pad': expected a width from 1 to 64, found {found!r}", "write pad:WIDTH"
+
+
 INVALID = {
-    "${": 0,
-    "ab${index": 2,
-    "${}": 2,
-    "${1}": 2,
-    "${ index}": 2,
-    "${in dex}": 2,
-    "${index|}": 8,
-    "${index|sort}": 8,
-    "${index|lower|sort}": 14,
-    "${index|lower:x}": 8,
-    "${index|replace}": 8,
-    "${index|replace:a}": 8,
-    "${index|replace:a:b:c}": 8,
-    "${index|replace::b}": 8,
-    "${index|join}": 8,
-    "${index|default}": 8,
-    "${index|Lower}": 8,
-    "${index|unique:x}": 8,
-    "${index|pad}": 8,
-    "${index|pad:}": 8,
-    "${index|pad:0}": 8,
-    "${index|pad:65}": 8,
-    "${index|pad:x}": 8,
-    "${index|or}": 8,
-    "${index|or:}": 11,
-    "${index|or:1}": 11,
-    "${index" + "|lower" * 17 + "}": 2,
-    "${index}" * 101: 800,
+    "${": (0, *NOT_CLOSED),
+    "ab${index": (2, *NOT_CLOSED),
+    "}ab${index": (3, *NOT_CLOSED),
+    "${}": (2, *not_a_name("")),
+    "${1}": (2, *not_a_name("1")),
+    "${ index}": (2, *not_a_name(" index")),
+    "${in dex}": (2, *not_a_name("in dex")),
+    "${index|}": (8, "unknown filter ''", FILTERS),
+    "${index|sort}": (8, "unknown filter 'sort'", FILTERS),
+    "${index|lower|sort}": (14, "unknown filter 'sort'", FILTERS),
+    "${index|Lower}": (8, "unknown filter 'Lower'", FILTERS),
+    "${index|lower:x}": (8, *count_error("lower", "no", 1, "write lower alone")),
+    "${index|unique:x}": (8, *count_error("unique", "no", 1, "write unique alone")),
+    "${index|replace}": (8, *count_error("replace", "2", 0, "write replace:OLD:NEW")),
+    "${index|replace:a}": (8, *count_error("replace", "2", 1, "write replace:OLD:NEW")),
+    "${index|replace:a:b:c}": (8, *count_error("replace", "2", 3, "write replace:OLD:NEW")),
+    "${index|replace::b}": (8, "filter 'replace' has an empty text to replace", "write replace:OLD:NEW"),
+    "${index|join}": (8, "filter 'join' requires a text after ':'", "write join:TEXT"),
+    "${index|default}": (8, "filter 'default' requires a text after ':'", "write default:TEXT"),
+    "${index|pad}": (8, *count_error("pad", "1", 0, "write pad:WIDTH")),
+    "${index|pad:}": (8, *width_error("")),
+    "${index|pad:0}": (8, *width_error("0")),
+    "${index|pad:65}": (8, *width_error("65")),
+    "${index|pad:x}": (8, *width_error("x")),
+    "${index|or}": (8, "filter 'or' requires an attribute after ':'", "write or:ATTRIBUTE"),
+    "${index|or:}": (11, *not_a_name("", "write or:ATTRIBUTE")),
+    "${index|or:1}": (11, *not_a_name("1", "write or:ATTRIBUTE")),
+    "${index" + "|lower" * 17 + "}": (
+        2,
+        "${index|...} has 17 filters, at most 16 are allowed",
+        "remove filters, or define a custom attribute with a part of them",
+    ),
+    "${index}" * 101: (
+        800,
+        "more than 100 references in a template",
+        "divide the text, or define custom attributes with parts of it",
+    ),
 }
 
 
-@pytest.mark.parametrize(("text", "offset"), INVALID.items())
-def test_invalid_template_is_rejected_at_its_error(text: str, offset: int) -> None:
+@pytest.mark.parametrize(("text", "error"), INVALID.items())
+def test_invalid_template_is_rejected_at_its_error(text: str, error: tuple[int, str, str]) -> None:
     with pytest.raises(TemplateError) as caught:
         Template.parse(text)
-    assert caught.value.offset == offset
-    assert caught.value.hint
+    assert (caught.value.offset, str(caught.value), caught.value.hint) == error
+
+
+def test_template_has_as_many_references_and_filters_as_the_limits_allow() -> None:
+    assert Template.parse("${index}" * 100).render(VALUES) == "0" * 100
+    assert Template.parse("${index" + "|lower" * 16 + "}").render(VALUES) == "0"
 
 
 def test_missing_attribute_is_named_in_the_error() -> None:
     with pytest.raises(MissingAttributeError) as caught:
         Template.parse("a${missing|lower}").render(VALUES)
     assert caught.value.name == "missing"
+    assert str(caught.value) == "${missing} has no value here"
+    assert caught.value.describe("the device x0") == "refers to 'missing', which the device x0 does not have"
 
 
 def test_reference_has_its_offset_in_the_template() -> None:
@@ -128,10 +173,37 @@ def test_reference_has_its_offset_in_the_template() -> None:
     assert template.names == {"b", "c"}
 
 
+def test_filter_has_the_offset_of_its_first_argument() -> None:
+    (reference,) = Template.parse("${a|lower|pad:3|replace:b:c|default:x|join:;}").references
+    assert [(filter_.name, filter_.arguments, filter_.offset) for filter_ in reference.filters] == [
+        ("lower", (), 10),
+        ("pad", ("3",), 14),
+        ("replace", ("b", "c"), 24),
+        ("default", ("x",), 36),
+        ("join", (";",), 43),
+    ]
+
+
+def test_reference_has_a_default_for_a_missing_value() -> None:
+    texts = ("${a}", "${a|lower|or:b}", "${a|default:}", "${a|lower|default:x|upper}")
+    references = [Template.parse(text).references[0] for text in texts]
+    assert [reference.has_default for reference in references] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "has_glob"),
+    [("/dev/x", False), ("/dev/x*", True), ("${a}/b?", True), ("${a}/{b,c}", True), ("${a|replace:*:x}/b", False)],
+)
+def test_template_has_a_glob_if_a_literal_part_has_one(text: str, *, has_glob: bool) -> None:
+    assert Template.parse(text).has_glob is has_glob
+
+
 def test_render_each_returns_a_text_for_each_value() -> None:
     assert Template.parse("/dev/${name}").render_each(VALUES) == ("/dev/uverbs0", "/dev/umad0")
     assert Template.parse("${name}-${index}").render_each(VALUES) == ("uverbs0-0", "umad0-0")
     assert Template.parse("fixed").render_each(VALUES) == ("fixed",)
+    assert Template.parse("a.${name}").render_each(VALUES, str.upper) == ("a.UVERBS0", "a.UMAD0")
+    assert Template.parse("${name}-${empty}").render_each(VALUES) == ("uverbs0-", "umad0-")
 
 
 def test_alternative_attributes_are_named_with_their_offsets() -> None:
@@ -142,7 +214,11 @@ def test_alternative_attributes_are_named_with_their_offsets() -> None:
 
 
 MEMBERS = merge_values(
-    [{"name": ("x2",), "size": ("9",), "all": ("a", "b")}, {"name": ("x10",)}, {"name": ("x3",), "size": ("9",)}]
+    [
+        {"name": ("x2",), "size": ("9",), "all": ("a", "b")},
+        {"name": ("x10",), "node.name": ("n",)},
+        {"name": ("x3",), "size": ("9",), "node.name": ("n",)},
+    ]
 )
 RENDERED_OF_MEMBERS = {
     "${name}": "x2,x10,x3",
@@ -158,6 +234,9 @@ RENDERED_OF_MEMBERS = {
     "${all|default:c}": "a,b,c,c",
     "${name|first}": "x2",
     "${gone|default:-}": "-,-,-",
+    "${size|count|or:name}": "2",
+    "${node.name}": "n",
+    "${env.GONE|default:-}": "-",
     "${gone|default:-|unique}": "-",
 }
 
@@ -168,11 +247,28 @@ def test_template_renders_the_values_of_members_in_their_order(text: str, expect
 
 
 def test_merged_values_are_a_mapping_of_the_names_of_all_members() -> None:
-    assert set(MEMBERS) == {"name", "size", "all"}
-    assert len(MEMBERS) == 3
+    assert set(MEMBERS) == {"name", "size", "all", "node.name"}
+    assert len(MEMBERS) == 4
     assert "gone" not in MEMBERS
+    with pytest.raises(KeyError, match="'gone'"):
+        MEMBERS["gone"]
+    assert MEMBERS["node.name"] == ("n",)
     assert merge_values([MEMBERS, {"name": ("y",)}])["name"] == ("x2", "x10", "x3", "y")
-    assert distinct_values(MEMBERS) == {"name": ("x2", "x3", "x10"), "size": ("9",), "all": ("a", "b")}
+    assert merge_values([VALUES]) is VALUES
+
+
+def test_distinct_values_are_in_natural_order_without_repeats() -> None:
+    assert distinct_values(MEMBERS) == {
+        "name": ("x2", "x3", "x10"),
+        "size": ("9",),
+        "all": ("a", "b"),
+        "node.name": ("n",),
+    }
+    assert distinct_values({"a": ("x10", "x2")}) == {"a": ("x2", "x10")}
+    assert distinct_values(merge_values([{"a": ("1",)}, {"b": ("2",)}])) == {"a": ("1",), "b": ("2",)}
+    # No copy of the values of most candidates.
+    single = {"a": ("1",), "b": ()}
+    assert distinct_values(single) is single
 
 
 def test_render_each_combines_the_values_of_one_member_only() -> None:
@@ -183,10 +279,20 @@ def test_render_each_combines_the_values_of_one_member_only() -> None:
     assert Template.parse("${a}-${b}").render_each(apart) == ("1-2", "1-3")
 
 
+def test_combination_has_the_other_attributes_of_its_member() -> None:
+    template, context = Template.parse("${name|or:all}"), Template.parse("${size}${gone}${name}")
+    assert list(combine_values((template,), MEMBERS, (context,))) == [
+        {"name": ("x2",), "all": ("a", "b"), "size": ("9",)},
+        # A member without the attribute has the values of all members.
+        {"name": ("x10",), "size": ("9", "9")},
+        {"name": ("x3",), "size": ("9",)},
+    ]
+
+
 LIMITS = {
     "${name" + "|replace:x:xxxxxxxxxxxxxxxxxxxx" * 5 + "}": "a value of 16000 characters",
     "${name|first|replace:x:" + "x" * 4096 + "}": "a value of 8192 characters",
-    "${many|join:" + "-" * 1000 + "}": "renders to 1002000 characters, at most 131072",
+    "${many|join:" + "-" * 1000 + "|count}": "renders to 1002000 characters, at most 131072",
     "x" * 131_071 + "${name}": "renders to 131073 characters or more, at most 131072",
 }
 
@@ -194,13 +300,35 @@ LIMITS = {
 @pytest.mark.parametrize(("text", "message"), LIMITS.items(), ids=range(len(LIMITS)))
 def test_template_that_grows_over_a_limit_is_refused_with_the_number(text: str, message: str) -> None:
     values = {"name": ("xx",), "many": ("123",) * 1000}
-    with pytest.raises(RenderLimitError, match=message):
+    with pytest.raises(RenderLimitError, match=message) as caught:
         Template.parse(text).render(values)
+    assert message in caught.value.describe("the device x0")
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("${name|replace:x:" + "x" * 2048 + "}", 4096),
+        ("${long|replace:y:x}", 131_072),
+        ("${long|join:,}", 131_072),
+        ("${half|join:--}", 131_072),
+        ("x" * 131_070 + "${name}", 131_072),
+    ],
+    ids=["replace", "value", "single", "join", "text"],
+)
+def test_text_may_be_as_long_as_the_limit(text: str, length: int) -> None:
+    values = {"name": ("xx",), "long": ("x" * 131_072,), "half": ("x" * 65_535,) * 2}
+    assert len(Template.parse(text).render(values)) == length
 
 
 def test_combinations_of_values_are_limited() -> None:
     values = {name: tuple(map(str, range(100))) for name in "abc"}
     assert len(Template.parse("${a}").render_each(values)) == 100
+    assert len(Template.parse("${a}${d}").render_each({**values, "d": tuple("0123456789")})) == 1000
+    # The combinations of all members count together.
+    halves = merge_values({"a": tuple(map(str, range(start, start + 501)))} for start in (0, 501))
+    with pytest.raises(RenderLimitError, match=r"renders to 1002 or more texts"):
+        Template.parse("${a}").render_each(halves)
     with pytest.raises(RenderLimitError, match=r"renders to 1000000 or more texts.* of a and b and c; at most 1000"):
         Template.parse("${a}${b}${c}").render_each(values)
 
