@@ -26,6 +26,7 @@ from genplug.cli.malloc import limit_malloc_arenas
 from genplug.cli.options import format_address
 from genplug.cli.output import print_message
 from genplug.cli.run import HANDLED_SIGNALS
+from genplug.health.workers.sessions import wait_for_kills
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
 from genplug.observe.events import Event, EventLog
 from genplug.observe.log_format import set_up_logging
@@ -34,6 +35,8 @@ STOP_SECONDS = 1.3
 """Seconds after a signal within which the agent stops by itself; otherwise the process ends without it."""
 RELEASE_SECONDS = 0.2
 """Seconds within which the process then removes its sockets and releases its lock."""
+KILL_SECONDS = 0.3
+"""Seconds within which the processes of the programs that probes started are then found and killed."""
 _RETRY_SECONDS = 1.0
 """Seconds before the thread of the agent is started again."""
 _STARTUP_SECONDS = 5.0
@@ -71,6 +74,8 @@ def serve(arguments: argparse.Namespace) -> int:
         )
         is_text = arguments.log_format == "text" or (arguments.log_format == "auto" and sys.stderr.isatty())
         code = _AgentProcess(settings, "text" if is_text else "json", arguments.log_level).run()
+    # The thread of a kill ends with the process.
+    wait_for_kills(KILL_SECONDS)
     logging.shutdown()
     # The exit of the interpreter waits for all threads, and a thread may hang in a file operation.
     os._exit(code)

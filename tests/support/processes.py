@@ -28,7 +28,7 @@ def list_probe_workers() -> list[int]:
     return [pid for pid in children if b"genplug.health.workers.main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-async def wait_until_at_most(count: Callable[[], int], limit: int, seconds: float = 5) -> None:
+async def wait_until_at_most(count: Callable[[], int], limit: int, seconds: float = 30) -> None:
     """Wait until a count falls to the limit: the garbage collector and gRPC's C core free objects without an event.
 
     Raises:

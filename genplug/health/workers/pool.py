@@ -132,12 +132,14 @@ class WorkerPool(ABC):
         asyncio.get_running_loop().call_later(_REAP_SECONDS, self._reap)
 
     def _reap(self) -> None:
-        for worker in [worker for worker in self._workers if worker.is_closed]:
+        for worker in [worker for worker in self._workers if worker.is_closed and not worker.is_killing]:
             # An ended process is in /proc until it is waited for.
             seconds = cpu_seconds(worker.process.pid)
             if worker.process.poll() is not None:
                 self._reaped_cpu_seconds += seconds
                 self._workers.discard(worker)
+        if any(worker.is_killing for worker in self._workers):
+            asyncio.get_running_loop().call_later(_REAP_SECONDS, self._reap)
 
 
 def cannot_start(reason: str) -> ProbeResponse:

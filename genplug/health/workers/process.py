@@ -7,13 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from genplug.hardware.host import Host
 from genplug.health.workers.protocol import HEADER, Progress, RequestResult, TimedRequest, body_length, decode, encode
-from genplug.health.workers.sessions import kill_session
+from genplug.health.workers.sessions import start_kill
 
 PROGRAM_KINDS = frozenset({"exec"})
 """The kinds of requests that run a program."""
@@ -54,6 +55,7 @@ class WorkerProcess:
         self._receiving: asyncio.Task[list[RequestResult]] | None = None
         self._has_programs = False
         """Whether the worker may have started programs."""
+        self._kill: threading.Thread | None = None
 
     def _start(self, host: Host, threads: int) -> None:
         with ExitStack() as on_failure, ExitStack() as at_end:
@@ -126,6 +128,11 @@ class WorkerProcess:
                     raise WorkerDiedError from error
             return self._streams
 
+    @property
+    def is_killing(self) -> bool:
+        """Whether the programs of the closed worker are being killed."""
+        return self._kill is not None and self._kill.is_alive()
+
     def close(self) -> None:
         """Kill the worker and its programs without waiting for them.
 
@@ -145,7 +152,7 @@ class WorkerProcess:
             self.process.kill()
         if self._has_programs:
             # After the worker, which starts no further program then.
-            kill_session(self.process.pid)
+            self._kill = start_kill(self.process.pid)
 
 
 def cpu_seconds(process: int) -> float:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +12,33 @@ _MAX_ROUNDS = 10
 """Searches for processes that were started during the search before."""
 _ENDED = ("Z", "X")
 """The states of a process that has ended (proc_pid_stat(5))."""
+
+
+_THREAD_NAME = "genplug-kill-session"
+
+
+def start_kill(leader: int) -> threading.Thread | None:
+    """Run :func:`kill_session` in a thread, because the list of all processes of a machine can be long.
+
+    Return the thread, None if the function has returned. Do not wait for the leader's exit status until the thread has
+    ended: afterwards, another session can get its ID.
+    """
+    thread = threading.Thread(target=kill_session, args=(leader,), name=_THREAD_NAME, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        # The system cannot start a thread now. The programs must end nevertheless.
+        kill_session(leader)
+        return None
+    return thread
+
+
+def wait_for_kills(seconds: float) -> None:
+    """Wait until the threads of :func:`start_kill` have ended, for at most ``seconds``, before the process ends."""
+    deadline = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread.name == _THREAD_NAME:
+            thread.join(max(deadline - time.monotonic(), 0))
 
 
 def kill_session(leader: int) -> None:

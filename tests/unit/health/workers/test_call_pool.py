@@ -3,15 +3,17 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from genplug.health.workers import sessions
 from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.protocol import ProbeResponse
 from genplug.spec.limits import MAX_CALLS_PER_RESOURCE
-from tests.support.processes import wait_for_process_end
+from tests.support.processes import wait_for_process_end, wait_until_at_most
 from tests.support.workers import AMPLE, SHORT, open_pool, run_shell
 
 PASSED = ProbeResponse((0, ""))
@@ -61,6 +63,32 @@ async def test_programs_end_with_the_worker(tmp_path: Path, ending: str) -> None
         for process in processes:
             await wait_for_process_end(int(process))
         running.cancel()
+
+
+async def test_search_for_programs_does_not_block_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pid")
+    gate = threading.Event()
+    monkeypatch.setattr("genplug.health.workers.pool._REAP_SECONDS", 0.01)
+    list_session = sessions._list_session  # noqa: SLF001 - /proc is as slow as the gate
+
+    def list_slowly(leader: int) -> Iterator[int]:
+        gate.wait(30)
+        return list_session(leader)
+
+    async with open_pool(CallPool, tmp_path) as (pool, _):
+        running = asyncio.ensure_future(pool.run([run_shell(f"echo $$ >{tmp_path}/pid; sleep 600")]))
+        process = int(await asyncio.to_thread((tmp_path / "pid").read_text))
+        monkeypatch.setattr(sessions, "_list_session", list_slowly)
+        [worker] = pool.processes
+        os.kill(worker, signal.SIGKILL)
+        assert (await running)[0].error == "the probe worker crashed"
+        # The worker remains in the process table: its ID must not become that of another session.
+        await asyncio.sleep(0.1)
+        assert pool.processes == (worker,)
+        gate.set()
+        sessions.wait_for_kills(AMPLE)
+        await wait_for_process_end(process)
+        await wait_until_at_most(lambda: len(pool.processes), 0)
 
 
 async def test_slow_calls_of_a_resource_do_not_delay_the_calls_of_others(tmp_path: Path) -> None:
