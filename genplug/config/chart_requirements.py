@@ -5,6 +5,7 @@ configuration is decoded under the policy of its pool.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from genplug.config.decode.values import is_set, items
 from genplug.config.diagnostics import Diagnostics
@@ -13,6 +14,7 @@ from genplug.config.yaml_tree import MapNode, ScalarNode
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.model import Config
 from genplug.spec.privileges import Need, NeedKind, is_below
+from genplug.spec.root_paths import OutsideRootError, strip_root
 
 _HOST = "/host"
 """The directory of the container below which the chart mounts directories of the host."""
@@ -60,8 +62,9 @@ def _list_host_mounts(daemonset: MapNode) -> Iterator[str]:
             yield item.text
     for item in items(daemonset.get("extraVolumeMounts")):
         path = item.get("mountPath") if isinstance(item, MapNode) else None
-        if isinstance(path, ScalarNode) and path.text.startswith(f"{_HOST}/"):
-            yield path.text.removeprefix(_HOST)
+        if isinstance(path, ScalarNode) and path.text.rstrip("/") != _HOST:
+            with suppress(OutsideRootError):
+                yield strip_root(path.text, _HOST)
     for key in ("cdiSpecDir", "cdiSearchDirs"):
         written = daemonset.get(key)
         yield from (item.text for item in (written, *items(written)) if isinstance(item, ScalarNode) and item.text)

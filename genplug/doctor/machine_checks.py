@@ -1,12 +1,14 @@
 """Checks of the rights of the process, of its mounts, of events of the kernel and of the clock."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 from genplug.doctor.facts import Facts, Mount, Unknown, needs_of, require
 from genplug.doctor.findings import Observation, Registry, error, ok, unknown, warning
 from genplug.doctor.texts import find_mount
 from genplug.observe.text import format_time
+from genplug.spec.root_paths import OutsideRootError, strip_root
 
 REGISTRY = Registry("machine")
 _SYS_ADMIN = 21
@@ -183,9 +185,10 @@ def check_propagation(facts: Facts) -> Iterator[Observation]:
 def _list_host_mounts(mounts: tuple[Mount, ...], root: str, fixed: Sequence[str]) -> Iterator[Mount]:
     """Yield the mounts below a root in which file systems of the host can appear: all but some directories."""
     for mount in mounts:
-        path = PurePosixPath(mount.target.removeprefix(root))
-        if mount.target.startswith(f"{root}/") and not any(path.is_relative_to(directory) for directory in fixed):
-            yield mount
+        with suppress(OutsideRootError):
+            path = PurePosixPath(strip_root(mount.target, root))
+            if path.name and not any(path.is_relative_to(directory) for directory in fixed):
+                yield mount
 
 
 @REGISTRY.add(

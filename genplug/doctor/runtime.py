@@ -14,6 +14,7 @@ from typing import Any
 from genplug.doctor.facts import Machine, Runtime, UnknownFactError
 from genplug.doctor.machine import read_text
 from genplug.spec.limits import MAX_RUNTIME_FILES
+from genplug.spec.root_paths import strip_root
 
 DEFAULT_CDI_DIRS = ("/etc/cdi", "/var/run/cdi")
 """The default of ``cdi_spec_dirs`` in both runtimes."""
@@ -71,11 +72,13 @@ class _Files:
     def find(self, pattern: str) -> list[str]:
         """Return the first files that match a glob, in their order; an invalid glob is an error of the file with it."""
         try:
-            found = list(islice(Path(self._root or "/").glob(pattern.lstrip("/")), MAX_RUNTIME_FILES))
+            # Without "..", which would lead out of the root.
+            relative = posixpath.normpath(f"/{pattern}").lstrip("/")
+            found = list(islice(Path(self._root or "/").glob(relative), MAX_RUNTIME_FILES))
         except (ValueError, NotImplementedError, IndexError) as error:
             self.errors.append(f"{pattern}: {error}")
             return []
-        return sorted(str(path).removeprefix(self._root) for path in found)
+        return sorted(strip_root(path, self._root or "/") for path in found)
 
 
 def _read_crio(files: _Files) -> Runtime:

@@ -23,6 +23,7 @@ from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.privileges import NeedKind, ProbeNeed, find_hidden_path
 from genplug.spec.probes import Check
+from genplug.spec.root_paths import OutsideRootError, strip_root
 from genplug.spec.template import Template
 
 Answer: TypeAlias = tuple[tuple[str, int], ...]
@@ -104,7 +105,10 @@ def _open_and_connect(  # noqa: PLR0913, PLR0917 - a socket, the rules, and the 
         actual = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115 - Path() would normalize the target
         if actual.endswith(_DELETED):
             return errno.ENOENT
-        resolved = "/" + actual.removeprefix(os.path.realpath(reader.host.root)).lstrip("/")
+        try:
+            resolved = strip_root(actual, os.path.realpath(reader.host.root))
+        except OutsideRootError as error:
+            raise PermissionError(f"connecting to {path} is refused, because it leads out of --root: {error}") from None
         if not any(glob.matches(resolved) for glob in globs):
             refusal = rules.describe_refusal("unixSocket.allow")
             raise PermissionError(f"connecting to {path}, which leads to {resolved}, is {refusal}")

@@ -51,6 +51,16 @@ def test_imported_file_of_containerd_overrides_the_first_file(tmp_path: Path) ->
     assert found.files == (f"/{CONTAINERD}", "/etc/containerd/conf.d/cdi.toml")
 
 
+def test_import_of_containerd_does_not_lead_out_of_the_root(tmp_path: Path) -> None:
+    (tmp_path / "outside.toml").write_text("broken = ")
+    (tmp_path / "host/conf.d").mkdir(parents=True)
+    (tmp_path / "host/conf.d/inside.toml").write_text("")
+    text = 'version = 2\nimports = ["/../outside.toml", "../../../outside.toml", "../../../conf.d/*"]\n'
+    found = read(tmp_path / "host", **{CONTAINERD: text})
+    assert found.errors == ()
+    assert found.files == (f"/{CONTAINERD}", "/conf.d/inside.toml")
+
+
 def test_broken_file_is_reported(tmp_path: Path) -> None:
     found = read(tmp_path, **{CONTAINERD: "version = "})
     assert found.has_cdi is None

@@ -132,6 +132,18 @@ def test_socket_is_compared_with_the_policy_before_and_after_its_links(tmp_path:
         assert run_restricted(tmp_path, "/var/s", "/var/*", "/run/*") == ""
 
 
+def test_socket_outside_of_the_root_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "host").mkdir()
+    # The directory of the root was replaced after the socket was opened.
+    with listen(tmp_path / "host/s") as listener:
+        listener.settimeout(0)
+        monkeypatch.setattr("genplug.health.probes.unix_socket.os.readlink", lambda _: f"{tmp_path}/hostile/s")
+        reason = f"it leads out of --root: expected a path below {tmp_path}/host, found {tmp_path}/hostile/s"
+        assert run_restricted(tmp_path / "host", "/s", "/**") == f"connecting to /s is refused, because {reason}"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
 def test_default_policy_allows_no_socket() -> None:
     for path in ("/run/containerd/containerd.sock", "/var/lib/kubelet/device-plugins/kubelet.sock", "/run/${name}"):
         denial = unix_socket.KIND.denial(UnixSocketCheck(t(path)), DEFAULT_POLICY)
