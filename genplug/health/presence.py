@@ -134,11 +134,17 @@ def _find_known(name: str, inventory: Inventory, previous: HealthSnapshot | None
 
 
 def _is_same_selection(name: str, inventory: Inventory, previous: HealthSnapshot) -> bool:
-    old = previous.resources.get(name)
-    new = inventory.resources.get(name)
-    if new is None and old is not None and old.configured_name in inventory.scans:
-        new = inventory.scans[old.configured_name].resource
+    old = _find_scanned(name, previous.inventory, previous)
+    new = _find_scanned(name, inventory, previous)
     return old is None or new is None or old is new or _selection_key(old) == _selection_key(new)
+
+
+def _find_scanned(name: str, inventory: Inventory | None, previous: HealthSnapshot) -> Resource | None:
+    """Return the resource of the scan that found the devices: a slow scan can be of an earlier configuration."""
+    resource = (inventory.resources.get(name) if inventory is not None else None) or previous.resources.get(name)
+    if resource is None or inventory is None or resource.configured_name not in inventory.scans:
+        return resource
+    return inventory.scans[resource.configured_name].resource
 
 
 def _selection_key(resource: Resource) -> tuple[object, ...]:

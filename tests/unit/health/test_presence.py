@@ -201,6 +201,17 @@ def test_70_deselected_device_leaves_immediately() -> None:
     ]
 
 
+def test_70_deselected_device_leaves_immediately_after_a_scan_that_is_slower_than_the_reload() -> None:
+    before, after = (scanned(glob, LOCATION).resources[X] for glob in ("/dev/x*", "/dev/x1"))
+    both = (device("x0"), device("x1"))
+    first = evaluate_health(offered(*both, resources=(before,), scans=(before,)), None, KEEP, 100)
+    # The devices of the previous configuration are kept until the scan ends.
+    reloaded = evaluate_health(offered(*both, resources=(after,), scans=(before,)), first, KEEP, 110)
+    assert [entry.device.id for entry in reloaded.devices[X]] == ["x0", "x1"]
+    ended = evaluate_health(offered(device("x1"), resources=(after,), scans=(after,)), reloaded, KEEP, 120)
+    assert [entry.device.id for entry in ended.devices[X]] == ["x1"]
+
+
 def test_70_deselected_node_is_not_lost() -> None:
     first = evaluate_health(scanned("/dev/*", LOCATION, device("x", "/dev/a", "/dev/b")), None, KEEP, 100)
     after = evaluate_health(scanned("/dev/a", LOCATION, device("x", "/dev/a")), first, KEEP, 110)
