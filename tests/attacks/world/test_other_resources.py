@@ -39,9 +39,10 @@ def fill(directory: Path) -> None:
 
 
 def remove_socket(node: FakeNode) -> None:
-    """Remove the socket of example.com/x."""
-    [name] = [name for name in list_plugin_sockets(node.kubelet) if "example-com-x" in name]
-    (node.kubelet.plugins_dir / name).unlink()
+    """Remove the socket of example.com/x, unless the resource is between two sockets."""
+    for name in list_plugin_sockets(node.kubelet):
+        if "example-com-x" in name:
+            (node.kubelet.plugins_dir / name).unlink(missing_ok=True)
 
 
 @asynccontextmanager
