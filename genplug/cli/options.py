@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genplug.spec.numbers import parse_natural
+
 if TYPE_CHECKING:
     from genplug.config.inputs import InputRequest
 
@@ -26,6 +28,9 @@ _PERIOD_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 ROOT_HELP = "root directory of the host, or an archive of 'genplug capture' (default: /)"
 _MAX_PORT = 65535
+_MAX_PORT_DIGITS = 5
+MAX_SHOWN = 80
+"""Characters of an invalid value that a message shows."""
 
 Address = tuple[str, int]
 """Host and port; an empty host means all addresses."""
@@ -131,13 +136,16 @@ def parse_address(text: str) -> Address:
     if "/" in text:
         start = text.partition("://")[2].partition("/")[0]
         hint = f": write {start}" if start else ""
-        raise argparse.ArgumentTypeError(f"expected HOST:PORT without scheme and path, found {text!r}{hint}")
-    if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
         raise argparse.ArgumentTypeError(
-            f"expected HOST:PORT, for example 127.0.0.1:9808, found {text!r} (the default comes "
+            f"expected HOST:PORT without scheme and path, found {text[:MAX_SHOWN]!r}{hint}"
+        )
+    number = parse_natural(port, _MAX_PORT_DIGITS)
+    if not colon or number is None or number > _MAX_PORT:
+        raise argparse.ArgumentTypeError(
+            f"expected HOST:PORT, for example 127.0.0.1:9808, found {text[:MAX_SHOWN]!r} (the default comes "
             f"from the environment variable {LISTEN_VARIABLE})"
         )
-    return host.strip("[]"), int(port)
+    return host.strip("[]"), number
 
 
 def parse_size(text: str) -> int:
@@ -148,7 +156,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"expected a size such as 10Mi, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a size such as 10Mi, found {text[:MAX_SHOWN]!r}")
     return int(match[1]) << 10 * " KMG".index(match[2] or " ")
 
 
@@ -160,7 +168,7 @@ def parse_period(text: str) -> float:
     """
     match = _PERIOD.fullmatch(text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"expected a period such as 90d, 36h or 15m, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a period such as 90d, 36h or 15m, found {text[:MAX_SHOWN]!r}")
     return int(match[1]) * _PERIOD_SECONDS[match[2]]
 
 

@@ -243,7 +243,7 @@ def build_states(inventory: "Inventory", host: "Host", results: "ProbeResults") 
 
 def _parse_request(text: str) -> tuple[str, int]:
     resource, separator, number = text.rpartition("=")
-    if not separator or not number.isdecimal():
+    if not separator or not (number.isascii() and number.isdigit()):
         raise argparse.ArgumentTypeError(f"expected RESOURCE=N, for example nvidia.com/gpu=2, found {text!r}")
     if len(number) > _MAX_DIGITS:
         raise argparse.ArgumentTypeError(f"expected a number of at most {_MAX_DIGITS} digits, found {len(number)}")

@@ -11,6 +11,7 @@ from typing import Any
 from genplug.cli.grpc_environment import set_grpc_environment
 from genplug.cli.options import (
     CONFIG_HELP,
+    MAX_SHOWN,
     add_cdi_search_dirs,
     add_node_name,
     add_policy,
@@ -18,6 +19,7 @@ from genplug.cli.options import (
     parse_period,
     parse_size,
 )
+from genplug.spec.numbers import parse_natural
 
 PREFIX = "GENPLUG_"
 HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -183,22 +185,23 @@ def _add_audit_options(parser: argparse.ArgumentParser) -> None:
 
 def _parse_audit_size(text: str) -> int:
     if (size := parse_size(text)) < _MIN_AUDIT_BYTES:
-        raise argparse.ArgumentTypeError(f"expected at least 1Mi, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected at least 1Mi, found {text[:MAX_SHOWN]!r}")
     return size
 
 
 def _parse_audit_age(text: str) -> float:
     if (seconds := parse_period(text)) < _MIN_AUDIT_SECONDS:
-        raise argparse.ArgumentTypeError(f"expected at least 1h, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected at least 1h, found {text[:MAX_SHOWN]!r}")
     return seconds
 
 
 def _parse_audit_keep(text: str) -> int:
-    if not text.isdecimal() or not _MIN_AUDIT_FILES <= int(text) <= _MAX_AUDIT_FILES:
+    number = parse_natural(text)
+    if number is None or not _MIN_AUDIT_FILES <= number <= _MAX_AUDIT_FILES:
         raise argparse.ArgumentTypeError(
-            f"expected a number from {_MIN_AUDIT_FILES} to {_MAX_AUDIT_FILES}, found {text!r}"
+            f"expected a number from {_MIN_AUDIT_FILES} to {_MAX_AUDIT_FILES}, found {text[:MAX_SHOWN]!r}"
         )
-    return int(text)
+    return number
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from genplug.doctor.facts import Mount
+from genplug.spec.numbers import parse_natural
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 INITIAL_UID_MAP = (0, 0, 4294967295)
@@ -68,7 +69,5 @@ def parse_cgroups(text: str) -> dict[str, str]:
 
 def parse_limit(text: str, unlimited: int) -> int | None:
     """Return a limit of a cgroup, None if it is ``max`` or at least ``unlimited``, which version 1 writes for none."""
-    text = text.strip()
-    if text == "max" or not text.isdecimal():
-        return None
-    return int(text) if int(text) < unlimited else None
+    number = parse_natural(text.strip())
+    return number if number is not None and number < unlimited else None

@@ -18,6 +18,7 @@ from genplug.hardware.denied_node_table import (
 )
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Device, Kind, PathInfo
+from genplug.spec.numbers import parse_natural
 from genplug.spec.policy import Policy
 
 _EXPOSES_HOST = NodeIndex.build(EXPOSES_HOST)
@@ -93,7 +94,7 @@ def _identify(info: PathInfo, host: Host) -> _Identity | None:
 def _parse_drivers(text: str) -> dict[int, str]:
     """Return the names of the drivers of character devices in /proc/devices, by major number."""
     lines = (line.split() for line in text.partition("Block devices")[0].splitlines())
-    return {int(words[0]): words[1] for words in lines if len(words) > 1 and words[0].isdecimal()}
+    return {major: words[1] for words in lines if len(words) > 1 and (major := parse_natural(words[0])) is not None}
 
 
 def _find_exposing(info: PathInfo, identity: _Identity | None, host: Host) -> DeniedNode | None:

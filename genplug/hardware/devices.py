@@ -19,6 +19,7 @@ from genplug.hardware.resource_naming import resource_name
 from genplug.spec.limits import MAX_NODES_PER_DEVICE
 from genplug.spec.model import AllocateSpec, Resource, Source
 from genplug.spec.natural_sort import natural_sort_key
+from genplug.spec.numbers import parse_natural
 from genplug.spec.template import RenderError, Values, distinct_values, merge_values
 
 MAX_SLICES = 1000
@@ -254,11 +255,12 @@ def _slices(resource: Resource, attributes: Values) -> tuple[int, str]:
         text = resource.slices.render(attributes)
     except RenderError as error:
         return 1, f"slices {error.describe('the device')}"
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_SLICES:
+    number = parse_natural(text)
+    if number is None or not 1 <= number <= MAX_SLICES:
         return 1, f"slices renders to '{text}', expected a number from 1 to {MAX_SLICES}"
     if len(attributes.get("index", ())) != 1 and is_slice_named(resource):
         return 1, "${slice} requires an 'index', and the device has none or several"
-    return int(text), ""
+    return number, ""
 
 
 def _outcome_used(device: Device, candidate: Candidate) -> CandidateOutcome:

@@ -5,6 +5,7 @@ Documentation/admin-guide/sysfs-rules.rst; NUMA: Documentation/ABI/testing/sysfs
 
 from genplug.hardware.attributes.family import Attribute, AttributeFamily
 from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice, merge_attribute_values
+from genplug.spec.numbers import parse_natural
 
 
 def _read_directory(device: SysfsDevice) -> AttributeValue | None:
@@ -38,7 +39,7 @@ def _read_numa_node(device: SysfsDevice) -> AttributeValue | None:
 def _read_nearest_node(device: SysfsDevice, chain: tuple[str, ...]) -> AttributeValue | None:
     for path in chain:
         value = device.file(f"{path}/numa_node")
-        if value is not None and value.values[0].isdigit():
+        if value is not None and parse_natural(value.values[0]) is not None:
             return value
     return None
 

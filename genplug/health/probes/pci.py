@@ -15,6 +15,7 @@ from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result, worst_result
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.protocol import ProbeRequest
+from genplug.spec.numbers import parse_natural
 from genplug.spec.probes import Check
 from genplug.spec.template import MissingAttributeError, Template
 
@@ -114,7 +115,7 @@ def evaluate(check: PciCheck, answer: Answer, memory: Memory | None, _now: float
         if state is not None:
             first = baselines.get(address, Baseline(state.driver, ""))
             # A function that was suspended or did not respond at the first run had no width then.
-            width = first.width if first.width.isdecimal() else ("" if _is_dead(state) else state.width)
+            width = first.width if parse_natural(first.width) is not None else ("" if _is_dead(state) else state.width)
             baselines[address] = Baseline(first.driver, width)
         results.append(_evaluate_function(check, address, state, baselines.get(address)))
     return worst_result(results), baselines
@@ -168,17 +169,18 @@ def _evaluate_width(check: PciCheck, address: str, state: FunctionState, baselin
     is_suspended = state.header == b""
     if is_suspended or (check.min_width is None and not check.keep_initial_width):
         return Result(Outcome.PASSED)
-    if check.min_width is None and not (state.width.isdecimal() or baseline.width.isdecimal()):
+    width, initial = parse_natural(state.width), parse_natural(baseline.width)
+    if check.min_width is None and width is None and initial is None:
         # A function that is not PCI Express has no width (the kernel's drivers/pci/pci-sysfs.c), so none can be lost.
         return Result(Outcome.PASSED)
-    if not state.width.isdecimal():
+    if width is None:
         return Result(Outcome.ERROR, f"{_DEVICES}/{address}/current_link_width cannot be read")
     if state.width == _DEAD_WIDTH:
         return Result(Outcome.FAILED, f"{address} does not answer: its link width reads as all ones")
     expected = check.min_width or 0
-    if check.keep_initial_width and baseline.width.isdecimal():
-        expected = max(expected, int(baseline.width))
-    if int(state.width) < expected:
+    if check.keep_initial_width and initial is not None:
+        expected = max(expected, initial)
+    if width < expected:
         suffix = " as at the first run" if expected != check.min_width else ""
         text = f"the link of {address} is x{state.width}, expected at least x{expected}{suffix}"
         return Result(Outcome.FAILED, text)

@@ -68,6 +68,35 @@ def test_usage_error_is_printed_to_stderr_and_exits_2(arguments: list[str], caps
     assert printed.err.startswith("usage: genplug")
 
 
+DIGITS = "1" * 5000
+"""More digits than ``int`` accepts."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "--allocate", f"a.io/x={DIGITS}", "config.yaml"],
+        ["run", "--listen", f"127.0.0.1:{DIGITS}"],
+        *(["run", option, DIGITS] for option in ("--audit-keep", "--audit-max-size", "--audit-max-age")),
+        ["run", "--audit-max-size", f"{DIGITS}Mi"],
+        ["run", "--audit-max-age", f"{DIGITS}d"],
+        ["status", "--address", f"127.0.0.1:{DIGITS}"],
+        *(["status", option, f"{DIGITS}s"] for option in ("--timeout", "--interval")),
+        ["audit", "--since", f"{DIGITS}d"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_number_of_thousands_of_digits_is_a_short_usage_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    printed = capsys.readouterr().err
+    assert ": expected a " in printed or ": expected HOST:PORT" in printed
+    assert len(printed) < 2000
+
+
 def test_closed_stdout_ends_the_command_without_a_traceback() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "genplug", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE

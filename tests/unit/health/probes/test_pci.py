@@ -186,6 +186,13 @@ def test_dead_link_at_first_run_is_not_the_initial_width(tmp_path: Path, functio
 WIDTH_ERROR = Result(Outcome.ERROR, f"/sys/bus/pci/devices/{A}/current_link_width cannot be read")
 
 
+def test_width_of_thousands_of_digits_is_an_error(tmp_path: Path, function: Function) -> None:
+    run = Probe(tmp_path, AT_START)
+    assert run() == PASSED
+    function.write("current_link_width", "1" * 5000)
+    assert run() == WIDTH_ERROR
+
+
 def test_unreadable_width_is_an_error_if_a_width_is_required(tmp_path: Path, function: Function) -> None:
     (function.location / "current_link_width").unlink()
     run = Probe(tmp_path, EIGHT)
