@@ -15,8 +15,9 @@ MIN_SCAN_INTERVAL_SECONDS = 0.01
 SCAN_BUDGET = TokenBucket(capacity=5, refill_seconds=0.2)
 """How many scans after events may find changes.
 
-The first changes are found at once. Scans of later changes are less frequent, but more frequent than lists, so that
-the two intervals do not add up.
+The first changes are found at once. Scans of later changes are less frequent, but more frequent than lists. A list
+that had to wait for its own budget waits for the next scan, so that the two intervals do not add up
+(:mod:`genplug.kubelet.list_timer`).
 """
 
 

@@ -5,6 +5,7 @@ A stream whose kubelet does not read therefore costs no memory, and two streams 
 """
 
 import asyncio
+import time
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -16,6 +17,8 @@ class LatestValue(Generic[Value]):
     def __init__(self, value: Value) -> None:
         self._value = value
         self._changed = asyncio.Event()
+        self.changed_at = time.monotonic()
+        """When the value was replaced last (monotonic seconds)."""
 
     @property
     def value(self) -> Value:
@@ -24,7 +27,7 @@ class LatestValue(Generic[Value]):
 
     def set(self, value: Value) -> None:
         """Replace the value and wake all readers that wait for a change."""
-        self._value = value
+        self._value, self.changed_at = value, time.monotonic()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

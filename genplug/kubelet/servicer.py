@@ -20,16 +20,9 @@ from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.endpoint_events import StreamClosed, StreamOpened
 from genplug.kubelet.latest_value import LatestValue
+from genplug.kubelet.list_timer import LIST_BUDGET, list_due
 from genplug.kubelet.reports import CallAnswered, InternalErrorCaught, ListSent, Method, Reporter
-from genplug.kubelet.token_bucket import TokenBucket
 from genplug.spec.limits import MAX_RESPONSE_BYTES
-
-LIST_BUDGET = TokenBucket(capacity=5, refill_seconds=0.95)
-"""How many changed lists a stream sends: each list costs the kubelet a checkpoint with fsync (§4).
-
-A replaced device, or an edit of the configuration, is a change of few lists, which are sent at once. Of a device that
-appears and disappears all the time, a change is in a list within a second.
-"""
 
 MAX_ALLOCATE_ATTEMPTS = 3
 """Attempts to allocate while the state of the resource changes; more would keep other pods waiting."""
@@ -121,8 +114,8 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
                 now = time.monotonic()
                 if listed == sent:
                     await _wait_first(self._closing.wait(), changed.wait())
-                elif sent is not None and budget.available_at > now:
-                    await _wait_first(self._closing.wait(), asyncio.sleep(budget.available_at - now))
+                elif sent is not None and (due := list_due(budget, self._backend.changed_at)) > now:
+                    await _wait_first(self._closing.wait(), changed.wait(), asyncio.sleep(due - now))
                 else:
                     budget, sent = budget if sent is None else budget.take(now), listed
                     yield wire.encode_list(listed)

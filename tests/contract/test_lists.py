@@ -15,7 +15,7 @@ from attrs import evolve
 import genplug
 from genplug.kubelet import servicer
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.kubelet.servicer import LIST_BUDGET
+from genplug.kubelet.list_timer import LIST_BUDGET
 from genplug.observe.events import Event
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.events import next_event, record_events

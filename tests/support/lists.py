@@ -1,6 +1,6 @@
 """Checks of the device lists that a kubelet stand-in received."""
 
-from genplug.kubelet.servicer import LIST_BUDGET
+from genplug.kubelet.list_timer import LIST_BUDGET
 from genplug.testing.kubelet import KubeletStandIn
 
 _MIN_SECONDS = 0.8

@@ -1,0 +1,32 @@
+"""The time at which a changed device list is sent on a stream. Pure; all times are monotonic seconds."""
+
+from typing import Final
+
+from genplug.kubelet.token_bucket import TokenBucket
+
+LIST_BUDGET: Final = TokenBucket(capacity=5, refill_seconds=0.95)
+"""How many changed lists a stream sends: each list costs the kubelet a checkpoint with fsync (§4).
+
+A replaced device, or an edit of the configuration, is a change of few lists, which are sent at once. Of a device that
+appears and disappears all the time, a change is in a list within a second.
+"""
+LATE_CHANGE_SECONDS: Final = 0.3
+"""Seconds after a change for which a list that had to wait for the budget also waits for further changes.
+
+Of devices that change all the time, a scan follows 0.2 s after the previous one. A list that is sent between two scans
+lacks the changes since the first of them. They would have to wait for the budget again, and would be listed after more
+than a second.
+"""
+
+
+def list_due(budget: TokenBucket, changed_at: float) -> float:
+    """Return when a list is sent whose last change was at a time; a further change can make it due at once.
+
+    A list waits for further changes only if the next list has to wait for the budget, and not after a change that comes
+    when the budget allows a list: changes that do not end do not delay it longer.
+    """
+    available_at = budget.available_at
+    earliest = max(changed_at, available_at)
+    if changed_at >= available_at or budget.take(earliest).available_at <= earliest:
+        return earliest
+    return max(earliest, changed_at + LATE_CHANGE_SECONDS)
