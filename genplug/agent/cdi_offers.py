@@ -18,8 +18,9 @@ from genplug.observe.events import Event, EventLog
 
 WRITE_SECONDS = 5.0
 """Seconds after which a write counts as hanging. It includes an fsync."""
-INCOMPLETE_SECONDS = 1.0
-"""Seconds after which a file is composed again that could not define a device, because its node had just changed."""
+RETRY_SECONDS = 1.0
+"""Seconds after which a file is written again that could not be written, or that could not define a device because its
+node had just changed. The file system reports no event when it can be written again."""
 
 
 class CdiOffers:
@@ -148,8 +149,8 @@ class CdiOffers:
     @property
     def _retry_seconds(self) -> float | None:
         """The pause before the next attempt to write files, None if no write is to be repeated."""
-        poll_seconds = self._settings.poll_seconds
-        return min(INCOMPLETE_SECONDS, poll_seconds) if self._incomplete else poll_seconds if self._errors else None
+        is_due = self._incomplete or self._errors
+        return min(RETRY_SECONDS, self._settings.poll_seconds) if is_due else None
 
     def _report(self, resource: str, error: str) -> None:
         if self._errors.get(resource) != error:

@@ -8,7 +8,7 @@ from genplug.observe.events import Event, EventLog
 from genplug.spec.denials import describe_system_error
 
 LOCK_INTERVAL_SECONDS = 1.0
-"""Seconds between two attempts to lock a directory that another genplug process has locked."""
+"""Seconds between two attempts to use a directory that is missing or not usable, or that another process has locked."""
 
 
 class PluginDirLock:
@@ -28,7 +28,7 @@ class PluginDirLock:
             try:
                 directory = PluginDir(self._settings.plugins_dir)
             except PluginDirUnusableError as error:
-                await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll_seconds)
+                await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error))
                 continue
             if await self._lock(directory):
                 self.error = ""
@@ -45,20 +45,20 @@ class PluginDirLock:
                 self._event_log.emit(Event.PLUGIN_DIR_ACQUIRED, f"{path} is locked", leftovers=leftovers)
                 return True
         except PluginDirUnusableError as error:
-            await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error), self._settings.poll_seconds)
+            await self._wait(Event.PLUGIN_DIR_UNUSABLE, str(error))
         except OSError as error:
             text = f"{path} cannot be locked: {describe_system_error(error)}"
-            await self._wait(Event.PLUGIN_DIR_UNUSABLE, text, self._settings.poll_seconds)
+            await self._wait(Event.PLUGIN_DIR_UNUSABLE, text)
         except PluginDirReplacedError:
             # The next attempt opens the new directory.
             pass
         else:
             text = f"another genplug process serves {path}; waiting for it to exit, because only one can"
-            await self._wait(Event.PLUGIN_DIR_LOCKED, text, LOCK_INTERVAL_SECONDS)
+            await self._wait(Event.PLUGIN_DIR_LOCKED, text)
         return False
 
-    async def _wait(self, event: Event, error: str, seconds: float) -> None:
+    async def _wait(self, event: Event, error: str) -> None:
         if error != self.error:
             self.error = error
             self._event_log.emit(event, error)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(min(LOCK_INTERVAL_SECONDS, self._settings.poll_seconds))

@@ -129,7 +129,8 @@ async def test_unwritable_cdi_directory_makes_devices_unhealthy_until_fixed(node
     directory = node.locate(FILE).parent
     directory.parent.mkdir(parents=True)
     directory.write_text("a file instead of a directory")
-    async with node.run_agent(CONFIG, poll_seconds=0.1) as agent:
+    # The write is repeated sooner than lost events are polled for.
+    async with node.run_agent(CONFIG, poll_seconds=60) as agent:
         await node.kubelet.wait_for_list(CARD, unhealthy={"x0"})
         [device] = agent.status.resources[0].devices
         assert "the CDI file" in device.reason

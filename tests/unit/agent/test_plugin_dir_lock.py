@@ -15,10 +15,15 @@ def events() -> "asyncio.Queue[LogEvent]":
     return asyncio.Queue()
 
 
+@pytest.fixture(autouse=True)
+def _short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genplug.agent.plugin_dir_lock.LOCK_INTERVAL_SECONDS", 0.05)
+
+
 def build_lock(directory: Path, events: "asyncio.Queue[LogEvent]") -> PluginDirLock:
     log = EventLog()
     log.listen(events.put_nowait)
-    return PluginDirLock(Settings(config=(), kubelet_dir=directory, poll_seconds=0.05), log)
+    return PluginDirLock(Settings(config=(), kubelet_dir=directory, poll_seconds=60), log)
 
 
 async def test_directory_is_acquired_with_the_sockets_that_a_killed_process_left(
@@ -50,10 +55,7 @@ async def test_missing_directory_is_waited_for_and_logged_once(
     directory.close()
 
 
-async def test_directory_of_another_process_is_waited_for(
-    tmp_path: Path, events: "asyncio.Queue[LogEvent]", monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("genplug.agent.plugin_dir_lock.LOCK_INTERVAL_SECONDS", 0.05)
+async def test_directory_of_another_process_is_waited_for(tmp_path: Path, events: "asyncio.Queue[LogEvent]") -> None:
     (tmp_path / "device-plugins").mkdir()
     first = await build_lock(tmp_path, asyncio.Queue()).acquire()
     lock = build_lock(tmp_path, events)
