@@ -85,17 +85,16 @@ def decode_policy_tree(tree: MapNode, name: str, diagnostics: Diagnostics, lines
     Raises:
         ConfigInvalidError: with every error found.
     """
-    policy = None
     if check_kind([tree], FileKind.POLICY, diagnostics):
         tree = drop_nulls(tree)
         with suppress(TooManyErrorsError):
             check_schema(tree, diagnostics, POLICY_SCHEMA)
             policy = _decode(tree, name, diagnostics)
-    if policy is None or diagnostics.found:
-        raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
-    diagnostics.warnings.extend(islice(find_policy_warnings(tree), diagnostics.limit))
-    diagnostics.warnings[:] = attach_source_lines(diagnostics.warnings, lines)
-    return policy
+            if not diagnostics.found:
+                diagnostics.warnings.extend(islice(find_policy_warnings(tree), diagnostics.limit))
+                diagnostics.warnings[:] = attach_source_lines(diagnostics.warnings, lines)
+                return policy
+    raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
 
 
 def is_policy(text: str) -> bool:

@@ -11,13 +11,16 @@ from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, format_d
 from genplug.config.files import ConfigFile
 from genplug.config.load import load, load_text
 from genplug.config.manifest import find_manifests
-from genplug.config.policy import decode_policy, load_policy
+from genplug.config.policy import LoadedPolicy, decode_policy, is_policy, load_policy
 from genplug.config.schema import POLICY_SCHEMA, schema_text
 from genplug.config.schema_fast_path import check_keywords
 from genplug.hardware.denied_node_table import EXPOSES_HOST
 from genplug.spec.diagnostic import DiagnosticCode, ErrorCode, WarningCode
+from genplug.spec.globs import Glob
+from genplug.spec.limits import MAX_DIAGNOSTICS
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.spec.read_rules import ReadRules
 from tests.support.configs import (
     CONFIG_HEADER,
     DEVICES,
@@ -31,6 +34,11 @@ from tests.unit.config.test_schema import find_keys
 
 SCHEMA = json.loads(schema_text(POLICY_SCHEMA))
 KEYS = dict(find_keys(SCHEMA))
+
+
+def describe_errors(text: str) -> str:
+    """Return the errors of a policy as an operator reads them."""
+    return format_diagnostics(collect_diagnostics(lambda: decode_policy(ConfigFile("policy.yaml", text))))
 
 
 def locate_diagnostics(text: str) -> list[tuple[str, DiagnosticCode]]:
@@ -56,6 +64,48 @@ def test_omitted_or_null_key_has_its_default(body: str) -> None:
     assert found == Policy("policy.yaml")
 
 
+def test_each_key_of_a_policy_is_decoded() -> None:
+    found = read_policy(
+        "resources: [a.io/*, b.io/*]\n"
+        "devices: {allow: [/dev/a], deny: [/dev/b], block: true, unsafe: [/dev/uinput]}\n"
+        "mounts: {allow: [/c], writable: [/d], targets: [/e]}\n"
+        "exec: {allow: [/f]}\n"
+        "read: {allow: [/g], env: [H, I_*]}\n"
+        "http: {allow: ['10.0.0.0/8', 'exporter.example:9400']}\n"
+        "unixSocket: {allow: [/j]}\n"
+        "cdi: {allow: [k.io/l=m]}\n"
+        "annotations: {allow: [n.io/*]}\n"
+        "env: {allow: [O]}\n"
+        "supplementalGroups: {allow: [44, 109]}\n"
+        "openProbe: true\n"
+    )
+    assert found == Policy(
+        file="policy.yaml",
+        resources=("a.io/*", "b.io/*"),
+        allow=(Glob.parse("/dev/a"),),
+        deny=(Glob.parse("/dev/b"),),
+        block=True,
+        unsafe=("/dev/uinput",),
+        mounts=(Glob.parse("/c"),),
+        writable=(Glob.parse("/d"),),
+        mount_targets=(Glob.parse("/e"),),
+        programs=(Glob.parse("/f"),),
+        read=ReadRules((Glob.parse("/g"),)),
+        read_env=("H", "I_*"),
+        http=("10.0.0.0/8", "exporter.example:9400"),
+        unix_sockets=(Glob.parse("/j"),),
+        cdi=("k.io/l=m",),
+        annotations=("n.io/*",),
+        env=("O",),
+        groups=(44, 109),
+        open_probe=True,
+    )
+
+
+def test_default_policy_applies_without_a_file() -> None:
+    assert load_policy(None) == LoadedPolicy(DEFAULT_POLICY)
+
+
 def test_empty_list_allows_nothing() -> None:
     found = read_policy("resources: []\ndevices: {allow: []}\nexec: {allow: []}\ncdi: {allow: []}")
     errors = (
@@ -75,19 +125,45 @@ def test_all_errors_of_a_policy_are_reported_at_their_locations() -> None:
         "mounts: {allow: /opt, writable: [/a/../b]}\n"
         "exec: {allow: [check]}\n"
         "cdi: {allow: [a.io/b=*, 'a.io/[b'], deny: []}\n"
+        "read: {allow: [g], env: ['{']}\n"
+        "http: {allow: [127.0.0.1, 'http://x/', 'a:0', 7, {}]}\n"
+        "unixSocket: {allow: [run/x]}\n"
+        "supplementalGroups: {allow: [video]}\n"
     )
-    assert locate_diagnostics(text) == [
-        ("3:1", ErrorCode.UNKNOWN_KEY),
-        ("4:21", ErrorCode.GLOB),
-        ("5:19", ErrorCode.GLOB),
-        ("5:41", ErrorCode.GLOB),
-        ("5:56", ErrorCode.WRONG_TYPE),
-        ("6:17", ErrorCode.WRONG_TYPE),
-        ("6:37", ErrorCode.GLOB),
-        ("7:16", ErrorCode.GLOB),
-        ("8:31", ErrorCode.GLOB),
-        ("8:37", ErrorCode.UNKNOWN_KEY),
+    found = collect_diagnostics(lambda: decode_policy(ConfigFile("policy.yaml", text)))
+    assert [(error.location.line, error.location.column, error.code, error.key_path) for error in found] == [
+        (3, 1, ErrorCode.UNKNOWN_KEY, ""),
+        (4, 21, ErrorCode.GLOB, "resources"),
+        (5, 19, ErrorCode.GLOB, "devices.allow"),
+        (5, 41, ErrorCode.GLOB, "devices.deny"),
+        (5, 56, ErrorCode.WRONG_TYPE, "devices.block"),
+        (6, 17, ErrorCode.WRONG_TYPE, "mounts.allow"),
+        (6, 37, ErrorCode.GLOB, "mounts.writable"),
+        (7, 16, ErrorCode.GLOB, "exec.allow"),
+        (8, 31, ErrorCode.GLOB, "cdi.allow"),
+        (8, 37, ErrorCode.UNKNOWN_KEY, "cdi"),
+        (9, 16, ErrorCode.GLOB, "read.allow"),
+        (9, 27, ErrorCode.GLOB, "read.env"),
+        (10, 28, ErrorCode.WRONG_VALUE, "http.allow"),
+        (10, 41, ErrorCode.WRONG_VALUE, "http.allow"),
+        (10, 47, ErrorCode.WRONG_TYPE, "http.allow[3]"),
+        (10, 50, ErrorCode.WRONG_TYPE, "http.allow[4]"),
+        (11, 22, ErrorCode.GLOB, "unixSocket.allow"),
+        (12, 30, ErrorCode.WRONG_TYPE, "supplementalGroups.allow[0]"),
     ]
+    assert {error.location.file for error in found} == {"policy.yaml"}
+
+
+def test_errors_of_a_policy_are_limited() -> None:
+    entries = ", ".join(f"x{number}" for number in range(2 * MAX_DIAGNOSTICS))
+    assert len(locate_diagnostics(f"{POLICY_HEADER}devices: {{allow: [{entries}]}}\n")) == MAX_DIAGNOSTICS + 1
+
+
+def test_warnings_about_a_policy_are_limited() -> None:
+    entries = ", ".join(f"/dev/x.*/{number}" for number in range(2 * MAX_DIAGNOSTICS))
+    diagnostics = Diagnostics()
+    decode_policy(ConfigFile("policy.yaml", f"{POLICY_HEADER}devices: {{allow: [{entries}]}}\n"), diagnostics)
+    assert len(diagnostics.warnings) == MAX_DIAGNOSTICS
 
 
 @pytest.mark.parametrize(
@@ -107,16 +183,68 @@ def test_invalid_policy_file_is_rejected(text: str, expected: list[tuple[str, Er
     assert locate_diagnostics(text) == expected
 
 
-def test_configuration_in_place_of_the_policy_gets_a_hint() -> None:
-    with pytest.raises(ConfigInvalidError) as caught:
-        decode_policy(ConfigFile("policy.yaml", CONFIG_HEADER + "resources: {}\n"))
-    assert format_diagnostics(caught.value.diagnostics) == (
-        "policy.yaml:2:7: error[GP005]: 'DevicePluginConfig' is not supported  [kind]\n"
-        "    2 | kind: DevicePluginConfig\n"
-        "      |       ^^^^^^^^^^^^^^^^^^\n"
-        "      = expected: DevicePluginPolicy\n"
-        "      = help: this is a configuration: pass it with --config"
-    )
+NOT_A_MAPPING = """\
+      = expected: a mapping with apiVersion, kind and what the policy allows
+      = help: for the default policy, write apiVersion and kind only"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            CONFIG_HEADER + "resources: {}\n",
+            """\
+policy.yaml:2:7: error[GP005]: 'DevicePluginConfig' is not supported  [kind]
+    2 | kind: DevicePluginConfig
+      |       ^^^^^^^^^^^^^^^^^^
+      = expected: DevicePluginPolicy
+      = help: this is a configuration: pass it with --config""",
+        ),
+        (
+            "\n  - x\n",
+            f"""\
+policy.yaml:2:3: error[GP008]: the top level is not a mapping
+    2 |   - x
+      |   ^
+{NOT_A_MAPPING}""",
+        ),
+        ("", f"policy.yaml:1:1: error[GP008]: the top level is not a mapping\n{NOT_A_MAPPING}"),
+        (
+            "apiVersion: v1\nkind: Pod\n",
+            """\
+policy.yaml:2:7: error[GP005]: expected a configuration or policy of genplug, found a Kubernetes object of kind Pod
+    2 | kind: Pod
+      |       ^^^
+      = help: genplug reads configurations (kind DevicePluginConfig), policies, and ConfigMaps that contain them""",
+        ),
+        (
+            "{{- if .Values.x }}\nkind: b\n{{- end }}\n",
+            """\
+policy.yaml:1:1: error[GP005]: expected a configuration or policy of genplug, found a template of a Helm chart
+    1 | {{- if .Values.x }}
+      | ^
+      = help: render it: helm template RELEASE CHART | genplug validate -""",
+        ),
+    ],
+    ids=["configuration", "list", "empty", "object", "Helm template"],
+)
+def test_file_that_is_not_a_policy_gets_a_hint(text: str, expected: str) -> None:
+    assert describe_errors(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (POLICY_HEADER, True),
+        (CONFIG_HEADER + "# a DevicePluginPolicy limits it\n", False),
+        ("kind: [DevicePluginPolicy]\n", False),
+        ("- DevicePluginPolicy\n", False),
+        ("kind: DevicePluginPolicy\na: [\n", False),
+        ("a: [\n", False),
+    ],
+)
+def test_file_with_the_kind_of_a_policy_is_a_policy(text: str, *, expected: bool) -> None:
+    assert is_policy(text) is expected
 
 
 def test_directories_of_an_invalid_policy_file_are_watched(tmp_path: Path) -> None:
@@ -129,10 +257,14 @@ def test_directories_of_an_invalid_policy_file_are_watched(tmp_path: Path) -> No
         assert caught.value.directories == {tmp_path}
     file.write_text(POLICY_HEADER)
     assert load_policy(file).directories == {tmp_path}
-    with pytest.raises(
-        ConfigInvalidError, match=f"expected a policy file, found a directory[^$]*name the file: {file}"
-    ):
-        load_policy(tmp_path)
+
+
+def test_directory_in_place_of_the_policy_file_is_rejected(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY_HEADER)
+    assert format_diagnostics(collect_diagnostics(lambda: load_policy(tmp_path))) == (
+        f"{tmp_path}:1:1: error[GP001]: expected a policy file, found a directory\n      = help: name the file: {file}"
+    )
 
 
 def test_policy_schema_is_valid_and_supported_by_the_fast_path() -> None:
@@ -170,19 +302,29 @@ def test_policy_that_allows_a_dangerous_node_has_a_warning(tmp_path: Path) -> No
     policy_file.write_text(POLICY_HEADER + "devices: {unsafe: [/dev/uinput]}\n")
     config = load([file], policy=policy_file).config
     assert config.policy.unsafe == ("/dev/uinput",)
-    (warning,) = config.warnings
-    assert warning.code is WarningCode.UNSAFE_POLICY
-    assert warning.message.startswith("the policy allows /dev/uinput")
-    assert warning.line == "devices: {unsafe: [/dev/uinput]}"
+    assert format_diagnostics(config.warnings) == (
+        f"{policy_file}:3:20: warning[GP120]: the policy allows /dev/uinput, with which a container can gain control "
+        "of the node  [devices.unsafe]\n"
+        "    3 | devices: {unsafe: [/dev/uinput]}\n"
+        "      |                    ^^^^^^^^^^^\n"
+        "      = help: remove the entry, unless each pod that can request the device is trusted with the node"
+    )
 
 
-def test_invalid_address_of_a_policy_is_reported_at_its_location() -> None:
-    text = POLICY_HEADER + "http: {allow: [127.0.0.1, 'http://x/', 'a:0']}\nunixSocket: {allow: [run/x]}\n"
-    assert locate_diagnostics(text) == [
-        ("3:28", ErrorCode.WRONG_VALUE),
-        ("3:41", ErrorCode.WRONG_VALUE),
-        ("4:22", ErrorCode.GLOB),
-    ]
+def test_invalid_address_of_a_policy_is_reported_with_the_syntax() -> None:
+    hint = "write an address, a network or a name, and optionally a port: 10.0.0.0/8, exporter.example:9400"
+    assert describe_errors(POLICY_HEADER + "http: {allow: ['/', 'a:0']}\n") == (
+        f"""\
+policy.yaml:3:17: error[GP009]: '/' is not an address to connect to: expected an address, a network or a name  \
+[http.allow]
+    3 | http: {{allow: ['/', 'a:0']}}
+      |                 ^
+      = help: {hint}
+policy.yaml:3:22: error[GP009]: 'a:0' is not an address to connect to: expected a port from 1 to 65535  [http.allow]
+    3 | http: {{allow: ['/', 'a:0']}}
+      |                      ^^^
+      = help: {hint}"""
+    )
 
 
 def test_unknown_entry_of_the_table_is_rejected() -> None:
