@@ -132,7 +132,8 @@ def _expanded(text: str) -> list[str]:
     if (length := sum(map(len, expanded))) > MAX_EXPANDED_CHARACTERS:
         message = f"the braces expand to {length} characters, at most {MAX_EXPANDED_CHARACTERS} are allowed"
         raise GlobError(message, text.index("{"), _NARROW)
-    if any("{" in pattern or "}" in pattern for pattern in expanded):
+    # The braces are balanced, so that a '}' does not remain alone.
+    if any("{" in pattern for pattern in expanded):
         raise GlobError("braces without alternatives", text.index("{"), "write {a,b} or {0..3}, or remove the braces")
     return expanded
 
@@ -223,7 +224,7 @@ def _end_of_set(text: str, position: int, *, in_braces: bool) -> int:
     # As in fnmatch, a ']' directly after '[' or '[!' is a member of the set.
     start = position + (2 if text[position + 1 : position + 2] == "!" else 1)
     end = text.find("]", start + 1)
-    if end < 0 or "/" in text[position:end]:
+    if end == -1 or "/" in text[position:end]:
         raise GlobError("'[' without a ']'", position, "write '[[]' for a literal '['")
     members = text[start:end]
     if "{" in members or "}" in members or (in_braces and "," in members):
