@@ -20,7 +20,8 @@ _SHOWN_PREVIOUS_STEPS: Final = 4
 _MAX_CHARACTERS: Final = 240
 """Characters of a line about a settle; a step can name all devices."""
 _GROUP_TEXTS: Final = {
-    Group.DEVICE_CHANGES: "changes of devices only",
+    Group.DEVICE_CHANGES: "changes of devices without probes",
+    Group.PROBE_RESULTS: "changes of devices with probes and of results",
     Group.OTHERS: "other steps",
     Group.MOVES: "moves of devices to another resource",
 }
@@ -143,10 +144,11 @@ def record_object(report: Report, commit: str) -> dict[str, Any]:
         ["Steps", number(report.steps.total() + report.inner_steps.total())],
         ["Settles", number(sum(len(times.seconds) for times in report.settles.values()))],
     ]
-    changes, others, moves = (report.settles[group].seconds for group in Group)
+    changes, probes, others, moves = (report.settles[group].seconds for group in Group)
     rows += [
-        ["Time to the true list after changes of devices only", seconds(changes)],
-        ["Time to the true list after all steps except moves", seconds([*changes, *others])],
+        ["Time to the true list after changes of devices without probes", seconds(changes)],
+        ["Time to the true list after changes of devices with probes and of results", seconds(probes)],
+        ["Time to the true list after all steps except moves", seconds([*changes, *probes, *others])],
         ["Time to the true list after moves of devices to another resource", seconds(moves)],
     ]
     rows += [[f"Checks: {name}", number(count)] for name, count in sorted(report.checks.items())]

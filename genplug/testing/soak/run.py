@@ -13,14 +13,14 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from genplug.testing.soak.actions import ACTIONS, devices
+from genplug.testing.soak.actions import ACTIONS
 from genplug.testing.soak.checks import Checker
 from genplug.testing.soak.footprint import Footprint, growth_error, measure_footprint
 from genplug.testing.soak.machine import Machine, SoakError
 from genplug.testing.soak.model import World, expected_lists
 from genplug.testing.soak.report import Failure, Report
 from genplug.testing.soak.sequence import Burst, apply_step, generate_bursts
-from genplug.testing.soak.settles import Group, Moves, Settle
+from genplug.testing.soak.settles import Moves, Settle, classify_settle
 from genplug.testing.soak.steps import Step
 
 _WARM_UP_SHARE: Final = 0.15
@@ -29,7 +29,6 @@ _PROGRESS_SECONDS: Final = 15.0
 _START_SECONDS: Final = 120.0
 """Limit of the first check, which includes the start of the agent on a busy machine."""
 _SHOWN_STEPS: Final = 12
-_DEVICE_KINDS: Final = frozenset(action.kind for action in devices.ACTIONS)
 
 
 @frozen
@@ -165,12 +164,7 @@ class _Runner:
         self._moves.settle(world)
         if times.true_since is None or (not times.were_false and expected_lists(previous) == expected_lists(world)):
             return
-        if withheld:
-            group = Group.MOVES
-        elif all(step.kind in _DEVICE_KINDS for step in burst.steps):
-            group = Group.DEVICE_CHANGES
-        else:
-            group = Group.OTHERS
+        group = classify_settle(burst.steps, world, withheld)
         steps = tuple(f"{number} {step}" for number, step in enumerate(burst.steps, start=burst.first))
         seconds = times.true_since - changed
         self._report.add(Settle(group, seconds, self._step, steps, previous_steps, text, times.awaited))

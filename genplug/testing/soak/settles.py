@@ -1,12 +1,14 @@
 """The times from the last change of a settle to the true device lists, by group, and the slowest settles."""
 
 import heapq
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final
 
 from attrs import define, field, frozen
 
 from genplug.testing.soak.model import World
+from genplug.testing.soak.steps import Step
 
 MAX_SLOWEST: Final = 5
 """The number of settles of each group that are kept with their steps."""
@@ -22,11 +24,35 @@ class Group(StrEnum):
     """The kinds of changes that precede a settle."""
 
     DEVICE_CHANGES = "deviceChanges"
-    """Devices were added and removed, nothing else happened."""
+    """Devices without probes were added, and devices were removed; nothing else happened."""
+    PROBE_RESULTS = "probeResults"
+    """Devices with probes were added, or the results of probes changed: a list waits for runs of the probes."""
     OTHERS = "others"
     """All other steps, for example of the configuration, of probes and of the kubelet."""
     MOVES = "moves"
     """The agent could withhold devices that it had listed under another resource, because a pod may use them."""
+
+
+_DEVICE_KINDS: Final = frozenset({"unplug", "plug", "flap", "replug", "many-devices"})
+_PROBE_KINDS: Final = frozenset({"status-file", "probe-program", "hang-read", "eio"})
+
+
+def classify_settle(steps: Iterable[Step], world: World, withheld: Collection[str]) -> Group:
+    """Return the group of a settle after these steps, before which the agent may withhold some devices."""
+    steps = tuple(steps)
+    kinds = {step.kind for step in steps}
+    if withheld:
+        return Group.MOVES
+    if not kinds <= _DEVICE_KINDS | _PROBE_KINDS:
+        return Group.OTHERS
+    added = {
+        device
+        for step in steps
+        if step.kind in {"plug", "flap", "replug"} or (step.kind, step.value) == ("many-devices", "plug")
+        for device in step.devices
+    }
+    has_probes = any(world.family_of(device).probe for device in added)
+    return Group.PROBE_RESULTS if has_probes or kinds & _PROBE_KINDS else Group.DEVICE_CHANGES
 
 
 @frozen

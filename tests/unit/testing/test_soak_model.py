@@ -27,7 +27,7 @@ from genplug.testing.soak.report import (
 )
 from genplug.testing.soak.run import select_kinds
 from genplug.testing.soak.sequence import Burst, apply_step, generate_bursts
-from genplug.testing.soak.settles import WITHHELD_SECONDS, Group, Moves, Settle
+from genplug.testing.soak.settles import WITHHELD_SECONDS, Group, Moves, Settle, classify_settle
 from genplug.testing.soak.steps import Step
 from tests.support.outputs import check_output
 
@@ -196,7 +196,7 @@ def test_report_and_record_have_their_forms() -> None:
     assert ["Steps: flap", "1 200"] in record["rows"]
     assert ["Result", "failed"] in record["rows"]
     figures = dict(record["rows"])
-    assert figures["Time to the true list after changes of devices only"].startswith("2 times: p50 0.60 s")
+    assert figures["Time to the true list after changes of devices without probes"].startswith("2 times: p50 0.60 s")
     assert figures["Time to the true list after all steps except moves"].startswith("3 times: p50 1.00 s")
     assert all(len(row) == len(record["columns"]) for row in record["rows"])
     assert {type(cell) for row in record["rows"] for cell in row} == {str}
@@ -225,7 +225,7 @@ def test_text_names_the_slowest_settle_its_steps_and_what_the_list_lacked() -> N
     report = Report(7, 2.0, ("unplug",), {})
     report.add(settle(6.46, 12))
     lines = summarize(report).splitlines()
-    start = lines.index("slowest after changes of devices only:")
+    start = lines.index("slowest after changes of devices without probes:")
     awaited = "example.com/plain: plain0 must not be listed as healthy"
     assert lines[start + 1 : start + 4] == [
         f"  6.46 s after 2026-11-28T06:59:50.123Z: {awaited}",
@@ -243,6 +243,22 @@ def test_time_of_true_lists_is_that_of_the_last_time_at_which_they_became_true()
     times.record([], 4.0)
     assert (times.were_false, times.awaited) == (True, "a differs")
     assert times.true_since == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "group"),
+    [
+        ([Step("unplug", ("plain0", "program0")), Step("replug", ("kept0",))], Group.DEVICE_CHANGES),
+        ([Step("many-devices", ("filed0", "plain0"), "unplug")], Group.DEVICE_CHANGES),
+        ([Step("many-devices", ("filed0", "plain0"), "plug")], Group.PROBE_RESULTS),
+        ([Step("plug", ("plain0",)), Step("flap", ("program0",))], Group.PROBE_RESULTS),
+        ([Step("plug", ("plain0",)), Step("status-file", ("filed0",), "failed")], Group.PROBE_RESULTS),
+        ([Step("plug", ("filed0",)), Step("wipe")], Group.OTHERS),
+    ],
+)
+def test_group_of_a_settle_follows_from_what_its_lists_wait_for(steps: list[Step], group: Group) -> None:
+    assert classify_settle(steps, WORLD, ()) is group
+    assert classify_settle(steps, WORLD, {"plain0"}) is Group.MOVES
 
 
 def test_present_device_may_be_withheld_after_a_move_until_it_was_listed_or_the_time_is_over() -> None:
