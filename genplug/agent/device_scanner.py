@@ -22,9 +22,9 @@ from genplug.hardware.dependencies import Changes
 from genplug.hardware.discovery import build_inventory, select_scans
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
-from genplug.hardware.identities import Ledger
 from genplug.hardware.inotify import DirectoryWatcher
 from genplug.hardware.inventory import Inventory, ResourceScan
+from genplug.hardware.ledger import Ledger
 from genplug.observe.events import EventLog
 from genplug.spec.model import Config
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from genplug.agent.settings import Settings
 from genplug.agent.wakeup import Wakeup
-from genplug.hardware.identities import RELEASE_SECONDS
+from genplug.hardware.ledger import RELEASE_SECONDS
 from genplug.kubelet.client import CallError
 from genplug.kubelet.pod_resources import list_devices_in_use
 from genplug.observe.events import Event, EventLog

@@ -9,8 +9,9 @@ from attrs import evolve, frozen
 
 from genplug.hardware.devices import same_node_reason
 from genplug.hardware.host import printable
-from genplug.hardware.identities import Contender, Denial, Ledger, Loss, Owner, assign_things, build_contenders
+from genplug.hardware.identities import Denial, Loss, assign_things, build_contenders
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan
+from genplug.hardware.ledger import Contender, Ledger, Owner
 from genplug.spec.diagnostic import Diagnostic, WarningCode
 from genplug.spec.limits import MAX_IDS_PER_HOUR
 from genplug.spec.location import SourceLocation

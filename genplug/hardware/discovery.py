@@ -14,7 +14,6 @@ from genplug.hardware.conflicts import Resolution, resolve_conflicts
 from genplug.hardware.dependencies import Changes, ChangeSet, Dependencies, is_affected
 from genplug.hardware.devices import build_devices
 from genplug.hardware.host import Host
-from genplug.hardware.identities import NO_USAGE, Ledger
 from genplug.hardware.inventory import (
     CandidateOutcome,
     CandidatesBySource,
@@ -23,6 +22,7 @@ from genplug.hardware.inventory import (
     ResourceScan,
     sort_devices,
 )
+from genplug.hardware.ledger import NO_USAGE, Ledger
 from genplug.hardware.resource_naming import NameHistory, group_by_resource_name, instantiate_resource
 from genplug.spec.model import Config, Resource
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
-from genplug.hardware.identities import is_replugged
 from genplug.hardware.inventory import Device, Inventory
+from genplug.hardware.ledger import is_replugged
 from genplug.health.binding import BoundProbe, bind_probe
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.thresholds import initial_state

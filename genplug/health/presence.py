@@ -14,8 +14,8 @@ from functools import cache, partial
 
 from attrs import Attribute, astuple, evolve
 
-from genplug.hardware.identities import Thing, is_replugged, things_of
 from genplug.hardware.inventory import Device, Inventory
+from genplug.hardware.ledger import Thing, is_replugged, things_of
 from genplug.health.verdict import (
     PRESENCE,
     DeviceHealth,

@@ -13,8 +13,8 @@ from attrs import define, evolve, field, frozen
 
 from genplug.hardware.conflicts import resolve_conflicts
 from genplug.hardware.device_ids import device_id
-from genplug.hardware.identities import RELEASE_SECONDS, Ledger
 from genplug.hardware.inventory import Device, DeviceNode, Inventory, Kind, PathInfo, ResourceScan
+from genplug.hardware.ledger import RELEASE_SECONDS, Ledger
 from genplug.health.presence import evaluate_health
 from genplug.health.verdict import HealthSnapshot
 from genplug.spec.location import SourceLocation

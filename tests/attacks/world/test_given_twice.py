@@ -18,8 +18,8 @@ from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.allocation.resource_state import ResourceState
 from genplug.config.load import load_text
 from genplug.hardware.discovery import build_inventory, scan_resource
-from genplug.hardware.identities import Ledger
 from genplug.hardware.inventory import Inventory
+from genplug.hardware.ledger import Ledger
 from genplug.health.presence import evaluate_health
 from genplug.health.verdict import HealthSnapshot
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb

@@ -3,8 +3,8 @@
 from attrs import evolve
 
 from genplug.hardware.discovery import build_inventory, scan_resource
-from genplug.hardware.identities import NO_USAGE, Ledger
 from genplug.hardware.inventory import Inventory
+from genplug.hardware.ledger import NO_USAGE, Ledger
 from genplug.hardware.resource_naming import NameHistory
 from genplug.spec.limits import MAX_IDS_PER_HOUR, MAX_NAMES_PER_TEMPLATE, MAX_NEW_NAMES_PER_HOUR
 from genplug.spec.model import Resource

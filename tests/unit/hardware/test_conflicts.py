@@ -6,8 +6,8 @@ import pytest
 from attrs import evolve
 
 from genplug.hardware.discovery import build_inventory, discover, scan_resource
-from genplug.hardware.identities import NO_USAGE, Ledger
 from genplug.hardware.inventory import DeviceConflict, Inventory
+from genplug.hardware.ledger import NO_USAGE, Ledger
 from genplug.spec.diagnostic import Diagnostic, WarningCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import CandidateType, Config, Source

@@ -1,0 +1,275 @@
+"""What a node remembers of its devices: which hardware each device has or had, and which IDs pods use. Pure.
+
+:mod:`genplug.hardware.identities` decides with it which device has which hardware. Times are monotonic seconds.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeAlias
+
+from attrs import evolve, field, frozen
+
+from genplug.hardware.device_ids import device_of_grant
+from genplug.hardware.inventory import Device
+from genplug.hardware.resource_naming import NameHistory
+from genplug.spec.limits import MAX_FORMER_THINGS
+from genplug.spec.model import Resource
+
+Thing: TypeAlias = tuple[object, ...]
+"""A device node, a path, a path of which devices have parts, or an ID."""
+
+RELEASE_SECONDS = 0.5
+"""Seconds from the loss of a thing to the earliest report of the kubelet that counts: the list has to arrive first."""
+HOUR_SECONDS = 3600.0
+
+
+class Owner(NamedTuple):
+    """A device: the name of its resource, and its ID."""
+
+    resource: str
+    id: str
+
+
+@frozen
+class Usage:
+    """The IDs that pods use.
+
+    ``time`` is when the kubelet was asked. ``ids`` has the device IDs by resource name, without the suffixes of
+    replicas and slices. ``allocations`` has the time of each allocation since, which a report may not include yet;
+    it counts for ``grace`` seconds.
+    """
+
+    time: float
+    ids: Mapping[str, frozenset[str]] = field(factory=dict)
+    allocations: Mapping[tuple[str, str], float] = field(factory=dict)
+    grace: float = 30.0
+
+    def is_in_use(self, names: Iterable[str], device_id: str, *, is_pool: bool) -> bool:
+        """Return whether pods may use a device under any of these resource names; a pool is used as a whole."""
+        for name in names:
+            ids = self.ids.get(name, ())
+            if ids if is_pool else device_id in ids:
+                return True
+            for (resource, id_), allocated in self.allocations.items():
+                if resource == name and (is_pool or id_ == device_id) and self.time < allocated + self.grace:
+                    return True
+        return False
+
+    def with_report(self, used: Mapping[str, Iterable[str]], time: float) -> "Usage":
+        """Return the usage after a report of the kubelet that was requested at ``time``."""
+        ids = {name: frozenset(map(device_of_grant, grants)) for name, grants in used.items()}
+        recent = {key: allocated for key, allocated in self.allocations.items() if time < allocated + self.grace}
+        return evolve(self, time=time, ids=ids, allocations=recent)
+
+    def with_allocation(self, resource: str, grants: Iterable[str], time: float) -> "Usage":
+        """Return the usage after an allocation."""
+        return evolve(self, allocations=_add_allocation(self.allocations, resource, grants, time))
+
+
+NO_USAGE = Usage(float("inf"))
+"""No pod uses a device: for commands that do not ask a kubelet."""
+
+
+@frozen(eq=False)
+class Contender:
+    """A device that leads to things, with its resource; ``position`` is that of the resource in the configuration."""
+
+    device: Device
+    resource: Resource
+    position: int
+    things: tuple[Thing, ...]
+    owner: Owner
+    keys: tuple[Thing, ...]
+    """Its things, and the things that these exclude."""
+
+    @classmethod
+    def of(cls, device: Device, resource: Resource, position: int) -> "Contender":
+        """Return the contender for a device of a resource."""
+        things = things_of(device, resource)
+        keys = dict.fromkeys(key for thing in things for key in (thing, *rivals_of(thing)))
+        return cls(device, resource, position, things, Owner(device.resource, device.id), tuple(keys))
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether its resource is a pool of tokens, whose devices are given together."""
+        return self.resource.tokens is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which the device is offered."""
+        return (self.device.resource, *self.resource.aliases)
+
+
+@frozen
+class Holder:
+    """The things of a device, and ``former``: things that it has lost, with the time of the loss.
+
+    ``generation`` is that of the configuration under which the things were assigned. ``may_overlap`` and ``is_pool``
+    are those of its resource, which is configured under the name ``configured``. ``contender`` is the device as the
+    previous scan found it.
+    """
+
+    owner: Owner
+    configured: str
+    names: tuple[str, ...]
+    things: frozenset[Thing]
+    generation: int
+    may_overlap: bool = False
+    is_pool: bool = False
+    former: Mapping[Thing, float] = field(factory=dict)
+    contender: Contender | None = field(default=None, eq=False, repr=False)
+
+
+@frozen(repr=False)
+class Ledger:
+    """The devices that have or had things, by owner. ``usage`` exists once the kubelet has reported.
+
+    ``generation`` counts configurations; the current one is active since ``changed_at``.
+    """
+
+    usage: Usage | None = None
+    holders: Mapping[Owner, Holder] = field(factory=dict)
+    generation: int = 0
+    changed_at: float = float("-inf")
+    waiting: frozenset[Owner] = frozenset()
+    """The devices whose assignment may change when the kubelet reports."""
+    past_owners: Mapping[Thing, Mapping[Owner, float]] = field(factory=dict)
+    """The devices that lost a thing within an hour, with the time of the loss."""
+    names: Mapping[str, NameHistory] = field(factory=dict)
+    """The history of the names of each templated resource."""
+    early_allocations: Mapping[tuple[str, str], float] = field(factory=dict)
+    """The allocations before the first report."""
+    grace: float = 30.0
+
+    def __repr__(self) -> str:
+        former = sum(len(holder.former) for holder in self.holders.values())
+        usage = "unknown" if self.usage is None else f"of {self.usage.time:.1f}"
+        return f"<Ledger [{len(self.holders)} devices, {former} former things | usage {usage}]>"
+
+    @property
+    def needs(self) -> frozenset[tuple[Owner, Thing | None]]:
+        """The assignments that depend on the next report of the kubelet."""
+        former = ((holder.owner, thing) for holder in self.holders.values() for thing in holder.former)
+        return frozenset([*former, *((owner, None) for owner in self.waiting)])
+
+    def after_reload(self, now: float) -> "Ledger":
+        """Return the ledger for another configuration."""
+        return evolve(self, generation=self.generation + 1, changed_at=now)
+
+    def with_report(self, used: Mapping[str, Iterable[str]], time: float) -> "Ledger":
+        """Return the ledger after a report of the kubelet that was requested at ``time``."""
+        usage = self.usage or evolve(NO_USAGE, allocations=self.early_allocations, grace=self.grace)
+        return evolve(self, usage=usage.with_report(used, time), early_allocations={})
+
+    def with_allocation(self, resource: str, grants: Iterable[str], now: float) -> "Ledger":
+        """Return the ledger after an allocation."""
+        if self.usage is None:
+            early = _add_allocation(self.early_allocations, resource, grants, now)
+            return evolve(self, early_allocations=early)
+        return evolve(self, usage=self.usage.with_allocation(resource, grants, now))
+
+
+def _add_allocation(
+    allocations: Mapping[tuple[str, str], float], resource: str, grants: Iterable[str], time: float
+) -> Mapping[tuple[str, str], float]:
+    return {**allocations, **{(resource, device_of_grant(grant)): time for grant in grants}}
+
+
+def things_of(device: Device, resource: Resource) -> tuple[Thing, ...]:
+    """Return the things that a device leads to.
+
+    A device without nodes is the paths of its candidates. A device with nodes is these nodes; other devices can have
+    other nodes of the same directory.
+    """
+    things: list[Thing] = [("node", *node.info.numbers) for node in device.nodes]
+    if not device.nodes:
+        things += (("path", identity) for identity in device.identities or device.candidates)
+    else:
+        for identity in device.identities:
+            if isinstance(identity, str):
+                things.append(("part", identity))
+            elif ("node", *identity) not in things:
+                # A link to the same candidate is not another device, even if its name gives it other nodes.
+                things.append(("candidate", resource.configured_name, *identity))
+    if resource.tokens is None:
+        things.append(("id", device.id))
+    return tuple(things)
+
+
+def is_replugged(previous: Device, current: Device) -> bool:
+    """Return whether all device nodes of a device have been replaced: the kernel gave the device other numbers."""
+    old = {node.info.numbers for node in previous.nodes}
+    return bool(old and current.nodes) and old.isdisjoint(node.info.numbers for node in current.nodes)
+
+
+def rivals_of(thing: Thing) -> tuple[Thing, ...]:
+    """Return the things that exclude a thing: a path excludes its parts, but two parts of a path do not."""
+    match thing:
+        case ("path", path):
+            return (thing, ("part", path))
+        case ("part", path):
+            return (("path", path),)
+        case _:
+            return (thing,)
+
+
+def former_things(previous: Holder, things: frozenset[Thing], now: float) -> Mapping[Thing, float]:
+    """Return what a device had and does not have now."""
+    if not previous.former and previous.things == things:
+        return previous.former
+    lost = dict.fromkeys(previous.things - things, now)
+    return {thing: since for thing, since in {**lost, **previous.former}.items() if thing not in things}
+
+
+def add_past_owners(
+    ledger: Ledger, holders: Mapping[Owner, Holder], now: float
+) -> Mapping[Thing, Mapping[Owner, float]]:
+    """Return the devices that lost a thing within an hour, for the :data:`MAX_FORMER_THINGS` things lost last."""
+    lost: list[tuple[Thing, Owner]] = []
+    for owner, previous in ledger.holders.items():
+        if (current := holders.get(owner)) is previous:
+            continue
+        things = previous.things - current.things if current is not None else previous.things
+        lost += ((thing, owner) for thing in things if thing[0] in {"node", "path"})
+    if not lost:
+        return ledger.past_owners
+    past: dict[Thing, dict[Owner, float]] = {}
+    for thing, owners in ledger.past_owners.items():
+        if recent := {owner: time for owner, time in owners.items() if now < time + HOUR_SECONDS}:
+            past[thing] = recent
+    for thing, owner in lost:
+        # At the end: the things that were lost last are kept.
+        past[thing] = {**past.pop(thing, {}), owner: now}
+    return dict(list(past.items())[-MAX_FORMER_THINGS:])
+
+
+def forget_unused(ledger: Ledger) -> Ledger:
+    """Return the ledger without the former things of devices that no pod uses."""
+    usage = ledger.usage
+    if usage is None or not any(holder.former for holder in ledger.holders.values()):
+        return ledger
+    holders: dict[Owner, Holder] = {}
+    for owner, holder in ledger.holders.items():
+        if holder.former and not usage.is_in_use(holder.names, owner.id, is_pool=holder.is_pool):
+            former = {thing: since for thing, since in holder.former.items() if usage.time < since + RELEASE_SECONDS}
+            if holder.things or former:
+                holders[owner] = evolve(holder, former=former)
+        else:
+            holders[owner] = holder
+    return evolve(ledger, holders=holders)
+
+
+def bound_former(holders: dict[Owner, Holder]) -> dict[Owner, Holder]:
+    """Return the holders with the :data:`MAX_FORMER_THINGS` former things that were lost last.
+
+    Things that were lost at the same time are kept or dropped together.
+    """
+    count = sum(len(holder.former) for holder in holders.values())
+    if count <= MAX_FORMER_THINGS:
+        return holders
+    oldest = sorted(since for holder in holders.values() for since in holder.former.values())[count - MAX_FORMER_THINGS]
+    bounded: dict[Owner, Holder] = {}
+    for owner, holder in holders.items():
+        former = {thing: since for thing, since in holder.former.items() if since >= oldest}
+        if former or holder.things:
+            bounded[owner] = evolve(holder, former=former)
+    return bounded
