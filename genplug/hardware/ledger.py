@@ -1,4 +1,4 @@
-"""What a node remembers of its devices: which hardware each device has or had, and which IDs pods use. Pure.
+"""The memory of a node: which hardware each device has or had, and which IDs pods use. Pure.
 
 :mod:`genplug.hardware.identities` decides with it which device has which hardware. Times are monotonic seconds.
 """
