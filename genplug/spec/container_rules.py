@@ -177,12 +177,12 @@ def mount_target_error(path: str, policy: Policy | None = None) -> str:
     if _is_made_by_runtime(target):
         return "would replace a file that the container runtime creates"
     tree = next((tree for tree in _PROTECTED_TREES if _is_at_or_below(target, tree)), "")
-    directory = next((directory for directory in _PROGRAM_DIRECTORIES if _is_at_or_below(target, directory)), "")
-    if (directory and not _PROTECTED_PROGRAMS.isdisjoint(target.split("/"))) or _LOADER.fullmatch(target):
+    is_program = any(_is_at_or_below(target, directory) for directory in _PROGRAM_DIRECTORIES)
+    if (is_program and not _PROTECTED_PROGRAMS.isdisjoint(target.split("/"))) or _LOADER.fullmatch(target):
         tree = target
     if tree:
         return f"would change {tree}, on which the security of the container depends"
-    error = policy.mount_target_error(target) if directory and policy is not None else ""
+    error = policy.mount_target_error(target) if is_program and policy is not None else ""
     return f"is {error}" if error else ""
 
 

@@ -379,8 +379,8 @@ def combine_values(templates: Sequence[Template], values: Values, context: Seque
         # Iterating over `member` would miss attributes that are read when they are looked up.
         base = {name: texts for name in own if (texts := member.get(name)) is not None}
         base |= {name: texts for name in others if (texts := member.get(name) or values.get(name)) is not None}
-        for texts in product(*(member[name] for name in names)):
-            yield {**base, **{name: (text,) for name, text in zip(names, texts, strict=True)}}
+        for chosen in product(*([(name, (text,)) for text in member[name]] for name in names)):
+            yield {**base, **dict(chosen)}
 
 
 def _parse_reference(body: str, offset: int) -> Reference:

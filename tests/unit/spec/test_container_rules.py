@@ -18,6 +18,7 @@ from genplug.spec.container_rules import (
     text_error,
     variable_error,
 )
+from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_ENVIRONMENT_BYTES, MAX_VARIABLE_BYTES
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
@@ -45,6 +46,13 @@ MOUNT_TARGETS = {
     "/proc/sys/kernel/core_pattern": "would change /proc,",
     "/sys/fs/cgroup": "would change /sys,",
     "/var/run/secrets/kubernetes.io/serviceaccount": "would change /var/run/secrets,",
+    "/usr/bin/tool": "",
+    "/opt/bin/bash": "",
+    "/usr/bin/bash": "would change /usr/bin/bash,",
+    "/usr/local/sbin/sudo/x": "would change /usr/local/sbin/sudo/x,",
+    "/opt/lib/libc.so.6": "",
+    "/lib64/ld-linux-x86-64.so.2": "would change /lib64/ld-linux-x86-64.so.2,",
+    "/usr/lib/x86_64-linux-gnu/libc.so.6": "would change /usr/lib/x86_64-linux-gnu/libc.so.6,",
     "/opt/../etc/passwd": "contains '..'",
     "opt": "is not an absolute path",
     "": "is not an absolute path",
@@ -58,6 +66,14 @@ def test_mount_must_not_change_files_that_a_container_depends_on(path: str, expe
     error = mount_target_error(path)
     assert error.startswith(expected)
     assert bool(error) == bool(expected)
+
+
+def test_policy_allows_mounts_in_directories_of_programs() -> None:
+    policy = Policy(mount_targets=(Glob.parse("/usr/bin/a*"),))
+    error = "is refused by 'mounts.targets' of the default policy, which allows /usr/bin/a*"
+    errors = {path: mount_target_error(path, policy) for path in ("/opt/x", "/usr/bin/a1", "/usr/bin/b", "/usr/bin/sh")}
+    assert errors.pop("/usr/bin/sh").startswith("would change /usr/bin/sh,")
+    assert errors == {"/opt/x": "", "/usr/bin/a1": "", "/usr/bin/b": error}
 
 
 NODE_TARGETS = {
@@ -92,6 +108,11 @@ def test_text_that_cannot_be_sent_is_rejected_everywhere(text: str) -> None:
     assert annotation_error("a.io/b", text, None)
     assert cdi_name_error(f"a.io/b={text}", None)
     assert path_error(f"/{text}")
+
+
+@pytest.mark.parametrize(("code", "is_allowed"), [(0xD7FF, True), (0xD800, False), (0xDFFF, False), (0xE000, True)])
+def test_text_has_no_surrogates(code: int, *, is_allowed: bool) -> None:
+    assert (text_error(f"a{chr(code)}") == "") is is_allowed
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufffd")))
