@@ -156,13 +156,14 @@ def _segments(pattern: str, text: str) -> tuple[Segment, ...]:
         raise GlobError(f"{message}, and the braces expand to {partial!r}", text.index("{"), hint)
     # '**/**' matches what '**' matches.
     kept = (name for number, name in enumerate(names) if name != "**" or names[number - 1 : number] != ["**"])
-    return tuple(map(_segment, kept))
+    return tuple(_ANY_DEPTH if name == "**" else _segment(name) for name in kept)
+
+
+_ANY_DEPTH = Segment("**", is_any_depth=True)
 
 
 @lru_cache(maxsize=4096)
 def _segment(name: str) -> Segment:
-    if name == "**":
-        return Segment(name, is_any_depth=True)
     if not _MAGIC.search(name):
         return Segment(name)
     return Segment(name, re.compile(fnmatch.translate(name)))

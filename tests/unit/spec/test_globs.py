@@ -77,7 +77,7 @@ INVALID = {
     "/": (0, ROOT, ""),
     "//": (0, ROOT, ""),
     "/./": (0, ROOT, ""),
-    "/dev/../x": (5, *PARENT),
+    "/dev/../../x": (5, *PARENT),
     "/dev/{a,..}/x": (8, *PARENT),
     "/dev/{.,x}./..": (12, *PARENT),
     "/dev/{.,x}.": (0, *PARENT),
