@@ -157,7 +157,8 @@ class ConfigReloader:
         call = self._calls.start(partial(load, settings.config, settings.node_name, settings.policy))
         if not await call.wait(LOAD_SECONDS):
             paths = ", ".join(map(str, (*settings.config, *filter(None, (settings.policy,)))))
-            reason = f"reading {paths} has not returned within {LOAD_SECONDS:g} s; does the file system respond?"
+            cause = "the file system does not respond, or the node is busy"
+            reason = f"reading {paths} has not returned within {LOAD_SECONDS:g} s: {cause}"
             self._report_error("the configuration cannot be read", reason)
             await self._apply_policy()
             call.done.add_done_callback(lambda _: self._wakeup.set())
