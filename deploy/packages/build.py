@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/image"))
 
 import sbom  # noqa: E402 - a script of the image
+from locked_wheels import install_locked_wheels, install_wheels  # noqa: E402 - a script in this directory
 
 HERE = ROOT / "deploy/packages"
 LOCK = ROOT / "deploy/image/requirements.lock"
@@ -71,7 +72,7 @@ def main() -> int:
         stage = Path(directory) / "stage"
         library = stage / LIBRARY
         target = (arguments.python, arguments.arch)
-        digests = install_wheels(library, arguments.wheel, *target)
+        digests = install_platform_wheels(library, arguments.wheel, *target)
         version = read_version(arguments.wheel)
         write_launchers(stage, arguments.python)
         write_unit(stage)
@@ -162,37 +163,21 @@ def read_version(wheel: Path) -> str:
     return wheel.name.split("-")[1]
 
 
-def run_pip(*arguments: str | Path) -> None:
-    """Run ``pip install`` without an index, a cache or messages of its own."""
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-compile",
-    ]
-    environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
-    subprocess.run([*command, *arguments], check=True, env=environment)  # noqa: S603 - the arguments come from this file
-
-
-def install_wheels(target: Path, wheel: Path, python: str, arch: str) -> dict[str, str]:
+def install_platform_wheels(target: Path, wheel: Path, python: str, arch: str) -> dict[str, str]:
     """Unpack the wheel of genplug and its locked dependencies for a platform into a directory.
 
     Return the SHA-256 of each wheel, by the name of the package.
     """
     machine = MACHINES_BY_ARCH[arch]
     platforms = [f"--platform={tag}_{machine}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
-    selected = [f"--target={target}", "--no-deps", "--only-binary=:all:", "--implementation=cp"]
-    selected += [f"--python-version={python}", *platforms]
+    selected = ["--implementation=cp", f"--python-version={python}", *platforms]
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.json"
-        run_pip(*selected, "--require-hashes", "--requirement", LOCK, "--report", report)
+        install_locked_wheels(target, LOCK, *selected, "--report", report)
         digests = sbom.read_digests(report)
     # Programs of the dependencies, in a directory that pip would not replace.
     remove_unused(target)
-    run_pip(*selected, "--no-index", wheel)
+    install_wheels(target, *selected, "--no-index", wheel)
     remove_unused(target)
     return {**digests, "genplug": sbom.digest_file(wheel)}
 
@@ -232,10 +217,9 @@ def build_kubectl_plugin(wheel: Path, output: Path) -> Path:
         library, requirements = Path(directory) / "library", Path(directory) / "requirements.lock"
         entries = re.findall(r"^(?:[\w-]+)==(?:.*\\\n)*.*\n", LOCK.read_text(), re.MULTILINE)
         requirements.write_text("".join(entry for entry in entries if entry.split("==")[0] in KUBECTL_REQUIREMENTS))
-        selected = (f"--target={library}", "--no-deps", "--only-binary=:all:")
         report = Path(directory) / "report.json"
-        run_pip(*selected, "--require-hashes", "--requirement", requirements, "--report", report)
-        run_pip(*selected, "--no-index", wheel)
+        install_locked_wheels(library, requirements, "--report", report)
+        install_wheels(library, "--no-index", wheel)
         remove_unused(library)
         program = f"{PROGRAMS['kubectl-genplug']}:main"
         zipapp.create_archive(library, target, interpreter="/usr/bin/env python3", main=program)

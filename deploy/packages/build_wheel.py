@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from locked_wheels import install_locked_wheels
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "deploy/image/build.lock"
 
@@ -22,17 +24,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="directory of the result (default: dist)")
     output = parser.parse_args().output.resolve()
     with tempfile.TemporaryDirectory() as directory:
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            f"--target={directory}",
-        ]
-        locked = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement", str(LOCK)]
-        subprocess.run([*pip, *locked], check=True)  # noqa: S603 - the arguments come from this file
+        install_locked_wheels(Path(directory), LOCK)
         # -P: the directories of the checkout are not packages of the backend.
         hatchling = [sys.executable, "-P", "-m", "hatchling", "build", "--directory", str(output)]
         environment = {**os.environ, "PYTHONPATH": directory}
