@@ -12,9 +12,11 @@ from genplug.hardware.host import printable
 from genplug.hardware.identities import Denial, Loss, assign_things, build_contenders
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan
 from genplug.hardware.ledger import Contender, Ledger, Owner
+from genplug.hardware.unknown_claims import deny_unknown_claims, find_unknown_claims
 from genplug.spec.diagnostic import Diagnostic, WarningCode
 from genplug.spec.limits import MAX_IDS_PER_HOUR
 from genplug.spec.location import SourceLocation
+from genplug.spec.model import Resource
 
 
 @frozen
@@ -31,13 +33,22 @@ class Resolution:
     """IDs that are made of one of several links."""
 
 
-def resolve_conflicts(scans: Mapping[str, ResourceScan], ledger: Ledger, now: float) -> Resolution:
-    """Give each thing to one device, unless all claimants may overlap; ``now`` is in monotonic seconds."""
+def resolve_conflicts(
+    resources: Mapping[str, Resource], scans: Mapping[str, ResourceScan], ledger: Ledger, now: float
+) -> Resolution:
+    """Give each thing to one device, unless all claimants may overlap; ``now`` is in monotonic seconds.
+
+    ``resources`` are those of the configuration in their order. A resource without a scan has no devices.
+    """
     contenders = build_contenders(
         ledger,
         ((device, scan.resource, position) for position, scan in enumerate(scans.values()) for device in scan.devices),
     )
-    ledger, denials = assign_things(ledger, contenders, now)
+    positions = {name: position for position, name in enumerate(resources)}
+    unscanned = deny_unknown_claims(contenders, find_unknown_claims(resources, scans), positions, ledger)
+    known = [contender for contender in contenders if contender.owner not in unscanned]
+    ledger, denials = assign_things(ledger, known, now)
+    denials = {**denials, **unscanned}
     if not denials:
         outcomes = tuple(outcome for scan in scans.values() for outcome in scan.outcomes)
         return Resolution({name: scan.devices for name, scan in scans.items()}, outcomes, (), ledger, {})
@@ -112,6 +123,8 @@ def _outcome_reason(denial: Denial) -> str:
             return f"withheld: it is the hardware of {other}, which a pod may still use"
         case Denial(Loss.MOVED):
             return f"withheld: its ID is that of the hardware of {other}, and a pod may still use it"
+        case Denial(Loss.UNSCANNED):
+            return f"withheld: {denial.other.resource}, which may claim it first, has not been scanned"
         case Denial(Loss.UNSTABLE):
             return (
                 f"its hardware has had {MAX_IDS_PER_HOUR} IDs within an hour; write an 'id' template of a value that "

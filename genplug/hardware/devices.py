@@ -12,7 +12,7 @@ from genplug.hardware.device_ids import device_id, verbatim_error
 from genplug.hardware.device_nodes import candidate_nodes, candidate_target_faults, resolve_collisions, specified_nodes
 from genplug.hardware.host import Host, printable
 from genplug.hardware.hung_paths import HangError
-from genplug.hardware.inventory import KIND_NAMES, Candidate, CandidateOutcome, Device, ScanStall
+from genplug.hardware.inventory import KIND_NAMES, PATH_SEPARATOR, Candidate, CandidateOutcome, Device, ScanStall
 from genplug.hardware.rendered_values import rendered_value_faults
 from genplug.hardware.required_attributes import is_slice_named, needed_at_allocate
 from genplug.hardware.resource_naming import resource_name
@@ -84,7 +84,7 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
                 device = unchanged[paths] if unchanged and paths in unchanged else builder.build(source, group, paths)
             except HangError as error:
                 kept = (previous or {}).get(paths)
-                names = ", ".join(map(printable, paths))
+                names = PATH_SEPARATOR.join(map(printable, paths))
                 stalls.append(ScanStall.of(resource.name, names, error, is_known=kept is not None))
                 device = kept or LeftOut(f"its device nodes cannot be examined: {error}")
             if isinstance(device, LeftOut):

@@ -139,7 +139,7 @@ def build_inventory(
     assigned; without it, no device has been assigned, and no pod uses any. ``now`` is in monotonic seconds.
     """
     ordered = {name: scans[name] for name in config.resources if name in scans}
-    resolution = resolve_conflicts(ordered, ledger or Ledger(NO_USAGE), now)
+    resolution = resolve_conflicts(config.resources, ordered, ledger or Ledger(NO_USAGE), now)
     histories = _update_histories(config, resolution, now)
     inventory = _build_named_inventory(config, ordered, resolution, previous, histories, now)
     return inventory, evolve(resolution.ledger, names=histories)

@@ -56,6 +56,8 @@ class Loss(Enum):
     """Several IDs lead to a thing, and the kubelet has not reported yet which of them pods use."""
     UNSTABLE = auto()
     """A thing has had too many IDs."""
+    UNSCANNED = auto()
+    """A part of an earlier resource, which may claim it, has not been scanned."""
 
 
 _WAITING = frozenset({Loss.HELD, Loss.MOVED, Loss.UNKNOWN})

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from genplug.hardware.dependencies import Dependencies, DirectoryDependency
 from genplug.hardware.kernel_modules import missing_node_hint
-from genplug.hardware.scan_errors import HangError, SystemLimitError
+from genplug.hardware.scan_errors import HangError, SearchLimitError, SystemLimitError
 from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import DEFAULT_ACCESS, NodeAccess, Resource
@@ -211,6 +211,10 @@ class DeviceConflict:
     resource: str = ""
 
 
+PATH_SEPARATOR = ", "
+"""Separates the paths of a device in the ``candidate`` of a stall."""
+
+
 @frozen
 class ScanStall:
     """Why a part of a resource's scan is out of date.
@@ -219,7 +223,8 @@ class ScanStall:
     Without ``is_known``, no earlier scan has finished, and the path, or the resource, is left out. ``reason`` is a
     clause that stays the same for as long as the part is out of date; ``since`` is when the file operation began that
     hangs (monotonic seconds), None where it is not known. ``is_system_limit`` is whether the system had no file
-    descriptor or memory left, so that a later scan can succeed.
+    descriptor or memory left, so that a later scan can succeed, and ``is_search_limit`` whether the search for paths
+    exceeds a limit.
     """
 
     resource: str
@@ -227,13 +232,14 @@ class ScanStall:
     reason: str
     since: float | None = field(default=None, eq=False)
     is_system_limit: bool = field(default=False, eq=False)
+    is_search_limit: bool = field(default=False, eq=False, kw_only=True)
     is_known: bool = field(default=True, kw_only=True)
 
     @classmethod
     def of(cls, resource: str, candidate: str, error: HangError, *, is_known: bool = True) -> "ScanStall":
         """Return the stall that an error causes."""
-        is_limit = isinstance(error, SystemLimitError)
-        return cls(resource, candidate, str(error), error.since, is_limit, is_known=is_known)
+        is_limit, is_search = isinstance(error, SystemLimitError), isinstance(error, SearchLimitError)
+        return cls(resource, candidate, str(error), error.since, is_limit, is_search_limit=is_search, is_known=is_known)
 
 
 @frozen

@@ -156,7 +156,7 @@ class Event(Enum):
     DEVICE_WITHHELD = (
         "device_withheld",
         logging.INFO,
-        "The device is not offered until no pod uses its hardware under another ID.",
+        "The device is not offered, because a pod or an earlier resource may have its hardware. `msg` states which.",
     )
     LIST_LIMITED = (
         "list_limited",

@@ -191,7 +191,7 @@ class _StatusCollector(Collector):
         )
         withheld = GaugeMetricFamily(
             "genplug_devices_withheld",
-            "Devices that are not offered until no pod uses their hardware under another ID.",
+            "Devices that are not offered, because a pod or an earlier resource may have their hardware.",
             labels=("resource",),
         )
         for scan in status.scans:

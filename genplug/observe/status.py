@@ -211,7 +211,8 @@ class ScanStatus:
     """The status of the scan of a resource.
 
     ``stalls`` lists the devices that are not up to date, with the reasons. ``conflicts`` counts the devices that are
-    left out because another device has their hardware, ``withheld`` those that wait until no pod uses another ID of it.
+    left out because another device has their hardware, ``withheld`` those that wait until no pod uses another ID of it,
+    or until an earlier resource that may claim them has been scanned.
     """
 
     resource: str

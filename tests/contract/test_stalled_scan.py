@@ -167,6 +167,22 @@ async def test_first_scan_that_hangs_leaves_only_its_device_out(node: FakeNode) 
             await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
 
 
+async def test_device_that_hangs_at_the_first_scan_does_not_move_to_a_later_resource(node: FakeNode) -> None:
+    with mount_hanging_files(node.locate("/sys/hung"), "hung0", "hung1") as files:
+        files.hang("hung0")
+        plug_all(node)
+        later = f"  {OTHER}: {{devices: [{{glob: ['/dev/hung*', '/dev/other*']}}]}}\n"
+        async with running(node, HEAD + HUNG_SPEC + later) as agent:
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung1"})
+            await node.kubelet.wait_for_list(OTHER, healthy={"other0", "other1"})
+            text = f"withheld: {HUNG}, which may claim it first, has not been scanned"
+            assert agent.snapshot is not None
+            assert agent.snapshot.inventory.withheld == {(OTHER, "hung0"): text}
+            files.release("hung0")
+            await node.kubelet.wait_for_list(HUNG, healthy={"hung0", "hung1"})
+            assert all(message.devices.ids <= {"other0", "other1"} for message in node.kubelet.messages(OTHER))
+
+
 async def test_directory_that_hangs_keeps_the_devices_of_its_resource(node: FakeNode) -> None:
     config = (
         HEAD + f"  {HUNG}: {{devices: [{{glob: '/run/udev/data/hung/*', type: file}}], allocate: {{env: {{A: b}}}}}}\n"

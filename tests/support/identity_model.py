@@ -165,9 +165,9 @@ class Node:
         for name in self.resources:
             own = sorted((device for device, _ in devices if device.resource == name), key=lambda device: device.key)
             scans[name] = ResourceScan(Resource(name, LOCATION, ()), tuple(own), (), (), {})
-        resolution = resolve_conflicts(scans, self.ledger, self.now)
-        self.ledger = resolution.ledger
         resources = {name: scan.resource for name, scan in scans.items()}
+        resolution = resolve_conflicts(resources, scans, self.ledger, self.now)
+        self.ledger = resolution.ledger
         self.inventory = Inventory(resolution.devices, (), (), frozenset(), resources=resources, scans=scans)
         grace = dict.fromkeys(RESOURCES, GRACE_SECONDS)
         self.health = evaluate_health(self.inventory, self.health, grace, self.now)
