@@ -36,6 +36,7 @@ MATCHES = {
 @pytest.mark.parametrize(("pattern", "paths"), MATCHES.items(), ids=MATCHES)
 def test_glob_matches_only_the_expected_paths(pattern: str, paths: tuple[list[str], list[str]]) -> None:
     glob = Glob.parse(pattern)
+    assert glob.text == pattern
     for path in paths[0]:
         assert glob.matches(path), path
     for path in paths[1]:
