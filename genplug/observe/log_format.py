@@ -14,6 +14,9 @@ from genplug.spec.printable import escape_json, escape_line, escape_lines
 _EVENTS_OF_SEVERAL_LINES = frozenset({Event.CONFIG_INVALID, Event.CONFIG_WARNING})
 """The events whose texts have several lines. In other texts, a newline comes from a device or another program."""
 
+_FAILED_SEND = "ExecuteBatchError"
+"""The error of gRPC, which this module does not import, for a message that it cannot send or receive."""
+
 
 class JsonFormatter(logging.Formatter):
     """``{"ts": …, "level": …, "event": …, "msg": …, facts …}``; ``ts`` is RFC 3339 in UTC with milliseconds."""
@@ -59,9 +62,24 @@ def set_up_logging(style: str, level: str, report_dropped: Callable[[int], None]
     """
     writer = LogWriter(sys.stderr.fileno(), report_dropped)
     writer.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    writer.addFilter(summarize_failed_call)
     logging.basicConfig(handlers=[writer], level=logging.WARNING, force=True)
     logging.getLogger("genplug").setLevel(level.upper())
     return writer
+
+
+def summarize_failed_call(record: logging.LogRecord) -> bool:
+    """Replace the traceback of a call that gRPC could not complete by a sentence; return True, to log the record.
+
+    The server of gRPC logs a traceback if the client of a call has disconnected, and the server has not processed that
+    before it sends the response (grpcio, ``_handle_exceptions`` in aio/server.pyx.pxi).
+    """
+    if record.exc_info and type(record.exc_info[1]).__name__ == _FAILED_SEND:
+        text = record.getMessage().partition("\n")[0]
+        record.msg = f"{text}: gRPC cannot complete the call, usually because its client has disconnected"
+        record.args, record.exc_info = (), None
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+    return True
 
 
 def _log_event(record: logging.LogRecord) -> LogEvent | None:

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -100,3 +102,29 @@ def test_json_line_has_the_values_and_printable_characters_only(stream: io.Strin
     line = stream.getvalue().removesuffix("\n")
     assert line.isprintable()
     assert (json.loads(line)["msg"], json.loads(line)["device"]) == (HOSTILE, HOSTILE)
+
+
+LOG_FAILED_CALL = """
+import logging
+from grpc._cython import cygrpc
+from genplug.observe.log_format import set_up_logging
+set_up_logging("STYLE", "info")
+for logger in ("grpc._cython.cygrpc", "asyncio"):
+    try:
+        raise cygrpc.ExecuteBatchError("Failed execute_batch")
+    except cygrpc.ExecuteBatchError:
+        logging.getLogger(logger).exception("The call of %s failed\\nfuture: x", "/Allocate")
+logging.shutdown()
+"""
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_call_that_grpc_cannot_complete_is_a_line_without_a_traceback(style: str) -> None:
+    script = LOG_FAILED_CALL.replace("STYLE", style)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert "The call of /Allocate failed: gRPC cannot complete the call, usually because its client has" in line
+        assert "warning" in line.lower()
+        assert "Traceback" not in line
