@@ -422,7 +422,8 @@ def _parse_filter(text: str, offset: int) -> Filter:
     arguments = tuple(rest.split(":")) if separator else ()
     expected_count = (EACH.get(name) or ALL[name])[0]
     if len(arguments) != expected_count:
-        message = f"filter {name!r}: expected {expected_count or 'no'} arguments, found {len(arguments)}"
+        noun = "argument" if expected_count == 1 else "arguments"
+        message = f"filter {name!r}: expected {expected_count or 'no'} {noun}, found {len(arguments)}"
         raise TemplateError(message, offset, usage)
     if name == "replace" and not arguments[0]:
         raise TemplateError(f"filter {name!r} has an empty text to replace", offset, usage)

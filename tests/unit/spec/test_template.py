@@ -99,7 +99,7 @@ def not_a_name(name: str, hint: str = "write ${name} or ${name|filter}") -> tupl
 
 
 def count_error(name: str, expected: str, found: int, hint: str) -> tuple[str, str]:
-    return f"filter {name!r}: expected {expected} arguments, found {found}", hint
+    return f"filter {name!r}: expected {expected}, found {found}", hint
 
 
 def width_error(found: str) -> tuple[str, str]:
@@ -118,15 +118,15 @@ INVALID = {
     "${index|sort}": (8, "unknown filter 'sort'", FILTERS),
     "${index|lower|sort}": (14, "unknown filter 'sort'", FILTERS),
     "${index|Lower}": (8, "unknown filter 'Lower'", FILTERS),
-    "${index|lower:x}": (8, *count_error("lower", "no", 1, "write lower alone")),
-    "${index|unique:x}": (8, *count_error("unique", "no", 1, "write unique alone")),
-    "${index|replace}": (8, *count_error("replace", "2", 0, "write replace:OLD:NEW")),
-    "${index|replace:a}": (8, *count_error("replace", "2", 1, "write replace:OLD:NEW")),
-    "${index|replace:a:b:c}": (8, *count_error("replace", "2", 3, "write replace:OLD:NEW")),
+    "${index|lower:x}": (8, *count_error("lower", "no arguments", 1, "write lower alone")),
+    "${index|unique:x}": (8, *count_error("unique", "no arguments", 1, "write unique alone")),
+    "${index|replace}": (8, *count_error("replace", "2 arguments", 0, "write replace:OLD:NEW")),
+    "${index|replace:a}": (8, *count_error("replace", "2 arguments", 1, "write replace:OLD:NEW")),
+    "${index|replace:a:b:c}": (8, *count_error("replace", "2 arguments", 3, "write replace:OLD:NEW")),
     "${index|replace::b}": (8, "filter 'replace' has an empty text to replace", "write replace:OLD:NEW"),
     "${index|join}": (8, "filter 'join' requires a text after ':'", "write join:TEXT"),
     "${index|default}": (8, "filter 'default' requires a text after ':'", "write default:TEXT"),
-    "${index|pad}": (8, *count_error("pad", "1", 0, "write pad:WIDTH")),
+    "${index|pad}": (8, *count_error("pad", "1 argument", 0, "write pad:WIDTH")),
     "${index|pad:}": (8, *width_error("")),
     "${index|pad:0}": (8, *width_error("0")),
     "${index|pad:65}": (8, *width_error("65")),
