@@ -23,7 +23,8 @@ def start_kill(leader: int) -> threading.Thread | None:
     Return the thread, None if the function has returned. Do not wait for the leader's exit status until the thread has
     ended: afterwards, another session can get its ID.
     """
-    thread = threading.Thread(target=kill_session, args=(leader,), name=_THREAD_NAME, daemon=True)
+    # Not a daemon thread: the exit of a command waits for it.
+    thread = threading.Thread(target=kill_session, args=(leader,), name=_THREAD_NAME)
     try:
         thread.start()
     except RuntimeError:
@@ -34,7 +35,7 @@ def start_kill(leader: int) -> threading.Thread | None:
 
 
 def wait_for_kills(seconds: float) -> None:
-    """Wait until the threads of :func:`start_kill` have ended, for at most ``seconds``, before the process ends."""
+    """Wait until the threads of :func:`start_kill` have ended, for at most ``seconds``; ``os._exit`` does not wait."""
     deadline = time.monotonic() + seconds
     for thread in threading.enumerate():
         if thread.name == _THREAD_NAME:

@@ -85,6 +85,7 @@ async def test_search_for_programs_does_not_block_the_loop(tmp_path: Path, monke
         # The worker remains in the process table: its ID must not become that of another session.
         await asyncio.sleep(0.1)
         assert pool.processes == (worker,)
+        assert [thread.daemon for thread in threading.enumerate() if thread.name == sessions._THREAD_NAME] == [False]  # noqa: SLF001 - an exit waits for it
         gate.set()
         sessions.wait_for_kills(AMPLE)
         await wait_for_process_end(process)
