@@ -5,6 +5,7 @@ A call that does not end keeps its thread, and its place of :data:`MAX_CALLS`, u
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 from genplug.hardware.host import Host
@@ -21,6 +22,10 @@ _WAIT_SECONDS = 30.0
 """Time for which a call waits for a place; then the lack of places is its error."""
 _GRACE_SECONDS = 1.0
 """Time after its timeout in which a call can still end by itself."""
+_START_SECONDS = 10.0
+"""Time within which a worker has to start; its calls begin after that."""
+_START_CHECK_SECONDS = 0.25
+"""Interval in which a call checks whether its worker has started."""
 
 
 class CallPool(WorkerPool):
@@ -88,6 +93,7 @@ class CallPool(WorkerPool):
         number = self._calls
         call: asyncio.Future[ProbeResponse] = asyncio.get_running_loop().create_future()
         self._running[number] = (resource, call)
+        worker: WorkerProcess | None = None
         try:
             worker = self._worker or self._start()
             await worker.send(number, [(request, seconds)])
@@ -98,8 +104,7 @@ class CallPool(WorkerPool):
         except BaseException:
             self._finish(number, CRASHED)
             raise
-        done, _ = await asyncio.wait({call}, timeout=seconds + _GRACE_SECONDS)
-        if done:
+        if call.done() or worker is None or await _returns(call, worker, seconds + _GRACE_SECONDS):
             return call.result()
         # The thread is still busy: the place is released when it has finished.
         self._hung.add(request)
@@ -143,3 +148,17 @@ class CallPool(WorkerPool):
         if (request := self._overdue.pop(number, None)) is not None:
             self._hung.discard(request)
             self._on_change()
+
+
+async def _returns(call: asyncio.Future[ProbeResponse], worker: WorkerProcess, limit: float) -> bool:
+    """Return whether a call returns within ``limit`` seconds after it was sent and its worker has started."""
+    sent = time.monotonic()
+    end = sent + limit
+    while (left := end - time.monotonic()) > 0:
+        if (await asyncio.wait({call}, timeout=left))[0]:
+            return True
+        if worker.is_closed:
+            return False
+        started = worker.progress.started_at
+        end = started + limit if started else min(time.monotonic() + _START_CHECK_SECONDS, sent + _START_SECONDS)
+    return False

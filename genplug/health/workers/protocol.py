@@ -70,9 +70,14 @@ class Progress:
         return number, index, since
 
     @property
+    def started_at(self) -> float:
+        """When the worker wrote last (monotonic seconds), 0 before it has started. One with threads writes once."""
+        return self.read()[2]
+
+    @property
     def has_started(self) -> bool:
         """Whether the worker has written anything."""
-        return self.read()[2] > 0
+        return self.started_at > 0
 
     def close(self) -> None:
         """Unmap the page."""

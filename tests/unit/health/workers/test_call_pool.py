@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from genplug.health.workers import sessions
+from genplug.health.workers import call_pool, sessions
 from genplug.health.workers.call_pool import CallPool
-from genplug.health.workers.protocol import ProbeResponse
+from genplug.health.workers.protocol import ProbeResponse, Progress
 from genplug.spec.limits import MAX_CALLS_PER_RESOURCE
 from tests.support.processes import wait_for_process_end, wait_until_at_most
 from tests.support.workers import AMPLE, SHORT, open_pool, run_shell
@@ -32,11 +32,42 @@ async def test_calls_run_concurrently(tmp_path: Path) -> None:
 
 async def test_call_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
     async with open_pool(CallPool, tmp_path) as (pool, _):
-        # The start of the worker is a part of the time of the first call.
-        assert await pool.run([run_shell("true")]) == [PASSED]
         (response,) = await pool.run([run_shell("echo so far; sleep 60", timeout=SHORT)])
         assert response.error == "/bin/sh took longer than 0.2 s: so far"
         assert repr(pool) == "<CallPool [calls: 0 running, 0 hung | workers: 1]>"
+
+
+async def test_start_of_the_worker_does_not_count_as_time_of_the_first_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python imports this module before the worker, and waits until the pipe is opened.
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'pipe')!r}).read()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(call_pool, "_GRACE_SECONDS", 0.0)
+    real = vars(Progress)["started_at"].fget
+    waits = iter((True,))
+
+    def start_late(progress: Progress) -> float:
+        # The time of the call is over when the pool checks for the first time whether the worker has started.
+        if next(waits, False):
+            (tmp_path / "pipe").write_text("")
+        return float(real(progress))
+
+    monkeypatch.setattr(Progress, "started_at", property(start_late))
+    async with open_pool(CallPool, tmp_path) as (pool, _):
+        assert await pool.run([run_shell("true", timeout=1.0)]) == [PASSED]
+
+
+async def test_worker_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'pipe')!r}).read()")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("_GRACE_SECONDS", "_START_SECONDS", "_START_CHECK_SECONDS"):
+        monkeypatch.setattr(call_pool, name, 0.1)
+    async with open_pool(CallPool, tmp_path) as (pool, _):
+        (response,) = await pool.run([run_shell("true", timeout=SHORT)])
+        assert response.error == "timed out after 0.2 s"
 
 
 async def test_worker_that_dies_is_replaced(tmp_path: Path) -> None:
