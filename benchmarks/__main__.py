@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run all or selected benchmarks and compare the figures with the budgets."""
+"""``python -m benchmarks``: run benchmarks and compare them with the budgets, another plugin or an earlier record."""
 
 import argparse
 import asyncio
@@ -10,7 +10,11 @@ from types import MappingProxyType
 
 from benchmarks import commands, core, files, fleet, footprint, health, latency, scale
 from benchmarks.agent import as_installed
+from benchmarks.comparison import RULE, Record, compare_records, format_comparison, parse_record, read_record
 from benchmarks.figures import Figure, Samples, as_json, as_table, figures, machine
+from benchmarks.peer import QUICK_ROUNDS, Rounds, measure_peer
+from benchmarks.placeholders import PLACEHOLDERS, split_command
+from benchmarks.ratios import encode_pairs, format_pairs, pair_rounds
 from benchmarks.runs import QUICK, Runs
 
 BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyType(
@@ -40,23 +44,107 @@ BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyTyp
 
 
 def main() -> int:
-    """Return 1 if a benchmark could not run; a missed budget is a finding, not a failure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure genplug against its budgets.")
-    parser.add_argument("--quick", action="store_true", help="few runs: shows that everything works, not how fast")
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=f"of: {', '.join(BENCHMARKS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write conditions, figures and all values here")
+    """Return 1 if a benchmark could not run, 4 if ``--compare`` found a worse figure, otherwise 0.
+
+    A missed budget is a finding and does not change the exit code.
+    """
+    parser = _parser()
     arguments = parser.parse_args()
+    try:
+        records = [read_record(path) for path in arguments.compare]
+        command = None if arguments.peer is None else split_command(arguments.peer)
+    except ValueError as error:
+        parser.error(str(error))
+    if len(records) == 2:
+        if arguments.quick or arguments.only or arguments.json or command:
+            parser.error("with two files, --compare measures nothing; expected no other option")
+        return _compare(*records)
+    if len(records) > 2 or (command and arguments.only):
+        parser.error("expected at most two files for --compare, and --only or --peer, not both")
     conditions = machine()
     print(", ".join(f"{name} {value}" for name, value in conditions.items()), file=sys.stderr)
     try:
-        found, failed = asyncio.run(_measured(arguments.only or BENCHMARKS, QUICK if arguments.quick else Runs()))
+        if command:
+            document, failed = asyncio.run(_measure_with_peer(command, arguments, conditions)), False
+        else:
+            document, failed = _measure_alone(arguments, conditions, has_yardstick=bool(records))
     except RuntimeError as error:
         print(f"nothing could be measured: {error}", file=sys.stderr)
         return 1
-    print(as_table(found))
     if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(found, conditions), indent=1) + "\n")
-    return int(failed)
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    code = 0
+    if records:
+        print()
+        code = _compare(records[0], parse_record(document))
+    return 1 if failed else code
+
+
+def _parser() -> argparse.ArgumentParser:
+    placeholders = "; ".join(f"{{{name}}}: {meaning}" for name, meaning in PLACEHOLDERS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure genplug against its budgets, against another device plugin, or against an earlier record.",
+        epilog="exit codes: 0 measured; 1 a benchmark could not run; 2 wrong usage; 4 --compare found a worse figure. "
+        "A missed budget does not change the exit code.",
+    )
+    parser.add_argument("--quick", action="store_true", help="few runs: shows that everything works, not how fast")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=f"of: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write conditions, figures and all values here")
+    parser.add_argument(
+        "--peer",
+        metavar="COMMAND",
+        help="measure genplug and another device plugin in alternating rounds; the program and its arguments, "
+        f"with {placeholders}",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="compare this run with a record of --json, or compare two records without a run. "
+        + RULE.replace("%", "%%"),
+    )
+    return parser
+
+
+def _measure_alone(
+    arguments: argparse.Namespace, conditions: Mapping[str, str | int], *, has_yardstick: bool
+) -> tuple[dict[str, object], bool]:
+    """Run the selected benchmarks; return the record, and whether a benchmark failed."""
+    names = list(arguments.only or BENCHMARKS)
+    if has_yardstick and "yardstick" not in names:
+        names.insert(0, "yardstick")
+    found, failed = asyncio.run(_measured(names, QUICK if arguments.quick else Runs()))
+    print(as_table(found))
+    return as_json(found, conditions), failed
+
+
+async def _measure_with_peer(
+    command: list[str], arguments: argparse.Namespace, conditions: Mapping[str, str | int]
+) -> dict[str, object]:
+    """Measure genplug and a peer; return the record.
+
+    Raises:
+        RuntimeError: a plugin does not list the devices at all.
+    """
+    rounds = QUICK_ROUNDS if arguments.quick else Rounds()
+    async with as_installed():
+        yardstick = figures(await commands.yardstick(QUICK if arguments.quick else Runs()))
+        pairs = pair_rounds(*await measure_peer(command, rounds))
+    print(f"{as_table(yardstick)}\n\n{format_pairs(pairs)}")
+    print(f"Rounds: {rounds.number}. The ratio is genplug divided by the peer.")
+    document = as_json(yardstick, conditions)
+    encoded = [*document["figures"], *encode_pairs(pairs)]
+    return document | {"peer": {"command": arguments.peer, "rounds": rounds.number}, "figures": encoded}
+
+
+def _compare(earlier: Record, later: Record) -> int:
+    """Print the changes; return 4 if a figure became worse."""
+    found = compare_records(earlier, later)
+    print(format_comparison(found))
+    return 4 if found.select("worse") else 0
 
 
 async def _measured(names: Iterable[str], runs: Runs) -> tuple[list[Figure], bool]:

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from attrs import frozen
 
@@ -52,8 +53,8 @@ def as_table(found: Iterable[Figure]) -> str:
     rows = [
         (
             figure.name,
-            f"{_format(median(figure.values))} {figure.budget.unit}".rstrip(),
-            f"{_format(min(figure.values))} .. {_format(max(figure.values))}",
+            f"{format_value(median(figure.values))} {figure.budget.unit}".rstrip(),
+            f"{format_value(min(figure.values))} .. {format_value(max(figure.values))}",
             str(len(figure.values)),
             "-" if figure.budget.maximum is None else f"{figure.budget.maximum:g}",
             {None: "-", True: "met", False: "MISSED"}[figure.is_met],
@@ -64,7 +65,7 @@ def as_table(found: Iterable[Figure]) -> str:
     return format_table(("FIGURE", "MEDIAN", "MIN .. MAX", "RUNS", "BUDGET", "", "BEST PEER"), rows)
 
 
-def as_json(found: Iterable[Figure], conditions: Mapping[str, str | int]) -> dict[str, object]:
+def as_json(found: Iterable[Figure], conditions: Mapping[str, str | int]) -> dict[str, Any]:
     return {
         "conditions": dict(conditions),
         "budgets": SOURCE,
@@ -85,7 +86,7 @@ def as_json(found: Iterable[Figure], conditions: Mapping[str, str | int]) -> dic
     }
 
 
-def _format(value: float) -> str:
+def format_value(value: float) -> str:
     return (
         f"{value:.0f}"
         if abs(value) >= 100 or value == int(value)

@@ -148,7 +148,7 @@ async def _calls(
     """Add the p50 and the p99 of calls to the samples (milliseconds), and return the last answer."""
     socket = busy.fake.kubelet.plugin(busy.resources[0]).socket
     # A thread: gRPC's threaded client measures nothing but the call, this loop's own turns would be part of it.
-    seconds, answer = await asyncio.to_thread(_timed, socket, method, requests)
+    seconds, answer = await asyncio.to_thread(time_calls, socket, method, requests)
     cuts = statistics.quantiles(seconds, n=100)
     for percentile in (50, 99):
         samples.setdefault(f"{name}, p{percentile}", []).append(_MS * cuts[percentile - 1])
@@ -183,7 +183,8 @@ def _timed_together(socket: str, requests: Sequence[bytes], rounds: int) -> list
     return seconds
 
 
-def _timed(socket: str, method: str, requests: Sequence[bytes]) -> tuple[list[float], bytes]:
+def time_calls(socket: str, method: str, requests: Sequence[bytes]) -> tuple[list[float], bytes]:
+    """Call a method on a socket with gRPC's threaded client; return the seconds of each call, and the last answer."""
     with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method_path(DEVICE_PLUGIN, method))
         for request in requests[:_WARM_UP]:
