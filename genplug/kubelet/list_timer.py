@@ -22,11 +22,9 @@ than a second.
 def list_due(budget: TokenBucket, changed_at: float) -> float:
     """Return when a list is sent whose last change was at a time; a further change can make it due at once.
 
-    A list waits for further changes only if the next list has to wait for the budget, and not after a change that comes
-    when the budget allows a list: changes that do not end do not delay it longer.
+    A list that has to wait for the budget waits for further changes, too, but not for those that come when the budget
+    allows a list: changes that do not end do not delay it longer.
     """
-    available_at = budget.available_at
-    earliest = max(changed_at, available_at)
-    if changed_at >= available_at or budget.take(earliest).available_at <= earliest:
-        return earliest
-    return max(earliest, changed_at + LATE_CHANGE_SECONDS)
+    if changed_at >= budget.available_at:
+        return changed_at
+    return max(budget.available_at, changed_at + LATE_CHANGE_SECONDS)

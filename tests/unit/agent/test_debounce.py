@@ -32,6 +32,16 @@ def test_reload_is_due_although_files_never_stop_changing(pauses: list[float]) -
     assert timer.due <= 10.0 + MAX_DEBOUNCE_SECONDS
 
 
+def test_read_is_brought_forward_and_never_postponed() -> None:
+    timer = ReloadTimer(60.0, changed_at=9.0)
+    assert timer.no_later_than(20.0) == ReloadTimer(20.0, changed_at=9.0)
+    assert timer.no_later_than(70.0) == timer
+
+
+def test_files_are_read_again_after_the_interval() -> None:
+    assert ReloadTimer(7.0, changed_at=6.9).after_read(7.0, 60.0) == ReloadTimer(67.0)
+
+
 def test_scan_is_due_at_once_after_the_first_event() -> None:
     assert STARTED.after_scan(1.0, has_found=True).after_event(5.0).next == 5.0
 
@@ -57,6 +67,19 @@ def test_scans_that_find_no_change_wait_little() -> None:
 def test_full_scan_is_due_without_events() -> None:
     assert STARTED.next == 60.0
     assert STARTED.after_full_scan(7.0, 60.0, has_found=False).next == 67.0
+
+
+def test_finished_scan_is_not_due_again() -> None:
+    timer = STARTED.after_event(5.0).after_scan(5.0, has_found=False)
+    assert timer.due is None
+    assert timer.next == 60.0
+
+
+def test_full_scan_counts_like_a_scan_after_an_event() -> None:
+    assert STARTED.after_event(5.0).after_full_scan(7.0, 60.0, has_found=True) == ScanTimer(
+        fallback_due=67.0, budget=SCAN_BUDGET.take(7.0), scanned_at=7.0
+    )
+    assert STARTED.after_full_scan(7.0, 60.0, has_found=False).budget == SCAN_BUDGET
 
 
 def test_scan_after_an_event_does_not_postpone_the_full_scan() -> None:

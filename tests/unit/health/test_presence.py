@@ -212,6 +212,14 @@ def test_70_deselected_device_leaves_immediately_after_a_scan_that_is_slower_tha
     assert [entry.device.id for entry in ended.devices[X]] == ["x1"]
 
 
+def test_device_of_an_unknown_selection_is_gone() -> None:
+    resource = scanned("/dev/x*", LOCATION).resources[X]
+    unknown = evaluate_health(inventory(device("x0")), None, KEEP, 100)
+    for previous in (unknown, evolve(unknown, inventory=None)):
+        after = evaluate_health(evolve(inventory(), resources={X: resource}), previous, KEEP, 110)
+        assert only(after).verdict.reason == "/dev/x0 is gone"
+
+
 def test_70_deselected_node_is_not_lost() -> None:
     first = evaluate_health(scanned("/dev/*", LOCATION, device("x", "/dev/a", "/dev/b")), None, KEEP, 100)
     after = evaluate_health(scanned("/dev/a", LOCATION, device("x", "/dev/a")), first, KEEP, 110)

@@ -135,6 +135,12 @@ def test_registered_endpoint_without_a_stream_registers_again_after_15_s() -> No
     assert (again.action, again.state.number) == (Action.REGISTER, 1)
 
 
+def test_pause_grows_if_the_kubelet_repeatedly_opens_no_stream() -> None:
+    pending = play((0, Served()), (1, Registered()))
+    step = next_step(evolve(pending.state, failures=4), TimePassed(), 16.0, 0.0)
+    assert (step.state.failures, step.state.due) == (5, 16.0 + endpoint_state.retry_delay(5, 0.0))
+
+
 def test_lost_socket_retires_a_live_generation_and_pauses_until_the_kubelet_has_disconnected() -> None:
     lost = play(*LIVE, (100, OwnSocketLost()))
     assert (lost.state.phase, lost.action) == (Phase.RETIRE, Action.RETIRE)

@@ -65,3 +65,4 @@ def test_list_that_waited_for_the_budget_waits_for_a_change_that_may_follow() ->
     assert list_due(budget, 10.1) == pytest.approx(end)
     assert list_due(budget, end - 0.1) == pytest.approx(end - 0.1 + LATE_CHANGE_SECONDS)
     assert list_due(budget, end + 0.1) == pytest.approx(end + 0.1)
+    assert list_due(budget, budget.available_at) == budget.available_at
