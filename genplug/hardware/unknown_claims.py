@@ -4,7 +4,7 @@ An error of a scan must not move a device: a device that a resource loses by the
 next resource in the configuration, under another ID, although a pod may use it under the first ID.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
 
@@ -62,16 +62,15 @@ def find_unknown_claims(
 
 
 def deny_unknown_claims(
-    contenders: Iterable[Contender], claims: Iterable[UnknownClaim], positions: Mapping[str, int], ledger: Ledger
+    contenders: Iterable[Contender], claims: Sequence[UnknownClaim], positions: Mapping[str, int], ledger: Ledger
 ) -> Mapping[Owner, Denial]:
     """Return the new devices that a resource earlier in the configuration may claim.
 
     ``positions`` are those of the resources in the configuration. A device that has its hardware keeps it, and so does
     a device that a pod uses.
     """
-    claims = tuple(claims)
     denials: dict[Owner, Denial] = {}
-    for contender in contenders if claims else ():
+    for contender in contenders:
         position = positions[contender.resource.configured_name]
         for claim in claims:
             may_share = claim.resource.overlap and contender.resource.overlap
