@@ -4,6 +4,7 @@ An error of a scan must not move a device: a device that a resource loses by the
 next resource in the configuration, under another ID, although a pod may use it under the first ID.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
@@ -13,6 +14,9 @@ from genplug.hardware.identities import Denial, Loss
 from genplug.hardware.inventory import PATH_SEPARATOR, Device, ResourceScan
 from genplug.hardware.ledger import Contender, Ledger, Owner
 from genplug.spec.model import Resource
+
+_PATH_BOUNDARY = re.compile(re.escape(PATH_SEPARATOR) + "(?=/)")
+"""Separates the absolute paths in the ``candidate`` of a stall; the name of a file may contain the separator."""
 
 
 @frozen
@@ -56,7 +60,7 @@ def find_unknown_claims(
         if is_outdated or any(not stall.candidate for stall in unknown):
             claims.append(UnknownClaim(resource, position, None))
         elif unknown:
-            paths = frozenset(path for stall in unknown for path in stall.candidate.split(PATH_SEPARATOR))
+            paths = frozenset(path for stall in unknown for path in _PATH_BOUNDARY.split(stall.candidate))
             claims.append(UnknownClaim(resource, position, paths))
     return tuple(claims)
 

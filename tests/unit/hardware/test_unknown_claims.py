@@ -59,7 +59,7 @@ def test_device_of_a_failed_scan_does_not_move_to_a_later_resource(
     assert list_ids(build(scans)) == ["x0"]
 
 
-@pytest.mark.parametrize("names", [("x1", "x2")], ids=["group"])
+@pytest.mark.parametrize("names", [("x1", "x2"), ("x1, 2",), ("x1", "x2, 3")], ids=["group", "separator", "both"])
 def test_failed_scan_of_a_device_withholds_its_paths_only(tree: NodeTree, names: tuple[str, ...]) -> None:
     for number, name in enumerate(("x0", *names)):
         tree.plug(f"/dev/{name}", f"240:{number}")
