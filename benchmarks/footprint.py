@@ -15,7 +15,7 @@ async def memory(runs: Runs) -> Samples:
     """10 resources, 1 000 devices; with the HTTP endpoints, after some scrapes."""
     samples: dict[str, list[float]] = {}
     async with node() as busy:
-        for port in (None, _free_port()) * runs.footprints:
+        for port in (None, free_port()) * runs.footprints:
             async with agent(busy, *(("--listen", f"127.0.0.1:{port}") if port else ())) as process:
                 await busy.listed(process.started)
                 for _ in range(_SCRAPES if port else 0):
@@ -49,7 +49,7 @@ async def idle(runs: Runs) -> Samples:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 

@@ -28,7 +28,7 @@ async def probes(runs: Runs) -> Samples:
             before = _cpu(process)
             await asyncio.sleep(runs.idle)
             after = _cpu(process)
-            workers = [worker.footprint() for worker in _workers(process)]
+            workers = [worker.footprint() for worker in list_workers(process)]
     agent_cpu, workers_cpu = (100 * (late - early) / runs.idle for early, late in zip(before, after, strict=True))
     return {
         "1000 devices, 3 probes each: start to list": [_MS * listed],
@@ -88,14 +88,15 @@ def _configure(busy: Node, period: float) -> None:
     )
 
 
-def _workers(process: Agent) -> list[Agent]:
-    children = (process.proc / "task" / str(process.pid) / "children").read_text().split()
+def list_workers(process: Agent) -> list[Agent]:
+    """Return the workers of an agent, which any of its threads can have started."""
+    children = [child for thread in process.threads() for child in (thread / "children").read_text().split()]
     return [Agent(int(child), process.started) for child in children]
 
 
 def _cpu(process: Agent) -> tuple[float, float]:
-    return process.cpu_seconds(), sum(worker.cpu_seconds() for worker in _workers(process))
+    return process.cpu_seconds(), sum(worker.cpu_seconds() for worker in list_workers(process))
 
 
 def _held(process: Agent) -> float:
-    return sum(part.footprint()["anonymous memory"] for part in (process, *_workers(process)))
+    return sum(part.footprint()["anonymous memory"] for part in (process, *list_workers(process)))

@@ -4,8 +4,10 @@
 ``python -m benchmarks --json FILE`` writes it.
 Each file in ``docs/explanation/proof`` is the only source of a region ``proof NAME``; the programs that
 docs/explanation/guarantees.md names write them.
-``python docs/generate_figures.py`` rewrites the marked regions of the pages. With ``--check`` it writes nothing and
-exits with 1 if a region differs from the source.
+``docs/explanation/growth.json`` is the only source of the regions ``growth NAME`` and of the pictures
+``docs/images/growth-NAME.svg``; ``python -m benchmarks.growth --json FILE`` writes it.
+``python docs/generate_figures.py`` rewrites the marked regions of the pages and the pictures. With ``--check`` it
+writes nothing and exits with 1 if a region or a picture differs from the source.
 """
 # ruff: noqa: INP001 - a script beside the pages it changes; it is not part of a package
 
@@ -19,8 +21,15 @@ from types import MappingProxyType
 from typing import Any, Final
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
+
+from benchmarks.growth_record import decode_record  # noqa: E402 - of this checkout, wherever the script is started
+from benchmarks.pictures import describe_limit, render_pictures, tabulate_series  # noqa: E402
+
 SOURCE = DOCS / "explanation" / "benchmarks.json"
 PROOF = DOCS / "explanation" / "proof"
+GROWTH = DOCS / "explanation" / "growth.json"
+IMAGES = DOCS / "images"
 PAGES: Final = (DOCS.parent / "README.md", *sorted(DOCS.glob("**/*.md")))
 
 _REGION = re.compile(
@@ -53,12 +62,15 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page differs")
     check = parser.parse_args().check
     source = json.loads(SOURCE.read_text())
-    stale = [path for path in PAGES if render_page(path.read_text(), source) != path.read_text()]
+    growth = decode_record(json.loads(GROWTH.read_text()))
+    expected = {path: render_page(path.read_text(), source) for path in PAGES}
+    expected |= {IMAGES / name: text for name, text in render_pictures(growth).items()}
+    stale = [path for path, text in expected.items() if not path.exists() or path.read_text() != text]
     for path in stale:
         if check:
             print(f"{path}: figures differ from their source; run python docs/generate_figures.py", file=sys.stderr)
         else:
-            path.write_text(render_page(path.read_text(), source))
+            path.write_text(expected[path])
             print(f"{path}: written")
     return int(check and bool(stale))
 
@@ -71,6 +83,8 @@ def render_page(text: str, source: Mapping[str, Any]) -> str:
         kind, _, name = match["name"].partition(" ")
         if kind == "proof":
             content = _proof_table(json.loads((PROOF / f"{name}.json").read_text()))
+        elif kind == "growth":
+            content = _growth_table(name)
         else:
             content = _TABLES[match["name"]](figures, source)
         return f"{match['start']}{content}{match['end']}"
@@ -80,9 +94,19 @@ def render_page(text: str, source: Mapping[str, Any]) -> str:
 
 def _proof_table(record: Mapping[str, Any]) -> str:
     """Return the table of a record, and the conditions under which it was measured."""
-    conditions = ", ".join(f"{name} {value}" for name, value in record["conditions"].items())
     rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in record["rows"]]
-    return f"{_table(tuple(record['columns']), rows)}Conditions: {conditions}.\n\n"
+    return f"{_table(tuple(record['columns']), rows)}{_condition_line(record['conditions'])}\n\n"
+
+
+def _growth_table(name: str) -> str:
+    """Return the table of a series, the size that a limit replaces, and the conditions of the series."""
+    series = decode_record(json.loads(GROWTH.read_text()))[name]
+    lines = (describe_limit(series), _condition_line(series.conditions))
+    return _table(*tabulate_series(series)) + "".join(f"{line}\n" for line in lines if line) + "\n"
+
+
+def _condition_line(conditions: Mapping[str, str | int]) -> str:
+    return f"Conditions: {', '.join(f'{name} {value}' for name, value in conditions.items())}."
 
 
 def _cost_table(figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
