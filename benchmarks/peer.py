@@ -111,7 +111,7 @@ class _Session:
     present: list[int] = field(factory=lambda: list(range(DEVICES)))
 
     async def wait_for_list(self, since: float, max_wait: float | None = None) -> float | None:
-        """Return the milliseconds from ``since`` to the first list of all devices; None if there is no such list."""
+        """Return the milliseconds from ``since`` to the first list of all devices, or None if none arrived."""
         kubelet = self.node.fake.kubelet
         waiting = asyncio.create_task(
             kubelet.wait_for(lambda: self._find_list(since) is not None, max_wait or self.rounds.max_wait)

@@ -46,7 +46,7 @@ def resolve_conflicts(
     )
     positions = {name: position for position, name in enumerate(resources)}
     unscanned = deny_unknown_claims(contenders, find_unknown_claims(resources, scans), positions, ledger)
-    known = [contender for contender in contenders if contender.owner not in unscanned]
+    known = [each for each in contenders if each.owner not in unscanned] if unscanned else contenders
     ledger, denials = assign_things(ledger, known, now)
     denials = {**denials, **unscanned}
     if not denials:

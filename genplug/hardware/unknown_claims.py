@@ -74,6 +74,8 @@ def deny_unknown_claims(
     a device that a pod uses.
     """
     denials: dict[Owner, Denial] = {}
+    if not claims:
+        return denials
     for contender in contenders:
         position = positions[contender.resource.configured_name]
         for claim in claims:

@@ -89,6 +89,13 @@ def test_denial_has_the_first_thing_of_the_device_and_the_earlier_resource(scans
     assert denials == {Owner(LATER, "x0"): denial}
 
 
+def test_withheld_device_belongs_to_the_earlier_resource_after_its_scan(scans: Mapping[str, ResourceScan]) -> None:
+    failed = {NAME: fail(scans[NAME]), LATER: scans[LATER]}
+    _, ledger = build_inventory(CONFIG, failed, None, Ledger(NO_USAGE), 0.0)
+    found = build(scans, ledger)
+    assert (list_ids(found), list_ids(found, LATER)) == (["x0"], ["x9", "y0"])
+
+
 def test_device_of_a_resource_without_a_scan_does_not_move_to_a_later_resource(
     scans: Mapping[str, ResourceScan],
 ) -> None:
