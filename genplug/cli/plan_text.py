@@ -70,7 +70,9 @@ def _unit(grant: Grant) -> tuple[tuple[str, ...], bool, str]:
 
 
 def _explain_none(names: set[str], inventory: Inventory) -> str:
-    found = sum(outcome.resource in names for outcome in inventory.outcomes)
+    devices = (device for name in names for device in inventory.devices.get(name, ()))
+    found = sum(outcome.resource in names for outcome in inventory.left_out)
+    found += sum(len(device.candidates) for device in devices)
     if not found:
         return "no device of this node matches"
     return f"{found} path{' is' if found == 1 else 's are'} found and left out; the reason is listed below"
@@ -78,12 +80,11 @@ def _explain_none(names: set[str], inventory: Inventory) -> str:
 
 def _left_out_rows(inventory: Inventory, *, is_wide: bool) -> Iterator[tuple[str, str, str]]:
     """Yield resource, paths and reason; a row has all paths of a resource with such a reason."""
-    left_out = [outcome for outcome in inventory.outcomes if outcome.device is None]
     if is_wide:
-        yield from ((outcome.resource, outcome.path, outcome.reason) for outcome in left_out)
+        yield from ((outcome.resource, outcome.path, outcome.reason) for outcome in inventory.left_out)
         return
     by_resource: dict[str, dict[str, list[CandidateOutcome]]] = {}
-    for outcome in left_out:
+    for outcome in inventory.left_out:
         by_resource.setdefault(outcome.resource, {}).setdefault(similarity_key(outcome.reason), []).append(outcome)
     for resource, groups in by_resource.items():
         rows = [

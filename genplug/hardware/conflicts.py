@@ -5,12 +5,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from genplug.hardware.devices import same_node_reason
 from genplug.hardware.host import printable
 from genplug.hardware.identities import Denial, Loss, assign_things, build_contenders
-from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan
+from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan, leave_out
 from genplug.hardware.ledger import Contender, Ledger, Owner
 from genplug.hardware.unknown_claims import deny_unknown_claims, find_unknown_claims
 from genplug.spec.diagnostic import Diagnostic, WarningCode
@@ -24,7 +24,7 @@ class Resolution:
     """The devices of all resources after each thing has one owner, and the ledger for the next scan."""
 
     devices: Mapping[str, tuple[Device, ...]]
-    outcomes: tuple[CandidateOutcome, ...]
+    left_out: tuple[CandidateOutcome, ...]
     conflicts: tuple[DeviceConflict, ...]
     ledger: Ledger
     withheld: Mapping[tuple[str, str], str]
@@ -50,15 +50,15 @@ def resolve_conflicts(
     ledger, denials = assign_things(ledger, known, now)
     denials = {**denials, **unscanned}
     if not denials:
-        outcomes = tuple(outcome for scan in scans.values() for outcome in scan.outcomes)
-        return Resolution({name: scan.devices for name, scan in scans.items()}, outcomes, (), ledger, {})
+        left_out = tuple(outcome for scan in scans.values() for outcome in scan.left_out)
+        return Resolution({name: scan.devices for name, scan in scans.items()}, left_out, (), ledger, {})
     denied = [contender for contender in contenders if contender.owner in denials]
     conflicts = [
         _build_conflict(denial, first, contender)
         for contender in denied
         if (denial := denials[contender.owner]).loss is Loss.CLAIMED and (first := denial.device) is not None
     ]
-    reasons: dict[tuple[str, str | None], str] = {
+    reasons: dict[tuple[str, str], str] = {
         contender.owner: _outcome_reason(denials[contender.owner]) for contender in denied
     }
     return Resolution(
@@ -66,7 +66,7 @@ def resolve_conflicts(
             name: tuple(device for device in scan.devices if (device.resource, device.id) not in denials)
             for name, scan in scans.items()
         },
-        outcomes=tuple(outcome for scan in scans.values() for outcome in _mark_denied(scan.outcomes, reasons)),
+        left_out=tuple(outcome for scan in scans.values() for outcome in _list_left_out(scan, reasons)),
         conflicts=tuple(conflicts),
         ledger=ledger,
         warnings=tuple(_warn_about_links(denied, denials)),
@@ -102,12 +102,12 @@ def _warn_about_links(denied: Iterable[Contender], denials: Mapping[Owner, Denia
         )
 
 
-def _mark_denied(
-    outcomes: Iterable[CandidateOutcome], reasons: Mapping[tuple[str, str | None], str]
-) -> Iterable[CandidateOutcome]:
-    for outcome in outcomes:
-        reason = reasons.get((outcome.resource, outcome.device))
-        yield outcome if reason is None else evolve(outcome, device=None, reason=reason)
+def _list_left_out(scan: ResourceScan, reasons: Mapping[tuple[str, str], str]) -> Iterator[CandidateOutcome]:
+    """Yield the outcomes of the paths that are part of no device; ``reasons`` are those of the denied devices."""
+    for device in scan.devices:
+        if (reason := reasons.get((device.resource, device.id))) is not None:
+            yield from leave_out(device, reason)
+    yield from scan.left_out
 
 
 def _outcome_reason(denial: Denial) -> str:

@@ -43,13 +43,13 @@ class _Group:
 
 @frozen
 class BuiltDevices:
-    """The devices of a resource in claim order, and the outcome of every candidate.
+    """The devices of a resource in claim order, and the outcome of every candidate that is part of none of them.
 
     ``extra_dependencies`` are the dependencies of the devices that are not candidates.
     """
 
     devices: tuple[Device, ...]
-    outcomes: tuple[CandidateOutcome, ...]
+    left_out: tuple[CandidateOutcome, ...]
     extra_dependencies: Dependencies
     stalls: tuple[ScanStall, ...] = ()
 
@@ -69,7 +69,7 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
     scan: a device is kept from there if a file operation on its device nodes hangs.
     """
     devices: dict[str, Device] = {}
-    outcomes: list[CandidateOutcome] = []
+    left_out: list[CandidateOutcome] = []
     stalls: list[ScanStall] = []
     extra = extra_dependencies or Dependencies()
     cdi_devices = read_cdi_devices(host, extra) if resource.allocate.cdi_devices and candidates else None
@@ -77,7 +77,7 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
     for number, source in enumerate(resource.sources):
         own = [candidate for candidate in candidates if candidate.source == number]
         groups, ungrouped = _group_candidates(source, own)
-        outcomes += (_outcome_left_out(resource, source, candidate, left_out) for candidate, left_out in ungrouped)
+        left_out += (_outcome_left_out(resource, source, candidate, why) for candidate, why in ungrouped)
         for group in sorted(groups, key=lambda group: natural_sort_key(group.key)):
             paths = tuple([candidate.path for candidate in group.candidates])
             try:
@@ -88,15 +88,14 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
                 stalls.append(ScanStall.of(resource.name, names, error, is_known=kept is not None))
                 device = kept or LeftOut(f"its device nodes cannot be examined: {error}")
             if isinstance(device, LeftOut):
-                outcomes += (_outcome_left_out(resource, source, candidate, device) for candidate in group.candidates)
+                left_out += (_outcome_left_out(resource, source, candidate, device) for candidate in group.candidates)
                 continue
             first = devices.setdefault(device.id, device)
             if first is device:
-                outcomes += (_outcome_used(device, candidate) for candidate in group.candidates)
                 continue
             if set(device.identities) <= set(first.identities):
                 duplicate = LeftOut(same_node_reason(first))
-                outcomes += (
+                left_out += (
                     _outcome_left_out(resource, source, candidate, duplicate) for candidate in group.candidates
                 )
                 continue
@@ -104,8 +103,8 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
             fault = f"{', '.join(paths)} ({device.location}) {same}; write an 'id' template that differs between them"
             devices[device.id] = evolve(first, faults=(*first.faults, fault))
             duplicate = LeftOut(f"{', '.join(first.candidates)} {same}")
-            outcomes += (_outcome_left_out(resource, source, candidate, duplicate) for candidate in group.candidates)
-    return BuiltDevices(tuple(devices.values()), tuple(outcomes), builder.extra_dependencies, tuple(stalls))
+            left_out += (_outcome_left_out(resource, source, candidate, duplicate) for candidate in group.candidates)
+    return BuiltDevices(tuple(devices.values()), tuple(left_out), builder.extra_dependencies, tuple(stalls))
 
 
 def same_node_reason(device: Device) -> str:
@@ -261,12 +260,6 @@ def _slices(resource: Resource, attributes: Values) -> tuple[int, str]:
     if len(attributes.get("index", ())) != 1 and is_slice_named(resource):
         return 1, "${slice} requires an 'index', and the device has none or several"
     return number, ""
-
-
-def _outcome_used(device: Device, candidate: Candidate) -> CandidateOutcome:
-    return CandidateOutcome(
-        candidate.path, device.resource, device.location, device.id, f"found by '{candidate.found_by}'"
-    )
 
 
 def _outcome_left_out(resource: Resource, source: Source, candidate: Candidate, why: LeftOut) -> CandidateOutcome:

@@ -15,11 +15,11 @@ from genplug.hardware.dependencies import Changes, ChangeSet, Dependencies, is_a
 from genplug.hardware.devices import build_devices
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import (
-    CandidateOutcome,
     CandidatesBySource,
     Device,
     Inventory,
     ResourceScan,
+    leave_out,
     sort_devices,
 )
 from genplug.hardware.ledger import NO_USAGE, Ledger
@@ -100,7 +100,7 @@ def scan_resource(
     scan = ResourceScan(
         resource=resource,
         devices=tuple(known[device.id] if known.get(device.id) == device else device for device in built.devices),
-        outcomes=(*built.outcomes, *candidates.left_out),
+        left_out=(*built.left_out, *candidates.left_out),
         unmatched_globs=candidates.unmatched,
         dependencies=dependencies.freeze(),
         candidates_by_source=candidates.by_source,
@@ -167,7 +167,7 @@ def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is ma
     """Assign the devices to resource names, including the names that templates render."""
     resources: dict[str, Resource] = {}
     devices: dict[str, tuple[Device, ...]] = {}
-    outcomes = resolution.outcomes
+    left_out = list(resolution.left_out)
     plain = {
         name: resource
         for resource in config.resources.values()
@@ -187,11 +187,13 @@ def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is ma
             known = previous.resources.get(instance) if previous is not None else None
             resources[instance] = instantiate_resource(resource, instance, known)
             devices[instance] = _sort_devices(resource, group)
-        if grouped.lost:
-            outcomes = tuple(_mark_misnamed(outcome, grouped.lost) for outcome in outcomes)
+        lost = (device for device in resolution.devices[name] if device.id in grouped.lost)
+        left_out += (
+            outcome for device in lost for outcome in leave_out(device, grouped.lost[device.id], is_misnamed=True)
+        )
     return Inventory(
         devices=devices,
-        outcomes=outcomes,
+        left_out=tuple(left_out),
         conflicts=resolution.conflicts,
         withheld=resolution.withheld,
         warnings=resolution.warnings,
@@ -201,12 +203,6 @@ def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is ma
         resources=resources,
         scans=scans,
     )
-
-
-def _mark_misnamed(outcome: CandidateOutcome, lost: Mapping[str, str]) -> CandidateOutcome:
-    if outcome.device is None or outcome.device not in lost:
-        return outcome
-    return evolve(outcome, device=None, reason=lost[outcome.device], is_misnamed=True)
 
 
 def _sort_devices(resource: Resource, devices: tuple[Device, ...]) -> tuple[Device, ...]:

@@ -183,6 +183,12 @@ class CandidateOutcome:
     is_misnamed: bool = False
 
 
+def leave_out(device: Device, reason: str, *, is_misnamed: bool = False) -> Iterator[CandidateOutcome]:
+    """Yield the outcomes of the paths of a device that is left out."""
+    for path in device.candidates:
+        yield CandidateOutcome(path, device.resource, device.location, None, reason, is_misnamed)
+
+
 @frozen
 class UnmatchedGlob:
     """A glob without a match, which explains why a resource may have fewer devices than expected."""
@@ -248,7 +254,8 @@ class ResourceScan:
 
     resource: Resource
     devices: tuple[Device, ...]
-    outcomes: tuple[CandidateOutcome, ...]
+    left_out: tuple[CandidateOutcome, ...]
+    """The outcomes of the paths that are part of no device."""
     unmatched_globs: tuple[UnmatchedGlob, ...]
     dependencies: Mapping[str, DirectoryDependency]
     """The dependencies of the result, by directory."""
@@ -264,6 +271,26 @@ class ResourceScan:
         """Every candidate, in the order of sources and paths."""
         return (candidate for candidates in self.candidates_by_source for candidate in candidates.values())
 
+    @property
+    def outcomes(self) -> tuple[CandidateOutcome, ...]:
+        """The outcome of every path: first those of the devices, then those that are left out."""
+        return (*self.used, *self.left_out)
+
+    @property
+    def used(self) -> Iterator[CandidateOutcome]:
+        """The outcome of every path of a device."""
+        for device in self.devices:
+            for path in device.candidates:
+                reason = f"found by '{self._find_glob(path)}'"
+                yield CandidateOutcome(path, device.resource, device.location, device.id, reason)
+
+    def _find_glob(self, path: str) -> str:
+        """Return the glob that found a path of a device: that of the first source that accepts the path."""
+        candidates = (found[path] for found in self.candidates_by_source if path in found)
+        return next(
+            candidate.found_by for candidate in candidates if candidate.info is not None and not candidate.reason
+        )
+
 
 @frozen
 class Inventory:
@@ -271,6 +298,7 @@ class Inventory:
 
     - ``devices``: the devices of every resource, including resources without devices, in configuration order; devices
       are in natural order of their keys.
+    - ``left_out``: the outcomes of the paths that are part of no device.
     - ``resources``: the resource of each of these names. A templated name appears as the names that its devices have.
     - ``directories``: the resolved host directories whose change can change the result; of a missing directory, the
       nearest existing parent.
@@ -281,7 +309,7 @@ class Inventory:
     """
 
     devices: Mapping[str, tuple[Device, ...]]
-    outcomes: tuple[CandidateOutcome, ...]
+    left_out: tuple[CandidateOutcome, ...]
     conflicts: tuple[DeviceConflict, ...]
     directories: frozenset[str]
     unmatched_globs: tuple[UnmatchedGlob, ...] = ()
@@ -290,6 +318,13 @@ class Inventory:
     scans: Mapping[str, ResourceScan] = field(factory=dict, eq=False, repr=False)
     warnings: tuple[Diagnostic, ...] = ()
     withheld: Mapping[tuple[str, str], str] = field(factory=dict)
+
+    @property
+    def outcomes(self) -> tuple[CandidateOutcome, ...]:
+        """The outcome of every path: first those of the devices, then those that are left out."""
+        offered = {(name, device.id) for name, devices in self.devices.items() for device in devices}
+        used = (outcome for scan in self.scans.values() for outcome in scan.used)
+        return (*(outcome for outcome in used if (outcome.resource, outcome.device) in offered), *self.left_out)
 
     @property
     def directories_of_attributes(self) -> frozenset[str]:

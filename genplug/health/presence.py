@@ -192,13 +192,15 @@ def _let_linger(previous: DeviceHealth, reasons: Mapping[str, str], grace: float
 
 def _find_reasons(names: Container[str], inventory: Inventory) -> dict[str, str]:
     """Return the reasons why existing paths are not a device any more, or belong to another device."""
-    return {
-        outcome.path: f"is no longer usable: {outcome.reason}"
-        if outcome.device is None
-        else f"belongs to device {outcome.device} now"
-        for outcome in inventory.outcomes
-        if outcome.resource in names
+    belonging = {
+        path: f"belongs to device {device.id} now"
+        for name, devices in inventory.devices.items()
+        if name in names
+        for device in devices
+        for path in device.candidates
     }
+    left_out = (outcome for outcome in inventory.left_out if outcome.resource in names)
+    return {**{outcome.path: f"is no longer usable: {outcome.reason}" for outcome in left_out}, **belonging}
 
 
 def _make_verdict(

@@ -123,10 +123,10 @@ def log_stalls(event_log: EventLog, previous: Inventory | None, current: Invento
 
 def log_rejected_names(event_log: EventLog, previous: Inventory | None, current: Inventory) -> None:
     """Log the devices that are newly left out because of the names that their resources would have."""
-    misnamed = [outcome for outcome in previous.outcomes if outcome.is_misnamed] if previous is not None else []
+    misnamed = [outcome for outcome in previous.left_out if outcome.is_misnamed] if previous is not None else []
     known = {(outcome.path, outcome.reason) for outcome in misnamed}
     rejected = [
-        outcome for outcome in current.outcomes if outcome.is_misnamed and (outcome.path, outcome.reason) not in known
+        outcome for outcome in current.left_out if outcome.is_misnamed and (outcome.path, outcome.reason) not in known
     ]
     for outcome in rejected[:MAX_LINES]:
         text = f"{outcome.resource}: {outcome.path} is left out: {outcome.reason}"

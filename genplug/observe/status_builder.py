@@ -115,9 +115,9 @@ def collect_notes(inventory: Inventory, health: HealthSnapshot | None = None) ->
             notes.setdefault(resource, []).append(f"{join_names(waiting)}: waits for the first results of its probes")
     left_out: dict[tuple[str, str], list[CandidateOutcome]] = {}
     listed = _list_unhealthy_paths(health)
-    for outcome in inventory.outcomes:
+    for outcome in inventory.left_out:
         # The reason of a device that is still listed is that of the device.
-        if outcome.device is None and outcome.reason not in listed.get((outcome.resource, outcome.path), ""):
+        if outcome.reason not in listed.get((outcome.resource, outcome.path), ""):
             left_out.setdefault((outcome.resource, similarity_key(outcome.reason)), []).append(outcome)
     # The most frequent reason first; the sort keeps the order of the files otherwise.
     for (resource, _), outcomes in sorted(left_out.items(), key=lambda item: -len(item[1])):

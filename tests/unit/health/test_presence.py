@@ -43,10 +43,10 @@ def device(name: str, *paths: str, resource: str = X, faults: tuple[str, ...] = 
 
 
 def inventory(
-    *devices: Device, considered: tuple[CandidateOutcome, ...] = (), resources: tuple[str, ...] = (X,)
+    *devices: Device, left_out: tuple[CandidateOutcome, ...] = (), resources: tuple[str, ...] = (X,)
 ) -> Inventory:
     by_resource = {name: tuple(each for each in devices if each.resource == name) for name in resources}
-    return Inventory(by_resource, considered, (), frozenset({"/dev"}))
+    return Inventory(by_resource, left_out, (), frozenset({"/dev"}))
 
 
 def only(snapshot: HealthSnapshot) -> DeviceHealth:
@@ -163,12 +163,10 @@ def test_unchanged_verdict_keeps_its_time() -> None:
 
 def test_existing_path_that_is_not_a_device_any_more_has_a_reason() -> None:
     first = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
-    considered = (
-        CandidateOutcome("/dev/x0", X, LOCATION, None, "is a directory, expected a device node"),
-        CandidateOutcome("/dev/x1", X, LOCATION, "pair-abcdef", "found by '/dev/x*'"),
-    )
-    after = evaluate_health(inventory(considered=considered), first, KEEP, 110)
+    left_out = (CandidateOutcome("/dev/x0", X, LOCATION, None, "is a directory, expected a device node"),)
+    after = evaluate_health(inventory(device("pair-abcdef", "/dev/x1"), left_out=left_out), first, KEEP, 110)
     assert [entry.verdict.reason for entry in after.devices[X]] == [
+        "",
         "/dev/x0 is no longer usable: is a directory, expected a device node",
         "/dev/x1 belongs to device pair-abcdef now",
     ]
@@ -330,7 +328,7 @@ def test_reason_of_an_instance_is_found_under_the_configured_name() -> None:
     instance = build_instance("a.example/first")
     first = evaluate_health(offered(device("d1", resource=instance.name), resources=(instance,)), None, {}, 100)
     outcome = CandidateOutcome("/dev/d1", instance.configured_name, LOCATION, None, "is a directory")
-    after = evolve(offered(resources=(), scans=(instance,)), outcomes=(outcome,))
+    after = evolve(offered(resources=(), scans=(instance,)), left_out=(outcome,))
     [entry] = evaluate_health(after, first, {instance.name: 60}, 110).devices[instance.name]
     assert entry.verdict.reason == "/dev/d1 is no longer usable: is a directory"
 

@@ -166,7 +166,7 @@ def test_empty_list_is_logged_with_reasons() -> None:
     inventory = evolve(
         EMPTY,
         unmatched_globs=(UnmatchedGlob("/dev/y*", X, LOCATION),),
-        outcomes=(CandidateOutcome("/dev/x9", X, LOCATION, None, "excluded by '/dev/x9'"),),
+        left_out=(CandidateOutcome("/dev/x9", X, LOCATION, None, "excluded by '/dev/x9'"),),
     )
     notes = collect_notes(inventory)[X]
     empty = build_offer(RESOURCE, ())
@@ -194,7 +194,7 @@ def test_new_conflicts_are_logged_once() -> None:
 def test_rejected_names_are_logged_once_and_counted_beyond_the_limit() -> None:
     rejected = evolve(
         EMPTY,
-        outcomes=tuple(
+        left_out=tuple(
             CandidateOutcome(f"/dev/x{number}", X, LOCATION, None, "too long", is_misnamed=True)
             for number in range(MAX_LINES + 2)
         ),
