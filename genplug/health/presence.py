@@ -9,27 +9,35 @@ is offered under another ID: discovery offers that when no pod uses the first ID
 Times are monotonic seconds.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from functools import cache, partial
+from bisect import insort
+from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import chain, compress, count
+from operator import attrgetter, not_
+from typing import NamedTuple, cast
 
 from attrs import Attribute, astuple, evolve
 
-from genplug.hardware.inventory import Device, Inventory
+from genplug.hardware.inventory import CandidateOutcome, Device, Inventory
 from genplug.hardware.ledger import Thing, is_replugged, things_of
 from genplug.health.verdict import (
+    NO_HEALTH,
     PRESENCE,
     DeviceHealth,
     DeviceRef,
     HealthSnapshot,
     ProbeFailure,
     ProbeResults,
+    ResourceHealth,
     Verdict,
 )
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
 from genplug.spec.natural_sort import natural_sort_key
+from genplug.spec.replacement import Replacement, find_replacement
 
 NO_PROBE_RESULTS = ProbeResults()
+_get_id, _get_path, _get_candidates = attrgetter("id"), attrgetter("path"), attrgetter("candidates")
 WAITING = "the device has returned and waits for the first results of its probes"
 
 
@@ -44,63 +52,228 @@ def evaluate_health(
 
     ``grace_periods`` has for each resource the seconds for which a device that disappeared lingers.
     A new device that waits for the first result of a probe is not in the snapshot; a returned device is Unhealthy.
-    Unchanged entries are the identical objects of ``previous``.
+    Unchanged entries, and unchanged tuples of entries, are the identical objects of ``previous``. Only the devices that
+    are new, have changed, fail, wait or linger are evaluated; the others are compared by identity.
     """
-    present = {device.id for devices in inventory.devices.values() for device in devices}
-    evaluated: dict[str, tuple[DeviceHealth, ...]] = {}
-    deadlines: list[float] = []
-    taken = cache(partial(_find_taken, inventory))
-    for name, devices in {**_resources_without_devices(inventory, previous), **inventory.devices}.items():
-        grace, resource = grace_periods.get(name, 0.0), _find_resource(name, inventory, previous)
-        known = _find_known(name, inventory, previous)
-        refs = {device.id: DeviceRef(name, device.id) for device in devices}
-        entries: list[DeviceHealth] = []
-        for device in devices:
-            entry, ref = known.get(device.id), refs[device.id]
-            if ref in results.pending and (entry is None or _has_returned(device, entry)):
-                deadlines.append(results.pending[ref])
-                if entry is not None:
-                    entries.append(_wait_for_probes(device, entry, now))
-            else:
-                entries.append(_evaluate_device(device, entry, now, results.failures.get(ref, ())))
-        gone = [entry for id_, entry in known.items() if id_ not in present]
-        if gone:
-            reasons = _find_reasons({name, resource.configured_name if resource is not None else name}, inventory)
-            gone = [entry for entry in gone if not _is_replaced(entry.device, resource, taken())]
-            lingering = (_let_linger(entry, reasons, grace, now) for entry in gone)
-            entries = sorted([*entries, *(entry for entry in lingering if entry is not None)], key=_sort_key)
-        if name not in inventory.devices and not entries:
-            continue
-        evaluated[name] = tuple(entries)
-        deadlines += (
-            entry.gone_since + grace
-            for entry in entries
-            if entry.gone_since is not None and entry.device.id not in present
-        )
+    evaluation = _Evaluation(inventory, previous, now, results)
+    evaluated: dict[str, ResourceHealth] = {}
+    for name, change in evaluation.changes.items():
+        health = evaluation.evaluate(name, change, grace_periods.get(name, 0.0))
+        if name in inventory.devices or health.listed:
+            evaluated[name] = health
     found = {name: _find_resource(name, inventory, previous) for name in evaluated}
-    resources = {name: resource for name, resource in found.items() if resource is not None}
-    return HealthSnapshot(evaluated, min(deadlines, default=None), inventory, resources)
-
-
-def _find_taken(inventory: Inventory) -> dict[Thing, list[Resource]]:
-    """Return the resources whose devices have each thing."""
-    taken: dict[Thing, list[Resource]] = {}
-    for name, devices in inventory.devices.items():
-        if (resource := inventory.resources.get(name)) is not None:
-            for device in devices:
-                for thing in things_of(device, resource):
-                    taken.setdefault(thing, []).append(resource)
-    return taken
-
-
-def _is_replaced(device: Device, resource: Resource | None, taken: Mapping[Thing, Sequence[Resource]]) -> bool:
-    """Return whether the hardware of a device that disappeared is offered under another ID."""
-    return resource is not None and any(
-        other.configured_name == resource.configured_name or not (other.overlap and resource.overlap)
-        for thing in things_of(device, resource)
-        if thing[0] in {"node", "path"}
-        for other in taken.get(thing, ())
+    return HealthSnapshot(
+        {name: health.listed for name, health in evaluated.items()},
+        min(evaluation.deadlines, default=None),
+        inventory,
+        {name: resource for name, resource in found.items() if resource is not None},
+        evaluated,
+        results,
     )
+
+
+class _Change(NamedTuple):
+    """The difference between the devices of a resource and those of its previous health.
+
+    ``known`` has the previous entries of the replaced devices and of the absent devices, by ID; ``gone`` are those of
+    them whose device is not in ``devices``.
+    """
+
+    devices: tuple[Device, ...]
+    previous: ResourceHealth
+    replaced: Replacement
+    known: Mapping[str, DeviceHealth]
+    gone: tuple[DeviceHealth, ...] = ()
+
+    @property
+    def new_devices(self) -> tuple[Device, ...]:
+        """The devices that are new or have changed."""
+        return self.devices[self.replaced.start : self.replaced.new_stop]
+
+
+class _Evaluation:
+    """An evaluation of an inventory. ``deadlines`` are the times at which another evaluation has another result."""
+
+    def __init__(
+        self, inventory: Inventory, previous: HealthSnapshot | None, now: float, results: ProbeResults
+    ) -> None:
+        self.deadlines: list[float] = []
+        self._inventory = inventory
+        self._previous = previous
+        self._now = now
+        self._results = results
+        self._healthy = Verdict(healthy=True, reason="", since=now)
+        """The verdict of all devices that are healthy from now on."""
+        devices = {**_resources_without_devices(inventory, previous), **inventory.devices}
+        self.changes = {name: self._compare(name, present) for name, present in devices.items()}
+
+    def evaluate(self, name: str, change: _Change, grace: float) -> ResourceHealth:
+        """Return the health of the devices of a resource."""
+        previous, replaced = change.previous, change.replaced
+        probed = self._find_probed(name, change.devices)
+        if not (replaced or probed or change.gone or previous.absent):
+            return previous
+        entries = list(previous.present)
+        entries[replaced.start : replaced.old_stop] = [
+            self._evaluate_device(name, device, change.known.get(device.id)) for device in change.new_devices
+        ]
+        for position in probed:
+            if not replaced.start <= position < replaced.new_stop:
+                entries[position] = self._evaluate_device(name, change.devices[position], entries[position])
+        present = previous.present if not find_replacement(previous.present, entries) else tuple(entries)
+        absent = tuple(self._let_linger(name, change, grace))
+        absent = previous.absent if not find_replacement(previous.absent, absent) else absent
+        is_listed = present is previous.present and absent is previous.absent
+        return ResourceHealth(
+            change.devices, present, absent, previous.listed if is_listed else _list_entries(present, absent)
+        )
+
+    def _compare(self, name: str, devices: tuple[Device, ...]) -> _Change:
+        previous = self._previous.parts.get(name, NO_HEALTH) if self._previous is not None else NO_HEALTH
+        if self._previous is not None and not _is_same_selection(name, self._inventory, self._previous):
+            # An absent device may only be deselected; the others keep the time of their verdict.
+            old = {entry.device.id: entry for entry in previous.listed}
+            kept = {device.id: evolve(old[device.id], device=device) for device in devices if device.id in old}
+            return _Change(devices, previous, Replacement(0, len(previous.present), len(devices)), kept)
+        replaced = find_replacement(previous.devices, devices)
+        entries = (*previous.present[replaced.start : replaced.old_stop], *previous.absent)
+        known = {entry.device.id: entry for entry in entries if entry is not None}
+        change = _Change(devices, previous, replaced, known)
+        if not known:
+            return change
+        new = {device.id for device in change.new_devices}
+        return change._replace(gone=tuple(entry for id_, entry in known.items() if id_ not in new))
+
+    def _find_probed(self, name: str, devices: tuple[Device, ...]) -> tuple[int, ...]:
+        """Return the positions of the devices of which a probe fails or has no result, now or at the previous time."""
+        ids = self._probed.get(name)
+        return tuple(compress(count(), map(ids.__contains__, map(_get_id, devices)))) if ids else ()
+
+    @cached_property
+    def _probed(self) -> Mapping[str, Container[str]]:
+        before = self._previous.results if self._previous is not None else NO_PROBE_RESULTS
+        found: dict[str, set[str]] = {}
+        for results in (before, self._results):
+            for ref in chain(results.failures, results.pending):
+                found.setdefault(ref.resource, set()).add(ref.device)
+        return found
+
+    def _evaluate_device(self, name: str, device: Device, entry: DeviceHealth | None) -> DeviceHealth | None:
+        """Return the entry of a present device, given its previous entry; None if it waits for its first results."""
+        failures: tuple[ProbeFailure, ...] = ()
+        if name in self._probed:
+            ref = DeviceRef(name, device.id)
+            until = self._results.pending.get(ref)
+            if until is not None and (entry is None or _has_returned(device, entry)):
+                self.deadlines.append(until)
+                return None if entry is None else self._wait_for_probes(device, entry)
+            failures = self._results.failures.get(ref, ())
+        if entry is not None and entry.device is device and entry.gone_since is None and entry.failures == failures:
+            return entry
+        verdict = self._make_verdict(device.faults, entry, failures)
+        return _reuse(DeviceHealth(device, verdict, failures=failures), entry)
+
+    def _wait_for_probes(self, device: Device, previous: DeviceHealth) -> DeviceHealth:
+        """Return the entry of a returned device without probe results. It was not Healthy, and its probes decide."""
+        since = self._now if previous.gone_since is None else previous.gone_since
+        return _reuse(DeviceHealth(device, self._make_verdict((WAITING,), previous), since), previous)
+
+    def _let_linger(self, name: str, change: _Change, grace: float) -> Iterator[DeviceHealth]:
+        """Yield the entries of the devices that have disappeared, and whose grace period is not over."""
+        if not change.gone:
+            return
+        resource = _find_resource(name, self._inventory, self._previous)
+        reasons = self._find_reasons({name, resource.configured_name if resource is not None else name})
+        for entry in change.gone:
+            device, since = entry.device, self._now if entry.gone_since is None else entry.gone_since
+            if device.id in self._ids_elsewhere or self._now >= since + grace:
+                continue
+            if resource is not None and self._is_replaced(device, resource, change):
+                continue
+            self.deadlines.append(since + grace)
+            texts = tuple(f"{path} {reasons.get(path, 'is gone')}" for path in device.candidates)
+            yield _reuse(DeviceHealth(device, self._make_verdict(texts, entry), since), entry)
+
+    @cached_property
+    def _ids_elsewhere(self) -> Container[str]:
+        """The IDs of the devices that have disappeared which devices of other resources have."""
+        gone = {entry.device.id for change in self.changes.values() for entry in change.gone}
+        return gone.intersection(map(_get_id, chain.from_iterable(self._inventory.devices.values())))
+
+    def _is_replaced(self, device: Device, resource: Resource, change: _Change) -> bool:
+        """Return whether the hardware of a device that disappeared is offered under another ID."""
+        things = {thing for thing in things_of(device, resource) if thing[0] in {"node", "path"}}
+        if any(
+            other.configured_name == resource.configured_name or not (other.overlap and resource.overlap)
+            for thing in things
+            for other in self._newly_taken.get(thing, ())
+        ):
+            return True
+        # A thing has one device at a time, unless the resource shares it between its own devices.
+        is_shared = resource.overlap or resource.tokens is not None
+        if not is_shared or any(entry.device is device for entry in change.previous.absent):
+            return False
+        return any(
+            not things.isdisjoint(things_of(other, resource))
+            for name, others in self._inventory.devices.items()
+            if (found := self._inventory.resources.get(name)) is not None
+            if found.configured_name == resource.configured_name
+            for other in others
+        )
+
+    @cached_property
+    def _newly_taken(self) -> Mapping[Thing, list[Resource]]:
+        """The resources of the devices that are new or have changed, by the things of these devices."""
+        taken: dict[Thing, list[Resource]] = {}
+        for name, change in self.changes.items():
+            if (resource := self._inventory.resources.get(name)) is not None:
+                for device in change.new_devices:
+                    for thing in things_of(device, resource):
+                        taken.setdefault(thing, []).append(resource)
+        return taken
+
+    def _find_reasons(self, names: Container[str]) -> dict[str, str]:
+        """Return the reasons why existing paths are not a device any more, or belong to another device."""
+        left_out = (outcome for outcome in self._left_out_of_gone if outcome.resource in names)
+        holders = (device for name, device in self._holders_of_gone if name in names)
+        return {
+            **{outcome.path: f"is no longer usable: {outcome.reason}" for outcome in left_out},
+            **{path: f"belongs to device {device.id} now" for device in holders for path in device.candidates},
+        }
+
+    @cached_property
+    def _paths_of_gone(self) -> frozenset[str]:
+        """The paths of the devices that have disappeared."""
+        gone = (entry for change in self.changes.values() for entry in change.gone)
+        return frozenset(path for entry in gone for path in entry.device.candidates)
+
+    @cached_property
+    def _left_out_of_gone(self) -> tuple[CandidateOutcome, ...]:
+        """The outcomes of the paths of the devices that have disappeared."""
+        left_out = self._inventory.left_out
+        return tuple(compress(left_out, map(self._paths_of_gone.__contains__, map(_get_path, left_out))))
+
+    @cached_property
+    def _holders_of_gone(self) -> tuple[tuple[str, Device], ...]:
+        """The devices that have paths of the devices that have disappeared, with the names of their resources."""
+        is_other = self._paths_of_gone.isdisjoint
+        return tuple(
+            (name, device)
+            for name, devices in self._inventory.devices.items()
+            for device in compress(devices, map(not_, map(is_other, map(_get_candidates, devices))))
+        )
+
+    def _make_verdict(
+        self, reasons: Iterable[str], previous: DeviceHealth | None, failures: tuple[ProbeFailure, ...] = ()
+    ) -> Verdict:
+        """Return the verdict for these reasons; it is the previous one if the reason is the same."""
+        texts = tuple(reasons)
+        reason = "; ".join((*texts, *(f"probe {failure.probe}: {failure.reason}" for failure in failures)))
+        if previous is not None and previous.verdict.reason == reason:
+            return previous.verdict
+        if not reason:
+            return self._healthy
+        return Verdict(healthy=False, reason=reason, since=self._now, probe=PRESENCE if texts else failures[0].probe)
 
 
 def _resources_without_devices(inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, tuple[Device, ...]]:
@@ -119,18 +292,6 @@ def _find_resource(name: str, inventory: Inventory, previous: HealthSnapshot | N
     if name in inventory.resources or previous is None:
         return inventory.resources.get(name)
     return previous.resources.get(name)
-
-
-def _find_known(name: str, inventory: Inventory, previous: HealthSnapshot | None) -> dict[str, DeviceHealth]:
-    """Return the previous entries of a resource by ID, without devices that a changed configuration deselects."""
-    if previous is None or name not in previous.devices:
-        return {}
-    known = {entry.device.id: entry for entry in previous.devices[name]}
-    if _is_same_selection(name, inventory, previous):
-        return known
-    # An absent device may only be deselected; the others keep the time of their verdict.
-    present = {device.id: device for device in inventory.devices.get(name, ())}
-    return {id_: evolve(entry, device=present[id_]) for id_, entry in known.items() if id_ in present}
 
 
 def _is_same_selection(name: str, inventory: Inventory, previous: HealthSnapshot) -> bool:
@@ -158,61 +319,22 @@ def _selection_key(resource: Resource) -> tuple[object, ...]:
     return (resource.overlap, sources)
 
 
-def _evaluate_device(
-    device: Device, previous: DeviceHealth | None, now: float, failures: tuple[ProbeFailure, ...]
-) -> DeviceHealth:
-    is_present = previous is not None and previous.device is device and previous.gone_since is None
-    if previous is not None and is_present and previous.failures == failures:
-        return previous
-    return _reuse(
-        DeviceHealth(device, _make_verdict(device.faults, previous, now, failures), failures=failures), previous
-    )
-
-
 def _has_returned(device: Device, previous: DeviceHealth) -> bool:
     """Return whether a device was absent: it lingered, or all of its nodes were replaced between two scans."""
     return previous.gone_since is not None or is_replugged(previous.device, device)
 
 
-def _wait_for_probes(device: Device, previous: DeviceHealth, now: float) -> DeviceHealth:
-    """Return the entry of a returned device without probe results. It was not Healthy, and its probes decide."""
-    since = now if previous.gone_since is None else previous.gone_since
-    return _reuse(DeviceHealth(device, _make_verdict((WAITING,), previous, now), since), previous)
-
-
-def _let_linger(previous: DeviceHealth, reasons: Mapping[str, str], grace: float, now: float) -> DeviceHealth | None:
-    """Return the entry of a device that disappeared, or None if its grace period is over."""
-    device = previous.device
-    since = now if previous.gone_since is None else previous.gone_since
-    if now >= since + grace:
-        return None
-    texts = tuple(f"{path} {reasons.get(path, 'is gone')}" for path in device.candidates)
-    return _reuse(DeviceHealth(device, _make_verdict(texts, previous, now), since), previous)
-
-
-def _find_reasons(names: Container[str], inventory: Inventory) -> dict[str, str]:
-    """Return the reasons why existing paths are not a device any more, or belong to another device."""
-    belonging = {
-        path: f"belongs to device {device.id} now"
-        for name, devices in inventory.devices.items()
-        if name in names
-        for device in devices
-        for path in device.candidates
-    }
-    left_out = (outcome for outcome in inventory.left_out if outcome.resource in names)
-    return {**{outcome.path: f"is no longer usable: {outcome.reason}" for outcome in left_out}, **belonging}
-
-
-def _make_verdict(
-    reasons: Iterable[str], previous: DeviceHealth | None, now: float, failures: tuple[ProbeFailure, ...] = ()
-) -> Verdict:
-    """Return the verdict for these reasons; it is the previous one if the reason is the same."""
-    texts = tuple(reasons)
-    reason = "; ".join((*texts, *(f"probe {failure.probe}: {failure.reason}" for failure in failures)))
-    if previous is not None and previous.verdict.reason == reason:
-        return previous.verdict
-    probe = PRESENCE if texts else failures[0].probe if failures else ""
-    return Verdict(not reason, reason, now, probe)
+def _list_entries(
+    present: tuple[DeviceHealth | None, ...], absent: tuple[DeviceHealth, ...]
+) -> tuple[DeviceHealth, ...]:
+    """Return the entries of a resource in natural order; those of the present devices have it already."""
+    found = tuple(filter(None, present))
+    if not absent:
+        return found if len(found) < len(present) else cast(tuple[DeviceHealth, ...], present)
+    entries = list(found)
+    for entry in absent:
+        insort(entries, entry, key=_sort_key)
+    return tuple(entries)
 
 
 def _reuse(entry: DeviceHealth, previous: DeviceHealth | None) -> DeviceHealth:

@@ -69,15 +69,34 @@ class DeviceHealth:
 
 
 @frozen
+class ResourceHealth:
+    """The health of the devices of a resource, in natural order.
+
+    ``present`` has the entry of each of ``devices``, or None for a new device that waits for the first results of its
+    probes. ``absent`` has the entries of the devices that linger, and ``listed`` all entries.
+    """
+
+    devices: tuple[Device, ...] = ()
+    present: tuple[DeviceHealth | None, ...] = ()
+    absent: tuple[DeviceHealth, ...] = ()
+    listed: tuple[DeviceHealth, ...] = ()
+
+
+NO_HEALTH = ResourceHealth()
+
+
+@frozen
 class HealthSnapshot:
     """The health of all devices by resource, including those that linger.
 
     ``next_change`` is the time at which another evaluation has another result without an event (monotonic seconds), or
-    None. ``inventory`` is the evaluated inventory. ``resources`` are the resources by name, including instances whose
-    devices only linger.
+    None. ``inventory`` is the evaluated inventory, and ``results`` are the evaluated results of probes. ``resources``
+    are the resources by name, including instances whose devices only linger. The next evaluation starts from ``parts``.
     """
 
     devices: Mapping[str, tuple[DeviceHealth, ...]]
     next_change: float | None = None
     inventory: Inventory | None = field(default=None, eq=False, repr=False)
     resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)
+    parts: Mapping[str, ResourceHealth] = field(factory=dict, eq=False, repr=False)
+    results: ProbeResults = field(factory=ProbeResults, eq=False, repr=False)

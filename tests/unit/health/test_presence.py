@@ -1,7 +1,11 @@
 """Presence: a removed device is kept as unhealthy for its grace period; a returned device is a new device."""
 
 import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
+import pytest
 import re2
 from attrs import evolve
 from hypothesis import given
@@ -24,6 +28,7 @@ from genplug.spec.model import CandidateType, Resource, Source
 from genplug.spec.regex import compile_regex
 from genplug.spec.template import Template
 from tests.support.configs import load_resource
+from tests.support.work import count_lines
 
 X, Y = "a.example/x", "b.example/y"
 LOCATION = SourceLocation("devices.yaml", 5, 7)
@@ -464,3 +469,115 @@ def test_health_changes_without_event_exactly_at_next_change(
         just_before = evaluate_health(found, snapshot, KEEP, snapshot.next_change - 0.001)
         assert just_before.devices == snapshot.devices
         assert evaluate_health(found, snapshot, KEEP, snapshot.next_change).devices != snapshot.devices
+
+
+NAMES = ("x0", "x1", "x2", "x3", "y0")
+steps = st.fixed_dictionaries(
+    {
+        "devices": st.lists(
+            st.tuples(st.sampled_from(NAMES), st.integers(0, 3), st.integers(0, 1)),
+            unique_by=(lambda made: made[0], lambda made: made[1]),
+        ),
+        "failing": st.sets(st.sampled_from(NAMES), max_size=2),
+        "pending": st.sets(st.sampled_from(NAMES), max_size=2),
+        "left_out": st.sets(st.sampled_from(NAMES), max_size=2),
+        "pause": st.integers(0, 50),
+    }
+)
+"""The devices with the minor numbers of their nodes and their versions, the results of probes, and the seconds."""
+
+
+def build_step(step: dict[str, Any], make: Callable[[str, int, int], Device]) -> tuple[Inventory, ProbeResults]:
+    """Return the inventory and the results of a step; a device node has one device, as after discovery."""
+    made = [make(*each) for each in sorted(step["devices"])]
+    outcomes = tuple(
+        CandidateOutcome(f"/dev/{name}", resource, LOCATION, None, "left out")
+        for name in sorted(step["left_out"])
+        for resource in (X, Y)
+    )
+    refs = {kind: [DeviceRef(resource_of(name), name) for name in step[kind]] for kind in ("failing", "pending")}
+    found = Inventory(
+        {name: tuple(each for each in made if each.resource == name) for name in (X, Y)},
+        outcomes,
+        (),
+        frozenset(),
+        resources={name: Resource(name, LOCATION, ()) for name in (X, Y)},
+    )
+    failures = dict.fromkeys(refs["failing"], (ProbeFailure("p", "failed"),))
+    return found, ProbeResults(failures, dict.fromkeys(refs["pending"], 1000.0))
+
+
+def resource_of(name: str) -> str:
+    return X if name.startswith("x") else Y
+
+
+def make_device(name: str, minor: int, version: int) -> Device:
+    made = evolve(device(name, resource=resource_of(name)), nodes=(node(f"/dev/{name}", minor),))
+    return evolve(made, attributes={"version": (str(version),)})
+
+
+@given(st.lists(steps, max_size=8))
+def test_evaluation_of_changes_equals_evaluation_of_all_devices(history: list[dict[str, Any]]) -> None:
+    keep_object, now = cache(make_device), 0.0
+    of_changes: HealthSnapshot | None = None
+    of_all: HealthSnapshot | None = None
+    for step in history:
+        now += step["pause"]
+        found, results = build_step(step, keep_object)
+        of_changes = evaluate_health(found, of_changes, KEEP, now, results)
+        # Devices that are other objects are all evaluated.
+        found, results = build_step(step, make_device)
+        of_all = evaluate_health(found, of_all, KEEP, now, results)
+        assert of_changes == of_all
+
+
+def evaluate_change(size: int, *, failing: int = 0) -> tuple[int, HealthSnapshot, HealthSnapshot]:
+    """Return the lines that the evaluation of a new device among ``size`` devices executes, and both snapshots."""
+    made = [device(f"x{number}") for number in range(size)]
+    left_out = tuple(CandidateOutcome(f"/dev/y{number}", X, LOCATION, None, "left out") for number in range(size))
+    failures = {DeviceRef(X, f"x{number}"): (ProbeFailure("p", "failed"),) for number in range(failing)}
+    previous = evaluate_health(inventory(*made, left_out=left_out), None, KEEP, 1, ProbeResults(failures))
+    changed = inventory(*made[:5], device("x5", "/dev/other"), *made[7:], left_out=left_out)
+    lines, current = count_lines(lambda: evaluate_health(changed, previous, KEEP, 2, ProbeResults(failures)))
+    return lines, previous, current
+
+
+@pytest.mark.parametrize("failing", [0, 3])
+def test_work_of_evaluation_does_not_grow_with_unchanged_devices(failing: int) -> None:
+    few, _, _ = evaluate_change(20, failing=failing)
+    many, previous, current = evaluate_change(10_000, failing=failing)
+    # The place of the device that lingers is found by bisection.
+    assert many - few < 100
+    assert len({id(entry) for entry in current.devices[X]} - {id(entry) for entry in previous.devices[X]}) == 2
+
+
+def test_unchanged_resource_keeps_its_tuple() -> None:
+    made = [device("x0"), device("x1"), device("y0", resource=Y)]
+    first = evaluate_health(inventory(*made, resources=(X, Y)), None, KEEP, 1)
+    second = evaluate_health(inventory(*made[1:], resources=(X, Y)), first, KEEP, 2)
+    assert second.devices[Y] is first.devices[Y]
+
+
+def test_devices_that_become_healthy_at_once_share_their_verdict() -> None:
+    first, second = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 1).devices[X]
+    assert first.verdict is second.verdict
+
+
+def test_device_that_waits_for_its_probes_takes_no_place_in_the_list() -> None:
+    made = [device("x0"), device("x1"), device("x2")]
+    pending = ProbeResults(pending={DeviceRef(X, "x1"): 10.0})
+    first = evaluate_health(inventory(*made), None, KEEP, 1, pending)
+    assert [entry.device.id for entry in first.devices[X]] == ["x0", "x2"]
+    second = evaluate_health(inventory(*made), first, KEEP, 2)
+    assert [entry.device.id for entry in second.devices[X]] == ["x0", "x1", "x2"]
+
+
+def test_device_of_a_pool_that_shares_its_node_does_not_linger() -> None:
+    spec = Resource(X, LOCATION, (), tokens=2)
+    made = [make_device("x0", 7, 0), make_device("x1", 7, 0), make_device("x2", 8, 0)]
+    both = evolve(inventory(*made), resources={X: spec})
+    first = evaluate_health(both, None, KEEP, 1)
+    second = evaluate_health(evolve(inventory(made[1]), resources={X: spec}), first, KEEP, 2)
+    assert [entry.device.id for entry in second.devices[X]] == ["x1", "x2"]
+    third = evaluate_health(evolve(inventory(made[1]), resources={X: spec}), second, KEEP, 3)
+    assert third.devices[X] == second.devices[X]
