@@ -15,9 +15,8 @@ from typing import Any
 
 import grpc
 
-from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 from genplug.kubelet.bind import bind_error
-from genplug.kubelet.client import CallError, SocketMissingError, SystemLimitError, call
+from genplug.kubelet.client import CallError, SocketMissingError, SystemLimitError
 from genplug.kubelet.denied_access import DENIALS, describe_denied_access
 from genplug.kubelet.endpoint_events import (
     Event,
@@ -52,10 +51,11 @@ from genplug.kubelet.reports import (
     Reporter,
     SocketNotRemoved,
 )
+from genplug.kubelet.server_check import check_server
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
 
 _SELF_CHECK_SECONDS = 5.0
-"""Deadline of the call with which an endpoint checks that its server responds."""
+"""Deadline of the connection with which an endpoint checks that its server responds."""
 _STOP_GRACE_SECONDS = 0.5
 """Time that calls in progress get to finish when a server stops."""
 HANDSHAKE_SECONDS = 10.0
@@ -194,8 +194,7 @@ class Endpoint:
             return ServeFailed(f"another process removed its socket in {self._directory} as soon as it was bound")
         try:
             # The server has to respond before the kubelet dials it (§2.3).
-            method = method_path(DEVICE_PLUGIN, "GetDevicePluginOptions")
-            await call(self._socket, method, b"", deadline=_SELF_CHECK_SECONDS)
+            await check_server(self._socket, deadline=_SELF_CHECK_SECONDS)
         except SocketMissingError:
             return ServeFailed(f"another process removed its socket in {self._directory} as soon as it was bound")
         except CallError as error:

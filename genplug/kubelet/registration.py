@@ -6,7 +6,7 @@ from pathlib import Path
 from genplug.allocation.results import PluginOptions
 from genplug.kubelet import wire
 from genplug.kubelet.api.services import REGISTRATION, method_path
-from genplug.kubelet.client import call
+from genplug.kubelet.client import Client
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
 DEADLINE_SECONDS = 25.0
@@ -20,6 +20,7 @@ class Registrar:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._kubelet = Client(directory / KUBELET_SOCKET)
         self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def register(self, resource: str, socket: str, options: PluginOptions = PluginOptions()) -> None:  # noqa: B008 - frozen
@@ -30,5 +31,4 @@ class Registrar:
         """
         request = wire.encode_register_request(resource, socket, options)
         async with self._semaphore:
-            method = method_path(REGISTRATION, "Register")
-            await call(self.directory / KUBELET_SOCKET, method, request, deadline=DEADLINE_SECONDS)
+            await self._kubelet.call(method_path(REGISTRATION, "Register"), request, deadline=DEADLINE_SECONDS)

@@ -1,12 +1,16 @@
 """Calls on a Unix socket: the messages of their errors, and servers that start later."""
 
+import asyncio
 import resource
 import socket
+from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
-from genplug.kubelet.client import CallError, SocketMissingError, SystemLimitError, call
+from genplug.kubelet.client import CallError, Client, SocketMissingError, SystemLimitError, call
 from genplug.testing.kubelet import KubeletStandIn
 from tests.support.tiny_plugin import TinyPlugin
 
@@ -59,3 +63,63 @@ async def test_call_without_a_free_descriptor_is_an_error_of_a_limit_of_the_syst
             await call(kubelet.socket, GET_OPTIONS, b"", deadline=5)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def opened_channels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give a list of the addresses of the channels that are opened."""
+    addresses: list[str] = []
+    insecure_channel = grpc.aio.insecure_channel
+
+    def open_channel(address: str, **options: Any) -> grpc.aio.Channel:
+        addresses.append(address)
+        return insecure_channel(address, **options)
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", open_channel)
+    return addresses
+
+
+async def test_concurrent_calls_of_a_client_share_a_channel_that_the_last_call_closes(
+    tmp_path: Path, opened_channels: list[str]
+) -> None:
+    client = Client(tmp_path / "tiny.sock")
+    async with TinyPlugin(tmp_path, "example.com/x"):
+        calls = [client.call(GET_OPTIONS, b"", deadline=10) for _ in range(10)]
+        assert await asyncio.gather(*calls) == [b""] * 10
+        assert len(opened_channels) == 1
+        await client.call(GET_OPTIONS, b"", deadline=10)
+        assert len(opened_channels) == 2
+
+
+async def test_failed_channel_of_a_client_gets_no_further_calls(tmp_path: Path, opened_channels: list[str]) -> None:
+    client = Client(tmp_path / "tiny.sock")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "tiny.sock"))
+        silent.listen()
+        hanging = asyncio.create_task(client.call(GET_OPTIONS, b"", deadline=10))
+        with pytest.raises(CallError, match="no response"):
+            await client.call(GET_OPTIONS, b"", deadline=0.1)
+        assert len(opened_channels) == 1
+        with pytest.raises(CallError, match="no response"):
+            await client.call(GET_OPTIONS, b"", deadline=0.1)
+        assert len(opened_channels) == 2
+        hanging.cancel()
+
+
+async def test_call_of_a_client_reaches_the_server_of_a_replaced_socket(
+    tmp_path: Path, opened_channels: list[str]
+) -> None:
+    client = Client(tmp_path / "tiny.sock")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "tiny.sock"))
+        silent.listen()
+        silent.settimeout(0)
+        hanging = asyncio.create_task(client.call(GET_OPTIONS, b"", deadline=10))
+        connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+        (tmp_path / "tiny.sock").unlink()
+        async with TinyPlugin(tmp_path, "example.com/x"):
+            assert await client.call(GET_OPTIONS, b"", deadline=10) == b""
+        assert not hanging.done()
+        assert len(opened_channels) == 2
+        hanging.cancel()
+        connection.close()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from genplug.allocation.results import PluginOptions, ProgramRun
@@ -18,6 +19,7 @@ from genplug.kubelet.reports import InternalErrorCaught, Phase, PhaseChanged, Re
 from genplug.testing.kubelet import KubeletStandIn, PluginClient
 from tests.support.endpoints import EndpointRun
 from tests.support.one_device import OneDevice
+from tests.support.silent_server import SilentServer
 
 X = "example.com/x"
 
@@ -96,8 +98,8 @@ async def test_endpoint_serves_again_when_its_socket_is_removed_at_bind(kubelet:
 async def test_endpoint_serves_again_at_once_when_its_socket_is_removed_before_its_server_is_called(
     kubelet: KubeletStandIn, turns: int
 ) -> None:
-    # A kubelet that starts removes all sockets. After these turns of the event loop, the server is bound, and the call
-    # that checks it has no connection yet.
+    # A kubelet that starts removes all sockets. After these turns of the event loop, the server is bound, and the check
+    # of its response has no connection yet.
     async with EndpointRun(kubelet.plugins_dir, X, OneDevice("x0")) as run:
         while not run.sockets:  # noqa: ASYNC110 - a turn of the event loop is a step of the start
             await asyncio.sleep(0)
@@ -109,6 +111,17 @@ async def test_endpoint_serves_again_at_once_when_its_socket_is_removed_before_i
         # Less than the deadline of the call.
         await kubelet.wait_for_list(X, healthy={"x0"}, timeout=3)
         assert not any("does not respond" in reason for reason in run.reasons)
+
+
+async def test_endpoint_does_not_register_while_its_server_does_not_respond(
+    kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "_SELF_CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(grpc.aio, "server", lambda **_: SilentServer())
+    async with EndpointRun(kubelet.plugins_dir, X, OneDevice("x0")) as run:
+        await run.wait_for(lambda: run.endpoint.status.failures > 0)
+        assert "its server does not respond: no response from its socket" in run.endpoint.status.reason
+        assert kubelet.attempts == ()
 
 
 async def test_endpoint_does_not_register_when_its_socket_is_removed_before(kubelet: KubeletStandIn) -> None:
@@ -184,14 +197,14 @@ class PreStartBlocker(OneDevice):
 
 
 class OptionsFailOnce(OneDevice):
-    """A resource whose options raise when they are read for the second time, which is for Register."""
+    """A resource whose options raise when they are read for the first time, which is for Register."""
 
     reads = 0
 
     @property
     def options(self) -> PluginOptions:
         self.reads += 1
-        if self.reads == 2:
+        if self.reads == 1:
             raise ZeroDivisionError
         return super().options
 
