@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from benchmarks import commands, core, files, fleet, footprint, health, latency, scale
+from benchmarks import commands, core, files, fleet, footprint, health, latency, scale, work
 from benchmarks.agent import as_installed
 from benchmarks.comparison import RULE, Record, compare_records, format_comparison, parse_record, read_record
 from benchmarks.figures import Figure, Samples, as_json, as_table, figures, machine
@@ -31,6 +31,7 @@ BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyTyp
         "devices": scale.devices,
         "resources": scale.resources,
         "restarts": scale.restarts,
+        "work": work.work,
         "scans": core.scans,
         "preferences": core.preferences,
         "probes": health.probes,

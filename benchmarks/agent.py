@@ -16,7 +16,7 @@ from genplug.testing.node.fake_node import FakeNode
 
 SETTLED = 1.3
 """Seconds without changes after which a change is the first of a burst; in a burst, scans are a second apart."""
-_LONG = 60.0
+_LONG = 180.0
 
 
 @frozen
@@ -104,11 +104,14 @@ class Agent:
 
 
 @asynccontextmanager
-async def agent(node: Node, *flags: str) -> AsyncIterator[Agent]:
-    """Run an agent with the defaults of production, its log (JSON, level info) to a file."""
+async def agent(node: Node, *flags: str, program: tuple[str, ...] = ("genplug",)) -> AsyncIterator[Agent]:
+    """Run an agent with the defaults of production, its log (JSON, level info) to a file.
+
+    ``program`` is another module that runs genplug, with its first arguments.
+    """
     fake = node.fake
     where = {"--config": fake.config_dir, "--root": fake.root, "--kubelet-dir": fake.kubelet_dir}
-    command = [sys.executable, "-m", "genplug", "run", *flags]
+    command = [sys.executable, "-m", *program, "run", *flags]
     for flag, path in where.items():
         command += [flag, str(path)]
     with (fake.directory / "log").open("ab") as log:

@@ -20,6 +20,7 @@ class Runs:
     commands: int = 15
     fleets: int = 3
     large_fleets: int = 1
+    counts: int = 2
 
 
 QUICK = Runs(
@@ -35,4 +36,5 @@ QUICK = Runs(
     commands=3,
     fleets=1,
     large_fleets=0,
+    counts=1,
 )
