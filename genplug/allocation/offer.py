@@ -51,11 +51,12 @@ class Grant:
 
 @frozen
 class ResourceOffer:
-    """The offer of a resource: its grants by ID, in natural order, and the device list for the kubelet."""
+    """The offer of a resource: its grants by ID, in natural order, the device list and the options for the kubelet."""
 
     resource: Resource
     grants: Mapping[str, Grant]
     listed: tuple[ListedDevice, ...]
+    options: PluginOptions
     groups: Mapping[str, tuple[str, ...]] = {}
     """The groups of each grant for preferred allocation, the outermost first; the innermost is its device."""
     positions: Mapping[str, float] = {}
@@ -87,16 +88,6 @@ class ResourceOffer:
         listed = tuple(evolve(device, healthy=False) if device.id in reasons else device for device in self.listed)
         return evolve(self, grants=grants, listed=listed)
 
-    @property
-    def options(self) -> PluginOptions:
-        """The plugin options of the endpoint."""
-        preference = self.resource.preference
-        has_preference = preference.policy is not Preference.NONE
-        if not preference.is_explicit:
-            # Without an explicit preferredAllocation, enable the call only if devices span several NUMA nodes.
-            has_preference = len({listed.numa for listed in self.listed}) > 1
-        return PluginOptions(self.resource.distinct or has_preference, self.resource.pre_start is not None)
-
 
 def count_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> int:
     """Return the number of entries in the device lists of a resource and its aliases, without any limit."""
@@ -126,19 +117,29 @@ def build_offer(resource: Resource, devices: Sequence[DeviceHealth], max_grants:
     grants, omitted, omission = _limit_grants(resource, devices, max_grants)
     # If a device has no NUMA node, the kubelet could not combine it with those that have one (kubelet-contract.md §4).
     has_topology = resource.tokens is None and all(health.device.numa for health in devices)
+    listed = tuple(
+        ListedDevice(grant.id, grant.healthy, grant.devices[0].device.numa if has_topology else ()) for grant in grants
+    )
     offer = ResourceOffer(
         resource=resource,
         grants={grant.id: grant for grant in grants},
-        listed=tuple(
-            ListedDevice(grant.id, grant.healthy, grant.devices[0].device.numa if has_topology else ())
-            for grant in grants
-        ),
+        listed=listed,
+        options=_options(resource, listed),
         omitted=omitted,
         omission=omission,
     )
     if not offer.options.get_preferred_allocation_available:
         return offer
     return evolve(offer, groups=_groups(resource, grants), positions=_positions(resource, grants))
+
+
+def _options(resource: Resource, listed: Sequence[ListedDevice]) -> PluginOptions:
+    preference = resource.preference
+    has_preference = preference.policy is not Preference.NONE
+    if not preference.is_explicit:
+        # Without an explicit preferredAllocation, enable the call only if devices span several NUMA nodes.
+        has_preference = len({device.numa for device in listed}) > 1
+    return PluginOptions(resource.distinct or has_preference, resource.pre_start is not None)
 
 
 def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str, ...]]:

@@ -28,6 +28,12 @@ def test_device_is_listed_once_with_its_health(tree: DeviceTree) -> None:
     assert offer.grants["x2"].devices == mark_healthy(x2)
 
 
+def test_options_of_an_offer_are_built_once(tree: DeviceTree) -> None:
+    offer = offer_devices(build_resource(), *tree.make_healthy("x0", "x1"))
+    assert offer.options is offer.options
+    assert offer.mark_unhealthy({"x0": "in use"}).options is offer.options
+
+
 def test_replicas_share_the_health_of_their_device(tree: DeviceTree) -> None:
     x0, x1 = tree.make_device("x0"), tree.make_device("x1")
     offer = offer_devices(build_resource(replicas=2), *mark_healthy(x0), mark_unhealthy(x1, "broken"))
