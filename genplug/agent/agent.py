@@ -70,6 +70,7 @@ class Agent:
             ask_usage=lambda is_urgent: self._usage_poller.ask(is_urgent=is_urgent),
             wait_usage=self._wait_first_usage,
         )
+        self._kubelet.listen_to_allocations(self._scanner.record_allocation)
         self._usage_poller = UsagePoller(settings, self.event_log, self._scanner.on_usage)
         self._audit = self._create_audit_recorder(host, paths)
         audit = (Supervised("audit recorder", self._audit.run, self.event_log),) if self._audit is not None else ()
@@ -191,10 +192,6 @@ class Agent:
         self._scanner.request_rescan()
 
     def _on_log_event(self, entry: LogEvent) -> None:
-        if entry.event is Event.ALLOCATED:
-            devices = entry.facts["devices"]
-            if isinstance(devices, tuple):
-                self._scanner.record_allocation(str(entry.facts["resource"]), devices)
         # Allocate checks the device nodes again: a refusal can be due to a change without an event.
         if entry.event is Event.ALLOCATION_REFUSED:
             self._scanner.request_rescan()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,6 +68,10 @@ class KubeletController:
     def failures(self) -> tuple[str, ...]:
         """The tasks that failed by an internal error and are started again."""
         return tuple(task.failure for task in self._supervised if task.failure)
+
+    def listen_to_allocations(self, listener: Callable[[str, Iterable[str]], None]) -> None:
+        """Call a listener with the resource and the device IDs of each allocation, before its response is sent."""
+        self._offers.on_allocation = listener
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, including removed resources that wait for their last pod."""

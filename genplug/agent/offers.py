@@ -1,6 +1,7 @@
 """Offers: what each resource of the newest snapshot offers, less what pods hold under its other names."""
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import evolve
 
@@ -53,6 +54,8 @@ class Offers:
         """The number of entries in the lists of each resource."""
         self._supply: dict[str, ResourceOffer] = {}
         """What each resource would offer if no pod held anything under its other names."""
+        self.on_allocation: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
+        """Called with the name of a resource and the device IDs of an allocation, before its response is sent."""
         self._calls = BlockingCalls(paths, on_return=self._retry)
         self.pools = AliasPools(settings, event_log, self._refresh, self._offer_pending)
         self.cdi = CdiOffers(settings, host, self._calls, event_log, self._on_cdi_ready)
@@ -164,12 +167,16 @@ class Offers:
         return BoundedState(ResourceState(offer, self._host, self.cdi.restore), self._calls)
 
     def _on_report(self, report: Report) -> None:
-        if isinstance(report, CallAnswered) and report.method == "Allocate":
-            if report.error:
-                self._refusals[report.resource] = build_refusal(report.error)
-            else:
-                self.pools.record_allocation(report.resource, report.ids)
-        log_report(self._event_log, report)
+        if not isinstance(report, CallAnswered):
+            log_report(self._event_log, report)
+            return
+        if report.method == "Allocate" and report.error:
+            self._refusals[report.resource] = build_refusal(report.error)
+        elif report.method == "Allocate":
+            self.pools.record_allocation(report.resource, report.ids)
+            self.on_allocation(report.resource, report.ids)
+        # The event loop calls this after it has sent the response, which does not have to wait for the log.
+        asyncio.get_running_loop().call_soon(log_report, self._event_log, report)
 
     def _retry(self) -> None:
         self.cdi.retry()

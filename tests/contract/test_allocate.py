@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +12,8 @@ import grpc
 import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
-from genplug.observe.events import Event
+from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
+from genplug.observe.events import Event, LogEvent
 from genplug.testing.kubelet import AdmissionError, PluginClient
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import MAJOR, FakeNode
@@ -268,6 +270,31 @@ async def test_60_allocate_during_reload_uses_a_single_configuration(node: FakeN
                         counts[name] += 1
         assert min(counts.values()) > 0
         assert node.kubelet.stream_count(X) == 1
+
+
+async def test_allocation_is_logged_after_its_response(node: FakeNode) -> None:
+    answered, was_answered = threading.Event(), []
+
+    def wait_for_response(entry: LogEvent) -> None:
+        if entry.event is Event.ALLOCATED:
+            # The agent runs in this thread, and sends nothing meanwhile.
+            was_answered.append(answered.wait(5))
+
+    def allocate(socket: str) -> None:
+        request = pb.AllocateRequest(container_requests=[pb.ContainerAllocateRequest(devices_ids=["x0"])])
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                method_path(DEVICE_PLUGIN, "Allocate")
+            )
+            call(request.SerializeToString(), timeout=10)
+        answered.set()
+
+    plug_devices(node, "x0")
+    async with node.run_agent(X_CONFIG) as agent:
+        await node.kubelet.wait_for_list(X, lambda listed: len(listed.healthy) == 1)
+        agent.event_log.listen(wait_for_response)
+        await asyncio.to_thread(allocate, node.kubelet.plugin(X).socket)
+    assert was_answered == [True]
 
 
 async def test_61_cancelled_calls_leave_no_tasks_or_descriptors(node: FakeNode) -> None:
