@@ -1,6 +1,7 @@
 """Workers that cannot be started: nothing is kept of them, they are counted, and the next start works."""
 
 import asyncio
+import gc
 import os
 import resource
 import subprocess
@@ -89,13 +90,15 @@ async def test_failed_start_leaves_no_descriptor_open_wherever_it_fails(
     async with open_pool(kind, root) as (pool, _):
         # Both sockets, the shared page, and the pipes and the program of the new process need descriptors.
         for left in range(8):
-            before = list_descriptors()
+            gc.collect()  # Unreachable objects of earlier tests must not close their descriptors between the two lists.
+            before = set(list_descriptors())
             with limit_descriptors(left):
                 (response,) = await pool.run([request_])
             if response == expected:
                 break
             errors.add(response.error.partition(" (")[0])
-            assert list_descriptors() == before
+            # A thread or an object of another test may close a descriptor of its own at any time.
+            assert set(list_descriptors()) <= before
         else:
             pytest.fail("the worker starts with none of these limits")
         assert pool.status.failed_starts == left
