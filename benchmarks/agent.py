@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.testing.node.fake_node import FakeNode
 
@@ -19,8 +19,7 @@ SETTLED = 1.3
 _LONG = 180.0
 
 
-@frozen
-class Node:
+class Node(Struct, frozen=True):
     """A fake node with ``resources`` resources of ``each`` devices, configured as by a ConfigMap."""
 
     fake: FakeNode
@@ -67,16 +66,15 @@ async def node(resources: int = 10, each: int = 100) -> AsyncIterator[Node]:
         yield made
 
 
-@frozen
-class Agent:
+class Agent(Struct, frozen=True):
     """A running process; ``started`` is the monotonic time before its start."""
 
     pid: int
     started: float
-    proc: Path = field(init=False)
 
-    @proc.default
-    def _proc(self) -> Path:
+    @property
+    def proc(self) -> Path:
+        """The directory of the process in procfs."""
         return Path("/proc", str(self.pid))
 
     def footprint(self) -> dict[str, float]:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from attrs import frozen
+from msgspec import Struct
 
 SOURCE = "docs/explanation/benchmarks.md, Budgets"
 
 
-@frozen
-class Budget:
+class Budget(Struct, frozen=True):
     """A figure: its unit and its maximum; None if the figure is reported without a budget."""
 
     unit: str

@@ -7,9 +7,10 @@ and in the shape of their markers.
 import html
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Final
 
-from attrs import field, frozen
+from msgspec import Struct
 
 PANEL_WIDTH: Final = 380
 PANELS_PER_ROW: Final = 2
@@ -39,16 +40,14 @@ MAX_LINES: Final = 3
 """Lines of a panel: each has a color and a shape of its markers."""
 
 
-@frozen
-class Line:
+class Line(Struct, frozen=True):
     """Points (x, y) with a name. y is positive; x is positive or 0."""
 
     name: str
     points: tuple[tuple[float, float], ...]
 
 
-@frozen
-class Panel:
+class Panel(Struct, frozen=True):
     """A plot with its axes and the labels of these, with units."""
 
     title: str
@@ -57,8 +56,7 @@ class Panel:
     lines: tuple[Line, ...]
 
 
-@frozen
-class Chart:
+class Chart(Struct, frozen=True):
     """Panels side by side; the description is for readers who do not see them."""
 
     title: str
@@ -66,8 +64,7 @@ class Chart:
     panels: tuple[Panel, ...]
 
 
-@frozen
-class LogScale:
+class LogScale(Struct, frozen=True):
     """A logarithmic scale from ``low`` to ``high``, drawn from pixel ``start`` to pixel ``end``."""
 
     low: float
@@ -149,22 +146,21 @@ def render_chart(chart: Chart) -> str:
     return "\n".join((*parts, "</svg>\n"))
 
 
-@frozen
-class _Plot:
+class _Plot(Struct, frozen=True, dict=True):
     """A panel with its scales; ``top`` is the upper end of the plot."""
 
     panel: Panel
     top: float
-    x: LogScale = field(init=False)
-    y: LogScale = field(init=False)
 
-    @x.default
-    def _x(self) -> LogScale:
+    @cached_property
+    def x(self) -> LogScale:
+        """The scale of the horizontal axis."""
         xs = [x for line in self.panel.lines for x, _ in line.points]
         return fit_scale(xs, _LEFT + (_ZERO_SLOT if 0 in xs else 0), PANEL_WIDTH - _RIGHT)
 
-    @y.default
-    def _y(self) -> LogScale:
+    @cached_property
+    def y(self) -> LogScale:
+        """The scale of the vertical axis."""
         ys = [y for line in self.panel.lines for _, y in line.points]
         return fit_scale(ys, self.top + _PLOT_HEIGHT, self.top)
 

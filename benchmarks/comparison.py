@@ -8,7 +8,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from attrs import frozen
+from msgspec import Struct
 
 from benchmarks.figures import format_value
 from genplug.cli.output import format_table, table_width
@@ -35,8 +35,7 @@ RULE = (
 Verdict = Literal["worse", "better", "same"]
 
 
-@frozen
-class Measured:
+class Measured(Struct, frozen=True):
     """A figure in a record: its median and range, infinite for a list that the kubelet did not receive in time."""
 
     name: str
@@ -47,16 +46,14 @@ class Measured:
     runs: int
 
 
-@frozen
-class Record:
+class Record(Struct, frozen=True):
     """A record of benchmarks; the figures have their names as keys."""
 
     conditions: Mapping[str, object]
     figures: Mapping[str, Measured]
 
 
-@frozen
-class Change:
+class Change(Struct, frozen=True):
     """A figure that both records contain. Every figure is better if it is smaller."""
 
     earlier: Measured
@@ -85,8 +82,7 @@ class Change:
         return "worse" if self.relative > 0 else "better"
 
 
-@frozen
-class Comparison:
+class Comparison(Struct, frozen=True):
     """The figures of both records, and the names of the figures that only one of the records contains."""
 
     changes: tuple[Change, ...]

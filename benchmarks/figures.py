@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from benchmarks.budgets import BUDGETS, SOURCE, Budget
 from genplug import __version__
@@ -17,8 +17,7 @@ Samples = Mapping[str, Sequence[float]]
 """The values of each figure by its name, one value per run."""
 
 
-@frozen
-class Figure:
+class Figure(Struct, frozen=True):
     """A figure with all its values, in the unit of its budget."""
 
     name: str

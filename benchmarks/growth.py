@@ -19,7 +19,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from benchmarks.agent import SETTLED, Agent, Node, agent, as_installed, node
 from benchmarks.figures import machine
@@ -33,8 +34,7 @@ _PROBES_PER_RESOURCE = 100
 """Devices of a resource in the series of probes: the smallest size above 0 is a probe of each of them."""
 
 
-@frozen
-class Effort:
+class Effort(Struct, frozen=True):
     """The number of starts and changes at each size; ``settle`` and ``cpu`` are seconds; sizes up to ``highest``."""
 
     starts: int = 3
@@ -48,8 +48,7 @@ class Effort:
 QUICK = Effort(starts=1, changes=1, requests=1, settle=2, cpu=5, highest=1000)
 
 
-@frozen
-class Situation:
+class Situation(Struct, frozen=True):
     """A node to measure, the flags of the agent, and what else than start, change and memory to measure."""
 
     node: Node
@@ -237,7 +236,7 @@ async def _run(subjects: Iterable[Subject], effort: Effort, file: Path | None) -
             series = Series(subject.name, conditions(), ())
             async for point in measure_subject(subject, effort):
                 load = " ".join(f"{average:.1f}" for average in os.getloadavg())
-                series = evolve(
+                series = replace(
                     series, points=(*series.points, point), conditions={**series.conditions, "load after": load}
                 )
                 if file is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.spec.limits import MAX_CANDIDATES, MAX_PROBED_DEVICES, MAX_RESOURCES
 
@@ -25,8 +25,7 @@ UNITS: Final[Mapping[str, str]] = MappingProxyType(
 """The quantities that can be measured at a size, with their units."""
 
 
-@frozen
-class Subject:
+class Subject(Struct, frozen=True):
     """A number that grows, and the sizes at which the agent is measured. ``limit`` is the limit of genplug, if any."""
 
     name: str
@@ -54,8 +53,7 @@ SUBJECTS: Final = (
 )
 
 
-@frozen
-class Point:
+class Point(Struct, frozen=True):
     """The values of each quantity at a size; ``measured`` is smaller than ``requested`` if a limit is smaller."""
 
     requested: int
@@ -67,8 +65,7 @@ class Point:
         return min(self.values.get(quantity, ()), default=None)
 
 
-@frozen
-class Series:
+class Series(Struct, frozen=True):
     """The points of a subject, in the order of their sizes, and the conditions under which they were measured."""
 
     name: str

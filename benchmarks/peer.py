@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 import grpc
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from benchmarks.agent import SETTLED, Node, node
 from benchmarks.latency import time_calls
@@ -49,8 +49,7 @@ _LAST_BYTES = 2000
 _MEMORY: Final[Mapping[str, str]] = MappingProxyType({"Rss:": "RSS", "Pss:": "PSS", "Anonymous:": "anonymous memory"})
 
 
-@frozen
-class Rounds:
+class Rounds(Struct, frozen=True):
     """The number and size of the rounds; all times are seconds.
 
     A change follows the last list after a random pause. ``min_pause`` is the time in which the change would be part of
@@ -70,8 +69,7 @@ class Rounds:
 QUICK_ROUNDS = Rounds(number=1, calls=500, settle=1.0, max_pause=SETTLED)
 
 
-@frozen
-class Plugin:
+class Plugin(Struct, frozen=True):
     """A plugin to measure: its name in messages, and its arguments with placeholders."""
 
     name: str
@@ -96,8 +94,7 @@ async def measure_peer(arguments: Sequence[str], rounds: Rounds) -> tuple[list[R
     return taken[genplug.name], taken[peer.name]
 
 
-@define
-class _Session:
+class _Session(Struct):
     """A running plugin. ``resource`` is what the plugin registered; ``present`` are the numbers of the devices."""
 
     plugin: Plugin
@@ -108,7 +105,7 @@ class _Session:
     pauses: random.Random
     absence: float
     resource: str = ""
-    present: list[int] = field(factory=lambda: list(range(DEVICES)))
+    present: list[int] = field(default_factory=lambda: list(range(DEVICES)))
 
     async def wait_for_list(self, since: float, max_wait: float | None = None) -> float | None:
         """Return the milliseconds from ``since`` to the first list of all devices, or None if none arrived."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from attrs import frozen
+from msgspec import Struct
 
 from benchmarks.charts import Chart, Line, Panel, format_number, render_chart
 from benchmarks.growth_record import SUBJECTS, UNITS, Point, Record, Series
@@ -20,8 +20,7 @@ PANELS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """The quantities of each panel; all of a panel have the same unit."""
 
 
-@frozen
-class Labels:
+class Labels(Struct, frozen=True):
     """The x axis of a subject, and the step for which the tables state the increase."""
 
     x: str

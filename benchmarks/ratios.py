@@ -6,7 +6,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Final
 
-from attrs import frozen
+from msgspec import Struct
 
 from benchmarks.figures import format_value
 from genplug.cli.output import format_table, table_width
@@ -49,8 +49,7 @@ Round = Mapping[str, float | None]
 """The values of a plugin in a round; None if the plugin did not report the list in time, or if a call failed."""
 
 
-@frozen
-class Series:
+class Series(Struct, frozen=True):
     """The values of a figure of a plugin, a value for each round."""
 
     values: tuple[float | None, ...]
@@ -66,8 +65,7 @@ class Series:
         return median(math.inf if value is None else value for value in self.values)
 
 
-@frozen
-class Ratio:
+class Ratio(Struct, frozen=True):
     """The median of genplug divided by that of the peer, and the range of the quotients of the rounds."""
 
     of_medians: float
@@ -75,8 +73,7 @@ class Ratio:
     greatest: float
 
 
-@frozen
-class Pair:
+class Pair(Struct, frozen=True):
     """A figure of genplug and of a peer; the values of a round have the same position."""
 
     name: str

@@ -1,10 +1,9 @@
 """The number and duration of the runs of each benchmark."""
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen
-class Runs:
+class Runs(Struct, frozen=True):
     """Numbers of runs; ``settle`` and ``idle`` are seconds."""
 
     starts: int = 15

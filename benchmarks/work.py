@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+from msgspec import Struct
 
 from benchmarks.agent import SETTLED, Agent, Node, agent, as_installed, node
 from benchmarks.counting import KINDS
@@ -27,8 +27,7 @@ _POLL_SECONDS, _REST_SECONDS = 0.25, 0.002
 """The agent is at rest when it uses at most this processor time between two polls."""
 
 
-@frozen
-class Size:
+class Size(Struct, frozen=True):
     """A number of resources, and of devices in each of them."""
 
     resources: int

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from msgspec import Struct
 
 COLUMNS = 24
 """Columns of Grafana's grid."""
@@ -23,16 +23,14 @@ _LINES = {"fillOpacity": 8, "lineWidth": 1, "showPoints": "never"}
 Document = dict[str, Any]
 
 
-@frozen
-class Query:
+class Query(Struct, frozen=True):
     """A PromQL expression with the name of its series, which can contain labels such as ``{{node}}``."""
 
     expr: str
     legend: str = ""
 
 
-@frozen
-class Stat:
+class Stat(Struct, frozen=True):
     """A number. ``bad`` is the color of a number that is not 0, or an empty string if every number is good."""
 
     title: str
@@ -64,8 +62,7 @@ class Stat:
         }
 
 
-@frozen
-class Graph:
+class Graph(Struct, frozen=True):
     """Lines over time."""
 
     title: str
@@ -98,8 +95,7 @@ class Graph:
         }
 
 
-@frozen
-class Table:
+class Table(Struct, frozen=True):
     """A row for each combination of labels. Each query is a column; its legend is the heading, or empty to hide it.
 
     ``times`` are headings of columns with milliseconds since the epoch, ``answers`` of columns with 1 for yes, and
@@ -147,8 +143,7 @@ class Table:
         }
 
 
-@frozen
-class Row:
+class Row(Struct, frozen=True):
     """A heading above the next panels."""
 
     title: str
@@ -163,8 +158,7 @@ class Row:
 Panel = Stat | Graph | Table | Row
 
 
-@frozen
-class Dashboard:
+class Dashboard(Struct, frozen=True):
     """A dashboard: its identity, its variables (name, label and query of their values) and its panels."""
 
     uid: str
@@ -172,7 +166,7 @@ class Dashboard:
     description: str
     variables: Sequence[tuple[str, str, str]]
     panels: Sequence[Panel]
-    links: Mapping[str, str] = field(factory=dict)
+    links: Mapping[str, str] = {}
     """Titles of links to other dashboards, and the uids of these."""
 
     def render(self) -> str:

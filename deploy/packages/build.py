@@ -53,8 +53,6 @@ EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH") or 315532800)
 """The modification time of all files, in seconds since 1970; zip archives cannot contain times before 1980."""
 SHIV_MODULE = "_bootstrap/__init__.py"
 """A module of shiv in the single-file program, which unpacks the libraries."""
-KUBECTL_REQUIREMENTS = ("attrs",)
-"""The dependencies of the kubectl plugin, which are pure Python."""
 
 
 def main() -> int:
@@ -214,18 +212,14 @@ def build_kubectl_plugin(wheel: Path, output: Path) -> Path:
     """Build the single file with the kubectl plugin, for every operating system with Python 3.11 or newer."""
     target = output / "kubectl-genplug.pyz"
     with tempfile.TemporaryDirectory() as directory:
-        library, requirements = Path(directory) / "library", Path(directory) / "requirements.lock"
-        entries = re.findall(r"^(?:[\w-]+)==(?:.*\\\n)*.*\n", LOCK.read_text(), re.MULTILINE)
-        requirements.write_text("".join(entry for entry in entries if entry.split("==")[0] in KUBECTL_REQUIREMENTS))
-        report = Path(directory) / "report.json"
-        install_locked_wheels(library, requirements, "--report", report)
-        install_wheels(library, "--no-index", wheel)
+        library = Path(directory) / "library"
+        # The modules of the plugin import the standard library only.
+        install_wheels(library, "--no-index", "--no-deps", wheel)
         remove_unused(library)
         program = f"{PROGRAMS['kubectl-genplug']}:main"
         zipapp.create_archive(library, target, interpreter="/usr/bin/env python3", main=program)
         normalize_archive(target)
-        digests = {**sbom.read_digests(report), "genplug": sbom.digest_file(wheel)}
-        write_bom(Path(f"{target}{sbom.SUFFIX}"), library, digests, {}, target)
+        write_bom(Path(f"{target}{sbom.SUFFIX}"), library, {"genplug": sbom.digest_file(wheel)}, {}, target)
     target.chmod(0o755)
     return target
 

@@ -3,17 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from attrs import astuple, evolve, fields, frozen, has
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.spec.globs import Glob
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config, Resource
 from genplug.spec.policy import Policy
-
-if TYPE_CHECKING:
-    from attrs import Attribute
+from genplug.struct_values import uncompared_fields
 
 MAX_NAMES = 100
 """Resource names in each part of a difference."""
@@ -32,8 +31,7 @@ _KEYS = {
 _NOT_KEYS = {"name", "location", "name_template", "policy"}
 
 
-@frozen
-class ConfigDifference:
+class ConfigDifference(Struct, frozen=True):
     """The difference between two configurations: resource names, and the keys of each changed resource.
 
     ``omitted`` is the number of names that are left out because of :data:`MAX_NAMES`.
@@ -61,12 +59,12 @@ def compare_configs(previous: Config | None, current: Config) -> ConfigDifferenc
 
 def digest_policy(policy: Policy) -> str:
     """Return a digest (SHA-256) of the content of a policy, without the name of its file."""
-    content = json.dumps(_content(evolve(policy, file="")), sort_keys=True)
+    content = json.dumps(_content(replace(policy, file="")), sort_keys=True)
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
 
 def _list_changed_keys(previous: Resource, current: Resource) -> tuple[str, ...]:
-    names = (attribute.name for attribute in fields(Resource) if attribute.name not in _NOT_KEYS)
+    names = (name for name in Resource.__struct_fields__ if name not in _NOT_KEYS)
     changed = (name for name in names if _content(getattr(previous, name)) != _content(getattr(current, name)))
     return tuple(dict.fromkeys(_KEYS.get(name, name) for name in changed))
 
@@ -75,8 +73,9 @@ def _content(value: Any) -> Any:  # noqa: ANN401 - a field of a resource
     """Return a value as texts, numbers and lists, without the locations in it: an added line moves later locations."""
     if isinstance(value, Glob):
         return value.text
-    if has(type(value)):
-        return (type(value).__name__, *map(_content, astuple(value, recurse=False, filter=_is_content)))
+    if isinstance(value, Struct):
+        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        return (type(value).__name__, *(_content(item) for name, item in fields if _is_content(value, name, item)))
     if isinstance(value, Mapping):
         return {key: _content(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
@@ -84,6 +83,6 @@ def _content(value: Any) -> Any:  # noqa: ANN401 - a field of a resource
     return value
 
 
-def _is_content(attribute: "Attribute[Any]", value: object) -> bool:
+def _is_content(owner: Struct, name: str, value: object) -> bool:
     # Compiled patterns have no equality; their text is compared.
-    return attribute.eq is not False and not isinstance(value, SourceLocation) and attribute.name != "matches"
+    return name not in uncompared_fields(type(owner)) and not isinstance(value, SourceLocation) and name != "matches"

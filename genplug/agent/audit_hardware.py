@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-from attrs import define
+from msgspec import Struct
 
 from genplug.audit.records import Hardware
 from genplug.hardware.attributes.lazy import LazyAttributes
@@ -74,8 +74,7 @@ def _read(device: Device, resource: Resource, host: Host) -> Hardware:
     return _limit(device, {**described.attributes, **{name: tuple(values) for name, values in found.items()}})
 
 
-@define
-class _Budget:
+class _Budget(Struct):
     """The bytes that are left in the record of a device."""
 
     left: int = MAX_HARDWARE_BYTES

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeAlias
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug import __version__
 from genplug.agent.audit_config import compare_configs, digest_policy
@@ -371,7 +371,7 @@ class AuditRecorder:
         for time_, resource, ids in allocations:
             for part in _batch(ids, MAX_AUDIT_IDS):
                 assignment = self._build_assignment(resource, part)
-                assignment = evolve(assignment, allocated_at=time_, config_sha256=self._config_sha256)
+                assignment = replace(assignment, allocated_at=time_, config_sha256=self._config_sha256)
                 self._assignments, changes = self._assignments.after_allocation(assignment, time_)
                 self._record_changes(changes, time_)
         self._poll_delays = POLL_DELAYS_SECONDS[1:]

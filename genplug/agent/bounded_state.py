@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.allocation.container_edits import ContainerEdits
@@ -11,17 +11,19 @@ from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.resource_state import ResourceState
 from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.hardware.hung_paths import HangError
+from genplug.struct_values import compare_without, hide_in_repr
 
 ALLOCATE_SECONDS = 2.0
 """Seconds after which an allocation fails. The kubelet sets no deadline, and admits no other pod meanwhile."""
 
 
-@frozen
-class BoundedState:
+@compare_without("calls")
+@hide_in_repr("calls")
+class BoundedState(Struct, frozen=True):
     """A resource state that never blocks the event loop."""
 
     state: ResourceState
-    calls: BlockingCalls = field(eq=False, repr=False)
+    calls: BlockingCalls
 
     @property
     def listed(self) -> tuple[ListedDevice, ...]:

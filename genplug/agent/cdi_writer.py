@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.cdi_spec import file_name, is_ours, spec_text
@@ -29,15 +29,14 @@ class CdiUnwritableError(Exception):
     """A CDI file cannot be written; the text says which and what to do."""
 
 
-@frozen
-class CdiSpec:
+class CdiSpec(Struct, frozen=True):
     """The content of the file of a resource: what a container gets with each device, and the grant it was made for."""
 
     resource: Resource
     edits: Mapping[str, tuple[Grant, ContainerEdits]]
     text: str | None
     """None if the file would not define any device."""
-    errors: Mapping[str, str] = field(factory=dict)
+    errors: Mapping[str, str] = {}
     """Why the file does not define a device that the offer has as healthy, by its ID."""
 
     def defines(self, device_id: str, grant: Grant) -> bool:

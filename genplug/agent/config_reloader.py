@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.debounce import RECHECK_SECONDS, ReloadTimer
@@ -171,11 +171,13 @@ class ConfigReloader:
     def _apply(self, config: Config) -> None:
         active, self._error, self._public_errors = self._active, "", ()
         if active is not None and (active.sha256, active.policy) == (config.sha256, config.policy):
-            self.status = evolve(self.status, error="", public_errors=(), warnings=_summarize_warnings(config.warnings))
+            self.status = replace(
+                self.status, error="", public_errors=(), warnings=_summarize_warnings(config.warnings)
+            )
             self._event_log.emit(Event.CONFIG_UNCHANGED, "the configuration files match the active configuration")
             if config.warnings != active.warnings:
                 # For example, a file was added that the agent ignores.
-                self._active = evolve(active, warnings=config.warnings)
+                self._active = replace(active, warnings=config.warnings)
                 self._log_warnings(config.warnings)
             return
         self._submit(config)
@@ -203,7 +205,7 @@ class ConfigReloader:
         file = str(self._settings.policy)
         new = (warning for warning in warnings if warning.location.file == file)
         kept = (warning for warning in config.warnings if warning.location.file != file)
-        return evolve(config.restricted_by(policy), warnings=(*new, *kept))
+        return replace(config.restricted_by(policy), warnings=(*new, *kept))
 
     async def _watch(self, directories: Iterable[Path]) -> None:
         def on_change(_directory: Path, _names: frozenset[str]) -> None:
@@ -245,7 +247,7 @@ class ConfigReloader:
         self._error, self._public_errors = error, public_errors
         if error == self.status.error:
             return
-        self.status = evolve(self.status, error=error, public_errors=public_errors)
+        self.status = replace(self.status, error=error, public_errors=public_errors)
         effect = _describe_effect(self._active)
         self._event_log.emit(Event.CONFIG_INVALID, f"{summary}; {effect}:\n{error}", errors=public_errors)
 

@@ -1,6 +1,7 @@
 """Timers that join bursts of events and do not delay the first event. Pure; all times are monotonic seconds."""
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.kubelet.token_bucket import TokenBucket
 
@@ -28,8 +29,7 @@ A driver or udev can write a file after the event of its device, and sysfs and p
 """
 
 
-@frozen
-class SettleTimer:
+class SettleTimer(Struct, frozen=True):
     """When devices are scanned again after an event (``event_at``); ``scans`` is the number of scans since then."""
 
     event_at: float | None = None
@@ -50,8 +50,7 @@ class SettleTimer:
         return float("inf") if self.event_at is None else self.event_at + SETTLE_SECONDS[self.scans]
 
 
-@frozen
-class ReloadTimer:
+class ReloadTimer(Struct, frozen=True):
     """When the configuration is read next (``due``), and when its first unread change was seen (``changed_at``)."""
 
     due: float
@@ -64,15 +63,14 @@ class ReloadTimer:
 
     def no_later_than(self, due: float) -> "ReloadTimer":
         """Return the timer with ``due`` brought forward to a time, if that is earlier."""
-        return evolve(self, due=min(self.due, due))
+        return replace(self, due=min(self.due, due))
 
     def after_read(self, now: float, interval: float) -> "ReloadTimer":
         """Return the timer after a read: due again in ``interval``, in case an event is lost."""
         return ReloadTimer(now + interval)
 
 
-@frozen
-class ScanTimer:
+class ScanTimer(Struct, frozen=True):
     """When devices are scanned next.
 
     ``due`` is set after an event, None without one; ``fallback_due`` is the time of the next full scan, in case an
@@ -88,16 +86,16 @@ class ScanTimer:
         """Return the timer after a change: due at once, unless earlier scans found many changes."""
         if self.due is not None:
             return self
-        return evolve(self, due=max(now, self.scanned_at + MIN_SCAN_INTERVAL_SECONDS, self.budget.available_at))
+        return replace(self, due=max(now, self.scanned_at + MIN_SCAN_INTERVAL_SECONDS, self.budget.available_at))
 
     def after_scan(self, now: float, *, has_found: bool) -> "ScanTimer":
         """Return the timer after a scan of what events reported."""
         budget = self.budget.take(now) if has_found else self.budget
-        return evolve(self, due=None, scanned_at=now, budget=budget)
+        return replace(self, due=None, scanned_at=now, budget=budget)
 
     def after_full_scan(self, now: float, interval: float, *, has_found: bool) -> "ScanTimer":
         """Return the timer after a full scan: the next full scan is due in ``interval``."""
-        return evolve(self.after_scan(now, has_found=has_found), fallback_due=now + interval)
+        return replace(self.after_scan(now, has_found=has_found), fallback_due=now + interval)
 
     @property
     def next(self) -> float:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.kubelet.client import CallError
 from genplug.kubelet.pod_resources import list_device_uses
@@ -44,4 +44,4 @@ class DeviceUsage:
         uses = self._uses
         if uses is None:
             return tuple(resources)
-        return tuple(evolve(resource, in_use=uses.get(resource.name, ())) for resource in resources)
+        return tuple(replace(resource, in_use=uses.get(resource.name, ())) for resource in resources)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent.alias_pools import AliasPools
 from genplug.agent.blocking_calls import BlockingCalls
@@ -86,7 +86,7 @@ class Offers:
             for offered_name in (name, *resource.aliases):
                 self.endpoints.keep(offered_name)
                 if is_changed or offered_name not in self.endpoints.offers:
-                    renamed = resource if offered_name == name else evolve(resource, name=offered_name, aliases=())
+                    renamed = resource if offered_name == name else replace(resource, name=offered_name, aliases=())
                     self._offer(build_offer(renamed, devices[name], max_grants))
         for name in self.endpoints.offers.keys() - self._names:
             if not self.endpoints.is_removed(name):
@@ -109,7 +109,7 @@ class Offers:
                 for name in sorted(self._names - offers.keys())
             ),
             *(
-                evolve(
+                replace(
                     build_resource_status(
                         offer,
                         self.endpoints.status(name),

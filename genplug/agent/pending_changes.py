@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.hardware.dependencies import Changes, ChangeSet, is_affected, with_ancestors
 from genplug.hardware.inventory import ResourceScan
@@ -10,11 +11,10 @@ from genplug.hardware.inventory import ResourceScan
 _WITHOUT_INOTIFY = ("/sys/", "/proc/")
 
 
-@frozen
-class PendingChanges:
+class PendingChanges(Struct, frozen=True):
     """The changes since the previous scan. ``is_everything`` means that anything may have changed."""
 
-    by_directory: Mapping[str, frozenset[str]] = field(factory=dict)
+    by_directory: Mapping[str, frozenset[str]] = {}
     is_everything: bool = False
 
     def __bool__(self) -> bool:
@@ -24,14 +24,14 @@ class PendingChanges:
         """Return these changes and those of names in a directory; without names anything may have changed there."""
         known = self.by_directory.get(directory)
         merged = frozenset[str]() if not names or known == frozenset() else names | (known or names)
-        return evolve(self, by_directory={**self.by_directory, directory: merged})
+        return replace(self, by_directory={**self.by_directory, directory: merged})
 
     def merge(self, other: "PendingChanges") -> "PendingChanges":
         """Return these changes and those of ``other``."""
         merged = self
         for directory, names in other.by_directory.items():
             merged = merged.add(directory, names)
-        return evolve(merged, is_everything=self.is_everything or other.is_everything)
+        return replace(merged, is_everything=self.is_everything or other.is_everything)
 
     @property
     def limit(self) -> Changes | None:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from functools import partial
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent.blocking_calls import BlockingCall, BlockingCalls
 from genplug.hardware.candidate_budget import CandidateBudget
@@ -101,7 +101,7 @@ def keep_last_known(resource: Resource, previous: ResourceScan | None, reason: s
 
 def _keep_after_stall(resource: Resource, previous: ResourceScan | None, stall: ScanStall) -> ResourceScan:
     is_known = previous is not None and all(known.is_known or known.candidate for known in previous.stalls)
-    stall = evolve(stall, is_known=is_known)
+    stall = replace(stall, is_known=is_known)
     if previous is None or previous.resource.policy != resource.policy:
-        return ResourceScan(resource, (), (), (), {}, stalls=(evolve(stall, is_known=False),))
-    return evolve(previous, stalls=(stall,))
+        return ResourceScan(resource, (), (), (), {}, stalls=(replace(stall, is_known=False),))
+    return replace(previous, stalls=(stall,))

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.audit.limits import DEFAULT_LIMITS, Limits
 from genplug.hardware.host import DEFAULT_CDI_DIRS
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
 
 
-@frozen
-class Settings:
+class Settings(Struct, frozen=True):
     """The settings of an agent.
 
     - ``config``: files or directories; ``policy``: the policy file, or None for the default policy.

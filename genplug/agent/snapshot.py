@@ -1,14 +1,13 @@
 """The values that the tasks of the agent exchange. Frozen, so that no task sees another's work half done."""
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.inventory import Inventory
 from genplug.health.verdict import HealthSnapshot
 from genplug.spec.model import Config
 
 
-@frozen(repr=False)
-class NodeScan:
+class NodeScan(Struct, frozen=True):
     """The devices of a configuration. A resource whose first scan has not finished is left out."""
 
     config: Config
@@ -30,8 +29,7 @@ class NodeScan:
         return f"<NodeScan {self.config.sha256[:12]} [{' | '.join(parts)}]>"
 
 
-@frozen(repr=False)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """The newest state of the node that is published. All parts belong to one configuration."""
 
     scan: NodeScan

@@ -7,13 +7,12 @@ kubelet does not know that two names mean one device, so a withheld grant is lis
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.allocation.offer import ResourceOffer
 
 
-@frozen
-class Holding:
+class Holding(Struct, frozen=True):
     """A grant in use under one name: since when, and whether pod-resources has confirmed it."""
 
     since: float

@@ -8,7 +8,7 @@ for a missing source and hand out whatever is at the path of a former node (docs
 import posixpath
 from collections.abc import Iterator, Sequence
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.allocation.errors import AllocationError, failed_precondition, unknown_device_error
@@ -191,7 +191,7 @@ def _nodes(devices: Sequence[Device], host: Host, *, is_complete: bool) -> tuple
             )
         else:
             both = "".join(letter for letter in "rwm" if letter in first.permissions + node.permissions)
-            edits[container_path] = evolve(first, permissions=both)
+            edits[container_path] = replace(first, permissions=both)
     return tuple(edits.values())
 
 

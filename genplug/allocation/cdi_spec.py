@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 
@@ -51,7 +51,7 @@ def qualified_name(resource: str, device: str) -> str:
 def as_cdi_reference(edits: ContainerEdits, resource: str, ids: tuple[str, ...]) -> ContainerEdits:
     """Return edits that refer to the CDI devices instead of containing device nodes and mounts."""
     names = dict.fromkeys((*(qualified_name(resource, device) for device in ids), *edits.cdi_devices))
-    return evolve(edits, nodes=(), mounts=(), supplemental_groups=(), cdi_devices=tuple(names))
+    return replace(edits, nodes=(), mounts=(), supplemental_groups=(), cdi_devices=tuple(names))
 
 
 def spec_text(resource: str, devices: Mapping[str, ContainerEdits]) -> str | None:

@@ -1,10 +1,12 @@
 """Container edits: the internal model of what a container gets, rendered to v1beta1 fields and to CDI files."""
 
-from attrs import field, frozen
+from msgspec import Struct
+
+from genplug.struct_values import compare_without
 
 
-@frozen
-class NodeEdit:
+@compare_without("numbers")
+class NodeEdit(Struct, frozen=True):
     """A device node: its resolved path on the host, its path in the container, and its permissions (``rwm``).
 
     The other fields are used by CDI files only, because the device plugin API has no fields for them: ``owner`` (user
@@ -18,11 +20,10 @@ class NodeEdit:
     owner: int | None = None
     group: int | None = None
     mode: int | None = None
-    numbers: tuple[str, int, int] | None = field(default=None, eq=False)
+    numbers: tuple[str, int, int] | None = None
 
 
-@frozen
-class MountEdit:
+class MountEdit(Struct, frozen=True):
     """A bind mount of an existing host path."""
 
     host_path: str
@@ -30,8 +31,7 @@ class MountEdit:
     read_only: bool
 
 
-@frozen
-class ContainerEdits:
+class ContainerEdits(Struct, frozen=True):
     """The edits of one container. Every tuple is ordered; names and container paths are unique."""
 
     env: tuple[tuple[str, str], ...] = ()

@@ -5,7 +5,8 @@ Pure: devices with their health and a resource in, grants out.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.allocation.preferred import parse_position
 from genplug.allocation.results import ListedDevice, PluginOptions
@@ -33,8 +34,7 @@ DEFAULT_POSITION = Template.parse("${index}")
 """The position of a device for the policy ``contiguous``, unless ``by`` is set."""
 
 
-@frozen
-class Grant:
+class Grant(Struct, frozen=True):
     """A unit that the kubelet can allocate to a container.
 
     ``devices`` is the device that it stands for (also for replicas and slices), or all devices of the pool for a token.
@@ -49,8 +49,7 @@ class Grant:
     slice: int | None = None
 
 
-@frozen
-class ResourceOffer:
+class ResourceOffer(Struct, frozen=True):
     """The offer of a resource: its grants by ID, in natural order, the device list and the options for the kubelet."""
 
     resource: Resource
@@ -80,13 +79,13 @@ class ResourceOffer:
         if not reasons:
             return self
         grants = {
-            grant.id: evolve(grant, healthy=False, reason="; ".join(filter(None, (grant.reason, reasons[grant.id]))))
+            grant.id: replace(grant, healthy=False, reason="; ".join(filter(None, (grant.reason, reasons[grant.id]))))
             if grant.id in reasons
             else grant
             for grant in self.grants.values()
         }
-        listed = tuple(evolve(device, healthy=False) if device.id in reasons else device for device in self.listed)
-        return evolve(self, grants=grants, listed=listed)
+        listed = tuple(replace(device, healthy=False) if device.id in reasons else device for device in self.listed)
+        return replace(self, grants=grants, listed=listed)
 
 
 def count_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> int:
@@ -130,7 +129,7 @@ def build_offer(resource: Resource, devices: Sequence[DeviceHealth], max_grants:
     )
     if not offer.options.get_preferred_allocation_available:
         return offer
-    return evolve(offer, groups=_groups(resource, grants), positions=_positions(resource, grants))
+    return replace(offer, groups=_groups(resource, grants), positions=_positions(resource, grants))
 
 
 def _options(resource: Resource, listed: Sequence[ListedDevice]) -> PluginOptions:

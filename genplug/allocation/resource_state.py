@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.cdi_spec import as_cdi_reference, file_name
@@ -15,15 +15,16 @@ from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.hardware.cdi_files import read_cdi_devices
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host
+from genplug.struct_values import compare_without
 
 
-@frozen
-class ResourceState:
+@compare_without("restore")
+class ResourceState(Struct, frozen=True):
     """An offer and the host that it refers to. A request that holds a state sees one configuration throughout."""
 
     offer: ResourceOffer
     host: Host
-    restore: Callable[[ResourceOffer, Sequence[str]], None] | None = field(default=None, eq=False)
+    restore: Callable[[ResourceOffer, Sequence[str]], None] | None = None
     """Ensures that a CDI file defines the devices with these IDs; raises :class:`AllocationError`."""
 
     @property

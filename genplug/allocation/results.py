@@ -1,10 +1,9 @@
 """The results of an allocation, as values that the kubelet package serves; knows nothing of the node or of health."""
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen
-class ListedDevice:
+class ListedDevice(Struct, frozen=True):
     """One device in the list that the kubelet receives (v1beta1 ``Device``); ``numa`` is empty without topology."""
 
     id: str
@@ -12,16 +11,14 @@ class ListedDevice:
     numa: tuple[int, ...] = ()
 
 
-@frozen
-class PluginOptions:
+class PluginOptions(Struct, frozen=True):
     """The options of a plugin (v1beta1 ``DevicePluginOptions``), which the kubelet reads once, when it connects."""
 
     get_preferred_allocation_available: bool = False
     pre_start_required: bool = False
 
 
-@frozen
-class ProgramRun:
+class ProgramRun(Struct, frozen=True):
     """A program to run for a device before a container starts.
 
     ``arguments`` begin with the path of the program, ``timeout`` is in seconds.

@@ -7,7 +7,8 @@ time after the end of the pod. Therefore an assignment has times between which i
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.audit.records import Assignment, Container, EndReason, Hardware
 from genplug.spec.limits import MAX_AUDIT_IDS
@@ -16,8 +17,7 @@ MISSING_POLLS = 2
 """Reports without a container after which its assignment has ended: a report can be incomplete by accident."""
 
 
-@frozen
-class ContainerUse:
+class ContainerUse(Struct, frozen=True):
     """The device IDs of a resource that a container has, as a report of the kubelet lists them."""
 
     container: Container
@@ -25,37 +25,32 @@ class ContainerUse:
     ids: frozenset[str]
 
 
-@frozen
-class ReportTimes:
+class ReportTimes(Struct, frozen=True):
     """When a report was requested and received: what it contains was true at a time between both."""
 
     requested_at: float
     received_at: float
 
 
-@frozen
-class Began:
+class Began(Struct, frozen=True):
     """An allocation was answered. The container is not known yet."""
 
     assignment: Assignment
 
 
-@frozen
-class Continued:
+class Continued(Struct, frozen=True):
     """An assignment of an earlier process became ambiguous."""
 
     assignment: Assignment
 
 
-@frozen
-class Seen:
+class Seen(Struct, frozen=True):
     """The kubelet has reported the container of an assignment for the first time."""
 
     assignment: Assignment
 
 
-@frozen
-class Ended:
+class Ended(Struct, frozen=True):
     """An assignment ended, after its ``last_seen`` and before ``ended_by``."""
 
     assignment: Assignment
@@ -66,8 +61,7 @@ class Ended:
 Change = Began | Continued | Seen | Ended
 
 
-@frozen
-class _Tracked:
+class _Tracked(Struct, frozen=True):
     """An assignment; ``missing_since`` and ``missing_polls`` are about the latest reports, which lack it.
 
     ``is_recovered`` is whether it is that of an earlier process, and no report has confirmed it.
@@ -79,14 +73,13 @@ class _Tracked:
     is_recovered: bool = False
 
 
-@frozen
-class Assignments:
+class Assignments(Struct, frozen=True):
     """The assignments of a node that have not ended, by key.
 
     Every method returns the assignments after an occurrence, and the changes to record in their order.
     """
 
-    tracked: Mapping[str, _Tracked] = field(factory=dict)
+    tracked: Mapping[str, _Tracked] = {}
 
     @property
     def current(self) -> tuple[Assignment, ...]:
@@ -136,7 +129,7 @@ class Assignments:
                 continue
             continued = assignment
             if assignment.container is None and not is_complete and not assignment.is_ambiguous:
-                continued = evolve(assignment, is_ambiguous=True)
+                continued = replace(assignment, is_ambiguous=True)
                 changes.append(Continued(continued))
             kept[assignment.key] = _Tracked(continued, is_recovered=True)
         return Assignments({**kept, **self.tracked}), tuple(changes)
@@ -187,7 +180,7 @@ class Assignments:
             remaining = iter(sorted(ids))
             while part := tuple(islice(remaining, MAX_AUDIT_IDS)):
                 use = ContainerUse(container, resource, frozenset(part))
-                assignment = evolve(build(use), container=container, first_seen=time, last_seen=time)
+                assignment = replace(build(use), container=container, first_seen=time, last_seen=time)
                 kept[assignment.key] = _Tracked(assignment)
                 began.append(Seen(assignment))
         # An end before a begin: the devices of the first are those of the second.
@@ -225,7 +218,7 @@ class Assignments:
                 kept[key] = seen[key]
                 continue
             since = received_at if tracked.missing_since is None else tracked.missing_since
-            missing = evolve(tracked, missing_since=since, missing_polls=tracked.missing_polls + 1)
+            missing = replace(tracked, missing_since=since, missing_polls=tracked.missing_polls + 1)
             others = (ids for (_, resource), ids in left.items() if resource == tracked.assignment.resource)
             is_replaced = any(not ids.isdisjoint(tracked.assignment.ids) for ids in others)
             if is_replaced or (may_end and missing.missing_polls >= MISSING_POLLS):
@@ -238,8 +231,8 @@ class Assignments:
     def with_hardware(self, key: str, hardware: tuple[Hardware, ...], omitted: int) -> "Assignments":
         """Return the assignments with the hardware of an assignment."""
         tracked = self.tracked[key]
-        assignment = evolve(tracked.assignment, hardware=hardware, hardware_omitted=omitted)
-        return Assignments({**self.tracked, key: evolve(tracked, assignment=assignment)})
+        assignment = replace(tracked.assignment, hardware=hardware, hardware_omitted=omitted)
+        return Assignments({**self.tracked, key: replace(tracked, assignment=assignment)})
 
 
 def _take_seen(
@@ -252,7 +245,7 @@ def _take_seen(
     if not ids.issuperset(assignment.ids):
         return None
     ids.difference_update(assignment.ids)
-    return evolve(assignment, last_seen=time)
+    return replace(assignment, last_seen=time)
 
 
 def _take_new(left: Mapping[tuple[Container, str], set[str]], assignment: Assignment, time: float) -> Assignment | None:
@@ -262,7 +255,7 @@ def _take_new(left: Mapping[tuple[Container, str], set[str]], assignment: Assign
     for (container, resource), ids in left.items():
         if resource == assignment.resource and ids.issuperset(assignment.ids):
             ids.difference_update(assignment.ids)
-            return evolve(assignment, container=container, first_seen=time, last_seen=time)
+            return replace(assignment, container=container, first_seen=time, last_seen=time)
     return None
 
 

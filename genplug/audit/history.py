@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from attrs import define, evolve, field, frozen
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from genplug.audit.records import ASSIGNMENT_TYPES, Assignment, EndReason, Record, RecordType
 
 
-@frozen
-class Interval:
+class Interval(Struct, frozen=True):
     """An assignment as a log describes it.
 
     ``ended_by`` is a time at which it had ended, or None if the log does not contain its end. Before
@@ -51,8 +51,7 @@ class Interval:
         return (start is None or last >= start) and (end is None or first <= end)
 
 
-@frozen
-class Loss:
+class Loss(Struct, frozen=True):
     """Records that a log does not contain: because the agent lost them, or because they are not in the files.
 
     ``start`` and ``end`` are the times between which they would be; ``count`` is their number, 0 if it is not known.
@@ -65,8 +64,7 @@ class Loss:
     is_deleted: bool = False
 
 
-@define
-class History:
+class History(Struct):
     """The state of one node's log while its records are read in their order."""
 
     sequence: int = 0
@@ -74,9 +72,9 @@ class History:
     time: float = 0.0
     is_stopped: bool = False
     """Whether the last record is the end of an agent."""
-    _open: dict[str, Interval] = field(factory=dict)
+    _open: dict[str, Interval] = {}
     _gap: Loss | None = None
-    _confirmed: set[str] = field(factory=set)
+    _confirmed: set[str] = field(default_factory=set)
 
     def apply(self, record: Record) -> Iterator[Interval | Loss]:
         """Apply a record, and yield what it completes.
@@ -91,7 +89,7 @@ class History:
         if record.sequence <= self.sequence and record.time <= self.time:
             return
         if self.sequence and record.sequence != self.sequence + 1:
-            self._open = {key: evolve(interval, is_doubtful=True) for key, interval in self._open.items()}
+            self._open = {key: replace(interval, is_doubtful=True) for key, interval in self._open.items()}
             count = max(record.sequence - self.sequence - 1, 0)
             yield Loss(record.node, self.time, record.time, count, is_deleted=True)
         self.sequence, self.time = record.sequence, record.time
@@ -104,7 +102,7 @@ class History:
             if record.type is RecordType.RELEASED:
                 self._open.pop(assignment.key, None)
                 reason = EndReason(record.fields.get("reason", EndReason.POD_ENDED))
-                yield evolve(interval, ended_by=record.time_of("endedBy"), reason=reason)
+                yield replace(interval, ended_by=record.time_of("endedBy"), reason=reason)
             else:
                 self._open[assignment.key] = interval
                 self._confirmed.add(assignment.key)
@@ -127,7 +125,7 @@ class History:
             return tuple(self._open.values())
         # The agent has not repeated the others yet, or they ended in the gap.
         return tuple(
-            interval if key in self._confirmed else evolve(interval, is_doubtful=True)
+            interval if key in self._confirmed else replace(interval, is_doubtful=True)
             for key, interval in self._open.items()
         )
 
@@ -138,7 +136,7 @@ class History:
     def _end_gap(self, gap: Loss) -> Iterator[Interval]:
         """Yield the assignments that the agent did not have any more after it had lost records."""
         for key in [key for key in self._open if key not in self._confirmed]:
-            yield evolve(self._open.pop(key), ended_by=gap.end, reason=EndReason.RECORDS_LOST)
+            yield replace(self._open.pop(key), ended_by=gap.end, reason=EndReason.RECORDS_LOST)
         self._gap = None
 
 
@@ -146,4 +144,4 @@ def _with_report(interval: Interval, seen_at: float) -> Interval:
     assignment = interval.assignment
     if interval.is_doubtful or assignment.last_seen is None or assignment.last_seen >= seen_at:
         return interval
-    return evolve(interval, assignment=evolve(assignment, last_seen=seen_at))
+    return replace(interval, assignment=replace(assignment, last_seen=seen_at))

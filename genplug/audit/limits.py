@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from attrs import frozen
+from msgspec import Struct
 
 
 class Sync(StrEnum):
@@ -13,8 +13,7 @@ class Sync(StrEnum):
     ALWAYS = "always"
 
 
-@frozen
-class Limits:
+class Limits(Struct, frozen=True):
     """The limits of the files, and when they are synced.
 
     A new file begins after ``max_bytes``. ``keep`` is the number of files, and ``max_age`` (seconds) the age of the

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from genplug.audit.history import History, Interval, Loss
 from genplug.audit.reader import Problem
@@ -17,8 +17,7 @@ _NOT_IDENTIFYING = frozenset({"driver", "driverVersion", "pci.vendor", "pci.devi
 """Attributes that many devices share."""
 
 
-@frozen
-class Query:
+class Query(Struct, frozen=True):
     """A selection: names of devices are compared without case; None and empty values select everything.
 
     - ``device`` is a device ID, a path, or a value of an attribute such as a serial number or a PCI address.
@@ -61,19 +60,18 @@ class Query:
         return self.device is None or self.device.lower() in map(str.lower, _record_devices(record))
 
 
-@define
-class Answer:
+class Answer(Struct):
     """The result of a query, built while records are read.
 
     ``names`` are the names of devices or pods in the logs, and ``resources`` those of resources, for suggestions.
     """
 
-    by_key: dict[str, Interval] = field(factory=dict)
+    by_key: dict[str, Interval] = {}
     """The assignments by their keys: a log that is read twice has the same."""
-    losses: list[Loss] = field(factory=list)
-    problems: list[Problem] = field(factory=list)
-    names: set[str] = field(factory=set)
-    resources: set[str] = field(factory=set)
+    losses: list[Loss] = []
+    problems: list[Problem] = []
+    names: set[str] = field(default_factory=set)
+    resources: set[str] = field(default_factory=set)
     is_truncated: bool = False
 
     def add(self, query: Query, found: Iterable[Interval | Loss]) -> None:

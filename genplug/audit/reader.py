@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.audit.records import Record, RecordError, parse_record
 from genplug.spec.limits import MAX_AUDIT_RECORD_BYTES
@@ -15,8 +15,7 @@ _TORN = "the last line is incomplete: the agent or the node stopped while it was
 _FILE_NAME = re.compile(r"audit-(\d{16})\.jsonl\Z", re.ASCII)
 
 
-@frozen
-class Problem:
+class Problem(Struct, frozen=True):
     """A line of a file that is not a record."""
 
     file: str

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.spec.json_text import parse_json
 from genplug.spec.limits import MAX_AUDIT_TEXT_CHARACTERS
@@ -73,14 +73,13 @@ class RecordError(ValueError):
     """A line that is not a record; the text states what was expected and what was found."""
 
 
-@frozen
-class Hardware:
+class Hardware(Struct, frozen=True):
     """The identity of a device: its ID without the suffix of replicas and slices, its paths, numbers and attributes."""
 
     device: str
     paths: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
-    attributes: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    attributes: Mapping[str, tuple[str, ...]] = {}
 
     def as_json(self) -> dict[str, Any]:
         """Return the object in a record."""
@@ -108,8 +107,7 @@ class Hardware:
         )
 
 
-@frozen
-class Container:
+class Container(Struct, frozen=True):
     """A container as the pod-resources API names it. The API does not report the UID of the pod."""
 
     namespace: str
@@ -117,8 +115,7 @@ class Container:
     name: str
 
 
-@frozen
-class Assignment:
+class Assignment(Struct, frozen=True):
     """Devices of a resource that a container has or had.
 
     - ``key`` identifies the assignment in the logs of all nodes.
@@ -194,8 +191,7 @@ class Assignment:
         )
 
 
-@frozen
-class Record:
+class Record(Struct, frozen=True):
     """A record of a log: what all records have, and its own members in ``fields``."""
 
     sequence: int
@@ -215,8 +211,7 @@ class Record:
         return _parse_optional_time(self.fields.get(name))
 
 
-@frozen
-class Origin:
+class Origin(Struct, frozen=True):
     """The node, the version of the agent, and its configuration at the time of a record."""
 
     node: str | None

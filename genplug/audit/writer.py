@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.audit.history import History
 from genplug.audit.limits import Limits, Sync
@@ -34,8 +34,7 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _FLAGS = os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-@frozen
-class Recovery:
+class Recovery(Struct, frozen=True):
     """The state that an earlier process left in the log.
 
     ``assignments`` have not ended in it. ``sequence`` is that of its last record, 0 without a record. With

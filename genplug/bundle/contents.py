@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug import __version__
 from genplug.bundle.archive import pack_files, redact_capture
@@ -28,8 +28,7 @@ class Kind(StrEnum):
     LOG = "log"
 
 
-@frozen
-class Part:
+class Part(Struct, frozen=True):
     """A part that was collected: its file name, what it is, and its content, or the reason why it is missing."""
 
     file: str
@@ -39,8 +38,7 @@ class Part:
     error: str = ""
 
 
-@frozen
-class BundleFile:
+class BundleFile(Struct, frozen=True):
     """A file of a bundle: its content without secrets, or the reason why it is missing."""
 
     name: str
@@ -49,8 +47,7 @@ class BundleFile:
     error: str
 
 
-@frozen
-class Bundle:
+class Bundle(Struct, frozen=True):
     """A bundle: its files, in the order of the archive, and the removals as a document."""
 
     files: tuple[BundleFile, ...]

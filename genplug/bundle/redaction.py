@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import yaml
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import parse_documents, to_python
@@ -70,8 +70,7 @@ def _marker(rule: str) -> str:
     return f"{_BEGIN}{rule}]"
 
 
-@frozen
-class _Rule:
+class _Rule(Struct, frozen=True):
     """A rule by form: what it removes, the pattern, and the group of the pattern that is kept before the marker."""
 
     name: str
@@ -158,14 +157,13 @@ _HINT = re.compile(
 _KEY_HINT = re.compile("|".join(_BY_KEY))
 
 
-@define
-class Removal:
+class Removal(Struct):
     """The removals of a rule from a file: their number, and the first places (lines, or paths of keys)."""
 
     file: str
     rule: str
     count: int = 0
-    places: list[str] = field(factory=list)
+    places: list[str] = []
 
     def add(self, place: str) -> None:
         """Count a removed value."""
@@ -174,17 +172,16 @@ class Removal:
             self.places.append(place)
 
 
-@define
-class Redactor:
+class Redactor(Struct):
     """Removes secrets, and remembers what it removed.
 
     ``secrets`` are values that are removed wherever they occur. ``names`` are texts that are replaced by others, for
     names of pods.
     """
 
-    secrets: set[str] = field(factory=set)
-    names: dict[str, str] = field(factory=dict)
-    _removals: dict[tuple[str, str], Removal] = field(factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    names: dict[str, str] = {}
+    _removals: dict[tuple[str, str], Removal] = {}
 
     @property
     def removals(self) -> tuple[Removal, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.capture import archive as archives
 from genplug.hardware.cdi_files import list_cdi_files, reduce_cdi_file
@@ -38,8 +38,7 @@ class TooLargeError(Exception):
     """A configuration reads more than an archive may contain; the text has a hint."""
 
 
-@frozen
-class Capture:
+class Capture(Struct, frozen=True):
     """An archive: its bytes and the number of its members.
 
     ``unreadable`` are the files whose text could not be read, ``omitted`` those that the configuration reads but whose
@@ -52,15 +51,14 @@ class Capture:
     omitted: tuple[str, ...] = ()
 
 
-@frozen
-class AccessLog:
+class AccessLog(Struct, frozen=True):
     """The recorded accesses. Calling it records an access. Paths are resolved, except their last name."""
 
-    paths: set[str] = field(factory=set)
-    listings: set[str] = field(factory=set)
-    reads: dict[str, int] = field(factory=dict)
+    paths: set[str] = field(default_factory=set)
+    listings: set[str] = field(default_factory=set)
+    reads: dict[str, int] = {}
     """The files that were read, each with the maximum number of bytes that were read."""
-    cdi_files: set[str] = field(factory=set)
+    cdi_files: set[str] = field(default_factory=set)
     """The CDI files that were read."""
     on_access: AccessRecorder | None = None
 
@@ -75,11 +73,10 @@ class AccessLog:
             self.on_access(access, path)
 
 
-@frozen
-class _RecordingReader(CachedFileReader):
+class _RecordingReader(CachedFileReader, frozen=True):
     """Records the number of bytes of a file that a probe reads, which may be smaller than that of a text."""
 
-    limits: dict[str, int] = field(factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
 
     def read_bytes(self, path: str, max_bytes: int, allows: Callable[[str], bool] | None = None) -> bytes:
         """Return the first bytes of a regular file."""

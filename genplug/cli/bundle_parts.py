@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug import __version__
 from genplug.bundle.contents import Kind, Part
@@ -65,8 +65,7 @@ class PartError(Exception):
     """A part cannot be collected; the text is the reason."""
 
 
-@frozen
-class BundleSources:
+class BundleSources(Struct, frozen=True):
     """Where the parts of a bundle are.
 
     ``agent`` is the process of the agent or why it is not known, and ``log`` is the content of the log, if the operator

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from attrs import asdict, frozen
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from genplug.comparison.compare import Change, Comparison, DeviceChange, ResourceChange
 from genplug.comparison.plan import Plan, PlannedDevice, PlannedResource
 from genplug.comparison.pods import EFFECTS, AffectedPod
 
 
-@frozen
-class Report:
+class Report(Struct, frozen=True):
     """The differences of a pool on a node.
 
     ``pool`` is empty if the input has no pools, and ``node`` if the comparison is without a node or with this node.

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.cli.options import format_address
 from genplug.cli.output import print_message
@@ -31,16 +32,14 @@ class InputError(Exception):
     """An input cannot be read or is ambiguous; the message states what to do."""
 
 
-@frozen
-class Side:
+class Side(Struct, frozen=True):
     """The configurations before or after the change, by pool; the pool is empty if the input has no pools."""
 
-    configs: Mapping[str, Config] = field(factory=dict)
+    configs: Mapping[str, Config] = {}
     errors: tuple[Diagnostic, ...] = ()
 
 
-@frozen
-class NodeInput:
+class NodeInput(Struct, frozen=True):
     """A node to compare on: a path for ``open_root``, its name in the output, and its pool, or empty for any.
 
     ``option`` is the option that names the path.
@@ -72,7 +71,7 @@ def read_sides(arguments: argparse.Namespace) -> tuple[Side, Side]:
     if len(old_side.configs) == len(new_side.configs) == 1:
         # A configuration without pools is compared with that of a single pool.
         (pool,) = new_side.configs
-        old_side = evolve(old_side, configs=dict.fromkeys([pool], *old_side.configs.values()))
+        old_side = replace(old_side, configs=dict.fromkeys([pool], *old_side.configs.values()))
     return old_side, new_side
 
 
@@ -109,7 +108,7 @@ def _read_side(request: InputRequest, name: str) -> Side:
         except ConfigInvalidError as error:
             errors += error.diagnostics
         else:
-            configs[found.pool] = evolve(config, warnings=(*warnings.get(found.pool, ()), *config.warnings))
+            configs[found.pool] = replace(config, warnings=(*warnings.get(found.pool, ()), *config.warnings))
     if not configs and not errors:
         raise InputError(f"{name} has no configuration, only policies or references to a ConfigMap")
     # A side with errors is not a state in which an agent can be.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.bundle.redaction import Redactor, is_secret_name
 from genplug.cli.diff_document import Report, count_changes, count_devices, sort_by_urgency
@@ -66,14 +66,14 @@ def _hide_secrets(change: ValueChange) -> ValueChange:
         marker = "[removed: secret name]"
         is_new = change.old is not None and change.new is not None and change.new != change.old
         new_marker = f"{marker}, another value" if is_new else marker
-        return evolve(change, old=change.old and marker, new=change.new and new_marker)
+        return replace(change, old=change.old and marker, new=change.new and new_marker)
     redactor = Redactor()
     old, new = (text and redactor.redact_text("", text) for text in (change.old, change.new))
-    return evolve(change, old=old, new=new)
+    return replace(change, old=old, new=new)
 
 
 def _hide_device_secrets(change: DeviceChange) -> DeviceChange:
-    return evolve(change, edits=tuple(map(_hide_secrets, change.edits)))
+    return replace(change, edits=tuple(map(_hide_secrets, change.edits)))
 
 
 def _summary_row(report: Report) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.errors import AllocationError
@@ -68,7 +68,7 @@ def _plan_resource(
     for grant in offer.grants.values():
         for health in grant.devices:
             # Of a pool of tokens, each device is compared alone.
-            grants.setdefault(health.device.id, evolve(grant, devices=(health,)))
+            grants.setdefault(health.device.id, replace(grant, devices=(health,)))
     configured = offer.resource.configured_name
     return PlannedResource(
         name=name,
@@ -88,7 +88,7 @@ def _plan_device(device: Device, grant: Grant | None, state: ResourceState, shar
     if grant is not None:
         (health,) = grant.devices
         problem = health.verdict.reason
-        offer = evolve(state.offer, grants={grant.id: evolve(grant, healthy=health.verdict.healthy, reason=problem)})
+        offer = replace(state.offer, grants={grant.id: replace(grant, healthy=health.verdict.healthy, reason=problem)})
         if health.verdict.healthy:
             try:
                 edits = describe_edits(allocate_edits(offer, [grant.id], state.host))

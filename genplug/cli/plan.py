@@ -164,7 +164,7 @@ def _load_config(arguments: argparse.Namespace) -> "Config":
     Raises:
         ConfigInvalidError: with every error of the configuration and its policy.
     """
-    from attrs import evolve  # noqa: PLC0415 - see run
+    from msgspec.structs import replace  # noqa: PLC0415 - see run
 
     from genplug.config.diagnostics import ConfigInvalidError  # noqa: PLC0415
     from genplug.config.inputs import find_inputs  # noqa: PLC0415
@@ -195,7 +195,7 @@ def _load_config(arguments: argparse.Namespace) -> "Config":
         errors += error.diagnostics
     if errors:
         raise ConfigInvalidError(errors)
-    return evolve(config, warnings=(*warnings, *config.warnings))
+    return replace(config, warnings=(*warnings, *config.warnings))
 
 
 def _print_remarks(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.comparison.plan import Plan, PlannedDevice, PlannedResource
 from genplug.spec.natural_sort import natural_sort_key
@@ -31,8 +31,7 @@ class Change(StrEnum):
     """The hardware is in another resource."""
 
 
-@frozen
-class ValueChange:
+class ValueChange(Struct, frozen=True):
     """A key, or an edit of a container, with its values as text; None where it does not exist."""
 
     name: str
@@ -40,8 +39,7 @@ class ValueChange:
     new: str | None
 
 
-@frozen
-class ResourceChange:
+class ResourceChange(Struct, frozen=True):
     """A resource that differs: in the plans, one of them None if it was added or removed, and the keys that differ."""
 
     name: str
@@ -51,8 +49,7 @@ class ResourceChange:
     settings: tuple[ValueChange, ...] = ()
 
 
-@frozen
-class DeviceChange:
+class DeviceChange(Struct, frozen=True):
     """A device that differs, with its resource and its state in both plans.
 
     ``edits`` is what a container receives in addition, no longer, or with another value. ``is_other_hardware`` is
@@ -68,8 +65,7 @@ class DeviceChange:
     is_other_hardware: bool = False
 
 
-@frozen
-class Comparison:
+class Comparison(Struct, frozen=True):
     """The differences of two plans. ``remarks`` are the texts of warnings and conflicts of one of them only."""
 
     old: Plan

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.allocation.container_edits import ContainerEdits
 
 
-@frozen
-class PlannedDevice:
+class PlannedDevice(Struct, frozen=True):
     """A device of a plan.
 
     - ``paths``: the paths of its candidates.
@@ -21,12 +20,11 @@ class PlannedDevice:
     id: str
     paths: tuple[str, ...]
     hardware: frozenset[str]
-    edits: Mapping[str, str] = field(factory=dict)
+    edits: Mapping[str, str] = {}
     problem: str = ""
 
 
-@frozen
-class PlannedResource:
+class PlannedResource(Struct, frozen=True):
     """A resource of a plan.
 
     - ``settings``: its keys in the configuration with defaults and later files applied, as decoded from YAML.
@@ -36,23 +34,22 @@ class PlannedResource:
     """
 
     name: str
-    settings: Mapping[str, Any] = field(factory=dict)
+    settings: Mapping[str, Any] = {}
     aliases: tuple[str, ...] = ()
-    devices: Mapping[str, PlannedDevice] = field(factory=dict)
-    grants: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    devices: Mapping[str, PlannedDevice] = {}
+    grants: Mapping[str, tuple[str, ...]] = {}
     note: str = ""
 
 
-@frozen
-class Plan:
+class Plan(Struct, frozen=True):
     """The offer of a configuration on a node, or without a node only its resources and their settings.
 
     ``remarks`` are warnings and conflicts: a key that is equal in two plans for the same remark, and the text.
     """
 
-    resources: Mapping[str, PlannedResource] = field(factory=dict)
+    resources: Mapping[str, PlannedResource] = {}
     has_node: bool = True
-    remarks: Mapping[str, str] = field(factory=dict)
+    remarks: Mapping[str, str] = {}
 
     def find_resource(self, name: str) -> PlannedResource | None:
         """Return the resource with a name or an alias, or None."""

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.comparison.compare import Change, Comparison, DeviceChange
 
 
-@frozen
-class PodUse:
+class PodUse(Struct, frozen=True):
     """A container that uses a resource.
 
     ``ids`` are the IDs in the list for the kubelet, or None if only the request of the container is known.
@@ -44,8 +43,7 @@ EFFECTS = {
 docs/internals/kubelet-contract.md §5.1: a container restart causes no new Allocate."""
 
 
-@frozen
-class AffectedPod:
+class AffectedPod(Struct, frozen=True):
     """A container whose resource or devices change, with the IDs that change and the effect.
 
     ``is_certain`` is False if the container requests the resource, and its devices are not known.

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.chart_requirements import check_requirements
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError, sort_unique
@@ -35,6 +36,7 @@ from genplug.spec.limits import MAX_VALUES_FILE_BYTES
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
+from genplug.struct_values import hide_in_repr
 
 DEFAULT_POOL = "default"
 _CHART_NAME = "genplug"
@@ -45,19 +47,19 @@ _CHECKED_AFTER_MERGE = re.compile(
 """Parts of the values and of a pool that are checked as a configuration or policy, not with the chart's schema."""
 
 
-@frozen
-class Pool:
+@hide_in_repr("values", "policy_tree", "daemonset")
+class Pool(Struct, frozen=True):
     """A pool of the chart: the settings of its agents, merged; ``nodes`` are the configurations of single nodes.
 
     ``existing_config_map`` is the name of the ConfigMap that the agents read instead, or empty.
     """
 
     name: str
-    values: "ChartValues" = field(repr=False)
+    values: "ChartValues"
     config: MapNode
     nodes: Mapping[str, MapNode]
-    policy_tree: MapNode | None = field(repr=False)
-    daemonset: MapNode = field(repr=False)
+    policy_tree: MapNode | None
+    daemonset: MapNode
     existing_config_map: str
 
     @property
@@ -100,13 +102,13 @@ class Pool:
         return decode_trees(trees, names, diagnostics, policy, self.values.lines)
 
 
-@frozen
-class ChartValues:
+@hide_in_repr("lines", "tree")
+class ChartValues(Struct, frozen=True):
     """Values files, merged: their names, their texts by name, and the tree of values that Helm passes to the chart."""
 
     files: tuple[str, ...]
-    lines: Mapping[str, str] = field(repr=False)
-    tree: MapNode = field(repr=False)
+    lines: Mapping[str, str]
+    tree: MapNode
 
     @property
     def name(self) -> str:
@@ -321,7 +323,7 @@ def _is_set(entry: MapEntry) -> bool:
 
 
 def _without(map_: MapNode, key: str) -> MapNode:
-    return evolve(map_, entries={name: entry for name, entry in map_.entries.items() if name != key})
+    return replace(map_, entries={name: entry for name, entry in map_.entries.items() if name != key})
 
 
 def _map(node: Node | None) -> MapNode:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
 from genplug.spec.limits import (
@@ -23,6 +23,7 @@ from genplug.spec.limits import (
 )
 from genplug.spec.location import SourceLocation
 from genplug.spec.printable import escape_line, replace_unprintable
+from genplug.struct_values import compare_without, hide_in_repr
 
 _MAX_LINE_WIDTH = 110
 """The longest source line (characters) that is shown completely; a longer line is cut around the caret."""
@@ -69,20 +70,21 @@ class Budget(Enum):
         return self.value[1]
 
 
-@frozen
-class Diagnostics:
+@compare_without("_seen", "_spent")
+@hide_in_repr("_seen", "_spent")
+class Diagnostics(Struct, frozen=True):
     """Collects errors and warnings: decoders add to it and continue, so that a run finds all of them.
 
     It also counts things whose number is limited over all files of a configuration.
     """
 
-    found: list[Diagnostic] = field(factory=list)
+    found: list[Diagnostic] = []
     """The errors."""
-    warnings: list[Diagnostic] = field(factory=list)
+    warnings: list[Diagnostic] = []
     limit: int = MAX_DIAGNOSTICS
     """The maximum number of errors, and of warnings."""
-    _seen: set[tuple[object, ...]] = field(factory=set, init=False, eq=False, repr=False)
-    _spent: dict[Budget, int] = field(factory=dict, init=False, eq=False, repr=False)
+    _seen: set[tuple[object, ...]] = field(default_factory=set)
+    _spent: dict[Budget, int] = {}
 
     def add(  # noqa: PLR0913 - the fields of a diagnostic
         self,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.diagnostics import Diagnostics
 from genplug.spec.diagnostic import Diagnostic, ErrorCode, WarningCode
@@ -39,24 +39,21 @@ _MAX_LINKS = 40
 """The limit of the kernel, path_resolution(7)."""
 
 
-@frozen
-class ConfigFile:
+class ConfigFile(Struct, frozen=True):
     """A file of a configuration: its name for messages, and its text."""
 
     name: str
     text: str
 
 
-@frozen
-class ConfigFiles:
+class ConfigFiles(Struct, frozen=True):
     """All files of a configuration in merge order, and the directories to watch for changes."""
 
     texts: tuple[ConfigFile, ...]
     directories: frozenset[Path]
 
 
-@frozen
-class _Source:
+class _Source(Struct, frozen=True):
     """A file to read: its name for messages, and its path, for a ConfigMap through the resolved ``..data``."""
 
     name: str

@@ -6,7 +6,7 @@ The formats are those of docs/how-to/migrate; a file is recognized by keys that 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, parse_documents
@@ -25,8 +25,7 @@ _HELM_TEMPLATE = re.compile(
 """An action of a template that is not quoted, so that the line is not YAML."""
 
 
-@frozen
-class ForeignFile:
+class ForeignFile(Struct, frozen=True):
     """A file of another program: its name, a hint, and the location and width of the key that shows it."""
 
     name: str
@@ -35,8 +34,7 @@ class ForeignFile:
     width: int = 1
 
 
-@frozen
-class _Format:
+class _Format(Struct, frozen=True):
     """A file format of another program: its name, the guide for its users, and the keys that show it.
 
     ``is_values`` is whether values of genplug's chart can have the keys, too.

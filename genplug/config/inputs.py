@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from genplug.config.chart_values import Pool, read_values
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
@@ -32,8 +32,7 @@ LoadConfig: TypeAlias = Callable[[Policy | None], Config]
 """Returns a configuration under a policy, or without limits for None, or raises ConfigInvalidError."""
 
 
-@frozen
-class ConfigInput:
+class ConfigInput(Struct, frozen=True):
     """A configuration: a function that loads it or raises ConfigInvalidError, and the pool and node that it is for.
 
     ``pool`` and ``node_name`` are empty for a configuration of all pools and nodes.
@@ -44,16 +43,14 @@ class ConfigInput:
     node_name: str = ""
 
 
-@frozen
-class PolicyInput:
+class PolicyInput(Struct, frozen=True):
     """A policy: a function that loads it or raises ConfigInvalidError, and the pool that it is for, or empty."""
 
     load: LoadPolicy
     pool: str = ""
 
 
-@frozen
-class InputRequest:
+class InputRequest(Struct, frozen=True):
     """The arguments of a command that select its input.
 
     ``paths`` are files and directories, ``values`` values files, and each of them and ``policy`` can be ``-``, the
@@ -76,17 +73,16 @@ class InputRequest:
         return [*self.paths, *self.values, self.policy].count(STDIN) > 1
 
 
-@frozen
-class Inputs:
+class Inputs(Struct, frozen=True):
     """The configurations and policies, and the errors of a source in which neither can be found.
 
     ``notes`` describe configurations that a source refers to and does not contain.
     """
 
-    configurations: list[ConfigInput] = field(factory=list)
-    policies: list[PolicyInput] = field(factory=list)
-    diagnostics: list[Diagnostic] = field(factory=list)
-    notes: list[str] = field(factory=list)
+    configurations: list[ConfigInput] = []
+    policies: list[PolicyInput] = []
+    diagnostics: list[Diagnostic] = []
+    notes: list[str] = []
 
 
 def find_inputs(request: InputRequest) -> Inputs:
@@ -96,12 +92,11 @@ def find_inputs(request: InputRequest) -> Inputs:
     return finder.inputs
 
 
-@define
-class _Finder:
+class _Finder(Struct):
     """Adds inputs; ``option`` loads the policy of the request, which replaces all others."""
 
     request: InputRequest
-    inputs: Inputs = field(factory=Inputs)
+    inputs: Inputs = field(default_factory=Inputs)
     option: LoadPolicy | None = None
 
     def find(self) -> None:

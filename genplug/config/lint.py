@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.config.decode.values import entries, items
 from genplug.config.schema import format_key_path
@@ -19,18 +19,19 @@ from genplug.spec.globs import Glob, has_magic
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import CandidateType, Config, Source
 from genplug.spec.selectors import normalize
+from genplug.struct_values import hide_in_repr
 
 Path = tuple[str | int, ...]
 """A path of keys and of indices in lists."""
 
 
-@frozen
-class _Subject:
+@hide_in_repr("written", "tree")
+class _Subject(Struct, frozen=True):
     """A configuration: ``written`` is the merged tree, and ``tree`` the same with ``defaults`` applied to resources."""
 
     config: Config
-    written: MapNode = field(repr=False)
-    tree: MapNode = field(repr=False)
+    written: MapNode
+    tree: MapNode
 
     def resources(self) -> Iterator[tuple[str, MapNode]]:
         """Yield each resource with its name and its tree."""
@@ -169,8 +170,7 @@ def _warn_about_character(what: str, _offset: int, character: str, location: Sou
     return Diagnostic(WarningCode.INVISIBLE_CHARACTER, location, message, format_key_path(path), hint=hint)
 
 
-@frozen
-class _Claim:
+class _Claim(Struct, frozen=True):
     """A glob of a resource whose matches all become its devices; ``path`` is its path in the tree."""
 
     resource: str

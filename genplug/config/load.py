@@ -5,7 +5,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.decode.config import decode
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError, sort_unique
@@ -26,8 +27,7 @@ from genplug.spec.policy import DEFAULT_POLICY, Policy
 _NOTHING = "to offer no resources, write 'resources: {}'"
 
 
-@frozen
-class LoadedConfig:
+class LoadedConfig(Struct, frozen=True):
     """A configuration, and the directories to watch for changes of its files and of its policy."""
 
     config: Config
@@ -50,7 +50,7 @@ def load(paths: Sequence[Path], node_name: str | None = None, policy: Path | Non
     directories = loaded.directories | loaded_policy.directories
     if policy_diagnostics:
         raise ConfigInvalidError(policy_diagnostics, directories)
-    config = evolve(loaded.config, warnings=(*loaded_policy.warnings, *loaded.config.warnings))
+    config = replace(loaded.config, warnings=(*loaded_policy.warnings, *loaded.config.warnings))
     return LoadedConfig(config, directories)
 
 
@@ -124,7 +124,7 @@ def decode_trees(
     if config is None or diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
     diagnostics.warnings.extend(islice(find_warnings(config, drop_nulls(tree), applied), diagnostics.limit))
-    return evolve(config, warnings=sort_unique(attach_source_lines(diagnostics.warnings, lines)))
+    return replace(config, warnings=sort_unique(attach_source_lines(diagnostics.warnings, lines)))
 
 
 def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Policy | None) -> Config:

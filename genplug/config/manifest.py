@@ -7,7 +7,8 @@ Errors are reported at their location in the manifest: exactly in a literal bloc
 import re
 from collections.abc import Iterator, Mapping
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics
 from genplug.config.files import ConfigFile, ignored_file_warning, is_config_file, is_ignored_config, node_of
@@ -29,16 +30,14 @@ _JSON_KIND = re.compile(r'"kind"\s*:\s*"(ConfigMap|ConfigMapList|List)"')
 _OURS = ("DevicePluginConfig", "genplug.io/")
 
 
-@frozen
-class ObjectName:
+class ObjectName(Struct, frozen=True):
     """The namespace and the name of an object; the namespace is empty if the manifest has none."""
 
     namespace: str
     name: str
 
 
-@frozen
-class Manifest:
+class Manifest(Struct, frozen=True):
     """A ConfigMap: its files by their names in messages, those for all nodes first, and the node that a file is for.
 
     ``pool`` and ``release`` are labels that the chart sets; they are empty without the chart. ``ignored`` are warnings
@@ -84,14 +83,14 @@ class Manifest:
         except ConfigInvalidError as error:
             raise ConfigInvalidError(map(self._relocate_diagnostic, error.diagnostics)) from None
         warnings = (*map(self._relocate_diagnostic, config.warnings), *self.ignored)
-        return evolve(config, warnings=warnings)
+        return replace(config, warnings=warnings)
 
     def _relocate_diagnostic(self, diagnostic: Diagnostic) -> Diagnostic:
         location = self._relocate(diagnostic.location)
         first = self._relocate(diagnostic.related_location) if diagnostic.related_location else None
         is_exact = self.scalars[diagnostic.location.file].start is not None
         width = diagnostic.width if is_exact else 1
-        return evolve(
+        return replace(
             diagnostic, location=location, related_location=first, width=width, line=self.lines[location.line - 1]
         )
 
@@ -108,8 +107,7 @@ def is_manifest(text: str) -> bool:
     return (_JSON_KIND if text.lstrip().startswith("{") else _KIND).search(text) is not None
 
 
-@frozen
-class Manifests:
+class Manifests(Struct, frozen=True):
     """The ConfigMaps of a text that contain configurations and policies.
 
     ``mounted`` are the ConfigMaps that the pods of a DaemonSet mount, for each DaemonSet in the text.
@@ -230,7 +228,7 @@ def _read_manifest(tree: MapNode, file: str, lines: tuple[str, ...]) -> Manifest
     nodes = {name: node for name, key in names.items() if (node := node_of(key)) is not None}
     labels = _find(tree, "metadata", "labels")
     ignored = [
-        evolve(ignored_file_warning(key, entry.key, len(key)), line=lines[entry.key.line - 1])
+        replace(ignored_file_warning(key, entry.key, len(key)), line=lines[entry.key.line - 1])
         for key, entry in entries
         if isinstance(entry.value, ScalarNode) and is_ignored_config(key, entry.value.text)
     ]

@@ -5,7 +5,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.decode.values import ValueDecoder, integer, is_set, items
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError, sort_unique
@@ -23,8 +23,7 @@ from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.read_rules import ReadRules
 
 
-@frozen
-class LoadedPolicy:
+class LoadedPolicy(Struct, frozen=True):
     """A policy, the directories to watch for changes of its file, and the warnings about it."""
 
     policy: Policy

@@ -6,7 +6,7 @@ Each rule of :data:`_RULES` yields the needs of a resource; a probe kind describ
 
 from collections.abc import Callable, Iterable, Iterator
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.health.probes import kind_of
 from genplug.spec.location import SourceLocation
@@ -14,8 +14,7 @@ from genplug.spec.model import Config, Resource
 from genplug.spec.privileges import Need, NeedKind, find_hidden_path, find_read_needs
 
 
-@frozen
-class Provision:
+class Provision(Struct, frozen=True):
     """How an administrator provides what a need asks for.
 
     ``title`` names what is needed. ``chart`` is the value of the chart, ``systemd`` the setting of the unit, and

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 import yaml
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.diagnostics import Diagnostics, TooManyErrorsError
 from genplug.config.scalars import Scalar, resolve_scalar
@@ -27,8 +28,7 @@ _DIVIDE = "use globs and 'defaults' instead of repetitions, or move parts to fil
 _BLOCK_END = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 
 
-@frozen
-class Dialect:
+class Dialect(Struct, frozen=True):
     """The rules of a reader of YAML: those of genplug for its files, or those of Helm for a values file.
 
     ``resolve`` returns the value of an unquoted scalar, and ``format`` the text for a value and the text that is
@@ -43,8 +43,7 @@ class Dialect:
 OWN_DIALECT = Dialect()
 
 
-@frozen
-class ScalarNode:
+class ScalarNode(Struct, frozen=True):
     """A scalar: its value, its text, and the text as written in ``written`` if a dialect changes it.
 
     ``start`` is the location of the first character of the text if the file contains the text verbatim: on one line
@@ -66,24 +65,21 @@ class ScalarNode:
         return SourceLocation(self.start.file, line, self.start.column + offset - line_start)
 
 
-@frozen
-class ListNode:
+class ListNode(Struct, frozen=True):
     """A list of nodes."""
 
     location: SourceLocation
     items: tuple["Node", ...]
 
 
-@frozen
-class MapEntry:
+class MapEntry(Struct, frozen=True):
     """The location of a key, and its value."""
 
     key: SourceLocation
     value: "Node"
 
 
-@frozen
-class MapNode:
+class MapNode(Struct, frozen=True):
     """A mapping in the order of the file."""
 
     location: SourceLocation
@@ -186,7 +182,7 @@ def attach_source_lines(diagnostics: Iterable[Diagnostic], texts: Mapping[str, s
     for diagnostic in diagnostics:
         source = lines.get(diagnostic.location.file, [])
         number = diagnostic.location.line - 1
-        yield evolve(diagnostic, line=source[number] if number < len(source) else "")
+        yield replace(diagnostic, line=source[number] if number < len(source) else "")
 
 
 def _merge_bases(value: Node) -> dict[str, MapEntry]:
@@ -208,8 +204,7 @@ class _UnusableError(Exception):
         self.hint = hint
 
 
-@frozen
-class _Anchored:
+class _Anchored(Struct, frozen=True):
     """The node of an anchor, and what each of its aliases adds: nodes and levels."""
 
     node: Node

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from genplug.config.diagnostics import Diagnostics
 from genplug.spec.location import SourceLocation
@@ -26,8 +26,7 @@ class Kind(StrEnum):
     """The configuration expresses this part in another way, or does not need it."""
 
 
-@frozen
-class Remark:
+class Remark(Struct, frozen=True):
     """A thing about the source that its author should know.
 
     ``message`` is what and why, ``action`` what to do instead, ``key`` the path of keys in the source. ``resource`` is
@@ -49,13 +48,12 @@ class Remark:
         return self.kind is not Kind.NOTE
 
 
-@define
-class Draft:
+class Draft(Struct):
     """A resource under construction."""
 
     name: str
     location: SourceLocation
-    body: Body = field(factory=lambda: {"devices": []})
+    body: Body = field(default_factory=lambda: {"devices": []})
 
     def add_source(self, source: Body) -> Path:
         """Add an entry of ``devices``, and return its path."""
@@ -68,16 +66,15 @@ class Draft:
         return allocate.setdefault(key, [] if key in ("mounts", "cdiDevices") else {})
 
 
-@define
-class Report:
+class Report(Struct):
     """Collects the resources, the remarks, the errors of the source, and what a policy must allow."""
 
     file: str
     diagnostics: Diagnostics
     plugin: str = ""
-    drafts: list[Draft] = field(factory=list)
-    remarks: list[Remark] = field(factory=list)
-    policy: dict[str, dict[str, list[Any]]] = field(factory=dict)
+    drafts: list[Draft] = []
+    remarks: list[Remark] = []
+    policy: dict[str, dict[str, list[Any]]] = {}
 
     def add(self, draft: Draft) -> None:
         """Add a resource; a second resource of the same name is left out."""
@@ -121,8 +118,7 @@ class Report:
         allowed.extend(value for value in values if value not in allowed)
 
 
-@frozen
-class Conversion:
+class Conversion(Struct, frozen=True):
     """The result: a configuration that genplug accepts, the policy that it needs, and the remarks.
 
     ``plugin`` is the name of the format, for example ``sriov``. A ``policy`` of None means that the default policy

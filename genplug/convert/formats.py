@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError
 from genplug.config.foreign_files import find_foreign_file, is_helm_template
@@ -14,8 +14,7 @@ from genplug.convert.sources import Source, find, read_source, walk
 from genplug.spec.diagnostic import ErrorCode
 
 
-@frozen
-class Format:
+class Format(Struct, frozen=True):
     """A format of another device plugin.
 
     ``name`` is the argument of ``--from``, ``title`` the name of the plugin, and ``guide`` the page in

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.yaml_tree import ListNode, MapNode, ScalarNode
 from genplug.convert.conversion import Body, Draft, Path, Report
@@ -97,8 +97,7 @@ def _read_option(option: Option, report: Report) -> list[Section]:
     return []
 
 
-@frozen
-class _Path:
+class _Path(Struct, frozen=True):
     """An entry of ``paths``: the glob in the form of genplug, and the other keys."""
 
     section: Section

@@ -7,7 +7,7 @@ health probes are those of the recipes nvidia-gpu, nvidia-gpu-shared and nvidia-
 from collections.abc import Iterator
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.yaml_tree import ListNode, MapEntry, MapNode, ScalarNode
 from genplug.convert.conversion import Body, Draft, Kind, Report
@@ -139,8 +139,7 @@ def _build_tree(value: dict[str, Any], source: Source) -> MapNode:
     return MapNode(source.start, entries)
 
 
-@frozen
-class _Sharing:
+class _Sharing(Struct, frozen=True):
     """How a resource of the plugin is shared."""
 
     section: Section

@@ -7,7 +7,7 @@ plugins ignore it.
 import re
 from collections.abc import Iterator, Sequence
 
-from attrs import define, field
+from msgspec import Struct
 
 from genplug.config.schema import did_you_mean
 from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode
@@ -34,14 +34,13 @@ def is_null(node: Node | None) -> bool:
     return node is None or (isinstance(node, ScalarNode) and node.value is None)
 
 
-@define
-class Section:
+class Section(Struct):
     """A mapping of a foreign file, at a path of keys; ``read`` are the keys that a converter has read."""
 
     tree: MapNode
     report: Report
     path: str = ""
-    read: dict[str, None] = field(factory=dict)
+    read: dict[str, None] = {}
 
     @property
     def location(self) -> SourceLocation:

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.manifest import MAX_BYTES
@@ -20,8 +21,7 @@ _OPTION = re.compile(r"--?(?P<name>[A-Za-z][\w.-]*)(?P<equals>=)?")
 _FILE = re.compile(r"\.(?:ya?ml|json)\Z")
 
 
-@frozen
-class Option:
+class Option(Struct, frozen=True):
     """An option of a command line: its name without dashes, and its value, or None for a switch."""
 
     name: str
@@ -34,8 +34,7 @@ class Option:
         return "true" if self.value is None else self.value.text
 
 
-@frozen
-class Program:
+class Program(Struct, frozen=True):
     """A container of a workload: its name, its image, its words and its environment variables."""
 
     name: str
@@ -64,8 +63,7 @@ class Program:
         return found
 
 
-@frozen
-class Source:
+class Source(Struct, frozen=True):
     """The content of a file.
 
     - ``trees``: documents that are not Kubernetes objects, and the parsed files in ConfigMaps.
@@ -77,10 +75,10 @@ class Source:
     trees: tuple[Node, ...]
     objects: tuple[MapNode, ...]
     programs: tuple[Program, ...]
-    start: SourceLocation = field()
 
-    @start.default
-    def _default_start(self) -> SourceLocation:
+    @property
+    def start(self) -> SourceLocation:
+        """The start of the file."""
         return SourceLocation(self.file, 1, 1)
 
     def kinds(self, group: str) -> list[MapNode]:
@@ -113,7 +111,7 @@ def parse_nested(scalar: ScalarNode, diagnostics: Diagnostics) -> Node | None:
     nested = Diagnostics()
     documents = parse_documents(scalar.text, scalar.location.file, nested, MAX_BYTES, MAX_VALUES, dialect=DIALECT)
     for diagnostic in nested.found:
-        _add(diagnostics, evolve(diagnostic, location=_relocate(scalar, diagnostic.location), width=1))
+        _add(diagnostics, replace(diagnostic, location=_relocate(scalar, diagnostic.location), width=1))
     return _relocate_tree(documents[0], scalar) if documents else None
 
 
@@ -151,7 +149,7 @@ def map_locations(node: Node, change: Callable[[SourceLocation], SourceLocation]
     if isinstance(node, ListNode):
         return ListNode(change(node.location), tuple(map_locations(item, change) for item in node.items))
     start = None if node.start is None else change(node.start)
-    return evolve(node, location=change(node.location), start=start)
+    return replace(node, location=change(node.location), start=start)
 
 
 def _add(diagnostics: Diagnostics, found: Diagnostic) -> None:

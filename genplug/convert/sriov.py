@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.yaml_tree import MapNode, ScalarNode
 from genplug.convert.conversion import Body, Draft, Path, Report
@@ -93,8 +93,7 @@ def _convert_entry(entry: Section, prefix: str, report: Report) -> None:
         report.add(draft)
 
 
-@frozen
-class _Functions:
+class _Functions(Struct, frozen=True):
     """A selection of functions: the conditions on their physical function and their number."""
 
     where: Body

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from msgspec import Struct
 
 from genplug.convert.texts import escape_condition
 from genplug.spec.location import TextSyntaxError
@@ -39,8 +39,7 @@ class RuleSyntaxError(TextSyntaxError):
     """A rule that Akri refuses."""
 
 
-@frozen
-class Filter:
+class Filter(Struct, frozen=True):
     """A comparison of a rule: the field, its key in braces, the value, and whether they must differ."""
 
     name: str
@@ -113,14 +112,13 @@ def _parse_filter(rule: str, start: int) -> tuple[Filter, int]:
     return Filter(name, key, rule[position + 1 : end], operator[0] == "!="), end + 1
 
 
-@define
-class Conditions:
+class Conditions(Struct):
     """The globs, attributes and conditions for a rule, and what cannot be expressed: what and why, what to do."""
 
     globs: tuple[str, ...] = ()
-    attributes: dict[str, Any] = field(factory=dict)
-    where: dict[str, Any] = field(factory=dict)
-    problems: list[tuple[str, str]] = field(factory=list)
+    attributes: dict[str, Any] = {}
+    where: dict[str, Any] = {}
+    problems: list[tuple[str, str]] = []
 
     def add(self, attribute: str, condition: Any) -> None:  # noqa: ANN401 - a condition of 'where'
         """Add a condition; a second condition on an attribute applies to a copy of the attribute."""

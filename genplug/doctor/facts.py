@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.agent.settings import Settings
 
 Fact = TypeVar("Fact")
 
 
-@frozen
-class Unknown:
+class Unknown(Struct, frozen=True):
     """A fact that could not be determined, with the reason."""
 
     reason: str
@@ -36,8 +35,7 @@ def require(fact: Known[Fact]) -> Fact:
     return fact
 
 
-@frozen
-class Machine:
+class Machine(Struct, frozen=True):
     """The examined machine: the settings of the agent, and where this process sees the file systems of its own kernel.
 
     ``is_archive`` is whether ``--root`` is an archive of ``genplug capture``, which has neither a kernel nor processes.
@@ -49,8 +47,7 @@ class Machine:
     sys: Path = Path("/sys")
 
 
-@frozen
-class PluginsDirectory:
+class PluginsDirectory(Struct, frozen=True):
     """The directory of the device plugin sockets.
 
     ``error`` is why the agent cannot use it, empty if it can. ``sockets`` are the names of all sockets in it, and
@@ -62,16 +59,14 @@ class PluginsDirectory:
     is_locked: bool = False
 
 
-@frozen
-class Socket:
+class Socket(Struct, frozen=True):
     """A socket of the kubelet: its path, and why it cannot be used, empty if it accepts a connection."""
 
     path: Path
     error: str = ""
 
 
-@frozen
-class Kubelet:
+class Kubelet(Struct, frozen=True):
     """The configuration of the kubelet, as far as it is readable.
 
     ``root_dir`` is the ``--root-dir`` of the process, empty if the process is not visible. ``features`` are the feature
@@ -83,8 +78,7 @@ class Kubelet:
     features: Mapping[str, bool] = {}
 
 
-@frozen
-class Process:
+class Process(Struct, frozen=True):
     """The identity and the limits of this process.
 
     ``capabilities`` are the numbers of its effective capabilities (linux/capability.h). ``open_files`` is the soft
@@ -100,16 +94,14 @@ class Process:
     """The SELinux context or the AppArmor profile, empty without either."""
 
 
-@frozen
-class SecurityModules:
+class SecurityModules(Struct, frozen=True):
     """The active security modules: SELinux is ``enforcing``, ``permissive`` or empty."""
 
     selinux: str = ""
     has_apparmor: bool = False
 
 
-@frozen
-class Inotify:
+class Inotify(Struct, frozen=True):
     """The limits of inotify for the user of this process, and their use by the visible processes of that user.
 
     ``error`` is why a watch cannot be created now, empty if it can. ``is_complete`` is whether all visible processes
@@ -124,8 +116,7 @@ class Inotify:
     error: str = ""
 
 
-@frozen
-class Mount:
+class Mount(Struct, frozen=True):
     """A mount of this process (proc_pid_mountinfo(5)): where, of which type, its options and its propagation."""
 
     target: str
@@ -135,8 +126,7 @@ class Mount:
     """Whether a mount that is made later on the host appears below it: it is shared or a slave."""
 
 
-@frozen
-class CgroupLimit:
+class CgroupLimit(Struct, frozen=True):
     """A limit of the cgroup of this process or of a cgroup above it, and the use; None without a limit."""
 
     limit: int | None
@@ -144,8 +134,7 @@ class CgroupLimit:
     file: str = ""
 
 
-@frozen
-class Clock:
+class Clock(Struct, frozen=True):
     """The clock: seconds since the epoch, and what it is compared with.
 
     ``built_at`` is the newest file of genplug, and ``newest_file`` the newest of the files of the kubelet and of the
@@ -159,8 +148,7 @@ class Clock:
     is_synchronized: bool | None = None
 
 
-@frozen
-class Runtime:
+class Runtime(Struct, frozen=True):
     """The container runtime.
 
     ``name`` is ``containerd``, ``CRI-O`` or empty. ``has_cdi`` is whether it injects CDI devices, None if its
@@ -176,8 +164,7 @@ class Runtime:
     """Configuration files that cannot be read, each with the reason."""
 
 
-@frozen
-class ConfiguredResource:
+class ConfiguredResource(Struct, frozen=True):
     """A resource of the configuration and what this machine has for it. ``reasons`` are those for missing devices."""
 
     name: str
@@ -188,8 +175,7 @@ class ConfiguredResource:
     reasons: tuple[str, ...] = ()
 
 
-@frozen
-class Needs:
+class Needs(Struct, frozen=True):
     """The needs of a configuration. ``programs`` are those that probes and ``preStart`` run."""
 
     kernel_log: bool = False
@@ -210,8 +196,7 @@ class Needs:
     devices: int = 0
 
 
-@frozen
-class Configuration:
+class Configuration(Struct, frozen=True):
     """The configuration on this machine. With ``errors``, nothing else is known.
 
     ``stalls`` are operations that hang, and ``program_errors`` why programs cannot be run.
@@ -225,8 +210,7 @@ class Configuration:
     needs: Needs = Needs()
 
 
-@frozen
-class Facts:
+class Facts(Struct, frozen=True):
     """All facts. ``registered`` are the device IDs of each resource that the kubelet has recorded in its checkpoint."""
 
     machine: Machine

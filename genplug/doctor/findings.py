@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug import __version__
 from genplug.doctor.facts import Facts, UnknownFactError
@@ -19,8 +19,7 @@ class Severity(Enum):
     ERROR = "error"
 
 
-@frozen
-class Observation:
+class Observation(Struct, frozen=True):
     """The fact that a check found, and what to do; ``action`` can be empty for ``ok`` and ``unknown``."""
 
     severity: Severity
@@ -51,8 +50,7 @@ def error(found: str, action: str) -> Observation:
 Function: TypeAlias = Callable[[Facts], Iterator[Observation]]
 
 
-@frozen
-class Check:
+class Check(Struct, frozen=True):
     """A check: its stable name, its group, what it examines, why that matters, and its function."""
 
     name: str
@@ -70,8 +68,7 @@ class Check:
         return tuple(Finding(self, observation) for observation in observations)
 
 
-@frozen
-class Finding:
+class Finding(Struct, frozen=True):
     """An observation of a check."""
 
     check: Check
@@ -116,8 +113,7 @@ def run_checks(checks: Sequence[Check], facts: Facts) -> tuple[Finding, ...]:
     return tuple(finding for check in checks for finding in check.run(facts))
 
 
-@frozen
-class Report:
+class Report(Struct, frozen=True):
     """All findings; the machine is ready if none is an error. ``node`` is the name of the Kubernetes node."""
 
     findings: tuple[Finding, ...]

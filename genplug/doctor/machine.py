@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 
-from attrs import evolve
+from msgspec.structs import replace
 
 import genplug
 from genplug.doctor.facts import (
@@ -222,7 +222,7 @@ def _lowest_limit(machine: Machine, controller: str, file: str, file_v1: str, un
             limit = parse_limit(read_text(directory / name), unlimited)
             if limit is not None and (lowest.limit is None or limit < lowest.limit):
                 lowest = CgroupLimit(limit, file=str(directory / name))
-                lowest = evolve(lowest, used=parse_limit(read_text(directory / used_name), unlimited))
+                lowest = replace(lowest, used=parse_limit(read_text(directory / used_name), unlimited))
     return lowest
 
 

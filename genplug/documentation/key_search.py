@@ -11,11 +11,12 @@ from functools import cache
 from typing import Any
 
 import yaml
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.config.schema import VALUES_SCHEMA, schema_text
 from genplug.documentation.keys import RESOURCE, Schema, inline, load_schema, resolve
 from genplug.documentation.pages import read_source
+from genplug.struct_values import hide_in_repr
 
 DOCUMENTS = {"config": "genplug", "policy": "genplug-policy", "values": "values"}
 """The documents with keys, and the name of the schema of each."""
@@ -25,8 +26,8 @@ _INDEX = re.compile(r"\[[^\[\]]*\]")
 _MISSING = object()
 
 
-@frozen
-class FoundKey:
+@hide_in_repr("root")
+class FoundKey(Struct, frozen=True):
     """A key: its document, its path with ``[]`` for items of lists and ``*`` for names in maps, and its schema.
 
     ``root`` is the schema of the document. ``default`` is the default as YAML, or None if the key has none.
@@ -35,7 +36,7 @@ class FoundKey:
     document: str
     path: str
     schema: Schema
-    root: Schema = field(repr=False)
+    root: Schema
     is_required: bool = False
     default: str | None = None
 

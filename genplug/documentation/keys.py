@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import yaml
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.schema import schema_text
 
@@ -15,8 +15,7 @@ Schema = Mapping[str, Any]
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`]|genplug )")
 
 
-@frozen
-class Key:
+class Key(Struct, frozen=True):
     """A key that a JSON Schema describes.
 
     ``path`` is the path of the key as the pages show it, and ``section`` that of the object that has the key.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 SOURCES = {
     "errors.md": "docs/reference",
@@ -17,8 +17,7 @@ SOURCES = {
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 
 
-@frozen
-class Section:
+class Section(Struct, frozen=True):
     """A section of a page: its heading and its Markdown."""
 
     heading: str

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.documentation.key_search import DOCUMENTS, list_all_keys
 from genplug.documentation.markdown import strip_inline
@@ -39,8 +39,7 @@ KIND_HEADINGS = {
 }
 
 
-@frozen
-class Topic:
+class Topic(Struct, frozen=True):
     """A topic: its name, a line about it, and its documentation as Markdown."""
 
     kind: Kind

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from attrs import define, frozen
+from msgspec import Struct
 
 from genplug.hardware.attributes.custom import AttributeLimitError
 from genplug.hardware.attributes.lazy import LazyAttributes
@@ -46,8 +46,7 @@ _EXPECTED_KINDS: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
 }
 
 
-@define
-class _Comparisons:
+class _Comparisons(Struct):
     """Counts the comparisons of a scan with patterns: paths with ``exclude``, and values with ``where``."""
 
     count: int = 0
@@ -69,8 +68,7 @@ class _Comparisons:
             raise SearchLimitError(f"{reason}, the maximum; use fewer patterns, or globs that match fewer paths")
 
 
-@frozen
-class Candidates:
+class Candidates(Struct, frozen=True):
     """The candidates of a resource in the order of sources, globs and paths, symlinks last; and the rest.
 
     Several candidates can be the same device node. :mod:`~genplug.hardware.identities` decides which path names it.

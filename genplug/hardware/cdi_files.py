@@ -23,7 +23,7 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import yaml
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host, printable
@@ -47,8 +47,7 @@ class InvalidCdiFileError(Exception):
     """A CDI file with an error; the text is a clause that follows the name of the file."""
 
 
-@frozen
-class CdiFile:
+class CdiFile(Struct, frozen=True):
     """The qualified names of the devices that a CDI file defines, or its error as a clause that follows its name."""
 
     devices: frozenset[str] = frozenset()
@@ -60,8 +59,7 @@ _PARSED: dict[bytes, CdiFile] = {}
 """Results by the digest of the content, the oldest first. Scans of several resources read the same files."""
 
 
-@frozen
-class CdiDevices:
+class CdiDevices(Struct, frozen=True):
     """The CDI devices of a node.
 
     - ``directories``: the directories that the runtime reads, as configured, by increasing priority.
@@ -72,9 +70,9 @@ class CdiDevices:
     """
 
     directories: tuple[str, ...]
-    files: Mapping[str, str] = field(factory=dict)
-    conflicts: Mapping[str, tuple[str, ...]] = field(factory=dict)
-    errors: Mapping[str, str] = field(factory=dict)
+    files: Mapping[str, str] = {}
+    conflicts: Mapping[str, tuple[str, ...]] = {}
+    errors: Mapping[str, str] = {}
     is_visible: bool = True
 
     def undefined_reason(self, name: str) -> str:

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.devices import same_node_reason
 from genplug.hardware.host import printable
@@ -19,8 +19,7 @@ from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
 
 
-@frozen
-class Resolution:
+class Resolution(Struct, frozen=True):
     """The devices of all resources after each thing has one owner, and the ledger for the next scan."""
 
     devices: Mapping[str, tuple[Device, ...]]

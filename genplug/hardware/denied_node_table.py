@@ -8,14 +8,13 @@ name that the kernel gives its node in /dev.
 import re
 from collections.abc import Iterator, Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 ANY_MINOR = range(1 << 20)
 """Every minor number."""
 
 
-@frozen
-class DeniedNode:
+class DeniedNode(Struct, frozen=True):
     """Character devices that are denied for one reason.
 
     - ``name``: how a policy names the entry: the path or paths of its nodes.
@@ -265,8 +264,7 @@ ACTIVE_CONSOLE = next(entry for entry in EXPOSES_HOST if entry.name == "active c
 USB_STORAGE = next(entry for entry in ACCESSES_STORAGE if entry.name == "USB storage")
 
 
-@frozen
-class NodeIndex:
+class NodeIndex(Struct, frozen=True):
     """The entries of a table, by what identifies a node."""
 
     by_major: Mapping[int, tuple[tuple[range, DeniedNode], ...]]

@@ -6,7 +6,7 @@ driver, because a name can be chosen freely when a node is created.
 
 from functools import lru_cache
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.denied_node_table import (
     ACCESSES_STORAGE,
@@ -64,8 +64,7 @@ def denied_node_error(info: PathInfo, policy: Policy, host: Host) -> str:
     return policy.device_error(info.resolved)
 
 
-@frozen
-class _Identity:
+class _Identity(Struct, frozen=True):
     """The facts by which the kernel identifies a character device; a text is empty if the fact is not known."""
 
     directory: str = ""

@@ -6,7 +6,7 @@ With them, a change of one name in ``/dev`` causes a scan of the affected resour
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from genplug.spec.globs import Segment
 
@@ -14,8 +14,7 @@ Changes: TypeAlias = Mapping[str, frozenset[str]]
 """Changed entry names by directory; an empty set of names means that any entry may have changed."""
 
 
-@frozen
-class DirectoryDependency:
+class DirectoryDependency(Struct, frozen=True):
     """The relevant entry names of a directory: literal names, names that match a pattern, or any name."""
 
     names: frozenset[str] = frozenset()
@@ -29,13 +28,12 @@ class DirectoryDependency:
         return any(pattern.matches(name) for pattern in self.patterns for name in names)
 
 
-@define
-class Dependencies:
+class Dependencies(Struct):
     """Collects the dependencies of one scan, by directory (without symlinks, the root as ``/``)."""
 
-    names: dict[str, set[str]] = field(factory=dict)
-    patterns: dict[str, set[Segment]] = field(factory=dict)
-    anything: set[str] = field(factory=set)
+    names: dict[str, set[str]] = {}
+    patterns: dict[str, set[Segment]] = {}
+    anything: set[str] = field(default_factory=set)
 
     @property
     def directories(self) -> frozenset[str]:
@@ -96,8 +94,7 @@ def with_ancestors(paths: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-@frozen
-class ChangeSet:
+class ChangeSet(Struct, frozen=True):
     """The paths that changes can affect.
 
     A dependency is a path, or a directory with a trailing ``/``, which stands for the names in it. A change affects the

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.hardware.cdi_files import CdiDevices, read_cdi_devices
 from genplug.hardware.cdi_references import cdi_faults
@@ -26,23 +27,20 @@ MAX_SLICES = 1000
 """The maximum number of slices of a device, equal to the maximum of ``replicas``."""
 
 
-@frozen
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """The reason why a candidate or a group is left out. ``is_misnamed``: its resource name would be invalid."""
 
     reason: str
     is_misnamed: bool = False
 
 
-@frozen
-class _Group:
+class _Group(Struct, frozen=True):
     key: str
     is_node_name: bool
     candidates: tuple[Candidate, ...]
 
 
-@frozen
-class BuiltDevices:
+class BuiltDevices(Struct, frozen=True):
     """The devices of a resource in claim order, and the outcome of every candidate that is part of none of them.
 
     ``extra_dependencies`` are the dependencies of the devices that are not candidates.
@@ -101,7 +99,7 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
                 continue
             same = f"has the same ID '{device.id}'"
             fault = f"{', '.join(paths)} ({device.location}) {same}; write an 'id' template that differs between them"
-            devices[device.id] = evolve(first, faults=(*first.faults, fault))
+            devices[device.id] = replace(first, faults=(*first.faults, fault))
             duplicate = LeftOut(f"{', '.join(first.candidates)} {same}")
             left_out += (_outcome_left_out(resource, source, candidate, duplicate) for candidate in group.candidates)
     return BuiltDevices(tuple(devices.values()), tuple(left_out), builder.extra_dependencies, tuple(stalls))
@@ -149,8 +147,7 @@ def _group_candidates(
     return keyed, left_out
 
 
-@frozen
-class _DeviceBuilder:
+class _DeviceBuilder(Struct, frozen=True):
     """Builds devices from groups and collects their dependencies that are not candidates."""
 
     resource: Resource

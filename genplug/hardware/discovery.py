@@ -6,7 +6,7 @@ resource. :func:`select_scans` returns the resources that a change can affect.
 
 from collections.abc import Mapping
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.candidates import find_candidates
@@ -142,7 +142,7 @@ def build_inventory(
     resolution = resolve_conflicts(config.resources, ordered, ledger or Ledger(NO_USAGE), now)
     histories = _update_histories(config, resolution, now)
     inventory = _build_named_inventory(config, ordered, resolution, previous, histories, now)
-    return inventory, evolve(resolution.ledger, names=histories)
+    return inventory, replace(resolution.ledger, names=histories)
 
 
 def _update_histories(config: Config, resolution: Resolution, now: float) -> Mapping[str, NameHistory]:

@@ -5,7 +5,7 @@ It reads the attributes again, because a scan does not keep the files that they 
 
 from collections.abc import Iterator
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.attributes.custom import AttributeLimitError
 from genplug.hardware.attributes.lazy import LazyAttributes
@@ -17,8 +17,7 @@ from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
 
 
-@frozen
-class CheckedCondition:
+class CheckedCondition(Struct, frozen=True):
     """A condition of ``where``: its text, whether the candidate passed, the values found and their file."""
 
     condition: str
@@ -27,8 +26,7 @@ class CheckedCondition:
     origin: str
 
 
-@frozen
-class ExplainedAttribute:
+class ExplainedAttribute(Struct, frozen=True):
     """An attribute that the configuration uses; without values it does not exist for the candidate."""
 
     name: str
@@ -36,8 +34,7 @@ class ExplainedAttribute:
     origin: str
 
 
-@frozen
-class CandidateExplanation:
+class CandidateExplanation(Struct, frozen=True):
     """A candidate: the configured resource and source that found it, its outcome, and the reason."""
 
     path: str

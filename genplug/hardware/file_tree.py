@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 from typing import TypeAlias
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.scan_errors import SearchLimitError, raise_system_limit
 from genplug.spec.globs import Glob, Segment
 from genplug.spec.limits import MAX_MATCHES, MAX_SEARCHED_ENTRIES
 from genplug.spec.natural_sort import natural_sort_key
+from genplug.struct_values import compare_without, hide_in_repr
 
 _LITERAL_START = re.compile(r"[^*?[]*")
 _LINK_COST = 20
@@ -48,8 +49,7 @@ def _ignore_access(_access: Access, _path: str) -> None:
     """Record nothing."""
 
 
-@frozen
-class GlobResult:
+class GlobResult(Struct, frozen=True):
     """The matches of a glob in natural order, and the dependencies of the result."""
 
     paths: tuple[str, ...]
@@ -61,8 +61,7 @@ class GlobResult:
         return self.dependencies.directories
 
 
-@frozen
-class Entry:
+class Entry(Struct, frozen=True):
     """An entry of a directory, as the directory listing describes it, without stat."""
 
     name: str
@@ -70,8 +69,9 @@ class Entry:
     is_directory: bool
 
 
-@frozen
-class FileTree:
+@compare_without("_symlink_free", "_missing", "_listings")
+@hide_in_repr("_symlink_free", "_missing", "_listings")
+class FileTree(Struct, frozen=True):
     """The files under ``prefix``, which is empty for the real root.
 
     With ``is_cached``, each directory is listed once; such a tree is for one scan only, and its methods raise a
@@ -82,11 +82,11 @@ class FileTree:
     prefix: str
     is_cached: bool = False
     recorder: AccessRecorder = _ignore_access
-    _symlink_free: set[str] = field(factory=set, init=False, eq=False, repr=False)
+    _symlink_free: set[str] = field(default_factory=set)
     """Directories whose paths contain no symlink."""
-    _missing: dict[str, tuple[str, str]] = field(factory=dict, init=False, eq=False, repr=False)
+    _missing: dict[str, tuple[str, str]] = {}
     """Missing directories, with the directory and entry name that do not exist."""
-    _listings: dict[str, tuple[Entry, ...]] = field(factory=dict, init=False, eq=False, repr=False)
+    _listings: dict[str, tuple[Entry, ...]] = {}
 
     def resolve(self, path: str, dependencies: Dependencies) -> tuple[str, os.stat_result]:
         """Return the resolved path and its stat result; add the dependencies, also if this raises.
@@ -217,8 +217,7 @@ class FileTree:
         return GlobResult(tuple(sorted(walk.paths, key=natural_sort_key)), walk.dependencies)
 
 
-@frozen
-class _Walk:
+class _Walk(Struct, frozen=True):
     """A search for a glob: the matching ``paths`` so far, and their ``dependencies``.
 
     In all methods, ``path`` is a directory as the glob spells it, and ``at`` is the resolved directory.
@@ -226,11 +225,11 @@ class _Walk:
 
     tree: FileTree
     text: str
-    paths: set[str] = field(factory=set)
-    dependencies: Dependencies = field(factory=Dependencies)
-    _searched: set[tuple[str, tuple[Segment, ...]]] = field(factory=set)
+    paths: set[str] = field(default_factory=set)
+    dependencies: Dependencies = field(default_factory=Dependencies)
+    _searched: set[tuple[str, tuple[Segment, ...]]] = field(default_factory=set)
     """Where a search below any number of directories began, and what it searched for; two of these may overlap."""
-    _entries: list[int] = field(factory=lambda: [0])
+    _entries: list[int] = field(default_factory=lambda: [0])
 
     def _list(self, at: str) -> tuple[Entry, ...]:
         """Return the entries of a directory, and count them.

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import evolve, field, frozen
+from msgspec import Struct, field
+from msgspec.structs import force_setattr, replace
 
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.file_tree import (
@@ -30,6 +31,7 @@ from genplug.hardware.inventory import Kind, PathInfo
 from genplug.hardware.kernel_modules import missing_node_hint
 from genplug.spec.globs import Glob
 from genplug.spec.natural_sort import natural_sort_key
+from genplug.struct_values import compare_without, hide_in_repr
 
 STAND_INS_MARKER = ".genplug-stand-ins"
 """If a root other than ``/`` contains this file, regular files stand in for device nodes (tests, demo, archives)."""
@@ -54,8 +56,9 @@ _KINDS = {
 }
 
 
-@frozen
-class Host:
+@compare_without("environment", "_tree", "_dev_file_system", "_infos", "_dependencies", "_resolved", "_texts")
+@hide_in_repr("environment", "_tree", "_dev_file_system", "_infos", "_dependencies", "_resolved", "_texts")
+class Host(Struct, frozen=True):
     """The file system of the node under ``root``.
 
     With ``stand_ins``, a regular file with the content ``char MAJOR:MINOR`` or ``block MAJOR:MINOR`` replaces that
@@ -70,39 +73,33 @@ class Host:
     """
 
     root: Path = Path("/")
-    stand_ins: bool = field(default=False, kw_only=True)
-    is_archive: bool = field(default=False, kw_only=True)
-    is_cached: bool = field(default=False, kw_only=True)
-    recorder: AccessRecorder | None = field(default=None, kw_only=True)
-    environment: Mapping[str, str] = field(factory=lambda: os.environ, kw_only=True, eq=False, repr=False)
-    node_name: str | None = field(default=None, kw_only=True)
-    cdi_dirs: tuple[str, ...] = field(default=DEFAULT_CDI_DIRS, kw_only=True)
-    _tree: FileTree = field(init=False, eq=False, repr=False)
-    _dev_file_system: int | None = field(init=False, eq=False, repr=False)
-    _infos: dict[str, PathInfo | None] = field(factory=dict, init=False, eq=False, repr=False)
-    _dependencies: dict[str, Dependencies] = field(factory=dict, init=False, eq=False, repr=False)
-    _resolved: dict[tuple[str, Kind], str | None] = field(factory=dict, init=False, eq=False, repr=False)
-    _texts: dict[str, str | None] = field(factory=dict, init=False, eq=False, repr=False)
+    stand_ins: bool = False
+    is_archive: bool = False
+    is_cached: bool = False
+    recorder: AccessRecorder | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    node_name: str | None = None
+    cdi_dirs: tuple[str, ...] = DEFAULT_CDI_DIRS
+    _tree: FileTree = FileTree("")
+    _dev_file_system: int | None = None
+    _infos: dict[str, PathInfo | None] = {}
+    _dependencies: dict[str, Dependencies] = {}
+    _resolved: dict[tuple[str, Kind], str | None] = {}
+    _texts: dict[str, str | None] = {}
 
-    @_tree.default
-    def _tree_of_root(self) -> FileTree:
-        prefix = os.fspath(self.root).rstrip("/")
-        return (
-            FileTree(prefix, self.is_cached)
-            if self.recorder is None
-            else FileTree(prefix, self.is_cached, self.recorder)
-        )
-
-    @_dev_file_system.default
-    def _dev_file_system_of_root(self) -> int | None:
-        try:
-            return (self.root / "dev").lstat().st_dev
-        except OSError:
-            return None
-
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         if self.stand_ins and _is_real_root(self.root):
             raise ValueError("stand-ins for device nodes require a root other than /")
+        prefix = os.fspath(self.root).rstrip("/")
+        recorder = () if self.recorder is None else (self.recorder,)
+        force_setattr(self, "_tree", FileTree(prefix, self.is_cached, *recorder))
+        try:
+            force_setattr(self, "_dev_file_system", (self.root / "dev").lstat().st_dev)
+        except OSError:
+            force_setattr(self, "_dev_file_system", None)
+        # A changed copy of a host has caches of its own.
+        for name in ("_infos", "_dependencies", "_resolved", "_texts"):
+            force_setattr(self, name, {})
 
     @classmethod
     def at(
@@ -127,7 +124,7 @@ class Host:
 
     def cached(self) -> "Host":
         """Return this host with a cache, for one scan."""
-        return evolve(self, is_cached=True)
+        return replace(self, is_cached=True)
 
     def stat(self, path: str) -> PathInfo | None:
         """Return what is at a path, with all symlinks resolved, or None if it does not exist."""

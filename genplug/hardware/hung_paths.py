@@ -7,7 +7,7 @@ for it is lost until then. :class:`HungPaths` keeps a second thread from being l
 import threading
 import time
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.hardware.file_tree import Access
 from genplug.hardware.scan_errors import HangError
@@ -17,8 +17,7 @@ __all__ = ["HangError", "HungPaths", "Operation"]
 _NAMES = {Access.STAT: "stat", Access.LIST: "list", Access.READ: "read"}
 
 
-@frozen
-class Operation:
+class Operation(Struct, frozen=True):
     """A file operation that a thread has begun. ``started`` is monotonic seconds."""
 
     access: Access
@@ -31,14 +30,13 @@ class Operation:
         return HangError(f"{_NAMES[self.access]} of {self.path} does not return", self.started)
 
 
-@frozen
-class HungPaths:
+class HungPaths(Struct, frozen=True):
     """The current file operation of every thread, and the operations that hang. Safe to use from any thread."""
 
     # Plain tuples: a scan records tens of thousands of operations.
-    _current: dict[int, tuple[Access, str, float]] = field(factory=dict, init=False)
-    _limits: dict[int, tuple[float, float]] = field(factory=dict, init=False)
-    _hung: dict[tuple[Access, str], Operation] = field(factory=dict, init=False)
+    _current: dict[int, tuple[Access, str, float]] = {}
+    _limits: dict[int, tuple[float, float]] = {}
+    _hung: dict[tuple[Access, str], Operation] = {}
 
     def record(self, access: Access, path: str) -> None:
         """Record that this thread begins an operation.

@@ -20,7 +20,8 @@ Times are monotonic seconds.
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.hardware.inventory import Device
 from genplug.hardware.ledger import (
@@ -64,8 +65,7 @@ _WAITING = frozenset({Loss.HELD, Loss.MOVED, Loss.UNKNOWN})
 """The losses that end when the kubelet reports that no pod uses an ID."""
 
 
-@frozen
-class Denial:
+class Denial(Struct, frozen=True):
     """Why a device is left out: the ``thing``, the ``other`` owner, and that device if it is in the scan."""
 
     loss: Loss
@@ -145,8 +145,7 @@ def _same_things(device: Contender) -> set[Thing]:
     return {same for thing in device.things if thing[0] != "id" for same in (thing, *rivals_of(thing))}
 
 
-@frozen
-class _Assignment:
+class _Assignment(Struct, frozen=True):
     """An assignment in progress. ``contenders`` has the devices that lead to a thing or to a rival of it."""
 
     ledger: Ledger
@@ -154,8 +153,8 @@ class _Assignment:
     contenders: Mapping[Thing, Sequence[Contender]]
     holders: Mapping[Thing, Sequence[Holder]]
     part_owners: Mapping[Thing, Sequence[Contender]]
-    taken: dict[Thing, list[Contender]] = field(factory=dict)
-    denials: dict[Owner, Denial] = field(factory=dict)
+    taken: dict[Thing, list[Contender]] = {}
+    denials: dict[Owner, Denial] = {}
 
     def is_contested(self, device: Contender) -> bool:
         """Return whether another device leads, or a pod of another device may have led, to a thing of a device."""
@@ -229,11 +228,11 @@ class _Assignment:
             holders[owner] = Holder(owner, configured, device.names, things, kept, overlap, pool, former, device)
         for owner, previous in self.ledger.holders.items():
             if owner not in holders and (former := former_things(previous, frozenset(), now)):
-                holders[owner] = evolve(previous, things=frozenset(), former=former, contender=None)
+                holders[owner] = replace(previous, things=frozenset(), former=former, contender=None)
         waiting = {owner for owner, denial in self.denials.items() if denial.loss in _WAITING}
         waiting |= {owner for owner, holder in holders.items() if holder.things and self._is_stale(holder)}
         past = add_past_owners(self.ledger, holders, now)
-        return evolve(self.ledger, holders=bound_former(holders), waiting=frozenset(waiting), past_owners=past)
+        return replace(self.ledger, holders=bound_former(holders), waiting=frozenset(waiting), past_owners=past)
 
     def _find_denial(self, device: Contender) -> Denial | None:
         for thing in device.things:

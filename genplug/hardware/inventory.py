@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import TypeAlias
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.hardware.dependencies import Dependencies, DirectoryDependency
 from genplug.hardware.kernel_modules import missing_node_hint
@@ -17,6 +17,7 @@ from genplug.spec.location import SourceLocation
 from genplug.spec.model import DEFAULT_ACCESS, NodeAccess, Resource
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.template import Values
+from genplug.struct_values import compare_without, hide_in_repr
 
 
 class Kind(StrEnum):
@@ -45,8 +46,8 @@ Identity: TypeAlias = tuple[Kind, int, int] | str
 """The identity of a path: kind and numbers of a device node, else the path without symlinks."""
 
 
-@frozen
-class PathInfo:
+@compare_without("is_in_dev")
+class PathInfo(Struct, frozen=True):
     """The result of a stat of a path.
 
     ``resolved`` is the host path with all symlinks resolved. ``major`` and ``minor`` are 0 unless it is a device node.
@@ -56,7 +57,7 @@ class PathInfo:
     kind: Kind
     major: int = 0
     minor: int = 0
-    is_in_dev: bool = field(default=False, eq=False)
+    is_in_dev: bool = False
     """Whether the path is in the file system of ``/dev``, which always responds."""
 
     @property
@@ -79,8 +80,7 @@ class PathInfo:
         return self.numbers if self.is_device else self.resolved
 
 
-@frozen
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A path that a glob of a source matches; ``source`` counts from 0, ``found_by`` is the glob.
 
     ``reason`` is why it is left out, empty if it is not. ``links`` are the paths accessed to resolve it if it is or
@@ -95,7 +95,7 @@ class Candidate:
     reason: str = ""
     links: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
-    refusals: Mapping[str, str] = field(factory=dict)
+    refusals: Mapping[str, str] = {}
     """Why attributes have no value, for those whose file the policy does not allow to read."""
 
     @property
@@ -113,8 +113,7 @@ CandidatesBySource: TypeAlias = tuple[Mapping[str, Candidate], ...]
 """All examined paths, for each source of a resource."""
 
 
-@frozen
-class DeviceNode:
+class DeviceNode(Struct, frozen=True):
     """A device node that a container gets.
 
     ``path`` is the host path as found, possibly a symlink; ``container_path`` is the path in the container;
@@ -131,8 +130,7 @@ class DeviceNode:
     """Its owner, group and mode in the container."""
 
 
-@frozen
-class Device:
+class Device(Struct, frozen=True):
     """A schedulable device: the unit that the kubelet counts and a container gets.
 
     - ``id``: a DNS label of at most 63 characters, stable over restart and replug (``genplug.hardware.device_ids``).
@@ -168,8 +166,7 @@ def sort_devices(devices: Iterable[Device]) -> tuple[Device, ...]:
     return tuple(sorted(devices, key=lambda device: (natural_sort_key(device.key), device.id)))
 
 
-@frozen
-class CandidateOutcome:
+class CandidateOutcome(Struct, frozen=True):
     """The outcome of a path that a glob matches: part of ``device`` (an ID), or left out for ``reason``.
 
     ``is_misnamed`` is set if it is left out because its resource name would be invalid.
@@ -189,8 +186,7 @@ def leave_out(device: Device, reason: str, *, is_misnamed: bool = False) -> Iter
         yield CandidateOutcome(path, device.resource, device.location, None, reason, is_misnamed)
 
 
-@frozen
-class UnmatchedGlob:
+class UnmatchedGlob(Struct, frozen=True):
     """A glob without a match, which explains why a resource may have fewer devices than expected."""
 
     glob: str
@@ -204,8 +200,7 @@ class UnmatchedGlob:
         return f"nothing matches {self.glob} ({self.location})" + (f": {hint}" if hint else "")
 
 
-@frozen
-class DeviceConflict:
+class DeviceConflict(Struct, frozen=True):
     """Hardware or an ID that two devices claim. One gets it; the second is left out.
 
     ``location`` is that of the second device, ``resource`` the configured name of its resource.
@@ -221,8 +216,8 @@ PATH_SEPARATOR = ", "
 """Separates the paths of a device in the ``candidate`` of a stall."""
 
 
-@frozen
-class ScanStall:
+@compare_without("since", "is_system_limit", "is_search_limit")
+class ScanStall(Struct, frozen=True):
     """Why a part of a resource's scan is out of date.
 
     ``candidate`` is the path whose last known state is kept, empty if the whole scan of the resource could not finish.
@@ -236,10 +231,10 @@ class ScanStall:
     resource: str
     candidate: str
     reason: str
-    since: float | None = field(default=None, eq=False)
-    is_system_limit: bool = field(default=False, eq=False)
-    is_search_limit: bool = field(default=False, eq=False, kw_only=True)
-    is_known: bool = field(default=True, kw_only=True)
+    since: float | None = None
+    is_system_limit: bool = False
+    is_search_limit: bool = False
+    is_known: bool = True
 
     @classmethod
     def of(cls, resource: str, candidate: str, error: HangError, *, is_known: bool = True) -> "ScanStall":
@@ -248,8 +243,9 @@ class ScanStall:
         return cls(resource, candidate, str(error), error.since, is_limit, is_search_limit=is_search, is_known=is_known)
 
 
-@frozen
-class ResourceScan:
+@compare_without("extra_dependencies")
+@hide_in_repr("candidates_by_source", "extra_dependencies")
+class ResourceScan(Struct, frozen=True):
     """The scan of one resource, before conflicts between resources are resolved; devices are in claim order."""
 
     resource: Resource
@@ -259,9 +255,9 @@ class ResourceScan:
     unmatched_globs: tuple[UnmatchedGlob, ...]
     dependencies: Mapping[str, DirectoryDependency]
     """The dependencies of the result, by directory."""
-    candidates_by_source: CandidatesBySource = field(default=(), repr=False)
+    candidates_by_source: CandidatesBySource = ()
     """All examined paths."""
-    extra_dependencies: Dependencies = field(factory=Dependencies, eq=False, repr=False)
+    extra_dependencies: Dependencies = field(default_factory=Dependencies)
     """The dependencies of its devices that are not candidates; part of ``dependencies``."""
     stalls: tuple[ScanStall, ...] = ()
     """The parts that could not be scanned because a file operation hangs."""
@@ -292,8 +288,9 @@ class ResourceScan:
         )
 
 
-@frozen
-class Inventory:
+@compare_without("resources", "scans")
+@hide_in_repr("resources", "scans")
+class Inventory(Struct, frozen=True):
     """The result of a scan of all resources.
 
     - ``devices``: the devices of every resource, including resources without devices, in configuration order; devices
@@ -314,10 +311,10 @@ class Inventory:
     directories: frozenset[str]
     unmatched_globs: tuple[UnmatchedGlob, ...] = ()
     stalls: tuple[ScanStall, ...] = ()
-    resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)
-    scans: Mapping[str, ResourceScan] = field(factory=dict, eq=False, repr=False)
+    resources: Mapping[str, Resource] = {}
+    scans: Mapping[str, ResourceScan] = {}
     warnings: tuple[Diagnostic, ...] = ()
-    withheld: Mapping[tuple[str, str], str] = field(factory=dict)
+    withheld: Mapping[tuple[str, str], str] = {}
 
     @property
     def outcomes(self) -> tuple[CandidateOutcome, ...]:

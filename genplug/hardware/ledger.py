@@ -6,13 +6,15 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.hardware.device_ids import device_of_grant
 from genplug.hardware.inventory import Device
 from genplug.hardware.resource_naming import NameHistory
 from genplug.spec.limits import MAX_FORMER_THINGS
 from genplug.spec.model import Resource
+from genplug.struct_values import compare_without, hide_in_repr
 
 Thing: TypeAlias = tuple[object, ...]
 """A device node, a path, a path of which devices have parts, or an ID."""
@@ -29,8 +31,7 @@ class Owner(NamedTuple):
     id: str
 
 
-@frozen
-class Usage:
+class Usage(Struct, frozen=True):
     """The IDs that pods use.
 
     ``time`` is when the kubelet was asked. ``ids`` has the device IDs by resource name, without the suffixes of
@@ -39,8 +40,8 @@ class Usage:
     """
 
     time: float
-    ids: Mapping[str, frozenset[str]] = field(factory=dict)
-    allocations: Mapping[tuple[str, str], float] = field(factory=dict)
+    ids: Mapping[str, frozenset[str]] = {}
+    allocations: Mapping[tuple[str, str], float] = {}
     grace: float = 30.0
 
     def is_in_use(self, names: Iterable[str], device_id: str, *, is_pool: bool) -> bool:
@@ -58,19 +59,18 @@ class Usage:
         """Return the usage after a report of the kubelet that was requested at ``time``."""
         ids = {name: frozenset(map(device_of_grant, grants)) for name, grants in used.items()}
         recent = {key: allocated for key, allocated in self.allocations.items() if time < allocated + self.grace}
-        return evolve(self, time=time, ids=ids, allocations=recent)
+        return replace(self, time=time, ids=ids, allocations=recent)
 
     def with_allocation(self, resource: str, grants: Iterable[str], time: float) -> "Usage":
         """Return the usage after an allocation."""
-        return evolve(self, allocations=_add_allocation(self.allocations, resource, grants, time))
+        return replace(self, allocations=_add_allocation(self.allocations, resource, grants, time))
 
 
 NO_USAGE = Usage(float("inf"))
 """No pod uses a device: for commands that do not ask a kubelet."""
 
 
-@frozen(eq=False)
-class Contender:
+class Contender(Struct, frozen=True, eq=False):
     """A device that leads to things, with its resource; ``position`` is that of the resource in the configuration."""
 
     device: Device
@@ -99,8 +99,9 @@ class Contender:
         return (self.device.resource, *self.resource.aliases)
 
 
-@frozen
-class Holder:
+@compare_without("contender")
+@hide_in_repr("contender")
+class Holder(Struct, frozen=True):
     """The things of a device, and ``former``: things that it has lost, with the time of the loss.
 
     ``generation`` is that of the configuration under which the things were assigned. ``may_overlap`` and ``is_pool``
@@ -115,28 +116,27 @@ class Holder:
     generation: int
     may_overlap: bool = False
     is_pool: bool = False
-    former: Mapping[Thing, float] = field(factory=dict)
-    contender: Contender | None = field(default=None, eq=False, repr=False)
+    former: Mapping[Thing, float] = {}
+    contender: Contender | None = None
 
 
-@frozen(repr=False)
-class Ledger:
+class Ledger(Struct, frozen=True):
     """The devices that have or had things, by owner. ``usage`` exists once the kubelet has reported.
 
     ``generation`` counts configurations; the current one is active since ``changed_at``.
     """
 
     usage: Usage | None = None
-    holders: Mapping[Owner, Holder] = field(factory=dict)
+    holders: Mapping[Owner, Holder] = {}
     generation: int = 0
     changed_at: float = float("-inf")
     waiting: frozenset[Owner] = frozenset()
     """The devices whose assignment may change when the kubelet reports."""
-    past_owners: Mapping[Thing, Mapping[Owner, float]] = field(factory=dict)
+    past_owners: Mapping[Thing, Mapping[Owner, float]] = {}
     """The devices that lost a thing within an hour, with the time of the loss."""
-    names: Mapping[str, NameHistory] = field(factory=dict)
+    names: Mapping[str, NameHistory] = {}
     """The history of the names of each templated resource."""
-    early_allocations: Mapping[tuple[str, str], float] = field(factory=dict)
+    early_allocations: Mapping[tuple[str, str], float] = {}
     """The allocations before the first report."""
     grace: float = 30.0
 
@@ -153,19 +153,19 @@ class Ledger:
 
     def after_reload(self, now: float) -> "Ledger":
         """Return the ledger for another configuration."""
-        return evolve(self, generation=self.generation + 1, changed_at=now)
+        return replace(self, generation=self.generation + 1, changed_at=now)
 
     def with_report(self, used: Mapping[str, Iterable[str]], time: float) -> "Ledger":
         """Return the ledger after a report of the kubelet that was requested at ``time``."""
-        usage = self.usage or evolve(NO_USAGE, allocations=self.early_allocations, grace=self.grace)
-        return evolve(self, usage=usage.with_report(used, time), early_allocations={})
+        usage = self.usage or replace(NO_USAGE, allocations=self.early_allocations, grace=self.grace)
+        return replace(self, usage=usage.with_report(used, time), early_allocations={})
 
     def with_allocation(self, resource: str, grants: Iterable[str], now: float) -> "Ledger":
         """Return the ledger after an allocation."""
         if self.usage is None:
             early = _add_allocation(self.early_allocations, resource, grants, now)
-            return evolve(self, early_allocations=early)
-        return evolve(self, usage=self.usage.with_allocation(resource, grants, now))
+            return replace(self, early_allocations=early)
+        return replace(self, usage=self.usage.with_allocation(resource, grants, now))
 
 
 def _add_allocation(
@@ -252,10 +252,10 @@ def forget_unused(ledger: Ledger) -> Ledger:
         if holder.former and not usage.is_in_use(holder.names, owner.id, is_pool=holder.is_pool):
             former = {thing: since for thing, since in holder.former.items() if usage.time < since + RELEASE_SECONDS}
             if holder.things or former:
-                holders[owner] = evolve(holder, former=former)
+                holders[owner] = replace(holder, former=former)
         else:
             holders[owner] = holder
-    return evolve(ledger, holders=holders)
+    return replace(ledger, holders=holders)
 
 
 def bound_former(holders: dict[Owner, Holder]) -> dict[Owner, Holder]:
@@ -271,5 +271,5 @@ def bound_former(holders: dict[Owner, Holder]) -> dict[Owner, Holder]:
     for owner, holder in holders.items():
         former = {thing: since for thing, since in holder.former.items() if since >= oldest}
         if former or holder.things:
-            bounded[owner] = evolve(holder, former=former)
+            bounded[owner] = replace(holder, former=former)
     return bounded

@@ -7,7 +7,8 @@ reason. The number of names at a time and within an hour is limited, because eac
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.hardware.inventory import Device
 from genplug.spec.limits import MAX_NAMES_PER_TEMPLATE, MAX_NEW_NAMES_PER_HOUR, MAX_RESOURCES
@@ -18,8 +19,7 @@ from genplug.spec.template import RenderError, Values
 _HOUR_SECONDS = 3600.0
 
 
-@frozen
-class NameHistory:
+class NameHistory(Struct, frozen=True):
     """The names that a template has created, with the time of their last use, and the times of the new ones.
 
     Times are monotonic seconds.
@@ -45,8 +45,7 @@ class NameHistory:
         return NameHistory({**used, **dict.fromkeys(current[:MAX_NAMES_PER_TEMPLATE], now)}, tuple(created))
 
 
-@frozen
-class DevicesByName:
+class DevicesByName(Struct, frozen=True):
     """The devices of a configured resource by name; ``lost`` has the reason for each device that is left out."""
 
     devices: Mapping[str, tuple[Device, ...]]
@@ -104,5 +103,5 @@ def instantiate_resource(configured: Resource, name: str, previous: Resource | N
     """Return a configured resource under a name; the identical ``previous`` object if nothing changed."""
     if name == configured.name:
         return configured
-    instance = evolve(configured, name=name)
+    instance = replace(configured, name=name)
     return previous if previous == instance else instance

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.dependencies import Changes
 from genplug.spec.denials import describe_system_error
@@ -35,8 +35,7 @@ _OWNER_OF_NAMESPACE = 0xB701  # NS_GET_USERNS of linux/nsfs.h
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # the inode of /proc/*/ns/user there: PROC_USER_INIT_INO of linux/proc_ns.h
 
 
-@frozen
-class Uevent:
+class Uevent(Struct, frozen=True):
     """An event of a device: ``add``, ``remove``, ``change``, ``move``, ``bind``, ``unbind``, ``online``, ...
 
     ``devpath`` does not include ``/sys``. ``values`` are all ``KEY=VALUE`` pairs of the kernel, including these three.

@@ -7,7 +7,7 @@ next resource in the configuration, under another ID, although a pod may use it 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.host import printable
 from genplug.hardware.identities import Denial, Loss
@@ -19,8 +19,7 @@ _PATH_BOUNDARY = re.compile(re.escape(PATH_SEPARATOR) + "(?=/)")
 """Separates the absolute paths in the ``candidate`` of a stall; the name of a file may contain the separator."""
 
 
-@frozen
-class UnknownClaim:
+class UnknownClaim(Struct, frozen=True):
     """The ``paths`` that a resource may claim; without ``paths``, it may claim everything that its globs match.
 
     ``position`` is that of the resource in the configuration.

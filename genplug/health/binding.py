@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Effect, EventStream, ProbeKind
@@ -17,8 +18,7 @@ from genplug.spec.regex import PatternError
 from genplug.spec.template import MissingAttributeError, RenderError
 
 
-@frozen
-class BoundProbe:
+class BoundProbe(Struct, frozen=True):
     """A probe of one device.
 
     ``request`` is polled, if the kind polls; events are compared with ``patterns``, if it listens. ``error`` is the
@@ -49,7 +49,7 @@ class BoundProbe:
         """The timing and thresholds. A probe that evaluates events has thresholds of 1: an event is not repeated."""
         if self.request is not None or self.error:
             return self.spec.timing
-        return evolve(self.spec.timing, failure_threshold=1, success_threshold=1)
+        return replace(self.spec.timing, failure_threshold=1, success_threshold=1)
 
     def evaluate(self, response: ProbeResponse, memory: Any, now: float) -> tuple[Result, Any]:  # noqa: ANN401 - the kind's own
         """Return the result of a response, and the memory for the next one (``now`` is monotonic seconds)."""

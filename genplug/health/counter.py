@@ -1,20 +1,18 @@
 """Counters that only increase, and their increase within a window of time. Pure; times are monotonic seconds."""
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.spec.limits import MAX_COUNTER_SAMPLES
 
 
-@frozen
-class CounterLimit:
+class CounterLimit(Struct, frozen=True):
     """The maximum increase of a counter within a window of time."""
 
     max_increase: float
     window_seconds: float
 
 
-@frozen
-class CounterHistory:
+class CounterHistory(Struct, frozen=True):
     """The values of a counter so far.
 
     ``total`` is the increase since the first value, including resets of the counter.

@@ -6,7 +6,8 @@ A device that disappears and returns is a new device: no result from before coun
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.hardware.inventory import Device, Inventory
 from genplug.hardware.ledger import is_replugged
@@ -23,18 +24,17 @@ FIRST_RESULT_TIMEOUT = 2.0
 """Seconds for which a new device waits for its first result before it is listed without one."""
 
 
-@frozen
-class Update:
+class Update(Struct, frozen=True):
     """The probes that an update changed.
 
     ``started`` are probes that run from now on, and ``new`` are those without a result.
     ``ended`` are probes that do not run any more, and ``forgotten`` are those whose state is not kept.
     """
 
-    started: list[ProbeInstance] = field(factory=list)
-    new: list[ProbeInstance] = field(factory=list)
-    ended: list[ProbeInstance] = field(factory=list)
-    forgotten: list[ProbeInstance] = field(factory=list)
+    started: list[ProbeInstance] = []
+    new: list[ProbeInstance] = []
+    ended: list[ProbeInstance] = []
+    forgotten: list[ProbeInstance] = []
 
 
 class DeviceProbes:
@@ -117,7 +117,7 @@ class DeviceProbes:
                 bound = BoundProbe(ref, spec, error=reason)
             old = previous.get(spec.name)
             if old is not None and _is_same_probe(old.bound, bound):
-                instance = evolve(previous.pop(spec.name), bound=bound)
+                instance = replace(previous.pop(spec.name), bound=bound)
             else:
                 instance = ProbeInstance(bound, initial_state(now), now)
                 update.new.append(instance)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 PATH = "/dev/kmsg"
 _MAX_RECORD_BYTES = 1 << 14
@@ -21,8 +21,7 @@ _MIN_FIELDS = 3
 """Fields before the text of a record: level and facility, number, time."""
 
 
-@frozen
-class LogRecord:
+class LogRecord(Struct, frozen=True):
     """A record that the kernel itself has logged. ``number`` counts the records since the machine started."""
 
     number: int

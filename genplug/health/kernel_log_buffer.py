@@ -18,7 +18,7 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attrs import define
+from msgspec import Struct
 
 from genplug.health.kernel_log import FACILITY_KERNEL, MAX_RECORDS_PER_TURN, PATH, LogRecord
 from genplug.spec.limits import MAX_KERNEL_LOG_BYTES, MAX_KERNEL_LOG_POLL_BYTES
@@ -40,8 +40,7 @@ NO_TIME = (
 )
 
 
-@define
-class LogCursor:
+class LogCursor(Struct):
     """The position in the log: the last known lines, and the number of the next line. Lines are numbered from 0."""
 
     next_number: int = 0

@@ -16,7 +16,8 @@ from itertools import chain, compress, count
 from operator import attrgetter, not_
 from typing import NamedTuple, cast
 
-from attrs import Attribute, astuple, evolve
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.hardware.inventory import CandidateOutcome, Device, Inventory
 from genplug.hardware.ledger import Thing, is_replugged, things_of
@@ -133,7 +134,7 @@ class _Evaluation:
         if self._previous is not None and not _is_same_selection(name, self._inventory, self._previous):
             # An absent device may only be deselected; the others keep the time of their verdict.
             old = {entry.device.id: entry for entry in previous.listed}
-            kept = {device.id: evolve(old[device.id], device=device) for device in devices if device.id in old}
+            kept = {device.id: replace(old[device.id], device=device) for device in devices if device.id in old}
             return _Change(devices, previous, Replacement(0, len(previous.present), len(devices)), kept)
         replaced = find_replacement(previous.devices, devices)
         entries = (*previous.present[replaced.start : replaced.old_stop], *previous.absent)
@@ -310,13 +311,17 @@ def _find_scanned(name: str, inventory: Inventory | None, previous: HealthSnapsh
 
 def _selection_key(resource: Resource) -> tuple[object, ...]:
     """Return the settings that select the devices of a resource, without locations in the configuration."""
+    return (resource.overlap, tuple(map(_text_key, resource.sources)))
 
-    def is_relevant(attribute: "Attribute[object]", value: object) -> bool:
-        # Compiled patterns of selectors have no equality; their text is compared.
-        return not isinstance(value, SourceLocation) and attribute.name != "matches"
 
-    sources = tuple(astuple(source, filter=is_relevant) for source in resource.sources)
-    return (resource.overlap, sources)
+def _text_key(value: object) -> object:
+    """Return a value without its locations and compiled patterns, which have no equality: their text is compared."""
+    if isinstance(value, Struct):
+        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        return tuple(
+            _text_key(item) for name, item in fields if not isinstance(item, SourceLocation) and name != "matches"
+        )
+    return tuple(map(_text_key, value)) if isinstance(value, tuple) else value
 
 
 def _has_returned(device: Device, previous: DeviceHealth) -> bool:

@@ -7,7 +7,7 @@ event.
 from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.health.status import ProbeError, ProbeWarning
 from genplug.health.verdict import DeviceRef
@@ -29,7 +29,7 @@ def _merge_similar(reports: Iterable[ReportT]) -> list[ReportT]:
         text = report.error if isinstance(report, ProbeError) else report.reason
         key = (report.resource, report.probe, similarity_key(text))
         first = merged.get(key)
-        merged[key] = report if first is None else evolve(first, devices=(*first.devices, *report.devices))
+        merged[key] = report if first is None else replace(first, devices=(*first.devices, *report.devices))
     return list(merged.values())
 
 
@@ -85,4 +85,4 @@ class ProbeErrors(Generic[ReportT]):
                 # It ended before it was reported.
                 self._new.discard(key)
             elif is_resolved:
-                self._resolved.append(evolve(self._make_report(*key, (device.device,)), resolved=True))
+                self._resolved.append(replace(self._make_report(*key, (device.device,)), resolved=True))

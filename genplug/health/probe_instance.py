@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from attrs import define
+from msgspec import Struct
 
 from genplug.health.binding import BoundProbe
 from genplug.health.thresholds import ProbeState
 from genplug.health.verdict import DeviceRef
 
 
-@define(eq=False)
-class ProbeInstance:
+class ProbeInstance(Struct, eq=False):
     """A bound probe with its state, watched ``since`` (monotonic seconds)."""
 
     bound: BoundProbe

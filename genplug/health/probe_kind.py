@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.inventory import Device
 from genplug.health.thresholds import Result
@@ -98,8 +98,7 @@ class EventStream(Enum):
     """Events of the kernel's devices; an event is a :class:`genplug.hardware.uevents.Uevent`."""
 
 
-@frozen
-class Polling:
+class Polling(Struct, frozen=True):
     """The functions of a polled kind; ``run`` is called in a worker process, the others in the agent.
 
     ``request`` returns the request for a device, and raises MissingAttributeError if the device lacks an attribute.
@@ -117,8 +116,7 @@ class Polling:
     changes_with_time: Callable[[Any], bool] = lambda _memory: False
 
 
-@frozen
-class Listening:
+class Listening(Struct, frozen=True):
     """The functions of a kind that evaluates events.
 
     ``bind`` returns the patterns for a device, and raises MissingAttributeError or PatternError.
@@ -133,16 +131,14 @@ class Listening:
     may_concern: Callable[[Any, Any], bool] = lambda _check, _event: True
 
 
-@frozen
-class Denial:
+class Denial(Struct, frozen=True):
     """The reason why a policy denies a check, as a sentence, and the denied option; empty if the kind is denied."""
 
     reason: str
     option: str = ""
 
 
-@frozen
-class ProbeKind:
+class ProbeKind(Struct, frozen=True):
     """A kind of probe. ``name`` is its key in the configuration, ``spec`` the class of its decoded options.
 
     ``decode`` returns None after it reported a missing or invalid option.
@@ -162,6 +158,6 @@ class ProbeKind:
     restrict: Callable[[ProbeRequest, Policy], ProbeRequest] = lambda request, _policy: request
     needs: Callable[[Any], Iterable[ProbeNeed]] = lambda _check: ()
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         if (self.polling is None) == (self.listening is None):
             raise ValueError(f"probe kind {self.name!r} must have either 'polling' or 'listening'")

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.health.workers.protocol import ProbeRequest
 
 _NUL = "\0"
 
 
-@frozen
-class RequestRules:
+class RequestRules(Struct, frozen=True):
     """The entries of a rule, and the name of the policy for messages."""
 
     policy: str

@@ -10,7 +10,7 @@ import math
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-from attrs import define, field
+from msgspec import Struct
 
 from genplug.health.workers.protocol import ProbeRequest, ProbeResponse
 
@@ -31,8 +31,7 @@ class RequestTiming(NamedTuple):
     period: float
 
 
-@define(eq=False)
-class ScheduledRequest(Generic[SubscriberT]):
+class ScheduledRequest(Struct, Generic[SubscriberT], eq=False):
     """A request that runs once per period for its subscribers. ``is_call`` selects the pool that runs it.
 
     ``resource`` is that of the first subscriber; the limits of the pools for a resource apply to it.
@@ -43,7 +42,7 @@ class ScheduledRequest(Generic[SubscriberT]):
     phase: float
     """A time at which the request is due; the other times follow from it and the period."""
     resource: str
-    subscribers: dict[Hashable, SubscriberT] = field(factory=dict)
+    subscribers: dict[Hashable, SubscriberT] = {}
     is_running: bool = False
     runs: int = 0
     response: ProbeResponse | None = None

@@ -2,11 +2,10 @@
 
 from typing import TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen
-class PoolStatus:
+class PoolStatus(Struct, frozen=True):
     """The status of a pool of worker processes.
 
     ``hung`` counts the workers of the read pool that hang, or the calls of the call pool.
@@ -25,8 +24,7 @@ class PoolStatus:
 NO_POOL_STATUS = PoolStatus()
 
 
-@frozen
-class ProbeError:
+class ProbeError(Struct, frozen=True):
     """A probe cannot run for some devices (IDs) of a resource; with ``resolved``, it can run again."""
 
     resource: str
@@ -36,8 +34,7 @@ class ProbeError:
     resolved: bool = False
 
 
-@frozen
-class ProbeWarning:
+class ProbeWarning(Struct, frozen=True):
     """A probe with the severity of a warning fails for some devices (IDs); with ``resolved``, it passes again."""
 
     resource: str
@@ -47,8 +44,7 @@ class ProbeWarning:
     resolved: bool = False
 
 
-@frozen
-class PoolExhausted:
+class PoolExhausted(Struct, frozen=True):
     """So many runs of a pool hang that its probes are suspended; with ``resolved``, the pool runs them again.
 
     ``is_call`` selects the pool for probes that call other programs, else the pool for reads is meant.
@@ -59,24 +55,21 @@ class PoolExhausted:
     resolved: bool = False
 
 
-@frozen
-class WorkerStartFailed:
+class WorkerStartFailed(Struct, frozen=True):
     """Worker processes cannot be started; with ``resolved``, they can be started again."""
 
     error: str
     resolved: bool = False
 
 
-@frozen
-class KernelLogGap:
+class KernelLogGap(Struct, frozen=True):
     """Records of the kernel log were lost before they were read."""
 
 
 MonitorEvent: TypeAlias = ProbeError | ProbeWarning | PoolExhausted | WorkerStartFailed | KernelLogGap
 
 
-@frozen
-class MonitorStatus:
+class MonitorStatus(Struct, frozen=True):
     """The status of the probe monitor.
 
     ``targets`` is the number of distinct requests of all probes. ``runs`` counts completed runs, and ``min_runs`` is

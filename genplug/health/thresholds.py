@@ -8,7 +8,8 @@ A failure that exists when the agent starts is not confirmed first, and a health
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.spec.probes import OnError, ProbeTiming
 
@@ -21,8 +22,7 @@ class Outcome(Enum):
     ERROR = auto()
 
 
-@frozen
-class Result:
+class Result(Struct, frozen=True):
     """The result of one run. ``reason`` is one line, empty if the run passed."""
 
     outcome: Outcome
@@ -37,8 +37,7 @@ def worst_result(results: Iterable[Result]) -> Result:
     return first.get(Outcome.FAILED) or first.get(Outcome.ERROR) or Result(Outcome.PASSED)
 
 
-@frozen(repr=False)
-class ProbeState:
+class ProbeState(Struct, frozen=True):
     """The state of a probe: whether it considers the device healthy, why not, and since when (monotonic seconds).
 
     ``is_known`` is false before the first result.
@@ -84,24 +83,24 @@ def next_state(previous: ProbeState, result: Result, timing: ProbeTiming, now: f
     """Return the state after a result."""
     if result.outcome is Outcome.ERROR:
         return _after_error(previous, result.reason, timing, now)
-    previous = evolve(previous, error="") if previous.error else previous
+    previous = replace(previous, error="") if previous.error else previous
     if result.outcome is Outcome.PASSED:
         return _after_success(previous, timing, now)
     failures = previous.failures + 1
     if not previous.healthy:
         # Keep the reason of the result that made the device unhealthy; later values do not replace it.
-        return evolve(previous, successes=0)
+        return replace(previous, successes=0)
     if previous.is_known and failures < timing.failure_threshold:
-        return evolve(previous, failures=failures)
+        return replace(previous, failures=failures)
     return ProbeState(healthy=False, reason=result.reason, since=now, is_known=True)
 
 
 def _after_success(previous: ProbeState, timing: ProbeTiming, now: float) -> ProbeState:
     if previous.healthy:
-        return evolve(previous, failures=0, is_known=True) if previous.failures or not previous.is_known else previous
+        return replace(previous, failures=0, is_known=True) if previous.failures or not previous.is_known else previous
     successes = previous.successes + 1
     if timing.sticky or successes < timing.success_threshold:
-        return evolve(previous, successes=successes)
+        return replace(previous, successes=successes)
     return ProbeState(healthy=True, reason="", since=now, is_known=True)
 
 
@@ -109,9 +108,9 @@ def _after_error(previous: ProbeState, error: str, timing: ProbeTiming, now: flo
     """Apply ``onError``. An error by itself is neither a failure nor a success, and resets neither counter."""
     match timing.on_error:
         case OnError.KEEP:
-            return evolve(previous, error=error)
+            return replace(previous, error=error)
         case OnError.HEALTHY:
-            return evolve(_after_success(previous, timing, now), error=error)
+            return replace(_after_success(previous, timing, now), error=error)
         case OnError.UNHEALTHY:
             failed = next_state(previous, Result(Outcome.FAILED, error), timing, now)
-            return evolve(failed, error=error)
+            return replace(failed, error=error)

@@ -2,7 +2,8 @@
 
 from typing import Literal, TypeAlias
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.spec.regex import compile_regex
 from genplug.spec.selectors import parse_quantity
@@ -17,8 +18,7 @@ class NotANumberError(ValueError):
     """A value that is compared as a number is not a number; the text names it."""
 
 
-@frozen
-class ValueCheck:
+class ValueCheck(Struct, frozen=True):
     """Conditions on a value; None means no condition. ``bits_clear`` is a mask of bits that have to be 0.
 
     ``minimum`` and ``maximum`` come with the text of the configuration, for reasons.
@@ -42,9 +42,9 @@ class ValueCheck:
             NotANumberError: a number is expected, and the value is not a number.
         """
         if comparison == "equals":
-            return evolve(self, equals=value, equals_source=path)
+            return replace(self, equals=value, equals_source=path)
         limit = (parse_number(value), f"{quote(value)}, the value of {path}")
-        return evolve(self, minimum=limit) if comparison == "min" else evolve(self, maximum=limit)
+        return replace(self, minimum=limit) if comparison == "min" else replace(self, maximum=limit)
 
     def error(self, value: str) -> str:
         """Return the value and the condition that it does not meet, empty if it meets all.

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.hardware.inventory import Device, Inventory
 from genplug.spec.model import Resource
+from genplug.struct_values import compare_without, hide_in_repr
 
 PRESENCE = "presence"
 """The name of the check that every device has: whether its nodes exist, and whether it has faults."""
@@ -19,16 +20,14 @@ class DeviceRef(NamedTuple):
     device: str
 
 
-@frozen
-class ProbeFailure:
+class ProbeFailure(Struct, frozen=True):
     """A failure of a probe: the name of the probe, and the reason with the value found and the value expected."""
 
     probe: str
     reason: str
 
 
-@frozen
-class ProbeResults:
+class ProbeResults(Struct, frozen=True):
     """The current results of all probes.
 
     ``failures`` has the failures of each device that has any, in the order of its probes. ``warnings`` has the failures
@@ -36,13 +35,12 @@ class ProbeResults:
     ``pending`` has the new devices without a first result, with the end of the wait for it (monotonic seconds).
     """
 
-    failures: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = field(factory=dict)
-    pending: Mapping[DeviceRef, float] = field(factory=dict)
-    warnings: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = field(factory=dict)
+    failures: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = {}
+    pending: Mapping[DeviceRef, float] = {}
+    warnings: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = {}
 
 
-@frozen
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The health of a device ``since`` a time (monotonic seconds).
 
     ``reason`` is one line for operators, and ``probe`` the check that failed; both are empty for a healthy device.
@@ -54,8 +52,7 @@ class Verdict:
     probe: str = ""
 
 
-@frozen
-class DeviceHealth:
+class DeviceHealth(Struct, frozen=True):
     """A device and its verdict.
 
     ``gone_since`` is set (monotonic seconds) while the device is absent, and after its return until it has the first
@@ -68,8 +65,7 @@ class DeviceHealth:
     failures: tuple[ProbeFailure, ...] = ()
 
 
-@frozen
-class ResourceHealth:
+class ResourceHealth(Struct, frozen=True):
     """The health of the devices of a resource, in natural order.
 
     ``present`` has the entry of each of ``devices``, or None for a new device that waits for the first results of its
@@ -85,8 +81,9 @@ class ResourceHealth:
 NO_HEALTH = ResourceHealth()
 
 
-@frozen
-class HealthSnapshot:
+@compare_without("inventory", "resources", "parts", "results")
+@hide_in_repr("inventory", "resources", "parts", "results")
+class HealthSnapshot(Struct, frozen=True):
     """The health of all devices by resource, including those that linger.
 
     ``next_change`` is the time at which another evaluation has another result without an event (monotonic seconds), or
@@ -96,7 +93,7 @@ class HealthSnapshot:
 
     devices: Mapping[str, tuple[DeviceHealth, ...]]
     next_change: float | None = None
-    inventory: Inventory | None = field(default=None, eq=False, repr=False)
-    resources: Mapping[str, Resource] = field(factory=dict, eq=False, repr=False)
-    parts: Mapping[str, ResourceHealth] = field(factory=dict, eq=False, repr=False)
-    results: ProbeResults = field(factory=ProbeResults, eq=False, repr=False)
+    inventory: Inventory | None = None
+    resources: Mapping[str, Resource] = {}
+    parts: Mapping[str, ResourceHealth] = {}
+    results: ProbeResults = field(default_factory=ProbeResults)

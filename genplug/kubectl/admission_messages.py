@@ -7,8 +7,7 @@ lifecycle/predicate.go, cm/topologymanager, cm/cpumanager, cm/memorymanager, evi
 
 import re
 from collections.abc import Sequence
-
-from attrs import frozen
+from dataclasses import dataclass
 
 UNEXPECTED = "UnexpectedAdmissionError"
 ADMISSION_REASONS = frozenset(
@@ -39,7 +38,7 @@ OUT_OF = "OutOf"
 """Start of the reason of a pod for whose resource the node has too little."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A text of the kubelet or of genplug: the groups of the pattern can be used in the other texts."""
 
@@ -51,7 +50,7 @@ class Rule:
     """A pattern for ``status.reason``, or an empty text for any reason."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The meaning of a text. ``resource`` is the resource in the text, or an empty text."""
 

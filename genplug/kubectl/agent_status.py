@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-
-from attrs import frozen
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_number, read_text
 from genplug.observe.text import summarize_texts
@@ -38,7 +37,7 @@ class Source(StrEnum):
     """The allocatable resources and the capacity of the Kubernetes node, which do not include the use."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Numbers of devices; the use can be unknown (None)."""
 
@@ -57,7 +56,7 @@ class Counts:
         )
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ResourceStatus:
     """A resource of a node."""
 
@@ -68,7 +67,7 @@ class ResourceStatus:
     """Why devices are unhealthy or missing, the most important first."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ActiveConfig:
     """The active configuration of an agent."""
 
@@ -84,7 +83,7 @@ class ActiveConfig:
         return next((name for path in self.files if _OWN_FILE.fullmatch(name := path.rpartition("/")[2])), "")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AgentStatus:
     """The part of the status document of an agent that the plugin shows."""
 

@@ -1,9 +1,8 @@
 """Why a pod waits, as values: the cause, the state of each resource on each node, and the pods that hold devices."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-
-from attrs import field, frozen
 
 from genplug.kubectl.obstacles import (
     Amounts,
@@ -39,7 +38,7 @@ class Cause(StrEnum):
     NOT_FOUND = "notFound"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PodUse:
     """A pod that holds resources of a node, or for which the scheduler has reserved them (``is_nominated``)."""
 
@@ -58,7 +57,7 @@ class PodUse:
         return f"{self.namespace}/{self.name}"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Holder:
     """A pod that holds devices of a resource."""
 
@@ -68,7 +67,7 @@ class Holder:
     """Whether the scheduler may end the pod in favor of the pod that waits."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """A node that has a resource, and why the pod cannot have the devices there."""
 
@@ -99,7 +98,7 @@ class NodeState:
         return self.has_enough and not self.exclusions and not self.shortages
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ResourceState:
     """A resource that the pod requests; ``cause`` is absent if the resource does not prevent scheduling."""
 
@@ -114,7 +113,7 @@ class ResourceState:
     actions: tuple[str, ...] = ()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Analysis:
     """Why a pod or the pods of a workload wait."""
 
@@ -130,5 +129,5 @@ class Analysis:
     scheduler_message: str = ""
     not_evaluated: tuple[str, ...] = ()
     """Rules of the pod that were not evaluated."""
-    requests: Mapping[str, int] = field(factory=dict)
+    requests: Mapping[str, int] = field(default_factory=dict)
     """The extended resources that the pod requests."""

@@ -3,8 +3,7 @@
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-from attrs import evolve
+from dataclasses import replace
 
 from genplug.kubectl.analysis import Cause, Holder, NodeState, ResourceState
 from genplug.kubectl.objects import Node, Pod
@@ -60,7 +59,7 @@ def explain_unknown(state: ResourceState, nodes: Sequence[Node], agents: Mapping
     containers = join_names([container for container, _ in state.containers])
     actions = [f"correct the name in resources of the container {containers}: {name}" for name in similar]
     actions.append(f"add the resource {state.name} to the configuration of genplug")
-    return evolve(
+    return replace(
         state, cause=Cause.UNKNOWN_RESOURCE, summary=f"{summary}.", details=tuple(details), actions=tuple(actions)
     )
 
@@ -76,7 +75,7 @@ def explain_no_devices(state: ResourceState, agents: Mapping[str, AgentReasons])
     actions = [
         _status_command(agents[node.name], state.name) for node in state.nodes if _is_answer(agents.get(node.name))
     ]
-    return evolve(
+    return replace(
         state,
         cause=Cause.NO_DEVICES,
         summary=f"{summary}.",
@@ -100,7 +99,7 @@ def explain_too_many(state: ResourceState) -> ResourceState:
         f"request at most {largest} {state.name} in a pod; more pods can use more devices",
         "add devices to a node",
     )
-    return evolve(state, cause=Cause.TOO_MANY, summary=summary, actions=actions)
+    return replace(state, cause=Cause.TOO_MANY, summary=summary, actions=actions)
 
 
 def explain_exclusion(state: ResourceState, nodes: Sequence[NodeState]) -> ResourceState:
@@ -121,7 +120,7 @@ def explain_exclusion(state: ResourceState, nodes: Sequence[NodeState]) -> Resou
             texts.append(f"{count} {_EXCLUSION_TEXTS[found]} ({join_names(names)})")
         summary = f"The {len(nodes)} nodes with enough {state.name} are excluded: {', '.join(texts)}."
     ordered = sorted(nodes, key=lambda node: (not node.has_enough, len(node.exclusions)))
-    return evolve(
+    return replace(
         state,
         cause=Cause(_CAUSE_OF_EXCLUSION[kind]),
         summary=summary,
@@ -152,7 +151,7 @@ def explain_unhealthy(
         actions.append(f"request at most {best.healthy} {state.name} in a pod")
     excluded = _list_excluded(state)
     actions += [remedy for node in excluded for remedy in node.exclusions[0].remedies[:1]]
-    return evolve(
+    return replace(
         state,
         cause=Cause.UNHEALTHY,
         summary=f"{summary}.",
@@ -194,7 +193,7 @@ def explain_use(state: ResourceState, pod: Pod, nodes: Sequence[NodeState]) -> R
     details = _describe_excluded(excluded)
     broken = [node for node in state.nodes if node.healthy < node.capacity]
     details += [line for node in broken for line in describe_failures(node)]
-    return evolve(
+    return replace(
         state,
         cause=Cause.IN_USE,
         summary=f"{summary}.",
@@ -259,7 +258,7 @@ def explain_shortage(state: ResourceState, nodes: Sequence[NodeState]) -> Resour
     summary = f"{best.name} has {best.free} free {state.name}, but it {texts}"
     if others:
         summary = f"The {len(nodes)} nodes with free {state.name} have too little else: {best.name} {texts}"
-    return evolve(
+    return replace(
         state,
         cause=Cause.SHORTAGE,
         summary=f"{summary}.",

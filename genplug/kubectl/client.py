@@ -11,10 +11,9 @@ import shlex
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
-
-from attrs import field, frozen
 
 from genplug.kubectl.item_reader import ItemReader, ListError
 from genplug.kubectl.json_values import JSON
@@ -82,7 +81,7 @@ class KubectlError(Exception):
         self.cause = cause
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Output:
     """The output of a call, and its exit code."""
 
@@ -92,7 +91,7 @@ class Output:
     """The last lines, without kubectl's own log."""
 
 
-@frozen(eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kubectl:
     """A kubectl program with the options that each call has, for example ``--context=test``."""
 
@@ -102,9 +101,8 @@ class Kubectl:
     """Calls at the same time; others wait."""
     _places: asyncio.Semaphore = field(init=False)
 
-    @_places.default
-    def _make_places(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(self.concurrency)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_places", asyncio.Semaphore(self.concurrency))
 
     async def run(
         self, *arguments: str, seconds: float = GET_SECONDS, max_bytes: int = MAX_KUBECTL_DOCUMENT_BYTES

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-
-from attrs import evolve, frozen
+from dataclasses import dataclass, replace
 
 from genplug.error_groups import unwrap_error_group
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
@@ -37,7 +36,7 @@ _NETWORK_TOLERATION = Toleration("node.kubernetes.io/network-unavailable", "Exis
 """Is added for pods with the network of the host."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Pool:
     """The agents of a DaemonSet: the chart creates a DaemonSet per pool of a release."""
 
@@ -53,7 +52,7 @@ class Pool:
         return self.daemon_set.pool
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """The agents of a cluster."""
 
@@ -141,4 +140,4 @@ def _build_pool(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Mapping[str, 
 def _add_daemon_tolerations(scheduling: Scheduling) -> Scheduling:
     """Return what the pods of a DaemonSet require, with the tolerations that its controller adds."""
     added = (*_DAEMON_TOLERATIONS, _NETWORK_TOLERATION) if scheduling.is_host_network else _DAEMON_TOLERATIONS
-    return evolve(scheduling, tolerations=(*scheduling.tolerations, *added))
+    return replace(scheduling, tolerations=(*scheduling.tolerations, *added))

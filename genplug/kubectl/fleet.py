@@ -3,9 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
-
-from attrs import frozen
 
 from genplug.kubectl.agent_status import ActiveConfig, AgentState, AgentStatus, Counts, ResourceStatus, Source
 from genplug.kubectl.client import KubectlError
@@ -17,7 +16,7 @@ Answer: TypeAlias = AgentStatus | KubectlError
 _KUBERNETES_DOMAIN = re.compile(r"(.*\.)?kubernetes\.io/")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """The agent and the resources of a node."""
 
@@ -43,7 +42,7 @@ class NodeStatus:
         return self.agent is AgentState.READY and self.is_ready is not False
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PoolStatus:
     """The agents of a pool."""
 
@@ -86,7 +85,7 @@ class PoolStatus:
         return bool(node.version) and node.version != self.version
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class FleetStatus:
     """The agents of a cluster."""
 

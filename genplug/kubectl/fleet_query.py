@@ -3,8 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
-
-from attrs import define, field
+from dataclasses import dataclass, field
 
 from genplug.kubectl.agent_status import AgentStatus, decode_agent_status
 from genplug.kubectl.agents import fetch_agent_status
@@ -17,11 +16,11 @@ _NO_RIGHT = re.compile(r'cannot \w+ resource "pods/exec"')
 """The message of RBAC; an admission policy can forbid single pods with another message."""
 
 
-@define
+@dataclass(slots=True)
 class Answers:
     """The answers of agents, by namespace and name of their pods."""
 
-    by_pod: dict[tuple[str, str], AgentStatus | KubectlError] = field(factory=dict)
+    by_pod: dict[tuple[str, str], AgentStatus | KubectlError] = field(default_factory=dict)
     forbidden: KubectlError | None = None
     """The error of the first agent that the operator has no right to query. Others in its namespace are not queried."""
 

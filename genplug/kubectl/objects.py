@@ -5,8 +5,7 @@ an object of another version of Kubernetes, or a broken object, does not end a c
 """
 
 from collections.abc import Iterator, Mapping
-
-from attrs import Factory, frozen
+from dataclasses import dataclass, field
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_number, read_text, read_texts
 
@@ -20,7 +19,7 @@ DEFAULT_SCHEDULER = "default-scheduler"
 """The scheduler of a pod that names none."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Taint:
     """A taint of a node."""
 
@@ -33,7 +32,7 @@ class Taint:
         return f"{self.key}{f'={self.value}' if self.value else ''}:{self.effect}"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Toleration:
     """A toleration of a pod; an empty key or effect matches all."""
 
@@ -43,7 +42,7 @@ class Toleration:
     effect: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Node:
     """A node."""
 
@@ -62,7 +61,7 @@ class Node:
     """Quantities by resource name: for a device plugin, the number of healthy devices."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Scheduling:
     """The requirements of a pod for its node."""
 
@@ -75,7 +74,7 @@ class Scheduling:
     is_host_network: bool
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Container:
     """A container of a pod, with its state."""
 
@@ -97,7 +96,7 @@ class Container:
     """Whether an init container continues to run next to the containers (``restartPolicy: Always``)."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Condition:
     """A condition of a pod, for example ``PodScheduled``."""
 
@@ -108,7 +107,7 @@ class Condition:
     since: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod."""
 
@@ -141,9 +140,9 @@ class Pod:
     """The scheduling gates that are not removed yet."""
     nominated_node: str = ""
     """The node on which the scheduler has ended other pods for this pod; empty if there is none."""
-    overhead: Mapping[str, str] = Factory(dict)
+    overhead: Mapping[str, str] = field(default_factory=dict)
     """The amounts that the runtime class of the pod adds to the requests."""
-    pod_requests: Mapping[str, str] = Factory(dict)
+    pod_requests: Mapping[str, str] = field(default_factory=dict)
     """Requests of the whole pod; they replace those of its containers."""
     unevaluated_rules: tuple[str, ...] = ()
     """Rules of the scheduler that the plugin does not evaluate, for example ``pod affinity``."""
@@ -193,7 +192,7 @@ class Pod:
         return self.annotations.get(_CONTAINER_ANNOTATION) or (names[0] if names else CONTAINER)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DaemonSet:
     """A DaemonSet of a release: the agents of a pool."""
 
@@ -219,7 +218,7 @@ class DaemonSet:
         return self.labels.get(POOL_LABEL) or self.name
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ConfigMap:
     """A ConfigMap."""
 

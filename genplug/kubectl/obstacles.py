@@ -7,10 +7,9 @@ scheduling/corev1 and resource). Ports, volumes, pod affinity and topology sprea
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-
-from attrs import frozen
 
 from genplug.kubectl.json_values import JSON, read_maps, read_text
 from genplug.kubectl.objects import Node, Pod, Scheduling, Taint, Toleration
@@ -45,7 +44,7 @@ class ObstacleKind(StrEnum):
     SHORTAGE = "shortage"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Obstacle:
     """A reason for which a node is not possible; ``text`` continues "the node ..."."""
 
@@ -55,7 +54,7 @@ class Obstacle:
     """The changes that remove the obstacle, most useful first."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Requirement:
     """A condition on a label or a field of a node."""
 
@@ -97,7 +96,7 @@ class Requirement:
         return f"{self.key} {self.operator.lower()} ({values})"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class SelectorTerm:
     """Conditions on the labels and the fields of a node; all of them must be met."""
 

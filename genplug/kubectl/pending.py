@@ -4,9 +4,8 @@ All functions are pure: the command reads the objects, and :mod:`genplug.kubectl
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-
-from attrs import evolve, frozen
 
 from genplug.kubectl.analysis import Analysis, Cause, Holder, NodeState, PodUse, ResourceState
 from genplug.kubectl.causes import (
@@ -34,7 +33,7 @@ from genplug.kubectl.reasons import NO_REASONS, AgentReasons
 from genplug.observe.text import join_names
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Situation:
     """The pod that waits, and what the cluster and the agents report."""
 
@@ -77,7 +76,7 @@ def analyze(
     """Return why a pod waits. ``agents`` are the answers of agents by the name of the node."""
     requests = count_requests(pod)
     if state := _describe_state(pod):
-        return evolve(state, requests=requests)
+        return replace(state, requests=requests)
     uses_by_node: dict[str, list[PodUse]] = {}
     for use in uses:
         is_other = (use.namespace, use.name) != (pod.namespace, pod.name)
@@ -86,7 +85,7 @@ def analyze(
             uses_by_node.setdefault(use.node, []).append(use)
     situation = _Situation(pod, sum_requests(pod), nodes, uses_by_node, agents or {})
     states = tuple(_analyze_resource(situation, name, count) for name, count in requests.items())
-    return evolve(_conclude(situation, states), requests=requests)
+    return replace(_conclude(situation, states), requests=requests)
 
 
 def list_relevant_nodes(analysis: Analysis) -> tuple[str, ...]:
@@ -243,10 +242,10 @@ def _conclude(situation: _Situation, states: tuple[ResourceState, ...]) -> Analy
         summary = f"The volumes of the pod are not available; the scheduler reports: {message}"
         action = f"check the claims: kubectl get persistentvolumeclaims --namespace {pod.namespace}"
         details = tuple(state.summary for state in blocking)
-        return evolve(base, cause=Cause.VOLUME, summary=summary, details=details, actions=(action,))
+        return replace(base, cause=Cause.VOLUME, summary=summary, details=details, actions=(action,))
     if blocking:
         first, *others = blocking
-        return evolve(
+        return replace(
             base,
             cause=first.cause,
             summary=first.summary,
@@ -254,7 +253,7 @@ def _conclude(situation: _Situation, states: tuple[ResourceState, ...]) -> Analy
             actions=list_unique(action for state in blocking for action in state.actions),
         )
     if not situation.nodes:
-        return evolve(base, cause=Cause.NOT_READY, summary="The cluster has no node.", actions=("add a node",))
+        return replace(base, cause=Cause.NOT_READY, summary="The cluster has no node.", actions=("add a node",))
     return _explain_rest(situation, base)
 
 
@@ -268,7 +267,7 @@ def _explain_rest(situation: _Situation, base: Analysis) -> Analysis:
         ]
         summary = f"No node has all requested resources at the same time: {', '.join(texts)}."
         action = "request the resources in separate pods, or end pods on a node that has all of them"
-        return evolve(base, cause=Cause.NO_COMMON_NODE, summary=summary, actions=(action,))
+        return replace(base, cause=Cause.NO_COMMON_NODE, summary=summary, actions=(action,))
     if not base.resources:
         return _explain_without_devices(situation, base)
     names = join_names(sorted(set.intersection(*possible)))
@@ -276,10 +275,10 @@ def _explain_rest(situation: _Situation, base: Analysis) -> Analysis:
     if base.not_evaluated:
         summary = f"{names} has all requested devices, so another rule of the pod prevents scheduling: "
         summary += f"{join_names(base.not_evaluated)}{report}"
-        return evolve(base, summary=summary, actions=("read the message of the scheduler",))
+        return replace(base, summary=summary, actions=("read the message of the scheduler",))
     summary = f"{names} has all requested devices, and no evaluated rule excludes it{report}"
     action = "wait a minute, because the cluster may have changed just now, and run the command again"
-    return evolve(base, summary=summary, actions=(action, "read the message of the scheduler"))
+    return replace(base, summary=summary, actions=(action, "read the message of the scheduler"))
 
 
 def _explain_without_devices(situation: _Situation, base: Analysis) -> Analysis:
@@ -297,4 +296,4 @@ def _explain_without_devices(situation: _Situation, base: Analysis) -> Analysis:
     kind = next((found[0].kind for found in obstacles.values() if found), None)
     cause = Cause(str(kind)) if is_excluded and kind else None
     remedies = (remedy for found in obstacles.values() if found for remedy in found[0].remedies)
-    return evolve(base, cause=cause, summary=summary, details=details, actions=list_unique(remedies))
+    return replace(base, cause=cause, summary=summary, details=details, actions=list_unique(remedies))

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-
-from attrs import evolve, field, frozen
+from dataclasses import dataclass, field, replace
 
 from genplug.error_groups import unwrap_error_group
 from genplug.kubectl.agents import fetch_agent_status
@@ -52,12 +51,12 @@ KINDS = {
 """The names of kinds that the command accepts, as kubectl does, with the name of the resource."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ClusterPods:
     """The pods of the cluster that have not ended, as far as the operator may list them."""
 
     uses: tuple[PodUse, ...] = ()
-    agents: Mapping[str, Pod] = field(factory=dict)
+    agents: Mapping[str, Pod] = field(default_factory=dict)
     """The agents' pods by the name of the node."""
     waiting: tuple[Pod, ...] = ()
     """The pods that are Pending and request extended resources."""
@@ -124,7 +123,7 @@ async def explain_all(kubectl: Kubectl, namespace: str) -> list[tuple[Analysis, 
         template = (pod.owner_uid or pod.uid, tuple(count_requests(pod).items()), pod.gates, pod.priority)
         if template not in by_template:
             by_template[template] = analyze(pod, nodes, pods.uses)
-        explained.append((evolve(by_template[template], name=pod.name), pod.created))
+        explained.append((replace(by_template[template], name=pod.name), pod.created))
     return explained
 
 
@@ -170,7 +169,7 @@ async def _explain(kubectl: Kubectl, pod: Pod, nodes: Sequence[Node], pods: Clus
         analysis = analyze(pod, nodes, pods.uses, agents)
     if pods.error:
         unknown = f"the pods of other namespaces are not known, so devices in use can look free: {pods.error}"
-        analysis = evolve(analysis, details=(*analysis.details, unknown))
+        analysis = replace(analysis, details=(*analysis.details, unknown))
     return analysis
 
 
@@ -189,7 +188,7 @@ async def _read_pods(kubectl: Kubectl, namespace: str) -> ClusterPods:
     except KubectlError as error:
         if error.cause is not Cause.FORBIDDEN or not namespace:
             raise
-        return evolve(await _list_pods(kubectl, namespace, f"--namespace={namespace}"), error=error.reason)
+        return replace(await _list_pods(kubectl, namespace, f"--namespace={namespace}"), error=error.reason)
 
 
 async def _list_pods(kubectl: Kubectl, namespace: str, option: str) -> ClusterPods:

@@ -1,13 +1,12 @@
 """The reasons that an agent reports for its resources, for the commands that explain a pod."""
 
 from collections.abc import Mapping
-
-from attrs import field, frozen
+from dataclasses import dataclass, field
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_text
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DeviceFailure:
     """An unhealthy device. ``since`` is a time in RFC 3339, or empty if it is not known."""
 
@@ -16,7 +15,7 @@ class DeviceFailure:
     since: str = ""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ResourceReasons:
     """Why a resource of an agent has fewer devices than expected, and what it refused last."""
 
@@ -28,7 +27,7 @@ class ResourceReasons:
     """The time of that request."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AgentReasons:
     """The answer of the agent of a node."""
 
@@ -41,7 +40,7 @@ class AgentReasons:
     """The first line of the error of the newest configuration, or an empty text."""
     withdrawn: tuple[str, ...] = ()
     """Resources that the policy refuses."""
-    resources: Mapping[str, ResourceReasons] = field(factory=dict)
+    resources: Mapping[str, ResourceReasons] = field(default_factory=dict)
 
 
 NO_REASONS = ResourceReasons()

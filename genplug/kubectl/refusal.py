@@ -1,8 +1,7 @@
 """Why the kubelet refused a pod: the analysis of its status, as text and as a document."""
 
 from collections.abc import Iterator
-
-from attrs import evolve, frozen
+from dataclasses import dataclass, replace
 
 from genplug.cli.output import wrap_escaped_line
 from genplug.kubectl.admission_messages import Explanation, explain_refusal, explain_waiting, is_refusal
@@ -10,7 +9,7 @@ from genplug.kubectl.objects import Container, Node, Pod
 from genplug.kubectl.reasons import NO_REASONS, AgentReasons
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """The state of a pod. An unknown text, and a pod that was not refused, have no ``explanation``."""
 
@@ -31,27 +30,27 @@ def analyze_refusal(pod: Pod) -> Refusal:
     is_refused = pod.phase == "Failed" and (explanation is not None or is_refusal(pod.reason))
     base = Refusal(pod, is_refused, pod.reason, pod.message, explanation, "", (describe,))
     if explanation:
-        return evolve(base, summary=explanation.explanation, actions=explanation.actions)
+        return replace(base, summary=explanation.explanation, actions=explanation.actions)
     if is_refused:
         summary = "The kubelet refused the pod with a text that this version of genplug does not know."
-        return evolve(base, summary=summary)
+        return replace(base, summary=summary)
     for container in pod.containers:
         if container.waiting_reason:
             return _describe_waiting(base, container)
     if pod.phase == "Pending" and not pod.node:
         action = f"see why it waits: kubectl genplug pending --namespace {pod.namespace} {pod.name}"
-        return evolve(base, summary="The pod was not refused: it waits for a node.", actions=(action,))
+        return replace(base, summary="The pod was not refused: it waits for a node.", actions=(action,))
     state = f"it is {pod.phase}" + (f" with the reason {pod.reason}" if pod.reason else "")
-    return evolve(base, summary=f"The pod was not refused: {state}.")
+    return replace(base, summary=f"The pod was not refused: {state}.")
 
 
 def _describe_waiting(base: Refusal, container: Container) -> Refusal:
     explanation = explain_waiting(container.waiting_message)
-    found = evolve(base, reason=container.waiting_reason, message=container.waiting_message, explanation=explanation)
+    found = replace(base, reason=container.waiting_reason, message=container.waiting_message, explanation=explanation)
     text = f"The kubelet admitted the pod, and its container {container.name} does not start"
     if explanation:
-        return evolve(found, summary=f"{text}. {explanation.explanation}", actions=explanation.actions)
-    return evolve(found, summary=f"{text}: the cause is not a device of genplug, or the text is not known.")
+        return replace(found, summary=f"{text}. {explanation.explanation}", actions=explanation.actions)
+    return replace(found, summary=f"{text}: the cause is not a device of genplug, or the text is not known.")
 
 
 def list_facts(refusal: Refusal, node: Node | None, agent: AgentReasons | None) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Reads a refused pod, its node, and the answer of the agent of the node."""
 
-from attrs import evolve
+from dataclasses import replace
 
 from genplug.kubectl.client import Cause, Kubectl, KubectlError
 from genplug.kubectl.objects import POOL_LABEL, Node, Pod, decode_node, decode_pod
@@ -21,9 +21,9 @@ async def explain_pod_refusal(kubectl: Kubectl, namespace: tuple[str, ...], name
         node = await _fetch_node(kubectl, refusal.pod.node)
         agent = await _find_agent(kubectl, refusal.pod.node) if node else None
     except KubectlError as error:
-        return evolve(refusal, facts=(f"the node is not known: {error.reason}",))
+        return replace(refusal, facts=(f"the node is not known: {error.reason}",))
     answers = await ask_agents(kubectl, [(refusal.pod.node, agent)]) if node else {}
-    return evolve(refusal, facts=tuple(list_facts(refusal, node, answers.get(refusal.pod.node))))
+    return replace(refusal, facts=tuple(list_facts(refusal, node, answers.get(refusal.pod.node))))
 
 
 async def list_refusals(kubectl: Kubectl, namespaces: tuple[str, ...]) -> list[Refusal]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_text
 from genplug.kubectl.release_objects import read_words
@@ -18,8 +18,7 @@ _EDITED = (("", "configmaps"), ("apps", "daemonsets"), ("", "pods"))
 """The API group and the resource of the objects that control the agents."""
 
 
-@frozen
-class RoleObjects:
+class RoleObjects(Struct, frozen=True):
     """The objects of RBAC: roles and bindings of all namespaces and of the cluster."""
 
     roles: Objects

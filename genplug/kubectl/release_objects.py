@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_text, read_texts
 from genplug.kubectl.objects import CONTAINER, POOL_LABEL
@@ -19,8 +19,7 @@ NODE_RECORDS = "'genplug record' in the containers of the agents"
 """The source of facts that the records of nodes contain."""
 
 
-@frozen
-class NodeAnswer:
+class NodeAnswer(Struct, frozen=True):
     """The pod of an agent, and the record that it returned, or why it returned none."""
 
     pod: JSON

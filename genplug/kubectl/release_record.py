@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_number, read_text, read_texts
 from genplug.kubectl.release_access import (
@@ -61,8 +61,7 @@ _TOOLS = (
 """Annotations and labels that identify the tool that applied an object."""
 
 
-@frozen
-class ReleaseObjects:
+class ReleaseObjects(Struct, frozen=True):
     """The objects of a release, as the API server returned them.
 
     ``daemon_sets`` and ``answers`` are sorted. ``config_maps`` are by name. ``accounts`` are the service accounts by
@@ -82,8 +81,7 @@ class ReleaseObjects:
     quotas: Objects
 
 
-@frozen
-class ReleasePlugin:
+class ReleasePlugin(Struct, frozen=True):
     """The plugin of a release."""
 
     name: Fact
@@ -93,8 +91,7 @@ class ReleasePlugin:
     same_image: Fact
 
 
-@frozen
-class ReleaseDeployment:
+class ReleaseDeployment(Struct, frozen=True):
     """How a release is deployed."""
 
     release: Fact
@@ -105,8 +102,7 @@ class ReleaseDeployment:
     field_managers: Fact
 
 
-@frozen
-class ReleaseDrivers:
+class ReleaseDrivers(Struct, frozen=True):
     """The versions of kernels, drivers and firmware, with the numbers of nodes."""
 
     kernels: Fact
@@ -114,8 +110,7 @@ class ReleaseDrivers:
     devices: Fact
 
 
-@frozen
-class OtherObjects:
+class OtherObjects(Struct, frozen=True):
     """Other objects that affect a release."""
 
     network_policies: Fact
@@ -123,8 +118,7 @@ class OtherObjects:
     resource_quotas: Fact
 
 
-@frozen
-class ReleaseUpgrade:
+class ReleaseUpgrade(Struct, frozen=True):
     """The upgrade plan, and what happens at restarts."""
 
     strategy: Fact
@@ -133,16 +127,14 @@ class ReleaseUpgrade:
     on_agent_restart: Fact
 
 
-@frozen
-class ReleaseStatus:
+class ReleaseStatus(Struct, frozen=True):
     """The status of the agents when the record was made."""
 
     ready: Fact
     devices: Fact
 
 
-@frozen
-class ReleaseRecord:
+class ReleaseRecord(Struct, frozen=True):
     """The governance record of a release."""
 
     generated: Generation

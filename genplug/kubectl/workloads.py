@@ -9,8 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-
-from attrs import frozen
+from dataclasses import dataclass
 
 from genplug.kubectl.analysis import Analysis, Cause
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_text
@@ -39,7 +38,7 @@ _INVALID_REQUESTS = {
 """Errors of the validation (k8s.io/kubernetes, pkg/apis/core/validation), with their meaning and what to do."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Workload:
     """An object whose controller creates pods."""
 

@@ -1,41 +1,35 @@
 """The events on which the state machine of an endpoint acts (:mod:`genplug.kubelet.endpoint_state`). Frozen values."""
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubelet.plugin_dir import SocketIdentity
 
 
-@frozen
-class Served:
+class Served(Struct, frozen=True):
     """The endpoint's server responds on its new socket."""
 
 
-@frozen
-class ServeFailed:
+class ServeFailed(Struct, frozen=True):
     """The endpoint cannot bind its socket, or its server does not respond."""
 
     error: str
 
 
-@frozen
-class KubeletSeen:
+class KubeletSeen(Struct, frozen=True):
     """The directory was listed; ``socket`` is kubelet.sock, None if it does not exist."""
 
     socket: SocketIdentity | None
 
 
-@frozen
-class OwnSocketLost:
+class OwnSocketLost(Struct, frozen=True):
     """The path of the endpoint's socket does not exist or names another file."""
 
 
-@frozen
-class Registered:
+class Registered(Struct, frozen=True):
     """The kubelet answered Register with OK, which does not prove that it can reach the endpoint (§2.1)."""
 
 
-@frozen
-class RegisterFailed:
+class RegisterFailed(Struct, frozen=True):
     """Register failed; ``error`` is the message of the kubelet or of the transport.
 
     ``is_system_limit`` states that the agent had no descriptor, memory or thread for the call.
@@ -45,28 +39,23 @@ class RegisterFailed:
     is_system_limit: bool = False
 
 
-@frozen
-class StreamOpened:
+class StreamOpened(Struct, frozen=True):
     """The kubelet opened ListAndWatch."""
 
 
-@frozen
-class StreamClosed:
+class StreamClosed(Struct, frozen=True):
     """A ListAndWatch stream ended, from either side."""
 
 
-@frozen
-class Retired:
+class Retired(Struct, frozen=True):
     """The old server has stopped completely."""
 
 
-@frozen
-class OptionsChanged:
+class OptionsChanged(Struct, frozen=True):
     """The plugin options differ from those that the kubelet read; it reads them only when it connects."""
 
 
-@frozen
-class TimePassed:
+class TimePassed(Struct, frozen=True):
     """The time in ``due`` has come without another event."""
 
 

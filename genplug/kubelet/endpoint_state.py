@@ -10,7 +10,8 @@ it.
 
 from enum import StrEnum
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.kubelet.endpoint_events import (
     Event,
@@ -67,8 +68,7 @@ class Action(StrEnum):
     RETIRE = "retire"
 
 
-@frozen
-class EndpointState:
+class EndpointState(Struct, frozen=True):
     """The state of an endpoint, on which the next step depends. Times are monotonic seconds.
 
     ``number`` counts the generations. ``since`` is the time at which the phase began, and ``due`` the time of the next
@@ -111,8 +111,7 @@ class EndpointState:
         return str(self.status)
 
 
-@frozen
-class Step:
+class Step(Struct, frozen=True):
     """The state after an event, and the action to run, None for no action."""
 
     state: EndpointState
@@ -133,7 +132,7 @@ def next_step(state: EndpointState, event: Event, now: Seconds, jitter: float) -
     if isinstance(event, KubeletSeen):
         return _on_kubelet_seen(state, event.socket, now)
     if isinstance(event, StreamOpened):
-        return _on_stream_opened(evolve(state, streams=state.streams + 1), now)
+        return _on_stream_opened(replace(state, streams=state.streams + 1), now)
     if isinstance(event, StreamClosed):
         return _on_stream_closed(state, now)
     if isinstance(event, OwnSocketLost | OptionsChanged):
@@ -169,7 +168,7 @@ def retry_delay(failures: int, jitter: float) -> Seconds:
 def _enter(
     state: EndpointState, phase: Phase, now: Seconds, due: Seconds | None = None, reason: str = ""
 ) -> EndpointState:
-    return evolve(state, phase=phase, since=now, due=due, reason=reason)
+    return replace(state, phase=phase, since=now, due=due, reason=reason)
 
 
 def _enter_live(state: EndpointState, now: Seconds) -> EndpointState:
@@ -186,7 +185,7 @@ def _back_off(  # noqa: PLR0913 - the fields of the next state
     """Enter a phase with a pause. ``is_local`` states that the kubelet is not the reason for the failure."""
     failures = state.failures + 1
     pause = retry_delay(min(failures, _MAX_LOCAL_FAILURES) if is_local else failures, jitter)
-    return evolve(_enter(state, phase, now, now + pause, reason), failures=failures)
+    return replace(_enter(state, phase, now, now + pause, reason), failures=failures)
 
 
 def _register_or_wait(state: EndpointState, now: Seconds) -> Step:
@@ -196,7 +195,7 @@ def _register_or_wait(state: EndpointState, now: Seconds) -> Step:
     if state.kubelet is None:
         return Step(_enter(state, Phase.WAIT, now, reason="waiting for kubelet.sock to appear"))
     registering = _enter(state, Phase.REGISTER, now, reason=state.reason)
-    return Step(evolve(registering, registered_with=state.kubelet), Action.REGISTER)
+    return Step(replace(registering, registered_with=state.kubelet), Action.REGISTER)
 
 
 def _on_registered(state: EndpointState, now: Seconds) -> Step:
@@ -209,46 +208,46 @@ def _on_registered(state: EndpointState, now: Seconds) -> Step:
 def _on_kubelet_seen(state: EndpointState, socket: SocketIdentity | None, now: Seconds) -> Step:
     if socket == state.kubelet:
         return Step(state)
-    seen = evolve(state, kubelet=socket)
+    seen = replace(state, kubelet=socket)
     if socket is None:
         return Step(seen)
     # A new socket is a new kubelet, to which the failures with the previous kubelet do not apply.
-    fresh = evolve(seen, failures=0)
+    fresh = replace(seen, failures=0)
     match seen.phase:
         case Phase.WAIT:
             return _register_or_wait(fresh, now)
         case Phase.PENDING:
-            return _register_or_wait(evolve(fresh, reason=""), now)
+            return _register_or_wait(replace(fresh, reason=""), now)
         case Phase.PAUSE:
             return _serve_again(fresh, now)
         case Phase.LIVE if not seen.streams:
             return _retire(fresh, "the kubelet was restarted", now)
         case Phase.LIVE:
             # A registration beside an open stream triggers the bug of kubelets up to 1.35 (§2.3; §3, race 6).
-            return Step(evolve(fresh, due=now + OLD_STREAM_SECONDS, reason=_OLD_STREAM_REASON))
+            return Step(replace(fresh, due=now + OLD_STREAM_SECONDS, reason=_OLD_STREAM_REASON))
         case _:
             return Step(fresh)
 
 
 def _on_stream_opened(state: EndpointState, now: Seconds) -> Step:
     if state.phase in (Phase.PENDING, Phase.WAIT):
-        return Step(evolve(_enter(state, Phase.LIVE, now), registered_with=state.kubelet))
+        return Step(replace(_enter(state, Phase.LIVE, now), registered_with=state.kubelet))
     if state.phase is Phase.LIVE:
-        return Step(evolve(state, due=None, reason="", registered_with=state.kubelet))
+        return Step(replace(state, due=None, reason="", registered_with=state.kubelet))
     if state.phase is Phase.REGISTER:
         # The kubelet opens the stream before it answers Register, or after it.
-        return Step(evolve(state, registered_with=state.kubelet))
+        return Step(replace(state, registered_with=state.kubelet))
     return Step(state)
 
 
 def _on_stream_closed(state: EndpointState, now: Seconds) -> Step:
     streams = max(state.streams - 1, 0)
-    closed = evolve(state, streams=streams, stream_ended=now)
+    closed = replace(state, streams=streams, stream_ended=now)
     if closed.phase is not Phase.LIVE or streams:
         return Step(closed)
     if closed.kubelet is not None and closed.kubelet != closed.registered_with:
         return _retire(closed, "the kubelet was restarted", now)
-    return Step(evolve(closed, due=now + STREAM_RETURN_SECONDS, reason="the kubelet closed its stream"))
+    return Step(replace(closed, due=now + STREAM_RETURN_SECONDS, reason="the kubelet closed its stream"))
 
 
 def _on_generation_outdated(state: EndpointState, event: OwnSocketLost | OptionsChanged, now: Seconds) -> Step:
@@ -259,13 +258,13 @@ def _on_generation_outdated(state: EndpointState, event: OwnSocketLost | Options
         return _retire(state, reason, now)
     # The stream of the previous kubelet ends about now.
     due = now + LAST_STREAM_SECONDS
-    return Step(evolve(state, due=due if state.due is None else min(state.due, due), reason=reason))
+    return Step(replace(state, due=due if state.due is None else min(state.due, due), reason=reason))
 
 
 def _on_time_passed(state: EndpointState, now: Seconds, jitter: float) -> Step:
     if state.due is None or now < state.due:
         return Step(state)
-    idle = evolve(state, due=None)
+    idle = replace(state, due=None)
     match idle.phase:
         case Phase.SERVE:
             return Step(idle, Action.SERVE)
@@ -295,11 +294,11 @@ def _retire(state: EndpointState, reason: str, now: Seconds, *, is_disconnect: b
     # A kubelet with an open stream is running and has to process the end of the stream, even if kubelet.sock changed.
     partner = state.kubelet if state.streams else state.registered_with
     retiring = _enter(state, Phase.RETIRE, now, reason=reason)
-    return Step(evolve(retiring, failures=failures, registered_with=partner), Action.RETIRE)
+    return Step(replace(retiring, failures=failures, registered_with=partner), Action.RETIRE)
 
 
 def _on_retired(state: EndpointState, now: Seconds, jitter: float) -> Step:
-    paused = evolve(state, phase=Phase.PAUSE, streams=0)
+    paused = replace(state, phase=Phase.PAUSE, streams=0)
     if paused.kubelet is None:
         # A starting kubelet deletes every socket that is bound before kubelet.sock exists (§3, race 2).
         return Step(paused)
@@ -310,7 +309,7 @@ def _on_retired(state: EndpointState, now: Seconds, jitter: float) -> Step:
         resume = max(resume, now + retry_delay(paused.failures - FREE_DISCONNECTS + 1, jitter))
     if now >= resume:
         return _serve_again(paused, now)
-    return Step(evolve(paused, due=resume))
+    return Step(replace(paused, due=resume))
 
 
 def _serve_again(state: EndpointState, now: Seconds) -> Step:

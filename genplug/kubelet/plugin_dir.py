@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubelet.denied_access import DENIALS, describe_denied_access
 
@@ -35,8 +35,7 @@ _NOT_IN_SLUG = re.compile(r"[^a-z0-9]+")
 _MAX_SLUG_CHARACTERS = 30
 
 
-@frozen
-class SocketIdentity:
+class SocketIdentity(Struct, frozen=True):
     """The file that a path names: device number, inode number, and modification time in nanoseconds.
 
     Some file systems reuse inode numbers at once. Two such files differ in the modification time, which is the time at
@@ -48,8 +47,7 @@ class SocketIdentity:
     modified: int
 
 
-@frozen
-class PluginDirListing:
+class PluginDirListing(Struct, frozen=True):
     """The sockets in the device-plugins directory at one moment.
 
     ``kubelet`` is kubelet.sock, None if it does not exist. ``own`` are the sockets with genplug's prefix, by name.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Literal
 
-from attrs import frozen
+from msgspec import Struct
 
 
 class Phase(StrEnum):
@@ -26,8 +26,7 @@ class Phase(StrEnum):
     """The server has stopped. The endpoint waits until the kubelet has processed that, or until the kubelet exists."""
 
 
-@frozen
-class EndpointStatus:
+class EndpointStatus(Struct, frozen=True):
     """The status of an endpoint.
 
     ``generation`` counts the sockets that the endpoint has used, and ``failures`` the consecutive failed attempts to
@@ -53,8 +52,7 @@ class EndpointStatus:
         return ", ".join(parts) + (f": {self.reason}" if self.reason else "")
 
 
-@frozen
-class DeviceUse:
+class DeviceUse(Struct, frozen=True):
     """The devices (IDs) of a resource that a container uses, as the kubelet reports it."""
 
     resource: str
@@ -64,8 +62,7 @@ class DeviceUse:
     ids: tuple[str, ...]
 
 
-@frozen
-class PhaseChanged:
+class PhaseChanged(Struct, frozen=True):
     """An endpoint entered another phase or another generation, or an attempt to serve failed."""
 
     resource: str
@@ -73,8 +70,7 @@ class PhaseChanged:
     current: EndpointStatus
 
 
-@frozen
-class ListSent:
+class ListSent(Struct, frozen=True):
     """A device list was sent on a stream, with the number of devices and of healthy devices."""
 
     resource: str
@@ -86,8 +82,7 @@ Method = Literal["Allocate", "PreStartContainer"]
 """The methods of DevicePlugin whose answers are reported."""
 
 
-@frozen
-class CallAnswered:
+class CallAnswered(Struct, frozen=True):
     """A call was answered after ``seconds``; ``error`` is the message of its gRPC status, empty for a success."""
 
     resource: str
@@ -97,8 +92,7 @@ class CallAnswered:
     error: str = ""
 
 
-@frozen
-class SocketNotRemoved:
+class SocketNotRemoved(Struct, frozen=True):
     """The socket of a stopped server is still in the directory; ``error`` is the reason of the system."""
 
     resource: str
@@ -106,8 +100,7 @@ class SocketNotRemoved:
     error: str
 
 
-@frozen
-class InternalErrorCaught:
+class InternalErrorCaught(Struct, frozen=True):
     """A defect in genplug raised ``error`` in a call of the kubelet or in an action of the endpoint.
 
     The kubelet received an error status or an empty response, or the endpoint retries the action.

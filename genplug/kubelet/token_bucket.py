@@ -1,10 +1,10 @@
 """A token bucket: a few operations at once, then one for each interval. Pure; all times are monotonic seconds."""
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 
-@frozen
-class TokenBucket:
+class TokenBucket(Struct, frozen=True):
     """``capacity`` tokens, of which one returns every ``refill_seconds``; an operation takes a token.
 
     It is full at first. In any period of ``n * refill_seconds``, at most ``capacity + n`` tokens are taken.
@@ -22,4 +22,4 @@ class TokenBucket:
 
     def take(self, now: float) -> "TokenBucket":
         """Return the bucket without a token; call this only if one is available."""
-        return evolve(self, full_at=max(self.full_at, now) + self.refill_seconds)
+        return replace(self, full_at=max(self.full_at, now) + self.refill_seconds)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from enum import Enum
 
-from attrs import field, frozen
+from msgspec import Struct
 
 
 class Event(Enum):
@@ -266,13 +266,12 @@ class Event(Enum):
         self.meaning = meaning
 
 
-@frozen
-class LogEvent:
+class LogEvent(Struct, frozen=True):
     """An occurrence of an event: a text for people, and facts for programs."""
 
     event: Event
     text: str
-    facts: Mapping[str, object] = field(factory=dict)
+    facts: Mapping[str, object] = {}
 
 
 class EventLog:

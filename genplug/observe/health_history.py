@@ -9,7 +9,7 @@ often.
 import time
 from collections.abc import Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.allocation.offer import Grant, ResourceOffer
 
@@ -27,8 +27,7 @@ DeviceKey = tuple[str, str]
 """The resource and the ID of a device."""
 
 
-@frozen
-class HealthEntry:
+class HealthEntry(Struct, frozen=True):
     """The health of a device in the minutes up to its last change.
 
     ``healthy`` and ``unhealthy`` are sets of minutes as bits; bit 0 is ``minute``, bit 1 the minute before. A minute

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from attrs import frozen
+from msgspec import Struct
 from prometheus_client.exposition import choose_encoder
 
 from genplug.observe.health_history import DeviceKey, HealthEntry
@@ -44,8 +44,7 @@ _LOCAL_PATHS = {
 _EVENTS_RETRY_SECONDS = 15
 
 
-@frozen
-class StatusSource:
+class StatusSource(Struct, frozen=True):
     """The functions by which the endpoints read the agent.
 
     ``status`` and ``history`` (the health of the devices over the last hour) are called in another thread. ``refresh``

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
-from attrs import define, field, frozen
+from msgspec import Struct
 
 MAX_CONNECTIONS = 32
 """Connections that are open at the same time. A further connection replaces one that has not sent its request, or one
@@ -60,14 +60,13 @@ class Stream(Protocol):
         ...
 
 
-@frozen
-class Response:
+class Response(Struct, frozen=True, weakref=True):
     """The response to a request. With a stream, the body is what the stream yields."""
 
     status: HTTPStatus
     body: bytes
     content_type: str = TEXT
-    headers: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = {}
     stream: Stream | None = None
 
     def encode_head(self) -> bytes:
@@ -97,8 +96,7 @@ _BUSY = text_response(
 )
 
 
-@frozen
-class Request:
+class Request(Struct, frozen=True):
     """A request with the method GET or HEAD. The names of ``headers`` are in lower case."""
 
     method: str
@@ -126,8 +124,7 @@ class _RefusedError(Exception):
         self.response = text_response(status, text + "\n", headers)
 
 
-@define(eq=False)
-class _Connection:
+class _Connection(Struct, eq=False):
     """An open connection."""
 
     socket: socket.socket

@@ -4,7 +4,8 @@
 document.
 """
 
-from attrs import asdict, frozen
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
 from genplug.kubelet.reports import DeviceUse
@@ -14,8 +15,7 @@ FIRST_SCAN_REASON = "the first scan of the devices has not finished"
 """Why an agent with a configuration is not ready before it offers the first resource."""
 
 
-@frozen
-class DeviceStatus:
+class DeviceStatus(Struct, frozen=True):
     """The status of a grant, with the reason that the kubelet does not receive.
 
     ``probe`` is the name of the probe that found the device unhealthy, and empty for a healthy device. ``since`` is the
@@ -44,8 +44,7 @@ class DeviceStatus:
         }
 
 
-@frozen
-class Refusal:
+class Refusal(Struct, frozen=True):
     """The last Allocate request of a resource that was refused: seconds since the epoch, and the message."""
 
     time: float
@@ -56,8 +55,7 @@ class Refusal:
         return {"time": format_time(self.time), "message": self.message}
 
 
-@frozen
-class ListChange:
+class ListChange(Struct, frozen=True):
     """The last change of the device list of a resource: seconds since the epoch, and what changed."""
 
     time: float
@@ -68,8 +66,7 @@ class ListChange:
         return {"time": format_time(self.time), "message": self.message}
 
 
-@frozen(repr=False)
-class ResourceStatus:
+class ResourceStatus(Struct, frozen=True):
     """The status of a resource, its endpoint and its devices.
 
     ``is_registered`` states whether the kubelet has an open stream; ``reason`` states why it has none. ``is_removed``
@@ -165,8 +162,7 @@ class ResourceStatus:
         }
 
 
-@frozen
-class ConfigStatus:
+class ConfigStatus(Struct, frozen=True):
     """The active configuration, and the error of the newest files, which is empty if they are active.
 
     ``loaded_at`` is the time at which the configuration became active, or None if no configuration is active.
@@ -206,8 +202,7 @@ class ConfigStatus:
         }
 
 
-@frozen
-class ScanStatus:
+class ScanStatus(Struct, frozen=True):
     """The status of the scan of a resource.
 
     ``stalls`` lists the devices that are not up to date, with the reasons. ``conflicts`` counts the devices that are
@@ -221,8 +216,7 @@ class ScanStatus:
     withheld: int = 0
 
 
-@frozen
-class AuditStatus:
+class AuditStatus(Struct, frozen=True):
     """The state of the audit log.
 
     ``written`` and ``lost`` count records since the start. ``error`` is the reason for which records cannot be written
@@ -246,8 +240,7 @@ class AuditStatus:
         }
 
 
-@frozen(repr=False)
-class Status:
+class Status(Struct, frozen=True):
     """The status of the agent.
 
     ``kubelet`` is what the agent waits for in the directory of the kubelet, and empty if it does not wait.

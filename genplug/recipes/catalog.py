@@ -7,7 +7,8 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.spec.natural_sort import natural_sort_key
 
@@ -16,8 +17,7 @@ HEADER = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\
 _RESOURCE = re.compile(r"""  (?P<quote>["']?)(?P<name>[^\s"'#][^\s"']*)(?P=quote):(?:\s|$)""")
 
 
-@frozen
-class Recipe:
+class Recipe(Struct, frozen=True):
     """A recipe: the kind of hardware, for example ``nvidia-gpu``, and the text of the file."""
 
     kind: str
@@ -51,7 +51,7 @@ class Recipe:
                 continue
             kept.append(block + line if is_kept else "")
             block = ""
-        return evolve(self, text=self.text.partition(HEADER)[0] + HEADER + "".join(kept))
+        return replace(self, text=self.text.partition(HEADER)[0] + HEADER + "".join(kept))
 
 
 def recipe_directory(name: str) -> Path:

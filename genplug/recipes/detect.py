@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.diagnostics import ConfigInvalidError
 from genplug.config.load import load_text
@@ -31,16 +31,14 @@ _PERMISSIVE = Policy(
 )
 
 
-@frozen
-class SelectedRecipe:
+class SelectedRecipe(Struct, frozen=True):
     """A recipe that matches devices of a machine, with a remark for the reader of the configuration."""
 
     recipe: Recipe
     remark: str
 
 
-@frozen
-class Selection:
+class Selection(Struct, frozen=True):
     """The recipes for a machine.
 
     ``left_out`` maps a recipe that matches devices, or a resource of it (``kind, name``), to the reason why it is not
@@ -98,8 +96,7 @@ def _join_recipes(head: Sequence[str], recipes: Iterable[Recipe]) -> str:
     return "\n".join([*head, "#", advice]) + "\n" + HEADER + "\n".join(parts)
 
 
-@frozen
-class _Owner:
+class _Owner(Struct, frozen=True):
     """The recipe that contains a device, and whether the device may be in another resource too."""
 
     kind: str

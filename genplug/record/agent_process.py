@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.record.facts import Fact, Known, Unknown
 from genplug.spec.limits import MAX_RECORDED_MOUNTS, MAX_SEARCHED_PROCESSES
@@ -37,8 +37,7 @@ _CAPABILITIES = (
 """The names of capabilities by their number, include/uapi/linux/capability.h."""
 
 
-@frozen
-class AgentProcess:
+class AgentProcess(Struct, frozen=True):
     """The process of ``genplug run``: its PID, the arguments after ``run``, and its environment.
 
     ``directory`` is its directory in procfs. ``environment`` is empty if it may not be read.
@@ -50,8 +49,7 @@ class AgentProcess:
     environment: Mapping[str, str]
 
 
-@frozen
-class Security:
+class Security(Struct, frozen=True):
     """The rights of the agent."""
 
     user: Fact

@@ -12,7 +12,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.attributes import ATTRIBUTES
 from genplug.hardware.attributes.lazy import LazyAttributes
@@ -60,8 +60,7 @@ _IDENTITY = {
 """The attributes that identify the hardware of a device, by the keys of the record."""
 
 
-@frozen
-class DriverVersion:
+class DriverVersion(Struct, frozen=True):
     """A driver that devices use: the module, its version, and its marks, for example ``out-of-tree``."""
 
     driver: str
@@ -71,8 +70,7 @@ class DriverVersion:
     taints: Fact
 
 
-@frozen
-class FirmwareVersion:
+class FirmwareVersion(Struct, frozen=True):
     """A version of firmware: the name of the file or field, and the file that contains it."""
 
     name: str
@@ -80,8 +78,7 @@ class FirmwareVersion:
     source: str
 
 
-@frozen
-class DeviceDrivers:
+class DeviceDrivers(Struct, frozen=True):
     """The drivers and the firmware of a device; ``identity`` has the attributes that identify its hardware."""
 
     resource: str

@@ -6,22 +6,20 @@ A record never guesses: a builder that cannot observe a fact returns :class:`Unk
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from attrs import fields, frozen, has
+from msgspec import Struct
 
 JSON: TypeAlias = Mapping[str, Any]
 """An object of a JSON document."""
 
 
-@frozen
-class Known:
+class Known(Struct, frozen=True):
     """A fact that was observed: its value, and the file, object or field that it was read from."""
 
     value: Any
     source: str
 
 
-@frozen
-class Unknown:
+class Unknown(Struct, frozen=True):
     """A fact that cannot be observed from here, with the reason as a clause or sentence."""
 
     reason: str
@@ -36,9 +34,8 @@ def build_document(value: object) -> Any:  # noqa: ANN401 - a document of JSON
         return {"known": True, "value": build_document(value.value), "source": value.source}
     if isinstance(value, Unknown):
         return {"known": False, "reason": value.reason}
-    kind: type[Any] = type(value)
-    if has(kind):
-        return {_to_camel_case(field.name): build_document(getattr(value, field.name)) for field in fields(kind)}
+    if isinstance(value, Struct):
+        return {_to_camel_case(name): build_document(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, Mapping):
         return {key: build_document(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

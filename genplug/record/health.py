@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.health.probes import kind_of
 from genplug.health.value_check import ValueCheck
@@ -17,8 +17,7 @@ PRESENCE = "the device nodes of a device exist; otherwise the device is unhealth
 """The check that every resource has without a probe."""
 
 
-@frozen
-class ProbeRecord:
+class ProbeRecord(Struct, frozen=True):
     """A probe: its kind, what it does and to what, which condition it checks, and when its results decide.
 
     ``action`` is a verb: ``reads``, ``opens``, ``runs``, ``connects to`` or ``listens to``. Targets are templates.
@@ -40,8 +39,7 @@ class ProbeRecord:
     location: str
 
 
-@frozen
-class ResourceHealth:
+class ResourceHealth(Struct, frozen=True):
     """The health monitoring of a resource: the built-in check of the device nodes, and the probes."""
 
     resource: str

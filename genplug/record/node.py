@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Inventory
@@ -36,8 +36,7 @@ NODE_KIND = "NodeRecord"
 _FROM_CLUSTER = "only the API server knows it: 'kubectl genplug record' reads it"
 
 
-@frozen
-class Generation:
+class Generation(Struct, frozen=True):
     """When and by which command and version a record was made."""
 
     at: str
@@ -45,8 +44,7 @@ class Generation:
     version: str
 
 
-@frozen
-class NodeSources:
+class NodeSources(Struct, frozen=True):
     """The sources of the record of a node.
 
     ``config`` and ``inventory`` are why there is none, if the configuration is invalid or a scan hangs. ``status`` is
@@ -63,8 +61,7 @@ class NodeSources:
     package: Fact
 
 
-@frozen
-class Plugin:
+class Plugin(Struct, frozen=True):
     """The name and version of the plugin, and the image that it runs from."""
 
     name: Fact
@@ -73,8 +70,7 @@ class Plugin:
     image_digest: Fact
 
 
-@frozen
-class Deployment:
+class Deployment(Struct, frozen=True):
     """How the agent is deployed: what runs it, the tool that installed it, its package and its command."""
 
     method: Fact
@@ -83,8 +79,7 @@ class Deployment:
     command: Fact
 
 
-@frozen
-class NodeFacts:
+class NodeFacts(Struct, frozen=True):
     """The node: its name, pool, kernel and operating system."""
 
     name: Fact
@@ -94,16 +89,14 @@ class NodeFacts:
     operating_system: Fact
 
 
-@frozen
-class Drivers:
+class Drivers(Struct, frozen=True):
     """The drivers and the firmware of the devices."""
 
     drivers: Fact
     devices: Fact
 
 
-@frozen
-class Access:
+class Access(Struct, frozen=True):
     """The identity of the agent in the cluster, and who may change it."""
 
     service_account: Fact
@@ -112,8 +105,7 @@ class Access:
     admission_policies: Fact
 
 
-@frozen
-class Upgrade:
+class Upgrade(Struct, frozen=True):
     """The upgrade plan, and what happens at restarts."""
 
     strategy: Fact
@@ -122,8 +114,7 @@ class Upgrade:
     on_agent_restart: Fact
 
 
-@frozen
-class Configuration:
+class Configuration(Struct, frozen=True):
     """The configuration: its digest, its files with their digests, and the object that they come from."""
 
     sha256: Fact
@@ -132,8 +123,7 @@ class Configuration:
     origin: Fact
 
 
-@frozen
-class PolicyRecord:
+class PolicyRecord(Struct, frozen=True):
     """The policy: the digest of its file, what it allows, and the object that it comes from."""
 
     file: Fact
@@ -141,8 +131,7 @@ class PolicyRecord:
     origin: Fact
 
 
-@frozen
-class StatusNow:
+class StatusNow(Struct, frozen=True):
     """The status of the agent when the record was made."""
 
     ready: Fact
@@ -150,8 +139,7 @@ class StatusNow:
     devices: Fact
 
 
-@frozen
-class NodeRecord:
+class NodeRecord(Struct, frozen=True):
     """The governance record of a node."""
 
     generated: Generation

@@ -9,7 +9,7 @@ import ipaddress
 import re
 from typing import TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -44,8 +44,7 @@ _MAX_PORT = 65535
 _NAME = re.compile(r"[A-Za-z0-9*](?:[-A-Za-z0-9_.*]*[A-Za-z0-9*])?\Z")
 
 
-@frozen
-class ConnectEntry:
+class ConnectEntry(Struct, frozen=True):
     """An entry: a network or a glob over names, and a port; None is any port but those of the cluster."""
 
     text: str
@@ -87,8 +86,7 @@ class ConnectEntry:
         return metadata is None or self.network.prefixlen >= metadata.prefixlen
 
 
-@frozen
-class ConnectRules:
+class ConnectRules(Struct, frozen=True):
     """The entries of a policy."""
 
     entries: tuple[ConnectEntry, ...]

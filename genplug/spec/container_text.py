@@ -6,15 +6,14 @@ Pure. ``devices`` are the attribute values of each device of the container, in t
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.spec.template import Template, Values, distinct_values, join_texts, merge_values
 
 _NOT_IN_VARIABLE_NAMES = re.compile(r"[^A-Z0-9_-]")
 
 
-@frozen
-class ContainerText:
+class ContainerText(Struct, frozen=True):
     """The value of an environment variable or annotation.
 
     By default, ``template`` is rendered once, with the values of all devices. With ``is_each`` it is rendered for each
@@ -44,8 +43,7 @@ class ContainerText:
         return f"{self.prefix}{texts}{self.suffix}"
 
 
-@frozen
-class VariableSpec:
+class VariableSpec(Struct, frozen=True):
     """An environment variable of a container (an entry of ``allocate.env``)."""
 
     name: Template

@@ -7,11 +7,10 @@ import fnmatch
 import re
 from functools import lru_cache
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen
-class DeniedVariables:
+class DeniedVariables(Struct, frozen=True):
     """Variables that are denied for one reason: globs over their names, and what they do, as a clause after "it"."""
 
     names: tuple[str, ...]

@@ -6,7 +6,7 @@
 from enum import StrEnum
 from typing import TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.spec.location import SourceLocation
 
@@ -64,8 +64,7 @@ class WarningCode(StrEnum):
 DiagnosticCode: TypeAlias = ErrorCode | WarningCode
 
 
-@frozen
-class Diagnostic:
+class Diagnostic(Struct, frozen=True):
     """An error or a warning about a configuration.
 
     ``width`` is the number of characters that the caret marks, ``key_path`` the path of keys to it.

@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from genplug.spec.limits import MAX_EXPANDED_CHARACTERS, MAX_GLOB_ALTERNATIVES, MAX_GLOB_CHARACTERS
 from genplug.spec.location import TextSyntaxError
+from genplug.struct_values import hide_in_repr
 
 _MAGIC = re.compile(r"[*?[]")
 _RANGE = re.compile(r"([^-])-(.)")
@@ -23,8 +24,7 @@ class GlobError(TextSyntaxError):
     """An invalid glob."""
 
 
-@frozen
-class Segment:
+class Segment(Struct, frozen=True):
     """A path segment: a literal name, a pattern for one name, or any number of directories (``**``)."""
 
     text: str
@@ -45,12 +45,12 @@ class Segment:
         return self.regex.match(name) is not None
 
 
-@frozen
-class Glob:
+@hide_in_repr("alternatives")
+class Glob(Struct, frozen=True):
     """A parsed glob: ``text`` as written, and its brace-free ``alternatives``, each a tuple of segments."""
 
     text: str
-    alternatives: tuple[tuple[Segment, ...], ...] = field(repr=False)
+    alternatives: tuple[tuple[Segment, ...], ...]
 
     @classmethod
     def parse(cls, text: str) -> "Glob":

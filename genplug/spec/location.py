@@ -1,10 +1,9 @@
 """Locations in source files, and the base class of errors in texts with their own syntax."""
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen
-class SourceLocation:
+class SourceLocation(Struct, frozen=True):
     """A location ``file:line:column``; lines and columns count from 1."""
 
     file: str

@@ -7,7 +7,8 @@ position in the source file, for error messages.
 from collections.abc import Mapping
 from enum import StrEnum
 
-from attrs import evolve, field, frozen
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from genplug.spec.container_text import ContainerText, VariableSpec
 from genplug.spec.diagnostic import Diagnostic
@@ -17,6 +18,7 @@ from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import HealthSpec
 from genplug.spec.selectors import Condition
 from genplug.spec.template import Template
+from genplug.struct_values import compare_without, hide_in_repr
 
 
 class CandidateType(StrEnum):
@@ -40,8 +42,7 @@ class Preference(StrEnum):
     CONTIGUOUS = "contiguous"
 
 
-@frozen
-class PreferenceSpec:
+class PreferenceSpec(Struct, frozen=True):
     """``preferredAllocation``: the policy and the template ``by``.
 
     ``by`` groups devices, and None groups them by NUMA node. With :attr:`Preference.CONTIGUOUS`, ``by`` is the position
@@ -55,8 +56,8 @@ class PreferenceSpec:
     is_explicit: bool = False
 
 
-@frozen
-class NodeAccess:
+@compare_without("location")
+class NodeAccess(Struct, frozen=True):
     """The owner (user ID), the group (group ID) and the mode (permission bits) of a device node in the container.
 
     None leaves a value to the container runtime. ``location`` is that of the first of the keys.
@@ -65,14 +66,13 @@ class NodeAccess:
     owner: int | None = None
     group: int | None = None
     mode: int | None = None
-    location: SourceLocation | None = field(default=None, eq=False)
+    location: SourceLocation | None = None
 
 
 DEFAULT_ACCESS = NodeAccess()
 
 
-@frozen
-class NodeSpec:
+class NodeSpec(Struct, frozen=True):
     """A device node of a device (``nodes``) or a companion (``with``).
 
     ``path`` renders to a path or glob for each value of the attributes it refers to. ``container_path`` (``as``) is
@@ -88,8 +88,7 @@ class NodeSpec:
     access: NodeAccess = DEFAULT_ACCESS
 
 
-@frozen
-class CustomAttribute:
+class CustomAttribute(Struct, frozen=True):
     """A custom attribute (``attributes``): the file or the text to read and which part of it is the value.
 
     ``paths`` render to paths or globs, ``values`` to texts, for each value of the attributes they refer to; the first
@@ -114,8 +113,7 @@ class CustomAttribute:
         return frozenset[str]().union(*(template.names for template in templates))
 
 
-@frozen
-class Source:
+class Source(Struct, frozen=True):
     """An entry of ``devices``: globs, exclusions, and how candidates become devices.
 
     ``sysfs`` renders to the sysfs directory of a device that the kernel does not link to one. With ``is_id_verbatim``
@@ -137,8 +135,8 @@ class Source:
     is_id_verbatim: bool = False
 
 
-@frozen
-class MountSpec:
+@compare_without("host_path_location")
+class MountSpec(Struct, frozen=True):
     """A mount of a container (``allocate.mounts``); its templates are rendered at Allocate.
 
     ``host_path_location`` is that of the value of ``hostPath``.
@@ -149,11 +147,11 @@ class MountSpec:
     container_path: Template
     read_only: bool
     optional: bool
-    host_path_location: SourceLocation | None = field(default=None, eq=False)
+    host_path_location: SourceLocation | None = None
 
 
-@frozen
-class AllocateSpec:
+@compare_without("inject_location", "cdi_devices_location")
+class AllocateSpec(Struct, frozen=True):
     """The edits of a container in addition to its device nodes (``allocate``), in the order of the file.
 
     ``cdi_devices`` are qualified names that other programs' CDI files define. With ``injects_by_cdi``, device nodes and
@@ -168,12 +166,11 @@ class AllocateSpec:
     cdi_devices: tuple[Template, ...] = ()
     injects_by_cdi: bool = False
     supplemental_groups: tuple[int, ...] = ()
-    inject_location: SourceLocation | None = field(default=None, eq=False)
-    cdi_devices_location: SourceLocation | None = field(default=None, eq=False)
+    inject_location: SourceLocation | None = None
+    cdi_devices_location: SourceLocation | None = None
 
 
-@frozen
-class PreStartSpec:
+class PreStartSpec(Struct, frozen=True):
     """A program that runs before a container starts (``preStart``): its arguments and its timeout in seconds."""
 
     location: SourceLocation
@@ -181,8 +178,7 @@ class PreStartSpec:
     timeout_seconds: float
 
 
-@frozen
-class Resource:
+class Resource(Struct, frozen=True):
     """A resource: its name and its configuration.
 
     If ``name_template`` is set, ``name`` is its text, and discovery creates a resource for each name that the devices
@@ -213,9 +209,9 @@ class Resource:
     max_per_container: int | None = None
     distinct: bool = False
     preference: PreferenceSpec = PreferenceSpec()
-    allocate: AllocateSpec = field(factory=AllocateSpec)
+    allocate: AllocateSpec = field(default_factory=AllocateSpec)
     pre_start: PreStartSpec | None = None
-    health: HealthSpec = field(factory=HealthSpec)
+    health: HealthSpec = field(default_factory=HealthSpec)
     policy: Policy = DEFAULT_POLICY
 
     @property
@@ -224,8 +220,9 @@ class Resource:
         return self.name_template.text if self.name_template is not None else self.name
 
 
-@frozen
-class Config:
+@compare_without("content")
+@hide_in_repr("content")
+class Config(Struct, frozen=True):
     """A complete configuration: its resources by name, in the order of the files.
 
     ``files`` are the files it was read from. ``sha256`` is the digest of the merged content, which compares the
@@ -240,7 +237,7 @@ class Config:
     policy: Policy = DEFAULT_POLICY
     warnings: tuple[Diagnostic, ...] = ()
     withdrawn: tuple[str, ...] = ()
-    content: str = field(default="", eq=False, repr=False)
+    content: str = ""
     """The merged content as JSON, with the defaults in each resource; ``sha256`` is its digest."""
 
     def restricted_by(self, policy: Policy) -> "Config":
@@ -251,7 +248,7 @@ class Config:
             if resource.name_template is not None or not policy.resource_error(name)
         }
         resources = {
-            name: evolve(
+            name: replace(
                 resource,
                 policy=policy,
                 aliases=tuple(alias for alias in resource.aliases if not policy.resource_error(alias)),
@@ -261,4 +258,4 @@ class Config:
         kept = {name for resource in resources.values() for name in (resource.name, *resource.aliases)}
         names = (name for resource in self.resources.values() for name in (resource.name, *resource.aliases))
         withdrawn = (*self.withdrawn, *(name for name in names if name not in kept))
-        return evolve(self, resources=resources, policy=policy, withdrawn=withdrawn)
+        return replace(self, resources=resources, policy=policy, withdrawn=withdrawn)

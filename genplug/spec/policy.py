@@ -8,7 +8,7 @@ import fnmatch
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.spec.denied_variables import RUNTIME_DEVICES, denied_value_effect, denied_variable_effect
 from genplug.spec.globs import Glob
@@ -18,8 +18,7 @@ DEFAULT_READ_VARIABLES = ("NODE_NAME", "NODE_IP", "HOST_IP", "POD_NAME", "POD_NA
 """The usual names of what the downward API gives to the pod of an agent. Other variables may contain secrets."""
 
 
-@frozen
-class Policy:
+class Policy(Struct, frozen=True):
     """Limits on what a configuration may offer, hand out, mount and run. The defaults apply without a policy file.
 
     - ``file``: the name of the policy file for messages; empty without a file.

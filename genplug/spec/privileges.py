@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.spec.location import SourceLocation
 
@@ -41,8 +41,7 @@ class NeedKind(StrEnum):
     """Connections by TCP; the subject is the URL or the port."""
 
 
-@frozen
-class ProbeNeed:
+class ProbeNeed(Struct, frozen=True):
     """A need of a probe: its kind, its reason as a predicate whose subject is the probe, and its subject."""
 
     kind: NeedKind
@@ -50,8 +49,7 @@ class ProbeNeed:
     subject: str = ""
 
 
-@frozen
-class Need:
+class Need(Struct, frozen=True):
     """A need of a configuration, and the key that causes it.
 
     ``reason`` is a clause. ``location`` and ``width`` (characters) are those of the key or value in the file.

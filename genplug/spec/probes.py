@@ -7,10 +7,11 @@ Regular expressions without templates are kept as text; :func:`genplug.spec.rege
 from collections.abc import Iterator
 from enum import StrEnum
 
-from attrs import field, fields, frozen
+from msgspec import Struct
 
 from genplug.spec.location import SourceLocation
 from genplug.spec.template import Template
+from genplug.struct_values import compare_without
 
 
 class OnError(StrEnum):
@@ -21,8 +22,7 @@ class OnError(StrEnum):
     HEALTHY = "healthy"
 
 
-@frozen
-class ProbeTiming:
+class ProbeTiming(Struct, frozen=True):
     """Period and timeout of a probe in seconds, and the numbers of consecutive results that decide."""
 
     period: float = 10.0
@@ -33,14 +33,13 @@ class ProbeTiming:
     sticky: bool = False
 
 
-@frozen
-class Check:
+class Check(Struct, frozen=True):
     """The options of one probe: the base class of the options of each kind (:mod:`genplug.health.probes`)."""
 
     @property
     def templates(self) -> tuple[Template, ...]:
         """Every template among the options."""
-        return tuple(_find_templates(getattr(self, option.name) for option in fields(type(self))))
+        return tuple(_find_templates(getattr(self, name) for name in self.__struct_fields__))
 
     @property
     def implied_attributes(self) -> frozenset[str]:
@@ -53,22 +52,21 @@ class Check:
         return self.implied_attributes.union(*(template.names for template in self.templates))
 
 
-@frozen
-class ProbeSpec:
+@compare_without("location")
+class ProbeSpec(Struct, frozen=True):
     """One probe: its name in reasons, log and metrics, unique within its resource; its options; its timing.
 
     With ``is_warning``, a failure is reported and does not make the device unhealthy.
     """
 
-    location: SourceLocation = field(eq=False)
+    location: SourceLocation
     name: str
     check: Check
     timing: ProbeTiming = ProbeTiming()
     is_warning: bool = False
 
 
-@frozen
-class HealthSpec:
+class HealthSpec(Struct, frozen=True):
     """How long a device that disappeared remains in the list, Unhealthy (seconds), and the probes."""
 
     removal_grace_period_seconds: float = 60.0

@@ -7,9 +7,11 @@ import itertools
 import re
 from functools import lru_cache
 
-from attrs import field, frozen
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from genplug.spec.globs import Glob, Segment
+from genplug.struct_values import compare_without, hide_in_repr
 
 DEFAULT_READ_GLOBS = (
     "/sys/**",
@@ -42,8 +44,9 @@ contents of memories: fuses, flash memories and CMOS (Documentation/ABI/stable/s
 """
 
 
-@frozen
-class ReadRules:
+@compare_without("_trees")
+@hide_in_repr("_trees")
+class ReadRules(Struct, frozen=True):
     """Globs over the paths that may be read.
 
     A glob matches a private place only if its part without wildcards reaches into the place, and a file with a private
@@ -51,13 +54,12 @@ class ReadRules:
     """
 
     globs: tuple[Glob, ...]
-    _trees: tuple[str, ...] = field(init=False, eq=False, repr=False)
+    _trees: tuple[str, ...] = ()
     """The directories below which everything matches, with a slash at the end: a fast path."""
 
-    @_trees.default
-    def _find_trees(self) -> tuple[str, ...]:
+    def __post_init__(self) -> None:
         trees = (literal_path(segments[:-1]) for glob in self.globs for segments in glob if segments[-1].is_any_depth)
-        return tuple(f"{path}/" for path, is_literal in trees if is_literal)
+        force_setattr(self, "_trees", tuple(f"{path}/" for path, is_literal in trees if is_literal))
 
     def allows(self, path: str) -> bool:
         """Return whether an absolute path may be read; the caller also checks the path without symlinks."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Protocol, TypeAlias
 
-from attrs import define
+from msgspec import Struct
 
 from genplug.spec.limits import (
     MAX_REGEX_CHARACTERS,
@@ -53,8 +53,7 @@ class Pattern(Protocol):
         ...
 
 
-@define(eq=False)
-class _Utf8Pattern:
+class _Utf8Pattern(Struct, eq=False):
     """A pattern of RE2 for texts with surrogates, for which RE2 itself raises a UnicodeEncodeError."""
 
     pattern: Pattern

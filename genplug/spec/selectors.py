@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.spec.location import SourceLocation
 from genplug.spec.regex import Pattern
@@ -19,8 +19,7 @@ _MAX_DIGITS = 40
 _POWERS = {"K": 1, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
-@frozen
-class Selector:
+class Selector(Struct, frozen=True):
     """The conditions on one attribute; None and an empty tuple mean no condition.
 
     ``any_of`` and ``none_of`` are globs in normalized form (:func:`normalize`).
@@ -63,8 +62,7 @@ class Selector:
         return (self.minimum is None or number >= self.minimum) and (self.maximum is None or number <= self.maximum)
 
 
-@frozen
-class Condition:
+class Condition(Struct, frozen=True):
     """An entry of ``where``: an attribute, its selector, and the location in the source file."""
 
     location: SourceLocation

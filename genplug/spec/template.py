@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import product
 from math import prod
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.spec.globs import has_magic
 from genplug.spec.limits import (
@@ -71,7 +71,6 @@ class RenderLimitError(RenderError):
         return str(self)
 
 
-@frozen
 class MergedValues(Mapping[str, tuple[str, ...]]):
     """The attribute values of several members (candidates of a device, devices of a container), member by member.
 
@@ -79,7 +78,19 @@ class MergedValues(Mapping[str, tuple[str, ...]]):
     every device (:func:`~genplug.spec.names.is_node_attribute`) has its value once.
     """
 
-    members: tuple[Values, ...]
+    __slots__ = ("members",)
+
+    def __init__(self, members: tuple[Values, ...]) -> None:
+        self.members = members
+
+    def __repr__(self) -> str:
+        return f"MergedValues({self.members!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.members == other.members if isinstance(other, MergedValues) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.members)
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         if not any(name in member for member in self.members):
@@ -200,8 +211,7 @@ def join_texts(separator: str, texts: Sequence[str]) -> str:
     return separator.join(texts)
 
 
-@frozen
-class Filter:
+class Filter(Struct, frozen=True):
     """A filter and its arguments; ``offset`` is the position of its first argument (in characters, from 0)."""
 
     name: str
@@ -209,8 +219,7 @@ class Filter:
     offset: int = 0
 
 
-@frozen
-class Reference:
+class Reference(Struct, frozen=True):
     """A reference ``${name|filter|...}``; ``offset`` is the position of its name (in characters, from 0)."""
 
     name: str
@@ -266,8 +275,7 @@ class Reference:
         return join_texts(",", [text for texts in found for text in texts or ()])
 
 
-@frozen(slots=False)
-class Template:
+class Template(Struct, frozen=True, dict=True):
     """A parsed template: ``text`` as written, and its parts: literal strings and references."""
 
     text: str

@@ -9,7 +9,7 @@ import importlib.util
 import pkgutil
 from enum import StrEnum
 
-from attrs import frozen
+from msgspec import Struct
 
 import tests.attacks
 
@@ -25,8 +25,7 @@ class Adversary(StrEnum):
     WORLD = "hardware, kernel or kubelet"
 
 
-@frozen
-class Attack:
+class Attack(Struct, frozen=True):
     """An attack.
 
     ``name`` identifies it, such as ``editor-read-host-secret``. ``tried`` is what the adversary does, ``stopped_by``

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.config.chart_values import Pool, read_values
 from genplug.config.files import ConfigFile
@@ -40,7 +40,7 @@ Found = dict[tuple[str, str | None], tuple[str, Policy]]
 
 def evolve_policy(policy: Policy) -> Policy:
     """Return a policy without the name of its file."""
-    return evolve(policy, file="")
+    return replace(policy, file="")
 
 
 def read_rendered(*files: Values | str, helm: str = "helm4") -> Found:

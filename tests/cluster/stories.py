@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from tests.cluster import images
 from tests.cluster.cluster import NAMESPACE, Cluster, build_pod, poll_until
@@ -41,8 +41,7 @@ PYTHONPATH={repository} exec {python} -c 'import sys; from genplug.kubectl.main 
 """
 
 
-@frozen
-class Story:
+class Story(Struct, frozen=True):
     """A story: ``play`` makes the situation and leaves it, and the commands show its cause."""
 
     name: str

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from tests.cluster.soak.checks import (
     compare_allocations,
@@ -75,5 +75,5 @@ def test_observation_that_keeps_every_promise_has_no_difference() -> None:
     ],
 )
 def test_broken_promise_is_reported(changes: dict[str, Any], difference: str) -> None:
-    differences = find_differences(evolve(GOOD, **changes))
+    differences = find_differences(replace(GOOD, **changes))
     assert any(difference in text for text in differences), differences

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 import genplug
 from genplug.kubelet import servicer
@@ -204,7 +204,7 @@ async def test_rate_of_lists_is_limited_after_any_kind_of_change(node: FakeNode)
 
 async def test_first_changes_do_not_wait_for_the_budget(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tokens return after an hour: a list that waited for a token would never arrive.
-    monkeypatch.setattr(servicer, "LIST_BUDGET", evolve(LIST_BUDGET, refill_seconds=3600))
+    monkeypatch.setattr(servicer, "LIST_BUDGET", replace(LIST_BUDGET, refill_seconds=3600))
     plug_devices(node, "x0", "x1")
     async with node.run_agent(X_CONFIG):
         await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})

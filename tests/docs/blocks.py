@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -27,8 +27,7 @@ _FENCE = re.compile(r"^ *(?P<fence>`{3,}|:{3,}) *(?P<info>[^`\s]*)")
 _MARKER = re.compile(r"^ *<!-- (?P<name>file|invalid|no-run|not-checked): (?P<value>.+) -->$")
 
 
-@frozen
-class Block:
+class Block(Struct, frozen=True):
     """A fenced block: its page, the line of its fence (from 1), its language, its text and its markers."""
 
     page: Path

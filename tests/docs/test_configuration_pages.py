@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.config.files import ConfigFile
 from genplug.config.load import load_text
@@ -98,7 +98,7 @@ def test_example_of_allocation_is_valid_with_the_example_of_custom_attributes() 
 
 def test_policy_that_the_page_calls_default_is_the_default_policy() -> None:
     minimal, default, *_ = (decode_policy(ConfigFile("p.yaml", text)) for text in code_blocks(POLICY, "yaml"))
-    assert evolve(default, file="") == DEFAULT_POLICY == load_policy(None).policy
+    assert replace(default, file="") == DEFAULT_POLICY == load_policy(None).policy
     assert minimal.allows_mounts
 
 

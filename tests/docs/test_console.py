@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from msgspec import Struct
 
 from tests.docs.blocks import PAGES, ROOT, Block, blocks
 
 SHOWN = {page: found for page in PAGES if (found := [block for block in blocks(page) if block.language == "console"])}
 
 
-@frozen
-class Example:
+class Example(Struct, frozen=True):
     """A command of a console block and the output that the page shows."""
 
     command: str

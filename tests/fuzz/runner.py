@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import atheris
-from attrs import frozen
+from msgspec import Struct
 
 from tests.fuzz.inputs import name_input, read_corpus, read_findings
 from tests.fuzz.state import State, Statistics
@@ -30,8 +30,7 @@ _MEMORY_MIB = 1500
 _PROGRESS = re.compile(r"^#\d+\t.*?cov: (\d+) ft: (\d+) corp: (\d+)", re.MULTILINE)
 
 
-@frozen
-class Limits:
+class Limits(Struct, frozen=True):
     """When a run ends: after a number of inputs, or after a time; ``seed`` makes two runs equal, 0 is a random seed."""
 
     inputs: int | None = None

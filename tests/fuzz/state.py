@@ -5,13 +5,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import asdict, define, field, frozen
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from tests.fuzz.target import Failure, Target, try_input
 
 
-@define
-class Statistics:
+class Statistics(Struct):
     """The sums over all runs of a target."""
 
     inputs: int = 0
@@ -21,12 +21,11 @@ class Statistics:
     date: str = ""
 
 
-@frozen
-class State:
+class State(Struct, frozen=True):
     """A directory with what the runs have found so far, which a later run continues."""
 
     path: Path
-    statistics: dict[str, Statistics] = field(factory=dict)
+    statistics: dict[str, Statistics] = {}
 
     @classmethod
     def open(cls, path: Path) -> "State":

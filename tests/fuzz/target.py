@@ -6,7 +6,9 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from attrs import field, frozen
+from msgspec import Struct
+
+from genplug.struct_values import hide_in_repr
 
 Mutator: TypeAlias = Callable[[bytes, random.Random], bytes | None]
 """Returns a changed input, or None if it cannot change it."""
@@ -14,8 +16,8 @@ MAX_SECONDS = 2.0
 """Seconds of processor time after which an input counts as a hang."""
 
 
-@frozen
-class Target:
+@hide_in_repr("mutate")
+class Target(Struct, frozen=True):
     """A reader of genplug that gets arbitrary bytes.
 
     - ``run`` reads the bytes, and asserts what has to be true for the result.
@@ -34,13 +36,12 @@ class Target:
     allowed: tuple[type[BaseException], ...] = ()
     words: tuple[str, ...] = ()
     max_bytes: int = 4096
-    mutate: Mutator | None = field(default=None, repr=False)
+    mutate: Mutator | None = None
     share: int = 1
     short_runs: int = 2000
 
 
-@frozen
-class Failure:
+class Failure(Struct, frozen=True):
     """A finding: what happened, and a text that is equal for inputs that fail at the same place."""
 
     summary: str

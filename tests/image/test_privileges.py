@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.observe.events import Event
 from genplug.testing.kubelet import KubeletStandIn
@@ -197,7 +197,7 @@ async def test_agent_in_a_user_namespace_states_why_it_cannot_reach_the_kubelet(
         # The runtime creates missing directories as the user of the container.
         (image.bundle / "rootfs" / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
     with bind_mount(image.bundle, bundle):
-        accessible = evolve(image, bundle=bundle)
+        accessible = replace(image, bundle=bundle)
         async with accessible.start(*flags, mounts=mounts, sandbox=sandbox, stderr=stderr) as process:
             entry = await read_log_entry(process, Event.PLUGIN_DIR_UNUSABLE)
     assert "This process is in a user namespace" in entry["msg"]

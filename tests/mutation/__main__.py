@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug import __version__
 from genplug.cli.output import format_table
@@ -43,8 +43,7 @@ SURVIVED: Final = {0, 5, 33}
 """Exit codes if all tests passed, and mutmut's code of a mutant in a function that no test executes."""
 
 
-@frozen
-class ModuleResult:
+class ModuleResult(Struct, frozen=True):
     """The result of the mutants of a module."""
 
     module: str

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+from msgspec import Struct
 
 ACCEPTED_FILE: Final = Path(__file__).parent / "survivors.toml"
 
 
-@frozen
-class Mutation:
+class Mutation(Struct, frozen=True):
     """A change of a function. The lines of the change are its key: mutmut's numbers shift with each edit.
 
     ``function`` has the class before it, if there is one: ``ProbeState.is_pending``. ``original`` and ``mutated`` are
@@ -39,8 +38,7 @@ class Mutation:
         return "\n".join(["[[survivors]]", *lines, 'reason = ""'])
 
 
-@frozen
-class AcceptedSurvivor:
+class AcceptedSurvivor(Struct, frozen=True):
     """A mutation that tests need not notice, and why."""
 
     mutation: Mutation

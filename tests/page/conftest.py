@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.observe.page import live
 from genplug.testing.node.fake_node import FakeNode
@@ -12,8 +12,7 @@ from tests.page.machine import run_machine
 from tests.support.browser import Browser, Tab, start_browser
 
 
-@frozen
-class Machine:
+class Machine(Struct, frozen=True):
     """A machine with an agent, and the address of its page."""
 
     node: FakeNode

@@ -7,7 +7,7 @@ import asyncio
 import time
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.agent import Agent
 from genplug.observe.health_history import MINUTES, HealthEntry
@@ -22,8 +22,7 @@ MAX_BYTES = 150_000
 _ALL = (1 << MINUTES) - 1
 
 
-@frozen
-class View:
+class View(Struct, frozen=True):
     """A picture: the part of the page that a screen of a size shows, with the pixels of the screen per CSS pixel."""
 
     name: str

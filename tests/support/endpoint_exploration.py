@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubelet.endpoint_events import (
     Event,
@@ -42,8 +42,7 @@ FROM_OUTSIDE: tuple[Event, ...] = (
 _MAX_STATES = 20_000
 
 
-@frozen
-class Situation:
+class Situation(Struct, frozen=True):
     """A state of an endpoint, the action that runs, and the time."""
 
     state: EndpointState
@@ -57,8 +56,7 @@ class Situation:
         return Situation(step.state, step.action or (None if is_result else self.running), later)
 
 
-@frozen
-class Transition:
+class Transition(Struct, frozen=True):
     """An event in a situation, and the situation that follows."""
 
     before: Situation

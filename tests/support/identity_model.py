@@ -9,7 +9,8 @@ After each event, the agent decides with :mod:`genplug.hardware.identities` and 
 from collections.abc import Iterator
 from random import Random
 
-from attrs import define, evolve, field, frozen
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from genplug.hardware.conflicts import resolve_conflicts
 from genplug.hardware.device_ids import device_id
@@ -28,15 +29,13 @@ FUNCTIONS = tuple(f"/sys/devices/0000:00:0{number}.0" for number in (1, 2))
 GRACE_SECONDS = 60.0
 
 
-@frozen
-class Thing:
+class Thing(Struct, frozen=True):
     """A disk by its numbers, or a PCI function by its directory. A disk with other numbers is another thing."""
 
     name: object
 
 
-@frozen
-class Pod:
+class Pod(Struct, frozen=True):
     """A pod that uses a device: what it was given, and whether the agent can know that after its last restart."""
 
     resource: str
@@ -45,25 +44,24 @@ class Pod:
     is_known: bool = True
 
 
-@define
-class Node:
+class Node(Struct):
     """The state of the model. ``resources`` maps a resource to the prefixes of the paths that it selects."""
 
     random: Random
     now: float = 1000.0
-    disks: dict[str, int] = field(factory=dict)
+    disks: dict[str, int] = {}
     """The minor number behind each node in /dev."""
-    links: dict[str, str] = field(factory=dict)
-    functions: dict[str, str | None] = field(factory=dict)
+    links: dict[str, str] = {}
+    functions: dict[str, str | None] = {}
     """The driver of each PCI function."""
-    resources: dict[str, tuple[str, ...]] = field(factory=dict)
+    resources: dict[str, tuple[str, ...]] = {}
     grouped: frozenset[str] = frozenset()
     """Resources whose disks are one device by number (groupBy), named after the lowest letter."""
-    pods: list[Pod] = field(factory=list)
-    ledger: Ledger = field(factory=Ledger)
+    pods: list[Pod] = []
+    ledger: Ledger = field(default_factory=Ledger)
     inventory: Inventory | None = None
     health: HealthSnapshot | None = None
-    offered: dict[tuple[str, str], frozenset[Thing]] = field(factory=dict)
+    offered: dict[tuple[str, str], frozenset[Thing]] = {}
     """The healthy devices of the newest list, with what they lead to."""
 
     error: str = ""
@@ -177,7 +175,7 @@ class Node:
             # the IDs of two pods lead to a thing, it does not know which of the pods has it.
             leading = [thing for pod in self.pods for thing in things.get((pod.resource, pod.id), frozenset())]
             self.pods = [
-                evolve(
+                replace(
                     pod,
                     is_known=pod.is_known
                     and things.get((pod.resource, pod.id)) == pod.things

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from attrs import frozen
+from msgspec import Struct
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 TAG = "registry.example/genplug:image-test"
@@ -52,8 +52,7 @@ USER_NAMESPACE_ID = 100000
 """The user of the host that is root in a container with a user namespace."""
 
 
-@frozen
-class Sandbox:
+class Sandbox(Struct, frozen=True):
     """The rights of the container. The defaults are those of the chart, without a seccomp profile and device cgroup.
 
     - ``program`` replaces the entry point.
@@ -73,8 +72,7 @@ class Sandbox:
 _DEFAULT_SANDBOX = Sandbox()
 
 
-@frozen
-class Image:
+class Image(Struct, frozen=True):
     """An image in OCI layout, unpacked into a runc bundle.
 
     ``files`` are the files of the image by their absolute path in it.

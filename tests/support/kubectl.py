@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from msgspec import Struct
 
 from genplug.kubelet.reports import DeviceUse
 from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
@@ -44,15 +44,14 @@ esac
 """
 
 
-@define
-class KubectlStandIn:
+class KubectlStandIn(Struct):
     """A program in a directory, and its answers."""
 
     directory: Path
-    _answers: list[str] = field(factory=list)
+    _answers: list[str] = []
     _count: int = 0
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._write()
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
 
-from attrs import frozen
+from msgspec import Struct
 
 MIB = 1 << 20
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\n"
@@ -12,8 +12,7 @@ _NUMBERS = range(MIB)
 _DEVICES = "    devices: [{glob: /dev/x}]\n"
 
 
-@frozen
-class File:
+class File(Struct, frozen=True):
     """A file that repeats parts: what is before and after them, and the parts, which are as many as needed."""
 
     head: str

@@ -6,15 +6,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from attrs import define
+from msgspec import Struct
 
 _PERIOD_SECONDS = 0.01
 MAX_BLOCKED_SECONDS = 1.0
 """Seconds by which a busy machine does not delay the loop more than a thread; what hangs in the tests hangs longer."""
 
 
-@define
-class Lateness:
+class Lateness(Struct):
     """The longest delays of a task in the loop and of a thread beside it, in seconds."""
 
     loop: float = 0.0

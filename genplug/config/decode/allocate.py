@@ -3,7 +3,8 @@
 import posixpath
 from collections.abc import Iterator
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.decode.values import ValueDecoder, entries, first_key_location, integer, is_set, items
 from genplug.config.diagnostics import Diagnostics
@@ -19,8 +20,7 @@ from genplug.spec.policy import Policy
 from genplug.spec.template import Template
 
 
-@frozen
-class AllocateDecoder:
+class AllocateDecoder(Struct, frozen=True):
     """Decodes ``allocate``. With None as policy, everything is allowed."""
 
     diagnostics: Diagnostics
@@ -186,7 +186,7 @@ class AllocateDecoder:
 
     def _mount(self, node: MapNode, where: str) -> MountSpec | None:
         # Mounts belong to devices, not to slices.
-        values = evolve(self.values, custom=self.values.custom - {SLICE})
+        values = replace(self.values, custom=self.values.custom - {SLICE})
         host_path = values.path(node.get("hostPath"), where)
         container_path = values.path(node.get("containerPath"), where)
         if host_path is None or container_path is None:

@@ -8,7 +8,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.decode.allocate import AllocateDecoder
 from genplug.config.decode.command import decode_command
@@ -60,8 +61,7 @@ def decode(
     return Config(resources, tuple(files), digest, policy or DEFAULT_POLICY, content=content)
 
 
-@frozen
-class _Decoder:
+class _Decoder(Struct, frozen=True):
     diagnostics: Diagnostics
     values: ValueDecoder
     policy: Policy | None
@@ -77,7 +77,7 @@ class _Decoder:
         )
         if not shared.allocate.injects_by_cdi:
             self._check_keys_of_cdi(sources, node, where)
-        return evolve(
+        return replace(
             shared,
             name=name,
             location=entry.key,
@@ -137,7 +137,7 @@ class _Decoder:
             or None,
             distinct=is_set(share, "distinct", value=True),
             preference=self._preference(node.get("preferredAllocation"), f"{where}.preferredAllocation"),
-            allocate=AllocateDecoder(self.diagnostics, evolve(self.values, custom=own), self.policy).allocate(
+            allocate=AllocateDecoder(self.diagnostics, replace(self.values, custom=own), self.policy).allocate(
                 node.get("allocate"), f"{where}.allocate"
             ),
             pre_start=self._pre_start(node.get("preStart"), f"{where}.preStart"),
@@ -192,7 +192,7 @@ class _Decoder:
     def _pre_start(self, node: Node | None, where: str) -> PreStartSpec | None:
         written = node.get("exec") if isinstance(node, MapNode) else None
         command = written.get("command") if isinstance(written, MapNode) else None
-        values = evolve(self.values, custom=self.values.custom | {RESOURCE})
+        values = replace(self.values, custom=self.values.custom | {RESOURCE})
         arguments = decode_command(command, f"{where}.exec.command", values, self.policy, self.diagnostics)
         if not isinstance(node, MapNode) or not arguments:
             return None

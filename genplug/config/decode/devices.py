@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.decode.values import ValueDecoder, entries, first_key_location, integer, is_set, items
 from genplug.config.diagnostics import Diagnostics
@@ -36,8 +36,7 @@ def decode_source(node: MapNode, where: str, diagnostics: Diagnostics, policy: P
     return _SourceDecoder(diagnostics, ValueDecoder(diagnostics, _names(node), policy), policy).source(node, where)
 
 
-@frozen
-class _SourceDecoder:
+class _SourceDecoder(Struct, frozen=True):
     diagnostics: Diagnostics
     values: ValueDecoder
     policy: Policy | None

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.decode.command import decode_command
 from genplug.config.decode.values import ValueDecoder, is_set, items, number
@@ -30,8 +31,7 @@ _MAX_BIT_MASK = (1 << 64) - 1
 """No register or counter of the kernel has more bits."""
 
 
-@frozen
-class HealthDecoder:
+class HealthDecoder(Struct, frozen=True):
     """Decodes a ``health``; without a policy every probe is allowed."""
 
     diagnostics: Diagnostics
@@ -43,7 +43,7 @@ class HealthDecoder:
         if not isinstance(node, MapNode):
             return HealthSpec()
         default = HealthSpec().removal_grace_period_seconds
-        shared = _decode_timing(node, evolve(ProbeTiming(), sticky=is_set(node, "sticky", value=True)))
+        shared = _decode_timing(node, replace(ProbeTiming(), sticky=is_set(node, "sticky", value=True)))
         probes = tuple(self._decode_probes(node, f"{where}.probes", shared))
         return HealthSpec(number(node.get("removalGracePeriodSeconds"), default), probes)
 
@@ -119,8 +119,7 @@ class HealthDecoder:
         return check
 
 
-@frozen
-class _NodeDecoder:
+class _NodeDecoder(Struct, frozen=True):
     """Reads the options of one probe from its node; a :class:`genplug.health.probe_kind.OptionsDecoder`."""
 
     node: MapNode

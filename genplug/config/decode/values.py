@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.config.diagnostics import Budget, Diagnostics
 from genplug.config.schema import did_you_mean
@@ -24,8 +24,7 @@ _PATHS = ("path", "target", "sysfs")
 """Attributes whose values are absolute paths."""
 
 
-@frozen
-class ValueDecoder:
+class ValueDecoder(Struct, frozen=True):
     """Decodes strings and records their errors.
 
     ``custom`` are the names of the custom attributes that templates may refer to. ``policy`` limits the environment

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice
 
@@ -11,8 +11,7 @@ Reader: TypeAlias = Callable[[SysfsDevice], AttributeValue | None]
 """Reads an attribute of a device; returns None if the attribute does not exist."""
 
 
-@frozen
-class Attribute:
+class Attribute(Struct, frozen=True):
     """One attribute, as the reference documents it.
 
     ``description`` is what the value is, in Markdown. ``origin`` is a glob over the end of the path that the value is
@@ -24,8 +23,7 @@ class Attribute:
     origin: str = ""
 
 
-@frozen
-class AttributeFamily:
+class AttributeFamily(Struct, frozen=True):
     """Attributes of one kind of hardware, by name."""
 
     name: str

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     # The decoder of the configuration imports every family for the names of its attributes, but reads nothing.
@@ -29,16 +29,14 @@ _VFIO = "/dev/vfio/"
 _VFIO_GROUP = re.compile(r"/dev/vfio/(?:noiommu-)?(\d+)\Z")
 
 
-@frozen
-class AttributeValue:
+class AttributeValue(Struct, frozen=True):
     """The values of an attribute, at least one, and their origin: a path, or a description."""
 
     values: tuple[str, ...]
     origin: str
 
 
-@define(eq=False, slots=False)
-class SysfsDevice:
+class SysfsDevice(Struct, eq=False, dict=True):
     """A candidate as /sys shows it; ``directory`` is without symlinks, None if the candidate is not in /sys.
 
     ``depends`` collects the paths whose change may change what was read
@@ -50,8 +48,8 @@ class SysfsDevice:
     host: "Host"
     directory: str | None
     policy: "Policy"
-    depends: set[str] = field(factory=set)
-    refusals: list[str] = field(factory=list)
+    depends: set[str] = field(default_factory=set)
+    refusals: list[str] = []
     """The reads that the policy refused, each as a sentence."""
 
     @property

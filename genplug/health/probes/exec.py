@@ -14,8 +14,6 @@ import time
 from contextlib import suppress
 from typing import TypeAlias
 
-from attrs import frozen
-
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result
@@ -38,8 +36,7 @@ _KILL_SECONDS = 1.0
 """Time for which a killed program is waited for."""
 
 
-@frozen
-class ExecCheck(Check):
+class ExecCheck(Check, frozen=True):
     """``command`` is the path of the program and its arguments."""
 
     command: tuple[Template, ...]

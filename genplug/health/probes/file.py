@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.hardware.inventory import Device
 from genplug.health.counter import CounterHistory, CounterLimit, add_sample
@@ -56,8 +56,7 @@ class Otherwise(StrEnum):
     OK = "ok"
 
 
-@frozen
-class FileCheck(Check):
+class FileCheck(Check, frozen=True):
     """Paths or globs, the part of each text that is the value, and the conditions on all values or on any value.
 
     ``limits`` are pairs of an option of :data:`_LIMITS` and the path of another file, whose value is compared.
@@ -66,7 +65,7 @@ class FileCheck(Check):
 
     path: Template
     find: str | None = None
-    expected: ValueCheck = field(factory=ValueCheck)
+    expected: ValueCheck = field(default_factory=ValueCheck)
     counter: CounterLimit | None = None
     require_all: bool = True
     missing: Otherwise = Otherwise.ERROR
@@ -243,8 +242,7 @@ def _compare_with_limits(
     return expected
 
 
-@frozen
-class _Rules:
+class _Rules(Struct, frozen=True):
     """The files that a policy allows to read, and the name of the policy for messages."""
 
     policy: str

@@ -13,8 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-from attrs import frozen
-
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.request_rules import RequestRules, add_rules, split_rules
@@ -35,8 +33,7 @@ _PORTS = {"http": 80, "https": 443}
 _DEFAULT_RULES = RequestRules(DEFAULT_POLICY.name, DEFAULT_POLICY.http)
 
 
-@frozen
-class HttpCheck(Check):
+class HttpCheck(Check, frozen=True):
     """A URL and the status of a pass."""
 
     url: Template

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, ProbeKind
@@ -16,8 +16,7 @@ from genplug.spec.template import Template
 _MAX_SHOWN_CHARACTERS = 160
 
 
-@frozen
-class KernelLogCheck(Check):
+class KernelLogCheck(Check, frozen=True):
     """Templates of patterns: of records that are a failure, of exceptions from them, and of records that end it.
 
     All patterns of an option have to match the same record.
@@ -33,8 +32,7 @@ class KernelLogCheck(Check):
         return frozenset({"sysfs"})
 
 
-@frozen(eq=False)
-class RecordPatterns:
+class RecordPatterns(Struct, frozen=True, eq=False):
     """The patterns of records for one device: failures, exceptions from them, and the end of failures."""
 
     fail: Conditions

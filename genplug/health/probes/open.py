@@ -8,8 +8,6 @@ import errno
 import os
 from typing import TypeAlias
 
-from attrs import frozen
-
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.thresholds import Outcome, Result, worst_result
@@ -25,8 +23,7 @@ _MODES = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR}
 _NOT_PERMITTED = frozenset({errno.EPERM, errno.EACCES})
 
 
-@frozen
-class OpenCheck(Check):
+class OpenCheck(Check, frozen=True):
     """``mode`` is ``r``, ``w`` or ``rw``."""
 
     mode: str = "rw"

@@ -8,7 +8,7 @@ Its answer has for each address the content of its directory in /sys, or None if
 import os
 from typing import NamedTuple, TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Effect, OptionsDecoder, Polling, ProbeKind
@@ -34,8 +34,7 @@ _DEAD_WIDTH = "63"
 _INITIAL = "atStart"
 
 
-@frozen
-class PciCheck(Check):
+class PciCheck(Check, frozen=True):
     """The functions at these addresses, or those of the device; the minimum width of their links in lanes.
 
     With ``keep_initial_width``, a link that is narrower than at the first run is a failure; a function that had no
@@ -66,8 +65,7 @@ class FunctionState(NamedTuple):
 Answer: TypeAlias = tuple[tuple[str, tuple[bytes | int, str, str] | None], ...]
 
 
-@frozen
-class Baseline:
+class Baseline(Struct, frozen=True):
     """Driver and link width of a function at the first run."""
 
     driver: str

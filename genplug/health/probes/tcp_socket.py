@@ -10,8 +10,6 @@ import socket
 import time
 from typing import TypeAlias
 
-from attrs import frozen
-
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.request_rules import RequestRules, add_rules, split_rules
@@ -33,8 +31,7 @@ _MAX_SHOWN_CHARACTERS = 80
 _DEFAULT_RULES = RequestRules(DEFAULT_POLICY.name, DEFAULT_POLICY.http)
 
 
-@frozen
-class TcpSocketCheck(Check):
+class TcpSocketCheck(Check, frozen=True):
     """The number of a port."""
 
     port: Template

@@ -7,7 +7,7 @@ The last event with a result for the device decides.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import EventStream, Listening, OptionsDecoder, ProbeKind
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from genplug.hardware.uevents import Uevent
 
 
-@frozen
-class UeventCheck(Check):
+class UeventCheck(Check, frozen=True):
     """The ``KEY=VALUE`` of an event that is a failure, and of an event that ends it; ``path`` selects the events.
 
     All patterns of an option have to match the same event.
@@ -39,8 +38,7 @@ class UeventCheck(Check):
         return frozenset({"sysfs"})
 
 
-@frozen(eq=False)
-class EventPatterns:
+class EventPatterns(Struct, frozen=True, eq=False):
     """The directories in /sys whose events count, and the patterns of failures and of their end."""
 
     paths: tuple[str, ...]

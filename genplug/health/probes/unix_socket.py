@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from attrs import frozen
-
 from genplug.hardware.inventory import Device
 from genplug.health.probe_kind import Denial, Effect, OptionsDecoder, Polling, ProbeKind
 from genplug.health.request_rules import RequestRules, add_rules, split_rules
@@ -33,8 +31,7 @@ _DELETED = " (deleted)"
 _FAILURES = {errno.ENOENT: "does not exist", errno.ECONNREFUSED: "exists, but no program listens on it"}
 
 
-@frozen
-class UnixSocketCheck(Check):
+class UnixSocketCheck(Check, frozen=True):
     """The path of a socket."""
 
     path: Template

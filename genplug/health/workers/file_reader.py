@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable, MutableMapping, MutableSet
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.hardware.file_tree import MAX_TEXT_BYTES, NotAFileError, decode_text
 from genplug.hardware.host import Host
@@ -21,14 +21,13 @@ class ReadRefusedError(PermissionError):
     """The policy does not allow to read a file; ``filename`` is its path without symlinks."""
 
 
-@frozen
-class CachedFileReader:
+class CachedFileReader(Struct, frozen=True):
     """The files of a host. A read may block as long as the file system blocks; the caller has to limit it."""
 
     host: Host
-    _plain_paths: MutableSet[str] = field(factory=set)
+    _plain_paths: MutableSet[str] = field(default_factory=set)
     """Paths of files without a symlink in them, which are not resolved again."""
-    _texts: MutableMapping[str, str | int] = field(factory=dict)
+    _texts: MutableMapping[str, str | int] = {}
 
     def start_batch(self) -> None:
         """Forget the texts of the previous batch."""

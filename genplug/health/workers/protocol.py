@@ -15,7 +15,7 @@ import struct
 import time
 from typing import Any, NamedTuple, TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 ProbeRequest: TypeAlias = tuple[str, ...]
 """The name of a probe kind (``genplug.health.probes.PROBES``) and its arguments.
@@ -41,8 +41,7 @@ RequestResult: TypeAlias = tuple[int, int, tuple[Any, str]]
 HEADER = struct.Struct("=I")
 
 
-@frozen
-class ProbeResponse:
+class ProbeResponse(Struct, frozen=True):
     """The answer to a request, in the form of its probe kind, or the reason why there is none."""
 
     answer: Any = None

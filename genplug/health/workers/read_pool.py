@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.hardware.host import Host
 from genplug.health.status import PoolStatus
@@ -39,8 +39,7 @@ _SPARE_SECONDS = 60.0
 """Time after which an idle worker is stopped, except the last worker."""
 
 
-@frozen
-class _Slow:
+class _Slow(Struct, frozen=True):
     """A request that is slow: its index among all requests, its index in the batch of its worker, and its start."""
 
     index: int

@@ -2,8 +2,7 @@
 
 import argparse
 import asyncio
-
-from attrs import evolve
+from dataclasses import replace
 
 from genplug.cli.options import add_color
 from genplug.cli.output import format_json, format_yaml, use_color
@@ -130,7 +129,7 @@ def _select(cluster: Cluster, arguments: argparse.Namespace) -> Cluster:
     if arguments.node:
         nodes = set(arguments.node)
         pools = [
-            evolve(
+            replace(
                 pool,
                 nodes=tuple(node for node in pool.nodes if node in nodes),
                 pods={node: pod for node, pod in pool.pods.items() if node in nodes},
@@ -138,7 +137,7 @@ def _select(cluster: Cluster, arguments: argparse.Namespace) -> Cluster:
             for pool in pools
             if nodes.intersection(pool.nodes)
         ]
-    return evolve(cluster, pools=tuple(pools))
+    return replace(cluster, pools=tuple(pools))
 
 
 def _select_resources(fleet: FleetStatus, words: list[str]) -> FleetStatus:
@@ -149,7 +148,7 @@ def _select_resources(fleet: FleetStatus, words: list[str]) -> FleetStatus:
     pools = []
     for pool in fleet.pools:
         nodes = [
-            evolve(
+            replace(
                 node,
                 resources=tuple(
                     resource for resource in node.resources if any(word in resource.name.lower() for word in lowered)
@@ -158,5 +157,5 @@ def _select_resources(fleet: FleetStatus, words: list[str]) -> FleetStatus:
             for node in pool.nodes
         ]
         if not pool.resources or any(node.resources for node in nodes):
-            pools.append(evolve(pool, nodes=tuple(nodes)))
-    return evolve(fleet, pools=tuple(pools))
+            pools.append(replace(pool, nodes=tuple(nodes)))
+    return replace(fleet, pools=tuple(pools))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.observe.page.content import Clock, Entries, build_sections, build_title
 from genplug.observe.page.elements import build_element, render_html
@@ -15,8 +15,7 @@ from genplug.observe.status import Status
 _RELOAD_HINT = "The script of this page does not run, so the page does not change by itself. Reload it for newer facts."
 
 
-@frozen
-class PageCode:
+class PageCode(Struct, frozen=True):
     """The style sheet and the script, their policy, and a checksum of both."""
 
     style: str

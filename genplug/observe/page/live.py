@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.observe.page.content import Clock, Entries, build_sections, build_title, describe_changes
 from genplug.observe.page.document import read_code
@@ -28,8 +28,7 @@ HEARTBEAT_SECONDS = 15.0
 _RETRY_MILLISECONDS = 3000
 
 
-@frozen
-class _State:
+class _State(Struct, frozen=True):
     """A state of the page: its sections as JSON, and the number of the last change that it can contain."""
 
     status: Status

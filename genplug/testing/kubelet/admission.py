@@ -6,7 +6,7 @@ Source: docs/internals/kubelet-contract.md §5.2 and §5.3.
 import random
 
 import grpc
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerError, Request
@@ -17,8 +17,7 @@ LAST_WITH_OLD_MESSAGES = (1, 24)
 """The last version of Kubernetes with the older messages."""
 
 
-@frozen
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """The connection to the plugin of a resource, and the options that the kubelet read when it connected."""
 
     client: PluginClient

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.testing.kubelet.records import Allocation
@@ -21,8 +21,7 @@ FILE_NAME = "kubelet_internal_checkpoint"
 _NO_NUMA = "-1"
 
 
-@frozen
-class Restored:
+class Restored(Struct, frozen=True):
     """The content of a checkpoint."""
 
     resources: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ message differs between versions of Kubernetes, it is that of 1.32.
 
 from collections.abc import Iterable
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from genplug.testing.kubelet.records import Allocation, Devices, ListedDevice, NodeStatus
 
@@ -18,8 +18,7 @@ class DeviceManagerError(Exception):
     """Devices cannot be allocated; the message is the kubelet's."""
 
 
-@frozen
-class Request:
+class Request(Struct, frozen=True):
     """A request of a container for devices of a resource. ``ids`` limits the choice; None allows all devices."""
 
     pod: str
@@ -34,16 +33,15 @@ class Request:
         return (self.pod, self.container, self.resource)
 
 
-@define
-class _Resource:
+class _Resource(Struct):
     """The last list of a resource, and the IDs that count as healthy and as unhealthy.
 
     An ID that is listed twice can count as both.
     """
 
-    devices: Devices = field(factory=Devices)
-    healthy: set[str] = field(factory=set)
-    unhealthy: set[str] = field(factory=set)
+    devices: Devices = field(default_factory=Devices)
+    healthy: set[str] = field(default_factory=set)
+    unhealthy: set[str] = field(default_factory=set)
 
 
 class DeviceManager:

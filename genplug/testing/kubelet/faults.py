@@ -8,7 +8,7 @@ needs no sleep to know that the call hangs.
 import asyncio
 from typing import Self
 
-from attrs import define
+from msgspec import Struct
 
 from genplug.testing.kubelet.condition import Condition
 
@@ -58,8 +58,7 @@ class Gate:
         self.open()
 
 
-@define
-class _Faults:
+class _Faults(Struct):
     refusal: str = ""
     delay: float = 0.0
     is_ignored: bool = False

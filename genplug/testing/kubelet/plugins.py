@@ -14,8 +14,8 @@ from posixpath import normpath
 from typing import Any
 
 import grpc
-from attrs import frozen
 from google.protobuf.message import DecodeError
+from msgspec import Struct
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.testing.kubelet.admission import Endpoint
@@ -26,8 +26,7 @@ from genplug.testing.kubelet.plugin_client import DialError, PluginClient, forma
 from genplug.testing.kubelet.records import ListMessage, parse_list
 
 
-@frozen
-class KubeletBehavior:
+class KubeletBehavior(Struct, frozen=True):
     """The behavior of a kubelet, from its version and from the test. ``dial_timeout`` is in seconds."""
 
     dials_inside_register: bool

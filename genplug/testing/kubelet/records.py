@@ -4,25 +4,33 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import HEALTHY
+from genplug.struct_values import hide_in_repr
 
 
-@frozen
-class ListedDevice:
+class ListedDevice(Struct, frozen=True):
     """A device as the kubelet knows it; ``numa`` are the NUMA nodes of its topology, empty without topology."""
 
     healthy: bool
     numa: tuple[int, ...] = ()
 
 
-@frozen
 class Devices(Mapping[str, ListedDevice]):
     """The devices of a resource by ID, in the order of the last list of the plugin."""
 
-    by_id: Mapping[str, ListedDevice] = field(factory=dict)
+    def __init__(self, by_id: Mapping[str, ListedDevice] | None = None) -> None:
+        self.by_id: Mapping[str, ListedDevice] = by_id or {}
+
+    def __repr__(self) -> str:
+        return f"Devices(by_id={self.by_id!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.by_id == other.by_id if isinstance(other, Devices) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __getitem__(self, device_id: str) -> ListedDevice:
         return self.by_id[device_id]
@@ -57,18 +65,16 @@ def parse_list(raw: bytes) -> list[tuple[str, ListedDevice]]:
     ]
 
 
-@frozen
-class RegisterAttempt:
+class RegisterAttempt(Struct, frozen=True):
     """A call of Register as it arrived, before all checks (docs/internals/kubelet-contract.md §2.1, step 1)."""
 
     resource: str
     endpoint: str
     version: str
-    time: float = field(factory=time.monotonic)
+    time: float = field(default_factory=time.monotonic)
 
 
-@frozen
-class Registration:
+class Registration(Struct, frozen=True):
     """A call of Register that was answered with OK, with the options that the kubelet uses.
 
     ``start`` is the number of the start of the kubelet that received the call, from 1.
@@ -79,30 +85,29 @@ class Registration:
     pre_start_required: bool
     get_preferred_allocation_available: bool
     start: int
-    time: float = field(factory=time.monotonic)
+    time: float = field(default_factory=time.monotonic)
 
 
-@frozen
-class ListMessage:
+@hide_in_repr("raw")
+class ListMessage(Struct, frozen=True):
     """A list from the socket ``endpoint``; ``raw`` are its bytes, ``time`` is from before they were parsed."""
 
     resource: str
     endpoint: str
     time: float
-    raw: bytes = field(repr=False)
+    raw: bytes
     devices: Devices
 
 
-@frozen
-class NodeStatus:
+class NodeStatus(Struct, frozen=True):
     """The extended resources in the status of the Node object, as the kubelet would write them (§2.6)."""
 
     capacity: Mapping[str, int]
     allocatable: Mapping[str, int]
 
 
-@frozen
-class Allocation:
+@hide_in_repr("response")
+class Allocation(Struct, frozen=True):
     """The devices of a container; ``response`` is the plugin's response, which a restart of the container uses too.
 
     ``numa`` contains the NUMA nodes of each ID at the time of the allocation.
@@ -113,7 +118,7 @@ class Allocation:
     resource: str
     ids: tuple[str, ...]
     numa: tuple[tuple[int, ...], ...]
-    response: pb.ContainerAllocateResponse = field(repr=False, hash=False)
+    response: pb.ContainerAllocateResponse
 
 
 class AdmissionError(Exception):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from attrs import define
+from msgspec import Struct
 
 from genplug.testing.soak.configuration import CONFIGURATION_VARIABLE
 from genplug.testing.soak.machine import CallError, Machine, SoakError
@@ -21,8 +21,7 @@ _REQUEST_SECONDS: Final = 10
 UNKNOWN_ID: Final = "soak-unknown"
 
 
-@define
-class ListTimes:
+class ListTimes(Struct):
     """When the lists of the kubelet had the right healthy devices, and what differed before (monotonic seconds).
 
     ``true_since`` has no value while a list differs. ``were_false`` states that a list differed. ``awaited`` are the

@@ -5,14 +5,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from attrs import asdict, frozen
+from msgspec import Struct
+from msgspec.structs import asdict
 
 _WORKER_MODULE: Final = b"genplug.health.workers.main"
 _KIB: Final = 1024
 
 
-@frozen
-class Footprint:
+class Footprint(Struct, frozen=True):
     """The use of resources at a time, in seconds since the start of the soak."""
 
     seconds: float

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, Self
 
-from attrs import evolve, field, frozen
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 KEPT_SECONDS: Final = 86_400
 """Removal grace period of devices that remain in the list after their removal; longer than a soak."""
@@ -17,8 +18,7 @@ Probe = Literal["", "file", "exec", "fuse"]
 ProgramState = Literal["pass", "fail", "hang"]
 
 
-@frozen
-class Family:
+class Family(Struct, frozen=True):
     """Devices of one kind, ``/dev/NAME0`` to ``/dev/NAME(size-1)``, which are the devices of one resource.
 
     ``is_kept`` states that a removed device remains in the list as unhealthy. ``is_optional`` states that
@@ -65,8 +65,7 @@ ALL_FAMILIES: Final = (
 """The families of the node, in the order of the configuration. ``fuse`` probes and attributes require root."""
 
 
-@frozen
-class Configuration:
+class Configuration(Struct, frozen=True):
     """A valid configuration: its number, the families without a resource, and the replicas of others.
 
     A container gets ``number`` as an environment variable, which shows the configuration that is active.
@@ -74,7 +73,7 @@ class Configuration:
 
     number: int = 0
     without: frozenset[str] = frozenset()
-    replicas: Mapping[str, int] = field(factory=dict)
+    replicas: Mapping[str, int] = {}
 
     def has_resource(self, family: Family) -> bool:
         """Return whether the configuration has the resource of a family."""
@@ -85,17 +84,15 @@ class Configuration:
         return self.replicas.get(family.name, 1)
 
 
-@frozen
-class ExpectedList:
+class ExpectedList(Struct, frozen=True):
     """The IDs of a resource by health, and the device of each ID."""
 
     healthy: frozenset[str] = frozenset()
     unhealthy: frozenset[str] = frozenset()
-    devices: Mapping[str, str] = field(factory=dict)
+    devices: Mapping[str, str] = {}
 
 
-@frozen
-class World:
+class World(Struct, frozen=True):
     """The state of the node.
 
     ``present`` are the names of the devices that exist, ``minors`` their minor numbers, ``failing`` the devices whose
@@ -112,7 +109,7 @@ class World:
     hung: frozenset[str] = frozenset()
     unreadable: frozenset[str] = frozenset()
     program: ProgramState = "pass"
-    configuration: Configuration = field(factory=Configuration)
+    configuration: Configuration = field(default_factory=Configuration)
     config_error: str = ""
     has_unread_configuration: bool = False
     kubelet_runs: bool = True
@@ -135,15 +132,15 @@ class World:
 
     def plug(self, devices: Iterable[str]) -> "World":
         """Return the state with further devices."""
-        return evolve(self, present=self.present | frozenset(devices))
+        return replace(self, present=self.present | frozenset(devices))
 
     def unplug(self, devices: Iterable[str]) -> "World":
         """Return the state without some devices."""
-        return evolve(self, present=self.present - frozenset(devices))
+        return replace(self, present=self.present - frozenset(devices))
 
     def renumber(self, minors: Mapping[str, int]) -> "World":
         """Return the state with other minor numbers of some devices."""
-        return evolve(self, minors=MappingProxyType({**self.minors, **minors}))
+        return replace(self, minors=MappingProxyType({**self.minors, **minors}))
 
     def is_healthy(self, device: str) -> bool:
         """Return whether the agent must list a device as healthy."""

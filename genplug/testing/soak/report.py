@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from genplug import __version__
 from genplug.testing.soak.footprint import Footprint, footprint_object
@@ -27,8 +27,7 @@ _GROUP_TEXTS: Final = {
 }
 
 
-@frozen
-class Failure:
+class Failure(Struct, frozen=True):
     """The check that failed, and the steps before it."""
 
     step: int
@@ -37,20 +36,19 @@ class Failure:
     replay: str
 
 
-@define
-class Report:
+class Report(Struct):
     """The figures of a soak; they grow while it runs."""
 
     seed: int
     minutes: float
     kinds: tuple[str, ...]
     left_out: Mapping[str, str]
-    steps: Counter[str] = field(factory=Counter)
-    inner_steps: Counter[str] = field(factory=Counter)
-    checks: Counter[str] = field(factory=Counter)
-    calls: Counter[str] = field(factory=Counter)
-    settles: dict[Group, SettleTimes] = field(factory=lambda: {group: SettleTimes() for group in Group})
-    footprints: dict[str, Footprint] = field(factory=dict)
+    steps: Counter[str] = field(default_factory=Counter)
+    inner_steps: Counter[str] = field(default_factory=Counter)
+    checks: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
+    settles: dict[Group, SettleTimes] = field(default_factory=lambda: {group: SettleTimes() for group in Group})
+    footprints: dict[str, Footprint] = {}
     maximum: Footprint | None = None
     seconds: float = 0.0
     stopped_by: str = ""

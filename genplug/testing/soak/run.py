@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.testing.soak.actions import ACTIONS
 from genplug.testing.soak.checks import Checker
@@ -31,8 +32,7 @@ _START_SECONDS: Final = 120.0
 _SHOWN_STEPS: Final = 12
 
 
-@frozen
-class Plan:
+class Plan(Struct, frozen=True):
     """The arguments of a soak. ``max_steps`` is 0 without a limit; ``sabotage`` is 0 or the step to falsify."""
 
     minutes: float
@@ -182,7 +182,7 @@ class _Runner:
             self._report.footprints.setdefault("in the middle", sample)
         maximum = self._report.maximum or sample
         names = ("descriptors", "threads", "workers", "rss_kib")
-        self._report.maximum = evolve(
+        self._report.maximum = replace(
             sample, **{name: max(getattr(maximum, name), getattr(sample, name)) for name in names}
         )
         if error := growth_error(self._warm_up, sample):

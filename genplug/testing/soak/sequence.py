@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterator, Sequence
 from random import Random
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.testing.soak.actions import ACTIONS
 from genplug.testing.soak.model import World
@@ -14,8 +15,7 @@ _SINGLE_STEP_SHARE = 0.6
 _MAX_ATTEMPTS = 1000
 
 
-@frozen
-class Burst:
+class Burst(Struct, frozen=True):
     """Steps that follow each other at once, and the state that must result; ``first`` is the number of the first."""
 
     first: int
@@ -40,7 +40,7 @@ def generate_bursts(seed: int, kinds: Collection[str], world: World) -> Iterator
             steps.append(step)
         if not steps:
             return
-        world = evolve(world, has_unread_configuration=False)
+        world = replace(world, has_unread_configuration=False)
         yield Burst(number, tuple(steps), world)
         number += len(steps)
 
@@ -70,4 +70,4 @@ def _add_inner_steps(random: Random, world: World, step: Step, actions: Sequence
         if change is not None and action.accepts(step, change):
             inner.append(change)
             world = apply_step(change, world)
-    return evolve(step, inner=tuple(inner))
+    return replace(step, inner=tuple(inner))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final
 
-from attrs import define, field, frozen
+from msgspec import Struct
 
 from genplug.testing.soak.model import World
 from genplug.testing.soak.steps import Step
@@ -55,8 +55,7 @@ def classify_settle(steps: Iterable[Step], world: World, withheld: Collection[st
     return Group.PROBE_RESULTS if has_probes or kinds & _PROBE_KINDS else Group.DEVICE_CHANGES
 
 
-@frozen
-class Settle:
+class Settle(Struct, frozen=True):
     """A settle whose lists had to change.
 
     ``step`` is the number of the last step, ``steps`` are the steps before the settle, and ``previous_steps`` those
@@ -73,12 +72,11 @@ class Settle:
     awaited: str
 
 
-@define
-class SettleTimes:
+class SettleTimes(Struct):
     """The times of a group in seconds, and its slowest settles."""
 
-    seconds: list[float] = field(factory=list)
-    slowest: list[Settle] = field(factory=list)
+    seconds: list[float] = []
+    slowest: list[Settle] = []
 
     def add(self, settle: Settle) -> None:
         """Add a settle."""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.testing.soak.model import Configuration, World
 
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from genplug.testing.soak.machine import Machine
 
 
-@frozen
-class Step:
+class Step(Struct, frozen=True):
     """A step: its kind, what it uses (devices, value, number, configuration), its duration, and its inner steps."""
 
     kind: str

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from genplug.agent import Agent
 from genplug.observe.events import Event
 from genplug.observe.log_format import JsonFormatter, TextFormatter
+from genplug.struct_values import hide_in_repr
 from genplug.testing.kubelet import AdmissionError
 from genplug.testing.node.events import record_events
 from genplug.testing.node.fake_node import FakeNode
@@ -24,8 +25,7 @@ BYSTANDER = "example.com/bystander"
 PAGES = ("/", "/metrics", "/readyz?verbose", "/statusz")
 
 
-@frozen
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The result of an attempt: the error of a rejected configuration, and the answers to Allocate, as texts.
 
     ``healthy`` are the devices that pods could request.
@@ -37,13 +37,13 @@ class Outcome:
     healthy: frozenset[str] = frozenset()
 
 
-@frozen
-class AttackedNode:
+@hide_in_repr("log")
+class AttackedNode(Struct, frozen=True):
     """A node whose agent serves :data:`BYSTANDER`; ``log`` has the lines of the agent in both formats."""
 
     node: FakeNode
     agent: Agent
-    log: io.StringIO = field(factory=io.StringIO, repr=False)
+    log: io.StringIO = field(default_factory=io.StringIO)
 
     async def attempt(self, body: str, devices: int = 1) -> Outcome:
         """Add a resource with this body to the configuration, and request each of its devices, healthy or not.

@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.errors import AllocationError
@@ -88,8 +88,7 @@ STRICT = Policy(cdi=("*",), annotations=("*",))
 PERMISSIVE = Policy(cdi=("*",), annotations=("*",), read=parse_read_rules(("/**", *SECRETS)), read_env=("*",))
 
 
-@frozen
-class TwoNodes:
+class TwoNodes(Struct, frozen=True):
     """The roots of two nodes that differ only in their secrets."""
 
     first: Path

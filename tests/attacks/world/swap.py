@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from genplug import __version__
 from genplug.allocation.cdi_spec import file_name, qualified_name
@@ -58,8 +58,7 @@ SETTLE_SECONDS = 40
 IDS = tuple(f"x{number}" for number in range(DEVICES))
 
 
-@frozen
-class Answer:
+class Answer(Struct, frozen=True):
     """A successful answer for a device, and the times of the call in monotonic nanoseconds."""
 
     device: int
@@ -69,8 +68,7 @@ class Answer:
     """The path on the host that the answer names; None with ``inject: cdi``."""
 
 
-@define
-class Result:
+class Result(Struct):
     """The figures of an attack. ``wrong`` are the reasons of wrong answers."""
 
     mode: str
@@ -78,9 +76,9 @@ class Result:
     refused: int = 0
     elsewhere: int = 0
     changes: int = 0
-    answers: list[Answer] = field(factory=list)
-    wrong: list[str] = field(factory=list)
-    failures: Counter[str] = field(factory=Counter)
+    answers: list[Answer] = []
+    wrong: list[str] = []
+    failures: Counter[str] = field(default_factory=Counter)
     """Errors of the agent other than refusals."""
 
     def __str__(self) -> str:

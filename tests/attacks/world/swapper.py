@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 DEVICES = 16
 MAJOR = 240
@@ -48,8 +48,7 @@ _GENUINE_SHARE = 0.6
 _MAX_PAUSE_SECONDS = 0.0006
 
 
-@frozen
-class Change:
+class Change(Struct, frozen=True):
     """A change of a device, which happened between two times in monotonic nanoseconds."""
 
     device: int

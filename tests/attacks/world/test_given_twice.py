@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.allocation.alias_pool import Pool, record_allocation, record_usage, without_held
 from genplug.allocation.errors import AllocationError
@@ -163,7 +163,7 @@ class Node:
         self.offers = {}
         for name, resource in self.health.resources.items():
             for offered in (name, *resource.aliases):
-                spec = resource if offered == name else evolve(resource, name=offered, aliases=())
+                spec = resource if offered == name else replace(resource, name=offered, aliases=())
                 offer = build_offer(spec, self.health.devices[name])
                 self.offers[offered] = without_held(offer, self.pools.get(name)) if resource.aliases else offer
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from tests.cluster.cluster import NAMESPACE, Cluster
 from tests.cluster.soak.model import (
@@ -33,8 +34,7 @@ _INVALID_TEXTS = ("resources: [", "apiVersion: genplug.io/v1alpha1\nkind: Device
 _DAEMON_SET = ("daemonset/genplug", "--namespace", NAMESPACE)
 
 
-@frozen
-class Action:
+class Action(Struct, frozen=True):
     """An action. ``run`` performs it and returns a text for the log.
 
     ``is_alone`` actions change what the agent reads when it starts. They do not follow an action that starts an agent
@@ -135,7 +135,7 @@ def edit_configuration(cluster: Cluster, world: World, choose: Random) -> str:
     """Write another valid configuration to the ConfigMap."""
     previous = world.written or Configuration()
     tokens = choose.choice([number for number in (5, 10, 20) if number != previous.tokens])
-    configuration = evolve(previous, tokens=tokens, motors=choose.choice(("motor*", "motor[0-3]")))
+    configuration = replace(previous, tokens=tokens, motors=choose.choice(("motor*", "motor[0-3]")))
     write_configuration(cluster, world, configuration)
     return f"write a configuration with {configuration}"
 

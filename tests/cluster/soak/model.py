@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import Factory, define, field, frozen
+from msgspec import Struct, field
 
 from tests.cluster.cluster import build_container, build_limits, build_pod
 
@@ -21,8 +21,7 @@ ROLLOUT_ANNOTATION = "rollouts"
 """An annotation of the pods of the DaemonSet with the number of rollouts."""
 
 
-@frozen
-class Configuration:
+class Configuration(Struct, frozen=True):
     """A valid configuration of the soak."""
 
     tokens: int = 10
@@ -47,8 +46,7 @@ class Configuration:
         return json.dumps(document)
 
 
-@frozen
-class Pod:
+class Pod(Struct, frozen=True):
     """A pod of the soak. ``requests`` has the devices of each container by resource."""
 
     name: str
@@ -79,17 +77,16 @@ def _shorten(devices: Mapping[str, int]) -> dict[str, int]:
     return {name.removeprefix(f"{DOMAIN}/"): count for name, count in devices.items() if count}
 
 
-@define
-class World:
+class World(Struct):
     """The state of the machine and of the API server that the actions of a soak have made."""
 
-    plugged: set[str] = field(factory=lambda: set(DEVICES))
+    plugged: set[str] = field(default_factory=lambda: set(DEVICES))
     has_failed_probe: bool = False
-    written: Configuration | None = Factory(Configuration)
+    written: Configuration | None = field(default_factory=Configuration)
     """The configuration in the ConfigMap; None if its text is invalid."""
-    active: Configuration | None = Factory(Configuration)
+    active: Configuration | None = field(default_factory=Configuration)
     """The configuration that the agent serves; None if the agent has started with an invalid text."""
-    pods: dict[str, Pod] = field(factory=dict)
+    pods: dict[str, Pod] = {}
     """The pods that exist, in the order of their creation."""
     replugs: int = 0
     created: int = 0

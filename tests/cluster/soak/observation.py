@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from tests.cluster.cluster import NAMESPACE, Cluster
@@ -17,16 +17,14 @@ from tests.cluster.node import Node
 _CONTAINER = re.compile(r"/([0-9a-f]{64})$", re.MULTILINE)
 
 
-@frozen
-class LiveContainer:
+class LiveContainer(Struct, frozen=True):
     """A container with a process. ``devices`` are the device nodes in its ``/dev`` with their numbers."""
 
     process: int
     devices: Mapping[str, int]
 
 
-@frozen
-class Observation:
+class Observation(Struct, frozen=True):
     """The state of a node at about one moment."""
 
     node: dict[str, Any]

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import grpc
-from attrs import Factory, define
+from msgspec import Struct, field
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.soak import actions
@@ -32,21 +32,20 @@ class SoakError(Exception):
     """A check failed; the text has the differences and the last steps."""
 
 
-@define
-class Figures:
+class Figures(Struct):
     """The counts and measurements of a soak."""
 
     seed: int
     minutes: float = 0
-    actions: Counter[str] = Factory(Counter)
-    settle_seconds: list[float] = Factory(list)
+    actions: Counter[str] = field(default_factory=Counter)
+    settle_seconds: list[float] = []
     observations: int = 0
     pods: int = 0
     ran: int = 0
-    refused: Counter[str] = Factory(Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
-    before: dict[str, int] = Factory(dict)
-    after: dict[str, int] = Factory(dict)
+    before: dict[str, int] = {}
+    after: dict[str, int] = {}
 
 
 class Soak:

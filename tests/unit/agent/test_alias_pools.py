@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 import pytest_asyncio
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent import alias_pools
 from genplug.agent.alias_pools import AliasPools
@@ -43,7 +43,7 @@ class Fixture:
 async def pools(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fixture]:
     monkeypatch.setattr(alias_pools, "FIRST_POLL_SECONDS", 0.05)
     with open_tree(DeviceTree) as tree:
-        resource = evolve(build_resource(), aliases=(ALIAS,))
+        resource = replace(build_resource(), aliases=(ALIAS,))
         fixture = Fixture(node, build_offer(resource, tree.make_healthy("x0", "x1")))
         running = asyncio.create_task(fixture.pools.run())
         yield fixture

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent.audit_config import MAX_NAMES, compare_configs, digest_policy
 from genplug.config.load import load_text
@@ -45,8 +45,8 @@ def test_names_beyond_the_limit_are_counted() -> None:
 
 
 def test_digest_of_a_policy_depends_on_its_content_only() -> None:
-    assert digest_policy(evolve(DEFAULT_POLICY, file="p.yaml")) == digest_policy(DEFAULT_POLICY)
-    assert digest_policy(evolve(DEFAULT_POLICY, block=True)) != digest_policy(DEFAULT_POLICY)
+    assert digest_policy(replace(DEFAULT_POLICY, file="p.yaml")) == digest_policy(DEFAULT_POLICY)
+    assert digest_policy(replace(DEFAULT_POLICY, block=True)) != digest_policy(DEFAULT_POLICY)
 
 
 def test_agent_without_an_audit_log_does_not_load_its_modules() -> None:

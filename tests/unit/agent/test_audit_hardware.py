@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent.audit_hardware import MAX_VALUE_CHARACTERS, describe_device, read_hardware
 from genplug.agent.audit_recorder import DEVICES_PER_RECORD
@@ -102,7 +102,7 @@ def test_record_of_most_devices_with_long_attributes_is_accepted_by_the_reader(t
     # A value of 256 characters of 12 bytes exceeds the limit alone.
     assert ("serial0" in found.attributes) is character.isalpha()
     ids = tuple(f"{number:063}" for number in range(MAX_AUDIT_IDS))
-    assignment = Assignment("key", "a.io/x", ids, hardware=tuple(evolve(found, device=id_) for id_ in ids))
+    assignment = Assignment("key", "a.io/x", ids, hardware=tuple(replace(found, device=id_) for id_ in ids))
     fields: Fields = {"assignment": assignment.as_json()}
     assert len(encode_record(Origin("node", "1", None), 0.0, RecordType.ALLOCATED, fields)) < MAX_AUDIT_RECORD_BYTES
     entry = {"resource": "a.io/x", "reason": cut_text(3000 * character), "hardware": found.as_json()}

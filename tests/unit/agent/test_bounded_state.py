@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent import bounded_state
 from genplug.agent.blocking_calls import BlockingCalls
@@ -86,7 +86,7 @@ async def test_allocation_that_hangs_fails_with_the_operation(
 
 async def test_answers_that_need_no_file_are_those_of_the_resource_state(tree: DeviceTree) -> None:
     program = PreStartSpec(LOCATION, (Template.parse("/bin/reset"), Template.parse("${name}")), 5)
-    spec = evolve(build_resource(), pre_start=program, policy=Policy(programs=(Glob.parse("/bin/*"),)))
+    spec = replace(build_resource(), pre_start=program, policy=Policy(programs=(Glob.parse("/bin/*"),)))
     state = ResourceState(build_offer(spec, tree.make_healthy("x0", "x1", "x2", "x3")), tree.host)
     bounded = BoundedState(state, BlockingCalls(HungPaths()))
     assert (bounded.listed, bounded.options) == (state.listed, state.options)

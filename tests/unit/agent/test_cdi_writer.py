@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent.cdi_writer import CdiSpec, CdiUnwritableError, CdiWriter, compose_spec
 from genplug.allocation.cdi_spec import file_name
@@ -62,7 +62,7 @@ def test_definition_is_kept_while_the_node_of_the_device_is_another(tree: Device
     (x0,) = tree.make_healthy("x0")
     previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
     tree.plug("/dev/x0", "1:1")
-    again = evolve(x0, verdict=evolve(x0.verdict, since=x0.verdict.since + 1))
+    again = replace(x0, verdict=replace(x0.verdict, since=x0.verdict.since + 1))
     offer = build_offer(build_resource(), (again,))
     spec = compose_spec(offer, previous, tree.host)
     assert spec.text == previous.text
@@ -72,7 +72,7 @@ def test_definition_is_kept_while_the_node_of_the_device_is_another(tree: Device
 def test_definition_of_other_hardware_is_kept_for_containers_and_not_given(tree: DeviceTree) -> None:
     (x0,) = tree.make_healthy("x0")
     previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
-    other = evolve(x0, device=evolve(x0.device, nodes=(tree.make_node("/dev/other", "/dev/x0"),)))
+    other = replace(x0, device=replace(x0.device, nodes=(tree.make_node("/dev/other", "/dev/x0"),)))
     tree.unplug("/dev/other")
     offer = build_offer(build_resource(), (other,))
     spec = compose_spec(offer, previous, tree.host)
@@ -120,7 +120,7 @@ def test_only_files_of_genplug_are_listed_and_removed(tree: DeviceTree) -> None:
 def test_spec_of_changed_devices_is_composed_again(tree: DeviceTree) -> None:
     (x0,) = tree.make_healthy("x0")
     previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
-    other = evolve(x0, device=evolve(x0.device, nodes=(tree.make_node("/dev/other"),)))
+    other = replace(x0, device=replace(x0.device, nodes=(tree.make_node("/dev/other"),)))
     spec = compose_spec(build_offer(build_resource(), (other,)), previous, tree.host)
     assert spec.text != previous.text
 
@@ -129,7 +129,7 @@ def test_spec_of_a_changed_configuration_is_composed_again(tree: DeviceTree) -> 
     (x0,) = tree.make_healthy("x0")
     previous = compose_spec(build_offer(build_resource(), (x0,)), None, tree.host)
     allocate = AllocateSpec(injects_by_cdi=True, supplemental_groups=(44,))
-    resource = evolve(build_resource(), allocate=allocate, policy=Policy(groups=(44,)))
+    resource = replace(build_resource(), allocate=allocate, policy=Policy(groups=(44,)))
     spec = compose_spec(build_offer(resource, (x0,)), previous, tree.host)
     assert spec.text is not None
     assert json.loads(spec.text)["devices"][0]["containerEdits"]["additionalGids"] == [44]

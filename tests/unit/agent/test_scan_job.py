@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.scan_job import ScanJob, keep_last_known
@@ -115,5 +115,5 @@ async def test_cancelled_scan_that_hangs_counts_as_hung(
 def test_devices_of_another_policy_are_not_kept(tree: NodeTree) -> None:
     previous = discovery.scan_resource(SPEC, tree.host.cached())
     assert keep_last_known(SPEC, previous, "a reason").devices == previous.devices
-    assert keep_last_known(evolve(SPEC, policy=Policy()), previous, "a reason").devices == ()
+    assert keep_last_known(replace(SPEC, policy=Policy()), previous, "a reason").devices == ()
     assert keep_last_known(SPEC, None, "a reason").devices == ()

@@ -6,9 +6,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
@@ -81,7 +81,7 @@ def test_container_of_a_pool_gets_the_devices_that_are_left(tree: DeviceTree) ->
 
 
 def test_device_of_a_pool_is_usable_without_its_optional_nodes(tree: DeviceTree) -> None:
-    optional = evolve(tree.make_node("/dev/x1b"), is_optional=True)
+    optional = replace(tree.make_node("/dev/x1b"), is_optional=True)
     partial = tree.make_device("x1", tree.make_node("/dev/x1"), optional)
     state = build_state(tree, build_resource(tokens=1), *tree.make_healthy("x0"), *mark_healthy(partial))
     for path in ("/dev/x0", "/dev/x1b"):
@@ -92,8 +92,8 @@ def test_device_of_a_pool_is_usable_without_its_optional_nodes(tree: DeviceTree)
 
 def test_container_gets_the_optional_nodes_that_are_left(tree: DeviceTree) -> None:
     required, *optional = (tree.make_node(f"/dev/{name}") for name in ("a", "b", "c"))
-    nodes = (required, *(evolve(node, is_optional=True) for node in optional))
-    companion = evolve(tree.make_node("/dev/with"), is_optional=True)
+    nodes = (required, *(replace(node, is_optional=True) for node in optional))
+    companion = replace(tree.make_node("/dev/with"), is_optional=True)
     for spec, grant_id in ((build_resource(), "x"), (build_resource(replicas=2), "x-r1")):
         state = build_state(tree, spec, *mark_healthy(tree.make_device("x", *nodes, companions=(companion,))))
         tree.unplug("/dev/b")
@@ -109,7 +109,7 @@ def test_container_gets_the_optional_nodes_that_are_left(tree: DeviceTree) -> No
 
 
 def test_device_of_which_no_node_is_left_is_refused(tree: DeviceTree) -> None:
-    nodes = (evolve(tree.make_node(f"/dev/{name}"), is_optional=True) for name in ("a", "b"))
+    nodes = (replace(tree.make_node(f"/dev/{name}"), is_optional=True) for name in ("a", "b"))
     device = tree.make_device("x", *nodes, companions=(tree.make_node("/dev/with"),))
     state = build_state(tree, build_resource(), *mark_healthy(device))
     tree.unplug("/dev/a")
@@ -118,8 +118,8 @@ def test_device_of_which_no_node_is_left_is_refused(tree: DeviceTree) -> None:
 
 
 def test_container_gets_all_nodes_of_a_cdi_file_or_none(tree: DeviceTree) -> None:
-    nodes = (evolve(tree.make_node(f"/dev/{name}"), is_optional=True) for name in ("a", "b"))
-    spec = evolve(build_resource(), allocate=AllocateSpec(injects_by_cdi=True))
+    nodes = (replace(tree.make_node(f"/dev/{name}"), is_optional=True) for name in ("a", "b"))
+    spec = replace(build_resource(), allocate=AllocateSpec(injects_by_cdi=True))
     state = build_state(tree, spec, *mark_healthy(tree.make_device("x", *nodes)))
     assert state.allocate(["x"]).cdi_devices
     tree.unplug("/dev/b")
@@ -152,8 +152,8 @@ def test_templates_render_all_devices_of_the_container_in_natural_order(tree: De
 
 
 def test_environment_has_the_resource_and_the_numbers_of_the_slices(tree: DeviceTree) -> None:
-    spec = evolve(build_resource(env={"S": "${slice}", "R": "${resource|first}"}), slices=Template.parse("4"))
-    devices = mark_healthy(*(evolve(tree.make_device(name), slices=4) for name in ("x2", "x10")))
+    spec = replace(build_resource(env={"S": "${slice}", "R": "${resource|first}"}), slices=Template.parse("4"))
+    devices = mark_healthy(*(replace(tree.make_device(name), slices=4) for name in ("x2", "x10")))
     state = build_state(tree, spec, *devices)
     assert state.allocate(["x10-s1", "x2-s3", "x2-s0", "x2-s3"]).env == (("S", "8,11,41"), ("R", NAME))
     assert state.allocate(["x10-s1"]).env == (("S", "41"), ("R", NAME))
@@ -212,14 +212,14 @@ def test_values_of_two_attributes_at_one_position_are_of_one_candidate(
 
 def test_texts_of_mounts_and_cdi_names_pair_the_values_of_one_member(tree: DeviceTree) -> None:
     parts = [{"name": (f"x{n}",), "minor": (str(9 - n),)} for n in range(3)]
-    device = evolve(tree.make_device("x"), attributes=merge_values(parts))
-    other = evolve(tree.make_device("y"), attributes={"name": ("y",), "minor": ("4",)})
+    device = replace(tree.make_device("x"), attributes=merge_values(parts))
+    other = replace(tree.make_device("y"), attributes={"name": ("y",), "minor": ("4",)})
     for number in range(3):
         tree.write(f"/opt/x{number}/{9 - number}", "")
     tree.write("/etc/cdi/x.json", format_cdi_spec("a.example/x", "x0-9", "x1-8", "x2-7", "y-4"))
     mount = build_mount_spec("/opt/${name}/${minor}", "/opt/${name}", optional=True)
     allocate = AllocateSpec(mounts=(mount,), cdi_devices=(Template.parse("a.example/x=${name}-${minor}"),))
-    spec = evolve(build_resource(), allocate=allocate)
+    spec = replace(build_resource(), allocate=allocate)
     edits = build_state(tree, spec, *mark_healthy(device, other)).allocate(["x", "y"])
     assert edits.cdi_devices == ("a.example/x=x0-9", "a.example/x=x1-8", "a.example/x=x2-7", "a.example/x=y-4")
     assert [mount.host_path for mount in edits.mounts] == ["/opt/x0/9", "/opt/x1/8", "/opt/x2/7"]
@@ -256,7 +256,7 @@ REQUEST_FEWER = "(devices.yaml:5:7); request fewer in the container, or change t
 
 
 def test_container_gets_at_most_the_maximum_of_distinct_ids(tree: DeviceTree) -> None:
-    spec = evolve(build_resource(), max_per_container=2)
+    spec = replace(build_resource(), max_per_container=2)
     state = build_state(tree, spec, *tree.make_healthy("x0", "x1", "x2"))
     assert len(state.allocate(["x0", "x1", "x0"]).nodes) == 2
     assert find_refusal(state, "x0", "x1", "x2") == (
@@ -267,7 +267,7 @@ def test_container_gets_at_most_the_maximum_of_distinct_ids(tree: DeviceTree) ->
 def test_two_grants_of_a_device_are_refused_if_they_have_to_be_distinct(tree: DeviceTree) -> None:
     device = tree.make_device("x0", tree.make_node("/dev/a"), tree.make_node("/dev/b"))
     devices = (*mark_healthy(device), *tree.make_healthy("x1"))
-    state = build_state(tree, evolve(build_resource(replicas=2), distinct=True), *devices)
+    state = build_state(tree, replace(build_resource(replicas=2), distinct=True), *devices)
     assert len(state.allocate(["x0-r0", "x1-r0", "x0-r0"]).nodes) == 3
     assert find_refusal(state, "x1-r0", "x0-r1", "x0-r0") == (
         "a.example/x cannot be allocated to a container: x0-r1 and x0-r0 are the same device (/dev/a, /dev/b), "
@@ -276,14 +276,14 @@ def test_two_grants_of_a_device_are_refused_if_they_have_to_be_distinct(tree: De
     # An unknown ID has no device to compare; the devices of all tokens of a pool are the same.
     with pytest.raises(AllocationError, match="has no device 'x7'"):
         state.allocate(["x7", "x0-r0"])
-    pool = build_state(tree, evolve(build_resource(tokens=2), distinct=True), *devices)
+    pool = build_state(tree, replace(build_resource(tokens=2), distinct=True), *devices)
     assert len(pool.allocate(list(pool.offer.grants)).nodes) == 3
 
 
 def test_node_has_its_numbers_and_its_owner_group_and_mode(tree: DeviceTree) -> None:
     tree.plug("/dev/x0", "240:5")
     access = NodeAccess(owner=1, group=44, mode=0o660)
-    device = tree.make_device("x0", evolve(tree.make_node("/dev/x0"), access=access))
+    device = tree.make_device("x0", replace(tree.make_node("/dev/x0"), access=access))
     [node] = build_state(tree, build_resource(), *mark_healthy(device)).allocate(["x0"]).nodes
     assert (node.owner, node.group, node.mode, node.numbers) == (1, 44, 0o660, ("char", 240, 5))
 
@@ -490,7 +490,7 @@ def test_values_of_a_container_are_checked_when_they_are_rendered(tree: DeviceTr
         (build_resource(annotations={"b.io/x": "x"}), "refused by 'annotations.allow' of policy.yaml"),
         (build_resource(annotations={"a.io/x": "\udcff"}), "the annotation a.io/x contains bytes that are not UTF-8"),
     ):
-        assert reason in find_refusal(build_state(tree, evolve(resource, policy=policy), *devices), "x0")
+        assert reason in find_refusal(build_state(tree, replace(resource, policy=policy), *devices), "x0")
 
 
 def test_errors_of_rendered_values_name_the_resource_and_the_text(tree: DeviceTree) -> None:
@@ -521,10 +521,10 @@ def test_errors_of_rendered_values_name_the_resource_and_the_text(tree: DeviceTr
         ),
     )
     for allocate, reason in allocations:
-        spec = evolve(build_resource(), allocate=allocate, policy=policy)
+        spec = replace(build_resource(), allocate=allocate, policy=policy)
         refusal = find_refusal(build_state(tree, spec, *mark_healthy(plain)), "x")
         assert refusal.startswith(f"a.example/x cannot be allocated to a container: {reason}"), refusal
-    allowed = evolve(build_resource(), allocate=AllocateSpec(supplemental_groups=(44,)), policy=policy)
+    allowed = replace(build_resource(), allocate=AllocateSpec(supplemental_groups=(44,)), policy=policy)
     assert build_state(tree, allowed, *mark_healthy(plain)).allocate(["x"]).supplemental_groups == (44,)
 
 
@@ -581,7 +581,7 @@ def test_null_device_of_the_machine_is_allocated(tree: DeviceTree) -> None:
     info = host.stat("/dev/null")
     assert info is not None
     device = tree.make_device(
-        "null", evolve(tree.make_node("/dev/any"), path="/dev/null", container_path="/dev/n", info=info)
+        "null", replace(tree.make_node("/dev/any"), path="/dev/null", container_path="/dev/n", info=info)
     )
     edits = allocate_edits(offer_devices(build_resource(), *mark_healthy(device)), ["null"], host)
     assert edits.nodes == (NodeEdit("/dev/null", "/dev/n", "rw"),)
@@ -597,7 +597,7 @@ def test_mount_policy_applies_to_the_path_and_to_its_target(tree: DeviceTree) ->
     policy = Policy("policy.yaml", mounts=(Glob.parse("/opt"),))
 
     def build_mount_state(*mounts: MountSpec, policy: Policy = policy) -> ResourceState:
-        return build_state(tree, evolve(build_resource(mounts=mounts), policy=policy), *mark_healthy(device))
+        return build_state(tree, replace(build_resource(mounts=mounts), policy=policy), *mark_healthy(device))
 
     allowed = build_mount_state(build_mount_spec("/opt/in${index}", "/m"))
     assert allowed.allocate(["x0"]).mounts == (MountEdit("/opt/real", "/m", read_only=True),)
@@ -620,11 +620,11 @@ def test_mount_policy_applies_to_the_path_and_to_its_target(tree: DeviceTree) ->
 def test_cdi_names_of_grants_are_in_the_order_of_the_devices(tree: DeviceTree) -> None:
     keys = ("0000:0a:00.0", "0000:10:00.0", "0000:3b:00.0", "0000:af:00.0")
     devices = [
-        evolve(tree.make_device(key.replace(":", "-").replace(".", "-")), key=key, attributes={"address": (key,)})
+        replace(tree.make_device(key.replace(":", "-").replace(".", "-")), key=key, attributes={"address": (key,)})
         for key in keys
     ]
     spec = build_resource(env={"A": "${address}"})
-    spec = evolve(spec, allocate=evolve(spec.allocate, injects_by_cdi=True))
+    spec = replace(spec, allocate=replace(spec.allocate, injects_by_cdi=True))
     edits = build_state(tree, spec, *mark_healthy(*devices)).allocate([device.id for device in reversed(devices)])
     assert edits.env == (("A", ",".join(keys)),)
     assert [name.rpartition("=")[2] for name in edits.cdi_devices] == [device.id for device in devices]

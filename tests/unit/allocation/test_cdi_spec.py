@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
+from msgspec.structs import replace
 from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
@@ -113,7 +113,7 @@ def test_owner_group_and_mode_of_a_node_need_no_later_version() -> None:
 
 
 def test_supplemental_groups_need_version_0_7() -> None:
-    edits = evolve(PLAIN, supplemental_groups=(44, 992))
+    edits = replace(PLAIN, supplemental_groups=(44, 992))
     spec = parse_spec(spec_text(NAME, {"x0": edits}))
     assert spec["cdiVersion"] == "0.7.0"
     assert spec["devices"][0]["containerEdits"]["additionalGids"] == [44, 992]

@@ -1,7 +1,7 @@
 """Offers: the devices that a resource lists, once, as replicas or slices, or as a pool of tokens."""
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.allocation.offer import build_offer, count_grants, share_grants
 from genplug.allocation.results import ListedDevice
@@ -14,7 +14,7 @@ from genplug.spec.template import Template
 from tests.support.allocation import DeviceTree, build_resource, mark_healthy, mark_unhealthy, offer_devices
 from tests.support.hardware import LOCATION
 
-SLICED = evolve(build_resource(), slices=Template.parse("${attr.n}"))
+SLICED = replace(build_resource(), slices=Template.parse("${attr.n}"))
 """Each device has the number of slices that its attribute ``slices`` states."""
 ENTRY_BYTES = 17
 """Bytes of an entry without an ID and a topology: a tag and three bytes of its length, and the tags of its fields."""
@@ -85,7 +85,7 @@ def test_list_of_unchanged_devices_is_equal(tree: DeviceTree) -> None:
 
 def make_numa_device(tree: DeviceTree, key: str, *numa: int, slices: int = 1) -> Device:
     """Return a device on these NUMA nodes; ``slices`` applies in a resource with slices."""
-    return evolve(tree.make_device(key), numa=numa, slices=slices)
+    return replace(tree.make_device(key), numa=numa, slices=slices)
 
 
 def list_numa_nodes(spec: Resource, *devices: Device) -> list[tuple[int, ...]]:
@@ -151,7 +151,7 @@ def test_device_is_listed_once_for_each_slice(tree: DeviceTree) -> None:
 
 def test_slice_numbers_continue_from_the_index_of_the_device(tree: DeviceTree) -> None:
     indexed, plain = make_numa_device(tree, "x3", slices=4), make_numa_device(tree, "x", slices=4)
-    pair = evolve(tree.make_device("y", tree.make_node("/dev/y1"), tree.make_node("/dev/y2")), slices=4)
+    pair = replace(tree.make_device("y", tree.make_node("/dev/y1"), tree.make_node("/dev/y2")), slices=4)
     assert list_slice_numbers(SLICED, indexed) == [12, 13, 14, 15]
     assert list_slice_numbers(SLICED, plain) == [0, 1, 2, 3]
     assert list_slice_numbers(SLICED, pair) == [0, 1, 2, 3]
@@ -182,11 +182,11 @@ def test_preferred_allocation_is_enabled_by_key_or_numa_nodes(
     tree: DeviceTree, preference: PreferenceSpec, numa: list[tuple[int, ...]], *, is_available: bool
 ) -> None:
     devices = [make_numa_device(tree, f"x{number}", *nodes) for number, nodes in enumerate(numa)]
-    spec = evolve(build_resource(), preference=preference)
+    spec = replace(build_resource(), preference=preference)
     assert offer_devices(spec, *mark_healthy(*devices)).options.get_preferred_allocation_available is is_available
     # The choice keeps two grants of the same device out of one container.
     assert offer_devices(
-        evolve(spec, distinct=True), *mark_healthy(*devices)
+        replace(spec, distinct=True), *mark_healthy(*devices)
     ).options.get_preferred_allocation_available
 
 
@@ -196,16 +196,16 @@ def test_devices_are_grouped_by_numa_node_or_template(tree: DeviceTree) -> None:
     both = mark_healthy(make_numa_device(tree, "x2", 0, 1))
     assert offer_devices(build_resource(), *devices, *both).groups["x2"] == ("0,1", "x2")
     by = PreferenceSpec(by=Template.parse("${type}-${attr.missing|default:none}"), is_explicit=True)
-    grouped = offer_devices(evolve(build_resource(replicas=2), preference=by), *devices[:1])
+    grouped = offer_devices(replace(build_resource(replicas=2), preference=by), *devices[:1])
     assert grouped.groups == {"x0-r0": ("char-none", "x0"), "x0-r1": ("char-none", "x0")}
     missing = PreferenceSpec(by=Template.parse("${attr.missing}"), is_explicit=True)
-    assert offer_devices(evolve(build_resource(), preference=missing), *devices[:1]).groups == {"x0": ("", "x0")}
+    assert offer_devices(replace(build_resource(), preference=missing), *devices[:1]).groups == {"x0": ("", "x0")}
 
 
 def plug_many(tree: DeviceTree, count: int, *, numa: tuple[int, ...] = ()) -> tuple[DeviceHealth, ...]:
     device = tree.make_device("x0")
     names = (f"a-name-of-a-device-that-has-48-characters-{number:06}" for number in range(count))
-    return mark_healthy(*(evolve(device, id=name, key=name, numa=numa) for name in names))
+    return mark_healthy(*(replace(device, id=name, key=name, numa=numa) for name in names))
 
 
 def test_list_is_limited_to_the_whole_devices_that_fit_into_a_message(tree: DeviceTree) -> None:
@@ -216,7 +216,7 @@ def test_list_is_limited_to_the_whole_devices_that_fit_into_a_message(tree: Devi
         f"{offer.omitted} of 64 devices are not listed: the list would be larger than 4 MiB"
     )
     size = len(wire.encode_list(offer.listed))
-    unhealthy = len(wire.encode_list(evolve(device, healthy=False) for device in offer.listed))
+    unhealthy = len(wire.encode_list(replace(device, healthy=False) for device in offer.listed))
     assert 0.8 * MAX_LIST_BYTES < size <= unhealthy <= MAX_LIST_BYTES
     # The same devices are listed each time, the first of them.
     assert build_offer(build_resource(replicas=1000), devices).listed == offer.listed
@@ -232,14 +232,14 @@ def test_list_is_limited_to_the_whole_devices_that_fit_into_a_message(tree: Devi
 )
 def test_list_may_be_as_large_as_the_limit(tree: DeviceTree, numa: tuple[int, ...], topology_bytes: int) -> None:
     """1024 entries of 4096 bytes each fit, and an ID with one more character is too long."""
-    device = evolve(tree.make_device("x0"), numa=numa)
+    device = replace(tree.make_device("x0"), numa=numa)
     longest = 4096 - len("-r1023") - ENTRY_BYTES - topology_bytes
     fits, exceeds = (
-        build_offer(build_resource(replicas=1024), mark_healthy(evolve(device, id="x" * length)), 1024)
+        build_offer(build_resource(replicas=1024), mark_healthy(replace(device, id="x" * length)), 1024)
         for length in (longest, longest + 1)
     )
     assert (len(fits.listed), fits.omitted, fits.omission) == (1024, 0, "")
-    assert len(wire.encode_list(evolve(device, healthy=False) for device in fits.listed)) <= MAX_LIST_BYTES
+    assert len(wire.encode_list(replace(device, healthy=False) for device in fits.listed)) <= MAX_LIST_BYTES
     assert (len(exceeds.listed), exceeds.omitted) == (0, 1)
     assert exceeds.omission.startswith("1 of 1 devices are not listed: the list would be larger than 4 MiB")
 
@@ -249,10 +249,10 @@ def test_resources_share_the_limit_of_all_lists_fairly(tree: DeviceTree) -> None
     sliced = mark_healthy(make_numa_device(tree, "x1", slices=20), make_numa_device(tree, "x2", slices=40))
     counts = {
         "a": count_grants(build_resource(replicas=1000), devices),
-        "b": count_grants(evolve(build_resource(replicas=1000), aliases=("c",)), devices),
+        "b": count_grants(replace(build_resource(replicas=1000), aliases=("c",)), devices),
         "d": count_grants(build_resource(tokens=10), devices),
         "e": count_grants(build_resource(tokens=10), ()),
-        "f": count_grants(evolve(SLICED, aliases=("g",)), sliced),
+        "f": count_grants(replace(SLICED, aliases=("g",)), sliced),
     }
     assert counts == {"a": 30_000, "b": 60_000, "d": 10, "e": 0, "f": 120}
     assert share_grants(counts) == {"a": 24_935, "b": 24_935, "d": 10, "e": 0, "f": 120}
@@ -284,25 +284,25 @@ def build_preference(by: str | None = None) -> PreferenceSpec:
 def test_contiguous_grants_have_the_position_of_their_device(tree: DeviceTree) -> None:
     devices = mark_healthy(make_numa_device(tree, "x3", slices=2), make_numa_device(tree, "x", slices=2))
     plain, sliced = (
-        evolve(build_resource(), preference=build_preference()),
-        evolve(SLICED, preference=build_preference()),
+        replace(build_resource(), preference=build_preference()),
+        replace(SLICED, preference=build_preference()),
     )
     assert build_offer(plain, devices).positions == {"x3": 3}
-    assert build_offer(evolve(plain, replicas=2), devices[:1]).positions == {"x3-r0": 3, "x3-r1": 3}
+    assert build_offer(replace(plain, replicas=2), devices[:1]).positions == {"x3-r0": 3, "x3-r1": 3}
     # Each slice has a position of its own, unless a template defines the position.
     assert build_offer(sliced, devices).positions == {"x3-s0": 6, "x3-s1": 7, "x-s0": 0, "x-s1": 1}
-    named = evolve(sliced, preference=build_preference("${name|replace:x:1}"))
+    named = replace(sliced, preference=build_preference("${name|replace:x:1}"))
     assert build_offer(named, devices).positions == {"x3-s0": 13, "x3-s1": 13, "x-s0": 1, "x-s1": 1}
 
 
 def test_grant_without_a_number_has_no_position(tree: DeviceTree) -> None:
     devices = mark_healthy(make_numa_device(tree, "x3"), make_numa_device(tree, "x"))
     for by in ("${name}", "${attr.missing}"):
-        assert build_offer(evolve(build_resource(), preference=build_preference(by)), devices).positions == {}
-    tokens = evolve(build_resource(tokens=2), preference=build_preference("1"))
+        assert build_offer(replace(build_resource(), preference=build_preference(by)), devices).positions == {}
+    tokens = replace(build_resource(tokens=2), preference=build_preference("1"))
     assert build_offer(tokens, devices).positions == {}
     # Only 'contiguous' needs positions.
-    assert build_offer(evolve(build_resource(), preference=EXPLICIT), devices).positions == {}
+    assert build_offer(replace(build_resource(), preference=EXPLICIT), devices).positions == {}
 
 
 def test_healthy_devices_are_counted_without_their_replicas_slices_and_tokens(tree: DeviceTree) -> None:
@@ -329,11 +329,11 @@ def test_grants_can_be_marked_as_unhealthy_with_an_additional_reason(tree: Devic
     ]
     # Everything else is the same.
     assert list(marked.grants) == list(offer.grants)
-    assert evolve(marked, grants=offer.grants, listed=offer.listed) == offer
+    assert replace(marked, grants=offer.grants, listed=offer.listed) == offer
     assert [grant.devices for grant in marked.grants.values()] == [grant.devices for grant in offer.grants.values()]
 
 
 def test_pre_start_is_required_by_its_key(tree: DeviceTree) -> None:
     pre_start = PreStartSpec(LOCATION, (Template.parse("/bin/reset"),), 5)
-    for spec, is_required in ((build_resource(), False), (evolve(build_resource(), pre_start=pre_start), True)):
+    for spec, is_required in ((build_resource(), False), (replace(build_resource(), pre_start=pre_start), True)):
         assert offer_devices(spec, *tree.make_healthy("x0")).options.pre_start_required is is_required

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.allocation.cdi_spec import file_name, spec_text
 from genplug.allocation.container_edits import ContainerEdits
@@ -19,12 +19,12 @@ from tests.support.allocation import DeviceTree, build_mount_spec, build_resourc
 from tests.support.configs import format_cdi_spec
 from tests.support.hardware import LOCATION, NAME
 
-BY_CDI = evolve(build_resource(), allocate=AllocateSpec(injects_by_cdi=True))
-FOREIGN = evolve(build_resource(), allocate=AllocateSpec(cdi_devices=(Template.parse("b.example/y=${name}"),)))
+BY_CDI = replace(build_resource(), allocate=AllocateSpec(injects_by_cdi=True))
+FOREIGN = replace(build_resource(), allocate=AllocateSpec(cdi_devices=(Template.parse("b.example/y=${name}"),)))
 
 
 def put_in_dev(node: DeviceNode, *, is_in_dev: bool = True) -> DeviceNode:
-    return evolve(node, info=evolve(node.info, is_in_dev=is_in_dev))
+    return replace(node, info=replace(node.info, is_in_dev=is_in_dev))
 
 
 def find_error(state: ResourceState, *ids: str) -> str:
@@ -65,7 +65,7 @@ def write_cdi_file(tree: DeviceTree, state: ResourceState, *ids: str) -> None:
 
 def test_cdi_file_is_restored_before_an_allocation_refers_to_it(tree: DeviceTree) -> None:
     restored: list[tuple[ResourceOffer, Sequence[str]]] = []
-    state = evolve(
+    state = replace(
         build_state(tree, BY_CDI, *tree.make_healthy("x0", "x1")),
         restore=lambda offer, ids: restored.append((offer, ids)),
     )
@@ -83,13 +83,13 @@ def test_allocation_fails_if_the_cdi_file_cannot_be_restored(tree: DeviceTree) -
     def fail(offer: ResourceOffer, ids: Sequence[str]) -> None:
         raise failed_precondition(f"cannot write the file of {offer.resource.name} for {ids}")
 
-    state = evolve(build_state(tree, BY_CDI, *tree.make_healthy("x0")), restore=fail)
+    state = replace(build_state(tree, BY_CDI, *tree.make_healthy("x0")), restore=fail)
     assert find_error(state, "x0") == f"cannot write the file of {NAME} for ('x0',)"
 
 
 def test_device_nodes_are_given_without_a_cdi_file(tree: DeviceTree) -> None:
     restored: list[Sequence[str]] = []
-    state = evolve(
+    state = replace(
         build_state(tree, build_resource(), *tree.make_healthy("x0")), restore=lambda _, ids: restored.append(ids)
     )
     assert [node.host_path for node in state.allocate(["x0"]).nodes] == ["/dev/x0"]
@@ -119,10 +119,10 @@ def test_cdi_device_of_genplug_must_not_be_defined_in_another_file(tree: DeviceT
 
 
 def test_state_has_the_list_the_options_and_the_programs_of_its_offer(tree: DeviceTree) -> None:
-    spec = evolve(
+    spec = replace(
         build_resource(),
         pre_start=PreStartSpec(LOCATION, (Template.parse("/bin/reset"), Template.parse("${name}")), 5),
-        policy=evolve(build_resource().policy, programs=(Glob.parse("/bin/reset"),)),
+        policy=replace(build_resource().policy, programs=(Glob.parse("/bin/reset"),)),
     )
     state = build_state(tree, spec, *tree.make_healthy("x0"))
     assert state.listed == (ListedDevice("x0", healthy=True),)
@@ -135,13 +135,13 @@ def test_state_has_the_list_the_options_and_the_programs_of_its_offer(tree: Devi
     ("spec", "expected"),
     [
         (build_resource(replicas=2), ("x0-r0", "x0-r1")),
-        (evolve(build_resource(replicas=2), distinct=True), ("x0-r0", "x1-r0")),
+        (replace(build_resource(replicas=2), distinct=True), ("x0-r0", "x1-r0")),
         (
-            evolve(build_resource(replicas=2), preference=PreferenceSpec(Preference.SPREAD, is_explicit=True)),
+            replace(build_resource(replicas=2), preference=PreferenceSpec(Preference.SPREAD, is_explicit=True)),
             ("x0-r0", "x1-r0"),
         ),
         (
-            evolve(
+            replace(
                 build_resource(),
                 preference=PreferenceSpec(Preference.CONTIGUOUS, by=Template.parse("${minor}"), is_explicit=True),
             ),

@@ -1,6 +1,6 @@
 """Which container has which devices: single rules. ``test_histories`` plays random days."""
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.audit.assignments import Assignments, Began, Change, ContainerUse, Continued, Ended, ReportTimes, Seen
 from genplug.audit.records import Assignment, Container, EndReason, Hardware
@@ -23,7 +23,7 @@ def build(use: ContainerUse) -> Assignment:
 
 
 def with_another_resource(assignment: Assignment) -> Assignment:
-    return evolve(assignment, key=f"{assignment.key}-other", resource=OTHER_RESOURCE)
+    return replace(assignment, key=f"{assignment.key}-other", resource=OTHER_RESOURCE)
 
 
 def report(
@@ -44,7 +44,7 @@ def test_report_connects_an_allocation_with_its_container() -> None:
     assert assignments.has_unseen
     assignments, seen = report(assignments, 2, has(A))
     assert not assignments.has_unseen
-    expected = evolve(allocated("k", 1), container=A, first_seen=2, last_seen=2)
+    expected = replace(allocated("k", 1), container=A, first_seen=2, last_seen=2)
     assert seen == [Seen(expected)]
     assert assignments.current == (expected,)
     _, again = report(assignments, 3, has(A))
@@ -70,7 +70,7 @@ def test_container_without_an_allocation_is_seen_from_its_first_report_on() -> N
     assert changes == [Seen(first)]
     assignments, changes = report(assignments, 2, has(A))
     assert changes == []
-    assert assignments.current == (evolve(first, last_seen=2),)
+    assert assignments.current == (replace(first, last_seen=2),)
 
 
 def test_devices_of_another_resource_with_the_same_ids_are_other_devices() -> None:
@@ -83,7 +83,7 @@ def test_devices_of_another_resource_with_the_same_ids_are_other_devices() -> No
 
 
 def test_report_completes_each_assignment_that_it_contains() -> None:
-    ambiguous = evolve(allocated("k0", 1), is_ambiguous=True)
+    ambiguous = replace(allocated("k0", 1), is_ambiguous=True)
     assignments, _ = Assignments().after_recovery([ambiguous], 2, is_complete=True)
     assignments = allocate(assignments, allocated("k1", 2, "x1"))
     assignments, _ = report(assignments, 3, has(A, "x0", "x1"))
@@ -113,7 +113,7 @@ def test_hardware_is_added_to_its_assignment_only() -> None:
     hardware = (Hardware("x0", ("/dev/x0",)),)
     k0, k1 = assignments.current
     assert assignments.with_hardware("k0", hardware, 3).current == (
-        evolve(k0, hardware=hardware, hardware_omitted=3),
+        replace(k0, hardware=hardware, hardware_omitted=3),
         k1,
     )
 
@@ -175,7 +175,7 @@ def test_allocation_without_a_container_ends_as_never_assigned() -> None:
 
 
 def test_recovered_assignment_that_the_first_reports_lack_ended_without_the_agent() -> None:
-    recovered = evolve(allocated("k", 1), container=A, first_seen=2, last_seen=3)
+    recovered = replace(allocated("k", 1), container=A, first_seen=2, last_seen=3)
     assignments, changes = Assignments().after_recovery([recovered], 10, is_complete=True)
     assert changes == ()
     assignments, _ = report(assignments, 11)
@@ -185,7 +185,7 @@ def test_recovered_assignment_that_the_first_reports_lack_ended_without_the_agen
 
 
 def test_confirmed_assignment_of_an_earlier_process_ends_like_any_other() -> None:
-    recovered = evolve(allocated("k", 1), container=A, first_seen=2, last_seen=3)
+    recovered = replace(allocated("k", 1), container=A, first_seen=2, last_seen=3)
     assignments, _ = Assignments().after_recovery([recovered], 10, is_complete=True)
     assignments, changes = report(assignments, 11, has(A))
     assert changes == []
@@ -196,7 +196,7 @@ def test_confirmed_assignment_of_an_earlier_process_ends_like_any_other() -> Non
 
 
 def test_container_is_not_connected_with_an_allocation_before_a_crash() -> None:
-    ambiguous = evolve(allocated("k", 1), is_ambiguous=True)
+    ambiguous = replace(allocated("k", 1), is_ambiguous=True)
     for is_complete, continued, reasons in (
         (True, (), []),
         (False, (Continued(ambiguous),), [EndReason.NOT_IDENTIFIED]),
@@ -210,7 +210,7 @@ def test_container_is_not_connected_with_an_allocation_before_a_crash() -> None:
 
 
 def test_recovered_assignment_ended_when_its_devices_were_allocated_again() -> None:
-    recovered = evolve(allocated("k", 1, "x0", "x1"), container=A, first_seen=2, last_seen=3)
+    recovered = replace(allocated("k", 1, "x0", "x1"), container=A, first_seen=2, last_seen=3)
     other = with_another_resource(recovered)
     assignments = allocate(allocate(Assignments(), allocated("k1", 6, "x1")), allocated("k0", 5))
     assignments, changes = assignments.after_recovery([recovered, other], 10, is_complete=True)
@@ -219,7 +219,7 @@ def test_recovered_assignment_ended_when_its_devices_were_allocated_again() -> N
 
 
 def test_recovered_assignment_ended_before_the_recovery_if_another_container_has_its_devices() -> None:
-    recovered = evolve(allocated("k", 1), container=A, first_seen=2, last_seen=3)
+    recovered = replace(allocated("k", 1), container=A, first_seen=2, last_seen=3)
     assignments, _ = report(Assignments(), 9, has(B))
     _, changes = assignments.after_recovery([recovered], 10, is_complete=True)
     assert changes == (Ended(recovered, 10, EndReason.ALLOCATED_AGAIN),)

@@ -8,9 +8,9 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct, field
 
 from genplug.audit.assignments import Assignments, Began, Change, ContainerUse, Continued, Ended, ReportTimes, Seen
 from genplug.audit.history import History, Interval
@@ -37,8 +37,7 @@ STEPS = (
 )
 
 
-@define
-class Use:
+class Use(Struct):
     """The truth: a container that has devices from a time on, and until a time."""
 
     key: str
@@ -53,14 +52,13 @@ class Use:
         return self.began <= time and (self.ended is None or time < self.ended)
 
 
-@define
-class Day:
+class Day(Struct):
     """A node, its agent and its audit log. The agent is a short form of ``AuditRecorder``, without files and tasks."""
 
     log: bytes = b""
     time: float = 1_000_000.0
-    uses: list[Use] = field(factory=list)
-    assignments: Assignments = field(factory=Assignments)
+    uses: list[Use] = []
+    assignments: Assignments = field(default_factory=Assignments)
     sequence: int = 0
     keys: int = 0
     pods: int = 0

@@ -12,7 +12,7 @@ import termios
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from attrs import define
+from msgspec import Struct
 
 from genplug.agent import Agent
 from genplug.observe.events import Event
@@ -34,8 +34,7 @@ def address_of(agent: Agent) -> str:
     return f"127.0.0.1:{agent.http_port}"
 
 
-@define
-class Terminal:
+class Terminal(Struct):
     """A terminal in which the command runs."""
 
     descriptor: int

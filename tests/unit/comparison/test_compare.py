@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.comparison.compare import Change, Comparison, DeviceChange, ValueChange, compare, compare_settings
@@ -43,7 +43,7 @@ RESOURCES = st.builds(
     SETTINGS,
 )
 PLANS = st.builds(
-    lambda resources, remarks: evolve(make_plan(*resources), remarks=remarks),
+    lambda resources, remarks: replace(make_plan(*resources), remarks=remarks),
     st.lists(RESOURCES, max_size=3),
     st.dictionaries(st.sampled_from("rs"), st.text("t", max_size=1), max_size=2),
 )
@@ -137,7 +137,7 @@ def test_same_id_of_other_hardware_is_a_change() -> None:
     first = PlannedDevice("x0", ("/dev/x0",), frozenset({"char 1:0"}))
     (change,) = compare(
         make_plan(make_resource("a.io/x", first)),
-        make_plan(make_resource("a.io/x", evolve(first, hardware=frozenset({"char 1:1"})))),
+        make_plan(make_resource("a.io/x", replace(first, hardware=frozenset({"char 1:1"})))),
     ).devices
     assert change.change is Change.CHANGED
     assert change.is_other_hardware
@@ -195,36 +195,36 @@ def test_pod_of_a_removed_resource_is_affected() -> None:
 
 
 def test_pod_of_a_device_with_a_new_id_is_affected() -> None:
-    assert find_effects(make_plan(make_resource("a.io/x", evolve(X0, id="z"), X1))) == [
+    assert find_effects(make_plan(make_resource("a.io/x", replace(X0, id="z"), X1))) == [
         (Effect.ID_CHANGED, ("x0",), True)
     ]
 
 
 def test_pod_of_a_device_with_changed_edits_is_affected() -> None:
-    changed = evolve(X0, edits={"env A": "3"})
+    changed = replace(X0, edits={"env A": "3"})
     assert find_effects(make_plan(make_resource("a.io/x", changed, X1))) == [(Effect.EDITS_CHANGED, ("x0",), True)]
 
 
 def test_pod_whose_devices_are_unknown_is_possibly_affected() -> None:
-    use = evolve(USE, ids=None)
+    use = replace(USE, ids=None)
     assert find_effects(make_plan(make_resource("a.io/x", X0)), use) == [(Effect.DEVICE_REMOVED, ("x1",), False)]
 
 
 def test_pod_of_a_replica_that_is_no_longer_listed_is_affected() -> None:
     old = make_resource("a.io/x", X0)
-    old = evolve(old, grants={"x0-r0": ("x0",), "x0-r1": ("x0",)})
-    new = evolve(old, grants={"x0-r0": ("x0",)})
-    use = evolve(USE, ids=("x0-r0", "x0-r1"))
+    old = replace(old, grants={"x0-r0": ("x0",), "x0-r1": ("x0",)})
+    new = replace(old, grants={"x0-r0": ("x0",)})
+    use = replace(USE, ids=("x0-r0", "x0-r1"))
     assert find_effects(make_plan(new), use, make_plan(old)) == [(Effect.DEVICE_REMOVED, ("x0-r1",), True)]
 
 
 def test_pod_that_uses_an_alias_is_affected() -> None:
-    old = evolve(make_resource("a.io/x", X0), aliases=("old.io/x",))
-    use = evolve(USE, resource="old.io/x")
+    old = replace(make_resource("a.io/x", X0), aliases=("old.io/x",))
+    use = replace(USE, resource="old.io/x")
     assert find_effects(make_plan(make_resource("a.io/x", X0)), use, make_plan(old)) == [
         (Effect.RESOURCE_REMOVED, ("x0",), True)
     ]
 
 
 def test_pod_of_another_plugin_is_not_affected() -> None:
-    assert find_effects(make_plan(), evolve(USE, resource="other.io/x")) == []
+    assert find_effects(make_plan(), replace(USE, resource="other.io/x")) == []

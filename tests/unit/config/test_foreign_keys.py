@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.config.files import ConfigFile
 from genplug.config.foreign_keys import _WORDS, Level, find_level, translate_key
@@ -14,7 +14,7 @@ from genplug.config.policy import decode_policy
 from genplug.spec.globs import Glob
 from tests.support.configs import CONFIG_HEADER, PERMISSIVE_POLICY, POLICY_HEADER, collect_diagnostics, find_diagnostics
 
-POLICY = evolve(PERMISSIVE_POLICY, programs=(Glob.parse("/**"),))
+POLICY = replace(PERMISSIVE_POLICY, programs=(Glob.parse("/**"),))
 RESOURCE = "resources.a.example/x"
 PATHS = {
     Level.FILE: "",

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from attrs import evolve, fields
+from msgspec.structs import replace
 
 from genplug.agent import Settings
 from genplug.doctor.checks import CHECKS
@@ -33,15 +33,15 @@ from tests.unit.doctor.example import CONFIGURATION, FACTS, PROCESS, expect_find
 GOLDEN = Path(__file__).parent / "golden"
 ERROR, WARNING, OK, UNKNOWN = Severity.ERROR, Severity.WARNING, Severity.OK, Severity.UNKNOWN
 IN_CONTAINER = Machine(Settings((), root=Path("/host")))
-CDI = evolve(CONFIGURATION, needs=Needs(cdi=True, cdi_files=True))
+CDI = replace(CONFIGURATION, needs=Needs(cdi=True, cdi_files=True))
 
 
 def with_configuration(configuration: Configuration) -> Facts:
-    return evolve(FACTS, configuration=configuration)
+    return replace(FACTS, configuration=configuration)
 
 
 def with_needs(needs: Needs) -> Facts:
-    return with_configuration(evolve(CONFIGURATION, needs=needs))
+    return with_configuration(replace(CONFIGURATION, needs=needs))
 
 
 BAD: list[tuple[str, Facts, Severity, str]] = [
@@ -61,106 +61,106 @@ BAD: list[tuple[str, Facts, Severity, str]] = [
         "a.io/x has 2 of 3 expected healthy devices",
     ),
     ("programs", with_configuration(Configuration(program_errors=("/x does not exist",))), ERROR, "/x does not exist"),
-    ("kubelet-directory", evolve(FACTS, plugins=PluginsDirectory("/k: no such directory")), ERROR, "/k: no such"),
-    ("kubelet-socket", evolve(FACTS, kubelet_socket=Socket(Path("/k"), "refuses")), ERROR, "/k refuses"),
-    ("pod-resources-socket", evolve(FACTS, pod_resources=Socket(Path("/p"), "is gone")), WARNING, "/p is gone"),
-    ("kubelet-root-dir", evolve(FACTS, kubelet=Kubelet("/data/kubelet")), WARNING, "--root-dir /data/kubelet"),
-    ("kubelet-root-dir", evolve(FACTS, kubelet=Kubelet()), UNKNOWN, "no kubelet process"),
+    ("kubelet-directory", replace(FACTS, plugins=PluginsDirectory("/k: no such directory")), ERROR, "/k: no such"),
+    ("kubelet-socket", replace(FACTS, kubelet_socket=Socket(Path("/k"), "refuses")), ERROR, "/k refuses"),
+    ("pod-resources-socket", replace(FACTS, pod_resources=Socket(Path("/p"), "is gone")), WARNING, "/p is gone"),
+    ("kubelet-root-dir", replace(FACTS, kubelet=Kubelet("/data/kubelet")), WARNING, "--root-dir /data/kubelet"),
+    ("kubelet-root-dir", replace(FACTS, kubelet=Kubelet()), UNKNOWN, "no kubelet process"),
     (
         "kubelet-features",
-        evolve(FACTS, kubelet=Kubelet("", "/c.yaml", {"DevicePlugins": False})),
+        replace(FACTS, kubelet=Kubelet("", "/c.yaml", {"DevicePlugins": False})),
         ERROR,
         "/c.yaml disables the feature gate DevicePlugins",
     ),
     (
         "kubelet-features",
-        evolve(FACTS, kubelet=Kubelet("", "/c", {"DevicePluginCDIDevices": False}), configuration=CDI),
+        replace(FACTS, kubelet=Kubelet("", "/c", {"DevicePluginCDIDevices": False}), configuration=CDI),
         ERROR,
         "DevicePluginCDIDevices",
     ),
     (
         "kubelet-features",
-        evolve(FACTS, kubelet=Kubelet("", "/c", {"KubeletPodResources": False})),
+        replace(FACTS, kubelet=Kubelet("", "/c", {"KubeletPodResources": False})),
         WARNING,
         "KubeletPodResources",
     ),
     (
         "other-plugins",
-        evolve(
+        replace(
             FACTS, registered={"a.io/x": frozenset({"0"})}, plugins=PluginsDirectory(sockets=("a.sock", "kubelet.sock"))
         ),
         WARNING,
         "other device IDs for a.io/x; sockets of other plugins: a.sock",
     ),
-    ("user", evolve(FACTS, process=evolve(PROCESS, user=1000)), WARNING, "user ID 1000"),
+    ("user", replace(FACTS, process=replace(PROCESS, user=1000)), WARNING, "user ID 1000"),
     (
         "user-namespace",
-        evolve(FACTS, process=evolve(PROCESS, is_in_initial_user_namespace=False, uid_map="0 1000 1")),
+        replace(FACTS, process=replace(PROCESS, is_in_initial_user_namespace=False, uid_map="0 1000 1")),
         WARNING,
         "0 1000 1",
     ),
     (
         "security-modules",
-        evolve(
+        replace(
             FACTS,
             security=SecurityModules("enforcing"),
-            process=evolve(PROCESS, label="system_u:system_r:container_t:s0:c1,c2"),
+            process=replace(PROCESS, label="system_u:system_r:container_t:s0:c1,c2"),
         ),
         ERROR,
         "SELinux is enforcing, the process has system_u:system_r:container_t",
     ),
     (
         "security-modules",
-        evolve(FACTS, process=evolve(PROCESS, label="system_u:system_r:container_t:s0")),
+        replace(FACTS, process=replace(PROCESS, label="system_u:system_r:container_t:s0")),
         WARNING,
         "SELinux is active, and its mode is not visible",
     ),
-    ("inotify-watches", evolve(FACTS, inotify=Inotify(100, 128, 95, 2)), WARNING, "95 of 100 watches"),
-    ("inotify-watches", evolve(FACTS, inotify=Inotify(4, 128, 0, 2)), ERROR, "needs about 5 watches"),
-    ("inotify-instances", evolve(FACTS, inotify=Inotify(8192, 128, 0, 128)), WARNING, "128 of 128 instances"),
-    ("uevents", evolve(FACTS, uevents_error="Operation not permitted"), WARNING, "Operation not permitted"),
+    ("inotify-watches", replace(FACTS, inotify=Inotify(100, 128, 95, 2)), WARNING, "95 of 100 watches"),
+    ("inotify-watches", replace(FACTS, inotify=Inotify(4, 128, 0, 2)), ERROR, "needs about 5 watches"),
+    ("inotify-instances", replace(FACTS, inotify=Inotify(8192, 128, 0, 128)), WARNING, "128 of 128 instances"),
+    ("uevents", replace(FACTS, uevents_error="Operation not permitted"), WARNING, "Operation not permitted"),
     (
         "kernel-log",
-        evolve(with_needs(Needs(kernel_log=True)), kernel_log_error="denied"),
+        replace(with_needs(Needs(kernel_log=True)), kernel_log_error="denied"),
         ERROR,
         "denied, and a probe needs",
     ),
     ("device-access", with_needs(Needs(open_probes=True)), WARNING, "not privileged"),
-    ("dev", evolve(FACTS, mounts=(Mount("/", "overlay"), Mount("/dev", "tmpfs"))), WARNING, "/dev is a tmpfs"),
-    ("dev", evolve(FACTS, machine=IN_CONTAINER), WARNING, "/host/dev is a directory, not a mount"),
-    ("sysfs", evolve(FACTS, mounts=(Mount("/", "overlay"),)), WARNING, "/sys is a directory, not a mount"),
+    ("dev", replace(FACTS, mounts=(Mount("/", "overlay"), Mount("/dev", "tmpfs"))), WARNING, "/dev is a tmpfs"),
+    ("dev", replace(FACTS, machine=IN_CONTAINER), WARNING, "/host/dev is a directory, not a mount"),
+    ("sysfs", replace(FACTS, mounts=(Mount("/", "overlay"),)), WARNING, "/sys is a directory, not a mount"),
     (
         "mount-propagation",
-        evolve(FACTS, machine=IN_CONTAINER, mounts=(Mount("/host/dev", "devtmpfs"), Mount("/host/opt/lib", "ext4"))),
+        replace(FACTS, machine=IN_CONTAINER, mounts=(Mount("/host/dev", "devtmpfs"), Mount("/host/opt/lib", "ext4"))),
         WARNING,
         "do not appear below /host/opt/lib",
     ),
-    ("file-descriptors", evolve(with_needs(Needs(resource_names=600)), process=PROCESS), ERROR, "needs about 1264"),
-    ("memory-limit", evolve(FACTS, memory=CgroupLimit(64 << 20, 1, "memory.max")), ERROR, "64 MiB (memory.max)"),
-    ("memory-limit", evolve(FACTS, memory=CgroupLimit(80 << 20, 1, "memory.max")), WARNING, "30 MiB more"),
-    ("process-limit", evolve(FACTS, pids=CgroupLimit(20, 1, "pids.max")), WARNING, "20 processes and threads"),
-    ("clock", evolve(FACTS, clock=Clock(1_000_000.0, 1_799_000_000.0)), ERROR, "before genplug was built"),
+    ("file-descriptors", replace(with_needs(Needs(resource_names=600)), process=PROCESS), ERROR, "needs about 1264"),
+    ("memory-limit", replace(FACTS, memory=CgroupLimit(64 << 20, 1, "memory.max")), ERROR, "64 MiB (memory.max)"),
+    ("memory-limit", replace(FACTS, memory=CgroupLimit(80 << 20, 1, "memory.max")), WARNING, "30 MiB more"),
+    ("process-limit", replace(FACTS, pids=CgroupLimit(20, 1, "pids.max")), WARNING, "20 processes and threads"),
+    ("clock", replace(FACTS, clock=Clock(1_000_000.0, 1_799_000_000.0)), ERROR, "before genplug was built"),
     (
         "clock",
-        evolve(FACTS, clock=Clock(1_800_000_000.0, 0.0, ("/k.sock", 1_800_001_000.0))),
+        replace(FACTS, clock=Clock(1_800_000_000.0, 0.0, ("/k.sock", 1_800_001_000.0))),
         WARNING,
         "/k.sock is of",
     ),
-    ("clock", evolve(FACTS, clock=Clock(1_800_000_000.0, 0.0, is_synchronized=False)), WARNING, "no time service"),
-    ("container-runtime", evolve(FACTS, runtime=Runtime("CRI-O", errors=("a: broken",))), WARNING, "a: broken"),
-    ("cdi", evolve(FACTS, configuration=CDI, runtime=Runtime("containerd", has_cdi=False)), ERROR, "enable_cdi"),
-    ("cdi", evolve(FACTS, configuration=CDI, runtime=Runtime("containerd")), UNKNOWN, "containerd 1.7"),
+    ("clock", replace(FACTS, clock=Clock(1_800_000_000.0, 0.0, is_synchronized=False)), WARNING, "no time service"),
+    ("container-runtime", replace(FACTS, runtime=Runtime("CRI-O", errors=("a: broken",))), WARNING, "a: broken"),
+    ("cdi", replace(FACTS, configuration=CDI, runtime=Runtime("containerd", has_cdi=False)), ERROR, "enable_cdi"),
+    ("cdi", replace(FACTS, configuration=CDI, runtime=Runtime("containerd")), UNKNOWN, "containerd 1.7"),
     (
         "cdi",
-        evolve(FACTS, configuration=CDI, runtime=Runtime("CRI-O", has_cdi=True, cdi_dirs=("/etc/cdi",))),
+        replace(FACTS, configuration=CDI, runtime=Runtime("CRI-O", has_cdi=True, cdi_dirs=("/etc/cdi",))),
         ERROR,
         "reads CDI files from /etc/cdi, and the agent writes to /run/cdi",
     ),
     (
         "cdi",
-        evolve(
+        replace(
             FACTS,
-            configuration=evolve(CDI, needs=Needs(cdi=True)),
+            configuration=replace(CDI, needs=Needs(cdi=True)),
             runtime=Runtime("CRI-O", has_cdi=True, cdi_dirs=("/etc/cdi",)),
         ),
         WARNING,
@@ -173,7 +173,7 @@ def test_every_check_is_ok_on_a_machine_that_is_ready() -> None:
     for finding in run_checks(CHECKS, FACTS):
         assert finding.severity is OK, finding
         assert finding.observation.found
-    assert not run_check("cdi", evolve(FACTS, configuration=CDI))[0].observation.action
+    assert not run_check("cdi", replace(FACTS, configuration=CDI))[0].observation.action
 
 
 @pytest.mark.parametrize(("name", "facts", "severity", "text"), BAD)
@@ -186,7 +186,7 @@ def test_every_check_has_facts_with_which_it_fails() -> None:
 
 
 def test_kernel_log_matters_only_for_a_probe_that_reads_it() -> None:
-    expect_finding("kernel-log", evolve(FACTS, kernel_log_error="denied"), OK, "no probe needs it")
+    expect_finding("kernel-log", replace(FACTS, kernel_log_error="denied"), OK, "no probe needs it")
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,12 @@ def test_kernel_log_matters_only_for_a_probe_that_reads_it() -> None:
     ],
 )
 def test_security_module_that_allows_the_sockets_is_ok(security: SecurityModules, label: str) -> None:
-    facts = evolve(FACTS, security=security, process=evolve(PROCESS, label=label))
+    facts = replace(FACTS, security=security, process=replace(PROCESS, label=label))
     expect_finding("security-modules", facts, OK, label)
 
 
 def test_privileged_process_may_open_device_nodes() -> None:
-    facts = evolve(with_needs(Needs(open_probes=True)), process=evolve(PROCESS, capabilities=frozenset({21})))
+    facts = replace(with_needs(Needs(open_probes=True)), process=replace(PROCESS, capabilities=frozenset({21})))
     expect_finding("device-access", facts, OK, "is privileged")
 
 
@@ -213,7 +213,7 @@ def test_mount_that_receives_mounts_of_the_host_is_ok() -> None:
         Mount("/host/var/run/cdi", "ext4"),
         Mount("/host/opt", "ext4", receives_mounts=True),
     )
-    expect_finding("mount-propagation", evolve(FACTS, machine=IN_CONTAINER, mounts=mounts), OK, "receives them")
+    expect_finding("mount-propagation", replace(FACTS, machine=IN_CONTAINER, mounts=mounts), OK, "receives them")
 
 
 def test_invalid_configuration_leaves_the_checks_of_its_devices_unknown() -> None:
@@ -223,7 +223,7 @@ def test_invalid_configuration_leaves_the_checks_of_its_devices_unknown() -> Non
 
 
 def test_unknown_facts_are_unknown_findings_and_no_error() -> None:
-    unknown = {field.name: Unknown("it hangs") for field in fields(Facts) if field.name != "machine"}
+    unknown = {name: Unknown("it hangs") for name in Facts.__struct_fields__ if name != "machine"}
     findings = run_checks(CHECKS, Facts(machine=FACTS.machine, **unknown))
     assert {finding.severity for finding in findings} == {UNKNOWN, OK}
     # Without a configuration, CDI is not needed; without --root, nothing has to propagate.
@@ -232,7 +232,7 @@ def test_unknown_facts_are_unknown_findings_and_no_error() -> None:
 
 
 def test_document_has_the_format_of_its_schema() -> None:
-    facts = evolve(FACTS, kubelet_socket=Socket(Path("/k"), "refuses"))
+    facts = replace(FACTS, kubelet_socket=Socket(Path("/k"), "refuses"))
     document = Report(run_checks(CHECKS, facts), "node-1").as_json()
     check_output(document)
     check_golden(GOLDEN / "report.json", json.dumps(document, indent=2) + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent import Settings
 from genplug.doctor.bounded import BoundedRead
@@ -130,7 +130,7 @@ def test_features_and_root_dir_are_those_of_the_kubelet_process(node: FakeNode) 
     (process / "comm").write_text("kubelet\n")
     (process / "cmdline").write_bytes(b"/usr/bin/kubelet\0--root-dir=/data/kubelet\0--config\0/etc/kubelet.yaml\0")
     node.write("/etc/kubelet.yaml", "kind: KubeletConfiguration\nfeatureGates: {DevicePlugins: false, Other: true}\n")
-    machine = evolve(machine_of(node), proc=node.directory / "proc")
+    machine = replace(machine_of(node), proc=node.directory / "proc")
     kubelet = read_kubelet(machine)
     assert kubelet.root_dir == "/data/kubelet"
     assert kubelet.config_file == str(node.root / "etc/kubelet.yaml")
@@ -156,7 +156,7 @@ def test_broken_values_of_the_kubelet_configuration_are_ignored(
     node: FakeNode, text: str, features: dict[str, bool]
 ) -> None:
     node.write("/var/lib/kubelet/config.yaml", text)
-    machine = evolve(machine_of(node), proc=node.directory)
+    machine = replace(machine_of(node), proc=node.directory)
     assert read_kubelet(machine).features == features
 
 
@@ -196,7 +196,7 @@ async def test_machine_without_a_configuration_is_unknown(node: FakeNode) -> Non
 
 async def test_archive_has_no_facts_of_a_kernel(node: FakeNode) -> None:
     node.plug("/dev/x0")
-    facts = await gather(evolve(machine_of(node, CONFIG), is_archive=True))
+    facts = await gather(replace(machine_of(node, CONFIG), is_archive=True))
     expect_finding("devices", facts, OK, "resources: 1, devices: 1")
     expect_finding("programs", facts, UNKNOWN, "has no programs")
     for name in ("kubelet-directory", "kubelet-socket", "inotify-watches", "memory-limit", "dev", "clock", "user"):

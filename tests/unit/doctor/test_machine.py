@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent import Settings
 from genplug.doctor.facts import CgroupLimit, Machine, SecurityModules, UnknownFactError
@@ -104,7 +104,7 @@ def test_security_modules_are_those_of_the_kernel(tmp_path: Path) -> None:
 
 def test_security_modules_are_found_below_the_root_of_the_host(tmp_path: Path) -> None:
     # A container has no selinuxfs in its own /sys.
-    machine = evolve(write_tree(tmp_path, {"sys/fs/selinux/enforce": "1"}), sys=tmp_path / "none")
+    machine = replace(write_tree(tmp_path, {"sys/fs/selinux/enforce": "1"}), sys=tmp_path / "none")
     assert read_security(machine).selinux == "enforcing"
 
 

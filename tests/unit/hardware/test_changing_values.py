@@ -1,6 +1,6 @@
 """Names and IDs that are made of values: what changes continually does not create them without end."""
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.discovery import build_inventory, scan_resource
 from genplug.hardware.inventory import Inventory
@@ -32,7 +32,7 @@ def plug(tree: NodeTree) -> None:
 
 def test_name_of_a_changing_value_creates_few_resources_within_an_hour(tree: NodeTree) -> None:
     plug(tree)
-    resource = evolve(build_resource(NAME, build_source("/dev/x0")), name_template=Template.parse(NAME))
+    resource = replace(build_resource(NAME, build_source("/dev/x0")), name_template=Template.parse(NAME))
     inventory, ledger = None, Ledger(NO_USAGE)
     names: set[str] = set()
     for value in range(100):

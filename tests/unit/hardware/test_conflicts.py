@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.discovery import build_inventory, discover, scan_resource
 from genplug.hardware.inventory import DeviceConflict, Inventory
@@ -236,7 +236,7 @@ def test_id_of_several_links_causes_a_warning(tree: NodeTree) -> None:
 def test_name_of_several_links_causes_a_warning(tree: NodeTree) -> None:
     plug_links(tree)
     name = "a.example/${name}"
-    resource = evolve(build_resource(name, LINKS), name_template=Template.parse(name))
+    resource = replace(build_resource(name, LINKS), name_template=Template.parse(name))
     [warning] = discover(build_config(resource), tree.host).warnings
     assert warning.key_path == f"resources.{name}"
 
@@ -244,8 +244,8 @@ def test_name_of_several_links_causes_a_warning(tree: NodeTree) -> None:
 @pytest.mark.parametrize(
     "sources",
     [
-        (evolve(LINKS, id=Template.parse("${minor}")), ONE),
-        (evolve(LINKS, group_by=Template.parse("${path}")), ONE),
+        (replace(LINKS, id=Template.parse("${minor}")), ONE),
+        (replace(LINKS, group_by=Template.parse("${path}")), ONE),
         (build_source("/dev/by-id/a*"),),
         (ALL, LINKS),
         (build_source("/dev/by-id/a*", nodes=(build_node_spec("${path}"), build_node_spec("/dev/shared"))),),
@@ -277,7 +277,7 @@ def test_verbatim_id_belongs_to_the_first_resource_that_has_it(tree: NodeTree) -
     tree.plug("/dev/y0", "241:0")
     tree.plug("/dev/y1", "241:1")
     first, second = (
-        evolve(
+        replace(
             load_resource(f"devices: [{{glob: '/dev/{name}*', groupBy: all, id: same, verbatimId: true}}]"),
             name=f"a.example/{name}",
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.denied_node_table import ACCESSES_STORAGE, EXPOSES_HOST
 from genplug.hardware.denied_nodes import denied_node_error
@@ -209,7 +209,7 @@ def test_policy_lifts_the_refusal_of_one_entry(path: str, numbers: tuple[int, in
     names = [
         entry.name
         for entry in EXPOSES_HOST
-        if not denied_node_error(info, evolve(PERMISSIVE_POLICY, unsafe=(entry.name,)), NO_SYSFS)
+        if not denied_node_error(info, replace(PERMISSIVE_POLICY, unsafe=(entry.name,)), NO_SYSFS)
     ]
     assert len(names) == 1
     assert f'["{names[0]}"]' in denied_node_error(info, DEFAULT_POLICY, NO_SYSFS)

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.discovery import build_inventory, scan_resource
 from genplug.hardware.file_tree import Access
@@ -109,7 +109,7 @@ def test_device_of_a_previous_policy_is_not_kept(tree: NodeTree) -> None:
     tree.plug("/dev/dead/x0")
     before = scan(tree, spec, HungPaths())
     assert list_ids(before) == ["x0"]
-    after = scan(tree, evolve(spec, policy=Policy(block=True)), record_hang(Access.STAT, "/dev/dead/x0"), before)
+    after = scan(tree, replace(spec, policy=Policy(block=True)), record_hang(Access.STAT, "/dev/dead/x0"), before)
     assert list_ids(after) == []
 
 
@@ -121,6 +121,6 @@ def test_hung_directory_of_a_glob_fails_the_scan(tree: NodeTree) -> None:
 
 def test_inventory_omits_resources_without_a_scan(tree: NodeTree) -> None:
     plug(tree, "x0")
-    other = evolve(SPEC, name="example.com/other")
+    other = replace(SPEC, name="example.com/other")
     inventory = build_inventory(build_config(other, SPEC), {SPEC.name: scan(tree, SPEC, HungPaths())})[0]
     assert list(inventory.devices) == [SPEC.name]

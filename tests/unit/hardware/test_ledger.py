@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.inventory import Device, DeviceNode, Identity, Kind, PathInfo
 from genplug.hardware.ledger import (
@@ -82,7 +82,7 @@ def test_allocation_counts_until_a_report_after_its_grace_period() -> None:
     assert early.is_in_use([X], "x0", is_pool=False)
     assert late == Usage(6.0, allocations={(X, "x1"): 2.0}, grace=5.0)
     # A report that does not remove the allocation has the same effect.
-    assert not evolve(usage, time=6.0).is_in_use([X], "x0", is_pool=False)
+    assert not replace(usage, time=6.0).is_in_use([X], "x0", is_pool=False)
 
 
 def test_allocation_before_the_first_report_counts_after_it() -> None:
@@ -133,7 +133,7 @@ def test_path_excludes_its_parts_and_a_part_the_path() -> None:
 
 
 def test_contender_has_the_keys_of_what_it_excludes() -> None:
-    resource = evolve(PLAIN, aliases=(Y,))
+    resource = replace(PLAIN, aliases=(Y,))
     contender = Contender.of(build_device(0, identities=("/sys/x",)), resource, 3)
     assert contender.owner == FIRST
     assert contender.position == 3
@@ -155,7 +155,7 @@ def test_lost_thing_is_former_since_its_first_loss() -> None:
     holder = build_holder(FIRST, NODE_0, PATH, former={NODE_1: 1.0})
     assert former_things(holder, frozenset({NODE_0}), 2.0) == {PATH: 2.0, NODE_1: 1.0}
     assert former_things(holder, frozenset({NODE_1, PATH}), 2.0) == {NODE_0: 2.0}
-    again = evolve(holder, former={PATH: 1.0})
+    again = replace(holder, former={PATH: 1.0})
     assert former_things(again, frozenset(), 2.0) == {NODE_0: 2.0, PATH: 1.0}
 
 
@@ -170,7 +170,7 @@ def test_past_owners_of_nodes_and_paths_are_known_for_an_hour() -> None:
     ledger = Ledger(holders=keep(first, second))
     past = add_past_owners(ledger, keep(build_holder(FIRST, NODE_0), second), 1.0)
     assert past == {PATH: {FIRST: 1.0}}
-    ledger = evolve(ledger, past_owners={PATH: {FIRST: 1.0, SECOND: 2.0}, NODE_0: {SECOND: 1.0}, NODE_1: {FIRST: 3.0}})
+    ledger = replace(ledger, past_owners={PATH: {FIRST: 1.0, SECOND: 2.0}, NODE_0: {SECOND: 1.0}, NODE_1: {FIRST: 3.0}})
     assert add_past_owners(ledger, ledger.holders, HOUR_SECONDS) is ledger.past_owners
     later = HOUR_SECONDS + 1
     past = add_past_owners(ledger, keep(first), later)
@@ -206,8 +206,8 @@ def test_former_things_are_forgotten_once_no_pod_uses_the_device(
     present = build_holder(FIRST, NODE_0, former={NODE_1: 1.0, PATH: 2.0})
     other = build_holder(SECOND, ("node", Kind.CHAR, 240, 5))
     ledger = Ledger(usage, keep(present, other))
-    assert forget_unused(ledger) == evolve(ledger, holders=keep(evolve(present, former=expected), other))
-    absent = evolve(ledger, holders=keep(evolve(present, things=frozenset())))
+    assert forget_unused(ledger) == replace(ledger, holders=keep(replace(present, former=expected), other))
+    absent = replace(ledger, holders=keep(replace(present, things=frozenset())))
     assert (FIRST in forget_unused(absent).holders) is bool(expected)
 
 
@@ -232,6 +232,6 @@ def test_former_things_that_were_lost_first_are_dropped() -> None:
     fourth = build_holder(Owner(X, "x3"), former={NODE_1: 1.5})
     bounded = bound_former(full | keep(third, fourth))
     assert bounded == keep(latest, third)
-    assert bound_former(full | keep(third, evolve(latest, owner=SECOND))) == keep(
-        latest, evolve(third, former={}), evolve(latest, owner=SECOND)
+    assert bound_former(full | keep(third, replace(latest, owner=SECOND))) == keep(
+        latest, replace(third, former={}), replace(latest, owner=SECOND)
     )

@@ -1,6 +1,6 @@
 """Numbers with more digits than ``int`` accepts, in files that describe devices."""
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.discovery import discover
 from genplug.spec.policy import DEFAULT_POLICY
@@ -27,7 +27,7 @@ def plug(tree: NodeTree, file: str, text: str) -> None:
 
 def test_number_of_slices_with_thousands_of_digits_is_a_fault_of_the_device(tree: NodeTree) -> None:
     plug(tree, "n", DIGITS[:3000])
-    resource = evolve(build_resource(NAME, build_source("/dev/x0")), slices=Template.parse("${attr.n}${attr.n}"))
+    resource = replace(build_resource(NAME, build_source("/dev/x0")), slices=Template.parse("${attr.n}${attr.n}"))
     found = discover(build_config(resource), tree.host)
     [device] = found.devices[NAME]
     assert device.slices == 1
@@ -36,7 +36,7 @@ def test_number_of_slices_with_thousands_of_digits_is_a_fault_of_the_device(tree
 
 def test_numa_node_with_thousands_of_digits_is_unknown(tree: NodeTree) -> None:
     plug(tree, "numa_node", DIGITS)
-    resource = evolve(build_resource(NAME, build_source("/dev/x0")), has_topology=True)
+    resource = replace(build_resource(NAME, build_source("/dev/x0")), has_topology=True)
     [device] = discover(build_config(resource), tree.host).devices[NAME]
     assert device.numa == ()
 

@@ -1,7 +1,7 @@
 """Faults of a device in the values that a container would get with it."""
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.discovery import discover
 from genplug.spec.container_text import ContainerText
@@ -25,7 +25,7 @@ from tests.support.hardware import (
 
 FILE = "/sys/value"
 VALUE = CustomAttribute(LOCATION, "value", (Template.parse(FILE),))
-SOURCE = evolve(build_source("/dev/x"), attributes=(VALUE,))
+SOURCE = replace(build_source("/dev/x"), attributes=(VALUE,))
 PERMISSIVE_POLICY = Policy("p.yaml", mounts=(Glob.parse("/**"),), cdi=("*",), annotations=("*",))
 
 
@@ -53,7 +53,7 @@ def find_faults(tree: NodeTree, allocate: AllocateSpec, value: bytes, policy: Po
     tree.plug("/dev/x")
     tree.write(FILE)
     tree.at(FILE).write_bytes(value)
-    resource = evolve(build_resource(NAME, SOURCE, policy=policy), allocate=allocate)
+    resource = replace(build_resource(NAME, SOURCE, policy=policy), allocate=allocate)
     [device] = list_devices(discover(build_config(resource), tree.host))
     return list(device.faults)
 
@@ -115,7 +115,7 @@ def test_argument_of_a_program_with_a_nul_byte_is_a_fault(tree: NodeTree) -> Non
     tree.write(FILE)
     tree.at(FILE).write_bytes(b"a\0b")
     command = (Template.parse("/opt/x"), Template.parse("${value}"))
-    resource: Resource = evolve(
+    resource: Resource = replace(
         build_resource(NAME, SOURCE, policy=Policy(programs=(Glob.parse("/opt/x"),))),
         pre_start=PreStartSpec(LOCATION, command, 1.0),
     )
@@ -131,7 +131,7 @@ def test_device_node_whose_rendered_container_path_is_denied_is_a_fault(
 ) -> None:
     tree.plug("/dev/x")
     tree.write(FILE, value)
-    source = evolve(SOURCE, nodes=(build_node_spec("/dev/x", as_=target),))
+    source = replace(SOURCE, nodes=(build_node_spec("/dev/x", as_=target),))
     [device] = list_devices(discover(build_config(build_resource(NAME, source)), tree.host))
     assert [fault for fault in device.faults if fault.startswith("the container path '/")]
 

@@ -1,7 +1,7 @@
 """The names that templates create: how they are rendered, which devices have them, and how many there are."""
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.config.load import load_text
 from genplug.hardware.discovery import discover
@@ -23,7 +23,7 @@ from tests.support.hardware import LOCATION, NodeTree, build_resource
 TEMPLATE = "a.io/${attr.model}"
 PLAIN, TEMPLATED = (
     build_resource("a.io/plain"),
-    evolve(build_resource(TEMPLATE), name_template=Template.parse(TEMPLATE)),
+    replace(build_resource(TEMPLATE), name_template=Template.parse(TEMPLATE)),
 )
 HOUR = 3600.0
 HEAD = "apiVersion: genplug.io/v1alpha1\nkind: DevicePluginConfig\nresources:\n"
@@ -73,7 +73,7 @@ LONG = "x" * 64
         (TEMPLATED, "A100 (40 GB)", "a.io/A100-40-GB", ""),
         (TEMPLATED, LONG, f"a.io/{LONG}", "the part after '/' has 64 characters, at most 63 are allowed"),
         (
-            evolve(TEMPLATED, policy=Policy(resources=("b.io/*",))),
+            replace(TEMPLATED, policy=Policy(resources=("b.io/*",))),
             "x",
             "a.io/x",
             "refused by 'resources' of the default policy, which allows b.io/*",
@@ -149,7 +149,7 @@ def test_device_is_left_out_if_its_name_cannot_be_created() -> None:
 def test_resource_under_a_name_is_the_previous_object_if_nothing_changed() -> None:
     assert instantiate_resource(PLAIN, "a.io/plain", None) is PLAIN
     instance = instantiate_resource(TEMPLATED, "a.io/a", None)
-    assert instance == evolve(TEMPLATED, name="a.io/a")
+    assert instance == replace(TEMPLATED, name="a.io/a")
     assert instantiate_resource(TEMPLATED, "a.io/a", instance) is instance
-    changed = evolve(TEMPLATED, replicas=2)
-    assert instantiate_resource(changed, "a.io/a", instance) == evolve(changed, name="a.io/a")
+    changed = replace(TEMPLATED, replicas=2)
+    assert instantiate_resource(changed, "a.io/a", instance) == replace(changed, name="a.io/a")

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.discovery import discover, scan_resource
@@ -119,7 +119,7 @@ def test_candidates_of_all_resources_together_are_limited(tree: NodeTree) -> Non
     make_loop(tree, 15)
     # Each resource has less than the limit of a resource.
     resource = load_resource("devices: [{glob: /sys/loop/*/*/*}]")
-    resources = [evolve(resource, name=f"a.io/r{number}") for number in range(MAX_CANDIDATES // 3000 + 1)]
+    resources = [replace(resource, name=f"a.io/r{number}") for number in range(MAX_CANDIDATES // 3000 + 1)]
     with pytest.raises(SearchLimitError, match=f"of all resources match more than {MAX_CANDIDATES} paths together"):
         discover(build_config(*resources), Host.at(tree.root))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.hardware.discovery import build_inventory, scan_resource
 from genplug.hardware.identities import Denial, Loss
@@ -39,7 +39,7 @@ def fail(scan: ResourceScan, *candidates: str, error: HangError | None = None) -
     error = error or SystemLimitError("Too many open files")
     stall = ScanStall.of(scan.resource.name, PATH_SEPARATOR.join(candidates), error, is_known=False)
     devices = [device for device in scan.devices if candidates and not {*candidates} & {*device.candidates}]
-    return evolve(scan, devices=tuple(devices), stalls=(stall,))
+    return replace(scan, devices=tuple(devices), stalls=(stall,))
 
 
 def build(scans: Mapping[str, ResourceScan], ledger: Ledger | None = None, config: Config = CONFIG) -> Inventory:
@@ -107,13 +107,13 @@ def test_device_of_a_resource_without_a_scan_does_not_move_to_a_later_resource(
 def test_device_that_new_sources_may_claim_does_not_move_to_a_later_resource(
     scans: Mapping[str, ResourceScan],
 ) -> None:
-    earlier = evolve(scans[NAME], resource=build_resource(NAME, build_source("/dev/z*")), devices=())
+    earlier = replace(scans[NAME], resource=build_resource(NAME, build_source("/dev/z*")), devices=())
     found = build({NAME: earlier, LATER: scans[LATER]})
     assert list_ids(found, LATER) == ["x9", "y0"]
 
 
 def test_resource_with_new_sources_withholds_none_of_its_own_devices(scans: Mapping[str, ResourceScan]) -> None:
-    outdated = evolve(scans[NAME], resource=build_resource(NAME, build_source("/dev/x0")))
+    outdated = replace(scans[NAME], resource=build_resource(NAME, build_source("/dev/x0")))
     found = build({NAME: outdated, LATER: scans[LATER]})
     assert list_ids(found) == ["x0"]
 
@@ -134,9 +134,9 @@ def test_failed_scan_takes_no_device_that_a_pod_uses_under_the_later_resource(
 
 
 def test_failed_scan_takes_no_device_of_a_pool_that_a_pod_uses(scans: Mapping[str, ResourceScan]) -> None:
-    pool = evolve(CONFIG.resources[LATER], tokens=2)
+    pool = replace(CONFIG.resources[LATER], tokens=2)
     config = build_config(CONFIG.resources[NAME], pool)
-    pool_scans = {NAME: fail(scans[NAME]), LATER: evolve(scans[LATER], resource=pool)}
+    pool_scans = {NAME: fail(scans[NAME]), LATER: replace(scans[LATER], resource=pool)}
     assert list_ids(build(pool_scans, config=config), LATER) == ["x9", "y0"]
     ledger = Ledger().with_report({LATER: ["token-0"]}, 0.0)
     assert list_ids(build(pool_scans, ledger, config), LATER) == ["x0", "x9", "y0"]
@@ -149,8 +149,8 @@ def test_failed_scan_of_a_later_resource_withholds_nothing(scans: Mapping[str, R
 
 
 def test_resources_that_may_overlap_do_not_wait_for_each_other(scans: Mapping[str, ResourceScan]) -> None:
-    resources = {name: evolve(resource, overlap=True) for name, resource in CONFIG.resources.items()}
-    overlapping = {name: evolve(scan, resource=resources[name]) for name, scan in scans.items()}
+    resources = {name: replace(resource, overlap=True) for name, resource in CONFIG.resources.items()}
+    overlapping = {name: replace(scan, resource=resources[name]) for name, scan in scans.items()}
     found = build({NAME: fail(overlapping[NAME]), LATER: overlapping[LATER]}, config=build_config(*resources.values()))
     assert len(list_ids(found, LATER)) == 3
 
@@ -159,8 +159,8 @@ def test_resources_that_may_overlap_do_not_wait_for_each_other(scans: Mapping[st
 def test_resource_that_may_overlap_waits_for_a_resource_that_may_not(
     scans: Mapping[str, ResourceScan], overlapping: str
 ) -> None:
-    resources = {name: evolve(resource, overlap=name == overlapping) for name, resource in CONFIG.resources.items()}
-    later = evolve(scans[LATER], resource=resources[LATER])
+    resources = {name: replace(resource, overlap=name == overlapping) for name, resource in CONFIG.resources.items()}
+    later = replace(scans[LATER], resource=resources[LATER])
     found = build({LATER: later}, config=build_config(*resources.values()))
     assert found.withheld == {(LATER, "x0"): WITHHELD}
 
@@ -172,7 +172,7 @@ def test_search_that_exceeds_a_limit_withholds_nothing(scans: Mapping[str, Resou
 
 def test_search_that_exceeds_a_limit_hides_no_other_failed_scan(scans: Mapping[str, ResourceScan]) -> None:
     wide = build_resource("c.example/z", build_source("/dev/*"))
-    wide_scan = fail(evolve(scans[NAME], resource=wide), error=SearchLimitError("too wide"))
+    wide_scan = fail(replace(scans[NAME], resource=wide), error=SearchLimitError("too wide"))
     config = build_config(wide, *CONFIG.resources.values())
     found = build({wide.name: wide_scan, NAME: fail(scans[NAME]), LATER: scans[LATER]}, config=config)
     assert found.withheld == {(LATER, "x0"): WITHHELD}

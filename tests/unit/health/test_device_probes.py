@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.hardware.inventory import Device, DeviceNode, Inventory, Kind, PathInfo
 from genplug.health.device_probes import FIRST_RESULT_TIMEOUT, DeviceProbes
@@ -70,7 +70,7 @@ def test_probe_that_checks_the_same_keeps_its_state() -> None:
     probes = DeviceProbes()
     (old,) = probes.update(inventory(DEVICE), 0).started
     apply(old, FAILED)
-    update = probes.update(inventory(evolve(DEVICE, key="other")), 1)
+    update = probes.update(inventory(replace(DEVICE, key="other")), 1)
     assert (update.ended, update.forgotten, update.new) == ([old], [], [])
     assert [instance.state for instance in update.started] == [old.state]
 
@@ -98,10 +98,10 @@ def test_returned_device_is_judged_as_a_new_device() -> None:
 
 def test_device_with_new_numbers_is_judged_as_a_new_device() -> None:
     probes = DeviceProbes()
-    (old,) = probes.update(inventory(evolve(DEVICE, nodes=(device_node(0), device_node(1)))), 0).started
+    (old,) = probes.update(inventory(replace(DEVICE, nodes=(device_node(0), device_node(1)))), 0).started
     apply(old, FAILED)
-    assert not probes.update(inventory(evolve(DEVICE, nodes=(device_node(1), device_node(2)))), 1).new
-    update = probes.update(inventory(evolve(DEVICE, nodes=(device_node(3),))), 2)
+    assert not probes.update(inventory(replace(DEVICE, nodes=(device_node(1), device_node(2)))), 1).new
+    update = probes.update(inventory(replace(DEVICE, nodes=(device_node(3),))), 2)
     assert (len(update.new), len(update.forgotten)) == (1, 1)
     assert states(probes) == {"state": "<ProbeState [unknown]>"}
 
@@ -123,7 +123,7 @@ TIMINGS = st.fixed_dictionaries(
 def test_verdict_does_not_depend_on_results_before_an_absence(
     before: list[Result], after: list[Result], timing: dict[str, object]
 ) -> None:
-    specs = (evolve(file_probe(), timing=ProbeTiming(**timing)),)  # type: ignore[arg-type]
+    specs = (replace(file_probe(), timing=ProbeTiming(**timing)),)  # type: ignore[arg-type]
     returned, new = DeviceProbes(), DeviceProbes()
     for result in before:
         returned.update(inventory(DEVICE, probes=specs), 0)
@@ -154,7 +154,7 @@ def test_probe_with_missing_attribute_has_an_error() -> None:
 
 
 def test_probes_beyond_the_limit_of_a_node_have_an_error_with_the_limit() -> None:
-    devices = [evolve(DEVICE, id=f"x{number}") for number in range(MAX_PROBED_DEVICES + 1)]
+    devices = [replace(DEVICE, id=f"x{number}") for number in range(MAX_PROBED_DEVICES + 1)]
     probes = DeviceProbes()
     update = probes.update(inventory(*devices), 0)
     errors = [instance.bound.error for instance in update.new if instance.bound.error]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import re2
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceNode, Inventory, Kind, PathInfo, ResourceScan
 from genplug.health.presence import WAITING, evaluate_health
@@ -102,7 +102,7 @@ def test_43_returned_device_is_healthy_under_its_id() -> None:
 def test_43_device_that_returns_with_other_numbers_is_healthy() -> None:
     first = evaluate_health(inventory(device("x0")), None, KEEP, 100)
     gone = evaluate_health(inventory(), first, KEEP, 110)
-    renumbered = evolve(device("x0"), nodes=(node("/dev/x0", minor=9),))
+    renumbered = replace(device("x0"), nodes=(node("/dev/x0", minor=9),))
     back = evaluate_health(inventory(renumbered), gone, KEEP, 120)
     assert only(back).verdict.healthy
     assert only(back).device is renumbered
@@ -148,7 +148,7 @@ def test_returned_device_is_unhealthy_until_its_probes_have_results() -> None:
 
 def test_device_with_new_numbers_is_unhealthy_until_its_probes_have_results() -> None:
     first = evaluate_health(inventory(device("x0")), None, KEEP, 100)
-    renumbered = evolve(device("x0"), nodes=(node("/dev/x0", minor=9),))
+    renumbered = replace(device("x0"), nodes=(node("/dev/x0", minor=9),))
     pending = ProbeResults(pending={DeviceRef(X, "x0"): 112.0})
     for now in (110.0, 111.0):
         first = evaluate_health(inventory(renumbered), first, KEEP, now, pending)
@@ -193,7 +193,7 @@ def test_device_that_moves_to_another_resource_does_not_linger() -> None:
 def scanned(glob: str, location: SourceLocation, *devices: Device) -> Inventory:
     source = Source(location, (Glob.parse(glob),), (), CandidateType.DEVICE, (), None, (), (), None)
     resource = Resource(X, location, (source,))
-    return evolve(inventory(*devices), resources={X: resource})
+    return replace(inventory(*devices), resources={X: resource})
 
 
 def test_70_deselected_device_leaves_immediately() -> None:
@@ -218,8 +218,8 @@ def test_70_deselected_device_leaves_immediately_after_a_scan_that_is_slower_tha
 def test_device_of_an_unknown_selection_is_gone() -> None:
     resource = scanned("/dev/x*", LOCATION).resources[X]
     unknown = evaluate_health(inventory(device("x0")), None, KEEP, 100)
-    for previous in (unknown, evolve(unknown, inventory=None)):
-        after = evaluate_health(evolve(inventory(), resources={X: resource}), previous, KEEP, 110)
+    for previous in (unknown, replace(unknown, inventory=None)):
+        after = evaluate_health(replace(inventory(), resources={X: resource}), previous, KEEP, 110)
         assert only(after).verdict.reason == "/dev/x0 is gone"
 
 
@@ -248,7 +248,7 @@ def offered(*devices: Device, resources: tuple[Resource, ...], scans: tuple[Reso
     found = inventory(*devices, resources=tuple(dict.fromkeys(each.resource for each in devices)))
     by_name = {resource.name: resource for resource in resources}
     scanned = {each.configured_name: ResourceScan(each, (), (), (), {}) for each in scans or resources}
-    return evolve(found, resources=by_name, scans=scanned)
+    return replace(found, resources=by_name, scans=scanned)
 
 
 RESOURCE = Resource(X, LOCATION, ())
@@ -264,30 +264,30 @@ def lingering(before: Inventory, after: Inventory) -> list[str]:
 def test_device_whose_node_is_offered_under_another_id_does_not_linger() -> None:
     before = offered(device("x0"), device("x1"), resources=(RESOURCE,))
     assert lingering(before, offered(device("x1"), resources=(RESOURCE,))) == ["x0"]
-    renamed = evolve(device("x0"), id="y0", key="y0")
+    renamed = replace(device("x0"), id="y0", key="y0")
     assert lingering(before, offered(renamed, resources=(RESOURCE,))) == ["x1"]
 
 
 def test_device_without_nodes_whose_path_is_offered_under_another_id_does_not_linger() -> None:
-    part = evolve(device("x0"), nodes=())
-    renamed = evolve(part, id="y0", key="y0")
+    part = replace(device("x0"), nodes=())
+    renamed = replace(part, id="y0", key="y0")
     before = offered(part, resources=(RESOURCE,))
     assert lingering(before, offered(renamed, resources=(RESOURCE,))) == []
-    elsewhere = evolve(renamed, candidates=("/dev/other",))
+    elsewhere = replace(renamed, candidates=("/dev/other",))
     assert lingering(before, offered(elsewhere, resources=(RESOURCE,))) == ["x0"]
 
 
 def test_device_that_shares_only_a_part_with_another_device_lingers() -> None:
-    gone = evolve(device("x0"), identities=("/sys/devices/card0",))
-    left = evolve(device("x1"), identities=("/sys/devices/card0",))
+    gone = replace(device("x0"), identities=("/sys/devices/card0",))
+    left = replace(device("x1"), identities=("/sys/devices/card0",))
     assert lingering(offered(gone, left, resources=(RESOURCE,)), offered(left, resources=(RESOURCE,))) == ["x0"]
 
 
 def test_device_whose_node_another_resource_has_lingers_only_if_both_may_overlap() -> None:
-    moved = evolve(device("x0"), resource=Y, id="y0", key="y0")
+    moved = replace(device("x0"), resource=Y, id="y0", key="y0")
     y9 = device("y9", resource=Y)
     for first, second, expected in ((True, True, ["x0"]), (True, False, []), (False, True, []), (False, False, [])):
-        resources = (evolve(RESOURCE, overlap=first), evolve(OTHER, overlap=second))
+        resources = (replace(RESOURCE, overlap=first), replace(OTHER, overlap=second))
         before = offered(device("x0"), device("x1"), y9, resources=resources)
         assert lingering(before, offered(device("x1"), moved, y9, resources=resources)) == expected
     # A resource that this scan does not have anymore cannot have the node.
@@ -323,7 +323,7 @@ def test_instance_leaves_with_its_configuration() -> None:
     instance = build_instance("a.example/first")
     first = evaluate_health(offered(device("d1", resource=instance.name), resources=(instance,)), None, KEEP, 100)
     assert evaluate_health(offered(resources=()), first, KEEP, 110).devices == {}
-    changed = evolve(instance, overlap=True)
+    changed = replace(instance, overlap=True)
     assert evaluate_health(offered(resources=(), scans=(changed,)), first, KEEP, 110).devices == {}
     plain = evaluate_health(offered(device("x0"), resources=(RESOURCE,)), None, KEEP, 100)
     assert evaluate_health(offered(resources=(), scans=(RESOURCE,)), plain, KEEP, 110).devices == {}
@@ -333,7 +333,7 @@ def test_reason_of_an_instance_is_found_under_the_configured_name() -> None:
     instance = build_instance("a.example/first")
     first = evaluate_health(offered(device("d1", resource=instance.name), resources=(instance,)), None, {}, 100)
     outcome = CandidateOutcome("/dev/d1", instance.configured_name, LOCATION, None, "is a directory")
-    after = evolve(offered(resources=(), scans=(instance,)), left_out=(outcome,))
+    after = replace(offered(resources=(), scans=(instance,)), left_out=(outcome,))
     [entry] = evaluate_health(after, first, {instance.name: 60}, 110).devices[instance.name]
     assert entry.verdict.reason == "/dev/d1 is no longer usable: is a directory"
 
@@ -351,7 +351,7 @@ def test_snapshot_has_the_inventory_and_its_resources() -> None:
 
 
 def load_inventory(text: str, *devices: Device) -> Inventory:
-    return evolve(inventory(*devices), resources={X: evolve(load_resource(text), name=X)})
+    return replace(inventory(*devices), resources={X: replace(load_resource(text), name=X)})
 
 
 def test_70_selection_is_compared_by_its_texts() -> None:
@@ -364,13 +364,13 @@ def test_70_selection_is_compared_by_its_texts() -> None:
     assert lingering(before, load_inventory(text.format("^x1$"))) == []
     assert lingering(before, load_inventory("share: {}\n" + text.format("^x0$"))) == ["x0"]
     resource = before.resources[X]
-    assert lingering(before, evolve(before, devices={X: ()}, resources={X: evolve(resource, overlap=True)})) == []
+    assert lingering(before, replace(before, devices={X: ()}, resources={X: replace(resource, overlap=True)})) == []
 
 
 def test_70_deselected_device_leaves_also_if_its_instance_has_no_device_left() -> None:
     before, after = (scanned(glob, LOCATION).resources[X] for glob in ("/dev/x*", "/dev/y*"))
     first, changed = (
-        evolve(each, name=Y, name_template=Template.parse("b.example/${type}")) for each in (before, after)
+        replace(each, name=Y, name_template=Template.parse("b.example/${type}")) for each in (before, after)
     )
     found = offered(device("d", resource=Y), resources=(first,))
     assert lingering(found, offered(resources=(), scans=(first,))) == ["d"]
@@ -512,8 +512,8 @@ def resource_of(name: str) -> str:
 
 
 def make_device(name: str, minor: int, version: int) -> Device:
-    made = evolve(device(name, resource=resource_of(name)), nodes=(node(f"/dev/{name}", minor),))
-    return evolve(made, attributes={"version": (str(version),)})
+    made = replace(device(name, resource=resource_of(name)), nodes=(node(f"/dev/{name}", minor),))
+    return replace(made, attributes={"version": (str(version),)})
 
 
 @given(st.lists(steps, max_size=8))
@@ -575,9 +575,9 @@ def test_device_that_waits_for_its_probes_takes_no_place_in_the_list() -> None:
 def test_device_of_a_pool_that_shares_its_node_does_not_linger() -> None:
     spec = Resource(X, LOCATION, (), tokens=2)
     made = [make_device("x0", 7, 0), make_device("x1", 7, 0), make_device("x2", 8, 0)]
-    both = evolve(inventory(*made), resources={X: spec})
+    both = replace(inventory(*made), resources={X: spec})
     first = evaluate_health(both, None, KEEP, 1)
-    second = evaluate_health(evolve(inventory(made[1]), resources={X: spec}), first, KEEP, 2)
+    second = evaluate_health(replace(inventory(made[1]), resources={X: spec}), first, KEEP, 2)
     assert [entry.device.id for entry in second.devices[X]] == ["x1", "x2"]
-    third = evaluate_health(evolve(inventory(made[1]), resources={X: spec}), second, KEEP, 3)
+    third = evaluate_health(replace(inventory(made[1]), resources={X: spec}), second, KEEP, 3)
     assert third.devices[X] == second.devices[X]

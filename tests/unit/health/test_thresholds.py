@@ -1,8 +1,8 @@
 """The state of a probe after its results: thresholds, errors, and failures that are never cleared."""
 
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.health.thresholds import Outcome, ProbeState, Result, initial_state, next_state, worst_result
 from genplug.spec.probes import OnError, ProbeTiming
@@ -57,18 +57,18 @@ def test_failed_state_has_reason_and_time_of_deciding_result_only() -> None:
     failed = ProbeState(healthy=False, reason="is bad", since=4, is_known=True)
     assert after("+---") == failed
     assert after("+---+-") == failed
-    assert after("-") == evolve(failed, since=1)
+    assert after("-") == replace(failed, since=1)
 
 
 def test_error_that_means_failure_decides_at_its_time_and_is_kept() -> None:
-    timing = evolve(TIMING, on_error=OnError.UNHEALTHY)
+    timing = replace(TIMING, on_error=OnError.UNHEALTHY)
     failed = ProbeState(healthy=False, reason="does not exist", since=4, is_known=True, error="does not exist")
     assert after("+???", timing) == failed
-    assert after("?", timing) == evolve(failed, since=1)
+    assert after("?", timing) == replace(failed, since=1)
 
 
 def test_error_that_means_success_decides_at_its_time_and_is_kept() -> None:
-    timing = evolve(TIMING, on_error=OnError.HEALTHY)
+    timing = replace(TIMING, on_error=OnError.HEALTHY)
     assert after("-??", timing) == ProbeState(healthy=True, reason="", since=3, is_known=True, error="does not exist")
 
 
@@ -94,7 +94,7 @@ def test_error_neither_counts_nor_resets_counters() -> None:
 
 
 def test_on_error_decides_what_error_means() -> None:
-    unhealthy, healthy = (evolve(TIMING, on_error=on_error) for on_error in (OnError.UNHEALTHY, OnError.HEALTHY))
+    unhealthy, healthy = (replace(TIMING, on_error=on_error) for on_error in (OnError.UNHEALTHY, OnError.HEALTHY))
     assert healths("+???", unhealthy) == "+++-"
     assert healths("?", unhealthy) == "-"
     assert after("+???", unhealthy).reason == "does not exist"
@@ -103,7 +103,7 @@ def test_on_error_decides_what_error_means() -> None:
 
 
 def test_sticky_failure_is_never_cleared() -> None:
-    assert healths("+---+++++++", evolve(TIMING, sticky=True)) == "+++--------"
+    assert healths("+---+++++++", replace(TIMING, sticky=True)) == "+++--------"
 
 
 def test_state_is_pending_until_first_result_and_stable_while_passing() -> None:

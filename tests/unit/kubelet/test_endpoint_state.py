@@ -1,9 +1,9 @@
 """The state machine of an endpoint: every transition, without an event loop, a socket or a clock."""
 
 import pytest
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.kubelet import endpoint_state
 from genplug.kubelet.endpoint_events import (
@@ -137,7 +137,7 @@ def test_registered_endpoint_without_a_stream_registers_again_after_15_s() -> No
 
 def test_pause_grows_if_the_kubelet_repeatedly_opens_no_stream() -> None:
     pending = play((0, Served()), (1, Registered()))
-    step = next_step(evolve(pending.state, failures=4), TimePassed(), 16.0, 0.0)
+    step = next_step(replace(pending.state, failures=4), TimePassed(), 16.0, 0.0)
     assert (step.state.failures, step.state.due) == (5, 16.0 + endpoint_state.retry_delay(5, 0.0))
 
 
@@ -319,21 +319,21 @@ def test_state_as_text_shows_failures_and_the_reason() -> None:
 
 
 SERVING = EndpointState(1, Phase.SERVE, since=0.0, kubelet=OLD)
-REGISTERING = evolve(SERVING, phase=Phase.REGISTER, since=1, registered_with=OLD)
-PENDING = evolve(
+REGISTERING = replace(SERVING, phase=Phase.REGISTER, since=1, registered_with=OLD)
+PENDING = replace(
     REGISTERING,
     phase=Phase.PENDING,
     since=2,
     due=17,
     reason="registered; waiting for the kubelet to open ListAndWatch",
 )
-REFUSED = evolve(REGISTERING, phase=Phase.WAIT, since=2, due=2.1, failures=1, reason="Register failed: refused")
-STREAMING = evolve(REGISTERING, phase=Phase.LIVE, since=3, streams=1)
-ENDED = evolve(STREAMING, streams=0, stream_ended=50, due=50.1, reason="the kubelet closed its stream")
-REPLACED = evolve(STREAMING, kubelet=NEW, due=55, reason="kubelet.sock was replaced, but the stream is open")
-STRANGE = evolve(SERVING, phase=Phase.LIVE, since=1, due=6, streams=1, reason="another process opened a stream")
-RETIRING = evolve(STREAMING, phase=Phase.RETIRE, since=50, reason="its socket was removed")
-PAUSED = evolve(RETIRING, phase=Phase.PAUSE, streams=0, stream_ended=50.2, due=50.7)
+REFUSED = replace(REGISTERING, phase=Phase.WAIT, since=2, due=2.1, failures=1, reason="Register failed: refused")
+STREAMING = replace(REGISTERING, phase=Phase.LIVE, since=3, streams=1)
+ENDED = replace(STREAMING, streams=0, stream_ended=50, due=50.1, reason="the kubelet closed its stream")
+REPLACED = replace(STREAMING, kubelet=NEW, due=55, reason="kubelet.sock was replaced, but the stream is open")
+STRANGE = replace(SERVING, phase=Phase.LIVE, since=1, due=6, streams=1, reason="another process opened a stream")
+RETIRING = replace(STREAMING, phase=Phase.RETIRE, since=50, reason="its socket was removed")
+PAUSED = replace(RETIRING, phase=Phase.PAUSE, streams=0, stream_ended=50.2, due=50.7)
 SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its socket was removed")
 
 
@@ -342,7 +342,7 @@ SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its
     [
         (SERVING, Served(), 1, Step(REGISTERING, Action.REGISTER)),
         (
-            evolve(SERVING, kubelet=None),
+            replace(SERVING, kubelet=None),
             Served(),
             1,
             Step(EndpointState(1, Phase.WAIT, since=1, reason="waiting for kubelet.sock to appear")),
@@ -351,43 +351,43 @@ SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its
             SERVING,
             ServeFailed("no space"),
             1,
-            Step(evolve(SERVING, since=1, due=1.1, failures=1, reason="cannot serve: no space")),
+            Step(replace(SERVING, since=1, due=1.1, failures=1, reason="cannot serve: no space")),
         ),
-        (evolve(SERVING, due=1.1), TimePassed(), 1.1, Step(SERVING, Action.SERVE)),
+        (replace(SERVING, due=1.1), TimePassed(), 1.1, Step(SERVING, Action.SERVE)),
         # A client that is not the kubelet can open a stream at any time.
-        (SERVING, StreamOpened(), 1, Step(evolve(SERVING, streams=1))),
-        (evolve(SERVING, streams=1), Served(), 1, Step(STRANGE)),
+        (SERVING, StreamOpened(), 1, Step(replace(SERVING, streams=1))),
+        (replace(SERVING, streams=1), Served(), 1, Step(STRANGE)),
         (
-            evolve(SERVING, streams=1, kubelet=None),
+            replace(SERVING, streams=1, kubelet=None),
             Served(),
             1,
-            Step(evolve(STRANGE, kubelet=None, due=None, reason="")),
+            Step(replace(STRANGE, kubelet=None, due=None, reason="")),
         ),
         (
-            evolve(REGISTERING, streams=1, kubelet=NEW),
+            replace(REGISTERING, streams=1, kubelet=NEW),
             Registered(),
             50,
-            Step(evolve(REPLACED, since=50)),
+            Step(replace(REPLACED, since=50)),
         ),
         (
-            evolve(REGISTERING, kubelet=NEW),
+            replace(REGISTERING, kubelet=NEW),
             StreamOpened(),
             2,
-            Step(evolve(REGISTERING, kubelet=NEW, registered_with=NEW, streams=1)),
+            Step(replace(REGISTERING, kubelet=NEW, registered_with=NEW, streams=1)),
         ),
         (REGISTERING, Registered(), 2, Step(PENDING)),
         (REGISTERING, RegisterFailed("refused"), 2, Step(REFUSED)),
-        (REGISTERING, StreamOpened(), 2, Step(evolve(REGISTERING, streams=1))),
-        (evolve(REGISTERING, streams=1), Registered(), 3, Step(STREAMING)),
-        (evolve(REGISTERING, streams=1), RegisterFailed("no answer"), 3, Step(STREAMING)),
-        (REGISTERING, KubeletSeen(NEW), 2, Step(evolve(REGISTERING, kubelet=NEW))),
+        (REGISTERING, StreamOpened(), 2, Step(replace(REGISTERING, streams=1))),
+        (replace(REGISTERING, streams=1), Registered(), 3, Step(STREAMING)),
+        (replace(REGISTERING, streams=1), RegisterFailed("no answer"), 3, Step(STREAMING)),
+        (REGISTERING, KubeletSeen(NEW), 2, Step(replace(REGISTERING, kubelet=NEW))),
         (PENDING, StreamOpened(), 3, Step(STREAMING)),
         (
             PENDING,
             TimePassed(),
             17,
             Step(
-                evolve(
+                replace(
                     PENDING,
                     phase=Phase.WAIT,
                     since=17,
@@ -398,23 +398,23 @@ SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its
             ),
         ),
         (
-            evolve(PENDING, failures=3),
+            replace(PENDING, failures=3),
             KubeletSeen(NEW),
             1,
-            Step(evolve(REGISTERING, kubelet=NEW, registered_with=NEW), Action.REGISTER),
+            Step(replace(REGISTERING, kubelet=NEW, registered_with=NEW), Action.REGISTER),
         ),
         (
             REFUSED,
             TimePassed(),
             2.1,
-            Step(evolve(REFUSED, phase=Phase.REGISTER, since=2.1, due=None), Action.REGISTER),
+            Step(replace(REFUSED, phase=Phase.REGISTER, since=2.1, due=None), Action.REGISTER),
         ),
         (
             REFUSED,
             KubeletSeen(NEW),
             2.05,
             Step(
-                evolve(
+                replace(
                     REFUSED,
                     phase=Phase.REGISTER,
                     since=2.05,
@@ -427,25 +427,25 @@ SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its
             ),
         ),
         (
-            evolve(REFUSED, kubelet=NEW),
+            replace(REFUSED, kubelet=NEW),
             StreamOpened(),
             3,
-            Step(evolve(STREAMING, failures=1, kubelet=NEW, registered_with=NEW)),
+            Step(replace(STREAMING, failures=1, kubelet=NEW, registered_with=NEW)),
         ),
         (STREAMING, StreamClosed(), 50, Step(ENDED)),
-        (ENDED, StreamOpened(), 50.05, Step(evolve(STREAMING, stream_ended=50))),
+        (ENDED, StreamOpened(), 50.05, Step(replace(STREAMING, stream_ended=50))),
         (
             ENDED,
             TimePassed(),
             50.1,
-            Step(evolve(ENDED, phase=Phase.RETIRE, since=50.1, due=None), Action.RETIRE),
+            Step(replace(ENDED, phase=Phase.RETIRE, since=50.1, due=None), Action.RETIRE),
         ),
         (
             ENDED,
             KubeletSeen(NEW),
             50.05,
             Step(
-                evolve(
+                replace(
                     ENDED,
                     phase=Phase.RETIRE,
                     since=50.05,
@@ -461,7 +461,7 @@ SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its
             REPLACED,
             StreamOpened(),
             51,
-            Step(evolve(STREAMING, kubelet=NEW, registered_with=NEW, streams=2)),
+            Step(replace(STREAMING, kubelet=NEW, registered_with=NEW, streams=2)),
         ),
         # The kubelet has an open stream, so the new kubelet.sock is its socket.
         (
@@ -469,52 +469,52 @@ SERVING_AGAIN = EndpointState(2, Phase.SERVE, since=60, kubelet=OLD, reason="its
             TimePassed(),
             55,
             Step(
-                evolve(REPLACED, phase=Phase.RETIRE, since=55, due=None, registered_with=NEW),
+                replace(REPLACED, phase=Phase.RETIRE, since=55, due=None, registered_with=NEW),
                 Action.RETIRE,
             ),
         ),
         (STREAMING, OwnSocketLost(), 50, Step(RETIRING, Action.RETIRE)),
-        (REPLACED, OwnSocketLost(), 50, Step(evolve(REPLACED, due=50.1, reason="its socket was removed"))),
+        (REPLACED, OwnSocketLost(), 50, Step(replace(REPLACED, due=50.1, reason="its socket was removed"))),
         (
-            evolve(REPLACED, due=None),
+            replace(REPLACED, due=None),
             OwnSocketLost(),
             50,
-            Step(evolve(REPLACED, due=50.1, reason="its socket was removed")),
+            Step(replace(REPLACED, due=50.1, reason="its socket was removed")),
         ),
-        (REPLACED, OwnSocketLost(), 54.95, Step(evolve(REPLACED, reason="its socket was removed"))),
+        (REPLACED, OwnSocketLost(), 54.95, Step(replace(REPLACED, reason="its socket was removed"))),
         (
-            evolve(STREAMING, kubelet=None),
+            replace(STREAMING, kubelet=None),
             OwnSocketLost(),
             50,
-            Step(evolve(RETIRING, kubelet=None, registered_with=None), Action.RETIRE),
+            Step(replace(RETIRING, kubelet=None, registered_with=None), Action.RETIRE),
         ),
         (
             STREAMING,
             OptionsChanged(),
             50,
-            Step(evolve(RETIRING, reason="its plugin options changed"), Action.RETIRE),
+            Step(replace(RETIRING, reason="its plugin options changed"), Action.RETIRE),
         ),
         (
-            evolve(PENDING, kubelet=None),
+            replace(PENDING, kubelet=None),
             OwnSocketLost(),
             5,
             Step(
-                evolve(PENDING, kubelet=None, phase=Phase.RETIRE, since=5, due=None, reason="its socket was removed"),
+                replace(PENDING, kubelet=None, phase=Phase.RETIRE, since=5, due=None, reason="its socket was removed"),
                 Action.RETIRE,
             ),
         ),
-        (RETIRING, StreamClosed(), 50.2, Step(evolve(RETIRING, streams=0, stream_ended=50.2))),
-        (evolve(RETIRING, stream_ended=50.2), Retired(), 50.3, Step(PAUSED)),
+        (RETIRING, StreamClosed(), 50.2, Step(replace(RETIRING, streams=0, stream_ended=50.2))),
+        (replace(RETIRING, stream_ended=50.2), Retired(), 50.3, Step(PAUSED)),
         (
-            evolve(RETIRING, kubelet=None),
+            replace(RETIRING, kubelet=None),
             Retired(),
             50.3,
-            Step(evolve(RETIRING, kubelet=None, phase=Phase.PAUSE, streams=0)),
+            Step(replace(RETIRING, kubelet=None, phase=Phase.PAUSE, streams=0)),
         ),
         (RETIRING, Retired(), 60, Step(SERVING_AGAIN, Action.SERVE)),
         (PAUSED, TimePassed(), 60, Step(SERVING_AGAIN, Action.SERVE)),
-        (PAUSED, KubeletSeen(NEW), 60, Step(evolve(SERVING_AGAIN, kubelet=NEW), Action.SERVE)),
-        (evolve(PAUSED, kubelet=None), TimePassed(), 60, Step(evolve(PAUSED, kubelet=None, due=None))),
+        (PAUSED, KubeletSeen(NEW), 60, Step(replace(SERVING_AGAIN, kubelet=NEW), Action.SERVE)),
+        (replace(PAUSED, kubelet=None), TimePassed(), 60, Step(replace(PAUSED, kubelet=None, due=None))),
     ],
 )
 def test_event_gives_the_whole_state_and_the_action(
@@ -523,7 +523,7 @@ def test_event_gives_the_whole_state_and_the_action(
     step = next_step(state, event, now, 0.0)
     due, expected_due = step.state.due, expected.state.due
     assert due == (None if expected_due is None else pytest.approx(expected_due))
-    assert evolve(step, state=evolve(step.state, due=expected_due)) == expected
+    assert replace(step, state=replace(step.state, due=expected_due)) == expected
 
 
 @pytest.mark.parametrize(
@@ -538,7 +538,7 @@ def test_event_gives_the_whole_state_and_the_action(
 def test_disconnect_soon_after_the_registration_is_a_repeated_failure(
     since: float, closed: float, registered_with: SocketIdentity, failures: int
 ) -> None:
-    live = evolve(ENDED, since=since, due=closed, registered_with=registered_with, failures=2)
+    live = replace(ENDED, since=since, due=closed, registered_with=registered_with, failures=2)
     step = next_step(live, TimePassed(), closed, 0.0)
     assert (step.action, step.state.failures) == (Action.RETIRE, failures)
 
@@ -546,13 +546,13 @@ def test_disconnect_soon_after_the_registration_is_a_repeated_failure(
 def test_endpoint_is_live_in_its_phase_with_a_stream_only() -> None:
     assert STREAMING.is_live
     assert not ENDED.is_live
-    assert not evolve(REGISTERING, streams=1).is_live
+    assert not replace(REGISTERING, streams=1).is_live
 
 
 def test_status_has_the_kubelet_and_the_registration() -> None:
     assert STREAMING.status.has_kubelet
     assert STREAMING.status.is_registered
-    assert not evolve(STREAMING, kubelet=None).status.has_kubelet
+    assert not replace(STREAMING, kubelet=None).status.has_kubelet
 
 
 EVENTS = st.sampled_from(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.allocation.offer import build_offer
 from genplug.hardware.inventory import (
@@ -71,7 +71,7 @@ def snapshot(*devices: DeviceHealth) -> HealthSnapshot:
 
 
 WAITING = EndpointStatus(Phase.WAIT, 1, 0, is_registered=False, reason="", failures=0, has_kubelet=True)
-LIVE = evolve(WAITING, phase=Phase.LIVE, streams=1, is_registered=True)
+LIVE = replace(WAITING, phase=Phase.LIVE, streams=1, is_registered=True)
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ LIVE = evolve(WAITING, phase=Phase.LIVE, streams=1, is_registered=True)
         (WAITING, LIVE, "registered: a.io/x: registered; the kubelet has opened a stream"),
         (
             LIVE,
-            evolve(WAITING, reason="the kubelet closed its stream"),
+            replace(WAITING, reason="the kubelet closed its stream"),
             "disconnected: a.io/x: disconnected: the kubelet closed its stream",
         ),
         (
-            evolve(WAITING, phase=Phase.REGISTER),
-            evolve(WAITING, reason="Register failed: refused", failures=1),
+            replace(WAITING, phase=Phase.REGISTER),
+            replace(WAITING, reason="Register failed: refused", failures=1),
             "registration_failed: a.io/x: Register failed: refused; the agent retries",
         ),
-        (WAITING, evolve(WAITING, phase=Phase.REGISTER), "endpoint_phase_changed: a.io/x: wait → register"),
+        (WAITING, replace(WAITING, phase=Phase.REGISTER), "endpoint_phase_changed: a.io/x: wait → register"),
     ],
 )
 def test_phase_change_is_logged_as_the_event_that_it_means(
@@ -98,8 +98,8 @@ def test_phase_change_is_logged_as_the_event_that_it_means(
 
 
 def test_pause_without_a_kubelet_is_logged() -> None:
-    paused = evolve(WAITING, phase=Phase.PAUSE, has_kubelet=False)
-    retired = evolve(WAITING, phase=Phase.RETIRE)
+    paused = replace(WAITING, phase=Phase.PAUSE, has_kubelet=False)
+    retired = replace(WAITING, phase=Phase.RETIRE)
     assert lines(lambda event_log: log_report(event_log, PhaseChanged(X, retired, paused))) == [
         "endpoint_phase_changed: a.io/x: retire → pause",
         "endpoint_phase_changed: a.io/x: waits until kubelet.sock exists",
@@ -163,7 +163,7 @@ def test_changed_list_is_logged_with_its_numbers() -> None:
 
 
 def test_empty_list_is_logged_with_reasons() -> None:
-    inventory = evolve(
+    inventory = replace(
         EMPTY,
         unmatched_globs=(UnmatchedGlob("/dev/y*", X, LOCATION),),
         left_out=(CandidateOutcome("/dev/x9", X, LOCATION, None, "excluded by '/dev/x9'"),),
@@ -177,14 +177,14 @@ def test_empty_list_is_logged_with_reasons() -> None:
 
 def test_device_without_a_probe_result_is_a_reason_for_fewer_devices() -> None:
     first, second = health("x0"), health("x1")
-    inventory = evolve(EMPTY, devices={X: (first.device, second.device)})
+    inventory = replace(EMPTY, devices={X: (first.device, second.device)})
     note = "x1: waits for the first results of its probes"
     assert collect_notes(inventory, snapshot(first)) == {X: (note,)}
     assert collect_notes(inventory, snapshot(first, second)) == {}
 
 
 def test_new_conflicts_are_logged_once() -> None:
-    conflicting = evolve(EMPTY, conflicts=(DeviceConflict("/dev/x0", LOCATION, "/dev/x0 is claimed twice"),))
+    conflicting = replace(EMPTY, conflicts=(DeviceConflict("/dev/x0", LOCATION, "/dev/x0 is claimed twice"),))
     assert lines(lambda event_log: log_conflicts(event_log, None, conflicting)) == [
         "device_node_conflict: /dev/x0 is claimed twice"
     ]
@@ -192,7 +192,7 @@ def test_new_conflicts_are_logged_once() -> None:
 
 
 def test_rejected_names_are_logged_once_and_counted_beyond_the_limit() -> None:
-    rejected = evolve(
+    rejected = replace(
         EMPTY,
         left_out=tuple(
             CandidateOutcome(f"/dev/x{number}", X, LOCATION, None, "too long", is_misnamed=True)
@@ -209,16 +209,16 @@ def test_rejected_names_are_logged_once_and_counted_beyond_the_limit() -> None:
 
 def test_stalled_scan_is_logged_once_and_again_when_it_resumes() -> None:
     stalls = tuple(ScanStall(X, f"/dev/x{number}", "read of /sys/x hangs", 1.0) for number in range(5))
-    stalled = evolve(EMPTY, stalls=stalls)
+    stalled = replace(EMPTY, stalls=stalls)
     (logged,) = lines(lambda event_log: log_stalls(event_log, EMPTY, stalled))
     assert logged.startswith("scan_stalled: a.io/x: scan stalled: read of /sys/x hangs (since ")
     assert logged.endswith(
         "; last known state kept for /dev/x0, /dev/x1, /dev/x2 and 2 more; reset the device, or restore the file system"
     )
-    limited = evolve(EMPTY, stalls=(ScanStall(X, "", "the glob '/sys/**' is too wide; write more of the path"),))
+    limited = replace(EMPTY, stalls=(ScanStall(X, "", "the glob '/sys/**' is too wide; write more of the path"),))
     (logged,) = lines(lambda event_log: log_stalls(event_log, EMPTY, limited))
     assert logged.endswith("is too wide; write more of the path; last known state kept for all devices")
-    unknown = evolve(EMPTY, stalls=(ScanStall(X, "/dev/x0", "read of /sys/x hangs", 1.0, is_known=False),))
+    unknown = replace(EMPTY, stalls=(ScanStall(X, "/dev/x0", "read of /sys/x hangs", 1.0, is_known=False),))
     (logged,) = lines(lambda event_log: log_stalls(event_log, EMPTY, unknown))
     assert "; not listed until it is known: /dev/x0; reset the device" in logged
     assert lines(lambda event_log: log_stalls(event_log, stalled, stalled)) == []

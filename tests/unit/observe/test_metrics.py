@@ -1,6 +1,6 @@
 """Gauges show the status, and counters count the log events."""
 
-from attrs import evolve
+from msgspec.structs import replace
 from prometheus_client import generate_latest
 
 from genplug.kubelet.reports import DeviceUse
@@ -38,17 +38,19 @@ def test_gauges_follow_the_status() -> None:
 def test_free_devices_are_healthy_devices_that_no_container_uses() -> None:
     devices = (*DEVICES, DeviceStatus("x2", ("/dev/x2",), healthy=True, reason=""))
     uses = (DeviceUse("a.io/x", "default", "p", "c", ("x0", "x1", "gone")),)
-    resource = evolve(STATUS.resources[0], devices=devices, in_use=uses)
-    text = scrape(status=evolve(STATUS, resources=(resource,)))
+    resource = replace(STATUS.resources[0], devices=devices, in_use=uses)
+    text = scrape(status=replace(STATUS, resources=(resource,)))
     assert 'genplug_devices_in_use{resource="a.io/x"} 2.0' in text
     assert 'genplug_devices_free{resource="a.io/x"} 1.0' in text
-    unknown = scrape(status=evolve(STATUS, resources=(evolve(resource, in_use=None),)))
+    unknown = scrape(status=replace(STATUS, resources=(replace(resource, in_use=None),)))
     assert "genplug_devices_free{" not in unknown
     assert "genplug_devices_in_use{" not in unknown
 
 
 def test_removed_resource_has_no_metrics_on_which_alerts_fire() -> None:
-    removed = evolve(STATUS, resources=(evolve(STATUS.resources[0], is_removed=True, is_registered=False, devices=()),))
+    removed = replace(
+        STATUS, resources=(replace(STATUS.resources[0], is_removed=True, is_registered=False, devices=()),)
+    )
     text = scrape(status=removed)
     assert "genplug_devices{" not in text
     assert "genplug_resource_registered{" not in text
@@ -70,7 +72,7 @@ def test_counters_follow_the_log_events() -> None:
 
 def test_series_of_a_resource_end_with_its_endpoint() -> None:
     event_log = EventLog()
-    metrics = Metrics(lambda: evolve(STATUS, resources=()), event_log)
+    metrics = Metrics(lambda: replace(STATUS, resources=()), event_log)
     for resource in ("a.io/x", "a.io/y"):
         event_log.emit(Event.REGISTERED, "", resource=resource)
         event_log.emit(Event.REGISTRATION_FAILED, "", resource=resource)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 
 import pytest
-from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.kubelet.reports import DeviceUse
 from genplug.observe.events import Event
@@ -116,12 +116,12 @@ def test_tables_have_the_facts_of_resources_devices_and_containers() -> None:
 
 def test_devices_have_the_last_change_of_their_resource() -> None:
     change = ListChange(1_795_802_700.5, "video1-d7e2f3: unhealthy: /dev/video1 is gone")
-    texts = read_page(evolve(STATUS, resources=(evolve(LIVE, last_change=change),))).texts
+    texts = read_page(replace(STATUS, resources=(replace(LIVE, last_change=change),))).texts
     assert f"Last change at 2026-11-27T18:05:00Z: {change.message}" in texts
 
 
 def test_unknown_use_of_devices_is_not_shown_as_no_use() -> None:
-    cells = read_page(evolve(STATUS, resources=(evolve(LIVE, in_use=None),))).cells
+    cells = read_page(replace(STATUS, resources=(replace(LIVE, in_use=None),))).cells
     resource = cells[cells.index("example.com/camera") :][:6]
     assert resource == ["example.com/camera", "", "2", "1", "not known", "not known"]
 
@@ -130,7 +130,7 @@ def test_devices_are_grouped_by_numa_node() -> None:
     devices = tuple(
         DeviceStatus(f"x{number}", (), healthy=True, reason="", numa_nodes=(number % 2,)) for number in range(4)
     )
-    page = read_page(evolve(STATUS, resources=(evolve(LIVE, devices=devices),)))
+    page = read_page(replace(STATUS, resources=(replace(LIVE, devices=devices),)))
     texts = [text for text in page.texts if text.startswith(("NUMA node ", "x"))]
     assert texts[:6] == ["NUMA node 0", "x0", "x2", "NUMA node 1", "x1", "x3"]
 
@@ -146,7 +146,7 @@ def test_links_of_the_page_have_targets() -> None:
 def test_page_of_10_000_devices_is_bounded_and_has_the_unhealthy_devices() -> None:
     healthy = [DeviceStatus(f"x{number}", (f"/dev/x{number}",), healthy=True, reason="") for number in range(10_000)]
     devices = (*healthy, DeviceStatus("last", ("/dev/last",), healthy=False, reason="gone", since=1_795_802_691))
-    text = render_page(evolve(STATUS, resources=(evolve(LIVE, devices=devices),)), {}, CLOCK)
+    text = render_page(replace(STATUS, resources=(replace(LIVE, devices=devices),)), {}, CLOCK)
     assert "9501 more devices are not shown; &#x27;genplug status -o wide example.com/camera&#x27; shows all." in text
     page = PageReader(text)
     assert page.tags.count(("li", ("class",))) == MAX_DEVICES
@@ -174,7 +174,7 @@ ERROR = 9
 def build_status(texts: Sequence[str]) -> Status:
     """Return a status with texts of devices, files, pods and other programs."""
     device = DeviceStatus(texts[0], (texts[1],), healthy=False, reason=texts[2], probe="p", since=1)
-    resource = evolve(
+    resource = replace(
         LIVE,
         name=texts[3],
         devices=(device,),
@@ -182,8 +182,8 @@ def build_status(texts: Sequence[str]) -> Status:
         last_refusal=Refusal(1.0, texts[5]),
         in_use=(DeviceUse(texts[3], texts[6], texts[7], texts[8], (texts[0],)),),
     )
-    config = evolve(CONFIG, error=texts[ERROR], files=(texts[10],), warnings=(texts[11],), policy=texts[12])
-    return evolve(STATUS, node=texts[12], config=config, resources=(resource,), failures=(texts[11],))
+    config = replace(CONFIG, error=texts[ERROR], files=(texts[10],), warnings=(texts[11],), policy=texts[12])
+    return replace(STATUS, node=texts[12], config=config, resources=(resource,), failures=(texts[11],))
 
 
 @settings(deadline=None, max_examples=50)
@@ -301,5 +301,5 @@ def test_agent_without_a_request_of_the_page_does_not_load_its_modules() -> None
 
 
 def test_health_of_probes_is_a_warning_of_the_page() -> None:
-    page = read_page(evolve(STATUS, health=HEALTH))
+    page = read_page(replace(STATUS, health=HEALTH))
     assert "example.com/camera: probe heat warns about video0-a2b4c6: /sys/t is '90', expected at most 80" in page.texts

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.agent import Agent
 from genplug.observe.events import EventLog
@@ -72,7 +72,7 @@ async def next_update(events: AsyncIterator[bytes]) -> dict[str, Any]:
 
 def rename_node(source: Source, name: str) -> None:
     """Change the status so that only one section of the page changes."""
-    source.status = evolve(source.status, node=name)
+    source.status = replace(source.status, node=name)
 
 
 async def test_first_event_has_all_sections_and_the_next_those_that_changed(source: Source, pages: LivePages) -> None:
@@ -159,11 +159,11 @@ async def test_further_page_is_refused_until_a_page_closes(pages: LivePages) -> 
 
 
 def test_changes_are_described_for_a_screen_reader() -> None:
-    gone = evolve(LIVE.devices[0], healthy=False, reason="gone")
-    current = evolve(
+    gone = replace(LIVE.devices[0], healthy=False, reason="gone")
+    current = replace(
         STATUS,
         failures=(),
-        resources=(evolve(LIVE, devices=(gone, *LIVE.devices[1:]), is_registered=False), *STATUS.resources[2:]),
+        resources=(replace(LIVE, devices=(gone, *LIVE.devices[1:]), is_registered=False), *STATUS.resources[2:]),
     )
     assert describe_changes(STATUS, STATUS) == ""
     assert describe_changes(STATUS, current) == (
@@ -171,10 +171,10 @@ def test_changes_are_described_for_a_screen_reader() -> None:
         "example.com/serial was removed"
     )
     more = tuple(
-        evolve(LIVE, name=f"a.io/x{number}", devices=(DeviceStatus("x", (), healthy=True, reason=""),))
+        replace(LIVE, name=f"a.io/x{number}", devices=(DeviceStatus("x", (), healthy=True, reason=""),))
         for number in range(5)
     )
-    assert describe_changes(STATUS, evolve(STATUS, resources=(*STATUS.resources, *more))).endswith(
+    assert describe_changes(STATUS, replace(STATUS, resources=(*STATUS.resources, *more))).endswith(
         "; and 2 more changes"
     )
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.health.status import MonitorStatus, PoolStatus, ProbeError, ProbeWarning
 from genplug.kubelet.reports import DeviceUse
@@ -40,7 +40,7 @@ LIVE = ResourceStatus(
     last_change=ListChange(1_795_802_691.9, "video1-d7e2f3: unhealthy: /dev/video1 is gone"),
     in_use=(DeviceUse("example.com/camera", "default", "viewer", "main", ("video0-a2b4c6",)),),
 )
-WAITING = evolve(
+WAITING = replace(
     LIVE,
     name="example.com/serial",
     phase="wait",
@@ -50,8 +50,8 @@ WAITING = evolve(
     devices=(),
     notes=(),
 )
-REMOVED = evolve(LIVE, name="example.com/old", is_removed=True, devices=(), notes=())
-WITHOUT_INSTANCES = evolve(
+REMOVED = replace(LIVE, name="example.com/old", is_removed=True, devices=(), notes=())
+WITHOUT_INSTANCES = replace(
     WAITING, name="example.com/gpu-${model}", phase="none", generation=0, has_no_instances=True, reason="no device"
 )
 HEALTH = MonitorStatus(
@@ -102,14 +102,14 @@ def test_document_has_null_for_the_time_of_a_configuration_that_was_never_loaded
 def test_status_is_ready_if_every_configured_resource_is_registered() -> None:
     ready = Status("0.1.0", "node-1", CONFIG, "", (LIVE, REMOVED, WITHOUT_INSTANCES))
     assert ready.is_ready
-    assert not evolve(ready, resources=(LIVE, WAITING)).is_ready
+    assert not replace(ready, resources=(LIVE, WAITING)).is_ready
 
 
 def test_status_is_not_ready_while_a_scan_is_stalled_or_a_task_has_failed() -> None:
     ready = Status("0.1.0", "node-1", CONFIG, "", (LIVE,))
-    assert evolve(ready, scans=SCANS[1:]).is_ready
-    assert evolve(ready, scans=SCANS).unready == (f"example.com/video: scan stalled: {SCANS[0].stalls[0]}",)
-    assert evolve(ready, failures=FAILURES).unready == FAILURES
+    assert replace(ready, scans=SCANS[1:]).is_ready
+    assert replace(ready, scans=SCANS).unready == (f"example.com/video: scan stalled: {SCANS[0].stalls[0]}",)
+    assert replace(ready, failures=FAILURES).unready == FAILURES
 
 
 def test_status_as_text_names_the_state_and_the_reasons() -> None:
@@ -128,8 +128,8 @@ def test_status_as_text_names_the_state_and_the_reasons() -> None:
 
 def test_status_is_not_ready_while_the_policy_refuses_resources_of_the_configuration() -> None:
     ready = Status("0.1.0", "node-1", CONFIG, "", (LIVE,))
-    withdrawn = evolve(CONFIG, withdrawn=("a.io/x", "a.io/y"))
-    assert evolve(ready, config=withdrawn).unready == (
+    withdrawn = replace(CONFIG, withdrawn=("a.io/x", "a.io/y"))
+    assert replace(ready, config=withdrawn).unready == (
         "policy.yaml refuses 2 of 4 resources, removed at 2026-11-27T17:12:17Z: a.io/x, a.io/y",
     )
 
@@ -137,22 +137,22 @@ def test_status_is_not_ready_while_the_policy_refuses_resources_of_the_configura
 def test_status_is_not_ready_between_the_configuration_and_the_first_scan() -> None:
     starting = Status("0.1.0", "node-1", CONFIG, "", ())
     assert starting.unready == starting.public_unready == ("the first scan of the devices has not finished",)
-    without_resources = evolve(CONFIG, resources=0)
-    assert evolve(starting, config=without_resources).is_ready
+    without_resources = replace(CONFIG, resources=0)
+    assert replace(starting, config=without_resources).is_ready
     # A policy that refuses all resources is the reason, not the scan.
-    refused = evolve(CONFIG, withdrawn=("a.io/x", "a.io/y", "a.io/z", "a.io/q"))
-    (reason,) = evolve(starting, config=refused).unready
+    refused = replace(CONFIG, withdrawn=("a.io/x", "a.io/y", "a.io/z", "a.io/q"))
+    (reason,) = replace(starting, config=refused).unready
     assert reason.startswith("policy.yaml refuses 4 of 4 resources")
 
 
 def test_resources_that_wait_for_the_same_reason_are_one_line() -> None:
-    resources = tuple(evolve(WAITING, name=f"a.io/{number}") for number in range(300))
+    resources = tuple(replace(WAITING, name=f"a.io/{number}") for number in range(300))
     (line,) = Status("0.1.0", None, CONFIG, "", resources).unready
     assert line == "a.io/0, a.io/1, a.io/2 and 297 more: not registered (wait): Register failed: deadline exceeded"
 
 
 def test_shortage_counts_devices_without_replicas() -> None:
     assert LIVE.shortage == "2 of 3 expected devices are healthy"
-    assert evolve(LIVE, healthy_devices=3).shortage == ""
-    assert evolve(LIVE, expected=None).shortage == ""
-    assert evolve(LIVE, is_removed=True).shortage == ""
+    assert replace(LIVE, healthy_devices=3).shortage == ""
+    assert replace(LIVE, expected=None).shortage == ""
+    assert replace(LIVE, is_removed=True).shortage == ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.cli.main import main
 from genplug.cli.output import format_json, format_yaml
@@ -118,14 +118,14 @@ def test_formats_have_the_same_content(sources: NodeSources) -> None:
 
 def test_record_of_an_unchanged_node_is_equal(sources: NodeSources) -> None:
     first = build_node_record(sources).as_json()
-    second = build_node_record(evolve(sources, generation=evolve(GENERATION, at="2026-11-28T00:00:00Z"))).as_json()
+    second = build_node_record(replace(sources, generation=replace(GENERATION, at="2026-11-28T00:00:00Z"))).as_json()
     assert {**first, "generated": {}} == {**second, "generated": {}}
     assert first["generated"] != second["generated"]
 
 
 def test_each_fact_is_known_with_a_source_or_unknown_with_a_reason(sources: NodeSources) -> None:
     missing = Unknown("it is missing")
-    bare = evolve(
+    bare = replace(
         sources, agent=missing, config=missing, inventory=missing, status=missing, policy_file=None, package=missing
     )
     for case in (sources, bare):
@@ -146,14 +146,14 @@ def test_systemd_service_has_facts_of_the_host(sources: NodeSources, proc: Path,
     for name in ("cmdline",):
         (proc / "1" / name).write_text("/sbin/init\0")
     add_process(44, cgroup="0::/system.slice/genplug.service\n")
-    document = build_node_record(evolve(sources, agent=find_agent(proc))).as_json()
+    document = build_node_record(replace(sources, agent=find_agent(proc))).as_json()
     check_output(document)
     assert document["deployment"]["method"]["value"] == "systemd unit genplug.service"
     assert document["plugin"]["image"] == {"known": False, "reason": "the agent does not run from an image"}
     assert document["configuration"]["origin"]["value"] == "files of the host"
     assert document["hostMounts"]["value"] == []
     Path("policy.yaml").chmod(0o640)
-    editors = build_node_record(evolve(sources, agent=find_agent(proc))).as_json()["access"]["editors"]["value"]
+    editors = build_node_record(replace(sources, agent=find_agent(proc))).as_json()["access"]["editors"]["value"]
     owner = f"user {os.geteuid()}, group {os.getegid()}"
     assert f"policy.yaml: {owner}, mode 0640" in editors
     assert [editor.partition(":")[0] for editor in editors] == [".", "genplug.yaml", "policy.yaml"]

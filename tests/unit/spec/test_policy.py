@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.spec.globs import Glob
 from genplug.spec.policy import DEFAULT_POLICY, Policy
@@ -166,7 +166,9 @@ CANDIDATES = {
     "/run/nodes/x": True,
     "/run/nodes/denied": False,
 }
-NAMING = evolve(POLICY, allow=parse_globs("/dev/x", "/run/nodes/*"), deny=parse_globs("/run/nodes/denied"), writable=())
+NAMING = replace(
+    POLICY, allow=parse_globs("/dev/x", "/run/nodes/*"), deny=parse_globs("/run/nodes/denied"), writable=()
+)
 CANNOT_NAME = "refused by 'read.allow' of policy.yaml, which allows /sys/a/*, /etc/b"
 
 
@@ -199,7 +201,7 @@ BELOW = {
 
 @pytest.mark.parametrize(("directory", "is_allowed"), BELOW.items())
 def test_glob_of_devices_searches_only_where_it_may_name_a_path(directory: str, *, is_allowed: bool) -> None:
-    policy = evolve(NAMING, writable=parse_globs("/var/w"))
+    policy = replace(NAMING, writable=parse_globs("/var/w"))
     expected = "" if is_allowed else CANNOT_NAME
     assert policy.candidate_below_error(directory) == expected
     assert policy.node_glob_error(Glob.parse(f"{directory.rstrip('/')}/*")) == expected

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.testing.soak.actions import ACTIONS
 from genplug.testing.soak.checks import ListTimes
@@ -74,7 +74,7 @@ def test_world_after_a_burst_is_the_result_of_its_steps(seed: int) -> None:
     for burst in bursts(seed):
         for step in burst.steps:
             world = apply_step(step, world)
-        world = evolve(world, has_unread_configuration=False)
+        world = replace(world, has_unread_configuration=False)
         assert burst.world == world
 
 
@@ -124,7 +124,7 @@ def test_removed_device_is_unhealthy_only_if_its_resource_keeps_it() -> None:
 
 
 def test_replicas_have_the_health_of_their_device() -> None:
-    world = evolve(WORLD, configuration=Configuration(1, frozenset(), {"filed": 2}), failing=frozenset({"filed1"}))
+    world = replace(WORLD, configuration=Configuration(1, frozenset(), {"filed": 2}), failing=frozenset({"filed1"}))
     found = list_of(world, "filed")
     assert found.unhealthy == {"filed1-r0", "filed1-r1"}
     assert "filed0-r1" in found.healthy
@@ -133,7 +133,7 @@ def test_replicas_have_the_health_of_their_device() -> None:
 
 def test_resource_has_the_devices_of_another_only_without_it() -> None:
     assert list_of(WORLD, "claim") == ExpectedList()
-    world = evolve(WORLD, configuration=Configuration(1, frozenset({"plain"})))
+    world = replace(WORLD, configuration=Configuration(1, frozenset({"plain"})))
     assert list_of(world, "claim").healthy == {f"plain{number}" for number in range(8)}
     assert list_of(world, "plain") == ExpectedList()
 
@@ -162,9 +162,11 @@ def test_invalid_configuration_changes_no_list() -> None:
 @pytest.mark.parametrize("name", sorted(MAX_GROWTH))
 def test_growth_above_the_limit_is_an_error(name: str) -> None:
     before = Footprint(1.0, 40, 16, 3, 60_000)
-    largest = evolve(before, **{name: getattr(before, name) + MAX_GROWTH[name]})
+    largest = replace(before, **{name: getattr(before, name) + MAX_GROWTH[name]})
     assert growth_error([before], largest) == ""
-    assert growth_error([before], evolve(largest, **{name: getattr(largest, name) + 1})).startswith(f"{name}: expected")
+    assert growth_error([before], replace(largest, **{name: getattr(largest, name) + 1})).startswith(
+        f"{name}: expected"
+    )
 
 
 def test_kinds_that_cannot_be_executed_are_left_out_with_the_reason() -> None:
@@ -188,7 +190,7 @@ def test_report_and_record_have_their_forms() -> None:
     report.steps["flap"] = 1200
     for seconds in (0.2, 1.0):
         report.add(settle(seconds))
-    report.add(evolve(settle(2.0), group=Group.OTHERS))
+    report.add(replace(settle(2.0), group=Group.OTHERS))
     report.failure = Failure(3, ("3 flap x0",), "a list differs", "python -m genplug.testing.soak --seed 7")
     check_output(json.loads(json.dumps(report_object(report))))
     record = record_object(report, "abc")
@@ -212,7 +214,7 @@ def test_report_keeps_the_slowest_settles_of_each_group() -> None:
     report = Report(7, 2.0, ("unplug",), {})
     for step in range(1, 101):
         report.add(settle(float(step % 50), step))
-    report.add(evolve(settle(99.0), group=Group.MOVES))
+    report.add(replace(settle(99.0), group=Group.MOVES))
     settles = report_object(report)["settles"]
     slowest = settles["deviceChanges"]["slowest"]
     assert [(kept["seconds"], kept["step"]) for kept in slowest] == [(49, 49), (49, 99), (48, 48), (48, 98), (47, 47)]
@@ -263,7 +265,7 @@ def test_group_of_a_settle_follows_from_what_its_lists_wait_for(steps: list[Step
 
 def test_present_device_may_be_withheld_after_a_move_until_it_was_listed_or_the_time_is_over() -> None:
     before = WORLD.unplug(["plain0"])
-    moved = evolve(before, configuration=Configuration(1, frozenset({"plain"})))
+    moved = replace(before, configuration=Configuration(1, frozenset({"plain"})))
     moves = Moves()
     moves.record(WORLD, before, 10.0)
     assert moves.withheld(before, 10.0) == set()

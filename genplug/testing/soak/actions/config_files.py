@@ -3,7 +3,7 @@
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.testing.node.config_files import WRITE_METHODS
 from genplug.testing.soak.configuration import INVALID_TEXTS
@@ -43,7 +43,7 @@ class _WritesConfiguration(Action):
     is_change = True
 
     def apply(self, step: Step, world: World) -> World:
-        return evolve(
+        return replace(
             world,
             configuration=step.configuration or world.configuration,
             config_error="",
@@ -99,7 +99,7 @@ class InvalidReload(Action):
         return Step(self.kind, (random.choice(sorted(WRITE_METHODS)),), name)
 
     def apply(self, step: Step, world: World) -> World:
-        return evolve(world, config_error=step.value)
+        return replace(world, config_error=step.value)
 
     async def execute(self, step: Step, machine: "Machine") -> None:
         machine.write_invalid(step.value, step.devices[0])

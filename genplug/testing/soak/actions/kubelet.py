@@ -3,7 +3,7 @@
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.testing.soak.model import World
 from genplug.testing.soak.steps import Action, Step
@@ -38,7 +38,7 @@ class CrashKubelet(Action):
         return Step(self.kind) if world.kubelet_runs else None
 
     def apply(self, step: Step, world: World) -> World:  # noqa: ARG002 - the same for all steps
-        return evolve(world, kubelet_runs=False)
+        return replace(world, kubelet_runs=False)
 
     async def execute(self, step: Step, machine: "Machine") -> None:  # noqa: ARG002 - the same for all steps
         await machine.node.kubelet.crash()
@@ -54,7 +54,7 @@ class StartKubelet(Action):
         return None if world.kubelet_runs else Step(self.kind)
 
     def apply(self, step: Step, world: World) -> World:  # noqa: ARG002 - the same for all steps
-        return evolve(world, kubelet_runs=True)
+        return replace(world, kubelet_runs=True)
 
     async def execute(self, step: Step, machine: "Machine") -> None:  # noqa: ARG002 - the same for all steps
         await machine.node.kubelet.start()

@@ -4,7 +4,7 @@ import signal
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.testing.soak.actions.devices import choose_some
 from genplug.testing.soak.model import ProgramState, World
@@ -36,8 +36,8 @@ class ChangeStatusFile(Action):
 
     def apply(self, step: Step, world: World) -> World:
         if step.value == "ok":
-            return evolve(world, failing=world.failing - frozenset(step.devices))
-        return evolve(world, failing=world.failing | frozenset(step.devices))
+            return replace(world, failing=world.failing - frozenset(step.devices))
+        return replace(world, failing=world.failing | frozenset(step.devices))
 
     async def execute(self, step: Step, machine: "Machine") -> None:
         for device in step.devices:
@@ -59,7 +59,7 @@ class HangReads(Action):
 
     def apply(self, step: Step, world: World) -> World:
         devices = frozenset(step.devices)
-        return evolve(world, hung=world.hung | devices if step.value == "hang" else world.hung - devices)
+        return replace(world, hung=world.hung | devices if step.value == "hang" else world.hung - devices)
 
     async def execute(self, step: Step, machine: "Machine") -> None:
         for device in step.devices:
@@ -83,7 +83,7 @@ class FailReads(Action):
     def apply(self, step: Step, world: World) -> World:
         devices = frozenset(step.devices)
         unreadable = world.unreadable | devices if step.value == "fail" else world.unreadable - devices
-        return evolve(world, unreadable=unreadable)
+        return replace(world, unreadable=unreadable)
 
     async def execute(self, step: Step, machine: "Machine") -> None:
         for device in step.devices:
@@ -134,7 +134,7 @@ class ChangeProgram(Action):
 
     def apply(self, step: Step, world: World) -> World:
         states: dict[str, ProgramState] = {"pass": "pass", "fail": "fail", "hang": "hang"}
-        return evolve(world, program=states[step.value])
+        return replace(world, program=states[step.value])
 
     async def execute(self, step: Step, machine: "Machine") -> None:
         machine.set_program(step.value)

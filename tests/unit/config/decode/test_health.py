@@ -1,7 +1,7 @@
 """``health``: timing, names of probes, options of each probe kind, and the locations and hints of errors."""
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from genplug.config.load import load_text
 from genplug.health.probes import PROBES
@@ -23,7 +23,7 @@ from tests.support.configs import (
     render_config,
 )
 
-ALL_ALLOWED = evolve(PERMISSIVE_POLICY, open_probe=True)
+ALL_ALLOWED = replace(PERMISSIVE_POLICY, open_probe=True)
 BEGIN = "health: {probes: [{"
 COLUMN = 5 + len(BEGIN)
 """The column of the first key of a probe: the keys of a resource are indented by four."""

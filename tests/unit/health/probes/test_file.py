@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.hardware.host import Host
 from genplug.health.counter import CounterLimit
@@ -384,10 +384,10 @@ def test_value_that_is_not_a_number_has_the_configured_meaning(
     check: FileCheck, otherwise: Otherwise, outcome: Outcome
 ) -> None:
     # The text of a counter of an InfiniBand port without performance management.
-    result = evaluate(evolve(check, non_numeric=otherwise), "N/A (no PMA)")
+    result = evaluate(replace(check, non_numeric=otherwise), "N/A (no PMA)")
     assert result.outcome is outcome
     assert result.reason == ("" if outcome is Outcome.PASSED else "/sys/x is 'N/A (no PMA)', expected a number")
-    assert evaluate(evolve(check, non_numeric=otherwise), "3").outcome is Outcome.PASSED
+    assert evaluate(replace(check, non_numeric=otherwise), "3").outcome is Outcome.PASSED
 
 
 def test_number_is_compared_although_other_texts_pass() -> None:
@@ -440,10 +440,10 @@ def test_limit_file_that_is_missing_or_no_number_has_the_configured_meaning(tmp_
     check = FileCheck(t("/sys/value"), limits=(("maxFile", t("/sys/limit")),))
     write(tmp_path, "/sys/value", "5")
     assert run_check(check, tmp_path) == Result(Outcome.ERROR, "/sys/limit does not exist")
-    assert run_check(evolve(check, missing=Otherwise.OK), tmp_path) == PASSED
+    assert run_check(replace(check, missing=Otherwise.OK), tmp_path) == PASSED
     write(tmp_path, "/sys/limit", "none")
     assert run_check(check, tmp_path) == Result(Outcome.ERROR, "/sys/limit is 'none', expected a number")
-    assert run_check(evolve(check, non_numeric=Otherwise.OK), tmp_path) == PASSED
+    assert run_check(replace(check, non_numeric=Otherwise.OK), tmp_path) == PASSED
 
 
 def test_numbers_of_values_and_limits_that_differ_are_an_error(tmp_path: Path) -> None:
