@@ -31,6 +31,7 @@ from genplug.observe.status import Status
 from genplug.observe.status_builder import build_scan_statuses
 from genplug.spec.denials import describe_system_error
 from genplug.spec.model import Config
+from genplug.spec.printable import escape_line
 
 if TYPE_CHECKING:
     from genplug.agent.audit_recorder import AuditRecorder
@@ -213,9 +214,13 @@ class Agent:
         source = StatusSource(lambda: self.status, self._usage.refresh, history.entries)
         metrics = Metrics(lambda: self.status, self.event_log)
         try:
-            server = StatusServer(host, port, source, metrics)
+            server = StatusServer(host, port, source, metrics, self._report_http_failure)
         except OSError as error:
             raise ListenError(describe_system_error(error)) from error
         self.event_log.listen(lambda _: server.mark_changed())
         self.http_port = server.port
         return server.close
+
+    def _report_http_failure(self, path: str, error: Exception) -> None:
+        text = f"the response to a request for {escape_line(path)} failed: {error!r}. This is an internal error"
+        self.event_log.emit_failure(f"{text}; please report it", error)

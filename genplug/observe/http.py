@@ -65,8 +65,11 @@ class StatusServer:
         port: int,
         source: StatusSource,
         metrics: Metrics,
+        report_failure: Callable[[str, Exception], None],
     ) -> None:
         """Listen on an address; port 0 lets the system choose a port.
+
+        ``report_failure`` is called in the current event loop with the path of a request that failed, and the error.
 
         Raises:
             OSError: the address is not an address of this host, or is in use.
@@ -77,7 +80,7 @@ class StatusServer:
         """The open pages; None before the first of them, so that its modules are loaded only if they are needed."""
         self._loop = asyncio.get_running_loop()
         self._documents: dict[str, list[ref[Response]]] = {}
-        self._server = HttpServer(host, port, self._respond)
+        self._server = HttpServer(host, port, self._respond, report_failure)
 
     @property
     def port(self) -> int:

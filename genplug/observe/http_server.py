@@ -139,16 +139,26 @@ class _Connection(Struct, eq=False):
 class HttpServer:
     """Serves requests until :meth:`close`, in a thread with an event loop of its own.
 
-    ``respond`` is called in that loop. The server is created in the event loop of the agent.
+    ``respond`` is called in that loop. The server is created in the event loop of the agent, and calls
+    ``report_failure`` there with the path of a request and the error that ``respond`` raised for it. An error that is
+    equal to the previous error is not reported again, because clients repeat their requests.
     """
 
-    def __init__(self, host: str, port: int, respond: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        respond: Callable[[Request], Awaitable[Response]],
+        report_failure: Callable[[str, Exception], None],
+    ) -> None:
         """Listen on an address; an empty host means all addresses, and port 0 lets the system choose a port.
 
         Raises:
             OSError: the address is not an address of this host, or is in use.
         """
         self._respond = respond
+        self._report_failure = report_failure
+        self._last_failure = ("", "")
         self._socket = _listen(host, port)
         self.port = int(self._socket.getsockname()[1])
         self._host_names = frozenset({"localhost", socket.gethostname().lower()})
@@ -291,6 +301,7 @@ class HttpServer:
     async def _handle(self, connection: _Connection) -> tuple[Response | None, bool]:
         """Return the response to the request of a client and whether it has its body; None without a request."""
         has_body = True
+        path = ""
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 head = await self._read_head(connection.socket)
@@ -298,7 +309,7 @@ class HttpServer:
                 return None, False
             connection.has_request = True
             request = _parse_request(head, connection.client)
-            has_body = request.method != "HEAD"
+            path, has_body = request.path, request.method != "HEAD"
             self._check_host(request)
             return await self._respond(request), has_body
         except TimeoutError:
@@ -308,9 +319,19 @@ class HttpServer:
         except OSError:
             # The client has gone.
             return None, False
-        except Exception:  # noqa: BLE001 - an error ends neither the server nor the process, and its text is not public
+        except Exception as error:  # noqa: BLE001 - an error ends neither the server nor the process
+            self._report(path, error)
+            # The text of the error is not public.
             text = "genplug could not create the response; try again\n"
             return text_response(HTTPStatus.INTERNAL_SERVER_ERROR, text), has_body
+
+    def _report(self, path: str, error: Exception) -> None:
+        failure = (path, repr(error))
+        if failure != self._last_failure:
+            self._last_failure = failure
+            # The loop of the agent is closed while the process ends.
+            with suppress(RuntimeError):
+                self._agent_loop.call_soon_threadsafe(self._report_failure, path, error)
 
     async def _read_head(self, connected: socket.socket) -> bytes | None:
         """Return the request line and the headers; None if the client closes the connection first."""

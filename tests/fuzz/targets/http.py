@@ -70,9 +70,12 @@ def _start_server() -> int:
     async def refresh() -> None:
         """Do nothing: the status does not change."""
 
+    def report(path: str, error: Exception) -> None:
+        """Do nothing: the fuzzer finds the response with code 500."""
+
     async def serve() -> None:
         source = StatusSource(lambda: _STATUS, refresh)
-        server = StatusServer("127.0.0.1", 0, source, Metrics(lambda: _STATUS, EventLog()))
+        server = StatusServer("127.0.0.1", 0, source, Metrics(lambda: _STATUS, EventLog()), report)
         ports.append(server.port)
         is_started.set()
         await asyncio.Event().wait()

@@ -101,13 +101,18 @@ async def test_endpoints_respond_with_health_status_and_metrics(node: FakeNode) 
         assert "/healthz, /readyz, /readyz?verbose, /metrics and /statusz" in text
 
 
+def fail_on_failure(path: str, error: Exception) -> None:
+    pytest.fail(f"the response to a request for {path} failed: {error!r}")
+
+
 async def do_nothing() -> None:
     """Do not read the use of devices."""
 
 
 async def test_health_fails_while_the_event_loop_is_blocked() -> None:
     status = Status("1.2.3", None, ConfigStatus(), "", ())
-    server = StatusServer(*LISTEN, StatusSource(lambda: status, do_nothing), Metrics(lambda: status, EventLog()))
+    source = StatusSource(lambda: status, do_nothing)
+    server = StatusServer(*LISTEN, source, Metrics(lambda: status, EventLog()), fail_on_failure)
     responses: list[tuple[int, str]] = []
     client = threading.Thread(target=lambda: responses.append(request(server.port, "/healthz")))
     client.start()

@@ -38,6 +38,10 @@ class Endless:
 STREAMS: list[Endless] = []
 
 
+def ignore_failure(path: str, error: Exception) -> None:
+    """Do nothing; the tests that expect a failure have their own server."""
+
+
 async def respond(request: Request) -> Response:
     """Return the path and the query of a request; ``/large`` is larger than the buffers of a socket."""
     if request.path.startswith("/stream"):
@@ -45,6 +49,8 @@ async def respond(request: Request) -> Response:
         return Response(HTTPStatus.OK, b"", stream=STREAMS[-1])
     if request.path == "/error":
         raise ValueError("hunter2")
+    if request.path == "/error2":
+        raise KeyError("x")
     if request.path == "/large":
         return Response(HTTPStatus.OK, bytes(16 << 20))
     return text_response(HTTPStatus.OK, f"{request.path} {request.query}")
@@ -53,7 +59,7 @@ async def respond(request: Request) -> Response:
 @pytest.fixture
 async def server() -> AsyncIterator[HttpServer]:
     """Serve on a port of the loopback address."""
-    http = HttpServer("127.0.0.1", 0, respond)
+    http = HttpServer("127.0.0.1", 0, respond, ignore_failure)
     yield http
     http.close()
 
@@ -178,6 +184,18 @@ async def test_error_of_a_page_is_not_sent_and_ends_nothing(server: HttpServer) 
     assert (await exchange(server, GET)).startswith(b"HTTP/1.1 200")
 
 
+async def test_failure_is_reported_once_until_another_failure_follows() -> None:
+    failures: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    server = HttpServer("127.0.0.1", 0, respond, lambda path, error: failures.put_nowait((path, repr(error))))
+    for path in (b"/error", b"/error", b"/error2", b"/error"):
+        await exchange(server, GET.replace(b"/a", path))
+    server.close()
+    expected = [("/error", "ValueError('hunter2')"), ("/error2", "KeyError('x')"), ("/error", "ValueError('hunter2')")]
+    async with asyncio.timeout(10):
+        assert [await failures.get() for _ in expected] == expected
+    assert failures.empty()
+
+
 async def test_idle_connections_use_no_threads_and_do_not_exclude_other_clients(server: HttpServer) -> None:
     threads = threading.active_count()
     async with open_idle(server, 4 * MAX_CONNECTIONS) as readers:
@@ -256,7 +274,7 @@ async def test_stream_of_a_client_that_does_not_read_is_closed_at_its_deadline(
 
 
 async def test_streams_are_closed_with_the_server() -> None:
-    server = HttpServer("127.0.0.1", 0, respond)
+    server = HttpServer("127.0.0.1", 0, respond, ignore_failure)
     async with open_stream(server, "small") as (reader, _):
         server.close()
         assert STREAMS[-1].closed.is_set()
@@ -301,7 +319,7 @@ async def test_last_descriptors_of_the_process_are_not_used_for_connections(monk
     monkeypatch.setattr(http_server, "RESERVED_DESCRIPTORS", 8)
     # The clients of this process use descriptors too: 15 remain for the server and ten idle clients.
     with contextlib.ExitStack() as stack, limit_descriptors(fill_descriptors(stack) + 8 + 16):
-        server = HttpServer("127.0.0.1", 0, respond)
+        server = HttpServer("127.0.0.1", 0, respond, ignore_failure)
         try:
             async with open_idle(server, 10) as readers:
                 async with asyncio.timeout(http_server.REQUEST_SECONDS / 2):

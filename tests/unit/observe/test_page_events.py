@@ -240,6 +240,10 @@ async def test_stream_ends_when_the_agent_stops(node: FakeNode) -> None:
         assert reader.at_eof()
 
 
+def fail_on_failure(path: str, error: Exception) -> None:
+    pytest.fail(f"the response to a request for {path} failed: {error!r}")
+
+
 async def test_stream_ends_when_the_server_closes_while_the_agent_responds() -> None:
     """The response of the agent and the end of the server reach the thread of the server at the same time."""
     is_asked, may_respond = asyncio.Event(), asyncio.Event()
@@ -254,7 +258,7 @@ async def test_stream_ends_when_the_server_closes_while_the_agent_responds() -> 
         may_continue.wait(10)
 
     metrics = Metrics(lambda: STATUS, EventLog())
-    server = StatusServer(*LISTEN, StatusSource(lambda: STATUS, refresh), metrics)
+    server = StatusServer(*LISTEN, StatusSource(lambda: STATUS, refresh), metrics, fail_on_failure)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await read_head(reader)
