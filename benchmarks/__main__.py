@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from benchmarks import commands, core, files, fleet, footprint, health, latency, scale, work
+from benchmarks import commands, core, files, fleet, footprint, health, latency, load, scale, work
 from benchmarks.agent import as_installed
 from benchmarks.comparison import RULE, Record, compare_records, format_comparison, parse_record, read_record
 from benchmarks.figures import Figure, Samples, as_json, as_table, figures, machine
@@ -22,6 +22,8 @@ BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyTyp
         "yardstick": commands.yardstick,
         "start": latency.start,
         "allocate": latency.allocate,
+        "scanning": load.scanning,
+        "reloading": load.reloading,
         "changes": latency.changes,
         "reload": latency.reload,
         "restart": latency.restart,
@@ -39,6 +41,8 @@ BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyTyp
         "files": files.files,
         "help": commands.usage,
         "validate": commands.validate,
+        "plan": commands.plan,
+        "status": commands.status,
         "fleet": fleet.fleet,
     }
 )

@@ -5,7 +5,9 @@ import sys
 import tempfile
 import time
 
+from benchmarks.agent import SETTLED, agent, node
 from benchmarks.figures import Samples
+from benchmarks.footprint import free_port
 from benchmarks.runs import Runs
 
 
@@ -25,6 +27,22 @@ async def validate(runs: Runs) -> Samples:
         config.write(_config(100))
         config.flush()
         return {"genplug validate, 100 resources": await _timed(runs, "-m", "genplug", "validate", config.name)}
+
+
+async def plan(runs: Runs) -> Samples:
+    """``plan`` on a node with 10 000 devices that match."""
+    async with node(1, 10_000) as big:
+        where = ("--config", str(big.fake.config_dir), "--root", str(big.fake.root))
+        return {"genplug plan, 10000 candidates": await _timed(runs, "-m", "genplug", "plan", *where)}
+
+
+async def status(runs: Runs) -> Samples:
+    """``status`` of an agent with 10 resources and 1 000 devices."""
+    address = f"127.0.0.1:{free_port()}"
+    async with node() as busy, agent(busy, "--listen", address) as process:
+        await busy.listed(process.started)
+        await asyncio.sleep(SETTLED)
+        return {"genplug status": await _timed(runs, "-m", "genplug", "status", "--address", address)}
 
 
 async def _timed(runs: Runs, *arguments: str) -> list[float]:

@@ -1,5 +1,6 @@
 """Results: samples compared with budgets, as a table and as JSON."""
 
+import datetime as dt
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,13 +36,14 @@ def figures(samples: Samples) -> list[Figure]:
 
 
 def machine() -> dict[str, str | int]:
-    """Return the conditions of the measurement."""
+    """Return the date, and the conditions of the machine without the patch level of the kernel."""
     load = " ".join(f"{average:.1f}" for average in os.getloadavg())
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "genplug": __version__,
         "python": platform.python_version(),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "cores": len(os.sched_getaffinity(0)),
         "cpu": models[0].partition(": ")[2] if models else platform.machine(),
         "load before": load,
@@ -57,11 +59,10 @@ def as_table(found: Iterable[Figure]) -> str:
             str(len(figure.values)),
             "-" if figure.budget.maximum is None else f"{figure.budget.maximum:g}",
             {None: "-", True: "met", False: "MISSED"}[figure.is_met],
-            figure.budget.peer or "-",
         )
         for figure in found
     ]
-    return format_table(("FIGURE", "MEDIAN", "MIN .. MAX", "RUNS", "BUDGET", "", "BEST PEER"), rows)
+    return format_table(("FIGURE", "MEDIAN", "MIN .. MAX", "RUNS", "BUDGET", ""), rows)
 
 
 def as_json(found: Iterable[Figure], conditions: Mapping[str, str | int]) -> dict[str, Any]:
@@ -78,7 +79,6 @@ def as_json(found: Iterable[Figure], conditions: Mapping[str, str | int]) -> dic
                 "values": figure.values,
                 "budget": figure.budget.maximum,
                 "met": figure.is_met,
-                "peer": figure.budget.peer,
             }
             for figure in found
         ],

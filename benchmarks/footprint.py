@@ -30,23 +30,26 @@ async def memory(runs: Runs) -> Samples:
 
 async def idle(runs: Runs) -> Samples:
     """Processor time and wake-ups of an idle agent with default settings."""
+    samples: dict[str, list[float]] = {}
     async with node() as busy, agent(busy) as process:
         await busy.listed(process.started)
         await asyncio.sleep(runs.settle)
-        main = (process.proc / "task" / str(process.pid),)
-        counts = {thread: process.wakeups([thread]) for thread in process.threads()}
-        before = process.cpu_seconds(), process.wakeups(main)
-        await asyncio.sleep(runs.idle)
-        after = process.cpu_seconds(), process.wakeups(main)
-        # Threads that end meanwhile take their counts with them.
-        living = [thread for thread in counts if thread.exists()]
-        all_wakeups = (process.wakeups(living) - sum(counts[thread] for thread in living)) / runs.idle
-    cpu, main_wakeups = ((late - early) / runs.idle for early, late in zip(before, after, strict=True))
-    return {
-        "idle CPU": [100 * cpu],
-        "idle wake-ups of the main thread": [main_wakeups],
-        "idle wake-ups of all threads": [all_wakeups],
-    }
+        main = process.proc / "task" / str(process.pid)
+        for _ in range(runs.idles):
+            before = process.cpu_seconds(), {thread: process.wakeups([thread]) for thread in process.threads()}
+            await asyncio.sleep(runs.idle)
+            # Threads that end meanwhile take their counts with them.
+            gained = {
+                thread: process.wakeups([thread]) - count for thread, count in before[1].items() if thread.exists()
+            }
+            on_main = gained.pop(main)
+            for name, value in (
+                ("idle CPU", 100 * (process.cpu_seconds() - before[0])),
+                ("idle wake-ups of the main thread", on_main),
+                ("idle wake-ups of other threads", sum(gained.values())),
+            ):
+                samples.setdefault(name, []).append(value / runs.idle)
+    return samples
 
 
 def free_port() -> int:

@@ -7,10 +7,8 @@ the file.
 
 import argparse
 import asyncio
-import datetime as dt
 import json
 import os
-import platform
 import sys
 import time
 import urllib.request
@@ -199,12 +197,6 @@ async def measure_subject(subject: Subject, effort: Effort) -> AsyncIterator[Poi
             yield Point(requested, size, values)
 
 
-def conditions() -> dict[str, str | int]:
-    """Return the conditions of a series: those of the machine without the patch level of the kernel, and the date."""
-    release = ".".join(platform.release().split(".")[:2])
-    return {"date": dt.datetime.now(tz=dt.UTC).date().isoformat(), **machine(), "kernel": release}
-
-
 def format_series(series: Series) -> str:
     """Return the smallest values of a series as a table."""
     rows = [
@@ -233,7 +225,7 @@ async def _run(subjects: Iterable[Subject], effort: Effort, file: Path | None) -
     is_complete = True
     async with as_installed():
         for subject in subjects:
-            series = Series(subject.name, conditions(), ())
+            series = Series(subject.name, machine(), ())
             async for point in measure_subject(subject, effort):
                 load = " ".join(f"{average:.1f}" for average in os.getloadavg())
                 series = replace(

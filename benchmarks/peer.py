@@ -186,7 +186,7 @@ async def _measure_calls(session: _Session) -> dict[str, float | None]:
         try:
             # The threaded client has no deadline: a plugin that does not answer is recognized by this call.
             await client.call_method(method, bodies[0], session.rounds.max_wait)
-            seconds, _ = await asyncio.to_thread(time_calls, client.socket, method, bodies)
+            [seconds] = await asyncio.to_thread(time_calls, client.socket, [(method, bodies)])
         except grpc.RpcError as error:
             _report(session.plugin, f"{method} failed: {error.code()} {error.details()}")
             continue

@@ -9,42 +9,65 @@ from benchmarks.latency import allocate_some, appear_and_vanish
 from benchmarks.runs import Runs
 
 _MS = 1000
-_PAUSE = 0.2
 _AFTERMATH = 5.0
 """Seconds after which all effects of a restart have ended; a server has half a second to drain."""
 
 
 async def devices(runs: Runs) -> Samples:
     """10 000 devices in one resource."""
-    async with node(1, 10_000) as big, agent(big) as process:
-        taken = await big.listed(process.started)
-        size = len(big.fake.kubelet.messages(big.resources[0])[-1].raw)
-        samples = await allocate_some(big, "10000 devices: Allocate 1", runs.calls)
-        appears, _ = await appear_and_vanish(big, max(runs.changes // 4, 1))
-        held = process.footprint()
+    starts: list[float] = []
+    async with node(1, 10_000) as big:
+        for number in range(runs.large_starts):
+            async with agent(big) as process:
+                starts.append(_MS * await big.listed(process.started))
+                if number < runs.large_starts - 1:
+                    continue
+                await asyncio.sleep(runs.settle)
+                held = process.footprint()
+                size = len(big.fake.kubelet.messages(big.resources[0])[-1].raw)
+                changes = await appear_and_vanish(big, process, runs.large_changes)
+                samples = await allocate_some(big, "10000 devices: Allocate 1", runs.calls)
+            await big.fake.kubelet.restart()
+    async with node(1, 1000) as small, agent(small) as process:
+        await small.listed(process.started)
+        await asyncio.sleep(runs.settle)
+        gained = held["anonymous memory"] - process.footprint()["anonymous memory"]
     return {
-        "10000 devices: start to list": [_MS * taken],
+        "10000 devices: start to list": starts,
         "10000 devices: list": [size],
         **samples,
-        "10000 devices: node appears to list": appears,
+        "10000 devices: node appears to list": changes.appears,
+        "10000 devices: node vanishes to list": changes.vanishes,
+        "10000 devices: processor time of a change": changes.cpu,
         **{f"10000 devices: {name}": [value] for name, value in held.items()},
+        "10000 devices: anonymous memory per device": [1024 * gained / 9000],
     }
 
 
-async def resources(_runs: Runs) -> Samples:
+async def resources(runs: Runs) -> Samples:
     """300 resources of ten devices each in one process."""
-    async with node(300, 10) as wide, agent(wide) as process:
-        taken = await wide.listed(process.started)
-        await asyncio.sleep(_AFTERMATH)
-        held = process.footprint()
+    starts: list[float] = []
+    async with node(300, 10) as wide:
+        for number in range(runs.large_starts):
+            async with agent(wide) as process:
+                starts.append(_MS * await wide.listed(process.started))
+                if number < runs.large_starts - 1:
+                    continue
+                await asyncio.sleep(_AFTERMATH)
+                held = process.footprint()
+                changes = await appear_and_vanish(wide, process, runs.large_changes)
+            await wide.fake.kubelet.restart()
     return {
-        "300 resources: start to list": [_MS * taken],
+        "300 resources: start to list": starts,
+        "300 resources: node appears to list": changes.appears,
+        "300 resources: node vanishes to list": changes.vanishes,
+        "300 resources: processor time of a change": changes.cpu,
         **{f"300 resources: {name}": [value] for name, value in held.items()},
     }
 
 
 async def restarts(runs: Runs) -> Samples:
-    """Kubelet restarts that follow each other faster than an endpoint registers."""
+    """Kubelet restarts, each as soon as all resources are listed: what the agent keeps of them."""
     async with node() as busy, agent(busy) as process:
         await busy.listed(process.started)
         # The first restart imports modules and opens files that are kept; these are not a leak.
@@ -52,14 +75,14 @@ async def restarts(runs: Runs) -> Samples:
         await busy.listed(0)
         await asyncio.sleep(_AFTERMATH)
         before = process.footprint()
+        taken = []
         for _ in range(runs.crashes):
-            await busy.fake.kubelet.restart()
             started = time.monotonic()
-            await asyncio.sleep(_PAUSE)
-        taken = await busy.listed(started)
+            await busy.fake.kubelet.restart()
+            taken.append(_MS * await busy.listed(started))
         await asyncio.sleep(_AFTERMATH)
         after = process.footprint()
     return {
-        "50 kubelet restarts: last one to list": [_MS * taken],
-        **{f"50 kubelet restarts: {name} gained": [value - before[name]] for name, value in after.items()},
+        "1000 kubelet restarts: restart to list": taken,
+        **{f"1000 kubelet restarts: {name} gained": [value - before[name]] for name, value in after.items()},
     }

@@ -4,6 +4,8 @@
 ``python -m benchmarks --json FILE`` writes it.
 Each file in ``docs/explanation/proof`` is the only source of a region ``proof NAME``; the programs that
 docs/explanation/guarantees.md names write them.
+``docs/explanation/peer.json`` is the only source of the regions ``peer`` and ``peer cost``;
+``python -m benchmarks --peer COMMAND --json FILE`` writes it.
 ``docs/explanation/growth.json`` is the only source of the regions ``growth NAME`` and of the pictures
 ``docs/images/growth-NAME.svg``; ``python -m benchmarks.growth --json FILE`` writes it.
 ``python docs/generate_figures.py`` rewrites the marked regions of the pages and the pictures. With ``--check`` it
@@ -23,10 +25,12 @@ from typing import Any, Final
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from benchmarks.growth_record import decode_record  # noqa: E402 - of this checkout, wherever the script is started
+from benchmarks.budgets import BUDGETS  # noqa: E402 - of this checkout, wherever the script is started
+from benchmarks.growth_record import decode_record  # noqa: E402
 from benchmarks.pictures import describe_limit, render_pictures, tabulate_series  # noqa: E402
 
 SOURCE = DOCS / "explanation" / "benchmarks.json"
+PEER = DOCS / "explanation" / "peer.json"
 PROOF = DOCS / "explanation" / "proof"
 GROWTH = DOCS / "explanation" / "growth.json"
 IMAGES = DOCS / "images"
@@ -37,7 +41,9 @@ _REGION = re.compile(
 )
 
 Figure = Mapping[str, Any]
-"""One entry of ``figures`` in the source: ``name``, ``unit``, ``median``, ``min``, ``max``, ``budget``, ``peer``."""
+"""An entry of ``figures`` in the source: ``name``, ``unit``, ``median``, ``min``, ``max``, ``values``."""
+_NOT_MEASURED = "not measured"
+"""What the tables show for a figure that the source does not contain yet."""
 
 _COST: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -54,6 +60,19 @@ _COST: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """What the README calls a figure, and the name of the figure."""
+
+
+_PEER_COST: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Memory (PSS)": "PSS",
+        "Process start to device list": "start to list",
+        "`Allocate`": "Allocate 1, p50",
+        "New device node to device list": "node appears to list",
+        "Kubelet restart to device list": "kubelet started to list",
+    }
+)
+"""What the README calls a figure of both plugins, and the name of the figure without the number of devices."""
+_PEER_DEVICES: Final = 8
 
 
 def main() -> int:
@@ -85,6 +104,8 @@ def render_page(text: str, source: Mapping[str, Any]) -> str:
             content = _proof_table(json.loads((PROOF / f"{name}.json").read_text()))
         elif kind == "growth":
             content = _growth_table(name)
+        elif kind == "peer":
+            content = _PEER_TABLES[name](json.loads(PEER.read_text()))
         else:
             content = _TABLES[match["name"]](figures, source)
         return f"{match['start']}{content}{match['end']}"
@@ -105,44 +126,96 @@ def _growth_table(name: str) -> str:
     return _table(*tabulate_series(series)) + "".join(f"{line}\n" for line in lines if line) + "\n"
 
 
+def _peer_table(record: Mapping[str, Any]) -> str:
+    """Return the table of all figures of genplug and a peer, and the conditions under which they were measured."""
+    rows = []
+    for figure in record["figures"]:
+        if "peerFigure" in figure:
+            sides = (figure, figure["peerFigure"])
+            cells = [cell for side in sides for cell in (_median(side, figure["unit"]), _range(side))]
+            ratio = figure["ratio"]
+            rows.append((_peer_label(figure), *cells, *(("", "") if ratio is None else (_ratio(ratio), _range(ratio)))))
+    head = (f"{_PEER_DEVICES} devices", "genplug", "Range", "Peer", "Range", "Ratio", "Range")
+    conditions = record["conditions"] | {"rounds": record["peer"]["rounds"]}
+    return f"{_table(head, rows)}{_condition_line(conditions)}\n\n"
+
+
+def _peer_cost_table(record: Mapping[str, Any]) -> str:
+    """Return the table of the README: the medians of some figures, with ratios."""
+    figures = {_peer_label(figure): figure for figure in record["figures"] if "peerFigure" in figure}
+    rows = []
+    for label, name in _PEER_COST.items():
+        figure = figures[name]
+        ratio = "" if figure["ratio"] is None else _ratio(figure["ratio"])
+        rows.append((label, _median(figure, figure["unit"]), _median(figure["peerFigure"], figure["unit"]), ratio))
+    return _table(("Quantity", "genplug", "Go plugin", "Ratio"), rows)
+
+
+_PEER_TABLES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = MappingProxyType(
+    {"": _peer_table, "cost": _peer_cost_table}
+)
+
+
+def _peer_label(figure: Mapping[str, Any]) -> str:
+    return str(figure["name"]).removeprefix(f"{_PEER_DEVICES} devices: ")
+
+
+def _median(side: Mapping[str, Any], unit: str) -> str:
+    return "not reported" if side["median"] is None else _with_unit(side["median"], unit)
+
+
+def _range(side: Mapping[str, Any]) -> str:
+    return "" if side["min"] is None else f"{_number(side['min'])} to {_number(side['max'])}"
+
+
+def _ratio(ratio: Mapping[str, float]) -> str:
+    return _number(ratio["median"])
+
+
 def _condition_line(conditions: Mapping[str, str | int]) -> str:
     return f"Conditions: {', '.join(f'{name} {value}' for name, value in conditions.items())}."
 
 
 def _cost_table(figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
-    rows = [(label, _amount(figures[name]), _peer(figures[name])) for label, name in _COST.items()]
-    return _table(("Quantity", "genplug", "Best peer (Go)"), rows)
+    rows = [(label, _amount(figures[name]) if name in figures else _NOT_MEASURED) for label, name in _COST.items()]
+    return _table(("Quantity", "genplug"), rows)
 
 
 def _full_table(figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            figure["name"],
-            _amount(figure),
-            f"{_number(figure['min'])} to {_number(figure['max'])}",
-            str(len(figure["values"]) if "values" in figure else figure["runs"]),
-            "" if figure["budget"] is None else _number(figure["budget"]),
-            {None: "", True: "met", False: "**missed**"}[figure["met"]],
-            _peer(figure),
+    """Return the table of all figures of the benchmarks; a figure that the source does not contain is not measured."""
+    rows = []
+    for name, budget in BUDGETS.items():
+        limit = "" if budget.maximum is None else _number(budget.maximum)
+        if (figure := figures.get(name)) is None:
+            rows.append((name, _NOT_MEASURED, "", "", limit, ""))
+            continue
+        rows.append(
+            (
+                name,
+                _amount(figure),
+                f"{_number(figure['min'])} to {_number(figure['max'])}",
+                str(len(figure["values"]) if "values" in figure else figure["runs"]),
+                limit,
+                "" if budget.maximum is None else "met" if figure["median"] <= budget.maximum else "**missed**",
+            )
         )
-        for figure in figures.values()
-    ]
-    return _table(("Figure", "Median", "Range", "Runs", "Budget", "", "Best peer"), rows)
+    return _table(("Figure", "Median", "Range", "Runs", "Budget", ""), rows)
 
 
-def _budget_table(figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
+def _budget_table(_figures: Mapping[str, Figure], _source: Mapping[str, Any]) -> str:
     rows = [
-        (figure["name"], f"{_number(figure['budget'])} {figure['unit']}".rstrip(), _peer(figure))
-        for figure in figures.values()
-        if figure["budget"] is not None
+        (name, f"{_number(budget.maximum)} {budget.unit}".rstrip())
+        for name, budget in BUDGETS.items()
+        if budget.maximum is not None
     ]
-    return _table(("Figure", "Budget", "Best peer"), rows)
+    return _table(("Figure", "Budget"), rows)
 
 
 def _conditions(_figures: Mapping[str, Figure], source: Mapping[str, Any]) -> str:
     conditions = source["conditions"]
+    date = f"Measured on {conditions['date']}: " if "date" in conditions else ""
     return (
-        f"\ngenplug {conditions['genplug']}, Python {conditions['python']}, Linux {conditions['kernel']}, "
+        f"\n{date}genplug {conditions['genplug']}, Python {conditions['python']}, Linux {conditions['kernel']}, "
         f"{conditions['cores']} cores of {conditions['cpu']}, "
         f"load average before the run {conditions['load before']}.\n\n"
     )
@@ -155,14 +228,6 @@ _TABLES: Final[Mapping[str, Callable[[Mapping[str, Figure], Mapping[str, Any]], 
 
 def _amount(figure: Figure) -> str:
     return _with_unit(figure["median"], figure["unit"])
-
-
-def _peer(figure: Figure) -> str:
-    """Return the figure of the best peer, which is a number or a range, or nothing if no peer has the feature."""
-    if not figure["peer"]:
-        return ""
-    low, _, high = figure["peer"].partition("-")
-    return f"{low} to {high} {figure['unit']}" if high else _with_unit(float(low), figure["unit"])
 
 
 def _with_unit(value: float, unit: str) -> str:
