@@ -5,10 +5,8 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from genplug.hardware.dependencies import Changes, ChangeSet, is_affected, with_ancestors
+from genplug.hardware.dependencies import Changes, ChangeSet, is_affected
 from genplug.hardware.inventory import ResourceScan
-
-_WITHOUT_INOTIFY = ("/sys/", "/proc/")
 
 
 class PendingChanges(Struct, frozen=True):
@@ -47,20 +45,12 @@ class ScanRelevance:
 
     def __init__(self, scans: Iterable[ResourceScan]) -> None:
         self._scans = tuple(scans)
-        self._paths: frozenset[str] | None = None
-        self.has_unreported_files = any(
-            path.startswith(_WITHOUT_INOTIFY)
-            for scan in self._scans
-            for candidate in scan.candidates
-            for path in candidate.depends
-        )
+        self.has_unreported_files = any(scan.users.has_unreported_files for scan in self._scans)
         """Whether attributes are read from sysfs or procfs, which report no change of a file."""
 
     def is_affected(self, changes: Changes) -> bool:
         """Return whether one of the scans depends on what changed."""
-        if any(is_affected(scan.dependencies, changes) for scan in self._scans):
-            return True
-        if self._paths is None:
-            candidates = (candidate for scan in self._scans for candidate in scan.candidates)
-            self._paths = with_ancestors(path for candidate in candidates for path in candidate.depends)
-        return not self._paths.isdisjoint(ChangeSet.of(changes).paths)
+        change_set = ChangeSet.of(changes)
+        return any(
+            is_affected(scan.dependencies, changes) or scan.users.may_affect_files(change_set) for scan in self._scans
+        )

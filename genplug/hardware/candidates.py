@@ -19,6 +19,8 @@ from genplug.hardware.inventory import (
     Kind,
     PathInfo,
     ScanStall,
+    Search,
+    SearchesBySource,
     UnmatchedGlob,
 )
 from genplug.hardware.required_attributes import required_attributes
@@ -46,7 +48,7 @@ _EXPECTED_KINDS: dict[CandidateType, tuple[str, frozenset[Kind]]] = {
 }
 
 
-class _Comparisons(Struct):
+class Comparisons(Struct):
     """Counts the comparisons of a scan with patterns: paths with ``exclude``, and values with ``where``."""
 
     count: int = 0
@@ -79,6 +81,7 @@ class Candidates(Struct, frozen=True):
     unmatched: tuple[UnmatchedGlob, ...]
     by_source: CandidatesBySource
     stalls: tuple[ScanStall, ...] = ()
+    searches: SearchesBySource = ()
 
 
 def find_candidates(  # noqa: PLR0913 - what it scans, what it knows, and what it may use
@@ -103,14 +106,17 @@ def find_candidates(  # noqa: PLR0913 - what it scans, what it knows, and what i
     examined: list[Mapping[str, Candidate]] = []
     unmatched: list[UnmatchedGlob] = []
     stalls: list[ScanStall] = []
-    comparisons = _Comparisons()
+    searches: list[tuple[Search, ...]] = []
+    comparisons = Comparisons()
     count = 0
     for number, source in enumerate(resource.sources):
         names = required_attributes(resource, source)
         known: Mapping[str, Candidate] = previous[number] if previous is not None else {}
         found: dict[str, Candidate] = {}
         excluded = sum(len(glob.alternatives) for glob in source.exclude)
-        paths = _find_paths(resource, source, host, dependencies, unmatched)
+        paths, found_searches = _find_paths(resource, source, host, dependencies)
+        searches.append(found_searches)
+        unmatched += list_unmatched(resource, source, found_searches)
         if (count := count + len(paths)) > MAX_MATCHES:
             raise SearchLimitError(
                 f"the globs of all entries of 'devices' match more than {MAX_MATCHES} paths together, the maximum"
@@ -122,7 +128,7 @@ def find_candidates(  # noqa: PLR0913 - what it scans, what it knows, and what i
             if candidate is None or changes is None or _is_affected(candidate, changes):
                 try:
                     comparisons.add(excluded)
-                    candidate = _examine(
+                    candidate = examine(
                         path, source, number, by, names, host, dependencies, resource.policy, comparisons
                     )
                 except HangError as error:
@@ -149,7 +155,7 @@ def find_candidates(  # noqa: PLR0913 - what it scans, what it knows, and what i
             reason = "already found by an earlier source"
         location = resource.sources[candidate.source].location
         left_out.append(CandidateOutcome(printable(path), resource.name, location, None, reason))
-    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined), tuple(stalls))
+    return Candidates(tuple(taken), tuple(left_out), tuple(unmatched), tuple(examined), tuple(stalls), tuple(searches))
 
 
 def path_error(path: str, info: PathInfo | None, source: Source, host: Host) -> str:
@@ -179,30 +185,39 @@ def _is_affected(candidate: Candidate, changes: ChangeSet) -> bool:
 
 
 def _find_paths(
-    resource: Resource, source: Source, host: Host, dependencies: Dependencies, unmatched: list[UnmatchedGlob]
-) -> dict[str, str]:
-    """Return every path that the globs of a source match, with the first glob; record globs without a match.
+    resource: Resource, source: Source, host: Host, dependencies: Dependencies
+) -> tuple[dict[str, str], tuple[Search, ...]]:
+    """Return every path that the globs of a source match, with the first glob, and the search for each glob.
 
     Raises:
         HangError: a directory cannot be listed, or a search exceeds a limit.
     """
     found_by: dict[str, str] = {}
+    searches: list[Search] = []
     for glob in source.globs:
         result = host.glob(glob)
         dependencies.update(result.dependencies)
-        paths = _select_paths(result.paths, glob, resource.policy)
-        if not paths:
-            unmatched.append(UnmatchedGlob(glob.text, resource.name, source.location))
+        paths = select_paths(result.paths, glob, resource.policy)
+        searches.append(Search(result.leaves, result.way, len(paths)))
         for path in paths:
             found_by.setdefault(path, glob.text)
         if len(found_by) > MAX_MATCHES:
             raise SearchLimitError(
                 f"the globs of an entry of 'devices' match more than {MAX_MATCHES} paths, the maximum"
             )
-    return found_by
+    return found_by, tuple(searches)
 
 
-def _select_paths(found: Sequence[str], glob: Glob, policy: Policy) -> Sequence[str]:
+def list_unmatched(resource: Resource, source: Source, searches: Sequence[Search]) -> list[UnmatchedGlob]:
+    """Return the globs of a source without a match."""
+    return [
+        UnmatchedGlob(glob.text, resource.name, source.location)
+        for glob, search in zip(source.globs, searches, strict=True)
+        if not search.matches
+    ]
+
+
+def select_paths(found: Sequence[str], glob: Glob, policy: Policy) -> Sequence[str]:
     """Return the matches of a glob of which the result may reveal that they exist.
 
     A path without wildcards that the policy does not allow to name is a result whether or not it exists: its reason
@@ -218,7 +233,7 @@ def _depend_on(candidate: Candidate, dependencies: Dependencies) -> None:
         dependencies.add_name(*split_path(step))
 
 
-def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
+def examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     path: str,
     source: Source,
     number: int,
@@ -227,7 +242,7 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     host: Host,
     dependencies: Dependencies,
     policy: Policy,
-    comparisons: _Comparisons,
+    comparisons: Comparisons,
 ) -> Candidate:
     """Examine a path: stat it and read the attributes that its source needs."""
     info = host.stat_tracked(path, dependencies)
@@ -256,7 +271,7 @@ def _examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     return Candidate(path, info, attributes, number, found_by, reason, links, depends, lazy.refusals)
 
 
-def _where_error(condition: Condition, attributes: LazyAttributes, comparisons: _Comparisons) -> str:
+def _where_error(condition: Condition, attributes: LazyAttributes, comparisons: Comparisons) -> str:
     """Return why a candidate does not meet a condition, and why the attribute could not be read."""
     selector = condition.selector
     patterns = len(selector.any_of) + len(selector.none_of)

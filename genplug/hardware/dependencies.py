@@ -54,6 +54,16 @@ class Dependencies(Struct):
         """Record that every name in a directory is relevant."""
         self.anything.add(directory or "/")
 
+    def is_affected(self, changes: Changes) -> bool:
+        """Return whether changes can affect what has these dependencies."""
+        return any(
+            directory in self.anything
+            or not self.names.get(directory, frozenset[str]()).isdisjoint(names)
+            or any(pattern.matches(name) for pattern in self.patterns.get(directory, ()) for name in names)
+            or (not names and (directory in self.names or directory in self.patterns))
+            for directory, names in changes.items()
+        )
+
     def update(self, other: "Dependencies") -> None:
         """Add all dependencies of another collector."""
         for directory, patterns in other.patterns.items():
@@ -73,6 +83,19 @@ class Dependencies(Struct):
             )
             for directory in self.directories
         }
+
+
+def merge_dependencies(
+    dependencies: Mapping[str, DirectoryDependency], other: Dependencies
+) -> Mapping[str, DirectoryDependency]:
+    """Return dependencies and those of a collector."""
+    merged = dict(dependencies)
+    for directory, new in other.freeze().items():
+        known = merged.get(directory, DirectoryDependency())
+        patterns = known.patterns | new.patterns
+        names = {name for name in new.names if not any(pattern.matches(name) for pattern in patterns)}
+        merged[directory] = DirectoryDependency(known.names | names, patterns, known.is_any or new.is_any)
+    return merged
 
 
 def is_affected(dependencies: Mapping[str, DirectoryDependency], changes: Changes) -> bool:

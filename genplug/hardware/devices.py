@@ -105,6 +105,30 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
     return BuiltDevices(tuple(devices.values()), tuple(left_out), builder.extra_dependencies, tuple(stalls))
 
 
+def build_device(resource: Resource, candidate: Candidate, host: Host, extra: Dependencies) -> Device | None:
+    """Return the device that a candidate is on its own, None if it is left out.
+
+    The dependencies of the device that are not candidates are added to ``extra``.
+
+    Raises:
+        HangError: a file operation hangs.
+    """
+    source = resource.sources[candidate.source]
+    groups, _ = _group_candidates(source, (candidate,))
+    if not groups:
+        return None
+    cdi_devices = read_cdi_devices(host, extra) if resource.allocate.cdi_devices else None
+    builder = _DeviceBuilder(resource, host, needed_at_allocate(resource), extra, cdi_devices)
+    device = builder.build(source, groups[0], (candidate.path,))
+    return device if isinstance(device, Device) else None
+
+
+def device_key(source: Source, candidate: Candidate) -> str | None:
+    """Return the key of the device that a candidate is on its own, None if it does not have one."""
+    groups, _ = _group_candidates(source, (candidate,))
+    return groups[0].key if groups else None
+
+
 def same_node_reason(device: Device) -> str:
     """Return why another path to the same hardware as a device is left out."""
     return f"the same node as {', '.join(map(printable, device.candidates))}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from genplug.hardware.candidate_budget import CandidateBudget
+from genplug.hardware.candidate_users import CandidateUsers
 from genplug.hardware.candidates import find_candidates
 from genplug.hardware.conflicts import Resolution, resolve_conflicts
 from genplug.hardware.dependencies import Changes, ChangeSet, Dependencies, is_affected
@@ -23,6 +24,7 @@ from genplug.hardware.inventory import (
     sort_devices,
 )
 from genplug.hardware.ledger import NO_USAGE, Ledger
+from genplug.hardware.partial_scan import update_scan
 from genplug.hardware.resource_naming import NameHistory, group_by_resource_name, instantiate_resource
 from genplug.spec.model import Config, Resource
 
@@ -60,9 +62,7 @@ def select_scans(
 
 
 def _is_scan_affected(scan: ResourceScan, changes: Changes, change_set: ChangeSet) -> bool:
-    if is_affected(scan.dependencies, changes):
-        return True
-    return any(change_set.affects(candidate.depends) for candidate in scan.candidates if candidate.depends)
+    return is_affected(scan.dependencies, changes) or scan.users.may_affect_files(change_set)
 
 
 def scan_resource(
@@ -82,6 +82,10 @@ def scan_resource(
     Raises:
         HangError: a directory in which a glob may match cannot be listed, because a file operation hangs.
     """
+    if previous is not None and changes and previous.resource == resource:
+        updated = update_scan(previous, host, changes, budget)
+        if updated is not None:
+            return updated
     dependencies = Dependencies()
     has_same_sources = previous is not None and previous.resource.sources == resource.sources
     examined = previous.candidates_by_source if previous is not None and has_same_sources else None
@@ -106,6 +110,10 @@ def scan_resource(
         candidates_by_source=candidates.by_source,
         extra_dependencies=built.extra_dependencies,
         stalls=(*candidates.stalls, *built.stalls),
+        searches=candidates.searches,
+        users=CandidateUsers.of(candidate.used_paths for found in candidates.by_source for candidate in found.values()),
+        is_plain=len(built.devices) == len(candidates.taken)
+        and not any(source.group_by for source in resource.sources),
     )
     return previous if previous is not None and previous == scan else scan
 

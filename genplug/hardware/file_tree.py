@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import TypeAlias
 
@@ -50,10 +50,16 @@ def _ignore_access(_access: Access, _path: str) -> None:
 
 
 class GlobResult(Struct, frozen=True):
-    """The matches of a glob in natural order, and the dependencies of the result."""
+    """The matches of a glob in natural order, and the dependencies of the result.
+
+    ``leaves`` are the directories in which the last segments of the glob are searched for: for each resolved directory,
+    its path as the glob spells it, and the segment. ``way`` are the dependencies of the directories themselves.
+    """
 
     paths: tuple[str, ...]
     dependencies: Dependencies
+    leaves: Mapping[str, tuple[tuple[str, Segment], ...]]
+    way: Dependencies
 
     @property
     def directories(self) -> frozenset[str]:
@@ -214,11 +220,26 @@ class FileTree(Struct, frozen=True):
         walk = _Walk(self, glob.text)
         for segments in glob:
             walk.find("", "", segments)
-        return GlobResult(tuple(sorted(walk.paths, key=natural_sort_key)), walk.dependencies)
+        dependencies = Dependencies()
+        dependencies.update(walk.way)
+        for directory, leaves in walk.leaves.items():
+            for _, segment in leaves:
+                if segment.is_literal:
+                    dependencies.add_name(directory, segment.text)
+                else:
+                    dependencies.add_pattern(directory, segment)
+        found = {directory: tuple(leaves) for directory, leaves in walk.leaves.items()}
+        return GlobResult(tuple(sorted(walk.paths, key=natural_sort_key)), dependencies, found, walk.way)
+
+    def has_entry(self, directory: str, name: str) -> bool:
+        """Return whether a resolved directory, with the root as ``/``, has an entry; a symlink may lead nowhere."""
+        path = f"{directory.rstrip('/')}/{name}"
+        self.recorder(Access.STAT, path)
+        return os.path.lexists(self.prefix + path)
 
 
 class _Walk(Struct, frozen=True):
-    """A search for a glob: the matching ``paths`` so far, and their ``dependencies``.
+    """A search for a glob: the matching ``paths``, the ``leaves`` and the ``way`` so far (see :class:`GlobResult`).
 
     In all methods, ``path`` is a directory as the glob spells it, and ``at`` is the resolved directory.
     """
@@ -226,7 +247,8 @@ class _Walk(Struct, frozen=True):
     tree: FileTree
     text: str
     paths: set[str] = field(default_factory=set)
-    dependencies: Dependencies = field(default_factory=Dependencies)
+    leaves: dict[str, list[tuple[str, Segment]]] = field(default_factory=dict)
+    way: Dependencies = field(default_factory=Dependencies)
     _searched: set[tuple[str, tuple[Segment, ...]]] = field(default_factory=set)
     """Where a search below any number of directories began, and what it searched for; two of these may overlap."""
     _entries: list[int] = field(default_factory=lambda: [0])
@@ -260,12 +282,14 @@ class _Walk(Struct, frozen=True):
         elif rest and head.is_literal:
             self._enter(path, at, head.text, rest)
         elif head.is_literal:
-            self.dependencies.add_name(at, head.text)
-            self.tree.recorder(Access.STAT, f"{at}/{head.text}")
-            if os.path.lexists(f"{self.tree.prefix}{at}/{head.text}"):
+            self._add_leaf(path, at, head)
+            if self.tree.has_entry(at, head.text):
                 self.paths.add(f"{path}/{head.text}")
         else:
-            self.dependencies.add_pattern(at, head)
+            if rest:
+                self.way.add_pattern(at, head)
+            else:
+                self._add_leaf(path, at, head)
             # Most names of /dev differ in the first letters: compare these before the regular expression.
             start = _LITERAL_START.match(head.text)[0]  # type: ignore[index] # always matches
             matching = [entry for entry in self._list(at) if entry.name.startswith(start) and head.matches(entry.name)]
@@ -277,6 +301,9 @@ class _Walk(Struct, frozen=True):
                     self._count(_LINK_COST)
                 if entry.is_directory or entry.is_link:
                     self._enter(path, at, entry.name, rest)
+
+    def _add_leaf(self, path: str, at: str, segment: Segment) -> None:
+        self.leaves.setdefault(at or "/", []).append((path, segment))
 
     def _find_below(self, path: str, at: str, rest: tuple[Segment, ...]) -> None:
         for inner, inner_at in self._directories_below(path, at):
@@ -292,7 +319,7 @@ class _Walk(Struct, frozen=True):
         waiting = [(path, at)]
         while waiting:
             path, at = waiting.pop()
-            self.dependencies.add_any(at)
+            self.way.add_any(at)
             yield path, at
             waiting += (
                 (f"{path}/{entry.name}", f"{at}/{entry.name}") for entry in self._list(at) if entry.is_directory
@@ -300,14 +327,14 @@ class _Walk(Struct, frozen=True):
 
     def _enter(self, path: str, at: str, name: str, rest: tuple[Segment, ...]) -> None:
         try:
-            resolved, status = self.tree.resolve(f"{at}/{name}", self.dependencies)
+            resolved, status = self.tree.resolve(f"{at}/{name}", self.way)
         except (OSError, ValueError):
             return
         if stat.S_ISDIR(status.st_mode):
             self.find(f"{path}/{name}", "" if resolved == "/" else resolved, rest)
         else:
             directory, _, last = resolved.rpartition("/")
-            self.dependencies.add_name(directory, last)
+            self.way.add_name(directory, last)
 
 
 def split_path(path: str) -> tuple[str, str]:

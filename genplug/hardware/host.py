@@ -231,6 +231,10 @@ class Host(Struct, frozen=True):
         """
         return self._tree.find(glob)
 
+    def has_entry(self, directory: str, name: str) -> bool:
+        """Return whether a directory without symlinks in its path has an entry; a symlink may lead nowhere."""
+        return self._tree.has_entry(directory, name)
+
     def supports_inotify(self, directory: str) -> bool:
         """Return whether inotify reports changes in a directory; it does not on sysfs and procfs."""
         return not any(

@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 from msgspec import Struct, field
 
+from genplug.hardware.candidate_users import NO_USERS, CandidateUsers, PathsOfCandidate
 from genplug.hardware.dependencies import Dependencies, DirectoryDependency
 from genplug.hardware.kernel_modules import missing_node_hint
 from genplug.hardware.scan_errors import HangError, SearchLimitError, SystemLimitError
 from genplug.spec.diagnostic import Diagnostic
+from genplug.spec.globs import Segment
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import DEFAULT_ACCESS, NodeAccess, Resource
 from genplug.spec.natural_sort import natural_sort_key
@@ -104,6 +106,11 @@ class Candidate(Struct, frozen=True):
         return self.links or (self.path,)
 
     @property
+    def used_paths(self) -> PathsOfCandidate:
+        """The paths on which it depends, apart from its own path."""
+        return PathsOfCandidate((self.source, self.path), self.links, self.depends)
+
+    @property
     def is_node(self) -> bool:
         """Whether it is a device node."""
         return self.info is not None and self.info.is_device
@@ -111,6 +118,21 @@ class Candidate(Struct, frozen=True):
 
 CandidatesBySource: TypeAlias = tuple[Mapping[str, Candidate], ...]
 """All examined paths, for each source of a resource."""
+
+
+class Search(Struct, frozen=True):
+    """The search for a glob of a source: where it led to, and the number of paths that it found.
+
+    ``leaves`` and ``way`` are those of a :class:`~genplug.hardware.file_tree.GlobResult`.
+    """
+
+    leaves: Mapping[str, tuple[tuple[str, Segment], ...]]
+    way: Dependencies
+    matches: int
+
+
+SearchesBySource: TypeAlias = tuple[tuple[Search, ...], ...]
+"""The searches for the globs of each source of a resource."""
 
 
 class DeviceNode(Struct, frozen=True):
@@ -243,8 +265,8 @@ class ScanStall(Struct, frozen=True):
         return cls(resource, candidate, str(error), error.since, is_limit, is_search_limit=is_search, is_known=is_known)
 
 
-@compare_without("extra_dependencies")
-@hide_in_repr("candidates_by_source", "extra_dependencies")
+@compare_without("extra_dependencies", "searches", "users", "is_plain")
+@hide_in_repr("candidates_by_source", "extra_dependencies", "searches", "users", "is_plain")
 class ResourceScan(Struct, frozen=True):
     """The scan of one resource, before conflicts between resources are resolved; devices are in claim order."""
 
@@ -261,6 +283,12 @@ class ResourceScan(Struct, frozen=True):
     """The dependencies of its devices that are not candidates; part of ``dependencies``."""
     stalls: tuple[ScanStall, ...] = ()
     """The parts that could not be scanned because a file operation hangs."""
+    searches: SearchesBySource = ()
+    """The searches for the globs."""
+    users: CandidateUsers = NO_USERS
+    """The candidates that depend on more than their own path."""
+    is_plain: bool = False
+    """Whether each candidate that is not left out is a device of its own, which no other candidate can affect."""
 
     @property
     def candidates(self) -> Iterator[Candidate]:
@@ -326,5 +354,4 @@ class Inventory(Struct, frozen=True):
     @property
     def directories_of_attributes(self) -> frozenset[str]:
         """The directories of the files that attributes were read from; sysfs and procfs report no changes."""
-        candidates = (candidate for scan in self.scans.values() for candidate in scan.candidates)
-        return frozenset(path.rpartition("/")[0] or "/" for candidate in candidates for path in candidate.depends)
+        return frozenset[str]().union(*(scan.users.directories for scan in self.scans.values()))
