@@ -9,8 +9,9 @@ from genplug.agent.blocking_calls import BlockingCalls
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
 from genplug.allocation.resource_state import ResourceState
-from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
+from genplug.allocation.results import PluginOptions, ProgramRun
 from genplug.hardware.hung_paths import HangError
+from genplug.kubelet.wire import DeviceList
 from genplug.struct_values import compare_without, hide_in_repr
 
 ALLOCATE_SECONDS = 2.0
@@ -18,17 +19,14 @@ ALLOCATE_SECONDS = 2.0
 
 
 @compare_without("calls")
-@hide_in_repr("calls")
+@hide_in_repr("calls", "device_list")
 class BoundedState(Struct, frozen=True):
     """A resource state that never blocks the event loop."""
 
     state: ResourceState
     calls: BlockingCalls
-
-    @property
-    def listed(self) -> tuple[ListedDevice, ...]:
-        """The device list for the kubelet; equal if nothing changed."""
-        return self.state.listed
+    device_list: DeviceList
+    """The device list for the kubelet; equal if nothing changed."""
 
     @property
     def options(self) -> PluginOptions:

@@ -85,7 +85,7 @@ class KubeletController:
     def publish(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
         """Update the endpoints to a snapshot; only differences from the previous snapshot have an effect."""
         log_device_changes(self._event_log, previous.health if previous else None, snapshot.health)
-        self._offers.update(snapshot, previous)
+        self._offers.update(snapshot)
 
     async def run(self) -> None:
         """Serve until cancelled; then end every endpoint in order.

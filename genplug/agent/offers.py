@@ -1,7 +1,8 @@
 """Offers: what each resource of the newest snapshot offers, less what pods hold under its other names."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -9,14 +10,16 @@ from genplug.agent.alias_pools import AliasPools
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.bounded_state import BoundedState
 from genplug.agent.cdi_offers import CdiOffers
+from genplug.agent.device_lists import encode_offer
 from genplug.agent.endpoints import Endpoints
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
-from genplug.allocation.offer import ResourceOffer, build_offer, count_grants, share_grants
+from genplug.allocation.offer import ResourceOffer, build_offer, compare_offers, count_grants, share_grants
 from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.kubelet.reports import CallAnswered, Report
+from genplug.kubelet.wire import DeviceList
 from genplug.observe.events import EventLog
 from genplug.observe.health_history import HealthHistory
 from genplug.observe.messages import log_offer_change, log_report
@@ -43,15 +46,18 @@ class Offers:
         self._has_readers = settings.listen is not None
         """Whether a client can read the history."""
         self._snapshot: Snapshot | None = None
-        self._notes: dict[str, tuple[str, ...]] = {}
+        self._notes: tuple[Snapshot, dict[str, tuple[str, ...]]] | None = None
+        """Why devices of resources are not offered, with the snapshot that the reasons are from."""
         self._names: frozenset[str] = frozenset()
         """The names under which the resources of the snapshot are offered, aliases included."""
         self._refusals: dict[str, Refusal] = {}
         """The last refused Allocate request of each resource."""
         self._changes: dict[str, ListChange] = {}
         """The last change of the device list of each resource."""
-        self._shares: dict[str, int] = {}
-        """The number of entries in the lists of each resource."""
+        self._built: dict[str, ResourceOffer] = {}
+        """The offer of each name that the newest snapshot led to."""
+        self._lists: dict[str, tuple[ResourceOffer, DeviceList]] = {}
+        """The newest offer of each name that an endpoint serves, with its device list."""
         self._supply: dict[str, ResourceOffer] = {}
         """What each resource would offer if no pod held anything under its other names."""
         self.on_allocation: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
@@ -64,36 +70,36 @@ class Offers:
     def __repr__(self) -> str:
         return f"<Offers [{self.endpoints!r} | {self.cdi!r} | {self._calls!r}]>"
 
-    def update(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
+    def update(self, snapshot: Snapshot) -> None:
         """Offer what a snapshot has; touch only what differs from the previous one."""
         self._snapshot = snapshot
-        self._notes = collect_notes(snapshot.inventory, snapshot.health)
         resources = snapshot.health.resources
         self._names = frozenset(
             offered for name, resource in resources.items() for offered in (name, *resource.aliases)
         )
         self.pools.update_resources(resources.values())
         devices = snapshot.health.devices
-        counts = {name: count_grants(resource, devices[name]) for name, resource in resources.items()}
-        shares, self._shares = self._shares, share_grants(counts)
+        shares = share_grants({name: count_grants(resource, devices[name]) for name, resource in resources.items()})
         for name, resource in resources.items():
-            is_changed = previous is None or not _is_unchanged(name, previous, snapshot)
-            # Another resource may have taken or left a part of the limit.
-            share = self._shares[name]
-            is_changed |= share < counts[name] and shares.get(name) != share
-            is_changed |= share == counts[name] and self._is_limited(name)
-            max_grants = share // (1 + len(resource.aliases))
+            max_grants = shares[name] // (1 + len(resource.aliases))
             for offered_name in (name, *resource.aliases):
                 self.endpoints.keep(offered_name)
-                if is_changed or offered_name not in self.endpoints.offers:
-                    renamed = resource if offered_name == name else replace(resource, name=offered_name, aliases=())
-                    self._offer(build_offer(renamed, devices[name], max_grants))
+                renamed = resource if offered_name == name else replace(resource, name=offered_name, aliases=())
+                built = self._built.get(offered_name)
+                offer = build_offer(renamed, devices[name], max_grants, built)
+                if offer is not built or offered_name not in self.endpoints.offers:
+                    self._offer(offer)
+                    # Last, so that the next attempt makes an offer that could not be made.
+                    self._built[offered_name] = offer
         for name in self.endpoints.offers.keys() - self._names:
             if not self.endpoints.is_removed(name):
-                self._supply.pop(name, None)
-                self._refusals.pop(name, None)
-                self._changes.pop(name, None)
+                for known in (self._supply, self._refusals, self._changes):
+                    known.pop(name, None)
                 self.endpoints.remove(self.endpoints.offers[name].resource)
+        for name in self._built.keys() - self._names:
+            del self._built[name]
+        for name in self._lists.keys() - self._names - self.endpoints.offers.keys():
+            del self._lists[name]
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, including removed resources that wait for their last pod."""
@@ -103,7 +109,7 @@ class Offers:
         without_instances = snapshot.resources_without_instances
         return (
             *map(build_unscanned_status, snapshot.scan.unscanned),
-            *(build_template_status(name, self._notes.get(name, ())) for name in without_instances),
+            *(build_template_status(name, self._collect_notes(snapshot).get(name, ())) for name in without_instances),
             *(
                 build_unreported_status(name) if self.pools.is_pending(name) else build_unwritten_status(name)
                 for name in sorted(self._names - offers.keys())
@@ -145,26 +151,36 @@ class Offers:
             if name in self._supply and not is_pending:
                 offer = self.pools.remaining_offer(self._supply[name])
                 previous = self.endpoints.offers.get(name)
-                log_offer_change(self._event_log, previous, offer, self._notes_of(offer))
-                if previous is None or previous.listed != offer.listed:
-                    self._changes[name] = build_list_change(previous, offer)
+                change = compare_offers(previous, offer)
+                log_offer_change(self._event_log, change, partial(self._notes_of, offer))
+                if change.is_list_changed:
+                    self._changes[name] = build_list_change(change)
                     if self._has_readers:
-                        self.health_history.record(previous, offer)
+                        self.health_history.record(change)
                 self.endpoints.publish(offer)
 
     def _offer_pending(self) -> None:
         self._refresh(sorted(self._names - self.endpoints.offers.keys()))
 
     def _notes_of(self, offer: ResourceOffer) -> Sequence[str]:
+        collected = self._collect_notes(self._snapshot) if self._snapshot is not None else {}
         names = dict.fromkeys((offer.resource.name, offer.resource.configured_name))
-        notes = (note for name in names for note in self._notes.get(name, ()))
+        notes = (note for name in names for note in collected.get(name, ()))
         return tuple(filter(None, (offer.omission, *notes)))
 
-    def _is_limited(self, name: str) -> bool:
-        return name in self._supply and bool(self._supply[name].omission)
+    def _collect_notes(self, snapshot: Snapshot) -> Mapping[str, tuple[str, ...]]:
+        """Return why devices of resources are not offered. Any thread may call this."""
+        notes = self._notes
+        if notes is None or notes[0] is not snapshot:
+            # When they are read for the first time: few snapshots have readers.
+            notes = self._notes = (snapshot, collect_notes(snapshot.inventory, snapshot.health))
+        return notes[1]
 
     def _build_backend(self, offer: ResourceOffer) -> BoundedState:
-        return BoundedState(ResourceState(offer, self._host, self.cdi.restore), self._calls)
+        name = offer.resource.name
+        device_list = encode_offer(offer, self._lists.get(name))
+        self._lists[name] = (offer, device_list)
+        return BoundedState(ResourceState(offer, self._host, self.cdi.restore), self._calls, device_list)
 
     def _on_report(self, report: Report) -> None:
         if not isinstance(report, CallAnswered):
@@ -180,11 +196,3 @@ class Offers:
 
     def _retry(self) -> None:
         self.cdi.retry()
-
-
-def _is_unchanged(name: str, previous: Snapshot, snapshot: Snapshot) -> bool:
-    """Return whether a resource offers the same in two snapshots; what did not change is the same object."""
-    known, resource = previous.health.resources.get(name), snapshot.health.resources[name]
-    if known is None or (known is not resource and known != resource):
-        return False
-    return previous.health.devices[name] == snapshot.health.devices[name]

@@ -3,7 +3,11 @@
 Pure: devices with their health and a resource in, grants out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,8 +19,10 @@ from genplug.hardware.inventory import Device
 from genplug.health.verdict import DeviceHealth
 from genplug.spec.limits import MAX_GRANTS, MAX_LIST_BYTES
 from genplug.spec.model import Preference, Resource
+from genplug.spec.replacement import Replacement, find_replacement
 from genplug.spec.template import RenderError, Template, distinct_values
 
+ValueT = TypeVar("ValueT")
 _MAX_REASONS = 3
 _TOO_MANY = (
     f"the lists of all resources would have more than {MAX_GRANTS} entries, the maximum; reduce 'replicas', 'slices' "
@@ -30,6 +36,7 @@ _ENTRY_BYTES = 17
 """Bytes of an entry of the list without the ID and the NUMA nodes: tags, lengths, and ``Unhealthy``."""
 _SUFFIX_BYTES = 6
 """Bytes of the suffix of a replica or slice, ``-r9999`` at most."""
+_get_id, _get_slices = attrgetter("id"), attrgetter("device.slices")
 DEFAULT_POSITION = Template.parse("${index}")
 """The position of a device for the policy ``contiguous``, unless ``by`` is set."""
 
@@ -50,12 +57,23 @@ class Grant(Struct, frozen=True):
 
 
 class ResourceOffer(Struct, frozen=True):
-    """The offer of a resource: its grants by ID, in natural order, the device list and the options for the kubelet."""
+    """The offer of a resource: its grants in natural order, which are the device list for the kubelet.
+
+    ``devices`` are the devices that the grants stand for, and ``grants`` has the same grants as ``entries``, by ID.
+    """
 
     resource: Resource
-    grants: Mapping[str, Grant]
-    listed: tuple[ListedDevice, ...]
-    options: PluginOptions
+    grants: Mapping[str, Grant] = {}
+    entries: tuple[Grant, ...] = ()
+    devices: tuple[DeviceHealth, ...] = ()
+    healthy: int = 0
+    """The number of healthy grants."""
+    healthy_devices: int = 0
+    """The number of healthy devices without their replicas, slices and tokens."""
+    max_bytes: int = 0
+    """The maximum size of the device list."""
+    numa: Mapping[tuple[int, ...], int] = {}
+    """The number of devices on each combination of NUMA nodes; empty for a pool."""
     groups: Mapping[str, tuple[str, ...]] = {}
     """The groups of each grant for preferred allocation, the outermost first; the innermost is its device."""
     positions: Mapping[str, float] = {}
@@ -66,26 +84,75 @@ class ResourceOffer(Struct, frozen=True):
     """Why devices are not listed, empty if all are."""
 
     @property
-    def healthy_devices(self) -> int:
-        """The number of healthy devices without their replicas, slices and tokens."""
-        grants = tuple(self.grants.values())
-        # Each token stands for all devices.
-        counted = grants[:1] if self.resource.tokens is not None else grants
-        healths = (health for grant in counted for health in grant.devices)
-        return len({health.device.id for health in healths if health.verdict.healthy})
+    def has_topology(self) -> bool:
+        """Whether the list has the NUMA nodes of devices.
+
+        If a device had none, the kubelet could not combine it with those that have NUMA nodes (kubelet-contract.md §4).
+        """
+        return bool(self.numa) and () not in self.numa
+
+    @property
+    def listed(self) -> tuple[ListedDevice, ...]:
+        """The device list for the kubelet."""
+        return tuple(list_grants(self, self.entries))
 
     def mark_unhealthy(self, reasons: Mapping[str, str]) -> "ResourceOffer":
         """Return the offer with some grants unhealthy, each with an additional reason."""
         if not reasons:
             return self
-        grants = {
-            grant.id: replace(grant, healthy=False, reason="; ".join(filter(None, (grant.reason, reasons[grant.id]))))
-            if grant.id in reasons
-            else grant
-            for grant in self.grants.values()
-        }
-        listed = tuple(replace(device, healthy=False) if device.id in reasons else device for device in self.listed)
-        return replace(self, grants=grants, listed=listed)
+        grants, healthy = dict(self.grants), self.healthy
+        for grant_id, reason in reasons.items():
+            grant = grants[grant_id]
+            healthy -= grant.healthy
+            grants[grant_id] = replace(grant, healthy=False, reason="; ".join(filter(None, (grant.reason, reason))))
+        return replace(self, grants=grants, entries=tuple(grants.values()), healthy=healthy)
+
+    @property
+    def options(self) -> PluginOptions:
+        """The plugin options of the endpoint."""
+        preference = self.resource.preference
+        has_preference = preference.policy is not Preference.NONE
+        if not preference.is_explicit:
+            # Without an explicit preferredAllocation, enable the call only if devices span several NUMA nodes.
+            has_preference = self.has_topology and len(self.numa) > 1
+        return PluginOptions(self.resource.distinct or has_preference, self.resource.pre_start is not None)
+
+
+class OfferChange(Struct, frozen=True):
+    """The difference between an offer and the previous offer of the resource, or None before the first offer.
+
+    ``before`` and ``after`` have, by ID, the grants of each that are not identical objects of the other.
+    """
+
+    previous: ResourceOffer | None
+    current: ResourceOffer
+    before: Mapping[str, Grant]
+    after: Mapping[str, Grant]
+    is_list_changed: bool
+    """Whether the kubelet has to receive another device list."""
+
+
+def compare_offers(previous: ResourceOffer | None, current: ResourceOffer) -> OfferChange:
+    """Return the difference between two offers of a resource."""
+    old_entries = previous.entries if previous is not None else ()
+    replaced = find_replacement(old_entries, current.entries)
+    old, new = old_entries[replaced.start : replaced.old_stop], current.entries[replaced.start : replaced.new_stop]
+    if previous is None:
+        is_list_changed = True
+    elif previous.has_topology == current.has_topology:
+        is_list_changed = list(list_grants(previous, old)) != list(list_grants(current, new))
+    else:
+        is_list_changed = previous.listed != current.listed
+    return OfferChange(
+        previous, current, {grant.id: grant for grant in old}, {grant.id: grant for grant in new}, is_list_changed
+    )
+
+
+def list_grants(offer: ResourceOffer, grants: Iterable[Grant]) -> Iterator[ListedDevice]:
+    """Yield the entries of the device list for some grants of an offer."""
+    has_topology = offer.has_topology
+    for grant in grants:
+        yield ListedDevice(grant.id, grant.healthy, grant.devices[0].device.numa if has_topology else ())
 
 
 def count_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> int:
@@ -93,9 +160,7 @@ def count_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> int:
     names = 1 + len(resource.aliases)
     if resource.tokens is not None:
         return names * resource.tokens if devices else 0
-    if resource.slices is not None:
-        return names * sum(health.device.slices for health in devices)
-    return names * resource.replicas * len(devices)
+    return names * _count_entries(resource, devices)
 
 
 def share_grants(counts: Mapping[str, int], limit: int = MAX_GRANTS) -> dict[str, int]:
@@ -108,37 +173,97 @@ def share_grants(counts: Mapping[str, int], limit: int = MAX_GRANTS) -> dict[str
     return shares
 
 
-def build_offer(resource: Resource, devices: Sequence[DeviceHealth], max_grants: int = MAX_GRANTS) -> ResourceOffer:
+def build_offer(
+    resource: Resource,
+    devices: Sequence[DeviceHealth],
+    max_grants: int = MAX_GRANTS,
+    previous: ResourceOffer | None = None,
+) -> ResourceOffer:
     """Return the offer of a resource, given its devices in natural order.
 
     A device whose grants do not fit into the list, or exceed ``max_grants``, is omitted, and so are all later devices.
+    The grants of devices that are the identical objects in ``previous``, an offer that this function has returned, are
+    taken from there; if nothing differs, so is the offer.
     """
-    grants, omitted, omission = _limit_grants(resource, devices, max_grants)
-    # If a device has no NUMA node, the kubelet could not combine it with those that have one (kubelet-contract.md §4).
-    has_topology = resource.tokens is None and all(health.device.numa for health in devices)
-    listed = tuple(
-        ListedDevice(grant.id, grant.healthy, grant.devices[0].device.numa if has_topology else ()) for grant in grants
-    )
+    if resource.tokens is not None:
+        offer = _build_pool_offer(resource, tuple(devices), max_grants)
+        return previous if previous is not None and previous == offer else offer
+    if previous is None or (previous.resource is not resource and previous.resource != resource):
+        previous = ResourceOffer(resource)
+    listed, omission = tuple(devices), ""
+    replaced = find_replacement(previous.devices, listed)
+    max_bytes = _count_list_bytes(previous, listed, replaced)
+    if _count_entries(resource, listed) > max_grants or max_bytes > MAX_LIST_BYTES:
+        fitting, cause = _find_fitting(resource, listed, max_grants)
+        omission = f"{len(devices) - fitting} of {len(devices)} devices are not listed: {cause}"
+        listed = listed[:fitting]
+        replaced = find_replacement(previous.devices, listed)
+        max_bytes = _count_list_bytes(previous, listed, replaced)
+    offer = _replace_devices(previous, listed, replaced, max_bytes) if replaced else previous
+    if offer.omission == omission:
+        return offer
+    return replace(offer, omitted=len(devices) - len(listed), omission=omission)
+
+
+def _count_list_bytes(previous: ResourceOffer, devices: tuple[DeviceHealth, ...], replaced: Replacement) -> int:
+    """Return the maximum size of the list of other devices than those of an offer."""
+    old = previous.devices[replaced.start : replaced.old_stop]
+    new = devices[replaced.start : replaced.new_stop]
+    return previous.max_bytes + _count_bytes(previous.resource, new) - _count_bytes(previous.resource, old)
+
+
+def _replace_devices(
+    previous: ResourceOffer, devices: tuple[DeviceHealth, ...], replaced: Replacement, max_bytes: int
+) -> ResourceOffer:
+    """Return an offer with other devices; ``max_bytes`` is the maximum size of their list."""
+    resource = previous.resource
+    old = previous.devices[replaced.start : replaced.old_stop]
+    new = devices[replaced.start : replaced.new_stop]
+    start = _count_entries(resource, devices[: replaced.start])
+    stop = start + _count_entries(resource, old)
+    removed, added = previous.entries[start:stop], _build_grants(resource, new)
+    entries = (*previous.entries[:start], *added, *previous.entries[stop:])
+    numa = Counter(previous.numa)
+    numa.subtract(health.device.numa for health in old)
+    numa.update(health.device.numa for health in new)
     offer = ResourceOffer(
-        resource=resource,
-        grants={grant.id: grant for grant in grants},
-        listed=listed,
-        options=_options(resource, listed),
-        omitted=omitted,
-        omission=omission,
+        resource,
+        dict(zip(map(_get_id, entries), entries, strict=True)),
+        entries,
+        devices,
+        healthy=previous.healthy + _count_healthy(added) - _count_healthy(removed),
+        healthy_devices=previous.healthy_devices
+        + sum(health.verdict.healthy for health in new)
+        - sum(health.verdict.healthy for health in old),
+        max_bytes=max_bytes,
+        numa={nodes: count for nodes, count in numa.items() if count},
+        omitted=previous.omitted,
+        omission=previous.omission,
     )
     if not offer.options.get_preferred_allocation_available:
         return offer
-    return replace(offer, groups=_groups(resource, grants), positions=_positions(resource, grants))
+    if not previous.options.get_preferred_allocation_available:
+        return replace(offer, groups=_groups(resource, entries), positions=_positions(resource, entries))
+    ids = [grant.id for grant in removed]
+    return replace(
+        offer,
+        groups=_replace_items(previous.groups, ids, _groups(resource, added)),
+        positions=_replace_items(previous.positions, ids, _positions(resource, added)),
+    )
 
 
-def _options(resource: Resource, listed: Sequence[ListedDevice]) -> PluginOptions:
-    preference = resource.preference
-    has_preference = preference.policy is not Preference.NONE
-    if not preference.is_explicit:
-        # Without an explicit preferredAllocation, enable the call only if devices span several NUMA nodes.
-        has_preference = len({device.numa for device in listed}) > 1
-    return PluginOptions(resource.distinct or has_preference, resource.pre_start is not None)
+def _replace_items(
+    items: Mapping[str, ValueT], removed: Iterable[str], added: Mapping[str, ValueT]
+) -> dict[str, ValueT]:
+    """Return a mapping without some keys, and with others."""
+    replaced = dict(items)
+    for key in removed:
+        replaced.pop(key, None)
+    return {**replaced, **added}
+
+
+def _count_healthy(grants: Iterable[Grant]) -> int:
+    return sum(grant.healthy for grant in grants)
 
 
 def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str, ...]]:
@@ -169,9 +294,14 @@ def _position(by: Template | None, grant: Grant) -> float | None:
         return None
 
 
+@lru_cache(maxsize=1024)
+def _join_nodes(nodes: tuple[int, ...]) -> str:
+    return ",".join(map(str, nodes))
+
+
 def _group(by: Template | None, device: Device) -> str:
     if by is None:
-        return ",".join(map(str, device.numa))
+        return _join_nodes(device.numa)
     try:
         return by.render(distinct_values(device.attributes))
     except RenderError:
@@ -179,46 +309,63 @@ def _group(by: Template | None, device: Device) -> str:
         return ""
 
 
-def _limit_grants(
-    resource: Resource, devices: Sequence[DeviceHealth], max_grants: int
-) -> tuple[tuple[Grant, ...], int, str]:
-    """Return the grants that are listed, the number of omitted devices or tokens, and why they are omitted."""
-    if resource.tokens is not None:
-        tokens = min(resource.tokens, max_grants)
-        omitted = resource.tokens - tokens if devices else 0
-        reason = f"{omitted} of {resource.tokens} tokens are not listed: {_TOO_MANY}" if omitted else ""
-        return tuple(_token_grants(resource, devices, tokens)), omitted, reason
-    grants: list[Grant] = []
-    size = 0
-    for number, health in enumerate(devices):
-        count = health.device.slices if resource.slices is not None else resource.replicas
-        size += count * _max_entry_bytes(health.device)
-        if len(grants) + count > max_grants or size > MAX_LIST_BYTES:
-            omitted = len(devices) - number
-            cause = _TOO_MANY if len(grants) + count > max_grants else _TOO_LARGE
-            return tuple(grants), omitted, f"{omitted} of {len(devices)} devices are not listed: {cause}"
-        grants += _device_grants(resource, health)
-    return tuple(grants), 0, ""
+def _find_fitting(resource: Resource, devices: Sequence[DeviceHealth], max_grants: int) -> tuple[int, str]:
+    """Return how many devices of a list that exceeds a limit fit, and which limit it exceeds."""
+    number = size = 0
+    for fitting, health in enumerate(devices):
+        number += _count_entries(resource, (health,))
+        size += _count_bytes(resource, (health,))
+        if number > max_grants:
+            return fitting, _TOO_MANY
+        if size > MAX_LIST_BYTES:
+            return fitting, _TOO_LARGE
+    return len(devices), ""
+
+
+def _count_entries(resource: Resource, devices: Sequence[DeviceHealth]) -> int:
+    """Return the number of grants of devices."""
+    if resource.slices is None:
+        return resource.replicas * len(devices)
+    slices: int = sum(map(_get_slices, devices))
+    return slices
+
+
+def _count_bytes(resource: Resource, devices: Iterable[DeviceHealth]) -> int:
+    """Return the maximum size of the entries of devices in the list."""
+    if resource.slices is not None:
+        return sum(health.device.slices * _max_entry_bytes(health.device) for health in devices)
+    return resource.replicas * sum(_max_entry_bytes(health.device) for health in devices)
 
 
 def _max_entry_bytes(device: Device) -> int:
     """Return the maximum size of the entry of a grant in the list (protobuf, ``Device`` of v1beta1)."""
+    return _ENTRY_BYTES + len(device.id.encode()) + _SUFFIX_BYTES + _count_topology_bytes(device.numa)
+
+
+@lru_cache(maxsize=1024)
+def _count_topology_bytes(numa: tuple[int, ...]) -> int:
     # A NUMA node is a message with a tag and a number in groups of seven bits.
-    topology = 4 + sum(3 + (node.bit_length() + 6) // 7 for node in device.numa) if device.numa else 0
-    return _ENTRY_BYTES + len(device.id.encode()) + _SUFFIX_BYTES + topology
+    return 4 + sum(3 + (node.bit_length() + 6) // 7 for node in numa) if numa else 0
 
 
-def _device_grants(resource: Resource, health: DeviceHealth) -> Iterator[Grant]:
-    device, verdict = health.device, health.verdict
+def _build_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> list[Grant]:
+    """Return the grants of devices."""
     if resource.slices is not None:
-        first = _index(device) * device.slices
-        for number in range(device.slices):
-            yield Grant(slice_id(device.id, number), (health,), verdict.healthy, verdict.reason, slice=first + number)
-    elif resource.replicas == 1:
-        yield Grant(device.id, (health,), verdict.healthy, verdict.reason)
-    else:
-        for number in range(resource.replicas):
-            yield Grant(replica_id(device.id, number), (health,), verdict.healthy, verdict.reason)
+        return [
+            Grant(slice_id(health.device.id, number), shared, healthy, reason, slice=first + number)
+            for health in devices
+            for shared, healthy, reason in [((health,), health.verdict.healthy, health.verdict.reason)]
+            for first in [_index(health.device) * health.device.slices]
+            for number in range(health.device.slices)
+        ]
+    if resource.replicas == 1:
+        return [Grant(health.device.id, (health,), health.verdict.healthy, health.verdict.reason) for health in devices]
+    return [
+        Grant(replica_id(health.device.id, number), shared, health.verdict.healthy, health.verdict.reason)
+        for health in devices
+        for shared in [(health,)]
+        for number in range(resource.replicas)
+    ]
 
 
 def _index(device: Device) -> int:
@@ -227,14 +374,26 @@ def _index(device: Device) -> int:
     return int(index[0]) if len(index) == 1 else 0
 
 
-def _token_grants(resource: Resource, devices: Sequence[DeviceHealth], tokens: int) -> Iterator[Grant]:
-    pool = tuple(devices)
+def _build_pool_offer(resource: Resource, pool: tuple[DeviceHealth, ...], max_grants: int) -> ResourceOffer:
+    """Return the offer of a pool of tokens."""
     if not pool:
-        return
-    healthy = any(health.verdict.healthy for health in pool)
-    reason = "" if healthy else _unhealthy_pool_reason(pool)
-    for token in token_ids(resource.name, tokens):
-        yield Grant(token, pool, healthy, reason)
+        return ResourceOffer(resource)
+    total = resource.tokens or 0
+    tokens = min(total, max_grants)
+    omitted = total - tokens
+    healthy_devices = sum(health.verdict.healthy for health in pool)
+    reason = "" if healthy_devices else _unhealthy_pool_reason(pool)
+    entries = tuple([Grant(token, pool, bool(healthy_devices), reason) for token in token_ids(resource.name, tokens)])
+    return ResourceOffer(
+        resource,
+        {grant.id: grant for grant in entries},
+        entries,
+        pool,
+        healthy=len(entries) if healthy_devices else 0,
+        healthy_devices=healthy_devices if entries else 0,
+        omitted=omitted,
+        omission=f"{omitted} of {total} tokens are not listed: {_TOO_MANY}" if omitted else "",
+    )
 
 
 def _unhealthy_pool_reason(pool: Sequence[DeviceHealth]) -> str:

@@ -29,7 +29,7 @@ class ResourceState(Struct, frozen=True):
 
     @property
     def listed(self) -> tuple[ListedDevice, ...]:
-        """The device list for the kubelet; equal if nothing changed."""
+        """The devices of the list for the kubelet."""
         return self.offer.listed
 
     @property

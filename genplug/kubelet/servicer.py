@@ -14,7 +14,7 @@ import grpc
 
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
-from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
+from genplug.allocation.results import PluginOptions, ProgramRun
 from genplug.kubelet import prestart_runner, wire
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
@@ -34,7 +34,7 @@ class ResourceBackend(Protocol):
     """One consistent state of a resource, as its endpoint needs it."""
 
     @property
-    def listed(self) -> tuple[ListedDevice, ...]:
+    def device_list(self) -> wire.DeviceList:
         """The device list for the kubelet; equal if nothing changed."""
         ...
 
@@ -106,11 +106,11 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
 
     async def _list_and_watch(self, _request: bytes, _context: Context) -> AsyncIterator[bytes]:
         self._on_stream(StreamOpened())
-        sent: tuple[ListedDevice, ...] | None = None
+        sent: wire.DeviceList | None = None
         budget = LIST_BUDGET
         try:
             while not self._closing.is_set():
-                changed, listed = self._backend.changed, self._backend.value.listed
+                changed, listed = self._backend.changed, self._backend.value.device_list
                 now = time.monotonic()
                 if listed == sent:
                     await _wait_first(self._closing.wait(), changed.wait())
@@ -118,8 +118,8 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
                     await _wait_first(self._closing.wait(), changed.wait(), asyncio.sleep(due - now))
                 else:
                     budget, sent = budget if sent is None else budget.take(now), listed
-                    yield wire.encode_list(listed)
-                    self._report(ListSent(self._resource, len(listed), sum(device.healthy for device in listed)))
+                    yield listed.message
+                    self._report(ListSent(self._resource, len(listed.parts), listed.healthy))
         finally:
             self._on_stream(StreamClosed())
 

@@ -1,11 +1,13 @@
 """Encode values as v1beta1 messages.
 
 The encoding of a repeated field is the concatenation of the encodings of its elements. Each device is therefore encoded
-once and cached, and a list of 10 000 devices is a join of cached bytes.
+when it changes, and a list of 10 000 devices is a join of its parts.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.results import ListedDevice, PluginOptions
@@ -13,9 +15,28 @@ from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import API_VERSION, HEALTHY, UNHEALTHY
 
 
-def encode_list(devices: Iterable[ListedDevice]) -> bytes:
-    """Return a ``ListAndWatchResponse`` with these devices, in this order."""
-    return b"".join(map(_encode_device, devices))
+class DeviceList(Struct, frozen=True):
+    """An encoded device list. ``parts`` has the encoding of each device, ``healthy`` the number of healthy devices."""
+
+    parts: tuple[bytes, ...] = ()
+    healthy: int = 0
+
+    @property
+    def message(self) -> bytes:
+        """The ``ListAndWatchResponse`` with the devices, in their order."""
+        return b"".join(self.parts)
+
+    def replace(self, start: int, stop: int, devices: Iterable[ListedDevice], healthy: int) -> "DeviceList":
+        """Return the list with other devices from ``start`` to ``stop``, of which ``healthy`` devices are healthy."""
+        return replace(
+            self, parts=(*self.parts[:start], *map(_encode_device, devices), *self.parts[stop:]), healthy=healthy
+        )
+
+
+def encode_list(devices: Iterable[ListedDevice]) -> DeviceList:
+    """Return a list of devices, in this order."""
+    listed = tuple(devices)
+    return DeviceList().replace(0, 0, listed, sum(device.healthy for device in listed))
 
 
 def encode_allocate_response(containers: Iterable[ContainerEdits]) -> bytes:
@@ -53,8 +74,8 @@ def _build_options(options: PluginOptions) -> pb.DevicePluginOptions:
     )
 
 
-@lru_cache(maxsize=1 << 16)
 def _encode_device(listed: ListedDevice) -> bytes:
+    """Return the part of a ``ListAndWatchResponse`` for a device."""
     device = pb.Device(ID=listed.id, health=HEALTHY if listed.healthy else UNHEALTHY)
     for node in listed.numa:
         device.topology.nodes.add(ID=node)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from genplug.allocation.offer import Grant, ResourceOffer
+from genplug.allocation.offer import Grant, OfferChange
 
 MAX_ENTRIES = 2048
 """Devices with an entry. A further device replaces the device that has not changed for the longest time."""
@@ -73,20 +73,18 @@ class HealthHistory:
         """Return a copy of the entries. Any thread may call this."""
         return self._entries.copy()
 
-    def record(self, previous: ResourceOffer | None, current: ResourceOffer, now: float | None = None) -> None:
+    def record(self, change: OfferChange, now: float | None = None) -> None:
         """Record which devices of a resource have another health than in its previous offer; ``now`` is monotonic."""
         # A device without an entry that is in the list for the first time needs none, because it has no earlier health.
-        if previous is None and not self._entries:
+        if change.previous is None and not self._entries:
             return
         now = time.monotonic() if now is None else now
-        name, grants = current.resource.name, previous.grants if previous is not None else {}
+        name = change.current.resource.name
         changes: list[tuple[DeviceKey, Grant | None, bool | None]] = [
-            ((name, grant_id), grants[grant_id], None) for grant_id in grants.keys() - current.grants.keys()
+            ((name, grant_id), grant, None) for grant_id, grant in change.before.items() if grant_id not in change.after
         ]
-        for grant in current.grants.values():
-            before, key = grants.get(grant.id), (name, grant.id)
-            if before is grant:
-                continue
+        for grant in change.after.values():
+            before, key = change.before.get(grant.id), (name, grant.id)
             if (before is not None and before.healthy != grant.healthy) or (before is None and key in self._entries):
                 changes.append((key, before, grant.healthy))
         # More entries would only replace each other.

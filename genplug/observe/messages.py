@@ -1,8 +1,8 @@
 """Texts of log events, and the decision which changes of devices, offers, endpoints and probes are logged. No state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from genplug.allocation.offer import ResourceOffer
+from genplug.allocation.offer import OfferChange
 from genplug.hardware.inventory import Inventory
 from genplug.health.status import KernelLogGap, MonitorEvent, PoolExhausted, ProbeError, ProbeWarning, WorkerStartFailed
 from genplug.health.verdict import DeviceHealth, HealthSnapshot
@@ -19,6 +19,7 @@ from genplug.kubelet.reports import (
 from genplug.observe.events import Event, EventLog
 from genplug.observe.stalls import describe_stalls
 from genplug.observe.text import describe_exhausted_pool, describe_pool, join_names
+from genplug.spec.replacement import find_replacement
 
 MAX_LINES = 20
 """The number of devices of a resource that are logged at once; the others are counted in a line."""
@@ -51,10 +52,15 @@ def log_report(event_log: EventLog, report: Report) -> None:
 def log_device_changes(event_log: EventLog, previous: HealthSnapshot | None, current: HealthSnapshot) -> None:
     """Log the devices that were added, were removed, or have another health."""
     for resource, devices in current.devices.items():
-        known = {health.device.id: health for health in previous.devices.get(resource, ())} if previous else {}
         # After the first scan of a resource, only unhealthy devices are logged.
         is_first = previous is None or resource not in previous.devices
-        changes = _list_device_changes(resource, known, devices, is_first=is_first)
+        old = previous.devices[resource] if previous is not None and not is_first else ()
+        if old is devices:
+            continue
+        replaced = find_replacement(old, devices)
+        known = {health.device.id: health for health in old[replaced.start : replaced.old_stop]}
+        new = devices[replaced.start : replaced.new_stop]
+        changes = _list_device_changes(resource, known, new, is_first=is_first)
         for event, text, device in changes[:MAX_LINES]:
             event_log.emit(event, text, resource=resource, device=device)
         if len(changes) > MAX_LINES:
@@ -62,29 +68,26 @@ def log_device_changes(event_log: EventLog, previous: HealthSnapshot | None, cur
             event_log.emit(Event.DEVICES_CHANGED, text, resource=resource)
 
 
-def log_offer_change(
-    event_log: EventLog, previous: ResourceOffer | None, current: ResourceOffer, notes: Sequence[str]
-) -> None:
+def log_offer_change(event_log: EventLog, change: OfferChange, notes: Callable[[], Sequence[str]]) -> None:
     """Log the numbers of devices of a resource if its list has changed, with reasons if the list is empty.
 
-    Log also why devices are not listed because of a limit.
+    ``notes`` returns the reasons. Log also why devices are not listed because of a limit.
     """
-    if current.omission and (previous is None or previous.omission != current.omission):
-        text = f"{current.resource.name}: {current.omission}"
-        event_log.emit(Event.LIST_LIMITED, text, resource=current.resource.name, omitted=current.omitted)
-    if previous is not None and previous.listed == current.listed:
-        return
+    previous, current = change.previous, change.current
     name = current.resource.name
-    healthy = sum(device.healthy for device in current.listed)
-    unhealthy = len(current.listed) - healthy
+    if current.omission and (previous is None or previous.omission != current.omission):
+        event_log.emit(Event.LIST_LIMITED, f"{name}: {current.omission}", resource=name, omitted=current.omitted)
+    if not change.is_list_changed:
+        return
+    healthy, unhealthy = current.healthy, len(current.entries) - current.healthy
     text = f"{name}: {healthy} healthy" + (f", {unhealthy} unhealthy" if unhealthy else "")
     if previous is not None:
-        text += f" (previously {sum(device.healthy for device in previous.listed)} healthy)"
+        text += f" (previously {previous.healthy} healthy)"
     expected = current.resource.expected
     if expected is not None and current.healthy_devices < expected:
         text += f"; {current.healthy_devices} of {expected} expected devices are healthy"
-    if not current.listed:
-        text += "".join(f"; {note}" for note in notes[:_MAX_NOTES])
+    if not current.entries:
+        text += "".join(f"; {note}" for note in notes()[:_MAX_NOTES])
     event_log.emit(Event.DEVICES_CHANGED, text, resource=name, healthy=healthy, unhealthy=unhealthy)
 
 

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from genplug.allocation.offer import Grant, ResourceOffer
+from genplug.allocation.offer import Grant, OfferChange, ResourceOffer
 from genplug.hardware.inventory import CandidateOutcome, Inventory
 from genplug.health.verdict import HealthSnapshot
 from genplug.kubelet.reports import EndpointStatus
@@ -49,28 +49,28 @@ def build_refusal(message: str) -> Refusal:
     return Refusal(time.time(), message)
 
 
-def build_list_change(previous: ResourceOffer | None, current: ResourceOffer) -> ListChange:
+def build_list_change(change: OfferChange) -> ListChange:
     """Return the change between two offers of a resource that happened now."""
-    return ListChange(time.time(), "; ".join(_describe_list_change(previous, current)))
+    return ListChange(time.time(), "; ".join(_describe_list_change(change)))
 
 
-def _describe_list_change(previous: ResourceOffer | None, current: ResourceOffer) -> Iterator[str]:
+def _describe_list_change(change: OfferChange) -> Iterator[str]:
     """Yield what differs between two device lists, the most important difference first."""
-    if previous is None:
-        healthy = sum(grant.healthy for grant in current.grants.values())
-        yield f"first list: {healthy} healthy, {len(current.grants) - healthy} unhealthy"
+    current = change.current
+    if change.previous is None:
+        yield f"first list: {current.healthy} healthy, {len(current.entries) - current.healthy} unhealthy"
         return
     unhealthy: dict[str, list[str]] = {}
     recovered, added = [], []
-    for grant in current.grants.values():
-        known = previous.grants.get(grant.id)
+    for grant in change.after.values():
+        known = change.before.get(grant.id)
         if not grant.healthy and (known is None or known.healthy):
             unhealthy.setdefault(similarity_key(grant.reason), []).append(grant.id)
         elif known is None:
             added.append(grant.id)
         elif grant.healthy and not known.healthy:
             recovered.append(grant.id)
-    removed = [id_ for id_ in previous.grants if id_ not in current.grants]
+    removed = [id_ for id_ in change.before if id_ not in change.after]
     for ids in unhealthy.values():
         yield f"{join_names(ids)}: unhealthy: {current.grants[ids[0]].reason}"
     for ids, what in ((removed, "removed"), (recovered, "healthy again"), (added, "added")):

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
+from genplug.kubelet.wire import encode_list
 
 
 class OneDevice:
     """A resource backend that lists the healthy device ``device_id``; every call of it is an internal error."""
 
     def __init__(self, device_id: str, options: PluginOptions = PluginOptions()) -> None:  # noqa: B008 - frozen
-        self.listed = (ListedDevice(device_id, healthy=True),)
+        self.device_list = encode_list([ListedDevice(device_id, healthy=True)])
         self._options = options
 
     @property

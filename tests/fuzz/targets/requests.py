@@ -26,6 +26,7 @@ from genplug.kubelet.endpoint import _SERVER_OPTIONS
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.reports import InternalErrorCaught, Report
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
+from genplug.kubelet.wire import DeviceList, encode_list
 from tests.fuzz.scratch import scratch_directory
 from tests.fuzz.target import Target
 from tests.support.allocation import mark_healthy, mark_unhealthy
@@ -78,6 +79,10 @@ class _Backend:
     @property
     def listed(self) -> tuple[ListedDevice, ...]:
         return self._state.listed
+
+    @property
+    def device_list(self) -> DeviceList:
+        return encode_list(self._state.listed)
 
     @property
     def options(self) -> PluginOptions:

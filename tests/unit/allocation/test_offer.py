@@ -1,18 +1,26 @@
 """Offers: the devices that a resource lists, once, as replicas or slices, or as a pool of tokens."""
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from genplug.allocation.offer import build_offer, count_grants, share_grants
+from genplug.agent.device_lists import encode_offer
+from genplug.allocation.offer import ResourceOffer, build_offer, compare_offers, count_grants, share_grants
 from genplug.allocation.results import ListedDevice
 from genplug.hardware.inventory import Device
-from genplug.health.verdict import DeviceHealth
+from genplug.health.verdict import DeviceHealth, Verdict
 from genplug.kubelet import wire
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.spec.limits import MAX_LIST_BYTES
 from genplug.spec.model import Preference, PreferenceSpec, PreStartSpec, Resource
 from genplug.spec.template import Template
 from tests.support.allocation import DeviceTree, build_resource, mark_healthy, mark_unhealthy, offer_devices
-from tests.support.hardware import LOCATION
+from tests.support.hardware import LOCATION, NAME
+from tests.support.work import count_lines
 
 SLICED = replace(build_resource(), slices=Template.parse("${attr.n}"))
 """Each device has the number of slices that its attribute ``slices`` states."""
@@ -26,12 +34,6 @@ def test_device_is_listed_once_with_its_health(tree: DeviceTree) -> None:
     assert offer.listed == (ListedDevice("x2", healthy=True), ListedDevice("x10", healthy=False))
     assert offer.grants["x10"].reason == "/dev/x10 is gone"
     assert offer.grants["x2"].devices == mark_healthy(x2)
-
-
-def test_options_of_an_offer_are_built_once(tree: DeviceTree) -> None:
-    offer = offer_devices(build_resource(), *tree.make_healthy("x0", "x1"))
-    assert offer.options is offer.options
-    assert offer.mark_unhealthy({"x0": "in use"}).options is offer.options
 
 
 def test_replicas_share_the_health_of_their_device(tree: DeviceTree) -> None:
@@ -215,8 +217,8 @@ def test_list_is_limited_to_the_whole_devices_that_fit_into_a_message(tree: Devi
     assert offer.omission.startswith(
         f"{offer.omitted} of 64 devices are not listed: the list would be larger than 4 MiB"
     )
-    size = len(wire.encode_list(offer.listed))
-    unhealthy = len(wire.encode_list(replace(device, healthy=False) for device in offer.listed))
+    size = len(wire.encode_list(offer.listed).message)
+    unhealthy = len(wire.encode_list(replace(device, healthy=False) for device in offer.listed).message)
     assert 0.8 * MAX_LIST_BYTES < size <= unhealthy <= MAX_LIST_BYTES
     # The same devices are listed each time, the first of them.
     assert build_offer(build_resource(replicas=1000), devices).listed == offer.listed
@@ -239,7 +241,7 @@ def test_list_may_be_as_large_as_the_limit(tree: DeviceTree, numa: tuple[int, ..
         for length in (longest, longest + 1)
     )
     assert (len(fits.listed), fits.omitted, fits.omission) == (1024, 0, "")
-    assert len(wire.encode_list(replace(device, healthy=False) for device in fits.listed)) <= MAX_LIST_BYTES
+    assert len(wire.encode_list(replace(device, healthy=False) for device in fits.listed).message) <= MAX_LIST_BYTES
     assert (len(exceeds.listed), exceeds.omitted) == (0, 1)
     assert exceeds.omission.startswith("1 of 1 devices are not listed: the list would be larger than 4 MiB")
 
@@ -329,7 +331,7 @@ def test_grants_can_be_marked_as_unhealthy_with_an_additional_reason(tree: Devic
     ]
     # Everything else is the same.
     assert list(marked.grants) == list(offer.grants)
-    assert replace(marked, grants=offer.grants, listed=offer.listed) == offer
+    assert replace(marked, grants=offer.grants, entries=offer.entries, healthy=2) == offer
     assert [grant.devices for grant in marked.grants.values()] == [grant.devices for grant in offer.grants.values()]
 
 
@@ -337,3 +339,103 @@ def test_pre_start_is_required_by_its_key(tree: DeviceTree) -> None:
     pre_start = PreStartSpec(LOCATION, (Template.parse("/bin/reset"),), 5)
     for spec, is_required in ((build_resource(), False), (replace(build_resource(), pre_start=pre_start), True)):
         assert offer_devices(spec, *tree.make_healthy("x0")).options.pre_start_required is is_required
+
+
+BY_INDEX = PreferenceSpec(Preference.CONTIGUOUS, is_explicit=True)
+OFFERED = {
+    "device": build_resource(),
+    "replicas": build_resource(replicas=2),
+    "slices": SLICED,
+    "tokens": build_resource(tokens=3),
+    "contiguous": replace(build_resource(replicas=2), preference=BY_INDEX),
+    "distinct": replace(build_resource(replicas=2), distinct=True),
+}
+histories = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(0, 6), st.tuples(st.booleans(), st.sampled_from([(), (0,), (1,)])), max_size=5),
+        st.integers(0, 12),
+    ),
+    max_size=6,
+)
+"""The devices by number, each with its health and its NUMA nodes, and the maximum number of grants."""
+
+
+def make_health(number: int, healthy: bool, numa: tuple[int, ...]) -> DeviceHealth:  # noqa: FBT001 - a generated value
+    attributes = {"index": (str(number),)}
+    made = Device(f"x{number}", f"x{number}", NAME, LOCATION, (), (), (), attributes, numa, slices=1 + number % 3)
+    return DeviceHealth(made, Verdict(healthy, "" if healthy else "broken", 0))
+
+
+def list_devices(
+    devices: dict[int, tuple[bool, tuple[int, ...]]], make: Callable[..., DeviceHealth]
+) -> tuple[DeviceHealth, ...]:
+    return tuple(make(number, *facts) for number, facts in sorted(devices.items()))
+
+
+@pytest.mark.parametrize("kind", OFFERED)
+@settings(deadline=None)
+@given(history=histories)
+def test_offer_made_of_the_previous_offer_equals_an_offer_of_all_devices(
+    kind: str, history: list[tuple[dict[int, tuple[bool, tuple[int, ...]]], int]]
+) -> None:
+    resource, keep_object = OFFERED[kind], cache(make_health)
+    offer: ResourceOffer | None = None
+    encoded: tuple[ResourceOffer, wire.DeviceList] | None = None
+    for devices, max_grants in history:
+        previous, offer = offer, build_offer(resource, list_devices(devices, keep_object), max_grants, offer)
+        assert offer == build_offer(resource, list_devices(devices, make_health), max_grants)
+        assert list(offer.grants) == [grant.id for grant in offer.entries]
+        assert offer.healthy == sum(grant.healthy for grant in offer.entries)
+        change = compare_offers(previous, offer)
+        assert change.is_list_changed == (previous is None or previous.listed != offer.listed)
+        known = previous.grants if previous is not None else {}
+        assert {**{id_: known[id_] for id_ in known.keys() - change.before.keys()}, **change.after} == offer.grants
+        encoded = (offer, encode_offer(offer, encoded))
+        assert encoded[1] == wire.encode_list(offer.listed)
+        assert pb.ListAndWatchResponse.FromString(encoded[1].message) == pb.ListAndWatchResponse(
+            devices=[
+                pb.Device(
+                    ID=device.id,
+                    health="Healthy" if device.healthy else "Unhealthy",
+                    topology=pb.TopologyInfo(nodes=[pb.NUMANode(ID=node) for node in device.numa])
+                    if device.numa
+                    else None,
+                )
+                for device in offer.listed
+            ]
+        )
+
+
+def count_change(resource: Resource, size: int) -> int:
+    """Return the lines that are executed for the offer and the list after a change of a device among ``size``."""
+    devices = [make_health(number, healthy=True, numa=(number % 2,)) for number in range(size)]
+    offer = build_offer(resource, devices)
+    encoded = encode_offer(offer)
+    devices[3] = make_health(3, healthy=False, numa=(1,))
+    del devices[5]
+
+    def change() -> None:
+        changed = build_offer(resource, devices, previous=offer)
+        assert compare_offers(offer, changed).is_list_changed
+        assert changed.options.get_preferred_allocation_available
+        encode_offer(changed, (offer, encoded))
+
+    return count_lines(change)[0]
+
+
+@pytest.mark.parametrize("kind", ["device", "replicas", "slices", "contiguous"])
+def test_work_of_a_change_does_not_grow_with_unchanged_devices(kind: str) -> None:
+    assert count_change(OFFERED[kind], 5_000) == count_change(OFFERED[kind], 20)
+
+
+def test_unchanged_devices_keep_the_offer_and_its_grants() -> None:
+    devices = [make_health(number, healthy=True, numa=()) for number in range(4)]
+    for resource in (OFFERED["device"], OFFERED["tokens"]):
+        offer = build_offer(resource, devices, 2)
+        assert build_offer(replace(resource), tuple(devices), 2, offer) is offer
+    offer = build_offer(OFFERED["device"], devices)
+    changed = build_offer(OFFERED["device"], [devices[0], *devices[2:]], previous=offer)
+    assert [offer.grants[grant.id] is grant for grant in changed.entries] == [True, True, True]
+    assert build_offer(replace(OFFERED["device"], replicas=2), devices, previous=offer).grants.keys() == {
+        f"x{number}-r{replica}" for number in range(4) for replica in range(2)
+    }

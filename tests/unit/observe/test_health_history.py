@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.allocation.offer import ResourceOffer
+from genplug.allocation.offer import ResourceOffer, compare_offers
 from genplug.hardware.inventory import Device
 from genplug.health.verdict import DeviceHealth, Verdict
 from genplug.observe.health_history import MAX_ENTRIES, HealthHistory, read_minutes
@@ -42,8 +42,8 @@ def read(history: HealthHistory, device: str, now: float, *, is_healthy: bool, s
 
 def test_device_that_never_changed_needs_no_entry() -> None:
     history = HealthHistory()
-    history.record(None, offer({"x0": True}), START)
-    history.record(offer({"x0": True}), offer({"x0": True, "x1": True}), START + 60)
+    history.record(compare_offers(None, offer({"x0": True})), START)
+    history.record(compare_offers(offer({"x0": True}), offer({"x0": True, "x1": True})), START + 60)
     assert not history.entries()
     assert read(history, "x0", START + 150, is_healthy=True) == "hhh"
     assert read(history, "x0", START + 3 * 3600, is_healthy=True) == 60 * "h"
@@ -52,8 +52,8 @@ def test_device_that_never_changed_needs_no_entry() -> None:
 def test_minutes_have_the_health_before_and_after_a_change() -> None:
     history = HealthHistory()
     healthy, unhealthy = offer({"x0": True}), offer({"x0": False})
-    history.record(healthy, unhealthy, START + 130)
-    history.record(unhealthy, healthy, START + 250)
+    history.record(compare_offers(healthy, unhealthy), START + 130)
+    history.record(compare_offers(unhealthy, healthy), START + 250)
     assert read(history, "x0", START + 310, is_healthy=True) == "hhbubh"
     assert read(history, "x0", START + 310 + 56 * 60, is_healthy=True) == "bub" + 57 * "h"
     assert read(history, "x0", START + 310 + 60 * 60, is_healthy=True) == 60 * "h"
@@ -62,16 +62,16 @@ def test_minutes_have_the_health_before_and_after_a_change() -> None:
 def test_device_is_unknown_while_it_is_not_in_the_list() -> None:
     history = HealthHistory()
     present, absent = offer({"x0": True, "x1": True}), offer({"x1": True})
-    history.record(present, absent, START + 70)
-    history.record(absent, present, START + 310)
+    history.record(compare_offers(present, absent), START + 70)
+    history.record(compare_offers(absent, present), START + 310)
     assert read(history, "x0", START + 370, is_healthy=True) == "hh---hh"
     assert read(history, "x1", START + 370, is_healthy=True) == "hhhhhhh"
 
 
 def test_device_that_changed_earlier_than_an_hour_ago_has_no_entry() -> None:
     history = HealthHistory()
-    history.record(offer({"x0": True}), offer({"x0": False}), START)
-    history.record(offer({"x1": True}), offer({"x1": False}), START + 3700)
+    history.record(compare_offers(offer({"x0": True}), offer({"x0": False})), START)
+    history.record(compare_offers(offer({"x1": True}), offer({"x1": False})), START + 3700)
     assert history.entries().keys() == {(NAME, "x1")}
 
 
@@ -82,8 +82,8 @@ def test_entries_and_their_memory_are_bounded() -> None:
     tracemalloc.start()
     try:
         for second in range(0, 180, 60):
-            history.record(healthy, unhealthy, START + second)
-            history.record(unhealthy, healthy, START + second + 30)
+            history.record(compare_offers(healthy, unhealthy), START + second)
+            history.record(compare_offers(unhealthy, healthy), START + second + 30)
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -106,7 +106,7 @@ def test_minutes_agree_with_the_health_of_each_second(steps: Sequence[tuple[int,
             seconds.setdefault(second // 60, set()).update(() if health is None else (health,))
         now += duration
         lists = [offer({} if present is None else {"x0": present}) for present in (health, following)]
-        history.record(lists[0], lists[1], float(now))
+        history.record(compare_offers(lists[0], lists[1]), float(now))
         health = following
     seconds.setdefault(now // 60, set()).update({True})
     expected = {frozenset({True}): "h", frozenset({False}): "u", frozenset({True, False}): "b", frozenset(): "-"}

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from msgspec.structs import replace
 
-from genplug.allocation.offer import build_offer
+from genplug.allocation.offer import build_offer, compare_offers
 from genplug.hardware.inventory import (
     CandidateOutcome,
     Device,
@@ -156,10 +156,12 @@ def test_many_changes_of_a_resource_are_counted_in_a_line() -> None:
 def test_changed_list_is_logged_with_its_numbers() -> None:
     previous = build_offer(RESOURCE, (health("x0"), health("x1")))
     current = build_offer(RESOURCE, (health("x0"), health("x1", GONE)))
-    (event,) = record(lambda event_log: log_offer_change(event_log, previous, current, ("a note",)))
+    (event,) = record(
+        lambda event_log: log_offer_change(event_log, compare_offers(previous, current), lambda: ("a note",))
+    )
     assert event.text == "a.io/x: 1 healthy, 1 unhealthy (previously 2 healthy)"
     assert event.facts == {"resource": X, "healthy": 1, "unhealthy": 1}
-    assert lines(lambda event_log: log_offer_change(event_log, current, current, ())) == []
+    assert lines(lambda event_log: log_offer_change(event_log, compare_offers(current, current), tuple)) == []
 
 
 def test_empty_list_is_logged_with_reasons() -> None:
@@ -170,7 +172,7 @@ def test_empty_list_is_logged_with_reasons() -> None:
     )
     notes = collect_notes(inventory)[X]
     empty = build_offer(RESOURCE, ())
-    assert lines(lambda event_log: log_offer_change(event_log, None, empty, notes)) == [
+    assert lines(lambda event_log: log_offer_change(event_log, compare_offers(None, empty), lambda: notes)) == [
         "devices_changed: a.io/x: 0 healthy; nothing matches /dev/y* (genplug.yaml:5:7); /dev/x9: excluded by '/dev/x9'"
     ]
 
