@@ -7,10 +7,8 @@ and the functions for tables and messages also keep a newline in a name from loo
 import io
 import os
 import re
-import shutil
 import stat
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -149,8 +147,11 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width:
 
 def table_width() -> int:
     """Return the columns that a table may use: those of the terminal, at most :data:`MAX_TABLE_WIDTH`."""
-    columns = shutil.get_terminal_size((MAX_TABLE_WIDTH, 24)).columns if sys.stdout.isatty() else MAX_TABLE_WIDTH
-    return min(columns, MAX_TABLE_WIDTH)
+    if not sys.stdout.isatty():
+        return MAX_TABLE_WIDTH
+    import shutil  # noqa: PLC0415 - only a terminal needs it
+
+    return min(shutil.get_terminal_size((MAX_TABLE_WIDTH, 24)).columns, MAX_TABLE_WIDTH)
 
 
 def wrap_line(text: str) -> str:
@@ -159,6 +160,8 @@ def wrap_line(text: str) -> str:
     if len(text) <= width:
         return text
     indent = " " * (len(text) - len(text.lstrip()))
+    import textwrap  # noqa: PLC0415 - only long lines need it
+
     lines = textwrap.wrap(
         text.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False
     )
@@ -289,6 +292,8 @@ def _format_row(cells: Sequence[Sequence[_Part]], widths: Sequence[int]) -> list
 def _wrap_part(part: _Part, width: int) -> list[_Part]:
     if len(part.text) <= width:
         return [part]
+    import textwrap  # noqa: PLC0415 - only long lines need it
+
     return [_Part(text, part.style) for text in textwrap.wrap(part.text, width, break_on_hyphens=False)]
 
 

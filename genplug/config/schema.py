@@ -3,7 +3,6 @@
 The schemas in ``schemas/`` describe the public format; ``genplug.config.decode`` checks what a schema cannot express.
 """
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -70,6 +69,8 @@ def check_values_schema(tree: MapNode, diagnostics: Diagnostics) -> None:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint with the known word that is closest to ``word``, or an empty string."""
     lowered = {known_word.lower(): known_word for known_word in sorted(known)}
+    import difflib  # noqa: PLC0415 - only errors need it
+
     found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f"did you mean {lowered[found[0]]!r}?" if found else ""
 

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -92,7 +91,7 @@ def new_socket_name(resource: str, directory: Path) -> str:
     Raises:
         PluginDirUnusableError: the path of the directory is too long for any socket.
     """
-    unique = f"{blake2b(resource.encode(), digest_size=4).hexdigest()}-{secrets.token_hex(4)}.sock"
+    unique = f"{blake2b(resource.encode(), digest_size=4).hexdigest()}-{os.urandom(4).hex()}.sock"
     room = MAX_SOCKET_PATH_BYTES - len(os.fsencode(directory)) - 1 - len(SOCKET_PREFIX) - len(unique) - 1
     if room < -1:
         raise PluginDirUnusableError(

@@ -4,7 +4,6 @@ It also runs on trees that violate the schema, so that a run reports everything:
 which the schema check has reported. The sibling modules decode the large parts of a resource.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +18,7 @@ from genplug.config.decode.values import ValueDecoder, entries, is_set, items, n
 from genplug.config.diagnostics import Budget, Diagnostics
 from genplug.config.merge import shared_defaults
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode, to_python
+from genplug.lean_imports import hide_openssl_digests
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.limits import MAX_TOKENS
 from genplug.spec.location import SourceLocation
@@ -26,6 +26,9 @@ from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec,
 from genplug.spec.names import RESOURCE, SLICE, resource_name_error
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template
+
+with hide_openssl_digests():
+    import hashlib
 
 _PRE_START_SECONDS = 20.0
 

@@ -1,0 +1,82 @@
+"""Imports without parts of libraries: what is left out in a context, and that nothing is left out after it."""
+
+import hashlib
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from genplug.lean_imports import hide_modules, hide_openssl_digests, postpone_patterns, replace_modules
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Give the name of a package that writes a line for each module of it that is run."""
+    monkeypatch.syspath_prepend(tmp_path)
+    directory = tmp_path / "leantest" / "inner"
+    directory.mkdir(parents=True)
+    (tmp_path / "leantest" / "__init__.py").write_text("")
+    (directory / "__init__.py").write_text("ran = True")
+    (directory / "part.py").write_text("ran = True")
+    yield "leantest.inner"
+    for name in [name for name in sys.modules if name.startswith("leantest")]:
+        del sys.modules[name]
+
+
+def test_hidden_module_cannot_be_imported_in_the_context_only(package: str) -> None:
+    with hide_modules(package), pytest.raises(ImportError):
+        importlib.import_module(package)
+    assert importlib.import_module(package).ran
+
+
+def test_module_that_is_imported_already_is_not_hidden(package: str) -> None:
+    importlib.import_module(package)
+    with hide_modules(package):
+        assert importlib.import_module(package).ran
+    assert package in sys.modules
+
+
+def test_replaced_package_is_not_run_and_keeps_its_modules(package: str) -> None:
+    with replace_modules(package):
+        assert importlib.import_module(f"{package}.part").ran
+        assert not hasattr(sys.modules[package], "ran")
+    assert importlib.import_module(package).ran
+
+
+def test_postponed_pattern_is_compiled_at_its_first_use() -> None:
+    with postpone_patterns():
+        pattern, invalid = re.compile("(a)b", re.IGNORECASE), re.compile("(")
+    assert type(re.compile("c")) is re.Pattern
+    assert (found := pattern.match("ABC")) is not None
+    assert found[1] == "A"
+    assert pattern.sub("-", "xab") == "x-"
+    assert pattern.pattern == "(a)b"
+    with pytest.raises(re.error, match="unterminated subpattern"):
+        invalid.match("")
+
+
+def test_digests_without_openssl_are_the_same() -> None:
+    script = (
+        "import sys; from genplug.lean_imports import hide_openssl_digests\n"
+        "with hide_openssl_digests(): import hashlib, hmac\n"
+        "assert '_hashlib' not in sys.modules\n"
+        "print(hashlib.sha256(b'a').hexdigest(), hashlib.blake2b(b'a', digest_size=4).hexdigest())\n"
+        "import _hashlib\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        hashlib.sha256(b"a").hexdigest(),
+        hashlib.blake2b(b"a", digest_size=4).hexdigest(),
+    ]
+    assert not done.stderr
+
+
+def test_digests_of_openssl_are_kept_if_python_has_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genplug.lean_imports._BUILTIN_DIGESTS", ("_no_such_digest",))
+    monkeypatch.delitem(sys.modules, "_hashlib", raising=False)
+    with hide_openssl_digests():
+        assert importlib.import_module("_hashlib")
