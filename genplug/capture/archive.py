@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
+from genplug.capture.errors import RootError
+
 if TYPE_CHECKING:
     from gzip import GzipFile
     from tarfile import TarFile, TarInfo
@@ -28,10 +30,6 @@ _MAX_READ_BYTES = 1 << 22
 """Bytes that are read at once: the archive itself states the length of the extended header of a member."""
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-class RootError(Exception):
-    """The value of ``--root`` or a similar option is neither a directory nor a valid archive. Exit code 2."""
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Collection, Sequence
 
 from genplug import __version__
-from genplug.capture.archive import RootError
-from genplug.cli.output import escape_output, ignore_closed_readers, print_message
+from genplug.capture.errors import RootError
+from genplug.cli.output import HelpFormatter, escape_output, ignore_closed_readers, print_message
 
 COMMANDS = {
     "run": "run the agent of this node, as the DaemonSet does",
@@ -50,12 +50,13 @@ def build_parser(configured: Collection[str]) -> argparse.ArgumentParser:
         prog="genplug",
         description="A Kubernetes device plugin that offers any hardware to pods, described by a YAML file.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"genplug {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Without ``prog``, argparse formats its usage to get the same text.
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="genplug")
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = commands.add_parser(name, help=summary, formatter_class=HelpFormatter)
         if name in configured:
             module = importlib.import_module(f"genplug.cli.{name}")
             module.configure(command)

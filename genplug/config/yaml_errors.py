@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import yaml
+from genplug.config.yaml_library import yaml
 
 
 class ParserDiagnostic(NamedTuple):

@@ -11,18 +11,15 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.config.diagnostics import Diagnostics, TooManyErrorsError
 from genplug.config.scalars import Scalar, resolve_scalar
 from genplug.config.yaml_errors import explain_yaml_error
-from genplug.lean_imports import postpone_patterns
+from genplug.config.yaml_library import yaml
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.limits import MAX_CONFIG_VALUES, MAX_DEPTH, MAX_FILE_BYTES
 from genplug.spec.location import SourceLocation
-
-# The parser in C uses none of the patterns of the package, which take 8 ms to compile.
-with postpone_patterns():
-    import yaml
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _Event: TypeAlias = Any

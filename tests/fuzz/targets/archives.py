@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genplug.capture.archive import KIND, MAX_BYTES, RootError, open_root
+from genplug.capture.archive import KIND, MAX_BYTES, open_root
+from genplug.capture.errors import RootError
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.file_tree import FileTree
 from genplug.hardware.host import Host

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from genplug.bundle.archive import pack_files
 from genplug.capture import archive as archives
+from genplug.capture.errors import RootError
 from genplug.cli.main import main
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
@@ -316,5 +317,5 @@ def test_archive_with_changed_bytes_is_unpacked_or_refused(changes: list[tuple[i
         try:
             with archives.open_root(str(path)) as root:
                 assert root.is_dir()
-        except archives.RootError as error:
+        except RootError as error:
             assert str(error).startswith(f"--root {path}: ")  # noqa: PT017 - both ends are right

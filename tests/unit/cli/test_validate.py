@@ -213,6 +213,17 @@ def test_valid_file_is_checked_without_large_modules(directory: Path) -> None:
     assert not heavy & set(modules.split())
 
 
+def test_valid_file_is_parsed_without_compiling_the_patterns_of_the_yaml_library(directory: Path) -> None:
+    (directory / "a.yaml").write_text(VALID)
+    script = (
+        "from genplug.cli.main import main; main(['validate', '-q', 'a.yaml'])\n"
+        "import yaml; print('search' in vars(yaml.reader.Reader.NON_PRINTABLE))\n"
+        "yaml.reader.Reader.NON_PRINTABLE.search('a'); print('search' in vars(yaml.reader.Reader.NON_PRINTABLE))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
 def list_imports_of_validate(directory: Path, source: str, resource: str = "") -> set[str]:
     """Validate a configuration in a new interpreter, and return the modules that this imports."""
     config = f"{resource}devices: [{{{source}glob: /dev/x*}}], allocate: {{env: {{X: '${{path}}'}}}}"
