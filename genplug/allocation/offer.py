@@ -6,6 +6,7 @@ Pure: devices with their health and a resource in, grants out.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from operator import attrgetter
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from genplug.hardware.inventory import Device
 from genplug.health.verdict import DeviceHealth
 from genplug.spec.limits import MAX_GRANTS, MAX_LIST_BYTES
 from genplug.spec.model import Preference, Resource
-from genplug.spec.replacement import Replacement, find_replacement
+from genplug.spec.replacement import Replacement, find_replacements, list_replaced
 from genplug.spec.template import RenderError, Template, distinct_values
 
 ValueT = TypeVar("ValueT")
@@ -134,12 +135,11 @@ class OfferChange(Struct, frozen=True):
 
 def compare_offers(previous: ResourceOffer | None, current: ResourceOffer) -> OfferChange:
     """Return the difference between two offers of a resource."""
-    old_entries = previous.entries if previous is not None else ()
-    replaced = find_replacement(old_entries, current.entries)
-    old, new = old_entries[replaced.start : replaced.old_stop], current.entries[replaced.start : replaced.new_stop]
     if previous is None:
-        is_list_changed = True
-    elif previous.has_topology == current.has_topology:
+        return OfferChange(None, current, {}, current.grants, is_list_changed=True)
+    replaced = find_replacements(previous.entries, current.entries)
+    old, new = list_replaced(previous.entries, current.entries, replaced)
+    if previous.has_topology == current.has_topology:
         is_list_changed = list(list_grants(previous, old)) != list(list_grants(current, new))
     else:
         is_list_changed = previous.listed != current.listed
@@ -191,13 +191,13 @@ def build_offer(
     if previous is None or (previous.resource is not resource and previous.resource != resource):
         previous = ResourceOffer(resource)
     listed, omission = tuple(devices), ""
-    replaced = find_replacement(previous.devices, listed)
+    replaced = find_replacements(previous.devices, listed)
     max_bytes = _count_list_bytes(previous, listed, replaced)
     if _count_entries(resource, listed) > max_grants or max_bytes > MAX_LIST_BYTES:
         fitting, cause = _find_fitting(resource, listed, max_grants)
         omission = f"{len(devices) - fitting} of {len(devices)} devices are not listed: {cause}"
         listed = listed[:fitting]
-        replaced = find_replacement(previous.devices, listed)
+        replaced = find_replacements(previous.devices, listed)
         max_bytes = _count_list_bytes(previous, listed, replaced)
     offer = _replace_devices(previous, listed, replaced, max_bytes) if replaced else previous
     if offer.omission == omission:
@@ -205,36 +205,42 @@ def build_offer(
     return replace(offer, omitted=len(devices) - len(listed), omission=omission)
 
 
-def _count_list_bytes(previous: ResourceOffer, devices: tuple[DeviceHealth, ...], replaced: Replacement) -> int:
+def _count_list_bytes(
+    previous: ResourceOffer, devices: tuple[DeviceHealth, ...], replaced: Sequence[Replacement]
+) -> int:
     """Return the maximum size of the list of other devices than those of an offer."""
-    old = previous.devices[replaced.start : replaced.old_stop]
-    new = devices[replaced.start : replaced.new_stop]
+    old, new = list_replaced(previous.devices, devices, replaced)
     return previous.max_bytes + _count_bytes(previous.resource, new) - _count_bytes(previous.resource, old)
 
 
 def _replace_devices(
-    previous: ResourceOffer, devices: tuple[DeviceHealth, ...], replaced: Replacement, max_bytes: int
+    previous: ResourceOffer, devices: tuple[DeviceHealth, ...], replaced: Sequence[Replacement], max_bytes: int
 ) -> ResourceOffer:
     """Return an offer with other devices; ``max_bytes`` is the maximum size of their list."""
-    resource = previous.resource
-    old = previous.devices[replaced.start : replaced.old_stop]
-    new = devices[replaced.start : replaced.new_stop]
-    start = _count_entries(resource, devices[: replaced.start])
-    stop = start + _count_entries(resource, old)
-    removed, added = previous.entries[start:stop], _build_grants(resource, new)
-    entries = (*previous.entries[:start], *added, *previous.entries[stop:])
+    resource, grants = previous.resource, list(previous.entries)
+    removed: list[Grant] = []
+    added: list[Grant] = []
+    positions = _list_positions(resource, previous.devices)
+    # From the end, so that the grants before a range are where they are in the previous offer.
+    for start, old_stop, new_stop in reversed(replaced):
+        first, last = positions[start], positions[old_stop]
+        new = _build_grants(resource, devices[start:new_stop])
+        removed += grants[first:last]
+        added += new
+        grants[first:last] = new
+    entries = tuple(grants)
+    old_devices, new_devices = list_replaced(previous.devices, devices, replaced)
     numa = Counter(previous.numa)
-    numa.subtract(health.device.numa for health in old)
-    numa.update(health.device.numa for health in new)
+    numa.subtract(health.device.numa for health in old_devices)
+    numa.update(health.device.numa for health in new_devices)
+    healthy_devices = _count_healthy_devices(new_devices) - _count_healthy_devices(old_devices)
     offer = ResourceOffer(
         resource,
         dict(zip(map(_get_id, entries), entries, strict=True)),
         entries,
         devices,
         healthy=previous.healthy + _count_healthy(added) - _count_healthy(removed),
-        healthy_devices=previous.healthy_devices
-        + sum(health.verdict.healthy for health in new)
-        - sum(health.verdict.healthy for health in old),
+        healthy_devices=previous.healthy_devices + healthy_devices,
         max_bytes=max_bytes,
         numa={nodes: count for nodes, count in numa.items() if count},
         omitted=previous.omitted,
@@ -252,6 +258,13 @@ def _replace_devices(
     )
 
 
+def _list_positions(resource: Resource, devices: Sequence[DeviceHealth]) -> Sequence[int]:
+    """Return the position of the first grant of each device among all grants, and at the end their number."""
+    if resource.slices is not None:
+        return list(accumulate(map(_get_slices, devices), initial=0))
+    return range(0, resource.replicas * len(devices) + 1, resource.replicas)
+
+
 def _replace_items(
     items: Mapping[str, ValueT], removed: Iterable[str], added: Mapping[str, ValueT]
 ) -> dict[str, ValueT]:
@@ -264,6 +277,10 @@ def _replace_items(
 
 def _count_healthy(grants: Iterable[Grant]) -> int:
     return sum(grant.healthy for grant in grants)
+
+
+def _count_healthy_devices(devices: Iterable[DeviceHealth]) -> int:
+    return sum(health.verdict.healthy for health in devices)
 
 
 def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str, ...]]:
@@ -381,7 +398,7 @@ def _build_pool_offer(resource: Resource, pool: tuple[DeviceHealth, ...], max_gr
     total = resource.tokens or 0
     tokens = min(total, max_grants)
     omitted = total - tokens
-    healthy_devices = sum(health.verdict.healthy for health in pool)
+    healthy_devices = _count_healthy_devices(pool)
     reason = "" if healthy_devices else _unhealthy_pool_reason(pool)
     entries = tuple([Grant(token, pool, bool(healthy_devices), reason) for token in token_ids(resource.name, tokens)])
     return ResourceOffer(

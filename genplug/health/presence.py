@@ -10,7 +10,7 @@ Times are monotonic seconds.
 """
 
 from bisect import insort
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, compress, count
 from operator import attrgetter, not_
@@ -35,7 +35,7 @@ from genplug.health.verdict import (
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
 from genplug.spec.natural_sort import natural_sort_key
-from genplug.spec.replacement import Replacement, find_replacement
+from genplug.spec.replacement import Replacement, find_replacements
 
 NO_PROBE_RESULTS = ProbeResults()
 _get_id, _get_path, _get_candidates = attrgetter("id"), attrgetter("path"), attrgetter("candidates")
@@ -82,14 +82,14 @@ class _Change(NamedTuple):
 
     devices: tuple[Device, ...]
     previous: ResourceHealth
-    replaced: Replacement
+    replaced: Sequence[Replacement]
     known: Mapping[str, DeviceHealth]
     gone: tuple[DeviceHealth, ...] = ()
 
     @property
-    def new_devices(self) -> tuple[Device, ...]:
+    def new_devices(self) -> list[Device]:
         """The devices that are new or have changed."""
-        return self.devices[self.replaced.start : self.replaced.new_stop]
+        return [device for start, _, stop in self.replaced for device in self.devices[start:stop]]
 
 
 class _Evaluation:
@@ -115,15 +115,16 @@ class _Evaluation:
         if not (replaced or probed or change.gone or previous.absent):
             return previous
         entries = list(previous.present)
-        entries[replaced.start : replaced.old_stop] = [
-            self._evaluate_device(name, device, change.known.get(device.id)) for device in change.new_devices
-        ]
+        for start, old_stop, new_stop in reversed(replaced):
+            entries[start:old_stop] = [
+                self._evaluate_device(name, device, change.known.get(device.id))
+                for device in change.devices[start:new_stop]
+            ]
         for position in probed:
-            if not replaced.start <= position < replaced.new_stop:
-                entries[position] = self._evaluate_device(name, change.devices[position], entries[position])
-        present = previous.present if not find_replacement(previous.present, entries) else tuple(entries)
+            entries[position] = self._evaluate_device(name, change.devices[position], entries[position])
+        present = tuple(entries) if find_replacements(previous.present, entries) else previous.present
         absent = tuple(self._let_linger(name, change, grace))
-        absent = previous.absent if not find_replacement(previous.absent, absent) else absent
+        absent = absent if find_replacements(previous.absent, absent) else previous.absent
         is_listed = present is previous.present and absent is previous.absent
         return ResourceHealth(
             change.devices, present, absent, previous.listed if is_listed else _list_entries(present, absent)
@@ -135,10 +136,10 @@ class _Evaluation:
             # An absent device may only be deselected; the others keep the time of their verdict.
             old = {entry.device.id: entry for entry in previous.listed}
             kept = {device.id: replace(old[device.id], device=device) for device in devices if device.id in old}
-            return _Change(devices, previous, Replacement(0, len(previous.present), len(devices)), kept)
-        replaced = find_replacement(previous.devices, devices)
-        entries = (*previous.present[replaced.start : replaced.old_stop], *previous.absent)
-        known = {entry.device.id: entry for entry in entries if entry is not None}
+            return _Change(devices, previous, (Replacement(0, len(previous.present), len(devices)),), kept)
+        replaced = find_replacements(previous.devices, devices)
+        entries = (entry for start, stop, _ in replaced for entry in previous.present[start:stop])
+        known = {entry.device.id: entry for entry in (*entries, *previous.absent) if entry is not None}
         change = _Change(devices, previous, replaced, known)
         if not known:
             return change

@@ -5,9 +5,9 @@ when it changes, and a list of 10 000 devices is a join of its parts.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.results import ListedDevice, PluginOptions
@@ -26,17 +26,24 @@ class DeviceList(Struct, frozen=True):
         """The ``ListAndWatchResponse`` with the devices, in their order."""
         return b"".join(self.parts)
 
-    def replace(self, start: int, stop: int, devices: Iterable[ListedDevice], healthy: int) -> "DeviceList":
-        """Return the list with other devices from ``start`` to ``stop``, of which ``healthy`` devices are healthy."""
-        return replace(
-            self, parts=(*self.parts[:start], *map(_encode_device, devices), *self.parts[stop:]), healthy=healthy
-        )
-
 
 def encode_list(devices: Iterable[ListedDevice]) -> DeviceList:
     """Return a list of devices, in this order."""
     listed = tuple(devices)
-    return DeviceList().replace(0, 0, listed, sum(device.healthy for device in listed))
+    return DeviceList(tuple(map(encode_device, listed)), sum(device.healthy for device in listed))
+
+
+def encode_device(listed: ListedDevice) -> bytes:
+    """Return the part of a ``ListAndWatchResponse`` for a device, whose ID has a character or more.
+
+    Its fields are in the order of their numbers, as protobuf writes them. Messages of protobuf would take three times
+    as long, and a start with thousands of devices waits for the parts of all of them.
+    """
+    name, health = listed.id.encode(), _HEALTHY_FIELD if listed.healthy else _UNHEALTHY_FIELD
+    content = (_PREFIXES[len(name)] if len(name) < _LONG else _encode_prefix(len(name))) + name + health
+    if listed.numa:
+        content += _encode_topology(listed.numa)
+    return (_PREFIXES[len(content)] if len(content) < _LONG else _encode_prefix(len(content))) + content
 
 
 def encode_allocate_response(containers: Iterable[ContainerEdits]) -> bytes:
@@ -74,12 +81,29 @@ def _build_options(options: PluginOptions) -> pb.DevicePluginOptions:
     )
 
 
-def _encode_device(listed: ListedDevice) -> bytes:
-    """Return the part of a ``ListAndWatchResponse`` for a device."""
-    device = pb.Device(ID=listed.id, health=HEALTHY if listed.healthy else UNHEALTHY)
-    for node in listed.numa:
+def _encode_prefix(size: int) -> bytes:
+    """Return the tag and the size of a field with the number 1 whose content has some bytes."""
+    encoded = bytearray(b"\n")
+    while size >= _LONG:
+        encoded.append(size % _LONG + _LONG)
+        size //= _LONG
+    encoded.append(size)
+    return bytes(encoded)
+
+
+_LONG = 128
+"""The first size that takes more than one byte: a byte has seven bits of a number, the lowest first."""
+_PREFIXES = tuple(map(_encode_prefix, range(_LONG)))
+_HEALTHY_FIELD = pb.Device(health=HEALTHY).SerializeToString()
+_UNHEALTHY_FIELD = pb.Device(health=UNHEALTHY).SerializeToString()
+
+
+@lru_cache(maxsize=1024)
+def _encode_topology(numa: tuple[int, ...]) -> bytes:
+    device = pb.Device()
+    for node in numa:
         device.topology.nodes.add(ID=node)
-    return pb.ListAndWatchResponse(devices=[device]).SerializeToString()
+    return device.SerializeToString()
 
 
 def _build_container_response(edits: ContainerEdits) -> pb.ContainerAllocateResponse:

@@ -19,7 +19,7 @@ from genplug.kubelet.reports import (
 from genplug.observe.events import Event, EventLog
 from genplug.observe.stalls import describe_stalls
 from genplug.observe.text import describe_exhausted_pool, describe_pool, join_names
-from genplug.spec.replacement import find_replacement
+from genplug.spec.replacement import find_replacements, list_replaced
 
 MAX_LINES = 20
 """The number of devices of a resource that are logged at once; the others are counted in a line."""
@@ -57,9 +57,8 @@ def log_device_changes(event_log: EventLog, previous: HealthSnapshot | None, cur
         old = previous.devices[resource] if previous is not None and not is_first else ()
         if old is devices:
             continue
-        replaced = find_replacement(old, devices)
-        known = {health.device.id: health for health in old[replaced.start : replaced.old_stop]}
-        new = devices[replaced.start : replaced.new_stop]
+        removed, new = list_replaced(old, devices, find_replacements(old, devices))
+        known = {health.device.id: health for health in removed}
         changes = _list_device_changes(resource, known, new, is_first=is_first)
         for event, text, device in changes[:MAX_LINES]:
             event_log.emit(event, text, resource=resource, device=device)

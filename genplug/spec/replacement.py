@@ -4,10 +4,12 @@ A change of a device among thousands replaces few elements of the sequences that
 module compare identities without running Python code for each element.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, count
 from operator import is_not
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+ElementT = TypeVar("ElementT")
 
 
 class Replacement(NamedTuple):
@@ -17,17 +19,42 @@ class Replacement(NamedTuple):
     old_stop: int
     new_stop: int
 
-    def __bool__(self) -> bool:
-        """Return whether the sequences differ."""
-        return self.start != self.old_stop or self.start != self.new_stop
 
+def find_replacements(old: Sequence[object], new: Sequence[object]) -> tuple[Replacement, ...]:
+    """Return the ranges of ``old`` whose replacement makes it the same as ``new``, in the order of the elements.
 
-def find_replacement(old: Sequence[object], new: Sequence[object]) -> Replacement:
-    """Return the smallest range of ``old`` whose replacement makes it the same as ``new``, element by element."""
+    The ranges of sequences of the same length are as small as possible. Sequences of different lengths have one range,
+    with everything from the first to the last difference. Without a difference, there is no range.
+    """
     if old is new:
-        return Replacement(len(old), len(old), len(old))
+        return ()
+    if len(old) == len(new):
+        return tuple(_find_runs(compress(count(), map(is_not, old, new))))
     shorter = min(len(old), len(new))
     start = next(compress(count(), map(is_not, old, new)), shorter)
     same_end = next(compress(count(), map(is_not, reversed(old), reversed(new))), shorter)
     same_end = min(same_end, shorter - start)
-    return Replacement(start, len(old) - same_end, len(new) - same_end)
+    return (Replacement(start, len(old) - same_end, len(new) - same_end),)
+
+
+def _find_runs(positions: Iterable[int]) -> Iterator[Replacement]:
+    """Yield the runs of consecutive positions."""
+    start = stop = -1
+    for position in positions:
+        if position != stop:
+            if stop > start:
+                yield Replacement(start, stop, stop)
+            start = position
+        stop = position + 1
+    if stop > start:
+        yield Replacement(start, stop, stop)
+
+
+def list_replaced(
+    old: Sequence[ElementT], new: Sequence[ElementT], replacements: Sequence[Replacement]
+) -> tuple[list[ElementT], list[ElementT]]:
+    """Return the elements of both sequences that the replacements consist of."""
+    return (
+        [element for start, stop, _ in replacements for element in old[start:stop]],
+        [element for start, _, stop in replacements for element in new[start:stop]],
+    )
