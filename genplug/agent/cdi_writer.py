@@ -9,70 +9,93 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from genplug.allocation.allocate import allocate_edits
-from genplug.allocation.cdi_spec import file_name, is_ours, spec_text
-from genplug.allocation.container_edits import ContainerEdits
+from genplug.allocation.cdi_spec import CdiDevice, file_name, is_ours, join_devices, render_device
 from genplug.allocation.errors import AllocationError
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError
 from genplug.spec.model import Resource
+from genplug.spec.replacement import find_replacements, list_replaced
 
 _LOCK_SECONDS = 1.0
+_get_id, _get_definition = attrgetter("id"), attrgetter("definition")
 
 
 class CdiUnwritableError(Exception):
     """A CDI file cannot be written; the text says which and what to do."""
 
 
+class DefinedDevice(NamedTuple):
+    """A device of a CDI file, and the grant that it was made for."""
+
+    grant: Grant
+    definition: CdiDevice
+
+
 class CdiSpec(Struct, frozen=True):
-    """The content of the file of a resource: what a container gets with each device, and the grant it was made for."""
+    """The content of the file of a resource, made for the grants of an offer.
+
+    ``devices`` has what the file defines by device ID, ``definitions`` the same in the order of the file.
+    """
 
     resource: Resource
-    edits: Mapping[str, tuple[Grant, ContainerEdits]]
-    text: str | None
-    """None if the file would not define any device."""
+    grants: tuple[Grant, ...] = ()
+    devices: Mapping[str, DefinedDevice] = {}
+    definitions: tuple[CdiDevice, ...] = ()
     errors: Mapping[str, str] = {}
     """Why the file does not define a device that the offer has as healthy, by its ID."""
 
+    @property
+    def text(self) -> str | None:
+        """The text of the file, None if it would not define any device."""
+        return join_devices(self.resource.name, self.definitions)
+
     def defines(self, device_id: str, grant: Grant) -> bool:
         """Return whether the file defines a device as the hardware of a grant."""
-        return device_id in self.edits and _hardware(self.edits[device_id][0]) == _hardware(grant)
+        return device_id in self.devices and _hardware(self.devices[device_id].grant) == _hardware(grant)
 
 
 def compose_spec(offer: ResourceOffer, previous: CdiSpec | None, host: Host) -> CdiSpec:
     """Return the content of the file for an offer.
 
     An unhealthy device keeps the definition that it had in ``previous``: a container may use it. So does a device whose
-    node has changed since the scan.
+    node has changed since the scan. A grant that is the identical object in ``previous`` keeps its definition without
+    further examination, unless it had an error.
     """
-    known_edits = previous.edits if previous is not None else {}
-    has_same_rules = previous is not None and (previous.resource.allocate, previous.resource.policy) == (
+    known = previous or CdiSpec(offer.resource)
+    has_same_rules = (known.resource.allocate, known.resource.policy) == (
         offer.resource.allocate,
         offer.resource.policy,
     )
-    edits: dict[str, tuple[Grant, ContainerEdits]] = {}
+    old = known.grants if has_same_rules else ()
+    removed, added = list_replaced(old, offer.entries, find_replacements(old, offer.entries))
+    retried = [offer.grants[device_id] for device_id in known.errors if device_id in offer.grants]
+    devices = dict(known.devices)
     errors: dict[str, str] = {}
-    for device_id, grant in offer.grants.items():
-        known = known_edits.get(device_id)
-        is_same = known is not None and has_same_rules and known[0].devices == grant.devices
-        if known is not None and (is_same or not grant.healthy):
-            edits[device_id] = known
-        elif grant.healthy:
-            try:
-                edits[device_id] = (grant, allocate_edits(offer, [device_id], host))
-            except (AllocationError, HangError) as error:
-                # The node has changed since the scan. A scan finds the change, unless the node changes back before it.
-                errors[device_id] = str(error)
-                if known is not None:
-                    edits[device_id] = known
-    name = offer.resource.name
-    text = spec_text(name, {device_id: found for device_id, (_, found) in edits.items()})
-    return CdiSpec(offer.resource, edits, text, errors)
+    for grant in removed if has_same_rules else known.grants:
+        if grant.id not in offer.grants:
+            devices.pop(grant.id, None)
+    for grant in (*added, *retried):
+        defined = known.devices.get(grant.id)
+        is_same = defined is not None and has_same_rules and defined.grant.devices == grant.devices
+        if is_same or not grant.healthy:
+            continue
+        try:
+            edits = allocate_edits(offer, [grant.id], host)
+        except (AllocationError, HangError) as error:
+            # The node has changed since the scan. A scan finds the change, unless the node changes back before it.
+            errors[grant.id] = str(error)
+        else:
+            devices[grant.id] = DefinedDevice(grant, render_device(offer.resource.name, grant.id, edits))
+    listed = filter(None, map(devices.get, map(_get_id, offer.entries)))
+    return CdiSpec(offer.resource, offer.entries, devices, tuple(map(_get_definition, listed)), errors)
 
 
 def _hardware(grant: Grant) -> frozenset[tuple[str, str]]:
@@ -106,7 +129,7 @@ class CdiWriter:
         resource = spec.resource.name
         path = self._directory() / file_name(resource)
         written = self._written.get(resource)
-        if written is not None and written[0].text == spec.text and _is_intact(path, written):
+        if written is not None and written[0].definitions == spec.definitions and _is_intact(path, written):
             self._written[resource] = (spec, written[1])
             return
         with self._replacing(path, resource):
@@ -142,8 +165,8 @@ class CdiWriter:
             self._lock.release()
 
     def _replace(self, path: Path, spec: CdiSpec) -> None:
-        if spec.text is not None:
-            _replace(path, spec.text)
+        if (text := spec.text) is not None:
+            _replace(path, text)
         self._written[spec.resource.name] = (spec, _inode(path))
 
     def remove(self, name: str) -> None:
@@ -182,7 +205,7 @@ class CdiWriter:
 
 def _is_intact(path: Path, written: tuple[CdiSpec, int]) -> bool:
     """Return whether the file is unchanged since it was written; a content without devices needs no file."""
-    return written[0].text is None or written[1] == _inode(path)
+    return not written[0].definitions or written[1] == _inode(path)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -9,9 +9,11 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
@@ -23,6 +25,9 @@ _LATER_VERSION = "0.5.0"
 """The first version with ``hostPath`` of a device node and with device names that start with a digit."""
 _GROUPS_VERSION = "0.7.0"
 """The first version with ``additionalGids``."""
+_NO_DEVICES = "[]\n}"
+"""The end of a file without devices."""
+_get_text, _get_version = attrgetter("text"), attrgetter("version")
 _MAX_FILE_NAME = 200
 _OTHER = re.compile(r"[^-A-Za-z0-9_]+")
 _MAX_CLASS = 63
@@ -54,22 +59,36 @@ def as_cdi_reference(edits: ContainerEdits, resource: str, ids: tuple[str, ...])
     return replace(edits, nodes=(), mounts=(), supplemental_groups=(), cdi_devices=tuple(names))
 
 
-def spec_text(resource: str, devices: Mapping[str, ContainerEdits]) -> str | None:
-    """Return the CDI file of a resource, given the edits of each device ID; None without devices."""
+class CdiDevice(Struct, frozen=True):
+    """A device as a CDI file defines it: the JSON text, and the lowest version of the file that supports it."""
+
+    text: str
+    version: str
+
+
+def render_device(resource: str, device: str, edits: ContainerEdits) -> CdiDevice:
+    """Return the device of a CDI file with the edits of a device ID."""
+    rendered = {
+        "name": _device_name(device),
+        "containerEdits": _render_edits(edits) or _placeholder_edits(resource, device),
+    }
+    # JSON texts have no line breaks in strings: the others begin the lines, which are indented as in the file.
+    text = json.dumps(rendered, indent=1).replace("\n", "\n  ")
+    return CdiDevice(text, _version(device, edits))
+
+
+def join_devices(resource: str, devices: Sequence[CdiDevice]) -> str | None:
+    """Return the CDI file of a resource with some devices; None without devices."""
     if not devices:
         return None
-    spec = {
-        "cdiVersion": _version(devices),
-        "kind": cdi_kind(resource),
-        "devices": [
-            {
-                "name": _device_name(device),
-                "containerEdits": _render_edits(edits) or _placeholder_edits(resource, device),
-            }
-            for device, edits in devices.items()
-        ],
-    }
-    return json.dumps(spec, indent=1) + "\n"
+    spec = {"cdiVersion": max(set(map(_get_version, devices))), "kind": cdi_kind(resource), "devices": []}
+    texts = ",\n  ".join(map(_get_text, devices))
+    return f"{json.dumps(spec, indent=1).removesuffix(_NO_DEVICES)}[\n  {texts}\n ]\n}}\n"
+
+
+def spec_text(resource: str, devices: Mapping[str, ContainerEdits]) -> str | None:
+    """Return the CDI file of a resource, given the edits of each device ID; None without devices."""
+    return join_devices(resource, [render_device(resource, device, edits) for device, edits in devices.items()])
 
 
 def file_name(resource: str) -> str:
@@ -88,12 +107,12 @@ def _device_name(device: str) -> str:
     return device if len(device) > 1 else f"{device}-{_hash(device)}"
 
 
-def _version(devices: Mapping[str, ContainerEdits]) -> str:
-    """Return the lowest version that supports the edits: runtimes reject versions that they do not know."""
-    if any(edits.supplemental_groups for edits in devices.values()):
+def _version(device: str, edits: ContainerEdits) -> str:
+    """Return the lowest version that supports a device: runtimes reject versions that they do not know."""
+    if edits.supplemental_groups:
         return _GROUPS_VERSION
-    has_host_path = any(node.host_path != node.container_path for edits in devices.values() for node in edits.nodes)
-    return _LATER_VERSION if has_host_path or any(device[:1].isdigit() for device in devices) else _BASE_VERSION
+    has_host_path = any(node.host_path != node.container_path for node in edits.nodes)
+    return _LATER_VERSION if has_host_path or device[:1].isdigit() else _BASE_VERSION
 
 
 def _render_edits(edits: ContainerEdits) -> dict[str, Any]:

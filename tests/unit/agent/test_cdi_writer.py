@@ -4,15 +4,18 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from genplug.agent.cdi_writer import CdiSpec, CdiUnwritableError, CdiWriter, compose_spec
 from genplug.allocation.cdi_spec import file_name
-from genplug.allocation.offer import build_offer
+from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.spec.model import AllocateSpec
 from genplug.spec.policy import Policy
 from tests.support.allocation import DeviceTree, build_resource, mark_unhealthy
 from tests.support.hardware import NAME, open_tree
+from tests.support.work import count_lines
 
 DIRECTORY = "/var/run/cdi"
 
@@ -39,7 +42,7 @@ def test_unhealthy_device_keeps_the_definition_that_a_container_may_use(tree: De
     offer = build_offer(build_resource(), (mark_unhealthy(x0.device, "gone"), x1))
     spec = compose_spec(offer, previous, tree.host)
     assert list_devices(spec) == ["x0", "x1"]
-    assert spec.edits["x0"] is previous.edits["x0"]
+    assert spec.devices["x0"] is previous.devices["x0"]
     assert list_devices(compose_spec(offer, None, tree.host)) == ["x1"]
 
 
@@ -135,4 +138,59 @@ def test_spec_of_a_changed_configuration_is_composed_again(tree: DeviceTree) -> 
     assert json.loads(spec.text)["devices"][0]["containerEdits"]["additionalGids"] == [44]
     # A container may still use an unhealthy device with the previous configuration.
     unhealthy = compose_spec(build_offer(resource, (mark_unhealthy(x0.device, "gone"),)), previous, tree.host)
-    assert unhealthy.edits["x0"] is previous.edits["x0"]
+    assert unhealthy.devices["x0"] is previous.devices["x0"]
+
+
+NAMES = ("x0", "x1", "1x")
+steps = st.lists(
+    st.tuples(
+        st.fixed_dictionaries(dict.fromkeys(NAMES, st.sampled_from([True, True, True, False, None]))),
+        st.sets(st.sampled_from(NAMES)),
+        st.sampled_from([False, False, True]),
+    ),
+    max_size=5,
+)
+"""The devices with their health, None without one, those whose nodes are replaced, and whether there is a group."""
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps)
+def test_spec_of_changed_grants_equals_a_spec_of_all_grants(
+    history: list[tuple[dict[str, bool | None], set[str], bool]],
+) -> None:
+    with open_tree(DeviceTree) as tree:
+        found = {name: tree.make_healthy(name)[0] for name in NAMES}
+        gone = {name: mark_unhealthy(entry.device, "gone") for name, entry in found.items()}
+        numbers = {name: tree.at(f"/dev/{name}").read_text() for name in found}
+        offer: ResourceOffer | None = None
+        of_changes: CdiSpec | None = None
+        of_all: CdiSpec | None = None
+        for devices, replaced, has_group in history:
+            for name in found:
+                tree.write(f"/dev/{name}", "char 1:1\n" if name in replaced else numbers[name])
+            allocate = AllocateSpec(injects_by_cdi=True, supplemental_groups=(44,) if has_group else ())
+            resource = replace(build_resource(), allocate=allocate, policy=Policy(groups=(44,)))
+            entries = [
+                found[name] if is_healthy else gone[name]
+                for name, is_healthy in devices.items()
+                if is_healthy is not None
+            ]
+            offer = build_offer(resource, entries, previous=offer)
+            of_changes = compose_spec(offer, of_changes, tree.host)
+            # The grants of an offer without a previous offer are other objects, which are all examined.
+            of_all = compose_spec(build_offer(resource, entries), of_all, tree.host)
+            assert of_changes == of_all
+            assert of_changes.text == of_all.text
+
+
+def test_work_of_a_spec_does_not_grow_with_unchanged_devices(tree: DeviceTree) -> None:
+    def count(size: int) -> int:
+        (made,) = tree.make_healthy("x0")
+        entries = [replace(made, device=replace(made.device, id=f"x{number}")) for number in range(size)]
+        offer = build_offer(build_resource(), entries)
+        previous = compose_spec(offer, None, tree.host)
+        entries[3] = replace(made, device=replace(entries[3].device, candidates=()))
+        changed = build_offer(build_resource(), entries, previous=offer)
+        return count_lines(lambda: compose_spec(changed, previous, tree.host))[0]
+
+    assert count(1000) == count(10)
