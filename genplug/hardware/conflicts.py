@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
+from genplug.hardware.contenders import ContenderIndex
 from genplug.hardware.devices import same_node_reason
 from genplug.hardware.host import printable
-from genplug.hardware.identities import Denial, Loss, assign_things, build_contenders
+from genplug.hardware.identities import Denial, Loss, assign_things, find_scope
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan, leave_out
 from genplug.hardware.ledger import Contender, Ledger, Owner
 from genplug.hardware.unknown_claims import deny_unknown_claims, find_unknown_claims
@@ -39,19 +40,21 @@ def resolve_conflicts(
 
     ``resources`` are those of the configuration in their order. A resource without a scan has no devices.
     """
-    contenders = build_contenders(
-        ledger,
-        ((device, scan.resource, position) for position, scan in enumerate(scans.values()) for device in scan.devices),
-    )
-    positions = {name: position for position, name in enumerate(resources)}
-    unscanned = deny_unknown_claims(contenders, find_unknown_claims(resources, scans), positions, ledger)
-    known = [each for each in contenders if each.owner not in unscanned] if unscanned else contenders
-    ledger, denials = assign_things(ledger, known, now)
+    known = ledger.assigned.index if ledger.assigned is not None else ContenderIndex()
+    index, change = known.update(scans)
+    unscanned: Mapping[Owner, Denial] = {}
+    if claims := find_unknown_claims(resources, scans):
+        positions = {name: position for position, name in enumerate(resources)}
+        unscanned = deny_unknown_claims(index.contenders, claims, positions, ledger)
+    scope = find_scope(ledger, index, change, unscanned)
+    ledger, denials = assign_things(ledger, scope, now)
     denials = {**denials, **unscanned}
     if not denials:
         left_out = tuple(outcome for scan in scans.values() for outcome in scan.left_out)
         return Resolution({name: scan.devices for name, scan in scans.items()}, left_out, (), ledger, {})
-    denied = [contender for contender in contenders if contender.owner in denials]
+    unheld = ledger.assigned.unheld if ledger.assigned is not None else ()
+    denied = index.sort(contender for contender in unheld if contender.owner in denials)
+    affected = {contender.resource.configured_name for contender in denied}
     conflicts = [
         _build_conflict(denial, first, contender)
         for contender in denied
@@ -63,9 +66,15 @@ def resolve_conflicts(
     return Resolution(
         devices={
             name: tuple(device for device in scan.devices if (device.resource, device.id) not in denials)
+            if name in affected
+            else scan.devices
             for name, scan in scans.items()
         },
-        left_out=tuple(outcome for scan in scans.values() for outcome in _list_left_out(scan, reasons)),
+        left_out=tuple(
+            outcome
+            for name, scan in scans.items()
+            for outcome in _list_left_out(scan, reasons if name in affected else {})
+        ),
         conflicts=tuple(conflicts),
         ledger=ledger,
         warnings=tuple(_warn_about_links(denied, denials)),
@@ -103,7 +112,7 @@ def _warn_about_links(denied: Iterable[Contender], denials: Mapping[Owner, Denia
 
 def _list_left_out(scan: ResourceScan, reasons: Mapping[tuple[str, str], str]) -> Iterator[CandidateOutcome]:
     """Yield the outcomes of the paths that are part of no device; ``reasons`` are those of the denied devices."""
-    for device in scan.devices:
+    for device in scan.devices if reasons else ():
         if (reason := reasons.get((device.resource, device.id))) is not None:
             yield from leave_out(device, reason)
     yield from scan.left_out

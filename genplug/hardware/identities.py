@@ -17,12 +17,13 @@ pod may still use them. :func:`assign_things` applies these rules to the devices
 Times are monotonic seconds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum, auto
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from genplug.hardware.contenders import Assigned, ContenderChange, ContenderIndex
 from genplug.hardware.inventory import Device
 from genplug.hardware.ledger import (
     HOUR_SECONDS,
@@ -39,7 +40,6 @@ from genplug.hardware.ledger import (
     rivals_of,
 )
 from genplug.spec.limits import MAX_IDS_PER_HOUR
-from genplug.spec.model import Resource
 
 
 class Loss(Enum):
@@ -78,29 +78,57 @@ class Denial(Struct, frozen=True):
     """Whether the resource of the other owner is not later in the configuration."""
 
 
-def build_contenders(ledger: Ledger, devices: Iterable[tuple[Device, Resource, int]]) -> list[Contender]:
-    """Return the contenders for devices with their resources and positions; unchanged contenders are reused."""
-    contenders = []
-    for device, resource, position in devices:
-        holder = ledger.holders.get(Owner(device.resource, device.id))
-        known = holder.contender if holder is not None else None
-        is_same = known is not None and known.device is device and known.resource is resource
-        if known is None or not is_same or known.position != position:
-            known = Contender.of(device, resource, position)
-        contenders.append(known)
-    return contenders
+class Scope(Struct, frozen=True, eq=False):
+    """The devices that an assignment has to examine; the other devices keep what they have.
+
+    ``devices`` are the contenders to examine, in their order, and ``owners`` the devices of the ledger that may have
+    changed. ``excluded`` are contenders that get nothing. ``is_full`` is whether everything is examined.
+    """
+
+    index: ContenderIndex
+    devices: Sequence[Contender]
+    owners: Collection[Owner]
+    excluded: Collection[Owner] = ()
+    is_full: bool = True
 
 
-def assign_things(ledger: Ledger, devices: Sequence[Contender], now: float) -> tuple[Ledger, Mapping[Owner, Denial]]:
+def find_scope(
+    ledger: Ledger, index: ContenderIndex, change: ContenderChange, excluded: Collection[Owner] = ()
+) -> Scope:
+    """Return what the assignment after a change of the contenders has to examine.
+
+    After a reload, and while a device is ``excluded``, that is everything. Most scans change a few of many devices.
+    """
+    assigned = ledger.assigned
+    if assigned is None or assigned.generation != ledger.generation or not assigned.is_unique or excluded:
+        devices = [device for device in index.contenders if device.owner not in excluded]
+        return Scope(index, devices, ledger.holders.keys(), excluded)
+    removed = {id(device) for device in change.removed}
+    unheld = [device for device in assigned.unheld if id(device) not in removed]
+    owners = {
+        *assigned.former,
+        *(device.owner for device in change.removed),
+        *(device.owner for device in change.added),
+    }
+    held = {
+        owner: holder.contender
+        for owner in owners
+        if (holder := ledger.holders.get(owner)) is not None
+        if holder.contender is not None and id(holder.contender) not in removed
+    }
+    devices = [*held.values(), *unheld, *change.added]
+    if len({device.owner for device in devices}) < len(devices):
+        return Scope(index, index.contenders, ledger.holders.keys())
+    return Scope(index, devices, owners, is_full=False)
+
+
+def assign_things(ledger: Ledger, scope: Scope, now: float) -> tuple[Ledger, Mapping[Owner, Denial]]:
     """Return the ledger after a scan that found these devices, and the devices that are left out with the reason."""
-    ledger = forget_unused(ledger)
-    present = {device.owner: device for device in devices}
-    changed = [
-        holder
-        for owner, holder in ledger.holders.items()
-        if holder.former or present.get(owner) is not holder.contender
-    ]
-    relevant = _find_relevant(changed, devices)
+    ledger, index = forget_unused(ledger), scope.index
+    present = {device.owner: device for device in scope.devices}
+    known = (ledger.holders[owner] for owner in scope.owners if owner in ledger.holders)
+    changed = [holder for holder in known if holder.former or present.get(holder.owner) is not holder.contender]
+    relevant = [device for device in _find_relevant(changed, index) if device.owner not in scope.excluded]
     contenders: dict[Thing, list[Contender]] = {}
     parts: dict[Thing, list[Contender]] = {}
     for device in relevant:
@@ -111,33 +139,32 @@ def assign_things(ledger: Ledger, devices: Sequence[Contender], now: float) -> t
                 parts.setdefault(thing, []).append(device)
     kept = (ledger.holders[device.owner] for device in relevant if device.owner in ledger.holders)
     holders: dict[Thing, list[Holder]] = {}
-    for holder in {holder.owner: holder for holder in (*changed, *kept)}.values():
+    # In the order of their owners, which does not depend on what has changed.
+    for _, holder in sorted({holder.owner: holder for holder in (*changed, *kept)}.items()):
         for thing in (*holder.things, *holder.former):
             holders.setdefault(thing, []).append(holder)
     assignment = _Assignment(ledger, now, contenders, holders, parts)
     contested = [device for device in relevant if assignment.is_contested(device)]
     for device in sorted(contested, key=assignment.precedence):
         assignment.decide(device)
+    devices = (
+        scope.devices if scope.is_full else list({id(each): each for each in (*scope.devices, *relevant)}.values())
+    )
     if ledger.past_owners:
         assignment.deny_unstable(devices)
-    return assignment.build_ledger(devices), assignment.denials
+    return assignment.build_ledger(replace(scope, devices=devices)), assignment.denials
 
 
-def _find_relevant(changed: Iterable[Holder], devices: Sequence[Contender]) -> list[Contender]:
+def _find_relevant(changed: Iterable[Holder], index: ContenderIndex) -> list[Contender]:
     """Return the devices with a thing to which several devices lead, or that a changed device has or had.
 
     Most devices of most scans are unchanged; this keeps a scan of 10 000 devices fast.
     """
-    first: dict[Thing, Contender] = {}
-    watched: set[Thing] = set()
-    for device in devices:
-        for key in device.keys:
-            if first.setdefault(key, device) is not device:
-                watched.add(key)
+    watched = set(index.contested)
     for holder in changed:
         for thing in (*holder.things, *holder.former):
             watched.update((thing, *rivals_of(thing)))
-    return [device for device in devices if not watched.isdisjoint(device.keys)] if watched else []
+    return index.find(watched)
 
 
 def _same_things(device: Contender) -> set[Thing]:
@@ -196,43 +223,68 @@ class _Assignment(Struct, frozen=True):
                 if len(recent) >= MAX_IDS_PER_HOUR and device.owner not in recent:
                     self.denials[device.owner] = Denial(Loss.UNSTABLE, thing, device.owner)
 
-    def build_ledger(self, devices: Iterable[Contender]) -> Ledger:
-        """Return the ledger after all devices have been decided."""
-        holders: dict[Owner, Holder] = {}
-        generation, now = self.ledger.generation, self.now
-        for device in devices:
-            owner, previous = device.owner, self.ledger.holders.get(device.owner)
-            if owner in self.denials:
-                continue
-            if (
-                previous is not None
-                and previous.contender is device
-                and not previous.former
-                and not self._is_stale(previous)
-            ):
-                holders[owner] = previous
-                continue
-            things = frozenset(device.things)
-            former = former_things(previous, things, now) if previous is not None else {}
-            # After a reload, a device of an earlier resource may get the things when the kubelet has reported that no
-            # pod uses them. If the kubelet has reported, this device keeps them.
-            is_open = (
-                previous is not None
-                and self._is_stale(previous)
-                and not self._is_open(previous)
-                and self._has_predecessor(device)
-            )
-            kept = previous.generation if previous is not None and is_open else generation
-            overlap, pool = device.resource.overlap, device.is_pool
-            configured = device.resource.configured_name
-            holders[owner] = Holder(owner, configured, device.names, things, kept, overlap, pool, former, device)
-        for owner, previous in self.ledger.holders.items():
-            if owner not in holders and (former := former_things(previous, frozenset(), now)):
-                holders[owner] = replace(previous, things=frozenset(), former=former, contender=None)
+    def build_ledger(self, scope: Scope) -> Ledger:
+        """Return the ledger after all devices have been decided; ``scope`` has all devices that may have changed."""
+        previous, now = self.ledger.holders, self.now
+        held: dict[Owner, Holder] = {}
+        for device in scope.devices:
+            if device.owner not in self.denials:
+                held[device.owner] = self._build_holder(device, previous.get(device.owner))
+        owners = dict.fromkeys((*scope.owners, *self.denials, *held))
+        holders = {} if scope.is_full else dict(previous)
+        holders |= held
+        for owner in owners:
+            if owner not in held and (lost := previous.get(owner)) is not None:
+                if former := former_things(lost, frozenset(), now):
+                    holders[owner] = replace(lost, things=frozenset(), former=former, contender=None)
+                else:
+                    holders.pop(owner, None)
         waiting = {owner for owner, denial in self.denials.items() if denial.loss in _WAITING}
-        waiting |= {owner for owner, holder in holders.items() if holder.things and self._is_stale(holder)}
-        past = add_past_owners(self.ledger, holders, now)
-        return replace(self.ledger, holders=bound_former(holders), waiting=frozenset(waiting), past_owners=past)
+        waiting |= {owner for owner, holder in held.items() if holder.things and self._is_stale(holder)}
+        past = add_past_owners(self.ledger, holders, now, owners)
+        holders = bound_former(holders, owners)
+        return replace(
+            self.ledger,
+            holders=holders,
+            waiting=frozenset(waiting),
+            past_owners=past,
+            assigned=self._build_assigned(scope, owners, holders),
+        )
+
+    def _build_holder(self, device: Contender, previous: Holder | None) -> Holder:
+        if (
+            previous is not None
+            and previous.contender is device
+            and not previous.former
+            and not self._is_stale(previous)
+        ):
+            return previous
+        things = frozenset(device.things)
+        former = former_things(previous, things, self.now) if previous is not None else {}
+        # After a reload, a device of an earlier resource may get the things when the kubelet has reported that no pod
+        # uses them. If the kubelet has reported, this device keeps them.
+        is_open = (
+            previous is not None
+            and self._is_stale(previous)
+            and not self._is_open(previous)
+            and self._has_predecessor(device)
+        )
+        generation = previous.generation if previous is not None and is_open else self.ledger.generation
+        overlap, pool = device.resource.overlap, device.is_pool
+        configured = device.resource.configured_name
+        return Holder(device.owner, configured, device.names, things, generation, overlap, pool, former, device)
+
+    def _build_assigned(self, scope: Scope, owners: Iterable[Owner], holders: Mapping[Owner, Holder]) -> Assigned:
+        """Return what the next assignment has to examine in any case."""
+        devices = scope.index.contenders if scope.excluded else scope.devices
+        unheld = [
+            device
+            for device in devices
+            if (holder := holders.get(device.owner)) is None or holder.contender is not device
+        ]
+        former = [owner for owner in owners if (holder := holders.get(owner)) is not None and holder.former]
+        is_unique = not scope.is_full or len({device.owner for device in devices}) == len(devices)
+        return Assigned(scope.index, self.ledger.generation, tuple(unheld), tuple(former), is_unique)
 
     def _find_denial(self, device: Contender) -> Denial | None:
         for thing in device.things:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,6 +15,9 @@ from genplug.hardware.resource_naming import NameHistory
 from genplug.spec.limits import MAX_FORMER_THINGS
 from genplug.spec.model import Resource
 from genplug.struct_values import compare_without, hide_in_repr
+
+if TYPE_CHECKING:
+    from genplug.hardware.contenders import Assigned
 
 Thing: TypeAlias = tuple[object, ...]
 """A device node, a path, a path of which devices have parts, or an ID."""
@@ -120,6 +123,7 @@ class Holder(Struct, frozen=True):
     contender: Contender | None = None
 
 
+@compare_without("assigned")
 class Ledger(Struct, frozen=True):
     """The devices that have or had things, by owner. ``usage`` exists once the kubelet has reported.
 
@@ -139,6 +143,8 @@ class Ledger(Struct, frozen=True):
     early_allocations: Mapping[tuple[str, str], float] = {}
     """The allocations before the first report."""
     grace: float = 30.0
+    assigned: "Assigned | None" = None
+    """The contenders of the previous assignment."""
 
     def __repr__(self) -> str:
         former = sum(len(holder.former) for holder in self.holders.values())
@@ -148,8 +154,14 @@ class Ledger(Struct, frozen=True):
     @property
     def needs(self) -> frozenset[tuple[Owner, Thing | None]]:
         """The assignments that depend on the next report of the kubelet."""
-        former = ((holder.owner, thing) for holder in self.holders.values() for thing in holder.former)
+        former = ((holder.owner, thing) for holder in self.list_former() for thing in holder.former)
         return frozenset([*former, *((owner, None) for owner in self.waiting)])
+
+    def list_former(self) -> list[Holder]:
+        """Return the devices with former things."""
+        owners = self.assigned.former if self.assigned is not None else self.holders
+        found = (self.holders.get(owner) for owner in owners)
+        return [holder for holder in found if holder is not None and holder.former]
 
     def after_reload(self, now: float) -> "Ledger":
         """Return the ledger for another configuration."""
@@ -221,20 +233,24 @@ def former_things(previous: Holder, things: frozenset[Thing], now: float) -> Map
 
 
 def add_past_owners(
-    ledger: Ledger, holders: Mapping[Owner, Holder], now: float
+    ledger: Ledger, holders: Mapping[Owner, Holder], now: float, owners: Iterable[Owner]
 ) -> Mapping[Thing, Mapping[Owner, float]]:
-    """Return the devices that lost a thing within an hour, for the :data:`MAX_FORMER_THINGS` things lost last."""
+    """Return the devices that lost a thing within an hour, for the :data:`MAX_FORMER_THINGS` things lost last.
+
+    ``owners`` are the devices that may have lost a thing now.
+    """
     lost: list[tuple[Thing, Owner]] = []
-    for owner, previous in ledger.holders.items():
-        if (current := holders.get(owner)) is previous:
+    for owner in owners:
+        previous, current = ledger.holders.get(owner), holders.get(owner)
+        if previous is None or current is previous:
             continue
         things = previous.things - current.things if current is not None else previous.things
         lost += ((thing, owner) for thing in things if thing[0] in {"node", "path"})
     if not lost:
         return ledger.past_owners
     past: dict[Thing, dict[Owner, float]] = {}
-    for thing, owners in ledger.past_owners.items():
-        if recent := {owner: time for owner, time in owners.items() if now < time + HOUR_SECONDS}:
+    for thing, times in ledger.past_owners.items():
+        if recent := {owner: time for owner, time in times.items() if now < time + HOUR_SECONDS}:
             past[thing] = recent
     for thing, owner in lost:
         # At the end: the things that were lost last are kept.
@@ -245,28 +261,29 @@ def add_past_owners(
 def forget_unused(ledger: Ledger) -> Ledger:
     """Return the ledger without the former things of devices that no pod uses."""
     usage = ledger.usage
-    if usage is None or not any(holder.former for holder in ledger.holders.values()):
+    if usage is None or not (found := ledger.list_former()):
         return ledger
-    holders: dict[Owner, Holder] = {}
-    for owner, holder in ledger.holders.items():
-        if holder.former and not usage.is_in_use(holder.names, owner.id, is_pool=holder.is_pool):
-            former = {thing: since for thing, since in holder.former.items() if usage.time < since + RELEASE_SECONDS}
-            if holder.things or former:
-                holders[owner] = replace(holder, former=former)
+    holders = dict(ledger.holders)
+    for holder in found:
+        if usage.is_in_use(holder.names, holder.owner.id, is_pool=holder.is_pool):
+            continue
+        former = {thing: since for thing, since in holder.former.items() if usage.time < since + RELEASE_SECONDS}
+        if holder.things or former:
+            holders[holder.owner] = replace(holder, former=former)
         else:
-            holders[owner] = holder
+            del holders[holder.owner]
     return replace(ledger, holders=holders)
 
 
-def bound_former(holders: dict[Owner, Holder]) -> dict[Owner, Holder]:
+def bound_former(holders: dict[Owner, Holder], owners: Iterable[Owner]) -> dict[Owner, Holder]:
     """Return the holders with the :data:`MAX_FORMER_THINGS` former things that were lost last.
 
-    Things that were lost at the same time are kept or dropped together.
+    Things that were lost at the same time are kept or dropped together. ``owners`` include those of former things.
     """
-    count = sum(len(holder.former) for holder in holders.values())
-    if count <= MAX_FORMER_THINGS:
+    times = [since for owner in owners if owner in holders for since in holders[owner].former.values()]
+    if len(times) <= MAX_FORMER_THINGS:
         return holders
-    oldest = sorted(since for holder in holders.values() for since in holder.former.values())[count - MAX_FORMER_THINGS]
+    oldest = sorted(times)[len(times) - MAX_FORMER_THINGS]
     bounded: dict[Owner, Holder] = {}
     for owner, holder in holders.items():
         former = {thing: since for thing, since in holder.former.items() if since >= oldest}

@@ -27,6 +27,8 @@ LINKS = tuple(f"/dev/disk/by-id/{name}" for name in "abcdef")
 NODES = tuple(f"/dev/sd{letter}" for letter in "abc")
 FUNCTIONS = tuple(f"/sys/devices/0000:00:0{number}.0" for number in (1, 2))
 GRACE_SECONDS = 60.0
+MISSING_SCANS = 0.3
+"""How often scans are missing in a mixed history, and which part of them is."""
 
 
 class Thing(Struct, frozen=True):
@@ -64,8 +66,15 @@ class Node(Struct):
     offered: dict[tuple[str, str], frozenset[Thing]] = {}
     """The healthy devices of the newest list, with what they lead to."""
 
+    scans: dict[str, ResourceScan] = {}
+    """The previous scans: unchanged devices are the identical objects, as in an agent."""
+    is_mixed: bool = False
+    """Whether resources overlap or are pools, and scans are missing; then hardware may be given twice."""
+
     error: str = ""
     """Why the last step was wrong, empty if it was not."""
+    difference: str = ""
+    """The scan whose assignment differs from that of an agent that examines all devices, empty if there is none."""
 
     def step(self) -> str:
         """Apply a random event; return its name."""
@@ -130,6 +139,8 @@ class Node(Struct):
         }
         self.grouped = frozenset(name for name in names if self.random.random() < 0.2)
         self.ledger = self.ledger.after_reload(self.now)
+        if self.is_mixed and self.random.random() < 0.5:
+            self.scans = {}
 
     def start_pod(self) -> None:
         """Allocate a device that the kubelet has in its list and that no pod has."""
@@ -162,9 +173,15 @@ class Node(Struct):
         devices = list(self.find_devices())
         for name in self.resources:
             own = sorted((device for device, _ in devices if device.resource == name), key=lambda device: device.key)
-            scans[name] = ResourceScan(Resource(name, LOCATION, ()), tuple(own), (), (), {})
+            scans[name] = self._keep_unchanged(name, own)
+        self.scans = scans
         resources = {name: scan.resource for name, scan in scans.items()}
+        if self.is_mixed and self.random.random() < MISSING_SCANS:
+            scans = {name: scan for name, scan in scans.items() if self.random.random() < MISSING_SCANS}
         resolution = resolve_conflicts(resources, scans, self.ledger, self.now)
+        full = resolve_conflicts(resources, scans, replace(self.ledger, assigned=None), self.now)
+        if resolution != full:
+            self.difference = self.difference or f"{resolution} instead of {full}"
         self.ledger = resolution.ledger
         self.inventory = Inventory(resolution.devices, (), (), frozenset(), resources=resources, scans=scans)
         grace = dict.fromkeys(RESOURCES, GRACE_SECONDS)
@@ -189,6 +206,18 @@ class Node(Struct):
             for entry in entries
             if entry.verdict.healthy
         }
+
+    def _keep_unchanged(self, name: str, devices: list[Device]) -> ResourceScan:
+        """Return the scan of a resource with the devices of the previous scan that have not changed."""
+        previous = self.scans.get(name)
+        if previous is None:
+            resource = Resource(name, LOCATION, ())
+            if self.is_mixed:
+                resource = replace(resource, overlap=self.random.random() < 0.5, tokens=self.random.choice((None, 4)))
+            return ResourceScan(resource, tuple(devices), (), (), {})
+        known = {device.id: device for device in previous.devices}
+        kept = tuple(known[device.id] if known.get(device.id) == device else device for device in devices)
+        return previous if kept == previous.devices else replace(previous, devices=kept)
 
     @property
     def existing(self) -> frozenset[Thing]:
@@ -280,13 +309,13 @@ EVENTS = (
 )
 
 
-def play_history(seed: int, steps: int = 60) -> tuple[Node, list[str]]:
+def play_history(seed: int, steps: int = 60, *, is_mixed: bool = False) -> tuple[Node, list[str]]:
     """Play a random history; return the node at its end, and the events up to the first error, which is the last."""
-    node, events = Node(Random(seed)), []
+    node, events = Node(Random(seed), is_mixed=is_mixed), []
     node.reload()
     for _ in range(steps):
         events.append(node.step())
-        if node.error:
+        if node.difference or (node.error and not is_mixed):
             break
     return node, events
 

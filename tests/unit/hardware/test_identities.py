@@ -14,6 +14,14 @@ def test_no_random_history_gives_hardware_under_two_ids(start: int) -> None:
     for seed in range(start, min(start + 100, HISTORIES)):
         node, events = play_history(seed)
         assert not node.error, f"history {seed}: {events}"
+        assert not node.difference, f"history {seed}: {events}: {node.difference}"
+
+
+@pytest.mark.parametrize("start", range(0, HISTORIES, 100))
+def test_assignment_after_a_change_agrees_with_one_of_all_devices(start: int) -> None:
+    for seed in range(start, min(start + 100, HISTORIES)):
+        node, events = play_history(seed, is_mixed=True)
+        assert not node.difference, f"history {seed}: {events}: {node.difference}"
 
 
 @pytest.mark.parametrize("start", range(0, HISTORIES, 100))

@@ -168,12 +168,12 @@ def test_unchanged_device_keeps_its_mapping_of_former_things() -> None:
 def test_past_owners_of_nodes_and_paths_are_known_for_an_hour() -> None:
     first, second = build_holder(FIRST, NODE_0, PATH, PART, ("id", "x0")), build_holder(SECOND, NODE_1)
     ledger = Ledger(holders=keep(first, second))
-    past = add_past_owners(ledger, keep(build_holder(FIRST, NODE_0), second), 1.0)
+    past = add_past_owners(ledger, keep(build_holder(FIRST, NODE_0), second), 1.0, ledger.holders)
     assert past == {PATH: {FIRST: 1.0}}
     ledger = replace(ledger, past_owners={PATH: {FIRST: 1.0, SECOND: 2.0}, NODE_0: {SECOND: 1.0}, NODE_1: {FIRST: 3.0}})
-    assert add_past_owners(ledger, ledger.holders, HOUR_SECONDS) is ledger.past_owners
+    assert add_past_owners(ledger, ledger.holders, HOUR_SECONDS, ledger.holders) is ledger.past_owners
     later = HOUR_SECONDS + 1
-    past = add_past_owners(ledger, keep(first), later)
+    past = add_past_owners(ledger, keep(first), later, ledger.holders)
     assert past == {PATH: {SECOND: 2.0}, NODE_1: {FIRST: 3.0, SECOND: later}}
 
 
@@ -183,7 +183,7 @@ def test_past_owners_of_the_things_that_were_lost_last_are_kept() -> None:
     }
     first, *_ = old
     ledger = Ledger(holders=keep(build_holder(FIRST, NODE_0), build_holder(SECOND, first)), past_owners=old)
-    past = add_past_owners(ledger, {}, 2.0)
+    past = add_past_owners(ledger, {}, 2.0, ledger.holders)
     assert len(past) == MAX_FORMER_THINGS
     assert past[first] == {SECOND: 2.0}
     assert past[NODE_0] == {FIRST: 2.0}
@@ -227,11 +227,11 @@ def test_former_things_that_were_lost_first_are_dropped() -> None:
     things = [("path", str(number)) for number in range(MAX_FORMER_THINGS)]
     latest = build_holder(FIRST, former=dict.fromkeys(things[1:], 3.0))
     full = keep(build_holder(SECOND, former={things[0]: 1.0}), latest)
-    assert bound_former(full) is full
+    assert bound_former(full, full) is full
     third = build_holder(Owner(X, "x2"), NODE_0, former={NODE_1: 2.0})
     fourth = build_holder(Owner(X, "x3"), former={NODE_1: 1.5})
-    bounded = bound_former(full | keep(third, fourth))
+    more = full | keep(third, fourth)
+    bounded = bound_former(more, more)
     assert bounded == keep(latest, third)
-    assert bound_former(full | keep(third, replace(latest, owner=SECOND))) == keep(
-        latest, replace(third, former={}), replace(latest, owner=SECOND)
-    )
+    more = full | keep(third, replace(latest, owner=SECOND))
+    assert bound_former(more, more) == keep(latest, replace(third, former={}), replace(latest, owner=SECOND))
