@@ -4,7 +4,6 @@ Each context manager changes what import statements do inside its context, and n
 same modules works as usual. Use them in the main thread before other threads start.
 """
 
-import importlib.util
 import os
 import re
 import sys
@@ -37,7 +36,9 @@ def hide_openssl_digests() -> Iterator[None]:
 
     A Python without digests of its own keeps those of OpenSSL.
     """
-    if all(importlib.util.find_spec(name) for name in _BUILTIN_DIGESTS):
+    from importlib.util import find_spec  # noqa: PLC0415 - probe workers do not need it
+
+    if all(map(find_spec, _BUILTIN_DIGESTS)):
         with hide_modules("_hashlib"):
             yield
     else:
@@ -48,14 +49,15 @@ def hide_openssl_digests() -> Iterator[None]:
 def replace_modules(*names: str) -> Iterator[None]:
     """Replace modules that are not imported yet by empty modules. A package keeps its modules, but does not run itself.
 
-    The empty modules are removed at the end; the modules of packages that were imported in the context remain.
+    The parent of a package has to be imported before. The empty modules are removed at the end; the modules of packages
+    that were imported in the context remain.
     """
     replaced = [name for name in names if name not in sys.modules]
     for name in replaced:
+        parent, _, last = name.rpartition(".")
         module = sys.modules[name] = ModuleType(name)
-        spec = importlib.util.find_spec(name.rpartition(".")[0])
-        locations = spec.submodule_search_locations if spec is not None else None
-        module.__path__ = [os.path.join(location, name.rpartition(".")[2]) for location in locations or ()]  # noqa: PTH118
+        locations = getattr(sys.modules.get(parent), "__path__", ())
+        module.__path__ = [os.path.join(location, last) for location in locations]  # noqa: PTH118 - without pathlib
     try:
         yield
     finally:
@@ -65,16 +67,21 @@ def replace_modules(*names: str) -> Iterator[None]:
 
 @contextmanager
 def postpone_patterns() -> Iterator[None]:
-    """Make :func:`re.compile` return patterns that are compiled when they are used first.
+    """Make :func:`re.compile` return patterns to other libraries that are compiled when they are used first.
 
-    Libraries compile dozens of patterns when they are imported, and most of these are never used. An invalid pattern is
-    reported at its first use.
+    Libraries compile dozens of patterns when they are imported, and most of these are never used. The modules of
+    genplug get compiled patterns: they use theirs, and may compare them with the pattern of a match.
     """
-    re.compile = _PostponedPattern  # type: ignore[assignment]
+    re.compile = _compile_later
     try:
         yield
     finally:
         re.compile = _compile
+
+
+def _compile_later(*arguments: Any, **flags: Any) -> Any:  # noqa: ANN401 - the types of re.compile
+    caller = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001 - as in logging and warnings
+    return (_compile if caller.startswith("genplug.") else _PostponedPattern)(*arguments, **flags)
 
 
 class _PostponedPattern:

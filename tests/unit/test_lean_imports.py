@@ -41,6 +41,7 @@ def test_module_that_is_imported_already_is_not_hidden(package: str) -> None:
 
 
 def test_replaced_package_is_not_run_and_keeps_its_modules(package: str) -> None:
+    importlib.import_module("leantest")
     with replace_modules(package):
         assert importlib.import_module(f"{package}.part").ran
         assert not hasattr(sys.modules[package], "ran")
@@ -57,6 +58,12 @@ def test_postponed_pattern_is_compiled_at_its_first_use() -> None:
     assert pattern.pattern == "(a)b"
     with pytest.raises(re.error, match="unterminated subpattern"):
         invalid.match("")
+
+
+def test_pattern_of_genplug_is_not_postponed() -> None:
+    with postpone_patterns():
+        exec("pattern = re.compile('a')", namespace := {"re": re, "__name__": "genplug.example"})
+    assert type(namespace["pattern"]) is re.Pattern
 
 
 def test_digests_without_openssl_are_the_same() -> None:
