@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 
+import watchdog  # noqa: F401 - the parent of a package has to be imported before it is replaced
 from msgspec import Struct, field
 
 from genplug.lean_imports import replace_modules

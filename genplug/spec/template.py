@@ -9,7 +9,6 @@ The filters in :data:`EACH` apply to each value, those in :data:`ALL` to all val
 unknown name is a load error.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -157,6 +156,8 @@ def _quote(value: str) -> str:
         RenderLimitError: it is too long; several filters 'quote' would double its backslashes each time.
     """
     _check_length(len(value))
+    import json  # noqa: PLC0415 - probe workers do not need it
+
     quoted = json.dumps(value)
     _check_length(len(quoted))
     return quoted
@@ -164,6 +165,8 @@ def _quote(value: str) -> str:
 
 def _list_as_json(values: Sequence[str]) -> tuple[str]:
     _check_length(sum(map(len, values)))
+    import json  # noqa: PLC0415 - probe workers do not need it
+
     text = json.dumps(list(values))
     _check_length(len(text))
     return (text,)

@@ -57,6 +57,8 @@ PROBES = _ProbeKinds(
     }
 )
 """Every probe kind by its key in the configuration; the table names the module of each kind."""
+READ_KINDS = ("pci", "file", "open")
+"""The kinds whose requests a worker with one thread runs: they read files and open device nodes."""
 
 
 def kind_of(check: Check) -> "ProbeKind":

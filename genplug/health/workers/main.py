@@ -1,32 +1,34 @@
 """A worker: a process without gRPC and without an event loop that runs probe requests, and that may hang.
 
-It is started as ``python -m genplug.health.workers.main ROOT STAND_INS THREADS PROGRESS`` with a socket as its standard
-input, and ends when the other end closes the socket (:mod:`genplug.health.workers.protocol`).
+:func:`run` is called with the arguments ROOT STAND_INS THREADS PROGRESS on the command line and a socket as the
+standard input, and ends when the other end closes the socket (:mod:`genplug.health.workers.protocol`).
 
 With one thread, a worker runs requests in their order, and writes the current request and its start to the shared page,
 so that the pool can identify the request in which it hangs.
 With more threads, requests run concurrently, and each request ends by itself at its timeout.
+
+Each worker pays for its imports in memory: a worker with one thread imports neither socket nor threading.
 """
 
 import os
-import queue
-import socket
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genplug.hardware.host import Host
-from genplug.health.probes import PROBES
-from genplug.health.workers.file_reader import CachedFileReader
-from genplug.health.workers.protocol import ProbeRequest, Progress, RequestResult, encode, receive
-from genplug.health.workers.sessions import kill_session
+from genplug.lean_imports import hide_modules, postpone_patterns, replace_modules
 
-_KINDS = dict(PROBES)
-"""All kinds, imported at the start: an import during a request would count against the timeout of the request."""
+# msgspec uses typing_extensions, and uuid its accelerator, only if they exist.
+with hide_modules("typing_extensions", "_uuid"), replace_modules("msgspec.inspect"), postpone_patterns():
+    from genplug.hardware.host import Host
+    from genplug.health.probes import PROBES, READ_KINDS
+    from genplug.health.workers.file_reader import CachedFileReader
+    from genplug.health.workers.protocol import ProbeRequest, Progress, RequestResult, receive, send
+
+_CONNECTION = 0
+"""The descriptor of the socket, the standard input."""
 _FLUSH_SECONDS = 0.02
 """Time after which results of an incomplete batch are sent."""
 
@@ -34,7 +36,7 @@ _FLUSH_SECONDS = 0.02
 def run_request(request: ProbeRequest, reader: CachedFileReader, timeout: float) -> tuple[Any, str]:
     """Run a request; return its answer, and an error that is empty if there is an answer."""
     try:
-        polling = _KINDS[request[0]].polling
+        polling = PROBES[request[0]].polling
         if polling is None:
             return None, f"probes of kind {request[0]!r} are not run"
         return polling.run(request, reader, timeout), ""
@@ -44,23 +46,38 @@ def run_request(request: ProbeRequest, reader: CachedFileReader, timeout: float)
         return None, f"{type(error).__name__}: {error}"
 
 
+def run() -> None:
+    """Run the worker, and end the process."""
+    root, stand_ins, threads, progress = sys.argv[1:]
+    with suppress(BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+        main(root, stand_ins, int(threads), Progress(int(progress)))
+    # A return would make the interpreter wait for threads that hang.
+    os._exit(0)
+
+
 def main(root: str, stand_ins: str, threads: int, progress: Progress) -> None:
     """Run requests until the other end closes the socket."""
     host = Host(Path(root), stand_ins=stand_ins == "1")
-    connection = socket.socket(fileno=0)
-    progress.write(0, 0)
+    # Kinds are imported at the start: an import during a request would count against the timeout of the request.
+    with postpone_patterns():
+        for key in READ_KINDS if threads == 1 else PROBES:
+            PROBES[key]
     if threads == 1:
-        _serve_sequential(connection, CachedFileReader(host), progress)
-    else:
-        try:
-            _serve_concurrent(connection, host, threads)
-        finally:
-            # The agent has ended, possibly without the time to end the programs.
-            kill_session(os.getpid())
+        progress.write(0, 0)
+        _serve_sequential(CachedFileReader(host), progress)
+        return
+    from genplug.health.workers.sessions import kill_session  # noqa: PLC0415 - only for a worker with threads
+
+    progress.write(0, 0)
+    try:
+        _serve_concurrent(host, threads)
+    finally:
+        # The agent has ended, possibly without the time to end the programs.
+        kill_session(os.getpid())
 
 
-def _serve_sequential(connection: socket.socket, reader: CachedFileReader, progress: Progress) -> None:
-    while (batch := receive(connection)) is not None:
+def _serve_sequential(reader: CachedFileReader, progress: Progress) -> None:
+    while (batch := receive(_CONNECTION)) is not None:
         number, requests = batch
         reader.start_batch()
         results: list[RequestResult] = []
@@ -69,13 +86,16 @@ def _serve_sequential(connection: socket.socket, reader: CachedFileReader, progr
             progress.write(number, index)
             results.append((number, index, run_request(request, reader, timeout)))
             if (now := time.monotonic()) > flushed + _FLUSH_SECONDS:
-                _send(connection, results)
+                _send(results)
                 results, flushed = [], now
         progress.write(number, len(requests))
-        _send(connection, results)
+        _send(results)
 
 
-def _serve_concurrent(connection: socket.socket, host: Host, max_threads: int) -> None:
+def _serve_concurrent(host: Host, max_threads: int) -> None:
+    import queue  # noqa: PLC0415 - only for a worker with threads
+    import threading  # noqa: PLC0415 - only for a worker with threads
+
     waiting: queue.SimpleQueue[tuple[int, int, ProbeRequest, float]] = queue.SimpleQueue()
     lock = threading.Lock()
 
@@ -84,10 +104,10 @@ def _serve_concurrent(connection: socket.socket, host: Host, max_threads: int) -
             number, index, request, timeout = waiting.get()
             result = (number, index, run_request(request, CachedFileReader(host), timeout))
             with lock:
-                _send(connection, [result])
+                _send([result])
 
     threads = 0
-    while (batch := receive(connection)) is not None:
+    while (batch := receive(_CONNECTION)) is not None:
         number, requests = batch
         for index, (request, timeout) in enumerate(requests):
             waiting.put((number, index, request, timeout))
@@ -102,13 +122,6 @@ def _serve_concurrent(connection: socket.socket, host: Host, max_threads: int) -
                     threads += 1
 
 
-def _send(connection: socket.socket, results: Sequence[RequestResult]) -> None:
+def _send(results: Sequence[RequestResult]) -> None:
     if results:
-        connection.sendall(encode(list(results)))
-
-
-if __name__ == "__main__":
-    with suppress(BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
-        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Progress(int(sys.argv[4])))
-    # A return would make the interpreter wait for threads that hang.
-    os._exit(0)
+        send(_CONNECTION, list(results))

@@ -18,6 +18,8 @@ from genplug.health.workers.sessions import start_kill
 
 PROGRAM_KINDS = frozenset({"exec"})
 """The kinds of requests that run a program."""
+_PROGRAM = ("-P", "-S", "-c", "from genplug.health.workers.main import run; run()")
+"""The program of a worker. Without ``-m`` and the module ``site``, it needs 0.8 MiB of memory less."""
 _START_HINTS = {
     errno.EAGAIN: "the limit of processes is reached; raise the pod's limit of PIDs",
     errno.EMFILE: "the limit of open files is reached; raise RLIMIT_NOFILE of the agent",
@@ -67,7 +69,7 @@ class WorkerProcess:
             os.ftruncate(page, mmap.PAGESIZE)
             self.progress = Progress(page)
             on_failure.callback(self.progress.close)
-            command = (sys.executable, "-m", "genplug.health.workers.main", os.fspath(host.root))
+            command = (sys.executable, *_PROGRAM, os.fspath(host.root))
             # The process is started last: no later step can fail, so it never has to be killed here.
             self.process = subprocess.Popen(  # noqa: S603 - a module of genplug itself
                 (*command, str(int(host.stand_ins)), str(threads), str(page)),

@@ -10,7 +10,7 @@ several messages.
 
 import marshal
 import mmap
-import socket
+import os
 import struct
 import time
 from typing import Any, NamedTuple, TypeAlias
@@ -100,19 +100,26 @@ def decode(body: bytes) -> Any:  # noqa: ANN401 - the type depends on the messag
     return marshal.loads(body)  # noqa: S302 - the other end is genplug itself
 
 
-def receive(connection: socket.socket) -> Any:  # noqa: ANN401 - see decode
+def send(descriptor: int, message: Any) -> None:  # noqa: ANN401 - any value that marshal supports
+    """Write a message to a blocking socket."""
+    data = memoryview(encode(message))
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def receive(descriptor: int) -> Any:  # noqa: ANN401 - see decode
     """Return the next message from a blocking socket, or None if the other end has closed it."""
-    header = _receive_bytes(connection, HEADER.size)
+    header = _receive_bytes(descriptor, HEADER.size)
     if header is None:
         return None
-    body = _receive_bytes(connection, body_length(header))
+    body = _receive_bytes(descriptor, body_length(header))
     return decode(body) if body is not None else None
 
 
-def _receive_bytes(connection: socket.socket, length: int) -> bytes | None:
+def _receive_bytes(descriptor: int, length: int) -> bytes | None:
     received = bytearray()
     while len(received) < length:
-        part = connection.recv(length - len(received))
+        part = os.read(descriptor, length - len(received))
         if not part:
             return None
         received += part

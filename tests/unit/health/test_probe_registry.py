@@ -17,7 +17,7 @@ from genplug.hardware.file_tree import Access
 from genplug.hardware.host import STAND_INS_MARKER, Host
 from genplug.health import probes
 from genplug.health.probe_kind import Effect, ProbeKind
-from genplug.health.probes import PROBES, kind_of
+from genplug.health.probes import PROBES, READ_KINDS, kind_of
 from genplug.health.workers.file_reader import CachedFileReader
 from genplug.health.workers.main import run_request
 from genplug.spec.globs import Glob
@@ -74,6 +74,11 @@ def test_every_module_describes_a_kind_in_the_table() -> None:
         name: kind.name for name, kind in ((module_name(kind), kind) for kind in PROBES.values())
     }
     assert {module.KIND for module in MODULES.values()} == set(PROBES.values())
+
+
+def test_workers_for_reads_import_every_kind_that_is_not_a_call() -> None:
+    effects = {name: kind.polling.effect for name, kind in PROBES.items() if kind.polling is not None}
+    assert set(READ_KINDS) == {name for name, effect in effects.items() if effect is not Effect.CALL}
 
 
 def module_name(kind: ProbeKind) -> str:

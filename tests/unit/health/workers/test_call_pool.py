@@ -37,13 +37,21 @@ async def test_call_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
         assert repr(pool) == "<CallPool [calls: 0 running, 0 hung | workers: 1]>"
 
 
+def delay_worker_start(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each worker wait during its imports until the file ``pipe`` in the directory is opened for writing."""
+    os.mkfifo(directory / "pipe")
+    # The worker imports this module in place of the module of the standard library, which it imports afterwards.
+    (directory / "fnmatch.py").write_text(
+        f"open({str(directory / 'pipe')!r}).read()\n"
+        f"import sys; sys.path.remove({str(directory)!r}); del sys.modules['fnmatch']; import fnmatch\n"
+    )
+    monkeypatch.syspath_prepend(directory)
+
+
 async def test_start_of_the_worker_does_not_count_as_time_of_the_first_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Python imports this module before the worker, and waits until the pipe is opened.
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'pipe')!r}).read()")
-    monkeypatch.syspath_prepend(tmp_path)
+    delay_worker_start(tmp_path, monkeypatch)
     monkeypatch.setattr(call_pool, "_GRACE_SECONDS", 0.0)
     real = vars(Progress)["started_at"].fget
     waits = iter((True,))
@@ -60,9 +68,7 @@ async def test_start_of_the_worker_does_not_count_as_time_of_the_first_call(
 
 
 async def test_worker_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'pipe')!r}).read()")
-    monkeypatch.syspath_prepend(tmp_path)
+    delay_worker_start(tmp_path, monkeypatch)
     for name in ("_GRACE_SECONDS", "_START_SECONDS", "_START_CHECK_SECONDS"):
         monkeypatch.setattr(call_pool, name, 0.1)
     async with open_pool(CallPool, tmp_path) as (pool, _):
