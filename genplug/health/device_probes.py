@@ -4,7 +4,8 @@ A probe keeps its state as long as it checks the same property of the same devic
 A device that disappears and returns is a new device: no result from before counts, sticky failures included.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,12 +14,13 @@ from genplug.hardware.inventory import Device, Inventory
 from genplug.hardware.ledger import is_replugged
 from genplug.health.binding import BoundProbe, bind_probe
 from genplug.health.probe_instance import ProbeInstance
-from genplug.health.thresholds import initial_state
+from genplug.health.thresholds import ProbeState, initial_state
 from genplug.health.verdict import DeviceRef, ProbeFailure, ProbeResults
 from genplug.spec.limits import MAX_PROBED_DEVICES
 from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
 from genplug.spec.probes import HealthSpec
+from genplug.spec.replacement import find_replacements, list_replaced
 
 FIRST_RESULT_TIMEOUT = 2.0
 """Seconds for which a new device waits for its first result before it is listed without one."""
@@ -27,14 +29,24 @@ FIRST_RESULT_TIMEOUT = 2.0
 class Update(Struct, frozen=True):
     """The probes that an update changed.
 
-    ``started`` are probes that run from now on, and ``new`` are those without a result.
+    ``current`` are the probes of all devices that are new or have changed.
+    ``started`` are those of them that run from now on, and ``new`` those without a result.
     ``ended`` are probes that do not run any more, and ``forgotten`` are those whose state is not kept.
     """
 
+    current: list[ProbeInstance] = []
     started: list[ProbeInstance] = []
     new: list[ProbeInstance] = []
     ended: list[ProbeInstance] = []
     forgotten: list[ProbeInstance] = []
+
+
+class _Watched(NamedTuple):
+    """The devices of a resource with probes, and the settings that the probes depend on."""
+
+    devices: tuple[Device, ...]
+    health: HealthSpec
+    policy: Policy
 
 
 class DeviceProbes:
@@ -47,69 +59,92 @@ class DeviceProbes:
 
     def __init__(self, *, is_archive: bool = False) -> None:
         self._is_archive = is_archive
-        self._devices: dict[DeviceRef, tuple[Device, HealthSpec, Policy]] = {}
-        self._instances: dict[DeviceRef, dict[str, ProbeInstance]] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._instances: dict[DeviceRef, tuple[ProbeInstance, ...]] = {}
         self._count = 0
+        self._without_result: set[tuple[DeviceRef, str]] = set()
+        """The probes that have neither a result nor an error."""
+        self._changed: set[DeviceRef] = set()
+        """The devices whose results have changed since they were collected."""
+        self._failures: dict[DeviceRef, tuple[ProbeFailure, ...]] = {}
+        self._warnings: dict[DeviceRef, tuple[ProbeFailure, ...]] = {}
+        self._pending: dict[DeviceRef, float] = {}
 
     def __iter__(self) -> Iterator[ProbeInstance]:
-        return (instance for instances in self._instances.values() for instance in instances.values())
+        return (instance for instances in self._instances.values() for instance in instances)
 
     def __len__(self) -> int:
         return self._count
 
     def __repr__(self) -> str:
-        pending = sum(instance.state.is_pending for instance in self)
         failed = sum(not instance.state.healthy for instance in self)
-        return f"<DeviceProbes [{len(self)} probes: {pending} pending, {failed} failed]>"
+        return f"<DeviceProbes [{len(self)} probes: {len(self._without_result)} pending, {failed} failed]>"
 
     @property
     def is_pending(self) -> bool:
         """Whether a probe has neither a result nor an error yet."""
-        return any(instance.state.is_pending for instance in self)
+        return bool(self._without_result)
+
+    def set_state(self, instance: ProbeInstance, state: ProbeState) -> None:
+        """Replace the state of a probe."""
+        instance.state = state
+        self._changed.add(instance.bound.device)
+        is_current = any(each is instance for each in self._instances.get(instance.bound.device, ()))
+        if is_current and not state.is_pending:
+            self._without_result.discard(instance.id)
 
     def results(self, now: float) -> ProbeResults:
         """Return failures and warnings of devices, and until when they wait for a first result (monotonic seconds)."""
-        failures, warnings, pending = {}, {}, {}
-        for ref, instances in self._instances.items():
-            if failed := tuple(_list_failures(instances, are_warnings=False)):
-                failures[ref] = failed
-            if failed := tuple(_list_failures(instances, are_warnings=True)):
-                warnings[ref] = failed
-            until = [
-                each.since + FIRST_RESULT_TIMEOUT
-                for each in instances.values()
-                if each.state.is_pending and not each.is_warning
-            ]
-            if max(until, default=now) > now:
-                pending[ref] = max(until)
-        return ProbeResults(failures, pending, warnings)
+        for ref in (*self._changed, *self._pending):
+            self._collect(ref, self._instances.get(ref, ()), now)
+        self._changed.clear()
+        return ProbeResults(dict(self._failures), dict(self._pending), dict(self._warnings))
+
+    def _collect(self, ref: DeviceRef, instances: Sequence[ProbeInstance], now: float) -> None:
+        for are_warnings, found in ((False, self._failures), (True, self._warnings)):
+            if failed := tuple(_list_failures(instances, are_warnings=are_warnings)):
+                found[ref] = failed
+            else:
+                found.pop(ref, None)
+        until = [
+            each.since + FIRST_RESULT_TIMEOUT for each in instances if each.state.is_pending and not each.is_warning
+        ]
+        if max(until, default=now) > now:
+            self._pending[ref] = max(until)
+        else:
+            self._pending.pop(ref, None)
 
     def update(self, inventory: Inventory, now: float) -> Update:
         """Watch the devices of an inventory, and no others; return the changes."""
-        update, present = Update(), dict(_devices_with_probes(inventory))
-        for ref in self._instances.keys() - present.keys():
-            self._forget_device(ref, update)
-        for ref, (device, resource) in present.items():
-            previous = self._devices.get(ref)
-            if previous is not None and is_replugged(previous[0], device):
-                self._forget_device(ref, update)
-                previous = None
-            if previous is None or previous[0] is not device or previous[1:] != (resource.health, resource.policy):
-                self._update_device(ref, device, resource, now, update)
+        update, watched = Update(), dict(_list_watched(inventory))
+        changes = {name: _compare(self._watched.get(name), watched.get(name)) for name in {**self._watched, **watched}}
+        for name, (removed, added) in changes.items():
+            for device_id in removed.keys() - added.keys():
+                self._forget_device(DeviceRef(name, device_id), update)
+        for name, (removed, added) in changes.items():
+            for device_id, device in added.items():
+                ref, known = DeviceRef(name, device_id), removed.get(device_id)
+                if known is not None and is_replugged(known, device):
+                    self._forget_device(ref, update)
+                self._update_device(ref, device, inventory.resources[name], now, update)
+        # Last, so that the next update completes what this one could not.
+        self._watched = watched
         return update
 
     def _forget_device(self, ref: DeviceRef, update: Update) -> None:
-        del self._devices[ref]
-        instances = self._instances.pop(ref)
+        instances = self._instances.pop(ref, ())
         self._count -= len(instances)
-        update.ended.extend(instances.values())
-        update.forgotten.extend(instances.values())
+        self._changed.add(ref)
+        self._without_result.difference_update(instance.id for instance in instances)
+        update.ended.extend(instances)
+        update.forgotten.extend(instances)
 
     def _update_device(self, ref: DeviceRef, device: Device, resource: Resource, now: float, update: Update) -> None:
-        previous = self._instances.get(ref, {})
+        ended = self._instances.get(ref, ())
+        previous = {instance.bound.spec.name: instance for instance in ended}
         self._count -= len(previous)
-        instances: dict[str, ProbeInstance] = {}
-        update.ended.extend(previous.values())
+        instances: list[ProbeInstance] = []
+        update.ended.extend(ended)
         for spec in resource.health.probes:
             bound = bind_probe(device, resource, spec, is_archive=self._is_archive)
             if self._count + len(instances) >= MAX_PROBED_DEVICES:
@@ -121,26 +156,43 @@ class DeviceProbes:
             else:
                 instance = ProbeInstance(bound, initial_state(now), now)
                 update.new.append(instance)
-            instances[spec.name] = instance
+                self._without_result.add(instance.id)
+            instances.append(instance)
             if not instance.is_sticky_failed:
                 update.started.append(instance)
         update.forgotten.extend(previous.values())
+        self._without_result.difference_update({each.id for each in ended} - {each.id for each in instances})
+        update.current.extend(instances)
         self._count += len(instances)
-        self._devices[ref], self._instances[ref] = (device, resource.health, resource.policy), instances
+        self._changed.add(ref)
+        self._instances[ref] = tuple(instances)
 
 
-def _list_failures(instances: Mapping[str, ProbeInstance], *, are_warnings: bool) -> Iterator[ProbeFailure]:
-    for name, instance in instances.items():
+def _compare(previous: _Watched | None, current: _Watched | None) -> tuple[dict[str, Device], dict[str, Device]]:
+    """Return the devices, by ID, that are not the same before and now, or have other probes."""
+    old = previous.devices if previous is not None else ()
+    new = current.devices if current is not None else ()
+    if previous is None or current is None or previous[1:] != current[1:]:
+        return {device.id: device for device in old}, {device.id: device for device in new}
+    removed, added = list_replaced(old, new, find_replacements(old, new))
+    before, after = {device.id: device for device in removed}, {device.id: device for device in added}
+    same = [device_id for device_id, device in before.items() if after.get(device_id) is device]
+    for device_id in same:
+        del before[device_id], after[device_id]
+    return before, after
+
+
+def _list_failures(instances: Iterable[ProbeInstance], *, are_warnings: bool) -> Iterator[ProbeFailure]:
+    for instance in instances:
         if not instance.state.healthy and instance.is_warning == are_warnings:
-            yield ProbeFailure(name, instance.state.reason)
+            yield ProbeFailure(instance.bound.spec.name, instance.state.reason)
 
 
-def _devices_with_probes(inventory: Inventory) -> Iterable[tuple[DeviceRef, tuple[Device, Resource]]]:
+def _list_watched(inventory: Inventory) -> Iterator[tuple[str, _Watched]]:
     for name, devices in inventory.devices.items():
         resource = inventory.resources.get(name)
         if resource is not None and resource.health.probes:
-            for device in devices:
-                yield DeviceRef(name, device.id), (device, resource)
+            yield name, _Watched(devices, resource.health, resource.policy)
 
 
 def _is_same_probe(old: BoundProbe, new: BoundProbe) -> bool:

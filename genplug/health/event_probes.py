@@ -13,6 +13,7 @@ from genplug.health.kernel_log_buffer import KernelLogBuffer, is_kernel_log, is_
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.probe_kind import EventStream, Listening
 from genplug.health.thresholds import Outcome, Result
+from genplug.health.verdict import DeviceRef
 
 MAX_EVALUATIONS_PER_TURN = 10_000
 """Evaluations of a record for a probe before the event loop does other work: about 20 ms."""
@@ -42,19 +43,20 @@ class EventProbes:
         self._apply, self._flush, self._spawn = apply, flush, spawn
         self.report_gap: Callable[[], None] = lambda: None
         """Called when records of the kernel log were lost."""
-        self._instances: tuple[tuple[ProbeInstance, Listening], ...] = ()
+        self._instances: dict[tuple[DeviceRef, str], tuple[ProbeInstance, Listening]] = {}
         self._log: KernelLog | KernelLogBuffer | None = None
         self._gap_report_due = 0.0
         """The time from which lost records are reported again (monotonic seconds)."""
 
-    def update(self, instances: Iterable[ProbeInstance]) -> None:
-        """Replace the probes; those with an error or without events are left out."""
-        self._instances = tuple(
-            (instance, instance.bound.kind.listening)
-            for instance in instances
-            if instance.bound.kind.listening is not None and not instance.bound.error
-        )
-
+    def update(self, ended: Iterable[ProbeInstance], current: Iterable[ProbeInstance]) -> None:
+        """Remove probes and add others; those with an error or without events are left out."""
+        for instance in ended:
+            if self._instances.get(instance.id, (None,))[0] is instance:
+                del self._instances[instance.id]
+        for instance in current:
+            listening = instance.bound.kind.listening
+            if listening is not None and not instance.bound.error:
+                self._instances[instance.id] = (instance, listening)
         if self._log is not None:
             self._log.records_per_turn = self._records_per_turn
 
@@ -66,17 +68,18 @@ class EventProbes:
 
     def start(self, new: Iterable[ProbeInstance]) -> None:
         """Apply the first result of new probes: passed, unless existing records of the kernel log are failures."""
-        ids = {instance.id for instance in new}
-        for instance, listening in self._instances:
-            if instance.id in ids and listening.stream is EventStream.UEVENTS:
+        added = [self._instances[instance.id] for instance in new if instance.id in self._instances]
+        for instance, listening in added:
+            if listening.stream is EventStream.UEVENTS:
                 error = self._uevents_error()
                 self._apply(instance, Result(Outcome.ERROR, error) if error else _PASSED)
-        if any(instance.id in ids for instance in self._instances_of(EventStream.KERNEL_LOG)):
+        ids = {instance.id for instance, listening in added if listening.stream is EventStream.KERNEL_LOG}
+        if ids:
             self._spawn(self._read_log(ids))
 
     def on_uevent(self, event: Uevent) -> None:
         """Evaluate an event of the kernel."""
-        for instance, listening in self._instances:
+        for instance, listening in self._instances.values():
             result = None
             if listening.stream is EventStream.UEVENTS:
                 result = listening.evaluate(instance.bound.patterns, event)
@@ -92,7 +95,7 @@ class EventProbes:
             self._log.close()
 
     def _instances_of(self, stream: EventStream) -> Iterable[ProbeInstance]:
-        return (instance for instance, listening in self._instances if listening.stream is stream)
+        return (instance for instance, listening in self._instances.values() if listening.stream is stream)
 
     async def _read_log(self, ids: AbstractSet[object]) -> None:
         """Evaluate the existing records of the log for these probes, and follow the log for all probes."""
@@ -118,7 +121,7 @@ class EventProbes:
         for start in range(0, len(waiting), count):
             turn = frozenset(waiting[start : start + count])
             # The current probes: a reload may have replaced them in the meantime.
-            self._evaluate_records([pair for pair in self._instances if pair[0].id in turn], records)
+            self._evaluate_records([pair for id_, pair in self._instances.items() if id_ in turn], records)
             # The evaluation for all probes can take seconds, in which the kubelet would wait for responses.
             await asyncio.sleep(0)
         self._apply_to_pending(Result(Outcome.ERROR, log.error) if log.error else _PASSED)
@@ -142,7 +145,7 @@ class EventProbes:
                 self._apply(instance, result)
 
     def _on_records(self, records: Sequence[LogRecord]) -> None:
-        self._evaluate_records(self._instances, records)
+        self._evaluate_records(self._instances.values(), records)
         self._flush()
 
     def _on_log_error(self) -> None:

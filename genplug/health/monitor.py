@@ -114,7 +114,7 @@ class ProbeMonitor:
         for instance in update.new:
             if instance.bound.error:
                 self._apply(instance, Result(Outcome.ERROR, instance.bound.error))
-        self._event_probes.update(self._probes)
+        self._event_probes.update(update.ended, update.current)
         self._event_probes.start(update.new)
         # The caller reads the results next.
         self._is_changed = False
@@ -211,7 +211,9 @@ class ProbeMonitor:
         """Apply a result to the state of a probe."""
         previous, timing = instance.state, instance.bound.timing
         previous_warning = _warning_of(instance)
-        state = instance.state = next_state(previous, result, timing, time.monotonic())
+        state = next_state(previous, result, timing, time.monotonic())
+        if state is not previous:
+            self._probes.set_state(instance, state)
         if state.error != previous.error:
             self._errors.change(*instance.id, previous.error, state.error)
         if (warning := _warning_of(instance)) != previous_warning:

@@ -1,6 +1,7 @@
 """The states of probes that are kept when devices and configuration change."""
 
 from collections.abc import Mapping
+from functools import cache
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from genplug.spec.model import Resource
 from genplug.spec.probes import HealthSpec, OnError, ProbeSpec, ProbeTiming
 from genplug.spec.template import Template
 from tests.support.probes import LOCATION, make_device
+from tests.support.work import count_lines
 
 X = "a.example/x"
 PASSED, FAILED = Result(Outcome.PASSED), Result(Outcome.FAILED, "is bad")
@@ -34,8 +36,8 @@ def inventory(*devices: Device, probes: tuple[ProbeSpec, ...] = (file_probe(),))
     return Inventory({X: devices}, (), (), frozenset(), resources={X: resource})
 
 
-def apply(instance: ProbeInstance, result: Result, now: float = 0) -> None:
-    instance.state = next_state(instance.state, result, instance.bound.timing, now)
+def apply(probes: DeviceProbes, instance: ProbeInstance, result: Result, now: float = 0) -> None:
+    probes.set_state(instance, next_state(instance.state, result, instance.bound.timing, now))
 
 
 def device_node(minor: int) -> DeviceNode:
@@ -52,7 +54,7 @@ def test_new_device_waits_for_its_first_result() -> None:
     assert update.started == update.new == list(probes)
     assert probes.results(100).pending == {REF: 100 + FIRST_RESULT_TIMEOUT}
     assert repr(probes) == "<DeviceProbes [1 probes: 1 pending, 0 failed]>"
-    apply(update.new[0], FAILED)
+    apply(probes, update.new[0], FAILED)
     results = probes.results(100)
     assert (results.pending, [failure.reason for failure in results.failures[REF]]) == ({}, ["is bad"])
     assert probes.results(100 + FIRST_RESULT_TIMEOUT).pending == {}
@@ -69,7 +71,7 @@ def test_unchanged_device_is_not_updated() -> None:
 def test_probe_that_checks_the_same_keeps_its_state() -> None:
     probes = DeviceProbes()
     (old,) = probes.update(inventory(DEVICE), 0).started
-    apply(old, FAILED)
+    apply(probes, old, FAILED)
     update = probes.update(inventory(replace(DEVICE, key="other")), 1)
     assert (update.ended, update.forgotten, update.new) == ([old], [], [])
     assert [instance.state for instance in update.started] == [old.state]
@@ -78,7 +80,7 @@ def test_probe_that_checks_the_same_keeps_its_state() -> None:
 def test_probe_that_checks_something_else_starts_again() -> None:
     probes = DeviceProbes()
     (old,) = probes.update(inventory(DEVICE), 0).started
-    apply(old, FAILED)
+    apply(probes, old, FAILED)
     update = probes.update(inventory(DEVICE, probes=(file_probe("/sys/other"),)), 1)
     assert (update.ended, update.forgotten) == ([old], [old])
     assert states(probes) == {"state": "<ProbeState [unknown]>"}
@@ -88,7 +90,7 @@ def test_returned_device_is_judged_as_a_new_device() -> None:
     for timing in ({}, {"sticky": True}, {"success_threshold": 5}, {"on_error": OnError.UNHEALTHY}):
         probes, specs = DeviceProbes(), (file_probe(**timing),)
         (old,) = probes.update(inventory(DEVICE, probes=specs), 0).started
-        apply(old, FAILED)
+        apply(probes, old, FAILED)
         assert probes.update(inventory(probes=specs), 1).forgotten == [old]
         assert len(probes) == 0
         update = probes.update(inventory(DEVICE, probes=specs), 2)
@@ -99,7 +101,7 @@ def test_returned_device_is_judged_as_a_new_device() -> None:
 def test_device_with_new_numbers_is_judged_as_a_new_device() -> None:
     probes = DeviceProbes()
     (old,) = probes.update(inventory(replace(DEVICE, nodes=(device_node(0), device_node(1)))), 0).started
-    apply(old, FAILED)
+    apply(probes, old, FAILED)
     assert not probes.update(inventory(replace(DEVICE, nodes=(device_node(1), device_node(2)))), 1).new
     update = probes.update(inventory(replace(DEVICE, nodes=(device_node(3),))), 2)
     assert (len(update.new), len(update.forgotten)) == (1, 1)
@@ -128,13 +130,13 @@ def test_verdict_does_not_depend_on_results_before_an_absence(
     for result in before:
         returned.update(inventory(DEVICE, probes=specs), 0)
         (instance,) = list(returned)
-        apply(instance, result)
+        apply(returned, instance, result)
     returned.update(inventory(probes=specs), 0)
     for probes in (returned, new):
         probes.update(inventory(DEVICE, probes=specs), 0)
         for result in after:
             (instance,) = list(probes)
-            apply(instance, result)
+            apply(probes, instance, result)
     assert states(returned) == states(new)
     assert returned.results(1) == new.results(1)
 
@@ -162,3 +164,82 @@ def test_probes_beyond_the_limit_of_a_node_have_an_error_with_the_limit() -> Non
     probes.update(inventory(*devices[:10]), 1)
     assert len(probes) == 10
     assert not any(instance.bound.error for instance in probes)
+
+
+NAMES = ("x0", "x1", "x2")
+SPECS = (file_probe(), replace(file_probe("/sys/other"), name="other", is_warning=True))
+STEPS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 2)), unique_by=lambda made: made[0]),
+        st.integers(0, 2),
+        st.lists(st.tuples(st.integers(0, 5), st.sampled_from([PASSED, FAILED, Result(Outcome.ERROR, "e")]))),
+        st.integers(0, 2),
+    ),
+    max_size=6,
+)
+"""The devices with the minor numbers of their nodes, the number of probes, the results of probes, and the seconds."""
+
+
+@given(STEPS)
+def test_results_of_changed_probes_equal_the_results_of_all_probes(
+    history: list[tuple[list[tuple[str, int]], int, list[tuple[int, Result]], int]],
+) -> None:
+    @cache
+    def keep_device(name: str, minor: int) -> Device:
+        return replace(DEVICE, id=name, nodes=(device_node(minor),))
+
+    probes, now = DeviceProbes(), 0
+    running: dict[tuple[DeviceRef, str], ProbeInstance] = {}
+    before: set[tuple[tuple[str, int], int]] = set()
+    for devices, count, results, pause in history:
+        now += pause
+        found = inventory(*(keep_device(*made) for made in sorted(devices)), probes=SPECS[:count])
+        update = probes.update(found, now)
+        made = {(device, count) for device in devices}
+        assert {each.bound.device.device for each in update.current} <= {name for (name, _), _ in made - before}
+        before = made
+        for instance in (*update.ended, *update.started):
+            if instance in update.ended:
+                assert running.pop(instance.id) is instance
+            else:
+                running[instance.id] = instance
+        # What runs is what the devices have, bound to the newest device.
+        assert sorted(running.values(), key=repr) == sorted(probes, key=repr)
+        assert {each.id for each in probes} == {(DeviceRef(X, n), s.name) for n, _ in devices for s in SPECS[:count]}
+        assert len(probes) == len(list(probes))
+        for index, result in results:
+            if index < len(probes):
+                apply(probes, list(probes)[index], result, now)
+        assert probes.is_pending == any(each.state.is_pending for each in probes)
+        collected = probes.results(now)
+        failing = {each.id: each.is_warning for each in probes if not each.state.healthy}
+        listed = {
+            (r, f.probe): w
+            for w, m in ((False, collected.failures), (True, collected.warnings))
+            for r in m
+            for f in m[r]
+        }
+        assert listed == failing
+        waiting = [each for each in probes if each.state.is_pending and not each.is_warning]
+        until = {each.bound.device: each.since + FIRST_RESULT_TIMEOUT for each in waiting}
+        assert collected.pending == {ref: time for ref, time in until.items() if time > now}
+
+
+def test_work_of_an_update_does_not_grow_with_unchanged_devices() -> None:
+    def count(size: int) -> int:
+        devices = [replace(DEVICE, id=f"x{number}", nodes=(device_node(number),)) for number in range(size)]
+        probes = DeviceProbes()
+        for instance in probes.update(inventory(*devices), 0).new:
+            apply(probes, instance, PASSED)
+        probes.results(0)
+        devices[3] = replace(devices[3], nodes=(device_node(size),))
+        changed = inventory(*devices[:5], *devices[6:])
+
+        def change() -> None:
+            (instance,) = probes.update(changed, 1).new
+            apply(probes, instance, FAILED)
+            assert probes.results(1).failures.keys() == {DeviceRef(X, "x3")}
+
+        return count_lines(change)[0]
+
+    assert count(5_000) == count(20)

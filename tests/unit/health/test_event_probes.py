@@ -66,7 +66,7 @@ class Listening:
         os.write(self._log, f"4,{number},0,-;{text}\n".encode())
 
     def start(self) -> None:
-        self.probes.update(self.instances)
+        self.probes.update((), self.instances)
         self.probes.start(self.instances)
 
     async def next_result(self) -> tuple[str, Result]:
