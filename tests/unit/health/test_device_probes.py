@@ -203,7 +203,7 @@ def test_results_of_changed_probes_equal_the_results_of_all_probes(
                 assert running.pop(instance.id) is instance
             else:
                 running[instance.id] = instance
-        # What runs is what the devices have, bound to the newest device.
+        # The running probes are those of the devices, bound to the newest device.
         assert sorted(running.values(), key=repr) == sorted(probes, key=repr)
         assert {each.id for each in probes} == {(DeviceRef(X, n), s.name) for n, _ in devices for s in SPECS[:count]}
         assert len(probes) == len(list(probes))
@@ -236,7 +236,10 @@ def test_work_of_an_update_does_not_grow_with_unchanged_devices() -> None:
         changed = inventory(*devices[:5], *devices[6:])
 
         def change() -> None:
-            (instance,) = probes.update(changed, 1).new
+            update = probes.update(changed, 1)
+            (instance,) = update.new
+            # Also a device between two that have changed is kept.
+            assert update.current == [instance]
             apply(probes, instance, FAILED)
             assert probes.results(1).failures.keys() == {DeviceRef(X, "x3")}
 
