@@ -64,6 +64,8 @@ class AccessLog(Struct, frozen=True):
 
     def __call__(self, access: Access, path: str) -> None:
         """Record an access."""
+        if access is Access.NONE:
+            return
         self.paths.add(path)
         if access is Access.LIST:
             self.listings.add(path)

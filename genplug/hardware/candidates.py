@@ -142,6 +142,7 @@ def find_candidates(  # noqa: PLR0913 - what it scans, what it knows, and what i
             else:
                 _depend_on(candidate, dependencies)
             found[path] = candidate
+        host.end_access()
         examined.append(found)
     taken: list[Candidate] = []
     left_out: list[CandidateOutcome] = []

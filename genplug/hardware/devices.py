@@ -102,6 +102,7 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
             devices[device.id] = replace(first, faults=(*first.faults, fault))
             duplicate = LeftOut(f"{', '.join(first.candidates)} {same}")
             left_out += (_outcome_left_out(resource, source, candidate, duplicate) for candidate in group.candidates)
+    host.end_access()
     return BuiltDevices(tuple(devices.values()), tuple(left_out), builder.extra_dependencies, tuple(stalls))
 
 

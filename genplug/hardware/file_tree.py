@@ -22,6 +22,8 @@ from genplug.spec.natural_sort import natural_sort_key
 from genplug.struct_values import compare_without, hide_in_repr
 
 _LITERAL_START = re.compile(r"[^*?[]*")
+_ENTRIES_OF_AN_ACCESS = 1000
+"""The number of entries after which the list of a directory is another access, so that a long list makes progress."""
 _LINK_COST = 20
 """The number of entries that can be examined in the time in which a symlink is resolved."""
 _MAX_LINKS = 40  # the limit of the kernel, path_resolution(7)
@@ -39,10 +41,15 @@ class Access(Enum):
     STAT = auto()
     LIST = auto()
     READ = auto()
+    NONE = auto()
+    """The previous access has returned, and a computation without an access begins."""
 
 
 AccessRecorder: TypeAlias = Callable[[Access, str], None]
-"""Called with every path that a tree accesses (fully resolved, except a final symlink that is only stat'ed)."""
+"""Called with every path that a tree accesses (fully resolved, except a final symlink that is only stat'ed).
+
+It is called with ``Access.NONE`` and an empty path before a computation that can take long on a slow machine.
+"""
 
 
 def _ignore_access(_access: Access, _path: str) -> None:
@@ -181,9 +188,7 @@ class FileTree(Struct, frozen=True):
             return known
         try:
             with os.scandir(f"{self.prefix}{at}/") as scan:
-                entries = tuple(
-                    Entry(entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False)) for entry in scan
-                )
+                entries = tuple(self._read_entries(scan, at))
         except OSError as error:
             self._check_system(error)
             return ()
@@ -191,6 +196,13 @@ class FileTree(Struct, frozen=True):
             self._listings[at] = entries
             self._symlink_free.add(at)
         return entries
+
+    def _read_entries(self, scan: Iterable[os.DirEntry[str]], at: str) -> Iterator[Entry]:
+        for number, entry in enumerate(scan, 1):
+            if not number % _ENTRIES_OF_AN_ACCESS:
+                self.recorder(Access.LIST, at or "/")
+            yield Entry(entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
+        self.recorder(Access.NONE, "")
 
     def read(self, path: str, max_bytes: int, *, may_block: bool = False) -> bytes:
         """Return the first bytes of a regular file, given by its resolved path.

@@ -19,6 +19,7 @@ from msgspec.structs import force_setattr, replace
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.file_tree import (
     MAX_TEXT_BYTES,
+    Access,
     AccessRecorder,
     FileTree,
     GlobResult,
@@ -234,6 +235,10 @@ class Host(Struct, frozen=True):
     def has_entry(self, directory: str, name: str) -> bool:
         """Return whether a directory without symlinks in its path has an entry; a symlink may lead nowhere."""
         return self._tree.has_entry(directory, name)
+
+    def end_access(self) -> None:
+        """Record that the previous access has returned, before a computation that can take long."""
+        self._tree.recorder(Access.NONE, "")
 
     def supports_inotify(self, directory: str) -> bool:
         """Return whether inotify reports changes in a directory; it does not on sysfs and procfs."""

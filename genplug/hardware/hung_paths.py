@@ -39,7 +39,7 @@ class HungPaths(Struct, frozen=True):
     _hung: dict[tuple[Access, str], Operation] = {}
 
     def record(self, access: Access, path: str) -> None:
-        """Record that this thread begins an operation.
+        """Record that this thread begins an operation, or has ended the previous one (``Access.NONE``).
 
         Raises:
             HangError: another thread hangs in the same operation, or the time limit of this thread is over.
@@ -49,7 +49,10 @@ class HungPaths(Struct, frozen=True):
         now, thread = time.monotonic(), threading.get_ident()
         if (limit := self._limits.get(thread)) is not None and now > limit[0]:
             raise HangError(f"it has not finished within {limit[1]:g} s")
-        self._current[thread] = (access, path, now)
+        if access is Access.NONE:
+            self._current.pop(thread, None)
+        else:
+            self._current[thread] = (access, path, now)
 
     def begin(self, seconds: float) -> None:
         """Give this thread a time limit, and forget its last operation."""

@@ -50,6 +50,8 @@ class _Update(Struct, frozen=True):
     previous: ResourceScan
     host: Host
     budget: CandidateBudget | None
+    dependencies: Dependencies = field(default_factory=Dependencies)
+    """The dependencies of what was examined; those of what was removed are kept until the next full scan."""
     extra: Dependencies = field(default_factory=Dependencies)
     """The dependencies of new devices that are not candidates."""
     comparisons: Comparisons = field(default_factory=Comparisons)
@@ -102,11 +104,10 @@ class _Update(Struct, frozen=True):
     def _examine(self, number: int, path: str, found_by: str) -> Candidate:
         source = self.resource.sources[number]
         names = required_attributes(self.resource, source)
-        # The search for the glob has the dependencies of a candidate without links.
         candidate = examine(
-            path, source, number, found_by, names, self.host, Dependencies(), self.resource.policy, self.comparisons
+            path, source, number, found_by, names, self.host, self.dependencies, self.resource.policy, self.comparisons
         )
-        if not _is_plain(candidate):
+        if not _is_usable(candidate):
             raise _NotPlainError
         return candidate
 
@@ -119,7 +120,7 @@ class _Update(Struct, frozen=True):
         removed: list[Candidate] = []
         for (number, path), candidate in examined.items():
             if (old := by_source[number].pop(path, None)) is not None:
-                if not _is_plain(old):
+                if not _is_usable(old):
                     raise _NotPlainError
                 removed.append(old)
             if candidate is not None:
@@ -129,13 +130,12 @@ class _Update(Struct, frozen=True):
         added = [candidate for candidate in examined.values() if candidate is not None]
         self._check_limits(by_source)
         devices = self._replace_devices(removed, added)
-        dependencies = previous.dependencies
         extra = previous.extra_dependencies
         if self.extra.directories:
             extra = Dependencies()
             extra.update(previous.extra_dependencies)
             extra.update(self.extra)
-            dependencies = merge_dependencies(dependencies, self.extra)
+            self.dependencies.update(self.extra)
         unmatched = (
             list_unmatched(self.resource, source, found)
             for source, found in zip(self.resource.sources, searches, strict=True)
@@ -144,7 +144,7 @@ class _Update(Struct, frozen=True):
             previous,
             devices=devices,
             unmatched_globs=tuple(glob for globs in unmatched for glob in globs),
-            dependencies=dependencies,
+            dependencies=merge_dependencies(previous.dependencies, self.dependencies),
             candidates_by_source=tuple(by_source),
             extra_dependencies=extra,
             searches=tuple(map(tuple, searches)),
@@ -217,6 +217,6 @@ def _is_leaf(search: Search, path: str) -> bool:
     )
 
 
-def _is_plain(candidate: Candidate) -> bool:
-    """Return whether a candidate is usable, and not a link."""
-    return candidate.info is not None and not candidate.reason and not candidate.links
+def _is_usable(candidate: Candidate) -> bool:
+    """Return whether a candidate is not left out."""
+    return candidate.info is not None and not candidate.reason

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
+from genplug.agent import scan_job
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.scan_job import ScanJob, keep_last_known
 from genplug.hardware import discovery
@@ -16,6 +17,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError, HungPaths
 from genplug.hardware.inventory import ResourceScan
 from genplug.spec.model import Resource
+from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.policy import Policy
 from tests.support.hardware import NodeTree, build_resource, build_source, open_tree
 
@@ -78,6 +80,22 @@ async def test_hanging_scan_is_started_again_in_full_without_its_operation(
     assert [device.id for device in scan.devices] == ["x0"]
     assert limits == [{"/dev": frozenset({"x0"})}, None]
     assert calls.hung == 1
+
+
+async def test_long_computation_after_a_list_does_not_count_as_a_hang(
+    tree: NodeTree, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sort_slowly(text: str) -> tuple[str, str]:
+        gate.wait()
+        return natural_sort_key(text)
+
+    monkeypatch.setattr("genplug.hardware.file_tree.natural_sort_key", sort_slowly)
+    calls = BlockingCalls(paths := HungPaths())
+    job = ScanJob(SPEC, None, Host.at(tree.root, recorder=paths.record).cached(), calls)
+    assert not await job.wait(3 * scan_job.STALL_SECONDS)
+    assert calls.hung == 0
+    gate.set()
+    assert [device.id for device in (await job.task).devices] == ["x0"]
 
 
 async def test_scan_that_cannot_be_started_keeps_the_previous_devices(tree: NodeTree) -> None:

@@ -8,6 +8,7 @@ import pytest
 from genplug.hardware.file_tree import Access
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError, HungPaths
+from genplug.spec.globs import Glob
 from tests.support.hardware import NodeTree
 
 
@@ -46,6 +47,22 @@ def test_hung_operation_is_refused_without_others_on_its_path() -> None:
     paths.record(Access.READ, "/sys/b")
     paths.discard(hung)
     paths.record(Access.READ, "/sys/a")
+
+
+def test_thread_without_an_access_has_no_operation() -> None:
+    paths = HungPaths()
+    paths.record(Access.LIST, "/dev")
+    paths.record(Access.NONE, "")
+    assert paths.current(threading.get_ident()) is None
+
+
+def test_long_list_makes_progress(tree: NodeTree) -> None:
+    accesses: list[Access] = []
+    for number in range(2500):
+        tree.write(f"/dev/x{number}", "")
+    host = Host.at(tree.root, recorder=lambda access, path: accesses.append(access) if path in {"", "/dev"} else None)
+    host.cached().glob(Glob.parse("/dev/*"))
+    assert accesses[-4:] == [*[Access.LIST] * 3, Access.NONE]
 
 
 def test_hang_error_has_the_start_of_the_hang() -> None:
