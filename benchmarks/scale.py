@@ -18,6 +18,8 @@ async def devices(runs: Runs) -> Samples:
     starts: list[float] = []
     async with node(1, 10_000) as big:
         for number in range(runs.large_starts):
+            # The kubelet keeps the lists of an agent until it starts again.
+            await big.fake.kubelet.restart()
             async with agent(big) as process:
                 starts.append(_MS * await big.listed(process.started))
                 if number < runs.large_starts - 1:
@@ -27,7 +29,6 @@ async def devices(runs: Runs) -> Samples:
                 size = len(big.fake.kubelet.messages(big.resources[0])[-1].raw)
                 changes = await appear_and_vanish(big, process, runs.large_changes)
                 samples = await allocate_some(big, "10000 devices: Allocate 1", runs.calls)
-            await big.fake.kubelet.restart()
     async with node(1, 1000) as small, agent(small) as process:
         await small.listed(process.started)
         await asyncio.sleep(runs.settle)
@@ -49,6 +50,8 @@ async def resources(runs: Runs) -> Samples:
     starts: list[float] = []
     async with node(300, 10) as wide:
         for number in range(runs.large_starts):
+            # The kubelet keeps the lists of an agent until it starts again.
+            await wide.fake.kubelet.restart()
             async with agent(wide) as process:
                 starts.append(_MS * await wide.listed(process.started))
                 if number < runs.large_starts - 1:
@@ -56,7 +59,6 @@ async def resources(runs: Runs) -> Samples:
                 await asyncio.sleep(_AFTERMATH)
                 held = process.footprint()
                 changes = await appear_and_vanish(wide, process, runs.large_changes)
-            await wide.fake.kubelet.restart()
     return {
         "300 resources: start to list": starts,
         "300 resources: node appears to list": changes.appears,
