@@ -6,10 +6,12 @@ the tree. A resolved directory has no symlinks in its path, and the root is ``""
 
 import errno
 import os
-import re
 import stat
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
+from itertools import takewhile
+from operator import attrgetter
 from typing import TypeAlias
 
 from msgspec import Struct, field
@@ -21,7 +23,7 @@ from genplug.spec.limits import MAX_MATCHES, MAX_SEARCHED_ENTRIES
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.struct_values import compare_without, hide_in_repr
 
-_LITERAL_START = re.compile(r"[^*?[]*")
+_name_of = attrgetter("name")
 _ENTRIES_OF_AN_ACCESS = 1000
 """The number of entries after which the list of a directory is another access, so that a long list makes progress."""
 _LINK_COST = 20
@@ -181,17 +183,18 @@ class FileTree(Struct, frozen=True):
         return os.readlink(self.prefix + link)  # noqa: PTH115 - Path() would normalize the target
 
     def entries(self, at: str) -> tuple[Entry, ...]:
-        """Return the entries of a resolved directory; empty if it cannot be listed."""
+        """Return the entries of a resolved directory, sorted by name; empty if it cannot be listed."""
         # Also for a listing that is known: a search that only uses these has a time limit, too.
         self.recorder(Access.LIST, at or "/")
         if (known := self._listings.get(at)) is not None:
             return known
         try:
             with os.scandir(f"{self.prefix}{at}/") as scan:
-                entries = tuple(self._read_entries(scan, at))
+                found = list(self._read_entries(scan, at))
         except OSError as error:
             self._check_system(error)
             return ()
+        entries = tuple(sorted(found, key=_name_of))
         if self.is_cached:
             self._listings[at] = entries
             self._symlink_free.add(at)
@@ -302,9 +305,12 @@ class _Walk(Struct, frozen=True):
                 self.way.add_pattern(at, head)
             else:
                 self._add_leaf(path, at, head)
-            # Most names of /dev differ in the first letters: compare these before the regular expression.
-            start = _LITERAL_START.match(head.text)[0]  # type: ignore[index] # always matches
-            matching = [entry for entry in self._list(at) if entry.name.startswith(start) and head.matches(entry.name)]
+            # Most names of /dev differ in the first letters, and the entries are sorted.
+            entries, start = self._list(at), head.literal_start
+            first = bisect_left(entries, start, key=_name_of) if start else 0
+            following = map(entries.__getitem__, range(first, len(entries)))
+            candidates = takewhile(lambda entry: entry.name.startswith(start), following)
+            matching = [entry for entry in candidates if head.matches(entry.name)]
             if not rest:
                 self._add(f"{path}/{entry.name}" for entry in matching)
                 return

@@ -16,6 +16,7 @@ from genplug.spec.location import TextSyntaxError
 from genplug.struct_values import hide_in_repr
 
 _MAGIC = re.compile(r"[*?[]")
+_LITERAL_START = re.compile(r"[^*?[]*")
 _RANGE = re.compile(r"([^-])-(.)")
 _NARROW = "write '*' or '[0-9]' in place of a range, and exclude paths with 'exclude' or 'where'"
 
@@ -25,24 +26,37 @@ class GlobError(TextSyntaxError):
 
 
 class Segment(Struct, frozen=True):
-    """A path segment: a literal name, a pattern for one name, or any number of directories (``**``)."""
+    """A path segment: a literal name, a pattern for one name, or any number of directories (``**``).
+
+    ``ends`` is the text before and after the only wildcard of a pattern, if that is ``*``: most patterns are of this
+    kind, and need no regular expression. ``regex`` is that of any other pattern.
+    """
 
     text: str
+    ends: tuple[str, str] | None = None
     regex: re.Pattern[str] | None = None
     is_any_depth: bool = False
 
     @property
     def is_literal(self) -> bool:
         """Whether only the name ``text`` matches."""
-        return self.regex is None and not self.is_any_depth
+        return self.ends is None and self.regex is None and not self.is_any_depth
+
+    @property
+    def literal_start(self) -> str:
+        """The text with which every name begins that matches."""
+        return self.ends[0] if self.ends is not None else _LITERAL_START.match(self.text)[0]  # type: ignore[index]
 
     def matches(self, name: str) -> bool:
         """Return whether a file name matches."""
-        if self.regex is None:
-            return not self.is_any_depth and name == self.text
-        if name.startswith(".") and not self.text.startswith("."):
+        if self.is_literal:
+            return name == self.text
+        if self.is_any_depth or (name.startswith(".") and not self.text.startswith(".")):
             return False
-        return self.regex.match(name) is not None
+        if self.ends is None:
+            return self.regex is not None and self.regex.match(name) is not None
+        start, end = self.ends
+        return len(name) >= len(start) + len(end) and name.startswith(start) and name.endswith(end)
 
 
 @hide_in_repr("alternatives")
@@ -164,9 +178,13 @@ _ANY_DEPTH = Segment("**", is_any_depth=True)
 
 @lru_cache(maxsize=4096)
 def _segment(name: str) -> Segment:
-    if not _MAGIC.search(name):
+    wildcards = _MAGIC.findall(name)
+    if not wildcards:
         return Segment(name)
-    return Segment(name, re.compile(fnmatch.translate(name)))
+    if wildcards == ["*"]:
+        start, _, end = name.partition("*")
+        return Segment(name, ends=(start, end))
+    return Segment(name, regex=re.compile(fnmatch.translate(name)))
 
 
 def _matches(segments: tuple[Segment, ...], names: tuple[str, ...]) -> bool:

@@ -10,7 +10,7 @@ from genplug.hardware.discovery import discover, scan_resource
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.scan_errors import HangError, SearchLimitError
-from genplug.spec.globs import Glob
+from genplug.spec.globs import Glob, Segment
 from genplug.spec.limits import MAX_CANDIDATES, MAX_COMPARISONS, MAX_MATCHES, MAX_NODES_PER_DEVICE, MAX_SEARCHED_ENTRIES
 from tests.support.configs import load_resource
 from tests.support.hardware import NodeTree, build_config
@@ -32,6 +32,24 @@ def test_search_with_many_double_stars_visits_each_directory_a_few_times(tree: N
     found = Host.at(tree.root).cached().glob(Glob.parse(pattern))
     assert time.process_time() - started < 1
     assert all("file" in path or path.endswith("/d") for path in found.paths)
+
+
+def test_search_compares_only_the_names_with_the_first_letters_of_the_glob(
+    tree: NodeTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(100):
+        tree.write(f"/dev/x{number:02}", "")
+    compared: list[str] = []
+    matches = Segment.matches
+
+    def record(segment: Segment, name: str) -> bool:
+        compared.append(name)
+        return matches(segment, name)
+
+    monkeypatch.setattr(Segment, "matches", record)
+    found = Host.at(tree.root).cached().glob(Glob.parse("/dev/x4*"))
+    assert found.paths == tuple(f"/dev/{name}" for name in compared)
+    assert compared == [f"x4{digit}" for digit in range(10)]
 
 
 def test_search_that_follows_symlinks_without_an_end_is_an_error_with_the_limit(tree: NodeTree) -> None:

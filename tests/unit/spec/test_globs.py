@@ -19,6 +19,7 @@ MATCHES = {
     "{/dev/a,/sys/b}": (["/dev/a", "/sys/b"], ["/dev/b"]),
     "/dev/*": (["/dev/a"], ["/dev/a/b", "/dev/.a", "/dev", "/dev/"]),
     "/dev/.*": (["/dev/.a"], ["/dev/a"]),
+    "/dev/ab*ba": (["/dev/abba", "/dev/abxba"], ["/dev/aba", "/dev/abx", "/dev/xba"]),
     "/dev/**/x": (["/dev/x", "/dev/a/x", "/dev/a/b/x"], ["/dev/a/y", "/x"]),
     "/dev/**": (["/dev", "/dev/a", "/dev/a/b"], ["/sys/a"]),
     "/**/a/**/b": (["/a/b", "/x/a/y/z/b"], ["/b/a", "/a"]),
