@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -158,12 +159,14 @@ async def _measured(names: Iterable[str], runs: Runs) -> tuple[list[Figure], boo
     failed = False
     async with as_installed():
         for name in names:
-            print(f"measuring {name}", file=sys.stderr)
+            started = time.monotonic()
             try:
                 found += figures(await BENCHMARKS[name](runs))
             except (RuntimeError, TimeoutError) as error:
                 failed = True
                 print(f"{name} could not be measured: {error}", file=sys.stderr)
+            else:
+                print(f"measured {name} in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return found, failed
 
 

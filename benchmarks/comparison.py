@@ -21,7 +21,7 @@ MIN_CHANGE_WITHOUT_RANGE: Final = 0.25
 """The same for a figure that a record measured too few times: unchanged code differed by a quarter between runs."""
 MIN_RUNS: Final = 3
 """The number of runs from which a range describes the noise."""
-MIN_DIFFERENCE: Final[Mapping[str, float]] = MappingProxyType({"MiB": 0.5, "% of a core": 0.02, "/s": 0.1})
+MIN_DIFFERENCE: Final[Mapping[str, float]] = MappingProxyType({"MiB": 0.5, "KiB": 0.1, "% of a core": 0.02, "/s": 0.1})
 """The smallest difference of medians that counts, by unit: figures of these units can be close to 0."""
 
 MAX_NAMES: Final = 5

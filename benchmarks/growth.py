@@ -36,10 +36,10 @@ class Effort(Struct, frozen=True):
     """The number of starts and changes at each size; ``settle`` and ``cpu`` are seconds; sizes up to ``highest``."""
 
     starts: int = 3
-    changes: int = 4
+    changes: int = 3
     requests: int = 3
-    settle: float = 10.0
-    cpu: float = 20.0
+    settle: float = 6.0
+    cpu: float = 10.0
     highest: int | None = None
 
 

@@ -49,7 +49,7 @@ SUBJECTS: Final = (
     Subject("devices", (10, *_THOUSANDS), MAX_CANDIDATES, "MAX_CANDIDATES"),
     Subject("resources", (1, 10, 100, 300, 1000), MAX_RESOURCES, "MAX_RESOURCES"),
     Subject("probes", (0, *_THOUSANDS), MAX_PROBED_DEVICES, "MAX_PROBED_DEVICES"),
-    Subject("pods", (0, 1, 10, 50, 100, 250, 500)),
+    Subject("pods", (0, 10, 100, 500)),
 )
 
 

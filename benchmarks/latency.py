@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import grpc
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from benchmarks.agent import SETTLED, Agent, Node, agent, node
 from benchmarks.figures import Samples
@@ -138,16 +138,15 @@ async def losses(runs: Runs) -> Samples:
     return {"socket deleted to list": sockets, "stream ended to list": streams}
 
 
-@frozen
-class Changes:
+class Changes(Struct, frozen=True):
     """Milliseconds until a list arrived, and milliseconds of processor time of the agent for each change.
 
     The processor time includes the scans that follow a change within :data:`SETTLED` seconds.
     """
 
-    appears: list[float] = field(factory=list)
-    vanishes: list[float] = field(factory=list)
-    cpu: list[float] = field(factory=list)
+    appears: list[float] = field(default_factory=list)
+    vanishes: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
 
 
 async def appear_and_vanish(busy: Node, process: Agent, times: int) -> Changes:

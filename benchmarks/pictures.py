@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -18,6 +18,13 @@ PANELS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 """The quantities of each panel; all of a panel have the same unit."""
+
+
+Shape = Literal["constant", "straight", "steep"]
+MAX_CONSTANT: Final = 0.1
+"""The part of a value by which the next value of a constant quantity differs at most."""
+MAX_STRAIGHT: Final = 1.25
+"""The ratio of the increases per step up to which a line counts as straight, because the values vary between runs."""
 
 
 class Labels(Struct, frozen=True):
@@ -85,6 +92,43 @@ def increase(before: Point, after: Point, quantity: str, step: int) -> float | N
     if low is None or high is None:
         return None
     return step * (high - low) / (after.measured - before.measured)
+
+
+def classify_growth(series: Series, quantity: str) -> Shape | None:
+    """Return how a quantity grows between the last three sizes; None if it was not measured at each of them.
+
+    It is constant if the last two values differ by at most :data:`MAX_CONSTANT`, and steep if the increase per step is
+    more than :data:`MAX_STRAIGHT` times that between the two sizes before.
+    """
+    low, middle, high = series.points[-3:]
+    earlier, later = increase(low, middle, quantity, 1), increase(middle, high, quantity, 1)
+    before = middle.smallest(quantity)
+    if earlier is None or later is None or before is None:
+        return None
+    if abs(later) * (high.measured - middle.measured) <= MAX_CONSTANT * before:
+        return "constant"
+    return "steep" if later > MAX_STRAIGHT * max(earlier, 0) else "straight"
+
+
+def describe_growth(series: Series) -> list[str]:
+    """Return a sentence for each shape with the quantities that have it, and with their increase per step."""
+    labels = LABELS[series.name]
+    middle, high = series.points[-2:]
+    named: dict[Shape, list[str]] = {"constant": [], "straight": [], "steep": []}
+    for quantity in series.quantities:
+        shape = classify_growth(series, quantity)
+        if shape == "constant":
+            named["constant"].append(quantity)
+        elif shape is not None:
+            step = _format(increase(middle, high, quantity, labels.step))
+            named[shape].append(f"{quantity} ({step} {UNITS[quantity]} per {labels.step_text})")
+    sizes = f"from {format_number(middle.measured)} to {format_number(high.measured)} {series.name}"
+    meanings: dict[Shape, str] = {
+        "constant": f"At most {MAX_CONSTANT:.0%} more",
+        "straight": "A straight line or flatter",
+        "steep": "Steeper than a straight line",
+    }
+    return [f"{meaning} {sizes}: {', '.join(named[shape])}." for shape, meaning in meanings.items() if named[shape]]
 
 
 def describe_limit(series: Series) -> str:

@@ -6,6 +6,8 @@ Each file in ``docs/explanation/proof`` is the only source of a region ``proof N
 docs/explanation/guarantees.md names write them.
 ``docs/explanation/peer.json`` is the only source of the regions ``peer`` and ``peer cost``;
 ``python -m benchmarks --peer COMMAND --json FILE`` writes it.
+``docs/explanation/kubelet.json`` is the only source of the region ``kubelet``;
+``python -m tests.cluster.kubelet_latency --record FILE`` writes it.
 ``docs/explanation/growth.json`` is the only source of the regions ``growth NAME`` and of the pictures
 ``docs/images/growth-NAME.svg``; ``python -m benchmarks.growth --json FILE`` writes it.
 ``python docs/generate_figures.py`` rewrites the marked regions of the pages and the pictures. With ``--check`` it
@@ -19,6 +21,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -27,10 +30,11 @@ sys.path.insert(0, str(DOCS.parent))
 
 from benchmarks.budgets import BUDGETS  # noqa: E402 - of this checkout, wherever the script is started
 from benchmarks.growth_record import decode_record  # noqa: E402
-from benchmarks.pictures import describe_limit, render_pictures, tabulate_series  # noqa: E402
+from benchmarks.pictures import describe_growth, describe_limit, render_pictures, tabulate_series  # noqa: E402
 
 SOURCE = DOCS / "explanation" / "benchmarks.json"
 PEER = DOCS / "explanation" / "peer.json"
+KUBELET = DOCS / "explanation" / "kubelet.json"
 PROOF = DOCS / "explanation" / "proof"
 GROWTH = DOCS / "explanation" / "growth.json"
 IMAGES = DOCS / "images"
@@ -101,6 +105,8 @@ def render_page(text: str, source: Mapping[str, Any]) -> str:
             content = _growth_table(name)
         elif kind == "peer":
             content = _PEER_TABLES[name](json.loads(PEER.read_text()))
+        elif kind == "kubelet":
+            content = _kubelet_table(json.loads(KUBELET.read_text()))
         else:
             content = _TABLES[match["name"]](figures, source)
         return f"{match['start']}{content}{match['end']}"
@@ -115,10 +121,11 @@ def _proof_table(record: Mapping[str, Any]) -> str:
 
 
 def _growth_table(name: str) -> str:
-    """Return the table of a series, the size that a limit replaces, and the conditions of the series."""
+    """Return the table of a series, how it grows, the size that a limit replaces, and the conditions of the series."""
     series = decode_record(json.loads(GROWTH.read_text()))[name]
+    shapes = "".join(f"- {sentence}\n" for sentence in describe_growth(series))
     lines = (describe_limit(series), _condition_line(series.conditions))
-    return _table(*tabulate_series(series)) + "".join(f"{line}\n" for line in lines if line) + "\n"
+    return _table(*tabulate_series(series)) + f"{shapes}\n" + "".join(f"{line}\n" for line in lines if line) + "\n"
 
 
 def _peer_table(record: Mapping[str, Any]) -> str:
@@ -165,6 +172,24 @@ def _range(side: Mapping[str, Any]) -> str:
 
 def _ratio(ratio: Mapping[str, float]) -> str:
     return _number(ratio["median"])
+
+
+def _kubelet_table(record: Mapping[str, Any]) -> str:
+    """Return the table of the figures of real kubelets, with a median and a range for each version."""
+    versions = record["versions"]
+    rows = []
+    for figures in zip(*(version["figures"] for version in versions), strict=True):
+        cells = [
+            cell
+            for figure in figures
+            for cell in (
+                _with_unit(median(figure["values"]), figure["unit"]),
+                f"{_number(min(figure['values']))} to {_number(max(figure['values']))}",
+            )
+        ]
+        rows.append((figures[0]["name"], *cells))
+    heads = [head for version in versions for head in (f"Kubernetes {version['version']}", "Range")]
+    return f"{_table(('Figure', *heads), rows)}{_condition_line(record['conditions'])}\n\n"
 
 
 def _condition_line(conditions: Mapping[str, str | int]) -> str:

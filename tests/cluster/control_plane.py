@@ -70,9 +70,7 @@ class ControlPlane:
                 for name, value in select_features(self._binaries).items()
             ),
         )
-        ready = machine.build_command(
-            [self._kubectl, "--kubeconfig", self.get_kubeconfig("admin"), "get", "--raw", "/readyz"]
-        )
+        ready = self.build_command("get", "--raw", "/readyz")
         server.wait_until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")
         machine.start(
             "kube-controller-manager",
@@ -110,6 +108,10 @@ class ControlPlane:
         return self.machine.run(
             self._kubectl, "--kubeconfig", self.get_kubeconfig(user), *arguments, text=text, seconds=seconds
         )
+
+    def build_command(self, *arguments: str) -> list[str]:
+        """Return the command line that runs kubectl as an administrator."""
+        return self.machine.build_command([self._kubectl, "--kubeconfig", self.get_kubeconfig("admin"), *arguments])
 
     def get(self, *arguments: str) -> Any:
         """Return an object or a list."""

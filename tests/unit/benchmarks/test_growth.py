@@ -1,6 +1,7 @@
 """The record of the growth benchmark, and the pictures and tables that are made from it."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from benchmarks.pictures import (
     LABELS,
     PANELS,
     build_chart,
+    classify_growth,
+    describe_growth,
     describe_limit,
     increase,
     render_pictures,
@@ -117,6 +120,40 @@ def test_table_has_values_and_the_last_two_increases() -> None:
         ("Increase per 10 resources, from 1 to 100", "101", "1.01", ""),
         ("Increase per 10 resources, from 100 to 300", "100", "1", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "shape"),
+    [
+        ((100, 100, 100), "constant"),
+        ((100, 100, 110), "constant"),
+        ((100, 200, 222), "straight"),
+        ((0, 100, 350), "steep"),
+        ((0, 100, 225), "straight"),
+        ((100, 50, 60), "steep"),
+        ((100, 90, 60), "straight"),
+    ],
+)
+def test_growth_is_classified_by_the_last_two_increases(values: tuple[float, ...], shape: str) -> None:
+    points = tuple(Point(size, size, {"RSS": (value,)}) for size, value in zip((0, 10, 20), values, strict=True))
+    assert classify_growth(Series("devices", {}, points), "RSS") == shape
+
+
+def test_growth_is_described_by_its_shape_with_the_increase() -> None:
+    (sentence,) = describe_growth(SERIES)
+    assert sentence == (
+        "A straight line or flatter from 100 to 300 resources: start to list (100 ms per 10 resources), "
+        "RSS (1 MiB per 10 resources)."
+    )
+
+
+@pytest.mark.parametrize("series", RECORD.values(), ids=RECORD)
+def test_each_steep_quantity_has_a_reason_on_the_page(series: Series) -> None:
+    (section,) = re.findall(rf"^### Growth with {series.name}\n(.*?)^<!-- figures", PAGE, re.MULTILINE | re.DOTALL)
+    named = {name.lower() for names in re.findall(r"^- (.*?):", section, re.MULTILINE) for name in names.split(", ")}
+    steep = {name.lower() for name in series.quantities if classify_growth(series, name) == "steep"}
+    assert steep - named == set(), "a quantity that grows more than in proportion needs a reason"
+    assert named - steep == set(), "a quantity that does not grow more than in proportion needs no reason"
 
 
 def test_limit_is_described_only_for_a_size_beyond_it() -> None:
