@@ -16,7 +16,7 @@ from genplug.hardware.dependencies import Changes
 from genplug.hardware.discovery import scan_resource
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError
-from genplug.hardware.inventory import ResourceScan, ScanStall
+from genplug.hardware.inventory import CandidatesBySource, ResourceScan, ScanStall
 from genplug.spec.model import Resource
 
 STALL_SECONDS = 2.0
@@ -103,5 +103,6 @@ def _keep_after_stall(resource: Resource, previous: ResourceScan | None, stall: 
     is_known = previous is not None and all(known.is_known or known.candidate for known in previous.stalls)
     stall = replace(stall, is_known=is_known)
     if previous is None or previous.resource.policy != resource.policy:
-        return ResourceScan(resource, (), (), (), {}, stalls=(replace(stall, is_known=False),))
+        nothing: CandidatesBySource = tuple({} for _ in resource.sources)
+        return ResourceScan(resource, (), (), (), {}, nothing, stalls=(replace(stall, is_known=False),))
     return replace(previous, stalls=(stall,))

@@ -87,14 +87,14 @@ def scan_resource(
         if updated is not None:
             return updated
     dependencies = Dependencies()
-    has_same_sources = previous is not None and previous.resource.sources == resource.sources
-    examined = previous.candidates_by_source if previous is not None and has_same_sources else None
+    comparable = previous if previous is not None and previous.resource.sources == resource.sources else None
+    examined = comparable.candidates_by_source if comparable is not None else None
     change_set = ChangeSet.of(changes) if changes is not None and examined is not None else None
     candidates = find_candidates(resource, host, dependencies, examined, change_set, budget=budget)
     reused: dict[tuple[str, ...], Device] = {}
     extra = None
-    if previous is not None and changes and not is_affected(previous.extra_dependencies.freeze(), changes):
-        reused, extra = _unaffected_devices(previous, candidates.by_source), previous.extra_dependencies
+    if comparable is not None and changes and not is_affected(comparable.extra_dependencies.freeze(), changes):
+        reused, extra = _unaffected_devices(comparable, candidates.by_source), comparable.extra_dependencies
     kept: dict[tuple[str, ...], Device] = {}
     if previous is not None and previous.resource.policy == resource.policy:
         kept = {device.candidates: device for device in previous.devices}

@@ -277,8 +277,8 @@ class ResourceScan(Struct, frozen=True):
     unmatched_globs: tuple[UnmatchedGlob, ...]
     dependencies: Mapping[str, DirectoryDependency]
     """The dependencies of the result, by directory."""
-    candidates_by_source: CandidatesBySource = ()
-    """All examined paths."""
+    candidates_by_source: CandidatesBySource
+    """All examined paths, of each source of the resource."""
     extra_dependencies: Dependencies = field(default_factory=Dependencies)
     """The dependencies of its devices that are not candidates; part of ``dependencies``."""
     stalls: tuple[ScanStall, ...] = ()

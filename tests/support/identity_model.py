@@ -214,7 +214,7 @@ class Node(Struct):
             resource = Resource(name, LOCATION, ())
             if self.is_mixed:
                 resource = replace(resource, overlap=self.random.random() < 0.5, tokens=self.random.choice((None, 4)))
-            return ResourceScan(resource, tuple(devices), (), (), {})
+            return ResourceScan(resource, tuple(devices), (), (), {}, ())
         known = {device.id: device for device in previous.devices}
         kept = tuple(known[device.id] if known.get(device.id) == device else device for device in devices)
         return previous if kept == previous.devices else replace(previous, devices=kept)

@@ -114,6 +114,16 @@ async def test_first_scan_that_cannot_be_started_keeps_nothing(tree: NodeTree) -
     assert [stall.is_known for scan in (first, second) for stall in scan.stalls] == [False, False]
 
 
+@pytest.mark.parametrize("changes", [None, {}, {"/dev": frozenset({"x0"})}])
+async def test_scan_after_a_first_scan_that_could_not_be_started_finds_the_devices(
+    tree: NodeTree, changes: Changes | None
+) -> None:
+    first = await ScanJob(SPEC, None, tree.host.cached(), BlockingCalls(HungPaths(), max_hung=0)).task
+    second = await ScanJob(SPEC, first, tree.host.cached(), BlockingCalls(HungPaths()), changes).task
+    assert [device.id for device in second.devices] == ["x0"]
+    assert second.stalls == ()
+
+
 async def test_cancelled_scan_that_hangs_counts_as_hung(
     tree: NodeTree, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

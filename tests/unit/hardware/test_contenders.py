@@ -28,7 +28,7 @@ def build_device(number: int, minor: int, resource: str = X.name) -> Device:
 def build_scans(*devices: Device) -> dict[str, ResourceScan]:
     return {
         resource.name: ResourceScan(
-            resource, tuple(device for device in devices if device.resource == resource.name), (), (), {}
+            resource, tuple(device for device in devices if device.resource == resource.name), (), (), {}, ()
         )
         for resource in (X, Y)
     }
@@ -89,8 +89,8 @@ def test_devices_of_one_owner_are_all_examined() -> None:
     # Two templated resources can have the same name, and a path the same ID in both.
     first, second = DEVICES[0], replace(DEVICES[1], resource=X.name)
     scans = {
-        X.name: ResourceScan(X, (first, build_device(9, 9)), (), (), {}),
-        Y.name: ResourceScan(Y, (second,), (), (), {}),
+        X.name: ResourceScan(X, (first, build_device(9, 9)), (), (), {}, ()),
+        Y.name: ResourceScan(Y, (second,), (), (), {}, ()),
     }
     resources = {X.name: X, Y.name: Y}
     alone = resolve_conflicts(resources, {**scans, Y.name: replace(scans[Y.name], devices=())}, Ledger(), 1.0)

@@ -168,6 +168,15 @@ def test_partial_scan_rescans_a_resource_with_changed_configuration(tree: NodeTr
     assert list_ids(after) == ["y0"]
 
 
+def test_partial_scan_with_further_sources_finds_their_devices(tree: NodeTree) -> None:
+    tree.plug("/dev/x0", "240:0")
+    tree.plug("/dev/y0", "240:1")
+    before = discover_sources(tree, build_source("/dev/x*"))
+    spec = build_config(build_resource(NAME, build_source("/dev/x*"), build_source("/dev/y*")))
+    after = rescan(spec, tree.host, before, {"/dev": frozenset({"y0"})})
+    assert list_ids(after) == ["x0", "y0"]
+
+
 def test_unchanged_device_is_the_same_object_after_a_scan(tree: NodeTree) -> None:
     tree.plug("/dev/x0", "240:0")
     tree.plug("/dev/x1", "240:1")

@@ -247,7 +247,7 @@ def offered(*devices: Device, resources: tuple[Resource, ...], scans: tuple[Reso
     """Return an inventory of devices with the resources that have them, and of scans of the configured resources."""
     found = inventory(*devices, resources=tuple(dict.fromkeys(each.resource for each in devices)))
     by_name = {resource.name: resource for resource in resources}
-    scanned = {each.configured_name: ResourceScan(each, (), (), (), {}) for each in scans or resources}
+    scanned = {each.configured_name: ResourceScan(each, (), (), (), {}, ()) for each in scans or resources}
     return replace(found, resources=by_name, scans=scanned)
 
 
