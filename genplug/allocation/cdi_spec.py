@@ -59,7 +59,7 @@ def as_cdi_reference(edits: ContainerEdits, resource: str, ids: tuple[str, ...])
     return replace(edits, nodes=(), mounts=(), supplemental_groups=(), cdi_devices=tuple(names))
 
 
-class CdiDevice(Struct, frozen=True):
+class CdiDevice(Struct, frozen=True, gc=False):
     """A device as a CDI file defines it: the JSON text, and the lowest version of the file that supports it."""
 
     text: str

@@ -42,19 +42,24 @@ DEFAULT_POSITION = Template.parse("${index}")
 """The position of a device for the policy ``contiguous``, unless ``by`` is set."""
 
 
-class Grant(Struct, frozen=True):
+class Grant(Struct, frozen=True, gc=False):
     """A unit that the kubelet can allocate to a container.
 
-    ``devices`` is the device that it stands for (also for replicas and slices), or all devices of the pool for a token.
+    ``source`` is the device that it stands for (also for replicas and slices), or all devices of the pool for a token.
     ``reason`` is why it is unhealthy, empty while it is healthy. ``slice`` is the number of the slice, unique on the
     node if the device has an ``index``.
     """
 
     id: str
-    devices: tuple[DeviceHealth, ...]
+    source: DeviceHealth | tuple[DeviceHealth, ...]
     healthy: bool
     reason: str = ""
     slice: int | None = None
+
+    @property
+    def devices(self) -> tuple[DeviceHealth, ...]:
+        """The devices that it stands for."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
 
 
 class ResourceOffer(Struct, frozen=True):
@@ -369,20 +374,23 @@ def _build_grants(resource: Resource, devices: Sequence[DeviceHealth]) -> list[G
     """Return the grants of devices."""
     if resource.slices is not None:
         return [
-            Grant(slice_id(health.device.id, number), shared, healthy, reason, slice=first + number)
+            Grant(slice_id(health.device.id, number), health, health.verdict.healthy, health.verdict.reason, index)
             for health in devices
-            for shared, healthy, reason in [((health,), health.verdict.healthy, health.verdict.reason)]
-            for first in [_index(health.device) * health.device.slices]
-            for number in range(health.device.slices)
+            for number, index in enumerate(_list_slices(health.device))
         ]
     if resource.replicas == 1:
-        return [Grant(health.device.id, (health,), health.verdict.healthy, health.verdict.reason) for health in devices]
+        return [Grant(health.device.id, health, health.verdict.healthy, health.verdict.reason) for health in devices]
     return [
-        Grant(replica_id(health.device.id, number), shared, health.verdict.healthy, health.verdict.reason)
+        Grant(replica_id(health.device.id, number), health, health.verdict.healthy, health.verdict.reason)
         for health in devices
-        for shared in [(health,)]
         for number in range(resource.replicas)
     ]
+
+
+def _list_slices(device: Device) -> range:
+    """Return the numbers of the slices of a device, which are unique on the node if the device has an index."""
+    first = _index(device) * device.slices
+    return range(first, first + device.slices)
 
 
 def _index(device: Device) -> int:

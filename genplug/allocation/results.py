@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 
-class ListedDevice(Struct, frozen=True):
+class ListedDevice(Struct, frozen=True, gc=False):
     """One device in the list that the kubelet receives (v1beta1 ``Device``); ``numa`` is empty without topology."""
 
     id: str

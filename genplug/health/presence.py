@@ -114,21 +114,29 @@ class _Evaluation:
         probed = self._find_probed(name, change.devices)
         if not (replaced or probed or change.gone or previous.absent):
             return previous
-        entries = list(previous.present)
+        entries, waiting, is_changed = list(previous.present), previous.waiting, False
         for start, old_stop, new_stop in reversed(replaced):
-            entries[start:old_stop] = [
+            old = entries[start:old_stop]
+            entries[start:old_stop] = new = [
                 self._evaluate_device(name, device, change.known.get(device.id))
                 for device in change.devices[start:new_stop]
             ]
+            waiting += sum(entry is None for entry in new) - sum(entry is None for entry in old)
+            is_changed |= bool(find_replacements(old, new))
         for position in probed:
-            entries[position] = self._evaluate_device(name, change.devices[position], entries[position])
-        present = tuple(entries) if find_replacements(previous.present, entries) else previous.present
+            before = entries[position]
+            entries[position] = after = self._evaluate_device(name, change.devices[position], before)
+            waiting += (after is None) - (before is None)
+            is_changed |= after is not before
+        present = tuple(entries) if is_changed else previous.present
         absent = tuple(self._let_linger(name, change, grace))
-        absent = absent if find_replacements(previous.absent, absent) else previous.absent
-        is_listed = present is previous.present and absent is previous.absent
-        return ResourceHealth(
-            change.devices, present, absent, previous.listed if is_listed else _list_entries(present, absent)
-        )
+        if not find_replacements(previous.absent, absent):
+            absent = previous.absent
+        if is_changed or absent is not previous.absent:
+            listed = _list_entries(present, absent, waiting)
+        else:
+            listed = previous.listed
+        return ResourceHealth(change.devices, present, absent, listed, waiting)
 
     def _compare(self, name: str, devices: tuple[Device, ...]) -> _Change:
         previous = self._previous.parts.get(name, NO_HEALTH) if self._previous is not None else NO_HEALTH
@@ -331,12 +339,13 @@ def _has_returned(device: Device, previous: DeviceHealth) -> bool:
 
 
 def _list_entries(
-    present: tuple[DeviceHealth | None, ...], absent: tuple[DeviceHealth, ...]
+    present: tuple[DeviceHealth | None, ...], absent: tuple[DeviceHealth, ...], waiting: int
 ) -> tuple[DeviceHealth, ...]:
     """Return the entries of a resource in natural order; those of the present devices have it already."""
-    found = tuple(filter(None, present))
+    # Without a device that waits, there is an entry for each device.
+    found = tuple(filter(None, present)) if waiting else cast(tuple[DeviceHealth, ...], present)
     if not absent:
-        return found if len(found) < len(present) else cast(tuple[DeviceHealth, ...], present)
+        return found
     entries = list(found)
     for entry in absent:
         insort(entries, entry, key=_sort_key)

@@ -20,7 +20,7 @@ class DeviceRef(NamedTuple):
     device: str
 
 
-class ProbeFailure(Struct, frozen=True):
+class ProbeFailure(Struct, frozen=True, gc=False):
     """A failure of a probe: the name of the probe, and the reason with the value found and the value expected."""
 
     probe: str
@@ -40,7 +40,7 @@ class ProbeResults(Struct, frozen=True):
     warnings: Mapping[DeviceRef, tuple[ProbeFailure, ...]] = {}
 
 
-class Verdict(Struct, frozen=True):
+class Verdict(Struct, frozen=True, gc=False):
     """The health of a device ``since`` a time (monotonic seconds).
 
     ``reason`` is one line for operators, and ``probe`` the check that failed; both are empty for a healthy device.
@@ -52,7 +52,7 @@ class Verdict(Struct, frozen=True):
     probe: str = ""
 
 
-class DeviceHealth(Struct, frozen=True):
+class DeviceHealth(Struct, frozen=True, gc=False):
     """A device and its verdict.
 
     ``gone_since`` is set (monotonic seconds) while the device is absent, and after its return until it has the first
@@ -69,13 +69,14 @@ class ResourceHealth(Struct, frozen=True):
     """The health of the devices of a resource, in natural order.
 
     ``present`` has the entry of each of ``devices``, or None for a new device that waits for the first results of its
-    probes. ``absent`` has the entries of the devices that linger, and ``listed`` all entries.
+    probes; ``waiting`` counts those. ``absent`` has the entries of the devices that linger, and ``listed`` all entries.
     """
 
     devices: tuple[Device, ...] = ()
     present: tuple[DeviceHealth | None, ...] = ()
     absent: tuple[DeviceHealth, ...] = ()
     listed: tuple[DeviceHealth, ...] = ()
+    waiting: int = 0
 
 
 NO_HEALTH = ResourceHealth()
