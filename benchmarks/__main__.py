@@ -12,7 +12,7 @@ from types import MappingProxyType
 from benchmarks import commands, core, files, fleet, footprint, health, latency, load, scale, work
 from benchmarks.agent import as_installed
 from benchmarks.comparison import RULE, Record, compare_records, format_comparison, parse_record, read_record
-from benchmarks.figures import Figure, Samples, as_json, as_table, figures, machine
+from benchmarks.figures import Figure, Samples, as_json, as_table, figures, machine, replace_figures
 from benchmarks.peer import QUICK_ROUNDS, Rounds, measure_peer
 from benchmarks.placeholders import PLACEHOLDERS, split_command
 from benchmarks.ratios import encode_pairs, format_pairs, pair_rounds
@@ -78,7 +78,9 @@ def main() -> int:
         print(f"nothing could be measured: {error}", file=sys.stderr)
         return 1
     if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+        kept = json.loads(arguments.json.read_text()) if arguments.only and arguments.json.exists() else None
+        written = document if kept is None else replace_figures(kept, document, arguments.only)
+        arguments.json.write_text(json.dumps(written, indent=1) + "\n")
     code = 0
     if records:
         print()
@@ -96,7 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="few runs: shows that everything works, not how fast")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=f"of: {', '.join(BENCHMARKS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write conditions, figures and all values here")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write conditions, figures and all values here; with --only, the other figures of the file are kept",
+    )
     parser.add_argument(
         "--peer",
         metavar="COMMAND",

@@ -14,6 +14,9 @@ from benchmarks.budgets import BUDGETS, SOURCE, Budget
 from genplug import __version__
 from genplug.cli.output import format_table
 
+_AGAIN = "measured again"
+"""The condition of a record that names the benchmarks that ran later than the others."""
+
 Samples = Mapping[str, Sequence[float]]
 """The values of each figure by its name, one value per run."""
 
@@ -83,6 +86,17 @@ def as_json(found: Iterable[Figure], conditions: Mapping[str, str | int]) -> dic
             for figure in found
         ],
     }
+
+
+def replace_figures(record: Mapping[str, Any], measured: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return a record with the figures that some benchmarks measured again; the conditions state which and when."""
+    again = {figure["name"]: figure for figure in measured["figures"]}
+    figures = {figure["name"]: figure for figure in record["figures"]} | again
+    conditions = measured["conditions"]
+    note = f"{', '.join(names)} on {conditions['date']} at load {conditions['load before']}"
+    previous = record["conditions"].get(_AGAIN)
+    notes = f"{previous}; {note}" if previous else note
+    return {**record, "conditions": {**record["conditions"], _AGAIN: notes}, "figures": list(figures.values())}
 
 
 def format_value(value: float) -> str:

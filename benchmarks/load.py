@@ -63,7 +63,7 @@ async def _measure_during(disturb: Callable[[], None], busy: Node, name: str, ru
     disturbing = asyncio.create_task(_repeat(disturb))
     try:
         for _ in range(runs.repeats):
-            add_percentiles(samples, name, await _time_in_process(busy, runs.calls))
+            add_percentiles(samples, name, await _time_in_process(busy, runs.calls // 3))
     finally:
         disturbing.cancel()
     return samples

@@ -237,7 +237,9 @@ def _conditions(_figures: Mapping[str, Figure], source: Mapping[str, Any]) -> st
     return (
         f"\n{date}genplug {conditions['genplug']}, Python {conditions['python']}, Linux {conditions['kernel']}, "
         f"{conditions['cores']} cores of {conditions['cpu']}, "
-        f"load average before the run {conditions['load before']}.\n\n"
+        f"load average before the run {conditions['load before']}.\n"
+        + (f"Measured again: {again}.\n" if (again := conditions.get("measured again")) else "")
+        + "\n"
     )
 
 
