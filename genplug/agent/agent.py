@@ -177,6 +177,7 @@ class Agent:
             self._audit.on_snapshot(snapshot, previous)
 
     def _submit_config(self, config: Config) -> None:
+        self._reconciler.prepare(config)
         self._scanner.submit(config)
 
     async def _wait_first_usage(self) -> None:

@@ -15,6 +15,7 @@ from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus
 from genplug.health.verdict import ProbeResults
 from genplug.observe.events import EventLog
 from genplug.observe.messages import log_conflicts, log_monitor_event, log_rejected_names, log_stalls, log_withheld
+from genplug.spec.model import Config
 
 if TYPE_CHECKING:
     from genplug.health.monitor import ProbeMonitor
@@ -57,6 +58,13 @@ class Reconciler:
         """Publish the result of a scan."""
         self._scan = scan
         self._request()
+
+    def prepare(self, config: Config) -> None:
+        """Start what the probes of a configuration need, while the node is scanned for its devices."""
+        if self._monitor is None and any(resource.health.probes for resource in config.resources.values()):
+            self._start_monitor().prepare(
+                probe for resource in config.resources.values() for probe in resource.health.probes
+            )
 
     def on_uevent(self, event: Uevent) -> None:
         """Pass an event of the kernel to the probes."""
@@ -122,11 +130,15 @@ class Reconciler:
     async def _wait_first_results(self, inventory: Inventory) -> None:
         """Wait for first probe results before the first list, so that a faulty device is never listed as healthy."""
         if self._monitor is None and any(resource.health.probes for resource in inventory.resources.values()):
-            self._monitor = self._unstarted_monitor = self._build_monitor()
-            self._needs_monitor.set()
+            self._start_monitor()
         if self._monitor is not None and self.snapshot is None:
             self._monitor.update_devices(inventory)
             await self._monitor.wait_first_results()
+
+    def _start_monitor(self) -> "ProbeMonitor":
+        monitor = self._monitor = self._unstarted_monitor = self._build_monitor()
+        self._needs_monitor.set()
+        return monitor
 
     def _build_monitor(self) -> "ProbeMonitor":
         # Imported here: a configuration without probes does not need the memory of the module.

@@ -7,7 +7,7 @@ the probe kinds evaluate the answers, and :mod:`~genplug.health.probe_errors` de
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from genplug.hardware.host import Host
@@ -18,6 +18,7 @@ from genplug.health.device_probes import FIRST_RESULT_TIMEOUT, DeviceProbes
 from genplug.health.event_probes import EventProbes
 from genplug.health.probe_errors import ProbeErrors
 from genplug.health.probe_instance import ProbeInstance
+from genplug.health.probes import READ_KINDS, kind_of
 from genplug.health.schedule import RequestTiming, Schedule, ScheduledRequest
 from genplug.health.status import (
     KernelLogGap,
@@ -34,6 +35,7 @@ from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.pool import WorkerPool
 from genplug.health.workers.protocol import PoolRequest, ProbeResponse
 from genplug.health.workers.read_pool import ReadPool
+from genplug.spec.probes import ProbeSpec
 
 
 class ProbeMonitor:
@@ -55,7 +57,7 @@ class ProbeMonitor:
         self._event_probes = EventProbes(host, uevents_error, self._apply, self._flush, self._spawn)
         self._event_probes.report_gap = self._report_gap
         self._schedule: Schedule[ProbeInstance] = Schedule()
-        self._read_pool: WorkerPool = ReadPool(host, self._on_pool_change)
+        self._read_pool = ReadPool(host, self._on_pool_change)
         self._call_pool: WorkerPool = CallPool(host, self._on_pool_change)
         self._errors = ProbeErrors(ProbeError)
         self._warnings = ProbeErrors(ProbeWarning)
@@ -98,6 +100,11 @@ class ProbeMonitor:
             except TimeoutError:
                 break
         return self.current_results(time.monotonic())
+
+    def prepare(self, probes: Iterable[ProbeSpec]) -> None:
+        """Start a worker for the reads of probes, so that it has started when their devices are known."""
+        if any(kind_of(probe.check).name in READ_KINDS for probe in probes):
+            self._read_pool.prepare()
 
     def update_devices(self, inventory: Inventory) -> None:
         """Watch the devices of an inventory from now on, and no others."""

@@ -106,6 +106,12 @@ class ReadPool(WorkerPool):
                     followers.create_task(self._follow(slow, requests[slow.index], deliver))
                 waiting = [index for index in waiting if index not in done]
 
+    def prepare(self) -> None:
+        """Start a worker, which waits for requests, unless there is one; a failure is reported at the next request."""
+        if not self._workers:
+            with suppress(WorkerStartError):
+                self._keep_idle(self._start_worker(1))
+
     def stop_idle(self) -> None:
         """Stop workers that run no request, because no requests are expected."""
         while self._idle:

@@ -9,7 +9,10 @@ from genplug.agent.reconciler import Reconciler
 from genplug.agent.snapshot import NodeScan, Snapshot
 from genplug.agent.supervision import Supervised
 from genplug.hardware.discovery import discover
+from genplug.hardware.host import Host
 from genplug.health.monitor import ProbeMonitor
+from genplug.health.workers import pool
+from genplug.health.workers.process import WorkerProcess
 from genplug.observe.events import EventLog
 from genplug.spec.model import Config
 from tests.support.configs import load_resource
@@ -92,6 +95,38 @@ async def test_grace_period_that_ends_is_published_without_a_scan(tree: NodeTree
     removed, _ = await published.next()
     assert len(removed.health.devices[X]) == 0
     running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("probe", "workers"), [("file: {path: '/sys/x/${name}'}", 1), ("exec: {command: [/opt/x]}", 0)]
+)
+async def test_worker_for_reads_starts_before_the_devices_are_known(
+    tree: NodeTree, probe: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[WorkerProcess] = []
+
+    class RecordedWorker(WorkerProcess):
+        def __init__(self, host: Host, threads: int) -> None:
+            super().__init__(host, threads)
+            started.append(self)
+
+    monkeypatch.setattr(pool, "WorkerProcess", RecordedWorker)
+    tree.write("/sys/x/x0", "ok")
+    config = build_config(load_resource(f"devices: [{{glob: /dev/x*}}]\nhealth: {{probes: [{{{probe}}}]}}"))
+    published = Publications()
+    reconciler = Reconciler(tree.host, EventLog(), published, lambda: "")
+    reconciler.prepare(CONFIG)
+    assert started == []
+    reconciler.prepare(config)
+    assert len(started) == workers
+    running = [asyncio.create_task(reconciler.run()), asyncio.create_task(reconciler.run_monitor())]
+    reconciler.submit(scan(tree, config))
+    await published.next()
+    # The worker that was started runs the first probes.
+    assert len(started) == 1
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
 
 
 async def test_probes_that_fail_are_replaced_and_keep_their_results_until_then(
