@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from genplug.hardware.attributes.custom import AttributeLimitError
-from genplug.hardware.attributes.lazy import LazyAttributes
+from genplug.hardware.attributes.lazy import LazyAttributes, has_only_path_attributes
+from genplug.hardware.candidate_attributes import path_attributes
 from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.dependencies import ChangeSet, Dependencies
 from genplug.hardware.file_tree import split_path
@@ -260,6 +261,8 @@ def examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     reason = reason or path_error(path, info, source, host)
     if info is None or reason:
         return Candidate(path, info, {}, number, found_by, reason, links)
+    if not source.where and has_only_path_attributes(info, source, host, names):
+        return Candidate(path, info, path_attributes(path, info), number, found_by, "", links)
     lazy = LazyAttributes(path, info, source, host, policy)
     attributes: Values = {}
     try:

@@ -4,6 +4,7 @@ The table (:mod:`genplug.hardware.denied_node_table`) identifies nodes by their 
 driver, because a name can be chosen freely when a node is created.
 """
 
+import re
 from functools import lru_cache
 
 from msgspec import Struct
@@ -27,6 +28,11 @@ _KNOWN_MAJORS = frozenset({1, 13, 81, 116, 195, 226, 231})
 """Majors of common devices (memory, input, video, sound, GPUs, InfiniBand) that the table knows by number only."""
 _USB_MAJOR = 189
 """``USB_DEVICE_MAJOR`` of include/linux/usb.h: the nodes in /dev/bus/usb."""
+_TABLES = (_EXPOSES_HOST, _ACCESSES_STORAGE)
+_LISTED_MAJORS = frozenset({_USB_MAJOR, *_EXPOSES_HOST.by_major, *_ACCESSES_STORAGE.by_major})
+_LISTED_SUBSYSTEMS = frozenset({"tty", *_EXPOSES_HOST.by_subsystem, *_ACCESSES_STORAGE.by_subsystem})
+_LISTED_DRIVERS = frozenset({*_EXPOSES_HOST.by_driver, *_ACCESSES_STORAGE.by_driver})
+_LISTED_NAMES = re.compile("|".join(table.any_name.pattern for table in _TABLES))
 _MASS_STORAGE = "08"
 """``bInterfaceClass`` of USB mass storage (USB-IF, Defined Class Codes)."""
 
@@ -55,6 +61,8 @@ def denied_node_error(info: PathInfo, policy: Policy, host: Host) -> str:
         what = "a block device, that is a disk or a device built from disks"
         return f"refused by 'devices.block' of {policy.name}: {info.describe_numbers()} is {what}"
     identity = _identify(info, host)
+    if not _may_be_listed(info, identity):
+        return policy.device_error(info.resolved)
     if (entry := _find_exposing(info, identity, host)) is not None and entry.name not in policy.unsafe:
         what = f"{info.describe_numbers()} is {entry.what}"
         permission = f'devices: {{unsafe: ["{entry.name}"]}}'
@@ -62,6 +70,13 @@ def denied_node_error(info: PathInfo, policy: Policy, host: Host) -> str:
     if not policy.block and (entry := _find_storage(info, identity, host)) is not None:
         return f"refused by 'devices.block' of {policy.name}: {info.describe_numbers()} is {entry.what}"
     return policy.device_error(info.resolved)
+
+
+def _may_be_listed(info: PathInfo, identity: "_Identity | None") -> bool:
+    """Return whether a table can have an entry for a device: a fast path, because most devices have none."""
+    if identity is None or info.major in _LISTED_MAJORS or identity.subsystem in _LISTED_SUBSYSTEMS:
+        return True
+    return identity.driver in _LISTED_DRIVERS or any(map(_LISTED_NAMES.match, identity.names))
 
 
 class _Identity(Struct, frozen=True):

@@ -43,8 +43,10 @@ class Dependencies(Struct):
     def add_name(self, directory: str, name: str) -> None:
         """Record that a name in a directory is relevant."""
         # Skip names that a pattern covers, which is the usual case for devices.
-        if not any(pattern.matches(name) for pattern in self.patterns.get(directory or "/", ())):
-            self.names.setdefault(directory or "/", set()).add(name)
+        for pattern in self.patterns.get(directory or "/", ()):
+            if pattern.matches(name):
+                return
+        self.names.setdefault(directory or "/", set()).add(name)
 
     def add_pattern(self, directory: str, pattern: Segment) -> None:
         """Record that every name that matches a pattern is relevant."""

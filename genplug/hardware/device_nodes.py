@@ -156,7 +156,9 @@ def _node(  # noqa: PLR0913, PLR0917 - a node and where it is looked up
 
 def candidate_target_faults(nodes: Sequence[DeviceNode]) -> list[str]:
     """Return a fault for each node whose path on the host must not be its path in a container."""
-    errors = ((node.path, node_target_error(node.path, node.info.resolved)) for node in nodes)
+    # The path of an existing node is a valid path, apart from bytes that are not UTF-8.
+    changed = (node for node in nodes if node.path != node.info.resolved or not node.path.isascii())
+    errors = ((node.path, node_target_error(node.path, node.info.resolved)) for node in changed)
     return [
         f"the container path '{path}' {error}; set another path with 'nodes' and 'as'"
         for path, error in errors

@@ -14,7 +14,7 @@ from genplug.hardware.device_nodes import candidate_nodes, candidate_target_faul
 from genplug.hardware.host import Host, printable
 from genplug.hardware.hung_paths import HangError
 from genplug.hardware.inventory import KIND_NAMES, PATH_SEPARATOR, Candidate, CandidateOutcome, Device, ScanStall
-from genplug.hardware.rendered_values import rendered_value_faults
+from genplug.hardware.rendered_values import find_plain_references, has_plain_values, rendered_value_faults
 from genplug.hardware.required_attributes import is_slice_named, needed_at_allocate
 from genplug.hardware.resource_naming import resource_name
 from genplug.spec.limits import MAX_NODES_PER_DEVICE
@@ -70,8 +70,7 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
     left_out: list[CandidateOutcome] = []
     stalls: list[ScanStall] = []
     extra = extra_dependencies or Dependencies()
-    cdi_devices = read_cdi_devices(host, extra) if resource.allocate.cdi_devices and candidates else None
-    builder = _DeviceBuilder(resource, host, needed_at_allocate(resource), extra, cdi_devices)
+    builder = _DeviceBuilder.of(resource, host, extra, has_candidates=bool(candidates))
     for number, source in enumerate(resource.sources):
         own = [candidate for candidate in candidates if candidate.source == number]
         groups, ungrouped = _group_candidates(source, own)
@@ -118,8 +117,7 @@ def build_device(resource: Resource, candidate: Candidate, host: Host, extra: De
     groups, _ = _group_candidates(source, (candidate,))
     if not groups:
         return None
-    cdi_devices = read_cdi_devices(host, extra) if resource.allocate.cdi_devices else None
-    builder = _DeviceBuilder(resource, host, needed_at_allocate(resource), extra, cdi_devices)
+    builder = _DeviceBuilder.of(resource, host, extra, has_candidates=True)
     device = builder.build(source, groups[0], (candidate.path,))
     return device if isinstance(device, Device) else None
 
@@ -181,6 +179,14 @@ class _DeviceBuilder(Struct, frozen=True):
     extra_dependencies: Dependencies
     cdi_devices: CdiDevices | None = None
     """The CDI devices of the node; None if the resource does not refer to any."""
+    plain_references: frozenset[str] | None = None
+    """See :func:`~genplug.hardware.rendered_values.find_plain_references`."""
+
+    @classmethod
+    def of(cls, resource: Resource, host: Host, extra: Dependencies, *, has_candidates: bool) -> "_DeviceBuilder":
+        """Return the builder for a resource; dependencies are added to ``extra``."""
+        cdi_devices = read_cdi_devices(host, extra) if resource.allocate.cdi_devices and has_candidates else None
+        return cls(resource, host, needed_at_allocate(resource), extra, cdi_devices, find_plain_references(resource))
 
     def build(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | LeftOut:
         """Return the device of a group, or the reason why the group is left out."""
@@ -200,8 +206,10 @@ class _DeviceBuilder(Struct, frozen=True):
         else:
             nodes = candidate_nodes(group.candidates)
             faults = [*_empty_allocation_faults(resource, group), *candidate_target_faults(nodes)]
-        companions, missing = specified_nodes(
-            source.companions, attributes, self.host, self.extra_dependencies, resource.policy
+        companions, missing = (
+            specified_nodes(source.companions, attributes, self.host, self.extra_dependencies, resource.policy)
+            if source.companions
+            else ([], [])
         )
         own, extra_nodes, collisions = resolve_collisions(nodes, companions)
         faults += [*(f"companion {fault}" for fault in missing), *collisions]
@@ -214,16 +222,18 @@ class _DeviceBuilder(Struct, frozen=True):
             for names, part in self.needed.items()
             if not any(name_ in attributes for name_ in names)
         ]
-        value_faults = [] if needed_faults else rendered_value_faults(resource, name, attributes)
+        is_plain = self.plain_references is not None and has_plain_values(attributes, self.plain_references)
+        value_faults = [] if needed_faults or is_plain else rendered_value_faults(resource, name, attributes)
         if self.cdi_devices is not None and not needed_faults and not value_faults:
             faults += cdi_faults(resource, name, attributes, slices, self.cdi_devices)
         faults += [*needed_faults, *value_faults]
-        groups = {group: resource.policy.group_error(group) for group in resource.allocate.supplemental_groups}
-        faults += [f"the group {group} is {error}" for group, error in groups.items() if error]
+        for gid in resource.allocate.supplemental_groups:
+            faults += [f"the group {gid} is {error}"] if (error := resource.policy.group_error(gid)) else []
         id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
         if source.is_id_verbatim:
             fault = verbatim_error(group.key)
             id_, faults = (id_, [*faults, f"its ID '{group.key}' {fault}"]) if fault else (group.key, faults)
+        members = [(member.path, member.info) for member in group.candidates if member.info is not None]
         device = Device(
             id=id_,
             key=group.key,
@@ -236,10 +246,8 @@ class _DeviceBuilder(Struct, frozen=True):
             numa=tuple(int(node) for node in distinct.get("numaNode", ())) if resource.has_topology else (),
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
-            identities=tuple(member.info.identity for member in group.candidates if member.info is not None),
-            is_via_link=any(
-                member.info is not None and member.info.resolved != member.path for member in group.candidates
-            ),
+            identities=tuple([info.identity for _, info in members]),
+            is_via_link=any(info.resolved != path for path, info in members),
         )
         denied = denied_device_error(device, resource.policy, self.host)
         return LeftOut(denied) if denied else device

@@ -136,10 +136,13 @@ class Host(Struct, frozen=True):
         if not self.is_cached:
             return self._stat(path, dependencies)
         if path not in self._infos:
-            info = self._infos[path] = self._stat(path, path_dependencies := Dependencies())
-            # A path without symlinks depends only on its own directory entry.
-            if info is None or info.resolved != path:
-                self._dependencies[path] = path_dependencies
+            if (status := self._tree.lstat_node(path)) is not None:
+                self._infos[path] = self._describe(path, status)
+            else:
+                info = self._infos[path] = self._stat(path, path_dependencies := Dependencies())
+                # A path without symlinks depends only on its own directory entry.
+                if info is None or info.resolved != path:
+                    self._dependencies[path] = path_dependencies
         if (known := self._dependencies.get(path)) is not None:
             dependencies.update(known)
         else:
@@ -272,6 +275,9 @@ class Host(Struct, frozen=True):
         except (OSError, ValueError):
             return None
         dependencies.add_name(*split_path(resolved))
+        return self._describe(resolved, status)
+
+    def _describe(self, resolved: str, status: os.stat_result) -> PathInfo:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
         is_in_dev = status.st_dev == self._dev_file_system
         if kind is Kind.CHAR or kind is Kind.BLOCK:

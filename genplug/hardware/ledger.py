@@ -88,8 +88,11 @@ class Contender(Struct, frozen=True, eq=False):
     def of(cls, device: Device, resource: Resource, position: int) -> "Contender":
         """Return the contender for a device of a resource."""
         things = things_of(device, resource)
-        keys = dict.fromkeys(key for thing in things for key in (thing, *rivals_of(thing)))
-        return cls(device, resource, position, things, Owner(device.resource, device.id), tuple(keys))
+        keys = tuple(dict.fromkeys(key for thing in things for key in (thing, *rivals_of(thing))))
+        # Most devices have nodes, which exclude nothing else: one tuple needs less memory.
+        return cls(
+            device, resource, position, things, Owner(device.resource, device.id), things if keys == things else keys
+        )
 
     @property
     def is_pool(self) -> bool:
@@ -215,13 +218,11 @@ def is_replugged(previous: Device, current: Device) -> bool:
 
 def rivals_of(thing: Thing) -> tuple[Thing, ...]:
     """Return the things that exclude a thing: a path excludes its parts, but two parts of a path do not."""
-    match thing:
-        case ("path", path):
-            return (thing, ("part", path))
-        case ("part", path):
-            return (("path", path),)
-        case _:
-            return (thing,)
+    if thing[0] == "path":
+        return (thing, ("part", thing[1]))
+    if thing[0] == "part":
+        return (("path", thing[1]),)
+    return (thing,)
 
 
 def former_things(previous: Holder, things: frozenset[Thing], now: float) -> Mapping[Thing, float]:

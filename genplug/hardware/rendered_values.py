@@ -4,7 +4,7 @@ A container with several devices is checked again when it is allocated.
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from genplug.hardware.host import printable
 from genplug.spec.container_rules import (
@@ -18,6 +18,8 @@ from genplug.spec.container_rules import (
     variable_error,
 )
 from genplug.spec.container_text import duplicate_name_error, render_variables
+from genplug.spec.denied_variables import is_value_checked
+from genplug.spec.limits import MAX_VARIABLE_BYTES
 from genplug.spec.model import AllocateSpec, MountSpec, Resource
 from genplug.spec.names import RESOURCE, SLICE
 from genplug.spec.policy import Policy
@@ -32,6 +34,7 @@ from genplug.spec.template import (
 )
 
 _NOTHING = AllocateSpec()
+_MAX_PLAIN_CHARACTERS = 256
 
 
 def rendered_value_faults(resource: Resource, name: str, attributes: Values) -> list[str]:
@@ -46,6 +49,37 @@ def rendered_value_faults(resource: Resource, name: str, attributes: Values) -> 
         return []
     except RenderError as error:
         return [f"'allocate' {error.describe('the device')}"]
+
+
+def find_plain_references(resource: Resource) -> frozenset[str] | None:
+    """Return the attributes that a container gets unchanged, None if it gets anything else.
+
+    If the values of these attributes are plain (:func:`has_plain_values`), :func:`rendered_value_faults` has no fault:
+    most resources have only environment variables with the path of a device, and many devices.
+    """
+    allocate = resource.allocate
+    if allocate != AllocateSpec(env=allocate.env) or resource.pre_start is not None:
+        return None
+    references = [reference for variable in allocate.env for reference in variable.value.template.references]
+    if any(variable.name.references for variable in allocate.env) or any(each.filters for each in references):
+        return None
+    values = {reference.name: ("x",) for reference in references}
+    is_small = len(references) * _MAX_PLAIN_CHARACTERS < MAX_VARIABLE_BYTES // 2
+    has_rules = any(is_value_checked(variable.name.text) for variable in allocate.env)
+    if not is_small or has_rules or rendered_value_faults(resource, resource.name, values):
+        return None
+    return frozenset(values)
+
+
+def has_plain_values(attributes: Values, names: Iterable[str]) -> bool:
+    """Return whether each of these attributes has one short value of printable ASCII characters."""
+    for name in names:
+        values = attributes.get(name, ())
+        if len(values) != 1 or len(values[0]) > _MAX_PLAIN_CHARACTERS:
+            return False
+        if not values[0].isascii() or not values[0].isprintable():
+            return False
+    return True
 
 
 def with_resource(values: Values, name: str) -> Values:

@@ -226,4 +226,4 @@ def _entry_bytes(name: str, value: str) -> int:
 
 
 def _byte_count(text: str) -> int:
-    return len(text.encode(errors="surrogateescape"))
+    return len(text) if text.isascii() else len(text.encode(errors="surrogateescape"))

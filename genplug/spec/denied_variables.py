@@ -194,13 +194,18 @@ def denied_variable_effect(name: str) -> str:
     )
 
 
+def is_value_checked(name: str) -> bool:
+    """Return whether values of a variable can be denied."""
+    return _DEVICE_VARIABLES.match(name) is not None
+
+
 def denied_value_effect(name: str, value: str) -> str:
     """Return what a denied value of a variable does, as a clause that follows "it"; an empty string if it is allowed.
 
     A value is denied if it selects all devices or none, because the container would not get the devices of its request,
     or if it has the name of a CDI device, which the NVIDIA runtime adds to the container.
     """
-    if not _DEVICE_VARIABLES.match(name):
+    if not is_value_checked(name):
         return ""
     word = next((word for word in _DEVICE_SEPARATORS.split(value.lower()) if word in _DEVICE_WORDS), "")
     if word:

@@ -188,7 +188,13 @@ def _segment(name: str) -> Segment:
 
 
 def _matches(segments: tuple[Segment, ...], names: tuple[str, ...]) -> bool:
-    return len(segments) in _reach(segments, names)
+    # Most globs have no '**', or only as their last segment: this runs for every device of a scan.
+    for at, segment in enumerate(segments):
+        if segment.is_any_depth:
+            return at == len(segments) - 1 or len(segments) in _reach(segments, names)
+        if at == len(names) or not segment.matches(names[at]):
+            return False
+    return len(names) == len(segments)
 
 
 def _reach(segments: tuple[Segment, ...], names: tuple[str, ...]) -> set[int]:

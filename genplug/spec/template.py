@@ -121,7 +121,7 @@ def distinct_values(values: Values) -> Values:
 
     Such a text must not depend on how many members have a value, or on the order of files.
     """
-    if not isinstance(values, MergedValues) and all(len(texts) <= 1 for texts in values.values()):
+    if not isinstance(values, MergedValues) and max(map(len, values.values()), default=0) <= 1:
         return values
     return {name: tuple(sorted(set(texts), key=natural_sort_key)) for name, texts in values.items()}
 
@@ -256,6 +256,9 @@ class Reference(Struct, frozen=True):
             MissingAttributeError: the attribute has no value and the reference has no default.
             RenderLimitError: the text would be too long.
         """
+        if not self.filters and not isinstance(values, MergedValues) and (texts := values.get(self.name)):
+            # Most references of most devices.
+            return join_texts(",", texts)
         members = list_members(values)
         found = [member.get(self.name) for member in members]
         if is_node_attribute(self.name):

@@ -4,16 +4,28 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from genplug.hardware.attributes import ATTRIBUTES
 from genplug.hardware.attributes.custom import read_custom_attribute
-from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice
+from genplug.hardware.attributes.sysfs_device import VFIO, AttributeValue, SysfsDevice
 from genplug.hardware.candidate_attributes import path_attributes
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.model import Source
-from genplug.spec.names import ENVIRONMENT_PREFIX, FILE_PREFIX, NODE_NAME
+from genplug.spec.names import CANDIDATE_ATTRIBUTES, ENVIRONMENT_PREFIX, FILE_PREFIX, NODE_NAME
 from genplug.spec.policy import Policy
 from genplug.spec.template import RenderError, Template, Values
 
 _DEVICE_NUMBERS = {"major": 0, "minor": 1}
+
+
+def has_only_path_attributes(info: PathInfo, source: Source, host: Host, names: Iterable[str]) -> bool:
+    """Return whether a candidate has none of these attributes, apart from those of its path.
+
+    This is a fast path: a device node of a driver without a class has no directory in /sys.
+    """
+    if source.sysfs is not None or source.attributes or not info.is_device or info.resolved.startswith(VFIO):
+        return False
+    if any(name not in ATTRIBUTES and name not in CANDIDATE_ATTRIBUTES for name in names):
+        return False
+    return host.resolve(f"/sys/dev/{info.kind.value}/{info.major}:{info.minor}") is None
 
 
 class LazyAttributes(Mapping[str, tuple[str, ...]]):
@@ -66,7 +78,8 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
     def read(self, names: Iterable[str]) -> Values:
         """Read these attributes, and return all that have been read."""
         for name in names:
-            self.value(name)
+            if name not in self._of_path:
+                self.value(name)
         read = {name: value.values for name, value in self._read_values.items() if value is not None}
         return {**self._of_path, **read} if read else self._of_path
 

@@ -25,7 +25,7 @@ _TOP_DIRECTORIES = ("/sys/devices", "/sys", "/", "")
 _MAX_ANCESTORS = 64
 _MAX_REFUSALS = 100
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
-_VFIO = "/dev/vfio/"
+VFIO = "/dev/vfio/"
 _VFIO_GROUP = re.compile(r"/dev/vfio/(?:noiommu-)?(\d+)\Z")
 
 
@@ -55,7 +55,7 @@ class SysfsDevice(Struct, eq=False, dict=True):
     @property
     def is_in_sysfs(self) -> bool:
         """Whether there is a directory, or the functions of a VFIO group, from which attributes can be read."""
-        return self.directory is not None or self.info.resolved.startswith(_VFIO)
+        return self.directory is not None or self.info.resolved.startswith(VFIO)
 
     @cached_property
     def ancestors(self) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """Faults of a device in the values that a container would get with it."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from genplug.hardware.discovery import discover
+from genplug.hardware.rendered_values import find_plain_references, has_plain_values, rendered_value_faults
 from genplug.spec.container_text import ContainerText
 from genplug.spec.globs import Glob
 from genplug.spec.limits import MAX_VARIABLE_BYTES
@@ -145,3 +148,27 @@ def test_link_outside_of_dev_is_not_a_container_path(tree: NodeTree) -> None:
         "the container path '/etc/masked' is outside of /dev, where a device node could replace a file of the "
         "container; set another path with 'nodes' and 'as'"
     )
+
+
+names = st.sampled_from(["A", "NVIDIA_VISIBLE_DEVICES", "PATH", "LD_PRELOAD", "A_${name}", "1A", "B"])
+templates = st.sampled_from(["${path}", "x-${name},${path}", "all", "${resource}", "${path|upper}", "\0", "${missing}"])
+texts = st.text(st.sampled_from("ax0/\0\n\ufffdé,="), max_size=3) | st.sampled_from(["all", "a" * 257, "a" * 131_072])
+allocations = st.dictionaries(names, templates, max_size=3).map(lambda env: AllocateSpec(env=build_variables(env)))
+
+
+@given(allocations, st.dictionaries(st.sampled_from(["path", "name"]), st.lists(texts, max_size=2).map(tuple)))
+@example(AllocateSpec(env=build_variables({"NVIDIA_VISIBLE_DEVICES": "${path}"})), {"path": ("all",)})
+@example(AllocateSpec(env=build_variables({"A": "${path}"})), {"path": ("a" * MAX_VARIABLE_BYTES,)})
+@example(AllocateSpec(env=build_variables({"A": "${path}"})), {"path": ("\0",)})
+def test_device_with_plain_values_has_no_fault(allocate: AllocateSpec, attributes: dict[str, tuple[str, ...]]) -> None:
+    resource = replace(build_resource(NAME, SOURCE, policy=DEFAULT_POLICY), allocate=allocate)
+    references = find_plain_references(resource)
+    if references is not None and has_plain_values(attributes, references):
+        assert rendered_value_faults(resource, NAME, attributes) == []
+
+
+def test_path_in_a_variable_is_plain() -> None:
+    resource = replace(build_resource(NAME, SOURCE), allocate=AllocateSpec(env=build_variables({"A": "${path}"})))
+    assert find_plain_references(resource) == frozenset({"path"})
+    assert has_plain_values({"path": ("/dev/x0",)}, ["path"])
+    assert not any(has_plain_values({"path": values}, ["path"]) for values in ((), ("a", "b"), ("é",), ("\n",)))
