@@ -4,6 +4,11 @@
 document.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from operator import attrgetter
+from typing import Generic, Protocol, TypeVar, overload
+
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -11,6 +16,8 @@ from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
 from genplug.kubelet.reports import DeviceUse
 from genplug.observe.text import describe_exhausted_pool, format_time, join_names
 
+ListedT = TypeVar("ListedT", bound="Listed")
+_get_id, _is_healthy = attrgetter("id"), attrgetter("healthy")
 FIRST_SCAN_REASON = "the first scan of the devices has not finished"
 """Why an agent with a configuration is not ready before it offers the first resource."""
 
@@ -42,6 +49,53 @@ class DeviceStatus(Struct, frozen=True):
             "since": _format_optional_time(self.since),
             "numaNodes": list(self.numa_nodes),
         }
+
+
+class Listed(Protocol):
+    """An entry of a device list, of which the numbers of a resource are counted."""
+
+    @property
+    def id(self) -> str:
+        """The device ID."""
+        ...
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the kubelet receives it as Healthy."""
+        ...
+
+
+class LazyDevices(Sequence[DeviceStatus], Generic[ListedT]):
+    """The status of devices, built when it is read for the first time.
+
+    Readiness probes and metrics only count ``entries``: most statuses of thousands of devices are never read.
+    """
+
+    def __init__(self, entries: Sequence[ListedT], build: Callable[[ListedT], DeviceStatus]) -> None:
+        self.entries = entries
+        self._build = build
+
+    def __repr__(self) -> str:
+        return f"<LazyDevices [{len(self)}]>"
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> DeviceStatus: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[DeviceStatus]: ...
+
+    def __getitem__(self, index: int | slice) -> DeviceStatus | Sequence[DeviceStatus]:
+        return self._built[index]
+
+    def __iter__(self) -> Iterator[DeviceStatus]:
+        return iter(self._built)
+
+    @cached_property
+    def _built(self) -> tuple[DeviceStatus, ...]:
+        return tuple(map(self._build, self.entries))
 
 
 class Refusal(Struct, frozen=True):
@@ -81,7 +135,7 @@ class ResourceStatus(Struct, frozen=True):
     is_registered: bool
     is_removed: bool
     reason: str
-    devices: tuple[DeviceStatus, ...]
+    devices: Sequence[DeviceStatus]
     notes: tuple[str, ...]
     """Reasons for which the resource has no devices, or fewer than expected."""
     has_no_instances: bool = False
@@ -110,12 +164,12 @@ class ResourceStatus(Struct, frozen=True):
         if self.in_use is None:
             return None
         used = {device_id for use in self.in_use for device_id in use.ids}
-        return frozenset(device.id for device in self.devices if device.id in used)
+        return frozenset(used.intersection(map(_get_id, self._listed)))
 
     @property
     def healthy(self) -> int:
         """The number of healthy devices."""
-        return sum(device.healthy for device in self.devices)
+        return sum(map(_is_healthy, self._listed))
 
     @property
     def unhealthy(self) -> int:
@@ -126,7 +180,14 @@ class ResourceStatus(Struct, frozen=True):
     def free(self) -> int | None:
         """The number of healthy devices that no container uses, or None if the kubelet has not reported the use."""
         used = self.used_ids
-        return None if used is None else sum(device.healthy and device.id not in used for device in self.devices)
+        if used is None:
+            return None
+        return self.healthy - len(used.intersection(map(_get_id, filter(_is_healthy, self._listed))))
+
+    @property
+    def _listed(self) -> Sequence[Listed]:
+        """The devices, or what their status is built from."""
+        return self.devices.entries if isinstance(self.devices, LazyDevices) else self.devices
 
     def __repr__(self) -> str:
         return f"<ResourceStatus {self}>"

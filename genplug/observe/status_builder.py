@@ -9,7 +9,7 @@ from genplug.hardware.inventory import CandidateOutcome, Inventory
 from genplug.health.verdict import HealthSnapshot
 from genplug.kubelet.reports import EndpointStatus
 from genplug.observe.stalls import describe_stalls
-from genplug.observe.status import DeviceStatus, ListChange, Refusal, ResourceStatus, ScanStatus
+from genplug.observe.status import DeviceStatus, LazyDevices, ListChange, Refusal, ResourceStatus, ScanStatus
 from genplug.observe.text import join_names, to_epoch_seconds
 from genplug.spec.model import Config
 from genplug.spec.similarity import similarity_key
@@ -35,7 +35,7 @@ def build_resource_status(
         is_registered=endpoint is not None and endpoint.is_registered,
         is_removed=is_removed,
         reason=endpoint.reason if endpoint else "the agent has not locked the directory of the kubelet yet",
-        devices=tuple(_build_device_status(grant) for grant in offer.grants.values()),
+        devices=LazyDevices(offer.entries, _build_device_status),
         notes=tuple(notes),
         expected=offer.resource.expected,
         healthy_devices=offer.healthy_devices,
@@ -114,7 +114,7 @@ def collect_notes(inventory: Inventory, health: HealthSnapshot | None = None) ->
         for resource, waiting in _find_waiting(inventory, health):
             notes.setdefault(resource, []).append(f"{join_names(waiting)}: waits for the first results of its probes")
     left_out: dict[tuple[str, str], list[CandidateOutcome]] = {}
-    listed = _list_unhealthy_paths(health)
+    listed = _list_unhealthy_paths(health) if inventory.left_out else {}
     for outcome in inventory.left_out:
         # The reason of a device that is still listed is that of the device.
         if outcome.reason not in listed.get((outcome.resource, outcome.path), ""):
@@ -143,6 +143,8 @@ def _list_unhealthy_paths(health: HealthSnapshot | None) -> dict[tuple[str, str]
 def _find_waiting(inventory: Inventory, health: HealthSnapshot) -> Iterator[tuple[str, list[str]]]:
     """Yield the resources with devices (IDs) that are not in the snapshot, because a probe has no result yet."""
     for resource, devices in inventory.devices.items():
+        if resource in health.parts and not health.parts[resource].waiting:
+            continue
         evaluated = {entry.device.id for entry in health.devices.get(resource, ())}
         if waiting := [device.id for device in devices if device.id not in evaluated]:
             yield resource, waiting
