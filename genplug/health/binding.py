@@ -1,6 +1,6 @@
 """Binds a probe of the configuration to a device: makes its request, or the patterns for its events. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -70,16 +70,41 @@ def archive_error(kind: ProbeKind) -> str:
     return f"an archive of 'genplug capture' has no {missing}"
 
 
-def bind_probe(device: Device, resource: Resource, spec: ProbeSpec, *, is_archive: bool = False) -> BoundProbe:
-    """Return a probe of a resource for one of its devices; if it cannot be bound, its ``error`` is the reason.
+class ProbeBinder:
+    """Binds the probes of a resource to its devices. What does not depend on the device is evaluated once.
 
     ``is_archive`` is whether the devices are those of an archive of a node.
     """
-    kind, ref = kind_of(spec.check), DeviceRef(resource.name, device.id)
+
+    def __init__(self, resource: Resource, *, is_archive: bool = False) -> None:
+        self._resource = resource
+        self._probes = [
+            (spec, kind, _find_error(spec, kind, resource, is_archive=is_archive))
+            for spec in resource.health.probes
+            for kind in (kind_of(spec.check),)
+        ]
+
+    def bind(self, device: Device) -> Iterator[BoundProbe]:
+        """Yield each probe for a device; if it cannot be bound, its ``error`` is the reason."""
+        ref = DeviceRef(self._resource.name, device.id)
+        for spec, kind, error in self._probes:
+            yield BoundProbe(ref, spec, error=error) if error else _bind(spec, kind, self._resource, device, ref)
+
+
+def bind_probes(resource: Resource, devices: Iterable[Device]) -> Iterable[BoundProbe]:
+    """Yield every probe of a resource for each of its devices."""
+    binder = ProbeBinder(resource)
+    return (bound for device in devices for bound in binder.bind(device))
+
+
+def _find_error(spec: ProbeSpec, kind: ProbeKind, resource: Resource, *, is_archive: bool) -> str:
+    """Return why a probe cannot run for any device; empty if it can."""
     if (denial := kind.denial(spec.check, resource.policy)) is not None:
-        return BoundProbe(ref, spec, error=denial.reason)
-    if is_archive and (reason := archive_error(kind)):
-        return BoundProbe(ref, spec, error=reason)
+        return denial.reason
+    return archive_error(kind) if is_archive else ""
+
+
+def _bind(spec: ProbeSpec, kind: ProbeKind, resource: Resource, device: Device, ref: DeviceRef) -> BoundProbe:
     try:
         if kind.polling is not None:
             return BoundProbe(
@@ -97,8 +122,3 @@ def bind_probe(device: Device, resource: Resource, spec: ProbeSpec, *, is_archiv
     return BoundProbe(
         ref, spec, patterns=patterns, sysfs_directories=tuple(dict.fromkeys(device.attributes.get("sysfs", ())))
     )
-
-
-def bind_probes(resource: Resource, devices: Iterable[Device]) -> Iterable[BoundProbe]:
-    """Yield every probe of a resource for each of its devices."""
-    return (bind_probe(device, resource, spec) for device in devices for spec in resource.health.probes)

@@ -12,12 +12,11 @@ from msgspec.structs import replace
 
 from genplug.hardware.inventory import Device, Inventory
 from genplug.hardware.ledger import is_replugged
-from genplug.health.binding import BoundProbe, bind_probe
+from genplug.health.binding import BoundProbe, ProbeBinder
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.thresholds import ProbeState, initial_state
 from genplug.health.verdict import DeviceRef, ProbeFailure, ProbeResults
 from genplug.spec.limits import MAX_PROBED_DEVICES
-from genplug.spec.model import Resource
 from genplug.spec.policy import Policy
 from genplug.spec.probes import HealthSpec
 from genplug.spec.replacement import find_replacements, list_replaced
@@ -122,11 +121,14 @@ class DeviceProbes:
             for device_id in removed.keys() - added.keys():
                 self._forget_device(DeviceRef(name, device_id), update)
         for name, (removed, added) in changes.items():
+            if not added:
+                continue
+            binder = ProbeBinder(inventory.resources[name], is_archive=self._is_archive)
             for device_id, device in added.items():
                 ref, known = DeviceRef(name, device_id), removed.get(device_id)
                 if known is not None and is_replugged(known, device):
                     self._forget_device(ref, update)
-                self._update_device(ref, device, inventory.resources[name], now, update)
+                self._update_device(ref, device, binder, now, update)
         # Last, so that the next update completes what this one could not.
         self._watched = watched
         return update
@@ -139,20 +141,21 @@ class DeviceProbes:
         update.ended.extend(instances)
         update.forgotten.extend(instances)
 
-    def _update_device(self, ref: DeviceRef, device: Device, resource: Resource, now: float, update: Update) -> None:
+    def _update_device(self, ref: DeviceRef, device: Device, binder: ProbeBinder, now: float, update: Update) -> None:
         ended = self._instances.get(ref, ())
         previous = {instance.bound.spec.name: instance for instance in ended}
         self._count -= len(previous)
         instances: list[ProbeInstance] = []
         update.ended.extend(ended)
-        for spec in resource.health.probes:
-            bound = bind_probe(device, resource, spec, is_archive=self._is_archive)
+        for candidate in binder.bind(device):
+            bound = candidate
             if self._count + len(instances) >= MAX_PROBED_DEVICES:
                 reason = f"not run: the node has more than {MAX_PROBED_DEVICES} probes of devices, the maximum"
-                bound = BoundProbe(ref, spec, error=reason)
-            old = previous.get(spec.name)
+                bound = BoundProbe(ref, candidate.spec, error=reason)
+            name = bound.spec.name
+            old = previous.get(name)
             if old is not None and _is_same_probe(old.bound, bound):
-                instance = replace(previous.pop(spec.name), bound=bound)
+                instance = replace(previous.pop(name), bound=bound)
             else:
                 instance = ProbeInstance(bound, initial_state(now), now)
                 update.new.append(instance)

@@ -5,6 +5,7 @@ To add a kind, add a module, a line to :data:`PROBES`, a branch to the JSON sche
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -67,4 +68,9 @@ def kind_of(check: Check) -> "ProbeKind":
     Raises:
         KeyError: the class belongs to a module without a kind.
     """
-    return PROBES.of_module(type(check).__module__)
+    return _kind_of_class(type(check))
+
+
+@cache
+def _kind_of_class(class_: type[Check]) -> "ProbeKind":
+    return PROBES.of_module(class_.__module__)

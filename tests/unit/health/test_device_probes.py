@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -10,13 +11,16 @@ from msgspec.structs import replace
 from genplug.hardware.inventory import Device, DeviceNode, Inventory, Kind, PathInfo
 from genplug.health.device_probes import FIRST_RESULT_TIMEOUT, DeviceProbes
 from genplug.health.probe_instance import ProbeInstance
+from genplug.health.probes import file
 from genplug.health.probes.file import FileCheck
 from genplug.health.probes.open import OpenCheck
 from genplug.health.thresholds import Outcome, Result, next_state
 from genplug.health.verdict import DeviceRef
 from genplug.spec.limits import MAX_PROBED_DEVICES
 from genplug.spec.model import Resource
+from genplug.spec.policy import Policy
 from genplug.spec.probes import HealthSpec, OnError, ProbeSpec, ProbeTiming
+from genplug.spec.read_checks import literal_read_error
 from genplug.spec.template import Template
 from tests.support.probes import LOCATION, make_device
 from tests.support.work import count_lines
@@ -58,6 +62,19 @@ def test_new_device_waits_for_its_first_result() -> None:
     results = probes.results(100)
     assert (results.pending, [failure.reason for failure in results.failures[REF]]) == ({}, ["is bad"])
     assert probes.results(100 + FIRST_RESULT_TIMEOUT).pending == {}
+
+
+def test_policy_is_checked_once_for_all_devices_of_a_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Template] = []
+
+    def record(template: Template, policy: Policy) -> str:
+        checked.append(template)
+        return literal_read_error(template, policy)
+
+    monkeypatch.setattr(file, "literal_read_error", record)
+    update = DeviceProbes().update(inventory(*(make_device({"name": (f"x{number}",)}) for number in range(10))), 0)
+    assert len(checked) == 1
+    assert {instance.bound.error for instance in update.new} == {""}
 
 
 def test_unchanged_device_is_not_updated() -> None:

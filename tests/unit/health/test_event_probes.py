@@ -10,14 +10,14 @@ import pytest
 
 from genplug.hardware.host import Host
 from genplug.hardware.uevents import Uevent
-from genplug.health.binding import bind_probe
+from genplug.health.binding import bind_probes
 from genplug.health.event_probes import MAX_EVALUATIONS_PER_TURN, EventProbes, is_driver_bound
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.probes.kernel_log import KernelLogCheck
 from genplug.health.probes.uevent import UeventCheck
 from genplug.health.thresholds import Outcome, Result, initial_state, next_state
 from genplug.spec.model import Resource
-from genplug.spec.probes import Check, ProbeSpec
+from genplug.spec.probes import Check, HealthSpec, ProbeSpec
 from genplug.spec.template import Template
 from tests.support.probes import LOCATION, PASSED, make_device
 
@@ -54,13 +54,9 @@ class Listening:
         self._tasks: list[asyncio.Task[None]] = []
         self.probes = EventProbes(Host(root), lambda: uevents_error, self._apply, lambda: None, self._spawn)
         device = make_device({"sysfs": (f"/sys{CARD}",)})
-        resource = Resource("a.example/x", LOCATION, ())
-        self.instances = [
-            ProbeInstance(
-                bind_probe(device, resource, ProbeSpec(LOCATION, f"probe{number}", check)), initial_state(0), 0
-            )
-            for number, check in enumerate(checks)
-        ]
+        probes = tuple(ProbeSpec(LOCATION, f"probe{number}", check) for number, check in enumerate(checks))
+        resource = Resource("a.example/x", LOCATION, (), health=HealthSpec(probes=probes))
+        self.instances = [ProbeInstance(bound, initial_state(0), 0) for bound in bind_probes(resource, (device,))]
 
     def log(self, number: int, text: str) -> None:
         os.write(self._log, f"4,{number},0,-;{text}\n".encode())
