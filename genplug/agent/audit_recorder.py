@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any, Concatenate, ParamSpec, TypeAlias
 
 from msgspec.structs import replace
@@ -50,6 +51,7 @@ from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import AuditStatus
 from genplug.spec.limits import MAX_AUDIT_HARDWARE, MAX_AUDIT_IDS
 from genplug.spec.model import Config, Resource
+from genplug.spec.replacement import find_replacements, list_replaced
 from genplug.spec.similarity import similarity_key
 
 HEARTBEAT_SECONDS = 600.0
@@ -68,6 +70,7 @@ DEVICES_PER_RECORD = 32
 """Devices in a record: with the longest reasons, `genplug audit` accepts it."""
 MAX_SHOWN_ERRORS = 20
 """Errors of a refused configuration in a record."""
+_get_device_id = attrgetter("device.id")
 _MAX_FILE_SECONDS = 86400.0
 _FILES_PER_AGE = 10
 _SEQUENCE_BYTES = 24
@@ -321,8 +324,9 @@ class AuditRecorder:
         self._emit(RecordType.CONFIG_LOADED, fields, config_sha256=config.sha256)
 
     def _record_devices(self, resource: str, previous: Sequence[DeviceHealth], current: Sequence[DeviceHealth]) -> None:
-        known = {health.device.id: health for health in previous}
-        for health in current:
+        removed, added = list_replaced(previous, current, find_replacements(previous, current))
+        known = {health.device.id: health for health in removed}
+        for health in added:
             before, device, verdict = known.pop(health.device.id, None), health.device, health.verdict
             if before is health:
                 continue
@@ -470,7 +474,7 @@ class AuditRecorder:
         devices = self._snapshot.health.devices.get(resource, ()) if self._snapshot is not None else ()
         indexed, index = self._indexes.get(resource, (None, {}))
         if indexed is not devices:
-            index = {health.device.id: health for health in devices}
+            index = dict(zip(map(_get_device_id, devices), devices, strict=True))
             self._indexes[resource] = (devices, index)
         return index
 
