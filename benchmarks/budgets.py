@@ -107,7 +107,7 @@ BUDGETS: Final[Mapping[str, Budget]] = MappingProxyType(
         "a worker: anonymous memory": Budget("MiB", 8),
         "8 devices, 1 hangs: Allocate, p50": Budget("ms"),
         "8 devices, 1 hangs: Allocate, p99": Budget("ms", 1),
-        "8 devices, 1 hangs: anonymous memory gained in 300 periods": Budget("MiB"),
+        "8 devices, 1 hangs: anonymous memory gained in 200 periods": Budget("MiB"),
         "8 devices, 1 hangs: SIGTERM to the end": Budget("ms", 2000),
         "hostile files of 1 MiB: longest time to load or refuse": Budget("ms", 1000),
         "hostile files of 1 MiB: most memory": Budget("MiB", 40),

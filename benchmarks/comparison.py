@@ -21,6 +21,8 @@ MIN_CHANGE_WITHOUT_RANGE: Final = 0.25
 """The same for a figure that a record measured too few times: unchanged code differed by a quarter between runs."""
 MIN_RUNS: Final = 3
 """The number of runs from which a range describes the noise."""
+STEADY_UNITS: Final = frozenset({"MiB", "KiB", "bytes", ""})
+"""Units of memory and of counts, which do not depend on other programs: for them a range is not needed."""
 MIN_DIFFERENCE: Final[Mapping[str, float]] = MappingProxyType({"MiB": 0.5, "KiB": 0.1, "% of a core": 0.02, "/s": 0.1})
 """The smallest difference of medians that counts, by unit: figures of these units can be close to 0."""
 
@@ -29,7 +31,7 @@ MAX_NAMES: Final = 5
 
 RULE = (
     f"A figure changed if the ranges do not overlap and the medians differ by more than {MIN_CHANGE:.0%} of the "
-    f"earlier median; with fewer than {MIN_RUNS} runs, by more than {MIN_CHANGE_WITHOUT_RANGE:.0%}."
+    f"earlier median; times with fewer than {MIN_RUNS} runs, by more than {MIN_CHANGE_WITHOUT_RANGE:.0%}."
 )
 
 Verdict = Literal["worse", "better", "same"]
@@ -73,7 +75,8 @@ class Change(Struct, frozen=True):
     def verdict(self) -> Verdict:
         """Whether the figure changed by more than the noise (:data:`RULE`)."""
         earlier, later = self.earlier, self.later
-        enough = MIN_CHANGE if min(earlier.runs, later.runs) >= MIN_RUNS else MIN_CHANGE_WITHOUT_RANGE
+        has_range = min(earlier.runs, later.runs) >= MIN_RUNS or earlier.unit in STEADY_UNITS
+        enough = MIN_CHANGE if has_range else MIN_CHANGE_WITHOUT_RANGE
         overlap = earlier.least <= later.greatest and later.least <= earlier.greatest
         if overlap or abs(self.relative) <= enough:
             return "same"

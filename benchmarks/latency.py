@@ -50,7 +50,7 @@ async def allocate(runs: Runs) -> Samples:
         await fake.listed(process.started)
         await asyncio.sleep(SETTLED)
         audited: dict[str, list[float]] = {}
-        for _ in range(min(runs.repeats, 3)):
+        for _ in range(runs.repeats):
             await _measure_calls(fake, {"Allocate with the audit log": 1}, runs, audited)
     return samples | {name: values for name, values in audited.items() if "audit" in name}
 

@@ -6,21 +6,21 @@ from msgspec import Struct
 class Runs(Struct, frozen=True):
     """Numbers of runs; ``settle`` and ``idle`` are seconds."""
 
-    starts: int = 15
-    repeats: int = 5
+    starts: int = 12
+    repeats: int = 3
     calls: int = 3000
-    changes: int = 20
+    changes: int = 12
     restarts: int = 50
     large_starts: int = 3
     large_changes: int = 5
-    losses: int = 12
-    footprints: int = 3
+    losses: int = 6
+    footprints: int = 2
     settle: float = 10.0
     idle: float = 20.0
     idles: int = 3
     crashes: int = 1000
-    commands: int = 15
-    fleets: int = 3
+    commands: int = 12
+    fleets: int = 2
     large_fleets: int = 1
     counts: int = 2
 

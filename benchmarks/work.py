@@ -55,7 +55,7 @@ async def work(runs: Runs) -> Samples:
         for kind in KINDS:
             samples[f"replug, {size.name}: {kind}"] = [sum(counts[kind].values())]
         if shutil.which("strace"):
-            samples[f"replug, {size.name}: system calls"] = [await count_system_calls(size, runs.counts)]
+            samples[f"replug, {size.name}: system calls"] = [await count_system_calls(size)]
     for fewer, more in zip(SIZES[::2], SIZES[1::2], strict=True):
         low, high = (samples[f"replug, {size.name}: {KINDS[0]}"][0] for size in (fewer, more))
         samples[f"replug, {KINDS[0]}: {more.name} / {fewer.name}"] = [high / low]
@@ -81,25 +81,20 @@ async def count_calls(size: Size, times: int) -> Counts:
     return min(found, key=lambda counts: sum(sum(by_name.values()) for by_name in counts.values()))
 
 
-async def count_system_calls(size: Size, times: int) -> int:
-    """Return the smallest number of system calls of the same change; needs strace."""
+async def count_system_calls(size: Size) -> int:
+    """Return the system calls of the agent while a device appears and vanishes; needs strace."""
     async with node(size.resources, size.each) as busy, agent(busy) as process:
         await busy.listed(process.started)
-        found = []
-        for _ in range(times):
-            await asyncio.sleep(SETTLED)
-            file = busy.fake.directory / "strace"
-            tracer = await asyncio.create_subprocess_exec(
-                "strace", "-f", "-c", "-U", "calls", "-o", str(file), "-p", str(process.pid),
-                stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            assert tracer.stderr
-            await tracer.stderr.readline()  # attached
-            await _replug(busy, process)
-            tracer.send_signal(signal.SIGINT)
-            await tracer.communicate()
-            found.append(int((await asyncio.to_thread(file.read_text)).split()[-2]))
-    return min(found)
+        await asyncio.sleep(SETTLED)
+        file = busy.fake.directory / "strace"
+        command = ("strace", "-f", "-c", "-U", "calls", "-o", str(file), "-p", str(process.pid))
+        tracer = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        assert tracer.stderr
+        await tracer.stderr.readline()  # attached
+        await _replug(busy, process)
+        tracer.send_signal(signal.SIGINT)
+        await tracer.communicate()
+        return int((await asyncio.to_thread(file.read_text)).split()[-2])
 
 
 async def _replug(busy: Node, process: Agent) -> None:
