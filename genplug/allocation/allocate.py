@@ -6,14 +6,15 @@ for a missing source and hand out whatever is at the path of a former node (docs
 """
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from msgspec.structs import replace
 
 from genplug.allocation.container_edits import ContainerEdits, MountEdit, NodeEdit
 from genplug.allocation.errors import AllocationError, failed_precondition, unknown_device_error
 from genplug.allocation.offer import ResourceOffer
-from genplug.hardware.host import Host, printable
+from genplug.hardware.host import printable
 from genplug.hardware.inventory import KIND_NAMES, Device, DeviceNode, PathInfo, sort_devices
 from genplug.hardware.rendered_values import with_resource
 from genplug.spec.container_rules import (
@@ -34,8 +35,21 @@ from genplug.spec.policy import Policy
 from genplug.spec.template import RenderError, Values, combine_values, list_members, merge_values
 
 
+class PathLookup(Protocol):
+    """The part of a :class:`~genplug.hardware.host.Host` that an allocation uses."""
+
+    def stat(self, path: str) -> PathInfo | None:
+        """Return what is at a path, with all symlinks resolved, or None if it does not exist."""
+        ...
+
+    @property
+    def missing_reason(self) -> Callable[[str], str]:
+        """A function that returns why a path is missing."""
+        ...
+
+
 def allocate_edits(
-    offer: ResourceOffer, ids: Sequence[str], host: Host, *, is_complete: bool = False
+    offer: ResourceOffer, ids: Sequence[str], host: PathLookup, *, is_complete: bool = False
 ) -> ContainerEdits:
     """Return the edits for a container with these devices; order and repeats of ``ids`` do not matter.
 
@@ -59,7 +73,7 @@ def allocate_edits(
 
 
 def _edits_of(
-    offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Device], host: Host, *, is_complete: bool
+    offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Device], host: PathLookup, *, is_complete: bool
 ) -> ContainerEdits:
     allocate = offer.resource.allocate
     values = _values_of(offer, ids, devices)
@@ -92,7 +106,7 @@ def _check_values(edits: ContainerEdits, resource: Resource) -> None:
             raise _cannot_allocate(resource.name, f"the container path {node.container_path} {error}")
 
 
-def _usable_devices(offer: ResourceOffer, devices: Sequence[Device], host: Host) -> tuple[Device, ...]:
+def _usable_devices(offer: ResourceOffer, devices: Sequence[Device], host: PathLookup) -> tuple[Device, ...]:
     """Return the devices of a pool whose nodes and mount sources exist now."""
     usable = []
     for device in devices:
@@ -161,7 +175,7 @@ def _values_of(offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Devic
     return tuple(found)
 
 
-def _nodes(devices: Sequence[Device], host: Host, *, is_complete: bool) -> tuple[NodeEdit, ...]:
+def _nodes(devices: Sequence[Device], host: PathLookup, *, is_complete: bool) -> tuple[NodeEdit, ...]:
     edits: dict[str, NodeEdit] = {}
     infos: dict[str, tuple[Device, PathInfo]] = {}
     present = [
@@ -195,7 +209,7 @@ def _nodes(devices: Sequence[Device], host: Host, *, is_complete: bool) -> tuple
     return tuple(edits.values())
 
 
-def _present_nodes(device: Device, host: Host, *, is_complete: bool) -> list[tuple[DeviceNode, PathInfo]]:
+def _present_nodes(device: Device, host: PathLookup, *, is_complete: bool) -> list[tuple[DeviceNode, PathInfo]]:
     """Return the nodes and companions of a device that exist now; at least one node must, and all that are required."""
     present: list[tuple[DeviceNode, PathInfo]] = []
     missing: AllocationError | None = None
@@ -211,7 +225,7 @@ def _present_nodes(device: Device, host: Host, *, is_complete: bool) -> list[tup
     return present
 
 
-def _recheck_node(device: Device, node: DeviceNode, host: Host) -> PathInfo:
+def _recheck_node(device: Device, node: DeviceNode, host: PathLookup) -> PathInfo:
     info = host.stat(node.path)
     if info is None:
         reason = f"{node.path} {host.missing_reason(node.path) or 'does not exist'}"
@@ -226,7 +240,7 @@ def _recheck_node(device: Device, node: DeviceNode, host: Host) -> PathInfo:
     raise _cannot_allocate(f"{device.resource} device {device.id}", reason)
 
 
-def _mounts(resource: Resource, devices: Sequence[Device], host: Host) -> tuple[MountEdit, ...]:
+def _mounts(resource: Resource, devices: Sequence[Device], host: PathLookup) -> tuple[MountEdit, ...]:
     """Return the mounts: each spec once for each device and combination of attribute values."""
     edits: dict[str, MountEdit] = {}
     for spec in resource.allocate.mounts:
@@ -245,7 +259,9 @@ def _mounts(resource: Resource, devices: Sequence[Device], host: Host) -> tuple[
     return tuple(edits.values())
 
 
-def _check_mount_source(source: str, spec: MountSpec, device: Device, policy: Policy, host: Host) -> PathInfo | None:
+def _check_mount_source(
+    source: str, spec: MountSpec, device: Device, policy: Policy, host: PathLookup
+) -> PathInfo | None:
     """Return the mount source, whose resolved path the policy allows, too; None if it is optional and missing."""
     what = f"{device.resource} device {device.id}"
     if error := policy.mount_error(source, read_only=spec.read_only):

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from genplug.allocation.allocate import allocate_edits
 from genplug.allocation.cdi_spec import as_cdi_reference, file_name
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import failed_precondition
+from genplug.allocation.kept_edits import KeptEdits
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.preferred import choose_preferred
 from genplug.allocation.prestart import program_runs
@@ -15,10 +15,11 @@ from genplug.allocation.results import ListedDevice, PluginOptions, ProgramRun
 from genplug.hardware.cdi_files import read_cdi_devices
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host
-from genplug.struct_values import compare_without
+from genplug.struct_values import compare_without, hide_in_repr
 
 
-@compare_without("restore")
+@compare_without("restore", "kept")
+@hide_in_repr("kept")
 class ResourceState(Struct, frozen=True):
     """An offer and the host that it refers to. A request that holds a state sees one configuration throughout."""
 
@@ -26,6 +27,8 @@ class ResourceState(Struct, frozen=True):
     host: Host
     restore: Callable[[ResourceOffer, Sequence[str]], None] | None = None
     """Ensures that a CDI file defines the devices with these IDs; raises :class:`AllocationError`."""
+    kept: KeptEdits = field(default_factory=KeptEdits)
+    """The edits of earlier requests."""
 
     @property
     def listed(self) -> tuple[ListedDevice, ...]:
@@ -57,7 +60,7 @@ class ResourceState(Struct, frozen=True):
         """
         # The CDI file has what the last scan found.
         injects_by_cdi = self.offer.resource.allocate.injects_by_cdi
-        edits = allocate_edits(self.offer, ids, self.host, is_complete=injects_by_cdi)
+        edits = self.kept.allocate(self.offer, ids, self.host, is_complete=injects_by_cdi)
         foreign = edits.cdi_devices
         if ids and injects_by_cdi:
             if self.restore is not None:

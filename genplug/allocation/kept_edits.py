@@ -1,0 +1,70 @@
+"""Keeps the container edits of an offer for requests that repeat.
+
+An offer, the requested devices and what exists at their paths determine the edits (:mod:`genplug.allocation.allocate`).
+A repeated request therefore only has to stat the same paths again.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from genplug.allocation.allocate import allocate_edits
+from genplug.allocation.container_edits import ContainerEdits
+from genplug.allocation.offer import ResourceOffer
+from genplug.hardware.host import Host
+from genplug.hardware.inventory import PathInfo
+
+MAX_KEPT = 1024
+"""Requests of an offer whose edits are kept; the next request discards all of them."""
+MAX_KEPT_CHARACTERS = 2048
+"""Characters of the texts of edits that are kept; edits can have MiB, and take 1 KiB of memory usually."""
+
+
+class _Kept(Struct, frozen=True):
+    edits: ContainerEdits
+    found: dict[str, PathInfo | None]
+    """What existed at each path that the edits depend on."""
+
+
+class _StatRecorder:
+    """Looks up paths on a host, and records what exists at them."""
+
+    def __init__(self, host: Host) -> None:
+        self.found: dict[str, PathInfo | None] = {}
+        self.missing_reason = host.missing_reason
+        self._stat = host.stat
+
+    def stat(self, path: str) -> PathInfo | None:
+        info = self.found[path] = self._stat(path)
+        return info
+
+
+class KeptEdits:
+    """The edits of earlier requests for devices of an offer. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._by_ids: dict[tuple[str, ...], _Kept] = {}
+
+    def allocate(self, offer: ResourceOffer, ids: Sequence[str], host: Host, *, is_complete: bool) -> ContainerEdits:
+        """Return the result of :func:`allocate_edits`; the offer and the host are the same in all calls.
+
+        Raises:
+            AllocationError: the request fails.
+        """
+        key = tuple(ids)
+        kept = self._by_ids.get(key)
+        if kept is not None and all(host.stat(path) == info for path, info in kept.found.items()):
+            return kept.edits
+        recorder = _StatRecorder(host)
+        edits = allocate_edits(offer, ids, recorder, is_complete=is_complete)
+        if _count_characters(edits, recorder.found, key) <= MAX_KEPT_CHARACTERS:
+            if len(self._by_ids) >= MAX_KEPT:
+                self._by_ids.clear()
+            self._by_ids[key] = _Kept(edits, recorder.found)
+        return edits
+
+
+def _count_characters(edits: ContainerEdits, *texts: Iterable[str]) -> int:
+    pairs = (*edits.env, *edits.annotations, *((mount.host_path, mount.container_path) for mount in edits.mounts))
+    nodes = ((node.host_path, node.container_path) for node in edits.nodes)
+    return sum(len(text) for group in (*pairs, *nodes, edits.cdi_devices, *texts) for text in group)
