@@ -71,7 +71,7 @@ def archive_error(kind: ProbeKind) -> str:
 
 
 class ProbeBinder:
-    """Binds the probes of a resource to its devices. What does not depend on the device is evaluated once.
+    """Binds the probes of a resource to its devices. Parts that do not depend on the device are evaluated once.
 
     ``is_archive`` is whether the devices are those of an archive of a node.
     """
