@@ -14,6 +14,7 @@ from genplug.hardware.host import Host, is_utf8, printable
 from genplug.hardware.hung_paths import HangError
 from genplug.hardware.inventory import (
     KIND_NAMES,
+    NO_REFUSALS,
     Candidate,
     CandidateOutcome,
     CandidatesBySource,
@@ -272,7 +273,7 @@ def examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     except AttributeLimitError as error:
         reason = str(error)
     depends = tuple(sorted(lazy.depends)) if lazy.depends else ()
-    return Candidate(path, info, attributes, number, found_by, reason, links, depends, lazy.refusals)
+    return Candidate(path, info, attributes, number, found_by, reason, links, depends, lazy.refusals or NO_REFUSALS)
 
 
 def _where_error(condition: Condition, attributes: LazyAttributes, comparisons: Comparisons) -> str:

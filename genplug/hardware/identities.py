@@ -27,6 +27,7 @@ from genplug.hardware.contenders import Assigned, ContenderChange, ContenderInde
 from genplug.hardware.inventory import Device
 from genplug.hardware.ledger import (
     HOUR_SECONDS,
+    NO_FORMER,
     RELEASE_SECONDS,
     Contender,
     Holder,
@@ -235,8 +236,8 @@ class _Assignment(Struct, frozen=True):
         holders |= held
         for owner in owners:
             if owner not in held and (lost := previous.get(owner)) is not None:
-                if former := former_things(lost, frozenset(), now):
-                    holders[owner] = replace(lost, things=frozenset(), former=former, contender=None)
+                if former := former_things(lost, (), now):
+                    holders[owner] = replace(lost, things=(), former=former, contender=None)
                 else:
                     holders.pop(owner, None)
         waiting = {owner for owner, denial in self.denials.items() if denial.loss in _WAITING}
@@ -259,8 +260,8 @@ class _Assignment(Struct, frozen=True):
             and not self._is_stale(previous)
         ):
             return previous
-        things = frozenset(device.things)
-        former = former_things(previous, things, self.now) if previous is not None else {}
+        things = device.things
+        former = former_things(previous, things, self.now) if previous is not None else NO_FORMER
         # After a reload, a device of an earlier resource may get the things when the kubelet has reported that no pod
         # uses them. If the kubelet has reported, this device keeps them.
         is_open = (

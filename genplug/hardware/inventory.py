@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TypeAlias
 
 from msgspec import Struct, field
@@ -49,7 +50,7 @@ Identity: TypeAlias = tuple[Kind, int, int] | str
 
 
 @compare_without("is_in_dev")
-class PathInfo(Struct, frozen=True):
+class PathInfo(Struct, frozen=True, gc=False):
     """The result of a stat of a path.
 
     ``resolved`` is the host path with all symlinks resolved. ``major`` and ``minor`` are 0 unless it is a device node.
@@ -82,7 +83,11 @@ class PathInfo(Struct, frozen=True):
         return self.numbers if self.is_device else self.resolved
 
 
-class Candidate(Struct, frozen=True):
+NO_REFUSALS: Mapping[str, str] = MappingProxyType({})
+"""The refusals of most candidates, which share it."""
+
+
+class Candidate(Struct, frozen=True, gc=False):
     """A path that a glob of a source matches; ``source`` counts from 0, ``found_by`` is the glob.
 
     ``reason`` is why it is left out, empty if it is not. ``links`` are the paths accessed to resolve it if it is or
@@ -97,7 +102,7 @@ class Candidate(Struct, frozen=True):
     reason: str = ""
     links: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
-    refusals: Mapping[str, str] = {}
+    refusals: Mapping[str, str] = NO_REFUSALS
     """Why attributes have no value, for those whose file the policy does not allow to read."""
 
     @property
@@ -135,7 +140,7 @@ SearchesBySource: TypeAlias = tuple[tuple[Search, ...], ...]
 """The searches for the globs of each source of a resource."""
 
 
-class DeviceNode(Struct, frozen=True):
+class DeviceNode(Struct, frozen=True, gc=False):
     """A device node that a container gets.
 
     ``path`` is the host path as found, possibly a symlink; ``container_path`` is the path in the container;
@@ -152,7 +157,7 @@ class DeviceNode(Struct, frozen=True):
     """Its owner, group and mode in the container."""
 
 
-class Device(Struct, frozen=True):
+class Device(Struct, frozen=True, gc=False):
     """A schedulable device: the unit that the kubelet counts and a container gets.
 
     - ``id``: a DNS label of at most 63 characters, stable over restart and replug (``genplug.hardware.device_ids``).

@@ -4,6 +4,8 @@
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from msgspec import Struct
@@ -12,7 +14,7 @@ from msgspec.structs import replace
 from genplug.hardware.device_ids import device_of_grant
 from genplug.hardware.inventory import Device
 from genplug.hardware.resource_naming import NameHistory
-from genplug.spec.limits import MAX_FORMER_THINGS
+from genplug.spec.limits import MAX_FORMER_THINGS, MAX_RESOURCES
 from genplug.spec.model import Resource
 from genplug.struct_values import compare_without, hide_in_repr
 
@@ -73,7 +75,13 @@ NO_USAGE = Usage(float("inf"))
 """No pod uses a device: for commands that do not ask a kubelet."""
 
 
-class Contender(Struct, frozen=True, eq=False):
+@lru_cache(maxsize=2 * MAX_RESOURCES)
+def _intern_names(name: str, aliases: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a resource as the tuple that all of its devices share."""
+    return (name, *aliases)
+
+
+class Contender(Struct, frozen=True, eq=False, gc=False):
     """A device that leads to things, with its resource; ``position`` is that of the resource in the configuration."""
 
     device: Device
@@ -102,12 +110,16 @@ class Contender(Struct, frozen=True, eq=False):
     @property
     def names(self) -> tuple[str, ...]:
         """The names under which the device is offered."""
-        return (self.device.resource, *self.resource.aliases)
+        return _intern_names(self.device.resource, self.resource.aliases)
+
+
+NO_FORMER: Mapping[Thing, float] = MappingProxyType({})
+"""The former things of most devices, which share it."""
 
 
 @compare_without("contender")
 @hide_in_repr("contender")
-class Holder(Struct, frozen=True):
+class Holder(Struct, frozen=True, gc=False):
     """The things of a device, and ``former``: things that it has lost, with the time of the loss.
 
     ``generation`` is that of the configuration under which the things were assigned. ``may_overlap`` and ``is_pool``
@@ -118,11 +130,11 @@ class Holder(Struct, frozen=True):
     owner: Owner
     configured: str
     names: tuple[str, ...]
-    things: frozenset[Thing]
+    things: tuple[Thing, ...]
     generation: int
     may_overlap: bool = False
     is_pool: bool = False
-    former: Mapping[Thing, float] = {}
+    former: Mapping[Thing, float] = NO_FORMER
     contender: Contender | None = None
 
 
@@ -225,12 +237,14 @@ def rivals_of(thing: Thing) -> tuple[Thing, ...]:
     return (thing,)
 
 
-def former_things(previous: Holder, things: frozenset[Thing], now: float) -> Mapping[Thing, float]:
+def former_things(previous: Holder, things: tuple[Thing, ...], now: float) -> Mapping[Thing, float]:
     """Return what a device had and does not have now."""
     if not previous.former and previous.things == things:
         return previous.former
-    lost = dict.fromkeys(previous.things - things, now)
-    return {thing: since for thing, since in {**lost, **previous.former}.items() if thing not in things}
+    lost = {**dict.fromkeys(previous.things, now), **previous.former}
+    for thing in things:
+        lost.pop(thing, None)
+    return lost or NO_FORMER
 
 
 def add_past_owners(
@@ -245,7 +259,8 @@ def add_past_owners(
         previous, current = ledger.holders.get(owner), holders.get(owner)
         if previous is None or current is previous:
             continue
-        things = previous.things - current.things if current is not None else previous.things
+        kept = set(current.things) if current is not None else set[Thing]()
+        things = dict.fromkeys(thing for thing in previous.things if thing not in kept)
         lost += ((thing, owner) for thing in things if thing[0] in {"node", "path"})
     if not lost:
         return ledger.past_owners

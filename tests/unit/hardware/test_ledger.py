@@ -46,7 +46,7 @@ def build_device(*minors: int, identities: tuple[Identity, ...] = (), candidates
 def build_holder(
     owner: Owner, *things: Thing, former: Mapping[Thing, float] | None = None, is_pool: bool = False
 ) -> Holder:
-    return Holder(owner, X, (X, Y), frozenset(things), 0, is_pool=is_pool, former=former or {})
+    return Holder(owner, X, (X, Y), things, 0, is_pool=is_pool, former=former or {})
 
 
 def keep(*holders: Holder) -> dict[Owner, Holder]:
@@ -153,16 +153,23 @@ def test_device_is_replugged_if_it_has_none_of_its_nodes() -> None:
 
 def test_lost_thing_is_former_since_its_first_loss() -> None:
     holder = build_holder(FIRST, NODE_0, PATH, former={NODE_1: 1.0})
-    assert former_things(holder, frozenset({NODE_0}), 2.0) == {PATH: 2.0, NODE_1: 1.0}
-    assert former_things(holder, frozenset({NODE_1, PATH}), 2.0) == {NODE_0: 2.0}
+    assert former_things(holder, (NODE_0,), 2.0) == {PATH: 2.0, NODE_1: 1.0}
+    assert former_things(
+        holder,
+        (
+            NODE_1,
+            PATH,
+        ),
+        2.0,
+    ) == {NODE_0: 2.0}
     again = replace(holder, former={PATH: 1.0})
-    assert former_things(again, frozenset(), 2.0) == {NODE_0: 2.0, PATH: 1.0}
+    assert former_things(again, (), 2.0) == {NODE_0: 2.0, PATH: 1.0}
 
 
 def test_unchanged_device_keeps_its_mapping_of_former_things() -> None:
     holder = build_holder(FIRST, NODE_0)
-    assert former_things(holder, frozenset({NODE_0}), 2.0) is holder.former
-    assert former_things(holder, frozenset(), 2.0) == {NODE_0: 2.0}
+    assert former_things(holder, (NODE_0,), 2.0) is holder.former
+    assert former_things(holder, (), 2.0) == {NODE_0: 2.0}
 
 
 def test_past_owners_of_nodes_and_paths_are_known_for_an_hour() -> None:
@@ -207,7 +214,7 @@ def test_former_things_are_forgotten_once_no_pod_uses_the_device(
     other = build_holder(SECOND, ("node", Kind.CHAR, 240, 5))
     ledger = Ledger(usage, keep(present, other))
     assert forget_unused(ledger) == replace(ledger, holders=keep(replace(present, former=expected), other))
-    absent = replace(ledger, holders=keep(replace(present, things=frozenset())))
+    absent = replace(ledger, holders=keep(replace(present, things=())))
     assert (FIRST in forget_unused(absent).holders) is bool(expected)
 
 
