@@ -18,7 +18,7 @@ from genplug.spec.regex import PatternError
 from genplug.spec.template import MissingAttributeError, RenderError
 
 
-class BoundProbe(Struct, frozen=True):
+class BoundProbe(Struct, frozen=True, gc=False):
     """A probe of one device.
 
     ``request`` is polled, if the kind polls; events are compared with ``patterns``, if it listens. ``error`` is the

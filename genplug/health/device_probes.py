@@ -91,6 +91,9 @@ class DeviceProbes:
         is_current = any(each is instance for each in self._instances.get(instance.bound.device, ()))
         if is_current and not state.is_pending:
             self._without_result.discard(instance.id)
+            if not self._without_result:
+                # A set keeps the memory of all elements that it had.
+                self._without_result = set()
 
     def results(self, now: float) -> ProbeResults:
         """Return failures and warnings of devices, and until when they wait for a first result (monotonic seconds)."""

@@ -9,7 +9,7 @@ from genplug.health.thresholds import ProbeState
 from genplug.health.verdict import DeviceRef
 
 
-class ProbeInstance(Struct, eq=False):
+class ProbeInstance(Struct, eq=False, gc=False):
     """A bound probe with its state, watched ``since`` (monotonic seconds)."""
 
     bound: BoundProbe

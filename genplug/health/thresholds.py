@@ -37,7 +37,7 @@ def worst_result(results: Iterable[Result]) -> Result:
     return first.get(Outcome.FAILED) or first.get(Outcome.ERROR) or Result(Outcome.PASSED)
 
 
-class ProbeState(Struct, frozen=True):
+class ProbeState(Struct, frozen=True, gc=False):
     """The state of a probe: whether it considers the device healthy, why not, and since when (monotonic seconds).
 
     ``is_known`` is false before the first result.
