@@ -7,8 +7,10 @@ Its answer has for each path the files that exist, each with its text or an errn
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 from msgspec import Struct, field
@@ -144,10 +146,9 @@ def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Ans
         PermissionError: the policy does not allow to read a file.
     """
     first_limit = request.index(_SEPARATOR, 2) if _SEPARATOR in request[2:] else len(request)
-    mode, *policy = request[1].split(_NUL)
-    rules = _Rules(policy[0], parse_read_rules(tuple(policy[1:]))) if policy else _DEFAULT_RULES
+    has_globs, rules = _parse_rules(request[1])
     return tuple(
-        (path, tuple(_read_texts(path, reader, rules, is_glob=mode == _GLOB and index < first_limit)) if path else ())
+        (path, tuple(_read_texts(path, reader, rules, is_glob=has_globs and index < first_limit)) if path else ())
         for index, path in enumerate(request[2:], 2)
     )
 
@@ -155,7 +156,15 @@ def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Ans
 def restrict(request: ProbeRequest, policy: Policy) -> ProbeRequest:
     """Return a request with the files that a policy allows to read."""
     globs = (glob.text for glob in policy.read.globs)
-    return (request[0], _NUL.join((request[1], policy.name, *globs)), *request[2:])
+    # All requests under a policy share the text: it is kept, sent and parsed once.
+    return (request[0], sys.intern(_NUL.join((request[1], policy.name, *globs))), *request[2:])
+
+
+@lru_cache(maxsize=64)
+def _parse_rules(text: str) -> "tuple[bool, _Rules]":
+    """Return whether the paths of a request are globs, and the files that it may read, from its second part."""
+    mode, *policy = text.split(_NUL)
+    return mode == _GLOB, _Rules(policy[0], parse_read_rules(tuple(policy[1:]))) if policy else _DEFAULT_RULES
 
 
 def evaluate(check: FileCheck, answer: Answer, memory: Memory | None, now: float) -> tuple[Result, Memory]:
@@ -265,8 +274,8 @@ def _read_texts(
     if not is_possible:
         raise rules.refuse(written)
     for path in reader.host.glob(glob).paths if glob is not None else (written,):
-        if not rules.rules.allows(path):
-            if glob is not None and not rules.rules.names(path):
+        if glob is not None and not rules.rules.allows(path):
+            if not rules.rules.names(path):
                 # As if it did not exist: the result must not reveal which files exist.
                 continue
             raise rules.refuse(path)

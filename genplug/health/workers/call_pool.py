@@ -63,7 +63,7 @@ class CallPool(WorkerPool):
         """Run requests, and deliver each response within its timeout, without waiting for slower requests."""
 
         async def run(index: int, request: PoolRequest) -> None:
-            deliver({index: await self._run_one(PoolRequest(*request))})
+            deliver({index: await self._run_one(request)})
 
         async with asyncio.TaskGroup() as tasks:
             for index, request in enumerate(requests):

@@ -84,14 +84,15 @@ class ReadPool(WorkerPool):
 
     async def run_each(self, requests: Sequence[PoolRequest], deliver: Deliver) -> None:
         """Run requests, and deliver each response within its timeout, without waiting for slower requests."""
-        requests = [PoolRequest(*request) for request in requests]
         waiting = list(_take_turns(requests))
         async with asyncio.TaskGroup() as followers:
             while waiting:
                 async with self._slots:
-                    refused = {index: reason for index in waiting if (reason := self._refusal(requests[index]))}
-                    deliver(refused)
-                    waiting = [index for index in waiting if index not in refused]
+                    # Without a slow request, there is no reason to refuse any.
+                    if self._hung or self._places.used:
+                        refused = {index: reason for index in waiting if (reason := self._refusal(requests[index]))}
+                        deliver(refused)
+                        waiting = [index for index in waiting if index not in refused]
                     if not waiting:
                         break
                     try:

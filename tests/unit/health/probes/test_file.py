@@ -17,6 +17,7 @@ from genplug.health.thresholds import Outcome, Result, initial_state, next_state
 from genplug.health.value_check import ValueCheck
 from genplug.health.workers.file_reader import NOT_A_FILE, CachedFileReader
 from genplug.health.workers.main import run_request
+from genplug.health.workers.protocol import encode
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.probes import OnError, ProbeTiming
 from genplug.spec.read_rules import parse_read_rules
@@ -528,3 +529,11 @@ def test_glob_does_not_reveal_whether_a_file_exists(tmp_path: Path, path: str) -
         write(tmp_path / name, f"/etc/{name}", "root:hash")
         errors.append(run_restricted(tmp_path / name, FileCheck(t(path))))
     assert errors[0] == errors[1]
+
+
+def test_policy_is_sent_once_for_all_requests_of_a_batch() -> None:
+    policy = Policy("p.yaml", read=parse_read_rules(tuple(f"/sys/{number}/**" for number in range(100))))
+    requests = [file.KIND.restrict(("file", "", f"/sys/{number:04}"), policy) for number in range(200)]
+    one, all_ = (len(encode([(request, 1.0) for request in batch])) for batch in (requests[:1], requests))
+    assert len(requests[0][1]) > 1000
+    assert (all_ - one) / 199 < 100

@@ -126,6 +126,7 @@ import asyncio, os, resource, sys
 from pathlib import Path
 from genplug.hardware.host import Host
 from genplug.health.workers.call_pool import CallPool
+from genplug.health.workers.protocol import PoolRequest
 
 async def main():
     pool = CallPool(Host(Path("/")), lambda: None)
@@ -133,7 +134,7 @@ async def main():
     resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
     for _ in range(70):
         async with asyncio.timeout(10):
-            (response,) = await pool.run([(("exec", "/bin/true"), 5.0)])
+            (response,) = await pool.run([PoolRequest(("exec", "/bin/true"), 5.0)])
     print(response.error)
     print(pool, pool.status.failed_starts)
 
