@@ -190,6 +190,10 @@ def build_offer(
     The grants of devices that are the identical objects in ``previous``, an offer that this function has returned, are
     taken from there; if nothing differs, so is the offer.
     """
+    is_same = previous is not None and previous.resource is resource and previous.devices is devices
+    if previous is not None and is_same and not previous.omitted and len(previous.entries) <= max_grants:
+        # Most resources do not change together with another.
+        return previous
     if resource.tokens is not None:
         offer = _build_pool_offer(resource, tuple(devices), max_grants)
         return previous if previous is not None and previous == offer else offer

@@ -140,6 +140,8 @@ class _Evaluation:
 
     def _compare(self, name: str, devices: tuple[Device, ...]) -> _Change:
         previous = self._previous.parts.get(name, NO_HEALTH) if self._previous is not None else NO_HEALTH
+        if devices is previous.devices and not previous.absent:
+            return _Change(devices, previous, (), {})
         if self._previous is not None and not _is_same_selection(name, self._inventory, self._previous):
             # An absent device may only be deselected; the others keep the time of their verdict.
             old = {entry.device.id: entry for entry in previous.listed}
