@@ -19,7 +19,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -176,20 +176,25 @@ def _ratio(ratio: Mapping[str, float]) -> str:
 
 def _kubelet_table(record: Mapping[str, Any]) -> str:
     """Return the table of the figures of real kubelets, with a median and a range for each version."""
-    versions = record["versions"]
+    columns = [(f"Kubernetes {version['version']}", version["figures"], "values") for version in record["versions"]]
+    columns += [
+        (f"Peer, {version['version']}", version["figures"], "peerValues")
+        for version in record["versions"]
+        if any(figure["peerValues"] for figure in version["figures"])
+    ]
     rows = []
-    for figures in zip(*(version["figures"] for version in versions), strict=True):
-        cells = [
-            cell
-            for figure in figures
-            for cell in (
-                _with_unit(median(figure["values"]), figure["unit"]),
-                f"{_number(min(figure['values']))} to {_number(max(figure['values']))}",
-            )
-        ]
-        rows.append((figures[0]["name"], *cells))
-    heads = [head for version in versions for head in (f"Kubernetes {version['version']}", "Range")]
+    for number, figure in enumerate(record["versions"][0]["figures"]):
+        cells = [cell for _, figures, key in columns for cell in _summarize(figures[number][key], figure["unit"])]
+        rows.append((figure["name"], *cells))
+    heads = [head for title, _, _ in columns for head in (title, "Range")]
     return f"{_table(('Figure', *heads), rows)}{_condition_line(record['conditions'])}\n\n"
+
+
+def _summarize(values: Sequence[float], unit: str) -> tuple[str, str]:
+    """Return the median and the range of values; two empty texts without values."""
+    if not values:
+        return "", ""
+    return _with_unit(median(values), unit), f"{_number(min(values))} to {_number(max(values))}"
 
 
 def _condition_line(conditions: Mapping[str, str | int]) -> str:

@@ -1,7 +1,7 @@
 """The command ``python -m tests.cluster.kubelet_latency``: times that a real kubelet measures or causes, as a record.
 
 The kubelet has its default periods. Its histogram of Allocate contains the sum of the times, so that the mean of the
-calls between two reads is exact; the buckets are too wide for percentiles.
+calls between two reads is exact; the buckets are too wide for percentiles. ``--peer`` also measures another plugin.
 """
 
 import argparse
@@ -10,10 +10,12 @@ import os
 import platform
 import random
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -41,7 +43,7 @@ resources:
     health: {{removalGracePeriodSeconds: 3600}}
 """
 
-START = f"agent started to {DEVICES} devices in the kubelet"
+START = f"plugin started to {DEVICES} devices in the kubelet"
 ALLOCATE = "Allocate of 1 device, mean of 20"
 KUBELET = "device removed to the kubelet"
 POD = "device removed to the status of its pod"
@@ -55,13 +57,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.kubelet_latency", description=__doc__)
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the record to this file")
     parser.add_argument("minors", nargs="*", default=_MINORS, metavar="MINOR", help="version of Kubernetes, e.g. 1.34")
+    parser.add_argument(
+        "--peer",
+        metavar="COMMAND",
+        default="",
+        help=f"measure another plugin too; it must list /dev/thing* as {DEVICES} healthy devices of {RESOURCE}",
+    )
     parsed = parser.parse_args(arguments)
+    peer = shlex.split(parsed.peer)
     load = " ".join(f"{average:.1f}" for average in os.getloadavg())
     versions = []
     for minor in parsed.minors:
         [binaries] = TOOLS.glob(f"kubernetes/{minor}.*")
         print(f"measuring Kubernetes {binaries.name}", file=sys.stderr)
-        figures = [{"name": name, "unit": "ms", "values": values} for name, values in measure(binaries).items()]
+        genplug, other = measure(binaries, peer)
+        figures = [
+            {"name": name, "unit": "ms", "values": values, "peerValues": other.get(name, [])}
+            for name, values in genplug.items()
+        ]
         versions.append({"version": binaries.name, "figures": figures})
     record = {
         "conditions": {
@@ -80,33 +93,25 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measure(binaries: Path) -> Samples:
-    """Return the times on a cluster of a version of Kubernetes; print the logs of the machine after an error."""
+def measure(binaries: Path, peer: Sequence[str] = ()) -> tuple[Samples, Samples]:
+    """Return the times of genplug and of a peer on a cluster; print the logs of the machine after an error."""
     with Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp"))) as machine:
         cluster = Cluster(machine, binaries, TOOLS, has_short_periods=False)
         try:
             cluster.start(images.build_busybox(machine.directory))
-            return _measure_cluster(cluster)
+            return _measure_cluster(cluster, peer)
         except BaseException:
             print(machine.read_logs(), file=sys.stderr)
             raise
 
 
-def _measure_cluster(cluster: Cluster) -> Samples:
+def _measure_cluster(cluster: Cluster, peer: Sequence[str]) -> tuple[Samples, Samples]:
     for number in range(DEVICES):
         cluster.machine.plug(f"/dev/thing{number}", (240 << 8) + number)
-    samples: Samples = {START: [], ALLOCATE: [], KUBELET: [], POD: [], NODE: []}
-    for number in range(STARTS):
-        started = time.monotonic()
-        genplug = _start_genplug(cluster.machine)
-        poll_until(lambda: len(_list_devices(cluster)) == DEVICES)
-        samples[START].append(1000 * (time.monotonic() - started))
-        if number < STARTS - 1:
-            genplug.stop()
-            poll_until(lambda: not _list_devices(cluster))
-    cluster.wait_allocatable(RESOURCE, DEVICES)
-    for number in range(PODS):
-        samples[ALLOCATE].append(_measure_allocate(cluster, f"many-{number}"))
+    config = cluster.machine.directory / "genplug.yaml"
+    config.write_text(_CONFIG)
+    genplug, other = Samples(), Samples()
+    program = _measure_plugin(cluster, (sys.executable, "-m", "genplug", "run", "--config", str(config)), genplug)
     cluster.run_pods(build_pod("holder", build_container(thing=1)))
     # The kubelet lists the devices of deleted pods for a moment.
     poll_until(lambda: len(cluster.node.list_allocated_devices()[RESOURCE]) == 1)
@@ -114,15 +119,39 @@ def _measure_cluster(cluster: Cluster) -> Samples:
     for number in range(REMOVALS):
         # The kubelet reports the node at a random time after the removal.
         time.sleep(random.Random(number).uniform(0, _PERIOD_SECONDS))
-        _measure_removal(cluster, held, samples)
-    return samples
+        _measure_removal(cluster, held, genplug)
+    cluster.delete_pods("holder")
+    if peer:
+        _stop(cluster, program)
+        program = _measure_plugin(cluster, peer, other)
+        for number in range(REMOVALS):
+            time.sleep(random.Random(number).uniform(0, _PERIOD_SECONDS))
+            removed = time.monotonic()
+            cluster.machine.unplug("/dev/thing0")
+            poll_until(lambda: len(_list_devices(cluster)) == DEVICES - 1)
+            other.setdefault(KUBELET, []).append(1000 * (time.monotonic() - removed))
+            cluster.machine.plug("/dev/thing0", 240 << 8)
+            poll_until(lambda: len(_list_devices(cluster)) == DEVICES)
+    return genplug, other
 
 
-def _start_genplug(machine: Machine) -> Program:
-    config = machine.directory / "genplug.yaml"
-    config.write_text(_CONFIG)
-    command = (sys.executable, "-m", "genplug", "run", "--config", config)
-    return machine.start("genplug", *command, environment={"PYTHONPATH": str(_ROOT)})
+def _measure_plugin(cluster: Cluster, command: Sequence[str], samples: Samples) -> Program:
+    """Measure the starts of a plugin and its Allocate calls; return the running plugin."""
+    for number in range(STARTS):
+        started = time.monotonic()
+        program = cluster.machine.start(Path(command[0]).name, *command, environment={"PYTHONPATH": str(_ROOT)})
+        poll_until(lambda: len(_list_devices(cluster)) == DEVICES)
+        samples.setdefault(START, []).append(1000 * (time.monotonic() - started))
+        if number < STARTS - 1:
+            _stop(cluster, program)
+    cluster.wait_allocatable(RESOURCE, DEVICES)
+    samples[ALLOCATE] = [_measure_allocate(cluster, f"many-{number}") for number in range(PODS)]
+    return program
+
+
+def _stop(cluster: Cluster, program: Program) -> None:
+    program.stop()
+    poll_until(lambda: not _list_devices(cluster))
 
 
 def _list_devices(cluster: Cluster) -> set[str]:
@@ -178,7 +207,7 @@ def _measure_removal(cluster: Cluster, device: str, samples: Samples) -> None:
                 continue
             if name in waits and waits[name].returncode:
                 raise RuntimeError(f"{name}: kubectl wait ended: {waits[name].communicate()[1]}")
-            samples[name].append(1000 * (time.monotonic() - removed))
+            samples.setdefault(name, []).append(1000 * (time.monotonic() - removed))
             missing.remove(name)
         time.sleep(0.002)
     cluster.machine.plug(f"/dev/{device}", number)
