@@ -13,11 +13,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 MAX_QUEUED_BYTES = 1 << 20
 """Bytes of lines that wait to be written. Further lines are dropped."""
 FLUSH_SECONDS = 0.3
 """The time for which the end of the process waits for lines in the queue."""
+MAX_WRITE_BYTES = select.PIPE_BUF
+"""Bytes of lines that are written together: other processes do not write into them in a shared pipe (pipe(7))."""
+PAUSE_SECONDS = 0.005
+"""Seconds that the thread sleeps after it has written all lines. It would otherwise wake up for each line, and delay
+the event loop each time."""
 _RETRY_SECONDS = 1.0
 """Seconds before a write is repeated that the system refused, and before a thread is started again."""
 
@@ -78,23 +84,37 @@ class LogWriter(logging.Handler):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
-                line = self._lines[0]
-            is_written = self._write(line)
+                lines = self._first_lines()
+            is_written = self._write(b"".join(lines))
             with self._changed:
-                self._lines.popleft()
-                self._bytes -= len(line)
-                self.dropped += not is_written
+                for line in lines:
+                    self._lines.popleft()
+                    self._bytes -= len(line)
+                self.dropped += 0 if is_written else len(lines)
                 self._changed.notify_all()
+                is_empty = not self._lines
                 unreported = self.dropped - self._reported if is_written else 0
                 self._reported += unreported
             if unreported:
                 self._report_dropped(unreported)
+            if is_empty:
+                time.sleep(PAUSE_SECONDS)
 
-    def _write(self, line: bytes) -> bool:
-        """Write a line, for as long as that takes; return whether it was written."""
-        while line:
+    def _first_lines(self) -> list[bytes]:
+        """Return the lines to write together, at least one."""
+        lines = [self._lines[0]]
+        size = len(lines[0])
+        for line in islice(self._lines, 1, None):
+            if (size := size + len(line)) > MAX_WRITE_BYTES:
+                break
+            lines.append(line)
+        return lines
+
+    def _write(self, text: bytes) -> bool:
+        """Write lines, for as long as that takes; return whether they were written."""
+        while text:
             try:
-                line = line[os.write(self._descriptor, line) :]
+                text = text[os.write(self._descriptor, text) :]
             except BlockingIOError:
                 # Another process has made the shared pipe non-blocking.
                 select.select((), (self._descriptor,), (), _RETRY_SECONDS)

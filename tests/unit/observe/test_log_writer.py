@@ -2,13 +2,15 @@
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from genplug.observe import log_writer
-from genplug.observe.log_writer import MAX_QUEUED_BYTES, LogWriter
+from genplug.observe.log_writer import MAX_QUEUED_BYTES, MAX_WRITE_BYTES, LogWriter
 
 
 def make_record(text: str) -> logging.LogRecord:
@@ -40,6 +42,29 @@ def test_lines_are_written_in_their_order() -> None:
     lines = os.read(reader, 1 << 16).decode().splitlines()
     assert lines == [f"{number} é \\udc80" for number in range(100)]
     assert log.dropped == 0
+
+
+def test_lines_that_wait_are_written_together_up_to_the_size_that_pipes_keep_together() -> None:
+    # A socket of this type keeps the boundaries of writes.
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    os.set_blocking(writer.fileno(), False)
+    fillers = 0
+    with suppress(BlockingIOError):
+        while writer.send(b"full"):
+            fillers += 1
+    os.set_blocking(writer.fileno(), True)
+    log, _ = run_writer(writer.fileno())
+    for number in range(100):
+        log.emit(make_record(f"{number:0199}"))
+    assert [reader.recv(10_000) for _ in range(fillers)] == [b"full"] * fillers
+    log.flush()
+    os.set_blocking(reader.fileno(), False)
+    writes = []
+    with suppress(BlockingIOError):
+        while True:
+            writes.append(reader.recv(10_000))
+    assert b"".join(writes).split() == [f"{number:0199}".encode() for number in range(100)]
+    assert {len(write) for write in writes[1:-1]} == {MAX_WRITE_BYTES // 200 * 200}
 
 
 def test_lines_beyond_the_queue_are_dropped_and_reported_when_the_log_is_read_again() -> None:
