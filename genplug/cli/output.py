@@ -299,6 +299,9 @@ class _Part(NamedTuple):
 
 def _format_row(cells: Sequence[Sequence[_Part]], widths: Sequence[int]) -> list[str]:
     """Return the lines of a row; a line of a cell that is wider than its column continues on the next line."""
+    if all(len(lines) == 1 and len(lines[0].text) <= width for lines, width in zip(cells, widths, strict=True)):
+        # Most rows have one line.
+        return [_SEPARATOR.join(lines[0].pad(width) for lines, width in zip(cells, widths, strict=True)).rstrip()]
     columns = [
         [part for line in lines for part in _wrap_part(line, width)] for lines, width in zip(cells, widths, strict=True)
     ]

@@ -1,6 +1,7 @@
 """``genplug plan``: the devices that this node would offer, and the reason for each candidate. It changes nothing."""
 
 import argparse
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan and return the exit code."""
     from genplug.capture.archive import open_root  # noqa: PLC0415 - --help does not need it
 
+    # The values of a plan are needed until the command ends: a search for garbage among them finds none.
+    gc.disable()
     with open_root(arguments.root) as arguments.root:
         return _run(arguments)
 
@@ -139,15 +142,12 @@ def _run(arguments: argparse.Namespace) -> int:
     _print_remarks(states, inventory, probe_errors, probe_warnings)
     code = 0
     explanations = tuple(explain(inventory, host)) if arguments.explain else None
-    if arguments.allocate:
-        document, refused = build_allocation_document(states, arguments.allocate)
-        code = refused
-    else:
-        document = build_plan_document(states, inventory, explanations, warnings)
-    if arguments.output == "yaml":
-        print(format_yaml(document), end="")
-    elif arguments.output == "json" or arguments.allocate:
-        print(format_json(document))
+    if arguments.allocate or arguments.output in {"json", "yaml"}:
+        if arguments.allocate:
+            document, code = build_allocation_document(states, arguments.allocate)
+        else:
+            document = build_plan_document(states, inventory, explanations, warnings)
+        print(format_yaml(document) if arguments.output == "yaml" else f"{format_json(document)}\n", end="")
     else:
         is_wide = arguments.output == "wide"
         print(format_plan(states, inventory, is_wide=is_wide))
