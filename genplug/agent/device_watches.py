@@ -120,11 +120,10 @@ class DeviceWatches:
 
         def locate(directories: Iterable[str], find: Callable[[str], str]) -> Located:
             located: dict[Path, set[str]] = {}
-            for directory in directories:
+            for directory in self._host.select_with_inotify(directories):
                 try:
-                    if self._host.supports_inotify(directory):
-                        existing = find(directory)
-                        located.setdefault(self._host.process_path(existing), set()).add(existing)
+                    existing = find(directory)
+                    located.setdefault(self._host.process_path(existing), set()).add(existing)
                 except HangError:
                     if (path := previous.get(directory)) is not None:
                         located.setdefault(path, set()).add(directory)

@@ -100,7 +100,7 @@ def _find_needs(config: Config, inventory: Inventory, host: Host) -> Needs:
         read_probes=len(bound) - calls,
         call_probes=calls,
         resource_names=sum(1 + len(resource.aliases) for resource in inventory.resources.values()),
-        directories=sum(map(host.supports_inotify, inventory.directories | inventory.directories_of_attributes)),
+        directories=len(host.select_with_inotify(inventory.directories | inventory.directories_of_attributes)),
         devices=sum(map(len, inventory.devices.values())),
     )
 

@@ -4,6 +4,7 @@ Each resource is scanned separately; then conflicts are resolved, because a devi
 resource. :func:`select_scans` returns the resources that a change can affect.
 """
 
+from bisect import insort
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -20,6 +21,7 @@ from genplug.hardware.inventory import (
     Device,
     Inventory,
     ResourceScan,
+    device_order,
     leave_out,
     sort_devices,
 )
@@ -194,7 +196,8 @@ def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is ma
         for instance, group in grouped.devices.items():
             known = previous.resources.get(instance) if previous is not None else None
             resources[instance] = instantiate_resource(resource, instance, known)
-            devices[instance] = _sort_devices(resource, group)
+            listed = previous.devices.get(instance) if previous is not None else None
+            devices[instance] = arrange_devices(resource, group, listed)
         lost = (device for device in resolution.devices[name] if device.id in grouped.lost)
         left_out += (
             outcome for device in lost for outcome in leave_out(device, grouped.lost[device.id], is_misnamed=True)
@@ -213,8 +216,25 @@ def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is ma
     )
 
 
-def _sort_devices(resource: Resource, devices: tuple[Device, ...]) -> tuple[Device, ...]:
-    # The devices of one source are already sorted.
+def arrange_devices(
+    resource: Resource, devices: tuple[Device, ...], previous: tuple[Device, ...] | None
+) -> tuple[Device, ...]:
+    """Return the devices of a resource in the order of their keys; the identical ``previous`` if they are the same.
+
+    Only the devices that ``previous`` does not have are sorted.
+    """
+    if previous is None or devices is previous:
+        # The devices of one source are already sorted.
+        return devices if devices is previous or len(resource.sources) == 1 else sort_devices(devices)
+    current, known = set(map(id, devices)), set(map(id, previous))
+    if current == known:
+        return previous
     if len(resource.sources) == 1:
         return devices
-    return sort_devices(devices)
+    arranged = [device for device in previous if id(device) in current]
+    added = [device for device in devices if id(device) not in known]
+    if len(added) > len(arranged):
+        return sort_devices(devices)
+    for device in added:
+        insort(arranged, device, key=device_order)
+    return tuple(arranged)

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -243,12 +243,11 @@ class Host(Struct, frozen=True):
         """Record that the previous access has returned, before a computation that can take long."""
         self._tree.recorder(Access.NONE, "")
 
-    def supports_inotify(self, directory: str) -> bool:
-        """Return whether inotify reports changes in a directory; it does not on sysfs and procfs."""
-        return not any(
-            (directory == top or directory.startswith(f"{top}/")) and os.path.ismount(self._tree.prefix + top)
-            for top in ("/sys", "/proc")
-        )
+    def select_with_inotify(self, directories: Iterable[str]) -> list[str]:
+        """Return those directories in which inotify reports changes; it does not on sysfs and procfs."""
+        mounted = [top for top in ("/sys", "/proc") if os.path.ismount(self._tree.prefix + top)]
+        unreported = tuple(f"{top}/" for top in mounted)
+        return [each for each in directories if not f"{each}/".startswith(unreported)]
 
     def list_directory(self, path: str) -> tuple[str, ...]:
         """Return the entry names of a directory in natural order; empty if it does not exist."""

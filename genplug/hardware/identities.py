@@ -108,6 +108,7 @@ def find_scope(
     unheld = [device for device in assigned.unheld if id(device) not in removed]
     owners = {
         *assigned.former,
+        *ledger.waiting,
         *(device.owner for device in change.removed),
         *(device.owner for device in change.added),
     }

@@ -190,7 +190,12 @@ class Device(Struct, frozen=True, gc=False):
 
 def sort_devices(devices: Iterable[Device]) -> tuple[Device, ...]:
     """Return devices in the order in which every list presents them: the natural order of their keys."""
-    return tuple(sorted(devices, key=lambda device: (natural_sort_key(device.key), device.id)))
+    return tuple(sorted(devices, key=device_order))
+
+
+def device_order(device: Device) -> tuple[tuple[str, str], str]:
+    """Return the sort key of a device in every list."""
+    return natural_sort_key(device.key), device.id
 
 
 class CandidateOutcome(Struct, frozen=True):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.hardware.discovery import discover
+from genplug.hardware.discovery import arrange_devices, discover
 from genplug.hardware.host import Host
-from genplug.hardware.inventory import UnmatchedGlob
+from genplug.hardware.inventory import Device, UnmatchedGlob, sort_devices
 from genplug.spec.model import CandidateType
 from tests.support.hardware import (
     LOCATION,
@@ -195,3 +195,30 @@ def test_device_directory_of_the_machine_is_scanned() -> None:
     assert list_ids(found) == ["null", "zero"]
     assert Path("/dev/zero").stat().st_rdev == os.makedev(1, 5)
     assert list_devices(found)[1].nodes[0].info.numbers == ("char", 1, 5)
+
+
+KEYS = st.lists(st.integers(0, 12), unique=True, max_size=8)
+
+
+@given(st.lists(KEYS, min_size=1, max_size=4))
+def test_changed_devices_are_arranged_like_all_devices(history: list[list[int]]) -> None:
+    resource = build_resource(NAME, build_source("/dev/x*"), build_source("/dev/y*"))
+    known = [Device(f"x{number}", f"x{number}", NAME, LOCATION, (), (), (), {}) for number in range(13)]
+    arranged: tuple[Device, ...] | None = None
+    for numbers in history:
+        devices = tuple(known[number] for number in numbers)
+        previous, arranged = arranged, arrange_devices(resource, devices, arranged)
+        assert arranged == sort_devices(devices)
+        assert (arranged is previous) == (previous is not None and set(map(id, previous)) == set(map(id, devices)))
+
+
+def test_conflict_elsewhere_keeps_the_devices_of_a_resource(tree: NodeTree) -> None:
+    for number in range(3):
+        tree.plug(f"/dev/x{number}", f"240:{number}")
+    tree.at("/dev/link").symlink_to("x0")
+    spec = build_config(build_resource(NAME, build_source("/dev/x*"), build_source("/dev/link")))
+    before = discover(spec, tree.host)
+    assert list_ids(before) == ["x0", "x1", "x2"]
+    tree.plug("/dev/y1", "240:9")
+    after = rescan(spec, tree.host, before, {"/dev": frozenset({"y1"})})
+    assert list_devices(after) is list_devices(before)

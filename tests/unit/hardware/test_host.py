@@ -227,3 +227,9 @@ def test_glob_finds_the_same_paths_as_a_match_on_all_paths(
             before = Glob.parse("/" + "/".join(pattern[:-1]))
             expected -= {path for path in expected if before.matches(path) and tree.at(path).is_file()} - found
         assert found == expected
+
+
+def test_inotify_reports_no_changes_in_mounted_sysfs_and_procfs(tree: NodeTree) -> None:
+    assert tree.host.select_with_inotify(["/dev", "/sys/class"]) == ["/dev", "/sys/class"]
+    assert os.path.ismount("/proc")
+    assert Host().select_with_inotify(["/dev", "/", "/proc", "/proc/1", "/processes"]) == ["/dev", "/", "/processes"]
