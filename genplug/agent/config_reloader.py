@@ -50,6 +50,8 @@ class ConfigReloader:
         self._event_log = event_log
         self._submit = submit
         self._calls = BlockingCalls(HungPaths(), MAX_HUNG_LOADS, self.reload)
+        self._loaded: LoadedConfig | None = None
+        """The newest valid configuration, which is not decoded again while its files are the same."""
         self._active: Config | None = None
         self._unrestricted: Config | None = None
         """The active configuration with the resources that a later policy forbids."""
@@ -142,7 +144,7 @@ class ConfigReloader:
             self._report_error("the configuration cannot be read", str(error))
             return
         else:
-            directories = loaded.directories
+            self._loaded, directories = loaded, loaded.directories
             self._apply(loaded.config)
         await self._watch(directories)
 
@@ -154,7 +156,7 @@ class ConfigReloader:
             HangError: the read hangs.
         """
         settings = self._settings
-        call = self._calls.start(partial(load, settings.config, settings.node_name, settings.policy))
+        call = self._calls.start(partial(load, settings.config, settings.node_name, settings.policy, self._loaded))
         if not await call.wait(LOAD_SECONDS):
             paths = ", ".join(map(str, (*settings.config, *filter(None, (settings.policy,)))))
             cause = "the file system does not respond, or the node is busy"

@@ -11,47 +11,65 @@ from msgspec.structs import replace
 from genplug.config.decode.config import decode
 from genplug.config.diagnostics import ConfigInvalidError, Diagnostics, TooManyErrorsError, sort_unique
 from genplug.config.file_kind import FileKind, check_kind
-from genplug.config.files import ConfigFile, read_files
+from genplug.config.files import ConfigFile, ConfigFiles, read_files
 from genplug.config.foreign_files import foreign_file_diagnostic
 from genplug.config.lint import find_warnings
 from genplug.config.merge import apply_defaults, drop_nulls, is_null, merge, shared_defaults
 from genplug.config.policy import LoadedPolicy, load_policy
 from genplug.config.schema import check_schema, did_you_mean
 from genplug.config.yaml_tree import MapNode, attach_source_lines, count_values, parse_document
+from genplug.lean_imports import hide_openssl_digests
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.limits import MAX_CONFIG_VALUES
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
+with hide_openssl_digests():
+    import hashlib
+
 _NOTHING = "to offer no resources, write 'resources: {}'"
 
 
 class LoadedConfig(Struct, frozen=True):
-    """A configuration, and the directories to watch for changes of its files and of its policy."""
+    """A configuration, and the directories to watch for changes of its files and of its policy.
+
+    ``source`` identifies what it was decoded from: a digest of the texts, the policy, and the warnings about both.
+    """
 
     config: Config
     directories: frozenset[Path]
+    source: tuple[object, ...] = ()
 
 
-def load(paths: Sequence[Path], node_name: str | None = None, policy: Path | None = None) -> LoadedConfig:
+def load(
+    paths: Sequence[Path],
+    node_name: str | None = None,
+    policy: Path | None = None,
+    previous: LoadedConfig | None = None,
+) -> LoadedConfig:
     """Load files and directories under the policy in a file, or under the default policy.
+
+    If the files have the texts of ``previous``, its configuration is returned, and nothing is decoded.
 
     Raises:
         ConfigInvalidError: with every error found, and the directories to watch for a corrected one.
     """
     loaded_policy, policy_diagnostics = _load_policy(policy)
+    files, diagnostics = _read(paths, node_name)
+    directories = files.directories | loaded_policy.directories
+    source = (_digest(files.texts), tuple(diagnostics.warnings), loaded_policy.policy, loaded_policy.warnings)
+    is_readable = not diagnostics.found and not policy_diagnostics
+    if previous is not None and is_readable and previous.source == source:
+        return replace(previous, directories=directories)
     try:
-        loaded = load_files(paths, node_name, None if policy_diagnostics else loaded_policy.policy)
+        config = _decode(files.texts, diagnostics, None if policy_diagnostics else loaded_policy.policy)
     except ConfigInvalidError as error:
-        raise ConfigInvalidError(
-            (*policy_diagnostics, *error.diagnostics), error.directories | loaded_policy.directories
-        ) from None
-    directories = loaded.directories | loaded_policy.directories
+        raise ConfigInvalidError((*policy_diagnostics, *error.diagnostics), directories) from None
     if policy_diagnostics:
         raise ConfigInvalidError(policy_diagnostics, directories)
-    config = replace(loaded.config, warnings=(*loaded_policy.warnings, *loaded.config.warnings))
-    return LoadedConfig(config, directories)
+    config = replace(config, warnings=(*loaded_policy.warnings, *config.warnings))
+    return LoadedConfig(config, directories, source)
 
 
 def load_files(paths: Sequence[Path], node_name: str | None, policy: Policy | None) -> LoadedConfig:
@@ -62,14 +80,30 @@ def load_files(paths: Sequence[Path], node_name: str | None, policy: Policy | No
     Raises:
         ConfigInvalidError: with every error found, and the directories to watch for a corrected one.
     """
-    diagnostics = Diagnostics()
-    files = read_files(paths, node_name, diagnostics)
-    if not paths:
-        diagnostics.add(ErrorCode.UNREADABLE, SourceLocation("--config", 1, 1), "no file or directory was given")
+    files, diagnostics = _read(paths, node_name)
     try:
         return LoadedConfig(_decode(files.texts, diagnostics, policy), files.directories)
     except ConfigInvalidError as error:
         raise ConfigInvalidError(error.diagnostics, files.directories) from None
+
+
+def _read(paths: Sequence[Path], node_name: str | None) -> tuple[ConfigFiles, Diagnostics]:
+    diagnostics = Diagnostics()
+    files = read_files(paths, node_name, diagnostics)
+    if not paths:
+        diagnostics.add(ErrorCode.UNREADABLE, SourceLocation("--config", 1, 1), "no file or directory was given")
+    return files, diagnostics
+
+
+def _digest(texts: Sequence[ConfigFile]) -> bytes:
+    """Return a digest of the names and texts of files."""
+    digest = hashlib.sha256()
+    for text in texts:
+        for part in (text.name, text.text):
+            content = part.encode(errors="surrogateescape")
+            digest.update(len(content).to_bytes(8))
+            digest.update(content)
+    return digest.digest()
 
 
 def load_text(text: str, name: str, policy: Policy | None = DEFAULT_POLICY) -> Config:
