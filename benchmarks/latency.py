@@ -20,6 +20,8 @@ from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
 _MS = 1000
 _WARM_UP = 500
 _CROWD = 100
+_BLOCK = 10
+"""The number of calls of a method in a turn."""
 _SECOND_CHANGE_SECONDS = 0.3
 """The time from the list of a change to the next change."""
 
@@ -192,7 +194,7 @@ async def _measure_calls(busy: Node, sizes: Mapping[str, int], runs: Runs, sampl
     )
     for name, seconds in zip([*sizes, _EMPTY], found, strict=True):
         add_percentiles(samples, name, seconds)
-    # The median of the differences of calls that follow each other changes little if the machine becomes slower.
+    # The median of the differences of calls of a turn changes little if the machine becomes slower.
     own = [taken - empty for taken, empty in zip(found[0], found[-1], strict=True)]
     name = f"{next(iter(sizes))}, p50 over an empty call"
     samples.setdefault(name, []).append(_MS * statistics.median(own))
@@ -248,7 +250,8 @@ def _timed_together(socket: str, requests: Sequence[bytes], rounds: int) -> list
 def time_calls(socket: str, methods: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[float]]:
     """Call methods of a socket in turn with gRPC's threaded client; return the seconds of each call by method.
 
-    Every method has the same number of requests.
+    Every method has the same number of requests. A turn has some calls of the same method after a call that is not
+    measured, because the work after a response, such as a log line, delays the next call.
 
     Raises:
         RuntimeError: Allocate gave another number of devices than requested.
@@ -258,19 +261,18 @@ def time_calls(socket: str, methods: Sequence[tuple[str, Sequence[bytes]]]) -> l
         calls: list[grpc.UnaryUnaryMultiCallable[bytes, bytes]] = [
             channel.unary_unary(method_path(DEVICE_PLUGIN, method)) for method, _ in methods
         ]
-        turns = list(zip(*(requests for _, requests in methods), strict=True))
-        for turn in turns[:_WARM_UP]:
-            for call, request in zip(calls, turn, strict=True):
+        for call, (_, requests) in zip(calls, methods, strict=True):
+            for request in requests[:_WARM_UP]:
                 call(request)
-        for turn in turns:
-            for call, request, taken in zip(calls, turn, seconds, strict=True):
-                before = time.perf_counter()
-                answer = call(request)
-                taken.append(time.perf_counter() - before)
-                if request:
-                    last_request, last_answer = request, answer
-    if any(method == "Allocate" for method, _ in methods):
-        _check_answer(last_request, last_answer)
+        for start in range(0, len(methods[0][1]), _BLOCK):
+            for call, (method, requests), taken in zip(calls, methods, seconds, strict=True):
+                call(requests[start])
+                for request in requests[start : start + _BLOCK]:
+                    before = time.perf_counter()
+                    answer = call(request)
+                    taken.append(time.perf_counter() - before)
+                if method == "Allocate":
+                    _check_answer(request, answer)
     return seconds
 
 
