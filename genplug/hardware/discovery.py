@@ -6,6 +6,7 @@ resource. :func:`select_scans` returns the resources that a change can affect.
 
 from bisect import insort
 from collections.abc import Mapping
+from operator import is_
 
 from msgspec.structs import replace
 
@@ -198,7 +199,7 @@ def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is ma
             resources[instance] = instantiate_resource(resource, instance, known)
             listed = previous.devices.get(instance) if previous is not None else None
             devices[instance] = arrange_devices(resource, group, listed)
-        lost = (device for device in resolution.devices[name] if device.id in grouped.lost)
+        lost = [device for device in resolution.devices[name] if device.id in grouped.lost] if grouped.lost else []
         left_out += (
             outcome for device in lost for outcome in leave_out(device, grouped.lost[device.id], is_misnamed=True)
         )
@@ -223,14 +224,16 @@ def arrange_devices(
 
     Only the devices that ``previous`` does not have are sorted.
     """
-    if previous is None or devices is previous:
+    if previous is not None and len(devices) == len(previous) and all(map(is_, devices, previous)):
+        return previous
+    if len(resource.sources) == 1:
         # The devices of one source are already sorted.
-        return devices if devices is previous or len(resource.sources) == 1 else sort_devices(devices)
+        return devices
+    if previous is None:
+        return sort_devices(devices)
     current, known = set(map(id, devices)), set(map(id, previous))
     if current == known:
         return previous
-    if len(resource.sources) == 1:
-        return devices
     arranged = [device for device in previous if id(device) in current]
     added = [device for device in devices if id(device) not in known]
     if len(added) > len(arranged):

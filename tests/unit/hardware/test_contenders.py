@@ -98,3 +98,13 @@ def test_devices_of_one_owner_are_all_examined() -> None:
     assert together == resolve_conflicts(resources, scans, replace(alone.ledger, assigned=None), 2.0)
     assert together.ledger.assigned is not None
     assert not together.ledger.assigned.is_unique
+
+
+def test_holder_of_an_earlier_configuration_is_examined_when_its_competitor_disappears() -> None:
+    resources, kept, competitor = {X.name: X, Y.name: Y}, build_device(0, 5, Y.name), build_device(1, 5)
+    before = resolve_conflicts(resources, build_scans(kept), Ledger(), 1.0)
+    contested = resolve_conflicts(resources, build_scans(competitor, kept), before.ledger.after_reload(2.0), 3.0)
+    assert (kept.resource, kept.id) in contested.ledger.waiting
+    alone = resolve_conflicts(resources, build_scans(kept), contested.ledger, 4.0)
+    assert not alone.ledger.waiting
+    assert alone == resolve_conflicts(resources, build_scans(kept), replace(contested.ledger, assigned=None), 4.0)
