@@ -270,7 +270,7 @@ def _number(value: float) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    return "\n" + "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines) + "\n"
+    return "\n" + "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in cells)}|\n" for cells in lines) + "\n"
 
 
 if __name__ == "__main__":
