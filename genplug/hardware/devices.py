@@ -201,7 +201,9 @@ class _DeviceBuilder(Struct, frozen=True):
     def build(self, source: Source, group: _Group, paths: tuple[str, ...]) -> Device | LeftOut:
         """Return the device of a group, or the reason why the group is left out."""
         resource = self.resource
-        attributes = merge_values(candidate.attributes for candidate in group.candidates)
+        attributes = group.candidates[0].attributes
+        if len(group.candidates) > 1:
+            attributes = merge_values(candidate.attributes for candidate in group.candidates)
         distinct = distinct_values(attributes)
         name, reason = resource_name(resource, distinct)
         if reason:

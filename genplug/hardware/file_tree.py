@@ -130,6 +130,10 @@ class FileTree(Struct, frozen=True):
             return self._resolve_from(directory, [name], path, dependencies)
         return self._resolve_from("", _reversed_names(path), path, dependencies)
 
+    def is_in_missing_directory(self, path: str) -> bool:
+        """Return whether an earlier access has shown that the directory of a path does not exist."""
+        return path.rpartition("/")[0] in self._missing
+
     def lstat_node(self, path: str) -> os.stat_result | None:
         """Return the stat result of a path without symlinks that is not a directory; None if it may be another path.
 

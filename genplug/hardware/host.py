@@ -151,6 +151,8 @@ class Host(Struct, frozen=True):
 
     def resolve(self, path: str, kind: Kind = Kind.DIRECTORY) -> str | None:
         """Return the resolved path if it has this kind, else None."""
+        if self._tree.is_in_missing_directory(path):
+            return None
         if (path, kind) in self._resolved:
             return self._resolved[path, kind]
         info = self._stat(path, Dependencies())

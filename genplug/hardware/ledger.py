@@ -96,7 +96,7 @@ class Contender(Struct, frozen=True, eq=False, gc=False):
     def of(cls, device: Device, resource: Resource, position: int) -> "Contender":
         """Return the contender for a device of a resource."""
         things = things_of(device, resource)
-        keys = tuple(dict.fromkeys(key for thing in things for key in (thing, *rivals_of(thing))))
+        keys = tuple(dict.fromkeys([key for thing in things for key in (thing, *rivals_of(thing))]))
         # Most devices have nodes, which exclude nothing else: one tuple needs less memory.
         return cls(
             device, resource, position, things, Owner(device.resource, device.id), things if keys == things else keys

@@ -89,7 +89,7 @@ class Glob(Struct, frozen=True):
 
     def matches(self, path: str) -> bool:
         """Return whether an absolute path matches; does not access the file system."""
-        names = tuple(name for name in path.split("/") if name)
+        names = tuple(filter(None, path.split("/")))
         return any(_matches(segments, names) for segments in self.alternatives)
 
     def may_match_below(self, directory: str) -> bool:

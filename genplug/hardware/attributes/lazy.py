@@ -13,17 +13,19 @@ from genplug.spec.names import CANDIDATE_ATTRIBUTES, ENVIRONMENT_PREFIX, FILE_PR
 from genplug.spec.policy import Policy
 from genplug.spec.template import RenderError, Template, Values
 
+_ATTRIBUTES_OF_NODES = frozenset({*ATTRIBUTES, *CANDIDATE_ATTRIBUTES})
+"""The attributes that a device node has by its path, or by its directory in /sys."""
 _DEVICE_NUMBERS = {"major": 0, "minor": 1}
 
 
-def has_only_path_attributes(info: PathInfo, source: Source, host: Host, names: Iterable[str]) -> bool:
+def has_only_path_attributes(info: PathInfo, source: Source, host: Host, names: frozenset[str]) -> bool:
     """Return whether a candidate has none of these attributes, apart from those of its path.
 
     This is a fast path: a device node of a driver without a class has no directory in /sys.
     """
     if source.sysfs is not None or source.attributes or not info.is_device or info.resolved.startswith(VFIO):
         return False
-    if any(name not in ATTRIBUTES and name not in CANDIDATE_ATTRIBUTES for name in names):
+    if not names <= _ATTRIBUTES_OF_NODES:
         return False
     return host.resolve(f"/sys/dev/{info.kind.value}/{info.major}:{info.minor}") is None
 
