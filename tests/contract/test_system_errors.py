@@ -160,10 +160,13 @@ async def test_devices_stay_healthy_while_no_file_can_be_opened(xy_node: FakeNod
         _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, hard))
         xy_node.plug("/dev/x1")
+        # A scan after an event opens no file. A full scan lists the directory.
+        process.send_signal(signal.SIGHUP)
         stalled = await read_log_entry(process, Event.SCAN_STALLED)
         assert "Too many open files: the limit of open files of the process is reached" in stalled["msg"]
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (hard, hard))
-        # Without an event or SIGHUP: the scan is started again.
+        # Without a further event or SIGHUP: the scan is started again.
+        await read_log_entry(process, Event.SCAN_RESUMED)
         await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         assert all("x0" in message.devices.healthy for message in kubelet.messages(X))
         await end_agent(process)
