@@ -23,7 +23,9 @@ MIN_RUNS: Final = 3
 """The number of runs from which a range describes the noise."""
 STEADY_UNITS: Final = frozenset({"MiB", "KiB", "bytes", ""})
 """Units of memory and of counts, which do not depend on other programs: for them a range is not needed."""
-MIN_DIFFERENCE: Final[Mapping[str, float]] = MappingProxyType({"MiB": 0.5, "KiB": 0.1, "% of a core": 0.02, "/s": 0.1})
+MIN_DIFFERENCE: Final[Mapping[str, float]] = MappingProxyType(
+    {"MiB": 0.5, "KiB": 0.1, "calls": 300, "% of a core": 0.02, "/s": 0.1}
+)
 """The smallest difference of medians that counts, by unit: figures of these units can be close to 0."""
 
 MAX_NAMES: Final = 5
