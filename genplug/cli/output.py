@@ -142,7 +142,7 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width:
     columns = range(len(headings))
     lines = [[_escape_cell(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(part.text) for line in lines for part in line[column]) for column in columns]
-    if width is not None:
+    if width is not None and sum(widths) + len(_SEPARATOR) * (len(widths) - 1) > width:
         words = [max(_longest_word(part.text) for line in lines for part in line[column]) for column in columns]
         widths = _fit(widths, words, width - len(_SEPARATOR) * (len(widths) - 1))
     return "\n".join(text for line in lines for text in _format_row(line, widths))
