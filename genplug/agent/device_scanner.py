@@ -7,6 +7,7 @@ other resource.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import takewhile
 
 from genplug.agent.alias_pools import GRACE_POLLS
 from genplug.agent.blocking_calls import BlockingCalls
@@ -157,6 +158,8 @@ class DeviceScanner:
         scans = {name: self._scans[name] for name in config.resources if name in self._scans}
         # Events report what changes for resources that are selected as before: only the others are scanned.
         selected = select_scans(config, scans, {})
+        if self._config is None:
+            await self.watches.prepare(_list_glob_directories(config))
         await self._jobs.start(config, selected, self._scans)
         await self._jobs.settle(selected)
         scans |= self._jobs.collect(selected)
@@ -210,7 +213,7 @@ class DeviceScanner:
         if is_changed:
             self._inventory = inventory
             self._publish(NodeScan(config, inventory))
-        self.watches.follow(inventory)
+        self.watches.follow(inventory, is_complete=config.resources.keys() <= self._scans.keys())
         if not self._is_retry_due and any(stall.is_system_limit for stall in inventory.stalls):
             self._is_retry_due = True
             asyncio.get_running_loop().call_later(SYSTEM_RETRY_SECONDS, self._retry)
@@ -245,3 +248,12 @@ class DeviceScanner:
         self._jobs.request(name for name, scan in self._scans.items() if scan.stalls)
         if self._config is not None:
             self._jobs.start_requested(self._config, self._scans)
+
+
+def _list_glob_directories(config: Config) -> set[str]:
+    """Return the directories in which the globs of a configuration begin to match, without symlinks resolved."""
+    sources = (source for resource in config.resources.values() for source in resource.sources)
+    alternatives = (alternative for source in sources for glob in source.globs for alternative in glob)
+    # The last segment matches the entries of a directory, also if it is the name of one entry.
+    beginnings = (takewhile(lambda segment: segment.is_literal, alternative[:-1]) for alternative in alternatives)
+    return {f"/{'/'.join(segment.text for segment in beginning)}" for beginning in beginnings}

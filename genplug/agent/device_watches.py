@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +16,9 @@ from genplug.observe.events import Event, EventLog
 
 WATCH_SECONDS = 2.0
 """Seconds after which locating the directories counts as hanging."""
+
+PREPARE_SECONDS = 0.05
+"""Seconds for which the first scan waits until its directories are watched."""
 
 Located: TypeAlias = Mapping[Path, tuple[str, ...]]
 """Where this process sees directories of the host; several paths of the host can be the same directory."""
@@ -43,14 +47,35 @@ class DeviceWatches:
         self._on_change = on_change
         self._on_gap = on_gap
         self._inventory: Inventory | None = None
+        self._is_complete = True
+        self._prepared: Located = {}
+        """The directories that are watched before their scan."""
         self._located: Located = {}
         self._cdi_directories: frozenset[str] = frozenset()
         """The directories of CDI files of the host."""
         self._is_changed = asyncio.Event()
 
-    def follow(self, inventory: Inventory) -> None:
-        """Watch the directories of an inventory. Call this after each scan: a directory may have been replaced."""
-        self._inventory = inventory
+    async def prepare(self, directories: Iterable[str]) -> None:
+        """Watch directories before their first scan, which then needs no second scan for changes before the watch.
+
+        If a directory does not respond at once, :meth:`follow` watches all of them after the scan.
+        """
+        located = asyncio.ensure_future(
+            self._calls.run(lambda: self._resolve(directories), WATCH_SECONDS, "locating the directories of devices")
+        )
+        await asyncio.wait([located], timeout=PREPARE_SECONDS)
+        if not located.done() or located.exception() is not None:
+            located.add_done_callback(lambda late: late.cancelled() or late.exception())
+            return
+        self._prepared = located.result()
+        self._watch_devices(self._prepared, frozenset())
+
+    def follow(self, inventory: Inventory, *, is_complete: bool = True) -> None:
+        """Watch the directories of an inventory. Call this after each scan: a directory may have been replaced.
+
+        The directories of :meth:`prepare` are watched until an inventory is complete.
+        """
+        self._inventory, self._is_complete = inventory, is_complete
         self._is_changed.set()
 
     async def run(self) -> None:
@@ -72,6 +97,9 @@ class DeviceWatches:
             await asyncio.sleep(WATCH_SECONDS)
             return
 
+        if self._is_complete:
+            self._prepared = {}
+        located = {**self._prepared, **located}
         self._located = {**attributes, **located}
 
         def on_change(directory: Path, names: frozenset[str]) -> None:
@@ -89,11 +117,7 @@ class DeviceWatches:
         self._watcher.set(
             "CDI files", cdi_directories, on_change, contents=True, unresponsive=unresponsive & cdi_directories
         )
-        # A stand-in for a device node gets its text after it is created; a real device node is complete at once.
-        contents = self._host.stand_ins
-        has_gap = self._watcher.set(
-            "devices", located, on_change, contents=contents, unresponsive=unresponsive & located.keys()
-        )
+        has_gap = self._watch_devices(located, unresponsive & located.keys())
         # A file of an attribute can be written in place.
         has_gap |= self._watcher.set(
             "attributes",
@@ -106,6 +130,25 @@ class DeviceWatches:
             self._on_gap()
         for warning in self._watcher.take_warnings():
             self._event_log.emit(Event.WATCH_DEGRADED, warning)
+
+    def _watch_devices(self, located: Located, unresponsive: AbstractSet[Path]) -> bool:
+        """Watch the directories of devices; return whether changes may have been missed."""
+
+        def on_change(directory: Path, names: frozenset[str]) -> None:
+            for host_directory in located[directory]:
+                self._on_change(host_directory, names)
+
+        # A stand-in for a device node gets its text after it is created; a real device node is complete at once.
+        contents = self._host.stand_ins
+        return self._watcher.set("devices", located, on_change, contents=contents, unresponsive=unresponsive)
+
+    def _resolve(self, directories: Iterable[str]) -> Located:
+        """Return where this process sees the existing ones of some directories. For a thread."""
+        resolved = {found for directory in directories if (found := self._host.resolve(directory)) is not None}
+        located: dict[Path, set[str]] = {}
+        for directory in self._host.select_with_inotify(resolved):
+            located.setdefault(self._host.process_path(directory), set()).add(directory)
+        return {path: tuple(sorted(found)) for path, found in located.items()}
 
     def _locate(self, inventory: Inventory) -> tuple[Located, Located, frozenset[Path]]:
         """Return where this process sees each directory of devices and of attributes, and which do not respond.

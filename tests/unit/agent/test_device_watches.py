@@ -15,6 +15,7 @@ from genplug.hardware.file_tree import Access
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths, Operation
 from genplug.hardware.inotify import DirectoryWatcher
+from genplug.hardware.inventory import Inventory
 from genplug.observe.events import EventLog
 from tests.support.hardware import NodeTree, build_config, build_resource, build_source, open_tree
 
@@ -106,3 +107,38 @@ async def test_directory_that_begins_to_hang_is_left_out_of_the_next_attempt(
             assert (await asyncio.wait_for(made.changes.get(), 10))[0] == "/dev"
     finally:
         gate.set()
+
+
+async def test_directory_that_is_watched_before_its_scan_needs_no_second_scan(tree: NodeTree) -> None:
+    with closing(DirectoryWatcher()) as watcher:
+        made = Running(tree.host, HungPaths(), watcher)
+        await made.watches.prepare({"/dev", "/missing"})
+        tree.plug("/dev/x1")
+        assert (await asyncio.wait_for(made.changes.get(), 10))[0] == "/dev"
+        nothing = Inventory({}, (), (), frozenset())
+        # A part of the inventory is published before the scan of the resource has finished.
+        for inventory, is_complete in ((nothing, False), (discover(CONFIG, tree.host), True)):
+            made.watches.follow(inventory, is_complete=is_complete)
+            await made.watches._update(inventory)  # noqa: SLF001 - one turn of its task
+            assert made.gaps.empty()
+        # A directory that no resource needs is not watched, and has a gap when it is needed again.
+        for inventory in (nothing, discover(CONFIG, tree.host)):
+            made.watches.follow(inventory)
+            await made.watches._update(inventory)  # noqa: SLF001
+        assert made.gaps.qsize() == 1
+
+
+async def test_directory_that_does_not_respond_is_watched_after_the_scan(tree: NodeTree) -> None:
+    inventory, paths, gate = discover(CONFIG, tree.host), HungPaths(), threading.Event()
+
+    def hang(access: Access, path: str) -> None:
+        paths.record(access, path)
+        gate.wait()
+
+    async with running(Host.at(tree.root, recorder=hang), paths) as made:
+        try:
+            await made.watches.prepare({"/dev"})
+        finally:
+            gate.set()
+        made.watches.follow(inventory)
+        await asyncio.wait_for(made.gaps.get(), 10)
