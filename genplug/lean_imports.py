@@ -47,15 +47,15 @@ def hide_openssl_digests() -> Iterator[None]:
 
 @contextmanager
 def replace_modules(*names: str) -> Iterator[None]:
-    """Replace modules that are not imported yet by empty modules. A package keeps its modules, but does not run itself.
+    """Replace modules that are not imported yet by modules in which each name is an empty class.
 
-    The parent of a package has to be imported before. The empty modules are removed at the end; the modules of packages
-    that were imported in the context remain.
+    A package keeps its modules, but does not run itself; its parent has to be imported before. The replacements are
+    removed at the end; the modules of packages that were imported in the context remain.
     """
     replaced = [name for name in names if name not in sys.modules]
     for name in replaced:
         parent, _, last = name.rpartition(".")
-        module = sys.modules[name] = ModuleType(name)
+        module = sys.modules[name] = _Replacement(name)
         locations = getattr(sys.modules.get(parent), "__path__", ())
         module.__path__ = [os.path.join(location, last) for location in locations]  # noqa: PTH118 - without pathlib
     try:
@@ -63,6 +63,15 @@ def replace_modules(*names: str) -> Iterator[None]:
     finally:
         for name in replaced:
             del sys.modules[name]
+
+
+class _Replacement(ModuleType):
+    """A module in which each name is an empty class, which other classes can have as a base."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the attributes of a module
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
 
 
 @contextmanager

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from msgspec import Struct
-from prometheus_client.exposition import choose_encoder
 
 from genplug.observe.health_history import DeviceKey, HealthEntry
 from genplug.observe.http_server import HttpServer, Request, Response, text_response
-from genplug.observe.metrics import Metrics
+from genplug.observe.metrics import Metrics, choose_encoder
 from genplug.observe.status import Status
 from genplug.spec.printable import escape_line, escape_lines
 

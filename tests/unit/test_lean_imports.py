@@ -44,8 +44,31 @@ def test_replaced_package_is_not_run_and_keeps_its_modules(package: str) -> None
     importlib.import_module("leantest")
     with replace_modules(package):
         assert importlib.import_module(f"{package}.part").ran
-        assert not hasattr(sys.modules[package], "ran")
+        assert sys.modules[package].ran is not True
     assert importlib.import_module(package).ran
+
+
+def test_names_of_a_replaced_module_are_classes(package: str) -> None:
+    importlib.import_module("leantest")
+    with replace_modules(package):
+        base = getattr(importlib.import_module(package), "Server")  # noqa: B009 - the module has no such name
+        assert issubclass(type("Special", (base,), {}), base)
+        with pytest.raises(AttributeError):
+            _ = sys.modules[package].__file__
+
+
+def test_metrics_are_rendered_without_servers_and_tls() -> None:
+    script = (
+        "import sys; from genplug.cli.run import import_serving; import_serving()\n"
+        "from genplug.observe.http import StatusServer\n"
+        "from genplug.observe.metrics import CollectorRegistry, Counter, choose_encoder\n"
+        "Counter('x', 'help', registry=(registry := CollectorRegistry())).inc()\n"
+        "for accept in ('', 'application/openmetrics-text; version=1.0.0'):\n"
+        "    print(choose_encoder(accept)[0](registry).decode().splitlines()[2])\n"
+        "print({'ssl', 'email', 'http.client', 'http.server', 'urllib.request'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["x_total 1.0", "x_total 1.0", "set()"]
 
 
 def test_postponed_pattern_is_compiled_at_its_first_use() -> None:
