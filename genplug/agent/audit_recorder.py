@@ -6,7 +6,6 @@ in use, and gives records to a :class:`~genplug.audit.writer.AuditWriter`. No er
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -118,7 +117,7 @@ class AuditRecorder:
         self._loop = asyncio.get_running_loop()
         self._writer = AuditWriter(settings.audit_dir, self._limits, self._on_open_in_thread)
         self._calls = BlockingCalls(paths)
-        self._run_id = secrets.token_hex(4)
+        self._run_id = os.urandom(4).hex()
         self._keys = 0
         self._is_reporting = False
         self._snapshot: Snapshot | None = None
