@@ -68,7 +68,7 @@ def _plan_resource(
     for grant in offer.grants.values():
         for health in grant.devices:
             # Of a pool of tokens, each device is compared alone.
-            grants.setdefault(health.device.id, replace(grant, devices=(health,)))
+            grants.setdefault(health.device.id, replace(grant, source=health))
     configured = offer.resource.configured_name
     return PlannedResource(
         name=name,
