@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from statistics import quantiles
 
-from benchmarks.agent import agent, node
+from benchmarks.agent import Agent, Node, agent, node
 from benchmarks.figures import Samples
 from benchmarks.latency import allocate_some, appear_and_vanish
 from benchmarks.runs import Runs
@@ -14,22 +16,28 @@ _AFTERMATH = 5.0
 """Seconds after which all effects of a restart have ended; a server has half a second to drain."""
 
 
+@asynccontextmanager
+async def _start_repeatedly(measured: Node, starts: int) -> AsyncIterator[tuple[Agent, list[float]]]:
+    """Start agents one after the other; yield the last of them with the times from each start to the lists (ms)."""
+    times: list[float] = []
+    for _ in range(starts - 1):
+        async with agent(measured) as process:
+            times.append(_MS * await measured.listed(process.started))
+        # The kubelet keeps the lists of an agent until it starts again.
+        await measured.fake.kubelet.restart()
+    async with agent(measured) as process:
+        times.append(_MS * await measured.listed(process.started))
+        yield process, times
+
+
 async def devices(runs: Runs) -> Samples:
     """10 000 devices in one resource."""
-    starts: list[float] = []
-    async with node(1, 10_000) as big:
-        for number in range(runs.large_starts):
-            # The kubelet keeps the lists of an agent until it starts again.
-            await big.fake.kubelet.restart()
-            async with agent(big) as process:
-                starts.append(_MS * await big.listed(process.started))
-                if number < runs.large_starts - 1:
-                    continue
-                await asyncio.sleep(runs.settle)
-                held = process.footprint()
-                size = len(big.fake.kubelet.messages(big.resources[0])[-1].raw)
-                changes = await appear_and_vanish(big, process, runs.large_changes)
-                samples = await allocate_some(big, "10000 devices: Allocate 1", runs.calls)
+    async with node(1, 10_000) as big, _start_repeatedly(big, runs.large_starts) as (process, starts):
+        await asyncio.sleep(runs.settle)
+        held = process.footprint()
+        size = len(big.fake.kubelet.messages(big.resources[0])[-1].raw)
+        changes = await appear_and_vanish(big, process, runs.large_changes)
+        samples = await allocate_some(big, "10000 devices: Allocate 1", runs.calls)
     async with node(1, 1000) as small, agent(small) as process:
         await small.listed(process.started)
         await asyncio.sleep(runs.settle)
@@ -48,18 +56,10 @@ async def devices(runs: Runs) -> Samples:
 
 async def resources(runs: Runs) -> Samples:
     """300 resources of ten devices each in one process."""
-    starts: list[float] = []
-    async with node(300, 10) as wide:
-        for number in range(runs.large_starts):
-            # The kubelet keeps the lists of an agent until it starts again.
-            await wide.fake.kubelet.restart()
-            async with agent(wide) as process:
-                starts.append(_MS * await wide.listed(process.started))
-                if number < runs.large_starts - 1:
-                    continue
-                await asyncio.sleep(_AFTERMATH)
-                held = process.footprint()
-                changes = await appear_and_vanish(wide, process, runs.large_changes)
+    async with node(300, 10) as wide, _start_repeatedly(wide, runs.large_starts) as (process, starts):
+        await asyncio.sleep(_AFTERMATH)
+        held = process.footprint()
+        changes = await appear_and_vanish(wide, process, runs.large_changes)
     return {
         "300 resources: start to list": starts,
         "300 resources: node appears to list": changes.appears,
