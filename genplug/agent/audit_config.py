@@ -8,11 +8,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from genplug.spec.content import list_content
 from genplug.spec.globs import Glob
-from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config, Resource
 from genplug.spec.policy import Policy
-from genplug.struct_values import uncompared_fields
 
 MAX_NAMES = 100
 """Resource names in each part of a difference."""
@@ -74,15 +73,9 @@ def _content(value: Any) -> Any:  # noqa: ANN401 - a field of a resource
     if isinstance(value, Glob):
         return value.text
     if isinstance(value, Struct):
-        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
-        return (type(value).__name__, *(_content(item) for name, item in fields if _is_content(value, name, item)))
+        return (type(value).__name__, *map(_content, list_content(value)))
     if isinstance(value, Mapping):
         return {key: _content(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return tuple(map(_content, value))
     return value
-
-
-def _is_content(owner: Struct, name: str, value: object) -> bool:
-    # Compiled patterns have no equality; their text is compared.
-    return name not in uncompared_fields(type(owner)) and not isinstance(value, SourceLocation) and name != "matches"

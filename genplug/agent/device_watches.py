@@ -101,28 +101,23 @@ class DeviceWatches:
             self._prepared = {}
         located = {**self._prepared, **located}
         self._located = {**attributes, **located}
-
-        def on_change(directory: Path, names: frozenset[str]) -> None:
-            for host_directory in located[directory]:
-                self._on_change(host_directory, names)
-
-        def on_attribute_change(directory: Path, names: frozenset[str]) -> None:
-            for host_directory in attributes[directory]:
-                self._on_change(host_directory, names)
-
         # A CDI file can be written in place.
         cdi_directories = {
             path for path, directories in located.items() if not self._cdi_directories.isdisjoint(directories)
         }
         self._watcher.set(
-            "CDI files", cdi_directories, on_change, contents=True, unresponsive=unresponsive & cdi_directories
+            "CDI files",
+            cdi_directories,
+            self._report_changes_in(located),
+            contents=True,
+            unresponsive=unresponsive & cdi_directories,
         )
         has_gap = self._watch_devices(located, unresponsive & located.keys())
         # A file of an attribute can be written in place.
         has_gap |= self._watcher.set(
             "attributes",
             attributes,
-            on_attribute_change,
+            self._report_changes_in(attributes),
             contents=True,
             unresponsive=unresponsive & attributes.keys(),
         )
@@ -133,22 +128,29 @@ class DeviceWatches:
 
     def _watch_devices(self, located: Located, unresponsive: AbstractSet[Path]) -> bool:
         """Watch the directories of devices; return whether changes may have been missed."""
+        return self._watcher.set(
+            "devices",
+            located,
+            self._report_changes_in(located),
+            # A stand-in for a device node gets its text after it is created; a real device node is complete at once.
+            contents=self._host.stand_ins,
+            unresponsive=unresponsive,
+        )
+
+    def _report_changes_in(self, located: Located) -> Callable[[Path, frozenset[str]], None]:
+        """Return a callback for changes in these directories, which reports the directories of the host."""
 
         def on_change(directory: Path, names: frozenset[str]) -> None:
             for host_directory in located[directory]:
                 self._on_change(host_directory, names)
 
-        # A stand-in for a device node gets its text after it is created; a real device node is complete at once.
-        contents = self._host.stand_ins
-        return self._watcher.set("devices", located, on_change, contents=contents, unresponsive=unresponsive)
+        return on_change
 
     def _resolve(self, directories: Iterable[str]) -> Located:
         """Return where this process sees the existing ones of some directories. For a thread."""
         resolved = {found for directory in directories if (found := self._host.resolve(directory)) is not None}
-        located: dict[Path, set[str]] = {}
-        for directory in self._host.select_with_inotify(resolved):
-            located.setdefault(self._host.process_path(directory), set()).add(directory)
-        return {path: tuple(sorted(found)) for path, found in located.items()}
+        watched = self._host.select_with_inotify(resolved)
+        return _group_by_path((self._host.process_path(directory), directory) for directory in watched)
 
     def _locate(self, inventory: Inventory) -> tuple[Located, Located, frozenset[Path]]:
         """Return where this process sees each directory of devices and of attributes, and which do not respond.
@@ -162,16 +164,16 @@ class DeviceWatches:
             self._cdi_directories = frozenset(info.resolved for info in infos if info is not None)
 
         def locate(directories: Iterable[str], find: Callable[[str], str]) -> Located:
-            located: dict[Path, set[str]] = {}
+            found: list[tuple[Path, str]] = []
             for directory in self._host.select_with_inotify(directories):
                 try:
                     existing = find(directory)
-                    located.setdefault(self._host.process_path(existing), set()).add(existing)
+                    found.append((self._host.process_path(existing), existing))
                 except HangError:
                     if (path := previous.get(directory)) is not None:
-                        located.setdefault(path, set()).add(directory)
+                        found.append((path, directory))
                         unresponsive.add(path)
-            return {path: tuple(sorted(found)) for path, found in located.items()}
+            return _group_by_path(found)
 
         devices = locate(inventory.directories, lambda directory: directory)
         attributes = locate(inventory.directories_of_attributes, self._find_existing)
@@ -182,3 +184,11 @@ class DeviceWatches:
         while directory not in {"", "/"} and self._host.resolve(directory) is None:
             directory = directory.rpartition("/")[0]
         return directory or "/"
+
+
+def _group_by_path(located: Iterable[tuple[Path, str]]) -> Located:
+    """Return the directories of the host by the path at which this process sees them."""
+    grouped: dict[Path, set[str]] = {}
+    for path, directory in located:
+        grouped.setdefault(path, set()).add(directory)
+    return {path: tuple(sorted(directories)) for path, directories in grouped.items()}

@@ -220,14 +220,22 @@ def list_unmatched(resource: Resource, source: Source, searches: Sequence[Search
     ]
 
 
+def find_named_path(glob: Glob) -> str:
+    """Return the path that a glob without wildcards names, empty if it has wildcards or alternatives."""
+    if len(glob.alternatives) != 1:
+        return ""
+    path, is_literal = literal_path(glob.alternatives[0])
+    return path if is_literal else ""
+
+
 def select_paths(found: Sequence[str], glob: Glob, policy: Policy) -> Sequence[str]:
     """Return the matches of a glob of which the result may reveal that they exist.
 
     A path without wildcards that the policy does not allow to name is a result whether or not it exists: its reason
     names the rule.
     """
-    if len(glob.alternatives) == 1 and (named := literal_path(glob.alternatives[0]))[1]:
-        return [named[0]] if policy.candidate_error(named[0]) else found
+    if named := find_named_path(glob):
+        return [named] if policy.candidate_error(named) else found
     return [path for path in found if not policy.candidate_error(path) or policy.read.names(path)]
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import count
-from operator import is_
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -10,6 +9,7 @@ from msgspec import Struct
 from genplug.hardware.inventory import Device, ResourceScan
 from genplug.hardware.ledger import Contender, Owner, Thing
 from genplug.spec.model import Resource
+from genplug.spec.replacement import find_replacements
 
 Entry: TypeAlias = Contender | tuple[Contender, ...]
 """The contenders with a key: usually one of them, which needs less memory than a tuple."""
@@ -130,24 +130,18 @@ def _update_resource(
     known: ResourceContenders, current: ResourceContenders, removed: list[Contender], added: list[Contender]
 ) -> ResourceContenders:
     """Return the contenders for changed devices; add those that change to ``removed`` and ``added``."""
-    # Compared by identity, without a step in Python for each device: most changes are of a few devices.
-    start = _count_same(known.devices, current.devices)
-    end = _count_same(known.devices[start:][::-1], current.devices[start:][::-1])
-    old = {id(each.device): each for each in known.contenders[start : len(known.contenders) - end]}
-    new: list[Contender] = []
-    for device in current.devices[start : len(current.devices) - end]:
-        contender = old.pop(id(device), None)
-        if contender is None:
-            contender = Contender.of(device, current.resource, current.position)
-            added.append(contender)
-        new.append(contender)
+    replaced = find_replacements(known.devices, current.devices)
+    old = {id(each.device): each for start, stop, _ in replaced for each in known.contenders[start:stop]}
+    contenders = list(known.contenders)
+    # Several ranges have the same length in both versions, so that none moves the places of the next.
+    for start, old_stop, new_stop in replaced:
+        new: list[Contender] = []
+        for device in current.devices[start:new_stop]:
+            contender = old.pop(id(device), None)
+            if contender is None:
+                contender = Contender.of(device, current.resource, current.position)
+                added.append(contender)
+            new.append(contender)
+        contenders[start:old_stop] = new
     removed += old.values()
-    contenders = (*known.contenders[:start], *new, *known.contenders[len(known.contenders) - end :])
-    return ResourceContenders(current.devices, current.resource, current.position, contenders)
-
-
-def _count_same(first: tuple[Device, ...], second: tuple[Device, ...]) -> int:
-    """Return the number of identical devices at the start of two sequences."""
-    same = bytes(map(is_, first, second))
-    place = same.find(0)
-    return len(same) if place < 0 else place
+    return ResourceContenders(current.devices, current.resource, current.position, tuple(contenders))

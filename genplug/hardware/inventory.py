@@ -116,6 +116,11 @@ class Candidate(Struct, frozen=True, gc=False):
         return PathsOfCandidate((self.source, self.path), self.links, self.depends)
 
     @property
+    def is_usable(self) -> bool:
+        """Whether it exists and is not left out."""
+        return self.info is not None and not self.reason
+
+    @property
     def is_node(self) -> bool:
         """Whether it is a device node."""
         return self.info is not None and self.info.is_device
@@ -321,9 +326,7 @@ class ResourceScan(Struct, frozen=True):
     def _find_glob(self, path: str) -> str:
         """Return the glob that found a path of a device: that of the first source that accepts the path."""
         candidates = (found[path] for found in self.candidates_by_source if path in found)
-        return next(
-            candidate.found_by for candidate in candidates if candidate.info is not None and not candidate.reason
-        )
+        return next(candidate.found_by for candidate in candidates if candidate.is_usable)
 
 
 @compare_without("resources", "scans")

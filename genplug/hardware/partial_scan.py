@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.candidate_users import CandidateKey
-from genplug.hardware.candidates import Comparisons, examine, list_unmatched, select_paths
+from genplug.hardware.candidates import Comparisons, examine, find_named_path, list_unmatched, select_paths
 from genplug.hardware.dependencies import Changes, ChangeSet, Dependencies, merge_dependencies
 from genplug.hardware.devices import build_device, device_key
 from genplug.hardware.host import Host
@@ -23,7 +23,6 @@ from genplug.hardware.required_attributes import required_attributes
 from genplug.spec.limits import MAX_MATCHES
 from genplug.spec.model import Resource, Source
 from genplug.spec.natural_sort import natural_sort_key
-from genplug.spec.read_rules import literal_path
 
 
 class _NotPlainError(Exception):
@@ -90,8 +89,7 @@ class _Update(Struct, frozen=True):
         for number, (glob, search) in enumerate(zip(source.globs, searches, strict=True)):
             if not _is_leaf(search, path):
                 continue
-            is_literal = len(glob.alternatives) == 1 and literal_path(glob.alternatives[0])[1]
-            if is_literal and self.resource.policy.candidate_error(path):
+            if find_named_path(glob) and self.resource.policy.candidate_error(path):
                 # It is a result whether or not it exists.
                 raise _NotPlainError
             is_allowed = bool(select_paths((path,), glob, self.resource.policy))
@@ -107,7 +105,7 @@ class _Update(Struct, frozen=True):
         candidate = examine(
             path, source, number, found_by, names, self.host, self.dependencies, self.resource.policy, self.comparisons
         )
-        if not _is_usable(candidate):
+        if not candidate.is_usable:
             raise _NotPlainError
         return candidate
 
@@ -120,7 +118,7 @@ class _Update(Struct, frozen=True):
         removed: list[Candidate] = []
         for (number, path), candidate in examined.items():
             if (old := by_source[number].pop(path, None)) is not None:
-                if not _is_usable(old):
+                if not old.is_usable:
                     raise _NotPlainError
                 removed.append(old)
             if candidate is not None:
@@ -215,8 +213,3 @@ def _is_leaf(search: Search, path: str) -> bool:
         for leaves in search.leaves.values()
         for spelled, segment in leaves
     )
-
-
-def _is_usable(candidate: Candidate) -> bool:
-    """Return whether a candidate is not left out."""
-    return candidate.info is not None and not candidate.reason

@@ -32,7 +32,7 @@ from genplug.health.verdict import (
     ResourceHealth,
     Verdict,
 )
-from genplug.spec.location import SourceLocation
+from genplug.spec.content import list_content
 from genplug.spec.model import Resource
 from genplug.spec.natural_sort import natural_sort_key
 from genplug.spec.replacement import Replacement, find_replacements
@@ -328,10 +328,7 @@ def _selection_key(resource: Resource) -> tuple[object, ...]:
 def _text_key(value: object) -> object:
     """Return a value without its locations and compiled patterns, which have no equality: their text is compared."""
     if isinstance(value, Struct):
-        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
-        return tuple(
-            _text_key(item) for name, item in fields if not isinstance(item, SourceLocation) and name != "matches"
-        )
+        return tuple(map(_text_key, list_content(value)))
     return tuple(map(_text_key, value)) if isinstance(value, tuple) else value
 
 

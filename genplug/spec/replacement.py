@@ -24,7 +24,7 @@ def find_replacements(old: Sequence[object], new: Sequence[object]) -> tuple[Rep
     """Return the ranges of ``old`` whose replacement makes it the same as ``new``, in the order of the elements.
 
     The ranges of sequences of the same length are as small as possible. Sequences of different lengths have one range,
-    with everything from the first to the last difference. Without a difference, there is no range.
+    with everything from the first to the last difference. Sequences that are the same have no range.
     """
     if old is new:
         return ()
