@@ -6,7 +6,7 @@ fails stops no other task.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ class Agent:
             ask_usage=lambda is_urgent: self._usage_poller.ask(is_urgent=is_urgent),
             wait_usage=self._wait_first_usage,
         )
-        self._kubelet.listen_to_allocations(self._scanner.record_allocation)
+        self._kubelet.listen_to_allocations(self._on_allocation)
         self._usage_poller = UsagePoller(settings, self.event_log, self._scanner.on_usage)
         self._audit = self._create_audit_recorder(host, paths)
         audit = (Supervised("audit recorder", self._audit.run, self.event_log),) if self._audit is not None else ()
@@ -192,6 +192,11 @@ class Agent:
         if uevents.failure:
             self.event_log.emit(Event.WATCH_DEGRADED, uevents.failure)
         self._scanner.request_rescan()
+
+    def _on_allocation(self, resource: str, ids: Iterable[str]) -> None:
+        self._scanner.record_allocation(resource, ids)
+        if self._audit is not None:
+            self._audit.on_allocation(resource, ids)
 
     def _on_log_event(self, entry: LogEvent) -> None:
         # Allocate checks the device nodes again: a refusal can be due to a change without an event.

@@ -7,6 +7,7 @@ in use, and gives records to a :class:`~genplug.audit.writer.AuditWriter`. No er
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -63,6 +64,12 @@ FLUSH_SECONDS = 0.3
 """Seconds for which the end of the agent waits for the writer."""
 CHECK_SECONDS = 1.0
 """Seconds between two checks of the writer while records wait."""
+ALLOCATION_DELAY_SECONDS = 0.05
+"""Seconds between an allocation and its record."""
+MAX_WAITING_ALLOCATIONS = 256
+"""Allocations that wait for their records. After a further allocation, all of them are recorded at once."""
+_ALLOCATIONS_OF_A_TURN = 4
+"""Allocations that are recorded in a turn of the event loop. Each takes about 100 µs, and a call may wait for it."""
 HARDWARE_SECONDS = 5.0
 """Seconds after which reading the hardware of devices counts as hanging."""
 DEVICES_PER_RECORD = 32
@@ -127,8 +134,8 @@ class AuditRecorder:
         self._hardware: dict[DeviceKey, Hardware] = {}
         """The hardware of each device of the snapshot that was read."""
         self._indexes: dict[str, tuple[tuple[DeviceHealth, ...], dict[str, DeviceHealth]]] = {}
-        self._allocations: list[tuple[float, str, tuple[str, ...]]] = []
-        """The allocations to record, with their times: those of the present turn of the event loop."""
+        self._allocations: deque[tuple[float, str, tuple[str, ...]]] = deque()
+        """The allocations to record, with their times."""
         self._unread: dict[DeviceKey, None] = {}
         """The devices whose hardware must be read."""
         self._incomplete: set[str] = set()
@@ -218,11 +225,6 @@ class AuditRecorder:
                 errors = facts.get("errors", ())
                 locations = list(errors)[:MAX_SHOWN_ERRORS] if isinstance(errors, tuple) else []
                 self._emit(RecordType.CONFIG_REFUSED, {"summary": cut_text(summary), "errors": locations})
-            case Event.ALLOCATED:
-                # The response to the kubelet does not wait for the record.
-                if not self._allocations:
-                    self._loop.call_soon(self._record_allocations)
-                self._allocations.append((round_time(time.time()), str(facts["resource"]), _ids(facts)))
             case Event.ALLOCATION_REFUSED:
                 self._record_refusal(str(facts["resource"]), _ids(facts), entry.text)
             case Event.REGISTERED:
@@ -235,6 +237,15 @@ class AuditRecorder:
                 self._emit(RecordType.KUBELET_RESTARTED, {})
             case _:
                 pass
+
+    @_guard
+    def on_allocation(self, resource: str, ids: Iterable[str]) -> None:
+        """Record an allocation soon: its response and the next calls of the kubelet do not wait for the record."""
+        if not self._allocations:
+            self._loop.call_later(ALLOCATION_DELAY_SECONDS, self._record_some_allocations)
+        self._allocations.append((round_time(time.time()), resource, tuple(ids)))
+        if len(self._allocations) > MAX_WAITING_ALLOCATIONS:
+            self._record_allocations()
 
     # Tasks
 
@@ -366,17 +377,26 @@ class AuditRecorder:
         if entries:
             self._emit(RecordType.DEVICES_ADDED, {"devices": entries})
 
-    @_guard
     def _record_allocations(self) -> None:
-        allocations, self._allocations = self._allocations, []
-        if not allocations:
-            return
-        for time_, resource, ids in allocations:
-            for part in _batch(ids, MAX_AUDIT_IDS):
-                assignment = self._build_assignment(resource, part)
-                assignment = replace(assignment, allocated_at=time_, config_sha256=self._config_sha256)
-                self._assignments, changes = self._assignments.after_allocation(assignment, time_)
-                self._record_changes(changes, time_)
+        """Record all allocations that wait: further records are later."""
+        while self._allocations:
+            self._record_allocation(*self._allocations.popleft())
+
+    @_guard
+    def _record_some_allocations(self) -> None:
+        due = [self._allocations.popleft() for _ in range(min(_ALLOCATIONS_OF_A_TURN, len(self._allocations)))]
+        if self._allocations:
+            # First, so that an error in a record does not keep the others from being recorded.
+            self._loop.call_soon(self._record_some_allocations)
+        for allocation in due:
+            self._record_allocation(*allocation)
+
+    def _record_allocation(self, time_: float, resource: str, ids: Sequence[str]) -> None:
+        for part in _batch(ids, MAX_AUDIT_IDS):
+            assignment = self._build_assignment(resource, part)
+            assignment = replace(assignment, allocated_at=time_, config_sha256=self._config_sha256)
+            self._assignments, changes = self._assignments.after_allocation(assignment, time_)
+            self._record_changes(changes, time_)
         self._poll_delays = POLL_DELAYS_SECONDS[1:]
         self._schedule_poll(POLL_DELAYS_SECONDS[0])
 
@@ -414,18 +434,18 @@ class AuditRecorder:
         for change in changes:
             match change:
                 case Began(assignment):
-                    self._emit(RecordType.ALLOCATED, {"assignment": assignment.as_json()}, time_)
+                    self._put(RecordType.ALLOCATED, {"assignment": assignment.as_json()}, time_)
                 case Continued(assignment):
-                    self._emit(RecordType.ALLOCATED, {"isContinued": True, "assignment": assignment.as_json()})
+                    self._put(RecordType.ALLOCATED, {"isContinued": True, "assignment": assignment.as_json()})
                 case Seen(assignment):
-                    self._emit(RecordType.ASSIGNED, {"assignment": self._complete(assignment).as_json()})
+                    self._put(RecordType.ASSIGNED, {"assignment": self._complete(assignment).as_json()})
                 case Ended(assignment, ended_by, reason):
                     self._incomplete.discard(assignment.key)
                     self._record_end(assignment, ended_by, reason)
 
     def _record_end(self, assignment: Assignment, ended_by: float, reason: EndReason) -> None:
         fields = {"assignment": assignment.as_json(), "endedBy": format_time(ended_by), "reason": reason.value}
-        self._emit(RecordType.RELEASED, fields)
+        self._put(RecordType.RELEASED, fields)
 
     def _complete(self, assignment: Assignment) -> Assignment:
         """Return an assignment with the hardware of its devices, which may have been read after the allocation."""
@@ -492,10 +512,14 @@ class AuditRecorder:
     def _emit(
         self, type_: RecordType, fields: Fields, time_: float | None = None, *, config_sha256: str | None = None
     ) -> None:
+        """Give a record to the writer, after those of earlier allocations."""
+        self._record_allocations()
+        self._put(type_, fields, time_, config_sha256=config_sha256)
+
+    def _put(
+        self, type_: RecordType, fields: Fields, time_: float | None = None, *, config_sha256: str | None = None
+    ) -> None:
         """Give a record to the writer, or count it as lost."""
-        if self._allocations:
-            # Records are in the order of their times.
-            self._record_allocations()
         if self._lost and not self._end_gap():
             self._lost += 1
             self._lost_total += 1
@@ -576,6 +600,7 @@ class AuditRecorder:
 
     @_guard
     def _on_open(self, recovery: Recovery) -> None:
+        self._record_allocations()
         now = round_time(time.time())
         self._file_bytes += recovery.size
         if recovery.began_at is not None:

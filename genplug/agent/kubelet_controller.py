@@ -112,6 +112,7 @@ class KubeletController:
             raise first_error(replaced) from None
         finally:
             directory.close()
+            self._offers.allocation_log.flush()
         # The directory is followed until this task is cancelled.
         raise asyncio.CancelledError
 

@@ -7,6 +7,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from genplug.agent.alias_pools import AliasPools
+from genplug.agent.allocation_log import AllocationLog
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.bounded_state import BoundedState
 from genplug.agent.cdi_offers import CdiOffers
@@ -62,6 +63,7 @@ class Offers:
         """What each resource would offer if no pod held anything under its other names."""
         self.on_allocation: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
         """Called with the name of a resource and the device IDs of an allocation, before its response is sent."""
+        self.allocation_log = AllocationLog(event_log)
         self._calls = BlockingCalls(paths, on_return=self._retry)
         self.pools = AliasPools(settings, event_log, self._refresh, self._offer_pending)
         self.cdi = CdiOffers(settings, host, self._calls, event_log, self._on_cdi_ready)
@@ -183,14 +185,17 @@ class Offers:
         return BoundedState(ResourceState(offer, self._host, self.cdi.restore), self._calls, device_list)
 
     def _on_report(self, report: Report) -> None:
+        if isinstance(report, CallAnswered) and report.method == "Allocate" and not report.error:
+            self.pools.record_allocation(report.resource, report.ids)
+            self.on_allocation(report.resource, report.ids)
+            self.allocation_log.add(report)
+            return
+        self.allocation_log.flush()
         if not isinstance(report, CallAnswered):
             log_report(self._event_log, report)
             return
-        if report.method == "Allocate" and report.error:
+        if report.method == "Allocate":
             self._refusals[report.resource] = build_refusal(report.error)
-        elif report.method == "Allocate":
-            self.pools.record_allocation(report.resource, report.ids)
-            self.on_allocation(report.resource, report.ids)
         # The event loop calls this after it has sent the response, which does not have to wait for the log.
         asyncio.get_running_loop().call_soon(log_report, self._event_log, report)
 

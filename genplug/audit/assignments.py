@@ -4,7 +4,7 @@ Allocate does not name the pod. The kubelet reports a container with its devices
 time after the end of the pod. Therefore an assignment has times between which it began and ended.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from msgspec import Struct
@@ -80,6 +80,8 @@ class Assignments(Struct, frozen=True):
     """
 
     tracked: Mapping[str, _Tracked] = {}
+    _holders: Mapping[tuple[str, str], tuple[str, ...]] = {}
+    """The keys of the assignments of each resource and device ID; empty until an allocation needs them."""
 
     @property
     def current(self) -> tuple[Assignment, ...]:
@@ -136,17 +138,17 @@ class Assignments(Struct, frozen=True):
 
     def after_allocation(self, assignment: Assignment, time: float) -> "tuple[Assignments, tuple[Change, ...]]":
         """Return the assignments after an Allocate call: the kubelet has freed the devices before."""
-        ids = frozenset(assignment.ids)
-        kept: dict[str, _Tracked] = {}
+        tracked, holders = dict(self.tracked), dict(self._holders or _index_holders(self.tracked))
         changes: list[Change] = []
-        for key, tracked in self.tracked.items():
-            earlier = tracked.assignment
-            if earlier.resource == assignment.resource and not ids.isdisjoint(earlier.ids):
-                changes.append(Ended(earlier, tracked.missing_since or time, EndReason.ALLOCATED_AGAIN))
-            else:
-                kept[key] = tracked
-        kept[assignment.key] = _Tracked(assignment)
-        return Assignments(kept), (*changes, Began(assignment))
+        for key in _find_holders(holders, assignment, tracked):
+            earlier = tracked.pop(key)
+            for device in _devices_of(earlier.assignment):
+                holders[device] = tuple(other for other in holders[device] if other != key)
+            changes.append(Ended(earlier.assignment, earlier.missing_since or time, EndReason.ALLOCATED_AGAIN))
+        tracked[assignment.key] = _Tracked(assignment)
+        # The present holders of these devices have just ended.
+        holders |= dict.fromkeys(_devices_of(assignment), (assignment.key,))
+        return Assignments(tracked, holders), (*changes, Began(assignment))
 
     def after_report(
         self,
@@ -233,6 +235,27 @@ class Assignments(Struct, frozen=True):
         tracked = self.tracked[key]
         assignment = replace(tracked.assignment, hardware=hardware, hardware_omitted=omitted)
         return Assignments({**self.tracked, key: replace(tracked, assignment=assignment)})
+
+
+def _devices_of(assignment: Assignment) -> Iterator[tuple[str, str]]:
+    return ((assignment.resource, id_) for id_ in assignment.ids)
+
+
+def _index_holders(tracked: Mapping[str, _Tracked]) -> dict[tuple[str, str], tuple[str, ...]]:
+    holders: dict[tuple[str, str], tuple[str, ...]] = {}
+    for key, each in tracked.items():
+        for device in _devices_of(each.assignment):
+            # The kubelet can report a device in two containers for a moment.
+            holders[device] = (*holders.get(device, ()), key)
+    return holders
+
+
+def _find_holders(
+    holders: Mapping[tuple[str, str], tuple[str, ...]], assignment: Assignment, tracked: Mapping[str, _Tracked]
+) -> Sequence[str]:
+    """Return the keys of the assignments that have a device of another assignment, the oldest first."""
+    keys = {key for device in _devices_of(assignment) for key in holders.get(device, ())}
+    return [key for key in tracked if key in keys] if len(keys) > 1 else list(keys)
 
 
 def _take_seen(

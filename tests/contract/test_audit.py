@@ -12,13 +12,13 @@ from typing import Any
 import grpc
 import pytest
 
-from genplug.agent import Agent, audit_recorder
+from genplug.agent import Agent, allocation_log, audit_recorder
 from genplug.audit import writer
 from genplug.audit.limits import Limits
 from genplug.cli.main import main
 from genplug.kubelet.pod_resources import list_device_uses
 from genplug.kubelet.reports import DeviceUse
-from genplug.observe.events import Event
+from genplug.observe.events import Event, LogEvent
 from genplug.testing.kubelet.checkpoint import FILE_NAME
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
@@ -109,6 +109,23 @@ async def test_allocation_is_recorded_with_its_pod_hardware_and_configuration(no
     assert [document["sequence"] for document in read_documents(log)] == list(range(1, len(list_types(log)) + 1))
     assert list_types(log)[0] == "started"
     assert list_types(log)[-1] == "stopped"
+
+
+async def test_allocation_immediately_before_the_end_is_recorded_and_logged(
+    node: FakeNode, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_recorder, "ALLOCATION_DELAY_SECONDS", 60.0)
+    monkeypatch.setattr(allocation_log, "DELAY_SECONDS", 60.0)
+    plug_devices(node, "x0")
+    entries: list[LogEvent] = []
+    async with run_audited(node, log, X_CONFIG, poll_seconds=60.0, drain_seconds=60.0) as agent:
+        await node.kubelet.wait_for_list(X, healthy={"x0"})
+        await wait_for_records(log, has("devicesAdded"))
+        agent.event_log.listen(entries.append)
+        await node.kubelet.plugin(X).allocate([["x0"]])
+        assert not has("allocated")(read_documents(log))
+    assert "allocated" in list_types(log)
+    assert Event.ALLOCATED in [entry.event for entry in entries]
 
 
 async def test_day_with_restarts_answers_both_questions(

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from genplug.audit.assignments import Assignments, Began, Change, ContainerUse, Continued, Ended, ReportTimes, Seen
 from genplug.audit.records import Assignment, Container, EndReason, Hardware
 from genplug.spec.limits import MAX_AUDIT_IDS
+from tests.support.work import count_lines
 
 RESOURCE, OTHER_RESOURCE = "example.com/x", "example.com/other"
 A, B = Container("default", "a", "main"), Container("default", "b", "main")
@@ -116,6 +117,31 @@ def test_hardware_is_added_to_its_assignment_only() -> None:
         replace(k0, hardware=hardware, hardware_omitted=3),
         k1,
     )
+
+
+def test_allocation_ends_the_earlier_assignments_of_its_devices_from_the_oldest_on() -> None:
+    names = [f"x{number}" for number in range(9)]
+    containers = [Container("default", name, "main") for name in names]
+    # A report can have a device in two containers.
+    uses = [has(container, name, "shared") for container, name in zip(containers, names, strict=True)]
+    assignments, _ = report(Assignments(), 1, *uses)
+    for ids, ended in ((("x8",), names[8:]), (("x0", "shared"), names[:8])):
+        assignments, changes = assignments.after_allocation(allocated(f"k-{ids[0]}", 5, *ids), 5)
+        *ends, _ = changes
+        assert [change.assignment.container.pod for change in ends if change.assignment.container] == ended
+    assert [assignment.key for assignment in assignments.current] == ["k-x8", "k-x0"]
+    _, changes = assignments.after_allocation(allocated("k", 6, "shared"), 6)
+    assert [change.assignment.key for change in changes] == ["k-x0", "k"]
+
+
+def test_work_of_an_allocation_does_not_depend_on_the_other_assignments() -> None:
+    def count(number: int) -> int:
+        assignments = Assignments()
+        for each in range(number):
+            assignments = allocate(assignments, allocated(f"k{each}", 1, f"x{each}"))
+        return count_lines(lambda: assignments.after_allocation(allocated("k", 2, "x0"), 2))[0]
+
+    assert count(1000) == count(10)
 
 
 def test_allocation_ends_the_earlier_assignment_of_its_device() -> None:
