@@ -24,6 +24,8 @@ class _Kept(Struct, frozen=True):
     edits: ContainerEdits
     found: dict[str, PathInfo | None]
     """What existed at each path that the edits depend on."""
+    depends_on_dev_only: bool
+    """Whether these are device nodes in the file system of ``/dev``, which always responds."""
 
 
 class _StatRecorder:
@@ -53,15 +55,31 @@ class KeptEdits:
         """
         key = tuple(ids)
         kept = self._by_ids.get(key)
-        if kept is not None and all(host.stat(path) == info for path, info in kept.found.items()):
+        if kept is not None and _is_unchanged(kept.found, host):
             return kept.edits
         recorder = _StatRecorder(host)
         edits = allocate_edits(offer, ids, recorder, is_complete=is_complete)
         if _count_characters(edits, recorder.found, key) <= MAX_KEPT_CHARACTERS:
             if len(self._by_ids) >= MAX_KEPT:
                 self._by_ids.clear()
-            self._by_ids[key] = _Kept(edits, recorder.found)
+            found = recorder.found
+            is_in_dev = all(info is not None and info.is_in_dev for info in found.values())
+            self._by_ids[key] = _Kept(edits, found, is_in_dev and not is_complete and not edits.cdi_devices)
         return edits
+
+    def depends_on_dev_only(self, ids: Sequence[str]) -> bool:
+        """Return whether :meth:`allocate` is known to use only device nodes in the file system of ``/dev``."""
+        kept = self._by_ids.get(tuple(ids))
+        return kept is not None and kept.depends_on_dev_only
+
+
+def _is_unchanged(found: dict[str, PathInfo | None], host: Host) -> bool:
+    """Return whether paths lead to what was found at them."""
+    for path, info in found.items():
+        is_known_node = info is not None and info.resolved == path and host.has_node(info)
+        if not is_known_node and host.stat(path) != info:
+            return False
+    return True
 
 
 def _count_characters(edits: ContainerEdits, *texts: Iterable[str]) -> int:

@@ -45,6 +45,8 @@ class ResourceState(Struct, frozen=True):
 
         The file system of ``/dev`` always responds; those of mount sources, CDI files and other nodes may not.
         """
+        if self.kept.depends_on_dev_only(ids):
+            return False
         allocate = self.offer.resource.allocate
         if allocate.mounts or allocate.injects_by_cdi or allocate.cdi_devices:
             return True

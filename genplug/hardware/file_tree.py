@@ -130,6 +130,15 @@ class FileTree(Struct, frozen=True):
             return self._resolve_from(directory, [name], path, dependencies)
         return self._resolve_from("", _reversed_names(path), path, dependencies)
 
+    def lstat(self, path: str) -> os.stat_result:
+        """Return the stat result of a resolved path.
+
+        Raises:
+            OSError: the path does not exist or cannot be accessed.
+        """
+        self.recorder(Access.STAT, path)
+        return os.lstat(self.prefix + path)
+
     def is_in_missing_directory(self, path: str) -> bool:
         """Return whether an earlier access has shown that the directory of a path does not exist."""
         return path.rpartition("/")[0] in self._missing

@@ -8,9 +8,12 @@ it sees one whole configuration, the old one or the new one.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from itertools import chain
+from operator import is_
 from typing import Any, Protocol
 
 import grpc
+from msgspec import Struct
 
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
@@ -26,6 +29,11 @@ from genplug.spec.limits import MAX_RESPONSE_BYTES
 
 MAX_ALLOCATE_ATTEMPTS = 3
 """Attempts to allocate while the state of the resource changes; more would keep other pods waiting."""
+
+MAX_KEPT_REQUESTS = 1024
+"""Allocate requests whose responses are kept; the next request discards all of them."""
+MAX_KEPT_BYTES = 4096
+"""Bytes of a request and its response that are kept; both have 200 bytes usually."""
 
 Context = grpc.aio.ServicerContext[Any, bytes]
 
@@ -64,6 +72,19 @@ class ResourceBackend(Protocol):
         ...
 
 
+class _Allocation(Struct, frozen=True):
+    """An Allocate request: the IDs for each of its containers. ``response`` is the response with ``edits``."""
+
+    containers: tuple[tuple[str, ...], ...]
+    edits: tuple[ContainerEdits, ...] = ()
+    response: bytes = b""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The IDs of all containers, each once."""
+        return tuple(dict.fromkeys(chain.from_iterable(self.containers)))
+
+
 class DevicePluginServicer(grpc.GenericRpcHandler):
     """The gRPC handler of one generation of an endpoint.
 
@@ -83,12 +104,14 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         self._on_stream = on_stream
         self._report = report
         self._closing = asyncio.Event()
+        self._kept: dict[bytes, _Allocation] = {}
+        """Answered Allocate requests."""
         unary = grpc.unary_unary_rpc_method_handler
         calls: dict[str, grpc.RpcMethodHandler[Any, bytes]] = {
             "GetDevicePluginOptions": unary(self._get_options),
             "ListAndWatch": grpc.unary_stream_rpc_method_handler(self._list_and_watch),
             "GetPreferredAllocation": unary(self._get_preferred_allocation, pb.PreferredAllocationRequest.FromString),
-            "Allocate": unary(self._allocate, pb.AllocateRequest.FromString),
+            "Allocate": unary(self._allocate),
             "PreStartContainer": unary(self._pre_start_container, pb.PreStartContainerRequest.FromString),
         }
         self._handlers = {method_path(DEVICE_PLUGIN, name): handler for name, handler in calls.items()}
@@ -137,21 +160,29 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
             preferred = [() for _ in request.container_requests]
         return wire.encode_preferred_response(preferred)
 
-    async def _allocate(self, request: pb.AllocateRequest, context: Context) -> bytes:
-        containers = [tuple(container.devices_ids) for container in request.container_requests]
+    async def _allocate(self, request: bytes, context: Context) -> bytes:
+        allocation = self._kept.get(request) or _parse_allocate_request(request)
+        return await self._answer("Allocate", allocation.ids, self._respond(request, allocation), context)
 
-        async def allocate() -> bytes:
-            for _ in range(MAX_ALLOCATE_ATTEMPTS):
-                backend = self._backend.value
-                edits = [await backend.allocate(ids) for ids in containers]
-                # A device allocated meanwhile under another name of the resource must not be allocated twice.
-                if backend is self._backend.value:
-                    return self._encode_allocate_response(edits)
-            text = f"{self._resource}: its devices changed {MAX_ALLOCATE_ATTEMPTS} times during the allocation"
-            raise AllocationError(AllocationErrorCode.UNAVAILABLE, text)
-
-        ids = tuple(dict.fromkeys(device_id for ids in containers for device_id in ids))
-        return await self._answer("Allocate", ids, allocate(), context)
+    async def _respond(self, request: bytes, kept: _Allocation) -> bytes:
+        """Return the response to an Allocate request."""
+        for _ in range(MAX_ALLOCATE_ATTEMPTS):
+            backend = self._backend.value
+            edits = tuple([await backend.allocate(ids) for ids in kept.containers])
+            # A device allocated meanwhile under another name of the resource must not be allocated twice.
+            if backend is not self._backend.value:
+                continue
+            # The backend returns the identical edits if nothing has changed since the request was answered.
+            if kept.edits and all(map(is_, edits, kept.edits)):
+                return kept.response
+            response = self._encode_allocate_response(edits)
+            if len(request) + len(response) <= MAX_KEPT_BYTES:
+                if len(self._kept) >= MAX_KEPT_REQUESTS:
+                    self._kept.clear()
+                self._kept[request] = _Allocation(kept.containers, edits, response)
+            return response
+        text = f"{self._resource}: its devices changed {MAX_ALLOCATE_ATTEMPTS} times during the allocation"
+        raise AllocationError(AllocationErrorCode.UNAVAILABLE, text)
 
     def _encode_allocate_response(self, edits: Sequence[ContainerEdits]) -> bytes:
         response = wire.encode_allocate_response(edits)
@@ -192,6 +223,11 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         if code is not grpc.StatusCode.OK:
             await context.abort(code, message)
         return content
+
+
+def _parse_allocate_request(request: bytes) -> _Allocation:
+    message = pb.AllocateRequest.FromString(request)
+    return _Allocation(tuple(tuple(container.devices_ids) for container in message.container_requests))
 
 
 async def _wait_first(*awaitables: Coroutine[Any, Any, object]) -> None:

@@ -1,5 +1,7 @@
 """Edits of repeated requests: what is built once, what is checked each time, and the bounds of what is kept."""
 
+import os
+import stat
 from itertools import product
 
 import pytest
@@ -75,3 +77,39 @@ def test_only_edits_with_short_texts_are_kept(tree: DeviceTree, length: int, is_
     offer, kept = offer_devices(build_resource(env={"A": "a" * length}), *tree.make_healthy("x0")), KeptEdits()
     first = request(kept, offer, tree.host, "x0")
     assert (request(kept, offer, tree.host, "x0") is first) == is_kept
+
+
+@pytest.mark.root
+def test_repeated_request_for_a_real_node_examines_its_path_only(tree: DeviceTree) -> None:
+    accesses: list[str] = []
+    make_node(tree, "real", stat.S_IFCHR, 3)
+    host = Host.at(tree.root, recorder=lambda _, path: accesses.append(path))
+    offer, kept = offer_devices(build_resource(), *tree.make_healthy("real")), KeptEdits()
+    assert not kept.depends_on_dev_only(["real"])
+    first = request(kept, offer, host, "real")
+    assert kept.depends_on_dev_only(["real"])
+    accesses.clear()
+    assert request(kept, offer, host, "real") is first
+    assert accesses == ["/dev/real"]
+
+
+@pytest.mark.root
+def test_repeated_request_for_a_real_node_has_the_result_for_the_present_node(tree: DeviceTree) -> None:
+    make_node(tree, "real", stat.S_IFCHR, 3)
+    offer, kept = offer_devices(build_resource(), *tree.make_healthy("real")), KeptEdits()
+    first = request(kept, offer, tree.host, "real")
+    for kind, minor in ((stat.S_IFCHR, 5), (stat.S_IFBLK, 3)):
+        make_node(tree, "real", kind, minor)
+        assert "cannot be allocated" in str(request(kept, offer, tree.host, "real"))
+    make_node(tree, "real", stat.S_IFCHR, 3)
+    assert request(kept, offer, tree.host, "real") is first
+    tree.at("/dev/real").rename(tree.at("/dev/moved"))
+    assert "cannot be allocated" in str(request(kept, offer, tree.host, "real"))
+    tree.at("/dev/real").symlink_to("moved")
+    assert "host_path='/dev/moved'" in str(request(kept, offer, tree.host, "real"))
+
+
+def make_node(tree: DeviceTree, name: str, kind: int, minor: int) -> None:
+    path = tree.at(f"/dev/{name}")
+    path.unlink(missing_ok=True)
+    os.mknod(path, kind | 0o600, os.makedev(1, minor))

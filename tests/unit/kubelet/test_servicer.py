@@ -1,17 +1,26 @@
 """The calls of DevicePlugin when the resource fails: what the kubelet receives and what the endpoint reports."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
 
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import AllocationError, AllocationErrorCode
+from genplug.kubelet import servicer
+from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
+from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.reports import CallAnswered, InternalErrorCaught, Report
+from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
+from genplug.kubelet.wire import encode_allocate_response
 from genplug.spec.limits import MAX_RESPONSE_BYTES
 from genplug.testing.kubelet import KubeletStandIn
 from tests.support.endpoints import EndpointRun
 from tests.support.one_device import OneDevice
+from tests.support.work import count_lines
 
 X = "example.com/x"
 
@@ -28,6 +37,15 @@ class Generous(OneDevice):
 
     async def allocate(self, ids: Sequence[str]) -> ContainerEdits:
         return ContainerEdits(env=tuple((f"NAME_{ids[0]}_{number}", "x" * (1 << 17)) for number in range(32)))
+
+
+class Changing(OneDevice):
+    """A resource with edits that a test replaces."""
+
+    edits: Mapping[str, ContainerEdits] = {}
+
+    async def allocate(self, ids: Sequence[str]) -> ContainerEdits:
+        return self.edits[ids[0]]
 
 
 @pytest.fixture
@@ -98,3 +116,50 @@ async def test_allocate_answers_the_status_of_an_allocation_error(kubelet: Kubel
     [answered] = call_reports(run)
     assert isinstance(answered, CallAnswered)
     assert answered.error == f"{X} has no device x9"
+
+
+def name_edits(*ids: str, value: str = "1") -> dict[str, ContainerEdits]:
+    return {device_id: ContainerEdits(env=((f"NAME_{device_id}", value),)) for device_id in ids}
+
+
+def build_handler(backend: Changing) -> Callable[..., bytes]:
+    """Return the handler of Allocate requests for containers with these devices."""
+    servicer = DevicePluginServicer(X, LatestValue[ResourceBackend](backend), lambda _: None, lambda _: None)
+    details: Any = SimpleNamespace(method=method_path(DEVICE_PLUGIN, "Allocate"))
+    handler: Any = servicer.service(details)
+
+    def allocate(*ids: str) -> bytes:
+        containers = [pb.ContainerAllocateRequest(devices_ids=[device_id]) for device_id in ids]
+        request = pb.AllocateRequest(container_requests=containers).SerializeToString()
+        try:
+            handler.unary_unary(request, None).send(None)
+        except StopIteration as returned:
+            return bytes(returned.value)
+        raise AssertionError("the handler waits")
+
+    return allocate
+
+
+def test_repeated_request_has_the_response_with_its_present_edits() -> None:
+    backend = Changing("x0")
+    allocate = build_handler(backend)
+    for edits in (name_edits("x0", "x1"), name_edits("x0", "x1", value="2")):
+        backend.edits = edits
+        first, _ = count_lines(lambda: allocate("x0", "x1"))
+        repeated, response = count_lines(lambda: allocate("x0", "x1"))
+        assert response == encode_allocate_response([edits["x0"], edits["x1"]])
+        assert repeated < first
+    backend.edits = {**backend.edits, **name_edits("x1", value="3")}
+    assert allocate("x0", "x1") == encode_allocate_response([backend.edits["x0"], backend.edits["x1"]])
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_KEPT_REQUESTS", 1), ("MAX_KEPT_BYTES", 40)])
+def test_kept_responses_are_limited(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+    monkeypatch.setattr(servicer, limit, value)
+    backend = Changing("x0")
+    backend.edits = name_edits("x0", "x1", value="v" * 40)
+    allocate = build_handler(backend)
+    first, _ = count_lines(lambda: allocate("x0"))
+    allocate("x1")
+    again, _ = count_lines(lambda: allocate("x0"))
+    assert again >= first
