@@ -25,10 +25,12 @@ from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
 from genplug.hardware.inventory import Inventory, ResourceScan
-from genplug.hardware.ledger import Ledger
+from genplug.hardware.ledger import AllocatedGrants, Ledger
 from genplug.observe.events import EventLog
 from genplug.spec.model import Config
 
+MAX_WAITING_ALLOCATIONS = 64
+"""Allocations that wait until the ledger is needed: adding them copies the allocations of the ledger."""
 SYSTEM_RETRY_SECONDS = 1.0
 """Seconds after which a resource is scanned again when the system had no file descriptor or memory left."""
 
@@ -64,6 +66,8 @@ class DeviceScanner:
         self._scans: dict[str, ResourceScan] = {}
         self._inventory: Inventory | None = None
         self._ledger = Ledger(grace=GRACE_POLLS * settings.drain_seconds)
+        self._allocations: list[AllocatedGrants] = []
+        """The allocations that the ledger lacks."""
         self._is_usage_new = False
         self._changes = PendingChanges()
         self._settling = PendingChanges()
@@ -102,20 +106,24 @@ class DeviceScanner:
             for directory, names in changes.items():
                 self.on_change(directory, names)
 
-    @property
-    def ledger(self) -> Ledger:
-        """Which devices have or had which hardware."""
-        return self._ledger
-
     def on_usage(self, used: Mapping[str, Iterable[str]], requested_at: float) -> None:
         """Record a report of the kubelet which IDs pods use, by resource, and when it was requested."""
-        self._ledger = self._ledger.with_report(used, requested_at)
+        self._ledger = self._update_ledger().with_report(used, requested_at)
         self._is_usage_new = True
         self._wakeup.set()
 
     def record_allocation(self, resource: str, ids: Iterable[str]) -> None:
         """Record an allocation, before the next call is answered."""
-        self._ledger = self._ledger.with_allocation(resource, ids, time.monotonic())
+        self._allocations.append(AllocatedGrants(resource, tuple(ids), time.monotonic()))
+        if len(self._allocations) >= MAX_WAITING_ALLOCATIONS:
+            self._update_ledger()
+
+    def _update_ledger(self) -> Ledger:
+        """Add the recorded allocations to the ledger, and return it."""
+        if self._allocations:
+            self._ledger = self._ledger.with_allocations(self._allocations)
+            self._allocations = []
+        return self._ledger
 
     async def run(self) -> None:
         """Follow the devices until cancelled."""
@@ -170,7 +178,7 @@ class DeviceScanner:
                 scans[name] = keep_last_known(config.resources[name], scans[name], reason)
         self._jobs.discard(self._jobs.running - config.resources.keys())
         self._config, self._scans = config, scans
-        self._ledger = self._ledger.after_reload(time.monotonic())
+        self._ledger = self._update_ledger().after_reload(time.monotonic())
         # The next change is published at once: it is not part of a burst.
         self._timer = self._timer.after_full_scan(time.monotonic(), self._settings.rescan_seconds, has_found=False)
         self._schedule_pending()
@@ -205,7 +213,7 @@ class DeviceScanner:
     def _publish_scans(self, config: Config, *, is_forced: bool = False) -> bool:
         """Publish the inventory if it has changed; return whether it was published."""
         self._relevance = ScanRelevance(self._scans.values())
-        previous = self._ledger
+        previous = self._update_ledger()
         inventory, self._ledger = build_inventory(config, self._scans, self._inventory, previous, time.monotonic())
         if needs := self._ledger.needs:
             self._ask_usage(needs != previous.needs)

@@ -36,6 +36,14 @@ class Owner(NamedTuple):
     id: str
 
 
+class AllocatedGrants(NamedTuple):
+    """An allocation: the name of the resource, the device IDs of the kubelet, and the time."""
+
+    resource: str
+    grants: Iterable[str]
+    time: float
+
+
 class Usage(Struct, frozen=True):
     """The IDs that pods use.
 
@@ -66,9 +74,9 @@ class Usage(Struct, frozen=True):
         recent = {key: allocated for key, allocated in self.allocations.items() if time < allocated + self.grace}
         return replace(self, time=time, ids=ids, allocations=recent)
 
-    def with_allocation(self, resource: str, grants: Iterable[str], time: float) -> "Usage":
-        """Return the usage after an allocation."""
-        return replace(self, allocations=_add_allocation(self.allocations, resource, grants, time))
+    def with_allocations(self, allocations: Iterable[AllocatedGrants]) -> "Usage":
+        """Return the usage after allocations, given in their order."""
+        return replace(self, allocations=_add_allocations(self.allocations, allocations))
 
 
 NO_USAGE = Usage(float("inf"))
@@ -187,18 +195,18 @@ class Ledger(Struct, frozen=True):
         usage = self.usage or replace(NO_USAGE, allocations=self.early_allocations, grace=self.grace)
         return replace(self, usage=usage.with_report(used, time), early_allocations={})
 
-    def with_allocation(self, resource: str, grants: Iterable[str], now: float) -> "Ledger":
-        """Return the ledger after an allocation."""
+    def with_allocations(self, allocations: Iterable[AllocatedGrants]) -> "Ledger":
+        """Return the ledger after allocations, given in their order."""
         if self.usage is None:
-            early = _add_allocation(self.early_allocations, resource, grants, now)
-            return replace(self, early_allocations=early)
-        return replace(self, usage=self.usage.with_allocation(resource, grants, now))
+            return replace(self, early_allocations=_add_allocations(self.early_allocations, allocations))
+        return replace(self, usage=self.usage.with_allocations(allocations))
 
 
-def _add_allocation(
-    allocations: Mapping[tuple[str, str], float], resource: str, grants: Iterable[str], time: float
+def _add_allocations(
+    known: Mapping[tuple[str, str], float], allocations: Iterable[AllocatedGrants]
 ) -> Mapping[tuple[str, str], float]:
-    return {**allocations, **{(resource, device_of_grant(grant)): time for grant in grants}}
+    times = {(made.resource, device_of_grant(grant)): made.time for made in allocations for grant in made.grants}
+    return {**known, **times}
 
 
 def things_of(device: Device, resource: Resource) -> tuple[Thing, ...]:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from genplug.hardware.conflicts import resolve_conflicts
 from genplug.hardware.device_ids import device_id
 from genplug.hardware.inventory import Device, DeviceNode, Inventory, Kind, PathInfo, ResourceScan
-from genplug.hardware.ledger import RELEASE_SECONDS, Ledger
+from genplug.hardware.ledger import RELEASE_SECONDS, AllocatedGrants, Ledger
 from genplug.health.presence import evaluate_health
 from genplug.health.verdict import HealthSnapshot
 from genplug.spec.location import SourceLocation
@@ -148,7 +148,7 @@ class Node(Struct):
         if free := sorted(self.offered.keys() - used):
             resource, id_ = self.random.choice(free)
             self.pods.append(Pod(resource, id_, self.offered[resource, id_]))
-            self.ledger = self.ledger.with_allocation(resource, [id_], self.now)
+            self.ledger = self.ledger.with_allocations([AllocatedGrants(resource, [id_], self.now)])
 
     def end_pod(self) -> None:
         if self.pods:

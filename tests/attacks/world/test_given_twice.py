@@ -19,7 +19,7 @@ from genplug.allocation.resource_state import ResourceState
 from genplug.config.load import load_text
 from genplug.hardware.discovery import build_inventory, scan_resource
 from genplug.hardware.inventory import Inventory
-from genplug.hardware.ledger import Ledger
+from genplug.hardware.ledger import AllocatedGrants, Ledger
 from genplug.health.presence import evaluate_health
 from genplug.health.verdict import HealthSnapshot
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
@@ -207,7 +207,7 @@ class Node:
         self.numbers[request.key] = frozenset(self.tree.at(node.host_path).read_text() for node in edits.nodes)
         assert self.numbers[request.key]
         self.given += 1
-        self.ledger = self.ledger.with_allocation(name, ids, self.now)
+        self.ledger = self.ledger.with_allocations([AllocatedGrants(name, ids, self.now)])
         if name in {PLAIN, OLD} and PLAIN in self.pools:
             self.pools[PLAIN] = record_allocation(self.pools[PLAIN], name, ids, self.now)
             self._offer()

@@ -9,6 +9,7 @@ from genplug.hardware.inventory import Device, DeviceNode, Identity, Kind, PathI
 from genplug.hardware.ledger import (
     HOUR_SECONDS,
     RELEASE_SECONDS,
+    AllocatedGrants,
     Contender,
     Holder,
     Ledger,
@@ -71,13 +72,13 @@ def test_reported_device_is_in_use_under_its_names(
     reported = Usage(0.0).with_report({X: ["x0-r1"], Y: []}, 1.0)
     assert reported == Usage(1.0, {X: frozenset({"x0"}), Y: frozenset()})
     assert reported.is_in_use(names, device, is_pool=is_pool) is expected
-    allocated = Usage(0.0).with_allocation(X, ["x0-s2"], 1.0)
+    allocated = Usage(0.0).with_allocations([AllocatedGrants(X, ["x0-s2"], 1.0)])
     assert allocated == Usage(0.0, allocations={(X, "x0"): 1.0})
     assert allocated.is_in_use(names, device, is_pool=is_pool) is expected
 
 
 def test_allocation_counts_until_a_report_after_its_grace_period() -> None:
-    usage = Usage(0.0, grace=5.0).with_allocation(X, ["x0"], 1.0).with_allocation(X, ["x1"], 2.0)
+    usage = Usage(0.0, grace=5.0).with_allocations([AllocatedGrants(X, ["x0"], 1.0), AllocatedGrants(X, ["x1"], 2.0)])
     early, late = usage.with_report({}, 5.9), usage.with_report({}, 6.0)
     assert early.is_in_use([X], "x0", is_pool=False)
     assert late == Usage(6.0, allocations={(X, "x1"): 2.0}, grace=5.0)
@@ -86,13 +87,14 @@ def test_allocation_counts_until_a_report_after_its_grace_period() -> None:
 
 
 def test_allocation_before_the_first_report_counts_after_it() -> None:
-    ledger = Ledger(grace=5.0).with_allocation(X, ["x0-r0"], 1.0).with_allocation(Y, ["y0"], 2.0)
+    ledger = Ledger(grace=5.0).with_allocations([AllocatedGrants(X, ["x0-r0"], 1.0)])
+    ledger = ledger.with_allocations([AllocatedGrants(Y, ["y0"], 2.0)])
     early = {(X, "x0"): 1.0, (Y, "y0"): 2.0}
     assert ledger == Ledger(grace=5.0, early_allocations=early)
     reported = ledger.with_report({X: ["x1"]}, 3.0)
     assert reported == Ledger(Usage(3.0, {X: frozenset({"x1"})}, early, 5.0), grace=5.0)
     assert ledger.with_report({}, 6.0).usage == Usage(6.0, allocations={(Y, "y0"): 2.0}, grace=5.0)
-    again = reported.with_allocation(X, ["x2"], 4.0)
+    again = reported.with_allocations([AllocatedGrants(X, ["x2"], 4.0)])
     assert again.usage == Usage(3.0, {X: frozenset({"x1"})}, early | {(X, "x2"): 4.0}, 5.0)
     assert again.with_report({}, 40.0) == Ledger(Usage(40.0, grace=5.0), grace=5.0)
 
