@@ -14,6 +14,8 @@ from typing import Any
 
 _BUILTIN_DIGESTS = ("_blake2", "_md5", "_sha1", "_sha256" if sys.version_info < (3, 12) else "_sha2")
 _compile = re.compile
+_CO_OPTIMIZED = 1
+"""The flag of the code of functions; the module ``inspect``, which has it too, takes 5 ms to import."""
 
 
 @contextmanager
@@ -76,21 +78,23 @@ class _Replacement(ModuleType):
 
 @contextmanager
 def postpone_patterns() -> Iterator[None]:
-    """Make :func:`re.compile` return patterns to other libraries that are compiled when they are used first.
+    """Make :func:`re.compile` return patterns that are compiled when they are used first, to imported modules.
 
-    Libraries compile dozens of patterns when they are imported, and most of these are never used. The modules of
-    genplug get compiled patterns: they use theirs, and may compare them with the pattern of a match.
+    Modules compile dozens of patterns when they are imported, and a process uses few of them. A function that calls
+    :func:`re.compile` gets a compiled pattern, or the error of an invalid one.
     """
+    previous = re.compile
     re.compile = _compile_later
     try:
         yield
     finally:
-        re.compile = _compile
+        re.compile = previous
 
 
 def _compile_later(*arguments: Any, **flags: Any) -> Any:  # noqa: ANN401 - the types of re.compile
-    caller = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001 - as in logging and warnings
-    return (_compile if caller.startswith("genplug.") else _PostponedPattern)(*arguments, **flags)
+    # Unlike a function, the body of a module or of a class has no variables at fixed places.
+    is_function = sys._getframe(1).f_code.co_flags & _CO_OPTIMIZED  # noqa: SLF001 - as in logging and warnings
+    return (_compile if is_function else _PostponedPattern)(*arguments, **flags)
 
 
 class _PostponedPattern:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 from genplug import __version__
 from genplug.spec.diagnostic import Diagnostic, DiagnosticCode, Severity, WarningCode
@@ -145,6 +144,8 @@ def _build_uri(file: str) -> str:
     """Return a file name as a URI reference: relative to the working directory, or absolute."""
     if file == _STDIN:
         return "stdin"
+    from urllib.parse import quote  # noqa: PLC0415 - only this format needs it
+
     quoted = quote(str(PurePosixPath(file)))
     # In a relative reference, a colon in the first segment would end a scheme.
     return f"file://{quoted}" if file.startswith("/") else quoted

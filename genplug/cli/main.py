@@ -1,13 +1,18 @@
 """The ``genplug`` command: its commands with their summaries. Only the module of the requested command is imported."""
 
-import argparse
 import importlib
 import sys
 from collections.abc import Collection, Sequence
 
 from genplug import __version__
-from genplug.capture.errors import RootError
-from genplug.cli.output import HelpFormatter, escape_output, ignore_closed_readers, print_message
+from genplug.lean_imports import postpone_patterns
+
+# A command uses few of the patterns of the modules that it imports.
+with postpone_patterns():
+    import argparse
+
+    from genplug.capture.errors import RootError
+    from genplug.cli.output import HelpFormatter, escape_output, ignore_closed_readers, print_message
 
 COMMANDS = {
     "run": "run the agent of this node, as the DaemonSet does",
@@ -40,7 +45,7 @@ failed, 78 invalid configuration
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     ignore_closed_readers()
-    with escape_output():
+    with escape_output(), postpone_patterns():
         return _run(arguments)
 
 

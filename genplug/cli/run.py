@@ -226,6 +226,8 @@ def import_serving() -> ModuleType:
     The agent has no TLS connections, and ssl takes 1.2 MiB of memory and 6 ms of the start.
     """
     with hide_modules("ssl"), hide_openssl_digests(), postpone_patterns():
+        # First, because it imports msgspec without the modules that msgspec does not need.
+        importlib.import_module("genplug.config")
         return importlib.import_module("genplug.cli.serving")
 
 

@@ -270,9 +270,10 @@ class NodeIndex(Struct, frozen=True):
     by_major: Mapping[int, tuple[tuple[range, DeniedNode], ...]]
     by_subsystem: Mapping[str, DeniedNode]
     by_driver: Mapping[str, DeniedNode]
-    named: tuple[tuple[re.Pattern[str], DeniedNode], ...]
-    any_name: re.Pattern[str]
-    """Matches what one of the names matches: a fast path, because most nodes match none."""
+    named: tuple[tuple[str, DeniedNode], ...]
+    """Regular expressions of names."""
+    names: str
+    """A regular expression that matches what one of the names matches: a fast path, because most nodes match none."""
 
     @classmethod
     def build(cls, entries: tuple[DeniedNode, ...]) -> "NodeIndex":
@@ -282,8 +283,8 @@ class NodeIndex(Struct, frozen=True):
             {major: tuple(_numbers_of(entries, major)) for major in majors},
             {name: entry for entry in entries for name in entry.subsystems},
             {name: entry for entry in entries for name in entry.drivers},
-            tuple((re.compile(rf"(?:{entry.names})\Z"), entry) for entry in entries if entry.names),
-            re.compile(rf"(?:{'|'.join(entry.names for entry in entries if entry.names)})\Z"),
+            tuple((entry.names, entry) for entry in entries if entry.names),
+            "|".join(entry.names for entry in entries if entry.names),
         )
 
     def find_by_numbers(self, major: int, minor: int) -> DeniedNode | None:
@@ -295,9 +296,9 @@ class NodeIndex(Struct, frozen=True):
 
     def find_by_name(self, name: str) -> DeniedNode | None:
         """Return the entry of the name of a node under /dev."""
-        if self.any_name.match(name) is None:
+        if re.fullmatch(self.names, name) is None:
             return None
-        return next((entry for names, entry in self.named if names.match(name)), None)
+        return next((entry for names, entry in self.named if re.fullmatch(names, name)), None)
 
 
 def _numbers_of(entries: tuple[DeniedNode, ...], major: int) -> Iterator[tuple[range, DeniedNode]]:

@@ -32,7 +32,7 @@ _TABLES = (_EXPOSES_HOST, _ACCESSES_STORAGE)
 _LISTED_MAJORS = frozenset({_USB_MAJOR, *_EXPOSES_HOST.by_major, *_ACCESSES_STORAGE.by_major})
 _LISTED_SUBSYSTEMS = frozenset({"tty", *_EXPOSES_HOST.by_subsystem, *_ACCESSES_STORAGE.by_subsystem})
 _LISTED_DRIVERS = frozenset({*_EXPOSES_HOST.by_driver, *_ACCESSES_STORAGE.by_driver})
-_LISTED_NAMES = re.compile("|".join(table.any_name.pattern for table in _TABLES))
+_LISTED_NAMES = re.compile("|".join(table.names for table in _TABLES))
 _MASS_STORAGE = "08"
 """``bInterfaceClass`` of USB mass storage (USB-IF, Defined Class Codes)."""
 
@@ -76,7 +76,7 @@ def _may_be_listed(info: PathInfo, identity: "_Identity | None") -> bool:
     """Return whether a table can have an entry for a device: a fast path, because most devices have none."""
     if identity is None or info.major in _LISTED_MAJORS or identity.subsystem in _LISTED_SUBSYSTEMS:
         return True
-    return identity.driver in _LISTED_DRIVERS or any(map(_LISTED_NAMES.match, identity.names))
+    return identity.driver in _LISTED_DRIVERS or any(map(_LISTED_NAMES.fullmatch, identity.names))
 
 
 class _Identity(Struct, frozen=True):

@@ -29,7 +29,7 @@ def natural_sort_key(text: str) -> tuple[str, str]:
 
 
 def _pad(found: re.Match[str]) -> str:
-    if found.re is _NUMBER or found["address"] is None:
+    if found.lastgroup is None:
         return found[0].zfill(_MAX_DIGITS)
     # The parts behind the domain have a fixed width, and the digits come before the letters in ASCII.
     return (found["domain"].zfill(_MAX_DIGITS) + found["rest"]).lower()

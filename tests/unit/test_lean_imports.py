@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,9 +72,23 @@ def test_metrics_are_rendered_without_servers_and_tls() -> None:
     assert done.stdout.splitlines() == ["x_total 1.0", "x_total 1.0", "set()"]
 
 
+_PATTERNS = """\
+pattern, invalid = re.compile("(a)b", re.IGNORECASE), re.compile("(")
+class Example:
+    pattern = re.compile("a")
+"""
+"""The body of a module."""
+
+
+def _namespace() -> dict[str, Any]:
+    return {"re": re}
+
+
 def test_postponed_pattern_is_compiled_at_its_first_use() -> None:
     with postpone_patterns():
-        pattern, invalid = re.compile("(a)b", re.IGNORECASE), re.compile("(")
+        exec(_PATTERNS, namespace := _namespace())
+    pattern, invalid = namespace["pattern"], namespace["invalid"]
+    assert type(namespace["Example"].pattern) is type(pattern) is not re.Pattern
     assert type(re.compile("c")) is re.Pattern
     assert (found := pattern.match("ABC")) is not None
     assert found[1] == "A"
@@ -83,10 +98,42 @@ def test_postponed_pattern_is_compiled_at_its_first_use() -> None:
         invalid.match("")
 
 
-def test_pattern_of_genplug_is_not_postponed() -> None:
+def test_pattern_that_a_function_compiles_is_not_postponed() -> None:
+    def compile_pattern(text: str) -> object:
+        return re.compile(text)
+
     with postpone_patterns():
-        exec("pattern = re.compile('a')", namespace := {"re": re, "__name__": "genplug.example"})
-    assert type(namespace["pattern"]) is re.Pattern
+        assert type(compile_pattern("a")) is re.Pattern
+        with pytest.raises(re.error, match="unterminated subpattern"):
+            compile_pattern("(")
+
+
+def test_patterns_are_postponed_after_an_inner_context() -> None:
+    with postpone_patterns():
+        with postpone_patterns():
+            pass
+        exec(_PATTERNS, namespace := _namespace())
+    assert type(namespace["pattern"]) is not re.Pattern
+
+
+def test_paths_are_imported_without_modules_for_uris() -> None:
+    script = (
+        "import sys; from genplug.cli.options import Path; print({'ipaddress', 'urllib.parse'} & set(sys.modules))\n"
+        "from urllib.parse import quote; print(Path('/a') / quote(' '))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["set()", "/a/%20"]
+
+
+def test_messages_of_the_kubelet_are_imported_without_their_implementation_in_python() -> None:
+    script = (
+        "import sys; from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb\n"
+        "print('google.protobuf.text_format' in sys.modules, repr(str(pb.Empty())), pb.Device(ID='a').ID)\n"
+        "from google.protobuf import text_format\n"
+        "print(text_format.MessageToString(pb.Device(ID='a')), end='')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False '' a", 'ID: "a"']
 
 
 def test_digests_without_openssl_are_the_same() -> None:
