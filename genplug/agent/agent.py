@@ -202,6 +202,8 @@ class Agent:
         # Allocate checks the device nodes again: a refusal can be due to a change without an event.
         if entry.event is Event.ALLOCATION_REFUSED:
             self._scanner.request_rescan()
+        elif entry.event is Event.ALLOCATED:
+            self._usage.expire()
 
     def _create_audit_recorder(self, host: Host, paths: HungPaths) -> "AuditRecorder | None":
         if self.settings.audit_dir is None:

@@ -1,5 +1,6 @@
 """Reads for the status which containers use which devices, when a client requests the status."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,13 +23,24 @@ class DeviceUsage:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._uses: dict[str, tuple[DeviceUse, ...]] | None = None
-        self._read_at = float("-inf")
+        self._requested_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    def expire(self) -> None:
+        """Do not use the last response again: devices have been allocated since."""
+        self._requested_at = float("-inf")
 
     async def refresh(self) -> None:
-        """Read the use of devices again, unless it was read a moment ago; without a response, it is not known."""
-        if time.monotonic() - self._read_at < MAX_AGE_SECONDS:
-            return
-        self._read_at = time.monotonic()
+        """Read the use of devices again, unless it was read a moment ago; without a response, it is not known.
+
+        Calls at the same time share a response.
+        """
+        async with self._lock:
+            if time.monotonic() - self._requested_at >= MAX_AGE_SECONDS:
+                await self._read()
+
+    async def _read(self) -> None:
+        self._requested_at = time.monotonic()
         try:
             uses = await list_device_uses(self._socket, DEADLINE_SECONDS)
         except CallError:

@@ -290,6 +290,18 @@ async def test_device_belongs_to_a_single_resource_and_is_counted_once(node: Fak
     assert metrics['genplug_devices_free{resource="example.com/x"}'] == 0
 
 
+async def test_allocation_is_in_use_at_once_although_the_use_was_read_a_moment_ago(node: FakeNode) -> None:
+    plug_devices(node, "x0", "x1")
+    async with node.run_agent(X_CONFIG, listen=("127.0.0.1", 0)) as agent:
+        entries = record_events(agent)
+        await node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        for count in range(2):
+            assert (await read_metrics(agent))['genplug_devices_in_use{resource="example.com/x"}'] == count
+            await node.kubelet.admit(X, pod=f"pod-{count}")
+            await next_event(entries, Event.ALLOCATED)
+        assert (await read_metrics(agent))['genplug_devices_in_use{resource="example.com/x"}'] == 2
+
+
 async def test_values_of_several_devices_are_listed_in_the_order_of_the_devices(node: FakeNode) -> None:
     """Three DAX devices of 2, 1 and 2 GiB: each size is at the position of its path."""
     sizes = {"dax0.0": 2 << 30, "dax1.0": 1 << 30, "dax10.0": 2 << 30}

@@ -340,12 +340,15 @@ async def test_token_pool_is_unhealthy_when_all_devices_are_unhealthy(node: Fake
 async def test_returned_device_is_judged_as_a_new_device(node: FakeNode) -> None:
     plug_with_state(node, "x0", "x1")
     health = "periodSeconds: 0.1, failureThreshold: 1, successThreshold: 1000"
-    async with node.run_agent(build_probe_config(STATE_PROBE, health=health)):
+    async with node.run_agent(build_probe_config(STATE_PROBE, health=health)) as agent:
         node.write("/sys/x1/state", "dead")
         await node.kubelet.wait_for_list(X, healthy={"x0"}, unhealthy={"x1"})
+        entries = record_events(agent)
         node.unplug("/dev/x0")
         node.unplug("/dev/x1")
         await node.kubelet.wait_for_list(X, unhealthy={"x0", "x1"})
+        # x1 was unhealthy before too, so the list does not show whether the agent has noticed that it is gone.
+        await next_event(entries, Event.DEVICE_UNHEALTHY, "x1 is gone")
         node.write("/sys/x0/state", "dead")
         node.write("/sys/x1/state", "ok")
         plug_devices(node, "x0", "x1")
