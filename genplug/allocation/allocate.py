@@ -32,7 +32,7 @@ from genplug.spec.container_text import ContainerText, VariableSpec, duplicate_n
 from genplug.spec.model import MountSpec, Resource
 from genplug.spec.names import SLICE
 from genplug.spec.policy import Policy
-from genplug.spec.template import RenderError, Values, combine_values, list_members, merge_values
+from genplug.spec.template import LayeredValues, RenderError, Values, combine_values, list_members, merge_values
 
 
 class PathLookup(Protocol):
@@ -171,7 +171,7 @@ def _values_of(offer: ResourceOffer, ids: Sequence[str], devices: Sequence[Devic
     for device in devices:
         first, *others = list_members(with_resource(device.attributes, offer.resource.name))
         numbers = tuple(map(str, sorted(slices.get(device.id, ()))))
-        found.append(merge_values(({**first, SLICE: numbers} if numbers else first, *others)))
+        found.append(merge_values((LayeredValues(first, {SLICE: numbers}) if numbers else first, *others)))
     return tuple(found)
 
 

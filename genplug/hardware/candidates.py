@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from genplug.hardware.attributes.custom import AttributeLimitError
 from genplug.hardware.attributes.lazy import LazyAttributes, has_only_path_attributes
-from genplug.hardware.candidate_attributes import path_attributes
+from genplug.hardware.candidate_attributes import PathAttributes
 from genplug.hardware.candidate_budget import CandidateBudget
 from genplug.hardware.dependencies import ChangeSet, Dependencies
 from genplug.hardware.file_tree import split_path
@@ -271,7 +271,7 @@ def examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
     if info is None or reason:
         return Candidate(path, info, {}, number, found_by, reason, links)
     if not source.where and has_only_path_attributes(info, source, host, names):
-        return Candidate(path, info, path_attributes(path, info), number, found_by, "", links)
+        return Candidate(path, info, PathAttributes(path, info), number, found_by, "", links)
     lazy = LazyAttributes(path, info, source, host, policy)
     attributes: Values = {}
     try:

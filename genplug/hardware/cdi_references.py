@@ -7,7 +7,7 @@ from genplug.hardware.cdi_files import CdiDevices
 from genplug.hardware.rendered_values import with_resource
 from genplug.spec.model import Resource
 from genplug.spec.names import SLICE, cdi_device_error
-from genplug.spec.template import RenderError, Values, distinct_values, list_members, merge_values
+from genplug.spec.template import LayeredValues, RenderError, Values, distinct_values, list_members, merge_values
 
 
 def cdi_faults(resource: Resource, name: str, attributes: Values, slices: int, cdi_devices: CdiDevices) -> list[str]:
@@ -39,4 +39,4 @@ def _values_of_slices(attributes: Values, slices: int) -> Iterator[Values]:
     index = distinct_values(attributes).get("index", ())
     first = int(index[0]) * slices if len(index) == 1 else 0
     member, *others = list_members(attributes)
-    return (merge_values(({**member, SLICE: (str(first + number),)}, *others)) for number in range(slices))
+    return (merge_values((LayeredValues(member, {SLICE: (str(first + number),)}), *others)) for number in range(slices))

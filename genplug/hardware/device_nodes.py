@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from genplug.hardware.candidate_attributes import path_attributes
+from genplug.hardware.candidate_attributes import PathAttributes
 from genplug.hardware.candidates import NOT_UTF8
 from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.host import Host, is_utf8, printable
@@ -13,7 +13,7 @@ from genplug.spec.globs import Glob, GlobError, escape_glob
 from genplug.spec.limits import MAX_NODES_PER_DEVICE
 from genplug.spec.model import NodeSpec
 from genplug.spec.policy import Policy
-from genplug.spec.template import MissingAttributeError, RenderError, Values, combine_values
+from genplug.spec.template import LayeredValues, MissingAttributeError, RenderError, Values, combine_values
 
 DEFAULT_PERMISSIONS = "rw"
 
@@ -148,7 +148,7 @@ def _node(  # noqa: PLR0913, PLR0917 - a node and where it is looked up
     is_optional = spec.optional or spec.path.has_glob
     container_path = path
     if spec.container_path is not None:
-        container_path = spec.container_path.render({**attributes, **path_attributes(path, info)})
+        container_path = spec.container_path.render(LayeredValues(attributes, PathAttributes(path, info)))
     if error := node_target_error(container_path, info.resolved):
         return f"the container path '{printable(container_path)}' of {path} {error} ({spec.location})"
     return DeviceNode(path, normalize_container_path(container_path), spec.permissions, info, is_optional, spec.access)

@@ -76,7 +76,7 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
         groups, ungrouped = _group_candidates(source, own)
         left_out += (_outcome_left_out(resource, source, candidate, why) for candidate, why in ungrouped)
         for group in sorted(groups, key=lambda group: natural_sort_key(group.key)):
-            paths = _list_paths(group.candidates)
+            paths = tuple([candidate.path for candidate in group.candidates])
             try:
                 device = unchanged[paths] if unchanged and paths in unchanged else builder.build(source, group, paths)
             except HangError as error:
@@ -103,13 +103,6 @@ def build_devices(  # noqa: PLR0913, PLR0917 - the last three come from an earli
             left_out += (_outcome_left_out(resource, source, candidate, duplicate) for candidate in group.candidates)
     host.end_access()
     return BuiltDevices(tuple(devices.values()), tuple(left_out), builder.extra_dependencies, tuple(stalls))
-
-
-def _list_paths(candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Return the paths of the candidates of a device; that of one candidate is the value of its attribute."""
-    if len(candidates) == 1 and (value := candidates[0].attributes.get("path")) == (candidates[0].path,):
-        return value
-    return tuple([candidate.path for candidate in candidates])
 
 
 def build_device(resource: Resource, candidate: Candidate, host: Host, extra: Dependencies) -> Device | None:
@@ -165,9 +158,6 @@ def _group_candidates(
         if source.id is None:
             is_node_name = source.group_by is None and not source.nodes and key.startswith("/dev/")
             name = key.removeprefix("/dev/") if source.group_by is None else key
-            if (names := grouped[0].attributes.get("name")) == (name,):
-                # The same text: a device keeps it as its key, its ID and a value.
-                name = names[0]
             keyed.append(_Group(name, is_node_name and grouped[0].is_node, grouped))
             continue
         try:

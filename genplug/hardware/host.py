@@ -300,10 +300,11 @@ class Host(Struct, frozen=True):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.FILE)
         is_in_dev = status.st_dev == self._dev_file_system
         if kind is Kind.CHAR or kind is Kind.BLOCK:
-            return PathInfo(resolved, kind, os.major(status.st_rdev), os.minor(status.st_rdev), is_in_dev)
+            numbers = (kind, os.major(status.st_rdev), os.minor(status.st_rdev))
+            return PathInfo(resolved, numbers, is_in_dev)
         if kind is Kind.FILE and self.stand_ins:
             return self._stand_in(resolved, is_in_dev=is_in_dev)
-        return PathInfo(resolved, kind)
+        return PathInfo.of(resolved, kind)
 
     def _stand_in(self, resolved: str, *, is_in_dev: bool = False) -> PathInfo:
         try:
@@ -311,9 +312,9 @@ class Host(Struct, frozen=True):
         except OSError:
             found = None
         if found is None:
-            return PathInfo(resolved, Kind.FILE)
+            return PathInfo.of(resolved, Kind.FILE)
         kind, major, minor = found.groups()
-        return PathInfo(resolved, Kind(kind.decode()), int(major), int(minor), is_in_dev)
+        return PathInfo(resolved, (Kind(kind.decode()), int(major), int(minor)), is_in_dev)
 
 
 def is_utf8(path: str) -> bool:

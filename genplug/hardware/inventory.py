@@ -45,7 +45,9 @@ KIND_NAMES = {
 """File types in messages."""
 
 
-Identity: TypeAlias = tuple[Kind, int, int] | str
+NodeNumbers: TypeAlias = tuple[Kind, int, int]
+"""The identity of a device node in the kernel: kind, major and minor number."""
+Identity: TypeAlias = NodeNumbers | str
 """The identity of a path: kind and numbers of a device node, else the path without symlinks."""
 
 
@@ -53,29 +55,44 @@ Identity: TypeAlias = tuple[Kind, int, int] | str
 class PathInfo(Struct, frozen=True, gc=False):
     """The result of a stat of a path.
 
-    ``resolved`` is the host path with all symlinks resolved. ``major`` and ``minor`` are 0 unless it is a device node.
+    ``resolved`` is the host path with all symlinks resolved. ``numbers`` is the file type with the major and minor
+    number, which are 0 unless it is a device node.
     """
 
     resolved: str
-    kind: Kind
-    major: int = 0
-    minor: int = 0
+    numbers: NodeNumbers
     is_in_dev: bool = False
     """Whether the path is in the file system of ``/dev``, which always responds."""
+
+    @classmethod
+    def of(cls, resolved: str, kind: Kind, major: int = 0, minor: int = 0, *, is_in_dev: bool = False) -> "PathInfo":
+        """Return what is at a path; ``major`` and ``minor`` are the numbers of a device node."""
+        return cls(resolved, (kind, major, minor), is_in_dev)
+
+    @property
+    def kind(self) -> Kind:
+        """The file type."""
+        return self.numbers[0]
+
+    @property
+    def major(self) -> int:
+        """The major number of a device node, else 0."""
+        return self.numbers[1]
+
+    @property
+    def minor(self) -> int:
+        """The minor number of a device node, else 0."""
+        return self.numbers[2]
 
     @property
     def is_device(self) -> bool:
         """Whether it is a character or block device node."""
-        return self.kind is Kind.CHAR or self.kind is Kind.BLOCK
+        kind = self.numbers[0]
+        return kind is Kind.CHAR or kind is Kind.BLOCK
 
     def describe_numbers(self) -> str:
         """Return kind and numbers of a device node: ``char 195:0``."""
         return f"{self.kind} {self.major}:{self.minor}"
-
-    @property
-    def numbers(self) -> tuple[Kind, int, int]:
-        """The identity of a device node in the kernel: kind, major and minor number."""
-        return (self.kind, self.major, self.minor)
 
     @property
     def identity(self) -> Identity:

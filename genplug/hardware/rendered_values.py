@@ -24,6 +24,7 @@ from genplug.spec.model import AllocateSpec, MountSpec, Resource
 from genplug.spec.names import RESOURCE, SLICE
 from genplug.spec.policy import Policy
 from genplug.spec.template import (
+    LayeredValues,
     MergedValues,
     MissingAttributeError,
     RenderError,
@@ -84,13 +85,13 @@ def has_plain_values(attributes: Values, names: Iterable[str]) -> bool:
 
 def with_resource(values: Values, name: str) -> Values:
     """Return the values of a device, and the name of the resource that a container requests."""
-    members = tuple({**member, RESOURCE: (name,)} for member in list_members(values))
+    members = tuple(LayeredValues(member, {RESOURCE: (name,)}) for member in list_members(values))
     return members[0] if len(members) == 1 else MergedValues(members)
 
 
 def _with_slice(attributes: Values) -> Values:
     first, *others = list_members(attributes)
-    members = ({SLICE: ("0",), **first}, *others)
+    members = (LayeredValues({SLICE: ("0",)}, first), *others)
     return members[0] if len(members) == 1 else MergedValues(members)
 
 

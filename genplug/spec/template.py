@@ -105,6 +105,46 @@ class MergedValues(Mapping[str, tuple[str, ...]]):
         return sum(1 for _ in self)
 
 
+class SingleValues(Mapping[str, tuple[str, ...]]):
+    """The attribute values of one member, with one value for each attribute."""
+
+    __slots__ = ()
+
+
+class LayeredValues(Mapping[str, tuple[str, ...]]):
+    """The attribute values of ``upper``, and those of ``lower`` for the names that ``upper`` does not have.
+
+    No value is copied: most values of a device are never read.
+    """
+
+    __slots__ = ("lower", "upper")
+
+    def __init__(self, lower: Values, upper: Values) -> None:
+        self.lower = lower
+        self.upper = upper
+
+    def __repr__(self) -> str:
+        return f"LayeredValues({self.lower!r}, {self.upper!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is LayeredValues and (self.lower, self.upper) == (other.lower, other.upper):
+            return True
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        values = self.upper.get(name)
+        return self.lower[name] if values is None else values
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.lower
+        yield from (name for name in self.upper if name not in self.lower)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 def merge_values(parts: Iterable[Values]) -> Values:
     """Return the merged values of several candidates or devices, in their order."""
     members = tuple(member for part in parts for member in list_members(part))
@@ -117,12 +157,20 @@ def list_members(values: Values) -> tuple[Values, ...]:
     return values.members if type(values) is MergedValues else (values,)
 
 
+def _is_distinct(values: Values) -> bool:
+    if isinstance(values, SingleValues):
+        return True
+    if type(values) is LayeredValues:
+        return _is_distinct(values.lower) and _is_distinct(values.upper)
+    return type(values) is not MergedValues and max(map(len, values.values()), default=0) <= 1
+
+
 def distinct_values(values: Values) -> Values:
     """Return values in natural order and without repeats, for texts that identify a device.
 
     Such a text must not depend on how many members have a value, or on the order of files.
     """
-    if not isinstance(values, MergedValues) and max(map(len, values.values()), default=0) <= 1:
+    if _is_distinct(values):
         return values
     return {name: tuple(sorted(set(texts), key=natural_sort_key)) for name, texts in values.items()}
 
@@ -257,7 +305,7 @@ class Reference(Struct, frozen=True):
             MissingAttributeError: the attribute has no value and the reference has no default.
             RenderLimitError: the text would be too long.
         """
-        if not self.filters and not isinstance(values, MergedValues) and (texts := values.get(self.name)):
+        if not self.filters and type(values) is not MergedValues and (texts := values.get(self.name)):
             # Most references of most devices.
             return join_texts(",", texts)
         members = list_members(values)

@@ -2,7 +2,7 @@
 
 from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.allocation.resource_state import ResourceState
-from genplug.hardware.candidate_attributes import path_attributes
+from genplug.hardware.candidate_attributes import PathAttributes
 from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo
 from genplug.health.verdict import DeviceHealth, Verdict
 from genplug.spec.container_text import ContainerText
@@ -24,12 +24,12 @@ class DeviceTree(NodeTree):
         if not self.host.exists(path):
             self.plug(path)
         info = self.host.stat(path)
-        return DeviceNode(path, container_path or path, permissions, info or PathInfo(path, Kind.CHAR))
+        return DeviceNode(path, container_path or path, permissions, info or PathInfo.of(path, Kind.CHAR))
 
     def make_device(self, key: str, *nodes: DeviceNode, companions: tuple[DeviceNode, ...] = ()) -> Device:
         """Return a device; its default node is ``/dev/KEY``."""
         nodes = nodes or (self.make_node(f"/dev/{key}"),)
-        attributes = merge_values([path_attributes(node.path, node.info) for node in nodes])
+        attributes = merge_values([PathAttributes(node.path, node.info) for node in nodes])
         candidates = tuple(node.path for node in nodes)
         return Device(key, key, NAME, LOCATION, candidates, nodes, companions, attributes)
 

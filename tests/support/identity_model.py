@@ -286,7 +286,8 @@ class Node(Struct):
         self, name: str, key: str, minors: dict[str, int], identities: tuple[str, ...] = ()
     ) -> tuple[Device, frozenset[Thing]]:
         nodes = tuple(
-            DeviceNode(path, path, "rw", PathInfo(path, Kind.BLOCK, 8, minor)) for path, minor in sorted(minors.items())
+            DeviceNode(path, path, "rw", PathInfo.of(path, Kind.BLOCK, 8, minor))
+            for path, minor in sorted(minors.items())
         )
         device = Device(
             id=device_id(name, key, is_node_name=key in {path.removeprefix("/dev/") for path in minors}),

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from genplug.hardware.attributes import ATTRIBUTES
 from genplug.hardware.attributes.custom import read_custom_attribute
 from genplug.hardware.attributes.sysfs_device import VFIO, AttributeValue, SysfsDevice
-from genplug.hardware.candidate_attributes import path_attributes
+from genplug.hardware.candidate_attributes import PathAttributes
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Kind, PathInfo
 from genplug.spec.model import Source
 from genplug.spec.names import CANDIDATE_ATTRIBUTES, ENVIRONMENT_PREFIX, FILE_PREFIX, NODE_NAME
 from genplug.spec.policy import Policy
-from genplug.spec.template import RenderError, Template, Values
+from genplug.spec.template import LayeredValues, RenderError, Template, Values
 
 _ATTRIBUTES_OF_NODES = frozenset({*ATTRIBUTES, *CANDIDATE_ATTRIBUTES})
 """The attributes that a device node has by its path, or by its directory in /sys."""
@@ -45,7 +45,7 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
         self._refused_reads: list[str] = []
         self._directory_refusal = ""
         self._custom = {custom.name: custom for custom in source.attributes}
-        self._of_path = path_attributes(path, info)
+        self._of_path = PathAttributes(path, info)
         self._read_values: dict[str, AttributeValue | None] = {}
         self._device: SysfsDevice | None = None
 
@@ -83,7 +83,7 @@ class LazyAttributes(Mapping[str, tuple[str, ...]]):
             if name not in self._of_path:
                 self.value(name)
         read = {name: value.values for name, value in self._read_values.items() if value is not None}
-        return {**self._of_path, **read} if read else self._of_path
+        return LayeredValues(self._of_path, read) if read else self._of_path
 
     def _read(self, name: str) -> AttributeValue | None:
         if name in self._custom:

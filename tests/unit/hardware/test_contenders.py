@@ -19,7 +19,7 @@ X, Y = Resource("a.example/x", LOCATION, ()), Resource("b.example/y", LOCATION, 
 
 def build_device(number: int, minor: int, resource: str = X.name) -> Device:
     path = f"/dev/x{number}"
-    node = DeviceNode(path, path, "rw", PathInfo(path, Kind.CHAR, 240, minor))
+    node = DeviceNode(path, path, "rw", PathInfo.of(path, Kind.CHAR, 240, minor))
     return Device(
         f"x{number}", f"x{number}", resource, LOCATION, (path,), (node,), (), {}, identities=(node.info.numbers,)
     )

@@ -137,7 +137,7 @@ NO_SYSFS = Host(Path("/nonexistent"))
 
 
 def char_info(path: str, numbers: tuple[int, int]) -> PathInfo:
-    return PathInfo(path, Kind.CHAR, *numbers)
+    return PathInfo.of(path, Kind.CHAR, *numbers)
 
 
 def read_device_numbers() -> Iterator[tuple[str, str, str]]:
@@ -166,7 +166,7 @@ def test_node_that_controls_the_host_is_denied_under_any_policy(path: str, numbe
 
 @pytest.mark.parametrize(("path", "numbers"), BLOCK.items(), ids=BLOCK)
 def test_block_device_is_denied_unless_the_policy_allows_it(path: str, numbers: tuple[int, int]) -> None:
-    info = PathInfo(path, Kind.BLOCK, *numbers)
+    info = PathInfo.of(path, Kind.BLOCK, *numbers)
     reason = f"refused by 'devices.block' of the default policy: block {numbers[0]}:{numbers[1]} is a block device"
     assert denied_node_error(info, DEFAULT_POLICY, NO_SYSFS).startswith(reason)
     assert not denied_node_error(info, PERMISSIVE_POLICY, NO_SYSFS)

@@ -27,19 +27,19 @@ def list_directories(tree: NodeTree, pattern: str) -> set[str]:
 def test_stand_in_has_the_kind_and_numbers_of_its_text(tree: NodeTree) -> None:
     tree.write("/dev/a", "char 195:3\n")
     tree.write("/dev/b", "block 7:0")
-    assert tree.host.stat("/dev/a") == PathInfo("/dev/a", Kind.CHAR, 195, 3)
-    assert tree.host.stat("/dev/b") == PathInfo("/dev/b", Kind.BLOCK, 7, 0)
+    assert tree.host.stat("/dev/a") == PathInfo.of("/dev/a", Kind.CHAR, 195, 3)
+    assert tree.host.stat("/dev/b") == PathInfo.of("/dev/b", Kind.BLOCK, 7, 0)
 
 
 @pytest.mark.parametrize("text", ["", "char", "char 1", "char 1:2:3", "fifo 1:2", "char 1:2 and more" * 20, "\0"])
 def test_file_with_other_text_is_a_regular_file(tree: NodeTree, text: str) -> None:
     tree.write("/dev/a", text)
-    assert tree.host.stat("/dev/a") == PathInfo("/dev/a", Kind.FILE)
+    assert tree.host.stat("/dev/a") == PathInfo.of("/dev/a", Kind.FILE)
 
 
 def test_stand_in_without_the_marker_is_a_regular_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("char 1:3")
-    assert Host.at(tmp_path).stat("/a") == PathInfo("/a", Kind.FILE)
+    assert Host.at(tmp_path).stat("/a") == PathInfo.of("/a", Kind.FILE)
 
 
 def test_stand_ins_are_disabled_under_the_real_root(tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_stat_returns_the_numbers_of_a_real_node(tmp_path: Path) -> None:
     os.mknod(tmp_path / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     os.mknod(tmp_path / "disk", stat.S_IFBLK | 0o600, os.makedev(259, 70000))
     host = Host.at(tmp_path)
-    assert host.stat("/null") == PathInfo("/null", Kind.CHAR, 1, 3)
-    assert host.stat("/disk") == PathInfo("/disk", Kind.BLOCK, 259, 70000)
+    assert host.stat("/null") == PathInfo.of("/null", Kind.CHAR, 1, 3)
+    assert host.stat("/disk") == PathInfo.of("/disk", Kind.BLOCK, 259, 70000)
 
 
 def test_null_device_is_found_under_the_real_root() -> None:
     host = Host()
-    assert host.stat("/dev/null") == PathInfo("/dev/null", Kind.CHAR, 1, 3)
+    assert host.stat("/dev/null") == PathInfo.of("/dev/null", Kind.CHAR, 1, 3)
     assert host.process_path("/dev/null") == Path("/dev/null")
     assert host.glob(Glob.parse("/dev/nul[l]")).paths == ("/dev/null",)
 
@@ -86,7 +86,7 @@ def test_symlink_is_resolved_under_the_root(tree: NodeTree) -> None:
     tree.link("/dev/serial/climbing", "../../../../../../dev/ttyUSB0")
     tree.link("/dev/twice", "serial/by-id/relative")
     tree.link("/serial", "/dev/serial")
-    expected = PathInfo("/dev/ttyUSB0", Kind.CHAR, 188, 0)
+    expected = PathInfo.of("/dev/ttyUSB0", Kind.CHAR, 188, 0)
     for path in ("/dev/absolute", "/dev/serial/by-id/relative", "/dev/serial/climbing", "/dev/twice"):
         assert tree.host.stat(path) == expected, path
     assert tree.host.stat("/serial/by-id/relative") == expected

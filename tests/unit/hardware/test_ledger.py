@@ -38,7 +38,7 @@ FIRST, SECOND = Owner(X, "x0"), Owner(X, "x1")
 def build_device(*minors: int, identities: tuple[Identity, ...] = (), candidates: tuple[str, ...] = ()) -> Device:
     """Return a device with nodes of these minor numbers."""
     nodes = tuple(
-        DeviceNode(f"/dev/x{minor}", f"/dev/x{minor}", "rw", PathInfo(f"/dev/x{minor}", Kind.CHAR, 240, minor))
+        DeviceNode(f"/dev/x{minor}", f"/dev/x{minor}", "rw", PathInfo.of(f"/dev/x{minor}", Kind.CHAR, 240, minor))
         for minor in minors
     )
     return Device("x0", "x0", X, LOCATION, candidates, nodes, (), {}, identities=identities)

@@ -45,7 +45,7 @@ def apply(probes: DeviceProbes, instance: ProbeInstance, result: Result, now: fl
 
 
 def device_node(minor: int) -> DeviceNode:
-    return DeviceNode(f"/dev/x{minor}", f"/dev/x{minor}", "rw", PathInfo(f"/dev/x{minor}", Kind.CHAR, 240, minor))
+    return DeviceNode(f"/dev/x{minor}", f"/dev/x{minor}", "rw", PathInfo.of(f"/dev/x{minor}", Kind.CHAR, 240, minor))
 
 
 def states(probes: DeviceProbes) -> Mapping[str, str]:

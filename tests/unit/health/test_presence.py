@@ -38,7 +38,7 @@ KEEP = {X: 60.0, Y: 60.0}
 def node(path: str, minor: int | None = None) -> DeviceNode:
     """Return a node; nodes of different paths have different numbers."""
     number = zlib.crc32(path.encode()) % 2**20 if minor is None else minor
-    return DeviceNode(path, path, "rw", PathInfo(path, Kind.CHAR, 240, number))
+    return DeviceNode(path, path, "rw", PathInfo.of(path, Kind.CHAR, 240, number))
 
 
 def device(name: str, *paths: str, resource: str = X, faults: tuple[str, ...] = ()) -> Device:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genplug.spec.template import (
+    LayeredValues,
     MissingAttributeError,
     RenderLimitError,
     Template,
@@ -269,6 +270,25 @@ def test_distinct_values_are_in_natural_order_without_repeats() -> None:
     # No copy of the values of most candidates.
     single = {"a": ("1",), "b": ()}
     assert distinct_values(single) is single
+
+
+def test_layered_values_are_those_of_the_upper_layer_first() -> None:
+    lower, upper = {"a": ("1",), "b": ("2",)}, {"b": ("3",), "c": ("4",)}
+    values = LayeredValues(lower, upper)
+    assert list(values.items()) == [("a", ("1",)), ("b", ("3",)), ("c", ("4",))]
+    assert len(values) == 3
+    assert values == {"a": ("1",), "b": ("3",), "c": ("4",)}
+    assert values == LayeredValues({**lower}, {**upper})
+    assert values == LayeredValues(upper, {**lower, "b": ("3",)})
+    assert values != LayeredValues(lower, {})
+    assert "d" not in values
+
+
+def test_layered_values_are_distinct_if_both_layers_are() -> None:
+    single = LayeredValues({"a": ("1",)}, {"b": ("2",)})
+    assert distinct_values(single) is single
+    assert distinct_values(LayeredValues({"a": ("2", "1")}, {"b": ("2",)})) == {"a": ("1", "2"), "b": ("2",)}
+    assert distinct_values(LayeredValues({"a": ("1",)}, {"b": ("2", "2")})) == {"a": ("1",), "b": ("2",)}
 
 
 def test_render_each_combines_the_values_of_one_member_only() -> None:
