@@ -12,7 +12,7 @@ from genplug.hardware.devices import same_node_reason
 from genplug.hardware.host import printable
 from genplug.hardware.identities import Denial, Loss, assign_things, find_scope
 from genplug.hardware.inventory import CandidateOutcome, Device, DeviceConflict, ResourceScan, leave_out
-from genplug.hardware.ledger import Contender, Ledger, Owner
+from genplug.hardware.ledger import Contender, Ledger, Owner, is_id
 from genplug.hardware.unknown_claims import deny_unknown_claims, find_unknown_claims
 from genplug.spec.diagnostic import Diagnostic, WarningCode
 from genplug.spec.limits import MAX_IDS_PER_HOUR
@@ -123,7 +123,7 @@ def _outcome_reason(denial: Denial) -> str:
     match denial:
         case Denial(Loss.SAME, device=Device() as first):
             return same_node_reason(first)
-        case Denial(Loss.CLAIMED, thing=("id", _)):
+        case Denial(Loss.CLAIMED, thing=str()):
             return f"has the same ID as {other}"
         case Denial(Loss.CLAIMED, device=Device(location=location)):
             return f"claimed by resource {denial.other.resource} at {location}"
@@ -152,7 +152,7 @@ def _build_conflict(denial: Denial, first: Device, second: Contender) -> DeviceC
     elif not denial.is_earlier:
         why = f"{denial.other.resource} has it already"
     left_out = f"device {device.id} of {device.resource} is left out"
-    if denial.thing[0] == "id":
+    if is_id(denial.thing):
         return DeviceConflict(
             ", ".join(device.candidates),
             device.location,
@@ -174,6 +174,6 @@ def _build_conflict(denial: Denial, first: Device, second: Contender) -> DeviceC
 def _describe_thing(denial: Denial, device: Device) -> tuple[str, str]:
     """Return the path of a thing of a device, and the numbers of a device node in parentheses."""
     for node in device.nodes:
-        if denial.thing == ("node", *node.info.numbers):
+        if denial.thing == node.info.numbers:
             return node.path, f" ({node.info.describe_numbers()})"
     return ", ".join(device.candidates), ""

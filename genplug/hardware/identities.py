@@ -38,6 +38,8 @@ from genplug.hardware.ledger import (
     bound_former,
     forget_unused,
     former_things,
+    is_id,
+    is_part,
     rivals_of,
 )
 from genplug.spec.limits import MAX_IDS_PER_HOUR
@@ -137,7 +139,7 @@ def assign_things(ledger: Ledger, scope: Scope, now: float) -> tuple[Ledger, Map
         for thing in device.things:
             for rival in rivals_of(thing):
                 contenders.setdefault(rival, []).append(device)
-            if thing[0] == "part":
+            if is_part(thing):
                 parts.setdefault(thing, []).append(device)
     kept = (ledger.holders[device.owner] for device in relevant if device.owner in ledger.holders)
     holders: dict[Thing, list[Holder]] = {}
@@ -171,7 +173,7 @@ def _find_relevant(changed: Iterable[Holder], index: ContenderIndex) -> list[Con
 
 def _same_things(device: Contender) -> set[Thing]:
     """Return the hardware that a device leads to, a path also as the path of parts."""
-    return {same for thing in device.things if thing[0] != "id" for same in (thing, *rivals_of(thing))}
+    return {same for thing in device.things if not is_id(thing) for same in (thing, *rivals_of(thing))}
 
 
 class _Assignment(Struct, frozen=True):
@@ -272,9 +274,7 @@ class _Assignment(Struct, frozen=True):
             and self._has_predecessor(device)
         )
         generation = previous.generation if previous is not None and is_open else self.ledger.generation
-        overlap, pool = device.resource.overlap, device.is_pool
-        configured = device.resource.configured_name
-        return Holder(device.owner, configured, device.names, things, generation, overlap, pool, former, device)
+        return Holder(device.owner, device.terms, things, generation, former, device)
 
     def _build_assigned(self, scope: Scope, owners: Iterable[Owner], holders: Mapping[Owner, Holder]) -> Assigned:
         """Return what the next assignment has to examine in any case."""
@@ -311,7 +311,7 @@ class _Assignment(Struct, frozen=True):
     def _find_former_parts(self, device: Contender, thing: Thing) -> list[Holder]:
         """Return the absent devices that had a part of the directory of a new device: its numbers may have moved."""
         own = self.ledger.holders.get(device.owner)
-        if thing[0] != "part" or (own is not None and thing in own.things):
+        if not is_part(thing) or (own is not None and thing in own.things):
             return []
         present = {other.owner for other in self.part_owners.get(thing, ())}
         return [
@@ -422,7 +422,7 @@ class _Assignment(Struct, frozen=True):
         holder = self.ledger.holders.get(device.owner)
         if holder is None or holder.is_pool:
             return False
-        had = {thing for thing in (*holder.things, *holder.former) if thing[0] != "id"}
+        had = {thing for thing in (*holder.things, *holder.former) if not is_id(thing)}
         return bool(had) and had.isdisjoint(_same_things(device))
 
     def _find_occupant(self, device: Contender) -> Contender | None:
@@ -434,7 +434,7 @@ class _Assignment(Struct, frozen=True):
             (
                 other
                 for thing in (*holder.things, *holder.former)
-                if thing[0] != "id"
+                if not is_id(thing)
                 for other in self.contenders.get(thing, ())
                 if other.owner != device.owner
             ),
@@ -462,7 +462,7 @@ def _is_same_pool(device: Contender, other: Contender) -> bool:
 
 def _may_follow(device: Contender, holder: Holder, thing: Thing) -> bool:
     """Return whether a device can have what another device has or had: both overlap, or are the same pool."""
-    is_same_resource = device.resource.configured_name == holder.configured
+    is_same_resource = device.resource.configured_name == holder.terms.configured
     if is_same_resource:
         return device.is_pool and holder.is_pool
-    return device.resource.overlap and holder.may_overlap and thing[0] != "id"
+    return device.resource.overlap and holder.terms.may_overlap and not is_id(thing)

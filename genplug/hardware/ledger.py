@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from genplug.hardware.device_ids import device_of_grant
-from genplug.hardware.inventory import Device
+from genplug.hardware.inventory import Device, Kind
 from genplug.hardware.resource_naming import NameHistory
 from genplug.spec.limits import MAX_FORMER_THINGS, MAX_RESOURCES
 from genplug.spec.model import Resource
@@ -21,8 +21,11 @@ from genplug.struct_values import compare_without, hide_in_repr
 if TYPE_CHECKING:
     from genplug.hardware.contenders import Assigned
 
-Thing: TypeAlias = tuple[object, ...]
-"""A device node, a path, a path of which devices have parts, or an ID."""
+Thing: TypeAlias = tuple[object, ...] | str
+"""A device node (its numbers), a path, a path of which devices have parts, or an ID (a string).
+
+Each device keeps its things, and shares the numbers with the stat of its node, and the ID with the device.
+"""
 
 RELEASE_SECONDS = 0.5
 """Seconds from the loss of a thing to the earliest report of the kubelet that counts: the list has to arrive first."""
@@ -83,10 +86,21 @@ NO_USAGE = Usage(float("inf"))
 """No pod uses a device: for commands that do not ask a kubelet."""
 
 
-@lru_cache(maxsize=2 * MAX_RESOURCES)
-def _intern_names(name: str, aliases: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of a resource as the tuple that all of its devices share."""
-    return (name, *aliases)
+class Terms(Struct, frozen=True, gc=False):
+    """What the assignment of hardware has to know of the resource of a device.
+
+    ``configured`` is the name under which the resource is configured, and ``names`` are those under which the device is
+    offered. ``is_pool`` is whether the resource is a pool of tokens, whose devices are given together.
+    """
+
+    configured: str
+    names: tuple[str, ...]
+    may_overlap: bool = False
+    is_pool: bool = False
+
+
+_intern_terms = lru_cache(maxsize=2 * MAX_RESOURCES)(Terms)
+"""Returns the terms that all devices of a resource share."""
 
 
 class Contender(Struct, frozen=True, eq=False, gc=False):
@@ -118,7 +132,13 @@ class Contender(Struct, frozen=True, eq=False, gc=False):
     @property
     def names(self) -> tuple[str, ...]:
         """The names under which the device is offered."""
-        return _intern_names(self.device.resource, self.resource.aliases)
+        return (self.device.resource, *self.resource.aliases)
+
+    @property
+    def terms(self) -> Terms:
+        """The terms that all devices of the resource share."""
+        resource = self.resource
+        return _intern_terms(resource.configured_name, self.names, resource.overlap, self.is_pool)
 
 
 NO_FORMER: Mapping[Thing, float] = MappingProxyType({})
@@ -130,20 +150,26 @@ NO_FORMER: Mapping[Thing, float] = MappingProxyType({})
 class Holder(Struct, frozen=True, gc=False):
     """The things of a device, and ``former``: things that it has lost, with the time of the loss.
 
-    ``generation`` is that of the configuration under which the things were assigned. ``may_overlap`` and ``is_pool``
-    are those of its resource, which is configured under the name ``configured``. ``contender`` is the device as the
+    ``generation`` is that of the configuration under which the things were assigned. ``contender`` is the device as the
     previous scan found it.
     """
 
     owner: Owner
-    configured: str
-    names: tuple[str, ...]
+    terms: Terms
     things: tuple[Thing, ...]
     generation: int
-    may_overlap: bool = False
-    is_pool: bool = False
     former: Mapping[Thing, float] = NO_FORMER
     contender: Contender | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which the device is or was offered."""
+        return self.terms.names
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether its resource is a pool of tokens."""
+        return self.terms.is_pool
 
 
 @compare_without("assigned")
@@ -215,18 +241,18 @@ def things_of(device: Device, resource: Resource) -> tuple[Thing, ...]:
     A device without nodes is the paths of its candidates. A device with nodes is these nodes; other devices can have
     other nodes of the same directory.
     """
-    things: list[Thing] = [("node", *node.info.numbers) for node in device.nodes]
+    things: list[Thing] = [node.info.numbers for node in device.nodes]
     if not device.nodes:
         things += (("path", identity) for identity in device.identities or device.candidates)
     else:
         for identity in device.identities:
             if isinstance(identity, str):
                 things.append(("part", identity))
-            elif ("node", *identity) not in things:
+            elif identity not in things:
                 # A link to the same candidate is not another device, even if its name gives it other nodes.
                 things.append(("candidate", resource.configured_name, *identity))
     if resource.tokens is None:
-        things.append(("id", device.id))
+        things.append(device.id)
     return tuple(things)
 
 
@@ -236,12 +262,28 @@ def is_replugged(previous: Device, current: Device) -> bool:
     return bool(old and current.nodes) and old.isdisjoint(node.info.numbers for node in current.nodes)
 
 
+def is_id(thing: Thing) -> bool:
+    """Return whether a thing is an ID."""
+    return isinstance(thing, str)
+
+
+def is_part(thing: Thing) -> bool:
+    """Return whether a thing is a path of which devices have parts."""
+    return not isinstance(thing, str) and thing[0] == "part"
+
+
+def is_node_or_path(thing: Thing) -> bool:
+    """Return whether a thing is a device node, or a path that a device has as a whole."""
+    return not isinstance(thing, str) and (isinstance(thing[0], Kind) or thing[0] == "path")
+
+
 def rivals_of(thing: Thing) -> tuple[Thing, ...]:
     """Return the things that exclude a thing: a path excludes its parts, but two parts of a path do not."""
-    if thing[0] == "path":
-        return (thing, ("part", thing[1]))
-    if thing[0] == "part":
-        return (("path", thing[1]),)
+    if not isinstance(thing, str):
+        if thing[0] == "path":
+            return (thing, ("part", thing[1]))
+        if thing[0] == "part":
+            return (("path", thing[1]),)
     return (thing,)
 
 
@@ -269,7 +311,7 @@ def add_past_owners(
             continue
         kept = set(current.things) if current is not None else set[Thing]()
         things = dict.fromkeys(thing for thing in previous.things if thing not in kept)
-        lost += ((thing, owner) for thing in things if thing[0] in {"node", "path"})
+        lost += ((thing, owner) for thing in things if is_node_or_path(thing))
     if not lost:
         return ledger.past_owners
     past: dict[Thing, dict[Owner, float]] = {}

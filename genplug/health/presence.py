@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from genplug.hardware.inventory import CandidateOutcome, Device, Inventory
-from genplug.hardware.ledger import Thing, is_replugged, things_of
+from genplug.hardware.ledger import Thing, is_node_or_path, is_replugged, things_of
 from genplug.health.verdict import (
     NO_HEALTH,
     PRESENCE,
@@ -214,7 +214,7 @@ class _Evaluation:
 
     def _is_replaced(self, device: Device, resource: Resource, change: _Change) -> bool:
         """Return whether the hardware of a device that disappeared is offered under another ID."""
-        things = {thing for thing in things_of(device, resource) if thing[0] in {"node", "path"}}
+        things = {thing for thing in things_of(device, resource) if is_node_or_path(thing)}
         if any(
             other.configured_name == resource.configured_name or not (other.overlap and resource.overlap)
             for thing in things

@@ -14,6 +14,7 @@ from genplug.hardware.ledger import (
     Holder,
     Ledger,
     Owner,
+    Terms,
     Thing,
     Usage,
     add_past_owners,
@@ -30,7 +31,7 @@ from tests.support.hardware import LOCATION
 
 X, Y = "a.example/x", "a.example/y"
 PLAIN, POOL = Resource(X, LOCATION, ()), Resource(X, LOCATION, (), tokens=2)
-NODE_0, NODE_1 = ("node", Kind.CHAR, 240, 0), ("node", Kind.CHAR, 240, 1)
+NODE_0, NODE_1 = (Kind.CHAR, 240, 0), (Kind.CHAR, 240, 1)
 PATH, PART = ("path", "/sys/x"), ("part", "/sys/x")
 FIRST, SECOND = Owner(X, "x0"), Owner(X, "x1")
 
@@ -47,7 +48,7 @@ def build_device(*minors: int, identities: tuple[Identity, ...] = (), candidates
 def build_holder(
     owner: Owner, *things: Thing, former: Mapping[Thing, float] | None = None, is_pool: bool = False
 ) -> Holder:
-    return Holder(owner, X, (X, Y), things, 0, is_pool=is_pool, former=former or {})
+    return Holder(owner, Terms(X, (X, Y), is_pool=is_pool), things, 0, former or {})
 
 
 def keep(*holders: Holder) -> dict[Owner, Holder]:
@@ -123,7 +124,7 @@ def test_former_things_and_waiting_devices_need_a_report() -> None:
     ids=["nodes", "other nodes", "nodes of a directory", "directory", "unknown identity"],
 )
 def test_device_leads_to_its_nodes_or_paths_and_to_its_id(device: Device, things: tuple[Thing, ...]) -> None:
-    assert things_of(device, PLAIN) == (*things, ("id", "x0"))
+    assert things_of(device, PLAIN) == (*things, "x0")
     # The tokens of a pool have IDs, its devices have not.
     assert things_of(device, POOL) == things
 
@@ -139,8 +140,8 @@ def test_contender_has_the_keys_of_what_it_excludes() -> None:
     contender = Contender.of(build_device(0, identities=("/sys/x",)), resource, 3)
     assert contender.owner == FIRST
     assert contender.position == 3
-    assert contender.things == (NODE_0, PART, ("id", "x0"))
-    assert contender.keys == (NODE_0, PART, PATH, ("id", "x0"))
+    assert contender.things == (NODE_0, PART, "x0")
+    assert contender.keys == (NODE_0, PART, PATH, "x0")
     assert contender.names == (X, Y)
     assert not contender.is_pool
     assert Contender.of(build_device(0), POOL, 0).is_pool
@@ -175,7 +176,7 @@ def test_unchanged_device_keeps_its_mapping_of_former_things() -> None:
 
 
 def test_past_owners_of_nodes_and_paths_are_known_for_an_hour() -> None:
-    first, second = build_holder(FIRST, NODE_0, PATH, PART, ("id", "x0")), build_holder(SECOND, NODE_1)
+    first, second = build_holder(FIRST, NODE_0, PATH, PART, "x0"), build_holder(SECOND, NODE_1)
     ledger = Ledger(holders=keep(first, second))
     past = add_past_owners(ledger, keep(build_holder(FIRST, NODE_0), second), 1.0, ledger.holders)
     assert past == {PATH: {FIRST: 1.0}}
@@ -213,7 +214,7 @@ def test_former_things_are_forgotten_once_no_pod_uses_the_device(
     usage: Usage | None, expected: Mapping[Thing, float]
 ) -> None:
     present = build_holder(FIRST, NODE_0, former={NODE_1: 1.0, PATH: 2.0})
-    other = build_holder(SECOND, ("node", Kind.CHAR, 240, 5))
+    other = build_holder(SECOND, (Kind.CHAR, 240, 5))
     ledger = Ledger(usage, keep(present, other))
     assert forget_unused(ledger) == replace(ledger, holders=keep(replace(present, former=expected), other))
     absent = replace(ledger, holders=keep(replace(present, things=())))

@@ -85,7 +85,7 @@ def test_denial_has_the_first_thing_of_the_device_and_the_earlier_resource(scans
     contender = Contender.of(scans[LATER].devices[0], CONFIG.resources[LATER], 1)
     claim = UnknownClaim(CONFIG.resources[NAME], 0, None)
     denials = deny_unknown_claims([contender], [claim], {NAME: 0, LATER: 1}, Ledger())
-    denial = Denial(Loss.UNSCANNED, ("node", Kind.CHAR, 240, 0), Owner(NAME, ""))
+    denial = Denial(Loss.UNSCANNED, (Kind.CHAR, 240, 0), Owner(NAME, ""))
     assert denials == {Owner(LATER, "x0"): denial}
 
 
