@@ -18,3 +18,12 @@ def limit_malloc_arenas() -> None:
     """
     if _VARIABLE not in os.environ and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_ARENA_MAX, 1)
+
+
+def return_free_memory() -> None:
+    """Return free memory of the heap to the system, as far as whole pages are free (``malloc_trim`` of glibc).
+
+    The first scan of thousands of devices needs large tables for a moment, and glibc keeps their memory.
+    """
+    if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        malloc_trim(0)

@@ -22,7 +22,7 @@ from genplug.agent import Agent, Settings
 from genplug.agent.agent import ListenError
 from genplug.audit.limits import Limits, Sync
 from genplug.capture.archive import open_root
-from genplug.cli.malloc import limit_malloc_arenas
+from genplug.cli.malloc import limit_malloc_arenas, return_free_memory
 from genplug.cli.options import format_address
 from genplug.cli.output import print_message
 from genplug.cli.run import HANDLED_SIGNALS
@@ -88,6 +88,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def _start_garbage_collection() -> None:
     gc.collect()
+    return_free_memory()
     # Modules, configuration and inventory live long. Without them, a collection during an Allocate call is short.
     gc.freeze()
     gc.enable()
