@@ -14,7 +14,8 @@ from genplug.hardware.host import Host, is_utf8, printable
 from genplug.hardware.hung_paths import HangError
 from genplug.hardware.inventory import (
     KIND_NAMES,
-    NO_REFUSALS,
+    NO_READS,
+    AttributeReads,
     Candidate,
     CandidateOutcome,
     CandidatesBySource,
@@ -184,7 +185,7 @@ def condition_error(condition: Condition, attributes: Values) -> str:
 
 
 def _is_affected(candidate: Candidate, changes: ChangeSet) -> bool:
-    return changes.affects(candidate.symlink_chain) or changes.affects(candidate.depends)
+    return changes.affects(candidate.symlink_chain) or changes.affects(candidate.reads.depends)
 
 
 def _find_paths(
@@ -280,8 +281,9 @@ def examine(  # noqa: PLR0913, PLR0917 - the parts of a candidate
         attributes = {} if reason else lazy.read(names)
     except AttributeLimitError as error:
         reason = str(error)
-    depends = tuple(sorted(lazy.depends)) if lazy.depends else ()
-    return Candidate(path, info, attributes, number, found_by, reason, links, depends, lazy.refusals or NO_REFUSALS)
+    has_reads = bool(lazy.depends or lazy.refusals)
+    reads = AttributeReads(tuple(sorted(lazy.depends)), lazy.refusals) if has_reads else NO_READS
+    return Candidate(path, info, attributes, number, found_by, reason, links, reads)
 
 
 def _where_error(condition: Condition, attributes: LazyAttributes, comparisons: Comparisons) -> str:

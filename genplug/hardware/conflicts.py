@@ -60,12 +60,10 @@ def resolve_conflicts(
         for contender in denied
         if (denial := denials[contender.owner]).loss is Loss.CLAIMED and (first := denial.device) is not None
     ]
-    reasons: dict[tuple[str, str], str] = {
-        contender.owner: _outcome_reason(denials[contender.owner]) for contender in denied
-    }
+    reasons = {contender.owner: _outcome_reason(denials[contender.owner]) for contender in denied}
     return Resolution(
         devices={
-            name: tuple(device for device in scan.devices if (device.resource, device.id) not in denials)
+            name: tuple(device for device in scan.devices if Owner(device.resource, device.id) not in denials)
             if name in affected
             else scan.devices
             for name, scan in scans.items()
@@ -79,7 +77,7 @@ def resolve_conflicts(
         ledger=ledger,
         warnings=tuple(_warn_about_links(denied, denials)),
         withheld={
-            owner: reasons[owner]
+            (owner.resource, owner.id): reasons[owner]
             for owner, denial in denials.items()
             if denial.loss not in {Loss.SAME, Loss.CLAIMED, Loss.UNSTABLE}
         },
@@ -110,10 +108,10 @@ def _warn_about_links(denied: Iterable[Contender], denials: Mapping[Owner, Denia
         )
 
 
-def _list_left_out(scan: ResourceScan, reasons: Mapping[tuple[str, str], str]) -> Iterator[CandidateOutcome]:
+def _list_left_out(scan: ResourceScan, reasons: Mapping[Owner, str]) -> Iterator[CandidateOutcome]:
     """Yield the outcomes of the paths that are part of no device; ``reasons`` are those of the denied devices."""
     for device in scan.devices if reasons else ():
-        if (reason := reasons.get((device.resource, device.id))) is not None:
+        if (reason := reasons.get(Owner(device.resource, device.id))) is not None:
             yield from leave_out(device, reason)
     yield from scan.left_out
 

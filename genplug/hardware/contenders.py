@@ -7,8 +7,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from genplug.hardware.inventory import Device, ResourceScan
-from genplug.hardware.ledger import Contender, Owner, Thing
-from genplug.spec.model import Resource
+from genplug.hardware.ledger import Contender, Owner, RankedResource, Thing
 from genplug.spec.replacement import find_replacements
 
 Entry: TypeAlias = Contender | tuple[Contender, ...]
@@ -19,8 +18,7 @@ class ResourceContenders(Struct, frozen=True, eq=False):
     """The contenders of a resource, in the order of its devices."""
 
     devices: tuple[Device, ...]
-    resource: Resource
-    position: int
+    ranked: RankedResource
     contenders: tuple[Contender, ...] = ()
 
 
@@ -45,16 +43,16 @@ class ContenderIndex(Struct, frozen=True, eq=False):
         added: list[Contender] = []
         for position, (name, scan) in enumerate(scans.items()):
             known = self.by_resource.get(name)
-            current = ResourceContenders(scan.devices, scan.resource, position)
-            if known is None or known.resource is not scan.resource or known.position != position:
+            if known is None or known.ranked.resource is not scan.resource or known.ranked.position != position:
                 removed += known.contenders if known is not None else ()
-                new = tuple([Contender.of(device, scan.resource, position) for device in scan.devices])
+                ranked = RankedResource(scan.resource, position)
+                new = tuple([Contender.of(device, ranked) for device in scan.devices])
                 added += new
-                by_resource[name] = ResourceContenders(scan.devices, scan.resource, position, new)
+                by_resource[name] = ResourceContenders(scan.devices, ranked, new)
             elif known.devices is scan.devices:
                 by_resource[name] = known
             else:
-                by_resource[name] = _update_resource(known, current, removed, added)
+                by_resource[name] = _update_resource(known, scan.devices, removed, added)
         for name, known in self.by_resource.items():
             if name not in scans:
                 removed += known.contenders
@@ -127,21 +125,21 @@ class Assigned(Struct, frozen=True, eq=False):
 
 
 def _update_resource(
-    known: ResourceContenders, current: ResourceContenders, removed: list[Contender], added: list[Contender]
+    known: ResourceContenders, devices: tuple[Device, ...], removed: list[Contender], added: list[Contender]
 ) -> ResourceContenders:
     """Return the contenders for changed devices; add those that change to ``removed`` and ``added``."""
-    replaced = find_replacements(known.devices, current.devices)
+    replaced = find_replacements(known.devices, devices)
     old = {id(each.device): each for start, stop, _ in replaced for each in known.contenders[start:stop]}
     contenders = list(known.contenders)
     # Several ranges have the same length in both versions, so that none moves the places of the next.
     for start, old_stop, new_stop in replaced:
         new: list[Contender] = []
-        for device in current.devices[start:new_stop]:
+        for device in devices[start:new_stop]:
             contender = old.pop(id(device), None)
             if contender is None:
-                contender = Contender.of(device, current.resource, current.position)
+                contender = Contender.of(device, known.ranked)
                 added.append(contender)
             new.append(contender)
         contenders[start:old_stop] = new
     removed += old.values()
-    return ResourceContenders(current.devices, current.resource, current.position, tuple(contenders))
+    return ResourceContenders(devices, known.ranked, tuple(contenders))

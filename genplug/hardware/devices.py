@@ -260,7 +260,7 @@ def _format_refusals(candidates: Iterable[Candidate], names: Collection[str] | N
     refusals = (
         refusal
         for candidate in candidates
-        for name, refusal in candidate.refusals.items()
+        for name, refusal in candidate.reads.refusals.items()
         if names is None or name in names
     )
     return "".join(f"; {refusal}" for refusal in dict.fromkeys(refusals))

@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TypeAlias
 
 from msgspec import Struct, field
@@ -100,15 +99,26 @@ class PathInfo(Struct, frozen=True, gc=False):
         return self.numbers if self.is_device else self.resolved
 
 
-NO_REFUSALS: Mapping[str, str] = MappingProxyType({})
-"""The refusals of most candidates, which share it."""
+class AttributeReads(Struct, frozen=True, gc=False):
+    """What the attributes of a candidate were read from.
+
+    ``depends`` are the paths whose change can change the attributes. ``refusals`` states why attributes have no value,
+    for those whose file the policy does not allow to read.
+    """
+
+    depends: tuple[str, ...] = ()
+    refusals: Mapping[str, str] = {}
+
+
+NO_READS = AttributeReads()
+"""The reads of most candidates, which share it."""
 
 
 class Candidate(Struct, frozen=True, gc=False):
     """A path that a glob of a source matches; ``source`` counts from 0, ``found_by`` is the glob.
 
     ``reason`` is why it is left out, empty if it is not. ``links`` are the paths accessed to resolve it if it is or
-    contains a symlink, else empty. ``depends`` are the other paths whose change can change its attributes.
+    contains a symlink, else empty. ``reads`` states what its attributes were read from.
     """
 
     path: str
@@ -118,9 +128,7 @@ class Candidate(Struct, frozen=True, gc=False):
     found_by: str
     reason: str = ""
     links: tuple[str, ...] = ()
-    depends: tuple[str, ...] = ()
-    refusals: Mapping[str, str] = NO_REFUSALS
-    """Why attributes have no value, for those whose file the policy does not allow to read."""
+    reads: AttributeReads = NO_READS
 
     @property
     def symlink_chain(self) -> tuple[str, ...]:
@@ -130,7 +138,7 @@ class Candidate(Struct, frozen=True, gc=False):
     @property
     def used_paths(self) -> PathsOfCandidate:
         """The paths on which it depends, apart from its own path."""
-        return PathsOfCandidate((self.source, self.path), self.links, self.depends)
+        return PathsOfCandidate((self.source, self.path), self.links, self.reads.depends)
 
     @property
     def is_usable(self) -> bool:

@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,7 +32,7 @@ RELEASE_SECONDS = 0.5
 HOUR_SECONDS = 3600.0
 
 
-class Owner(NamedTuple):
+class Owner(Struct, frozen=True, order=True, gc=False):
     """A device: the name of its resource, and its ID."""
 
     resource: str
@@ -103,26 +103,40 @@ _intern_terms = lru_cache(maxsize=2 * MAX_RESOURCES)(Terms)
 """Returns the terms that all devices of a resource share."""
 
 
-class Contender(Struct, frozen=True, eq=False, gc=False):
-    """A device that leads to things, with its resource; ``position`` is that of the resource in the configuration."""
+class RankedResource(Struct, frozen=True, eq=False, gc=False):
+    """A resource and its position in the configuration, which all contenders of the resource share."""
 
-    device: Device
     resource: Resource
     position: int
+
+
+class Contender(Struct, frozen=True, eq=False, gc=False):
+    """A device that leads to things, with its resource."""
+
+    device: Device
+    ranked: RankedResource
     things: tuple[Thing, ...]
     owner: Owner
-    keys: tuple[Thing, ...]
-    """Its things, and the things that these exclude."""
 
     @classmethod
-    def of(cls, device: Device, resource: Resource, position: int) -> "Contender":
+    def of(cls, device: Device, ranked: RankedResource) -> "Contender":
         """Return the contender for a device of a resource."""
-        things = things_of(device, resource)
-        keys = tuple(dict.fromkeys([key for thing in things for key in (thing, *rivals_of(thing))]))
-        # Most devices have nodes, which exclude nothing else: one tuple needs less memory.
-        return cls(
-            device, resource, position, things, Owner(device.resource, device.id), things if keys == things else keys
-        )
+        return cls(device, ranked, things_of(device, ranked.resource), Owner(device.resource, device.id))
+
+    @property
+    def keys(self) -> tuple[Thing, ...]:
+        """Its things, and the things that these exclude."""
+        return tuple(dict.fromkeys([key for thing in self.things for key in (thing, *rivals_of(thing))]))
+
+    @property
+    def resource(self) -> Resource:
+        """The resource that selects the device."""
+        return self.ranked.resource
+
+    @property
+    def position(self) -> int:
+        """The position of the resource in the configuration."""
+        return self.ranked.position
 
     @property
     def is_pool(self) -> bool:

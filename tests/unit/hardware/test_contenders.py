@@ -8,7 +8,7 @@ from genplug.hardware.conflicts import resolve_conflicts
 from genplug.hardware.contenders import ContenderIndex
 from genplug.hardware.identities import find_scope
 from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo, ResourceScan
-from genplug.hardware.ledger import Contender, Ledger, Thing
+from genplug.hardware.ledger import Contender, Ledger, Owner, Thing
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
 from tests.support.work import count_lines
@@ -38,7 +38,7 @@ DEVICES = [build_device(number, minor, name) for number in range(4) for minor in
 selections = st.lists(st.sampled_from(DEVICES), max_size=8, unique_by=lambda device: (device.resource, device.id))
 
 
-def list_by_key(index: ContenderIndex) -> dict[Thing, set[tuple[str, str]]]:
+def list_by_key(index: ContenderIndex) -> dict[Thing, set[Owner]]:
     entries = {key: (entry,) if isinstance(entry, Contender) else entry for key, entry in index.by_key.items()}
     return {key: {each.owner for each in entry} for key, entry in entries.items()}
 
@@ -104,7 +104,7 @@ def test_holder_of_an_earlier_configuration_is_examined_when_its_competitor_disa
     resources, kept, competitor = {X.name: X, Y.name: Y}, build_device(0, 5, Y.name), build_device(1, 5)
     before = resolve_conflicts(resources, build_scans(kept), Ledger(), 1.0)
     contested = resolve_conflicts(resources, build_scans(competitor, kept), before.ledger.after_reload(2.0), 3.0)
-    assert (kept.resource, kept.id) in contested.ledger.waiting
+    assert Owner(kept.resource, kept.id) in contested.ledger.waiting
     alone = resolve_conflicts(resources, build_scans(kept), contested.ledger, 4.0)
     assert not alone.ledger.waiting
     assert alone == resolve_conflicts(resources, build_scans(kept), replace(contested.ledger, assigned=None), 4.0)

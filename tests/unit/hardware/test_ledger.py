@@ -14,6 +14,7 @@ from genplug.hardware.ledger import (
     Holder,
     Ledger,
     Owner,
+    RankedResource,
     Terms,
     Thing,
     Usage,
@@ -137,14 +138,14 @@ def test_path_excludes_its_parts_and_a_part_the_path() -> None:
 
 def test_contender_has_the_keys_of_what_it_excludes() -> None:
     resource = replace(PLAIN, aliases=(Y,))
-    contender = Contender.of(build_device(0, identities=("/sys/x",)), resource, 3)
+    contender = Contender.of(build_device(0, identities=("/sys/x",)), RankedResource(resource, 3))
     assert contender.owner == FIRST
     assert contender.position == 3
     assert contender.things == (NODE_0, PART, "x0")
     assert contender.keys == (NODE_0, PART, PATH, "x0")
     assert contender.names == (X, Y)
     assert not contender.is_pool
-    assert Contender.of(build_device(0), POOL, 0).is_pool
+    assert Contender.of(build_device(0), RankedResource(POOL, 0)).is_pool
 
 
 def test_device_is_replugged_if_it_has_none_of_its_nodes() -> None:

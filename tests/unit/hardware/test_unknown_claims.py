@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from genplug.hardware.discovery import build_inventory, scan_resource
 from genplug.hardware.identities import Denial, Loss
 from genplug.hardware.inventory import PATH_SEPARATOR, Inventory, Kind, ResourceScan, ScanStall
-from genplug.hardware.ledger import NO_USAGE, Contender, Ledger, Owner
+from genplug.hardware.ledger import NO_USAGE, Contender, Ledger, Owner, RankedResource
 from genplug.hardware.scan_errors import HangError, SearchLimitError, SystemLimitError
 from genplug.hardware.unknown_claims import UnknownClaim, deny_unknown_claims
 from genplug.spec.model import Config
@@ -82,7 +82,7 @@ def test_each_earlier_resource_with_a_failed_scan_withholds_its_devices(scans: M
 
 
 def test_denial_has_the_first_thing_of_the_device_and_the_earlier_resource(scans: Mapping[str, ResourceScan]) -> None:
-    contender = Contender.of(scans[LATER].devices[0], CONFIG.resources[LATER], 1)
+    contender = Contender.of(scans[LATER].devices[0], RankedResource(CONFIG.resources[LATER], 1))
     claim = UnknownClaim(CONFIG.resources[NAME], 0, None)
     denials = deny_unknown_claims([contender], [claim], {NAME: 0, LATER: 1}, Ledger())
     denial = Denial(Loss.UNSCANNED, (Kind.CHAR, 240, 0), Owner(NAME, ""))
