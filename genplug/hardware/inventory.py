@@ -100,7 +100,7 @@ class PathInfo(Struct, frozen=True, gc=False):
 
 
 class AttributeReads(Struct, frozen=True, gc=False):
-    """What the attributes of a candidate were read from.
+    """The sources of the attributes of a candidate.
 
     ``depends`` are the paths whose change can change the attributes. ``refusals`` states why attributes have no value,
     for those whose file the policy does not allow to read.

@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -87,7 +87,7 @@ NO_USAGE = Usage(float("inf"))
 
 
 class Terms(Struct, frozen=True, gc=False):
-    """What the assignment of hardware has to know of the resource of a device.
+    """The facts of a resource on which the assignment of its hardware depends.
 
     ``configured`` is the name under which the resource is configured, and ``names`` are those under which the device is
     offered. ``is_pool`` is whether the resource is a pool of tokens, whose devices are given together.
