@@ -7,6 +7,7 @@ other resource.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from itertools import takewhile
 
 from genplug.agent.alias_pools import GRACE_POLLS
@@ -22,7 +23,7 @@ from genplug.agent.wakeup import Wakeup
 from genplug.hardware.dependencies import Changes
 from genplug.hardware.discovery import build_inventory, select_scans
 from genplug.hardware.host import Host
-from genplug.hardware.hung_paths import HungPaths
+from genplug.hardware.hung_paths import HangError, HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
 from genplug.hardware.inventory import Inventory, ResourceScan
 from genplug.hardware.ledger import AllocatedGrants, Ledger
@@ -31,6 +32,13 @@ from genplug.spec.model import Config
 
 MAX_WAITING_ALLOCATIONS = 64
 """Allocations that wait until the ledger is needed: adding them copies the allocations of the ledger."""
+MIN_DEVICES_IN_THREAD = 100
+"""Devices from which on an inventory is built in a thread, unless only changed paths were scanned.
+
+If all devices have changed, a build takes up to 40 µs for each, and an Allocate call would wait for it.
+"""
+MAX_BUILDS_IN_THREAD = 3
+"""Builds in a thread whose results are outdated by allocations or reports; the next build is made in the event loop."""
 SYSTEM_RETRY_SECONDS = 1.0
 """Seconds after which a resource is scanned again when the system had no file descriptor or memory left."""
 
@@ -59,7 +67,7 @@ class DeviceScanner:
         self._settings = settings
         self._publish, self._accept, self._reject = publish, accept, reject
         self._ask_usage, self._wait_usage = ask_usage, wait_usage
-        calls = BlockingCalls(paths, on_return=self._rescan_stalled)
+        calls = self._calls = BlockingCalls(paths, on_return=self._rescan_stalled)
         self.watches = DeviceWatches(host, watcher, calls, event_log, self.on_change, self.request_rescan)
         self._submitted: Config | None = None
         self._config: Config | None = None
@@ -155,9 +163,9 @@ class DeviceScanner:
         elif self._is_usage_new:
             self._is_usage_new = False
             if self._config is not None:
-                self._publish_scans(self._config)
+                await self._publish_scans(self._config)
         elif self._config is not None and self._collect(self._config):
-            self._timer = self._timer.after_scan(now, has_found=self._publish_scans(self._config))
+            self._timer = self._timer.after_scan(now, has_found=await self._publish_scans(self._config))
             self._schedule_pending()
 
     async def _try_config(self, config: Config) -> None:
@@ -188,7 +196,7 @@ class DeviceScanner:
             ledger, now = self._ledger, time.monotonic()
             if build_inventory(config, scans, None, ledger, now)[0].withheld:
                 await self._wait_usage()
-        self._publish_scans(config, is_forced=True)
+        await self._publish_scans(config, is_forced=True)
         self._accept(config)
 
     async def _scan(self, config: Config, *, is_full: bool) -> None:
@@ -196,7 +204,8 @@ class DeviceScanner:
         self._changes = PendingChanges()
         await self._jobs.start(config, select_scans(config, self._scans, changes), self._scans)
         self._collect(config)
-        has_found, now = self._publish_scans(config), time.monotonic()
+        has_found = await self._publish_scans(config, is_limited=changes is not None)
+        now = time.monotonic()
         if changes is None:
             self._timer = self._timer.after_full_scan(now, self._settings.rescan_seconds, has_found=has_found)
         else:
@@ -210,11 +219,13 @@ class DeviceScanner:
         self._jobs.start_requested(config, self._scans)
         return bool(finished)
 
-    def _publish_scans(self, config: Config, *, is_forced: bool = False) -> bool:
-        """Publish the inventory if it has changed; return whether it was published."""
+    async def _publish_scans(self, config: Config, *, is_forced: bool = False, is_limited: bool = False) -> bool:
+        """Publish the inventory if it has changed; return whether it was published.
+
+        ``is_limited`` is whether only changed paths were scanned.
+        """
         self._relevance = ScanRelevance(self._scans.values())
-        previous = self._update_ledger()
-        inventory, self._ledger = build_inventory(config, self._scans, self._inventory, previous, time.monotonic())
+        previous, inventory = await self._build_inventory(config, is_limited=is_limited)
         if needs := self._ledger.needs:
             self._ask_usage(needs != previous.needs)
         is_changed = is_forced or inventory != self._inventory
@@ -226,6 +237,27 @@ class DeviceScanner:
             self._is_retry_due = True
             asyncio.get_running_loop().call_later(SYSTEM_RETRY_SECONDS, self._retry)
         return is_changed
+
+    async def _build_inventory(self, config: Config, *, is_limited: bool) -> tuple[Ledger, Inventory]:
+        """Return the ledger, and the inventory that is built with it; update the ledger."""
+        devices = sum(len(scan.devices) for scan in self._scans.values())
+        # The first list waits for the first inventory, and no call does.
+        is_threaded = not is_limited and self._inventory is not None and devices >= MIN_DEVICES_IN_THREAD
+        for _ in range(MAX_BUILDS_IN_THREAD if is_threaded else 0):
+            ledger = self._update_ledger()
+            build = partial(build_inventory, config, dict(self._scans), self._inventory, ledger, time.monotonic())
+            try:
+                inventory, following = await self._calls.start(build).done
+            except HangError:
+                # The system cannot start a thread now.
+                break
+            # A device that was allocated meanwhile must keep its hardware.
+            if self._update_ledger() is ledger:
+                self._ledger = following
+                return ledger, inventory
+        ledger = self._update_ledger()
+        inventory, self._ledger = build_inventory(config, self._scans, self._inventory, ledger, time.monotonic())
+        return ledger, inventory
 
     def _retry(self) -> None:
         self._is_retry_due = False
