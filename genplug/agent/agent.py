@@ -195,6 +195,7 @@ class Agent:
 
     def _on_allocation(self, resource: str, ids: Iterable[str]) -> None:
         self._scanner.record_allocation(resource, ids)
+        self._usage.expire()
         if self._audit is not None:
             self._audit.on_allocation(resource, ids)
 
@@ -202,8 +203,6 @@ class Agent:
         # Allocate checks the device nodes again: a refusal can be due to a change without an event.
         if entry.event is Event.ALLOCATION_REFUSED:
             self._scanner.request_rescan()
-        elif entry.event is Event.ALLOCATED:
-            self._usage.expire()
 
     def _create_audit_recorder(self, host: Host, paths: HungPaths) -> "AuditRecorder | None":
         if self.settings.audit_dir is None:
