@@ -8,7 +8,8 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +46,24 @@ def hide_openssl_digests() -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextmanager
+def use_builtin_datetime() -> Iterator[None]:
+    """Make import statements of ``datetime`` return its implementation in C.
+
+    Before Python 3.12, the module first makes all of its classes in Python, which needs 0.5 MiB of memory. A Python
+    without the implementation in C imports the module as usual.
+    """
+    builtin = None
+    if "datetime" not in sys.modules:
+        with suppress(ImportError):
+            builtin = sys.modules["datetime"] = import_module("_datetime")
+    try:
+        yield
+    finally:
+        if builtin is not None:
+            del sys.modules["datetime"]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,12 @@ from typing import Any
 
 import pytest
 
-from genplug.lean_imports import hide_modules, hide_openssl_digests, postpone_patterns, replace_modules
+from genplug.lean_imports import (
+    hide_modules,
+    hide_openssl_digests,
+    postpone_patterns,
+    replace_modules,
+)
 
 
 @pytest.fixture
@@ -157,3 +163,27 @@ def test_digests_of_openssl_are_kept_if_python_has_no_other(monkeypatch: pytest.
     monkeypatch.delitem(sys.modules, "_hashlib", raising=False)
     with hide_openssl_digests():
         assert importlib.import_module("_hashlib")
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("", ["_datetime", "datetime True"]),
+        ("import datetime", ["datetime", "datetime True"]),
+        ("sys.modules['_datetime'] = None", ["datetime", "datetime True"]),
+    ],
+    ids=["builtin", "imported before", "without builtin"],
+)
+def test_datetime_in_the_context_is_the_builtin_one(before: str, expected: list[str]) -> None:
+    script = (
+        f"import sys; from genplug.lean_imports import use_builtin_datetime\n{before}\n"
+        "with use_builtin_datetime(): import datetime as inner\n"
+        "import datetime as outer\n"
+        "print(inner.__name__)\n"
+        "print(outer.__name__, inner.timedelta(1) == outer.timedelta(1))\n"
+    )
+    # Without the module site, which can import datetime for the packages of a virtual environment.
+    command = [sys.executable, "-S", "-c", script]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines() == expected

@@ -15,13 +15,17 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from genplug.lean_imports import hide_modules, postpone_patterns, replace_modules
+from genplug.lean_imports import hide_modules, postpone_patterns, replace_modules, use_builtin_datetime
 
+# msgspec imports the types that it can encode, uuid the name of the system, and pathlib the modules for URLs and for
+# paths of Windows.
+_UNUSED = ("decimal", "platform", "urllib.parse", "ntpath", "msgspec.inspect", "msgspec._json_schema")
 # msgspec uses typing_extensions, and uuid its accelerator, only if they exist.
-with hide_modules("typing_extensions", "_uuid"), replace_modules("msgspec.inspect"), postpone_patterns():
+with hide_modules("typing_extensions", "_uuid"), replace_modules(*_UNUSED), use_builtin_datetime(), postpone_patterns():
+    from pathlib import Path
+
     from genplug.hardware.host import Host
     from genplug.health.probes import PROBES, READ_KINDS
     from genplug.health.workers.file_reader import CachedFileReader
@@ -59,7 +63,8 @@ def main(root: str, stand_ins: str, threads: int, progress: Progress) -> None:
     """Run requests until the other end closes the socket."""
     host = Host(Path(root), stand_ins=stand_ins == "1")
     # Kinds are imported at the start: an import during a request would count against the timeout of the request.
-    with postpone_patterns():
+    # subprocess uses the locale for texts only, and programs write bytes.
+    with replace_modules("locale"), postpone_patterns():
         for key in READ_KINDS if threads == 1 else PROBES:
             PROBES[key]
     if threads == 1:
