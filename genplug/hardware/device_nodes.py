@@ -31,12 +31,11 @@ def candidate_nodes(candidates: Sequence[Candidate]) -> list[DeviceNode]:
 
     Other candidates (a PCI function, a directory, a socket) give what ``allocate`` defines and no device node.
     """
-    found = ((candidate.path, candidate.info) for candidate in candidates)
     is_group = len(candidates) > 1
     return [
-        DeviceNode(path, path, DEFAULT_PERMISSIONS, info, is_group)
-        for path, info in found
-        if info is not None and info.is_device
+        DeviceNode(candidate.path, candidate.path, DEFAULT_PERMISSIONS, info, is_group)
+        for candidate in candidates
+        if (info := candidate.info) is not None and info.is_device
     ]
 
 
@@ -157,7 +156,9 @@ def _node(  # noqa: PLR0913, PLR0917 - a node and where it is looked up
 def candidate_target_faults(nodes: Sequence[DeviceNode]) -> list[str]:
     """Return a fault for each node whose path on the host must not be its path in a container."""
     # The path of an existing node is a valid path, apart from bytes that are not UTF-8.
-    changed = (node for node in nodes if node.path != node.info.resolved or not node.path.isascii())
+    changed = [node for node in nodes if node.path != node.info.resolved or not node.path.isascii()]
+    if not changed:
+        return []
     errors = ((node.path, node_target_error(node.path, node.info.resolved)) for node in changed)
     return [
         f"the container path '{path}' {error}; set another path with 'nodes' and 'as'"

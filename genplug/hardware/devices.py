@@ -13,7 +13,15 @@ from genplug.hardware.device_ids import device_id, verbatim_error
 from genplug.hardware.device_nodes import candidate_nodes, candidate_target_faults, resolve_collisions, specified_nodes
 from genplug.hardware.host import Host, printable
 from genplug.hardware.hung_paths import HangError
-from genplug.hardware.inventory import KIND_NAMES, PATH_SEPARATOR, Candidate, CandidateOutcome, Device, ScanStall
+from genplug.hardware.inventory import (
+    KIND_NAMES,
+    PATH_SEPARATOR,
+    Candidate,
+    CandidateOutcome,
+    Device,
+    Identity,
+    ScanStall,
+)
 from genplug.hardware.rendered_values import find_plain_references, has_plain_values, rendered_value_faults
 from genplug.hardware.required_attributes import is_slice_named, needed_at_allocate
 from genplug.hardware.resource_naming import resource_name
@@ -207,7 +215,9 @@ class _DeviceBuilder(Struct, frozen=True):
             )
         else:
             nodes = candidate_nodes(group.candidates)
-            faults = [*_empty_allocation_faults(resource, group), *candidate_target_faults(nodes)]
+            faults = candidate_target_faults(nodes)
+            if len(nodes) < len(group.candidates):
+                faults = [*_empty_allocation_faults(resource, group), *faults]
         companions, missing = (
             specified_nodes(source.companions, attributes, self.host, self.extra_dependencies, resource.policy)
             if source.companions
@@ -219,23 +229,18 @@ class _DeviceBuilder(Struct, frozen=True):
             faults = ["none of its device nodes exists"]
         slices, fault = _slices(resource, distinct)
         faults += [fault] if fault else []
-        needed_faults = [
-            f"{part} refers to '{names[0]}', which the device does not have{_format_refusals(group.candidates, names)}"
-            for names, part in self.needed.items()
-            if not any(name_ in attributes for name_ in names)
-        ]
-        is_plain = self.plain_references is not None and has_plain_values(attributes, self.plain_references)
-        value_faults = [] if needed_faults or is_plain else rendered_value_faults(resource, name, attributes)
-        if self.cdi_devices is not None and not needed_faults and not value_faults:
-            faults += cdi_faults(resource, name, attributes, slices, self.cdi_devices)
-        faults += [*needed_faults, *value_faults]
-        for gid in resource.allocate.supplemental_groups:
-            faults += [f"the group {gid} is {error}"] if (error := resource.policy.group_error(gid)) else []
+        if self.plain_references is None or not has_plain_values(attributes, self.plain_references):
+            faults += self._find_allocate_faults(group, name, attributes, slices)
         id_ = device_id(name, group.key, is_node_name=group.is_node_name and not resource.overlap)
         if source.is_id_verbatim:
             fault = verbatim_error(group.key)
             id_, faults = (id_, [*faults, f"its ID '{group.key}' {fault}"]) if fault else (group.key, faults)
-        members = [(member.path, member.info) for member in group.candidates if member.info is not None]
+        identities: list[Identity] = []
+        is_via_link = False
+        for member in group.candidates:
+            if (info := member.info) is not None:
+                identities.append(info.identity)
+                is_via_link = is_via_link or info.resolved != member.path
         device = Device(
             id=id_,
             key=group.key,
@@ -248,11 +253,25 @@ class _DeviceBuilder(Struct, frozen=True):
             numa=tuple(int(node) for node in distinct.get("numaNode", ())) if resource.has_topology else (),
             slices=slices,
             faults=tuple(dict.fromkeys(faults)) if faults else (),
-            identities=tuple([info.identity for _, info in members]),
-            is_via_link=any(info.resolved != path for path, info in members),
+            identities=tuple(identities),
+            is_via_link=is_via_link,
         )
         denied = denied_device_error(device, resource.policy, self.host)
         return LeftOut(denied) if denied else device
+
+    def _find_allocate_faults(self, group: _Group, name: str, attributes: Values, slices: int) -> list[str]:
+        """Return why a container must not get what ``allocate`` gives it with a device of the resource ``name``."""
+        resource = self.resource
+        faults = [
+            f"{part} refers to '{names[0]}', which the device does not have{_format_refusals(group.candidates, names)}"
+            for names, part in self.needed.items()
+            if not any(name_ in attributes for name_ in names)
+        ]
+        faults = faults or rendered_value_faults(resource, name, attributes)
+        if self.cdi_devices is not None and not faults:
+            faults = cdi_faults(resource, name, attributes, slices, self.cdi_devices)
+        errors = ((gid, resource.policy.group_error(gid)) for gid in resource.allocate.supplemental_groups)
+        return [*faults, *(f"the group {gid} is {error}" for gid, error in errors if error)]
 
 
 def _format_refusals(candidates: Iterable[Candidate], names: Collection[str] | None = None) -> str:

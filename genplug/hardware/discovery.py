@@ -103,10 +103,13 @@ def scan_resource(
         kept = {device.candidates: device for device in previous.devices}
     built = build_devices(resource, candidates.taken, host, reused, extra, kept)
     dependencies.update(built.extra_dependencies)
-    known = {device.id: device for device in previous.devices} if previous is not None else {}
+    devices = built.devices
+    if previous is not None:
+        known = {device.id: device for device in previous.devices}
+        devices = tuple(known[device.id] if known.get(device.id) == device else device for device in devices)
     scan = ResourceScan(
         resource=resource,
-        devices=tuple(known[device.id] if known.get(device.id) == device else device for device in built.devices),
+        devices=devices,
         left_out=(*built.left_out, *candidates.left_out),
         unmatched_globs=candidates.unmatched,
         dependencies=dependencies.freeze(),
@@ -114,7 +117,12 @@ def scan_resource(
         extra_dependencies=built.extra_dependencies,
         stalls=(*candidates.stalls, *built.stalls),
         searches=candidates.searches,
-        users=CandidateUsers.of(candidate.used_paths for found in candidates.by_source for candidate in found.values()),
+        users=CandidateUsers.of(
+            candidate.used_paths
+            for found in candidates.by_source
+            for candidate in found.values()
+            if candidate.links or candidate.reads.depends
+        ),
         is_plain=len(built.devices) == len(candidates.taken)
         and not any(source.group_by for source in resource.sources),
     )

@@ -96,7 +96,8 @@ class PathInfo(Struct, frozen=True, gc=False):
     @property
     def identity(self) -> Identity:
         """The identity of the path, independent of the symlinks to it."""
-        return self.numbers if self.is_device else self.resolved
+        kind = self.kind
+        return (kind, self.major, self.minor) if kind is Kind.CHAR or kind is Kind.BLOCK else self.resolved
 
 
 class AttributeReads(Struct, frozen=True, gc=False):

@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from genplug.spec.denied_variables import RUNTIME_DEVICES, denied_value_effect, denied_variable_effect
 from genplug.spec.globs import Glob
-from genplug.spec.read_rules import DEFAULT_READ_RULES, ReadRules, literal_path
+from genplug.spec.read_rules import DEFAULT_READ_RULES, ReadRules, list_trees, literal_path
+from genplug.struct_values import compare_without, hide_in_repr
 
 DEFAULT_READ_VARIABLES = ("NODE_NAME", "NODE_IP", "HOST_IP", "POD_NAME", "POD_NAMESPACE", "POD_UID", "POD_IP")
 """The usual names of what the downward API gives to the pod of an agent. Other variables may contain secrets."""
 
 
+@compare_without("_device_trees")
+@hide_in_repr("_device_trees")
 class Policy(Struct, frozen=True):
     """Limits on what a configuration may offer, hand out, mount and run. The defaults apply without a policy file.
 
@@ -59,6 +63,11 @@ class Policy(Struct, frozen=True):
     env: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
     open_probe: bool = False
+    _device_trees: tuple[str, ...] = ()
+    """The directories below which ``allow`` matches everything, with a slash at the end: a fast path."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "_device_trees", list_trees(self.allow))
 
     @property
     def name(self) -> str:
@@ -90,7 +99,7 @@ class Policy(Struct, frozen=True):
         for glob in self.deny:
             if glob.matches(path):
                 return f"refused by 'devices.deny' of {self.name}: {glob.text!r}"
-        if any(glob.matches(path) for glob in self.allow):
+        if path.startswith(self._device_trees) or any(glob.matches(path) for glob in self.allow):
             return ""
         return self._refuse("devices.allow", _format_list([glob.text for glob in self.allow]))
 

@@ -5,6 +5,7 @@ The rules are compared with the path as written and with the path without symlin
 
 import itertools
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from msgspec import Struct
@@ -58,8 +59,7 @@ class ReadRules(Struct, frozen=True):
     """The directories below which everything matches, with a slash at the end: a fast path."""
 
     def __post_init__(self) -> None:
-        trees = (literal_path(segments[:-1]) for glob in self.globs for segments in glob if segments[-1].is_any_depth)
-        force_setattr(self, "_trees", tuple(f"{path}/" for path, is_literal in trees if is_literal))
+        force_setattr(self, "_trees", list_trees(self.globs))
 
     def allows(self, path: str) -> bool:
         """Return whether an absolute path may be read; the caller also checks the path without symlinks."""
@@ -109,6 +109,12 @@ class ReadRules(Struct, frozen=True):
 def parse_read_rules(texts: tuple[str, ...]) -> ReadRules:
     """Return the rules of globs; the globs are valid."""
     return ReadRules(tuple(map(Glob.parse, texts)))
+
+
+def list_trees(globs: Iterable[Glob]) -> tuple[str, ...]:
+    """Return the directories below which one of the globs matches everything, with a slash at the end."""
+    trees = (literal_path(segments[:-1]) for glob in globs for segments in glob if segments[-1].is_any_depth)
+    return tuple(f"{path}/" for path, is_literal in trees if is_literal)
 
 
 def literal_directory(text: str) -> str:

@@ -27,7 +27,7 @@ def has_only_path_attributes(info: PathInfo, source: Source, host: Host, names: 
         return False
     if not names <= _ATTRIBUTES_OF_NODES:
         return False
-    return host.resolve(f"/sys/dev/{info.kind.value}/{info.major}:{info.minor}") is None
+    return host.resolve(f"/sys/dev/{info.kind}/{info.major}:{info.minor}") is None
 
 
 class LazyAttributes(Mapping[str, tuple[str, ...]]):
