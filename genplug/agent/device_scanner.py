@@ -190,13 +190,17 @@ class DeviceScanner:
         # The next change is published at once: it is not part of a burst.
         self._timer = self._timer.after_full_scan(time.monotonic(), self._settings.rescan_seconds, has_found=False)
         self._schedule_pending()
+        is_built = False
         if self._inventory is None and self._ledger.usage is None:
             # Without the report, the first list lacks the devices that several IDs lead to: after a restart of the
             # agent, the node would lose them for a moment.
-            ledger, now = self._ledger, time.monotonic()
-            if build_inventory(config, scans, None, ledger, now)[0].withheld:
+            inventory, ledger = build_inventory(config, scans, None, self._ledger, time.monotonic())
+            if inventory.withheld:
                 await self._wait_usage()
-        await self._publish_scans(config, is_forced=True)
+            else:
+                # It is built again below, from the assignments that were made here, which takes little time.
+                self._inventory, self._ledger, is_built = inventory, ledger, True
+        await self._publish_scans(config, is_forced=True, is_limited=is_built)
         self._accept(config)
 
     async def _scan(self, config: Config, *, is_full: bool) -> None:
@@ -222,7 +226,7 @@ class DeviceScanner:
     async def _publish_scans(self, config: Config, *, is_forced: bool = False, is_limited: bool = False) -> bool:
         """Publish the inventory if it has changed; return whether it was published.
 
-        ``is_limited`` is whether only changed paths were scanned.
+        ``is_limited`` is whether at most changed paths were scanned since the previous inventory.
         """
         self._relevance = ScanRelevance(self._scans.values())
         previous, inventory = await self._build_inventory(config, is_limited=is_limited)
