@@ -10,10 +10,11 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, NamedTuple, Self, TextIO, TypeAlias, cast
+from itertools import zip_longest
+from typing import Any, Self, SupportsIndex, TextIO, TypeAlias, cast
 
 from genplug.spec.printable import escape_json, escape_line, escape_lines
 
@@ -128,6 +129,10 @@ class Painted(str):
         painted.style = style
         return painted
 
+    def ljust(self, width: SupportsIndex, fill: str = " ", /) -> str:
+        """Return the line with the marks of its style, and spaces up to a width."""
+        return paint(self, self.style) + super().ljust(width, fill)[len(self) :]
+
 
 Cell: TypeAlias = str | tuple[str, ...]
 """The line or the lines of a cell of a table."""
@@ -139,13 +144,21 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width:
     A tuple as a cell is several lines. With a width (columns), long lines of cells are wrapped, so that no line of the
     table is wider.
     """
-    columns = range(len(headings))
-    lines = [[_escape_cell(cell) for cell in row] for row in (headings, *rows)]
-    widths = [max(len(part.text) for line in lines for part in line[column]) for column in columns]
-    if width is not None and sum(widths) + len(_SEPARATOR) * (len(widths) - 1) > width:
-        words = [max(_longest_word(part.text) for line in lines for part in line[column]) for column in columns]
+    table = [list(map(_escape_cell, row)) for row in (headings, *rows)]
+    widths = [max(map(_measure_cell, column)) for column in zip(*table, strict=True)]
+    is_wrapped = width is not None and sum(widths) + len(_SEPARATOR) * (len(widths) - 1) > width
+    if width is not None and is_wrapped:
+        words = [max(map(_measure_words, column)) for column in zip(*table, strict=True)]
         widths = _fit(widths, words, width - len(_SEPARATOR) * (len(widths) - 1))
-    return "\n".join(text for line in lines for text in _format_row(line, widths))
+    lines: Iterable[Sequence[str]]
+    if is_wrapped or any(isinstance(cell, tuple) for row in table for cell in row):
+        lines = (line for row in table for line in _split_row(row, widths))
+    else:
+        # Each row of most tables is one line.
+        lines = cast("list[list[str]]", table)
+    columns = zip(zip(*lines, strict=True), widths, strict=True)
+    padded = [[text.ljust(width) for text in column] for column, width in columns]
+    return "\n".join([_SEPARATOR.join(line).rstrip() for line in zip(*padded, strict=True)])
 
 
 def table_width() -> int:
@@ -281,49 +294,45 @@ def _fit(widths: Sequence[int], words: Sequence[int], available: int) -> list[in
     return fitting
 
 
-def _longest_word(text: str) -> int:
-    return max(map(len, text.split()), default=0)
+def _measure_cell(cell: Cell) -> int:
+    """Return the length of the longest line of a cell."""
+    return len(cell) if isinstance(cell, str) else max(map(len, cell), default=0)
 
 
-class _Part(NamedTuple):
-    """A line of a cell, or a part of it."""
-
-    text: str
-    style: Style | None = None
-
-    def pad(self, width: int) -> str:
-        """Return the text with its style, as wide as its column."""
-        spaces = " " * (width - len(self.text))
-        return (paint(self.text, self.style) if self.style is not None else self.text) + spaces
+def _measure_words(cell: Cell) -> int:
+    """Return the length of the longest word of a cell."""
+    return max((len(word) for line in _list_lines(cell) for word in line.split()), default=0)
 
 
-def _format_row(cells: Sequence[Sequence[_Part]], widths: Sequence[int]) -> list[str]:
+def _list_lines(cell: Cell) -> tuple[str, ...]:
+    return (cell,) if isinstance(cell, str) else cell
+
+
+def _split_row(cells: Sequence[Cell], widths: Sequence[int]) -> Iterator[Sequence[str]]:
     """Return the lines of a row; a line of a cell that is wider than its column continues on the next line."""
-    if all(len(lines) == 1 and len(lines[0].text) <= width for lines, width in zip(cells, widths, strict=True)):
-        # Most rows have one line.
-        return [_SEPARATOR.join(lines[0].pad(width) for lines, width in zip(cells, widths, strict=True)).rstrip()]
     columns = [
-        [part for line in lines for part in _wrap_part(line, width)] for lines, width in zip(cells, widths, strict=True)
+        [part for line in _list_lines(cell) for part in _wrap_part(line, width)]
+        for cell, width in zip(cells, widths, strict=True)
     ]
-    height = max(map(len, columns))
-    padded = ([*column, *[_Part("")] * (height - len(column))] for column in columns)
-    return [
-        _SEPARATOR.join(part.pad(width) for part, width in zip(line, widths, strict=True)).rstrip()
-        for line in zip(*padded, strict=True)
-    ]
+    # A row of empty cells has one line.
+    return zip_longest(*(column or [""] for column in columns), fillvalue="")
 
 
-def _wrap_part(part: _Part, width: int) -> list[_Part]:
-    if len(part.text) <= width:
+def _wrap_part(part: str, width: int) -> list[str]:
+    if len(part) <= width:
         return [part]
     import textwrap  # noqa: PLC0415 - only long lines need it
 
-    return [_Part(text, part.style) for text in textwrap.wrap(part.text, width, break_on_hyphens=False)]
+    return [_paint_as(part, text) for text in textwrap.wrap(part, width, break_on_hyphens=False)]
 
 
-def _escape_cell(cell: Cell) -> tuple[_Part, ...]:
-    """Return the lines of a cell, escaped; an empty cell has one line."""
-    lines = cell if isinstance(cell, tuple) else (cell,)
-    return tuple(_Part(escape_line(line), line.style if isinstance(line, Painted) else None) for line in lines) or (
-        _Part(""),
-    )
+def _escape_cell(cell: Cell) -> Cell:
+    """Return a cell with escaped lines, which keep their styles."""
+    if isinstance(cell, tuple):
+        return tuple([_paint_as(line, escape_line(line)) for line in cell])
+    return _paint_as(cell, escape_line(cell))
+
+
+def _paint_as(styled: str, text: str) -> str:
+    """Return a text in the style of another text, if that has one."""
+    return Painted(text, styled.style) if isinstance(styled, Painted) else text
