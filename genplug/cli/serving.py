@@ -41,7 +41,7 @@ _RETRY_SECONDS = 1.0
 """Seconds before the thread of the agent is started again."""
 _STARTUP_SECONDS = 5.0
 """Garbage collection is disabled for this time."""
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.0002
 """Seconds for which a thread that computes, such as a scan, may delay the event loop each time the loop continues.
 
 The default of Python is 5 ms, and the loop continues about ten times for each call of the kubelet.
@@ -54,6 +54,8 @@ _ENDED = 0
 def serve(arguments: argparse.Namespace) -> int:
     """Run an agent until SIGTERM or SIGINT, then end the process with its exit code."""
     os.umask(0o077)
+    # The first collection takes 20 ms less without the objects of the modules; 500 of these are garbage (0.1 MiB).
+    gc.freeze()
     limit_malloc_arenas()
     sys.setswitchinterval(_SWITCH_SECONDS)
     with open_root(arguments.root) as root:
