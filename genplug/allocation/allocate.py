@@ -42,6 +42,10 @@ class PathLookup(Protocol):
         """Return what is at a path, with all symlinks resolved, or None if it does not exist."""
         ...
 
+    def has_node(self, info: PathInfo) -> bool:
+        """Return whether a device node with these numbers is at a resolved path; False requires a :meth:`stat`."""
+        ...
+
     @property
     def missing_reason(self) -> Callable[[str], str]:
         """A function that returns why a path is missing."""
@@ -226,6 +230,8 @@ def _present_nodes(device: Device, host: PathLookup, *, is_complete: bool) -> li
 
 
 def _recheck_node(device: Device, node: DeviceNode, host: PathLookup) -> PathInfo:
+    if node.info.resolved == node.path and host.has_node(node.info):
+        return node.info
     info = host.stat(node.path)
     if info is None:
         reason = f"{node.path} {host.missing_reason(node.path) or 'does not exist'}"

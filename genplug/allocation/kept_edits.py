@@ -15,7 +15,7 @@ from genplug.hardware.host import Host
 from genplug.hardware.inventory import PathInfo
 
 MAX_KEPT = 1024
-"""Requests of an offer whose edits are kept; the next request discards all of them."""
+"""Requests of an offer for a device whose edits are kept, and requests for several; the next discards all of these."""
 MAX_KEPT_CHARACTERS = 2048
 """Characters of the texts of edits that are kept; edits can have MiB, and take 1 KiB of memory usually."""
 
@@ -34,18 +34,26 @@ class _StatRecorder:
     def __init__(self, host: Host) -> None:
         self.found: dict[str, PathInfo | None] = {}
         self.missing_reason = host.missing_reason
-        self._stat = host.stat
+        self._stat, self._has_node = host.stat, host.has_node
 
     def stat(self, path: str) -> PathInfo | None:
         info = self.found[path] = self._stat(path)
         return info
+
+    def has_node(self, info: PathInfo) -> bool:
+        has_node = self._has_node(info)
+        if has_node:
+            self.found[info.resolved] = info
+        return has_node
 
 
 class KeptEdits:
     """The edits of earlier requests for devices of an offer. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._by_ids: dict[tuple[str, ...], _Kept] = {}
+        # Sets of devices seldom repeat: they do not replace the requests for a device.
+        self._of_one: dict[tuple[str, ...], _Kept] = {}
+        self._of_several: dict[tuple[str, ...], _Kept] = {}
 
     def allocate(self, offer: ResourceOffer, ids: Sequence[str], host: Host, *, is_complete: bool) -> ContainerEdits:
         """Return the result of :func:`allocate_edits`; the offer and the host are the same in all calls.
@@ -54,23 +62,27 @@ class KeptEdits:
             AllocationError: the request fails.
         """
         key = tuple(ids)
-        kept = self._by_ids.get(key)
+        by_ids = self._select(key)
+        kept = by_ids.get(key)
         if kept is not None and _is_unchanged(kept.found, host):
             return kept.edits
         recorder = _StatRecorder(host)
         edits = allocate_edits(offer, ids, recorder, is_complete=is_complete)
         if _count_characters(edits, recorder.found, key) <= MAX_KEPT_CHARACTERS:
-            if len(self._by_ids) >= MAX_KEPT:
-                self._by_ids.clear()
+            if len(by_ids) >= MAX_KEPT:
+                by_ids.clear()
             found = recorder.found
             is_in_dev = all(info is not None and info.is_in_dev for info in found.values())
-            self._by_ids[key] = _Kept(edits, found, is_in_dev and not is_complete and not edits.cdi_devices)
+            by_ids[key] = _Kept(edits, found, is_in_dev and not is_complete and not edits.cdi_devices)
         return edits
 
     def depends_on_dev_only(self, ids: Sequence[str]) -> bool:
         """Return whether :meth:`allocate` is known to use only device nodes in the file system of ``/dev``."""
-        kept = self._by_ids.get(tuple(ids))
+        kept = self._select(ids).get(tuple(ids))
         return kept is not None and kept.depends_on_dev_only
+
+    def _select(self, ids: Sequence[str]) -> dict[tuple[str, ...], _Kept]:
+        return self._of_one if len(ids) == 1 else self._of_several
 
 
 def _is_unchanged(found: dict[str, PathInfo | None], host: Host) -> bool:

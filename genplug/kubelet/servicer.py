@@ -31,7 +31,7 @@ MAX_ALLOCATE_ATTEMPTS = 3
 """Attempts to allocate while the state of the resource changes; more would keep other pods waiting."""
 
 MAX_KEPT_REQUESTS = 1024
-"""Allocate requests whose responses are kept; the next request discards all of them."""
+"""Allocate requests for a device whose responses are kept, and requests for several; the next discards all of these."""
 MAX_KEPT_BYTES = 4096
 """Bytes of a request and its response that are kept; both have 200 bytes usually."""
 
@@ -104,8 +104,9 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         self._on_stream = on_stream
         self._report = report
         self._closing = asyncio.Event()
-        self._kept: dict[bytes, _Allocation] = {}
-        """Answered Allocate requests."""
+        # Sets of devices seldom repeat: they do not replace the requests for a device.
+        self._kept_of_one: dict[bytes, _Allocation] = {}
+        self._kept_of_several: dict[bytes, _Allocation] = {}
         unary = grpc.unary_unary_rpc_method_handler
         calls: dict[str, grpc.RpcMethodHandler[Any, bytes]] = {
             "GetDevicePluginOptions": unary(self._get_options),
@@ -161,7 +162,8 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         return wire.encode_preferred_response(preferred)
 
     async def _allocate(self, request: bytes, context: Context) -> bytes:
-        allocation = self._kept.get(request) or _parse_allocate_request(request)
+        kept = self._kept_of_one.get(request) or self._kept_of_several.get(request)
+        allocation = kept or _parse_allocate_request(request)
         return await self._answer("Allocate", allocation.ids, self._respond(request, allocation), context)
 
     async def _respond(self, request: bytes, kept: _Allocation) -> bytes:
@@ -177,12 +179,16 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
                 return kept.response
             response = self._encode_allocate_response(edits)
             if len(request) + len(response) <= MAX_KEPT_BYTES:
-                if len(self._kept) >= MAX_KEPT_REQUESTS:
-                    self._kept.clear()
-                self._kept[request] = _Allocation(kept.containers, edits, response)
+                self._keep(request, _Allocation(kept.containers, edits, response))
             return response
         text = f"{self._resource}: its devices changed {MAX_ALLOCATE_ATTEMPTS} times during the allocation"
         raise AllocationError(AllocationErrorCode.UNAVAILABLE, text)
+
+    def _keep(self, request: bytes, allocation: _Allocation) -> None:
+        kept = self._kept_of_one if len(allocation.ids) == 1 else self._kept_of_several
+        if len(kept) >= MAX_KEPT_REQUESTS:
+            kept.clear()
+        kept[request] = allocation
 
     def _encode_allocate_response(self, edits: Sequence[ContainerEdits]) -> bytes:
         response = wire.encode_allocate_response(edits)

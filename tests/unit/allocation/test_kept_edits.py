@@ -72,6 +72,19 @@ def test_number_of_kept_requests_is_limited(tree: DeviceTree, monkeypatch: pytes
         assert repeated is not discarded
 
 
+def test_requests_for_several_devices_do_not_discard_requests_for_a_device(
+    tree: DeviceTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_edits, "MAX_KEPT", 1)
+    offer, kept = offer_devices(build_resource(), *tree.make_healthy("x0", "x1", "x2")), KeptEdits()
+    first = request(kept, offer, tree.host, "x0")
+    pair = request(kept, offer, tree.host, "x0", "x1")
+    assert request(kept, offer, tree.host, "x0") is first
+    assert request(kept, offer, tree.host, "x0", "x1") is pair
+    request(kept, offer, tree.host, "x1", "x2")
+    assert request(kept, offer, tree.host, "x0", "x1") is not pair
+
+
 @pytest.mark.parametrize(("length", "is_kept"), [(100, True), (MAX_KEPT_CHARACTERS, False)])
 def test_only_edits_with_short_texts_are_kept(tree: DeviceTree, length: int, is_kept: bool) -> None:  # noqa: FBT001
     offer, kept = offer_devices(build_resource(env={"A": "a" * length}), *tree.make_healthy("x0")), KeptEdits()
