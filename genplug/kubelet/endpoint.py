@@ -242,6 +242,8 @@ class Endpoint:
             servicer.close()
         if server is not None:
             await _run_uncancelled(server.stop(_STOP_GRACE_SECONDS))
+        if servicer is not None:
+            servicer.release()
         # C-core unlinks its path when it stops. If the socket is still there, and still the own socket, remove it.
         if socket is None or identity is None:
             return

@@ -125,6 +125,13 @@ class DevicePluginServicer(grpc.GenericRpcHandler):
         """End every open stream, so that the stop of the server waits for the other calls only."""
         self._closing.set()
 
+    def release(self) -> None:
+        """Release the handlers, which refer to the servicer; call this when the server has stopped.
+
+        Otherwise, a generation needs memory until the next garbage collection, which can be many restarts later.
+        """
+        self._handlers.clear()
+
     async def _get_options(self, _request: bytes, _context: Context) -> bytes:
         return wire.encode_options(self._backend.value.options)
 

@@ -1,5 +1,6 @@
 """The calls of DevicePlugin when the resource fails: what the kubelet receives and what the endpoint reports."""
 
+import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -163,3 +164,17 @@ def test_kept_responses_are_limited(monkeypatch: pytest.MonkeyPatch, limit: str,
     allocate("x1")
     again, _ = count_lines(lambda: allocate("x0"))
     assert again >= first
+
+
+def list_servicers() -> list[DevicePluginServicer]:
+    return [each for each in gc.get_objects() if isinstance(each, DevicePluginServicer)]
+
+
+async def test_servicer_is_in_no_cycle_of_references_after_its_server_has_stopped(kubelet: KubeletStandIn) -> None:
+    earlier = list_servicers()
+    call: Any = SimpleNamespace(method=method_path(DEVICE_PLUGIN, "Allocate"))
+    async with EndpointRun(kubelet.plugins_dir, X, OneDevice("x0")):
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        (own,) = (each for each in list_servicers() if all(each is not known for known in earlier))
+        assert own.service(call) is not None
+    assert own.service(call) is None
