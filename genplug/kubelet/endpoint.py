@@ -92,6 +92,7 @@ class Endpoint:
         self._registrar = registrar
         self._report = report
         self._directory = registrar.directory
+        self._listing: PluginDirListing | None = None
         self._events = EventQueue()
         self._state = EndpointState(0, Phase.PAUSE, time.monotonic())
         self._server: grpc.aio.Server | None = None
@@ -118,7 +119,10 @@ class Endpoint:
     def on_directory_listing(self, directory: PluginDirListing) -> None:
         """Handle a listing of the kubelet's directory: kubelet.sock may be new, and the own socket may be lost."""
         # The kubelet comes first: if a new kubelet deleted the own socket, the reason is its restart.
-        self._events.put(KubeletSeen(directory.kubelet))
+        # The periodic listings of an idle node contain nothing new, and must not wake the endpoint.
+        if self._listing is None or directory.kubelet != self._listing.kubelet:
+            self._events.put(KubeletSeen(directory.kubelet))
+        self._listing = directory
         if self._socket is None or self._socket_identity is None:
             return
         if directory.own.get(self._socket.name) != self._socket_identity:

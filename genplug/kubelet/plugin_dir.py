@@ -69,14 +69,14 @@ class PluginDirUnusableError(Exception):
     """The directory is missing, or this process cannot read or write it; the message states what to do."""
 
 
-def stat_socket(path: Path) -> SocketIdentity | None:
+def stat_socket(path: Path | os.DirEntry[str]) -> SocketIdentity | None:
     """Return the identity of the socket at a path; None if there is no file or another type of file.
 
     Raises:
         OSError: the system cannot answer, for example because the directory cannot be read.
     """
     try:
-        status = path.lstat()
+        status = path.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return SocketIdentity(status.st_dev, status.st_ino, status.st_mtime_ns) if stat.S_ISSOCK(status.st_mode) else None
@@ -167,7 +167,7 @@ class PluginDir:
             own: dict[str, SocketIdentity] = {}
             with os.scandir(self.path) as entries:
                 for entry in entries:
-                    if entry.name.startswith(SOCKET_PREFIX) and (identity := stat_socket(Path(entry.path))):
+                    if entry.name.startswith(SOCKET_PREFIX) and (identity := stat_socket(entry)):
                         own[entry.name] = identity
             return PluginDirListing(stat_socket(self.path / KUBELET_SOCKET), own)
         except OSError as error:

@@ -12,8 +12,10 @@ import pytest
 from genplug.allocation.results import PluginOptions, ProgramRun
 from genplug.kubelet import endpoint
 from genplug.kubelet.endpoint import Endpoint
+from genplug.kubelet.endpoint_events import Event, KubeletSeen
+from genplug.kubelet.endpoint_state import EndpointState, Step, next_step
 from genplug.kubelet.latest_value import LatestValue
-from genplug.kubelet.plugin_dir import PluginDir
+from genplug.kubelet.plugin_dir import KUBELET_SOCKET, PluginDir
 from genplug.kubelet.registration import Registrar
 from genplug.kubelet.reports import InternalErrorCaught, Phase, PhaseChanged, Report
 from genplug.testing.kubelet import KubeletStandIn, PluginClient
@@ -49,6 +51,33 @@ async def test_repr_of_endpoint_shows_its_state(kubelet: KubeletStandIn) -> None
         await kubelet.crash()
         await run.wait_for(lambda: not run.endpoint.status.is_registered)
         assert repr(run.endpoint) == f"<Endpoint {X}: generation 1, live, 0 streams: the kubelet closed its stream>"
+
+
+async def test_listing_without_a_change_does_not_wake_the_endpoint(
+    kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[object] = []
+
+    def record_event(state: EndpointState, event: Event, now: float, jitter: float) -> Step:
+        events.append(event)
+        return next_step(state, event, now, jitter)
+
+    monkeypatch.setattr(endpoint, "next_step", record_event)
+    async with EndpointRun(kubelet.plugins_dir, X, OneDevice("x0")) as run:
+        await run.wait_for(lambda: run.endpoint.status.is_registered)
+        run.list_directory()
+        await asyncio.sleep(0)
+        before = len(events)
+        for _ in range(5):
+            run.list_directory()
+            await asyncio.sleep(0)
+        assert events[before:] == []
+        (kubelet.plugins_dir / KUBELET_SOCKET).unlink()
+        run.list_directory()
+        async with asyncio.timeout(10):
+            while run.endpoint.status.has_kubelet:  # noqa: ASYNC110 - the endpoint does not report it
+                await asyncio.sleep(0)
+        assert events[before:] == [KubeletSeen(None)]
 
 
 async def test_endpoint_waits_for_a_directory_in_which_it_can_bind(tmp_path: Path, kubelet: KubeletStandIn) -> None:
