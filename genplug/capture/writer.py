@@ -6,7 +6,7 @@ a host that records each access, and writes the recorded files.
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from genplug.health.workers.main import run_request
 from genplug.record.drivers import KERNEL_RELEASE_FILE, describe_devices, describe_drivers
 from genplug.spec.limits import MAX_CDI_FILE_BYTES
 from genplug.spec.model import Config
+from genplug.spec.read_rules import ReadRules
 
 if TYPE_CHECKING:
     from tarfile import TarInfo
@@ -80,11 +81,11 @@ class _RecordingReader(CachedFileReader, frozen=True):
 
     limits: dict[str, int] = field(default_factory=dict)
 
-    def read_bytes(self, path: str, max_bytes: int, allows: Callable[[str], bool] | None = None) -> bytes:
+    def read_bytes(self, path: str, max_bytes: int, rules: ReadRules | None = None) -> bytes:
         """Return the first bytes of a regular file."""
         resolved = self.host.resolve_file(path)
         self.limits[resolved] = max(self.limits.get(resolved, 0), max_bytes)
-        return super().read_bytes(path, max_bytes, allows)
+        return super().read_bytes(path, max_bytes, rules)
 
 
 def capture(

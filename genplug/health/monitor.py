@@ -7,7 +7,7 @@ the probe kinds evaluate the answers, and :mod:`~genplug.health.probe_errors` de
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from genplug.hardware.host import Host
@@ -19,7 +19,7 @@ from genplug.health.event_probes import EventProbes
 from genplug.health.probe_errors import ProbeErrors
 from genplug.health.probe_instance import ProbeInstance
 from genplug.health.probes import READ_KINDS, kind_of
-from genplug.health.schedule import RequestTiming, Schedule, ScheduledRequest
+from genplug.health.schedule import DueRequests, RequestTiming, Schedule, ScheduledRequest
 from genplug.health.status import (
     KernelLogGap,
     MonitorEvent,
@@ -33,7 +33,7 @@ from genplug.health.thresholds import Outcome, Result, next_state
 from genplug.health.verdict import ProbeResults
 from genplug.health.workers.call_pool import CallPool
 from genplug.health.workers.pool import WorkerPool
-from genplug.health.workers.protocol import PoolRequest, ProbeResponse
+from genplug.health.workers.protocol import ProbeResponse
 from genplug.health.workers.read_pool import ReadPool
 from genplug.spec.probes import ProbeSpec
 
@@ -174,23 +174,28 @@ class ProbeMonitor:
             self._schedule.unsubscribe(timing, instance.id, instance)
 
     def _start_due(self) -> None:
-        due = self._schedule.take_due(time.monotonic())
-        for pool, is_call in ((self._read_pool, False), (self._call_pool, True)):
-            requests = [scheduled for scheduled in due if scheduled.is_call == is_call]
-            # Small batches, so that the first results are not late.
-            for start in range(0, len(requests), pool.batch_size):
-                self._spawn(self._run_requests(requests[start : start + pool.batch_size], pool))
+        for due in self._schedule.take_due(time.monotonic()):
+            self._spawn(self._run_requests(due))
 
-    async def _run_requests(self, due: Sequence[ScheduledRequest[ProbeInstance]], pool: WorkerPool) -> None:
-        missing = set(range(len(due)))
+    async def _run_requests(self, due: DueRequests[ProbeInstance]) -> None:
+        requests, is_call, batch = due
+        missing = set(range(len(requests)))
 
         def deliver(responses: Mapping[int, ProbeResponse]) -> None:
             missing.difference_update(responses)
-            self._apply_responses([(due[index], response) for index, response in responses.items()])
+            self._apply_responses([(requests[index], response) for index, response in responses.items()])
 
-        requests = [PoolRequest(*scheduled.timing[:2], scheduled.resource) for scheduled in due]
+        def confirm(unchanged: Collection[int]) -> None:
+            missing.difference_update(unchanged)
+            self._confirm_responses([requests[index] for index in unchanged])
+
         try:
-            await pool.run_each(requests, deliver)
+            if is_call:
+                await self._call_pool.run_each(requests, deliver)
+            elif batch is not None:
+                await self._read_pool.run_kept(batch, requests, deliver, confirm)
+            else:
+                await self._read_pool.run_each(requests, deliver)
         except Exception as error:  # noqa: BLE001 - a defect of genplug is an error of these probes, which run again
             failed = ProbeResponse(error=f"internal error: {error!r}; please report it")
             deliver(dict.fromkeys(tuple(missing), failed))
@@ -199,13 +204,38 @@ class ProbeMonitor:
         now = time.monotonic()
         for scheduled, response in responses:
             is_same = scheduled.response == response
-            for instance in scheduled.record_run(response):
-                # Fast path: an unchanged passing result changes nothing.
-                if not (is_same and instance.state.is_stable_healthy and not instance.may_change_by_itself):
-                    self._apply_response(instance, response, now)
+            subscribers = scheduled.record_run(response)
+            if not is_same or scheduled in scheduled.group.unsettled:
+                self._evaluate(scheduled, subscribers, response, now)
         self._runs += len(responses)
         if responses:
             self._flush()
+
+    def _confirm_responses(self, requests: Sequence[ScheduledRequest[ProbeInstance]]) -> None:
+        """Record runs of requests of a group whose responses have not changed."""
+        group, now = requests[0].group, time.monotonic()
+        group.record_unchanged(requests)
+        self._runs += len(requests)
+        if group.unsettled:
+            for scheduled in group.unsettled.intersection(requests):
+                if scheduled.response is not None:
+                    self._evaluate(scheduled, tuple(scheduled.subscribers.values()), scheduled.response, now)
+            self._flush()
+
+    def _evaluate(
+        self,
+        scheduled: ScheduledRequest[ProbeInstance],
+        subscribers: Sequence[ProbeInstance],
+        response: ProbeResponse,
+        now: float,
+    ) -> None:
+        for instance in subscribers:
+            self._apply_response(instance, response, now)
+        # The same response changes nothing for a healthy device, unless its result depends on the time.
+        if all(each.state.is_stable_healthy and not each.may_change_by_itself for each in subscribers):
+            scheduled.group.unsettled.discard(scheduled)
+        elif scheduled.subscribers:
+            scheduled.group.unsettled.add(scheduled)
 
     def _apply_response(self, instance: ProbeInstance, response: ProbeResponse, now: float) -> None:
         try:

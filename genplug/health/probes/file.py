@@ -40,6 +40,8 @@ _GLOB = "glob"
 _NUL = "\0"
 _SEPARATOR = ""
 """Precedes the paths of each limit in a request, and their texts in an answer."""
+_LENGTH_OF_ONE_PATH = 3
+"""The length of a request for one file without limits."""
 _LIMITS: Mapping[str, Comparison] = {"equalsFile": "equals", "minFile": "min", "maxFile": "max"}
 """The options that name another file, with the options that have the value itself."""
 _NOT_WITH_EXISTS = (
@@ -145,8 +147,15 @@ def run(request: ProbeRequest, reader: CachedFileReader, _timeout: float) -> Ans
     Raises:
         PermissionError: the policy does not allow to read a file.
     """
-    first_limit = request.index(_SEPARATOR, 2) if _SEPARATOR in request[2:] else len(request)
     has_globs, rules = _parse_rules(request[1])
+    if len(request) == _LENGTH_OF_ONE_PATH and not has_globs:
+        # Fast path: most probes read one file.
+        path = request[2]
+        if not reader.is_allowed(path, rules.rules):
+            raise rules.refuse(path)
+        text = _read_text(path, reader, rules)
+        return ((path, () if text in _MISSING else ((path, text),)),)
+    first_limit = request.index(_SEPARATOR, 2) if _SEPARATOR in request[2:] else len(request)
     return tuple(
         (path, tuple(_read_texts(path, reader, rules, is_glob=has_globs and index < first_limit)) if path else ())
         for index, path in enumerate(request[2:], 2)
@@ -279,15 +288,21 @@ def _read_texts(
                 # As if it did not exist: the result must not reveal which files exist.
                 continue
             raise rules.refuse(path)
-        try:
-            text = reader.text(path, rules.rules.allows)
-        except ReadRefusedError as error:
-            raise rules.refuse(f"{path}, which leads to {error.filename},") from None
-        if text == errno.EINVAL and path.endswith("/carrier"):
-            # The kernel refuses this read for an interface that is down (net/core/net-sysfs.c), which has no carrier.
-            text = "0"
+        text = _read_text(path, reader, rules)
         if text not in _MISSING:
             yield path, text
+
+
+def _read_text(path: str, reader: CachedFileReader, rules: _Rules) -> str | int:
+    """Return the text of a file or an errno."""
+    try:
+        text = reader.text(path, rules.rules)
+    except ReadRefusedError as error:
+        raise rules.refuse(f"{path}, which leads to {error.filename},") from None
+    if text == errno.EINVAL and path.endswith("/carrier"):
+        # The kernel refuses this read for an interface that is down (net/core/net-sysfs.c), which has no carrier.
+        return "0"
+    return text
 
 
 def _evaluate_missing(check: FileCheck, pattern: str) -> Result:

@@ -13,7 +13,7 @@ from genplug.health.status import PoolStatus
 from genplug.health.workers.places import Places
 from genplug.health.workers.pool import CRASHED, STILL_HUNG, Deliver, WorkerPool, cannot_start, timed_out
 from genplug.health.workers.process import WorkerDiedError, WorkerProcess, WorkerStartError
-from genplug.health.workers.protocol import PoolRequest, ProbeRequest, ProbeResponse
+from genplug.health.workers.protocol import ProbeRequest, ProbeResponse, ResourceRequest
 from genplug.spec.limits import MAX_CALLS, MAX_CALLS_PER_RESOURCE
 
 _RESERVED_CALLS = 16
@@ -30,8 +30,6 @@ _START_CHECK_SECONDS = 0.25
 
 class CallPool(WorkerPool):
     """One worker with many threads."""
-
-    batch_size = 1 << 20
 
     def __init__(self, host: Host, on_change: Callable[[], None]) -> None:
         super().__init__(host, on_change)
@@ -59,10 +57,10 @@ class CallPool(WorkerPool):
             start_error=self._start_error,
         )
 
-    async def run_each(self, requests: Sequence[PoolRequest], deliver: Deliver) -> None:
+    async def run_each(self, requests: Sequence[ResourceRequest], deliver: Deliver) -> None:
         """Run requests, and deliver each response within its timeout, without waiting for slower requests."""
 
-        async def run(index: int, request: PoolRequest) -> None:
+        async def run(index: int, request: ResourceRequest) -> None:
             deliver({index: await self._run_one(request)})
 
         async with asyncio.TaskGroup() as tasks:
@@ -80,8 +78,8 @@ class CallPool(WorkerPool):
             self._receiving.cancel()
         super().close()
 
-    async def _run_one(self, pool_request: PoolRequest) -> ProbeResponse:
-        request, seconds, resource = pool_request
+    async def _run_one(self, pool_request: ResourceRequest) -> ProbeResponse:
+        request, seconds, resource = pool_request.request, pool_request.timeout, pool_request.resource
         if request in self._hung:
             return STILL_HUNG
         if len(self._overdue) >= MAX_CALLS:
@@ -124,8 +122,9 @@ class CallPool(WorkerPool):
             except WorkerDiedError:
                 break
             self._record_answer()
-            for number, _, (answer, error) in results or ():
-                self._finish(number, ProbeResponse(answer, error))
+            for number, _, response in results or ():
+                if response is not None:
+                    self._finish(number, ProbeResponse(*response))
         reason = self._record_death(worker)
         self._worker = None
         for number in list(self._running):

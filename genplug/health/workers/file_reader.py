@@ -5,12 +5,13 @@
 
 import errno
 import os
-from collections.abc import Callable, MutableMapping, MutableSet
+from collections.abc import MutableMapping
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from genplug.hardware.file_tree import MAX_TEXT_BYTES, NotAFileError, decode_text
 from genplug.hardware.host import Host
+from genplug.spec.read_rules import ReadRules
 
 NOT_A_FILE = -1
 """In place of an errno for a directory, a device, a pipe or a socket, which are not read."""
@@ -25,8 +26,8 @@ class CachedFileReader(Struct, frozen=True):
     """The files of a host. A read may block as long as the file system blocks; the caller has to limit it."""
 
     host: Host
-    _plain_paths: MutableSet[str] = field(default_factory=set)
-    """Paths of files without a symlink in them, which are not resolved again."""
+    _plain_paths: MutableMapping[str, ReadRules | None] = {}
+    """Paths of files without a symlink in them, which are not resolved again, and the rules that allow to read them."""
     _texts: MutableMapping[str, str | int] = {}
 
     def start_batch(self) -> None:
@@ -35,43 +36,47 @@ class CachedFileReader(Struct, frozen=True):
         if len(self._plain_paths) > _MAX_PLAIN_PATHS:
             self._plain_paths.clear()
 
-    def text(self, path: str, allows: Callable[[str], bool] | None = None) -> str | int:
+    def is_allowed(self, path: str, rules: ReadRules) -> bool:
+        """Return whether rules allow to read a path as it is written."""
+        return self._plain_paths.get(path) is rules or rules.allows(path)
+
+    def text(self, path: str, rules: ReadRules | None = None) -> str | int:
         """Return the stripped text of a file, or an errno (or :data:`NOT_A_FILE`) if it cannot be read.
 
-        ``allows`` is called with the path without symlinks, and returns whether the file may be read.
-
         Raises:
-            ReadRefusedError: it must not be read.
+            ReadRefusedError: the rules do not allow to read its path without symlinks.
         """
-        if path not in self._texts:
+        text: str | int | None = self._texts.get(path)
+        if text is None:
             try:
-                self._texts[path] = decode_text(self.read_bytes(path, MAX_TEXT_BYTES, allows))
+                text = decode_text(self.read_bytes(path, MAX_TEXT_BYTES, rules))
             except ReadRefusedError:
                 raise
             except NotAFileError:
-                self._texts[path] = NOT_A_FILE
+                text = NOT_A_FILE
             except OSError as error:
-                self._texts[path] = error.errno or errno.EIO
-        return self._texts[path]
+                text = error.errno or errno.EIO
+            self._texts[path] = text
+        return text
 
-    def read_bytes(self, path: str, max_bytes: int, allows: Callable[[str], bool] | None = None) -> bytes:
+    def read_bytes(self, path: str, max_bytes: int, rules: ReadRules | None = None) -> bytes:
         """Return the first bytes of a regular file.
 
         Raises:
             OSError: the file cannot be read; a NotAFileError if it is not a regular file, and a ReadRefusedError if
-                ``allows`` returns False for its path without symlinks.
+                the rules do not allow to read its path without symlinks.
         """
         if path in self._plain_paths:
             try:
                 return self.host.read_bytes(path, max_bytes, may_block=True)
             except (FileNotFoundError, NotADirectoryError, NotAFileError):
                 # A part of the path may be a symlink now.
-                self._plain_paths.discard(path)
+                del self._plain_paths[path]
         resolved = self.host.resolve_file(path)
-        if allows is not None and not allows(resolved):
+        if rules is not None and not rules.allows(resolved):
             raise ReadRefusedError(errno.EACCES, os.strerror(errno.EACCES), resolved)
         if resolved == path:
-            self._plain_paths.add(path)
+            self._plain_paths[path] = rules
         return self.host.read_bytes(resolved, max_bytes, may_block=True)
 
     def link_target_name(self, path: str) -> str | None:

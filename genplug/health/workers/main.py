@@ -13,6 +13,7 @@ Each worker pays for its imports in memory: a worker with one thread imports nei
 import os
 import sys
 import time
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -29,7 +30,14 @@ with hide_modules("typing_extensions", "_uuid"), replace_modules(*_UNUSED), use_
     from genplug.hardware.host import Host
     from genplug.health.probes import PROBES, READ_KINDS
     from genplug.health.workers.file_reader import CachedFileReader
-    from genplug.health.workers.protocol import ProbeRequest, Progress, RequestResult, receive, send
+    from genplug.health.workers.protocol import (
+        ProbeRequest,
+        Progress,
+        RequestResult,
+        TimedRequest,
+        receive,
+        send,
+    )
 
 _CONNECTION = 0
 """The descriptor of the socket, the standard input."""
@@ -68,12 +76,12 @@ def main(root: str, stand_ins: str, threads: int, progress: Progress) -> None:
         for key in READ_KINDS if threads == 1 else PROBES:
             PROBES[key]
     if threads == 1:
-        progress.write(0, 0)
+        progress.write(0, 0, time.monotonic())
         _serve_sequential(CachedFileReader(host), progress)
         return
     from genplug.health.workers.sessions import kill_session  # noqa: PLC0415 - only for a worker with threads
 
-    progress.write(0, 0)
+    progress.write(0, 0, time.monotonic())
     try:
         _serve_concurrent(host, threads)
     finally:
@@ -82,19 +90,47 @@ def main(root: str, stand_ins: str, threads: int, progress: Progress) -> None:
 
 
 def _serve_sequential(reader: CachedFileReader, progress: Progress) -> None:
-    while (batch := receive(_CONNECTION)) is not None:
-        number, requests = batch
+    kept: dict[int, _Batch] = {}
+    while (message := receive(_CONNECTION)) is not None:
+        number, key, requests = message
+        batch = kept[key] if requests is None else _Batch(requests)
+        if key:
+            kept[key] = batch
         reader.start_batch()
-        results: list[RequestResult] = []
-        flushed = time.monotonic()
-        for index, (request, timeout) in enumerate(requests):
-            progress.write(number, index)
-            results.append((number, index, run_request(request, reader, timeout)))
-            if (now := time.monotonic()) > flushed + _FLUSH_SECONDS:
-                _send(results)
-                results, flushed = [], now
-        progress.write(number, len(requests))
-        _send(results)
+        _run_batch(number, batch, reader, progress, with_unchanged=requests is not None)
+
+
+class _Batch:
+    """Requests with the hashes of their last results; the results themselves would need 270 bytes each."""
+
+    def __init__(self, requests: Sequence[TimedRequest]) -> None:
+        self.requests = [request for request, _ in requests]
+        self.timeouts = array("d", [timeout for _, timeout in requests])
+        self.hashes = array("q", bytes(8 * len(requests)))
+
+
+def _run_batch(
+    number: int, batch: _Batch, reader: CachedFileReader, progress: Progress, *, with_unchanged: bool
+) -> None:
+    """Run the requests of a batch, and send their results; without ``with_unchanged``, those that have changed."""
+    results: list[RequestResult] = []
+    hashes = batch.hashes
+    flushed = now = time.monotonic()
+    for index, request in enumerate(batch.requests):
+        began = now
+        progress.write(number, index, began)
+        result = run_request(request, reader, batch.timeouts[index])
+        now = time.monotonic()
+        result_hash = hash(result)
+        # The agent waits for the result of a request that is slow.
+        if with_unchanged or result_hash != hashes[index] or now > began + _FLUSH_SECONDS:
+            hashes[index] = result_hash
+            results.append((number, index, result))
+        if now > flushed + _FLUSH_SECONDS:
+            send(_CONNECTION, [*results, (number, index + 1, None)])
+            results, flushed = [], now
+    progress.write(number, len(batch.requests), now)
+    send(_CONNECTION, [*results, (number, len(batch.requests), None)])
 
 
 def _serve_concurrent(host: Host, max_threads: int) -> None:
@@ -109,11 +145,11 @@ def _serve_concurrent(host: Host, max_threads: int) -> None:
             number, index, request, timeout = waiting.get()
             result = (number, index, run_request(request, CachedFileReader(host), timeout))
             with lock:
-                _send([result])
+                send(_CONNECTION, [result])
 
     threads = 0
     while (batch := receive(_CONNECTION)) is not None:
-        number, requests = batch
+        number, _, requests = batch
         for index, (request, timeout) in enumerate(requests):
             waiting.put((number, index, request, timeout))
             if threads < max_threads:
@@ -125,8 +161,3 @@ def _serve_concurrent(host: Host, max_threads: int) -> None:
                         raise
                 else:
                     threads += 1
-
-
-def _send(results: Sequence[RequestResult]) -> None:
-    if results:
-        send(_CONNECTION, list(results))

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from genplug.hardware.host import Host
 from genplug.health.status import PoolStatus
 from genplug.health.workers.process import WorkerProcess, WorkerStartError, cpu_seconds
-from genplug.health.workers.protocol import PoolRequest, ProbeRequest, ProbeResponse
+from genplug.health.workers.protocol import ProbeRequest, ProbeResponse, ResourceRequest
 
 STILL_HUNG = ProbeResponse(error="still hung from a previous run; not run again until that returns")
 CRASHED = ProbeResponse(error="the probe worker crashed")
@@ -36,9 +36,6 @@ class WorkerPool(ABC):
     It does not depend on the probe monitor: any caller can use it for requests that may hang.
     """
 
-    batch_size: int
-    """The number of requests that a worker should get at once."""
-
     def __init__(self, host: Host, on_change: Callable[[], None]) -> None:
         self._host = host
         self._on_change = on_change
@@ -55,14 +52,14 @@ class WorkerPool(ABC):
     def status(self) -> PoolStatus:
         """The current status."""
 
-    async def run(self, requests: Sequence[PoolRequest]) -> list[ProbeResponse]:
+    async def run(self, requests: Sequence[ResourceRequest]) -> list[ProbeResponse]:
         """Return the responses in the order of the requests when all of them are known."""
         responses: dict[int, ProbeResponse] = {}
         await self.run_each(requests, responses.update)
         return [responses[index] for index in range(len(requests))]
 
     @abstractmethod
-    async def run_each(self, requests: Sequence[PoolRequest], deliver: Deliver) -> None:
+    async def run_each(self, requests: Sequence[ResourceRequest], deliver: Deliver) -> None:
         """Run requests, and deliver each response within its timeout, without waiting for slower requests.
 
         A timeout, a crash, a worker that cannot be started, or a resource without a place is the ``error`` of a

@@ -85,15 +85,16 @@ class WorkerProcess:
             )
             on_failure.pop_all()
 
-    async def send(self, number: int, requests: Sequence[TimedRequest]) -> None:
-        """Send a batch of requests.
+    async def send(self, number: int, requests: Sequence[TimedRequest] | None, key: int = 0) -> None:
+        """Send a batch of requests, which the worker keeps unless the key is 0; without requests, run it again.
 
         Raises:
             WorkerDiedError: the worker cannot be reached.
         """
         _, writer = await self._open_streams()
-        self._has_programs = self._has_programs or any(request[0] in PROGRAM_KINDS for request, _ in requests)
-        writer.write(encode((number, list(requests))))
+        if requests is not None and not self._has_programs:
+            self._has_programs = any(request[0] in PROGRAM_KINDS for request, _ in requests)
+        writer.write(encode((number, key, requests)))
 
     async def receive(self, timeout: float | None) -> list[RequestResult] | None:  # noqa: ASYNC109 - see below
         """Return the next results, or None if there are none within ``timeout`` seconds.

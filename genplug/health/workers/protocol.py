@@ -3,17 +3,20 @@
 A message is a header of four bytes, the length of the body, and the body, a marshaled value.
 Both ends run the same interpreter, as :mod:`marshal` requires, and the module costs a worker no memory.
 
-The agent sends batches: ``(number, [(request, timeout_seconds), ...])``.
+The agent sends batches: ``(number, key, [(request, timeout_seconds), ...])``.
 A worker sends lists of results: ``[(number, index, (answer, error)), ...]``. The results of a batch may arrive in
 several messages.
+
+A worker with one thread keeps the newest batch of each ``key``, except for the key 0. The agent then sends
+``(number, key, None)`` to run the batch again, and the worker leaves out results that have not changed. The result
+``(number, stop, None)`` means that the requests before the index ``stop`` have been run.
 """
 
 import marshal
 import mmap
 import os
 import struct
-import time
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -27,6 +30,19 @@ TimedRequest: TypeAlias = tuple[ProbeRequest, float]
 """A request and its timeout in seconds."""
 
 
+class ResourceRequest(Protocol):
+    """A request, its timeout in seconds, and the resource for which it runs."""
+
+    @property
+    def request(self) -> ProbeRequest: ...  # noqa: D102
+
+    @property
+    def timeout(self) -> float: ...  # noqa: D102
+
+    @property
+    def resource(self) -> str: ...  # noqa: D102
+
+
 class PoolRequest(NamedTuple):
     """A request, its timeout in seconds, and the resource for which it runs."""
 
@@ -35,8 +51,11 @@ class PoolRequest(NamedTuple):
     resource: str = ""
 
 
-RequestResult: TypeAlias = tuple[int, int, tuple[Any, str]]
-"""The number of a batch, the index of a request in it, and the answer and error that make a :class:`ProbeResponse`."""
+RequestResult: TypeAlias = tuple[int, int, tuple[Any, str] | None]
+"""The number of a batch, the index of a request in it, and the answer and error that make a :class:`ProbeResponse`.
+
+With None, the index is the first one that has not been run yet.
+"""
 
 HEADER = struct.Struct("=I")
 
@@ -59,9 +78,9 @@ class Progress:
     def __init__(self, descriptor: int) -> None:
         self._page = mmap.mmap(descriptor, mmap.PAGESIZE)
 
-    def write(self, number: int, index: int) -> None:
-        """Record that a request of a batch begins now."""
-        self._FORMAT.pack_into(self._page, 0, number, index, time.monotonic())
+    def write(self, number: int, index: int, now: float) -> None:
+        """Record that a request of a batch begins now (monotonic seconds)."""
+        self._FORMAT.pack_into(self._page, 0, number, index, now)
 
     def read(self) -> tuple[int, int, float]:
         """Return the number of the batch, the index of the request, and its start (monotonic seconds)."""

@@ -10,18 +10,20 @@ A request in which a worker hangs is not run again until that worker returns.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import zip_longest
+from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 
 from genplug.hardware.host import Host
 from genplug.health.status import PoolStatus
+from genplug.health.workers.kept_batch import KeptBatch
 from genplug.health.workers.places import Places
 from genplug.health.workers.pool import CRASHED, STILL_HUNG, Deliver, WorkerPool, cannot_start, timed_out
 from genplug.health.workers.process import WorkerDiedError, WorkerProcess, WorkerStartError
-from genplug.health.workers.protocol import PoolRequest, ProbeResponse
+from genplug.health.workers.protocol import ProbeResponse, ResourceRequest
 from genplug.spec.limits import MAX_HUNG_WORKERS, MAX_HUNG_WORKERS_PER_RESOURCE
 
 READ_WORKERS = 2
@@ -48,6 +50,17 @@ class _Slow(Struct, frozen=True):
     index_in_batch: int
     is_last: bool
     since: float
+
+
+Confirm: TypeAlias = Callable[[Collection[int]], None]
+"""Called with the indices of requests that have been run, and whose responses have not changed."""
+
+
+class _KeptRun(NamedTuple):
+    """A run of a batch that a worker keeps."""
+
+    batch: KeptBatch
+    confirm: Confirm
 
 
 class ReadPool(WorkerPool):
@@ -82,9 +95,25 @@ class ReadPool(WorkerPool):
             start_error=self._start_error,
         )
 
-    async def run_each(self, requests: Sequence[PoolRequest], deliver: Deliver) -> None:
+    async def run_each(self, requests: Sequence[ResourceRequest], deliver: Deliver) -> None:
         """Run requests, and deliver each response within its timeout, without waiting for slower requests."""
-        waiting = list(_take_turns(requests))
+        await self._run(requests, deliver, None)
+
+    async def run_kept(
+        self, kept: KeptBatch, requests: Sequence[ResourceRequest], deliver: Deliver, confirm: Confirm
+    ) -> None:
+        """Run the requests of a batch as :meth:`run_each` does, but confirm responses that have not changed.
+
+        ``deliver`` must have received the last responses of this batch with its key.
+        """
+        await self._run(requests, deliver, _KeptRun(kept, confirm))
+
+    async def _run(self, requests: Sequence[ResourceRequest], deliver: Deliver, kept: "_KeptRun | None") -> None:
+        holder: WorkerProcess | None = None
+        if kept is not None:
+            # Until all responses are known, no worker has reported them.
+            holder, kept.batch.holder = kept.batch.holder, None
+        waiting = list(_take_turns(requests)) if kept is None or holder is None else kept.batch.order
         async with asyncio.TaskGroup() as followers:
             while waiting:
                 async with self._slots:
@@ -96,16 +125,21 @@ class ReadPool(WorkerPool):
                     if not waiting:
                         break
                     try:
-                        worker = self._take_worker()
+                        worker = self._take_worker(holder)
                     except WorkerStartError as error:
                         deliver(dict.fromkeys(waiting, cannot_start(str(error))))
                         break
                     batch = waiting[: self._size]
-                    done, slow = await self._run_batch(worker, requests, batch, deliver)
+                    if len(batch) < len(requests):
+                        # Some are refused, the batch is too large now, or this is the rest after a slow request.
+                        kept = None
+                    is_known = kept is not None and worker is holder
+                    done, slow = await self._run_batch(worker, requests, batch, deliver, kept, is_known=is_known)
+                    kept = None
                 if slow is not None:
                     done |= {slow.index}
                     followers.create_task(self._follow(slow, requests[slow.index], deliver))
-                waiting = [index for index in waiting if index not in done]
+                waiting = [index for index in waiting if index not in done] if len(done) < len(waiting) else []
 
     def prepare(self) -> None:
         """Start a worker, which waits for requests, unless there is one; a failure is reported at the next request."""
@@ -124,7 +158,7 @@ class ReadPool(WorkerPool):
             task.cancel()
         super().close()
 
-    def _refusal(self, request: PoolRequest) -> ProbeResponse | None:
+    def _refusal(self, request: ResourceRequest) -> ProbeResponse | None:
         """Return the response to a request that is not run, or None."""
         if request.request in self._hung:
             return STILL_HUNG
@@ -135,40 +169,61 @@ class ReadPool(WorkerPool):
             return ProbeResponse(error=f"not run: {self._places.shortage(request.resource, 'slow reads')}")
         return None
 
-    def _take_worker(self) -> WorkerProcess:
+    def _take_worker(self, preferred: WorkerProcess | None) -> WorkerProcess:
         """Return a worker that is now busy.
 
         Raises:
             WorkerStartError: a worker cannot be started.
         """
-        worker = self._idle.pop() if self._idle else self._start_worker(1)
+        if preferred is not None and preferred in self._idle:
+            self._idle.remove(preferred)
+            worker = preferred
+        else:
+            worker = self._idle.pop() if self._idle else self._start_worker(1)
         self._busy.add(worker)
         return worker
 
-    async def _run_batch(
-        self, worker: WorkerProcess, requests: Sequence[PoolRequest], batch: Sequence[int], deliver: Deliver
+    async def _run_batch(  # noqa: PLR0913 - a batch and its worker
+        self,
+        worker: WorkerProcess,
+        requests: Sequence[ResourceRequest],
+        batch: list[int],
+        deliver: Deliver,
+        kept: "_KeptRun | None",
+        *,
+        is_known: bool,
     ) -> tuple[set[int], _Slow | None]:
-        """Run requests on a worker until one of them is slow, or the worker dies; return those with a response."""
+        """Run requests on a worker until one of them is slow, or the worker dies; return those with a response.
+
+        ``is_known`` is whether the worker keeps the batch and has reported its last responses.
+        """
         self._batches += 1
         number, started = self._batches, time.monotonic()
         done: set[int] = set()
         slow: _Slow | None = None
         is_reusable = False
 
-        def collect(results: dict[int, ProbeResponse]) -> None:
-            done.update(batch[index] for index in results)
-            deliver({batch[index]: response for index, response in results.items()})
+        def collect(results: dict[int, ProbeResponse], unchanged: Collection[int] = ()) -> None:
+            if unchanged and kept is not None:
+                same = [batch[index] for index in unchanged]
+                done.update(same)
+                kept.confirm(same)
+            if results:
+                done.update(batch[index] for index in results)
+                deliver({batch[index]: response for index, response in results.items()})
 
         try:
-            timed = [requests[index][:2] for index in batch]
-            await worker.send(number, timed)
-            slow_at = await _collect_responses(worker, number, [timeout for _, timeout in timed], collect)
+            timed = None if is_known else [(requests[index].request, requests[index].timeout) for index in batch]
+            await worker.send(number, timed, kept.batch.key if kept is not None else 0)
+            slow_at = await _collect_responses(worker, number, [requests[index] for index in batch], collect)
             if slow_at is not None:
                 at, since = slow_at
                 slow = _Slow(batch[at], worker, number, at, at == len(batch) - 1, since)
                 self._slow.add(worker)
                 self._places.take(requests[slow.index].resource)
             is_reusable = slow is None
+            if kept is not None and is_reusable:
+                kept.batch.holder, kept.batch.order = worker, batch
             self._record_answer()
         except WorkerDiedError:
             its_batch, index, _ = worker.progress.read()
@@ -208,7 +263,7 @@ class ReadPool(WorkerPool):
         if len(self._idle) > 1 and time.monotonic() - self._idle[0].idle_since >= _SPARE_SECONDS:
             self._end_worker(self._idle.pop(0))
 
-    async def _follow(self, slow: _Slow, request: PoolRequest, deliver: Deliver) -> None:
+    async def _follow(self, slow: _Slow, request: ResourceRequest, deliver: Deliver) -> None:
         """Deliver the response to a slow request; at its timeout, leave the worker alone until it returns."""
         worker = slow.worker
         try:
@@ -236,11 +291,11 @@ class ReadPool(WorkerPool):
         self._on_change()
         deliver({slow.index: response})
 
-    def _forget_slow(self, worker: WorkerProcess, request: PoolRequest) -> None:
+    def _forget_slow(self, worker: WorkerProcess, request: ResourceRequest) -> None:
         self._slow.discard(worker)
         self._places.release(request.resource)
 
-    async def _wait_for_return(self, worker: WorkerProcess, request: PoolRequest) -> None:
+    async def _wait_for_return(self, worker: WorkerProcess, request: ResourceRequest) -> None:
         """Wait without a limit until a hung worker returns, then end it."""
         with suppress(WorkerDiedError):
             await worker.receive(None)
@@ -251,7 +306,7 @@ class ReadPool(WorkerPool):
         self._on_change()
 
 
-def _take_turns(requests: Sequence[PoolRequest]) -> Iterator[int]:
+def _take_turns(requests: Sequence[ResourceRequest]) -> Iterator[int]:
     """Yield the indices of requests so that resources take turns: slow requests of one do not come first."""
     by_resource: dict[str, list[int]] = defaultdict(list)
     for index, request in enumerate(requests):
@@ -270,27 +325,29 @@ async def _receive_response(slow: _Slow, deadline: float) -> ProbeResponse | Non
         WorkerDiedError: the worker ended.
     """
     while (remaining := deadline - time.monotonic()) > 0:
-        for batch, index, (answer, error) in await slow.worker.receive(remaining) or ():
-            if (batch, index) == (slow.batch, slow.index_in_batch):
-                return ProbeResponse(answer, error)
+        for batch, index, response in await slow.worker.receive(remaining) or ():
+            if response is not None and (batch, index) == (slow.batch, slow.index_in_batch):
+                return ProbeResponse(*response)
     return None
 
 
 async def _collect_responses(
     worker: WorkerProcess,
     number: int,
-    timeouts: Sequence[float],
-    collect: Callable[[dict[int, ProbeResponse]], None],
+    requests: Sequence[ResourceRequest],
+    collect: Callable[[dict[int, ProbeResponse], Collection[int]], None],
 ) -> tuple[int, float] | None:
-    """Collect the responses to a batch; return the index and the start of a request that is slow.
+    """Collect the responses to a batch, and the indices of responses that have not changed.
+
+    Return the index and the start of a request that is slow.
 
     Raises:
         WorkerDiedError: the worker ended, or does not begin its work.
     """
     sent = time.monotonic()
-    missing = set(range(len(timeouts)))
+    missing = set(range(len(requests)))
     while missing:
-        index, since, limit = _current_request(worker, number, timeouts, sent)
+        index, since, limit = _current_request(worker, number, requests, sent)
         remaining = since + limit - time.monotonic()
         if remaining <= 0:
             if index is None:
@@ -299,20 +356,23 @@ async def _collect_responses(
                 return index, since
         # In short steps: the worker may finish this request immediately, and hang in the next request.
         results = await worker.receive(min(max(remaining, 0), limit / 4, PATIENCE_SECONDS))
-        found = {at: ProbeResponse(*response) for batch, at, response in results or () if batch == number}
-        if found:
-            missing -= found.keys()
-            collect(found)
+        own = [(at, response) for batch, at, response in results or () if batch == number]
+        found = {at: ProbeResponse(*response) for at, response in own if response is not None}
+        missing -= found.keys()
+        stop = max((at for at, response in own if response is None), default=0)
+        unchanged = missing.intersection(range(stop))
+        missing -= unchanged
+        collect(found, unchanged)
     return None
 
 
 def _current_request(
-    worker: WorkerProcess, number: int, timeouts: Sequence[float], sent: float
+    worker: WorkerProcess, number: int, requests: Sequence[ResourceRequest], sent: float
 ) -> tuple[int | None, float, float]:
     """Return the request of a batch that a worker runs (index or None), its start, and its limit (seconds)."""
     batch, index, since = worker.progress.read()
     if batch != number:
         return None, sent, _START_SECONDS
-    if index >= len(timeouts):
+    if index >= len(requests):
         return None, since, _START_SECONDS
-    return index, since, min(timeouts[index], PATIENCE_SECONDS)
+    return index, since, min(requests[index].timeout, PATIENCE_SECONDS)

@@ -3,15 +3,19 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from genplug.health.workers.protocol import ProbeResponse
+from genplug.health.probes import file
+from genplug.health.workers.kept_batch import KeptBatch
+from genplug.health.workers.protocol import PoolRequest, ProbeResponse
 from genplug.health.workers.read_pool import ReadPool
 from genplug.spec.limits import MAX_HUNG_WORKERS, MAX_HUNG_WORKERS_PER_RESOURCE
+from genplug.spec.policy import Policy
+from genplug.spec.read_rules import parse_read_rules
 from genplug.testing.node.hanging_files import HangingFiles
 from genplug.testing.node.held_files import hold_file
 from tests.support.workers import AMPLE, SHORT, open_pool, read, text, wait_until_awaited
@@ -199,6 +203,115 @@ async def test_hung_reads_of_a_resource_leave_places_for_others(root: Path) -> N
                 file.release()
             await changes.wait_for(lambda status: status.hung == 0)
             assert await pool.run([read("/a", resource="a.io/hung")]) == [text("/a", "a")]
+
+
+class KeptRuns:
+    """Runs of the same requests as a batch that a worker keeps, and the last response to each request."""
+
+    def __init__(self, pool: ReadPool, requests: Sequence[PoolRequest]) -> None:
+        self._pool, self._requests = pool, requests
+        self.batch = KeptBatch(1)
+        self.responses: dict[int, ProbeResponse] = {}
+        self.delivered: list[int] = []
+        self.confirmed: list[int] = []
+
+    async def run(self) -> list[ProbeResponse]:
+        self.delivered, self.confirmed = [], []
+        await self._pool.run_kept(self.batch, self._requests, self._deliver, self.confirmed.extend)
+        assert sorted([*self.delivered, *self.confirmed]) == list(range(len(self._requests)))
+        return [self.responses[index] for index in range(len(self._requests))]
+
+    def _deliver(self, responses: Mapping[int, ProbeResponse]) -> None:
+        self.responses |= responses
+        self.delivered.extend(responses)
+
+
+async def test_worker_reports_only_changed_responses_of_a_batch_that_it_keeps(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        runs = KeptRuns(pool, [read("/a"), read("/missing"), read("/b")])
+        responses = [text("/a", "a"), ProbeResponse((("/missing", ()),)), text("/b", "b")]
+        assert await runs.run() == responses
+        assert runs.delivered == [0, 1, 2]
+        assert await runs.run() == responses
+        assert runs.delivered == []
+        (root / "b").write_text("B")
+        (root / "missing").write_text("here")
+        assert await runs.run() == [text("/a", "a"), text("/missing", "here"), text("/b", "B")]
+        assert (runs.delivered, runs.confirmed) == ([1, 2], [0])
+
+
+async def test_batch_contains_reads_of_resources_in_turns(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        requests = [*(read("/a", resource="a.io/many") for _ in range(3)), read("/b", resource="a.io/few")]
+        runs = KeptRuns(pool, requests)
+        await runs.run()
+        assert runs.batch.order == [0, 3, 1, 2]
+        (root / "b").write_text("B")
+        assert await runs.run() == [*[text("/a", "a")] * 3, text("/b", "B")]
+        assert (runs.delivered, sorted(runs.confirmed)) == ([3], [0, 1, 2])
+
+
+async def test_worker_reports_a_new_error_of_a_batch_that_it_keeps(root: Path) -> None:
+    denied = PoolRequest(file.KIND.restrict(("file", "", "/c"), Policy("p", read=parse_read_rules(("/a",)))), AMPLE)
+    async with open_pool(ReadPool, root) as (pool, _):
+        runs = KeptRuns(pool, [read("/a"), denied])
+        (_, refused) = await runs.run()
+        assert refused.error
+        assert (await runs.run())[1] == refused
+        assert runs.delivered == []
+
+
+async def test_hung_read_of_a_kept_batch_fails_alone(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, changes):
+        runs = KeptRuns(pool, [read("/a"), read("/held", SHORT), read("/b")])
+        responses = [text("/a", "a"), text("/held", "held"), text("/b", "b")]
+        await runs.run()
+        with hold_file(root / "held") as held:
+            assert await runs.run() == [responses[0], TIMED_OUT, responses[2]]
+            assert await runs.run() == [responses[0], STILL_HUNG, responses[2]]
+            held.release()
+            await changes.wait_for(lambda status: status.hung == 0)
+        # The worker reported the same text before the read hung: it must report the text again.
+        assert await runs.run() == responses
+        assert await runs.run() == responses
+        assert runs.delivered == []
+
+
+async def test_slow_read_of_a_kept_batch_is_delivered_without_a_change(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        runs = KeptRuns(pool, [read("/a"), read("/held")])
+        await runs.run()
+        with hold_file(root / "held") as held:
+            running = asyncio.ensure_future(runs.run())
+            async with asyncio.timeout(AMPLE):
+                while runs.confirmed != [0] and 0 not in runs.delivered:  # noqa: ASYNC110 - the pool has no event
+                    await asyncio.sleep(0.01)
+            assert not running.done()
+            held.release()
+            assert await running == [text("/a", "a"), text("/held", "held")]
+
+
+async def test_worker_that_replaces_a_dead_worker_gets_the_requests_of_a_batch(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        runs = KeptRuns(pool, [read("/a"), read("/held")])
+        await runs.run()
+        with hold_file(root / "held") as held:
+            running = asyncio.ensure_future(runs.run())
+            await wait_until_awaited(held)
+            os.kill(pool.processes[0], signal.SIGKILL)
+            assert await running == [text("/a", "a"), CRASHED]
+        assert await runs.run() == [text("/a", "a"), text("/held", "held")]
+
+
+async def test_batch_with_changed_requests_replaces_the_previous_batch(root: Path) -> None:
+    async with open_pool(ReadPool, root) as (pool, _):
+        first = KeptRuns(pool, [read("/a"), read("/b")])
+        await first.run()
+        second = KeptRuns(pool, [read("/b"), read("/c")])
+        assert await second.run() == [text("/b", "b"), text("/c", "c")]
+        assert second.delivered == [0, 1]
+        await second.run()
+        assert second.delivered == []
 
 
 async def test_reads_of_resources_take_turns(root: Path) -> None:
