@@ -97,7 +97,7 @@ def _serve_sequential(reader: CachedFileReader, progress: Progress) -> None:
         if key:
             kept[key] = batch
         reader.start_batch()
-        _run_batch(number, batch, reader, progress, with_unchanged=requests is not None)
+        _run_batch(number, batch, reader, progress)
 
 
 class _Batch:
@@ -106,13 +106,12 @@ class _Batch:
     def __init__(self, requests: Sequence[TimedRequest]) -> None:
         self.requests = [request for request, _ in requests]
         self.timeouts = array("d", [timeout for _, timeout in requests])
-        self.hashes = array("q", bytes(8 * len(requests)))
+        # The interpreter has no hash of -1, so the first results are changes.
+        self.hashes = array("q", [-1]) * len(requests)
 
 
-def _run_batch(
-    number: int, batch: _Batch, reader: CachedFileReader, progress: Progress, *, with_unchanged: bool
-) -> None:
-    """Run the requests of a batch, and send their results; without ``with_unchanged``, those that have changed."""
+def _run_batch(number: int, batch: _Batch, reader: CachedFileReader, progress: Progress) -> None:
+    """Run the requests of a batch, and send the results that have changed since the previous run of the batch."""
     results: list[RequestResult] = []
     hashes = batch.hashes
     flushed = now = time.monotonic()
@@ -123,7 +122,7 @@ def _run_batch(
         now = time.monotonic()
         result_hash = hash(result)
         # The agent waits for the result of a request that is slow.
-        if with_unchanged or result_hash != hashes[index] or now > began + _FLUSH_SECONDS:
+        if result_hash != hashes[index] or now > began + _FLUSH_SECONDS:
             hashes[index] = result_hash
             results.append((number, index, result))
         if now > flushed + _FLUSH_SECONDS:
