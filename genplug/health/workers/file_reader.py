@@ -37,7 +37,7 @@ class CachedFileReader(Struct, frozen=True):
             self._plain_paths.clear()
 
     def is_allowed(self, path: str, rules: ReadRules) -> bool:
-        """Return whether rules allow to read a path as it is written."""
+        """Return whether rules allow to read a path, without regard to symlinks in it."""
         return self._plain_paths.get(path) is rules or rules.allows(path)
 
     def text(self, path: str, rules: ReadRules | None = None) -> str | int:
