@@ -100,11 +100,13 @@ class RequestGroup(Struct, Generic[SubscriberT], eq=False):
             scheduled.runs_more += 1
 
     def next_due(self, now: float) -> float:
-        """Return the time at which the requests are due next, at the end of a tick."""
+        """Return the time after ``now`` at which the requests are due next, at the end of a tick."""
         ticks = _count_ticks(self.period)
         tick = self.period / ticks
         turn = math.floor(now / tick) + 1
-        return (turn + (self.slot - turn) % ticks) * tick
+        turn += (self.slot - turn) % ticks
+        # The quotient can be rounded down to the turn that is now.
+        return turn * tick if turn * tick > now else (turn + ticks) * tick
 
 
 class DueRequests(NamedTuple, Generic[SubscriberT]):

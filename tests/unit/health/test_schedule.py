@@ -1,5 +1,6 @@
 """Which requests are due when: sharing, spreading, and requests that take longer than their period."""
 
+import math
 from itertools import pairwise
 
 from hypothesis import given
@@ -155,6 +156,17 @@ def test_group_is_due_with_the_same_batch_in_each_period() -> None:
     second = take_group(schedule, 20)
     assert second == first
     assert second.batch is first.batch is not None
+
+
+@given(st.floats(0.1, 86_400), st.integers(0, 10**7))
+def test_group_is_due_again_after_the_present_time(period: float, turn: int) -> None:
+    schedule: Schedule[str] = Schedule()
+    group = schedule.subscribe(A._replace(period=period), 0, "probe", 0, is_call=False, resource="x").group
+    tick = period / max(10, math.ceil(period))
+    now = turn * tick
+    due = group.next_due(now)
+    assert now < due < now + 1.1 * period
+    assert group.next_due(due) > due
 
 
 def test_new_requests_are_due_without_a_batch() -> None:
