@@ -112,4 +112,6 @@ class ResourceState(Struct, frozen=True):
 def _sort_grants(offer: ResourceOffer, ids: Sequence[str]) -> tuple[str, ...]:
     """Return the IDs in the order of their devices, each once."""
     requested = frozenset(ids)
+    if len(requested) == 1:
+        return tuple(requested)
     return tuple(grant_id for grant_id in offer.grants if grant_id in requested)

@@ -16,11 +16,13 @@ import json
 import os
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import yaml
 from msgspec import Struct
@@ -57,6 +59,14 @@ class CdiFile(Struct, frozen=True):
 _LOCK = threading.Lock()
 _PARSED: dict[bytes, CdiFile] = {}
 """Results by the digest of the content, the oldest first. Scans of several resources read the same files."""
+_READ: dict[tuple[int, ...], CdiFile] = {}
+"""Results by the device, inode, size and times of the file. Each allocation with CDI examines all files."""
+_SETTLED_NS = 2_000_000_000
+"""The age of a change from which on the times of a file are those of its content.
+
+Two changes can have the same time: a file system rounds it to a tick of the kernel, 10 ms at most.
+"""
+_Key = TypeVar("_Key")
 
 
 class CdiDevices(Struct, frozen=True):
@@ -114,10 +124,7 @@ def read_cdi_devices(host: Host, dependencies: Dependencies) -> CdiDevices:
     Raises:
         HangError: a file operation on a directory or a file does not return.
     """
-    files: dict[str, str] = {}
-    priorities: dict[str, int] = {}
-    conflicts: dict[str, tuple[str, ...]] = {}
-    errors: dict[str, str] = {}
+    found: list[tuple[int, str, CdiFile]] = []
     read_bytes, is_visible = 0, False
     for priority, directory in enumerate(host.cdi_dirs):
         info = host.stat_tracked(directory, dependencies)
@@ -129,27 +136,38 @@ def read_cdi_devices(host: Host, dependencies: Dependencies) -> CdiDevices:
         for number, name in enumerate(names):
             path = f"{directory}/{name}"
             if number >= MAX_CDI_FILES:
-                errors[printable(path)] = f"is not read: the directory has more than {MAX_CDI_FILES} files"
+                text = f"is not read: the directory has more than {MAX_CDI_FILES} files"
+                found.append((priority, path, CdiFile(error=text)))
                 break
             try:
-                content = _read_file(path, host, MAX_CDI_BYTES - read_bytes)
+                size, file = _read_file(path, host, MAX_CDI_BYTES - read_bytes)
             except InvalidCdiFileError as error:
-                errors[printable(path)] = str(error)
-                continue
+                size, file = 0, CdiFile(error=str(error))
             except OSError as error:
                 # ENOENT: it was removed after the directory was listed.
-                if error.errno not in {errno.ENOENT, errno.EISDIR}:
-                    errors[printable(path)] = f"cannot be read: {os.strerror(error.errno or 0)}"
-                continue
-            read_bytes += len(content)
-            file = parse_cdi_file(content)
-            if file.error:
-                errors[printable(path)] = file.error
-            for device in file.devices:
-                if priorities.get(device) == priority:
-                    conflicts.setdefault(device, (files[device], path))
-                files[device], priorities[device] = path, priority
-    return CdiDevices(host.cdi_dirs, files, conflicts, errors, is_visible)
+                if error.errno in {errno.ENOENT, errno.EISDIR}:
+                    continue
+                size, file = 0, CdiFile(error=f"cannot be read: {os.strerror(error.errno or 0)}")
+            read_bytes += size
+            found.append((priority, path, file))
+    return _combine_files(host.cdi_dirs, tuple(found), is_visible=is_visible)
+
+
+@lru_cache(maxsize=1)
+def _combine_files(
+    directories: tuple[str, ...], found: tuple[tuple[int, str, CdiFile], ...], *, is_visible: bool
+) -> CdiDevices:
+    """Return the devices of files, which are given with the priority of the directory and the path of each."""
+    files: dict[str, str] = {}
+    priorities: dict[str, int] = {}
+    conflicts: dict[str, tuple[str, ...]] = {}
+    for priority, path, file in found:
+        for device in file.devices:
+            if priorities.get(device) == priority:
+                conflicts.setdefault(device, (files[device], path))
+            files[device], priorities[device] = path, priority
+    errors = {printable(path): file.error for _, path, file in found if file.error}
+    return CdiDevices(directories, files, conflicts, errors, is_visible)
 
 
 def list_cdi_files(host: Host) -> frozenset[str]:
@@ -163,17 +181,26 @@ def list_cdi_files(host: Host) -> frozenset[str]:
     return frozenset(files)
 
 
-def _read_file(path: str, host: Host, max_bytes: int) -> bytes:
-    """Return the content of a file.
+def _read_file(path: str, host: Host, max_bytes: int) -> tuple[int, CdiFile]:
+    """Return the size of a file (bytes) and its devices; a file that was read before is not read again.
 
     Raises:
         InvalidCdiFileError: the file is too large.
         OSError: it cannot be read.
     """
     limit = min(MAX_CDI_FILE_BYTES, max_bytes)
-    content = host.read_bytes(host.resolve_file(path), limit + 1)
+    resolved, status = host.stat_file(path)
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    is_settled = time.time_ns() - status.st_ctime_ns >= _SETTLED_NS
+    if is_settled and status.st_size <= limit and (known := _READ.get(identity)) is not None:
+        host.record_read(resolved)
+        return status.st_size, known
+    content = host.read_bytes(resolved, limit + 1)
     if len(content) <= limit:
-        return content
+        file = parse_cdi_file(content)
+        if is_settled and len(content) == status.st_size:
+            _keep(_READ, identity, file)
+        return len(content), file
     if limit == MAX_CDI_FILE_BYTES:
         raise InvalidCdiFileError(f"is larger than {MAX_CDI_FILE_BYTES >> 20} MiB, the maximum")
     raise InvalidCdiFileError(f"is not read: with it, the CDI files exceed {MAX_CDI_BYTES >> 20} MiB, the maximum")
@@ -189,11 +216,15 @@ def parse_cdi_file(content: bytes) -> CdiFile:
             known = CdiFile(_parse(content))
         except InvalidCdiFileError as error:
             known = CdiFile(error=str(error))
-        with _LOCK:
-            while len(_PARSED) >= _MAX_CACHED_FILES:
-                del _PARSED[next(iter(_PARSED))]
-            _PARSED[digest] = known
+        _keep(_PARSED, digest, known)
     return known
+
+
+def _keep(cache: dict[_Key, CdiFile], key: _Key, file: CdiFile) -> None:
+    with _LOCK:
+        while len(cache) >= _MAX_CACHED_FILES:
+            del cache[next(iter(cache))]
+        cache[key] = file
 
 
 def reduce_cdi_file(content: bytes) -> bytes:

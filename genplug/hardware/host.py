@@ -203,6 +203,14 @@ class Host(Struct, frozen=True):
         Raises:
             OSError: it does not exist or cannot be accessed; a NotAFileError if it is not a regular file.
         """
+        return self.stat_file(path)[0]
+
+    def stat_file(self, path: str) -> tuple[str, os.stat_result]:
+        """Return the path of a regular file without symlinks, and its stat result.
+
+        Raises:
+            OSError: it does not exist or cannot be accessed; a NotAFileError if it is not a regular file.
+        """
         try:
             resolved, status = self._tree.resolve(path, Dependencies())
         except ValueError:
@@ -210,7 +218,7 @@ class Host(Struct, frozen=True):
         if not stat.S_ISREG(status.st_mode) or (self.stand_ins and self._stand_in(resolved).is_device):
             number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
             raise NotAFileError(number, os.strerror(number), path)
-        return resolved
+        return resolved, status
 
     def read_bytes(self, resolved: str, max_bytes: int, *, may_block: bool = False) -> bytes:
         """Return the first bytes of a regular file, given as :meth:`resolve_file` returns it.
@@ -219,6 +227,10 @@ class Host(Struct, frozen=True):
             OSError: it cannot be read; a NotAFileError if it is not a regular file any more.
         """
         return self._tree.read(resolved, max_bytes, may_block=may_block)
+
+    def record_read(self, resolved: str) -> None:
+        """Record a read of a file whose content is known from an earlier read."""
+        self._tree.recorder(Access.READ, resolved)
 
     def exists(self, path: str) -> bool:
         """Return whether a path exists, with symlinks resolved."""

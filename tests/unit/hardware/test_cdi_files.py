@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import field
 
 from genplug.hardware import cdi_files
 from genplug.hardware.cdi_files import CdiDevices, parse_cdi_file, read_cdi_devices, reduce_cdi_file
@@ -35,6 +36,16 @@ def read(tmp_path: Path, files: Mapping[str, Any]) -> CdiDevices:
         else:
             location.write_text(content if isinstance(content, str) else json.dumps(content))
     return read_cdi_devices(Host(tmp_path), Dependencies())
+
+
+class ReadingHost(Host, frozen=True):
+    """A host with the contents that were read from its files."""
+
+    contents: list[bytes] = field(default_factory=list)
+
+    def read_bytes(self, resolved: str, max_bytes: int, *, may_block: bool = False) -> bytes:
+        self.contents.append(super().read_bytes(resolved, max_bytes, may_block=may_block))
+        return self.contents[-1]
 
 
 YAML = """
@@ -182,6 +193,39 @@ def test_number_and_size_of_files_are_bounded(tmp_path: Path, monkeypatch: pytes
     assert sorted(found.files) == ["vendor.example/gpu=0", "vendor.example/gpu=1"]
     assert found.errors["/etc/cdi/2.json"].startswith("is not read: with it, the CDI files exceed")
     assert found.errors["/etc/cdi/3.json"] == "is not read: the directory has more than 3 files"
+
+
+def test_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cdi_files, "_SETTLED_NS", 0)
+    first = read(tmp_path, {"etc/cdi/a.json": build_spec("0"), "etc/cdi/b.json": build_spec("1")})
+    host = ReadingHost(tmp_path)
+    assert read_cdi_devices(host, Dependencies()) is first
+    assert host.contents == []
+    (tmp_path / "etc/cdi/b.json").write_text(json.dumps(build_spec("12")))
+    assert sorted(read_cdi_devices(host, Dependencies()).files) == ["vendor.example/gpu=0", "vendor.example/gpu=12"]
+    assert host.contents == [json.dumps(build_spec("12")).encode()]
+    (tmp_path / "etc/cdi/b.json").unlink()
+    assert sorted(read_cdi_devices(host, Dependencies()).files) == ["vendor.example/gpu=0"]
+
+
+def test_file_that_changed_a_moment_ago_is_read_again(tmp_path: Path) -> None:
+    # A later content can have the same times.
+    read(tmp_path, {"etc/cdi/a.json": build_spec("0")})
+    host = ReadingHost(tmp_path)
+    for count in (1, 2):
+        read_cdi_devices(host, Dependencies())
+        assert len(host.contents) == count
+
+
+def test_limit_of_all_files_counts_files_that_were_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cdi_files, "_SETTLED_NS", 0)
+    spec = json.dumps(build_spec("0"))
+    files = {f"etc/cdi/{name}.json": spec.replace('"0"', f'"{name}"') for name in "abc"}
+    read(tmp_path, files)
+    monkeypatch.setattr(cdi_files, "MAX_CDI_BYTES", 2 * len(spec))
+    devices = read_cdi_devices(Host(tmp_path), Dependencies())
+    assert len(devices.files) == 2
+    assert "is not read" in devices.errors["/etc/cdi/c.json"]
 
 
 def test_aliases_are_not_expanded() -> None:
