@@ -7,12 +7,11 @@ in use, and gives records to a :class:`~genplug.audit.writer.AuditWriter`. No er
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
-from typing import Any, Concatenate, ParamSpec, TypeAlias
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias
 
 from msgspec.structs import replace
 
@@ -20,6 +19,7 @@ from genplug import __version__
 from genplug.agent.audit_config import compare_configs, digest_policy
 from genplug.agent.audit_hardware import describe_device, read_hardware
 from genplug.agent.blocking_calls import BlockingCalls
+from genplug.agent.delayed_work import DelayedWork
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
 from genplug.agent.wakeup import Wakeup
@@ -64,12 +64,8 @@ FLUSH_SECONDS = 0.3
 """Seconds for which the end of the agent waits for the writer."""
 CHECK_SECONDS = 1.0
 """Seconds between two checks of the writer while records wait."""
-ALLOCATION_DELAY_SECONDS = 0.05
-"""Seconds between an allocation and its record."""
-MAX_WAITING_ALLOCATIONS = 256
-"""Allocations that wait for their records. After a further allocation, all of them are recorded at once."""
-_ALLOCATIONS_OF_A_TURN = 4
-"""Allocations that are recorded in a turn of the event loop. Each takes about 100 µs, and a call may wait for it."""
+_ALLOCATIONS_OF_A_TURN = 2
+"""Allocations that are recorded together; each takes about 100 µs."""
 HARDWARE_SECONDS = 5.0
 """Seconds after which reading the hardware of devices counts as hanging."""
 DEVICES_PER_RECORD = 32
@@ -85,6 +81,14 @@ _SEQUENCE_BYTES = 24
 DeviceKey: TypeAlias = tuple[str, str]
 """The name of a resource, and the ID of a device of it."""
 P = ParamSpec("P")
+
+
+class _Allocated(NamedTuple):
+    """An allocation to record."""
+
+    resource: str
+    ids: tuple[str, ...]
+    time: float
 
 
 def _guard(
@@ -134,8 +138,8 @@ class AuditRecorder:
         self._hardware: dict[DeviceKey, Hardware] = {}
         """The hardware of each device of the snapshot that was read."""
         self._indexes: dict[str, tuple[tuple[DeviceHealth, ...], dict[str, DeviceHealth]]] = {}
-        self._allocations: deque[tuple[float, str, tuple[str, ...]]] = deque()
-        """The allocations to record, with their times."""
+        self._allocations = DelayedWork(self._record_allocation, _ALLOCATIONS_OF_A_TURN)
+        """The allocations to record."""
         self._unread: dict[DeviceKey, None] = {}
         """The devices whose hardware must be read."""
         self._incomplete: set[str] = set()
@@ -190,7 +194,7 @@ class AuditRecorder:
     @_guard
     def on_snapshot(self, snapshot: Snapshot, previous: Snapshot | None) -> None:
         """Record the differences between two published snapshots."""
-        self._record_allocations()
+        self._allocations.flush()
         self._snapshot = snapshot
         names = {
             offered: name
@@ -241,11 +245,7 @@ class AuditRecorder:
     @_guard
     def on_allocation(self, resource: str, ids: Iterable[str]) -> None:
         """Record an allocation soon: its response and the next calls of the kubelet do not wait for the record."""
-        if not self._allocations:
-            self._loop.call_later(ALLOCATION_DELAY_SECONDS, self._record_some_allocations)
-        self._allocations.append((round_time(time.time()), resource, tuple(ids)))
-        if len(self._allocations) > MAX_WAITING_ALLOCATIONS:
-            self._record_allocations()
+        self._allocations.add(_Allocated(resource, tuple(ids), round_time(time.time())))
 
     # Tasks
 
@@ -377,26 +377,13 @@ class AuditRecorder:
         if entries:
             self._emit(RecordType.DEVICES_ADDED, {"devices": entries})
 
-    def _record_allocations(self) -> None:
-        """Record all allocations that wait: further records are later."""
-        while self._allocations:
-            self._record_allocation(*self._allocations.popleft())
-
     @_guard
-    def _record_some_allocations(self) -> None:
-        due = [self._allocations.popleft() for _ in range(min(_ALLOCATIONS_OF_A_TURN, len(self._allocations)))]
-        if self._allocations:
-            # First, so that an error in a record does not keep the others from being recorded.
-            self._loop.call_soon(self._record_some_allocations)
-        for allocation in due:
-            self._record_allocation(*allocation)
-
-    def _record_allocation(self, time_: float, resource: str, ids: Sequence[str]) -> None:
-        for part in _batch(ids, MAX_AUDIT_IDS):
-            assignment = self._build_assignment(resource, part)
-            assignment = replace(assignment, allocated_at=time_, config_sha256=self._config_sha256)
-            self._assignments, changes = self._assignments.after_allocation(assignment, time_)
-            self._record_changes(changes, time_)
+    def _record_allocation(self, allocated: _Allocated) -> None:
+        for part in _batch(allocated.ids, MAX_AUDIT_IDS):
+            assignment = self._build_assignment(allocated.resource, part)
+            assignment = replace(assignment, allocated_at=allocated.time, config_sha256=self._config_sha256)
+            self._assignments, changes = self._assignments.after_allocation(assignment, allocated.time)
+            self._record_changes(changes, allocated.time)
         self._poll_delays = POLL_DELAYS_SECONDS[1:]
         self._schedule_poll(POLL_DELAYS_SECONDS[0])
 
@@ -411,7 +398,7 @@ class AuditRecorder:
 
     @_guard
     def _on_report(self, uses: Iterable[DeviceUse], times: ReportTimes) -> None:
-        self._record_allocations()
+        self._allocations.flush()
         resources = self._names.keys() | self._assignments.resources
         found = [
             ContainerUse(Container(use.namespace, use.pod, use.container), use.resource, frozenset(use.ids))
@@ -513,7 +500,7 @@ class AuditRecorder:
         self, type_: RecordType, fields: Fields, time_: float | None = None, *, config_sha256: str | None = None
     ) -> None:
         """Give a record to the writer, after those of earlier allocations."""
-        self._record_allocations()
+        self._allocations.flush()
         self._put(type_, fields, time_, config_sha256=config_sha256)
 
     def _put(
@@ -600,7 +587,7 @@ class AuditRecorder:
 
     @_guard
     def _on_open(self, recovery: Recovery) -> None:
-        self._record_allocations()
+        self._allocations.flush()
         now = round_time(time.time())
         self._file_bytes += recovery.size
         if recovery.began_at is not None:

@@ -7,10 +7,10 @@ from functools import partial
 from msgspec.structs import replace
 
 from genplug.agent.alias_pools import AliasPools
-from genplug.agent.allocation_log import AllocationLog
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.bounded_state import BoundedState
 from genplug.agent.cdi_offers import CdiOffers
+from genplug.agent.delayed_work import DelayedWork
 from genplug.agent.device_lists import encode_offer
 from genplug.agent.endpoints import Endpoints
 from genplug.agent.settings import Settings
@@ -35,6 +35,9 @@ from genplug.observe.status_builder import (
     build_unwritten_status,
     collect_notes,
 )
+
+_LINES_OF_A_TURN = 4
+"""Lines of allocations that are logged together; each takes about 25 µs."""
 
 
 class Offers:
@@ -63,7 +66,8 @@ class Offers:
         """What each resource would offer if no pod held anything under its other names."""
         self.on_allocation: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
         """Called with the name of a resource and the device IDs of an allocation, before its response is sent."""
-        self.allocation_log = AllocationLog(event_log)
+        self.allocation_log = DelayedWork(partial(log_report, event_log), _LINES_OF_A_TURN)
+        """The allocations whose lines are not in the log yet."""
         self._calls = BlockingCalls(paths, on_return=self._retry)
         self.pools = AliasPools(settings, event_log, self._refresh, self._offer_pending)
         self.cdi = CdiOffers(settings, host, self._calls, event_log, self._on_cdi_ready)

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from genplug.agent import Agent, allocation_log, audit_recorder
+from genplug.agent import Agent, audit_recorder, delayed_work
 from genplug.audit import writer
 from genplug.audit.limits import Limits
 from genplug.cli.main import main
@@ -114,8 +114,7 @@ async def test_allocation_is_recorded_with_its_pod_hardware_and_configuration(no
 async def test_allocation_immediately_before_the_end_is_recorded_and_logged(
     node: FakeNode, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_recorder, "ALLOCATION_DELAY_SECONDS", 60.0)
-    monkeypatch.setattr(allocation_log, "DELAY_SECONDS", 60.0)
+    monkeypatch.setattr(delayed_work, "DELAY_SECONDS", 60.0)
     plug_devices(node, "x0")
     entries: list[LogEvent] = []
     async with run_audited(node, log, X_CONFIG, poll_seconds=60.0, drain_seconds=60.0) as agent:
