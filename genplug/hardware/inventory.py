@@ -96,8 +96,9 @@ class PathInfo(Struct, frozen=True, gc=False):
     @property
     def identity(self) -> Identity:
         """The identity of the path, independent of the symlinks to it."""
-        kind = self.kind
-        return (kind, self.major, self.minor) if kind is Kind.CHAR or kind is Kind.BLOCK else self.resolved
+        kind = self.numbers[0]
+        # The identical tuple: each device keeps it in several places.
+        return self.numbers if kind is Kind.CHAR or kind is Kind.BLOCK else self.resolved
 
 
 class AttributeReads(Struct, frozen=True, gc=False):

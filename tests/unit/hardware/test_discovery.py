@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genplug.hardware.discovery import arrange_devices, discover
+from genplug.hardware.discovery import arrange_devices, build_inventory, discover, scan_resource
 from genplug.hardware.host import Host
 from genplug.hardware.inventory import Device, UnmatchedGlob, sort_devices
 from genplug.spec.model import CandidateType
@@ -38,6 +38,21 @@ def test_devices_are_in_natural_order(tree: NodeTree) -> None:
     assert (node.path, node.container_path, node.permissions) == ("/dev/nvidia1", "/dev/nvidia1", "rw")
     assert (node.info.major, node.info.minor) == (195, 1)
     assert find_reason(found, "/dev/nvidia1") == "in nvidia1: found by '/dev/nvidia[0-9]*'"
+
+
+def test_values_of_a_device_share_its_numbers_and_texts(tree: NodeTree) -> None:
+    tree.plug("/dev/x0", "240:300")
+    resource = build_resource(NAME, build_source("/dev/x*"))
+    scan = scan_resource(resource, tree.host.cached())
+    _, ledger = build_inventory(build_config(resource), {NAME: scan})
+    [candidate], [device], [holder] = scan.candidates, scan.devices, ledger.holders.values()
+    assert candidate.info is not None
+    numbers = candidate.info.numbers
+    assert all(each is numbers for each in (device.nodes[0].info.numbers, device.identities[0], holder.things[0]))
+    assert device.attributes is candidate.attributes
+    assert all(each is device.id for each in (device.key, holder.owner.id, holder.things[1]))
+    paths = (candidate.info.resolved, *device.candidates, device.nodes[0].path, device.nodes[0].container_path)
+    assert all(each is candidate.path for each in paths)
 
 
 def test_resource_without_devices_is_in_the_inventory(tree: NodeTree) -> None:
