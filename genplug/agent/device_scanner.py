@@ -244,9 +244,12 @@ class DeviceScanner:
 
     async def _build_inventory(self, config: Config, *, is_limited: bool) -> tuple[Ledger, Inventory]:
         """Return the ledger, and the inventory that is built with it; update the ledger."""
-        devices = sum(len(scan.devices) for scan in self._scans.values())
         # The first list waits for the first inventory, and no call does.
-        is_threaded = not is_limited and self._inventory is not None and devices >= MIN_DEVICES_IN_THREAD
+        is_threaded = (
+            not is_limited
+            and self._inventory is not None
+            and sum(len(scan.devices) for scan in self._scans.values()) >= MIN_DEVICES_IN_THREAD
+        )
         for _ in range(MAX_BUILDS_IN_THREAD if is_threaded else 0):
             ledger = self._update_ledger()
             build = partial(build_inventory, config, dict(self._scans), self._inventory, ledger, time.monotonic())

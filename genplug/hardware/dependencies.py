@@ -102,9 +102,11 @@ def merge_dependencies(
 
 def is_affected(dependencies: Mapping[str, DirectoryDependency], changes: Changes) -> bool:
     """Return whether changes can affect a scan with these dependencies; a change of the root always can."""
-    return any(
-        directory in dependencies and dependencies[directory].matches_any(names) for directory, names in changes.items()
-    )
+    # A loop, because each change is compared with all resources, and a generator takes longer.
+    for directory, names in changes.items():
+        if (dependency := dependencies.get(directory)) is not None and dependency.matches_any(names):
+            return True
+    return False
 
 
 def with_ancestors(paths: Iterable[str]) -> frozenset[str]:

@@ -195,10 +195,15 @@ def _build_named_inventory(  # noqa: PLR0913, PLR0917 - what the inventory is ma
     }
     for name in scans:
         resource = config.resources[name]
+        if resource.name_template is None:
+            resources[name] = resource
+            listed = previous.devices.get(name) if previous is not None else None
+            devices[name] = arrange_devices(resource, resolution.devices[name], listed)
+            continue
         grouped = group_by_resource_name(
             resource,
             resolution.devices[name],
-            {**plain, **resources} if name not in plain else {},
+            {**plain, **resources},
             histories.get(name) or NameHistory({}),
             now,
         )

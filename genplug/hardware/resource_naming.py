@@ -67,12 +67,11 @@ def resource_name(resource: Resource, attributes: Values) -> tuple[str, str]:
 def group_by_resource_name(
     resource: Resource, devices: Sequence[Device], taken: Mapping[str, Resource], history: NameHistory, now: float
 ) -> DevicesByName:
-    """Group the devices of a resource by resource name; ``taken`` are the names of other resources.
+    """Group the devices of a resource with a templated name by the name that they render.
 
-    A templated name has the names that its ``history`` after this scan, at the time ``now``, admits.
+    ``taken`` are the names of other resources. A template has the names that its ``history`` after this scan, at the
+    time ``now``, admits.
     """
-    if resource.name_template is None:
-        return DevicesByName({resource.name: tuple(devices)}, {})
     found: dict[str, list[Device]] = {}
     lost: dict[str, str] = {}
     room = MAX_RESOURCES - len(taken)

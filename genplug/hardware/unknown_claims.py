@@ -51,6 +51,9 @@ def find_unknown_claims(
     claims: list[UnknownClaim] = []
     for position, (name, resource) in enumerate(resources.items()):
         scan = scans.get(name)
+        if scan is not None and scan.resource is resource and not scan.stalls:
+            # Most resources, at each change of a device.
+            continue
         stalls = scan.stalls if scan is not None else ()
         if any(stall.is_search_limit for stall in stalls):
             continue

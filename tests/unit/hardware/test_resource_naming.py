@@ -119,12 +119,6 @@ def build_device(number: int, name: str) -> Device:
     return Device(f"x{number}", f"x{number}", name, LOCATION, (), (), (), {})
 
 
-def test_devices_of_a_plain_resource_have_its_name() -> None:
-    devices = (build_device(0, "a.io/plain"), build_device(1, "a.io/plain"))
-    grouped = group_by_resource_name(PLAIN, devices, {"a.io/plain": PLAIN}, NameHistory({}), 1.0)
-    assert grouped == DevicesByName({"a.io/plain": devices}, {})
-
-
 def test_device_is_left_out_if_its_name_cannot_be_created() -> None:
     first, again, taken, late = (
         build_device(number, f"a.io/{name}") for number, name in enumerate(("a", "a", "plain", "late"))
