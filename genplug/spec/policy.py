@@ -157,11 +157,12 @@ class Policy(Struct, frozen=True):
 
     def candidate_below_error(self, directory: str) -> str:
         """Return which rule forbids that a glob of ``devices`` names a path below a directory, or an empty string."""
+        if f"{directory}/".startswith("/dev/"):
+            return ""
         globs = (*self.mounts, *self.writable, *self.allow)
         is_possible = self.read.may_allow_below(directory) or any(glob.may_match_below(directory) for glob in globs)
         # A mount of a directory includes everything below it.
-        is_mounted = not self.mount_error(directory, read_only=True)
-        return "" if is_possible or is_mounted or f"{directory}/".startswith("/dev/") else self._refuse_read()
+        return "" if is_possible or not self.mount_error(directory, read_only=True) else self._refuse_read()
 
     def node_glob_error(self, glob: Glob) -> str:
         """Return which rule forbids to search for a glob of device nodes, or an empty string.
