@@ -233,7 +233,7 @@ class ProbeMonitor:
             self._apply_response(instance, response, now)
         # The same response changes nothing for a healthy device, unless its result depends on the time.
         if all(each.state.is_stable_healthy and not each.may_change_by_itself for each in subscribers):
-            scheduled.group.unsettled.discard(scheduled)
+            scheduled.group.settle(scheduled)
         elif scheduled.subscribers:
             scheduled.group.unsettled.add(scheduled)
 

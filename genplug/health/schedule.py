@@ -89,6 +89,13 @@ class RequestGroup(Struct, Generic[SubscriberT], eq=False):
     """The requests whose response has to be evaluated, even if it has not changed."""
     runs: int = 0
 
+    def settle(self, scheduled: ScheduledRequest[SubscriberT]) -> None:
+        """Record that an unchanged response of a request need not be evaluated."""
+        self.unsettled.discard(scheduled)
+        if not self.unsettled:
+            # A set keeps the memory of all elements that it had, until it is cleared.
+            self.unsettled.clear()
+
     def record_unchanged(self, requests: Collection[ScheduledRequest[SubscriberT]]) -> None:
         """Record the end of runs with the same responses as before."""
         if len(requests) == len(self.requests) and self.running.issuperset(self.requests):

@@ -1,6 +1,7 @@
 """Which requests are due when: sharing, spreading, and requests that take longer than their period."""
 
 import math
+import sys
 from itertools import pairwise
 
 from hypothesis import given
@@ -167,6 +168,14 @@ def test_group_is_due_again_after_the_present_time(period: float, turn: int) -> 
     due = group.next_due(now)
     assert now < due < now + 1.1 * period
     assert group.next_due(due) > due
+
+
+def test_settled_requests_keep_no_memory() -> None:
+    group = grouped(100).take_due(10)[0].requests[0].group
+    assert len(group.unsettled) == 100
+    for scheduled in group.requests:
+        group.settle(scheduled)
+    assert sys.getsizeof(group.unsettled) == sys.getsizeof(set())
 
 
 def test_new_requests_are_due_without_a_batch() -> None:
