@@ -21,6 +21,7 @@ from genplug.agent.settings import Settings
 from genplug.agent.snapshot import NodeScan
 from genplug.agent.wakeup import Wakeup
 from genplug.hardware.dependencies import Changes
+from genplug.hardware.device_ids import device_of_grant
 from genplug.hardware.discovery import build_inventory, select_scans
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError, HungPaths
@@ -30,7 +31,7 @@ from genplug.hardware.ledger import AllocatedGrants, Ledger
 from genplug.observe.events import EventLog
 from genplug.spec.model import Config
 
-MAX_WAITING_ALLOCATIONS = 64
+MAX_WAITING_ALLOCATIONS = 1024
 """Allocations that wait until the ledger is needed: adding them copies the allocations of the ledger."""
 MIN_DEVICES_IN_THREAD = 100
 """Devices from which on an inventory is built in a thread, unless only changed paths were scanned.
@@ -258,9 +259,10 @@ class DeviceScanner:
             except HangError:
                 # The system cannot start a thread now.
                 break
-            # A device that was allocated meanwhile must keep its hardware.
-            if self._update_ledger() is ledger:
+            # A report that arrived meanwhile has replaced the ledger.
+            if self._ledger is ledger and _keeps_devices(self._inventory, inventory, self._allocations):
                 self._ledger = following
+                self._update_ledger()
                 return ledger, inventory
         ledger = self._update_ledger()
         inventory, self._ledger = build_inventory(config, self._scans, self._inventory, ledger, time.monotonic())
@@ -295,6 +297,21 @@ class DeviceScanner:
         self._jobs.request(name for name, scan in self._scans.items() if scan.stalls)
         if self._config is not None:
             self._jobs.start_requested(self._config, self._scans)
+
+
+def _keeps_devices(previous: Inventory | None, current: Inventory, allocations: Iterable[AllocatedGrants]) -> bool:
+    """Return whether the devices of allocations are the same in two inventories: each keeps its hardware."""
+    allocated: dict[str, set[str]] = {}
+    for allocation in allocations:
+        allocated.setdefault(allocation.resource, set()).update(map(device_of_grant, allocation.grants))
+    for resource, ids in allocated.items():
+        before, after = (
+            [device for device in inventory.devices.get(resource, ()) if device.id in ids]
+            for inventory in (previous or current, current)
+        )
+        if len(after) < len(ids) or before != after:
+            return False
+    return True
 
 
 def _list_glob_directories(config: Config) -> set[str]:

@@ -134,13 +134,32 @@ async def test_inventory_of_few_devices_is_built_in_the_event_loop(
     assert set(builds.in_loop) == {True}
 
 
-async def test_inventory_is_built_again_after_an_allocation_during_its_build(tree: NodeTree, builds: Builds) -> None:
+async def test_allocation_during_a_build_that_keeps_its_device_is_added_to_the_ledger(
+    tree: NodeTree, builds: Builds
+) -> None:
     async with running(tree, builds) as agent:
         await agent.reload(CONFIG)
         before = len(builds.allocations)
         builds.during.append("x0")
         await agent.reload(OTHER)
+        await agent.reload(CONFIG)
         assert builds.allocations[before:][:2] == [[], ["x0"]]
+        assert builds.in_loop[before:][:2] == [False, False]
+
+
+@pytest.mark.parametrize("device", ["x1", "token-0"])
+async def test_inventory_is_built_again_after_an_allocation_of_another_device(
+    tree: NodeTree, builds: Builds, device: str
+) -> None:
+    tree.plug("/dev/x1")
+    async with running(tree, builds) as agent:
+        await agent.reload(CONFIG)
+        tree.unplug("/dev/x1")
+        before = len(builds.allocations)
+        builds.during.append(device)
+        inventory = await agent.reload(OTHER)
+        assert [device.id for device in inventory.devices[X]] == ["x0"]
+        assert builds.allocations[before:][:2] == [[], [device]]
         assert builds.in_loop[before:][:2] == [False, False]
 
 
@@ -148,9 +167,9 @@ async def test_inventory_is_built_in_the_event_loop_after_many_allocations(tree:
     async with running(tree, builds) as agent:
         await agent.reload(CONFIG)
         before = len(builds.allocations)
-        builds.during += [f"x{number}" for number in range(9)]
+        builds.during += [f"y{number}" for number in range(9)]
         await agent.reload(OTHER)
         last = before + MAX_BUILDS_IN_THREAD
         assert builds.in_loop[before : last + 1] == [False] * MAX_BUILDS_IN_THREAD + [True]
-        assert builds.allocations[last] == [f"x{number}" for number in range(MAX_BUILDS_IN_THREAD)]
+        assert builds.allocations[last] == [f"y{number}" for number in range(MAX_BUILDS_IN_THREAD)]
     assert agent.rejected == []
