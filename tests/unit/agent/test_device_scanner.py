@@ -34,15 +34,17 @@ def tree() -> Iterator[NodeTree]:
 
 
 class Builds:
-    """The builds of inventories: whether each ran in the event loop, and the allocations that it considered.
+    """The builds of inventories: whether each ran in the event loop, and the allocations and uses that it considered.
 
-    ``during`` is called in the event loop during each build in a thread.
+    A device of ``during`` is allocated during each build in a thread, and a use of ``report_during`` reported.
     """
 
     def __init__(self) -> None:
         self.allocations: list[list[str]] = []
         self.in_loop: list[bool] = []
-        self.during = list[str]()
+        self.reported: list[list[str]] = []
+        self.during: list[str] = []
+        self.report_during: list[str] = []
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self.scanner: DeviceScanner | None = None
@@ -54,14 +56,21 @@ class Builds:
         self.in_loop.append(is_in_loop)
         usage = ledger.usage or NO_USAGE
         self.allocations.append(sorted(id_ for _, id_ in usage.allocations))
+        self.reported.append(sorted(usage.ids.get(X, ())))
         if not is_in_loop and self.during:
             # The event loop continues during a build in a thread.
             asyncio.run_coroutine_threadsafe(self._allocate(self.during.pop(0)), self._loop).result(10)
+        if not is_in_loop and self.report_during:
+            asyncio.run_coroutine_threadsafe(self._report(self.report_during.pop(0)), self._loop).result(10)
         return build_inventory(config, scans, previous, ledger, now)
 
     async def _allocate(self, device: str) -> None:
         assert self.scanner is not None
         self.scanner.record_allocation(X, [device])
+
+    async def _report(self, device: str) -> None:
+        assert self.scanner is not None
+        self.scanner.on_usage({X: [device]}, 1.0)
 
 
 async def _wait_usage() -> None:
@@ -161,6 +170,16 @@ async def test_inventory_is_built_again_after_an_allocation_of_another_device(
         assert [device.id for device in inventory.devices[X]] == ["x0"]
         assert builds.allocations[before:][:2] == [[], [device]]
         assert builds.in_loop[before:][:2] == [False, False]
+
+
+async def test_inventory_is_built_again_after_a_report_during_its_build(tree: NodeTree, builds: Builds) -> None:
+    async with running(tree, builds) as agent:
+        await agent.reload(CONFIG)
+        before = len(builds.reported)
+        builds.report_during.append("x0")
+        await agent.reload(OTHER)
+        assert builds.reported[before:][:2] == [[], ["x0"]]
+        assert builds.reported[-1] == ["x0"]
 
 
 async def test_inventory_is_built_in_the_event_loop_after_many_allocations(tree: NodeTree, builds: Builds) -> None:
