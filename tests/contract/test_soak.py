@@ -54,7 +54,7 @@ def test_soak_of_two_minutes_passes_every_check() -> None:
 
 def test_soak_fails_if_a_device_disappears_without_the_knowledge_of_the_model() -> None:
     options = ("--seed", "1", "--only", "status-file", "--only", "sighup", "--sabotage", "2", "--steps", "4")
-    with start_soak(*options, "--settle-seconds", "3") as process:
+    with start_soak(*options, "--settle-seconds", "10") as process:
         code, report, messages = read_report(process, 120)
     assert (code, report["result"]) == (1, "failed"), messages
     failure = report["failure"]
