@@ -59,14 +59,25 @@ class CdiFile(Struct, frozen=True):
 _LOCK = threading.Lock()
 _PARSED: dict[bytes, CdiFile] = {}
 """Results by the digest of the content, the oldest first. Scans of several resources read the same files."""
-_READ: dict[tuple[int, ...], CdiFile] = {}
-"""Results by the device, inode, size and times of the file. Each allocation with CDI examines all files."""
-_SETTLED_NS = 2_000_000_000
-"""The age of a change from which on the times of a file are those of its content.
 
-Two changes can have the same time: a file system rounds it to a tick of the kernel, 10 ms at most.
-"""
+
+class _Read(Struct, frozen=True):
+    """The result of a file with certain times, and when a file with these times was found first (monotonic seconds).
+
+    With ``is_final``, the content was read ``_SETTLED_SECONDS`` later: a change after that has another time.
+    """
+
+    file: CdiFile
+    found_at: float
+    is_final: bool
+
+
+_READ: dict[tuple[int, ...], _Read] = {}
+"""Results by the device, inode, size and times of the file. Each allocation with CDI examines all files."""
+_SETTLED_SECONDS = 2.0
+"""Two changes within this time can have the same time: a file system rounds it to a tick of the kernel."""
 _Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class CdiDevices(Struct, frozen=True):
@@ -189,17 +200,19 @@ def _read_file(path: str, host: Host, max_bytes: int) -> tuple[int, CdiFile]:
         OSError: it cannot be read.
     """
     limit = min(MAX_CDI_FILE_BYTES, max_bytes)
+    now = time.monotonic()
     resolved, status = host.stat_file(path)
     identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    is_settled = time.time_ns() - status.st_ctime_ns >= _SETTLED_NS
-    if is_settled and status.st_size <= limit and (known := _READ.get(identity)) is not None:
+    previous = _READ.get(identity)
+    if previous is not None and previous.is_final and status.st_size <= limit:
         host.record_read(resolved)
-        return status.st_size, known
+        return status.st_size, previous.file
     content = host.read_bytes(resolved, limit + 1)
     if len(content) <= limit:
         file = parse_cdi_file(content)
-        if is_settled and len(content) == status.st_size:
-            _keep(_READ, identity, file)
+        if len(content) == status.st_size:
+            found_at = now if previous is None else previous.found_at
+            _keep(_READ, identity, _Read(file, found_at, is_final=now - found_at >= _SETTLED_SECONDS))
         return len(content), file
     if limit == MAX_CDI_FILE_BYTES:
         raise InvalidCdiFileError(f"is larger than {MAX_CDI_FILE_BYTES >> 20} MiB, the maximum")
@@ -220,11 +233,12 @@ def parse_cdi_file(content: bytes) -> CdiFile:
     return known
 
 
-def _keep(cache: dict[_Key, CdiFile], key: _Key, file: CdiFile) -> None:
+def _keep(cache: dict[_Key, _Value], key: _Key, value: _Value) -> None:
     with _LOCK:
+        cache.pop(key, None)
         while len(cache) >= _MAX_CACHED_FILES:
             del cache[next(iter(cache))]
-        cache[key] = file
+        cache[key] = value
 
 
 def reduce_cdi_file(content: bytes) -> bytes:

@@ -196,7 +196,7 @@ def test_number_and_size_of_files_are_bounded(tmp_path: Path, monkeypatch: pytes
 
 
 def test_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cdi_files, "_SETTLED_NS", 0)
+    monkeypatch.setattr(cdi_files, "_SETTLED_SECONDS", 0)
     first = read(tmp_path, {"etc/cdi/a.json": build_spec("0"), "etc/cdi/b.json": build_spec("1")})
     host = ReadingHost(tmp_path)
     assert read_cdi_devices(host, Dependencies()) is first
@@ -208,17 +208,22 @@ def test_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(read_cdi_devices(host, Dependencies()).files) == ["vendor.example/gpu=0"]
 
 
-def test_file_that_changed_a_moment_ago_is_read_again(tmp_path: Path) -> None:
+def test_file_that_was_found_a_moment_ago_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A later content can have the same times.
     read(tmp_path, {"etc/cdi/a.json": build_spec("0")})
     host = ReadingHost(tmp_path)
     for count in (1, 2):
         read_cdi_devices(host, Dependencies())
         assert len(host.contents) == count
+    # The content of the first read after the time is final.
+    monkeypatch.setattr(cdi_files, "_SETTLED_SECONDS", 0)
+    for _ in range(2):
+        read_cdi_devices(host, Dependencies())
+        assert len(host.contents) == 3
 
 
 def test_limit_of_all_files_counts_files_that_were_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cdi_files, "_SETTLED_NS", 0)
+    monkeypatch.setattr(cdi_files, "_SETTLED_SECONDS", 0)
     spec = json.dumps(build_spec("0"))
     files = {f"etc/cdi/{name}.json": spec.replace('"0"', f'"{name}"') for name in "abc"}
     read(tmp_path, files)
