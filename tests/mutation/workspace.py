@@ -84,6 +84,9 @@ def _configuration(module: str, tests: list[str], also_copied: list[str]) -> str
             # mutmut collects the tests twice in a process, and pytest escapes the IDs of parameters again each time.
             "-o",
             "disable_test_id_escaping_and_forfeit_all_rights_to_community_support=true",
+            # These tests count executed lines, and a module with mutants executes others.
+            "-k",
+            "not test_work_of_",
         ],
         "pytest_add_cli_args_test_selection": tests,
         # A process that has run no test yet: the caches of a process that ran the tests hide mutants.
