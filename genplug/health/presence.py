@@ -82,8 +82,8 @@ class _Change(NamedTuple):
 
     devices: tuple[Device, ...]
     previous: ResourceHealth
-    replaced: Sequence[Replacement]
-    known: Mapping[str, DeviceHealth]
+    replaced: Sequence[Replacement] = ()
+    known: Mapping[str, DeviceHealth] = {}
     gone: tuple[DeviceHealth, ...] = ()
 
     @property
@@ -112,7 +112,7 @@ class _Evaluation:
         """Return the health of the devices of a resource."""
         previous, replaced = change.previous, change.replaced
         probed = self._find_probed(name, change.devices)
-        if not (replaced or probed or change.gone or previous.absent):
+        if not (replaced or probed or change.gone):
             return previous
         entries, waiting, is_changed = list(previous.present), previous.waiting, False
         for start, old_stop, new_stop in reversed(replaced):
@@ -141,7 +141,7 @@ class _Evaluation:
     def _compare(self, name: str, devices: tuple[Device, ...]) -> _Change:
         previous = self._previous.parts.get(name, NO_HEALTH) if self._previous is not None else NO_HEALTH
         if devices is previous.devices and not previous.absent:
-            return _Change(devices, previous, (), {})
+            return _Change(devices, previous)
         if self._previous is not None and not _is_same_selection(name, self._inventory, self._previous):
             # An absent device may only be deselected; the others keep the time of their verdict.
             old = {entry.device.id: entry for entry in previous.listed}

@@ -45,7 +45,7 @@ class Segment(Struct, frozen=True):
     @property
     def literal_start(self) -> str:
         """The text with which every name begins that matches."""
-        return self.ends[0] if self.ends is not None else _LITERAL_START.match(self.text)[0]  # type: ignore[index]
+        return _LITERAL_START.match(self.text)[0]  # type: ignore[index]
 
     def matches(self, name: str) -> bool:
         """Return whether a file name matches."""

@@ -4,6 +4,7 @@ The time of a call depends on the machine, the number of executed lines does not
 as the comparison of two tuples by identity, is not counted.
 """
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -21,10 +22,15 @@ def count_lines(call: Callable[[], ResultT]) -> tuple[int, ResultT]:
         executed += event in {"call", "line"}
         return trace
 
+    # Hypothesis measures collections in a callback, whose lines would be counted if a collection happened in the call.
+    was_enabled = gc.isenabled()
+    gc.disable()
     previous = sys.gettrace()
     sys.settrace(trace)
     try:
         result = call()
     finally:
         sys.settrace(previous)
+        if was_enabled:
+            gc.enable()
     return executed, result

@@ -5,6 +5,7 @@ import re
 import pytest
 from msgspec.structs import replace
 
+from genplug.hardware.conflicts import resolve_conflicts
 from genplug.hardware.discovery import build_inventory, discover, scan_resource
 from genplug.hardware.inventory import DeviceConflict, Inventory
 from genplug.hardware.ledger import NO_USAGE, Ledger
@@ -176,6 +177,17 @@ def test_42_ids_of_overlapping_resources_differ(tree: NodeTree) -> None:
 def test_42_two_resources_with_the_same_glob_share_no_node(tree: NodeTree) -> None:
     found = two_claims(build_config(build_resource(NAME, ALL), build_resource(OTHER_NAME, ALL)), tree)
     assert [len(list_ids(found)), len(list_ids(found, "b.example/y"))] == [2, 0]
+
+
+def test_devices_of_a_resource_without_a_conflict_are_the_tuple_of_its_scan(tree: NodeTree) -> None:
+    plug_two(tree)
+    tree.plug("/dev/z0", "240:8")
+    third = build_resource("c.example/z", build_source("/dev/z*"))
+    config = build_config(build_resource(NAME, ALL), build_resource(OTHER_NAME, ONE), third)
+    scans = {name: scan_resource(resource, tree.host.cached()) for name, resource in config.resources.items()}
+    found = resolve_conflicts(config.resources, scans, Ledger().with_report({}, 1.0), 2.0)
+    assert [conflict.path for conflict in found.conflicts] == ["/dev/x1"]
+    assert found.devices[third.name] is scans[third.name].devices
 
 
 def test_node_of_two_devices_of_a_resource_conflicts(tree: NodeTree) -> None:

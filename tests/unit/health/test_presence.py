@@ -243,6 +243,30 @@ def test_unchanged_entry_is_the_identical_object() -> None:
     assert all(new is old for new, old in zip(again.devices[X], gone.devices[X], strict=True))
 
 
+def test_entries_of_a_device_whose_failure_continues_are_the_identical_tuples() -> None:
+    made = [device("x0"), device("x1")]
+    results = ProbeResults({DeviceRef(X, "x0"): (ProbeFailure("p", "failed"),)})
+    first = evaluate_health(inventory(*made), None, KEEP, 100, results)
+    again = evaluate_health(inventory(*made), first, KEEP, 110, results)
+    assert again.devices[X] is first.devices[X]
+    assert again.parts[X].present is first.parts[X].present
+
+
+def test_changed_device_is_replaced_behind_a_device_that_is_read_again_without_a_change() -> None:
+    same = device("x1")
+    first = evaluate_health(inventory(device("x0"), same, device("x2")), None, KEEP, 100)
+    after = evaluate_health(inventory(device("x0"), same, device("x2", "/dev/x2", "/dev/ctl")), first, KEEP, 110)
+    assert [len(entry.device.nodes) for entry in after.devices[X]] == [1, 1, 2]
+    assert after.devices[X][0] is first.devices[X][0]
+
+
+def test_device_of_a_new_resource_is_healthy_since_it_was_found() -> None:
+    x0, y0 = device("x0"), device("y0", resource=Y)
+    first = evaluate_health(inventory(x0), None, KEEP, 100)
+    [entry] = evaluate_health(inventory(x0, y0, resources=(X, Y)), first, KEEP, 110).devices[Y]
+    assert entry.verdict == Verdict(healthy=True, reason="", since=110)
+
+
 def offered(*devices: Device, resources: tuple[Resource, ...], scans: tuple[Resource, ...] = ()) -> Inventory:
     """Return an inventory of devices with the resources that have them, and of scans of the configured resources."""
     found = inventory(*devices, resources=tuple(dict.fromkeys(each.resource for each in devices)))
@@ -266,6 +290,23 @@ def test_device_whose_node_is_offered_under_another_id_does_not_linger() -> None
     assert lingering(before, offered(device("x1"), resources=(RESOURCE,))) == ["x0"]
     renamed = replace(device("x0"), id="y0", key="y0")
     assert lingering(before, offered(renamed, resources=(RESOURCE,))) == ["x1"]
+
+
+def test_device_lingers_after_a_device_whose_grace_period_is_over() -> None:
+    snapshot = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
+    for now, found in ((110, inventory(device("x1"))), (120, inventory()), (170, inventory())):
+        snapshot = evaluate_health(found, snapshot, KEEP, now)
+    assert [entry.device.id for entry in snapshot.devices[X]] == ["x1"]
+    assert snapshot.next_change == 180
+
+
+def test_device_lingers_after_a_device_that_is_offered_under_another_id() -> None:
+    before = offered(device("x0"), device("x1"), resources=(RESOURCE,))
+    renamed = replace(device("x0"), id="y0", key="y0")
+    after = evaluate_health(
+        offered(renamed, resources=(RESOURCE,)), evaluate_health(before, None, KEEP, 100), KEEP, 110
+    )
+    assert [(entry.device.id, entry.verdict.healthy) for entry in after.devices[X]] == [("x1", False), ("y0", True)]
 
 
 def test_device_without_nodes_whose_path_is_offered_under_another_id_does_not_linger() -> None:
@@ -529,6 +570,8 @@ def test_evaluation_of_changes_equals_evaluation_of_all_devices(history: list[di
         found, results = build_step(step, make_device)
         of_all = evaluate_health(found, of_all, KEEP, now, results)
         assert of_changes == of_all
+        for part in of_changes.parts.values():
+            assert part.waiting == part.present.count(None)
 
 
 def evaluate_change(size: int, *, failing: int = 0) -> tuple[int, HealthSnapshot, HealthSnapshot]:
@@ -572,12 +615,13 @@ def test_device_that_waits_for_its_probes_takes_no_place_in_the_list() -> None:
     assert [entry.device.id for entry in second.devices[X]] == ["x0", "x1", "x2"]
 
 
-def test_device_of_a_pool_that_shares_its_node_does_not_linger() -> None:
-    spec = Resource(X, LOCATION, (), tokens=2)
-    made = [make_device("x0", 7, 0), make_device("x1", 7, 0), make_device("x2", 8, 0)]
-    both = replace(inventory(*made), resources={X: spec})
-    first = evaluate_health(both, None, KEEP, 1)
-    second = evaluate_health(replace(inventory(made[1]), resources={X: spec}), first, KEEP, 2)
-    assert [entry.device.id for entry in second.devices[X]] == ["x1", "x2"]
-    third = evaluate_health(replace(inventory(made[1]), resources={X: spec}), second, KEEP, 3)
-    assert third.devices[X] == second.devices[X]
+@pytest.mark.parametrize("spec", [replace(RESOURCE, tokens=2), replace(RESOURCE, overlap=True)])
+def test_device_whose_node_an_unchanged_device_of_its_resource_shares_does_not_linger(spec: Resource) -> None:
+    x0, x1, x2 = make_device("x0", 7, 0), make_device("x1", 7, 0), make_device("x2", 8, 0)
+    first = evaluate_health(replace(inventory(x0, x1, x2), resources={X: spec}), None, KEEP, 1)
+    second = evaluate_health(replace(inventory(x0, x1), resources={X: spec}), first, KEEP, 2)
+    assert [entry.device.id for entry in second.devices[X]] == ["x0", "x1", "x2"]
+    after = replace(inventory(x1), resources={X: spec})
+    third = evaluate_health(after, second, KEEP, 3)
+    assert [entry.device.id for entry in third.devices[X]] == ["x1", "x2"]
+    assert evaluate_health(after, third, KEEP, 4).devices[X] is third.devices[X]

@@ -144,6 +144,7 @@ def test_glob_is_iterated_by_its_alternatives() -> None:
     first, second = Glob.parse("{/a/b*/**,/c}")
     assert [segment.text for segment in first] == ["a", "b*", "**"]
     assert [segment.is_literal for segment in first] == [True, False, False]
+    assert [segment.literal_start for segment in first] == ["a", "b", ""]
     assert [segment.matches("b1") for segment in first] == [False, True, False]
     assert [segment.matches("**") for segment in first] == [False, False, False]
     assert [segment.matches("c") for segment in second] == [True]
