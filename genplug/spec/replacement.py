@@ -39,7 +39,7 @@ def find_replacements(old: Sequence[object], new: Sequence[object]) -> tuple[Rep
 
 def _find_runs(positions: Iterable[int]) -> Iterator[Replacement]:
     """Yield the runs of consecutive positions."""
-    start = stop = -1
+    start = stop = 0
     for position in positions:
         if position != stop:
             if stop > start:

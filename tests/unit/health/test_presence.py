@@ -292,21 +292,13 @@ def test_device_whose_node_is_offered_under_another_id_does_not_linger() -> None
     assert lingering(before, offered(renamed, resources=(RESOURCE,))) == ["x1"]
 
 
-def test_device_lingers_after_a_device_whose_grace_period_is_over() -> None:
-    snapshot = evaluate_health(inventory(device("x0"), device("x1")), None, KEEP, 100)
-    for now, found in ((110, inventory(device("x1"))), (120, inventory()), (170, inventory())):
-        snapshot = evaluate_health(found, snapshot, KEEP, now)
-    assert [entry.device.id for entry in snapshot.devices[X]] == ["x1"]
-    assert snapshot.next_change == 180
-
-
-def test_device_lingers_after_a_device_that_is_offered_under_another_id() -> None:
-    before = offered(device("x0"), device("x1"), resources=(RESOURCE,))
-    renamed = replace(device("x0"), id="y0", key="y0")
-    after = evaluate_health(
-        offered(renamed, resources=(RESOURCE,)), evaluate_health(before, None, KEEP, 100), KEEP, 110
-    )
-    assert [(entry.device.id, entry.verdict.healthy) for entry in after.devices[X]] == [("x1", False), ("y0", True)]
+def test_device_lingers_after_a_device_that_moves_to_another_resource() -> None:
+    first = evaluate_health(inventory(device("x0"), device("x1"), resources=(X, Y)), None, KEEP, 100)
+    after = evaluate_health(inventory(device("x0", resource=Y), resources=(X, Y)), first, KEEP, 110)
+    assert {name: [entry.device.id for entry in entries] for name, entries in after.devices.items()} == {
+        X: ["x1"],
+        Y: ["x0"],
+    }
 
 
 def test_device_without_nodes_whose_path_is_offered_under_another_id_does_not_linger() -> None:
