@@ -8,7 +8,7 @@ from genplug.hardware.conflicts import resolve_conflicts
 from genplug.hardware.contenders import ContenderIndex
 from genplug.hardware.identities import find_scope
 from genplug.hardware.inventory import Device, DeviceNode, Kind, PathInfo, ResourceScan
-from genplug.hardware.ledger import Contender, Ledger, Owner, Thing
+from genplug.hardware.ledger import Contender, Ledger, Owner, RankedResource, Thing
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Resource
 from tests.support.work import count_lines
@@ -57,6 +57,14 @@ def test_updated_index_equals_a_new_index(history: list[list[Device]], has_y: bo
         assert list_by_key(index) == list_by_key(fresh)
         assert index.contested == fresh.contested
         assert all(each is known[id(each.device)] for each in index.contenders if each not in change.added)
+
+
+@given(selections, selections)
+def test_contenders_of_keys_are_found_in_the_order_of_the_scan(devices: list[Device], wanted: list[Device]) -> None:
+    index, _ = ContenderIndex().update(build_scans(*devices))
+    keys = [key for device in wanted for key in Contender.of(device, RankedResource(X, 0)).keys]
+    expected = [each for each in index.contenders if not set(keys).isdisjoint(each.keys)]
+    assert list(map(id, index.find(keys))) == list(map(id, expected))
 
 
 def test_index_without_a_change_keeps_its_parts() -> None:
