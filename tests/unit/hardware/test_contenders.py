@@ -57,6 +57,7 @@ def test_updated_index_equals_a_new_index(history: list[list[Device]], has_y: bo
         assert list_by_key(index) == list_by_key(fresh)
         assert index.contested == fresh.contested
         assert all(each is known[id(each.device)] for each in index.contenders if each not in change.added)
+        assert known.keys().isdisjoint(id(each.device) for each in change.added)
 
 
 @given(selections, selections)
@@ -65,6 +66,22 @@ def test_contenders_of_keys_are_found_in_the_order_of_the_scan(devices: list[Dev
     keys = [key for device in wanted for key in Contender.of(device, RankedResource(X, 0)).keys]
     expected = [each for each in index.contenders if not set(keys).isdisjoint(each.keys)]
     assert list(map(id, index.find(keys))) == list(map(id, expected))
+
+
+def test_contenders_of_a_resource_that_changes_or_moves_are_replaced() -> None:
+    scans = build_scans(*DEVICES[:6])
+    index, _ = ContenderIndex().update(scans)
+    changed = {**scans, X.name: replace(scans[X.name], resource=replace(X, overlap=True))}
+    moved = dict(reversed(scans.items()))
+    for after, names in ((changed, {X.name}), (moved, {X.name, Y.name})):
+        again, change = index.update(after)
+        fresh, _ = ContenderIndex().update(after)
+        replaced = {each for each in index.contenders if each.resource.name in names}
+        assert set(change.removed) == replaced
+        assert {each.device.id for each in change.added} == {each.device.id for each in replaced}
+        assert list_by_key(again) == list_by_key(fresh)
+        resources = [(each.position, each.resource) for each in again.contenders]
+        assert resources == [(each.position, each.resource) for each in fresh.contenders]
 
 
 def test_index_without_a_change_keeps_its_parts() -> None:
