@@ -140,7 +140,8 @@ def run_message(content: bytes) -> None:
     if method == "GetPreferredAllocation":
         check_preference(request, pb.PreferredAllocationResponse.FromString(response))
     elif method == "Allocate":
-        assert len(pb.AllocateResponse.FromString(response).container_responses) == len(request.container_requests)
+        containers = pb.AllocateRequest.FromString(request).container_requests
+        assert len(pb.AllocateResponse.FromString(response).container_responses) == len(containers)
 
 
 class _Call(grpc.HandlerCallDetails):
