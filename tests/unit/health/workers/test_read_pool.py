@@ -214,9 +214,11 @@ class KeptRuns:
         self.responses: dict[int, ProbeResponse] = {}
         self.delivered: list[int] = []
         self.confirmed: list[int] = []
+        self.has_delivered = asyncio.Event()
 
     async def run(self) -> list[ProbeResponse]:
         self.delivered, self.confirmed = [], []
+        self.has_delivered.clear()
         await self._pool.run_kept(self.batch, self._requests, self._deliver, self.confirmed.extend)
         assert sorted([*self.delivered, *self.confirmed]) == list(range(len(self._requests)))
         return [self.responses[index] for index in range(len(self._requests))]
@@ -224,6 +226,8 @@ class KeptRuns:
     def _deliver(self, responses: Mapping[int, ProbeResponse]) -> None:
         self.responses |= responses
         self.delivered.extend(responses)
+        if responses:
+            self.has_delivered.set()
 
 
 async def test_worker_reports_only_changed_responses_of_a_batch_that_it_keeps(root: Path) -> None:
@@ -287,8 +291,7 @@ async def test_slow_read_of_a_kept_batch_is_delivered_without_a_change(root: Pat
             await wait_until_awaited(held)
             # The response of the other request shows that the pool has noticed the slow request.
             async with asyncio.timeout(AMPLE):
-                while not runs.delivered:  # noqa: ASYNC110 - the pool has no event for this
-                    await asyncio.sleep(0.01)
+                await runs.has_delivered.wait()
             assert runs.delivered == [0]
             held.release()
             assert await running == [text("/a", "a"), text("/held", "held")]
