@@ -178,6 +178,54 @@ class PreStartSpec(Struct, frozen=True):
     timeout_seconds: float
 
 
+class Serve(StrEnum):
+    """The API that serves the devices of a resource (``serve``)."""
+
+    DEVICE_PLUGIN = "devicePlugin"
+    DRA = "dra"
+
+
+class AttributeType(StrEnum):
+    """The type of a published attribute, which is the key of its value in a ResourceSlice."""
+
+    STRING = "string"
+    INT = "int"
+    BOOL = "bool"
+    VERSION = "version"
+
+
+class AttributeSpec(Struct, frozen=True):
+    """An attribute that is published with each device (``publish.attributes``).
+
+    ``name`` is a C identifier, or ``domain/identifier``. An ``optional`` attribute is left out for a device without a
+    value; without a value of any other attribute, the device is not published.
+    """
+
+    location: SourceLocation
+    name: str
+    value: Template
+    type: AttributeType = AttributeType.STRING
+    optional: bool = False
+
+
+class CapacitySpec(Struct, frozen=True):
+    """A capacity that is published with each device (``publish.capacity``); ``quantity`` renders to a quantity."""
+
+    location: SourceLocation
+    name: str
+    quantity: Template
+
+
+class PublishSpec(Struct, frozen=True):
+    """The attributes and capacities that DRA publishes with each device (``publish``), in the order of the file."""
+
+    attributes: tuple[AttributeSpec, ...] = ()
+    capacity: tuple[CapacitySpec, ...] = ()
+
+
+NO_PUBLISH = PublishSpec()
+
+
 class Resource(Struct, frozen=True):
     """A resource: its name and its configuration.
 
@@ -193,6 +241,7 @@ class Resource(Struct, frozen=True):
     - ``overlap``: whether a device node may also belong to another resource that sets it.
     - ``max_per_container``: the maximum number of grants of a container; with ``distinct``, at most one per device.
     - ``policy``: limits the device nodes and mounts that it may hand out.
+    - ``serve``: the API that serves its devices; ``publish`` applies to DRA only.
     """
 
     name: str
@@ -213,6 +262,8 @@ class Resource(Struct, frozen=True):
     pre_start: PreStartSpec | None = None
     health: HealthSpec = field(default_factory=HealthSpec)
     policy: Policy = DEFAULT_POLICY
+    serve: Serve = Serve.DEVICE_PLUGIN
+    publish: PublishSpec = NO_PUBLISH
 
     @property
     def configured_name(self) -> str:
