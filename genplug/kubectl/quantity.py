@@ -1,35 +1,13 @@
-"""Quantities of Kubernetes, for example ``250m``, ``4`` or ``1536Mi``, as exact numbers.
+"""Quantities of the objects of Kubernetes, for example ``250m``, ``4`` or ``1536Mi``."""
 
-The syntax is that of k8s.io/apimachinery, pkg/api/resource/quantity.go.
-"""
-
-import re
 from fractions import Fraction
 
-_QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,9}))?")
-_MAX_CHARACTERS = 64
-_MAX_POWER = 100
-"""The power of ten from which an amount is above the limit, or rounded to nothing."""
-_MAX_VALUE = Fraction((1 << 63) - 1)
-"""The limit to which the API server reduces larger amounts."""
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+from genplug.spec.quantity import BINARY_SUFFIXES, read_quantity
 
 
 def parse_quantity(text: object) -> Fraction:
     """Return the value of an amount; the API server accepts no negative amounts and no other texts, which are 0."""
-    text = str(text)
-    match = _QUANTITY.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
-    if not match:
-        return Fraction(0)
-    number, suffix, exponent = Fraction(match[1]), match[2], match[3]
-    if suffix in _BINARY:
-        return min(number * (1 << 10 * (1 + _BINARY.index(suffix))), _MAX_VALUE)
-    power = int(exponent) if exponent else _DECIMAL.get(suffix or "", 0)
-    if abs(power) > _MAX_POWER:
-        return _MAX_VALUE if power > 0 and number else Fraction(0)
-    scale: int = 10 ** abs(power)
-    return min(number * scale if power >= 0 else number / scale, _MAX_VALUE)
+    return read_quantity(str(text)) or Fraction(0)
 
 
 def format_quantity(resource: str, value: Fraction) -> str:
@@ -37,9 +15,9 @@ def format_quantity(resource: str, value: Fraction) -> str:
     if resource == "cpu":
         return str(value) if value.denominator == 1 else f"{round(value * 1000)}m"
     if resource in {"memory", "ephemeral-storage"} or resource.startswith("hugepages-"):
-        for power in range(len(_BINARY), 0, -1):
+        for power in range(len(BINARY_SUFFIXES), 0, -1):
             if value >= 1024**power:
-                return f"{_round(value / 1024**power, 4)}{_BINARY[power - 1]}"
+                return f"{_round(value / 1024**power, 4)}{BINARY_SUFFIXES[power - 1]}"
     return str(int(value)) if value.denominator == 1 else _round(value, 6)
 
 

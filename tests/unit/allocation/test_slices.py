@@ -1,0 +1,210 @@
+"""The wanted slices of a node: names, chunks and JSON."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from genplug.allocation.published import PublishedDevice, PublishedResource, Taint, Version
+from genplug.allocation.slices import (
+    SliceScope,
+    build_pool,
+    device_document,
+    digest_devices,
+    pool_name,
+    read_slice,
+    slice_document,
+    slice_name,
+)
+
+SCOPE = SliceScope("genplug.io", "node-1", "uid-1")
+LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN = re.compile(rf"{LABEL}(?:\.{LABEL})*")
+
+labels = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
+nodes = st.lists(labels, min_size=1, max_size=6).map(lambda parts: ".".join(parts)[:253].rstrip("-."))
+drivers = st.lists(labels, min_size=1, max_size=3).map(lambda parts: ".".join(parts)[:63].rstrip("-."))
+resources = (
+    st.tuples(
+        st.lists(labels, min_size=1, max_size=3).map(lambda parts: ".".join(parts)[:40].rstrip("-.")),
+        st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True),
+    )
+    .map("/".join)
+    .filter(lambda name: len(name) <= 64)
+)
+
+
+def published(count: int, resource: str = "example.com/x", model: str = "a") -> PublishedResource:
+    return PublishedResource(
+        resource, tuple(PublishedDevice(f"x{number}", f"x{number}", {"model": model}, {}) for number in range(count))
+    )
+
+
+@given(driver=drivers, node=nodes, resource=resources, number=st.integers(0, 999))
+def test_names_of_pool_and_slices_are_valid_for_every_resource_and_node(
+    driver: str, node: str, resource: str, number: int
+) -> None:
+    pool = pool_name(node, resource)
+    assert len(pool) <= 253
+    assert all(SUBDOMAIN.fullmatch(part) for part in pool.split("/"))
+    name = slice_name(SliceScope(driver, node, ""), pool, number)
+    assert len(name) <= 253
+    assert SUBDOMAIN.fullmatch(name)
+
+
+@given(first=st.tuples(nodes, resources), second=st.tuples(nodes, resources))
+def test_pools_of_different_resources_or_nodes_have_different_names(
+    first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    assert (pool_name(*first) == pool_name(*second)) == (first == second)
+
+
+def test_pool_name_contains_node_and_resource() -> None:
+    assert pool_name("node-1", "vendor.example/thing") == "node-1/vendor.example/thing"
+
+
+def test_resource_that_is_not_a_label_gets_a_hash() -> None:
+    names = {pool_name("n", f"example.com/{name}") for name in ("Sriov_X", "sriov_x", "sriov.x", "sriov-x")}
+    assert len(names) == 4
+    assert "n/example.com/sriov-x" in names
+    assert all(re.fullmatch(r"n/example\.com/sriov-x(-[a-z2-7]{6})?", name) for name in names)
+
+
+def test_label_that_ends_like_a_hash_gets_another_hash() -> None:
+    hashed = pool_name("n", "example.com/Sriov_X").rpartition("/")[2]
+    assert pool_name("n", f"example.com/{hashed}") != pool_name("n", "example.com/Sriov_X")
+
+
+def test_long_names_of_nodes_are_cut_and_differ() -> None:
+    first, second = (pool_name("a" * 250 + end, "example.com/x") for end in "bc")
+    assert first != second
+    assert len(first) == 253
+    assert slice_name(SCOPE, first, 0) != slice_name(SCOPE, second, 0)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (64, [64]), (65, [64, 1]), (130, [64, 64, 2])])
+def test_devices_are_cut_into_slices_of_64_in_their_order(count: int, sizes: list[int]) -> None:
+    resource = published(count)
+    pool = build_pool(resource, SCOPE)
+    assert [len(part.devices) for part in pool.slices] == sizes
+    assert tuple(device for part in pool.slices for device in part.devices) == resource.devices
+    assert [part.name for part in pool.slices] == sorted(part.name for part in pool.slices)
+
+
+def test_slices_with_the_same_devices_are_reused() -> None:
+    pool = build_pool(published(130), SCOPE)
+    devices = published(130).devices
+    changed = (*devices[:-1], replace(devices[-1], attributes={"model": "b"}))
+    following = build_pool(PublishedResource("example.com/x", changed), SCOPE, pool)
+    assert [new is old for new, old in zip(following.slices, pool.slices, strict=True)] == [True, True, False]
+    assert following.slices[2].content != pool.slices[2].content
+
+
+def test_document_has_the_fields_of_the_api() -> None:
+    device = PublishedDevice(
+        "x0",
+        "x0",
+        {"model": "a", "ports": 2, "fast": True, "firmware": Version("1.2.3")},
+        {"memory": "1Gi"},
+        (Taint("genplug.io/unhealthy", "gone", "NoSchedule"),),
+    )
+    pool = build_pool(PublishedResource("example.com/x", (device,)), SCOPE)
+    assert slice_document(SCOPE, pool, pool.slices[0], 3, uid="u", resource_version="7") == {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceSlice",
+        "metadata": {
+            "name": pool.slices[0].name,
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "uid-1", "controller": True}
+            ],
+            "uid": "u",
+            "resourceVersion": "7",
+        },
+        "spec": {
+            "driver": "genplug.io",
+            "nodeName": "node-1",
+            "pool": {"name": "node-1/example.com/x", "generation": 3, "resourceSliceCount": 1},
+            "devices": [
+                {
+                    "name": "x0",
+                    "attributes": {
+                        "model": {"string": "a"},
+                        "ports": {"int": 2},
+                        "fast": {"bool": True},
+                        "firmware": {"version": "1.2.3"},
+                    },
+                    "capacity": {"memory": {"value": "1Gi"}},
+                    "taints": [{"key": "genplug.io/unhealthy", "value": "gone", "effect": "NoSchedule"}],
+                }
+            ],
+        },
+    }
+
+
+def test_slice_of_the_server_is_equal_despite_its_own_fields_and_forms() -> None:
+    taint = Taint("genplug.io/unhealthy", "", "NoSchedule")
+    device = PublishedDevice("x0", "x0", {}, {"memory": "1024Mi"}, (taint,))
+    pool = build_pool(PublishedResource("example.com/x", (device,)), SCOPE)
+    document = slice_document(SCOPE, pool, pool.slices[0], 3, uid="u", resource_version="7")
+    (answered,) = document["spec"]["devices"]
+    answered["taints"][0] = {"key": taint.key, "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"}
+    answered["capacity"]["memory"]["value"] = "1Gi"
+    document["metadata"]["managedFields"] = [
+        {"manager": "genplug", "time": "2026-01-01T00:00:00Z"},
+        {"manager": "kubectl-edit", "time": "2026-01-02T00:00:00Z"},
+    ]
+    actual = read_slice(document)
+    assert actual.content == pool.slices[0].content
+    assert (actual.pool, actual.generation, actual.count, actual.owners) == (pool.name, 3, 1, ("uid-1",))
+    assert actual.writer == "kubectl-edit"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "x1"},
+        {"attributes": {"ports": {"int": 1}}},
+        {"attributes": {"ports": {"string": "2"}}},
+        {"capacity": {"memory": {"value": "2Gi"}}},
+        {"capacity": {"memory": {"value": "no quantity"}}},
+        {"taints": [{"key": "a", "effect": "NoExecute"}]},
+        {"taints": []},
+        {"allowMultipleAllocations": True},
+    ],
+)
+def test_digest_differs_after_a_change_of_any_field(change: dict[str, object]) -> None:
+    device = PublishedDevice("x0", "x0", {"ports": 2}, {"memory": "1Gi"}, (Taint("a", "", "NoSchedule"),))
+    document = device_document(device)
+    assert digest_devices([document]) != digest_devices([document | change])
+
+
+def test_field_of_the_spec_that_genplug_never_sets_is_a_difference() -> None:
+    pool = build_pool(published(1), SCOPE)
+    document = slice_document(SCOPE, pool, pool.slices[0], 1, uid="u", resource_version="7")
+    document["spec"]["allNodes"] = False
+    assert read_slice(document).content == pool.slices[0].content
+    document["spec"]["allNodes"] = True
+    assert read_slice(document).content != pool.slices[0].content
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"metadata": None, "spec": {}},
+        {"metadata": {"name": "a", "uid": "b", "resourceVersion": "1"}, "spec": {"driver": "d"}},
+        {
+            "metadata": {"name": "a", "uid": "b", "resourceVersion": "1"},
+            "spec": {
+                "driver": "d",
+                "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1},
+                "devices": ["text"],
+            },
+        },
+    ],
+)
+def test_object_that_is_not_a_slice_is_an_error(document: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected a ResourceSlice"):
+        read_slice(document)
