@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
+from genplug.kubelet.api import genplug_dra_v1_pb2 as dra
+from genplug.kubelet.api import genplug_pluginregistration_v1_pb2 as registration
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pods
 from genplug.kubelet.api import regenerate, services
 
@@ -48,9 +50,34 @@ def test_messages_have_the_wire_format_of_the_kubelet() -> None:
     assert parsed.cdi_devices[0].name == "v=d"
 
 
+def test_dra_messages_have_the_wire_format_of_the_kubelet() -> None:
+    request = b"\x0a\x0a\x0a\x02ns\x12\x01u\x1a\x01c"
+    assert dra.NodePrepareResourcesRequest.FromString(request) == dra.NodePrepareResourcesRequest(
+        claims=[dra.Claim(namespace="ns", uid="u", name="c")]
+    )
+    response = b"\x0a\x1b\x0a\x01u\x12\x16\x0a\x11\x0a\x01r\x12\x01p\x1a\x01d\x22\x03v=d\x2a\x01s\x12\x01e"
+    [(uid, result)] = dra.NodePrepareResourcesResponse.FromString(response).claims.items()
+    device = dra.Device(request_names=["r"], pool_name="p", device_name="d", cdi_device_ids=["v=d"], share_id="s")
+    assert (uid, result) == ("u", dra.NodePrepareResourceResponse(devices=[device], error="e"))
+    unprepared = dra.NodeUnprepareResourcesResponse.FromString(b"\x0a\x08\x0a\x01u\x12\x03\x0a\x01e")
+    assert unprepared.claims["u"].error == "e"
+
+
+def test_registration_messages_have_the_wire_format_of_the_kubelet() -> None:
+    info = registration.PluginInfo.FromString(b"\x0a\x01t\x12\x01n\x1a\x02/e\x22\x01v\x22\x01w")
+    assert info == registration.PluginInfo(type="t", name="n", endpoint="/e", supported_versions=["v", "w"])
+    status = registration.RegistrationStatus.FromString(b"\x08\x01\x12\x01e")
+    assert (status.plugin_registered, status.error) == (True, "e")
+
+
 @pytest.mark.parametrize(
     ("module", "names"),
-    [(pb, {services.REGISTRATION, services.DEVICE_PLUGIN}), (pods, {services.POD_RESOURCES})],
+    [
+        (pb, {services.REGISTRATION, services.DEVICE_PLUGIN}),
+        (pods, {services.POD_RESOURCES}),
+        (dra, {services.DRA_PLUGIN}),
+        (registration, {services.PLUGIN_REGISTRATION}),
+    ],
 )
 def test_services_have_the_names_of_the_proto_files(module: ModuleType, names: set[str]) -> None:
     assert {service.full_name for service in module.DESCRIPTOR.services_by_name.values()} == names
