@@ -1,7 +1,8 @@
 """Renders container edits as CDI specification files, and the CDI names that Allocate responses refer to. Pure.
 
 There is one file for each resource and one CDI device for each device ID. Edits that depend on the set of devices
-(environment, annotations) stay in the Allocate response. See docs/internals/kubelet-contract.md §8 and the SPEC.md of
+(environment, annotations) stay in the Allocate response. The file of a ResourceClaim
+(:mod:`genplug.allocation.claim_cdi`) is rendered here too. See docs/internals/kubelet-contract.md §8 and the SPEC.md of
 the Container Device Interface.
 """
 
@@ -66,11 +67,14 @@ class CdiDevice(Struct, frozen=True, gc=False):
     version: str
 
 
-def render_device(resource: str, device: str, edits: ContainerEdits) -> CdiDevice:
-    """Return the device of a CDI file with the edits of a device ID."""
+def render_device(resource: str, device: str, edits: ContainerEdits, *, has_environment: bool = False) -> CdiDevice:
+    """Return the device of a CDI file with the edits of a device ID; with ``has_environment``, also their variables."""
+    container_edits = _render_edits(edits)
+    if has_environment and edits.env:
+        container_edits["env"] = [f"{name}={value}" for name, value in edits.env]
     rendered = {
         "name": _device_name(device),
-        "containerEdits": _render_edits(edits) or _placeholder_edits(resource, device),
+        "containerEdits": container_edits or _placeholder_edits(resource, device),
     }
     # JSON texts have no line breaks in strings: the others begin the lines, which are indented as in the file.
     text = json.dumps(rendered, indent=1).replace("\n", "\n  ")

@@ -1,6 +1,8 @@
-"""Allocation errors: a message for the owner of the pod and a code for the gRPC status."""
+"""Allocation errors: a message for the owner of the pod, and a code for the gRPC status or for the metrics."""
 
 from enum import StrEnum
+
+from genplug.allocation.results import ClaimReference
 
 
 class AllocationErrorCode(StrEnum):
@@ -21,6 +23,50 @@ class AllocationError(Exception):
     def __init__(self, code: AllocationErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ClaimErrorCode(StrEnum):
+    """Why a ResourceClaim is not prepared or unprepared, for the metrics."""
+
+    UNREADABLE = "unreadable"
+    """The claim cannot be read from the API server, or what was read is not a claim."""
+    REPLACED = "replaced"
+    """The claim does not exist, or another claim has its name."""
+    NOT_ALLOCATED = "not_allocated"
+    PARAMETERS = "parameters"
+    """It has parameters for the driver, which takes none."""
+    UNKNOWN_DEVICE = "unknown_device"
+    DEVICE_IN_USE = "device_in_use"
+    DEVICE_UNHEALTHY = "device_unhealthy"
+    EDITS = "edits"
+    """The container edits of its devices cannot be made, for example because a device node has disappeared."""
+    PRE_START = "pre_start"
+    """A program of ``preStart`` failed."""
+    STORAGE = "storage"
+    """The record or the CDI file of the claim cannot be written or removed."""
+    TIMEOUT = "timeout"
+    INTERNAL = "internal"
+    """A defect in genplug."""
+
+
+class ClaimError(Exception):
+    """A ResourceClaim that cannot be prepared or unprepared; the message names the claim, the device and the reason.
+
+    The kubelet copies the message to an event of the pod, so it must not contain secrets.
+    """
+
+    def __init__(self, code: ClaimErrorCode, claim: ClaimReference, reason: str) -> None:
+        super().__init__(f"ResourceClaim {claim}: {reason}")
+        self.code = code
+        self.claim = claim
+
+
+class DeviceHeldError(ClaimError):
+    """A device of a claim that another prepared claim, the ``holder``, has."""
+
+    def __init__(self, claim: ClaimReference, holder: ClaimReference, reason: str) -> None:
+        super().__init__(ClaimErrorCode.DEVICE_IN_USE, claim, reason)
+        self.holder = holder
 
 
 def failed_precondition(message: str) -> AllocationError:

@@ -28,3 +28,24 @@ class ProgramRun(Struct, frozen=True):
     device: str
     arguments: tuple[str, ...]
     timeout: float
+
+
+class ClaimReference(Struct, frozen=True):
+    """A ResourceClaim, as the kubelet names it in its calls. Another claim of that name has another ``uid``."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        """Return for example ``default/my-claim``."""
+        return f"{self.namespace}/{self.name}"
+
+
+class ClaimDevice(Struct, frozen=True):
+    """A device of a prepared claim: the requests that it is for, and the names of its CDI devices."""
+
+    requests: tuple[str, ...]
+    pool: str
+    device: str
+    cdi_devices: tuple[str, ...] = ()

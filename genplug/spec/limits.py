@@ -179,6 +179,23 @@ MAX_CDI_FILES = 1000
 MAX_CDI_DEPTH = 100
 """Levels of lists and mappings of a CDI file: a valid file has about six."""
 
+# Claims: a ResourceClaim that exceeds a limit is not prepared, and the error has the limit. The pod waits.
+
+MAX_CLAIM_DEVICES = 32
+"""Devices of a ResourceClaim: the API server accepts no allocation with more (AllocationResultsMaxSize)."""
+
+MAX_CLAIM_CDI_BYTES = 4 << 20
+"""Bytes of the CDI file of a claim: the container runtime reads all CDI files again when one of them changes."""
+
+MAX_CLAIM_RECORD_BYTES = 8 << 20
+"""Bytes of the record of a prepared claim, which has the text of the CDI file: a longer file counts as damaged."""
+
+MAX_PREPARED_CLAIMS = 4096
+"""Prepared claims of a node: their records are kept in memory, and a kubelet runs a few hundred pods."""
+
+MAX_DAMAGED_RECORDS = 100
+"""Damaged records in the directory `bad`: they are kept for the analysis of the damage, except the oldest ones."""
+
 # Comparisons: `genplug diff` reports an input that exceeds a limit, and compares nothing.
 
 MAX_DIFF_NODES = 500

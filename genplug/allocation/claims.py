@@ -1,0 +1,318 @@
+"""Computes what the containers of a ResourceClaim get, or an error with the claim, the device and the reason.
+
+Dynamic Resource Allocation (DRA): the scheduler has chosen devices by pool and name, and the kubelet asks the driver to
+prepare them. Nothing but the present state decides: the claim as the API server has it, the offers of the resources,
+the claims that are prepared, and the pods that use devices by the device plugin API. The fields of a claim are those of
+``resource.k8s.io/v1`` (https://github.com/kubernetes/api/blob/master/resource/v1/types.go).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from genplug.allocation.allocate import PathLookup, allocate_edits
+from genplug.allocation.container_edits import ContainerEdits
+from genplug.allocation.errors import AllocationError, ClaimError, ClaimErrorCode, DeviceHeldError
+from genplug.allocation.offer import Grant, ResourceOffer
+from genplug.allocation.prestart import program_runs
+from genplug.allocation.published import PublishedDevice, PublishedResource, Taint
+from genplug.allocation.results import ClaimReference, ProgramRun
+from genplug.health.verdict import DeviceHealth
+from genplug.spec.limits import MAX_CLAIM_DEVICES
+
+_EFFECTS = ("NoSchedule", "NoExecute")
+"""The effects of taints that a claim has to tolerate; a taint with the effect ``None`` only informs."""
+
+
+class Toleration(Struct, frozen=True, rename="camel"):
+    """A toleration of taints (``DeviceToleration``); an empty key or effect stands for any."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def tolerates(self, taint: Taint) -> bool:
+        """Return whether it tolerates a taint, by the rules of the scheduler."""
+        if self.effect not in ("", taint.effect) or self.key not in ("", taint.key):
+            return False
+        return self.operator == "Exists" or (self.operator in ("", "Equal") and self.value == taint.value)
+
+
+class DeviceResult(Struct, frozen=True):
+    """A device that the scheduler allocated to a request of a claim.
+
+    ``request`` is ``name`` or, for an alternative of a request, ``name/alternative``. A request with admin access
+    (``adminAccess``) gets devices that other claims use, for example to monitor them.
+    """
+
+    request: str
+    pool: str
+    device: str
+    has_admin_access: bool = False
+    tolerations: tuple[Toleration, ...] = ()
+
+
+class DeviceHolding(Struct, frozen=True):
+    """A device that a claim has exclusively, since it is prepared or while it is being prepared."""
+
+    claim: ClaimReference
+    pool: str
+    device: str
+
+
+class ClaimPool(Struct, frozen=True):
+    """A pool of this node: the offer of a resource, and its devices as they are published.
+
+    ``used`` has the pods that use grants by the device plugin API, as text by the ID of the grant. It has an entry only
+    while the resource is moved from one API to the other.
+    """
+
+    offer: ResourceOffer
+    published: PublishedResource
+    used: Mapping[str, str] = {}
+
+
+class ClaimGrant(Struct, frozen=True):
+    """A result of a claim and the grant of the offer that it stands for."""
+
+    result: DeviceResult
+    offer: ResourceOffer
+    grant: Grant
+
+    @property
+    def resource(self) -> str:
+        """The name of the resource."""
+        return self.offer.resource.name
+
+
+class DeviceEdits(Struct, frozen=True):
+    """What a container gets for a result of a claim: the nodes and mounts of its device, and variables.
+
+    The variables have the values for all devices of the request: if CDI devices set the same variable, the container
+    gets the value of the last of them.
+    """
+
+    grant: ClaimGrant
+    edits: ContainerEdits
+
+
+class _Opaque(Struct):
+    driver: str
+
+
+class _Configuration(Struct):
+    source: str = ""
+    opaque: _Opaque | None = None
+
+
+class _Result(Struct, rename="camel"):
+    request: str
+    driver: str
+    pool: str
+    device: str
+    admin_access: bool | None = None
+    tolerations: tuple[Toleration, ...] | None = None
+
+
+class _Devices(Struct):
+    results: tuple[_Result, ...] | None = None
+    config: tuple[_Configuration, ...] | None = None
+
+
+class _Allocation(Struct):
+    devices: _Devices = field(default_factory=_Devices)
+
+
+class _Status(Struct):
+    allocation: _Allocation | None = None
+
+
+class _Metadata(Struct):
+    uid: str
+
+
+class _Claim(Struct):
+    metadata: _Metadata
+    status: _Status = field(default_factory=_Status)
+
+
+def parse_results(document: object, claim: ClaimReference, driver: str) -> tuple[DeviceResult, ...]:
+    """Return the devices of a driver in a ResourceClaim, which is the JSON of the API server; none without any.
+
+    Raises:
+        ClaimError: the document is not a claim, is another claim of that name, is not allocated, or has parameters for
+            the driver.
+    """
+    try:
+        parsed = msgspec.convert(document, _Claim)
+    except msgspec.ValidationError as error:
+        reason = f"expected a ResourceClaim of resource.k8s.io/v1 from the API server, found another document: {error}"
+        raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason) from None
+    if parsed.metadata.uid != claim.uid:
+        reason = f"expected the UID {claim.uid}, found {parsed.metadata.uid}: the claim was deleted and created again"
+        raise ClaimError(ClaimErrorCode.REPLACED, claim, reason)
+    if parsed.status.allocation is None:
+        raise ClaimError(ClaimErrorCode.NOT_ALLOCATED, claim, "the scheduler has not allocated it, or not any more")
+    devices = parsed.status.allocation.devices
+    results = [result for result in devices.results or () if result.driver == driver]
+    if not results:
+        return ()
+    for configuration in devices.config or ():
+        if configuration.opaque is not None and configuration.opaque.driver == driver:
+            place = "its DeviceClass" if configuration.source == "FromClass" else "its spec"
+            reason = f"{place} has parameters for the driver {driver}, which accepts none; remove them from 'config'"
+            raise ClaimError(ClaimErrorCode.PARAMETERS, claim, reason)
+    if len(results) > MAX_CLAIM_DEVICES:
+        reason = f"it has {len(results)} devices of the driver {driver}, and at most {MAX_CLAIM_DEVICES} are prepared"
+        raise ClaimError(ClaimErrorCode.NOT_ALLOCATED, claim, reason)
+    return tuple(
+        DeviceResult(result.request, result.pool, result.device, bool(result.admin_access), result.tolerations or ())
+        for result in results
+    )
+
+
+def select_grants(
+    claim: ClaimReference,
+    results: Sequence[DeviceResult],
+    pools: Mapping[str, ClaimPool],
+    holdings: Iterable[DeviceHolding],
+) -> tuple[ClaimGrant, ...]:
+    """Return the grants of the results of a claim, in their order.
+
+    ``holdings`` are the devices of all claims that are prepared since the node started; those of ``claim`` itself do
+    not count. Devices of a pool of which the claim tolerates the taints may be unhealthy.
+
+    Raises:
+        ClaimError: a device is not on this node, is in use, or is unhealthy.
+    """
+    holders = {(held.pool, held.device): held.claim for held in holdings if held.claim.uid != claim.uid}
+    taken: set[tuple[str, str]] = set()
+    grants: list[ClaimGrant] = []
+    for result in results:
+        pool = pools.get(result.pool)
+        if pool is None:
+            reason = f"device {result.device}: this node has no pool {result.pool}; its resource was removed or renamed"
+            raise ClaimError(ClaimErrorCode.UNKNOWN_DEVICE, claim, reason)
+        grants.append(_select_grant(claim, result, pool))
+        key = (result.pool, result.device)
+        if result.has_admin_access:
+            continue
+        if (holder := holders.get(key)) is not None:
+            reason = (
+                f"{_describe(result, pool)} is still prepared for the ResourceClaim {holder} (UID {holder.uid}); it "
+                "becomes free when the pod of that claim has ended"
+            )
+            raise DeviceHeldError(claim, holder, reason)
+        if key in taken:
+            reason = f"{_describe(result, pool)} is allocated to it twice, and cannot be shared"
+            raise ClaimError(ClaimErrorCode.DEVICE_IN_USE, claim, reason)
+        taken.add(key)
+    return tuple(grants)
+
+
+def list_holdings(claim: ClaimReference, results: Iterable[DeviceResult]) -> tuple[DeviceHolding, ...]:
+    """Return the devices that a claim with these results has exclusively."""
+    return tuple(DeviceHolding(claim, result.pool, result.device) for result in results if not result.has_admin_access)
+
+
+def build_claim_edits(claim: ClaimReference, grants: Sequence[ClaimGrant], host: PathLookup) -> tuple[DeviceEdits, ...]:
+    """Return the edits of each grant of a claim, in their order, from what exists on the host now.
+
+    Raises:
+        ClaimError: a device or a mount source is missing or has changed, or devices of a request need the same
+            container path.
+    """
+    edits: list[DeviceEdits] = []
+    requests = _group_by_request(grants)
+    environments: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {}
+    try:
+        for key, members in requests.items():
+            offer, ids = _accept_tolerated(members), [member.grant.id for member in members]
+            environments[key] = allocate_edits(offer, ids, host).env
+        for member in grants:
+            key = (member.result.request, member.result.pool)
+            alone = allocate_edits(_accept_tolerated([member]), [member.grant.id], host)
+            edits.append(DeviceEdits(member, replace(alone, env=environments[key], annotations=())))
+    except AllocationError as error:
+        raise ClaimError(ClaimErrorCode.EDITS, claim, str(error)) from None
+    return tuple(edits)
+
+
+def list_claim_programs(claim: ClaimReference, grants: Sequence[ClaimGrant]) -> tuple[ProgramRun, ...]:
+    """Return the programs to run before the containers of a claim start (``preStart``), in the order of devices.
+
+    Raises:
+        ClaimError: an argument has no value, or the policy forbids the program.
+    """
+    runs: dict[tuple[str, ...], ProgramRun] = {}
+    try:
+        for members in _group_by_request(grants).values():
+            for run in program_runs(members[0].offer, [member.grant.id for member in members]):
+                runs.setdefault(run.arguments, run)
+    except AllocationError as error:
+        raise ClaimError(ClaimErrorCode.PRE_START, claim, str(error)) from None
+    return tuple(runs.values())
+
+
+def _group_by_request(grants: Sequence[ClaimGrant]) -> dict[tuple[str, str], list[ClaimGrant]]:
+    """Return the grants by request and pool: the devices of a request can be of several resources."""
+    groups: dict[tuple[str, str], list[ClaimGrant]] = {}
+    for grant in grants:
+        groups.setdefault((grant.result.request, grant.result.pool), []).append(grant)
+    return groups
+
+
+def _select_grant(claim: ClaimReference, result: DeviceResult, pool: ClaimPool) -> ClaimGrant:
+    published = _find_published(result.device, pool.published)
+    grant = pool.offer.grants.get(result.device if published is None else published.device_id)
+    what = _describe(result, pool)
+    if grant is None:
+        reason = f"{what} is not on this node; it was removed from the hardware or the configuration"
+        raise ClaimError(ClaimErrorCode.UNKNOWN_DEVICE, claim, reason)
+    if (user := pool.used.get(grant.id)) is not None and not result.has_admin_access:
+        reason = f"{what} is in use by {user}, which got it by the device plugin API; it becomes free with that pod"
+        raise ClaimError(ClaimErrorCode.DEVICE_IN_USE, claim, reason)
+    if not grant.healthy and not _is_tolerated(result, published):
+        raise ClaimError(ClaimErrorCode.DEVICE_UNHEALTHY, claim, f"{what} is unhealthy: {grant.reason}")
+    if published is None and not result.has_admin_access:
+        reasons = [left_out.reason for left_out in pool.published.left_out if left_out.device_id == grant.id]
+        reason = f"{what} is not published any more: {reasons[0] if reasons else 'it has another name now'}"
+        raise ClaimError(ClaimErrorCode.UNKNOWN_DEVICE, claim, reason)
+    return ClaimGrant(result, pool.offer, grant)
+
+
+def _find_published(name: str, published: PublishedResource) -> PublishedDevice | None:
+    return next((device for device in published.devices if device.name == name), None)
+
+
+def _is_tolerated(result: DeviceResult, published: PublishedDevice | None) -> bool:
+    """Return whether a result may get its device although it is unhealthy."""
+    if result.has_admin_access:
+        return True
+    taints = [taint for taint in published.taints if taint.effect in _EFFECTS] if published is not None else []
+    return bool(taints) and all(
+        any(toleration.tolerates(taint) for toleration in result.tolerations) for taint in taints
+    )
+
+
+def _accept_tolerated(members: Sequence[ClaimGrant]) -> ResourceOffer:
+    """Return the offer of grants in which they are healthy: whether a claim may get them was decided before."""
+    offer = members[0].offer
+    unhealthy = {member.grant.id: _mark_healthy(member.grant) for member in members if not member.grant.healthy}
+    return replace(offer, grants={**offer.grants, **unhealthy}) if unhealthy else offer
+
+
+def _mark_healthy(grant: Grant) -> Grant:
+    devices = tuple(
+        DeviceHealth(health.device, replace(health.verdict, healthy=True, reason="", probe=""))
+        for health in grant.devices
+    )
+    source = devices if isinstance(grant.source, tuple) else devices[0]
+    return replace(grant, source=source, healthy=True, reason="")
+
+
+def _describe(result: DeviceResult, pool: ClaimPool) -> str:
+    return f"device {result.device} of {pool.offer.resource.name}"
