@@ -179,7 +179,7 @@ MAX_CDI_FILES = 1000
 MAX_CDI_DEPTH = 100
 """Levels of lists and mappings of a CDI file: a valid file has about six."""
 
-# Claims: a ResourceClaim that exceeds a limit is not prepared, and the error has the limit. The pod waits.
+# Claims: a ResourceClaim that exceeds a limit is not prepared, and the error has the limit.
 
 MAX_CLAIM_DEVICES = 32
 """Devices of a ResourceClaim: the API server accepts no allocation with more (AllocationResultsMaxSize)."""
