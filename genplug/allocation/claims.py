@@ -89,7 +89,7 @@ class ClaimGrant(Struct, frozen=True):
 
 
 class DeviceEdits(Struct, frozen=True):
-    """What a container gets for a result of a claim: the nodes and mounts of its device, and variables.
+    """The edits of a container for a result of a claim: the nodes and mounts of its device, and variables.
 
     The variables have the values for all devices of the request: if CDI devices set the same variable, the container
     gets the value of the last of them.
