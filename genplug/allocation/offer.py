@@ -298,7 +298,7 @@ def _groups(resource: Resource, grants: Sequence[Grant]) -> dict[str, tuple[str,
     for grant in grants:
         if len(grant.devices) == 1:
             device = grant.devices[0].device
-            groups[grant.id] = (_group(resource.preference.by, device), device.id)
+            groups[grant.id] = (find_group(resource.preference.by, device), device.id)
     return groups
 
 
@@ -325,7 +325,8 @@ def _join_nodes(nodes: tuple[int, ...]) -> str:
     return ",".join(map(str, nodes))
 
 
-def _group(by: Template | None, device: Device) -> str:
+def find_group(by: Template | None, device: Device) -> str:
+    """Return the group of a device for preferred allocation: what ``by`` renders to, or its NUMA nodes."""
     if by is None:
         return _join_nodes(device.numa)
     try:

@@ -35,6 +35,7 @@ TITLES = {
     "GP019": "not allowed by the policy",
     "GP020": "limit exceeded",
     "GP021": "missing setting of the chart",
+    "GP022": "invalid for Dynamic Resource Allocation",
     "GP101": "timeout longer than the period",
     "GP102": "regular expression in a glob",
     "GP103": "reference in another syntax",

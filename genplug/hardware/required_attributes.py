@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 
-from genplug.spec.model import Resource, Source
+from genplug.spec.model import Resource, Serve, Source
 from genplug.spec.names import RESOURCE, SLICE
 from genplug.spec.template import Template
+
+PUBLISHED_ATTRIBUTES = frozenset({"pci.address", "pci.root"})
+"""The attributes that Dynamic Resource Allocation publishes of every device, and the NUMA node."""
 
 
 def required_attributes(resource: Resource, source: Source) -> frozenset[str]:
@@ -12,6 +15,8 @@ def required_attributes(resource: Resource, source: Source) -> frozenset[str]:
     templates = (*_source_templates(source), *_resource_templates(resource))
     names = frozenset[str]().union(*(template.names for template in templates)) - {SLICE, RESOURCE}
     names = names.union(*(probe.check.required_attributes for probe in resource.health.probes))
+    if resource.serve is Serve.DRA:
+        names |= PUBLISHED_ATTRIBUTES
     return names | {"numaNode"} if resource.has_topology else names
 
 
@@ -45,6 +50,8 @@ def _resource_templates(resource: Resource) -> Iterator[Template]:
     yield from (template for _, template in _allocate_templates(resource))
     optional = (resource.name_template, resource.slices, resource.preference.by)
     yield from (template for template in optional if template is not None)
+    yield from (attribute.value for attribute in resource.publish.attributes)
+    yield from (capacity.quantity for capacity in resource.publish.capacity)
 
 
 def _allocate_templates(resource: Resource) -> Iterator[tuple[str, Template]]:

@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     NOT_ALLOWED = "GP019"
     LIMIT = "GP020"
     CHART = "GP021"
+    DRA = "GP022"
 
 
 class WarningCode(StrEnum):

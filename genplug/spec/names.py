@@ -53,6 +53,11 @@ def resource_name_error(name: str) -> str:
     return ""
 
 
+def is_subdomain(text: str) -> bool:
+    """Return whether a text is a DNS subdomain (RFC 1123) of any length."""
+    return _SUBDOMAIN.match(text) is not None
+
+
 def sanitize_for_resource_name(text: str) -> str:
     """Return a value for use in a resource name: characters that are not allowed become ``-``."""
     return _NOT_IN_NAMES.sub("-", text).strip("-_.")

@@ -4,6 +4,7 @@ The syntax is that of k8s.io/apimachinery, pkg/api/resource/quantity.go, without
 """
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 _QUANTITY = re.compile(r"(\+?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,9}))?", re.ASCII)
@@ -14,6 +15,9 @@ _MAX_VALUE = Fraction((1 << 63) - 1)
 """The limit to which the API server reduces larger amounts."""
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 BINARY_SUFFIXES = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_DECIMAL_SUFFIXES = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
+_BINARY_BASE, _DECIMAL_BASE, _NANO = 1024, 1000, 10**9
+_NOT_ZERO = re.compile(r"\+?[0.]*[1-9]")
 
 
 def read_quantity(text: str) -> Fraction | None:
@@ -29,3 +33,29 @@ def read_quantity(text: str) -> Fraction | None:
         return _MAX_VALUE if power > 0 and number else Fraction(0)
     scale: int = 10 ** abs(power)
     return min(number * scale if power >= 0 else number / scale, _MAX_VALUE)
+
+
+def canonicalize_quantity(text: str) -> str | None:
+    """Return an amount in the form in which the API server returns it, or None for a text that is not an amount.
+
+    An amount with a binary suffix has the largest binary suffix without a fraction, any other amount the largest
+    decimal suffix: ``1024Mi`` is ``1Gi``, and ``1.5G`` is ``1500M``. The result is None for an amount that the API
+    server would round or reduce.
+    """
+    value = read_quantity(text)
+    if value is None or value >= _MAX_VALUE or (value * _NANO).denominator != 1:
+        return None
+    if not value:
+        # A tiny amount has been rounded.
+        return None if _NOT_ZERO.match(text) else "0"
+    if text.endswith(BINARY_SUFFIXES) and value.denominator == 1 and value >= _BINARY_BASE:
+        return _add_suffix(value.numerator, _BINARY_BASE, ("", *BINARY_SUFFIXES))
+    return _add_suffix(int(value * _NANO), _DECIMAL_BASE, _DECIMAL_SUFFIXES)
+
+
+def _add_suffix(number: int, base: int, suffixes: Sequence[str]) -> str:
+    """Return a number above 0, which is a multiple of the first suffix, with the largest suffix of which it is one."""
+    power = 0
+    while number % base == 0 and power < len(suffixes) - 1:
+        number, power = number // base, power + 1
+    return f"{number}{suffixes[power]}"

@@ -14,6 +14,7 @@ from genplug.config.decode.allocate import AllocateDecoder
 from genplug.config.decode.command import decode_command
 from genplug.config.decode.devices import custom_attribute_names, decode_source
 from genplug.config.decode.health import HealthDecoder
+from genplug.config.decode.publish import PublishDecoder, check_serve, decode_serve
 from genplug.config.decode.values import ValueDecoder, entries, is_set, items, number
 from genplug.config.diagnostics import Budget, Diagnostics
 from genplug.config.merge import shared_defaults
@@ -22,7 +23,7 @@ from genplug.lean_imports import hide_openssl_digests
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.limits import MAX_TOKENS
 from genplug.spec.location import SourceLocation
-from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource, Source
+from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource, Serve, Source
 from genplug.spec.names import RESOURCE, SLICE, resource_name_error
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template
@@ -78,8 +79,9 @@ class _Decoder(Struct, frozen=True):
             for number, item in enumerate(items(node.get("devices")))
             if isinstance(item, MapNode)
         )
-        if not shared.allocate.injects_by_cdi:
+        if not shared.allocate.injects_by_cdi and shared.serve is Serve.DEVICE_PLUGIN:
             self._check_keys_of_cdi(sources, node, where)
+        check_serve(name, entry, node, where, self.diagnostics)
         return replace(
             shared,
             name=name,
@@ -148,6 +150,8 @@ class _Decoder(Struct, frozen=True):
                 node.get("health"), f"{where}.health"
             ),
             policy=self.policy or DEFAULT_POLICY,
+            serve=decode_serve(node.get("serve")),
+            publish=PublishDecoder(self.diagnostics, self.values).decode(node.get("publish"), f"{where}.publish"),
         )
 
     def _check_counting(self, node: MapNode, where: str) -> None:

@@ -3,10 +3,15 @@
 Documentation/ABI/testing/sysfs-bus-pci; virtual functions: Documentation/PCI/pci-iov-howto.rst.
 """
 
+import re
+
 from genplug.hardware.attributes.family import Attribute, AttributeFamily, Reader
 from genplug.hardware.attributes.sysfs_device import AttributeValue, SysfsDevice, merge_attribute_values
 
 _VIRTUAL_FUNCTION = "virtfn"
+_DEVICES = "/sys/devices/"
+_ROOT = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}\Z")
+"""The directory of a root bus: ``pci%04x:%02x`` with its domain and its number (drivers/pci/probe.c)."""
 
 
 def _read_address(device: SysfsDevice) -> AttributeValue | None:
@@ -17,6 +22,17 @@ def _read_slot(device: SysfsDevice) -> AttributeValue | None:
     return merge_attribute_values(
         AttributeValue((path.rpartition("/")[2].rpartition(".")[0],), path) for path in device.functions
     )
+
+
+def _read_root(device: SysfsDevice) -> AttributeValue | None:
+    return merge_attribute_values(map(_find_root, device.functions))
+
+
+def _find_root(function: str) -> AttributeValue | None:
+    """Return the first root bus in the path of a function: behind a bridge with a domain of its own there are two."""
+    parts = function.removeprefix(_DEVICES).split("/") if function.startswith(_DEVICES) else ()
+    root = next((part for part in parts if _ROOT.match(part)), None)
+    return AttributeValue((root,), function) if root is not None else None
 
 
 def _read_iommu_group(device: SysfsDevice) -> AttributeValue | None:
@@ -62,6 +78,10 @@ FAMILY = AttributeFamily(
         ),
         "pci.class": Attribute(_file_reader("class"), "class code of the PCI function", "class"),
         "pci.slot": Attribute(_read_slot, "address of the PCI function without the function number"),
+        "pci.root": Attribute(
+            _read_root,
+            "root bus of the PCI function, for example `pci0000:00`; the functions of a root complex share it",
+        ),
         "iommu.group": Attribute(_read_iommu_group, "number of the IOMMU group", "iommu_group"),
         "sriov.pf": Attribute(
             _read_physical_function, "address of the physical function of an SR-IOV virtual function", "physfn"

@@ -20,6 +20,7 @@ POLICIES = {
     "gp017-node-access.yaml": Path("policies", "groups.yaml"),
     "gp019-policy.yaml": Path("policies", "narrow.yaml"),
     "gp019-programs-and-cdi.yaml": Path("policies", "narrow.yaml"),
+    "gp022-serve-dra.yaml": Path("policies", "annotations.yaml"),
     "gp120-unsafe-policy.yaml": Path("policies", "unsafe.yaml"),
 }
 """The policy of a configuration; the others are loaded under the default policy."""

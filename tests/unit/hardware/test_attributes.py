@@ -15,6 +15,7 @@ from genplug.hardware.inventory import Inventory
 from genplug.spec.globs import expand_braces
 from genplug.spec.policy import Policy
 from genplug.testing.node.file_trees import build_tree
+from tests.support.configs import CONFIG_HEADER
 from tests.support.hardware import BLOCK_POLICY
 
 PCI = """
@@ -134,7 +135,25 @@ NET = """
 """
 NIC, NIC_GROUP = "/sys/bus/pci/devices/0000:5e:00.0", "/dev/vfio/7"
 INTERFACE, LOOPBACK = "/sys/class/net/ens1f0", "/sys/class/net/lo"
-TREES = {SERIAL_PORT: USB} | dict.fromkeys((NIC, NIC_GROUP, INTERFACE, LOOPBACK), NET) | dict.fromkeys(HCA_PATHS, HCA)
+VMD_NODE, PLATFORM_NODE, PLAIN_NODE = "/dev/vmd0", "/dev/platform0", "/dev/plain0"
+"""Behind the bridge of a volume management device with a PCI domain of its own; below a platform device; not on PCI."""
+ROOTS = """
+/dev/vmd0 char 240:1
+/dev/platform0 char 240:2
+/dev/plain0 char 240:3
+/sys/dev/char/240:1 -> ../../devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0/10000:e1:00.0/nvme/nvme0
+/sys/devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0/10000:e1:00.0/nvme/nvme0/ directory
+/sys/dev/char/240:2 -> ../../devices/platform/soc/fd500000.pcie/pci0001:00/0001:00:00.0/0001:01:00.0/misc/x
+/sys/devices/platform/soc/fd500000.pcie/pci0001:00/0001:00:00.0/0001:01:00.0/misc/x/ directory
+/sys/dev/char/240:3 -> ../../devices/virtual/misc/x
+/sys/devices/virtual/misc/x/ directory
+"""
+TREES = (
+    {SERIAL_PORT: USB}
+    | dict.fromkeys((VMD_NODE, PLATFORM_NODE, PLAIN_NODE), ROOTS)
+    | dict.fromkeys((NIC, NIC_GROUP, INTERFACE, LOOPBACK), NET)
+    | dict.fromkeys(HCA_PATHS, HCA)
+)
 """The tree of a path, if it is not that of the PCI devices."""
 
 CASES = [
@@ -164,6 +183,12 @@ CASES = [
     ("pci.subsystemDevice", CARD, "0x118f"),
     ("pci.class", CARD, "0x030200"),
     ("pci.vendor", "/dev/lonely", None),
+    ("pci.root", CARD, "pci0000:3a"),
+    ("pci.root", "/dev/vfio/42", "pci0000:3a"),
+    ("pci.root", SERIAL_PORT, "pci0000:00"),
+    ("pci.root", VMD_NODE, "pci0000:00"),
+    ("pci.root", PLATFORM_NODE, "pci0001:00"),
+    ("pci.root", PLAIN_NODE, None),
     ("iommu.group", CARD, "42"),
     ("sriov.pf", "/sys/bus/pci/devices/0000:3b:02.3", "0000:3b:00.0"),
     ("sriov.vfIndex", "/sys/bus/pci/devices/0000:3b:02.3", "1"),
@@ -212,6 +237,28 @@ def test_origin_of_value_is_documented(name: str, path: str, tmp_path: Path) -> 
     globs = expand_braces(ATTRIBUTES[name].origin)
     # Without a glob, the value is the name of a directory.
     assert any(fnmatchcase(origin, f"*/{glob}") for glob in globs if glob) or (globs == [""] and origin)
+
+
+def test_pci_address_and_root_are_read_for_published_devices_only(tmp_path: Path) -> None:
+    resources = f"""
+  a.example/x:
+    devices: [{{glob: {CARD}}}]
+    serve: dra
+    publish: {{attributes: {{vendor: "${{pci.vendor}}"}}, capacity: {{functions: "${{sriov.vfIndex|default:1}}"}}}}
+"""
+    [device] = found(PCI, resources, tmp_path).devices["a.example/x"]
+    read = {name: device.attributes[name] for name in ("numaNode", "pci.address", "pci.root", "pci.vendor")}
+    assert read == {
+        "numaNode": ("1",),
+        "pci.address": ("0000:3b:00.0",),
+        "pci.root": ("pci0000:3a",),
+        "pci.vendor": ("0x10de",),
+    }
+    plugin = resources.partition("    serve")[0]
+    [device] = discover(load_text(CONFIG_HEADER + f"resources:{plugin}", "c.yaml"), Host.at(tmp_path)).devices[
+        "a.example/x"
+    ]
+    assert not {"pci.address", "pci.root", "pci.vendor"} & set(device.attributes)
 
 
 @pytest.mark.parametrize("path", HCA_PATHS)
