@@ -46,7 +46,8 @@ def test_quantity_has_its_largest_suffix(text: str, canonical: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "16 GiB", "16GiB", "-1", "1K", "1ki", "0x10", "1n1", "1e100", "1e-200", "0.1n", "8Ei", 65 * "0", "1\n", "٤"]
+    "text",
+    ["", "16 GiB", "16GiB", "-1", "1K", "1ki", "0x10", "1n1", "1e100", "1e-200", "0.1n", "8Ei", 65 * "0", "1\n", "٤"],
 )
 def test_other_texts_are_not_quantities(text: str) -> None:
     assert canonicalize_quantity(text) is None
