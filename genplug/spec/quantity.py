@@ -36,11 +36,11 @@ def read_quantity(text: str) -> Fraction | None:
 
 
 def canonicalize_quantity(text: str) -> str | None:
-    """Return an amount in the form in which the API server returns it, or None for a text that is not an amount.
+    """Return an amount in the form in which the API server returns it.
 
     An amount with a binary suffix has the largest binary suffix without a fraction, any other amount the largest
-    decimal suffix: ``1024Mi`` is ``1Gi``, and ``1.5G`` is ``1500M``. The result is None for an amount that the API
-    server would round or reduce.
+    decimal suffix: ``1024Mi`` is ``1Gi``, and ``1.5G`` is ``1500M``. For a text that is not an amount, or that the API
+    server would round or reduce, the function returns None.
     """
     value = read_quantity(text)
     if value is None or value >= _MAX_VALUE or (value * _NANO).denominator != 1:

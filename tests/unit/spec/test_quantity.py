@@ -58,7 +58,7 @@ def test_canonical_form_keeps_the_value_and_is_final(text: str) -> None:
     canonical = canonicalize_quantity(text)
     value: Fraction = parse_quantity(text)
     if canonical is None:
-        assert (value * 10**9).denominator != 1
+        assert value >= (1 << 63) - 1 or (value * 10**9).denominator != 1
     else:
         assert parse_quantity(canonical) == value
         assert canonicalize_quantity(canonical) == canonical
