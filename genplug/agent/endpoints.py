@@ -18,6 +18,8 @@ from genplug.spec.model import Resource
 
 RESTART_SECONDS = 1.0
 """Seconds before an endpoint that failed by an internal error is replaced."""
+REMOVED = "removed from the configuration"
+"""Why the endpoint of a resource ends, if the resource is not served in another way."""
 
 
 class Endpoints:
@@ -106,10 +108,10 @@ class Endpoints:
         if (drain := self._draining.pop(name, None)) is not None:
             drain.cancel()
 
-    def remove(self, resource: Resource) -> None:
+    def remove(self, resource: Resource, cause: str = REMOVED) -> None:
         """Offer nothing of a resource from now on, and end its endpoint when no pod uses it."""
         name = resource.name
-        text = f"{name}: removed from the configuration; its list is empty, its endpoint remains until no pod uses it"
+        text = f"{name}: {cause}; its list is empty, its endpoint remains until no pod uses it"
         self._event_log.emit(Event.RESOURCE_REMOVED, text, resource=name)
         self.publish(build_offer(resource, ()))
         if self._tasks is None:

@@ -12,7 +12,7 @@ from genplug.agent.bounded_state import BoundedState
 from genplug.agent.cdi_offers import CdiOffers
 from genplug.agent.delayed_work import DelayedWork
 from genplug.agent.device_lists import encode_offer
-from genplug.agent.endpoints import Endpoints
+from genplug.agent.endpoints import REMOVED, Endpoints
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
 from genplug.allocation.offer import ResourceOffer, build_offer, compare_offers, count_grants, share_grants
@@ -27,6 +27,7 @@ from genplug.observe.messages import log_offer_change, log_report
 from genplug.observe.status import ListChange, Refusal, ResourceStatus
 from genplug.observe.status_builder import (
     build_list_change,
+    build_published_status,
     build_refusal,
     build_resource_status,
     build_template_status,
@@ -35,6 +36,7 @@ from genplug.observe.status_builder import (
     build_unwritten_status,
     collect_notes,
 )
+from genplug.spec.model import Resource, Serve
 
 _LINES_OF_A_TURN = 4
 """Lines of allocations that are logged together; each takes about 25 µs."""
@@ -52,6 +54,8 @@ class Offers:
         self._snapshot: Snapshot | None = None
         self._notes: tuple[Snapshot, dict[str, tuple[str, ...]]] | None = None
         """Why devices of resources are not offered, with the snapshot that the reasons are from."""
+        self._published: tuple[str, ...] = ()
+        """The resources that Dynamic Resource Allocation serves, and the device plugin API therefore does not."""
         self._names: frozenset[str] = frozenset()
         """The names under which the resources of the snapshot are offered, aliases included."""
         self._refusals: dict[str, Refusal] = {}
@@ -79,7 +83,8 @@ class Offers:
     def update(self, snapshot: Snapshot) -> None:
         """Offer what a snapshot has; touch only what differs from the previous one."""
         self._snapshot = snapshot
-        resources = snapshot.health.resources
+        resources, published = split_by_api(snapshot.health.resources)
+        self._published = tuple(published)
         self._names = frozenset(
             offered for name, resource in resources.items() for offered in (name, *resource.aliases)
         )
@@ -101,7 +106,8 @@ class Offers:
             if not self.endpoints.is_removed(name):
                 for known in (self._supply, self._refusals, self._changes):
                     known.pop(name, None)
-                self.endpoints.remove(self.endpoints.offers[name].resource)
+                cause = "served by Dynamic Resource Allocation" if name in self._published else REMOVED
+                self.endpoints.remove(self.endpoints.offers[name].resource, cause)
         for name in self._built.keys() - self._names:
             del self._built[name]
         for name in self._lists.keys() - self._names - self.endpoints.offers.keys():
@@ -115,6 +121,7 @@ class Offers:
         without_instances = snapshot.resources_without_instances
         return (
             *map(build_unscanned_status, snapshot.scan.unscanned),
+            *(build_published_status(name) for name in self._published if name not in offers),
             *(build_template_status(name, self._collect_notes(snapshot).get(name, ())) for name in without_instances),
             *(
                 build_unreported_status(name) if self.pools.is_pending(name) else build_unwritten_status(name)
@@ -205,3 +212,9 @@ class Offers:
 
     def _retry(self) -> None:
         self.cdi.retry()
+
+
+def split_by_api(resources: Mapping[str, Resource]) -> tuple[dict[str, Resource], dict[str, Resource]]:
+    """Return the resources that the device plugin API serves, and those of Dynamic Resource Allocation."""
+    published = {name: resource for name, resource in resources.items() if resource.serve is Serve.DRA}
+    return {name: resource for name, resource in resources.items() if name not in published}, published

@@ -93,6 +93,15 @@ def build_unreported_status(name: str) -> ResourceStatus:
     return _build_unserved_status(name, "the kubelet has not reported yet which devices pods use")
 
 
+def build_published_status(name: str) -> ResourceStatus:
+    """Return the status of a resource that Dynamic Resource Allocation serves."""
+    reason = (
+        "'serve: dra' selects Dynamic Resource Allocation, and this version of genplug does not contain a driver for "
+        "it; write 'serve: devicePlugin' to register the resource"
+    )
+    return _build_unserved_status(name, reason)
+
+
 def build_template_status(name: str, notes: Sequence[str]) -> ResourceStatus:
     """Return the status of a resource whose name is a template for which no device has a value."""
     reason = "no device has a value for the template in its name, so there is nothing to register"
