@@ -11,6 +11,7 @@ from genplug.allocation.offer import Grant
 from genplug.allocation.resource_state import ResourceState
 from genplug.cli.diagnostic_formats import build_problem
 from genplug.cli.output import print_message
+from genplug.cli.plan_published import build_published
 from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import DeviceNode, Inventory
 from genplug.spec.diagnostic import Diagnostic
@@ -40,6 +41,7 @@ def _build_resource(name: str, state: ResourceState, inventory: Inventory) -> di
     return {
         "name": name,
         "location": str(resource.location),
+        "serve": resource.serve.value,
         "devices": [_build_grant(grant) for grant in state.offer.grants.values()],
         "considered": [
             {
@@ -51,6 +53,7 @@ def _build_resource(name: str, state: ResourceState, inventory: Inventory) -> di
             for outcome in inventory.outcomes
             if outcome.resource in {name, resource.configured_name}
         ],
+        "published": build_published(state),
     }
 
 

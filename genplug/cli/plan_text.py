@@ -6,6 +6,7 @@ from itertools import groupby
 from genplug.allocation.offer import Grant
 from genplug.allocation.resource_state import ResourceState
 from genplug.cli.output import format_table, table_width, wrap_line
+from genplug.cli.plan_published import format_published
 from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import CandidateOutcome, Inventory
 from genplug.observe.text import join_names
@@ -17,7 +18,7 @@ _MAX_LEFT_OUT = 20
 
 
 def format_plan(states: Mapping[str, ResourceState], inventory: Inventory, *, is_wide: bool = False) -> str:
-    """Return the table of devices, the globs without a match, and the paths that are left out.
+    """Return the table of devices, the globs without a match, the paths that are left out, and the published devices.
 
     Grants of the same devices with the same state are one row, and lists are cut. If ``is_wide``, every grant is a row,
     nothing is cut, and lines have any length.
@@ -33,6 +34,7 @@ def format_plan(states: Mapping[str, ResourceState], inventory: Inventory, *, is
         parts.append("\n".join(notes if is_wide else map(wrap_line, notes)))
     if left_out := list(_left_out_rows(inventory, is_wide=is_wide)):
         parts.append("left out:\n" + format_table(("RESOURCE", "PATH", "REASON"), left_out, width))
+    parts += format_published(states, is_wide=is_wide)
     return "\n\n".join(parts)
 
 
