@@ -6,18 +6,14 @@ blocks another endpoint. References with § are to docs/internals/kubelet-contra
 """
 
 import asyncio
-import errno
 import random
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import grpc
 
-from genplug.kubelet.bind import bind_error
+from genplug.kubelet.bind import describe_bind_error
 from genplug.kubelet.client import CallError, SocketMissingError, SystemLimitError
-from genplug.kubelet.denied_access import DENIALS, describe_denied_access
 from genplug.kubelet.endpoint_events import (
     Event,
     KubeletSeen,
@@ -53,6 +49,7 @@ from genplug.kubelet.reports import (
 )
 from genplug.kubelet.server_check import check_server
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
+from genplug.kubelet.uncancelled import run_uncancelled
 
 _SELF_CHECK_SECONDS = 5.0
 """Deadline of the connection with which an endpoint checks that its server responds."""
@@ -62,19 +59,10 @@ HANDSHAKE_SECONDS = 10.0
 """Seconds within which a client has to begin its connection; idle connections use file descriptors of the agent."""
 MAX_CONNECTIONS = 64
 """Connections to the socket of a resource; the kubelet opens one for each registration."""
-_SERVER_OPTIONS = (
+SERVER_OPTIONS = (
     ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_SECONDS)),
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
 )
-_HINTS = {
-    errno.ENOSPC: "free space or inodes on its file system",
-    errno.EDQUOT: "raise the quota of its file system",
-    errno.EROFS: "its file system is read-only; mount it read-write",
-    errno.EMFILE: "the limit of open files of the process is reached; raise RLIMIT_NOFILE of the agent",
-    errno.ENFILE: "the limit of open files of the node is reached; raise the sysctl fs.file-max",
-    errno.ENOMEM: "the node or the pod is out of memory; raise the memory limit of the pod",
-}
-"""What to do if a socket cannot be created, by the error of the system, except after a denied access."""
 
 
 class Endpoint:
@@ -187,10 +175,10 @@ class Endpoint:
         try:
             self._servicer = DevicePluginServicer(self.resource, self._backend, on_stream, self._report)
             self._socket = self._directory / new_socket_name(self.resource, self._directory)
-            self._server = grpc.aio.server(handlers=[self._servicer], options=_SERVER_OPTIONS)
+            self._server = grpc.aio.server(handlers=[self._servicer], options=SERVER_OPTIONS)
             with private_umask():
                 self._server.add_insecure_port(f"unix:{self._socket}")
-            await _run_uncancelled(self._server.start())
+            await run_uncancelled(self._server.start())
             self._socket_identity = stat_socket(self._socket)
         except (RuntimeError, OSError, PluginDirUnusableError) as error:
             return ServeFailed(self._describe_serve_error(error))
@@ -207,21 +195,10 @@ class Endpoint:
         return Served()
 
     def _describe_serve_error(self, error: Exception) -> str:
-        """Return why a server cannot be started on a socket in the directory.
-
-        gRPC does not report the error of the system, so the same call is made without gRPC.
-        """
+        """Return why a server cannot be started on a socket in the directory."""
         if isinstance(error, PluginDirUnusableError):
             return str(error)
-        if isinstance(error, RuntimeError) and self._socket is not None:
-            error = bind_error(self._socket) or error
-        if isinstance(error, OSError) and error.errno in DENIALS:
-            hint = describe_denied_access(self._directory)
-            return f"cannot create a socket in {self._directory}: {error.strerror}. {hint}"
-        if isinstance(error, OSError):
-            hint = _HINTS.get(error.errno or 0, "check the file system of the directory")
-            return f"cannot create a socket in {self._directory}: {error.strerror or error}; {hint}"
-        return f"gRPC cannot start a server on a socket in {self._directory}"
+        return describe_bind_error(error, self._directory, self._socket)
 
     async def _register(self) -> Event:
         try:
@@ -245,7 +222,7 @@ class Endpoint:
         if servicer is not None:
             servicer.close()
         if server is not None:
-            await _run_uncancelled(server.stop(_STOP_GRACE_SECONDS))
+            await run_uncancelled(server.stop(_STOP_GRACE_SECONDS))
         if servicer is not None:
             servicer.release()
         # C-core unlinks its path when it stops. If the socket is still there, and still the own socket, remove it.
@@ -263,17 +240,4 @@ async def _cancel(task: asyncio.Task[None] | None) -> None:
     """Cancel a task and wait until it has ended, with any result."""
     if task is not None:
         task.cancel()
-        await _run_uncancelled(asyncio.wait([task]))
-
-
-async def _run_uncancelled(step: Coroutine[Any, Any, object]) -> None:
-    """Run a step to its end, even if the caller is canceled.
-
-    C-core dereferences a null pointer, which ends the process, if a server is stopped while it starts.
-    """
-    task = asyncio.ensure_future(step)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+        await run_uncancelled(asyncio.wait([task]))

@@ -6,6 +6,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+from genplug.allocation.errors import ClaimErrorCode
+from genplug.allocation.results import ClaimReference
+
 
 class Phase(StrEnum):
     """The phase of a generation of an endpoint."""
@@ -110,6 +113,63 @@ class InternalErrorCaught(Struct, frozen=True):
     operation: str
     error: Exception
 
+
+class DriverStatus(Struct, frozen=True):
+    """The status of the driver of Dynamic Resource Allocation (DRA) at the kubelet.
+
+    ``registrations`` counts the registrations since the start: a kubelet that was restarted registers the driver again.
+    ``error`` states why the driver is not registered, empty while it is registered.
+    """
+
+    name: str
+    is_serving: bool = False
+    is_registered: bool = False
+    registrations: int = 0
+    error: str = ""
+
+
+class DriverRegistered(Struct, frozen=True):
+    """The kubelet has registered the driver, for the first time or again."""
+
+    driver: str
+
+
+class DriverRefused(Struct, frozen=True):
+    """The kubelet has refused to register the driver; the driver tries again after ``retry_seconds``."""
+
+    driver: str
+    error: str
+    retry_seconds: float
+
+
+class DriverNotServing(Struct, frozen=True):
+    """The driver cannot create a socket; it tries again after ``retry_seconds``."""
+
+    driver: str
+    error: str
+    retry_seconds: float
+
+
+ClaimMethod = Literal["NodePrepareResources", "NodeUnprepareResources"]
+"""The methods of DRAPlugin."""
+
+
+class ClaimAnswered(Struct, frozen=True):
+    """A claim of a call was answered after ``seconds``.
+
+    ``error`` is the message for the kubelet, empty for a success, and ``code`` its reason, None for a success.
+    """
+
+    driver: str
+    method: ClaimMethod
+    claim: ClaimReference
+    seconds: float
+    code: ClaimErrorCode | None = None
+    error: str = ""
+
+
+DriverReport = DriverRegistered | DriverRefused | DriverNotServing | ClaimAnswered | InternalErrorCaught
+DriverReporter = Callable[[DriverReport], None]
 
 Report = PhaseChanged | ListSent | CallAnswered | SocketNotRemoved | InternalErrorCaught
 Reporter = Callable[[Report], None]

@@ -194,7 +194,7 @@ MAX_PREPARED_CLAIMS = 4096
 """Prepared claims of a node: their records are kept in memory, and a kubelet runs a few hundred pods."""
 
 MAX_DAMAGED_RECORDS = 100
-"""Damaged records in the directory `bad`: they are kept for the analysis of the damage, except the oldest ones."""
+"""Damaged records in the directory `bad`: they are kept for the analysis of the damage, except the oldest files."""
 
 # Comparisons: `genplug diff` reports an input that exceeds a limit, and compares nothing.
 

@@ -22,7 +22,7 @@ from genplug.config.load import load_text
 from genplug.hardware.discovery import discover
 from genplug.kubelet.api import genplug_deviceplugin_v1beta1_pb2 as pb
 from genplug.kubelet.api.services import DEVICE_PLUGIN, method_path
-from genplug.kubelet.endpoint import _SERVER_OPTIONS
+from genplug.kubelet.endpoint import SERVER_OPTIONS
 from genplug.kubelet.latest_value import LatestValue
 from genplug.kubelet.reports import InternalErrorCaught, Report
 from genplug.kubelet.servicer import DevicePluginServicer, ResourceBackend
@@ -273,7 +273,7 @@ def _start_server() -> str:
         state: LatestValue[ResourceBackend] = LatestValue(_build_backends()[0])
         while True:
             servicer = DevicePluginServicer("e.io/x", state, lambda _: None, _report)
-            server = grpc.aio.server(handlers=[servicer], options=_SERVER_OPTIONS)
+            server = grpc.aio.server(handlers=[servicer], options=SERVER_OPTIONS)
             server.add_insecure_port(f"unix:{path}")
             await server.start()
             is_started.set()

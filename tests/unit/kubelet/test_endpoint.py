@@ -271,7 +271,7 @@ async def test_idle_connections_are_limited_and_end_at_their_deadline(
     kubelet: KubeletStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = (("grpc.server_handshake_timeout_ms", 500), ("grpc.max_allowed_incoming_connections", 8))
-    monkeypatch.setattr(endpoint, "_SERVER_OPTIONS", options)
+    monkeypatch.setattr(endpoint, "SERVER_OPTIONS", options)
     async with EndpointRun(kubelet.plugins_dir, X, OneDevice("x0")):
         await kubelet.wait_for_list(X, healthy={"x0"})
         connections = [await asyncio.open_unix_connection(kubelet.plugin(X).socket) for _ in range(20)]
