@@ -11,7 +11,7 @@ from genplug.kubelet.plugin_dir import PluginDir
 from genplug.kubelet.registration import Registrar
 from genplug.kubelet.reports import PhaseChanged, Report
 from genplug.kubelet.servicer import ResourceBackend
-from genplug.testing.kubelet.condition import Condition
+from genplug.testing.condition import Condition
 
 
 class EndpointRun:

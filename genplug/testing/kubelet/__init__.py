@@ -5,7 +5,8 @@ package are internal. The package depends on the generated code of the kubelet's
 genplug.
 """
 
-from genplug.testing.kubelet.faults import ALL_RESOURCES, FaultInjector, Gate
+from genplug.testing.gate import Gate
+from genplug.testing.kubelet.faults import ALL_RESOURCES, FaultInjector
 from genplug.testing.kubelet.plugin_client import DialError, PluginClient
 from genplug.testing.kubelet.records import (
     AdmissionError,

@@ -4,7 +4,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-from genplug.testing.kubelet.condition import Condition
+from genplug.testing.condition import Condition
 from genplug.testing.kubelet.records import Devices, ListMessage, RegisterAttempt, Registration
 
 
