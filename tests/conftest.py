@@ -61,6 +61,7 @@ REQUIREMENTS = {
         bool(outside_addresses()),
         "needs an address that is not a loopback address, with a route: connect the machine to a network",
     ),
+    "openssl": (_has("openssl"), "needs openssl, which makes certificates: install it"),
     "packages": (
         IS_ROOT and (TOOLS / "nfpm").exists() and _has("dpkg", "rpm") and importlib.util.find_spec("shiv") is not None,
         "needs nfpm, dpkg and rpm, and the dev extra: as root, run .ci/tools",

@@ -229,9 +229,9 @@ def _attribute_document(value: AttributeValue) -> dict[str, str | bool | int]:
 
 
 def _last_writer(managed_fields: Sequence[Mapping[str, Any]]) -> str:
-    """Return the field manager with the latest time."""
-    latest = max(managed_fields, key=lambda entry: str(entry.get("time") or ""), default=None)
-    return "" if latest is None else str(latest.get("manager") or "")
+    """Return the field manager with the latest time, the last of several within a second."""
+    by_time = sorted(managed_fields, key=lambda entry: str(entry.get("time") or ""))
+    return str(by_time[-1].get("manager") or "") if by_time else ""
 
 
 def _label(name: str, resource: str) -> str:

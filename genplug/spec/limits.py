@@ -314,3 +314,17 @@ MAX_BUNDLE_LOG_BYTES = 8 << 20
 
 MAX_BUNDLE_BYTES = 64 << 20
 """Bytes of all files of a bundle: a larger file cannot be attached to a report."""
+
+# API server: a request that exceeds a limit fails, and is repeated later.
+
+MAX_API_CONNECTIONS = 4
+"""Connections to the API server at the same time, beside the connection of the watch: each has buffers of TLS."""
+
+MAX_API_BODY_BYTES = 16 << 20
+"""Bytes of an answer of the API server: a page of 100 slices with 64 devices each has a few MiB."""
+
+MAX_API_EVENT_BYTES = 4 << 20
+"""Bytes of an event of a watch: etcd stores objects of at most 1.5 MiB."""
+
+MAX_API_SLICES = 10_000
+"""ResourceSlices of a driver on a node: 50 000 devices have 782 slices. Another client can have created others."""

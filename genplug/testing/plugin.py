@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
+from genplug.testing.api_server import ApiServerStandIn
 from genplug.testing.kubelet import KubeletStandIn
 from genplug.testing.node.fake_node import FakeNode
 
@@ -23,3 +24,10 @@ async def kubelet(node: FakeNode) -> KubeletStandIn:
     """Return the kubelet of ``node``, which runs."""
     await node.kubelet.start()
     return node.kubelet
+
+
+@pytest_asyncio.fixture
+async def api_server() -> AsyncIterator[ApiServerStandIn]:
+    """Return an API server, which runs and has no objects; it needs the program ``openssl``."""
+    async with ApiServerStandIn() as server:
+        yield server

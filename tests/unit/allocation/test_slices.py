@@ -23,17 +23,20 @@ SCOPE = SliceScope("genplug.io", "node-1", "uid-1")
 LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = re.compile(rf"{LABEL}(?:\.{LABEL})*")
 
-labels = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)
-nodes = st.lists(labels, min_size=1, max_size=6).map(lambda parts: ".".join(parts)[:253].rstrip("-."))
-drivers = st.lists(labels, min_size=1, max_size=3).map(lambda parts: ".".join(parts)[:63].rstrip("-."))
-resources = (
-    st.tuples(
-        st.lists(labels, min_size=1, max_size=3).map(lambda parts: ".".join(parts)[:40].rstrip("-.")),
-        st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True),
-    )
-    .map("/".join)
-    .filter(lambda name: len(name) <= 64)
-)
+
+def text_with_ends(characters: str, ends: str, max_size: int) -> st.SearchStrategy[str]:
+    """Return texts that begin and end with a letter or digit."""
+    text = st.text(characters, min_size=1, max_size=max_size).map(lambda found: found.strip("-_."))
+    return text.map(lambda found: found or ends)
+
+
+def subdomains(max_size: int) -> st.SearchStrategy[str]:
+    parts = st.lists(text_with_ends("abz059-", "a", 63), min_size=1, max_size=6)
+    return parts.map(lambda found: ".".join(found)[:max_size].rstrip("-."))
+
+
+nodes, drivers = subdomains(253), subdomains(63)
+resources = st.tuples(subdomains(30), text_with_ends("abZ7-_.", "X", 33)).map("/".join)
 
 
 def published(count: int, resource: str = "example.com/x", model: str = "a") -> PublishedResource:
