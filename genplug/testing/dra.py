@@ -37,7 +37,7 @@ from genplug.kubelet.api.services import (
     PLUGIN_REGISTRATION,
     method_path,
 )
-from genplug.testing.kubelet.condition import Condition
+from genplug.testing.condition import Condition
 from genplug.testing.kubelet.plugin_client import format_go_error
 
 REGISTRY = "plugins_registry"

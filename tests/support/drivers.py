@@ -9,8 +9,8 @@ from genplug.allocation.errors import ClaimError, ClaimErrorCode
 from genplug.allocation.results import ClaimDevice, ClaimReference
 from genplug.kubelet.driver import Driver
 from genplug.kubelet.reports import DriverReport
+from genplug.testing.condition import Condition
 from genplug.testing.dra import PodClaim
-from genplug.testing.kubelet.condition import Condition
 from tests.support.claims import DRIVER, POOL, refer
 
 
