@@ -11,10 +11,10 @@ from genplug.allocation.offer import Grant
 from genplug.allocation.resource_state import ResourceState
 from genplug.cli.diagnostic_formats import build_problem
 from genplug.cli.output import print_message
-from genplug.cli.plan_published import build_published
 from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import DeviceNode, Inventory
 from genplug.spec.diagnostic import Diagnostic
+from genplug.spec.model import Serve
 
 
 def build_plan_document(
@@ -53,8 +53,17 @@ def _build_resource(name: str, state: ResourceState, inventory: Inventory) -> di
             for outcome in inventory.outcomes
             if outcome.resource in {name, resource.configured_name}
         ],
-        "published": build_published(state),
+        "published": _build_published(state),
     }
+
+
+def _build_published(state: ResourceState) -> dict[str, Any] | None:
+    if state.offer.resource.serve is not Serve.DRA:
+        return None
+    # Most configurations do not need the module.
+    from genplug.cli.plan_published import build_published  # noqa: PLC0415
+
+    return build_published(state)
 
 
 def _build_grant(grant: Grant) -> dict[str, Any]:

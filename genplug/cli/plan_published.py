@@ -17,7 +17,6 @@ from genplug.allocation.published import (
 from genplug.allocation.resource_state import ResourceState
 from genplug.cli.output import format_table, format_yaml, table_width
 from genplug.observe.text import join_names
-from genplug.spec.model import Resource, Serve
 from genplug.spec.published_values import RESERVED_NAMES
 from genplug.spec.similarity import similarity_key
 
@@ -27,9 +26,8 @@ _MAX_ROWS = 20
 
 def format_published(states: Mapping[str, ResourceState], *, is_wide: bool) -> Iterator[str]:
     """Yield the tables of published devices and of those that are left out, and the DeviceClasses to write."""
-    served = {name: state for name, state in states.items() if is_published(state)}
     width = None if is_wide else table_width()
-    published = {name: publish_resource(state.offer) for name, state in served.items()}
+    published = {name: publish_resource(state.offer) for name, state in states.items()}
     rows = [row for name, found in published.items() for row in _device_rows(name, found, is_wide=is_wide)]
     if rows:
         headings = ("RESOURCE", "DEVICE", "ATTRIBUTES", "CAPACITY", "TAINT")
@@ -37,33 +35,27 @@ def format_published(states: Mapping[str, ResourceState], *, is_wide: bool) -> I
     left_out = [row for name, found in published.items() for row in _left_out_rows(name, found, is_wide=is_wide)]
     if left_out:
         yield "not published:\n" + format_table(("RESOURCE", "DEVICE", "REASON"), left_out, width)
-    if runs := [name for name, state in served.items() if state.offer.resource.pre_start is not None]:
+    if runs := [name for name, state in states.items() if state.offer.resource.pre_start is not None]:
         yield f"{join_names(runs)}: 'preStart' runs once for each pod, when its claim is prepared"
-    classes = [found for name, state in served.items() if "${" not in name for found in _classes(state.offer.resource)]
+    classes = [
+        found
+        for name, state in states.items()
+        if "${" not in name
+        for found in build_device_classes(state.offer.resource)
+    ]
     if classes:
         yield "DeviceClasses to create in the cluster:\n" + "---\n".join(map(format_yaml, classes)).rstrip("\n")
 
 
-def build_published(state: ResourceState) -> dict[str, Any] | None:
-    """Return the published devices of a resource as an object of the plan document, None if it is not published."""
+def build_published(state: ResourceState) -> dict[str, Any]:
+    """Return the published devices of a resource as an object of the plan document."""
     resource = state.offer.resource
-    if not is_published(state):
-        return None
     found = publish_resource(state.offer)
     return {
         "devices": [_build_device(device) for device in found.devices],
         "leftOut": [{"id": left_out.device_id, "reason": left_out.reason} for left_out in found.left_out],
-        "deviceClasses": [] if "${" in resource.name else list(_classes(resource)),
+        "deviceClasses": [] if "${" in resource.name else list(build_device_classes(resource)),
     }
-
-
-def is_published(state: ResourceState) -> bool:
-    """Return whether Dynamic Resource Allocation serves a resource."""
-    return state.offer.resource.serve is Serve.DRA
-
-
-def _classes(resource: Resource) -> Iterator[dict[str, Any]]:
-    return build_device_classes(resource)
 
 
 def _build_device(device: PublishedDevice) -> dict[str, Any]:

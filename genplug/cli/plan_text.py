@@ -6,10 +6,10 @@ from itertools import groupby
 from genplug.allocation.offer import Grant
 from genplug.allocation.resource_state import ResourceState
 from genplug.cli.output import format_table, table_width, wrap_line
-from genplug.cli.plan_published import format_published
 from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import CandidateOutcome, Inventory
 from genplug.observe.text import join_names
+from genplug.spec.model import Serve
 from genplug.spec.printable import escape_line
 from genplug.spec.similarity import similarity_key
 
@@ -34,7 +34,11 @@ def format_plan(states: Mapping[str, ResourceState], inventory: Inventory, *, is
         parts.append("\n".join(notes if is_wide else map(wrap_line, notes)))
     if left_out := list(_left_out_rows(inventory, is_wide=is_wide)):
         parts.append("left out:\n" + format_table(("RESOURCE", "PATH", "REASON"), left_out, width))
-    parts += format_published(states, is_wide=is_wide)
+    if published := {name: state for name, state in states.items() if state.offer.resource.serve is Serve.DRA}:
+        # Most configurations do not need the module.
+        from genplug.cli.plan_published import format_published  # noqa: PLC0415
+
+        parts += format_published(published, is_wide=is_wide)
     return "\n\n".join(parts)
 
 

@@ -14,7 +14,6 @@ from genplug.config.decode.allocate import AllocateDecoder
 from genplug.config.decode.command import decode_command
 from genplug.config.decode.devices import custom_attribute_names, decode_source
 from genplug.config.decode.health import HealthDecoder
-from genplug.config.decode.publish import PublishDecoder, check_serve, decode_serve
 from genplug.config.decode.values import ValueDecoder, entries, is_set, items, number
 from genplug.config.diagnostics import Budget, Diagnostics
 from genplug.config.merge import shared_defaults
@@ -23,7 +22,17 @@ from genplug.lean_imports import hide_openssl_digests
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.limits import MAX_TOKENS
 from genplug.spec.location import SourceLocation
-from genplug.spec.model import Config, Preference, PreferenceSpec, PreStartSpec, Resource, Serve, Source
+from genplug.spec.model import (
+    NO_PUBLISH,
+    Config,
+    Preference,
+    PreferenceSpec,
+    PreStartSpec,
+    PublishSpec,
+    Resource,
+    Serve,
+    Source,
+)
 from genplug.spec.names import RESOURCE, SLICE, resource_name_error
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.spec.template import Template
@@ -81,7 +90,11 @@ class _Decoder(Struct, frozen=True):
         )
         if not shared.allocate.injects_by_cdi and shared.serve is Serve.DEVICE_PLUGIN:
             self._check_keys_of_cdi(sources, node, where)
-        check_serve(name, entry, node, where, self.diagnostics)
+        if shared.serve is Serve.DRA or "publish" in node.entries:
+            # Most configurations do not need the module, and those that it imports.
+            from genplug.config.decode.publish import check_serve  # noqa: PLC0415
+
+            check_serve(shared.serve, name, entry, node, where, self.diagnostics)
         return replace(
             shared,
             name=name,
@@ -150,9 +163,16 @@ class _Decoder(Struct, frozen=True):
                 node.get("health"), f"{where}.health"
             ),
             policy=self.policy or DEFAULT_POLICY,
-            serve=decode_serve(node.get("serve")),
-            publish=PublishDecoder(self.diagnostics, self.values).decode(node.get("publish"), f"{where}.publish"),
+            serve=Serve.DRA if is_set(node, "serve", value=Serve.DRA.value) else Serve.DEVICE_PLUGIN,
+            publish=self._publish(node.get("publish"), f"{where}.publish"),
         )
+
+    def _publish(self, node: Node | None, where: str) -> PublishSpec:
+        if not isinstance(node, MapNode):
+            return NO_PUBLISH
+        from genplug.config.decode.publish import PublishDecoder  # noqa: PLC0415 - see resource
+
+        return PublishDecoder(self.diagnostics, self.values).decode(node, where)
 
     def _check_counting(self, node: MapNode, where: str) -> None:
         written = [(node.entries[key].key, key) for key in ("replicas", "tokens", "slices") if key in node.entries]

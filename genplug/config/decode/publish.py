@@ -1,4 +1,4 @@
-"""Decodes ``serve`` and ``publish``, and checks the keys that Dynamic Resource Allocation (DRA) cannot serve."""
+"""Decodes ``publish``, and checks the keys that Dynamic Resource Allocation (DRA) cannot serve."""
 
 from collections.abc import Iterator, Mapping
 
@@ -29,22 +29,14 @@ _SAMPLE_ADDRESS = "0000:03:00.1"
 """A value of ``pci.address``, the attribute that verbatim IDs of network devices are made of."""
 
 
-def decode_serve(node: Node | None) -> Serve:
-    """Return the API that serves a resource; the schema check has reported other values."""
-    is_dra = isinstance(node, ScalarNode) and node.value == Serve.DRA
-    return Serve.DRA if is_dra else Serve.DEVICE_PLUGIN
-
-
 class PublishDecoder(Struct, frozen=True):
     """Decodes ``publish``."""
 
     diagnostics: Diagnostics
     values: ValueDecoder
 
-    def decode(self, node: Node | None, where: str) -> PublishSpec:
-        """Return the decoded value; nothing is published if the key is missing."""
-        if not isinstance(node, MapNode):
-            return PublishSpec()
+    def decode(self, node: MapNode, where: str) -> PublishSpec:
+        """Return the decoded value."""
         spec = PublishSpec(
             tuple(self._attributes(node.get("attributes"), f"{where}.attributes")),
             tuple(self._capacities(node.get("capacity"), f"{where}.capacity")),
@@ -132,13 +124,15 @@ class PublishDecoder(Struct, frozen=True):
         self.diagnostics.add(ErrorCode.DRA, node.at(0), message, key_path=where, hint=hint, width=width)
 
 
-def check_serve(name: str, entry: MapEntry, node: MapNode, where: str, diagnostics: Diagnostics) -> None:
-    """Record the keys of a resource that do not fit the API that serves it (``serve``).
+def check_serve(  # noqa: PLR0913, PLR0917 - a resource, and where it is
+    serve: Serve, name: str, entry: MapEntry, node: MapNode, where: str, diagnostics: Diagnostics
+) -> None:
+    """Record the keys of a resource that do not fit the API that serves it.
 
     ``node`` has the keys of the resource, those of ``defaults`` included.
     """
     check = _ServeCheck(node, where, diagnostics)
-    if decode_serve(node.get("serve")) is Serve.DRA:
+    if serve is Serve.DRA:
         check.check_dra(name, entry)
     else:
         check.check_device_plugin()

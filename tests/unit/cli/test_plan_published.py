@@ -1,6 +1,8 @@
 """``genplug plan`` of resources that Dynamic Resource Allocation serves."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,27 @@ def test_tables_of_published_devices_are_cut(capsys: pytest.CaptureFixture[str])
 )
 def test_device_class_has_the_name_of_the_resource_and_its_domain(resource: str, name: str) -> None:
     assert device_class_name(resource) == name
+
+
+@pytest.mark.parametrize("is_imported", [True, False])
+def test_modules_of_dynamic_resource_allocation_are_imported_for_its_resources_only(*, is_imported: bool) -> None:
+    if not is_imported:
+        header = CONFIG.partition("  vendor.example/accelerator")[0]
+        Path("genplug.yaml").write_text(header + CONFIG[CONFIG.index("  vendor.example/serial") :])
+    code = (
+        "import sys; from genplug.cli.main import main;"
+        "main(['plan', '--config', 'genplug.yaml', '--policy', 'policy.yaml', '--root', 'root']);"
+        "print(*sys.modules, sep='\\n', file=sys.stderr)"
+    )
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.split(
+        "\n"
+    )
+    expected = {
+        "genplug.config.decode.publish",
+        "genplug.spec.published_values",
+        "genplug.allocation.published",
+        "genplug.allocation.device_class",
+        "genplug.cli.plan_published",
+        "fractions",
+    }
+    assert expected.intersection(modules) == (expected if is_imported else set())
