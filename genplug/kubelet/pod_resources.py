@@ -25,24 +25,28 @@ async def list_devices_in_use(socket: Path) -> Mapping[str, frozenset[str]]:
     return {resource: frozenset(ids) for resource, ids in used.items()}
 
 
+async def list_claims_in_use(socket: Path) -> frozenset[tuple[str, str]]:
+    """Return the namespace and the name of each ResourceClaim that a container uses.
+
+    Raises:
+        CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
+    """
+    response = _decode(await _call_list(socket, DEADLINE_SECONDS), socket)
+    return frozenset(
+        (claim.claim_namespace, claim.claim_name)
+        for pod in response.pod_resources
+        for container in pod.containers
+        for claim in container.dynamic_resources
+    )
+
+
 async def list_device_uses(socket: Path, deadline: float) -> tuple[DeviceUse, ...]:
     """Return the containers that use devices, each with the IDs of a resource, within a deadline (seconds).
 
     Raises:
         CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
     """
-    try:
-        content = await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=deadline)
-    except SocketMissingError as error:
-        raise CallError(
-            f"{error}. Check that --pod-resources-dir is the directory pod-resources in the --root-dir of the kubelet "
-            "(in the chart: daemonset.podResourcesDir)"
-        ) from error
-    try:
-        return decode_device_uses(content)
-    except DecodeError:
-        text = f"expected a ListPodResourcesResponse from {socket}, found {len(content)} bytes that are not a message"
-        raise CallError(text) from None
+    return _list_uses(_decode(await _call_list(socket, deadline), socket))
 
 
 def decode_device_uses(content: bytes) -> tuple[DeviceUse, ...]:
@@ -51,7 +55,10 @@ def decode_device_uses(content: bytes) -> tuple[DeviceUse, ...]:
     Raises:
         DecodeError: the bytes are not the message.
     """
-    response = pb.ListPodResourcesResponse.FromString(content)
+    return _list_uses(pb.ListPodResourcesResponse.FromString(content))
+
+
+def _list_uses(response: pb.ListPodResourcesResponse) -> tuple[DeviceUse, ...]:
     # The kubelet has an entry for each NUMA node of a device.
     ids: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for pod in response.pod_resources:
@@ -60,3 +67,21 @@ def decode_device_uses(content: bytes) -> tuple[DeviceUse, ...]:
                 key = (devices.resource_name, pod.namespace, pod.name, container.name)
                 ids.setdefault(key, {}).update(dict.fromkeys(devices.device_ids))
     return tuple(DeviceUse(*key, tuple(found)) for key, found in ids.items())
+
+
+async def _call_list(socket: Path, deadline: float) -> bytes:
+    try:
+        return await call(socket, method_path(POD_RESOURCES, "List"), b"", deadline=deadline)
+    except SocketMissingError as error:
+        raise CallError(
+            f"{error}. Check that --pod-resources-dir is the directory pod-resources in the --root-dir of the kubelet "
+            "(in the chart: daemonset.podResourcesDir)"
+        ) from error
+
+
+def _decode(content: bytes, socket: Path) -> pb.ListPodResourcesResponse:
+    try:
+        return pb.ListPodResourcesResponse.FromString(content)
+    except DecodeError:
+        text = f"expected a ListPodResourcesResponse from {socket}, found {len(content)} bytes that are not a message"
+        raise CallError(text) from None

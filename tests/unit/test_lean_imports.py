@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -76,6 +77,27 @@ def test_metrics_are_rendered_without_servers_and_tls() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["x_total 1.0", "x_total 1.0", "set()"]
+
+
+def test_agent_without_claims_does_not_import_the_driver() -> None:
+    modules = {
+        "genplug.agent.claim_files",
+        "genplug.agent.claims",
+        "genplug.allocation.claim_cdi",
+        "genplug.allocation.claims",
+        "genplug.kubelet.api.genplug_dra_v1_pb2",
+        "genplug.kubelet.api.genplug_pluginregistration_v1_pb2",
+        "genplug.kubelet.driver",
+        "genplug.kubelet.driver_wire",
+    }
+    assert all(importlib.util.find_spec(name) for name in modules)
+    script = (
+        "import sys; from genplug.cli.run import import_serving; import_serving()\n"
+        "import genplug.agent.agent\n"
+        f"print({modules!r} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["set()"]
 
 
 _PATTERNS = """\

@@ -1,0 +1,355 @@
+"""The files of prepared claims: a record in the directory of the driver and a CDI file for each. For threads only.
+
+A record outlives the process, because a kubelet does not prepare the claims of running pods again; it holds everything
+that an answer and the CDI file consist of. A record of another boot holds no device: no container of it runs any more.
+All writes are to another file that replaces the former, so a process may be killed at any moment.
+"""
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from genplug.allocation.claim_cdi import claim_file_name, parse_claim_file_name
+from genplug.allocation.claims import DeviceHolding
+from genplug.allocation.results import ClaimDevice, ClaimReference
+from genplug.hardware.host import Host
+from genplug.hardware.hung_paths import HangError
+from genplug.spec.limits import MAX_CLAIM_RECORD_BYTES, MAX_DAMAGED_RECORDS
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""The file with a random ID of the present boot (proc_sys_kernel(5))."""
+BAD = "bad"
+"""The directory of damaged records in the directory of records."""
+RECORD_VERSION = 1
+_RECORD_SUFFIX, _NEW_SUFFIX = ".json", ".new"
+
+
+class Step(StrEnum):
+    """The moments of :meth:`ClaimFiles.write` and :meth:`ClaimFiles.remove` at which a process can be killed."""
+
+    BEFORE_RECORD = "before_record"
+    RECORD_WRITTEN = "record_written"
+    """The new record is written, and does not replace the former yet."""
+    RECORD_RENAMED = "record_renamed"
+    CDI_WRITTEN = "cdi_written"
+    CDI_RENAMED = "cdi_renamed"
+    BEFORE_REMOVAL = "before_removal"
+    CDI_REMOVED = "cdi_removed"
+    RECORD_REMOVED = "record_removed"
+
+
+class RecordedDevice(Struct, frozen=True, rename="camel"):
+    """A device of a prepared claim: the result of its allocation, the name of its resource, and its CDI devices."""
+
+    request: str
+    pool: str
+    device: str
+    resource: str
+    cdi_devices: tuple[str, ...]
+    admin_access: bool = False
+
+
+class ClaimRecord(Struct, frozen=True, rename="camel"):
+    """The record of a prepared claim. ``cdi`` is the text of its CDI file, None without devices."""
+
+    version: int
+    boot_id: str
+    claim: ClaimReference
+    devices: tuple[RecordedDevice, ...]
+    cdi: str | None
+
+    @property
+    def answer(self) -> tuple[ClaimDevice, ...]:
+        """The devices for the kubelet, which knows a request by its name without the alternative."""
+        return tuple(
+            ClaimDevice((device.request.partition("/")[0],), device.pool, device.device, device.cdi_devices)
+            for device in self.devices
+        )
+
+    @property
+    def holdings(self) -> tuple[DeviceHolding, ...]:
+        """The devices that the claim has exclusively."""
+        return tuple(
+            DeviceHolding(self.claim, device.pool, device.device) for device in self.devices if not device.admin_access
+        )
+
+
+class DamagedRecord(Struct, frozen=True):
+    """A record that cannot be read: the UID of its claim, its present path, and the reason."""
+
+    uid: str
+    path: str
+    reason: str
+
+
+class StoredClaims(Struct, frozen=True):
+    """The records of a directory by UID: those of this boot, those of other boots (``stale``), and damaged records."""
+
+    records: Mapping[str, ClaimRecord] = {}
+    stale: Mapping[str, ClaimRecord] = {}
+    damaged: tuple[DamagedRecord, ...] = ()
+
+
+class ClaimStorageError(Exception):
+    """A file of a claim cannot be read, written or removed; the message says which and what to do."""
+
+
+class _DamagedError(Exception):
+    """A file is not a record; the message states why."""
+
+
+class _Version(Struct):
+    version: int
+
+
+def read_boot_id(path: Path = BOOT_ID) -> str:
+    """Return the ID of the present boot.
+
+    Raises:
+        ClaimStorageError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ClaimStorageError(f"the boot ID cannot be read from {path}: {error}; mount /proc") from None
+
+
+def encode_record(record: ClaimRecord) -> bytes:
+    """Return the content of the file of a record."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+class ClaimFiles:
+    """The records in ``directory`` and the CDI files in ``cdi_directory``, a path of the host.
+
+    ``at_step`` is called at each :class:`Step`, so that tests can kill the process there.
+    """
+
+    def __init__(  # noqa: PLR0913 - the two directories, and what their files depend on
+        self,
+        driver: str,
+        directory: Path,
+        cdi_directory: str,
+        host: Host,
+        boot_id: str,
+        *,
+        at_step: Callable[[Step], None] = lambda _: None,
+    ) -> None:
+        self.driver = driver
+        self.host = host
+        self.boot_id = boot_id
+        self._directory = directory
+        self._host_cdi_directory = cdi_directory
+        self._at_step = at_step
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+
+    def restore(self) -> StoredClaims:
+        """Read all records, and make the CDI files agree with those of this boot.
+
+        A damaged record is moved to the directory ``bad``. The CDI file of its claim is kept, because a container of
+        the claim may be restarted.
+
+        Raises:
+            ClaimStorageError: a directory or a file cannot be read, written or removed.
+            HangError: the file system of the CDI files does not respond.
+        """
+        with self._describing(f"the records of prepared claims in {self._directory} cannot be restored"):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stored = self._read_records()
+            self._remove_unused_cdi_files(stored)
+            for record in stored.records.values():
+                self._restore_cdi(record)
+        return stored
+
+    def write(self, record: ClaimRecord) -> None:
+        """Write the record of a claim, and then its CDI file.
+
+        Raises:
+            ClaimStorageError: one of them cannot be written.
+            HangError: another write or removal for the claim does not return, or the file system does not respond.
+        """
+        path = self._directory / f"{record.claim.uid}{_RECORD_SUFFIX}"
+        with self._using(record.claim.uid), self._describing(f"the record {path} or the CDI file cannot be written"):
+            self._at_step(Step.BEFORE_RECORD)
+            self._replace(path, encode_record(record), Step.RECORD_WRITTEN, Step.RECORD_RENAMED)
+            _sync_directory(self._directory)
+            self._restore_cdi(record)
+
+    def restore_cdi(self, record: ClaimRecord) -> None:
+        """Write the CDI file of a record, unless it has its content.
+
+        Raises:
+            ClaimStorageError: it cannot be written.
+            HangError: another write or removal for the claim does not return, or the file system does not respond.
+        """
+        with self._using(record.claim.uid), self._describing("the CDI file cannot be written"):
+            self._restore_cdi(record)
+
+    def remove(self, uid: str) -> None:
+        """Remove the CDI file of a claim, and then its record, if they exist.
+
+        Raises:
+            ClaimStorageError: one of them cannot be removed.
+            HangError: another write or removal for the claim does not return, or the file system does not respond.
+        """
+        record = self._directory / f"{uid}{_RECORD_SUFFIX}"
+        with self._using(uid), self._describing(f"the record {record} or the CDI file cannot be removed"):
+            self._at_step(Step.BEFORE_REMOVAL)
+            self._cdi_path(uid).unlink(missing_ok=True)
+            self._at_step(Step.CDI_REMOVED)
+            if record.exists():
+                record.unlink()
+                _sync_directory(self._directory)
+            self._at_step(Step.RECORD_REMOVED)
+
+    def _read_records(self) -> StoredClaims:
+        records: dict[str, ClaimRecord] = {}
+        stale: dict[str, ClaimRecord] = {}
+        damaged: list[DamagedRecord] = []
+        for path in sorted(self._directory.iterdir()):
+            if path.suffix == _NEW_SUFFIX:
+                # A process was killed before the file replaced another.
+                path.unlink()
+            elif path.suffix == _RECORD_SUFFIX:
+                try:
+                    record = _read_record(path)
+                except _DamagedError as error:
+                    damaged.append(DamagedRecord(path.stem, str(self._put_aside(path)), str(error)))
+                else:
+                    (records if record.boot_id == self.boot_id else stale)[path.stem] = record
+        return StoredClaims(records, stale, tuple(damaged))
+
+    def _put_aside(self, path: Path) -> Path:
+        """Move a damaged record to the directory of damaged records, and return its new path."""
+        bad = self._directory / BAD
+        bad.mkdir(mode=0o700, exist_ok=True)
+        moved = bad / path.name
+        path.replace(moved)
+        kept = sorted(bad.iterdir(), key=lambda file: file.lstat().st_mtime_ns)
+        for file in kept[:-MAX_DAMAGED_RECORDS]:
+            file.unlink()
+        return moved
+
+    def _remove_unused_cdi_files(self, stored: StoredClaims) -> None:
+        bad = self._directory / BAD
+        damaged = {path.stem for path in bad.iterdir()} if bad.is_dir() else frozenset()
+        try:
+            files = sorted(self._cdi_directory().iterdir())
+        except FileNotFoundError:
+            return
+        for path in files:
+            new = parse_claim_file_name(self.driver, path.with_suffix(_RECORD_SUFFIX).name)
+            if path.suffix == _NEW_SUFFIX and new is not None:
+                path.unlink()
+                continue
+            uid = parse_claim_file_name(self.driver, path.name)
+            if uid is not None and uid not in stored.records and uid not in damaged:
+                path.unlink()
+
+    def _restore_cdi(self, record: ClaimRecord) -> None:
+        path = self._cdi_path(record.claim.uid)
+        if record.cdi is None:
+            path.unlink(missing_ok=True)
+            return
+        content = record.cdi.encode()
+        if not _has_content(path, content):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._replace(path, content, Step.CDI_WRITTEN, Step.CDI_RENAMED)
+
+    def _replace(self, path: Path, content: bytes, written: Step, renamed: Step) -> None:
+        # Another suffix: a runtime that lists the directory meanwhile does not take it for a spec.
+        new = path.with_suffix(_NEW_SUFFIX)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._at_step(written)
+        new.replace(path)
+        self._at_step(renamed)
+
+    def _cdi_path(self, uid: str) -> Path:
+        return self._cdi_directory() / claim_file_name(self.driver, uid)
+
+    def _cdi_directory(self) -> Path:
+        # This records the directory, so that a hang of what follows is a hang of the directory.
+        return self.host.process_path(self._host_cdi_directory)
+
+    @contextmanager
+    def _using(self, uid: str) -> Iterator[None]:
+        """Refuse a second use of the files of a claim while a thread that was given up uses them."""
+        with self._lock:
+            if uid in self._busy:
+                raise HangError(f"another write of the files of the claim {uid} does not return")
+            self._busy.add(uid)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.discard(uid)
+
+    @contextmanager
+    def _describing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            path = f" ({error.filename})" if error.filename else ""
+            advice = f"let genplug write to {self._directory} and to {self._host_cdi_directory}"
+            raise ClaimStorageError(f"{what}: {error.strerror or error}{path}; {advice}") from None
+
+
+def _read_record(path: Path) -> ClaimRecord:
+    """Return the record in a file.
+
+    Raises:
+        _DamagedError: the file does not have a record of the claim of its name.
+        OSError: the system cannot read the file.
+    """
+    content = _read_content(path)
+    try:
+        version = msgspec.json.decode(content, type=_Version).version
+        if version != RECORD_VERSION:
+            raise _DamagedError(f"expected the version {RECORD_VERSION}, found {version}")
+        record = msgspec.json.decode(content, type=ClaimRecord)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _DamagedError(f"expected a record as JSON, found {len(content)} bytes: {error}") from None
+    except RecursionError:
+        raise _DamagedError("expected a record as JSON, found JSON with too many levels") from None
+    if record.claim.uid != path.stem:
+        raise _DamagedError(f"expected the record of the claim {path.stem}, found that of {record.claim.uid}")
+    return record
+
+
+def _read_content(path: Path) -> bytes:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise _DamagedError("expected a regular file, found another type of file")
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        content = file.read(MAX_CLAIM_RECORD_BYTES + 1)
+    if len(content) > MAX_CLAIM_RECORD_BYTES:
+        raise _DamagedError(f"expected at most {MAX_CLAIM_RECORD_BYTES} bytes, found more")
+    return content
+
+
+def _has_content(path: Path, content: bytes) -> bool:
+    with (
+        suppress(OSError),
+        os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file,
+    ):
+        return file.read(len(content) + 1) == content
+    return False
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

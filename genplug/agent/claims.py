@@ -1,0 +1,385 @@
+"""Prepares and unprepares the ResourceClaims of this node, and keeps what it has prepared in files.
+
+The claim is read from the API server, its devices are checked against the offers of this node and against the other
+prepared claims (:mod:`genplug.allocation.claims`), the programs of ``preStart`` run, and the record and the CDI file
+are written before the kubelet gets an answer. A claim that is prepared already is answered from its record, without the
+API server.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from genplug.agent.blocking_calls import BlockingCalls
+from genplug.agent.claim_files import (
+    RECORD_VERSION,
+    ClaimFiles,
+    ClaimRecord,
+    ClaimStorageError,
+    DamagedRecord,
+    RecordedDevice,
+    encode_record,
+)
+from genplug.allocation.claim_cdi import ClaimCdi, render_claim
+from genplug.allocation.claims import (
+    ClaimGrant,
+    ClaimPool,
+    DeviceEdits,
+    DeviceHolding,
+    build_claim_edits,
+    list_claim_programs,
+    list_holdings,
+    parse_results,
+    select_grants,
+)
+from genplug.allocation.errors import AllocationError, ClaimError, ClaimErrorCode, DeviceHeldError
+from genplug.allocation.results import ClaimDevice, ClaimReference
+from genplug.hardware.cdi_files import read_cdi_devices
+from genplug.hardware.dependencies import Dependencies
+from genplug.hardware.hung_paths import HangError
+from genplug.kubelet.client import CallError
+from genplug.kubelet.prestart_runner import run_programs
+from genplug.spec.limits import MAX_CLAIM_CDI_BYTES, MAX_CLAIM_RECORD_BYTES, MAX_PREPARED_CLAIMS
+
+READ_SECONDS = 10.0
+"""Seconds after which the API server counts as not responding; the kubelet tries again."""
+EDIT_SECONDS = 2.0
+"""Seconds after which the examination of device nodes and mount sources counts as hanging."""
+WRITE_SECONDS = 5.0
+"""Seconds after which a write or removal counts as hanging. It includes an fsync."""
+RESTORE_SECONDS = 30.0
+"""Seconds after which reading all records counts as hanging."""
+FORGET_SECONDS = 180.0
+"""Seconds for which the kubelet and the API server must not know a claim whose device another claim needs.
+
+A kubelet unprepares the claims of pods that are gone every 60 s. A pod that was deleted by force is unknown to both
+while it still runs.
+"""
+CHECK_SECONDS = 10.0
+"""Seconds between two checks of such a claim."""
+STALE_SECONDS = 3600.0
+"""Seconds between two removals of the records of other boots whose claims do not exist any more."""
+_UID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]{0,62}")
+"""A UID, which becomes a part of file names and of names of CDI devices."""
+
+Result = TypeVar("Result")
+
+
+class ClaimReadError(Exception):
+    """A ResourceClaim cannot be read from the API server; the message states why."""
+
+
+class ClaimSource(Protocol):
+    """Reads ResourceClaims from the API server."""
+
+    async def __call__(self, namespace: str, name: str) -> Mapping[str, object] | None:
+        """Return the JSON of a ResourceClaim; None if it does not exist.
+
+        Raises:
+            ClaimReadError: the API server does not respond, or refuses the request.
+        """
+        ...
+
+
+class ClaimUses(Protocol):
+    """Reads from the kubelet which claims containers use."""
+
+    async def __call__(self) -> frozenset[tuple[str, str]]:
+        """Return the namespace and the name of each claim that a container uses.
+
+        Raises:
+            CallError: the kubelet does not respond.
+        """
+        ...
+
+
+class RecordDamaged(Struct, frozen=True):
+    """A record could not be read at the start; its claim is prepared from scratch when the kubelet asks for it."""
+
+    record: DamagedRecord
+
+
+class ClaimForgotten(Struct, frozen=True):
+    """A claim was unprepared because neither the kubelet nor the API server knew it for :data:`FORGET_SECONDS`."""
+
+    claim: ClaimReference
+    devices: tuple[str, ...]
+
+
+ClaimReport = RecordDamaged | ClaimForgotten
+ClaimReporter = Callable[[ClaimReport], None]
+
+
+class ClaimInputs(Struct, frozen=True):
+    """The sources of facts about claims. ``pools`` returns the present pools of this node by name."""
+
+    source: ClaimSource
+    uses: ClaimUses
+    pools: Callable[[], Mapping[str, ClaimPool]]
+
+
+class Claims:
+    """The claims of this node that are prepared, or are being prepared, for one driver.
+
+    :meth:`restore` has to return before the first call of the kubelet; :meth:`run` does the work that no call of the
+    kubelet causes. ``clock`` returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        files: ClaimFiles,
+        calls: BlockingCalls,
+        inputs: ClaimInputs,
+        report: ClaimReporter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.damaged = 0
+        """The number of damaged records that were found."""
+        self._driver = files.driver
+        self._files = files
+        self._calls = calls
+        self._host = files.host
+        self._inputs = inputs
+        self._report = report
+        self._clock = clock
+        self._records: dict[str, ClaimRecord] = {}
+        self._stale: dict[str, ClaimRecord] = {}
+        self._reserved: dict[str, tuple[DeviceHolding, ...]] = {}
+        """The devices of claims that are being prepared, or whose record could perhaps not be written."""
+        self._suspects: dict[str, float | None] = {}
+        """The claims that hold a device which another needs, with the time since which they are not known."""
+        self._has_suspects = asyncio.Event()
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Claims [{len(self._records)} prepared, {len(self._stale)} of other boots, {self.damaged} damaged]>"
+
+    @property
+    def records(self) -> Mapping[str, ClaimRecord]:
+        """The records of the claims that are prepared, by UID."""
+        return self._records
+
+    @property
+    def holdings(self) -> tuple[DeviceHolding, ...]:
+        """The devices that prepared claims, and those that are being prepared, have exclusively."""
+        held = [record.holdings for uid, record in self._records.items() if uid not in self._reserved]
+        return tuple(holding for holdings in (*held, *self._reserved.values()) for holding in holdings)
+
+    async def restore(self) -> None:
+        """Read the records of an earlier process, and make the CDI files agree with them.
+
+        Raises:
+            ClaimStorageError: the files cannot be read or written.
+            HangError: their file system does not respond.
+        """
+        stored = await self._calls.run(self._files.restore, RESTORE_SECONDS, "the read of the records of claims")
+        self._records, self._stale = dict(stored.records), dict(stored.stale)
+        for record in stored.damaged:
+            self.damaged += 1
+            self._report(RecordDamaged(record))
+
+    async def run(self) -> None:
+        """Free the devices of claims that the kubelet has forgotten, and remove old records, until canceled."""
+        due = self._clock() + STALE_SECONDS
+        while True:
+            wait = CHECK_SECONDS if self._suspects else max(due - self._clock(), 0.0)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._has_suspects.wait()
+            self._has_suspects.clear()
+            await self.check_holders()
+            if self._clock() >= due:
+                due = self._clock() + STALE_SECONDS
+                await self.remove_stale()
+
+    async def prepare(self, claim: ClaimReference) -> Sequence[ClaimDevice]:
+        """Return the devices of a claim that is prepared now, or was before.
+
+        Raises:
+            ClaimError: the claim cannot be prepared.
+        """
+        if not _UID.fullmatch(claim.uid):
+            reason = f"expected a UID of letters, digits and '-', found {claim.uid!r}"
+            raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason)
+        async with self._locked(claim.uid):
+            if (record := self._records.get(claim.uid)) is not None:
+                await self._use_files(claim, partial(self._files.restore_cdi, record))
+                return record.answer
+            results = parse_results(await self._read(claim), claim, self._driver)
+            if not results:
+                return ()
+            if len(self._records) >= MAX_PREPARED_CLAIMS:
+                reason = f"{len(self._records)} claims are prepared on this node, which is the maximum"
+                raise ClaimError(ClaimErrorCode.STORAGE, claim, reason)
+            try:
+                grants = select_grants(claim, results, self._inputs.pools(), self.holdings)
+            except DeviceHeldError as error:
+                self._suspect(error.holder)
+                raise
+            # Before the next await, so that no other claim gets the devices meanwhile.
+            self._reserved[claim.uid] = list_holdings(claim, results)
+            return await self._prepare_grants(claim, grants)
+
+    async def unprepare(self, claim: ClaimReference) -> None:
+        """Remove what was prepared for a claim; succeed if nothing was.
+
+        Raises:
+            ClaimError: a file cannot be removed.
+        """
+        if not _UID.fullmatch(claim.uid):
+            return
+        async with self._locked(claim.uid):
+            await self._use_files(claim, partial(self._files.remove, claim.uid))
+            for known in (self._records, self._stale, self._reserved):
+                known.pop(claim.uid, None)
+
+    async def check_holders(self) -> None:
+        """Unprepare the claims that hold a device which another claim needs, and that have been forgotten for long."""
+        for uid in list(self._suspects):
+            record = self._records.get(uid)
+            if record is None or not await self._is_forgotten(record):
+                # It is known: the time starts again with the next conflict.
+                self._suspects.pop(uid, None)
+                continue
+            since = self._suspects[uid]
+            if since is None:
+                since = self._suspects[uid] = self._clock()
+            if self._clock() - since < FORGET_SECONDS:
+                continue
+            self._suspects.pop(uid)
+            # A removal that fails is tried again after the next conflict.
+            with suppress(ClaimError):
+                await self.unprepare(record.claim)
+                self._report(ClaimForgotten(record.claim, tuple(device.device for device in record.devices)))
+
+    async def remove_stale(self) -> None:
+        """Remove the records of other boots whose claims do not exist any more."""
+        for record in list(self._stale.values()):
+            if await self._is_gone(record):
+                with suppress(ClaimError):
+                    await self.unprepare(record.claim)
+
+    async def _prepare_grants(self, claim: ClaimReference, grants: Sequence[ClaimGrant]) -> Sequence[ClaimDevice]:
+        """Prepare a claim whose devices are reserved for it; end the reservation unless its files may exist."""
+        may_have_files = False
+        try:
+            edits = await self._build_edits(claim, grants)
+            rendered = render_claim(self._driver, claim.uid, edits)
+            record = self._build_record(claim, edits, rendered)
+            try:
+                await run_programs(list_claim_programs(claim, grants))
+            except AllocationError as error:
+                raise ClaimError(ClaimErrorCode.PRE_START, claim, str(error)) from None
+            may_have_files = True
+            await self._use_files(claim, partial(self._files.write, record))
+            may_have_files = False
+            self._records[claim.uid] = record
+            self._stale.pop(claim.uid, None)
+        finally:
+            if not may_have_files:
+                self._reserved.pop(claim.uid, None)
+        return record.answer
+
+    async def _build_edits(self, claim: ClaimReference, grants: Sequence[ClaimGrant]) -> tuple[DeviceEdits, ...]:
+        def build() -> tuple[DeviceEdits, ...]:
+            edits = build_claim_edits(claim, grants, self._host)
+            self._check_cdi_devices(claim, edits)
+            return edits
+
+        try:
+            return await self._calls.run(build, EDIT_SECONDS, f"the examination of the devices of {claim}")
+        except HangError as error:
+            reason = f"{error}; is the file system mounted and its server reachable?"
+            raise ClaimError(ClaimErrorCode.EDITS, claim, reason) from None
+
+    def _check_cdi_devices(self, claim: ClaimReference, edits: Sequence[DeviceEdits]) -> None:
+        """Check that the container runtime finds the CDI devices of other programs."""
+        names = dict.fromkeys(name for device in edits for name in device.edits.cdi_devices)
+        if not names:
+            return
+        devices = read_cdi_devices(self._host, Dependencies())
+        for name in names:
+            if reason := devices.undefined_reason(name):
+                raise ClaimError(ClaimErrorCode.EDITS, claim, reason)
+
+    def _build_record(self, claim: ClaimReference, edits: Sequence[DeviceEdits], rendered: ClaimCdi) -> ClaimRecord:
+        results = [(device.grant.result, device.grant.resource) for device in edits]
+        devices = tuple(
+            RecordedDevice(result.request, result.pool, result.device, resource, names, result.has_admin_access)
+            for (result, resource), names in zip(results, rendered.names, strict=True)
+        )
+        record = ClaimRecord(RECORD_VERSION, self._files.boot_id, claim, devices, rendered.text)
+        sizes = (
+            ("CDI file", len((rendered.text or "").encode()), MAX_CLAIM_CDI_BYTES),
+            ("record", len(encode_record(record)), MAX_CLAIM_RECORD_BYTES),
+        )
+        for what, size, limit in sizes:
+            if size > limit:
+                reason = f"its {what} would have {size} bytes, and the maximum is {limit}; shorten 'env' and 'mounts'"
+                raise ClaimError(ClaimErrorCode.EDITS, claim, reason)
+        return record
+
+    async def _read(self, claim: ClaimReference) -> Mapping[str, object]:
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                document = await self._inputs.source(claim.namespace, claim.name)
+        except TimeoutError:
+            reason = f"the API server has not returned it within {READ_SECONDS:g} s"
+            raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason) from None
+        except ClaimReadError as error:
+            reason = f"it cannot be read from the API server: {error}"
+            raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason) from None
+        if document is None:
+            raise ClaimError(ClaimErrorCode.REPLACED, claim, "it does not exist any more")
+        return document
+
+    async def _use_files(self, claim: ClaimReference, function: Callable[[], Result]) -> Result:
+        try:
+            return await self._calls.run(function, WRITE_SECONDS, f"the write of the files of {claim}")
+        except (ClaimStorageError, HangError) as error:
+            raise ClaimError(ClaimErrorCode.STORAGE, claim, str(error)) from None
+
+    def _suspect(self, holder: ClaimReference) -> None:
+        """Check whether a claim that holds a device which another needs has been forgotten."""
+        if holder.uid in self._records and holder.uid not in self._suspects:
+            self._suspects[holder.uid] = None
+            self._has_suspects.set()
+
+    async def _is_forgotten(self, record: ClaimRecord) -> bool:
+        """Return whether neither the API server nor the kubelet knows a claim; False without an answer of one."""
+        if not await self._is_gone(record):
+            return False
+        try:
+            return (record.claim.namespace, record.claim.name) not in await self._inputs.uses()
+        except CallError:
+            return False
+
+    async def _is_gone(self, record: ClaimRecord) -> bool:
+        """Return whether the API server does not have a claim with these devices; False without an answer."""
+        try:
+            results = parse_results(await self._read(record.claim), record.claim, self._driver)
+        except ClaimError as error:
+            return error.code in (ClaimErrorCode.REPLACED, ClaimErrorCode.NOT_ALLOCATED)
+        held = {(device.pool, device.device) for device in record.devices}
+        return held.isdisjoint((result.pool, result.device) for result in results)
+
+    @asynccontextmanager
+    async def _locked(self, uid: str) -> AsyncIterator[None]:
+        """Wait until no other call for the claim with a UID runs, and keep others from running in the context."""
+        lock, users = self._locks.get(uid, (asyncio.Lock(), 0))
+        self._locks[uid] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, users = self._locks[uid]
+            if users == 1:
+                del self._locks[uid]
+            else:
+                self._locks[uid] = (lock, users - 1)

@@ -1,0 +1,508 @@
+"""Claims of a node: what is prepared, what survives a process and a boot, and when a device becomes free."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from genplug.agent import claims as claims_module
+from genplug.agent.claim_files import Step
+from genplug.agent.claims import FORGET_SECONDS, ClaimForgotten, Claims, RecordDamaged
+from genplug.allocation.claims import DeviceHolding
+from genplug.allocation.errors import ClaimError, ClaimErrorCode, DeviceHeldError
+from genplug.allocation.results import ClaimDevice, ClaimReference
+from genplug.spec.globs import Glob
+from genplug.spec.model import AllocateSpec, PreStartSpec
+from genplug.spec.policy import Policy
+from genplug.spec.template import Template
+from tests.support.allocation import DeviceTree, build_resource
+from tests.support.claim_node import ClaimNode, answer, name_cdi
+from tests.support.claims import DRIVER, POOL, allocate_device, refer
+from tests.support.hardware import LOCATION, open_tree
+
+ONE, TWO = refer(1), refer(2)
+
+
+@pytest.fixture
+def tree() -> Iterator[DeviceTree]:
+    with open_tree(DeviceTree) as tree:
+        yield tree
+
+
+@pytest.fixture
+def node(tree: DeviceTree) -> ClaimNode:
+    return ClaimNode(tree)
+
+
+def run_program(tree: DeviceTree, script: str) -> PreStartSpec:
+    """Return the specification of a program that is a shell script."""
+    program = tree.root / "program"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return PreStartSpec(LOCATION, (Template.parse(str(program)), Template.parse("${name}")), 10.0)
+
+
+async def refuse(claims: Claims, claim: ClaimReference) -> ClaimError:
+    with pytest.raises(ClaimError) as refused:
+        await claims.prepare(claim)
+    return refused.value
+
+
+async def test_prepared_claim_has_a_record_and_a_cdi_file(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0", "x1")
+    assert await claims.prepare(ONE) == answer(ONE, "x0", "x1")
+    assert node.files == node.paths(ONE)
+    record = json.loads(node.record(ONE).read_text())
+    assert (record["version"], record["bootId"], record["claim"]["uid"]) == (1, node.boot, ONE.uid)
+    assert record["cdi"] == node.cdi_file(ONE).read_text()
+    assert {path.stat().st_mode & 0o777 for path in (node.record(ONE), node.cdi_file(ONE))} == {0o600}
+    assert claims.holdings == (DeviceHolding(ONE, POOL, "x0"), DeviceHolding(ONE, POOL, "x1"))
+
+
+async def test_alternative_of_a_request_is_answered_with_the_name_of_the_request(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, allocate_device("x0", "gpu/small"))
+    [device] = await claims.prepare(ONE)
+    assert device == ClaimDevice(("gpu",), POOL, "x0", (name_cdi(ONE, "x0", "gpu-small"),))
+
+
+async def test_claim_without_devices_of_the_driver_has_no_files(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, allocate_device("y0", driver="other.example"))
+    assert await claims.prepare(ONE) == ()
+    assert node.files == []
+
+
+async def test_repeated_prepare_is_answered_without_the_api_server(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    first = await claims.prepare(ONE)
+    node.documents = None
+    assert await claims.prepare(ONE) == first
+    assert node.reads == [ONE.name]
+
+
+async def test_missing_or_changed_cdi_file_is_written_again(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    await claims.prepare(ONE)
+    text = node.cdi_file(ONE).read_text()
+    node.cdi_file(ONE).unlink()
+    await claims.prepare(ONE)
+    assert node.cdi_file(ONE).read_text() == text
+    node.cdi_file(ONE).write_text("{}")
+    await claims.prepare(ONE)
+    assert node.cdi_file(ONE).read_text() == text
+
+
+async def test_unprepared_claim_has_no_files_and_holds_nothing(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.allocate(TWO, "x0")
+    await claims.prepare(ONE)
+    await claims.unprepare(ONE)
+    assert (node.files, claims.holdings) == ([], ())
+    assert await claims.prepare(TWO) == answer(TWO, "x0")
+
+
+async def test_unknown_claim_is_unprepared_with_success(node: ClaimNode) -> None:
+    claims = await node.start()
+    await claims.unprepare(ONE)
+    await claims.unprepare(ClaimReference("default", "a", "../../etc/passwd"))
+
+
+async def test_uid_that_is_not_a_name_of_a_file_is_refused(node: ClaimNode) -> None:
+    claims = await node.start()
+    error = await refuse(claims, ClaimReference("default", "a", "../a"))
+    assert "expected a UID of letters, digits and '-', found '../a'" in str(error)
+    assert node.reads == []
+
+
+async def test_device_of_a_prepared_claim_is_refused_to_another(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.allocate(TWO, "x1", "x0")
+    await claims.prepare(ONE)
+    error = await refuse(claims, TWO)
+    assert isinstance(error, DeviceHeldError)
+    assert error.holder == ONE
+    assert node.files == node.paths(ONE)
+
+
+async def test_device_is_given_to_one_of_two_claims_that_are_prepared_at_the_same_time(
+    tree: DeviceTree, node: ClaimNode
+) -> None:
+    node.resource = replace(node.resource, pre_start=run_program(tree, "sleep 0.05"), policy=_ALLOW_PROGRAMS)
+    node.scan()
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.allocate(TWO, "x0")
+    results = await asyncio.gather(claims.prepare(ONE), claims.prepare(TWO), return_exceptions=True)
+    assert sorted(isinstance(result, ClaimError) for result in results) == [False, True]
+    assert len(node.files) == 2
+
+
+async def test_claim_that_the_api_server_does_not_have_is_refused(node: ClaimNode) -> None:
+    claims = await node.start()
+    error = await refuse(claims, ONE)
+    assert str(error) == "ResourceClaim default/claim-1: it does not exist any more"
+    assert error.code is ClaimErrorCode.REPLACED
+
+
+async def test_api_server_that_does_not_respond_is_the_error(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims_module, "READ_SECONDS", 0.02)
+    claims = await node.start()
+    node.documents = None
+    error = await refuse(claims, ONE)
+    assert str(error) == "ResourceClaim default/claim-1: it cannot be read from the API server: connection refused"
+    node.hold.clear()
+    error = await refuse(claims, ONE)
+    assert "the API server has not returned it within 0.02 s" in str(error)
+    assert error.code is ClaimErrorCode.UNREADABLE
+
+
+async def test_device_node_that_disappeared_is_the_error_and_the_device_is_free(
+    tree: DeviceTree, node: ClaimNode
+) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    tree.unplug("/dev/x0")
+    error = await refuse(claims, ONE)
+    assert "a.example/x device x0 cannot be allocated to a container: /dev/x0 does not exist" in str(error)
+    assert (node.files, claims.holdings) == ([], ())
+
+
+async def test_cdi_device_that_no_file_defines_is_the_error(tree: DeviceTree, node: ClaimNode) -> None:
+    allocate = AllocateSpec(cdi_devices=(Template.parse("other.example/part=${name}"),))
+    node.resource = replace(build_resource(), allocate=allocate)
+    node.scan()
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    tree.make_directory("/var/run/cdi")
+    assert "defines other.example/part=x0" in str(await refuse(claims, ONE))
+    edits = {"containerEdits": {"env": ["A=b"]}}
+    spec = {"cdiVersion": "0.5.0", "kind": "other.example/part", "devices": [{"name": "x0"} | edits]}
+    tree.write("/var/run/cdi/other.json", json.dumps(spec))
+    [device] = await claims.prepare(ONE)
+    assert device.cdi_devices == (name_cdi(ONE, "x0"), "other.example/part=x0")
+
+
+_ALLOW_PROGRAMS = Policy(programs=(Glob.parse("/**"),))
+
+
+async def test_program_runs_once_for_each_device_before_the_record(tree: DeviceTree, node: ClaimNode) -> None:
+    runs = tree.root / "runs"
+    script = f"echo $1 $(ls {node.records} | wc -l) >> {runs}"
+    node.resource = replace(node.resource, pre_start=run_program(tree, script), policy=_ALLOW_PROGRAMS)
+    node.scan()
+    claims = await node.start()
+    node.allocate(ONE, "x0", "x1")
+    for _ in range(3):
+        await claims.prepare(ONE)
+    assert sorted(runs.read_text().splitlines()) == ["x0 0", "x1 0"]
+
+
+async def test_failed_program_is_the_error_and_the_device_is_free(tree: DeviceTree, node: ClaimNode) -> None:
+    pre_start = run_program(tree, "echo it is broken; exit 3")
+    node.resource = replace(node.resource, pre_start=pre_start, policy=_ALLOW_PROGRAMS)
+    node.scan()
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    error = await refuse(claims, ONE)
+    assert "exited with status 3: it is broken" in str(error)
+    assert error.code is ClaimErrorCode.PRE_START
+    assert (node.files, claims.holdings) == ([], ())
+
+
+async def test_record_that_cannot_be_written_is_the_error_and_the_device_stays_reserved(
+    node: ClaimNode,
+) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.allocate(TWO, "x0")
+    node.record(ONE).mkdir()
+    error = await refuse(claims, ONE)
+    assert f"the record {node.record(ONE)} or the CDI file cannot be written: Is a directory" in str(error)
+    assert error.code is ClaimErrorCode.STORAGE
+    # The record of a write that failed can exist.
+    assert isinstance(await refuse(claims, TWO), DeviceHeldError)
+    node.record(ONE).rmdir()
+    assert await claims.prepare(ONE) == answer(ONE, "x0")
+
+
+async def test_device_of_a_failed_write_is_free_after_unprepare(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.allocate(TWO, "x0")
+    node.record(ONE).mkdir()
+    await refuse(claims, ONE)
+    node.record(ONE).rmdir()
+    await claims.unprepare(ONE)
+    assert await claims.prepare(TWO) == answer(TWO, "x0")
+
+
+async def test_cdi_file_that_cannot_be_removed_keeps_the_claim(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    await claims.prepare(ONE)
+    node.cdi_file(ONE).unlink()
+    node.cdi_file(ONE).mkdir()
+    with pytest.raises(ClaimError, match="cannot be removed: Is a directory"):
+        await claims.unprepare(ONE)
+    assert claims.holdings == (DeviceHolding(ONE, POOL, "x0"),)
+    node.cdi_file(ONE).rmdir()
+    await claims.unprepare(ONE)
+    assert node.files == []
+
+
+async def test_files_that_are_too_large_are_refused_with_the_limit(
+    node: ClaimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    monkeypatch.setattr(claims_module, "MAX_CLAIM_CDI_BYTES", 10)
+    assert "its CDI file would have" in str(await refuse(claims, ONE))
+    monkeypatch.undo()
+    monkeypatch.setattr(claims_module, "MAX_CLAIM_RECORD_BYTES", 10)
+    assert "and the maximum is 10; shorten 'env' and 'mounts'" in str(await refuse(claims, ONE))
+    monkeypatch.undo()
+    monkeypatch.setattr(claims_module, "MAX_PREPARED_CLAIMS", 0)
+    assert "0 claims are prepared on this node, which is the maximum" in str(await refuse(claims, ONE))
+    assert node.files == []
+
+
+async def test_write_that_hangs_is_the_error_and_is_not_overtaken(
+    node: ClaimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_module, "WRITE_SECONDS", 0.05)
+    released = threading.Event()
+
+    def hang(step: Step) -> None:
+        if step is Step.RECORD_WRITTEN and not released.is_set():
+            released.wait(20)
+
+    claims = await node.start(hang)
+    node.allocate(ONE, "x0")
+    node.allocate(TWO, "x0")
+    assert "has not returned within 0.05 s" in str(await refuse(claims, ONE))
+    assert isinstance(await refuse(claims, TWO), DeviceHeldError)
+    with pytest.raises(ClaimError, match="another write of the files of the claim"):
+        await claims.unprepare(ONE)
+    released.set()
+    monkeypatch.undo()
+    while True:
+        try:
+            await claims.unprepare(ONE)
+        except ClaimError:
+            await asyncio.sleep(0.001)
+        else:
+            break
+    assert node.files == []
+
+
+async def test_next_process_answers_from_the_record(node: ClaimNode) -> None:
+    first = await node.start()
+    node.allocate(ONE, "x0")
+    prepared = await first.prepare(ONE)
+    second = await node.start()
+    node.documents = None
+    assert await second.prepare(ONE) == prepared
+    assert second.holdings == (DeviceHolding(ONE, POOL, "x0"),)
+
+
+async def test_start_restores_cdi_files_and_removes_those_without_a_record(node: ClaimNode) -> None:
+    first = await node.start()
+    node.allocate(ONE, "x0")
+    await first.prepare(ONE)
+    text = node.cdi_file(ONE).read_text()
+    node.cdi_file(ONE).unlink()
+    for name in (
+        f"dra_{DRIVER}_unknown.json",
+        f"dra_{DRIVER}_unknown.new",
+        "dra_other.example_u.json",
+        "genplug-a.json",
+    ):
+        (node.cdi / name).write_text("{}")
+    (node.records / "half.new").write_text("{")
+    await node.start()
+    assert node.cdi_file(ONE).read_text() == text
+    assert node.files == sorted(
+        [*node.paths(ONE), "var/run/cdi/dra_other.example_u.json", "var/run/cdi/genplug-a.json"]
+    )
+
+
+async def test_record_of_another_boot_holds_nothing_and_goes_with_unprepare(node: ClaimNode) -> None:
+    first = await node.start()
+    node.allocate(ONE, "x0")
+    await first.prepare(ONE)
+    node.boot = "another"
+    second = await node.start()
+    assert node.files == [str(node.record(ONE).relative_to(node.tree.root))]
+    node.allocate(TWO, "x0")
+    assert await second.prepare(TWO) == answer(TWO, "x0")
+    await second.unprepare(ONE)
+    assert node.files == node.paths(TWO)
+
+
+async def test_record_of_another_boot_is_removed_when_its_claim_is_gone(node: ClaimNode) -> None:
+    first = await node.start()
+    await first.prepare(node.allocate(ONE, "x0"))
+    await first.prepare(node.allocate(TWO, "x1"))
+    node.boot = "another"
+    second = await node.start()
+    documents, node.documents = node.documents, None
+    await second.remove_stale()
+    assert len(node.files) == 2
+    assert documents is not None
+    node.documents = {key: document for key, document in documents.items() if key[1] == TWO.name}
+    await second.remove_stale()
+    assert node.files == [str(node.record(TWO).relative_to(node.tree.root))]
+
+
+def write_damaged(path: Path, kind: str) -> None:
+    content = path.read_bytes()
+    changed = {
+        "empty": b"",
+        "half": content[: len(content) // 2],
+        "version": content.replace(b'"version": 1', b'"version": 2'),
+        "large": content + b" " * (10 << 20),
+        "other claim": content.replace(ONE.uid.encode(), TWO.uid.encode()),
+        "levels": b"[" * 100_000,
+        "not UTF-8": content.replace(b"claim-1", b"claim-\xff"),
+    }[kind]
+    assert changed != content
+    path.write_bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("empty", "expected a record as JSON"),
+        ("half", "expected a record as JSON"),
+        ("version", "expected the version 1, found 2"),
+        ("large", "expected at most 8388608 bytes, found more"),
+        ("other claim", f"expected the record of the claim {ONE.uid}, found that of {TWO.uid}"),
+        ("levels", "expected a record as JSON"),
+        ("not UTF-8", "expected a record as JSON"),
+    ],
+)
+async def test_damaged_record_is_put_aside_and_only_its_claim_is_prepared_again(
+    node: ClaimNode, kind: str, reason: str
+) -> None:
+    """DRA point 14."""
+    first = await node.start()
+    for number in range(1, 5):
+        await first.prepare(node.allocate(refer(number), f"x{number - 1}"))
+    write_damaged(node.record(ONE), kind)
+    second = await node.start()
+    [report] = node.reports
+    assert isinstance(report, RecordDamaged)
+    assert (report.record.uid, report.record.path) == (ONE.uid, str(node.record(ONE, bad=True)))
+    assert reason in report.record.reason
+    assert second.damaged == 1
+    assert node.record(ONE, bad=True).exists()
+    # A container of the claim may be restarted.
+    assert node.cdi_file(ONE).exists()
+    node.reads.clear()
+    for number in range(1, 5):
+        await second.prepare(refer(number))
+    assert node.reads == [ONE.name]
+
+
+async def test_file_of_another_type_is_put_aside(node: ClaimNode) -> None:
+    await node.start()
+    node.record(ONE).symlink_to("/etc/passwd")
+    claims = await node.start()
+    assert claims.damaged == 1
+    assert node.record(ONE, bad=True).is_symlink()
+
+
+async def test_number_of_damaged_records_is_limited(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genplug.agent.claim_files.MAX_DAMAGED_RECORDS", 2)
+    await node.start()
+    for number in range(4):
+        node.record(refer(number)).write_text("")
+        await node.start()
+    assert sorted(path.stem for path in (node.records / "bad").iterdir()) == [refer(2).uid, refer(3).uid]
+
+
+async def conflict(node: ClaimNode) -> Claims:
+    """Return claims of which one that the kubelet has forgotten holds the device of another."""
+    claims = await node.start()
+    await claims.prepare(node.allocate(ONE, "x0"))
+    assert node.documents is not None
+    del node.documents[ONE.namespace, ONE.name]
+    node.allocate(TWO, "x0")
+    await refuse(claims, TWO)
+    return claims
+
+
+async def test_device_of_a_forgotten_claim_is_free_after_180_s_and_not_before(node: ClaimNode) -> None:
+    """DRA point 14."""
+    claims = await conflict(node)
+    for node.time in (0.0, 60.0, FORGET_SECONDS - 0.1):
+        await claims.check_holders()
+        await refuse(claims, TWO)
+    node.time = FORGET_SECONDS
+    await claims.check_holders()
+    assert node.reports == [ClaimForgotten(ONE, ("x0",))]
+    assert await claims.prepare(TWO) == answer(TWO, "x0")
+    assert node.files == node.paths(TWO)
+
+
+@pytest.mark.parametrize("sign", ["claim", "container", "no API server", "no kubelet"])
+async def test_sign_of_a_forgotten_claim_starts_the_time_again(node: ClaimNode, sign: str) -> None:
+    claims = await conflict(node)
+    await claims.check_holders()
+    node.time = 100.0
+    documents = node.documents
+    assert documents is not None
+    if sign == "claim":
+        node.allocate(ONE, "x0")
+    elif sign == "container":
+        node.uses = frozenset({(ONE.namespace, ONE.name)})
+    elif sign == "no API server":
+        node.documents = None
+    else:
+        node.uses = None
+    await claims.check_holders()
+    documents.pop((ONE.namespace, ONE.name), None)
+    node.documents, node.uses = documents, frozenset()
+    for node.time in (110.0, 200.0, 110.0 + FORGET_SECONDS - 0.1):
+        await refuse(claims, TWO)
+        await claims.check_holders()
+    assert node.reports == []
+    node.time = 110.0 + FORGET_SECONDS
+    await claims.check_holders()
+    assert node.reports == [ClaimForgotten(ONE, ("x0",))]
+
+
+async def test_claim_whose_allocation_was_withdrawn_is_forgotten(node: ClaimNode) -> None:
+    claims = await conflict(node)
+    node.allocate(ONE, "x3")
+    await claims.check_holders()
+    node.time = FORGET_SECONDS
+    await claims.check_holders()
+    assert node.reports == [ClaimForgotten(ONE, ("x0",))]
+
+
+async def test_task_checks_the_holder_after_a_conflict(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims_module, "FORGET_SECONDS", 0.0)
+    claims = await node.start()
+    await claims.prepare(node.allocate(ONE, "x0"))
+    assert node.documents is not None
+    del node.documents[ONE.namespace, ONE.name]
+    node.allocate(TWO, "x0")
+    task = asyncio.create_task(claims.run())
+    try:
+        await refuse(claims, TWO)
+        await node.reading.wait_for(lambda: node.reads[-1:] == [ONE.name], 20)
+        await node.reading.wait_for(lambda: bool(node.reports), 20)
+        assert await claims.prepare(TWO) == answer(TWO, "x0")
+    finally:
+        task.cancel()
