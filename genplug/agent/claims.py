@@ -22,7 +22,6 @@ from genplug.agent.claim_files import (
     ClaimFiles,
     ClaimRecord,
     ClaimStorageError,
-    DamagedRecord,
     RecordedDevice,
     encode_record,
 )
@@ -45,6 +44,7 @@ from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.hung_paths import HangError
 from genplug.kubelet.client import CallError
 from genplug.kubelet.prestart_runner import run_programs
+from genplug.kubelet.reports import ClaimForgotten, DriverReporter, RecordDamaged
 from genplug.spec.limits import MAX_CLAIM_CDI_BYTES, MAX_CLAIM_RECORD_BYTES, MAX_PREPARED_CLAIMS
 
 READ_SECONDS = 10.0
@@ -99,23 +99,6 @@ class ClaimUses(Protocol):
         ...
 
 
-class RecordDamaged(Struct, frozen=True):
-    """A record could not be read at the start; its claim is prepared from scratch when the kubelet asks for it."""
-
-    record: DamagedRecord
-
-
-class ClaimForgotten(Struct, frozen=True):
-    """A claim was unprepared because neither the kubelet nor the API server knew it for :data:`FORGET_SECONDS`."""
-
-    claim: ClaimReference
-    devices: tuple[str, ...]
-
-
-ClaimReport = RecordDamaged | ClaimForgotten
-ClaimReporter = Callable[[ClaimReport], None]
-
-
 class ClaimInputs(Struct, frozen=True):
     """The sources of facts about claims. ``pools`` returns the present pools of this node by name."""
 
@@ -136,7 +119,7 @@ class Claims:
         files: ClaimFiles,
         calls: BlockingCalls,
         inputs: ClaimInputs,
-        report: ClaimReporter,
+        report: DriverReporter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.damaged = 0
@@ -182,7 +165,7 @@ class Claims:
         self._records, self._stale = dict(stored.records), dict(stored.stale)
         for record in stored.damaged:
             self.damaged += 1
-            self._report(RecordDamaged(record))
+            self._report(RecordDamaged(self._driver, record.uid, record.path, record.reason))
 
     async def run(self) -> None:
         """Free the devices of claims that the kubelet has forgotten, and remove old records, until canceled."""
@@ -256,7 +239,9 @@ class Claims:
             # A removal that fails is tried again after the next conflict.
             with suppress(ClaimError):
                 await self.unprepare(record.claim)
-                self._report(ClaimForgotten(record.claim, tuple(device.device for device in record.devices)))
+                self._report(
+                    ClaimForgotten(self._driver, record.claim, tuple(device.device for device in record.devices))
+                )
 
     async def remove_stale(self) -> None:
         """Remove the records of other boots whose claims do not exist any more."""

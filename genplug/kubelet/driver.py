@@ -280,7 +280,8 @@ class Driver:
                 code = ClaimErrorCode.INTERNAL
                 error = f"ResourceClaim {claim}: genplug failed in {method}: {defect!r}; see its log on this node"
         error = _shorten(error)
-        self._report(ClaimAnswered(self._name, method, claim, time.perf_counter() - started, code, error))
+        names = tuple(device.device for device in devices)
+        self._report(ClaimAnswered(self._name, method, claim, time.perf_counter() - started, names, code, error))
         return error or devices
 
     async def _end_claims(self) -> None:

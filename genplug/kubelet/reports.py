@@ -155,7 +155,7 @@ ClaimMethod = Literal["NodePrepareResources", "NodeUnprepareResources"]
 
 
 class ClaimAnswered(Struct, frozen=True):
-    """A claim of a call was answered after ``seconds``.
+    """A claim of a call was answered after ``seconds``, with the names of its ``devices`` if it is prepared.
 
     ``error`` is the message for the kubelet, empty for a success, and ``code`` its reason, None for a success.
     """
@@ -164,11 +164,43 @@ class ClaimAnswered(Struct, frozen=True):
     method: ClaimMethod
     claim: ClaimReference
     seconds: float
+    devices: tuple[str, ...] = ()
     code: ClaimErrorCode | None = None
     error: str = ""
 
 
-DriverReport = DriverRegistered | DriverRefused | DriverNotServing | ClaimAnswered | InternalErrorCaught
+class RecordDamaged(Struct, frozen=True):
+    """The record of the prepared claim with a UID cannot be read; it was moved to ``path``.
+
+    The claim is prepared from scratch when the kubelet asks for it.
+    """
+
+    driver: str
+    uid: str
+    path: str
+    reason: str
+
+
+class ClaimForgotten(Struct, frozen=True):
+    """A claim was unprepared, because neither the kubelet nor the API server has known it for a time.
+
+    ``devices`` are the names of its devices, which another claim needs.
+    """
+
+    driver: str
+    claim: ClaimReference
+    devices: tuple[str, ...]
+
+
+DriverReport = (
+    DriverRegistered
+    | DriverRefused
+    | DriverNotServing
+    | ClaimAnswered
+    | RecordDamaged
+    | ClaimForgotten
+    | InternalErrorCaught
+)
 DriverReporter = Callable[[DriverReport], None]
 
 Report = PhaseChanged | ListSent | CallAnswered | SocketNotRemoved | InternalErrorCaught

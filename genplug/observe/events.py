@@ -219,6 +219,51 @@ class Event(Enum):
         logging.INFO,
         "The agent has removed a CDI file of an earlier process that no pod uses.",
     )
+    DRA_REGISTERED = (
+        "dra_registered",
+        logging.INFO,
+        "The kubelet has registered the driver of Dynamic Resource Allocation (DRA). Key: `driver`.",
+    )
+    DRA_REFUSED = (
+        "dra_refused",
+        logging.WARNING,
+        "The kubelet does not register the driver. The agent retries. Keys: `driver`, `retry_seconds`.",
+    )
+    DRA_SERVE_FAILED = (
+        "dra_serve_failed",
+        logging.ERROR,
+        "The agent cannot create a socket of the driver. It retries. Keys: `driver`, `retry_seconds`.",
+    )
+    CLAIM_PREPARED = (
+        "claim_prepared",
+        logging.INFO,
+        "A ResourceClaim is prepared, now or since an earlier call. Keys: `claim`, `uid`, `devices`, `seconds`.",
+    )
+    CLAIM_REFUSED = (
+        "claim_refused",
+        logging.WARNING,
+        "A ResourceClaim is not prepared. The kubelet retries. Keys: `claim`, `uid`, `reason`, `seconds`.",
+    )
+    CLAIM_UNPREPARED = (
+        "claim_unprepared",
+        logging.INFO,
+        "The devices of a ResourceClaim are free. Keys: `claim`, `uid`, `seconds`.",
+    )
+    CLAIM_UNPREPARE_FAILED = (
+        "claim_unprepare_failed",
+        logging.ERROR,
+        "The files of a ResourceClaim cannot be removed. The kubelet retries. Keys: `claim`, `uid`, `reason`.",
+    )
+    CLAIM_FORGOTTEN = (
+        "claim_forgotten",
+        logging.WARNING,
+        "The agent has freed the devices of a ResourceClaim that the kubelet has forgotten. Keys: `claim`, `uid`.",
+    )
+    RECORD_BAD = (
+        "record_bad",
+        logging.ERROR,
+        "The record of a prepared ResourceClaim is damaged. The agent has moved it. Keys: `uid`, `path`.",
+    )
     PROBE_ERROR = (
         "probe_error",
         logging.WARNING,

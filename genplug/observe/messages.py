@@ -8,11 +8,18 @@ from genplug.health.status import KernelLogGap, MonitorEvent, PoolExhausted, Pro
 from genplug.health.verdict import DeviceHealth, HealthSnapshot
 from genplug.kubelet.reports import (
     CallAnswered,
+    ClaimAnswered,
+    ClaimForgotten,
+    DriverNotServing,
+    DriverRefused,
+    DriverRegistered,
+    DriverReport,
     EndpointStatus,
     InternalErrorCaught,
     ListSent,
     Phase,
     PhaseChanged,
+    RecordDamaged,
     Report,
     SocketNotRemoved,
 )
@@ -47,6 +54,51 @@ def log_report(event_log: EventLog, report: Report) -> None:
         case InternalErrorCaught(resource, operation, exception):
             text = f"{resource}: {operation} failed: {exception!r}. This is a defect in genplug; please report it"
             event_log.emit_failure(text, exception, resource=resource, method=operation)
+
+
+def log_driver_report(event_log: EventLog, report: DriverReport) -> None:
+    """Log the report of the driver of Dynamic Resource Allocation, or of its claims."""
+    match report:
+        case DriverRegistered(driver):
+            event_log.emit(Event.DRA_REGISTERED, f"the kubelet has registered the driver {driver}", driver=driver)
+        case DriverRefused(driver, error, retry_seconds):
+            text = f"the kubelet does not register the driver {driver}: {error}; the agent retries"
+            event_log.emit(Event.DRA_REFUSED, text, driver=driver, retry_seconds=retry_seconds)
+        case DriverNotServing(driver, error, retry_seconds):
+            text = f"the driver {driver} cannot be served: {error}"
+            event_log.emit(Event.DRA_SERVE_FAILED, text, driver=driver, retry_seconds=retry_seconds)
+        case ClaimAnswered():
+            _log_claim(event_log, report)
+        case ClaimForgotten(driver, claim, devices):
+            text = (
+                f"ResourceClaim {claim}: unprepared, because another claim needs {', '.join(devices)}, and neither the "
+                "kubelet nor the API server has this claim any more"
+            )
+            event_log.emit(Event.CLAIM_FORGOTTEN, text, driver=driver, claim=str(claim), uid=claim.uid, devices=devices)
+        case RecordDamaged(driver, uid, path, reason):
+            text = (
+                f"the record of the ResourceClaim with the UID {uid} is damaged, and is now {path}: {reason}; the "
+                "claim is prepared from scratch when the kubelet asks for it"
+            )
+            event_log.emit(Event.RECORD_BAD, text, driver=driver, uid=uid, path=path)
+        case InternalErrorCaught(driver, operation, exception):
+            text = f"{driver}: {operation} failed: {exception!r}. This is a defect in genplug; please report it"
+            event_log.emit_failure(text, exception, resource=driver, method=operation)
+
+
+def _log_claim(event_log: EventLog, report: ClaimAnswered) -> None:
+    claim = report.claim
+    facts = {"driver": report.driver, "claim": str(claim), "uid": claim.uid, "seconds": report.seconds}
+    if report.method == "NodePrepareResources":
+        if report.code is not None:
+            event_log.emit(Event.CLAIM_REFUSED, report.error, **facts, reason=report.code.value)
+        else:
+            text = f"ResourceClaim {claim}: {', '.join(report.devices) or 'no devices'} prepared"
+            event_log.emit(Event.CLAIM_PREPARED, text, **facts, devices=report.devices)
+    elif report.code is not None:
+        event_log.emit(Event.CLAIM_UNPREPARE_FAILED, report.error, **facts, reason=report.code.value)
+    else:
+        event_log.emit(Event.CLAIM_UNPREPARED, f"ResourceClaim {claim}: unprepared", **facts)
 
 
 def log_device_changes(event_log: EventLog, previous: HealthSnapshot | None, current: HealthSnapshot) -> None:

@@ -29,6 +29,8 @@ __all__ = ["Metrics", "choose_encoder"]
 
 _ALLOCATE_BUCKET_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
 
+_PREPARE_BUCKET_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 40.0)
+
 _Labeled = TypeVar("_Labeled", Counter, Histogram)
 
 
@@ -64,9 +66,21 @@ class Metrics:
             buckets=_ALLOCATE_BUCKET_SECONDS,
             registry=self.registry,
         )
+        self._prepare_errors = counter(
+            "dra_prepare_errors", "ResourceClaims that were not prepared.", "driver", "reason"
+        )
+        self._bad_records = counter("dra_records_bad", "Damaged records of ResourceClaims.", "driver")
+        self._prepare_seconds = Histogram(
+            "genplug_dra_prepare_seconds",
+            "Time until a ResourceClaim was prepared or refused.",
+            ("driver",),
+            buckets=_PREPARE_BUCKET_SECONDS,
+            registry=self.registry,
+        )
         self._series: dict[str, set[tuple[Counter | Histogram, tuple[str, ...]]]] = {}
         """The labels of the series of each resource."""
         event_log.listen(self._count)
+        event_log.listen(self._count_claims)
 
     def _count(self, log_event: LogEvent) -> None:
         resource = str(log_event.facts.get("resource", ""))
@@ -95,6 +109,19 @@ class Metrics:
                 self._labels(self._health, resource, to).inc()
             case Event.INTERNAL_ERROR:
                 self._labels(self._internal_errors, resource).inc()
+            case _:
+                pass
+
+    def _count_claims(self, log_event: LogEvent) -> None:
+        driver = str(log_event.facts.get("driver", ""))
+        match log_event.event:
+            case Event.RECORD_BAD:
+                self._bad_records.labels(driver).inc()
+            case Event.CLAIM_PREPARED:
+                self._prepare_seconds.labels(driver).observe(float(str(log_event.facts["seconds"])))
+            case Event.CLAIM_REFUSED:
+                self._prepare_seconds.labels(driver).observe(float(str(log_event.facts["seconds"])))
+                self._prepare_errors.labels(driver, str(log_event.facts["reason"])).inc()
             case _:
                 pass
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from genplug.agent.claims import ClaimForgotten, Claims, RecordDamaged
+from genplug.agent.claims import Claims
 from genplug.kubelet.api import genplug_dra_v1_pb2 as pb
 from genplug.kubelet.driver import Driver
+from genplug.kubelet.reports import ClaimForgotten, RecordDamaged
 from genplug.spec.globs import Glob
 from genplug.spec.model import PreStartSpec
 from genplug.spec.policy import Policy
@@ -170,7 +171,7 @@ async def test_device_of_a_claim_that_the_kubelet_has_forgotten_is_given_again_a
             await claims.check_holders()
         node.time = 180.0
         await claims.check_holders()
-        assert node.reports == [ClaimForgotten(ONE, ("x0",))]
+        assert node.reports == [ClaimForgotten(DRIVER, ONE, ("x0",))]
         await kubelet.prepare("new", second)
 
 

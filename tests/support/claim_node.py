@@ -7,13 +7,14 @@ from typing import Any
 
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.claim_files import BAD, ClaimFiles, Step
-from genplug.agent.claims import ClaimInputs, ClaimReadError, ClaimReport, Claims
+from genplug.agent.claims import ClaimInputs, ClaimReadError, Claims
 from genplug.allocation.claims import ClaimPool
 from genplug.allocation.offer import build_offer
 from genplug.allocation.results import ClaimDevice, ClaimReference
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.kubelet.client import CallError
+from genplug.kubelet.reports import DriverReport
 from genplug.spec.model import Resource
 from genplug.testing.condition import Condition
 from tests.support.allocation import DeviceTree, build_resource
@@ -39,7 +40,7 @@ class ClaimNode:
         self.documents: dict[tuple[str, str], Mapping[str, Any]] | None = {}
         self.uses: frozenset[tuple[str, str]] | None = frozenset()
         self.reads: list[str] = []
-        self.reports: list[ClaimReport] = []
+        self.reports: list[DriverReport] = []
         self.time = 0.0
         self.pools: dict[str, ClaimPool] = {}
         self.hold = asyncio.Event()
@@ -89,7 +90,7 @@ class ClaimNode:
         paths = (path for claim in claims for path in (self.record(claim), self.cdi_file(claim)))
         return sorted(str(path.relative_to(self.tree.root)) for path in paths)
 
-    def _report(self, report: ClaimReport) -> None:
+    def _report(self, report: DriverReport) -> None:
         self.reports.append(report)
         self.reading.notify_all()
 

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 
 from genplug.agent import claims as claims_module
 from genplug.agent.claim_files import Step
-from genplug.agent.claims import FORGET_SECONDS, ClaimForgotten, Claims, RecordDamaged
+from genplug.agent.claims import FORGET_SECONDS, Claims
 from genplug.allocation.claims import DeviceHolding
 from genplug.allocation.errors import ClaimError, ClaimErrorCode, DeviceHeldError
 from genplug.allocation.results import ClaimDevice, ClaimReference
+from genplug.kubelet.reports import ClaimForgotten, RecordDamaged
 from genplug.spec.globs import Glob
 from genplug.spec.model import AllocateSpec, PreStartSpec
 from genplug.spec.policy import Policy
@@ -402,8 +403,8 @@ async def test_damaged_record_is_put_aside_and_only_its_claim_is_prepared_again(
     second = await node.start()
     [report] = node.reports
     assert isinstance(report, RecordDamaged)
-    assert (report.record.uid, report.record.path) == (ONE.uid, str(node.record(ONE, bad=True)))
-    assert reason in report.record.reason
+    assert (report.uid, report.path) == (ONE.uid, str(node.record(ONE, bad=True)))
+    assert reason in report.reason
     assert second.damaged == 1
     assert node.record(ONE, bad=True).exists()
     # A container of the claim may be restarted.
@@ -450,7 +451,7 @@ async def test_device_of_a_forgotten_claim_is_free_after_180_s_and_not_before(no
         await refuse(claims, TWO)
     node.time = FORGET_SECONDS
     await claims.check_holders()
-    assert node.reports == [ClaimForgotten(ONE, ("x0",))]
+    assert node.reports == [ClaimForgotten(DRIVER, ONE, ("x0",))]
     assert await claims.prepare(TWO) == answer(TWO, "x0")
     assert node.files == node.paths(TWO)
 
@@ -479,7 +480,7 @@ async def test_sign_of_a_forgotten_claim_starts_the_time_again(node: ClaimNode, 
     assert node.reports == []
     node.time = 110.0 + FORGET_SECONDS
     await claims.check_holders()
-    assert node.reports == [ClaimForgotten(ONE, ("x0",))]
+    assert node.reports == [ClaimForgotten(DRIVER, ONE, ("x0",))]
 
 
 async def test_claim_whose_allocation_was_withdrawn_is_forgotten(node: ClaimNode) -> None:
@@ -488,7 +489,7 @@ async def test_claim_whose_allocation_was_withdrawn_is_forgotten(node: ClaimNode
     await claims.check_holders()
     node.time = FORGET_SECONDS
     await claims.check_holders()
-    assert node.reports == [ClaimForgotten(ONE, ("x0",))]
+    assert node.reports == [ClaimForgotten(DRIVER, ONE, ("x0",))]
 
 
 async def test_task_checks_the_holder_after_a_conflict(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:

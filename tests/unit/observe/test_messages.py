@@ -6,7 +6,9 @@ from functools import partial
 import pytest
 from msgspec.structs import replace
 
+from genplug.allocation.errors import ClaimErrorCode
 from genplug.allocation.offer import build_offer, compare_offers
+from genplug.allocation.results import ClaimReference
 from genplug.hardware.inventory import (
     CandidateOutcome,
     Device,
@@ -19,11 +21,18 @@ from genplug.health.status import MonitorEvent, PoolExhausted, ProbeError, Probe
 from genplug.health.verdict import DeviceHealth, HealthSnapshot, Verdict
 from genplug.kubelet.reports import (
     CallAnswered,
+    ClaimAnswered,
+    ClaimForgotten,
+    DriverNotServing,
+    DriverRefused,
+    DriverRegistered,
+    DriverReport,
     EndpointStatus,
     InternalErrorCaught,
     ListSent,
     Phase,
     PhaseChanged,
+    RecordDamaged,
     Report,
 )
 from genplug.observe.events import Event, EventLog, LogEvent
@@ -31,6 +40,7 @@ from genplug.observe.messages import (
     MAX_LINES,
     log_conflicts,
     log_device_changes,
+    log_driver_report,
     log_monitor_event,
     log_offer_change,
     log_rejected_names,
@@ -121,6 +131,68 @@ def test_pause_without_a_kubelet_is_logged() -> None:
 )
 def test_report_of_an_endpoint_is_logged(report: Report, line: str) -> None:
     assert lines(lambda event_log: log_report(event_log, report)) == [line]
+
+
+CLAIM = ClaimReference("default", "claim", "u-1")
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        (DriverRegistered("genplug.io"), "dra_registered: the kubelet has registered the driver genplug.io"),
+        (
+            DriverRefused("genplug.io", "no handler", 2.0),
+            "dra_refused: the kubelet does not register the driver genplug.io: no handler; the agent retries",
+        ),
+        (
+            DriverNotServing("genplug.io", "no space", 1.0),
+            "dra_serve_failed: the driver genplug.io cannot be served: no space",
+        ),
+        (
+            ClaimAnswered("genplug.io", "NodePrepareResources", CLAIM, 0.1, ("x0", "x1")),
+            "claim_prepared: ResourceClaim default/claim: x0, x1 prepared",
+        ),
+        (
+            ClaimAnswered("genplug.io", "NodePrepareResources", CLAIM, 0.1),
+            "claim_prepared: ResourceClaim default/claim: no devices prepared",
+        ),
+        (
+            ClaimAnswered("genplug.io", "NodePrepareResources", CLAIM, 0.1, (), ClaimErrorCode.EDITS, "x0 is gone"),
+            "claim_refused: x0 is gone",
+        ),
+        (
+            ClaimAnswered("genplug.io", "NodeUnprepareResources", CLAIM, 0.1),
+            "claim_unprepared: ResourceClaim default/claim: unprepared",
+        ),
+        (
+            ClaimAnswered("genplug.io", "NodeUnprepareResources", CLAIM, 0.1, (), ClaimErrorCode.STORAGE, "full"),
+            "claim_unprepare_failed: full",
+        ),
+        (
+            ClaimForgotten("genplug.io", CLAIM, ("x0",)),
+            (
+                "claim_forgotten: ResourceClaim default/claim: unprepared, because another claim needs x0, and neither "
+                "the kubelet nor the API server has this claim any more"
+            ),
+        ),
+        (
+            RecordDamaged("genplug.io", "u-1", "/bad/u-1.json", "it is empty"),
+            (
+                "record_bad: the record of the ResourceClaim with the UID u-1 is damaged, and is now /bad/u-1.json: it "
+                "is empty; the claim is prepared from scratch when the kubelet asks for it"
+            ),
+        ),
+        (
+            InternalErrorCaught("genplug.io", "NodePrepareResources", ValueError("bad")),
+            (
+                "internal_error: genplug.io: NodePrepareResources failed: ValueError('bad'). This is a defect in "
+                "genplug; please report it"
+            ),
+        ),
+    ],
+)
+def test_report_of_a_driver_is_logged(report: DriverReport, line: str) -> None:
+    assert lines(lambda event_log: log_driver_report(event_log, report)) == [line]
 
 
 def test_successful_program_before_a_container_starts_is_not_logged() -> None:

@@ -70,6 +70,20 @@ def test_counters_follow_the_log_events() -> None:
     assert 'genplug_config_reloads_total{result="failure"} 1.0' in text
 
 
+def test_counters_of_claims_follow_the_log_events() -> None:
+    event_log = EventLog()
+    metrics = Metrics(lambda: STATUS, event_log)
+    assert "genplug_dra_prepare_errors_total{" not in generate_latest(metrics.registry).decode()
+    event_log.emit(Event.CLAIM_PREPARED, "", driver="genplug.io", seconds=0.002)
+    event_log.emit(Event.CLAIM_REFUSED, "", driver="genplug.io", seconds=0.02, reason="device_in_use")
+    event_log.emit(Event.RECORD_BAD, "", driver="genplug.io")
+    text = generate_latest(metrics.registry).decode()
+    assert 'genplug_dra_prepare_errors_total{driver="genplug.io",reason="device_in_use"} 1.0' in text
+    assert 'genplug_dra_prepare_seconds_bucket{driver="genplug.io",le="0.0025"} 1.0' in text
+    assert 'genplug_dra_prepare_seconds_count{driver="genplug.io"} 2.0' in text
+    assert 'genplug_dra_records_bad_total{driver="genplug.io"} 1.0' in text
+
+
 def test_series_of_a_resource_end_with_its_endpoint() -> None:
     event_log = EventLog()
     metrics = Metrics(lambda: replace(STATUS, resources=()), event_log)
