@@ -80,7 +80,7 @@ class ActualSlice(Struct, frozen=True):
 
 
 def build_pool(published: PublishedResource, scope: SliceScope, previous: WantedPool | None = None) -> WantedPool:
-    """Return the wanted slices of a resource. Slices of ``previous`` with the same devices are reused."""
+    """Return the wanted slices of a resource; ``previous`` and its slices are returned again if they are equal."""
     name = pool_name(scope.node, published.resource)
     known = {} if previous is None or previous.name != name else {part.name: part for part in previous.slices}
     slices = []
@@ -91,7 +91,8 @@ def build_pool(published: PublishedResource, scope: SliceScope, previous: Wanted
         if part is None or part.devices != devices:
             part = WantedSlice(title, devices, digest_devices([device_document(device) for device in devices]))
         slices.append(part)
-    return WantedPool(name, published.resource, tuple(slices))
+    pool = WantedPool(name, published.resource, tuple(slices))
+    return previous if previous == pool else pool
 
 
 def pool_name(node: str, resource: str) -> str:

@@ -87,7 +87,9 @@ class SliceClient:
             case CreateSlice():
                 document = slice_document(scope, write.pool, write.part, write.generation)
                 request = Request("create", f"{_SUBJECT}/{write.name}", "POST", _COLLECTION, document=document)
-        return await self._http.request(request)
+        answer = await self._http.request(request)
+        _read(answer)
+        return answer
 
     @asynccontextmanager
     async def watch(self, resource_version: str) -> AsyncIterator[AsyncIterator[SliceEvent]]:

@@ -1,0 +1,163 @@
+"""Publishes devices as ResourceSlices: runs the actions that :mod:`genplug.agent.publisher_state` decides.
+
+This module is imported only if a resource is served by Dynamic Resource Allocation.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from genplug.agent.publisher_state import (
+    Action,
+    ActionFailed,
+    CloseWatch,
+    Event,
+    ListSlices,
+    NodeRead,
+    Notice,
+    OpenWatch,
+    PublisherState,
+    ReadNode,
+    Registration,
+    RegistrationChanged,
+    SliceSeen,
+    SlicesListed,
+    SliceWritten,
+    WantedChanged,
+    WatchEnded,
+    WatchOpened,
+    WriteSlice,
+    apply_event,
+    decide,
+)
+from genplug.agent.wakeup import Wakeup
+from genplug.allocation.published import PublishedResource
+from genplug.allocation.slices import SliceScope, WantedPool, build_pool
+from genplug.cluster.account import AccountError
+from genplug.cluster.errors import ApiError, UnreachableError
+from genplug.cluster.http import HttpClient
+from genplug.cluster.node import get_node_uid
+from genplug.cluster.slices import SliceClient
+
+_REQUEST_ERRORS = (AccountError, ApiError, UnreachableError)
+
+
+class Publisher:
+    """Keeps the ResourceSlices of a driver on a node equal to the published devices.
+
+    ``publish`` returns the published resources, or None if no resource is served by Dynamic Resource Allocation. Its
+    argument states whether the API server keeps taints. It is called at the start, after :meth:`mark_changed`, and when
+    the API server drops taints. ``report`` receives the messages for the log.
+    """
+
+    def __init__(
+        self,
+        http: HttpClient,
+        driver: str,
+        node: str,
+        publish: Callable[[bool], tuple[PublishedResource, ...] | None],
+        report: Callable[[Notice], None],
+    ) -> None:
+        self.state = PublisherState()
+        """The state, for the status."""
+        self._http = http
+        self._client = SliceClient(http, driver, node)
+        self._driver, self._node = driver, node
+        self._publish = publish
+        self._report = report
+        self._wakeup = Wakeup()
+        self._is_changed = True
+        self._watch: asyncio.Task[None] | None = None
+
+    def mark_changed(self) -> None:
+        """Compare the published devices with the slices soon."""
+        self._is_changed = True
+        self._wakeup.set()
+
+    def set_registration(self, registration: Registration) -> None:
+        """Follow the registration of the driver: nothing is written before the kubelet has registered it."""
+        self._apply(RegistrationChanged(registration))
+
+    async def run(self) -> None:
+        """Publish until cancelled. The slices remain; the kubelet deletes them if the driver does not return."""
+        try:
+            while True:
+                if self._is_changed:
+                    self._is_changed = False
+                    self._apply(WantedChanged(self._build_pools()))
+                decision = decide(self.state, time.monotonic())
+                self.state = decision.state
+                if not self.state.is_watching:
+                    self._close_watch()
+                for notice in decision.notices:
+                    self._report(notice)
+                if decision.action is None:
+                    await self._wakeup.sleep_until(decision.due)
+                else:
+                    await self._perform(decision.action)
+        finally:
+            self._close_watch()
+            self._http.close()
+
+    def _build_pools(self) -> tuple[WantedPool, ...] | None:
+        resources = self._publish(self.state.keeps_taints)
+        if resources is None:
+            return None
+        # The names of the pools do not depend on the UID, which may not be known yet.
+        scope = SliceScope(self._driver, self._node, "")
+        previous = {pool.resource: pool for pool in self.state.pools or ()}
+        return tuple(build_pool(resource, scope, previous.get(resource.resource)) for resource in resources)
+
+    async def _perform(self, action: Action) -> None:
+        try:
+            match action:
+                case ReadNode():
+                    uid = await get_node_uid(self._http, self._node)
+                    self._apply(NodeRead(SliceScope(self._driver, self._node, uid)))
+                case ListSlices():
+                    found = await self._client.list()
+                    self._apply(SlicesListed(found.slices, found.resource_version))
+                case OpenWatch(resource_version):
+                    await self._open_watch(resource_version)
+                case CloseWatch():
+                    pass
+                case WriteSlice(write, scope):
+                    answer = await self._client.write(write, scope)
+                    self._apply(SliceWritten(write, answer))
+        except _REQUEST_ERRORS as error:
+            self._apply(ActionFailed(action, error))
+
+    async def _open_watch(self, resource_version: str) -> None:
+        """Start the task of the watch; return when the watch is open or has failed."""
+        self._close_watch()
+        is_open = asyncio.Event()
+        self._watch = asyncio.create_task(self._follow(resource_version, is_open), name="genplug-slices")
+        await is_open.wait()
+
+    async def _follow(self, resource_version: str, is_open: asyncio.Event) -> None:
+        try:
+            async with self._client.watch(resource_version) as events:
+                self._apply(WatchOpened())
+                is_open.set()
+                async for event in events:
+                    self._apply(SliceSeen(event.name, event.found, event.resource_version))
+            ended: Event = WatchEnded()
+        except _REQUEST_ERRORS as error:
+            ended = WatchEnded(error) if is_open.is_set() else ActionFailed(OpenWatch(resource_version), error)
+        self._apply(ended)
+        is_open.set()
+
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _apply(self, event: Event) -> None:
+        keeps_taints = self.state.keeps_taints
+        self.state, notices = apply_event(self.state, event, time.monotonic(), random.random())  # noqa: S311 - no secret
+        for notice in notices:
+            self._report(notice)
+        if self.state.keeps_taints != keeps_taints:
+            self._is_changed = True
+        self._wakeup.set()

@@ -1,0 +1,493 @@
+"""Decides what the publisher of ResourceSlices does next, as pure functions of its state, events and the time.
+
+The publisher is level-triggered: :func:`decide` compares the wanted slices with the known slices of the API server, and
+returns the next action. Events only change what is known. The next comparison repairs what was missed, for example a
+change while a watch was interrupted.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from math import inf
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from genplug.allocation.slice_plan import Answered, DeleteSlice, Write, find_dropped_fields, plan_writes
+from genplug.allocation.slices import ActualSlice, SliceScope, WantedPool, read_slice
+from genplug.cluster.errors import ApiError
+from genplug.observe.text import count_noun
+
+Seconds = float
+
+WRITE_SECONDS = 1.0
+"""Seconds between two writes of a slice: changes within this time are written together."""
+SLOW_WRITE_SECONDS = 10.0
+"""The same for a slice that was written ``MANY_WRITES`` times within ``MANY_WRITES_SECONDS``."""
+MANY_WRITES = 10
+MANY_WRITES_SECONDS = 60.0
+MAX_CONNECT_RETRY_SECONDS = 30.0
+"""The longest pause after the API server could not be reached."""
+MAX_RETRY_SECONDS = 60.0
+"""The longest pause after the API server answered with an error that can pass."""
+FORBIDDEN_SECONDS = 60.0
+"""The pause after a refusal by rights or a policy, which an administrator has to change."""
+UNSUPPORTED_SECONDS = 600.0
+"""The pause after the API server did not know the API group, which an upgrade of the cluster changes."""
+REFUSED_SECONDS = 600.0
+"""The pause after the API server refused a slice as invalid, if the wanted devices do not change before."""
+MISSING_NODE_SECONDS = 10.0
+"""The pause if there is no Node object, which the kubelet creates when it starts."""
+SHORT_WATCH_SECONDS = 10.0
+"""A watch that ends sooner counts as a failure, so that a proxy that ends each watch causes no stream of requests."""
+_INVALID = frozenset({400, 413, 422})
+_FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE = 403, 404, 409, 410
+
+
+class Phase(StrEnum):
+    """The state of the publisher, for the log and the status."""
+
+    IDLE = "idle"
+    WAIT_KUBELET = "waiting for the kubelet"
+    LIST = "reading slices"
+    SYNC = "writing slices"
+    WATCH = "published"
+    BACKOFF = "waiting to retry"
+    UNSUPPORTED = "not supported by the cluster"
+    DRAIN = "deleting slices"
+
+
+class Registration(StrEnum):
+    """The registration of the driver with the kubelet."""
+
+    WAITING = "waiting"
+    REGISTERED = "registered"
+    UNSUPPORTED = "unsupported"
+
+
+class ReadNode(Struct, frozen=True):
+    """Read the UID of the Node object."""
+
+
+class ListSlices(Struct, frozen=True):
+    """List the slices of the driver on the node."""
+
+
+class OpenWatch(Struct, frozen=True):
+    """Open a watch from a resource version."""
+
+    resource_version: str
+
+
+class CloseWatch(Struct, frozen=True):
+    """Close the watch."""
+
+
+class WriteSlice(Struct, frozen=True):
+    """Write or delete a slice."""
+
+    write: Write
+    scope: SliceScope
+
+
+Action: TypeAlias = ReadNode | ListSlices | OpenWatch | CloseWatch | WriteSlice
+
+
+class WantedChanged(Struct, frozen=True):
+    """The wanted pools have changed; None if no resource is served by Dynamic Resource Allocation."""
+
+    pools: tuple[WantedPool, ...] | None
+
+
+class RegistrationChanged(Struct, frozen=True):
+    """The kubelet has registered the driver, has lost it, or does not support such drivers."""
+
+    registration: Registration
+
+
+class NodeRead(Struct, frozen=True):
+    """The UID of the Node object is known."""
+
+    scope: SliceScope
+
+
+class SlicesListed(Struct, frozen=True):
+    """All slices of the driver on the node are known."""
+
+    slices: Mapping[str, ActualSlice]
+    resource_version: str
+
+
+class WatchOpened(Struct, frozen=True):
+    """The API server sends changes from now on."""
+
+
+class WatchEnded(Struct, frozen=True):
+    """The watch has ended, with an error or as the API server ends each watch."""
+
+    error: Exception | None = None
+
+
+class SliceSeen(Struct, frozen=True):
+    """A slice has changed; a deleted slice has no ``found``. A bookmark has an empty name."""
+
+    name: str
+    found: ActualSlice | None
+    resource_version: str
+
+
+class SliceWritten(Struct, frozen=True):
+    """A write has succeeded. ``answer`` is the JSON of the slice, None after a deletion."""
+
+    write: Write
+    answer: Mapping[str, Any] | None
+
+
+class ActionFailed(Struct, frozen=True):
+    """An action has failed."""
+
+    action: Action
+    error: Exception
+
+
+Event: TypeAlias = (
+    WantedChanged
+    | RegistrationChanged
+    | NodeRead
+    | SlicesListed
+    | WatchOpened
+    | WatchEnded
+    | SliceSeen
+    | SliceWritten
+    | ActionFailed
+)
+
+
+class NoticeCode(StrEnum):
+    """The events of the log that the publisher causes."""
+
+    PUBLISHED = "slices_published"
+    REFUSED = "slices_refused"
+    RESTORED = "slices_restored"
+    TAINTS_DROPPED = "taints_dropped"
+    AWAY = "api_server_away"
+    UNSUPPORTED = "dra_unsupported"
+
+
+class Notice(Struct, frozen=True):
+    """A message for the log. Parts of the text are untrusted."""
+
+    code: NoticeCode
+    text: str
+
+
+class Refusal(Struct, frozen=True):
+    """The API server refused a slice of a pool as invalid: nothing is written for these slices until ``until``."""
+
+    pool: WantedPool
+    reason: str
+    until: Seconds
+
+
+class PublisherState(Struct, frozen=True):
+    """The state of the publisher. Times are monotonic seconds.
+
+    ``pools`` are the wanted pools, None if no resource is served by Dynamic Resource Allocation. ``actual`` has the
+    slices of the API server by name, None if they have to be listed. ``is_watching`` states that changes of them arrive
+    since ``watch_since``. ``keeps_taints`` states that the API server has not dropped taints yet. ``writes`` has the
+    times of the last writes of each slice. ``in_flight`` is the write that was sent and is not answered yet. Nothing is
+    sent before ``retry_at``, and ``error`` is the reason. ``published`` has the pools that were published last, and
+    ``may_have_slices`` states that the API server may have slices of the driver.
+    """
+
+    phase: Phase = Phase.IDLE
+    pools: tuple[WantedPool, ...] | None = None
+    registration: Registration = Registration.WAITING
+    scope: SliceScope | None = None
+    actual: Mapping[str, ActualSlice] | None = None
+    resource_version: str = ""
+    is_watching: bool = False
+    watch_since: Seconds = 0.0
+    keeps_taints: bool = True
+    answers: Mapping[str, Answered] = {}
+    refusals: Mapping[str, Refusal] = {}
+    writes: Mapping[str, tuple[Seconds, ...]] = {}
+    in_flight: Write | None = None
+    failures: int = 0
+    retry_at: Seconds = -inf
+    is_unsupported: bool = False
+    error: str = ""
+    published: tuple[WantedPool, ...] | None = None
+    may_have_slices: bool = False
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether the API server has had the wanted slices once, those of refused pools excepted."""
+        return self.published is not None
+
+
+class Decision(Struct, frozen=True):
+    """The next action, None to wait until ``due`` or the next event, and messages for the log."""
+
+    state: PublisherState
+    action: Action | None = None
+    due: Seconds = inf
+    notices: tuple[Notice, ...] = ()
+
+
+def decide(state: PublisherState, now: Seconds) -> Decision:
+    """Return the next action."""
+    is_draining = state.pools is None
+    if is_draining and not (state.may_have_slices if state.actual is None else state.actual):
+        idle = PublisherState(registration=state.registration, keeps_taints=state.keeps_taints)
+        return Decision(idle, CloseWatch() if state.is_watching else None)
+    if not is_draining and state.registration is Registration.UNSUPPORTED:
+        return Decision(replace(state, phase=Phase.UNSUPPORTED))
+    if not is_draining and state.registration is Registration.WAITING and not state.is_watching:
+        return Decision(replace(state, phase=Phase.WAIT_KUBELET))
+    if now < state.retry_at:
+        phase = Phase.UNSUPPORTED if state.is_unsupported else Phase.BACKOFF
+        return Decision(replace(state, phase=phase), due=state.retry_at)
+    reading = Phase.DRAIN if is_draining else Phase.LIST
+    if state.scope is None:
+        return Decision(replace(state, phase=reading), ReadNode())
+    if state.actual is None:
+        return Decision(replace(state, phase=reading), ListSlices())
+    if not state.is_watching:
+        return Decision(replace(state, phase=reading), OpenWatch(state.resource_version))
+    if not is_draining and state.registration is Registration.WAITING:
+        # The kubelet deletes the slices of a driver that is not registered.
+        return Decision(replace(state, phase=Phase.WAIT_KUBELET))
+    plan = plan_writes(state.pools or (), state.actual.values(), state.scope, state.answers)
+    allowed = {} if is_draining else _find_allowed_times(state, plan)
+    write = next((write for write in plan if allowed.get(_pool_of(write), -inf) <= now), None)
+    if write is not None:
+        phase = Phase.DRAIN if is_draining else Phase.SYNC
+        sending = replace(state, phase=phase, in_flight=write, may_have_slices=True)
+        return Decision(sending, WriteSlice(write, state.scope))
+    if plan and any(write.name not in _refused_slices(state) for write in plan):
+        return Decision(replace(state, phase=Phase.SYNC), due=min(allowed.values()))
+    return _rest(state, now, due=min(allowed.values(), default=inf))
+
+
+def apply_event(
+    state: PublisherState, event: Event, now: Seconds, jitter: float
+) -> tuple[PublisherState, tuple[Notice, ...]]:
+    """Return the state after an event, and messages for the log.
+
+    ``jitter`` is a random number in [0, 1), which spreads the retries of many nodes over time.
+    """
+    match event:
+        case WantedChanged(pools):
+            changed = {pool.name: pool for pool in pools or ()}
+            refusals = {name: found for name, found in state.refusals.items() if changed.get(name) == found.pool}
+            return replace(state, pools=pools, refusals=refusals), ()
+        case RegistrationChanged(registration):
+            return _on_registration(state, registration)
+        case NodeRead(scope):
+            return replace(state, scope=scope), ()
+        case SlicesListed(slices, version):
+            listed = replace(state, actual=slices, resource_version=version, is_unsupported=False)
+            return replace(listed, may_have_slices=state.may_have_slices or bool(slices)), ()
+        case WatchOpened():
+            return replace(state, is_watching=True, watch_since=now), ()
+        case WatchEnded(error):
+            return _on_watch_ended(state, error, now, jitter)
+        case SliceSeen():
+            return _on_slice_seen(state, event)
+        case SliceWritten(write, answer):
+            return _on_written(state, write, answer, now)
+        case ActionFailed(action, error):
+            return _on_failed(replace(state, in_flight=None), action, error, now, jitter)
+
+
+def _rest(state: PublisherState, now: Seconds, due: Seconds) -> Decision:
+    """Return the decision for an empty plan. Failures are forgotten when the watch has lasted for a time."""
+    resting = replace(state, phase=Phase.WATCH, error="", published=state.pools)
+    steady_at = state.watch_since + SHORT_WATCH_SECONDS
+    if now >= steady_at:
+        resting = replace(resting, failures=0)
+    elif state.failures:
+        due = min(due, steady_at)
+    if state.published == state.pools or state.pools is None:
+        return Decision(resting, due=due)
+    pools = [pool for pool in state.pools if pool.name not in state.refusals]
+    slices = [part for pool in pools for part in pool.slices]
+    devices = sum(len(part.devices) for part in slices)
+    parts = count_noun(len(slices), "ResourceSlice"), count_noun(devices, "device"), count_noun(len(pools), "resource")
+    text = f"the API server has {parts[0]} with {parts[1]} of {parts[2]}"
+    return Decision(resting, due=due, notices=(Notice(NoticeCode.PUBLISHED, text),))
+
+
+def _find_allowed_times(state: PublisherState, plan: tuple[Write, ...]) -> Mapping[str, Seconds]:
+    """Return when the writes of each pool may be sent: all at the same time, so that it is incomplete only shortly."""
+    allowed: dict[str, Seconds] = {}
+    for write in plan:
+        pool = _pool_of(write)
+        refusal = state.refusals.get(pool)
+        earliest = allowed.get(pool, -inf if refusal is None else refusal.until)
+        allowed[pool] = max(earliest, _slice_allowed_at(state, write.name))
+    return allowed
+
+
+def _slice_allowed_at(state: PublisherState, name: str) -> Seconds:
+    times = state.writes.get(name, ())
+    if not times:
+        return -inf
+    is_slow = len(times) == MANY_WRITES and times[-1] - times[0] < MANY_WRITES_SECONDS
+    return times[-1] + (SLOW_WRITE_SECONDS if is_slow else WRITE_SECONDS)
+
+
+def _refused_slices(state: PublisherState) -> frozenset[str]:
+    return frozenset(part.name for refusal in state.refusals.values() for part in refusal.pool.slices)
+
+
+def _pool_of(write: Write) -> str:
+    return write.pool if isinstance(write, DeleteSlice) else write.pool.name
+
+
+def _on_registration(state: PublisherState, registration: Registration) -> tuple[PublisherState, tuple[Notice, ...]]:
+    changed = replace(state, registration=registration)
+    if registration is not Registration.UNSUPPORTED or state.registration is registration:
+        return changed, ()
+    text = "the kubelet does not support drivers of Dynamic Resource Allocation: upgrade Kubernetes to 1.34 or later"
+    return changed, (Notice(NoticeCode.UNSUPPORTED, text),)
+
+
+def _on_watch_ended(
+    state: PublisherState, error: Exception | None, now: Seconds, jitter: float
+) -> tuple[PublisherState, tuple[Notice, ...]]:
+    if not state.is_watching:
+        # Another failure has ended it already.
+        return state, ()
+    lasted = now - state.watch_since
+    ended = replace(state, is_watching=False, actual=None)
+    if isinstance(error, ApiError) and error.status == _GONE and lasted >= WRITE_SECONDS:
+        return ended, ()
+    if error is not None:
+        return _on_failed(ended, OpenWatch(""), error, now, jitter)
+    if lasted < SHORT_WATCH_SECONDS:
+        reason = f"the API server ended a watch after {lasted:.1f} s"
+        return _back_off(ended, reason, now, jitter, MAX_RETRY_SECONDS), ()
+    return ended, ()
+
+
+def _on_slice_seen(state: PublisherState, event: SliceSeen) -> tuple[PublisherState, tuple[Notice, ...]]:
+    if state.actual is None:
+        return state, ()
+    seen = replace(state, resource_version=event.resource_version)
+    known = state.actual.get(event.name)
+    if not event.name or (known is not None and _is_newer(known.resource_version, event.resource_version)):
+        return seen, ()
+    actual = {name: found for name, found in state.actual.items() if name != event.name}
+    if event.found is not None:
+        actual[event.name] = event.found
+    seen = replace(seen, actual=actual)
+    wanted = {part.name: part.content for pool in state.pools or () for part in pool.slices}
+    is_own = state.in_flight is not None and state.in_flight.name == event.name
+    if is_own or event.name not in wanted:
+        return seen, ()
+    if event.found is not None:
+        answer = Answered(wanted[event.name], event.found.content)
+        if event.found.content == wanted[event.name] or state.answers.get(event.name) == answer:
+            return seen, ()
+        writer = f" by {event.found.writer}" if event.found.writer else ""
+        change = f"changed{writer}"
+    elif known is None:
+        return seen, ()
+    else:
+        # The Node may have been created again: its UID is read before the slice is created.
+        seen = replace(seen, scope=None)
+        change = "deleted"
+    text = f"the ResourceSlice {event.name} was {change}; genplug writes it again"
+    return seen, (Notice(NoticeCode.RESTORED, text),)
+
+
+def _is_newer(version: str, other: str) -> bool:
+    """Return whether a resource version is equal to or newer than another; False if they cannot be compared."""
+    return version == other or (version.isdecimal() and other.isdecimal() and int(version) > int(other))
+
+
+def _on_written(
+    state: PublisherState, write: Write, answer: Mapping[str, Any] | None, now: Seconds
+) -> tuple[PublisherState, tuple[Notice, ...]]:
+    actual = dict(state.actual or {})
+    recent = {name: times for name, times in state.writes.items() if now - times[-1] < MANY_WRITES_SECONDS}
+    times = {**recent, write.name: (*recent.get(write.name, ()), now)[-MANY_WRITES:]}
+    if isinstance(write, DeleteSlice) or answer is None:
+        actual.pop(write.name, None)
+        answers = {name: found for name, found in state.answers.items() if name != write.name}
+        written = replace(state, answers=answers)
+        dropped: tuple[str, ...] = ()
+    else:
+        found = read_slice(answer)
+        known = actual.get(write.name)
+        # The watch can have sent a later change already.
+        if known is None or not _is_newer(known.resource_version, found.resource_version):
+            actual[write.name] = found
+        written = replace(state, answers={**state.answers, write.name: Answered(write.part.content, found.content)})
+        dropped = tuple(find_dropped_fields(write.part.devices, answer))
+    written = replace(
+        written,
+        actual=None if state.actual is None else actual,
+        writes=times,
+        in_flight=None,
+        error="",
+    )
+    if "taints" not in dropped or not state.keeps_taints:
+        return written, ()
+    text = "the API server drops the taints of devices, so that unhealthy devices are left out of the ResourceSlices"
+    return replace(written, keeps_taints=False), (Notice(NoticeCode.TAINTS_DROPPED, text),)
+
+
+def _on_failed(
+    state: PublisherState, action: Action, error: Exception, now: Seconds, jitter: float
+) -> tuple[PublisherState, tuple[Notice, ...]]:
+    # The write may have had its effect: the slices are listed, and watched again from the list.
+    failed = replace(state, actual=None, is_watching=False)
+    if not isinstance(error, ApiError):
+        waiting = _back_off(failed, str(error), now, jitter, MAX_CONNECT_RETRY_SECONDS)
+        return waiting, _away_notices(state, str(error))
+    if error.is_path_unknown:
+        text = "the API server does not have resource.k8s.io/v1: upgrade Kubernetes to 1.34 or later"
+        notices = () if state.is_unsupported else (Notice(NoticeCode.UNSUPPORTED, text),)
+        return replace(failed, is_unsupported=True, error=text, retry_at=now + UNSUPPORTED_SECONDS), notices
+    failed = replace(failed, is_unsupported=False)
+    if isinstance(action, WriteSlice) and error.status in _INVALID and not isinstance(action.write, DeleteSlice):
+        return _refuse(state, action.write.pool, action.write.name, error, now)
+    if error.status == _FORBIDDEN:
+        text = f"{error}. Grant the verbs of the chart to the service account, or correct the admission policy"
+        waiting = replace(failed, failures=state.failures + 1, error=text, retry_at=now + FORBIDDEN_SECONDS)
+        return waiting, (() if state.error == text else (Notice(NoticeCode.REFUSED, text),))
+    if isinstance(action, ReadNode) and error.status == _NOT_FOUND:
+        return replace(failed, error=str(error), retry_at=now + MISSING_NODE_SECONDS), ()
+    if error.status in (_CONFLICT, _GONE, _NOT_FOUND) and not state.failures:
+        # Another client wrote the slice: it is read and planned again at once, and later with a pause.
+        return replace(failed, failures=1), ()
+    waiting = _back_off(failed, str(error), now, jitter, MAX_RETRY_SECONDS)
+    if error.retry_after is not None:
+        waiting = replace(waiting, retry_at=now + max(error.retry_after, 1.0) * (1 + 0.25 * jitter))
+    return waiting, _away_notices(state, str(error))
+
+
+def _refuse(
+    state: PublisherState, pool: WantedPool, name: str, error: ApiError, now: Seconds
+) -> tuple[PublisherState, tuple[Notice, ...]]:
+    """Leave out a pool that the API server refuses; the other pools continue."""
+    refusal = Refusal(pool, str(error), now + REFUSED_SECONDS)
+    text = f"the ResourceSlice {name} of {pool.resource} is refused: {error}"
+    previous = state.refusals.get(pool.name)
+    is_new = previous is None or (previous.pool, previous.reason) != (pool, refusal.reason)
+    notices = (Notice(NoticeCode.REFUSED, text),) if is_new else ()
+    return replace(state, refusals={**state.refusals, pool.name: refusal}), notices
+
+
+def _away_notices(state: PublisherState, text: str) -> tuple[Notice, ...]:
+    """Return a message for the first of several failures."""
+    return (Notice(NoticeCode.AWAY, text),) if not state.error else ()
+
+
+def _back_off(state: PublisherState, reason: str, now: Seconds, jitter: float, longest: Seconds) -> PublisherState:
+    """Wait 1 s after the first failure, doubled after each further failure, plus up to a quarter."""
+    pause = min(2.0 ** min(state.failures, 10), longest) * (1 + 0.25 * jitter)
+    return replace(state, failures=state.failures + 1, error=reason, retry_at=now + pause)

@@ -1,0 +1,509 @@
+"""The decisions of the publisher: order, limits of writes, pauses after errors, with a simulated time."""
+
+from collections.abc import Callable, Sequence
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from genplug.agent.publisher_state import (
+    ActionFailed,
+    CloseWatch,
+    Decision,
+    ListSlices,
+    NodeRead,
+    Notice,
+    NoticeCode,
+    OpenWatch,
+    Phase,
+    PublisherState,
+    ReadNode,
+    Registration,
+    RegistrationChanged,
+    SliceSeen,
+    SlicesListed,
+    SliceWritten,
+    WantedChanged,
+    WatchEnded,
+    WatchOpened,
+    WriteSlice,
+    apply_event,
+    decide,
+)
+from genplug.agent.publisher_state import Event as PublisherEvent
+from genplug.allocation.published import PublishedResource
+from genplug.allocation.slice_plan import CreateSlice, DeleteSlice, UpdateSlice
+from genplug.allocation.slices import (
+    ActualSlice,
+    SliceScope,
+    WantedPool,
+    build_pool,
+    read_slice,
+    slice_document,
+)
+from genplug.cluster.errors import ApiError, UnreachableError
+from tests.support.api_server import DRIVER, NODE, publish
+
+SCOPE = SliceScope(DRIVER, NODE, "uid-1")
+
+
+def build(*resources: PublishedResource) -> tuple[WantedPool, ...]:
+    return tuple(build_pool(resource, SCOPE) for resource in resources)
+
+
+class Simulation:
+    """A publisher with a clock and an API server in memory."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.state = PublisherState()
+        self.slices: dict[str, ActualSlice] = {}
+        self.notices: list[Notice] = []
+        self.actions: list[tuple[float, str]] = []
+        self.keeps_taints = True
+        self.fail: Callable[[object], Exception | None] = lambda _action: None
+        self.effect_of_failure = False
+        self._versions = count(100)
+
+    def apply(self, event: PublisherEvent) -> None:
+        self.state, notices = apply_event(self.state, event, self.now, 0.0)
+        self.notices += notices
+
+    def start(self, *resources: PublishedResource) -> None:
+        self.apply(WantedChanged(build(*resources)))
+        self.apply(RegistrationChanged(Registration.REGISTERED))
+        self.run()
+
+    def want(self, *resources: PublishedResource) -> None:
+        self.apply(WantedChanged(build(*resources)))
+        self.run()
+
+    def decide(self) -> Decision:
+        decision = decide(self.state, self.now)
+        self.state = decision.state
+        self.notices += decision.notices
+        return decision
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Perform actions for a time."""
+        end = self.now + seconds
+        for _ in range(5000):
+            decision = self.decide()
+            if decision.action is not None:
+                self.perform(decision.action)
+            elif decision.due <= end:
+                self.now = max(decision.due, self.now)
+            else:
+                self.now = end
+                return
+        raise AssertionError("the publisher does not rest")
+
+    def perform(self, action: object) -> None:
+        self.actions.append((self.now, type(action).__name__))
+        error = self.fail(action)
+        if error is None or (self.effect_of_failure and isinstance(action, WriteSlice)):
+            self._perform(action, is_answered=error is None)
+        if error is not None:
+            assert isinstance(action, ReadNode | ListSlices | OpenWatch | WriteSlice)
+            self.apply(ActionFailed(action, error))
+
+    def count(self, name: str) -> int:
+        return sum(action == name for _, action in self.actions)
+
+    def delete(self, name: str) -> None:
+        del self.slices[name]
+        self.apply(SliceSeen(name, None, str(next(self._versions))))
+
+    def edit(self, name: str) -> None:
+        edited = replace(
+            self.slices[name], content="edited", resource_version=str(next(self._versions)), writer="kubectl-edit"
+        )
+        self.slices[name] = edited
+        self.apply(SliceSeen(name, edited, edited.resource_version))
+
+    def _perform(self, action: object, *, is_answered: bool) -> None:
+        match action:
+            case ReadNode():
+                self.apply(NodeRead(SCOPE))
+            case ListSlices():
+                self.apply(SlicesListed(dict(self.slices), str(next(self._versions))))
+            case OpenWatch():
+                self.apply(WatchOpened())
+            case CloseWatch():
+                pass
+            case WriteSlice(DeleteSlice(name=name) as write):
+                self.slices.pop(name, None)
+                if is_answered:
+                    self.apply(SliceWritten(write, None))
+            case WriteSlice(CreateSlice() | UpdateSlice() as write):
+                document = slice_document(SCOPE, write.pool, write.part, write.generation, uid=f"uid-of-{write.name}")
+                document["metadata"] |= {"resourceVersion": str(next(self._versions))}
+                if not self.keeps_taints:
+                    for device in document["spec"]["devices"]:
+                        device.pop("taints", None)
+                self.slices[write.name] = read_slice(document)
+                if is_answered:
+                    self.apply(SliceWritten(write, document))
+
+    @property
+    def contents(self) -> list[str]:
+        return [self.slices[name].content for name in sorted(self.slices)]
+
+
+def contents(*resources: PublishedResource) -> list[str]:
+    parts = [part for pool in build(*resources) for part in pool.slices]
+    return [part.content for part in sorted(parts, key=lambda part: part.name)]
+
+
+@pytest.fixture
+def simulation() -> Simulation:
+    return Simulation()
+
+
+def test_publisher_without_a_resource_does_nothing(simulation: Simulation) -> None:
+    simulation.apply(WantedChanged(None))
+    simulation.apply(RegistrationChanged(Registration.REGISTERED))
+    simulation.run(1000)
+    assert simulation.actions == []
+    assert simulation.state.phase is Phase.IDLE
+
+
+def test_nothing_is_published_before_the_kubelet_has_registered_the_driver(simulation: Simulation) -> None:
+    simulation.apply(WantedChanged(build(publish(3))))
+    simulation.run(1000)
+    assert simulation.actions == []
+    assert simulation.state.phase is Phase.WAIT_KUBELET
+    simulation.apply(RegistrationChanged(Registration.REGISTERED))
+    simulation.run()
+    names = [name for _, name in simulation.actions]
+    assert names == ["ReadNode", "ListSlices", "OpenWatch", "WriteSlice"]
+    assert simulation.state.is_synced
+
+
+def test_resources_with_1000_devices_are_published_with_few_requests(simulation: Simulation) -> None:
+    """DRA point 1, without the API server: 10 resources with 100 devices each."""
+    resources = [publish(100, resource=f"example.com/x{number}") for number in range(10)]
+    simulation.start(*resources)
+    assert simulation.contents == contents(*resources)
+    assert len(simulation.slices) == 20
+    assert len(simulation.actions) <= 40
+    assert simulation.now == 1000.0
+    assert [notice.code for notice in simulation.notices] == [NoticeCode.PUBLISHED]
+    assert "20 ResourceSlices with 1000 devices of 10 resources" in simulation.notices[0].text
+
+
+def test_first_change_is_written_at_once_and_the_next_after_a_second(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.now += 5
+    simulation.want(publish(3, value=1))
+    assert simulation.contents == contents(publish(3, value=1))
+    simulation.now += 0.2
+    simulation.want(publish(3, value=2))
+    assert simulation.contents == contents(publish(3, value=1))
+    simulation.now += 0.2
+    simulation.want(publish(3, value=3))
+    simulation.run(0.7)
+    assert simulation.contents == contents(publish(3, value=3))
+    assert simulation.count("WriteSlice") == 3
+
+
+def test_device_that_flaps_100_times_in_10_seconds_causes_at_most_12_writes(simulation: Simulation) -> None:
+    """DRA point 19, with a simulated time."""
+    simulation.start(publish(3))
+    simulation.run(100)
+    before = simulation.count("WriteSlice")
+    for number in range(100):
+        simulation.want(publish(3, tainted=frozenset({number % 2})))
+        simulation.run(0.1)
+    simulation.run(60)
+    assert simulation.count("WriteSlice") - before <= 12
+    assert simulation.contents == contents(publish(3, tainted=frozenset({1})))
+
+
+def test_slice_that_changes_for_two_minutes_is_written_slowly_after_ten_writes(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(100)
+    before = simulation.count("WriteSlice")
+    for number in range(600):
+        simulation.want(publish(3, value=number))
+        simulation.run(0.2)
+    assert simulation.count("WriteSlice") - before <= 30
+
+
+def test_slice_that_appears_and_disappears_is_limited_too(simulation: Simulation) -> None:
+    simulation.start(publish(1))
+    simulation.run(100)
+    before = simulation.count("WriteSlice")
+    for number in range(100):
+        simulation.want(publish(number % 2))
+        simulation.run(0.1)
+    simulation.run(60)
+    assert simulation.count("WriteSlice") - before <= 12
+    assert simulation.contents == contents(publish(1))
+
+
+@pytest.mark.parametrize(("change", "text"), [("delete", "was deleted"), ("edit", "was changed by kubectl-edit")])
+def test_slice_that_another_client_changes_is_written_again(simulation: Simulation, change: str, text: str) -> None:
+    simulation.start(publish(3))
+    simulation.run(10)
+    simulation.notices.clear()
+    (name,) = simulation.slices
+    getattr(simulation, change)(name)
+    simulation.run()
+    assert simulation.contents == contents(publish(3))
+    (notice,) = simulation.notices
+    assert notice.code is NoticeCode.RESTORED
+    assert text in notice.text
+
+
+def test_uid_of_the_node_is_read_again_after_a_slice_was_deleted(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(10)
+    (name,) = simulation.slices
+    simulation.delete(name)
+    simulation.run()
+    assert [action for _, action in simulation.actions][-2:] == ["ReadNode", "WriteSlice"]
+
+
+def test_events_of_own_writes_change_nothing(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(10)
+    simulation.notices.clear()
+    ((name, found),) = simulation.slices.items()
+    older = replace(found, resource_version="1", content="before")
+    for event in (older, found):
+        simulation.apply(SliceSeen(name, event, event.resource_version))
+    simulation.apply(SliceSeen(name, None, "2"))
+    simulation.apply(SliceSeen("", None, "999"))
+    before = len(simulation.actions)
+    simulation.run()
+    assert len(simulation.actions) == before
+    assert simulation.notices == []
+    assert simulation.state.resource_version == "999"
+
+
+def test_own_change_that_the_watch_sends_before_the_answer_is_not_restored(simulation: Simulation) -> None:
+    simulation.apply(WantedChanged(build(publish(3))))
+    simulation.apply(RegistrationChanged(Registration.REGISTERED))
+    for _ in range(3):
+        action = simulation.decide().action
+        assert action is not None
+        simulation.perform(action)
+    sending = simulation.decide().action
+    assert isinstance(sending, WriteSlice)
+    assert isinstance(sending.write, CreateSlice)
+    foreign = ActualSlice(sending.write.name, "u", "500", DRIVER, NODE, sending.write.pool.name, 1, 1, "changed", ())
+    simulation.apply(SliceSeen(foreign.name, foreign, "500"))
+    assert simulation.notices == []
+
+
+def test_dropped_taints_are_reported_once_and_the_devices_are_left_out(simulation: Simulation) -> None:
+    simulation.keeps_taints = False
+    simulation.start(publish(3, tainted=frozenset({1})))
+    assert not simulation.state.keeps_taints
+    simulation.run(10)
+    simulation.want(publish(2, tainted=frozenset({1})))
+    codes = [notice.code for notice in simulation.notices]
+    assert codes.count(NoticeCode.TAINTS_DROPPED) == 1
+    assert simulation.count("WriteSlice") == 2
+
+
+UNREACHABLE = UnreachableError("cannot connect to the API server")
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"),
+    [
+        (UNREACHABLE, 30.0),
+        (ApiError("list", 500), 60.0),
+        (ApiError("list", 401), 60.0),
+        (ApiError("list", 409), 60.0),
+        (ApiError("list", 410), 60.0),
+    ],
+)
+def test_pauses_after_failures_grow_to_a_limit(simulation: Simulation, error: Exception, limit: float) -> None:
+    simulation.fail = lambda action: error if isinstance(action, ListSlices) else None
+    simulation.start(publish(3))
+    simulation.run(1000)
+    times = [at for at, name in simulation.actions if name == "ListSlices"]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert pauses[-1] == limit
+    assert pauses == sorted(pauses)
+    assert [notice.code for notice in simulation.notices] == [NoticeCode.AWAY]
+    simulation.fail = lambda _action: None
+    simulation.run(limit + 10)
+    assert simulation.contents == contents(publish(3))
+    assert (simulation.state.failures, simulation.state.error) == (0, "")
+
+
+def test_forbidden_requests_are_repeated_at_most_twice_a_minute(simulation: Simulation) -> None:
+    """DRA point 18, the requests of an agent without its role."""
+    error = ApiError("create resourceslices/a", 403, message="no rights")
+    simulation.fail = lambda action: error if isinstance(action, WriteSlice) else None
+    simulation.start(publish(3))
+    before = simulation.count("WriteSlice")
+    simulation.run(600)
+    assert simulation.count("WriteSlice") - before <= 20
+    (notice,) = simulation.notices
+    assert notice.code is NoticeCode.REFUSED
+    assert "no rights. Grant the verbs of the chart to the service account" in notice.text
+
+
+def test_pause_that_the_server_requests_is_kept(simulation: Simulation) -> None:
+    error = ApiError("list", 429, retry_after=17)
+    simulation.fail = lambda action: error if isinstance(action, ListSlices) else None
+    simulation.start(publish(3))
+    times = [at for at, name in simulation.actions if name == "ListSlices"]
+    simulation.run(16)
+    assert len([name for _, name in simulation.actions if name == "ListSlices"]) == len(times)
+    simulation.run(2)
+    assert len([name for _, name in simulation.actions if name == "ListSlices"]) == len(times) + 1
+
+
+def test_refused_slice_is_not_written_again_before_it_changes_and_others_are(simulation: Simulation) -> None:
+    error = ApiError("create", 422, reason="Invalid", message="Too long")
+
+    def fail(action: object) -> Exception | None:
+        is_bad = isinstance(action, WriteSlice) and not isinstance(action.write, DeleteSlice)
+        return error if is_bad and action.write.pool.resource == "example.com/bad" else None  # type: ignore[attr-defined]
+
+    simulation.fail = fail
+    simulation.start(publish(3, resource="example.com/bad"), publish(3))
+    assert simulation.contents == contents(publish(3))
+    assert simulation.state.phase is Phase.WATCH
+    assert simulation.count("ListSlices") == 1
+    refused = [notice for notice in simulation.notices if notice.code is NoticeCode.REFUSED]
+    assert len(refused) == 1
+    assert "of example.com/bad is refused" in refused[0].text
+    writes = simulation.count("WriteSlice")
+    simulation.run(300)
+    simulation.want(publish(3, resource="example.com/bad"), publish(3, value=1))
+    assert simulation.count("WriteSlice") == writes + 1
+    simulation.want(publish(2, resource="example.com/bad"), publish(3, value=1))
+    assert simulation.count("WriteSlice") == writes + 2
+    simulation.run(700)
+    assert simulation.count("WriteSlice") == writes + 3
+    assert len([notice for notice in simulation.notices if notice.code is NoticeCode.REFUSED]) == 2
+
+
+def test_conflict_is_read_again_at_once(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(10)
+    errors = iter([ApiError("update", 409)])
+    simulation.fail = lambda action: next(errors, None) if isinstance(action, WriteSlice) else None
+    simulation.want(publish(3, value=1))
+    assert simulation.contents == contents(publish(3, value=1))
+    assert simulation.count("ListSlices") == 2
+    assert simulation.notices[-1].code is NoticeCode.PUBLISHED
+
+
+def test_server_without_the_api_group_is_asked_every_ten_minutes(simulation: Simulation) -> None:
+    """DRA point 24: Kubernetes up to 1.33."""
+    error = ApiError("list", 404, is_path_unknown=True)
+    simulation.fail = lambda action: error if isinstance(action, ListSlices) else None
+    simulation.start(publish(3))
+    simulation.run(1700)
+    assert simulation.count("ListSlices") == 3
+    assert simulation.state.phase is Phase.UNSUPPORTED
+    (notice,) = simulation.notices
+    assert notice.code is NoticeCode.UNSUPPORTED
+    assert "upgrade Kubernetes to 1.34" in notice.text
+    simulation.fail = lambda _action: None
+    simulation.run(600)
+    assert simulation.contents == contents(publish(3))
+
+
+def test_kubelet_without_support_of_drivers_is_reported(simulation: Simulation) -> None:
+    simulation.apply(WantedChanged(build(publish(3))))
+    for _ in range(2):
+        simulation.apply(RegistrationChanged(Registration.UNSUPPORTED))
+    simulation.run(100)
+    assert simulation.actions == []
+    assert simulation.state.phase is Phase.UNSUPPORTED
+    assert [notice.code for notice in simulation.notices] == [NoticeCode.UNSUPPORTED]
+
+
+def test_slices_of_a_lost_registration_are_written_when_it_returns(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(10)
+    simulation.apply(RegistrationChanged(Registration.WAITING))
+    (name,) = simulation.slices
+    simulation.delete(name)
+    simulation.run(100)
+    assert simulation.slices == {}
+    assert simulation.state.phase is Phase.WAIT_KUBELET
+    simulation.apply(RegistrationChanged(Registration.REGISTERED))
+    simulation.run()
+    assert simulation.contents == contents(publish(3))
+
+
+def test_slices_are_deleted_after_the_last_resource(simulation: Simulation) -> None:
+    simulation.start(publish(100), publish(3, resource="example.com/y"))
+    simulation.apply(WantedChanged(None))
+    simulation.run()
+    assert simulation.slices == {}
+    assert simulation.state.phase is Phase.IDLE
+    assert simulation.actions[-1][1] == "CloseWatch"
+
+
+@pytest.mark.parametrize("effect", [False, True])
+def test_slices_of_a_failed_write_are_deleted_after_the_last_resource(simulation: Simulation, *, effect: bool) -> None:
+    simulation.fail = lambda action: UNREACHABLE if isinstance(action, WriteSlice) else None
+    simulation.effect_of_failure = effect
+    simulation.start(publish(3))
+    simulation.apply(WantedChanged(None))
+    simulation.fail = lambda _action: None
+    simulation.run(60)
+    assert simulation.slices == {}
+    assert simulation.state.phase is Phase.IDLE
+
+
+def test_watch_that_ends_is_opened_again_after_a_list(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(400)
+    simulation.slices.clear()
+    simulation.apply(WatchEnded())
+    simulation.run()
+    assert [action for _, action in simulation.actions][-3:] == ["ListSlices", "OpenWatch", "WriteSlice"]
+    assert simulation.contents == contents(publish(3))
+
+
+def test_watches_that_end_at_once_cause_pauses(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    for _ in range(100):
+        if simulation.state.is_watching:
+            simulation.apply(WatchEnded())
+        simulation.run(1.0)
+    assert simulation.count("OpenWatch") < 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 64, 65, 200]), min_size=1, max_size=4),
+    failures=st.lists(
+        st.sampled_from([None, None, UNREACHABLE, ApiError("a", 409), ApiError("a", 500), ApiError("a", 403)]),
+        max_size=20,
+    ),
+    has_effect=st.booleans(),
+    wipes=st.lists(st.booleans(), max_size=4),
+)
+def test_wanted_slices_are_reached_after_any_failures(
+    *, sizes: Sequence[int], failures: Sequence[Exception | None], has_effect: bool, wipes: Sequence[bool]
+) -> None:
+    simulation = Simulation()
+    simulation.effect_of_failure = has_effect
+    remaining = iter(failures)
+    simulation.fail = lambda action: None if isinstance(action, CloseWatch) else next(remaining, None)
+    simulation.start(publish(sizes[0]))
+    for number, size in enumerate(sizes):
+        simulation.want(publish(size, value=number))
+        if number < len(wipes) and wipes[number]:
+            for name in list(simulation.slices):
+                simulation.delete(name)
+        simulation.run(3)
+    simulation.fail = lambda _action: None
+    simulation.run(300)
+    assert simulation.contents == contents(publish(sizes[-1], value=len(sizes) - 1))
+    assert simulation.state.phase is Phase.WATCH
