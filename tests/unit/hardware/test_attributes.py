@@ -244,13 +244,14 @@ def test_pci_address_and_root_are_read_for_published_devices_only(tmp_path: Path
   a.example/x:
     devices: [{{glob: {CARD}}}]
     serve: dra
-    publish: {{attributes: {{vendor: "${{pci.vendor}}"}}, capacity: {{functions: "${{sriov.vfIndex|default:1}}"}}}}
+    publish: {{attributes: {{vendor: "${{pci.vendor}}"}}, capacity: {{id: "${{pci.device}}"}}}}
 """
     [device] = found(PCI, resources, tmp_path).devices["a.example/x"]
-    read = {name: device.attributes[name] for name in ("numaNode", "pci.address", "pci.root", "pci.vendor")}
-    assert read == {
+    names = ("numaNode", "pci.address", "pci.device", "pci.root", "pci.vendor")
+    assert {name: device.attributes[name] for name in names} == {
         "numaNode": ("1",),
         "pci.address": ("0000:3b:00.0",),
+        "pci.device": ("0x15f8",),
         "pci.root": ("pci0000:3a",),
         "pci.vendor": ("0x10de",),
     }
